@@ -1,0 +1,2 @@
+//! The `nervewire` binary.
+fn main() {}
