@@ -1,1 +1,7 @@
 //! Nervewire carries the events of AI-agent platforms to very many subscribers over WebSocket and SSE.
+
+pub mod cursor;
+pub mod event;
+pub mod frame;
+pub mod ids;
+pub mod time;
