@@ -1,7 +1,9 @@
 //! Nervewire carries the events of AI-agent platforms to very many subscribers over WebSocket and SSE.
 
+pub mod close;
 pub mod cursor;
 pub mod event;
 pub mod frame;
 pub mod ids;
+pub mod metrics;
 pub mod time;
