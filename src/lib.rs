@@ -1,1 +1,5 @@
 //! Nervewire carries the events of AI-agent platforms to very many subscribers over WebSocket and SSE.
+
+pub mod ring;
+pub mod sync;
+pub mod wake;
