@@ -7,3 +7,6 @@ pub mod frame;
 pub mod ids;
 pub mod metrics;
 pub mod time;
+pub mod ring;
+pub mod sync;
+pub mod wake;
