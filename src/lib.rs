@@ -10,3 +10,4 @@ pub mod time;
 pub mod ring;
 pub mod sync;
 pub mod wake;
+pub mod config;
