@@ -2,6 +2,8 @@
 
 pub mod cursor;
 pub mod event;
+pub mod filter;
 pub mod frame;
 pub mod ids;
+pub mod query;
 pub mod time;
