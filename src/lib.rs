@@ -3,9 +3,11 @@
 pub mod close;
 pub mod cursor;
 pub mod event;
+pub mod filter;
 pub mod frame;
 pub mod ids;
 pub mod metrics;
+pub mod query;
 pub mod time;
 pub mod ring;
 pub mod sync;
