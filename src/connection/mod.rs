@@ -6,7 +6,6 @@
 
 pub mod admission;
 pub mod body;
-pub mod client_frames;
 pub mod rate;
 
 use std::collections::VecDeque;
@@ -17,6 +16,7 @@ use std::sync::Arc;
 
 use rustix::net::SendFlags;
 
+use crate::close::Close;
 use crate::frame::Frame;
 use crate::frame::control::Ref;
 use crate::frame::ws_decode::Decoder;
@@ -75,8 +75,6 @@ pub struct Flags {
     pub unread: bool,
     /// It answers each message with itself (the diagnostic echo).
     pub diagnostic_echo: bool,
-    /// Replayed, but not yet told of its position: nothing may be sent.
-    pub starting: bool,
 }
 
 /// An ack that is owed to a publisher: encoded when the connection takes bytes.
@@ -110,8 +108,8 @@ pub struct Connection {
     pub id: u64,
     /// Of its slab slot.
     pub generation: u32,
-    /// Who it is, and its place in every limit: dropped with it.
-    pub admitted: Admitted,
+    /// Who it is, and its place in every limit: dropped with it. `None` for the diagnostic echo alone.
+    pub admitted: Option<Admitted>,
     /// Where its bytes go.
     pub sink: Sink,
     /// What it speaks.
@@ -144,6 +142,8 @@ pub struct Connection {
     pub heard: u64,
     /// Tick at which the next heartbeat is due.
     pub heartbeat_at: u64,
+    /// Tick of its one valid entry in the wheel.
+    pub look_at: u64,
     /// What it still has to write, if anything.
     pub out: Option<Box<Outbox>>,
     /// Inbound WebSocket state.
@@ -154,6 +154,8 @@ pub struct Connection {
     pub bad_frames: u8,
     /// Publishes waiting for their commit.
     pub inflight: u16,
+    /// While [`Flags::closing`]: why.
+    pub closing_for: Close,
 }
 
 /// What came of writing to a connection.
