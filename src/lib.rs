@@ -7,3 +7,7 @@ pub mod frame;
 pub mod ids;
 pub mod query;
 pub mod time;
+/// Stands in for `worker/mod.rs`.
+pub mod worker {
+    pub mod index;
+}

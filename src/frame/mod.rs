@@ -9,6 +9,7 @@
 pub mod merge;
 pub mod record;
 pub mod ws;
+pub mod ws_decode;
 
 use std::io::Write as _;
 
