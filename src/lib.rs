@@ -1,13 +1,19 @@
 //! Nervewire carries the events of AI-agent platforms to very many subscribers over WebSocket and SSE.
 
+pub mod close;
 pub mod cursor;
 pub mod event;
 pub mod filter;
 pub mod frame;
 pub mod ids;
+pub mod metrics;
 pub mod query;
 pub mod time;
 /// Stands in for `worker/mod.rs`.
 pub mod worker {
     pub mod index;
 }
+pub mod ring;
+pub mod sync;
+pub mod wake;
+pub mod config;
