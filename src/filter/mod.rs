@@ -239,6 +239,13 @@ pub struct Rights {
 }
 
 impl Rights {
+    /// Whether the two permit different events. A `sub` decides nothing for who sees all users.
+    #[must_use]
+    pub fn differ(&self, other: &Rights) -> bool {
+        self.sees_all_users != other.sees_all_users
+            || self.narrowing != other.narrowing
+            || (!self.sees_all_users && self.sub != other.sub)
+    }
     /// Whether the principal may see `frame`.
     #[must_use]
     pub fn permit(&self, frame: &Frame) -> bool {

@@ -20,7 +20,7 @@ fn plain(query: &str, sub: &str) -> Selection {
 }
 
 fn index() -> Index<u32> {
-    Index::new(RandomState::new())
+    Index::new()
 }
 
 /// Who gets `frame`, in order; nobody twice.

@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+use std::sync::LazyLock;
 
 use slab::Slab;
 
@@ -101,11 +102,12 @@ pub struct Removed<Id> {
 }
 
 impl<Id: Copy> Index<Id> {
-    /// An empty index. `keys` should be one per process: `RandomState::new()`, cloned.
+    /// An empty index, hashing with this process's keys.
     #[must_use]
-    pub fn new(keys: RandomState) -> Index<Id> {
+    pub fn new() -> Index<Id> {
+        static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
         Index {
-            keys,
+            keys: KEYS.clone(),
             audiences: Slab::new(),
             by_selection: Table::default(),
             candidates: Table::default(),
@@ -280,6 +282,12 @@ impl<Id: Copy> Index<Id> {
                 return;
             }
         }
+    }
+}
+
+impl<Id: Copy> Default for Index<Id> {
+    fn default() -> Self {
+        Index::new()
     }
 }
 
