@@ -9,7 +9,12 @@ pub mod ids;
 pub mod metrics;
 pub mod query;
 pub mod time;
+/// Stands in for `connection/mod.rs`.
+pub mod connection {
+    pub mod client_frames;
+}
+pub mod config;
+pub mod index;
 pub mod ring;
 pub mod sync;
 pub mod wake;
-pub mod config;

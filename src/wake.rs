@@ -249,12 +249,12 @@ mod tests {
             bits.signal(|worker| told.push(worker));
             told
         };
-        assert_eq!(told(), []);
+        assert!(told().is_empty());
         bits.subscribe(0);
         bits.subscribe(63);
         assert!(bits.any());
         assert_eq!(told(), [0, 63]);
-        assert_eq!(told(), []);
+        assert!(told().is_empty());
         bits.take(63);
         assert_eq!(told(), [63]);
         bits.take(0);
