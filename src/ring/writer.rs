@@ -219,8 +219,9 @@ impl<F: Slotted> RingWriter<F> {
         let Some(estate) = &mut self.estate else { return false };
         let Some(frame) = estate.frames.pop_front() else { return false };
         self.bytes -= frame.bytes();
-        // Release, partner: the Acquire loads of `tail` in `Ring`. Before the slot is reused: whoever finds a later
-        // frame there finds this tail too.
+        // Before the slot is reused: whoever finds a later frame there finds this tail too, by the slot's Release.
+        // Release, partner: the Acquire loads of `tail` in `Ring`, for the caller's sake: who is told `Behind` also
+        // sees the commit watermark by which the writer let go.
         self.ring.tail.store(frame.sequence() + 1, Ordering::Release);
         estate.retired.push_back((UNSTAMPED, Retired::Frame(frame)));
         true
@@ -230,14 +231,15 @@ impl<F: Slotted> RingWriter<F> {
     fn empty(&mut self, start: u64) {
         self.next = start;
         self.bytes = 0;
-        // Release, partner: the Acquire loads of `tail` in `Ring`. Before `slots`: whoever finds no array finds
-        // this tail too.
+        // Before `slots`: whoever finds no array finds this tail too, by the Release of `slots`. Release as in `evict`.
         self.ring.tail.store(start, Ordering::Release);
-        self.ring.slots.store(std::ptr::null_mut(), Ordering::Release);
+        self.ring.slots.store(std::ptr::null_mut(), Ordering::Release); // partner: the Acquire load in `read`
         self.ring.head.store(start, Ordering::Release);
         if let Some(estate) = &mut self.estate {
-            let frames = std::mem::take(&mut estate.frames);
-            estate.retired.push_back((UNSTAMPED, Retired::Frames(frames)));
+            if !estate.frames.is_empty() {
+                let frames = std::mem::take(&mut estate.frames);
+                estate.retired.push_back((UNSTAMPED, Retired::Frames(frames)));
+            }
             if let Some(slots) = estate.slots.take() {
                 estate.retired.push_back((UNSTAMPED, Retired::Slots(slots)));
             }
