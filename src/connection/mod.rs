@@ -148,6 +148,8 @@ pub struct Connection {
     pub out: Option<Box<Outbox>>,
     /// Inbound WebSocket state.
     pub decoder: Decoder,
+    /// Input that was read and has to wait, at most one read buffer; only while it may not be read.
+    pub input: Option<Box<[u8]>>,
     /// Publish rate, once it published.
     pub rate: Option<Box<Rate>>,
     /// Bad frames in a row.
@@ -167,6 +169,14 @@ pub struct Wrote {
     pub blocked: bool,
     /// The transport is dead.
     pub gone: bool,
+}
+
+impl Outbox {
+    /// Whether nothing is left to write.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.partial.is_none() && self.control.is_empty() && self.owed.is_empty()
+    }
 }
 
 impl Sink {
@@ -253,7 +263,7 @@ impl Connection {
         }
         self.sent_bytes += total.bytes as u64;
         self.flags.blocked = total.blocked;
-        if out.partial.is_some() || !out.control.is_empty() || !out.owed.is_empty() {
+        if !out.is_empty() {
             self.out = Some(out);
         }
         total

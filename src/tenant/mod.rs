@@ -237,6 +237,17 @@ impl Tenant {
     pub fn head(&self) -> Sequence {
         Sequence(self.ring.head() - 1) // a ring starts at a sequence after 0
     }
+    /// An upper bound of the events after `position`, 0 only if there is none.
+    #[must_use]
+    pub fn replaying(&self, position: Sequence) -> u64 {
+        let (head, committed) = (self.head(), self.log.committed());
+        let uncommitted = head.counter().saturating_sub(committed.max(position).counter());
+        if position >= self.log.last_event() {
+            return uncommitted; // what lies between is the step to a new epoch, which holds no event
+        }
+        let stored = committed.counter().saturating_sub(position.counter());
+        stored.min(self.log.events()) + uncommitted
+    }
 }
 
 impl std::fmt::Debug for Tenant {

@@ -55,23 +55,30 @@ impl Start {
 /// # Errors
 /// The log could not be read (`since` alone reads it).
 pub async fn resolve(store: &Store, tenant: &Tenant, from: &From) -> Result<Start, ReadError> {
-    Ok(match from {
-        From::Now => Start::NOW,
-        From::Cursor(text) => after_cursor(store.cursor_key(), tenant, text),
-        From::Earliest => Start { position: Some(tenant.log().oldest()), gap: None, resumed: false, asked: true },
-        From::Since(ms) => {
-            let (position, trimmed) = match store.position_since(tenant.log(), *ms).await? {
-                Since::At(position) => (position, false),
-                Since::Trimmed(position) => (position, true),
-            };
-            let gap = trimmed.then(|| Gap {
-                after: crate::time::rfc3339(*ms).into(),
-                reason: GapReason::Trimmed,
-                resumes_at: position,
-            });
-            Start { position: Some(position), gap, resumed: false, asked: true }
+    if let Some(start) = resolve_now(store.cursor_key(), tenant, from) {
+        return Ok(start);
+    }
+    let From::Since(ms) = from else { return Ok(Start::NOW) };
+    let (position, trimmed) = match store.position_since(tenant.log(), *ms).await? {
+        Since::At(position) => (position, false),
+        Since::Trimmed(position) => (position, true),
+    };
+    let after = crate::time::rfc3339(*ms).into();
+    let gap = trimmed.then_some(Gap { after, reason: GapReason::Trimmed, resumes_at: position });
+    Ok(Start { position: Some(position), gap, resumed: false, asked: true })
+}
+
+/// The same for what needs no reading; `None` for [`From::Since`].
+#[must_use]
+pub fn resolve_now(cursors: &CursorKey, tenant: &Tenant, from: &From) -> Option<Start> {
+    match from {
+        From::Now => Some(Start::NOW),
+        From::Cursor(text) => Some(after_cursor(cursors, tenant, text)),
+        From::Earliest => {
+            Some(Start { position: Some(tenant.log().oldest()), gap: None, resumed: false, asked: true })
         }
-    })
+        From::Since(_) => None,
+    }
 }
 
 fn after_cursor(cursors: &CursorKey, tenant: &Tenant, text: &str) -> Start {

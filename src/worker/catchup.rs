@@ -10,13 +10,12 @@ use std::sync::Arc;
 
 use crate::close::Close;
 use crate::connection::Mode;
-use crate::frame::control::GapReason;
+use crate::frame::control::{Control, GapReason};
 use crate::frame::{Frame, merge};
 use crate::ids::Sequence;
 use crate::ring::Read;
 use crate::store::{LogRead, ReadError};
 
-use super::control::Control;
 use super::sockets::Token;
 use super::view::BATCH_FRAMES;
 use super::{State, Worker};
@@ -118,7 +117,8 @@ impl Worker {
         if std::mem::replace(&mut connection.flags.caught_up_owed, false) {
             let position = connection.position;
             connection.told = position;
-            self.control(state, token, &Control::CaughtUp { cursor: position });
+            let cursor = self.cursor_of(state, token, position);
+            self.control(state, token, &Control::CaughtUp { cursor });
         }
     }
 
@@ -130,7 +130,7 @@ impl Worker {
         let now = state.wheel.now();
         let State { connections, views, .. } = state;
         let connection = connections.get_mut(token.slot as usize)?;
-        let selection = views.get(connection.view as usize)?.index.selection(connection.row?);
+        let selection = views.get(connection.view as usize)?.index.selection(connection.row?)?;
         let mut seen: Vec<Arc<Frame>> = Vec::new();
         let mut matched = 0;
         for frame in frames.iter().filter(|frame| selection.matches(frame) && !connection.hides(frame)) {
@@ -205,7 +205,7 @@ impl Worker {
         }
         let (view, replaying) = (connection.view, connection.flags.caught_up_owed);
         let Some(it) = state.views.get(view as usize) else { return };
-        let (joint, committed) = (it.joint, it.tenant.log().committed());
+        let joint = it.joint;
         match read {
             Ok(LogRead::Page(page)) => {
                 let from = page.frames().partition_point(|frame| frame.sequence() <= asked);
@@ -223,7 +223,7 @@ impl Worker {
                 self.declare_gap(state, token, reason, resumes_at);
             }
             // Nothing is in the log after it, and nothing of the ring either: a new epoch began.
-            Ok(LogRead::End) => self.skip_to(state, token, committed.min(joint)),
+            Ok(LogRead::End { committed }) => self.skip_to(state, token, committed.min(joint)),
             Err(error) => {
                 tracing::error!(%error, "the log could not be read for a subscriber");
                 self.close(state, token, Close::Internal);
@@ -243,7 +243,7 @@ impl Worker {
     /// Tells the subscriber that events are gone, and goes on after them.
     fn declare_gap(self: &Rc<Self>, state: &mut State, token: Token, reason: GapReason, resumes_at: Sequence) {
         let Some(connection) = state.connection(token) else { return };
-        let (view, position) = (connection.view, connection.position);
+        let position = connection.position;
         let pending = std::mem::take(&mut connection.pending);
         connection.position = resumes_at;
         connection.evaluated = connection.evaluated.max(resumes_at);
@@ -251,8 +251,8 @@ impl Worker {
         self.metrics().pending.add(-i64::from(pending));
         self.metrics().dropped.add(u64::from(pending));
         self.metrics().gap_skipped.add(resumes_at.counter().saturating_sub(position.counter()));
-        let Some(it) = state.views.get_mut(view as usize) else { return };
-        let after = it.cursor(self.shared.tenants.cursors(), position);
-        self.control(state, token, &Control::Gap { after: after.as_str().into(), resumes_at, reason });
+        let after = self.cursor_of(state, token, position);
+        let resumes_at = self.cursor_of(state, token, resumes_at);
+        self.control(state, token, &Control::Gap { after: after.as_str(), resumes_at, reason });
     }
 }

@@ -16,13 +16,14 @@ use crate::connection::admission::Admitted;
 use crate::connection::body::BodyQueue;
 use crate::connection::{Connection, Flags, Mode, Sink};
 use crate::filter::{Filter, RowId};
+use crate::cursor::Cursor;
+use crate::frame::control::Control;
 use crate::frame::ws;
 use crate::frame::ws_decode::Decoder;
-use crate::ids::Sequence;
+use crate::ids::{Sequence, TenantId};
 use crate::metrics::Transport;
 use crate::tenant::start::Start;
 
-use super::control::Control;
 use super::sockets::Token;
 use super::{State, Worker};
 
@@ -112,6 +113,7 @@ impl Worker {
             look_at: 0,
             out: None,
             decoder: Decoder::default(),
+            input: None,
             rate: None,
             bad_frames: 0,
             inflight: 0,
@@ -134,14 +136,26 @@ impl Worker {
     /// Writes a control frame, or holds it until the transport takes it.
     pub(super) fn control(self: &Rc<Self>, state: &mut State, token: Token, control: &Control<'_>) {
         let Some(connection) = state.connection(token) else { return };
-        let Some(admitted) = &connection.admitted else { return };
-        let (tenant, transport) = (admitted.principal().tenant, connection.transport);
+        let is_ws = connection.is_ws();
         let mut bytes = std::mem::take(&mut state.control);
         bytes.clear();
-        let id = state.connections[token.slot as usize].id;
-        control.encode(&mut bytes, transport, id, |position| self.shared.tenants.cursors().encode(tenant, position));
+        match is_ws {
+            true => control.ws(&mut bytes),
+            false => control.sse(&mut bytes),
+        }
         self.raw_control(state, token, &bytes);
         state.control = bytes;
+    }
+
+    /// A position as the connection's client sees it.
+    pub(super) fn cursor_of(&self, state: &mut State, token: Token, position: Sequence) -> Cursor {
+        let cursors = self.shared.tenants.cursors();
+        let Some(connection) = state.connection(token) else { return Cursor([b'A'; crate::cursor::CURSOR_LEN]) };
+        let (view, tenant) = (connection.view, connection.admitted.as_ref().map(|it| it.principal().tenant));
+        match (state.views.get_mut(view as usize), tenant) {
+            (Some(it), Some(tenant)) if it.tenant.id() == tenant => it.cursor(cursors, position),
+            (_, tenant) => cursors.encode(tenant.unwrap_or(TenantId(0)), position),
+        }
     }
 
     /// Writes control bytes, or holds them.
@@ -167,12 +181,13 @@ impl Worker {
             Transport::Ws => {
                 let mut frame = Vec::new();
                 if let Some(code) = reason.code() {
-                    ws::close(&mut frame, Some(code), reason.words().1);
+                    ws::close(Some(code), reason.words().1, &mut frame);
                 }
                 self.end_ws(state, token, &frame, reason);
             }
             Transport::Sse | Transport::SseH2 => {
-                self.control(state, token, &Control::Closing { reason });
+                let (code, message) = reason.words();
+                self.control(state, token, &Control::Error { code, message, details: None, reference: None });
                 self.drop_connection(state, token, reason);
             }
         }

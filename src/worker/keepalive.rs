@@ -7,9 +7,10 @@
 use std::rc::Rc;
 
 use crate::close::Close;
+use crate::frame::control::Control;
+use crate::frame::{sse, ws};
 use crate::metrics::Transport;
 
-use super::control::Control;
 use super::sockets::Token;
 use super::{State, Worker};
 
@@ -101,25 +102,32 @@ impl Worker {
 
     /// A Ping and the JSON `ping` in one write; on SSE a comment, or an event where the position moved.
     fn heartbeat(self: &Rc<Self>, state: &mut State, token: Token) {
-        let now_ms = self.shared.clock.now_ms();
+        let timestamp_ms = self.shared.clock.now_ms();
         let Some(connection) = state.connection(token) else { return };
         let Some(admitted) = &connection.admitted else { return };
         let (view, transport) = (connection.view, connection.transport);
         let tenant = admitted.principal().tenant;
         let (told, always) = (connection.told, connection.flags.heartbeat_event);
-        let cursor = match state.views.get(view as usize) {
+        let position = match state.views.get(view as usize) {
             Some(it) if connection_is_subscribed(state, token) => it.position_of(&state.connections[token.slot as usize]),
             _ => self.shared.tenants.get(tenant).head(),
         };
-        let control = match transport {
-            Transport::Ws => Control::Ping { now_ms, cursor },
-            _ if always || cursor != told => Control::Heartbeat { now_ms, cursor },
-            _ => Control::KeepAlive,
-        };
         if let Some(connection) = state.connection(token) {
-            connection.told = cursor;
+            connection.told = position;
         }
-        self.control(state, token, &control);
+        let cursor = self.cursor_of(state, token, position);
+        let mut bytes = Vec::with_capacity(128);
+        match transport {
+            Transport::Ws => {
+                ws::ping(&[], &mut bytes);
+                Control::Ping { timestamp_ms, cursor }.ws(&mut bytes);
+            }
+            Transport::Sse | Transport::SseH2 if always || position != told => {
+                Control::Heartbeat { timestamp_ms, cursor }.sse(&mut bytes);
+            }
+            Transport::Sse | Transport::SseH2 => bytes.extend_from_slice(sse::KEEP_ALIVE),
+        }
+        self.raw_control(state, token, &bytes);
     }
 }
 

@@ -7,7 +7,6 @@
 
 pub mod catchup;
 pub mod connect;
-pub mod control;
 pub mod fanout;
 pub mod inbound;
 pub mod keepalive;
@@ -94,7 +93,7 @@ impl Shared {
         wakes: Arc<[WakeQueue<Arc<Tenant>>]>,
     ) -> Arc<Shared> {
         let loads = mail.iter().map(|_| AtomicUsize::new(0)).collect();
-        let ws_limits = ws_decode::Limits::new(config.limits.ws_frame_bytes);
+        let ws_limits = ws_decode::Limits::client(config.limits.ws_frame_bytes);
         // Connection ids differ between runs, so that a replayed event's origin never hides another run's event.
         let first = clock.now_ms() << 20;
         Arc::new(Shared {

@@ -8,11 +8,11 @@ use std::rc::Rc;
 
 use crate::connection::Mode;
 use crate::filter::{Filter, Rights, Selection};
-use crate::frame::control::Ref;
+use crate::frame::control::{Control, Ref};
 use crate::ids::Sequence;
 use crate::tenant::start::Start;
 
-use super::control::Control;
+use super::mail::connection_name;
 use super::sockets::Token;
 use super::{State, Worker};
 
@@ -56,7 +56,7 @@ impl Worker {
     pub(super) fn renew_rights(self: &Rc<Self>, state: &mut State, token: Token, rights: Rights) {
         let Some(connection) = state.connection(token) else { return };
         let (view, Some(row)) = (connection.view, connection.row) else { return };
-        let Some(selection) = state.views.get(view as usize).map(|it| it.index.selection(row)) else { return };
+        let Some(selection) = state.views.get(view as usize).and_then(|it| it.index.selection(row)) else { return };
         if !selection.rights.differ(&rights) {
             return;
         }
@@ -118,21 +118,23 @@ impl Worker {
     ) {
         let Some(connection) = state.connection(token) else { return };
         let Some(admitted) = &connection.admitted else { return };
-        let head = self.shared.tenants.get(admitted.principal().tenant).head();
-        let cursor = start.position.unwrap_or(head);
-        let replaying = head.counter().saturating_sub(cursor.counter());
+        let tenant = self.shared.tenants.get(admitted.principal().tenant);
+        let position = start.position.unwrap_or_else(|| tenant.head());
+        let name = connection_name(connection.id);
+        let heartbeat_seconds = self.keepalive_ticks(connection.transport);
+        let cursor = self.cursor_of(state, token, position);
         let ready = Control::Ready {
+            connection_id: &name,
             cursor,
             resumed: start.resumed,
-            replaying,
-            heartbeat_seconds: self.keepalive_ticks(connection.transport),
-            reference,
+            replaying: tenant.replaying(position),
+            heartbeat_seconds,
+            reference: reference.as_ref(),
         };
         self.control(state, token, &ready);
         if let Some(gap) = &start.gap {
-            let (after, resumes_at, reason) = (gap.after.clone(), gap.resumes_at, gap.reason);
-            self.metrics().gap_skipped.add(0);
-            self.control(state, token, &Control::Gap { after, resumes_at, reason });
+            let resumes_at = self.cursor_of(state, token, gap.resumes_at);
+            self.control(state, token, &Control::Gap { after: &gap.after, resumes_at, reason: gap.reason });
         }
         let Some(connection) = state.connection(token) else { return };
         if connection.mode == Mode::Live && std::mem::take(&mut connection.flags.caught_up_owed) {
