@@ -1,6 +1,7 @@
 //! Nervewire carries the events of AI-agent platforms to very many subscribers over WebSocket and SSE.
 
 pub mod close;
+pub mod auth;
 pub mod cursor;
 pub mod event;
 pub mod filter;
