@@ -3,8 +3,21 @@
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod close;
 pub mod cursor;
 pub mod event;
+pub mod filter;
 pub mod frame;
 pub mod ids;
+pub mod metrics;
+pub mod query;
 pub mod time;
+/// Stands in for `connection/mod.rs`.
+pub mod connection {
+    pub mod client_frames;
+}
+pub mod config;
+pub mod index;
+pub mod ring;
+pub mod sync;
+pub mod wake;
