@@ -2,8 +2,8 @@
 
 pub mod cli;
 pub mod client;
-pub mod config;
 pub mod close;
+pub mod config;
 pub mod cursor;
 pub mod event;
 pub mod filter;
@@ -16,7 +16,6 @@ pub mod time;
 pub mod connection {
     pub mod client_frames;
 }
-pub mod config;
 pub mod index;
 pub mod ring;
 pub mod sync;
