@@ -1,7 +1,10 @@
 //! Nervewire carries the events of AI-agent platforms to very many subscribers over WebSocket and SSE.
 
+pub mod cli;
+pub mod client;
 pub mod close;
 pub mod auth;
+pub mod config;
 pub mod cursor;
 pub mod event;
 pub mod filter;
@@ -14,7 +17,6 @@ pub mod time;
 pub mod connection {
     pub mod client_frames;
 }
-pub mod config;
 pub mod index;
 pub mod ring;
 pub mod sync;
