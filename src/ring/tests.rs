@@ -70,6 +70,12 @@ impl World {
         }
     }
 
+    /// Frames alive once publishing has swept up behind itself.
+    fn settled_living(&mut self) -> usize {
+        self.writer.shrink_to(usize::MAX, 0);
+        self.living()
+    }
+
     fn living(&self) -> usize {
         self.living.load(Ordering::Relaxed)
     }
@@ -124,9 +130,18 @@ fn it_grows_by_doubling_and_then_overwrites_the_oldest() {
     assert_eq!(sizes[..5], [4, 4, 4, 4, 8]);
     assert_eq!(sizes[7..9], [8, 16]);
     assert_eq!(sizes[19], 16);
-    assert_eq!((world.writer.len(), world.living()), (16, 16));
+    assert_eq!((world.writer.len(), world.settled_living()), (16, 16));
     assert_eq!(world.read(3, 9), behind(4));
     assert_eq!(world.read(4, 99), Ok((4..20).collect()));
+}
+
+#[test]
+fn publishing_sweeps_up_behind_itself() {
+    let mut world = World::new(1, 4, 4, 1000);
+    for _ in 0..1000 {
+        world.publish(1);
+        assert!(world.living() < 4 + writer::RECLAIM_BATCH);
+    }
 }
 
 #[test]
