@@ -1,0 +1,492 @@
+//! An event as a publisher sends it: parsed, checked field by field, not yet numbered.
+//!
+//! * [`Event::parse`] is the only way to an [`Event`], so whoever holds one holds valid data.
+//! * Unknown, repeated and ill-typed fields are refused by name; nothing is silently dropped.
+//! * Free JSON (`metadata`, `data`) is kept as its own text without insignificant white space, so it carries no
+//!   raw line break and no number loses digits.
+//! * An event knows no tenant, sequence, time of receipt or transport.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserializer as _, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::time;
+
+/// Most bytes of an id field (`agent_id`, `user_id`, `request_id`, `message_id`, `memory_id`): they are index keys.
+pub const ID_BYTES: usize = 256;
+/// Most bytes of a channel name.
+pub const CHANNEL_BYTES: usize = 200;
+/// Most bytes of `metadata`, white space not counted.
+pub const METADATA_BYTES: usize = 8 * 1024;
+/// Most bytes of an `error` event's `code`.
+pub const CODE_BYTES: usize = 64;
+
+const ROLES: [&str; 4] = ["user", "assistant", "system", "tool"];
+const STATUSES: [&str; 7] = ["idle", "thinking", "executing", "waiting", "error", "created", "deleted"];
+const OPERATIONS: [&str; 3] = ["created", "updated", "deleted"];
+
+/// The kinds of event, in the order of their ordinals (which the log stores).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// A chat message.
+    Message = 0,
+    /// An agent's status.
+    AgentUpdate = 1,
+    /// A memory was created, changed or deleted.
+    MemoryUpdate = 2,
+    /// A piece of an LLM's output.
+    StreamChunk = 3,
+    /// Something failed.
+    Error = 4,
+    /// Anything else, on a named channel.
+    Custom = 5,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Kind; 6] =
+        [Kind::Message, Kind::AgentUpdate, Kind::MemoryUpdate, Kind::StreamChunk, Kind::Error, Kind::Custom];
+
+    /// The name on the wire (`type`).
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Message => "message",
+            Kind::AgentUpdate => "agent_update",
+            Kind::MemoryUpdate => "memory_update",
+            Kind::StreamChunk => "stream_chunk",
+            Kind::Error => "error",
+            Kind::Custom => "custom",
+        }
+    }
+    /// The kind a `type` names.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+    /// The kind of a stored ordinal.
+    #[must_use]
+    pub fn from_ordinal(ordinal: u8) -> Option<Kind> {
+        Kind::ALL.get(usize::from(ordinal)).copied()
+    }
+    /// Whether events of this kind may carry a `user_id`.
+    #[must_use]
+    pub const fn has_user(self) -> bool {
+        !matches!(self, Kind::AgentUpdate)
+    }
+}
+
+/// Why an event was refused: which field, and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {reason}")]
+pub struct EventError {
+    /// The field's name; empty for the event as a whole. In a batch `[3].content`.
+    pub field: String,
+    /// What is wrong, for a person.
+    pub reason: String,
+}
+
+impl EventError {
+    /// An error of `field`.
+    pub fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        EventError { field: field.into(), reason: reason.into() }
+    }
+    /// The same error, of item `index` of a batch.
+    #[must_use]
+    pub fn at(mut self, index: usize) -> Self {
+        self.field = match self.field.is_empty() {
+            true => format!("[{index}]"),
+            false => format!("[{index}].{}", self.field),
+        };
+        self
+    }
+}
+
+/// A valid event. Which fields are present depends on `kind`; texts are unescaped, `metadata` and `data` are compact
+/// JSON. Fields are read freely; only `user_id`, `message_id` and `timestamp` are set later, by the publish path.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Event<'a> {
+    /// The kind (`type`).
+    pub kind: Kind,
+    /// `message`: made by the server if absent.
+    pub message_id: Option<Cow<'a, str>>,
+    /// The agent concerned.
+    pub agent_id: Option<Cow<'a, str>>,
+    /// The user who may see it; absent: everyone of the organization.
+    pub user_id: Option<Cow<'a, str>>,
+    /// `stream_chunk` and `error`: the stream.
+    pub request_id: Option<Cow<'a, str>>,
+    /// `memory_update`.
+    pub memory_id: Option<Cow<'a, str>>,
+    /// `custom`: the channel, `/`-separated.
+    pub channel: Option<Cow<'a, str>>,
+    /// `message`.
+    pub content: Option<Cow<'a, str>>,
+    /// `message`: user, assistant, system or tool.
+    pub role: Option<Cow<'a, str>>,
+    /// `agent_update`.
+    pub status: Option<Cow<'a, str>>,
+    /// `agent_update`.
+    pub error_message: Option<Cow<'a, str>>,
+    /// `memory_update`.
+    pub operation: Option<Cow<'a, str>>,
+    /// `error`.
+    pub code: Option<Cow<'a, str>>,
+    /// `error`.
+    pub message: Option<Cow<'a, str>>,
+    /// `stream_chunk`: may be empty.
+    pub chunk: Option<Cow<'a, str>>,
+    /// `stream_chunk`.
+    pub is_final: Option<bool>,
+    /// `stream_chunk`.
+    pub index: Option<u64>,
+    /// `stream_chunk`: set where several were merged.
+    pub first_index: Option<u64>,
+    /// `custom`: compact JSON.
+    pub data: Option<Cow<'a, str>>,
+    /// A compact JSON object.
+    pub metadata: Option<Cow<'a, str>>,
+    /// Unix milliseconds; absent: set at receipt.
+    pub timestamp_ms: Option<u64>,
+}
+
+impl<'a> Event<'a> {
+    /// Reads one event from a JSON object.
+    ///
+    /// # Errors
+    /// [`EventError`] names the first field that is unknown, repeated, missing, of a wrong type or out of range.
+    pub fn parse(json: &'a str) -> Result<Event<'a>, EventError> {
+        let mut reader = serde_json::Deserializer::from_str(json);
+        let fields =
+            reader.deserialize_map(FieldsVisitor).and_then(|f| reader.end().map(|()| f)).map_err(not_json)?;
+        let kind = match fields.find("type") {
+            None => return Err(EventError::new("type", "is required")),
+            Some(raw) => {
+                let name = string("type", raw)?;
+                Kind::from_name(&name)
+                    .ok_or_else(|| EventError::new("type", one_of(&Kind::ALL.map(Kind::name))))?
+            }
+        };
+        let mut event = Event::empty(kind);
+        for (at, (name, raw)) in fields.0.iter().enumerate() {
+            if fields.0[..at].iter().any(|(earlier, _)| earlier == name) {
+                return Err(EventError::new(name.as_ref(), "is given twice"));
+            }
+            event.set(name, raw)?;
+        }
+        event.require()?;
+        Ok(event)
+    }
+
+    fn empty(kind: Kind) -> Event<'a> {
+        Event {
+            kind,
+            message_id: None,
+            agent_id: None,
+            user_id: None,
+            request_id: None,
+            memory_id: None,
+            channel: None,
+            content: None,
+            role: None,
+            status: None,
+            error_message: None,
+            operation: None,
+            code: None,
+            message: None,
+            chunk: None,
+            is_final: None,
+            index: None,
+            first_index: None,
+            data: None,
+            metadata: None,
+            timestamp_ms: None,
+        }
+    }
+
+    fn set(&mut self, name: &str, raw: &'a RawValue) -> Result<(), EventError> {
+        use Kind::{AgentUpdate, Custom, Error, MemoryUpdate, Message, StreamChunk};
+        match (name, self.kind) {
+            ("type", _) => {}
+            ("id", _) => return Err(EventError::new(name, "is given by the server")),
+            ("timestamp", _) => {
+                let ms = time::parse_rfc3339(&string(name, raw)?);
+                let reason = "must be RFC 3339, such as 2026-01-02T03:04:05.678Z";
+                self.timestamp_ms = Some(ms.ok_or_else(|| EventError::new(name, reason))?);
+            }
+            ("agent_id", _) => self.agent_id = Some(id(name, raw)?),
+            ("user_id", kind) if kind.has_user() => self.user_id = Some(id(name, raw)?),
+            ("message_id", Message) => self.message_id = Some(id(name, raw)?),
+            ("content", Message) => self.content = Some(string(name, raw)?),
+            ("role", Message) => self.role = Some(choice(name, raw, &ROLES)?),
+            ("status", AgentUpdate) => self.status = Some(choice(name, raw, &STATUSES)?),
+            ("error_message", AgentUpdate) => self.error_message = Some(string(name, raw)?),
+            ("memory_id", MemoryUpdate) => self.memory_id = Some(id(name, raw)?),
+            ("operation", MemoryUpdate) => self.operation = Some(choice(name, raw, &OPERATIONS)?),
+            ("request_id", StreamChunk | Error) => self.request_id = Some(id(name, raw)?),
+            ("chunk", StreamChunk) => self.chunk = Some(string(name, raw)?),
+            ("is_final", StreamChunk) => {
+                let value = serde_json::from_str(raw.get());
+                self.is_final = Some(value.map_err(|_| EventError::new(name, "must be true or false"))?);
+            }
+            ("index", StreamChunk) => self.index = Some(count(name, raw)?),
+            ("first_index", StreamChunk) => self.first_index = Some(count(name, raw)?),
+            ("code", Error) => self.code = Some(code(name, raw)?),
+            ("message", Error) => self.message = Some(string(name, raw)?),
+            ("channel", Custom) => {
+                let channel = string(name, raw)?;
+                check_channel(&channel).map_err(|reason| EventError::new(name, reason))?;
+                self.channel = Some(channel);
+            }
+            ("data", Custom) => self.data = Some(free_json(name, raw)?),
+            ("metadata", Message | AgentUpdate | MemoryUpdate | StreamChunk) => {
+                self.metadata = Some(metadata(name, raw)?);
+            }
+            (_, kind) => {
+                return Err(EventError::new(name, format!("is not a field of a {} event", kind.name())));
+            }
+        }
+        Ok(())
+    }
+
+    fn require(&self) -> Result<(), EventError> {
+        let missing = |field: &str, absent: bool| match absent {
+            true => Err(EventError::new(field, "is required")),
+            false => Ok(()),
+        };
+        match self.kind {
+            Kind::Message => {
+                missing("agent_id", self.agent_id.is_none())?;
+                missing("content", self.content.is_none())
+            }
+            Kind::AgentUpdate => {
+                missing("agent_id", self.agent_id.is_none())?;
+                missing("status", self.status.is_none())
+            }
+            Kind::MemoryUpdate => {
+                missing("memory_id", self.memory_id.is_none())?;
+                missing("agent_id", self.agent_id.is_none())?;
+                missing("operation", self.operation.is_none())
+            }
+            Kind::StreamChunk => {
+                missing("request_id", self.request_id.is_none())?;
+                missing("chunk", self.chunk.is_none())?;
+                missing("is_final", self.is_final.is_none())
+            }
+            Kind::Error => {
+                missing("code", self.code.is_none())?;
+                missing("message", self.message.is_none())
+            }
+            Kind::Custom => {
+                missing("channel", self.channel.is_none())?;
+                missing("data", self.data.is_none())
+            }
+        }
+    }
+}
+
+/// Whether `channel` may name a channel: 1 to [`CHANNEL_BYTES`] bytes, `/`-separated, no empty level, no `*`, no control character.
+///
+/// # Errors
+/// What is wrong, for a person.
+pub fn check_channel(channel: &str) -> Result<(), String> {
+    if channel.len() > CHANNEL_BYTES {
+        return Err(format!("must be at most {CHANNEL_BYTES} bytes"));
+    }
+    if channel.split('/').any(str::is_empty) {
+        return Err("must be names separated by single slashes".into());
+    }
+    if channel.chars().any(|c| c == '*' || c.is_control()) {
+        return Err("must not hold '*' or control characters".into());
+    }
+    Ok(())
+}
+
+/// The fields of an object in their order, each value as its own text. An event has at most 16 fields.
+struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'a> Fields<'a> {
+    fn find(&self, name: &str) -> Option<&'a RawValue> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, raw)| *raw)
+    }
+}
+
+/// More fields than this cannot be an event; stops a body of a million keys.
+const MAX_FIELDS: usize = 32;
+
+struct FieldsVisitor;
+
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = Fields<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an event object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut fields: Vec<(Cow<'de, str>, &'de RawValue)> = Vec::with_capacity(10);
+        while let Some(CowStr(name)) = map.next_key()? {
+            if fields.len() == MAX_FIELDS {
+                return Err(serde::de::Error::custom(format_args!("more than {MAX_FIELDS} fields")));
+            }
+            fields.push((name, map.next_value()?));
+        }
+        Ok(Fields(fields))
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct CowStr<'a>(#[serde(borrow)] Cow<'a, str>);
+
+fn not_json(error: serde_json::Error) -> EventError {
+    EventError::new("", format!("is not a JSON event: {error}"))
+}
+
+fn one_of(choices: &[&str]) -> String {
+    format!("must be one of {}", choices.join(", "))
+}
+
+fn string<'a>(name: &str, raw: &'a RawValue) -> Result<Cow<'a, str>, EventError> {
+    serde_json::from_str::<CowStr<'a>>(raw.get())
+        .map(|text| text.0)
+        .map_err(|_| EventError::new(name, "must be a string"))
+}
+
+fn id<'a>(name: &str, raw: &'a RawValue) -> Result<Cow<'a, str>, EventError> {
+    let text = string(name, raw)?;
+    if text.is_empty() || text.len() > ID_BYTES {
+        return Err(EventError::new(name, format!("must be 1 to {ID_BYTES} bytes")));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(EventError::new(name, "must not hold control characters"));
+    }
+    Ok(text)
+}
+
+fn code<'a>(name: &str, raw: &'a RawValue) -> Result<Cow<'a, str>, EventError> {
+    let code = id(name, raw)?;
+    match code.len() > CODE_BYTES {
+        true => Err(EventError::new(name, format!("must be at most {CODE_BYTES} bytes"))),
+        false => Ok(code),
+    }
+}
+
+fn choice<'a>(name: &str, raw: &'a RawValue, choices: &[&str]) -> Result<Cow<'a, str>, EventError> {
+    let text = string(name, raw)?;
+    match choices.contains(&text.as_ref()) {
+        true => Ok(text),
+        false => Err(EventError::new(name, one_of(choices))),
+    }
+}
+
+fn count(name: &str, raw: &RawValue) -> Result<u64, EventError> {
+    let reason = "must be a whole number from 0 to 2^64 - 1";
+    raw.get().parse().map_err(|_| EventError::new(name, reason))
+}
+
+fn metadata<'a>(name: &str, raw: &'a RawValue) -> Result<Cow<'a, str>, EventError> {
+    let metadata = free_json(name, raw)?;
+    if !metadata.starts_with('{') {
+        return Err(EventError::new(name, "must be an object"));
+    }
+    if metadata.len() > METADATA_BYTES {
+        return Err(EventError::new(name, format!("must be at most {METADATA_BYTES} bytes")));
+    }
+    Ok(metadata)
+}
+
+/// Checks free JSON whole (escapes, numbers, depth by serde_json's limit of 128) and strips white space between tokens.
+fn free_json<'a>(name: &str, raw: &'a RawValue) -> Result<Cow<'a, str>, EventError> {
+    let text = raw.get();
+    serde_json::from_str::<serde_json::Value>(text)
+        .map_err(|error| EventError::new(name, format!("is not valid JSON: {error}")))?;
+    Ok(compact(text))
+}
+
+/// Valid JSON without the white space between its tokens.
+fn compact(json: &str) -> Cow<'_, str> {
+    if !json.bytes().any(|b| b.is_ascii_whitespace()) {
+        return Cow::Borrowed(json);
+    }
+    let mut out = String::with_capacity(json.len());
+    let (mut in_string, mut escaped) = (false, false);
+    for c in json.chars() {
+        if !in_string && c.is_ascii_whitespace() {
+            continue;
+        }
+        in_string ^= c == '"' && !escaped;
+        escaped = in_string && c == '\\' && !escaped;
+        out.push(c);
+    }
+    Cow::Owned(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(json: &str) -> EventError {
+        Event::parse(json).expect_err(json)
+    }
+
+    #[test]
+    fn each_kind_is_read() {
+        for json in [
+            r#"{"type":"message","agent_id":"a","user_id":"u","content":"hi","role":"user","metadata":{"a": 1}}"#,
+            r#"{"type":"agent_update","agent_id":"a","status":"thinking"}"#,
+            r#"{"type":"memory_update","memory_id":"m","agent_id":"a","operation":"created","user_id":"u"}"#,
+            r#"{"type":"stream_chunk","request_id":"r","chunk":"","is_final":false,"index":3}"#,
+            r#"{"type":"error","code":"X","message":"","request_id":"r"}"#,
+            r#"{"type":"custom","channel":"a/b","data":[1, 2,{"x": "a \" b"}]}"#,
+        ] {
+            Event::parse(json).expect(json);
+        }
+    }
+
+    #[test]
+    fn free_json_loses_space_but_no_digit() {
+        let event = Event::parse("{\"type\":\"custom\",\"channel\":\"c\",\"data\":{ \"n\" :\n 12345678901234567890123, \"s\": \"a \\\\\" }}")
+            .expect("valid");
+        assert_eq!(event.data.as_deref(), Some(r#"{"n":12345678901234567890123,"s":"a \\"}"#));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let field = |json| refused(json).field;
+        assert_eq!(field(r#"{"type":"message","agent_id":"a","user_id":"u"}"#), "content");
+        assert_eq!(field(r#"{"type":"message","agent_id":"a","content":"x","colour":1}"#), "colour");
+        assert_eq!(field(r#"{"type":"message","agent_id":"a","content":"x","id":"1"}"#), "id");
+        assert_eq!(field(r#"{"type":"message","agent_id":"a","agent_id":"b","content":"x"}"#), "agent_id");
+        assert_eq!(field(r#"{"type":"message","agent_id":7,"content":"x"}"#), "agent_id");
+        assert_eq!(field(r#"{"type":"agent_update","agent_id":"a","status":"dancing"}"#), "status");
+        assert_eq!(
+            field(r#"{"type":"stream_chunk","request_id":"r","chunk":"","is_final":"no"}"#),
+            "is_final"
+        );
+        assert_eq!(
+            field(r#"{"type":"stream_chunk","request_id":"r","chunk":"","is_final":true,"index":-1}"#),
+            "index"
+        );
+        assert_eq!(field(r#"{"type":"custom","channel":"a//b","data":1}"#), "channel");
+        assert_eq!(field(r#"{"type":"custom","channel":"a","data":"\ud800"}"#), "data");
+        assert_eq!(field(r#"{"type":"message","agent_id":"a","content":"\ud800"}"#), "content");
+        assert_eq!(field(r#"{"type":"nope"}"#), "type");
+        assert_eq!(field(r#"{}"#), "type");
+        assert_eq!(field("[]"), "");
+        assert_eq!(refused("{").at(3).field, "[3]");
+    }
+
+    #[test]
+    fn deep_json_is_an_error_not_a_stack_overflow() {
+        let deep = format!(
+            r#"{{"type":"custom","channel":"c","data":{}{}}}"#,
+            "[".repeat(100_000),
+            "]".repeat(100_000)
+        );
+        assert_eq!(refused(&deep).field, "data");
+    }
+}

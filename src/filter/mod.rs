@@ -1,0 +1,417 @@
+//! Who gets which event: what a subscriber asks for ([`Filter`]) and may see ([`Rights`]), joined in a [`Selection`].
+//!
+//! * A filter narrows, never widens: rights are checked for every event, whatever the filter says.
+//! * Fields AND, values OR; an event lacking a named field does not match.
+//! * Values are compared byte for byte. Nothing here knows an organization: an event never reaches a selection of
+//!   another one, since rings, logs and indexes are per tenant.
+
+mod narrowing;
+mod values;
+
+use std::borrow::Cow;
+
+use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
+
+use crate::frame::{Frame, Key};
+
+pub use narrowing::{NARROWING_VALUES, Narrowing};
+pub use values::{Kinds, Names, below};
+
+/// Most values of one filter field: each costs its subscriber index rows.
+pub const FILTER_VALUES: usize = 100;
+
+/// Why a filter or narrowing was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {reason}")]
+pub struct FilterError {
+    /// The parameter, field or claim.
+    pub field: &'static str,
+    /// What is wrong, for a person.
+    pub reason: String,
+}
+
+/// What a subscriber asks for; the default asks for everything and owns no memory.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Filter(Option<Box<Fields>>);
+
+/// An empty set is an absent field; at least one is not empty, so that equal filters are equal values.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+struct Fields {
+    types: Kinds,
+    agent_id: Names,
+    user_id: Names,
+    request_id: Names,
+    channel: Names,
+}
+
+/// Stands for an absent field.
+static NO_NAMES: Names = Names::EMPTY;
+
+impl Filter {
+    /// The parameters of a query, and the fields of `subscribe`, that make a filter.
+    pub const PARAMETERS: [&'static str; 5] = ["types", "agent_id", "user_id", "request_id", "channel"];
+
+    /// The filter in a query's unescaped pairs: comma lists, a repeated name goes on with its list, other names are
+    /// left to the caller. An empty value counts as absent.
+    ///
+    /// # Errors
+    /// [`FilterError`]: an unknown type, a value no event can have, or too many values.
+    pub fn from_query<'a, N, V>(pairs: impl IntoIterator<Item = &'a (N, V)>) -> Result<Filter, FilterError>
+    where
+        N: AsRef<str> + 'a,
+        V: AsRef<str> + 'a,
+    {
+        let mut builder = FilterBuilder::default();
+        for (name, value) in pairs {
+            builder.list(name.as_ref(), value.as_ref())?;
+        }
+        builder.build()
+    }
+    /// Whether it asks for everything.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.0.is_none()
+    }
+    /// The kinds asked for; empty: all.
+    #[must_use]
+    pub fn types(&self) -> Kinds {
+        self.0.as_ref().map(|fields| fields.types).unwrap_or_default()
+    }
+    /// The agents asked for; empty: all.
+    #[must_use]
+    pub fn agents(&self) -> &Names {
+        self.0.as_ref().map_or(&NO_NAMES, |fields| &fields.agent_id)
+    }
+    /// The users asked for; empty: all, and events without a user.
+    #[must_use]
+    pub fn users(&self) -> &Names {
+        self.0.as_ref().map_or(&NO_NAMES, |fields| &fields.user_id)
+    }
+    /// The streams asked for; empty: all.
+    #[must_use]
+    pub fn requests(&self) -> &Names {
+        self.0.as_ref().map_or(&NO_NAMES, |fields| &fields.request_id)
+    }
+    /// The channels and patterns asked for; empty: all, and events without a channel.
+    #[must_use]
+    pub fn channels(&self) -> &Names {
+        self.0.as_ref().map_or(&NO_NAMES, |fields| &fields.channel)
+    }
+    /// Whether `frame` has what is asked for.
+    #[must_use]
+    pub fn matches(&self, frame: &Frame) -> bool {
+        let Some(fields) = &self.0 else { return true };
+        let has = |names: &Names, key| {
+            names.is_empty() || frame.key(key).is_some_and(|value| names.contains(value))
+        };
+        (fields.types.is_empty() || fields.types.contains(frame.kind()))
+            && has(&fields.request_id, Key::Request)
+            && has(&fields.agent_id, Key::Agent)
+            && has(&fields.user_id, Key::User)
+            && (fields.channel.is_empty()
+                || frame.key(Key::Channel).is_some_and(|name| fields.channel.covers_channel(name)))
+    }
+}
+
+/// Collects a filter field by field; what [`Filter::from_query`] and `subscribe` share.
+#[derive(Debug, Default)]
+pub struct FilterBuilder {
+    /// In the order of [`Filter::PARAMETERS`].
+    values: [Vec<Box<str>>; 5],
+}
+
+impl FilterBuilder {
+    /// Adds a comma list. Answers whether `name` is a filter's at all.
+    ///
+    /// # Errors
+    /// [`FilterError`] on a bad value, or more than [`FILTER_VALUES`] of them.
+    pub fn list(&mut self, name: &str, list: &str) -> Result<bool, FilterError> {
+        let Some(at) = Self::place(name) else { return Ok(false) };
+        list.split(',').try_for_each(|value| self.push(at, value))?;
+        Ok(true)
+    }
+    /// Adds values as they are, commas included. Answers whether `name` is a filter's at all.
+    ///
+    /// # Errors
+    /// As [`FilterBuilder::list`].
+    pub fn values(&mut self, name: &str, values: &Values<'_>) -> Result<bool, FilterError> {
+        let Some(at) = Self::place(name) else { return Ok(false) };
+        match values {
+            Values::List(list) => return self.list(name, list),
+            Values::Each(each) => each.iter().try_for_each(|value| self.push(at, value))?,
+        }
+        Ok(true)
+    }
+
+    fn place(name: &str) -> Option<usize> {
+        Filter::PARAMETERS.iter().position(|parameter| *parameter == name)
+    }
+
+    fn push(&mut self, at: usize, value: &str) -> Result<(), FilterError> {
+        if value.is_empty() {
+            return Ok(());
+        }
+        let field = Filter::PARAMETERS[at];
+        narrowing::count(field, self.values[at].len() + 1, FILTER_VALUES)?;
+        let checked = match field {
+            "types" => Ok(()), // checked against the known ones in `build`
+            "channel" => values::check_pattern(value),
+            _ => values::check_id(value),
+        };
+        checked.map_err(|reason| FilterError { field, reason })?;
+        self.values[at].push(value.into());
+        Ok(())
+    }
+
+    /// The filter.
+    ///
+    /// # Errors
+    /// [`FilterError`] on an unknown type.
+    pub fn build(self) -> Result<Filter, FilterError> {
+        let [types, agent_id, user_id, request_id, channel] = self.values;
+        let fields = Fields {
+            types: narrowing::kinds("types", &types)?,
+            agent_id: Names::new(agent_id),
+            user_id: Names::new(user_id),
+            request_id: Names::new(request_id),
+            channel: Names::new(channel),
+        };
+        Ok(Filter((fields != Fields::default()).then(|| Box::new(fields))))
+    }
+}
+
+/// A filter field of `subscribe`: a comma list, or an array of values that may hold commas.
+#[derive(Debug)]
+pub enum Values<'a> {
+    /// `"a,b"`; `null` is an empty one.
+    List(Cow<'a, str>),
+    /// `["a","b"]`, at most one more than [`FILTER_VALUES`], which [`FilterBuilder::values`] refuses.
+    Each(Vec<Cow<'a, str>>),
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Values<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ValuesVisitor)
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct CowStr<'a>(#[serde(borrow)] Cow<'a, str>);
+
+struct ValuesVisitor;
+
+impl<'de> Visitor<'de> for ValuesVisitor {
+    type Value = Values<'de>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a comma list or an array of strings")
+    }
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Values::List(Cow::Borrowed("")))
+    }
+    fn visit_borrowed_str<E>(self, list: &'de str) -> Result<Self::Value, E> {
+        Ok(Values::List(Cow::Borrowed(list)))
+    }
+    fn visit_str<E>(self, list: &str) -> Result<Self::Value, E> {
+        Ok(Values::List(Cow::Owned(list.to_owned())))
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut each = Vec::new();
+        while let Some(CowStr(value)) = seq.next_element()? {
+            if each.len() <= FILTER_VALUES {
+                each.push(value);
+            }
+        }
+        Ok(Values::Each(each))
+    }
+}
+
+/// What a principal may see within its organization; the default sees events without `user_id` only.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Rights {
+    /// Whose events it sees besides those without `user_id`; `None`: nobody's.
+    pub sub: Option<Box<str>>,
+    /// `read:all`, or an organization with `visibility = "org"`.
+    pub sees_all_users: bool,
+    /// The credential's `agents`, `channels` and `types`.
+    pub narrowing: Narrowing,
+}
+
+impl Rights {
+    /// Whether the principal may see `frame`.
+    #[must_use]
+    pub fn permit(&self, frame: &Frame) -> bool {
+        let user = match frame.key(Key::User) {
+            Some(user) => self.sees_all_users || self.sub.as_deref() == Some(user),
+            None => true,
+        };
+        user && (self.narrowing.is_none()
+            || self.narrowing.permits(frame.kind(), frame.key(Key::Agent), frame.key(Key::Channel)))
+    }
+}
+
+/// What one subscription gets: what it may see and asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Selection {
+    /// What it asks for.
+    pub filter: Filter,
+    /// What it may see.
+    pub rights: Rights,
+}
+
+impl Selection {
+    /// Whether `frame` goes to this subscription: the one predicate of live delivery, replay and history alike.
+    #[must_use]
+    pub fn matches(&self, frame: &Frame) -> bool {
+        self.rights.permit(frame) && self.filter.matches(frame)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::frame::tests::frame;
+
+    fn filter(query: &str) -> Filter {
+        Filter::from_query(&crate::query::pairs(query).expect(query)).expect(query)
+    }
+
+    fn events() -> Vec<Frame> {
+        let mut events = Vec::new();
+        for user in ["", "u", "v"] {
+            for agent in ["", "a", "b"] {
+                let mut more = String::new();
+                if !user.is_empty() {
+                    more += &format!(r#","user_id":"{user}""#);
+                }
+                if !agent.is_empty() {
+                    more += &format!(r#","agent_id":"{agent}""#);
+                }
+                for head in [
+                    r#""type":"custom","channel":"c","data":1"#,
+                    r#""type":"custom","channel":"c/d","data":1"#,
+                    r#""type":"custom","channel":"c/d/e","data":1"#,
+                    r#""type":"stream_chunk","request_id":"r","chunk":"","is_final":true"#,
+                    r#""type":"stream_chunk","request_id":"s","chunk":"","is_final":true"#,
+                    r#""type":"error","code":"X","message":"m""#,
+                ] {
+                    events.push(frame(&format!("{{{head}{more}}}"), 1));
+                }
+            }
+        }
+        events
+    }
+
+    #[test]
+    fn fields_and_values_or() {
+        let asked = filter("types=custom,error&channel=c/*,x&agent_id=a&other=1&user_id=");
+        let wanted = |json| asked.matches(&frame(json, 1));
+        assert!(wanted(r#"{"type":"custom","channel":"c/d","data":1,"agent_id":"a"}"#));
+        assert!(wanted(r#"{"type":"custom","channel":"x","data":1,"agent_id":"a"}"#));
+        assert!(!wanted(r#"{"type":"custom","channel":"c","data":1,"agent_id":"a"}"#), "not below itself");
+        assert!(!wanted(r#"{"type":"custom","channel":"c/d","data":1,"agent_id":"b"}"#));
+        assert!(!wanted(r#"{"type":"custom","channel":"c/d","data":1}"#), "lacks a named field");
+        assert!(!wanted(r#"{"type":"error","code":"X","message":"m","agent_id":"a"}"#), "has no channel");
+    }
+
+    #[test]
+    fn empty_counts_as_absent_and_equal_filters_are_equal() {
+        assert!(filter("types=&agent_id=,&channel").is_none());
+        assert_eq!(filter("agent_id=b,a,b"), filter("agent_id=a&agent_id=b"));
+        assert_ne!(filter("agent_id=a"), filter("user_id=a"));
+        assert_eq!(size_of::<Selection>(), 40, "one per audience");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let refused =
+            |query: &str| Filter::from_query(&crate::query::pairs(query).expect(query)).expect_err(query);
+        let error = refused("types=message,nope");
+        assert_eq!(error.field, "types");
+        assert!(error.reason.contains("\"nope\""), "{error}");
+        assert_eq!(refused("channel=a/*/b").field, "channel");
+        assert_eq!(refused("channel=*").field, "channel");
+        assert_eq!(refused(&format!("agent_id={}", "x".repeat(257))).field, "agent_id");
+        assert_eq!(refused(&format!("request_id={}", "x,".repeat(101))).field, "request_id");
+    }
+
+    #[test]
+    fn subscribe_takes_lists_and_arrays() {
+        let build = |json: &str| {
+            let fields: std::collections::HashMap<&str, Values<'_>> = serde_json::from_str(json).expect(json);
+            let mut builder = FilterBuilder::default();
+            for (name, values) in &fields {
+                assert!(builder.values(name, values).expect(json));
+            }
+            builder.build().expect(json)
+        };
+        assert_eq!(build(r#"{"agent_id":["b","a"],"types":"message,error"}"#), {
+            filter("types=error,message&agent_id=a,b")
+        });
+        assert!(build(r#"{"agent_id":"","user_id":null,"channel":[]}"#).is_none());
+        assert!(build(r#"{"agent_id":["a,\u0062"]}"#).agents().contains("a,b"), "an item is not split");
+        for bad in ["7", r#"{"a":1}"#, "[1]", "[[]]", "true"] {
+            assert!(serde_json::from_str::<Values<'_>>(bad).is_err(), "{bad}");
+        }
+    }
+
+    /// Isolation inside an organization: the one rule a defect here would break for users.
+    #[test]
+    fn an_addressed_event_reaches_its_user_and_those_who_read_all() {
+        let sub = |sub: Option<&str>| Rights { sub: sub.map(Into::into), ..Rights::default() };
+        let all = Rights { sees_all_users: true, ..sub(Some("v")) };
+        for event in events() {
+            let user = event.key(Key::User);
+            assert_eq!(sub(Some("u")).permit(&event), matches!(user, None | Some("u")));
+            assert_eq!(sub(None).permit(&event), user.is_none());
+            assert!(all.permit(&event));
+            let asks_for_v = Selection { filter: filter("user_id=v"), rights: sub(Some("u")) };
+            assert!(!asks_for_v.matches(&event), "silence, whatever is asked");
+        }
+    }
+
+    const FIELDS: [&str; 9] = [
+        "types=custom",
+        "types=stream_chunk,error",
+        "agent_id=a",
+        "agent_id=a,b",
+        "user_id=u",
+        "user_id=u,v",
+        "request_id=r",
+        "channel=c/*",
+        "channel=c,c/d/e",
+    ];
+
+    proptest! {
+        /// Each field added, and each narrowing, can only take events away.
+        #[test]
+        fn adding_a_filter_never_widens(
+            picked in prop::sample::subsequence(&FIELDS[..], 0..=9),
+            more in prop::sample::select(&FIELDS[..]),
+            sub in prop::option::of(prop::sample::select(vec!["u", "v"])),
+            sees_all_users: bool,
+            narrowed: bool,
+        ) {
+            // A repeated name would go on with its list, which is no added field.
+            let name = |field: &str| field.split('=').next().map(str::to_owned);
+            let mut fields: Vec<&str> = Vec::new();
+            for field in picked {
+                if !fields.iter().any(|f| name(f) == name(field)) && name(field) != name(more) {
+                    fields.push(field);
+                }
+            }
+            let rights = Rights { sub: sub.map(Into::into), sees_all_users, narrowing: Narrowing::default() };
+            let narrow = Narrowing::new(Some(vec!["a".into()]), None, None).expect("valid");
+            let wide = Selection { filter: filter(&fields.join("&")), rights: rights.clone() };
+            fields.push(more);
+            let narrowing = if narrowed { narrow } else { Narrowing::default() };
+            let narrower = Selection { filter: filter(&fields.join("&")), rights: Rights { narrowing, ..rights } };
+            for event in events() {
+                prop_assert!(!narrower.matches(&event) || wide.matches(&event));
+                prop_assert!(!wide.matches(&event) || wide.rights.permit(&event));
+            }
+        }
+    }
+}

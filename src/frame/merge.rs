@@ -1,0 +1,157 @@
+//! Merging runs of `stream_chunk`s for a reader that is behind: fewer, longer chunks, the same text.
+//!
+//! Two frames merge when they are neighbours in what the reader sees, agree in everything but text, index and
+//! time, and the earlier is not final. The escaped texts are joined as they are, so nothing is decoded again.
+
+use std::sync::Arc;
+
+use super::{CHUNK_SAME_AT, Chunk, Frame, JsonObject, Key, TIMESTAMP_LEN};
+use crate::event::Kind;
+
+/// Most bytes of text in a merged chunk.
+pub const MERGED_BYTES: usize = 64 * 1024;
+
+impl Frame {
+    fn chunk_same(&self, chunk: &Chunk) -> &[u8] {
+        &self.json()[CHUNK_SAME_AT..chunk.same_end as usize]
+    }
+
+    fn chunk_text(&self, chunk: &Chunk) -> &[u8] {
+        let json = self.json();
+        &json[chunk.text_at as usize..json.len() - 2]
+    }
+
+    /// Whether `next`, the following frame in what a reader sees, continues this one's text.
+    #[must_use]
+    pub fn continues_in(&self, next: &Frame) -> bool {
+        let (Some(a), Some(b)) = (&self.chunk, &next.chunk) else { return false };
+        !a.is_final && self.chunk_same(a) == next.chunk_same(b)
+    }
+
+    /// Bytes of escaped text, 0 for other kinds.
+    #[must_use]
+    pub fn chunk_len(&self) -> usize {
+        self.chunk.as_ref().map_or(0, |chunk| self.chunk_text(chunk).len())
+    }
+}
+
+/// One frame for a run of frames that each [`Frame::continues_in`] the next: joined text, the last one's id, index,
+/// `is_final` and timestamp, and `first_index` of the first. A run of one is that frame itself.
+#[must_use]
+pub fn merge(run: &[Arc<Frame>]) -> Option<Arc<Frame>> {
+    let (first, last) = (run.first()?, run.last()?);
+    if run.len() == 1 {
+        return Some(first.clone());
+    }
+    let (a, b) = (first.chunk.as_ref()?, last.chunk.as_ref()?);
+    let mut part = Chunk { first_index: a.first_index.or(a.index), text_at: 0, ..*b };
+    let mut json = JsonObject {
+        out: Vec::with_capacity(last.json().len() + run.iter().map(|f| f.chunk_len()).sum::<usize>()),
+    };
+    json.start(Kind::StreamChunk);
+    json.out.extend_from_slice(last.chunk_same(b));
+    part.same_end = json.out.len() as u32;
+    json.chunk_progress(&part);
+    // The last one's `"timestamp":"…","chunk":"`, as it stands right before its text.
+    let tail = b"\"timestamp\":\"".len() + TIMESTAMP_LEN + b"\",\"chunk\":\"".len();
+    let text_at = b.text_at as usize;
+    json.out.extend_from_slice(&last.json()[text_at - tail..text_at]);
+    part.text_at = json.out.len() as u32;
+    for frame in run {
+        json.out.extend_from_slice(frame.chunk_text(frame.chunk.as_ref()?));
+    }
+    json.out.extend_from_slice(b"\"}");
+    let keys = Key::ALL.map(|key| last.key(key));
+    let mut merged = Frame::assemble(Kind::StreamChunk, keys, &json.out, Some(part), last.origin);
+    let mut id = crate::cursor::Cursor([0; crate::cursor::CURSOR_LEN]);
+    id.0.copy_from_slice(last.id());
+    merged.seal(last.sequence, last.received_ms, &id);
+    Some(Arc::new(merged))
+}
+
+/// Joins neighbouring chunks of `frames` (what one reader sees, in order) into as few as [`MERGED_BYTES`] allows.
+/// Answers how many frames went into others.
+pub fn coalesce(frames: &mut Vec<Arc<Frame>>) -> usize {
+    let before = frames.len();
+    let mut out: Vec<Arc<Frame>> = Vec::new();
+    let mut at = 0;
+    while at < frames.len() {
+        let mut end = at + 1;
+        let mut bytes = frames[at].chunk_len();
+        while end < frames.len() && frames[end - 1].continues_in(&frames[end]) {
+            bytes += frames[end].chunk_len();
+            if bytes > MERGED_BYTES {
+                break;
+            }
+            end += 1;
+        }
+        out.extend(merge(&frames[at..end]));
+        at = end;
+    }
+    *frames = out;
+    before - frames.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::tests::frame;
+
+    fn chunk(sequence: u64, request: &str, text: &str, index: u64, is_final: bool) -> Arc<Frame> {
+        let json = serde_json::json!({"type":"stream_chunk","request_id":request,"chunk":text,"index":index,"is_final":is_final});
+        Arc::new(frame(&json.to_string(), sequence))
+    }
+
+    fn shown(frame: &Frame) -> serde_json::Value {
+        serde_json::from_slice(frame.json()).expect("json")
+    }
+
+    #[test]
+    fn a_run_becomes_one_chunk_with_the_last_ones_id() {
+        let mut frames = vec![
+            chunk(1, "r", "Hel\"", 0, false),
+            chunk(2, "r", "lo\n", 1, false),
+            chunk(3, "r", "", 2, true),
+        ];
+        let last = shown(&frames[2]);
+        assert_eq!(coalesce(&mut frames), 2);
+        let json = shown(&frames[0]);
+        assert_eq!(json["chunk"], "Hel\"lo\n");
+        assert_eq!(
+            (&json["first_index"], &json["index"], &json["is_final"]),
+            (&0.into(), &2.into(), &true.into())
+        );
+        assert_eq!((&json["id"], &json["timestamp"]), (&last["id"], &last["timestamp"]));
+        assert_eq!(frames[0].sequence().0, 3);
+    }
+
+    #[test]
+    fn merged_runs_merge_again() {
+        let first = merge(&[chunk(1, "r", "a", 0, false), chunk(2, "r", "b", 1, false)]).expect("run");
+        let both = merge(&[first, chunk(3, "r", "c", 2, false)]).expect("run");
+        assert_eq!(
+            (shown(&both)["chunk"].as_str(), shown(&both)["first_index"].as_u64()),
+            (Some("abc"), Some(0))
+        );
+    }
+
+    #[test]
+    fn what_differs_or_ended_does_not_merge() {
+        let mut frames = vec![
+            chunk(1, "r", "a", 0, false),
+            chunk(2, "s", "b", 0, false),
+            chunk(3, "r", "c", 1, true),
+            chunk(4, "r", "d", 0, false),
+        ];
+        assert_eq!(coalesce(&mut frames), 0);
+        assert_eq!(frames.len(), 4);
+    }
+
+    #[test]
+    fn a_merged_chunk_is_bounded() {
+        let text = "x".repeat(MERGED_BYTES / 2);
+        let mut frames: Vec<_> = (0..4).map(|i| chunk(i, "r", &text, i, false)).collect();
+        assert_eq!(coalesce(&mut frames), 2);
+        assert!(frames.iter().all(|f| f.chunk_len() <= MERGED_BYTES));
+    }
+}

@@ -1,0 +1,102 @@
+//! A query string as its pairs: `application/x-www-form-urlencoded` (WHATWG URL §5.1), bounded.
+//!
+//! * Stricter than the standard where leniency would hide a mistake: a broken escape and bytes that are not UTF-8
+//!   are refused instead of replaced.
+//! * An error never shows the query, which may hold a credential.
+
+use std::borrow::Cow;
+
+/// Most bytes of a query string; more cannot be a filter, a position and a token.
+pub const QUERY_BYTES: usize = 16 * 1024;
+/// Most pairs; every endpoint knows fewer names, and the lists inside a value have their own limit.
+pub const QUERY_PAIRS: usize = 64;
+
+/// Why a query string was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum QueryError {
+    /// More than [`QUERY_BYTES`].
+    #[error("the query is longer than {QUERY_BYTES} bytes")]
+    TooLong,
+    /// More than [`QUERY_PAIRS`].
+    #[error("the query has more than {QUERY_PAIRS} parameters")]
+    TooMany,
+    /// `%` without two hexadecimal digits.
+    #[error("the query holds '%' without two hexadecimal digits")]
+    Escape,
+    /// The unescaped bytes are not UTF-8.
+    #[error("the query is not UTF-8")]
+    NotUtf8,
+}
+
+/// A name and its value, unescaped.
+pub type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
+
+/// The pairs of `query` (without `?`), in order; empty pieces are skipped and a name without `=` has an empty value.
+///
+/// # Errors
+/// [`QueryError`]: which rule the query broke.
+pub fn pairs(query: &str) -> Result<Vec<Pair<'_>>, QueryError> {
+    if query.len() > QUERY_BYTES {
+        return Err(QueryError::TooLong);
+    }
+    let mut pairs = Vec::new();
+    for piece in query.split('&').filter(|piece| !piece.is_empty()) {
+        if pairs.len() == QUERY_PAIRS {
+            return Err(QueryError::TooMany);
+        }
+        let (name, value) = piece.split_once('=').unwrap_or((piece, ""));
+        pairs.push((unescape(name)?, unescape(value)?));
+    }
+    Ok(pairs)
+}
+
+fn unescape(text: &str) -> Result<Cow<'_, str>, QueryError> {
+    if !text.bytes().any(|b| matches!(b, b'%' | b'+')) {
+        return Ok(Cow::Borrowed(text));
+    }
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        out.push(match byte {
+            b'+' => b' ',
+            b'%' => match (bytes.next().and_then(hex), bytes.next().and_then(hex)) {
+                (Some(high), Some(low)) => high << 4 | low,
+                _ => return Err(QueryError::Escape),
+            },
+            other => other,
+        });
+    }
+    String::from_utf8(out).map(Cow::Owned).map_err(|_| QueryError::NotUtf8)
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    (digit as char).to_digit(16).map(|value| value as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_come_unescaped_and_in_order() {
+        let read = pairs("a=1&&b=x+y%2Fz&c&=v&a=%C3%BC%26%3d").expect("valid");
+        let read: Vec<_> = read.iter().map(|(name, value)| (name.as_ref(), value.as_ref())).collect();
+        assert_eq!(read, [("a", "1"), ("b", "x y/z"), ("c", ""), ("", "v"), ("a", "ü&=")]);
+        assert!(pairs("").expect("valid").is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused() {
+        for (query, error) in [
+            ("a=%", QueryError::Escape),
+            ("a=%4", QueryError::Escape),
+            ("%zz=1", QueryError::Escape),
+            ("a=%+1", QueryError::Escape),
+            ("a=%ff", QueryError::NotUtf8),
+            (&"a".repeat(QUERY_BYTES + 1), QueryError::TooLong),
+            (&"a&".repeat(QUERY_PAIRS + 1), QueryError::TooMany),
+        ] {
+            assert_eq!(pairs(query), Err(error), "{query:.20}");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The one clock, injected: whoever needs the time is handed a [`Clock`], so tests decide what time it is.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Where the time comes from.
+pub trait Clock: Send + Sync {
+    /// Milliseconds since the Unix epoch.
+    fn now_ms(&self) -> u64;
+}
+
+/// The system's wall clock.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now_ms(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+    }
+}
+
+/// A clock that stands until it is moved.
+#[derive(Debug, Default)]
+pub struct ManualClock(AtomicU64);
+
+impl ManualClock {
+    /// A clock that shows `now_ms`.
+    #[must_use]
+    pub fn at(now_ms: u64) -> Self {
+        ManualClock(AtomicU64::new(now_ms))
+    }
+    /// Moves the clock forward.
+    pub fn advance(&self, ms: u64) {
+        self.0.fetch_add(ms, Ordering::Relaxed);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now_ms(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds, `2026-01-02T03:04:05.678Z`. Times past year 9999 are shown as its end.
+#[must_use]
+pub fn rfc3339(ms: u64) -> String {
+    const LAST: i64 = 253_402_207_200_999; // what jiff can show
+    let ms = i64::try_from(ms).unwrap_or(LAST).min(LAST);
+    match jiff::Timestamp::from_millisecond(ms) {
+        Ok(t) => format!("{t:.3}"),
+        Err(_) => String::from("9999-12-30T22:00:00.999Z"),
+    }
+}
+
+/// Reads RFC 3339 into Unix milliseconds; `None` when it is not RFC 3339 with an offset. Times before 1970 are 0.
+#[must_use]
+pub fn parse_rfc3339(text: &str) -> Option<u64> {
+    if text.len() > 64 {
+        return None;
+    }
+    let t: jiff::Timestamp = text.parse().ok()?;
+    Some(u64::try_from(t.as_millisecond()).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rfc3339_round_trips_milliseconds() {
+        assert_eq!(rfc3339(1_700_000_000_007), "2023-11-14T22:13:20.007Z");
+        assert_eq!(parse_rfc3339("2023-11-14T22:13:20.007Z"), Some(1_700_000_000_007));
+        assert_eq!(parse_rfc3339("2023-11-14T23:13:20.007+01:00"), Some(1_700_000_000_007));
+        assert_eq!(rfc3339(u64::MAX).len(), 24);
+    }
+
+    #[test]
+    fn what_is_no_instant_is_refused() {
+        for bad in ["", "yesterday", "2023-11-14", "2023-11-14T22:13:20"] {
+            assert_eq!(parse_rfc3339(bad), None, "{bad}");
+        }
+    }
+}
