@@ -29,15 +29,8 @@ pub enum ClientFrame<'a> {
     Ping,
     /// An answer to our `ping`.
     Pong,
-    /// Replaces filter, and position if one is given.
-    Subscribe {
-        /// What it asks for.
-        filter: Filter,
-        /// Where it starts.
-        position: Position,
-        /// Echoed in `ready`.
-        reference: Option<Ref>,
-    },
+    /// Replaces filter, and position if one is given; answered by `ready`.
+    Subscribe(Subscribe),
     /// Renews the credential in place.
     Auth {
         /// The new one.
@@ -47,10 +40,12 @@ pub enum ClientFrame<'a> {
     },
     /// Publishes.
     Publish {
-        /// The events.
-        events: Events<'a>,
+        /// The events, 1 to [`PUBLISH_EVENTS`], still raw.
+        events: Vec<&'a RawValue>,
+        /// `events` was given, so an error names the item too: `[3].content`.
+        batch: bool,
         /// `"ack":"memory"`: the ack need not wait for the disk.
-        memory_ack: bool,
+        memory: bool,
         /// Echoed in `ack` or `error`.
         reference: Option<Ref>,
     },
@@ -63,45 +58,36 @@ pub enum ClientFrame<'a> {
     },
 }
 
-/// What `publish` carries.
+/// A client's `subscribe`.
 #[derive(Debug)]
-pub enum Events<'a> {
-    /// `event`: error fields are named plainly.
-    One(&'a RawValue),
-    /// `events`, an atomic batch of 1 to [`PUBLISH_EVENTS`]: error fields are named `[3].content`.
-    Batch(Vec<&'a RawValue>),
+pub struct Subscribe {
+    /// What it asks for.
+    pub filter: Filter,
+    /// Where it starts; `None` keeps the present position.
+    pub from: Option<From>,
+    /// Echoed in `ready`.
+    pub reference: Option<Ref>,
 }
 
-impl Events<'_> {
-    /// How many.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        match self {
-            Events::One(_) => 1,
-            Events::Batch(events) => events.len(),
-        }
-    }
-    /// Never: an empty batch is refused.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-/// Where a `subscribe` asks to start; an empty value counts as absent. The strongest given one decides:
-/// `last_event_id`, `since`, `earliest`; none keeps the present position.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Position {
-    /// A cursor, not yet verified.
-    pub last_event_id: Option<Box<str>>,
-    /// Unix milliseconds.
-    pub since_ms: Option<u64>,
+/// Where a `subscribe` asks to start. The strongest given one decides, in this order; an empty value counts as absent.
+#[derive(Debug, PartialEq, Eq)]
+pub enum From {
+    /// After this cursor, not yet verified.
+    Cursor(Box<str>),
+    /// From the first event received at or after this time, Unix milliseconds.
+    Since(u64),
     /// From the oldest retained event.
-    pub earliest: bool,
+    Earliest,
 }
 
 /// A credential as it came.
 pub struct Token<'a>(pub Cow<'a, str>);
+
+impl AsRef<str> for Token<'_> {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
 
 impl fmt::Debug for Token<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -192,21 +178,19 @@ impl<'a> Fields<'a> {
 
     fn subscribe(&mut self) -> Result<ClientFrame<'a>, Refused> {
         let mut filter = FilterBuilder::default();
-        let mut position = Position::default();
+        let (mut cursor, mut since, mut earliest) = (None, None, false);
         for (name, raw) in &self.fields {
             match name.as_ref() {
                 "type" | "ref" => {}
-                "last_event_id" => position.last_event_id = present(name, raw)?.map(Into::into),
+                "last_event_id" => cursor = present(name, raw)?,
                 "since" => {
-                    if let Some(since) = present(name, raw)? {
-                        let ms = time::parse_rfc3339(&since).ok_or("since: must be RFC 3339")?;
-                        position.since_ms = Some(ms);
+                    if let Some(text) = present(name, raw)? {
+                        since = Some(time::parse_rfc3339(&text).ok_or("since: must be RFC 3339")?);
                     }
                 }
                 "earliest" => {
-                    let earliest: Option<bool> =
-                        serde_json::from_str(raw.get()).map_err(|_| "earliest: must be true or false")?;
-                    position.earliest = earliest.unwrap_or_default();
+                    let value: Result<Option<bool>, _> = serde_json::from_str(raw.get());
+                    earliest = value.map_err(|_| "earliest: must be true or false")?.unwrap_or_default();
                 }
                 field if Filter::PARAMETERS.contains(&field) => {
                     let values: Values<'_> = serde_json::from_str(raw.get())
@@ -217,26 +201,31 @@ impl<'a> Fields<'a> {
             }
         }
         let filter = filter.build().map_err(|error| error.to_string())?;
-        Ok(ClientFrame::Subscribe { filter, position, reference: self.reference.take() })
+        let from = match (cursor, since) {
+            (Some(cursor), _) => Some(From::Cursor(cursor.into())),
+            (None, Some(since_ms)) => Some(From::Since(since_ms)),
+            (None, None) => earliest.then_some(From::Earliest),
+        };
+        Ok(ClientFrame::Subscribe(Subscribe { filter, from, reference: self.reference.take() }))
     }
 
     fn publish(&mut self) -> Result<ClientFrame<'a>, Refused> {
         self.known("publish", &["event", "events", "ack"])?;
-        let memory_ack = match self.get("ack").map(|raw| present("ack", raw)).transpose()?.flatten() {
+        let memory = match self.get("ack").map(|raw| present("ack", raw)).transpose()?.flatten() {
             None => false,
             Some(ack) if ack == "memory" => true,
             Some(_) => return Err("ack: must be memory, or absent".into()),
         };
-        let events = match (self.get("event"), self.get("events")) {
-            (Some(event), None) => Events::One(event),
+        let (events, batch) = match (self.get("event"), self.get("events")) {
+            (Some(event), None) => (vec![event], false),
             (None, Some(events)) => {
                 let batch: Batch<'_> = serde_json::from_str(events.get())
                     .map_err(|_| format!("events: must be an array of 1 to {PUBLISH_EVENTS} events"))?;
-                Events::Batch(batch.0)
+                (batch.0, true)
             }
             _ => return Err("publish: takes either event or events".into()),
         };
-        Ok(ClientFrame::Publish { events, memory_ack, reference: self.reference.take() })
+        Ok(ClientFrame::Publish { events, batch, memory, reference: self.reference.take() })
     }
 
     fn get(&self, name: &str) -> Option<&'a RawValue> {
@@ -343,39 +332,42 @@ mod tests {
         let parse = |text| ClientFrame::parse(text).expect(text);
         assert!(matches!(parse(r#"{"type":"ping","timestamp":"x"}"#), ClientFrame::Ping));
         assert!(matches!(parse(r#"{"type":"pong"}"#), ClientFrame::Pong));
-        let ClientFrame::Subscribe { filter, position, reference } = parse(
-            r#"{"type":"subscribe","ref":7,"types":"message,error","agent_id":["a","b"],"user_id":"",
-                "last_event_id":"abc","since":"1970-01-01T00:00:01Z","earliest":true}"#,
-        ) else {
-            panic!("a subscribe")
+        let subscribe = |text| match parse(text) {
+            ClientFrame::Subscribe(subscribe) => subscribe,
+            other => panic!("{other:?}"),
         };
-        assert_eq!((filter.agents().len(), filter.users().len()), (2, 0));
-        assert_eq!(reference, Some(Ref::Number(7)));
-        assert_eq!(
-            position,
-            Position { last_event_id: Some("abc".into()), since_ms: Some(1000), earliest: true }
+        let asked = subscribe(
+            r#"{"type":"subscribe","ref":7,"types":"message,error","agent_id":["a","b"],"user_id":"","earliest":true,
+                "since":"1970-01-01T00:00:01Z","last_event_id":"abc"}"#,
         );
-        let ClientFrame::Subscribe { position, .. } =
-            parse(r#"{"type":"subscribe","last_event_id":"","since":null}"#)
-        else {
-            panic!("a subscribe")
-        };
-        assert_eq!(position, Position::default(), "empty counts as absent");
+        assert_eq!((asked.filter.agents().len(), asked.filter.users().len()), (2, 0));
+        assert_eq!((asked.reference, asked.from), (Some(Ref::Number(7)), Some(From::Cursor("abc".into()))));
+        for (json, from) in [
+            (r#"{"type":"subscribe","last_event_id":"","since":null,"earliest":false}"#, None),
+            (
+                r#"{"type":"subscribe","since":"1970-01-01T00:00:01Z","earliest":true}"#,
+                Some(From::Since(1000)),
+            ),
+            (r#"{"type":"subscribe","earliest":true}"#, Some(From::Earliest)),
+        ] {
+            assert_eq!(subscribe(json).from, from, "{json}");
+        }
         let auth = parse(r#"{"type":"auth","token":"se\u0063ret","ref":"r"}"#);
         assert!(!format!("{auth:?}").contains("secret"));
         assert!(
             matches!(auth, ClientFrame::Auth { token, reference: Some(Ref::Text(_)) } if token.0 == "secret")
         );
-        let ClientFrame::Publish { events, memory_ack, .. } =
+        let ClientFrame::Publish { events, batch, memory, .. } =
             parse(r#"{"type":"publish","events":[{"a": 1},2],"ack":"memory"}"#)
         else {
             panic!("a publish")
         };
-        assert!(memory_ack && matches!(events, Events::Batch(batch) if batch[0].get() == r#"{"a": 1}"#));
-        assert!(matches!(
-            parse(r#"{"type":"publish","event":{}}"#),
-            ClientFrame::Publish { events: Events::One(_), memory_ack: false, reference: None }
-        ));
+        assert_eq!((events[0].get(), events.len(), batch, memory), (r#"{"a": 1}"#, 2, true, true));
+        let ClientFrame::Publish { events, batch, memory, .. } = parse(r#"{"type":"publish","event":{}}"#)
+        else {
+            panic!("a publish")
+        };
+        assert_eq!((events.len(), batch, memory), (1, false, false));
         assert!(matches!(parse(r#"{"type":"cancel","request_id":"r"}"#), ClientFrame::Cancel { .. }));
     }
 
