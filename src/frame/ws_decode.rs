@@ -164,8 +164,8 @@ impl Decoder {
         self.0.is_some()
     }
 
-    /// Reads up to the end of the next message. Call it with the rest of the input until there is none: that call
-    /// also frees what the message before was kept in.
+    /// Reads up to the end of the next message. Call it with the rest of the input, even an empty rest, until there is
+    /// none: that call also frees what the message before was kept in (or call [`Decoder::free`]).
     ///
     /// # Errors
     /// [`Violation`]: close with its code.
@@ -218,8 +218,8 @@ impl Decoder {
         }
     }
 
-    /// Frees what was handed out, and the state when nothing is partial.
-    fn free(&mut self) {
+    /// Frees the message handed out last, and the state when nothing is partial.
+    pub fn free(&mut self) {
         let Some(partial) = &mut self.0 else { return };
         match partial.handed_out.take() {
             Some(opcode) if opcode.is_control() => partial.control = Vec::new(),
