@@ -1,6 +1,7 @@
 //! Nervewire carries the events of AI-agent platforms to very many subscribers over WebSocket and SSE.
 
 pub mod close;
+pub mod config;
 pub mod cursor;
 pub mod event;
 pub mod filter;
@@ -8,8 +9,8 @@ pub mod frame;
 pub mod ids;
 pub mod metrics;
 pub mod query;
-pub mod time;
 pub mod ring;
+pub mod store;
 pub mod sync;
+pub mod time;
 pub mod wake;
-pub mod config;
