@@ -23,3 +23,5 @@ pub mod tenant;
 pub mod time;
 pub mod wake;
 pub mod worker;
+pub mod time;
+pub mod wake;
