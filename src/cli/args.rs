@@ -217,8 +217,8 @@ pub enum OrgCommand {
         /// A name for people
         #[arg(long)]
         name: Option<String>,
-        /// `org` lets every member see events addressed to other users
-        #[arg(long)]
+        /// Who sees an event addressed to a user: that user, or every member
+        #[arg(long, value_parser = ["user", "org"])]
         visibility: Option<String>,
         /// Whom to ask.
         #[command(flatten)]
