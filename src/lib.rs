@@ -23,5 +23,3 @@ pub mod tenant;
 pub mod time;
 pub mod wake;
 pub mod worker;
-pub mod time;
-pub mod wake;

@@ -5,7 +5,7 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::auth::{AuthError, Ended, MissingScope, PublishDenied};
+use crate::auth::{AdminError, AuthError, Ended, MissingScope, PublishDenied};
 use crate::close::Close;
 use crate::connection::admission::Refused;
 use crate::event::EventError;
@@ -121,6 +121,22 @@ impl From<AuthError> for Refusal {
             AuthError::Forbidden(why) => Refusal::forbidden(why.to_string()),
             AuthError::TooManyFailures { retry_after } => {
                 Refusal::quota("too many failed credentials from this address", retry_after)
+            }
+        }
+    }
+}
+
+impl From<AdminError> for Refusal {
+    fn from(error: AdminError) -> Refusal {
+        match error {
+            AdminError::NotFound => Refusal::not_found(),
+            AdminError::Conflict(why) => Refusal::conflict(why),
+            AdminError::Forbidden(why) => Refusal::forbidden(why),
+            AdminError::Invalid { field, reason } => Refusal::invalid(&field, &reason),
+            AdminError::Limit { .. } => Refusal::conflict(error.to_string()),
+            AdminError::Random => Refusal::internal(),
+            AdminError::Records(_) => {
+                Refusal { details: json!({"outcome": "unknown"}), ..Refusal::unavailable("the change may not be kept") }
             }
         }
     }

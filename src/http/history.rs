@@ -93,8 +93,8 @@ async fn read_on(x: &Exchange, tenant: &Arc<Tenant>, asked: &Asked, found: &mut 
             crate::ring::Read::Behind { .. } => {
                 match x.shared().tenants.store().read_log(tenant.log(), found.position).await? {
                     LogRead::Page(page) => {
-                        let from = page.frames().partition_point(|frame| frame.sequence() <= found.position);
-                        frames.extend_from_slice(&page.frames()[from..]);
+                        let from = page.frames.partition_point(|frame| frame.sequence() <= found.position);
+                        frames.extend_from_slice(&page.frames[from..]);
                     }
                     LogRead::Gap { resumes_at } => {
                         let after = x.shared().tenants.cursors().encode(tenant.id(), found.position);

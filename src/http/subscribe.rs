@@ -8,7 +8,6 @@ use http::{StatusCode, Version};
 use ring::digest;
 
 use crate::auth::{Subscribe, Use};
-use crate::event::Kind;
 use crate::filter::{Filter, FilterBuilder};
 use crate::frame::sse;
 use crate::metrics::Transport;
@@ -259,9 +258,8 @@ fn parameters(x: &Exchange, ws: bool, llm: bool) -> Result<Asked, Refusal> {
     let filter = filter.build()?;
     asked.filter = match silent {
         true => None,
-        false if llm => Some(filter.streams_only()?),
+        false if llm => Some(filter.streams_only()),
         false => Some(filter),
     };
-    let _ = Kind::ALL;
     Ok(asked)
 }

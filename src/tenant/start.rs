@@ -55,7 +55,7 @@ impl Start {
 /// # Errors
 /// The log could not be read (`since` alone reads it).
 pub async fn resolve(store: &Store, tenant: &Tenant, from: &From) -> Result<Start, ReadError> {
-    if let Some(start) = resolve_now(store.cursor_key(), tenant, from) {
+    if let Some(start) = resolve_now(&store.cursor_key(), tenant, from) {
         return Ok(start);
     }
     let From::Since(ms) = from else { return Ok(Start::NOW) };

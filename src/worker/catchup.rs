@@ -208,9 +208,9 @@ impl Worker {
         let joint = it.joint;
         match read {
             Ok(LogRead::Page(page)) => {
-                let from = page.frames().partition_point(|frame| frame.sequence() <= asked);
-                let to = page.frames().partition_point(|frame| frame.sequence() <= joint);
-                match page.frames().get(from..to) {
+                let from = page.frames.partition_point(|frame| frame.sequence() <= asked);
+                let to = page.frames.partition_point(|frame| frame.sequence() <= joint);
+                match page.frames.get(from..to) {
                     Some(frames) if !frames.is_empty() => {
                         self.deliver(state, token, frames);
                     }

@@ -153,7 +153,7 @@ impl Worker {
         let Some(connection) = state.connection(token) else { return Cursor([b'A'; crate::cursor::CURSOR_LEN]) };
         let (view, tenant) = (connection.view, connection.admitted.as_ref().map(|it| it.principal().tenant));
         match (state.views.get_mut(view as usize), tenant) {
-            (Some(it), Some(tenant)) if it.tenant.id() == tenant => it.cursor(cursors, position),
+            (Some(it), Some(tenant)) if it.tenant.id() == tenant => it.cursor(&cursors, position),
             (_, tenant) => cursors.encode(tenant.unwrap_or(TenantId(0)), position),
         }
     }

@@ -8,7 +8,7 @@ use std::io;
 use std::rc::Rc;
 
 use crate::close::Close;
-use crate::frame::client::{ClientFrame, Subscribe};
+use crate::connection::client_frames::{ClientFrame, Subscribe};
 use crate::frame::control::{Control, Ref};
 use crate::frame::ws;
 use crate::frame::ws_decode::{Limits, Message, Violation};
@@ -195,9 +195,9 @@ impl Worker {
         if let Err(missing) = admitted.principal().authorize::<crate::auth::Subscribe>() {
             return self.refuse(state, token, &missing.into(), reference);
         }
-        let tenant = self.shared.tenants.get(admitted.principal().tenant);
+        let Some(tenant) = self.shared.tenants.get(admitted.principal().tenant) else { return };
         let Some(from) = from else { return self.subscribe(state, token, filter, None, reference) };
-        if let Some(start) = start::resolve_now(self.shared.tenants.cursors(), &tenant, &from) {
+        if let Some(start) = start::resolve_now(&self.shared.tenants.cursors(), &tenant, &from) {
             return self.subscribe(state, token, filter, Some(start), reference);
         }
         // Only `since` reads the log: the old subscription goes on until the answer is there, unread input waits.

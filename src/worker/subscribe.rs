@@ -29,7 +29,7 @@ impl Worker {
         let Some(connection) = state.connection(token) else { return };
         let Some(admitted) = &connection.admitted else { return };
         let Ok(rights) = self.shared.auth.still_valid(admitted.principal()) else { return }; // the sweep closes it
-        let tenant = self.shared.tenants.get(admitted.principal().tenant);
+        let Some(tenant) = self.shared.tenants.get(admitted.principal().tenant) else { return };
         let first = connection.row.is_none();
         if first {
             let view = state.join_view(&tenant, self.id);
@@ -118,7 +118,7 @@ impl Worker {
     ) {
         let Some(connection) = state.connection(token) else { return };
         let Some(admitted) = &connection.admitted else { return };
-        let tenant = self.shared.tenants.get(admitted.principal().tenant);
+        let Some(tenant) = self.shared.tenants.get(admitted.principal().tenant) else { return };
         let position = start.position.unwrap_or_else(|| tenant.head());
         let name = connection_name(connection.id);
         let heartbeat_seconds = self.keepalive_ticks(connection.transport);
