@@ -1,0 +1,130 @@
+//! One raw value into its field: type and range are judged here, relations between keys in `check.rs`.
+
+use std::fmt::Display;
+
+use super::key::{Key, Kind};
+use super::raw::Raw;
+use super::{Config, ListenAddr, jwt_keys};
+
+/// Addresses one daemon listens on: what an operator could mean, not what a typo could expand to.
+const LISTENERS_MAX: usize = 64;
+/// Entries of `allowed_origins`; each upgrade compares with them.
+const ORIGINS_MAX: usize = 1_000;
+
+/// Stores `value` under `key`, or says what was expected.
+pub(super) fn apply(key: &Key, value: &Raw, config: &mut Config) -> Result<(), String> {
+    match &key.kind {
+        Kind::Int { at, min, max, zero, .. } => *at(config) = in_range(value, *min, *max, *zero)?,
+        Kind::Size { at, min, max, zero, .. } => *at(config) = in_range(value, *min, *max, *zero)?,
+        Kind::Bool { at, .. } => match value {
+            Raw::Bool(flag) => *at(config) = *flag,
+            other => return Err(expects("true or false", other)),
+        },
+        Kind::Path { at, .. } => match value {
+            Raw::Str(text) if !text.is_empty() && !text.contains('\0') => *at(config) = text.into(),
+            other => return Err(expects("a path", other)),
+        },
+        Kind::Listens { at, .. } => *at(config) = listens(value)?,
+        Kind::Listen { at, .. } => {
+            *at(config) = match value {
+                Raw::Str(text) if text == "off" => None,
+                other => Some(listen(other)?),
+            }
+        }
+        Kind::WebOrigins { at } => *at(config) = web_origins(value)?,
+        Kind::Word { words, set, .. } => {
+            let known = matches!(value, Raw::Str(text) if set(config, text));
+            if !known {
+                return Err(expects(&format!("one of {}", words.join(", ")), value));
+            }
+        }
+        Kind::JwtKeys => config.auth.jwt_keys = jwt_keys::from_raw(value)?,
+    }
+    Ok(())
+}
+
+/// `expects X, got Y`, where Y is a short value or the type of a long one.
+pub(super) fn expects(what: &str, got: &Raw) -> String {
+    /// Longer texts are described rather than repeated.
+    const SHOWN: usize = 64;
+    match got {
+        Raw::Int(number) => format!("expects {what}, got {number}"),
+        Raw::Bool(flag) => format!("expects {what}, got {flag}"),
+        Raw::Str(text) if text.len() <= SHOWN => format!("expects {what}, got {text:?}"),
+        other => format!("expects {what}, got {}", other.type_name()),
+    }
+}
+
+/// The range in words: `an integer from 1 to 3600`, `… or 0 (no limit)`.
+pub(super) fn range_text(min: impl Display, max: impl Display, zero: Option<&str>) -> String {
+    match zero {
+        Some(meaning) => format!("an integer from {min} to {max}, or 0 ({meaning})"),
+        None => format!("an integer from {min} to {max}"),
+    }
+}
+
+fn in_range<T>(value: &Raw, min: T, max: T, zero: Option<&str>) -> Result<T, String>
+where
+    T: TryFrom<i128> + PartialOrd + Display + Copy + Default,
+{
+    let number = match value {
+        Raw::Int(number) => T::try_from(*number).ok(),
+        _ => None,
+    };
+    match number {
+        Some(number) if number >= min && number <= max => Ok(number),
+        Some(number) if number == T::default() && zero.is_some() => Ok(number),
+        _ => Err(expects(&range_text(min, max, zero), value)),
+    }
+}
+
+fn listen(value: &Raw) -> Result<ListenAddr, String> {
+    match value {
+        Raw::Str(text) => text.parse().map_err(|error| format!("{error}")),
+        other => Err(expects("an address such as \"127.0.0.1:8080\" or \"unix:/path\"", other)),
+    }
+}
+
+fn listens(value: &Raw) -> Result<Vec<ListenAddr>, String> {
+    let addrs = match value {
+        Raw::List(items) => items.iter().map(listen).collect::<Result<Vec<_>, _>>()?,
+        one => vec![listen(one)?],
+    };
+    if addrs.is_empty() || addrs.len() > LISTENERS_MAX {
+        return Err(format!("expects 1 to {LISTENERS_MAX} addresses, got {}", addrs.len()));
+    }
+    Ok(addrs)
+}
+
+fn web_origins(value: &Raw) -> Result<Vec<String>, String> {
+    let Raw::List(items) = value else {
+        return Err(expects("a list of origins such as \"https://app.example\"", value));
+    };
+    if items.len() > ORIGINS_MAX {
+        return Err(format!("expects at most {ORIGINS_MAX} origins, got {}", items.len()));
+    }
+    items.iter().map(web_origin).collect()
+}
+
+/// An origin as browsers serialise it (RFC 6454 §6.2), in lower case. `*` and `null` would let any page use a visitor's
+/// cookie, so they are no origins here.
+fn web_origin(value: &Raw) -> Result<String, String> {
+    let refuse =
+        || expects("an origin `scheme://host[:port]` without a path, and neither `*` nor `null`", value);
+    let Raw::Str(text) = value else { return Err(refuse()) };
+    let (scheme, authority) = text.split_once("://").ok_or_else(refuse)?;
+    let scheme_ok = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+.-".contains(&b));
+    let authority_ok = !authority.is_empty()
+        && authority.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]_".contains(&b))
+        && !authority.starts_with(':');
+    let default_port = (scheme == "https" && authority.ends_with(":443"))
+        || (scheme == "http" && authority.ends_with(":80") && !authority.ends_with("::80"));
+    if !scheme_ok || !authority_ok {
+        return Err(refuse());
+    }
+    if default_port {
+        return Err(format!("{text:?} names the default port, which browsers leave out: write it without"));
+    }
+    Ok(text.to_ascii_lowercase())
+}

@@ -1,0 +1,115 @@
+//! What must hold between keys once each is right by itself. Every relation says what would break without it.
+
+use std::collections::HashSet;
+
+use super::error::{Origin, Problem};
+use super::key::Key;
+use super::raw::Raw;
+use super::table::BATCH_OVERHEAD_BYTES;
+use super::{Config, ListenAddr, Origins};
+
+/// `small` + `plus` ≤ `large`, because `why`.
+struct AtMost {
+    small: &'static str,
+    plus: usize,
+    large: &'static str,
+    why: &'static str,
+}
+
+const RELATIONS: &[AtMost] = &[
+    AtMost {
+        small: "limits.event_bytes",
+        plus: 0,
+        large: "limits.body_bytes",
+        why: "the largest event must fit a request",
+    },
+    AtMost {
+        small: "limits.event_bytes",
+        plus: 0,
+        large: "limits.ws_frame_bytes",
+        why: "the largest event must fit a WebSocket message",
+    },
+    AtMost {
+        small: "limits.uncommitted_events",
+        plus: 0,
+        large: "limits.ring_slots",
+        why: "an uncommitted event is only in the ring",
+    },
+    AtMost {
+        small: "limits.uncommitted_bytes",
+        plus: 0,
+        large: "limits.ring_bytes_per_tenant",
+        why: "an uncommitted event is only in the ring",
+    },
+    AtMost {
+        small: "limits.ring_bytes_per_tenant",
+        plus: 0,
+        large: "limits.ring_bytes_total",
+        why: "one ring is a part of all",
+    },
+    AtMost {
+        small: "limits.body_bytes",
+        plus: BATCH_OVERHEAD_BYTES,
+        large: "limits.uncommitted_bytes",
+        why: "an atomic batch waits for its commit as a whole",
+    },
+];
+
+pub(super) fn relations(config: &Config, origins: &Origins, problems: &mut Vec<Problem>) {
+    for AtMost { small, plus, large, why } in RELATIONS {
+        let (least, most) = (number(config, small) + *plus as i128, number(config, large));
+        if least > most {
+            let origin =
+                origins.get(small).or_else(|| origins.get(large)).cloned().unwrap_or(Origin::Default);
+            let plus = if *plus > 0 { format!(" + {plus}") } else { String::new() };
+            let (a, b) = (number(config, small), most);
+            let what = format!("expects {small} ({a}){plus} to be at most {large} ({b}): {why}");
+            problems.push(Problem::new(*small, origin, what));
+        }
+    }
+    if !config.limits.ring_slots.is_power_of_two() {
+        let key = "limits.ring_slots";
+        let what = format!(
+            "expects a power of two, got {}; the next is {}",
+            config.limits.ring_slots,
+            config.limits.ring_slots.next_power_of_two()
+        );
+        problems.push(Problem::new(key, origins.get(key).cloned().unwrap_or(Origin::Default), what));
+    }
+    let mut taken = HashSet::new();
+    for (key, addr) in config
+        .listen
+        .iter()
+        .map(|a| ("listen", a))
+        .chain(config.admin_listen.iter().map(|a| ("admin_listen", a)))
+    {
+        let chosen_by_kernel = matches!(addr, ListenAddr::Tcp(addr) if addr.port() == 0);
+        if !chosen_by_kernel && !taken.insert(addr) {
+            let origin = origins.get(key).cloned().unwrap_or(Origin::Default);
+            problems.push(Problem::new(key, origin, format!("{addr} is listened on twice")));
+        }
+    }
+}
+
+/// The number a key holds; 0 for one that holds none, which a test rules out for [`RELATIONS`].
+fn number(config: &Config, name: &str) -> i128 {
+    match Key::find(name).map(|key| key.value(config)) {
+        Some(Raw::Int(number)) => number,
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_relation_names_two_numeric_keys_and_holds_by_default() {
+        let config = Config::default();
+        for AtMost { small, plus, large, .. } in RELATIONS {
+            let (a, b) = (number(&config, small), number(&config, large));
+            assert!(a > 0 && b > 0, "{small} {large}");
+            assert!(a + *plus as i128 <= b, "{small} {large}");
+        }
+    }
+}

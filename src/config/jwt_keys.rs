@@ -1,0 +1,230 @@
+//! `auth.jwt_keys[]`: which foreign keys verify JWTs, and for whom.
+//!
+//! * A key pins one algorithm; the token's header never chooses.
+//! * A key names its organizations; only the daemon's own key, which is not configured here, speaks for all.
+//! * No complaint repeats a secret.
+//!
+//! It opens no key file: `auth` does, and judges its content.
+
+use std::path::PathBuf;
+
+use super::apply::expects;
+use super::nearest::nearest;
+use super::raw::Raw;
+use super::secret::{REDACTED, Secret};
+use super::values::words;
+
+/// Keys one daemon holds: more than any rotation needs.
+const KEYS_MAX: usize = 64;
+/// HS256 needs a key of at least the digest's size (RFC 7518 §3.2).
+const SECRET_BYTES_MIN: usize = 32;
+/// Bytes of a `kid` or an organization id (protocol §9).
+const NAME_BYTES_MAX: usize = 128;
+const FIELDS: &[&str] = &["kid", "default", "alg", "secret", "public_key_file", "jwks_file", "organizations"];
+
+words! {
+    /// A signature algorithm of RFC 7518 §3.1 or RFC 8037 §3.1.
+    JwtAlgorithm {
+        /// HMAC with SHA-256.
+        Hs256 = "HS256",
+        /// RSASSA-PKCS1-v1_5 with SHA-256.
+        Rs256 = "RS256",
+        /// ECDSA on P-256 with SHA-256.
+        Es256 = "ES256",
+        /// Ed25519.
+        EdDsa = "EdDSA",
+    }
+}
+
+/// One entry of `auth.jwt_keys`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JwtKey {
+    /// The `kid` whose tokens it verifies, 1–128 bytes; never set with a JWKS file, whose keys bring their own.
+    pub kid: Option<String>,
+    /// Whether it verifies tokens without a `kid`; at most one key, never a JWKS file.
+    pub default: bool,
+    /// What it is made of, with the algorithm it pins.
+    pub material: JwtKeyMaterial,
+    /// Ids of the organizations its tokens may name, at least one.
+    pub organizations: Vec<String>,
+}
+
+/// What verifies.
+#[derive(Clone, Debug, PartialEq)]
+pub enum JwtKeyMaterial {
+    /// HS256 with this secret, at least 32 bytes.
+    Secret(Secret),
+    /// A PEM public key, for RS256, ES256 or EdDSA.
+    PublicKeyFile {
+        /// Relative to the working directory.
+        path: PathBuf,
+        /// Never HS256.
+        alg: JwtAlgorithm,
+    },
+    /// A JWK set (RFC 7517 §5), each key pinned by its own `alg`.
+    JwksFile {
+        /// Relative to the working directory.
+        path: PathBuf,
+        /// Where given, keys of another algorithm are ignored; never HS256.
+        alg: Option<JwtAlgorithm>,
+    },
+}
+
+pub(super) fn from_raw(value: &Raw) -> Result<Vec<JwtKey>, String> {
+    let Raw::List(items) = value else {
+        // Never the text itself: it may hold a secret.
+        return Err(format!("expects a list of tables (JSON in the environment), got {}", value.type_name()));
+    };
+    if items.len() > KEYS_MAX {
+        return Err(format!("expects at most {KEYS_MAX} keys, got {}", items.len()));
+    }
+    let mut problems = Vec::new();
+    let mut keys = Vec::new();
+    for (i, item) in items.iter().enumerate() {
+        match entry(item) {
+            Ok(key) => keys.push(key),
+            Err(what) => problems.push(format!("[{i}]{what}")),
+        }
+    }
+    if problems.is_empty() {
+        together(&keys, &mut problems);
+    }
+    if problems.is_empty() { Ok(keys) } else { Err(problems.join("; ")) }
+}
+
+/// One entry; the error starts with `.field` or with a space.
+fn entry(item: &Raw) -> Result<JwtKey, String> {
+    let Raw::Table(fields) = item else { return Err(format!(" expects a table, got {}", item.type_name())) };
+    if let Some((name, _)) = fields.iter().find(|(name, _)| !FIELDS.contains(&name.as_str())) {
+        let meant = nearest(name, FIELDS.iter().copied()).unwrap_or_default();
+        return Err(format!(".{name} is unknown; did you mean {meant}?"));
+    }
+    let field = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| value);
+    let text = |name: &str| match field(name) {
+        None => Ok(None),
+        Some(Raw::Str(text)) if !text.is_empty() => Ok(Some(text.clone())),
+        Some(other) => Err(format!(".{name} expects a non-empty string, got {}", other.type_name())),
+    };
+    let kid = text("kid")?;
+    if kid.as_ref().is_some_and(|kid| kid.len() > NAME_BYTES_MAX) {
+        return Err(format!(".kid is longer than {NAME_BYTES_MAX} bytes"));
+    }
+    let default = match field("default") {
+        None => false,
+        Some(Raw::Bool(flag)) => *flag,
+        Some(other) => return Err(format!(".default {}", expects("true or false", other))),
+    };
+    let alg = match text("alg")? {
+        None => None,
+        Some(word) => Some(word.parse::<JwtAlgorithm>().map_err(|words| {
+            format!(".alg {}", expects(&format!("one of {}", words.join(", ")), &Raw::Str(word)))
+        })?),
+    };
+    let material = match (text("secret")?, text("public_key_file")?, text("jwks_file")?) {
+        (Some(text), None, None) => secret(text, alg)?,
+        (None, Some(path), None) => match alg {
+            Some(alg) if alg != JwtAlgorithm::Hs256 => {
+                JwtKeyMaterial::PublicKeyFile { path: path.into(), alg }
+            }
+            _ => return Err(".alg expects RS256, ES256 or EdDSA beside public_key_file".to_owned()),
+        },
+        (None, None, Some(path)) => {
+            if alg == Some(JwtAlgorithm::Hs256) {
+                return Err(".alg expects RS256, ES256 or EdDSA, or nothing, beside jwks_file".to_owned());
+            }
+            if kid.is_some() || default {
+                return Err(
+                    " has a jwks_file, whose keys bring their own kid: leave out kid and default".to_owned()
+                );
+            }
+            JwtKeyMaterial::JwksFile { path: path.into(), alg }
+        }
+        _ => return Err(" expects exactly one of secret, public_key_file, jwks_file".to_owned()),
+    };
+    Ok(JwtKey { kid, default, material, organizations: organizations(field("organizations"))? })
+}
+
+fn secret(text: String, alg: Option<JwtAlgorithm>) -> Result<JwtKeyMaterial, String> {
+    if alg.is_some_and(|alg| alg != JwtAlgorithm::Hs256) {
+        return Err(".alg expects HS256 beside secret".to_owned());
+    }
+    if text == REDACTED {
+        return Err(format!(
+            ".secret is {REDACTED:?}, which check-config prints in its place: put the secret back"
+        ));
+    }
+    if text.len() < SECRET_BYTES_MIN {
+        return Err(format!(".secret expects at least {SECRET_BYTES_MIN} bytes (RFC 7518, 3.2)"));
+    }
+    Ok(JwtKeyMaterial::Secret(Secret::new(text)))
+}
+
+fn organizations(value: Option<&Raw>) -> Result<Vec<String>, String> {
+    let refuse = || {
+        ".organizations expects a list of the organization ids its tokens may name (letters, digits, `.`, `_`, `-`); \
+         `*` is not one of them"
+            .to_owned()
+    };
+    let Some(Raw::List(items)) = value else { return Err(refuse()) };
+    let ids: Option<Vec<String>> = items
+        .iter()
+        .map(|item| match item {
+            Raw::Str(id)
+                if (1..=NAME_BYTES_MAX).contains(&id.len())
+                    && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) =>
+            {
+                Some(id.clone())
+            }
+            _ => None,
+        })
+        .collect();
+    ids.filter(|ids| !ids.is_empty()).ok_or_else(refuse)
+}
+
+/// What holds between the entries.
+fn together(keys: &[JwtKey], problems: &mut Vec<String>) {
+    if keys.iter().filter(|key| key.default).count() > 1 {
+        problems.push("more than one key is marked default".to_owned());
+    }
+    for (i, key) in keys.iter().enumerate() {
+        let repeated = keys.iter().take(i).any(|other| key.kid.is_some() && other.kid == key.kid);
+        if repeated {
+            problems.push(format!("[{i}].kid is the same as an earlier one"));
+        }
+        let jwks = matches!(key.material, JwtKeyMaterial::JwksFile { .. });
+        if keys.len() > 1 && key.kid.is_none() && !key.default && !jwks {
+            problems.push(format!("[{i}] needs a kid, or default = true: no token could ever choose it"));
+        }
+    }
+}
+
+/// As a file would write them, secrets redacted.
+pub(super) fn to_raw(keys: &[JwtKey]) -> Raw {
+    let text = |text: &str| Raw::Str(text.to_owned());
+    let one = |key: &JwtKey| {
+        let mut fields = Vec::new();
+        if let Some(kid) = &key.kid {
+            fields.push(("kid".to_owned(), text(kid)));
+        }
+        if key.default {
+            fields.push(("default".to_owned(), Raw::Bool(true)));
+        }
+        let (name, value, alg) = match &key.material {
+            JwtKeyMaterial::Secret(_) => ("secret", REDACTED.to_owned(), Some(JwtAlgorithm::Hs256)),
+            JwtKeyMaterial::PublicKeyFile { path, alg } => {
+                ("public_key_file", path.display().to_string(), Some(*alg))
+            }
+            JwtKeyMaterial::JwksFile { path, alg } => ("jwks_file", path.display().to_string(), *alg),
+        };
+        if let Some(alg) = alg {
+            fields.push(("alg".to_owned(), text(alg.word())));
+        }
+        fields.push((name.to_owned(), Raw::Str(value)));
+        fields.push((
+            "organizations".to_owned(),
+            Raw::List(key.organizations.iter().cloned().map(Raw::Str).collect()),
+        ));
+        Raw::Table(fields)
+    };
+    Raw::List(keys.iter().map(one).collect())
+}

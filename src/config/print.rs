@@ -1,0 +1,121 @@
+//! The configuration as text: TOML that loads again, and the tables of `docs/configuration.md`.
+
+use std::fmt::Write as _;
+
+use super::apply::range_text;
+use super::error::Origin;
+use super::key::{Key, Kind};
+use super::raw::Raw;
+use super::table::KEYS;
+use super::{Config, Origins};
+
+/// Every key with its effective value and, as a comment, its source: valid TOML that loads to the same configuration,
+/// but for secrets, which are replaced by a word that is refused when loaded.
+pub fn print(config: &Config, origins: &Origins) -> String {
+    let mut out = String::new();
+    let mut section = "";
+    for key in KEYS {
+        if key.section() != section {
+            section = key.section();
+            let _ = write!(out, "\n[{section}]\n");
+        }
+        let origin = origins.get(key.name).unwrap_or(&Origin::Default).to_string();
+        // A file's name may hold anything; a comment ends at the line.
+        let origin = origin.replace(|c: char| c.is_control(), "?");
+        let _ = writeln!(out, "{} = {} # {origin}", key.leaf(), toml_text(&key.value(config)));
+    }
+    out
+}
+
+/// The reference tables of `docs/configuration.md`, one a section. A test holds the page to them.
+pub fn reference() -> String {
+    let mut out = String::new();
+    let mut section = None;
+    for key in KEYS {
+        if section != Some(key.section()) {
+            let gap = if section.is_some() { "\n" } else { "" };
+            let title = if key.section().is_empty() {
+                "Top level".to_owned()
+            } else {
+                format!("`[{}]`", key.section())
+            };
+            let _ =
+                writeln!(out, "{gap}### {title}\n\n| key | default | unit and range | memory | meaning |");
+            let _ = writeln!(out, "|---|---|---|---|---|");
+            section = Some(key.section());
+        }
+        let unit = [key.unit.to_owned(), range(key)].into_iter().filter(|text| !text.is_empty());
+        let unit = unit.collect::<Vec<_>>().join("; ");
+        let memory = if key.memory.is_empty() { "–" } else { key.memory };
+        let _ =
+            writeln!(out, "| `{}` | {} | {unit} | {memory} | {} |", key.name, default_text(key), key.text);
+    }
+    out
+}
+
+fn default_text(key: &Key) -> String {
+    let value = key.value(&Config::default());
+    let meaning = match (&key.kind, &value) {
+        (Kind::Int { zero: Some(zero), .. } | Kind::Size { zero: Some(zero), .. }, Raw::Int(0)) => {
+            format!(" ({zero})")
+        }
+        (_, Raw::Int(number)) if key.unit.starts_with("bytes") => binary(*number),
+        _ => String::new(),
+    };
+    format!("`{}`{meaning}", toml_text(&value))
+}
+
+/// ` (64 MiB)` for a round number of bytes.
+fn binary(number: i128) -> String {
+    [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")]
+        .into_iter()
+        .find(|(unit, _)| number >= *unit && number % *unit == 0)
+        .map_or_else(String::new, |(unit, name)| format!(" ({} {name})", number / unit))
+}
+
+fn range(key: &Key) -> String {
+    match &key.kind {
+        Kind::Int { min, max, zero, .. } => range_text(min, max, *zero),
+        Kind::Size { min, max, zero, .. } => range_text(min, max, *zero),
+        Kind::Bool { .. } => "true or false".to_owned(),
+        Kind::Word { words, .. } => {
+            words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+        }
+        Kind::Listens { .. } => "a string or a list of strings".to_owned(),
+        Kind::WebOrigins { .. } => "a list of strings".to_owned(),
+        Kind::JwtKeys => "a list of tables".to_owned(),
+        Kind::Path { .. } | Kind::Listen { .. } => String::new(),
+    }
+}
+
+fn toml_text(value: &Raw) -> String {
+    match value {
+        Raw::Int(number) => number.to_string(),
+        Raw::Bool(flag) => flag.to_string(),
+        Raw::Str(text) => quoted(text),
+        Raw::List(items) => format!("[{}]", items.iter().map(toml_text).collect::<Vec<_>>().join(", ")),
+        Raw::Table(fields) => {
+            let fields: Vec<_> =
+                fields.iter().map(|(name, value)| format!("{name} = {}", toml_text(value))).collect();
+            format!("{{ {} }}", fields.join(", "))
+        }
+        Raw::Other(name) => quoted(name),
+    }
+}
+
+/// A TOML basic string (TOML 1.0, String).
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            c if c.is_control() => {
+                let _ = write!(out, "\\u{:04X}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}

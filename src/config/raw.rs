@@ -1,0 +1,104 @@
+//! A value as a source gave it, before its key has judged it: the common shape of TOML, JSON, variables and flags.
+
+use toml::de::{DeArray, DeTable, DeValue};
+
+use super::key::Kind;
+
+/// An untyped value. Integers are wide enough that every out-of-range number is still itself in the complaint.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Raw {
+    Int(i128),
+    Bool(bool),
+    Str(String),
+    List(Vec<Raw>),
+    /// In the order given.
+    Table(Vec<(String, Raw)>),
+    /// A type no key has; says which.
+    Other(&'static str),
+}
+
+impl Raw {
+    /// The type with its article, for "expects …, got …".
+    pub(super) fn type_name(&self) -> &'static str {
+        match self {
+            Self::Int(_) => "an integer",
+            Self::Bool(_) => "a boolean",
+            Self::Str(_) => "a string",
+            Self::List(_) => "a list",
+            Self::Table(_) => "a table",
+            Self::Other(name) => name,
+        }
+    }
+
+    pub(super) fn from_toml(value: &DeValue<'_>) -> Self {
+        match value {
+            DeValue::String(text) => Self::Str(text.to_string()),
+            DeValue::Integer(digits) => {
+                i128::from_str_radix(&digits.as_str().replace('_', ""), digits.radix())
+                    .map_or(Self::Other("an integer of that size"), Self::Int)
+            }
+            DeValue::Boolean(value) => Self::Bool(*value),
+            DeValue::Array(items) => Self::from_array(items),
+            DeValue::Table(table) => Self::from_table(table),
+            DeValue::Float(_) => Self::Other("a fraction"),
+            DeValue::Datetime(_) => Self::Other("a date"),
+        }
+    }
+
+    fn from_array(items: &DeArray<'_>) -> Self {
+        Self::List(items.iter().map(|item| Self::from_toml(item.get_ref())).collect())
+    }
+
+    fn from_table(table: &DeTable<'_>) -> Self {
+        Self::Table(
+            table.iter().map(|(k, v)| (k.get_ref().to_string(), Self::from_toml(v.get_ref()))).collect(),
+        )
+    }
+
+    fn from_json(value: serde_json::Value) -> Self {
+        match value {
+            serde_json::Value::Null => Self::Other("null"),
+            serde_json::Value::Bool(value) => Self::Bool(value),
+            serde_json::Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+                (Some(n), _) => Self::Int(i128::from(n)),
+                (None, Some(n)) => Self::Int(i128::from(n)),
+                (None, None) => Self::Other("a fraction"),
+            },
+            serde_json::Value::String(text) => Self::Str(text),
+            serde_json::Value::Array(items) => Self::List(items.into_iter().map(Self::from_json).collect()),
+            serde_json::Value::Object(map) => {
+                Self::Table(map.into_iter().map(|(k, v)| (k, Self::from_json(v))).collect())
+            }
+        }
+    }
+
+    /// What a variable or flag means for a key of this kind. Text that does not fit stays text, so that the key's own
+    /// complaint names what it expects.
+    pub(super) fn from_text(kind: &Kind, text: &str) -> Self {
+        let text = text.trim();
+        let json = || serde_json::from_str(text).map_or_else(|_| Self::Str(text.to_owned()), Self::from_json);
+        match kind {
+            Kind::Int { .. } | Kind::Size { .. } => {
+                text.replace('_', "").parse().map_or_else(|_| Self::Str(text.to_owned()), Self::Int)
+            }
+            Kind::Bool { .. } => text.parse().map_or_else(|_| Self::Str(text.to_owned()), Self::Bool),
+            Kind::Listens { .. } | Kind::WebOrigins { .. } if text.starts_with('[') && json_list(text) => {
+                json()
+            }
+            Kind::Listens { .. } | Kind::WebOrigins { .. } => Self::List(
+                text.split(',')
+                    .map(str::trim)
+                    .filter(|item| !item.is_empty())
+                    .map(|item| Self::Str(item.to_owned()))
+                    .collect(),
+            ),
+            Kind::JwtKeys => json(),
+            Kind::Listen { .. } | Kind::Path { .. } | Kind::Word { .. } => Self::Str(text.to_owned()),
+        }
+    }
+}
+
+/// `[::1]:8080` starts like a JSON list and is none.
+fn json_list(text: &str) -> bool {
+    serde_json::from_str::<Vec<serde_json::Value>>(text).is_ok()
+}

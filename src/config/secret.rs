@@ -1,0 +1,64 @@
+//! Text that must not be seen: wiped on drop, compared in constant time, never printed by `Debug` or `Display`.
+
+use std::fmt;
+
+use subtle::ConstantTimeEq as _;
+use zeroize::Zeroize as _;
+
+/// What a printed configuration shows instead of a secret; refused when loaded.
+pub(super) const REDACTED: &str = "(redacted)";
+
+/// A secret's bytes. The only way to them is [`Secret::expose`], so a grep finds every use.
+#[derive(Clone)]
+pub struct Secret(Vec<u8>);
+
+impl Secret {
+    /// Takes the bytes over; the caller's copy, if it kept one, is its own to wipe.
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// The bytes, for the one who signs or verifies.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(redacted)")
+    }
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for Secret {}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_never_shows_the_bytes() {
+        let shown = format!("{:?} {:#?}", Secret::new("correct horse"), Some(Secret::new("correct horse")));
+        assert!(!shown.contains("horse"), "{shown}");
+        assert!(!shown.contains("104"), "{shown}");
+    }
+
+    #[test]
+    fn equality_is_by_bytes() {
+        assert_eq!(Secret::new("a"), Secret::new("a"));
+        assert_ne!(Secret::new("a"), Secret::new("b"));
+        assert_ne!(Secret::new("a"), Secret::new("aa"));
+    }
+}

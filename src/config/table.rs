@@ -1,0 +1,450 @@
+//! The table of keys: the one home of every key's name, place in [`super::Config`], range, default, unit, memory cost and text.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::key::{Key, Kind};
+use super::values::{Durability, LogFormat, LogLevel};
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+const GIB: usize = 1 << 30;
+const YEAR_SECONDS: u64 = 366 * 24 * 3600;
+
+/// The most one event may have: its encoded form has to fit one stored value of 64 KiB and its key (docs/architecture.md, store).
+pub(super) const EVENT_BYTES_MAX: usize = 64 * KIB;
+/// Events of the largest atomic batch (protocol §8): all of them must fit under the uncommitted limit at once.
+pub(super) const BATCH_EVENTS_MAX: usize = 1_000;
+/// Room for ids, timestamps and framing that a full batch gains over its body.
+pub(super) const BATCH_OVERHEAD_BYTES: usize = MIB;
+
+const fn local(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+/// Every key, in the order of the documentation.
+pub static KEYS: &[Key] = &[
+    Key {
+        name: "listen",
+        kind: Kind::Listens { at: |c| &mut c.listen, default: local(8080) },
+        unit: "address",
+        memory: "",
+        text: "Where clients connect: `addr:port` (IPv4, or IPv6 in brackets) or `unix:/path`, one or several. Port 0 lets the kernel choose. An inherited socket (systemd) replaces them.",
+    },
+    Key {
+        name: "admin_listen",
+        kind: Kind::Listen { at: |c| &mut c.admin_listen, default: local(8081) },
+        unit: "address",
+        memory: "",
+        text: "Where `/metrics`, probes and operator endpoints are served; `\"off\"` for nowhere. Keep it off public networks.",
+    },
+    Key {
+        name: "data_dir",
+        kind: Kind::Path { at: |c| &mut c.data_dir, default: "./nervewire-data" },
+        unit: "path",
+        memory: "",
+        text: "Directory of the log and of generated keys, made at first start with mode 0700. Relative to the working directory. One daemon at a time.",
+    },
+    Key {
+        name: "worker_threads",
+        kind: Kind::Size {
+            at: |c| &mut c.worker_threads,
+            default: 0,
+            min: 1,
+            max: 1_024,
+            zero: Some("one per core"),
+        },
+        unit: "threads",
+        memory: "a stack, scratch buffers and an index each",
+        text: "Threads that own connections.",
+    },
+    Key {
+        name: "heartbeat_seconds",
+        kind: Kind::Int { at: |c| &mut c.heartbeat_seconds, default: 30, min: 1, max: 3_600, zero: None },
+        unit: "seconds",
+        memory: "",
+        text: "Between two pings on a WebSocket, spread over the connections. A peer silent for two intervals is closed with 4440.",
+    },
+    Key {
+        name: "sse_keepalive_seconds",
+        kind: Kind::Int { at: |c| &mut c.sse_keepalive_seconds, default: 15, min: 1, max: 3_600, zero: None },
+        unit: "seconds",
+        memory: "",
+        text: "Between two keep-alives on an SSE stream. Keep it under the idle timeout of the proxies in front.",
+    },
+    Key {
+        name: "header_timeout_ms",
+        kind: Kind::Int {
+            at: |c| &mut c.header_timeout_ms,
+            default: 10_000,
+            min: 50,
+            max: 600_000,
+            zero: None,
+        },
+        unit: "milliseconds",
+        memory: "",
+        text: "How long a request head may take, from the connection's first moment; then it is closed.",
+    },
+    Key {
+        name: "body_timeout_ms",
+        kind: Kind::Int {
+            at: |c| &mut c.body_timeout_ms,
+            default: 30_000,
+            min: 50,
+            max: 3_600_000,
+            zero: None,
+        },
+        unit: "milliseconds",
+        memory: "",
+        text: "How long a request body may go without a byte; then the request fails and its connection ends.",
+    },
+    Key {
+        name: "write_timeout_ms",
+        kind: Kind::Int {
+            at: |c| &mut c.write_timeout_ms,
+            default: 60_000,
+            min: 100,
+            max: 3_600_000,
+            zero: None,
+        },
+        unit: "milliseconds",
+        memory: "",
+        text: "How long a socket may be blocked without any write progress; then 4408. A subscriber that reads slowly makes progress and stays.",
+    },
+    Key {
+        name: "drain_seconds",
+        kind: Kind::Int { at: |c| &mut c.drain_seconds, default: 10, min: 0, max: 3_600, zero: None },
+        unit: "seconds",
+        memory: "",
+        text: "Over how long a stopping daemon spreads the closing of its connections, so that they do not all return at once.",
+    },
+    Key {
+        name: "allowed_origins",
+        kind: Kind::WebOrigins { at: |c| &mut c.allowed_origins },
+        unit: "origins",
+        memory: "",
+        text: "Browser origins (`https://app.example`) that may use WebSocket, CORS and cookies, besides the daemon's own origin. Empty: its own and localhost.",
+    },
+    Key {
+        name: "token_in_query",
+        kind: Kind::Bool { at: |c| &mut c.token_in_query, default: true },
+        unit: "",
+        memory: "",
+        text: "Whether `?token=` is a credential. Addresses end up in the logs of proxies: switch it off where clients can use headers, tickets or the cookie.",
+    },
+    Key {
+        name: "auth.failures_per_minute",
+        kind: Kind::Int {
+            at: |c| &mut c.auth.failures_per_minute,
+            default: 60,
+            min: 1,
+            max: 1_000_000,
+            zero: Some("off"),
+        },
+        unit: "per minute and address",
+        memory: "",
+        text: "Failed credentials allowed to one address (IPv6: one /64); further failures get 429. Valid credentials always pass.",
+    },
+    Key {
+        name: "auth.jwt_keys",
+        kind: Kind::JwtKeys,
+        unit: "keys",
+        memory: "",
+        text: "Keys that verify the JWTs of other issuers, see [below](#authjwt_keys). Without any, only the daemon's own HS256 key in `data_dir` counts.",
+    },
+    Key {
+        name: "retention.max_age_seconds",
+        kind: Kind::Int {
+            at: |c| &mut c.retention.max_age_seconds,
+            default: 7 * 24 * 3600,
+            min: 1,
+            max: 100 * YEAR_SECONDS,
+            zero: Some("no limit by age"),
+        },
+        unit: "seconds",
+        memory: "",
+        text: "How long an organization's events are kept at least. Whole stored values go, so up to one value more stays.",
+    },
+    Key {
+        name: "retention.max_events",
+        kind: Kind::Int {
+            at: |c| &mut c.retention.max_events,
+            default: 0,
+            min: 1,
+            max: 1 << 40,
+            zero: Some("no limit by count"),
+        },
+        unit: "events",
+        memory: "",
+        text: "How many events of an organization are kept at least.",
+    },
+    Key {
+        name: "retention.max_bytes",
+        kind: Kind::Int {
+            at: |c| &mut c.retention.max_bytes,
+            default: GIB as u64,
+            min: 128 * KIB as u64,
+            max: 1 << 50,
+            zero: Some("no limit by bytes"),
+        },
+        unit: "bytes",
+        memory: "",
+        text: "How many bytes of stored values an organization may keep. On disk it takes two to three times as much.",
+    },
+    Key {
+        name: "store.cache_bytes",
+        kind: Kind::Int {
+            at: |c| &mut c.store.cache_bytes,
+            default: 64 * MIB as u64,
+            min: MIB as u64,
+            max: 1 << 40,
+            zero: None,
+        },
+        unit: "bytes",
+        memory: "itself, once the log has grown",
+        text: "Page cache of the store. Replay is served from the rings first.",
+    },
+    Key {
+        name: "store.reserve_bytes",
+        kind: Kind::Int {
+            at: |c| &mut c.store.reserve_bytes,
+            default: 256 * MIB as u64,
+            min: MIB as u64,
+            max: 1 << 50,
+            zero: None,
+        },
+        unit: "bytes of disk",
+        memory: "",
+        text: "Free disk space under which publishing answers 503: the store must never meet a full disk.",
+    },
+    Key {
+        name: "store.max_live_bytes",
+        kind: Kind::Int {
+            at: |c| &mut c.store.max_live_bytes,
+            default: 0,
+            min: MIB as u64,
+            max: 1 << 50,
+            zero: Some("a sixth of the file system"),
+        },
+        unit: "bytes of disk",
+        memory: "",
+        text: "Live data of all organizations; above it those furthest over their share are trimmed. The file may take three times as much and never shrinks but by `nervewire compact`.",
+    },
+    Key {
+        name: "store.durability",
+        kind: Kind::Word {
+            words: Durability::WORDS,
+            default: "fsync",
+            get: |c| c.store.durability.word(),
+            set: |c, word| word.parse().map(|value| c.store.durability = value).is_ok(),
+        },
+        unit: "",
+        memory: "",
+        text: "What an acknowledgement means: `fsync` survives power loss; `memory` does not survive the process, and is for tests.",
+    },
+    Key {
+        name: "limits.ring_slots",
+        kind: Kind::Size {
+            at: |c| &mut c.limits.ring_slots,
+            default: 65_536,
+            min: 1_024,
+            max: 1 << 24,
+            zero: None,
+        },
+        unit: "events, a power of two",
+        memory: "8 bytes a slot and active organization at its largest; a ring starts with 64 slots and goes when quiet",
+        text: "The newest events of an organization that are served without reading the log.",
+    },
+    Key {
+        name: "limits.ring_bytes_per_tenant",
+        kind: Kind::Size {
+            at: |c| &mut c.limits.ring_bytes_per_tenant,
+            default: 64 * MIB,
+            min: 2 * MIB,
+            max: 1 << 40,
+            zero: None,
+        },
+        unit: "bytes",
+        memory: "itself, for an organization that publishes that much",
+        text: "Encoded events one ring holds; beyond it the oldest committed ones are read from the log.",
+    },
+    Key {
+        name: "limits.ring_bytes_total",
+        kind: Kind::Size {
+            at: |c| &mut c.limits.ring_bytes_total,
+            default: 512 * MIB,
+            min: 2 * MIB,
+            max: 1 << 42,
+            zero: None,
+        },
+        unit: "bytes",
+        memory: "itself: the bound over all organizations",
+        text: "Encoded events all rings together hold.",
+    },
+    Key {
+        name: "limits.uncommitted_events",
+        kind: Kind::Size {
+            at: |c| &mut c.limits.uncommitted_events,
+            default: 16_384,
+            min: BATCH_EVENTS_MAX,
+            max: 1 << 24,
+            zero: None,
+        },
+        unit: "events",
+        memory: "",
+        text: "Events of one organization accepted and not yet on disk. A publish over it waits up to a second, then gets 503.",
+    },
+    Key {
+        name: "limits.uncommitted_bytes",
+        kind: Kind::Size {
+            at: |c| &mut c.limits.uncommitted_bytes,
+            default: 16 * MIB,
+            min: MIB,
+            max: 1 << 40,
+            zero: None,
+        },
+        unit: "bytes",
+        memory: "itself, within `limits.ring_bytes_per_tenant`",
+        text: "The same by bytes.",
+    },
+    Key {
+        name: "limits.unsent_bytes",
+        kind: Kind::Size {
+            at: |c| &mut c.limits.unsent_bytes,
+            default: 32 * KIB,
+            min: KIB,
+            max: 16 * MIB,
+            zero: None,
+        },
+        unit: "bytes",
+        memory: "kernel memory, about five times itself for a connection that does not read",
+        text: "Bytes a socket takes before it counts as blocked (`TCP_NOTSENT_LOWAT`).",
+    },
+    Key {
+        name: "limits.event_bytes",
+        kind: Kind::Size {
+            at: |c| &mut c.limits.event_bytes,
+            default: EVENT_BYTES_MAX,
+            min: KIB,
+            max: EVENT_BYTES_MAX,
+            zero: None,
+        },
+        unit: "bytes",
+        memory: "",
+        text: "One event's JSON; a larger one is refused with 413.",
+    },
+    Key {
+        name: "limits.body_bytes",
+        kind: Kind::Size {
+            at: |c| &mut c.limits.body_bytes,
+            default: 4 * MIB,
+            min: KIB,
+            max: 64 * MIB,
+            zero: None,
+        },
+        unit: "bytes",
+        memory: "itself for each request in flight",
+        text: "A request body; a larger one is refused with 413.",
+    },
+    Key {
+        name: "limits.ws_frame_bytes",
+        kind: Kind::Size {
+            at: |c| &mut c.limits.ws_frame_bytes,
+            default: MIB,
+            min: KIB,
+            max: 16 * MIB,
+            zero: None,
+        },
+        unit: "bytes",
+        memory: "itself for each connection in the middle of sending that much",
+        text: "A message from a WebSocket client, fragments together; a larger one closes with 1009.",
+    },
+    Key {
+        name: "limits.connections",
+        kind: Kind::Size {
+            at: |c| &mut c.limits.connections,
+            default: 0,
+            min: 1,
+            max: 1 << 24,
+            zero: Some("all the descriptor limit allows"),
+        },
+        unit: "connections",
+        memory: "under 1 KiB of user memory for an idle WebSocket or SSE connection",
+        text: "Connections of the process; further ones get 503. The soft descriptor limit is raised to the hard one at start.",
+    },
+    Key {
+        name: "limits.connections_per_organization",
+        kind: Kind::Size {
+            at: |c| &mut c.limits.connections_per_organization,
+            default: 0,
+            min: 1,
+            max: 1 << 24,
+            zero: Some("no limit"),
+        },
+        unit: "connections",
+        memory: "",
+        text: "WebSocket and SSE connections of one organization; further ones get 429.",
+    },
+    Key {
+        name: "limits.connections_per_user",
+        kind: Kind::Size {
+            at: |c| &mut c.limits.connections_per_user,
+            default: 64,
+            min: 1,
+            max: 1 << 24,
+            zero: Some("no limit"),
+        },
+        unit: "connections",
+        memory: "",
+        text: "The same for one user, that is a credential with a `sub`. API keys are not users.",
+    },
+    Key {
+        name: "limits.connections_per_address",
+        kind: Kind::Size {
+            at: |c| &mut c.limits.connections_per_address,
+            default: 1_024,
+            min: 1,
+            max: 1 << 24,
+            zero: Some("no limit"),
+        },
+        unit: "connections",
+        memory: "",
+        text: "The same for one peer address (IPv6: one /64). Loopback and unix sockets are exempt. Raise it behind a proxy.",
+    },
+    Key {
+        name: "limits.publish_per_second",
+        kind: Kind::Int {
+            at: |c| &mut c.limits.publish_per_second,
+            default: 200,
+            min: 1,
+            max: 10_000_000,
+            zero: Some("off"),
+        },
+        unit: "events per second and connection",
+        memory: "",
+        text: "Publishing rate of credentials without `publish:org`; over it `QUOTA_EXCEEDED`.",
+    },
+    Key {
+        name: "log.level",
+        kind: Kind::Word {
+            words: LogLevel::WORDS,
+            default: "info",
+            get: |c| c.log.level.word(),
+            set: |c, word| word.parse().map(|value| c.log.level = value).is_ok(),
+        },
+        unit: "",
+        memory: "",
+        text: "The least important level written, to standard error. `NERVEWIRE_LOG` may refine it by module.",
+    },
+    Key {
+        name: "log.format",
+        kind: Kind::Word {
+            words: LogFormat::WORDS,
+            default: "auto",
+            get: |c| c.log.format.word(),
+            set: |c, word| word.parse().map(|value| c.log.format = value).is_ok(),
+        },
+        unit: "",
+        memory: "",
+        text: "`auto` is human on a terminal and JSON otherwise.",
+    },
+];

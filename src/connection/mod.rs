@@ -1,0 +1,283 @@
+//! One subscriber's or publisher's connection, as plain data in its worker's slab.
+//!
+//! * It lives and dies on one worker; nothing here is shared or locked.
+//! * While idle it owns no buffer, timer or task: [`Outbox`] and a decoder's buffer exist only while something is partial.
+//! * It knows bytes and positions, not tenants' rings, indexes or the wheel: the worker moves it.
+
+pub mod admission;
+pub mod body;
+pub mod client_frames;
+pub mod rate;
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustix::net::SendFlags;
+
+use crate::frame::Frame;
+use crate::frame::control::Ref;
+use crate::frame::ws_decode::Decoder;
+use crate::ids::Sequence;
+use crate::metrics::Transport;
+
+use admission::Admitted;
+use body::BodyQueue;
+use rate::Rate;
+
+/// Most bytes of acks, pongs and errors held for a blocked connection; beyond that its inbound side is not read.
+pub const CONTROL_BYTES: usize = 4 * 1024;
+/// Most publishes of one WebSocket waiting for their commit; beyond that its inbound side is not read.
+pub const INFLIGHT_PUBLISHES: u16 = 1_024;
+
+/// Where a connection's bytes go.
+#[derive(Debug)]
+pub enum Sink {
+    /// A socket of its own, non-blocking.
+    Socket(OwnedFd),
+    /// The body of an HTTP/2 (or not separable) response.
+    Body(Rc<BodyQueue>),
+}
+
+/// How a connection reads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// Opened for publishing only.
+    Silent,
+    /// Its cursor is the worker's drained position of the tenant: the pump serves it.
+    Live,
+    /// It reads ring or log at its own pace.
+    Behind,
+}
+
+/// Yes-or-no facts of a connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Flags {
+    /// The transport took no more; an edge will say when it does.
+    pub blocked: bool,
+    /// A log page was asked for and has not come.
+    pub awaiting_log: bool,
+    /// It is on the run list.
+    pub running: bool,
+    /// `caught_up` is owed when it gets live.
+    pub caught_up_owed: bool,
+    /// Its own publishes are hidden from it.
+    pub no_echo: bool,
+    /// A keep-alive is always an event, never a comment.
+    pub heartbeat_event: bool,
+    /// A close was sent; input is discarded until the peer is done.
+    pub closing: bool,
+    /// Nothing is read from it until an asynchronous step is done.
+    pub paused: bool,
+    /// Input was left in the socket; no further edge will tell.
+    pub unread: bool,
+    /// It answers each message with itself (the diagnostic echo).
+    pub diagnostic_echo: bool,
+    /// Replayed, but not yet told of its position: nothing may be sent.
+    pub starting: bool,
+}
+
+/// An ack that is owed to a publisher: encoded when the connection takes bytes.
+#[derive(Debug)]
+pub struct Owed {
+    /// The client's reference.
+    pub reference: Option<Ref>,
+    /// First sequence, and how many follow it without a hole.
+    pub first: Sequence,
+    /// Number of events.
+    pub count: u32,
+}
+
+/// What a blocked connection still has to write.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// The frame that went out in part, and how many of its bytes did.
+    pub partial: Option<(Arc<Frame>, usize)>,
+    /// Control bytes to follow it.
+    pub control: Vec<u8>,
+    /// Acks to follow them.
+    pub owed: VecDeque<Owed>,
+    /// Tick at which the last byte went out; a stall is measured from here.
+    pub since: u64,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub struct Connection {
+    /// Unique in this process, never 0; shown in `ready` and listings.
+    pub id: u64,
+    /// Of its slab slot.
+    pub generation: u32,
+    /// Who it is, and its place in every limit: dropped with it.
+    pub admitted: Admitted,
+    /// Where its bytes go.
+    pub sink: Sink,
+    /// What it speaks.
+    pub transport: Transport,
+    /// How it reads.
+    pub mode: Mode,
+    /// Facts.
+    pub flags: Flags,
+    /// Its tenant's view on this worker; meaningless while [`Mode::Silent`].
+    pub view: u32,
+    /// Its row in the view's index.
+    pub row: Option<crate::filter::RowId>,
+    /// Behind: the position read up to. Live: the position it joined at, below which the pump skips it.
+    pub position: Sequence,
+    /// Matches up to here are counted already.
+    pub evaluated: Sequence,
+    /// The last position whose id went out.
+    pub told: Sequence,
+    /// Which frames of the batch in progress are for it; bit per frame.
+    pub mask: u64,
+    /// Matches counted and not yet written.
+    pub pending: u32,
+    /// Unix milliseconds.
+    pub since_ms: u64,
+    /// Events written.
+    pub sent_events: u64,
+    /// Bytes written.
+    pub sent_bytes: u64,
+    /// Tick at which the peer was last heard.
+    pub heard: u64,
+    /// Tick at which the next heartbeat is due.
+    pub heartbeat_at: u64,
+    /// What it still has to write, if anything.
+    pub out: Option<Box<Outbox>>,
+    /// Inbound WebSocket state.
+    pub decoder: Decoder,
+    /// Publish rate, once it published.
+    pub rate: Option<Box<Rate>>,
+    /// Bad frames in a row.
+    pub bad_frames: u8,
+    /// Publishes waiting for their commit.
+    pub inflight: u16,
+}
+
+/// What came of writing to a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Wrote {
+    /// Bytes the transport took.
+    pub bytes: usize,
+    /// It took no more.
+    pub blocked: bool,
+    /// The transport is dead.
+    pub gone: bool,
+}
+
+impl Sink {
+    /// Writes as much as the transport takes; repeats short writes until it would block.
+    pub fn write(&self, bytes: &[u8]) -> Wrote {
+        match self {
+            Sink::Body(queue) => queue.push(bytes),
+            Sink::Socket(fd) => {
+                let mut at = 0;
+                while at < bytes.len() {
+                    match rustix::net::send(fd, &bytes[at..], SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                        Ok(n) => at += n,
+                        Err(rustix::io::Errno::INTR) => {}
+                        Err(rustix::io::Errno::AGAIN) => return Wrote { bytes: at, blocked: true, gone: false },
+                        Err(_) => return Wrote { bytes: at, blocked: false, gone: true },
+                    }
+                }
+                Wrote { bytes: at, blocked: false, gone: false }
+            }
+        }
+    }
+
+    /// Reads what is there. `Ok(0)` is the end.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing is there, else what the kernel says. A body has no input of its own.
+    pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Sink::Body(_) => Err(io::ErrorKind::WouldBlock.into()),
+            Sink::Socket(fd) => {
+                let (n, _) = rustix::net::recv(fd, buf, rustix::net::RecvFlags::DONTWAIT)?;
+                Ok(n)
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Whether it speaks WebSocket.
+    #[must_use]
+    pub fn is_ws(&self) -> bool {
+        self.transport == Transport::Ws
+    }
+
+    /// One frame's bytes as this transport carries them, in up to two parts.
+    #[must_use]
+    pub fn encoding<'f>(&self, frame: &'f Frame) -> [&'f [u8]; 2] {
+        match self.transport {
+            Transport::Ws => [frame.ws(), &[]],
+            Transport::Sse | Transport::SseH2 => frame.sse(),
+        }
+    }
+
+    /// What it still has to write; made when first needed.
+    pub fn outbox(&mut self) -> &mut Outbox {
+        self.out.get_or_insert_default()
+    }
+
+    /// Writes what is owed. `Wrote::blocked` says that something is left.
+    pub fn flush(&mut self) -> Wrote {
+        let mut total = Wrote { bytes: 0, blocked: false, gone: false };
+        let Some(mut out) = self.out.take() else { return total };
+        if let Some((frame, at)) = out.partial.take() {
+            let mut skip = at;
+            for part in self.encoding(&frame) {
+                let rest = &part[skip.min(part.len())..];
+                skip = skip.saturating_sub(part.len());
+                let wrote = self.sink.write(rest);
+                total.bytes += wrote.bytes;
+                if wrote.blocked || wrote.gone {
+                    total = Wrote { bytes: total.bytes, ..wrote };
+                    out.partial = Some((frame.clone(), at + total.bytes));
+                    break;
+                }
+            }
+            if out.partial.is_none() {
+                self.sent_events += 1;
+            }
+        }
+        if !total.blocked && !total.gone && !out.control.is_empty() {
+            let wrote = self.sink.write(&out.control);
+            out.control.drain(..wrote.bytes);
+            total = Wrote { bytes: total.bytes + wrote.bytes, ..wrote };
+        }
+        self.sent_bytes += total.bytes as u64;
+        self.flags.blocked = total.blocked;
+        if out.partial.is_some() || !out.control.is_empty() || !out.owed.is_empty() {
+            self.out = Some(out);
+        }
+        total
+    }
+
+    /// Writes control bytes now, or holds what the transport does not take. Over [`CONTROL_BYTES`] the inbound side
+    /// is paused until they are gone ([`Connection::may_read`]).
+    pub fn control(&mut self, bytes: &[u8]) -> Wrote {
+        let waiting = self.out.as_ref().is_some_and(|out| out.partial.is_some() || !out.control.is_empty());
+        let wrote = match self.flags.blocked || waiting {
+            true => Wrote { bytes: 0, blocked: self.flags.blocked, gone: false },
+            false => self.sink.write(bytes),
+        };
+        self.sent_bytes += wrote.bytes as u64;
+        if wrote.bytes < bytes.len() && !wrote.gone {
+            self.flags.blocked |= wrote.blocked;
+            self.outbox().control.extend_from_slice(&bytes[wrote.bytes..]);
+        }
+        wrote
+    }
+
+    /// Whether its inbound side may be read: not while it owes too much or waits for an asynchronous step.
+    #[must_use]
+    pub fn may_read(&self) -> bool {
+        !self.flags.paused
+            && self.inflight < INFLIGHT_PUBLISHES
+            && self.out.as_ref().is_none_or(|out| out.control.len() < CONTROL_BYTES)
+    }
+}

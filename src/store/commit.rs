@@ -1,0 +1,299 @@
+//! The committer: the one thread that writes.
+//!
+//! * Everything queued while one commit ran goes into the next: one batch, one flush, one fsync, then the watermarks, then
+//!   whoever waits is told. In that order: an ack means that the event survives power loss.
+//! * Between commits it trims, collects and erases in small batches, and looks at the room left.
+//! * A commit that fails takes all that is queued behind it along; see [`super::reopen`].
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::time::{Duration, Instant};
+
+use super::Shared;
+use super::daily::Lanes;
+use super::engine::{Batch, Engine, EngineError};
+use super::keys::{self, Kind};
+use super::log::TenantLog;
+use super::pack::Packer;
+use super::queue::{CommitError, Item};
+use super::rows::{self, Change};
+use super::space::{SpaceWatch, StoreState};
+use super::sweep::Sweep;
+use super::trim::{Added, Retainer};
+use crate::ids::{Sequence, TenantId};
+
+/// How long the committer sleeps when nobody wants anything: housekeeping is this late at most.
+const IDLE: Duration = Duration::from_millis(500);
+/// Trims after one commit, beside as many as the commit wrote values: keeps up with any publisher.
+const TRIMS_AFTER_COMMIT: usize = 4;
+
+/// What the committer knows of the database; read anew whenever that is opened.
+pub(super) struct Books {
+    pub(super) retainer: Retainer,
+    pub(super) lanes: Lanes,
+    pub(super) sweep: Sweep,
+}
+
+impl Books {
+    pub(super) fn load(engine: &Engine, shared: &Shared, total: u64) -> Result<Books, EngineError> {
+        let options = &shared.options;
+        let max_live_bytes = match options.max_live_bytes {
+            0 => total / 6,
+            some => some,
+        };
+        Ok(Books {
+            retainer: Retainer::load(engine, options.retention, max_live_bytes)?,
+            lanes: Lanes::load(engine, options.idempotency_rows)?,
+            sweep: Sweep::load(engine)?,
+        })
+    }
+}
+
+/// What one commit does to one tenant.
+struct Touched {
+    log: Arc<TenantLog>,
+    packer: Packer,
+    added: Vec<Added>,
+    last: Sequence,
+}
+
+/// The committer's own state.
+pub(super) struct Committer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) books: Books,
+    pub(super) space: SpaceWatch,
+    /// Emptied by each commit; kept for its room.
+    touched: HashMap<TenantId, Touched>,
+}
+
+impl Committer {
+    pub(super) fn new(shared: Arc<Shared>, books: Books, space: SpaceWatch) -> Committer {
+        Committer { shared, books, space, touched: HashMap::new() }
+    }
+
+    /// The body of the thread: until the store closes and the queue is empty.
+    pub(super) fn run(mut self) {
+        let mut items = Vec::new();
+        let mut busy = false;
+        loop {
+            let patience = if busy { Duration::ZERO } else { IDLE };
+            let closing = self.shared.queue.take(patience, &mut items);
+            self.shared.stats.queued.store(self.shared.queue.lock().items.len() as u64, Relaxed);
+            if closing && items.is_empty() {
+                break;
+            }
+            let wrote = if items.is_empty() { 0 } else { self.commit(&mut items) };
+            busy = match self.shared.state.get() {
+                StoreState::Writable | StoreState::Reserve => self.housekeeping(wrote),
+                _ => false,
+            };
+        }
+        self.finish();
+    }
+
+    /// Commits `items` and tells whoever waits; how many values of the log it wrote.
+    fn commit(&mut self, items: &mut Vec<Item>) -> usize {
+        let started = Instant::now();
+        let mut erased = Vec::new();
+        // sled may panic where it meets an IO error; that is a failed commit like any other.
+        let result = catch_unwind(AssertUnwindSafe(|| self.write(items, &mut erased)))
+            .unwrap_or_else(|_| Err(EngineError::Engine("it panicked".into())));
+        match result {
+            Ok((values, events, bytes)) => {
+                self.publish_watermarks();
+                for item in items.drain(..) {
+                    item.done.tell(item.refused.map_or(Ok(()), Err));
+                }
+                for tenant in erased {
+                    self.shared.forget_log(tenant);
+                    self.books.retainer.forget(tenant);
+                    self.books.lanes.forget(tenant);
+                    self.books.sweep.erase(tenant);
+                }
+                self.shared.stats.commit(started.elapsed(), events, bytes);
+                self.watch_space(bytes);
+                values
+            }
+            Err(error) => {
+                self.touched.clear();
+                self.fail(error, items);
+                0
+            }
+        }
+    }
+
+    /// Builds the batch and brings it to the disk: values, events and bytes written.
+    fn write(
+        &mut self,
+        items: &mut [Item],
+        erased: &mut Vec<TenantId>,
+    ) -> Result<(usize, u64, u64), EngineError> {
+        let mut batch = Batch::default();
+        let mut events = 0;
+        for item in items.iter_mut().filter(|item| item.refused.is_none()) {
+            for change in std::mem::take(&mut item.rows).into_changes() {
+                self.change(&mut batch, change, erased);
+            }
+            let Some(append) = &item.append else { continue };
+            let touched = self.touched.entry(append.log.tenant()).or_insert_with(|| Touched {
+                log: append.log.clone(),
+                packer: Packer::default(),
+                added: Vec::new(),
+                last: Sequence::ZERO,
+            });
+            for frame in append.frames.as_slice() {
+                let mut sink = |packed| put(&mut batch, append.log.tenant(), &mut touched.added, packed);
+                if touched.packer.push(frame, &mut sink).is_err() {
+                    item.refused = Some(CommitError::TooLarge);
+                }
+                touched.last = frame.sequence();
+                events += 1;
+            }
+        }
+        let mut values = 0;
+        for (tenant, touched) in &mut self.touched {
+            touched.packer.finish(&mut |packed| put(&mut batch, *tenant, &mut touched.added, packed));
+            values += touched.added.len();
+            if let Some(row) = self.books.retainer.add(&touched.log, &touched.added) {
+                batch.put(keys::key(Kind::Counters, *tenant, &[]), row);
+            }
+        }
+        let bytes = batch.bytes;
+        if bytes > 0 {
+            self.engine(|engine| engine.commit(batch))?;
+        }
+        Ok((values, events, bytes))
+    }
+
+    fn change(&mut self, batch: &mut Batch, change: Change, erased: &mut Vec<TenantId>) {
+        match change {
+            Change::Put(key, value) => batch.put(key, value),
+            Change::Delete(key) => batch.delete(&key),
+            Change::Daily { lane, tenant, key, value, created_ms } => {
+                self.books.lanes.push(batch, lane, tenant, key, value, created_ms);
+            }
+            Change::Erase(tenant) => {
+                rows::put_erasure(batch, tenant);
+                erased.push(tenant);
+            }
+        }
+    }
+
+    fn publish_watermarks(&mut self) {
+        for (tenant, touched) in self.touched.drain() {
+            let (events, bytes) = self.books.retainer.held(tenant);
+            let log = &touched.log;
+            log.events.store(events, Release);
+            log.bytes.store(bytes, Release);
+            // `last_event` first: who reads `committed` and then `last_event` overlooks nothing in between.
+            log.last_event.store(touched.last.0, Release);
+            log.committed.store(touched.last.0, Release);
+        }
+    }
+
+    /// Runs `f` on the open engine.
+    fn engine<T>(&self, f: impl FnOnce(&Engine) -> Result<T, EngineError>) -> Result<T, EngineError> {
+        match self.shared.engine.read().as_ref() {
+            Some(engine) => f(engine),
+            None => Err(EngineError::Engine("it is not open".into())),
+        }
+    }
+
+    /// Trims, collects, erases a little; whether there is more to do at once.
+    fn housekeeping(&mut self, wrote: usize) -> bool {
+        let result = catch_unwind(AssertUnwindSafe(|| self.keep_house(wrote)))
+            .unwrap_or_else(|_| Err(EngineError::Engine("it panicked".into())));
+        match result {
+            Ok(more) => more,
+            Err(error) => {
+                self.fail(error, &mut Vec::new());
+                false
+            }
+        }
+    }
+
+    fn keep_house(&mut self, wrote: usize) -> Result<bool, EngineError> {
+        let shared = self.shared.clone();
+        let engine = shared.engine.read();
+        let Some(engine) = engine.as_ref() else { return Ok(false) };
+        let (now_ms, stats) = (shared.options.clock.now_ms(), &shared.stats);
+        let mut more = false;
+        for round in 0.. {
+            let Some(candidate) = self.books.retainer.next(now_ms) else { break };
+            let log = shared.log_in(engine, candidate.tenant)?;
+            let trimmed = self.books.retainer.trim(engine, &log, candidate.for_all, now_ms)?;
+            stats.trimmed_values.fetch_add(trimmed.values, Relaxed);
+            stats.trimmed_events.fetch_add(trimmed.events, Relaxed);
+            if candidate.for_all && trimmed.values == 0 {
+                break; // nothing left to give
+            }
+            if round >= wrote + TRIMS_AFTER_COMMIT {
+                more = true;
+                break;
+            }
+        }
+        stats.log_bytes.store(self.books.retainer.live_bytes(), Relaxed);
+        let collected = self.books.lanes.collect(engine, now_ms)?;
+        stats.idempotency_dropped.fetch_add(collected.dropped, Relaxed);
+        if let Some(tenant) = self.books.sweep.step(engine)? {
+            tracing::info!(tenant = tenant.0, "erased");
+        }
+        self.books.sweep.revocations(engine, now_ms)?;
+        if wrote == 0 {
+            self.watch_space(0);
+        }
+        Ok(more || collected.removed > 0 || self.books.sweep.is_busy())
+    }
+
+    /// Looks at the room left, now and then, and says what that allows.
+    pub(super) fn watch_space(&mut self, written: u64) {
+        let Some(space) = self.space.look(&*self.shared.options.io, written) else { return };
+        self.shared.stats.free_bytes.store(space.free, Relaxed);
+        let state = self.shared.state.get();
+        let allowed = self.space.judge(state, space.free);
+        if allowed == StoreState::Writable {
+            self.space.keep_ballast(space.free);
+        }
+        if allowed != state {
+            tracing::warn!(
+                free_bytes = space.free,
+                ?allowed,
+                "the room on the file system changed what is allowed"
+            );
+            self.shared.state.set(allowed);
+        }
+    }
+
+    /// Writes what was put off, closes the database, and tells latecomers that it is closed.
+    fn finish(mut self) {
+        if matches!(self.shared.state.get(), StoreState::Writable | StoreState::Reserve) {
+            let mut batch = Batch::default();
+            self.books.retainer.unwritten(&mut batch);
+            let result = catch_unwind(AssertUnwindSafe(|| self.engine(|engine| engine.commit(batch))));
+            if let Ok(Err(error)) = result {
+                tracing::warn!(%error, "the last commit failed; nothing acknowledged is lost");
+            }
+        }
+        self.shared.reads.close();
+        drop(self.shared.engine.write().take());
+        drop(self.shared.lock.lock().take());
+        self.shared.state.set(StoreState::Closed);
+        let late = {
+            let mut waiting = self.shared.queue.lock();
+            waiting.ended = true;
+            std::mem::take(&mut waiting.items)
+        };
+        for item in late {
+            item.done.tell(Err(CommitError::Unavailable));
+        }
+    }
+}
+
+fn put(batch: &mut Batch, tenant: TenantId, added: &mut Vec<Added>, packed: super::pack::Packed) {
+    let key = keys::log(tenant, packed.first);
+    let bytes = (key.len() + packed.value.len()) as u64;
+    added.push(Added { first: packed.first, head: packed.head, bytes });
+    batch.put(key, packed.value);
+}

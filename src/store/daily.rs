@@ -1,0 +1,377 @@
+//! Rows that go again after a day: answers to an `Idempotency-Key`, and client-given `message_id`s.
+//!
+//! * Each tenant has a lane per kind: rows numbered as they are made, oldest first. The lane's ends give its length, so
+//!   nothing is counted at a start, and what is over age or over number is always at its front.
+//! * A row is only removed by the lane entry that was made with it: a row written again stays.
+//! * Whether a body is the same is the caller's to compare; here are only digests.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ring::digest;
+
+use super::engine::{Batch, Engine, EngineError, Value};
+use super::keys::{self, Kind};
+use super::rows::{Rows, TooLong};
+use crate::ids::{Sequence, TenantId};
+
+/// How long such a row is kept, milliseconds.
+pub const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+/// Most `message_id` rows of an organization; the oldest go first.
+pub(super) const MESSAGE_IDS: u64 = 16_000_000;
+/// Rows removed in one batch.
+const REMOVE_AT_ONCE: usize = 256;
+
+const VERSION: u8 = 1;
+const LANE_IDEMPOTENCY: u8 = 0;
+const LANE_MESSAGE_ID: u8 = 1;
+
+/// What is remembered of a request with an `Idempotency-Key`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idempotency {
+    /// SHA-256 of the body.
+    pub body: [u8; 32],
+    /// What was answered.
+    pub answer: Answer,
+    /// Unix milliseconds.
+    pub created_ms: u64,
+}
+
+/// An answer, as short as it can be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// A publish: `count` events from `first` on.
+    Published {
+        /// Sequence of the first one.
+        first: Sequence,
+        /// How many.
+        count: u32,
+    },
+    /// Status and body, to be sent again as they are.
+    Stored {
+        /// HTTP status.
+        status: u16,
+        /// Bytes of the body.
+        body: Vec<u8>,
+    },
+    /// The answer held a secret and was not kept; the id of what was made.
+    Withheld {
+        /// Its id.
+        id: String,
+    },
+}
+
+/// What is remembered of a client-given `message_id`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MessageId {
+    /// SHA-256 of what was published.
+    pub body: [u8; 32],
+    /// The first event with it.
+    pub sequence: Sequence,
+    /// Unix milliseconds.
+    pub created_ms: u64,
+}
+
+/// Digest of the parts of a scope, each told apart from the next.
+#[must_use]
+pub fn scope(parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    let mut scope = [0; 32];
+    scope.copy_from_slice(context.finish().as_ref());
+    scope
+}
+
+impl Rows {
+    /// Remembers an answer under `scope` (see [`scope`]) for a day.
+    ///
+    /// # Errors
+    /// [`TooLong`] when the answer does not fit a row.
+    pub fn put_idempotency(
+        &mut self,
+        tenant: TenantId,
+        scope: &[u8; 32],
+        row: &Idempotency,
+    ) -> Result<(), TooLong> {
+        let mut value = head(row.created_ms, &row.body);
+        match &row.answer {
+            Answer::Published { first, count } => {
+                value.push(0);
+                value.extend_from_slice(&first.0.to_be_bytes());
+                value.extend_from_slice(&count.to_be_bytes());
+            }
+            Answer::Stored { status, body } => {
+                value.push(1);
+                value.extend_from_slice(&status.to_be_bytes());
+                value.extend_from_slice(body);
+            }
+            Answer::Withheld { id } => {
+                value.push(2);
+                value.extend_from_slice(id.as_bytes());
+            }
+        }
+        self.put_daily(LANE_IDEMPOTENCY, Kind::Idempotency, tenant, scope, value, row.created_ms)
+    }
+
+    /// Remembers a `message_id` under `scope` of user and id for a day.
+    ///
+    /// # Errors
+    /// Never in practice: the row is small.
+    pub fn put_message_id(
+        &mut self,
+        tenant: TenantId,
+        scope: &[u8; 32],
+        row: &MessageId,
+    ) -> Result<(), TooLong> {
+        let mut value = head(row.created_ms, &row.body);
+        value.extend_from_slice(&row.sequence.0.to_be_bytes());
+        self.put_daily(LANE_MESSAGE_ID, Kind::MessageId, tenant, scope, value, row.created_ms)
+    }
+}
+
+/// `version ‖ created u64 BE ‖ body digest`.
+fn head(created_ms: u64, body: &[u8; 32]) -> Vec<u8> {
+    let mut value = Vec::with_capacity(64);
+    value.push(VERSION);
+    value.extend_from_slice(&created_ms.to_be_bytes());
+    value.extend_from_slice(body);
+    value
+}
+
+fn created(value: &[u8]) -> Option<u64> {
+    match value.split_first() {
+        Some((&VERSION, rest)) => rest.first_chunk().map(|ms| u64::from_be_bytes(*ms)),
+        _ => None,
+    }
+}
+
+fn split_head(value: &[u8]) -> Option<(u64, [u8; 32], &[u8])> {
+    let created_ms = created(value)?;
+    let (body, rest) = value.get(9..)?.split_first_chunk()?;
+    Some((created_ms, *body, rest))
+}
+
+pub(super) fn read_idempotency(value: &[u8]) -> Option<Idempotency> {
+    let (created_ms, body, rest) = split_head(value)?;
+    let (&tag, rest) = rest.split_first()?;
+    let answer = match tag {
+        0 => {
+            let (first, count) = rest.split_first_chunk()?;
+            let count = u32::from_be_bytes(count.try_into().ok()?);
+            Answer::Published { first: Sequence(u64::from_be_bytes(*first)), count }
+        }
+        1 => {
+            let (status, body) = rest.split_first_chunk()?;
+            Answer::Stored { status: u16::from_be_bytes(*status), body: body.to_vec() }
+        }
+        2 => Answer::Withheld { id: std::str::from_utf8(rest).ok()?.to_owned() },
+        _ => return None,
+    };
+    Some(Idempotency { body, answer, created_ms })
+}
+
+pub(super) fn read_message_id(value: &[u8]) -> Option<MessageId> {
+    let (created_ms, body, rest) = split_head(value)?;
+    let sequence = Sequence(u64::from_be_bytes(rest.try_into().ok()?));
+    Some(MessageId { body, sequence, created_ms })
+}
+
+/// Where one tenant's lane begins and ends.
+#[derive(Debug)]
+struct Lane {
+    /// Ordinal of the oldest row.
+    first: u64,
+    /// Ordinal the next row gets.
+    next: u64,
+    /// When the oldest was made, Unix milliseconds; its key in [`Lanes::due`].
+    oldest_ms: u64,
+}
+
+/// Every lane that has rows. Owned by the committer.
+#[derive(Default)]
+pub(super) struct Lanes {
+    lanes: BTreeMap<(TenantId, u8), Lane>,
+    /// The lanes by the age of their oldest row.
+    due: BTreeSet<(u64, TenantId, u8)>,
+    /// Lanes that may be over their number.
+    over: BTreeSet<(TenantId, u8)>,
+    /// Most idempotency rows of a tenant.
+    idempotency_rows: u64,
+}
+
+/// Rows one collection removed, and how many of them were young but too many.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Collected {
+    pub(super) removed: u64,
+    pub(super) dropped: u64,
+}
+
+/// `created u64 BE ‖ the row's key`, behind a version byte.
+fn entry(created_ms: u64, key: &[u8]) -> Vec<u8> {
+    [&[VERSION], created_ms.to_be_bytes().as_slice(), key].concat()
+}
+
+impl Lanes {
+    /// Finds every lane by its two ends.
+    pub(super) fn load(engine: &Engine, idempotency_rows: u64) -> Result<Lanes, EngineError> {
+        let mut lanes = Lanes { idempotency_rows, ..Lanes::default() };
+        let end = [Kind::Expiry as u8 + 1];
+        let mut from = vec![Kind::Expiry as u8];
+        while let Some((key, value)) = engine.first(&from, &end)? {
+            let (tenant, lane, first) = parse(&key)?;
+            from = keys::expiry(tenant, lane, u64::MAX);
+            let next = match engine.last(&keys::expiry(tenant, lane, first), &from)? {
+                Some((key, _)) => parse(&key)?.2 + 1,
+                None => first + 1,
+            };
+            let oldest_ms = created(&value).unwrap_or(0);
+            lanes.lanes.insert((tenant, lane), Lane { first, next, oldest_ms });
+            lanes.due.insert((oldest_ms, tenant, lane));
+            lanes.over.insert((tenant, lane));
+        }
+        Ok(lanes)
+    }
+
+    /// Puts a row and its place in the lane.
+    pub(super) fn push(
+        &mut self,
+        batch: &mut Batch,
+        lane: u8,
+        tenant: TenantId,
+        key: Vec<u8>,
+        value: Vec<u8>,
+        created_ms: u64,
+    ) {
+        let limit = self.limit(lane);
+        let due = &mut self.due;
+        let ends = self.lanes.entry((tenant, lane)).or_insert_with(|| {
+            due.insert((created_ms, tenant, lane));
+            Lane { first: 0, next: 0, oldest_ms: created_ms }
+        });
+        batch.put(keys::expiry(tenant, lane, ends.next), entry(created_ms, &key));
+        batch.put(key, value);
+        ends.next += 1;
+        if ends.next - ends.first > limit {
+            self.over.insert((tenant, lane));
+        }
+    }
+
+    fn limit(&self, lane: u8) -> u64 {
+        if lane == LANE_IDEMPOTENCY { self.idempotency_rows } else { MESSAGE_IDS }
+    }
+
+    /// Forgets an erased tenant.
+    pub(super) fn forget(&mut self, tenant: TenantId) {
+        for lane in [LANE_IDEMPOTENCY, LANE_MESSAGE_ID] {
+            if let Some(ends) = self.lanes.remove(&(tenant, lane)) {
+                self.due.remove(&(ends.oldest_ms, tenant, lane));
+                self.over.remove(&(tenant, lane));
+            }
+        }
+    }
+
+    /// Removes a batch of rows that are too old or too many from one lane; nothing when there are none.
+    pub(super) fn collect(&mut self, engine: &Engine, now_ms: u64) -> Result<Collected, EngineError> {
+        while let Some((tenant, lane)) = self.over.pop_first() {
+            let limit = self.limit(lane);
+            let excess =
+                self.lanes.get(&(tenant, lane)).map_or(0, |l| (l.next - l.first).saturating_sub(limit));
+            if excess > 0 {
+                self.over.insert((tenant, lane));
+                return self.take(engine, tenant, lane, excess, now_ms);
+            }
+        }
+        match self.due.first() {
+            Some(&(oldest_ms, tenant, lane)) if oldest_ms + DAY_MS <= now_ms => {
+                self.take(engine, tenant, lane, 0, now_ms)
+            }
+            _ => Ok(Collected::default()),
+        }
+    }
+
+    fn take(
+        &mut self,
+        engine: &Engine,
+        tenant: TenantId,
+        lane: u8,
+        excess: u64,
+        now_ms: u64,
+    ) -> Result<Collected, EngineError> {
+        let (mut batch, mut collected) = (Batch::default(), Collected::default());
+        let Some(ends) = self.lanes.get_mut(&(tenant, lane)) else { return Ok(collected) };
+        let (mut first, mut oldest_ms) = (ends.next, None);
+        let from = keys::expiry(tenant, lane, ends.first);
+        for row in engine.range(&from, &keys::expiry(tenant, lane, u64::MAX)) {
+            let (key, value) = row?;
+            let ordinal = parse(&key)?.2;
+            let created_ms = created(&value).unwrap_or(0);
+            let old = created_ms + DAY_MS <= now_ms;
+            let done = collected.removed as usize >= REMOVE_AT_ONCE;
+            if done || !(old || collected.removed < excess) {
+                (first, oldest_ms) = (ordinal, Some(created_ms));
+                break;
+            }
+            batch.delete(&key);
+            let row = value.get(9..).unwrap_or_default();
+            if engine.get(row)?.as_deref().and_then(created) == Some(created_ms) {
+                batch.delete(row);
+            }
+            collected.removed += 1;
+            collected.dropped += u64::from(!old);
+        }
+        engine.apply(batch)?;
+        self.due.remove(&(ends.oldest_ms, tenant, lane));
+        ends.first = first;
+        match oldest_ms {
+            Some(ms) => {
+                ends.oldest_ms = ms;
+                self.due.insert((ms, tenant, lane));
+            }
+            // Empty: ordinals may begin anew, since no row holds the old ones.
+            None => drop(self.lanes.remove(&(tenant, lane))),
+        }
+        Ok(collected)
+    }
+}
+
+fn parse(key: &[u8]) -> Result<(TenantId, u8, u64), EngineError> {
+    keys::parse_expiry(key).map_err(|_| EngineError::Engine("an expiry key is damaged".into()))
+}
+
+/// A row's value unless it is over a day old.
+pub(super) fn fresh(value: Option<Value>, now_ms: u64) -> Option<Value> {
+    value.filter(|value| created(value).is_some_and(|ms| now_ms < ms + DAY_MS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scopes_do_not_run_into_each_other() {
+        assert_ne!(scope(&[b"ab", b"c"]), scope(&[b"a", b"bc"]));
+        assert_eq!(scope(&[b"ab", b"c"]), scope(&[b"ab", b"c"]));
+    }
+
+    #[test]
+    fn answers_round_trip_and_refuse_other_lengths() {
+        let answers = [
+            Answer::Published { first: Sequence(9), count: 3 },
+            Answer::Stored { status: 201, body: b"{}".to_vec() },
+            Answer::Withheld { id: "key-1".into() },
+        ];
+        for answer in answers {
+            let row = Idempotency { body: [3; 32], answer, created_ms: 77 };
+            let mut rows = Rows::new();
+            rows.put_idempotency(TenantId(1), &[1; 32], &row).expect("small");
+            let Some(super::super::rows::Change::Daily { value, .. }) = rows.into_changes().pop() else {
+                panic!("a daily row");
+            };
+            assert_eq!(read_idempotency(&value), Some(row));
+            assert!((0..42).all(|len| read_idempotency(&value[..len]).is_none()));
+        }
+        assert_eq!(read_message_id(&[1; 48]), None);
+    }
+}

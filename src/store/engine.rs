@@ -1,0 +1,182 @@
+//! The one file that names sled: a key-value map with atomic batches and a real fsync.
+//!
+//! * `flush()` of sled 0.34 is not an fsync on Linux: [`Engine::commit`] calls `sync_data` on a file handle of its own.
+//! * `flush_async` is never called: it deadlocks under concurrency. Batches come from one thread, the committer.
+//! * A sled handle that has met an IO error stays broken: whoever sees [`EngineError`] drops the engine.
+//! * It knows bytes, not what they mean.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::pack::{MAX_VALUE, SEGMENT_BYTES};
+use super::space::Io;
+
+/// Bytes of a row's value, shared with sled's cache.
+pub(crate) type Value = sled::IVec;
+
+/// How often sled reclaims space (and fsyncs for its own sake), milliseconds: without it space is never reclaimed.
+const HOUSEKEEPING_MS: u64 = 500;
+
+/// Why the engine failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EngineError {
+    /// No space, or over a disk quota: opening again may help once there is.
+    #[error("no space left on the file system")]
+    Space,
+    /// The kernel could not bring data to the disk: what is there is unknown, and asking again would hide that.
+    #[error("the disk failed: {0}")]
+    Disk(String),
+    /// Anything else; opening again may help.
+    #[error("the storage engine failed: {0}")]
+    Engine(String),
+}
+
+impl EngineError {
+    fn io(error: &io::Error, syncing: bool) -> EngineError {
+        const EIO: i32 = 5;
+        match (error.kind(), error.raw_os_error()) {
+            (io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, _) => EngineError::Space,
+            (_, code) if syncing || code == Some(EIO) => EngineError::Disk(error.kind().to_string()),
+            _ => EngineError::Engine(error.kind().to_string()),
+        }
+    }
+}
+
+impl From<sled::Error> for EngineError {
+    fn from(error: sled::Error) -> EngineError {
+        match &error {
+            sled::Error::Io(io) => EngineError::io(io, false),
+            sled::Error::Corruption { .. } => EngineError::Engine("damaged data".into()),
+            other => EngineError::Engine(other.to_string()),
+        }
+    }
+}
+
+/// Rows written and removed together or not at all.
+#[derive(Default)]
+pub(crate) struct Batch {
+    rows: sled::Batch,
+    /// Keys and values in it, bytes.
+    pub(crate) bytes: u64,
+}
+
+impl Batch {
+    pub(crate) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        debug_assert!(value.len() <= MAX_VALUE, "a value of {} bytes", value.len());
+        self.bytes += (key.len() + value.len()) as u64;
+        self.rows.insert(key, value);
+    }
+    pub(crate) fn delete(&mut self, key: &[u8]) {
+        self.bytes += key.len() as u64;
+        self.rows.remove(key);
+    }
+}
+
+/// An open database.
+pub(crate) struct Engine {
+    db: sled::Db,
+    /// The file sled writes to, opened a second time for fsync.
+    file: File,
+    io: Arc<dyn Io>,
+    fsync: bool,
+}
+
+/// Where the database of a data directory lies.
+pub(crate) fn path(dir: &Path) -> PathBuf {
+    dir.join("log")
+}
+
+/// The first file in `blobs/`, where sled puts pages it never fsyncs; there must be none.
+pub(crate) fn has_blobs(database: &Path) -> io::Result<bool> {
+    match fs::read_dir(database.join("blobs")) {
+        Ok(mut entries) => Ok(entries.next().is_some()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// A directory only we may enter, made if absent.
+pub(crate) fn private_dir(dir: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
+}
+
+/// Brings a directory's entries (names, renames) to the disk.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+impl Engine {
+    /// Opens or creates the database in `database`.
+    pub(crate) fn open(
+        database: &Path,
+        cache_bytes: u64,
+        fsync: bool,
+        io: Arc<dyn Io>,
+    ) -> Result<Engine, EngineError> {
+        io.write().map_err(|error| EngineError::io(&error, false))?;
+        let prepare = || -> io::Result<()> {
+            private_dir(database)?;
+            private_dir(&database.join("blobs"))
+        };
+        prepare().map_err(|error| EngineError::io(&error, false))?;
+        let db = sled::Config::new()
+            .path(database)
+            .segment_size(SEGMENT_BYTES)
+            .cache_capacity(cache_bytes)
+            .flush_every_ms(Some(HOUSEKEEPING_MS))
+            .open()?;
+        let reopen = || -> io::Result<File> {
+            for name in ["db", "conf"] {
+                fs::set_permissions(database.join(name), fs::Permissions::from_mode(0o600))?;
+            }
+            let file = File::options().read(true).write(true).open(database.join("db"))?;
+            sync_dir(database)?;
+            Ok(file)
+        };
+        let file = reopen().map_err(|error| EngineError::io(&error, false))?;
+        Ok(Engine { db, file, io, fsync })
+    }
+
+    /// Makes `batch` visible, all of it or nothing; not yet durable.
+    pub(crate) fn apply(&self, batch: Batch) -> Result<(), EngineError> {
+        self.io.write().map_err(|error| EngineError::io(&error, false))?;
+        Ok(self.db.apply_batch(batch.rows)?)
+    }
+
+    /// Makes `batch` and everything applied before it durable.
+    pub(crate) fn commit(&self, batch: Batch) -> Result<(), EngineError> {
+        self.apply(batch)?;
+        self.db.flush()?;
+        match self.fsync {
+            true => self.io.sync(&self.file).map_err(|error| EngineError::io(&error, true)),
+            false => Ok(()),
+        }
+    }
+
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>, EngineError> {
+        Ok(self.db.get(key)?)
+    }
+
+    /// Rows from `from` (included) to `to` (excluded), in order.
+    pub(crate) fn range(
+        &self,
+        from: &[u8],
+        to: &[u8],
+    ) -> impl DoubleEndedIterator<Item = Result<(Value, Value), EngineError>> + use<> {
+        self.db.range::<&[u8], _>(from..to).map(|row| row.map_err(EngineError::from))
+    }
+
+    /// The first row from `from` (included) to `to` (excluded).
+    pub(crate) fn first(&self, from: &[u8], to: &[u8]) -> Result<Option<(Value, Value)>, EngineError> {
+        self.range(from, to).next().transpose()
+    }
+
+    /// The last row from `from` (included) to `to` (excluded).
+    pub(crate) fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Value, Value)>, EngineError> {
+        self.range(from, to).next_back().transpose()
+    }
+}

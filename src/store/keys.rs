@@ -1,0 +1,223 @@
+//! Every key the store writes: one home for ordinals, lengths and order.
+//!
+//! * A key is `kind u8 ‖ tenant u64 BE ‖ tail`; rows that belong to no tenant carry tenant 0, which is never given out.
+//! * Big endian throughout, so the order of keys is the order of tenants, sequences and ordinals.
+//! * Ordinals are stable: a retired one is never used again.
+//! * Keys do not know what their values mean; every value begins with a version byte.
+
+use crate::ids::{Sequence, TenantId};
+
+/// What a row is. The ordinals are on disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    /// The store itself; tail: [`Meta`] ordinal, 1 byte.
+    Meta = 0,
+    /// Packed events; tail: first sequence, 8 bytes.
+    Log = 1,
+    /// A tenant's counters; no tail.
+    Counters = 2,
+    /// An organization; no tail.
+    Organization = 3,
+    /// An API key; tail: key id.
+    ApiKey = 4,
+    /// A revoked token; tail: `jti`.
+    Revoked = 5,
+    /// A disabled user; tail: `sub`.
+    DisabledUser = 6,
+    /// An `Idempotency-Key`; tail: digest of its scope, 32 bytes.
+    Idempotency = 7,
+    /// A client-given `message_id`; tail: digest of user and id, 32 bytes.
+    MessageId = 8,
+    /// What expires after a day, in order of its making; tail: lane u8, ordinal u64.
+    Expiry = 9,
+    /// A tenant whose rows are being erased; no tail.
+    Erase = 10,
+    /// Opaque bytes under a name; tail: the name.
+    Secret = 11,
+}
+
+/// How long the tail of a kind's key may be, in bytes: least and most.
+pub(crate) const fn tail_len(kind: Kind) -> (usize, usize) {
+    match kind {
+        Kind::Meta => (1, 1),
+        Kind::Log => (8, 8),
+        Kind::Counters | Kind::Organization | Kind::Erase => (0, 0),
+        Kind::ApiKey | Kind::Revoked | Kind::DisabledUser => (1, MAX_NAME),
+        Kind::Idempotency | Kind::MessageId => (32, 32),
+        Kind::Expiry => (9, 9),
+        Kind::Secret => (1, 64),
+    }
+}
+
+impl Kind {
+    /// Every kind, in the order of ordinals.
+    pub(crate) const ALL: [Kind; 12] = [
+        Kind::Meta,
+        Kind::Log,
+        Kind::Counters,
+        Kind::Organization,
+        Kind::ApiKey,
+        Kind::Revoked,
+        Kind::DisabledUser,
+        Kind::Idempotency,
+        Kind::MessageId,
+        Kind::Expiry,
+        Kind::Erase,
+        Kind::Secret,
+    ];
+
+    /// What an erased tenant loses, the log first. Its organization row stays, marked deleted, so that its number is
+    /// never given out again.
+    pub(crate) const OF_TENANT: [Kind; 8] = [
+        Kind::Log,
+        Kind::ApiKey,
+        Kind::Revoked,
+        Kind::DisabledUser,
+        Kind::Idempotency,
+        Kind::MessageId,
+        Kind::Expiry,
+        Kind::Counters,
+    ];
+}
+
+/// Bytes before the tail.
+pub(crate) const HEAD: usize = 9;
+/// Most bytes of a `jti`, `sub` or key id: ids are at most 256 bytes, see [`crate::event::ID_BYTES`].
+pub(crate) const MAX_NAME: usize = 256;
+
+/// The rows of [`Kind::Meta`]. The ordinals are on disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Meta {
+    /// Layout of everything else.
+    Schema = 0,
+    /// Store id and cursor key.
+    Identity = 1,
+    /// The running epoch.
+    Epoch = 2,
+}
+
+/// A stored key that is none of ours: damage, or a newer version.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a stored key is not one of this version")]
+pub(crate) struct BadKey;
+
+/// `kind ‖ tenant ‖ tail`.
+pub(crate) fn key(kind: Kind, tenant: TenantId, tail: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(HEAD + tail.len());
+    key.push(kind as u8);
+    key.extend_from_slice(&tenant.0.to_be_bytes());
+    key.extend_from_slice(tail);
+    key
+}
+
+/// A row of the store itself.
+pub(crate) fn meta(row: Meta) -> Vec<u8> {
+    key(Kind::Meta, TenantId(0), &[row as u8])
+}
+
+/// The value whose first event is `first`.
+pub(crate) fn log(tenant: TenantId, first: Sequence) -> Vec<u8> {
+    key(Kind::Log, tenant, &first.0.to_be_bytes())
+}
+
+/// The `ordinal`th row of an expiry lane.
+pub(crate) fn expiry(tenant: TenantId, lane: u8, ordinal: u64) -> Vec<u8> {
+    let mut tail = [lane; 9];
+    tail[1..].copy_from_slice(&ordinal.to_be_bytes());
+    key(Kind::Expiry, tenant, &tail)
+}
+
+/// The first key after every row of `kind` and `tenant`.
+pub(crate) fn after(kind: Kind, tenant: TenantId) -> Vec<u8> {
+    match tenant.0.checked_add(1) {
+        Some(next) => key(kind, TenantId(next), &[]),
+        None => vec![kind as u8 + 1],
+    }
+}
+
+/// Takes a key apart.
+///
+/// # Errors
+/// [`BadKey`] for an unknown kind or a tail whose length is not that kind's.
+pub(crate) fn parse(key: &[u8]) -> Result<(Kind, TenantId, &[u8]), BadKey> {
+    let (head, tail) = key.split_at_checked(HEAD).ok_or(BadKey)?;
+    let kind = *Kind::ALL.get(usize::from(head[0])).ok_or(BadKey)?;
+    let tenant = u64::from_be_bytes(head[1..].try_into().map_err(|_| BadKey)?);
+    let (least, most) = tail_len(kind);
+    if tail.len() < least || tail.len() > most {
+        return Err(BadKey);
+    }
+    Ok((kind, TenantId(tenant), tail))
+}
+
+/// The first sequence a log key names.
+pub(crate) fn parse_log(key: &[u8]) -> Result<(TenantId, Sequence), BadKey> {
+    match parse(key)? {
+        (Kind::Log, tenant, tail) => {
+            Ok((tenant, Sequence(u64::from_be_bytes(tail.try_into().map_err(|_| BadKey)?))))
+        }
+        _ => Err(BadKey),
+    }
+}
+
+/// Tenant, lane and ordinal of an expiry key.
+pub(crate) fn parse_expiry(key: &[u8]) -> Result<(TenantId, u8, u64), BadKey> {
+    match parse(key)? {
+        (Kind::Expiry, tenant, tail) => {
+            Ok((tenant, tail[0], u64::from_be_bytes(tail[1..].try_into().map_err(|_| BadKey)?)))
+        }
+        _ => Err(BadKey),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ordinals_are_stable() {
+        for (ordinal, kind) in Kind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, ordinal, "{kind:?}");
+        }
+        assert_eq!([Meta::Schema as u8, Meta::Identity as u8, Meta::Epoch as u8], [0, 1, 2]);
+    }
+
+    #[test]
+    fn every_kind_round_trips_and_refuses_other_lengths() {
+        for kind in Kind::ALL {
+            let (least, most) = tail_len(kind);
+            for len in [least, most] {
+                let tail = vec![7; len];
+                let written = key(kind, TenantId(0x0102_0304_0506_0708), &tail);
+                assert_eq!(written[1..HEAD], [1, 2, 3, 4, 5, 6, 7, 8]);
+                assert_eq!(
+                    parse(&written),
+                    Ok((kind, TenantId(0x0102_0304_0506_0708), tail.as_slice())),
+                    "{kind:?}"
+                );
+            }
+            assert_eq!(parse(&key(kind, TenantId(1), &vec![0; most + 1])), Err(BadKey), "{kind:?}");
+            if least > 0 {
+                assert_eq!(parse(&key(kind, TenantId(1), &vec![0; least - 1])), Err(BadKey), "{kind:?}");
+            }
+        }
+        assert_eq!(parse(&[0; 8]), Err(BadKey));
+        assert_eq!(parse(&[200; 9]), Err(BadKey));
+    }
+
+    #[test]
+    fn log_and_expiry_keys_sort_as_their_numbers() {
+        let mut logs: Vec<_> = [0, 1, 255, 256, u64::MAX].map(|s| log(TenantId(3), Sequence(s))).to_vec();
+        assert!(logs.is_sorted());
+        assert_eq!(parse_log(&logs[3]), Ok((TenantId(3), Sequence(256))));
+        logs.push(after(Kind::Log, TenantId(3)));
+        assert!(logs.is_sorted());
+        assert!(after(Kind::Log, TenantId(u64::MAX)) > log(TenantId(u64::MAX), Sequence(u64::MAX)));
+        assert!(expiry(TenantId(3), 0, u64::MAX) < expiry(TenantId(3), 1, 0));
+        assert_eq!(parse_expiry(&expiry(TenantId(3), 1, 9)), Ok((TenantId(3), 1, 9)));
+        assert_eq!(parse_log(&expiry(TenantId(3), 1, 9)), Err(BadKey));
+        assert_eq!(parse_expiry(&logs[0]), Err(BadKey));
+    }
+}

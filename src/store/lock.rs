@@ -1,0 +1,52 @@
+//! One process per data directory: a lock that the kernel drops when its holder dies.
+
+use std::fs::{File, Permissions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+/// The right to a data directory; dropping it gives it back.
+#[derive(Debug)]
+pub(crate) struct DirLock {
+    _file: File,
+}
+
+/// Why the directory cannot be had.
+#[derive(Debug)]
+pub(crate) enum LockError {
+    /// Somebody else holds it; its process id, if it could be read.
+    Held(Option<u32>),
+    Io(io::Error),
+}
+
+impl DirLock {
+    /// Takes the lock and leaves our process id in it.
+    pub(crate) fn take(dir: &Path) -> Result<DirLock, LockError> {
+        let open = || -> io::Result<File> {
+            let file =
+                File::options().read(true).write(true).create(true).truncate(false).open(dir.join("lock"))?;
+            file.set_permissions(Permissions::from_mode(0o600))?;
+            Ok(file)
+        };
+        let mut file = open().map_err(LockError::Io)?;
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut text = String::new();
+                let read = file.take(32).read_to_string(&mut text);
+                return Err(LockError::Held(read.ok().and_then(|_| text.trim().parse().ok())));
+            }
+            Err(error) => return Err(LockError::Io(error.into())),
+        }
+        let mut sign = || -> io::Result<()> {
+            file.set_len(0)?;
+            file.rewind()?;
+            writeln!(file, "{}", std::process::id())
+        };
+        // On a full disk the lock holds without its signature; the store says what is wrong with the disk.
+        if let Err(error) = sign() {
+            tracing::debug!(%error, "the lock file could not be signed");
+        }
+        Ok(DirLock { _file: file })
+    }
+}

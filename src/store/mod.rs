@@ -1,0 +1,297 @@
+//! The store: every tenant's log, and the rows about who may do what.
+//!
+//! * One thread writes ([`commit`]), a few read ([`read`]); whoever calls in never waits for the disk but in an `async` call
+//!   or where the name says blocking.
+//! * An event that was acknowledged survives power loss; one that was only appended may not, and its sequence is
+//!   never used again either way.
+//! * Only [`engine`] names the storage engine. The store knows no ring, subscriber, credential or transport.
+
+mod cache;
+mod commit;
+mod compact;
+mod daily;
+mod engine;
+mod handle;
+mod keys;
+mod lock;
+mod log;
+mod pack;
+mod queue;
+mod read;
+mod records;
+mod recover;
+mod reopen;
+mod rows;
+mod space;
+mod stats;
+mod sweep;
+mod trim;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::thread;
+
+use parking_lot::{Mutex, RwLock};
+
+pub use cache::Page;
+pub use compact::{Compacted, compact};
+pub use daily::{Answer, DAY_MS, Idempotency, MessageId, scope};
+pub use handle::Store;
+pub use log::{Congested, Permit, RESERVE_WAIT, TenantLog, UNCOMMITTED_BYTES, UNCOMMITTED_EVENTS};
+pub use pack::{MAX_EVENT_BYTES, MAX_VALUE};
+pub use queue::{CommitError, Done, Frames};
+pub use read::{LogRead, ReadError, Since};
+pub use records::{ApiKey, DisabledUser, Organization, Revoked, Visibility};
+pub use rows::{Rows, TooLong};
+pub use space::StoreState;
+#[doc(hidden)]
+pub use space::{Disk, Io, Space};
+pub use stats::{LATENCY_BOUNDS_US, Stats};
+pub use trim::Retention;
+
+use self::commit::{Books, Committer};
+use self::engine::{Engine, EngineError};
+use self::lock::{DirLock, LockError};
+use self::queue::Queue;
+use self::read::Reads;
+use self::recover::Identity;
+use self::space::{SpaceWatch, State};
+use crate::cursor::CursorKey;
+use crate::ids::TenantId;
+use crate::time::{Clock, SystemClock};
+
+/// What an acknowledgement waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// The disk: it survives power loss.
+    #[default]
+    Fsync,
+    /// The kernel: it survives `kill -9`, not power loss.
+    Memory,
+}
+
+impl Durability {
+    fn is_fsync(self) -> bool {
+        self == Durability::Fsync
+    }
+}
+
+/// How a store is opened.
+#[derive(Clone)]
+pub struct StoreOptions {
+    /// The data directory; made if absent.
+    pub dir: PathBuf,
+    /// The storage engine's own cache, bytes.
+    pub cache_bytes: u64,
+    /// Decoded events kept for readers, bytes.
+    pub page_cache_bytes: usize,
+    /// Free bytes below which publishing stops.
+    pub reserve_bytes: u64,
+    /// Most bytes of retained events of all organizations; 0: a sixth of the file system.
+    pub max_live_bytes: u64,
+    /// What an acknowledgement waits for.
+    pub durability: Durability,
+    /// How long events are kept.
+    pub retention: Retention,
+    /// Most idempotency rows of an organization; the oldest are dropped and counted.
+    pub idempotency_rows: u64,
+    /// Decides age.
+    pub clock: Arc<dyn Clock>,
+    /// The disk; tests hand in one that fails.
+    #[doc(hidden)]
+    pub io: Arc<dyn Io>,
+}
+
+impl StoreOptions {
+    /// The defaults, in `dir`.
+    pub fn new(dir: impl Into<PathBuf>) -> StoreOptions {
+        StoreOptions {
+            dir: dir.into(),
+            cache_bytes: 64 << 20,
+            page_cache_bytes: 32 << 20,
+            reserve_bytes: 256 << 20,
+            max_live_bytes: 0,
+            durability: Durability::Fsync,
+            retention: Retention::default(),
+            idempotency_rows: 1_000_000,
+            clock: Arc::new(SystemClock),
+            io: Arc::new(Disk),
+        }
+    }
+}
+
+/// Why a store did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process holds the data directory.
+    #[error("the data directory {} is in use by process {}: stop it, or give this one another directory", dir.display(), pid.map_or("?".into(), |pid| pid.to_string()))]
+    InUse {
+        /// The data directory.
+        dir: PathBuf,
+        /// Who holds it, if it could be read.
+        pid: Option<u32>,
+    },
+    /// A newer version has written it.
+    #[error("the data directory {} was written by a newer version (layout {found}, this one reads up to {known}): run that version", dir.display())]
+    Newer {
+        /// The data directory.
+        dir: PathBuf,
+        /// Layout found.
+        found: u32,
+        /// Newest layout known here.
+        known: u32,
+    },
+    /// There is no store in it.
+    #[error("there is no store in the data directory {}", dir.display())]
+    Missing {
+        /// The data directory.
+        dir: PathBuf,
+    },
+    /// It holds files that the storage engine never brings to the disk safely; this program makes none.
+    #[error("the data directory {} holds files in log/blobs, which this program never writes: restore a sound copy", dir.display())]
+    Blobs {
+        /// The data directory.
+        dir: PathBuf,
+    },
+    /// The file system refuses.
+    #[error("the data directory {} cannot be used: {reason}", dir.display())]
+    Io {
+        /// The data directory.
+        dir: PathBuf,
+        /// What is wrong, for a person.
+        reason: String,
+    },
+}
+
+impl OpenError {
+    fn io(dir: &Path, error: &io::Error) -> OpenError {
+        OpenError::Io { dir: dir.to_owned(), reason: error.kind().to_string() }
+    }
+    fn engine(dir: &Path, error: &EngineError) -> OpenError {
+        OpenError::Io { dir: dir.to_owned(), reason: error.to_string() }
+    }
+}
+
+fn newer(dir: &Path, found: u32) -> OpenError {
+    OpenError::Newer { dir: dir.to_owned(), found, known: recover::SCHEMA }
+}
+
+fn take_lock(dir: &Path) -> Result<DirLock, OpenError> {
+    engine::private_dir(dir).map_err(|error| OpenError::io(dir, &error))?;
+    DirLock::take(dir).map_err(|error| match error {
+        LockError::Held(pid) => OpenError::InUse { dir: dir.to_owned(), pid },
+        LockError::Io(error) => OpenError::io(dir, &error),
+    })
+}
+
+type Hook = Box<dyn Fn() + Send + Sync>;
+
+/// What the handles and the threads share.
+struct Shared {
+    options: StoreOptions,
+    cursors: CursorKey,
+    /// Written by the committer.
+    epoch: AtomicU32,
+    state: State,
+    /// `None` while it is being opened again, and when closed. Taken out by the committer only.
+    engine: RwLock<Option<Engine>>,
+    queue: Queue,
+    reads: Reads,
+    /// Every log that was asked for in this run.
+    logs: Mutex<HashMap<TenantId, Arc<TenantLog>>>,
+    stats: Stats,
+    hooks: Mutex<Vec<Hook>>,
+    /// The number the next organization gets.
+    next_tenant: AtomicU64,
+    /// Given back by the committer after it has closed the database.
+    lock: Mutex<Option<DirLock>>,
+}
+
+impl Shared {
+    /// The log of `tenant`; reads the disk when it is the first to ask in this run.
+    fn log_in(&self, engine: &Engine, tenant: TenantId) -> Result<Arc<TenantLog>, EngineError> {
+        if let Some(log) = self.logs.lock().get(&tenant) {
+            return Ok(log.clone());
+        }
+        let recovered = recover::tenant(engine, tenant)?;
+        // The engine is borrowed throughout, so no reopening can have begun an epoch since.
+        let log = Arc::new(TenantLog::new(tenant, self.epoch.load(Ordering::Relaxed), &recovered));
+        Ok(self.logs.lock().entry(tenant).or_insert(log).clone())
+    }
+
+    fn forget_log(&self, tenant: TenantId) {
+        if let Some(log) = self.logs.lock().remove(&tenant) {
+            log.oldest.store(log.last_event().0, Ordering::Release); // who still reads it finds a gap, then the end
+        }
+    }
+}
+
+/// The threads of an open store; its handle waits for them.
+struct Threads {
+    handles: Mutex<Vec<thread::JoinHandle<()>>>,
+}
+
+/// Opens or creates the store of `options.dir`, and starts its threads. A new epoch is durable on return.
+fn open(options: StoreOptions) -> Result<(Arc<Shared>, Threads), OpenError> {
+    let dir = options.dir.clone();
+    let failed = |error: EngineError| OpenError::engine(&dir, &error);
+    let lock = take_lock(&dir)?;
+    compact::settle(&dir).map_err(|error| OpenError::io(&dir, &error))?;
+    let database = engine::path(&dir);
+    if engine::has_blobs(&database).map_err(|error| OpenError::io(&dir, &error))? {
+        return Err(OpenError::Blobs { dir });
+    }
+    let engine =
+        Engine::open(&database, options.cache_bytes, options.durability.is_fsync(), options.io.clone())
+            .map_err(failed)?;
+    let cursors = match recover::identity(&engine).map_err(failed)? {
+        Identity::Known(cursors) => cursors,
+        Identity::Newer(schema) => return Err(newer(&dir, schema)),
+    };
+    engine::sync_dir(&dir).map_err(|error| OpenError::io(&dir, &error))?;
+    let epoch = recover::begin_epoch(&engine, 0).map_err(failed)?;
+    let next_tenant = records::last_tenant(&engine).map_err(failed)? + 1;
+    let shared = Arc::new(Shared {
+        cursors,
+        epoch: AtomicU32::new(epoch),
+        state: State::new(StoreState::Writable),
+        engine: RwLock::new(None),
+        queue: Queue::default(),
+        reads: Reads::new(options.page_cache_bytes, cursors),
+        logs: Mutex::default(),
+        stats: Stats::default(),
+        hooks: Mutex::default(),
+        next_tenant: AtomicU64::new(next_tenant),
+        options,
+        lock: Mutex::new(Some(lock)),
+    });
+    let total = shared.options.io.space(&dir).map_or(0, |space| space.total);
+    let books = Books::load(&engine, &shared, total).map_err(failed)?;
+    *shared.engine.write() = Some(engine);
+    let mut space = SpaceWatch::new(&dir, shared.options.reserve_bytes);
+    space.forget();
+    let mut committer = Committer::new(shared.clone(), books, space);
+    committer.watch_space(0);
+    let threads = start(&shared, committer).map_err(|error| OpenError::io(&dir, &error))?;
+    Ok((shared, threads))
+}
+
+fn start(shared: &Arc<Shared>, committer: Committer) -> io::Result<Threads> {
+    let threads = Threads { handles: Mutex::default() };
+    let run = || -> io::Result<()> {
+        let spawn =
+            |name: String, body: Box<dyn FnOnce() + Send>| thread::Builder::new().name(name).spawn(body);
+        for at in 0..read::READERS {
+            let shared = shared.clone();
+            let body = move || shared.reads.serve(&shared.engine);
+            threads.handles.lock().push(spawn(format!("nw-read-{at}"), Box::new(body))?);
+        }
+        threads.handles.lock().push(spawn("nw-commit".into(), Box::new(move || committer.run()))?);
+        Ok(())
+    };
+    run().inspect_err(|_| shared.reads.close())?;
+    Ok(threads)
+}

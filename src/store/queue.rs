@@ -1,0 +1,220 @@
+//! What waits to be committed. Its lock is where a tenant's end moves, so queue and sequence agree on order.
+//!
+//! * Bounded by the permits taken before ([`super::log`]); rows alone are bounded by those who wait for their answer.
+//! * Pushing never blocks on the disk: the lock is held for a few moves.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Release;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use tokio::sync::oneshot;
+
+use super::log::{Permit, TenantLog};
+use super::rows::Rows;
+use crate::frame::Frame;
+
+/// Bytes of events taken into one commit; more waits for the next. Bounds a batch's memory and its latency.
+const COMMIT_BYTES: usize = 8 << 20;
+
+/// Why a commit did not happen, as far as is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// The disk failed under it: it may be found done after the store has reopened, or not.
+    #[error("the commit failed; whether it took place is unknown")]
+    Unknown,
+    /// The store takes nothing now; nothing was done.
+    #[error("the store cannot be written now")]
+    Unavailable,
+    /// The frames do not follow the log's end: an epoch began in between. Nothing was written.
+    #[error("the sequence is not the log's next")]
+    OutOfOrder,
+    /// An event is larger than the store takes; the limits in front of it are wrong. It was not written.
+    #[error("an event is too large to be stored")]
+    TooLarge,
+}
+
+/// Whom to tell how a commit ended. Runs on the committer's thread and must be quick; dropped untold by a store that has
+/// closed.
+pub enum Done {
+    /// Nobody.
+    Nobody,
+    /// A function.
+    Call(Box<dyn FnOnce(Result<(), CommitError>) + Send>),
+    /// A waiting task.
+    Send(oneshot::Sender<Result<(), CommitError>>),
+}
+
+impl Done {
+    /// One that calls `f`.
+    pub fn call(f: impl FnOnce(Result<(), CommitError>) + Send + 'static) -> Done {
+        Done::Call(Box::new(f))
+    }
+    /// One that a task can await.
+    #[must_use]
+    pub fn channel() -> (Done, oneshot::Receiver<Result<(), CommitError>>) {
+        let (send, receive) = oneshot::channel();
+        (Done::Send(send), receive)
+    }
+    pub(super) fn tell(self, result: Result<(), CommitError>) {
+        match self {
+            Done::Nobody => {}
+            Done::Call(f) => f(result),
+            Done::Send(send) => drop(send.send(result)), // whoever waited may have gone
+        }
+    }
+}
+
+/// Sealed frames with consecutive sequences; one needs no list.
+pub enum Frames {
+    /// One event.
+    One(Arc<Frame>),
+    /// Several; at least one.
+    Many(Vec<Arc<Frame>>),
+}
+
+impl Frames {
+    /// In order.
+    #[must_use]
+    pub fn as_slice(&self) -> &[Arc<Frame>] {
+        match self {
+            Frames::One(frame) => std::slice::from_ref(frame),
+            Frames::Many(frames) => frames,
+        }
+    }
+}
+
+impl From<Arc<Frame>> for Frames {
+    fn from(frame: Arc<Frame>) -> Frames {
+        Frames::One(frame)
+    }
+}
+
+impl From<Vec<Arc<Frame>>> for Frames {
+    fn from(frames: Vec<Arc<Frame>>) -> Frames {
+        Frames::Many(frames)
+    }
+}
+
+/// Events of one publish, on their way.
+pub(super) struct Append {
+    pub(super) log: Arc<TenantLog>,
+    pub(super) frames: Frames,
+    /// Given back when the item goes.
+    pub(super) _permit: Option<Permit>,
+}
+
+/// One thing to commit.
+pub(super) struct Item {
+    pub(super) append: Option<Append>,
+    pub(super) rows: Rows,
+    pub(super) done: Done,
+    /// Refused at the door; told on the committer's thread, since the one who pushed may hold its tenant's lock.
+    pub(super) refused: Option<CommitError>,
+}
+
+impl Item {
+    fn bytes(&self) -> usize {
+        let frames = self.append.as_ref().map_or(&[][..], |append| append.frames.as_slice());
+        frames.iter().map(|frame| frame.size()).sum::<usize>() + 256
+    }
+}
+
+/// The queue behind its lock.
+#[derive(Default)]
+pub(super) struct Waiting {
+    pub(super) items: VecDeque<Item>,
+    /// Nothing is taken while a failed commit is being dealt with. Written by the committer.
+    pub(super) refuse: Option<CommitError>,
+    /// The store closes when the queue is empty.
+    pub(super) closing: bool,
+    /// The committer has gone: nobody would tell anyone anything.
+    pub(super) ended: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Queue {
+    waiting: Mutex<Waiting>,
+    wake: Condvar,
+}
+
+impl Queue {
+    /// Enqueues `item` and moves its log's end; refuses it instead if it does not follow.
+    pub(super) fn push(&self, mut item: Item) {
+        let mut waiting = self.waiting.lock();
+        if waiting.ended {
+            return;
+        }
+        item.refused = waiting.refuse;
+        if waiting.closing {
+            item.refused = Some(CommitError::Unavailable);
+        }
+        if let (Some(append), None) = (&item.append, item.refused) {
+            let frames = append.frames.as_slice();
+            let mut next = append.log.end().next();
+            for frame in frames {
+                if frame.sequence() != next {
+                    item.refused = Some(CommitError::OutOfOrder);
+                    break;
+                }
+                next = next.next();
+            }
+            if let (Some(last), None) = (frames.last(), item.refused) {
+                append.log.end.store(last.sequence().0, Release);
+                append.log.last_received_ms.fetch_max(last.received_ms(), Release);
+            }
+        }
+        waiting.items.push_back(item);
+        // The committer only sleeps on an empty queue.
+        if waiting.items.len() == 1 {
+            self.wake.notify_one();
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock()
+    }
+
+    /// Lets the committer finish what waits, and end.
+    pub(super) fn close(&self) {
+        self.waiting.lock().closing = true;
+        self.wake.notify_all();
+    }
+
+    /// What the next commit takes, after waiting up to `patience` for anything; whether the store closes.
+    pub(super) fn take(&self, patience: Duration, into: &mut Vec<Item>) -> bool {
+        let mut waiting = self.waiting.lock();
+        if waiting.items.is_empty() && !waiting.closing && !patience.is_zero() {
+            self.wake.wait_for(&mut waiting, patience);
+        }
+        let mut bytes = 0;
+        while let Some(item) = waiting.items.pop_front() {
+            bytes += item.bytes();
+            into.push(item);
+            if bytes >= COMMIT_BYTES {
+                break;
+            }
+        }
+        waiting.closing
+    }
+
+    /// Waits for `patience`, telling who comes meanwhile that they are refused; whether the store closes.
+    pub(super) fn pause(&self, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        loop {
+            let mut waiting = self.waiting.lock();
+            let refused = std::mem::take(&mut waiting.items);
+            if refused.is_empty() {
+                if waiting.closing || self.wake.wait_until(&mut waiting, until).timed_out() {
+                    return waiting.closing;
+                }
+                continue;
+            }
+            drop(waiting);
+            for item in refused {
+                item.done.tell(Err(item.refused.unwrap_or(CommitError::Unavailable)));
+            }
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! Reading: a small pool of threads, served tenant by tenant in turns.
+//!
+//! * At most [`READERS`] threads read the disk at once, and at most one of them scans a given tenant's log: what it finds
+//!   answers everyone who waits for that stretch, so thousands who resume together cost one scan.
+//! * A reader never sees what is not committed: the watermark is read before the range.
+//! * It never sees a hole: the low-water mark is read again after the range, and `Gap` said if it has passed the start.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex, RwLock};
+use tokio::sync::oneshot;
+
+use super::cache::{Decoded, Page, PageCache};
+use super::engine::{Engine, EngineError};
+use super::keys::{self, Kind};
+use super::log::TenantLog;
+use super::pack::{self, Head};
+use crate::cursor::CursorKey;
+use crate::ids::{Sequence, TenantId};
+
+/// Threads that read the disk.
+pub(super) const READERS: usize = 4;
+/// Most reads that may wait: some more than a machine has connections. Stops a herd from growing the queue for ever.
+pub(super) const WAITING_READS: usize = 1 << 18;
+/// What one scan decodes ahead.
+const SCAN_BYTES: usize = 256 * 1024;
+
+/// What follows a position in a tenant's log.
+#[derive(Debug, Clone)]
+pub enum LogRead {
+    /// Events; the first is the first committed one after the position.
+    Page(Arc<Page>),
+    /// Events after the position were trimmed; reading goes on after `resumes_at`.
+    Gap {
+        /// The position before the oldest retained event.
+        resumes_at: Sequence,
+    },
+    /// No event lies between the position and `committed`.
+    End {
+        /// The commit watermark, as it was before looking.
+        committed: Sequence,
+    },
+}
+
+/// Where a time lies in a tenant's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    /// Before the first event received at that time or later.
+    At(Sequence),
+    /// Events of that time were trimmed: the position before the oldest retained one.
+    Trimmed(Sequence),
+}
+
+/// Why nothing could be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The database is being opened again, or is closed.
+    #[error("the store cannot be read now")]
+    Unavailable,
+    /// Too many reads wait.
+    #[error("too many reads wait")]
+    Busy,
+    /// The database cannot be read; told in the server's log.
+    #[error("the store failed to read")]
+    Failed,
+}
+
+type Task = Box<dyn FnOnce(Option<&Engine>) + Send>;
+
+enum Job {
+    Log(Arc<TenantLog>, Sequence, oneshot::Sender<Result<LogRead, ReadError>>),
+    Task(Task),
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// Jobs of tenants that have some; the tenant stands in `turns` unless a thread is busy with it.
+    jobs: HashMap<TenantId, VecDeque<Job>>,
+    turns: VecDeque<TenantId>,
+    /// Jobs in all.
+    len: usize,
+    closed: bool,
+}
+
+/// The pool's queue, and what its threads read from.
+pub(super) struct Reads {
+    waiting: Mutex<Waiting>,
+    wake: Condvar,
+    cache: PageCache,
+    cursors: CursorKey,
+}
+
+impl Reads {
+    pub(super) fn new(cache_bytes: usize, cursors: CursorKey) -> Reads {
+        let cache = PageCache::new(cache_bytes);
+        Reads { waiting: Mutex::default(), wake: Condvar::new(), cache, cursors }
+    }
+
+    pub(super) fn cache(&self) -> &PageCache {
+        &self.cache
+    }
+
+    /// Lets the threads end; whoever waits is answered `Unavailable`.
+    pub(super) fn close(&self) {
+        let mut waiting = self.waiting.lock();
+        waiting.closed = true;
+        waiting.jobs.clear();
+        waiting.turns.clear();
+        waiting.len = 0;
+        self.wake.notify_all();
+    }
+
+    fn push(&self, tenant: TenantId, job: Job) -> Result<(), ReadError> {
+        let mut waiting = self.waiting.lock();
+        if waiting.closed {
+            return Err(ReadError::Unavailable);
+        }
+        if waiting.len >= WAITING_READS {
+            return Err(ReadError::Busy);
+        }
+        waiting.len += 1;
+        let mut new = false;
+        let jobs = waiting.jobs.entry(tenant).or_insert_with(|| {
+            new = true;
+            VecDeque::new()
+        });
+        jobs.push_back(job);
+        if new {
+            waiting.turns.push_back(tenant);
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Runs `task` on a reader thread, in `tenant`'s turn.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        tenant: TenantId,
+        task: impl FnOnce(&Engine) -> Result<T, EngineError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let (reply, answer) = oneshot::channel();
+        let task = Box::new(move |engine: Option<&Engine>| {
+            let result = match engine {
+                Some(engine) => task(engine).map_err(failed),
+                None => Err(ReadError::Unavailable),
+            };
+            let _ = reply.send(result); // whoever asked may have gone
+        });
+        self.push(tenant, Job::Task(task))?;
+        answer.await.unwrap_or(Err(ReadError::Unavailable))
+    }
+
+    /// What follows `after`: from memory if it is there, else from a reader thread.
+    pub(super) async fn log(&self, log: &Arc<TenantLog>, after: Sequence) -> Result<LogRead, ReadError> {
+        if let Some(read) = self.known(log, after) {
+            return Ok(read);
+        }
+        let (reply, answer) = oneshot::channel();
+        self.push(log.tenant(), Job::Log(log.clone(), after, reply))?;
+        answer.await.unwrap_or(Err(ReadError::Unavailable))
+    }
+
+    /// The answer, if the disk is not needed for it.
+    fn known(&self, log: &TenantLog, after: Sequence) -> Option<LogRead> {
+        // Read first: `last_event` moves before `committed` does, so nothing up to this watermark is overlooked.
+        let committed = log.committed();
+        if after >= log.last_event() {
+            return Some(LogRead::End { committed: committed.max(after) });
+        }
+        let page = match after < log.oldest() {
+            true => None,
+            false => Some(self.cache.page(log.tenant(), after)?),
+        };
+        Some(self.unless_trimmed(log, after, page))
+    }
+
+    fn unless_trimmed(&self, log: &TenantLog, after: Sequence, page: Option<Page>) -> LogRead {
+        let resumes_at = log.oldest();
+        match page {
+            Some(page) if after >= resumes_at => LogRead::Page(Arc::new(page)),
+            _ => LogRead::Gap { resumes_at },
+        }
+    }
+
+    /// The body of a reader thread.
+    pub(super) fn serve(&self, engine: &RwLock<Option<Engine>>) {
+        while let Some((tenant, job)) = self.next() {
+            let engine = engine.read();
+            match job {
+                Job::Task(task) => task(engine.as_ref()),
+                Job::Log(log, after, reply) => {
+                    let read = match engine.as_ref() {
+                        Some(engine) => self.read(engine, &log, after),
+                        None => Err(ReadError::Unavailable),
+                    };
+                    let _ = reply.send(read); // whoever asked may have gone
+                }
+            }
+            drop(engine);
+            self.done(tenant);
+        }
+    }
+
+    /// Takes the next tenant's next job; the tenant keeps out of the turns until [`Reads::done`].
+    fn next(&self) -> Option<(TenantId, Job)> {
+        let mut waiting = self.waiting.lock();
+        loop {
+            if waiting.closed {
+                return None;
+            }
+            if let Some(tenant) = waiting.turns.pop_front() {
+                if let Some(job) = waiting.jobs.get_mut(&tenant).and_then(VecDeque::pop_front) {
+                    waiting.len -= 1;
+                    return Some((tenant, job));
+                }
+                waiting.jobs.remove(&tenant);
+            } else {
+                self.wake.wait(&mut waiting);
+            }
+        }
+    }
+
+    /// Answers everyone of `tenant` whom the cache can answer now, and lines the tenant up again for the others.
+    fn done(&self, tenant: TenantId) {
+        let Some(jobs) = self.waiting.lock().jobs.get_mut(&tenant).map(std::mem::take) else { return };
+        let before = jobs.len();
+        let mut left = VecDeque::new();
+        for job in jobs {
+            match job {
+                Job::Log(log, after, reply) => match self.known(&log, after) {
+                    Some(read) => drop(reply.send(Ok(read))),
+                    None => left.push_back(Job::Log(log, after, reply)),
+                },
+                task @ Job::Task(_) => left.push_back(task),
+            }
+        }
+        let mut waiting = self.waiting.lock();
+        if waiting.closed {
+            return;
+        }
+        waiting.len -= before - left.len();
+        let idle = match waiting.jobs.get_mut(&tenant) {
+            Some(since) => {
+                left.append(since);
+                *since = left;
+                since.is_empty()
+            }
+            None => true, // unreachable: only this thread removes a busy tenant's queue
+        };
+        if idle {
+            waiting.jobs.remove(&tenant);
+        } else {
+            waiting.turns.push_back(tenant);
+            self.wake.notify_one();
+        }
+    }
+
+    fn read(&self, engine: &Engine, log: &TenantLog, after: Sequence) -> Result<LogRead, ReadError> {
+        if let Some(read) = self.known(log, after) {
+            return Ok(read);
+        }
+        let committed = log.committed();
+        let values = self.scan(engine, log.tenant(), after, committed).map_err(failed)?;
+        if values.is_empty() {
+            return Ok(match after < log.oldest() {
+                true => LogRead::Gap { resumes_at: log.oldest() },
+                false => LogRead::End { committed: committed.max(after) },
+            });
+        }
+        // The page is cut from what was just read, not from the cache, which may be too small to keep it.
+        let fresh = PageCache::new(usize::MAX);
+        let copies = values.iter().map(|v| Decoded { from: v.from, frames: v.frames.clone() }).collect();
+        fresh.insert(log.tenant(), copies);
+        self.cache.insert(log.tenant(), values);
+        Ok(self.unless_trimmed(log, after, fresh.page(log.tenant(), after)))
+    }
+
+    /// Decodes the committed values that hold what follows `after`, up to [`SCAN_BYTES`].
+    fn scan(
+        &self,
+        engine: &Engine,
+        tenant: TenantId,
+        after: Sequence,
+        committed: Sequence,
+    ) -> Result<Vec<Decoded>, EngineError> {
+        let damaged = |_| EngineError::Engine("a log value is damaged".into());
+        let (mut values, mut bytes, mut from) = (Vec::new(), 0, after);
+        let start = value_at(engine, tenant, after.next())?;
+        for row in engine.range(&start, &keys::after(Kind::Log, tenant)) {
+            let (key, value) = row?;
+            let (_, first) = keys::parse_log(&key).map_err(|_| damaged(()))?;
+            if first > committed {
+                break;
+            }
+            let head = Head::read(&value).map_err(|_| damaged(()))?;
+            if head.last(first) <= after {
+                continue;
+            }
+            let (_, frames) = pack::unpack(&value, first, tenant, &self.cursors).map_err(|_| damaged(()))?;
+            values.push(Decoded { from, frames });
+            from = head.last(first);
+            bytes += value.len();
+            if bytes >= SCAN_BYTES {
+                break;
+            }
+        }
+        Ok(values)
+    }
+}
+
+/// The key of the last value that begins at or before `sequence`, or else where values after it begin.
+fn value_at(engine: &Engine, tenant: TenantId, sequence: Sequence) -> Result<Vec<u8>, EngineError> {
+    let to = keys::log(tenant, sequence.next());
+    let before = engine.last(&keys::log(tenant, Sequence::ZERO), &to)?;
+    Ok(before.map_or(to, |(key, _)| key.to_vec()))
+}
+
+/// Finds the position before the first event received at `since_ms` or later, by bisection.
+pub(super) fn position_since(
+    engine: &Engine,
+    log: &TenantLog,
+    cursors: &CursorKey,
+    since_ms: u64,
+) -> Result<Since, EngineError> {
+    let damaged = || EngineError::Engine("a log value is damaged".into());
+    let committed = log.committed();
+    let (tenant, end) = (log.tenant(), keys::after(Kind::Log, log.tenant()));
+    let (mut low, mut high) = (log.oldest().next().0, committed.0 + 1);
+    let mut found = None;
+    // The answer lies in the first value whose latest receive time is not before `since_ms`; `low..high` holds where
+    // that value may begin.
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let row = engine.first(&keys::log(tenant, Sequence(middle)), &end)?;
+        let value = match row {
+            Some((key, value)) => {
+                let (_, first) = keys::parse_log(&key).map_err(|_| damaged())?;
+                let head = Head::read(&value).map_err(|_| damaged())?;
+                (first <= committed).then_some((first, head, value))
+            }
+            None => None,
+        };
+        match value {
+            Some((first, head, _)) if head.max_ms < since_ms => low = first.0 + 1,
+            Some((first, _, value)) => {
+                found = Some((first, value));
+                high = middle;
+            }
+            None => high = middle,
+        }
+    }
+    if since_ms <= log.trimmed_ms.load(std::sync::atomic::Ordering::Acquire) {
+        return Ok(Since::Trimmed(log.oldest()));
+    }
+    let Some((first, value)) = found else { return Ok(Since::At(committed)) };
+    let (_, frames) = pack::unpack(&value, first, tenant, cursors).map_err(|_| damaged())?;
+    let at = frames.partition_point(|frame| frame.received_ms() < since_ms) as u64;
+    Ok(Since::At(Sequence(first.0 + at - 1)))
+}
+
+/// Logs what failed; the reader learns only that it did.
+pub(super) fn failed(error: EngineError) -> ReadError {
+    tracing::error!(%error, "cannot read the log");
+    ReadError::Failed
+}

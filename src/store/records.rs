@@ -1,0 +1,251 @@
+//! Rows about who may do what: organizations, API keys, revoked tokens, disabled users, secrets.
+//!
+//! * A value is a version byte and JSON; a field that is added later has a default, so that old rows stay readable.
+//! * No credential is stored, only digests.
+//! * What a scope, a role or a narrowing means is `auth`'s.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::engine::{Engine, EngineError};
+use super::keys::{self, Kind};
+use super::rows::{Rows, TooLong};
+use crate::filter::Narrowing;
+use crate::ids::TenantId;
+
+const VERSION: u8 = 1;
+
+/// Who sees events without a `user_id` of theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Visibility {
+    /// An event with a `user_id` reaches that user alone (and principals with `read:all`).
+    #[default]
+    Private,
+    /// Every event reaches everyone of the organization.
+    Org,
+}
+
+/// An organization.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Organization {
+    /// Its number here; never reused.
+    #[serde(skip, default = "no_tenant")]
+    pub tenant: TenantId,
+    /// Its public id.
+    pub org_id: String,
+    /// For people.
+    #[serde(default)]
+    pub name: String,
+    /// Who sees what.
+    #[serde(default)]
+    pub visibility: Visibility,
+    /// Unix milliseconds.
+    pub created_ms: u64,
+    /// Its rows are being or have been erased.
+    #[serde(default)]
+    pub deleted: bool,
+}
+
+/// An API key, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiKey {
+    /// The organization it belongs to.
+    #[serde(skip, default = "no_tenant")]
+    pub tenant: TenantId,
+    /// The public part of the key.
+    pub key_id: String,
+    /// SHA-256 of the secret.
+    pub digest: [u8; 32],
+    /// Scopes by name.
+    pub scopes: Vec<String>,
+    /// What reading and publishing are narrowed to.
+    #[serde(default)]
+    pub narrowing: Narrowing,
+    /// For people.
+    #[serde(default)]
+    pub name: String,
+    /// Unix milliseconds.
+    pub created_ms: u64,
+    /// Unix milliseconds; absent: never.
+    #[serde(default)]
+    pub expires_ms: Option<u64>,
+    /// Unix milliseconds, minutes stale; absent: never used.
+    #[serde(default)]
+    pub last_used_ms: Option<u64>,
+}
+
+/// A token that is refused although its signature is good.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revoked {
+    /// The organization it was made for.
+    #[serde(skip, default = "no_tenant")]
+    pub tenant: TenantId,
+    /// Its `jti`.
+    #[serde(skip)]
+    pub jti: String,
+    /// When it expires by itself, Unix milliseconds; the row goes then.
+    pub expires_ms: u64,
+}
+
+/// A user whose credentials are refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DisabledUser {
+    /// The organization.
+    #[serde(skip, default = "no_tenant")]
+    pub tenant: TenantId,
+    /// Whom.
+    #[serde(skip)]
+    pub sub: String,
+    /// Since when, Unix milliseconds.
+    pub since_ms: u64,
+}
+
+fn no_tenant() -> TenantId {
+    TenantId(0)
+}
+
+/// A typed row of a tenant, told from its kind's others by a name.
+pub(super) trait Record: Serialize + DeserializeOwned {
+    const KIND: Kind;
+    /// Sets what the key holds.
+    fn place(&mut self, tenant: TenantId, name: &str);
+}
+
+impl Record for Organization {
+    const KIND: Kind = Kind::Organization;
+    fn place(&mut self, tenant: TenantId, _: &str) {
+        self.tenant = tenant;
+    }
+}
+impl Record for ApiKey {
+    const KIND: Kind = Kind::ApiKey;
+    fn place(&mut self, tenant: TenantId, _: &str) {
+        self.tenant = tenant;
+    }
+}
+impl Record for Revoked {
+    const KIND: Kind = Kind::Revoked;
+    fn place(&mut self, tenant: TenantId, name: &str) {
+        (self.tenant, self.jti) = (tenant, name.to_owned());
+    }
+}
+impl Record for DisabledUser {
+    const KIND: Kind = Kind::DisabledUser;
+    fn place(&mut self, tenant: TenantId, name: &str) {
+        (self.tenant, self.sub) = (tenant, name.to_owned());
+    }
+}
+
+impl Rows {
+    fn put_record<R: Record>(&mut self, tenant: TenantId, name: &str, record: &R) -> Result<(), TooLong> {
+        let mut value = vec![VERSION];
+        // These are structs of strings and numbers written to memory: there is nothing that could fail.
+        let _ = serde_json::to_writer(&mut value, record);
+        self.put(R::KIND, tenant, name.as_bytes(), value)
+    }
+
+    /// Creates or replaces an organization.
+    ///
+    /// # Errors
+    /// [`TooLong`] for an unreasonable name.
+    pub fn put_organization(&mut self, organization: &Organization) -> Result<(), TooLong> {
+        self.put_record(organization.tenant, "", organization)
+    }
+    /// Creates or replaces an API key.
+    ///
+    /// # Errors
+    /// [`TooLong`] for too much narrowing or too long a name.
+    pub fn put_api_key(&mut self, key: &ApiKey) -> Result<(), TooLong> {
+        self.put_record(key.tenant, &key.key_id, key)
+    }
+    /// Forgets an API key.
+    pub fn delete_api_key(&mut self, tenant: TenantId, key_id: &str) {
+        self.delete(Kind::ApiKey, tenant, key_id.as_bytes());
+    }
+    /// Revokes a token.
+    ///
+    /// # Errors
+    /// [`TooLong`] for a `jti` that is empty or over 256 bytes.
+    pub fn put_revoked(&mut self, revoked: &Revoked) -> Result<(), TooLong> {
+        self.put_record(revoked.tenant, &revoked.jti, revoked)
+    }
+    /// Forgets a revocation.
+    pub fn delete_revoked(&mut self, tenant: TenantId, jti: &str) {
+        self.delete(Kind::Revoked, tenant, jti.as_bytes());
+    }
+    /// Disables a user.
+    ///
+    /// # Errors
+    /// [`TooLong`] for a `sub` that is empty or over 256 bytes.
+    pub fn put_disabled_user(&mut self, user: &DisabledUser) -> Result<(), TooLong> {
+        self.put_record(user.tenant, &user.sub, user)
+    }
+    /// Enables a user again.
+    pub fn delete_disabled_user(&mut self, tenant: TenantId, sub: &str) {
+        self.delete(Kind::DisabledUser, tenant, sub.as_bytes());
+    }
+    /// Keeps opaque bytes under a name of the store's own (1 to 64 bytes).
+    ///
+    /// # Errors
+    /// [`TooLong`] for another name or more than 72 KiB.
+    pub fn put_secret(&mut self, name: &str, bytes: &[u8]) -> Result<(), TooLong> {
+        self.put(Kind::Secret, TenantId(0), name.as_bytes(), [&[VERSION], bytes].concat())
+    }
+}
+
+fn read<R: Record>(key: &[u8], value: &[u8]) -> Result<R, EngineError> {
+    let damaged = || EngineError::Engine(format!("a stored {:?} row is damaged", R::KIND));
+    let (_, tenant, tail) = keys::parse(key).map_err(|_| damaged())?;
+    let name = std::str::from_utf8(tail).map_err(|_| damaged())?;
+    let json = value.strip_prefix(&[VERSION]).ok_or_else(damaged)?;
+    let mut record: R = serde_json::from_slice(json).map_err(|_| damaged())?;
+    record.place(tenant, name);
+    Ok(record)
+}
+
+/// Every row of a kind, of all tenants.
+pub(super) fn all<R: Record>(engine: &Engine) -> Result<Vec<R>, EngineError> {
+    let (from, to) = ([R::KIND as u8], [R::KIND as u8 + 1]);
+    engine.range(&from, &to).map(|row| row.and_then(|(key, value)| read(&key, &value))).collect()
+}
+
+/// A secret's bytes.
+pub(super) fn secret(engine: &Engine, name: &str) -> Result<Option<Vec<u8>>, EngineError> {
+    let row = engine.get(&keys::key(Kind::Secret, TenantId(0), name.as_bytes()))?;
+    Ok(row.and_then(|value| value.strip_prefix(&[VERSION]).map(<[u8]>::to_vec)))
+}
+
+/// The highest tenant number ever given out; 0: none.
+pub(super) fn last_tenant(engine: &Engine) -> Result<u64, EngineError> {
+    let row = engine.last(&[Kind::Organization as u8], &[Kind::Organization as u8 + 1])?;
+    Ok(row.and_then(|(key, _)| keys::parse(&key).ok().map(|(_, tenant, _)| tenant.0)).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_is_cut_or_of_another_version_is_an_error() {
+        let key = keys::key(Kind::DisabledUser, TenantId(4), b"eve");
+        let value = br#"{"since_ms":7,"added_later":true}"#;
+        let read_user = |version: u8, json: &[u8]| read::<DisabledUser>(&key, &[&[version], json].concat());
+        let user = DisabledUser { tenant: TenantId(4), sub: "eve".into(), since_ms: 7 };
+        assert_eq!(read_user(1, value).expect("sound"), user);
+        assert!(read_user(2, value).is_err());
+        for len in 0..value.len() {
+            assert!(read_user(1, &value[..len]).is_err(), "cut to {len}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_before_it_is_queued() {
+        let mut rows = Rows::new();
+        let mut revoked = Revoked { tenant: TenantId(1), jti: "j".repeat(257), expires_ms: 1 };
+        assert!(rows.put_revoked(&revoked).is_err());
+        revoked.jti.clear();
+        assert!(rows.put_revoked(&revoked).is_err());
+        assert!(rows.put_secret("ticket", &vec![0; 80_000]).is_err());
+        assert!(rows.is_empty());
+    }
+}

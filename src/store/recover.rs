@@ -1,0 +1,231 @@
+//! What the disk says when a database is opened: schema, identity, epoch, and where each tenant's log ends.
+//!
+//! * A tenant's counters row may be behind its log by up to [`COUNTERS_EVERY`] values; the log's own last key decides,
+//!   before the tenant's first sequence of this run is assigned. A row that is ahead never takes a sequence back.
+//! * A new epoch is durable before anybody learns of it.
+
+use ring::rand::{SecureRandom, SystemRandom};
+
+use super::engine::{Batch, Engine, EngineError};
+use super::keys::{self, Kind, Meta};
+use super::pack::Head;
+use crate::cursor::CursorKey;
+use crate::ids::{Sequence, TenantId};
+
+/// Layout of everything on disk; a newer one is refused.
+pub(crate) const SCHEMA: u32 = 1;
+/// After how many values a tenant's counters row is written again: what recovery reads of a log at most.
+pub(crate) const COUNTERS_EVERY: u32 = 64;
+
+/// Where one tenant's log stands on disk; also the row that says so:
+/// `version u8 ‖ end ‖ oldest ‖ last received ‖ trimmed received ‖ oldest received ‖ events ‖ bytes`, each u64 BE.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Recovered {
+    /// Last event.
+    pub(crate) end: Sequence,
+    /// Last trimmed event.
+    pub(crate) oldest: Sequence,
+    /// Receive time of the last event, Unix milliseconds.
+    pub(crate) last_received_ms: u64,
+    /// Receive time of the last trimmed event, Unix milliseconds.
+    pub(crate) trimmed_ms: u64,
+    /// Latest receive time in the oldest retained value, Unix milliseconds; 0: nothing is retained.
+    pub(crate) oldest_ms: u64,
+    /// Events retained.
+    pub(crate) events: u64,
+    /// Bytes retained, keys included.
+    pub(crate) bytes: u64,
+}
+
+impl Recovered {
+    const VERSION: u8 = 1;
+    const LEN: usize = 1 + 7 * 8;
+
+    pub(crate) fn write(&self) -> Vec<u8> {
+        let mut row = Vec::with_capacity(Self::LEN);
+        row.push(Self::VERSION);
+        for n in [
+            self.end.0,
+            self.oldest.0,
+            self.last_received_ms,
+            self.trimmed_ms,
+            self.oldest_ms,
+            self.events,
+            self.bytes,
+        ] {
+            row.extend_from_slice(&n.to_be_bytes());
+        }
+        row
+    }
+
+    pub(crate) fn read(row: &[u8]) -> Option<Recovered> {
+        if row.len() != Self::LEN || row[0] != Self::VERSION {
+            return None;
+        }
+        let n = |at: usize| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&row[1 + 8 * at..9 + 8 * at]);
+            u64::from_be_bytes(bytes)
+        };
+        Some(Recovered {
+            end: Sequence(n(0)),
+            oldest: Sequence(n(1)),
+            last_received_ms: n(2),
+            trimmed_ms: n(3),
+            oldest_ms: n(4),
+            events: n(5),
+            bytes: n(6),
+        })
+    }
+
+    /// Counts one more value, `bytes` long with its key.
+    pub(crate) fn add(&mut self, first: Sequence, head: &Head, bytes: u64) {
+        self.end = self.end.max(head.last(first));
+        self.last_received_ms = self.last_received_ms.max(head.max_ms);
+        if self.events == 0 {
+            self.oldest_ms = head.max_ms;
+        }
+        self.events += u64::from(head.count);
+        self.bytes += bytes;
+    }
+}
+
+fn damaged(what: &str) -> EngineError {
+    EngineError::Engine(format!("{what} is damaged"))
+}
+
+/// Reads where the tenant's log ends, and holds the counters row against the log itself.
+pub(crate) fn tenant(engine: &Engine, tenant: TenantId) -> Result<Recovered, EngineError> {
+    let row = engine.get(&keys::key(Kind::Counters, tenant, &[]))?;
+    let row = match &row {
+        Some(row) => Recovered::read(row),
+        None => None,
+    };
+    let (from, to) = (keys::log(tenant, Sequence::ZERO), keys::after(Kind::Log, tenant));
+    let last = match engine.last(&from, &to)? {
+        None => None,
+        Some((key, value)) => {
+            let (_, first) = keys::parse_log(&key).map_err(|_| damaged("a log key"))?;
+            Some(Head::read(&value).map_err(|_| damaged("a log value"))?.last(first))
+        }
+    };
+    match (row, last) {
+        (None, None) => Ok(Recovered::default()),
+        (Some(row), Some(last)) if last == row.end && row.events > 0 => Ok(row),
+        (Some(row), None) if row.events == 0 => Ok(row),
+        (Some(row), Some(last)) if last > row.end => {
+            let mut recovered = row;
+            count(engine, tenant, row.end, &mut recovered)?;
+            let (row, log) = (row.end, last);
+            tracing::info!(tenant = tenant.0, ?row, ?log, "counters were behind the log: repaired");
+            Ok(recovered)
+        }
+        (row, _) => {
+            // No row, or a row that names events the log does not have: count what is there, keep the higher end.
+            let row = row.unwrap_or_default();
+            let mut recovered = Recovered { events: 0, bytes: 0, oldest_ms: 0, ..row };
+            count(engine, tenant, row.oldest, &mut recovered)?;
+            tracing::warn!(tenant = tenant.0, row = ?row.end, log = ?last, "counters disagreed with the log: counted anew");
+            Ok(recovered)
+        }
+    }
+}
+
+/// Adds every value after `after`.
+fn count(
+    engine: &Engine,
+    tenant: TenantId,
+    after: Sequence,
+    into: &mut Recovered,
+) -> Result<(), EngineError> {
+    for row in engine.range(&keys::log(tenant, after.next()), &keys::after(Kind::Log, tenant)) {
+        let (key, value) = row?;
+        let (_, first) = keys::parse_log(&key).map_err(|_| damaged("a log key"))?;
+        let head = Head::read(&value).map_err(|_| damaged("a log value"))?;
+        into.add(first, &head, (key.len() + value.len()) as u64);
+    }
+    Ok(())
+}
+
+/// What a database says of itself.
+#[derive(Debug)]
+pub(crate) enum Identity {
+    /// Ours.
+    Known(CursorKey),
+    /// Written by a newer version.
+    Newer(u32),
+}
+
+/// Reads the schema and the identity; makes both in an empty database.
+pub(crate) fn identity(engine: &Engine) -> Result<Identity, EngineError> {
+    let Some(schema) = engine.get(&keys::meta(Meta::Schema))? else {
+        return create(engine).map(Identity::Known);
+    };
+    let schema: [u8; 4] = schema.as_ref().try_into().map_err(|_| damaged("the schema row"))?;
+    let schema = u32::from_be_bytes(schema);
+    if schema > SCHEMA {
+        return Ok(Identity::Newer(schema));
+    }
+    let row = engine.get(&keys::meta(Meta::Identity))?.ok_or_else(|| damaged("the identity row"))?;
+    match row.split_first() {
+        Some((1, rest)) if rest.len() == 20 => {
+            let (mut store_id, mut key) = ([0; 4], [0; 16]);
+            store_id.copy_from_slice(&rest[..4]);
+            key.copy_from_slice(&rest[4..]);
+            Ok(Identity::Known(CursorKey { store_id, key }))
+        }
+        _ => Err(damaged("the identity row")),
+    }
+}
+
+fn create(engine: &Engine) -> Result<CursorKey, EngineError> {
+    let mut made = [0; 20];
+    let no_random = |_| EngineError::Engine("the system gives no random numbers".into());
+    SystemRandom::new().fill(&mut made).map_err(no_random)?;
+    let (mut store_id, mut key) = ([0; 4], [0; 16]);
+    store_id.copy_from_slice(&made[..4]);
+    key.copy_from_slice(&made[4..]);
+    let mut batch = Batch::default();
+    batch.put(keys::meta(Meta::Schema), SCHEMA.to_be_bytes().to_vec());
+    batch.put(keys::meta(Meta::Identity), [&[1], made.as_slice()].concat());
+    engine.commit(batch)?;
+    Ok(CursorKey { store_id, key })
+}
+
+/// Begins the next epoch, above `running` and above what the disk holds; durable on return.
+pub(crate) fn begin_epoch(engine: &Engine, running: u32) -> Result<u32, EngineError> {
+    let stored = match engine.get(&keys::meta(Meta::Epoch))? {
+        None => 0,
+        Some(row) => match *row.as_ref() {
+            [1, a, b, c, d] => u32::from_be_bytes([a, b, c, d]),
+            _ => return Err(damaged("the epoch row")),
+        },
+    };
+    let epoch = stored.max(running) + 1;
+    let mut batch = Batch::default();
+    batch.put(keys::meta(Meta::Epoch), [&[1], epoch.to_be_bytes().as_slice()].concat());
+    engine.commit(batch)?;
+    Ok(epoch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_counters_row_round_trips_and_refuses_other_lengths() {
+        let row = Recovered {
+            end: Sequence(1),
+            oldest: Sequence(2),
+            last_received_ms: 3,
+            trimmed_ms: 4,
+            oldest_ms: 5,
+            events: 6,
+            bytes: 7,
+        };
+        let written = row.write();
+        assert_eq!(Recovered::read(&written), Some(row));
+        assert_eq!(Recovered::read(&written[1..]), None);
+        assert_eq!(Recovered::read(&[&[9], &written[1..]].concat()), None);
+    }
+}

@@ -1,0 +1,109 @@
+//! A failed commit, and the way back from it without a restart.
+//!
+//! * The batch and all queued behind it fail: whether they took place is unknown. From then on nothing is taken until a
+//!   new epoch is durable and every loaded log stands at its start, so no sequence is ever used twice.
+//! * A disk that failed to take data is not asked again: the kernel may have dropped what it could not write, and a second
+//!   fsync would say that all is well. Only a restart, which reads what is really there, ends that.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::Shared;
+use super::commit::{Books, Committer};
+use super::engine::{self, Engine, EngineError};
+use super::log::TenantLog;
+use super::queue::{CommitError, Item};
+use super::recover::{self, Recovered};
+use super::space::StoreState;
+
+/// Between attempts to open again: doubled from the first to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LAST_PAUSE: Duration = Duration::from_secs(5);
+
+impl Committer {
+    /// Fails `items` and all behind them, and opens the database again unless the disk itself failed.
+    pub(super) fn fail(&mut self, error: EngineError, items: &mut Vec<Item>) {
+        let shared = self.shared.clone();
+        let state = match error {
+            EngineError::Disk(_) => StoreState::ReadOnly,
+            _ => StoreState::Reopening,
+        };
+        tracing::error!(%error, ?state, "a commit failed");
+        shared.stats.failed_commits.fetch_add(1, Relaxed);
+        shared.state.set(state);
+        let behind = {
+            let mut waiting = shared.queue.lock();
+            waiting.refuse = Some(CommitError::Unavailable);
+            std::mem::take(&mut waiting.items)
+        };
+        for item in items.drain(..).chain(behind) {
+            item.done.tell(Err(item.refused.unwrap_or(CommitError::Unknown)));
+        }
+        if state == StoreState::Reopening {
+            self.reopen();
+        }
+    }
+
+    /// Tries until it is open again, or the store closes.
+    fn reopen(&mut self) {
+        let shared = self.shared.clone();
+        drop(shared.engine.write().take());
+        shared.reads.cache().clear();
+        self.space.drop_ballast();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            if shared.queue.pause(pause) {
+                return;
+            }
+            let attempt = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| open_again(&shared)))
+                .unwrap_or_else(|_| Err(EngineError::Engine("it panicked".into())));
+            match attempt {
+                Ok((books, engine)) => {
+                    self.books = books;
+                    *shared.engine.write() = Some(engine);
+                    break;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the store cannot be opened again yet");
+                    pause = (pause * 2).min(LAST_PAUSE);
+                }
+            }
+        }
+        shared.stats.reopenings.fetch_add(1, Relaxed);
+        for hook in shared.hooks.lock().iter() {
+            hook();
+        }
+        shared.queue.lock().refuse = None;
+        // Until the room is known to suffice.
+        shared.state.set(StoreState::Reserve);
+        self.space.forget();
+        self.watch_space(0);
+        tracing::info!(epoch = shared.epoch.load(Relaxed), "the store is open again");
+    }
+}
+
+/// Opens, begins an epoch, and moves every loaded log to its start.
+fn open_again(shared: &Arc<Shared>) -> Result<(Books, Engine), EngineError> {
+    let options = &shared.options;
+    let engine = Engine::open(
+        &engine::path(&options.dir),
+        options.cache_bytes,
+        options.durability.is_fsync(),
+        options.io.clone(),
+    )?;
+    let epoch = recover::begin_epoch(&engine, shared.epoch.load(Relaxed))?;
+    let total = options.io.space(&options.dir).map_or(0, |space| space.total);
+    let books = Books::load(&engine, shared, total)?;
+    let logs: Vec<Arc<TenantLog>> = shared.logs.lock().values().cloned().collect();
+    let mut starts: Vec<(Arc<TenantLog>, Recovered)> = Vec::with_capacity(logs.len());
+    for log in logs {
+        let recovered = recover::tenant(&engine, log.tenant())?;
+        starts.push((log, recovered));
+    }
+    shared.epoch.store(epoch, Relaxed);
+    for (log, recovered) in starts {
+        log.begin_epoch(epoch, &recovered);
+    }
+    Ok((books, engine))
+}

@@ -1,0 +1,117 @@
+//! Rows to be written in one atomic batch, alone or together with events.
+//!
+//! * A builder checks a row's size and key; a [`Rows`] that was built can be written.
+//! * What a row means is `records.rs` and `daily.rs`; this is only their sum.
+
+use super::engine::Batch;
+use super::keys::{self, Kind};
+use super::pack::MAX_VALUE;
+use crate::ids::TenantId;
+
+/// A row cannot be stored: its key or its value is longer than the store takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a {what} of {len} bytes is too long to be stored")]
+pub struct TooLong {
+    /// What is too long.
+    pub what: &'static str,
+    /// How long it is, bytes.
+    pub len: usize,
+}
+
+/// Changes to be committed together. Later ones win over earlier ones of the same row.
+#[derive(Default)]
+pub struct Rows {
+    changes: Vec<Change>,
+}
+
+pub(super) enum Change {
+    Put(Vec<u8>, Vec<u8>),
+    Delete(Vec<u8>),
+    /// A row that goes again after a day: put under `key`, and enqueued in its tenant's lane.
+    Daily {
+        lane: u8,
+        tenant: TenantId,
+        key: Vec<u8>,
+        value: Vec<u8>,
+        created_ms: u64,
+    },
+    Erase(TenantId),
+}
+
+impl Rows {
+    /// No change.
+    #[must_use]
+    pub fn new() -> Rows {
+        Rows::default()
+    }
+    /// Whether nothing is to be changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+    /// Adds all of `other`.
+    pub fn extend(&mut self, other: Rows) {
+        self.changes.extend(other.changes);
+    }
+    /// Removes every row and event of `tenant`, in small batches after the commit; resumed after a restart. Its
+    /// organization row stays: put it with `deleted` set beside this.
+    pub fn erase_tenant(&mut self, tenant: TenantId) {
+        self.changes.push(Change::Erase(tenant));
+    }
+
+    pub(super) fn into_changes(self) -> Vec<Change> {
+        self.changes
+    }
+
+    pub(super) fn put(
+        &mut self,
+        kind: Kind,
+        tenant: TenantId,
+        tail: &[u8],
+        value: Vec<u8>,
+    ) -> Result<(), TooLong> {
+        let key = checked(kind, tenant, tail, &value)?;
+        self.changes.push(Change::Put(key, value));
+        Ok(())
+    }
+
+    pub(super) fn delete(&mut self, kind: Kind, tenant: TenantId, tail: &[u8]) {
+        self.changes.push(Change::Delete(keys::key(kind, tenant, tail)));
+    }
+
+    pub(super) fn put_daily(
+        &mut self,
+        lane: u8,
+        kind: Kind,
+        tenant: TenantId,
+        tail: &[u8],
+        value: Vec<u8>,
+        created_ms: u64,
+    ) -> Result<(), TooLong> {
+        let key = checked(kind, tenant, tail, &value)?;
+        self.changes.push(Change::Daily { lane, tenant, key, value, created_ms });
+        Ok(())
+    }
+}
+
+fn checked(kind: Kind, tenant: TenantId, tail: &[u8], value: &[u8]) -> Result<Vec<u8>, TooLong> {
+    let (least, most) = keys::tail_len(kind);
+    if tail.len() < least || tail.len() > most {
+        return Err(TooLong { what: "key", len: tail.len() });
+    }
+    if value.len() > MAX_VALUE {
+        return Err(TooLong { what: "row", len: value.len() });
+    }
+    Ok(keys::key(kind, tenant, tail))
+}
+
+impl std::fmt::Debug for Rows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rows").field("changes", &self.changes.len()).finish()
+    }
+}
+
+/// Puts the row that remembers an erasure still to be done.
+pub(super) fn put_erasure(batch: &mut Batch, tenant: TenantId) {
+    batch.put(keys::key(Kind::Erase, tenant, &[]), vec![1]);
+}

@@ -1,0 +1,66 @@
+//! What the store counts of itself, for metrics. Counters only grow; gauges say so.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// Upper bounds of the commit latency buckets, microseconds; a last one has none.
+pub const LATENCY_BOUNDS_US: [u64; 12] =
+    [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000];
+
+/// Live statistics; every field is read freely.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Commits that reached the disk.
+    pub commits: AtomicU64,
+    /// Events in them.
+    pub committed_events: AtomicU64,
+    /// Bytes of keys and values in them.
+    pub committed_bytes: AtomicU64,
+    /// Commits that failed.
+    pub failed_commits: AtomicU64,
+    /// Times the database was opened again in process.
+    pub reopenings: AtomicU64,
+    /// Commits by how long they took, not cumulative; see [`LATENCY_BOUNDS_US`].
+    pub latency: [AtomicU64; LATENCY_BOUNDS_US.len() + 1],
+    /// Sum of those times, microseconds.
+    pub latency_us: AtomicU64,
+    /// Gauge: commits waiting in the queue, an append or a write each.
+    pub queued: AtomicU64,
+    /// Gauge: bytes of all retained events as stored.
+    pub log_bytes: AtomicU64,
+    /// Gauge: free bytes of the file system when last looked at.
+    pub free_bytes: AtomicU64,
+    /// Values trimmed.
+    pub trimmed_values: AtomicU64,
+    /// Events in them.
+    pub trimmed_events: AtomicU64,
+    /// Idempotency rows dropped before their day was over, because there were too many.
+    pub idempotency_dropped: AtomicU64,
+}
+
+impl Stats {
+    pub(super) fn commit(&self, took: Duration, events: u64, bytes: u64) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = LATENCY_BOUNDS_US.partition_point(|bound| *bound < us);
+        self.latency[bucket].fetch_add(1, Relaxed);
+        self.latency_us.fetch_add(us, Relaxed);
+        self.commits.fetch_add(1, Relaxed);
+        self.committed_events.fetch_add(events, Relaxed);
+        self.committed_bytes.fetch_add(bytes, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_counts_in_the_bucket_that_holds_its_time() {
+        let stats = Stats::default();
+        for us in [100, 101, 1_000_001] {
+            stats.commit(Duration::from_micros(us), 1, 1);
+        }
+        let counts: Vec<_> = stats.latency.iter().map(|b| b.load(Relaxed)).collect();
+        assert_eq!((counts[0], counts[1], counts[12]), (1, 1, 1));
+    }
+}

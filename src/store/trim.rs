@@ -1,0 +1,325 @@
+//! Which events go, and when: by age, count and bytes of a tenant, and by bytes of all together.
+//!
+//! * Whole stored values go, oldest first, and only while what stays is at least the limit.
+//! * The low-water mark is raised in memory before the rows go and on disk in the same batch, so a reader that was
+//!   overtaken finds out.
+//! * A time-ordered heap says whose oldest value is due; nobody else is looked at.
+//! * Runs on the committer's thread, between commits.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::sync::atomic::Ordering::Release;
+
+use super::engine::{Batch, Engine, EngineError};
+use super::keys::{self, Kind};
+use super::log::TenantLog;
+use super::pack::Head;
+use super::recover::{COUNTERS_EVERY, Recovered};
+use crate::ids::{Sequence, TenantId};
+
+/// Values removed in one batch: bounds how long a commit waits for a trim.
+pub(super) const VALUES_AT_ONCE: usize = 64;
+
+/// How long events are kept; 0: without that limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Age by receive time, seconds.
+    pub max_age_seconds: u64,
+    /// Events of a tenant.
+    pub max_events: u64,
+    /// Bytes of a tenant, as stored.
+    pub max_bytes: u64,
+}
+
+impl Default for Retention {
+    /// 7 days, 1 GiB, any number.
+    fn default() -> Self {
+        Retention { max_age_seconds: 7 * 24 * 60 * 60, max_events: 0, max_bytes: 1 << 30 }
+    }
+}
+
+impl Retention {
+    fn age_ms(&self) -> Option<u64> {
+        (self.max_age_seconds > 0).then(|| self.max_age_seconds.saturating_mul(1000))
+    }
+    /// Whether a value may go from a log of `events` and `bytes`.
+    fn lets_go(&self, events: u64, bytes: u64, value: &Oldest, now_ms: u64) -> bool {
+        let over = |limit: u64, held: u64, part: u64| limit > 0 && held.saturating_sub(part) >= limit;
+        over(self.max_events, events, value.events)
+            || over(self.max_bytes, bytes, value.bytes)
+            || self.age_ms().is_some_and(|age| value.max_ms.saturating_add(age) < now_ms)
+    }
+}
+
+/// A tenant's oldest value, as far as it is known.
+#[derive(Clone, Copy, Debug)]
+struct Oldest {
+    events: u64,
+    bytes: u64,
+    max_ms: u64,
+}
+
+impl Oldest {
+    /// Not looked at yet: it may be as small as it likes.
+    const UNKNOWN: Oldest = Oldest { events: 0, bytes: 0, max_ms: u64::MAX };
+}
+
+/// What the committer keeps of a tenant that has rows in the log.
+#[derive(Debug)]
+struct Kept {
+    row: Recovered,
+    /// Known after it was looked at; a commit into an empty log does not need to.
+    oldest: Option<Oldest>,
+    /// Values since the counters row was written.
+    unwritten: u32,
+}
+
+impl Kept {
+    /// Where the row was behind, loading the log has counted what it lacked; the bytes of all tenants, corrected.
+    fn catch_up(&mut self, log: &TenantLog, live_bytes: u64) -> u64 {
+        if self.row.end >= log.last_event() {
+            return live_bytes;
+        }
+        let before = self.row.bytes;
+        (self.row.end, self.row.oldest) = (log.last_event(), log.oldest());
+        (self.row.events, self.row.bytes) = (log.events(), log.bytes());
+        (live_bytes + self.row.bytes).saturating_sub(before)
+    }
+}
+
+/// What a commit put into a tenant's log.
+pub(super) struct Added {
+    pub(super) first: Sequence,
+    pub(super) head: Head,
+    /// With its key.
+    pub(super) bytes: u64,
+}
+
+/// Whose log is to be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Candidate {
+    pub(super) tenant: TenantId,
+    /// It is within its own limits, but all together are over theirs.
+    pub(super) for_all: bool,
+}
+
+/// One round of trimming.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Trimmed {
+    pub(super) values: u64,
+    pub(super) events: u64,
+}
+
+/// What every tenant keeps. Owned by the committer.
+pub(super) struct Retainer {
+    retention: Retention,
+    /// Most bytes of all tenants together; 0: any.
+    max_live_bytes: u64,
+    tenants: HashMap<TenantId, Kept>,
+    /// When a tenant's oldest value is over age, Unix milliseconds. May hold outdated entries.
+    due: BinaryHeap<Reverse<(u64, TenantId)>>,
+    /// Tenants to be looked at now.
+    over: BTreeSet<TenantId>,
+    /// Of all tenants.
+    live_bytes: u64,
+}
+
+impl Retainer {
+    /// Reads every tenant's counters row: they may be behind, never far.
+    pub(super) fn load(
+        engine: &Engine,
+        retention: Retention,
+        max_live_bytes: u64,
+    ) -> Result<Retainer, EngineError> {
+        let mut retainer = Retainer {
+            retention,
+            max_live_bytes,
+            tenants: HashMap::new(),
+            due: BinaryHeap::new(),
+            over: BTreeSet::new(),
+            live_bytes: 0,
+        };
+        for row in engine.range(&[Kind::Counters as u8], &[Kind::Counters as u8 + 1]) {
+            let (key, value) = row?;
+            let (Ok((_, tenant, _)), Some(row)) = (keys::parse(&key), Recovered::read(&value)) else {
+                return Err(EngineError::Engine("a counters row is damaged".into()));
+            };
+            retainer.live_bytes += row.bytes;
+            retainer.tenants.insert(tenant, Kept { row, oldest: None, unwritten: 0 });
+            if retention.lets_go(row.events, row.bytes, &Oldest::UNKNOWN, 0) {
+                retainer.over.insert(tenant);
+            }
+            retainer.age(tenant, row.oldest_ms, row.events);
+        }
+        Ok(retainer)
+    }
+
+    /// Bytes of all tenants' values and keys.
+    pub(super) fn live_bytes(&self) -> u64 {
+        self.live_bytes
+    }
+
+    fn age(&mut self, tenant: TenantId, oldest_ms: u64, events: u64) {
+        if let (Some(age), true) = (self.retention.age_ms(), events > 0) {
+            self.due.push(Reverse((oldest_ms.saturating_add(age).saturating_add(1), tenant)));
+        }
+    }
+
+    /// Counts what is about to be committed into `log`; the counters row, when it is time to write it.
+    pub(super) fn add(&mut self, log: &TenantLog, added: &[Added]) -> Option<Vec<u8>> {
+        let tenant = log.tenant();
+        let kept = self.tenants.entry(tenant).or_insert_with(|| Kept {
+            row: Recovered::default(),
+            oldest: None,
+            unwritten: u32::MAX / 2, // there is no row yet: write one
+        });
+        self.live_bytes = kept.catch_up(log, self.live_bytes);
+        let was_empty = kept.row.events == 0;
+        for value in added {
+            kept.row.add(value.first, &value.head, value.bytes);
+            kept.row.last_received_ms = kept.row.last_received_ms.max(value.head.max_ms);
+            self.live_bytes += value.bytes;
+        }
+        kept.unwritten = kept.unwritten.saturating_add(added.len() as u32);
+        let oldest = kept.oldest.unwrap_or(Oldest::UNKNOWN);
+        if self.retention.lets_go(kept.row.events, kept.row.bytes, &oldest, 0) {
+            self.over.insert(tenant);
+        }
+        let write = (was_empty || kept.unwritten >= COUNTERS_EVERY).then(|| {
+            kept.unwritten = 0;
+            kept.row.write()
+        });
+        if was_empty {
+            let (oldest_ms, events) = (kept.row.oldest_ms, kept.row.events);
+            self.age(tenant, oldest_ms, events);
+        }
+        write
+    }
+
+    /// After the commit: what is now retained.
+    pub(super) fn held(&self, tenant: TenantId) -> (u64, u64) {
+        self.tenants.get(&tenant).map_or((0, 0), |kept| (kept.row.events, kept.row.bytes))
+    }
+
+    /// The counters rows that are behind their logs, to be written before the store closes.
+    pub(super) fn unwritten(&mut self, batch: &mut Batch) {
+        for (tenant, kept) in self.tenants.iter_mut().filter(|(_, kept)| kept.unwritten > 0) {
+            batch.put(keys::key(Kind::Counters, *tenant, &[]), kept.row.write());
+            kept.unwritten = 0;
+        }
+    }
+
+    /// Whose log is to be looked at next.
+    pub(super) fn next(&mut self, now_ms: u64) -> Option<Candidate> {
+        while let Some(Reverse((due_ms, tenant))) = self.due.peek().copied() {
+            if due_ms > now_ms {
+                break;
+            }
+            self.due.pop();
+            self.over.insert(tenant);
+        }
+        if let Some(tenant) = self.over.pop_first() {
+            return Some(Candidate { tenant, for_all: false });
+        }
+        if !self.is_full() {
+            return None;
+        }
+        // All shares are equal, so the largest log is furthest over its own.
+        let largest = self.tenants.iter().max_by_key(|(_, kept)| kept.row.bytes)?;
+        Some(Candidate { tenant: *largest.0, for_all: true })
+    }
+
+    fn is_full(&self) -> bool {
+        self.max_live_bytes > 0 && self.live_bytes > self.max_live_bytes
+    }
+
+    /// Removes up to [`VALUES_AT_ONCE`] values of `log` that need not be kept.
+    pub(super) fn trim(
+        &mut self,
+        engine: &Engine,
+        log: &TenantLog,
+        for_all: bool,
+        now_ms: u64,
+    ) -> Result<Trimmed, EngineError> {
+        let tenant = log.tenant();
+        let (mut batch, mut trimmed, mut freed) = (Batch::default(), Trimmed::default(), 0);
+        let Some(kept) = self.tenants.get_mut(&tenant) else { return Ok(trimmed) };
+        self.live_bytes = kept.catch_up(log, self.live_bytes);
+        let excess = self.live_bytes.saturating_sub(self.max_live_bytes);
+        kept.oldest = None;
+        let (from, to) = (keys::log(tenant, kept.row.oldest.next()), keys::after(Kind::Log, tenant));
+        for row in engine.range(&from, &to) {
+            let (key, value) = row?;
+            let damaged = || EngineError::Engine("a log value is damaged".into());
+            let (_, first) = keys::parse_log(&key).map_err(|_| damaged())?;
+            let head = Head::read(&value).map_err(|_| damaged())?;
+            let bytes = (key.len() + value.len()) as u64;
+            let oldest = Oldest { events: u64::from(head.count), bytes, max_ms: head.max_ms };
+            let goes = self.retention.lets_go(kept.row.events, kept.row.bytes, &oldest, now_ms)
+                || (for_all && freed < excess);
+            if !goes || trimmed.values as usize == VALUES_AT_ONCE {
+                if goes {
+                    self.over.insert(tenant);
+                }
+                kept.oldest = Some(oldest);
+                kept.row.oldest_ms = head.max_ms;
+                break;
+            }
+            batch.delete(&key);
+            freed += bytes;
+            kept.row.oldest = head.last(first);
+            kept.row.trimmed_ms = kept.row.trimmed_ms.max(head.max_ms);
+            kept.row.events = kept.row.events.saturating_sub(oldest.events);
+            kept.row.bytes = kept.row.bytes.saturating_sub(bytes);
+            trimmed.values += 1;
+            trimmed.events += oldest.events;
+        }
+        let (row, empty) = (kept.row, kept.oldest.is_none());
+        if empty {
+            self.live_bytes = self.live_bytes.saturating_sub(kept.row.bytes); // what miscounting left
+            (kept.row.events, kept.row.bytes, kept.row.oldest_ms) = (0, 0, 0);
+        }
+        if trimmed.values > 0 {
+            batch.put(keys::key(Kind::Counters, tenant, &[]), kept.row.write());
+            kept.unwritten = 0;
+            self.live_bytes = self.live_bytes.saturating_sub(freed);
+            log.trimmed_ms.store(row.trimmed_ms, Release);
+            log.oldest.store(row.oldest.0, Release);
+            log.events.store(kept.row.events, Release);
+            log.bytes.store(kept.row.bytes, Release);
+            engine.apply(batch)?;
+        }
+        self.age(tenant, row.oldest_ms, if empty { 0 } else { row.events });
+        Ok(trimmed)
+    }
+
+    /// Forgets an erased tenant.
+    pub(super) fn forget(&mut self, tenant: TenantId) {
+        if let Some(kept) = self.tenants.remove(&tenant) {
+            self.live_bytes = self.live_bytes.saturating_sub(kept.row.bytes);
+        }
+        self.over.remove(&tenant);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VALUE: Oldest = Oldest { events: 10, bytes: 1000, max_ms: 5_000 };
+
+    #[test]
+    fn a_value_goes_only_while_the_limit_stays() {
+        let by_events = Retention { max_age_seconds: 0, max_events: 90, max_bytes: 0 };
+        assert!(by_events.lets_go(100, 1, &VALUE, 0));
+        assert!(!by_events.lets_go(99, 1, &VALUE, 0));
+        let by_bytes = Retention { max_age_seconds: 0, max_events: 0, max_bytes: 500 };
+        assert!(by_bytes.lets_go(100, 1500, &VALUE, 0));
+        assert!(!by_bytes.lets_go(100, 1499, &VALUE, 0));
+        let by_age = Retention { max_age_seconds: 1, max_events: 0, max_bytes: 0 };
+        assert!(by_age.lets_go(100, 1, &VALUE, 6_001));
+        assert!(!by_age.lets_go(100, 1, &VALUE, 6_000));
+        let never = Retention { max_age_seconds: 0, max_events: 0, max_bytes: 0 };
+        assert!(!never.lets_go(u64::MAX, u64::MAX, &VALUE, u64::MAX));
+    }
+}

@@ -1,0 +1,399 @@
+//! Waking workers: one bit per (tenant, worker), never anything per connection.
+//!
+//! * A publisher stores the ring's head, then [`WakeBits::signal`]s. The bit's change 0→1 puts the tenant on the
+//!   worker's [`WakeQueue`], so a tenant is on a queue at most once and a queue is never longer than there are tenants.
+//! * A worker takes a tenant off its queue, then [`WakeBits::take`]s, then reads the head, until it is at the head.
+//! * A worker that gains a subscriber [`WakeBits::subscribe`]s, then reads the head.
+//! * Each of these three has a SeqCst fence between its store and its load. Two such sides cannot both miss the
+//!   other's store, which is the whole proof that no wake-up is lost; `tests/loom` tries it on this code.
+//! * The queue rings its bell only if the worker may have seen it silent: a burst costs one system call.
+//!
+//! It knows no rings, tenants or sockets.
+
+#[cfg(not(loom))]
+use std::os::fd::{AsFd, BorrowedFd};
+
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, fence};
+
+/// How many workers the bits of a tenant can name.
+pub const MAX_WORKERS: usize = 64;
+
+/// A worker's inbox. Anyone pushes; the worker waits for the bell and drains.
+pub struct WakeQueue<T> {
+    items: Mutex<Vec<T>>,
+    /// True from the push that rings until the drain that follows. Pushers set it, the worker clears it.
+    notified: AtomicBool,
+    bell: Bell,
+}
+
+impl<T> WakeQueue<T> {
+    /// An empty queue, with a bell of its own.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left for the bell.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self { items: Mutex::new(Vec::new()), notified: AtomicBool::new(false), bell: Bell::new()? })
+    }
+
+    /// Adds `item` and sees to it that the worker will drain. Order among pushers is not kept.
+    pub fn push(&self, item: T) {
+        self.items.lock().push(item);
+        // AcqRel, partner: the swap in `drain`. Reading true leaves the item to a drain that has yet to swap, and
+        // which therefore sees it.
+        if !self.notified.swap(true, Ordering::AcqRel) {
+            self.bell.ring();
+        }
+    }
+
+    /// Moves everything into `out` and silences the bell. One worker calls it, whenever the bell rang or it is awake
+    /// anyway; without a bell rung it costs one load.
+    pub fn drain(&self, out: &mut Vec<T>) {
+        if !self.notified.load(Ordering::Relaxed) {
+            return; // A push under way has yet to ring.
+        }
+        // In this order: a push that finds `notified` cleared rings a bell that nobody silences without looking into
+        // the queue afterwards. Silencing last could swallow that ring and leave `notified` set for ever.
+        self.bell.silence();
+        self.notified.swap(false, Ordering::AcqRel); // partner: the swap in `push`
+        let mut items = self.items.lock();
+        if out.is_empty() {
+            std::mem::swap(&mut *items, out); // two buffers in turn, no allocation
+        } else {
+            out.append(&mut items);
+        }
+    }
+}
+
+#[cfg(all(loom, test))]
+impl<T> WakeQueue<T> {
+    /// Blocks until the bell rings, as a worker does in its epoll.
+    pub fn wait(&self) {
+        self.bell.wait();
+    }
+}
+
+#[cfg(not(loom))]
+impl<T> AsFd for WakeQueue<T> {
+    /// Readable while the bell rings; each ring is an edge.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.bell.0.as_fd()
+    }
+}
+
+impl<T> std::fmt::Debug for WakeQueue<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WakeQueue").field("notified", &self.notified).finish_non_exhaustive()
+    }
+}
+
+/// An eventfd.
+#[cfg(not(loom))]
+struct Bell(std::os::fd::OwnedFd);
+
+#[cfg(not(loom))]
+impl Bell {
+    fn new() -> std::io::Result<Self> {
+        use rustix::event::{EventfdFlags, eventfd};
+        Ok(Self(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?))
+    }
+
+    fn ring(&self) {
+        // Fails only if the count would overflow, and then the bell is ringing already.
+        let _ = rustix::io::retry_on_intr(|| rustix::io::write(&self.0, &1u64.to_ne_bytes()));
+    }
+
+    fn silence(&self) {
+        // Fails only with EAGAIN: a pusher has set `notified` and is about to ring, so there will be one idle wake-up.
+        let _ = rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut [0u8; 8]));
+    }
+}
+
+/// The eventfd as loom can model it.
+#[cfg(loom)]
+struct Bell {
+    ringing: loom::sync::Mutex<bool>,
+    rung: loom::sync::Condvar,
+}
+
+#[cfg(loom)]
+impl Bell {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { ringing: loom::sync::Mutex::new(false), rung: loom::sync::Condvar::new() })
+    }
+
+    fn ring(&self) {
+        *self.ringing.lock().unwrap() = true;
+        self.rung.notify_one();
+    }
+
+    fn silence(&self) {
+        *self.ringing.lock().unwrap() = false;
+    }
+
+    /// What epoll does for the worker.
+    #[cfg(test)]
+    fn wait(&self) {
+        let mut ringing = self.ringing.lock().unwrap();
+        while !*ringing {
+            ringing = self.rung.wait(ringing).unwrap();
+        }
+    }
+}
+
+/// Held by each tenant: which workers have subscribers of it, and which of them have been told of something new.
+#[derive(Debug)]
+pub struct WakeBits {
+    /// Bit n: worker n has subscribers. Only worker n changes it.
+    interested: AtomicU64,
+    /// Bit n: the tenant is on worker n's queue, or off it and about to be `take`n. Set by signalers, cleared by
+    /// worker n.
+    pending: AtomicU64,
+}
+
+impl Default for WakeBits {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl WakeBits {
+    /// Nobody interested, nobody told.
+    pub fn new() -> Self {
+        Self { interested: AtomicU64::new(0), pending: AtomicU64::new(0) }
+    }
+
+    /// Worker `worker` (< [`MAX_WORKERS`]) has its first subscriber. It reads the ring's head *after* this: what is
+    /// below that head it knows of, and whatever is published later will wake it.
+    pub fn subscribe(&self, worker: usize) {
+        self.interested.fetch_or(bit(worker), Ordering::Relaxed);
+        fence(Ordering::SeqCst); // partner: the fence in `signal`
+    }
+
+    /// The last subscriber of `worker` has gone. The tenant may still be on its queue; it is taken off as ever.
+    pub fn unsubscribe(&self, worker: usize) {
+        self.interested.fetch_and(!bit(worker), Ordering::Relaxed);
+    }
+
+    /// Whether any worker has subscribers.
+    pub fn any(&self) -> bool {
+        self.interested.load(Ordering::Relaxed) != 0
+    }
+
+    /// Call after storing the ring's head. Calls `push(worker)` for each interested worker that was not yet told;
+    /// any number of threads may signal, one of them pushes.
+    pub fn signal(&self, mut push: impl FnMut(usize)) {
+        fence(Ordering::SeqCst); // partners: the fences in `subscribe` and `take`
+        let interested = self.interested.load(Ordering::Relaxed);
+        // A set bit seen here means that its `take` has yet to come after our fence: it will see our head.
+        if interested & !self.pending.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        // Relaxed: the queue's mutex carries the item, the fences carry the head.
+        let mut fresh = interested & !self.pending.fetch_or(interested, Ordering::Relaxed);
+        while fresh != 0 {
+            push(fresh.trailing_zeros() as usize);
+            fresh &= fresh - 1;
+        }
+    }
+
+    /// Worker `worker` has taken the tenant off its queue and is about to read the head (not before this returns).
+    pub fn take(&self, worker: usize) {
+        self.pending.fetch_and(!bit(worker), Ordering::Relaxed);
+        fence(Ordering::SeqCst); // partner: the fence in `signal`
+    }
+}
+
+fn bit(worker: usize) -> u64 {
+    debug_assert!(worker < MAX_WORKERS);
+    1 << (worker % MAX_WORKERS)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::sync::Arc;
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    /// Waits as a worker's epoll would; false after ten seconds without a ring.
+    fn rings(queue: &WakeQueue<impl Sized>, patience: Timespec) -> bool {
+        poll(&mut [PollFd::new(queue, PollFlags::IN)], Some(&patience)).unwrap() == 1
+    }
+    const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+    const LONG: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+
+    #[test]
+    fn a_burst_rings_once_and_draining_silences() {
+        let queue = WakeQueue::new().unwrap();
+        assert!(!rings(&queue, NOW));
+        (0..3).for_each(|item| queue.push(item));
+        let mut count = [0; 8];
+        rustix::io::read(&queue, &mut count).unwrap();
+        assert_eq!(u64::from_ne_bytes(count), 1, "one write for three pushes");
+
+        let mut out = vec![9];
+        queue.drain(&mut out);
+        assert_eq!(out, [9, 0, 1, 2]);
+        queue.push(3);
+        assert!(rings(&queue, NOW), "the next burst rings again");
+        out.clear();
+        queue.drain(&mut out);
+        assert_eq!(out, [3]);
+        assert!(!rings(&queue, NOW));
+    }
+
+    #[test]
+    fn only_interested_workers_are_told_and_only_once() {
+        let bits = WakeBits::new();
+        let told = || {
+            let mut told = Vec::new();
+            bits.signal(|worker| told.push(worker));
+            told
+        };
+        assert_eq!(told(), []);
+        bits.subscribe(0);
+        bits.subscribe(63);
+        assert!(bits.any());
+        assert_eq!(told(), [0, 63]);
+        assert_eq!(told(), []);
+        bits.take(63);
+        assert_eq!(told(), [63]);
+        bits.take(0);
+        bits.take(63);
+        bits.unsubscribe(63);
+        assert_eq!(told(), [0]);
+    }
+
+    /// Four publishers bump counters and signal; a worker that sleeps whenever it can still sees every last value.
+    #[test]
+    fn no_wake_up_is_lost_under_load() {
+        const PUBLISHERS: usize = 4;
+        const LAST: u64 = 20_000;
+        let queue = Arc::new(WakeQueue::new().unwrap());
+        let tenants: Vec<_> =
+            (0..PUBLISHERS).map(|_| Arc::new((AtomicU64::new(0), WakeBits::new()))).collect();
+        tenants.iter().for_each(|tenant| tenant.1.subscribe(5));
+        let publishers: Vec<_> = (0..PUBLISHERS)
+            .map(|index| {
+                let (queue, tenant) = (queue.clone(), tenants[index].clone());
+                std::thread::spawn(move || {
+                    for value in 1..=LAST {
+                        tenant.0.store(value, Ordering::Relaxed);
+                        tenant.1.signal(|worker| {
+                            assert_eq!(worker, 5);
+                            queue.push(index);
+                        });
+                    }
+                })
+            })
+            .collect();
+        let (mut seen, mut out) = ([0; PUBLISHERS], Vec::new());
+        while seen != [LAST; PUBLISHERS] {
+            assert!(rings(&queue, LONG), "lost a wake-up at {seen:?}");
+            queue.drain(&mut out);
+            assert!(out.len() <= PUBLISHERS, "a tenant is on the queue at most once");
+            for index in out.drain(..) {
+                tenants[index].1.take(5);
+                seen[index] = tenants[index].0.load(Ordering::Relaxed);
+            }
+        }
+        publishers.into_iter().for_each(|publisher| publisher.join().unwrap());
+    }
+}
+
+/// Run by `tests/loom`.
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use loom::{sync::Arc, thread};
+
+    fn check(model: impl Fn() + Sync + Send + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = builder.preemption_bound.or(Some(4));
+        builder.check(model);
+    }
+
+    struct Tenant {
+        head: AtomicU64,
+        bits: WakeBits,
+    }
+
+    fn publish(tenant: &Arc<Tenant>, queue: &WakeQueue<Arc<Tenant>>) {
+        tenant.head.fetch_add(1, Ordering::Relaxed);
+        tenant.bits.signal(|_| queue.push(tenant.clone()));
+    }
+
+    /// Follows the tenant until its head is `end`, sleeping in between. A lost wake-up is a deadlock, which loom tells.
+    fn follow(tenant: &Arc<Tenant>, queue: &WakeQueue<Arc<Tenant>>, end: u64) {
+        tenant.bits.subscribe(0);
+        let mut seen = tenant.head.load(Ordering::Relaxed);
+        let mut out = Vec::new();
+        while seen < end {
+            queue.wait();
+            queue.drain(&mut out);
+            for tenant in out.drain(..) {
+                tenant.bits.take(0);
+                seen = tenant.head.load(Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn world() -> (Arc<Tenant>, Arc<WakeQueue<Arc<Tenant>>>) {
+        let tenant = Tenant { head: AtomicU64::new(0), bits: WakeBits::new() };
+        (Arc::new(tenant), Arc::new(WakeQueue::new().unwrap()))
+    }
+
+    /// What the model leaves on the queue holds its tenant, and loom counts that as a leak otherwise.
+    fn empty(queue: &WakeQueue<Arc<Tenant>>) {
+        queue.items.lock().clear();
+    }
+
+    #[test]
+    fn loom_a_registration_racing_publishes_loses_nothing() {
+        check(|| {
+            let (tenant, queue) = world();
+            let publisher = {
+                let (tenant, queue) = (tenant.clone(), queue.clone());
+                thread::spawn(move || {
+                    publish(&tenant, &queue);
+                    publish(&tenant, &queue);
+                })
+            };
+            follow(&tenant, &queue, 2);
+            publisher.join().unwrap();
+            empty(&queue);
+        });
+    }
+
+    #[test]
+    fn loom_two_publishers_wake_a_worker_between_them() {
+        check(|| {
+            let (tenant, queue) = world();
+            let publishers = [(); 2].map(|()| {
+                let (tenant, queue) = (tenant.clone(), queue.clone());
+                thread::spawn(move || publish(&tenant, &queue))
+            });
+            follow(&tenant, &queue, 2);
+            publishers.into_iter().for_each(|publisher| publisher.join().unwrap());
+            empty(&queue);
+        });
+    }
+
+    /// Two tenants share a queue: draining one burst must not swallow the bell of the next.
+    #[test]
+    fn loom_a_drain_swallows_no_bell() {
+        check(|| {
+            let queue = Arc::new(WakeQueue::new().unwrap());
+            let pushers = [1, 2].map(|item| {
+                let queue = queue.clone();
+                thread::spawn(move || queue.push(item))
+            });
+            let (mut sum, mut out) = (0, Vec::new());
+            while sum < 3 {
+                queue.wait();
+                queue.drain(&mut out);
+                sum += out.drain(..).sum::<u32>();
+            }
+            pushers.into_iter().for_each(|pusher| pusher.join().unwrap());
+        });
+    }
+}

@@ -1,0 +1,126 @@
+//! A worker's own epoll set, nested in its runtime's reactor: thousands of sockets, one waiting task.
+//!
+//! * Sockets are registered edge-triggered once, for reading and writing, and leave the set when they are closed.
+//! * A [`Token`] names a slab slot and its generation, so an event of a closed socket never reaches the next tenant of
+//!   the slot.
+//! * The set knows file descriptors and tokens, not what is spoken on them.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::time::Timespec;
+use tokio::io::unix::AsyncFd;
+
+/// Events taken from the kernel at once.
+const BATCH: usize = 256;
+
+/// A slot of a worker's slab, with the generation of its present holder.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct Token {
+    /// Index into the slab.
+    pub slot: u32,
+    /// Grows with each holder of the slot.
+    pub generation: u32,
+}
+
+impl Token {
+    /// The worker's own eventfd, which has no slot.
+    pub const WAKE: Token = Token { slot: u32::MAX, generation: u32::MAX };
+
+    const fn pack(self) -> u64 {
+        ((self.generation as u64) << 32) | self.slot as u64
+    }
+    const fn unpack(data: u64) -> Token {
+        Token { slot: data as u32, generation: (data >> 32) as u32 }
+    }
+}
+
+/// What happened on a socket.
+#[derive(Clone, Copy, Debug)]
+pub struct Ready {
+    /// Whose socket.
+    pub token: Token,
+    /// There is something to read, or the peer is done.
+    pub readable: bool,
+    /// The socket takes bytes again.
+    pub writable: bool,
+}
+
+/// The inner set's descriptor as tokio's reactor watches it.
+#[derive(Debug)]
+struct Inner(OwnedFd);
+
+impl AsRawFd for Inner {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// The nested epoll set.
+#[derive(Debug)]
+pub struct Sockets {
+    inner: AsyncFd<Inner>,
+}
+
+impl Sockets {
+    /// An empty set, watched by the current tokio runtime.
+    ///
+    /// # Errors
+    /// What the kernel says: usually that no descriptor is left.
+    pub fn new() -> io::Result<Sockets> {
+        let set = epoll::create(CreateFlags::CLOEXEC)?;
+        Ok(Sockets { inner: AsyncFd::with_interest(Inner(set), tokio::io::Interest::READABLE)? })
+    }
+
+    /// Adds a non-blocking socket, edge-triggered, both directions.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn add(&self, fd: impl AsFd, token: Token) -> io::Result<()> {
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        Ok(epoll::add(&self.inner.get_ref().0, fd, EventData::new_u64(token.pack()), flags)?)
+    }
+
+    /// Adds the eventfd that wakes this worker, level-triggered.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn add_wake(&self, fd: impl AsFd) -> io::Result<()> {
+        Ok(epoll::add(&self.inner.get_ref().0, fd, EventData::new_u64(Token::WAKE.pack()), EventFlags::IN)?)
+    }
+
+    /// Waits until something may be ready.
+    ///
+    /// # Errors
+    /// What the reactor says.
+    pub async fn readable(&self) -> io::Result<()> {
+        let mut guard = self.inner.readable().await?;
+        // Cleared before the set is read: what becomes ready from here on is a new edge.
+        guard.clear_ready();
+        Ok(())
+    }
+
+    /// Takes what is ready now, at most [`BATCH`] events; answers whether there may be more.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn take(&self, out: &mut Vec<Ready>) -> io::Result<bool> {
+        let mut events = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; BATCH];
+        let (events, _) = match epoll::wait(&self.inner.get_ref().0, &mut events, Some(&Timespec::default())) {
+            Ok(events) => events,
+            Err(rustix::io::Errno::INTR) => return Ok(true),
+            Err(error) => return Err(error.into()),
+        };
+        for event in events.iter() {
+            let (flags, data) = (event.flags, event.data);
+            let gone = flags.intersects(EventFlags::HUP | EventFlags::ERR);
+            out.push(Ready {
+                token: Token::unpack(data.u64()),
+                readable: gone || flags.intersects(EventFlags::IN | EventFlags::RDHUP),
+                writable: gone || flags.contains(EventFlags::OUT),
+            });
+        }
+        Ok(events.len() == BATCH)
+    }
+}

@@ -1,0 +1,513 @@
+//! The store from outside: what is acknowledged stays, in order, under one number each; what fails says so.
+
+#[path = "store/harness.rs"]
+mod harness;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use harness::{Faults, T1, T2, options, publish, read_all, store};
+use nervewire::cursor::Cursor;
+use nervewire::ids::{Sequence, TenantId};
+use nervewire::store::{
+    Answer, ApiKey, CommitError, DAY_MS, DisabledUser, Done, Idempotency, LogRead, MessageId, OpenError,
+    Organization, ReadError, Retention, Revoked, Rows, Since, Store, StoreState, UNCOMMITTED_EVENTS,
+    Visibility, scope,
+};
+use nervewire::time::{Clock, ManualClock};
+
+#[tokio::test]
+async fn what_was_acknowledged_is_there_after_a_restart_in_order_under_the_same_ids() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let opened = store(dir.path());
+    let key = opened.cursor_key();
+    let ids: Vec<_> = publish(&opened, T1, 300, 400).await.iter().map(|f| f.sequence()).collect();
+    let other = publish(&opened, T2, 3, 10).await;
+    let cursor = key.encode(T1, ids[99]);
+    opened.close().await;
+    drop(opened);
+
+    let opened = store(dir.path());
+    assert_eq!(opened.cursor_key().decode(T1, &cursor.0), Some(ids[99]), "a cursor outlives the process");
+    let log = opened.log(T1).await.expect("a log");
+    let read: Vec<_> = read_all(&opened, &log, Sequence::ZERO).await.iter().map(|f| f.sequence()).collect();
+    assert_eq!(read, ids);
+    let rest = read_all(&opened, &log, ids[99]).await;
+    assert_eq!((rest[0].sequence(), rest.len()), (ids[100], 200));
+    let other_log = opened.log(T2).await.expect("a log");
+    let read = read_all(&opened, &other_log, Sequence::ZERO).await;
+    assert_eq!(read.len(), 3);
+    assert_eq!(read[0].ws(), other[0].ws(), "byte for byte what was sent live");
+
+    let more = publish(&opened, T1, 1, 10).await;
+    assert!(more[0].sequence() > ids[299] && more[0].sequence().epoch() > ids[299].epoch());
+    let read = read_all(&opened, &log, ids[298]).await;
+    let read: Vec<_> = read.iter().map(|f| f.sequence()).collect();
+    assert_eq!(read, [ids[299], more[0].sequence()], "a cursor of the epoch before goes on into this one");
+}
+
+/// An event was delivered live, the daemon was killed before its commit: its number is never given to another.
+#[tokio::test]
+async fn a_new_epoch_begins_one_uncommitted_limit_above_what_is_on_disk() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let opened = store(dir.path());
+    let last = publish(&opened, T1, 5, 10).await[4].sequence();
+    opened.close().await;
+    let opened = store(dir.path());
+    let log = opened.log(T1).await.expect("a log");
+    assert_eq!(log.end(), Sequence::new(last.epoch() + 1, last.counter() + u64::from(UNCOMMITTED_EVENTS)));
+    assert_eq!((log.committed(), log.last_event(), log.oldest()), (log.end(), last, Sequence::ZERO));
+    match opened.read_log(&log, last).await.expect("readable") {
+        LogRead::End { committed } => assert_eq!(committed, log.end()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_second_process_is_told_who_holds_the_directory_and_a_closed_store_gives_it_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let first = store(dir.path());
+    match Store::open(options(dir.path())) {
+        Err(OpenError::InUse { pid, .. }) => assert_eq!(pid, Some(std::process::id())),
+        other => panic!("{other:?}"),
+    }
+    first.close().await;
+    store(dir.path()).close().await;
+    assert_eq!(first.state(), StoreState::Closed);
+    assert_eq!(first.write(Rows::new()).await, Err(CommitError::Unavailable));
+    assert!(matches!(first.log(T1).await, Err(ReadError::Unavailable)));
+}
+
+#[tokio::test]
+async fn dropping_the_last_handle_closes_the_store() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let first = store(dir.path());
+    publish(&first, T1, 1, 10).await;
+    drop(first);
+    let again = store(dir.path());
+    let log = again.log(T1).await.expect("a log");
+    assert_eq!(read_all(&again, &log, Sequence::ZERO).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_blob_file_is_a_refused_start_and_big_events_never_make_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let blobs = dir.path().join("log/blobs");
+    let opened = store(dir.path());
+    for _ in 0..6 {
+        publish(&opened, T1, 40, 64 * 1024 - 600).await;
+    }
+    opened.close().await;
+    assert_eq!(std::fs::read_dir(&blobs).expect("a directory").count(), 0);
+    let opened = store(dir.path());
+    let log = opened.log(T1).await.expect("a log");
+    assert_eq!(read_all(&opened, &log, Sequence::ZERO).await.len(), 240);
+    opened.close().await;
+    std::fs::write(blobs.join("1"), b"x").expect("written");
+    assert!(matches!(Store::open(options(dir.path())), Err(OpenError::Blobs { .. })));
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn nobody_else_may_read_the_data_directory() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = dir.path().join("data");
+    let opened = store(&data);
+    publish(&opened, T1, 1, 10).await;
+    for (path, mode) in [("", 0o700), ("log", 0o700), ("log/db", 0o600), ("lock", 0o600)] {
+        let found = std::fs::metadata(data.join(path)).expect(path).permissions().mode() & 0o777;
+        assert_eq!(found, mode, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn frames_that_do_not_follow_the_end_are_refused_and_hurt_nobody() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let opened = store(dir.path());
+    let log = opened.log(T1).await.expect("a log");
+    let wrong = harness::frame(&opened, T1, Sequence(log.end().0 + 2), 1, 10);
+    let (done, told) = Done::channel();
+    opened.append(&log, wrong, Rows::new(), None, done);
+    assert_eq!(told.await, Ok(Err(CommitError::OutOfOrder)));
+    publish(&opened, T1, 1, 10).await;
+    assert_eq!(read_all(&opened, &log, Sequence::ZERO).await.len(), 1);
+}
+
+#[tokio::test]
+async fn room_in_the_queue_comes_back_with_the_commit() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let opened = store(dir.path());
+    let log = opened.log(T1).await.expect("a log");
+    let permit = log.reserve(1, 100).await.expect("room");
+    assert_eq!(log.uncommitted(), 1);
+    let (done, told) = Done::channel();
+    let frame = harness::frame(&opened, T1, log.end().next(), 1, 10);
+    opened.append(&log, frame, Rows::new(), Some(permit), done);
+    assert_eq!(told.await, Ok(Ok(())));
+    opened.close().await;
+    assert_eq!(log.uncommitted(), 0);
+}
+
+#[tokio::test]
+async fn rows_and_events_are_one_write_and_come_back_typed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let opened = store(dir.path());
+    let tenant = opened.new_tenant();
+    let organization = Organization {
+        tenant,
+        org_id: "acme".into(),
+        name: "Acme ü".into(),
+        visibility: Visibility::Org,
+        created_ms: 5,
+        deleted: false,
+    };
+    let key = ApiKey {
+        tenant,
+        key_id: "k1".into(),
+        digest: [9; 32],
+        scopes: vec!["publish".into()],
+        narrowing: Default::default(),
+        name: "ci".into(),
+        created_ms: 5,
+        expires_ms: Some(8),
+        last_used_ms: None,
+    };
+    let revoked = Revoked { tenant, jti: "j1".into(), expires_ms: u64::MAX };
+    let user = DisabledUser { tenant, sub: "eve".into(), since_ms: 4 };
+    let now = options(dir.path()).clock.now_ms();
+    let answer = Answer::Published { first: Sequence(7), count: 2 };
+    let remembered = Idempotency { body: [1; 32], answer, created_ms: now };
+    let message = MessageId { body: [2; 32], sequence: Sequence(7), created_ms: now };
+    let (request, message_id) = (scope(&[b"k1", b"POST /x", b"key"]), scope(&[b"u", b"m"]));
+    let mut rows = Rows::new();
+    rows.put_organization(&organization).expect("fits");
+    rows.put_api_key(&key).expect("fits");
+    rows.put_revoked(&revoked).expect("fits");
+    rows.put_disabled_user(&user).expect("fits");
+    rows.put_secret("ticket", b"abc").expect("fits");
+    rows.put_idempotency(tenant, &request, &remembered).expect("fits");
+    rows.put_message_id(tenant, &message_id, &message).expect("fits");
+    let log = opened.log(tenant).await.expect("a log");
+    let (done, told) = Done::channel();
+    opened.append(&log, harness::frame(&opened, tenant, log.end().next(), 1, 10), rows, None, done);
+    assert_eq!(told.await, Ok(Ok(())));
+    opened.close().await;
+
+    let opened = store(dir.path());
+    assert_eq!(opened.organizations_blocking().expect("read"), [organization]);
+    assert_eq!(opened.api_keys_blocking().expect("read"), [key]);
+    assert_eq!(opened.revoked_blocking().expect("read"), [revoked]);
+    assert_eq!(opened.disabled_users_blocking().expect("read"), [user]);
+    assert_eq!(opened.secret_blocking("ticket").expect("read").as_deref(), Some(&b"abc"[..]));
+    assert_eq!(opened.idempotency(tenant, request).await.expect("read"), Some(remembered));
+    assert_eq!(opened.message_id(tenant, message_id).await.expect("read"), Some(message));
+    assert_eq!(opened.idempotency(T2, request).await.expect("read"), None, "another tenant's is nobody's");
+    assert!(opened.new_tenant() > tenant, "a number is never given out twice");
+
+    let mut rows = Rows::new();
+    rows.delete_api_key(tenant, "k1");
+    rows.delete_revoked(tenant, "j1");
+    rows.delete_disabled_user(tenant, "eve");
+    assert_eq!(opened.write(rows).await, Ok(()));
+    assert_eq!(opened.api_keys_blocking().expect("read"), []);
+    assert_eq!(opened.revoked_blocking().expect("read"), []);
+    assert_eq!(opened.disabled_users_blocking().expect("read"), []);
+}
+
+#[tokio::test]
+async fn a_failed_fsync_for_want_of_space_makes_a_new_epoch_in_process_and_no_number_is_used_twice() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let faults = Arc::new(Faults::default());
+    let opened = Store::open(harness::with(dir.path(), |o| o.io = faults.clone())).expect("open");
+    let sure = publish(&opened, T1, 2, 10).await[1].sequence();
+    let log = opened.log(T1).await.expect("a log");
+    let epochs = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    opened.on_epoch({
+        let (log, epochs) = (log.clone(), epochs.clone());
+        move || epochs.lock().push(log.end())
+    });
+    let mut state = opened.watch_state();
+
+    faults.fail_syncs(28, 1);
+    let (done, told) = Done::channel();
+    let unsure = harness::frame(&opened, T1, log.end().next(), 3, 10);
+    opened.append(&log, unsure.clone(), Rows::new(), None, done);
+    assert_eq!(told.await, Ok(Err(CommitError::Unknown)));
+    state.wait_for(|state| *state == StoreState::Writable).await.expect("open again");
+
+    assert_eq!(opened.epoch(), sure.epoch() + 1);
+    assert_eq!(*epochs.lock(), [log.end()], "the hook saw the log at the start of the new epoch");
+    assert!(log.end().counter() >= unsure.sequence().counter() && log.committed() == log.end());
+    let after = publish(&opened, T1, 1, 10).await[0].sequence();
+    assert!(after > unsure.sequence());
+    let read: Vec<_> = read_all(&opened, &log, sure).await.iter().map(|f| f.sequence()).collect();
+    assert!(
+        read == [after] || read == [unsure.sequence(), after],
+        "found done or not, never in another place: {read:?}"
+    );
+    assert_eq!(opened.stats().reopenings.load(Relaxed), 1);
+}
+
+#[tokio::test]
+async fn all_that_waits_behind_a_failed_commit_fails_with_it_and_later_ones_are_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let faults = Arc::new(Faults::default());
+    let opened = Store::open(harness::with(dir.path(), |o| o.io = faults.clone())).expect("open");
+    let log = opened.log(T1).await.expect("a log");
+    publish(&opened, T1, 1, 10).await;
+    let gate = faults.hold_next_sync();
+    let mut told = Vec::new();
+    let append = |value| {
+        let (done, receive) = Done::channel();
+        let frame = harness::frame(&opened, T1, log.end().next(), value, 10);
+        opened.append(&log, frame, Rows::new(), None, done);
+        receive
+    };
+    told.push(append(1));
+    gate.reached().await;
+    told.push(append(2));
+    told.push(append(3));
+    faults.fail_opening(true);
+    gate.release(Err(std::io::Error::from_raw_os_error(28)));
+    for receive in told {
+        assert_eq!(receive.await, Ok(Err(CommitError::Unknown)));
+    }
+    assert_eq!(opened.state(), StoreState::Reopening);
+    let late = append(4);
+    assert_eq!(opened.write(Rows::new()).await, Err(CommitError::Unavailable));
+    assert_eq!(late.await, Ok(Err(CommitError::Unavailable)));
+    assert!(matches!(opened.read_log(&log, Sequence::ZERO).await, Err(ReadError::Unavailable)));
+    let mut state = opened.watch_state();
+    faults.fail_opening(false);
+    state.wait_for(|state| *state == StoreState::Writable).await.expect("open again");
+    publish(&opened, T1, 1, 10).await;
+}
+
+#[tokio::test]
+async fn a_disk_that_failed_to_take_data_is_not_asked_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let faults = Arc::new(Faults::default());
+    let opened = Store::open(harness::with(dir.path(), |o| o.io = faults.clone())).expect("open");
+    let kept = publish(&opened, T1, 1, 10).await;
+    let log = opened.log(T1).await.expect("a log");
+    faults.fail_syncs(5, 1);
+    let syncs = faults.syncs();
+    let (done, told) = Done::channel();
+    opened.append(&log, harness::frame(&opened, T1, log.end().next(), 3, 10), Rows::new(), None, done);
+    assert_eq!(told.await, Ok(Err(CommitError::Unknown)));
+    assert_eq!(opened.state(), StoreState::ReadOnly);
+    assert_eq!(opened.write(Rows::new()).await, Err(CommitError::Unavailable));
+    assert_eq!(read_all(&opened, &log, Sequence::ZERO).await.len(), kept.len(), "reading goes on");
+    opened.close().await;
+    assert_eq!(faults.syncs(), syncs + 1);
+    let again = store(dir.path());
+    let log = again.log(T1).await.expect("a log");
+    assert!(!read_all(&again, &log, Sequence::ZERO).await.is_empty());
+}
+
+#[tokio::test]
+async fn under_the_reserve_the_state_says_so_and_room_lifts_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let faults = Arc::new(Faults::default());
+    faults.set_free(10 << 20);
+    let open = harness::with(dir.path(), |o| (o.io, o.reserve_bytes) = (faults.clone(), 16 << 20));
+    let opened = Store::open(open).expect("open");
+    assert_eq!(opened.state(), StoreState::Reserve);
+    let mut rows = Rows::new();
+    rows.put_secret("s", b"small rows go on").expect("fits");
+    assert_eq!(opened.write(rows).await, Ok(()));
+    let mut state = opened.watch_state();
+    faults.set_free(100 << 20);
+    state.wait_for(|state| *state == StoreState::Writable).await.expect("lifted");
+    assert!(dir.path().join("ballast").exists());
+}
+
+#[tokio::test]
+async fn trimming_by_count_keeps_at_least_the_limit_and_at_most_one_value_more() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let keep = Retention { max_age_seconds: 0, max_events: 100, max_bytes: 0 };
+    let opened = Store::open(harness::with(dir.path(), |o| o.retention = keep)).expect("open");
+    let log = opened.log(T1).await.expect("a log");
+    let mut last = Sequence::ZERO;
+    for _ in 0..30 {
+        last = publish(&opened, T1, 7, 10).await[6].sequence();
+    }
+    let (events, oldest) =
+        harness::until(|| (log.events() < 107).then(|| (log.events(), log.oldest()))).await;
+    assert!((100..107).contains(&events), "{events}");
+    match opened.read_log(&log, Sequence::ZERO).await.expect("readable") {
+        LogRead::Gap { resumes_at } => assert_eq!(resumes_at, oldest),
+        other => panic!("{other:?}"),
+    }
+    let kept = read_all(&opened, &log, oldest).await;
+    assert_eq!(kept.len() as u64, events);
+    assert_eq!(kept[kept.len() - 1].sequence(), last);
+    opened.close().await;
+    let again = Store::open(harness::with(dir.path(), |o| o.retention = keep)).expect("open");
+    let log = again.log(T1).await.expect("a log");
+    assert_eq!(
+        (log.oldest(), log.events()),
+        (oldest, events),
+        "what was trimmed is told after a restart too"
+    );
+}
+
+#[tokio::test]
+async fn trimming_by_age_and_bytes_and_since_tells_what_is_gone() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let clock = Arc::new(ManualClock::at(1_000_000));
+    let keep = Retention { max_age_seconds: 60, max_events: 0, max_bytes: 0 };
+    let with = |o: &mut nervewire::store::StoreOptions| (o.clock, o.retention) = (clock.clone(), keep);
+    let opened = Store::open(harness::with(dir.path(), with)).expect("open");
+    let log = opened.log(T1).await.expect("a log");
+    let mut firsts = Vec::new();
+    for _ in 0..6 {
+        firsts.push(harness::publish_at(&opened, T1, 3, 10, clock.now_ms()).await[0].sequence());
+        clock.advance(20_000);
+    }
+    // Now is 1,120,000: what was received before 1,060,000 is over age.
+    let before = |sequence: Sequence| Sequence(sequence.0 - 1);
+    harness::until(|| (log.oldest() >= before(firsts[3])).then_some(())).await;
+    assert_eq!(log.oldest(), before(firsts[3]), "exactly the limit stays");
+    let since = async |ms| opened.position_since(&log, ms).await.expect("readable");
+    assert_eq!(since(1_040_000).await, Since::Trimmed(log.oldest()));
+    assert_eq!(since(1_040_001).await, Since::At(before(firsts[3])));
+    assert_eq!(since(1_060_000).await, Since::At(before(firsts[3])));
+    assert_eq!(since(1_060_001).await, Since::At(before(firsts[4])));
+    assert_eq!(since(1_100_000).await, Since::At(before(firsts[5])));
+    assert_eq!(since(1_100_001).await, Since::At(log.committed()));
+    clock.advance(1_000_000);
+    harness::until(|| (log.events() == 0).then_some(())).await;
+    assert_eq!(since(1).await, Since::Trimmed(log.oldest()));
+    opened.close().await;
+
+    let again = Store::open(harness::with(dir.path(), with)).expect("open");
+    let log = again.log(T1).await.expect("a log");
+    assert_eq!(log.last_received_ms(), 1_100_000, "time never goes back, even when nothing is left");
+    assert_eq!(log.last_event(), Sequence(firsts[5].0 + 2));
+}
+
+#[tokio::test]
+async fn the_tenant_furthest_over_its_share_pays_for_all() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let opened = Store::open(harness::with(dir.path(), |o| o.max_live_bytes = 400_000)).expect("open");
+    publish(&opened, T2, 50, 1000).await;
+    let large = opened.log(T1).await.expect("a log");
+    for _ in 0..20 {
+        publish(&opened, T1, 50, 1000).await;
+    }
+    harness::until(|| (opened.stats().log_bytes.load(Relaxed) <= 400_000).then_some(())).await;
+    let small = opened.log(T2).await.expect("a log");
+    assert_eq!((small.events(), small.oldest()), (50, Sequence::ZERO));
+    assert!(large.events() > 200 && large.oldest() > Sequence::ZERO);
+    assert_eq!(read_all(&opened, &large, large.oldest()).await.len() as u64, large.events());
+}
+
+#[tokio::test]
+async fn an_erased_tenant_leaves_nothing_but_its_number_even_across_a_restart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let opened = store(dir.path());
+    let tenant = opened.new_tenant();
+    let mut gone = Organization {
+        tenant,
+        org_id: "gone".into(),
+        name: String::new(),
+        visibility: Visibility::Private,
+        created_ms: 1,
+        deleted: false,
+    };
+    let mut rows = Rows::new();
+    rows.put_organization(&gone).expect("fits");
+    rows.put_disabled_user(&DisabledUser { tenant, sub: "u".into(), since_ms: 1 }).expect("fits");
+    opened.write(rows).await.expect("written");
+    for _ in 0..10 {
+        publish(&opened, tenant, 60, 60_000).await;
+    }
+    let stays = publish(&opened, TenantId(tenant.0 + 1), 3, 10).await;
+    gone.deleted = true;
+    let mut rows = Rows::new();
+    rows.put_organization(&gone).expect("fits");
+    rows.erase_tenant(tenant);
+    opened.write(rows).await.expect("written");
+    opened.close().await; // most of it is still there
+
+    let opened = store(dir.path());
+    harness::until(|| {
+        let log = opened.log_blocking(tenant).expect("a log");
+        let users = opened.disabled_users_blocking().expect("read");
+        (users.is_empty() && opened.stats().log_bytes.load(Relaxed) < 10_000).then_some(log)
+    })
+    .await;
+    opened.close().await;
+    let opened = store(dir.path());
+    let log = opened.log(tenant).await.expect("a log");
+    assert_eq!((log.events(), log.last_event()), (0, Sequence::ZERO));
+    assert_eq!(opened.organizations_blocking().expect("read"), [gone]);
+    let log = opened.log(TenantId(tenant.0 + 1)).await.expect("a log");
+    assert_eq!(read_all(&opened, &log, Sequence::ZERO).await.len(), stays.len());
+    assert!(opened.new_tenant() > tenant);
+}
+
+#[tokio::test]
+async fn a_day_old_answer_is_forgotten_and_too_many_are_dropped_oldest_first() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let clock = Arc::new(ManualClock::at(1_000_000));
+    let with = |o: &mut nervewire::store::StoreOptions| (o.clock, o.idempotency_rows) = (clock.clone(), 10);
+    let opened = Store::open(harness::with(dir.path(), with)).expect("open");
+    let put = async |store: &Store, n: u64| {
+        let answer = Answer::Withheld { id: n.to_string() };
+        let row = Idempotency { body: [0; 32], answer, created_ms: clock.now_ms() };
+        let mut rows = Rows::new();
+        rows.put_idempotency(T1, &scope(&[&n.to_be_bytes()]), &row).expect("fits");
+        store.write(rows).await.expect("written");
+    };
+    let has = async |store: &Store, n: u64| {
+        store.idempotency(T1, scope(&[&n.to_be_bytes()])).await.expect("read").is_some()
+    };
+    for n in 0..15 {
+        put(&opened, n).await;
+        clock.advance(1);
+    }
+    harness::until(|| (opened.stats().idempotency_dropped.load(Relaxed) == 5).then_some(())).await;
+    assert!(!has(&opened, 4).await && has(&opened, 5).await && has(&opened, 14).await);
+    opened.close().await;
+
+    let opened = Store::open(harness::with(dir.path(), with)).expect("open");
+    clock.advance(DAY_MS - 8);
+    put(&opened, 5).await; // used again after a restart, before the sweep has seen that it is over age
+    assert!(has(&opened, 5).await && !has(&opened, 6).await && has(&opened, 7).await);
+    clock.advance(7);
+    assert!(has(&opened, 5).await && !has(&opened, 13).await);
+}
+
+/// 5,000 subscribers of one tenant come back at once: they cost one scan, not 5,000.
+#[tokio::test]
+async fn a_herd_of_resumers_reads_what_one_reads() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let opened = store(dir.path());
+    let frames = publish(&opened, T1, 500, 200).await;
+    let log = opened.log(T1).await.expect("a log");
+    let herd: Vec<_> = (0..5000)
+        .map(|at| {
+            let (opened, log, after) = (opened.clone(), log.clone(), frames[at % 400].sequence());
+            tokio::spawn(async move {
+                match opened.read_log(&log, after).await.expect("readable") {
+                    LogRead::Page(page) => page.frames[0].sequence() == after.next(),
+                    _ => false,
+                }
+            })
+        })
+        .collect();
+    for reader in herd {
+        assert!(reader.await.expect("joined"));
+    }
+}
+
+#[tokio::test]
+async fn a_cursor_key_is_made_once_per_store() {
+    let (one, two) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let (first, other) = (store(one.path()), store(two.path()));
+    let cursor: Cursor = first.cursor_key().encode(T1, Sequence(5));
+    assert_eq!(other.cursor_key().decode(T1, &cursor.0), None);
+}

@@ -1,0 +1,178 @@
+//! What the store's tests share: small stores, frames, and a disk that fails on demand.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+use nervewire::event::Event;
+use nervewire::frame::Frame;
+use nervewire::ids::{Sequence, TenantId};
+use nervewire::store::{Done, Io, LogRead, Rows, Space, Store, StoreOptions, TenantLog};
+use parking_lot::Mutex;
+
+pub const T1: TenantId = TenantId(1);
+pub const T2: TenantId = TenantId(2);
+
+pub fn options(dir: &Path) -> StoreOptions {
+    let mut options = StoreOptions::new(dir);
+    (options.cache_bytes, options.reserve_bytes) = (16 << 20, 1 << 20);
+    options
+}
+
+pub fn with<T>(dir: &Path, change: impl FnOnce(&mut StoreOptions) -> T) -> StoreOptions {
+    let mut options = options(dir);
+    change(&mut options);
+    options
+}
+
+pub fn store(dir: &Path) -> Store {
+    Store::open(options(dir)).expect("the store opens")
+}
+
+/// A sealed frame whose content is `len` bytes.
+pub fn frame(store: &Store, tenant: TenantId, sequence: Sequence, now_ms: u64, len: usize) -> Arc<Frame> {
+    let json = format!(r#"{{"type":"message","agent_id":"a","content":"{}"}}"#, "x".repeat(len));
+    let mut frame = Frame::encode(&Event::parse(&json).expect("valid"), now_ms, 0);
+    frame.seal(sequence, now_ms, &store.cursor_key().encode(tenant, sequence));
+    Arc::new(frame)
+}
+
+/// Appends `count` events in one commit and waits for it.
+pub async fn publish(store: &Store, tenant: TenantId, count: usize, len: usize) -> Vec<Arc<Frame>> {
+    publish_at(store, tenant, count, len, 1_700_000_000_000).await
+}
+
+pub async fn publish_at(
+    store: &Store,
+    tenant: TenantId,
+    count: usize,
+    len: usize,
+    now_ms: u64,
+) -> Vec<Arc<Frame>> {
+    let log = store.log(tenant).await.expect("a log");
+    let end = log.end();
+    let frames: Vec<_> =
+        (1..=count as u64).map(|n| frame(store, tenant, Sequence(end.0 + n), now_ms, len)).collect();
+    let (done, told) = Done::channel();
+    store.append(&log, frames.clone(), Rows::new(), None, done);
+    assert_eq!(told.await, Ok(Ok(())));
+    assert_eq!(log.committed(), frames[count - 1].sequence());
+    frames
+}
+
+/// Reads to the end; a gap is a failure.
+pub async fn read_all(store: &Store, log: &Arc<TenantLog>, after: Sequence) -> Vec<Arc<Frame>> {
+    let (mut at, mut frames) = (after, Vec::new());
+    loop {
+        match store.read_log(log, at).await.expect("readable") {
+            LogRead::Page(page) => {
+                assert!(page.frames[0].sequence() > at);
+                assert!(page.frames.windows(2).all(|pair| pair[0].sequence() < pair[1].sequence()));
+                frames.extend_from_slice(&page.frames);
+                at = frames[frames.len() - 1].sequence();
+            }
+            LogRead::End { .. } => return frames,
+            LogRead::Gap { resumes_at } => panic!("a gap up to {resumes_at:?}"),
+        }
+    }
+}
+
+/// Waits for housekeeping to bring something about.
+pub async fn until<T>(mut found: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..2000 {
+        if let Some(found) = found() {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it never came about");
+}
+
+/// A disk that fails on demand.
+#[derive(Default)]
+pub struct Faults {
+    /// Errno of the next failing syncs, and how many.
+    errno: AtomicI32,
+    failing: AtomicU64,
+    syncs: AtomicU64,
+    opening: AtomicBool,
+    /// Free bytes to report; 0: the truth.
+    free: AtomicU64,
+    gate: Mutex<Option<HeldSync>>,
+}
+
+struct HeldSync {
+    reached: tokio::sync::oneshot::Sender<()>,
+    release: std::sync::mpsc::Receiver<io::Result<()>>,
+}
+
+/// The test's side of a sync that waits.
+pub struct Gate {
+    reached: Mutex<Option<tokio::sync::oneshot::Receiver<()>>>,
+    release: std::sync::mpsc::Sender<io::Result<()>>,
+}
+
+impl Gate {
+    pub async fn reached(&self) {
+        let reached = self.reached.lock().take().expect("asked once");
+        reached.await.expect("the sync is reached");
+    }
+    pub fn release(&self, result: io::Result<()>) {
+        self.release.send(result).expect("it waits");
+    }
+}
+
+impl Faults {
+    pub fn fail_syncs(&self, errno: i32, count: u64) {
+        self.errno.store(errno, SeqCst);
+        self.failing.store(count, SeqCst);
+    }
+    pub fn syncs(&self) -> u64 {
+        self.syncs.load(SeqCst)
+    }
+    pub fn fail_opening(&self, fail: bool) {
+        self.opening.store(fail, SeqCst);
+    }
+    pub fn set_free(&self, free: u64) {
+        self.free.store(free, SeqCst);
+    }
+    pub fn hold_next_sync(&self) -> Gate {
+        let (reached, seen) = tokio::sync::oneshot::channel();
+        let (release, released) = std::sync::mpsc::channel();
+        *self.gate.lock() = Some(HeldSync { reached, release: released });
+        Gate { reached: Mutex::new(Some(seen)), release }
+    }
+}
+
+impl Io for Faults {
+    fn write(&self) -> io::Result<()> {
+        match self.opening.load(SeqCst) {
+            true => Err(io::Error::from_raw_os_error(28)),
+            false => Ok(()),
+        }
+    }
+    fn sync(&self, file: &File) -> io::Result<()> {
+        self.syncs.fetch_add(1, SeqCst);
+        if let Some(held) = self.gate.lock().take() {
+            let _ = held.reached.send(());
+            return held.release.recv().expect("released");
+        }
+        if self.failing.load(SeqCst) > 0 {
+            self.failing.fetch_sub(1, SeqCst);
+            return Err(io::Error::from_raw_os_error(self.errno.load(SeqCst)));
+        }
+        file.sync_data()
+    }
+    fn space(&self, dir: &Path) -> io::Result<Space> {
+        match self.free.load(SeqCst) {
+            0 => {
+                let fs = rustix::fs::statvfs(dir)?;
+                Ok(Space { free: fs.f_bavail * fs.f_frsize, total: fs.f_blocks * fs.f_frsize })
+            }
+            free => Ok(Space { free, total: 1 << 40 }),
+        }
+    }
+}

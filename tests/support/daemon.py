@@ -1,0 +1,148 @@
+"""The real binary as a child process, for black-box tests written in Python. Standard library only.
+
+* What it needs of the daemon: `init --json` → {org_id,key_id,api_key}; `serve --listen --admin-listen --data-dir
+  --ready-file`, the ready file appearing whole as {listen,admin_listen,pid}; exit 0 after SIGTERM.
+* It knows nothing of events beyond publishing them and reading a page of them.
+"""
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import time
+
+
+class Daemon:
+    """One `nervewire serve`. `listen` is kept over restarts, so clients find it again."""
+
+    def __init__(self, binary, data_dir, work_dir, env=None, arguments=()):
+        self.binary, self.data_dir, self.work_dir = binary, data_dir, work_dir
+        self.env = {**os.environ, **(env or {})}
+        self.arguments = list(arguments)
+        self.listen, self.process, self.starts = "127.0.0.1:0", None, 0
+        os.makedirs(work_dir, exist_ok=True)
+
+    def init(self):
+        """Creates the store; returns {org_id, key_id, api_key}."""
+        out = subprocess.run(
+            [self.binary, "init", "--json", "--data-dir", self.data_dir],
+            env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=60, check=True,
+        )
+        return json.loads(out.stdout)
+
+    def start(self, within=30):
+        """Starts serving and waits for the ready file; raises with the end of the log if it does not come."""
+        self.starts += 1
+        ready = os.path.join(self.work_dir, f"ready-{self.starts}.json")
+        self.log = os.path.join(self.work_dir, "daemon.log")
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                [self.binary, "serve", "--listen", self.listen, "--admin-listen", "127.0.0.1:0",
+                 "--data-dir", self.data_dir, "--ready-file", ready, *self.arguments],
+                env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )
+        end = time.monotonic() + within
+        while True:
+            try:
+                with open(ready) as f:
+                    told = json.load(f)
+                break
+            except (FileNotFoundError, json.JSONDecodeError):
+                pass
+            if self.process.poll() is not None:
+                raise RuntimeError(f"the daemon ended with {self.process.returncode} at start:\n{self.log_end()}")
+            if time.monotonic() > end:
+                self.kill()
+                raise RuntimeError(f"no ready file within {within} s:\n{self.log_end()}")
+            time.sleep(0.01)
+        self.listen = told["listen"]
+        return self
+
+    def log_end(self, lines=20):
+        with open(self.log, errors="replace") as f:
+            return "".join(f.readlines()[-lines:])
+
+    def stop(self, within=30):
+        """SIGTERM and wait; anything but exit 0 is a failure."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            status = self.process.wait(within)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise RuntimeError(f"still there {within} s after SIGTERM:\n{self.log_end()}") from None
+        if status != 0:
+            raise RuntimeError(f"exit {status} after SIGTERM:\n{self.log_end()}")
+
+    def kill(self):
+        """kill -9."""
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+
+
+class Api:
+    """One kept-alive HTTP/1.1 connection with a bearer credential."""
+
+    def __init__(self, listen, key, timeout=30):
+        self.listen, self.key, self.timeout, self.connection = listen, key, timeout, None
+
+    def call(self, method, path, body=None, headers=None):
+        """(status, parsed JSON or None, headers). A connection that the other side closed while idle is reopened."""
+        if self.connection is None:
+            host, _, port = self.listen.rpartition(":")
+            self.connection = http.client.HTTPConnection(host, int(port), timeout=self.timeout)
+        head = {"Authorization": f"Bearer {self.key}", **(headers or {})}
+        if body is not None:
+            body = json.dumps(body).encode()
+            head["Content-Type"] = "application/json"
+        try:
+            self.connection.request(method, path, body, head)
+            response = self.connection.getresponse()
+            raw = response.read()
+        except Exception:
+            self.connection.close()
+            self.connection = None
+            raise
+        return response.status, json.loads(raw) if raw else None, response.headers
+
+    def publish(self, events):
+        """One event or a list; returns the ids, or raises with what the daemon said."""
+        status, body, _ = self.call("POST", "/api/v1/events", events)
+        if status != 201:
+            raise Refused(status, body)
+        return body["data"]["ids"]
+
+    def pages(self, limit=1000):
+        """Every retained event, from the earliest, page by page."""
+        status, page, _ = self.call("GET", f"/api/v1/events?earliest=true&limit={limit}")
+        while True:
+            if status != 200:
+                raise Refused(status, page)
+            if page["gap"] is not None:
+                raise RuntimeError(f"gap: {page['gap']}")
+            yield from page["data"]
+            if page["caught_up"]:
+                return
+            status, page, _ = self.call("GET", f"/api/v1/events?after={page['next_cursor']}&limit={limit}")
+
+
+class Refused(Exception):
+    def __init__(self, status, body):
+        super().__init__(f"{status}: {body}")
+        self.status, self.body = status, body
+
+
+def find_binary(root):
+    """NERVEWIRE_BIN, or the release build made now."""
+    binary = os.environ.get("NERVEWIRE_BIN")
+    if not binary:
+        subprocess.run(["cargo", "build", "--release", "--bin", "nervewire"], cwd=root, stdin=subprocess.DEVNULL, check=True)
+        binary = os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(root, "target")), "release", "nervewire")
+    return os.path.abspath(binary)
