@@ -18,6 +18,7 @@ use ring::hmac;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::store::Rows;
 use crate::time::ManualClock;
 
 /// The instant every test begins at, Unix milliseconds.
@@ -41,11 +42,11 @@ impl Records for Memory {
         Ok(self.rows.lock().clone())
     }
 
-    fn commit(&self, writes: Vec<Write>) -> Commit<'_> {
+    fn commit(&self, writes: Vec<Write>, _beside: Rows) -> Commit<'_> {
         Box::pin(async move {
             let _open = self.gate.lock().await;
             if self.failing.load(Ordering::Relaxed) {
-                return Err(RecordsError("the disk is gone".into()));
+                return Err(RecordsError::Unknown);
             }
             self.commits.fetch_add(1, Ordering::Relaxed);
             let mut rows = self.rows.lock();
@@ -62,7 +63,7 @@ fn keep(rows: &mut Snapshot, write: Write) {
             rows.organizations.retain(|old| old.tenant != row.tenant);
             rows.organizations.push(row);
         }
-        Write::DeleteOrganization(tenant) => {
+        Write::DeleteOrganization(OrganizationRow { tenant, .. }) => {
             rows.organizations.retain(|row| row.tenant != tenant);
             rows.keys.retain(|row| row.tenant != tenant);
             rows.revocations.retain(|row| row.0 != tenant);
@@ -106,8 +107,9 @@ impl World {
         let auth = open(&settings, &memory, &clock);
         let operator = Principal::local_operator().authorize().expect("the operator");
         let make = |id: &str| NewOrganization { id: Some(id.into()), first_key: true, ..Default::default() };
-        let acme = auth.create_organization(&operator, make("acme")).await.expect("acme");
-        let globex = auth.create_organization(&operator, make("globex")).await.expect("globex");
+        let acme = auth.create_organization(&operator, make("acme"), |_| Rows::new()).await.expect("acme");
+        let globex =
+            auth.create_organization(&operator, make("globex"), |_| Rows::new()).await.expect("globex");
         let key = |made: CreatedOrganization| made.key.expect("its first key");
         World { auth, clock, memory, acme: key(acme), globex: key(globex) }
     }
