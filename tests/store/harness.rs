@@ -187,3 +187,40 @@ impl Io for Faults {
 pub(crate) fn now() -> u64 {
     SystemClock.now_ms()
 }
+
+/// A tmpfs of its own, gone when it is dropped.
+pub(crate) struct SmallDisk {
+    dir: tempfile::TempDir,
+}
+
+impl SmallDisk {
+    pub(crate) fn mount(mib: u32) -> Result<SmallDisk, String> {
+        let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"]).arg(dir.path());
+        match mount.output() {
+            Ok(output) if output.status.success() => Ok(SmallDisk { dir }),
+            Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+    /// Leaves `left` bytes free; none: nothing at all.
+    pub(crate) fn fill(&self, left: Option<u64>) {
+        let fs = rustix::fs::statvfs(self.path()).expect("statvfs");
+        let len = (fs.f_bavail * fs.f_frsize).saturating_sub(left.unwrap_or(0));
+        let file = File::create(self.path().join("filler")).expect("created");
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len).expect("filled");
+    }
+    pub(crate) fn free(&self) {
+        std::fs::remove_file(self.path().join("filler")).expect("removed");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.path()).status();
+    }
+}
