@@ -18,6 +18,7 @@ use super::{
     Auth, Change, DISABLED_PER_ORGANIZATION, ORGANIZATIONS, Organization, REVOCATIONS_PER_ORGANIZATION,
 };
 use crate::ids::{TenantId, fresh, is_org_id};
+use crate::store::Rows;
 
 /// Most bytes of a name for people.
 pub(super) const NAME_BYTES: usize = 256;
@@ -110,11 +111,11 @@ impl Auth {
         let organization = self.new_row("default".into(), String::new(), Visibility::default());
         let key = self.new_key(&organization, "bootstrap".into(), ScopeSet::OPERATOR)?;
         let writes = vec![Write::PutOrganization(organization.clone()), Write::PutKey(key.row.clone())];
-        self.commit(writes, &[]).await?;
+        self.commit(writes, Rows::new(), &[]).await?;
         Ok(Some((organization, key)))
     }
 
-    /// Makes an organization.
+    /// Makes an organization; `beside` gives the caller's rows for the same commit.
     ///
     /// # Errors
     /// `Conflict` if the id is taken, `Invalid`, `Limit`, `Records`.
@@ -122,6 +123,7 @@ impl Auth {
         &self,
         _by: &Authorized<Operate>,
         new: NewOrganization,
+        beside: impl FnOnce(&Organization) -> Rows,
     ) -> Result<CreatedOrganization, AdminError> {
         let id = new.id.unwrap_or_else(|| fresh("org"));
         if !is_org_id(&id) {
@@ -142,7 +144,8 @@ impl Auth {
             false => None,
         };
         writes.extend(key.iter().map(|key| Write::PutKey(key.row.clone())));
-        self.commit(writes, &[]).await?;
+        let beside = beside(&organization);
+        self.commit(writes, beside, &[]).await?;
         Ok(CreatedOrganization { organization, key })
     }
 
@@ -193,7 +196,7 @@ impl Auth {
             ..Organization::clone(&old)
         };
         let seen = (new.visibility != old.visibility).then_some(Change::VisibilityChanged(new.tenant));
-        self.commit(vec![Write::PutOrganization(new.clone())], seen.as_slice()).await?;
+        self.commit(vec![Write::PutOrganization(new.clone())], Rows::new(), seen.as_slice()).await?;
         Ok(new)
     }
 
@@ -212,7 +215,8 @@ impl Auth {
             return Err(AdminError::Conflict("the key that asks belongs to this organization"));
         }
         let tenant = organization.tenant;
-        self.commit(vec![Write::DeleteOrganization(tenant)], &[Change::OrganizationDeleted(tenant)]).await?;
+        let write = Write::DeleteOrganization(Organization::clone(&organization));
+        self.commit(vec![write], Rows::new(), &[Change::OrganizationDeleted(tenant)]).await?;
         Ok(Organization::clone(&organization))
     }
 
@@ -249,7 +253,7 @@ impl Auth {
         limit("revoked tokens", count - expired.len(), REVOCATIONS_PER_ORGANIZATION)?;
         let mut writes = vec![Write::Revoke { tenant, jti: jti.into(), until_ms }];
         writes.extend(expired.into_iter().map(|jti| Write::ForgetRevocation(tenant, jti)));
-        self.commit(writes, &[Change::TokenRevoked(tenant, jti.into())]).await
+        self.commit(writes, Rows::new(), &[Change::TokenRevoked(tenant, jti.into())]).await
     }
 
     /// Disables a user, or enables it again. The user need not be known here.
@@ -279,7 +283,7 @@ impl Auth {
             limit("disabled users", count, DISABLED_PER_ORGANIZATION)?;
         }
         let write = Write::SetDisabled { tenant, sub: sub.into(), disabled };
-        self.commit(vec![write], &[Change::UserDisabled(tenant, sub.into(), disabled)]).await
+        self.commit(vec![write], Rows::new(), &[Change::UserDisabled(tenant, sub.into(), disabled)]).await
     }
 
     /// Whether a user is disabled.
@@ -309,7 +313,7 @@ impl Auth {
             used.iter().filter_map(key).chain(over.take(MAINTENANCE_WRITES)).collect()
         });
         if !writes.is_empty() {
-            self.records.commit(writes.clone()).await.map_err(AdminError::Records)?;
+            self.records.commit(writes.clone(), Rows::new()).await.map_err(AdminError::Records)?;
         }
         let mut pending = self.used.lock();
         pending.retain(|key| !used.contains(key));
@@ -337,8 +341,13 @@ impl Auth {
     }
 
     /// Writes, follows in memory, tells. The caller holds `changing`.
-    pub(super) async fn commit(&self, writes: Vec<Write>, changes: &[Change]) -> Result<(), AdminError> {
-        let written = self.records.commit(writes.clone());
+    pub(super) async fn commit(
+        &self,
+        writes: Vec<Write>,
+        beside: Rows,
+        changes: &[Change],
+    ) -> Result<(), AdminError> {
+        let written = self.records.commit(writes.clone(), beside);
         let mut follow = Follow { auth: self, writes, changes };
         match written.await {
             Ok(()) => {
@@ -348,7 +357,13 @@ impl Auth {
             Err(error) => {
                 follow.writes.clear();
                 follow.changes = &[];
-                Err(AdminError::Records(error))
+                Err(match error {
+                    // Names and ids are bounded far below a row; a narrowing is not.
+                    RecordsError::TooLong => {
+                        AdminError::invalid("agents", "agents and channels are too long")
+                    }
+                    error => AdminError::Records(error),
+                })
             }
         }
     }

@@ -16,6 +16,7 @@ use super::secret::Secret;
 use super::{Auth, Change};
 use crate::filter::{Names, Narrowing};
 use crate::ids::TenantId;
+use crate::store::Rows;
 
 /// How long a token lives where the request does not say, in milliseconds: 24 hours.
 pub const TOKEN_DEFAULT_MS: u64 = 24 * 3_600_000;
@@ -89,7 +90,8 @@ pub struct IssuedToken {
 }
 
 impl Auth {
-    /// Makes an API key of `org_id`, or of the caller's own organization.
+    /// Makes an API key of `org_id`, or of the caller's own organization; `beside` gives the caller's rows for the same
+    /// commit, such as its idempotency row.
     ///
     /// # Errors
     /// `Invalid`, `Forbidden` where it would be wider than the caller's own, `NotFound`, `Limit`, `Records`.
@@ -98,6 +100,7 @@ impl Auth {
         by: &Authorized<Manage>,
         org_id: Option<&str>,
         new: NewKey,
+        beside: impl FnOnce(&KeyRow) -> Rows,
     ) -> Result<IssuedKey, AdminError> {
         let issuer = by.principal();
         check_name(&new.name)?;
@@ -119,7 +122,7 @@ impl Auth {
         let count = self.directory.read(|table| table.by_tenant.get(&tenant).map_or(0, |e| e.keys.len()));
         limit("API keys", count, KEYS_PER_ORGANIZATION)?;
         let key = self.make_key(tenant, scopes, NewKey { expires_at_ms, ..new }, narrowing)?;
-        self.commit(vec![Write::PutKey(key.row.clone())], &[]).await?;
+        self.commit(vec![Write::PutKey(key.row.clone())], beside(&key.row), &[]).await?;
         Ok(key)
     }
 
@@ -164,7 +167,7 @@ impl Auth {
             return Err(AdminError::Forbidden("the operator's key is the operator's to delete"));
         }
         let write = Write::DeleteKey(tenant, key_id.into());
-        self.commit(vec![write], &[Change::KeyRevoked(tenant, key_id.into())]).await
+        self.commit(vec![write], Rows::new(), &[Change::KeyRevoked(tenant, key_id.into())]).await
     }
 
     /// Mints a token of a user of `org_id`, or of the caller's own organization. Nothing is stored.

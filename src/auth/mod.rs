@@ -25,6 +25,7 @@ mod request;
 mod scope;
 mod secret;
 mod settings;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod ticket;
@@ -58,6 +59,7 @@ pub use request::{COOKIE, Presented, QUERY_PARAMETERS, RequestContext, Use, Via,
 pub use scope::{Scope, ScopeSet};
 pub use secret::Secret;
 pub use settings::{AuthSettings, JwtKeySettings, KeySource};
+pub use stored::StoredRecords;
 pub use ticket::{ONE_SHOT_MS, RECONNECT_MS, TICKETS, TICKETS_PER_ORGANIZATION, Ticket};
 
 use crate::filter::Rights;

@@ -43,11 +43,20 @@ impl Books {
             0 => total / 6,
             some => some,
         };
-        Ok(Books {
+        let mut books = Books {
             retainer: Retainer::load(engine, options.retention, max_live_bytes)?,
             lanes: Lanes::load(engine, options.idempotency_rows)?,
             sweep: Sweep::load(engine)?,
-        })
+        };
+        for tenant in books.sweep.erasing() {
+            books.forget(tenant);
+        }
+        Ok(books)
+    }
+
+    fn forget(&mut self, tenant: TenantId) {
+        self.retainer.forget(tenant);
+        self.lanes.forget(tenant);
     }
 }
 
@@ -108,8 +117,7 @@ impl Committer {
                 }
                 for tenant in erased {
                     self.shared.forget_log(tenant);
-                    self.books.retainer.forget(tenant);
-                    self.books.lanes.forget(tenant);
+                    self.books.forget(tenant);
                     self.books.sweep.erase(tenant);
                 }
                 self.shared.stats.commit(started.elapsed(), events, bytes);
@@ -238,6 +246,9 @@ impl Committer {
         let collected = self.books.lanes.collect(engine, now_ms)?;
         stats.idempotency_dropped.fetch_add(collected.dropped, Relaxed);
         if let Some(tenant) = self.books.sweep.step(engine)? {
+            // Once more: what was on its way when the erasure began has come and gone since.
+            shared.forget_log(tenant);
+            self.books.forget(tenant);
             tracing::info!(tenant = tenant.0, "erased");
         }
         self.books.sweep.revocations(engine, now_ms)?;

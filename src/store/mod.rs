@@ -202,7 +202,7 @@ struct Shared {
     reads: Reads,
     /// Every log that was asked for in this run.
     logs: Mutex<HashMap<TenantId, Arc<TenantLog>>>,
-    stats: Stats,
+    stats: Arc<Stats>,
     hooks: Mutex<Vec<Hook>>,
     /// The number the next organization gets.
     next_tenant: AtomicU64,
@@ -254,15 +254,16 @@ fn open(options: StoreOptions) -> Result<(Arc<Shared>, Threads), OpenError> {
     engine::sync_dir(&dir).map_err(|error| OpenError::io(&dir, &error))?;
     let epoch = recover::begin_epoch(&engine, 0).map_err(failed)?;
     let next_tenant = records::last_tenant(&engine).map_err(failed)? + 1;
+    let stats = Arc::new(Stats::default());
     let shared = Arc::new(Shared {
         cursors,
         epoch: AtomicU32::new(epoch),
         state: State::new(StoreState::Writable),
         engine: RwLock::new(None),
         queue: Queue::default(),
-        reads: Reads::new(options.page_cache_bytes, cursors),
+        reads: Reads::new(options.page_cache_bytes, cursors, stats.clone()),
         logs: Mutex::default(),
-        stats: Stats::default(),
+        stats,
         hooks: Mutex::default(),
         next_tenant: AtomicU64::new(next_tenant),
         options,

@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::oneshot;
@@ -16,6 +17,7 @@ use super::engine::{Engine, EngineError};
 use super::keys::{self, Kind};
 use super::log::TenantLog;
 use super::pack::{self, Head};
+use super::stats::Stats;
 use crate::cursor::CursorKey;
 use crate::ids::{Sequence, TenantId};
 
@@ -89,12 +91,13 @@ pub(super) struct Reads {
     wake: Condvar,
     cache: PageCache,
     cursors: CursorKey,
+    stats: Arc<Stats>,
 }
 
 impl Reads {
-    pub(super) fn new(cache_bytes: usize, cursors: CursorKey) -> Reads {
+    pub(super) fn new(cache_bytes: usize, cursors: CursorKey, stats: Arc<Stats>) -> Reads {
         let cache = PageCache::new(cache_bytes);
-        Reads { waiting: Mutex::default(), wake: Condvar::new(), cache, cursors }
+        Reads { waiting: Mutex::default(), wake: Condvar::new(), cache, cursors, stats }
     }
 
     pub(super) fn cache(&self) -> &PageCache {
@@ -261,6 +264,7 @@ impl Reads {
             return Ok(read);
         }
         let committed = log.committed();
+        self.stats.log_scans.fetch_add(1, Relaxed);
         let values = self.scan(engine, log.tenant(), after, committed).map_err(failed)?;
         if values.is_empty() {
             return Ok(match after < log.oldest() {

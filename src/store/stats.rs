@@ -34,6 +34,8 @@ pub struct Stats {
     pub trimmed_values: AtomicU64,
     /// Events in them.
     pub trimmed_events: AtomicU64,
+    /// Scans of the log on disk: what readers did not find decoded.
+    pub log_scans: AtomicU64,
     /// Idempotency rows dropped before their day was over, because there were too many.
     pub idempotency_dropped: AtomicU64,
 }

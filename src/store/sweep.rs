@@ -40,6 +40,11 @@ impl Sweep {
         self.erasing.push_back(tenant);
     }
 
+    /// The tenants whose erasure is not finished.
+    pub(super) fn erasing(&self) -> Vec<TenantId> {
+        self.erasing.iter().copied().collect()
+    }
+
     /// Whether an erasure is going on.
     pub(super) fn is_busy(&self) -> bool {
         !self.erasing.is_empty()

@@ -11,29 +11,36 @@ use nervewire::event::Event;
 use nervewire::frame::Frame;
 use nervewire::ids::{Sequence, TenantId};
 use nervewire::store::{Done, Io, LogRead, Rows, Space, Store, StoreOptions, TenantLog};
+use nervewire::time::{Clock, SystemClock};
 use parking_lot::Mutex;
 
-pub const T1: TenantId = TenantId(1);
-pub const T2: TenantId = TenantId(2);
+pub(crate) const T1: TenantId = TenantId(1);
+pub(crate) const T2: TenantId = TenantId(2);
 
-pub fn options(dir: &Path) -> StoreOptions {
+pub(crate) fn options(dir: &Path) -> StoreOptions {
     let mut options = StoreOptions::new(dir);
     (options.cache_bytes, options.reserve_bytes) = (16 << 20, 1 << 20);
     options
 }
 
-pub fn with<T>(dir: &Path, change: impl FnOnce(&mut StoreOptions) -> T) -> StoreOptions {
+pub(crate) fn with<T>(dir: &Path, change: impl FnOnce(&mut StoreOptions) -> T) -> StoreOptions {
     let mut options = options(dir);
     change(&mut options);
     options
 }
 
-pub fn store(dir: &Path) -> Store {
+pub(crate) fn store(dir: &Path) -> Store {
     Store::open(options(dir)).expect("the store opens")
 }
 
 /// A sealed frame whose content is `len` bytes.
-pub fn frame(store: &Store, tenant: TenantId, sequence: Sequence, now_ms: u64, len: usize) -> Arc<Frame> {
+pub(crate) fn frame(
+    store: &Store,
+    tenant: TenantId,
+    sequence: Sequence,
+    now_ms: u64,
+    len: usize,
+) -> Arc<Frame> {
     let json = format!(r#"{{"type":"message","agent_id":"a","content":"{}"}}"#, "x".repeat(len));
     let mut frame = Frame::encode(&Event::parse(&json).expect("valid"), now_ms, 0);
     frame.seal(sequence, now_ms, &store.cursor_key().encode(tenant, sequence));
@@ -41,11 +48,11 @@ pub fn frame(store: &Store, tenant: TenantId, sequence: Sequence, now_ms: u64, l
 }
 
 /// Appends `count` events in one commit and waits for it.
-pub async fn publish(store: &Store, tenant: TenantId, count: usize, len: usize) -> Vec<Arc<Frame>> {
-    publish_at(store, tenant, count, len, 1_700_000_000_000).await
+pub(crate) async fn publish(store: &Store, tenant: TenantId, count: usize, len: usize) -> Vec<Arc<Frame>> {
+    publish_at(store, tenant, count, len, SystemClock.now_ms()).await
 }
 
-pub async fn publish_at(
+pub(crate) async fn publish_at(
     store: &Store,
     tenant: TenantId,
     count: usize,
@@ -64,7 +71,7 @@ pub async fn publish_at(
 }
 
 /// Reads to the end; a gap is a failure.
-pub async fn read_all(store: &Store, log: &Arc<TenantLog>, after: Sequence) -> Vec<Arc<Frame>> {
+pub(crate) async fn read_all(store: &Store, log: &Arc<TenantLog>, after: Sequence) -> Vec<Arc<Frame>> {
     let (mut at, mut frames) = (after, Vec::new());
     loop {
         match store.read_log(log, at).await.expect("readable") {
@@ -81,7 +88,7 @@ pub async fn read_all(store: &Store, log: &Arc<TenantLog>, after: Sequence) -> V
 }
 
 /// Waits for housekeeping to bring something about.
-pub async fn until<T>(mut found: impl FnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(mut found: impl FnMut() -> Option<T>) -> T {
     for _ in 0..2000 {
         if let Some(found) = found() {
             return found;
@@ -93,7 +100,7 @@ pub async fn until<T>(mut found: impl FnMut() -> Option<T>) -> T {
 
 /// A disk that fails on demand.
 #[derive(Default)]
-pub struct Faults {
+pub(crate) struct Faults {
     /// Errno of the next failing syncs, and how many.
     errno: AtomicI32,
     failing: AtomicU64,
@@ -110,36 +117,36 @@ struct HeldSync {
 }
 
 /// The test's side of a sync that waits.
-pub struct Gate {
+pub(crate) struct Gate {
     reached: Mutex<Option<tokio::sync::oneshot::Receiver<()>>>,
     release: std::sync::mpsc::Sender<io::Result<()>>,
 }
 
 impl Gate {
-    pub async fn reached(&self) {
+    pub(crate) async fn reached(&self) {
         let reached = self.reached.lock().take().expect("asked once");
         reached.await.expect("the sync is reached");
     }
-    pub fn release(&self, result: io::Result<()>) {
+    pub(crate) fn release(&self, result: io::Result<()>) {
         self.release.send(result).expect("it waits");
     }
 }
 
 impl Faults {
-    pub fn fail_syncs(&self, errno: i32, count: u64) {
+    pub(crate) fn fail_syncs(&self, errno: i32, count: u64) {
         self.errno.store(errno, SeqCst);
         self.failing.store(count, SeqCst);
     }
-    pub fn syncs(&self) -> u64 {
+    pub(crate) fn syncs(&self) -> u64 {
         self.syncs.load(SeqCst)
     }
-    pub fn fail_opening(&self, fail: bool) {
+    pub(crate) fn fail_opening(&self, fail: bool) {
         self.opening.store(fail, SeqCst);
     }
-    pub fn set_free(&self, free: u64) {
+    pub(crate) fn set_free(&self, free: u64) {
         self.free.store(free, SeqCst);
     }
-    pub fn hold_next_sync(&self) -> Gate {
+    pub(crate) fn hold_next_sync(&self) -> Gate {
         let (reached, seen) = tokio::sync::oneshot::channel();
         let (release, released) = std::sync::mpsc::channel();
         *self.gate.lock() = Some(HeldSync { reached, release: released });
@@ -174,5 +181,46 @@ impl Io for Faults {
             }
             free => Ok(Space { free, total: 1 << 40 }),
         }
+    }
+}
+
+pub(crate) fn now() -> u64 {
+    SystemClock.now_ms()
+}
+
+/// A tmpfs of its own, gone when it is dropped.
+pub(crate) struct SmallDisk {
+    dir: tempfile::TempDir,
+}
+
+impl SmallDisk {
+    pub(crate) fn mount(mib: u32) -> Result<SmallDisk, String> {
+        let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"]).arg(dir.path());
+        match mount.output() {
+            Ok(output) if output.status.success() => Ok(SmallDisk { dir }),
+            Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+    /// Leaves `left` bytes free; none: nothing at all.
+    pub(crate) fn fill(&self, left: Option<u64>) {
+        let fs = rustix::fs::statvfs(self.path()).expect("statvfs");
+        let len = (fs.f_bavail * fs.f_frsize).saturating_sub(left.unwrap_or(0));
+        let file = File::create(self.path().join("filler")).expect("created");
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len).expect("filled");
+    }
+    pub(crate) fn free(&self) {
+        std::fs::remove_file(self.path().join("filler")).expect("removed");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.path()).status();
     }
 }

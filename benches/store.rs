@@ -1,0 +1,116 @@
+//! What the store costs: group commit with an fsync, packing, and reading a page.
+//!
+//! `cargo bench --bench store`. On a slow disk the first group measures the disk.
+
+#![allow(missing_docs, clippy::expect_used)]
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use nervewire::event::Event;
+use nervewire::frame::Frame;
+use nervewire::ids::{Sequence, TenantId};
+use nervewire::store::{Done, LogRead, Rows, Store, StoreOptions, TenantLog};
+use nervewire::time::{Clock, SystemClock};
+
+const EVENT: &str = r#"{"type":"message","agent_id":"agent-1","user_id":"user-1","content":"two hundred bytes or so, which is what a message of a chat usually comes to when nobody is in a hurry"}"#;
+
+fn open() -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = Store::open(StoreOptions::new(dir.path())).expect("the store opens");
+    (dir, store)
+}
+
+fn frame(store: &Store, log: &TenantLog, sequence: Sequence) -> Arc<Frame> {
+    let now = SystemClock.now_ms();
+    let mut frame = Frame::encode(&Event::parse(EVENT).expect("valid"), now, 0);
+    frame.seal(sequence, now, &store.cursor_key().encode(log.tenant(), sequence));
+    Arc::new(frame)
+}
+
+fn append(
+    store: &Store,
+    log: &Arc<TenantLog>,
+    count: u64,
+) -> tokio::sync::oneshot::Receiver<Result<(), nervewire::store::CommitError>> {
+    let end = log.end();
+    let frames: Vec<_> = (1..=count).map(|n| frame(store, log, Sequence(end.0 + n))).collect();
+    let (done, told) = Done::channel();
+    store.append(log, frames, Rows::new(), None, done);
+    told
+}
+
+/// `writers` tenants, each publishing one event and waiting for its ack, again and again.
+fn group_commit(store: &Store, writers: u64, rounds: u64) -> Duration {
+    let logs: Vec<_> = (1..=writers).map(|t| store.log_blocking(TenantId(t)).expect("a log")).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let started = Instant::now();
+    runtime.block_on(async {
+        let writers: Vec<_> = logs
+            .into_iter()
+            .map(|log| {
+                let store = store.clone();
+                tokio::spawn(async move {
+                    for _ in 0..rounds {
+                        append(&store, &log, 1).await.expect("told").expect("committed");
+                    }
+                })
+            })
+            .collect();
+        for writer in writers {
+            writer.await.expect("joined");
+        }
+    });
+    started.elapsed()
+}
+
+fn commits(c: &mut Criterion) {
+    let mut group = c.benchmark_group("group_commit");
+    group.sample_size(10).measurement_time(Duration::from_secs(4));
+    for writers in [1, 32, 512] {
+        let (_dir, store) = open();
+        group.throughput(Throughput::Elements(writers));
+        group.bench_function(format!("{writers}_writers"), |b| {
+            b.iter_custom(|rounds| group_commit(&store, writers, rounds));
+        });
+    }
+    let (_dir, store) = open();
+    let log = store.log_blocking(TenantId(1)).expect("a log");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    group.throughput(Throughput::Elements(1000));
+    group.bench_function("1000_packed", |b| {
+        b.iter(|| runtime.block_on(append(&store, &log, 1000)).expect("told").expect("committed"));
+    });
+    group.finish();
+}
+
+fn reads(c: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let mut group = c.benchmark_group("read_page");
+    group.sample_size(20);
+    for (name, cache) in [("decoded", 32 << 20), ("from_disk", 0)] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut options = StoreOptions::new(dir.path());
+        options.page_cache_bytes = cache;
+        let store = Store::open(options).expect("the store opens");
+        let log = store.log_blocking(TenantId(1)).expect("a log");
+        for _ in 0..20 {
+            runtime.block_on(append(&store, &log, 1000)).expect("told").expect("committed");
+        }
+        let first = log.last_event().0 - 20_000;
+        let mut at = 0;
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                at = (at + 257) % 19_000;
+                let read = runtime.block_on(store.read_log(&log, Sequence(first + at))).expect("readable");
+                assert!(matches!(black_box(read), LogRead::Page(_)));
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, commits, reads);
+criterion_main!(benches);
