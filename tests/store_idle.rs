@@ -1,5 +1,7 @@
 //! What a tenant costs that does nothing. A file of its own, so that no other test's memory is counted.
 
+#![allow(clippy::expect_used)] // a test ends where its world does not hold
+
 use nervewire::ids::TenantId;
 use nervewire::store::{Store, StoreOptions};
 

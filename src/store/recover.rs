@@ -228,4 +228,65 @@ mod tests {
         assert_eq!(Recovered::read(&written[1..]), None);
         assert_eq!(Recovered::read(&[&[9], &written[1..]].concat()), None);
     }
+
+    fn engine(dir: &std::path::Path) -> Engine {
+        let disk = std::sync::Arc::new(super::super::space::Disk);
+        Engine::open(dir, 8 << 20, true, disk).expect("the engine opens")
+    }
+
+    #[test]
+    fn a_newer_layout_is_refused_and_the_identity_is_made_once() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let engine = engine(dir.path());
+        let key = |identity| match identity {
+            Ok(Identity::Known(key)) => (key.store_id, key.key),
+            other => panic!("{other:?}"),
+        };
+        let made = key(identity(&engine));
+        assert_eq!(key(identity(&engine)), made);
+        let mut batch = Batch::default();
+        batch.put(keys::meta(Meta::Schema), (SCHEMA + 1).to_be_bytes().to_vec());
+        engine.commit(batch).expect("committed");
+        assert!(matches!(identity(&engine), Ok(Identity::Newer(n)) if n == SCHEMA + 1));
+    }
+
+    #[test]
+    fn an_epoch_is_above_what_runs_and_what_is_stored() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let engine = engine(dir.path());
+        assert_eq!(begin_epoch(&engine, 0).expect("begun"), 1);
+        assert_eq!(begin_epoch(&engine, 1).expect("begun"), 2);
+        assert_eq!(begin_epoch(&engine, 9).expect("begun"), 10);
+        assert_eq!(begin_epoch(&engine, 0).expect("begun"), 11);
+    }
+
+    /// The row says more than the log holds: what is there is counted, and no sequence is taken back.
+    #[test]
+    fn counters_ahead_of_the_log_never_lower_the_end() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let engine = engine(dir.path());
+        let id = TenantId(3);
+        let mut packer = super::super::pack::Packer::default();
+        let mut packed = Vec::new();
+        for sequence in 11..=14 {
+            let frame = crate::frame::tests::frame(r#"{"type":"custom","channel":"c","data":1}"#, sequence);
+            packer.push(&frame, &mut |value| packed.push(value)).expect("fits");
+        }
+        packer.finish(&mut |value| packed.push(value));
+        let mut batch = Batch::default();
+        batch.put(keys::log(id, packed[0].first), packed.remove(0).value);
+        let row = Recovered {
+            end: Sequence(20),
+            oldest: Sequence(10),
+            events: 10,
+            last_received_ms: u64::MAX,
+            ..Recovered::default()
+        };
+        batch.put(keys::key(Kind::Counters, id, &[]), row.write());
+        engine.commit(batch).expect("committed");
+        let found = tenant(&engine, id).expect("read");
+        assert_eq!((found.end, found.oldest, found.events), (Sequence(20), Sequence(10), 4));
+        assert_eq!(found.last_received_ms, u64::MAX);
+        assert_eq!(tenant(&engine, TenantId(4)).expect("read"), Recovered::default());
+    }
 }
