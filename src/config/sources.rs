@@ -22,6 +22,8 @@ pub const CLI_VARIABLES: &[(&str, &str)] = &[
     ("NERVEWIRE_LOG", "filter of the log by module, e.g. `info,nervewire::auth=debug`"),
 ];
 
+/// Variables that this project's own test programs set around a daemon, which then inherits them.
+const HARNESS_VARIABLES: &[&str] = &["NERVEWIRE_BIN", "NERVEWIRE_PROXY"];
 /// Bytes read of a configuration file: far beyond a real one, so that `--config /dev/zero` ends.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 const DEFAULT_FILE: &str = "nervewire.toml";
@@ -189,7 +191,8 @@ fn file_key(
 
 fn from_variable(name: &str, value: &str, settings: &mut Vec<Setting>, problems: &mut Vec<Problem>) {
     let Some(suffix) = name.strip_prefix(PREFIX) else { return };
-    if CLI_VARIABLES.iter().any(|(known, _)| *known == name) || kubernetes(suffix) {
+    let ours = CLI_VARIABLES.iter().any(|(known, _)| *known == name) || HARNESS_VARIABLES.contains(&name);
+    if ours || kubernetes(suffix) {
         return;
     }
     let origin = Origin::Env(name.to_owned());

@@ -117,6 +117,7 @@ fn variables_of_the_command_line_and_of_kubernetes_are_no_keys() {
     let names: Vec<&str> = CLI_VARIABLES.iter().map(|(name, _)| *name).collect();
     let mut pairs: Vec<(&str, &str)> = names.iter().map(|name| (*name, "x")).collect();
     pairs.extend([
+        ("NERVEWIRE_BIN", "target/release/nervewire"),
         ("NERVEWIRE_SERVICE_HOST", "10.0.0.1"),
         ("NERVEWIRE_SERVICE_PORT_HTTP", "8080"),
         ("NERVEWIRE_PORT", "tcp://10.0.0.1:8080"),

@@ -9,9 +9,12 @@ mod narrowing;
 mod values;
 
 use std::borrow::Cow;
+use std::fmt;
+use std::num::NonZeroU32;
 
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 
+use crate::event::Kind;
 use crate::frame::{Frame, Key};
 
 pub use narrowing::{NARROWING_VALUES, Narrowing};
@@ -42,6 +45,8 @@ struct Fields {
     user_id: Names,
     request_id: Names,
     channel: Names,
+    /// Only events of a stream: `stream_chunk`, and `error` with a `request_id`.
+    streams: bool,
 }
 
 /// Stands for an absent field.
@@ -66,6 +71,12 @@ impl Filter {
             builder.list(name.as_ref(), value.as_ref())?;
         }
         builder.build()
+    }
+    /// The same, of events that belong to a stream alone (`/sse/llm`).
+    #[must_use]
+    pub fn streams_only(self) -> Filter {
+        let fields = Fields { streams: true, ..self.0.map_or_else(Fields::default, |fields| *fields) };
+        Filter(Some(Box::new(fields)))
     }
     /// Whether it asks for everything.
     #[must_use]
@@ -104,12 +115,34 @@ impl Filter {
         let has = |names: &Names, key| {
             names.is_empty() || frame.key(key).is_some_and(|value| names.contains(value))
         };
-        (fields.types.is_empty() || fields.types.contains(frame.kind()))
+        // Only those two kinds have a `request_id` (protocol §2).
+        (!fields.streams || frame.key(Key::Request).is_some())
+            && (fields.types.is_empty() || fields.types.contains(frame.kind()))
             && has(&fields.request_id, Key::Request)
             && has(&fields.agent_id, Key::Agent)
             && has(&fields.user_id, Key::User)
             && (fields.channel.is_empty()
                 || frame.key(Key::Channel).is_some_and(|name| fields.channel.covers_channel(name)))
+    }
+}
+
+/// As query parameters, for listings; nothing for a filter that asks for everything.
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let types: Vec<&str> = self.types().iter().map(Kind::name).collect();
+        let mut fields = vec![("types", types)];
+        for (name, names) in Filter::PARAMETERS[1..]
+            .iter()
+            .zip([self.agents(), self.users(), self.requests(), self.channels()])
+        {
+            fields.push((name, names.iter().collect()));
+        }
+        let shown: Vec<String> = fields
+            .into_iter()
+            .filter(|(_, values)| !values.is_empty())
+            .map(|(name, values)| format!("{name}={}", values.join(",")))
+            .collect();
+        f.write_str(&shown.join("&"))
     }
 }
 
@@ -175,6 +208,7 @@ impl FilterBuilder {
             user_id: Names::new(user_id),
             request_id: Names::new(request_id),
             channel: Names::new(channel),
+            streams: false,
         };
         Ok(Filter((fields != Fields::default()).then(|| Box::new(fields))))
     }
@@ -238,6 +272,13 @@ pub struct Rights {
 }
 
 impl Rights {
+    /// Whether the two permit different events. A `sub` decides nothing for who sees all users.
+    #[must_use]
+    pub fn differ(&self, other: &Rights) -> bool {
+        self.sees_all_users != other.sees_all_users
+            || self.narrowing != other.narrowing
+            || (!self.sees_all_users && self.sub != other.sub)
+    }
     /// Whether the principal may see `frame`.
     #[must_use]
     pub fn permit(&self, frame: &Frame) -> bool {
@@ -264,6 +305,33 @@ impl Selection {
     #[must_use]
     pub fn matches(&self, frame: &Frame) -> bool {
         self.rights.permit(frame) && self.filter.matches(frame)
+    }
+}
+
+/// Where a subscription stands in an index: its audience (the subscriptions with an equal [`Selection`]) and its
+/// place there. 8 bytes, also as an `Option`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowId {
+    /// One more than the audience's number.
+    audience: NonZeroU32,
+    place: u32,
+}
+
+impl RowId {
+    /// The row of `place` in `audience`; `None` for the one number that does not fit.
+    #[must_use]
+    pub fn new(audience: u32, place: u32) -> Option<RowId> {
+        Some(RowId { audience: NonZeroU32::new(audience.wrapping_add(1))?, place })
+    }
+    /// The audience's number.
+    #[must_use]
+    pub fn audience(self) -> u32 {
+        self.audience.get() - 1
+    }
+    /// The place among the audience's members.
+    #[must_use]
+    pub fn place(self) -> u32 {
+        self.place
     }
 }
 

@@ -6,9 +6,12 @@
 //! * The JSON never holds a raw CR or LF, so no payload can forge an SSE field.
 //! * A frame is immutable once sealed. It knows its sequence, not its tenant; who may see it is [`crate::filter`]'s.
 
+pub mod control;
 pub mod merge;
 pub mod record;
+pub mod sse;
 pub mod ws;
+pub mod ws_decode;
 
 use std::io::Write as _;
 

@@ -3,7 +3,7 @@
 //! Something a reader may hold a bare pointer to is freed in three steps: the writer *unlinks* it, stamps it with
 //! the clock, and drops it once every pin is idle or newer than the stamp.
 //!
-//! * A pin holds the clock as its reader last saw it, or [`IDLE`]. Only its [`Reader`] stores it.
+//! * A pin holds the clock as its reader last saw it, or idle. Only its [`Reader`] stores it.
 //! * The clock only grows, and only when a pinned reader stands in the way of something unlinked; any writer may
 //!   advance it. It orders nothing by itself: the two fences do.
 //!

@@ -1,0 +1,79 @@
+//! What finding a frame's subscribers costs, by number of subscriptions.
+//!
+//! `stream`: each subscribes to its own stream; one chunk. `user`: each is another user without a filter; one addressed
+//! event. `agent`: each another user, all on one agent; one addressed event. `shared`: all equal; everyone matches.
+
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use nervewire::event::Event;
+use nervewire::filter::{Filter, Rights, Selection};
+use nervewire::frame::Frame;
+use nervewire::index::Index;
+
+const SIZES: [u32; 3] = [10, 10_000, 100_000];
+
+fn selection(query: &str, sub: Option<&str>) -> Selection {
+    let pairs = nervewire::query::pairs(query).expect("query");
+    let filter = Filter::from_query(&pairs).expect("filter");
+    Selection { filter, rights: Rights { sub: sub.map(Into::into), ..Rights::default() } }
+}
+
+fn frame(json: &str) -> Frame {
+    Frame::encode(&Event::parse(json).expect("event"), 0, 0)
+}
+
+fn filled(size: u32, selection: impl Fn(u32) -> Selection) -> Index<u32> {
+    let mut index = Index::new();
+    for id in 0..size {
+        index.insert(selection(id), id).expect("room");
+    }
+    index
+}
+
+fn find(c: &mut Criterion) {
+    let chunk = frame(
+        r#"{"type":"stream_chunk","request_id":"request-7","chunk":"x","is_final":false,"agent_id":"agent-1","user_id":"user-7"}"#,
+    );
+    let mut group = c.benchmark_group("index");
+    for size in SIZES {
+        let user = |id: u32| format!("user-{id}");
+        let cases: [(&str, Index<u32>); 4] = [
+            ("stream", filled(size, |id| selection(&format!("request_id=request-{id}"), Some(&user(id))))),
+            ("user", filled(size, |id| selection("", Some(&user(id))))),
+            ("agent", filled(size, |id| selection("agent_id=agent-1", Some(&user(id))))),
+            ("shared", filled(size, |_| selection("agent_id=agent-1,agent-2", Some("user-7")))),
+        ];
+        for (name, mut index) in cases {
+            group.throughput(Throughput::Elements(1));
+            group.bench_function(BenchmarkId::new(name, size), |b| {
+                b.iter(|| {
+                    let mut found = 0;
+                    index.for_each_match(&chunk, |members| found += members.len());
+                    assert!(found > 0);
+                    found
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+fn churn(c: &mut Criterion) {
+    let mut group = c.benchmark_group("index churn");
+    for size in SIZES {
+        let mut index = filled(size, |id| selection("", Some(&format!("user-{id}"))));
+        group.bench_function(BenchmarkId::new("insert and remove", size), |b| {
+            b.iter_batched(
+                || selection("", Some("newcomer")),
+                |selection| {
+                    let row = index.insert(selection, u32::MAX).expect("room");
+                    index.remove(row).expect("there")
+                },
+                BatchSize::SmallInput,
+            );
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, find, churn);
+criterion_main!(benches);

@@ -1,0 +1,54 @@
+//! Events: what is accepted comes back from its own JSON and from its log record, and neither holds a line end.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use nervewire::cursor::CursorKey;
+use nervewire::event::Event;
+use nervewire::frame::{Frame, Key};
+use nervewire::ids::{Sequence, TenantId};
+
+const KEY: CursorKey = CursorKey { store_id: *b"fuzz", key: [9; 16] };
+
+fuzz_target!(|data: &[u8]| {
+    // The log's records come from our own disk, but a damaged one must be an error, not a panic.
+    let _ = Frame::read_record(&mut &data[..], Sequence(1), TenantId(1), &KEY);
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(event) = Event::parse(text) else { return };
+    let mut frame = Frame::encode(&event, 1_700_000_000_000, 0);
+    let cursor = KEY.encode(TenantId(1), Sequence(7));
+    frame.seal(Sequence(7), 1_700_000_000_000, &cursor);
+
+    let json = std::str::from_utf8(frame.json()).expect("UTF-8");
+    assert!(!json.contains(['\r', '\n']));
+    assert!(frame.ws().ends_with(frame.json()));
+    let mut shown: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(json).expect("an object");
+    assert_eq!(shown.remove("id").expect("an id"), cursor.as_str());
+    assert_eq!(shown["type"], event.kind.name());
+    for (key, name) in [
+        (Key::User, "user_id"),
+        (Key::Agent, "agent_id"),
+        (Key::Request, "request_id"),
+        (Key::Channel, "channel"),
+    ] {
+        assert_eq!(frame.key(key), shown.get(name).and_then(|value| value.as_str()));
+    }
+    let again = serde_json::to_string(&shown).expect("JSON");
+    let again = Event::parse(&again).expect("what is shown is an event");
+    for (a, b) in [
+        (&event.content, &again.content),
+        (&event.chunk, &again.chunk),
+        (&event.message, &again.message),
+        (&event.user_id, &again.user_id),
+        (&event.agent_id, &again.agent_id),
+        (&event.request_id, &again.request_id),
+        (&event.channel, &again.channel),
+    ] {
+        assert_eq!(a, b);
+    }
+
+    let mut record = Vec::new();
+    frame.write_record(&mut record);
+    let read = Frame::read_record(&mut record.as_slice(), Sequence(7), TenantId(1), &KEY).expect("a record");
+    assert_eq!((read.ws(), read.sse()), (frame.ws(), frame.sse()));
+});

@@ -1,0 +1,433 @@
+//! RFC 6455 as the server reads it: bytes in any split, whole messages out. Knows bytes and limits, no sockets.
+//!
+//! * An idle decoder is one null pointer. It owns memory only while a frame or a fragmented message is partial.
+//! * A message that lies whole in the input is unmasked in place and borrowed from it, never copied.
+//! * A buffer grows with the bytes that came, never with the length that was announced.
+//! * Everything is refused as soon as the offending byte is there: a header's bits, an order, a length, bad UTF-8.
+//! * After a [`Violation`] or [`Message::Close`] the rest of the input means nothing; the caller feeds no more.
+
+use super::ws::{MAX_CONTROL, Opcode};
+
+/// Longest header of a masked frame.
+const MAX_HEAD: usize = 14;
+
+/// What a peer may make us hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Most payload bytes of one frame; a longer one is refused at its header.
+    pub frame_bytes: usize,
+    /// Most payload bytes of a message, all fragments together. A buffer never has more.
+    pub message_bytes: usize,
+    /// Most frames of one message: stops an endless run of empty fragments.
+    pub fragments: u32,
+}
+
+impl Limits {
+    /// The diagnostic echo, as wide as conformance suites send.
+    pub const ECHO: Limits = Limits { frame_bytes: 16 << 20, message_bytes: 16 << 20, fragments: 65_536 };
+
+    /// Clients: a message of at most `bytes`, in one frame or some.
+    #[must_use]
+    pub const fn client(bytes: usize) -> Limits {
+        Limits { frame_bytes: bytes, message_bytes: bytes, fragments: 1_024 }
+    }
+}
+
+/// A message of the peer, unmasked.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Message<'a> {
+    /// Text; valid UTF-8.
+    Text(&'a str),
+    /// Binary.
+    Binary(&'a [u8]),
+    /// To be answered by a Pong of the same payload, at most 125 bytes.
+    Ping(&'a [u8]),
+    /// An answer to a Ping, or unasked.
+    Pong(&'a [u8]),
+    /// The peer closes; the code is one a peer may send.
+    Close {
+        /// `None` where the frame was empty.
+        code: Option<u16>,
+        /// At most 123 bytes.
+        reason: &'a str,
+    },
+}
+
+/// What one call made of its input.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Step<'a> {
+    /// Bytes of the input that were used up; all of them when there is no message.
+    pub used: usize,
+    /// A message, or `None` when more input is needed.
+    pub message: Option<Message<'a>>,
+}
+
+/// How the peer broke RFC 6455, or a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// §5.1: a client masks every frame.
+    #[error("a frame is not masked")]
+    Unmasked,
+    /// §5.2: no extension was negotiated that defines RSV1–3.
+    #[error("a reserved bit is set")]
+    ReservedBits,
+    /// §5.2: opcodes 3–7 and 11–15 are reserved.
+    #[error("the opcode is unknown")]
+    Opcode,
+    /// §5.5: a control frame is neither fragmented nor longer than 125 bytes.
+    #[error("a control frame is fragmented or over 125 bytes")]
+    Control,
+    /// §5.4: nothing to continue.
+    #[error("a continuation without a start")]
+    NothingToContinue,
+    /// §5.4: fragments of two messages never mix.
+    #[error("a new message inside a fragmented one")]
+    Interleaved,
+    /// §5.2: the fewest bytes are used for a length, and a 64-bit one starts with a zero bit.
+    #[error("a length is not encoded in the fewest bytes, or its highest bit is set")]
+    Length,
+    /// §5.5.1 and §7.4: a code of two bytes, and one that may be sent.
+    #[error("the close frame is invalid")]
+    Close,
+    /// §5.6 and §8.1.
+    #[error("text is not UTF-8")]
+    NotUtf8,
+    /// §10.4: a frame, message or number of fragments over [`Limits`].
+    #[error("over the limit")]
+    TooLarge,
+}
+
+impl Violation {
+    /// The code the connection is closed with (§7.4.1).
+    #[must_use]
+    pub const fn code(self) -> u16 {
+        match self {
+            Violation::NotUtf8 => 1007,
+            Violation::TooLarge => 1009,
+            _ => 1002,
+        }
+    }
+}
+
+/// The state between two reads: nothing, but for what is partial.
+#[derive(Debug, Default)]
+pub struct Decoder(Option<Box<Partial>>);
+
+#[derive(Debug, Default)]
+struct Partial {
+    /// The bytes of a header that ended with the input.
+    head: [u8; MAX_HEAD],
+    head_len: u8,
+    /// The frame whose payload is being read.
+    frame: Option<Open>,
+    /// Payload of a control frame that is being read, or was handed out by the last call.
+    control: Vec<u8>,
+    /// The data message that is being read, or was handed out by the last call.
+    message: Option<Buffered>,
+    /// `control` or `message` was handed out: the next call frees it.
+    handed_out: Option<Opcode>,
+}
+
+/// A frame whose header is read.
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    opcode: Opcode,
+    fin: bool,
+    /// Turned so that it starts at the next payload byte.
+    mask: [u8; 4],
+    /// Payload bytes still to come.
+    remaining: usize,
+}
+
+#[derive(Debug)]
+struct Buffered {
+    opcode: Opcode,
+    data: Vec<u8>,
+    /// Frames so far.
+    fragments: u32,
+    /// Of a text: bytes of `data` known to be UTF-8; less than all only inside a character.
+    valid: usize,
+}
+
+/// Where a complete message lies.
+enum Ready {
+    Nothing,
+    Input { opcode: Opcode, at: usize },
+    Control(Opcode),
+    Data,
+}
+
+impl Decoder {
+    /// Whether a frame or message is partial, so that memory is held.
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Reads up to the end of the next message. Call it with the rest of the input, even an empty rest, until there is
+    /// none: that call also frees what the message before was kept in (or call [`Decoder::free`]).
+    ///
+    /// # Errors
+    /// [`Violation`]: close with its code.
+    pub fn next<'a>(&'a mut self, input: &'a mut [u8], limits: &Limits) -> Result<Step<'a>, Violation> {
+        let (used, ready) = self.advance(input, limits)?;
+        let message = match (ready, self.0.as_deref()) {
+            (Ready::Input { opcode, at }, _) => Some(message(opcode, &input[at..used])?),
+            (Ready::Control(opcode), Some(partial)) => Some(message(opcode, &partial.control)?),
+            (Ready::Data, Some(Partial { message: Some(whole), .. })) => {
+                Some(message(whole.opcode, &whole.data)?)
+            }
+            _ => None,
+        };
+        Ok(Step { used, message })
+    }
+
+    fn advance(&mut self, input: &mut [u8], limits: &Limits) -> Result<(usize, Ready), Violation> {
+        self.free();
+        let mut at = 0;
+        loop {
+            if let Some(partial) = &mut self.0
+                && partial.frame.is_some()
+            {
+                let (used, ready) = partial.payload(&mut input[at..], limits)?;
+                at += used;
+                match ready {
+                    Some(ready) => return Ok((at, ready)),
+                    None => continue,
+                }
+            }
+            let Some((used, open)) = self.head(&input[at..])? else {
+                return Ok((input.len(), Ready::Nothing));
+            };
+            at += used;
+            let buffered = self.0.as_ref().and_then(|p| p.message.as_ref()).map_or(0, |m| m.data.len());
+            let before = if open.opcode.is_control() { 0 } else { buffered };
+            if open.remaining > limits.frame_bytes
+                || open.remaining > limits.message_bytes.saturating_sub(before)
+            {
+                return Err(Violation::TooLarge);
+            }
+            let alone = open.opcode.is_control() || (open.fin && open.opcode != Opcode::Continuation);
+            if alone && open.remaining <= input.len() - at {
+                let end = at + open.remaining;
+                unmask(&mut input[at..end], open.mask);
+                self.free();
+                return Ok((end, Ready::Input { opcode: open.opcode, at }));
+            }
+            self.0.get_or_insert_default().open(open, limits)?;
+        }
+    }
+
+    /// Frees the message handed out last, and the state when nothing is partial.
+    pub fn free(&mut self) {
+        let Some(partial) = &mut self.0 else { return };
+        match partial.handed_out.take() {
+            Some(opcode) if opcode.is_control() => partial.control = Vec::new(),
+            Some(_) => partial.message = None,
+            None => {}
+        }
+        if partial.head_len == 0 && partial.frame.is_none() && partial.message.is_none() {
+            self.0 = None;
+        }
+    }
+
+    /// Reads a header that may have begun in earlier input; keeps what there is of it when it is not whole.
+    fn head(&mut self, input: &[u8]) -> Result<Option<(usize, Open)>, Violation> {
+        let fragmented = self.0.as_ref().is_some_and(|partial| partial.message.is_some());
+        let kept = self.0.as_ref().map_or(0, |partial| partial.head_len);
+        if kept == 0 {
+            if let Some(read) = parse_head(input, fragmented)? {
+                return Ok(Some(read));
+            }
+            if input.is_empty() {
+                return Ok(None);
+            }
+        }
+        let partial = self.0.get_or_insert_default();
+        for (at, byte) in input.iter().enumerate() {
+            let len = usize::from(partial.head_len);
+            partial.head[len] = *byte; // a header of `MAX_HEAD` bytes is whole, so `len` is less
+            partial.head_len += 1;
+            if let Some((_, open)) = parse_head(&partial.head[..=len], fragmented)? {
+                partial.head_len = 0;
+                return Ok(Some((at + 1, open)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Partial {
+    fn open(&mut self, open: Open, limits: &Limits) -> Result<(), Violation> {
+        if !open.opcode.is_control() {
+            let message = self.message.get_or_insert(Buffered {
+                opcode: open.opcode,
+                data: Vec::new(),
+                fragments: 0,
+                valid: 0,
+            });
+            message.fragments += 1;
+            if message.fragments > limits.fragments {
+                return Err(Violation::TooLarge);
+            }
+        }
+        self.frame = Some(open);
+        Ok(())
+    }
+
+    /// Takes payload of the open frame. `None` once a fragment is whole that does not end its message.
+    fn payload(&mut self, input: &mut [u8], limits: &Limits) -> Result<(usize, Option<Ready>), Violation> {
+        let Some(open) = &mut self.frame else { return Ok((0, None)) };
+        let used = open.remaining.min(input.len());
+        let piece = &mut input[..used];
+        unmask(piece, open.mask);
+        open.mask.rotate_left(used % 4);
+        open.remaining -= used;
+        let Open { opcode, fin, remaining, .. } = *open;
+        if opcode.is_control() {
+            self.control.extend_from_slice(piece); // at most 125 bytes, by its header
+        } else if let Some(message) = &mut self.message {
+            message.push(piece, remaining, limits)?;
+        }
+        if remaining > 0 {
+            return Ok((used, Some(Ready::Nothing)));
+        }
+        self.frame = None;
+        if opcode.is_control() {
+            self.handed_out = Some(opcode);
+            return Ok((used, Some(Ready::Control(opcode))));
+        }
+        match &self.message {
+            Some(message) if fin => {
+                message.end()?;
+                self.handed_out = Some(message.opcode);
+                Ok((used, Some(Ready::Data)))
+            }
+            _ => Ok((used, None)),
+        }
+    }
+}
+
+impl Buffered {
+    /// Adds `piece`, after which the frame has `remaining` bytes.
+    fn push(&mut self, piece: &[u8], remaining: usize, limits: &Limits) -> Result<(), Violation> {
+        let need = self.data.len() + piece.len();
+        if need > self.data.capacity() {
+            // Doubling, but never past what the frame can fill or a message may have.
+            let most = need.saturating_add(remaining).min(limits.message_bytes.max(need));
+            let target = (self.data.capacity() * 2).clamp(need, most);
+            self.data.reserve_exact(target - self.data.len());
+        }
+        self.data.extend_from_slice(piece);
+        if self.opcode != Opcode::Text {
+            return Ok(());
+        }
+        match std::str::from_utf8(&self.data[self.valid..]) {
+            Ok(_) => self.valid = self.data.len(),
+            // Without a length the tail may still become a character.
+            Err(error) if error.error_len().is_none() => self.valid += error.valid_up_to(),
+            Err(_) => return Err(Violation::NotUtf8),
+        }
+        Ok(())
+    }
+
+    fn end(&self) -> Result<(), Violation> {
+        match self.opcode == Opcode::Text && self.valid < self.data.len() {
+            true => Err(Violation::NotUtf8),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Reads a client's frame header (§5.2), checking each byte as it is there. `None`: it is longer than `bytes`.
+fn parse_head(bytes: &[u8], fragmented: bool) -> Result<Option<(usize, Open)>, Violation> {
+    let Some(&first) = bytes.first() else { return Ok(None) };
+    if first & 0x70 != 0 {
+        return Err(Violation::ReservedBits);
+    }
+    let fin = first & 0x80 != 0;
+    let opcode = Opcode::from_bits(first & 0x0f).ok_or(Violation::Opcode)?;
+    match opcode {
+        Opcode::Continuation if !fragmented => return Err(Violation::NothingToContinue),
+        Opcode::Text | Opcode::Binary if fragmented => return Err(Violation::Interleaved),
+        opcode if opcode.is_control() && !fin => return Err(Violation::Control),
+        _ => {}
+    }
+    let Some(&second) = bytes.get(1) else { return Ok(None) };
+    if second & 0x80 == 0 {
+        return Err(Violation::Unmasked);
+    }
+    let short = second & 0x7f;
+    if opcode.is_control() && usize::from(short) > MAX_CONTROL {
+        return Err(Violation::Control);
+    }
+    let (len, mask_at) = match short {
+        126 => match bytes.get(2..4) {
+            Some(&[a, b]) => (u64::from(u16::from_be_bytes([a, b])), 4),
+            _ => return Ok(None),
+        },
+        127 => match bytes.get(2..10) {
+            Some(&[a, b, c, d, e, f, g, h]) => (u64::from_be_bytes([a, b, c, d, e, f, g, h]), 10),
+            _ => return Ok(None),
+        },
+        _ => (u64::from(short), 2),
+    };
+    let least = match short {
+        126 => 126,
+        127 => 1 << 16,
+        _ => 0,
+    };
+    if len < least || len >> 63 != 0 {
+        return Err(Violation::Length);
+    }
+    let Some(&[a, b, c, d]) = bytes.get(mask_at..mask_at + 4) else { return Ok(None) };
+    let remaining = usize::try_from(len).map_err(|_| Violation::TooLarge)?;
+    Ok(Some((mask_at + 4, Open { opcode, fin, mask: [a, b, c, d], remaining })))
+}
+
+/// Reads an unmasked, complete payload.
+fn message(opcode: Opcode, payload: &[u8]) -> Result<Message<'_>, Violation> {
+    Ok(match opcode {
+        Opcode::Text => Message::Text(text(payload)?),
+        Opcode::Continuation | Opcode::Binary => Message::Binary(payload),
+        Opcode::Ping => Message::Ping(payload),
+        Opcode::Pong => Message::Pong(payload),
+        Opcode::Close => match payload {
+            [] => Message::Close { code: None, reason: "" },
+            [high, low, reason @ ..] => {
+                let code = u16::from_be_bytes([*high, *low]);
+                if !may_be_sent(code) {
+                    return Err(Violation::Close);
+                }
+                Message::Close { code: Some(code), reason: text(reason)? }
+            }
+            [_] => return Err(Violation::Close),
+        },
+    })
+}
+
+fn text(payload: &[u8]) -> Result<&str, Violation> {
+    std::str::from_utf8(payload).map_err(|_| Violation::NotUtf8)
+}
+
+/// Whether a peer may send this close code: §7.4.1, the registry's 1012–1014, and the ranges of §7.4.2.
+#[must_use]
+pub const fn may_be_sent(code: u16) -> bool {
+    matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
+}
+
+/// Takes the mask off (§5.3), eight bytes a step, which the compiler widens to the machine's vectors.
+pub fn unmask(payload: &mut [u8], mask: [u8; 4]) {
+    let [a, b, c, d] = mask;
+    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let (words, rest) = payload.as_chunks_mut::<8>();
+    for word in words {
+        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
+    }
+    for (at, byte) in rest.iter_mut().enumerate() {
+        *byte ^= mask[at % 4];
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,83 @@
+//! `POST /api/v1/events`: one event, an array, or NDJSON; all of it or nothing.
+
+use http::header::HeaderValue;
+use http::{HeaderName, StatusCode};
+use serde_json::json;
+
+use crate::auth::{Publish, Use};
+use crate::outcome::Refusal;
+use crate::tenant::idempotency::Keyed;
+use crate::tenant::intake;
+
+use super::exchange::Exchange;
+use super::respond::{Answer, REPLAYED};
+
+/// `Idempotency-Key`.
+pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Longest key, bytes.
+const KEY_BYTES: usize = 255;
+
+/// Publishes.
+///
+/// # Errors
+/// 400 naming the field, 401, 403, 409, 413, 415, 429, 503.
+pub async fn post(x: &mut Exchange) -> Result<Answer, Refusal> {
+    if x.shared().is_stopping() {
+        return Err(Refusal::unavailable("the server is stopping"));
+    }
+    let principal = x.principal(Use::Rest)?;
+    let right = principal.authorize::<Publish>()?;
+    let durable = wants_durable(x)?;
+    let format = x.expect_type(&["application/json", "application/x-ndjson", "application/ndjson"])?;
+    let key = idempotency_key(x)?;
+    x.shared().tenants.check_writable()?;
+    let body = x.body().await?;
+    let text = std::str::from_utf8(&body).map_err(|_| Refusal::invalid("", "is not UTF-8"))?;
+    let mut events = if format == 0 { intake::parse_json(text)? } else { intake::parse_ndjson(text)? };
+    let single = format == 0 && events.len() == 1 && !text.trim_ascii_start().starts_with('[');
+    for (at, event) in events.iter_mut().enumerate() {
+        right.check(event).map_err(|denied| {
+            let details = if single { serde_json::Value::Null } else { json!({"item": at}) };
+            Refusal { details, ..denied.into() }
+        })?;
+    }
+    let keyed = key.map(|key| Keyed::of_request(&principal.subject(), "POST", &x.path, &key, &body));
+    let tenant = x.tenant(&principal).await?;
+    let tenants = &x.shared().tenants;
+    let published = tenants.publish_events(&tenant, &mut events, 0, durable, keyed).await?;
+    let mut body = Vec::with_capacity(48 + published.ids.len() * 25);
+    body.extend_from_slice(b"{\"data\":{\"ids\":[");
+    for (at, id) in published.ids.iter().enumerate() {
+        body.extend_from_slice(if at == 0 { b"\"" } else { b",\"" });
+        body.extend_from_slice(&tenants.cursors().encode(tenant.id(), *id).0);
+        body.push(b'"');
+    }
+    body.extend_from_slice(b"]},\"success\":true}");
+    let mut answer = Answer::raw_json(StatusCode::CREATED, body);
+    if published.replayed {
+        answer.headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(answer)
+}
+
+/// `?ack=`: whether the answer waits for the disk.
+fn wants_durable(x: &Exchange) -> Result<bool, Refusal> {
+    let mut durable = true;
+    for (name, value) in x.pairs()? {
+        match (name.as_ref(), value.as_ref()) {
+            ("ack", "memory") => durable = false,
+            ("ack", "durable" | "") | ("token" | "ticket", _) => {}
+            ("ack", _) => return Err(Refusal::bad_request("ack: must be memory or durable")),
+            (other, _) => return Err(Refusal::bad_request(format!("{other}: no such parameter"))),
+        }
+    }
+    Ok(durable)
+}
+
+fn idempotency_key(x: &Exchange) -> Result<Option<String>, Refusal> {
+    let Some(key) = x.headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    match key.to_str() {
+        Ok(key) if (1..=KEY_BYTES).contains(&key.len()) => Ok(Some(key.to_owned())),
+        _ => Err(Refusal::bad_request(format!("Idempotency-Key: must be 1 to {KEY_BYTES} visible characters"))),
+    }
+}

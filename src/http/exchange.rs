@@ -1,0 +1,163 @@
+//! One request, as handlers see it: its parts, its peer, its worker, and the ways to its body and its principal.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method, Version, header};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+
+use crate::auth::{Principal, RequestContext, Use};
+use crate::outcome::Refusal;
+use crate::tenant::Tenant;
+use crate::worker::{Shared, Worker};
+
+/// A request.
+pub struct Exchange {
+    /// The worker it came to.
+    pub worker: Rc<Worker>,
+    /// Its peer; `None` on a unix socket.
+    pub peer: Option<IpAddr>,
+    /// Its method.
+    pub method: Method,
+    /// Its path, as sent.
+    pub path: String,
+    /// Its query without `?`, as sent; may hold credentials.
+    pub query: String,
+    /// Its version.
+    pub version: Version,
+    /// Its authority, where the request target has one (HTTP/2).
+    pub authority: Option<String>,
+    /// Its headers.
+    pub headers: HeaderMap,
+    body: Option<Incoming>,
+}
+
+impl Exchange {
+    /// Takes a request apart.
+    #[must_use]
+    pub fn new(request: http::Request<Incoming>, worker: &Rc<Worker>, peer: Option<IpAddr>) -> Exchange {
+        let (parts, body) = request.into_parts();
+        Exchange {
+            worker: worker.clone(),
+            peer,
+            method: parts.method,
+            path: parts.uri.path().to_owned(),
+            query: parts.uri.query().unwrap_or_default().to_owned(),
+            version: parts.version,
+            authority: parts.uri.authority().map(ToString::to_string),
+            headers: parts.headers,
+            body: Some(body),
+        }
+    }
+
+    /// What all workers share.
+    #[must_use]
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.worker.shared
+    }
+
+    /// A header as text.
+    #[must_use]
+    pub fn header(&self, name: impl header::AsHeaderName) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// Who asks.
+    ///
+    /// # Errors
+    /// 401, 403 or 429.
+    pub fn principal(&self, use_: Use) -> Result<Arc<Principal>, Refusal> {
+        let auth = &self.shared().auth;
+        let cx = RequestContext::of(&self.headers, self.authority.as_deref(), &self.method, self.peer, use_);
+        let found = auth.authenticate(&auth.present(&self.headers, &self.query), &cx);
+        found.map_err(|error| {
+            self.shared().metrics.auth_failures.add(1);
+            tracing::debug!(path = %self.path, peer = ?self.peer, %error, "credential refused");
+            error.into()
+        })
+    }
+
+    /// The tenant of an authenticated principal.
+    ///
+    /// # Errors
+    /// 503 while the store cannot be read.
+    pub async fn tenant(&self, principal: &Principal) -> Result<Arc<Tenant>, Refusal> {
+        Ok(self.shared().tenants.open(principal.tenant).await?)
+    }
+
+    /// The query's pairs, unescaped.
+    ///
+    /// # Errors
+    /// 400: escapes that are not UTF-8, or too many.
+    pub fn pairs(&self) -> Result<Vec<(Cow<'_, str>, Cow<'_, str>)>, Refusal> {
+        crate::query::pairs(&self.query).map_err(|error| Refusal::bad_request(error.to_string()))
+    }
+
+    /// The whole body, at most `limits.body_bytes`.
+    ///
+    /// # Errors
+    /// 413 over the limit; 408 when it stops coming for `body_timeout_ms`; 400 when it breaks off.
+    pub async fn body(&mut self) -> Result<Bytes, Refusal> {
+        let Some(mut body) = self.body.take() else { return Ok(Bytes::new()) };
+        let (limit, wait) =
+            (self.shared().config.limits.body_bytes, self.shared().config.body_timeout());
+        let announced = hyper::body::Body::size_hint(&body).lower();
+        if announced > limit as u64 {
+            return Err(Refusal::too_large(limit));
+        }
+        let mut first = Bytes::new();
+        let mut joined = BytesMut::new();
+        loop {
+            let frame = tokio::time::timeout(wait, body.frame()).await.map_err(|_| {
+                let message = "the body stopped coming";
+                Refusal::new(http::StatusCode::REQUEST_TIMEOUT, "BAD_REQUEST", message)
+            })?;
+            let Some(frame) = frame else { break };
+            let frame = frame.map_err(|_| Refusal::bad_request("the body broke off"))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if first.len() + joined.len() + data.len() > limit {
+                return Err(Refusal::too_large(limit));
+            }
+            match first.is_empty() && joined.is_empty() {
+                true => first = data,
+                false => {
+                    if joined.is_empty() {
+                        joined.extend_from_slice(&std::mem::take(&mut first));
+                    }
+                    joined.extend_from_slice(&data);
+                }
+            }
+        }
+        Ok(if joined.is_empty() { first } else { joined.freeze() })
+    }
+
+    /// The body as a JSON object of `T`; an empty body is `{}`.
+    ///
+    /// # Errors
+    /// 415 for another content type; 400 naming what is wrong; those of [`Exchange::body`].
+    pub async fn json<T: serde::de::DeserializeOwned>(&mut self) -> Result<T, Refusal> {
+        let body = self.body().await?;
+        if !body.is_empty() {
+            self.expect_type(&["application/json"])?;
+        }
+        let text = if body.trim_ascii().is_empty() { b"{}" } else { body.as_ref() };
+        serde_json::from_slice(text).map_err(|error| Refusal::invalid("", &error.to_string()))
+    }
+
+    /// The body's content type among `allowed`, by index; none given counts as the first.
+    ///
+    /// # Errors
+    /// 415.
+    pub fn expect_type(&self, allowed: &[&str]) -> Result<usize, Refusal> {
+        let Some(given) = self.headers.get(header::CONTENT_TYPE) else { return Ok(0) };
+        let given = given.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        allowed.iter().position(|one| one.eq_ignore_ascii_case(given)).ok_or_else(|| {
+            let message = format!("the content type must be one of {}", allowed.join(", "));
+            Refusal::new(http::StatusCode::UNSUPPORTED_MEDIA_TYPE, "BAD_REQUEST", message)
+        })
+    }
+}

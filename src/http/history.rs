@@ -1,0 +1,193 @@
+//! `GET /api/v1/events`: history and long-poll in one, over the same log and ring as every subscription.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use serde_json::json;
+
+use crate::auth::{Subscribe, Use};
+use crate::filter::{FilterBuilder, Selection};
+use crate::frame::Frame;
+use crate::frame::control::GapReason;
+use crate::ids::Sequence;
+use crate::outcome::Refusal;
+use crate::store::LogRead;
+use crate::tenant::Tenant;
+use crate::tenant::start::{self, From, Gap};
+
+use super::exchange::Exchange;
+use super::respond::Answer;
+
+/// Most events of one answer.
+pub const LIMIT: usize = 1_000;
+const DEFAULT_LIMIT: usize = 100;
+/// Longest wait, seconds.
+pub const WAIT_SECONDS: u64 = 60;
+/// Bytes of events in one answer; at least one event goes.
+const ANSWER_BYTES: usize = 4 << 20;
+
+struct Asked {
+    from: From,
+    limit: usize,
+    wait: Duration,
+    selection: Selection,
+}
+
+/// Events found, and how far was looked.
+struct Found {
+    frames: Vec<Arc<Frame>>,
+    bytes: usize,
+    position: Sequence,
+    gap: Option<Gap>,
+    caught_up: bool,
+}
+
+/// Answers events after a position, or waits for the first.
+///
+/// # Errors
+/// 400, 401, 403, 429, 503.
+pub async fn get(x: &mut Exchange) -> Result<Answer, Refusal> {
+    let principal = x.principal(Use::Stream)?;
+    principal.authorize::<Subscribe>()?;
+    let mut asked = parameters(x)?;
+    let tenant = x.tenant(&principal).await?;
+    // A waiting poll is a connection: it takes a place in every limit.
+    let waiting = asked.wait > Duration::ZERO;
+    let _admitted = waiting.then(|| x.shared().admission.admit(principal.clone(), x.peer)).transpose()?;
+    let start = start::resolve(x.shared().tenants.store(), &tenant, &asked.from).await?;
+    let position = start.position.unwrap_or_else(|| tenant.head());
+    let mut found = Found { frames: Vec::new(), bytes: 0, position, gap: start.gap, caught_up: false };
+    let deadline = tokio::time::Instant::now() + asked.wait;
+    let watch = x.worker.watch(&tenant);
+    loop {
+        let news = watch.news(); // before looking, so that nothing comes unnoticed between looking and waiting
+        // Today's rights, also after a long wait.
+        match x.shared().auth.still_valid(&principal) {
+            Ok(rights) => asked.selection.rights = rights,
+            Err(_) if found.frames.is_empty() => {
+                return Err(Refusal::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "the credential has ended"));
+            }
+            Err(_) => break,
+        }
+        read_on(x, &tenant, &asked, &mut found).await?;
+        let stop = !found.frames.is_empty() || found.gap.is_some() || x.shared().is_stopping();
+        if stop || !found.caught_up || tokio::time::timeout_at(deadline, news).await.is_err() {
+            break;
+        }
+    }
+    Ok(answer(x, &tenant, &found))
+}
+
+/// Reads until the end or the limit.
+async fn read_on(x: &Exchange, tenant: &Arc<Tenant>, asked: &Asked, found: &mut Found) -> Result<(), Refusal> {
+    let mut frames = Vec::new();
+    loop {
+        frames.clear();
+        match x.worker.read_ring(tenant, found.position, &mut frames) {
+            crate::ring::Read::AtHead => {
+                found.caught_up = true;
+                return Ok(());
+            }
+            crate::ring::Read::Frames => {}
+            crate::ring::Read::Behind { .. } => {
+                match x.shared().tenants.store().read_log(tenant.log(), found.position).await? {
+                    LogRead::Page(page) => {
+                        let from = page.frames.partition_point(|frame| frame.sequence() <= found.position);
+                        frames.extend_from_slice(&page.frames[from..]);
+                    }
+                    LogRead::Gap { resumes_at } => {
+                        let after = x.shared().tenants.cursors().encode(tenant.id(), found.position);
+                        found.gap = Some(Gap { after: after.as_str().into(), reason: GapReason::Trimmed, resumes_at });
+                        found.position = resumes_at;
+                    }
+                    LogRead::End { committed } => {
+                        // A new epoch has begun: its first position is the log's end.
+                        found.position = found.position.max(committed);
+                    }
+                }
+            }
+        }
+        for frame in &frames {
+            if asked.selection.matches(frame) {
+                let size = frame.json().len();
+                if found.frames.len() == asked.limit || (found.bytes + size > ANSWER_BYTES && found.bytes > 0) {
+                    found.caught_up = false;
+                    return Ok(());
+                }
+                found.bytes += size;
+                found.frames.push(frame.clone());
+            }
+            found.position = frame.sequence();
+        }
+    }
+}
+
+fn answer(x: &Exchange, tenant: &Tenant, found: &Found) -> Answer {
+    let cursors = x.shared().tenants.cursors();
+    let mut body = Vec::with_capacity(found.bytes + found.frames.len() + 256);
+    body.extend_from_slice(b"{\"data\":[");
+    for (at, frame) in found.frames.iter().enumerate() {
+        if at > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(frame.json());
+    }
+    let gap = found.gap.as_ref().map(|gap| {
+        json!({
+            "after": &gap.after[..gap.after.floor_char_boundary(crate::frame::control::AFTER_BYTES)],
+            "resumes_at": cursors.encode(tenant.id(), gap.resumes_at).as_str(),
+            "reason": gap.reason.name(),
+        })
+    });
+    let next = cursors.encode(tenant.id(), found.position);
+    let tail = format!(
+        "],\"next_cursor\":\"{next}\",\"gap\":{},\"caught_up\":{},\"success\":true}}",
+        gap.unwrap_or_default(),
+        found.caught_up
+    );
+    body.extend_from_slice(tail.as_bytes());
+    Answer::raw_json(StatusCode::OK, body)
+}
+
+fn parameters(x: &Exchange) -> Result<Asked, Refusal> {
+    let pairs = x.pairs()?;
+    let mut filter = FilterBuilder::default();
+    let (mut cursor, mut since, mut earliest) = (None, None, false);
+    let (mut limit, mut wait) = (DEFAULT_LIMIT, 0);
+    for (name, value) in &pairs {
+        match (name.as_ref(), value.as_ref()) {
+            ("token" | "ticket", _) | ("limit" | "wait" | "earliest", "") => {}
+            ("after" | "last_event_id", text) => cursor = Some(text).filter(|text| !text.is_empty()).or(cursor),
+            ("since", text) => since = Some(text).filter(|text| !text.is_empty()).or(since),
+            ("earliest", "true" | "1") => earliest = true,
+            ("earliest", "false" | "0") => earliest = false,
+            ("earliest", _) => return Err(Refusal::bad_request("earliest: must be true or false")),
+            ("limit", text) => limit = number("limit", text, 1, LIMIT as u64)? as usize,
+            ("wait", text) => wait = number("wait", text, 0, WAIT_SECONDS)?,
+            (other, text) => {
+                if !filter.list(other, text)? {
+                    return Err(Refusal::bad_request(format!("{other}: no such parameter")));
+                }
+            }
+        }
+    }
+    let header = x.header("last-event-id").filter(|id| !id.is_empty());
+    let from = match (header.or(cursor), since) {
+        (Some(cursor), _) => From::Cursor(cursor.into()),
+        (None, Some(since)) => {
+            let ms = crate::time::parse_rfc3339(since);
+            From::Since(ms.ok_or_else(|| Refusal::bad_request("since: must be RFC 3339"))?)
+        }
+        (None, None) if earliest => From::Earliest,
+        (None, None) => From::Now,
+    };
+    let selection = Selection { filter: filter.build()?, ..Selection::default() };
+    Ok(Asked { from, limit, wait: Duration::from_secs(wait), selection })
+}
+
+fn number(name: &str, text: &str, least: u64, most: u64) -> Result<u64, Refusal> {
+    text.parse().ok().filter(|n| (least..=most).contains(n)).ok_or_else(|| {
+        Refusal::bad_request(format!("{name}: must be a whole number from {least} to {most}"))
+    })
+}

@@ -1,0 +1,265 @@
+//! `GET /api/v1/ws`, `/sse`, `/sse/llm`: everything is checked before the upgrade; then the connection is the worker's.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{StatusCode, Version};
+use ring::digest;
+
+use crate::auth::{Subscribe, Use};
+use crate::filter::{Filter, FilterBuilder};
+use crate::frame::sse;
+use crate::metrics::Transport;
+use crate::outcome::Refusal;
+use crate::tenant::start::{self, From};
+use crate::worker::connect::Adopt;
+
+use super::Handled;
+use super::exchange::Exchange;
+use super::respond::Answer;
+
+/// Milliseconds an `EventSource` waits before it reconnects.
+pub const RETRY_MS: u64 = 2_000;
+/// Appended to the key before it is digested (RFC 6455 §1.3).
+const WS_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// A subscription that was granted.
+pub struct Subscribed {
+    /// 101 or 200.
+    pub status: StatusCode,
+    /// Headers of the answer.
+    pub headers: HeaderMap,
+    /// Body bytes that precede what the worker writes.
+    pub preface: Vec<u8>,
+    /// What the worker takes over.
+    pub adopt: Adopt,
+}
+
+/// The parameters of a subscription.
+struct Asked {
+    filter: Option<Filter>,
+    from: From,
+    no_echo: bool,
+    heartbeat_event: bool,
+}
+
+/// Upgrades to a WebSocket.
+///
+/// # Errors
+/// 426, 400, then 401, 403, 429, 503.
+pub async fn ws(x: &mut Exchange) -> Result<Handled, Refusal> {
+    let accept = handshake(x)?;
+    let principal = x.principal(Use::WebSocket)?;
+    let asked = parameters(x, true, false)?;
+    if asked.filter.is_some() {
+        principal.authorize::<Subscribe>()?;
+    }
+    accepting(x)?;
+    let tenant = x.tenant(&principal).await?;
+    let admitted = x.shared().admission.admit(principal, x.peer).inspect_err(|_| x.shared().metrics.refused.add(1))?;
+    let start = start::resolve(x.shared().tenants.store(), &tenant, &asked.from).await?;
+    let mut headers = HeaderMap::new();
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    let adopt = adopt(Transport::Ws, Some(admitted), asked, start);
+    let status = StatusCode::SWITCHING_PROTOCOLS;
+    Ok(Handled::Subscribed(Box::new(Subscribed { status, headers, preface: Vec::new(), adopt })))
+}
+
+/// Upgrades to the diagnostic echo, which asks for no credential and sees no event.
+///
+/// # Errors
+/// 426, 400.
+pub fn echo(x: &Exchange) -> Result<Handled, Refusal> {
+    let accept = handshake(x)?;
+    let mut headers = HeaderMap::new();
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    let asked = Asked { filter: None, from: From::Now, no_echo: false, heartbeat_event: false };
+    let adopt = adopt(Transport::Ws, None, asked, start::Start::NOW);
+    let status = StatusCode::SWITCHING_PROTOCOLS;
+    Ok(Handled::Subscribed(Box::new(Subscribed { status, headers, preface: Vec::new(), adopt })))
+}
+
+/// Starts an event stream.
+///
+/// # Errors
+/// 400, 401, 403, 406; 429 and 503 unless the client accepts an event stream, which is then told by an event.
+pub async fn sse(x: &mut Exchange, llm: bool) -> Result<Handled, Refusal> {
+    if !accepts_event_stream(x) {
+        return Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, "BAD_REQUEST", "only text/event-stream is served here"));
+    }
+    let principal = x.principal(Use::Stream)?;
+    match sse_granted(x, principal, llm).await {
+        Err(refusal) if refusal.is_passing() && names_event_stream(x) => Ok(closing(&refusal).into()),
+        other => other,
+    }
+}
+
+async fn sse_granted(
+    x: &mut Exchange,
+    principal: std::sync::Arc<crate::auth::Principal>,
+    llm: bool,
+) -> Result<Handled, Refusal> {
+    principal.authorize::<Subscribe>()?;
+    let asked = parameters(x, false, llm)?;
+    accepting(x)?;
+    let tenant = x.tenant(&principal).await?;
+    let admitted = x.shared().admission.admit(principal, x.peer).inspect_err(|_| x.shared().metrics.refused.add(1))?;
+    let start = start::resolve(x.shared().tenants.store(), &tenant, &asked.from).await?;
+    let mut preface = Vec::new();
+    sse::retry(RETRY_MS, &mut preface);
+    let transport = if x.version == Version::HTTP_2 { Transport::SseH2 } else { Transport::Sse };
+    let adopt = adopt(transport, Some(admitted), asked, start);
+    let headers = event_stream_headers();
+    Ok(Handled::Subscribed(Box::new(Subscribed { status: StatusCode::OK, headers, preface, adopt })))
+}
+
+fn adopt(
+    transport: Transport,
+    admitted: Option<crate::connection::admission::Admitted>,
+    asked: Asked,
+    start: start::Start,
+) -> Adopt {
+    Adopt {
+        admitted,
+        transport,
+        filter: asked.filter,
+        start,
+        no_echo: asked.no_echo,
+        heartbeat_event: asked.heartbeat_event,
+        head: Vec::new(),
+        leftover: Bytes::new(),
+    }
+}
+
+fn event_stream_headers() -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    headers
+}
+
+/// 200 and the end, with a jittered wait: `EventSource` gives up for ever on 429 and 503.
+fn closing(refusal: &Refusal) -> Answer {
+    let wait = refusal.retry_after.unwrap_or(1) * 1_000;
+    let mut jitter = [0u8; 2];
+    let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut jitter); // zeros would do
+    let mut body = Vec::new();
+    sse::retry(wait + u64::from(u16::from_be_bytes(jitter)) * wait / u64::from(u16::MAX), &mut body);
+    let error = crate::frame::control::Control::Error {
+        code: refusal.code,
+        message: &refusal.message,
+        details: None,
+        reference: None,
+    };
+    error.sse(&mut body);
+    Answer { status: StatusCode::OK, headers: event_stream_headers(), body }
+}
+
+fn accepting(x: &Exchange) -> Result<(), Refusal> {
+    match x.shared().is_stopping() {
+        true => Err(Refusal::unavailable("the server is stopping")),
+        false => Ok(()),
+    }
+}
+
+/// Checks the upgrade's head (RFC 6455 §4.2.1) and answers `Sec-WebSocket-Accept`.
+fn handshake(x: &Exchange) -> Result<HeaderValue, Refusal> {
+    let lists = |name: header::HeaderName, token: &str| {
+        let values = x.headers.get_all(name);
+        values.iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).any(|t| t.trim().eq_ignore_ascii_case(token))
+    };
+    let version = x.header(header::SEC_WEBSOCKET_VERSION);
+    let upgrade = lists(header::UPGRADE, "websocket") && lists(header::CONNECTION, "upgrade");
+    if !upgrade || version != Some("13") || x.version != Version::HTTP_11 {
+        let message = "a WebSocket upgrade of version 13 over HTTP/1.1 is required";
+        return Err(Refusal::new(StatusCode::UPGRADE_REQUIRED, "BAD_REQUEST", message));
+    }
+    let bad_key = || Refusal::bad_request("Sec-WebSocket-Key: must be 16 bytes in base64");
+    let mut keys = x.headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
+    let key = keys.next().and_then(|key| key.to_str().ok()).map(str::trim).ok_or_else(bad_key)?;
+    if keys.next().is_some() || STANDARD.decode(key).ok().is_none_or(|raw| raw.len() != 16) {
+        return Err(bad_key());
+    }
+    let body = x.headers.contains_key(header::TRANSFER_ENCODING)
+        || x.header(header::CONTENT_LENGTH).is_some_and(|length| length.trim() != "0");
+    if body {
+        return Err(Refusal::bad_request("an upgrade request carries no body"));
+    }
+    let mut context = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+    context.update(key.as_bytes());
+    context.update(WS_GUID);
+    HeaderValue::from_str(&STANDARD.encode(context.finish())).map_err(|_| Refusal::internal())
+}
+
+/// Whether `Accept` lets an event stream through; absent counts as anything.
+fn accepts_event_stream(x: &Exchange) -> bool {
+    let mut accepts = x.headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).peekable();
+    accepts.peek().is_none()
+        || accepts.flat_map(|value| value.split(',')).any(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
+            let refused = parts.any(|p| matches!(p.strip_prefix("q=").map(str::parse::<f32>), Some(Ok(q)) if q == 0.0));
+            matches!(kind.as_str(), "text/event-stream" | "text/*" | "*/*") && !refused
+        })
+}
+
+fn names_event_stream(x: &Exchange) -> bool {
+    let mut accepts = x.headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepts.any(|value| value.to_ascii_lowercase().contains("text/event-stream"))
+}
+
+/// Reads filter and position from the query. `Last-Event-ID` > `last_event_id`/`after` > `since` > `earliest` > now.
+fn parameters(x: &Exchange, ws: bool, llm: bool) -> Result<Asked, Refusal> {
+    let pairs = x.pairs()?;
+    let mut asked = Asked { filter: None, from: From::Now, no_echo: false, heartbeat_event: false };
+    let mut filter = FilterBuilder::default();
+    let (mut cursor, mut since, mut earliest, mut silent) = (None, None, false, false);
+    for (name, value) in &pairs {
+        match (name.as_ref(), value.as_ref()) {
+            ("token" | "ticket", _) => {}
+            ("last_event_id" | "after", text) => cursor = Some(text).filter(|text| !text.is_empty()).or(cursor),
+            ("since", text) => since = Some(text).filter(|text| !text.is_empty()).or(since),
+            ("earliest", "true" | "1") => earliest = true,
+            ("earliest", "false" | "0" | "") => earliest = false,
+            ("earliest", _) => return Err(Refusal::bad_request("earliest: must be true or false")),
+            ("subscribe", "none") if ws => silent = true,
+            ("subscribe", "") if ws => {}
+            ("echo", "true" | "") if ws => {}
+            ("echo", "false") if ws => asked.no_echo = true,
+            ("echo" | "subscribe", _) if ws => {
+                return Err(Refusal::bad_request(format!("{name}: not a value this parameter takes")));
+            }
+            ("heartbeat", "event") if !ws => asked.heartbeat_event = true,
+            ("heartbeat", "" | "comment") if !ws => {}
+            ("heartbeat", _) if !ws => return Err(Refusal::bad_request("heartbeat: must be event or comment")),
+            (other, text) => {
+                if !filter.list(other, text)? {
+                    return Err(Refusal::bad_request(format!("{other}: no such parameter")));
+                }
+            }
+        }
+    }
+    let header = x.header("last-event-id").filter(|id| !id.is_empty() && !ws);
+    asked.from = match (header.or(cursor), since) {
+        (Some(cursor), _) => From::Cursor(cursor.into()),
+        (None, Some(since)) => {
+            let ms = crate::time::parse_rfc3339(since);
+            From::Since(ms.ok_or_else(|| Refusal::bad_request("since: must be RFC 3339"))?)
+        }
+        (None, None) if earliest => From::Earliest,
+        (None, None) => From::Now,
+    };
+    let filter = filter.build()?;
+    asked.filter = match silent {
+        true => None,
+        false if llm => Some(filter.streams_only()),
+        false => Some(filter),
+    };
+    Ok(asked)
+}

@@ -1,0 +1,432 @@
+//! Which subscriptions of one tenant on one worker get a frame: by hash, not by scan.
+//!
+//! * Subscriptions with an equal [`Selection`] share an *audience*; a frame is compared once per audience.
+//! * An audience stands in the lists of its *leads* (the most selective values it asks for, else none) crossed with its
+//!   *scopes* (whose events it sees). A frame looks up its own few (lead, scope) pairs.
+//! * Hashes, keyed per process, only find candidates; [`Selection::matches`] decides byte for byte. A collision
+//!   costs a comparison, never an event for the wrong user.
+//! * It knows no sockets, positions or tenants; `Id` is whatever the worker calls a connection.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+use std::sync::LazyLock;
+
+use slab::Slab;
+
+use crate::filter::{RowId, Selection, below};
+use crate::frame::{Frame, Key};
+
+/// Most (lead, scope) pairs of one audience before its users go uncrossed: bounds the rows that one filter of
+/// [`crate::filter::FILTER_VALUES`] values in every field costs.
+const CROSSED: usize = 256;
+
+/// The index. Empty, it owns no memory.
+#[derive(Debug)]
+pub struct Index<Id> {
+    keys: RandomState,
+    audiences: Slab<Audience<Id>>,
+    /// Hash of a selection → its audience. Two selections of one hash (never met) just do not share.
+    by_selection: Table<u32>,
+    /// Hash of (lead, scope) → audiences.
+    candidates: Table<List>,
+    /// How many list entries each [`Lead`] has, so that a frame looks up no kind nobody asked for.
+    leads: [u32; LEADS],
+    members: usize,
+    /// Number of the current [`Index::for_each_match`].
+    visit: u32,
+    /// Selections that frames were compared with so far.
+    #[cfg(test)]
+    compared: usize,
+}
+
+/// Keyed by hashes, so it hashes nothing itself.
+type Table<V> = HashMap<u64, V, BuildHasherDefault<AsIs>>;
+
+#[derive(Debug, Default)]
+struct AsIs(u64);
+
+impl Hasher for AsIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, _: &[u8]) {}
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+#[derive(Debug)]
+struct Audience<Id> {
+    selection: Selection,
+    members: Members<Id>,
+    /// Its place in each of its lists, in the order of [`Index::pairs`].
+    places: Box<[u32]>,
+    /// The last visit that looked at it: it may be found by two patterns, and is reported once.
+    seen: u32,
+}
+
+#[derive(Debug)]
+enum Members<Id> {
+    One(Id),
+    Many(Vec<Id>),
+}
+
+/// A list of audiences; most have one entry.
+#[derive(Debug)]
+enum List {
+    One(u32),
+    Many(Vec<u32>),
+}
+
+/// What an audience is found by, the most selective first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Lead {
+    Request = 0,
+    Channel,
+    Agent,
+    /// A pattern's prefix, its slash included.
+    Below,
+    /// By its scope alone.
+    Nothing,
+}
+const LEADS: usize = 5;
+
+/// What a member was removed from.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Removed<Id> {
+    /// Who was removed.
+    pub id: Id,
+    /// Who now stands in that row: its holder's [`RowId`] is the removed one from now on.
+    pub moved: Option<Id>,
+}
+
+impl<Id: Copy> Index<Id> {
+    /// An empty index, hashing with this process's keys.
+    #[must_use]
+    pub fn new() -> Index<Id> {
+        static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        Index {
+            keys: KEYS.clone(),
+            audiences: Slab::new(),
+            by_selection: Table::default(),
+            candidates: Table::default(),
+            leads: [0; LEADS],
+            members: 0,
+            visit: 0,
+            #[cfg(test)]
+            compared: 0,
+        }
+    }
+    /// How many subscriptions it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.members
+    }
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.members == 0
+    }
+    /// How many different selections there are: the most that a frame is compared with.
+    #[must_use]
+    pub fn audiences(&self) -> usize {
+        self.audiences.len()
+    }
+
+    /// Adds a subscription. `None` only when 2³² audiences are taken.
+    pub fn insert(&mut self, mut selection: Selection, id: Id) -> Option<RowId> {
+        if selection.rights.sees_all_users {
+            selection.rights.sub = None; // decides nothing, so that all who read all share one audience
+        }
+        let hash = self.keys.hash_one(&selection);
+        let shared = self.by_selection.get(&hash).copied();
+        if let Some(at) = shared
+            && let Some(audience) = self.audiences.get_mut(at as usize)
+            && audience.selection == selection
+        {
+            self.members += 1;
+            return RowId::new(at, audience.members.push(id));
+        }
+        let at = u32::try_from(self.audiences.vacant_key()).ok()?;
+        let row = RowId::new(at, 0)?;
+        let mut places = Vec::new();
+        for (lead, hash) in pairs(&self.keys, &selection) {
+            self.leads[lead as usize] += 1;
+            places.push(match self.candidates.entry(hash) {
+                std::collections::hash_map::Entry::Vacant(entry) => {
+                    entry.insert(List::One(at));
+                    0
+                }
+                std::collections::hash_map::Entry::Occupied(mut entry) => entry.get_mut().push(at),
+            });
+        }
+        let places = places.into_boxed_slice();
+        self.audiences.insert(Audience { selection, members: Members::One(id), places, seen: self.visit });
+        self.by_selection.entry(hash).or_insert(at);
+        self.members += 1;
+        Some(row)
+    }
+
+    /// Takes a subscription out. `None` when there is no such row.
+    pub fn remove(&mut self, row: RowId) -> Option<Removed<Id>> {
+        let audience = self.audiences.get_mut(row.audience() as usize)?;
+        let place = row.place() as usize;
+        let id = *audience.members.as_slice().get(place)?;
+        self.members -= 1;
+        if let Members::Many(members) = &mut audience.members {
+            members.swap_remove(place);
+            let moved = members.get(place).copied();
+            match members[..] {
+                [last] => audience.members = Members::One(last),
+                _ => spare(members),
+            }
+            return Some(Removed { id, moved });
+        }
+        self.remove_audience(row.audience());
+        Some(Removed { id, moved: None })
+    }
+
+    /// What the subscription of `row` gets; of one that sees all users without its `sub`.
+    #[must_use]
+    pub fn selection(&self, row: RowId) -> Option<&Selection> {
+        self.audiences.get(row.audience() as usize).map(|audience| &audience.selection)
+    }
+
+    /// Hands over the members of each audience that `frame` goes to. No member comes twice; nothing is allocated.
+    pub fn for_each_match(&mut self, frame: &Frame, mut each: impl FnMut(&[Id])) {
+        if self.candidates.is_empty() {
+            return;
+        }
+        self.visit = self.visit.wrapping_add(1);
+        if self.visit == 0 {
+            self.audiences.iter_mut().for_each(|(_, audience)| audience.seen = 0);
+            self.visit = 1;
+        }
+        let scope = match frame.key(Key::User) {
+            Some(user) => hash_user(&self.keys, user),
+            None => UNADDRESSED,
+        };
+        for (lead, key) in
+            [(Lead::Request, Key::Request), (Lead::Agent, Key::Agent), (Lead::Channel, Key::Channel)]
+        {
+            if self.leads[lead as usize] > 0
+                && let Some(value) = frame.key(key)
+            {
+                self.look_up(frame, hash_lead(&self.keys, lead, value), scope, &mut each);
+            }
+        }
+        if self.leads[Lead::Below as usize] > 0
+            && let Some(channel) = frame.key(Key::Channel)
+        {
+            for (slash, _) in channel.match_indices('/') {
+                self.look_up(frame, hash_lead(&self.keys, Lead::Below, &channel[..=slash]), scope, &mut each);
+            }
+        }
+        if self.leads[Lead::Nothing as usize] > 0 {
+            self.look_up(frame, NO_LEAD, scope, &mut each);
+        }
+    }
+
+    fn look_up(&mut self, frame: &Frame, lead: u64, scope: u64, each: &mut impl FnMut(&[Id])) {
+        for hash in [cross(lead, ANYONE), cross(lead, scope)] {
+            let Some(list) = self.candidates.get(&hash) else { continue };
+            for at in list.as_slice() {
+                let Some(audience) = self.audiences.get_mut(*at as usize) else { continue };
+                if audience.seen != self.visit {
+                    audience.seen = self.visit;
+                    #[cfg(test)]
+                    {
+                        self.compared += 1;
+                    }
+                    if audience.selection.matches(frame) {
+                        each(audience.members.as_slice());
+                    }
+                }
+            }
+        }
+    }
+
+    fn remove_audience(&mut self, at: u32) {
+        let Some(audience) = self.audiences.try_remove(at as usize) else { return };
+        let hash = self.keys.hash_one(&audience.selection);
+        if self.by_selection.get(&hash) == Some(&at) {
+            self.by_selection.remove(&hash);
+        }
+        for ((lead, hash), place) in pairs(&self.keys, &audience.selection).into_iter().zip(&audience.places)
+        {
+            self.leads[lead as usize] -= 1;
+            let Some(list) = self.candidates.get_mut(&hash) else { continue };
+            match list.swap_remove(*place) {
+                Left::Nobody => drop(self.candidates.remove(&hash)),
+                Left::Moved(moved) => self.moved(moved, hash, *place),
+                Left::Same => {}
+            }
+        }
+        shrink(&mut self.candidates);
+        shrink(&mut self.by_selection);
+        if self.audiences.is_empty() {
+            self.audiences = Slab::new();
+        }
+    }
+
+    /// Notes that audience `at` now stands at `place` of the list of `hash`, having been its last.
+    fn moved(&mut self, at: u32, hash: u64, place: u32) {
+        let Some(audience) = self.audiences.get_mut(at as usize) else { return };
+        let pairs = pairs(&self.keys, &audience.selection);
+        let last = self.candidates.get(&hash).map_or(0, |list| list.as_slice().len() as u32);
+        for ((_, own), slot) in pairs.into_iter().zip(&mut audience.places) {
+            // By hash and old place, since two of its pairs could have one hash.
+            if own == hash && *slot == last {
+                *slot = place;
+                return;
+            }
+        }
+    }
+}
+
+impl<Id: Copy> Default for Index<Id> {
+    fn default() -> Self {
+        Index::new()
+    }
+}
+
+/// Gives memory back after a herd has left; rarely, so that it costs nothing on average.
+fn shrink<V>(table: &mut Table<V>) {
+    if table.capacity() > 64 && table.len() < table.capacity() / 8 {
+        table.shrink_to(table.len() * 2);
+    } else if table.is_empty() {
+        *table = Table::default();
+    }
+}
+
+/// As [`shrink`], for a list.
+fn spare<T>(list: &mut Vec<T>) {
+    if list.capacity() > 64 && list.len() < list.capacity() / 4 {
+        list.shrink_to(list.len() * 2);
+    }
+}
+
+const ANYONE: u64 = 0x9e37_79b9_7f4a_7c15;
+const UNADDRESSED: u64 = 0xc2b2_ae3d_27d4_eb4f;
+const NO_LEAD: u64 = 0x1656_67b1_9e37_79f9;
+
+fn hash_user(keys: &RandomState, user: &str) -> u64 {
+    hash(keys, LEADS as u8, user)
+}
+
+fn hash_lead(keys: &RandomState, lead: Lead, value: &str) -> u64 {
+    hash(keys, lead as u8, value)
+}
+
+fn hash(keys: &RandomState, domain: u8, value: &str) -> u64 {
+    let mut hasher = keys.build_hasher();
+    hasher.write_u8(domain);
+    hasher.write(value.as_bytes());
+    hasher.finish()
+}
+
+/// Joins two keyed hashes (or constants), each not to be foreseen from outside.
+fn cross(lead: u64, scope: u64) -> u64 {
+    lead.rotate_left(29).wrapping_mul(ANYONE) ^ scope
+}
+
+/// The (lead, scope) pairs a selection is found by; none for one that can never match. Always the same for equal
+/// selections.
+fn pairs(keys: &RandomState, selection: &Selection) -> Vec<(Lead, u64)> {
+    let (filter, rights) = (&selection.filter, &selection.rights);
+    let narrowing = &rights.narrowing;
+    let channels = if filter.channels().is_empty() { narrowing.channels() } else { Some(filter.channels()) };
+    let agents = if filter.agents().is_empty() { narrowing.agents() } else { Some(filter.agents()) };
+    let exact = channels.is_some_and(|channels| channels.iter().all(|name| below(name).is_none()));
+    let leads: Vec<(Lead, u64)> = if !filter.requests().is_empty() {
+        filter.requests().iter().map(|id| (Lead::Request, hash_lead(keys, Lead::Request, id))).collect()
+    } else if let Some(agents) = agents.filter(|_| !exact) {
+        agents.iter().map(|id| (Lead::Agent, hash_lead(keys, Lead::Agent, id))).collect()
+    } else if let Some(channels) = channels {
+        let lead = |name| match below(name) {
+            Some(prefix) => (Lead::Below, hash_lead(keys, Lead::Below, prefix)),
+            None => (Lead::Channel, hash_lead(keys, Lead::Channel, name)),
+        };
+        channels.iter().map(lead).collect()
+    } else {
+        vec![(Lead::Nothing, NO_LEAD)]
+    };
+    let users = filter.users();
+    let scopes: Vec<u64> = match (&rights.sub, rights.sees_all_users) {
+        (_, true) if users.is_empty() || users.len() * leads.len() > CROSSED => vec![ANYONE],
+        (_, true) => users.iter().map(|user| hash_user(keys, user)).collect(),
+        (Some(sub), false) if users.is_empty() => vec![UNADDRESSED, hash_user(keys, sub)],
+        (Some(sub), false) if users.contains(sub) => vec![hash_user(keys, sub)],
+        (None, false) if users.is_empty() => vec![UNADDRESSED],
+        (_, false) => Vec::new(), // asks for users it may not see
+    };
+    leads.iter().flat_map(|(lead, value)| scopes.iter().map(|scope| (*lead, cross(*value, *scope)))).collect()
+}
+
+impl<Id: Copy> Members<Id> {
+    fn as_slice(&self) -> &[Id] {
+        match self {
+            Members::One(id) => std::slice::from_ref(id),
+            Members::Many(members) => members,
+        }
+    }
+    /// Answers the new one's place.
+    fn push(&mut self, id: Id) -> u32 {
+        match self {
+            Members::One(first) => {
+                *self = Members::Many(vec![*first, id]);
+                1
+            }
+            Members::Many(members) => {
+                members.push(id);
+                (members.len() - 1) as u32
+            }
+        }
+    }
+}
+
+enum Left {
+    Nobody,
+    Same,
+    /// The last one took the place.
+    Moved(u32),
+}
+
+impl List {
+    fn as_slice(&self) -> &[u32] {
+        match self {
+            List::One(at) => std::slice::from_ref(at),
+            List::Many(list) => list,
+        }
+    }
+    /// Answers the new one's place.
+    fn push(&mut self, at: u32) -> u32 {
+        match self {
+            List::One(first) => {
+                *self = List::Many(vec![*first, at]);
+                1
+            }
+            List::Many(list) => {
+                list.push(at);
+                (list.len() - 1) as u32
+            }
+        }
+    }
+    fn swap_remove(&mut self, place: u32) -> Left {
+        let List::Many(list) = self else { return Left::Nobody };
+        if place as usize >= list.len() {
+            return Left::Same;
+        }
+        list.swap_remove(place as usize);
+        let moved = list.get(place as usize).copied();
+        match list[..] {
+            [last] => *self = List::One(last),
+            _ => spare(list),
+        }
+        moved.map_or(Left::Same, Left::Moved)
+    }
+}
+
+#[cfg(test)]
+mod tests;
