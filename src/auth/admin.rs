@@ -112,11 +112,23 @@ impl Auth {
         Ok(Some((organization, key)))
     }
 
-    /// Makes an organization; `beside` gives the caller's rows for the same commit.
+    /// Makes an organization.
     ///
     /// # Errors
     /// `Conflict` if the id is taken, `Invalid`, `Limit`, `Records`.
     pub async fn create_organization(
+        &self,
+        by: &Authorized<Operate>,
+        new: NewOrganization,
+    ) -> Result<CreatedOrganization, AdminError> {
+        self.create_organization_with(by, new, |_| Rows::new()).await
+    }
+
+    /// [`Auth::create_organization`], with the caller's own rows in the same commit, such as its idempotency row.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn create_organization_with(
         &self,
         _by: &Authorized<Operate>,
         new: NewOrganization,
