@@ -36,7 +36,14 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal without details.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Refusal {
-        Refusal { status, code, message: message.into(), details: Value::Null, retry_after: None, allow: None }
+        Refusal {
+            status,
+            code,
+            message: message.into(),
+            details: Value::Null,
+            retry_after: None,
+            allow: None,
+        }
     }
     /// 400 `BAD_REQUEST`.
     pub fn bad_request(message: impl Into<String>) -> Refusal {
@@ -135,9 +142,10 @@ impl From<AdminError> for Refusal {
             AdminError::Invalid { field, reason } => Refusal::invalid(&field, &reason),
             AdminError::Limit { .. } => Refusal::conflict(error.to_string()),
             AdminError::Random => Refusal::internal(),
-            AdminError::Records(_) => {
-                Refusal { details: json!({"outcome": "unknown"}), ..Refusal::unavailable("the change may not be kept") }
-            }
+            AdminError::Records(_) => Refusal {
+                details: json!({"outcome": "unknown"}),
+                ..Refusal::unavailable("the change may not be kept")
+            },
         }
     }
 }

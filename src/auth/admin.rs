@@ -7,13 +7,13 @@
 //! * Dropping a caller (its client hung up) does not stop a write that was begun; memory follows it then too.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::issue::{IssuedKey, NewKey};
 use super::jwt::is_id;
 use super::principal::{Authorized, Manage, Operate, Principal};
 use super::records::{OrganizationRow, RecordsError, Visibility, Write};
 use super::scope::{Scope, ScopeSet};
+use super::upkeep::UPKEEP_WRITES;
 use super::{
     Auth, Change, DISABLED_PER_ORGANIZATION, ORGANIZATIONS, Organization, REVOCATIONS_PER_ORGANIZATION,
 };
@@ -22,9 +22,6 @@ use crate::store::Rows;
 
 /// Most bytes of a name for people.
 pub(super) const NAME_BYTES: usize = 256;
-/// Most writes of one maintenance commit.
-const MAINTENANCE_WRITES: usize = 1_000;
-
 /// Why an administrative change was not made. `outcome` alone turns it into a status.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
@@ -115,11 +112,23 @@ impl Auth {
         Ok(Some((organization, key)))
     }
 
-    /// Makes an organization; `beside` gives the caller's rows for the same commit.
+    /// Makes an organization.
     ///
     /// # Errors
     /// `Conflict` if the id is taken, `Invalid`, `Limit`, `Records`.
     pub async fn create_organization(
+        &self,
+        by: &Authorized<Operate>,
+        new: NewOrganization,
+    ) -> Result<CreatedOrganization, AdminError> {
+        self.create_organization_with(by, new, |_| Rows::new()).await
+    }
+
+    /// [`Auth::create_organization`], with the caller's own rows in the same commit, such as its idempotency row.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn create_organization_with(
         &self,
         _by: &Authorized<Operate>,
         new: NewOrganization,
@@ -243,7 +252,7 @@ impl Auth {
             Some(entry) => {
                 let full = entry.revoked.len() >= REVOCATIONS_PER_ORGANIZATION;
                 let over = entry.revoked.iter().filter(|(_, until)| until.is_some_and(|end| end <= now_ms));
-                let over = over.map(|(jti, _)| jti.clone()).take(if full { MAINTENANCE_WRITES } else { 0 });
+                let over = over.map(|(jti, _)| jti.clone()).take(if full { UPKEEP_WRITES } else { 0 });
                 (entry.revoked.contains_key(jti), entry.revoked.len(), over.collect())
             }
         });
@@ -291,36 +300,6 @@ impl Auth {
     pub fn is_disabled(&self, tenant: TenantId, sub: &str) -> bool {
         let entry = |entry: &super::Entry| entry.disabled.contains(sub);
         self.directory.read(|table| table.by_tenant.get(&tenant).is_some_and(entry))
-    }
-
-    /// Stores last uses and forgets revocations whose tokens have expired; to be called about once a minute.
-    ///
-    /// # Errors
-    /// [`AdminError::Records`]: what was due is due again next time.
-    pub async fn maintain(&self) -> Result<(), AdminError> {
-        let _changing = self.changing.lock().await;
-        let now_ms = self.clock.now_ms();
-        let used: Vec<_> = self.used.lock().iter().take(MAINTENANCE_WRITES).cloned().collect();
-        let mut writes: Vec<Write> = self.directory.read(|table| {
-            let key = |(tenant, id): &(TenantId, String)| {
-                let key = table.by_tenant.get(tenant)?.keys.get(id)?;
-                key.last_used_ms.load(Ordering::Relaxed).ne(&0).then(|| Write::PutKey(key.current()))
-            };
-            let over = table.by_tenant.iter().flat_map(|(tenant, entry)| {
-                let over = entry.revoked.iter().filter(|(_, until)| until.is_some_and(|end| end <= now_ms));
-                over.map(|(jti, _)| Write::ForgetRevocation(*tenant, jti.clone()))
-            });
-            used.iter().filter_map(key).chain(over.take(MAINTENANCE_WRITES)).collect()
-        });
-        if !writes.is_empty() {
-            self.records.commit(writes.clone(), Rows::new()).await.map_err(AdminError::Records)?;
-        }
-        let mut pending = self.used.lock();
-        pending.retain(|key| !used.contains(key));
-        // Memory has the uses already, and maybe newer ones.
-        writes.retain(|write| !matches!(write, Write::PutKey(_)));
-        self.directory.apply(writes);
-        Ok(())
     }
 
     /// The organization a manager means: its own, or, for the operator, any.

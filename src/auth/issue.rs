@@ -90,12 +90,24 @@ pub struct IssuedToken {
 }
 
 impl Auth {
-    /// Makes an API key of `org_id`, or of the caller's own organization; `beside` gives the caller's rows for the same
-    /// commit, such as its idempotency row.
+    /// Makes an API key of `org_id`, or of the caller's own organization.
     ///
     /// # Errors
     /// `Invalid`, `Forbidden` where it would be wider than the caller's own, `NotFound`, `Limit`, `Records`.
     pub async fn create_key(
+        &self,
+        by: &Authorized<Manage>,
+        org_id: Option<&str>,
+        new: NewKey,
+    ) -> Result<IssuedKey, AdminError> {
+        self.create_key_with(by, org_id, new, |_| Rows::new()).await
+    }
+
+    /// [`Auth::create_key`], with the caller's own rows in the same commit, such as its idempotency row.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn create_key_with(
         &self,
         by: &Authorized<Manage>,
         org_id: Option<&str>,

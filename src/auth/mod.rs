@@ -29,6 +29,7 @@ mod stored;
 #[cfg(test)]
 mod tests;
 mod ticket;
+mod upkeep;
 mod verify;
 
 use std::collections::HashSet;

@@ -197,7 +197,7 @@ mod tests {
         let (operate, manage) =
             (operator.authorize::<Operate>().expect("operator"), operator.authorize().expect("manager"));
         let new = NewOrganization { id: Some("acme".into()), first_key: true, ..Default::default() };
-        let acme = auth.create_organization(&operate, new.clone(), |_| Rows::new()).await.expect("made");
+        let acme = auth.create_organization(&operate, new.clone()).await.expect("made");
         let change = OrganizationChange { name: Some("Acme".into()), visibility: Some(Visibility::Org) };
         auth.change_organization(&manage, Some("acme"), change).await.expect("changed");
         let mint = |sub: &str| {
@@ -212,11 +212,11 @@ mod tests {
             NarrowingClaims { agents: Some(vec!["a".into()]), types: Some(vec![]), ..Default::default() };
         let expires_at_ms = Some(clock.now_ms() + 5_000);
         let new_key = NewKey { name: "n".into(), scopes: vec!["subscribe".into()], narrowing, expires_at_ms };
-        let key = auth.create_key(&manage, Some("acme"), new_key, |_| Rows::new()).await.expect("made");
+        let key = auth.create_key(&manage, Some("acme"), new_key).await.expect("made");
         enter(&auth, key.api_key.expose()).expect("genuine");
         auth.maintain().await.expect("stored");
         let gone = NewOrganization { id: Some("gone".into()), first_key: true, ..Default::default() };
-        let gone = auth.create_organization(&operate, gone, |_| Rows::new()).await.expect("made");
+        let gone = auth.create_organization(&operate, gone).await.expect("made");
         auth.delete_organization(&operate, "gone").await.expect("deleted");
         drop(auth);
         store.close().await;
@@ -239,14 +239,44 @@ mod tests {
         let listed = auth.keys(&manage, Some("acme"), None, 10).expect("listed");
         let listed = listed.into_iter().find(|row| row.id == key.row.id).expect("the narrowed key");
         assert_eq!(listed, KeyRow { last_used_ms: Some(clock.now_ms()), ..key.row });
-        let again = auth.create_organization(
-            &operate,
-            NewOrganization { id: Some("gone".into()), ..Default::default() },
-            |_| Rows::new(),
-        );
+        let again = auth
+            .create_organization(&operate, NewOrganization { id: Some("gone".into()), ..Default::default() });
         let again = again.await.expect("made");
         assert!(again.organization.tenant > gone.organization.tenant, "a number is never used again");
         drop(auth);
         store.close().await;
+    }
+
+    /// A repeated request must find its answer exactly when the key exists: one commit holds both.
+    #[tokio::test]
+    async fn a_caller_s_rows_are_in_the_same_commit() {
+        use crate::store::{Answer, Idempotency, scope};
+        let dir = tempfile::tempdir().expect("a directory");
+        let clock = Arc::new(ManualClock::at(1_800_000_000_000));
+        let (store, auth) = open(dir.path(), &clock);
+        let (organization, bootstrap) = auth.bootstrap().await.expect("made").expect("an empty store");
+        let manager =
+            enter(&auth, bootstrap.api_key.expose()).expect("genuine").authorize().expect("manager");
+        let (tenant, place) = (organization.tenant, scope(&[b"POST /api-keys", b"k"]));
+        let created_ms = crate::time::SystemClock.now_ms();
+        let withheld = |row: &KeyRow| {
+            let answer = Answer::Withheld { id: row.id.clone() };
+            let mut rows = Rows::new();
+            let row = Idempotency { body: [0; 32], answer, created_ms };
+            rows.put_idempotency(tenant, &place, &row).expect("short");
+            rows
+        };
+        let new = NewKey { scopes: vec!["manage".into()], ..NewKey::default() };
+        let key = auth.create_key_with(&manager, None, new, withheld).await.expect("made");
+        let found = store.idempotency(tenant, place).await.expect("read").expect("stored");
+        assert_eq!(found.answer, Answer::Withheld { id: key.row.id });
+        store.close().await;
+        let late = auth.create_key_with(
+            &manager,
+            None,
+            NewKey { scopes: vec!["*".into()], ..NewKey::default() },
+            |_| Rows::new(),
+        );
+        assert!(matches!(late.await, Err(AdminError::Records(RecordsError::Unavailable))));
     }
 }

@@ -131,10 +131,12 @@ impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let types: Vec<&str> = self.types().iter().map(Kind::name).collect();
         let mut fields = vec![("types", types)];
-        for (name, names) in Filter::PARAMETERS[1..]
-            .iter()
-            .zip([self.agents(), self.users(), self.requests(), self.channels()])
-        {
+        for (name, names) in Filter::PARAMETERS[1..].iter().zip([
+            self.agents(),
+            self.users(),
+            self.requests(),
+            self.channels(),
+        ]) {
             fields.push((name, names.iter().collect()));
         }
         let shown: Vec<String> = fields

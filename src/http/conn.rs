@@ -114,7 +114,8 @@ async fn serve_h1(
 ) -> Option<(Stream, Adopt)> {
     let flow = Rc::new(Flow::default());
     let takeover = Rc::new(Takeover::default());
-    let io = Io { inner: TokioIo::new(stream), first, flow: Some(flow.clone()), own: None, clock: worker.clone() };
+    let io =
+        Io { inner: TokioIo::new(stream), first, flow: Some(flow.clone()), own: None, clock: worker.clone() };
     let service = {
         let (worker, flow, takeover) = (worker.clone(), flow.clone(), takeover.clone());
         service_fn(move |request: Request<Incoming>| {
@@ -303,7 +304,11 @@ struct Io {
 }
 
 impl hyper::rt::Read for Io {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
         if !self.first.is_empty() {
             let len = self.first.len().min(buf.remaining());
             buf.put_slice(&self.first.split_to(len));
@@ -322,7 +327,9 @@ impl Io {
         }
         let status = StatusCode::from_bytes(head.get(9..12)?).ok()?;
         let message = match status {
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => format!("the request head is over {HEAD_BYTES} bytes or {HEADERS} fields"),
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+                format!("the request head is over {HEAD_BYTES} bytes or {HEADERS} fields")
+            }
             StatusCode::URI_TOO_LONG => "the request target is too long".into(),
             StatusCode::REQUEST_TIMEOUT => "the request head did not come in time".into(),
             _ => "the request is not valid HTTP".into(),
@@ -397,7 +404,9 @@ impl hyper::rt::Write for Io {
 impl Stream {
     fn from_accepted(accepted: Accepted) -> io::Result<(Stream, Option<IpAddr>)> {
         Ok(match accepted {
-            Accepted::Tcp(stream, peer) => (Stream::Tcp(TcpStream::from_std(stream)?), Some(peer.to_canonical())),
+            Accepted::Tcp(stream, peer) => {
+                (Stream::Tcp(TcpStream::from_std(stream)?), Some(peer.to_canonical()))
+            }
             Accepted::Unix(stream) => (Stream::Unix(UnixStream::from_std(stream)?), None),
         })
     }

@@ -1,7 +1,7 @@
 //! Cross-origin requests: what a browser may send from another origin, and which answers it may read (WHATWG Fetch).
 
-use http::header::{self, HeaderMap, HeaderValue};
 use http::StatusCode;
+use http::header::{self, HeaderMap, HeaderValue};
 
 use crate::auth::{ALLOW_HEADERS, ALLOW_METHODS, EXPOSE_HEADERS, PREFLIGHT_MAX_AGE_SECONDS};
 

@@ -170,7 +170,8 @@ impl Tenants {
     /// Keeps the sum over all rings; over its cap this ring gives up half of what is committed.
     fn account(&self, side: &mut super::WriteSide, before: usize, committed: u64) {
         let change = side.ring.bytes() as isize - before as isize;
-        let total = self.ring_bytes.fetch_add(change as usize, Ordering::Relaxed).wrapping_add(change as usize);
+        let total =
+            self.ring_bytes.fetch_add(change as usize, Ordering::Relaxed).wrapping_add(change as usize);
         if total > self.limits.ring_bytes_total {
             let freed = side.ring.shrink_to(side.ring.bytes() / 2, committed);
             self.ring_bytes.fetch_sub(freed, Ordering::Relaxed);

@@ -87,11 +87,19 @@ fn after_cursor(cursors: &CursorKey, tenant: &Tenant, text: &str) -> Start {
     match cursors.decode(tenant.id(), text.as_bytes()) {
         // A newer epoch, or this one with a higher counter, was never given out by this log.
         Some(position) if position <= head => match tenant.log().oldest() {
-            oldest if position < oldest => {
-                Start { position: Some(oldest), gap: gap(GapReason::Trimmed, oldest), resumed: false, asked: true }
-            }
+            oldest if position < oldest => Start {
+                position: Some(oldest),
+                gap: gap(GapReason::Trimmed, oldest),
+                resumed: false,
+                asked: true,
+            },
             _ => Start { position: Some(position), gap: None, resumed: true, asked: true },
         },
-        _ => Start { position: Some(head), gap: gap(GapReason::UnknownCursor, head), resumed: false, asked: true },
+        _ => Start {
+            position: Some(head),
+            gap: gap(GapReason::UnknownCursor, head),
+            resumed: false,
+            asked: true,
+        },
     }
 }

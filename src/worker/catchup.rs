@@ -241,7 +241,13 @@ impl Worker {
     }
 
     /// Tells the subscriber that events are gone, and goes on after them.
-    fn declare_gap(self: &Rc<Self>, state: &mut State, token: Token, reason: GapReason, resumes_at: Sequence) {
+    fn declare_gap(
+        self: &Rc<Self>,
+        state: &mut State,
+        token: Token,
+        reason: GapReason,
+        resumes_at: Sequence,
+    ) {
         let Some(connection) = state.connection(token) else { return };
         let position = connection.position;
         let pending = std::mem::take(&mut connection.pending);

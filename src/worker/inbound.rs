@@ -72,7 +72,8 @@ impl Worker {
 
     /// Reads on if the reason for not reading is gone.
     pub(super) fn resume_reading(self: &Rc<Self>, state: &mut State, token: Token) {
-        if state.connection(token).is_some_and(|connection| connection.flags.unread && connection.may_read()) {
+        if state.connection(token).is_some_and(|connection| connection.flags.unread && connection.may_read())
+        {
             state.run(token);
         }
     }
@@ -233,7 +234,9 @@ impl Worker {
                 self.control(state, token, &Control::Ack { reference: reference.as_ref(), ids: &[] });
             }
             Err(crate::auth::RenewError::ChangedIdentity) => self.close(state, token, Close::Revoked),
-            Err(crate::auth::RenewError::Refused(error)) => self.refuse(state, token, &error.into(), reference),
+            Err(crate::auth::RenewError::Refused(error)) => {
+                self.refuse(state, token, &error.into(), reference)
+            }
         }
     }
 }

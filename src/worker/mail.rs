@@ -86,7 +86,8 @@ impl Worker {
             Mail::Committed(committed) => self.on_committed(state, committed),
             Mail::List(which, reply) => {
                 let tokens = self.select(state, &which);
-                let listed = tokens.into_iter().take(LISTED).filter_map(|token| self.describe(state, token)).collect();
+                let listed =
+                    tokens.into_iter().take(LISTED).filter_map(|token| self.describe(state, token)).collect();
                 let _ = reply.send(listed); // who asked may have gone
             }
             Mail::Kick(which, reply) => {
@@ -125,7 +126,9 @@ impl Worker {
         let principal = admitted.principal();
         let view = state.views.get(connection.view as usize).filter(|_| connection.row.is_some());
         let filter = match (view, connection.row) {
-            (Some(view), Some(row)) => view.index.selection(row).map(|it| it.filter.to_string()).unwrap_or_default(),
+            (Some(view), Some(row)) => {
+                view.index.selection(row).map(|it| it.filter.to_string()).unwrap_or_default()
+            }
             _ => String::new(),
         };
         let lag = view.map_or(0, |view| {
@@ -155,7 +158,8 @@ impl Worker {
             .map(|(slot, connection)| Token { slot: slot as u32, generation: connection.generation })
             .collect();
         for token in tokens {
-            let Some(admitted) = state.connection(token).and_then(|connection| connection.admitted.as_ref()) else {
+            let Some(admitted) = state.connection(token).and_then(|connection| connection.admitted.as_ref())
+            else {
                 continue;
             };
             match self.shared.auth.still_valid(admitted.principal()) {

@@ -29,10 +29,10 @@ use slab::Slab;
 use tokio::sync::Notify;
 
 use crate::auth::Auth;
-use crate::config::Config;
 use crate::close::Close;
-use crate::connection::{Connection, Sink};
+use crate::config::Config;
 use crate::connection::admission::Admission;
+use crate::connection::{Connection, Sink};
 use crate::frame::Frame;
 use crate::frame::ws_decode;
 use crate::ids::{Sequence, TenantId};
@@ -411,7 +411,9 @@ impl Drop for Watch {
 impl State {
     /// The connection a token names, if it still lives.
     pub(crate) fn connection(&mut self, token: Token) -> Option<&mut Connection> {
-        self.connections.get_mut(token.slot as usize).filter(|connection| connection.generation == token.generation)
+        self.connections
+            .get_mut(token.slot as usize)
+            .filter(|connection| connection.generation == token.generation)
     }
 
     /// Puts a connection on the run list, once.

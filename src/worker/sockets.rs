@@ -8,8 +8,8 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use tokio::io::unix::AsyncFd;
 
 /// Events taken from the kernel at once.
@@ -81,7 +81,12 @@ impl Sockets {
     /// # Errors
     /// What the kernel says.
     pub fn add_wake(&self, fd: impl AsFd) -> io::Result<()> {
-        Ok(epoll::add(&self.inner.get_ref(), fd, EventData::new_u64(Token::WAKE.pack()), EventFlags::IN | EventFlags::ET)?)
+        Ok(epoll::add(
+            &self.inner.get_ref(),
+            fd,
+            EventData::new_u64(Token::WAKE.pack()),
+            EventFlags::IN | EventFlags::ET,
+        )?)
     }
 
     /// Waits until something may be ready.

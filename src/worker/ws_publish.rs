@@ -152,15 +152,21 @@ impl Worker {
             let published = match parse(&right, &publishing) {
                 Ok(mut events) => {
                     let tenants = &worker.shared.tenants;
-                    tenants.publish_events(&tenant, &mut events, origin, durable, None).await.map_err(Refusal::from)
+                    tenants
+                        .publish_events(&tenant, &mut events, origin, durable, None)
+                        .await
+                        .map_err(Refusal::from)
                 }
                 Err(refusal) => Err(refusal),
             };
             let state = &mut *worker.state.borrow_mut();
             match published {
                 Ok(published) => {
-                    let ids: Vec<Cursor> =
-                        published.ids.iter().map(|id| worker.shared.tenants.cursors().encode(tenant.id(), *id)).collect();
+                    let ids: Vec<Cursor> = published
+                        .ids
+                        .iter()
+                        .map(|id| worker.shared.tenants.cursors().encode(tenant.id(), *id))
+                        .collect();
                     worker.control(state, token, &Control::Ack { reference: reference.as_ref(), ids: &ids });
                 }
                 Err(refusal) => worker.refuse(state, token, &refusal, reference),
@@ -205,8 +211,12 @@ impl Worker {
             if connection.flags.blocked {
                 return false;
             }
-            let Some(tenant) = connection.admitted.as_ref().map(|it| it.principal().tenant) else { return true };
-            let Some(owed) = connection.out.as_mut().and_then(|out| out.owed.pop_front()) else { return true };
+            let Some(tenant) = connection.admitted.as_ref().map(|it| it.principal().tenant) else {
+                return true;
+            };
+            let Some(owed) = connection.out.as_mut().and_then(|out| out.owed.pop_front()) else {
+                return true;
+            };
             if connection.out.as_ref().is_some_and(|out| out.is_empty()) {
                 connection.out = None;
             }

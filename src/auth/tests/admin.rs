@@ -20,7 +20,7 @@ fn operator() -> Authorized<Operate> {
 
 /// A manager of `acme` by a key of these scopes, narrowing and lifetime.
 async fn manager(world: &World, new: NewKey) -> Authorized<Manage> {
-    let key = world.auth.create_key(&world.manager(), None, new, |_| Rows::new()).await.expect("made");
+    let key = world.auth.create_key(&world.manager(), None, new).await.expect("made");
     world.bearer(key.api_key.expose()).expect("genuine").authorize().expect("a manager")
 }
 
@@ -76,9 +76,7 @@ async fn a_failed_write_changes_nothing_and_tells_nobody() {
     world.memory.failing.store(true, Ordering::Relaxed);
     let failed = |error| matches!(error, AdminError::Records(_));
     assert!(failed(world.auth.revoke_token(&manager, None, "j").await.expect_err("no disk")));
-    assert!(failed(
-        world.auth.create_key(&manager, None, new_key(&["*"]), |_| Rows::new()).await.expect_err("no disk")
-    ));
+    assert!(failed(world.auth.create_key(&manager, None, new_key(&["*"])).await.expect_err("no disk")));
     assert!(failed(world.auth.delete_organization(&operator(), "globex").await.expect_err("no disk")));
     assert!(world.auth.still_valid(&ann).is_ok());
     assert!(world.bearer(world.globex.api_key.expose()).is_ok());
@@ -92,8 +90,7 @@ async fn changes_end_principals_are_told_and_survive_a_restart() {
     let sink = Arc::clone(&told);
     world.auth.on_change(move |change| sink.lock().push(change.clone()));
     let (manager, tenant) = (world.manager(), world.acme.row.tenant);
-    let key =
-        world.auth.create_key(&manager, None, new_key(&["subscribe"]), |_| Rows::new()).await.expect("made");
+    let key = world.auth.create_key(&manager, None, new_key(&["subscribe"])).await.expect("made");
     let by_key = world.bearer(key.api_key.expose()).expect("genuine");
     let ann = world.bearer(&token(json!({}))).expect("genuine");
     let globex = world.bearer(world.globex.api_key.expose()).expect("genuine");
@@ -142,7 +139,7 @@ async fn foreign_and_unknown_are_the_same_not_found() {
             auth.keys(&manager, org_id, None, 10).map(drop),
             auth.find_organization(&manager, org_id).map(drop),
             auth.mint_token(&manager, org_id, &new_token("u")).map(drop),
-            auth.create_key(&manager, org_id, new_key(&["*"]), |_| Rows::new()).await.map(drop),
+            auth.create_key(&manager, org_id, new_key(&["*"])).await.map(drop),
             auth.revoke_token(&manager, org_id, "j").await,
             auth.set_disabled(&manager, org_id, "u", true).await,
             auth.change_organization(&manager, org_id, OrganizationChange::default()).await.map(drop),
@@ -171,16 +168,12 @@ async fn organizations_are_unique_listed_in_order_and_never_confused_with_succes
     let world = World::with(AuthSettings::default()).await;
     let (auth, by) = (&world.auth, operator());
     let named = |id: &str| NewOrganization { id: Some(id.into()), ..Default::default() };
-    assert!(matches!(
-        auth.create_organization(&by, named("acme"), |_| Rows::new()).await,
-        Err(AdminError::Conflict(_))
-    ));
+    assert!(matches!(auth.create_organization(&by, named("acme")).await, Err(AdminError::Conflict(_))));
     for bad in ["", "a/b", "ä"] {
-        let error = auth.create_organization(&by, named(bad), |_| Rows::new()).await.expect_err(bad);
+        let error = auth.create_organization(&by, named(bad)).await.expect_err(bad);
         assert!(matches!(error, AdminError::Invalid { ref field, .. } if field == "id"));
     }
-    let made_up =
-        auth.create_organization(&by, NewOrganization::default(), |_| Rows::new()).await.expect("made");
+    let made_up = auth.create_organization(&by, NewOrganization::default()).await.expect("made");
     assert!(made_up.organization.id.starts_with("org-") && made_up.key.is_none());
     let ids = |after, limit| -> Vec<String> {
         auth.organizations(&by, after, limit).iter().map(|organization| organization.id.clone()).collect()
@@ -193,8 +186,7 @@ async fn organizations_are_unique_listed_in_order_and_never_confused_with_succes
     let old = world.bearer(minted.token.expose()).expect("genuine");
     auth.delete_organization(&by, "globex").await.expect("deleted");
     world.clock.advance(2_000);
-    let successor =
-        auth.create_organization(&by, named("globex"), |_| Rows::new()).await.expect("made").organization;
+    let successor = auth.create_organization(&by, named("globex")).await.expect("made").organization;
     assert!(successor.tenant > old.tenant);
     assert_eq!(world.refusal(minted.token.expose()), Refusal::Organization);
     assert_eq!(auth.still_valid(&old), Err(Ended::OrganizationDeleted));
@@ -207,28 +199,21 @@ async fn nobody_issues_wider_scopes_or_roles() {
     let by = manager(&world, new_key(&["manage", "subscribe", "publish"])).await;
     let forbidden = |got: Result<(), AdminError>| matches!(got, Err(AdminError::Forbidden(_)));
     for scopes in [&["*"][..], &["read:all"], &["subscribe", "publish:org"]] {
-        assert!(
-            forbidden(world.auth.create_key(&by, None, new_key(scopes), |_| Rows::new()).await.map(drop)),
-            "{scopes:?}"
-        );
+        assert!(forbidden(world.auth.create_key(&by, None, new_key(scopes)).await.map(drop)), "{scopes:?}");
         let scopes = Some(scopes.iter().map(|name| (*name).to_owned()).collect());
         let token = NewToken { scopes, ..new_token("u") };
         assert!(forbidden(world.auth.mint_token(&by, None, &token).map(drop)));
     }
     let admin = NewToken { roles: vec!["admin".into()], scopes: Some(vec![]), ..new_token("u") };
     assert!(forbidden(world.auth.mint_token(&by, None, &admin).map(drop)), "a role, even beside scopes");
-    assert!(world.auth.create_key(&by, None, new_key(&["subscribe"]), |_| Rows::new()).await.is_ok());
+    assert!(world.auth.create_key(&by, None, new_key(&["subscribe"])).await.is_ok());
     // It may not read or speak as every user, so not as one by way of a token either.
     assert!(forbidden(world.auth.mint_token(&by, None, &new_token("victim")).map(drop)));
 
     for (field, scopes) in
         [("scopes[0]", &["operator"][..]), ("scopes[1]", &["manage", "x"]), ("scopes", &[])]
     {
-        let error = world
-            .auth
-            .create_key(&world.manager(), None, new_key(scopes), |_| Rows::new())
-            .await
-            .expect_err(field);
+        let error = world.auth.create_key(&world.manager(), None, new_key(scopes)).await.expect_err(field);
         assert!(matches!(error, AdminError::Invalid { field: ref got, .. } if got == field), "{error}");
     }
     let unknown = NewToken { roles: vec!["user".into(), "root".into()], ..new_token("u") };
@@ -253,7 +238,7 @@ async fn nobody_issues_a_wider_narrowing_and_none_is_forgotten() {
         let got = world.auth.mint_token(&by, None, &ask(agents.clone(), channels.clone()));
         assert!(matches!(got, Err(AdminError::Forbidden(_))), "{agents:?} {channels:?}");
     }
-    let key = world.auth.create_key(&by, None, new_key(&["*"]), |_| Rows::new()).await.expect("made");
+    let key = world.auth.create_key(&by, None, new_key(&["*"])).await.expect("made");
     assert_eq!(key.row.narrowing, by.principal().narrowing);
 }
 
@@ -263,10 +248,9 @@ async fn nobody_issues_a_later_expiry() {
     let end = T0 + 3_600_000;
     let by = manager(&world, NewKey { expires_at_ms: Some(end), ..new_key(&["*"]) }).await;
     let expires_at_ms = Some(end + 1);
-    let later =
-        world.auth.create_key(&by, None, NewKey { expires_at_ms, ..new_key(&["*"]) }, |_| Rows::new()).await;
+    let later = world.auth.create_key(&by, None, NewKey { expires_at_ms, ..new_key(&["*"]) }).await;
     assert!(matches!(later, Err(AdminError::Forbidden(_))));
-    let inherited = world.auth.create_key(&by, None, new_key(&["*"]), |_| Rows::new()).await.expect("made");
+    let inherited = world.auth.create_key(&by, None, new_key(&["*"])).await.expect("made");
     assert_eq!(inherited.row.expires_at_ms, Some(end));
     let minted = world.auth.mint_token(&by, None, &new_token("u")).expect("minted");
     assert_eq!(minted.expires_at_ms, end);
@@ -281,10 +265,7 @@ async fn nobody_issues_a_later_expiry() {
         assert!(matches!(got, Err(AdminError::Invalid { ref field, .. }) if field == "expires_in"));
     }
     let past = NewKey { expires_at_ms: Some(T0), ..new_key(&["*"]) };
-    assert!(matches!(
-        world.auth.create_key(&free, None, past, |_| Rows::new()).await,
-        Err(AdminError::Invalid { .. })
-    ));
+    assert!(matches!(world.auth.create_key(&free, None, past).await, Err(AdminError::Invalid { .. })));
 }
 
 #[tokio::test]
@@ -318,7 +299,7 @@ async fn the_operator_s_key_is_not_a_manager_s_to_delete() {
         enter(&auth, &[("authorization", &header)], "", Use::Rest).expect("genuine")
     };
     let operator = enter_by(&bootstrap).authorize::<Manage>().expect("a manager");
-    let star = auth.create_key(&operator, None, new_key(&["*"]), |_| Rows::new()).await.expect("made");
+    let star = auth.create_key(&operator, None, new_key(&["*"])).await.expect("made");
     let manager = enter_by(&star).authorize::<Manage>().expect("a manager");
     let got = auth.delete_key(&manager, None, &bootstrap.row.id).await;
     assert!(matches!(got, Err(AdminError::Forbidden(_))));

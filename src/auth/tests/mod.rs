@@ -107,9 +107,8 @@ impl World {
         let auth = open(&settings, &memory, &clock);
         let operator = Principal::local_operator().authorize().expect("the operator");
         let make = |id: &str| NewOrganization { id: Some(id.into()), first_key: true, ..Default::default() };
-        let acme = auth.create_organization(&operator, make("acme"), |_| Rows::new()).await.expect("acme");
-        let globex =
-            auth.create_organization(&operator, make("globex"), |_| Rows::new()).await.expect("globex");
+        let acme = auth.create_organization(&operator, make("acme")).await.expect("acme");
+        let globex = auth.create_organization(&operator, make("globex")).await.expect("globex");
         let key = |made: CreatedOrganization| made.key.expect("its first key");
         World { auth, clock, memory, acme: key(acme), globex: key(globex) }
     }

@@ -133,7 +133,7 @@ async fn expiry_ends_a_principal_at_its_instant() {
     let manager = world.manager();
     let expires_at_ms = Some(world.clock.now_ms() + 10);
     let new = NewKey { scopes: vec!["subscribe".into()], expires_at_ms, ..NewKey::default() };
-    let short = world.auth.create_key(&manager, None, new, |_| Rows::new()).await.expect("made");
+    let short = world.auth.create_key(&manager, None, new).await.expect("made");
     let who = world.bearer(short.api_key.expose()).expect("in time");
     world.clock.advance(10);
     assert_eq!(world.auth.still_valid(&who), Err(Ended::Expired));

@@ -159,7 +159,7 @@ async fn tickets_of_either_kind_are_revoked_with_their_maker_s_credential() {
         assert_eq!(go(&world.auth, &by_token, None, Use::Stream), unauthorized(Refusal::Revoked));
 
         let new = NewKey { scopes: vec!["*".into()], ..NewKey::default() };
-        let key = world.auth.create_key(&manager, None, new, |_| Rows::new()).await.expect("made");
+        let key = world.auth.create_key(&manager, None, new).await.expect("made");
         let by_key = world.bearer(key.api_key.expose()).expect("genuine");
         let by_key = world.auth.ticket(&by_key, None, reconnect).expect("made");
         world.auth.delete_key(&manager, None, &key.row.id).await.expect("deleted");
