@@ -1,6 +1,10 @@
 //! Nervewire carries the events of AI-agent platforms to very many subscribers over WebSocket and SSE.
 
+pub mod cli;
+pub mod client;
 pub mod close;
+pub mod auth;
+pub mod config;
 pub mod cursor;
 pub mod event;
 pub mod filter;
@@ -9,11 +13,10 @@ pub mod ids;
 pub mod metrics;
 pub mod query;
 pub mod time;
-/// Stands in for `connection/mod.rs`.
+/// Stands in for `connection/mod.rs`, until it is whole.
 pub mod connection {
-    pub mod client_frames;
+    pub mod client;
 }
-pub mod config;
 pub mod index;
 pub mod ring;
 pub mod sync;

@@ -1,2 +1,7 @@
 //! The `nervewire` binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    nervewire::cli::main(std::env::args_os(), |_config, _options| ExitCode::from(69))
+}

@@ -209,6 +209,7 @@ fn bit(worker: usize) -> u64 {
 }
 
 #[cfg(all(test, not(loom)))]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::sync::Arc;
@@ -308,92 +309,124 @@ mod loom_tests {
 
     fn check(model: impl Fn() + Sync + Send + 'static) {
         let mut builder = loom::model::Builder::new();
-        builder.preemption_bound = builder.preemption_bound.or(Some(4));
+        builder.preemption_bound = builder.preemption_bound.or(Some(3));
         builder.check(model);
     }
 
-    struct Tenant {
+    /// A tenant reduced to its head, and the inbox of each worker.
+    struct World {
         head: AtomicU64,
         bits: WakeBits,
+        queues: Vec<WakeQueue<()>>,
     }
 
-    fn publish(tenant: &Arc<Tenant>, queue: &WakeQueue<Arc<Tenant>>) {
-        tenant.head.fetch_add(1, Ordering::Relaxed);
-        tenant.bits.signal(|_| queue.push(tenant.clone()));
-    }
+    impl World {
+        fn new(workers: usize) -> Arc<Self> {
+            let queues = (0..workers).map(|_| WakeQueue::new().unwrap()).collect();
+            Arc::new(Self { head: AtomicU64::new(0), bits: WakeBits::new(), queues })
+        }
 
-    /// Follows the tenant until its head is `end`, sleeping in between. A lost wake-up is a deadlock, which loom tells.
-    fn follow(tenant: &Arc<Tenant>, queue: &WakeQueue<Arc<Tenant>>, end: u64) {
-        tenant.bits.subscribe(0);
-        let mut seen = tenant.head.load(Ordering::Relaxed);
-        let mut out = Vec::new();
-        while seen < end {
-            queue.wait();
-            queue.drain(&mut out);
-            for tenant in out.drain(..) {
-                tenant.bits.take(0);
-                seen = tenant.head.load(Ordering::Relaxed);
+        fn publish(&self) {
+            self.head.fetch_add(1, Ordering::Relaxed);
+            self.bits.signal(|worker| self.queues[worker].push(()));
+        }
+
+        /// Follows the tenant until its head is `end`, sleeping in between. A lost wake-up is a deadlock, which loom
+        /// tells.
+        fn follow(&self, worker: usize, end: u64) {
+            self.bits.subscribe(worker);
+            let mut seen = self.head.load(Ordering::Relaxed);
+            let mut out = Vec::new();
+            while seen < end {
+                self.queues[worker].wait();
+                self.queues[worker].drain(&mut out);
+                assert!(out.len() <= 1, "the tenant is on the queue at most once");
+                if out.pop().is_some() {
+                    self.bits.take(worker);
+                    seen = self.head.load(Ordering::Relaxed);
+                }
             }
         }
-    }
-
-    fn world() -> (Arc<Tenant>, Arc<WakeQueue<Arc<Tenant>>>) {
-        let tenant = Tenant { head: AtomicU64::new(0), bits: WakeBits::new() };
-        (Arc::new(tenant), Arc::new(WakeQueue::new().unwrap()))
-    }
-
-    /// What the model leaves on the queue holds its tenant, and loom counts that as a leak otherwise.
-    fn empty(queue: &WakeQueue<Arc<Tenant>>) {
-        queue.items.lock().clear();
     }
 
     #[test]
     fn loom_a_registration_racing_publishes_loses_nothing() {
         check(|| {
-            let (tenant, queue) = world();
+            let world = World::new(1);
             let publisher = {
-                let (tenant, queue) = (tenant.clone(), queue.clone());
+                let world = world.clone();
                 thread::spawn(move || {
-                    publish(&tenant, &queue);
-                    publish(&tenant, &queue);
+                    world.publish();
+                    world.publish();
                 })
             };
-            follow(&tenant, &queue, 2);
+            world.follow(0, 2);
             publisher.join().unwrap();
-            empty(&queue);
         });
     }
 
     #[test]
     fn loom_two_publishers_wake_a_worker_between_them() {
         check(|| {
-            let (tenant, queue) = world();
+            let world = World::new(1);
             let publishers = [(); 2].map(|()| {
-                let (tenant, queue) = (tenant.clone(), queue.clone());
-                thread::spawn(move || publish(&tenant, &queue))
+                let world = world.clone();
+                thread::spawn(move || world.publish())
             });
-            follow(&tenant, &queue, 2);
+            world.follow(0, 2);
             publishers.into_iter().for_each(|publisher| publisher.join().unwrap());
-            empty(&queue);
         });
     }
 
-    /// Two tenants share a queue: draining one burst must not swallow the bell of the next.
+    /// One worker's bits are not undone or invented while the other's change.
     #[test]
-    fn loom_a_drain_swallows_no_bell() {
+    fn loom_two_workers_are_woken_each_for_itself() {
         check(|| {
+            let world = World::new(2);
+            let other = {
+                let world = world.clone();
+                thread::spawn(move || world.follow(1, 2))
+            };
+            let publisher = {
+                let world = world.clone();
+                thread::spawn(move || {
+                    world.publish();
+                    world.publish();
+                })
+            };
+            world.follow(0, 2);
+            other.join().unwrap();
+            publisher.join().unwrap();
+        });
+    }
+
+    /// Pushes `items` one by one from each of the pushers; the worker gets them all.
+    fn push_and_collect<const N: usize>(pushers: [&'static [u32]; N]) {
+        check(move || {
             let queue = Arc::new(WakeQueue::new().unwrap());
-            let pushers = [1, 2].map(|item| {
+            let mut missing: u32 = pushers.iter().flat_map(|items| items.iter()).sum();
+            let pushers = pushers.map(|items| {
                 let queue = queue.clone();
-                thread::spawn(move || queue.push(item))
+                thread::spawn(move || items.iter().for_each(|item| queue.push(*item)))
             });
-            let (mut sum, mut out) = (0, Vec::new());
-            while sum < 3 {
+            let mut out = Vec::new();
+            while missing > 0 {
                 queue.wait();
                 queue.drain(&mut out);
-                sum += out.drain(..).sum::<u32>();
+                missing -= out.drain(..).sum::<u32>();
             }
             pushers.into_iter().for_each(|pusher| pusher.join().unwrap());
         });
+    }
+
+    #[test]
+    fn loom_two_pushers_share_a_bell() {
+        push_and_collect([&[1], &[2]]);
+    }
+
+    /// The drain of the first must not swallow the bell of the second, or the third rings none.
+    #[test]
+    fn loom_a_drain_swallows_no_bell() {
+        push_and_collect([&[1, 2, 3]]);
     }
 }

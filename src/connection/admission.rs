@@ -85,12 +85,12 @@ impl Admission {
         }
         // Built first, so that an error below gives back exactly what was taken so far.
         let mut taken = Taken { admission: self, organization: None, user: None, armed: true };
-        let tenant = principal.tenant();
+        let tenant = principal.tenant;
         if !take(&self.organizations, tenant, self.limits.per_organization) {
             return Err(Refused::Organization(self.limits.per_organization));
         }
         taken.organization = Some(tenant);
-        if let Some(sub) = principal.sub() {
+        if let Some(sub) = principal.sub.as_deref() {
             let user = (tenant, Box::from(sub));
             if !take(&self.users, user.clone(), self.limits.per_user) {
                 return Err(Refused::User(self.limits.per_user));
@@ -127,7 +127,7 @@ impl Admitted {
     }
     /// Replaces the principal by a renewed one: same organization, same subject, so the counts stand.
     pub fn renew(&mut self, principal: Arc<Principal>) {
-        debug_assert!(self.principal.tenant() == principal.tenant() && self.principal.sub() == principal.sub());
+        debug_assert!(self.principal.tenant == principal.tenant && self.principal.sub.as_deref() == principal.sub.as_deref());
         self.principal = principal;
     }
     /// Where it comes from; `None`: a unix socket.
@@ -140,10 +140,10 @@ impl Admitted {
 impl Drop for Admitted {
     fn drop(&mut self) {
         let admission = &self.admission;
-        let tenant = self.principal.tenant();
+        let tenant = self.principal.tenant;
         admission.total.fetch_sub(1, Ordering::Relaxed);
         give(&admission.organizations, &tenant);
-        if let Some(sub) = self.principal.sub() {
+        if let Some(sub) = self.principal.sub.as_deref() {
             give(&admission.users, &(tenant, Box::from(sub)));
         }
         if let Some(address) = counted(self.peer) {

@@ -6,7 +6,7 @@
 
 pub mod admission;
 pub mod body;
-pub mod client_frames;
+pub mod client;
 pub mod rate;
 
 use std::collections::VecDeque;
@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use rustix::net::SendFlags;
 
+use crate::close::Close;
 use crate::frame::Frame;
 use crate::frame::control::Ref;
 use crate::frame::ws_decode::Decoder;
@@ -75,8 +76,6 @@ pub struct Flags {
     pub unread: bool,
     /// It answers each message with itself (the diagnostic echo).
     pub diagnostic_echo: bool,
-    /// Replayed, but not yet told of its position: nothing may be sent.
-    pub starting: bool,
 }
 
 /// An ack that is owed to a publisher: encoded when the connection takes bytes.
@@ -110,8 +109,8 @@ pub struct Connection {
     pub id: u64,
     /// Of its slab slot.
     pub generation: u32,
-    /// Who it is, and its place in every limit: dropped with it.
-    pub admitted: Admitted,
+    /// Who it is, and its place in every limit: dropped with it. `None` for the diagnostic echo alone.
+    pub admitted: Option<Admitted>,
     /// Where its bytes go.
     pub sink: Sink,
     /// What it speaks.
@@ -144,16 +143,22 @@ pub struct Connection {
     pub heard: u64,
     /// Tick at which the next heartbeat is due.
     pub heartbeat_at: u64,
+    /// Tick of its one valid entry in the wheel.
+    pub look_at: u64,
     /// What it still has to write, if anything.
     pub out: Option<Box<Outbox>>,
     /// Inbound WebSocket state.
     pub decoder: Decoder,
+    /// Input that was read and has to wait, at most one read buffer; only while it may not be read.
+    pub input: Option<Box<[u8]>>,
     /// Publish rate, once it published.
     pub rate: Option<Box<Rate>>,
     /// Bad frames in a row.
     pub bad_frames: u8,
     /// Publishes waiting for their commit.
     pub inflight: u16,
+    /// While [`Flags::closing`]: why.
+    pub closing_for: Close,
 }
 
 /// What came of writing to a connection.
@@ -165,6 +170,14 @@ pub struct Wrote {
     pub blocked: bool,
     /// The transport is dead.
     pub gone: bool,
+}
+
+impl Outbox {
+    /// Whether nothing is left to write.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.partial.is_none() && self.control.is_empty() && self.owed.is_empty()
+    }
 }
 
 impl Sink {
@@ -251,7 +264,7 @@ impl Connection {
         }
         self.sent_bytes += total.bytes as u64;
         self.flags.blocked = total.blocked;
-        if out.partial.is_some() || !out.control.is_empty() || !out.owed.is_empty() {
+        if !out.is_empty() {
             self.out = Some(out);
         }
         total

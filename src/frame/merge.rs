@@ -70,10 +70,10 @@ pub fn merge(run: &[Arc<Frame>]) -> Option<Arc<Frame>> {
 }
 
 /// Joins neighbouring chunks of `frames` (what one reader sees, in order) into as few as [`MERGED_BYTES`] allows.
-/// Answers how many frames went into others.
-pub fn coalesce(frames: &mut Vec<Arc<Frame>>) -> usize {
-    let before = frames.len();
-    let mut out: Vec<Arc<Frame>> = Vec::new();
+/// Answers how many each one stands for.
+pub fn coalesce(frames: &mut Vec<Arc<Frame>>) -> Vec<u32> {
+    let mut out: Vec<Arc<Frame>> = Vec::with_capacity(frames.len());
+    let mut runs = Vec::with_capacity(frames.len());
     let mut at = 0;
     while at < frames.len() {
         let mut end = at + 1;
@@ -85,11 +85,21 @@ pub fn coalesce(frames: &mut Vec<Arc<Frame>>) -> usize {
             }
             end += 1;
         }
-        out.extend(merge(&frames[at..end]));
+        match merge(&frames[at..end]) {
+            Some(merged) => {
+                out.push(merged);
+                runs.push((end - at) as u32);
+            }
+            // A run is never empty and holds chunks only; were it otherwise, nothing may be lost.
+            None => {
+                out.extend_from_slice(&frames[at..end]);
+                runs.resize(out.len(), 1);
+            }
+        }
         at = end;
     }
     *frames = out;
-    before - frames.len()
+    runs
 }
 
 #[cfg(test)]
@@ -114,7 +124,7 @@ mod tests {
             chunk(3, "r", "", 2, true),
         ];
         let last = shown(&frames[2]);
-        assert_eq!(coalesce(&mut frames), 2);
+        assert_eq!(coalesce(&mut frames), [3]);
         let json = shown(&frames[0]);
         assert_eq!(json["chunk"], "Hel\"lo\n");
         assert_eq!(
@@ -143,7 +153,7 @@ mod tests {
             chunk(3, "r", "c", 1, true),
             chunk(4, "r", "d", 0, false),
         ];
-        assert_eq!(coalesce(&mut frames), 0);
+        assert_eq!(coalesce(&mut frames), [1; 4]);
         assert_eq!(frames.len(), 4);
     }
 
@@ -151,7 +161,7 @@ mod tests {
     fn a_merged_chunk_is_bounded() {
         let text = "x".repeat(MERGED_BYTES / 2);
         let mut frames: Vec<_> = (0..4).map(|i| chunk(i, "r", &text, i, false)).collect();
-        assert_eq!(coalesce(&mut frames), 2);
+        assert_eq!(coalesce(&mut frames), [2, 2]);
         assert!(frames.iter().all(|f| f.chunk_len() <= MERGED_BYTES));
     }
 }

@@ -121,6 +121,20 @@ fn loom_growing_under_a_reader() {
     });
 }
 
+/// Trimming leaves stale pointers in the array: only the tail, read under the pin, keeps a reader off them.
+#[test]
+fn loom_trimming_under_a_reader() {
+    check(4, || {
+        let (mut writer, ring, mut readers) = world(1, 2, 2);
+        writer.publish(Frame::new(0), 0);
+        writer.publish(Frame::new(1), 1);
+        let reader = spawn_looks(&ring, readers.remove(0), 0, 2);
+        writer.advance_tail(1);
+        assert_eq!(writer.shrink_to(0, 2), 1);
+        reader.join().unwrap();
+    });
+}
+
 /// A quiet tenant lets go of all, then wakes up; a reader is inside all the while.
 #[test]
 fn loom_release_and_reuse_under_a_reader() {

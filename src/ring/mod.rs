@@ -17,6 +17,7 @@ mod writer;
 #[cfg(all(test, loom))]
 mod loom_tests;
 #[cfg(all(test, not(loom)))]
+#[allow(clippy::unwrap_used)]
 mod tests;
 
 pub use pins::{Pins, Reader};
@@ -116,7 +117,7 @@ impl<F: Slotted> Ring<F> {
         if from < tail {
             return Read::Behind { tail };
         }
-        // Acquire, partner: the Release stores in `RingWriter::grow` and `::release`.
+        // Acquire, partner: the Release stores in `RingWriter::grow` and `::empty`.
         let slots = self.slots.load(Ordering::Acquire);
         if slots.is_null() {
             // Released since; the tail was stored first, so it is now above `from`.

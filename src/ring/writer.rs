@@ -11,6 +11,11 @@ use std::collections::VecDeque;
 use super::{Pins, Ring, RingLimits, Slots, Slotted};
 use crate::sync::{Arc, Ordering};
 
+/// Retired things a publish leaves lying before it surveys the pins: a survey fetches a cache line from each reading
+/// core, and most of a publish's cost under readers was that. So up to this many frames outlive the ring's caps until
+/// the next publish or trim. loom looks at every step.
+pub(super) const RECLAIM_BATCH: usize = if cfg!(loom) { 1 } else { 16 };
+
 /// The stamp of what was unlinked since the last survey of the pins.
 const UNSTAMPED: u64 = u64::MAX;
 
@@ -175,7 +180,9 @@ impl<F: Slotted> RingWriter<F> {
         }
         self.bytes += bytes;
         self.next += 1;
-        self.collect();
+        if self.estate.as_ref().is_some_and(|estate| estate.retired.len() >= RECLAIM_BATCH) {
+            self.collect();
+        }
     }
 
     /// Moves the visible head up to the first held frame. True if it moved.
@@ -219,8 +226,9 @@ impl<F: Slotted> RingWriter<F> {
         let Some(estate) = &mut self.estate else { return false };
         let Some(frame) = estate.frames.pop_front() else { return false };
         self.bytes -= frame.bytes();
-        // Release, partner: the Acquire loads of `tail` in `Ring`. Before the slot is reused: whoever finds a later
-        // frame there finds this tail too.
+        // Before the slot is reused: whoever finds a later frame there finds this tail too, by the slot's Release.
+        // Release, partner: the Acquire loads of `tail` in `Ring`, for the caller's sake: who is told `Behind` also
+        // sees the commit watermark by which the writer let go.
         self.ring.tail.store(frame.sequence() + 1, Ordering::Release);
         estate.retired.push_back((UNSTAMPED, Retired::Frame(frame)));
         true
@@ -230,14 +238,15 @@ impl<F: Slotted> RingWriter<F> {
     fn empty(&mut self, start: u64) {
         self.next = start;
         self.bytes = 0;
-        // Release, partner: the Acquire loads of `tail` in `Ring`. Before `slots`: whoever finds no array finds
-        // this tail too.
+        // Before `slots`: whoever finds no array finds this tail too, by the Release of `slots`. Release as in `evict`.
         self.ring.tail.store(start, Ordering::Release);
-        self.ring.slots.store(std::ptr::null_mut(), Ordering::Release);
+        self.ring.slots.store(std::ptr::null_mut(), Ordering::Release); // partner: the Acquire load in `read`
         self.ring.head.store(start, Ordering::Release);
         if let Some(estate) = &mut self.estate {
-            let frames = std::mem::take(&mut estate.frames);
-            estate.retired.push_back((UNSTAMPED, Retired::Frames(frames)));
+            if !estate.frames.is_empty() {
+                let frames = std::mem::take(&mut estate.frames);
+                estate.retired.push_back((UNSTAMPED, Retired::Frames(frames)));
+            }
             if let Some(slots) = estate.slots.take() {
                 estate.retired.push_back((UNSTAMPED, Retired::Slots(slots)));
             }

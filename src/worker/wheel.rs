@@ -1,8 +1,8 @@
 //! One bucket wheel per worker: every deadline of every connection, a second apart, without a timer each.
 //!
 //! * Time is a tick count (seconds since the worker began), handed in.
-//! * An entry is a token; whoever takes it out checks whether it still means something and puts it back if so.
-//!   So a closed connection costs nothing to forget, and a connection has at most one entry at a time.
+//! * An entry is a token; whoever takes it out checks whether it still means something and puts it back if so, so a
+//!   closed connection costs nothing to forget.
 
 use super::sockets::Token;
 
@@ -31,9 +31,11 @@ impl Wheel {
     }
 
     /// Has `token` looked at in `ticks` ticks, at the earliest with the next and at the latest after one round.
-    pub fn after(&mut self, ticks: u64, token: Token) {
+    /// Answers the tick at which it comes.
+    pub fn after(&mut self, ticks: u64, token: Token) -> u64 {
         let at = self.now + ticks.clamp(1, BUCKETS - 1);
         self.buckets[(at % BUCKETS) as usize].push(token);
+        at
     }
 
     /// Moves on by one tick and takes what is due.

@@ -1,0 +1,392 @@
+//! Organizations, revocation and disabling: what REST handlers and the offline command line do alike.
+//!
+//! * A change is checked, written, safe on disk, followed in memory, told to the hooks, and only then answered.
+//! * Changes are made one at a time, so what was checked still holds when it is written.
+//! * A foreign organization and an unknown one are the same [`AdminError::NotFound`]. Only the operator, who can
+//!   delete them anyway, acts in organizations other than its own.
+//! * Dropping a caller (its client hung up) does not stop a write that was begun; memory follows it then too.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::issue::{IssuedKey, NewKey};
+use super::jwt::is_id;
+use super::principal::{Authorized, Manage, Operate, Principal};
+use super::records::{OrganizationRow, RecordsError, Visibility, Write};
+use super::scope::{Scope, ScopeSet};
+use super::{
+    Auth, Change, DISABLED_PER_ORGANIZATION, ORGANIZATIONS, Organization, REVOCATIONS_PER_ORGANIZATION,
+};
+use crate::ids::{TenantId, fresh, is_org_id};
+
+/// Most bytes of a name for people.
+pub(super) const NAME_BYTES: usize = 256;
+/// Most writes of one maintenance commit.
+const MAINTENANCE_WRITES: usize = 1_000;
+
+/// Why an administrative change was not made. `outcome` alone turns it into a status.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// No such thing in the caller's reach: 404.
+    #[error("not found")]
+    NotFound,
+    /// It exists already, or is in use: 409.
+    #[error("{0}")]
+    Conflict(&'static str),
+    /// Wider than the caller's own rights: 403.
+    #[error("{0}")]
+    Forbidden(&'static str),
+    /// A field is unusable: 400.
+    #[error("{field}: {reason}")]
+    Invalid {
+        /// Such as `scopes[1]`.
+        field: String,
+        /// What is wrong, for a person.
+        reason: String,
+    },
+    /// One more would pass a named limit: 409.
+    #[error("at most {max} {what}")]
+    Limit {
+        /// Of what.
+        what: &'static str,
+        /// How many there may be.
+        max: usize,
+    },
+    /// The system gave no random bytes: 500.
+    #[error("no random bytes")]
+    Random,
+    /// The write failed; whether it survives is unknown: 503.
+    #[error("writing")]
+    Records(#[source] RecordsError),
+}
+
+impl AdminError {
+    pub(super) fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        AdminError::Invalid { field: field.into(), reason: reason.into() }
+    }
+}
+
+/// An organization to be made.
+#[derive(Debug, Clone, Default)]
+pub struct NewOrganization {
+    /// `None`: made up (`org-…`).
+    pub id: Option<String>,
+    /// For people; at most 256 bytes.
+    pub name: String,
+    /// See [`Visibility`].
+    pub visibility: Visibility,
+    /// Makes its first key too, with `*`: nobody else could.
+    pub first_key: bool,
+}
+
+/// What was made.
+#[derive(Debug, Clone)]
+pub struct CreatedOrganization {
+    /// The organization.
+    pub organization: Organization,
+    /// Its first key, shown once.
+    pub key: Option<IssuedKey>,
+}
+
+/// What is to change; `None` stays.
+#[derive(Debug, Clone, Default)]
+pub struct OrganizationChange {
+    /// For people; at most 256 bytes.
+    pub name: Option<String>,
+    /// See [`Visibility`].
+    pub visibility: Option<Visibility>,
+}
+
+impl Auth {
+    /// On a store without organizations: makes `default` and its bootstrap key (`*` and `operator`), to be shown once.
+    ///
+    /// # Errors
+    /// [`AdminError::Records`], [`AdminError::Random`].
+    pub async fn bootstrap(&self) -> Result<Option<(Organization, IssuedKey)>, AdminError> {
+        let _changing = self.changing.lock().await;
+        if !self.directory.read(|table| table.by_tenant.is_empty()) {
+            return Ok(None);
+        }
+        let organization = self.new_row("default".into(), String::new(), Visibility::default());
+        let key = self.new_key(&organization, "bootstrap".into(), ScopeSet::OPERATOR)?;
+        let writes = vec![Write::PutOrganization(organization.clone()), Write::PutKey(key.row.clone())];
+        self.commit(writes, &[]).await?;
+        Ok(Some((organization, key)))
+    }
+
+    /// Makes an organization.
+    ///
+    /// # Errors
+    /// `Conflict` if the id is taken, `Invalid`, `Limit`, `Records`.
+    pub async fn create_organization(
+        &self,
+        _by: &Authorized<Operate>,
+        new: NewOrganization,
+    ) -> Result<CreatedOrganization, AdminError> {
+        let id = new.id.unwrap_or_else(|| fresh("org"));
+        if !is_org_id(&id) {
+            return Err(AdminError::invalid("id", "must be 1 to 128 of letters, digits, '.', '_' and '-'"));
+        }
+        check_name(&new.name)?;
+        let _changing = self.changing.lock().await;
+        let (taken, count) =
+            self.directory.read(|table| (table.by_id.contains_key(&id), table.by_tenant.len()));
+        if taken {
+            return Err(AdminError::Conflict("an organization of this id exists"));
+        }
+        limit("organizations", count, ORGANIZATIONS)?;
+        let organization = self.new_row(id, new.name, new.visibility);
+        let mut writes = vec![Write::PutOrganization(organization.clone())];
+        let key = match new.first_key {
+            true => Some(self.new_key(&organization, "first".into(), ScopeSet::ORGANIZATION)?),
+            false => None,
+        };
+        writes.extend(key.iter().map(|key| Write::PutKey(key.row.clone())));
+        self.commit(writes, &[]).await?;
+        Ok(CreatedOrganization { organization, key })
+    }
+
+    /// Up to `limit` organizations after the id `after`, by id.
+    #[must_use]
+    pub fn organizations(
+        &self,
+        _by: &Authorized<Operate>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Vec<Arc<Organization>> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        self.directory.read(|table| {
+            let rest = table.by_id.range::<str, _>((after.map_or(Unbounded, Excluded), Unbounded));
+            let found = rest.filter_map(|(_, tenant)| table.by_tenant.get(tenant));
+            found.take(limit).map(|entry| Arc::clone(&entry.organization)).collect()
+        })
+    }
+
+    /// The organization `org_id`, or the caller's own.
+    ///
+    /// # Errors
+    /// `NotFound`: unknown or foreign.
+    pub fn find_organization(
+        &self,
+        by: &Authorized<Manage>,
+        org_id: Option<&str>,
+    ) -> Result<Arc<Organization>, AdminError> {
+        self.target(by.principal(), org_id)
+    }
+
+    /// Renames an organization or changes who sees what.
+    ///
+    /// # Errors
+    /// `NotFound`, `Invalid`, `Records`.
+    pub async fn change_organization(
+        &self,
+        by: &Authorized<Manage>,
+        org_id: Option<&str>,
+        change: OrganizationChange,
+    ) -> Result<Organization, AdminError> {
+        check_name(change.name.as_deref().unwrap_or_default())?;
+        let _changing = self.changing.lock().await;
+        let old = self.target(by.principal(), org_id)?;
+        let new = OrganizationRow {
+            name: change.name.unwrap_or_else(|| old.name.clone()),
+            visibility: change.visibility.unwrap_or(old.visibility),
+            ..Organization::clone(&old)
+        };
+        let seen = (new.visibility != old.visibility).then_some(Change::VisibilityChanged(new.tenant));
+        self.commit(vec![Write::PutOrganization(new.clone())], seen.as_slice()).await?;
+        Ok(new)
+    }
+
+    /// Deletes an organization, its keys and, within 24 hours, its events.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` for the organization of the key that asks; `Records`.
+    pub async fn delete_organization(
+        &self,
+        by: &Authorized<Operate>,
+        org_id: &str,
+    ) -> Result<Organization, AdminError> {
+        let _changing = self.changing.lock().await;
+        let organization = self.target(by.principal(), Some(org_id))?;
+        if organization.tenant == by.principal().tenant {
+            return Err(AdminError::Conflict("the key that asks belongs to this organization"));
+        }
+        let tenant = organization.tenant;
+        self.commit(vec![Write::DeleteOrganization(tenant)], &[Change::OrganizationDeleted(tenant)]).await?;
+        Ok(Organization::clone(&organization))
+    }
+
+    /// Revokes the token of this `jti`. Whether such a token exists is not known, so repeating it, or naming
+    /// another's, is a success without effect.
+    ///
+    /// # Errors
+    /// `NotFound` for the organization, `Invalid`, `Limit`, `Records`.
+    pub async fn revoke_token(
+        &self,
+        by: &Authorized<Manage>,
+        org_id: Option<&str>,
+        jti: &str,
+    ) -> Result<(), AdminError> {
+        if !is_id(jti) {
+            return Err(AdminError::invalid("jti", "must be 1 to 256 bytes without control characters"));
+        }
+        let _changing = self.changing.lock().await;
+        let tenant = self.target(by.principal(), org_id)?.tenant;
+        let now_ms = self.clock.now_ms();
+        let until_ms = super::issue::expiry_in(jti);
+        let (known, count, expired) = self.directory.read(|table| match table.by_tenant.get(&tenant) {
+            None => (false, 0, Vec::new()),
+            Some(entry) => {
+                let full = entry.revoked.len() >= REVOCATIONS_PER_ORGANIZATION;
+                let over = entry.revoked.iter().filter(|(_, until)| until.is_some_and(|end| end <= now_ms));
+                let over = over.map(|(jti, _)| jti.clone()).take(if full { MAINTENANCE_WRITES } else { 0 });
+                (entry.revoked.contains_key(jti), entry.revoked.len(), over.collect())
+            }
+        });
+        if known || until_ms.is_some_and(|end| end <= now_ms) {
+            return Ok(());
+        }
+        limit("revoked tokens", count - expired.len(), REVOCATIONS_PER_ORGANIZATION)?;
+        let mut writes = vec![Write::Revoke { tenant, jti: jti.into(), until_ms }];
+        writes.extend(expired.into_iter().map(|jti| Write::ForgetRevocation(tenant, jti)));
+        self.commit(writes, &[Change::TokenRevoked(tenant, jti.into())]).await
+    }
+
+    /// Disables a user, or enables it again. The user need not be known here.
+    ///
+    /// # Errors
+    /// `NotFound` for the organization, `Invalid`, `Limit`, `Records`.
+    pub async fn set_disabled(
+        &self,
+        by: &Authorized<Manage>,
+        org_id: Option<&str>,
+        sub: &str,
+        disabled: bool,
+    ) -> Result<(), AdminError> {
+        if !is_id(sub) {
+            return Err(AdminError::invalid("sub", "must be 1 to 256 bytes without control characters"));
+        }
+        let _changing = self.changing.lock().await;
+        let tenant = self.target(by.principal(), org_id)?.tenant;
+        let (now, count) = self.directory.read(|table| {
+            let subs = table.by_tenant.get(&tenant).map(|entry| &entry.disabled);
+            subs.map_or((false, 0), |subs| (subs.contains(sub), subs.len()))
+        });
+        if now == disabled {
+            return Ok(());
+        }
+        if disabled {
+            limit("disabled users", count, DISABLED_PER_ORGANIZATION)?;
+        }
+        let write = Write::SetDisabled { tenant, sub: sub.into(), disabled };
+        self.commit(vec![write], &[Change::UserDisabled(tenant, sub.into(), disabled)]).await
+    }
+
+    /// Whether a user is disabled.
+    #[must_use]
+    pub fn is_disabled(&self, tenant: TenantId, sub: &str) -> bool {
+        let entry = |entry: &super::Entry| entry.disabled.contains(sub);
+        self.directory.read(|table| table.by_tenant.get(&tenant).is_some_and(entry))
+    }
+
+    /// Stores last uses and forgets revocations whose tokens have expired; to be called about once a minute.
+    ///
+    /// # Errors
+    /// [`AdminError::Records`]: what was due is due again next time.
+    pub async fn maintain(&self) -> Result<(), AdminError> {
+        let _changing = self.changing.lock().await;
+        let now_ms = self.clock.now_ms();
+        let used: Vec<_> = self.used.lock().iter().take(MAINTENANCE_WRITES).cloned().collect();
+        let mut writes: Vec<Write> = self.directory.read(|table| {
+            let key = |(tenant, id): &(TenantId, String)| {
+                let key = table.by_tenant.get(tenant)?.keys.get(id)?;
+                key.last_used_ms.load(Ordering::Relaxed).ne(&0).then(|| Write::PutKey(key.current()))
+            };
+            let over = table.by_tenant.iter().flat_map(|(tenant, entry)| {
+                let over = entry.revoked.iter().filter(|(_, until)| until.is_some_and(|end| end <= now_ms));
+                over.map(|(jti, _)| Write::ForgetRevocation(*tenant, jti.clone()))
+            });
+            used.iter().filter_map(key).chain(over.take(MAINTENANCE_WRITES)).collect()
+        });
+        if !writes.is_empty() {
+            self.records.commit(writes.clone()).await.map_err(AdminError::Records)?;
+        }
+        let mut pending = self.used.lock();
+        pending.retain(|key| !used.contains(key));
+        // Memory has the uses already, and maybe newer ones.
+        writes.retain(|write| !matches!(write, Write::PutKey(_)));
+        self.directory.apply(writes);
+        Ok(())
+    }
+
+    /// The organization a manager means: its own, or, for the operator, any.
+    pub(super) fn target(
+        &self,
+        by: &Principal,
+        org_id: Option<&str>,
+    ) -> Result<Arc<Organization>, AdminError> {
+        let found = self.directory.read(|table| {
+            let entry = match org_id {
+                None => table.by_tenant.get(&by.tenant),
+                Some(id) => table.by_org_id(id),
+            };
+            entry.map(|entry| Arc::clone(&entry.organization))
+        });
+        let reach = |found: &Arc<Organization>| found.tenant == by.tenant || by.scopes.has(Scope::Operate);
+        found.filter(reach).ok_or(AdminError::NotFound)
+    }
+
+    /// Writes, follows in memory, tells. The caller holds `changing`.
+    pub(super) async fn commit(&self, writes: Vec<Write>, changes: &[Change]) -> Result<(), AdminError> {
+        let written = self.records.commit(writes.clone());
+        let mut follow = Follow { auth: self, writes, changes };
+        match written.await {
+            Ok(()) => {
+                drop(follow);
+                Ok(())
+            }
+            Err(error) => {
+                follow.writes.clear();
+                follow.changes = &[];
+                Err(AdminError::Records(error))
+            }
+        }
+    }
+
+    fn new_row(&self, id: String, name: String, visibility: Visibility) -> OrganizationRow {
+        let tenant = TenantId(self.directory.read(|table| table.next_tenant.max(1)));
+        OrganizationRow { tenant, id, name, visibility, created_at_ms: self.clock.now_ms() }
+    }
+
+    fn new_key(&self, of: &OrganizationRow, name: String, scopes: ScopeSet) -> Result<IssuedKey, AdminError> {
+        self.make_key(of.tenant, scopes, NewKey { name, ..NewKey::default() }, Default::default())
+    }
+}
+
+/// Brings memory up to a write that was begun: when it is done, or when its caller is dropped while it runs.
+struct Follow<'a> {
+    auth: &'a Auth,
+    writes: Vec<Write>,
+    changes: &'a [Change],
+}
+
+impl Drop for Follow<'_> {
+    fn drop(&mut self) {
+        self.auth.directory.apply(std::mem::take(&mut self.writes));
+        self.changes.iter().for_each(|change| self.auth.tell(change));
+    }
+}
+
+pub(super) fn check_name(name: &str) -> Result<(), AdminError> {
+    match name.len() <= NAME_BYTES && !name.chars().any(char::is_control) {
+        true => Ok(()),
+        false => Err(AdminError::invalid("name", "must be at most 256 bytes without control characters")),
+    }
+}
+
+pub(super) fn limit(what: &'static str, count: usize, max: usize) -> Result<(), AdminError> {
+    match count < max {
+        true => Ok(()),
+        false => Err(AdminError::Limit { what, max }),
+    }
+}

@@ -1,0 +1,165 @@
+//! Organizations, keys, revocations and disabled users as they are now, in memory.
+//!
+//! * The records are the truth and are written first; this follows, under one lock, so a reader never sees half a
+//!   change.
+//! * Everything is bounded by a named limit per organization, and the organizations by [`ORGANIZATIONS`].
+//! * Knows no credential's form.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+
+use super::records::{KeyRow, OrganizationRow, Snapshot, Write};
+use crate::ids::TenantId;
+
+/// Most organizations (about 400 bytes each).
+pub const ORGANIZATIONS: usize = 1_000_000;
+/// Most API keys of an organization; stops a runaway script from filling memory (about 300 bytes each).
+pub const KEYS_PER_ORGANIZATION: usize = 10_000;
+/// Most revoked tokens an organization has at a time (about 100 bytes each).
+pub const REVOCATIONS_PER_ORGANIZATION: usize = 100_000;
+/// Most disabled users of an organization (about 100 bytes each).
+pub const DISABLED_PER_ORGANIZATION: usize = 100_000;
+
+/// One organization, as it is today.
+pub type Organization = OrganizationRow;
+
+/// A key and what changes without a commit.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub(super) row: KeyRow,
+    /// Unix milliseconds, 0 = never; written by whoever authenticates, once a minute.
+    pub(super) last_used_ms: AtomicU64,
+}
+
+impl Key {
+    pub(super) fn new(row: KeyRow) -> Arc<Key> {
+        Arc::new(Key { last_used_ms: AtomicU64::new(row.last_used_ms.unwrap_or(0)), row })
+    }
+    /// The row with the last use known in memory.
+    pub(super) fn current(&self) -> KeyRow {
+        let last_used_ms = match self.last_used_ms.load(Ordering::Relaxed) {
+            0 => None,
+            ms => Some(ms),
+        };
+        KeyRow { last_used_ms, ..self.row.clone() }
+    }
+}
+
+/// What is known of one organization.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) organization: Arc<Organization>,
+    pub(super) keys: BTreeMap<String, Arc<Key>>,
+    /// jti → until when it must be remembered (Unix milliseconds; `None`: for ever).
+    pub(super) revoked: HashMap<String, Option<u64>>,
+    pub(super) disabled: HashSet<String>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    pub(super) by_tenant: HashMap<TenantId, Entry>,
+    /// By public id; ordered, so lists can be paged.
+    pub(super) by_id: BTreeMap<String, TenantId>,
+    /// Whose a key is, by key id.
+    key_owner: HashMap<String, TenantId>,
+    pub(super) next_tenant: u64,
+}
+
+/// The shared table.
+#[derive(Debug)]
+pub(super) struct Directory(RwLock<Table>);
+
+impl Directory {
+    pub(super) fn new(snapshot: Snapshot) -> Self {
+        let mut table = Table { next_tenant: snapshot.next_tenant, ..Table::default() };
+        let organizations = snapshot.organizations.into_iter().map(Write::PutOrganization);
+        let keys = snapshot.keys.into_iter().map(Write::PutKey);
+        let revoked = snapshot.revocations.into_iter();
+        let revoked = revoked.map(|(tenant, jti, until_ms)| Write::Revoke { tenant, jti, until_ms });
+        let disabled = snapshot.disabled.into_iter();
+        let disabled = disabled.map(|(tenant, sub)| Write::SetDisabled { tenant, sub, disabled: true });
+        organizations.chain(keys).chain(revoked).chain(disabled).for_each(|write| table.apply(write));
+        Directory(RwLock::new(table))
+    }
+
+    /// Reads under the lock; `f` must be short: every worker asks here.
+    pub(super) fn read<T>(&self, f: impl FnOnce(&Table) -> T) -> T {
+        f(&self.0.read())
+    }
+
+    /// Follows a commit, in one step.
+    pub(super) fn apply(&self, writes: Vec<Write>) {
+        let mut table = self.0.write();
+        writes.into_iter().for_each(|write| table.apply(write));
+    }
+}
+
+impl Table {
+    pub(super) fn by_org_id(&self, org_id: &str) -> Option<&Entry> {
+        self.by_tenant.get(self.by_id.get(org_id)?)
+    }
+
+    /// The key of this id, and its organization.
+    pub(super) fn key(&self, key_id: &str) -> Option<(&Entry, &Arc<Key>)> {
+        let entry = self.by_tenant.get(self.key_owner.get(key_id)?)?;
+        Some((entry, entry.keys.get(key_id)?))
+    }
+
+    fn apply(&mut self, write: Write) {
+        match write {
+            Write::PutOrganization(row) => {
+                self.next_tenant = self.next_tenant.max(row.tenant.0 + 1);
+                self.by_id.insert(row.id.clone(), row.tenant);
+                let organization = Arc::new(row);
+                let entry = self.by_tenant.entry(organization.tenant).or_insert_with(|| Entry {
+                    organization: Arc::clone(&organization),
+                    keys: BTreeMap::new(),
+                    revoked: HashMap::new(),
+                    disabled: HashSet::new(),
+                });
+                entry.organization = organization;
+            }
+            Write::DeleteOrganization(tenant) => {
+                if let Some(entry) = self.by_tenant.remove(&tenant) {
+                    self.by_id.remove(&entry.organization.id);
+                    for id in entry.keys.keys() {
+                        self.key_owner.remove(id);
+                    }
+                }
+            }
+            Write::PutKey(row) => {
+                if let Some(entry) = self.by_tenant.get_mut(&row.tenant) {
+                    self.key_owner.insert(row.id.clone(), row.tenant);
+                    entry.keys.insert(row.id.clone(), Key::new(row));
+                }
+            }
+            Write::DeleteKey(tenant, id) => {
+                if let Some(entry) = self.by_tenant.get_mut(&tenant) {
+                    entry.keys.remove(&id);
+                    self.key_owner.remove(&id);
+                }
+            }
+            Write::Revoke { tenant, jti, until_ms } => {
+                if let Some(entry) = self.by_tenant.get_mut(&tenant) {
+                    entry.revoked.insert(jti, until_ms);
+                }
+            }
+            Write::ForgetRevocation(tenant, jti) => {
+                if let Some(entry) = self.by_tenant.get_mut(&tenant) {
+                    entry.revoked.remove(&jti);
+                }
+            }
+            Write::SetDisabled { tenant, sub, disabled } => {
+                if let Some(entry) = self.by_tenant.get_mut(&tenant) {
+                    match disabled {
+                        true => drop(entry.disabled.insert(sub)),
+                        false => drop(entry.disabled.remove(&sub)),
+                    }
+                }
+            }
+        }
+    }
+}

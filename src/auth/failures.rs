@@ -1,0 +1,150 @@
+//! How often an address may present a wrong credential.
+//!
+//! * Only failures are counted and only failures are refused: a valid credential always passes, so nobody can lock
+//!   out the neighbours behind their own address.
+//! * IPv6 counts by /64, the least a single customer holds; an IPv4 address mapped into IPv6 counts as itself.
+//! * At most [`ADDRESSES`] are held; when full, further addresses share one count instead of pushing others out.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::IpAddr;
+
+use parking_lot::Mutex;
+
+/// Addresses counted at once; stops a spray of forged credentials from filling memory (about 2 MiB).
+pub const ADDRESSES: usize = 65_536;
+/// A count starts at an address's first failure and ends after this many milliseconds.
+pub(super) const WINDOW_MS: u64 = 60_000;
+/// A full table is searched for ended counts at most this often, in milliseconds.
+const SWEEP_MS: u64 = 1_000;
+
+/// Counts of failed credentials by address.
+#[derive(Debug)]
+pub(super) struct Failures {
+    /// Failures a minute before 429; 0 = not counted.
+    limit: u32,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    by_address: HashMap<u64, Count>,
+    /// Every address that found the table full.
+    others: Count,
+    swept_ms: u64,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Count {
+    since_ms: u64,
+    failures: u32,
+}
+
+impl Count {
+    fn ended(&self, now_ms: u64) -> bool {
+        // A clock set back ends a count too, rather than prolonging it.
+        now_ms < self.since_ms || now_ms - self.since_ms >= WINDOW_MS
+    }
+}
+
+impl Failures {
+    pub(super) fn new(limit: u32) -> Self {
+        Failures { limit, table: Mutex::default() }
+    }
+
+    /// Counts one failure. `Err(seconds)`: the address has used up its minute; it may try again after that many.
+    pub(super) fn count(&self, address: Option<IpAddr>, now_ms: u64) -> Result<(), u64> {
+        if self.limit == 0 {
+            return Ok(());
+        }
+        let key = address.map_or(0, bucket);
+        let mut guard = self.table.lock();
+        let table = &mut *guard;
+        if !table.by_address.contains_key(&key) && table.by_address.len() >= ADDRESSES {
+            table.sweep(now_ms);
+        }
+        let full = table.by_address.len() >= ADDRESSES;
+        let count = match table.by_address.entry(key) {
+            Entry::Occupied(held) => held.into_mut(),
+            Entry::Vacant(_) if full => &mut table.others,
+            Entry::Vacant(free) => free.insert(Count::default()),
+        };
+        if count.failures == 0 || count.ended(now_ms) {
+            *count = Count { since_ms: now_ms, failures: 0 };
+        }
+        if count.failures >= self.limit {
+            let left_ms = (count.since_ms + WINDOW_MS).saturating_sub(now_ms);
+            return Err(left_ms.div_ceil(1_000).max(1));
+        }
+        count.failures += 1;
+        Ok(())
+    }
+}
+
+impl Table {
+    fn sweep(&mut self, now_ms: u64) {
+        if now_ms.abs_diff(self.swept_ms) >= SWEEP_MS {
+            self.swept_ms = now_ms;
+            self.by_address.retain(|_, count| !count.ended(now_ms));
+        }
+    }
+}
+
+/// What counts as one address. IPv4 lives where IPv6 has `::/64`, which is never a client's.
+fn bucket(address: IpAddr) -> u64 {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => u64::from(v4.to_bits()),
+        IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> Option<IpAddr> {
+        Some(text.parse().expect("an address"))
+    }
+
+    #[test]
+    fn the_minute_is_used_up_and_comes_back() {
+        let failures = Failures::new(3);
+        for _ in 0..3 {
+            assert_eq!(failures.count(ip("192.0.2.1"), 1_000), Ok(()));
+        }
+        assert_eq!(failures.count(ip("192.0.2.1"), 1_000), Err(60));
+        assert_eq!(failures.count(ip("192.0.2.1"), 60_500), Err(1));
+        assert_eq!(failures.count(ip("192.0.2.2"), 1_000), Ok(()), "another address");
+        assert_eq!(failures.count(ip("192.0.2.1"), 61_000), Ok(()));
+    }
+
+    #[test]
+    fn one_ipv6_network_is_one_address() {
+        let failures = Failures::new(1);
+        assert_eq!(failures.count(ip("2001:db8:0:1::1"), 0), Ok(()));
+        assert!(failures.count(ip("2001:db8:0:1:ffff::2"), 0).is_err());
+        assert_eq!(failures.count(ip("2001:db8:0:2::1"), 0), Ok(()));
+        assert_eq!(failures.count(ip("::ffff:192.0.2.1"), 0), Ok(()));
+        assert!(failures.count(ip("192.0.2.1"), 0).is_err());
+    }
+
+    #[test]
+    fn zero_is_off() {
+        let failures = Failures::new(0);
+        assert!((0..1_000).all(|_| failures.count(ip("192.0.2.1"), 0).is_ok()));
+    }
+
+    #[test]
+    fn a_full_table_stays_full_and_is_emptied_by_time() {
+        let failures = Failures::new(1);
+        for n in 0..ADDRESSES as u32 {
+            assert!(failures.count(Some(IpAddr::from(n.to_be_bytes())), 5_000).is_ok());
+        }
+        let late = ip("2001:db8:9::1");
+        assert_eq!(failures.count(late, 5_000), Ok(()), "the shared count's first");
+        assert!(failures.count(ip("2001:db8:8::1"), 5_000).is_err());
+        assert_eq!(failures.table.lock().by_address.len(), ADDRESSES);
+        assert_eq!(failures.count(late, 65_000), Ok(()));
+        assert_eq!(failures.table.lock().by_address.len(), 1);
+    }
+}

@@ -1,0 +1,317 @@
+//! Issuing API keys and tokens.
+//!
+//! * Nobody issues a scope, role, claim or expiry wider than their own (protocol §3). Speaking or reading as another
+//!   user is wider than one's own unless one may publish for, or read of, everyone.
+//! * What a request leaves out is inherited, so forgetting a narrowing never widens.
+//! * `operator` cannot be issued; a token's `jti` carries its expiry, so its revocation is forgotten in time.
+
+use super::admin::{AdminError, check_name, limit};
+use super::api_key;
+use super::directory::KEYS_PER_ORGANIZATION;
+use super::jwt::{self, NewClaims, ROLES, is_id};
+use super::principal::{Authorized, Manage, Principal};
+use super::records::{KeyRow, Write};
+use super::scope::{Scope, ScopeSet};
+use super::secret::Secret;
+use super::{Auth, Change};
+use crate::filter::{Names, Narrowing};
+use crate::ids::TenantId;
+
+/// How long a token lives where the request does not say, in milliseconds: 24 hours.
+pub const TOKEN_DEFAULT_MS: u64 = 24 * 3_600_000;
+/// How long a token may live, in milliseconds: 30 days.
+pub const TOKEN_MAX_MS: u64 = 30 * 24 * 3_600_000;
+
+/// How the `jti` of a token minted here begins; its expiry in hexadecimal seconds follows.
+const JTI_PREFIX: &str = "tok-";
+const JTI_CHARS: usize = 22;
+
+/// Narrowing claims as a request gives them; `None` is inherited.
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+pub struct NarrowingClaims {
+    /// Agents' ids.
+    #[serde(default)]
+    pub agents: Option<Vec<Box<str>>>,
+    /// Channels and patterns (`a/*`).
+    #[serde(default)]
+    pub channels: Option<Vec<Box<str>>>,
+    /// Types of events.
+    #[serde(default)]
+    pub types: Option<Vec<Box<str>>>,
+}
+
+/// An API key to be made.
+#[derive(Debug, Clone, Default)]
+pub struct NewKey {
+    /// For people; at most 256 bytes.
+    pub name: String,
+    /// Names of scopes or `*`, at least one.
+    pub scopes: Vec<String>,
+    /// What it may touch.
+    pub narrowing: NarrowingClaims,
+    /// Unix milliseconds; `None`: as long as the issuer's own credential.
+    pub expires_at_ms: Option<u64>,
+}
+
+/// A key that was made.
+#[derive(Debug, Clone)]
+pub struct IssuedKey {
+    /// What is kept of it.
+    pub row: KeyRow,
+    /// The key itself: shown once, stored nowhere.
+    pub api_key: Secret,
+}
+
+/// A token to be minted.
+#[derive(Debug, Clone, Default)]
+pub struct NewToken {
+    /// The user.
+    pub sub: String,
+    /// `admin`, `user`, `viewer` or `readonly`. Neither roles nor scopes: `user`.
+    pub roles: Vec<String>,
+    /// Names of scopes or `*`; `None`: the roles' defaults.
+    pub scopes: Option<Vec<String>>,
+    /// What it may touch.
+    pub narrowing: NarrowingClaims,
+    /// Milliseconds from now, at most [`TOKEN_MAX_MS`]; `None`: [`TOKEN_DEFAULT_MS`], or the issuer's expiry.
+    pub expires_in_ms: Option<u64>,
+}
+
+/// A token that was minted.
+#[derive(Debug, Clone)]
+pub struct IssuedToken {
+    /// The JWT.
+    pub token: Secret,
+    /// The handle for revoking it.
+    pub jti: String,
+    /// Unix milliseconds, whole seconds.
+    pub expires_at_ms: u64,
+}
+
+impl Auth {
+    /// Makes an API key of `org_id`, or of the caller's own organization.
+    ///
+    /// # Errors
+    /// `Invalid`, `Forbidden` where it would be wider than the caller's own, `NotFound`, `Limit`, `Records`.
+    pub async fn create_key(
+        &self,
+        by: &Authorized<Manage>,
+        org_id: Option<&str>,
+        new: NewKey,
+    ) -> Result<IssuedKey, AdminError> {
+        let issuer = by.principal();
+        check_name(&new.name)?;
+        let scopes = requested_scopes(&new.scopes)?;
+        if scopes == ScopeSet::NONE {
+            return Err(AdminError::invalid("scopes", "must name at least one scope"));
+        }
+        if !issuer.scopes.covers(scopes) {
+            return Err(AdminError::Forbidden("scopes: wider than your own"));
+        }
+        let narrowing = inherited(&new.narrowing, issuer)?;
+        let now_ms = self.clock.now_ms();
+        if new.expires_at_ms.is_some_and(|end| end <= now_ms) {
+            return Err(AdminError::invalid("expires_at", "lies in the past"));
+        }
+        let expires_at_ms = within_own(new.expires_at_ms, issuer)?;
+        let _changing = self.changing.lock().await;
+        let tenant = self.target(issuer, org_id)?.tenant;
+        let count = self.directory.read(|table| table.by_tenant.get(&tenant).map_or(0, |e| e.keys.len()));
+        limit("API keys", count, KEYS_PER_ORGANIZATION)?;
+        let key = self.make_key(tenant, scopes, NewKey { expires_at_ms, ..new }, narrowing)?;
+        self.commit(vec![Write::PutKey(key.row.clone())], &[]).await?;
+        Ok(key)
+    }
+
+    /// Up to `limit` keys after the key id `after`, by key id.
+    ///
+    /// # Errors
+    /// `NotFound` for the organization.
+    pub fn keys(
+        &self,
+        by: &Authorized<Manage>,
+        org_id: Option<&str>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<KeyRow>, AdminError> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let tenant = self.target(by.principal(), org_id)?.tenant;
+        Ok(self.directory.read(|table| {
+            let Some(entry) = table.by_tenant.get(&tenant) else { return Vec::new() };
+            let rest = entry.keys.range::<str, _>((after.map_or(Unbounded, Excluded), Unbounded));
+            rest.take(limit).map(|(_, key)| key.current()).collect()
+        }))
+    }
+
+    /// Deletes a key; connections that came by it end.
+    ///
+    /// # Errors
+    /// `NotFound`; `Forbidden` for the operator's key, asked by another; `Records`.
+    pub async fn delete_key(
+        &self,
+        by: &Authorized<Manage>,
+        org_id: Option<&str>,
+        key_id: &str,
+    ) -> Result<(), AdminError> {
+        let issuer = by.principal();
+        let _changing = self.changing.lock().await;
+        let tenant = self.target(issuer, org_id)?.tenant;
+        let scopes = self
+            .directory
+            .read(|table| table.by_tenant.get(&tenant)?.keys.get(key_id).map(|key| key.row.scopes));
+        let scopes = scopes.ok_or(AdminError::NotFound)?;
+        if scopes.has(Scope::Operate) && !issuer.scopes.has(Scope::Operate) {
+            return Err(AdminError::Forbidden("the operator's key is the operator's to delete"));
+        }
+        let write = Write::DeleteKey(tenant, key_id.into());
+        self.commit(vec![write], &[Change::KeyRevoked(tenant, key_id.into())]).await
+    }
+
+    /// Mints a token of a user of `org_id`, or of the caller's own organization. Nothing is stored.
+    ///
+    /// # Errors
+    /// `Invalid`, `Forbidden` where it would be wider than the caller's own, `NotFound`.
+    pub fn mint_token(
+        &self,
+        by: &Authorized<Manage>,
+        org_id: Option<&str>,
+        new: &NewToken,
+    ) -> Result<IssuedToken, AdminError> {
+        let issuer = by.principal();
+        if !is_id(&new.sub) {
+            return Err(AdminError::invalid("sub", "must be 1 to 256 bytes without control characters"));
+        }
+        let default_role = ["user".to_owned()];
+        let roles = match new.roles.is_empty() && new.scopes.is_none() {
+            true => default_role.as_slice(),
+            false => new.roles.as_slice(),
+        };
+        let of_roles = role_scopes(roles)?;
+        let scopes = new.scopes.as_deref().map(requested_scopes).transpose()?;
+        // A role is checked even beside scopes: other readers of the token may go by it.
+        if !issuer.scopes.covers(of_roles | scopes.unwrap_or_default()) {
+            return Err(AdminError::Forbidden("roles, scopes: wider than your own"));
+        }
+        check_user(issuer, &new.sub, scopes.unwrap_or(of_roles))?;
+        let narrowing = inherited(&new.narrowing, issuer)?;
+        let now_ms = self.clock.now_ms();
+        let expires_at_ms = token_end(new.expires_in_ms, issuer, now_ms)?;
+        let organization = self.target(issuer, org_id)?;
+        let exp = expires_at_ms / 1_000;
+        let random = api_key::letters(&self.random, JTI_CHARS).map_err(|_| AdminError::Random)?;
+        let jti = format!("{JTI_PREFIX}{exp:x}-{random}");
+        let claims = NewClaims {
+            sub: &new.sub,
+            org_id: &organization.id,
+            exp,
+            iat: now_ms / 1_000,
+            jti: &jti,
+            roles,
+            scopes: scopes.map(ScopeSet::names),
+            narrowing: &narrowing,
+        };
+        let token = jwt::sign(&claims, &self.own_key.kid, &self.own_key.jwt).ok_or(AdminError::Random)?;
+        match token.len() <= jwt::TOKEN_BYTES {
+            true => Ok(IssuedToken { token: Secret::new(token), jti, expires_at_ms: exp * 1_000 }),
+            false => Err(AdminError::invalid("agents", "agents, channels and types make the token too long")),
+        }
+    }
+
+    /// A key's row and text, unchecked.
+    pub(super) fn make_key(
+        &self,
+        tenant: TenantId,
+        scopes: ScopeSet,
+        new: NewKey,
+        narrowing: Narrowing,
+    ) -> Result<IssuedKey, AdminError> {
+        let key = api_key::make(&self.random).map_err(|_| AdminError::Random)?;
+        let row = KeyRow {
+            tenant,
+            id: key.id,
+            digest: key.digest,
+            name: new.name,
+            scopes,
+            narrowing,
+            created_at_ms: self.clock.now_ms(),
+            expires_at_ms: new.expires_at_ms,
+            last_used_ms: None,
+        };
+        Ok(IssuedKey { row, api_key: key.text })
+    }
+}
+
+/// When the token of a `jti` made here expires, in Unix milliseconds; `None` for any other `jti`.
+pub(super) fn expiry_in(jti: &str) -> Option<u64> {
+    let (seconds, random) = jti.strip_prefix(JTI_PREFIX)?.split_once('-')?;
+    let ours = random.len() == JTI_CHARS && random.bytes().all(|b| b.is_ascii_alphanumeric());
+    let seconds = ours.then(|| u64::from_str_radix(seconds, 16).ok()).flatten()?;
+    seconds.checked_mul(1_000)
+}
+
+fn requested_scopes(names: &[String]) -> Result<ScopeSet, AdminError> {
+    let known = "must be publish, publish:org, subscribe, read:all, manage or *";
+    let one = |(index, name): (usize, &String)| {
+        ScopeSet::from_request(name).ok_or_else(|| AdminError::invalid(format!("scopes[{index}]"), known))
+    };
+    names.iter().enumerate().map(one).collect()
+}
+
+fn role_scopes(roles: &[String]) -> Result<ScopeSet, AdminError> {
+    if roles.len() > ROLES {
+        return Err(AdminError::invalid("roles", format!("must be at most {ROLES}")));
+    }
+    let known = "must be admin, user, viewer or readonly";
+    let one = |(index, role): (usize, &String)| {
+        ScopeSet::of_role(role).ok_or_else(|| AdminError::invalid(format!("roles[{index}]"), known))
+    };
+    roles.iter().enumerate().map(one).collect()
+}
+
+/// A token of another user reads that user's events and publishes in that user's name.
+fn check_user(issuer: &Principal, sub: &str, scopes: ScopeSet) -> Result<(), AdminError> {
+    let oneself = issuer.sub.as_deref() == Some(sub);
+    let wider = |own: Scope, given: Scope| scopes.has(given) && !issuer.scopes.has(own);
+    let reads = wider(Scope::ReadAll, Scope::Subscribe);
+    let speaks = wider(Scope::PublishOrg, Scope::Publish);
+    match !oneself && (reads || speaks) {
+        true => Err(AdminError::Forbidden(
+            "sub: a token of another user needs read:all to subscribe and publish:org to publish",
+        )),
+        false => Ok(()),
+    }
+}
+
+/// The requested narrowing, each absent claim taken from the issuer's.
+fn inherited(claims: &NarrowingClaims, issuer: &Principal) -> Result<Narrowing, AdminError> {
+    let outer = &issuer.narrowing;
+    let names = |names: &Names| names.iter().map(Into::into).collect();
+    let kinds = || outer.types().map(|kinds| kinds.iter().map(|kind| kind.name().into()).collect());
+    let narrowing = Narrowing::new(
+        claims.agents.clone().or_else(|| outer.agents().map(names)),
+        claims.channels.clone().or_else(|| outer.channels().map(names)),
+        claims.types.clone().or_else(kinds),
+    );
+    let narrowing = narrowing.map_err(|error| AdminError::invalid(error.field, error.reason))?;
+    match narrowing.within(outer) {
+        true => Ok(narrowing),
+        false => Err(AdminError::Forbidden("agents, channels, types: wider than your own")),
+    }
+}
+
+/// A requested end, or else the issuer's own.
+fn within_own(requested: Option<u64>, issuer: &Principal) -> Result<Option<u64>, AdminError> {
+    match (requested, issuer.expires_at_ms) {
+        (Some(end), Some(own)) if end > own => Err(AdminError::Forbidden("expires_at: later than your own")),
+        (requested, own) => Ok(requested.or(own)),
+    }
+}
+
+fn token_end(expires_in_ms: Option<u64>, issuer: &Principal, now_ms: u64) -> Result<u64, AdminError> {
+    let reason = "must be 1 second to 30 days";
+    match expires_in_ms {
+        Some(ms) if !(1_000..=TOKEN_MAX_MS).contains(&ms) => Err(AdminError::invalid("expires_in", reason)),
+        Some(ms) => Ok(within_own(Some(now_ms.saturating_add(ms)), issuer)?.unwrap_or(now_ms)),
+        None => Ok((now_ms + TOKEN_DEFAULT_MS).min(issuer.expires_at_ms.unwrap_or(u64::MAX))),
+    }
+}

@@ -1,0 +1,226 @@
+//! JSON Web Tokens (RFC 7519) in compact form (RFC 7515 §3.1), verified and made.
+//!
+//! * The signature is checked before a single claim is read.
+//! * `alg` must be the key's; `crit` is refused, since no extension is understood here (RFC 7515 §4.1.11).
+//! * A claim of a wrong type, or given twice, refuses the token: nothing is guessed. `null` is a wrong type: an
+//!   absent narrowing narrows nothing, so "absent" must not be sayable by accident.
+//! * `exp` has no leeway; `nbf` and `iat` have [`CLOCK_SKEW_MS`], since an issuer's clock may be a little ahead.
+//! * Knows no organization and no revocation.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use ring::hmac;
+use serde::de::{Deserializer, Error as _};
+use serde::{Deserialize, Serialize};
+
+use super::error::Refusal;
+use super::keys::{Algorithm, KeySet, VerifyingKey};
+use super::scope::ScopeSet;
+use crate::event::ID_BYTES;
+use crate::filter::Narrowing;
+use crate::ids::is_org_id;
+
+/// Longest token read, in bytes: what fits a request head and bounds the work of a forged one.
+pub const TOKEN_BYTES: usize = 8 * 1024;
+/// How far in the future `nbf` and `iat` may lie, in milliseconds.
+pub const CLOCK_SKEW_MS: u64 = 5_000;
+/// Most roles kept of a token, and most bytes of each.
+pub(super) const ROLES: usize = 64;
+const ROLE_BYTES: usize = 64;
+
+/// The claims of a genuine token within its time.
+#[derive(Debug, Clone)]
+pub(super) struct Claims {
+    pub(super) sub: Box<str>,
+    pub(super) org_id: Box<str>,
+    pub(super) expires_at_ms: u64,
+    pub(super) issued_at_ms: Option<u64>,
+    pub(super) jti: Option<Box<str>>,
+    pub(super) roles: Box<[Box<str>]>,
+    pub(super) scopes: ScopeSet,
+    pub(super) narrowing: Narrowing,
+}
+
+/// What a new token says.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct NewClaims<'a> {
+    pub(super) sub: &'a str,
+    pub(super) org_id: &'a str,
+    /// Seconds since the Unix epoch.
+    pub(super) exp: u64,
+    /// Seconds since the Unix epoch.
+    pub(super) iat: u64,
+    pub(super) jti: &'a str,
+    pub(super) roles: &'a [String],
+    /// Absent: the roles' defaults.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) scopes: Option<Vec<&'static str>>,
+    #[serde(flatten)]
+    pub(super) narrowing: &'a Narrowing,
+}
+
+#[derive(Deserialize)]
+struct Header<'a> {
+    alg: &'a str,
+    #[serde(default, deserialize_with = "present")]
+    kid: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    crit: Option<serde::de::IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct Raw {
+    sub: Box<str>,
+    org_id: Box<str>,
+    exp: NumericDate,
+    #[serde(default, deserialize_with = "present")]
+    nbf: Option<NumericDate>,
+    #[serde(default, deserialize_with = "present")]
+    iat: Option<NumericDate>,
+    #[serde(default, deserialize_with = "present")]
+    iss: Option<Box<str>>,
+    #[serde(default, deserialize_with = "present")]
+    aud: Option<Audience>,
+    #[serde(default, deserialize_with = "present")]
+    jti: Option<Box<str>>,
+    #[serde(default, deserialize_with = "present")]
+    roles: Option<Vec<Box<str>>>,
+    #[serde(default, deserialize_with = "present")]
+    scopes: Option<Vec<Box<str>>>,
+    #[serde(default, deserialize_with = "present")]
+    agents: Option<Vec<Box<str>>>,
+    #[serde(default, deserialize_with = "present")]
+    channels: Option<Vec<Box<str>>>,
+    #[serde(default, deserialize_with = "present")]
+    types: Option<Vec<Box<str>>>,
+}
+
+/// Reads a field that is there, so that `null` is an error instead of an absence.
+fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
+}
+
+/// Seconds since the epoch (RFC 7519 §2), whole or not; kept as milliseconds.
+#[derive(Clone, Copy)]
+struct NumericDate(u64);
+
+impl<'de> Deserialize<'de> for NumericDate {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let number = serde_json::Number::deserialize(from)?;
+        if let Some(seconds) = number.as_u64() {
+            return Ok(NumericDate(seconds.saturating_mul(1_000)));
+        }
+        match number.as_f64() {
+            Some(seconds) if seconds >= 0.0 => Ok(NumericDate((seconds * 1_000.0) as u64)),
+            _ => Err(D::Error::custom("no NumericDate")),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(Box<str>),
+    Several(Vec<Box<str>>),
+}
+
+impl Audience {
+    fn names(&self, us: &str) -> bool {
+        match self {
+            Audience::One(name) => name.as_ref() == us,
+            Audience::Several(names) => names.iter().any(|name| name.as_ref() == us),
+        }
+    }
+}
+
+/// The claims of `token`, if it is genuine and within its time, and the key that says so.
+pub(super) fn verify<'k>(
+    token: &str,
+    keys: &'k KeySet,
+    now_ms: u64,
+) -> Result<(Claims, &'k VerifyingKey), Refusal> {
+    if token.len() > TOKEN_BYTES {
+        return Err(Refusal::TooLong);
+    }
+    let (message, signature) = token.rsplit_once('.').ok_or(Refusal::Malformed)?;
+    let (header, payload) = message.split_once('.').ok_or(Refusal::Malformed)?;
+    let header = object(header)?;
+    let header: Header<'_> = serde_json::from_slice(&header).map_err(|_| Refusal::Malformed)?;
+    if header.crit.is_some() {
+        return Err(Refusal::Malformed);
+    }
+    let key = keys.choose(header.kid.as_deref()).ok_or(Refusal::UnknownKey)?;
+    if Algorithm::from_name(header.alg) != Some(key.material.algorithm()) {
+        return Err(Refusal::Algorithm);
+    }
+    let signature = BASE64.decode(signature).map_err(|_| Refusal::Malformed)?;
+    if !key.material.verifies(message.as_bytes(), &signature) {
+        return Err(Refusal::NotGenuine);
+    }
+    let payload = object(payload)?;
+    let raw: Raw = serde_json::from_slice(&payload).map_err(|_| Refusal::Claims)?;
+    Ok((check(raw, key, now_ms)?, key))
+}
+
+/// A token of `claims`, signed with HS256 by the key named `kid`. `None` only if the claims are no JSON.
+pub(super) fn sign(claims: &NewClaims<'_>, kid: &str, key: &hmac::Key) -> Option<String> {
+    let header = serde_json::json!({ "alg": Algorithm::Hs256.name(), "kid": kid, "typ": "JWT" });
+    let mut token = BASE64.encode(header.to_string());
+    token.push('.');
+    BASE64.encode_string(serde_json::to_vec(claims).ok()?, &mut token);
+    let tag = hmac::sign(key, token.as_bytes());
+    token.push('.');
+    BASE64.encode_string(tag.as_ref(), &mut token);
+    Some(token)
+}
+
+/// Decodes one part, which must be a JSON object (serde would take an array for a struct).
+fn object(part: &str) -> Result<Vec<u8>, Refusal> {
+    let json = BASE64.decode(part).map_err(|_| Refusal::Malformed)?;
+    match json.trim_ascii_start().first() {
+        Some(b'{') => Ok(json),
+        _ => Err(Refusal::Malformed),
+    }
+}
+
+fn check(raw: Raw, key: &VerifyingKey, now_ms: u64) -> Result<Claims, Refusal> {
+    if raw.exp.0 <= now_ms {
+        return Err(Refusal::Expired);
+    }
+    let latest = now_ms.saturating_add(CLOCK_SKEW_MS);
+    if [raw.nbf, raw.iat].into_iter().flatten().any(|date| date.0 > latest) {
+        return Err(Refusal::NotYet);
+    }
+    if key.issuer.is_some() && key.issuer != raw.iss {
+        return Err(Refusal::Issuer);
+    }
+    // RFC 7519 §4.1.3: whoever is not named by a present `aud` must refuse the token.
+    if raw.aud.is_some_and(|aud| !aud.names(&key.audience)) {
+        return Err(Refusal::Audience);
+    }
+    let roles = raw.roles.unwrap_or_default();
+    let roles_ok = roles.len() <= ROLES && roles.iter().all(|role| role.len() <= ROLE_BYTES);
+    if !is_id(&raw.sub) || !is_org_id(&raw.org_id) || !raw.jti.as_deref().is_none_or(is_id) || !roles_ok {
+        return Err(Refusal::Claims);
+    }
+    let scopes = match raw.scopes {
+        Some(names) => names.iter().map(|name| ScopeSet::from_claim(name)).collect(),
+        None => roles.iter().filter_map(|role| ScopeSet::of_role(role)).collect(),
+    };
+    let narrowing = Narrowing::new(raw.agents, raw.channels, raw.types).map_err(|_| Refusal::Claims)?;
+    Ok(Claims {
+        sub: raw.sub,
+        org_id: raw.org_id,
+        expires_at_ms: raw.exp.0,
+        issued_at_ms: raw.iat.map(|date| date.0),
+        jti: raw.jti,
+        roles: roles.into_boxed_slice(),
+        scopes,
+        narrowing,
+    })
+}
+
+/// Whether `text` may be a `sub` or a `jti`: what an event's `user_id` may be.
+pub(super) fn is_id(text: &str) -> bool {
+    (1..=ID_BYTES).contains(&text.len()) && !text.chars().any(char::is_control)
+}

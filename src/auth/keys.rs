@@ -1,0 +1,259 @@
+//! The keys that verify JWTs.
+//!
+//! * A key pins one algorithm; a token's header never chooses (RFC 8725 §3.1).
+//! * A key names the organizations it may speak for; only the daemon's own key speaks for all.
+//! * One lookup per token: by `kid`, or without one the default key. Keys are never tried in turn.
+//! * Knows bytes, not files: `key_file` and `own_key` read those.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use ring::hmac;
+use ring::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey};
+
+/// Most keys one daemon verifies with, those of JWKS files included.
+pub(super) const KEYS: usize = 1_024;
+/// HS256 needs a key of at least the digest's size (RFC 7518 §3.2).
+pub(super) const SECRET_BYTES_MIN: usize = 32;
+
+/// A signature algorithm (RFC 7518 §3.1, RFC 8037 §3.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Algorithm {
+    /// HMAC with SHA-256.
+    Hs256,
+    /// RSASSA-PKCS1-v1_5 with SHA-256, 2048 to 8192 bits.
+    Rs256,
+    /// ECDSA on P-256 with SHA-256.
+    Es256,
+    /// Ed25519.
+    EdDsa,
+}
+
+impl Algorithm {
+    /// The name in a token's header.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Algorithm::Hs256 => "HS256",
+            Algorithm::Rs256 => "RS256",
+            Algorithm::Es256 => "ES256",
+            Algorithm::EdDsa => "EdDSA",
+        }
+    }
+    /// The algorithm of a name; `None` for any other, `none` included.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Algorithm> {
+        use Algorithm::{EdDsa, Es256, Hs256, Rs256};
+        [Hs256, Rs256, Es256, EdDsa].into_iter().find(|algorithm| algorithm.name() == name)
+    }
+}
+
+/// What verifies. `Debug` shows the algorithm only.
+#[derive(Clone)]
+pub(super) enum Material {
+    Hmac(hmac::Key),
+    /// Modulus and exponent, big endian without leading zeros.
+    Rsa(Box<[u8]>, Box<[u8]>),
+    /// An uncompressed point, 65 bytes.
+    P256(Box<[u8]>),
+    /// 32 bytes.
+    Ed25519(Box<[u8]>),
+}
+
+impl Material {
+    /// # Errors
+    /// The secret is shorter than the digest.
+    pub(super) fn secret(bytes: &[u8]) -> Result<Material, String> {
+        match bytes.len() >= SECRET_BYTES_MIN {
+            true => Ok(Material::Hmac(hmac::Key::new(hmac::HMAC_SHA256, bytes))),
+            false => Err(format!("an HS256 secret has at least {SECRET_BYTES_MIN} bytes (RFC 7518, 3.2)")),
+        }
+    }
+
+    pub(super) fn algorithm(&self) -> Algorithm {
+        match self {
+            Material::Hmac(_) => Algorithm::Hs256,
+            Material::Rsa(..) => Algorithm::Rs256,
+            Material::P256(_) => Algorithm::Es256,
+            Material::Ed25519(_) => Algorithm::EdDsa,
+        }
+    }
+
+    /// Whether `signature` is this key's over `message`; HMAC is compared in constant time by ring.
+    pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        match self {
+            Material::Hmac(key) => hmac::verify(key, message, signature).is_ok(),
+            Material::Rsa(n, e) => RsaPublicKeyComponents { n, e }
+                .verify(&signature::RSA_PKCS1_2048_8192_SHA256, message, signature)
+                .is_ok(),
+            Material::P256(point) => UnparsedPublicKey::new(&signature::ECDSA_P256_SHA256_FIXED, point)
+                .verify(message, signature)
+                .is_ok(),
+            Material::Ed25519(key) => {
+                UnparsedPublicKey::new(&signature::ED25519, key).verify(message, signature).is_ok()
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Material {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Material({})", self.algorithm().name())
+    }
+}
+
+/// Whom a key's tokens may name.
+#[derive(Clone, Debug)]
+pub(super) enum SpeaksFor {
+    /// Every organization: the daemon's own key.
+    All,
+    /// These ids.
+    Named(Arc<[Box<str>]>),
+}
+
+/// One key.
+#[derive(Clone, Debug)]
+pub(super) struct VerifyingKey {
+    /// The name tokens choose it by; empty: only the default or sole key may be nameless.
+    pub(super) kid: Arc<str>,
+    pub(super) material: Material,
+    pub(super) speaks_for: SpeaksFor,
+    /// The `iss` its tokens must carry; `None`: any or none.
+    pub(super) issuer: Option<Box<str>>,
+    /// What a token's `aud`, if it has one, must contain.
+    pub(super) audience: Box<str>,
+}
+
+impl VerifyingKey {
+    pub(super) fn may_speak_for(&self, org_id: &str) -> bool {
+        match &self.speaks_for {
+            SpeaksFor::All => true,
+            SpeaksFor::Named(ids) => ids.iter().any(|id| id.as_ref() == org_id),
+        }
+    }
+    /// Whether it is the daemon's own.
+    pub(super) fn is_own(&self) -> bool {
+        matches!(self.speaks_for, SpeaksFor::All)
+    }
+}
+
+/// All keys. Replaced whole when they are read anew.
+#[derive(Debug, Default)]
+pub(super) struct KeySet {
+    by_kid: HashMap<Arc<str>, Arc<VerifyingKey>>,
+    default: Option<Arc<VerifyingKey>>,
+}
+
+impl KeySet {
+    /// A set of configured keys, each with whether it is marked default, and the daemon's own key, which is the
+    /// default only where nothing is configured.
+    ///
+    /// # Errors
+    /// Two keys of one name, two defaults, too many keys, or a nameless key no token could choose.
+    pub(super) fn new(own: VerifyingKey, configured: Vec<(VerifyingKey, bool)>) -> Result<KeySet, String> {
+        if configured.len() > KEYS {
+            return Err(format!("more than {KEYS} keys"));
+        }
+        let sole = configured.len() == 1;
+        let own = Arc::new(own);
+        let mut set = KeySet::default();
+        if configured.is_empty() {
+            set.default = Some(Arc::clone(&own));
+        }
+        set.by_kid.insert(Arc::clone(&own.kid), own);
+        for (key, marked) in configured {
+            let key = Arc::new(key);
+            if key.kid.is_empty() && !marked && !sole {
+                return Err(
+                    "a key without kid, not marked default, beside others: no token could choose it".into()
+                );
+            }
+            if (marked || sole) && set.default.replace(Arc::clone(&key)).is_some() {
+                return Err("more than one key is marked default".into());
+            }
+            if !key.kid.is_empty() && set.by_kid.insert(Arc::clone(&key.kid), Arc::clone(&key)).is_some() {
+                return Err(format!("two keys have the kid {:?}", key.kid));
+            }
+        }
+        Ok(set)
+    }
+
+    /// The one key a token with this `kid` may be signed by.
+    pub(super) fn choose(&self, kid: Option<&str>) -> Option<&Arc<VerifyingKey>> {
+        match kid {
+            Some(kid) => self.by_kid.get(kid),
+            None => self.default.as_ref(),
+        }
+    }
+
+    /// The key of a credential made earlier, by the `kid` it was recorded with.
+    pub(super) fn recorded(&self, kid: &str) -> Option<&Arc<VerifyingKey>> {
+        match kid.is_empty() {
+            true => self.default.as_ref().filter(|key| key.kid.is_empty()),
+            false => self.by_kid.get(kid),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(kid: &str, own: bool) -> VerifyingKey {
+        VerifyingKey {
+            kid: kid.into(),
+            material: Material::secret(&[7; 32]).expect("long enough"),
+            speaks_for: if own { SpeaksFor::All } else { SpeaksFor::Named(Arc::new(["acme".into()])) },
+            issuer: None,
+            audience: "nervewire".into(),
+        }
+    }
+
+    fn chosen(set: &KeySet, kid: Option<&str>) -> Option<String> {
+        set.choose(kid).map(|key| key.kid.to_string())
+    }
+
+    #[test]
+    fn without_a_kid_the_default_or_the_only_key_is_meant() {
+        let alone = KeySet::new(key("own", true), vec![]).expect("valid");
+        assert_eq!(chosen(&alone, None).as_deref(), Some("own"));
+        let one = KeySet::new(key("own", true), vec![(key("a", false), false)]).expect("valid");
+        assert_eq!(chosen(&one, None).as_deref(), Some("a"));
+        assert_eq!(chosen(&one, Some("own")).as_deref(), Some("own"));
+        let keys = |marked| vec![(key("a", false), false), (key("b", false), marked)];
+        let two = KeySet::new(key("own", true), keys(true)).expect("valid");
+        assert_eq!(chosen(&two, None).as_deref(), Some("b"));
+        let undecided = KeySet::new(key("own", true), keys(false)).expect("valid");
+        assert_eq!(chosen(&undecided, None), None);
+        assert_eq!(chosen(&undecided, Some("c")), None);
+    }
+
+    #[test]
+    fn ambiguous_sets_are_refused() {
+        for keys in [
+            vec![(key("a", false), false), (key("a", false), false)],
+            vec![(key("a", false), true), (key("b", false), true)],
+            vec![(key("own", false), false)],
+            vec![(key("a", false), true), (key("", false), false)],
+        ] {
+            assert!(KeySet::new(key("own", true), keys).is_err());
+        }
+    }
+
+    #[test]
+    fn a_nameless_default_key_is_found_again() {
+        let set = KeySet::new(key("own", true), vec![(key("", false), true)]).expect("valid");
+        assert!(set.recorded("").is_some_and(|key| key.kid.is_empty()));
+        let without = KeySet::new(key("own", true), vec![]).expect("valid");
+        assert!(without.recorded("").is_none());
+    }
+
+    #[test]
+    fn a_key_speaks_for_whom_it_names() {
+        assert!(key("a", false).may_speak_for("acme"));
+        assert!(!key("a", false).may_speak_for("acme2"));
+        assert!(key("own", true).may_speak_for("anyone"));
+        assert!(!format!("{:?}", key("a", false)).contains('7'));
+    }
+}

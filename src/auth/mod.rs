@@ -1,0 +1,285 @@
+//! From a credential to a [`Principal`], and from a principal to the right to act (protocol §1, §3, §4).
+//!
+//! * Only this folder makes a [`Principal`] and mints [`Authorized`].
+//! * [`Auth::authenticate`] does no IO and does not wait: organizations, keys, revocations and disabled users are in
+//!   memory, loaded at start and followed with every change.
+//! * A change is written and safe before memory follows and before anyone is told it happened (`admin`).
+//! * Whatever is wrong with a credential, the peer sees one and the same 401; the reason is for the log.
+//! * Knows no connection: whoever holds principals hears of changes by [`Auth::on_change`] and asks
+//!   [`Auth::still_valid`] again. Knows no status code: `outcome` chooses it.
+
+mod admin;
+mod api_key;
+mod directory;
+mod error;
+mod failures;
+mod issue;
+mod jwt;
+mod key_file;
+mod keys;
+mod origin;
+mod own_key;
+mod principal;
+mod records;
+mod request;
+mod scope;
+mod secret;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod ticket;
+mod verify;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use ring::rand::SystemRandom;
+
+pub use admin::{AdminError, CreatedOrganization, NewOrganization, OrganizationChange};
+pub use api_key::PREFIX as API_KEY_PREFIX;
+pub use directory::{
+    DISABLED_PER_ORGANIZATION, KEYS_PER_ORGANIZATION, ORGANIZATIONS, Organization,
+    REVOCATIONS_PER_ORGANIZATION,
+};
+pub use error::{
+    AuthConfigError, AuthError, Ended, Forbidden, MissingScope, PublishDenied, Refusal, RenewError,
+};
+pub use failures::ADDRESSES;
+pub use issue::{IssuedKey, IssuedToken, NarrowingClaims, NewKey, NewToken, TOKEN_DEFAULT_MS, TOKEN_MAX_MS};
+pub use jwt::{CLOCK_SKEW_MS, TOKEN_BYTES};
+pub use keys::Algorithm;
+pub use origin::{ALLOW_HEADERS, ALLOW_METHODS, EXPOSE_HEADERS, OriginPolicy, PREFLIGHT_MAX_AGE_SECONDS};
+pub use own_key::OwnKey;
+pub use principal::{Authorized, Credential, Manage, Operate, Principal, Publish, Right, Subscribe};
+pub use records::{Commit, KeyRow, OrganizationRow, Records, RecordsError, Snapshot, Visibility, Write};
+pub use request::{COOKIE, Presented, QUERY_PARAMETERS, RequestContext, Use, Via, redact_query};
+pub use scope::{Scope, ScopeSet};
+pub use secret::Secret;
+pub use settings::{AuthSettings, JwtKeySettings, KeySource};
+pub use ticket::{ONE_SHOT_MS, RECONNECT_MS, TICKETS, TICKETS_PER_ORGANIZATION, Ticket};
+
+use crate::filter::Rights;
+use crate::ids::TenantId;
+use crate::time::Clock;
+use directory::{Directory, Entry};
+use failures::Failures;
+use keys::KeySet;
+use ticket::{OneShots, Seal};
+
+/// Something that can end live principals or change their rights; told after memory has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Change {
+    /// An API key was deleted.
+    KeyRevoked(TenantId, String),
+    /// A token was revoked.
+    TokenRevoked(TenantId, String),
+    /// A user was disabled, or enabled again.
+    UserDisabled(TenantId, String, bool),
+    /// The organization was deleted.
+    OrganizationDeleted(TenantId),
+    /// The organization's `visibility` changed: rights must be asked for again.
+    VisibilityChanged(TenantId),
+    /// The verifying keys were read anew: tokens of any organization may have lost theirs.
+    KeysReloaded,
+}
+
+impl Change {
+    /// Whose principals are concerned; `None`: everyone's.
+    #[must_use]
+    pub fn tenant(&self) -> Option<TenantId> {
+        match self {
+            Change::KeyRevoked(tenant, _)
+            | Change::TokenRevoked(tenant, _)
+            | Change::UserDisabled(tenant, ..)
+            | Change::OrganizationDeleted(tenant)
+            | Change::VisibilityChanged(tenant) => Some(*tenant),
+            Change::KeysReloaded => None,
+        }
+    }
+}
+
+type Hook = Box<dyn Fn(&Change) + Send + Sync>;
+
+/// The one judge of credentials; shared by all workers.
+pub struct Auth {
+    clock: Arc<dyn Clock>,
+    records: Arc<dyn Records>,
+    directory: Directory,
+    own_key: OwnKey,
+    /// Replaced whole by [`Auth::reload_keys`].
+    keys: RwLock<Arc<KeySet>>,
+    origins: OriginPolicy,
+    token_in_query: bool,
+    failures: Failures,
+    one_shots: OneShots,
+    seal: Seal,
+    random: SystemRandom,
+    hooks: RwLock<Vec<Hook>>,
+    /// Keys whose last use is not stored yet; at most one entry per key.
+    used: Mutex<HashSet<(TenantId, String)>>,
+    /// Held over check and commit of an administrative change, so two cannot both find a name free.
+    changing: tokio::sync::Mutex<()>,
+}
+
+impl fmt::Debug for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Auth").field("own_key", &self.own_key).finish_non_exhaustive()
+    }
+}
+
+impl Auth {
+    /// Reads key files and stored records.
+    ///
+    /// # Errors
+    /// [`AuthConfigError`]: a setting, a key file or the records are unusable.
+    pub fn new(
+        settings: &AuthSettings,
+        own_key: OwnKey,
+        records: Arc<dyn Records>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Auth, AuthConfigError> {
+        let keys = settings::key_set(&own_key, &settings.jwt_keys)?;
+        let origins = OriginPolicy::new(&settings.allowed_origins).map_err(AuthConfigError::Origin)?;
+        let snapshot = records.load().map_err(AuthConfigError::Records)?;
+        let seal = Seal::new(&own_key.seal).map_err(|_| AuthConfigError::KeyFile {
+            path: own_key::FILE.into(),
+            reason: "cannot seal".into(),
+        })?;
+        Ok(Auth {
+            clock,
+            records,
+            directory: Directory::new(snapshot),
+            own_key,
+            keys: RwLock::new(Arc::new(keys)),
+            origins,
+            token_in_query: settings.token_in_query,
+            failures: Failures::new(settings.failures_per_minute),
+            one_shots: OneShots::default(),
+            seal,
+            random: SystemRandom::new(),
+            hooks: RwLock::default(),
+            used: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// Which credential a request presents; `query` without `?`.
+    #[must_use]
+    pub fn present<'a>(&self, headers: &'a http::HeaderMap, query: &'a str) -> Presented<'a> {
+        request::present(headers, query, self.token_in_query)
+    }
+
+    /// The principal of a presented credential. A one-shot ticket is spent by success.
+    ///
+    /// # Errors
+    /// 401 (also without any credential), 403 for a valid credential from a wrong origin or for a wrong use, 429 when
+    /// the address has failed too often. Valid credentials are never refused for failures.
+    pub fn authenticate(
+        &self,
+        presented: &Presented<'_>,
+        cx: &RequestContext<'_>,
+    ) -> Result<Arc<Principal>, AuthError> {
+        let now_ms = self.clock.now_ms();
+        self.judge(presented, cx, now_ms).map_err(|error| self.counted(error, cx.peer, now_ms))
+    }
+
+    /// Whether a principal still holds, and what it may see today.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn still_valid(&self, principal: &Principal) -> Result<Rights, Ended> {
+        let (now_ms, keys) = (self.clock.now_ms(), Arc::clone(&self.keys.read()));
+        self.directory.read(|table| {
+            let entry = verify::holds(table, &keys, principal, now_ms)?;
+            Ok(principal.rights(&entry.organization))
+        })
+    }
+
+    /// The principal a live connection goes on with after presenting `token` (a JWT or an API key).
+    ///
+    /// # Errors
+    /// [`RenewError::Refused`]: the old one stays; [`RenewError::ChangedIdentity`]: the connection must close.
+    pub fn renew(
+        &self,
+        current: &Principal,
+        token: &str,
+        peer: Option<std::net::IpAddr>,
+    ) -> Result<Arc<Principal>, RenewError> {
+        let now_ms = self.clock.now_ms();
+        let new = self.bearer(token, current.via, now_ms);
+        let new = new.map_err(|refusal| {
+            RenewError::Refused(self.counted(AuthError::Unauthorized(refusal), peer, now_ms))
+        })?;
+        match new.tenant == current.tenant && new.sub == current.sub {
+            true => Ok(Arc::new(new)),
+            false => Err(RenewError::ChangedIdentity),
+        }
+    }
+
+    /// Makes a ticket that stands for `principal`; with `reconnect` one for SSE and polling only, bound to `origin`
+    /// (the request's `Origin`).
+    ///
+    /// # Errors
+    /// No random bytes, or a narrowing too long for a URL.
+    pub fn ticket(
+        &self,
+        principal: &Arc<Principal>,
+        origin: Option<&str>,
+        reconnect: bool,
+    ) -> Result<Ticket, AdminError> {
+        let now_ms = self.clock.now_ms();
+        let ticket = match reconnect {
+            true => self.seal.make(principal, origin, now_ms, &self.random),
+            false => self.one_shots.make(principal, now_ms, &self.random),
+        };
+        ticket.map_err(|_| AdminError::Conflict("the credential is too long to be put into a ticket"))
+    }
+
+    /// The allow-list, for CORS.
+    #[must_use]
+    pub fn origins(&self) -> &OriginPolicy {
+        &self.origins
+    }
+
+    /// Calls `hook` after every [`Change`], on the thread that made it; it must be short and must not call back into
+    /// administration.
+    pub fn on_change(&self, hook: impl Fn(&Change) + Send + Sync + 'static) {
+        self.hooks.write().push(Box::new(hook));
+    }
+
+    /// Reads the configured keys anew, all or none.
+    ///
+    /// # Errors
+    /// The keys stay as they were.
+    pub fn reload_keys(&self, settings: &[JwtKeySettings]) -> Result<(), AuthConfigError> {
+        let keys = settings::key_set(&self.own_key, settings)?;
+        *self.keys.write() = Arc::new(keys);
+        self.tell(&Change::KeysReloaded);
+        Ok(())
+    }
+
+    /// The organization of this number, as it is today.
+    #[must_use]
+    pub fn organization(&self, tenant: TenantId) -> Option<Arc<Organization>> {
+        self.directory.read(|table| table.by_tenant.get(&tenant).map(|entry| Arc::clone(&entry.organization)))
+    }
+
+    fn counted(&self, error: AuthError, peer: Option<std::net::IpAddr>, now_ms: u64) -> AuthError {
+        match error {
+            AuthError::Unauthorized(refusal) if refusal != Refusal::Absent => {
+                match self.failures.count(peer, now_ms) {
+                    Ok(()) => error,
+                    Err(retry_after) => AuthError::TooManyFailures { retry_after },
+                }
+            }
+            _ => error,
+        }
+    }
+
+    fn tell(&self, change: &Change) {
+        self.hooks.read().iter().for_each(|hook| hook(change));
+    }
+}

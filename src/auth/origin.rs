@@ -1,0 +1,190 @@
+//! Which web pages may talk to the daemon (protocol §4, "Browsers").
+//!
+//! * A browser attaches cookies by itself, so a cookie counts only beside an allowed `Origin`, except on GET and HEAD.
+//! * WebSockets are not bound by the browser's same-origin policy (RFC 6455 §10.2): an upgrade with a foreign
+//!   `Origin` is refused whatever its credential.
+//! * `null` (sandboxed frames, `file:`) is never allowed; the list never holds a wildcard.
+//! * Knows no credential: `auth` says when the question is asked.
+
+use http::Method;
+
+/// Methods a preflight allows.
+pub const ALLOW_METHODS: &str = "GET, POST, PUT, PATCH, DELETE";
+/// Request headers a preflight allows.
+pub const ALLOW_HEADERS: &str = "authorization, content-type, x-api-key, last-event-id, idempotency-key, if-match, \
+     x-producer-token, x-user-id, x-organization-id, x-request-id, traceparent";
+/// Answer headers a page may read.
+pub const EXPOSE_HEADERS: &str = "x-request-id, Retry-After, Idempotent-Replayed, ETag";
+/// Seconds a browser may keep a preflight's answer.
+pub const PREFLIGHT_MAX_AGE_SECONDS: &str = "600";
+
+/// The allow-list. Same origin is always allowed.
+#[derive(Debug, Clone)]
+pub struct OriginPolicy {
+    /// Lower case, without a trailing slash; empty: localhost at any port.
+    allowed: Box<[Box<str>]>,
+}
+
+impl OriginPolicy {
+    /// A list of origins (`scheme://host[:port]`). With an empty list pages served from this machine's loopback
+    /// names are allowed, at any port.
+    ///
+    /// # Errors
+    /// The entry that is not an origin.
+    pub fn new(allowed: &[String]) -> Result<Self, String> {
+        let entry = |entry: &String| {
+            let lower = entry.to_ascii_lowercase();
+            match Parts::of(&lower) {
+                Some(_) => Ok(lower.into_boxed_str()),
+                None => Err(entry.clone()),
+            }
+        };
+        Ok(OriginPolicy { allowed: allowed.iter().map(entry).collect::<Result<_, _>>()? })
+    }
+
+    /// Whether a page of `origin` may use the daemon it reaches as `host` (the request's `Host` or `:authority`).
+    #[must_use]
+    pub fn allows(&self, origin: &str, host: Option<&str>) -> bool {
+        let Some(parts) = Parts::of(origin) else { return false };
+        if host.is_some_and(|host| parts.is_at(host)) {
+            return true;
+        }
+        match self.allowed.is_empty() {
+            true => parts.is_loopback(),
+            false => self.allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)),
+        }
+    }
+
+    /// Whether a request authenticated by cookie may go on: a safe method, or an allowed `Origin`.
+    #[must_use]
+    pub fn allows_cookie(
+        &self,
+        method: &Method,
+        websocket: bool,
+        origin: Option<&str>,
+        host: Option<&str>,
+    ) -> bool {
+        let safe = !websocket && matches!(*method, Method::GET | Method::HEAD);
+        safe || origin.is_some_and(|origin| self.allows(origin, host))
+    }
+}
+
+/// An origin taken apart (RFC 6454 §7: exactly scheme, host and port).
+struct Parts<'a> {
+    scheme: &'a str,
+    host: &'a str,
+    port: Option<&'a str>,
+}
+
+impl<'a> Parts<'a> {
+    fn of(origin: &'a str) -> Option<Parts<'a>> {
+        let (scheme, authority) = origin.split_once("://")?;
+        let scheme_ok = !scheme.is_empty()
+            && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
+        let (host, port) = split_port(authority)?;
+        scheme_ok.then_some(Parts { scheme, host, port })
+    }
+
+    fn is_loopback(&self) -> bool {
+        ["localhost", "127.0.0.1", "[::1]"].iter().any(|name| self.host.eq_ignore_ascii_case(name))
+    }
+
+    /// Same host and port; behind a proxy the daemon cannot know its own scheme, so the port's default is the origin's.
+    fn is_at(&self, host: &str) -> bool {
+        let default = match self.scheme.to_ascii_lowercase().as_str() {
+            "http" => "80",
+            "https" => "443",
+            _ => return false,
+        };
+        let Some((name, port)) = split_port(host) else { return false };
+        name.eq_ignore_ascii_case(self.host) && port.unwrap_or(default) == self.port.unwrap_or(default)
+    }
+}
+
+/// `host[:port]`, where an IPv6 host keeps its brackets.
+fn split_port(authority: &str) -> Option<(&str, Option<&str>)> {
+    let (host, port) = match authority.rfind(']') {
+        Some(end) => (authority.get(..=end)?, authority.get(end + 1..)?),
+        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+    };
+    let port = match port.strip_prefix(':') {
+        None if port.is_empty() => None,
+        Some(digits) if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) => Some(digits),
+        _ => return None,
+    };
+    let host_ok = !host.is_empty()
+        && host
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']'));
+    host_ok.then_some((host, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(allowed: &[&str]) -> OriginPolicy {
+        OriginPolicy::new(&allowed.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>()).expect("valid list")
+    }
+
+    #[test]
+    fn by_default_the_same_origin_and_loopback_pages_are_allowed() {
+        let policy = policy(&[]);
+        for origin in
+            ["http://localhost:3000", "https://LOCALHOST", "http://127.0.0.1:8080", "http://[::1]:5173"]
+        {
+            assert!(policy.allows(origin, Some("nw.example")), "{origin}");
+        }
+        assert!(policy.allows("https://nw.example", Some("nw.example")));
+        assert!(policy.allows("https://nw.example", Some("NW.example:443")));
+        assert!(policy.allows("http://nw.example:8080", Some("nw.example:8080")));
+        for origin in [
+            "https://evil.example",
+            "https://nw.example.evil.example",
+            "https://localhost.evil.example",
+            "http://nw.example:81",
+            "null",
+            "",
+            "https://",
+            "nw.example",
+            "https://u@nw.example",
+            "https://nw.example/",
+        ] {
+            assert!(!policy.allows(origin, Some("nw.example")), "{origin}");
+        }
+    }
+
+    #[test]
+    fn a_list_replaces_loopback_but_not_the_same_origin() {
+        let policy = policy(&["https://App.example", "http://ui.example:8000"]);
+        assert!(policy.allows("https://app.example", None));
+        assert!(policy.allows("http://ui.example:8000", Some("nw.example")));
+        assert!(policy.allows("https://nw.example", Some("nw.example")));
+        assert!(!policy.allows("http://localhost:3000", Some("nw.example")));
+        assert!(!policy.allows("http://app.example", Some("nw.example")));
+        assert!(!policy.allows("http://ui.example", None));
+    }
+
+    #[test]
+    fn a_list_holds_origins_only() {
+        for bad in ["*", "null", "app.example", "https://app.example/", "https://*.example", ""] {
+            assert!(OriginPolicy::new(&[bad.to_owned()]).is_err(), "{bad}");
+        }
+    }
+
+    /// A form on another site can make the browser send our cookie: only reading is open to it.
+    #[test]
+    fn a_cookie_needs_an_allowed_origin_to_change_anything() {
+        let policy = policy(&[]);
+        let host = Some("nw.example");
+        assert!(policy.allows_cookie(&Method::GET, false, None, host));
+        assert!(policy.allows_cookie(&Method::HEAD, false, Some("https://evil.example"), host));
+        for origin in [None, Some("null"), Some("https://evil.example")] {
+            assert!(!policy.allows_cookie(&Method::POST, false, origin, host), "{origin:?}");
+            assert!(!policy.allows_cookie(&Method::OPTIONS, false, origin, host), "{origin:?}");
+            assert!(!policy.allows_cookie(&Method::GET, true, origin, host), "{origin:?}");
+        }
+        assert!(policy.allows_cookie(&Method::DELETE, false, Some("https://nw.example"), host));
+        assert!(policy.allows_cookie(&Method::GET, true, Some("https://nw.example"), host));
+    }
+}

@@ -1,0 +1,294 @@
+//! Who a credential stands for, and what that allows.
+//!
+//! * Only this folder makes a [`Principal`], only from a verified credential, and only it mints [`Authorized`]:
+//!   whoever takes an `Authorized<Publish>` need not ask again.
+//! * A principal is a snapshot; whether it still holds is asked of `Auth::still_valid`.
+//! * Knows no connection and no event that was logged.
+
+use std::borrow::Cow;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use super::directory::Organization;
+use super::error::{MissingScope, PublishDenied};
+use super::request::Via;
+use super::scope::{Scope, ScopeSet};
+use crate::event::Event;
+use crate::filter::{Narrowing, Rights};
+use crate::ids::TenantId;
+
+/// Who a verified credential stands for. Written once, by `auth`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Principal {
+    /// The organization's number: what everything is looked up by.
+    pub tenant: TenantId,
+    /// The organization's public id.
+    pub org_id: Arc<str>,
+    /// The user; `None` for an API key.
+    pub sub: Option<Box<str>>,
+    /// As the token named them; what they give is already in `scopes`.
+    pub roles: Box<[Box<str>]>,
+    /// What it may do.
+    pub scopes: ScopeSet,
+    /// What it may touch at all.
+    pub narrowing: Narrowing,
+    /// Unix milliseconds, the first at which it is over; `None`: does not end by time. A ticket's bearer has the
+    /// expiry of the credential the ticket was made from.
+    pub expires_at_ms: Option<u64>,
+    /// What is revoked to end it. A ticket's bearer has that of the credential the ticket was made from.
+    pub credential: Credential,
+    /// Where the credential stood.
+    pub via: Via,
+}
+
+/// The name of a credential; no secret.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Credential {
+    /// An API key.
+    Key {
+        /// Its key id.
+        key_id: Arc<str>,
+    },
+    /// A JWT.
+    Token {
+        /// The `kid` of the key that signed it; empty for a nameless key.
+        kid: Arc<str>,
+        /// Its `jti`, the handle for revoking it.
+        jti: Option<Box<str>>,
+    },
+    /// Whoever holds the data directory itself.
+    Local,
+}
+
+impl Principal {
+    /// The command line working on a data directory no daemon has open: every scope, in every organization. It
+    /// belongs to no organization, so it can administer and nothing else. Never for a request.
+    #[must_use]
+    pub fn local_operator() -> Arc<Principal> {
+        Arc::new(Principal {
+            tenant: TenantId(0),
+            org_id: "".into(),
+            sub: None,
+            roles: Box::default(),
+            scopes: ScopeSet::OPERATOR,
+            narrowing: Narrowing::default(),
+            expires_at_ms: None,
+            credential: Credential::Local,
+            via: Via::Bearer,
+        })
+    }
+
+    /// What it may see today, given its organization as it is today.
+    #[must_use]
+    pub fn rights(&self, organization: &Organization) -> Rights {
+        Rights {
+            sub: self.sub.clone(),
+            sees_all_users: self.scopes.has(Scope::ReadAll) || organization.visibility.shows_all(),
+            narrowing: self.narrowing.clone(),
+        }
+    }
+
+    /// Who a repeated request must come from to be the same request: the user, or else the key.
+    #[must_use]
+    pub fn subject(&self) -> Cow<'_, str> {
+        match (&self.sub, &self.credential) {
+            (Some(sub), _) => Cow::Owned(format!("user:{sub}")),
+            (None, Credential::Key { key_id }) => Cow::Owned(format!("key:{key_id}")),
+            (None, Credential::Token { .. } | Credential::Local) => Cow::Borrowed("local"),
+        }
+    }
+
+    /// The API key it came by, if it did.
+    #[must_use]
+    pub fn key_id(&self) -> Option<&str> {
+        match &self.credential {
+            Credential::Key { key_id } => Some(key_id),
+            Credential::Token { .. } | Credential::Local => None,
+        }
+    }
+
+    /// Mints the right `R`.
+    ///
+    /// # Errors
+    /// The scope it lacks: 403.
+    pub fn authorize<R: Right>(self: &Arc<Self>) -> Result<Authorized<R>, MissingScope> {
+        match self.scopes.meets(R::ANY_OF) {
+            true => Ok(Authorized { principal: Arc::clone(self), right: PhantomData }),
+            false => Err(MissingScope(R::NAME)),
+        }
+    }
+}
+
+/// Proof that a principal may do `R`. Only [`Principal::authorize`] makes one.
+#[derive(Debug)]
+pub struct Authorized<R> {
+    principal: Arc<Principal>,
+    right: PhantomData<fn() -> R>,
+}
+
+impl<R> Authorized<R> {
+    /// Who.
+    #[must_use]
+    pub fn principal(&self) -> &Arc<Principal> {
+        &self.principal
+    }
+}
+
+impl<R> Clone for Authorized<R> {
+    fn clone(&self) -> Self {
+        Authorized { principal: Arc::clone(&self.principal), right: PhantomData }
+    }
+}
+
+impl Authorized<Publish> {
+    /// Whether `event` may be published (protocol §3); fills in the caller's `user_id` where the caller may only
+    /// speak for itself.
+    ///
+    /// # Errors
+    /// [`PublishDenied`]: 403. The event is then unchanged.
+    pub fn check(&self, event: &mut Event<'_>) -> Result<(), PublishDenied> {
+        self.principal.check_publish(event)
+    }
+}
+
+impl Principal {
+    fn check_publish(&self, event: &mut Event<'_>) -> Result<(), PublishDenied> {
+        let channel = event.channel.as_deref();
+        if !self.narrowing.permits(event.kind, event.agent_id.as_deref(), channel) {
+            return Err(PublishDenied::Narrowed);
+        }
+        if self.scopes.has(Scope::PublishOrg) {
+            return Ok(());
+        }
+        if !event.kind.has_user() {
+            return Err(PublishDenied::WholeOrganization);
+        }
+        let Some(sub) = &self.sub else { return Err(PublishDenied::NoUser) };
+        match &event.user_id {
+            Some(user) if user.as_ref() != sub.as_ref() => Err(PublishDenied::OtherUser),
+            Some(_) => Ok(()),
+            None => {
+                event.user_id = Some(Cow::Owned(sub.to_string()));
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A kind of [`Authorized`].
+pub trait Right: sealed::Sealed {
+    /// One of these scopes is enough.
+    const ANY_OF: ScopeSet;
+    /// The scope named in the refusal.
+    const NAME: &'static str;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+macro_rules! rights {
+    ($($(#[$doc:meta])* $name:ident = $set:expr, $shown:expr;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy)]
+        pub enum $name {}
+        impl sealed::Sealed for $name {}
+        impl Right for $name {
+            const ANY_OF: ScopeSet = ScopeSet::from_bits($set);
+            const NAME: &'static str = $shown.name();
+        }
+    )*};
+}
+
+rights! {
+    /// May publish; what exactly, [`Authorized::check`] says per event.
+    Publish = Scope::Publish as u8 | Scope::PublishOrg as u8, Scope::Publish;
+    /// May open subscriptions and read history.
+    Subscribe = Scope::Subscribe as u8, Scope::Subscribe;
+    /// May manage its organization's keys, tokens, users and connections.
+    Manage = Scope::Manage as u8, Scope::Manage;
+    /// May create, list and delete organizations.
+    Operate = Scope::Operate as u8, Scope::Operate;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn principal(scopes: &[&str], sub: Option<&str>, narrowing: &str) -> Arc<Principal> {
+        Arc::new(Principal {
+            tenant: TenantId(1),
+            org_id: "acme".into(),
+            sub: sub.map(Into::into),
+            roles: Box::default(),
+            scopes: scopes.iter().map(|name| ScopeSet::from_claim(name)).collect(),
+            narrowing: serde_json::from_str(narrowing).expect("a narrowing"),
+            expires_at_ms: None,
+            credential: Credential::Key { key_id: "k".into() },
+            via: Via::Bearer,
+        })
+    }
+
+    fn publish(who: &Arc<Principal>, json: &str) -> Result<Option<String>, PublishDenied> {
+        let mut event = Event::parse(json).expect(json);
+        let right = who.authorize::<Publish>().expect("a publisher");
+        right.check(&mut event).map(|()| event.user_id.map(Cow::into_owned))
+    }
+
+    const MINE: &str = r#"{"type":"message","agent_id":"a","content":"x","user_id":"ann"}"#;
+    const THEIRS: &str = r#"{"type":"message","agent_id":"a","content":"x","user_id":"bob"}"#;
+    const NOBODYS: &str = r#"{"type":"message","agent_id":"a","content":"x"}"#;
+    const UPDATE: &str = r#"{"type":"agent_update","agent_id":"a","status":"idle"}"#;
+
+    #[test]
+    fn publish_speaks_for_oneself_only() {
+        let ann = principal(&["publish"], Some("ann"), "{}");
+        assert_eq!(publish(&ann, NOBODYS), Ok(Some("ann".into())));
+        assert_eq!(publish(&ann, MINE), Ok(Some("ann".into())));
+        assert_eq!(publish(&ann, THEIRS), Err(PublishDenied::OtherUser));
+        assert_eq!(publish(&ann, UPDATE), Err(PublishDenied::WholeOrganization));
+        let key = principal(&["publish", "read:all"], None, "{}");
+        assert_eq!(publish(&key, NOBODYS), Err(PublishDenied::NoUser));
+        assert_eq!(publish(&key, MINE), Err(PublishDenied::NoUser));
+    }
+
+    #[test]
+    fn publish_org_speaks_for_anyone_and_everyone() {
+        for who in [principal(&["publish:org"], None, "{}"), principal(&["publish:org"], Some("ann"), "{}")] {
+            assert_eq!(publish(&who, NOBODYS), Ok(None));
+            assert_eq!(publish(&who, THEIRS), Ok(Some("bob".into())));
+            assert_eq!(publish(&who, UPDATE), Ok(None));
+        }
+    }
+
+    #[test]
+    fn narrowing_binds_publishing_whatever_the_scope() {
+        let custom = r#"{"type":"custom","channel":"a/b","data":1}"#;
+        for (narrowing, json, allowed) in [
+            (r#"{"agents":["a"]}"#, NOBODYS, true),
+            (r#"{"agents":["b"]}"#, NOBODYS, false),
+            (r#"{"agents":[]}"#, NOBODYS, false),
+            (r#"{"agents":["a"]}"#, custom, false),
+            (r#"{"channels":["a/*"]}"#, custom, true),
+            (r#"{"channels":["a"]}"#, custom, false),
+            (r#"{"channels":["a/*"]}"#, NOBODYS, false),
+            (r#"{"types":["message"]}"#, NOBODYS, true),
+            (r#"{"types":["message"]}"#, custom, false),
+        ] {
+            let result = publish(&principal(&["*"], None, narrowing), json);
+            assert_eq!(result.is_ok(), allowed, "{narrowing} {json}");
+            assert!(allowed || result == Err(PublishDenied::Narrowed));
+        }
+    }
+
+    #[test]
+    fn a_right_needs_its_scope() {
+        let reader = principal(&["read:all"], None, "{}");
+        assert_eq!(reader.authorize::<Publish>().err(), Some(MissingScope("publish")));
+        assert_eq!(reader.authorize::<Subscribe>().err(), Some(MissingScope("subscribe")));
+        let star = principal(&["*"], None, "{}");
+        assert!(star.authorize::<Manage>().is_ok());
+        assert_eq!(star.authorize::<Operate>().err(), Some(MissingScope("operator")));
+    }
+}

@@ -1,0 +1,140 @@
+//! What `auth` is told at start, and the key set that follows from it.
+//!
+//! * Everything is proved before a port opens; a complaint names the key's position, never its content.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use super::error::AuthConfigError;
+use super::key_file::{self, FILE_BYTES};
+use super::keys::{Algorithm, KeySet, Material, SpeaksFor, VerifyingKey};
+use super::own_key::{AUDIENCE, OwnKey};
+use crate::ids::is_org_id;
+
+/// Settings of [`super::Auth`].
+#[derive(Debug, Clone)]
+pub struct AuthSettings {
+    /// Keys of other issuers; empty: only tokens minted here are taken.
+    pub jwt_keys: Vec<JwtKeySettings>,
+    /// Whether `?token=` is read.
+    pub token_in_query: bool,
+    /// Web origins; empty: same origin and loopback.
+    pub allowed_origins: Vec<String>,
+    /// Failed credentials per address (IPv6 /64) and minute before 429; 0 = off.
+    pub failures_per_minute: u32,
+}
+
+impl Default for AuthSettings {
+    fn default() -> Self {
+        AuthSettings {
+            jwt_keys: Vec::new(),
+            token_in_query: true,
+            allowed_origins: Vec::new(),
+            failures_per_minute: 60,
+        }
+    }
+}
+
+/// One entry of `auth.jwt_keys`.
+#[derive(Debug, Clone)]
+pub struct JwtKeySettings {
+    /// The name tokens choose it by; `None` for a JWKS file, whose keys bring their own.
+    pub kid: Option<String>,
+    /// Whether it verifies tokens without `kid`.
+    pub default: bool,
+    /// What it is made of.
+    pub source: KeySource,
+    /// The organizations its tokens may name; at least one, no wildcard.
+    pub organizations: Vec<String>,
+    /// The `iss` its tokens must carry; `None`: any.
+    pub issuer: Option<String>,
+    /// What `aud` must contain where a token has one; `None`: `nervewire`.
+    pub audience: Option<String>,
+}
+
+/// What a configured key is made of, with the algorithm it pins.
+#[derive(Clone)]
+pub enum KeySource {
+    /// HS256 with these bytes, at least 32.
+    Secret(Zeroizing<Vec<u8>>),
+    /// A PEM public key of this algorithm.
+    PublicKeyFile(PathBuf, Algorithm),
+    /// A JWK set; with an algorithm, only its keys of that one.
+    JwksFile(PathBuf, Option<Algorithm>),
+}
+
+impl std::fmt::Debug for KeySource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            KeySource::Secret(_) => f.write_str("Secret(redacted)"),
+            KeySource::PublicKeyFile(path, algorithm) => write!(f, "PublicKeyFile({path:?}, {algorithm:?})"),
+            KeySource::JwksFile(path, only) => write!(f, "JwksFile({path:?}, {only:?})"),
+        }
+    }
+}
+
+/// Reads every configured key.
+pub(super) fn key_set(own: &OwnKey, settings: &[JwtKeySettings]) -> Result<KeySet, AuthConfigError> {
+    let mut keys = Vec::new();
+    for (index, entry) in settings.iter().enumerate() {
+        let refuse = |reason: String| AuthConfigError::Key { index, reason };
+        if entry.organizations.is_empty() || !entry.organizations.iter().all(|id| is_org_id(id)) {
+            return Err(refuse("names no organizations, or one that cannot exist".into()));
+        }
+        let materials = materials(entry, refuse)?;
+        let sole = materials.len() == 1;
+        for (kid, material) in materials {
+            let key = VerifyingKey {
+                kid: kid.or_else(|| sole.then(|| entry.kid.clone()).flatten()).unwrap_or_default().into(),
+                material,
+                speaks_for: SpeaksFor::Named(
+                    entry.organizations.iter().map(|id| id.as_str().into()).collect(),
+                ),
+                issuer: entry.issuer.as_deref().map(Into::into),
+                audience: entry.audience.as_deref().unwrap_or(AUDIENCE).into(),
+            };
+            keys.push((key, entry.default));
+        }
+    }
+    let index = settings.len().saturating_sub(1);
+    KeySet::new(own.verifying(), keys).map_err(|reason| AuthConfigError::Key { index, reason })
+}
+
+type Named = (Option<String>, Material);
+
+fn materials(
+    entry: &JwtKeySettings,
+    refuse: impl Fn(String) -> AuthConfigError,
+) -> Result<Vec<Named>, AuthConfigError> {
+    match &entry.source {
+        KeySource::Secret(bytes) => Ok(vec![(entry.kid.clone(), Material::secret(bytes).map_err(refuse)?)]),
+        KeySource::PublicKeyFile(path, algorithm) => {
+            let material = key_file::from_pem(&read(path)?).map_err(|reason| bad_file(path, reason))?;
+            match material.algorithm() == *algorithm {
+                true => Ok(vec![(entry.kid.clone(), material)]),
+                false => Err(bad_file(path, format!("is no key for {}", algorithm.name()))),
+            }
+        }
+        KeySource::JwksFile(path, only) => {
+            let keys = key_file::from_jwks(&read(path)?, *only).map_err(|reason| bad_file(path, reason))?;
+            Ok(keys.into_iter().map(|key| (key.kid, key.material)).collect())
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, AuthConfigError> {
+    let mut bytes = Zeroizing::new(Vec::new());
+    let file = File::open(path).and_then(|file| file.take(FILE_BYTES + 1).read_to_end(&mut bytes));
+    file.map_err(|source| AuthConfigError::File { path: path.display().to_string(), source })?;
+    match bytes.len() as u64 > FILE_BYTES {
+        true => Err(bad_file(path, format!("is longer than {FILE_BYTES} bytes"))),
+        false => Ok(bytes),
+    }
+}
+
+fn bad_file(path: &Path, reason: String) -> AuthConfigError {
+    AuthConfigError::KeyFile { path: path.display().to_string(), reason }
+}

@@ -1,0 +1,203 @@
+//! One credential judged: genuine, in time, not revoked, and from where it may come.
+//!
+//! * Nothing here waits or counts failures; `Auth::authenticate` does the counting.
+//! * A one-shot ticket is spent last, when nothing else can refuse it.
+//! * An unknown key id costs the same work as a wrong secret.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::directory::{Entry, Key, Table};
+use super::error::{AuthError, Ended, Forbidden, Refusal};
+use super::keys::KeySet;
+use super::principal::{Credential, Principal};
+use super::request::{Presented, RequestContext, Use, Via};
+use super::ticket::{self, Read};
+use super::{API_KEY_PREFIX, Auth, api_key, jwt};
+
+/// How stale a key's last use may be, in milliseconds.
+const LAST_USE_MS: u64 = 60_000;
+
+impl Auth {
+    pub(super) fn judge(
+        &self,
+        presented: &Presented<'_>,
+        cx: &RequestContext<'_>,
+        now_ms: u64,
+    ) -> Result<Arc<Principal>, AuthError> {
+        let (via, text) = presented.0.as_ref().ok_or(AuthError::Unauthorized(Refusal::Absent))?;
+        let text = text.as_deref().ok_or(AuthError::Unauthorized(Refusal::Malformed))?;
+        let (principal, spend) = match via {
+            Via::Ticket => self.ticket_bearer(text, cx, now_ms)?,
+            Via::ApiKeyHeader => {
+                (Arc::new(self.api_key(text, *via, now_ms).map_err(AuthError::Unauthorized)?), None)
+            }
+            Via::Bearer | Via::Query | Via::Cookie => {
+                (Arc::new(self.bearer(text, *via, now_ms).map_err(AuthError::Unauthorized)?), None)
+            }
+        };
+        self.check_origin(*via, cx).map_err(AuthError::Forbidden)?;
+        match spend {
+            Some(spend) if !self.one_shots.spend(spend) => Err(AuthError::Unauthorized(Refusal::Ticket)),
+            _ => Ok(principal),
+        }
+    }
+
+    fn check_origin(&self, via: Via, cx: &RequestContext<'_>) -> Result<(), Forbidden> {
+        let websocket = cx.use_ == Use::WebSocket;
+        let foreign_page = websocket && cx.origin.is_some_and(|origin| !self.origins.allows(origin, cx.host));
+        let forged =
+            via == Via::Cookie && !self.origins.allows_cookie(cx.method, websocket, cx.origin, cx.host);
+        match foreign_page || forged {
+            true => Err(Forbidden::Origin),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn bearer(&self, text: &str, via: Via, now_ms: u64) -> Result<Principal, Refusal> {
+        match text.starts_with(API_KEY_PREFIX) {
+            true => self.api_key(text, via, now_ms),
+            false => self.token(text, via, now_ms),
+        }
+    }
+
+    fn api_key(&self, text: &str, via: Via, now_ms: u64) -> Result<Principal, Refusal> {
+        let (id, secret) = api_key::split(text).ok_or(Refusal::Malformed)?;
+        let found = self.directory.read(|table| {
+            table.key(id).map(|(entry, key)| (Arc::clone(&entry.organization), Arc::clone(key)))
+        });
+        if !api_key::matches(secret, found.as_ref().map(|(_, key)| &key.row.digest)) {
+            return Err(Refusal::NotGenuine);
+        }
+        let (organization, key) = found.ok_or(Refusal::NotGenuine)?;
+        if key.row.expires_at_ms.is_some_and(|end| end <= now_ms) {
+            return Err(Refusal::Expired);
+        }
+        self.note_use(&key, now_ms);
+        Ok(Principal {
+            tenant: organization.tenant,
+            org_id: organization.id.as_str().into(),
+            sub: None,
+            roles: Box::default(),
+            scopes: key.row.scopes,
+            narrowing: key.row.narrowing.clone(),
+            expires_at_ms: key.row.expires_at_ms,
+            credential: Credential::Key { key_id: key.row.id.as_str().into() },
+            via,
+        })
+    }
+
+    fn token(&self, text: &str, via: Via, now_ms: u64) -> Result<Principal, Refusal> {
+        let keys = Arc::clone(&self.keys.read());
+        let (claims, key) = jwt::verify(text, &keys, now_ms)?;
+        if !key.may_speak_for(&claims.org_id) {
+            return Err(Refusal::Organization);
+        }
+        self.directory.read(|table| {
+            let entry = table.by_org_id(&claims.org_id).ok_or(Refusal::Organization)?;
+            // A token minted here for an organization that was deleted does not speak for its successor of that name.
+            // `iat` has whole seconds, hence the rounding.
+            let born_ms = entry.organization.created_at_ms / 1_000 * 1_000;
+            if key.is_own() && claims.issued_at_ms.is_none_or(|issued| issued < born_ms) {
+                return Err(Refusal::Organization);
+            }
+            let principal = Principal {
+                tenant: entry.organization.tenant,
+                org_id: entry.organization.id.as_str().into(),
+                sub: Some(claims.sub),
+                roles: claims.roles,
+                scopes: claims.scopes,
+                narrowing: claims.narrowing,
+                expires_at_ms: Some(claims.expires_at_ms),
+                credential: Credential::Token { kid: Arc::clone(&key.kid), jti: claims.jti },
+                via,
+            };
+            holds(table, &keys, &principal, now_ms).map_err(refusal)?;
+            Ok(principal)
+        })
+    }
+
+    fn ticket_bearer(
+        &self,
+        text: &str,
+        cx: &RequestContext<'_>,
+        now_ms: u64,
+    ) -> Result<(Arc<Principal>, Option<ticket::Spend>), AuthError> {
+        let refuse = AuthError::Unauthorized;
+        if text.len() > ticket::TICKET_BYTES {
+            return Err(refuse(Refusal::TooLong));
+        }
+        let read = self.seal.read(text, &self.one_shots, now_ms);
+        let over = |over| refuse(if over { Refusal::Expired } else { Refusal::Ticket });
+        let (principal, spend, bound) = match read.map_err(over)? {
+            Read::OneShot(spend, principal) => (principal, Some(spend), None),
+            Read::Reconnect { principal, origin } => (Arc::new(principal), None, Some(origin)),
+        };
+        self.still_valid(&principal).map_err(|ended| refuse(refusal(ended)))?;
+        if let Some(bound) = bound {
+            if cx.use_ != Use::Stream {
+                return Err(AuthError::Forbidden(Forbidden::TicketUse));
+            }
+            let same_page = match (cx.origin, bound) {
+                (None, _) => true,
+                (Some(origin), Some(bound)) => origin.eq_ignore_ascii_case(&bound),
+                // Made by a server for its pages: any page that may use the daemon at all.
+                (Some(origin), None) => self.origins.allows(origin, cx.host),
+            };
+            if !same_page {
+                return Err(AuthError::Forbidden(Forbidden::Origin));
+            }
+        }
+        let principal = match principal.via {
+            Via::Ticket => principal,
+            _ => Arc::new(Principal { via: Via::Ticket, ..Principal::clone(&principal) }),
+        };
+        Ok((principal, spend))
+    }
+
+    fn note_use(&self, key: &Key, now_ms: u64) {
+        let last = key.last_used_ms.load(Ordering::Relaxed);
+        let stale = last == 0 || now_ms.saturating_sub(last) >= LAST_USE_MS;
+        // Relaxed: the time alone is shared; two winners would only note the same use twice.
+        if stale && key.last_used_ms.swap(now_ms, Ordering::Relaxed) == last {
+            self.used.lock().insert((key.row.tenant, key.row.id.clone()));
+        }
+    }
+}
+
+/// The organization of a principal that still holds.
+pub(super) fn holds<'t>(
+    table: &'t Table,
+    keys: &KeySet,
+    principal: &Principal,
+    now_ms: u64,
+) -> Result<&'t Entry, Ended> {
+    let entry = table.by_tenant.get(&principal.tenant).ok_or(Ended::OrganizationDeleted)?;
+    match &principal.credential {
+        Credential::Key { key_id } => drop(entry.keys.get(key_id.as_ref()).ok_or(Ended::Revoked)?),
+        Credential::Token { kid, jti } => {
+            let key = keys.recorded(kid).ok_or(Ended::Revoked)?;
+            let revoked = jti.as_ref().is_some_and(|jti| entry.revoked.contains_key(jti.as_ref()));
+            if revoked || !key.may_speak_for(&principal.org_id) {
+                return Err(Ended::Revoked);
+            }
+        }
+        Credential::Local => return Err(Ended::Revoked),
+    }
+    if principal.sub.as_ref().is_some_and(|sub| entry.disabled.contains(sub.as_ref())) {
+        return Err(Ended::Disabled);
+    }
+    match principal.expires_at_ms.is_some_and(|end| end <= now_ms) {
+        true => Err(Ended::Expired),
+        false => Ok(entry),
+    }
+}
+
+fn refusal(ended: Ended) -> Refusal {
+    match ended {
+        Ended::Expired => Refusal::Expired,
+        Ended::Revoked => Refusal::Revoked,
+        Ended::Disabled => Refusal::Disabled,
+        Ended::OrganizationDeleted => Refusal::Organization,
+    }
+}

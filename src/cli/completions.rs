@@ -1,0 +1,13 @@
+//! `completions`: a script that teaches a shell our grammar.
+
+use clap::CommandFactory as _;
+
+use super::args::Cli;
+use super::outcome::CliError;
+use super::output;
+
+pub(super) fn run(shell: clap_complete::Shell) -> Result<(), CliError> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "nervewire", &mut script);
+    output::raw(&script)
+}

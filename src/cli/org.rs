@@ -1,0 +1,52 @@
+//! `org`: create, list, delete organizations.
+
+use serde_json::json;
+
+use super::args::OrgCommand;
+use super::backend::NewOrganization;
+use super::outcome::{CliError, Exit};
+use super::output;
+
+pub(super) fn run(command: OrgCommand) -> Result<(), CliError> {
+    match command {
+        OrgCommand::Create { id, name, visibility, admin } => {
+            let org = super::backend(&admin)?.create_org(&NewOrganization { id, name, visibility })?;
+            output::line(&if admin.json { to_json(&org)? } else { org.id })
+        }
+        OrgCommand::List(admin) => {
+            let orgs = super::backend(&admin)?.list_orgs()?;
+            output::line(&list(&orgs, admin.json, &["id", "name", "visibility", "created_at"])?)
+        }
+        OrgCommand::Delete { id, admin } => {
+            super::backend(&admin)?.delete_org(&id)?;
+            deleted(&id, admin.json)
+        }
+    }
+}
+
+/// Says that `id` is gone.
+pub(super) fn deleted(id: &str, json: bool) -> Result<(), CliError> {
+    output::line(&if json {
+        json!({ "deleted": id }).to_string()
+    } else {
+        format!("deleted {}", output::plain(id))
+    })
+}
+
+pub(super) fn to_json(value: &impl serde::Serialize) -> Result<String, CliError> {
+    serde_json::to_string(value).map_err(|error| CliError::new(Exit::Failed, error.to_string(), ""))
+}
+
+/// A JSON array of all fields, or a table of some.
+pub(super) fn list<T: serde::Serialize>(
+    rows: &[T],
+    json: bool,
+    columns: &[&str],
+) -> Result<String, CliError> {
+    if json {
+        return to_json(&rows);
+    }
+    let rows: Result<Vec<_>, _> = rows.iter().map(serde_json::to_value).collect();
+    let rows = rows.map_err(|error| CliError::new(Exit::Failed, error.to_string(), ""))?;
+    Ok(output::table(columns, &rows))
+}

@@ -1,0 +1,90 @@
+//! How a command ends: its exit code and what the user is told, with what to do next. The only place that chooses codes.
+
+use std::process::ExitCode;
+
+use crate::client::ClientError;
+use crate::config::ConfigError;
+
+/// The exit codes, after sysexits(3) where that has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// It did not work, for a reason without a code of its own.
+    Failed = 1,
+    /// Wrong usage or configuration (`EX_USAGE`).
+    Usage = 64,
+    /// No daemon reachable, or it refuses for now (`EX_UNAVAILABLE`).
+    Unavailable = 69,
+    /// The data directory is in use (`EX_CANTCREAT`).
+    DataDirInUse = 73,
+    /// The credential was refused (`EX_NOPERM`).
+    Refused = 77,
+}
+
+/// Why a command did not do its work.
+#[derive(Debug, PartialEq, Eq)]
+pub enum CliError {
+    /// To be told on standard error.
+    Told {
+        /// The code.
+        exit: Exit,
+        /// What happened.
+        message: String,
+        /// What to do next; empty if there is nothing to say.
+        hint: String,
+    },
+    /// Whoever read standard output has left: not an error, and nobody to tell.
+    StdoutClosed,
+}
+
+impl CliError {
+    /// An error with what to do next.
+    pub fn new(exit: Exit, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Told { exit, message: message.into(), hint: hint.into() }
+    }
+
+    /// The code that the process ends with.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Told { exit, .. } => ExitCode::from(*exit as u8),
+            Self::StdoutClosed => ExitCode::SUCCESS,
+        }
+    }
+}
+
+impl From<ConfigError> for CliError {
+    fn from(error: ConfigError) -> Self {
+        Self::new(
+            Exit::Usage,
+            error.to_string(),
+            "docs/configuration.md lists every key; `nervewire check-config` checks again",
+        )
+    }
+}
+
+impl From<ClientError> for CliError {
+    fn from(error: ClientError) -> Self {
+        let message = error.to_string();
+        match &error {
+            ClientError::Connect { .. } | ClientError::Timeout(..) => Self::new(
+                Exit::Unavailable,
+                message,
+                "is the daemon running there? Start it with `nervewire`, or name another with --url or NERVEWIRE_URL",
+            ),
+            ClientError::Refused(refusal) => match refusal.status {
+                401 => Self::new(
+                    Exit::Refused,
+                    message,
+                    "give a valid API key or token with NERVEWIRE_KEY or --key",
+                ),
+                403 => Self::new(Exit::Refused, message, "use a credential with the scope this needs"),
+                429 | 503 => {
+                    let when = refusal.retry_after.map_or_else(|| "later".into(), |s| format!("in {s} s"));
+                    Self::new(Exit::Unavailable, message, format!("try again {when}"))
+                }
+                _ => Self::new(Exit::Failed, message, ""),
+            },
+            _ => Self::new(Exit::Failed, message, ""),
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Values of flags that need more than a string: durations and JSON.
+
+/// Seconds of `90`, `90s`, `15m`, `8h`, `7d`; at least one second.
+pub(super) fn seconds(text: &str) -> Result<u64, String> {
+    let refuse = || "expected seconds, or a number with s, m, h or d, such as 30m or 7d".to_owned();
+    let (digits, factor) = match text.as_bytes().last() {
+        Some(b's') => (text.trim_end_matches('s'), 1),
+        Some(b'm') => (text.trim_end_matches('m'), 60),
+        Some(b'h') => (text.trim_end_matches('h'), 3_600),
+        Some(b'd') => (text.trim_end_matches('d'), 86_400),
+        _ => (text, 1),
+    };
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(refuse());
+    }
+    let number: u64 = digits.parse().map_err(|_| refuse())?;
+    number.checked_mul(factor).filter(|seconds| *seconds > 0).ok_or_else(refuse)
+}
+
+/// Any JSON.
+pub(super) fn json_value(text: &str) -> Result<serde_json::Value, String> {
+    serde_json::from_str(text)
+        .map_err(|error| format!("no JSON: {error} (a string needs its own quotes: '\"text\"')"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, expected) in [("90", 90), ("90s", 90), ("15m", 900), ("8h", 28_800), ("7d", 604_800)] {
+            assert_eq!(seconds(text), Ok(expected));
+        }
+        for text in [
+            "",
+            "s",
+            "0",
+            "0d",
+            "-1",
+            "+1",
+            "1.5h",
+            "1w",
+            "1hh h",
+            "99999999999999999999",
+            "999999999999999999d",
+        ] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn json_or_a_hint() {
+        assert_eq!(json_value("{\"a\":1}"), Ok(serde_json::json!({"a": 1})));
+        assert!(json_value("hello").unwrap_err().contains("quotes"));
+    }
+}

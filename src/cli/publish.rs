@@ -1,0 +1,322 @@
+//! `publish`: one event from flags or an argument, or many from standard input.
+//!
+//! * Lines at hand leave together, so a slow producer's line goes at once and a fast one's fill batches. Under a key of the
+//!   user's own, batches are always filled: the same input makes the same batches, and a repeated run publishes nothing twice.
+//! * A batch is atomic and carries an idempotency key; only because of that key is it sent again.
+
+use std::io::BufRead as _;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Duration;
+
+use http::{HeaderName, Method};
+use serde_json::{Map, Value, json};
+
+use super::args::PublishArgs;
+use super::outcome::{CliError, Exit};
+use super::output;
+use super::rest::Rest;
+use crate::client::{ClientError, Request};
+
+/// Lines of one batch: the contract's limit (protocol §8).
+const BATCH_LINES_MAX: usize = 1_000;
+/// Bytes after which a batch is closed: well under the default `limits.body_bytes`.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a line read from standard input; the daemon's own limit on an event is far lower.
+const LINE_BYTES_MAX: usize = 1 << 20;
+/// How often a batch is sent before giving up, and the longest wait between.
+const ATTEMPTS_MAX: u32 = 6;
+const WAIT_SECONDS_MAX: u64 = 30;
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+pub(super) fn run(args: PublishArgs) -> Result<(), CliError> {
+    let mut rest = Rest::of(&args.remote)?;
+    if args.event.as_deref() == Some("-") {
+        return lines(&mut rest, &args);
+    }
+    let event = event(&args)?;
+    let mut request = request(&args).body("application/json", event);
+    if let Some(key) = &args.idempotency_key {
+        request = request.header(IDEMPOTENCY_KEY, key);
+    }
+    let body = rest.call(&request)?;
+    report(&args, &body)
+}
+
+fn request(args: &PublishArgs) -> Request {
+    let ack = args.ack.as_ref().filter(|ack| *ack == "memory").map_or("", |_| "?ack=memory");
+    Request::new(Method::POST, format!("/api/v1/events{ack}"))
+}
+
+/// The event's JSON: the argument as it stands, or made from flags.
+fn event(args: &PublishArgs) -> Result<String, CliError> {
+    if let Some(text) = &args.event {
+        if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(text) {
+            let hint = "for example: nervewire publish --channel chat --data '{\"text\":\"hello\"}'";
+            return Err(CliError::new(Exit::Usage, format!("the event is no JSON: {error}"), hint));
+        }
+        return Ok(text.clone());
+    }
+    let mut event = Map::new();
+    let mut set = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            event.insert(name.to_owned(), value);
+        }
+    };
+    let text = |value: &Option<String>| value.clone().map(Value::from);
+    let kind = match (&args.channel, &args.content, &args.status) {
+        (Some(_), ..) => "custom",
+        (_, Some(_), _) => "message",
+        (.., Some(_)) => "agent_update",
+        _ => "stream_chunk",
+    };
+    set("type", Some(json!(kind)));
+    set("channel", text(&args.channel));
+    set("data", args.data.clone());
+    set("content", text(&args.content));
+    set("role", text(&args.role));
+    set("status", text(&args.status));
+    set("chunk", text(&args.chunk));
+    set("request_id", text(&args.request));
+    set("is_final", args.chunk.as_ref().map(|_| json!(args.is_final)));
+    set("agent_id", text(&args.agent));
+    set("user_id", text(&args.user));
+    set("metadata", args.metadata.clone());
+    Ok(Value::Object(event).to_string())
+}
+
+/// Prints the ids of an answer.
+fn report(args: &PublishArgs, body: &Value) -> Result<(), CliError> {
+    let ids = body.pointer("/data/ids").and_then(Value::as_array);
+    let ids = ids.ok_or_else(|| ClientError::Shape("no `data.ids`".into()))?;
+    if args.quiet || ids.is_empty() {
+        Ok(())
+    } else if args.remote.json {
+        output::line(&json!({ "ids": ids }).to_string())
+    } else {
+        let ids: Vec<&str> = ids.iter().filter_map(Value::as_str).collect();
+        output::line(&ids.join("\n"))
+    }
+}
+
+/// Publishes standard input, batch after batch.
+fn lines(rest: &mut Rest, args: &PublishArgs) -> Result<(), CliError> {
+    // One batch waits while one is under way; more would only delay the news of a failure.
+    let (sender, receiver) = sync_channel(BATCH_LINES_MAX);
+    // Ends with standard input, or with the process: a blocked read cannot be called back.
+    std::thread::spawn(move || {
+        let mut stdin = std::io::stdin().lock();
+        loop {
+            let line = read_line(&mut stdin);
+            let last = !matches!(line, Ok(Some(_)));
+            if sender.send(line).is_err() || last {
+                return;
+            }
+        }
+    });
+    let unique = uuid::Uuid::now_v7().to_string();
+    let prefix = args.idempotency_key.clone().unwrap_or(unique);
+    let mut published = 0;
+    for number in 0.. {
+        let (batch, count, end) = next_batch(&receiver, args.idempotency_key.is_some());
+        if count > 0 {
+            let request = request(args)
+                .body("application/x-ndjson", batch)
+                .header(IDEMPOTENCY_KEY, format!("{prefix}-{number}"));
+            let body = insist(rest, &request).map_err(|error| at(error.into(), published))?;
+            report(args, &body)?;
+            published += count;
+        }
+        match end {
+            None => {}
+            Some(Ok(())) => break,
+            Some(Err(error)) => {
+                let error = CliError::new(Exit::Failed, format!("cannot read standard input: {error}"), "");
+                return Err(at(error, published));
+            }
+        }
+    }
+    Ok(())
+}
+
+type Line = std::io::Result<Option<Vec<u8>>>;
+
+/// A line with its end; `None` at the end of input.
+fn read_line(stdin: &mut impl std::io::BufRead) -> Line {
+    let mut line = Vec::new();
+    let read = std::io::Read::take(&mut *stdin, LINE_BYTES_MAX as u64).read_until(b'\n', &mut line)?;
+    if read == LINE_BYTES_MAX && !line.ends_with(b"\n") {
+        return Err(std::io::Error::other(format!("a line is longer than {LINE_BYTES_MAX} bytes")));
+    }
+    if !line.is_empty() && !line.ends_with(b"\n") {
+        line.push(b'\n');
+    }
+    Ok((!line.is_empty()).then_some(line))
+}
+
+/// Waits for a line, takes what is at hand behind it (`fill`: waits until the batch is full), and says whether input has ended.
+fn next_batch(receiver: &Receiver<Line>, fill: bool) -> (Vec<u8>, usize, Option<std::io::Result<()>>) {
+    let (mut batch, mut count) = (Vec::new(), 0);
+    let mut next = receiver.recv().unwrap_or(Ok(None));
+    loop {
+        match next {
+            Ok(None) => return (batch, count, Some(Ok(()))),
+            Err(error) => return (batch, count, Some(Err(error))),
+            Ok(Some(line)) if line.iter().all(u8::is_ascii_whitespace) => {}
+            Ok(Some(line)) => {
+                batch.extend_from_slice(&line);
+                count += 1;
+            }
+        }
+        if count >= BATCH_LINES_MAX || batch.len() >= BATCH_BYTES_MAX {
+            return (batch, count, None);
+        }
+        match receiver.try_recv() {
+            Ok(line) => next = line,
+            // Nothing at hand: the batch goes; a disconnected sender is told by the next `recv`.
+            Err(_) if count > 0 && !fill => return (batch, count, None),
+            Err(_) => next = receiver.recv().unwrap_or(Ok(None)),
+        }
+    }
+}
+
+/// Sends until it is answered for good; the request's idempotency key makes repeats harmless.
+fn insist(rest: &mut Rest, request: &Request) -> Result<Value, ClientError> {
+    let mut attempt = 1;
+    loop {
+        let error = match rest.call(request) {
+            Ok(body) => return Ok(body),
+            Err(error) => error,
+        };
+        let seconds = match &error {
+            ClientError::Refused(refusal) if matches!(refusal.status, 429 | 503) => {
+                refusal.retry_after.unwrap_or(1 << attempt)
+            }
+            ClientError::Connect { .. } | ClientError::Http(_) | ClientError::Timeout(..) => 1 << attempt,
+            _ => return Err(error),
+        };
+        if attempt >= ATTEMPTS_MAX {
+            return Err(error);
+        }
+        attempt += 1;
+        let wait = Duration::from_secs(seconds.min(WAIT_SECONDS_MAX));
+        output::note(&output::plain(&format!("{error}; again in {} s", wait.as_secs())));
+        std::thread::sleep(wait);
+    }
+}
+
+/// The same error, saying how much of the input was published before it.
+fn at(error: CliError, published: usize) -> CliError {
+    match error {
+        CliError::Told { exit, message, hint } => {
+            CliError::Told { exit, message: format!("after {published} events: {message}"), hint }
+        }
+        CliError::StdoutClosed => CliError::StdoutClosed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::args::{Cli, Command};
+    use super::*;
+    use clap::Parser as _;
+
+    fn made(flags: &[&str]) -> Value {
+        let arguments = ["nervewire", "publish"].iter().chain(flags);
+        match Cli::try_parse_from(arguments).unwrap().command {
+            Some(Command::Publish(args)) => serde_json::from_str(&event(&args).unwrap()).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn flags_make_events() {
+        assert_eq!(
+            made(&["--channel", "chat", "--data", "{\"a\":1}", "--user", "u"]),
+            json!({"type": "custom", "channel": "chat", "data": {"a": 1}, "user_id": "u"})
+        );
+        assert_eq!(
+            made(&[
+                "--agent",
+                "a",
+                "--user",
+                "u",
+                "--content",
+                "hi",
+                "--role",
+                "tool",
+                "--metadata",
+                "{\"k\":2}"
+            ]),
+            json!({"type": "message", "agent_id": "a", "user_id": "u", "content": "hi", "role": "tool", "metadata": {"k": 2}})
+        );
+        assert_eq!(
+            made(&["--agent", "a", "--status", "idle"]),
+            json!({"type": "agent_update", "agent_id": "a", "status": "idle"})
+        );
+        assert_eq!(
+            made(&["--request", "r", "--chunk", "", "--final"]),
+            json!({"type": "stream_chunk", "request_id": "r", "chunk": "", "is_final": true})
+        );
+        assert_eq!(made(&["{\"type\":\"x\"}"]), json!({"type": "x"}));
+    }
+
+    fn batches(input: &[&str]) -> Vec<(String, usize)> {
+        let (sender, receiver) = sync_channel(10_000);
+        for line in input {
+            sender.send(Ok(Some(line.as_bytes().to_vec()))).unwrap();
+        }
+        sender.send(Ok(None)).unwrap();
+        let mut batches = Vec::new();
+        loop {
+            let (batch, count, end) = next_batch(&receiver, false);
+            batches.push((String::from_utf8(batch).unwrap(), count));
+            if end.is_some() {
+                return batches;
+            }
+        }
+    }
+
+    #[test]
+    fn lines_at_hand_leave_together_up_to_the_limit() {
+        assert_eq!(batches(&["a\n", "\n", "b\n"]), [("a\nb\n".to_owned(), 2)]);
+        assert_eq!(batches(&[]), [(String::new(), 0)]);
+        let counts: Vec<_> = batches(&["x\n"; 2_500]).into_iter().map(|(_, count)| count).collect();
+        assert_eq!(counts, [1_000, 1_000, 500]);
+        let wide = format!("{}\n", "y".repeat(400_000));
+        let counts: Vec<_> = batches(&[wide.as_str(); 4]).into_iter().map(|(_, count)| count).collect();
+        assert_eq!(counts, [3, 1]);
+    }
+
+    /// Whether a batch waits decides whether a run can be repeated: with `fill` it does, whatever the producer's pace.
+    #[test]
+    fn a_filled_batch_waits_for_the_end_of_input() {
+        for (fill, expected) in [(false, 1), (true, 2)] {
+            let (sender, receiver) = sync_channel(0);
+            let (go, wait) = sync_channel::<()>(0);
+            let producer = std::thread::spawn(move || {
+                sender.send(Ok(Some(b"a\n".to_vec()))).unwrap();
+                // Without `fill` the second line comes only after the first batch has gone.
+                if !fill {
+                    wait.recv().unwrap();
+                }
+                let _ = sender.send(Ok(Some(b"b\n".to_vec())));
+            });
+            assert_eq!(next_batch(&receiver, fill).1, expected);
+            if !fill {
+                go.send(()).unwrap();
+            }
+            drop(receiver);
+            producer.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn the_last_line_needs_no_end() {
+        let mut input = std::io::Cursor::new(b"a\nb".to_vec());
+        assert_eq!(read_line(&mut input).unwrap(), Some(b"a\n".to_vec()));
+        assert_eq!(read_line(&mut input).unwrap(), Some(b"b\n".to_vec()));
+        assert_eq!(read_line(&mut input).unwrap(), None);
+        let mut endless = std::io::Cursor::new(vec![b'x'; LINE_BYTES_MAX + 1]);
+        assert!(read_line(&mut endless).is_err());
+    }
+}

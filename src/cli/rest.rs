@@ -1,0 +1,145 @@
+//! Administration of a running daemon over REST, and the blocking face of the client that the other commands share.
+
+use http::Method;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+use super::args::RemoteArgs;
+use super::backend::{
+    AdminBackend, CreatedKey, KeyInfo, MintedToken, NewKey, NewOrganization, NewToken, Organization,
+};
+use super::given;
+use super::outcome::{CliError, Exit};
+use crate::client::{Client, ClientError, Endpoint, Request, Timeouts, encode};
+
+/// Where a daemon is when nobody says.
+pub(super) const DEFAULT_URL: &str = "http://127.0.0.1:8080";
+/// Pages of a list that are followed: 100,000 rows, where a person would have given up.
+const PAGES_MAX: usize = 1_000;
+
+/// A running daemon, asked one thing at a time.
+pub(super) struct Rest {
+    runtime: Runtime,
+    client: Client,
+}
+
+/// A runtime for one command.
+pub(super) fn runtime() -> Result<Runtime, CliError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::new(Exit::Failed, format!("cannot start: {error}"), ""))
+}
+
+/// A client of the daemon at `url`, or at the default address.
+pub(super) fn client(url: Option<&str>, key: Option<&str>) -> Result<Client, CliError> {
+    let url = url.unwrap_or(DEFAULT_URL);
+    let endpoint: Endpoint = url.parse().map_err(|error| {
+        CliError::new(
+            Exit::Usage,
+            format!("--url {url:?}: {error}"),
+            format!("for example --url {DEFAULT_URL}"),
+        )
+    })?;
+    if key.is_some_and(|key| !key.bytes().all(|byte| byte.is_ascii_graphic())) {
+        let hint = "give the key as `key create` or `token` printed it, without quotes or line ends";
+        return Err(CliError::new(Exit::Usage, "the key holds characters that no credential has", hint));
+    }
+    Ok(Client::new(endpoint, key.map(str::to_owned), Timeouts::default()))
+}
+
+impl Rest {
+    pub(super) fn new(url: Option<&str>, key: Option<&str>) -> Result<Self, CliError> {
+        Ok(Self { runtime: runtime()?, client: client(url, key)? })
+    }
+
+    pub(super) fn of(remote: &RemoteArgs) -> Result<Self, CliError> {
+        Self::new(given(&remote.url), given(&remote.key))
+    }
+
+    /// Sends a request and returns the body of its 2xx answer.
+    pub(super) fn call(&mut self, request: &Request) -> Result<Value, ClientError> {
+        self.runtime.block_on(self.client.send(request))?.json()
+    }
+
+    /// `data` of the answer.
+    pub(super) fn data(&mut self, request: &Request) -> Result<Value, CliError> {
+        let mut body = self.call(request)?;
+        Ok(body.get_mut("data").map(Value::take).unwrap_or(body))
+    }
+
+    /// All pages of a list.
+    pub(super) fn list(&mut self, path: &str) -> Result<Vec<Value>, CliError> {
+        let mut rows = Vec::new();
+        let mut cursor = String::new();
+        for _ in 0..PAGES_MAX {
+            let mark = if path.contains('?') { '&' } else { '?' };
+            let from = if cursor.is_empty() { String::new() } else { format!("&cursor={}", encode(&cursor)) };
+            let mut body = self.call(&Request::new(Method::GET, format!("{path}{mark}limit=100{from}")))?;
+            match body.get_mut("data").map(Value::take) {
+                Some(Value::Array(page)) => rows.extend(page),
+                _ => return Err(ClientError::Shape("a list without `data`".into()).into()),
+            }
+            match body.get("next_cursor").and_then(Value::as_str) {
+                Some(next) if !next.is_empty() && next != cursor => next.clone_into(&mut cursor),
+                _ => break,
+            }
+        }
+        Ok(rows)
+    }
+
+    fn post<T: DeserializeOwned>(&mut self, path: &str, body: &impl Serialize) -> Result<T, CliError> {
+        let body = serde_json::to_vec(body).map_err(|error| ClientError::Shape(error.to_string()))?;
+        typed(self.data(&Request::new(Method::POST, path).body("application/json", body))?)
+    }
+
+    fn delete(&mut self, collection: &str, id: &str) -> Result<(), CliError> {
+        self.call(&Request::new(Method::DELETE, format!("{collection}/{}", encode(id))))?;
+        Ok(())
+    }
+}
+
+fn typed<T: DeserializeOwned>(value: Value) -> Result<T, CliError> {
+    // The text of serde's error may quote the value, which may hold a secret.
+    serde_json::from_value(value).map_err(|_| ClientError::Shape("`data` lacks fields".into()).into())
+}
+
+impl AdminBackend for Rest {
+    fn create_org(&mut self, new: &NewOrganization) -> Result<Organization, CliError> {
+        self.post("/api/v1/organizations", new)
+    }
+
+    fn list_orgs(&mut self) -> Result<Vec<Organization>, CliError> {
+        self.list("/api/v1/organizations")?.into_iter().map(typed).collect()
+    }
+
+    fn delete_org(&mut self, id: &str) -> Result<(), CliError> {
+        self.delete("/api/v1/organizations", id)
+    }
+
+    fn create_key(&mut self, new: &NewKey) -> Result<CreatedKey, CliError> {
+        self.post("/api/v1/api-keys", new)
+    }
+
+    fn list_keys(&mut self, org_id: Option<&str>) -> Result<Vec<KeyInfo>, CliError> {
+        let path = match org_id {
+            Some(org_id) => format!("/api/v1/api-keys?org_id={}", encode(org_id)),
+            None => "/api/v1/api-keys".to_owned(),
+        };
+        self.list(&path)?.into_iter().map(typed).collect()
+    }
+
+    fn delete_key(&mut self, key_id: &str) -> Result<(), CliError> {
+        self.delete("/api/v1/api-keys", key_id)
+    }
+
+    fn mint_token(&mut self, new: &NewToken) -> Result<MintedToken, CliError> {
+        self.post("/api/v1/tokens", new)
+    }
+
+    fn revoke_token(&mut self, jti: &str) -> Result<(), CliError> {
+        self.delete("/api/v1/tokens", jti)
+    }
+}

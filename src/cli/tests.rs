@@ -1,0 +1,141 @@
+//! The grammar, and the help texts as users see them. `UPDATE_SNAPSHOTS=1 cargo test help_texts` writes the files anew.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use clap::CommandFactory as _;
+
+use super::*;
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(line.split_whitespace())
+}
+
+fn helps(mut command: clap::Command, name: &str, found: &mut BTreeMap<String, String>) {
+    command = command.term_width(100);
+    let children: Vec<clap::Command> = command.get_subcommands().cloned().collect();
+    found.insert(name.replace(' ', "-"), command.render_long_help().to_string());
+    for child in children {
+        let full = format!("{name} {}", child.get_name());
+        helps(child.clone().bin_name(full.clone()), &full, found);
+    }
+}
+
+#[test]
+fn the_grammar_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn help_texts() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots/help");
+    let mut found = BTreeMap::new();
+    helps(Cli::command(), "nervewire", &mut found);
+    if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+        std::fs::create_dir_all(&dir).unwrap();
+        for (name, text) in &found {
+            std::fs::write(dir.join(format!("{name}.txt")), text).unwrap();
+        }
+    }
+    let kept: Vec<String> = std::fs::read_dir(&dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().trim_end_matches(".txt").to_owned())
+        .collect();
+    assert_eq!(kept.len(), found.len(), "snapshots without a command: {kept:?}");
+    for (name, text) in &found {
+        let snapshot = std::fs::read_to_string(dir.join(format!("{name}.txt"))).unwrap_or_default();
+        assert_eq!(*text, snapshot, "{name}: run with UPDATE_SNAPSHOTS=1 if the change is meant");
+    }
+}
+
+#[test]
+fn without_a_command_it_serves() {
+    let cli = parse("nervewire --listen 127.0.0.1:0 --listen unix:/a --data-dir d --ready-file r").unwrap();
+    assert!(cli.command.is_none());
+    assert_eq!(cli.serve.listen.listen, ["127.0.0.1:0", "unix:/a"]);
+    assert_eq!(cli.serve.config.data_dir.as_deref(), Some("d"));
+    assert!(matches!(
+        parse("nervewire serve --listen 127.0.0.1:0").unwrap().command,
+        Some(Command::Serve(_))
+    ));
+}
+
+#[test]
+fn what_parses() {
+    for line in [
+        "nervewire init --json",
+        "nervewire org create",
+        "nervewire org create acme --name Acme --visibility org --json",
+        "nervewire org list --url http://h --key k",
+        "nervewire org delete acme --data-dir d",
+        "nervewire key create --org acme --name n --scope publish,subscribe --expires 7d --agents a,b --json",
+        "nervewire key list --json",
+        "nervewire key delete k1",
+        "nervewire token --org acme --user alice --role viewer --scope subscribe --expires 15m --types message",
+        "nervewire token revoke j1 --json",
+        "nervewire publish {\"type\":\"x\"} --ack memory --idempotency-key k",
+        "nervewire publish - --quiet",
+        "nervewire publish --channel c --data 1",
+        "nervewire tail --ws --json --types a,b --agent a --user u --request r --channel c/* --since t --count 3",
+        "nervewire tail --earliest",
+        "nervewire tail --after C --no-reconnect",
+        "nervewire connections list --json",
+        "nervewire connections kick id1",
+        "nervewire connections kick --user u",
+        "nervewire stats",
+        "nervewire check-config --print",
+        "nervewire compact --json",
+        "nervewire completions fish",
+    ] {
+        if let Err(error) = parse(line) {
+            panic!("{line}: {error}");
+        }
+    }
+}
+
+#[test]
+fn what_does_not_parse() {
+    for line in [
+        "nervewire frobnicate",
+        "nervewire --listen 127.0.0.1:0 tail",
+        "nervewire publish",
+        "nervewire publish {} --channel c --data 1",
+        "nervewire publish --channel c",
+        "nervewire publish --channel c --data {oops",
+        "nervewire publish --content hi --agent a",
+        "nervewire publish --status idle",
+        "nervewire publish --chunk x",
+        "nervewire publish {} --ack disk",
+        "nervewire tail --earliest --since t",
+        "nervewire connections kick",
+        "nervewire connections kick a --user u",
+        "nervewire key delete",
+        "nervewire token --expires soon",
+        "nervewire check-config --print --json",
+        "nervewire serve --diagnostic-echo nowhere",
+        "nervewire completions klingon",
+    ] {
+        assert!(parse(line).is_err(), "{line}");
+    }
+}
+
+#[test]
+fn an_empty_narrowing_matches_nothing_and_an_absent_one_everything() {
+    let Some(Command::Token(args)) =
+        Cli::try_parse_from(["nervewire", "token", "--agents", ""]).unwrap().command
+    else {
+        panic!("not `token`");
+    };
+    let grant = key::grant(args.grant);
+    assert_eq!((grant.agents, grant.channels), (Some(vec![]), None));
+}
+
+#[test]
+fn the_echo_is_for_loopback_only() {
+    let prepare = |addr: &str| {
+        serve::prepare(args::ServeArgs { diagnostic_echo: Some(addr.parse().unwrap()), ..Default::default() })
+    };
+    assert_eq!(prepare("127.0.0.1:9001").unwrap().1.diagnostic_echo, Some("127.0.0.1:9001".parse().unwrap()));
+    assert!(prepare("[::1]:9001").is_ok());
+    assert!(matches!(prepare("0.0.0.0:9001"), Err(CliError::Told { exit: Exit::Usage, .. })));
+}

@@ -1,0 +1,25 @@
+//! `token`: mint a JWT, or revoke one.
+
+use serde_json::json;
+
+use super::args::{TokenArgs, TokenCommand};
+use super::backend::NewToken;
+use super::outcome::CliError;
+use super::{key, output};
+
+pub(super) fn run(args: TokenArgs) -> Result<(), CliError> {
+    if let Some(TokenCommand::Revoke { jti, admin }) = args.command {
+        super::backend(&admin)?.revoke_token(&jti)?;
+        let said = format!("revoked {}", output::plain(&jti));
+        return output::line(&if admin.json { json!({ "revoked": jti }).to_string() } else { said });
+    }
+    let new = NewToken { org_id: args.org, sub: args.user, roles: args.roles, grant: key::grant(args.grant) };
+    let minted = super::backend(&args.admin)?.mint_token(&new)?;
+    if args.admin.json {
+        let json = json!({ "token": minted.token, "jti": minted.jti, "expires_at": minted.expires_at });
+        return output::line(&json.to_string());
+    }
+    output::line(&minted.token)?;
+    output::note(&output::plain(&format!("jti {}, expires {}", minted.jti, minted.expires_at)));
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! Where a daemon is: `http://host[:port][/prefix]` or `unix:/path`.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// A daemon's address. Only plain HTTP: beyond one machine, let a proxy end the TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    pub(super) target: Target,
+    /// Value of the `Host` header.
+    pub(super) host: String,
+    /// Path before `/api/v1`, without a trailing slash; usually empty.
+    pub(super) prefix: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// Name or address (IPv6 without brackets) and port.
+    Tcp(String, u16),
+    Unix(PathBuf),
+}
+
+/// Why a text is no [`Endpoint`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EndpointError {
+    /// `https://` or `wss://`.
+    #[error("this client speaks no TLS: use the daemon's own http:// address or a tunnel")]
+    Tls,
+    /// Anything else.
+    #[error("expected http://host[:port][/prefix] or unix:/path")]
+    Shape,
+}
+
+impl FromStr for Endpoint {
+    type Err = EndpointError;
+
+    fn from_str(text: &str) -> Result<Self, EndpointError> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            if !path.starts_with('/') {
+                return Err(EndpointError::Shape);
+            }
+            return Ok(Self {
+                target: Target::Unix(path.into()),
+                host: "localhost".into(),
+                prefix: String::new(),
+            });
+        }
+        if text.starts_with("https://") || text.starts_with("wss://") {
+            return Err(EndpointError::Tls);
+        }
+        let rest = text
+            .strip_prefix("http://")
+            .or_else(|| text.strip_prefix("ws://"))
+            .ok_or(EndpointError::Shape)?;
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let authority: http::uri::Authority = authority.parse().map_err(|_| EndpointError::Shape)?;
+        let plain_path = path.bytes().all(|b| b.is_ascii_graphic() && !b"?#\"<>\\^`{|}".contains(&b));
+        if authority.as_str().contains('@') || authority.host().is_empty() || !plain_path {
+            return Err(EndpointError::Shape);
+        }
+        // `host:` followed by no number, or by one beyond a port, has no port but is not what was meant.
+        let port = match authority.port_u16() {
+            Some(port) => port,
+            None if authority.as_str() == authority.host() => 80,
+            None => return Err(EndpointError::Shape),
+        };
+        let name = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        Ok(Self {
+            target: Target::Tcp(name, port),
+            host: authority.to_string(),
+            prefix: path.trim_end_matches('/').to_owned(),
+        })
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.target {
+            Target::Tcp(..) => write!(f, "http://{}{}", self.host, self.prefix),
+            Target::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// `text` for use inside a path segment or a query value: everything but RFC 3986's unreserved characters escaped.
+pub fn encode(text: &str) -> String {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push('%');
+            for nibble in [byte >> 4, byte & 15] {
+                out.push(char::from(HEX.get(usize::from(nibble)).copied().unwrap_or(b'0')));
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_parses() {
+        for (text, host, port, prefix) in [
+            ("http://127.0.0.1:8080", "127.0.0.1", 8080, ""),
+            ("http://example", "example", 80, ""),
+            ("http://[::1]:9/", "::1", 9, ""),
+            ("ws://h:1/base/", "h", 1, "/base"),
+        ] {
+            let endpoint: Endpoint = text.parse().unwrap();
+            assert_eq!(endpoint.target, Target::Tcp(host.into(), port), "{text}");
+            assert_eq!(endpoint.prefix, prefix);
+        }
+        let unix: Endpoint = "unix:/run/a.sock".parse().unwrap();
+        assert_eq!(unix.to_string(), "unix:/run/a.sock");
+    }
+
+    #[test]
+    fn what_does_not() {
+        for text in [
+            "",
+            "127.0.0.1:8080",
+            "http://",
+            "http://a:99999",
+            "http://u:p@h",
+            "unix:x",
+            "http://h/a?b",
+            "ftp://h",
+        ] {
+            assert_eq!(text.parse::<Endpoint>(), Err(EndpointError::Shape), "{text}");
+        }
+        assert_eq!("https://h".parse::<Endpoint>(), Err(EndpointError::Tls));
+    }
+
+    #[test]
+    fn encoding_leaves_only_unreserved_characters() {
+        assert_eq!(encode("a-Z_0.~"), "a-Z_0.~");
+        assert_eq!(encode("a/b?c=ä &\n"), "a%2Fb%3Fc%3D%C3%A4%20%26%0A");
+    }
+}

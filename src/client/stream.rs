@@ -1,0 +1,95 @@
+//! An open SSE stream: bytes of the answer through the parser, with a limit on silence.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use http::{HeaderName, Method, header};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use tokio::time::timeout;
+
+use super::ClientError;
+use super::http1::{Client, Driver, Request};
+use super::sse::{SseEvent, SseParser};
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// An SSE stream, from its head to its end.
+pub struct SseStream {
+    body: Incoming,
+    parser: SseParser,
+    pending: VecDeque<SseEvent>,
+    /// How long the stream may be without a byte before it counts as dead.
+    silence: Duration,
+    _driver: Driver,
+}
+
+impl Client {
+    /// Opens an SSE stream at `path`, after `last_event_id` if that is not empty.
+    ///
+    /// # Errors
+    /// [`ClientError`]; among them [`ClientError::Refused`], and [`ClientError::Shape`] for an answer that is no stream.
+    pub async fn sse(
+        &self,
+        path: &str,
+        last_event_id: &str,
+        silence: Duration,
+    ) -> Result<SseStream, ClientError> {
+        let mut request = Request::new(Method::GET, path).header(header::ACCEPT, "text/event-stream");
+        if !last_event_id.is_empty() {
+            request = request.header(LAST_EVENT_ID, last_event_id);
+        }
+        let (response, driver) = self.stream(&request).await?;
+        let content_type = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let streams = content_type.is_some_and(|value| value.starts_with("text/event-stream"));
+        if response.status() != http::StatusCode::OK || !streams {
+            let got = content_type.unwrap_or("no content type");
+            return Err(ClientError::Shape(format!(
+                "{} with {got} instead of an event stream",
+                response.status()
+            )));
+        }
+        let parser = SseParser::new(last_event_id);
+        let body = response.into_body();
+        Ok(SseStream { body, parser, pending: VecDeque::new(), silence, _driver: driver })
+    }
+}
+
+impl SseStream {
+    /// Changes how long it may be silent.
+    pub fn set_silence(&mut self, silence: Duration) {
+        self.silence = silence;
+    }
+
+    /// The next event; `None` when the peer has ended the stream.
+    ///
+    /// # Errors
+    /// A broken connection, silence beyond the limit, or an event too large.
+    pub async fn next(&mut self) -> Result<Option<SseEvent>, ClientError> {
+        loop {
+            if let Some(event) = self.pending.pop_front() {
+                return Ok(Some(event));
+            }
+            let frame = timeout(self.silence, self.body.frame());
+            let Some(frame) = frame.await.map_err(|_| ClientError::Timeout("the next byte", self.silence))?
+            else {
+                return Ok(None);
+            };
+            if let Some(bytes) = frame?.data_ref() {
+                let mut events = Vec::new();
+                self.parser.push(bytes, &mut events)?;
+                self.pending.extend(events);
+            }
+        }
+    }
+
+    /// The cursor to come back with.
+    pub fn last_event_id(&self) -> &str {
+        self.parser.last_event_id()
+    }
+
+    /// Milliseconds the peer wants a client to wait before it comes back.
+    pub fn retry_ms(&self) -> Option<u64> {
+        self.parser.retry_ms()
+    }
+}

@@ -1,0 +1,115 @@
+//! A WebSocket to a daemon: text frames of JSON in and out, and the code it closes with.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use http::{HeaderName, Method, header};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error as WsError, Message};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+
+use super::ClientError;
+use super::http1::{BoxIo, Client, Request, refusal};
+
+/// Bytes of a message from the daemon: above any frame it sends.
+const MESSAGE_BYTES_MAX: usize = 16 << 20;
+const CONNECTION: HeaderName = header::CONNECTION;
+
+/// What a WebSocket brings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WsMessage {
+    /// A text frame.
+    Text(String),
+    /// The end, with the peer's code and reason if it gave them; `None` for a connection that broke off.
+    Closed(Option<(u16, String)>),
+}
+
+/// An open WebSocket.
+pub struct WsStream {
+    inner: WebSocketStream<BoxIo>,
+    /// How long it may be without a frame before it counts as dead.
+    silence: Duration,
+}
+
+impl Client {
+    /// Opens a WebSocket at `path`.
+    ///
+    /// # Errors
+    /// [`ClientError`]; among them [`ClientError::Refused`] for any answer but 101.
+    pub async fn ws(&self, path: &str, silence: Duration) -> Result<WsStream, ClientError> {
+        let request = Request::new(Method::GET, path)
+            .header(CONNECTION, "Upgrade")
+            .header(header::UPGRADE, "websocket")
+            .header(header::SEC_WEBSOCKET_VERSION, "13")
+            .header(header::SEC_WEBSOCKET_KEY, generate_key());
+        let mut request = self.prepare(&request)?.map(|_| ());
+        // The handshake wants an absolute address; it sends the path only.
+        *request.uri_mut() = http::Uri::builder()
+            .scheme("ws")
+            .authority(self.endpoint().host.as_str())
+            .path_and_query(request.uri().path_and_query().map_or("/", |path| path.as_str()))
+            .build()?;
+        let mut config = WebSocketConfig::default();
+        config.max_message_size = Some(MESSAGE_BYTES_MAX);
+        config.max_frame_size = Some(MESSAGE_BYTES_MAX);
+        let io = self.connect().await?;
+        let limit = self.timeouts().head;
+        match timeout(limit, client_async_with_config(request, io, Some(config))).await {
+            Err(_) => Err(ClientError::Timeout("the upgrade", limit)),
+            Ok(Ok((inner, _))) => Ok(WsStream { inner, silence }),
+            Ok(Err(WsError::Http(response))) => {
+                let (parts, body) = response.into_parts();
+                Err(refusal(parts.status, &parts.headers, &body.unwrap_or_default()))
+            }
+            Ok(Err(error)) => Err(error.into()),
+        }
+    }
+}
+
+impl WsStream {
+    /// Changes how long it may be silent.
+    pub fn set_silence(&mut self, silence: Duration) {
+        self.silence = silence;
+    }
+
+    /// The next text frame or the end. Pings are answered by the protocol; binary frames are none of the contract's.
+    ///
+    /// # Errors
+    /// A frame against RFC 6455, one too large, or silence beyond the limit.
+    pub async fn next(&mut self) -> Result<WsMessage, ClientError> {
+        loop {
+            let next = timeout(self.silence, self.inner.next());
+            match next.await.map_err(|_| ClientError::Timeout("the next frame", self.silence))? {
+                Some(Ok(Message::Text(text))) => return Ok(WsMessage::Text(text.as_str().to_owned())),
+                Some(Ok(Message::Close(frame))) => {
+                    let told = frame.map(|frame| (u16::from(frame.code), frame.reason.as_str().to_owned()));
+                    return Ok(WsMessage::Closed(told));
+                }
+                Some(Ok(_)) => {}
+                None | Some(Err(WsError::ConnectionClosed | WsError::AlreadyClosed | WsError::Io(_))) => {
+                    return Ok(WsMessage::Closed(None));
+                }
+                Some(Err(WsError::Protocol(
+                    tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
+                ))) => return Ok(WsMessage::Closed(None)),
+                Some(Err(error)) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Sends a text frame.
+    ///
+    /// # Errors
+    /// A connection that has ended.
+    pub async fn send(&mut self, text: String) -> Result<(), ClientError> {
+        self.inner.send(Message::text(text)).await.map_err(ClientError::from)
+    }
+
+    /// Sends a close frame with code 1000 and leaves; the peer's answer is not awaited.
+    pub async fn close(mut self) {
+        // The connection goes with `self` in any case.
+        let _ = timeout(Duration::from_secs(1), self.inner.close(None)).await;
+    }
+}

@@ -1,0 +1,115 @@
+//! Shapes of answers: the envelope, the error body, and the headers every answer carries.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::outcome::Refusal;
+use crate::time::Clock;
+
+/// `x-request-id`: taken from the request or made.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// `traceparent`: returned as it came.
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// Says that an answer is an earlier one again.
+pub const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+/// Longest request id taken over from a client, bytes.
+const REQUEST_ID_BYTES: usize = 128;
+
+/// A handler's answer: status, headers and a JSON (or text) body.
+#[derive(Debug)]
+pub struct Answer {
+    /// Status.
+    pub status: StatusCode,
+    /// Headers besides the common ones.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// `{data, success:true}` with `status`.
+    pub fn data(status: StatusCode, data: impl Serialize) -> Answer {
+        Answer::json(status, &json!({"data": data, "success": true}))
+    }
+    /// Any JSON.
+    #[must_use]
+    pub fn json(status: StatusCode, value: &Value) -> Answer {
+        Answer::raw_json(status, value.to_string().into_bytes())
+    }
+    /// JSON text.
+    #[must_use]
+    pub fn raw_json(status: StatusCode, body: Vec<u8>) -> Answer {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Answer { status, headers, body }
+    }
+    /// 204.
+    #[must_use]
+    pub fn empty() -> Answer {
+        Answer { status: StatusCode::NO_CONTENT, headers: HeaderMap::new(), body: Vec::new() }
+    }
+    /// The body of a refusal: `{code, message, details, timestamp}`.
+    #[must_use]
+    pub fn refusal(refusal: &Refusal, clock: &dyn Clock) -> Answer {
+        let timestamp = crate::time::rfc3339(clock.now_ms());
+        let body = json!({
+            "code": refusal.code, "message": refusal.message, "details": refusal.details, "timestamp": timestamp,
+        });
+        let mut answer = Answer::json(refusal.status, &body);
+        if let Some(seconds) = refusal.retry_after {
+            answer.headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(allow) = refusal.allow {
+            answer.headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+        }
+        match refusal.status {
+            StatusCode::UNAUTHORIZED => {
+                let challenge = HeaderValue::from_static("Bearer realm=\"nervewire\"");
+                answer.headers.insert(header::WWW_AUTHENTICATE, challenge);
+            }
+            StatusCode::UPGRADE_REQUIRED => {
+                answer.headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+                answer.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            }
+            _ => {}
+        }
+        answer
+    }
+    /// Joins head and body.
+    #[must_use]
+    pub fn into_response<B>(self, body: impl FnOnce(Vec<u8>) -> B) -> Response<B> {
+        let mut response = Response::new(body(self.body));
+        *response.status_mut() = self.status;
+        *response.headers_mut() = self.headers;
+        response
+    }
+}
+
+/// The request's id, if it may be returned, else a new one.
+#[must_use]
+pub fn request_id(headers: &HeaderMap) -> HeaderValue {
+    headers
+        .get(REQUEST_ID)
+        .filter(|id| (1..=REQUEST_ID_BYTES).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic))
+        .cloned()
+        .unwrap_or_else(|| {
+            HeaderValue::from_str(&crate::ids::fresh("req")).unwrap_or(HeaderValue::from_static("req-0"))
+        })
+}
+
+/// The head of a response written on a socket that left hyper (HTTP/1.1).
+#[must_use]
+pub fn raw_head(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
+    let reason = status.canonical_reason().unwrap_or_default();
+    let mut head = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
+    for (name, value) in headers {
+        head.extend_from_slice(name.as_str().as_bytes());
+        head.extend_from_slice(b": ");
+        head.extend_from_slice(value.as_bytes()); // a HeaderValue holds no CR or LF
+        head.extend_from_slice(b"\r\n");
+    }
+    head.extend_from_slice(b"\r\n");
+    head
+}

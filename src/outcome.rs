@@ -1,0 +1,180 @@
+//! The only place where an error becomes a status, a code and a sentence for the client.
+//!
+//! Public text is written here or is the display text of a typed error; inner errors (IO, sled) go to the log, never out.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::auth::{AuthError, Ended, MissingScope, PublishDenied};
+use crate::close::Close;
+use crate::connection::admission::Refused;
+use crate::event::EventError;
+use crate::filter::FilterError;
+use crate::store::ReadError;
+use crate::tenant::publish::PublishError;
+
+/// Seconds a client should wait where nothing better is known.
+const RETRY_SECONDS: u64 = 1;
+
+/// What a client is told instead of what it asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// The error code, in capitals.
+    pub code: &'static str,
+    /// A sentence for a person.
+    pub message: String,
+    /// More for a program; `null` unless said.
+    pub details: Value,
+    /// `Retry-After`, seconds.
+    pub retry_after: Option<u64>,
+    /// `Allow`, of a 405.
+    pub allow: Option<&'static str>,
+}
+
+impl Refusal {
+    /// A refusal without details.
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Refusal {
+        Refusal { status, code, message: message.into(), details: Value::Null, retry_after: None, allow: None }
+    }
+    /// 400 `BAD_REQUEST`.
+    pub fn bad_request(message: impl Into<String>) -> Refusal {
+        Refusal::new(StatusCode::BAD_REQUEST, "BAD_REQUEST", message)
+    }
+    /// 400 `VALIDATION_ERROR`, naming the field.
+    pub fn invalid(field: &str, reason: &str) -> Refusal {
+        let message = if field.is_empty() { reason.to_owned() } else { format!("{field}: {reason}") };
+        let details = json!({"field": field, "reason": reason});
+        Refusal { details, ..Refusal::new(StatusCode::BAD_REQUEST, "VALIDATION_ERROR", message) }
+    }
+    /// 404: what does not exist and what is another's look alike.
+    #[must_use]
+    pub fn not_found() -> Refusal {
+        Refusal::new(StatusCode::NOT_FOUND, "NOT_FOUND", "not found")
+    }
+    /// 403 `FORBIDDEN`.
+    pub fn forbidden(message: impl Into<String>) -> Refusal {
+        Refusal::new(StatusCode::FORBIDDEN, "FORBIDDEN", message)
+    }
+    /// 409 `CONFLICT`.
+    pub fn conflict(message: impl Into<String>) -> Refusal {
+        Refusal::new(StatusCode::CONFLICT, "CONFLICT", message)
+    }
+    /// 405 with what is allowed.
+    #[must_use]
+    pub fn method(allow: &'static str) -> Refusal {
+        let message = format!("method not allowed; allowed: {allow}");
+        let code = "METHOD_NOT_ALLOWED";
+        Refusal { allow: Some(allow), ..Refusal::new(StatusCode::METHOD_NOT_ALLOWED, code, message) }
+    }
+    /// 413.
+    #[must_use]
+    pub fn too_large(limit: usize) -> Refusal {
+        let message = format!("the body is over {limit} bytes");
+        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", message)
+    }
+    /// 503 + `Retry-After`.
+    pub fn unavailable(message: impl Into<String>) -> Refusal {
+        let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", message);
+        Refusal { retry_after: Some(RETRY_SECONDS), ..refusal }
+    }
+    /// 429 + `Retry-After`.
+    pub fn quota(message: impl Into<String>, retry_after: u64) -> Refusal {
+        let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, "QUOTA_EXCEEDED", message);
+        Refusal { retry_after: Some(retry_after.max(1)), ..refusal }
+    }
+    /// 500 without inner text.
+    #[must_use]
+    pub fn internal() -> Refusal {
+        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", "internal error")
+    }
+    /// 501.
+    pub fn not_implemented(message: impl Into<String>) -> Refusal {
+        Refusal::new(StatusCode::NOT_IMPLEMENTED, "NOT_IMPLEMENTED", message)
+    }
+    /// Whether an SSE client is told by an event instead of by the status, which would end its `EventSource` for good.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
+    }
+}
+
+impl From<EventError> for Refusal {
+    fn from(error: EventError) -> Refusal {
+        Refusal::invalid(&error.field, &error.reason)
+    }
+}
+
+impl From<FilterError> for Refusal {
+    fn from(error: FilterError) -> Refusal {
+        Refusal::bad_request(error.to_string())
+    }
+}
+
+impl From<AuthError> for Refusal {
+    fn from(error: AuthError) -> Refusal {
+        match error {
+            AuthError::Unauthorized(_) => {
+                Refusal::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "a valid credential is required")
+            }
+            AuthError::Forbidden(why) => Refusal::forbidden(why.to_string()),
+            AuthError::TooManyFailures { retry_after } => {
+                Refusal::quota("too many failed credentials from this address", retry_after)
+            }
+        }
+    }
+}
+
+impl From<MissingScope> for Refusal {
+    fn from(error: MissingScope) -> Refusal {
+        Refusal::forbidden(error.to_string())
+    }
+}
+
+impl From<PublishDenied> for Refusal {
+    fn from(error: PublishDenied) -> Refusal {
+        Refusal::forbidden(error.to_string())
+    }
+}
+
+impl From<Refused> for Refusal {
+    fn from(error: Refused) -> Refusal {
+        match error {
+            Refused::Total => Refusal::unavailable(error.to_string()),
+            _ => Refusal::quota(error.to_string(), RETRY_SECONDS),
+        }
+    }
+}
+
+impl From<ReadError> for Refusal {
+    fn from(error: ReadError) -> Refusal {
+        match error {
+            ReadError::Unavailable | ReadError::Busy => Refusal::unavailable(error.to_string()),
+            ReadError::Failed => Refusal::internal(),
+        }
+    }
+}
+
+impl From<PublishError> for Refusal {
+    fn from(error: PublishError) -> Refusal {
+        match error {
+            PublishError::Invalid(error) => error.into(),
+            PublishError::Conflict(why) => Refusal::conflict(why),
+            PublishError::Read(error) => error.into(),
+            PublishError::Unavailable | PublishError::Backlog => Refusal::unavailable(error.to_string()),
+            PublishError::Commit(_) => {
+                Refusal { details: json!({"outcome": "unknown"}), ..Refusal::unavailable(error.to_string()) }
+            }
+        }
+    }
+}
+
+/// The close a live connection gets when its credential ends.
+#[must_use]
+pub fn close_of(ended: Ended) -> Close {
+    match ended {
+        Ended::Expired => Close::Expired,
+        Ended::Revoked | Ended::Disabled | Ended::OrganizationDeleted => Close::Revoked,
+    }
+}

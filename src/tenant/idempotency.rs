@@ -1,0 +1,234 @@
+//! Publishing once although asked twice: `Idempotency-Key`, and client-given `message_id`s.
+//!
+//! * The key's lock is held from the look-up until the commit, so a concurrent repeat waits and then finds the answer.
+//! * Key and events commit in one batch: after any crash either both are there or neither.
+//! * What is remembered lasts a day ([`crate::store`] drops it); here is only what is under way.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use ring::digest;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use crate::event::{Event, EventError, Kind};
+use crate::frame::Frame;
+use crate::ids::{Sequence, TenantId};
+use crate::store::{Answer, Idempotency, MessageId, Rows, scope};
+
+use super::publish::{PublishError, Receipt};
+use super::{Tenant, Tenants};
+
+/// A key a request is repeated under, and what it asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Keyed {
+    /// Digest of the key in its scope.
+    pub scope: [u8; 32],
+    /// Digest of the body.
+    pub body: [u8; 32],
+}
+
+impl Keyed {
+    /// The key of a request: the same for the same organization (by its store), subject, method, path and key.
+    #[must_use]
+    pub fn of_request(subject: &str, method: &str, path: &str, key: &str, body: &[u8]) -> Keyed {
+        let parts = [subject, method, path, key].map(str::as_bytes);
+        Keyed { scope: scope(&parts), body: sha256(body) }
+    }
+
+    /// The key of a message with a `message_id` given by its publisher; `None` for other events.
+    fn of_message(event: &Event<'_>) -> Option<Keyed> {
+        let id = event.message_id.as_deref().filter(|_| event.kind == Kind::Message)?;
+        let user = event.user_id.as_deref().unwrap_or_default();
+        let parts = [b"message_id".as_slice(), user.as_bytes(), id.as_bytes()];
+        // Encoded without number and time of receipt, equal events are equal bytes.
+        Some(Keyed { scope: scope(&parts), body: sha256(Frame::encode(event, 0, 0).json()) })
+    }
+}
+
+/// What a publish came to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Published {
+    /// The events' sequences, in the order they were given.
+    pub ids: Vec<Sequence>,
+    /// The answer of an earlier request with the same `Idempotency-Key`.
+    pub replayed: bool,
+}
+
+/// Keys under way, by tenant and scope; an entry lives while someone holds or waits for it.
+#[derive(Default)]
+pub(super) struct Inflight(DashMap<(TenantId, [u8; 32]), Arc<Mutex<()>>>);
+
+/// The locks of one publish.
+struct Held<'a> {
+    inflight: &'a Inflight,
+    guards: Vec<((TenantId, [u8; 32]), OwnedMutexGuard<()>)>,
+}
+
+impl Inflight {
+    /// Waits for all `keys`; sorted, so that two publishes never wait for each other.
+    async fn hold(&self, tenant: TenantId, mut keys: Vec<[u8; 32]>) -> Held<'_> {
+        keys.sort_unstable();
+        keys.dedup();
+        let mut held = Held { inflight: self, guards: Vec::with_capacity(keys.len()) };
+        for key in keys {
+            let lock = self.0.entry((tenant, key)).or_default().clone();
+            held.guards.push(((tenant, key), lock.lock_owned().await));
+        }
+        held
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        for (key, guard) in self.guards.drain(..) {
+            drop(guard);
+            self.inflight.0.remove_if(&key, |_, lock| Arc::strong_count(lock) == 1);
+        }
+    }
+}
+
+impl Tenants {
+    /// Publishes checked events, each only once for its `message_id`, all only once for `key`.
+    ///
+    /// A keyed publish always waits for its commit; others if `durable`.
+    ///
+    /// # Errors
+    /// [`PublishError`]; [`PublishError::Conflict`] where a key was used for something else.
+    pub async fn publish_events(
+        &self,
+        tenant: &Arc<Tenant>,
+        events: &mut [Event<'_>],
+        origin: u64,
+        durable: bool,
+        key: Option<Keyed>,
+    ) -> Result<Published, PublishError> {
+        let messages: Vec<Option<Keyed>> = events.iter().map(Keyed::of_message).collect();
+        name_messages(events);
+        let frames = self.encode(events, origin)?;
+        if key.is_none() && messages.iter().all(Option::is_none) {
+            let receipt = self.publish(tenant, frames, None, durable).await?;
+            return Ok(Published { ids: receipt.sequences().collect(), replayed: false });
+        }
+        self.check_writable()?;
+        refuse_twins(&messages)?;
+        let scopes = messages.iter().flatten().chain(&key).map(|keyed| keyed.scope).collect();
+        let _held = self.inflight.hold(tenant.id, scopes).await;
+        if let Some(key) = &key
+            && let Some(earlier) = self.answered(tenant, key).await?
+        {
+            return Ok(Published { ids: earlier, replayed: true });
+        }
+        let mut ids = self.known_messages(tenant, &messages).await?;
+        let (fresh, places) = frames_left(frames, &ids);
+        if !fresh.is_empty() {
+            let created_ms = self.clock().now_ms();
+            let rows = |receipt: Receipt| {
+                for (place, sequence) in places.iter().zip(receipt.sequences()) {
+                    ids[*place] = Some(sequence);
+                }
+                self.rows(tenant, &messages, &ids, key, created_ms)
+            };
+            self.publish(tenant, fresh, Some(Box::new(rows)), true).await?;
+        }
+        Ok(Published { ids: ids.into_iter().flatten().collect(), replayed: false })
+    }
+
+    /// The ids an earlier request under `key` was answered with.
+    async fn answered(&self, tenant: &Tenant, key: &Keyed) -> Result<Option<Vec<Sequence>>, PublishError> {
+        match self.store().idempotency(tenant.id, key.scope).await? {
+            None => Ok(None),
+            Some(row) if row.body != key.body => Err(PublishError::Conflict("the Idempotency-Key was used with another body")),
+            Some(row) => match row.answer {
+                Answer::Published { first, count } => Ok(Some(Receipt { first, count }.sequences().collect())),
+                Answer::Stored { body, .. } => {
+                    let ids = body.chunks_exact(8).map(|id| Sequence(u64::from_be_bytes(id.try_into().unwrap_or_default())));
+                    Ok(Some(ids.collect()))
+                }
+                Answer::Withheld { .. } => Err(PublishError::Conflict("the Idempotency-Key was used for something else")),
+            },
+        }
+    }
+
+    /// For each message whose id is known, the sequence it has already.
+    async fn known_messages(&self, tenant: &Tenant, messages: &[Option<Keyed>]) -> Result<Vec<Option<Sequence>>, PublishError> {
+        let mut ids = vec![None; messages.len()];
+        for (id, keyed) in ids.iter_mut().zip(messages) {
+            let Some(keyed) = keyed else { continue };
+            match self.store().message_id(tenant.id, keyed.scope).await? {
+                Some(row) if row.body == keyed.body => *id = Some(row.sequence),
+                Some(_) => return Err(PublishError::Conflict("the message_id was used for another message")),
+                None => {}
+            }
+        }
+        Ok(ids)
+    }
+
+    /// The rows that make this publish repeatable.
+    fn rows(
+        &self,
+        tenant: &Tenant,
+        messages: &[Option<Keyed>],
+        ids: &[Option<Sequence>],
+        key: Option<Keyed>,
+        created_ms: u64,
+    ) -> Rows {
+        let mut rows = Rows::new();
+        for (keyed, sequence) in messages.iter().zip(ids) {
+            if let (Some(keyed), Some(sequence)) = (keyed, sequence) {
+                let row = MessageId { body: keyed.body, sequence: *sequence, created_ms };
+                let _ = rows.put_message_id(tenant.id, &keyed.scope, &row); // a row of fixed size fits
+            }
+        }
+        if let Some(key) = key {
+            let answer = answer(ids);
+            let row = Idempotency { body: key.body, answer, created_ms };
+            let _ = rows.put_idempotency(tenant.id, &key.scope, &row); // at most 1,000 ids of 8 bytes fit
+        }
+        rows
+    }
+}
+
+/// First and count where the ids have no hole, else every id as 8 bytes, big endian.
+fn answer(ids: &[Option<Sequence>]) -> Answer {
+    let ids: Vec<Sequence> = ids.iter().copied().flatten().collect();
+    let first = ids.first().copied().unwrap_or_default();
+    if ids.iter().enumerate().all(|(at, id)| id.0 == first.0 + at as u64) {
+        return Answer::Published { first, count: ids.len() as u32 };
+    }
+    Answer::Stored { status: 201, body: ids.iter().flat_map(|id| id.0.to_be_bytes()).collect() }
+}
+
+/// Gives messages without an id one.
+pub fn name_messages(events: &mut [Event<'_>]) {
+    for event in events.iter_mut().filter(|event| event.kind == Kind::Message && event.message_id.is_none()) {
+        event.message_id = Some(crate::ids::fresh("msg").into());
+    }
+}
+
+/// Whether any event would be looked up before it is published.
+#[must_use]
+pub fn is_keyed(events: &[Event<'_>]) -> bool {
+    events.iter().any(|event| event.kind == Kind::Message && event.message_id.is_some())
+}
+
+fn refuse_twins(messages: &[Option<Keyed>]) -> Result<(), EventError> {
+    let mut seen = std::collections::HashSet::new();
+    for (at, keyed) in messages.iter().enumerate() {
+        if keyed.is_some_and(|keyed| !seen.insert(keyed.scope)) {
+            return Err(EventError::new("message_id", "is given twice in one batch").at(at));
+        }
+    }
+    Ok(())
+}
+
+/// The frames that are not known yet, and their places in the batch.
+fn frames_left(frames: Vec<Arc<Frame>>, known: &[Option<Sequence>]) -> (Vec<Arc<Frame>>, Vec<usize>) {
+    let left = frames.into_iter().enumerate().filter(|(at, _)| known[*at].is_none());
+    left.map(|(at, frame)| (frame, at)).unzip()
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut out = [0; 32];
+    out.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
+    out
+}

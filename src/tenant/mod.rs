@@ -1,0 +1,257 @@
+//! Tenants: each organization's write side (one lock), its ring, its log and its wake-up bits.
+//!
+//! * [`Tenants::get`] is the only way to a [`Tenant`]; it is made at first use and stays, small while quiet.
+//! * Ring and log agree on order, since one lock covers numbering, the ring and the commit queue (`publish.rs`).
+//! * A tenant knows no connection, socket or worker: it sets bits, and pushes itself onto workers' queues.
+
+pub mod idempotency;
+pub mod intake;
+pub mod publish;
+pub mod start;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use dashmap::DashMap;
+use parking_lot::Mutex;
+
+use crate::cursor::CursorKey;
+use crate::frame::Frame;
+use crate::ids::{Sequence, TenantId};
+use crate::metrics::Metrics;
+use crate::ring::{Pins, Ring, RingLimits, RingWriter, Slotted};
+use crate::store::{Store, TenantLog};
+use crate::time::Clock;
+use crate::wake::{WakeBits, WakeQueue};
+
+/// Slots a ring begins with.
+pub const INITIAL_SLOTS: usize = 64;
+/// Milliseconds without a publish after which a committed ring gives its memory back.
+pub const QUIET_MS: u64 = 60_000;
+
+impl Slotted for Frame {
+    fn sequence(&self) -> u64 {
+        Frame::sequence(self).0
+    }
+    fn bytes(&self) -> usize {
+        self.size()
+    }
+}
+
+/// Bounds of publishing.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Slots of a ring at its largest; a power of two.
+    pub ring_slots: usize,
+    /// Bytes one tenant's ring may hold.
+    pub ring_bytes: usize,
+    /// Bytes all rings may hold together.
+    pub ring_bytes_total: usize,
+    /// Most bytes of one encoded event.
+    pub event_bytes: usize,
+}
+
+/// Every tenant, and what they share.
+pub struct Tenants {
+    table: DashMap<TenantId, Arc<Tenant>>,
+    store: Store,
+    pins: Arc<Pins>,
+    /// One queue per worker.
+    wakes: Arc<[WakeQueue<Arc<Tenant>>]>,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    limits: Limits,
+    /// Bytes in all rings, about: adjusted after each publish.
+    ring_bytes: AtomicUsize,
+    /// Publishes that carry a key and have not ended.
+    inflight: idempotency::Inflight,
+}
+
+/// One organization's events.
+pub struct Tenant {
+    id: TenantId,
+    log: Arc<TenantLog>,
+    ring: Arc<Ring<Frame>>,
+    wake: WakeBits,
+    write: Mutex<WriteSide>,
+    /// Unix milliseconds of the last publish.
+    published_ms: AtomicU64,
+}
+
+/// What the tenant's lock protects.
+struct WriteSide {
+    ring: RingWriter<Frame>,
+    /// Receive time of the last event; never decreases.
+    received_ms: u64,
+}
+
+impl Tenants {
+    /// An empty table. After a reopening of the store every tenant's ring restarts in the new epoch.
+    #[must_use]
+    pub fn new(
+        store: Store,
+        pins: Arc<Pins>,
+        wakes: Arc<[WakeQueue<Arc<Tenant>>]>,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+        limits: Limits,
+    ) -> Arc<Tenants> {
+        let tenants = Arc::new(Tenants {
+            table: DashMap::new(),
+            store: store.clone(),
+            pins,
+            wakes,
+            clock,
+            metrics,
+            limits,
+            ring_bytes: AtomicUsize::new(0),
+            inflight: idempotency::Inflight::default(),
+        });
+        let weak = Arc::downgrade(&tenants);
+        store.on_epoch(Box::new(move || {
+            if let Some(tenants) = weak.upgrade() {
+                tenants.restart_rings();
+            }
+        }));
+        tenants
+    }
+
+    /// The tenant of an organization that auth vouched for.
+    pub fn get(&self, id: TenantId) -> Arc<Tenant> {
+        if let Some(tenant) = self.table.get(&id) {
+            return tenant.clone();
+        }
+        self.table.entry(id).or_insert_with(|| Arc::new(self.make(id))).clone()
+    }
+
+    fn make(&self, id: TenantId) -> Tenant {
+        let log = self.store.log(id);
+        let limits = RingLimits {
+            initial_slots: INITIAL_SLOTS,
+            max_slots: self.limits.ring_slots,
+            max_bytes: self.limits.ring_bytes,
+        };
+        let (writer, ring) = crate::ring::ring(&self.pins, limits, log.end().next().0);
+        let received_ms = log.last_received_ms();
+        Tenant {
+            id,
+            log,
+            ring,
+            wake: WakeBits::new(),
+            write: Mutex::new(WriteSide { ring: writer, received_ms }),
+            published_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// After the store reopened: positions go on from each log's new end, and waiting readers are woken.
+    fn restart_rings(&self) {
+        for entry in &self.table {
+            let tenant = entry.value();
+            {
+                let mut side = tenant.write.lock();
+                self.ring_bytes.fetch_sub(side.ring.bytes(), Ordering::Relaxed);
+                side.ring.restart(tenant.log.end().next().0);
+            }
+            self.wake(tenant);
+        }
+    }
+
+    /// Tells every worker with subscribers of `tenant`.
+    fn wake(&self, tenant: &Arc<Tenant>) {
+        tenant.wake.signal(|worker| self.wakes[worker].push(tenant.clone()));
+    }
+
+    /// Gives back the memory of rings that were quiet for [`QUIET_MS`]; called every few seconds.
+    pub fn sweep(&self) {
+        let now = self.clock.now_ms();
+        for entry in &self.table {
+            let tenant = entry.value();
+            if now.saturating_sub(tenant.published_ms.load(Ordering::Relaxed)) < QUIET_MS {
+                continue;
+            }
+            if let Some(mut side) = tenant.write.try_lock()
+                && side.ring.slots() > 0
+                && side.ring.head() == tenant.log.committed().next().0
+            {
+                self.ring_bytes.fetch_sub(side.ring.bytes(), Ordering::Relaxed);
+                side.ring.release();
+            }
+        }
+    }
+
+    /// What signs cursors.
+    #[must_use]
+    pub fn cursors(&self) -> &CursorKey {
+        self.store.cursor_key()
+    }
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+    /// The clock.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+    /// Bytes in all rings, about.
+    #[must_use]
+    pub fn ring_bytes(&self) -> usize {
+        self.ring_bytes.load(Ordering::Relaxed)
+    }
+    /// Tenants that were used since the start.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+    /// Whether none was used.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+}
+
+impl Tenant {
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> TenantId {
+        self.id
+    }
+    /// Its log.
+    #[must_use]
+    pub fn log(&self) -> &Arc<TenantLog> {
+        &self.log
+    }
+    /// Its ring.
+    #[must_use]
+    pub fn ring(&self) -> &Arc<Ring<Frame>> {
+        &self.ring
+    }
+    /// Its wake-up bits.
+    #[must_use]
+    pub fn wake_bits(&self) -> &WakeBits {
+        &self.wake
+    }
+    /// The position after the last visible event.
+    #[must_use]
+    pub fn head(&self) -> Sequence {
+        Sequence(self.ring.head() - 1) // a ring starts at a sequence after 0
+    }
+    /// An upper bound of the events after `position`, 0 only if there is none.
+    #[must_use]
+    pub fn replaying(&self, position: Sequence) -> u64 {
+        let (head, committed) = (self.head(), self.log.committed());
+        let uncommitted = head.counter().saturating_sub(committed.max(position).counter());
+        if position >= self.log.last_event() {
+            return uncommitted; // what lies between is the step to a new epoch, which holds no event
+        }
+        let stored = committed.counter().saturating_sub(position.counter());
+        stored.min(self.log.events()) + uncommitted
+    }
+}
+
+impl std::fmt::Debug for Tenant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tenant").field("id", &self.id).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,181 @@
+//! The write path: one function from checked events to numbered frames in ring and commit queue.
+//!
+//! Order: refuse while the store is not writable → reserve room → encode → under the tenant's lock number, patch the ids, put
+//! into the ring and queue for commit → wake. The lock covers no allocation of the encoded event and no IO.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::oneshot;
+
+use crate::event::{Event, EventError};
+use crate::frame::Frame;
+use crate::ids::Sequence;
+use crate::store::{CommitError, Done, Permit, ReadError, Rows, StoreState};
+
+use super::{Tenant, Tenants};
+
+/// Why a publish was refused; nothing was published then, but for [`PublishError::Commit`].
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PublishError {
+    /// An event is too large once encoded.
+    #[error("{0}")]
+    Invalid(#[from] EventError),
+    /// The store takes nothing now: reserve reached, reopening, or read-only.
+    #[error("the log takes no events now")]
+    Unavailable,
+    /// Too much of this tenant's waits for its commit.
+    #[error("too many events wait for their commit")]
+    Backlog,
+    /// A key was used for something else within the day.
+    #[error("{0}")]
+    Conflict(&'static str),
+    /// What is needed to answer could not be read.
+    #[error("the store cannot be read now")]
+    Read(#[from] ReadError),
+    /// The commit failed after the events may have gone live: their sequences are never used again.
+    #[error("the commit failed; whether the events were kept is unknown")]
+    Commit(#[from] CommitError),
+}
+
+/// What was published.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Receipt {
+    /// The first event's sequence.
+    pub first: Sequence,
+    /// How many, without a hole.
+    pub count: u32,
+}
+
+impl Receipt {
+    /// The sequences, in order.
+    pub fn sequences(self) -> impl Iterator<Item = Sequence> {
+        (0..u64::from(self.count)).map(move |n| Sequence(self.first.0 + n))
+    }
+}
+
+/// Rows that join the events' commit, made when their first sequence is known.
+pub type RowsFor<'a> = Box<dyn FnOnce(Receipt) -> Rows + 'a>;
+
+impl Tenants {
+    /// Encodes events for publishing; `origin` is the connection they come from, 0 for none.
+    ///
+    /// # Errors
+    /// An event is larger than `limits.event_bytes` once encoded.
+    pub fn encode(&self, events: &[Event<'_>], origin: u64) -> Result<Vec<Arc<Frame>>, EventError> {
+        let now = self.clock.now_ms();
+        let mut frames = Vec::with_capacity(events.len());
+        for (at, event) in events.iter().enumerate() {
+            let frame = Frame::encode(event, now, origin);
+            let (len, max) = (frame.json().len(), self.limits.event_bytes);
+            if len > max {
+                let error = EventError::new("", format!("is {len} bytes, the limit is {max}"));
+                return Err(if events.len() > 1 { error.at(at) } else { error });
+            }
+            frames.push(Arc::new(frame));
+        }
+        Ok(frames)
+    }
+
+    /// Whether publishing is possible now.
+    ///
+    /// # Errors
+    /// [`PublishError::Unavailable`] otherwise.
+    pub fn check_writable(&self) -> Result<(), PublishError> {
+        match self.store.state() {
+            StoreState::Writable => Ok(()),
+            _ => {
+                self.metrics.publish_unavailable.add(1);
+                Err(PublishError::Unavailable)
+            }
+        }
+    }
+
+    /// Publishes freshly encoded frames (held by nobody else) and waits for their commit if `durable`.
+    ///
+    /// # Errors
+    /// [`PublishError`]; after [`PublishError::Commit`] subscribers may have seen the events.
+    pub async fn publish(
+        &self,
+        tenant: &Arc<Tenant>,
+        frames: Vec<Arc<Frame>>,
+        rows: Option<RowsFor<'_>>,
+        durable: bool,
+    ) -> Result<Receipt, PublishError> {
+        self.check_writable()?;
+        let bytes = frames.iter().map(|frame| frame.size()).sum();
+        let Ok(permit) = tenant.log.reserve(frames.len(), bytes).await else {
+            self.metrics.publish_unavailable.add(1);
+            return Err(PublishError::Backlog);
+        };
+        let (done, commit) = oneshot::channel();
+        let receipt = self.append(tenant, permit, frames, rows, Done::oneshot(done))?;
+        if durable {
+            commit.await.map_err(|_| CommitError::Stopped)??;
+        }
+        Ok(receipt)
+    }
+
+    /// Publishes without waiting: room must be free at once. `done` hears of the commit on another thread.
+    ///
+    /// # Errors
+    /// [`PublishError::Unavailable`] or [`PublishError::Backlog`]; `done` is not called then.
+    pub fn publish_now(
+        &self,
+        tenant: &Arc<Tenant>,
+        frames: Vec<Arc<Frame>>,
+        done: Done,
+    ) -> Result<Receipt, PublishError> {
+        self.check_writable()?;
+        let bytes = frames.iter().map(|frame| frame.size()).sum();
+        let permit = tenant.log.try_reserve(frames.len(), bytes).ok_or(PublishError::Backlog)?;
+        self.append(tenant, permit, frames, None, done)
+    }
+
+    /// Numbers, shows and queues frames whose room is reserved.
+    fn append(
+        &self,
+        tenant: &Arc<Tenant>,
+        permit: Permit,
+        mut frames: Vec<Arc<Frame>>,
+        rows: Option<RowsFor<'_>>,
+        done: Done,
+    ) -> Result<Receipt, PublishError> {
+        let count = frames.len() as u32;
+        let now = self.clock.now_ms();
+        let receipt = {
+            let mut side = tenant.write.lock();
+            // Again under the lock: a store that has begun to reopen restarts this ring under the same lock.
+            self.check_writable()?;
+            let receipt = Receipt { first: Sequence(side.ring.head()), count };
+            side.received_ms = side.received_ms.max(now);
+            let committed = tenant.log.committed().next().0;
+            let before = side.ring.bytes();
+            for frame in &mut frames {
+                let sequence = Sequence(side.ring.head());
+                let cursor = self.store.cursor_key().encode(tenant.id, sequence);
+                // Freshly encoded and not shared yet, so this is never a copy.
+                Arc::make_mut(frame).seal(sequence, side.received_ms, &cursor);
+                side.ring.publish(frame.clone(), committed);
+            }
+            self.account(&mut side, before, committed);
+            let rows = rows.map_or_else(Rows::default, |rows| rows(receipt));
+            self.store.append(&tenant.log, permit, frames, rows, done);
+            receipt
+        };
+        tenant.published_ms.store(now, Ordering::Relaxed);
+        self.metrics.published.add(u64::from(count));
+        self.wake(tenant);
+        Ok(receipt)
+    }
+
+    /// Keeps the sum over all rings; over its cap this ring gives up half of what is committed.
+    fn account(&self, side: &mut super::WriteSide, before: usize, committed: u64) {
+        let change = side.ring.bytes() as isize - before as isize;
+        let total = self.ring_bytes.fetch_add(change as usize, Ordering::Relaxed).wrapping_add(change as usize);
+        if total > self.limits.ring_bytes_total {
+            let freed = side.ring.shrink_to(side.ring.bytes() / 2, committed);
+            self.ring_bytes.fetch_sub(freed, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Connections behind the live position: each reads ring or log at its own pace, a quantum a turn.
+//!
+//! * There is no catch-up mode to fall out of step: the loop asks "what comes after my position", and who reaches the
+//!   view's `joint` is live.
+//! * Nothing past `joint` is read, so a connection never overtakes the pump.
+//! * Neighbouring `stream_chunk`s in what the connection sees are merged here, and only here.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::close::Close;
+use crate::connection::Mode;
+use crate::frame::control::{Control, GapReason};
+use crate::frame::{Frame, merge};
+use crate::ids::Sequence;
+use crate::ring::Read;
+use crate::store::{LogRead, ReadError};
+
+use super::sockets::Token;
+use super::view::BATCH_FRAMES;
+use super::{State, Worker};
+
+/// Bytes one connection is sent before the next one has its turn.
+const BYTES_PER_RUN: usize = 128 * 1024;
+
+impl Worker {
+    /// Goes on with a connection that has work left: what it owes, then what it has not read.
+    pub(super) fn advance(self: &Rc<Self>, state: &mut State, token: Token) {
+        let now = state.wheel.now();
+        let Some(connection) = state.connection(token) else { return };
+        connection.flags.running = false;
+        if connection.flags.blocked {
+            return;
+        }
+        if connection.out.is_some() && !self.flush(state, token, now) {
+            return;
+        }
+        let Some(connection) = state.connection(token) else { return };
+        if connection.flags.unread {
+            self.read(state, token);
+        }
+        let mut sent = 0;
+        while let Some(connection) = state.connection(token) {
+            let flags = connection.flags;
+            if connection.mode != Mode::Behind || flags.blocked || flags.awaiting_log || flags.closing {
+                return;
+            }
+            if sent >= BYTES_PER_RUN {
+                state.run(token);
+                return;
+            }
+            match self.read_on(state, token) {
+                Some(bytes) => sent += bytes,
+                None => return,
+            }
+        }
+    }
+
+    /// Writes what a connection owes. Answers whether nothing is left.
+    fn flush(self: &Rc<Self>, state: &mut State, token: Token, now: u64) -> bool {
+        let Some(connection) = state.connection(token) else { return false };
+        let held = connection.out.as_ref().is_some_and(|out| out.partial.is_some());
+        let wrote = connection.flush();
+        let done = held && connection.out.as_ref().is_none_or(|out| out.partial.is_none());
+        if done {
+            connection.pending = connection.pending.saturating_sub(1);
+        }
+        if wrote.blocked && wrote.bytes > 0 {
+            connection.outbox().since = now; // progress: the stall begins anew
+        }
+        let left = connection.flags.blocked;
+        self.metrics().bytes_sent.add(wrote.bytes as u64);
+        if done {
+            self.metrics().delivered.add(1);
+            self.metrics().pending.add(-1);
+        }
+        if wrote.gone {
+            self.drop_connection(state, token, Close::Peer);
+            return false;
+        }
+        !left && self.send_owed_acks(state, token)
+    }
+
+    /// Reads and sends one batch from ring or log. `None`: nothing to do now.
+    fn read_on(self: &Rc<Self>, state: &mut State, token: Token) -> Option<usize> {
+        let connection = state.connection(token)?;
+        let (view, position) = (connection.view, connection.position);
+        let it = state.views.get(view as usize)?;
+        if position >= it.joint {
+            self.join_live(state, token);
+            return None;
+        }
+        let joint = it.joint;
+        let mut frames = std::mem::take(&mut state.frames);
+        let read = it.tenant.ring().read(&mut state.reader, position.next().0, &mut frames, BATCH_FRAMES);
+        let sent = match read {
+            Read::Frames => {
+                frames.retain(|frame| frame.sequence() <= joint);
+                self.deliver(state, token, &frames)
+            }
+            Read::Behind { .. } => {
+                self.ask_log(state, token);
+                None
+            }
+            Read::AtHead => None, // a new epoch has just begun; its news is on the way
+        };
+        frames.clear();
+        state.frames = frames;
+        sent
+    }
+
+    /// It has read everything the live connections have: from now on the pump serves it.
+    fn join_live(self: &Rc<Self>, state: &mut State, token: Token) {
+        let Some(connection) = state.connection(token) else { return };
+        connection.mode = Mode::Live;
+        self.metrics().behind.add(-1);
+        if std::mem::replace(&mut connection.flags.caught_up_owed, false) {
+            let position = connection.position;
+            connection.told = position;
+            let cursor = self.cursor_of(state, token, position);
+            self.control(state, token, &Control::CaughtUp { cursor });
+        }
+    }
+
+    /// Sends what of consecutive `frames` the connection may see, merged where it may be. Answers the bytes sent, `None`
+    /// when it took no more.
+    fn deliver(self: &Rc<Self>, state: &mut State, token: Token, frames: &[Arc<Frame>]) -> Option<usize> {
+        let last = frames.last()?.sequence();
+        let mut bytes = std::mem::take(&mut state.bytes);
+        let now = state.wheel.now();
+        let State { connections, views, .. } = state;
+        let connection = connections.get_mut(token.slot as usize)?;
+        let selection = views.get(connection.view as usize)?.index.selection(connection.row?)?;
+        let mut seen: Vec<Arc<Frame>> = Vec::new();
+        let mut matched = 0;
+        for frame in frames.iter().filter(|frame| selection.matches(frame) && !connection.hides(frame)) {
+            matched += u32::from(frame.sequence() > connection.evaluated);
+            seen.push(frame.clone());
+        }
+        connection.evaluated = connection.evaluated.max(last);
+        connection.pending += matched;
+        self.metrics().matched.add(u64::from(matched));
+        self.metrics().pending.add(i64::from(matched));
+        let runs = merge::coalesce(&mut seen);
+        for frame in &seen {
+            connection.encoding(frame).iter().for_each(|part| bytes.extend_from_slice(part));
+        }
+        let wrote = connection.sink.write(&bytes);
+        bytes.clear();
+        connection.sent_bytes += wrote.bytes as u64;
+        let whole = if wrote.blocked || wrote.gone {
+            connection.block(now);
+            let position = connection.position;
+            connection.settle_short(seen.iter(), wrote.bytes, position) as usize
+        } else {
+            connection.position = last;
+            if let Some(frame) = seen.last() {
+                connection.told = frame.sequence();
+            }
+            seen.len()
+        };
+        // The frame that went out in part stands for its whole run too: all but one of them are merged away.
+        let started = (whole + usize::from(connection.out.as_ref().is_some_and(|out| out.partial.is_some())))
+            .min(runs.len());
+        let merged: u32 = runs[..started].iter().map(|run| run - 1).sum();
+        connection.sent_events += whole as u64;
+        connection.pending = connection.pending.saturating_sub(merged + whole as u32);
+        let metrics = self.metrics();
+        metrics.writes.add(u64::from(!seen.is_empty()));
+        metrics.bytes_sent.add(wrote.bytes as u64);
+        metrics.coalesced.add(u64::from(merged));
+        metrics.delivered.add(whole as u64);
+        metrics.pending.add(-i64::from(merged + whole as u32));
+        state.bytes = bytes;
+        if wrote.gone {
+            self.drop_connection(state, token, Close::Peer);
+        }
+        (!wrote.blocked && !wrote.gone).then_some(wrote.bytes)
+    }
+
+    /// Asks for the log page after the connection's position; the answer comes back as [`Worker::on_log`].
+    fn ask_log(self: &Rc<Self>, state: &mut State, token: Token) {
+        let Some(connection) = state.connection(token) else { return };
+        connection.flags.awaiting_log = true;
+        let position = connection.position;
+        let view = connection.view;
+        let Some(it) = state.views.get(view as usize) else { return };
+        let log = it.tenant.log().clone();
+        let worker = self.clone();
+        // Owned by this worker's LocalSet; it ends with its one answer, which names the connection by generation.
+        tokio::task::spawn_local(async move {
+            let read = worker.shared.tenants.store().read_log(&log, position).await;
+            worker.on_log(token, position, read);
+        });
+    }
+
+    fn on_log(self: &Rc<Self>, token: Token, asked: Sequence, read: Result<LogRead, ReadError>) {
+        let state = &mut *self.state.borrow_mut();
+        let Some(connection) = state.connection(token) else { return };
+        connection.flags.awaiting_log = false;
+        if connection.mode != Mode::Behind || connection.position != asked {
+            state.run(token); // resubscribed meanwhile
+            self.nudge();
+            return;
+        }
+        let (view, replaying) = (connection.view, connection.flags.caught_up_owed);
+        let Some(it) = state.views.get(view as usize) else { return };
+        let joint = it.joint;
+        match read {
+            Ok(LogRead::Page(page)) => {
+                let from = page.frames().partition_point(|frame| frame.sequence() <= asked);
+                let to = page.frames().partition_point(|frame| frame.sequence() <= joint);
+                match page.frames().get(from..to) {
+                    Some(frames) if !frames.is_empty() => {
+                        self.deliver(state, token, frames);
+                    }
+                    // The next retained event is past the pump: nothing lies between.
+                    _ => self.skip_to(state, token, joint),
+                }
+            }
+            Ok(LogRead::Gap { resumes_at }) => {
+                let reason = if replaying { GapReason::Trimmed } else { GapReason::Lagged };
+                self.declare_gap(state, token, reason, resumes_at);
+            }
+            // Nothing is in the log after it, and nothing of the ring either: a new epoch began.
+            Ok(LogRead::End { committed }) => self.skip_to(state, token, committed.min(joint)),
+            Err(error) => {
+                tracing::error!(%error, "the log could not be read for a subscriber");
+                self.close(state, token, Close::Internal);
+                return;
+            }
+        }
+        state.run(token);
+        self.nudge();
+    }
+
+    fn skip_to(self: &Rc<Self>, state: &mut State, token: Token, position: Sequence) {
+        if let Some(connection) = state.connection(token) {
+            connection.position = connection.position.max(position);
+        }
+    }
+
+    /// Tells the subscriber that events are gone, and goes on after them.
+    fn declare_gap(self: &Rc<Self>, state: &mut State, token: Token, reason: GapReason, resumes_at: Sequence) {
+        let Some(connection) = state.connection(token) else { return };
+        let position = connection.position;
+        let pending = std::mem::take(&mut connection.pending);
+        connection.position = resumes_at;
+        connection.evaluated = connection.evaluated.max(resumes_at);
+        connection.told = resumes_at;
+        self.metrics().pending.add(-i64::from(pending));
+        self.metrics().dropped.add(u64::from(pending));
+        self.metrics().gap_skipped.add(resumes_at.counter().saturating_sub(position.counter()));
+        let after = self.cursor_of(state, token, position);
+        let resumes_at = self.cursor_of(state, token, resumes_at);
+        self.control(state, token, &Control::Gap { after: after.as_str(), resumes_at, reason });
+    }
+}

@@ -1,0 +1,272 @@
+//! Connections come and go: adoption of a socket that left hyper, closing with a reason, and the one place that drops.
+//!
+//! * Dropping a [`Connection`] gives back its limits (`Admitted`) and its descriptor; [`Worker::drop_connection`] undoes
+//!   the rest (index row, view, gauges), and nothing else does.
+//! * A WebSocket that is closed by us lingers, its input discarded, until the peer is done or [`LINGER_TICKS`] passed:
+//!   closing at once would reset the connection and could destroy the close frame on its way.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use crate::close::Close;
+use crate::connection::admission::Admitted;
+use crate::connection::body::BodyQueue;
+use crate::connection::{Connection, Flags, Mode, Sink};
+use crate::filter::{Filter, RowId};
+use crate::cursor::Cursor;
+use crate::frame::control::Control;
+use crate::frame::ws;
+use crate::frame::ws_decode::Decoder;
+use crate::ids::{Sequence, TenantId};
+use crate::metrics::Transport;
+use crate::tenant::start::Start;
+
+use super::sockets::Token;
+use super::{State, Worker};
+
+/// Ticks (seconds) a closed WebSocket may take to answer the close.
+const LINGER_TICKS: u64 = 1;
+
+/// A connection that is ready to be served.
+pub struct Adopt {
+    /// Its place in the limits, and whose it is; `None`: the diagnostic echo.
+    pub admitted: Option<Admitted>,
+    /// What it speaks.
+    pub transport: Transport,
+    /// What it asks for; `None`: for publishing only.
+    pub filter: Option<Filter>,
+    /// Where it starts.
+    pub start: Start,
+    /// `echo=false`.
+    pub no_echo: bool,
+    /// `heartbeat=event`.
+    pub heartbeat_event: bool,
+    /// The response head, for a socket that left hyper.
+    pub head: Vec<u8>,
+    /// Bytes that came after the request head.
+    pub leftover: Bytes,
+}
+
+impl Worker {
+    /// Takes over a socket: adds it to the set, writes head and `ready` in one write, and starts its subscription.
+    ///
+    /// # Errors
+    /// The kernel refused the socket.
+    pub fn adopt_socket(self: &Rc<Self>, socket: OwnedFd, adopt: Adopt) -> io::Result<()> {
+        let state = &mut *self.state.borrow_mut();
+        let token = vacant(state);
+        self.sockets.add(&socket, token)?;
+        self.adopt(state, token, Sink::Socket(socket), adopt);
+        self.nudge();
+        Ok(())
+    }
+
+    /// Serves a response body like a socket; the queue's reading end goes into the response.
+    pub fn adopt_body(self: &Rc<Self>, adopt: Adopt) -> Rc<BodyQueue> {
+        let state = &mut *self.state.borrow_mut();
+        let token = vacant(state);
+        let worker = Rc::downgrade(self);
+        let queue = BodyQueue::new(move || {
+            if let Some(worker) = worker.upgrade() {
+                worker.body_ready.borrow_mut().push(token);
+                worker.nudge();
+            }
+        });
+        self.adopt(state, token, Sink::Body(queue.clone()), adopt);
+        self.nudge();
+        queue
+    }
+
+    fn adopt(self: &Rc<Self>, state: &mut State, token: Token, sink: Sink, adopt: Adopt) {
+        let now = state.wheel.now();
+        let interval = self.keepalive_ticks(adopt.transport);
+        let connection = Connection {
+            id: self.shared.connection_id(),
+            generation: token.generation,
+            flags: Flags {
+                no_echo: adopt.no_echo,
+                heartbeat_event: adopt.heartbeat_event,
+                diagnostic_echo: adopt.admitted.is_none(),
+                unread: !adopt.leftover.is_empty(),
+                ..Flags::default()
+            },
+            admitted: adopt.admitted,
+            sink,
+            transport: adopt.transport,
+            mode: Mode::Silent,
+            view: u32::MAX,
+            row: None,
+            position: Sequence::ZERO,
+            evaluated: Sequence::ZERO,
+            told: Sequence::ZERO,
+            mask: 0,
+            pending: 0,
+            since_ms: self.shared.clock.now_ms(),
+            sent_events: 0,
+            sent_bytes: 0,
+            heard: now,
+            // Spread: the first heartbeat comes anywhere within the interval.
+            heartbeat_at: now + 1 + u64::from(token.generation) % interval,
+            look_at: 0,
+            out: None,
+            decoder: Decoder::default(),
+            input: None,
+            rate: None,
+            bad_frames: 0,
+            inflight: 0,
+            closing_for: Close::Peer,
+        };
+        state.connections.insert(connection); // at `token.slot`, which was vacant
+        self.metrics().connections[adopt.transport as usize].add(1);
+        self.look_after(state, token);
+        self.raw_control(state, token, &adopt.head);
+        if state.connection(token).is_some_and(|connection| connection.admitted.is_some()) {
+            match adopt.filter {
+                Some(filter) => self.subscribe(state, token, filter, Some(adopt.start), None),
+                None => self.say_ready(state, token, &Start::NOW, None),
+            }
+        }
+        self.take_leftover(state, token, &adopt.leftover);
+        state.run(token);
+    }
+
+    /// Writes a control frame, or holds it until the transport takes it.
+    pub(super) fn control(self: &Rc<Self>, state: &mut State, token: Token, control: &Control<'_>) {
+        let Some(connection) = state.connection(token) else { return };
+        let is_ws = connection.is_ws();
+        let mut bytes = std::mem::take(&mut state.control);
+        bytes.clear();
+        match is_ws {
+            true => control.ws(&mut bytes),
+            false => control.sse(&mut bytes),
+        }
+        self.raw_control(state, token, &bytes);
+        state.control = bytes;
+    }
+
+    /// A position as the connection's client sees it.
+    pub(super) fn cursor_of(&self, state: &mut State, token: Token, position: Sequence) -> Cursor {
+        let cursors = self.shared.tenants.cursors();
+        let Some(connection) = state.connection(token) else { return Cursor([b'A'; crate::cursor::CURSOR_LEN]) };
+        let (view, tenant) = (connection.view, connection.admitted.as_ref().map(|it| it.principal().tenant));
+        match (state.views.get_mut(view as usize), tenant) {
+            (Some(it), Some(tenant)) if it.tenant.id() == tenant => it.cursor(cursors, position),
+            (_, tenant) => cursors.encode(tenant.unwrap_or(TenantId(0)), position),
+        }
+    }
+
+    /// Writes control bytes, or holds them.
+    pub(super) fn raw_control(self: &Rc<Self>, state: &mut State, token: Token, bytes: &[u8]) {
+        let now = state.wheel.now();
+        let Some(connection) = state.connection(token) else { return };
+        let wrote = connection.control(bytes);
+        if wrote.blocked && let Some(out) = connection.out.as_mut() {
+            out.since = now;
+        }
+        if wrote.gone {
+            self.drop_connection(state, token, Close::Peer);
+        }
+    }
+
+    /// Ends a connection with a reason its peer is told.
+    pub(super) fn close(self: &Rc<Self>, state: &mut State, token: Token, reason: Close) {
+        let Some(connection) = state.connection(token) else { return };
+        if connection.flags.closing {
+            return;
+        }
+        match connection.transport {
+            Transport::Ws => {
+                let mut frame = Vec::new();
+                if let Some(code) = reason.code() {
+                    ws::close(Some(code), reason.words().1, &mut frame);
+                }
+                self.end_ws(state, token, &frame, reason);
+            }
+            Transport::Sse | Transport::SseH2 => {
+                let (code, message) = reason.words();
+                self.control(state, token, &Control::Error { code, message, details: None, reference: None });
+                self.drop_connection(state, token, reason);
+            }
+        }
+    }
+
+    /// Sends a last frame, leaves the tenant, and lingers for the peer's end.
+    pub(super) fn end_ws(self: &Rc<Self>, state: &mut State, token: Token, frame: &[u8], reason: Close) {
+        self.raw_control(state, token, frame);
+        let Some(connection) = state.connection(token) else { return };
+        if connection.flags.blocked {
+            // The frame cannot go out; a reset says as much as the peer can still hear.
+            self.drop_connection(state, token, reason);
+            return;
+        }
+        if let Sink::Socket(fd) = &connection.sink {
+            let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Write); // already gone is as good
+        }
+        connection.flags.closing = true;
+        connection.closing_for = reason;
+        self.leave(state, token);
+        self.look_within(state, token, LINGER_TICKS);
+        self.read(state, token);
+    }
+
+    /// Takes a connection out of its tenant's view: it gets nothing more.
+    pub(super) fn leave(&self, state: &mut State, token: Token) {
+        let Some(connection) = state.connection(token) else { return };
+        let mode = std::mem::replace(&mut connection.mode, Mode::Silent);
+        let (view, row) = (connection.view, connection.row.take());
+        connection.mask = 0;
+        let pending = std::mem::take(&mut connection.pending);
+        self.metrics().pending.add(-i64::from(pending));
+        self.metrics().dropped.add(u64::from(pending));
+        if mode == Mode::Behind {
+            self.metrics().behind.add(-1);
+        }
+        if let Some(row) = row {
+            state.remove_row(view, row);
+            state.leave_view(view, self.id);
+        }
+    }
+
+    /// Forgets a connection at once; the only place that does.
+    pub(super) fn drop_connection(&self, state: &mut State, token: Token, reason: Close) {
+        if state.connection(token).is_none() {
+            return;
+        }
+        self.leave(state, token);
+        let connection = state.connections.remove(token.slot as usize);
+        let reason = if connection.flags.closing { connection.closing_for } else { reason };
+        if reason == Close::Stalled
+            && let Sink::Socket(fd) = &connection.sink
+        {
+            let _ = socket2::SockRef::from(fd).set_linger(Some(std::time::Duration::ZERO));
+        }
+        if let Sink::Body(queue) = &connection.sink {
+            queue.end();
+        }
+        if matches!(connection.sink, Sink::Socket(_)) {
+            self.socket_closed();
+        }
+        self.metrics().connections[connection.transport as usize].add(-1);
+        self.metrics().closed[reason as usize].add(1);
+        tracing::debug!(connection = connection.id, reason = reason.label(), "connection ended");
+    }
+}
+
+fn vacant(state: &mut State) -> Token {
+    Token { slot: state.connections.vacant_key() as u32, generation: state.next_generation() }
+}
+
+impl State {
+    /// Removes an index row; whoever took its place learns its new row.
+    pub(super) fn remove_row(&mut self, view: u32, row: RowId) {
+        let Some(it) = self.views.get_mut(view as usize) else { return };
+        if let Some(moved) = it.index.remove(row).and_then(|removed| removed.moved)
+            && let Some(connection) = self.connections.get_mut(moved as usize)
+        {
+            connection.row = Some(row);
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! What clients send: bytes from a socket, messages from the decoder, client frames from messages.
+//!
+//! * One read buffer per worker; a connection keeps input only while it is paused ([`Connection::input`]).
+//! * A connection that owes too much, or waits for something, is not read: its peer meets TCP's own backpressure.
+//! * A peer's bytes never end in a panic: every way out is an answer, a close code, or the end of the connection.
+
+use std::io;
+use std::rc::Rc;
+
+use crate::close::Close;
+use crate::connection::client::{ClientFrame, Subscribe};
+use crate::frame::control::{Control, Ref};
+use crate::frame::ws;
+use crate::frame::ws_decode::{Limits, Message, Violation};
+use crate::outcome::Refusal;
+use crate::tenant::start;
+
+use super::sockets::Token;
+use super::ws_publish::Publishing;
+use super::{State, Worker};
+
+/// Bad frames in a row before the connection is closed (1008).
+pub const BAD_FRAMES: u8 = 10;
+/// Reads of one connection before others have their turn.
+const READS_PER_TURN: usize = 4;
+
+impl Worker {
+    /// Reads a connection until it would block, is paused, or has had its turn.
+    pub(super) fn read(self: &Rc<Self>, state: &mut State, token: Token) {
+        let mut input = std::mem::take(&mut state.input);
+        for turn in 0.. {
+            let now = state.wheel.now();
+            let Some(connection) = state.connection(token) else { break };
+            if !connection.flags.closing && !connection.may_read() {
+                connection.flags.unread = true; // whoever lifts the reason reads on
+                break;
+            }
+            if turn == READS_PER_TURN {
+                connection.flags.unread = true;
+                state.run(token);
+                break;
+            }
+            if let Some(mut kept) = connection.input.take() {
+                self.feed(state, token, &mut kept);
+                continue;
+            }
+            match connection.sink.read(&mut input) {
+                Ok(0) => {
+                    self.drop_connection(state, token, Close::Peer);
+                    break;
+                }
+                Ok(n) => {
+                    connection.heard = now;
+                    // A subscriber over SSE has nothing to say once it asked, and a closed WebSocket no more.
+                    if !connection.flags.closing && connection.is_ws() {
+                        self.feed(state, token, &mut input[..n]);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    connection.flags.unread = false;
+                    break;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.drop_connection(state, token, Close::Peer);
+                    break;
+                }
+            }
+        }
+        state.input = input;
+    }
+
+    /// Reads on if the reason for not reading is gone.
+    pub(super) fn resume_reading(self: &Rc<Self>, state: &mut State, token: Token) {
+        if state.connection(token).is_some_and(|connection| connection.flags.unread && connection.may_read()) {
+            state.run(token);
+        }
+    }
+
+    /// Bytes that hyper had read after the head.
+    pub(super) fn take_leftover(&self, state: &mut State, token: Token, leftover: &[u8]) {
+        if let Some(connection) = state.connection(token)
+            && !leftover.is_empty()
+            && connection.is_ws()
+        {
+            connection.input = Some(leftover.into());
+        }
+    }
+
+    fn feed(self: &Rc<Self>, state: &mut State, token: Token, bytes: &mut [u8]) {
+        let Some(connection) = state.connection(token) else { return };
+        let echo = connection.flags.diagnostic_echo;
+        let limits = if echo { Limits::ECHO } else { self.shared.ws_limits };
+        let mut decoder = std::mem::take(&mut connection.decoder);
+        let mut at = 0;
+        while at < bytes.len() {
+            match decoder.next(&mut bytes[at..], &limits) {
+                Ok(step) => {
+                    at += step.used;
+                    match step.message {
+                        Some(message) if echo => self.on_echo(state, token, message),
+                        Some(message) => self.on_message(state, token, message),
+                        None => break,
+                    }
+                }
+                Err(violation) => {
+                    self.close(state, token, close_of(violation));
+                    return;
+                }
+            }
+            let Some(connection) = state.connection(token) else { return };
+            if connection.flags.closing {
+                return;
+            }
+            if !connection.may_read() && at < bytes.len() {
+                connection.input = Some(bytes[at..].into());
+                connection.flags.unread = true;
+                break;
+            }
+        }
+        if let Some(connection) = state.connection(token) {
+            connection.decoder = decoder;
+        }
+    }
+
+    fn on_message(self: &Rc<Self>, state: &mut State, token: Token, message: Message<'_>) {
+        match message {
+            Message::Text(text) => self.on_text(state, token, text),
+            Message::Binary(_) => self.close(state, token, Close::Binary),
+            other => self.on_control(state, token, other),
+        }
+    }
+
+    /// The diagnostic echo: each message comes back as one of its type.
+    fn on_echo(self: &Rc<Self>, state: &mut State, token: Token, message: Message<'_>) {
+        let mut bytes = Vec::new();
+        match message {
+            Message::Text(text) => ws::text(text, &mut bytes),
+            Message::Binary(payload) => ws::binary(payload, &mut bytes),
+            other => return self.on_control(state, token, other),
+        }
+        self.raw_control(state, token, &bytes);
+    }
+
+    fn on_control(self: &Rc<Self>, state: &mut State, token: Token, message: Message<'_>) {
+        let mut bytes = Vec::new();
+        match message {
+            Message::Ping(payload) => {
+                ws::pong(payload, &mut bytes);
+                self.raw_control(state, token, &bytes);
+            }
+            Message::Close { code, .. } => {
+                ws::close(code, "", &mut bytes);
+                self.end_ws(state, token, &bytes, Close::Peer);
+            }
+            Message::Pong(_) | Message::Text(_) | Message::Binary(_) => {}
+        }
+    }
+
+    fn on_text(self: &Rc<Self>, state: &mut State, token: Token, text: &str) {
+        let parsed = ClientFrame::parse(text);
+        let Some(connection) = state.connection(token) else { return };
+        connection.bad_frames = if parsed.is_ok() { 0 } else { connection.bad_frames + 1 };
+        let bad = connection.bad_frames;
+        match parsed {
+            Ok(ClientFrame::Ping) => {
+                let timestamp_ms = self.shared.clock.now_ms();
+                self.control(state, token, &Control::Pong { timestamp_ms });
+            }
+            Ok(ClientFrame::Pong) => {}
+            Ok(ClientFrame::Subscribe(subscribe)) => self.on_subscribe(state, token, subscribe),
+            Ok(ClientFrame::Auth { token: credential, reference }) => {
+                self.on_auth(state, token, credential.as_ref(), reference);
+            }
+            Ok(ClientFrame::Publish { reference, events, batch, memory }) => {
+                self.publish(state, token, Publishing { reference, events, batch, durable: !memory });
+            }
+            Ok(ClientFrame::Cancel { reference, .. }) => {
+                let refusal = Refusal::not_implemented("cancelling streams is not built yet");
+                self.refuse(state, token, &refusal, reference);
+            }
+            Err(error) => {
+                self.refuse(state, token, &Refusal::bad_request(error.reason), error.reference);
+                if bad >= BAD_FRAMES {
+                    self.close(state, token, Close::Policy);
+                }
+            }
+        }
+    }
+
+    fn on_subscribe(self: &Rc<Self>, state: &mut State, token: Token, subscribe: Subscribe) {
+        let Subscribe { reference, filter, from } = subscribe;
+        let Some(connection) = state.connection(token) else { return };
+        let Some(admitted) = &connection.admitted else { return };
+        if let Err(missing) = admitted.principal().authorize::<crate::auth::Subscribe>() {
+            return self.refuse(state, token, &missing.into(), reference);
+        }
+        let tenant = self.shared.tenants.get(admitted.principal().tenant);
+        let Some(from) = from else { return self.subscribe(state, token, filter, None, reference) };
+        if let Some(start) = start::resolve_now(self.shared.tenants.cursors(), &tenant, &from) {
+            return self.subscribe(state, token, filter, Some(start), reference);
+        }
+        // Only `since` reads the log: the old subscription goes on until the answer is there, unread input waits.
+        connection.flags.paused = true;
+        let worker = self.clone();
+        tokio::task::spawn_local(async move {
+            let start = start::resolve(worker.shared.tenants.store(), &tenant, &from).await;
+            let state = &mut *worker.state.borrow_mut();
+            if let Some(connection) = state.connection(token) {
+                connection.flags.paused = false;
+            }
+            match start {
+                Ok(start) => worker.subscribe(state, token, filter, Some(start), reference),
+                Err(error) => worker.refuse(state, token, &error.into(), reference),
+            }
+            worker.resume_reading(state, token);
+            worker.nudge();
+        });
+    }
+
+    fn on_auth(self: &Rc<Self>, state: &mut State, token: Token, credential: &str, reference: Option<Ref>) {
+        let Some(connection) = state.connection(token) else { return };
+        let Some(admitted) = connection.admitted.as_mut() else { return };
+        match self.shared.auth.renew(admitted.principal(), credential, admitted.peer()) {
+            Ok(principal) => {
+                let rights = self.shared.auth.still_valid(&principal);
+                admitted.renew(principal);
+                match rights {
+                    Ok(rights) => self.renew_rights(state, token, rights),
+                    Err(ended) => return self.close(state, token, crate::outcome::close_of(ended)),
+                }
+                self.look_after(state, token); // the new expiry may come sooner
+                self.control(state, token, &Control::Ack { reference: reference.as_ref(), ids: &[] });
+            }
+            Err(crate::auth::RenewError::ChangedIdentity) => self.close(state, token, Close::Revoked),
+            Err(crate::auth::RenewError::Refused(error)) => self.refuse(state, token, &error.into(), reference),
+        }
+    }
+}
+
+fn close_of(violation: Violation) -> Close {
+    match violation.code() {
+        1007 => Close::BadText,
+        1009 => Close::TooLarge,
+        _ => Close::Protocol,
+    }
+}

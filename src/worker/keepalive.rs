@@ -1,0 +1,136 @@
+//! The second hand: heartbeats, silence, stalls and expiry, from one wheel.
+//!
+//! * Each connection has one valid entry in the wheel ([`Connection::look_at`]); an entry that is not due any more is ignored.
+//! * Silence is reset by bytes from the peer, or by a blocked socket becoming writable, never by our own write.
+//! * A cursor told here never passes an undelivered match.
+
+use std::rc::Rc;
+
+use crate::close::Close;
+use crate::frame::control::Control;
+use crate::frame::{sse, ws};
+use crate::metrics::Transport;
+
+use super::sockets::Token;
+use super::{State, Worker};
+
+impl Worker {
+    /// One second has passed.
+    pub(super) fn tick(self: &Rc<Self>) {
+        let state = &mut *self.state.borrow_mut();
+        let due = state.wheel.tick();
+        for token in due {
+            self.look(state, token);
+        }
+    }
+
+    /// Ticks between a transport's keep-alives.
+    pub(super) fn keepalive_ticks(&self, transport: Transport) -> u64 {
+        let config = &self.shared.config;
+        let seconds = match transport {
+            Transport::Ws => config.heartbeat_seconds,
+            Transport::Sse | Transport::SseH2 => config.sse_keepalive_seconds,
+        };
+        seconds.max(1)
+    }
+
+    /// Enters a connection into the wheel for whatever comes first.
+    pub(super) fn look_after(&self, state: &mut State, token: Token) {
+        let now = state.wheel.now();
+        let stall = self.stall_ticks();
+        let now_ms = self.shared.clock.now_ms();
+        let Some(connection) = state.connection(token) else { return };
+        let mut ticks = connection.heartbeat_at.saturating_sub(now).min(stall);
+        if let Some(ms) = connection.admitted.as_ref().and_then(|it| it.principal().expires_at_ms) {
+            ticks = ticks.min(ms.saturating_sub(now_ms).div_ceil(1_000));
+        }
+        self.look_within(state, token, ticks);
+    }
+
+    /// Has the connection looked at within `ticks`, instead of whenever it was to be.
+    pub(super) fn look_within(&self, state: &mut State, token: Token, ticks: u64) {
+        let at = state.wheel.after(ticks, token);
+        if let Some(connection) = state.connection(token) {
+            connection.look_at = at;
+        }
+    }
+
+    fn stall_ticks(&self) -> u64 {
+        self.shared.config.write_timeout_ms.div_ceil(1_000).max(1)
+    }
+
+    fn look(self: &Rc<Self>, state: &mut State, token: Token) {
+        let (now, now_ms) = (state.wheel.now(), self.shared.clock.now_ms());
+        let stall = self.stall_ticks();
+        let Some(connection) = state.connection(token) else { return };
+        if connection.look_at != now {
+            return; // a newer entry stands elsewhere
+        }
+        if connection.flags.closing {
+            self.drop_connection(state, token, Close::Peer);
+            return;
+        }
+        let interval = self.keepalive_ticks(connection.transport);
+        let expires = connection.admitted.as_ref().and_then(|it| it.principal().expires_at_ms);
+        let silent = connection.is_ws() && now.saturating_sub(connection.heard) > 2 * interval;
+        let stalled =
+            connection.flags.blocked && connection.out.as_ref().is_some_and(|out| now - out.since >= stall);
+        let ended = if expires.is_some_and(|ms| ms <= now_ms) {
+            Some(Close::Expired)
+        } else if stalled {
+            Some(Close::Stalled)
+        } else if silent {
+            Some(Close::HeartbeatMissed)
+        } else {
+            None
+        };
+        if let Some(reason) = ended {
+            match reason {
+                Close::Stalled => self.drop_connection(state, token, reason),
+                _ => self.close(state, token, reason),
+            }
+            return;
+        }
+        if connection.heartbeat_at <= now {
+            connection.heartbeat_at = now + interval;
+            if !connection.flags.blocked && !connection.flags.diagnostic_echo {
+                self.heartbeat(state, token);
+            }
+        }
+        self.look_after(state, token);
+    }
+
+    /// A Ping and the JSON `ping` in one write; on SSE a comment, or an event where the position moved.
+    fn heartbeat(self: &Rc<Self>, state: &mut State, token: Token) {
+        let timestamp_ms = self.shared.clock.now_ms();
+        let Some(connection) = state.connection(token) else { return };
+        let Some(admitted) = &connection.admitted else { return };
+        let (view, transport) = (connection.view, connection.transport);
+        let tenant = admitted.principal().tenant;
+        let (told, always) = (connection.told, connection.flags.heartbeat_event);
+        let position = match state.views.get(view as usize) {
+            Some(it) if connection_is_subscribed(state, token) => it.position_of(&state.connections[token.slot as usize]),
+            _ => self.shared.tenants.get(tenant).head(),
+        };
+        if let Some(connection) = state.connection(token) {
+            connection.told = position;
+        }
+        let cursor = self.cursor_of(state, token, position);
+        let mut bytes = Vec::with_capacity(128);
+        match transport {
+            Transport::Ws => {
+                ws::ping(&[], &mut bytes);
+                Control::Ping { timestamp_ms, cursor }.ws(&mut bytes);
+            }
+            Transport::Sse | Transport::SseH2 if always || position != told => {
+                Control::Heartbeat { timestamp_ms, cursor }.sse(&mut bytes);
+            }
+            Transport::Sse | Transport::SseH2 => bytes.extend_from_slice(sse::KEEP_ALIVE),
+        }
+        self.raw_control(state, token, &bytes);
+    }
+}
+
+fn connection_is_subscribed(state: &State, token: Token) -> bool {
+    state.connections.get(token.slot as usize).is_some_and(|connection| connection.row.is_some())
+}

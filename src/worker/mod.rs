@@ -1,0 +1,337 @@
+//! A worker: one thread, one runtime, its own sockets; nothing on it is shared or locked but what arrives by mail.
+//!
+//! * Its state is one [`RefCell`], borrowed only between awaits, so the loop and its tasks never meet inside it.
+//! * The loop serves in turns (`turn`): socket events, mail, tenants with news, connections with work left; after each
+//!   turn it yields to the reactor, so that accepts, requests and heartbeats go on under any load.
+//! * Who is told what: `fanout` serves live connections, `catchup` those behind, `inbound` reads, `keepalive` ticks.
+
+pub mod catchup;
+pub mod connect;
+pub mod fanout;
+pub mod inbound;
+pub mod keepalive;
+pub mod mail;
+pub mod sockets;
+pub mod subscribe;
+pub mod view;
+pub mod wheel;
+pub mod ws_publish;
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use slab::Slab;
+use tokio::sync::Notify;
+
+use crate::auth::Auth;
+use crate::config::Config;
+use crate::close::Close;
+use crate::connection::{Connection, Sink};
+use crate::connection::admission::Admission;
+use crate::frame::Frame;
+use crate::frame::ws_decode;
+use crate::ids::TenantId;
+use crate::metrics::{Metrics, WorkerMetrics};
+use crate::ring::Reader;
+use crate::tenant::{Tenant, Tenants};
+use crate::time::Clock;
+use crate::wake::WakeQueue;
+
+use mail::Mail;
+use sockets::{Ready, Sockets, Token};
+use view::View;
+use wheel::Wheel;
+
+/// Bytes of the one read buffer of a worker.
+const READ_BUFFER: usize = 64 * 1024;
+/// Connections taken off the run list in one turn.
+const RUNS_PER_TURN: usize = 64;
+
+/// What every worker sees.
+pub struct Shared {
+    /// The checked configuration.
+    pub config: Arc<Config>,
+    /// Who may do what.
+    pub auth: Arc<Auth>,
+    /// Every tenant.
+    pub tenants: Arc<Tenants>,
+    /// Limits on connections.
+    pub admission: Arc<Admission>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// One mailbox per worker.
+    pub mail: Arc<[WakeQueue<Mail>]>,
+    /// Tenants with news, one queue per worker.
+    pub wakes: Arc<[WakeQueue<Arc<Tenant>>]>,
+    /// Sockets each worker holds, for dealing new ones.
+    pub loads: Box<[AtomicUsize]>,
+    /// Bounds of inbound WebSocket messages.
+    pub ws_limits: ws_decode::Limits,
+    /// Set when the daemon stops: nothing new is accepted.
+    pub stopping: AtomicBool,
+    next_connection: AtomicU64,
+}
+
+impl Shared {
+    /// Joins the parts.
+    #[allow(clippy::too_many_arguments)] // each is one room's handle, named at its only caller
+    pub fn new(
+        config: Arc<Config>,
+        auth: Arc<Auth>,
+        tenants: Arc<Tenants>,
+        admission: Arc<Admission>,
+        metrics: Arc<Metrics>,
+        clock: Arc<dyn Clock>,
+        mail: Arc<[WakeQueue<Mail>]>,
+        wakes: Arc<[WakeQueue<Arc<Tenant>>]>,
+    ) -> Arc<Shared> {
+        let loads = mail.iter().map(|_| AtomicUsize::new(0)).collect();
+        let ws_limits = ws_decode::Limits::client(config.limits.ws_frame_bytes);
+        // Connection ids differ between runs, so that a replayed event's origin never hides another run's event.
+        let first = clock.now_ms() << 20;
+        Arc::new(Shared {
+            config,
+            auth,
+            tenants,
+            admission,
+            metrics,
+            clock,
+            mail,
+            wakes,
+            loads,
+            ws_limits,
+            stopping: AtomicBool::new(false),
+            next_connection: AtomicU64::new(first),
+        })
+    }
+
+    /// A connection id that was not given out before.
+    pub fn connection_id(&self) -> u64 {
+        self.next_connection.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether the daemon stops.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+}
+
+/// One worker, owned by its thread.
+pub struct Worker {
+    /// Its number.
+    pub id: usize,
+    /// What it shares.
+    pub shared: Arc<Shared>,
+    sockets: Sockets,
+    state: RefCell<State>,
+    /// Bodies that were drained after they had blocked, or dropped. Outside `state`: a body may be drained while it is borrowed.
+    body_ready: RefCell<Vec<Token>>,
+    /// Wakes the loop from this thread's own tasks.
+    nudge: Notify,
+}
+
+/// What a worker owns.
+pub(crate) struct State {
+    pub(crate) connections: Slab<Connection>,
+    pub(crate) views: Slab<View>,
+    pub(crate) by_tenant: HashMap<TenantId, u32>,
+    pub(crate) wheel: Wheel,
+    /// Connections with work left that no edge will announce.
+    pub(crate) run: VecDeque<Token>,
+    /// Views with news, each at most once ([`View::queued`]).
+    pub(crate) news: VecDeque<u32>,
+    pub(crate) reader: Reader,
+    generation: u32,
+    /// Scratch, empty between uses.
+    events: Vec<Ready>,
+    mail: Vec<Mail>,
+    told: Vec<Arc<Tenant>>,
+    pub(crate) input: Box<[u8]>,
+    pub(crate) frames: Vec<Arc<Frame>>,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) control: Vec<u8>,
+}
+
+impl Worker {
+    /// A worker without connections, on the current runtime.
+    ///
+    /// # Errors
+    /// No descriptor is left for its epoll set.
+    pub fn new(id: usize, shared: Arc<Shared>, reader: Reader) -> io::Result<Rc<Worker>> {
+        let sockets = Sockets::new()?;
+        sockets.add_wake(&shared.mail[id])?;
+        sockets.add_wake(&shared.wakes[id])?;
+        let state = State {
+            connections: Slab::new(),
+            views: Slab::new(),
+            by_tenant: HashMap::new(),
+            wheel: Wheel::new(),
+            run: VecDeque::new(),
+            news: VecDeque::new(),
+            reader,
+            generation: 0,
+            events: Vec::new(),
+            mail: Vec::new(),
+            told: Vec::new(),
+            input: vec![0; READ_BUFFER].into_boxed_slice(),
+            frames: Vec::new(),
+            bytes: Vec::new(),
+            control: Vec::new(),
+        };
+        Ok(Rc::new(Worker { id, shared, sockets, state: RefCell::new(state), body_ready: RefCell::default(), nudge: Notify::new() }))
+    }
+
+    /// Serves until the thread's runtime is dropped.
+    ///
+    /// # Errors
+    /// The epoll set failed, which ends the process.
+    pub async fn run(self: Rc<Self>) -> io::Result<()> {
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                ready = self.sockets.readable() => ready?,
+                () = self.nudge.notified() => {}
+                _ = second.tick() => self.tick(),
+            }
+            while self.turn()? {
+                // Other tasks of this thread and the reactor get their part between turns.
+                tokio::task::yield_now().await;
+                if self.due(&mut second).await {
+                    self.tick();
+                }
+            }
+        }
+    }
+
+    /// Whether a second has passed, without waiting.
+    async fn due(&self, second: &mut tokio::time::Interval) -> bool {
+        tokio::select! {
+            biased;
+            _ = second.tick() => true,
+            () = std::future::ready(()) => false,
+        }
+    }
+
+    /// Wakes the loop: a task of this thread left work for it.
+    pub fn nudge(&self) {
+        self.nudge.notify_one();
+    }
+
+    /// This worker's counters.
+    #[must_use]
+    pub fn metrics(&self) -> &WorkerMetrics {
+        &self.shared.metrics.workers[self.id]
+    }
+
+    /// One round over everything that has work. Answers whether some is left.
+    fn turn(self: &Rc<Self>) -> io::Result<bool> {
+        let state = &mut *self.state.borrow_mut();
+        self.metrics().turns.add(1);
+        let mut events = std::mem::take(&mut state.events);
+        let more_events = self.sockets.take(&mut events)?;
+        for event in events.drain(..) {
+            self.on_ready(state, event);
+        }
+        state.events = events;
+
+        for token in self.body_ready.take() {
+            self.on_body_ready(state, token);
+        }
+        let mut mail = std::mem::take(&mut state.mail);
+        self.shared.mail[self.id].drain(&mut mail);
+        for mail in mail.drain(..) {
+            self.on_mail(state, mail);
+        }
+        state.mail = mail;
+
+        let mut told = std::mem::take(&mut state.told);
+        self.shared.wakes[self.id].drain(&mut told);
+        for tenant in told.drain(..) {
+            tenant.wake_bits().take(self.id);
+            if let Some(&view) = state.by_tenant.get(&tenant.id()) {
+                state.queue_view(view);
+            }
+        }
+        state.told = told;
+
+        for _ in 0..state.news.len() {
+            let Some(view) = state.news.pop_front() else { break };
+            if self.fan_out(state, view) {
+                state.news.push_back(view);
+            } else if let Some(view) = state.views.get_mut(view as usize) {
+                view.queued = false;
+            }
+        }
+        for _ in 0..state.run.len().min(RUNS_PER_TURN) {
+            let Some(token) = state.run.pop_front() else { break };
+            self.advance(state, token);
+        }
+        Ok(more_events || !state.news.is_empty() || !state.run.is_empty())
+    }
+
+    fn on_body_ready(self: &Rc<Self>, state: &mut State, token: Token) {
+        let Some(connection) = state.connection(token) else { return };
+        if matches!(&connection.sink, Sink::Body(queue) if queue.is_dropped()) {
+            self.drop_connection(state, token, Close::Peer);
+            return;
+        }
+        self.on_ready(state, Ready { token, readable: false, writable: true });
+    }
+
+    fn on_ready(self: &Rc<Self>, state: &mut State, event: Ready) {
+        let Some(connection) = state.connection(event.token) else { return };
+        if event.writable && connection.flags.blocked {
+            connection.flags.blocked = false;
+            connection.heard = state.wheel.now(); // a blocked socket that takes bytes again has been heard
+            self.advance(state, event.token);
+        }
+        if event.readable {
+            self.read(state, event.token);
+        }
+    }
+}
+
+impl State {
+    /// The connection a token names, if it still lives.
+    pub(crate) fn connection(&mut self, token: Token) -> Option<&mut Connection> {
+        self.connections.get_mut(token.slot as usize).filter(|connection| connection.generation == token.generation)
+    }
+
+    /// Puts a connection on the run list, once.
+    pub(crate) fn run(&mut self, token: Token) {
+        if let Some(connection) = self.connection(token)
+            && !connection.flags.running
+        {
+            connection.flags.running = true;
+            self.run.push_back(token);
+        }
+    }
+
+    /// Puts a view on the list of those with news, once.
+    pub(crate) fn queue_view(&mut self, view: u32) {
+        if let Some(it) = self.views.get_mut(view as usize)
+            && !it.queued
+        {
+            it.queued = true;
+            self.news.push_back(view);
+        }
+    }
+
+    /// A generation no earlier holder of any slot had, while 2^32 connections last.
+    pub(crate) fn next_generation(&mut self) -> u32 {
+        self.generation = self.generation.wrapping_add(1);
+        if self.generation == u32::MAX {
+            self.generation = 1; // u32::MAX is the wake token's
+        }
+        self.generation
+    }
+}

@@ -1,0 +1,131 @@
+//! One tenant as one worker sees it: who of its subscribers is here, and how far they have been served.
+//!
+//! * `drained` (D in the design) is the position of every live connection. It moves when a batch is done.
+//! * While a batch is in progress, `joint` is its end: a connection that catches up becomes live there.
+//! * A view lives while the worker has subscribers (or waiting readers) of the tenant.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use crate::connection::{Connection, Mode};
+use crate::cursor::{Cursor, CursorKey};
+use crate::frame::Frame;
+use crate::ids::Sequence;
+use crate::index::Index;
+use crate::tenant::Tenant;
+
+use super::State;
+
+/// Frames read from the ring at once: one bit each in [`Connection::mask`].
+pub const BATCH_FRAMES: usize = 64;
+
+/// A tenant on a worker.
+pub(crate) struct View {
+    pub(crate) tenant: Arc<Tenant>,
+    /// Rows of the live and behind connections, by slab slot.
+    pub(crate) index: Index<u32>,
+    /// Live connections were served up to here.
+    pub(crate) drained: Sequence,
+    /// The end of the batch in progress, else `drained`: where a connection that catches up becomes live.
+    pub(crate) joint: Sequence,
+    /// Frames on their way to live connections.
+    pub(crate) batch: Option<Batch>,
+    /// On the worker's list of views with news.
+    pub(crate) queued: bool,
+    /// Connections and waiting readers that keep the view.
+    pub(crate) members: u32,
+    /// Wakes readers that wait for news (long-polls).
+    pub(crate) news: Rc<Notify>,
+    /// Cursor of a position, since all live connections are told the same one.
+    cursor: Option<(Sequence, Cursor)>,
+}
+
+/// Frames being sent to live connections.
+#[derive(Default)]
+pub(crate) struct Batch {
+    pub(crate) frames: Vec<Arc<Frame>>,
+    /// Slots with a mask, in index order.
+    pub(crate) touched: Vec<u32>,
+    /// The next of `touched`.
+    pub(crate) at: usize,
+}
+
+impl Batch {
+    /// The frames' buffer, emptied, for the next batch.
+    pub(crate) fn recycle(mut self) -> Vec<Arc<Frame>> {
+        self.frames.clear();
+        self.frames
+    }
+}
+
+impl View {
+    /// A view that starts at the tenant's present end. The caller has set the worker's interest first.
+    pub(crate) fn new(tenant: Arc<Tenant>) -> View {
+        let drained = tenant.head();
+        View {
+            tenant,
+            index: Index::new(), 
+            drained,
+            joint: drained,
+            batch: None,
+            queued: false,
+            members: 0,
+            news: Rc::new(Notify::new()),
+            cursor: None,
+        }
+    }
+
+    /// The position `connection` could resume from without loss or repeat.
+    pub(crate) fn position_of(&self, connection: &Connection) -> Sequence {
+        match connection.mode {
+            Mode::Silent => self.drained,
+            Mode::Behind => connection.position,
+            // Not yet served from the batch in progress.
+            Mode::Live if connection.mask != 0 => self.drained.max(connection.position),
+            Mode::Live => self.joint.max(connection.position),
+        }
+    }
+
+    /// The text of a position.
+    pub(crate) fn cursor(&mut self, cursors: &CursorKey, position: Sequence) -> Cursor {
+        match self.cursor {
+            Some((at, cursor)) if at == position => cursor,
+            _ => {
+                let cursor = cursors.encode(self.tenant.id(), position);
+                self.cursor = Some((position, cursor));
+                cursor
+            }
+        }
+    }
+}
+
+impl State {
+    /// The view of `tenant`, made if need be, with one member more.
+    pub(crate) fn join_view(&mut self, tenant: &Arc<Tenant>, worker: usize) -> u32 {
+        let view = match self.by_tenant.get(&tenant.id()) {
+            Some(&view) => view,
+            None => {
+                tenant.wake_bits().subscribe(worker); // before the head is read
+                let view = self.views.insert(View::new(tenant.clone())) as u32;
+                self.by_tenant.insert(tenant.id(), view);
+                view
+            }
+        };
+        self.views[view as usize].members += 1;
+        view
+    }
+
+    /// One member less; the last one takes the view with it.
+    pub(crate) fn leave_view(&mut self, view: u32, worker: usize) {
+        let Some(it) = self.views.get_mut(view as usize) else { return };
+        it.members -= 1;
+        if it.members == 0 {
+            let it = self.views.remove(view as usize);
+            it.tenant.wake_bits().unsubscribe(worker);
+            self.by_tenant.remove(&it.tenant.id());
+            self.news.retain(|queued| *queued != view);
+        }
+    }
+}

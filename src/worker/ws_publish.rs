@@ -1,0 +1,240 @@
+//! Publishing over a WebSocket: frames go out of order with nothing, acks come back when the commit is done.
+//!
+//! * The common publish is synchronous up to the commit queue; the ack returns as mail from the committer's thread,
+//!   addressed by slot and generation. If the client has gone by then, the event stands and the ack is dropped.
+//! * What must wait (room in the queue, a `message_id` to look up) runs as a task while the connection's input is
+//!   paused, so the order of one connection's publishes is kept.
+
+use std::rc::Rc;
+
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use crate::auth::{Authorized, Publish};
+use crate::close::Close;
+use crate::connection::Owed;
+use crate::connection::rate::Rate;
+use crate::cursor::Cursor;
+use crate::event::Event;
+use crate::frame::control::{Control, Ref};
+use crate::ids::TenantId;
+use crate::outcome::Refusal;
+use crate::store::{CommitError, Done};
+use crate::tenant::idempotency::{is_keyed, name_messages};
+use crate::tenant::intake;
+use crate::tenant::publish::{PublishError, Receipt};
+
+use super::mail::Mail;
+use super::sockets::Token;
+use super::{State, Worker};
+
+/// A publish whose commit is over.
+pub struct Committed {
+    token: Token,
+    reference: Option<Ref>,
+    receipt: Result<Receipt, CommitError>,
+}
+
+/// A client's `publish`.
+pub(super) struct Publishing<'a> {
+    pub(super) reference: Option<Ref>,
+    pub(super) events: Vec<&'a RawValue>,
+    /// `events` was given, so errors name the item.
+    pub(super) batch: bool,
+    pub(super) durable: bool,
+}
+
+impl Worker {
+    /// Publishes, or answers why not.
+    pub(super) fn publish(self: &Rc<Self>, state: &mut State, token: Token, publishing: Publishing<'_>) {
+        let reference = publishing.reference.clone();
+        if let Err(refusal) = self.try_publish(state, token, publishing) {
+            self.refuse(state, token, &refusal, reference);
+            let exhausted =
+                state.connection(token).and_then(|it| it.rate.as_ref()).is_some_and(|rate| rate.exhausted());
+            if exhausted {
+                self.close(state, token, Close::OverRate);
+            }
+        }
+    }
+
+    fn try_publish(
+        self: &Rc<Self>,
+        state: &mut State,
+        token: Token,
+        publishing: Publishing<'_>,
+    ) -> Result<(), Refusal> {
+        let now_ms = self.shared.clock.now_ms();
+        let Some(connection) = state.connection(token) else { return Ok(()) };
+        let Some(admitted) = &connection.admitted else { return Ok(()) };
+        if self.shared.is_stopping() {
+            return Err(Refusal::unavailable("the server is stopping"));
+        }
+        let right = admitted.principal().authorize::<Publish>()?;
+        let limit = right.rate_limit(self.shared.config.limits.publish_per_second);
+        if limit > 0 {
+            let per_second = u32::try_from(limit).unwrap_or(u32::MAX);
+            let rate = connection.rate.get_or_insert_with(|| Box::new(Rate::new(per_second, now_ms)));
+            rate.take(publishing.events.len(), now_ms).map_err(|wait_ms| {
+                let seconds = wait_ms.div_ceil(1_000).max(1);
+                let details = json!({"retry_after": seconds});
+                Refusal { details, ..Refusal::quota("over the publish rate of this connection", seconds) }
+            })?;
+        }
+        let origin = connection.id;
+        let mut events = parse(&right, &publishing)?;
+        let tenant = self.shared.tenants.get(right.principal().tenant);
+        if !is_keyed(&events) {
+            name_messages(&mut events);
+            let frames = self.shared.tenants.encode(&events, origin)?;
+            let done = if publishing.durable { self.ack_by_mail(token, &publishing.reference) } else { Done::none() };
+            match self.shared.tenants.publish_now(&tenant, frames, done) {
+                Ok(receipt) if publishing.durable => {
+                    if let Some(connection) = state.connection(token) {
+                        connection.inflight += 1;
+                    }
+                    let _ = receipt; // told by the mail
+                    return Ok(());
+                }
+                Ok(receipt) => {
+                    self.ack(state, token, publishing.reference, receipt);
+                    return Ok(());
+                }
+                Err(PublishError::Backlog) => {} // waits its turn below
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.publish_later(state, token, right, publishing);
+        Ok(())
+    }
+
+    /// The committer's answer, brought to this thread.
+    fn ack_by_mail(&self, token: Token, reference: &Option<Ref>) -> Done {
+        let (shared, worker, reference) = (self.shared.clone(), self.id, reference.clone());
+        Done::call(move |receipt| {
+            shared.mail[worker].push(Mail::Committed(Committed { token, reference, receipt }));
+        })
+    }
+
+    pub(super) fn on_committed(self: &Rc<Self>, state: &mut State, committed: Committed) {
+        let Committed { token, reference, receipt } = committed;
+        let Some(connection) = state.connection(token) else { return };
+        connection.inflight = connection.inflight.saturating_sub(1);
+        match receipt {
+            Ok(receipt) => self.ack(state, token, reference, receipt),
+            Err(error) => self.refuse(state, token, &PublishError::Commit(error).into(), reference),
+        }
+        self.resume_reading(state, token);
+    }
+
+    /// Publishes in a task, the connection's input paused meanwhile.
+    fn publish_later(
+        self: &Rc<Self>,
+        state: &mut State,
+        token: Token,
+        right: Authorized<Publish>,
+        publishing: Publishing<'_>,
+    ) {
+        let Some(connection) = state.connection(token) else { return };
+        connection.flags.paused = true;
+        let origin = connection.id;
+        let Publishing { reference, events, batch, durable } = publishing;
+        let texts: Vec<Box<RawValue>> = events.into_iter().map(ToOwned::to_owned).collect();
+        let worker = self.clone();
+        // Ends with its publish, which waits at most `RESERVE_WAIT` and one commit.
+        tokio::task::spawn_local(async move {
+            let events = texts.iter().map(AsRef::as_ref).collect();
+            let publishing = Publishing { reference: None, events, batch, durable };
+            let tenant = worker.shared.tenants.get(right.principal().tenant);
+            let published = match parse(&right, &publishing) {
+                Ok(mut events) => {
+                    let tenants = &worker.shared.tenants;
+                    tenants.publish_events(&tenant, &mut events, origin, durable, None).await.map_err(Refusal::from)
+                }
+                Err(refusal) => Err(refusal),
+            };
+            let state = &mut *worker.state.borrow_mut();
+            match published {
+                Ok(published) => {
+                    let ids: Vec<Cursor> =
+                        published.ids.iter().map(|id| worker.shared.tenants.cursors().encode(tenant.id(), *id)).collect();
+                    worker.control(state, token, &Control::Ack { reference: reference.as_ref(), ids: &ids });
+                }
+                Err(refusal) => worker.refuse(state, token, &refusal, reference),
+            }
+            if let Some(connection) = state.connection(token) {
+                connection.flags.paused = false;
+            }
+            worker.resume_reading(state, token);
+            worker.nudge();
+        });
+    }
+
+    /// Sends an ack, or owes it while the connection is blocked.
+    fn ack(self: &Rc<Self>, state: &mut State, token: Token, reference: Option<Ref>, receipt: Receipt) {
+        let Some(connection) = state.connection(token) else { return };
+        let Some(tenant) = connection.admitted.as_ref().map(|it| it.principal().tenant) else { return };
+        if connection.flags.blocked {
+            // At most `INFLIGHT_PUBLISHES` at once are under way, and no more are read while blocked.
+            let owed = Owed { reference, first: receipt.first, count: receipt.count };
+            connection.outbox().owed.push_back(owed);
+            return;
+        }
+        self.say_ack(state, token, tenant, reference.as_ref(), receipt);
+    }
+
+    fn say_ack(
+        self: &Rc<Self>,
+        state: &mut State,
+        token: Token,
+        tenant: TenantId,
+        reference: Option<&Ref>,
+        receipt: Receipt,
+    ) {
+        let cursors = self.shared.tenants.cursors();
+        let ids: Vec<Cursor> = receipt.sequences().map(|sequence| cursors.encode(tenant, sequence)).collect();
+        self.control(state, token, &Control::Ack { reference, ids: &ids });
+    }
+
+    /// Sends acks that were owed; answers whether none is left.
+    pub(super) fn send_owed_acks(self: &Rc<Self>, state: &mut State, token: Token) -> bool {
+        while let Some(connection) = state.connection(token) {
+            if connection.flags.blocked {
+                return false;
+            }
+            let Some(tenant) = connection.admitted.as_ref().map(|it| it.principal().tenant) else { return true };
+            let Some(owed) = connection.out.as_mut().and_then(|out| out.owed.pop_front()) else { return true };
+            if connection.out.as_ref().is_some_and(|out| out.is_empty()) {
+                connection.out = None;
+            }
+            let receipt = Receipt { first: owed.first, count: owed.count };
+            self.say_ack(state, token, tenant, owed.reference.as_ref(), receipt);
+        }
+        false
+    }
+
+    /// Answers `error`.
+    pub(super) fn refuse(
+        self: &Rc<Self>,
+        state: &mut State,
+        token: Token,
+        refusal: &Refusal,
+        reference: Option<Ref>,
+    ) {
+        let details = (!refusal.details.is_null()).then_some(&refusal.details);
+        let (code, message) = (refusal.code, refusal.message.as_str());
+        self.control(state, token, &Control::Error { code, message, details, reference: reference.as_ref() });
+    }
+}
+
+/// Checked events, each allowed to this publisher.
+fn parse<'a>(right: &Authorized<Publish>, publishing: &Publishing<'a>) -> Result<Vec<Event<'a>>, Refusal> {
+    let mut events = match publishing.events.as_slice() {
+        [event] if !publishing.batch => vec![Event::parse(event.get())?],
+        events => intake::parse_items(events)?,
+    };
+    for event in &mut events {
+        right.check(event)?;
+    }
+    Ok(events)
+}
