@@ -6,7 +6,7 @@
 
 pub mod admission;
 pub mod body;
-pub mod client_frames;
+pub mod client;
 pub mod rate;
 
 use std::collections::VecDeque;

@@ -142,7 +142,7 @@ fn store_options(config: &Config, clock: &Arc<dyn Clock>) -> StoreOptions {
 
 fn open_auth(config: &Config, store: &Store, clock: &Arc<dyn Clock>) -> Result<Arc<Auth>, ServeError> {
     let own = OwnKey::load_or_make(&config.data_dir)?;
-    let records = Arc::new(StoredRecords::new(store.clone()));
+    let records = Arc::new(StoredRecords::new(store.clone(), clock.clone()));
     Ok(Arc::new(Auth::new(&AuthSettings::from(config), own, records, clock.clone())?))
 }
 

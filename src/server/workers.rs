@@ -18,7 +18,6 @@ use crate::ring::Reader;
 use crate::worker::mail::Mail;
 use crate::worker::{Accepted, Shared, Worker};
 
-use super::listen::Bound;
 
 /// How many sockets more than the least loaded worker one may have before it deals on.
 const IMBALANCE: usize = 2;

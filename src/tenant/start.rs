@@ -7,19 +7,7 @@ use crate::store::{ReadError, Since, Store};
 
 use super::Tenant;
 
-/// The position a client asks for, strongest first: cursor, `since`, `earliest`; an empty value counts as absent.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub enum From {
-    /// Live from the present end.
-    #[default]
-    Now,
-    /// After this cursor, whatever it is.
-    Cursor(Box<str>),
-    /// From the first event received at or after this time, Unix milliseconds.
-    Since(u64),
-    /// From the oldest retained event.
-    Earliest,
-}
+pub use crate::cursor::From;
 
 /// A declared gap: what the client presented, and why it cannot go on from there.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -8,7 +8,7 @@ use std::io;
 use std::rc::Rc;
 
 use crate::close::Close;
-use crate::connection::client_frames::{ClientFrame, Subscribe};
+use crate::connection::client::{ClientFrame, Subscribe};
 use crate::frame::control::{Control, Ref};
 use crate::frame::ws;
 use crate::frame::ws_decode::{Limits, Message, Violation};

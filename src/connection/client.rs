@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::cursor::From;
 use crate::filter::{Filter, FilterBuilder, Values};
 use crate::frame::control::Ref;
 use crate::tenant::start::From;
