@@ -12,20 +12,16 @@ pub mod filter;
 pub mod frame;
 pub mod http;
 pub mod ids;
-pub mod metrics;
-pub mod query;
-pub mod time;
-/// Stands in for `connection/mod.rs`, until it is whole.
-pub mod connection {
-    pub mod client;
-}
 pub mod index;
 pub mod lifecycle;
+pub mod metrics;
 pub mod outcome;
+pub mod query;
 pub mod ring;
 pub mod server;
 pub mod store;
 pub mod sync;
 pub mod tenant;
+pub mod time;
 pub mod wake;
 pub mod worker;

@@ -32,7 +32,10 @@ impl Signals {
     /// # Errors
     /// The system refuses a handler.
     pub fn new() -> std::io::Result<Signals> {
-        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
     /// The next one; answers the exit code a shell would show for it.

@@ -14,7 +14,6 @@ use serde_json::value::RawValue;
 use crate::cursor::From;
 use crate::filter::{Filter, FilterBuilder, Values};
 use crate::frame::control::Ref;
-use crate::tenant::start::From;
 use crate::time;
 
 /// Most events of one `publish`.

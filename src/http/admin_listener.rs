@@ -49,7 +49,9 @@ pub async fn serve(listener: Listener, shared: Arc<Shared>) {
         let Ok(place) = places.clone().acquire_owned().await else { return };
         let accepted: io::Result<()> = match &listener {
             Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| spawn(stream, &page, place)),
-            Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| spawn(stream, &page, place)),
+            Listener::Unix(listener) => {
+                listener.accept().await.map(|(stream, _)| spawn(stream, &page, place))
+            }
         };
         if let Err(error) = accepted {
             tracing::warn!(%error, "the admin listener could not accept");
@@ -99,7 +101,8 @@ impl Page {
         match segments.as_slice() {
             ["metrics"] | ["health", ..] if !reads => Err(Refusal::method("GET, HEAD")),
             ["metrics"] => {
-                let mut answer = Answer::raw_json(StatusCode::OK, metrics_page::page(&self.registry).into_bytes());
+                let mut answer =
+                    Answer::raw_json(StatusCode::OK, metrics_page::page(&self.registry).into_bytes());
                 let text = HeaderValue::from_static(metrics_page::CONTENT_TYPE);
                 answer.headers.insert(header::CONTENT_TYPE, text);
                 Ok(answer)
@@ -114,7 +117,8 @@ impl Page {
 
     /// A name other than a loopback one in `Host` is a page of another site reaching in (DNS rebinding).
     fn operator(&self, request: &Request<Incoming>) -> Result<(), Refusal> {
-        let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let host =
+            request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         let name = host.rsplit_once(':').map_or(host, |(name, port)| match port.parse::<u16>() {
             Ok(_) => name,
             Err(_) => host,

@@ -82,10 +82,24 @@ impl Collector for Scrape {
 impl Scrape {
     fn connections(&self, out: &mut Out<'_>) -> std::fmt::Result {
         let metrics = &self.0.metrics;
-        let by_transport = Transport::ALL.map(|it| (it.label(), metrics.sum_gauge(|w| w.connections[it as usize].get())));
-        out.gauges("connections", "Subscribers and publishers connected, by transport", "transport", &by_transport)?;
-        out.gauge("sockets", "Sockets accepted and open, whatever they speak", metrics.sum_gauge(|w| w.sockets.get()))?;
-        out.gauge("behind", "Connections that read behind the live position", metrics.sum_gauge(|w| w.behind.get()))?;
+        let by_transport =
+            Transport::ALL.map(|it| (it.label(), metrics.sum_gauge(|w| w.connections[it as usize].get())));
+        out.gauges(
+            "connections",
+            "Subscribers and publishers connected, by transport",
+            "transport",
+            &by_transport,
+        )?;
+        out.gauge(
+            "sockets",
+            "Sockets accepted and open, whatever they speak",
+            metrics.sum_gauge(|w| w.sockets.get()),
+        )?;
+        out.gauge(
+            "behind",
+            "Connections that read behind the live position",
+            metrics.sum_gauge(|w| w.behind.get()),
+        )?;
         let closed = Close::ALL.map(|it| (it.label(), metrics.sum(|w| w.closed[it as usize].get())));
         out.counters("closed", "Connections ended, by reason", "reason", &closed)?;
         out.counter("refused", "Connections refused by a limit", metrics.refused.get())?;
@@ -97,13 +111,33 @@ impl Scrape {
         let metrics = &self.0.metrics;
         out.counter("published", "Events accepted for publishing", metrics.published.get())?;
         let unavailable = metrics.publish_unavailable.get();
-        out.counter("publish_unavailable", "Publishes refused for want of room or a healthy store", unavailable)?;
-        out.counter("matched", "Pairs of event and subscriber, counted when evaluated", metrics.sum(|w| w.matched.get()))?;
-        out.counter("delivered", "Pairs written whole, a merged chunk once", metrics.sum(|w| w.delivered.get()))?;
+        out.counter(
+            "publish_unavailable",
+            "Publishes refused for want of room or a healthy store",
+            unavailable,
+        )?;
+        out.counter(
+            "matched",
+            "Pairs of event and subscriber, counted when evaluated",
+            metrics.sum(|w| w.matched.get()),
+        )?;
+        out.counter(
+            "delivered",
+            "Pairs written whole, a merged chunk once",
+            metrics.sum(|w| w.delivered.get()),
+        )?;
         out.counter("coalesced", "Pairs merged into another", metrics.sum(|w| w.coalesced.get()))?;
         out.gauge("pending", "Pairs matched and not yet written", metrics.sum_gauge(|w| w.pending.get()))?;
-        out.counter("dropped", "Pairs pending when their connection ended or met a gap", metrics.sum(|w| w.dropped.get()))?;
-        out.counter("gap_skipped", "Sequences passed over by declared gaps", metrics.sum(|w| w.gap_skipped.get()))?;
+        out.counter(
+            "dropped",
+            "Pairs pending when their connection ended or met a gap",
+            metrics.sum(|w| w.dropped.get()),
+        )?;
+        out.counter(
+            "gap_skipped",
+            "Sequences passed over by declared gaps",
+            metrics.sum(|w| w.gap_skipped.get()),
+        )?;
         out.counter("sent_bytes", "Bytes written to subscribers", metrics.sum(|w| w.bytes_sent.get()))?;
         out.counter("writes", "System calls that wrote events", metrics.sum(|w| w.writes.get()))?;
         out.gauge("ring_bytes", "Bytes of frames in all rings, about", self.0.tenants.ring_bytes() as i64)?;
@@ -117,7 +151,11 @@ impl Scrape {
         out.counter("commits", "Group commits", get(&stats.commits))?;
         out.counter("committed_events", "Events committed", get(&stats.committed_events))?;
         out.counter("failed_commits", "Commits that failed", get(&stats.failed_commits))?;
-        out.counter("store_reopenings", "Times the store was opened anew after an error", get(&stats.reopenings))?;
+        out.counter(
+            "store_reopenings",
+            "Times the store was opened anew after an error",
+            get(&stats.reopenings),
+        )?;
         let buckets = stats.latency.iter().enumerate().map(|(at, count)| {
             let bound = LATENCY_BOUNDS_US.get(at).map_or(f64::MAX, |us| *us as f64 / 1e6);
             (bound, get(count))
@@ -128,9 +166,17 @@ impl Scrape {
         let help = "Seconds from taking a batch to its fsync";
         let mut histogram = out.0.encode_descriptor("commit_seconds", help, None, MetricType::Histogram)?;
         histogram.encode_histogram::<prometheus_client::encoding::NoLabelSet>(sum, total, &buckets, None)?;
-        out.gauge("commit_queue", "Publishes and writes waiting for their commit", get(&stats.queued) as i64)?;
+        out.gauge(
+            "commit_queue",
+            "Publishes and writes waiting for their commit",
+            get(&stats.queued) as i64,
+        )?;
         out.gauge("log_bytes", "Bytes of retained events", get(&stats.log_bytes) as i64)?;
-        out.gauge("free_bytes", "Free bytes of the data directory's file system", get(&stats.free_bytes) as i64)?;
+        out.gauge(
+            "free_bytes",
+            "Free bytes of the data directory's file system",
+            get(&stats.free_bytes) as i64,
+        )?;
         out.counter("trimmed_events", "Events trimmed by retention", get(&stats.trimmed_events))?;
         let dropped = get(&stats.idempotency_dropped);
         out.counter("idempotency_dropped", "Idempotency rows dropped before their day was over", dropped)?;

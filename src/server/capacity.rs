@@ -7,7 +7,7 @@ const RESERVED: u64 = 96;
 
 /// Raises the soft descriptor limit to the hard one and answers how many connections fit, at most `wanted` (0: all).
 #[must_use]
-pub fn raise(wanted: usize) -> usize {
+pub(super) fn raise(wanted: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {

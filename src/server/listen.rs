@@ -16,22 +16,22 @@ const BACKLOG: i32 = 4_096;
 
 /// What accepted sockets inherit.
 #[derive(Clone, Copy, Debug)]
-pub struct SocketOptions {
+pub(super) struct SocketOptions {
     /// `TCP_NOTSENT_LOWAT`, bytes: what a subscriber that does not read may cost the kernel.
-    pub unsent_bytes: u32,
+    pub(super) unsent_bytes: u32,
     /// `TCP_USER_TIMEOUT`: how long sent bytes may stay unacknowledged.
-    pub write_timeout: Duration,
+    pub(super) write_timeout: Duration,
 }
 
 /// A listener, non-blocking, ready to be accepted from by every worker.
 #[derive(Debug)]
-pub struct Bound {
+pub(super) struct Bound {
     /// The listening socket.
-    pub socket: Socket,
+    pub(super) socket: Socket,
     /// As shown: `127.0.0.1:8080`, or `unix:/path`.
-    pub shown: String,
+    pub(super) shown: String,
     /// Whether it is a unix socket.
-    pub unix: bool,
+    pub(super) unix: bool,
     /// A socket file of ours, removed at the end.
     file: Option<PathBuf>,
 }
@@ -47,19 +47,19 @@ impl Drop for Bound {
 /// Why nothing listens: what, and what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {addr}: {source}")]
-pub struct ListenError {
+pub(super) struct ListenError {
     /// As configured.
-    pub addr: String,
+    pub(super) addr: String,
     /// What the system said.
     #[source]
-    pub source: io::Error,
+    pub(super) source: io::Error,
 }
 
 /// Binds one address.
 ///
 /// # Errors
 /// [`ListenError`].
-pub fn bind(addr: &ListenAddr, options: SocketOptions) -> Result<Bound, ListenError> {
+pub(super) fn bind(addr: &ListenAddr, options: SocketOptions) -> Result<Bound, ListenError> {
     let bound = match addr {
         ListenAddr::Tcp(addr) => bind_tcp(*addr, options),
         ListenAddr::Unix(path) => bind_unix(path),
@@ -108,7 +108,7 @@ fn bind_unix(path: &Path) -> io::Result<Bound> {
 ///
 /// # Errors
 /// A descriptor that is no listening stream socket.
-pub fn inherited(options: SocketOptions) -> io::Result<Vec<Bound>> {
+pub(super) fn inherited(options: SocketOptions) -> io::Result<Vec<Bound>> {
     let Ok(fds) = sd_notify::listen_fds() else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     for fd in fds {

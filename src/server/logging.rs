@@ -8,10 +8,10 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{LogFormat, LogLevel};
 
 /// The variable with a tracing filter, stronger than `log.level`.
-pub const VARIABLE: &str = "NERVEWIRE_LOG";
+pub(super) const VARIABLE: &str = "NERVEWIRE_LOG";
 
 /// Installs the subscriber, once.
-pub fn init(level: LogLevel, format: LogFormat) {
+pub(super) fn init(level: LogLevel, format: LogFormat) {
     let default = format!("{0},sled=warn", level.word());
     let filter = std::env::var(VARIABLE).ok().and_then(|text| EnvFilter::try_new(text).ok());
     let filter = filter.unwrap_or_else(|| EnvFilter::new(default));

@@ -80,7 +80,8 @@ pub fn run(config: Config, options: ServeOptions) -> ExitCode {
 }
 
 fn serve(config: Config, options: &ServeOptions) -> Result<u8, ServeError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io("runtime"))?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io("runtime"))?;
     let config = Arc::new(config);
     let capacity = capacity::raise(config.limits.connections);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -198,8 +199,7 @@ fn share(
     });
     let boxes = Arc::clone(&mail);
     auth.on_change(move |_| boxes.iter().for_each(|mail| mail.push(Mail::Recheck)));
-    let shared =
-        Shared::new(config.clone(), auth, tenants, admission, metrics, clock.clone(), mail, wakes);
+    let shared = Shared::new(config.clone(), auth, tenants, admission, metrics, clock.clone(), mail, wakes);
     Ok((shared, readers))
 }
 
@@ -256,8 +256,11 @@ fn announce(
     admin: Option<&str>,
     first_key: Option<&IssuedKey>,
 ) -> Result<(), ServeError> {
-    let public: Vec<&str> =
-        listeners.iter().filter(|(_, door)| *door == Door::Public).map(|(bound, _)| bound.shown.as_str()).collect();
+    let public: Vec<&str> = listeners
+        .iter()
+        .filter(|(_, door)| *door == Door::Public)
+        .map(|(bound, _)| bound.shown.as_str())
+        .collect();
     let first = public.first().copied().unwrap_or_default();
     if let Some(path) = &options.ready_file {
         let body = json!({"listen": first, "admin_listen": admin, "pid": std::process::id()});

@@ -18,25 +18,25 @@ use crate::ring::Reader;
 use crate::worker::mail::Mail;
 use crate::worker::{Accepted, Shared, Worker};
 
-
 /// How many sockets more than the least loaded worker one may have before it deals on.
 const IMBALANCE: usize = 2;
 /// How long accepting rests when no descriptor is left.
 const REST: Duration = Duration::from_millis(100);
-const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
+const FULL: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
     connection: close\r\ncontent-length: 87\r\n\r\n\
     {\"code\":\"UNAVAILABLE\",\"message\":\"the server is full\",\"details\":null,\"timestamp\":null}\n\n";
 
 /// A running worker.
 #[derive(Debug)]
-pub struct Running {
+pub(super) struct Running {
     thread: JoinHandle<io::Result<()>>,
     stop: oneshot::Sender<()>,
 }
 
 impl Running {
     /// Ends the worker and waits for its thread.
-    pub fn end(self) {
+    pub(super) fn end(self) {
         let _ = self.stop.send(()); // a worker that failed has gone already
         match self.thread.join() {
             Ok(Ok(())) => {}
@@ -47,7 +47,7 @@ impl Running {
 
     /// Whether it has ended, which it must not while the daemon serves.
     #[must_use]
-    pub fn has_ended(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         self.thread.is_finished()
     }
 }
@@ -56,7 +56,7 @@ impl Running {
 ///
 /// # Errors
 /// No thread, descriptor or runtime is to be had.
-pub fn start(
+pub(super) fn start(
     id: usize,
     shared: &Arc<Shared>,
     reader: Reader,
@@ -67,7 +67,8 @@ pub fn start(
     let (up, is_up) = std::sync::mpsc::sync_channel(1);
     let shared = shared.clone();
     let thread = std::thread::Builder::new().name(format!("worker-{id}")).spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
         runtime.block_on(async move {
             let worker = match prepare(id, shared, reader, listeners, capacity) {
                 Ok(worker) => worker,
@@ -154,7 +155,11 @@ fn is_full(worker: &Worker, capacity: usize) -> bool {
 
 /// Says that the daemon is full, as far as one write gets.
 fn refuse(mut stream: &(impl std::os::fd::AsFd + Sized)) {
-    let _ = rustix::net::send(&mut stream, FULL, rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL);
+    let _ = rustix::net::send(
+        &mut stream,
+        FULL,
+        rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL,
+    );
 }
 
 /// Gives a socket to the worker with the fewest, if that is not this one.
