@@ -120,7 +120,9 @@ impl Committer {
                     self.books.forget(tenant);
                     self.books.sweep.erase(tenant);
                 }
-                self.shared.stats.commit(started.elapsed(), events, bytes);
+                if bytes > 0 {
+                    self.shared.stats.commit(started.elapsed(), events, bytes);
+                }
                 self.watch_space(bytes);
                 values
             }

@@ -131,7 +131,9 @@ impl Engine {
             .open()?;
         let reopen = || -> io::Result<File> {
             for name in ["db", "conf"] {
-                fs::set_permissions(database.join(name), fs::Permissions::from_mode(0o600))?;
+                let path = database.join(name);
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+                File::open(&path)?.sync_all()?; // sled cannot open without its `conf`
             }
             let file = File::options().read(true).write(true).open(database.join("db"))?;
             sync_dir(database)?;

@@ -152,7 +152,7 @@ impl Store {
         done: Done,
     ) {
         let append = Append { log: log.clone(), frames: frames.into(), _permit: permit };
-        self.push(Item { append: Some(append), rows, done, refused: None });
+        self.push(Item::new(Some(append), rows, done));
     }
 
     /// Commits rows, all or nothing.
@@ -161,7 +161,7 @@ impl Store {
     /// [`CommitError`].
     pub async fn write(&self, rows: Rows) -> Result<(), CommitError> {
         let (done, committed) = Done::channel();
-        self.push(Item { append: None, rows, done, refused: None });
+        self.push(Item::new(None, rows, done));
         committed.await.unwrap_or(Err(CommitError::Unavailable))
     }
     /// [`Store::write`] for a thread without a runtime.
@@ -173,12 +173,12 @@ impl Store {
         let done = Done::call(move |result| {
             let _ = send.send(result); // whoever waited may have gone
         });
-        self.push(Item { append: None, rows, done, refused: None });
+        self.push(Item::new(None, rows, done));
         receive.recv().unwrap_or(Err(CommitError::Unavailable))
     }
     /// Commits rows some time soon; nobody is told how it went. For what may be lost, such as a last use.
     pub fn write_later(&self, rows: Rows) {
-        self.push(Item { append: None, rows, done: Done::Nobody, refused: None });
+        self.push(Item::new(None, rows, Done::Nobody));
     }
 
     fn push(&self, item: Item) {

@@ -252,6 +252,9 @@ fn open(options: StoreOptions) -> Result<(Arc<Shared>, Threads), OpenError> {
         Identity::Newer(schema) => return Err(newer(&dir, schema)),
     };
     engine::sync_dir(&dir).map_err(|error| OpenError::io(&dir, &error))?;
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        let _ = engine::sync_dir(parent); // it may not be ours to open; then it was not we who made the directory
+    }
     let epoch = recover::begin_epoch(&engine, 0).map_err(failed)?;
     let next_tenant = records::last_tenant(&engine).map_err(failed)? + 1;
     let stats = Arc::new(Stats::default());

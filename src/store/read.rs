@@ -6,6 +6,7 @@
 //! * It never sees a hole: the low-water mark is read again after the range, and `Gap` said if it has passed the start.
 
 use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -189,19 +190,24 @@ impl Reads {
     /// The body of a reader thread.
     pub(super) fn serve(&self, engine: &RwLock<Option<Engine>>) {
         while let Some((tenant, job)) = self.next() {
+            // sled may panic where it meets an IO error: whoever asked is told `Unavailable` by the dropped reply.
             let engine = engine.read();
-            match job {
-                Job::Task(task) => task(engine.as_ref()),
-                Job::Log(log, after, reply) => {
-                    let read = match engine.as_ref() {
-                        Some(engine) => self.read(engine, &log, after),
-                        None => Err(ReadError::Unavailable),
-                    };
-                    let _ = reply.send(read); // whoever asked may have gone
-                }
-            }
+            let _ = catch_unwind(AssertUnwindSafe(|| self.run_job(engine.as_ref(), job)));
             drop(engine);
             self.done(tenant);
+        }
+    }
+
+    fn run_job(&self, engine: Option<&Engine>, job: Job) {
+        match job {
+            Job::Task(task) => task(engine),
+            Job::Log(log, after, reply) => {
+                let read = match engine {
+                    Some(engine) => self.read(engine, &log, after),
+                    None => Err(ReadError::Unavailable),
+                };
+                let _ = reply.send(read); // whoever asked may have gone
+            }
         }
     }
 
