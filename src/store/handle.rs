@@ -12,9 +12,10 @@ use super::engine::{Engine, EngineError, Value};
 use super::keys::{self, Kind};
 use super::log::{Permit, TenantLog};
 use super::queue::{Append, CommitError, Done, Frames, Item};
-use super::read::{self, LogRead, ReadError, Since};
+use super::read::{self, LogRead, ReadError};
 use super::records::{self, ApiKey, DisabledUser, Organization, Revoked};
 use super::rows::Rows;
+use super::since::{self, Since};
 use super::space::StoreState;
 use super::stats::Stats;
 use super::{OpenError, Shared, StoreOptions, Threads};
@@ -199,7 +200,7 @@ impl Store {
     /// [`ReadError`].
     pub async fn position_since(&self, log: &Arc<TenantLog>, since_ms: u64) -> Result<Since, ReadError> {
         let (tenant, log, cursors) = (log.tenant(), log.clone(), self.shared().cursors);
-        let task = move |engine: &Engine| read::position_since(engine, &log, &cursors, since_ms);
+        let task = move |engine: &Engine| since::position_since(engine, &log, &cursors, since_ms);
         self.shared().reads.run(tenant, task).await
     }
 
