@@ -89,7 +89,6 @@ impl Committer {
         loop {
             let patience = if busy { Duration::ZERO } else { IDLE };
             let closing = self.shared.queue.take(patience, &mut items);
-            self.shared.stats.queued.store(self.shared.queue.lock().items.len() as u64, Relaxed);
             if closing && items.is_empty() {
                 break;
             }

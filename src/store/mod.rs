@@ -265,7 +265,7 @@ fn open(options: StoreOptions) -> Result<(Arc<Shared>, Threads), OpenError> {
         epoch: AtomicU32::new(epoch),
         state: State::new(StoreState::Writable),
         engine: RwLock::new(None),
-        queue: Queue::default(),
+        queue: Queue::new(stats.clone()),
         reads: Reads::new(options.page_cache_bytes, cursors, stats.clone()),
         logs: Mutex::default(),
         stats,

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Release;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::log::{Permit, TenantLog};
 use super::rows::Rows;
+use super::stats::Stats;
 use crate::frame::Frame;
 
 /// Bytes of events taken into one commit; more waits for the next. Bounds a batch's memory and its latency.
@@ -141,13 +142,18 @@ pub(super) struct Waiting {
     pub(super) ended: bool,
 }
 
-#[derive(Default)]
+/// The queue.
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     wake: Condvar,
+    stats: Arc<Stats>,
 }
 
 impl Queue {
+    pub(super) fn new(stats: Arc<Stats>) -> Queue {
+        Queue { waiting: Mutex::default(), wake: Condvar::new(), stats }
+    }
+
     /// Enqueues `item` and moves its log's end; refuses it instead if it does not follow.
     pub(super) fn push(&self, mut item: Item) {
         let mut waiting = self.waiting.lock();
@@ -174,6 +180,7 @@ impl Queue {
             }
         }
         waiting.items.push_back(item);
+        self.stats.queued.store(waiting.items.len() as u64, Relaxed);
         // The committer only sleeps on an empty queue.
         if waiting.items.len() == 1 {
             self.wake.notify_one();
@@ -204,6 +211,7 @@ impl Queue {
                 break;
             }
         }
+        self.stats.queued.store(waiting.items.len() as u64, Relaxed);
         waiting.closing
     }
 
