@@ -34,6 +34,20 @@ impl std::fmt::Display for Cursor {
     }
 }
 
+/// The position a client asks for, strongest first: cursor, `since`, `earliest`; an empty value counts as absent.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum From {
+    /// Live from the present end.
+    #[default]
+    Now,
+    /// After this cursor, whatever it is.
+    Cursor(Box<str>),
+    /// From the first event received at or after this time, Unix milliseconds.
+    Since(u64),
+    /// From the oldest retained event.
+    Earliest,
+}
+
 /// What a store signs its cursors with; both halves are made at `init` and kept in the store.
 #[derive(Clone, Copy)]
 pub struct CursorKey {

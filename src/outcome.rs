@@ -5,7 +5,7 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::auth::{AuthError, Ended, MissingScope, PublishDenied};
+use crate::auth::{AdminError, AuthError, Ended, MissingScope, PublishDenied};
 use crate::close::Close;
 use crate::connection::admission::Refused;
 use crate::event::EventError;
@@ -36,7 +36,14 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal without details.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Refusal {
-        Refusal { status, code, message: message.into(), details: Value::Null, retry_after: None, allow: None }
+        Refusal {
+            status,
+            code,
+            message: message.into(),
+            details: Value::Null,
+            retry_after: None,
+            allow: None,
+        }
     }
     /// 400 `BAD_REQUEST`.
     pub fn bad_request(message: impl Into<String>) -> Refusal {
@@ -122,6 +129,23 @@ impl From<AuthError> for Refusal {
             AuthError::TooManyFailures { retry_after } => {
                 Refusal::quota("too many failed credentials from this address", retry_after)
             }
+        }
+    }
+}
+
+impl From<AdminError> for Refusal {
+    fn from(error: AdminError) -> Refusal {
+        match error {
+            AdminError::NotFound => Refusal::not_found(),
+            AdminError::Conflict(why) => Refusal::conflict(why),
+            AdminError::Forbidden(why) => Refusal::forbidden(why),
+            AdminError::Invalid { field, reason } => Refusal::invalid(&field, &reason),
+            AdminError::Limit { .. } => Refusal::conflict(error.to_string()),
+            AdminError::Random => Refusal::internal(),
+            AdminError::Records(_) => Refusal {
+                details: json!({"outcome": "unknown"}),
+                ..Refusal::unavailable("the change may not be kept")
+            },
         }
     }
 }

@@ -50,6 +50,13 @@ pub fn pairs(query: &str) -> Result<Vec<Pair<'_>>, QueryError> {
     Ok(pairs)
 }
 
+/// One segment of a path, unescaped (RFC 3986 §2.1; `+` is itself there). `None` for a broken escape or no UTF-8.
+#[must_use]
+pub fn unescape_path(segment: &str) -> Option<String> {
+    let literal = segment.replace('+', "%2B");
+    unescape(&literal).ok().map(Cow::into_owned)
+}
+
 fn unescape(text: &str) -> Result<Cow<'_, str>, QueryError> {
     if !text.bytes().any(|b| matches!(b, b'%' | b'+')) {
         return Ok(Cow::Borrowed(text));

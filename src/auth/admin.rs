@@ -7,23 +7,21 @@
 //! * Dropping a caller (its client hung up) does not stop a write that was begun; memory follows it then too.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::issue::{IssuedKey, NewKey};
 use super::jwt::is_id;
 use super::principal::{Authorized, Manage, Operate, Principal};
 use super::records::{OrganizationRow, RecordsError, Visibility, Write};
 use super::scope::{Scope, ScopeSet};
+use super::upkeep::UPKEEP_WRITES;
 use super::{
     Auth, Change, DISABLED_PER_ORGANIZATION, ORGANIZATIONS, Organization, REVOCATIONS_PER_ORGANIZATION,
 };
 use crate::ids::{TenantId, fresh, is_org_id};
+use crate::store::Rows;
 
 /// Most bytes of a name for people.
 pub(super) const NAME_BYTES: usize = 256;
-/// Most writes of one maintenance commit.
-const MAINTENANCE_WRITES: usize = 1_000;
-
 /// Why an administrative change was not made. `outcome` alone turns it into a status.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
@@ -110,7 +108,7 @@ impl Auth {
         let organization = self.new_row("default".into(), String::new(), Visibility::default());
         let key = self.new_key(&organization, "bootstrap".into(), ScopeSet::OPERATOR)?;
         let writes = vec![Write::PutOrganization(organization.clone()), Write::PutKey(key.row.clone())];
-        self.commit(writes, &[]).await?;
+        self.commit(writes, Rows::new(), &[]).await?;
         Ok(Some((organization, key)))
     }
 
@@ -120,8 +118,21 @@ impl Auth {
     /// `Conflict` if the id is taken, `Invalid`, `Limit`, `Records`.
     pub async fn create_organization(
         &self,
+        by: &Authorized<Operate>,
+        new: NewOrganization,
+    ) -> Result<CreatedOrganization, AdminError> {
+        self.create_organization_with(by, new, |_| Rows::new()).await
+    }
+
+    /// [`Auth::create_organization`], with the caller's own rows in the same commit, such as its idempotency row.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn create_organization_with(
+        &self,
         _by: &Authorized<Operate>,
         new: NewOrganization,
+        beside: impl FnOnce(&Organization) -> Rows,
     ) -> Result<CreatedOrganization, AdminError> {
         let id = new.id.unwrap_or_else(|| fresh("org"));
         if !is_org_id(&id) {
@@ -142,7 +153,8 @@ impl Auth {
             false => None,
         };
         writes.extend(key.iter().map(|key| Write::PutKey(key.row.clone())));
-        self.commit(writes, &[]).await?;
+        let beside = beside(&organization);
+        self.commit(writes, beside, &[]).await?;
         Ok(CreatedOrganization { organization, key })
     }
 
@@ -193,7 +205,7 @@ impl Auth {
             ..Organization::clone(&old)
         };
         let seen = (new.visibility != old.visibility).then_some(Change::VisibilityChanged(new.tenant));
-        self.commit(vec![Write::PutOrganization(new.clone())], seen.as_slice()).await?;
+        self.commit(vec![Write::PutOrganization(new.clone())], Rows::new(), seen.as_slice()).await?;
         Ok(new)
     }
 
@@ -212,7 +224,8 @@ impl Auth {
             return Err(AdminError::Conflict("the key that asks belongs to this organization"));
         }
         let tenant = organization.tenant;
-        self.commit(vec![Write::DeleteOrganization(tenant)], &[Change::OrganizationDeleted(tenant)]).await?;
+        let write = Write::DeleteOrganization(Organization::clone(&organization));
+        self.commit(vec![write], Rows::new(), &[Change::OrganizationDeleted(tenant)]).await?;
         Ok(Organization::clone(&organization))
     }
 
@@ -239,7 +252,7 @@ impl Auth {
             Some(entry) => {
                 let full = entry.revoked.len() >= REVOCATIONS_PER_ORGANIZATION;
                 let over = entry.revoked.iter().filter(|(_, until)| until.is_some_and(|end| end <= now_ms));
-                let over = over.map(|(jti, _)| jti.clone()).take(if full { MAINTENANCE_WRITES } else { 0 });
+                let over = over.map(|(jti, _)| jti.clone()).take(if full { UPKEEP_WRITES } else { 0 });
                 (entry.revoked.contains_key(jti), entry.revoked.len(), over.collect())
             }
         });
@@ -249,7 +262,7 @@ impl Auth {
         limit("revoked tokens", count - expired.len(), REVOCATIONS_PER_ORGANIZATION)?;
         let mut writes = vec![Write::Revoke { tenant, jti: jti.into(), until_ms }];
         writes.extend(expired.into_iter().map(|jti| Write::ForgetRevocation(tenant, jti)));
-        self.commit(writes, &[Change::TokenRevoked(tenant, jti.into())]).await
+        self.commit(writes, Rows::new(), &[Change::TokenRevoked(tenant, jti.into())]).await
     }
 
     /// Disables a user, or enables it again. The user need not be known here.
@@ -279,7 +292,7 @@ impl Auth {
             limit("disabled users", count, DISABLED_PER_ORGANIZATION)?;
         }
         let write = Write::SetDisabled { tenant, sub: sub.into(), disabled };
-        self.commit(vec![write], &[Change::UserDisabled(tenant, sub.into(), disabled)]).await
+        self.commit(vec![write], Rows::new(), &[Change::UserDisabled(tenant, sub.into(), disabled)]).await
     }
 
     /// Whether a user is disabled.
@@ -287,36 +300,6 @@ impl Auth {
     pub fn is_disabled(&self, tenant: TenantId, sub: &str) -> bool {
         let entry = |entry: &super::Entry| entry.disabled.contains(sub);
         self.directory.read(|table| table.by_tenant.get(&tenant).is_some_and(entry))
-    }
-
-    /// Stores last uses and forgets revocations whose tokens have expired; to be called about once a minute.
-    ///
-    /// # Errors
-    /// [`AdminError::Records`]: what was due is due again next time.
-    pub async fn maintain(&self) -> Result<(), AdminError> {
-        let _changing = self.changing.lock().await;
-        let now_ms = self.clock.now_ms();
-        let used: Vec<_> = self.used.lock().iter().take(MAINTENANCE_WRITES).cloned().collect();
-        let mut writes: Vec<Write> = self.directory.read(|table| {
-            let key = |(tenant, id): &(TenantId, String)| {
-                let key = table.by_tenant.get(tenant)?.keys.get(id)?;
-                key.last_used_ms.load(Ordering::Relaxed).ne(&0).then(|| Write::PutKey(key.current()))
-            };
-            let over = table.by_tenant.iter().flat_map(|(tenant, entry)| {
-                let over = entry.revoked.iter().filter(|(_, until)| until.is_some_and(|end| end <= now_ms));
-                over.map(|(jti, _)| Write::ForgetRevocation(*tenant, jti.clone()))
-            });
-            used.iter().filter_map(key).chain(over.take(MAINTENANCE_WRITES)).collect()
-        });
-        if !writes.is_empty() {
-            self.records.commit(writes.clone()).await.map_err(AdminError::Records)?;
-        }
-        let mut pending = self.used.lock();
-        pending.retain(|key| !used.contains(key));
-        // Memory has the uses already, and maybe newer ones.
-        writes.retain(|write| !matches!(write, Write::PutKey(_)));
-        self.directory.apply(writes);
-        Ok(())
     }
 
     /// The organization a manager means: its own, or, for the operator, any.
@@ -337,8 +320,13 @@ impl Auth {
     }
 
     /// Writes, follows in memory, tells. The caller holds `changing`.
-    pub(super) async fn commit(&self, writes: Vec<Write>, changes: &[Change]) -> Result<(), AdminError> {
-        let written = self.records.commit(writes.clone());
+    pub(super) async fn commit(
+        &self,
+        writes: Vec<Write>,
+        beside: Rows,
+        changes: &[Change],
+    ) -> Result<(), AdminError> {
+        let written = self.records.commit(writes.clone(), beside);
         let mut follow = Follow { auth: self, writes, changes };
         match written.await {
             Ok(()) => {
@@ -348,7 +336,13 @@ impl Auth {
             Err(error) => {
                 follow.writes.clear();
                 follow.changes = &[];
-                Err(AdminError::Records(error))
+                Err(match error {
+                    // Names and ids are bounded far below a row; a narrowing is not.
+                    RecordsError::TooLong => {
+                        AdminError::invalid("agents", "agents and channels are too long")
+                    }
+                    error => AdminError::Records(error),
+                })
             }
         }
     }

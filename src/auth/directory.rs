@@ -122,8 +122,8 @@ impl Table {
                 });
                 entry.organization = organization;
             }
-            Write::DeleteOrganization(tenant) => {
-                if let Some(entry) = self.by_tenant.remove(&tenant) {
+            Write::DeleteOrganization(row) => {
+                if let Some(entry) = self.by_tenant.remove(&row.tenant) {
                     self.by_id.remove(&entry.organization.id);
                     for id in entry.keys.keys() {
                         self.key_owner.remove(id);

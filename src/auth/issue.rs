@@ -16,6 +16,7 @@ use super::secret::Secret;
 use super::{Auth, Change};
 use crate::filter::{Names, Narrowing};
 use crate::ids::TenantId;
+use crate::store::Rows;
 
 /// How long a token lives where the request does not say, in milliseconds: 24 hours.
 pub const TOKEN_DEFAULT_MS: u64 = 24 * 3_600_000;
@@ -99,6 +100,20 @@ impl Auth {
         org_id: Option<&str>,
         new: NewKey,
     ) -> Result<IssuedKey, AdminError> {
+        self.create_key_with(by, org_id, new, |_| Rows::new()).await
+    }
+
+    /// [`Auth::create_key`], with the caller's own rows in the same commit, such as its idempotency row.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn create_key_with(
+        &self,
+        by: &Authorized<Manage>,
+        org_id: Option<&str>,
+        new: NewKey,
+        beside: impl FnOnce(&KeyRow) -> Rows,
+    ) -> Result<IssuedKey, AdminError> {
         let issuer = by.principal();
         check_name(&new.name)?;
         let scopes = requested_scopes(&new.scopes)?;
@@ -119,7 +134,7 @@ impl Auth {
         let count = self.directory.read(|table| table.by_tenant.get(&tenant).map_or(0, |e| e.keys.len()));
         limit("API keys", count, KEYS_PER_ORGANIZATION)?;
         let key = self.make_key(tenant, scopes, NewKey { expires_at_ms, ..new }, narrowing)?;
-        self.commit(vec![Write::PutKey(key.row.clone())], &[]).await?;
+        self.commit(vec![Write::PutKey(key.row.clone())], beside(&key.row), &[]).await?;
         Ok(key)
     }
 
@@ -164,7 +179,7 @@ impl Auth {
             return Err(AdminError::Forbidden("the operator's key is the operator's to delete"));
         }
         let write = Write::DeleteKey(tenant, key_id.into());
-        self.commit(vec![write], &[Change::KeyRevoked(tenant, key_id.into())]).await
+        self.commit(vec![write], Rows::new(), &[Change::KeyRevoked(tenant, key_id.into())]).await
     }
 
     /// Mints a token of a user of `org_id`, or of the caller's own organization. Nothing is stored.

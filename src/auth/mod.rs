@@ -25,9 +25,11 @@ mod request;
 mod scope;
 mod secret;
 mod settings;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod ticket;
+mod upkeep;
 mod verify;
 
 use std::collections::HashSet;
@@ -58,6 +60,7 @@ pub use request::{COOKIE, Presented, QUERY_PARAMETERS, RequestContext, Use, Via,
 pub use scope::{Scope, ScopeSet};
 pub use secret::Secret;
 pub use settings::{AuthSettings, JwtKeySettings, KeySource};
+pub use stored::StoredRecords;
 pub use ticket::{ONE_SHOT_MS, RECONNECT_MS, TICKETS, TICKETS_PER_ORGANIZATION, Ticket};
 
 use crate::filter::Rights;

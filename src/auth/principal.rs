@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::directory::Organization;
 use super::error::{MissingScope, PublishDenied};
+use super::records::Visibility;
 use super::request::Via;
 use super::scope::{Scope, ScopeSet};
 use crate::event::Event;
@@ -84,7 +85,7 @@ impl Principal {
     pub fn rights(&self, organization: &Organization) -> Rights {
         Rights {
             sub: self.sub.clone(),
-            sees_all_users: self.scopes.has(Scope::ReadAll) || organization.visibility.shows_all(),
+            sees_all_users: self.scopes.has(Scope::ReadAll) || organization.visibility == Visibility::Org,
             narrowing: self.narrowing.clone(),
         }
     }

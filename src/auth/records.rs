@@ -10,25 +10,8 @@ use std::pin::Pin;
 use super::scope::ScopeSet;
 use crate::filter::Narrowing;
 use crate::ids::TenantId;
-
-/// Who sees an event with `user_id`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Visibility {
-    /// That user, and principals with `read:all`.
-    #[default]
-    User,
-    /// Every principal of the organization.
-    Org,
-}
-
-impl Visibility {
-    /// Whether everyone of the organization sees everyone's events.
-    #[must_use]
-    pub const fn shows_all(self) -> bool {
-        matches!(self, Visibility::Org)
-    }
-}
+use crate::store::Rows;
+pub use crate::store::Visibility;
 
 /// One organization.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +57,7 @@ pub enum Write {
     /// A new or changed organization.
     PutOrganization(OrganizationRow),
     /// The organization and all its rows (keys, revocations, disabled users); its events go within 24 h.
-    DeleteOrganization(TenantId),
+    DeleteOrganization(OrganizationRow),
     /// A new or changed key.
     PutKey(KeyRow),
     /// A key is gone.
@@ -116,10 +99,22 @@ pub struct Snapshot {
     pub disabled: Vec<(TenantId, String)>,
 }
 
-/// The keeper failed; the text is for the log.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub struct RecordsError(pub String);
+/// Why the keeper failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecordsError {
+    /// The commit failed; it may be found done after a restart, or not.
+    #[error("the write failed; whether it took place is unknown")]
+    Unknown,
+    /// Nothing is read or written now; nothing was done.
+    #[error("the store cannot be used now")]
+    Unavailable,
+    /// A row is longer than can be stored; nothing was done.
+    #[error("too long to be stored")]
+    TooLong,
+    /// The stored rows cannot be read.
+    #[error("the stored rows cannot be read")]
+    Unreadable,
+}
 
 /// A commit under way.
 pub type Commit<'a> = Pin<Box<dyn Future<Output = Result<(), RecordsError>> + Send + 'a>>;
@@ -132,6 +127,7 @@ pub trait Records: Send + Sync {
     /// The rows cannot be read.
     fn load(&self) -> Result<Snapshot, RecordsError>;
 
-    /// Writes all of `writes` or none, and returns once they are safe.
-    fn commit(&self, writes: Vec<Write>) -> Commit<'_>;
+    /// Writes all of `writes` and `beside` (a caller's own rows, such as an idempotency row) or none, and returns once
+    /// they are safe. The write is under way after the first poll, whether or not the future is kept.
+    fn commit(&self, writes: Vec<Write>, beside: Rows) -> Commit<'_>;
 }

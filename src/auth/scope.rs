@@ -91,6 +91,13 @@ impl ScopeSet {
         Scope::ALL.into_iter().filter(|scope| self.has(*scope)).map(Scope::name).collect()
     }
 
+    /// The set of stored names, `operator` included; a name this build does not know gives nothing.
+    #[must_use]
+    pub(super) fn from_stored(names: &[String]) -> ScopeSet {
+        let known = |name: &String| Scope::ALL.into_iter().find(|scope| scope.name() == name);
+        names.iter().filter_map(known).map(ScopeSet::from).collect()
+    }
+
     /// What one name in a token's `scopes` gives: `operator` and unknown names give nothing.
     #[must_use]
     pub fn from_claim(name: &str) -> ScopeSet {

@@ -12,6 +12,7 @@ use super::error::AuthConfigError;
 use super::key_file::{self, FILE_BYTES};
 use super::keys::{Algorithm, KeySet, Material, SpeaksFor, VerifyingKey};
 use super::own_key::{AUDIENCE, OwnKey};
+use crate::config::{self, JwtAlgorithm, JwtKeyMaterial};
 use crate::ids::is_org_id;
 
 /// Settings of [`super::Auth`].
@@ -38,6 +39,17 @@ impl Default for AuthSettings {
     }
 }
 
+impl From<&config::Config> for AuthSettings {
+    fn from(config: &config::Config) -> Self {
+        AuthSettings {
+            jwt_keys: config.auth.jwt_keys.iter().map(JwtKeySettings::from).collect(),
+            token_in_query: config.token_in_query,
+            allowed_origins: config.allowed_origins.clone(),
+            failures_per_minute: u32::try_from(config.auth.failures_per_minute).unwrap_or(u32::MAX),
+        }
+    }
+}
+
 /// One entry of `auth.jwt_keys`.
 #[derive(Debug, Clone)]
 pub struct JwtKeySettings {
@@ -53,6 +65,33 @@ pub struct JwtKeySettings {
     pub issuer: Option<String>,
     /// What `aud` must contain where a token has one; `None`: `nervewire`.
     pub audience: Option<String>,
+}
+
+impl From<&config::JwtKey> for JwtKeySettings {
+    fn from(key: &config::JwtKey) -> Self {
+        let source = match &key.material {
+            JwtKeyMaterial::Secret(secret) => KeySource::Secret(Zeroizing::new(secret.expose().to_vec())),
+            JwtKeyMaterial::PublicKeyFile { path, alg } => {
+                KeySource::PublicKeyFile(path.clone(), (*alg).into())
+            }
+            JwtKeyMaterial::JwksFile { path, alg } => {
+                KeySource::JwksFile(path.clone(), alg.map(Algorithm::from))
+            }
+        };
+        let (kid, organizations) = (key.kid.clone(), key.organizations.clone());
+        JwtKeySettings { kid, default: key.default, source, organizations, issuer: None, audience: None }
+    }
+}
+
+impl From<JwtAlgorithm> for Algorithm {
+    fn from(algorithm: JwtAlgorithm) -> Self {
+        match algorithm {
+            JwtAlgorithm::Hs256 => Algorithm::Hs256,
+            JwtAlgorithm::Rs256 => Algorithm::Rs256,
+            JwtAlgorithm::Es256 => Algorithm::Es256,
+            JwtAlgorithm::EdDsa => Algorithm::EdDsa,
+        }
+    }
 }
 
 /// What a configured key is made of, with the algorithm it pins.

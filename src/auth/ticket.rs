@@ -96,7 +96,7 @@ impl OneShots {
         let until = now_ms.saturating_add(ONE_SHOT_MS).min(principal.expires_at_ms.unwrap_or(u64::MAX));
         let digest = digest_of(&text);
         let mut held = self.0.lock();
-        held.sweep(principal.tenant, now_ms);
+        held.sweep(principal.tenant, now_ms, TICKETS_PER_ORGANIZATION - 1);
         if held.count >= TICKETS {
             held.make_room(now_ms);
         }
@@ -112,7 +112,7 @@ impl OneShots {
         let digest = digest_of(text);
         let mut held = self.0.lock();
         let tenant = *held.owner.get(&digest)?;
-        held.sweep(tenant, now_ms);
+        held.sweep(tenant, now_ms, usize::MAX);
         let principal = held.by_tenant.get(&tenant)?.tickets.get(&digest)?;
         Some(Read::OneShot(Spend(tenant, digest), Arc::clone(principal)))
     }
@@ -135,11 +135,11 @@ impl Held {
         there
     }
 
-    /// Drops what has expired of one organization, and its oldest beyond the limit.
-    fn sweep(&mut self, tenant: TenantId, now_ms: u64) {
+    /// Drops what has expired of one organization, and its oldest until at most `keep` are listed.
+    fn sweep(&mut self, tenant: TenantId, now_ms: u64, keep: usize) {
         while let Some(own) = self.by_tenant.get_mut(&tenant) {
             // Listed, not held: bounds the spent ones in the list as well.
-            let full = own.order.len() >= TICKETS_PER_ORGANIZATION;
+            let full = own.order.len() > keep;
             match own.order.front() {
                 Some((until, digest)) if full || *until <= now_ms || !own.tickets.contains_key(digest) => {
                     let digest = *digest;
@@ -153,7 +153,7 @@ impl Held {
 
     fn make_room(&mut self, now_ms: u64) {
         let tenants: Vec<TenantId> = self.by_tenant.keys().copied().collect();
-        tenants.into_iter().for_each(|tenant| self.sweep(tenant, now_ms));
+        tenants.into_iter().for_each(|tenant| self.sweep(tenant, now_ms, usize::MAX));
         if self.count < TICKETS {
             return;
         }

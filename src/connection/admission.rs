@@ -78,7 +78,11 @@ impl Admission {
     ///
     /// # Errors
     /// [`Refused`] names the limit that is reached; nothing is taken then.
-    pub fn admit(self: &Arc<Self>, principal: Arc<Principal>, peer: Option<IpAddr>) -> Result<Admitted, Refused> {
+    pub fn admit(
+        self: &Arc<Self>,
+        principal: Arc<Principal>,
+        peer: Option<IpAddr>,
+    ) -> Result<Admitted, Refused> {
         if self.total.fetch_add(1, Ordering::Relaxed) >= self.limits.total && self.limits.total != 0 {
             self.total.fetch_sub(1, Ordering::Relaxed);
             return Err(Refused::Total);
@@ -127,7 +131,10 @@ impl Admitted {
     }
     /// Replaces the principal by a renewed one: same organization, same subject, so the counts stand.
     pub fn renew(&mut self, principal: Arc<Principal>) {
-        debug_assert!(self.principal.tenant == principal.tenant && self.principal.sub.as_deref() == principal.sub.as_deref());
+        debug_assert!(
+            self.principal.tenant == principal.tenant
+                && self.principal.sub.as_deref() == principal.sub.as_deref()
+        );
         self.principal = principal;
     }
     /// Where it comes from; `None`: a unix socket.

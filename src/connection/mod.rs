@@ -5,8 +5,8 @@
 //! * It knows bytes and positions, not tenants' rings, indexes or the wheel: the worker moves it.
 
 pub mod admission;
-pub mod client_frames;
 pub mod body;
+pub mod client;
 pub mod rate;
 
 use std::collections::VecDeque;
@@ -191,7 +191,9 @@ impl Sink {
                     match rustix::net::send(fd, &bytes[at..], SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                         Ok(n) => at += n,
                         Err(rustix::io::Errno::INTR) => {}
-                        Err(rustix::io::Errno::AGAIN) => return Wrote { bytes: at, blocked: true, gone: false },
+                        Err(rustix::io::Errno::AGAIN) => {
+                            return Wrote { bytes: at, blocked: true, gone: false };
+                        }
                         Err(_) => return Wrote { bytes: at, blocked: false, gone: true },
                     }
                 }

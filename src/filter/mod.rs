@@ -9,10 +9,12 @@ mod narrowing;
 mod values;
 
 use std::borrow::Cow;
+use std::fmt;
 use std::num::NonZeroU32;
 
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 
+use crate::event::Kind;
 use crate::frame::{Frame, Key};
 
 pub use narrowing::{NARROWING_VALUES, Narrowing};
@@ -43,6 +45,8 @@ struct Fields {
     user_id: Names,
     request_id: Names,
     channel: Names,
+    /// Only events of a stream: `stream_chunk`, and `error` with a `request_id`.
+    streams: bool,
 }
 
 /// Stands for an absent field.
@@ -67,6 +71,12 @@ impl Filter {
             builder.list(name.as_ref(), value.as_ref())?;
         }
         builder.build()
+    }
+    /// The same, of events that belong to a stream alone (`/sse/llm`).
+    #[must_use]
+    pub fn streams_only(self) -> Filter {
+        let fields = Fields { streams: true, ..self.0.map_or_else(Fields::default, |fields| *fields) };
+        Filter(Some(Box::new(fields)))
     }
     /// Whether it asks for everything.
     #[must_use]
@@ -105,12 +115,36 @@ impl Filter {
         let has = |names: &Names, key| {
             names.is_empty() || frame.key(key).is_some_and(|value| names.contains(value))
         };
-        (fields.types.is_empty() || fields.types.contains(frame.kind()))
+        // Only those two kinds have a `request_id` (protocol §2).
+        (!fields.streams || frame.key(Key::Request).is_some())
+            && (fields.types.is_empty() || fields.types.contains(frame.kind()))
             && has(&fields.request_id, Key::Request)
             && has(&fields.agent_id, Key::Agent)
             && has(&fields.user_id, Key::User)
             && (fields.channel.is_empty()
                 || frame.key(Key::Channel).is_some_and(|name| fields.channel.covers_channel(name)))
+    }
+}
+
+/// As query parameters, for listings; nothing for a filter that asks for everything.
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let types: Vec<&str> = self.types().iter().map(Kind::name).collect();
+        let mut fields = vec![("types", types)];
+        for (name, names) in Filter::PARAMETERS[1..].iter().zip([
+            self.agents(),
+            self.users(),
+            self.requests(),
+            self.channels(),
+        ]) {
+            fields.push((name, names.iter().collect()));
+        }
+        let shown: Vec<String> = fields
+            .into_iter()
+            .filter(|(_, values)| !values.is_empty())
+            .map(|(name, values)| format!("{name}={}", values.join(",")))
+            .collect();
+        f.write_str(&shown.join("&"))
     }
 }
 
@@ -176,6 +210,7 @@ impl FilterBuilder {
             user_id: Names::new(user_id),
             request_id: Names::new(request_id),
             channel: Names::new(channel),
+            streams: false,
         };
         Ok(Filter((fields != Fields::default()).then(|| Box::new(fields))))
     }

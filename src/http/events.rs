@@ -78,6 +78,8 @@ fn idempotency_key(x: &Exchange) -> Result<Option<String>, Refusal> {
     let Some(key) = x.headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
     match key.to_str() {
         Ok(key) if (1..=KEY_BYTES).contains(&key.len()) => Ok(Some(key.to_owned())),
-        _ => Err(Refusal::bad_request(format!("Idempotency-Key: must be 1 to {KEY_BYTES} visible characters"))),
+        _ => {
+            Err(Refusal::bad_request(format!("Idempotency-Key: must be 1 to {KEY_BYTES} visible characters")))
+        }
     }
 }

@@ -103,8 +103,7 @@ impl Exchange {
     /// 413 over the limit; 408 when it stops coming for `body_timeout_ms`; 400 when it breaks off.
     pub async fn body(&mut self) -> Result<Bytes, Refusal> {
         let Some(mut body) = self.body.take() else { return Ok(Bytes::new()) };
-        let (limit, wait) =
-            (self.shared().config.limits.body_bytes, self.shared().config.body_timeout());
+        let (limit, wait) = (self.shared().config.limits.body_bytes, self.shared().config.body_timeout());
         let announced = hyper::body::Body::size_hint(&body).lower();
         if announced > limit as u64 {
             return Err(Refusal::too_large(limit));

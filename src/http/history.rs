@@ -66,7 +66,11 @@ pub async fn get(x: &mut Exchange) -> Result<Answer, Refusal> {
         match x.shared().auth.still_valid(&principal) {
             Ok(rights) => asked.selection.rights = rights,
             Err(_) if found.frames.is_empty() => {
-                return Err(Refusal::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "the credential has ended"));
+                return Err(Refusal::new(
+                    StatusCode::UNAUTHORIZED,
+                    "UNAUTHORIZED",
+                    "the credential has ended",
+                ));
             }
             Err(_) => break,
         }
@@ -80,7 +84,12 @@ pub async fn get(x: &mut Exchange) -> Result<Answer, Refusal> {
 }
 
 /// Reads until the end or the limit.
-async fn read_on(x: &Exchange, tenant: &Arc<Tenant>, asked: &Asked, found: &mut Found) -> Result<(), Refusal> {
+async fn read_on(
+    x: &Exchange,
+    tenant: &Arc<Tenant>,
+    asked: &Asked,
+    found: &mut Found,
+) -> Result<(), Refusal> {
     let mut frames = Vec::new();
     loop {
         frames.clear();
@@ -93,12 +102,16 @@ async fn read_on(x: &Exchange, tenant: &Arc<Tenant>, asked: &Asked, found: &mut 
             crate::ring::Read::Behind { .. } => {
                 match x.shared().tenants.store().read_log(tenant.log(), found.position).await? {
                     LogRead::Page(page) => {
-                        let from = page.frames().partition_point(|frame| frame.sequence() <= found.position);
-                        frames.extend_from_slice(&page.frames()[from..]);
+                        let from = page.frames.partition_point(|frame| frame.sequence() <= found.position);
+                        frames.extend_from_slice(&page.frames[from..]);
                     }
                     LogRead::Gap { resumes_at } => {
                         let after = x.shared().tenants.cursors().encode(tenant.id(), found.position);
-                        found.gap = Some(Gap { after: after.as_str().into(), reason: GapReason::Trimmed, resumes_at });
+                        found.gap = Some(Gap {
+                            after: after.as_str().into(),
+                            reason: GapReason::Trimmed,
+                            resumes_at,
+                        });
                         found.position = resumes_at;
                     }
                     LogRead::End { committed } => {
@@ -111,7 +124,8 @@ async fn read_on(x: &Exchange, tenant: &Arc<Tenant>, asked: &Asked, found: &mut 
         for frame in &frames {
             if asked.selection.matches(frame) {
                 let size = frame.json().len();
-                if found.frames.len() == asked.limit || (found.bytes + size > ANSWER_BYTES && found.bytes > 0) {
+                if found.frames.len() == asked.limit || (found.bytes + size > ANSWER_BYTES && found.bytes > 0)
+                {
                     found.caught_up = false;
                     return Ok(());
                 }
@@ -158,7 +172,9 @@ fn parameters(x: &Exchange) -> Result<Asked, Refusal> {
     for (name, value) in &pairs {
         match (name.as_ref(), value.as_ref()) {
             ("token" | "ticket", _) | ("limit" | "wait" | "earliest", "") => {}
-            ("after" | "last_event_id", text) => cursor = Some(text).filter(|text| !text.is_empty()).or(cursor),
+            ("after" | "last_event_id", text) => {
+                cursor = Some(text).filter(|text| !text.is_empty()).or(cursor)
+            }
             ("since", text) => since = Some(text).filter(|text| !text.is_empty()).or(since),
             ("earliest", "true" | "1") => earliest = true,
             ("earliest", "false" | "0") => earliest = false,
@@ -187,7 +203,8 @@ fn parameters(x: &Exchange) -> Result<Asked, Refusal> {
 }
 
 fn number(name: &str, text: &str, least: u64, most: u64) -> Result<u64, Refusal> {
-    text.parse().ok().filter(|n| (least..=most).contains(n)).ok_or_else(|| {
-        Refusal::bad_request(format!("{name}: must be a whole number from {least} to {most}"))
-    })
+    text.parse()
+        .ok()
+        .filter(|n| (least..=most).contains(n))
+        .ok_or_else(|| Refusal::bad_request(format!("{name}: must be a whole number from {least} to {most}")))
 }

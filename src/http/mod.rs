@@ -5,6 +5,7 @@
 //! * A handler that subscribes answers with a [`Subscribed`]; on HTTP/1 its socket then leaves hyper (`conn.rs`).
 
 pub mod admin;
+pub mod admin_listener;
 pub mod body;
 pub mod conn;
 pub mod cors;
@@ -12,6 +13,7 @@ pub mod events;
 pub mod exchange;
 pub mod health;
 pub mod history;
+pub mod metrics_page;
 pub mod respond;
 pub mod subscribe;
 

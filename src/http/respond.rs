@@ -92,7 +92,9 @@ impl Answer {
 pub fn request_id(headers: &HeaderMap) -> HeaderValue {
     headers
         .get(REQUEST_ID)
-        .filter(|id| (1..=REQUEST_ID_BYTES).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic))
+        .filter(|id| {
+            (1..=REQUEST_ID_BYTES).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
+        })
         .cloned()
         .unwrap_or_else(|| {
             HeaderValue::from_str(&crate::ids::fresh("req")).unwrap_or(HeaderValue::from_static("req-0"))

@@ -8,7 +8,6 @@ use http::{StatusCode, Version};
 use ring::digest;
 
 use crate::auth::{Subscribe, Use};
-use crate::event::Kind;
 use crate::filter::{Filter, FilterBuilder};
 use crate::frame::sse;
 use crate::metrics::Transport;
@@ -58,7 +57,8 @@ pub async fn ws(x: &mut Exchange) -> Result<Handled, Refusal> {
     }
     accepting(x)?;
     let tenant = x.tenant(&principal).await?;
-    let admitted = x.shared().admission.admit(principal, x.peer).inspect_err(|_| x.shared().metrics.refused.add(1))?;
+    let admitted =
+        x.shared().admission.admit(principal, x.peer).inspect_err(|_| x.shared().metrics.refused.add(1))?;
     let start = start::resolve(x.shared().tenants.store(), &tenant, &asked.from).await?;
     let mut headers = HeaderMap::new();
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
@@ -91,7 +91,11 @@ pub fn echo(x: &Exchange) -> Result<Handled, Refusal> {
 /// 400, 401, 403, 406; 429 and 503 unless the client accepts an event stream, which is then told by an event.
 pub async fn sse(x: &mut Exchange, llm: bool) -> Result<Handled, Refusal> {
     if !accepts_event_stream(x) {
-        return Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, "BAD_REQUEST", "only text/event-stream is served here"));
+        return Err(Refusal::new(
+            StatusCode::NOT_ACCEPTABLE,
+            "BAD_REQUEST",
+            "only text/event-stream is served here",
+        ));
     }
     let principal = x.principal(Use::Stream)?;
     match sse_granted(x, principal, llm).await {
@@ -109,7 +113,8 @@ async fn sse_granted(
     let asked = parameters(x, false, llm)?;
     accepting(x)?;
     let tenant = x.tenant(&principal).await?;
-    let admitted = x.shared().admission.admit(principal, x.peer).inspect_err(|_| x.shared().metrics.refused.add(1))?;
+    let admitted =
+        x.shared().admission.admit(principal, x.peer).inspect_err(|_| x.shared().metrics.refused.add(1))?;
     let start = start::resolve(x.shared().tenants.store(), &tenant, &asked.from).await?;
     let mut preface = Vec::new();
     sse::retry(RETRY_MS, &mut preface);
@@ -173,7 +178,11 @@ fn accepting(x: &Exchange) -> Result<(), Refusal> {
 fn handshake(x: &Exchange) -> Result<HeaderValue, Refusal> {
     let lists = |name: header::HeaderName, token: &str| {
         let values = x.headers.get_all(name);
-        values.iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).any(|t| t.trim().eq_ignore_ascii_case(token))
+        values
+            .iter()
+            .filter_map(|v| v.to_str().ok())
+            .flat_map(|v| v.split(','))
+            .any(|t| t.trim().eq_ignore_ascii_case(token))
     };
     let version = x.header(header::SEC_WEBSOCKET_VERSION);
     let upgrade = lists(header::UPGRADE, "websocket") && lists(header::CONNECTION, "upgrade");
@@ -200,12 +209,14 @@ fn handshake(x: &Exchange) -> Result<HeaderValue, Refusal> {
 
 /// Whether `Accept` lets an event stream through; absent counts as anything.
 fn accepts_event_stream(x: &Exchange) -> bool {
-    let mut accepts = x.headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).peekable();
+    let mut accepts =
+        x.headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).peekable();
     accepts.peek().is_none()
         || accepts.flat_map(|value| value.split(',')).any(|range| {
             let mut parts = range.split(';').map(str::trim);
             let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
-            let refused = parts.any(|p| matches!(p.strip_prefix("q=").map(str::parse::<f32>), Some(Ok(q)) if q == 0.0));
+            let refused =
+                parts.any(|p| matches!(p.strip_prefix("q=").map(str::parse::<f32>), Some(Ok(q)) if q == 0.0));
             matches!(kind.as_str(), "text/event-stream" | "text/*" | "*/*") && !refused
         })
 }
@@ -224,7 +235,9 @@ fn parameters(x: &Exchange, ws: bool, llm: bool) -> Result<Asked, Refusal> {
     for (name, value) in &pairs {
         match (name.as_ref(), value.as_ref()) {
             ("token" | "ticket", _) => {}
-            ("last_event_id" | "after", text) => cursor = Some(text).filter(|text| !text.is_empty()).or(cursor),
+            ("last_event_id" | "after", text) => {
+                cursor = Some(text).filter(|text| !text.is_empty()).or(cursor)
+            }
             ("since", text) => since = Some(text).filter(|text| !text.is_empty()).or(since),
             ("earliest", "true" | "1") => earliest = true,
             ("earliest", "false" | "0" | "") => earliest = false,
@@ -238,7 +251,9 @@ fn parameters(x: &Exchange, ws: bool, llm: bool) -> Result<Asked, Refusal> {
             }
             ("heartbeat", "event") if !ws => asked.heartbeat_event = true,
             ("heartbeat", "" | "comment") if !ws => {}
-            ("heartbeat", _) if !ws => return Err(Refusal::bad_request("heartbeat: must be event or comment")),
+            ("heartbeat", _) if !ws => {
+                return Err(Refusal::bad_request("heartbeat: must be event or comment"));
+            }
             (other, text) => {
                 if !filter.list(other, text)? {
                     return Err(Refusal::bad_request(format!("{other}: no such parameter")));
@@ -259,9 +274,8 @@ fn parameters(x: &Exchange, ws: bool, llm: bool) -> Result<Asked, Refusal> {
     let filter = filter.build()?;
     asked.filter = match silent {
         true => None,
-        false if llm => Some(filter.streams_only()?),
+        false if llm => Some(filter.streams_only()),
         false => Some(filter),
     };
-    let _ = Kind::ALL;
     Ok(asked)
 }

@@ -137,20 +137,32 @@ impl Tenants {
     async fn answered(&self, tenant: &Tenant, key: &Keyed) -> Result<Option<Vec<Sequence>>, PublishError> {
         match self.store().idempotency(tenant.id, key.scope).await? {
             None => Ok(None),
-            Some(row) if row.body != key.body => Err(PublishError::Conflict("the Idempotency-Key was used with another body")),
+            Some(row) if row.body != key.body => {
+                Err(PublishError::Conflict("the Idempotency-Key was used with another body"))
+            }
             Some(row) => match row.answer {
-                Answer::Published { first, count } => Ok(Some(Receipt { first, count }.sequences().collect())),
+                Answer::Published { first, count } => {
+                    Ok(Some(Receipt { first, count }.sequences().collect()))
+                }
                 Answer::Stored { body, .. } => {
-                    let ids = body.chunks_exact(8).map(|id| Sequence(u64::from_be_bytes(id.try_into().unwrap_or_default())));
+                    let ids = body
+                        .chunks_exact(8)
+                        .map(|id| Sequence(u64::from_be_bytes(id.try_into().unwrap_or_default())));
                     Ok(Some(ids.collect()))
                 }
-                Answer::Withheld { .. } => Err(PublishError::Conflict("the Idempotency-Key was used for something else")),
+                Answer::Withheld { .. } => {
+                    Err(PublishError::Conflict("the Idempotency-Key was used for something else"))
+                }
             },
         }
     }
 
     /// For each message whose id is known, the sequence it has already.
-    async fn known_messages(&self, tenant: &Tenant, messages: &[Option<Keyed>]) -> Result<Vec<Option<Sequence>>, PublishError> {
+    async fn known_messages(
+        &self,
+        tenant: &Tenant,
+        messages: &[Option<Keyed>],
+    ) -> Result<Vec<Option<Sequence>>, PublishError> {
         let mut ids = vec![None; messages.len()];
         for (id, keyed) in ids.iter_mut().zip(messages) {
             let Some(keyed) = keyed else { continue };

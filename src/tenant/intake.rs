@@ -26,7 +26,11 @@ pub fn parse_json(body: &str) -> Result<Vec<Event<'_>>, EventError> {
 /// The first event that is not valid, or too many, or none.
 pub fn parse_items<'a>(items: &[&'a RawValue]) -> Result<Vec<Event<'a>>, EventError> {
     bounded(items.len())?;
-    items.iter().enumerate().map(|(at, item)| Event::parse(item.get()).map_err(|error| error.at(at))).collect()
+    items
+        .iter()
+        .enumerate()
+        .map(|(at, item)| Event::parse(item.get()).map_err(|error| error.at(at)))
+        .collect()
 }
 
 /// One event a line; blank lines are skipped. Errors name the line by its place among the events.

@@ -20,7 +20,7 @@ use crate::frame::Frame;
 use crate::ids::{Sequence, TenantId};
 use crate::metrics::Metrics;
 use crate::ring::{Pins, Ring, RingLimits, RingWriter, Slotted};
-use crate::store::{Store, TenantLog};
+use crate::store::{ReadError, Store, TenantLog};
 use crate::time::Clock;
 use crate::wake::{WakeBits, WakeQueue};
 
@@ -108,24 +108,33 @@ impl Tenants {
             inflight: idempotency::Inflight::default(),
         });
         let weak = Arc::downgrade(&tenants);
-        store.on_epoch(Box::new(move || {
+        store.on_epoch(move || {
             if let Some(tenants) = weak.upgrade() {
                 tenants.restart_rings();
             }
-        }));
+        });
         tenants
     }
 
-    /// The tenant of an organization that auth vouched for.
-    pub fn get(&self, id: TenantId) -> Arc<Tenant> {
-        if let Some(tenant) = self.table.get(&id) {
-            return tenant.clone();
+    /// The tenant of an organization that auth vouched for; reads its log's ends at first use.
+    ///
+    /// # Errors
+    /// The log cannot be read now.
+    pub async fn open(&self, id: TenantId) -> Result<Arc<Tenant>, ReadError> {
+        if let Some(tenant) = self.get(id) {
+            return Ok(tenant);
         }
-        self.table.entry(id).or_insert_with(|| Arc::new(self.make(id))).clone()
+        let log = self.store.log(id).await?;
+        Ok(self.table.entry(id).or_insert_with(|| Arc::new(self.make(id, log))).clone())
     }
 
-    fn make(&self, id: TenantId) -> Tenant {
-        let log = self.store.log(id);
+    /// A tenant that was opened; whoever is connected has one.
+    #[must_use]
+    pub fn get(&self, id: TenantId) -> Option<Arc<Tenant>> {
+        self.table.get(&id).map(|tenant| tenant.clone())
+    }
+
+    fn make(&self, id: TenantId, log: Arc<TenantLog>) -> Tenant {
         let limits = RingLimits {
             initial_slots: INITIAL_SLOTS,
             max_slots: self.limits.ring_slots,
@@ -181,7 +190,7 @@ impl Tenants {
 
     /// What signs cursors.
     #[must_use]
-    pub fn cursors(&self) -> &CursorKey {
+    pub fn cursors(&self) -> CursorKey {
         self.store.cursor_key()
     }
     /// The store.

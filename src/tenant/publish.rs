@@ -6,8 +6,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::sync::oneshot;
-
 use crate::event::{Event, EventError};
 use crate::frame::Frame;
 use crate::ids::Sequence;
@@ -108,15 +106,15 @@ impl Tenants {
             self.metrics.publish_unavailable.add(1);
             return Err(PublishError::Backlog);
         };
-        let (done, commit) = oneshot::channel();
-        let receipt = self.append(tenant, permit, frames, rows, Done::oneshot(done))?;
+        let (done, commit) = Done::channel();
+        let receipt = self.append(tenant, permit, frames, rows, |_| done)?;
         if durable {
-            commit.await.map_err(|_| CommitError::Stopped)??;
+            commit.await.unwrap_or(Err(CommitError::Unavailable))?;
         }
         Ok(receipt)
     }
 
-    /// Publishes without waiting: room must be free at once. `done` hears of the commit on another thread.
+    /// Publishes without waiting: room must be free at once. What `done` makes hears of the commit on another thread.
     ///
     /// # Errors
     /// [`PublishError::Unavailable`] or [`PublishError::Backlog`]; `done` is not called then.
@@ -124,7 +122,7 @@ impl Tenants {
         &self,
         tenant: &Arc<Tenant>,
         frames: Vec<Arc<Frame>>,
-        done: Done,
+        done: impl FnOnce(Receipt) -> Done,
     ) -> Result<Receipt, PublishError> {
         self.check_writable()?;
         let bytes = frames.iter().map(|frame| frame.size()).sum();
@@ -139,7 +137,7 @@ impl Tenants {
         permit: Permit,
         mut frames: Vec<Arc<Frame>>,
         rows: Option<RowsFor<'_>>,
-        done: Done,
+        done: impl FnOnce(Receipt) -> Done,
     ) -> Result<Receipt, PublishError> {
         let count = frames.len() as u32;
         let now = self.clock.now_ms();
@@ -160,7 +158,7 @@ impl Tenants {
             }
             self.account(&mut side, before, committed);
             let rows = rows.map_or_else(Rows::default, |rows| rows(receipt));
-            self.store.append(&tenant.log, permit, frames, rows, done);
+            self.store.append(&tenant.log, frames, rows, Some(permit), done(receipt));
             receipt
         };
         tenant.published_ms.store(now, Ordering::Relaxed);
@@ -172,7 +170,8 @@ impl Tenants {
     /// Keeps the sum over all rings; over its cap this ring gives up half of what is committed.
     fn account(&self, side: &mut super::WriteSide, before: usize, committed: u64) {
         let change = side.ring.bytes() as isize - before as isize;
-        let total = self.ring_bytes.fetch_add(change as usize, Ordering::Relaxed).wrapping_add(change as usize);
+        let total =
+            self.ring_bytes.fetch_add(change as usize, Ordering::Relaxed).wrapping_add(change as usize);
         if total > self.limits.ring_bytes_total {
             let freed = side.ring.shrink_to(side.ring.bytes() / 2, committed);
             self.ring_bytes.fetch_sub(freed, Ordering::Relaxed);

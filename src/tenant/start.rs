@@ -7,19 +7,7 @@ use crate::store::{ReadError, Since, Store};
 
 use super::Tenant;
 
-/// The position a client asks for, strongest first: cursor, `since`, `earliest`; an empty value counts as absent.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub enum From {
-    /// Live from the present end.
-    #[default]
-    Now,
-    /// After this cursor, whatever it is.
-    Cursor(Box<str>),
-    /// From the first event received at or after this time, Unix milliseconds.
-    Since(u64),
-    /// From the oldest retained event.
-    Earliest,
-}
+pub use crate::cursor::From;
 
 /// A declared gap: what the client presented, and why it cannot go on from there.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -55,7 +43,7 @@ impl Start {
 /// # Errors
 /// The log could not be read (`since` alone reads it).
 pub async fn resolve(store: &Store, tenant: &Tenant, from: &From) -> Result<Start, ReadError> {
-    if let Some(start) = resolve_now(store.cursor_key(), tenant, from) {
+    if let Some(start) = resolve_now(&store.cursor_key(), tenant, from) {
         return Ok(start);
     }
     let From::Since(ms) = from else { return Ok(Start::NOW) };
@@ -87,11 +75,19 @@ fn after_cursor(cursors: &CursorKey, tenant: &Tenant, text: &str) -> Start {
     match cursors.decode(tenant.id(), text.as_bytes()) {
         // A newer epoch, or this one with a higher counter, was never given out by this log.
         Some(position) if position <= head => match tenant.log().oldest() {
-            oldest if position < oldest => {
-                Start { position: Some(oldest), gap: gap(GapReason::Trimmed, oldest), resumed: false, asked: true }
-            }
+            oldest if position < oldest => Start {
+                position: Some(oldest),
+                gap: gap(GapReason::Trimmed, oldest),
+                resumed: false,
+                asked: true,
+            },
             _ => Start { position: Some(position), gap: None, resumed: true, asked: true },
         },
-        _ => Start { position: Some(head), gap: gap(GapReason::UnknownCursor, head), resumed: false, asked: true },
+        _ => Start {
+            position: Some(head),
+            gap: gap(GapReason::UnknownCursor, head),
+            resumed: false,
+            asked: true,
+        },
     }
 }

@@ -208,9 +208,9 @@ impl Worker {
         let joint = it.joint;
         match read {
             Ok(LogRead::Page(page)) => {
-                let from = page.frames().partition_point(|frame| frame.sequence() <= asked);
-                let to = page.frames().partition_point(|frame| frame.sequence() <= joint);
-                match page.frames().get(from..to) {
+                let from = page.frames.partition_point(|frame| frame.sequence() <= asked);
+                let to = page.frames.partition_point(|frame| frame.sequence() <= joint);
+                match page.frames.get(from..to) {
                     Some(frames) if !frames.is_empty() => {
                         self.deliver(state, token, frames);
                     }
@@ -241,7 +241,13 @@ impl Worker {
     }
 
     /// Tells the subscriber that events are gone, and goes on after them.
-    fn declare_gap(self: &Rc<Self>, state: &mut State, token: Token, reason: GapReason, resumes_at: Sequence) {
+    fn declare_gap(
+        self: &Rc<Self>,
+        state: &mut State,
+        token: Token,
+        reason: GapReason,
+        resumes_at: Sequence,
+    ) {
         let Some(connection) = state.connection(token) else { return };
         let position = connection.position;
         let pending = std::mem::take(&mut connection.pending);

@@ -15,8 +15,8 @@ use crate::close::Close;
 use crate::connection::admission::Admitted;
 use crate::connection::body::BodyQueue;
 use crate::connection::{Connection, Flags, Mode, Sink};
-use crate::filter::{Filter, RowId};
 use crate::cursor::Cursor;
+use crate::filter::{Filter, RowId};
 use crate::frame::control::Control;
 use crate::frame::ws;
 use crate::frame::ws_decode::Decoder;
@@ -150,10 +150,12 @@ impl Worker {
     /// A position as the connection's client sees it.
     pub(super) fn cursor_of(&self, state: &mut State, token: Token, position: Sequence) -> Cursor {
         let cursors = self.shared.tenants.cursors();
-        let Some(connection) = state.connection(token) else { return Cursor([b'A'; crate::cursor::CURSOR_LEN]) };
+        let Some(connection) = state.connection(token) else {
+            return Cursor([b'A'; crate::cursor::CURSOR_LEN]);
+        };
         let (view, tenant) = (connection.view, connection.admitted.as_ref().map(|it| it.principal().tenant));
         match (state.views.get_mut(view as usize), tenant) {
-            (Some(it), Some(tenant)) if it.tenant.id() == tenant => it.cursor(cursors, position),
+            (Some(it), Some(tenant)) if it.tenant.id() == tenant => it.cursor(&cursors, position),
             (_, tenant) => cursors.encode(tenant.unwrap_or(TenantId(0)), position),
         }
     }
@@ -163,7 +165,9 @@ impl Worker {
         let now = state.wheel.now();
         let Some(connection) = state.connection(token) else { return };
         let wrote = connection.control(bytes);
-        if wrote.blocked && let Some(out) = connection.out.as_mut() {
+        if wrote.blocked
+            && let Some(out) = connection.out.as_mut()
+        {
             out.since = now;
         }
         if wrote.gone {

@@ -132,7 +132,8 @@ impl Worker {
             let wrote = if connection.flags.blocked {
                 Wrote { bytes: 0, blocked: true, gone: false }
             } else {
-                let range = join(&mut groups, &mut joined, &batch.frames, connection.mask, connection.is_ws());
+                let range =
+                    join(&mut groups, &mut joined, &batch.frames, connection.mask, connection.is_ws());
                 self.metrics().writes.add(1);
                 connection.sink.write(&joined[range])
             };
@@ -146,7 +147,14 @@ impl Worker {
     }
 
     /// Books what a live connection took of its part of the batch.
-    fn settle(self: &Rc<Self>, state: &mut State, token: Token, view: u32, frames: &[Arc<Frame>], wrote: Wrote) {
+    fn settle(
+        self: &Rc<Self>,
+        state: &mut State,
+        token: Token,
+        view: u32,
+        frames: &[Arc<Frame>],
+        wrote: Wrote,
+    ) {
         let from = state.views[view as usize].drained;
         let now = state.wheel.now();
         let Some(connection) = state.connection(token) else { return };
@@ -159,7 +167,8 @@ impl Worker {
             }
             mask.count_ones()
         } else {
-            let chosen = frames.iter().enumerate().filter(|(at, _)| mask & (1 << at) != 0).map(|(_, frame)| frame);
+            let chosen =
+                frames.iter().enumerate().filter(|(at, _)| mask & (1 << at) != 0).map(|(_, frame)| frame);
             let position = connection.position.max(from);
             let whole = connection.settle_short(chosen, wrote.bytes, position);
             if let Some(last) = frames.last() {

@@ -8,7 +8,7 @@ use std::io;
 use std::rc::Rc;
 
 use crate::close::Close;
-use crate::frame::client::{ClientFrame, Subscribe};
+use crate::connection::client::{ClientFrame, Subscribe};
 use crate::frame::control::{Control, Ref};
 use crate::frame::ws;
 use crate::frame::ws_decode::{Limits, Message, Violation};
@@ -72,7 +72,8 @@ impl Worker {
 
     /// Reads on if the reason for not reading is gone.
     pub(super) fn resume_reading(self: &Rc<Self>, state: &mut State, token: Token) {
-        if state.connection(token).is_some_and(|connection| connection.flags.unread && connection.may_read()) {
+        if state.connection(token).is_some_and(|connection| connection.flags.unread && connection.may_read())
+        {
             state.run(token);
         }
     }
@@ -195,9 +196,9 @@ impl Worker {
         if let Err(missing) = admitted.principal().authorize::<crate::auth::Subscribe>() {
             return self.refuse(state, token, &missing.into(), reference);
         }
-        let tenant = self.shared.tenants.get(admitted.principal().tenant);
+        let Some(tenant) = self.shared.tenants.get(admitted.principal().tenant) else { return };
         let Some(from) = from else { return self.subscribe(state, token, filter, None, reference) };
-        if let Some(start) = start::resolve_now(self.shared.tenants.cursors(), &tenant, &from) {
+        if let Some(start) = start::resolve_now(&self.shared.tenants.cursors(), &tenant, &from) {
             return self.subscribe(state, token, filter, Some(start), reference);
         }
         // Only `since` reads the log: the old subscription goes on until the answer is there, unread input waits.
@@ -233,7 +234,9 @@ impl Worker {
                 self.control(state, token, &Control::Ack { reference: reference.as_ref(), ids: &[] });
             }
             Err(crate::auth::RenewError::ChangedIdentity) => self.close(state, token, Close::Revoked),
-            Err(crate::auth::RenewError::Refused(error)) => self.refuse(state, token, &error.into(), reference),
+            Err(crate::auth::RenewError::Refused(error)) => {
+                self.refuse(state, token, &error.into(), reference)
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use crate::close::Close;
 use crate::frame::control::Control;
 use crate::frame::{sse, ws};
+use crate::ids::Sequence;
 use crate::metrics::Transport;
 
 use super::sockets::Token;
@@ -109,8 +110,10 @@ impl Worker {
         let tenant = admitted.principal().tenant;
         let (told, always) = (connection.told, connection.flags.heartbeat_event);
         let position = match state.views.get(view as usize) {
-            Some(it) if connection_is_subscribed(state, token) => it.position_of(&state.connections[token.slot as usize]),
-            _ => self.shared.tenants.get(tenant).head(),
+            Some(it) if connection_is_subscribed(state, token) => {
+                it.position_of(&state.connections[token.slot as usize])
+            }
+            _ => self.shared.tenants.get(tenant).map_or(Sequence::ZERO, |tenant| tenant.head()),
         };
         if let Some(connection) = state.connection(token) {
             connection.told = position;

@@ -1,6 +1,5 @@
 //! What other threads ask of a worker, and how it answers: listings, kicks, changed rights, commits, the end.
 
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -13,7 +12,7 @@ use crate::metrics::Transport;
 
 use super::sockets::Token;
 use super::ws_publish::Committed;
-use super::{State, Worker};
+use super::{Accepted, State, Worker};
 
 /// Most connections of one listing and worker.
 pub const LISTED: usize = 10_000;
@@ -21,9 +20,7 @@ pub const LISTED: usize = 10_000;
 /// A message to a worker.
 pub enum Mail {
     /// A fresh socket, dealt by load.
-    Accepted(std::net::TcpStream, IpAddr),
-    /// The same, from a unix socket.
-    AcceptedUnix(std::os::unix::net::UnixStream),
+    Accepted(Accepted),
     /// A WebSocket's publish was committed, or was not.
     Committed(Committed),
     /// Describe connections.
@@ -82,12 +79,15 @@ pub struct Listed {
 impl Worker {
     pub(super) fn on_mail(self: &Rc<Self>, state: &mut State, mail: Mail) {
         match mail {
-            Mail::Accepted(stream, peer) => self.accepted.borrow_mut()(stream.into(), Some(peer)),
-            Mail::AcceptedUnix(stream) => self.accepted.borrow_mut()(stream.into(), None),
+            Mail::Accepted(accepted) => match self.on_accepted.get() {
+                Some(serve) => serve(accepted),
+                None => tracing::warn!("a socket was dealt to a worker that does not serve yet"),
+            },
             Mail::Committed(committed) => self.on_committed(state, committed),
             Mail::List(which, reply) => {
                 let tokens = self.select(state, &which);
-                let listed = tokens.into_iter().take(LISTED).filter_map(|token| self.describe(state, token)).collect();
+                let listed =
+                    tokens.into_iter().take(LISTED).filter_map(|token| self.describe(state, token)).collect();
                 let _ = reply.send(listed); // who asked may have gone
             }
             Mail::Kick(which, reply) => {
@@ -96,7 +96,10 @@ impl Worker {
                 tokens.into_iter().for_each(|token| self.close(state, token, Close::Kicked));
             }
             Mail::Recheck => self.recheck(state),
-            Mail::Drain { seconds } => self.drain(state, seconds),
+            Mail::Drain { seconds } => {
+                self.stop.send_replace(true);
+                self.drain(state, seconds);
+            }
         }
     }
 
@@ -123,7 +126,9 @@ impl Worker {
         let principal = admitted.principal();
         let view = state.views.get(connection.view as usize).filter(|_| connection.row.is_some());
         let filter = match (view, connection.row) {
-            (Some(view), Some(row)) => view.index.selection(row).filter.to_string(),
+            (Some(view), Some(row)) => {
+                view.index.selection(row).map(|it| it.filter.to_string()).unwrap_or_default()
+            }
             _ => String::new(),
         };
         let lag = view.map_or(0, |view| {
@@ -153,7 +158,8 @@ impl Worker {
             .map(|(slot, connection)| Token { slot: slot as u32, generation: connection.generation })
             .collect();
         for token in tokens {
-            let Some(admitted) = state.connection(token).and_then(|connection| connection.admitted.as_ref()) else {
+            let Some(admitted) = state.connection(token).and_then(|connection| connection.admitted.as_ref())
+            else {
                 continue;
             };
             match self.shared.auth.still_valid(admitted.principal()) {

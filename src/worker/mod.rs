@@ -17,7 +17,7 @@ pub mod view;
 pub mod wheel;
 pub mod ws_publish;
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::rc::Rc;
@@ -29,15 +29,15 @@ use slab::Slab;
 use tokio::sync::Notify;
 
 use crate::auth::Auth;
-use crate::config::Config;
 use crate::close::Close;
-use crate::connection::{Connection, Sink};
+use crate::config::Config;
 use crate::connection::admission::Admission;
+use crate::connection::{Connection, Sink};
 use crate::frame::Frame;
 use crate::frame::ws_decode;
-use crate::ids::TenantId;
+use crate::ids::{Sequence, TenantId};
 use crate::metrics::{Metrics, WorkerMetrics};
-use crate::ring::Reader;
+use crate::ring::{Read, Reader};
 use crate::tenant::{Tenant, Tenants};
 use crate::time::Clock;
 use crate::wake::WakeQueue;
@@ -124,6 +124,39 @@ impl Shared {
     }
 }
 
+/// A fresh socket, non-blocking.
+#[derive(Debug)]
+pub enum Accepted {
+    /// Over TCP, with its peer.
+    Tcp(std::net::TcpStream, std::net::IpAddr),
+    /// Over a unix socket.
+    Unix(std::os::unix::net::UnixStream),
+}
+
+/// What serves sockets that are dealt to a worker.
+pub type OnAccepted = Box<dyn Fn(Accepted)>;
+
+/// A socket's place in its worker's load, given back when it is dropped.
+pub struct HeldSocket {
+    worker: Rc<Worker>,
+    handed_over: bool,
+}
+
+impl HeldSocket {
+    /// The connection took it over: [`Worker::drop_connection`] gives it back.
+    pub fn hand_over(mut self) {
+        self.handed_over = true;
+    }
+}
+
+impl Drop for HeldSocket {
+    fn drop(&mut self) {
+        if !self.handed_over {
+            self.worker.socket_closed();
+        }
+    }
+}
+
 /// One worker, owned by its thread.
 pub struct Worker {
     /// Its number.
@@ -132,6 +165,10 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     sockets: Sockets,
     state: RefCell<State>,
+    /// What serves sockets that come by mail; set once, before any comes.
+    pub on_accepted: OnceCell<OnAccepted>,
+    /// True once this worker drains: connections still in hyper end after their present request.
+    stop: tokio::sync::watch::Sender<bool>,
     /// Bodies that were drained after they had blocked, or dropped. Outside `state`: a body may be drained while it is borrowed.
     body_ready: RefCell<Vec<Token>>,
     /// Wakes the loop from this thread's own tasks.
@@ -186,7 +223,16 @@ impl Worker {
             bytes: Vec::new(),
             control: Vec::new(),
         };
-        Ok(Rc::new(Worker { id, shared, sockets, state: RefCell::new(state), body_ready: RefCell::default(), nudge: Notify::new() }))
+        Ok(Rc::new(Worker {
+            id,
+            shared,
+            sockets,
+            state: RefCell::new(state),
+            on_accepted: OnceCell::new(),
+            stop: tokio::sync::watch::channel(false).0,
+            body_ready: RefCell::default(),
+            nudge: Notify::new(),
+        }))
     }
 
     /// Serves until the thread's runtime is dropped.
@@ -219,6 +265,42 @@ impl Worker {
             _ = second.tick() => true,
             () = std::future::ready(()) => false,
         }
+    }
+
+    /// Takes a place in this worker's load for a socket.
+    #[must_use]
+    pub fn hold_socket(self: &Rc<Self>) -> HeldSocket {
+        self.shared.loads[self.id].fetch_add(1, Ordering::Relaxed);
+        self.metrics().sockets.add(1);
+        HeldSocket { worker: self.clone(), handed_over: false }
+    }
+
+    fn socket_closed(&self) {
+        self.shared.loads[self.id].fetch_sub(1, Ordering::Relaxed);
+        self.metrics().sockets.add(-1);
+    }
+
+    /// Ends when this worker begins to drain.
+    pub fn stopped(&self) -> impl Future<Output = ()> + use<> {
+        let mut stop = self.stop.subscribe();
+        async move {
+            let _ = stop.wait_for(|stopping| *stopping).await; // a dropped worker has stopped too
+        }
+    }
+
+    /// Keeps this worker's view of a tenant alive for a reader that waits for news.
+    #[must_use]
+    pub fn watch(self: &Rc<Self>, tenant: &Arc<Tenant>) -> Watch {
+        let state = &mut *self.state.borrow_mut();
+        let view = state.join_view(tenant, self.id);
+        let news = state.views[view as usize].news.clone();
+        Watch { worker: self.clone(), view, news }
+    }
+
+    /// Reads a tenant's ring after `position`.
+    pub fn read_ring(&self, tenant: &Tenant, position: Sequence, out: &mut Vec<Arc<Frame>>) -> Read {
+        let state = &mut *self.state.borrow_mut();
+        tenant.ring().read(&mut state.reader, position.next().0, out, view::BATCH_FRAMES)
     }
 
     /// Wakes the loop: a task of this thread left work for it.
@@ -288,10 +370,11 @@ impl Worker {
     }
 
     fn on_ready(self: &Rc<Self>, state: &mut State, event: Ready) {
+        let now = state.wheel.now();
         let Some(connection) = state.connection(event.token) else { return };
         if event.writable && connection.flags.blocked {
             connection.flags.blocked = false;
-            connection.heard = state.wheel.now(); // a blocked socket that takes bytes again has been heard
+            connection.heard = now; // a blocked socket that takes bytes again has been heard
             self.advance(state, event.token);
         }
         if event.readable {
@@ -300,10 +383,37 @@ impl Worker {
     }
 }
 
+/// A reader's interest in a tenant's news; see [`Worker::watch`].
+pub struct Watch {
+    worker: Rc<Worker>,
+    view: u32,
+    news: Rc<Notify>,
+}
+
+impl Watch {
+    /// Ends when the worker has seen events after this call.
+    pub fn news(&self) -> impl Future<Output = ()> + use<> {
+        let notified = Rc::clone(&self.news);
+        // Registered at once, not at the first poll: nothing comes unnoticed.
+        let mut waiting = Box::pin(async move { notified.notified().await });
+        let _ = futures_util::FutureExt::now_or_never(&mut waiting);
+        waiting
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let state = &mut *self.worker.state.borrow_mut();
+        state.leave_view(self.view, self.worker.id);
+    }
+}
+
 impl State {
     /// The connection a token names, if it still lives.
     pub(crate) fn connection(&mut self, token: Token) -> Option<&mut Connection> {
-        self.connections.get_mut(token.slot as usize).filter(|connection| connection.generation == token.generation)
+        self.connections
+            .get_mut(token.slot as usize)
+            .filter(|connection| connection.generation == token.generation)
     }
 
     /// Puts a connection on the run list, once.

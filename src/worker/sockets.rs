@@ -6,10 +6,10 @@
 //! * The set knows file descriptors and tokens, not what is spoken on them.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::time::Timespec;
 use tokio::io::unix::AsyncFd;
 
 /// Events taken from the kernel at once.
@@ -47,20 +47,10 @@ pub struct Ready {
     pub writable: bool,
 }
 
-/// The inner set's descriptor as tokio's reactor watches it.
-#[derive(Debug)]
-struct Inner(OwnedFd);
-
-impl AsRawFd for Inner {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
-}
-
 /// The nested epoll set.
 #[derive(Debug)]
 pub struct Sockets {
-    inner: AsyncFd<Inner>,
+    inner: AsyncFd<OwnedFd>,
 }
 
 impl Sockets {
@@ -70,7 +60,11 @@ impl Sockets {
     /// What the kernel says: usually that no descriptor is left.
     pub fn new() -> io::Result<Sockets> {
         let set = epoll::create(CreateFlags::CLOEXEC)?;
-        Ok(Sockets { inner: AsyncFd::with_interest(Inner(set), tokio::io::Interest::READABLE)? })
+        // SAFETY: `set` is an open descriptor that the `AsyncFd` owns from here on: nobody else closes or replaces it, and
+        // an `OwnedFd` always answers the same number.
+        #[allow(unsafe_code)]
+        let inner = unsafe { AsyncFd::register_with_interest(set, tokio::io::Interest::READABLE) }?;
+        Ok(Sockets { inner })
     }
 
     /// Adds a non-blocking socket, edge-triggered, both directions.
@@ -79,15 +73,20 @@ impl Sockets {
     /// What the kernel says.
     pub fn add(&self, fd: impl AsFd, token: Token) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        Ok(epoll::add(&self.inner.get_ref().0, fd, EventData::new_u64(token.pack()), flags)?)
+        Ok(epoll::add(&self.inner.get_ref(), fd, EventData::new_u64(token.pack()), flags)?)
     }
 
-    /// Adds the eventfd that wakes this worker, level-triggered.
+    /// Adds an eventfd that wakes this worker; each ring is an edge.
     ///
     /// # Errors
     /// What the kernel says.
     pub fn add_wake(&self, fd: impl AsFd) -> io::Result<()> {
-        Ok(epoll::add(&self.inner.get_ref().0, fd, EventData::new_u64(Token::WAKE.pack()), EventFlags::IN)?)
+        Ok(epoll::add(
+            &self.inner.get_ref(),
+            fd,
+            EventData::new_u64(Token::WAKE.pack()),
+            EventFlags::IN | EventFlags::ET,
+        )?)
     }
 
     /// Waits until something may be ready.
@@ -107,7 +106,7 @@ impl Sockets {
     /// What the kernel says.
     pub fn take(&self, out: &mut Vec<Ready>) -> io::Result<bool> {
         let mut events = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; BATCH];
-        let (events, _) = match epoll::wait(&self.inner.get_ref().0, &mut events, Some(&Timespec::default())) {
+        let (events, _) = match epoll::wait(&self.inner.get_ref(), &mut events, Some(&Timespec::default())) {
             Ok(events) => events,
             Err(rustix::io::Errno::INTR) => return Ok(true),
             Err(error) => return Err(error.into()),

@@ -29,7 +29,7 @@ impl Worker {
         let Some(connection) = state.connection(token) else { return };
         let Some(admitted) = &connection.admitted else { return };
         let Ok(rights) = self.shared.auth.still_valid(admitted.principal()) else { return }; // the sweep closes it
-        let tenant = self.shared.tenants.get(admitted.principal().tenant);
+        let Some(tenant) = self.shared.tenants.get(admitted.principal().tenant) else { return };
         let first = connection.row.is_none();
         if first {
             let view = state.join_view(&tenant, self.id);
@@ -56,7 +56,9 @@ impl Worker {
     pub(super) fn renew_rights(self: &Rc<Self>, state: &mut State, token: Token, rights: Rights) {
         let Some(connection) = state.connection(token) else { return };
         let (view, Some(row)) = (connection.view, connection.row) else { return };
-        let Some(selection) = state.views.get(view as usize).and_then(|it| it.index.selection(row)) else { return };
+        let Some(selection) = state.views.get(view as usize).and_then(|it| it.index.selection(row)) else {
+            return;
+        };
         if !selection.rights.differ(&rights) {
             return;
         }
@@ -94,7 +96,9 @@ impl Worker {
     fn place(&self, state: &mut State, token: Token, selection: Selection, position: Sequence) {
         let Some(connection) = state.connection(token) else { return };
         let view = connection.view;
-        let Some(row) = state.views.get_mut(view as usize).and_then(|it| it.index.insert(selection, token.slot)) else {
+        let Some(row) =
+            state.views.get_mut(view as usize).and_then(|it| it.index.insert(selection, token.slot))
+        else {
             return; // 2^32 audiences in one view cannot be
         };
         let joint = state.views[view as usize].joint;
@@ -118,7 +122,7 @@ impl Worker {
     ) {
         let Some(connection) = state.connection(token) else { return };
         let Some(admitted) = &connection.admitted else { return };
-        let tenant = self.shared.tenants.get(admitted.principal().tenant);
+        let Some(tenant) = self.shared.tenants.get(admitted.principal().tenant) else { return };
         let position = start.position.unwrap_or_else(|| tenant.head());
         let name = connection_name(connection.id);
         let heartbeat_seconds = self.keepalive_ticks(connection.transport);

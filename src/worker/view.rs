@@ -66,7 +66,7 @@ impl View {
         let drained = tenant.head();
         View {
             tenant,
-            index: Index::new(), 
+            index: Index::new(),
             drained,
             joint: drained,
             batch: None,

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::auth::{Authorized, Publish};
+use crate::auth::{Authorized, Publish, Scope};
 use crate::close::Close;
 use crate::connection::Owed;
 use crate::connection::rate::Rate;
@@ -71,8 +71,8 @@ impl Worker {
             return Err(Refusal::unavailable("the server is stopping"));
         }
         let right = admitted.principal().authorize::<Publish>()?;
-        let limit = right.rate_limit(self.shared.config.limits.publish_per_second);
-        if limit > 0 {
+        let limit = self.shared.config.limits.publish_per_second;
+        if limit > 0 && !right.principal().scopes.has(Scope::PublishOrg) {
             let per_second = u32::try_from(limit).unwrap_or(u32::MAX);
             let rate = connection.rate.get_or_insert_with(|| Box::new(Rate::new(per_second, now_ms)));
             rate.take(publishing.events.len(), now_ms).map_err(|wait_ms| {
@@ -83,17 +83,19 @@ impl Worker {
         }
         let origin = connection.id;
         let mut events = parse(&right, &publishing)?;
-        let tenant = self.shared.tenants.get(right.principal().tenant);
+        let Some(tenant) = self.shared.tenants.get(right.principal().tenant) else { return Ok(()) };
         if !is_keyed(&events) {
             name_messages(&mut events);
             let frames = self.shared.tenants.encode(&events, origin)?;
-            let done = if publishing.durable { self.ack_by_mail(token, &publishing.reference) } else { Done::none() };
+            let done = |receipt| match publishing.durable {
+                true => self.ack_by_mail(token, publishing.reference.clone(), receipt),
+                false => Done::Nobody,
+            };
             match self.shared.tenants.publish_now(&tenant, frames, done) {
-                Ok(receipt) if publishing.durable => {
+                Ok(_) if publishing.durable => {
                     if let Some(connection) = state.connection(token) {
                         connection.inflight += 1;
                     }
-                    let _ = receipt; // told by the mail
                     return Ok(());
                 }
                 Ok(receipt) => {
@@ -109,9 +111,10 @@ impl Worker {
     }
 
     /// The committer's answer, brought to this thread.
-    fn ack_by_mail(&self, token: Token, reference: &Option<Ref>) -> Done {
-        let (shared, worker, reference) = (self.shared.clone(), self.id, reference.clone());
-        Done::call(move |receipt| {
+    fn ack_by_mail(&self, token: Token, reference: Option<Ref>, receipt: Receipt) -> Done {
+        let (shared, worker) = (self.shared.clone(), self.id);
+        Done::call(move |result| {
+            let receipt = result.map(|()| receipt);
             shared.mail[worker].push(Mail::Committed(Committed { token, reference, receipt }));
         })
     }
@@ -145,19 +148,25 @@ impl Worker {
         tokio::task::spawn_local(async move {
             let events = texts.iter().map(AsRef::as_ref).collect();
             let publishing = Publishing { reference: None, events, batch, durable };
-            let tenant = worker.shared.tenants.get(right.principal().tenant);
+            let Some(tenant) = worker.shared.tenants.get(right.principal().tenant) else { return };
             let published = match parse(&right, &publishing) {
                 Ok(mut events) => {
                     let tenants = &worker.shared.tenants;
-                    tenants.publish_events(&tenant, &mut events, origin, durable, None).await.map_err(Refusal::from)
+                    tenants
+                        .publish_events(&tenant, &mut events, origin, durable, None)
+                        .await
+                        .map_err(Refusal::from)
                 }
                 Err(refusal) => Err(refusal),
             };
             let state = &mut *worker.state.borrow_mut();
             match published {
                 Ok(published) => {
-                    let ids: Vec<Cursor> =
-                        published.ids.iter().map(|id| worker.shared.tenants.cursors().encode(tenant.id(), *id)).collect();
+                    let ids: Vec<Cursor> = published
+                        .ids
+                        .iter()
+                        .map(|id| worker.shared.tenants.cursors().encode(tenant.id(), *id))
+                        .collect();
                     worker.control(state, token, &Control::Ack { reference: reference.as_ref(), ids: &ids });
                 }
                 Err(refusal) => worker.refuse(state, token, &refusal, reference),
@@ -202,8 +211,12 @@ impl Worker {
             if connection.flags.blocked {
                 return false;
             }
-            let Some(tenant) = connection.admitted.as_ref().map(|it| it.principal().tenant) else { return true };
-            let Some(owed) = connection.out.as_mut().and_then(|out| out.owed.pop_front()) else { return true };
+            let Some(tenant) = connection.admitted.as_ref().map(|it| it.principal().tenant) else {
+                return true;
+            };
+            let Some(owed) = connection.out.as_mut().and_then(|out| out.owed.pop_front()) else {
+                return true;
+            };
             if connection.out.as_ref().is_some_and(|out| out.is_empty()) {
                 connection.out = None;
             }

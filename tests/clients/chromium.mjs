@@ -16,7 +16,6 @@ const browser = await chromium.launchPersistentContext(profile, {
   args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
     '--disable-component-update', '--disable-sync', '--host-resolver-rules=MAP evil.test 127.0.0.1'],
 });
-process.on('exit', () => rmSync(profile, { recursive: true, force: true, maxRetries: 3 }));
 
 /** A page with the helpers below in its `window`. */
 async function open(url) {
@@ -133,6 +132,7 @@ await tell('chromium', {
     assert.deepEqual(got, { answer: 'refused', source: 'closed', socket: 'refused' });
     await page.close();
   },
-
-  'the browser closes': () => browser.close(),
+}, async () => {
+  await browser.close();
+  rmSync(profile, { recursive: true, force: true, maxRetries: 3 });
 });

@@ -60,16 +60,18 @@ export class Inbox {
   }
 }
 
-/** Runs the named stories one after another; the first that fails ends the program. */
-export async function tell(client, stories) {
+/** Runs the named stories one after another; the first that fails ends the program. `leave` runs before it ends. */
+export async function tell(client, stories, leave = () => {}) {
   for (const [name, story] of Object.entries(stories)) {
     try {
       await story();
     } catch (failure) {
       console.log(`not ok ${client}: ${name}\n${failure.stack}`);
+      await leave();
       process.exit(1);
     }
     console.log(`ok ${client}: ${name}`);
   }
+  await leave();
   process.exit(0);
 }

@@ -2,7 +2,8 @@
 
 * A byte is durable once an fsync or fdatasync of its file, started after the write, has ended. A name (create, rename,
   unlink, mkdir) is durable once an fsync of its directory, started after the change, has ended. Nothing else is:
-  not close, not sync_file_range, not the fsync of a file for the file's own name.
+  not close, not sync_file_range, not the fsync of a file for the file's own name. (With sled 0.34 this finds a store
+  whose `conf`, never fsynced by sled, was cut short: it opens never again.)
 * What is not durable may be there or not. Contents: every unsynced write is kept, lost or torn; its unit is the
   512-byte sector, and a kept sector holds what the file held there right after that write. Names: they are kept in
   order up to a point (a journal), all, or none.

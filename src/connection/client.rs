@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::cursor::From;
 use crate::filter::{Filter, FilterBuilder, Values};
 use crate::frame::control::Ref;
 use crate::time;
@@ -67,17 +68,6 @@ pub struct Subscribe {
     pub from: Option<From>,
     /// Echoed in `ready`.
     pub reference: Option<Ref>,
-}
-
-/// Where a `subscribe` asks to start. The strongest given one decides, in this order; an empty value counts as absent.
-#[derive(Debug, PartialEq, Eq)]
-pub enum From {
-    /// After this cursor, not yet verified.
-    Cursor(Box<str>),
-    /// From the first event received at or after this time, Unix milliseconds.
-    Since(u64),
-    /// From the oldest retained event.
-    Earliest,
 }
 
 /// A credential as it came.

@@ -1,0 +1,117 @@
+//! What a request's credential costs: the whole of `Auth::authenticate`, from headers to principal, by kind.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use criterion::{Criterion, criterion_group, criterion_main};
+use http::{HeaderMap, Method};
+use nervewire::auth::{
+    Algorithm, Auth, AuthSettings, Commit, JwtKeySettings, KeySource, NewToken, OwnKey, Principal, Records,
+    RecordsError, RequestContext, Snapshot, Use, Write,
+};
+use nervewire::store::Rows;
+use nervewire::time::{Clock as _, SystemClock};
+use ring::rand::SystemRandom;
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
+};
+use rustls_pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
+
+/// Keeps nothing: memory is what is measured.
+struct Nowhere;
+
+impl Records for Nowhere {
+    fn load(&self) -> Result<Snapshot, RecordsError> {
+        Ok(Snapshot::default())
+    }
+    fn commit(&self, _: Vec<Write>, _: Rows) -> Commit<'_> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+const SIGNED: [(&str, Algorithm); 3] =
+    [("rsa", Algorithm::Rs256), ("p256", Algorithm::Es256), ("ed25519", Algorithm::EdDsa)];
+
+fn fixture(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/auth").join(name)
+}
+
+fn signed(name: &str, algorithm: Algorithm) -> String {
+    let exp = SystemClock.now_ms() / 1_000 + 86_400;
+    let header = format!(r#"{{"alg":"{}","kid":"{name}"}}"#, algorithm.name());
+    let claims = format!(r#"{{"sub":"user-7","org_id":"default","exp":{exp},"roles":["user"],"jti":"j"}}"#);
+    let message = format!("{}.{}", BASE64.encode(header), BASE64.encode(claims));
+    let pem = std::fs::read(fixture(&format!("{name}.private.pem"))).expect("a fixture");
+    let der = PrivatePkcs8KeyDer::from_pem_slice(&pem).expect("PKCS#8");
+    let (der, random) = (der.secret_pkcs8_der(), SystemRandom::new());
+    let signature = match algorithm {
+        Algorithm::Rs256 => {
+            let key = RsaKeyPair::from_pkcs8(der).expect("RSA");
+            let mut out = vec![0; key.public().modulus_len()];
+            key.sign(&RSA_PKCS1_SHA256, &random, message.as_bytes(), &mut out).expect("signed");
+            out
+        }
+        Algorithm::Es256 => {
+            let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der, &random);
+            key.expect("P-256").sign(&random, message.as_bytes()).expect("signed").as_ref().to_vec()
+        }
+        _ => {
+            let key = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).expect("Ed25519");
+            key.sign(message.as_bytes()).as_ref().to_vec()
+        }
+    };
+    format!("{message}.{}", BASE64.encode(signature))
+}
+
+fn credentials(c: &mut Criterion) {
+    let key = |&(name, algorithm): &(&str, Algorithm)| JwtKeySettings {
+        kid: Some(name.into()),
+        default: false,
+        source: KeySource::PublicKeyFile(fixture(&format!("{name}.public.pem")), algorithm),
+        organizations: vec!["default".into()],
+        issuer: None,
+        audience: None,
+    };
+    let settings = AuthSettings { jwt_keys: SIGNED.iter().map(key).collect(), ..AuthSettings::default() };
+    let own = OwnKey::from_bytes(&[7; 32]);
+    let auth = Auth::new(&settings, own, Arc::new(Nowhere), Arc::new(SystemClock)).expect("valid settings");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let (_, bootstrap) = runtime.block_on(auth.bootstrap()).expect("made").expect("an empty store");
+    let local = Principal::local_operator().authorize().expect("the operator");
+    let new = NewToken { sub: "user-7".into(), ..NewToken::default() };
+    let minted = auth.mint_token(&local, Some("default"), &new).expect("minted");
+
+    let mut group = c.benchmark_group("authenticate");
+    let mut measure = |name: &str, text: &str, query: &str| {
+        let mut headers = HeaderMap::new();
+        if !text.is_empty() {
+            headers.insert("authorization", format!("Bearer {text}").parse().expect("a header value"));
+        }
+        let cx = RequestContext::of(&headers, Some("nw.example"), &Method::GET, None, Use::Stream);
+        group.bench_function(name, |b| {
+            b.iter(|| auth.authenticate(&auth.present(&headers, query), &cx).expect("genuine"));
+        });
+    };
+    measure("api_key", bootstrap.api_key.expose(), "");
+    measure("jwt_hs256", minted.token.expose(), "");
+    for (name, algorithm) in SIGNED {
+        measure(&format!("jwt_{}", algorithm.name().to_lowercase()), &signed(name, algorithm), "");
+    }
+    let headers = HeaderMap::new();
+    let query = format!("token={}", minted.token.expose());
+    let cx = RequestContext::of(&headers, None, &Method::GET, None, Use::Stream);
+    let who = auth.authenticate(&auth.present(&headers, &query), &cx).expect("genuine");
+    let ticket = auth.ticket(&who, None, true).expect("made");
+    measure("reconnect_ticket", "", &format!("ticket={}", ticket.ticket.expose()));
+    group.bench_function("still_valid", |b| b.iter(|| auth.still_valid(&who).expect("valid")));
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(30).warm_up_time(std::time::Duration::from_millis(300)).measurement_time(std::time::Duration::from_secs(1));
+    targets = credentials
+}
+criterion_main!(benches);

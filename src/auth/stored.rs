@@ -1,0 +1,282 @@
+//! The records kept by the real store.
+//!
+//! * A deleted organization's row stays, marked, so that its number is never given out again; its other rows are erased
+//!   by the store in the background, and are ignored here from the moment the mark is written.
+//! * A revocation without a known end is stored with the latest end there is.
+//! * Reading blocks on the disk: at start only.
+
+use super::records::{Commit, KeyRow, OrganizationRow, Records, RecordsError, Snapshot, Write};
+use super::scope::ScopeSet;
+use crate::ids::TenantId;
+use crate::store::{
+    ApiKey, CommitError, DisabledUser, Organization, ReadError, Revoked, Rows, Store, TooLong,
+};
+
+/// A time that never comes.
+const NEVER_MS: u64 = u64::MAX;
+
+/// [`Records`] of an open store.
+pub struct StoredRecords {
+    store: Store,
+    clock: std::sync::Arc<dyn crate::time::Clock>,
+}
+
+impl StoredRecords {
+    /// The records of `store`; the clock dates a user's disabling.
+    #[must_use]
+    pub fn new(store: Store, clock: std::sync::Arc<dyn crate::time::Clock>) -> Self {
+        StoredRecords { store, clock }
+    }
+}
+
+impl Records for StoredRecords {
+    fn load(&self) -> Result<Snapshot, RecordsError> {
+        let organizations = self.store.organizations_blocking().map_err(read_error)?;
+        let next_tenant = organizations.iter().map(|row| row.tenant.0 + 1).max().unwrap_or(1);
+        let revoked = self.store.revoked_blocking().map_err(read_error)?;
+        let until = |row: &Revoked| Some(row.expires_ms).filter(|end| *end != NEVER_MS);
+        Ok(Snapshot {
+            next_tenant,
+            organizations: organizations
+                .into_iter()
+                .filter(|row| !row.deleted)
+                .map(organization_row)
+                .collect(),
+            keys: self.store.api_keys_blocking().map_err(read_error)?.into_iter().map(key_row).collect(),
+            revocations: revoked.into_iter().map(|row| (row.tenant, row.jti.clone(), until(&row))).collect(),
+            disabled: {
+                let users = self.store.disabled_users_blocking().map_err(read_error)?;
+                users.into_iter().map(|user| (user.tenant, user.sub)).collect()
+            },
+        })
+    }
+
+    fn commit(&self, writes: Vec<Write>, beside: Rows) -> Commit<'_> {
+        let now_ms = self.clock.now_ms();
+        Box::pin(async move {
+            let mut rows = beside;
+            for write in writes {
+                add(&mut rows, write, now_ms).map_err(|TooLong { .. }| RecordsError::TooLong)?;
+            }
+            self.store.write(rows).await.map_err(|error| match error {
+                CommitError::Unknown => RecordsError::Unknown,
+                CommitError::TooLarge => RecordsError::TooLong,
+                CommitError::Unavailable | CommitError::OutOfOrder => RecordsError::Unavailable,
+            })
+        })
+    }
+}
+
+fn add(rows: &mut Rows, write: Write, now_ms: u64) -> Result<(), TooLong> {
+    match write {
+        Write::PutOrganization(row) => rows.put_organization(&organization(row, false)),
+        Write::DeleteOrganization(row) => {
+            let tenant = row.tenant;
+            rows.put_organization(&organization(row, true))?;
+            rows.erase_tenant(tenant);
+            Ok(())
+        }
+        Write::PutKey(row) => rows.put_api_key(&api_key(row)),
+        Write::DeleteKey(tenant, id) => {
+            rows.delete_api_key(tenant, &id);
+            Ok(())
+        }
+        Write::Revoke { tenant, jti, until_ms } => {
+            rows.put_revoked(&Revoked { tenant, jti, expires_ms: until_ms.unwrap_or(NEVER_MS) })
+        }
+        Write::ForgetRevocation(tenant, jti) => {
+            rows.delete_revoked(tenant, &jti);
+            Ok(())
+        }
+        Write::SetDisabled { tenant, sub, disabled } => set_disabled(rows, tenant, sub, disabled, now_ms),
+    }
+}
+
+fn set_disabled(
+    rows: &mut Rows,
+    tenant: TenantId,
+    sub: String,
+    disabled: bool,
+    now_ms: u64,
+) -> Result<(), TooLong> {
+    if disabled {
+        return rows.put_disabled_user(&DisabledUser { tenant, sub, since_ms: now_ms });
+    }
+    rows.delete_disabled_user(tenant, &sub);
+    Ok(())
+}
+
+fn organization(row: OrganizationRow, deleted: bool) -> Organization {
+    Organization {
+        tenant: row.tenant,
+        org_id: row.id,
+        name: row.name,
+        visibility: row.visibility,
+        created_ms: row.created_at_ms,
+        deleted,
+    }
+}
+
+fn organization_row(row: Organization) -> OrganizationRow {
+    OrganizationRow {
+        tenant: row.tenant,
+        id: row.org_id,
+        name: row.name,
+        visibility: row.visibility,
+        created_at_ms: row.created_ms,
+    }
+}
+
+fn api_key(row: KeyRow) -> ApiKey {
+    ApiKey {
+        tenant: row.tenant,
+        key_id: row.id,
+        digest: row.digest,
+        scopes: row.scopes.names().into_iter().map(str::to_owned).collect(),
+        narrowing: row.narrowing,
+        name: row.name,
+        created_ms: row.created_at_ms,
+        expires_ms: row.expires_at_ms,
+        last_used_ms: row.last_used_ms,
+    }
+}
+
+fn key_row(row: ApiKey) -> KeyRow {
+    KeyRow {
+        tenant: row.tenant,
+        id: row.key_id,
+        digest: row.digest,
+        name: row.name,
+        scopes: ScopeSet::from_stored(&row.scopes),
+        narrowing: row.narrowing,
+        created_at_ms: row.created_ms,
+        expires_at_ms: row.expires_ms,
+        last_used_ms: row.last_used_ms,
+    }
+}
+
+fn read_error(error: ReadError) -> RecordsError {
+    match error {
+        ReadError::Unavailable | ReadError::Busy => RecordsError::Unavailable,
+        ReadError::Failed => RecordsError::Unreadable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::*;
+    use super::*;
+    use crate::store::StoreOptions;
+    use crate::time::ManualClock;
+
+    fn open(dir: &std::path::Path, clock: &Arc<ManualClock>) -> (Store, Auth) {
+        let mut options = StoreOptions::new(dir);
+        options.reserve_bytes = 0;
+        let store = Store::open(options).expect("opened");
+        let clock = Arc::clone(clock) as Arc<dyn Clock>;
+        let records = Arc::new(StoredRecords::new(store.clone(), Arc::clone(&clock)));
+        let own = OwnKey::load_or_make(dir).expect("its key");
+        let auth = Auth::new(&AuthSettings::default(), own, records, clock).expect("valid");
+        (store, auth)
+    }
+
+    fn enter(auth: &Auth, text: &str) -> Result<Arc<Principal>, AuthError> {
+        super::super::tests::enter(auth, &[("authorization", &format!("Bearer {text}"))], "", Use::Rest)
+    }
+
+    /// Everything an administrator did holds after the daemon was started again on the same directory.
+    #[tokio::test]
+    async fn a_restart_on_a_real_store_changes_nothing() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let clock = Arc::new(ManualClock::at(1_800_000_000_000));
+        let (store, auth) = open(dir.path(), &clock);
+        let (_, bootstrap) = auth.bootstrap().await.expect("made").expect("an empty store");
+        let operator = enter(&auth, bootstrap.api_key.expose()).expect("genuine");
+        let (operate, manage) =
+            (operator.authorize::<Operate>().expect("operator"), operator.authorize().expect("manager"));
+        let new = NewOrganization { id: Some("acme".into()), first_key: true, ..Default::default() };
+        let acme = auth.create_organization(&operate, new.clone()).await.expect("made");
+        let change = OrganizationChange { name: Some("Acme".into()), visibility: Some(Visibility::Org) };
+        auth.change_organization(&manage, Some("acme"), change).await.expect("changed");
+        let mint = |sub: &str| {
+            let new = NewToken { sub: sub.into(), ..NewToken::default() };
+            auth.mint_token(&manage, Some("acme"), &new).expect("minted")
+        };
+        let (kept, revoked, disabled) = (mint("kept"), mint("revoked"), mint("disabled"));
+        auth.revoke_token(&manage, Some("acme"), &revoked.jti).await.expect("revoked");
+        auth.revoke_token(&manage, Some("acme"), "foreign").await.expect("revoked");
+        auth.set_disabled(&manage, Some("acme"), "disabled", true).await.expect("disabled");
+        let narrowing =
+            NarrowingClaims { agents: Some(vec!["a".into()]), types: Some(vec![]), ..Default::default() };
+        let expires_at_ms = Some(clock.now_ms() + 5_000);
+        let new_key = NewKey { name: "n".into(), scopes: vec!["subscribe".into()], narrowing, expires_at_ms };
+        let key = auth.create_key(&manage, Some("acme"), new_key).await.expect("made");
+        enter(&auth, key.api_key.expose()).expect("genuine");
+        auth.maintain().await.expect("stored");
+        let gone = NewOrganization { id: Some("gone".into()), first_key: true, ..Default::default() };
+        let gone = auth.create_organization(&operate, gone).await.expect("made");
+        auth.delete_organization(&operate, "gone").await.expect("deleted");
+        drop(auth);
+        store.close().await;
+        drop(store);
+
+        let (store, auth) = open(dir.path(), &clock);
+        assert!(auth.bootstrap().await.expect("nothing to do").is_none());
+        let operator = enter(&auth, bootstrap.api_key.expose()).expect("genuine");
+        let operate = operator.authorize::<Operate>().expect("still the operator");
+        let first = acme.key.expect("its first key");
+        let rights = auth.still_valid(&enter(&auth, first.api_key.expose()).expect("genuine"));
+        assert!(rights.expect("valid").sees_all_users);
+        assert!(enter(&auth, kept.token.expose()).is_ok(), "the own key was kept");
+        let refused = |refusal| Err(AuthError::Unauthorized(refusal));
+        assert_eq!(enter(&auth, revoked.token.expose()), refused(Refusal::Revoked));
+        assert_eq!(enter(&auth, disabled.token.expose()), refused(Refusal::Disabled));
+        let gone_key = gone.key.expect("its first key");
+        assert_eq!(enter(&auth, gone_key.api_key.expose()), refused(Refusal::NotGenuine));
+        let manage = operator.authorize::<Manage>().expect("manager");
+        let listed = auth.keys(&manage, Some("acme"), None, 10).expect("listed");
+        let listed = listed.into_iter().find(|row| row.id == key.row.id).expect("the narrowed key");
+        assert_eq!(listed, KeyRow { last_used_ms: Some(clock.now_ms()), ..key.row });
+        let again = auth
+            .create_organization(&operate, NewOrganization { id: Some("gone".into()), ..Default::default() });
+        let again = again.await.expect("made");
+        assert!(again.organization.tenant > gone.organization.tenant, "a number is never used again");
+        drop(auth);
+        store.close().await;
+    }
+
+    /// A repeated request must find its answer exactly when the key exists: one commit holds both.
+    #[tokio::test]
+    async fn a_caller_s_rows_are_in_the_same_commit() {
+        use crate::store::{Answer, Idempotency, scope};
+        let dir = tempfile::tempdir().expect("a directory");
+        let clock = Arc::new(ManualClock::at(1_800_000_000_000));
+        let (store, auth) = open(dir.path(), &clock);
+        let (organization, bootstrap) = auth.bootstrap().await.expect("made").expect("an empty store");
+        let manager =
+            enter(&auth, bootstrap.api_key.expose()).expect("genuine").authorize().expect("manager");
+        let (tenant, place) = (organization.tenant, scope(&[b"POST /api-keys", b"k"]));
+        let created_ms = crate::time::SystemClock.now_ms();
+        let withheld = |row: &KeyRow| {
+            let answer = Answer::Withheld { id: row.id.clone() };
+            let mut rows = Rows::new();
+            let row = Idempotency { body: [0; 32], answer, created_ms };
+            rows.put_idempotency(tenant, &place, &row).expect("short");
+            rows
+        };
+        let new = NewKey { scopes: vec!["manage".into()], ..NewKey::default() };
+        let key = auth.create_key_with(&manager, None, new, withheld).await.expect("made");
+        let found = store.idempotency(tenant, place).await.expect("read").expect("stored");
+        assert_eq!(found.answer, Answer::Withheld { id: key.row.id });
+        store.close().await;
+        let late = auth.create_key_with(
+            &manager,
+            None,
+            NewKey { scopes: vec!["*".into()], ..NewKey::default() },
+            |_| Rows::new(),
+        );
+        assert!(matches!(late.await, Err(AdminError::Records(RecordsError::Unavailable))));
+    }
+}

@@ -1,0 +1,307 @@
+//! Administration: what is safe before it is visible, what nobody may issue, and what nobody may learn.
+
+use super::*;
+
+fn new_key(scopes: &[&str]) -> NewKey {
+    NewKey { scopes: scopes.iter().map(|name| (*name).to_owned()).collect(), ..NewKey::default() }
+}
+
+fn new_token(sub: &str) -> NewToken {
+    NewToken { sub: sub.into(), ..NewToken::default() }
+}
+
+fn list(names: &[&str]) -> Option<Vec<Box<str>>> {
+    Some(names.iter().map(|name| (*name).into()).collect())
+}
+
+fn operator() -> Authorized<Operate> {
+    Principal::local_operator().authorize().expect("the operator")
+}
+
+/// A manager of `acme` by a key of these scopes, narrowing and lifetime.
+async fn manager(world: &World, new: NewKey) -> Authorized<Manage> {
+    let key = world.auth.create_key(&world.manager(), None, new).await.expect("made");
+    world.bearer(key.api_key.expose()).expect("genuine").authorize().expect("a manager")
+}
+
+#[tokio::test]
+async fn the_first_start_makes_the_operator_s_key_and_the_second_does_not() {
+    let (memory, clock) = (Arc::new(Memory::default()), Arc::new(ManualClock::at(T0)));
+    let auth = open(&AuthSettings::default(), &memory, &clock);
+    let (organization, key) = auth.bootstrap().await.expect("made").expect("an empty store");
+    assert_eq!((organization.id.as_str(), key.row.scopes), ("default", ScopeSet::OPERATOR));
+    assert!(organization.tenant.0 > 0);
+    assert!(auth.bootstrap().await.expect("nothing to do").is_none());
+    let again = open(&AuthSettings::default(), &memory, &clock);
+    assert!(again.bootstrap().await.expect("nothing to do").is_none());
+    let header = format!("Bearer {}", key.api_key.expose());
+    let who = enter(&again, &[("authorization", &header)], "", Use::Rest).expect("survived");
+    let by = who.authorize::<Operate>().expect("the operator");
+    assert!(matches!(again.delete_organization(&by, "default").await, Err(AdminError::Conflict(_))));
+}
+
+#[tokio::test]
+async fn a_change_is_seen_only_after_it_is_safe() {
+    let world = World::new().await;
+    let (manager, ann) = (world.manager(), world.bearer(&token(json!({"jti": "j"}))).expect("genuine"));
+    let closed = world.memory.gate.lock().await;
+    let mut revoking = Box::pin(world.auth.revoke_token(&manager, None, "j"));
+    let pending = tokio::time::timeout(std::time::Duration::from_millis(1), &mut revoking).await;
+    assert!(pending.is_err());
+    assert!(world.auth.still_valid(&ann).is_ok(), "not safe yet");
+    drop(closed);
+    revoking.await.expect("revoked");
+    assert_eq!(world.auth.still_valid(&ann), Err(Ended::Revoked));
+    assert_eq!(world.refusal(&token(json!({"jti": "j"}))), Refusal::Revoked);
+}
+
+/// The client of `DELETE /tokens/{jti}` hangs up while the write is under way: the row is there after a restart, so
+/// it must hold now as well.
+#[tokio::test]
+async fn a_change_whose_caller_left_is_followed_too() {
+    let world = World::new().await;
+    let (manager, ann) = (world.manager(), world.bearer(&token(json!({"jti": "j"}))).expect("genuine"));
+    let closed = world.memory.gate.lock().await;
+    let revoking = world.auth.revoke_token(&manager, None, "j");
+    assert!(tokio::time::timeout(std::time::Duration::from_millis(1), revoking).await.is_err());
+    drop(closed);
+    assert_eq!(world.auth.still_valid(&ann), Err(Ended::Revoked));
+}
+
+#[tokio::test]
+async fn a_failed_write_changes_nothing_and_tells_nobody() {
+    let world = World::new().await;
+    let (manager, ann) = (world.manager(), world.bearer(&token(json!({"jti": "j"}))).expect("genuine"));
+    world.auth.on_change(|change| panic!("told of {change:?}"));
+    world.memory.failing.store(true, Ordering::Relaxed);
+    let failed = |error| matches!(error, AdminError::Records(_));
+    assert!(failed(world.auth.revoke_token(&manager, None, "j").await.expect_err("no disk")));
+    assert!(failed(world.auth.create_key(&manager, None, new_key(&["*"])).await.expect_err("no disk")));
+    assert!(failed(world.auth.delete_organization(&operator(), "globex").await.expect_err("no disk")));
+    assert!(world.auth.still_valid(&ann).is_ok());
+    assert!(world.bearer(world.globex.api_key.expose()).is_ok());
+    assert_eq!(world.auth.keys(&manager, None, None, 10).expect("listed").len(), 1);
+}
+
+#[tokio::test]
+async fn changes_end_principals_are_told_and_survive_a_restart() {
+    let world = World::new().await;
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&told);
+    world.auth.on_change(move |change| sink.lock().push(change.clone()));
+    let (manager, tenant) = (world.manager(), world.acme.row.tenant);
+    let key = world.auth.create_key(&manager, None, new_key(&["subscribe"])).await.expect("made");
+    let by_key = world.bearer(key.api_key.expose()).expect("genuine");
+    let ann = world.bearer(&token(json!({}))).expect("genuine");
+    let globex = world.bearer(world.globex.api_key.expose()).expect("genuine");
+
+    world.auth.delete_key(&manager, None, &key.row.id).await.expect("deleted");
+    world.auth.set_disabled(&manager, None, "ann", true).await.expect("disabled");
+    world.auth.set_disabled(&manager, None, "ann", true).await.expect("is already");
+    world.auth.delete_organization(&operator(), "globex").await.expect("deleted");
+    for (who, ended) in
+        [(&by_key, Ended::Revoked), (&ann, Ended::Disabled), (&globex, Ended::OrganizationDeleted)]
+    {
+        assert_eq!(world.auth.still_valid(who), Err(ended));
+    }
+    let expected = [
+        Change::KeyRevoked(tenant, key.row.id.clone()),
+        Change::UserDisabled(tenant, "ann".into(), true),
+        Change::OrganizationDeleted(globex.tenant),
+    ];
+    assert_eq!(*told.lock(), expected);
+    assert!(world.auth.is_disabled(tenant, "ann"));
+
+    let settings = AuthSettings { jwt_keys: vec![hs256("k1", SECRET)], ..AuthSettings::default() };
+    let again = world.restarted(&settings);
+    for (who, ended) in
+        [(&by_key, Ended::Revoked), (&ann, Ended::Disabled), (&globex, Ended::OrganizationDeleted)]
+    {
+        assert_eq!(again.still_valid(who), Err(ended));
+    }
+    world.auth.set_disabled(&manager, None, "ann", false).await.expect("enabled");
+    assert!(world.auth.still_valid(&ann).is_ok());
+}
+
+#[tokio::test]
+async fn foreign_and_unknown_are_the_same_not_found() {
+    let world = World::new().await;
+    let manager = world.manager();
+    let theirs = world.globex.row.id.as_str();
+    for (org_id, key_id) in [(None, theirs), (None, "nobody"), (Some("globex"), theirs), (Some("none"), "x")]
+    {
+        let error = world.auth.delete_key(&manager, org_id, key_id).await.expect_err("not ours");
+        assert!(matches!(error, AdminError::NotFound), "{org_id:?} {key_id} {error}");
+    }
+    for org_id in [Some("globex"), Some("none")] {
+        let auth = &world.auth;
+        let errors = [
+            auth.keys(&manager, org_id, None, 10).map(drop),
+            auth.find_organization(&manager, org_id).map(drop),
+            auth.mint_token(&manager, org_id, &new_token("u")).map(drop),
+            auth.create_key(&manager, org_id, new_key(&["*"])).await.map(drop),
+            auth.revoke_token(&manager, org_id, "j").await,
+            auth.set_disabled(&manager, org_id, "u", true).await,
+            auth.change_organization(&manager, org_id, OrganizationChange::default()).await.map(drop),
+        ];
+        assert!(errors.iter().all(|got| matches!(got, Err(AdminError::NotFound))), "{errors:?}");
+    }
+    assert!(world.bearer(world.globex.api_key.expose()).is_ok());
+    assert!(world.auth.keys(&manager, Some("acme"), None, 10).is_ok(), "its own, by name");
+}
+
+/// A revoked `jti` or disabled `sub` of one organization is nobody's of another.
+#[tokio::test]
+async fn revocation_stays_inside_its_organization() {
+    let mut both = hs256("k1", SECRET);
+    both.organizations.push("globex".into());
+    let world = World::with(AuthSettings { jwt_keys: vec![both], ..AuthSettings::default() }).await;
+    let manager = world.manager();
+    world.auth.revoke_token(&manager, None, "j").await.expect("revoked");
+    world.auth.set_disabled(&manager, None, "ann", true).await.expect("disabled");
+    assert!(world.bearer(&token(json!({"jti": "j", "org_id": "globex"}))).is_ok());
+    assert_eq!(world.refusal(&token(json!({}))), Refusal::Disabled);
+}
+
+#[tokio::test]
+async fn organizations_are_unique_listed_in_order_and_never_confused_with_successors() {
+    let world = World::with(AuthSettings::default()).await;
+    let (auth, by) = (&world.auth, operator());
+    let named = |id: &str| NewOrganization { id: Some(id.into()), ..Default::default() };
+    assert!(matches!(auth.create_organization(&by, named("acme")).await, Err(AdminError::Conflict(_))));
+    for bad in ["", "a/b", "ä"] {
+        let error = auth.create_organization(&by, named(bad)).await.expect_err(bad);
+        assert!(matches!(error, AdminError::Invalid { ref field, .. } if field == "id"));
+    }
+    let made_up = auth.create_organization(&by, NewOrganization::default()).await.expect("made");
+    assert!(made_up.organization.id.starts_with("org-") && made_up.key.is_none());
+    let ids = |after, limit| -> Vec<String> {
+        auth.organizations(&by, after, limit).iter().map(|organization| organization.id.clone()).collect()
+    };
+    assert_eq!(ids(None, 2), ["acme", "globex"]);
+    assert_eq!(ids(Some("acme"), 1), ["globex"]);
+
+    let manager = Principal::local_operator().authorize::<Manage>().expect("the operator");
+    let minted = auth.mint_token(&manager, Some("globex"), &new_token("u")).expect("minted");
+    let old = world.bearer(minted.token.expose()).expect("genuine");
+    auth.delete_organization(&by, "globex").await.expect("deleted");
+    world.clock.advance(2_000);
+    let successor = auth.create_organization(&by, named("globex")).await.expect("made").organization;
+    assert!(successor.tenant > old.tenant);
+    assert_eq!(world.refusal(minted.token.expose()), Refusal::Organization);
+    assert_eq!(auth.still_valid(&old), Err(Ended::OrganizationDeleted));
+    assert_eq!(world.refusal(world.globex.api_key.expose()), Refusal::NotGenuine);
+}
+
+#[tokio::test]
+async fn nobody_issues_wider_scopes_or_roles() {
+    let world = World::new().await;
+    let by = manager(&world, new_key(&["manage", "subscribe", "publish"])).await;
+    let forbidden = |got: Result<(), AdminError>| matches!(got, Err(AdminError::Forbidden(_)));
+    for scopes in [&["*"][..], &["read:all"], &["subscribe", "publish:org"]] {
+        assert!(forbidden(world.auth.create_key(&by, None, new_key(scopes)).await.map(drop)), "{scopes:?}");
+        let scopes = Some(scopes.iter().map(|name| (*name).to_owned()).collect());
+        let token = NewToken { scopes, ..new_token("u") };
+        assert!(forbidden(world.auth.mint_token(&by, None, &token).map(drop)));
+    }
+    let admin = NewToken { roles: vec!["admin".into()], scopes: Some(vec![]), ..new_token("u") };
+    assert!(forbidden(world.auth.mint_token(&by, None, &admin).map(drop)), "a role, even beside scopes");
+    assert!(world.auth.create_key(&by, None, new_key(&["subscribe"])).await.is_ok());
+    // It may not read or speak as every user, so not as one by way of a token either.
+    assert!(forbidden(world.auth.mint_token(&by, None, &new_token("victim")).map(drop)));
+
+    for (field, scopes) in
+        [("scopes[0]", &["operator"][..]), ("scopes[1]", &["manage", "x"]), ("scopes", &[])]
+    {
+        let error = world.auth.create_key(&world.manager(), None, new_key(scopes)).await.expect_err(field);
+        assert!(matches!(error, AdminError::Invalid { field: ref got, .. } if got == field), "{error}");
+    }
+    let unknown = NewToken { roles: vec!["user".into(), "root".into()], ..new_token("u") };
+    let error = world.auth.mint_token(&world.manager(), None, &unknown).expect_err("unknown");
+    assert!(matches!(error, AdminError::Invalid { ref field, .. } if field == "roles[1]"), "{error}");
+}
+
+#[tokio::test]
+async fn nobody_issues_a_wider_narrowing_and_none_is_forgotten() {
+    let world = World::new().await;
+    let narrowing = NarrowingClaims { agents: list(&["a", "b"]), channels: list(&["c/*"]), types: None };
+    let by = manager(&world, NewKey { narrowing, ..new_key(&["*"]) }).await;
+    let ask = |agents: Option<Vec<Box<str>>>, channels: Option<Vec<Box<str>>>| NewToken {
+        narrowing: NarrowingClaims { agents, channels, types: list(&["custom"]) },
+        ..new_token("u")
+    };
+    let minted = world.auth.mint_token(&by, None, &ask(list(&["a"]), None)).expect("narrower");
+    let who = world.bearer(minted.token.expose()).expect("genuine");
+    let shown = serde_json::to_value(&who.narrowing).expect("json");
+    assert_eq!(shown, json!({"agents": ["a"], "channels": ["c/*"], "types": ["custom"]}), "inherited");
+    for (agents, channels) in [(list(&["z"]), None), (None, list(&["c"])), (list(&["a", "z"]), list(&[]))] {
+        let got = world.auth.mint_token(&by, None, &ask(agents.clone(), channels.clone()));
+        assert!(matches!(got, Err(AdminError::Forbidden(_))), "{agents:?} {channels:?}");
+    }
+    let key = world.auth.create_key(&by, None, new_key(&["*"])).await.expect("made");
+    assert_eq!(key.row.narrowing, by.principal().narrowing);
+}
+
+#[tokio::test]
+async fn nobody_issues_a_later_expiry() {
+    let world = World::new().await;
+    let end = T0 + 3_600_000;
+    let by = manager(&world, NewKey { expires_at_ms: Some(end), ..new_key(&["*"]) }).await;
+    let expires_at_ms = Some(end + 1);
+    let later = world.auth.create_key(&by, None, NewKey { expires_at_ms, ..new_key(&["*"]) }).await;
+    assert!(matches!(later, Err(AdminError::Forbidden(_))));
+    let inherited = world.auth.create_key(&by, None, new_key(&["*"])).await.expect("made");
+    assert_eq!(inherited.row.expires_at_ms, Some(end));
+    let minted = world.auth.mint_token(&by, None, &new_token("u")).expect("minted");
+    assert_eq!(minted.expires_at_ms, end);
+    let longer = NewToken { expires_in_ms: Some(3_601_000), ..new_token("u") };
+    assert!(matches!(world.auth.mint_token(&by, None, &longer), Err(AdminError::Forbidden(_))));
+
+    let free = world.manager();
+    let minted = world.auth.mint_token(&free, None, &new_token("u")).expect("minted");
+    assert_eq!(minted.expires_at_ms, T0 + TOKEN_DEFAULT_MS);
+    for expires_in_ms in [Some(0), Some(TOKEN_MAX_MS + 1)] {
+        let got = world.auth.mint_token(&free, None, &NewToken { expires_in_ms, ..new_token("u") });
+        assert!(matches!(got, Err(AdminError::Invalid { ref field, .. }) if field == "expires_in"));
+    }
+    let past = NewKey { expires_at_ms: Some(T0), ..new_key(&["*"]) };
+    assert!(matches!(world.auth.create_key(&free, None, past).await, Err(AdminError::Invalid { .. })));
+}
+
+#[tokio::test]
+async fn a_minted_token_works_is_revoked_and_forgotten_in_time() {
+    let world = World::new().await;
+    let by = world.manager();
+    let new = NewToken { roles: vec!["viewer".into()], expires_in_ms: Some(60_000), ..new_token("zoë") };
+    let minted = world.auth.mint_token(&by, None, &new).expect("minted");
+    let zoe = world.bearer(minted.token.expose()).expect("genuine");
+    assert_eq!((zoe.sub.as_deref(), zoe.scopes), (Some("zoë"), Scope::Subscribe.into()));
+    assert_eq!(zoe.expires_at_ms, Some(minted.expires_at_ms));
+
+    world.auth.revoke_token(&by, None, &minted.jti).await.expect("revoked");
+    assert_eq!(world.refusal(minted.token.expose()), Refusal::Revoked);
+    world.auth.revoke_token(&by, None, "of another issuer").await.expect("revoked");
+    let remembered = || world.memory.rows.lock().revocations.len();
+    assert_eq!(remembered(), 2);
+    world.clock.advance(60_000);
+    world.auth.maintain().await.expect("stored");
+    assert_eq!(remembered(), 1, "a foreign token's end is unknown, so it is never forgotten");
+    assert_eq!(world.refusal(minted.token.expose()), Refusal::Expired);
+}
+
+#[tokio::test]
+async fn the_operator_s_key_is_not_a_manager_s_to_delete() {
+    let (memory, clock) = (Arc::new(Memory::default()), Arc::new(ManualClock::at(T0)));
+    let auth = open(&AuthSettings::default(), &memory, &clock);
+    let (_, bootstrap) = auth.bootstrap().await.expect("made").expect("an empty store");
+    let enter_by = |key: &IssuedKey| {
+        let header = format!("Bearer {}", key.api_key.expose());
+        enter(&auth, &[("authorization", &header)], "", Use::Rest).expect("genuine")
+    };
+    let operator = enter_by(&bootstrap).authorize::<Manage>().expect("a manager");
+    let star = auth.create_key(&operator, None, new_key(&["*"])).await.expect("made");
+    let manager = enter_by(&star).authorize::<Manage>().expect("a manager");
+    let got = auth.delete_key(&manager, None, &bootstrap.row.id).await;
+    assert!(matches!(got, Err(AdminError::Forbidden(_))));
+    auth.delete_key(&operator, None, &star.row.id).await.expect("deleted");
+}

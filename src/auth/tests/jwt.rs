@@ -1,0 +1,371 @@
+//! JWTs as a peer may send them: genuine, forged, stale, foreign, oversized.
+
+use ring::rand::SystemRandom;
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
+};
+use rustls_pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
+
+use super::super::key_file::from_jwks;
+use super::*;
+
+#[tokio::test]
+async fn a_genuine_token_is_its_user() {
+    let world = World::new().await;
+    let text = token(json!({"jti": "j", "agents": ["a"], "roles": ["user", "unknown"], "iat": T0_S}));
+    let ann = world.bearer(&text).expect("genuine");
+    assert_eq!((ann.sub.as_deref(), ann.org_id.as_ref()), (Some("ann"), "acme"));
+    assert_eq!(ann.tenant, world.acme.row.tenant);
+    assert_eq!(ann.scopes, Scope::Publish | Scope::Subscribe);
+    assert_eq!(ann.expires_at_ms, Some(T0 + 3_600_000));
+    assert!(ann.narrowing.agents().is_some_and(|agents| agents.contains("a")));
+    let jti = Some("j".into());
+    assert_eq!(ann.credential, Credential::Token { kid: "k1".into(), jti });
+    let rights = world.auth.still_valid(&ann).expect("valid");
+    assert_eq!((rights.sub.as_deref(), rights.sees_all_users), (Some("ann"), false));
+}
+
+#[tokio::test]
+async fn scopes_stand_instead_of_the_roles_defaults() {
+    let world = World::new().await;
+    let scopes = |with| world.bearer(&token(with)).expect("genuine").scopes;
+    assert_eq!(scopes(json!({"roles": ["admin"]})), ScopeSet::ORGANIZATION);
+    assert_eq!(scopes(json!({"roles": ["readonly"]})), Scope::Subscribe.into());
+    assert_eq!(scopes(json!({"roles": ["root"]})), ScopeSet::NONE);
+    assert_eq!(scopes(json!({"roles": null})), ScopeSet::NONE);
+    assert_eq!(scopes(json!({"roles": ["admin"], "scopes": []})), ScopeSet::NONE);
+    assert_eq!(scopes(json!({"roles": ["admin"], "scopes": ["publish", "x"]})), Scope::Publish.into());
+    assert_eq!(scopes(json!({"scopes": ["*", "operator"]})), ScopeSet::ORGANIZATION);
+}
+
+#[tokio::test]
+async fn forgeries_are_refused() {
+    let world = World::new().await;
+    let good = token(json!({}));
+    let (message, signature) = good.rsplit_once('.').expect("three parts");
+    let (header, _) = message.split_once('.').expect("three parts");
+    let claims = claims(json!({}));
+    let by = |header: Value| sign(unsigned(&header, &claims), SECRET);
+    for (text, expected) in [
+        (format!("{message}.{}", BASE64.encode([0; 32])), Refusal::NotGenuine),
+        (format!("{message}."), Refusal::NotGenuine),
+        (format!("{header}.{}.{signature}", BASE64.encode(r#"{"sub":"bob"}"#)), Refusal::NotGenuine),
+        (sign(message.to_owned(), b"another secret of thirty-two bytes"), Refusal::NotGenuine),
+        (format!("{}.", unsigned(&json!({"alg": "none"}), &claims)), Refusal::Algorithm),
+        (format!("{}.", unsigned(&json!({"alg": "none", "kid": "k1"}), &claims)), Refusal::Algorithm),
+        (by(json!({"alg": "HS384", "kid": "k1"})), Refusal::Algorithm),
+        (by(json!({"alg": "hs256", "kid": "k1"})), Refusal::Algorithm),
+        (by(json!({"alg": "HS256", "kid": "k2"})), Refusal::UnknownKey),
+        (by(json!({"alg": "HS256", "kid": "k1", "crit": ["exp"]})), Refusal::Malformed),
+        (by(json!({"alg": "HS256", "kid": null})), Refusal::Malformed),
+        (by(json!({"kid": "k1"})), Refusal::Malformed),
+        (by(json!(["HS256", "k1"])), Refusal::Malformed),
+        (format!("{good}="), Refusal::Malformed),
+        (format!("{good}.{signature}"), Refusal::NotGenuine),
+        (format!("{header}.{signature}"), Refusal::Malformed),
+        (String::new(), Refusal::Malformed),
+        ("..".to_owned(), Refusal::Malformed),
+        ("x".repeat(TOKEN_BYTES + 1), Refusal::TooLong),
+    ] {
+        assert_eq!(world.refusal(&text), expected, "{text}");
+    }
+    // The one key is meant where no kid is given.
+    assert!(world.bearer(&by(json!({"alg": "HS256"}))).is_ok());
+}
+
+#[tokio::test]
+async fn time_and_claims_are_checked_after_the_signature() {
+    let world = World::with(AuthSettings {
+        jwt_keys: vec![hs256("k1", SECRET)],
+        failures_per_minute: 0,
+        ..AuthSettings::default()
+    })
+    .await;
+    let skew = CLOCK_SKEW_MS / 1_000;
+    for (with, expected) in [
+        (json!({"exp": T0_S}), Some(Refusal::Expired)),
+        (json!({"exp": T0_S + 1}), None),
+        (json!({"exp": T0_S as f64 + 0.5}), None),
+        (json!({"exp": -1}), Some(Refusal::Claims)),
+        (json!({"exp": "1900000000"}), Some(Refusal::Claims)),
+        (json!({"exp": u64::MAX}), None),
+        (json!({"exp": null}), Some(Refusal::Claims)),
+        (json!({"nbf": T0_S + skew}), None),
+        (json!({"nbf": T0_S + skew + 1}), Some(Refusal::NotYet)),
+        (json!({"iat": T0_S + skew + 1}), Some(Refusal::NotYet)),
+        (json!({"sub": null}), Some(Refusal::Claims)),
+        (json!({"sub": ""}), Some(Refusal::Claims)),
+        (json!({"sub": 7}), Some(Refusal::Claims)),
+        (json!({"sub": "a\nb"}), Some(Refusal::Claims)),
+        (json!({"sub": "x".repeat(257)}), Some(Refusal::Claims)),
+        (json!({"org_id": null}), Some(Refusal::Claims)),
+        (json!({"org_id": "a/b"}), Some(Refusal::Claims)),
+        (json!({"roles": "admin"}), Some(Refusal::Claims)),
+        (json!({"scopes": "publish"}), Some(Refusal::Claims)),
+        (json!({"types": ["nope"]}), Some(Refusal::Claims)),
+        (json!({"agents": "a"}), Some(Refusal::Claims)),
+        (json!({"aud": "nervewire"}), None),
+        (json!({"aud": ["x", "nervewire"]}), None),
+        (json!({"aud": "x"}), Some(Refusal::Audience)),
+        (json!({"aud": []}), Some(Refusal::Audience)),
+        (json!({"iss": "anyone", "project_id": "ignored"}), None),
+    ] {
+        let got = world.bearer(&token(with.clone())).err();
+        assert_eq!(got, expected.map(AuthError::Unauthorized), "{with}");
+    }
+}
+
+/// An issuer that writes `"agents": null` means something; taking it for "not narrowed" would widen.
+#[tokio::test]
+async fn null_and_repeated_claims_refuse_the_token() {
+    let world = World::new().await;
+    for extra in
+        [r#""agents":null"#, r#""scopes":null"#, r#""roles":null"#, r#""sub":"bob""#, r#""aud":null"#]
+    {
+        let exp = T0_S + 60;
+        let payload = format!(r#"{{"sub":"ann","org_id":"acme","exp":{exp},{extra}}}"#);
+        let header = BASE64.encode(r#"{"alg":"HS256"}"#);
+        let text = sign(format!("{header}.{}", BASE64.encode(payload)), SECRET);
+        assert_eq!(world.refusal(&text), Refusal::Claims, "{extra}");
+    }
+}
+
+#[tokio::test]
+async fn issuer_and_audience_can_be_pinned() {
+    let key = JwtKeySettings {
+        issuer: Some("https://id.example".into()),
+        audience: Some("agents".into()),
+        ..hs256("k1", SECRET)
+    };
+    let world = World::with(AuthSettings { jwt_keys: vec![key], ..AuthSettings::default() }).await;
+    assert!(world.bearer(&token(json!({"iss": "https://id.example", "aud": "agents"}))).is_ok());
+    assert!(world.bearer(&token(json!({"iss": "https://id.example"}))).is_ok());
+    assert_eq!(world.refusal(&token(json!({}))), Refusal::Issuer);
+    assert_eq!(world.refusal(&token(json!({"iss": "https://evil.example"}))), Refusal::Issuer);
+    let elsewhere = json!({"iss": "https://id.example", "aud": "nervewire"});
+    assert_eq!(world.refusal(&token(elsewhere)), Refusal::Audience);
+}
+
+#[tokio::test]
+async fn a_key_speaks_only_for_the_organizations_it_names() {
+    let mut ghost = hs256("k1", SECRET);
+    ghost.organizations.push("ghost".into());
+    let world = World::with(AuthSettings { jwt_keys: vec![ghost], ..AuthSettings::default() }).await;
+    // `globex` exists and `ghost` does not; the peer cannot tell, since every 401 is the same.
+    assert_eq!(world.refusal(&token(json!({"org_id": "globex"}))), Refusal::Organization);
+    assert_eq!(world.refusal(&token(json!({"org_id": "ghost"}))), Refusal::Organization);
+    assert_eq!(world.refusal(&token(json!({"org_id": "ACME"}))), Refusal::Organization);
+}
+
+/// Rotation: the new key joins, signs, becomes the default; the old one goes, and with it the tokens it signed.
+#[tokio::test]
+async fn keys_rotate_by_kid() {
+    let world = World::new().await;
+    let other = b"the next secret of thirty-two bytes!";
+    let old = world.bearer(&token(json!({}))).expect("by k1");
+    let by_k2 = |kid: Value| {
+        let mut header = json!({"alg": "HS256"});
+        if !kid.is_null() {
+            header["kid"] = kid;
+        }
+        sign(unsigned(&header, &claims(json!({}))), other)
+    };
+    assert_eq!(world.refusal(&by_k2(json!("k2"))), Refusal::UnknownKey);
+
+    let told = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&told);
+    world.auth.on_change(move |change| {
+        assert_eq!((change, change.tenant()), (&Change::KeysReloaded, None));
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    let k2 = JwtKeySettings { default: true, ..hs256("k2", other) };
+    world.auth.reload_keys(&[hs256("k1", SECRET), k2.clone()]).expect("both");
+    for kid in [json!("k2"), Value::Null] {
+        assert!(world.bearer(&by_k2(kid)).is_ok());
+    }
+    assert!(world.bearer(&token(json!({}))).is_ok());
+    assert!(world.auth.still_valid(&old).is_ok());
+
+    world.auth.reload_keys(&[k2]).expect("the new one");
+    assert_eq!(world.refusal(&token(json!({}))), Refusal::UnknownKey);
+    assert_eq!(world.auth.still_valid(&old), Err(Ended::Revoked));
+    assert_eq!(told.load(Ordering::Relaxed), 2);
+
+    let bad = world.auth.reload_keys(&[hs256("k3", b"short")]).expect_err("too short");
+    assert_eq!(bad.to_string(), "auth.jwt_keys[0]: an HS256 secret has at least 32 bytes (RFC 7518, 3.2)");
+    assert!(world.bearer(&by_k2(json!("k2"))).is_ok(), "the keys stay as they were");
+}
+
+/// With two keys and none marked, a token without kid is nobody's: keys are never tried in turn.
+#[tokio::test]
+async fn without_a_default_a_token_needs_a_kid() {
+    let keys = vec![hs256("k1", SECRET), hs256("k2", SECRET)];
+    let world = World::with(AuthSettings { jwt_keys: keys, ..AuthSettings::default() }).await;
+    let nameless = sign(unsigned(&json!({"alg": "HS256"}), &claims(json!({}))), SECRET);
+    assert_eq!(world.refusal(&nameless), Refusal::UnknownKey);
+    assert!(world.bearer(&token(json!({}))).is_ok());
+}
+
+#[tokio::test]
+async fn without_configured_keys_the_own_key_is_the_only_one() {
+    let world = World::with(AuthSettings::default()).await;
+    let nameless = |with| sign(unsigned(&json!({"alg": "HS256"}), &claims(with)), &OWN);
+    assert!(world.bearer(&nameless(json!({"iat": T0_S, "org_id": "globex"}))).is_ok());
+    assert_eq!(world.refusal(&nameless(json!({}))), Refusal::Organization, "own tokens carry iat");
+    // Once others are configured it must be named.
+    world.auth.reload_keys(&[hs256("k1", SECRET)]).expect("valid");
+    assert_eq!(world.refusal(&nameless(json!({"iat": T0_S}))), Refusal::NotGenuine);
+}
+
+struct Signer(&'static str, Algorithm);
+
+const SIGNERS: [Signer; 3] =
+    [Signer("rsa", Algorithm::Rs256), Signer("p256", Algorithm::Es256), Signer("ed25519", Algorithm::EdDsa)];
+
+impl Signer {
+    fn sign(&self, kid: &str) -> String {
+        let header = json!({"alg": self.1.name(), "kid": kid});
+        let message = unsigned(&header, &claims(json!({})));
+        let pem = std::fs::read(fixture(&format!("{}.private.pem", self.0))).expect("a fixture");
+        let der = PrivatePkcs8KeyDer::from_pem_slice(&pem).expect("PKCS#8");
+        let (der, random) = (der.secret_pkcs8_der(), SystemRandom::new());
+        let signature = match self.1 {
+            Algorithm::Rs256 => {
+                let key = RsaKeyPair::from_pkcs8(der).expect("an RSA key");
+                let mut out = vec![0; key.public().modulus_len()];
+                key.sign(&RSA_PKCS1_SHA256, &random, message.as_bytes(), &mut out).expect("signed");
+                out
+            }
+            Algorithm::Es256 => {
+                let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der, &random);
+                let key = key.expect("a P-256 key");
+                key.sign(&random, message.as_bytes()).expect("signed").as_ref().to_vec()
+            }
+            _ => {
+                let key = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).expect("an Ed25519 key");
+                key.sign(message.as_bytes()).as_ref().to_vec()
+            }
+        };
+        format!("{message}.{}", BASE64.encode(signature))
+    }
+
+    fn settings(&self, algorithm: Algorithm) -> JwtKeySettings {
+        let path = fixture(&format!("{}.public.pem", self.0));
+        JwtKeySettings { source: KeySource::PublicKeyFile(path, algorithm), ..hs256(self.0, &[]) }
+    }
+}
+
+#[tokio::test]
+async fn public_keys_from_pem_verify_their_own_algorithm_only() {
+    let keys = SIGNERS.iter().map(|signer| signer.settings(signer.1)).collect();
+    let world = World::with(AuthSettings { jwt_keys: keys, ..AuthSettings::default() }).await;
+    for signer in &SIGNERS {
+        let text = signer.sign(signer.0);
+        assert!(world.bearer(&text).is_ok(), "{}", signer.0);
+        let (message, signature) = text.rsplit_once('.').expect("three parts");
+        let mut bytes = BASE64.decode(signature).expect("base64url");
+        *bytes.last_mut().expect("a signature") ^= 1;
+        let tampered = format!("{message}.{}", BASE64.encode(&bytes));
+        assert_eq!(world.refusal(&tampered), Refusal::NotGenuine, "{}", signer.0);
+        for other in &SIGNERS {
+            if other.0 != signer.0 {
+                assert_eq!(world.refusal(&signer.sign(other.0)), Refusal::Algorithm);
+            }
+        }
+        // The classic confusion: the public key, which everyone has, taken for an HMAC secret.
+        let pem = std::fs::read(fixture(&format!("{}.public.pem", signer.0))).expect("a fixture");
+        let header = json!({"alg": "HS256", "kid": signer.0});
+        let confused = sign(unsigned(&header, &claims(json!({}))), &pem);
+        assert_eq!(world.refusal(&confused), Refusal::Algorithm);
+    }
+}
+
+#[test]
+fn unusable_key_files_are_refused_by_name() {
+    let settings = |name: &str, algorithm| JwtKeySettings {
+        source: KeySource::PublicKeyFile(fixture(name), algorithm),
+        ..hs256("k", &[])
+    };
+    let (memory, clock) = (Arc::new(Memory::default()), Arc::new(ManualClock::at(T0)));
+    let auth = open(&AuthSettings::default(), &memory, &clock);
+    for (key, expected) in [
+        (settings("rsa.public.pem", Algorithm::Es256), "is no key for ES256"),
+        (settings("rsa1024.public.pem", Algorithm::Rs256), "holds no RSA, P-256"),
+        (settings("p384.public.pem", Algorithm::Es256), "holds no RSA, P-256"),
+        (settings("rsa.private.pem", Algorithm::Rs256), "holds no PEM section PUBLIC KEY"),
+        (settings("missing.pem", Algorithm::Rs256), "missing.pem"),
+        (JwtKeySettings { organizations: vec!["*".into()], ..hs256("k", SECRET) }, "names no organizations"),
+        (JwtKeySettings { organizations: vec![], ..hs256("k", SECRET) }, "names no organizations"),
+    ] {
+        let error = auth.reload_keys(&[key]).expect_err(expected).to_string();
+        assert!(error.contains(expected), "{error}");
+        assert!(!error.contains("BEGIN"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_jwks_file_brings_keys_with_their_kids() {
+    let jwk = |name: &str| {
+        let pem = std::fs::read(fixture(&format!("{name}.public.pem"))).expect("a fixture");
+        match super::super::key_file::from_pem(&pem).expect("a key") {
+            super::super::keys::Material::Rsa(n, e) => {
+                json!({"kty": "RSA", "kid": name, "use": "sig", "n": BASE64.encode(n), "e": BASE64.encode(e)})
+            }
+            super::super::keys::Material::P256(point) => {
+                let (x, y) = point[1..].split_at(32);
+                json!({"kty": "EC", "crv": "P-256", "kid": name, "alg": "ES256", "x": BASE64.encode(x), "y": BASE64.encode(y)})
+            }
+            super::super::keys::Material::Ed25519(x) => {
+                json!({"kty": "OKP", "crv": "Ed25519", "kid": name, "x": BASE64.encode(x)})
+            }
+            super::super::keys::Material::Hmac(_) => unreachable!("no secret in PEM"),
+        }
+    };
+    let set = json!({"keys": [jwk("rsa"), jwk("p256"), jwk("ed25519"),
+        {"kty": "oct", "kid": "k1", "k": BASE64.encode(SECRET)}]});
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("jwks.json");
+    std::fs::write(&path, set.to_string()).expect("written");
+    let settings = |only| JwtKeySettings {
+        kid: None,
+        source: KeySource::JwksFile(path.clone(), only),
+        ..hs256("", &[])
+    };
+    let world = World::with(AuthSettings { jwt_keys: vec![settings(None)], ..AuthSettings::default() }).await;
+    for signer in &SIGNERS {
+        assert!(world.bearer(&signer.sign(signer.0)).is_ok(), "{}", signer.0);
+    }
+    assert!(world.bearer(&token(json!({}))).is_ok());
+    world.auth.reload_keys(&[settings(Some(Algorithm::Es256))]).expect("one key is left");
+    assert!(world.bearer(&SIGNERS[1].sign("p256")).is_ok());
+    assert_eq!(world.refusal(&SIGNERS[0].sign("rsa")), Refusal::UnknownKey);
+}
+
+/// RFC 7515 A.1 and A.3, RFC 8037 A.4: signatures nobody here made.
+#[test]
+fn the_standards_own_signatures_verify() {
+    let joe =
+        "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
+    for (key, message, signature) in [
+        (
+            json!({"kty": "oct", "k": "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow"}),
+            format!("eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.{joe}"),
+            "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk",
+        ),
+        (
+            json!({"kty": "EC", "crv": "P-256", "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}),
+            format!("eyJhbGciOiJFUzI1NiJ9.{joe}"),
+            "DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q",
+        ),
+        (
+            json!({"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}),
+            "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc".to_owned(),
+            "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg",
+        ),
+    ] {
+        let keys = from_jwks(json!({ "keys": [key] }).to_string().as_bytes(), None).expect("usable");
+        let signature = BASE64.decode(signature).expect("base64url");
+        assert!(keys[0].material.verifies(message.as_bytes(), &signature), "{key}");
+        assert!(!keys[0].material.verifies(&message.as_bytes()[1..], &signature), "{key}");
+    }
+}

@@ -1,0 +1,228 @@
+//! API keys, precedence, browsers and failures, as a request meets them; and how a live principal ends.
+
+use super::*;
+
+const OWN_PAGE: (&str, &str) = ("origin", "https://nw.example");
+const EVIL_PAGE: (&str, &str) = ("origin", "https://evil.example");
+
+#[tokio::test]
+async fn an_api_key_is_taken_as_bearer_header_query_and_cookie() {
+    let world = World::new().await;
+    let key = world.acme.api_key.expose();
+    let bearer = format!("Bearer {key}");
+    let cookie = format!("{COOKIE}={key}");
+    for (headers, query, via) in [
+        (vec![("authorization", bearer.as_str())], String::new(), Via::Bearer),
+        (vec![("x-api-key", key)], String::new(), Via::ApiKeyHeader),
+        (vec![], format!("token={key}"), Via::Query),
+        (vec![("cookie", cookie.as_str())], String::new(), Via::Cookie),
+    ] {
+        let who = enter(&world.auth, &headers, &query, Use::Stream).expect("genuine");
+        assert_eq!((who.via, who.sub.as_deref(), who.scopes), (via, None, ScopeSet::ORGANIZATION));
+        assert_eq!(who.key_id(), Some(world.acme.row.id.as_str()));
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_key_a_wrong_secret_and_a_jwt_in_the_key_header_are_401() {
+    let world = World::new().await;
+    let key = world.acme.api_key.expose();
+    let other_secret = world.globex.api_key.expose().rsplit('_').next().expect("a secret");
+    for bad in [
+        format!("nwk_{}_{other_secret}", world.acme.row.id),
+        format!("nwk_unknown00000_{other_secret}"),
+        key[..key.len() - 1].to_owned(),
+        format!("{key}x"),
+    ] {
+        assert_eq!(world.refusal(&bad), Refusal::NotGenuine, "{bad}");
+    }
+    let jwt = token(json!({}));
+    let got = enter(&world.auth, &[("x-api-key", &jwt)], "", Use::Rest);
+    assert_eq!(got, Err(AuthError::Unauthorized(Refusal::Malformed)));
+}
+
+#[tokio::test]
+async fn a_failing_credential_does_not_fall_through_to_a_valid_one() {
+    let world = World::new().await;
+    let key = world.acme.api_key.expose();
+    let headers = [("authorization", "Bearer wrong"), ("x-api-key", key)];
+    let got = enter(&world.auth, &headers, &format!("token={key}"), Use::Stream);
+    assert_eq!(got, Err(AuthError::Unauthorized(Refusal::Malformed)));
+    assert!(enter(&world.auth, &headers[1..], "token=wrong", Use::Stream).is_ok());
+}
+
+#[tokio::test]
+async fn token_in_query_can_be_switched_off() {
+    let world = World::with(AuthSettings { token_in_query: false, ..AuthSettings::default() }).await;
+    let query = format!("token={}", world.acme.api_key.expose());
+    let got = enter(&world.auth, &[], &query, Use::Stream);
+    assert_eq!(got, Err(AuthError::Unauthorized(Refusal::Absent)));
+}
+
+#[tokio::test]
+async fn no_credential_is_401_and_not_counted_as_a_failure() {
+    let world = World::with(AuthSettings { failures_per_minute: 1, ..AuthSettings::default() }).await;
+    for _ in 0..10 {
+        let got = enter(&world.auth, &[], "", Use::Rest);
+        assert_eq!(got, Err(AuthError::Unauthorized(Refusal::Absent)));
+    }
+    assert_eq!(world.refusal("wrong"), Refusal::Malformed);
+}
+
+#[tokio::test]
+async fn failures_run_out_but_a_valid_credential_always_passes() {
+    let world = World::with(AuthSettings { failures_per_minute: 3, ..AuthSettings::default() }).await;
+    let query = format!("ticket={}", "x".repeat(40));
+    for _ in 0..2 {
+        assert_eq!(world.refusal("wrong"), Refusal::Malformed);
+    }
+    let third = enter(&world.auth, &[], &query, Use::Stream);
+    assert_eq!(third, Err(AuthError::Unauthorized(Refusal::Ticket)));
+    assert_eq!(world.bearer("wrong"), Err(AuthError::TooManyFailures { retry_after: 60 }));
+    let manager = world.manager();
+    let renewed = world.auth.renew(manager.principal(), "wrong", Some("192.0.2.7".parse().expect("ip")));
+    assert_eq!(renewed, Err(RenewError::Refused(AuthError::TooManyFailures { retry_after: 60 })));
+    world.clock.advance(60_000);
+    assert_eq!(world.refusal("wrong"), Refusal::Malformed);
+}
+
+/// RFC 6455 §10.2: any page can open a WebSocket anywhere, and the browser attaches cookies.
+#[tokio::test]
+async fn a_websocket_from_a_foreign_page_is_refused_whatever_its_credential() {
+    let world = World::new().await;
+    let key = world.acme.api_key.expose();
+    let query = format!("token={key}");
+    let got = enter(&world.auth, &[EVIL_PAGE], &query, Use::WebSocket);
+    assert_eq!(got, Err(AuthError::Forbidden(Forbidden::Origin)));
+    for page in [("origin", "http://localhost:3000"), OWN_PAGE] {
+        assert!(enter(&world.auth, &[page], &query, Use::WebSocket).is_ok());
+    }
+    assert!(enter(&world.auth, &[], &query, Use::WebSocket).is_ok(), "no browser");
+    // Fetch obeys CORS by itself; the credential is explicit.
+    assert!(enter(&world.auth, &[EVIL_PAGE], &query, Use::Stream).is_ok());
+    let wrong = enter(&world.auth, &[EVIL_PAGE], "token=wrong", Use::WebSocket);
+    assert_eq!(wrong, Err(AuthError::Unauthorized(Refusal::Malformed)), "401 goes before 403");
+}
+
+#[tokio::test]
+async fn a_cookie_counts_for_reading_or_from_an_allowed_page() {
+    let world = World::new().await;
+    let cookie = format!("a=b; {COOKIE}={}", token(json!({})));
+    let cookie = ("cookie", cookie.as_str());
+    let forbidden = Err(AuthError::Forbidden(Forbidden::Origin));
+    for page in [None, Some(EVIL_PAGE), Some(("origin", "null"))] {
+        let headers: Vec<_> = page.into_iter().chain([cookie]).collect();
+        assert_eq!(enter(&world.auth, &headers, "", Use::Rest), forbidden, "POST {page:?}");
+        assert_eq!(enter(&world.auth, &headers, "", Use::WebSocket), forbidden, "WebSocket {page:?}");
+        assert!(enter(&world.auth, &headers, "", Use::Stream).is_ok(), "GET {page:?}");
+    }
+    for use_ in [Use::Rest, Use::WebSocket, Use::Stream] {
+        assert!(enter(&world.auth, &[OWN_PAGE, cookie], "", use_).is_ok(), "{use_:?}");
+    }
+}
+
+#[tokio::test]
+async fn expiry_ends_a_principal_at_its_instant() {
+    let world = World::new().await;
+    let ann = world.bearer(&token(json!({}))).expect("genuine");
+    world.clock.advance(3_599_999);
+    assert!(world.auth.still_valid(&ann).is_ok());
+    world.clock.advance(1);
+    assert_eq!(world.auth.still_valid(&ann), Err(Ended::Expired));
+
+    let manager = world.manager();
+    let expires_at_ms = Some(world.clock.now_ms() + 10);
+    let new = NewKey { scopes: vec!["subscribe".into()], expires_at_ms, ..NewKey::default() };
+    let short = world.auth.create_key(&manager, None, new).await.expect("made");
+    let who = world.bearer(short.api_key.expose()).expect("in time");
+    world.clock.advance(10);
+    assert_eq!(world.auth.still_valid(&who), Err(Ended::Expired));
+    assert_eq!(world.refusal(short.api_key.expose()), Refusal::Expired);
+}
+
+#[tokio::test]
+async fn visibility_and_read_all_show_everyone_s_events() {
+    let world = World::new().await;
+    let ann = world.bearer(&token(json!({}))).expect("genuine");
+    let auditor = world.bearer(&token(json!({"scopes": ["subscribe", "read:all"]}))).expect("genuine");
+    let sees = |who: &Principal| world.auth.still_valid(who).expect("valid").sees_all_users;
+    assert_eq!((sees(&ann), sees(&auditor)), (false, true));
+    let change = OrganizationChange { visibility: Some(Visibility::Org), ..Default::default() };
+    world.auth.change_organization(&world.manager(), None, change).await.expect("changed");
+    assert!(sees(&ann));
+}
+
+#[tokio::test]
+async fn renewing_keeps_the_identity_or_ends_the_connection() {
+    let world = World::new().await;
+    let ann = world.bearer(&token(json!({}))).expect("genuine");
+    let renew = |text: &str| world.auth.renew(&ann, text, None);
+    let longer = renew(&token(json!({"exp": T0_S + 7_200, "roles": ["viewer"]}))).expect("the same user");
+    assert_eq!(longer.expires_at_ms, Some(T0 + 7_200_000));
+    assert_eq!(longer.scopes, Scope::Subscribe.into());
+    assert_eq!(renew(&token(json!({"sub": "bob"}))), Err(RenewError::ChangedIdentity));
+    assert_eq!(renew(world.acme.api_key.expose()), Err(RenewError::ChangedIdentity));
+    assert_eq!(renew(world.globex.api_key.expose()), Err(RenewError::ChangedIdentity));
+    let expired = AuthError::Unauthorized(Refusal::Expired);
+    assert_eq!(renew(&token(json!({"exp": T0_S}))), Err(RenewError::Refused(expired)));
+
+    let key = world.manager();
+    let again = world.auth.renew(key.principal(), world.acme.api_key.expose(), None);
+    assert!(again.is_ok_and(|new| new.sub.is_none()));
+}
+
+#[tokio::test]
+async fn last_use_is_noted_once_a_minute_and_stored_in_batches() {
+    let world = World::new().await;
+    let stored = || {
+        let rows = world.memory.rows.lock();
+        rows.keys.iter().find(|row| row.id == world.acme.row.id).and_then(|row| row.last_used_ms)
+    };
+    let commits = || world.memory.commits.load(Ordering::Relaxed);
+    let use_it = || drop(world.bearer(world.acme.api_key.expose()).expect("genuine"));
+    let before = commits();
+    for _ in 0..100 {
+        use_it();
+    }
+    assert_eq!((stored(), commits()), (None, before), "authenticating writes nothing");
+    world.auth.maintain().await.expect("stored");
+    assert_eq!((stored(), commits()), (Some(T0), before + 1));
+    world.clock.advance(59_999);
+    use_it();
+    world.auth.maintain().await.expect("nothing to do");
+    assert_eq!(commits(), before + 1);
+    world.clock.advance(1);
+    use_it();
+    world.memory.failing.store(true, Ordering::Relaxed);
+    assert!(world.auth.maintain().await.is_err());
+    world.memory.failing.store(false, Ordering::Relaxed);
+    world.auth.maintain().await.expect("due again");
+    assert_eq!(stored(), Some(T0 + 60_000));
+    let listed = world.auth.keys(&world.manager(), None, None, 10).expect("listed");
+    assert_eq!(listed[0].last_used_ms, Some(T0 + 60_000));
+}
+
+#[tokio::test]
+async fn nothing_shown_by_debug_or_display_is_a_credential() {
+    let world = World::new().await;
+    let key = world.acme.api_key.expose();
+    let secret = key.rsplit('_').next().expect("a secret");
+    let principal = world.bearer(key).expect("genuine");
+    let ticket = world.auth.ticket(&principal, None, true).expect("made");
+    let minted =
+        world.auth.mint_token(&world.manager(), None, &NewToken { sub: "u".into(), ..Default::default() });
+    let minted = minted.expect("minted");
+    let settings = AuthSettings { jwt_keys: vec![hs256("k", SECRET)], ..AuthSettings::default() };
+    let shown = format!(
+        "{:?} {:?} {principal:?} {ticket:?} {minted:?} {settings:?} {:?}",
+        world.auth,
+        world.acme,
+        world.bearer(&format!("{key}x"))
+    );
+    let secrets =
+        [secret, ticket.ticket.expose(), minted.token.expose(), std::str::from_utf8(SECRET).expect("text")];
+    for hidden in secrets {
+        assert!(!shown.contains(hidden), "{shown}");
+    }
+    assert!(!shown.contains("[97, 32, 115"), "the secret as bytes: {shown}");
+}

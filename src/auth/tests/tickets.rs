@@ -1,0 +1,200 @@
+//! Tickets of both kinds: spent once, bound to a page, ended with the credential they were made from.
+
+use super::super::ticket::{ONE_SHOT_MS, RECONNECT_MS, TICKETS_PER_ORGANIZATION};
+use super::*;
+
+const PAGE: &str = "https://app.example";
+
+fn go(auth: &Auth, ticket: &Ticket, origin: Option<&str>, use_: Use) -> Result<Arc<Principal>, AuthError> {
+    let headers: Vec<_> = origin.map(|origin| ("origin", origin)).into_iter().collect();
+    enter(auth, &headers, &format!("ticket={}", ticket.ticket.expose()), use_)
+}
+
+fn unauthorized<T>(refusal: Refusal) -> Result<T, AuthError> {
+    Err(AuthError::Unauthorized(refusal))
+}
+
+async fn ann(world: &World) -> Arc<Principal> {
+    world.bearer(&token(json!({"jti": "j", "agents": ["a"]}))).expect("genuine")
+}
+
+#[tokio::test]
+async fn a_one_shot_ticket_is_its_maker_once() {
+    let world = World::new().await;
+    let ann = ann(&world).await;
+    let ticket = world.auth.ticket(&ann, Some(PAGE), false).expect("made");
+    assert_eq!(ticket.expires_at_ms, T0 + ONE_SHOT_MS);
+    let who = go(&world.auth, &ticket, None, Use::WebSocket).expect("its first use");
+    assert_eq!(*who, Principal { via: Via::Ticket, ..Principal::clone(&ann) });
+    assert_eq!(go(&world.auth, &ticket, None, Use::WebSocket), unauthorized(Refusal::Ticket));
+}
+
+/// What refuses the request must not cost the ticket: only success spends it.
+#[tokio::test]
+async fn a_refused_use_does_not_spend_the_ticket() {
+    let world = World::new().await;
+    let ticket = world.auth.ticket(&ann(&world).await, None, false).expect("made");
+    let evil = go(&world.auth, &ticket, Some("https://evil.example"), Use::WebSocket);
+    assert_eq!(evil, Err(AuthError::Forbidden(Forbidden::Origin)));
+    assert!(go(&world.auth, &ticket, None, Use::Stream).is_ok());
+}
+
+#[tokio::test]
+async fn of_racing_uses_one_wins() {
+    let world = World::new().await;
+    let ann = ann(&world).await;
+    for _ in 0..50 {
+        let ticket = world.auth.ticket(&ann, None, false).expect("made");
+        let wins = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let won = go(&world.auth, &ticket, None, Use::Stream).is_ok();
+                    wins.fetch_add(usize::from(won), Ordering::Relaxed);
+                });
+            }
+        });
+        assert_eq!(wins.into_inner(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_one_shot_ticket_runs_out() {
+    let world = World::new().await;
+    let ticket = world.auth.ticket(&ann(&world).await, None, false).expect("made");
+    world.clock.advance(ONE_SHOT_MS);
+    assert_eq!(go(&world.auth, &ticket, None, Use::Stream), unauthorized(Refusal::Ticket));
+}
+
+#[tokio::test]
+async fn an_organization_s_oldest_tickets_go_first_and_no_other_s() {
+    let world = World::new().await;
+    let ann = ann(&world).await;
+    let globex = world.bearer(world.globex.api_key.expose()).expect("genuine");
+    let theirs = world.auth.ticket(&globex, None, false).expect("made");
+    let first = world.auth.ticket(&ann, None, false).expect("made");
+    let second = world.auth.ticket(&ann, None, false).expect("made");
+    for _ in 0..TICKETS_PER_ORGANIZATION - 1 {
+        world.auth.ticket(&ann, None, false).expect("made");
+    }
+    assert_eq!(go(&world.auth, &first, None, Use::Stream), unauthorized(Refusal::Ticket));
+    assert!(go(&world.auth, &second, None, Use::Stream).is_ok());
+    assert!(go(&world.auth, &theirs, None, Use::Stream).is_ok());
+}
+
+#[tokio::test]
+async fn a_reconnect_ticket_opens_streams_again_and_again_and_nothing_else() {
+    let world = World::new().await;
+    let ann = ann(&world).await;
+    let ticket = world.auth.ticket(&ann, Some(PAGE), true).expect("made");
+    for _ in 0..3 {
+        let who = go(&world.auth, &ticket, Some(PAGE), Use::Stream).expect("its page");
+        assert_eq!(*who, Principal { via: Via::Ticket, ..Principal::clone(&ann) });
+    }
+    for use_ in [Use::WebSocket, Use::Rest] {
+        let got = go(&world.auth, &ticket, None, use_);
+        assert_eq!(got, Err(AuthError::Forbidden(Forbidden::TicketUse)), "{use_:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_reconnect_ticket_is_bound_to_its_page() {
+    let world = World::new().await;
+    let ann = ann(&world).await;
+    let bound = world.auth.ticket(&ann, Some(PAGE), true).expect("made");
+    let elsewhere = go(&world.auth, &bound, Some("https://evil.example"), Use::Stream);
+    assert_eq!(elsewhere, Err(AuthError::Forbidden(Forbidden::Origin)));
+    let unnamed = go(&world.auth, &bound, Some("null"), Use::Stream);
+    assert_eq!(unnamed, Err(AuthError::Forbidden(Forbidden::Origin)));
+    assert!(go(&world.auth, &bound, None, Use::Stream).is_ok(), "a same-origin EventSource sends none");
+    // Made by a server, for any page that may use the daemon.
+    let unbound = world.auth.ticket(&ann, None, true).expect("made");
+    assert!(go(&world.auth, &unbound, Some("http://localhost:3000"), Use::Stream).is_ok());
+    let evil = go(&world.auth, &unbound, Some("https://evil.example"), Use::Stream);
+    assert_eq!(evil, Err(AuthError::Forbidden(Forbidden::Origin)));
+}
+
+/// EventSource comes back with the same URL after a `kill -9` of the daemon.
+#[tokio::test]
+async fn a_reconnect_ticket_survives_a_restart() {
+    let world = World::new().await;
+    let ann = ann(&world).await;
+    let ticket = world.auth.ticket(&ann, Some(PAGE), true).expect("made");
+    let one_shot = world.auth.ticket(&ann, None, false).expect("made");
+    let settings = AuthSettings { jwt_keys: vec![hs256("k1", SECRET)], ..AuthSettings::default() };
+    let again = world.restarted(&settings);
+    assert!(go(&again, &ticket, Some(PAGE), Use::Stream).is_ok());
+    assert_eq!(go(&again, &one_shot, None, Use::Stream), unauthorized(Refusal::Ticket));
+    // Its key was taken out of the configuration meanwhile.
+    let without = world.restarted(&AuthSettings::default());
+    assert_eq!(go(&without, &ticket, Some(PAGE), Use::Stream), unauthorized(Refusal::Revoked));
+}
+
+#[tokio::test]
+async fn a_reconnect_ticket_ends_with_its_maker_s_credential_or_after_an_hour() {
+    let world = World::new().await;
+    let brief = world.bearer(&token(json!({"exp": T0_S + 60}))).expect("genuine");
+    let brief = world.auth.ticket(&brief, None, true).expect("made");
+    assert_eq!(brief.expires_at_ms, T0 + 60_000);
+    let key = world.bearer(world.acme.api_key.expose()).expect("genuine");
+    let long = world.auth.ticket(&key, None, true).expect("made");
+    assert_eq!(long.expires_at_ms, T0 + RECONNECT_MS);
+    let stream = go(&world.auth, &long, None, Use::Stream).expect("in time");
+    assert_eq!(stream.expires_at_ms, None, "a connection it opened lives as long as the key");
+    world.clock.advance(60_000);
+    assert_eq!(go(&world.auth, &brief, None, Use::Stream), unauthorized(Refusal::Expired));
+    world.clock.advance(RECONNECT_MS - 60_000);
+    assert_eq!(go(&world.auth, &long, None, Use::Stream), unauthorized(Refusal::Expired));
+}
+
+#[tokio::test]
+async fn tickets_of_either_kind_are_revoked_with_their_maker_s_credential() {
+    let world = World::new().await;
+    let manager = world.manager();
+    for reconnect in [false, true] {
+        let jti = format!("j{reconnect}");
+        let by_token = world.bearer(&token(json!({"jti": jti, "sub": "eve"}))).expect("genuine");
+        let by_token = world.auth.ticket(&by_token, None, reconnect).expect("made");
+        world.auth.revoke_token(&manager, None, &jti).await.expect("revoked");
+        assert_eq!(go(&world.auth, &by_token, None, Use::Stream), unauthorized(Refusal::Revoked));
+
+        let new = NewKey { scopes: vec!["*".into()], ..NewKey::default() };
+        let key = world.auth.create_key(&manager, None, new).await.expect("made");
+        let by_key = world.bearer(key.api_key.expose()).expect("genuine");
+        let by_key = world.auth.ticket(&by_key, None, reconnect).expect("made");
+        world.auth.delete_key(&manager, None, &key.row.id).await.expect("deleted");
+        assert_eq!(go(&world.auth, &by_key, None, Use::Stream), unauthorized(Refusal::Revoked));
+
+        let eve = world.bearer(&token(json!({"sub": "eve"}))).expect("genuine");
+        let by_eve = world.auth.ticket(&eve, None, reconnect).expect("made");
+        world.auth.set_disabled(&manager, None, "eve", true).await.expect("disabled");
+        assert_eq!(go(&world.auth, &by_eve, None, Use::Stream), unauthorized(Refusal::Disabled));
+        world.auth.set_disabled(&manager, None, "eve", false).await.expect("enabled");
+    }
+}
+
+#[tokio::test]
+async fn a_ticket_says_nothing_and_cannot_be_changed() {
+    let world = World::new().await;
+    let ticket = world.auth.ticket(&ann(&world).await, Some(PAGE), true).expect("made");
+    let text = ticket.ticket.expose();
+    let sealed = BASE64.decode(text.strip_prefix("nwt2_").expect("its prefix")).expect("base64url");
+    for hidden in ["ann", "acme", "k1", "app.example"] {
+        assert!(!sealed.windows(hidden.len()).any(|window| window == hidden.as_bytes()), "{hidden}");
+    }
+    for at in 0..sealed.len() {
+        let mut bytes = sealed.clone();
+        bytes[at] ^= 1;
+        let forged = format!("ticket=nwt2_{}", BASE64.encode(bytes));
+        let got = enter(&world.auth, &[], &forged, Use::Stream);
+        assert!(matches!(
+            got,
+            Err(AuthError::Unauthorized(Refusal::Ticket) | AuthError::TooManyFailures { .. })
+        ));
+    }
+    let other = OwnKey::from_bytes(&[43; 32]);
+    let records = Arc::clone(&world.memory) as Arc<dyn Records>;
+    let clock = Arc::clone(&world.clock) as Arc<dyn Clock>;
+    let foreign = Auth::new(&AuthSettings::default(), other, records, clock).expect("another daemon");
+    assert_eq!(go(&foreign, &ticket, None, Use::Stream), unauthorized(Refusal::Ticket));
+}

@@ -1,0 +1,137 @@
+//! The admin listener: metrics and health for the machine it runs on, on a thread of its own, so that a probe answers under
+//! full load. Everything else there needs an operator's credential and an expected `Host`.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+
+use http::header::{self, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
+
+use crate::auth::{Operate, RequestContext, Use};
+use crate::outcome::Refusal;
+use crate::worker::Shared;
+
+use super::conn::{HEAD_BYTES, HEADERS};
+use super::respond::{Answer, REQUEST_ID, request_id};
+use super::{health, metrics_page};
+
+/// Most connections of the admin listener at once; more wait.
+const CONNECTIONS: usize = 64;
+
+/// A bound admin listener.
+pub enum Listener {
+    /// TCP.
+    Tcp(TcpListener),
+    /// Unix.
+    Unix(UnixListener),
+}
+
+struct Page {
+    shared: Arc<Shared>,
+    registry: prometheus_client::registry::Registry,
+}
+
+/// Serves until the runtime is dropped.
+pub async fn serve(listener: Listener, shared: Arc<Shared>) {
+    let registry = metrics_page::registry(shared.clone());
+    let page = Arc::new(Page { shared, registry });
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let accepted: io::Result<()> = match &listener {
+            Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| spawn(stream, &page, place)),
+            Listener::Unix(listener) => {
+                listener.accept().await.map(|(stream, _)| spawn(stream, &page, place))
+            }
+        };
+        if let Err(error) = accepted {
+            tracing::warn!(%error, "the admin listener could not accept");
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    }
+}
+
+/// Each connection's task holds its place, and ends with the connection or the runtime.
+fn spawn(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    page: &Arc<Page>,
+    place: tokio::sync::OwnedSemaphorePermit,
+) {
+    let page = page.clone();
+    tokio::spawn(async move {
+        let wait = page.shared.config.header_timeout();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let page = page.clone();
+            async move { Ok::<_, Infallible>(page.answer(&request)) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(wait)
+            .max_buf_size(HEAD_BYTES)
+            .max_headers(HEADERS)
+            .serve_connection(TokioIo::new(stream), service);
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "an admin connection ended");
+        }
+        drop(place);
+    });
+}
+
+impl Page {
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<bytes::Bytes>> {
+        let mut answer =
+            self.route(request).unwrap_or_else(|refusal| Answer::refusal(&refusal, &*self.shared.clock));
+        answer.headers.insert(REQUEST_ID, request_id(request.headers()));
+        answer.into_response(|body| Full::new(body.into()))
+    }
+
+    fn route(&self, request: &Request<Incoming>) -> Result<Answer, Refusal> {
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        let path = request.uri().path();
+        let segments: Vec<&str> = path.split('/').skip(1).collect();
+        match segments.as_slice() {
+            ["metrics"] | ["health", ..] if !reads => Err(Refusal::method("GET, HEAD")),
+            ["metrics"] => {
+                let mut answer =
+                    Answer::raw_json(StatusCode::OK, metrics_page::page(&self.registry).into_bytes());
+                let text = HeaderValue::from_static(metrics_page::CONTENT_TYPE);
+                answer.headers.insert(header::CONTENT_TYPE, text);
+                Ok(answer)
+            }
+            ["health", rest @ ..] => health::report(&self.shared, rest).ok_or_else(Refusal::not_found),
+            _ => {
+                self.operator(request)?;
+                Err(Refusal::not_found())
+            }
+        }
+    }
+
+    /// A name other than a loopback one in `Host` is a page of another site reaching in (DNS rebinding).
+    fn operator(&self, request: &Request<Incoming>) -> Result<(), Refusal> {
+        let host =
+            request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let name = host.rsplit_once(':').map_or(host, |(name, port)| match port.parse::<u16>() {
+            Ok(_) => name,
+            Err(_) => host,
+        });
+        let numeric = name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
+        if !numeric && !matches!(name, "localhost" | "") {
+            return Err(Refusal::forbidden("this Host is not served here"));
+        }
+        let auth = &self.shared.auth;
+        let presented = auth.present(request.headers(), request.uri().query().unwrap_or_default());
+        let cx = RequestContext::of(request.headers(), None, request.method(), None, Use::Rest);
+        let principal = auth.authenticate(&presented, &cx)?;
+        principal.authorize::<Operate>()?;
+        Ok(())
+    }
+}

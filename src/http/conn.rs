@@ -1,0 +1,458 @@
+//! One accepted socket: HTTP/1 or HTTP/2 by hyper, until it closes or leaves hyper for the worker's own set.
+//!
+//! * The protocol is told by the first bytes (the HTTP/2 preface), so HTTP/1 pays nothing for HTTP/2.
+//! * A granted subscription on HTTP/1 leaves its request unanswered in hyper; once everything answered earlier is
+//!   flushed ([`Flow`]), the socket is taken back with `into_parts`, and the worker writes the head itself.
+//! * What hyper answers on its own (a head it cannot parse) gets the body that every refusal has.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use hyper::rt::ReadBufCursor;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::metrics::Transport;
+use crate::outcome::Refusal;
+use crate::worker::connect::Adopt;
+use crate::worker::{Accepted, Worker};
+
+use super::Handled;
+use super::body::{Body, Flow};
+use super::cors;
+use super::exchange::Exchange;
+use super::respond::{Answer, REQUEST_ID, TRACEPARENT, raw_head, request_id};
+use super::subscribe::{self, Subscribed};
+
+/// Most bytes of a request head.
+pub const HEAD_BYTES: usize = 16 * 1024;
+/// Most headers of a request.
+pub const HEADERS: usize = 100;
+/// Concurrent streams of an HTTP/2 connection.
+pub const H2_STREAMS: u32 = 100;
+/// Flow-control window of an HTTP/2 stream and connection, bytes.
+const H2_WINDOW: u32 = 64 * 1024;
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What a listener serves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Door {
+    /// The public API.
+    Public,
+    /// Only `/echo` (`--diagnostic-echo`).
+    Echo,
+}
+
+/// A socket of either kind.
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// Serves a fresh socket on this worker until it ends or leaves hyper.
+pub async fn serve(worker: Rc<Worker>, accepted: Accepted, door: Door) {
+    let held = worker.hold_socket();
+    let (stream, peer) = match Stream::from_accepted(accepted) {
+        Ok(stream) => stream,
+        Err(error) => return tracing::debug!(%error, "a fresh socket could not be used"),
+    };
+    let wait = worker.shared.config.header_timeout();
+    let Ok(Some((stream, first))) = tokio::time::timeout(wait, sniff(stream)).await else { return };
+    let taken = match first.starts_with(H2_PREFACE) && door == Door::Public {
+        true => return serve_h2(&worker, stream, first, peer).await,
+        false => serve_h1(&worker, stream, first, peer, door).await,
+    };
+    let Some((stream, adopt)) = taken else { return };
+    match stream.into_fd() {
+        Ok(fd) => match worker.adopt_socket(fd, adopt) {
+            Ok(()) => held.hand_over(),
+            Err(error) => tracing::warn!(%error, "a socket could not be watched"),
+        },
+        Err(error) => tracing::debug!(%error, "a socket could not leave the runtime"),
+    }
+}
+
+/// Reads until it is clear whether the peer speaks HTTP/2. `None`: it went away first.
+async fn sniff(mut stream: Stream) -> Option<(Stream, Bytes)> {
+    let mut first = Vec::with_capacity(1_024);
+    loop {
+        if stream.read_buf(&mut first).await.ok()? == 0 {
+            return None;
+        }
+        if first.len() >= H2_PREFACE.len() || !H2_PREFACE.starts_with(&first) {
+            return Some((stream, first.into()));
+        }
+    }
+}
+
+/// What the service leaves for the task that drives its connection.
+#[derive(Default)]
+struct Takeover {
+    granted: RefCell<Option<Adopt>>,
+}
+
+async fn serve_h1(
+    worker: &Rc<Worker>,
+    stream: Stream,
+    first: Bytes,
+    peer: Option<IpAddr>,
+    door: Door,
+) -> Option<(Stream, Adopt)> {
+    let flow = Rc::new(Flow::default());
+    let takeover = Rc::new(Takeover::default());
+    let io =
+        Io { inner: TokioIo::new(stream), first, flow: Some(flow.clone()), own: None, clock: worker.clone() };
+    let service = {
+        let (worker, flow, takeover) = (worker.clone(), flow.clone(), takeover.clone());
+        service_fn(move |request: Request<Incoming>| {
+            let (worker, flow, takeover) = (worker.clone(), flow.clone(), takeover.clone());
+            // Boxed: hyper can give its parts back only where the future may move.
+            Box::pin(async move {
+                match respond(request, &worker, peer, door, &flow).await {
+                    Responded::Whole(response) => Ok::<_, Infallible>(response),
+                    Responded::TakeOver(adopt) => {
+                        *takeover.granted.borrow_mut() = Some(*adopt);
+                        // The driver below drops this future with the connection.
+                        std::future::pending().await
+                    }
+                }
+            })
+        })
+    };
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(worker.shared.config.header_timeout())
+        .max_buf_size(HEAD_BYTES)
+        .max_headers(HEADERS)
+        .half_close(false)
+        .serve_connection(io, service);
+    let mut stop = pin!(worker.stopped());
+    let mut stopping = false;
+    let taken = poll_fn(|cx| {
+        if !stopping && stop.as_mut().poll(cx).is_ready() {
+            stopping = true;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        let done = connection.poll_without_shutdown(cx).is_ready();
+        if takeover.granted.borrow().is_some() && flow.is_clean() {
+            return Poll::Ready(true);
+        }
+        if done { Poll::Ready(false) } else { Poll::Pending }
+    })
+    .await;
+    if !taken {
+        return None;
+    }
+    let parts = connection.into_parts();
+    let mut adopt = takeover.granted.take()?;
+    adopt.leftover = parts.read_buf;
+    Some((parts.io.inner.into_inner(), adopt))
+}
+
+async fn serve_h2(worker: &Rc<Worker>, stream: Stream, first: Bytes, peer: Option<IpAddr>) {
+    let io = Io { inner: TokioIo::new(stream), first, flow: None, own: None, clock: worker.clone() };
+    let service = {
+        let worker = worker.clone();
+        service_fn(move |request: Request<Incoming>| {
+            let worker = worker.clone();
+            async move {
+                let flow = Rc::new(Flow::default());
+                match respond(request, &worker, peer, Door::Public, &flow).await {
+                    Responded::Whole(response) => Ok::<_, Infallible>(response),
+                    // Only HTTP/1 is taken over: `respond` answers subscriptions of HTTP/2 with a body.
+                    Responded::TakeOver(_) => {
+                        let refusal = Answer::refusal(&Refusal::internal(), &*worker.shared.clock);
+                        Ok(refusal.into_response(|body| Body::whole(body, &flow)))
+                    }
+                }
+            }
+        })
+    };
+    let mut connection = pin!(
+        http2::Builder::new(LocalExecutor)
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(H2_STREAMS)
+            .initial_stream_window_size(H2_WINDOW)
+            .initial_connection_window_size(H2_WINDOW)
+            .max_header_list_size(HEAD_BYTES as u32)
+            .keep_alive_interval(Some(worker.shared.config.heartbeat()))
+            .keep_alive_timeout(worker.shared.config.heartbeat())
+            .serve_connection(io, service)
+    );
+    let mut stop = pin!(worker.stopped());
+    let mut stopping = false;
+    poll_fn(|cx| {
+        if !stopping && stop.as_mut().poll(cx).is_ready() {
+            stopping = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(cx)
+    })
+    .await
+    .unwrap_or_else(|error| tracing::debug!(%error, "an HTTP/2 connection ended"));
+}
+
+/// hyper's HTTP/2 tasks run on the worker's own thread; each ends with its connection.
+#[derive(Clone, Copy)]
+struct LocalExecutor;
+
+impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalExecutor {
+    fn execute(&self, task: F) {
+        tokio::task::spawn_local(task);
+    }
+}
+
+enum Responded {
+    Whole(Response<Body>),
+    TakeOver(Box<Adopt>),
+}
+
+async fn respond(
+    request: Request<Incoming>,
+    worker: &Rc<Worker>,
+    peer: Option<IpAddr>,
+    door: Door,
+    flow: &Rc<Flow>,
+) -> Responded {
+    let mut x = Exchange::new(request, worker, peer);
+    worker.metrics().requests.add(1);
+    let origin = cors::allowed_origin(&x);
+    let id = request_id(&x.headers);
+    // A request with both framings may have been read differently in front of us (RFC 9112 §6.1): no other follows it.
+    let last = x.headers.contains_key(header::TRANSFER_ENCODING);
+    let handled = match door {
+        Door::Public => super::handle(&mut x).await,
+        Door::Echo if x.path == "/echo" => subscribe::echo(&x),
+        Door::Echo => Err(Refusal::not_found()),
+    };
+    let common = |headers: &mut http::HeaderMap| {
+        headers.insert(REQUEST_ID, id.clone());
+        if let Some(parent) = x.headers.get(TRACEPARENT) {
+            headers.insert(TRACEPARENT, parent.clone());
+        }
+        cors::stamp(headers, origin.clone());
+        if last {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+    };
+    match handled {
+        Ok(Handled::Subscribed(subscribed)) => {
+            let mut subscribed = *subscribed;
+            common(&mut subscribed.headers);
+            start(worker, subscribed, x.version, flow)
+        }
+        Ok(Handled::Answer(mut answer)) => {
+            common(&mut answer.headers);
+            Responded::Whole(answer.into_response(|body| Body::whole(body, flow)))
+        }
+        Err(refusal) => {
+            tracing::debug!(path = %x.path, status = refusal.status.as_u16(), code = refusal.code, "refused");
+            let mut answer = Answer::refusal(&refusal, &*worker.shared.clock);
+            common(&mut answer.headers);
+            if refusal.status == StatusCode::PAYLOAD_TOO_LARGE && x.version <= Version::HTTP_11 {
+                answer.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Responded::Whole(answer.into_response(|body| Body::whole(body, flow)))
+        }
+    }
+}
+
+/// A granted subscription: on HTTP/2 a body, else the socket itself.
+fn start(worker: &Rc<Worker>, subscribed: Subscribed, version: Version, flow: &Rc<Flow>) -> Responded {
+    let Subscribed { status, mut headers, preface, mut adopt } = subscribed;
+    if version == Version::HTTP_2 {
+        adopt.head = preface;
+        let queue = worker.adopt_body(adopt);
+        let mut response = Response::new(Body::queue(queue, flow));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        return Responded::Whole(response);
+    }
+    if adopt.transport == Transport::Sse {
+        // The stream ends with the connection: plain bytes suit HTTP/1.0 too, and a batch stays one slice.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    adopt.head = raw_head(status, &headers);
+    adopt.head.extend_from_slice(&preface);
+    Responded::TakeOver(Box::new(adopt))
+}
+
+/// The transport under hyper: replays the first bytes, and watches what is written ([`Flow`]).
+struct Io {
+    inner: TokioIo<Stream>,
+    /// Read while sniffing; replayed first.
+    first: Bytes,
+    /// HTTP/1 only.
+    flow: Option<Rc<Flow>>,
+    /// Bytes that go out in place of what hyper answers on its own.
+    own: Option<(Vec<u8>, usize)>,
+    clock: Rc<Worker>,
+}
+
+impl hyper::rt::Read for Io {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.first.is_empty() {
+            let len = self.first.len().min(buf.remaining());
+            buf.put_slice(&self.first.split_to(len));
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl Io {
+    /// Where hyper answers on its own (no response of ours is under way), what is sent instead.
+    fn replacement(&self, head: &[u8]) -> Option<Vec<u8>> {
+        let idle = self.flow.as_ref().is_some_and(|flow| flow.is_clean());
+        if !idle || !head.starts_with(b"HTTP/1.1 4") && !head.starts_with(b"HTTP/1.0 4") {
+            return None;
+        }
+        let status = StatusCode::from_bytes(head.get(9..12)?).ok()?;
+        let message = match status {
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+                format!("the request head is over {HEAD_BYTES} bytes or {HEADERS} fields")
+            }
+            StatusCode::URI_TOO_LONG => "the request target is too long".into(),
+            StatusCode::REQUEST_TIMEOUT => "the request head did not come in time".into(),
+            _ => "the request is not valid HTTP".into(),
+        };
+        let refusal = Refusal::new(status, "BAD_REQUEST", message);
+        let mut answer = Answer::refusal(&refusal, &*self.clock.shared.clock);
+        answer.headers.insert(REQUEST_ID, request_id(&http::HeaderMap::new()));
+        answer.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        answer.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(answer.body.len()));
+        let mut bytes = raw_head(status, &answer.headers);
+        bytes.extend_from_slice(&answer.body);
+        Some(bytes)
+    }
+
+    /// Writes the replacement, if there is one.
+    fn poll_own(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some((bytes, at)) = &mut self.own {
+            if *at == bytes.len() {
+                self.own = None;
+                break;
+            }
+            let n = ready!(hyper::rt::Write::poll_write(Pin::new(&mut self.inner), cx, &bytes[*at..]))?;
+            *at += n;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl hyper::rt::Write for Io {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.own.is_none()
+            && let Some(own) = self.replacement(buf)
+        {
+            self.own = Some((own, 0));
+        }
+        if self.own.is_some() {
+            ready!(self.poll_own(cx))?;
+            return Poll::Ready(Ok(buf.len()));
+        }
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
+        if let Some(flow) = &self.flow {
+            flow.flushed();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
+        if self.own.is_some() || self.replacement(first).is_some() {
+            return self.poll_write(cx, first);
+        }
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+}
+
+impl Stream {
+    fn from_accepted(accepted: Accepted) -> io::Result<(Stream, Option<IpAddr>)> {
+        Ok(match accepted {
+            Accepted::Tcp(stream, peer) => {
+                (Stream::Tcp(TcpStream::from_std(stream)?), Some(peer.to_canonical()))
+            }
+            Accepted::Unix(stream) => (Stream::Unix(UnixStream::from_std(stream)?), None),
+        })
+    }
+
+    /// Leaves the runtime's reactor; stays non-blocking.
+    fn into_fd(self) -> io::Result<OwnedFd> {
+        Ok(match self {
+            Stream::Tcp(stream) => stream.into_std()?.into(),
+            Stream::Unix(stream) => stream.into_std()?.into(),
+        })
+    }
+}
+
+macro_rules! either {
+    ($self:ident, $stream:ident => $call:expr) => {
+        match $self.get_mut() {
+            Stream::Tcp($stream) => $call,
+            Stream::Unix($stream) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => Pin::new(stream).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        either!(self, stream => Pin::new(stream).poll_write(cx, buf))
+    }
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => Pin::new(stream).poll_flush(cx))
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => Pin::new(stream).poll_shutdown(cx))
+    }
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        either!(self, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
+    }
+}

@@ -1,0 +1,24 @@
+//! How many connections the process can hold: its descriptor limit, raised as far as it goes.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Descriptors kept for the store, listeners, eventfds and connections that are being refused.
+const RESERVED: u64 = 96;
+
+/// Raises the soft descriptor limit to the hard one and answers how many connections fit, at most `wanted` (0: all).
+#[must_use]
+pub(super) fn raise(wanted: usize) -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the descriptor limit could not be raised");
+    }
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let room = usize::try_from(descriptors.saturating_sub(RESERVED).max(1)).unwrap_or(usize::MAX);
+    let capacity = if wanted == 0 { room } else { wanted.min(room) };
+    if wanted > room {
+        tracing::warn!(wanted, capacity, "limits.connections is over what the descriptor limit allows");
+    }
+    tracing::info!(descriptors, connections = capacity, "capacity");
+    capacity
+}

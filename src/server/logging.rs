@@ -1,0 +1,29 @@
+//! Logs by tracing: for a person on a terminal, JSON lines otherwise. No line ever holds a credential: nothing that could be
+//! one is given to tracing.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{LogFormat, LogLevel};
+
+/// The variable with a tracing filter, stronger than `log.level`.
+pub(super) const VARIABLE: &str = "NERVEWIRE_LOG";
+
+/// Installs the subscriber, once.
+pub(super) fn init(level: LogLevel, format: LogFormat) {
+    let default = format!("{0},sled=warn", level.word());
+    let filter = std::env::var(VARIABLE).ok().and_then(|text| EnvFilter::try_new(text).ok());
+    let filter = filter.unwrap_or_else(|| EnvFilter::new(default));
+    let json = match format {
+        LogFormat::Json => true,
+        LogFormat::Human => false,
+        LogFormat::Auto => !std::io::stderr().is_terminal(),
+    };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second call (tests in one process) keeps the first subscriber.
+    let _ = match json {
+        true => builder.json().flatten_event(true).try_init(),
+        false => builder.with_target(false).try_init(),
+    };
+}

@@ -1,0 +1,302 @@
+//! The daemon as a sequence of phases: descriptors, store, credentials, listeners, workers, ready, wait, drain, end.
+//!
+//! Nothing listens before everything it needs is open; nothing is torn down before those who use it are gone.
+
+mod capacity;
+mod listen;
+mod logging;
+mod workers;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use sd_notify::NotifyState;
+use serde_json::json;
+
+use crate::auth::{Auth, AuthSettings, IssuedKey, OwnKey, StoredRecords};
+use crate::cli::ServeOptions;
+use crate::config::{Config, Durability, ListenAddr};
+use crate::connection::admission::{Admission, Limits};
+use crate::http::admin_listener;
+use crate::http::conn::Door;
+use crate::lifecycle::{self, Signals};
+use crate::metrics::Metrics;
+use crate::ring::{Pins, Reader};
+use crate::store::{self, OpenError, Store, StoreOptions};
+use crate::tenant::{self, Tenants};
+use crate::time::{Clock, SystemClock};
+use crate::wake::{MAX_WORKERS, WakeQueue};
+use crate::worker::Shared;
+use crate::worker::mail::Mail;
+
+use listen::{Bound, SocketOptions};
+
+/// Why the daemon did not come up, or went down.
+#[derive(Debug, thiserror::Error)]
+enum ServeError {
+    #[error("{0}")]
+    Store(#[from] OpenError),
+    #[error("{0}")]
+    Auth(#[from] crate::auth::AuthConfigError),
+    #[error("{0}")]
+    Listen(#[from] listen::ListenError),
+    #[error("the first organization could not be made: {0}")]
+    Bootstrap(#[from] crate::auth::AdminError),
+    #[error("{what}: {source}")]
+    Io { what: &'static str, source: std::io::Error },
+    #[error("a worker ended")]
+    WorkerLost,
+}
+
+impl ServeError {
+    /// Exit codes in the manner of sysexits.h; `docs/operations.md` lists them.
+    fn exit(&self) -> u8 {
+        match self {
+            ServeError::Store(OpenError::InUse { .. }) => 73,
+            ServeError::Store(_) | ServeError::Bootstrap(_) => 74,
+            ServeError::Auth(_) => 64,
+            ServeError::Listen(_) => 69,
+            ServeError::Io { .. } | ServeError::WorkerLost => 71,
+        }
+    }
+}
+
+fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> ServeError {
+    move |source| ServeError::Io { what, source }
+}
+
+/// Runs the daemon until it is told to end.
+#[must_use]
+pub fn run(config: Config, options: ServeOptions) -> ExitCode {
+    logging::init(config.log.level, config.log.format);
+    match serve(config, &options) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::from(error.exit())
+        }
+    }
+}
+
+fn serve(config: Config, options: &ServeOptions) -> Result<u8, ServeError> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io("runtime"))?;
+    let config = Arc::new(config);
+    let capacity = capacity::raise(config.limits.connections);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let store = Store::open(store_options(&config, &clock))?;
+    let auth = open_auth(&config, &store, &clock)?;
+    let first_key = runtime.block_on(auth.bootstrap())?;
+
+    let _in_runtime = runtime.enter();
+    let mut signals = Signals::new().map_err(io("signals"))?;
+    let listeners = bind(&config, options)?;
+    let (shared, readers) = share(&config, &store, auth, &clock, capacity)?;
+    let running = start_workers(&shared, readers, &listeners, capacity)?;
+    let admin = start_admin(&config, &shared)?;
+    announce(options, &listeners, admin.as_deref(), first_key.as_ref().map(|(_, key)| key))?;
+
+    let code = runtime.block_on(async {
+        let errands = tokio::spawn(lifecycle::errands(shared.clone()));
+        let lost = async {
+            while !running.iter().any(workers::Running::has_ended) {
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            }
+        };
+        let ended = tokio::select! {
+            _ = signals.next() => Ok(0),
+            () = lost => Err(ServeError::WorkerLost),
+        };
+        errands.abort();
+        tracing::info!(seconds = config.drain_seconds, "draining");
+        tokio::select! {
+            () = lifecycle::drain(&shared, config.drain_seconds) => {}
+            code = signals.next() => std::process::exit(i32::from(code)),
+        }
+        ended
+    });
+    running.into_iter().for_each(workers::Running::end);
+    store.close_blocking();
+    tracing::info!("ended");
+    code
+}
+
+fn store_options(config: &Config, clock: &Arc<dyn Clock>) -> StoreOptions {
+    StoreOptions {
+        cache_bytes: config.store.cache_bytes,
+        reserve_bytes: config.store.reserve_bytes,
+        max_live_bytes: config.store.max_live_bytes,
+        durability: match config.store.durability {
+            Durability::Fsync => store::Durability::Fsync,
+            Durability::Memory => store::Durability::Memory,
+        },
+        retention: store::Retention {
+            max_age_seconds: config.retention.max_age_seconds,
+            max_events: config.retention.max_events,
+            max_bytes: config.retention.max_bytes,
+        },
+        clock: clock.clone(),
+        ..StoreOptions::new(&config.data_dir)
+    }
+}
+
+fn open_auth(config: &Config, store: &Store, clock: &Arc<dyn Clock>) -> Result<Arc<Auth>, ServeError> {
+    let own = OwnKey::load_or_make(&config.data_dir)?;
+    let records = Arc::new(StoredRecords::new(store.clone(), clock.clone()));
+    Ok(Arc::new(Auth::new(&AuthSettings::from(config), own, records, clock.clone())?))
+}
+
+fn bind(config: &Config, options: &ServeOptions) -> Result<Vec<(Bound, Door)>, ServeError> {
+    let socket_options = SocketOptions {
+        unsent_bytes: u32::try_from(config.limits.unsent_bytes).unwrap_or(u32::MAX),
+        write_timeout: config.write_timeout(),
+    };
+    let mut found = listen::inherited(socket_options).map_err(io("inherited sockets"))?;
+    if found.is_empty() {
+        for addr in &config.listen {
+            found.push(listen::bind(addr, socket_options)?);
+        }
+    }
+    let mut listeners: Vec<(Bound, Door)> = found.into_iter().map(|bound| (bound, Door::Public)).collect();
+    if let Some(addr) = options.diagnostic_echo {
+        listeners.push((listen::bind(&ListenAddr::Tcp(addr), socket_options)?, Door::Echo));
+    }
+    Ok(listeners)
+}
+
+fn share(
+    config: &Arc<Config>,
+    store: &Store,
+    auth: Arc<Auth>,
+    clock: &Arc<dyn Clock>,
+    capacity: usize,
+) -> Result<(Arc<Shared>, Vec<Reader>), ServeError> {
+    let count = match config.worker_threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        n => n,
+    }
+    .min(MAX_WORKERS);
+    let (pins, readers) = Pins::new(count);
+    let metrics = Arc::new(Metrics::new(count));
+    let mail: Arc<[WakeQueue<Mail>]> =
+        (0..count).map(|_| WakeQueue::new()).collect::<Result<_, _>>().map_err(io("eventfd"))?;
+    let wakes: Arc<[_]> =
+        (0..count).map(|_| WakeQueue::new()).collect::<Result<_, _>>().map_err(io("eventfd"))?;
+    let limits = tenant::Limits {
+        ring_slots: config.limits.ring_slots,
+        ring_bytes: config.limits.ring_bytes_per_tenant,
+        ring_bytes_total: config.limits.ring_bytes_total,
+        event_bytes: config.limits.event_bytes,
+    };
+    let tenants =
+        Tenants::new(store.clone(), pins, Arc::clone(&wakes), clock.clone(), metrics.clone(), limits);
+    let admission = Admission::new(Limits {
+        total: capacity,
+        per_organization: config.limits.connections_per_organization,
+        per_user: config.limits.connections_per_user,
+        per_address: config.limits.connections_per_address,
+    });
+    let boxes = Arc::clone(&mail);
+    auth.on_change(move |_| boxes.iter().for_each(|mail| mail.push(Mail::Recheck)));
+    let shared = Shared::new(config.clone(), auth, tenants, admission, metrics, clock.clone(), mail, wakes);
+    Ok((shared, readers))
+}
+
+fn start_workers(
+    shared: &Arc<Shared>,
+    readers: Vec<Reader>,
+    listeners: &[(Bound, Door)],
+    capacity: usize,
+) -> Result<Vec<workers::Running>, ServeError> {
+    let mut running = Vec::with_capacity(readers.len());
+    for (id, reader) in readers.into_iter().enumerate() {
+        let mut share = Vec::with_capacity(listeners.len());
+        for (bound, door) in listeners.iter().filter(|(_, door)| *door == Door::Public || id == 0) {
+            let fd = bound.socket.try_clone().map_err(io("listener"))?;
+            share.push((fd.into(), bound.unix, *door));
+        }
+        running.push(workers::start(id, shared, reader, share, capacity).map_err(io("worker"))?);
+    }
+    Ok(running)
+}
+
+/// The admin listener on its own thread; answers its address. The thread ends with the process.
+fn start_admin(config: &Config, shared: &Arc<Shared>) -> Result<Option<String>, ServeError> {
+    let Some(addr) = &config.admin_listen else { return Ok(None) };
+    let options = SocketOptions { unsent_bytes: 1 << 20, write_timeout: config.write_timeout() };
+    let bound = listen::bind(addr, options)?;
+    let shown = bound.shown.clone();
+    let shared = shared.clone();
+    let run = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let served = runtime.map(|runtime| {
+            runtime.block_on(async {
+                let fd: std::os::fd::OwnedFd = bound.socket.try_clone()?.into();
+                let listener = match bound.unix {
+                    true => admin_listener::Listener::Unix(tokio::net::UnixListener::from_std(fd.into())?),
+                    false => admin_listener::Listener::Tcp(tokio::net::TcpListener::from_std(fd.into())?),
+                };
+                admin_listener::serve(listener, shared).await;
+                Ok::<_, std::io::Error>(())
+            })
+        });
+        if let Ok(Err(error)) | Err(error) = served {
+            tracing::error!(%error, "the admin listener failed");
+        }
+    };
+    std::thread::Builder::new().name("admin".into()).spawn(run).map_err(io("admin thread"))?;
+    Ok(Some(shown))
+}
+
+/// Says that it serves: the ready file, systemd, the log, and to a newcomer what to paste next.
+fn announce(
+    options: &ServeOptions,
+    listeners: &[(Bound, Door)],
+    admin: Option<&str>,
+    first_key: Option<&IssuedKey>,
+) -> Result<(), ServeError> {
+    let public: Vec<&str> = listeners
+        .iter()
+        .filter(|(_, door)| *door == Door::Public)
+        .map(|(bound, _)| bound.shown.as_str())
+        .collect();
+    let first = public.first().copied().unwrap_or_default();
+    if let Some(path) = &options.ready_file {
+        let body = json!({"listen": first, "admin_listen": admin, "pid": std::process::id()});
+        let new = path.with_extension("new");
+        std::fs::write(&new, format!("{body}\n"))
+            .and_then(|()| std::fs::rename(&new, path))
+            .map_err(io("ready file"))?;
+    }
+    lifecycle::notify(&[NotifyState::Ready]);
+    tracing::info!(listen = ?public, admin, "serving");
+    let mut out = std::io::stdout().lock();
+    // A closed stdout is no reason not to serve.
+    let _ = match first_key {
+        Some(key) => welcome(&mut out, first, key.api_key.expose()),
+        None => writeln!(out, "nervewire serves on {first}"),
+    };
+    let _ = out.flush();
+    Ok(())
+}
+
+fn welcome(out: &mut impl std::io::Write, listen: &str, key: &str) -> std::io::Result<()> {
+    let (program, url) = (std::env::args().next().unwrap_or("nervewire".into()), url(listen));
+    writeln!(
+        out,
+        "nervewire serves on {url}\n\n\
+         This is a new store. Its organization is `default`, and this is its first key, shown only now:\n\n  {key}\n\n\
+         Paste this in a second terminal, to follow what is published:\n\n  \
+         {program} tail --url {url} --key {key}\n\n\
+         and this in a third, to publish:\n\n  \
+         {program} publish --url {url} --key {key} --channel hello --data '{{\"text\":\"hi\"}}'\n"
+    )
+}
+
+fn url(listen: &str) -> String {
+    match listen.starts_with("unix:") {
+        true => listen.to_owned(),
+        false => format!("http://{}", listen.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]")),
+    }
+}
