@@ -341,7 +341,7 @@ mod tests {
         for tenant in [1, 1, 1, 2, 3] {
             reads.push(TenantId(tenant), Job::Task(Box::new(|_| {}))).expect("room");
         }
-        let mut next = || reads.next().map(|(tenant, _)| tenant.0);
+        let next = || reads.next().map(|(tenant, _)| tenant.0);
         assert_eq!([next(), next(), next()], [Some(1), Some(2), Some(3)]);
         reads.done(TenantId(2));
         reads.done(TenantId(1));
