@@ -205,7 +205,7 @@ impl Sse {
         within("the next event", async {
             let mut block = Block::default();
             loop {
-                let Some(line) = self.line().await else { return None };
+                let line = self.line().await?;
                 if line.is_empty() {
                     if block.lines.is_empty() {
                         continue;

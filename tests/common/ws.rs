@@ -142,11 +142,8 @@ impl Ws {
     pub(crate) fn next_json(&mut self) -> impl Future<Output = Value> {
         let at = std::panic::Location::caller();
         async move {
-            loop {
-                let frame = self.try_next_json().await;
-                let frame = frame.unwrap_or_else(|end| panic!("the WebSocket ended: {end:?} ({at})"));
-                return frame;
-            }
+            let frame = self.try_next_json().await;
+            frame.unwrap_or_else(|end| panic!("the WebSocket ended: {end:?} ({at})"))
         }
     }
 
