@@ -135,6 +135,7 @@ fn store_options(config: &Config, clock: &Arc<dyn Clock>) -> StoreOptions {
             max_events: config.retention.max_events,
             max_bytes: config.retention.max_bytes,
         },
+        uncommitted_events: u32::try_from(config.limits.uncommitted_events).unwrap_or(u32::MAX),
         clock: clock.clone(),
         ..StoreOptions::new(&config.data_dir)
     }
