@@ -61,6 +61,7 @@ use self::queue::Queue;
 use self::read::Reads;
 use self::recover::Identity;
 use self::space::{SpaceWatch, State};
+use crate::config::{self, Config};
 use crate::cursor::CursorKey;
 use crate::ids::TenantId;
 use crate::time::{Clock, SystemClock};
@@ -127,6 +128,33 @@ impl StoreOptions {
             io: Arc::new(Disk),
         }
     }
+}
+
+impl From<&Config> for StoreOptions {
+    fn from(config: &Config) -> StoreOptions {
+        StoreOptions {
+            cache_bytes: config.store.cache_bytes,
+            reserve_bytes: config.store.reserve_bytes,
+            max_live_bytes: config.store.max_live_bytes,
+            durability: match config.store.durability {
+                config::Durability::Fsync => Durability::Fsync,
+                config::Durability::Memory => Durability::Memory,
+            },
+            retention: Retention {
+                max_age_seconds: config.retention.max_age_seconds,
+                max_events: config.retention.max_events,
+                max_bytes: config.retention.max_bytes,
+            },
+            uncommitted_events: u32::try_from(config.limits.uncommitted_events).unwrap_or(u32::MAX),
+            ..StoreOptions::new(&config.data_dir)
+        }
+    }
+}
+
+/// Whether there is a store in the data directory `dir`, whole or left by an interrupted compaction.
+#[must_use]
+pub fn exists(dir: &Path) -> bool {
+    engine::path(dir).exists() || dir.join("log.old").exists()
 }
 
 /// Why a store did not open.
