@@ -1,6 +1,5 @@
 //! One request, as handlers see it: its parts, its peer, its worker, and the ways to its body and its principal.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -93,7 +92,7 @@ impl Exchange {
     ///
     /// # Errors
     /// 400: escapes that are not UTF-8, or too many.
-    pub fn pairs(&self) -> Result<Vec<(Cow<'_, str>, Cow<'_, str>)>, Refusal> {
+    pub fn pairs(&self) -> Result<Vec<crate::query::Pair<'_>>, Refusal> {
         crate::query::pairs(&self.query).map_err(|error| Refusal::bad_request(error.to_string()))
     }
 

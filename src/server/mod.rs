@@ -15,8 +15,7 @@ use sd_notify::NotifyState;
 use serde_json::json;
 
 use crate::auth::{Auth, AuthSettings, IssuedKey, OwnKey, StoredRecords};
-use crate::cli::ServeOptions;
-use crate::config::{Config, ListenAddr};
+use crate::config::{Config, ListenAddr, ServeOptions};
 use crate::connection::admission::{Admission, Limits};
 use crate::http::admin_listener;
 use crate::http::conn::Door;

@@ -22,6 +22,7 @@ mod records;
 mod recover;
 mod reopen;
 mod rows;
+mod since;
 mod space;
 mod stats;
 mod sweep;
@@ -43,9 +44,10 @@ pub use handle::Store;
 pub use log::{Congested, Permit, RESERVE_WAIT, TenantLog, UNCOMMITTED_BYTES, UNCOMMITTED_EVENTS};
 pub use pack::{MAX_EVENT_BYTES, MAX_VALUE};
 pub use queue::{CommitError, Done, Frames};
-pub use read::{LogRead, ReadError, Since};
+pub use read::{LogRead, ReadError};
 pub use records::{ApiKey, DisabledUser, Organization, Revoked, Visibility};
 pub use rows::{Rows, TooLong};
+pub use since::Since;
 pub use space::StoreState;
 #[doc(hidden)]
 pub use space::{Disk, Io, Space};
@@ -279,6 +281,9 @@ fn open(options: StoreOptions) -> Result<(Arc<Shared>, Threads), OpenError> {
         Identity::Newer(schema) => return Err(newer(&dir, schema)),
     };
     engine::sync_dir(&dir).map_err(|error| OpenError::io(&dir, &error))?;
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        let _ = engine::sync_dir(parent); // it may not be ours to open; then it was not we who made the directory
+    }
     let epoch = recover::begin_epoch(&engine, 0).map_err(failed)?;
     let next_tenant = records::last_tenant(&engine).map_err(failed)? + 1;
     let stats = Arc::new(Stats::default());
@@ -287,7 +292,7 @@ fn open(options: StoreOptions) -> Result<(Arc<Shared>, Threads), OpenError> {
         epoch: AtomicU32::new(epoch),
         state: State::new(StoreState::Writable),
         engine: RwLock::new(None),
-        queue: Queue::default(),
+        queue: Queue::new(stats.clone()),
         reads: Reads::new(options.page_cache_bytes, cursors, stats.clone()),
         logs: Mutex::default(),
         stats,

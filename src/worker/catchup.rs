@@ -29,15 +29,12 @@ impl Worker {
         let now = state.wheel.now();
         let Some(connection) = state.connection(token) else { return };
         connection.flags.running = false;
-        if connection.flags.blocked {
-            return;
-        }
-        if connection.out.is_some() && !self.flush(state, token, now) {
-            return;
+        if connection.flags.unread {
+            self.read(state, token); // what a blocked connection sends is still taken
         }
         let Some(connection) = state.connection(token) else { return };
-        if connection.flags.unread {
-            self.read(state, token);
+        if connection.flags.blocked || (connection.out.is_some() && !self.flush(state, token, now)) {
+            return;
         }
         let mut sent = 0;
         while let Some(connection) = state.connection(token) {

@@ -211,9 +211,11 @@ impl Worker {
         }
         connection.flags.closing = true;
         connection.closing_for = reason;
+        // What the peer still sends is read and thrown away, on a turn of its own: this may be called amid a read.
+        connection.flags.unread = true;
         self.leave(state, token);
         self.look_within(state, token, LINGER_TICKS);
-        self.read(state, token);
+        state.run(token);
     }
 
     /// Takes a connection out of its tenant's view: it gets nothing more.

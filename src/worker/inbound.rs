@@ -119,6 +119,7 @@ impl Worker {
                 break;
             }
         }
+        decoder.free(); // what the last message was handed out of; what is partial stays
         if let Some(connection) = state.connection(token) {
             connection.decoder = decoder;
         }
