@@ -196,7 +196,7 @@ impl Worker {
 /// A connection id as clients see it.
 #[must_use]
 pub fn connection_name(id: u64) -> String {
-    format!("conn-{id:x}")
+    format!("conn-{id:016x}")
 }
 
 /// The id a name stands for.

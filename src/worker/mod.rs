@@ -20,6 +20,7 @@ pub mod ws_publish;
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -77,7 +78,11 @@ pub struct Shared {
     pub ws_limits: ws_decode::Limits,
     /// Set when the daemon stops: nothing new is accepted.
     pub stopping: AtomicBool,
+    /// Connections so far, in every organization together.
     next_connection: AtomicU64,
+    /// Keyed at random: makes ids of that count, so that they tell nobody how many others connect, and differ between
+    /// runs, so that a replayed event's origin never hides another run's event.
+    connection_ids: RandomState,
 }
 
 impl Shared {
@@ -95,8 +100,6 @@ impl Shared {
     ) -> Arc<Shared> {
         let loads = mail.iter().map(|_| AtomicUsize::new(0)).collect();
         let ws_limits = ws_decode::Limits::client(config.limits.ws_frame_bytes);
-        // Connection ids differ between runs, so that a replayed event's origin never hides another run's event.
-        let first = clock.now_ms() << 20;
         Arc::new(Shared {
             config,
             auth,
@@ -109,13 +112,14 @@ impl Shared {
             loads,
             ws_limits,
             stopping: AtomicBool::new(false),
-            next_connection: AtomicU64::new(first),
+            next_connection: AtomicU64::new(0),
+            connection_ids: RandomState::new(),
         })
     }
 
-    /// A connection id that was not given out before.
+    /// A connection id that was not given out before, but for one chance in 2^64 per pair.
     pub fn connection_id(&self) -> u64 {
-        self.next_connection.fetch_add(1, Ordering::Relaxed)
+        self.connection_ids.hash_one(self.next_connection.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Whether the daemon stops.
