@@ -184,6 +184,9 @@ impl From<PublishError> for Refusal {
     fn from(error: PublishError) -> Refusal {
         match error {
             PublishError::Invalid(error) => error.into(),
+            PublishError::TooLarge(error) => {
+                Refusal { status: StatusCode::PAYLOAD_TOO_LARGE, code: "PAYLOAD_TOO_LARGE", ..error.into() }
+            }
             PublishError::Conflict(why) => Refusal::conflict(why),
             PublishError::Read(error) => error.into(),
             PublishError::Unavailable | PublishError::Backlog => Refusal::unavailable(error.to_string()),
