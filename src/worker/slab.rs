@@ -147,7 +147,9 @@ mod tests {
     fn the_last_one_takes_the_memory_with_it() {
         let mut slab = Slab::new();
         let slots: Vec<usize> = (0..1_000).map(|n| slab.insert(n)).collect();
-        slots.into_iter().for_each(|slot| drop(slab.remove(slot)));
+        for slot in slots {
+            slab.remove(slot);
+        }
         assert!(slab.is_empty() && slab.blocks.is_empty() && slab.get(3).is_none());
     }
 }
