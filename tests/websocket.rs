@@ -584,6 +584,20 @@ async fn violations_have_their_close_codes() {
     ws.expect("pong").await;
 }
 
+/// Closing a socket with input unread makes the kernel send a reset, which may overtake the close frame.
+#[tokio::test]
+async fn a_violation_with_more_behind_it_ends_in_a_close_frame_not_a_reset() {
+    let daemon = Daemon::start().await;
+    let mut ws = daemon.live_ws("/api/v1/ws").await;
+    let mut bytes = masked(0x82, b"{}");
+    bytes.resize(512 * 1024, 0);
+    ws.socket().write_all(&bytes).await.unwrap();
+    let mut answer = Vec::new();
+    within("the end", ws.socket().read_to_end(&mut answer)).await.unwrap();
+    assert_eq!(answer[..1], [0x88], "a close frame");
+    assert_eq!(answer[2..4], 1003_u16.to_be_bytes());
+}
+
 #[tokio::test]
 async fn a_kicked_connection_and_a_stopping_daemon_say_so() {
     let mut daemon = Daemon::with().env("DRAIN_SECONDS", 0).start().await;

@@ -147,9 +147,7 @@ mod tests {
     fn the_last_one_takes_the_memory_with_it() {
         let mut slab = Slab::new();
         let slots: Vec<usize> = (0..1_000).map(|n| slab.insert(n)).collect();
-        for slot in slots {
-            slab.remove(slot);
-        }
+        assert!(slots.into_iter().all(|slot| slab.remove(slot).is_some()));
         assert!(slab.is_empty() && slab.blocks.is_empty() && slab.get(3).is_none());
     }
 }
