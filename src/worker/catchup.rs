@@ -57,7 +57,7 @@ impl Worker {
     }
 
     /// Writes what a connection owes. Answers whether nothing is left.
-    fn flush(self: &Rc<Self>, state: &mut State, token: Token, now: u64) -> bool {
+    pub(super) fn flush(self: &Rc<Self>, state: &mut State, token: Token, now: u64) -> bool {
         let Some(connection) = state.connection(token) else { return false };
         let held = connection.out.as_ref().is_some_and(|out| out.partial.is_some());
         let wrote = connection.flush();
