@@ -38,7 +38,9 @@ impl Daemon {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let key = lines.find_map(|line| line.unwrap().split_whitespace().find(|w| w.starts_with("nwk_")).map(str::to_owned));
+        let key = lines.find_map(|line| {
+            line.unwrap().split_whitespace().find(|w| w.starts_with("nwk_")).map(str::to_owned)
+        });
         let text = std::fs::read_to_string(&ready).unwrap();
         let ready: serde_json::Value = serde_json::from_str(&text).unwrap();
         let addr = ready["listen"].as_str().unwrap().parse().unwrap();
@@ -59,7 +61,8 @@ impl Daemon {
                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
         let (path, extra) = if ws { ("ws", upgrade) } else { ("sse", "Accept: text/event-stream\r\n") };
         let key = &self.key;
-        write!(stream, "GET /api/v1/{path} HTTP/1.1\r\nHost: bench\r\nX-API-Key: {key}\r\n{extra}\r\n").unwrap();
+        write!(stream, "GET /api/v1/{path} HTTP/1.1\r\nHost: bench\r\nX-API-Key: {key}\r\n{extra}\r\n")
+            .unwrap();
         let mut seen = Vec::new();
         let mut buf = [0; 2_048];
         while !seen.windows(19).any(|w| w == b"\"heartbeat_seconds\"") {
