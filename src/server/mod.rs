@@ -15,15 +15,14 @@ use sd_notify::NotifyState;
 use serde_json::json;
 
 use crate::auth::{Auth, AuthSettings, IssuedKey, OwnKey, StoredRecords};
-use crate::cli::ServeOptions;
-use crate::config::{Config, Durability, ListenAddr};
+use crate::config::{Config, ListenAddr, ServeOptions};
 use crate::connection::admission::{Admission, Limits};
 use crate::http::admin_listener;
 use crate::http::conn::Door;
 use crate::lifecycle::{self, Signals};
 use crate::metrics::Metrics;
 use crate::ring::{Pins, Reader};
-use crate::store::{self, OpenError, Store, StoreOptions};
+use crate::store::{OpenError, Store, StoreOptions};
 use crate::tenant::{self, Tenants};
 use crate::time::{Clock, SystemClock};
 use crate::wake::{MAX_WORKERS, WakeQueue};
@@ -85,7 +84,7 @@ fn serve(config: Config, options: &ServeOptions) -> Result<u8, ServeError> {
     let config = Arc::new(config);
     let capacity = capacity::raise(config.limits.connections);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let store = Store::open(store_options(&config, &clock))?;
+    let store = Store::open(StoreOptions { clock: clock.clone(), ..StoreOptions::from(&*config) })?;
     let auth = open_auth(&config, &store, &clock)?;
     let first_key = runtime.block_on(auth.bootstrap())?;
 
@@ -120,25 +119,6 @@ fn serve(config: Config, options: &ServeOptions) -> Result<u8, ServeError> {
     store.close_blocking();
     tracing::info!("ended");
     code
-}
-
-fn store_options(config: &Config, clock: &Arc<dyn Clock>) -> StoreOptions {
-    StoreOptions {
-        cache_bytes: config.store.cache_bytes,
-        reserve_bytes: config.store.reserve_bytes,
-        max_live_bytes: config.store.max_live_bytes,
-        durability: match config.store.durability {
-            Durability::Fsync => store::Durability::Fsync,
-            Durability::Memory => store::Durability::Memory,
-        },
-        retention: store::Retention {
-            max_age_seconds: config.retention.max_age_seconds,
-            max_events: config.retention.max_events,
-            max_bytes: config.retention.max_bytes,
-        },
-        clock: clock.clone(),
-        ..StoreOptions::new(&config.data_dir)
-    }
 }
 
 fn open_auth(config: &Config, store: &Store, clock: &Arc<dyn Clock>) -> Result<Arc<Auth>, ServeError> {

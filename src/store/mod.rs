@@ -61,6 +61,7 @@ use self::queue::Queue;
 use self::read::Reads;
 use self::recover::Identity;
 use self::space::{SpaceWatch, State};
+use crate::config::{self, Config};
 use crate::cursor::CursorKey;
 use crate::ids::TenantId;
 use crate::time::{Clock, SystemClock};
@@ -98,6 +99,9 @@ pub struct StoreOptions {
     pub durability: Durability,
     /// How long events are kept.
     pub retention: Retention,
+    /// Events of one tenant that may wait for their commit, each counted as 512 bytes at least; at most
+    /// [`UNCOMMITTED_EVENTS`].
+    pub uncommitted_events: u32,
     /// Most idempotency rows of an organization; the oldest are dropped and counted.
     pub idempotency_rows: u64,
     /// Decides age.
@@ -118,11 +122,39 @@ impl StoreOptions {
             max_live_bytes: 0,
             durability: Durability::Fsync,
             retention: Retention::default(),
+            uncommitted_events: UNCOMMITTED_EVENTS,
             idempotency_rows: 1_000_000,
             clock: Arc::new(SystemClock),
             io: Arc::new(Disk),
         }
     }
+}
+
+impl From<&Config> for StoreOptions {
+    fn from(config: &Config) -> StoreOptions {
+        StoreOptions {
+            cache_bytes: config.store.cache_bytes,
+            reserve_bytes: config.store.reserve_bytes,
+            max_live_bytes: config.store.max_live_bytes,
+            durability: match config.store.durability {
+                config::Durability::Fsync => Durability::Fsync,
+                config::Durability::Memory => Durability::Memory,
+            },
+            retention: Retention {
+                max_age_seconds: config.retention.max_age_seconds,
+                max_events: config.retention.max_events,
+                max_bytes: config.retention.max_bytes,
+            },
+            uncommitted_events: u32::try_from(config.limits.uncommitted_events).unwrap_or(u32::MAX),
+            ..StoreOptions::new(&config.data_dir)
+        }
+    }
+}
+
+/// Whether there is a store in the data directory `dir`, whole or left by an interrupted compaction.
+#[must_use]
+pub fn exists(dir: &Path) -> bool {
+    engine::path(dir).exists() || dir.join("log.old").exists()
 }
 
 /// Why a store did not open.
@@ -220,7 +252,8 @@ impl Shared {
         }
         let recovered = recover::tenant(engine, tenant)?;
         // The engine is borrowed throughout, so no reopening can have begun an epoch since.
-        let log = Arc::new(TenantLog::new(tenant, self.epoch.load(Ordering::Relaxed), &recovered));
+        let epoch = self.epoch.load(Ordering::Relaxed);
+        let log = Arc::new(TenantLog::new(tenant, epoch, &recovered, self.options.uncommitted_events));
         Ok(self.logs.lock().entry(tenant).or_insert(log).clone())
     }
 

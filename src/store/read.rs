@@ -341,7 +341,7 @@ mod tests {
         for tenant in [1, 1, 1, 2, 3] {
             reads.push(TenantId(tenant), Job::Task(Box::new(|_| {}))).expect("room");
         }
-        let mut next = || reads.next().map(|(tenant, _)| tenant.0);
+        let next = || reads.next().map(|(tenant, _)| tenant.0);
         assert_eq!([next(), next(), next()], [Some(1), Some(2), Some(3)]);
         reads.done(TenantId(2));
         reads.done(TenantId(1));
@@ -359,7 +359,7 @@ mod tests {
     async fn what_was_trimmed_is_a_gap_even_where_it_is_still_decoded() {
         let reads = reads();
         let recovered = Recovered { end: Sequence(9), ..Recovered::default() };
-        let log = Arc::new(TenantLog::new(TenantId(1), 1, &recovered));
+        let log = Arc::new(TenantLog::new(TenantId(1), 1, &recovered, u32::MAX));
         let event = r#"{"type":"custom","channel":"c","data":1}"#;
         let frames = (5..=9).map(|sequence| Arc::new(frame(event, sequence))).collect();
         reads.cache.insert(TenantId(1), vec![Decoded { from: Sequence(0), frames }]);

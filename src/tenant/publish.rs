@@ -16,9 +16,12 @@ use super::{Tenant, Tenants};
 /// Why a publish was refused; nothing was published then, but for [`PublishError::Commit`].
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PublishError {
-    /// An event is too large once encoded.
+    /// An event is not valid in its batch.
     #[error("{0}")]
     Invalid(#[from] EventError),
+    /// An event is larger than `limits.event_bytes` once encoded.
+    #[error("{0}")]
+    TooLarge(EventError),
     /// The store takes nothing now: reserve reached, reopening, or read-only.
     #[error("the log takes no events now")]
     Unavailable,
@@ -59,8 +62,8 @@ impl Tenants {
     /// Encodes events for publishing; `origin` is the connection they come from, 0 for none.
     ///
     /// # Errors
-    /// An event is larger than `limits.event_bytes` once encoded.
-    pub fn encode(&self, events: &[Event<'_>], origin: u64) -> Result<Vec<Arc<Frame>>, EventError> {
+    /// [`PublishError::TooLarge`].
+    pub fn encode(&self, events: &[Event<'_>], origin: u64) -> Result<Vec<Arc<Frame>>, PublishError> {
         let now = self.clock.now_ms();
         let mut frames = Vec::with_capacity(events.len());
         for (at, event) in events.iter().enumerate() {
@@ -68,7 +71,7 @@ impl Tenants {
             let (len, max) = (frame.json().len(), self.limits.event_bytes);
             if len > max {
                 let error = EventError::new("", format!("is {len} bytes, the limit is {max}"));
-                return Err(if events.len() > 1 { error.at(at) } else { error });
+                return Err(PublishError::TooLarge(if events.len() > 1 { error.at(at) } else { error }));
             }
             frames.push(Arc::new(frame));
         }

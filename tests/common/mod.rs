@@ -402,7 +402,7 @@ impl Daemon {
         self.mint_token(&self.key, sub, json!({"roles": ["user"]})).await
     }
 
-    /// The sum of a metric over its labels.
+    /// A metric: the series of exactly this name, or where no labels are given the sum over them.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
         let page = Call::new(self.admin_addr(), "GET", "/metrics").send().await;
         assert_eq!(page.status, 200, "{page:?}");
@@ -411,7 +411,7 @@ impl Daemon {
         let mut found = None;
         for line in samples {
             let (series, value) = line.rsplit_once(' ').unwrap();
-            if series.split('{').next().unwrap() == name {
+            if series == name || series.split('{').next().unwrap() == name {
                 *found.get_or_insert(0.0) += value.parse::<f64>().unwrap();
             }
         }
