@@ -132,7 +132,7 @@ impl Worker {
         if let Some(connection) = state.connection(token) {
             // Held, so that what follows joins it and all leaves in one write.
             let out = connection.outbox();
-            (out.control, out.since) = (adopt.head, now);
+            (out.control, out.since) = (adopt.head.as_slice().into(), now);
         }
         if state.connection(token).is_some_and(|connection| connection.admitted.is_some()) {
             match adopt.filter {
