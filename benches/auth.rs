@@ -1,5 +1,7 @@
 //! What a request's credential costs: the whole of `Auth::authenticate`, from headers to principal, by kind.
 
+#![allow(clippy::expect_used, missing_docs)] // a bench's own inputs
+
 use std::path::PathBuf;
 use std::sync::Arc;
 

@@ -1,5 +1,7 @@
 //! What an event costs on its way in and out: parsing, encoding, merging, and reading WebSocket frames.
 
+#![allow(clippy::expect_used, missing_docs)] // a bench's own inputs
+
 use std::sync::Arc;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

@@ -3,6 +3,8 @@
 //! `stream`: each subscribes to its own stream; one chunk. `user`: each is another user without a filter; one addressed
 //! event. `agent`: each another user, all on one agent; one addressed event. `shared`: all equal; everyone matches.
 
+#![allow(clippy::expect_used, missing_docs)] // a bench's own inputs
+
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use nervewire::event::Event;
 use nervewire::filter::{Filter, Rights, Selection};

@@ -42,9 +42,10 @@ fn append(
     told
 }
 
-/// `writers` tenants, each publishing one event and waiting for its ack, again and again.
-fn group_commit(store: &Store, writers: u64, rounds: u64) -> Duration {
-    let logs: Vec<_> = (1..=writers).map(|t| store.log_blocking(TenantId(t)).expect("a log")).collect();
+/// `writers` in `tenants`, each publishing one event and waiting for its ack, again and again.
+fn group_commit(store: &Store, writers: u64, tenants: u64, rounds: u64) -> Duration {
+    let log = |writer| store.log_blocking(TenantId(writer % tenants + 1)).expect("a log");
+    let logs: Vec<_> = (0..writers).map(log).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let started = Instant::now();
     runtime.block_on(async {
@@ -69,11 +70,11 @@ fn group_commit(store: &Store, writers: u64, rounds: u64) -> Duration {
 fn commits(c: &mut Criterion) {
     let mut group = c.benchmark_group("group_commit");
     group.sample_size(10).measurement_time(Duration::from_secs(4));
-    for writers in [1, 32, 512] {
+    for (writers, tenants) in [(1, 1), (32, 32), (512, 512), (32, 1), (512, 1)] {
         let (_dir, store) = open();
         group.throughput(Throughput::Elements(writers));
-        group.bench_function(format!("{writers}_writers"), |b| {
-            b.iter_custom(|rounds| group_commit(&store, writers, rounds));
+        group.bench_function(format!("{writers}_writers_{tenants}_tenants"), |b| {
+            b.iter_custom(|rounds| group_commit(&store, writers, tenants, rounds));
         });
     }
     let (_dir, store) = open();

@@ -640,6 +640,55 @@ async fn a_full_disk_is_survived_in_process() {
     assert_eq!(after, read);
 }
 
+/// Three tenants, commits that fail now and then, and restarts, against what a model says must be there.
+#[tokio::test]
+async fn any_history_of_failures_and_restarts_keeps_what_was_acknowledged_and_reuses_no_number() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let faults = Arc::new(Faults::default());
+    let with = |o: &mut nervewire::store::StoreOptions| o.io = faults.clone();
+    let mut opened = Store::open(harness::with(dir.path(), with)).expect("open");
+    let mut random = harness::Random(0x5eed);
+    let mut used: [Vec<(Sequence, bool)>; 3] = Default::default();
+    for step in 0..150 {
+        let at = random.below(3) as usize;
+        let log = opened.log(TenantId(at as u64 + 1)).await.expect("a log");
+        match random.below(12) {
+            0 => {
+                faults.set_free(0);
+                opened.close().await;
+                opened = Store::open(harness::with(dir.path(), with)).expect("open");
+                continue;
+            }
+            1 => faults.fail_syncs(28, 1),
+            _ => {}
+        }
+        let (end, count) = (log.end(), 1 + random.below(40));
+        let len = random.below(6000) as usize;
+        let frames: Vec<_> = (1..=count)
+            .map(|n| harness::frame(&opened, log.tenant(), Sequence(end.0 + n), harness::now(), len))
+            .collect();
+        let ids: Vec<_> = frames.iter().map(|frame| frame.sequence()).collect();
+        let (done, told) = Done::channel();
+        opened.append(&log, frames, Rows::new(), None, done);
+        let acked = told.await.expect("told").is_ok();
+        let last = used[at].last().map_or(Sequence::ZERO, |(id, _)| *id);
+        assert!(ids[0] > last, "step {step}: {:?} was used before", ids[0]);
+        used[at].extend(ids.into_iter().map(|id| (id, acked)));
+        let mut state = opened.watch_state();
+        state.wait_for(|state| *state == StoreState::Writable).await.expect("writable");
+    }
+    for (at, used) in used.iter().enumerate() {
+        let log = opened.log(TenantId(at as u64 + 1)).await.expect("a log");
+        let read: Vec<_> =
+            read_all(&opened, &log, Sequence::ZERO).await.iter().map(|f| f.sequence()).collect();
+        let allowed: std::collections::BTreeMap<_, _> = used.iter().copied().collect();
+        assert!(read.iter().all(|id| allowed.contains_key(id)));
+        let read: std::collections::BTreeSet<_> = read.into_iter().collect();
+        assert!(allowed.iter().all(|(id, acked)| !acked || read.contains(id)), "acknowledged and lost");
+        assert_eq!(log.events(), read.len() as u64, "the counters agree with the log");
+    }
+}
+
 #[tokio::test]
 async fn a_cursor_key_is_made_once_per_store() {
     let (one, two) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));

@@ -218,7 +218,7 @@ pub enum OrgCommand {
         #[arg(long)]
         name: Option<String>,
         /// Who sees an event addressed to a user: that user, or every member
-        #[arg(long, value_parser = ["user", "org"])]
+        #[arg(long, value_parser = ["private", "org"])]
         visibility: Option<String>,
         /// Whom to ask.
         #[command(flatten)]
@@ -291,6 +291,9 @@ Examples:
     Delete {
         /// The key's id, the middle part of the key
         key_id: String,
+        /// Organization [default: the credential's, or `default`]
+        #[arg(long, value_name = "ID")]
+        org: Option<String>,
         /// Whom to ask.
         #[command(flatten)]
         admin: AdminArgs,
@@ -327,6 +330,9 @@ pub enum TokenCommand {
     Revoke {
         /// The token's `jti`, printed when it was minted
         jti: String,
+        /// Organization the token speaks for [default: the credential's, or `default`]
+        #[arg(long, value_name = "ID")]
+        org: Option<String>,
         /// Whom to ask.
         #[command(flatten)]
         admin: AdminArgs,

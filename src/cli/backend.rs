@@ -16,12 +16,12 @@ pub trait AdminBackend {
     fn create_key(&mut self, new: &NewKey) -> Result<CreatedKey, CliError>;
     /// The keys of an organization; `None` = the credential's own, or `default`.
     fn list_keys(&mut self, org_id: Option<&str>) -> Result<Vec<KeyInfo>, CliError>;
-    /// Deletes an API key.
-    fn delete_key(&mut self, key_id: &str) -> Result<(), CliError>;
+    /// Deletes an API key of an organization; `None` as for [`AdminBackend::list_keys`].
+    fn delete_key(&mut self, org_id: Option<&str>, key_id: &str) -> Result<(), CliError>;
     /// Mints a token.
     fn mint_token(&mut self, new: &NewToken) -> Result<MintedToken, CliError>;
-    /// Revokes a token.
-    fn revoke_token(&mut self, jti: &str) -> Result<(), CliError>;
+    /// Revokes a token of an organization; `None` as for [`AdminBackend::list_keys`].
+    fn revoke_token(&mut self, org_id: Option<&str>, jti: &str) -> Result<(), CliError>;
 }
 
 /// Body of `POST /api/v1/organizations`.

@@ -27,8 +27,8 @@ pub(super) fn run(command: KeyCommand) -> Result<(), CliError> {
             let columns = ["key_id", "name", "org_id", "scopes", "expires_at", "last_used_at", "created_at"];
             output::line(&org::list(&keys, admin.json, &columns)?)
         }
-        KeyCommand::Delete { key_id, admin } => {
-            super::backend(&admin)?.delete_key(&key_id)?;
+        KeyCommand::Delete { key_id, org, admin } => {
+            super::backend(&admin)?.delete_key(org.as_deref(), &key_id)?;
             org::deleted(&key_id, admin.json)
         }
     }

@@ -31,13 +31,13 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+use crate::config::ServeOptions;
 use crate::config::{Config, FlagValue, Sources};
 use args::{AdminArgs, Cli, Command, ConfigArgs, ListenArgs};
 pub use backend::{
     AdminBackend, CreatedKey, Grant, KeyInfo, MintedToken, NewKey, NewOrganization, NewToken, Organization,
 };
 pub use outcome::{CliError, Exit};
-pub use serve::ServeOptions;
 
 /// What `serve` runs: blocks until the daemon has ended.
 pub type Serve = fn(Config, ServeOptions) -> ExitCode;

@@ -95,8 +95,10 @@ impl Rest {
         typed(self.data(&Request::new(Method::POST, path).body("application/json", body))?)
     }
 
-    fn delete(&mut self, collection: &str, id: &str) -> Result<(), CliError> {
-        self.call(&Request::new(Method::DELETE, format!("{collection}/{}", encode(id))))?;
+    /// In the organization `org_id`; `None`: the credential's own.
+    fn delete(&mut self, collection: &str, id: &str, org_id: Option<&str>) -> Result<(), CliError> {
+        let of = org_id.map_or(String::new(), |org_id| format!("?org_id={}", encode(org_id)));
+        self.call(&Request::new(Method::DELETE, format!("{collection}/{}{of}", encode(id))))?;
         Ok(())
     }
 }
@@ -116,7 +118,7 @@ impl AdminBackend for Rest {
     }
 
     fn delete_org(&mut self, id: &str) -> Result<(), CliError> {
-        self.delete("/api/v1/organizations", id)
+        self.delete("/api/v1/organizations", id, None)
     }
 
     fn create_key(&mut self, new: &NewKey) -> Result<CreatedKey, CliError> {
@@ -131,15 +133,15 @@ impl AdminBackend for Rest {
         self.list(&path)?.into_iter().map(typed).collect()
     }
 
-    fn delete_key(&mut self, key_id: &str) -> Result<(), CliError> {
-        self.delete("/api/v1/api-keys", key_id)
+    fn delete_key(&mut self, org_id: Option<&str>, key_id: &str) -> Result<(), CliError> {
+        self.delete("/api/v1/api-keys", key_id, org_id)
     }
 
     fn mint_token(&mut self, new: &NewToken) -> Result<MintedToken, CliError> {
         self.post("/api/v1/tokens", new)
     }
 
-    fn revoke_token(&mut self, jti: &str) -> Result<(), CliError> {
-        self.delete("/api/v1/tokens", jti)
+    fn revoke_token(&mut self, org_id: Option<&str>, jti: &str) -> Result<(), CliError> {
+        self.delete("/api/v1/tokens", jti, org_id)
     }
 }

@@ -1,20 +1,8 @@
 //! `serve`: proves the configuration whole and hands it on.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
-
 use super::args::ServeArgs;
 use super::outcome::{CliError, Exit};
-use crate::config::Config;
-
-/// What `serve` is told beside the configuration.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ServeOptions {
-    /// File to write `{"listen","admin_listen","pid"}` to, once it serves.
-    pub ready_file: Option<PathBuf>,
-    /// Loopback address of the diagnostic echo; `None` = off.
-    pub diagnostic_echo: Option<SocketAddr>,
-}
+use crate::config::{Config, ServeOptions};
 
 pub(super) fn prepare(args: ServeArgs) -> Result<(Config, ServeOptions), CliError> {
     let config = Config::load(&super::sources(&args.config, Some(&args.listen))?)?;

@@ -8,8 +8,8 @@ use super::outcome::CliError;
 use super::{key, output};
 
 pub(super) fn run(args: TokenArgs) -> Result<(), CliError> {
-    if let Some(TokenCommand::Revoke { jti, admin }) = args.command {
-        super::backend(&admin)?.revoke_token(&jti)?;
+    if let Some(TokenCommand::Revoke { jti, org, admin }) = args.command {
+        super::backend(&admin)?.revoke_token(org.as_deref(), &jti)?;
         let said = format!("revoked {}", output::plain(&jti));
         return output::line(&if admin.json { json!({ "revoked": jti }).to_string() } else { said });
     }

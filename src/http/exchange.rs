@@ -1,6 +1,6 @@
 //! One request, as handlers see it: its parts, its peer, its worker, and the ways to its body and its principal.
 
-use std::borrow::Cow;
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use crate::auth::{Principal, RequestContext, Use};
+use crate::connection::rate::Rate;
 use crate::outcome::Refusal;
 use crate::tenant::Tenant;
 use crate::worker::{Shared, Worker};
@@ -34,13 +35,23 @@ pub struct Exchange {
     pub authority: Option<String>,
     /// Its headers.
     pub headers: HeaderMap,
+    /// What this HTTP connection has published; shared by its requests.
+    pub rate: ConnectionRate,
     body: Option<Incoming>,
 }
+
+/// The publish rate of one HTTP connection.
+pub type ConnectionRate = Rc<RefCell<Option<Box<Rate>>>>;
 
 impl Exchange {
     /// Takes a request apart.
     #[must_use]
-    pub fn new(request: http::Request<Incoming>, worker: &Rc<Worker>, peer: Option<IpAddr>) -> Exchange {
+    pub fn new(
+        request: http::Request<Incoming>,
+        worker: &Rc<Worker>,
+        peer: Option<IpAddr>,
+        rate: &ConnectionRate,
+    ) -> Exchange {
         let (parts, body) = request.into_parts();
         Exchange {
             worker: worker.clone(),
@@ -51,6 +62,7 @@ impl Exchange {
             version: parts.version,
             authority: parts.uri.authority().map(ToString::to_string),
             headers: parts.headers,
+            rate: rate.clone(),
             body: Some(body),
         }
     }
@@ -94,7 +106,7 @@ impl Exchange {
     ///
     /// # Errors
     /// 400: escapes that are not UTF-8, or too many.
-    pub fn pairs(&self) -> Result<Vec<(Cow<'_, str>, Cow<'_, str>)>, Refusal> {
+    pub fn pairs(&self) -> Result<Vec<crate::query::Pair<'_>>, Refusal> {
         crate::query::pairs(&self.query).map_err(|error| Refusal::bad_request(error.to_string()))
     }
 

@@ -76,8 +76,13 @@ pub async fn get(x: &mut Exchange) -> Result<Answer, Refusal> {
         }
         read_on(x, &tenant, &asked, &mut found).await?;
         let stop = !found.frames.is_empty() || found.gap.is_some() || x.shared().is_stopping();
-        if stop || !found.caught_up || tokio::time::timeout_at(deadline, news).await.is_err() {
+        if stop || !found.caught_up {
             break;
+        }
+        tokio::select! {
+            () = news => {}
+            () = x.worker.stopped() => break,
+            () = tokio::time::sleep_until(deadline) => break,
         }
     }
     Ok(answer(x, &tenant, &found))

@@ -1,3 +1,5 @@
+//! The index against the rule it speeds up: who it answers is whom the selection matches, whatever came and went.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -15,15 +15,14 @@ use sd_notify::NotifyState;
 use serde_json::json;
 
 use crate::auth::{Auth, AuthSettings, IssuedKey, OwnKey, StoredRecords};
-use crate::cli::ServeOptions;
-use crate::config::{Config, Durability, ListenAddr};
+use crate::config::{Config, ListenAddr, ServeOptions};
 use crate::connection::admission::{Admission, Limits};
 use crate::http::admin_listener;
 use crate::http::conn::Door;
 use crate::lifecycle::{self, Signals};
 use crate::metrics::Metrics;
 use crate::ring::{Pins, Reader};
-use crate::store::{self, OpenError, Store, StoreOptions};
+use crate::store::{OpenError, Store, StoreOptions};
 use crate::tenant::{self, Tenants};
 use crate::time::{Clock, SystemClock};
 use crate::wake::{MAX_WORKERS, WakeQueue};
@@ -85,7 +84,7 @@ fn serve(config: Config, options: &ServeOptions) -> Result<u8, ServeError> {
     let config = Arc::new(config);
     let capacity = capacity::raise(config.limits.connections);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let store = Store::open(store_options(&config, &clock))?;
+    let store = Store::open(StoreOptions { clock: clock.clone(), ..StoreOptions::from(&*config) })?;
     let auth = open_auth(&config, &store, &clock)?;
     let first_key = runtime.block_on(auth.bootstrap())?;
 
@@ -105,14 +104,14 @@ fn serve(config: Config, options: &ServeOptions) -> Result<u8, ServeError> {
             }
         };
         let ended = tokio::select! {
-            _ = signals.next() => Ok(0),
+            _ = signals.next(|| reload_keys(&config, &shared)) => Ok(0),
             () = lost => Err(ServeError::WorkerLost),
         };
         errands.abort();
         tracing::info!(seconds = config.drain_seconds, "draining");
         tokio::select! {
             () = lifecycle::drain(&shared, config.drain_seconds) => {}
-            code = signals.next() => std::process::exit(i32::from(code)),
+            code = signals.next(|| {}) => std::process::exit(i32::from(code)),
         }
         ended
     });
@@ -122,29 +121,18 @@ fn serve(config: Config, options: &ServeOptions) -> Result<u8, ServeError> {
     code
 }
 
-fn store_options(config: &Config, clock: &Arc<dyn Clock>) -> StoreOptions {
-    StoreOptions {
-        cache_bytes: config.store.cache_bytes,
-        reserve_bytes: config.store.reserve_bytes,
-        max_live_bytes: config.store.max_live_bytes,
-        durability: match config.store.durability {
-            Durability::Fsync => store::Durability::Fsync,
-            Durability::Memory => store::Durability::Memory,
-        },
-        retention: store::Retention {
-            max_age_seconds: config.retention.max_age_seconds,
-            max_events: config.retention.max_events,
-            max_bytes: config.retention.max_bytes,
-        },
-        clock: clock.clone(),
-        ..StoreOptions::new(&config.data_dir)
-    }
-}
-
 fn open_auth(config: &Config, store: &Store, clock: &Arc<dyn Clock>) -> Result<Arc<Auth>, ServeError> {
     let own = OwnKey::load_or_make(&config.data_dir)?;
     let records = Arc::new(StoredRecords::new(store.clone(), clock.clone()));
     Ok(Arc::new(Auth::new(&AuthSettings::from(config), own, records, clock.clone())?))
+}
+
+/// Reads the configured key files anew: rotation without a restart. A bad file changes nothing.
+fn reload_keys(config: &Config, shared: &Shared) {
+    match shared.auth.reload_keys(&AuthSettings::from(config).jwt_keys) {
+        Ok(()) => tracing::info!("JWT keys read anew"),
+        Err(error) => tracing::error!(%error, "the JWT keys stay as they were"),
+    }
 }
 
 fn bind(config: &Config, options: &ServeOptions) -> Result<Vec<(Bound, Door)>, ServeError> {

@@ -154,12 +154,9 @@ fn is_full(worker: &Worker, capacity: usize) -> bool {
 }
 
 /// Says that the daemon is full, as far as one write gets.
-fn refuse(mut stream: &(impl std::os::fd::AsFd + Sized)) {
-    let _ = rustix::net::send(
-        &mut stream,
-        FULL,
-        rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL,
-    );
+fn refuse(stream: &impl std::os::fd::AsFd) {
+    let _ =
+        rustix::net::send(stream, FULL, rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL);
 }
 
 /// Gives a socket to the worker with the fewest, if that is not this one.

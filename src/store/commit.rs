@@ -89,7 +89,6 @@ impl Committer {
         loop {
             let patience = if busy { Duration::ZERO } else { IDLE };
             let closing = self.shared.queue.take(patience, &mut items);
-            self.shared.stats.queued.store(self.shared.queue.lock().items.len() as u64, Relaxed);
             if closing && items.is_empty() {
                 break;
             }
@@ -120,7 +119,9 @@ impl Committer {
                     self.books.forget(tenant);
                     self.books.sweep.erase(tenant);
                 }
-                self.shared.stats.commit(started.elapsed(), events, bytes);
+                if bytes > 0 {
+                    self.shared.stats.commit(started.elapsed(), events, bytes);
+                }
                 self.watch_space(bytes);
                 values
             }

@@ -101,7 +101,11 @@ pub(crate) fn has_blobs(database: &Path) -> io::Result<bool> {
 /// A directory only we may enter, made if absent.
 pub(crate) fn private_dir(dir: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
+    match fs::set_permissions(dir, fs::Permissions::from_mode(0o700)) {
+        // It was there before and is another's, who let us in: theirs to decide.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        other => other,
+    }
 }
 
 /// Brings a directory's entries (names, renames) to the disk.
@@ -131,7 +135,9 @@ impl Engine {
             .open()?;
         let reopen = || -> io::Result<File> {
             for name in ["db", "conf"] {
-                fs::set_permissions(database.join(name), fs::Permissions::from_mode(0o600))?;
+                let path = database.join(name);
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+                File::open(&path)?.sync_all()?; // sled cannot open without its `conf`
             }
             let file = File::options().read(true).write(true).open(database.join("db"))?;
             sync_dir(database)?;

@@ -12,9 +12,10 @@ use super::engine::{Engine, EngineError, Value};
 use super::keys::{self, Kind};
 use super::log::{Permit, TenantLog};
 use super::queue::{Append, CommitError, Done, Frames, Item};
-use super::read::{self, LogRead, ReadError, Since};
+use super::read::{self, LogRead, ReadError};
 use super::records::{self, ApiKey, DisabledUser, Organization, Revoked};
 use super::rows::Rows;
+use super::since::{self, Since};
 use super::space::StoreState;
 use super::stats::Stats;
 use super::{OpenError, Shared, StoreOptions, Threads};
@@ -152,7 +153,7 @@ impl Store {
         done: Done,
     ) {
         let append = Append { log: log.clone(), frames: frames.into(), _permit: permit };
-        self.push(Item { append: Some(append), rows, done, refused: None });
+        self.push(Item::new(Some(append), rows, done));
     }
 
     /// Commits rows, all or nothing.
@@ -161,7 +162,7 @@ impl Store {
     /// [`CommitError`].
     pub async fn write(&self, rows: Rows) -> Result<(), CommitError> {
         let (done, committed) = Done::channel();
-        self.push(Item { append: None, rows, done, refused: None });
+        self.push(Item::new(None, rows, done));
         committed.await.unwrap_or(Err(CommitError::Unavailable))
     }
     /// [`Store::write`] for a thread without a runtime.
@@ -173,12 +174,12 @@ impl Store {
         let done = Done::call(move |result| {
             let _ = send.send(result); // whoever waited may have gone
         });
-        self.push(Item { append: None, rows, done, refused: None });
+        self.push(Item::new(None, rows, done));
         receive.recv().unwrap_or(Err(CommitError::Unavailable))
     }
     /// Commits rows some time soon; nobody is told how it went. For what may be lost, such as a last use.
     pub fn write_later(&self, rows: Rows) {
-        self.push(Item { append: None, rows, done: Done::Nobody, refused: None });
+        self.push(Item::new(None, rows, Done::Nobody));
     }
 
     fn push(&self, item: Item) {
@@ -199,7 +200,7 @@ impl Store {
     /// [`ReadError`].
     pub async fn position_since(&self, log: &Arc<TenantLog>, since_ms: u64) -> Result<Since, ReadError> {
         let (tenant, log, cursors) = (log.tenant(), log.clone(), self.shared().cursors);
-        let task = move |engine: &Engine| read::position_since(engine, &log, &cursors, since_ms);
+        let task = move |engine: &Engine| since::position_since(engine, &log, &cursors, since_ms);
         self.shared().reads.run(tenant, task).await
     }
 

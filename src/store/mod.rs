@@ -22,6 +22,7 @@ mod records;
 mod recover;
 mod reopen;
 mod rows;
+mod since;
 mod space;
 mod stats;
 mod sweep;
@@ -43,9 +44,10 @@ pub use handle::Store;
 pub use log::{Congested, Permit, RESERVE_WAIT, TenantLog, UNCOMMITTED_BYTES, UNCOMMITTED_EVENTS};
 pub use pack::{MAX_EVENT_BYTES, MAX_VALUE};
 pub use queue::{CommitError, Done, Frames};
-pub use read::{LogRead, ReadError, Since};
+pub use read::{LogRead, ReadError};
 pub use records::{ApiKey, DisabledUser, Organization, Revoked, Visibility};
 pub use rows::{Rows, TooLong};
+pub use since::Since;
 pub use space::StoreState;
 #[doc(hidden)]
 pub use space::{Disk, Io, Space};
@@ -59,6 +61,7 @@ use self::queue::Queue;
 use self::read::Reads;
 use self::recover::Identity;
 use self::space::{SpaceWatch, State};
+use crate::config::{self, Config};
 use crate::cursor::CursorKey;
 use crate::ids::TenantId;
 use crate::time::{Clock, SystemClock};
@@ -96,6 +99,9 @@ pub struct StoreOptions {
     pub durability: Durability,
     /// How long events are kept.
     pub retention: Retention,
+    /// Events of one tenant that may wait for their commit, each counted as 512 bytes at least; at most
+    /// [`UNCOMMITTED_EVENTS`].
+    pub uncommitted_events: u32,
     /// Most idempotency rows of an organization; the oldest are dropped and counted.
     pub idempotency_rows: u64,
     /// Decides age.
@@ -116,11 +122,39 @@ impl StoreOptions {
             max_live_bytes: 0,
             durability: Durability::Fsync,
             retention: Retention::default(),
+            uncommitted_events: UNCOMMITTED_EVENTS,
             idempotency_rows: 1_000_000,
             clock: Arc::new(SystemClock),
             io: Arc::new(Disk),
         }
     }
+}
+
+impl From<&Config> for StoreOptions {
+    fn from(config: &Config) -> StoreOptions {
+        StoreOptions {
+            cache_bytes: config.store.cache_bytes,
+            reserve_bytes: config.store.reserve_bytes,
+            max_live_bytes: config.store.max_live_bytes,
+            durability: match config.store.durability {
+                config::Durability::Fsync => Durability::Fsync,
+                config::Durability::Memory => Durability::Memory,
+            },
+            retention: Retention {
+                max_age_seconds: config.retention.max_age_seconds,
+                max_events: config.retention.max_events,
+                max_bytes: config.retention.max_bytes,
+            },
+            uncommitted_events: u32::try_from(config.limits.uncommitted_events).unwrap_or(u32::MAX),
+            ..StoreOptions::new(&config.data_dir)
+        }
+    }
+}
+
+/// Whether there is a store in the data directory `dir`, whole or left by an interrupted compaction.
+#[must_use]
+pub fn exists(dir: &Path) -> bool {
+    engine::path(dir).exists() || dir.join("log.old").exists()
 }
 
 /// Why a store did not open.
@@ -218,7 +252,8 @@ impl Shared {
         }
         let recovered = recover::tenant(engine, tenant)?;
         // The engine is borrowed throughout, so no reopening can have begun an epoch since.
-        let log = Arc::new(TenantLog::new(tenant, self.epoch.load(Ordering::Relaxed), &recovered));
+        let epoch = self.epoch.load(Ordering::Relaxed);
+        let log = Arc::new(TenantLog::new(tenant, epoch, &recovered, self.options.uncommitted_events));
         Ok(self.logs.lock().entry(tenant).or_insert(log).clone())
     }
 
@@ -252,6 +287,9 @@ fn open(options: StoreOptions) -> Result<(Arc<Shared>, Threads), OpenError> {
         Identity::Newer(schema) => return Err(newer(&dir, schema)),
     };
     engine::sync_dir(&dir).map_err(|error| OpenError::io(&dir, &error))?;
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        let _ = engine::sync_dir(parent); // it may not be ours to open; then it was not we who made the directory
+    }
     let epoch = recover::begin_epoch(&engine, 0).map_err(failed)?;
     let next_tenant = records::last_tenant(&engine).map_err(failed)? + 1;
     let stats = Arc::new(Stats::default());
@@ -260,7 +298,7 @@ fn open(options: StoreOptions) -> Result<(Arc<Shared>, Threads), OpenError> {
         epoch: AtomicU32::new(epoch),
         state: State::new(StoreState::Writable),
         engine: RwLock::new(None),
-        queue: Queue::default(),
+        queue: Queue::new(stats.clone()),
         reads: Reads::new(options.page_cache_bytes, cursors, stats.clone()),
         logs: Mutex::default(),
         stats,

@@ -1,11 +1,12 @@
 //! What waits to be committed. Its lock is where a tenant's end moves, so queue and sequence agree on order.
 //!
-//! * Bounded by the permits taken before ([`super::log`]); rows alone are bounded by those who wait for their answer.
+//! * Bounded by the permits taken before ([`super::log`]), and for rows alone by [`WAITING_ROWS`].
 //! * Pushing never blocks on the disk: the lock is held for a few moves.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Release;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -13,10 +14,14 @@ use tokio::sync::oneshot;
 
 use super::log::{Permit, TenantLog};
 use super::rows::Rows;
+use super::stats::Stats;
 use crate::frame::Frame;
 
 /// Bytes of events taken into one commit; more waits for the next. Bounds a batch's memory and its latency.
 const COMMIT_BYTES: usize = 8 << 20;
+
+/// Most items that may wait before rows without events are refused; events are bounded by their permits.
+const WAITING_ROWS: usize = 64 * 1024;
 
 /// Why a commit did not happen, as far as is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -60,7 +65,8 @@ impl Done {
     pub(super) fn tell(self, result: Result<(), CommitError>) {
         match self {
             Done::Nobody => {}
-            Done::Call(f) => f(result),
+            // A defect of one listener must not end the committer, on which everybody waits.
+            Done::Call(f) => drop(catch_unwind(AssertUnwindSafe(|| f(result)))),
             Done::Send(send) => drop(send.send(result)), // whoever waited may have gone
         }
     }
@@ -110,14 +116,17 @@ pub(super) struct Item {
     pub(super) append: Option<Append>,
     pub(super) rows: Rows,
     pub(super) done: Done,
+    /// Of its events in memory, and something for itself.
+    bytes: usize,
     /// Refused at the door; told on the committer's thread, since the one who pushed may hold its tenant's lock.
     pub(super) refused: Option<CommitError>,
 }
 
 impl Item {
-    fn bytes(&self) -> usize {
-        let frames = self.append.as_ref().map_or(&[][..], |append| append.frames.as_slice());
-        frames.iter().map(|frame| frame.size()).sum::<usize>() + 256
+    pub(super) fn new(append: Option<Append>, rows: Rows, done: Done) -> Item {
+        let frames = append.as_ref().map_or(&[][..], |append| append.frames.as_slice());
+        let bytes = frames.iter().map(|frame| frame.size()).sum::<usize>() + 256;
+        Item { append, rows, done, bytes, refused: None }
     }
 }
 
@@ -133,13 +142,18 @@ pub(super) struct Waiting {
     pub(super) ended: bool,
 }
 
-#[derive(Default)]
+/// The queue.
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     wake: Condvar,
+    stats: Arc<Stats>,
 }
 
 impl Queue {
+    pub(super) fn new(stats: Arc<Stats>) -> Queue {
+        Queue { waiting: Mutex::default(), wake: Condvar::new(), stats }
+    }
+
     /// Enqueues `item` and moves its log's end; refuses it instead if it does not follow.
     pub(super) fn push(&self, mut item: Item) {
         let mut waiting = self.waiting.lock();
@@ -147,7 +161,7 @@ impl Queue {
             return;
         }
         item.refused = waiting.refuse;
-        if waiting.closing {
+        if waiting.closing || (item.append.is_none() && waiting.items.len() >= WAITING_ROWS) {
             item.refused = Some(CommitError::Unavailable);
         }
         if let (Some(append), None) = (&item.append, item.refused) {
@@ -166,6 +180,7 @@ impl Queue {
             }
         }
         waiting.items.push_back(item);
+        self.stats.queued.store(waiting.items.len() as u64, Relaxed);
         // The committer only sleeps on an empty queue.
         if waiting.items.len() == 1 {
             self.wake.notify_one();
@@ -190,12 +205,13 @@ impl Queue {
         }
         let mut bytes = 0;
         while let Some(item) = waiting.items.pop_front() {
-            bytes += item.bytes();
+            bytes += item.bytes;
             into.push(item);
             if bytes >= COMMIT_BYTES {
                 break;
             }
         }
+        self.stats.queued.store(waiting.items.len() as u64, Relaxed);
         waiting.closing
     }
 

@@ -6,6 +6,7 @@
 //! * It never sees a hole: the low-water mark is read again after the range, and `Gap` said if it has passed the start.
 
 use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -43,15 +44,6 @@ pub enum LogRead {
         /// The commit watermark, as it was before looking.
         committed: Sequence,
     },
-}
-
-/// Where a time lies in a tenant's log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Since {
-    /// Before the first event received at that time or later.
-    At(Sequence),
-    /// Events of that time were trimmed: the position before the oldest retained one.
-    Trimmed(Sequence),
 }
 
 /// Why nothing could be read.
@@ -189,19 +181,24 @@ impl Reads {
     /// The body of a reader thread.
     pub(super) fn serve(&self, engine: &RwLock<Option<Engine>>) {
         while let Some((tenant, job)) = self.next() {
+            // sled may panic where it meets an IO error: whoever asked is told `Unavailable` by the dropped reply.
             let engine = engine.read();
-            match job {
-                Job::Task(task) => task(engine.as_ref()),
-                Job::Log(log, after, reply) => {
-                    let read = match engine.as_ref() {
-                        Some(engine) => self.read(engine, &log, after),
-                        None => Err(ReadError::Unavailable),
-                    };
-                    let _ = reply.send(read); // whoever asked may have gone
-                }
-            }
+            let _ = catch_unwind(AssertUnwindSafe(|| self.run_job(engine.as_ref(), job)));
             drop(engine);
             self.done(tenant);
+        }
+    }
+
+    fn run_job(&self, engine: Option<&Engine>, job: Job) {
+        match job {
+            Job::Task(task) => task(engine),
+            Job::Log(log, after, reply) => {
+                let read = match engine {
+                    Some(engine) => self.read(engine, &log, after),
+                    None => Err(ReadError::Unavailable),
+                };
+                let _ = reply.send(read); // whoever asked may have gone
+            }
         }
     }
 
@@ -320,51 +317,60 @@ fn value_at(engine: &Engine, tenant: TenantId, sequence: Sequence) -> Result<Vec
     Ok(before.map_or(to, |(key, _)| key.to_vec()))
 }
 
-/// Finds the position before the first event received at `since_ms` or later, by bisection.
-pub(super) fn position_since(
-    engine: &Engine,
-    log: &TenantLog,
-    cursors: &CursorKey,
-    since_ms: u64,
-) -> Result<Since, EngineError> {
-    let damaged = || EngineError::Engine("a log value is damaged".into());
-    let committed = log.committed();
-    let (tenant, end) = (log.tenant(), keys::after(Kind::Log, log.tenant()));
-    let (mut low, mut high) = (log.oldest().next().0, committed.0 + 1);
-    let mut found = None;
-    // The answer lies in the first value whose latest receive time is not before `since_ms`; `low..high` holds where
-    // that value may begin.
-    while low < high {
-        let middle = low + (high - low) / 2;
-        let row = engine.first(&keys::log(tenant, Sequence(middle)), &end)?;
-        let value = match row {
-            Some((key, value)) => {
-                let (_, first) = keys::parse_log(&key).map_err(|_| damaged())?;
-                let head = Head::read(&value).map_err(|_| damaged())?;
-                (first <= committed).then_some((first, head, value))
-            }
-            None => None,
-        };
-        match value {
-            Some((first, head, _)) if head.max_ms < since_ms => low = first.0 + 1,
-            Some((first, _, value)) => {
-                found = Some((first, value));
-                high = middle;
-            }
-            None => high = middle,
-        }
-    }
-    if since_ms <= log.trimmed_ms.load(std::sync::atomic::Ordering::Acquire) {
-        return Ok(Since::Trimmed(log.oldest()));
-    }
-    let Some((first, value)) = found else { return Ok(Since::At(committed)) };
-    let (_, frames) = pack::unpack(&value, first, tenant, cursors).map_err(|_| damaged())?;
-    let at = frames.partition_point(|frame| frame.received_ms() < since_ms) as u64;
-    Ok(Since::At(Sequence(first.0 + at - 1)))
-}
-
 /// Logs what failed; the reader learns only that it did.
 pub(super) fn failed(error: EngineError) -> ReadError {
     tracing::error!(%error, "cannot read the log");
     ReadError::Failed
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::Release;
+
+    use super::super::recover::Recovered;
+    use super::*;
+    use crate::frame::tests::{KEY, frame};
+
+    fn reads() -> Reads {
+        Reads::new(1 << 20, KEY, Arc::default())
+    }
+
+    #[test]
+    fn tenants_take_turns_and_one_is_never_read_by_two_threads() {
+        let reads = reads();
+        for tenant in [1, 1, 1, 2, 3] {
+            reads.push(TenantId(tenant), Job::Task(Box::new(|_| {}))).expect("room");
+        }
+        let next = || reads.next().map(|(tenant, _)| tenant.0);
+        assert_eq!([next(), next(), next()], [Some(1), Some(2), Some(3)]);
+        reads.done(TenantId(2));
+        reads.done(TenantId(1));
+        assert_eq!(next(), Some(1));
+        reads.push(TenantId(2), Job::Task(Box::new(|_| {}))).expect("room");
+        reads.done(TenantId(1));
+        assert_eq!([next(), next()], [Some(2), Some(1)]);
+        reads.close();
+        assert_eq!(next(), None);
+        assert_eq!(reads.push(TenantId(1), Job::Task(Box::new(|_| {}))), Err(ReadError::Unavailable));
+    }
+
+    /// A page is in memory while its events are trimmed: the reader is told of the gap, not handed what is gone.
+    #[tokio::test]
+    async fn what_was_trimmed_is_a_gap_even_where_it_is_still_decoded() {
+        let reads = reads();
+        let recovered = Recovered { end: Sequence(9), ..Recovered::default() };
+        let log = Arc::new(TenantLog::new(TenantId(1), 1, &recovered, u32::MAX));
+        let event = r#"{"type":"custom","channel":"c","data":1}"#;
+        let frames = (5..=9).map(|sequence| Arc::new(frame(event, sequence))).collect();
+        reads.cache.insert(TenantId(1), vec![Decoded { from: Sequence(0), frames }]);
+        let read = reads.log(&log, Sequence(0)).await.expect("known");
+        assert!(matches!(read, LogRead::Page(page) if page.frames.len() == 5));
+        log.oldest.store(6, Release);
+        let read = reads.log(&log, Sequence(5)).await.expect("known");
+        assert!(matches!(read, LogRead::Gap { resumes_at: Sequence(6) }));
+        let read = reads.log(&log, Sequence(6)).await.expect("known");
+        assert!(matches!(read, LogRead::Page(page) if page.frames.len() == 3));
+        let read = reads.log(&log, Sequence(9)).await.expect("known");
+        assert!(matches!(read, LogRead::End { committed } if committed == log.committed()));
+    }
 }

@@ -10,10 +10,12 @@ use super::engine::{Batch, Engine, EngineError};
 use super::keys::{self, Kind, Meta};
 use super::pack::Head;
 use crate::cursor::CursorKey;
-use crate::ids::{Sequence, TenantId};
+use crate::ids::{COUNTER_BITS, Sequence, TenantId};
 
 /// Layout of everything on disk; a newer one is refused.
 pub(crate) const SCHEMA: u32 = 1;
+/// A sequence has 24 bits for it: two thousand starts a day for twenty years.
+const LAST_EPOCH: u32 = (1 << (64 - COUNTER_BITS)) - 1;
 /// After how many values a tenant's counters row is written again: what recovery reads of a log at most.
 pub(crate) const COUNTERS_EVERY: u32 = 64;
 
@@ -201,7 +203,10 @@ pub(crate) fn begin_epoch(engine: &Engine, running: u32) -> Result<u32, EngineEr
             _ => return Err(damaged("the epoch row")),
         },
     };
-    let epoch = stored.max(running) + 1;
+    let epoch = stored.max(running).saturating_add(1);
+    if epoch > LAST_EPOCH {
+        return Err(EngineError::Engine("every epoch is used up".into()));
+    }
     let mut batch = Batch::default();
     batch.put(keys::meta(Meta::Epoch), [&[1], epoch.to_be_bytes().as_slice()].concat());
     engine.commit(batch)?;

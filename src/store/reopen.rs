@@ -5,6 +5,7 @@
 //! * A disk that failed to take data is not asked again: the kernel may have dropped what it could not write, and a second
 //!   fsync would say that all is well. Only a restart, which reads what is really there, ends that.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -56,7 +57,7 @@ impl Committer {
             if shared.queue.pause(pause) {
                 return;
             }
-            let attempt = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| open_again(&shared)))
+            let attempt = catch_unwind(AssertUnwindSafe(|| open_again(&shared)))
                 .unwrap_or_else(|_| Err(EngineError::Engine("it panicked".into())));
             match attempt {
                 Ok((books, engine)) => {
@@ -72,7 +73,10 @@ impl Committer {
         }
         shared.stats.reopenings.fetch_add(1, Relaxed);
         for hook in shared.hooks.lock().iter() {
-            hook();
+            // A defect of one listener must not end the committer, on which everybody waits.
+            if catch_unwind(AssertUnwindSafe(hook)).is_err() {
+                tracing::error!("a listener for new epochs panicked");
+            }
         }
         shared.queue.lock().refuse = None;
         // Until the room is known to suffice.

@@ -56,12 +56,15 @@ pub struct Published {
 
 /// Keys under way, by tenant and scope; an entry lives while someone holds or waits for it.
 #[derive(Default)]
-pub(super) struct Inflight(DashMap<(TenantId, [u8; 32]), Arc<Mutex<()>>>);
+pub(super) struct Inflight(DashMap<Key, Arc<Mutex<()>>>);
+
+/// A tenant and one of its scopes.
+type Key = (TenantId, [u8; 32]);
 
 /// The locks of one publish.
 struct Held<'a> {
     inflight: &'a Inflight,
-    guards: Vec<((TenantId, [u8; 32]), OwnedMutexGuard<()>)>,
+    guards: Vec<(Key, OwnedMutexGuard<()>)>,
 }
 
 impl Inflight {

@@ -7,6 +7,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::close::Close;
 use crate::connection::Mode;
@@ -22,6 +23,8 @@ use super::{State, Worker};
 
 /// Bytes one connection is sent before the next one has its turn.
 const BYTES_PER_RUN: usize = 128 * 1024;
+/// How long a reader waits for a store that cannot be read now, before it asks again.
+const RETRY: Duration = Duration::from_millis(200);
 
 impl Worker {
     /// Goes on with a connection that has work left: what it owes, then what it has not read.
@@ -29,15 +32,12 @@ impl Worker {
         let now = state.wheel.now();
         let Some(connection) = state.connection(token) else { return };
         connection.flags.running = false;
-        if connection.flags.blocked {
-            return;
-        }
-        if connection.out.is_some() && !self.flush(state, token, now) {
-            return;
+        if connection.flags.unread {
+            self.read(state, token); // what a blocked connection sends is still taken
         }
         let Some(connection) = state.connection(token) else { return };
-        if connection.flags.unread {
-            self.read(state, token);
+        if connection.flags.blocked || (connection.out.is_some() && !self.flush(state, token, now)) {
+            return;
         }
         let mut sent = 0;
         while let Some(connection) = state.connection(token) {
@@ -189,7 +189,15 @@ impl Worker {
         let worker = self.clone();
         // Owned by this worker's LocalSet; it ends with its one answer, which names the connection by generation.
         tokio::task::spawn_local(async move {
-            let read = worker.shared.tenants.store().read_log(&log, position).await;
+            let read = loop {
+                let read = worker.shared.tenants.store().read_log(&log, position).await;
+                // A store that reopens or is crowded is waited for: the subscriber is late, not lost.
+                let passing = matches!(read, Err(ReadError::Unavailable | ReadError::Busy));
+                if !passing || worker.state.borrow_mut().connection(token).is_none() {
+                    break read;
+                }
+                tokio::time::sleep(RETRY).await;
+            };
             worker.on_log(token, position, read);
         });
     }

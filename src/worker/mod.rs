@@ -11,6 +11,7 @@ pub mod fanout;
 pub mod inbound;
 pub mod keepalive;
 pub mod mail;
+pub mod slab;
 pub mod sockets;
 pub mod subscribe;
 pub mod view;
@@ -19,16 +20,16 @@ pub mod ws_publish;
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use slab::Slab;
 use tokio::sync::Notify;
 
-use crate::auth::Auth;
+use crate::auth::{Auth, Principal};
 use crate::close::Close;
 use crate::config::Config;
 use crate::connection::admission::Admission;
@@ -43,6 +44,7 @@ use crate::time::Clock;
 use crate::wake::WakeQueue;
 
 use mail::Mail;
+use slab::Slab;
 use sockets::{Ready, Sockets, Token};
 use view::View;
 use wheel::Wheel;
@@ -76,7 +78,11 @@ pub struct Shared {
     pub ws_limits: ws_decode::Limits,
     /// Set when the daemon stops: nothing new is accepted.
     pub stopping: AtomicBool,
+    /// Connections so far, in every organization together.
     next_connection: AtomicU64,
+    /// Keyed at random: makes ids of that count, so that they tell nobody how many others connect, and differ between
+    /// runs, so that a replayed event's origin never hides another run's event.
+    connection_ids: RandomState,
 }
 
 impl Shared {
@@ -94,8 +100,6 @@ impl Shared {
     ) -> Arc<Shared> {
         let loads = mail.iter().map(|_| AtomicUsize::new(0)).collect();
         let ws_limits = ws_decode::Limits::client(config.limits.ws_frame_bytes);
-        // Connection ids differ between runs, so that a replayed event's origin never hides another run's event.
-        let first = clock.now_ms() << 20;
         Arc::new(Shared {
             config,
             auth,
@@ -108,13 +112,14 @@ impl Shared {
             loads,
             ws_limits,
             stopping: AtomicBool::new(false),
-            next_connection: AtomicU64::new(first),
+            next_connection: AtomicU64::new(0),
+            connection_ids: RandomState::new(),
         })
     }
 
-    /// A connection id that was not given out before.
+    /// A connection id that was not given out before, but for one chance in 2^64 per pair.
     pub fn connection_id(&self) -> u64 {
-        self.next_connection.fetch_add(1, Ordering::Relaxed)
+        self.connection_ids.hash_one(self.next_connection.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Whether the daemon stops.
@@ -180,6 +185,8 @@ pub(crate) struct State {
     pub(crate) connections: Slab<Connection>,
     pub(crate) views: Slab<View>,
     pub(crate) by_tenant: HashMap<TenantId, u32>,
+    /// Principals of connected API keys, by key id.
+    principals: HashMap<Box<str>, Weak<Principal>>,
     pub(crate) wheel: Wheel,
     /// Connections with work left that no edge will announce.
     pub(crate) run: VecDeque<Token>,
@@ -210,6 +217,7 @@ impl Worker {
             connections: Slab::new(),
             views: Slab::new(),
             by_tenant: HashMap::new(),
+            principals: HashMap::new(),
             wheel: Wheel::new(),
             run: VecDeque::new(),
             news: VecDeque::new(),

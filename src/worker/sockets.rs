@@ -73,7 +73,7 @@ impl Sockets {
     /// What the kernel says.
     pub fn add(&self, fd: impl AsFd, token: Token) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        Ok(epoll::add(&self.inner.get_ref(), fd, EventData::new_u64(token.pack()), flags)?)
+        Ok(epoll::add(self.inner.get_ref(), fd, EventData::new_u64(token.pack()), flags)?)
     }
 
     /// Adds an eventfd that wakes this worker; each ring is an edge.
@@ -82,7 +82,7 @@ impl Sockets {
     /// What the kernel says.
     pub fn add_wake(&self, fd: impl AsFd) -> io::Result<()> {
         Ok(epoll::add(
-            &self.inner.get_ref(),
+            self.inner.get_ref(),
             fd,
             EventData::new_u64(Token::WAKE.pack()),
             EventFlags::IN | EventFlags::ET,
@@ -106,7 +106,7 @@ impl Sockets {
     /// What the kernel says.
     pub fn take(&self, out: &mut Vec<Ready>) -> io::Result<bool> {
         let mut events = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; BATCH];
-        let (events, _) = match epoll::wait(&self.inner.get_ref(), &mut events, Some(&Timespec::default())) {
+        let (events, _) = match epoll::wait(self.inner.get_ref(), &mut events, Some(&Timespec::default())) {
             Ok(events) => events,
             Err(rustix::io::Errno::INTR) => return Ok(true),
             Err(error) => return Err(error.into()),

@@ -1,3 +1,5 @@
+//! The decoder byte by byte: split anywhere it says the same, and agrees with an independent one.
+
 use proptest::prelude::*;
 use tokio_tungstenite::tungstenite;
 

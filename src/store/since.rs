@@ -1,0 +1,66 @@
+//! From a time to a place in a tenant's log.
+//!
+//! * Receive times never decrease along the log, so bisection over its sequences finds the value, and a look into it the
+//!   event. It costs at most 64 single reads, whatever the log's length.
+//! * It knows what was trimmed last, so it tells a time before that from a time before the first event ever.
+
+use std::sync::atomic::Ordering::Acquire;
+
+use super::engine::{Engine, EngineError};
+use super::keys::{self, Kind};
+use super::log::TenantLog;
+use super::pack::{self, Head};
+use crate::cursor::CursorKey;
+use crate::ids::Sequence;
+
+/// Where a time lies in a tenant's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    /// Before the first event received at that time or later.
+    At(Sequence),
+    /// Events of that time were trimmed: the position before the oldest retained one.
+    Trimmed(Sequence),
+}
+
+/// Finds the position before the first event received at `since_ms` or later, by bisection.
+pub(super) fn position_since(
+    engine: &Engine,
+    log: &TenantLog,
+    cursors: &CursorKey,
+    since_ms: u64,
+) -> Result<Since, EngineError> {
+    let damaged = || EngineError::Engine("a log value is damaged".into());
+    let committed = log.committed();
+    let (tenant, end) = (log.tenant(), keys::after(Kind::Log, log.tenant()));
+    let (mut low, mut high) = (log.oldest().next().0, committed.0 + 1);
+    let mut found = None;
+    // The answer lies in the first value whose latest receive time is not before `since_ms`; `low..high` holds where
+    // that value may begin.
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let row = engine.first(&keys::log(tenant, Sequence(middle)), &end)?;
+        let value = match row {
+            Some((key, value)) => {
+                let (_, first) = keys::parse_log(&key).map_err(|_| damaged())?;
+                let head = Head::read(&value).map_err(|_| damaged())?;
+                (first <= committed).then_some((first, head, value))
+            }
+            None => None,
+        };
+        match value {
+            Some((first, head, _)) if head.max_ms < since_ms => low = first.0 + 1,
+            Some((first, _, value)) => {
+                found = Some((first, value));
+                high = middle;
+            }
+            None => high = middle,
+        }
+    }
+    if since_ms <= log.trimmed_ms.load(Acquire) {
+        return Ok(Since::Trimmed(log.oldest()));
+    }
+    let Some((first, value)) = found else { return Ok(Since::At(committed)) };
+    let (_, frames) = pack::unpack(&value, first, tenant, cursors).map_err(|_| damaged())?;
+    let at = frames.partition_point(|frame| frame.received_ms() < since_ms) as u64;
+    Ok(Since::At(Sequence(first.0 + at - 1)))
+}

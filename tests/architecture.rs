@@ -1,0 +1,217 @@
+//! The map of the crate, held by reading its sources: who may import whom, how long a file may grow, what it opens with.
+//!
+//! * A module imports modules of a strictly lower rank, or stays in its own folder; ranks are in [`RANKS`].
+//! * Paths count wherever they stand (`use crate::…`, `crate::…` inside a function), in tests too; comments do not.
+//! * It knows nothing of what the code means: `cargo check` does.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each top-level module and its rank. A new module needs a line here; so does a new folder's first file.
+const RANKS: &[(&str, u8)] = &[
+    // Leaves: no module of ours.
+    ("close", 0),
+    ("config", 0),
+    ("ids", 0),
+    ("query", 0),
+    ("sync", 0),
+    ("time", 0),
+    // What is carried.
+    ("cursor", 1),
+    ("event", 1),
+    ("metrics", 1),
+    ("frame", 2),
+    ("filter", 3),
+    // Where it is kept, and how it goes round.
+    ("index", 4),
+    ("ring", 4),
+    ("store", 4),
+    ("wake", 4),
+    // Who may.
+    ("auth", 5),
+    ("tenant", 6),
+    // To whom.
+    ("connection", 7),
+    ("outcome", 8),
+    ("worker", 9),
+    ("http", 10),
+    // Phases and commands; `cli` and `server` meet in `main` alone.
+    ("client", 11),
+    ("lifecycle", 11),
+    ("cli", 12),
+    ("server", 12),
+    ("lib", 13),
+    ("main", 13),
+];
+
+/// Most lines of a file: more than one noun.
+const FILE_LINES: usize = 500;
+/// Files that may be longer, each with its reason.
+const LONGER: &[(&str, &str)] = &[];
+
+struct Source {
+    /// Relative to `src`, with `/`.
+    path: String,
+    text: String,
+}
+
+impl Source {
+    /// The top-level module it belongs to.
+    fn module(&self) -> &str {
+        let first = self.path.split('/').next().unwrap_or_default();
+        first.strip_suffix(".rs").unwrap_or(first)
+    }
+
+    /// Whether `super` is the crate's root there.
+    fn is_top(&self) -> bool {
+        !self.path.contains('/') || self.path.split_once('/').is_some_and(|(_, rest)| rest == "mod.rs")
+    }
+}
+
+fn sources() -> Vec<Source> {
+    fn walk(root: &Path, folder: &Path, found: &mut Vec<Source>) {
+        let mut entries: Vec<PathBuf> =
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        entries.sort();
+        for path in entries {
+            if path.is_dir() {
+                walk(root, &path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                found.push(Source { path: path.strip_prefix(root).unwrap().display().to_string(), text });
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    walk(&root, &root, &mut found);
+    assert!(found.len() > 50, "only {} files below {}", found.len(), root.display());
+    found
+}
+
+fn rank(module: &str) -> Option<u8> {
+    RANKS.iter().find(|(name, _)| *name == module).map(|(_, rank)| *rank)
+}
+
+/// The modules a line of code names, `top` saying that `super` is the root: the first segment after each `crate::`,
+/// every first segment of a `crate::{…}` that ends on the line.
+fn named(line: &str, top: bool) -> Vec<&str> {
+    let code = line.trim_start();
+    if code.starts_with("//") {
+        return Vec::new();
+    }
+    let code = code.split(" //").next().unwrap_or_default();
+    let at_margin = top && (line.starts_with("use super::") || line.starts_with("pub use super::"));
+    let mut found = Vec::new();
+    let of_root = if at_margin { "super::" } else { "crate::" };
+    for (at, _) in code.match_indices(of_root) {
+        let boundary =
+            code[..at].chars().next_back().is_none_or(|c| !c.is_alphanumeric() && c != '_' && c != '$');
+        let rest = &code[at + of_root.len()..];
+        match rest.strip_prefix('{') {
+            _ if !boundary => {}
+            Some(list) => {
+                found.extend(list.split('}').next().unwrap_or_default().split(',').map(first_segment))
+            }
+            None => found.push(first_segment(rest)),
+        }
+    }
+    found.retain(|name| !name.is_empty());
+    found
+}
+
+fn first_segment(path: &str) -> &str {
+    let path = path.trim_start();
+    &path[..path.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(path.len())]
+}
+
+/// What is wrong with one file's imports, a line each.
+fn breaches(source: &Source) -> Vec<String> {
+    let own = source.module();
+    let Some(own_rank) = rank(own) else {
+        return vec![format!("src/{}: the module `{own}` has no rank in tests/architecture.rs", source.path)];
+    };
+    let mut found = Vec::new();
+    for (number, line) in source.text.lines().enumerate() {
+        for other in named(line, source.is_top()) {
+            let place = format!("src/{}:{}", source.path, number + 1);
+            match rank(other) {
+                _ if other == own => {}
+                Some(rank) if rank < own_rank => {}
+                Some(rank) => {
+                    found.push(format!("{place}: `{own}` (rank {own_rank}) names `{other}` (rank {rank})"))
+                }
+                None => found.push(format!("{place}: `{other}` has no rank in tests/architecture.rs")),
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn modules_import_strictly_lower_ranks() {
+    let found: Vec<String> = sources().iter().flat_map(breaches).collect();
+    assert!(found.is_empty(), "imports against the ranks:\n{}", found.join("\n"));
+}
+
+#[test]
+fn every_rank_has_its_module() {
+    let sources = sources();
+    let gone: Vec<&str> = RANKS
+        .iter()
+        .map(|(name, _)| *name)
+        .filter(|name| !sources.iter().any(|source| source.module() == *name))
+        .collect();
+    assert!(gone.is_empty(), "ranks of modules that are not there: {gone:?}");
+}
+
+#[test]
+fn files_stay_short() {
+    let long: Vec<String> = sources()
+        .iter()
+        .map(|source| (source, source.text.lines().count()))
+        .filter(|(source, lines)| *lines > FILE_LINES && !LONGER.iter().any(|(path, _)| *path == source.path))
+        .map(|(source, lines)| format!("src/{}: {lines} lines", source.path))
+        .collect();
+    assert!(long.is_empty(), "over {FILE_LINES} lines, split at a noun:\n{}", long.join("\n"));
+}
+
+#[test]
+fn files_open_with_what_keeps_them_correct() {
+    let bare: Vec<String> = sources()
+        .iter()
+        .filter(|source| !source.text.starts_with("//!"))
+        .map(|source| format!("src/{}", source.path))
+        .collect();
+    assert!(bare.is_empty(), "without a `//!` header:\n{}", bare.join("\n"));
+}
+
+/// The reader of imports sees what it must: else the ranks would hold by blindness.
+#[test]
+fn imports_are_seen() {
+    let ring = |text: &str| Source { path: "ring/mod.rs".into(), text: text.into() };
+    for line in [
+        "use crate::worker::Worker;",
+        "pub(crate) use crate::worker::Worker;",
+        "    let worker = crate::worker::Worker::new();",
+        "use crate::{sync::Arc, worker::Worker};",
+        "use super::worker::Worker;",
+    ] {
+        let found = breaches(&ring(line));
+        assert_eq!(found, ["src/ring/mod.rs:1: `ring` (rank 4) names `worker` (rank 9)"], "{line}");
+    }
+    for line in [
+        "use crate::sync::Arc;",
+        "use crate::ring::pins;",
+        "// crate::worker is above",
+        "let x = 1; // crate::worker",
+        "use othercrate::worker;",
+    ] {
+        assert_eq!(breaches(&ring(line)), Vec::<String>::new(), "{line}");
+    }
+    assert_eq!(breaches(&ring("use crate::nowhere::X;")).len(), 1);
+    let inner = Source { path: "ring/pins.rs".into(), text: "use super::worker;".into() };
+    assert_eq!(breaches(&inner), Vec::<String>::new(), "its own folder's");
+}
