@@ -99,7 +99,7 @@ pub async fn sse(x: &mut Exchange, llm: bool) -> Result<Handled, Refusal> {
     }
     let principal = x.principal(Use::Stream)?;
     match sse_granted(x, principal, llm).await {
-        Err(refusal) if refusal.is_passing() && names_event_stream(x) => Ok(closing(&refusal).into()),
+        Err(refusal) if refusal.is_passing() && names_event_stream(x) => Ok(closing(x, &refusal).into()),
         other => other,
     }
 }
@@ -151,7 +151,7 @@ fn event_stream_headers() -> HeaderMap {
 }
 
 /// 200 and the end, with a jittered wait: `EventSource` gives up for ever on 429 and 503.
-fn closing(refusal: &Refusal) -> Answer {
+fn closing(x: &Exchange, refusal: &Refusal) -> Answer {
     let wait = refusal.retry_after.unwrap_or(1) * 1_000;
     let mut jitter = [0u8; 2];
     let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut jitter); // zeros would do
@@ -164,7 +164,12 @@ fn closing(refusal: &Refusal) -> Answer {
         reference: None,
     };
     error.sse(&mut body);
-    Answer { status: StatusCode::OK, headers: event_stream_headers(), body }
+    let mut headers = event_stream_headers();
+    if x.version != Version::HTTP_2 {
+        // Where places are short, a refused client keeps none.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    Answer { status: StatusCode::OK, headers, body }
 }
 
 fn accepting(x: &Exchange) -> Result<(), Refusal> {

@@ -26,6 +26,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -355,6 +356,13 @@ impl Daemon {
         let ready = sse.next().await;
         assert_eq!(ready.name.as_deref(), Some("ready"), "{ready:?}");
         sse
+    }
+
+    /// A connection whose receive buffer is as small as the kernel lets it be: it blocks its peer soon.
+    pub(crate) async fn narrow(&self) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4_096).unwrap();
+        within("a connection", socket.connect(self.addr())).await.unwrap()
     }
 
     /// Publishes one event, an array, or anything else as JSON; answers the ids.
