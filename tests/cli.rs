@@ -2,7 +2,7 @@
 //!
 //! The daemons here are written out byte by byte, so that the client is judged by the contract and not by our own server.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
 
 use std::process::{Output, Stdio};
 

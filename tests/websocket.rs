@@ -1,7 +1,7 @@
 //! The WebSocket as its clients see it (protocol §5): the order of frames, every client frame and its answer, heartbeats,
 //! every close code, and what is refused before the upgrade.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
 
 mod common;
 
@@ -582,6 +582,20 @@ async fn violations_have_their_close_codes() {
     ws.socket().write_all(&bytes).await.unwrap();
     assert_eq!(ws.next_message().await, Some(Message::Pong("x".into())));
     ws.expect("pong").await;
+}
+
+/// Closing a socket with input unread makes the kernel send a reset, which may overtake the close frame.
+#[tokio::test]
+async fn a_violation_with_more_behind_it_ends_in_a_close_frame_not_a_reset() {
+    let daemon = Daemon::start().await;
+    let mut ws = daemon.live_ws("/api/v1/ws").await;
+    let mut bytes = masked(0x82, b"{}");
+    bytes.resize(512 * 1024, 0);
+    ws.socket().write_all(&bytes).await.unwrap();
+    let mut answer = Vec::new();
+    within("the end", ws.socket().read_to_end(&mut answer)).await.unwrap();
+    assert_eq!(answer[..1], [0x88], "a close frame");
+    assert_eq!(answer[2..4], 1003_u16.to_be_bytes());
 }
 
 #[tokio::test]

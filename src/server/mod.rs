@@ -104,14 +104,14 @@ fn serve(config: Config, options: &ServeOptions) -> Result<u8, ServeError> {
             }
         };
         let ended = tokio::select! {
-            _ = signals.next() => Ok(0),
+            _ = signals.next(|| reload_keys(&config, &shared)) => Ok(0),
             () = lost => Err(ServeError::WorkerLost),
         };
         errands.abort();
         tracing::info!(seconds = config.drain_seconds, "draining");
         tokio::select! {
             () = lifecycle::drain(&shared, config.drain_seconds) => {}
-            code = signals.next() => std::process::exit(i32::from(code)),
+            code = signals.next(|| {}) => std::process::exit(i32::from(code)),
         }
         ended
     });
@@ -125,6 +125,14 @@ fn open_auth(config: &Config, store: &Store, clock: &Arc<dyn Clock>) -> Result<A
     let own = OwnKey::load_or_make(&config.data_dir)?;
     let records = Arc::new(StoredRecords::new(store.clone(), clock.clone()));
     Ok(Arc::new(Auth::new(&AuthSettings::from(config), own, records, clock.clone())?))
+}
+
+/// Reads the configured key files anew: rotation without a restart. A bad file changes nothing.
+fn reload_keys(config: &Config, shared: &Shared) {
+    match shared.auth.reload_keys(&AuthSettings::from(config).jwt_keys) {
+        Ok(()) => tracing::info!("JWT keys read anew"),
+        Err(error) => tracing::error!(%error, "the JWT keys stay as they were"),
+    }
 }
 
 fn bind(config: &Config, options: &ServeOptions) -> Result<Vec<(Bound, Door)>, ServeError> {

@@ -129,7 +129,11 @@ impl Worker {
         state.connections.insert(connection); // at `token.slot`, which was vacant
         self.metrics().connections[adopt.transport as usize].add(1);
         self.look_after(state, token);
-        self.raw_control(state, token, &adopt.head);
+        if let Some(connection) = state.connection(token) {
+            // Held, so that what follows joins it and all leaves in one write.
+            let out = connection.outbox();
+            (out.control, out.since) = (adopt.head.as_slice().into(), now);
+        }
         if state.connection(token).is_some_and(|connection| connection.admitted.is_some()) {
             match adopt.filter {
                 Some(filter) => self.subscribe(state, token, filter, Some(adopt.start), None),
@@ -137,7 +141,9 @@ impl Worker {
             }
         }
         self.take_leftover(state, token, &adopt.leftover);
-        state.run(token);
+        if self.flush(state, token, now) {
+            state.run(token);
+        }
     }
 
     /// Writes a control frame, or holds it until the transport takes it.
