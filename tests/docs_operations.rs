@@ -103,7 +103,7 @@ async fn serve_ends_with_the_codes_of_the_table() {
     }
     // A subscriber makes the drain last, so that the second signal comes into it.
     let mut held = Vec::new();
-    for _ in 0..40 {
+    for _ in 0..200 {
         held.push(daemon.live_sse("/api/v1/sse").await);
     }
     daemon.signal(Signal::TERM);
@@ -112,4 +112,38 @@ async fn serve_ends_with_the_codes_of_the_table() {
     assert_eq!(daemon.ended().await.code(), Some(143));
     assert_eq!(Daemon::start().await.terminate().await, 0);
     assert!(OPERATIONS.contains("| 130, 143 |") && OPERATIONS.contains("| 0 |"));
+}
+
+/// What is accepted is what counts: more workers than a wake-up word has bits would silently be fewer.
+#[tokio::test]
+async fn worker_threads_are_as_many_as_there_may_be() {
+    let home = tempfile::tempdir().unwrap();
+    let most = nervewire::wake::MAX_WORKERS;
+    for (threads, code) in [(most, 0), (most + 1, 64)] {
+        let mut command = command(home.path());
+        command.arg("check-config").env("NERVEWIRE_WORKER_THREADS", threads.to_string());
+        let output = within("its end", command.output()).await.unwrap();
+        assert_eq!(output.status.code(), Some(code), "{threads}: {output:?}");
+    }
+}
+
+/// A load balancer goes elsewhere at once; a connection left in the kernel's queue would wait for the whole drain.
+#[tokio::test]
+async fn a_draining_daemon_refuses_new_connections_and_is_not_ready() {
+    let mut daemon = Daemon::with().env("DRAIN_SECONDS", 20).start().await;
+    let mut held = Vec::new();
+    for _ in 0..200 {
+        held.push(daemon.live_sse("/api/v1/sse").await);
+    }
+    daemon.signal(Signal::TERM);
+    until("a refused connection", || async {
+        tokio::net::TcpStream::connect(daemon.addr()).await.is_err().then_some(())
+    })
+    .await;
+    let ready = Call::new(daemon.admin_addr(), "GET", "/health/ready").send().await;
+    assert_eq!((ready.status.as_u16(), &ready.json()["status"]), (503, &"stopping".into()));
+    let live = Call::new(daemon.admin_addr(), "GET", "/health/live").send().await;
+    assert_eq!(live.status, 200);
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ended().await.code(), Some(143));
 }
