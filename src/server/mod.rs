@@ -108,6 +108,9 @@ fn serve(config: Config, options: &ServeOptions) -> Result<u8, ServeError> {
             () = lost => Err(ServeError::WorkerLost),
         };
         errands.abort();
+        // Refused at once, a client goes elsewhere; in the kernel's queue it would wait for the whole drain. systemd keeps
+        // an inherited socket open, and the next process accepts from it.
+        drop(listeners);
         tracing::info!(seconds = config.drain_seconds, "draining");
         tokio::select! {
             () = lifecycle::drain(&shared, config.drain_seconds) => {}
