@@ -1,6 +1,8 @@
 //! Credentials as a peer presents them (protocol §4): where they may stand, what makes them hold, what ends them while a
 //! connection lives, and that nothing ever writes them down.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+
 mod common;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
