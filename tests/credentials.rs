@@ -881,17 +881,11 @@ async fn visibility_changes_take_effect_on_live_connections() {
             daemon.publish_as(&key, to_bob.clone()).await;
             mark(1).await;
             let mut saw = [false; 2];
-            loop {
-                match ws.next_json().await["type"].as_str() {
-                    Some("message") => saw[0] = true,
-                    _ => break,
-                }
+            while ws.next_json().await["type"] == "message" {
+                saw[0] = true;
             }
-            loop {
-                match sse.next_event().await["type"].as_str() {
-                    Some("message") => saw[1] = true,
-                    _ => break,
-                }
+            while sse.next_event().await["type"] == "message" {
+                saw[1] = true;
             }
             agreed = saw == [seen; 2];
         }
