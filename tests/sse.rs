@@ -1,7 +1,7 @@
 //! Event streams as their clients see them (protocol §6): the head, which event has which fields, keep-alives, positions,
 //! refusals, HTTP/1.0, HTTP/1.1 and HTTP/2, and payloads that try to forge a field.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
 
 mod common;
 
@@ -140,7 +140,9 @@ async fn positions_have_a_precedence_and_an_empty_one_is_none() {
     let daemon = Daemon::start().await;
     let ids = daemon.publish_messages(&["a", "b", "c"]).await;
     let (old, future) = ("since=2020-01-01T00:00:00Z", "since=2090-01-01T00:00:00Z");
-    let cases: [(Option<&str>, String, Option<&[&str]>); 14] = [
+    // The header, the query, and what comes: `None` is a live stream without a position.
+    type Case<'a> = (Option<&'a str>, String, Option<&'a [&'a str]>);
+    let cases: [Case<'_>; 14] = [
         (None, String::new(), None),
         (Some(""), "last_event_id=&after=&since=&earliest=".into(), None),
         (None, "earliest=false".into(), None),

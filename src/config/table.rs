@@ -48,7 +48,7 @@ pub static KEYS: &[Key] = &[
             at: |c| &mut c.worker_threads,
             default: 0,
             min: 1,
-            max: 1_024,
+            max: 64,
             zero: Some("one per core"),
         },
         unit: "threads",

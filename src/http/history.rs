@@ -24,6 +24,8 @@ pub const LIMIT: usize = 1_000;
 const DEFAULT_LIMIT: usize = 100;
 /// Longest wait, seconds.
 pub const WAIT_SECONDS: u64 = 60;
+/// A waiting poll looks at its credential, and whether the daemon stops, at least this often.
+const LOOK: Duration = Duration::from_secs(1);
 /// Bytes of events in one answer; at least one event goes.
 const ANSWER_BYTES: usize = 4 << 20;
 
@@ -76,13 +78,14 @@ pub async fn get(x: &mut Exchange) -> Result<Answer, Refusal> {
         }
         read_on(x, &tenant, &asked, &mut found).await?;
         let stop = !found.frames.is_empty() || found.gap.is_some() || x.shared().is_stopping();
-        if stop || !found.caught_up {
+        let now = tokio::time::Instant::now();
+        if stop || !found.caught_up || now >= deadline {
             break;
         }
         tokio::select! {
             () = news => {}
-            () = x.worker.stopped() => break,
-            () = tokio::time::sleep_until(deadline) => break,
+            () = x.worker.stopped() => {}
+            () = tokio::time::sleep_until(deadline.min(now + LOOK)) => {} // rights may have changed: look again
         }
     }
     Ok(answer(x, &tenant, &found))
