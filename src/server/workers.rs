@@ -27,6 +27,11 @@ const FULL: &[u8] =
     connection: close\r\ncontent-length: 87\r\n\r\n\
     {\"code\":\"UNAVAILABLE\",\"message\":\"the server is full\",\"details\":null,\"timestamp\":null}\n\n";
 
+/// Sockets served beyond the capacity: long enough for their requests to be read and refused in the right form (an event
+/// stream by an event), and for probes to be answered by a full daemon.
+const REFUSING: usize = 64;
+const _: () = assert!(REFUSING as u64 + 64 < super::capacity::RESERVED);
+
 /// A running worker.
 #[derive(Debug)]
 pub(super) struct Running {
@@ -148,9 +153,10 @@ async fn accept_unix(worker: Rc<Worker>, listener: UnixListener, capacity: usize
     }
 }
 
+/// Whether a socket more cannot even be told properly why it is refused.
 fn is_full(worker: &Worker, capacity: usize) -> bool {
     let held: usize = worker.shared.loads.iter().map(|load| load.load(Ordering::Relaxed)).sum();
-    held >= capacity
+    held >= capacity + REFUSING
 }
 
 /// Says that the daemon is full, as far as one write gets.
