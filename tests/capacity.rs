@@ -1,5 +1,7 @@
 //! The daemon holds as many connections as it may: what those are told who come then.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+
 mod common;
 
 use common::Daemon;
