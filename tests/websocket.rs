@@ -684,3 +684,44 @@ async fn a_credential_is_renewed_in_place_for_the_same_subject_only() {
     renew(&mut ws, &abroad, json!(6)).await;
     assert_eq!(ws.closed().await.0, 4403);
 }
+
+/// Some frames need a look into the log or the store; what was sent behind them waits, and is not lost.
+#[tokio::test]
+async fn frames_sent_together_are_answered_in_their_order() {
+    let daemon = Daemon::start().await;
+    daemon.publish_messages(&["old"]).await;
+    let mut ws = daemon.live_ws("/api/v1/ws?subscribe=none").await;
+    let named = |id: u64| {
+        let mut event = message("named");
+        event["message_id"] = format!("m-{id}").into();
+        event
+    };
+    let mut bytes = Vec::new();
+    for n in 0..50 {
+        let frames = [
+            json!({"type": "publish", "ref": format!("p{n}"), "event": named(n / 2)}),
+            json!({"type": "cancel", "ref": format!("c{n}"), "request_id": "r"}),
+            json!({"type": "subscribe", "ref": format!("s{n}"), "channel": "none", "since": "2020-01-01T00:00:00Z"}),
+        ];
+        for frame in frames {
+            bytes.extend(masked(0x81, frame.to_string().as_bytes()));
+        }
+    }
+    ws.socket().write_all(&bytes).await.unwrap();
+    let mut answers = Vec::new();
+    let mut ids = Vec::new();
+    while answers.len() < 150 {
+        let frame = ws.next_json().await;
+        match frame["type"].as_str().unwrap() {
+            "caught_up" => continue,
+            "ack" => ids.push(frame["ids"][0].clone()),
+            "error" => assert_eq!(frame["code"], "NOT_IMPLEMENTED"),
+            "ready" => {}
+            other => panic!("{other}"),
+        }
+        answers.push(frame["ref"].as_str().unwrap().to_owned());
+    }
+    let expected = (0..50).flat_map(|n| [format!("p{n}"), format!("c{n}"), format!("s{n}")]);
+    assert!(answers.iter().cloned().eq(expected), "{answers:?}");
+    assert!(ids.chunks(2).all(|twins| twins[0] == twins[1]), "the second of each pair was a repeat");
+}

@@ -28,6 +28,11 @@ const REST: Duration = Duration::from_millis(100);
 /// since a bare 503 would end it for good. They come out of the descriptors held in reserve.
 const REFUSING: usize = 32;
 
+/// Sockets served beyond the capacity: long enough for their requests to be read and refused in the right form (an event
+/// stream by an event), and for probes to be answered by a full daemon.
+const REFUSING: usize = 64;
+const _: () = assert!(REFUSING as u64 + 64 < super::capacity::RESERVED);
+
 /// A running worker.
 #[derive(Debug)]
 pub(super) struct Running {
@@ -149,6 +154,7 @@ async fn accept_unix(worker: Rc<Worker>, listener: UnixListener, capacity: usize
     }
 }
 
+/// Whether a socket more cannot even be told properly why it is refused.
 fn is_full(worker: &Worker, capacity: usize) -> bool {
     let held: usize = worker.shared.loads.iter().map(|load| load.load(Ordering::Relaxed)).sum();
     held >= capacity.saturating_add(REFUSING)
