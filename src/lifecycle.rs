@@ -1,7 +1,8 @@
 //! Signals, readiness told to systemd, the paced end, and the errands between.
 //!
 //! A first SIGTERM or SIGINT drains: accepting stops, readiness turns false, publishers get 503, subscribers are closed spread
-//! over the drain time. A second one ends the process at once; what was acknowledged is on disk either way.
+//! over the drain time. A second one ends the process at once; what was acknowledged is on disk either way. A SIGHUP reads
+//! the configured JWT key files anew.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,6 +25,7 @@ const LAST: Duration = Duration::from_secs(2);
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
@@ -35,14 +37,18 @@ impl Signals {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
-    /// The next one; answers the exit code a shell would show for it.
-    pub async fn next(&mut self) -> u8 {
-        tokio::select! {
-            _ = self.terminate.recv() => 128 + 15,
-            _ = self.interrupt.recv() => 128 + 2,
+    /// The next one that ends; answers the exit code a shell would show for it. A SIGHUP before it calls `on_hangup`.
+    pub async fn next(&mut self, on_hangup: impl Fn()) -> u8 {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return 128 + 15,
+                _ = self.interrupt.recv() => return 128 + 2,
+                _ = self.hangup.recv() => on_hangup(),
+            }
         }
     }
 }

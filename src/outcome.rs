@@ -91,6 +91,13 @@ impl Refusal {
         let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, "QUOTA_EXCEEDED", message);
         Refusal { retry_after: Some(retry_after.max(1)), ..refusal }
     }
+    /// 429 of a connection over its publish rate; the same would pass in `wait_ms`.
+    #[must_use]
+    pub fn over_rate(wait_ms: u64) -> Refusal {
+        let seconds = wait_ms.div_ceil(1_000).max(1);
+        let details = json!({"retry_after": seconds});
+        Refusal { details, ..Refusal::quota("over the publish rate of this connection", seconds) }
+    }
     /// 500 without inner text.
     #[must_use]
     pub fn internal() -> Refusal {

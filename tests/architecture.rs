@@ -4,6 +4,8 @@
 //! * Paths count wherever they stand (`use crate::…`, `crate::…` inside a function), in tests too; comments do not.
 //! * It knows nothing of what the code means: `cargo check` does.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

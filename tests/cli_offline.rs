@@ -1,6 +1,6 @@
 //! Administration of a stopped daemon: the real binary on a data directory, and what a daemon then makes of it.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;

@@ -415,7 +415,14 @@ async fn the_tenant_furthest_over_its_share_pays_for_all() {
     let small = opened.log(T2).await.expect("a log");
     assert_eq!((small.events(), small.oldest()), (50, Sequence::ZERO));
     assert!(large.events() > 200 && large.oldest() > Sequence::ZERO);
-    assert_eq!(read_all(&opened, &large, large.oldest()).await.len() as u64, large.events());
+    // Trimming comes after the answers and may have a round to go, under the reader's feet.
+    for attempt in 0.. {
+        let read = harness::try_read_all(&opened, &large, large.oldest()).await;
+        if read.is_ok_and(|frames| frames.len() as u64 == large.events()) {
+            break;
+        }
+        assert!(attempt < 50, "what is counted is not what can be read");
+    }
 }
 
 #[tokio::test]

@@ -126,7 +126,7 @@ impl Auth {
         let narrowing = inherited(&new.narrowing, issuer)?;
         let now_ms = self.clock.now_ms();
         if new.expires_at_ms.is_some_and(|end| end <= now_ms) {
-            return Err(AdminError::invalid("expires_at", "lies in the past"));
+            return Err(AdminError::invalid("expires_in_seconds", "lies in the past"));
         }
         let expires_at_ms = within_own(new.expires_at_ms, issuer)?;
         let _changing = self.changing.lock().await;
@@ -317,7 +317,9 @@ fn inherited(claims: &NarrowingClaims, issuer: &Principal) -> Result<Narrowing, 
 /// A requested end, or else the issuer's own.
 fn within_own(requested: Option<u64>, issuer: &Principal) -> Result<Option<u64>, AdminError> {
     match (requested, issuer.expires_at_ms) {
-        (Some(end), Some(own)) if end > own => Err(AdminError::Forbidden("expires_at: later than your own")),
+        (Some(end), Some(own)) if end > own => {
+            Err(AdminError::Forbidden("expires_in_seconds: later than your own"))
+        }
         (requested, own) => Ok(requested.or(own)),
     }
 }
@@ -325,7 +327,9 @@ fn within_own(requested: Option<u64>, issuer: &Principal) -> Result<Option<u64>,
 fn token_end(expires_in_ms: Option<u64>, issuer: &Principal, now_ms: u64) -> Result<u64, AdminError> {
     let reason = "must be 1 second to 30 days";
     match expires_in_ms {
-        Some(ms) if !(1_000..=TOKEN_MAX_MS).contains(&ms) => Err(AdminError::invalid("expires_in", reason)),
+        Some(ms) if !(1_000..=TOKEN_MAX_MS).contains(&ms) => {
+            Err(AdminError::invalid("expires_in_seconds", reason))
+        }
         Some(ms) => Ok(within_own(Some(now_ms.saturating_add(ms)), issuer)?.unwrap_or(now_ms)),
         None => Ok((now_ms + TOKEN_DEFAULT_MS).min(issuer.expires_at_ms.unwrap_or(u64::MAX))),
     }

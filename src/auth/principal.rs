@@ -151,6 +151,13 @@ impl Authorized<Publish> {
     pub fn check(&self, event: &mut Event<'_>) -> Result<(), PublishDenied> {
         self.principal.check_publish(event)
     }
+
+    /// The rate a connection of this publisher is held to: `limit`, or none (0) for who may speak for the whole
+    /// organization, which only services do.
+    #[must_use]
+    pub fn publish_rate(&self, limit: u64) -> u64 {
+        if self.principal.scopes.has(Scope::PublishOrg) { 0 } else { limit }
+    }
 }
 
 impl Principal {

@@ -5,7 +5,6 @@ use std::collections::HashSet;
 use super::error::{Origin, Problem};
 use super::key::Key;
 use super::raw::Raw;
-use super::table::BATCH_OVERHEAD_BYTES;
 use super::{Config, ListenAddr, Origins};
 
 /// `small` + `plus` ≤ `large`, because `why`.
@@ -36,22 +35,10 @@ const RELATIONS: &[AtMost] = &[
         why: "an uncommitted event is only in the ring",
     },
     AtMost {
-        small: "limits.uncommitted_bytes",
-        plus: 0,
-        large: "limits.ring_bytes_per_tenant",
-        why: "an uncommitted event is only in the ring",
-    },
-    AtMost {
         small: "limits.ring_bytes_per_tenant",
         plus: 0,
         large: "limits.ring_bytes_total",
         why: "one ring is a part of all",
-    },
-    AtMost {
-        small: "limits.body_bytes",
-        plus: BATCH_OVERHEAD_BYTES,
-        large: "limits.uncommitted_bytes",
-        why: "an atomic batch waits for its commit as a whole",
     },
 ];
 

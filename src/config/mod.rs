@@ -125,8 +125,6 @@ pub struct Limits {
     pub ring_bytes_total: usize,
     /// Events of one organization accepted and not yet committed; at most `ring_slots`.
     pub uncommitted_events: usize,
-    /// Bytes of the same.
-    pub uncommitted_bytes: usize,
     /// Bytes written to a socket and not yet sent (`TCP_NOTSENT_LOWAT`).
     pub unsent_bytes: usize,
     /// Bytes of one event's JSON.
@@ -253,7 +251,6 @@ fn blank() -> Config {
             ring_bytes_per_tenant: 0,
             ring_bytes_total: 0,
             uncommitted_events: 0,
-            uncommitted_bytes: 0,
             unsent_bytes: 0,
             event_bytes: 0,
             body_bytes: 0,

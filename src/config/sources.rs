@@ -23,7 +23,7 @@ pub const CLI_VARIABLES: &[(&str, &str)] = &[
 ];
 
 /// Variables that this project's own test programs set around a daemon, which then inherits them.
-const HARNESS_VARIABLES: &[&str] = &["NERVEWIRE_BIN", "NERVEWIRE_PROXY"];
+const HARNESS_VARIABLES: &[&str] = &["NERVEWIRE_BIN", "NERVEWIRE_PROXY", "NERVEWIRE_KILL9_CYCLES"];
 /// Bytes read of a configuration file: far beyond a real one, so that `--config /dev/zero` ends.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 const DEFAULT_FILE: &str = "nervewire.toml";

@@ -14,8 +14,6 @@ const YEAR_SECONDS: u64 = 366 * 24 * 3600;
 pub(super) const EVENT_BYTES_MAX: usize = 64 * KIB;
 /// Events of the largest atomic batch (protocol §8): all of them must fit under the uncommitted limit at once.
 pub(super) const BATCH_EVENTS_MAX: usize = 1_000;
-/// Room for ids, timestamps and framing that a full batch gains over its body.
-pub(super) const BATCH_OVERHEAD_BYTES: usize = MIB;
 
 const fn local(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
@@ -50,7 +48,7 @@ pub static KEYS: &[Key] = &[
             at: |c| &mut c.worker_threads,
             default: 0,
             min: 1,
-            max: 1_024,
+            max: 64,
             zero: Some("one per core"),
         },
         unit: "threads",
@@ -286,25 +284,12 @@ pub static KEYS: &[Key] = &[
             at: |c| &mut c.limits.uncommitted_events,
             default: 16_384,
             min: BATCH_EVENTS_MAX,
-            max: 1 << 24,
+            max: 16_384,
             zero: None,
         },
         unit: "events",
         memory: "",
-        text: "Events of one organization accepted and not yet on disk. A publish over it waits up to a second, then gets 503.",
-    },
-    Key {
-        name: "limits.uncommitted_bytes",
-        kind: Kind::Size {
-            at: |c| &mut c.limits.uncommitted_bytes,
-            default: 16 * MIB,
-            min: MIB,
-            max: 1 << 40,
-            zero: None,
-        },
-        unit: "bytes",
-        memory: "itself, within `limits.ring_bytes_per_tenant`",
-        text: "The same by bytes.",
+        text: "Events of one organization accepted and not yet on disk, each counted as 512 bytes at least. A publish over it waits up to a second, then gets 503.",
     },
     Key {
         name: "limits.unsent_bytes",

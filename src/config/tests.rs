@@ -175,14 +175,9 @@ fn relations_between_limits_are_checked() {
         ("ws_frame_bytes = 2048", "limits.event_bytes (65536) to be at most limits.ws_frame_bytes (2048)"),
         ("ring_slots = 4096", "limits.uncommitted_events (16384) to be at most limits.ring_slots (4096)"),
         ("ring_slots = 65537", "expects a power of two, got 65537; the next is 131072"),
-        ("uncommitted_bytes = 134217728", "to be at most limits.ring_bytes_per_tenant (67108864)"),
         (
             "ring_bytes_total = 4194304",
             "limits.ring_bytes_per_tenant (67108864) to be at most limits.ring_bytes_total",
-        ),
-        (
-            "uncommitted_bytes = 4194304",
-            "limits.body_bytes (4194304) + 1048576 to be at most limits.uncommitted_bytes",
         ),
         ("event_bytes = 65537", "expects an integer from 1024 to 65536, got 65537"),
         ("uncommitted_events = 999", "expects an integer from 1000"),

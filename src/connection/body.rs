@@ -55,6 +55,9 @@ impl BodyQueue {
         if self.dropped.get() {
             return Wrote { bytes: 0, blocked: false, gone: true };
         }
+        if bytes.is_empty() {
+            return Wrote { bytes: 0, blocked: false, gone: false };
+        }
         if self.bytes.get() >= BODY_BYTES {
             self.refused.set(true);
             return Wrote { bytes: 0, blocked: true, gone: false };

@@ -15,6 +15,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::{Buf, BytesMut};
 use rustix::net::SendFlags;
 
 use crate::close::Close;
@@ -94,8 +95,8 @@ pub struct Owed {
 pub struct Outbox {
     /// The frame that went out in part, and how many of its bytes did.
     pub partial: Option<(Arc<Frame>, usize)>,
-    /// Control bytes to follow it.
-    pub control: Vec<u8>,
+    /// Control bytes to follow it; taken from the front in as many pieces as the transport likes.
+    pub control: BytesMut,
     /// Acks to follow them.
     pub owed: VecDeque<Owed>,
     /// Tick at which the last byte went out; a stall is measured from here.
@@ -261,7 +262,7 @@ impl Connection {
         }
         if !total.blocked && !total.gone && !out.control.is_empty() {
             let wrote = self.sink.write(&out.control);
-            out.control.drain(..wrote.bytes);
+            out.control.advance(wrote.bytes);
             total = Wrote { bytes: total.bytes + wrote.bytes, ..wrote };
         }
         self.sent_bytes += total.bytes as u64;

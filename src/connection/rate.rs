@@ -52,6 +52,18 @@ impl Rate {
     }
 }
 
+/// Charges `events` to a connection's bucket, made when it first publishes; `per_second` 0: no limit.
+///
+/// # Errors
+/// Milliseconds until the same would pass.
+pub fn charge(rate: &mut Option<Box<Rate>>, per_second: u64, events: usize, now_ms: u64) -> Result<(), u64> {
+    if per_second == 0 {
+        return Ok(());
+    }
+    let per_second = u32::try_from(per_second).unwrap_or(u32::MAX);
+    rate.get_or_insert_with(|| Box::new(Rate::new(per_second, now_ms))).take(events, now_ms)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -76,29 +76,34 @@ fn unescaped(segment: &str) -> Result<String, Refusal> {
     crate::query::unescape_path(segment).ok_or_else(Refusal::not_found)
 }
 
-struct Page {
+/// What the query of an administrative request may hold.
+struct Parameters {
     after: Option<String>,
     limit: usize,
     org_id: Option<String>,
 }
 
-fn page(x: &Exchange) -> Result<Page, Refusal> {
-    let mut page = Page { after: None, limit: LIST_DEFAULT, org_id: None };
+/// Reads the parameters `known` names. An unknown one is refused: ignored, an `org_id` would act on another organization
+/// than its sender thinks.
+fn parameters(x: &Exchange, known: &[&str]) -> Result<Parameters, Refusal> {
+    let mut read = Parameters { after: None, limit: LIST_DEFAULT, org_id: None };
     for (name, value) in x.pairs()? {
         match name.as_ref() {
             "token" | "ticket" => {}
+            other if !known.contains(&other) => {
+                return Err(Refusal::bad_request(format!("{other}: no such parameter")));
+            }
             _ if value.is_empty() => {}
-            "cursor" => page.after = Some(value.into_owned()),
-            "org_id" => page.org_id = Some(value.into_owned()),
-            "limit" => {
+            "cursor" => read.after = Some(value.into_owned()),
+            "org_id" => read.org_id = Some(value.into_owned()),
+            _ => {
                 let limit = value.parse().ok().filter(|n| (1..=LIST_MOST).contains(n));
                 let reason = format!("limit: must be a whole number from 1 to {LIST_MOST}");
-                page.limit = limit.ok_or_else(|| Refusal::bad_request(reason))?;
+                read.limit = limit.ok_or_else(|| Refusal::bad_request(reason))?;
             }
-            other => return Err(Refusal::bad_request(format!("{other}: no such parameter"))),
         }
     }
-    Ok(page)
+    Ok(read)
 }
 
 fn list(rows: Vec<Value>, limit: usize, id: &str) -> Answer {
@@ -117,7 +122,7 @@ fn organization_json(organization: &Organization) -> Value {
 
 fn list_organizations(x: &Exchange) -> Result<Answer, Refusal> {
     let by = operating(x)?;
-    let page = page(x)?;
+    let page = parameters(x, &["cursor", "limit"])?;
     let found = x.shared().auth.organizations(&by, page.after.as_deref(), page.limit);
     Ok(list(found.iter().map(|it| organization_json(it)).collect(), page.limit, "id"))
 }
@@ -132,6 +137,7 @@ struct OrganizationBody {
 
 async fn create_organization(x: &mut Exchange) -> Result<Answer, Refusal> {
     let by = operating(x)?;
+    parameters(x, &[])?;
     let body: OrganizationBody = x.json().await?;
     let new = NewOrganization {
         id: body.id,
@@ -145,12 +151,14 @@ async fn create_organization(x: &mut Exchange) -> Result<Answer, Refusal> {
 
 fn get_organization(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     let by = managing(x)?;
+    parameters(x, &[])?;
     let found = x.shared().auth.find_organization(&by, Some(&unescaped(id)?))?;
     Ok(Answer::data(StatusCode::OK, organization_json(&found)))
 }
 
 async fn change_organization(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
     let by = managing(x)?;
+    parameters(x, &[])?;
     let body: OrganizationBody = x.json().await?;
     if body.id.is_some() {
         return Err(Refusal::invalid("id", "cannot be changed"));
@@ -162,6 +170,7 @@ async fn change_organization(x: &mut Exchange, id: &str) -> Result<Answer, Refus
 
 async fn delete_organization(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     let by = operating(x)?;
+    parameters(x, &[])?;
     x.shared().auth.delete_organization(&by, &unescaped(id)?).await?;
     Ok(Answer::empty())
 }
@@ -179,9 +188,10 @@ struct KeyBody {
     org_id: Option<String>,
 }
 
-fn key_json(key: &KeyRow) -> Value {
+fn key_json(x: &Exchange, key: &KeyRow) -> Value {
     json!({
         "key_id": key.id,
+        "org_id": x.shared().auth.organization(key.tenant).map(|it| it.id.clone()),
         "name": key.name,
         "scopes": key.scopes.names(),
         "agents": key.narrowing.agents().map(|names| names.iter().collect::<Vec<_>>()),
@@ -195,6 +205,7 @@ fn key_json(key: &KeyRow) -> Value {
 
 async fn create_key(x: &mut Exchange) -> Result<Answer, Refusal> {
     let by = managing(x)?;
+    parameters(x, &[])?;
     let body: KeyBody = x.json().await?;
     let now_ms = x.shared().clock.now_ms();
     let new = NewKey {
@@ -204,24 +215,22 @@ async fn create_key(x: &mut Exchange) -> Result<Answer, Refusal> {
         expires_at_ms: body.expires_in_seconds.map(|s| now_ms.saturating_add(s.saturating_mul(1_000))),
     };
     let issued = x.shared().auth.create_key(&by, body.org_id.as_deref(), new).await?;
-    let mut data = key_json(&issued.row);
+    let mut data = key_json(x, &issued.row);
     data["api_key"] = issued.api_key.expose().into();
-    let organization = x.shared().auth.organization(issued.row.tenant);
-    data["org_id"] = organization.map(|it| it.id.clone()).into();
     Ok(created(data))
 }
 
 fn list_keys(x: &Exchange) -> Result<Answer, Refusal> {
     let by = managing(x)?;
-    let page = page(x)?;
+    let page = parameters(x, &["cursor", "limit", "org_id"])?;
     let keys = x.shared().auth.keys(&by, page.org_id.as_deref(), page.after.as_deref(), page.limit)?;
-    Ok(list(keys.iter().map(key_json).collect(), page.limit, "key_id"))
+    Ok(list(keys.iter().map(|key| key_json(x, key)).collect(), page.limit, "key_id"))
 }
 
 async fn delete_key(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     let by = managing(x)?;
-    let page = page(x)?;
-    x.shared().auth.delete_key(&by, page.org_id.as_deref(), &unescaped(id)?).await?;
+    let asked = parameters(x, &["org_id"])?;
+    x.shared().auth.delete_key(&by, asked.org_id.as_deref(), &unescaped(id)?).await?;
     Ok(Answer::empty())
 }
 
@@ -241,6 +250,7 @@ struct TokenBody {
 
 async fn mint_token(x: &mut Exchange) -> Result<Answer, Refusal> {
     let by = managing(x)?;
+    parameters(x, &[])?;
     let body: TokenBody = x.json().await?;
     let new = NewToken {
         sub: body.sub,
@@ -256,8 +266,8 @@ async fn mint_token(x: &mut Exchange) -> Result<Answer, Refusal> {
 
 async fn revoke_token(x: &Exchange, jti: &str) -> Result<Answer, Refusal> {
     let by = managing(x)?;
-    let page = page(x)?;
-    x.shared().auth.revoke_token(&by, page.org_id.as_deref(), &unescaped(jti)?).await?;
+    let asked = parameters(x, &["org_id"])?;
+    x.shared().auth.revoke_token(&by, asked.org_id.as_deref(), &unescaped(jti)?).await?;
     Ok(Answer::empty())
 }
 
@@ -269,9 +279,10 @@ struct DisabledBody {
 
 async fn set_disabled(x: &mut Exchange, sub: &str) -> Result<Answer, Refusal> {
     let by = managing(x)?;
+    let asked = parameters(x, &["org_id"])?;
     let body: DisabledBody = x.json().await?;
     let sub = unescaped(sub)?;
-    x.shared().auth.set_disabled(&by, None, &sub, body.disabled).await?;
+    x.shared().auth.set_disabled(&by, asked.org_id.as_deref(), &sub, body.disabled).await?;
     Ok(Answer::data(StatusCode::OK, json!({"sub": sub, "disabled": body.disabled})))
 }
 
@@ -284,6 +295,7 @@ struct TicketBody {
 
 async fn make_ticket(x: &mut Exchange) -> Result<Answer, Refusal> {
     let principal = x.principal(Use::Rest)?;
+    parameters(x, &[])?;
     let body: TicketBody = x.json().await?;
     let origin = x.header(http::header::ORIGIN);
     let ticket = x.shared().auth.ticket(&principal, origin, body.reconnect)?;
@@ -304,7 +316,7 @@ fn visible(principal: &Arc<Principal>) -> Which {
 
 async fn list_connections(x: &Exchange) -> Result<Answer, Refusal> {
     let principal = x.principal(Use::Rest)?;
-    let page = page(x)?;
+    let page = parameters(x, &["cursor", "limit"])?;
     let mut rows = Vec::new();
     for mail in x.shared().mail.iter() {
         let (reply, answer) = oneshot::channel();
@@ -322,7 +334,10 @@ async fn kick(x: &Exchange, id: Option<&str>) -> Result<Answer, Refusal> {
     let mut which = visible(&principal);
     let own = which.user.is_some() || which.key.is_some();
     match id {
-        Some(id) => which.id = Some(connection_id(&unescaped(id)?).ok_or_else(Refusal::not_found)?),
+        Some(id) => {
+            parameters(x, &[])?;
+            which.id = Some(connection_id(&unescaped(id)?).ok_or_else(Refusal::not_found)?);
+        }
         None => {
             let mut named = false;
             for (name, value) in x.pairs()? {
@@ -359,8 +374,8 @@ async fn kick(x: &Exchange, id: Option<&str>) -> Result<Answer, Refusal> {
 
 async fn stats(x: &Exchange) -> Result<Answer, Refusal> {
     let by = managing(x)?;
-    let page = page(x)?;
-    let organization = x.shared().auth.find_organization(&by, page.org_id.as_deref())?;
+    let asked = parameters(x, &["org_id"])?;
+    let organization = x.shared().auth.find_organization(&by, asked.org_id.as_deref())?;
     let tenant = x.shared().tenants.open(organization.tenant).await?;
     let log = tenant.log();
     let cursors = x.shared().tenants.cursors();

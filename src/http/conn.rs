@@ -14,6 +14,7 @@ use std::os::fd::OwnedFd;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
@@ -23,7 +24,7 @@ use hyper::rt::ReadBufCursor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::metrics::Transport;
@@ -34,7 +35,7 @@ use crate::worker::{Accepted, Worker};
 use super::Handled;
 use super::body::{Body, Flow};
 use super::cors;
-use super::exchange::Exchange;
+use super::exchange::{ConnectionRate, Exchange};
 use super::respond::{Answer, REQUEST_ID, TRACEPARENT, raw_head, request_id};
 use super::subscribe::{self, Subscribed};
 
@@ -46,6 +47,9 @@ pub const HEADERS: usize = 100;
 pub const H2_STREAMS: u32 = 100;
 /// Flow-control window of an HTTP/2 stream and connection, bytes.
 const H2_WINDOW: u32 = 64 * 1024;
+/// How long, and for how many reads of 8 KiB, input is discarded after the last answer.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_READS: usize = 1_024;
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What a listener serves.
@@ -118,11 +122,13 @@ async fn serve_h1(
         Io { inner: TokioIo::new(stream), first, flow: Some(flow.clone()), own: None, clock: worker.clone() };
     let service = {
         let (worker, flow, takeover) = (worker.clone(), flow.clone(), takeover.clone());
+        let rate = ConnectionRate::default();
         service_fn(move |request: Request<Incoming>| {
             let (worker, flow, takeover) = (worker.clone(), flow.clone(), takeover.clone());
+            let rate = rate.clone();
             // Boxed: hyper can give its parts back only where the future may move.
             Box::pin(async move {
-                match respond(request, &worker, peer, door, &flow).await {
+                match respond(request, &worker, peer, door, &flow, &rate).await {
                     Responded::Whole(response) => Ok::<_, Infallible>(response),
                     Responded::TakeOver(adopt) => {
                         *takeover.granted.borrow_mut() = Some(*adopt);
@@ -154,24 +160,42 @@ async fn serve_h1(
         if done { Poll::Ready(false) } else { Poll::Pending }
     })
     .await;
+    let parts = connection.into_parts();
     if !taken {
+        linger(parts.io.inner.into_inner()).await;
         return None;
     }
-    let parts = connection.into_parts();
     let mut adopt = takeover.granted.take()?;
     adopt.leftover = parts.read_buf;
     Some((parts.io.inner.into_inner(), adopt))
+}
+
+/// Ends our side and discards what still comes, for a moment: closing over unread input would reset the connection, and
+/// could destroy the answer on its way (a 413 to a body that is still being sent).
+async fn linger(mut stream: Stream) {
+    let discard = async {
+        stream.shutdown().await?;
+        let mut scratch = vec![0; 8 * 1024];
+        for _ in 0..LINGER_READS {
+            if stream.read(&mut scratch).await? == 0 {
+                break;
+            }
+        }
+        Ok::<_, io::Error>(())
+    };
+    let _ = tokio::time::timeout(LINGER, discard).await; // the peer's end, an error or the time: all the same now
 }
 
 async fn serve_h2(worker: &Rc<Worker>, stream: Stream, first: Bytes, peer: Option<IpAddr>) {
     let io = Io { inner: TokioIo::new(stream), first, flow: None, own: None, clock: worker.clone() };
     let service = {
         let worker = worker.clone();
+        let rate = ConnectionRate::default();
         service_fn(move |request: Request<Incoming>| {
-            let worker = worker.clone();
+            let (worker, rate) = (worker.clone(), rate.clone());
             async move {
                 let flow = Rc::new(Flow::default());
-                match respond(request, &worker, peer, Door::Public, &flow).await {
+                match respond(request, &worker, peer, Door::Public, &flow, &rate).await {
                     Responded::Whole(response) => Ok::<_, Infallible>(response),
                     // Only HTTP/1 is taken over: `respond` answers subscriptions of HTTP/2 with a body.
                     Responded::TakeOver(_) => {
@@ -227,8 +251,9 @@ async fn respond(
     peer: Option<IpAddr>,
     door: Door,
     flow: &Rc<Flow>,
+    rate: &ConnectionRate,
 ) -> Responded {
-    let mut x = Exchange::new(request, worker, peer);
+    let mut x = Exchange::new(request, worker, peer, rate);
     worker.metrics().requests.add(1);
     let origin = cors::allowed_origin(&x);
     let id = request_id(&x.headers);

@@ -5,6 +5,7 @@ use http::{HeaderName, StatusCode};
 use serde_json::json;
 
 use crate::auth::{Publish, Use};
+use crate::connection::rate;
 use crate::outcome::Refusal;
 use crate::tenant::idempotency::Keyed;
 use crate::tenant::intake;
@@ -41,6 +42,9 @@ pub async fn post(x: &mut Exchange) -> Result<Answer, Refusal> {
             Refusal { details, ..denied.into() }
         })?;
     }
+    let limit = right.publish_rate(x.shared().config.limits.publish_per_second);
+    let now_ms = x.shared().clock.now_ms();
+    rate::charge(&mut x.rate.borrow_mut(), limit, events.len(), now_ms).map_err(Refusal::over_rate)?;
     let keyed = key.map(|key| Keyed::of_request(&principal.subject(), "POST", &x.path, &key, &body));
     let tenant = x.tenant(&principal).await?;
     let tenants = &x.shared().tenants;

@@ -1,8 +1,10 @@
 //! One request, as handlers see it: its parts, its peer, its worker, and the ways to its body and its principal.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Version, header};
@@ -10,6 +12,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use crate::auth::{Principal, RequestContext, Use};
+use crate::connection::rate::Rate;
 use crate::outcome::Refusal;
 use crate::tenant::Tenant;
 use crate::worker::{Shared, Worker};
@@ -32,13 +35,23 @@ pub struct Exchange {
     pub authority: Option<String>,
     /// Its headers.
     pub headers: HeaderMap,
+    /// What this HTTP connection has published; shared by its requests.
+    pub rate: ConnectionRate,
     body: Option<Incoming>,
 }
+
+/// The publish rate of one HTTP connection.
+pub type ConnectionRate = Rc<RefCell<Option<Box<Rate>>>>;
 
 impl Exchange {
     /// Takes a request apart.
     #[must_use]
-    pub fn new(request: http::Request<Incoming>, worker: &Rc<Worker>, peer: Option<IpAddr>) -> Exchange {
+    pub fn new(
+        request: http::Request<Incoming>,
+        worker: &Rc<Worker>,
+        peer: Option<IpAddr>,
+        rate: &ConnectionRate,
+    ) -> Exchange {
         let (parts, body) = request.into_parts();
         Exchange {
             worker: worker.clone(),
@@ -49,6 +62,7 @@ impl Exchange {
             version: parts.version,
             authority: parts.uri.authority().map(ToString::to_string),
             headers: parts.headers,
+            rate: rate.clone(),
             body: Some(body),
         }
     }
@@ -105,6 +119,10 @@ impl Exchange {
         let (limit, wait) = (self.shared().config.limits.body_bytes, self.shared().config.body_timeout());
         let announced = hyper::body::Body::size_hint(&body).lower();
         if announced > limit as u64 {
+            // Who asked whether to go on (RFC 9110 §10.1.1) has sent nothing yet, and shall not.
+            if !self.headers.contains_key(header::EXPECT) {
+                discard(body, limit, wait).await;
+            }
             return Err(Refusal::too_large(limit));
         }
         let mut first = Bytes::new();
@@ -118,6 +136,7 @@ impl Exchange {
             let frame = frame.map_err(|_| Refusal::bad_request("the body broke off"))?;
             let Ok(data) = frame.into_data() else { continue };
             if first.len() + joined.len() + data.len() > limit {
+                discard(body, limit, wait).await;
                 return Err(Refusal::too_large(limit));
             }
             match first.is_empty() && joined.is_empty() {
@@ -157,5 +176,15 @@ impl Exchange {
             let message = format!("the content type must be one of {}", allowed.join(", "));
             Refusal::new(http::StatusCode::UNSUPPORTED_MEDIA_TYPE, "BAD_REQUEST", message)
         })
+    }
+}
+
+/// Reads on for a while to no end: closing on a peer that still writes would reset the connection, and the reset would
+/// destroy the refusal before the peer has read it.
+async fn discard(mut body: Incoming, bytes: usize, wait: Duration) {
+    let mut left = bytes;
+    while left > 0 {
+        let Ok(Some(Ok(frame))) = tokio::time::timeout(wait, body.frame()).await else { return };
+        left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
     }
 }

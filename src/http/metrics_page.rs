@@ -157,7 +157,7 @@ impl Scrape {
             get(&stats.reopenings),
         )?;
         let buckets = stats.latency.iter().enumerate().map(|(at, count)| {
-            let bound = LATENCY_BOUNDS_US.get(at).map_or(f64::MAX, |us| *us as f64 / 1e6);
+            let bound = LATENCY_BOUNDS_US.get(at).map_or(f64::INFINITY, |us| *us as f64 / 1e6);
             (bound, get(count))
         });
         let buckets: Vec<(f64, u64)> = buckets.collect();

@@ -12,9 +12,11 @@ pub(super) const VARIABLE: &str = "NERVEWIRE_LOG";
 
 /// Installs the subscriber, once.
 pub(super) fn init(level: LogLevel, format: LogFormat) {
-    let default = format!("{0},sled=warn", level.word());
     let filter = std::env::var(VARIABLE).ok().and_then(|text| EnvFilter::try_new(text).ok());
-    let filter = filter.unwrap_or_else(|| EnvFilter::new(default));
+    let filter = filter.unwrap_or_else(|| EnvFilter::new(level.word()));
+    // These may show header values at their finest levels, whatever is asked for.
+    let quiet = ["h2=warn", "hyper=warn", "hyper_util=warn", "sled=warn"];
+    let filter = quiet.iter().filter_map(|it| it.parse().ok()).fold(filter, EnvFilter::add_directive);
     let json = match format {
         LogFormat::Json => true,
         LogFormat::Human => false,

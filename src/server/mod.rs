@@ -2,19 +2,16 @@
 //!
 //! Nothing listens before everything it needs is open; nothing is torn down before those who use it are gone.
 
+mod announce;
 mod capacity;
 mod listen;
 mod logging;
 mod workers;
 
-use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use sd_notify::NotifyState;
-use serde_json::json;
-
-use crate::auth::{Auth, AuthSettings, IssuedKey, OwnKey, StoredRecords};
+use crate::auth::{Auth, AuthSettings, OwnKey, StoredRecords};
 use crate::config::{Config, ListenAddr, ServeOptions};
 use crate::connection::admission::{Admission, Limits};
 use crate::http::admin_listener;
@@ -29,6 +26,7 @@ use crate::wake::{MAX_WORKERS, WakeQueue};
 use crate::worker::Shared;
 use crate::worker::mail::Mail;
 
+use announce::Serving;
 use listen::{Bound, SocketOptions};
 
 /// Why the daemon did not come up, or went down.
@@ -94,7 +92,16 @@ fn serve(config: Config, options: &ServeOptions) -> Result<u8, ServeError> {
     let (shared, readers) = share(&config, &store, auth, &clock, capacity)?;
     let running = start_workers(&shared, readers, &listeners, capacity)?;
     let admin = start_admin(&config, &shared)?;
-    announce(options, &listeners, admin.as_deref(), first_key.as_ref().map(|(_, key)| key))?;
+    let public = listeners.iter().filter(|(_, door)| *door == Door::Public);
+    let serving = Serving {
+        public: public.map(|(bound, _)| bound.shown.as_str()).collect(),
+        admin: admin.as_deref(),
+        ready_file: options.ready_file.as_deref(),
+        data_dir: &config.data_dir,
+    };
+    serving
+        .announce(first_key.as_ref().map(|(_, key)| key.api_key.expose()))
+        .map_err(io("telling that it serves"))?;
 
     let code = runtime.block_on(async {
         let errands = tokio::spawn(lifecycle::errands(shared.clone()));
@@ -104,14 +111,17 @@ fn serve(config: Config, options: &ServeOptions) -> Result<u8, ServeError> {
             }
         };
         let ended = tokio::select! {
-            _ = signals.next() => Ok(0),
+            _ = signals.next(|| reload_keys(&config, &shared)) => Ok(0),
             () = lost => Err(ServeError::WorkerLost),
         };
         errands.abort();
+        // Refused at once, a client goes elsewhere; in the kernel's queue it would wait for the whole drain. systemd keeps
+        // an inherited socket open, and the next process accepts from it.
+        drop(listeners);
         tracing::info!(seconds = config.drain_seconds, "draining");
         tokio::select! {
             () = lifecycle::drain(&shared, config.drain_seconds) => {}
-            code = signals.next() => std::process::exit(i32::from(code)),
+            code = signals.next(|| {}) => std::process::exit(i32::from(code)),
         }
         ended
     });
@@ -125,6 +135,14 @@ fn open_auth(config: &Config, store: &Store, clock: &Arc<dyn Clock>) -> Result<A
     let own = OwnKey::load_or_make(&config.data_dir)?;
     let records = Arc::new(StoredRecords::new(store.clone(), clock.clone()));
     Ok(Arc::new(Auth::new(&AuthSettings::from(config), own, records, clock.clone())?))
+}
+
+/// Reads the configured key files anew: rotation without a restart. A bad file changes nothing.
+fn reload_keys(config: &Config, shared: &Shared) {
+    match shared.auth.reload_keys(&AuthSettings::from(config).jwt_keys) {
+        Ok(()) => tracing::info!("JWT keys read anew"),
+        Err(error) => tracing::error!(%error, "the JWT keys stay as they were"),
+    }
 }
 
 fn bind(config: &Config, options: &ServeOptions) -> Result<Vec<(Bound, Door)>, ServeError> {
@@ -227,56 +245,4 @@ fn start_admin(config: &Config, shared: &Arc<Shared>) -> Result<Option<String>, 
     };
     std::thread::Builder::new().name("admin".into()).spawn(run).map_err(io("admin thread"))?;
     Ok(Some(shown))
-}
-
-/// Says that it serves: the ready file, systemd, the log, and to a newcomer what to paste next.
-fn announce(
-    options: &ServeOptions,
-    listeners: &[(Bound, Door)],
-    admin: Option<&str>,
-    first_key: Option<&IssuedKey>,
-) -> Result<(), ServeError> {
-    let public: Vec<&str> = listeners
-        .iter()
-        .filter(|(_, door)| *door == Door::Public)
-        .map(|(bound, _)| bound.shown.as_str())
-        .collect();
-    let first = public.first().copied().unwrap_or_default();
-    if let Some(path) = &options.ready_file {
-        let body = json!({"listen": first, "admin_listen": admin, "pid": std::process::id()});
-        let new = path.with_extension("new");
-        std::fs::write(&new, format!("{body}\n"))
-            .and_then(|()| std::fs::rename(&new, path))
-            .map_err(io("ready file"))?;
-    }
-    lifecycle::notify(&[NotifyState::Ready]);
-    tracing::info!(listen = ?public, admin, "serving");
-    let mut out = std::io::stdout().lock();
-    // A closed stdout is no reason not to serve.
-    let _ = match first_key {
-        Some(key) => welcome(&mut out, first, key.api_key.expose()),
-        None => writeln!(out, "nervewire serves on {first}"),
-    };
-    let _ = out.flush();
-    Ok(())
-}
-
-fn welcome(out: &mut impl std::io::Write, listen: &str, key: &str) -> std::io::Result<()> {
-    let (program, url) = (std::env::args().next().unwrap_or("nervewire".into()), url(listen));
-    writeln!(
-        out,
-        "nervewire serves on {url}\n\n\
-         This is a new store. Its organization is `default`, and this is its first key, shown only now:\n\n  {key}\n\n\
-         Paste this in a second terminal, to follow what is published:\n\n  \
-         {program} tail --url {url} --key {key}\n\n\
-         and this in a third, to publish:\n\n  \
-         {program} publish --url {url} --key {key} --channel hello --data '{{\"text\":\"hi\"}}'\n"
-    )
-}
-
-fn url(listen: &str) -> String {
-    match listen.starts_with("unix:") {
-        true => listen.to_owned(),
-        false => format!("http://{}", listen.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]")),
-    }
 }

@@ -48,11 +48,14 @@ pub struct TenantLog {
     pub(super) events: AtomicU64,
     /// Bytes of the retained values with their keys. Written by the committer.
     pub(super) bytes: AtomicU64,
+    /// Permits in all, at most [`UNCOMMITTED_EVENTS`].
+    room: u32,
     permits: Semaphore,
 }
 
 impl TenantLog {
-    pub(super) fn new(tenant: TenantId, epoch: u32, recovered: &Recovered) -> TenantLog {
+    pub(super) fn new(tenant: TenantId, epoch: u32, recovered: &Recovered, uncommitted: u32) -> TenantLog {
+        let room = uncommitted.clamp(1, UNCOMMITTED_EVENTS);
         let log = TenantLog {
             tenant,
             end: AtomicU64::new(0),
@@ -63,7 +66,8 @@ impl TenantLog {
             last_received_ms: AtomicU64::new(0),
             events: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
-            permits: Semaphore::new(UNCOMMITTED_EVENTS as usize),
+            room,
+            permits: Semaphore::new(room as usize),
         };
         log.begin_epoch(epoch, recovered);
         log
@@ -126,18 +130,18 @@ impl TenantLog {
     /// Permits of events not yet committed, 0 to [`UNCOMMITTED_EVENTS`].
     #[must_use]
     pub fn uncommitted(&self) -> usize {
-        UNCOMMITTED_EVENTS as usize - self.permits.available_permits()
+        self.room as usize - self.permits.available_permits()
     }
 
-    fn permits_for(events: usize, bytes: usize) -> u32 {
+    fn permits_for(&self, events: usize, bytes: usize) -> u32 {
         let by_bytes = (bytes as u64).div_ceil(PERMIT_BYTES);
-        u32::try_from(by_bytes.max(events as u64)).unwrap_or(u32::MAX).clamp(1, UNCOMMITTED_EVENTS)
+        u32::try_from(by_bytes.max(events as u64)).unwrap_or(u32::MAX).clamp(1, self.room)
     }
 
     /// Room for `events` events of `bytes` bytes together, if there is some at once and nobody waits before.
     #[must_use]
     pub fn try_reserve(self: &Arc<Self>, events: usize, bytes: usize) -> Option<Permit> {
-        let permits = Self::permits_for(events, bytes);
+        let permits = self.permits_for(events, bytes);
         self.permits.try_acquire_many(permits).ok()?.forget();
         Some(Permit { log: self.clone(), permits })
     }
@@ -150,7 +154,7 @@ impl TenantLog {
         if let Some(permit) = self.try_reserve(events, bytes) {
             return Ok(permit);
         }
-        let permits = Self::permits_for(events, bytes);
+        let permits = self.permits_for(events, bytes);
         match tokio::time::timeout(RESERVE_WAIT, self.permits.acquire_many(permits)).await {
             Ok(Ok(permit)) => {
                 permit.forget();
@@ -184,13 +188,13 @@ mod tests {
     use super::*;
 
     fn log() -> Arc<TenantLog> {
-        Arc::new(TenantLog::new(TenantId(1), 3, &Recovered::default()))
+        Arc::new(TenantLog::new(TenantId(1), 3, &Recovered::default(), UNCOMMITTED_EVENTS))
     }
 
     #[test]
     fn an_epoch_begins_one_uncommitted_limit_above_the_recovered_end() {
         let recovered = Recovered { end: Sequence::new(2, 100), last_received_ms: 5, ..Recovered::default() };
-        let log = TenantLog::new(TenantId(1), 3, &recovered);
+        let log = TenantLog::new(TenantId(1), 3, &recovered, UNCOMMITTED_EVENTS);
         assert_eq!(log.end(), Sequence::new(3, 100 + u64::from(UNCOMMITTED_EVENTS)));
         assert_eq!(
             (log.committed(), log.last_event(), log.last_received_ms()),

@@ -99,6 +99,9 @@ pub struct StoreOptions {
     pub durability: Durability,
     /// How long events are kept.
     pub retention: Retention,
+    /// Events of one tenant that may wait for their commit, each counted as 512 bytes at least; at most
+    /// [`UNCOMMITTED_EVENTS`].
+    pub uncommitted_events: u32,
     /// Most idempotency rows of an organization; the oldest are dropped and counted.
     pub idempotency_rows: u64,
     /// Decides age.
@@ -119,6 +122,7 @@ impl StoreOptions {
             max_live_bytes: 0,
             durability: Durability::Fsync,
             retention: Retention::default(),
+            uncommitted_events: UNCOMMITTED_EVENTS,
             idempotency_rows: 1_000_000,
             clock: Arc::new(SystemClock),
             io: Arc::new(Disk),
@@ -141,6 +145,7 @@ impl From<&Config> for StoreOptions {
                 max_events: config.retention.max_events,
                 max_bytes: config.retention.max_bytes,
             },
+            uncommitted_events: u32::try_from(config.limits.uncommitted_events).unwrap_or(u32::MAX),
             ..StoreOptions::new(&config.data_dir)
         }
     }
@@ -247,7 +252,8 @@ impl Shared {
         }
         let recovered = recover::tenant(engine, tenant)?;
         // The engine is borrowed throughout, so no reopening can have begun an epoch since.
-        let log = Arc::new(TenantLog::new(tenant, self.epoch.load(Ordering::Relaxed), &recovered));
+        let epoch = self.epoch.load(Ordering::Relaxed);
+        let log = Arc::new(TenantLog::new(tenant, epoch, &recovered, self.options.uncommitted_events));
         Ok(self.logs.lock().entry(tenant).or_insert(log).clone())
     }
 

@@ -359,7 +359,7 @@ mod tests {
     async fn what_was_trimmed_is_a_gap_even_where_it_is_still_decoded() {
         let reads = reads();
         let recovered = Recovered { end: Sequence(9), ..Recovered::default() };
-        let log = Arc::new(TenantLog::new(TenantId(1), 1, &recovered));
+        let log = Arc::new(TenantLog::new(TenantId(1), 1, &recovered, u32::MAX));
         let event = r#"{"type":"custom","channel":"c","data":1}"#;
         let frames = (5..=9).map(|sequence| Arc::new(frame(event, sequence))).collect();
         reads.cache.insert(TenantId(1), vec![Decoded { from: Sequence(0), frames }]);

@@ -154,7 +154,9 @@ impl SpaceWatch {
     /// Lays the ballast down if there is ample room for it. Failing to is no error: it is only a reserve.
     pub(super) fn keep_ballast(&self, free: u64) {
         let len = BALLAST_BYTES.min(self.reserve / 16);
-        if len == 0 || free < self.reserve + 2 * len || self.ballast().exists() {
+        // A crash may have left less than was laid.
+        let laid = fs::metadata(self.ballast()).map_or(0, |file| file.len());
+        if len == 0 || free < self.reserve + 2 * len || laid >= len {
             return;
         }
         let lay = || -> io::Result<()> {
@@ -195,6 +197,9 @@ mod tests {
         assert!(!watch.ballast().exists());
         watch.keep_ballast(2 << 20);
         assert_eq!(fs::metadata(watch.ballast()).expect("laid").len(), 1 << 16);
+        File::create(watch.ballast()).expect("emptied, as by a power cut");
+        watch.keep_ballast(2 << 20);
+        assert_eq!(fs::metadata(watch.ballast()).expect("laid again").len(), 1 << 16);
         watch.drop_ballast();
         assert!(!watch.ballast().exists());
     }

@@ -1,6 +1,6 @@
 //! The write path: one function from checked events to numbered frames in ring and commit queue.
 //!
-//! Order: refuse while the store is not writable → reserve room → encode → under the tenant's lock number, patch the ids, put
+//! Order: encode → refuse while the store is not writable → reserve room → under the tenant's lock number, patch the ids, put
 //! into the ring and queue for commit → wake. The lock covers no allocation of the encoded event and no IO.
 
 use std::sync::Arc;

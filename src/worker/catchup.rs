@@ -7,6 +7,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::close::Close;
 use crate::connection::Mode;
@@ -22,6 +23,8 @@ use super::{State, Worker};
 
 /// Bytes one connection is sent before the next one has its turn.
 const BYTES_PER_RUN: usize = 128 * 1024;
+/// How long a reader waits for a store that cannot be read now, before it asks again.
+const RETRY: Duration = Duration::from_millis(200);
 
 impl Worker {
     /// Goes on with a connection that has work left: what it owes, then what it has not read.
@@ -54,7 +57,7 @@ impl Worker {
     }
 
     /// Writes what a connection owes. Answers whether nothing is left.
-    fn flush(self: &Rc<Self>, state: &mut State, token: Token, now: u64) -> bool {
+    pub(super) fn flush(self: &Rc<Self>, state: &mut State, token: Token, now: u64) -> bool {
         let Some(connection) = state.connection(token) else { return false };
         let held = connection.out.as_ref().is_some_and(|out| out.partial.is_some());
         let wrote = connection.flush();
@@ -186,7 +189,15 @@ impl Worker {
         let worker = self.clone();
         // Owned by this worker's LocalSet; it ends with its one answer, which names the connection by generation.
         tokio::task::spawn_local(async move {
-            let read = worker.shared.tenants.store().read_log(&log, position).await;
+            let read = loop {
+                let read = worker.shared.tenants.store().read_log(&log, position).await;
+                // A store that reopens or is crowded is waited for: the subscriber is late, not lost.
+                let passing = matches!(read, Err(ReadError::Unavailable | ReadError::Busy));
+                if !passing || worker.state.borrow_mut().connection(token).is_none() {
+                    break read;
+                }
+                tokio::time::sleep(RETRY).await;
+            };
             worker.on_log(token, position, read);
         });
     }

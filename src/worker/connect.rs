@@ -8,6 +8,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
@@ -29,6 +30,8 @@ use super::{State, Worker};
 
 /// Ticks (seconds) a closed WebSocket may take to answer the close.
 const LINGER_TICKS: u64 = 1;
+/// API keys whose principals are shared on one worker; others cost their connections some bytes more.
+const PRINCIPALS: usize = 4_096;
 
 /// A connection that is ready to be served.
 pub struct Adopt {
@@ -83,6 +86,10 @@ impl Worker {
     fn adopt(self: &Rc<Self>, state: &mut State, token: Token, sink: Sink, adopt: Adopt) {
         let now = state.wheel.now();
         let interval = self.keepalive_ticks(adopt.transport);
+        let mut adopt = adopt;
+        if let Some(admitted) = &mut adopt.admitted {
+            state.share_principal(admitted);
+        }
         let connection = Connection {
             id: self.shared.connection_id(),
             generation: token.generation,
@@ -122,7 +129,11 @@ impl Worker {
         state.connections.insert(connection); // at `token.slot`, which was vacant
         self.metrics().connections[adopt.transport as usize].add(1);
         self.look_after(state, token);
-        self.raw_control(state, token, &adopt.head);
+        if let Some(connection) = state.connection(token) {
+            // Held, so that what follows joins it and all leaves in one write.
+            let out = connection.outbox();
+            (out.control, out.since) = (adopt.head.as_slice().into(), now);
+        }
         if state.connection(token).is_some_and(|connection| connection.admitted.is_some()) {
             match adopt.filter {
                 Some(filter) => self.subscribe(state, token, filter, Some(adopt.start), None),
@@ -130,7 +141,9 @@ impl Worker {
             }
         }
         self.take_leftover(state, token, &adopt.leftover);
-        state.run(token);
+        if self.flush(state, token, now) {
+            state.run(token);
+        }
     }
 
     /// Writes a control frame, or holds it until the transport takes it.
@@ -242,7 +255,7 @@ impl Worker {
             return;
         }
         self.leave(state, token);
-        let connection = state.connections.remove(token.slot as usize);
+        let Some(connection) = state.connections.remove(token.slot as usize) else { return };
         let reason = if connection.flags.closing { connection.closing_for } else { reason };
         if reason == Close::Stalled
             && let Sink::Socket(fd) = &connection.sink
@@ -266,6 +279,24 @@ fn vacant(state: &mut State) -> Token {
 }
 
 impl State {
+    /// Connections that came by one API key hold one principal together.
+    fn share_principal(&mut self, admitted: &mut Admitted) {
+        let principal = admitted.principal();
+        let Some(key_id) = principal.key_id() else { return };
+        if let Some(known) = self.principals.get(key_id).and_then(Weak::upgrade)
+            && known == *principal
+        {
+            admitted.renew(known);
+            return;
+        }
+        if self.principals.len() >= PRINCIPALS {
+            self.principals.retain(|_, known| known.strong_count() > 0);
+        }
+        if self.principals.len() < PRINCIPALS {
+            self.principals.insert(key_id.into(), Arc::downgrade(principal));
+        }
+    }
+
     /// Removes an index row; whoever took its place learns its new row.
     pub(super) fn remove_row(&mut self, view: u32, row: RowId) {
         let Some(it) = self.views.get_mut(view as usize) else { return };

@@ -105,7 +105,7 @@ impl Worker {
         it.drained = it.tenant.head();
         it.joint = it.drained;
         let mut tokens = Vec::new();
-        for (slot, connection) in &mut state.connections {
+        for (slot, connection) in state.connections.iter_mut() {
             if connection.mode == Mode::Live && connection.view == view && connection.row.is_some() {
                 connection.mode = Mode::Behind;
                 connection.position = connection.position.max(from);

@@ -1,6 +1,6 @@
 //! What clients send: bytes from a socket, messages from the decoder, client frames from messages.
 //!
-//! * One read buffer per worker; a connection keeps input only while it is paused ([`Connection::input`]).
+//! * One read buffer per worker; a connection keeps input only while it is paused ([`crate::connection::Connection::input`]).
 //! * A connection that owes too much, or waits for something, is not read: its peer meets TCP's own backpressure.
 //! * A peer's bytes never end in a panic: every way out is an answer, a close code, or the end of the connection.
 

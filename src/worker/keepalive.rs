@@ -1,6 +1,6 @@
 //! The second hand: heartbeats, silence, stalls and expiry, from one wheel.
 //!
-//! * Each connection has one valid entry in the wheel ([`Connection::look_at`]); an entry that is not due any more is ignored.
+//! * Each connection has one valid entry in the wheel ([`crate::connection::Connection::look_at`]); an entry that is not due any more is ignored.
 //! * Silence is reset by bytes from the peer, or by a blocked socket becoming writable, never by our own write.
 //! * A cursor told here never passes an undelivered match.
 

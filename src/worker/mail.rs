@@ -105,7 +105,7 @@ impl Worker {
 
     fn select(&self, state: &State, which: &Which) -> Vec<Token> {
         let mut tokens = Vec::new();
-        for (slot, connection) in &state.connections {
+        for (slot, connection) in state.connections.iter() {
             let Some(admitted) = &connection.admitted else { continue };
             let principal = admitted.principal();
             let wanted = principal.tenant == which.tenant

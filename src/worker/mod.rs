@@ -11,6 +11,7 @@ pub mod fanout;
 pub mod inbound;
 pub mod keepalive;
 pub mod mail;
+pub mod slab;
 pub mod sockets;
 pub mod subscribe;
 pub mod view;
@@ -22,14 +23,13 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use slab::Slab;
 use tokio::sync::Notify;
 
-use crate::auth::Auth;
+use crate::auth::{Auth, Principal};
 use crate::close::Close;
 use crate::config::Config;
 use crate::connection::admission::Admission;
@@ -44,6 +44,7 @@ use crate::time::Clock;
 use crate::wake::WakeQueue;
 
 use mail::Mail;
+use slab::Slab;
 use sockets::{Ready, Sockets, Token};
 use view::View;
 use wheel::Wheel;
@@ -184,6 +185,8 @@ pub(crate) struct State {
     pub(crate) connections: Slab<Connection>,
     pub(crate) views: Slab<View>,
     pub(crate) by_tenant: HashMap<TenantId, u32>,
+    /// Principals of connected API keys, by key id.
+    principals: HashMap<Box<str>, Weak<Principal>>,
     pub(crate) wheel: Wheel,
     /// Connections with work left that no edge will announce.
     pub(crate) run: VecDeque<Token>,
@@ -214,6 +217,7 @@ impl Worker {
             connections: Slab::new(),
             views: Slab::new(),
             by_tenant: HashMap::new(),
+            principals: HashMap::new(),
             wheel: Wheel::new(),
             run: VecDeque::new(),
             news: VecDeque::new(),

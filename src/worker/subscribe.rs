@@ -47,7 +47,8 @@ impl Worker {
         let position = start.position.unwrap_or(head).min(head);
         self.place(state, token, Selection { filter, rights }, position);
         let Some(connection) = state.connection(token) else { return };
-        connection.flags.caught_up_owed = start.asked;
+        // A position kept while behind brings its debt along.
+        connection.flags.caught_up_owed |= start.asked;
         self.say_ready(state, token, &Start { position: Some(position), ..start }, reference);
         state.run(token);
     }

@@ -122,7 +122,7 @@ impl State {
         let Some(it) = self.views.get_mut(view as usize) else { return };
         it.members -= 1;
         if it.members == 0 {
-            let it = self.views.remove(view as usize);
+            let Some(it) = self.views.remove(view as usize) else { return };
             it.tenant.wake_bits().unsubscribe(worker);
             self.by_tenant.remove(&it.tenant.id());
             self.news.retain(|queued| *queued != view);

@@ -7,13 +7,12 @@
 
 use std::rc::Rc;
 
-use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::auth::{Authorized, Publish, Scope};
+use crate::auth::{Authorized, Publish};
 use crate::close::Close;
 use crate::connection::Owed;
-use crate::connection::rate::Rate;
+use crate::connection::rate;
 use crate::cursor::Cursor;
 use crate::event::Event;
 use crate::frame::control::{Control, Ref};
@@ -71,16 +70,9 @@ impl Worker {
             return Err(Refusal::unavailable("the server is stopping"));
         }
         let right = admitted.principal().authorize::<Publish>()?;
-        let limit = self.shared.config.limits.publish_per_second;
-        if limit > 0 && !right.principal().scopes.has(Scope::PublishOrg) {
-            let per_second = u32::try_from(limit).unwrap_or(u32::MAX);
-            let rate = connection.rate.get_or_insert_with(|| Box::new(Rate::new(per_second, now_ms)));
-            rate.take(publishing.events.len(), now_ms).map_err(|wait_ms| {
-                let seconds = wait_ms.div_ceil(1_000).max(1);
-                let details = json!({"retry_after": seconds});
-                Refusal { details, ..Refusal::quota("over the publish rate of this connection", seconds) }
-            })?;
-        }
+        let limit = right.publish_rate(self.shared.config.limits.publish_per_second);
+        rate::charge(&mut connection.rate, limit, publishing.events.len(), now_ms)
+            .map_err(Refusal::over_rate)?;
         let origin = connection.id;
         let mut events = parse(&right, &publishing)?;
         let Some(tenant) = self.shared.tenants.get(right.principal().tenant) else { return Ok(()) };

@@ -26,6 +26,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -357,6 +358,13 @@ impl Daemon {
         sse
     }
 
+    /// A connection whose receive buffer is as small as the kernel lets it be: it blocks its peer soon.
+    pub(crate) async fn narrow(&self) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4_096).unwrap();
+        within("a connection", socket.connect(self.addr())).await.unwrap()
+    }
+
     /// Publishes one event, an array, or anything else as JSON; answers the ids.
     pub(crate) async fn publish(&self, body: Value) -> Vec<String> {
         self.publish_as(&self.key, body).await
@@ -402,7 +410,7 @@ impl Daemon {
         self.mint_token(&self.key, sub, json!({"roles": ["user"]})).await
     }
 
-    /// The sum of a metric over its labels.
+    /// A metric: the series of exactly this name, or where no labels are given the sum over them.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
         let page = Call::new(self.admin_addr(), "GET", "/metrics").send().await;
         assert_eq!(page.status, 200, "{page:?}");
@@ -411,7 +419,7 @@ impl Daemon {
         let mut found = None;
         for line in samples {
             let (series, value) = line.rsplit_once(' ').unwrap();
-            if series.split('{').next().unwrap() == name {
+            if series == name || series.split('{').next().unwrap() == name {
                 *found.get_or_insert(0.0) += value.parse::<f64>().unwrap();
             }
         }

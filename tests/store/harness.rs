@@ -72,6 +72,18 @@ pub(crate) async fn publish_at(
 
 /// Reads to the end; a gap is a failure.
 pub(crate) async fn read_all(store: &Store, log: &Arc<TenantLog>, after: Sequence) -> Vec<Arc<Frame>> {
+    match try_read_all(store, log, after).await {
+        Ok(frames) => frames,
+        Err(resumes_at) => panic!("a gap up to {resumes_at:?}"),
+    }
+}
+
+/// Reads to the end, or up to the gap, whose end it answers.
+pub(crate) async fn try_read_all(
+    store: &Store,
+    log: &Arc<TenantLog>,
+    after: Sequence,
+) -> Result<Vec<Arc<Frame>>, Sequence> {
     let (mut at, mut frames) = (after, Vec::new());
     loop {
         match store.read_log(log, at).await.expect("readable") {
@@ -81,8 +93,8 @@ pub(crate) async fn read_all(store: &Store, log: &Arc<TenantLog>, after: Sequenc
                 frames.extend_from_slice(&page.frames);
                 at = frames[frames.len() - 1].sequence();
             }
-            LogRead::End { .. } => return frames,
-            LogRead::Gap { resumes_at } => panic!("a gap up to {resumes_at:?}"),
+            LogRead::End { .. } => return Ok(frames),
+            LogRead::Gap { resumes_at } => return Err(resumes_at),
         }
     }
 }

@@ -262,7 +262,7 @@ async fn nobody_issues_a_later_expiry() {
     assert_eq!(minted.expires_at_ms, T0 + TOKEN_DEFAULT_MS);
     for expires_in_ms in [Some(0), Some(TOKEN_MAX_MS + 1)] {
         let got = world.auth.mint_token(&free, None, &NewToken { expires_in_ms, ..new_token("u") });
-        assert!(matches!(got, Err(AdminError::Invalid { ref field, .. }) if field == "expires_in"));
+        assert!(matches!(got, Err(AdminError::Invalid { ref field, .. }) if field == "expires_in_seconds"));
     }
     let past = NewKey { expires_at_ms: Some(T0), ..new_key(&["*"]) };
     assert!(matches!(world.auth.create_key(&free, None, past).await, Err(AdminError::Invalid { .. })));
