@@ -5,6 +5,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::http::Call;
 use common::sse::Sse;
 use common::ws::Ws;
@@ -621,19 +623,24 @@ async fn a_kicked_connection_and_a_stopping_daemon_say_so() {
 
 #[tokio::test]
 async fn a_peer_that_takes_nothing_for_the_write_timeout_is_reset() {
-    let daemon = Daemon::with().env("WRITE_TIMEOUT_MS", 1_000).start().await;
+    let daemon = Daemon::with().env("WRITE_TIMEOUT_MS", 2_000).start().await;
     let mut ws = daemon.live_ws("/api/v1/ws").await;
     let text = "x".repeat(60_000);
     let batch: Value = (0..60).map(|_| custom("c", json!(text))).collect();
-    for _ in 0..5 {
-        daemon.publish(batch.clone()).await; // far beyond what a socket's buffers hold
-    }
-    until("the stall to be noticed", async || {
+    daemon.publish(batch).await; // far beyond what a socket's buffers hold
+    // What the peer says meanwhile, and we would answer, is no progress. Who notices first, we or the kernel
+    // (`TCP_USER_TIMEOUT`), is open.
+    let ping = masked(0x81, b"{\"type\":\"ping\"}");
+    for pings in 0.. {
         let stalled = daemon.metric("nervewire_closed_total{reason=\"stalled\"}").await;
         let peer = daemon.metric("nervewire_closed_total{reason=\"peer\"}").await;
-        (stalled + peer >= 1.0).then_some(())
-    })
-    .await;
+        if stalled + peer >= 1.0 {
+            break;
+        }
+        assert!(pings < 60, "its pings keep a peer that reads nothing");
+        let _ = ws.socket().write_all(&ping).await; // may meet the reset
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     let mut rest = Vec::new();
     let end = within("the reset", ws.socket().read_to_end(&mut rest)).await;
     assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
