@@ -474,10 +474,10 @@ async fn over_the_publish_rate_is_an_error_and_a_hundred_times_is_the_end() {
     // Two seconds' worth at once, and nothing more for as long.
     let publish = |n: u64| json!({"type": "publish", "ref": n, "events": [custom("c", json!(n)), custom("c", json!(n))]});
     ws.send(&publish(0)).await;
+    ws.expect("ack").await;
     for n in 1..=100 {
         ws.try_send(&publish(n)).await;
     }
-    ws.expect("ack").await;
     for n in 1..=100 {
         let error = ws.expect("error").await;
         assert_eq!((&error["code"], &error["ref"]), (&json!("QUOTA_EXCEEDED"), &json!(n)), "{error}");
