@@ -48,6 +48,19 @@ pub enum From {
     Earliest,
 }
 
+impl From {
+    /// The strongest of what was given.
+    #[must_use]
+    pub fn strongest(cursor: Option<Box<str>>, since_ms: Option<u64>, earliest: bool) -> From {
+        match (cursor, since_ms) {
+            (Some(cursor), _) => From::Cursor(cursor),
+            (None, Some(ms)) => From::Since(ms),
+            (None, None) if earliest => From::Earliest,
+            (None, None) => From::Now,
+        }
+    }
+}
+
 /// What a store signs its cursors with; both halves are made at `init` and kept in the store.
 #[derive(Clone, Copy)]
 pub struct CursorKey {

@@ -1,4 +1,13 @@
 //! Nervewire carries the events of AI-agent platforms to very many subscribers over WebSocket and SSE.
+//!
+//! The map, from what knows nothing to what knows all (`tests/architecture.rs` holds the order; `docs/architecture.md` says why):
+//!
+//! * numbers and names: [`ids`], [`time`], [`cursor`], [`query`], [`config`], [`metrics`], [`close`], [`sync`]
+//! * one event: [`event`] (as sent), [`frame`] (numbered and encoded), [`filter`] (who asks, who may see)
+//! * shared by many: [`ring`] and [`wake`] (fan-out without locks), [`index`] (subscribers by hash), [`store`] (log and records)
+//! * who and what: [`auth`] (credential to right), [`tenant`] (the write side of an organization)
+//! * one connection: [`connection`] (as data), [`outcome`] (error to status or close), [`worker`] (the loop that serves them)
+//! * the outside: [`http`], [`server`] and [`lifecycle`], [`cli`] and [`client`]
 
 pub mod auth;
 pub mod cli;

@@ -7,7 +7,7 @@ use http::StatusCode;
 use serde_json::json;
 
 use crate::auth::{Subscribe, Use};
-use crate::filter::{FilterBuilder, Selection};
+use crate::filter::Selection;
 use crate::frame::Frame;
 use crate::frame::control::GapReason;
 use crate::ids::Sequence;
@@ -16,6 +16,7 @@ use crate::store::LogRead;
 use crate::tenant::Tenant;
 use crate::tenant::start::{self, From, Gap};
 
+use super::criteria::{Criteria, number};
 use super::exchange::Exchange;
 use super::respond::Answer;
 
@@ -173,46 +174,16 @@ fn answer(x: &Exchange, tenant: &Tenant, found: &Found) -> Answer {
 }
 
 fn parameters(x: &Exchange) -> Result<Asked, Refusal> {
-    let pairs = x.pairs()?;
-    let mut filter = FilterBuilder::default();
-    let (mut cursor, mut since, mut earliest) = (None, None, false);
     let (mut limit, mut wait) = (DEFAULT_LIMIT, 0);
-    for (name, value) in &pairs {
-        match (name.as_ref(), value.as_ref()) {
-            ("token" | "ticket", _) | ("limit" | "wait" | "earliest", "") => {}
-            ("after" | "last_event_id", text) => {
-                cursor = Some(text).filter(|text| !text.is_empty()).or(cursor)
-            }
-            ("since", text) => since = Some(text).filter(|text| !text.is_empty()).or(since),
-            ("earliest", "true" | "1") => earliest = true,
-            ("earliest", "false" | "0") => earliest = false,
-            ("earliest", _) => return Err(Refusal::bad_request("earliest: must be true or false")),
+    let (filter, from) = Criteria::read(x, |name, value| {
+        match (name, value) {
+            ("limit" | "wait", "") => {}
             ("limit", text) => limit = number("limit", text, 1, LIMIT as u64)? as usize,
             ("wait", text) => wait = number("wait", text, 0, WAIT_SECONDS)?,
-            (other, text) => {
-                if !filter.list(other, text)? {
-                    return Err(Refusal::bad_request(format!("{other}: no such parameter")));
-                }
-            }
+            _ => return Ok(false),
         }
-    }
-    let header = x.header("last-event-id").filter(|id| !id.is_empty());
-    let from = match (header.or(cursor), since) {
-        (Some(cursor), _) => From::Cursor(cursor.into()),
-        (None, Some(since)) => {
-            let ms = crate::time::parse_rfc3339(since);
-            From::Since(ms.ok_or_else(|| Refusal::bad_request("since: must be RFC 3339"))?)
-        }
-        (None, None) if earliest => From::Earliest,
-        (None, None) => From::Now,
-    };
-    let selection = Selection { filter: filter.build()?, ..Selection::default() };
+        Ok(true)
+    })?;
+    let selection = Selection { filter, ..Selection::default() };
     Ok(Asked { from, limit, wait: Duration::from_secs(wait), selection })
-}
-
-fn number(name: &str, text: &str, least: u64, most: u64) -> Result<u64, Refusal> {
-    text.parse()
-        .ok()
-        .filter(|n| (least..=most).contains(n))
-        .ok_or_else(|| Refusal::bad_request(format!("{name}: must be a whole number from {least} to {most}")))
 }

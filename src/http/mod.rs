@@ -9,6 +9,7 @@ pub mod admin_listener;
 pub mod body;
 pub mod conn;
 pub mod cors;
+pub mod criteria;
 pub mod events;
 pub mod exchange;
 pub mod health;

@@ -8,7 +8,7 @@ use http::{StatusCode, Version};
 use ring::digest;
 
 use crate::auth::{Subscribe, Use};
-use crate::filter::{Filter, FilterBuilder};
+use crate::filter::Filter;
 use crate::frame::sse;
 use crate::metrics::Transport;
 use crate::outcome::Refusal;
@@ -16,6 +16,7 @@ use crate::tenant::start::{self, From};
 use crate::worker::connect::Adopt;
 
 use super::Handled;
+use super::criteria::{Criteria, boolean};
 use super::exchange::Exchange;
 use super::respond::Answer;
 
@@ -231,56 +232,30 @@ fn names_event_stream(x: &Exchange) -> bool {
     accepts.any(|value| value.to_ascii_lowercase().contains("text/event-stream"))
 }
 
-/// Reads filter and position from the query. `Last-Event-ID` > `last_event_id`/`after` > `since` > `earliest` > now.
+/// Reads the query of a subscription.
 fn parameters(x: &Exchange, ws: bool, llm: bool) -> Result<Asked, Refusal> {
-    let pairs = x.pairs()?;
-    let mut asked = Asked { filter: None, from: From::Now, no_echo: false, heartbeat_event: false };
-    let mut filter = FilterBuilder::default();
-    let (mut cursor, mut since, mut earliest, mut silent) = (None, None, false, false);
-    for (name, value) in &pairs {
-        match (name.as_ref(), value.as_ref()) {
-            ("token" | "ticket", _) => {}
-            ("last_event_id" | "after", text) => {
-                cursor = Some(text).filter(|text| !text.is_empty()).or(cursor)
-            }
-            ("since", text) => since = Some(text).filter(|text| !text.is_empty()).or(since),
-            ("earliest", "true" | "1") => earliest = true,
-            ("earliest", "false" | "0" | "") => earliest = false,
-            ("earliest", _) => return Err(Refusal::bad_request("earliest: must be true or false")),
-            ("subscribe", "none") if ws => silent = true,
-            ("subscribe", "") if ws => {}
-            ("echo", "true" | "") if ws => {}
-            ("echo", "false") if ws => asked.no_echo = true,
-            ("echo" | "subscribe", _) if ws => {
-                return Err(Refusal::bad_request(format!("{name}: not a value this parameter takes")));
-            }
-            ("heartbeat", "event") if !ws => asked.heartbeat_event = true,
+    let (mut silent, mut no_echo, mut heartbeat_event) = (false, false, false);
+    let (filter, from) = Criteria::read(x, |name, value| {
+        match (name, value) {
+            ("subscribe" | "echo", "") if ws => {}
             ("heartbeat", "" | "comment") if !ws => {}
+            ("subscribe", "none") if ws => silent = true,
+            ("subscribe", _) if ws => {
+                return Err(Refusal::bad_request("subscribe: only none can be asked for"));
+            }
+            ("echo", flag) if ws => no_echo = !boolean("echo", flag)?,
+            ("heartbeat", "event") if !ws => heartbeat_event = true,
             ("heartbeat", _) if !ws => {
                 return Err(Refusal::bad_request("heartbeat: must be event or comment"));
             }
-            (other, text) => {
-                if !filter.list(other, text)? {
-                    return Err(Refusal::bad_request(format!("{other}: no such parameter")));
-                }
-            }
+            _ => return Ok(false),
         }
-    }
-    let header = x.header("last-event-id").filter(|id| !id.is_empty() && !ws);
-    asked.from = match (header.or(cursor), since) {
-        (Some(cursor), _) => From::Cursor(cursor.into()),
-        (None, Some(since)) => {
-            let ms = crate::time::parse_rfc3339(since);
-            From::Since(ms.ok_or_else(|| Refusal::bad_request("since: must be RFC 3339"))?)
-        }
-        (None, None) if earliest => From::Earliest,
-        (None, None) => From::Now,
-    };
-    let filter = filter.build()?;
-    asked.filter = match silent {
+        Ok(true)
+    })?;
+    let filter = match silent {
         true => None,
         false if llm => Some(filter.streams_only()),
         false => Some(filter),
     };
-    Ok(asked)
+    Ok(Asked { filter, from, no_echo, heartbeat_event })
 }

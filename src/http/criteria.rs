@@ -1,0 +1,78 @@
+//! What `/ws`, `/sse` and `/events` have in common in their queries: a filter, and a position to start from.
+
+use crate::cursor::From;
+use crate::filter::{Filter, FilterBuilder};
+use crate::outcome::Refusal;
+
+use super::exchange::Exchange;
+
+/// Filter and position, as far as they were read.
+#[derive(Default)]
+pub struct Criteria {
+    filter: FilterBuilder,
+    cursor: Option<Box<str>>,
+    since_ms: Option<u64>,
+    earliest: bool,
+}
+
+impl Criteria {
+    /// Reads the query. `other` is offered each parameter first and answers whether it was its own; an empty value of a position
+    /// counts as absent.
+    ///
+    /// # Errors
+    /// 400: a value that cannot be, or a parameter nobody knows.
+    pub fn read(
+        x: &Exchange,
+        mut other: impl FnMut(&str, &str) -> Result<bool, Refusal>,
+    ) -> Result<(Filter, From), Refusal> {
+        let mut criteria = Criteria::default();
+        for (name, value) in &x.pairs()? {
+            let (name, value) = (name.as_ref(), value.as_ref());
+            if !(matches!(name, "token" | "ticket") || other(name, value)? || criteria.take(name, value)?) {
+                return Err(Refusal::bad_request(format!("{name}: no such parameter")));
+            }
+        }
+        let header = x.header("last-event-id").filter(|id| !id.is_empty());
+        Ok((
+            criteria.filter.build()?,
+            From::strongest(header.map(Into::into).or(criteria.cursor), criteria.since_ms, criteria.earliest),
+        ))
+    }
+
+    fn take(&mut self, name: &str, value: &str) -> Result<bool, Refusal> {
+        match (name, value) {
+            ("last_event_id" | "after" | "since" | "earliest", "") => {}
+            ("last_event_id" | "after", cursor) => self.cursor = Some(cursor.into()),
+            ("since", time) => {
+                let ms = crate::time::parse_rfc3339(time);
+                self.since_ms = Some(ms.ok_or_else(|| Refusal::bad_request("since: must be RFC 3339"))?);
+            }
+            ("earliest", flag) => self.earliest = boolean(name, flag)?,
+            (name, list) => return Ok(self.filter.list(name, list)?),
+        }
+        Ok(true)
+    }
+}
+
+/// `true` or `false`, as a parameter's value.
+///
+/// # Errors
+/// 400 naming the parameter.
+pub fn boolean(name: &str, text: &str) -> Result<bool, Refusal> {
+    match text {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(Refusal::bad_request(format!("{name}: must be true or false"))),
+    }
+}
+
+/// A whole number within bounds, as a parameter's value.
+///
+/// # Errors
+/// 400 naming the parameter and its bounds.
+pub fn number(name: &str, text: &str, least: u64, most: u64) -> Result<u64, Refusal> {
+    text.parse()
+        .ok()
+        .filter(|n| (least..=most).contains(n))
+        .ok_or_else(|| Refusal::bad_request(format!("{name}: must be a whole number from {least} to {most}")))
+}
