@@ -104,6 +104,11 @@ async fn replay(daemon: &Daemon, query: &str) -> Replay {
     ws
 }
 
+/// A ring that is soon lapped.
+fn small_ring() -> common::Builder {
+    Daemon::with().env("LIMITS__RING_SLOTS", 1_024).env("LIMITS__UNCOMMITTED_EVENTS", 1_000)
+}
+
 async fn publish_numbers(daemon: &Daemon, from: usize, count: usize) -> Vec<String> {
     let mut ids = Vec::with_capacity(count);
     for start in (from..from + count).step_by(1_000) {
@@ -117,11 +122,7 @@ async fn publish_numbers(daemon: &Daemon, from: usize, count: usize) -> Vec<Stri
 
 #[tokio::test]
 async fn a_subscriber_gets_what_came_after_its_cursor_from_ring_log_or_both() {
-    let mut daemon = Daemon::with()
-        .env("LIMITS__RING_SLOTS", 1_024)
-        .env("LIMITS__UNCOMMITTED_EVENTS", 1_000)
-        .start()
-        .await;
+    let mut daemon = small_ring().start().await;
     let mut ids = publish_numbers(&daemon, 0, 200).await;
     // All of it is in the ring.
     for at in [0, 100, 198] {
@@ -434,11 +435,7 @@ impl Lcg {
 /// Whoever comes and goes at random, over any transport, sees each event once and in order.
 #[tokio::test]
 async fn random_disconnects_lose_nothing_and_repeat_nothing() {
-    let daemon = Daemon::with()
-        .env("LIMITS__RING_SLOTS", 1_024)
-        .env("LIMITS__UNCOMMITTED_EVENTS", 1_000)
-        .start()
-        .await;
+    let daemon = small_ring().start().await;
     let begin = daemon.get("/api/v1/events").send().await.json()["next_cursor"].as_str().unwrap().to_owned();
     let publishing = {
         let call = daemon.post("/api/v1/events?ack=memory");
@@ -512,11 +509,7 @@ async fn random_disconnects_lose_nothing_and_repeat_nothing() {
 
 #[tokio::test]
 async fn slow_readers_get_everything_once_while_others_are_live() {
-    let daemon = Daemon::with()
-        .env("LIMITS__RING_SLOTS", 1_024)
-        .env("LIMITS__UNCOMMITTED_EVENTS", 1_000)
-        .start()
-        .await;
+    let daemon = small_ring().start().await;
     let mut slow_ws = daemon.ws("/api/v1/ws").ask_on(daemon.narrow().await).await.ok().unwrap();
     let mut slow_sse = daemon.sse("/api/v1/sse").ask_on(daemon.narrow().await).await;
     let mut slow_few = daemon.ws("/api/v1/ws?channel=n/1").ask_on(daemon.narrow().await).await.ok().unwrap();
@@ -553,12 +546,7 @@ async fn slow_readers_get_everything_once_while_others_are_live() {
 
 #[tokio::test]
 async fn whoever_is_overtaken_by_retention_is_told_and_goes_on() {
-    let daemon = Daemon::with()
-        .env("LIMITS__RING_SLOTS", 1_024)
-        .env("LIMITS__UNCOMMITTED_EVENTS", 1_000)
-        .env("RETENTION__MAX_EVENTS", 100)
-        .start()
-        .await;
+    let daemon = small_ring().env("RETENTION__MAX_EVENTS", 100).start().await;
     let mut slow = daemon.ws("/api/v1/ws").ask_on(daemon.narrow().await).await.ok().unwrap();
     slow.expect("ready").await;
     let text = "x".repeat(1_000);
@@ -639,4 +627,57 @@ async fn a_poll_pages_waits_and_moves_on_past_what_the_filter_skipped() {
     );
     let stats = daemon.get("/api/v1/stats").send().await.json();
     assert_eq!(stats["data"]["connections"], 0, "its place is free again");
+}
+
+/// Merged or not: the text of each stream, its indexes and its end are what was published.
+#[tokio::test]
+async fn a_slow_reader_of_streams_gets_all_their_text_once() {
+    let daemon = small_ring().start().await;
+    let mut slow = daemon.sse("/api/v1/sse/llm").ask_on(daemon.narrow().await).await;
+    slow.next().await.named("ready");
+    let mut random = Lcg(3);
+    let mut texts = vec![String::new(); 3];
+    let mut next = [0; 3];
+    for _ in 0..40 {
+        let batch = (0..200).map(|_| {
+            let stream = random.below(9).min(2) as usize; // mostly the third, so that it has neighbours
+            let text = format!("<{}é\n{}>", next[stream], "x".repeat(random.below(300) as usize));
+            texts[stream].push_str(&text);
+            next[stream] += 1;
+            chunk(&format!("r{stream}"), &text, next[stream] - 1)
+        });
+        let batch = batch.collect();
+        daemon.publish(batch).await;
+    }
+    daemon.publish((0..3).map(|n| json!({"type": "stream_chunk", "request_id": format!("r{n}"), "chunk": "", "is_final": true, "index": next[n]})).collect()).await;
+    let mut got = vec![String::new(); 3];
+    let (mut expected, mut ended, mut frames) = ([0; 3], 0, 0);
+    while ended < 3 {
+        let event = slow.next_event().await;
+        frames += 1;
+        let stream = event["request_id"].as_str().unwrap()[1..].parse::<usize>().unwrap();
+        let index = event["index"].as_u64().unwrap();
+        let first = event.get("first_index").map_or(index, |first| first.as_u64().unwrap());
+        assert_eq!(first, expected[stream], "no index missing, none twice: {event:.200}");
+        expected[stream] = index + 1;
+        got[stream].push_str(event["chunk"].as_str().unwrap());
+        ended += usize::from(event["is_final"] == true);
+    }
+    assert_eq!(got, texts);
+    assert!(frames < 8_000, "some were merged: {frames}");
+}
+
+#[tokio::test]
+async fn events_older_than_the_retention_go() {
+    let daemon = Daemon::with().env("RETENTION__MAX_AGE_SECONDS", 1).start().await;
+    let old = daemon.publish(custom("n/0", json!("old"))).await.remove(0);
+    let found = until("the old event to go", async || {
+        daemon.publish(custom("nudge", json!(0))).await;
+        let found = replay_ws(&daemon, "since=2020-01-01T00:00:00Z").await;
+        (!found.ids().contains(&old.as_str())).then_some(found)
+    })
+    .await;
+    assert_eq!(found.gap.unwrap()["reason"], "trimmed");
+    let before = daemon.get("/api/v1/events?earliest=true").send().await.json();
+    assert_eq!(before["gap"], Value::Null);
 }

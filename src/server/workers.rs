@@ -24,14 +24,11 @@ use crate::worker::{Accepted, Shared, Worker};
 const IMBALANCE: usize = 2;
 /// How long accepting rests when no descriptor is left.
 const REST: Duration = Duration::from_millis(100);
-/// Sockets over the capacity that are still read, so that each hears of it in its own way: an `EventSource` by an event,
-/// since a bare 503 would end it for good. They come out of the descriptors held in reserve.
-const REFUSING: usize = 32;
-
 /// Sockets served beyond the capacity: long enough for their requests to be read and refused in the right form (an event
 /// stream by an event), and for probes to be answered by a full daemon.
 const REFUSING: usize = 64;
-const _: () = assert!(REFUSING as u64 + 64 < super::capacity::RESERVED);
+/// The rest of what is held in reserve is the store's, the listeners' and the eventfds'.
+const _: () = assert!(REFUSING as u64 + 32 <= super::capacity::RESERVED);
 
 /// A running worker.
 #[derive(Debug)]
