@@ -8,6 +8,7 @@ mod common;
 use std::path::Path;
 use std::time::Duration;
 
+use base64::Engine as _;
 use common::{Daemon, chunk, custom, message, until};
 use serde_json::{Value, json};
 
@@ -680,4 +681,96 @@ async fn events_older_than_the_retention_go() {
     assert_eq!(found.gap.unwrap()["reason"], "trimmed");
     let before = daemon.get("/api/v1/events?earliest=true").send().await.json();
     assert_eq!(before["gap"], Value::Null);
+}
+
+/// Publishes small batches until told to stop; answers all ids in order.
+fn flood(
+    daemon: &Daemon,
+    stop: &std::sync::Arc<std::sync::atomic::AtomicBool>,
+) -> tokio::task::JoinHandle<Vec<String>> {
+    let (call, stop) = (daemon.post("/api/v1/events?ack=memory"), stop.clone());
+    tokio::spawn(async move {
+        let mut ids = Vec::new();
+        while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+            let batch = (0..10).map(|n| custom(&format!("n/{}", n % 3), json!(ids.len() + n))).collect();
+            ids.extend(call.clone().json(&batch).send().await.ids());
+        }
+        ids
+    })
+}
+
+/// Whoever joins in the midst of a flood gets the very next event after the position it was told.
+#[tokio::test]
+async fn between_ready_and_the_first_live_event_nothing_is_lost() {
+    let daemon = Daemon::start().await;
+    let stop = std::sync::Arc::default();
+    let flooding = flood(&daemon, &stop);
+    let mut joined = Vec::new();
+    for n in 0..40 {
+        let (ready, first) = match n % 2 {
+            0 => {
+                let mut ws = daemon.ws("/api/v1/ws").open().await;
+                (ws.expect("ready").await, ws.expect("custom").await)
+            }
+            _ => {
+                let mut sse = daemon.sse("/api/v1/sse").open().await;
+                (sse.next().await.named("ready"), sse.next_event().await)
+            }
+        };
+        joined.push((ready["cursor"].as_str().unwrap().to_owned(), first["id"].as_str().unwrap().to_owned()));
+    }
+    stop.store(true, std::sync::atomic::Ordering::SeqCst);
+    let ids = flooding.await.unwrap();
+    for (cursor, first) in joined {
+        let at = ids.iter().position(|id| *id == first).unwrap();
+        assert!(at == 0 || ids[at - 1] == cursor, "told {cursor}, then {first}, which is number {at}");
+    }
+}
+
+/// The sequence inside a cursor (protocol §1).
+fn sequence(cursor: &Value) -> u64 {
+    let raw = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(cursor.as_str().unwrap()).unwrap();
+    u64::from_be_bytes(raw[4..12].try_into().unwrap())
+}
+
+/// A cursor is a promise: everything up to it has been delivered, nothing after it has.
+#[tokio::test]
+async fn no_heartbeat_tells_a_position_past_an_undelivered_event() {
+    let daemon = small_ring().env("HEARTBEAT_SECONDS", 1).start().await;
+    let stop = std::sync::Arc::default();
+    let flooding = flood(&daemon, &stop);
+    let watch = async |path: &str, narrow: bool| {
+        let ask = daemon.ws(path);
+        let mut ws = match narrow {
+            true => ask.ask_on(daemon.narrow().await).await.ok().unwrap(),
+            false => ask.open().await,
+        };
+        let (mut last, mut told, mut pings) = (0, 0, 0);
+        while pings < 3 {
+            let frame = ws.next_frame().await;
+            match frame["type"].as_str().unwrap() {
+                "ping" => {
+                    told = sequence(&frame["cursor"]);
+                    assert!(last <= told, "{path}: behind what was delivered");
+                    pings += 1;
+                }
+                "custom" => {
+                    last = sequence(&frame["id"]);
+                    assert!(last > told, "{path}: past an undelivered event");
+                }
+                "ready" | "caught_up" => told = told.max(sequence(&frame["cursor"])),
+                other => panic!("{other}"),
+            }
+        }
+    };
+    tokio::join!(
+        watch("/api/v1/ws", false),
+        watch("/api/v1/ws?channel=n/1", false),
+        watch("/api/v1/ws?channel=none", false),
+        watch("/api/v1/ws?earliest=true", false),
+        watch("/api/v1/ws?channel=n/2", true),
+        watch("/api/v1/ws", true),
+    );
+    stop.store(true, std::sync::atomic::Ordering::SeqCst);
+    flooding.await.unwrap();
 }
