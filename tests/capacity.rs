@@ -29,11 +29,8 @@ async fn a_full_process_answers_each_in_its_own_way() {
     // A place that is given back is taken.
     drop(sse);
     common::until("a place", || async {
-        let sse = daemon.sse("/api/v1/sse").ask().await;
-        let ready = {
-            let mut sse = sse;
-            sse.next_block().await.unwrap()
-        };
+        let mut sse = daemon.sse("/api/v1/sse").ask().await;
+        let ready = sse.next_block().await.unwrap();
         (ready.name.as_deref() == Some("ready")).then_some(())
     })
     .await;
@@ -44,7 +41,7 @@ async fn a_full_process_answers_each_in_its_own_way() {
 async fn a_flood_is_refused_in_one_write() {
     let daemon = Daemon::with().env("LIMITS__CONNECTIONS", 2).start().await;
     let mut idle = Vec::new();
-    for _ in 0..40 {
+    for _ in 0..80 {
         idle.push(tokio::net::TcpStream::connect(daemon.addr()).await.unwrap());
     }
     common::until("a refusal", || async {

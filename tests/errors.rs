@@ -184,3 +184,60 @@ async fn a_draining_daemon_takes_no_publish_and_finishes_what_it_took() {
     assert_eq!(page["data"].as_array().unwrap().len(), 1);
     assert_eq!(page["data"][0]["id"], ids[0].as_str());
 }
+
+/// What a repeat under an `Idempotency-Key` gets (protocol §7): the same answer, or where that held a secret its id alone.
+#[tokio::test]
+async fn administration_is_done_once_under_an_idempotency_key() {
+    let mut daemon = Daemon::start().await;
+    let call = |daemon: &Daemon, path: &str, body: &Value| {
+        daemon.post(path).header("idempotency-key", "k").json(body)
+    };
+    let organization = json!({"id": "acme", "name": "Acme"});
+    let first = call(&daemon, "/api/v1/organizations", &organization).send().await;
+    assert_eq!((first.status.as_u16(), first.header("idempotent-replayed")), (201, None), "{first:?}");
+    let (key, token) = (json!({"name": "n"}), json!({"sub": "ann", "roles": ["user"]}));
+    let made = call(&daemon, "/api/v1/api-keys", &key).send().await.json();
+    let minted = call(&daemon, "/api/v1/tokens", &token).send().await.json();
+    // The same header value on another path is another key; across a restart as well.
+    for life in 0..2 {
+        let again = call(&daemon, "/api/v1/organizations", &organization).send().await;
+        assert_eq!(
+            (again.status.as_u16(), again.header("idempotent-replayed")),
+            (201, Some("true")),
+            "{life} {again:?}"
+        );
+        assert_eq!(again.body, first.body);
+        call(&daemon, "/api/v1/organizations", &json!({"id": "other"})).send().await.refused(409, "CONFLICT");
+        for (path, body, id) in [
+            ("/api/v1/api-keys", &key, &made["data"]["key_id"]),
+            ("/api/v1/tokens", &token, &minted["data"]["jti"]),
+        ] {
+            let reply = call(&daemon, path, body).send().await;
+            assert_eq!(reply.refused(409, "CONFLICT")["details"]["id"], *id, "{path}");
+            assert!(!reply.text().contains("nwk_") && !reply.text().contains("eyJ"), "no secret: {reply:?}");
+        }
+        if life == 0 {
+            daemon.restart().await;
+        }
+    }
+    let keys = daemon.get("/api/v1/api-keys").send().await.json();
+    assert_eq!(keys["data"].as_array().unwrap().len(), 2, "the first key and this one: {keys}");
+
+    // Refusals are not kept, and concurrent repeats make one organization.
+    call(&daemon, "/api/v1/api-keys", &json!({"name": 7})).send().await.refused(400, "VALIDATION_ERROR");
+    let race: Vec<_> = (0..8)
+        .map(|_| {
+            let body = json!({"name": "race"});
+            tokio::spawn(
+                daemon.post("/api/v1/organizations").header("idempotency-key", "race").json(&body).send(),
+            )
+        })
+        .collect();
+    let mut ids = Vec::new();
+    for reply in race {
+        let reply = within("a racer", reply).await.unwrap();
+        assert_eq!(reply.status, 201, "{reply:?}");
+        ids.push(reply.json()["data"]["id"].clone());
+    }
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+}

@@ -476,10 +476,10 @@ async fn over_the_publish_rate_is_an_error_and_a_hundred_times_is_the_end() {
     // Two seconds' worth at once, and nothing more for as long.
     let publish = |n: u64| json!({"type": "publish", "ref": n, "events": [custom("c", json!(n)), custom("c", json!(n))]});
     ws.send(&publish(0)).await;
+    ws.expect("ack").await;
     for n in 1..=100 {
         ws.try_send(&publish(n)).await;
     }
-    ws.expect("ack").await;
     for n in 1..=100 {
         let error = ws.expect("error").await;
         assert_eq!((&error["code"], &error["ref"]), (&json!("QUOTA_EXCEEDED"), &json!(n)), "{error}");
@@ -731,4 +731,32 @@ async fn frames_sent_together_are_answered_in_their_order() {
     let expected = (0..50).flat_map(|n| [format!("p{n}"), format!("c{n}"), format!("s{n}")]);
     assert!(answers.iter().cloned().eq(expected), "{answers:?}");
     assert!(ids.chunks(2).all(|twins| twins[0] == twins[1]), "the second of each pair was a repeat");
+}
+
+/// Its own events block its socket while it publishes on; acks are owed, none is lost and none comes twice.
+#[tokio::test]
+async fn a_publisher_that_does_not_read_gets_all_its_acks_when_it_does() {
+    let daemon = Daemon::start().await;
+    let mut ws = daemon.ws("/api/v1/ws").ask_on(daemon.narrow().await).await.ok().unwrap();
+    ws.expect("ready").await;
+    let text = "x".repeat(3_000);
+    for n in 0..800 {
+        ws.send(&json!({"type": "publish", "ref": n, "event": custom("c", json!([n, text]))})).await;
+    }
+    let (mut acks, mut events) = (Vec::new(), Vec::new());
+    while acks.len() < 800 || events.len() < 800 {
+        let frame = ws.next_json().await;
+        match frame["type"].as_str().unwrap() {
+            "ack" => {
+                assert_eq!(frame["ref"], acks.len(), "acks in the order of publishing");
+                acks.push(frame["ids"][0].clone());
+            }
+            "custom" => {
+                assert_eq!(frame["data"][0], events.len());
+                events.push(frame["id"].clone());
+            }
+            other => panic!("{other}"),
+        }
+    }
+    assert_eq!(acks, events);
 }
