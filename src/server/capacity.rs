@@ -2,8 +2,9 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors kept for the store, listeners, eventfds and connections that are being refused.
-const RESERVED: u64 = 96;
+/// Descriptors kept for the store, listeners, eventfds, the admin listener's connections (64) and those that are being
+/// refused (`workers::SPARE`).
+const RESERVED: u64 = 160;
 
 /// Raises the soft descriptor limit to the hard one and answers how many connections fit, at most `wanted` (0: all).
 #[must_use]
