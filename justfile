@@ -70,10 +70,10 @@ powercut-liar:
 kill9 cycles="100":
     NERVEWIRE_KILL9_CYCLES={{ cycles }} cargo test --release --test kill9 -- --nocapture
 
-# User memory per idle WebSocket and SSE connection.
-idle connections="5000":
-    NERVEWIRE_IDLE_CONNECTIONS={{ connections }} cargo test --release --test idle -- --ignored --nocapture
+# User memory per idle WebSocket and SSE connection, 5,000 each.
+idle:
+    cargo bench --bench figures -- idle
 
-# CPU per delivery of one event to many subscribers, and of a batch.
-fanout subscribers="1000":
-    NERVEWIRE_FANOUT_SUBSCRIBERS={{ subscribers }} cargo test --release --test fanout -- --ignored --nocapture
+# CPU per delivery to 1,000 subscribers: of one event, and of 32 published together.
+fanout:
+    cargo bench --bench figures -- fanout

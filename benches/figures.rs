@@ -210,11 +210,20 @@ impl Readers {
     }
 }
 
+/// One event to two subscribers, nothing measured.
+fn smoke() {
+    let daemon = Daemon::start();
+    let mut readers = Readers::new(vec![daemon.subscribe(true), daemon.subscribe(false)]);
+    Publisher::new(&daemon).publish(r#"{"type":"custom","channel":"bench","data":1}"#);
+    readers.wait_for(1);
+}
+
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     let runs = |name: &str| wanted.is_empty() || wanted.iter().any(|it| it == name);
-    if std::env::args().any(|arg| arg == "--test") {
-        return; // `cargo test --benches` only wants to know that it starts
+    if !std::env::args().any(|arg| arg == "--bench") {
+        smoke(); // `cargo test --benches` only wants to know that it works
+        return;
     }
     if runs("idle") {
         idle();

@@ -592,7 +592,6 @@ async fn a_ping_flood_is_bounded() {
 async fn subscribers_that_never_read_hurt_themselves_only() {
     let daemon = Daemon::with()
         .env("LIMITS__BODY_BYTES", 1 << 20)
-        .env("LIMITS__UNCOMMITTED_BYTES", 4 << 20)
         .env("LIMITS__RING_BYTES_PER_TENANT", 4 << 20)
         .env("LIMITS__RING_BYTES_TOTAL", 8 << 20)
         .start()

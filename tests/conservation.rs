@@ -1,7 +1,7 @@
 //! Nothing is delivered that is not counted, and nothing counted that is not delivered (metrics of the admin listener):
 //! matched = delivered + coalesced away + pending + dropped with ended connections, and clients agree.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
 
 mod common;
 

@@ -1,13 +1,14 @@
 //! Coming back (protocol §7): by cursor, by time, from the beginning; from ring and log; over every transport; after
 //! `kill -9`; with gaps declared; and slow readers, who get everything in their own time.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
 
 mod common;
 
 use std::path::Path;
 use std::time::Duration;
 
+use base64::Engine as _;
 use common::{Daemon, chunk, custom, message, until};
 use serde_json::{Value, json};
 
@@ -104,6 +105,11 @@ async fn replay(daemon: &Daemon, query: &str) -> Replay {
     ws
 }
 
+/// A ring that is soon lapped.
+fn small_ring() -> common::Builder {
+    Daemon::with().env("LIMITS__RING_SLOTS", 1_024).env("LIMITS__UNCOMMITTED_EVENTS", 1_000)
+}
+
 async fn publish_numbers(daemon: &Daemon, from: usize, count: usize) -> Vec<String> {
     let mut ids = Vec::with_capacity(count);
     for start in (from..from + count).step_by(1_000) {
@@ -117,11 +123,7 @@ async fn publish_numbers(daemon: &Daemon, from: usize, count: usize) -> Vec<Stri
 
 #[tokio::test]
 async fn a_subscriber_gets_what_came_after_its_cursor_from_ring_log_or_both() {
-    let mut daemon = Daemon::with()
-        .env("LIMITS__RING_SLOTS", 1_024)
-        .env("LIMITS__UNCOMMITTED_EVENTS", 1_000)
-        .start()
-        .await;
+    let mut daemon = small_ring().start().await;
     let mut ids = publish_numbers(&daemon, 0, 200).await;
     // All of it is in the ring.
     for at in [0, 100, 198] {
@@ -434,11 +436,7 @@ impl Lcg {
 /// Whoever comes and goes at random, over any transport, sees each event once and in order.
 #[tokio::test]
 async fn random_disconnects_lose_nothing_and_repeat_nothing() {
-    let daemon = Daemon::with()
-        .env("LIMITS__RING_SLOTS", 1_024)
-        .env("LIMITS__UNCOMMITTED_EVENTS", 1_000)
-        .start()
-        .await;
+    let daemon = small_ring().start().await;
     let begin = daemon.get("/api/v1/events").send().await.json()["next_cursor"].as_str().unwrap().to_owned();
     let publishing = {
         let call = daemon.post("/api/v1/events?ack=memory");
@@ -512,11 +510,7 @@ async fn random_disconnects_lose_nothing_and_repeat_nothing() {
 
 #[tokio::test]
 async fn slow_readers_get_everything_once_while_others_are_live() {
-    let daemon = Daemon::with()
-        .env("LIMITS__RING_SLOTS", 1_024)
-        .env("LIMITS__UNCOMMITTED_EVENTS", 1_000)
-        .start()
-        .await;
+    let daemon = small_ring().start().await;
     let mut slow_ws = daemon.ws("/api/v1/ws").ask_on(daemon.narrow().await).await.ok().unwrap();
     let mut slow_sse = daemon.sse("/api/v1/sse").ask_on(daemon.narrow().await).await;
     let mut slow_few = daemon.ws("/api/v1/ws?channel=n/1").ask_on(daemon.narrow().await).await.ok().unwrap();
@@ -553,12 +547,7 @@ async fn slow_readers_get_everything_once_while_others_are_live() {
 
 #[tokio::test]
 async fn whoever_is_overtaken_by_retention_is_told_and_goes_on() {
-    let daemon = Daemon::with()
-        .env("LIMITS__RING_SLOTS", 1_024)
-        .env("LIMITS__UNCOMMITTED_EVENTS", 1_000)
-        .env("RETENTION__MAX_EVENTS", 100)
-        .start()
-        .await;
+    let daemon = small_ring().env("RETENTION__MAX_EVENTS", 100).start().await;
     let mut slow = daemon.ws("/api/v1/ws").ask_on(daemon.narrow().await).await.ok().unwrap();
     slow.expect("ready").await;
     let text = "x".repeat(1_000);
@@ -639,4 +628,149 @@ async fn a_poll_pages_waits_and_moves_on_past_what_the_filter_skipped() {
     );
     let stats = daemon.get("/api/v1/stats").send().await.json();
     assert_eq!(stats["data"]["connections"], 0, "its place is free again");
+}
+
+/// Merged or not: the text of each stream, its indexes and its end are what was published.
+#[tokio::test]
+async fn a_slow_reader_of_streams_gets_all_their_text_once() {
+    let daemon = small_ring().start().await;
+    let mut slow = daemon.sse("/api/v1/sse/llm").ask_on(daemon.narrow().await).await;
+    slow.next().await.named("ready");
+    let mut random = Lcg(3);
+    let mut texts = vec![String::new(); 3];
+    let mut next = [0; 3];
+    for _ in 0..40 {
+        let batch = (0..200).map(|_| {
+            let stream = random.below(9).min(2) as usize; // mostly the third, so that it has neighbours
+            let text = format!("<{}é\n{}>", next[stream], "x".repeat(random.below(300) as usize));
+            texts[stream].push_str(&text);
+            next[stream] += 1;
+            chunk(&format!("r{stream}"), &text, next[stream] - 1)
+        });
+        let batch = batch.collect();
+        daemon.publish(batch).await;
+    }
+    daemon.publish((0..3).map(|n| json!({"type": "stream_chunk", "request_id": format!("r{n}"), "chunk": "", "is_final": true, "index": next[n]})).collect()).await;
+    let mut got = vec![String::new(); 3];
+    let (mut expected, mut ended, mut frames) = ([0; 3], 0, 0);
+    while ended < 3 {
+        let event = slow.next_event().await;
+        frames += 1;
+        let stream = event["request_id"].as_str().unwrap()[1..].parse::<usize>().unwrap();
+        let index = event["index"].as_u64().unwrap();
+        let first = event.get("first_index").map_or(index, |first| first.as_u64().unwrap());
+        assert_eq!(first, expected[stream], "no index missing, none twice: {event:.200}");
+        expected[stream] = index + 1;
+        got[stream].push_str(event["chunk"].as_str().unwrap());
+        ended += usize::from(event["is_final"] == true);
+    }
+    assert_eq!(got, texts);
+    assert!(frames < 8_000, "some were merged: {frames}");
+}
+
+#[tokio::test]
+async fn events_older_than_the_retention_go() {
+    let daemon = Daemon::with().env("RETENTION__MAX_AGE_SECONDS", 1).start().await;
+    let old = daemon.publish(custom("n/0", json!("old"))).await.remove(0);
+    let found = until("the old event to go", async || {
+        daemon.publish(custom("nudge", json!(0))).await;
+        let found = replay_ws(&daemon, "since=2020-01-01T00:00:00Z").await;
+        (!found.ids().contains(&old.as_str())).then_some(found)
+    })
+    .await;
+    assert_eq!(found.gap.unwrap()["reason"], "trimmed");
+    let before = daemon.get("/api/v1/events?earliest=true").send().await.json();
+    assert_eq!(before["gap"], Value::Null);
+}
+
+/// Publishes small batches until told to stop; answers all ids in order.
+fn flood(
+    daemon: &Daemon,
+    stop: &std::sync::Arc<std::sync::atomic::AtomicBool>,
+) -> tokio::task::JoinHandle<Vec<String>> {
+    let (call, stop) = (daemon.post("/api/v1/events?ack=memory"), stop.clone());
+    tokio::spawn(async move {
+        let mut ids = Vec::new();
+        while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+            let batch = (0..10).map(|n| custom(&format!("n/{}", n % 3), json!(ids.len() + n))).collect();
+            ids.extend(call.clone().json(&batch).send().await.ids());
+        }
+        ids
+    })
+}
+
+/// Whoever joins in the midst of a flood gets the very next event after the position it was told.
+#[tokio::test]
+async fn between_ready_and_the_first_live_event_nothing_is_lost() {
+    let daemon = Daemon::start().await;
+    let stop = std::sync::Arc::default();
+    let flooding = flood(&daemon, &stop);
+    let mut joined = Vec::new();
+    for n in 0..40 {
+        let (ready, first) = match n % 2 {
+            0 => {
+                let mut ws = daemon.ws("/api/v1/ws").open().await;
+                (ws.expect("ready").await, ws.expect("custom").await)
+            }
+            _ => {
+                let mut sse = daemon.sse("/api/v1/sse").open().await;
+                (sse.next().await.named("ready"), sse.next_event().await)
+            }
+        };
+        joined.push((ready["cursor"].as_str().unwrap().to_owned(), first["id"].as_str().unwrap().to_owned()));
+    }
+    stop.store(true, std::sync::atomic::Ordering::SeqCst);
+    let ids = flooding.await.unwrap();
+    for (cursor, first) in joined {
+        let at = ids.iter().position(|id| *id == first).unwrap();
+        assert!(at == 0 || ids[at - 1] == cursor, "told {cursor}, then {first}, which is number {at}");
+    }
+}
+
+/// The sequence inside a cursor (protocol §1).
+fn sequence(cursor: &Value) -> u64 {
+    let raw = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(cursor.as_str().unwrap()).unwrap();
+    u64::from_be_bytes(raw[4..12].try_into().unwrap())
+}
+
+/// A cursor is a promise: everything up to it has been delivered, nothing after it has.
+#[tokio::test]
+async fn no_heartbeat_tells_a_position_past_an_undelivered_event() {
+    let daemon = small_ring().env("HEARTBEAT_SECONDS", 1).start().await;
+    let stop = std::sync::Arc::default();
+    let flooding = flood(&daemon, &stop);
+    let watch = async |path: &str, narrow: bool| {
+        let ask = daemon.ws(path);
+        let mut ws = match narrow {
+            true => ask.ask_on(daemon.narrow().await).await.ok().unwrap(),
+            false => ask.open().await,
+        };
+        let (mut last, mut told, mut pings) = (0, 0, 0);
+        while pings < 3 {
+            let frame = ws.next_frame().await;
+            match frame["type"].as_str().unwrap() {
+                "ping" => {
+                    told = sequence(&frame["cursor"]);
+                    assert!(last <= told, "{path}: behind what was delivered");
+                    pings += 1;
+                }
+                "custom" => {
+                    last = sequence(&frame["id"]);
+                    assert!(last > told, "{path}: past an undelivered event");
+                }
+                "ready" | "caught_up" => told = told.max(sequence(&frame["cursor"])),
+                other => panic!("{other}"),
+            }
+        }
+    };
+    tokio::join!(
+        watch("/api/v1/ws", false),
+        watch("/api/v1/ws?channel=n/1", false),
+        watch("/api/v1/ws?channel=none", false),
+        watch("/api/v1/ws?earliest=true", false),
+        watch("/api/v1/ws?channel=n/2", true),
+        watch("/api/v1/ws", true),
+    );
+    stop.store(true, std::sync::atomic::Ordering::SeqCst);
+    flooding.await.unwrap();
 }

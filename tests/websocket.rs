@@ -5,6 +5,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::http::Call;
 use common::sse::Sse;
 use common::ws::Ws;
@@ -474,10 +476,10 @@ async fn over_the_publish_rate_is_an_error_and_a_hundred_times_is_the_end() {
     // Two seconds' worth at once, and nothing more for as long.
     let publish = |n: u64| json!({"type": "publish", "ref": n, "events": [custom("c", json!(n)), custom("c", json!(n))]});
     ws.send(&publish(0)).await;
+    ws.expect("ack").await;
     for n in 1..=100 {
         ws.try_send(&publish(n)).await;
     }
-    ws.expect("ack").await;
     for n in 1..=100 {
         let error = ws.expect("error").await;
         assert_eq!((&error["code"], &error["ref"]), (&json!("QUOTA_EXCEEDED"), &json!(n)), "{error}");
@@ -621,19 +623,24 @@ async fn a_kicked_connection_and_a_stopping_daemon_say_so() {
 
 #[tokio::test]
 async fn a_peer_that_takes_nothing_for_the_write_timeout_is_reset() {
-    let daemon = Daemon::with().env("WRITE_TIMEOUT_MS", 1_000).start().await;
+    let daemon = Daemon::with().env("WRITE_TIMEOUT_MS", 2_000).start().await;
     let mut ws = daemon.live_ws("/api/v1/ws").await;
     let text = "x".repeat(60_000);
     let batch: Value = (0..60).map(|_| custom("c", json!(text))).collect();
-    for _ in 0..5 {
-        daemon.publish(batch.clone()).await; // far beyond what a socket's buffers hold
-    }
-    until("the stall to be noticed", async || {
+    daemon.publish(batch).await; // far beyond what a socket's buffers hold
+    // What the peer says meanwhile, and we would answer, is no progress. Who notices first, we or the kernel
+    // (`TCP_USER_TIMEOUT`), is open.
+    let ping = masked(0x81, b"{\"type\":\"ping\"}");
+    for pings in 0.. {
         let stalled = daemon.metric("nervewire_closed_total{reason=\"stalled\"}").await;
         let peer = daemon.metric("nervewire_closed_total{reason=\"peer\"}").await;
-        (stalled + peer >= 1.0).then_some(())
-    })
-    .await;
+        if stalled + peer >= 1.0 {
+            break;
+        }
+        assert!(pings < 60, "its pings keep a peer that reads nothing");
+        let _ = ws.socket().write_all(&ping).await; // may meet the reset
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     let mut rest = Vec::new();
     let end = within("the reset", ws.socket().read_to_end(&mut rest)).await;
     assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
@@ -683,4 +690,73 @@ async fn a_credential_is_renewed_in_place_for_the_same_subject_only() {
     ws.expect("ready").await;
     renew(&mut ws, &abroad, json!(6)).await;
     assert_eq!(ws.closed().await.0, 4403);
+}
+
+/// Some frames need a look into the log or the store; what was sent behind them waits, and is not lost.
+#[tokio::test]
+async fn frames_sent_together_are_answered_in_their_order() {
+    let daemon = Daemon::start().await;
+    daemon.publish_messages(&["old"]).await;
+    let mut ws = daemon.live_ws("/api/v1/ws?subscribe=none").await;
+    let named = |id: u64| {
+        let mut event = message("named");
+        event["message_id"] = format!("m-{id}").into();
+        event
+    };
+    let mut bytes = Vec::new();
+    for n in 0..50 {
+        let frames = [
+            json!({"type": "publish", "ref": format!("p{n}"), "event": named(n / 2)}),
+            json!({"type": "cancel", "ref": format!("c{n}"), "request_id": "r"}),
+            json!({"type": "subscribe", "ref": format!("s{n}"), "channel": "none", "since": "2020-01-01T00:00:00Z"}),
+        ];
+        for frame in frames {
+            bytes.extend(masked(0x81, frame.to_string().as_bytes()));
+        }
+    }
+    ws.socket().write_all(&bytes).await.unwrap();
+    let mut answers = Vec::new();
+    let mut ids = Vec::new();
+    while answers.len() < 150 {
+        let frame = ws.next_json().await;
+        match frame["type"].as_str().unwrap() {
+            "caught_up" => continue,
+            "ack" => ids.push(frame["ids"][0].clone()),
+            "error" => assert_eq!(frame["code"], "NOT_IMPLEMENTED"),
+            "ready" => {}
+            other => panic!("{other}"),
+        }
+        answers.push(frame["ref"].as_str().unwrap().to_owned());
+    }
+    let expected = (0..50).flat_map(|n| [format!("p{n}"), format!("c{n}"), format!("s{n}")]);
+    assert!(answers.iter().cloned().eq(expected), "{answers:?}");
+    assert!(ids.chunks(2).all(|twins| twins[0] == twins[1]), "the second of each pair was a repeat");
+}
+
+/// Its own events block its socket while it publishes on; acks are owed, none is lost and none comes twice.
+#[tokio::test]
+async fn a_publisher_that_does_not_read_gets_all_its_acks_when_it_does() {
+    let daemon = Daemon::start().await;
+    let mut ws = daemon.ws("/api/v1/ws").ask_on(daemon.narrow().await).await.ok().unwrap();
+    ws.expect("ready").await;
+    let text = "x".repeat(3_000);
+    for n in 0..800 {
+        ws.send(&json!({"type": "publish", "ref": n, "event": custom("c", json!([n, text]))})).await;
+    }
+    let (mut acks, mut events) = (Vec::new(), Vec::new());
+    while acks.len() < 800 || events.len() < 800 {
+        let frame = ws.next_json().await;
+        match frame["type"].as_str().unwrap() {
+            "ack" => {
+                assert_eq!(frame["ref"], acks.len(), "acks in the order of publishing");
+                acks.push(frame["ids"][0].clone());
+            }
+            "custom" => {
+                assert_eq!(frame["data"][0], events.len());
+                events.push(frame["id"].clone());
+            }
+            other => panic!("{other}"),
+        }
+    }
+    assert_eq!(acks, events);
 }

@@ -418,7 +418,7 @@ pub static KEYS: &[Key] = &[
         },
         unit: "",
         memory: "",
-        text: "The least important level written, to standard error. `NERVEWIRE_LOG` may refine it by module.",
+        text: "The least important level written, to standard error. `NERVEWIRE_LOG`, a filter by module, takes its place.",
     },
     Key {
         name: "log.format",

@@ -14,11 +14,13 @@ use crate::auth::{
     OrganizationChange, Principal, Use, Visibility,
 };
 use crate::outcome::Refusal;
+use crate::tenant::publish::PublishError;
 use crate::time::rfc3339;
 use crate::worker::mail::{Mail, Which, connection_id};
 
 use super::created;
 use super::exchange::Exchange;
+use super::once::{self, Turn};
 use super::respond::Answer;
 
 /// Rows of a list where nobody asks for fewer, and the most.
@@ -138,14 +140,20 @@ struct OrganizationBody {
 async fn create_organization(x: &mut Exchange) -> Result<Answer, Refusal> {
     let by = operating(x)?;
     parameters(x, &[])?;
-    let body: OrganizationBody = x.json().await?;
+    let (body, bytes): (OrganizationBody, _) = x.json_and_bytes().await?;
+    let shared = x.shared().clone();
+    let once = match once::turn(&shared, x, by.principal(), &bytes).await? {
+        Turn::First(once) => once,
+        Turn::Repeat(answer) => return Ok(answer),
+    };
     let new = NewOrganization {
         id: body.id,
         name: body.name.unwrap_or_default(),
         visibility: body.visibility.unwrap_or_default(),
         first_key: false,
     };
-    let made = x.shared().auth.create_organization(&by, new).await?;
+    let rows = |made: &Organization| once::kept(once.as_ref(), &created(organization_json(made)));
+    let made = shared.auth.create_organization_with(&by, new, rows).await?;
     Ok(created(organization_json(&made.organization)))
 }
 
@@ -206,7 +214,12 @@ fn key_json(x: &Exchange, key: &KeyRow) -> Value {
 async fn create_key(x: &mut Exchange) -> Result<Answer, Refusal> {
     let by = managing(x)?;
     parameters(x, &[])?;
-    let body: KeyBody = x.json().await?;
+    let (body, bytes): (KeyBody, _) = x.json_and_bytes().await?;
+    let shared = x.shared().clone();
+    let once = match once::turn(&shared, x, by.principal(), &bytes).await? {
+        Turn::First(once) => once,
+        Turn::Repeat(answer) => return Ok(answer),
+    };
     let now_ms = x.shared().clock.now_ms();
     let new = NewKey {
         name: body.name,
@@ -214,7 +227,8 @@ async fn create_key(x: &mut Exchange) -> Result<Answer, Refusal> {
         narrowing: NarrowingClaims { agents: body.agents, channels: body.channels, types: body.types },
         expires_at_ms: body.expires_in_seconds.map(|s| now_ms.saturating_add(s.saturating_mul(1_000))),
     };
-    let issued = x.shared().auth.create_key(&by, body.org_id.as_deref(), new).await?;
+    let rows = |row: &KeyRow| once::withheld(once.as_ref(), &row.id);
+    let issued = shared.auth.create_key_with(&by, body.org_id.as_deref(), new, rows).await?;
     let mut data = key_json(x, &issued.row);
     data["api_key"] = issued.api_key.expose().into();
     Ok(created(data))
@@ -251,7 +265,12 @@ struct TokenBody {
 async fn mint_token(x: &mut Exchange) -> Result<Answer, Refusal> {
     let by = managing(x)?;
     parameters(x, &[])?;
-    let body: TokenBody = x.json().await?;
+    let (body, bytes): (TokenBody, _) = x.json_and_bytes().await?;
+    let shared = x.shared().clone();
+    let once = match once::turn(&shared, x, by.principal(), &bytes).await? {
+        Turn::First(once) => once,
+        Turn::Repeat(answer) => return Ok(answer),
+    };
     let new = NewToken {
         sub: body.sub,
         roles: body.roles,
@@ -259,7 +278,12 @@ async fn mint_token(x: &mut Exchange) -> Result<Answer, Refusal> {
         narrowing: NarrowingClaims { agents: body.agents, channels: body.channels, types: body.types },
         expires_in_ms: body.expires_in_seconds.map(|s| s.saturating_mul(1_000)),
     };
-    let issued = x.shared().auth.mint_token(&by, body.org_id.as_deref(), &new)?;
+    let issued = shared.auth.mint_token(&by, body.org_id.as_deref(), &new)?;
+    if once.is_some() {
+        // A token is kept nowhere, so its row is all there is to commit.
+        let rows = once::withheld(once.as_ref(), &issued.jti);
+        shared.tenants.store().write(rows).await.map_err(PublishError::from)?;
+    }
     let expires_at = rfc3339(issued.expires_at_ms);
     Ok(created(json!({"token": issued.token.expose(), "jti": issued.jti, "expires_at": expires_at})))
 }

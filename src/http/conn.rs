@@ -360,13 +360,7 @@ impl Io {
             _ => "the request is not valid HTTP".into(),
         };
         let refusal = Refusal::new(status, "BAD_REQUEST", message);
-        let mut answer = Answer::refusal(&refusal, &*self.clock.shared.clock);
-        answer.headers.insert(REQUEST_ID, request_id(&http::HeaderMap::new()));
-        answer.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        answer.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(answer.body.len()));
-        let mut bytes = raw_head(status, &answer.headers);
-        bytes.extend_from_slice(&answer.body);
-        Some(bytes)
+        Some(Answer::refusal(&refusal, &*self.clock.shared.clock).whole_and_last())
     }
 
     /// Writes the replacement, if there is one.

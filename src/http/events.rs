@@ -1,7 +1,7 @@
 //! `POST /api/v1/events`: one event, an array, or NDJSON; all of it or nothing.
 
+use http::StatusCode;
 use http::header::HeaderValue;
-use http::{HeaderName, StatusCode};
 use serde_json::json;
 
 use crate::auth::{Publish, Use};
@@ -11,12 +11,8 @@ use crate::tenant::idempotency::Keyed;
 use crate::tenant::intake;
 
 use super::exchange::Exchange;
+use super::once::idempotency_key;
 use super::respond::{Answer, REPLAYED};
-
-/// `Idempotency-Key`.
-pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// Longest key, bytes.
-const KEY_BYTES: usize = 255;
 
 /// Publishes.
 ///
@@ -76,14 +72,4 @@ fn wants_durable(x: &Exchange) -> Result<bool, Refusal> {
         }
     }
     Ok(durable)
-}
-
-fn idempotency_key(x: &Exchange) -> Result<Option<String>, Refusal> {
-    let Some(key) = x.headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
-    match key.to_str() {
-        Ok(key) if (1..=KEY_BYTES).contains(&key.len()) => Ok(Some(key.to_owned())),
-        _ => {
-            Err(Refusal::bad_request(format!("Idempotency-Key: must be 1 to {KEY_BYTES} visible characters")))
-        }
-    }
 }

@@ -157,12 +157,21 @@ impl Exchange {
     /// # Errors
     /// 415 for another content type; 400 naming what is wrong; those of [`Exchange::body`].
     pub async fn json<T: serde::de::DeserializeOwned>(&mut self) -> Result<T, Refusal> {
+        self.json_and_bytes().await.map(|(value, _)| value)
+    }
+
+    /// [`Exchange::json`], and the bytes it was read from.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn json_and_bytes<T: serde::de::DeserializeOwned>(&mut self) -> Result<(T, Bytes), Refusal> {
         let body = self.body().await?;
         if !body.is_empty() {
             self.expect_type(&["application/json"])?;
         }
         let text = if body.trim_ascii().is_empty() { b"{}" } else { body.as_ref() };
-        serde_json::from_slice(text).map_err(|error| Refusal::invalid("", &error.to_string()))
+        let value = serde_json::from_slice(text).map_err(|error| Refusal::invalid("", &error.to_string()))?;
+        Ok((value, body))
     }
 
     /// The body's content type among `allowed`, by index; none given counts as the first.

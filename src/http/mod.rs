@@ -15,6 +15,7 @@ pub mod exchange;
 pub mod health;
 pub mod history;
 pub mod metrics_page;
+mod once;
 pub mod respond;
 pub mod subscribe;
 

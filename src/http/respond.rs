@@ -77,6 +77,16 @@ impl Answer {
         }
         answer
     }
+    /// The answer as bytes on a connection that ends with it, where no request could be read.
+    #[must_use]
+    pub fn whole_and_last(mut self) -> Vec<u8> {
+        self.headers.insert(REQUEST_ID, request_id(&HeaderMap::new()));
+        self.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        self.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+        let mut bytes = raw_head(self.status, &self.headers);
+        bytes.extend_from_slice(&self.body);
+        bytes
+    }
     /// Joins head and body.
     #[must_use]
     pub fn into_response<B>(self, body: impl FnOnce(Vec<u8>) -> B) -> Response<B> {

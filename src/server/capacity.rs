@@ -2,9 +2,8 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors kept for the store, listeners, eventfds, the admin listener's connections (64) and those that are being
-/// refused (`workers::SPARE`).
-const RESERVED: u64 = 160;
+/// Descriptors kept for the store, listeners, eventfds, the admin listener and connections that are being refused.
+pub(super) const RESERVED: u64 = 192;
 
 /// Raises the soft descriptor limit to the hard one and answers how many connections fit, at most `wanted` (0: all).
 #[must_use]

@@ -14,6 +14,8 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::oneshot;
 
 use crate::http::conn::{Door, serve};
+use crate::http::respond::Answer;
+use crate::outcome::Refusal;
 use crate::ring::Reader;
 use crate::worker::mail::Mail;
 use crate::worker::{Accepted, Shared, Worker};
@@ -25,10 +27,11 @@ const IMBALANCE: usize = 2;
 pub(super) const SPARE: usize = 32;
 /// How long accepting rests when no descriptor is left.
 const REST: Duration = Duration::from_millis(100);
-const FULL: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
-    connection: close\r\ncontent-length: 87\r\n\r\n\
-    {\"code\":\"UNAVAILABLE\",\"message\":\"the server is full\",\"details\":null,\"timestamp\":null}\n\n";
+/// Sockets served beyond the capacity: long enough for their requests to be read and refused in the right form (an event
+/// stream by an event), and for probes to be answered by a full daemon.
+const REFUSING: usize = 64;
+/// The rest of what is held in reserve is the store's, the listeners' and the eventfds'.
+const _: () = assert!(REFUSING as u64 + 32 <= super::capacity::RESERVED);
 
 /// A running worker.
 #[derive(Debug)]
@@ -130,7 +133,7 @@ async fn accept_tcp(worker: Rc<Worker>, listener: TcpListener, door: Door, capac
             accepted = listener.accept() => accepted,
         };
         match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
-            Ok((stream, _)) if is_full(&worker, capacity) => refuse(&stream),
+            Ok((stream, _)) if is_full(&worker, capacity) => refuse(&worker, &stream),
             Ok((stream, peer)) => deal(&worker, Accepted::Tcp(stream, peer.ip()), door),
             Err(error) => rest(&error).await,
         }
@@ -145,22 +148,28 @@ async fn accept_unix(worker: Rc<Worker>, listener: UnixListener, capacity: usize
             accepted = listener.accept() => accepted,
         };
         match accepted.and_then(|(stream, _)| stream.into_std()) {
-            Ok(stream) if is_full(&worker, capacity) => refuse(&stream),
+            Ok(stream) if is_full(&worker, capacity) => refuse(&worker, &stream),
             Ok(stream) => deal(&worker, Accepted::Unix(stream), Door::Public),
             Err(error) => rest(&error).await,
         }
     }
 }
 
+/// Whether a socket more cannot even be told properly why it is refused.
 fn is_full(worker: &Worker, capacity: usize) -> bool {
     let held: usize = worker.shared.loads.iter().map(|load| load.load(Ordering::Relaxed)).sum();
-    held >= capacity
+    held >= capacity.saturating_add(REFUSING)
 }
 
 /// Says that the daemon is full, as far as one write gets.
-fn refuse(stream: &impl std::os::fd::AsFd) {
-    let _ =
-        rustix::net::send(stream, FULL, rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL);
+fn refuse(worker: &Worker, stream: &impl std::os::fd::AsFd) {
+    let refusal = Refusal::unavailable("the server is full");
+    let answer = Answer::refusal(&refusal, &*worker.shared.clock).whole_and_last();
+    let _ = rustix::net::send(
+        stream,
+        &answer,
+        rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL,
+    );
 }
 
 /// Gives a socket to the worker with the fewest, if that is not this one.

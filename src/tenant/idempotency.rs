@@ -18,6 +18,8 @@ use crate::store::{Answer, Idempotency, MessageId, Rows, scope};
 use super::publish::{PublishError, Receipt};
 use super::{Tenant, Tenants};
 
+const OTHER_BODY: &str = "the Idempotency-Key was used with another body";
+
 /// A key a request is repeated under, and what it asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Keyed {
@@ -90,7 +92,40 @@ impl Drop for Held<'_> {
     }
 }
 
+/// The right to do, once, what a key was given for: whoever repeats it waits until this is dropped.
+pub struct Once<'a> {
+    _held: Held<'a>,
+    tenant: TenantId,
+    key: Keyed,
+    created_ms: u64,
+}
+
+impl Once<'_> {
+    /// The row that makes the answer repeatable; it belongs into the commit of what was done.
+    #[must_use]
+    pub fn rows(&self, answer: Answer) -> Rows {
+        let mut rows = Rows::new();
+        let row = Idempotency { body: self.key.body, answer, created_ms: self.created_ms };
+        let _ = rows.put_idempotency(self.tenant, &self.key.scope, &row); // an answer to administration is short
+        rows
+    }
+}
+
 impl Tenants {
+    /// Waits for requests under the same key, and answers what the first one was answered with, or else the right to
+    /// be the first.
+    ///
+    /// # Errors
+    /// [`PublishError::Conflict`] where the key was used with another body, [`PublishError::Read`].
+    pub async fn once(&self, tenant: TenantId, key: Keyed) -> Result<Result<Once<'_>, Answer>, PublishError> {
+        let held = self.inflight.hold(tenant, vec![key.scope]).await;
+        match self.store().idempotency(tenant, key.scope).await? {
+            None => Ok(Ok(Once { _held: held, tenant, key, created_ms: self.clock().now_ms() })),
+            Some(row) if row.body != key.body => Err(PublishError::Conflict(OTHER_BODY)),
+            Some(row) => Ok(Err(row.answer)),
+        }
+    }
+
     /// Publishes checked events, each only once for its `message_id`, all only once for `key`.
     ///
     /// A keyed publish always waits for its commit; others if `durable`.
@@ -140,9 +175,7 @@ impl Tenants {
     async fn answered(&self, tenant: &Tenant, key: &Keyed) -> Result<Option<Vec<Sequence>>, PublishError> {
         match self.store().idempotency(tenant.id, key.scope).await? {
             None => Ok(None),
-            Some(row) if row.body != key.body => {
-                Err(PublishError::Conflict("the Idempotency-Key was used with another body"))
-            }
+            Some(row) if row.body != key.body => Err(PublishError::Conflict(OTHER_BODY)),
             Some(row) => match row.answer {
                 Answer::Published { first, count } => {
                     Ok(Some(Receipt { first, count }.sequences().collect()))

@@ -177,11 +177,11 @@ impl Worker {
     pub(super) fn raw_control(self: &Rc<Self>, state: &mut State, token: Token, bytes: &[u8]) {
         let now = state.wheel.now();
         let Some(connection) = state.connection(token) else { return };
+        let was_blocked = connection.flags.blocked;
         let wrote = connection.control(bytes);
-        if wrote.blocked
-            && let Some(out) = connection.out.as_mut()
-        {
-            out.since = now;
+        // Bytes held for a blocked connection are no progress: its stall goes on.
+        if wrote.blocked && !was_blocked {
+            connection.outbox().since = now;
         }
         if wrote.gone {
             self.drop_connection(state, token, Close::Peer);

@@ -182,6 +182,7 @@ impl Builder {
 pub(crate) fn command(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nervewire"));
     command.current_dir(home).stdin(Stdio::null()).kill_on_drop(true);
+    command.env_remove("JOURNAL_STREAM"); // under a journal, the first key goes into a file
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("NERVEWIRE_") {
             command.env_remove(name);

@@ -1,0 +1,84 @@
+//! `Idempotency-Key` on requests other than publishing: done once, answered as often as asked.
+//!
+//! * The key's row joins the commit of what was done, so after any crash both are there or neither.
+//! * An answer that carries a secret is not kept: a repeat learns the id of what was made, never the secret.
+
+use http::header::HeaderValue;
+use http::{HeaderName, StatusCode};
+use serde_json::json;
+
+use crate::auth::Principal;
+use crate::outcome::Refusal;
+use crate::store::{self, Rows};
+use crate::tenant::idempotency::{Keyed, Once};
+use crate::worker::Shared;
+
+use super::exchange::Exchange;
+use super::respond::{Answer, REPLAYED};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Longest key, bytes.
+const KEY_BYTES: usize = 255;
+
+/// Whose turn it is.
+pub(super) enum Turn<'a> {
+    /// To do it; `None`: without a key.
+    First(Option<Once<'a>>),
+    /// It was done: this is the answer.
+    Repeat(Answer),
+}
+
+/// The request's key, if it has one.
+///
+/// # Errors
+/// 400.
+pub(super) fn idempotency_key(x: &Exchange) -> Result<Option<String>, Refusal> {
+    let Some(key) = x.headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    match key.to_str() {
+        Ok(key) if (1..=KEY_BYTES).contains(&key.len()) => Ok(Some(key.to_owned())),
+        _ => {
+            Err(Refusal::bad_request(format!("Idempotency-Key: must be 1 to {KEY_BYTES} visible characters")))
+        }
+    }
+}
+
+/// Finds out whether this request is the first under its key; one that is not alone waits.
+///
+/// # Errors
+/// 400 for the key, 409 where it was used with another body or for an answer that held a secret, 503.
+pub(super) async fn turn<'a>(
+    shared: &'a Shared,
+    x: &Exchange,
+    principal: &Principal,
+    body: &[u8],
+) -> Result<Turn<'a>, Refusal> {
+    let Some(key) = idempotency_key(x)? else { return Ok(Turn::First(None)) };
+    let keyed = Keyed::of_request(&principal.subject(), x.method.as_str(), &x.path, &key, body);
+    match shared.tenants.once(principal.tenant, keyed).await? {
+        Ok(once) => Ok(Turn::First(Some(once))),
+        Err(store::Answer::Stored { status, body }) => {
+            let mut answer = Answer::raw_json(StatusCode::from_u16(status).unwrap_or(StatusCode::OK), body);
+            answer.headers.insert(REPLAYED, HeaderValue::from_static("true"));
+            Ok(Turn::Repeat(answer))
+        }
+        Err(store::Answer::Withheld { id }) => {
+            let message =
+                "this was done under the same Idempotency-Key; its answer held a secret and is not repeated";
+            Err(Refusal { details: json!({"id": id}), ..Refusal::conflict(message) })
+        }
+        Err(store::Answer::Published { .. }) => {
+            Err(Refusal::conflict("the Idempotency-Key was used to publish"))
+        }
+    }
+}
+
+/// The rows that keep an answer without a secret.
+pub(super) fn kept(once: Option<&Once<'_>>, answer: &Answer) -> Rows {
+    let stored = || store::Answer::Stored { status: answer.status.as_u16(), body: answer.body.clone() };
+    once.map_or_else(Rows::new, |once| once.rows(stored()))
+}
+
+/// The rows that remember that something with a secret was made.
+pub(super) fn withheld(once: Option<&Once<'_>>, id: &str) -> Rows {
+    once.map_or_else(Rows::new, |once| once.rows(store::Answer::Withheld { id: id.to_owned() }))
+}

@@ -1,0 +1,243 @@
+//! Refusals (protocol §10): each status with its code, one shape for every body, and an id for every request.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
+
+mod common;
+
+use common::http::Call;
+use common::sse::Sse;
+use common::{Daemon, custom, message, until, within};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+
+#[tokio::test]
+async fn each_refusal_has_its_status_code_and_shape() {
+    let daemon = Daemon::start().await;
+    let event = custom("c", json!(1));
+    let reader = daemon.create_key(json!({"scopes": ["subscribe"]})).await;
+    let post = |path: &str| daemon.post(path).json(&event);
+    let cases: Vec<(Call, u16, &str)> = vec![
+        (daemon.get("/api/v1/events?colour=red"), 400, "BAD_REQUEST"),
+        (daemon.get("/api/v1/events?after=%zz"), 400, "BAD_REQUEST"),
+        (daemon.post("/api/v1/events").json(&json!({"type": "nope"})), 400, "VALIDATION_ERROR"),
+        (daemon.get("/api/v1/events").anonymous(), 401, "UNAUTHORIZED"),
+        (daemon.get("/api/v1/events").key("nonsense"), 401, "UNAUTHORIZED"),
+        (post("/api/v1/events").key(&reader), 403, "FORBIDDEN"),
+        (daemon.get("/api/v1/organizations").key(&reader), 403, "FORBIDDEN"),
+        (daemon.get("/"), 404, "NOT_FOUND"),
+        (daemon.get("/api/v1/nowhere"), 404, "NOT_FOUND"),
+        (daemon.get("/api/v2/events"), 404, "NOT_FOUND"),
+        (daemon.get("/api/v1/events/"), 404, "NOT_FOUND"),
+        (daemon.get("/api/v1/organizations/nobody"), 404, "NOT_FOUND"),
+        (daemon.call("DELETE", "/api/v1/connections/nobody"), 404, "NOT_FOUND"),
+        (daemon.call("DELETE", "/api/v1/api-keys/nobody"), 404, "NOT_FOUND"),
+        (daemon.post("/api/v1/organizations").json(&json!({"id": "default"})), 409, "CONFLICT"),
+        (
+            daemon.post("/api/v1/events").body("application/json", vec![b' '; (4 << 20) + 1]),
+            413,
+            "PAYLOAD_TOO_LARGE",
+        ),
+    ];
+    for (call, status, code) in cases {
+        let what = format!("{call:.120?}");
+        let reply = call.send().await;
+        assert_eq!(reply.status.as_u16(), status, "{what}: {reply:?}");
+        let body = reply.refused(status, code);
+        assert_eq!(reply.header("content-type"), Some("application/json"));
+        assert_eq!(code == "VALIDATION_ERROR", !body["details"].is_null(), "{body}");
+        assert_eq!(status == 401, reply.header("www-authenticate").is_some(), "{reply:?}");
+        assert!(!reply.text().contains("nonsense"), "no credential in an error: {reply:?}");
+    }
+    // These have no code of their own in the contract, and the same shape.
+    let cases = [
+        (daemon.get("/api/v1/sse").header("accept", "text/html"), 406, None),
+        (daemon.post("/api/v1/events").body("text/html", "x"), 415, None),
+        (daemon.get("/api/v1/ws"), 426, None),
+        (daemon.call("PUT", "/api/v1/events"), 405, Some("GET, POST")),
+        (daemon.call("PATCH", "/api/v1/tokens"), 405, Some("POST")),
+        (daemon.post("/health"), 405, Some("GET, HEAD")),
+    ];
+    for (call, status, allow) in cases {
+        let reply = call.send().await;
+        let code = reply.json()["code"].as_str().unwrap().to_owned();
+        reply.refused(status, &code);
+        assert_eq!(reply.header("allow"), allow, "{reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn every_answer_carries_the_requests_id_or_a_new_one() {
+    let daemon = Daemon::start().await;
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    for path in ["/health", "/api/v1/events", "/api/v1/nowhere", "/api/v1/sse?types=nope"] {
+        let reply =
+            daemon.get(path).header("x-request-id", "my-id.1").header("traceparent", trace).send().await;
+        assert_eq!(
+            (reply.header("x-request-id"), reply.header("traceparent")),
+            (Some("my-id.1"), Some(trace)),
+            "{path}"
+        );
+        let (one, other) = (daemon.get(path).send().await, daemon.get(path).send().await);
+        let id = one.header("x-request-id").unwrap();
+        assert!(!id.is_empty() && other.header("x-request-id") != Some(id), "{path}");
+    }
+    let long = "x".repeat(129);
+    let reply = daemon.get("/health").header("x-request-id", long.as_str()).send().await;
+    assert_ne!(reply.header("x-request-id"), Some(long.as_str()), "not any length");
+}
+
+/// What hyper answers before any handler sees the request has the same shape.
+#[tokio::test]
+async fn what_is_no_http_is_refused_in_the_same_shape() {
+    let daemon = Daemon::start().await;
+    let many: String = (0..200).map(|n| format!("x-{n}: y\r\n")).collect();
+    let huge = format!("x-huge: {}\r\n", "y".repeat(20_000));
+    for (bytes, status) in [
+        ("nonsense\r\n\r\n".to_owned(), 400),
+        ("GET /health HTTP/1.1\r\nhost: x\r\nno colon\r\n\r\n".to_owned(), 400),
+        (format!("GET /health HTTP/1.1\r\nhost: x\r\n{many}\r\n"), 431),
+        (format!("GET /health HTTP/1.1\r\nhost: x\r\n{huge}\r\n"), 431),
+    ] {
+        let mut stream = TcpStream::connect(daemon.addr()).await.unwrap();
+        let _ = stream.write_all(bytes.as_bytes()).await; // it may be refused before it is all written
+        let mut answer = Sse::read_head(stream, Vec::new()).await;
+        assert_eq!(answer.status, status, "{}", answer.head);
+        assert!(answer.header("x-request-id").is_some() && answer.header("connection") == Some("close"));
+        let body: Value = serde_json::from_str(&answer.body().await).unwrap();
+        assert!(
+            body["code"].is_string() && body["details"].is_null() && body["timestamp"].is_string(),
+            "{body}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn limits_tell_when_to_come_back() {
+    let daemon = Daemon::with().env("AUTH__FAILURES_PER_MINUTE", 2).start().await;
+    for _ in 0..2 {
+        daemon.get("/api/v1/events").key("nonsense").send().await.refused(401, "UNAUTHORIZED");
+    }
+    let reply = daemon.get("/api/v1/events").key("nonsense").send().await;
+    reply.refused(429, "QUOTA_EXCEEDED");
+    assert!((1..=60).contains(&reply.header("retry-after").unwrap().parse::<u64>().unwrap()));
+    assert_eq!(daemon.get("/api/v1/events").send().await.status, 200, "a valid credential always passes");
+}
+
+#[tokio::test]
+async fn a_daemon_at_its_capacity_refuses_with_503_before_anything_is_accepted() {
+    let daemon = Daemon::with().env("LIMITS__CONNECTIONS", 2).start().await;
+    let _one = daemon.live_ws("/api/v1/ws").await;
+    let _two = daemon.live_sse("/api/v1/sse").await;
+    let reply = daemon.ws("/api/v1/ws").refused().await;
+    reply.refused(503, "UNAVAILABLE");
+    assert!(reply.header("retry-after").is_some());
+    daemon.get("/api/v1/sse").header("accept", "*/*").send().await.refused(503, "UNAVAILABLE");
+    let mut told = daemon.sse("/api/v1/sse").ask().await;
+    assert_eq!(told.status, 200);
+    assert_eq!(told.next().await.named("closing")["code"], "UNAVAILABLE");
+    daemon.publish(message("REST goes on")).await;
+}
+
+#[tokio::test]
+async fn a_draining_daemon_takes_no_publish_and_finishes_what_it_took() {
+    let mut daemon = Daemon::with().env("DRAIN_SECONDS", 3).start().await;
+    let (addr, key) = (daemon.addr(), daemon.key.clone());
+    let mut sockets = Vec::new();
+    for _ in 0..8 {
+        sockets.push(daemon.live_ws("/api/v1/ws?subscribe=none").await);
+    }
+    let ids = daemon.publish_messages(&["kept"]).await;
+    daemon.signal(Signal::TERM);
+    // Readiness turns false; health stays on the admin listener.
+    let admin = daemon.admin_addr();
+    until("readiness to turn false", async || {
+        (Call::new(admin, "GET", "/health/ready").send().await.status == 503).then_some(())
+    })
+    .await;
+    // Who is still connected is told so, or closed with 1012.
+    let (mut told, mut closed) = (0, 0);
+    for ws in &mut sockets {
+        let publish = json!({"type": "publish", "ref": 1, "event": message("too late")});
+        ws.try_send(&publish).await;
+        match ws.try_next_json().await {
+            Ok(error) => {
+                assert_eq!(
+                    (&error["type"], &error["code"]),
+                    (&json!("error"), &json!("UNAVAILABLE")),
+                    "{error}"
+                );
+                told += 1;
+                assert_eq!(ws.closed().await.0, 1012);
+            }
+            Err(end) => assert_eq!(end.map(|(code, _)| code), Some(1012)),
+        }
+        closed += 1;
+    }
+    assert!(told >= 1 && closed == 8, "closing is spread over the drain: {told} were still there");
+    let refused = within("a connection", TcpStream::connect(addr)).await;
+    drop(refused); // refused, or never served: either is the end of accepting
+    assert_eq!(daemon.ended().await.code(), Some(0));
+    daemon.start_again().await;
+    let page = daemon.get("/api/v1/events?earliest=true").key(&key).send().await.json();
+    assert_eq!(page["data"].as_array().unwrap().len(), 1);
+    assert_eq!(page["data"][0]["id"], ids[0].as_str());
+}
+
+/// What a repeat under an `Idempotency-Key` gets (protocol §7): the same answer, or where that held a secret its id alone.
+#[tokio::test]
+async fn administration_is_done_once_under_an_idempotency_key() {
+    let mut daemon = Daemon::start().await;
+    let call = |daemon: &Daemon, path: &str, body: &Value| {
+        daemon.post(path).header("idempotency-key", "k").json(body)
+    };
+    let organization = json!({"id": "acme", "name": "Acme"});
+    let first = call(&daemon, "/api/v1/organizations", &organization).send().await;
+    assert_eq!((first.status.as_u16(), first.header("idempotent-replayed")), (201, None), "{first:?}");
+    let (key, token) = (json!({"name": "n"}), json!({"sub": "ann", "roles": ["user"]}));
+    let made = call(&daemon, "/api/v1/api-keys", &key).send().await.json();
+    let minted = call(&daemon, "/api/v1/tokens", &token).send().await.json();
+    // The same header value on another path is another key; across a restart as well.
+    for life in 0..2 {
+        let again = call(&daemon, "/api/v1/organizations", &organization).send().await;
+        assert_eq!(
+            (again.status.as_u16(), again.header("idempotent-replayed")),
+            (201, Some("true")),
+            "{life} {again:?}"
+        );
+        assert_eq!(again.body, first.body);
+        call(&daemon, "/api/v1/organizations", &json!({"id": "other"})).send().await.refused(409, "CONFLICT");
+        for (path, body, id) in [
+            ("/api/v1/api-keys", &key, &made["data"]["key_id"]),
+            ("/api/v1/tokens", &token, &minted["data"]["jti"]),
+        ] {
+            let reply = call(&daemon, path, body).send().await;
+            assert_eq!(reply.refused(409, "CONFLICT")["details"]["id"], *id, "{path}");
+            assert!(!reply.text().contains("nwk_") && !reply.text().contains("eyJ"), "no secret: {reply:?}");
+        }
+        if life == 0 {
+            daemon.restart().await;
+        }
+    }
+    let keys = daemon.get("/api/v1/api-keys").send().await.json();
+    assert_eq!(keys["data"].as_array().unwrap().len(), 2, "the first key and this one: {keys}");
+
+    // Refusals are not kept, and concurrent repeats make one organization.
+    call(&daemon, "/api/v1/api-keys", &json!({"name": 7})).send().await.refused(400, "VALIDATION_ERROR");
+    let race: Vec<_> = (0..8)
+        .map(|_| {
+            let body = json!({"name": "race"});
+            tokio::spawn(
+                daemon.post("/api/v1/organizations").header("idempotency-key", "race").json(&body).send(),
+            )
+        })
+        .collect();
+    let mut ids = Vec::new();
+    for reply in race {
+        let reply = within("a racer", reply).await.unwrap();
+        assert_eq!(reply.status, 201, "{reply:?}");
+        ids.push(reply.json()["data"]["id"].clone());
+    }
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+}
