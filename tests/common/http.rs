@@ -130,7 +130,7 @@ impl Reply {
         fields.sort_unstable();
         assert_eq!(fields, ["code", "details", "message", "timestamp"], "{self:?}");
         assert!(json["message"].as_str().is_some_and(|text| !text.is_empty()), "{self:?}");
-        let timestamp = json["timestamp"].as_str().unwrap();
+        let timestamp = json["timestamp"].as_str().unwrap_or_else(|| panic!("{self:?}"));
         assert!(super::is_timestamp(timestamp), "{timestamp}");
         assert!(self.headers.contains_key("x-request-id"), "{self:?}");
         json
