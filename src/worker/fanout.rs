@@ -85,7 +85,7 @@ impl Worker {
                         continue;
                     }
                     if connection.mask == 0 {
-                        batch.touched.push(slot);
+                        batch.touched.push(Token { slot, generation: connection.generation });
                     }
                     connection.mask |= 1 << at;
                     connection.pending += 1;
@@ -123,11 +123,11 @@ impl Worker {
         let mut groups: Vec<Group> = Vec::new();
         let (stop, mut sent) = (batch.at + SENDS_PER_TURN, 0);
         while batch.at < stop && sent < BYTES_PER_TURN {
-            let Some(&slot) = batch.touched.get(batch.at) else { break };
+            let Some(&token) = batch.touched.get(batch.at) else { break };
             batch.at += 1;
-            let Some(connection) = state.connections.get_mut(slot as usize) else { continue };
+            let Some(connection) = state.connection(token) else { continue }; // gone since the batch was marked
             if connection.mask == 0 {
-                continue; // closed or resubscribed since the batch was marked
+                continue; // closed or resubscribed since
             }
             let wrote = if connection.flags.blocked {
                 Wrote { bytes: 0, blocked: true, gone: false }
@@ -138,7 +138,6 @@ impl Worker {
                 connection.sink.write(&joined[range])
             };
             sent += wrote.bytes;
-            let token = Token { slot, generation: connection.generation };
             self.settle(state, token, view, &batch.frames, wrote);
         }
         joined.clear();

@@ -17,6 +17,7 @@ use crate::index::Index;
 use crate::tenant::Tenant;
 
 use super::State;
+use super::sockets::Token;
 
 /// Frames read from the ring at once: one bit each in [`Connection::mask`].
 pub const BATCH_FRAMES: usize = 64;
@@ -46,8 +47,9 @@ pub(crate) struct View {
 #[derive(Default)]
 pub(crate) struct Batch {
     pub(crate) frames: Vec<Arc<Frame>>,
-    /// Slots with a mask, in index order.
-    pub(crate) touched: Vec<u32>,
+    /// Who has a mask, in index order. By generation: a turn may end amid the batch, and a slot may pass to another
+    /// organization's connection meanwhile, with a mask of its own batch.
+    pub(crate) touched: Vec<Token>,
     /// The next of `touched`.
     pub(crate) at: usize,
 }
