@@ -1,5 +1,12 @@
 //! Connections as their owners and administrators see them: listed, counted, limited, closed.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail like tests"
+)]
+
 mod common;
 
 use common::http::Call;

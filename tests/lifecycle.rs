@@ -1,5 +1,12 @@
 //! The daemon's life from outside: how it starts, what it says of itself, how it ends, and what it refuses.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail like tests"
+)]
+
 mod common;
 
 use std::os::unix::process::CommandExt as _;

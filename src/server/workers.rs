@@ -22,9 +22,6 @@ use crate::worker::{Accepted, Shared, Worker};
 
 /// How many sockets more than the least loaded worker one may have before it deals on.
 const IMBALANCE: usize = 2;
-/// Sockets taken beyond the limit on connections: who comes when it is reached is told so as the contract says (an
-/// `EventSource` by an event), and single requests are still served. Within the descriptors `capacity` keeps back.
-pub(super) const SPARE: usize = 32;
 /// How long accepting rests when no descriptor is left.
 const REST: Duration = Duration::from_millis(100);
 /// Sockets served beyond the capacity: long enough for their requests to be read and refused in the right form (an event
@@ -101,7 +98,6 @@ fn prepare(
     listeners: Vec<(std::os::fd::OwnedFd, bool, Door)>,
     capacity: usize,
 ) -> io::Result<Rc<Worker>> {
-    let capacity = capacity.saturating_add(SPARE);
     let worker = Worker::new(id, shared, reader)?;
     let dealt = Rc::downgrade(&worker);
     let on_accepted = move |accepted| {
