@@ -88,7 +88,8 @@ async fn a_foreign_thing_and_an_unknown_one_are_answered_alike() {
 
     // (method, path with {}, body with {}, the foreign name, an unknown name of the same form)
     let key_id = two.globex_key_id.as_str();
-    let no_key: String = key_id.chars().rev().collect();
+    // Its neighbour: as a cursor it names the same place among the caller's own keys.
+    let no_key = format!("{}{}", &key_id[..key_id.len() - 1], if key_id.ends_with('x') { 'y' } else { 'x' });
     let no_connection = "conn-0123456789abcdef";
     let no_ticket: String = ticket.chars().rev().collect();
     let (cursor, forged) = (two.ids[0].as_str(), "AAAAAAAAAAAAAAAAAAAAAA");
