@@ -32,11 +32,13 @@ impl Worker {
         let now = state.wheel.now();
         let Some(connection) = state.connection(token) else { return };
         connection.flags.running = false;
-        if connection.flags.unread {
-            self.read(state, token); // what a blocked connection sends is still taken
+        let owes = connection.flags.blocked || (connection.out.is_some() && !self.flush(state, token, now));
+        // After the flush, which may have lifted the reason for not reading, and whose end no further edge tells. What a
+        // blocked connection sends is still taken.
+        if state.connection(token).is_some_and(|connection| connection.flags.unread) {
+            self.read(state, token);
         }
-        let Some(connection) = state.connection(token) else { return };
-        if connection.flags.blocked || (connection.out.is_some() && !self.flush(state, token, now)) {
+        if owes {
             return;
         }
         let mut sent = 0;
