@@ -194,7 +194,12 @@ impl Worker {
             let read = loop {
                 let read = worker.shared.tenants.store().read_log(&log, position).await;
                 // A store that reopens or is crowded is waited for: the subscriber is late, not lost.
-                let passing = matches!(read, Err(ReadError::Unavailable | ReadError::Busy));
+                // So is a commit that has yet to bring what has left the ring.
+                let passing = match &read {
+                    Err(ReadError::Unavailable | ReadError::Busy) => true,
+                    Ok(LogRead::End { committed }) => *committed <= position,
+                    _ => false,
+                };
                 if !passing || worker.state.borrow_mut().connection(token).is_none() {
                     break read;
                 }

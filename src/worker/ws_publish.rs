@@ -130,6 +130,7 @@ impl Worker {
         right: Authorized<Publish>,
         publishing: Publishing<'_>,
     ) {
+        let Some(tenant) = self.shared.tenants.get(right.principal().tenant) else { return };
         let Some(connection) = state.connection(token) else { return };
         connection.flags.paused = true;
         let origin = connection.id;
@@ -140,7 +141,6 @@ impl Worker {
         tokio::task::spawn_local(async move {
             let events = texts.iter().map(AsRef::as_ref).collect();
             let publishing = Publishing { reference: None, events, batch, durable };
-            let Some(tenant) = worker.shared.tenants.get(right.principal().tenant) else { return };
             let published = match parse(&right, &publishing) {
                 Ok(mut events) => {
                     let tenants = &worker.shared.tenants;
