@@ -14,6 +14,8 @@ pub mod mail;
 pub mod slab;
 pub mod sockets;
 pub mod subscribe;
+#[cfg(test)]
+mod tests;
 pub mod view;
 pub mod wheel;
 pub mod ws_publish;

@@ -1,0 +1,141 @@
+//! The loop turn by turn, over socket pairs: what no outsider can bring about at will.
+
+use std::io::Read as _;
+use std::os::unix::net::UnixStream;
+
+use http::{HeaderMap, HeaderValue, Method};
+
+use super::connect::Adopt;
+use super::*;
+use crate::auth::{AuthSettings, NewOrganization, Operate, OwnKey, RequestContext, StoredRecords, Use};
+use crate::close::Close;
+use crate::connection::admission::{Admission, Limits};
+use crate::event::Event;
+use crate::filter::Filter;
+use crate::metrics::Transport;
+use crate::ring::Pins;
+use crate::store::{Store, StoreOptions};
+use crate::tenant::start::Start;
+use crate::time::SystemClock;
+
+/// One worker that nobody runs, and the organizations `a` and `b`.
+struct Bench {
+    worker: Rc<Worker>,
+    principals: [Arc<Principal>; 2],
+    _dir: tempfile::TempDir,
+}
+
+impl Bench {
+    async fn new() -> Bench {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = Arc::new(Config::default());
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let store = Store::open(StoreOptions::new(dir.path())).expect("a store");
+        let own = OwnKey::load_or_make(dir.path()).expect("a key");
+        let records = Arc::new(StoredRecords::new(store.clone(), clock.clone()));
+        let auth = Auth::new(&AuthSettings::from(&*config), own, records, clock.clone()).expect("auth");
+        let operator = Principal::local_operator().authorize::<Operate>().expect("an operator");
+        let mut principals = Vec::new();
+        for id in ["a", "b"] {
+            let new = NewOrganization { id: Some(id.into()), first_key: true, ..NewOrganization::default() };
+            let key = auth.create_organization(&operator, new).await.expect("made").key.expect("a key");
+            let mut headers = HeaderMap::new();
+            headers.insert("x-api-key", HeaderValue::from_str(key.api_key.expose()).expect("ascii"));
+            let cx = RequestContext::of(&headers, None, &Method::GET, None, Use::Stream);
+            principals.push(auth.authenticate(&auth.present(&headers, ""), &cx).expect("a principal"));
+        }
+        let (pins, mut readers) = Pins::new(1);
+        let metrics = Arc::new(Metrics::new(1));
+        let mail: Arc<[WakeQueue<Mail>]> = [WakeQueue::new().expect("a bell")].into();
+        let wakes: Arc<[WakeQueue<Arc<Tenant>>]> = [WakeQueue::new().expect("a bell")].into();
+        let limits = crate::tenant::Limits {
+            ring_slots: 1_024,
+            ring_bytes: 1 << 20,
+            ring_bytes_total: 1 << 20,
+            event_bytes: 65_536,
+        };
+        let tenants = Tenants::new(store, pins, wakes.clone(), clock.clone(), metrics.clone(), limits);
+        for principal in &principals {
+            tenants.open(principal.tenant).await.expect("a tenant");
+        }
+        let admission = Admission::new(Limits { total: 0, per_organization: 0, per_user: 0, per_address: 0 });
+        let shared = Shared::new(config, Arc::new(auth), tenants, admission, metrics, clock, mail, wakes);
+        let worker = Worker::new(0, shared, readers.remove(0)).expect("a worker");
+        let principals = principals.try_into().expect("two");
+        Bench { worker, principals, _dir: dir }
+    }
+
+    /// A live subscriber of organization `of`: its token, and the peer's end.
+    fn subscriber(&self, of: usize) -> (Token, UnixStream) {
+        let (ours, peer) = UnixStream::pair().expect("a pair");
+        ours.set_nonblocking(true).expect("non-blocking");
+        peer.set_nonblocking(true).expect("non-blocking");
+        let admission = &self.worker.shared.admission;
+        let adopt = Adopt {
+            admitted: Some(admission.admit(self.principals[of].clone(), None).expect("a place")),
+            transport: Transport::Sse,
+            filter: Some(Filter::default()),
+            start: Start::NOW,
+            no_echo: false,
+            heartbeat_event: false,
+            head: Vec::new(),
+            leftover: bytes::Bytes::new(),
+        };
+        let slot = self.worker.state.borrow().connections.vacant_key();
+        self.worker.hold_socket().hand_over();
+        self.worker.adopt_socket(ours.into(), adopt).expect("adopted");
+        let generation = self.worker.state.borrow().connections[slot].generation;
+        (Token { slot: slot as u32, generation }, peer)
+    }
+
+    async fn publish(&self, to: usize, text: &str) {
+        let json = format!(r#"{{"type":"custom","channel":"c","data":"{text}"}}"#);
+        let tenants = &self.worker.shared.tenants;
+        let tenant = tenants.get(self.principals[to].tenant).expect("open");
+        let frames = tenants.encode(&[Event::parse(&json).expect("valid")], 0).expect("encoded");
+        tenants.publish(&tenant, frames, None, false).await.expect("published");
+    }
+
+    fn turn(&self) -> bool {
+        self.worker.turn().expect("a turn")
+    }
+}
+
+/// Everything that has arrived.
+fn read(peer: &mut UnixStream) -> String {
+    let mut bytes = Vec::new();
+    let _ = peer.read_to_end(&mut bytes); // ends with "would block"
+    String::from_utf8(bytes).expect("text")
+}
+
+/// A subscriber leaves amid its organization's batch, and its slot passes to a connection of another organization, which has a
+/// batch of its own under way: neither gets what is the other's.
+#[test]
+fn a_slot_that_changes_hands_amid_a_batch_carries_nothing_over() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+    runtime.expect("a runtime").block_on(async {
+        let bench = Bench::new().await;
+        let mut of_a: Vec<_> = (0..3 * fanout::SENDS_PER_TURN + 8).map(|_| bench.subscriber(0)).collect();
+        let mut of_b: Vec<_> = (0..5 * fanout::SENDS_PER_TURN).map(|_| bench.subscriber(1)).collect();
+        while bench.turn() {}
+
+        bench.publish(0, "for-a").await;
+        bench.turn();
+        // The last one of `a` is not served yet. Its slot passes to `b`, which is then amid a longer batch.
+        let (leaving, _) = of_a.pop().expect("one");
+        bench.worker.drop_connection(&mut bench.worker.state.borrow_mut(), leaving, Close::Peer);
+        let (taken, peer) = bench.subscriber(1);
+        assert_eq!(taken.slot, leaving.slot);
+        of_b.push((taken, peer));
+        bench.publish(1, "for-b").await;
+        while bench.turn() {}
+
+        for (subscribers, own, foreign) in [(&mut of_a, "for-a", "for-b"), (&mut of_b, "for-b", "for-a")] {
+            for (token, peer) in subscribers {
+                let seen = read(peer);
+                assert_eq!(seen.matches(own).count(), 1, "{token:?}: {seen}");
+                assert!(!seen.contains(foreign), "{token:?}: {seen}");
+            }
+        }
+    });
+}
