@@ -1,6 +1,6 @@
 //! The loop turn by turn, over socket pairs: what no outsider can bring about at will.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 
 use http::{HeaderMap, HeaderValue, Method};
@@ -65,15 +65,20 @@ impl Bench {
         Bench { worker, principals, _dir: dir }
     }
 
-    /// A live subscriber of organization `of`: its token, and the peer's end.
+    /// A live subscriber of organization `of` over SSE: its token, and the peer's end.
     fn subscriber(&self, of: usize) -> (Token, UnixStream) {
+        self.connect(of, Transport::Sse)
+    }
+
+    fn connect(&self, of: usize, transport: Transport) -> (Token, UnixStream) {
         let (ours, peer) = UnixStream::pair().expect("a pair");
+        socket2::SockRef::from(&ours).set_send_buffer_size(8 * 1_024).expect("a small buffer");
         ours.set_nonblocking(true).expect("non-blocking");
         peer.set_nonblocking(true).expect("non-blocking");
         let admission = &self.worker.shared.admission;
         let adopt = Adopt {
             admitted: Some(admission.admit(self.principals[of].clone(), None).expect("a place")),
-            transport: Transport::Sse,
+            transport,
             filter: Some(Filter::default()),
             start: Start::NOW,
             no_echo: false,
@@ -102,10 +107,14 @@ impl Bench {
 }
 
 /// Everything that has arrived.
-fn read(peer: &mut UnixStream) -> String {
+fn read_bytes(peer: &mut UnixStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     let _ = peer.read_to_end(&mut bytes); // ends with "would block"
-    String::from_utf8(bytes).expect("text")
+    bytes
+}
+
+fn read(peer: &mut UnixStream) -> String {
+    String::from_utf8(read_bytes(peer)).expect("text")
 }
 
 /// A subscriber leaves amid its organization's batch, and its slot passes to a connection of another organization, which has a
@@ -136,6 +145,35 @@ fn a_slot_that_changes_hands_amid_a_batch_carries_nothing_over() {
                 assert_eq!(seen.matches(own).count(), 1, "{token:?}: {seen}");
                 assert!(!seen.contains(foreign), "{token:?}: {seen}");
             }
+        }
+    });
+}
+
+/// A client sends pings and reads none of the answers until it has sent all: each is answered all the same, also those that had
+/// to wait, already read, for the answers before them to leave.
+#[test]
+fn what_was_read_behind_a_full_outbox_is_answered() {
+    const PINGS: usize = 4_000;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+    runtime.expect("a runtime").block_on(async {
+        let bench = Bench::new().await;
+        let (_, mut peer) = bench.connect(0, Transport::Ws);
+        while bench.turn() {}
+        let _ready = read_bytes(&mut peer);
+        let mut ping = vec![0x89, 0x80 | 4, 0, 0, 0, 0];
+        ping.extend_from_slice(b"ping");
+        let mut unsent = ping.repeat(PINGS);
+        let (mut pongs, mut idle) = (0, 0);
+        while pongs < PINGS {
+            let sent = peer.write(&unsent).unwrap_or(0);
+            unsent.drain(..sent);
+            while bench.turn() {}
+            let answers = if unsent.is_empty() { read_bytes(&mut peer) } else { Vec::new() };
+            // Not even the sender's own bytes move while its answers are not read: then read them after all.
+            let answers = if sent == 0 && answers.is_empty() { read_bytes(&mut peer) } else { answers };
+            pongs += answers.len() / (2 + 4);
+            idle = if sent == 0 && answers.is_empty() { idle + 1 } else { 0 };
+            assert!(idle < 10, "{pongs} of {PINGS} answered");
         }
     });
 }
