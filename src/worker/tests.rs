@@ -177,3 +177,22 @@ fn what_was_read_behind_a_full_outbox_is_answered() {
         }
     });
 }
+
+/// An organization with many subscribers delays another by one turn, not by its whole audience.
+#[test]
+fn a_large_audience_delays_another_organization_by_one_turn() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+    runtime.expect("a runtime").block_on(async {
+        let bench = Bench::new().await;
+        let mut many: Vec<_> = (0..4 * fanout::SENDS_PER_TURN).map(|_| bench.subscriber(0)).collect();
+        let (_, mut one) = bench.subscriber(1);
+        while bench.turn() {}
+        bench.publish(0, "for-many").await;
+        bench.publish(1, "for-one").await;
+        bench.turn();
+        assert!(read(&mut one).contains("for-one"));
+        let served =
+            many.iter_mut().filter_map(|(_, peer)| read(peer).contains("for-many").then_some(())).count();
+        assert_eq!(served, fanout::SENDS_PER_TURN);
+    });
+}
