@@ -10,22 +10,19 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use hyper::rt::ReadBufCursor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use hyper_util::rt::TokioTimer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::metrics::Transport;
 use crate::outcome::Refusal;
@@ -38,6 +35,7 @@ use super::cors;
 use super::exchange::{ConnectionRate, Exchange};
 use super::respond::{Answer, REQUEST_ID, TRACEPARENT, raw_head, request_id};
 use super::subscribe::{self, Subscribed};
+use super::transport::{Io, Stream};
 
 /// Most bytes of a request head.
 pub const HEAD_BYTES: usize = 16 * 1024;
@@ -59,12 +57,6 @@ pub enum Door {
     Public,
     /// Only `/echo` (`--diagnostic-echo`).
     Echo,
-}
-
-/// A socket of either kind.
-enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
 }
 
 /// Serves a fresh socket on this worker until it ends or leaves hyper.
@@ -118,8 +110,7 @@ async fn serve_h1(
 ) -> Option<(Stream, Adopt)> {
     let flow = Rc::new(Flow::default());
     let takeover = Rc::new(Takeover::default());
-    let io =
-        Io { inner: TokioIo::new(stream), first, flow: Some(flow.clone()), own: None, clock: worker.clone() };
+    let io = Io::new(stream, first, Some(flow.clone()), worker);
     let service = {
         let (worker, flow, takeover) = (worker.clone(), flow.clone(), takeover.clone());
         let rate = ConnectionRate::default();
@@ -162,12 +153,12 @@ async fn serve_h1(
     .await;
     let parts = connection.into_parts();
     if !taken {
-        linger(parts.io.inner.into_inner()).await;
+        linger(parts.io.into_stream()).await;
         return None;
     }
     let mut adopt = takeover.granted.take()?;
     adopt.leftover = parts.read_buf;
-    Some((parts.io.inner.into_inner(), adopt))
+    Some((parts.io.into_stream(), adopt))
 }
 
 /// Ends our side and discards what still comes, for a moment: closing over unread input would reset the connection, and
@@ -187,7 +178,7 @@ async fn linger(mut stream: Stream) {
 }
 
 async fn serve_h2(worker: &Rc<Worker>, stream: Stream, first: Bytes, peer: Option<IpAddr>) {
-    let io = Io { inner: TokioIo::new(stream), first, flow: None, own: None, clock: worker.clone() };
+    let io = Io::new(stream, first, None, worker);
     let service = {
         let worker = worker.clone();
         let rate = ConnectionRate::default();
@@ -314,164 +305,4 @@ fn start(worker: &Rc<Worker>, subscribed: Subscribed, version: Version, flow: &R
     adopt.head = raw_head(status, &headers);
     adopt.head.extend_from_slice(&preface);
     Responded::TakeOver(Box::new(adopt))
-}
-
-/// The transport under hyper: replays the first bytes, and watches what is written ([`Flow`]).
-struct Io {
-    inner: TokioIo<Stream>,
-    /// Read while sniffing; replayed first.
-    first: Bytes,
-    /// HTTP/1 only.
-    flow: Option<Rc<Flow>>,
-    /// Bytes that go out in place of what hyper answers on its own.
-    own: Option<(Vec<u8>, usize)>,
-    clock: Rc<Worker>,
-}
-
-impl hyper::rt::Read for Io {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        mut buf: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        if !self.first.is_empty() {
-            let len = self.first.len().min(buf.remaining());
-            buf.put_slice(&self.first.split_to(len));
-            return Poll::Ready(Ok(()));
-        }
-        Pin::new(&mut self.inner).poll_read(cx, buf)
-    }
-}
-
-impl Io {
-    /// Where hyper answers on its own (no response of ours is under way), what is sent instead.
-    fn replacement(&self, head: &[u8]) -> Option<Vec<u8>> {
-        let idle = self.flow.as_ref().is_some_and(|flow| flow.is_clean());
-        if !idle || !head.starts_with(b"HTTP/1.1 4") && !head.starts_with(b"HTTP/1.0 4") {
-            return None;
-        }
-        let status = StatusCode::from_bytes(head.get(9..12)?).ok()?;
-        let message = match status {
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
-                format!("the request head is over {HEAD_BYTES} bytes or {HEADERS} fields")
-            }
-            StatusCode::URI_TOO_LONG => "the request target is too long".into(),
-            StatusCode::REQUEST_TIMEOUT => "the request head did not come in time".into(),
-            _ => "the request is not valid HTTP".into(),
-        };
-        let refusal = Refusal::new(status, "BAD_REQUEST", message);
-        Some(Answer::refusal(&refusal, &*self.clock.shared.clock).whole_and_last())
-    }
-
-    /// Writes the replacement, if there is one.
-    fn poll_own(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some((bytes, at)) = &mut self.own {
-            if *at == bytes.len() {
-                self.own = None;
-                break;
-            }
-            let n = ready!(hyper::rt::Write::poll_write(Pin::new(&mut self.inner), cx, &bytes[*at..]))?;
-            *at += n;
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl hyper::rt::Write for Io {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.own.is_none()
-            && let Some(own) = self.replacement(buf)
-        {
-            self.own = Some((own, 0));
-        }
-        if self.own.is_some() {
-            ready!(self.poll_own(cx))?;
-            return Poll::Ready(Ok(buf.len()));
-        }
-        Pin::new(&mut self.inner).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
-        if let Some(flow) = &self.flow {
-            flow.flushed();
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
-        if self.own.is_some() || self.replacement(first).is_some() {
-            return self.poll_write(cx, first);
-        }
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
-    }
-}
-
-impl Stream {
-    fn from_accepted(accepted: Accepted) -> io::Result<(Stream, Option<IpAddr>)> {
-        Ok(match accepted {
-            Accepted::Tcp(stream, peer) => {
-                (Stream::Tcp(TcpStream::from_std(stream)?), Some(peer.to_canonical()))
-            }
-            Accepted::Unix(stream) => (Stream::Unix(UnixStream::from_std(stream)?), None),
-        })
-    }
-
-    /// Leaves the runtime's reactor; stays non-blocking.
-    fn into_fd(self) -> io::Result<OwnedFd> {
-        Ok(match self {
-            Stream::Tcp(stream) => stream.into_std()?.into(),
-            Stream::Unix(stream) => stream.into_std()?.into(),
-        })
-    }
-}
-
-macro_rules! either {
-    ($self:ident, $stream:ident => $call:expr) => {
-        match $self.get_mut() {
-            Stream::Tcp($stream) => $call,
-            Stream::Unix($stream) => $call,
-        }
-    };
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => Pin::new(stream).poll_read(cx, buf))
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        either!(self, stream => Pin::new(stream).poll_write(cx, buf))
-    }
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => Pin::new(stream).poll_flush(cx))
-    }
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => Pin::new(stream).poll_shutdown(cx))
-    }
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        either!(self, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
-    }
 }

@@ -18,6 +18,7 @@ pub mod metrics_page;
 mod once;
 pub mod respond;
 pub mod subscribe;
+mod transport;
 
 use http::{Method, StatusCode};
 

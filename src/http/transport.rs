@@ -1,0 +1,198 @@
+//! The transport under hyper: a socket of either kind, what was read of it while sniffing, and an eye on what is written.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::StatusCode;
+use hyper::rt::ReadBufCursor;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::outcome::Refusal;
+use crate::worker::{Accepted, Worker};
+
+use super::body::Flow;
+use super::conn::{HEAD_BYTES, HEADERS};
+use super::respond::Answer;
+
+/// A socket of either kind.
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// The transport under hyper: replays the first bytes, and watches what is written ([`Flow`]).
+pub(super) struct Io {
+    inner: TokioIo<Stream>,
+    /// Read while sniffing; replayed first.
+    first: Bytes,
+    /// HTTP/1 only.
+    flow: Option<Rc<Flow>>,
+    /// Bytes that go out in place of what hyper answers on its own.
+    own: Option<(Vec<u8>, usize)>,
+    worker: Rc<Worker>,
+}
+
+impl hyper::rt::Read for Io {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.first.is_empty() {
+            let len = self.first.len().min(buf.remaining());
+            buf.put_slice(&self.first.split_to(len));
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl Io {
+    /// A transport that replays `first`; with a `flow` on HTTP/1.
+    pub(super) fn new(stream: Stream, first: Bytes, flow: Option<Rc<Flow>>, worker: &Rc<Worker>) -> Io {
+        Io { inner: TokioIo::new(stream), first, flow, own: None, worker: worker.clone() }
+    }
+
+    /// The socket, back from hyper.
+    pub(super) fn into_stream(self) -> Stream {
+        self.inner.into_inner()
+    }
+
+    /// Where hyper answers on its own (no response of ours is under way), what is sent instead.
+    fn replacement(&self, head: &[u8]) -> Option<Vec<u8>> {
+        let idle = self.flow.as_ref().is_some_and(|flow| flow.is_clean());
+        if !idle || !head.starts_with(b"HTTP/1.1 4") && !head.starts_with(b"HTTP/1.0 4") {
+            return None;
+        }
+        let status = StatusCode::from_bytes(head.get(9..12)?).ok()?;
+        let message = match status {
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+                format!("the request head is over {HEAD_BYTES} bytes or {HEADERS} fields")
+            }
+            StatusCode::URI_TOO_LONG => "the request target is too long".into(),
+            StatusCode::REQUEST_TIMEOUT => "the request head did not come in time".into(),
+            _ => "the request is not valid HTTP".into(),
+        };
+        let refusal = Refusal::new(status, "BAD_REQUEST", message);
+        Some(Answer::refusal(&refusal, &*self.worker.shared.clock).whole_and_last())
+    }
+
+    /// Writes the replacement, if there is one.
+    fn poll_own(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some((bytes, at)) = &mut self.own {
+            if *at == bytes.len() {
+                self.own = None;
+                break;
+            }
+            let n = ready!(hyper::rt::Write::poll_write(Pin::new(&mut self.inner), cx, &bytes[*at..]))?;
+            *at += n;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl hyper::rt::Write for Io {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.own.is_none()
+            && let Some(own) = self.replacement(buf)
+        {
+            self.own = Some((own, 0));
+        }
+        if self.own.is_some() {
+            ready!(self.poll_own(cx))?;
+            return Poll::Ready(Ok(buf.len()));
+        }
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
+        if let Some(flow) = &self.flow {
+            flow.flushed();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
+        if self.own.is_some() || self.replacement(first).is_some() {
+            return self.poll_write(cx, first);
+        }
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+}
+
+impl Stream {
+    pub(super) fn from_accepted(accepted: Accepted) -> io::Result<(Stream, Option<IpAddr>)> {
+        Ok(match accepted {
+            Accepted::Tcp(stream, peer) => {
+                (Stream::Tcp(TcpStream::from_std(stream)?), Some(peer.to_canonical()))
+            }
+            Accepted::Unix(stream) => (Stream::Unix(UnixStream::from_std(stream)?), None),
+        })
+    }
+
+    /// Leaves the runtime's reactor; stays non-blocking.
+    pub(super) fn into_fd(self) -> io::Result<OwnedFd> {
+        Ok(match self {
+            Stream::Tcp(stream) => stream.into_std()?.into(),
+            Stream::Unix(stream) => stream.into_std()?.into(),
+        })
+    }
+}
+
+macro_rules! either {
+    ($self:ident, $stream:ident => $call:expr) => {
+        match $self.get_mut() {
+            Stream::Tcp($stream) => $call,
+            Stream::Unix($stream) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => Pin::new(stream).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        either!(self, stream => Pin::new(stream).poll_write(cx, buf))
+    }
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => Pin::new(stream).poll_flush(cx))
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => Pin::new(stream).poll_shutdown(cx))
+    }
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        either!(self, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
+    }
+}
