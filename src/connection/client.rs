@@ -17,7 +17,7 @@ use crate::frame::control::Ref;
 use crate::time;
 
 /// Most events of one `publish`.
-pub const PUBLISH_EVENTS: usize = 1_000;
+pub const PUBLISH_EVENTS: usize = crate::tenant::intake::BATCH_EVENTS;
 /// Most bytes of a `token`; a longer one cannot have come as a header either.
 pub const TOKEN_BYTES: usize = 8 * 1024;
 /// More fields than this cannot be a frame; stops a million keys.

@@ -27,11 +27,6 @@ impl Flow {
     pub fn is_clean(&self) -> bool {
         self.open.get() == 0 && !self.dirty.get()
     }
-    /// Whether no response is being written, so that what hyper writes now is its own.
-    #[must_use]
-    pub fn is_idle(&self) -> bool {
-        self.is_clean()
-    }
     /// hyper's buffer is empty: it flushes the transport only then.
     pub fn flushed(&self) {
         if self.open.get() == 0 {

@@ -8,7 +8,6 @@ use tokio::sync::oneshot;
 
 use crate::close::Close;
 use crate::ids::TenantId;
-use crate::metrics::Transport;
 
 use super::sockets::Token;
 use super::ws_publish::Committed;
@@ -203,12 +202,4 @@ pub fn connection_name(id: u64) -> String {
 #[must_use]
 pub fn connection_id(name: &str) -> Option<u64> {
     u64::from_str_radix(name.strip_prefix("conn-")?, 16).ok()
-}
-
-impl Transport {
-    /// Whether SSE.
-    #[must_use]
-    pub fn is_sse(self) -> bool {
-        !matches!(self, Transport::Ws)
-    }
 }
