@@ -652,11 +652,11 @@ async fn renew(ws: &mut Ws, token: &str, reference: Value) {
 
 #[tokio::test]
 async fn a_credential_is_renewed_in_place_for_the_same_subject_only() {
-    let daemon = Daemon::with().env("HEARTBEAT_SECONDS", 1).start().await;
+    let daemon = Daemon::with().env("HEARTBEAT_SECONDS", 3).start().await;
     let mint = |sub: &'static str, more: Value| daemon.mint_token(&daemon.key, sub, more);
     let user = json!({"roles": ["user"]});
-    let short = mint("ann", json!({"roles": ["user"], "expires_in_seconds": 2})).await;
-    let doomed = mint("ann", json!({"roles": ["user"], "expires_in_seconds": 2})).await;
+    let short = mint("ann", json!({"roles": ["user"], "expires_in_seconds": 3})).await;
+    let doomed = mint("ann", json!({"roles": ["user"], "expires_in_seconds": 3})).await;
     let mut ws = daemon.ws("/api/v1/ws").key(&short).open().await;
     ws.expect("ready").await;
     let mut left = daemon.ws("/api/v1/ws").key(&doomed).open().await;
