@@ -5,6 +5,8 @@
 //! * Only what the bench sends is understood: one request line, `Content-Length`, `Sec-WebSocket-Key`, compact JSON.
 //! * It knows bytes, not sockets.
 
+#![allow(dead_code, reason = "each baseline uses what it needs")]
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::digest;
@@ -154,7 +156,6 @@ pub(crate) fn ws_event(event: &[u8], sequence: u64, out: &mut Vec<u8>) {
 }
 
 /// Appends `event` as JSON alone, for a library that frames it itself.
-#[allow(dead_code, reason = "each baseline uses what it needs")]
 pub(crate) fn json_event(event: &[u8], sequence: u64, out: &mut Vec<u8>) {
     envelope(event, &id(sequence), out);
 }
@@ -200,7 +201,6 @@ pub(crate) fn sse_opening(out: &mut Vec<u8>) {
 }
 
 /// `ready` alone, for a library that frames it itself.
-#[allow(dead_code, reason = "each baseline uses what it needs")]
 pub(crate) const fn ready() -> &'static str {
     READY
 }
