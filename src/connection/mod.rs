@@ -8,15 +8,12 @@ pub mod admission;
 pub mod body;
 pub mod client;
 pub mod rate;
+pub mod sink;
 
 use std::collections::VecDeque;
-use std::io;
-use std::os::fd::OwnedFd;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
-use rustix::net::SendFlags;
 
 use crate::close::Close;
 use crate::frame::Frame;
@@ -26,22 +23,13 @@ use crate::ids::Sequence;
 use crate::metrics::Transport;
 
 use admission::Admitted;
-use body::BodyQueue;
 use rate::Rate;
+pub use sink::{Sink, Wrote};
 
 /// Most bytes of acks, pongs and errors held for a blocked connection; beyond that its inbound side is not read.
 pub const CONTROL_BYTES: usize = 4 * 1024;
 /// Most publishes of one WebSocket waiting for their commit; beyond that its inbound side is not read.
 pub const INFLIGHT_PUBLISHES: u16 = 1_024;
-
-/// Where a connection's bytes go.
-#[derive(Debug)]
-pub enum Sink {
-    /// A socket of its own, non-blocking.
-    Socket(OwnedFd),
-    /// The body of an HTTP/2 (or not separable) response.
-    Body(Rc<BodyQueue>),
-}
 
 /// How a connection reads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -162,59 +150,11 @@ pub struct Connection {
     pub closing_for: Close,
 }
 
-/// What came of writing to a connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Wrote {
-    /// Bytes the transport took.
-    pub bytes: usize,
-    /// It took no more.
-    pub blocked: bool,
-    /// The transport is dead.
-    pub gone: bool,
-}
-
 impl Outbox {
     /// Whether nothing is left to write.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.partial.is_none() && self.control.is_empty() && self.owed.is_empty()
-    }
-}
-
-impl Sink {
-    /// Writes as much as the transport takes; repeats short writes until it would block.
-    pub fn write(&self, bytes: &[u8]) -> Wrote {
-        match self {
-            Sink::Body(queue) => queue.push(bytes),
-            Sink::Socket(fd) => {
-                let mut at = 0;
-                while at < bytes.len() {
-                    match rustix::net::send(fd, &bytes[at..], SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-                        Ok(n) => at += n,
-                        Err(rustix::io::Errno::INTR) => {}
-                        Err(rustix::io::Errno::AGAIN) => {
-                            return Wrote { bytes: at, blocked: true, gone: false };
-                        }
-                        Err(_) => return Wrote { bytes: at, blocked: false, gone: true },
-                    }
-                }
-                Wrote { bytes: at, blocked: false, gone: false }
-            }
-        }
-    }
-
-    /// Reads what is there. `Ok(0)` is the end.
-    ///
-    /// # Errors
-    /// `WouldBlock` when nothing is there, else what the kernel says. A body has no input of its own.
-    pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Sink::Body(_) => Err(io::ErrorKind::WouldBlock.into()),
-            Sink::Socket(fd) => {
-                let (n, _) = rustix::net::recv(fd, buf, rustix::net::RecvFlags::DONTWAIT)?;
-                Ok(n)
-            }
-        }
     }
 }
 

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use crate::close::Close;
 use crate::connection::admission::Admitted;
 use crate::connection::body::BodyQueue;
+use crate::connection::sink::Ledger;
 use crate::connection::{Connection, Flags, Mode, Sink};
 use crate::cursor::Cursor;
 use crate::filter::{Filter, RowId};
@@ -81,6 +82,14 @@ impl Worker {
         self.adopt(state, token, Sink::Body(queue.clone()), adopt);
         self.nudge();
         queue
+    }
+
+    /// Serves a connection whose bytes end in memory; the simulation alone does (`benches/million.rs`).
+    pub fn adopt_memory(self: &Rc<Self>, ledger: Rc<Ledger>, adopt: Adopt) {
+        let state = &mut *self.state.borrow_mut();
+        let token = vacant(state);
+        self.adopt(state, token, Sink::Memory(ledger), adopt);
+        self.nudge();
     }
 
     fn adopt(self: &Rc<Self>, state: &mut State, token: Token, sink: Sink, adopt: Adopt) {
@@ -219,7 +228,7 @@ impl Worker {
             self.drop_connection(state, token, reason);
             return;
         }
-        if let Sink::Socket(fd) = &connection.sink {
+        if let Some(fd) = connection.sink.socket() {
             let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Write); // already gone is as good
         }
         connection.flags.closing = true;
@@ -258,14 +267,14 @@ impl Worker {
         let Some(connection) = state.connections.remove(token.slot as usize) else { return };
         let reason = if connection.flags.closing { connection.closing_for } else { reason };
         if reason == Close::Stalled
-            && let Sink::Socket(fd) = &connection.sink
+            && let Some(fd) = connection.sink.socket()
         {
-            let _ = socket2::SockRef::from(fd).set_linger(Some(std::time::Duration::ZERO));
+            let _ = socket2::SockRef::from(&fd).set_linger(Some(std::time::Duration::ZERO));
         }
         if let Sink::Body(queue) = &connection.sink {
             queue.end();
         }
-        if matches!(connection.sink, Sink::Socket(_)) {
+        if connection.sink.socket().is_some() {
             self.socket_closed();
         }
         self.metrics().connections[connection.transport as usize].add(-1);
