@@ -45,6 +45,14 @@ pub struct Wrote {
     pub gone: bool,
 }
 
+impl Wrote {
+    /// Nothing was tried, or nothing was taken.
+    #[must_use]
+    pub const fn nothing(blocked: bool) -> Wrote {
+        Wrote { bytes: 0, blocked, gone: false }
+    }
+}
+
 impl Sink {
     /// Writes as much as the transport takes; repeats short writes until it would block.
     pub fn write(&self, bytes: &[u8]) -> Wrote {
