@@ -1,0 +1,438 @@
+//! The floor: what the kernel alone takes to carry events to subscribers. `nervewire bench --floor` compares with it.
+//!
+//! * One thread, one epoll, edge-triggered; nothing is authenticated, filtered, logged or numbered per tenant.
+//! * Every event found in one wake-up (at most `--depth`) is encoded once and leaves as one `send` per subscriber, straight
+//!   from one shared buffer: no allocation, no copy, no queue per delivery. `--depth 1`: one `send` per event.
+//! * Nothing is lost: what a socket does not take is kept and written when it can be, in order. A subscriber that lets
+//!   [`MAX_UNSENT`] pile up is closed.
+//! * A publish is answered once its events were sent.
+//!
+//! `floor --listen 127.0.0.1:0 [--depth N] [--uring [--uring-batch N] [--uring-fixed]]` prints `{"listen":"…"}` and serves
+//! until its standard input (a pipe or a terminal) closes.
+
+#![allow(clippy::print_stdout, missing_docs, reason = "a program beside the daemon")]
+
+mod uring;
+mod wire;
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use clap::Parser;
+use rustix::event::epoll;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, SocketFlags, accept_with, recv, send};
+use socket2::{Domain, Socket, Type};
+
+/// Connections the kernel keeps until they are accepted, as the daemon's.
+const BACKLOG: i32 = 4_096;
+/// Most bytes kept for a subscriber that does not read.
+const MAX_UNSENT: usize = 256 << 20;
+const LISTENER: u64 = u64::MAX;
+const STDIN: u64 = u64::MAX - 1;
+
+#[derive(Parser)]
+struct Args {
+    /// Where to listen.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// Most events of one send.
+    #[arg(long, default_value_t = 1_024)]
+    depth: usize,
+    /// Sends through io_uring, one enter per batch.
+    #[arg(long)]
+    uring: bool,
+    /// Sends of one enter.
+    #[arg(long, default_value_t = 64)]
+    uring_batch: u32,
+    /// Registers the subscribers' sockets with the ring.
+    #[arg(long)]
+    uring_fixed: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Nobody: to be used again.
+    Free,
+    /// Still speaks HTTP.
+    Http,
+    Ws,
+    Sse,
+}
+
+/// What only a few connections have.
+#[derive(Default)]
+struct Side {
+    /// A request not whole yet.
+    partial: Vec<u8>,
+    /// What the socket did not take; sent before anything else.
+    unsent: Vec<u8>,
+}
+
+struct Conn {
+    fd: Option<OwnedFd>,
+    kind: Kind,
+    side: Option<Box<Side>>,
+}
+
+struct Floor {
+    listener: Socket,
+    epoll: OwnedFd,
+    conns: Vec<Conn>,
+    free: Vec<u32>,
+    depth: usize,
+    uring: Option<uring::Sender>,
+    /// Events of this wake-up, encoded, for each transport.
+    ws: Vec<u8>,
+    sse: Vec<u8>,
+    /// How many they are.
+    pending: usize,
+    /// Whom a publish's answer is owed, once per publish.
+    owed: Vec<u32>,
+    answers: Vec<u8>,
+    /// Connections of each transport: an encoding nobody reads is not made.
+    readers: [u32; 2],
+    events: u64,
+    deliveries: u64,
+    sends: u64,
+}
+
+/// Sends what the socket takes now; `None`: it is dead.
+fn send_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> Option<usize> {
+    match send(fd, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+        Ok(sent) => Some(sent),
+        Err(Errno::AGAIN | Errno::INTR) => Some(0),
+        Err(_) => None,
+    }
+}
+
+impl Conn {
+    /// Whether something waits for the socket already.
+    fn blocked(&self) -> bool {
+        self.side.as_ref().is_some_and(|side| !side.unsent.is_empty())
+    }
+
+    /// Keeps what the socket did not take and asks to be told when it does. False: too much, or the kernel refused.
+    fn keep(&mut self, at: u32, rest: &[u8], epoll: &OwnedFd) -> bool {
+        let Some(fd) = &self.fd else { return false };
+        let side = self.side.get_or_insert_default();
+        let first = side.unsent.is_empty();
+        side.unsent.extend_from_slice(rest);
+        let all =
+            epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+        side.unsent.len() <= MAX_UNSENT
+            && (!first || epoll::modify(epoll, fd, epoll::EventData::new_u64(at.into()), all).is_ok())
+    }
+
+    /// Sends `bytes`, or keeps the rest. False: the connection is to be closed.
+    fn deliver(&mut self, at: u32, bytes: &[u8], epoll: &OwnedFd) -> bool {
+        if self.blocked() {
+            return self.keep(at, bytes, epoll);
+        }
+        let Some(fd) = &self.fd else { return false };
+        match send_now(fd.as_fd(), bytes) {
+            Some(sent) if sent == bytes.len() => true,
+            Some(sent) => self.keep(at, &bytes[sent..], epoll),
+            None => false,
+        }
+    }
+
+    /// The socket takes more.
+    fn writable(&mut self) -> bool {
+        let (Some(fd), Some(side)) = (&self.fd, &mut self.side) else { return true };
+        while !side.unsent.is_empty() {
+            match send_now(fd.as_fd(), &side.unsent) {
+                Some(0) => return true,
+                Some(sent) => drop(side.unsent.drain(..sent)),
+                None => return false,
+            }
+        }
+        side.unsent = Vec::new();
+        true
+    }
+}
+
+impl Floor {
+    fn new(args: &Args) -> io::Result<Floor> {
+        let listener = Socket::new(Domain::for_address(args.listen), Type::STREAM.nonblocking(), None)?;
+        listener.set_reuse_address(true)?;
+        listener.set_tcp_nodelay(true)?; // accepted sockets inherit it
+        listener.bind(&args.listen.into())?;
+        listener.listen(BACKLOG)?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, &listener, epoll::EventData::new_u64(LISTENER), epoll::EventFlags::IN)?;
+        // Refused for a file and for /dev/null, which never close.
+        let _ = epoll::add(&epoll, io::stdin(), epoll::EventData::new_u64(STDIN), epoll::EventFlags::IN);
+        let uring = args.uring.then(|| uring::Sender::new(args.uring_batch, args.uring_fixed)).transpose()?;
+        Ok(Floor {
+            listener,
+            epoll,
+            conns: Vec::new(),
+            free: Vec::new(),
+            depth: args.depth.max(1),
+            uring,
+            ws: Vec::with_capacity(1 << 20),
+            sse: Vec::with_capacity(1 << 20),
+            pending: 0,
+            owed: Vec::with_capacity(1_024),
+            answers: Vec::with_capacity(64 << 10),
+            readers: [0; 2],
+            events: 0,
+            deliveries: 0,
+            sends: 0,
+        })
+    }
+
+    fn run(&mut self) -> io::Result<()> {
+        let mut ready = Vec::with_capacity(1_024);
+        let mut buf = vec![0u8; 256 << 10];
+        loop {
+            ready.clear();
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut ready), None) {
+                Err(Errno::INTR) => continue,
+                other => other?,
+            };
+            for event in &ready {
+                let flags = event.flags;
+                match event.data.u64() {
+                    LISTENER => self.accept()?,
+                    STDIN => match rustix::io::read(io::stdin(), &mut buf) {
+                        Ok(0) | Err(_) => return Ok(()),
+                        Ok(_) => {}
+                    },
+                    at => {
+                        let at = at as u32;
+                        if flags.contains(epoll::EventFlags::OUT) && !self.conns[at as usize].writable() {
+                            self.close(at);
+                        }
+                        let end = flags.intersects(
+                            epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR,
+                        );
+                        if end || flags.contains(epoll::EventFlags::IN) {
+                            self.readable(at, end, &mut buf);
+                        }
+                    }
+                }
+            }
+            self.fan_out();
+            self.answer();
+        }
+    }
+
+    fn accept(&mut self) -> io::Result<()> {
+        loop {
+            let fd = match accept_with(&self.listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                Ok(fd) => fd,
+                Err(Errno::CONNABORTED | Errno::INTR) => continue,
+                Err(Errno::AGAIN | Errno::MFILE | Errno::NFILE) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
+            let at = self.free.pop().unwrap_or(self.conns.len() as u32);
+            let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+            epoll::add(&self.epoll, &fd, epoll::EventData::new_u64(at.into()), flags)?;
+            let conn = Conn { fd: Some(fd), kind: Kind::Http, side: None };
+            match self.conns.get_mut(at as usize) {
+                Some(slot) => *slot = conn,
+                None => self.conns.push(conn),
+            }
+        }
+    }
+
+    fn close(&mut self, at: u32) {
+        let conn = &mut self.conns[at as usize];
+        match conn.kind {
+            Kind::Free => return,
+            Kind::Http => {}
+            Kind::Ws => self.readers[0] -= 1,
+            Kind::Sse => self.readers[1] -= 1,
+        }
+        if let Some(uring) = &mut self.uring {
+            uring.forget(at);
+        }
+        self.owed.retain(|owed| *owed != at);
+        *conn = Conn { fd: None, kind: Kind::Free, side: None }; // closing takes it out of the epoll
+        self.free.push(at);
+    }
+
+    /// Reads all there is; `end`: up to the end of the stream, which an edge tells once.
+    fn readable(&mut self, at: u32, end: bool, buf: &mut [u8]) {
+        loop {
+            let conn = &mut self.conns[at as usize];
+            let Some(fd) = &conn.fd else { return };
+            let got = match recv(fd, &mut *buf, RecvFlags::DONTWAIT) {
+                Ok((0, _)) => return self.close(at),
+                Ok((got, _)) => got,
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => return,
+                Err(_) => return self.close(at),
+            };
+            let going = match conn.kind {
+                Kind::Http => self.requests(at, &buf[..got]),
+                Kind::Ws => buf[0] & 0x0f != 8, // a close frame ends it; anything else a client says is passed over
+                Kind::Sse | Kind::Free => true,
+            };
+            if !going {
+                return self.close(at);
+            }
+            if got < buf.len() && !end {
+                return;
+            }
+        }
+    }
+
+    /// Serves every whole request of what was read. False: the connection is to be closed.
+    fn requests(&mut self, at: u32, read: &[u8]) -> bool {
+        let conn = &mut self.conns[at as usize];
+        let mut kept = conn.side.as_mut().map(|side| std::mem::take(&mut side.partial)).unwrap_or_default();
+        let mut rest = read;
+        if !kept.is_empty() {
+            kept.extend_from_slice(read);
+            rest = &kept;
+        }
+        while !rest.is_empty() {
+            let Ok(request) = wire::request(rest) else { return false };
+            let Some(request) = request else {
+                self.conns[at as usize].side.get_or_insert_default().partial = rest.to_vec();
+                return true;
+            };
+            rest = &rest[request.used..];
+            match request.target {
+                wire::Target::Publish => {
+                    for event in wire::events(request.body) {
+                        self.publish(event);
+                    }
+                    self.owed.push(at);
+                }
+                wire::Target::Ws => return self.subscribe(at, Kind::Ws, request.key),
+                wire::Target::Sse => return self.subscribe(at, Kind::Sse, &[]),
+                target => {
+                    let text = match target {
+                        wire::Target::Stats => wire::answer("200 OK", &self.stats()),
+                        _ => wire::answer("404 Not Found", "{}"),
+                    };
+                    if !self.conns[at as usize].deliver(at, text.as_bytes(), &self.epoll) {
+                        return false;
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    fn stats(&self) -> String {
+        format!(
+            "{{\"events\":{},\"deliveries\":{},\"sends\":{},\"ws\":{},\"sse\":{}}}",
+            self.events, self.deliveries, self.sends, self.readers[0], self.readers[1]
+        )
+    }
+
+    fn subscribe(&mut self, at: u32, kind: Kind, key: &[u8]) -> bool {
+        self.answers.clear();
+        match kind {
+            Kind::Ws => wire::ws_opening(key, &mut self.answers),
+            _ => wire::sse_opening(&mut self.answers),
+        }
+        // What is pending was published before it came.
+        self.fan_out();
+        let conn = &mut self.conns[at as usize];
+        conn.kind = kind;
+        self.readers[usize::from(kind == Kind::Sse)] += 1;
+        if let (Some(uring), Some(fd)) = (&mut self.uring, &conn.fd) {
+            uring.learn(at, fd);
+        }
+        conn.deliver(at, &self.answers, &self.epoll)
+    }
+
+    fn publish(&mut self, event: &[u8]) {
+        self.events += 1;
+        if self.readers[0] > 0 {
+            wire::ws_event(event, self.events, &mut self.ws);
+        }
+        if self.readers[1] > 0 {
+            wire::sse_event(event, self.events, &mut self.sse);
+        }
+        self.pending += 1;
+        if self.pending == self.depth {
+            self.fan_out();
+        }
+    }
+
+    /// Sends what is pending to everyone.
+    fn fan_out(&mut self) {
+        if self.pending == 0 {
+            return;
+        }
+        let mut dead = Vec::new(); // allocates only where a connection broke
+        let readers = u64::from(self.readers[0] + self.readers[1]);
+        self.deliveries += readers * self.pending as u64;
+        self.sends += readers;
+        for (at, conn) in self.conns.iter_mut().enumerate() {
+            let at = at as u32;
+            let bytes = match conn.kind {
+                Kind::Ws => &self.ws,
+                Kind::Sse => &self.sse,
+                Kind::Http | Kind::Free => continue,
+            };
+            let sent = match (&mut self.uring, &conn.fd) {
+                (Some(uring), Some(fd)) if !conn.blocked() => uring.push(at, fd.as_fd(), bytes),
+                _ => conn.deliver(at, bytes, &self.epoll),
+            };
+            if !sent {
+                dead.push(at);
+            }
+        }
+        if let Some(uring) = &mut self.uring {
+            uring.finish();
+            for (at, result) in uring.short() {
+                let conn = &mut self.conns[at as usize];
+                let bytes = if conn.kind == Kind::Ws { &self.ws } else { &self.sse };
+                if result.is_none_or(|sent| !conn.keep(at, &bytes[sent..], &self.epoll)) {
+                    dead.push(at);
+                }
+            }
+        }
+        dead.into_iter().for_each(|at| self.close(at));
+        self.ws.clear();
+        self.sse.clear();
+        self.pending = 0;
+    }
+
+    /// Answers the publishes of this wake-up, those of one connection with one send.
+    fn answer(&mut self) {
+        let owed = std::mem::take(&mut self.owed);
+        for same in owed.chunk_by(|a, b| a == b) {
+            let bytes = same.len() * wire::PUBLISHED.len();
+            if same.len() == 1 {
+                self.reply(same[0], wire::PUBLISHED);
+                continue;
+            }
+            let mut answers = std::mem::take(&mut self.answers);
+            answers.clear();
+            answers.reserve(bytes);
+            same.iter().for_each(|_| answers.extend_from_slice(wire::PUBLISHED));
+            self.reply(same[0], &answers);
+            self.answers = answers;
+        }
+        self.owed = owed;
+        self.owed.clear();
+    }
+
+    fn reply(&mut self, at: u32, bytes: &[u8]) {
+        let conn = &mut self.conns[at as usize];
+        if conn.kind == Kind::Http && !conn.deliver(at, bytes, &self.epoll) {
+            self.close(at);
+        }
+    }
+}
+
+fn main() -> io::Result<()> {
+    let args = Args::parse();
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: most.maximum, maximum: most.maximum };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised)?;
+    let mut floor = Floor::new(&args)?;
+    let addr = floor.listener.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    println!("{{\"listen\":\"{addr}\"}}");
+    floor.run()
+}
