@@ -38,6 +38,7 @@ const RANKS: &[(&str, u8)] = &[
     ("worker", 9),
     ("http", 10),
     // Phases and commands; `cli` and `server` meet in `main` alone.
+    ("bench", 11),
     ("client", 11),
     ("lifecycle", 11),
     ("cli", 12),
