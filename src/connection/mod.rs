@@ -1,7 +1,7 @@
 //! One subscriber's or publisher's connection, as plain data in its worker's slab.
 //!
 //! * It lives and dies on one worker; nothing here is shared or locked.
-//! * While idle it owns no buffer, timer or task: [`Outbox`] and a decoder's buffer exist only while something is partial.
+//! * While idle it owns no buffer, timer or task: [`Outbox`] and [`Inbound`] exist only while something is partial.
 //! * It knows bytes and positions, not tenants' rings, indexes or the wheel: the worker moves it.
 
 pub mod admission;
@@ -30,6 +30,9 @@ pub use sink::{Sink, Wrote};
 pub const CONTROL_BYTES: usize = 4 * 1024;
 /// Most publishes of one WebSocket waiting for their commit; beyond that its inbound side is not read.
 pub const INFLIGHT_PUBLISHES: u16 = 1_024;
+
+/// Seconds of a worker's life: what its wheel counts. 136 years fit.
+pub type Tick = u32;
 
 /// How a connection reads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,7 +91,18 @@ pub struct Outbox {
     /// Acks to follow them.
     pub owed: VecDeque<Owed>,
     /// Tick at which the last byte went out; a stall is measured from here.
-    pub since: u64,
+    pub since: Tick,
+}
+
+/// What a peer has sent and is not dealt with, and how fast it may publish.
+#[derive(Debug, Default)]
+pub struct Inbound {
+    /// WebSocket frames and messages that are partial.
+    pub decoder: Decoder,
+    /// Input that was read and has to wait, at most one read buffer; only while it may not be read.
+    pub kept: Option<Box<[u8]>>,
+    /// Publish rate, once it published.
+    pub rate: Option<Box<Rate>>,
 }
 
 /// A connection.
@@ -129,19 +143,15 @@ pub struct Connection {
     /// Bytes written.
     pub sent_bytes: u64,
     /// Tick at which the peer was last heard.
-    pub heard: u64,
+    pub heard: Tick,
     /// Tick at which the next heartbeat is due.
-    pub heartbeat_at: u64,
+    pub heartbeat_at: Tick,
     /// Tick of its one valid entry in the wheel.
-    pub look_at: u64,
+    pub look_at: Tick,
     /// What it still has to write, if anything.
     pub out: Option<Box<Outbox>>,
-    /// Inbound WebSocket state.
-    pub decoder: Decoder,
-    /// Input that was read and has to wait, at most one read buffer; only while it may not be read.
-    pub input: Option<Box<[u8]>>,
-    /// Publish rate, once it published.
-    pub rate: Option<Box<Rate>>,
+    /// What its peer has sent and is not dealt with, if anything, or a publisher's rate.
+    pub inbound: Option<Box<Inbound>>,
     /// Bad frames in a row.
     pub bad_frames: u8,
     /// Publishes waiting for their commit.
@@ -149,6 +159,10 @@ pub struct Connection {
     /// While [`Flags::closing`]: why.
     pub closing_for: Close,
 }
+
+/// Every connection of a full process pays for each byte of this: density is a promise (`docs/benchmarks.md`).
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Option<Connection>>() <= 176);
 
 impl Outbox {
     /// Whether nothing is left to write.
@@ -177,6 +191,22 @@ impl Connection {
     /// What it still has to write; made when first needed.
     pub fn outbox(&mut self) -> &mut Outbox {
         self.out.get_or_insert_default()
+    }
+
+    /// What its peer has sent; made when first needed.
+    pub fn inbound(&mut self) -> &mut Inbound {
+        self.inbound.get_or_insert_default()
+    }
+
+    /// Frees [`Connection::inbound`] if nothing is in it.
+    pub fn tidy_inbound(&mut self) {
+        if self
+            .inbound
+            .as_ref()
+            .is_some_and(|it| it.kept.is_none() && it.rate.is_none() && !it.decoder.is_partial())
+        {
+            self.inbound = None;
+        }
     }
 
     /// Writes what is owed. `Wrote::blocked` says that something is left.

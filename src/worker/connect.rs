@@ -16,12 +16,11 @@ use crate::close::Close;
 use crate::connection::admission::Admitted;
 use crate::connection::body::BodyQueue;
 use crate::connection::sink::Ledger;
-use crate::connection::{Connection, Flags, Mode, Sink};
+use crate::connection::{Connection, Flags, Mode, Sink, Tick};
 use crate::cursor::Cursor;
 use crate::filter::{Filter, RowId};
 use crate::frame::control::Control;
 use crate::frame::ws;
-use crate::frame::ws_decode::Decoder;
 use crate::ids::{Sequence, TenantId};
 use crate::metrics::Transport;
 use crate::tenant::start::Start;
@@ -30,7 +29,7 @@ use super::sockets::Token;
 use super::{State, Worker};
 
 /// Ticks (seconds) a closed WebSocket may take to answer the close.
-const LINGER_TICKS: u64 = 1;
+const LINGER_TICKS: Tick = 1;
 /// API keys whose principals are shared on one worker; others cost their connections some bytes more.
 const PRINCIPALS: usize = 4_096;
 
@@ -125,12 +124,10 @@ impl Worker {
             sent_bytes: 0,
             heard: now,
             // Spread: the first heartbeat comes anywhere within the interval.
-            heartbeat_at: now + 1 + u64::from(token.generation) % interval,
+            heartbeat_at: now + 1 + token.generation % interval,
             look_at: 0,
             out: None,
-            decoder: Decoder::default(),
-            input: None,
-            rate: None,
+            inbound: None,
             bad_frames: 0,
             inflight: 0,
             closing_for: Close::Peer,

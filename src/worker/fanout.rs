@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::close::Close;
-use crate::connection::{Connection, Mode, Wrote};
+use crate::connection::{Connection, Mode, Tick, Wrote};
 use crate::frame::Frame;
 use crate::metrics::Times;
 use crate::ring::Read;
@@ -283,7 +283,7 @@ impl Turn {
 
 impl Connection {
     /// The transport takes no more: the stall is measured from now on.
-    pub(super) fn block(&mut self, now: u64) {
+    pub(super) fn block(&mut self, now: Tick) {
         if !std::mem::replace(&mut self.flags.blocked, true) {
             self.outbox().since = now;
         }
