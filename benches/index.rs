@@ -2,6 +2,7 @@
 //!
 //! `stream`: each subscribes to its own stream; one chunk. `user`: each is another user without a filter; one addressed
 //! event. `agent`: each another user, all on one agent; one addressed event. `shared`: all equal; everyone matches.
+//! `nobody`: the streams again, an event no one asked for. Baseline: comparing with every subscription in turn.
 
 #![allow(clippy::expect_used, missing_docs)] // a bench's own inputs
 
@@ -35,32 +36,50 @@ fn find(c: &mut Criterion) {
     let chunk = frame(
         r#"{"type":"stream_chunk","request_id":"request-7","chunk":"x","is_final":false,"agent_id":"agent-1","user_id":"user-7"}"#,
     );
+    let other = frame(
+        r#"{"type":"stream_chunk","request_id":"request-x","chunk":"x","is_final":false,"agent_id":"agent-1","user_id":"user-7"}"#,
+    );
     let mut group = c.benchmark_group("index");
     for size in SIZES {
         let user = |id: u32| format!("user-{id}");
-        let cases: [(&str, Index<u32>); 4] = [
-            ("stream", filled(size, |id| selection(&format!("request_id=request-{id}"), Some(&user(id))))),
-            ("user", filled(size, |id| selection("", Some(&user(id))))),
-            ("agent", filled(size, |id| selection("agent_id=agent-1", Some(&user(id))))),
-            ("shared", filled(size, |_| selection("agent_id=agent-1,agent-2", Some("user-7")))),
+        let cases: [(&str, &Frame, Index<u32>); 5] = [
+            (
+                "stream",
+                &chunk,
+                filled(size, |id| selection(&format!("request_id=request-{id}"), Some(&user(id)))),
+            ),
+            ("user", &chunk, filled(size, |id| selection("", Some(&user(id))))),
+            ("agent", &chunk, filled(size, |id| selection("agent_id=agent-1", Some(&user(id))))),
+            ("shared", &chunk, filled(size, |_| selection("agent_id=agent-1,agent-2", Some("user-7")))),
+            (
+                "nobody",
+                &other,
+                filled(size, |id| selection(&format!("request_id=request-{id}"), Some(&user(id)))),
+            ),
         ];
-        for (name, mut index) in cases {
+        for (name, frame, mut index) in cases {
             group.throughput(Throughput::Elements(1));
             group.bench_function(BenchmarkId::new(name, size), |b| {
                 b.iter(|| {
                     let mut found = 0;
-                    index.for_each_match(&chunk, |members| found += members.len());
-                    assert!(found > 0);
+                    index.for_each_match(frame, |members| found += members.len());
+                    assert_eq!(found > 0, name != "nobody");
                     found
                 });
             });
         }
+        let all: Vec<Selection> =
+            (0..size).map(|id| selection(&format!("request_id=request-{id}"), Some(&user(id)))).collect();
+        group.bench_function(BenchmarkId::new("stream, one by one", size), |b| {
+            b.iter(|| all.iter().filter(|selection| selection.matches(&chunk)).count());
+        });
     }
     group.finish();
 }
 
 fn churn(c: &mut Criterion) {
     let mut group = c.benchmark_group("index churn");
+    group.throughput(Throughput::Elements(1));
     for size in SIZES {
         let mut index = filled(size, |id| selection("", Some(&format!("user-{id}"))));
         group.bench_function(BenchmarkId::new("insert and remove", size), |b| {
@@ -77,5 +96,9 @@ fn churn(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, find, churn);
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(30).warm_up_time(std::time::Duration::from_millis(300)).measurement_time(std::time::Duration::from_secs(1));
+    targets = find, churn
+}
 criterion_main!(benches);
