@@ -15,10 +15,15 @@
 use std::time::Duration;
 
 pub mod baseline;
+pub mod churn;
 pub mod crowd;
 pub mod engine;
 pub mod error;
 pub mod fanout;
+pub mod h2;
+pub mod idle;
+pub mod latency;
+pub mod plot;
 pub mod process;
 pub mod progress;
 pub mod publisher;
@@ -71,4 +76,13 @@ impl Common {
             baseline => self.baselines.start(baseline, depth),
         }
     }
+}
+
+/// An empty histogram of nanoseconds, up to a minute, to three digits.
+///
+/// # Errors
+/// Never with these constants; the library cannot know.
+pub fn histogram() -> Result<hdrhistogram::Histogram<u64>, BenchError> {
+    hdrhistogram::Histogram::new_with_max(60_000_000_000, 3)
+        .map_err(|error| BenchError::Server(format!("no histogram: {error}")))
 }
