@@ -1,4 +1,5 @@
-//! What a request's credential costs: the whole of `Auth::authenticate`, from headers to principal, by kind.
+//! What a request's credential costs: the whole of `Auth::authenticate`, from headers to principal, by kind. Baseline:
+//! the bare signature or digest, checked by ring, without parsing, claims, revocation or rights.
 
 #![allow(clippy::expect_used, missing_docs)] // a bench's own inputs
 
@@ -7,7 +8,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use http::{HeaderMap, Method};
 use nervewire::auth::{
     Algorithm, Auth, AuthSettings, Commit, JwtKeySettings, KeySource, NewToken, OwnKey, Principal, Records,
@@ -17,8 +18,10 @@ use nervewire::store::Rows;
 use nervewire::time::{Clock as _, SystemClock};
 use ring::rand::SystemRandom;
 use ring::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ED25519, EcdsaKeyPair, Ed25519KeyPair,
+    KeyPair as _, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, RsaKeyPair, UnparsedPublicKey,
 };
+use ring::{digest, hmac};
 use rustls_pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
 
 /// Keeps nothing: memory is what is measured.
@@ -67,6 +70,28 @@ fn signed(name: &str, algorithm: Algorithm) -> String {
     format!("{message}.{}", BASE64.encode(signature))
 }
 
+/// The public half, for ring alone.
+fn public_key(name: &str, algorithm: Algorithm) -> UnparsedPublicKey<Vec<u8>> {
+    let pem = std::fs::read(fixture(&format!("{name}.private.pem"))).expect("a fixture");
+    let der = PrivatePkcs8KeyDer::from_pem_slice(&pem).expect("PKCS#8");
+    let (der, random) = (der.secret_pkcs8_der(), SystemRandom::new());
+    match algorithm {
+        Algorithm::Rs256 => {
+            let key = RsaKeyPair::from_pkcs8(der).expect("RSA");
+            UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, key.public_key().as_ref().to_vec())
+        }
+        Algorithm::Es256 => {
+            let key =
+                EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der, &random).expect("P-256");
+            UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key.public_key().as_ref().to_vec())
+        }
+        _ => {
+            let key = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).expect("Ed25519");
+            UnparsedPublicKey::new(&ED25519, key.public_key().as_ref().to_vec())
+        }
+    }
+}
+
 fn credentials(c: &mut Criterion) {
     let key = |&(name, algorithm): &(&str, Algorithm)| JwtKeySettings {
         kid: Some(name.into()),
@@ -86,6 +111,7 @@ fn credentials(c: &mut Criterion) {
     let minted = auth.mint_token(&local, Some("default"), &new).expect("minted");
 
     let mut group = c.benchmark_group("authenticate");
+    group.throughput(Throughput::Elements(1));
     let mut measure = |name: &str, text: &str, query: &str| {
         let mut headers = HeaderMap::new();
         if !text.is_empty() {
@@ -107,6 +133,19 @@ fn credentials(c: &mut Criterion) {
     let who = auth.authenticate(&auth.present(&headers, &query), &cx).expect("genuine");
     let ticket = auth.ticket(&who, None, true).expect("made");
     measure("reconnect_ticket", "", &format!("ticket={}", ticket.ticket.expose()));
+    for (name, algorithm) in SIGNED {
+        let token = signed(name, algorithm);
+        let (message, signature) = token.rsplit_once('.').expect("a token");
+        let signature = BASE64.decode(signature).expect("base64");
+        let key = public_key(name, algorithm);
+        group.bench_function(format!("bare_ring_{}", algorithm.name().to_lowercase()), |b| {
+            b.iter(|| key.verify(message.as_bytes(), &signature).expect("genuine"));
+        });
+    }
+    let (message, key) = (minted.token.expose(), hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]));
+    group.bench_function("bare_ring_hs256", |b| b.iter(|| hmac::sign(&key, message.as_bytes())));
+    let text = bootstrap.api_key.expose();
+    group.bench_function("bare_ring_sha256", |b| b.iter(|| digest::digest(&digest::SHA256, text.as_bytes())));
     group.bench_function("still_valid", |b| b.iter(|| auth.still_valid(&who).expect("valid")));
     group.finish();
 }

@@ -1,98 +1,102 @@
-//! What an event costs on its way in and out: parsing, encoding, merging, and reading WebSocket frames.
+//! What an event costs on its way in: parsing, one by one and in arrays of 100, encoding, numbering.
+//!
+//! Baselines: serde_json, into a `Value` (which checks nothing) and into a struct of the same fields (which checks types,
+//! no lengths, names or repeats) for parsing, and from that struct for encoding.
 
 #![allow(clippy::expect_used, missing_docs)] // a bench's own inputs
 
-use std::sync::Arc;
+use std::borrow::Cow;
 
-use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use nervewire::cursor::CursorKey;
 use nervewire::event::Event;
-use nervewire::frame::merge::coalesce;
-use nervewire::frame::ws_decode::{Decoder, Limits, unmask};
-use nervewire::frame::{Frame, ws};
+use nervewire::frame::Frame;
 use nervewire::ids::{Sequence, TenantId};
+use nervewire::tenant::intake::parse_json;
+use serde_json::value::RawValue;
 
 const KEY: CursorKey = CursorKey { store_id: *b"benc", key: [1; 16] };
 const CHUNK: &str = r#"{"type":"stream_chunk","request_id":"request-7","chunk":" quick brown","is_final":false,"index":12,"agent_id":"agent-1","user_id":"user-7"}"#;
 const MESSAGE: &str = r#"{"type":"message","agent_id":"agent-1","user_id":"user-7","role":"assistant","content":"The quick brown fox jumps over the lazy dog, \"again\" and\nagain.","metadata":{"model":"m-1","tokens":17}}"#;
+/// As the load tester sends it: 128 bytes.
+const CUSTOM: &str = r#"{"type":"custom","channel":"bench/1","data":{"n":"000000000001","t":"0000001234567890123","pad":"xxxxxxxxxxxxxxxxxxxxxxxxxxx"}}"#;
+const EVENTS: [(&str, &str); 3] = [("chunk", CHUNK), ("message", MESSAGE), ("custom", CUSTOM)];
 
-fn sealed(json: &str, sequence: u64) -> Frame {
-    let mut frame = Frame::encode(&Event::parse(json).expect("event"), 0, 0);
-    frame.seal(Sequence(sequence), 0, &KEY.encode(TenantId(1), Sequence(sequence)));
-    frame
+/// The same fields, read by serde.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Plain<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    request_id: Option<Cow<'a, str>>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    channel: Option<Cow<'a, str>>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    agent_id: Option<Cow<'a, str>>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    user_id: Option<Cow<'a, str>>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    role: Option<Cow<'a, str>>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    content: Option<Cow<'a, str>>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    chunk: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    is_final: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<u64>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    data: Option<&'a RawValue>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    metadata: Option<&'a RawValue>,
 }
 
-fn events(c: &mut Criterion) {
-    let mut group = c.benchmark_group("event");
-    for (name, json) in [("chunk", CHUNK), ("message", MESSAGE)] {
-        group.throughput(Throughput::Bytes(json.len() as u64));
-        group.bench_function(BenchmarkId::new("parse", name), |b| {
+fn parse(c: &mut Criterion) {
+    let mut group = c.benchmark_group("parse");
+    for (name, json) in EVENTS {
+        group.throughput(Throughput::Elements(1));
+        group.bench_function(BenchmarkId::new("event", name), |b| {
             b.iter(|| Event::parse(json).expect("event"))
         });
-        let event = Event::parse(json).expect("event");
-        group.bench_function(BenchmarkId::new("encode", name), |b| b.iter(|| Frame::encode(&event, 0, 0)));
-        let mut frame = sealed(json, 1);
-        group.bench_function(BenchmarkId::new("number", name), |b| {
-            b.iter(|| frame.seal(Sequence(2), 0, &KEY.encode(TenantId(1), Sequence(2))));
+        group.bench_function(BenchmarkId::new("serde_json struct", name), |b| {
+            b.iter(|| serde_json::from_str::<Plain<'_>>(json).expect("event"))
+        });
+        group.bench_function(BenchmarkId::new("serde_json value", name), |b| {
+            b.iter(|| serde_json::from_str::<serde_json::Value>(json).expect("event"))
+        });
+        let array = format!("[{}]", vec![json; 100].join(","));
+        group.throughput(Throughput::Elements(100));
+        group.bench_function(BenchmarkId::new("array of 100", name), |b| {
+            b.iter(|| parse_json(&array).expect("events"))
+        });
+        group.bench_function(BenchmarkId::new("serde_json struct, array of 100", name), |b| {
+            b.iter(|| serde_json::from_str::<Vec<Plain<'_>>>(&array).expect("events"))
         });
     }
     group.finish();
 }
 
-fn merging(c: &mut Criterion) {
-    let frames: Vec<Arc<Frame>> = (0..64).map(|at| Arc::new(sealed(CHUNK, at))).collect();
-    let mut group = c.benchmark_group("merge");
-    group.throughput(Throughput::Elements(64));
-    group.bench_function("64 chunks of one stream", |b| {
-        b.iter_batched(|| frames.clone(), |mut frames| coalesce(&mut frames), BatchSize::SmallInput);
+fn encode(c: &mut Criterion) {
+    let mut group = c.benchmark_group("encode");
+    group.throughput(Throughput::Elements(1));
+    for (name, json) in EVENTS {
+        let event = Event::parse(json).expect("event");
+        group.bench_function(BenchmarkId::new("frame", name), |b| b.iter(|| Frame::encode(&event, 0, 0)));
+        let plain: Plain<'_> = serde_json::from_str(json).expect("event");
+        group.bench_function(BenchmarkId::new("serde_json", name), |b| {
+            b.iter(|| serde_json::to_vec(&plain).expect("json"))
+        });
+    }
+    let mut frame = Frame::encode(&Event::parse(CHUNK).expect("event"), 0, 0);
+    group.bench_function("number", |b| {
+        b.iter(|| frame.seal(Sequence(2), 0, &KEY.encode(TenantId(1), Sequence(2))));
     });
     group.finish();
 }
 
-/// A client's text frame.
-fn masked(len: usize) -> Vec<u8> {
-    let mut wire = Vec::new();
-    ws::text(&"x".repeat(len), &mut wire);
-    let head = wire.len() - len;
-    wire[1] |= 0x80;
-    wire.splice(head..head, [1, 2, 3, 4]);
-    unmask(&mut wire[head + 4..], [1, 2, 3, 4]);
-    wire
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(30).warm_up_time(std::time::Duration::from_millis(300)).measurement_time(std::time::Duration::from_secs(1));
+    targets = parse, encode
 }
-
-fn inbound(c: &mut Criterion) {
-    let mut group = c.benchmark_group("websocket");
-    for len in [16, 256, 4096, 65_536] {
-        group.throughput(Throughput::Bytes(len as u64));
-        let wire = masked(len);
-        let limits = Limits::client(1 << 20);
-        group.bench_function(BenchmarkId::new("decode whole", len), |b| {
-            let mut decoder = Decoder::default();
-            b.iter_batched_ref(
-                || wire.clone(),
-                |wire| decoder.next(wire, &limits).expect("valid").used,
-                BatchSize::SmallInput,
-            );
-        });
-        group.bench_function(BenchmarkId::new("decode in two reads", len), |b| {
-            let mut decoder = Decoder::default();
-            b.iter_batched_ref(
-                || wire.clone(),
-                |wire| {
-                    let (first, second) = wire.split_at_mut(len / 2);
-                    decoder.next(first, &limits).expect("valid");
-                    decoder.next(second, &limits).expect("valid").used
-                },
-                BatchSize::SmallInput,
-            );
-        });
-        let mut payload = vec![7; len];
-        group.bench_function(BenchmarkId::new("unmask", len), |b| {
-            b.iter(|| unmask(&mut payload, [1, 2, 3, 4]));
-        });
-    }
-    group.finish();
-}
-
-criterion_group!(benches, events, merging, inbound);
 criterion_main!(benches);

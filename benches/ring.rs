@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use nervewire::ring::{Pins, Read, Reader, Ring, RingLimits, RingWriter, Slotted, ring};
 use tokio::sync::broadcast;
 
@@ -238,6 +238,7 @@ fn read<T: Fanout>(readers: usize, count: u64) -> Duration {
 
 fn benches(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("publish");
+    group.throughput(Throughput::Elements(1));
     for readers in [0, 1, 2, 4] {
         let id = |name| BenchmarkId::new(name, readers);
         group.bench_function(id("ring"), |b| b.iter_custom(|n| publish::<Lockfree>(readers, n)));
@@ -246,6 +247,7 @@ fn benches(criterion: &mut Criterion) {
     }
     group.finish();
     let mut group = criterion.benchmark_group("read");
+    group.throughput(Throughput::Elements(1));
     for readers in [1, 2, 4] {
         let id = |name| BenchmarkId::new(name, readers);
         group.bench_function(id("ring"), |b| b.iter_custom(|n| read::<Lockfree>(readers, n)));

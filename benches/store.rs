@@ -1,4 +1,5 @@
-//! What the store costs: group commit with an fsync, packing, and reading a page.
+//! What the store costs: group commit with an fsync, packing, and reading a page. Baseline of the commits: sled alone, a
+//! batch of one row per event, a flush, an fdatasync.
 //!
 //! `cargo bench --bench store`. On a slow disk the first group measures the disk.
 
@@ -84,6 +85,26 @@ fn commits(c: &mut Criterion) {
     group.bench_function("1000_packed", |b| {
         b.iter(|| runtime.block_on(append(&store, &log, 1000)).expect("told").expect("committed"));
     });
+    // sled alone, on the same disk.
+    let dir = tempfile::tempdir().expect("a directory");
+    let db = sled::Config::new().path(dir.path()).segment_size(8 << 20).open().expect("a database");
+    let file = std::fs::File::options().write(true).open(dir.path().join("db")).expect("sled's file");
+    let (mut key, value) = (0u64, frame(&store, &log, Sequence(1)).json().to_vec());
+    for rows in [1u64, 1000] {
+        group.throughput(Throughput::Elements(rows));
+        group.bench_function(format!("{rows}_rows_bare_sled"), |b| {
+            b.iter(|| {
+                let mut batch = sled::Batch::default();
+                for _ in 0..rows {
+                    key += 1;
+                    batch.insert(&key.to_be_bytes(), value.as_slice());
+                }
+                db.apply_batch(batch).expect("applied");
+                db.flush().expect("flushed");
+                file.sync_data().expect("synced");
+            });
+        });
+    }
     group.finish();
 }
 
@@ -102,6 +123,9 @@ fn reads(c: &mut Criterion) {
         }
         let first = log.last_event().0 - 20_000;
         let mut at = 0;
+        let page = runtime.block_on(store.read_log(&log, Sequence(first))).expect("readable");
+        let LogRead::Page(page) = page else { unreachable!("all of it is retained") };
+        group.throughput(Throughput::Elements(page.frames.len() as u64));
         group.bench_function(name, |b| {
             b.iter(|| {
                 at = (at + 257) % 19_000;

@@ -1,0 +1,130 @@
+//! What it costs to bring one subscriber 2,000 events further: from the ring, from decoded pages, from the disk.
+//!
+//! Each reads as the worker does, matches every frame against the subscription, merges, and joins the bytes of what one
+//! write would carry; only the write is missing. Baseline: a bare sled range over rows of one encoded event each.
+
+#![allow(clippy::expect_used, missing_docs)] // a bench's own inputs
+
+use std::sync::Arc;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use nervewire::event::Event;
+use nervewire::filter::{Filter, Rights, Selection};
+use nervewire::frame::Frame;
+use nervewire::frame::merge::coalesce;
+use nervewire::ids::{Sequence, TenantId};
+use nervewire::ring::{Pins, Read, RingLimits, ring};
+use nervewire::store::{Done, LogRead, Rows, Store, StoreOptions, TenantLog};
+
+const BEHIND: u64 = 2_000;
+const BATCH: usize = 64;
+const EVENT: &str = r#"{"type":"custom","channel":"bench/1","data":{"n":"000000000001","t":"0000001234567890123","pad":"xxxxxxxxxxxxxxxxxxxxxxxxxxx"}}"#;
+
+/// What the worker does with a batch; the bytes one write would carry.
+fn serve(selection: &Selection, frames: &[Arc<Frame>], bytes: &mut Vec<u8>) -> u64 {
+    let mut seen: Vec<Arc<Frame>> = frames.iter().filter(|frame| selection.matches(frame)).cloned().collect();
+    coalesce(&mut seen);
+    bytes.clear();
+    seen.iter().for_each(|frame| bytes.extend_from_slice(frame.ws()));
+    seen.len() as u64
+}
+
+fn store(cache: usize) -> (tempfile::TempDir, Store, Arc<TenantLog>, Vec<Arc<Frame>>) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut options = StoreOptions::new(dir.path());
+    options.page_cache_bytes = cache;
+    let store = Store::open(options).expect("the store opens");
+    let log = store.log_blocking(TenantId(1)).expect("a log");
+    let mut all = Vec::new();
+    // As publishing in arrays of 100 packs them.
+    for _ in 0..BEHIND / 100 {
+        let end = log.end();
+        let frame = |n| {
+            let mut frame = Frame::encode(&Event::parse(EVENT).expect("event"), 0, 0);
+            frame.seal(Sequence(end.0 + n), 0, &store.cursor_key().encode(log.tenant(), Sequence(end.0 + n)));
+            Arc::new(frame)
+        };
+        let frames: Vec<_> = (1..=100).map(frame).collect();
+        all.extend_from_slice(&frames);
+        let (done, told) = Done::channel();
+        store.append(&log, frames, Rows::new(), None, done);
+        told.blocking_recv().expect("told").expect("committed");
+    }
+    (dir, store, log, all)
+}
+
+fn replay(c: &mut Criterion) {
+    let pairs = nervewire::query::pairs("channel=bench/1").expect("query");
+    let selection =
+        Selection { filter: Filter::from_query(&pairs).expect("filter"), rights: Rights::default() };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let mut bytes = Vec::new();
+    let mut group = c.benchmark_group("replay");
+    group.throughput(Throughput::Elements(BEHIND));
+
+    let (dir, _store, _log, frames) = store(0);
+    let (pins, mut readers) = Pins::new(1);
+    let slots = BEHIND.next_power_of_two() as usize;
+    let first = frames[0].sequence().0;
+    let limits = RingLimits { initial_slots: slots, max_slots: slots, max_bytes: usize::MAX };
+    let (mut writer, shared) = ring(&pins, limits, first);
+    frames.iter().for_each(|frame| writer.publish(frame.clone(), frame.sequence().0));
+    let mut reader = readers.pop().expect("a reader");
+    group.bench_function("ring", |b| {
+        let mut batch = Vec::with_capacity(BATCH);
+        b.iter(|| {
+            let (mut at, mut served) = (first, 0);
+            while served < BEHIND {
+                assert_eq!(shared.read(&mut reader, at, &mut batch, BATCH), Read::Frames);
+                at += batch.len() as u64;
+                served += serve(&selection, &batch, &mut bytes);
+                batch.clear();
+            }
+        });
+    });
+    drop(dir);
+
+    for (name, cache) in [("log, decoded pages", 32 << 20), ("log, from sled", 0)] {
+        let (_dir, store, log, frames) = store(cache);
+        let from = Sequence(frames[0].sequence().0 - 1);
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let (mut position, mut served) = (from, 0);
+                while served < BEHIND {
+                    let read = runtime.block_on(store.read_log(&log, position)).expect("readable");
+                    let LogRead::Page(page) = read else { unreachable!("all of it is retained") };
+                    let frames = &page.frames;
+                    position = frames.last().expect("a page has events").sequence();
+                    served +=
+                        frames.chunks(BATCH).map(|batch| serve(&selection, batch, &mut bytes)).sum::<u64>();
+                }
+            });
+        });
+    }
+
+    let dir = tempfile::tempdir().expect("a directory");
+    let db = sled::Config::new().path(dir.path()).segment_size(8 << 20).open().expect("a database");
+    for frame in &frames {
+        db.insert(frame.sequence().0.to_be_bytes(), frame.ws()).expect("inserted");
+    }
+    db.flush().expect("flushed");
+    group.bench_function("bare sled range, a row each", |b| {
+        b.iter(|| {
+            bytes.clear();
+            let mut served = 0;
+            for row in db.range(first.to_be_bytes()..) {
+                bytes.extend_from_slice(&row.expect("a row").1);
+                served += 1;
+            }
+            assert_eq!(served, BEHIND);
+        });
+    });
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(20).warm_up_time(std::time::Duration::from_millis(500)).measurement_time(std::time::Duration::from_secs(2));
+    targets = replay
+}
+criterion_main!(benches);
