@@ -2,7 +2,7 @@
 //!
 //! The map, from what knows nothing to what knows all (`tests/architecture.rs` holds the order; `docs/architecture.md` says why):
 //!
-//! * numbers and names: [`ids`], [`time`], [`cursor`], [`query`], [`config`], [`metrics`], [`close`], [`sync`]
+//! * numbers and names: [`ids`], [`time`], [`cursor`], [`query`], [`config`], [`metrics`], [`close`], [`sync`], [`memory`]
 //! * one event: [`event`] (as sent), [`frame`] (numbered and encoded), [`filter`] (who asks, who may see)
 //! * shared by many: [`ring`] and [`wake`] (fan-out without locks), [`index`] (subscribers by hash), [`store`] (log and records)
 //! * who and what: [`auth`] (credential to right), [`tenant`] (the write side of an organization)
@@ -24,6 +24,7 @@ pub mod http;
 pub mod ids;
 pub mod index;
 pub mod lifecycle;
+pub mod memory;
 pub mod metrics;
 pub mod outcome;
 pub mod query;

@@ -15,6 +15,7 @@ const RANKS: &[(&str, u8)] = &[
     ("close", 0),
     ("config", 0),
     ("ids", 0),
+    ("memory", 0),
     ("query", 0),
     ("sync", 0),
     ("time", 0),
