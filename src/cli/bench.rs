@@ -153,6 +153,9 @@ pub struct FanoutArgs {
     /// Events in each publish; the next goes out when every subscriber has them all
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub burst: usize,
+    /// Threads that hold subscribers; more than one only where the server has cores of its own
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub generators: usize,
     /// Publishes under way at once, each on a keep-alive connection of its own
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub outstanding: usize,
@@ -267,6 +270,7 @@ pub(super) fn run(command: BenchCommand) -> Result<(), CliError> {
                 events: args.events,
                 burst: args.burst,
                 outstanding: args.outstanding,
+                generators: args.generators,
                 size: args.size,
             };
             tell(&args.common, |progress| fanout::run(&settings, progress))
