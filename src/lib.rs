@@ -2,14 +2,15 @@
 //!
 //! The map, from what knows nothing to what knows all (`tests/architecture.rs` holds the order; `docs/architecture.md` says why):
 //!
-//! * numbers and names: [`ids`], [`time`], [`cursor`], [`query`], [`config`], [`metrics`], [`close`], [`sync`]
+//! * numbers and names: [`ids`], [`time`], [`cursor`], [`query`], [`config`], [`metrics`], [`close`], [`sync`], [`memory`]
 //! * one event: [`event`] (as sent), [`frame`] (numbered and encoded), [`filter`] (who asks, who may see)
 //! * shared by many: [`ring`] and [`wake`] (fan-out without locks), [`index`] (subscribers by hash), [`store`] (log and records)
 //! * who and what: [`auth`] (credential to right), [`tenant`] (the write side of an organization)
 //! * one connection: [`connection`] (as data), [`outcome`] (error to status or close), [`worker`] (the loop that serves them)
-//! * the outside: [`http`], [`server`] and [`lifecycle`], [`cli`] and [`client`]
+//! * the outside: [`http`], [`server`] and [`lifecycle`], [`cli`] and [`client`], [`bench`] (the load tester)
 
 pub mod auth;
+pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod close;
@@ -23,6 +24,7 @@ pub mod http;
 pub mod ids;
 pub mod index;
 pub mod lifecycle;
+pub mod memory;
 pub mod metrics;
 pub mod outcome;
 pub mod query;

@@ -2,10 +2,12 @@
 
 use std::process::ExitCode;
 
-/// Small allocations dominate: mimalloc wastes the least on them (`docs/benchmarks.md`).
+use nervewire::memory::{self, Allocator};
+
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
+    memory::without_huge_pages();
     nervewire::cli::main(std::env::args_os(), nervewire::server::run)
 }

@@ -1,12 +1,17 @@
 //! The one clock, injected: whoever needs the time is handed a [`Clock`], so tests decide what time it is.
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Where the time comes from.
 pub trait Clock: Send + Sync {
     /// Milliseconds since the Unix epoch.
     fn now_ms(&self) -> u64;
+    /// Microseconds since some start, never going back: for lengths of time only.
+    fn monotonic_us(&self) -> u64 {
+        self.now_ms().saturating_mul(1_000)
+    }
 }
 
 /// The system's wall clock.
@@ -16,6 +21,11 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn now_ms(&self) -> u64 {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+    }
+    fn monotonic_us(&self) -> u64 {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        // Never 0, which says "no time".
+        START.elapsed().as_micros() as u64 + 1
     }
 }
 

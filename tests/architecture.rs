@@ -15,6 +15,7 @@ const RANKS: &[(&str, u8)] = &[
     ("close", 0),
     ("config", 0),
     ("ids", 0),
+    ("memory", 0),
     ("query", 0),
     ("sync", 0),
     ("time", 0),
@@ -38,6 +39,7 @@ const RANKS: &[(&str, u8)] = &[
     ("worker", 9),
     ("http", 10),
     // Phases and commands; `cli` and `server` meet in `main` alone.
+    ("bench", 11),
     ("client", 11),
     ("lifecycle", 11),
     ("cli", 12),

@@ -104,6 +104,9 @@ declared gap is told on standard error. It ends when the credential has expired 
     Connections(ConnectionsCommand),
     /// Show a running daemon's statistics
     Stats(RemoteArgs),
+    /// Measure a daemon under load
+    #[command(subcommand)]
+    Bench(Box<super::bench::BenchCommand>),
     /// Check the configuration without opening anything
     #[command(after_help = "\
 Examples:

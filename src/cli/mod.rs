@@ -8,6 +8,7 @@
 
 pub mod args;
 mod backend;
+pub mod bench;
 mod check_config;
 mod compact;
 mod completions;
@@ -66,6 +67,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, serve: Serve) -> Exit
         Command::Tail(args) => tail::run(&args),
         Command::Connections(command) => connections::run(command),
         Command::Stats(args) => stats::run(&args),
+        Command::Bench(command) => bench::run(*command),
         Command::CheckConfig(args) => check_config::run(&args),
         Command::Compact(args) => compact::run(&args),
         Command::Completions { shell } => completions::run(shell),

@@ -37,7 +37,7 @@ pub use secret::Secret;
 pub use serve::ServeOptions;
 pub use sources::{CLI_VARIABLES, FileText, FlagValue, Sources};
 pub use table::KEYS;
-pub use values::{Durability, LogFormat, LogLevel};
+pub use values::{Durability, FanoutSubmission, LogFormat, LogLevel};
 
 /// Where each key's effective value came from, by key name; a key absent here has its default.
 pub type Origins = BTreeMap<&'static str, Origin>;
@@ -47,6 +47,8 @@ pub type Origins = BTreeMap<&'static str, Origin>;
 pub struct Config {
     /// Threads that own connections; 0 = one per core.
     pub worker_threads: usize,
+    /// How fan-out writes reach the kernel.
+    pub fanout_submission: FanoutSubmission,
     /// Public listeners, at least one.
     pub listen: Vec<ListenAddr>,
     /// The admin listener; `None` when switched off (`"off"`).
@@ -232,6 +234,7 @@ impl Config {
 fn blank() -> Config {
     Config {
         worker_threads: 0,
+        fanout_submission: FanoutSubmission::Send,
         listen: Vec::new(),
         admin_listen: None,
         data_dir: PathBuf::new(),

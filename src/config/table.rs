@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::key::{Key, Kind};
-use super::values::{Durability, LogFormat, LogLevel};
+use super::values::{Durability, FanoutSubmission, LogFormat, LogLevel};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -54,6 +54,18 @@ pub static KEYS: &[Key] = &[
         unit: "threads",
         memory: "a stack, scratch buffers and an index each",
         text: "Threads that own connections.",
+    },
+    Key {
+        name: "fanout_submission",
+        kind: Kind::Word {
+            words: FanoutSubmission::WORDS,
+            default: "send",
+            get: |c| c.fanout_submission.word(),
+            set: |c, word| word.parse().map(|value| c.fanout_submission = value).is_ok(),
+        },
+        unit: "",
+        memory: "a ring of 64 entries per worker with `io_uring`",
+        text: "How live events are written: one system call per connection (`send`), or up to 64 connections by one (`io_uring`). Without io_uring in the kernel it is `send` all the same, and the log says so.",
     },
     Key {
         name: "heartbeat_seconds",

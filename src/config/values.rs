@@ -44,6 +44,16 @@ words! {
 }
 
 words! {
+    /// How fan-out writes reach the kernel.
+    FanoutSubmission {
+        /// One system call per connection.
+        Send = "send",
+        /// Up to 64 connections by one system call, where the kernel allows it.
+        IoUring = "io_uring",
+    }
+}
+
+words! {
     /// The least important level the log writes.
     LogLevel {
         /// Nothing.

@@ -58,7 +58,8 @@ pub struct Admission {
 pub struct Admitted {
     admission: Arc<Admission>,
     principal: Arc<Principal>,
-    peer: Option<IpAddr>,
+    /// IPv4 as mapped, none as `::`: a byte less than an `Option<IpAddr>`, which is eight in a [`super::Connection`].
+    peer: Ipv6Addr,
 }
 
 impl Admission {
@@ -107,6 +108,11 @@ impl Admission {
             return Err(Refused::Address(self.limits.per_address));
         }
         taken.armed = false; // from here on `Admitted` gives it all back
+        let peer = match peer {
+            None => Ipv6Addr::UNSPECIFIED,
+            Some(IpAddr::V4(v4)) => v4.to_ipv6_mapped(),
+            Some(IpAddr::V6(v6)) => v6,
+        };
         Ok(Admitted { admission: self.clone(), principal, peer })
     }
 
@@ -140,7 +146,7 @@ impl Admitted {
     /// Where it comes from; `None`: a unix socket.
     #[must_use]
     pub fn peer(&self) -> Option<IpAddr> {
-        self.peer
+        (!self.peer.is_unspecified()).then(|| self.peer.to_canonical())
     }
 }
 
@@ -153,7 +159,7 @@ impl Drop for Admitted {
         if let Some(sub) = self.principal.sub.as_deref() {
             give(&admission.users, &(tenant, Box::from(sub)));
         }
-        if let Some(address) = counted(self.peer) {
+        if let Some(address) = counted(self.peer()) {
             give(&admission.addresses, &address);
         }
     }

@@ -1,22 +1,19 @@
 //! One subscriber's or publisher's connection, as plain data in its worker's slab.
 //!
 //! * It lives and dies on one worker; nothing here is shared or locked.
-//! * While idle it owns no buffer, timer or task: [`Outbox`] and a decoder's buffer exist only while something is partial.
+//! * While idle it owns no buffer, timer or task: [`Outbox`] and [`Inbound`] exist only while something is partial.
 //! * It knows bytes and positions, not tenants' rings, indexes or the wheel: the worker moves it.
 
 pub mod admission;
 pub mod body;
 pub mod client;
 pub mod rate;
+pub mod sink;
 
 use std::collections::VecDeque;
-use std::io;
-use std::os::fd::OwnedFd;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
-use rustix::net::SendFlags;
 
 use crate::close::Close;
 use crate::frame::Frame;
@@ -26,22 +23,16 @@ use crate::ids::Sequence;
 use crate::metrics::Transport;
 
 use admission::Admitted;
-use body::BodyQueue;
 use rate::Rate;
+pub use sink::{Sink, Wrote};
 
 /// Most bytes of acks, pongs and errors held for a blocked connection; beyond that its inbound side is not read.
 pub const CONTROL_BYTES: usize = 4 * 1024;
 /// Most publishes of one WebSocket waiting for their commit; beyond that its inbound side is not read.
 pub const INFLIGHT_PUBLISHES: u16 = 1_024;
 
-/// Where a connection's bytes go.
-#[derive(Debug)]
-pub enum Sink {
-    /// A socket of its own, non-blocking.
-    Socket(OwnedFd),
-    /// The body of an HTTP/2 (or not separable) response.
-    Body(Rc<BodyQueue>),
-}
+/// Seconds of a worker's life: what its wheel counts. 136 years fit.
+pub type Tick = u32;
 
 /// How a connection reads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -100,7 +91,18 @@ pub struct Outbox {
     /// Acks to follow them.
     pub owed: VecDeque<Owed>,
     /// Tick at which the last byte went out; a stall is measured from here.
-    pub since: u64,
+    pub since: Tick,
+}
+
+/// What a peer has sent and is not dealt with, and how fast it may publish.
+#[derive(Debug, Default)]
+pub struct Inbound {
+    /// WebSocket frames and messages that are partial.
+    pub decoder: Decoder,
+    /// Input that was read and has to wait, at most one read buffer; only while it may not be read.
+    pub kept: Option<Box<[u8]>>,
+    /// Publish rate, once it published.
+    pub rate: Option<Box<Rate>>,
 }
 
 /// A connection.
@@ -141,19 +143,15 @@ pub struct Connection {
     /// Bytes written.
     pub sent_bytes: u64,
     /// Tick at which the peer was last heard.
-    pub heard: u64,
+    pub heard: Tick,
     /// Tick at which the next heartbeat is due.
-    pub heartbeat_at: u64,
+    pub heartbeat_at: Tick,
     /// Tick of its one valid entry in the wheel.
-    pub look_at: u64,
+    pub look_at: Tick,
     /// What it still has to write, if anything.
     pub out: Option<Box<Outbox>>,
-    /// Inbound WebSocket state.
-    pub decoder: Decoder,
-    /// Input that was read and has to wait, at most one read buffer; only while it may not be read.
-    pub input: Option<Box<[u8]>>,
-    /// Publish rate, once it published.
-    pub rate: Option<Box<Rate>>,
+    /// What its peer has sent and is not dealt with, if anything, or a publisher's rate.
+    pub inbound: Option<Box<Inbound>>,
     /// Bad frames in a row.
     pub bad_frames: u8,
     /// Publishes waiting for their commit.
@@ -162,59 +160,15 @@ pub struct Connection {
     pub closing_for: Close,
 }
 
-/// What came of writing to a connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Wrote {
-    /// Bytes the transport took.
-    pub bytes: usize,
-    /// It took no more.
-    pub blocked: bool,
-    /// The transport is dead.
-    pub gone: bool,
-}
+/// Every connection of a full process pays for each byte of this: density is a promise (`docs/benchmarks.md`).
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Option<Connection>>() <= 176);
 
 impl Outbox {
     /// Whether nothing is left to write.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.partial.is_none() && self.control.is_empty() && self.owed.is_empty()
-    }
-}
-
-impl Sink {
-    /// Writes as much as the transport takes; repeats short writes until it would block.
-    pub fn write(&self, bytes: &[u8]) -> Wrote {
-        match self {
-            Sink::Body(queue) => queue.push(bytes),
-            Sink::Socket(fd) => {
-                let mut at = 0;
-                while at < bytes.len() {
-                    match rustix::net::send(fd, &bytes[at..], SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-                        Ok(n) => at += n,
-                        Err(rustix::io::Errno::INTR) => {}
-                        Err(rustix::io::Errno::AGAIN) => {
-                            return Wrote { bytes: at, blocked: true, gone: false };
-                        }
-                        Err(_) => return Wrote { bytes: at, blocked: false, gone: true },
-                    }
-                }
-                Wrote { bytes: at, blocked: false, gone: false }
-            }
-        }
-    }
-
-    /// Reads what is there. `Ok(0)` is the end.
-    ///
-    /// # Errors
-    /// `WouldBlock` when nothing is there, else what the kernel says. A body has no input of its own.
-    pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Sink::Body(_) => Err(io::ErrorKind::WouldBlock.into()),
-            Sink::Socket(fd) => {
-                let (n, _) = rustix::net::recv(fd, buf, rustix::net::RecvFlags::DONTWAIT)?;
-                Ok(n)
-            }
-        }
     }
 }
 
@@ -237,6 +191,22 @@ impl Connection {
     /// What it still has to write; made when first needed.
     pub fn outbox(&mut self) -> &mut Outbox {
         self.out.get_or_insert_default()
+    }
+
+    /// What its peer has sent; made when first needed.
+    pub fn inbound(&mut self) -> &mut Inbound {
+        self.inbound.get_or_insert_default()
+    }
+
+    /// Frees [`Connection::inbound`] if nothing is in it.
+    pub fn tidy_inbound(&mut self) {
+        if self
+            .inbound
+            .as_ref()
+            .is_some_and(|it| it.kept.is_none() && it.rate.is_none() && !it.decoder.is_partial())
+        {
+            self.inbound = None;
+        }
     }
 
     /// Writes what is owed. `Wrote::blocked` says that something is left.

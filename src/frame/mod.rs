@@ -53,6 +53,8 @@ pub struct Frame {
     sequence: Sequence,
     /// Server's receive time, Unix milliseconds, never decreasing within a tenant.
     received_ms: u64,
+    /// When it got its sequence, [`crate::time::Clock::monotonic_us`] of this process; 0: it was read from the log.
+    published_us: u64,
     /// The connection that published it; 0: none. For `echo=false`.
     origin: u64,
     kind: Kind,
@@ -145,6 +147,7 @@ impl Frame {
         Frame {
             sequence: Sequence::ZERO,
             received_ms: 0,
+            published_us: 0,
             origin,
             kind,
             key_present,
@@ -174,6 +177,15 @@ impl Frame {
     #[must_use]
     pub fn received_ms(&self) -> u64 {
         self.received_ms
+    }
+    /// When it was published, [`crate::time::Clock::monotonic_us`]; 0 if this process did not publish it.
+    #[must_use]
+    pub fn published_us(&self) -> u64 {
+        self.published_us
+    }
+    /// Says when it was published.
+    pub fn stamp(&mut self, published_us: u64) {
+        self.published_us = published_us;
     }
     /// The connection that published it; 0: none.
     #[must_use]

@@ -403,6 +403,8 @@ async fn stats(x: &Exchange) -> Result<Answer, Refusal> {
     let tenant = x.shared().tenants.open(organization.tenant).await?;
     let log = tenant.log();
     let cursors = x.shared().tenants.cursors();
+    let times = tenant.times().snapshot();
+    let buckets = times.buckets().map(|(under, count)| json!({"under_us": under, "count": count}));
     Ok(Answer::data(
         StatusCode::OK,
         json!({
@@ -411,6 +413,12 @@ async fn stats(x: &Exchange) -> Result<Answer, Refusal> {
             "stored_events": log.events(),
             "stored_bytes": log.bytes(),
             "uncommitted_events": tenant.head().counter().saturating_sub(log.committed().counter()),
+            "publish_to_send": {
+                "count": times.count(),
+                "p50_us": times.quantile_us(0.5),
+                "p99_us": times.quantile_us(0.99),
+                "buckets": buckets.collect::<Vec<_>>(),
+            },
             "oldest_cursor": cursors.encode(organization.tenant, log.oldest()).as_str(),
             "newest_cursor": cursors.encode(organization.tenant, tenant.head()).as_str(),
         }),

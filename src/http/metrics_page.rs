@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::close::Close;
-use crate::metrics::Transport;
+use crate::metrics::{Snapshot, Transport};
 use crate::store::{LATENCY_BOUNDS_US, StoreState};
 use crate::worker::Shared;
 
@@ -60,6 +60,12 @@ impl Out<'_> {
             ConstCounter::new(*count).encode(family.encode_family(&[(label, *value)])?)?;
         }
         Ok(())
+    }
+    /// Not cumulative `buckets` of (bound in seconds, count).
+    fn histogram(&mut self, name: &str, help: &str, sum_us: u64, buckets: &[(f64, u64)]) -> std::fmt::Result {
+        let total = buckets.iter().map(|(_, count)| count).sum();
+        let mut histogram = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        histogram.encode_histogram::<NoLabelSet>(sum_us as f64 / 1e6, total, buckets, None)
     }
     fn gauges(&mut self, name: &str, help: &str, label: &str, values: &[(&str, i64)]) -> std::fmt::Result {
         let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
@@ -140,6 +146,15 @@ impl Scrape {
         )?;
         out.counter("sent_bytes", "Bytes written to subscribers", metrics.sum(|w| w.bytes_sent.get()))?;
         out.counter("writes", "System calls that wrote events", metrics.sum(|w| w.writes.get()))?;
+        let mut times = Snapshot::default();
+        metrics.workers.iter().for_each(|worker| times.add(&worker.times.snapshot()));
+        let buckets: Vec<(f64, u64)> = times
+            .octaves()
+            .into_iter()
+            .map(|(bound, count)| (bound.map_or(f64::INFINITY, |us| us as f64 / 1e6), count))
+            .collect();
+        let help = "Seconds from publishing to the write, per live delivery";
+        out.histogram("publish_to_send_seconds", help, times.sum_us, &buckets)?;
         out.gauge("ring_bytes", "Bytes of frames in all rings, about", self.0.tenants.ring_bytes() as i64)?;
         out.gauge("tenants", "Organizations used since the start", self.0.tenants.len() as i64)
     }
@@ -161,11 +176,8 @@ impl Scrape {
             (bound, get(count))
         });
         let buckets: Vec<(f64, u64)> = buckets.collect();
-        let total = buckets.iter().map(|(_, count)| count).sum();
-        let sum = get(&stats.latency_us) as f64 / 1e6;
         let help = "Seconds from taking a batch to its fsync";
-        let mut histogram = out.0.encode_descriptor("commit_seconds", help, None, MetricType::Histogram)?;
-        histogram.encode_histogram::<prometheus_client::encoding::NoLabelSet>(sum, total, &buckets, None)?;
+        out.histogram("commit_seconds", help, get(&stats.latency_us), &buckets)?;
         out.gauge(
             "commit_queue",
             "Publishes and writes waiting for their commit",

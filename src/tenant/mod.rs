@@ -9,8 +9,8 @@ pub mod intake;
 pub mod publish;
 pub mod start;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use crate::cursor::CursorKey;
 use crate::frame::Frame;
 use crate::ids::{Sequence, TenantId};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Times};
 use crate::ring::{Pins, Ring, RingLimits, RingWriter, Slotted};
 use crate::store::{ReadError, Store, TenantLog};
 use crate::time::Clock;
@@ -76,6 +76,8 @@ pub struct Tenant {
     write: Mutex<WriteSide>,
     /// Unix milliseconds of the last publish.
     published_ms: AtomicU64,
+    /// From publishing to sending; lives while a worker has subscribers of this tenant.
+    times: Mutex<Weak<Times>>,
 }
 
 /// What the tenant's lock protects.
@@ -149,6 +151,7 @@ impl Tenants {
             wake: WakeBits::new(),
             write: Mutex::new(WriteSide { ring: writer, received_ms }),
             published_ms: AtomicU64::new(0),
+            times: Mutex::new(Weak::new()),
         }
     }
 
@@ -235,6 +238,16 @@ impl Tenant {
     #[must_use]
     pub fn ring(&self) -> &Arc<Ring<Frame>> {
         &self.ring
+    }
+    /// How long its events took from publishing to sending, since it last had no live subscriber.
+    #[must_use]
+    pub fn times(&self) -> Arc<Times> {
+        let mut held = self.times.lock();
+        held.upgrade().unwrap_or_else(|| {
+            let times = Arc::new(Times::default());
+            *held = Arc::downgrade(&times);
+            times
+        })
     }
     /// Its wake-up bits.
     #[must_use]

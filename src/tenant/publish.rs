@@ -144,6 +144,7 @@ impl Tenants {
     ) -> Result<Receipt, PublishError> {
         let count = frames.len() as u32;
         let now = self.clock.now_ms();
+        let now_us = self.clock.monotonic_us();
         let receipt = {
             let mut side = tenant.write.lock();
             // Again under the lock: a store that has begun to reopen restarts this ring under the same lock.
@@ -156,7 +157,9 @@ impl Tenants {
                 let sequence = Sequence(side.ring.head());
                 let cursor = self.store.cursor_key().encode(tenant.id, sequence);
                 // Freshly encoded and not shared yet, so this is never a copy.
-                Arc::make_mut(frame).seal(sequence, side.received_ms, &cursor);
+                let fresh = Arc::make_mut(frame);
+                fresh.seal(sequence, side.received_ms, &cursor);
+                fresh.stamp(now_us);
                 side.ring.publish(frame.clone(), committed);
             }
             self.account(&mut side, before, committed);

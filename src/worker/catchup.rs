@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::close::Close;
-use crate::connection::Mode;
+use crate::connection::{Mode, Tick};
 use crate::frame::control::{Control, GapReason};
 use crate::frame::{Frame, merge};
 use crate::ids::Sequence;
@@ -59,7 +59,7 @@ impl Worker {
     }
 
     /// Writes what a connection owes. Answers whether nothing is left.
-    pub(super) fn flush(self: &Rc<Self>, state: &mut State, token: Token, now: u64) -> bool {
+    pub(super) fn flush(self: &Rc<Self>, state: &mut State, token: Token, now: Tick) -> bool {
         let Some(connection) = state.connection(token) else { return false };
         let held = connection.out.as_ref().is_some_and(|out| out.partial.is_some());
         let wrote = connection.flush();

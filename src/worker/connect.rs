@@ -15,12 +15,12 @@ use bytes::Bytes;
 use crate::close::Close;
 use crate::connection::admission::Admitted;
 use crate::connection::body::BodyQueue;
-use crate::connection::{Connection, Flags, Mode, Sink};
+use crate::connection::sink::Ledger;
+use crate::connection::{Connection, Flags, Mode, Sink, Tick};
 use crate::cursor::Cursor;
 use crate::filter::{Filter, RowId};
 use crate::frame::control::Control;
 use crate::frame::ws;
-use crate::frame::ws_decode::Decoder;
 use crate::ids::{Sequence, TenantId};
 use crate::metrics::Transport;
 use crate::tenant::start::Start;
@@ -29,7 +29,7 @@ use super::sockets::Token;
 use super::{State, Worker};
 
 /// Ticks (seconds) a closed WebSocket may take to answer the close.
-const LINGER_TICKS: u64 = 1;
+const LINGER_TICKS: Tick = 1;
 /// API keys whose principals are shared on one worker; others cost their connections some bytes more.
 const PRINCIPALS: usize = 4_096;
 
@@ -83,6 +83,14 @@ impl Worker {
         queue
     }
 
+    /// Serves a connection whose bytes end in memory; the simulation alone does (`benches/million.rs`).
+    pub fn adopt_memory(self: &Rc<Self>, ledger: Rc<Ledger>, adopt: Adopt) {
+        let state = &mut *self.state.borrow_mut();
+        let token = vacant(state);
+        self.adopt(state, token, Sink::Memory(ledger), adopt);
+        self.nudge();
+    }
+
     fn adopt(self: &Rc<Self>, state: &mut State, token: Token, sink: Sink, adopt: Adopt) {
         let now = state.wheel.now();
         let interval = self.keepalive_ticks(adopt.transport);
@@ -116,12 +124,10 @@ impl Worker {
             sent_bytes: 0,
             heard: now,
             // Spread: the first heartbeat comes anywhere within the interval.
-            heartbeat_at: now + 1 + u64::from(token.generation) % interval,
+            heartbeat_at: now + 1 + token.generation % interval,
             look_at: 0,
             out: None,
-            decoder: Decoder::default(),
-            input: None,
-            rate: None,
+            inbound: None,
             bad_frames: 0,
             inflight: 0,
             closing_for: Close::Peer,
@@ -219,7 +225,7 @@ impl Worker {
             self.drop_connection(state, token, reason);
             return;
         }
-        if let Sink::Socket(fd) = &connection.sink {
+        if let Some(fd) = connection.sink.socket() {
             let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Write); // already gone is as good
         }
         connection.flags.closing = true;
@@ -258,14 +264,14 @@ impl Worker {
         let Some(connection) = state.connections.remove(token.slot as usize) else { return };
         let reason = if connection.flags.closing { connection.closing_for } else { reason };
         if reason == Close::Stalled
-            && let Sink::Socket(fd) = &connection.sink
+            && let Some(fd) = connection.sink.socket()
         {
-            let _ = socket2::SockRef::from(fd).set_linger(Some(std::time::Duration::ZERO));
+            let _ = socket2::SockRef::from(&fd).set_linger(Some(std::time::Duration::ZERO));
         }
         if let Sink::Body(queue) = &connection.sink {
             queue.end();
         }
-        if matches!(connection.sink, Sink::Socket(_)) {
+        if connection.sink.socket().is_some() {
             self.socket_closed();
         }
         self.metrics().connections[connection.transport as usize].add(-1);

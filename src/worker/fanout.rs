@@ -10,11 +10,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::close::Close;
-use crate::connection::{Connection, Mode, Wrote};
+use crate::connection::{Connection, Mode, Tick, Wrote};
 use crate::frame::Frame;
+use crate::metrics::Times;
 use crate::ring::Read;
 
 use super::sockets::Token;
+use super::submit::Out;
 use super::view::{BATCH_FRAMES, Batch};
 use super::{State, Worker};
 
@@ -23,7 +25,7 @@ pub const SENDS_PER_TURN: usize = 64;
 /// Bytes of one tenant's writes before the next tenant's turn.
 const BYTES_PER_TURN: usize = 256 * 1024;
 /// Different (mask, transport) pairs whose joined bytes are kept during a turn.
-const GROUPS: usize = 8;
+const GROUPS: usize = 16;
 
 /// The bytes of one set of frames for one transport, joined once for all connections that get the same.
 struct Group {
@@ -31,6 +33,8 @@ struct Group {
     ws: bool,
     start: usize,
     end: usize,
+    /// Connections that took it whole and are not timed yet.
+    served: u64,
 }
 
 impl Worker {
@@ -120,50 +124,79 @@ impl Worker {
     /// Writes to some more connections of the batch; answers whether all were served.
     fn send_some(self: &Rc<Self>, state: &mut State, view: u32, batch: &mut Batch) -> bool {
         let mut joined = std::mem::take(&mut state.bytes);
-        let mut groups: Vec<Group> = Vec::new();
-        let (stop, mut sent) = (batch.at + SENDS_PER_TURN, 0);
-        while batch.at < stop && sent < BYTES_PER_TURN {
-            let Some(&token) = batch.touched.get(batch.at) else { break };
-            batch.at += 1;
-            let Some(connection) = state.connection(token) else { continue }; // gone since the batch was marked
-            if connection.mask == 0 {
-                continue; // closed or resubscribed since
+        let mut outs = std::mem::take(&mut state.outs);
+        let mut turn = Turn::default();
+        let stop = batch.at + SENDS_PER_TURN;
+        while batch.at < stop.min(batch.touched.len()) && turn.bytes < BYTES_PER_TURN {
+            self.choose(state, batch, stop, &mut turn, &mut joined, &mut outs);
+            state.submission.write(&state.connections, &joined, &mut outs);
+            for out in outs.drain(..) {
+                self.settle(state, view, &batch.frames, &mut turn, out);
             }
-            let wrote = if connection.flags.blocked {
-                Wrote { bytes: 0, blocked: true, gone: false }
-            } else {
-                let range =
-                    join(&mut groups, &mut joined, &batch.frames, connection.mask, connection.is_ws());
-                self.metrics().writes.add(1);
-                connection.sink.write(&joined[range])
-            };
-            sent += wrote.bytes;
-            self.settle(state, token, view, &batch.frames, wrote);
+            self.time(&state.views[view as usize].times, &batch.frames, &mut turn);
+            if turn.groups.len() == GROUPS {
+                turn.groups.clear();
+                joined.clear();
+            }
         }
         joined.clear();
-        state.bytes = joined;
+        (state.bytes, state.outs) = (joined, outs);
+        self.book(&turn);
         batch.at >= batch.touched.len()
+    }
+
+    /// Takes the next connections of the batch, up to a submission's worth, and joins what is for them.
+    fn choose(
+        &self,
+        state: &mut State,
+        batch: &mut Batch,
+        stop: usize,
+        turn: &mut Turn,
+        joined: &mut Vec<u8>,
+        outs: &mut Vec<Out>,
+    ) {
+        let mut chosen = 0;
+        while outs.len() < state.submission.depth() && batch.at < stop && chosen < BYTES_PER_TURN {
+            let Some(&token) = batch.touched.get(batch.at) else { break };
+            let Some(connection) = state.connection(token) else {
+                batch.at += 1; // gone since the batch was marked
+                continue;
+            };
+            let (mask, blocked) = (connection.mask, connection.flags.blocked);
+            if mask == 0 {
+                batch.at += 1; // closed or resubscribed since
+                continue;
+            }
+            let Some(group) = turn.group(mask, connection.is_ws(), joined, &batch.frames) else { break };
+            batch.at += 1;
+            let Group { start, end, .. } = turn.groups[group];
+            chosen += end - start;
+            outs.push(Out { token, group: group as u32, start, end, wrote: Wrote::nothing(blocked) });
+        }
     }
 
     /// Books what a live connection took of its part of the batch.
     fn settle(
         self: &Rc<Self>,
         state: &mut State,
-        token: Token,
         view: u32,
         frames: &[Arc<Frame>],
-        wrote: Wrote,
+        turn: &mut Turn,
+        out: Out,
     ) {
         let from = state.views[view as usize].drained;
         let now = state.wheel.now();
+        let (token, wrote) = (out.token, out.wrote);
         let Some(connection) = state.connection(token) else { return };
         let mask = std::mem::take(&mut connection.mask);
         connection.sent_bytes += wrote.bytes as u64;
-        self.metrics().bytes_sent.add(wrote.bytes as u64);
+        turn.bytes += wrote.bytes;
+        turn.writes += 1;
         let whole = if !wrote.blocked && !wrote.gone {
             if let Some(last) = frames.get(63 - mask.leading_zeros() as usize) {
                 connection.told = last.sequence();
             }
+            turn.groups[out.group as usize].served += 1;
             mask.count_ones()
         } else {
             let chosen =
@@ -180,17 +213,77 @@ impl Worker {
         };
         connection.sent_events += u64::from(whole);
         connection.pending -= whole.min(connection.pending);
-        self.metrics().delivered.add(u64::from(whole));
-        self.metrics().pending.add(-i64::from(whole));
+        turn.delivered += u64::from(whole);
         if wrote.gone {
             self.drop_connection(state, token, Close::Peer);
         }
+    }
+
+    /// Counts how long the deliveries of the last submission took since they were published.
+    fn time(&self, times: &Times, frames: &[Arc<Frame>], turn: &mut Turn) {
+        let now = self.shared.clock.monotonic_us();
+        for group in &mut turn.groups {
+            let served = std::mem::take(&mut group.served);
+            let mut rest = if served > 0 { group.mask } else { 0 };
+            while rest != 0 {
+                let published = frames[rest.trailing_zeros() as usize].published_us();
+                if published > 0 {
+                    let us = now.saturating_sub(published);
+                    times.record(us, served);
+                    self.metrics().times.record(us, served);
+                }
+                rest &= rest - 1;
+            }
+        }
+    }
+
+    /// Adds a turn's sums to the counters: once a turn, since each addition is a locked instruction.
+    fn book(&self, turn: &Turn) {
+        let metrics = self.metrics();
+        metrics.writes.add(turn.writes);
+        metrics.bytes_sent.add(turn.bytes as u64);
+        metrics.delivered.add(turn.delivered);
+        metrics.pending.add(-(turn.delivered as i64));
+    }
+}
+
+/// What one turn has joined and counted so far.
+#[derive(Default)]
+struct Turn {
+    groups: Vec<Group>,
+    bytes: usize,
+    writes: u64,
+    delivered: u64,
+}
+
+impl Turn {
+    /// The group of (mask, transport), its bytes joined at the end of `joined` if it is new. `None`: there are
+    /// [`GROUPS`] already, which may be dropped once nobody writes from them.
+    fn group(&mut self, mask: u64, ws: bool, joined: &mut Vec<u8>, frames: &[Arc<Frame>]) -> Option<usize> {
+        if let Some(at) = self.groups.iter().position(|group| group.mask == mask && group.ws == ws) {
+            return Some(at);
+        }
+        if self.groups.len() == GROUPS {
+            return None;
+        }
+        let start = joined.len();
+        let mut rest = mask;
+        while rest != 0 {
+            let frame = &frames[rest.trailing_zeros() as usize];
+            match ws {
+                true => joined.extend_from_slice(frame.ws()),
+                false => frame.sse().iter().for_each(|part| joined.extend_from_slice(part)),
+            }
+            rest &= rest - 1;
+        }
+        self.groups.push(Group { mask, ws, start, end: joined.len(), served: 0 });
+        Some(self.groups.len() - 1)
     }
 }
 
 impl Connection {
     /// The transport takes no more: the stall is measured from now on.
-    pub(super) fn block(&mut self, now: u64) {
+    pub(super) fn block(&mut self, now: Tick) {
         if !std::mem::replace(&mut self.flags.blocked, true) {
             self.outbox().since = now;
         }
@@ -227,33 +320,4 @@ impl Connection {
         self.position = position;
         whole
     }
-}
-
-/// Joins the chosen frames' bytes, or finds them joined already.
-fn join(
-    groups: &mut Vec<Group>,
-    joined: &mut Vec<u8>,
-    frames: &[Arc<Frame>],
-    mask: u64,
-    ws: bool,
-) -> std::ops::Range<usize> {
-    if let Some(group) = groups.iter().find(|group| group.mask == mask && group.ws == ws) {
-        return group.start..group.end;
-    }
-    if groups.len() == GROUPS {
-        groups.clear();
-        joined.clear();
-    }
-    let start = joined.len();
-    let mut rest = mask;
-    while rest != 0 {
-        let frame = &frames[rest.trailing_zeros() as usize];
-        match ws {
-            true => joined.extend_from_slice(frame.ws()),
-            false => frame.sse().iter().for_each(|part| joined.extend_from_slice(part)),
-        }
-        rest &= rest - 1;
-    }
-    groups.push(Group { mask, ws, start, end: joined.len() });
-    start..joined.len()
 }

@@ -1,6 +1,6 @@
 //! What clients send: bytes from a socket, messages from the decoder, client frames from messages.
 //!
-//! * One read buffer per worker; a connection keeps input only while it is paused ([`crate::connection::Connection::input`]).
+//! * One read buffer per worker; a connection keeps input only while it is paused ([`crate::connection::Inbound::kept`]).
 //! * A connection that owes too much, or waits for something, is not read: its peer meets TCP's own backpressure.
 //! * A peer's bytes never end in a panic: every way out is an answer, a close code, or the end of the connection.
 
@@ -40,7 +40,7 @@ impl Worker {
                 state.run(token);
                 break;
             }
-            if let Some(mut kept) = connection.input.take() {
+            if let Some(mut kept) = connection.inbound.as_mut().and_then(|it| it.kept.take()) {
                 self.feed(state, token, &mut kept);
                 continue;
             }
@@ -84,7 +84,7 @@ impl Worker {
             && !leftover.is_empty()
             && connection.is_ws()
         {
-            connection.input = Some(leftover.into());
+            connection.inbound().kept = Some(leftover.into());
         }
     }
 
@@ -92,7 +92,8 @@ impl Worker {
         let Some(connection) = state.connection(token) else { return };
         let echo = connection.flags.diagnostic_echo;
         let limits = if echo { Limits::ECHO } else { self.shared.ws_limits };
-        let mut decoder = std::mem::take(&mut connection.decoder);
+        let mut decoder =
+            connection.inbound.as_mut().map(|it| std::mem::take(&mut it.decoder)).unwrap_or_default();
         let mut at = 0;
         while at < bytes.len() {
             match decoder.next(&mut bytes[at..], &limits) {
@@ -114,14 +115,17 @@ impl Worker {
                 return;
             }
             if !connection.may_read() && at < bytes.len() {
-                connection.input = Some(bytes[at..].into());
+                connection.inbound().kept = Some(bytes[at..].into());
                 connection.flags.unread = true;
                 break;
             }
         }
         decoder.free(); // what the last message was handed out of; what is partial stays
         if let Some(connection) = state.connection(token) {
-            connection.decoder = decoder;
+            if decoder.is_partial() {
+                connection.inbound().decoder = decoder;
+            }
+            connection.tidy_inbound();
         }
     }
 

@@ -7,13 +7,19 @@
 use std::rc::Rc;
 
 use crate::close::Close;
+use crate::connection::Tick;
 use crate::frame::control::Control;
 use crate::frame::{sse, ws};
 use crate::ids::Sequence;
+use crate::memory;
 use crate::metrics::Transport;
 
 use super::sockets::Token;
 use super::{State, Worker};
+
+/// Seconds between two returns of free memory to the system. The allocator waits one itself, so that what is freed is
+/// gone after twice this.
+const GIVE_BACK_TICKS: Tick = 4;
 
 impl Worker {
     /// One second has passed.
@@ -23,16 +29,19 @@ impl Worker {
         for token in due {
             self.look(state, token);
         }
+        if state.wheel.now().is_multiple_of(GIVE_BACK_TICKS) {
+            memory::give_back();
+        }
     }
 
     /// Ticks between a transport's keep-alives.
-    pub(super) fn keepalive_ticks(&self, transport: Transport) -> u64 {
+    pub(super) fn keepalive_ticks(&self, transport: Transport) -> Tick {
         let config = &self.shared.config;
         let seconds = match transport {
             Transport::Ws => config.heartbeat_seconds,
             Transport::Sse | Transport::SseH2 => config.sse_keepalive_seconds,
         };
-        seconds.max(1)
+        Tick::try_from(seconds).unwrap_or(Tick::MAX / 4).max(1)
     }
 
     /// Enters a connection into the wheel for whatever comes first.
@@ -43,21 +52,23 @@ impl Worker {
         let Some(connection) = state.connection(token) else { return };
         let mut ticks = connection.heartbeat_at.saturating_sub(now).min(stall);
         if let Some(ms) = connection.admitted.as_ref().and_then(|it| it.principal().expires_at_ms) {
-            ticks = ticks.min(ms.saturating_sub(now_ms).div_ceil(1_000));
+            let left = ms.saturating_sub(now_ms).div_ceil(1_000);
+            ticks = ticks.min(Tick::try_from(left).unwrap_or(Tick::MAX));
         }
         self.look_within(state, token, ticks);
     }
 
     /// Has the connection looked at within `ticks`, instead of whenever it was to be.
-    pub(super) fn look_within(&self, state: &mut State, token: Token, ticks: u64) {
+    pub(super) fn look_within(&self, state: &mut State, token: Token, ticks: Tick) {
         let at = state.wheel.after(ticks, token);
         if let Some(connection) = state.connection(token) {
             connection.look_at = at;
         }
     }
 
-    fn stall_ticks(&self) -> u64 {
-        self.shared.config.write_timeout_ms.div_ceil(1_000).max(1)
+    fn stall_ticks(&self) -> Tick {
+        let seconds = self.shared.config.write_timeout_ms.div_ceil(1_000);
+        Tick::try_from(seconds).unwrap_or(Tick::MAX / 4).max(1)
     }
 
     fn look(self: &Rc<Self>, state: &mut State, token: Token) {

@@ -13,6 +13,7 @@ pub mod keepalive;
 pub mod mail;
 pub mod slab;
 pub mod sockets;
+mod submit;
 pub mod subscribe;
 #[cfg(test)]
 mod tests;
@@ -203,6 +204,8 @@ pub(crate) struct State {
     pub(crate) input: Box<[u8]>,
     pub(crate) frames: Vec<Arc<Frame>>,
     pub(crate) bytes: Vec<u8>,
+    outs: Vec<submit::Out>,
+    submission: submit::Submission,
     pub(crate) control: Vec<u8>,
 }
 
@@ -231,6 +234,8 @@ impl Worker {
             input: vec![0; READ_BUFFER].into_boxed_slice(),
             frames: Vec::new(),
             bytes: Vec::new(),
+            outs: Vec::new(),
+            submission: submit::Submission::new(shared.config.fanout_submission),
             control: Vec::new(),
         };
         Ok(Rc::new(Worker {

@@ -1,80 +1,126 @@
-//! Slots for connections, in blocks that never move: growing copies nothing and leaves no large hole behind.
+//! Slots for connections, in blocks that never move: growing copies nothing, and a block that nobody needs is given back.
 //!
-//! A `Vec` that doubles held up to three times its live size in the allocator while thousands connected; blocks hold what is used,
-//! rounded up to [`BLOCK`] slots. Freed slots are used again, last freed first.
+//! * A block fills a page of the system as well as `T` divides it; a `Vec` that doubles held up to three times its live
+//!   size in the allocator while thousands connected.
+//! * The lowest free slot is taken first, so that after a crowd has left the rest gathers below, and whole blocks above
+//!   are free.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::ops::{Index, IndexMut};
 
-/// Slots of one block.
-const BLOCK: usize = 64;
+/// Bytes of one block, about.
+const BLOCK_BYTES: usize = 4_096;
 
 /// Slots of `T`, named by number.
 #[derive(Debug)]
 pub struct Slab<T> {
-    blocks: Vec<Box<[Option<T>]>>,
-    /// Slots that were used and are free.
-    free: Vec<u32>,
-    /// Slots that were used at some time: 0 to here.
-    used: usize,
+    blocks: Vec<Block<T>>,
+    /// Blocks with a free slot, each once, the lowest on top.
+    open: BinaryHeap<Reverse<u32>>,
+    /// Slots taken.
+    len: usize,
+}
+
+#[derive(Debug)]
+struct Block<T> {
+    /// `Slab::BLOCK` slots, or none while all are free.
+    slots: Box<[Option<T>]>,
+    /// Bit per slot: free.
+    free: u64,
 }
 
 impl<T> Slab<T> {
+    /// Slots of one block: at most one per bit of [`Block::free`].
+    const BLOCK: usize = {
+        let fit = BLOCK_BYTES / size_of::<Option<T>>();
+        if fit == 0 {
+            1
+        } else if fit > 64 {
+            64
+        } else {
+            fit
+        }
+    };
+    /// [`Block::free`] of an empty block.
+    const ALL_FREE: u64 = u64::MAX >> (64 - Self::BLOCK);
+
     /// No slots.
     #[must_use]
     pub const fn new() -> Slab<T> {
-        Slab { blocks: Vec::new(), free: Vec::new(), used: 0 }
+        Slab { blocks: Vec::new(), open: BinaryHeap::new(), len: 0 }
     }
 
     /// How many are taken.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.used - self.free.len()
+        self.len
     }
 
     /// Whether none is taken.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len == 0
     }
 
     /// The slot that [`Slab::insert`] takes next.
     #[must_use]
     pub fn vacant_key(&self) -> usize {
-        self.free.last().map_or(self.used, |slot| *slot as usize)
+        match self.open.peek() {
+            Some(&Reverse(at)) => {
+                let free = self.blocks.get(at as usize).map_or(0, |block| block.free.trailing_zeros());
+                at as usize * Self::BLOCK + free as usize
+            }
+            None => self.blocks.len() * Self::BLOCK,
+        }
     }
 
     /// Puts `value` into the next slot and answers which.
     pub fn insert(&mut self, value: T) -> usize {
-        let slot = match self.free.pop() {
-            Some(slot) => slot as usize,
-            None => {
-                if self.used == self.blocks.len() * BLOCK {
-                    self.blocks.push((0..BLOCK).map(|_| None).collect());
-                }
-                self.used += 1;
-                self.used - 1
-            }
-        };
-        self.blocks[slot / BLOCK][slot % BLOCK] = Some(value);
+        let slot = self.vacant_key();
+        let (at, place) = (slot / Self::BLOCK, slot % Self::BLOCK);
+        if at == self.blocks.len() {
+            self.blocks.push(Block { slots: Box::default(), free: Self::ALL_FREE });
+            self.open.push(Reverse(at as u32));
+        }
+        let block = &mut self.blocks[at];
+        if block.slots.is_empty() {
+            block.slots = (0..Self::BLOCK).map(|_| None).collect();
+        }
+        block.slots[place] = Some(value);
+        block.free &= !(1 << place);
+        if block.free == 0 {
+            self.open.pop(); // it was on top
+        }
+        self.len += 1;
         slot
     }
 
     /// What is in a slot.
     #[must_use]
     pub fn get(&self, slot: usize) -> Option<&T> {
-        self.blocks.get(slot / BLOCK)?[slot % BLOCK].as_ref()
+        self.blocks.get(slot / Self::BLOCK)?.slots.get(slot % Self::BLOCK)?.as_ref()
     }
 
     /// What is in a slot.
     pub fn get_mut(&mut self, slot: usize) -> Option<&mut T> {
-        self.blocks.get_mut(slot / BLOCK)?[slot % BLOCK].as_mut()
+        self.blocks.get_mut(slot / Self::BLOCK)?.slots.get_mut(slot % Self::BLOCK)?.as_mut()
     }
 
-    /// Empties a slot. The last one leaves no block behind.
+    /// Empties a slot. The last one of a block leaves no block behind.
     pub fn remove(&mut self, slot: usize) -> Option<T> {
-        let value = self.blocks.get_mut(slot / BLOCK)?[slot % BLOCK].take()?;
-        self.free.push(slot as u32);
-        if self.is_empty() {
+        let (at, place) = (slot / Self::BLOCK, slot % Self::BLOCK);
+        let block = self.blocks.get_mut(at)?;
+        let value = block.slots.get_mut(place)?.take()?;
+        if block.free == 0 {
+            self.open.push(Reverse(at as u32));
+        }
+        block.free |= 1 << place;
+        if block.free == Self::ALL_FREE {
+            block.slots = Box::default();
+        }
+        self.len -= 1;
+        if self.len == 0 {
             *self = Slab::new();
         }
         Some(value)
@@ -82,12 +128,18 @@ impl<T> Slab<T> {
 
     /// Every taken slot with what is in it.
     pub fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
-        self.blocks.iter().flatten().enumerate().filter_map(|(slot, value)| Some((slot, value.as_ref()?)))
+        self.blocks.iter().enumerate().flat_map(|(at, block)| {
+            let slots = block.slots.iter().enumerate();
+            slots.filter_map(move |(place, value)| Some((at * Self::BLOCK + place, value.as_ref()?)))
+        })
     }
 
     /// Every taken slot with what is in it.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &mut T)> {
-        self.blocks.iter_mut().flatten().enumerate().filter_map(|(slot, value)| Some((slot, value.as_mut()?)))
+        self.blocks.iter_mut().enumerate().flat_map(|(at, block)| {
+            let slots = block.slots.iter_mut().enumerate();
+            slots.filter_map(move |(place, value)| Some((at * Self::BLOCK + place, value.as_mut()?)))
+        })
     }
 }
 
@@ -141,6 +193,27 @@ mod tests {
         let seen: Vec<usize> = slab.iter().map(|(slot, _)| slot).collect();
         assert_eq!(seen, (0..200).collect::<Vec<_>>());
         assert_eq!(slab[70], 1_000);
+    }
+
+    #[test]
+    fn a_block_that_nobody_needs_is_given_back_and_made_again() {
+        let mut slab = Slab::new();
+        let block = Slab::<usize>::BLOCK;
+        (0..3 * block).for_each(|n| assert_eq!(slab.insert(n), n));
+        // The middle one empties but for one; then wholly.
+        (block..2 * block - 1).for_each(|slot| assert_eq!(slab.remove(slot), Some(slot)));
+        assert_eq!(slab.blocks[1].slots.len(), block);
+        assert_eq!(slab.remove(2 * block - 1), Some(2 * block - 1));
+        assert!(slab.blocks[1].slots.is_empty() && slab.get(block).is_none() && slab.remove(block).is_none());
+        assert_eq!(
+            (slab.len(), slab.iter().count(), slab.iter_mut().count()),
+            (2 * block, 2 * block, 2 * block)
+        );
+        // Below first, in order, then on above.
+        assert_eq!(slab.remove(3), Some(3));
+        assert_eq!((slab.insert(1_003), slab.insert(1_000)), (3, block));
+        (1..block).for_each(|n| assert_eq!(slab.insert(n), block + n));
+        assert_eq!((slab.insert(0), slab.len()), (3 * block, 3 * block + 1));
     }
 
     #[test]

@@ -126,7 +126,7 @@ impl Worker {
         let Some(tenant) = self.shared.tenants.get(admitted.principal().tenant) else { return };
         let position = start.position.unwrap_or_else(|| tenant.head());
         let name = connection_name(connection.id);
-        let heartbeat_seconds = self.keepalive_ticks(connection.transport);
+        let heartbeat_seconds = u64::from(self.keepalive_ticks(connection.transport));
         let cursor = self.cursor_of(state, token, position);
         let ready = Control::Ready {
             connection_id: &name,

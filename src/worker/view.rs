@@ -14,6 +14,7 @@ use crate::cursor::{Cursor, CursorKey};
 use crate::frame::Frame;
 use crate::ids::Sequence;
 use crate::index::Index;
+use crate::metrics::Times;
 use crate::tenant::Tenant;
 
 use super::State;
@@ -37,6 +38,8 @@ pub(crate) struct View {
     pub(crate) queued: bool,
     /// Connections and waiting readers that keep the view.
     pub(crate) members: u32,
+    /// What live deliveries add to.
+    pub(crate) times: Arc<Times>,
     /// Wakes readers that wait for news (long-polls).
     pub(crate) news: Rc<Notify>,
     /// Cursor of a position, since all live connections are told the same one.
@@ -66,8 +69,10 @@ impl View {
     /// A view that starts at the tenant's present end. The caller has set the worker's interest first.
     pub(crate) fn new(tenant: Arc<Tenant>) -> View {
         let drained = tenant.head();
+        let times = tenant.times();
         View {
             tenant,
+            times,
             index: Index::new(),
             drained,
             joint: drained,

@@ -4,17 +4,19 @@
 //! * An entry is a token; whoever takes it out checks whether it still means something and puts it back if so, so a
 //!   closed connection costs nothing to forget.
 
+use crate::connection::Tick;
+
 use super::sockets::Token;
 
 /// Buckets, so the farthest deadline; later ones are looked at on the way and put back.
-pub const BUCKETS: u64 = 64;
+pub const BUCKETS: Tick = 64;
 
 /// The wheel.
 #[derive(Debug)]
 pub struct Wheel {
     buckets: Box<[Vec<Token>]>,
     /// The tick that was taken last.
-    now: u64,
+    now: Tick,
 }
 
 impl Wheel {
@@ -26,13 +28,13 @@ impl Wheel {
 
     /// The present tick.
     #[must_use]
-    pub fn now(&self) -> u64 {
+    pub fn now(&self) -> Tick {
         self.now
     }
 
     /// Has `token` looked at in `ticks` ticks, at the earliest with the next and at the latest after one round.
     /// Answers the tick at which it comes.
-    pub fn after(&mut self, ticks: u64, token: Token) -> u64 {
+    pub fn after(&mut self, ticks: Tick, token: Token) -> Tick {
         let at = self.now + ticks.clamp(1, BUCKETS - 1);
         self.buckets[(at % BUCKETS) as usize].push(token);
         at

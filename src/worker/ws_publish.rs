@@ -49,8 +49,10 @@ impl Worker {
         let reference = publishing.reference.clone();
         if let Err(refusal) = self.try_publish(state, token, publishing) {
             self.refuse(state, token, &refusal, reference);
-            let exhausted =
-                state.connection(token).and_then(|it| it.rate.as_ref()).is_some_and(|rate| rate.exhausted());
+            let exhausted = state
+                .connection(token)
+                .and_then(|it| it.inbound.as_ref()?.rate.as_ref())
+                .is_some_and(|rate| rate.exhausted());
             if exhausted {
                 self.close(state, token, Close::OverRate);
             }
@@ -71,8 +73,10 @@ impl Worker {
         }
         let right = admitted.principal().authorize::<Publish>()?;
         let limit = right.publish_rate(self.shared.config.limits.publish_per_second);
-        rate::charge(&mut connection.rate, limit, publishing.events.len(), now_ms)
-            .map_err(Refusal::over_rate)?;
+        if limit > 0 {
+            rate::charge(&mut connection.inbound().rate, limit, publishing.events.len(), now_ms)
+                .map_err(Refusal::over_rate)?;
+        }
         let origin = connection.id;
         let mut events = parse(&right, &publishing)?;
         let Some(tenant) = self.shared.tenants.get(right.principal().tenant) else { return Ok(()) };

@@ -2,6 +2,10 @@
 //!
 //! Labels are a closed set: no metric names an organization, user, address or credential.
 
+mod times;
+
+pub use times::{Snapshot, Times};
+
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use crate::close::Close;
@@ -94,6 +98,8 @@ pub struct WorkerMetrics {
     pub closed: [Counter; Close::ALL.len()],
     /// HTTP requests answered.
     pub requests: Counter,
+    /// From publishing to the end of the system call that wrote it, per live delivery.
+    pub times: Times,
     /// Turns of the worker's loop; it stands still when the worker hangs.
     pub turns: Counter,
 }

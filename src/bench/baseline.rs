@@ -1,0 +1,48 @@
+//! Where the baselines are and how they are started. They are programs of their own (`benches/baselines/`), never linked in.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::error::BenchError;
+use super::target::{Server, Target};
+
+/// The baselines' folder: what the caller says, else `examples/` beside this executable.
+#[derive(Clone, Debug, Default)]
+pub struct Baselines(pub Option<PathBuf>);
+
+impl Baselines {
+    /// The program `name`.
+    ///
+    /// # Errors
+    /// It is not there; says how to build it.
+    pub fn find(&self, name: &str) -> Result<PathBuf, BenchError> {
+        let dir = match &self.0 {
+            Some(dir) => dir.clone(),
+            None => {
+                let exe = std::env::current_exe().map_err(BenchError::io("find this executable"))?;
+                exe.parent().unwrap_or(Path::new(".")).join("examples")
+            }
+        };
+        let path = dir.join(name);
+        if path.is_file() {
+            return Ok(path);
+        }
+        Err(BenchError::Usage(format!(
+            "the baseline {name} is not in {}: build it with `cargo build --release --examples` in the source tree, or say \
+             --baselines DIR",
+            dir.display()
+        )))
+    }
+
+    /// Starts the floor or the naive server; the floor puts at most `depth` events into one write.
+    ///
+    /// # Errors
+    /// It is not there or does not come up.
+    pub fn start(&self, server: Server, depth: Option<u64>) -> Result<Target, BenchError> {
+        let mut arguments: Vec<OsString> = Vec::new();
+        if let (Server::Floor, Some(depth)) = (server, depth) {
+            arguments.extend(["--depth".into(), depth.max(1).to_string().into()]);
+        }
+        Target::baseline(server, &self.find(server.name())?, &arguments)
+    }
+}

@@ -1,0 +1,316 @@
+//! `fanout`: what a delivery costs the server. Publishes go to all subscribers, one after the other or some at a time.
+//!
+//! * A *lane* is one keep-alive publisher. It publishes again once its events have reached every subscriber and its answer came:
+//!   one lane is lockstep, W lanes keep up to W publishes outstanding.
+//! * CPU is taken over the measured publishes alone, connecting and warming up left out; deliveries are counted by the receivers.
+//! * The batch depth is deliveries ÷ the server's count of writes. A floor measured beside gets the daemon's as its limit.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::Common;
+use super::crew::{Crew, Size};
+use super::crowd::{Moved, PUBLISHERS, WINDOW};
+use super::engine::{Engine, Key};
+use super::error::BenchError;
+use super::process::Cpu;
+use super::progress::Progress;
+use super::publisher::HttpPublish;
+use super::report::{Astray, Report};
+use super::stamp::{Stamp, Template, now_ns};
+use super::subscriber::Wire;
+use super::tally::AHEAD;
+use super::target::{Server, Target};
+
+/// The longest wait for something to be ready.
+const TICK: Duration = Duration::from_millis(100);
+/// Silence after which no repeat is expected any more.
+const QUIET: Duration = Duration::from_millis(50);
+/// Most events of one publish (protocol §8).
+const BURST_MAX: usize = 1_000;
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// As every mode.
+    pub common: Common,
+    /// How subscribers are connected.
+    pub wire: Wire,
+    /// How many of them.
+    pub subscribers: usize,
+    /// Publishes measured in each run.
+    pub events: u64,
+    /// Events in each publish.
+    pub burst: usize,
+    /// Publishes outstanding.
+    pub outstanding: usize,
+    /// Threads that hold subscribers.
+    pub generators: usize,
+    /// Bytes of an event.
+    pub size: usize,
+}
+
+/// What one run found.
+struct Figures {
+    /// CPU of the server over the measured part.
+    cpu: Option<super::process::Spent>,
+    /// CPU of this process.
+    own: f64,
+    /// First deliveries.
+    deliveries: u64,
+    /// Seconds.
+    elapsed: f64,
+    /// Deliveries in a write.
+    depth: Option<f64>,
+    astray: Astray,
+    /// Set where the run was given up.
+    stalled: Option<BenchError>,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// A server does not come up, refuses, or ends.
+pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
+    check(settings)?;
+    let common = &settings.common;
+    let mut report = Report::new("fanout", about(settings), settings_json(settings), &common.bars);
+    for run in 0..common.runs {
+        let mut depth = (settings.burst * settings.outstanding == 1).then_some(1);
+        for server in common.servers() {
+            let limit = if server == Server::Floor { depth } else { None };
+            let target = common.start(server, limit)?;
+            let figures = measure(settings, &target, progress)?;
+            if server == Server::Daemon && depth.is_none() {
+                depth = figures.depth.map(|depth| depth.round() as u64);
+            }
+            tell(&mut report, server, run, &figures, settings.outstanding == 1);
+        }
+    }
+    if settings.common.floor && settings.burst * settings.outstanding > 1 {
+        report
+            .notes
+            .push("the floor's writes hold at most as many events as the daemon's did on average".into());
+    }
+    Ok(report)
+}
+
+fn check(settings: &Settings) -> Result<(), BenchError> {
+    let refuse = |what: String| Err(BenchError::Usage(what));
+    if settings.generators == 0
+        || settings.subscribers == 0
+        || settings.events == 0
+        || settings.common.runs == 0
+    {
+        return refuse("subscribers, generators, events and runs are at least 1".into());
+    }
+    if !(1..=BURST_MAX).contains(&settings.burst) {
+        return refuse(format!("a burst is 1 to {BURST_MAX} events"));
+    }
+    if settings.outstanding == 0
+        || settings.outstanding as u64 > AHEAD
+        || settings.outstanding * settings.burst > WINDOW
+    {
+        return refuse(format!("1 to {AHEAD} publishes may be outstanding, of {WINDOW} events together"));
+    }
+    if settings.outstanding > 1 && settings.burst > 1 {
+        return refuse(
+            "either a burst or several outstanding: events of two bursts overtake each other".into(),
+        );
+    }
+    Ok(())
+}
+
+fn about(settings: &Settings) -> String {
+    let pace = match (settings.burst, settings.outstanding) {
+        (1, 1) => "one event at a time".to_owned(),
+        (burst, 1) => format!("bursts of {burst} in lockstep"),
+        (_, outstanding) => format!("up to {outstanding} outstanding"),
+    };
+    let wire = if settings.wire == Wire::Ws { "WebSocket" } else { "SSE" };
+    let Settings { subscribers, events, size, .. } = settings;
+    format!("{subscribers} subscribers over {wire}, {pace}, {events} publishes, events of {size} bytes")
+}
+
+fn settings_json(settings: &Settings) -> serde_json::Value {
+    json!({
+        "transport": if settings.wire == Wire::Ws { "ws" } else { "sse" },
+        "subscribers": settings.subscribers, "events": settings.events, "burst": settings.burst,
+        "outstanding": settings.outstanding, "generators": settings.generators, "size": settings.size, "runs": settings.common.runs,
+    })
+}
+
+fn tell(report: &mut Report, server: Server, run: usize, figures: &Figures, ordered: bool) {
+    let deliveries = figures.deliveries.max(1) as f64;
+    if let Some(cpu) = figures.cpu {
+        let each = 1e6 / deliveries;
+        report.add(server, "cpu", "CPU per delivery", "µs", cpu.total * each);
+        report.add(server, "user", "of it in user space", "µs", cpu.user * each);
+    }
+    if let Some(depth) = figures.depth {
+        report.add(server, "depth", "deliveries per write", "", depth);
+    }
+    report.add(server, "rate", "deliveries", "1/s", deliveries / figures.elapsed);
+    report.add(server, "generator", "CPU of the bench per delivery", "µs", figures.own * 1e6 / deliveries);
+    report.count(server, run, figures.astray, ordered);
+    if let Some(stalled) = &figures.stalled {
+        report.faults.push(format!("{}, run {}: {stalled}", server.name(), run + 1));
+    }
+}
+
+fn measure(settings: &Settings, target: &Target, progress: &mut dyn Progress) -> Result<Figures, BenchError> {
+    let mut engine = Engine::new()?;
+    let (access, patience) = (&target.access, settings.common.patience);
+    let size = Size { subscribers: settings.subscribers, threads: settings.generators };
+    let mut crew = Crew::join(&mut engine, access, settings.wire, size, patience, progress)?;
+    let mut lanes = Lanes::open(settings, target, &mut engine)?;
+    progress.begin("warming up", 0);
+    let warm_up = (settings.events / 10).clamp(5, 100);
+    let mut stalled = lanes.publish(warm_up, &mut engine, &mut crew, patience, &mut |_| {}).err();
+    progress.begin("publishing", settings.events);
+    let before = Taken::before(target);
+    let (had, began) = (crew.deliveries(), Instant::now());
+    if stalled.is_none() {
+        let at = &mut |done| progress.at(done);
+        stalled = lanes.publish(settings.events, &mut engine, &mut crew, patience, at).err();
+    }
+    let elapsed = began.elapsed().as_secs_f64();
+    let after = Taken::after(target);
+    let deliveries = crew.deliveries() - had;
+    if stalled.is_none() {
+        // A repeat comes late if at all; a hundred quiets are more than any server needs.
+        let mut quiets = 0;
+        while quiets < 100 && crew.turn(&mut engine, QUIET)? {
+            quiets += 1;
+        }
+    }
+    if !matches!(stalled, None | Some(BenchError::Stalled { .. }))
+        && let Some(error) = stalled
+    {
+        return Err(error);
+    }
+    let depth = before.writes.zip(after.writes).and_then(|(before, after)| {
+        let writes = after.saturating_sub(before);
+        (writes > 0).then(|| deliveries as f64 / writes as f64)
+    });
+    Ok(Figures {
+        cpu: before.cpu.zip(after.cpu).map(|(before, after)| after.since(&before)),
+        own: before.own.zip(after.own).map_or(0.0, |(before, after)| after.since(&before).total),
+        deliveries,
+        elapsed,
+        depth,
+        astray: Astray { deliveries, ..crew.astray(lanes.published) },
+        stalled,
+    })
+}
+
+/// Readings at one moment. The server's CPU is read last before and first after, so that reading costs it nothing.
+struct Taken {
+    cpu: Option<Cpu>,
+    own: Option<Cpu>,
+    writes: Option<u64>,
+}
+
+impl Taken {
+    fn before(target: &Target) -> Taken {
+        let writes = target.writes();
+        Taken { writes, own: Cpu::of(std::process::id()), cpu: target.cpu() }
+    }
+    fn after(target: &Target) -> Taken {
+        let cpu = target.cpu();
+        Taken { cpu, own: Cpu::of(std::process::id()), writes: target.writes() }
+    }
+}
+
+/// The publishers.
+struct Lanes {
+    keys: Vec<Key>,
+    /// Of each lane: receipts still missing, its answer among them.
+    missing: Vec<usize>,
+    /// Which lane published event n, at n modulo [`WINDOW`].
+    of_event: Box<[u32]>,
+    burst: u64,
+    publish: HttpPublish,
+    template: Template,
+    /// Events so far.
+    published: u64,
+    body: Vec<u8>,
+    request: Vec<u8>,
+}
+
+impl Lanes {
+    fn open(settings: &Settings, target: &Target, engine: &mut Engine) -> Result<Lanes, BenchError> {
+        let keys = (0..settings.outstanding)
+            .map(|lane| engine.open(target.access.addr, Wire::Http, PUBLISHERS + lane, b""))
+            .collect::<Result<Vec<Key>, BenchError>>()?;
+        Ok(Lanes {
+            missing: vec![0; keys.len()],
+            keys,
+            of_event: vec![0; WINDOW].into_boxed_slice(),
+            burst: settings.burst as u64,
+            publish: HttpPublish::new(&target.access, false),
+            template: Template::custom(0, settings.size),
+            published: 0,
+            body: Vec::new(),
+            request: Vec::new(),
+        })
+    }
+
+    /// Publishes `count` times and waits until every subscriber has everything.
+    fn publish(
+        &mut self,
+        count: u64,
+        engine: &mut Engine,
+        crew: &mut Crew,
+        patience: Duration,
+        at: &mut dyn FnMut(u64),
+    ) -> Result<(), BenchError> {
+        let mut free: Vec<usize> = (0..self.keys.len()).collect();
+        let (mut sent, mut done) = (0, 0);
+        let mut moved = Moved::new(patience);
+        while done < count {
+            while sent < count
+                && let Some(lane) = free.pop()
+            {
+                self.send(lane, engine);
+                sent += 1;
+            }
+            crew.turn(engine, TICK)?;
+            let mut settled = |lane: usize| {
+                let missing = &mut self.missing[lane];
+                *missing = missing.saturating_sub(1);
+                if *missing == 0 {
+                    free.push(lane);
+                    done += 1;
+                }
+            };
+            for n in crew.completed() {
+                settled(self.of_event[n as usize % WINDOW] as usize);
+            }
+            crew.answered().for_each(&mut settled);
+            at(done);
+            moved.check(crew.deliveries() + done, || {
+                format!("{done} of {count} publishes have reached all {} subscribers", crew.len())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, lane: usize, engine: &mut Engine) {
+        let (first, t) = (self.published, now_ns());
+        self.published += self.burst;
+        self.missing[lane] = self.burst as usize + 1;
+        for n in first..self.published {
+            self.of_event[n as usize % WINDOW] = lane as u32;
+        }
+        self.request.clear();
+        if self.burst == 1 {
+            self.publish.request(self.template.stamped(Stamp { n: first, t }), &mut self.request);
+        } else {
+            self.template.array(first, self.burst, t, &mut self.body);
+            self.publish.request(&self.body, &mut self.request);
+        }
+        engine.send(self.keys[lane], &self.request);
+    }
+}

@@ -1,0 +1,126 @@
+//! What the bench sends: requests that open streams, publishes over HTTP keep-alive and over WebSocket.
+//!
+//! Everything is appended to a buffer of the caller's, so that a publisher allocates nothing once it runs. Answers are read by
+//! [`super::subscriber`].
+
+use std::io::Write as _;
+
+use super::subscriber::Wire;
+use super::target::Access;
+
+/// The mask of every frame sent: zero leaves the payload as it is; the server unmasks all the same.
+const MASK: [u8; 4] = [0; 4];
+
+/// The request that opens a subscription at `query` (empty, or starting with `?`).
+#[must_use]
+pub fn subscribe(access: &Access, wire: Wire, query: &str) -> Vec<u8> {
+    let (path, more) = match wire {
+        Wire::Sse | Wire::Http => ("sse", "Accept: text/event-stream\r\n"),
+        Wire::Ws => (
+            "ws",
+            "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+        ),
+    };
+    let (host, credential) = (&access.host, &access.credential);
+    format!("GET /api/v1/{path}{query} HTTP/1.1\r\nHost: {host}\r\n{credential}{more}\r\n").into_bytes()
+}
+
+/// The constant part of a publish over HTTP keep-alive.
+#[derive(Clone, Debug)]
+pub struct HttpPublish {
+    head: Vec<u8>,
+}
+
+impl HttpPublish {
+    /// Publishes with `access`, answered before the fsync where not `durable`.
+    #[must_use]
+    pub fn new(access: &Access, durable: bool) -> HttpPublish {
+        let ack = if durable { "" } else { "?ack=memory" };
+        let (host, credential) = (&access.host, &access.credential);
+        let head = format!(
+            "POST /api/v1/events{ack} HTTP/1.1\r\nHost: {host}\r\n{credential}Content-Type: application/json\r\n\
+             Content-Length: "
+        );
+        HttpPublish { head: head.into_bytes() }
+    }
+
+    /// Appends a request with this body: one event, or an array.
+    pub fn request(&self, body: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.head);
+        let _ = write!(out, "{}\r\n\r\n", body.len()); // a Vec takes every write
+        out.extend_from_slice(body);
+    }
+}
+
+/// Appends a `publish` frame: `{"type":"publish","ref":…,"event":…}`, or `events` where `array`.
+pub fn ws_publish(reference: u64, body: &[u8], array: bool, durable: bool, out: &mut Vec<u8>) {
+    let name = if array { "events" } else { "event" };
+    let ack = if durable { "" } else { ",\"ack\":\"memory\"" };
+    let (mut start, mut start_len) = ([0u8; 96], 0);
+    let mut left = &mut start[..];
+    let room = left.len();
+    // 96 bytes hold the longest reference (20 digits) and the longest names.
+    if write!(left, "{{\"type\":\"publish\",\"ref\":{reference}{ack},\"{name}\":").is_ok() {
+        start_len = room - left.len();
+    }
+    frame_header(0x81, start_len + body.len() + 1, out);
+    out.extend_from_slice(&start[..start_len]);
+    out.extend_from_slice(body);
+    out.push(b'}');
+}
+
+/// Appends one masked text frame (RFC 6455 §5.2).
+pub fn ws_text(payload: &[u8], out: &mut Vec<u8>) {
+    frame_header(0x81, payload.len(), out);
+    out.extend_from_slice(payload);
+}
+
+/// Appends a Pong.
+pub fn ws_pong(payload: &[u8], out: &mut Vec<u8>) {
+    frame_header(0x8a, payload.len(), out);
+    out.extend_from_slice(payload);
+}
+
+fn frame_header(first: u8, length: usize, out: &mut Vec<u8>) {
+    out.push(first);
+    match length {
+        0..=125 => out.push(0x80 | length as u8),
+        126..=0xffff => {
+            out.push(0x80 | 126);
+            out.extend_from_slice(&(length as u16).to_be_bytes());
+        }
+        _ => {
+            out.push(0x80 | 127);
+            out.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
+    out.extend_from_slice(&MASK);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::ws_decode::{Decoder, Limits, Message};
+
+    #[test]
+    fn frames_are_what_the_server_reads() {
+        let mut out = Vec::new();
+        ws_publish(7, br#"{"type":"custom"}"#, false, false, &mut out);
+        ws_publish(8, &[b"[", "1".repeat(70_000).as_bytes(), b"]"].concat(), true, true, &mut out);
+        ws_pong(b"x", &mut out);
+        let (mut decoder, mut told, mut rest) = (Decoder::default(), Vec::new(), out.as_mut_slice());
+        while !rest.is_empty() {
+            let step = decoder.next(rest, &Limits::client(1 << 20)).unwrap();
+            let used = step.used;
+            told.push(match step.message.unwrap() {
+                Message::Text(text) => text[..text.len().min(62)].to_owned(),
+                other => format!("{other:?}"),
+            });
+            rest = &mut rest[used..];
+        }
+        assert_eq!(told[0], r#"{"type":"publish","ref":7,"ack":"memory","event":{"type":"cust"#);
+        assert!(told[1].starts_with(r#"{"type":"publish","ref":8,"events":[111"#), "{}", told[1]);
+        assert_eq!(told[2], "Pong([120])");
+    }
+}

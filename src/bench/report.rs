@@ -1,0 +1,434 @@
+//! What a bench found: rows of figures by server and run, faults, histograms, rates; as a table for people and as JSON.
+//!
+//! * A figure is told for each run, then as the median; a ratio is the median of the daemon over the median of the floor of the
+//!   same call.
+//! * A [`Bar`] is written by whoever runs the bench (`cpu<=1.10x`), never here. A missed bar or any fault makes it not ok.
+
+use std::fmt::Write as _;
+use std::str::FromStr;
+
+use serde_json::{Value, json};
+
+use super::target::Server;
+
+/// One figure of each run and server.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// How bars and JSON name it.
+    pub key: &'static str,
+    /// How people do.
+    pub name: &'static str,
+    /// Its unit.
+    pub unit: &'static str,
+    /// The values of the runs, by server.
+    pub servers: Vec<(Server, Vec<f64>)>,
+}
+
+impl Row {
+    /// The median over a server's runs.
+    #[must_use]
+    pub fn median(&self, server: Server) -> Option<f64> {
+        self.servers.iter().find(|(it, _)| *it == server).and_then(|(_, runs)| median(runs))
+    }
+
+    /// Daemon over floor.
+    #[must_use]
+    pub fn ratio(&self) -> Option<f64> {
+        self.ratio_to(Server::Floor)
+    }
+
+    fn ratio_to(&self, server: Server) -> Option<f64> {
+        let (daemon, other) = (self.median(Server::Daemon)?, self.median(server)?);
+        (other != 0.0).then(|| daemon / other)
+    }
+}
+
+/// The median; of an even number the mean of the two in the middle.
+#[must_use]
+pub fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match sorted.len() {
+        0 => None,
+        odd if odd % 2 == 1 => Some(sorted[middle]),
+        _ => Some((sorted[middle - 1] + sorted[middle]) / 2.0),
+    }
+}
+
+/// A limit a row's median must keep.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bar {
+    /// The row's key.
+    pub key: String,
+    /// Whether the limit is a lower one.
+    pub at_least: bool,
+    /// The limit.
+    pub limit: f64,
+    /// Whether it holds for the ratio to the floor.
+    pub ratio: bool,
+}
+
+impl FromStr for Bar {
+    type Err = String;
+
+    /// `key<=1.5` or `key>=1000`, with an `x` behind for a ratio to the floor.
+    fn from_str(text: &str) -> Result<Bar, String> {
+        let (at_least, parts) = match text.split_once("<=") {
+            Some(parts) => (false, Some(parts)),
+            None => (true, text.split_once(">=")),
+        };
+        let refuse = || {
+            format!(
+                "{text:?}: a bar is KEY<=NUMBER or KEY>=NUMBER, with an x behind for a ratio to the floor"
+            )
+        };
+        let (key, limit) = parts.ok_or_else(refuse)?;
+        let ratio = limit.ends_with('x');
+        let limit = limit.trim_end_matches('x').trim().parse::<f64>().map_err(|_| refuse())?;
+        Ok(Bar { key: key.trim().to_owned(), at_least, limit, ratio })
+    }
+}
+
+impl Bar {
+    /// Whether it is kept; `None` where the figure was not taken.
+    #[must_use]
+    pub fn kept(&self, rows: &[Row]) -> Option<bool> {
+        let row = rows.iter().find(|row| row.key == self.key)?;
+        let value = if self.ratio { row.ratio()? } else { row.median(Server::Daemon)? };
+        Some(if self.at_least { value >= self.limit } else { value <= self.limit })
+    }
+
+    fn text(&self) -> String {
+        let (sign, ratio) = (if self.at_least { "≥" } else { "≤" }, if self.ratio { " × floor" } else { "" });
+        format!("{sign} {}{ratio}", self.limit)
+    }
+}
+
+/// Latencies of one server, all runs together.
+#[derive(Clone, Debug)]
+pub struct Latencies {
+    /// Whose.
+    pub server: Server,
+    /// What was measured, such as `publish to receipt`.
+    pub name: &'static str,
+    /// Nanoseconds.
+    pub histogram: hdrhistogram::Histogram<u64>,
+}
+
+/// Something counted for each second of one run.
+#[derive(Clone, Debug)]
+pub struct Rate {
+    /// Whose.
+    pub server: Server,
+    /// What was counted.
+    pub name: &'static str,
+    /// The run, from 0.
+    pub run: usize,
+    /// One value a second.
+    pub per_second: Vec<f64>,
+}
+
+/// Events that went astray, over all runs of all servers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Astray {
+    /// Pairs of event and subscriber that arrived in the measured part, repeats not counted.
+    pub deliveries: u64,
+    /// Pairs that never arrived.
+    pub losses: u64,
+    /// Pairs that arrived again.
+    pub repeats: u64,
+    /// Pairs that arrived after a later event.
+    pub reordered: u64,
+}
+
+impl Astray {
+    /// Adds another run's.
+    pub fn add(&mut self, other: Astray) {
+        self.deliveries += other.deliveries;
+        self.losses += other.losses;
+        self.repeats += other.repeats;
+        self.reordered += other.reordered;
+    }
+}
+
+/// What a bench found.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// `fanout`, `idle`, …
+    pub mode: &'static str,
+    /// What was done, one line for people.
+    pub about: String,
+    /// The settings, for JSON.
+    pub settings: Value,
+    /// The figures.
+    pub rows: Vec<Row>,
+    /// The limits they are held to.
+    pub bars: Vec<Bar>,
+    /// Latencies.
+    pub latencies: Vec<Latencies>,
+    /// Rates.
+    pub rates: Vec<Rate>,
+    /// Deliveries and what went astray.
+    pub astray: Astray,
+    /// What must not have happened, a line each; any makes the bench fail.
+    pub faults: Vec<String>,
+    /// What a reader should know.
+    pub notes: Vec<String>,
+}
+
+impl Report {
+    /// An empty one.
+    #[must_use]
+    pub fn new(mode: &'static str, about: String, settings: Value, bars: &[Bar]) -> Report {
+        Report { mode, about, settings, bars: bars.to_vec(), ..Report::default() }
+    }
+
+    /// Adds the value of one more run to a row, which is made where it is new.
+    pub fn add(
+        &mut self,
+        server: Server,
+        key: &'static str,
+        name: &'static str,
+        unit: &'static str,
+        value: f64,
+    ) {
+        let at = match self.rows.iter().position(|row| row.key == key) {
+            Some(at) => at,
+            None => {
+                self.rows.push(Row { key, name, unit, servers: Vec::new() });
+                self.rows.len() - 1
+            }
+        };
+        let servers = &mut self.rows[at].servers;
+        match servers.iter_mut().find(|(it, _)| *it == server) {
+            Some((_, runs)) => runs.push(value),
+            None => servers.push((server, vec![value])),
+        }
+    }
+
+    /// Counts a run's deliveries; losses and repeats become faults of `server`. Out of order is one where `ordered`.
+    pub fn count(&mut self, server: Server, run: usize, astray: Astray, ordered: bool) {
+        self.astray.add(astray);
+        let mut fault = |count: u64, what: &str| {
+            if count > 0 {
+                self.faults.push(format!("{}, run {}: {count} {what}", server.name(), run + 1));
+            }
+        };
+        fault(astray.losses, "events lost");
+        fault(astray.repeats, "events repeated");
+        if ordered {
+            fault(astray.reordered, "events out of order");
+        }
+    }
+
+    /// Adds latencies to those of the same server and name.
+    pub fn latency(&mut self, server: Server, name: &'static str, histogram: &hdrhistogram::Histogram<u64>) {
+        match self.latencies.iter_mut().find(|it| it.server == server && it.name == name) {
+            Some(it) => it.histogram += histogram,
+            None => self.latencies.push(Latencies { server, name, histogram: histogram.clone() }),
+        }
+    }
+
+    /// Whether nothing went wrong and every bar was kept; a bar on a figure that was not taken is not kept.
+    #[must_use]
+    pub fn is_ok(&self) -> bool {
+        self.faults.is_empty() && self.bars.iter().all(|bar| bar.kept(&self.rows) == Some(true))
+    }
+
+    /// For machines; the field names are stable.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let rows: Vec<Value> = self.rows.iter().map(|row| self.row_json(row)).collect();
+        let latencies: Vec<Value> = self.latencies.iter().map(latency_json).collect();
+        let rates: Vec<Value> = self
+            .rates
+            .iter()
+            .map(|it| json!({"server": it.server.name(), "name": it.name, "run": it.run, "per_second": it.per_second}))
+            .collect();
+        json!({
+            "mode": self.mode, "about": self.about, "settings": self.settings, "rows": rows,
+            "latencies": latencies, "rates": rates,
+            "deliveries": self.astray.deliveries, "losses": self.astray.losses,
+            "repeats": self.astray.repeats, "reordered": self.astray.reordered,
+            "faults": self.faults, "notes": self.notes, "ok": self.is_ok(),
+        })
+    }
+
+    fn row_json(&self, row: &Row) -> Value {
+        let servers: Vec<Value> = row
+            .servers
+            .iter()
+            .map(|(server, runs)| json!({"server": server.name(), "runs": runs, "median": median(runs)}))
+            .collect();
+        let bars: Vec<Value> = self
+            .bars
+            .iter()
+            .filter(|bar| bar.key == row.key)
+            .map(|bar| {
+                let limit = if bar.at_least { "at_least" } else { "at_most" };
+                json!({limit: bar.limit, "of": if bar.ratio { "ratio" } else { "median" }, "ok": bar.kept(&self.rows)})
+            })
+            .collect();
+        json!({"key": row.key, "name": row.name, "unit": row.unit, "servers": servers, "ratio": row.ratio(), "bars": bars})
+    }
+
+    /// For people.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let mut lines: Vec<[String; 5]> = vec![["", "runs", "median", "ratio", "bar"].map(str::to_owned)];
+        for row in &self.rows {
+            for (at, (server, runs)) in row.servers.iter().enumerate() {
+                let name = if at == 0 { format!("{}, {}", row.name, row.unit) } else { String::new() };
+                let figures: Vec<String> = runs.iter().map(|value| figure(*value)).collect();
+                let ratio = match server {
+                    Server::Daemon => String::new(),
+                    other => row.ratio_to(*other).map(|it| format!("× {it:.3}")).unwrap_or_default(),
+                };
+                let bars: Vec<String> = self
+                    .bars
+                    .iter()
+                    .filter(|bar| at == 0 && bar.key == row.key)
+                    .map(|bar| {
+                        let kept = if bar.kept(&self.rows) == Some(true) { "ok" } else { "MISSED" };
+                        format!("{} {kept}", bar.text())
+                    })
+                    .collect();
+                let label = format!("{name:38} {}", server.name());
+                let median = median(runs).map(figure).unwrap_or_default();
+                lines.push([label, figures.join(" "), median, ratio, bars.join(", ")]);
+            }
+        }
+        let mut text = format!("{} — {}\n\n", self.mode, self.about);
+        aligned(&lines, &mut text);
+        self.latency_table(&mut text);
+        let Astray { deliveries, losses, repeats, reordered } = self.astray;
+        if deliveries > 0 || losses > 0 {
+            // Writing to a String never fails, here and below.
+            let _ = writeln!(
+                text,
+                "\ndeliveries {deliveries}, lost {losses}, repeated {repeats}, out of order {reordered}"
+            );
+        }
+        for bar in self.bars.iter().filter(|bar| bar.kept(&self.rows).is_none()) {
+            let _ = writeln!(text, "MISSED: {} {}: this figure was not taken", bar.key, bar.text());
+        }
+        for note in &self.notes {
+            let _ = writeln!(text, "note: {note}");
+        }
+        for fault in &self.faults {
+            let _ = writeln!(text, "FAILED: {fault}");
+        }
+        text.trim_end().to_owned()
+    }
+
+    fn latency_table(&self, text: &mut String) {
+        if self.latencies.is_empty() {
+            return;
+        }
+        let mut lines = vec![["", "count", "p50", "p90", "p99", "p99.9", "max, µs"].map(str::to_owned)];
+        for it in &self.latencies {
+            let at = |quantile| figure(it.histogram.value_at_quantile(quantile) as f64 / 1e3);
+            lines.push([
+                format!("{:38} {}", it.name, it.server.name()),
+                it.histogram.len().to_string(),
+                at(0.5),
+                at(0.9),
+                at(0.99),
+                at(0.999),
+                figure(it.histogram.max() as f64 / 1e3),
+            ]);
+        }
+        text.push('\n');
+        aligned(&lines, text);
+    }
+}
+
+fn latency_json(it: &Latencies) -> Value {
+    let us = |quantile| it.histogram.value_at_quantile(quantile) as f64 / 1e3;
+    json!({
+        "server": it.server.name(), "name": it.name, "unit": "µs", "count": it.histogram.len(),
+        "p50": us(0.5), "p90": us(0.9), "p99": us(0.99), "p99.9": us(0.999),
+        "mean": it.histogram.mean() / 1e3, "max": it.histogram.max() as f64 / 1e3,
+    })
+}
+
+/// Three digits that mean something, more where the number is large.
+fn figure(value: f64) -> String {
+    match value.abs() {
+        0.0 => "0".to_owned(),
+        small if small < 0.1 => format!("{value:.3}"),
+        small if small < 100.0 => format!("{value:.2}"),
+        _ => format!("{value:.0}"),
+    }
+}
+
+fn aligned<const N: usize>(lines: &[[String; N]], text: &mut String) {
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    for line in lines {
+        let cells: Vec<String> =
+            line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(bars: &[&str]) -> Report {
+        let bars: Vec<Bar> = bars.iter().map(|bar| bar.parse().unwrap()).collect();
+        let mut report = Report::new("fanout", "so and so".into(), json!({"size": 128}), &bars);
+        for (daemon, floor) in [(7.0, 6.0), (8.0, 6.5), (7.5, 6.2)] {
+            report.add(Server::Daemon, "cpu", "CPU per delivery", "µs", daemon);
+            report.add(Server::Floor, "cpu", "CPU per delivery", "µs", floor);
+        }
+        report
+    }
+
+    #[test]
+    fn the_shape_of_the_json() {
+        let mut report = report(&["cpu<=1.10x", "cpu<=7.5"]);
+        report.count(Server::Daemon, 0, Astray { deliveries: 200, ..Astray::default() }, true);
+        let said = report.json();
+        let row = &said["rows"][0];
+        assert_eq!((row["key"].as_str(), row["unit"].as_str()), (Some("cpu"), Some("µs")));
+        assert_eq!(row["servers"][0], json!({"server": "daemon", "runs": [7.0, 8.0, 7.5], "median": 7.5}));
+        assert_eq!(row["ratio"].as_f64(), Some(7.5 / 6.2));
+        assert_eq!(row["bars"][0], json!({"at_most": 1.1, "of": "ratio", "ok": false}));
+        assert_eq!(row["bars"][1], json!({"at_most": 7.5, "of": "median", "ok": true}));
+        assert_eq!((said["deliveries"].as_u64(), said["losses"].as_u64()), (Some(200), Some(0)));
+        assert_eq!(said["ok"], false, "a bar was missed");
+        assert!(report.table().contains("≤ 1.1 × floor MISSED, ≤ 7.5 ok"), "{}", report.table());
+    }
+
+    #[test]
+    fn a_fault_is_told_and_makes_it_fail() {
+        let mut report = report(&[]);
+        assert!(report.is_ok());
+        report.count(Server::Daemon, 1, Astray { deliveries: 9, losses: 1, repeats: 0, reordered: 4 }, false);
+        assert_eq!(report.faults, ["daemon, run 2: 1 events lost"]);
+        assert!(!report.is_ok() && report.table().contains("FAILED: daemon, run 2: 1 events lost"));
+    }
+
+    #[test]
+    fn bars_are_read_and_unknown_ones_are_missed() {
+        assert_eq!(
+            "rate >= 0.5x".parse(),
+            Ok(Bar { key: "rate".into(), at_least: true, limit: 0.5, ratio: true })
+        );
+        assert!("cpu<1".parse::<Bar>().is_err() && "cpu<=fast".parse::<Bar>().is_err());
+        assert!(!report(&["nothing<=1"]).is_ok());
+        assert!(report(&["cpu>=7", "cpu>=1x"]).is_ok());
+    }
+
+    #[test]
+    fn medians() {
+        assert_eq!(
+            (median(&[]), median(&[3.0, 1.0, 2.0]), median(&[1.0, 2.0])),
+            (None, Some(2.0), Some(1.5))
+        );
+    }
+}

@@ -1,0 +1,174 @@
+//! The bench's event: a sequence and a time inside a payload of a chosen size, found again by a fixed pattern.
+//!
+//! * Shape: `{"type":"custom","channel":"bench/<k>","data":{"n":"<12 digits>","t":"<19 digits>","pad":"…"}}`. Both numbers are
+//!   strings of fixed width (JSON knows no leading zeros), so a stamped event is made by overwriting digits.
+//! * A server must pass `data` on byte for byte; whatever stands around it is not looked at.
+//! * Any event kind may carry the two fields side by side, `n` first (a `stream_chunk` in its `metadata`).
+
+use std::time::Duration;
+
+use memchr::memmem::Finder;
+use rustix::time::ClockId;
+
+/// Digits of `n`.
+const N_DIGITS: usize = 12;
+/// Digits of `t`.
+const T_DIGITS: usize = 19;
+const N_PATTERN: &[u8] = b"\"n\":\"";
+const T_PATTERN: &[u8] = b"\",\"t\":\"";
+const PAD_PATTERN: &[u8] = b"\",\"pad\":\"";
+/// Bytes from the start of [`N_PATTERN`] to the end of `t`.
+const STAMP_LEN: usize = N_PATTERN.len() + N_DIGITS + T_PATTERN.len() + T_DIGITS;
+
+/// What an event carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Its number, from 0 in each run.
+    pub n: u64,
+    /// When it was published, CLOCK_MONOTONIC nanoseconds.
+    pub t: u64,
+}
+
+/// CLOCK_MONOTONIC in nanoseconds: the same clock in every process of the machine.
+#[must_use]
+pub fn now_ns() -> u64 {
+    let now = rustix::time::clock_gettime(ClockId::Monotonic);
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32).as_nanos() as u64
+}
+
+/// An event whose stamp is overwritten before each publish.
+#[derive(Clone, Debug)]
+pub struct Template {
+    text: Vec<u8>,
+    /// Where `n`'s digits start; `t`'s follow at a fixed distance.
+    n_at: usize,
+}
+
+impl Template {
+    /// An event on channel `bench/<lane>`, padded to `size` bytes; the shortest possible one where `size` is less.
+    #[must_use]
+    pub fn custom(lane: usize, size: usize) -> Template {
+        let zeros = "0".repeat(N_DIGITS);
+        let times = "0".repeat(T_DIGITS);
+        let start = format!(
+            r#"{{"type":"custom","channel":"bench/{lane}","data":{{"n":"{zeros}","t":"{times}","pad":""#
+        );
+        let end = r#""}}"#;
+        let pad = size.saturating_sub(start.len() + end.len());
+        let text = format!("{start}{}{end}", "x".repeat(pad)).into_bytes();
+        let n_at = start.len() - T_DIGITS - T_PATTERN.len() - N_DIGITS - PAD_PATTERN.len();
+        Template { text, n_at }
+    }
+
+    /// A template of any event's JSON that holds a stamp, such as one of [`Template::custom`]; `None` if it holds none.
+    #[must_use]
+    pub fn of(json: &str) -> Option<Template> {
+        let text = json.as_bytes().to_vec();
+        let n_at = memchr::memmem::find(&text, N_PATTERN)? + N_PATTERN.len();
+        Scan::new().find(&text)?;
+        Some(Template { text, n_at })
+    }
+
+    /// The event with this stamp.
+    pub fn stamped(&mut self, stamp: Stamp) -> &[u8] {
+        digits(&mut self.text[self.n_at..self.n_at + N_DIGITS], stamp.n);
+        let t_at = self.n_at + N_DIGITS + T_PATTERN.len();
+        digits(&mut self.text[t_at..t_at + T_DIGITS], stamp.t);
+        &self.text
+    }
+
+    /// An array of `count` events numbered from `first`, as one body into `out`, which is emptied before.
+    pub fn array(&mut self, first: u64, count: u64, t: u64, out: &mut Vec<u8>) {
+        out.clear();
+        for n in first..first + count {
+            out.push(if n == first { b'[' } else { b',' });
+            out.extend_from_slice(self.stamped(Stamp { n, t }));
+        }
+        out.push(b']');
+    }
+
+    /// Bytes of the event.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.text.len()
+    }
+}
+
+/// Writes `value` in decimal, filled up with zeros; higher digits that do not fit are cut off.
+fn digits(out: &mut [u8], mut value: u64) {
+    for place in out.iter_mut().rev() {
+        *place = b'0' + (value % 10) as u8;
+        value /= 10;
+    }
+}
+
+/// Finds stamps. Made once for each thread: the search is prepared in it.
+#[derive(Debug)]
+pub struct Scan(Finder<'static>);
+
+impl Default for Scan {
+    fn default() -> Self {
+        Scan::new()
+    }
+}
+
+impl Scan {
+    /// A scanner.
+    #[must_use]
+    pub fn new() -> Scan {
+        Scan(Finder::new(N_PATTERN))
+    }
+
+    /// The first stamp in `text`.
+    #[must_use]
+    pub fn find(&self, text: &[u8]) -> Option<Stamp> {
+        let at = self.0.find(text)?;
+        let stamp = text.get(at..at + STAMP_LEN)?;
+        let (n, rest) = stamp[N_PATTERN.len()..].split_at(N_DIGITS);
+        let t = rest.strip_prefix(T_PATTERN)?;
+        Some(Stamp { n: number(n)?, t: number(t)? })
+    }
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    digits.iter().try_fold(0u64, |value, digit| {
+        digit.is_ascii_digit().then(|| value.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+
+    #[test]
+    fn what_is_stamped_is_found_and_a_valid_event_of_the_asked_size() {
+        let mut template = Template::custom(3, 128);
+        for (n, t) in [(0, 0), (7, 1_234_567_890_123), (999_999_999_999, 9_999_999_999_999_999_999)] {
+            let text = template.stamped(Stamp { n, t }).to_vec();
+            assert_eq!(text.len(), 128);
+            let event = Event::parse(std::str::from_utf8(&text).unwrap()).unwrap();
+            assert_eq!(event.channel.as_deref(), Some("bench/3"));
+            assert_eq!(Scan::new().find(event.data.unwrap().as_bytes()), Some(Stamp { n, t }));
+        }
+        assert!(Template::custom(0, 1).size() > 1, "never cut");
+    }
+
+    #[test]
+    fn an_array_holds_them_all_in_order() {
+        let mut body = b"left over".to_vec();
+        Template::custom(0, 128).array(5, 3, 9, &mut body);
+        let events: Vec<serde_json::Value> = serde_json::from_slice(&body).unwrap();
+        let numbers: Vec<&str> = events.iter().map(|event| event["data"]["n"].as_str().unwrap()).collect();
+        assert_eq!(numbers, ["000000000005", "000000000006", "000000000007"]);
+    }
+
+    #[test]
+    fn what_is_no_stamp_is_not_taken_for_one() {
+        for text in
+            ["", "\"n\":\"", "\"n\":\"00000000000x\",\"t\":\"0000000000000000000\"", "{\"type\":\"ready\"}"]
+        {
+            assert_eq!(Scan::new().find(text.as_bytes()), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What one subscriber has had: losses, repeats and order, counted by the events' numbers.
+//!
+//! * Exact as long as an event overtakes at most [`AHEAD`] others; one further ahead gives up the oldest missing as lost.
+//! * Several publishers may overtake each other; from one, an event out of order is a fault (the mode decides).
+
+/// How many events one may overtake; also the most a mode may have outstanding.
+pub const AHEAD: u64 = 128;
+
+/// One subscriber's account.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// The lowest number neither had nor given up.
+    next: u64,
+    /// Bit i: `next + 1 + i` has been had.
+    ahead: u128,
+    /// Given up.
+    skipped: u64,
+    /// Had more than once.
+    repeats: u32,
+    /// Had after a higher one.
+    reordered: u32,
+}
+
+impl Tally {
+    /// Nothing had; the first is number `next`.
+    #[must_use]
+    pub fn from(next: u64) -> Tally {
+        Tally { next, ..Tally::default() }
+    }
+
+    /// Event `n` came. Answers whether for the first time.
+    pub fn take(&mut self, n: u64) -> bool {
+        if n == self.next {
+            self.reordered += u32::from(self.ahead != 0);
+            self.advance();
+            return true;
+        }
+        if n < self.next {
+            self.repeats += 1;
+            return false;
+        }
+        // Never steps past `n`, which nothing ahead of it can be: it is further away than `ahead` reaches.
+        while n - self.next > AHEAD {
+            self.skipped += 1;
+            self.advance();
+        }
+        if n == self.next {
+            self.advance();
+            return true;
+        }
+        let bit = 1u128 << (n - self.next - 1);
+        if self.ahead & bit != 0 {
+            self.repeats += 1;
+            return false;
+        }
+        self.reordered += u32::from(self.ahead > bit);
+        self.ahead |= bit;
+        true
+    }
+
+    /// Steps over `next` and whatever had come ahead directly behind it.
+    fn advance(&mut self) {
+        loop {
+            let had = self.ahead & 1 != 0;
+            self.next += 1;
+            self.ahead >>= 1;
+            if !had {
+                return;
+            }
+        }
+    }
+
+    /// How many of the first `end` events never came.
+    #[must_use]
+    pub fn lost(&self, end: u64) -> u64 {
+        self.skipped + end.saturating_sub(self.next).saturating_sub(u64::from(self.ahead.count_ones()))
+    }
+
+    /// Events had more than once.
+    #[must_use]
+    pub fn repeats(&self) -> u64 {
+        u64::from(self.repeats)
+    }
+
+    /// Events that came after a later one.
+    #[must_use]
+    pub fn reordered(&self) -> u64 {
+        u64::from(self.reordered)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(numbers: impl IntoIterator<Item = u64>, end: u64) -> (u64, u64, u64) {
+        let mut tally = Tally::default();
+        for n in numbers {
+            tally.take(n);
+        }
+        (tally.lost(end), tally.repeats(), tally.reordered())
+    }
+
+    #[test]
+    fn all_in_order_is_no_fault() {
+        assert_eq!(told(0..1_000, 1_000), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_seeded_loss_is_counted_wherever_it_is() {
+        for lost in [0, 1, 7, 499, 998, 999] {
+            assert_eq!(told((0..1_000).filter(|n| *n != lost), 1_000), (1, 0, 0), "{lost}");
+        }
+        assert_eq!(told((0..1_000).filter(|n| n % 300 < 200), 1_000), (300, 0, 0));
+        assert_eq!(told([], 5), (5, 0, 0));
+    }
+
+    #[test]
+    fn a_seeded_repeat_is_counted_wherever_it_is() {
+        for again in [0u64, 1, 500, 999] {
+            let numbers = (0..1_000).flat_map(|n| std::iter::repeat_n(n, 1 + usize::from(n == again)));
+            assert_eq!(told(numbers, 1_000), (0, 1, 0), "{again}");
+        }
+        assert_eq!(told([0, 2, 2, 1, 0], 3), (0, 2, 1));
+    }
+
+    #[test]
+    fn overtaking_is_neither_loss_nor_repeat() {
+        assert_eq!(told([3, 2, 1, 0, 4], 5), (0, 0, 3));
+        let far = (1..=AHEAD).chain([0]).chain(AHEAD + 1..300);
+        assert_eq!(told(far, 300), (0, 0, 1));
+    }
+}

@@ -1,0 +1,339 @@
+//! `bench`: its grammar, and from flags to what `crate::bench` runs. The figures are made there.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::outcome::{CliError, Exit};
+use super::output;
+use crate::bench::baseline::Baselines;
+use crate::bench::error::BenchError;
+use crate::bench::progress::{Progress, Shown, Silent};
+use crate::bench::report::{Bar, Report};
+use crate::bench::subscriber::Wire;
+use crate::bench::target::DaemonSettings;
+use crate::bench::{Common, churn, fanout, idle, latency, plot};
+
+const BARS: &str = "\
+Bars: --bar KEY<=NUMBER or KEY>=NUMBER holds the median over the runs to a limit, with an x behind
+the number the ratio to the floor: --bar 'cpu<=1.10x' --bar 'user<=0.6'. The keys are those of --json.
+The exit code is 1 when a bar is missed or an event was lost or repeated.";
+
+/// `bench`.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// What a delivery costs the server: CPU, system and user apart, and how many go in one write
+    #[command(after_help = format!("\
+Examples:
+  nervewire bench fanout                                   # 1,000 WebSockets, one event at a time
+  nervewire bench fanout --transport sse --subscribers 10000 --events 60
+  nervewire bench fanout --subscribers 10000 --burst 8     # lockstep bursts
+  nervewire bench fanout --outstanding 32 --events 5000    # up to 32 events under way
+  nervewire bench fanout --floor --runs 5 --bar 'cpu<=1.10x' --bar 'user<=0.6'
+  nervewire bench fanout --url http://127.0.0.1:8080 --pid 4711 --admin 127.0.0.1:8081
+
+{BARS}"))]
+    Fanout(FanoutArgs),
+    /// What an idle connection costs in memory, and whether it comes back
+    #[command(after_help = format!("\
+Examples:
+  nervewire bench idle                                     # 10,000 WebSockets, twice
+  nervewire bench idle --transport sse --bar 'bytes<=400' --bar 'second<=5'
+  nervewire bench idle --transport h2 --connections 2000 --streams-per-connection 100
+
+{BARS}"))]
+    Idle(IdleArgs),
+    /// How long an event takes to each subscriber at a fixed rate of publishing
+    #[command(after_help = format!("\
+Examples:
+  nervewire bench latency --rate 20 --subscribers 1000 --seconds 20
+  nervewire bench latency --floor --runs 5 --bar 'p50<=1.25x' --bar 'p99<=1.25x' --plot latency.svg
+
+{BARS}"))]
+    Latency(LatencyArgs),
+    /// How many connections a second can be opened, authenticated by JWT, made ready and closed
+    #[command(after_help = format!("\
+Examples:
+  nervewire bench churn --connects 20000 --concurrent 64
+  nervewire bench churn --floor --runs 5 --bar 'rate>=0.5x'
+
+{BARS}"))]
+    Churn(ChurnArgs),
+}
+
+/// What every mode takes.
+#[derive(Debug, Args)]
+pub struct CommonArgs {
+    /// Measure the daemon running there, `http://host:port`; without it one is started for each run,
+    /// in a fresh directory
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// API key or token (JWT) for it; prefer the variable, as others on the machine may see arguments
+    #[arg(
+        long,
+        alias = "token",
+        value_name = "KEY",
+        env = "NERVEWIRE_KEY",
+        hide_env_values = true,
+        requires = "url"
+    )]
+    pub key: Option<String>,
+    /// Its process, for CPU and memory
+    #[arg(long, value_name = "PID", requires = "url")]
+    pub pid: Option<u32>,
+    /// Its admin listener, `host:port`, for its counters
+    #[arg(long, value_name = "ADDR", requires = "url")]
+    pub admin: Option<String>,
+    /// Executable to start as the daemon [default: this one]
+    #[arg(long, value_name = "PATH", conflicts_with = "url")]
+    pub daemon: Option<PathBuf>,
+    /// A setting of the daemon started, `key=value` as in docs/configuration.md; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", conflicts_with = "url")]
+    pub set: Vec<String>,
+    /// Measure the bare epoll floor beside, alternating, and tell ratios
+    #[arg(long)]
+    pub floor: bool,
+    /// Measure the broadcast-channel baseline beside
+    #[arg(long)]
+    pub naive: bool,
+    /// Folder of the baselines [default: examples/ beside this executable]
+    #[arg(long, value_name = "DIR")]
+    pub baselines: Option<PathBuf>,
+    /// Runs against each server, a fresh process each
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub runs: usize,
+    /// Hold a figure to a limit; may be repeated
+    #[arg(long = "bar", value_name = "BAR")]
+    pub bars: Vec<Bar>,
+    /// Seconds without any movement after which a run is given up
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub patience: u64,
+    /// Print the report as JSON with stable field names
+    #[arg(long)]
+    pub json: bool,
+    /// Draw latency percentiles and per-second rates into this SVG file
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
+    /// Show no progress
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// How subscribers are connected.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Transport {
+    /// WebSocket.
+    Ws,
+    /// SSE over HTTP/1.1.
+    Sse,
+}
+
+impl Transport {
+    const fn wire(self) -> Wire {
+        match self {
+            Transport::Ws => Wire::Ws,
+            Transport::Sse => Wire::Sse,
+        }
+    }
+}
+
+/// `bench fanout`.
+#[derive(Debug, Args)]
+pub struct FanoutArgs {
+    /// How subscribers are connected
+    #[arg(long, value_enum, default_value_t = Transport::Ws)]
+    pub transport: Transport,
+    /// Subscribers; the descriptor limit of one process bounds them
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    pub subscribers: usize,
+    /// Publishes measured in each run
+    #[arg(long, value_name = "N", default_value_t = 300)]
+    pub events: u64,
+    /// Events in each publish; the next goes out when every subscriber has them all
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub burst: usize,
+    /// Threads that hold subscribers; more than one only where the server has cores of its own
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub generators: usize,
+    /// Publishes under way at once, each on a keep-alive connection of its own
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub outstanding: usize,
+    /// Bytes of an event
+    #[arg(long, value_name = "BYTES", default_value_t = 128)]
+    pub size: usize,
+    /// Common.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// `bench idle`.
+#[derive(Debug, Args)]
+pub struct IdleArgs {
+    /// What is held open: `ws`, `sse` (HTTP/1.1) or `h2` (SSE streams over HTTP/2)
+    #[arg(long, value_enum, default_value_t = Held::Ws)]
+    pub transport: Held,
+    /// Connections, or streams
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub connections: usize,
+    /// With h2: streams on each connection
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub streams_per_connection: usize,
+    /// Common.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// What `bench idle` holds open.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Held {
+    /// WebSocket.
+    Ws,
+    /// SSE over HTTP/1.1.
+    Sse,
+    /// SSE over HTTP/2.
+    H2,
+}
+
+/// `bench latency`.
+#[derive(Debug, Args)]
+pub struct LatencyArgs {
+    /// How subscribers are connected
+    #[arg(long, value_enum, default_value_t = Transport::Ws)]
+    pub transport: Transport,
+    /// Subscribers
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    pub subscribers: usize,
+    /// Publishes a second
+    #[arg(long, value_name = "N", default_value_t = 20.0)]
+    pub rate: f64,
+    /// Length of each run
+    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
+    pub seconds: u64,
+    /// Bytes of an event
+    #[arg(long, value_name = "BYTES", default_value_t = 128)]
+    pub size: usize,
+    /// Common.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// `bench churn`.
+#[derive(Debug, Args)]
+pub struct ChurnArgs {
+    /// What is opened
+    #[arg(long, value_enum, default_value_t = Transport::Ws)]
+    pub transport: Transport,
+    /// Connections opened and closed in each run
+    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    pub connects: u64,
+    /// Connections under way at once
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub concurrent: usize,
+    /// Common.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+impl CommonArgs {
+    fn common(&self) -> Common {
+        Common {
+            daemon: DaemonSettings {
+                url: self.url.clone(),
+                key: self.key.clone(),
+                pid: self.pid,
+                admin: self.admin.clone(),
+                exe: self.daemon.clone(),
+                set: self.set.clone(),
+            },
+            baselines: Baselines(self.baselines.clone()),
+            floor: self.floor,
+            naive: self.naive,
+            runs: self.runs,
+            patience: Duration::from_secs(self.patience),
+            bars: self.bars.clone(),
+        }
+    }
+
+    fn progress(&self) -> Box<dyn Progress> {
+        if self.quiet { Box::new(Silent) } else { Box::new(Shown::new()) }
+    }
+}
+
+pub(super) fn run(command: BenchCommand) -> Result<(), CliError> {
+    match command {
+        BenchCommand::Fanout(args) => {
+            let settings = fanout::Settings {
+                common: args.common.common(),
+                wire: args.transport.wire(),
+                subscribers: args.subscribers,
+                events: args.events,
+                burst: args.burst,
+                outstanding: args.outstanding,
+                generators: args.generators,
+                size: args.size,
+            };
+            tell(&args.common, |progress| fanout::run(&settings, progress))
+        }
+        BenchCommand::Idle(args) => {
+            let kind = match args.transport {
+                Held::Ws => idle::Kind::Ws,
+                Held::Sse => idle::Kind::Sse,
+                Held::H2 => idle::Kind::H2(args.streams_per_connection),
+            };
+            let settings =
+                idle::Settings { common: args.common.common(), kind, connections: args.connections };
+            tell(&args.common, |progress| idle::run(&settings, progress))
+        }
+        BenchCommand::Latency(args) => {
+            let settings = latency::Settings {
+                common: args.common.common(),
+                wire: args.transport.wire(),
+                subscribers: args.subscribers,
+                rate: args.rate,
+                seconds: args.seconds,
+                size: args.size,
+            };
+            tell(&args.common, |progress| latency::run(&settings, progress))
+        }
+        BenchCommand::Churn(args) => {
+            let settings = churn::Settings {
+                common: args.common.common(),
+                wire: args.transport.wire(),
+                connects: args.connects,
+                concurrent: args.concurrent,
+            };
+            tell(&args.common, |progress| churn::run(&settings, progress))
+        }
+    }
+}
+
+/// Runs a mode and prints its report.
+fn tell(
+    args: &CommonArgs,
+    mode: impl FnOnce(&mut dyn Progress) -> Result<Report, BenchError>,
+) -> Result<(), CliError> {
+    let report = {
+        let mut progress = args.progress();
+        mode(progress.as_mut())?
+    };
+    if let Some(path) = &args.plot {
+        let drawn = std::fs::write(path, plot::svg(&report));
+        drawn.map_err(BenchError::io(format!("write {}", path.display())))?;
+    }
+    output::line(&if args.json { report.json().to_string() } else { report.table() })?;
+    match report.is_ok() {
+        true => Ok(()),
+        false => Err(CliError::new(Exit::Failed, "a bar was missed or a run failed, see above", "")),
+    }
+}
+
+impl From<BenchError> for CliError {
+    fn from(error: BenchError) -> Self {
+        let exit = match &error {
+            BenchError::Usage(_) => Exit::Usage,
+            _ => Exit::Failed,
+        };
+        CliError::new(exit, error.to_string(), "")
+    }
+}
