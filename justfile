@@ -77,3 +77,15 @@ idle:
 # CPU per delivery to 1,000 subscribers: of one event, and of 32 published together.
 fanout:
     cargo bench --bench figures -- fanout
+
+# 5,000 subscribers come back at once, 2,000 events behind; another tenant's latency meanwhile.
+bench-resume transport="ws":
+    target/release/nervewire bench resume --transport {{ transport }} --runs 5 --bar 'spread<=2' --bar 'live_ratio<=2' --bar 'sent_ratio<=2'
+
+# A loud tenant with stalled subscribers beside a quiet one.
+bench-noisy transport="ws":
+    target/release/nervewire bench noisy --transport {{ transport }} --runs 5 --bar 'sent_share<=1'
+
+# CPU per chunk among 10,000 token streams over that among 100.
+bench-streams transport="ws":
+    target/release/nervewire bench streams --transport {{ transport }} --runs 5 --bar 'many_over_few<=1.3'

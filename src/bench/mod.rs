@@ -15,18 +15,25 @@
 use std::time::Duration;
 
 pub mod baseline;
+pub mod bystander;
 pub mod crowd;
 pub mod engine;
 pub mod error;
 pub mod fanout;
+pub mod noisy;
+pub mod probes;
 pub mod process;
 pub mod progress;
 pub mod publisher;
 pub mod report;
+pub mod resume;
 pub mod stamp;
+pub mod streams;
+pub mod stretch;
 pub mod subscriber;
 pub mod tally;
 pub mod target;
+pub mod tenants;
 pub mod token;
 
 use baseline::Baselines;
@@ -71,4 +78,13 @@ impl Common {
             baseline => self.baselines.start(baseline, depth),
         }
     }
+}
+
+/// An empty histogram of nanoseconds, up to a minute, to three digits.
+///
+/// # Errors
+/// Never with these constants; the library cannot know.
+pub fn histogram() -> Result<hdrhistogram::Histogram<u64>, BenchError> {
+    hdrhistogram::Histogram::new_with_max(60_000_000_000, 3)
+        .map_err(|error| BenchError::Server(format!("no histogram: {error}")))
 }
