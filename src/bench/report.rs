@@ -279,7 +279,8 @@ impl Report {
         let mut lines: Vec<[String; 5]> = vec![["", "runs", "median", "ratio", "bar"].map(str::to_owned)];
         for row in &self.rows {
             for (at, (server, runs)) in row.servers.iter().enumerate() {
-                let name = if at == 0 { format!("{}, {}", row.name, row.unit) } else { String::new() };
+                let unit = if row.unit.is_empty() { String::new() } else { format!(", {}", row.unit) };
+                let name = if at == 0 { format!("{}{unit}", row.name) } else { String::new() };
                 let figures: Vec<String> = runs.iter().map(|value| figure(*value)).collect();
                 let ratio = match server {
                     Server::Daemon => String::new(),
