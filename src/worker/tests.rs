@@ -78,6 +78,7 @@ impl Bench {
         let admission = &self.worker.shared.admission;
         let adopt = Adopt {
             admitted: Some(admission.admit(self.principals[of].clone(), None).expect("a place")),
+            tenant: self.worker.shared.tenants.get(self.principals[of].tenant),
             transport,
             filter: Some(Filter::default()),
             start: Start::NOW,
