@@ -9,6 +9,8 @@ pub mod idempotency;
 pub mod intake;
 pub mod publish;
 pub mod start;
+#[cfg(test)]
+mod tests;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
