@@ -6,6 +6,7 @@
 //! * Who is told what: `fanout` serves live connections, `catchup` those behind, `inbound` reads, `keepalive` ticks.
 
 pub mod catchup;
+pub mod commits;
 pub mod connect;
 pub mod fanout;
 pub mod inbound;
@@ -181,6 +182,8 @@ pub struct Worker {
     body_ready: RefCell<Vec<Token>>,
     /// Wakes the loop from this thread's own tasks.
     nudge: Notify,
+    /// Outside `state`: a task asks while it is not borrowed, mail tells while it is.
+    commits: commits::Commits,
 }
 
 /// What a worker owns.
@@ -247,6 +250,7 @@ impl Worker {
             stop: tokio::sync::watch::channel(false).0,
             body_ready: RefCell::default(),
             nudge: Notify::new(),
+            commits: commits::Commits::default(),
         }))
     }
 
@@ -381,7 +385,7 @@ impl Worker {
             self.drop_connection(state, token, Close::Peer);
             return;
         }
-        self.on_ready(state, Ready { token, readable: false, writable: true });
+        self.on_ready(state, Ready { token, readable: false, writable: true, ended: false });
     }
 
     fn on_ready(self: &Rc<Self>, state: &mut State, event: Ready) {
@@ -393,7 +397,7 @@ impl Worker {
             self.advance(state, event.token);
         }
         if event.readable {
-            self.read(state, event.token);
+            self.read(state, event.token, event.ended);
         }
     }
 }
