@@ -26,6 +26,7 @@ pub mod latency;
 pub mod plot;
 pub mod process;
 pub mod progress;
+pub mod publish;
 pub mod publisher;
 pub mod report;
 pub mod stamp;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::bench_publish::PublishArgs;
 use super::outcome::{CliError, Exit};
 use super::output;
 use crate::bench::baseline::Baselines;
@@ -13,7 +14,7 @@ use crate::bench::progress::{Progress, Shown, Silent};
 use crate::bench::report::{Bar, Report};
 use crate::bench::subscriber::Wire;
 use crate::bench::target::DaemonSettings;
-use crate::bench::{Common, churn, fanout, idle, latency, plot};
+use crate::bench::{Common, churn, fanout, idle, latency, plot, publish};
 
 const BARS: &str = "\
 Bars: --bar KEY<=NUMBER or KEY>=NUMBER holds the median over the runs to a limit, with an x behind
@@ -60,6 +61,18 @@ Examples:
 
 {BARS}"))]
     Churn(ChurnArgs),
+    /// How many events a second are taken and acknowledged, and how long an ack takes
+    #[command(after_help = format!("\
+Examples:
+  nervewire bench publish                                  # 512 clients over HTTP, durable acks, singles
+  nervewire bench publish --protocol ws --bar 'rate>=50000'
+  nervewire bench publish --batch 100 --ack memory
+  nervewire bench publish --clients 1 --floor --runs 5 --bar 'p50<=1.3x'
+
+--floor runs the bare commit (a sled batch, a flush, an fdatasync) after each run, on the file system of
+the temporary directory, where the daemon's data is too.
+{BARS}"))]
+    Publish(PublishArgs),
 }
 
 /// What every mode takes.
@@ -233,7 +246,7 @@ pub struct ChurnArgs {
 }
 
 impl CommonArgs {
-    fn common(&self) -> Common {
+    pub(super) fn common(&self) -> Common {
         Common {
             daemon: DaemonSettings {
                 url: self.url.clone(),
@@ -300,6 +313,9 @@ pub(super) fn run(command: BenchCommand) -> Result<(), CliError> {
                 concurrent: args.concurrent,
             };
             tell(&args.common, |progress| churn::run(&settings, progress))
+        }
+        BenchCommand::Publish(args) => {
+            tell(&args.common, |progress| publish::run(&args.settings(), progress))
         }
     }
 }

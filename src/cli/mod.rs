@@ -9,6 +9,7 @@
 pub mod args;
 mod backend;
 pub mod bench;
+pub mod bench_publish;
 mod check_config;
 mod compact;
 mod completions;
