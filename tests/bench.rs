@@ -2,6 +2,8 @@
 //!
 //! Nothing is timed here: figures need a release build and a quiet machine (`docs/benchmarks.md`).
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output};
@@ -26,7 +28,7 @@ fn row<'a>(report: &'a Value, key: &str) -> &'a Value {
 
 #[test]
 fn fanout_counts_every_delivery() {
-    for arguments in ["", "--transport sse", "--burst 4", "--outstanding 8"] {
+    for arguments in ["", "--transport sse", "--burst 4", "--outstanding 8", "--generators 3"] {
         let output = bench(&format!("fanout --subscribers 20 --events 10 --json {arguments}"));
         let report = report(&output);
         let each = if arguments.contains("burst") { 4 } else { 1 };
@@ -113,7 +115,7 @@ fn serve(mut stream: TcpStream, fault: Fault, subscribers: &Mutex<Vec<TcpStream>
     let mut piece = [0; 4_096];
     loop {
         let text = String::from_utf8_lossy(&held).into_owned();
-        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        let Some((head, _)) = text.split_once("\r\n\r\n") else {
             match stream.read(&mut piece) {
                 Ok(0) | Err(_) => return,
                 Ok(read) => held.extend_from_slice(&piece[..read]),
@@ -136,7 +138,6 @@ fn serve(mut stream: TcpStream, fault: Fault, subscribers: &Mutex<Vec<TcpStream>
         let event = held.split_off(head.len() + 4);
         held.clear();
         let seventh = String::from_utf8_lossy(&event).contains("\"n\":\"000000000007\"");
-        drop((text.len(), body.len()));
         for (at, subscriber) in subscribers.lock().unwrap().iter_mut().enumerate() {
             let times = match (seventh && at == 1, fault) {
                 (false, _) => 1,

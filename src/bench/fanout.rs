@@ -3,14 +3,15 @@
 //! * A *lane* is one keep-alive publisher. It publishes again once its events have reached every subscriber and its answer came:
 //!   one lane is lockstep, W lanes keep up to W publishes outstanding.
 //! * CPU is taken over the measured publishes alone, connecting and warming up left out; deliveries are counted by the receivers.
-//! * The batch depth is deliveries ÷ writes as the server counts them. A floor measured beside gets the daemon's as its limit.
+//! * The batch depth is deliveries ÷ the server's count of writes. A floor measured beside is held to the daemon's.
 
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use super::Common;
-use super::crowd::{Crowd, Moved, PUBLISHERS, WINDOW};
+use super::crew::{Crew, Size};
+use super::crowd::{Moved, PUBLISHERS, WINDOW};
 use super::engine::{Engine, Key};
 use super::error::BenchError;
 use super::process::Cpu;
@@ -20,12 +21,18 @@ use super::report::{Astray, Report};
 use super::stamp::{Stamp, Template, now_ns};
 use super::subscriber::Wire;
 use super::tally::AHEAD;
-use super::target::{Counters, Server, Target};
+use super::target::{Server, Target};
 
 /// The longest wait for something to be ready.
 const TICK: Duration = Duration::from_millis(100);
 /// Silence after which no repeat is expected any more.
 const QUIET: Duration = Duration::from_millis(50);
+/// A trial run is this much shorter than a measured one.
+const TRIAL: u64 = 4;
+/// Most trials before each run.
+const TRIALS: usize = 4;
+/// Depths that differ by less are the same.
+const SAME_DEPTH: f64 = 0.05;
 /// Most events of one publish (protocol §8).
 const BURST_MAX: usize = 1_000;
 
@@ -44,6 +51,8 @@ pub struct Settings {
     pub burst: usize,
     /// Publishes outstanding.
     pub outstanding: usize,
+    /// Threads that hold subscribers.
+    pub generators: usize,
     /// Bytes of an event.
     pub size: usize,
 }
@@ -73,30 +82,64 @@ pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, B
     check(settings)?;
     let common = &settings.common;
     let mut report = Report::new("fanout", about(settings), settings_json(settings), &common.bars);
+    // Events in one write of the floor: as many as a publish has, until the daemon's depth is known.
+    let mut limit = settings.burst as u64;
     for run in 0..common.runs {
-        let mut depth = (settings.burst * settings.outstanding == 1).then_some(1);
         for server in common.servers() {
-            let limit = if server == Server::Floor { depth } else { None };
-            let target = common.start(server, limit)?;
+            let target = common.start(server, Some(limit))?;
             let figures = measure(settings, &target, progress)?;
-            if server == Server::Daemon && depth.is_none() {
-                depth = figures.depth.map(|depth| depth.round() as u64);
-            }
             tell(&mut report, server, run, &figures, settings.outstanding == 1);
+            if server == Server::Daemon && common.floor {
+                limit = match figures.depth {
+                    Some(depth) => same_depth(settings, depth, limit, progress)?,
+                    None => (settings.burst * settings.outstanding) as u64,
+                };
+            }
         }
     }
-    if settings.common.floor && settings.burst * settings.outstanding > 1 {
-        report
-            .notes
-            .push("the floor's writes hold at most as many events as the daemon's did on average".into());
+    if common.floor && settings.outstanding > 1 {
+        let note = "before each run the floor's limit on events in one write is set so that it reaches the daemon's depth, where that is known";
+        report.notes.push(note.into());
     }
     Ok(report)
 }
 
+/// The floor's limit with which its writes hold as many events as the daemon's did, found by short runs from `limit` on.
+///
+/// How deep writes get under a limit depends on who is faster, so it is tried: without this the floor would be compared at
+/// another depth, which alone makes a delivery two times cheaper or dearer.
+fn same_depth(
+    settings: &Settings,
+    depth: f64,
+    limit: u64,
+    progress: &mut dyn Progress,
+) -> Result<u64, BenchError> {
+    let most = settings.outstanding as u64 * settings.burst as u64;
+    if settings.outstanding == 1 {
+        return Ok((depth.round() as u64).clamp(1, most));
+    }
+    let trial = Settings { events: (settings.events / TRIAL).max(100), ..settings.clone() };
+    let mut limit = limit.max(depth.round() as u64).clamp(1, most);
+    for _ in 0..TRIALS {
+        let target = settings.common.start(Server::Floor, Some(limit))?;
+        let Some(reached) = measure(&trial, &target, progress)?.depth else { break };
+        let next = ((limit as f64 * depth / reached).round() as u64).clamp(1, most);
+        if next == limit || (reached / depth - 1.0).abs() < SAME_DEPTH {
+            break;
+        }
+        limit = next;
+    }
+    Ok(limit)
+}
+
 fn check(settings: &Settings) -> Result<(), BenchError> {
     let refuse = |what: String| Err(BenchError::Usage(what));
-    if settings.subscribers == 0 || settings.events == 0 || settings.common.runs == 0 {
-        return refuse("subscribers, events and runs are at least 1".into());
+    if settings.generators == 0
+        || settings.subscribers == 0
+        || settings.events == 0
+        || settings.common.runs == 0
+    {
+        return refuse("subscribers, generators, events and runs are at least 1".into());
     }
     if !(1..=BURST_MAX).contains(&settings.burst) {
         return refuse(format!("a burst is 1 to {BURST_MAX} events"));
@@ -130,7 +173,7 @@ fn settings_json(settings: &Settings) -> serde_json::Value {
     json!({
         "transport": if settings.wire == Wire::Ws { "ws" } else { "sse" },
         "subscribers": settings.subscribers, "events": settings.events, "burst": settings.burst,
-        "outstanding": settings.outstanding, "size": settings.size, "runs": settings.common.runs,
+        "outstanding": settings.outstanding, "generators": settings.generators, "size": settings.size, "runs": settings.common.runs,
     })
 }
 
@@ -154,39 +197,38 @@ fn tell(report: &mut Report, server: Server, run: usize, figures: &Figures, orde
 
 fn measure(settings: &Settings, target: &Target, progress: &mut dyn Progress) -> Result<Figures, BenchError> {
     let mut engine = Engine::new()?;
-    let mut crowd = Crowd::new();
-    let patience = settings.common.patience;
-    crowd.join(&mut engine, &target.access, settings.wire, settings.subscribers, patience, progress)?;
+    let (access, patience) = (&target.access, settings.common.patience);
+    let size = Size { subscribers: settings.subscribers, threads: settings.generators };
+    let mut crew = Crew::join(&mut engine, access, settings.wire, size, patience, progress)?;
     let mut lanes = Lanes::open(settings, target, &mut engine)?;
     progress.begin("warming up", 0);
     let warm_up = (settings.events / 10).clamp(5, 100);
-    let mut stalled = lanes.publish(warm_up, &mut engine, &mut crowd, patience, &mut |_| {}).err();
+    let mut stalled = lanes.publish(warm_up, &mut engine, &mut crew, patience, &mut |_| {}).err();
     progress.begin("publishing", settings.events);
-    let before = Taken::now(target);
-    let (had, began) = (crowd.deliveries(), Instant::now());
+    let before = Taken::before(target);
+    let (had, began) = (crew.deliveries(), Instant::now());
     if stalled.is_none() {
         let at = &mut |done| progress.at(done);
-        stalled = lanes.publish(settings.events, &mut engine, &mut crowd, patience, at).err();
+        stalled = lanes.publish(settings.events, &mut engine, &mut crew, patience, at).err();
     }
     let elapsed = began.elapsed().as_secs_f64();
-    let after = Taken::now(target);
-    let deliveries = crowd.deliveries() - had;
+    let after = Taken::after(target);
+    let deliveries = crew.deliveries() - had;
     if stalled.is_none() {
         // A repeat comes late if at all; a hundred quiets are more than any server needs.
         let mut quiets = 0;
-        while quiets < 100 && engine.turn(QUIET, &mut crowd)? {
+        while quiets < 100 && crew.turn(&mut engine, QUIET)? {
             quiets += 1;
         }
-        crowd.check()?;
     }
     if !matches!(stalled, None | Some(BenchError::Stalled { .. }))
         && let Some(error) = stalled
     {
         return Err(error);
     }
-    let depth = before.counters.zip(after.counters).and_then(|(before, after)| {
-        let writes = after.writes.saturating_sub(before.writes);
-        (writes > 0).then(|| after.deliveries.saturating_sub(before.deliveries) as f64 / writes as f64)
+    let depth = before.writes.zip(after.writes).and_then(|(before, after)| {
+        let writes = after.saturating_sub(before);
+        (writes > 0).then(|| deliveries as f64 / writes as f64)
     });
     Ok(Figures {
         cpu: before.cpu.zip(after.cpu).map(|(before, after)| after.since(&before)),
@@ -194,7 +236,7 @@ fn measure(settings: &Settings, target: &Target, progress: &mut dyn Progress) ->
         deliveries,
         elapsed,
         depth,
-        astray: Astray { deliveries, ..crowd.astray(lanes.published) },
+        astray: Astray { deliveries, ..crew.astray(lanes.published) },
         stalled,
     })
 }
@@ -203,13 +245,17 @@ fn measure(settings: &Settings, target: &Target, progress: &mut dyn Progress) ->
 struct Taken {
     cpu: Option<Cpu>,
     own: Option<Cpu>,
-    counters: Option<Counters>,
+    writes: Option<u64>,
 }
 
 impl Taken {
-    fn now(target: &Target) -> Taken {
-        let counters = target.counters();
-        Taken { counters, own: Cpu::of(std::process::id()), cpu: target.cpu() }
+    fn before(target: &Target) -> Taken {
+        let writes = target.writes();
+        Taken { writes, own: Cpu::of(std::process::id()), cpu: target.cpu() }
+    }
+    fn after(target: &Target) -> Taken {
+        let cpu = target.cpu();
+        Taken { cpu, own: Cpu::of(std::process::id()), writes: target.writes() }
     }
 }
 
@@ -252,7 +298,7 @@ impl Lanes {
         &mut self,
         count: u64,
         engine: &mut Engine,
-        crowd: &mut Crowd,
+        crew: &mut Crew,
         patience: Duration,
         at: &mut dyn FnMut(u64),
     ) -> Result<(), BenchError> {
@@ -266,8 +312,7 @@ impl Lanes {
                 self.send(lane, engine);
                 sent += 1;
             }
-            engine.turn(TICK, crowd)?;
-            crowd.check()?;
+            crew.turn(engine, TICK)?;
             let mut settled = |lane: usize| {
                 let missing = &mut self.missing[lane];
                 *missing = missing.saturating_sub(1);
@@ -276,13 +321,13 @@ impl Lanes {
                     done += 1;
                 }
             };
-            for n in crowd.completed() {
+            for n in crew.completed() {
                 settled(self.of_event[n as usize % WINDOW] as usize);
             }
-            crowd.answered().for_each(&mut settled);
+            crew.answered().for_each(&mut settled);
             at(done);
-            moved.check(crowd.deliveries() + done, || {
-                format!("{done} of {count} publishes have reached all {} subscribers", crowd.len())
+            moved.check(crew.deliveries() + done, || {
+                format!("{done} of {count} publishes have reached all {} subscribers", crew.len())
             })?;
         }
         Ok(())

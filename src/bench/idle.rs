@@ -92,7 +92,7 @@ pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, B
 
 /// A wave of connections, however they are held.
 enum Wave {
-    Sockets(Engine),
+    Sockets(Box<Engine>),
     Streams(Streams),
 }
 
@@ -114,7 +114,7 @@ impl Wave {
         let mut engine = Engine::new()?;
         let mut crowd = Crowd::new();
         crowd.join(&mut engine, &target.access, wire, count, settings.common.patience, progress)?;
-        Ok(Wave::Sockets(engine))
+        Ok(Wave::Sockets(Box::new(engine)))
     }
 
     fn leave(self) {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::bench_publish::PublishArgs;
+use super::bench_publish::{self, PublishArgs};
+use super::bench_tenants::{self, NoisyArgs, ResumeArgs, StreamsArgs};
 use super::outcome::{CliError, Exit};
 use super::output;
 use crate::bench::baseline::Baselines;
@@ -14,7 +15,7 @@ use crate::bench::progress::{Progress, Shown, Silent};
 use crate::bench::report::{Bar, Report};
 use crate::bench::subscriber::Wire;
 use crate::bench::target::DaemonSettings;
-use crate::bench::{Common, churn, fanout, idle, latency, plot, publish};
+use crate::bench::{Common, churn, fanout, idle, latency, noisy, plot, publish, resume, streams};
 
 const BARS: &str = "\
 Bars: --bar KEY<=NUMBER or KEY>=NUMBER holds the median over the runs to a limit, with an x behind
@@ -62,17 +63,17 @@ Examples:
 {BARS}"))]
     Churn(ChurnArgs),
     /// How many events a second are taken and acknowledged, and how long an ack takes
-    #[command(after_help = format!("\
-Examples:
-  nervewire bench publish                                  # 512 clients over HTTP, durable acks, singles
-  nervewire bench publish --protocol ws --bar 'rate>=50000'
-  nervewire bench publish --batch 100 --ack memory
-  nervewire bench publish --clients 1 --floor --runs 5 --bar 'p50<=1.3x'
-
---floor runs the bare commit (a sled batch, a flush, an fdatasync) after each run, on the file system of
-the temporary directory, where the daemon's data is too.
-{BARS}"))]
+    #[command(after_help = format!("{}\n\n{BARS}", bench_publish::EXAMPLES))]
     Publish(PublishArgs),
+    /// How soon all have caught up when all come back at once, and what another tenant notices
+    #[command(after_help = format!("{}\n\n{BARS}", bench_tenants::RESUME))]
+    Resume(ResumeArgs),
+    /// What a quiet tenant notices of a loud one whose subscribers do not read
+    #[command(after_help = format!("{}\n\n{BARS}", bench_tenants::NOISY))]
+    Noisy(NoisyArgs),
+    /// What a chunk of a token stream costs among few streams and among many
+    #[command(after_help = format!("{}\n\n{BARS}", bench_tenants::STREAMS))]
+    Streams(StreamsArgs),
 }
 
 /// What every mode takes.
@@ -143,7 +144,7 @@ pub enum Transport {
 }
 
 impl Transport {
-    const fn wire(self) -> Wire {
+    pub(super) const fn wire(self) -> Wire {
         match self {
             Transport::Ws => Wire::Ws,
             Transport::Sse => Wire::Sse,
@@ -166,6 +167,9 @@ pub struct FanoutArgs {
     /// Events in each publish; the next goes out when every subscriber has them all
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub burst: usize,
+    /// Threads that hold subscribers; more than one only where the server has cores of its own
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub generators: usize,
     /// Publishes under way at once, each on a keep-alive connection of its own
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub outstanding: usize,
@@ -280,6 +284,7 @@ pub(super) fn run(command: BenchCommand) -> Result<(), CliError> {
                 events: args.events,
                 burst: args.burst,
                 outstanding: args.outstanding,
+                generators: args.generators,
                 size: args.size,
             };
             tell(&args.common, |progress| fanout::run(&settings, progress))
@@ -316,6 +321,18 @@ pub(super) fn run(command: BenchCommand) -> Result<(), CliError> {
         }
         BenchCommand::Publish(args) => {
             tell(&args.common, |progress| publish::run(&args.settings(), progress))
+        }
+        BenchCommand::Resume(args) => {
+            let settings = args.settings();
+            tell(&args.common, |progress| resume::run(&settings, progress))
+        }
+        BenchCommand::Noisy(args) => {
+            let settings = args.settings();
+            tell(&args.common, |progress| noisy::run(&settings, progress))
+        }
+        BenchCommand::Streams(args) => {
+            let settings = args.settings()?;
+            tell(&args.common, |progress| streams::run(&settings, progress))
         }
     }
 }

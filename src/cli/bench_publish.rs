@@ -6,6 +6,16 @@ use super::bench::CommonArgs;
 use crate::bench::publish::Settings;
 use crate::bench::subscriber::Wire;
 
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  nervewire bench publish                                  # 512 clients over HTTP, durable acks, singles
+  nervewire bench publish --protocol ws --bar 'rate>=50000'
+  nervewire bench publish --batch 100 --ack memory
+  nervewire bench publish --clients 1 --floor --runs 5 --bar 'p50<=1.3x'
+
+--floor runs the bare commit (a sled batch, a flush, an fdatasync) after each run, on the file system of
+the temporary directory, where the daemon's data is too.";
+
 /// How publishers speak.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Protocol {
