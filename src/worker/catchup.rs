@@ -36,7 +36,7 @@ impl Worker {
         // After the flush, which may have lifted the reason for not reading, and whose end no further edge tells. What a
         // blocked connection sends is still taken.
         if state.connection(token).is_some_and(|connection| connection.flags.unread) {
-            self.read(state, token);
+            self.read(state, token, true);
         }
         if owes {
             return;
