@@ -94,7 +94,7 @@ impl Committer {
                 break;
             }
             if !busy && items.is_empty() && std::mem::take(&mut wrote_since) {
-                memory::give_back(); // what events and pages were freed on this thread: after a flood, most of it
+                memory::give_back(true); // what events and pages were freed on this thread: after a flood, most of it
             }
             let wrote = if items.is_empty() { 0 } else { self.commit(&mut items) };
             wrote_since |= wrote > 0;
