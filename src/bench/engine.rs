@@ -146,8 +146,7 @@ impl Engine {
         let stream = self.connect(to).map_err(BenchError::io("open a connection"))?;
         let entry = self.conns.vacant_entry();
         let key = entry.key();
-        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        epoll::add(&self.set, &stream, EventData::new_u64(key as u64), flags)
+        epoll::add(&self.set, &stream, EventData::new_u64(key as u64), interest())
             .map_err(BenchError::sys("watch a connection"))?;
         entry.insert(Conn {
             stream,
@@ -202,8 +201,15 @@ impl Engine {
     /// From now on the connection is not read, or is again.
     pub fn deaf(&mut self, key: Key, deaf: bool, watch: &mut impl Watch) {
         let Some(conn) = self.conns.get_mut(key) else { return };
+        if conn.deaf == deaf {
+            return;
+        }
         conn.deaf = deaf;
-        if !deaf {
+        // Out of the set, so that what comes for it does not even wake the thread. A closed socket is in no set: nothing to do.
+        if deaf {
+            let _ = epoll::delete(&self.set, &conn.stream);
+        } else {
+            let _ = epoll::add(&self.set, &conn.stream, EventData::new_u64(key as u64), interest());
             self.read(key, watch); // its edge has passed
             self.sweep();
         }
@@ -319,6 +325,11 @@ impl Engine {
         let _ = epoll::delete(&self.set, &conn.stream); // closed at the end of the turn in any case
         self.gone.push(key);
     }
+}
+
+/// What is waited for on every socket.
+const fn interest() -> EventFlags {
+    EventFlags::IN.union(EventFlags::OUT).union(EventFlags::RDHUP).union(EventFlags::ET)
 }
 
 /// Tells every whole message of `buf`; answers how many bytes they were.

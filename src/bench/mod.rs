@@ -15,6 +15,7 @@
 use std::time::Duration;
 
 pub mod baseline;
+pub mod bystander;
 pub mod churn;
 pub mod crew;
 pub mod crowd;
@@ -24,15 +25,22 @@ pub mod fanout;
 pub mod h2;
 pub mod idle;
 pub mod latency;
+pub mod noisy;
 pub mod plot;
+pub mod probes;
 pub mod process;
 pub mod progress;
+pub mod publish;
 pub mod publisher;
 pub mod report;
+pub mod resume;
 pub mod stamp;
+pub mod streams;
+pub mod stretch;
 pub mod subscriber;
 pub mod tally;
 pub mod target;
+pub mod tenants;
 pub mod token;
 
 use baseline::Baselines;

@@ -58,6 +58,13 @@ pub fn pss(pid: u32) -> Option<u64> {
     kib(text.lines().find(|line| line.starts_with("Pss:"))?)
 }
 
+/// Bytes of memory that are resident, shared ones included: cheap to read where [`pss`] is not.
+#[must_use]
+pub fn rss(pid: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    kib(text.lines().find(|line| line.starts_with("VmRSS:"))?)
+}
+
 fn kib(line: &str) -> Option<u64> {
     line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1_024)
 }
@@ -108,6 +115,7 @@ mod tests {
         }
         assert!(Cpu::of(pid).unwrap().since(&before).total > 0.0);
         assert!(pss(pid).unwrap() > 100_000);
+        assert!(rss(pid).unwrap() >= 100_000);
         assert_eq!(Cpu::of(0), None);
     }
 }

@@ -279,7 +279,8 @@ impl Report {
         let mut lines: Vec<[String; 5]> = vec![["", "runs", "median", "ratio", "bar"].map(str::to_owned)];
         for row in &self.rows {
             for (at, (server, runs)) in row.servers.iter().enumerate() {
-                let name = if at == 0 { format!("{}, {}", row.name, row.unit) } else { String::new() };
+                let unit = if row.unit.is_empty() { String::new() } else { format!(", {}", row.unit) };
+                let name = if at == 0 { format!("{}{unit}", row.name) } else { String::new() };
                 let figures: Vec<String> = runs.iter().map(|value| figure(*value)).collect();
                 let ratio = match server {
                     Server::Daemon => String::new(),
@@ -294,7 +295,7 @@ impl Report {
                         format!("{} {kept}", bar.text())
                     })
                     .collect();
-                let label = format!("{name:38} {}", server.name());
+                let label = format!("{name:44} {}", server.name());
                 let median = median(runs).map(figure).unwrap_or_default();
                 lines.push([label, figures.join(" "), median, ratio, bars.join(", ")]);
             }
@@ -330,7 +331,7 @@ impl Report {
         for it in &self.latencies {
             let at = |quantile| figure(it.histogram.value_at_quantile(quantile) as f64 / 1e3);
             lines.push([
-                format!("{:38} {}", it.name, it.server.name()),
+                format!("{:44} {}", it.name, it.server.name()),
                 it.histogram.len().to_string(),
                 at(0.5),
                 at(0.9),

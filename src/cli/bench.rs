@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::bench_publish::{self, PublishArgs};
+use super::bench_tenants::{self, NoisyArgs, ResumeArgs, StreamsArgs};
 use super::outcome::{CliError, Exit};
 use super::output;
 use crate::bench::baseline::Baselines;
@@ -13,7 +15,7 @@ use crate::bench::progress::{Progress, Shown, Silent};
 use crate::bench::report::{Bar, Report};
 use crate::bench::subscriber::Wire;
 use crate::bench::target::DaemonSettings;
-use crate::bench::{Common, churn, fanout, idle, latency, plot};
+use crate::bench::{Common, churn, fanout, idle, latency, noisy, plot, publish, resume, streams};
 
 const BARS: &str = "\
 Bars: --bar KEY<=NUMBER or KEY>=NUMBER holds the median over the runs to a limit, with an x behind
@@ -60,6 +62,18 @@ Examples:
 
 {BARS}"))]
     Churn(ChurnArgs),
+    /// How many events a second are taken and acknowledged, and how long an ack takes
+    #[command(after_help = format!("{}\n\n{BARS}", bench_publish::EXAMPLES))]
+    Publish(PublishArgs),
+    /// How soon all have caught up when all come back at once, and what another tenant notices
+    #[command(after_help = format!("{}\n\n{BARS}", bench_tenants::RESUME))]
+    Resume(ResumeArgs),
+    /// What a quiet tenant notices of a loud one whose subscribers do not read
+    #[command(after_help = format!("{}\n\n{BARS}", bench_tenants::NOISY))]
+    Noisy(NoisyArgs),
+    /// What a chunk of a token stream costs among few streams and among many
+    #[command(after_help = format!("{}\n\n{BARS}", bench_tenants::STREAMS))]
+    Streams(StreamsArgs),
 }
 
 /// What every mode takes.
@@ -130,7 +144,7 @@ pub enum Transport {
 }
 
 impl Transport {
-    const fn wire(self) -> Wire {
+    pub(super) const fn wire(self) -> Wire {
         match self {
             Transport::Ws => Wire::Ws,
             Transport::Sse => Wire::Sse,
@@ -236,7 +250,7 @@ pub struct ChurnArgs {
 }
 
 impl CommonArgs {
-    fn common(&self) -> Common {
+    pub(super) fn common(&self) -> Common {
         Common {
             daemon: DaemonSettings {
                 url: self.url.clone(),
@@ -304,6 +318,21 @@ pub(super) fn run(command: BenchCommand) -> Result<(), CliError> {
                 concurrent: args.concurrent,
             };
             tell(&args.common, |progress| churn::run(&settings, progress))
+        }
+        BenchCommand::Publish(args) => {
+            tell(&args.common, |progress| publish::run(&args.settings(), progress))
+        }
+        BenchCommand::Resume(args) => {
+            let settings = args.settings();
+            tell(&args.common, |progress| resume::run(&settings, progress))
+        }
+        BenchCommand::Noisy(args) => {
+            let settings = args.settings();
+            tell(&args.common, |progress| noisy::run(&settings, progress))
+        }
+        BenchCommand::Streams(args) => {
+            let settings = args.settings()?;
+            tell(&args.common, |progress| streams::run(&settings, progress))
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
+use std::pin::Pin;
+use std::task::Poll;
 
 use http::{HeaderMap, HeaderValue, Method};
 
@@ -14,7 +16,8 @@ use crate::event::Event;
 use crate::filter::Filter;
 use crate::metrics::Transport;
 use crate::ring::Pins;
-use crate::store::{Store, StoreOptions};
+use crate::store::{CommitError, Done, Store, StoreOptions};
+use crate::tenant::publish::Notice as _;
 use crate::tenant::start::Start;
 use crate::time::SystemClock;
 
@@ -73,6 +76,10 @@ impl Bench {
     }
 
     fn connect(&self, of: usize, transport: Transport) -> (Token, UnixStream) {
+        self.connect_with(of, transport, Some(Filter::default()))
+    }
+
+    fn connect_with(&self, of: usize, transport: Transport, filter: Option<Filter>) -> (Token, UnixStream) {
         let (ours, peer) = UnixStream::pair().expect("a pair");
         socket2::SockRef::from(&ours).set_send_buffer_size(8 * 1_024).expect("a small buffer");
         ours.set_nonblocking(true).expect("non-blocking");
@@ -80,8 +87,9 @@ impl Bench {
         let admission = &self.worker.shared.admission;
         let adopt = Adopt {
             admitted: Some(admission.admit(self.principals[of].clone(), None).expect("a place")),
+            tenant: self.worker.shared.tenants.get(self.principals[of].tenant),
             transport,
-            filter: Some(Filter::default()),
+            filter,
             start: Start::NOW,
             no_echo: false,
             heartbeat_event: false,
@@ -100,7 +108,7 @@ impl Bench {
         let tenants = &self.worker.shared.tenants;
         let tenant = tenants.get(self.principals[to].tenant).expect("open");
         let frames = tenants.encode(&[Event::parse(&json).expect("valid")], 0).expect("encoded");
-        tenants.publish(&tenant, frames, None, false).await.expect("published");
+        tenants.publish(&tenant, frames, None, None::<&Rc<Worker>>).await.expect("published");
     }
 
     fn turn(&self) -> bool {
@@ -151,6 +159,33 @@ fn a_slot_that_changes_hands_amid_a_batch_carries_nothing_over() {
     });
 }
 
+/// A quiet organization is forgotten when nobody holds it: its connections do, also those that only publish.
+#[test]
+fn every_connection_keeps_its_organization_in_memory() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+    runtime.expect("a runtime").block_on(async {
+        let bench = Bench::new().await;
+        let tenant = bench.worker.shared.tenants.get(bench.principals[0].tenant).expect("open");
+        let before = Arc::strong_count(&tenant);
+        let (publisher, mut end) = bench.connect_with(0, Transport::Ws, None);
+        assert_eq!(Arc::strong_count(&tenant), before + 1);
+        // It subscribes: its view holds the tenant from then on.
+        let text = br#"{"type":"subscribe"}"#;
+        let mut frame = vec![0x81, 0x80 | text.len() as u8, 0, 0, 0, 0];
+        frame.extend_from_slice(text);
+        end.write_all(&frame).expect("sent");
+        while bench.turn() {}
+        assert!(bench.worker.state.borrow().held.is_empty());
+        assert_eq!(Arc::strong_count(&tenant), before + 1);
+        let (other, _other_end) = bench.connect_with(0, Transport::Ws, None);
+        for token in [publisher, other] {
+            assert_eq!(Arc::strong_count(&tenant), before + 1 + usize::from(token == publisher));
+            bench.worker.drop_connection(&mut bench.worker.state.borrow_mut(), token, Close::Peer);
+        }
+        assert_eq!(Arc::strong_count(&tenant), before);
+    });
+}
+
 /// A client sends pings and reads none of the answers until it has sent all: each is answered all the same, also those that had
 /// to wait, already read, for the answers before them to leave.
 #[test]
@@ -196,5 +231,54 @@ fn a_large_audience_delays_another_organization_by_one_turn() {
         let served =
             many.iter_mut().filter_map(|(_, peer)| read(peer).contains("for-many").then_some(())).count();
         assert_eq!(served, fanout::SENDS_PER_TURN);
+    });
+}
+
+/// Tasks that wait for a commit are told when the worker reads its mail: whether it was kept, and also when the store goes
+/// without a word. One that has gone meanwhile leaves nothing behind.
+#[test]
+fn a_task_hears_of_its_commit_by_mail() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+    runtime.expect("a runtime").block_on(async {
+        let bench = Bench::new().await;
+        let (kept, mut first) = bench.worker.ask();
+        let (lost, second) = bench.worker.ask();
+        let (late, third) = bench.worker.ask();
+        assert!(std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut first).poll(cx))).await.is_pending());
+        drop(third);
+        for done in [kept, late] {
+            let Done::Call(tell) = done else { panic!("it is called") };
+            tell(Ok(()));
+        }
+        drop(lost);
+        bench.turn();
+        assert_eq!((first.await, second.await), (Ok(()), Err(CommitError::Unavailable)));
+        assert_eq!(bench.worker.commits.len(), 0);
+    });
+}
+
+/// What a peer says last is read, and its end noticed, whether they come together or one after the other.
+#[test]
+fn a_short_read_overlooks_no_end() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+    runtime.expect("a runtime").block_on(async {
+        let bench = Bench::new().await;
+        let ping = [0x89, 0x80, 0, 0, 0, 0];
+        for together in [true, false] {
+            let (token, mut peer) = bench.connect(0, Transport::Ws);
+            while bench.turn() {}
+            let _ready = read_bytes(&mut peer);
+            peer.write_all(&ping).expect("sent");
+            if !together {
+                while bench.turn() {}
+            }
+            peer.shutdown(std::net::Shutdown::Write).expect("ended");
+            while bench.turn() {}
+            assert!(read_bytes(&mut peer).starts_with(&[0x8a, 0]), "answered");
+            assert!(
+                bench.worker.state.borrow_mut().connection(token).is_none(),
+                "noticed, together: {together}"
+            );
+        }
     });
 }

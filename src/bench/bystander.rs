@@ -1,0 +1,439 @@
+//! A quiet tenant beside the load: live subscribers and one steady publisher, on a thread of their own.
+//!
+//! * Its figures are cut into *stretches*: alone, then under another tenant's load. A stretch ends once every subscriber has had
+//!   every event of it, so that nothing slow is left out; then the next begins.
+//! * Publishes go out at their own times over one WebSocket, whether or not earlier ones have arrived, so each subscriber sees
+//!   them in order and at once knows what is missing. They are durable.
+//! * Two clocks: from the stamp to the receipt in this process (its own delays are in it, since it shares the machine with the
+//!   load), and the daemon's own, from publish to send, by the difference of two readings of `/api/v1/stats`.
+//! * The thread ends with its [`Bystander`].
+
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use memchr::memmem;
+
+use super::crowd::Moved;
+use super::engine::{Engine, Key, Seen, Watch};
+use super::error::BenchError;
+use super::probes::{PROBES, Probes, Taken};
+use super::publisher::{subscribe, ws_publish};
+use super::report::Astray;
+use super::stamp::{Stamp, Template, now_ns};
+use super::stretch::Stretch;
+use super::subscriber::Wire;
+use super::tally::Tally;
+use super::target::Access;
+use super::tenants::{Buckets, Tenant, stats};
+
+/// The publisher's tag.
+const PUBLISHER: usize = 1 << 32;
+/// Publishes whose time is kept until their answer; a power of two.
+const UNANSWERED: usize = 4_096;
+/// The longest wait while something is to come.
+const TICK: Duration = Duration::from_millis(20);
+/// Silence after which no repeat is expected any more.
+const QUIET: Duration = Duration::from_millis(30);
+/// What a publisher that was held up makes good for; more is left out.
+const BEHIND_NS: u64 = 1_000_000_000;
+
+/// Who stands by.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How its subscribers are connected.
+    pub wire: Wire,
+    /// How many.
+    pub subscribers: usize,
+    /// Publishes a second.
+    pub rate: f64,
+    /// Bytes of an event.
+    pub size: usize,
+    /// Ask other things of the daemon meanwhile ([`Probes`]).
+    pub probes: bool,
+    /// How long nothing may move.
+    pub patience: Duration,
+}
+
+/// The handle of the thread.
+#[derive(Debug)]
+pub struct Bystander {
+    /// Asks for the end of a stretch; closed, it ends the thread.
+    cuts: Option<Sender<()>>,
+    told: Receiver<Result<Option<Stretch>, BenchError>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Bystander {
+    /// Connects everybody and begins to publish: the first stretch.
+    ///
+    /// # Errors
+    /// Somebody is refused.
+    pub fn start(tenant: &Tenant, settings: Settings) -> Result<Bystander, BenchError> {
+        let (cuts, asked) = channel();
+        let (tell, told) = channel();
+        let access = tenant.access.clone();
+        let thread = std::thread::Builder::new().name("bystander".into()).spawn(move || {
+            let ended = Live::join(access, settings).and_then(|mut live| {
+                let _ = tell.send(Ok(None)); // nobody listens: `asked` is closed too
+                live.serve(&asked, &tell)
+            });
+            if let Err(error) = ended {
+                let _ = tell.send(Err(error)); // likewise
+            }
+        });
+        let thread = Some(thread.map_err(BenchError::io("start a thread"))?);
+        let bystander = Bystander { cuts: Some(cuts), told, thread };
+        bystander.told.recv().unwrap_or_else(|_| Err(gone()))?;
+        Ok(bystander)
+    }
+
+    /// Asks for the end of the stretch; [`Bystander::poll`] answers it.
+    pub fn ask(&self) {
+        if let Some(cuts) = &self.cuts {
+            let _ = cuts.send(()); // an ended thread has told why
+        }
+    }
+
+    /// The stretch that was asked for, once it is over.
+    ///
+    /// # Errors
+    /// Somebody was thrown out, or the daemon does not answer.
+    pub fn poll(&self) -> Result<Option<Stretch>, BenchError> {
+        match self.told.try_recv() {
+            Ok(told) => told,
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) => Err(gone()),
+        }
+    }
+
+    /// Ends the stretch and waits for it; the next begins.
+    ///
+    /// # Errors
+    /// As [`Bystander::poll`].
+    pub fn cut(&self) -> Result<Stretch, BenchError> {
+        self.ask();
+        self.told.recv().unwrap_or_else(|_| Err(gone()))?.ok_or_else(gone)
+    }
+}
+
+impl Drop for Bystander {
+    fn drop(&mut self) {
+        self.cuts = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join(); // a panic there has been printed
+        }
+    }
+}
+
+fn gone() -> BenchError {
+    BenchError::Server("the quiet tenant's thread ended".into())
+}
+
+/// The thread's own.
+struct Live {
+    engine: Engine,
+    accounts: Accounts,
+    access: Access,
+    settings: Settings,
+    publisher: Key,
+    template: Template,
+    period_ns: u64,
+    /// When the next publish is due.
+    next_ns: u64,
+    /// Events so far, and at the beginning of the stretch.
+    published: u64,
+    published_before: u64,
+    /// The daemon's times at the beginning of the stretch.
+    before: Buckets,
+    frame: Vec<u8>,
+}
+
+impl Live {
+    fn join(access: Access, settings: Settings) -> Result<Live, BenchError> {
+        let mut engine = Engine::new()?;
+        let mut accounts = Accounts::new(settings.subscribers)?;
+        let request = subscribe(&access, settings.wire, "");
+        for tag in 0..settings.subscribers {
+            engine.open(access.addr, settings.wire, tag, &request)?;
+        }
+        let request = subscribe(&access, Wire::Ws, "?subscribe=none");
+        let publisher = engine.open(access.addr, Wire::Ws, PUBLISHER, &request)?;
+        let mut moved = Moved::new(settings.patience);
+        while accounts.joined <= settings.subscribers {
+            engine.turn(TICK, &mut accounts)?;
+            accounts.check()?;
+            moved.check(accounts.joined as u64, || "the quiet tenant connects".into())?;
+        }
+        let before = stats(&access)?.sent;
+        if settings.probes {
+            accounts.probes = Some(Probes::open(&mut engine, &access, settings.wire, publisher)?);
+        }
+        Ok(Live {
+            engine,
+            accounts,
+            publisher,
+            template: Template::custom(0, settings.size),
+            period_ns: (1e9 / settings.rate) as u64,
+            next_ns: now_ns(),
+            published: 0,
+            published_before: 0,
+            before,
+            frame: Vec::new(),
+            access,
+            settings,
+        })
+    }
+
+    fn serve(
+        &mut self,
+        asked: &Receiver<()>,
+        tell: &Sender<Result<Option<Stretch>, BenchError>>,
+    ) -> Result<(), BenchError> {
+        loop {
+            match asked.try_recv() {
+                Ok(()) => {
+                    let stretch = self.cut()?;
+                    let _ = tell.send(Ok(Some(stretch))); // nobody listens: closed at the next turn
+                }
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => return Ok(()),
+            }
+            self.publish();
+            let mut due = self.next_ns;
+            if let Some(probes) = &mut self.accounts.probes {
+                due = due.min(probes.ask(&mut self.engine)?);
+            }
+            let wait = Duration::from_nanos(due.saturating_sub(now_ns())).min(TICK);
+            self.engine.turn(wait, &mut self.accounts)?;
+            self.accounts.check()?;
+        }
+    }
+
+    /// Whatever is due.
+    fn publish(&mut self) {
+        let now = now_ns();
+        if now.saturating_sub(self.next_ns) > BEHIND_NS {
+            self.next_ns = now;
+        }
+        while self.next_ns <= now {
+            let (n, t) = (self.published, now_ns());
+            self.published += 1;
+            self.next_ns += self.period_ns;
+            self.accounts.published_at[n as usize % UNANSWERED] = t;
+            self.frame.clear();
+            ws_publish(n, self.template.stamped(Stamp { n, t }), false, true, &mut self.frame);
+            self.engine.send(self.publisher, &self.frame);
+        }
+    }
+
+    /// Waits until everybody has everything and tells the stretch.
+    fn cut(&mut self) -> Result<Stretch, BenchError> {
+        let mut moved = Moved::new(self.settings.patience);
+        while !self.accounts.has_all(self.published) {
+            self.engine.turn(TICK, &mut self.accounts)?;
+            self.accounts.check()?;
+            // Given up, what is missing is counted as lost below.
+            if moved.check(self.accounts.deliveries + self.accounts.answered, String::new).is_err() {
+                break;
+            }
+        }
+        for _ in 0..2 {
+            self.engine.turn(QUIET, &mut self.accounts)?; // a repeat comes late if at all
+        }
+        let now = stats(&self.access)?.sent;
+        let accounts = &mut self.accounts;
+        let stretch = Stretch {
+            published: self.published - self.published_before,
+            refused: std::mem::take(&mut accounts.refused),
+            live: accounts.live.clone(),
+            acked: accounts.acked.clone(),
+            sent: now.since(&self.before),
+            astray: accounts.astray(self.published),
+            probes: match &mut accounts.probes {
+                Some(probes) => probes.take(),
+                None => Taken::new()?,
+            },
+        };
+        accounts.live.reset();
+        accounts.acked.reset();
+        accounts.stretch = 0;
+        self.before = now;
+        self.published_before = self.published;
+        self.next_ns = now_ns();
+        Ok(stretch)
+    }
+}
+
+/// Who has had what.
+struct Accounts {
+    tallies: Vec<Tally>,
+    /// Subscribers and the publisher that are ready.
+    joined: usize,
+    /// First deliveries, in all and of this stretch.
+    deliveries: u64,
+    stretch: u64,
+    /// Publishes answered, and those refused in this stretch.
+    answered: u64,
+    refused: u64,
+    /// When event n was published, at n modulo [`UNANSWERED`].
+    published_at: Box<[u64]>,
+    live: Histogram<u64>,
+    acked: Histogram<u64>,
+    probes: Option<Probes>,
+    trouble: Option<String>,
+}
+
+impl Accounts {
+    fn new(subscribers: usize) -> Result<Accounts, BenchError> {
+        Ok(Accounts {
+            tallies: vec![Tally::default(); subscribers],
+            joined: 0,
+            deliveries: 0,
+            stretch: 0,
+            answered: 0,
+            refused: 0,
+            published_at: vec![0; UNANSWERED].into_boxed_slice(),
+            live: super::histogram()?,
+            acked: super::histogram()?,
+            probes: None,
+            trouble: None,
+        })
+    }
+
+    fn check(&self) -> Result<(), BenchError> {
+        let failed = |what: &String| Err(BenchError::Server(format!("the quiet tenant's {what}")));
+        self.trouble.as_ref().map_or(Ok(()), failed)
+    }
+
+    fn has_all(&self, published: u64) -> bool {
+        self.answered >= published && self.deliveries >= published * self.tallies.len() as u64
+    }
+
+    fn astray(&self, end: u64) -> Astray {
+        let sum = |of: &dyn Fn(&Tally) -> u64| self.tallies.iter().map(of).sum();
+        Astray {
+            deliveries: self.stretch,
+            losses: sum(&|tally| tally.lost(end)),
+            repeats: sum(&Tally::repeats),
+            reordered: sum(&Tally::reordered),
+        }
+    }
+
+    fn event(&mut self, tag: usize, stamp: Stamp) {
+        let Some(tally) = self.tallies.get_mut(tag) else { return };
+        if tally.take(stamp.n) {
+            self.deliveries += 1;
+            self.stretch += 1;
+            self.live.saturating_record(now_ns().saturating_sub(stamp.t));
+        }
+    }
+
+    /// What the daemon said to the publisher.
+    fn answer(&mut self, text: &[u8]) {
+        let is = |what: &[u8]| memmem::find(text, what).is_some();
+        if is(b"\"type\":\"ack\"") {
+            self.answered += 1;
+            if let Some(n) = reference(text) {
+                let at = self.published_at[n as usize % UNANSWERED];
+                self.acked.saturating_record(now_ns().saturating_sub(at));
+            }
+        } else if is(b"\"type\":\"error\"") {
+            self.answered += 1;
+            self.refused += 1;
+        } else if is(b"\"type\":\"ready\"") {
+            self.joined += 1;
+        } else if is(b"\"type\":\"pong\"")
+            && let Some(probes) = &mut self.probes
+        {
+            probes.pong();
+        }
+    }
+
+    fn trouble(&mut self, who: &str, what: String) {
+        self.trouble.get_or_insert_with(|| format!("{who}: {what}"));
+    }
+}
+
+/// The number an answer refers to.
+fn reference(text: &[u8]) -> Option<u64> {
+    const NAME: &[u8] = b"\"ref\":";
+    let rest = text.get(memmem::find(text, NAME)? + NAME.len()..)?;
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit());
+    digits.fold(None, |value: Option<u64>, digit| {
+        Some(value.unwrap_or_default().wrapping_mul(10).wrapping_add(u64::from(digit - b'0')))
+    })
+}
+
+impl Watch for Accounts {
+    fn seen(&mut self, _: Key, tag: usize, seen: Seen<'_>) {
+        if tag >= PROBES {
+            if let Some(probes) = &mut self.probes {
+                probes.seen(tag, &seen);
+            }
+            return;
+        }
+        let who = if tag == PUBLISHER { "publisher" } else { "subscriber" };
+        match seen {
+            Seen::Event(stamp, _) => self.event(tag, stamp),
+            Seen::Text(text) if tag == PUBLISHER => self.answer(text),
+            Seen::Text(text) => {
+                let is = |what: &[u8]| memmem::find(text, what).is_some();
+                if is(b"\"type\":\"ready\"") {
+                    self.joined += 1;
+                } else if is(b"\"type\":\"gap\"") || is(b"\"type\":\"error\"") {
+                    self.trouble(who, String::from_utf8_lossy(text).into_owned());
+                }
+            }
+            Seen::Answer { status, body } => {
+                self.trouble(who, format!("answered {status}: {}", String::from_utf8_lossy(body)));
+            }
+            Seen::Ended(ended) => self.trouble(who, format!("ended: {ended:?}")),
+            Seen::Open => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(accounts: &mut Accounts, tag: usize, n: u64) {
+        accounts.seen(0, tag, Seen::Event(Stamp { n, t: 0 }, b""));
+    }
+
+    #[test]
+    fn a_stretch_is_over_when_everybody_has_everything_and_the_publisher_knows() {
+        let mut accounts = Accounts::new(2).unwrap();
+        for n in 0..3 {
+            event(&mut accounts, 0, n);
+        }
+        event(&mut accounts, 1, 0);
+        event(&mut accounts, 1, 2);
+        for n in 0..3 {
+            accounts.seen(
+                0,
+                PUBLISHER,
+                Seen::Text(format!(r#"{{"type":"ack","ref":{n},"ids":[]}}"#).as_bytes()),
+            );
+        }
+        assert!(!accounts.has_all(3));
+        assert_eq!(accounts.astray(3), Astray { deliveries: 5, losses: 1, ..Astray::default() });
+        event(&mut accounts, 1, 2);
+        assert_eq!(accounts.astray(3).repeats, 1);
+        event(&mut accounts, 1, 1);
+        assert!(accounts.has_all(3));
+        assert_eq!((accounts.astray(3).losses, accounts.live.len(), accounts.acked.len()), (0, 6, 3));
+        assert!(accounts.check().is_ok());
+        accounts.seen(0, 1, Seen::Text(br#"{"type":"gap","reason":"lagged"}"#));
+        assert!(accounts.check().unwrap_err().to_string().contains("lagged"));
+    }
+
+    #[test]
+    fn what_an_answer_refers_to() {
+        assert_eq!(reference(br#"{"type":"ack","ref":417,"ids":[]}"#), Some(417));
+        assert_eq!(reference(br#"{"type":"ack","ref":null,"ids":[]}"#), None);
+        assert_eq!(reference(b"{}"), None);
+    }
+}

@@ -1,0 +1,432 @@
+//! `noisy`: one tenant publishes as fast as it can to subscribers of which part never read; what another tenant notices.
+//!
+//! * Half of A's publishers send arrays, half single events, each the next as soon as it is answered, and again at once when it is
+//!   refused. Stalled subscribers are not read once they are ready: their sockets fill, and stay.
+//! * B is the quiet tenant ([`super::bystander`]): alone first, with nobody else connected, then under the load. Its stretch under
+//!   load ends only when it has everything, and A goes on until then. Besides its events: REST, new subscribers and pings.
+//! * What A's own readers miss is not judged here, but told: they may be cut off (`gap`) as the protocol says.
+
+use std::time::{Duration, Instant};
+
+use memchr::memmem;
+use serde_json::json;
+
+use super::Common;
+use super::bystander::{self, Bystander};
+use super::crowd::{Moved, PUBLISHERS};
+use super::engine::{Engine, Key, Seen, Watch};
+use super::error::BenchError;
+use super::process;
+use super::progress::Progress;
+use super::publisher::{HttpPublish, subscribe};
+use super::report::{Rate, Report};
+use super::stamp::{Stamp, Template, now_ns};
+use super::stretch::{self, Stretch};
+use super::subscriber::Wire;
+use super::target::{Server, Target};
+use super::tenants::{Tenant, daemon_alone};
+
+/// The longest wait for something to be ready.
+const TICK: Duration = Duration::from_millis(10);
+/// Connections being opened at once.
+const JOINING: usize = 128;
+/// Between two looks at memory.
+const SAMPLE: Duration = Duration::from_millis(100);
+/// The quiet tenant's first stretch, which is not told.
+const WARM_UP: Duration = Duration::from_millis(500);
+/// What the quiet tenant may always take from publish to send, microseconds: less is nobody's concern.
+const GRACE_US: f64 = 2_000.0;
+const MIB: f64 = 1_048_576.0;
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// As every mode.
+    pub common: Common,
+    /// How subscribers are connected, those of the other tenant too.
+    pub wire: Wire,
+    /// A's subscribers.
+    pub subscribers: usize,
+    /// The share of them that never reads, 0 to 1.
+    pub stalled: f64,
+    /// A's publishers.
+    pub publishers: usize,
+    /// Events in each publish of every other publisher.
+    pub array: u64,
+    /// Whether A waits for the disk; else for the daemon's memory alone.
+    pub durable: bool,
+    /// Bytes of an event.
+    pub size: usize,
+    /// B's subscribers.
+    pub live: usize,
+    /// B's publishes a second.
+    pub rate: f64,
+    /// How long B is measured alone, and again under load.
+    pub seconds: Duration,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// The daemon does not come up, or ends a connection of the quiet tenant.
+pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
+    check(settings)?;
+    let Settings { subscribers, stalled, publishers, array, size, live, rate, durable, .. } = settings;
+    let wire = if settings.wire == Wire::Ws { "WebSocket" } else { "SSE" };
+    let about = format!(
+        "tenant A: {publishers} publishers as fast as they can, {subscribers} subscribers over {wire}, {:.0} % of them not \
+         reading; tenant B: {live} subscribers, {rate} publishes a second",
+        stalled * 100.0
+    );
+    let told = json!({
+        "transport": if settings.wire == Wire::Ws { "ws" } else { "sse" }, "subscribers": subscribers,
+        "stalled": stalled, "publishers": publishers, "array": array, "durable": durable, "size": size,
+        "live": live, "rate": rate, "seconds": settings.seconds.as_secs_f64(), "runs": settings.common.runs,
+    });
+    let mut report = Report::new("noisy", about, told, &settings.common.bars);
+    for run in 0..settings.common.runs {
+        let target = settings.common.start(Server::Daemon, None)?;
+        measure(settings, run, &target, &mut report, progress)?;
+    }
+    report.notes.push(
+        "live: from stamp to receipt, this process's own delays in it; sent: in the daemon, from publish to send".into(),
+    );
+    report.notes.push("TCP memory is that of the whole machine, this process's sockets included".into());
+    Ok(report)
+}
+
+fn check(settings: &Settings) -> Result<(), BenchError> {
+    daemon_alone(&settings.common)?;
+    let refuse = |what: &str| Err(BenchError::Usage(what.to_owned()));
+    if settings.subscribers == 0 || settings.publishers == 0 || settings.live == 0 {
+        return refuse("subscribers, publishers and live are at least 1");
+    }
+    if !(0.0..=1.0).contains(&settings.stalled) || settings.seconds.is_zero() {
+        return refuse("stalled is a share from 0 to 1, and the run lasts some time");
+    }
+    if !(1..=1_000).contains(&settings.array) || !(0.1..=10_000.0).contains(&settings.rate) {
+        return refuse("an array holds 1 to 1000 events, the rate is 0.1 to 10000");
+    }
+    Ok(())
+}
+
+/// Whether subscriber `tag` stalls, so that any run of them holds about the share.
+fn stalls(tag: usize, share: f64) -> bool {
+    let up_to = |count: usize| (count as f64 * share).floor();
+    up_to(tag + 1) > up_to(tag)
+}
+
+fn measure(
+    settings: &Settings,
+    run: usize,
+    target: &Target,
+    report: &mut Report,
+    progress: &mut dyn Progress,
+) -> Result<(), BenchError> {
+    let (loud, quiet) = (Tenant::make(target, "loud")?, Tenant::make(target, "quiet")?);
+    let bystander = Bystander::start(
+        &quiet,
+        bystander::Settings {
+            wire: settings.wire,
+            subscribers: settings.live,
+            rate: settings.rate,
+            size: settings.size,
+            probes: true,
+            patience: settings.common.patience,
+        },
+    )?;
+    progress.begin("the quiet tenant alone", 0);
+    std::thread::sleep(WARM_UP);
+    bystander.cut()?;
+    std::thread::sleep(settings.seconds);
+    let alone = bystander.cut()?;
+    let mut engine = Engine::new()?;
+    let mut flood = Flood::default();
+    join(settings, &loud, &mut engine, &mut flood, progress)?;
+    let mut load = Load::open(settings, &loud, &mut engine)?;
+    // What connecting A's subscribers did to B is in neither.
+    bystander.cut()?;
+    progress.begin("under load", settings.seconds.as_millis() as u64);
+    let mut memory = Memory::now(target);
+    let (cpu, began) = (target.cpu(), Instant::now());
+    let mut asked = false;
+    let during = loop {
+        load.send(&mut engine, &mut flood);
+        engine.turn(TICK, &mut flood)?;
+        flood.check()?;
+        memory.look(target);
+        progress.at(began.elapsed().as_millis() as u64);
+        if !asked && began.elapsed() >= settings.seconds {
+            asked = true;
+            bystander.ask();
+        }
+        if let Some(stretch) = bystander.poll()? {
+            break stretch;
+        }
+        flood.second(began.elapsed());
+    };
+    let elapsed = began.elapsed().as_secs_f64();
+    let cores = cpu.zip(target.cpu()).map(|(before, after)| after.since(&before).total / elapsed);
+    tell_quiet(report, run, &alone, &during);
+    tell_loud(report, run, &flood, elapsed, cores);
+    memory.tell(target, report);
+    Ok(())
+}
+
+fn tell_quiet(report: &mut Report, run: usize, alone: &Stretch, during: &Stretch) {
+    stretch::tell(report, run, alone, during);
+    let daemon = Server::Daemon;
+    let allowed = GRACE_US.max(2.0 * alone.sent_p99());
+    report.add(
+        daemon,
+        "sent_share",
+        "B: the same over max(2 × alone, 2 ms)",
+        "",
+        during.sent_p99() / allowed,
+    );
+    for (times, key, name) in [
+        (&during.probes.health, "health_p99", "GET /health/live p99"),
+        (&during.probes.stats, "stats_p99", "GET /api/v1/stats p99"),
+        (&during.probes.connect, "connect_p99", "new subscriber to ready p99"),
+        (&during.probes.pong, "pong_p99", "ping to pong p99"),
+    ] {
+        report.add(daemon, key, name, "µs", times.value_at_quantile(0.99) as f64 / 1e3);
+    }
+    report.latency(daemon, "B alone: GET /health/live", &alone.probes.health);
+    report.latency(daemon, "B during: GET /health/live", &during.probes.health);
+    report.latency(daemon, "B alone: new subscriber to ready", &alone.probes.connect);
+    report.latency(daemon, "B during: new subscriber to ready", &during.probes.connect);
+    let failed = during.probes.failed + alone.probes.failed;
+    report.add(daemon, "probes_failed", "of these refused or broken off", "", failed as f64);
+}
+
+fn tell_loud(report: &mut Report, run: usize, flood: &Flood, elapsed: f64, cores: Option<f64>) {
+    let daemon = Server::Daemon;
+    report.add(daemon, "a_rate", "A: events accepted", "1/s", flood.accepted as f64 / elapsed);
+    report.add(daemon, "a_refused", "A: publishes refused (503, 429)", "", flood.refused as f64);
+    report.add(daemon, "a_deliveries", "A: deliveries read", "1/s", flood.deliveries as f64 / elapsed);
+    report.add(daemon, "a_gaps", "A: gaps told to its readers", "", flood.gaps as f64);
+    report.add(daemon, "a_ended", "A: subscribers that were closed", "", flood.ended as f64);
+    if let Some(cores) = cores {
+        report.add(daemon, "cores", "cores used by the daemon", "", cores);
+    }
+    let per_second = flood.seconds.iter().map(|it| *it as f64).collect();
+    report.rates.push(Rate { server: daemon, name: "A: events accepted", run, per_second });
+}
+
+fn join(
+    settings: &Settings,
+    loud: &Tenant,
+    engine: &mut Engine,
+    flood: &mut Flood,
+    progress: &mut dyn Progress,
+) -> Result<(), BenchError> {
+    let request = subscribe(&loud.access, settings.wire, "");
+    progress.begin("connecting the loud tenant", settings.subscribers as u64);
+    let mut keys: Vec<Key> = Vec::with_capacity(settings.subscribers);
+    let mut moved = Moved::new(settings.common.patience);
+    while flood.joined < settings.subscribers {
+        while keys.len() < settings.subscribers && keys.len() - flood.joined < JOINING {
+            keys.push(engine.open(loud.access.addr, settings.wire, keys.len(), &request)?);
+        }
+        engine.turn(TICK, flood)?;
+        flood.check()?;
+        if flood.ended > 0 {
+            return Err(BenchError::Server("a subscriber of the loud tenant was refused".into()));
+        }
+        progress.at(flood.joined as u64);
+        moved.check(flood.joined as u64, || format!("{} subscribers are ready", flood.joined))?;
+    }
+    for (tag, key) in keys.into_iter().enumerate() {
+        if stalls(tag, settings.stalled) {
+            engine.deaf(key, true, flood);
+        }
+    }
+    Ok(())
+}
+
+/// A's publishers.
+struct Load {
+    keys: Vec<Key>,
+    publish: HttpPublish,
+    template: Template,
+    array: u64,
+    /// Events offered so far.
+    offered: u64,
+    body: Vec<u8>,
+    request: Vec<u8>,
+}
+
+impl Load {
+    fn open(settings: &Settings, loud: &Tenant, engine: &mut Engine) -> Result<Load, BenchError> {
+        let open = |lane| engine.open(loud.access.addr, Wire::Http, PUBLISHERS + lane, b"");
+        let keys = (0..settings.publishers).map(open).collect::<Result<Vec<Key>, BenchError>>()?;
+        Ok(Load {
+            keys,
+            publish: HttpPublish::new(&loud.access, settings.durable),
+            template: Template::custom(0, settings.size),
+            array: settings.array,
+            offered: 0,
+            body: Vec::new(),
+            request: Vec::new(),
+        })
+    }
+
+    /// The next publish of everybody who was answered.
+    fn send(&mut self, engine: &mut Engine, flood: &mut Flood) {
+        if flood.under_way.is_empty() {
+            flood.under_way = vec![0; self.keys.len()];
+            flood.free = (0..self.keys.len()).collect();
+        }
+        for lane in flood.free.drain(..) {
+            // Every other one publishes arrays.
+            let count = if lane % 2 == 0 { self.array } else { 1 };
+            self.request.clear();
+            if lane % 2 == 0 {
+                self.template.array(self.offered, count, now_ns(), &mut self.body);
+                self.publish.request(&self.body, &mut self.request);
+            } else {
+                let event = self.template.stamped(Stamp { n: self.offered, t: now_ns() });
+                self.publish.request(event, &mut self.request);
+            }
+            self.offered += count;
+            flood.under_way[lane] = count;
+            engine.send(self.keys[lane], &self.request);
+        }
+    }
+}
+
+/// What comes back to A.
+#[derive(Default)]
+struct Flood {
+    joined: usize,
+    /// Publishers that may publish again.
+    free: Vec<usize>,
+    /// Events of the publish each has under way.
+    under_way: Vec<u64>,
+    /// Events accepted, and of each second.
+    accepted: u64,
+    seconds: Vec<u64>,
+    /// Events accepted when the present second began.
+    before: u64,
+    /// Publishes answered 503 or 429.
+    refused: u64,
+    /// Events read by subscribers.
+    deliveries: u64,
+    gaps: u64,
+    /// Subscribers that are gone.
+    ended: u64,
+    trouble: Option<String>,
+}
+
+impl Flood {
+    fn check(&self) -> Result<(), BenchError> {
+        self.trouble.as_ref().map_or(Ok(()), |what| Err(BenchError::Server(what.clone())))
+    }
+
+    /// Notes what was accepted in each whole second.
+    fn second(&mut self, elapsed: Duration) {
+        if self.seconds.len() < elapsed.as_secs() as usize {
+            self.seconds.push(self.accepted - self.before);
+            self.before = self.accepted;
+        }
+    }
+}
+
+impl Watch for Flood {
+    fn seen(&mut self, _: Key, tag: usize, seen: Seen<'_>) {
+        let is = |text: &[u8], what: &[u8]| memmem::find(text, what).is_some();
+        match (tag.checked_sub(PUBLISHERS), seen) {
+            (None, Seen::Event(..)) => self.deliveries += 1,
+            (None, Seen::Text(text)) if is(text, b"\"type\":\"ready\"") => self.joined += 1,
+            (None, Seen::Text(text)) if is(text, b"\"type\":\"gap\"") => self.gaps += 1,
+            (None, Seen::Answer { .. } | Seen::Ended(_)) => self.ended += 1,
+            (Some(lane), Seen::Answer { status: 200..=299, .. }) => {
+                self.accepted += self.under_way.get(lane).copied().unwrap_or_default();
+                self.free.push(lane);
+            }
+            (Some(lane), Seen::Answer { status: 503 | 429, .. }) => {
+                self.refused += 1;
+                self.free.push(lane);
+            }
+            (Some(_), Seen::Answer { status, body }) => {
+                let body = String::from_utf8_lossy(body);
+                self.trouble.get_or_insert_with(|| format!("a publish was answered {status}: {body}"));
+            }
+            (Some(_), Seen::Ended(ended)) => {
+                self.trouble.get_or_insert_with(|| format!("a publisher's connection ended: {ended:?}"));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Memory of the daemon and of TCP: before, and at its highest.
+struct Memory {
+    pss: Option<u64>,
+    rss: Option<u64>,
+    rss_peak: u64,
+    tcp: u64,
+    tcp_peak: u64,
+    looked: Instant,
+}
+
+impl Memory {
+    fn now(target: &Target) -> Memory {
+        let tcp = process::tcp_memory().unwrap_or_default().bytes;
+        let rss = target.pid.and_then(process::rss);
+        let pss = target.pid.and_then(process::pss);
+        Memory { pss, rss, rss_peak: rss.unwrap_or_default(), tcp, tcp_peak: tcp, looked: Instant::now() }
+    }
+
+    /// Looks, if it is time to. PSS is not read under load: the kernel walks the daemon's whole memory for it.
+    fn look(&mut self, target: &Target) {
+        if self.looked.elapsed() < SAMPLE {
+            return;
+        }
+        self.looked = Instant::now();
+        self.rss_peak = self.rss_peak.max(target.pid.and_then(process::rss).unwrap_or_default());
+        self.tcp_peak = self.tcp_peak.max(process::tcp_memory().unwrap_or_default().bytes);
+    }
+
+    fn tell(&self, target: &Target, report: &mut Report) {
+        let daemon = Server::Daemon;
+        let mib = |after: u64, before: u64| (after as f64 - before as f64) / MIB;
+        if let Some(rss) = self.rss {
+            report.add(daemon, "rss", "RSS at most, more than before", "MiB", mib(self.rss_peak, rss));
+        }
+        if let Some((before, after)) = self.pss.zip(target.pid.and_then(process::pss)) {
+            report.add(daemon, "pss", "PSS after, more than before", "MiB", mib(after, before));
+        }
+        report.add(daemon, "tcp", "TCP memory before", "MiB", self.tcp as f64 / MIB);
+        report.add(daemon, "tcp_peak", "TCP memory at most", "MiB", self.tcp_peak as f64 / MIB);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_share_that_stalls_is_spread_over_all() {
+        for (share, expected) in [(0.0, 0), (0.5, 500), (0.25, 250), (1.0, 1_000)] {
+            assert_eq!((0..1_000).filter(|tag| stalls(*tag, share)).count(), expected, "{share}");
+            let first = (0..100).filter(|tag| stalls(*tag, share)).count();
+            assert_eq!(first * 10, expected, "{share}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused_is_not_accepted_and_is_tried_again() {
+        let mut flood = Flood { under_way: vec![100, 1], ..Flood::default() };
+        let answer = |status| Seen::Answer { status, body: b"" };
+        flood.seen(0, PUBLISHERS, answer(201));
+        flood.seen(0, PUBLISHERS + 1, answer(503));
+        flood.seen(0, PUBLISHERS + 1, answer(429));
+        assert_eq!((flood.accepted, flood.refused), (100, 2));
+        assert_eq!(flood.free, [0, 1, 1]);
+        assert!(flood.check().is_ok());
+        flood.seen(0, PUBLISHERS, answer(400));
+        assert!(flood.check().is_err());
+    }
+}

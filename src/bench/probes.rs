@@ -1,0 +1,216 @@
+//! What else a client may ask of a daemon under load, ten times a second each: a probe, statistics, a new subscription, a pong.
+//!
+//! * REST probes have a connection each, kept alive; one whose answer is late is not asked again, and the asks left out count as
+//!   late answers too (corrected for coordinated omission).
+//! * A new subscriber is closed once it is ready.
+//! * It never blocks and judges nothing.
+
+use std::collections::{HashMap, VecDeque};
+
+use hdrhistogram::Histogram;
+use memchr::memmem;
+
+use super::engine::{Engine, Key, Seen};
+use super::error::BenchError;
+use super::publisher::{subscribe, ws_text};
+use super::stamp::now_ns;
+use super::subscriber::Wire;
+use super::target::Access;
+
+/// Tags from here on are probes'.
+pub const PROBES: usize = 1 << 33;
+const HEALTH: usize = PROBES;
+const STATS: usize = PROBES + 1;
+/// New subscribers' tags from here on.
+const CONNECTS: usize = PROBES + 2;
+/// Between two of a kind, nanoseconds.
+const PERIOD_NS: u64 = 100_000_000;
+/// New subscribers and pings under way at most.
+const UNDER_WAY: usize = 100;
+
+/// Times of a stretch, nanoseconds.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    /// `GET /health/live`.
+    pub health: Histogram<u64>,
+    /// `GET /api/v1/stats`.
+    pub stats: Histogram<u64>,
+    /// From connecting to `ready`.
+    pub connect: Histogram<u64>,
+    /// From a client's `ping` to the `pong`.
+    pub pong: Histogram<u64>,
+    /// Requests and connects that were refused or broken off.
+    pub failed: u64,
+}
+
+impl Taken {
+    /// Nothing.
+    ///
+    /// # Errors
+    /// As [`super::histogram`].
+    pub fn new() -> Result<Taken, BenchError> {
+        Ok(Taken {
+            health: super::histogram()?,
+            stats: super::histogram()?,
+            connect: super::histogram()?,
+            pong: super::histogram()?,
+            failed: 0,
+        })
+    }
+}
+
+/// A REST probe.
+#[derive(Debug)]
+struct Rest {
+    key: Key,
+    request: Vec<u8>,
+    /// When it was asked; `None`: answered.
+    asked: Option<u64>,
+}
+
+/// The probes of a thread.
+#[derive(Debug)]
+pub struct Probes {
+    rest: [Rest; 2],
+    connect: Vec<u8>,
+    access: Access,
+    wire: Wire,
+    /// A WebSocket to send pings on, somebody else's.
+    pings: Key,
+    /// When the pings under way were sent.
+    pinged: VecDeque<u64>,
+    /// New subscribers: when they came.
+    coming: HashMap<usize, (Key, u64)>,
+    /// Those to be closed.
+    ready: Vec<Key>,
+    /// Tags so far.
+    connects: usize,
+    next_ns: u64,
+    taken: Taken,
+}
+
+impl Probes {
+    /// Connects the REST probes. Pings go to `pings`, whose pongs are told to [`Probes::pong`].
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn open(engine: &mut Engine, access: &Access, wire: Wire, pings: Key) -> Result<Probes, BenchError> {
+        let (host, credential) = (&access.host, &access.credential);
+        let mut rest = |tag, path| {
+            let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{credential}\r\n").into_bytes();
+            engine.open(access.addr, Wire::Http, tag, b"").map(|key| Rest { key, request, asked: None })
+        };
+        Ok(Probes {
+            rest: [rest(HEALTH, "/health/live")?, rest(STATS, "/api/v1/stats")?],
+            connect: subscribe(access, wire, ""),
+            access: access.clone(),
+            wire,
+            pings,
+            pinged: VecDeque::new(),
+            coming: HashMap::new(),
+            ready: Vec::new(),
+            connects: 0,
+            next_ns: now_ns(),
+            taken: Taken::new()?,
+        })
+    }
+
+    /// Asks what is due; answers when more is.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn ask(&mut self, engine: &mut Engine) -> Result<u64, BenchError> {
+        self.ready.drain(..).for_each(|key| engine.close(key));
+        let now = now_ns();
+        if now < self.next_ns {
+            return Ok(self.next_ns);
+        }
+        self.next_ns = now + PERIOD_NS;
+        for rest in &mut self.rest {
+            if rest.asked.is_none() {
+                rest.asked = Some(now_ns());
+                engine.send(rest.key, &rest.request);
+            }
+        }
+        if self.coming.len() < UNDER_WAY {
+            let tag = CONNECTS + self.connects;
+            self.connects += 1;
+            let began = now_ns();
+            let key = engine.open(self.access.addr, self.wire, tag, &self.connect)?;
+            self.coming.insert(tag, (key, began));
+        }
+        if self.pinged.len() < UNDER_WAY {
+            let mut frame = Vec::with_capacity(32);
+            ws_text(br#"{"type":"ping"}"#, &mut frame);
+            self.pinged.push_back(now_ns());
+            engine.send(self.pings, &frame);
+        }
+        Ok(self.next_ns)
+    }
+
+    /// A pong came, for the oldest ping.
+    pub fn pong(&mut self) {
+        if let Some(sent) = self.pinged.pop_front() {
+            self.taken.pong.saturating_record(now_ns().saturating_sub(sent));
+        }
+    }
+
+    /// Something happened on a connection of ours.
+    pub fn seen(&mut self, tag: usize, seen: &Seen<'_>) {
+        match (tag.checked_sub(CONNECTS), seen) {
+            (Some(_), Seen::Text(text)) if memmem::find(text, b"\"type\":\"ready\"").is_some() => {
+                if let Some((key, began)) = self.coming.remove(&tag) {
+                    self.taken.connect.saturating_record(now_ns().saturating_sub(began));
+                    self.ready.push(key);
+                }
+            }
+            (Some(_), Seen::Answer { .. } | Seen::Ended(_)) => {
+                // An answer is followed by the end, or the daemon waits for more: closed either way.
+                if let Some((key, _)) = self.coming.remove(&tag) {
+                    self.taken.failed += 1;
+                    if !matches!(seen, Seen::Ended(_)) {
+                        self.ready.push(key);
+                    }
+                }
+            }
+            (None, Seen::Answer { status, .. }) => {
+                let Some(asked) = self.rest[usize::from(tag != HEALTH)].asked.take() else { return };
+                let took = now_ns().saturating_sub(asked);
+                let times = if tag == HEALTH { &mut self.taken.health } else { &mut self.taken.stats };
+                // Its one error is a value over the maximum, a minute: nothing waits that long.
+                let _ = times.record_correct(took, PERIOD_NS);
+                self.taken.failed += u64::from(*status != 200);
+            }
+            (None, Seen::Ended(_)) => self.taken.failed += 1,
+            _ => {}
+        }
+    }
+
+    /// The times since the last call.
+    pub fn take(&mut self) -> Taken {
+        let taken = self.taken.clone();
+        for times in
+            [&mut self.taken.health, &mut self.taken.stats, &mut self.taken.connect, &mut self.taken.pong]
+        {
+            times.reset();
+        }
+        self.taken.failed = 0;
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_answer_stands_for_the_asks_it_held_up() {
+        let mut taken = Taken::new().unwrap();
+        for _ in 0..90 {
+            taken.health.record_correct(1_000_000, PERIOD_NS).unwrap();
+        }
+        taken.health.record_correct(1_000_000_000, PERIOD_NS).unwrap();
+        assert_eq!(taken.health.len(), 90 + 10);
+        assert!(taken.health.value_at_quantile(0.99) > 800_000_000);
+    }
+}

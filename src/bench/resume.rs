@@ -1,0 +1,476 @@
+//! `resume`: everybody comes back at once, each far behind. How long until all have all, and what it does to another tenant.
+//!
+//! * Subscribers of one organization see one event, keep its cursor and leave. While they are away, `behind` events are published,
+//!   durable, in arrays. Then all connect, nobody waiting for anybody; each is *caught up* when it has read the last of them.
+//! * The time is from the first connect of all to each subscriber's last event: what one waits for another is in it.
+//! * Every event is counted by number at every subscriber: one lost or repeated is a failed run.
+//! * Another organization has live subscribers meanwhile ([`super::bystander`]): its 99th percentile alone, then during.
+
+use std::time::{Duration, Instant};
+
+use memchr::memmem;
+use serde_json::json;
+
+use super::bystander::{self, Bystander};
+use super::crowd::{Moved, PUBLISHERS};
+use super::engine::{Engine, Key, Seen, Watch};
+use super::error::BenchError;
+use super::process;
+use super::progress::Progress;
+use super::publisher::{HttpPublish, subscribe};
+use super::report::{Astray, Report};
+use super::stamp::{Template, now_ns};
+use super::stretch;
+use super::subscriber::Wire;
+use super::tally::Tally;
+use super::target::{Access, Server, Target};
+use super::tenants::{Tenant, daemon_alone};
+use super::{Common, histogram};
+
+/// The longest wait for something to be ready.
+const TICK: Duration = Duration::from_millis(100);
+/// Silence after which no repeat is expected any more.
+const QUIET: Duration = Duration::from_millis(50);
+/// Connections being opened at once while they come the first time.
+const JOINING: usize = 128;
+/// Characters of a cursor.
+const CURSOR: usize = 22;
+/// The quiet tenant's first stretch, which is not told.
+const WARM_UP: Duration = Duration::from_millis(500);
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// As every mode.
+    pub common: Common,
+    /// How subscribers are connected, those of the other tenant too.
+    pub wire: Wire,
+    /// How many leave and come back.
+    pub subscribers: usize,
+    /// Events published while they are away.
+    pub behind: u64,
+    /// Events in one of those publishes.
+    pub array: u64,
+    /// Bytes of an event.
+    pub size: usize,
+    /// Subscribers of the other tenant.
+    pub live: usize,
+    /// Its publishes a second.
+    pub rate: f64,
+    /// How long it is measured alone.
+    pub alone: Duration,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// The daemon does not come up, refuses, or ends a connection.
+pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
+    check(settings)?;
+    let Settings { subscribers, behind, array, size, live, rate, .. } = settings;
+    let wire = if settings.wire == Wire::Ws { "WebSocket" } else { "SSE" };
+    let about = format!(
+        "tenant A: {subscribers} subscribers over {wire} come back at once, each {behind} events of {size} bytes behind; \
+         tenant B: {live} live subscribers, {rate} publishes a second"
+    );
+    let told = json!({
+        "transport": if settings.wire == Wire::Ws { "ws" } else { "sse" }, "subscribers": subscribers,
+        "behind": behind, "array": array, "size": size, "live": live, "rate": rate,
+        "alone_seconds": settings.alone.as_secs_f64(), "runs": settings.common.runs,
+    });
+    let mut report = Report::new("resume", about, told, &settings.common.bars);
+    for run in 0..settings.common.runs {
+        let target = settings.common.start(Server::Daemon, None)?;
+        measure(settings, run, &target, &mut report, progress)?;
+    }
+    report.notes.push(
+        "live: from stamp to receipt, this process's own delays in it; sent: in the daemon, from publish to send".into(),
+    );
+    Ok(report)
+}
+
+fn check(settings: &Settings) -> Result<(), BenchError> {
+    daemon_alone(&settings.common)?;
+    let refuse = |what: &str| Err(BenchError::Usage(what.to_owned()));
+    if settings.subscribers == 0 || settings.behind == 0 || settings.live == 0 {
+        return refuse("subscribers, behind and live are at least 1");
+    }
+    if !(1..=1_000).contains(&settings.array) || !(0.1..=10_000.0).contains(&settings.rate) {
+        return refuse("an array holds 1 to 1000 events, the rate is 0.1 to 10000");
+    }
+    Ok(())
+}
+
+fn measure(
+    settings: &Settings,
+    run: usize,
+    target: &Target,
+    report: &mut Report,
+    progress: &mut dyn Progress,
+) -> Result<(), BenchError> {
+    let patience = settings.common.patience;
+    let (crowd, quiet) = (Tenant::make(target, "crowd")?, Tenant::make(target, "quiet")?);
+    let bystander = Bystander::start(
+        &quiet,
+        bystander::Settings {
+            wire: settings.wire,
+            subscribers: settings.live,
+            rate: settings.rate,
+            size: settings.size,
+            probes: false,
+            patience,
+        },
+    )?;
+    let mut herd = Herd::new(settings.subscribers)?;
+    let mut engine = Engine::new()?;
+    prepare(settings, &crowd, &mut engine, &mut herd, progress)?;
+    progress.begin("the other tenant alone", 0);
+    std::thread::sleep(WARM_UP);
+    bystander.cut()?;
+    std::thread::sleep(settings.alone);
+    let alone = bystander.cut()?;
+    let requests = herd.requests(&crowd.access, settings.wire)?;
+    progress.begin("coming back", settings.subscribers as u64);
+    let (cpu, pss, own) =
+        (target.cpu(), target.pid.and_then(process::pss), process::Cpu::of(std::process::id()));
+    let began = Instant::now();
+    herd.come_back(settings.behind);
+    let back = come_back(settings, &crowd.access, &requests, &mut engine, &mut herd, progress);
+    let elapsed = began.elapsed().as_secs_f64();
+    let spent = cpu.zip(target.cpu()).map(|(before, after)| after.since(&before));
+    let own = own.zip(process::Cpu::of(std::process::id())).map(|(before, after)| after.since(&before));
+    let grown = pss.zip(target.pid.and_then(process::pss));
+    let stalled = match back {
+        Ok(()) => None,
+        Err(BenchError::Stalled { seconds, waiting }) => Some(BenchError::Stalled { seconds, waiting }),
+        Err(error) => return Err(error),
+    };
+    let during = bystander.cut()?;
+    // A repeat comes late if at all; a hundred quiets are more than any daemon needs.
+    let mut quiets = 0;
+    while quiets < 100 && engine.turn(QUIET, &mut herd)? {
+        quiets += 1;
+    }
+    let daemon = Server::Daemon;
+    let ms = |quantile| herd.caught_up.value_at_quantile(quantile) as f64 / 1e6;
+    report.add(daemon, "median", "caught up, median", "ms", ms(0.5));
+    report.add(daemon, "p99", "caught up, p99", "ms", ms(0.99));
+    report.add(daemon, "max", "caught up, last", "ms", herd.caught_up.max() as f64 / 1e6);
+    report.add(daemon, "spread", "p99 over median", "", ms(0.99) / ms(0.5).max(f64::MIN_POSITIVE));
+    report.add(daemon, "ready", "ready, p99", "ms", herd.ready.value_at_quantile(0.99) as f64 / 1e6);
+    let deliveries = herd.deliveries.max(1) as f64;
+    report.add(daemon, "rate", "events caught up", "1/s", deliveries / elapsed);
+    if let Some(spent) = spent {
+        report.add(daemon, "cpu", "CPU per event caught up", "µs", spent.total * 1e6 / deliveries);
+    }
+    if let Some(own) = own {
+        report.add(daemon, "generator", "CPU of the bench per event", "µs", own.total * 1e6 / deliveries);
+    }
+    if let Some((before, after)) = grown {
+        report.add(
+            daemon,
+            "pss",
+            "PSS, more than before",
+            "MiB",
+            (after as f64 - before as f64) / 1_048_576.0,
+        );
+    }
+    report.latency(daemon, "A: first connect to caught up", &herd.caught_up);
+    stretch::tell(report, run, &alone, &during);
+    report.count(daemon, run, herd.astray(settings.behind), true);
+    if let Some(stalled) = stalled {
+        report.faults.push(format!("daemon, run {}: {stalled}", run + 1));
+    }
+    Ok(())
+}
+
+/// Everybody sees one event and leaves, and the daemon knows; then the events they will have missed.
+fn prepare(
+    settings: &Settings,
+    crowd: &Tenant,
+    engine: &mut Engine,
+    herd: &mut Herd,
+    progress: &mut dyn Progress,
+) -> Result<(), BenchError> {
+    let Settings { subscribers, behind, .. } = *settings;
+    let request = subscribe(&crowd.access, settings.wire, "");
+    progress.begin("connecting", subscribers as u64);
+    let mut moved = Moved::new(settings.common.patience);
+    let mut keys = Vec::with_capacity(subscribers);
+    while herd.joined < subscribers {
+        while keys.len() < subscribers && keys.len() - herd.joined < JOINING {
+            keys.push(engine.open(crowd.access.addr, settings.wire, keys.len(), &request)?);
+        }
+        engine.turn(TICK, herd)?;
+        herd.check()?;
+        progress.at(herd.joined as u64);
+        moved.check(herd.joined as u64, || format!("{} of {subscribers} are ready", herd.joined))?;
+    }
+    let publisher = engine.open(crowd.access.addr, Wire::Http, PUBLISHERS, b"")?;
+    let mut load = Load {
+        publisher,
+        publish: HttpPublish::new(&crowd.access, true),
+        template: Template::custom(0, settings.size),
+    };
+    load.publish(0, 1, engine, herd, settings.common.patience)?;
+    while herd.finished < subscribers {
+        engine.turn(TICK, herd)?;
+        herd.check()?;
+        moved.check(herd.finished as u64, || {
+            format!("{} of {subscribers} saw the first event", herd.finished)
+        })?;
+    }
+    keys.drain(..).for_each(|key| engine.close(key));
+    while crowd.stats()?.connections > 0 {
+        moved.check(0, || "the daemon still counts subscribers that left".into())?;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    progress.begin("publishing what they miss", behind);
+    let mut first = 1;
+    while first <= behind {
+        let count = settings.array.min(behind + 1 - first);
+        load.publish(first, count, engine, herd, settings.common.patience)?;
+        first += count;
+        progress.at(first - 1);
+    }
+    engine.close(publisher);
+    Ok(())
+}
+
+/// A publisher that waits for each answer.
+struct Load {
+    publisher: Key,
+    publish: HttpPublish,
+    template: Template,
+}
+
+impl Load {
+    fn publish(
+        &mut self,
+        first: u64,
+        count: u64,
+        engine: &mut Engine,
+        herd: &mut Herd,
+        patience: Duration,
+    ) -> Result<(), BenchError> {
+        let (mut body, mut request) = (Vec::new(), Vec::new());
+        self.template.array(first, count, now_ns(), &mut body);
+        self.publish.request(&body, &mut request);
+        engine.send(self.publisher, &request);
+        let (wanted, mut moved) = (herd.answers + 1, Moved::new(patience));
+        while herd.answers < wanted {
+            engine.turn(TICK, herd)?;
+            herd.check()?;
+            moved.check(herd.answers, || "a publish is not answered".into())?;
+        }
+        Ok(())
+    }
+}
+
+fn come_back(
+    settings: &Settings,
+    access: &Access,
+    requests: &[Vec<u8>],
+    engine: &mut Engine,
+    herd: &mut Herd,
+    progress: &mut dyn Progress,
+) -> Result<(), BenchError> {
+    // Nothing is read meanwhile: who comes last would wait for what this process does with the first ones' events.
+    for (tag, request) in requests.iter().enumerate() {
+        engine.open(access.addr, settings.wire, tag, request)?;
+    }
+    let mut moved = Moved::new(settings.common.patience);
+    while herd.finished < requests.len() {
+        engine.turn(TICK, herd)?;
+        herd.check()?;
+        progress.at(herd.finished as u64);
+        moved.check(herd.deliveries, || format!("{} of {} have caught up", herd.finished, requests.len()))?;
+    }
+    Ok(())
+}
+
+/// Those who leave and come back.
+struct Herd {
+    tallies: Vec<Tally>,
+    /// The id of the last event each had before it left.
+    cursors: Vec<Option<[u8; CURSOR]>>,
+    joined: usize,
+    /// The number of the last event to come.
+    last: u64,
+    /// Subscribers that have read it.
+    finished: usize,
+    deliveries: u64,
+    /// Publishes answered.
+    answers: u64,
+    /// When they began to come back; 0 before.
+    began: u64,
+    /// Since then, nanoseconds: each one's `ready`, and its last event.
+    ready: hdrhistogram::Histogram<u64>,
+    caught_up: hdrhistogram::Histogram<u64>,
+    trouble: Option<String>,
+}
+
+impl Herd {
+    fn new(subscribers: usize) -> Result<Herd, BenchError> {
+        Ok(Herd {
+            tallies: vec![Tally::default(); subscribers],
+            cursors: vec![None; subscribers],
+            joined: 0,
+            last: 0,
+            finished: 0,
+            deliveries: 0,
+            answers: 0,
+            began: 0,
+            ready: histogram()?,
+            caught_up: histogram()?,
+            trouble: None,
+        })
+    }
+
+    fn check(&self) -> Result<(), BenchError> {
+        self.trouble.as_ref().map_or(Ok(()), |what| Err(BenchError::Server(what.clone())))
+    }
+
+    /// What each asks when it comes back.
+    fn requests(&self, access: &Access, wire: Wire) -> Result<Vec<Vec<u8>>, BenchError> {
+        let failed = || BenchError::Server("an event came without an id".into());
+        let cursors = self.cursors.iter().map(|it| it.as_ref().and_then(|it| std::str::from_utf8(it).ok()));
+        cursors.map(|cursor| Ok(resume(access, wire, cursor.ok_or_else(failed)?))).collect()
+    }
+
+    /// From now on, events 1 to `behind` are to come.
+    fn come_back(&mut self, behind: u64) {
+        self.tallies.fill(Tally::from(1));
+        (self.joined, self.finished, self.deliveries) = (0, 0, 0);
+        (self.last, self.began) = (behind, now_ns());
+    }
+
+    fn astray(&self, behind: u64) -> Astray {
+        let sum = |of: &dyn Fn(&Tally) -> u64| self.tallies.iter().map(of).sum();
+        Astray {
+            deliveries: self.deliveries,
+            losses: sum(&|tally| tally.lost(behind + 1)),
+            repeats: sum(&Tally::repeats),
+            reordered: sum(&Tally::reordered),
+        }
+    }
+
+    fn event(&mut self, tag: usize, n: u64, text: &[u8]) {
+        let Some(tally) = self.tallies.get_mut(tag) else { return };
+        if !tally.take(n) {
+            return;
+        }
+        self.deliveries += 1;
+        if n != self.last {
+            return;
+        }
+        self.finished += 1;
+        if self.began == 0 {
+            self.cursors[tag] = id(text);
+        } else {
+            self.caught_up.saturating_record(now_ns().saturating_sub(self.began));
+        }
+    }
+}
+
+/// A subscription that goes on after `cursor`: as a browser's EventSource asks, or in the WebSocket's address.
+fn resume(access: &Access, wire: Wire, cursor: &str) -> Vec<u8> {
+    if wire == Wire::Ws {
+        return subscribe(access, wire, &format!("?last_event_id={cursor}"));
+    }
+    let mut request = subscribe(access, wire, "");
+    request.truncate(request.len() - 2); // the empty line
+    request.extend_from_slice(format!("Last-Event-ID: {cursor}\r\n\r\n").as_bytes());
+    request
+}
+
+/// An event's id: the field of an SSE event, the member of a WebSocket's object.
+fn id(text: &[u8]) -> Option<[u8; CURSOR]> {
+    let at = match memmem::find(text, b"\"id\":\"") {
+        _ if text.starts_with(b"id: ") => 4,
+        _ if memmem::find(text, b"\nid: ").is_some() => memmem::find(text, b"\nid: ")? + 5,
+        Some(at) => at + 6,
+        None => return None,
+    };
+    text.get(at..at + CURSOR)?.try_into().ok()
+}
+
+impl Watch for Herd {
+    fn seen(&mut self, _: Key, tag: usize, seen: Seen<'_>) {
+        let is = |text: &[u8], what: &[u8]| memmem::find(text, what).is_some();
+        let what = match seen {
+            Seen::Event(stamp, text) => return self.event(tag, stamp.n, text),
+            Seen::Text(text) if is(text, b"\"type\":\"ready\"") => {
+                self.joined += 1;
+                if self.began > 0 {
+                    self.ready.saturating_record(now_ns().saturating_sub(self.began));
+                }
+                return;
+            }
+            Seen::Text(text) if is(text, b"\"type\":\"gap\"") || is(text, b"\"type\":\"error\"") => {
+                String::from_utf8_lossy(text).into_owned()
+            }
+            Seen::Answer { status: 200..=299, .. } if tag == PUBLISHERS => {
+                self.answers += 1;
+                return;
+            }
+            Seen::Answer { status, body } => format!("answered {status}: {}", String::from_utf8_lossy(body)),
+            Seen::Ended(ended) => format!("ended: {ended:?}"),
+            Seen::Text(_) | Seen::Open => return,
+        };
+        let who = if tag == PUBLISHERS { "the publisher".into() } else { format!("subscriber {tag}") };
+        self.trouble.get_or_insert_with(|| format!("{who}: {what}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::stamp::Stamp;
+
+    const ID: &str = "AAAAAAAAAAAAAAAAAAAAB1";
+
+    #[test]
+    fn the_cursor_is_the_id_of_the_last_event_seen() {
+        let ws = format!(r#"{{"type":"custom","id":"{ID}","channel":"bench/0","data":{{}}}}"#);
+        let sse = format!("id: {ID}\ndata: {{\"id\":\"another\"}}");
+        let later = format!(": heartbeat\n{sse}");
+        for text in [ws, sse, later] {
+            assert_eq!(id(text.as_bytes()).as_ref().map(|it| &it[..]), Some(ID.as_bytes()), "{text}");
+        }
+        assert_eq!(id(b"data: {}"), None);
+        let access = Access {
+            addr: ([127, 0, 0, 1], 1).into(),
+            host: "h".into(),
+            credential: "X-API-Key: k\r\n".into(),
+        };
+        let said = |wire| String::from_utf8(resume(&access, wire, ID)).unwrap();
+        assert!(said(Wire::Ws).starts_with(&format!("GET /api/v1/ws?last_event_id={ID} HTTP/1.1\r\n")));
+        assert!(
+            said(Wire::Sse).ends_with(&format!("\r\nLast-Event-ID: {ID}\r\n\r\n")),
+            "{}",
+            said(Wire::Sse)
+        );
+    }
+
+    #[test]
+    fn whoever_comes_back_is_held_to_exactly_what_it_missed() {
+        let mut herd = Herd::new(3).unwrap();
+        for tag in 0..3 {
+            herd.seen(0, tag, Seen::Event(Stamp { n: 0, t: 0 }, format!("id: {ID}\ndata: ").as_bytes()));
+        }
+        assert_eq!(herd.finished, 3);
+        herd.come_back(4);
+        for n in 1..=4 {
+            herd.event(0, n, b"");
+        }
+        for n in [1, 1, 2, 4] {
+            herd.event(1, n, b"");
+        }
+        herd.event(2, 0, b"");
+        assert_eq!(herd.finished, 2);
+        assert_eq!(herd.caught_up.len(), 2);
+        let expected = Astray { deliveries: 7, losses: 1 + 4, repeats: 1 + 1, reordered: 0 };
+        assert_eq!(herd.astray(4), expected);
+    }
+}

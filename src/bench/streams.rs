@@ -1,0 +1,409 @@
+//! `streams`: token streams of language models, each with one subscriber filtered to it. Does a chunk cost more among many?
+//!
+//! * Twice the same work: few streams, then many. The chunks, the arrays they come in and the sends they cause are equal in
+//!   number: array k holds one chunk for each of `array` streams, round-robin, and the next goes out when every chunk was received
+//!   and the publisher answered. So no two chunks share a write in either case, and only the number of streams differs.
+//! * A subscriber asks for `?request_id=…` and must get exactly its stream's chunks: another's is a fault, as is a loss.
+//! * CPU is taken over the measured chunks alone, after each stream has had its first.
+
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use memchr::memmem;
+use serde_json::json;
+
+use super::Common;
+use super::crowd::{Moved, PUBLISHERS};
+use super::engine::{Engine, Key, Seen, Watch};
+use super::error::BenchError;
+use super::process::Cpu;
+use super::progress::Progress;
+use super::publisher::{HttpPublish, subscribe};
+use super::report::{Astray, Report};
+use super::stamp::now_ns;
+use super::subscriber::Wire;
+use super::tally::Tally;
+use super::target::{Access, Server, Target};
+use super::tenants::daemon_alone;
+
+/// The longest wait for something to be ready.
+const TICK: Duration = Duration::from_millis(100);
+/// Silence after which no repeat is expected any more.
+const QUIET: Duration = Duration::from_millis(50);
+/// Connections being opened at once.
+const JOINING: usize = 128;
+/// Most events of one publish (protocol §8).
+const ARRAY_MAX: u64 = 1_000;
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// As every mode.
+    pub common: Common,
+    /// How subscribers are connected.
+    pub wire: Wire,
+    /// Few, and many.
+    pub streams: [u64; 2],
+    /// Chunks measured, of all streams together.
+    pub chunks: u64,
+    /// Chunks in one publish.
+    pub array: u64,
+}
+
+/// What one run found.
+struct Figures {
+    cpu: Option<super::process::Spent>,
+    own: f64,
+    elapsed: f64,
+    /// Chunks in a write, as the daemon counts.
+    depth: Option<f64>,
+    astray: Astray,
+    /// Chunks of other streams.
+    foreign: u64,
+    stalled: Option<BenchError>,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// The daemon does not come up, refuses, or ends a connection.
+pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
+    check(settings)?;
+    let Settings { streams: [few, many], chunks, array, common, .. } = settings;
+    let wire = if settings.wire == Wire::Ws { "WebSocket" } else { "SSE" };
+    let about = format!(
+        "{few} and {many} token streams, one subscriber each over {wire}; {chunks} chunks round-robin in arrays of {array}, \
+         each array delivered before the next"
+    );
+    let told = json!({
+        "transport": if settings.wire == Wire::Ws { "ws" } else { "sse" }, "streams": [few, many],
+        "chunks": chunks, "array": array, "runs": common.runs,
+    });
+    let mut report = Report::new("streams", about, told, &common.bars);
+    for run in 0..common.runs {
+        let [few, many] = settings.streams.map(|streams| -> Result<Figures, BenchError> {
+            let target = common.start(Server::Daemon, None)?;
+            measure(settings, streams, &target, progress)
+        });
+        let (few, many) = (few?, many?);
+        tell(settings, run, &few, &many, &mut report);
+    }
+    Ok(report)
+}
+
+fn check(settings: &Settings) -> Result<(), BenchError> {
+    daemon_alone(&settings.common)?;
+    let refuse = |what: String| Err(BenchError::Usage(what));
+    let Settings { streams, chunks, array, .. } = settings;
+    if !(1..=ARRAY_MAX).contains(array) || chunks % array != 0 || *chunks == 0 {
+        return refuse(format!(
+            "an array holds 1 to {ARRAY_MAX} chunks, and the chunks are a multiple of it"
+        ));
+    }
+    if streams.iter().any(|streams| streams % array != 0 || *streams == 0) {
+        return refuse(format!(
+            "the streams are a multiple of {array}, the chunks in an array: with fewer, two chunks of one stream would share a \
+             write"
+        ));
+    }
+    Ok(())
+}
+
+fn tell(settings: &Settings, run: usize, few: &Figures, many: &Figures, report: &mut Report) {
+    let (daemon, chunks) = (Server::Daemon, settings.chunks as f64);
+    let cpu = |figures: &Figures| figures.cpu.map(|it| it.total * 1e6 / chunks);
+    let user = |figures: &Figures| figures.cpu.map(|it| it.user * 1e6 / chunks);
+    for (key, name, value) in [
+        ("few", "CPU per chunk, few streams", cpu(few)),
+        ("many", "CPU per chunk, many streams", cpu(many)),
+        ("few_user", "of it in user space, few streams", user(few)),
+        ("many_user", "of it in user space, many streams", user(many)),
+    ] {
+        if let Some(value) = value {
+            report.add(daemon, key, name, "µs", value);
+        }
+    }
+    if let Some((few, many)) = cpu(few).zip(cpu(many)).filter(|(few, _)| *few > 0.0) {
+        report.add(daemon, "many_over_few", "many over few", "", many / few);
+    }
+    for (figures, streams, keys) in [
+        (few, settings.streams[0], ["few_depth", "few_rate", "few_generator"]),
+        (many, settings.streams[1], ["many_depth", "many_rate", "many_generator"]),
+    ] {
+        let which = keys[0].starts_with("few");
+        if let Some(depth) = figures.depth {
+            let name = if which { "chunks per write, few streams" } else { "chunks per write, many streams" };
+            report.add(daemon, keys[0], name, "", depth);
+        }
+        let name = if which { "chunks, few streams" } else { "chunks, many streams" };
+        report.add(daemon, keys[1], name, "1/s", chunks / figures.elapsed);
+        let name = if which { "CPU of the bench per chunk, few" } else { "CPU of the bench per chunk, many" };
+        report.add(daemon, keys[2], name, "µs", figures.own * 1e6 / chunks);
+        report.count(daemon, run, figures.astray, true);
+        if figures.foreign > 0 {
+            let foreign = figures.foreign;
+            report
+                .faults
+                .push(format!("{streams} streams, run {}: {foreign} chunks of other streams", run + 1));
+        }
+        if let Some(stalled) = &figures.stalled {
+            report.faults.push(format!("{streams} streams, run {}: {stalled}", run + 1));
+        }
+    }
+}
+
+fn measure(
+    settings: &Settings,
+    streams: u64,
+    target: &Target,
+    progress: &mut dyn Progress,
+) -> Result<Figures, BenchError> {
+    let patience = settings.common.patience;
+    let (mut engine, mut readers) = (Engine::new()?, Readers::new(streams));
+    join(settings, &target.access, &mut engine, &mut readers, progress)?;
+    let mut load = Load {
+        key: engine.open(target.access.addr, Wire::Http, PUBLISHERS, b"")?,
+        publish: HttpPublish::new(&target.access, false),
+        streams,
+        array: settings.array,
+        published: 0,
+        body: Vec::new(),
+        request: Vec::new(),
+    };
+    // Every stream's first chunk; as often for few streams as for many, so that the daemon has met as many publishes.
+    let warm_up = settings.streams[1].max(settings.streams[0]);
+    let mut stalled = load.publish(warm_up, &mut engine, &mut readers, patience, &mut |_| {}).err();
+    progress.begin(&format!("{streams} streams"), settings.chunks);
+    let (writes, own) = (target.writes(), Cpu::of(std::process::id()));
+    let (had, began, cpu) = (readers.deliveries, Instant::now(), target.cpu());
+    if stalled.is_none() {
+        let at = &mut |done| progress.at(done);
+        stalled = load.publish(settings.chunks, &mut engine, &mut readers, patience, at).err();
+    }
+    let spent = cpu.zip(target.cpu()).map(|(before, after)| after.since(&before));
+    let elapsed = began.elapsed().as_secs_f64();
+    let own = own.zip(Cpu::of(std::process::id())).map_or(0.0, |(before, after)| after.since(&before).total);
+    let deliveries = readers.deliveries - had;
+    let depth = writes.zip(target.writes()).and_then(|(before, after)| {
+        let writes = after.saturating_sub(before);
+        (writes > 0).then(|| deliveries as f64 / writes as f64)
+    });
+    if !matches!(stalled, None | Some(BenchError::Stalled { .. }))
+        && let Some(error) = stalled
+    {
+        return Err(error);
+    }
+    // A repeat comes late if at all; a hundred quiets are more than any daemon needs.
+    let mut quiets = 0;
+    while quiets < 100 && engine.turn(QUIET, &mut readers)? {
+        quiets += 1;
+    }
+    readers.check()?;
+    Ok(Figures {
+        cpu: spent,
+        own,
+        elapsed,
+        depth,
+        astray: Astray { deliveries, ..readers.astray(load.published) },
+        foreign: readers.foreign,
+        stalled,
+    })
+}
+
+/// The name of stream `at`.
+fn request_id(at: u64) -> String {
+    format!("bench-{at:06}")
+}
+
+fn join(
+    settings: &Settings,
+    access: &Access,
+    engine: &mut Engine,
+    readers: &mut Readers,
+    progress: &mut dyn Progress,
+) -> Result<(), BenchError> {
+    let streams = readers.tallies.len();
+    progress.begin("connecting", streams as u64);
+    let mut moved = Moved::new(settings.common.patience);
+    let mut opened = 0;
+    while readers.joined < streams {
+        while opened < streams && opened - readers.joined < JOINING {
+            let query = format!("?request_id={}", request_id(opened as u64));
+            engine.open(access.addr, settings.wire, opened, &subscribe(access, settings.wire, &query))?;
+            opened += 1;
+        }
+        engine.turn(TICK, readers)?;
+        readers.check()?;
+        progress.at(readers.joined as u64);
+        moved.check(readers.joined as u64, || format!("{} of {streams} are ready", readers.joined))?;
+    }
+    Ok(())
+}
+
+/// The publisher.
+struct Load {
+    key: Key,
+    publish: HttpPublish,
+    streams: u64,
+    array: u64,
+    /// Chunks so far.
+    published: u64,
+    body: Vec<u8>,
+    request: Vec<u8>,
+}
+
+impl Load {
+    /// Publishes `count` chunks, an array at a time.
+    fn publish(
+        &mut self,
+        count: u64,
+        engine: &mut Engine,
+        readers: &mut Readers,
+        patience: Duration,
+        at: &mut dyn FnMut(u64),
+    ) -> Result<(), BenchError> {
+        let (first, mut moved) = (self.published, Moved::new(patience));
+        while self.published < first + count {
+            let answers = readers.answers + 1;
+            array(self.published, self.array, self.streams, now_ns(), &mut self.body);
+            self.request.clear();
+            self.publish.request(&self.body, &mut self.request);
+            self.published += self.array;
+            engine.send(self.key, &self.request);
+            while readers.answers < answers || readers.deliveries < self.published {
+                engine.turn(TICK, readers)?;
+                readers.check()?;
+                moved.check(readers.deliveries + readers.answers, || {
+                    format!("{} of {} chunks have arrived", readers.deliveries, self.published)
+                })?;
+            }
+            at(self.published - first);
+        }
+        Ok(())
+    }
+}
+
+/// Chunks `first` and following as one body into `out`, which is emptied before: chunk n belongs to stream n mod `streams`.
+fn array(first: u64, count: u64, streams: u64, t: u64, out: &mut Vec<u8>) {
+    out.clear();
+    for n in first..first + count {
+        out.push(if n == first { b'[' } else { b',' });
+        let (stream, index) = (request_id(n % streams), n / streams);
+        // A Vec takes every write.
+        let _ = write!(
+            out,
+            r#"{{"type":"stream_chunk","request_id":"{stream}","index":{index},"chunk":" token","is_final":false,"metadata":{{"n":"{n:012}","t":"{t:019}"}}}}"#
+        );
+    }
+    out.push(b']');
+}
+
+/// The subscribers, one for each stream.
+struct Readers {
+    /// What each has had, by the index in its stream.
+    tallies: Vec<Tally>,
+    joined: usize,
+    deliveries: u64,
+    foreign: u64,
+    answers: u64,
+    trouble: Option<String>,
+}
+
+impl Readers {
+    fn new(streams: u64) -> Readers {
+        let tallies = vec![Tally::default(); streams as usize];
+        Readers { tallies, joined: 0, deliveries: 0, foreign: 0, answers: 0, trouble: None }
+    }
+
+    fn check(&self) -> Result<(), BenchError> {
+        self.trouble.as_ref().map_or(Ok(()), |what| Err(BenchError::Server(what.clone())))
+    }
+
+    /// What went astray of the first `published` chunks.
+    fn astray(&self, published: u64) -> Astray {
+        let streams = self.tallies.len() as u64;
+        // Stream s has the chunks s, s + streams, …
+        let of = |stream: u64| (published + streams - 1 - stream) / streams;
+        let lost = |(stream, tally): (usize, &Tally)| tally.lost(of(stream as u64));
+        Astray {
+            deliveries: 0,
+            losses: self.tallies.iter().enumerate().map(lost).sum(),
+            repeats: self.tallies.iter().map(Tally::repeats).sum(),
+            reordered: self.tallies.iter().map(Tally::reordered).sum(),
+        }
+    }
+
+    fn chunk(&mut self, tag: usize, n: u64) {
+        let streams = self.tallies.len() as u64;
+        let Some(tally) = self.tallies.get_mut(tag) else { return };
+        if n % streams != tag as u64 {
+            self.foreign += 1;
+        } else if tally.take(n / streams) {
+            self.deliveries += 1;
+        }
+    }
+}
+
+impl Watch for Readers {
+    fn seen(&mut self, _: Key, tag: usize, seen: Seen<'_>) {
+        let is = |text: &[u8], what: &[u8]| memmem::find(text, what).is_some();
+        let what = match seen {
+            Seen::Event(stamp, _) => return self.chunk(tag, stamp.n),
+            Seen::Text(text) if is(text, b"\"type\":\"ready\"") => {
+                self.joined += 1;
+                return;
+            }
+            Seen::Answer { status: 200..=299, .. } if tag == PUBLISHERS => {
+                self.answers += 1;
+                return;
+            }
+            Seen::Text(text) if is(text, b"\"type\":\"gap\"") || is(text, b"\"type\":\"error\"") => {
+                String::from_utf8_lossy(text).into_owned()
+            }
+            Seen::Answer { status, body } => format!("answered {status}: {}", String::from_utf8_lossy(body)),
+            Seen::Ended(ended) => format!("ended: {ended:?}"),
+            Seen::Text(_) | Seen::Open => return,
+        };
+        let who = if tag == PUBLISHERS { "the publisher".into() } else { format!("subscriber {tag}") };
+        self.trouble.get_or_insert_with(|| format!("{who}: {what}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::stamp::Scan;
+    use crate::event::Event;
+
+    #[test]
+    fn an_array_holds_one_valid_stamped_chunk_for_each_stream_in_turn() {
+        let mut body = Vec::new();
+        array(20, 10, 15, 7, &mut body);
+        let events: Vec<Box<serde_json::value::RawValue>> = serde_json::from_slice(&body).unwrap();
+        let told: Vec<(String, u64, u64)> = events
+            .iter()
+            .map(|event| {
+                let n = Scan::new().find(event.get().as_bytes()).unwrap().n;
+                let event = Event::parse(event.get()).unwrap();
+                (event.request_id.unwrap().to_string(), event.index.unwrap(), n)
+            })
+            .collect();
+        assert_eq!(told[0], ("bench-000005".to_owned(), 1, 20));
+        assert_eq!(told[9], ("bench-000014".to_owned(), 1, 29));
+        assert_eq!(told.len(), 10);
+    }
+
+    #[test]
+    fn a_chunk_too_many_too_few_or_of_another_stream_is_counted() {
+        let mut readers = Readers::new(3);
+        for n in [0, 1, 2, 3, 4] {
+            readers.chunk(n as usize % 3, n);
+        }
+        assert_eq!(readers.astray(5), Astray::default());
+        assert_eq!(readers.astray(6).losses, 1);
+        assert_eq!(readers.astray(7).losses, 2);
+        readers.chunk(0, 3);
+        readers.chunk(1, 5);
+        assert_eq!((readers.astray(5).repeats, readers.foreign, readers.deliveries), (1, 1, 5));
+    }
+}

@@ -1,0 +1,224 @@
+//! Organizations of a run, and what the daemon tells of one: its statistics.
+//!
+//! * A mode that sets tenants against each other makes them in the daemon it measures, each with a key of its own. In a daemon
+//!   that somebody else runs they are deleted afterwards.
+//! * [`Buckets`] are the daemon's own times from publish to send; a stretch of time is the difference of two readings.
+//! * Requests here block. They are for quiet moments, or for a thread that has nothing else to do.
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::Common;
+use super::error::BenchError;
+use super::subscriber::{self, Message, Phase, Wire};
+use super::target::{Access, Target};
+
+/// How long one answer may take.
+const ANSWER: Duration = Duration::from_secs(20);
+/// Bytes of an answer.
+const ANSWER_MAX: usize = 1 << 20;
+
+/// For modes about what the baselines do not have: tenants, filters, a log.
+///
+/// # Errors
+/// A baseline was asked for.
+pub fn daemon_alone(common: &Common) -> Result<(), BenchError> {
+    if common.floor || common.naive {
+        return Err(BenchError::Usage(
+            "the baselines have neither tenants, filters nor a log: this mode measures the daemon alone"
+                .into(),
+        ));
+    }
+    if common.runs == 0 {
+        return Err(BenchError::Usage("runs are at least 1".into()));
+    }
+    Ok(())
+}
+
+/// An organization of the measured daemon.
+#[derive(Debug)]
+pub struct Tenant {
+    /// Speaks for it with every right.
+    pub access: Access,
+    id: String,
+    /// Deletes it.
+    owner: Option<Access>,
+}
+
+impl Tenant {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// The daemon refuses: the key given is no operator's.
+    pub fn make(target: &Target, name: &str) -> Result<Tenant, BenchError> {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let id = format!("bench-{name}-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+        made(&target.access, "/api/v1/organizations", &json!({"id": id}))?;
+        // One started here goes as a whole.
+        let owner = target.secret.is_none().then(|| target.access.clone());
+        let mut tenant = Tenant { access: target.access.clone(), id, owner };
+        let asked = json!({"org_id": tenant.id, "name": "bench"});
+        let said = made(&target.access, "/api/v1/api-keys", &asked)?;
+        let key = said["data"]["api_key"].as_str().unwrap_or_default();
+        tenant.access = target.access.with_credential(key);
+        Ok(tenant)
+    }
+
+    /// What the daemon tells of it.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn stats(&self) -> Result<Stats, BenchError> {
+        stats(&self.access)
+    }
+}
+
+impl Drop for Tenant {
+    fn drop(&mut self) {
+        if let Some(owner) = &self.owner {
+            // Where it fails, an organization named bench-… stays, with its events until they are too old.
+            let _ = call(owner, "DELETE", &format!("/api/v1/organizations/{}", self.id), None);
+        }
+    }
+}
+
+fn made(access: &Access, path: &str, body: &Value) -> Result<Value, BenchError> {
+    match call(access, "POST", path, Some(body))? {
+        (200..=299, said) => Ok(said),
+        (status, said) => Err(BenchError::Server(format!(
+            "{path}: answered {status}: {said}; this mode makes organizations, its key must be the operator's first one"
+        ))),
+    }
+}
+
+/// One request on a connection of its own: status and body (`null` where it is no JSON).
+///
+/// # Errors
+/// No answer, or one that is no HTTP.
+pub fn call(
+    access: &Access,
+    method: &str,
+    path: &str,
+    body: Option<&Value>,
+) -> Result<(u16, Value), BenchError> {
+    let failed = || BenchError::io(format!("{method} {path}"));
+    let body = body.map(Value::to_string).unwrap_or_default();
+    let mut stream = TcpStream::connect_timeout(&access.addr, ANSWER).map_err(failed())?;
+    stream.set_read_timeout(Some(ANSWER)).map_err(failed())?;
+    let (host, credential, length) = (&access.host, &access.credential, body.len());
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: {host}\r\n{credential}Content-Type: application/json\r\n\
+         Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
+    .map_err(failed())?;
+    let (mut held, mut piece) = (Vec::new(), [0; 16 * 1_024]);
+    while held.len() < ANSWER_MAX {
+        let read = stream.read(&mut piece).map_err(failed())?;
+        held.extend_from_slice(&piece[..read]);
+        match subscriber::next(&mut Phase::Head(Wire::Http), &held) {
+            Ok(Some((_, Message::Answer { status, body }))) => {
+                return Ok((status, serde_json::from_slice(body).unwrap_or(Value::Null)));
+            }
+            Ok(None) if read > 0 => {}
+            _ => break,
+        }
+    }
+    Err(BenchError::Server(format!("{method} {path}: the answer is no HTTP or too long")))
+}
+
+/// What `GET /api/v1/stats` tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Open connections.
+    pub connections: u64,
+    /// Events in the log.
+    pub stored_events: u64,
+    /// Live deliveries so far, by their time from publish to send.
+    pub sent: Buckets,
+}
+
+/// Of the organization `access` speaks for.
+///
+/// # Errors
+/// It does not answer, or not to this credential.
+pub fn stats(access: &Access) -> Result<Stats, BenchError> {
+    let (status, said) = call(access, "GET", "/api/v1/stats", None)?;
+    let data = &said["data"];
+    if status != 200 || !data["publish_to_send"].is_object() {
+        return Err(BenchError::Server(format!("/api/v1/stats: answered {status}: {said}")));
+    }
+    Ok(Stats {
+        connections: data["connections"].as_u64().unwrap_or_default(),
+        stored_events: data["stored_events"].as_u64().unwrap_or_default(),
+        sent: Buckets::of(&data["publish_to_send"]),
+    })
+}
+
+/// Times by the bucket they lie in: bound in microseconds (`u64::MAX` for none) to how many.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Buckets(BTreeMap<u64, u64>);
+
+impl Buckets {
+    fn of(said: &Value) -> Buckets {
+        let buckets = said["buckets"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let bound = |bucket: &Value| bucket["under_us"].as_u64().unwrap_or(u64::MAX);
+        Buckets(buckets.iter().map(|it| (bound(it), it["count"].as_u64().unwrap_or_default())).collect())
+    }
+
+    /// What came after an earlier reading.
+    #[must_use]
+    pub fn since(&self, before: &Buckets) -> Buckets {
+        let earlier = |bound| before.0.get(bound).copied().unwrap_or_default();
+        let left = self.0.iter().map(|(bound, count)| (*bound, count.saturating_sub(earlier(bound))));
+        Buckets(left.filter(|(_, count)| *count > 0).collect())
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.values().sum()
+    }
+
+    /// The bound, microseconds, that a share `q` (0 to 1) of them stays under; `None` if there are none. The daemon's buckets
+    /// are a quarter of an octave wide, and so is the doubt about it.
+    #[must_use]
+    pub fn quantile_us(&self, q: f64) -> Option<f64> {
+        let rank = ((self.count() as f64 * q).ceil() as u64).max(1);
+        let mut below = 0;
+        self.0.iter().find_map(|(bound, count)| {
+            below += count;
+            (below >= rank).then_some(*bound as f64)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn buckets(of: &[(Option<u64>, u64)]) -> Buckets {
+        let of: Vec<Value> =
+            of.iter().map(|(bound, count)| json!({"under_us": bound, "count": count})).collect();
+        Buckets::of(&json!({"count": 0, "buckets": of}))
+    }
+
+    #[test]
+    fn a_stretch_is_the_difference_of_two_readings() {
+        let before = buckets(&[(Some(10), 90), (Some(100), 10)]);
+        let after = buckets(&[(Some(10), 90), (Some(40), 98), (Some(100), 11), (None, 1)]);
+        let between = after.since(&before);
+        assert_eq!(between, buckets(&[(Some(40), 98), (Some(100), 1), (None, 1)]));
+        assert_eq!(between.count(), 100);
+        assert_eq!(between.quantile_us(0.5), Some(40.0));
+        assert_eq!(between.quantile_us(0.98), Some(40.0));
+        assert_eq!(between.quantile_us(0.99), Some(100.0));
+        assert_eq!(between.quantile_us(1.0), Some(u64::MAX as f64));
+        assert_eq!(before.since(&before).quantile_us(0.5), None);
+    }
+}

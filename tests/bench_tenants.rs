@@ -1,0 +1,97 @@
+//! `nervewire bench resume`, `noisy` and `streams` from outside: they do what they say, count everything and notice their bars.
+//!
+//! Nothing is timed here: figures need a release build and a quiet machine (`docs/benchmarks.md`).
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn bench(arguments: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nervewire"));
+    command.arg("bench").args(arguments.split_whitespace()).env_remove("NERVEWIRE_KEY").output().unwrap()
+}
+
+fn report(output: &Output) -> Value {
+    let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    serde_json::from_str(&out).unwrap_or_else(|_| panic!("no report: {out}{error}"))
+}
+
+fn median(report: &Value, key: &str) -> f64 {
+    let rows = report["rows"].as_array().unwrap();
+    let row = rows.iter().find(|row| row["key"] == key).unwrap_or_else(|| panic!("no row {key} in {report}"));
+    row["servers"][0]["median"].as_f64().unwrap_or_else(|| panic!("no figure {key} in {report}"))
+}
+
+fn count(report: &Value, name: &str) -> u64 {
+    let taken = report["latencies"].as_array().unwrap();
+    let it = taken.iter().find(|it| it["name"] == name).unwrap_or_else(|| panic!("no {name} in {report}"));
+    it["count"].as_u64().unwrap()
+}
+
+#[test]
+fn everybody_who_comes_back_gets_all_of_it_once() {
+    for transport in ["ws", "sse"] {
+        let line = "resume --subscribers 20 --behind 50 --array 20 --live 3 --alone 0.2 --json";
+        let output = bench(&format!("{line} --transport {transport}"));
+        let report = report(&output);
+        assert_eq!(report["faults"], Value::Array(vec![]), "{report}");
+        assert_eq!((&report["losses"], &report["repeats"]), (&0.into(), &0.into()), "{report}");
+        // Besides, the quiet tenant's own.
+        assert!(report["deliveries"].as_u64().unwrap() >= 20 * 50 + 3, "{report}");
+        assert_eq!(count(&report, "A: first connect to caught up"), 20);
+        assert!(median(&report, "p99") >= median(&report, "median"));
+        assert!(median(&report, "spread") >= 1.0);
+        assert!(median(&report, "live_p99_alone") > 0.0);
+        assert!(median(&report, "sent_p99_alone") > 0.0);
+        assert!(output.status.success(), "{transport}");
+    }
+}
+
+#[test]
+fn a_loud_tenant_takes_nothing_from_a_quiet_one() {
+    let line = "noisy --subscribers 20 --stalled 0.5 --publishers 4 --live 3 --seconds 0.5 --json";
+    let output = bench(line);
+    let report = report(&output);
+    assert_eq!(report["faults"], Value::Array(vec![]), "{report}");
+    assert_eq!((&report["losses"], &report["repeats"]), (&0.into(), &0.into()), "{report}");
+    for key in ["sent_p99_alone", "sent_p99", "live_p99", "a_rate", "a_deliveries", "health_p99", "stats_p99"]
+    {
+        assert!(median(&report, key) > 0.0, "{key}: {report}");
+    }
+    for key in ["connect_p99", "pong_p99", "tcp", "tcp_peak", "rss", "sent_share"] {
+        assert!(median(&report, key) >= 0.0, "{key}: {report}");
+    }
+    assert_eq!(median(&report, "probes_failed"), 0.0, "{report}");
+    assert!(output.status.success());
+}
+
+#[test]
+fn every_chunk_reaches_its_own_stream_alone() {
+    for transport in ["ws", "sse"] {
+        let line = "streams --streams 10 --streams 40 --array 10 --chunks 200 --json";
+        let output = bench(&format!("{line} --transport {transport}"));
+        let report = report(&output);
+        assert_eq!(report["faults"], Value::Array(vec![]), "{report}");
+        assert_eq!(report["deliveries"], 2 * 200, "{report}");
+        // Nothing shares a write, among few as among many: else the two would not be comparable.
+        assert_eq!((median(&report, "few_depth"), median(&report, "many_depth")), (1.0, 1.0), "{report}");
+        assert!(median(&report, "many_over_few") > 0.0);
+        assert!(output.status.success(), "{transport}");
+    }
+}
+
+#[test]
+fn what_contradicts_itself_is_refused_before_anything_is_started() {
+    for (line, says) in [
+        ("resume --floor", "baselines"),
+        ("resume --subscribers 0", "at least 1"),
+        ("noisy --stalled 1.5", "0 to 1"),
+        ("streams --streams 150 --streams 10000", "multiple of 100"),
+        ("streams --streams 100", "twice"),
+    ] {
+        let output = bench(line);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{line}: {error}");
+        assert!(error.contains(says), "{line}: {error}");
+    }
+}
