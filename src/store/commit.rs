@@ -23,6 +23,7 @@ use super::space::{SpaceWatch, StoreState};
 use super::sweep::Sweep;
 use super::trim::{Added, Retainer};
 use crate::ids::{Sequence, TenantId};
+use crate::memory;
 
 /// How long the committer sleeps when nobody wants anything: housekeeping is this late at most.
 const IDLE: Duration = Duration::from_millis(500);
@@ -85,13 +86,18 @@ impl Committer {
     /// The body of the thread: until the store closes and the queue is empty.
     pub(super) fn run(mut self) {
         let mut items = Vec::new();
-        let mut busy = false;
+        let (mut busy, mut rested) = (false, true);
         loop {
             let patience = if busy { Duration::ZERO } else { IDLE };
             let closing = self.shared.queue.take(patience, &mut items);
             if closing && items.is_empty() {
                 break;
             }
+            let idle = items.is_empty() && !busy;
+            if idle && !rested {
+                memory::give_back(true); // of events that others allocated, and of the engine's own work
+            }
+            rested = idle;
             let wrote = if items.is_empty() { 0 } else { self.commit(&mut items) };
             busy = match self.shared.state.get() {
                 StoreState::Writable | StoreState::Reserve => self.housekeeping(wrote),
