@@ -108,7 +108,7 @@ mod tests {
         let token = |slot| Token { slot, generation: 1 };
         let due: Vec<Tick> =
             (0..10 * DEAD as u32).map(|slot| wheel.after(1 + slot % 60, token(slot))).collect();
-        let lives = |token: Token| token.slot % 10 == 0;
+        let lives = |token: Token| token.slot.is_multiple_of(10);
         wheel.tidy(|_, _| panic!("nobody has died"));
         (0..9 * DEAD).for_each(|_| wheel.died());
         for _ in 0..BUCKETS / TIDIED_AT_ONCE {
