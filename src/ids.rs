@@ -3,7 +3,10 @@
 //! A [`Sequence`] orders one tenant's events; it is compared as a plain `u64`, so a later epoch is always later.
 //! Nothing here knows where a number is stored.
 
+use std::cell::Cell;
 use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Bits of a [`Sequence`] that count events inside an epoch.
 pub const COUNTER_BITS: u32 = 40;
@@ -60,10 +63,24 @@ pub fn is_org_id(id: &str) -> bool {
         && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
-/// A fresh public id: `<prefix>-<uuid v7>`, so ids of one kind sort by their making.
+/// A fresh public id: `<prefix>-<uuid v7>`, so ids of one kind sort by the millisecond of their making.
+///
+/// Every answer carries one, so its random part asks no system call: it is a count under a hash that each thread keys at random.
 #[must_use]
 pub fn fresh(prefix: &str) -> String {
-    format!("{prefix}-{}", uuid::Uuid::now_v7())
+    thread_local! {
+        static SOURCE: (RandomState, Cell<u64>) = (RandomState::new(), const { Cell::new(0) });
+    }
+    let (high, low) = SOURCE.with(|(key, count)| {
+        let n = count.get().wrapping_add(2);
+        count.set(n);
+        (key.hash_one(n), key.hash_one(n + 1))
+    });
+    let mut random = [0; 10];
+    random[..8].copy_from_slice(&high.to_le_bytes());
+    random[8..].copy_from_slice(&low.to_le_bytes()[..2]);
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    format!("{prefix}-{}", uuid::Builder::from_unix_timestamp_millis(now_ms, &random).into_uuid())
 }
 
 #[cfg(test)]
@@ -76,6 +93,20 @@ mod tests {
         let sequence = Sequence::new(0xAB_CDEF, 77);
         assert_eq!((sequence.epoch(), sequence.counter()), (0xAB_CDEF, 77));
         assert_eq!(sequence.next().counter(), 78);
+    }
+
+    #[test]
+    fn fresh_ids_differ_and_tell_their_making() {
+        let ids: std::collections::HashSet<String> = (0..10_000).map(|_| fresh("x")).collect();
+        assert_eq!(ids.len(), 10_000);
+        let id: uuid::Uuid = ids
+            .iter()
+            .next()
+            .and_then(|id| id.strip_prefix("x-"))
+            .unwrap_or_default()
+            .parse()
+            .unwrap_or_default();
+        assert_eq!((id.get_version_num(), id.get_variant()), (7, uuid::Variant::RFC4122));
     }
 
     #[test]

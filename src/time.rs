@@ -1,5 +1,6 @@
 //! The one clock, injected: whoever needs the time is handed a [`Clock`], so tests decide what time it is.
 
+use std::cell::Cell;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -51,15 +52,44 @@ impl Clock for ManualClock {
     }
 }
 
+/// The last instant that can be shown, Unix milliseconds.
+const CALENDAR_END_MS: u64 = 253_402_207_200_999;
+
 /// RFC 3339 in UTC with milliseconds, `2026-01-02T03:04:05.678Z`. Times past year 9999 are shown as its end.
 #[must_use]
 pub fn rfc3339(ms: u64) -> String {
-    const LAST: i64 = 253_402_207_200_999; // what jiff can show
-    let ms = i64::try_from(ms).unwrap_or(LAST).min(LAST);
+    let ms = i64::try_from(ms.min(CALENDAR_END_MS)).unwrap_or(i64::MAX);
     match jiff::Timestamp::from_millisecond(ms) {
         Ok(t) => format!("{t:.3}"),
         Err(_) => String::from("9999-12-30T22:00:00.999Z"),
     }
+}
+
+/// Characters of [`rfc3339`].
+pub const RFC3339_LEN: usize = 24;
+
+/// [`rfc3339`] as bytes. Times within one second are written by thread from that second's text: an event's time of receipt
+/// is written once an event, and the calendar behind it costs more than the rest of the encoding.
+#[must_use]
+pub fn rfc3339_bytes(ms: u64) -> [u8; RFC3339_LEN] {
+    thread_local! {
+        static SECOND: Cell<(u64, [u8; RFC3339_LEN])> = const { Cell::new((u64::MAX, [b'0'; RFC3339_LEN])) };
+    }
+    SECOND.with(|known| {
+        let (second, mut text) = known.get();
+        if second != ms / 1_000 || ms >= CALENDAR_END_MS {
+            for (to, from) in text.iter_mut().zip(rfc3339(ms).bytes()) {
+                *to = from;
+            }
+            known.set((ms / 1_000, text));
+            return text;
+        }
+        let milli = (ms % 1_000) as u16;
+        for (to, place) in text[20..23].iter_mut().zip([100, 10, 1]) {
+            *to = b'0' + (milli / place % 10) as u8;
+        }
+        text
+    })
 }
 
 /// Reads RFC 3339 into Unix milliseconds; `None` when it is not RFC 3339 with an offset. Times before 1970 are 0.
@@ -82,6 +112,28 @@ mod tests {
         assert_eq!(parse_rfc3339("2023-11-14T22:13:20.007Z"), Some(1_700_000_000_007));
         assert_eq!(parse_rfc3339("2023-11-14T23:13:20.007+01:00"), Some(1_700_000_000_007));
         assert_eq!(rfc3339(u64::MAX).len(), 24);
+    }
+
+    #[test]
+    fn the_bytes_are_the_text_whatever_came_before() {
+        let base = 1_700_000_000_000;
+        for ms in [
+            base,
+            base + 7,
+            base + 999,
+            base + 1_000,
+            base + 1_010,
+            base + 500,
+            0,
+            999,
+            CALENDAR_END_MS,
+            CALENDAR_END_MS + 1,
+            u64::MAX,
+            u64::MAX - 1,
+            base,
+        ] {
+            assert_eq!(rfc3339_bytes(ms), rfc3339(ms).as_bytes(), "{ms}");
+        }
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub mod plot;
 pub mod probes;
 pub mod process;
 pub mod progress;
+pub mod publish;
 pub mod publisher;
 pub mod report;
 pub mod resume;

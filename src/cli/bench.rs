@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::bench_publish::{self, PublishArgs};
 use super::bench_tenants::{self, NoisyArgs, ResumeArgs, StreamsArgs};
 use super::outcome::{CliError, Exit};
 use super::output;
@@ -14,7 +15,7 @@ use crate::bench::progress::{Progress, Shown, Silent};
 use crate::bench::report::{Bar, Report};
 use crate::bench::subscriber::Wire;
 use crate::bench::target::DaemonSettings;
-use crate::bench::{Common, churn, fanout, idle, latency, noisy, plot, resume, streams};
+use crate::bench::{Common, churn, fanout, idle, latency, noisy, plot, publish, resume, streams};
 
 const BARS: &str = "\
 Bars: --bar KEY<=NUMBER or KEY>=NUMBER holds the median over the runs to a limit, with an x behind
@@ -61,6 +62,9 @@ Examples:
 
 {BARS}"))]
     Churn(ChurnArgs),
+    /// How many events a second are taken and acknowledged, and how long an ack takes
+    #[command(after_help = format!("{}\n\n{BARS}", bench_publish::EXAMPLES))]
+    Publish(PublishArgs),
     /// How soon all have caught up when all come back at once, and what another tenant notices
     #[command(after_help = format!("{}\n\n{BARS}", bench_tenants::RESUME))]
     Resume(ResumeArgs),
@@ -314,6 +318,9 @@ pub(super) fn run(command: BenchCommand) -> Result<(), CliError> {
                 concurrent: args.concurrent,
             };
             tell(&args.common, |progress| churn::run(&settings, progress))
+        }
+        BenchCommand::Publish(args) => {
+            tell(&args.common, |progress| publish::run(&args.settings(), progress))
         }
         BenchCommand::Resume(args) => {
             let settings = args.settings();

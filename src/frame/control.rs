@@ -271,8 +271,9 @@ impl<'o> Object<'o> {
     fn ids(&mut self, ids: &[Cursor]) {
         self.out.push(b'[');
         for (at, id) in ids.iter().enumerate() {
-            let comma = if at == 0 { "" } else { "," };
-            let _ = write!(self.out, "{comma}\"{id}\"");
+            self.out.extend_from_slice(if at == 0 { b"\"" } else { b",\"" });
+            self.out.extend_from_slice(&id.0);
+            self.out.push(b'"');
         }
         self.out.push(b']');
     }

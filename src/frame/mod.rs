@@ -16,7 +16,7 @@ pub mod ws_decode;
 use std::io::Write as _;
 
 use crate::cursor::{CURSOR_LEN, Cursor};
-use crate::event::{Event, Kind};
+use crate::event::{Event, Kind, scan};
 use crate::ids::Sequence;
 use crate::time;
 
@@ -307,6 +307,12 @@ impl JsonObject {
     }
 
     fn string_value(&mut self, value: &str) {
+        if scan::is_ordinary(value) {
+            self.out.push(b'"');
+            self.out.extend_from_slice(value.as_bytes());
+            self.out.push(b'"');
+            return;
+        }
         let _ = serde_json::to_writer(&mut self.out, value); // a Vec takes every write, a str is always JSON
     }
 
@@ -321,7 +327,7 @@ impl JsonObject {
 
     fn timestamp(&mut self, ms: u64) {
         self.out.extend_from_slice(b"\"timestamp\":\"");
-        self.out.extend_from_slice(time::rfc3339(ms).as_bytes());
+        self.out.extend_from_slice(&time::rfc3339_bytes(ms));
         self.out.extend_from_slice(b"\",");
     }
 

@@ -44,7 +44,7 @@ pub async fn post(x: &mut Exchange) -> Result<Answer, Refusal> {
     let keyed = key.map(|key| Keyed::of_request(&principal.subject(), "POST", &x.path, &key, &body));
     let tenant = x.tenant(&principal).await?;
     let tenants = &x.shared().tenants;
-    let published = tenants.publish_events(&tenant, &mut events, 0, durable, keyed).await?;
+    let published = tenants.publish_events(&tenant, &mut events, 0, durable, keyed, &x.worker).await?;
     let mut body = Vec::with_capacity(48 + published.ids.len() * 25);
     body.extend_from_slice(b"{\"data\":{\"ids\":[");
     for (at, id) in published.ids.iter().enumerate() {

@@ -13,7 +13,7 @@ use crate::frame::Frame;
 use crate::ids::{Sequence, TenantId};
 
 /// Where a page ends: what a reader is handed at once.
-pub(super) const PAGE_FRAMES: usize = 256;
+pub(super) const PAGE_FRAMES: usize = 64;
 pub(super) const PAGE_BYTES: usize = 128 * 1024;
 
 /// Consecutive committed events of one tenant.
@@ -78,6 +78,11 @@ impl PageCache {
         (!frames.is_empty()).then_some(Page { frames })
     }
 
+    /// Whether [`PageCache::page`] has an answer.
+    pub(super) fn has(&self, tenant: TenantId, after: Sequence) -> bool {
+        self.inner.lock().find(tenant, after).is_some()
+    }
+
     pub(super) fn insert(&self, tenant: TenantId, values: Vec<Decoded>) {
         let mut inner = self.inner.lock();
         for value in values {
@@ -102,17 +107,22 @@ impl PageCache {
 }
 
 impl Entries {
-    fn touch(&mut self, tenant: TenantId, after: Sequence) -> Option<Arc<[Arc<Frame>]>> {
+    /// The entry that holds what follows `after`.
+    fn find(&mut self, tenant: TenantId, after: Sequence) -> Option<((TenantId, Sequence), &mut Entry)> {
         let wanted = (tenant, Sequence(after.0.checked_add(1)?));
         let (key, entry) = self.entries.range_mut(wanted..).next()?;
-        if key.0 != tenant || entry.from > after {
-            return None;
-        }
-        self.ages.remove(&entry.age);
-        entry.age = self.next_age;
-        self.ages.insert(entry.age, *key);
+        (key.0 == tenant && entry.from <= after).then_some((*key, entry))
+    }
+
+    fn touch(&mut self, tenant: TenantId, after: Sequence) -> Option<Arc<[Arc<Frame>]>> {
+        let age = self.next_age;
+        let (key, entry) = self.find(tenant, after)?;
+        let frames = entry.frames.clone();
+        let old = std::mem::replace(&mut entry.age, age);
         self.next_age += 1;
-        Some(entry.frames.clone())
+        self.ages.remove(&old);
+        self.ages.insert(age, key);
+        Some(frames)
     }
 
     fn insert(&mut self, tenant: TenantId, value: Decoded) {

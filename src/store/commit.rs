@@ -86,19 +86,18 @@ impl Committer {
     /// The body of the thread: until the store closes and the queue is empty.
     pub(super) fn run(mut self) {
         let mut items = Vec::new();
-        let (mut busy, mut rested) = (false, true);
+        let (mut busy, mut wrote_since) = (false, false);
         loop {
             let patience = if busy { Duration::ZERO } else { IDLE };
             let closing = self.shared.queue.take(patience, &mut items);
             if closing && items.is_empty() {
                 break;
             }
-            let idle = items.is_empty() && !busy;
-            if idle && !rested {
-                memory::give_back(true); // of events that others allocated, and of the engine's own work
+            if !busy && items.is_empty() && std::mem::take(&mut wrote_since) {
+                memory::give_back(true); // what events and pages were freed on this thread: after a flood, most of it
             }
-            rested = idle;
             let wrote = if items.is_empty() { 0 } else { self.commit(&mut items) };
+            wrote_since |= wrote > 0;
             busy = match self.shared.state.get() {
                 StoreState::Writable | StoreState::Reserve => self.housekeeping(wrote),
                 _ => false,

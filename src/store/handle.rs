@@ -198,6 +198,19 @@ impl Store {
     pub async fn read_log(&self, log: &Arc<TenantLog>, after: Sequence) -> Result<LogRead, ReadError> {
         self.shared().reads.log(log, after).await
     }
+    /// The page that follows `after`, if it is in memory: for callers that may not wait.
+    #[must_use]
+    pub fn page_in_memory(&self, log: &TenantLog, after: Sequence) -> Option<Arc<super::Page>> {
+        match self.shared().reads.known(log, after) {
+            Some(LogRead::Page(page)) => Some(page),
+            _ => None,
+        }
+    }
+    /// Whether [`Store::page_in_memory`] has one.
+    #[must_use]
+    pub fn has_in_memory(&self, log: &TenantLog, after: Sequence) -> bool {
+        self.shared().reads.has_page(log, after)
+    }
     /// Where the first event received at or after `since_ms` (Unix milliseconds) begins; the commit watermark if there is
     /// none.
     ///

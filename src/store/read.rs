@@ -156,8 +156,13 @@ impl Reads {
         answer.await.unwrap_or(Err(ReadError::Unavailable))
     }
 
+    /// Whether [`Reads::known`] has a page for a reader at `after`.
+    pub(super) fn has_page(&self, log: &TenantLog, after: Sequence) -> bool {
+        after >= log.oldest() && self.cache.has(log.tenant(), after)
+    }
+
     /// The answer, if the disk is not needed for it.
-    fn known(&self, log: &TenantLog, after: Sequence) -> Option<LogRead> {
+    pub(super) fn known(&self, log: &TenantLog, after: Sequence) -> Option<LogRead> {
         // Read first: `last_event` moves before `committed` does, so nothing up to this watermark is overlooked.
         let committed = log.committed();
         if after >= log.last_event() {

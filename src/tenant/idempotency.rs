@@ -15,7 +15,7 @@ use crate::frame::Frame;
 use crate::ids::{Sequence, TenantId};
 use crate::store::{Answer, Idempotency, MessageId, Rows, scope};
 
-use super::publish::{PublishError, Receipt};
+use super::publish::{Notice, PublishError, Receipt};
 use super::{Tenant, Tenants};
 
 const OTHER_BODY: &str = "the Idempotency-Key was used with another body";
@@ -128,7 +128,7 @@ impl Tenants {
 
     /// Publishes checked events, each only once for its `message_id`, all only once for `key`.
     ///
-    /// A keyed publish always waits for its commit; others if `durable`.
+    /// A keyed publish always waits for its commit, by `notice`; others if `durable`.
     ///
     /// # Errors
     /// [`PublishError`]; [`PublishError::Conflict`] where a key was used for something else.
@@ -139,12 +139,16 @@ impl Tenants {
         origin: u64,
         durable: bool,
         key: Option<Keyed>,
+        notice: &impl Notice,
     ) -> Result<Published, PublishError> {
-        let messages: Vec<Option<Keyed>> = events.iter().map(Keyed::of_message).collect();
+        let messages: Vec<Option<Keyed>> = match is_keyed(events) {
+            true => events.iter().map(Keyed::of_message).collect(),
+            false => Vec::new(),
+        };
         name_messages(events);
         let frames = self.encode(events, origin)?;
-        if key.is_none() && messages.iter().all(Option::is_none) {
-            let receipt = self.publish(tenant, frames, None, durable).await?;
+        if key.is_none() && messages.is_empty() {
+            let receipt = self.publish(tenant, frames, None, durable.then_some(notice)).await?;
             return Ok(Published { ids: receipt.sequences().collect(), replayed: false });
         }
         self.check_writable()?;
@@ -157,6 +161,7 @@ impl Tenants {
             return Ok(Published { ids: earlier, replayed: true });
         }
         let mut ids = self.known_messages(tenant, &messages).await?;
+        ids.resize(frames.len(), None);
         let (fresh, places) = frames_left(frames, &ids);
         if !fresh.is_empty() {
             let created_ms = self.clock().now_ms();
@@ -166,7 +171,7 @@ impl Tenants {
                 }
                 self.rows(tenant, &messages, &ids, key, created_ms)
             };
-            self.publish(tenant, fresh, Some(Box::new(rows)), true).await?;
+            self.publish(tenant, fresh, Some(Box::new(rows)), Some(notice)).await?;
         }
         Ok(Published { ids: ids.into_iter().flatten().collect(), replayed: false })
     }

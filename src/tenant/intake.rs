@@ -2,7 +2,7 @@
 
 use serde_json::value::RawValue;
 
-use crate::event::{Event, EventError};
+use crate::event::{Event, EventError, scan};
 
 /// Most events of one request or frame.
 pub const BATCH_EVENTS: usize = 1_000;
@@ -14,6 +14,9 @@ pub const BATCH_EVENTS: usize = 1_000;
 pub fn parse_json(body: &str) -> Result<Vec<Event<'_>>, EventError> {
     if !body.trim_ascii_start().starts_with('[') {
         return Ok(vec![Event::parse(body)?]);
+    }
+    if let Some(events) = scan::events(body, BATCH_EVENTS) {
+        return Ok(events);
     }
     let items: Vec<&RawValue> = serde_json::from_str(body)
         .map_err(|error| EventError::new("", format!("is not a JSON array of events: {error}")))?;

@@ -55,6 +55,15 @@ impl Receipt {
     }
 }
 
+/// How a publisher hears of its commit: what goes to the committer, and what ends when that was told.
+pub trait Notice {
+    /// Ends with the commit.
+    type Wait: Future<Output = Result<(), CommitError>>;
+
+    /// Both ends of one notice.
+    fn ask(&self) -> (Done, Self::Wait);
+}
+
 /// Rows that join the events' commit, made when their first sequence is known.
 pub type RowsFor<'a> = Box<dyn FnOnce(Receipt) -> Rows + 'a>;
 
@@ -92,7 +101,7 @@ impl Tenants {
         }
     }
 
-    /// Publishes freshly encoded frames (held by nobody else) and waits for their commit if `durable`.
+    /// Publishes freshly encoded frames (held by nobody else); with a `notice` it waits for their commit.
     ///
     /// # Errors
     /// [`PublishError`]; after [`PublishError::Commit`] subscribers may have seen the events.
@@ -101,7 +110,7 @@ impl Tenants {
         tenant: &Arc<Tenant>,
         frames: Vec<Arc<Frame>>,
         rows: Option<RowsFor<'_>>,
-        durable: bool,
+        notice: Option<&impl Notice>,
     ) -> Result<Receipt, PublishError> {
         self.check_writable()?;
         let bytes = frames.iter().map(|frame| frame.size()).sum();
@@ -109,11 +118,12 @@ impl Tenants {
             self.metrics.publish_unavailable.add(1);
             return Err(PublishError::Backlog);
         };
-        let (done, commit) = Done::channel();
+        let Some(notice) = notice else {
+            return self.append(tenant, permit, frames, rows, |_| Done::Nobody);
+        };
+        let (done, commit) = notice.ask();
         let receipt = self.append(tenant, permit, frames, rows, |_| done)?;
-        if durable {
-            commit.await.unwrap_or(Err(CommitError::Unavailable))?;
-        }
+        commit.await?;
         Ok(receipt)
     }
 

@@ -1,8 +1,9 @@
 //! Tenants over a real store, on a clock that stands still until it is moved.
 
+use super::publish::Notice;
 use super::*;
 use crate::event::Event;
-use crate::store::{LogRead, StoreOptions};
+use crate::store::{CommitError, Done, LogRead, StoreOptions};
 use crate::time::ManualClock;
 
 const ID: TenantId = TenantId(7);
@@ -19,10 +20,22 @@ fn tenants(dir: &std::path::Path) -> (Arc<Tenants>, Arc<ManualClock>) {
     (Tenants::new(store, pins, Arc::new([]), clock.clone(), metrics, limits), clock)
 }
 
+/// Hears of a commit by a channel.
+struct Told;
+
+impl Notice for Told {
+    type Wait = std::pin::Pin<Box<dyn Future<Output = Result<(), CommitError>>>>;
+
+    fn ask(&self) -> (Done, Self::Wait) {
+        let (done, told) = Done::channel();
+        (done, Box::pin(async { told.await.unwrap_or(Err(CommitError::Unavailable)) }))
+    }
+}
+
 async fn publish(tenants: &Tenants, tenant: &Arc<Tenant>, text: &str) -> Sequence {
     let json = format!(r#"{{"type":"custom","channel":"c","data":"{text}"}}"#);
     let frames = tenants.encode(&[Event::parse(&json).expect("valid")], 0).expect("encoded");
-    tenants.publish(tenant, frames, None, true).await.expect("published").first
+    tenants.publish(tenant, frames, None, Some(&Told)).await.expect("published").first
 }
 
 /// Sweeps until all are forgotten: the committer lets go of a batch a moment after it has told of its commit.

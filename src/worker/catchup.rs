@@ -15,7 +15,7 @@ use crate::frame::control::{Control, GapReason};
 use crate::frame::{Frame, merge};
 use crate::ids::Sequence;
 use crate::ring::Read;
-use crate::store::{LogRead, ReadError};
+use crate::store::{LogRead, Page, ReadError};
 
 use super::sockets::Token;
 use super::view::BATCH_FRAMES;
@@ -36,7 +36,7 @@ impl Worker {
         // After the flush, which may have lifted the reason for not reading, and whose end no further edge tells. What a
         // blocked connection sends is still taken.
         if state.connection(token).is_some_and(|connection| connection.flags.unread) {
-            self.read(state, token);
+            self.read(state, token, true);
         }
         if owes {
             return;
@@ -101,8 +101,13 @@ impl Worker {
                 self.deliver(state, token, &frames)
             }
             Read::Behind { .. } => {
-                self.ask_log(state, token);
-                None
+                match self.shared.tenants.store().page_in_memory(it.tenant.log(), position) {
+                    Some(page) => self.deliver_page(state, token, &page, joint),
+                    None => {
+                        self.ask_log(state, token);
+                        None
+                    }
+                }
             }
             Read::AtHead => None, // a new epoch has just begun; its news is on the way
         };
@@ -222,17 +227,10 @@ impl Worker {
         let Some(it) = state.views.get(view as usize) else { return };
         let joint = it.joint;
         match read {
-            Ok(LogRead::Page(page)) => {
-                let from = page.frames.partition_point(|frame| frame.sequence() <= asked);
-                let to = page.frames.partition_point(|frame| frame.sequence() <= joint);
-                match page.frames.get(from..to) {
-                    Some(frames) if !frames.is_empty() => {
-                        self.deliver(state, token, frames);
-                    }
-                    // The next retained event is past the pump: nothing lies between.
-                    _ => self.skip_to(state, token, joint),
-                }
-            }
+            // In its turn, with everyone else's: thousands may be answered at once.
+            Ok(LogRead::Page(_)) if self.shared.tenants.store().has_in_memory(it.tenant.log(), asked) => {}
+            // Or now, since memory has dropped it already.
+            Ok(LogRead::Page(page)) => drop(self.deliver_page(state, token, &page, joint)),
             Ok(LogRead::Gap { resumes_at }) => {
                 let reason = if replaying { GapReason::Trimmed } else { GapReason::Lagged };
                 self.declare_gap(state, token, reason, resumes_at);
@@ -247,6 +245,27 @@ impl Worker {
         }
         state.run(token);
         self.nudge();
+    }
+
+    /// Sends what of a page of the log follows the connection's position, as [`Worker::deliver`].
+    fn deliver_page(
+        self: &Rc<Self>,
+        state: &mut State,
+        token: Token,
+        page: &Page,
+        joint: Sequence,
+    ) -> Option<usize> {
+        let position = state.connection(token)?.position;
+        let from = page.frames.partition_point(|frame| frame.sequence() <= position);
+        let to = page.frames.partition_point(|frame| frame.sequence() <= joint);
+        match page.frames.get(from..to) {
+            Some(frames) if !frames.is_empty() => self.deliver(state, token, frames),
+            // The next retained event is past the pump: nothing lies between.
+            _ => {
+                self.skip_to(state, token, joint);
+                Some(0)
+            }
+        }
     }
 
     fn skip_to(self: &Rc<Self>, state: &mut State, token: Token, position: Sequence) {

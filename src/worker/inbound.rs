@@ -25,8 +25,10 @@ pub const BAD_FRAMES: u8 = 10;
 const READS_PER_TURN: usize = 4;
 
 impl Worker {
-    /// Reads a connection until it would block, is paused, or has had its turn.
-    pub(super) fn read(self: &Rc<Self>, state: &mut State, token: Token) {
+    /// Reads a connection until it is drained, is paused, or has had its turn. A read that leaves room in the buffer has
+    /// drained the socket, and what comes later is a new edge; not so where the peer's end came before: `ended` says that an
+    /// edge told it, or that nobody knows which edges there were.
+    pub(super) fn read(self: &Rc<Self>, state: &mut State, token: Token, ended: bool) {
         let mut input = std::mem::take(&mut state.input);
         for turn in 0.. {
             let now = state.wheel.now();
@@ -54,6 +56,14 @@ impl Worker {
                     // A subscriber over SSE has nothing to say once it asked, and a closed WebSocket no more.
                     if !connection.flags.closing && connection.is_ws() {
                         self.feed(state, token, &mut input[..n]);
+                    }
+                    if n < input.len()
+                        && !ended
+                        && let Some(connection) = state.connection(token)
+                        && connection.inbound.as_ref().is_none_or(|it| it.kept.is_none())
+                    {
+                        connection.flags.unread = false;
+                        break;
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use crate::close::Close;
 use crate::ids::TenantId;
 
+use super::commits::Told;
 use super::sockets::Token;
 use super::ws_publish::Committed;
 use super::{Accepted, State, Worker};
@@ -22,6 +23,8 @@ pub enum Mail {
     Accepted(Accepted),
     /// A WebSocket's publish was committed, or was not.
     Committed(Committed),
+    /// A commit that a task waits for is over.
+    Told(Told),
     /// Describe connections.
     List(Which, oneshot::Sender<Vec<Listed>>),
     /// Close connections; answers how many.
@@ -83,6 +86,7 @@ impl Worker {
                 None => tracing::warn!("a socket was dealt to a worker that does not serve yet"),
             },
             Mail::Committed(committed) => self.on_committed(state, committed),
+            Mail::Told(told) => self.commits.on_told(&told),
             Mail::List(which, reply) => {
                 let tokens = self.select(state, &which);
                 let listed =

@@ -6,6 +6,7 @@
 //! * Who is told what: `fanout` serves live connections, `catchup` those behind, `inbound` reads, `keepalive` ticks.
 
 pub mod catchup;
+pub mod commits;
 pub mod connect;
 pub mod fanout;
 pub mod inbound;
@@ -178,6 +179,8 @@ pub struct Worker {
     body_ready: RefCell<Vec<Token>>,
     /// Wakes the loop from this thread's own tasks.
     nudge: Notify,
+    /// Outside `state`: a task asks while it is not borrowed, mail tells while it is.
+    commits: commits::Commits,
 }
 
 /// What a worker owns.
@@ -254,6 +257,7 @@ impl Worker {
             stop: tokio::sync::watch::channel(false).0,
             body_ready: RefCell::default(),
             nudge: Notify::new(),
+            commits: commits::Commits::default(),
         }))
     }
 

@@ -46,6 +46,8 @@ pub struct Ready {
     pub readable: bool,
     /// The socket takes bytes again.
     pub writable: bool,
+    /// The peer is done, or the socket is broken: what is left is read to its end.
+    pub ended: bool,
 }
 
 /// The nested epoll set.
@@ -119,6 +121,7 @@ impl Sockets {
                 token: Token::unpack(data.u64()),
                 readable: gone || flags.intersects(EventFlags::IN | EventFlags::RDHUP),
                 writable: gone || flags.contains(EventFlags::OUT),
+                ended: gone || flags.contains(EventFlags::RDHUP),
             });
         }
         Ok(events.len() == BATCH)

@@ -2,6 +2,8 @@
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
+use std::pin::Pin;
+use std::task::Poll;
 
 use http::{HeaderMap, HeaderValue, Method};
 
@@ -14,7 +16,8 @@ use crate::event::Event;
 use crate::filter::Filter;
 use crate::metrics::Transport;
 use crate::ring::Pins;
-use crate::store::{Store, StoreOptions};
+use crate::store::{CommitError, Done, Store, StoreOptions};
+use crate::tenant::publish::Notice as _;
 use crate::tenant::start::Start;
 use crate::time::SystemClock;
 
@@ -105,7 +108,7 @@ impl Bench {
         let tenants = &self.worker.shared.tenants;
         let tenant = tenants.get(self.principals[to].tenant).expect("open");
         let frames = tenants.encode(&[Event::parse(&json).expect("valid")], 0).expect("encoded");
-        tenants.publish(&tenant, frames, None, false).await.expect("published");
+        tenants.publish(&tenant, frames, None, None::<&Rc<Worker>>).await.expect("published");
     }
 
     fn turn(&self) -> bool {
@@ -228,5 +231,54 @@ fn a_large_audience_delays_another_organization_by_one_turn() {
         let served =
             many.iter_mut().filter_map(|(_, peer)| read(peer).contains("for-many").then_some(())).count();
         assert_eq!(served, fanout::SENDS_PER_TURN);
+    });
+}
+
+/// Tasks that wait for a commit are told when the worker reads its mail: whether it was kept, and also when the store goes
+/// without a word. One that has gone meanwhile leaves nothing behind.
+#[test]
+fn a_task_hears_of_its_commit_by_mail() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+    runtime.expect("a runtime").block_on(async {
+        let bench = Bench::new().await;
+        let (kept, mut first) = bench.worker.ask();
+        let (lost, second) = bench.worker.ask();
+        let (late, third) = bench.worker.ask();
+        assert!(std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut first).poll(cx))).await.is_pending());
+        drop(third);
+        for done in [kept, late] {
+            let Done::Call(tell) = done else { panic!("it is called") };
+            tell(Ok(()));
+        }
+        drop(lost);
+        bench.turn();
+        assert_eq!((first.await, second.await), (Ok(()), Err(CommitError::Unavailable)));
+        assert_eq!(bench.worker.commits.len(), 0);
+    });
+}
+
+/// What a peer says last is read, and its end noticed, whether they come together or one after the other.
+#[test]
+fn a_short_read_overlooks_no_end() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+    runtime.expect("a runtime").block_on(async {
+        let bench = Bench::new().await;
+        let ping = [0x89, 0x80, 0, 0, 0, 0];
+        for together in [true, false] {
+            let (token, mut peer) = bench.connect(0, Transport::Ws);
+            while bench.turn() {}
+            let _ready = read_bytes(&mut peer);
+            peer.write_all(&ping).expect("sent");
+            if !together {
+                while bench.turn() {}
+            }
+            peer.shutdown(std::net::Shutdown::Write).expect("ended");
+            while bench.turn() {}
+            assert!(read_bytes(&mut peer).starts_with(&[0x8a, 0]), "answered");
+            assert!(
+                bench.worker.state.borrow_mut().connection(token).is_none(),
+                "noticed, together: {together}"
+            );
+        }
     });
 }

@@ -87,7 +87,7 @@ impl Worker {
             self.drop_connection(state, token, Close::Peer);
             return;
         }
-        self.on_ready(state, Ready { token, readable: false, writable: true });
+        self.on_ready(state, Ready { token, readable: false, writable: true, ended: false });
     }
 
     fn on_ready(self: &Rc<Self>, state: &mut State, event: Ready) {
@@ -99,7 +99,7 @@ impl Worker {
             state.run(event.token);
         }
         if event.readable {
-            self.read(state, event.token);
+            self.read(state, event.token, event.ended);
         }
     }
 }

@@ -149,7 +149,7 @@ impl Worker {
                 Ok(mut events) => {
                     let tenants = &worker.shared.tenants;
                     tenants
-                        .publish_events(&tenant, &mut events, origin, durable, None)
+                        .publish_events(&tenant, &mut events, origin, durable, None, &worker)
                         .await
                         .map_err(Refusal::from)
                 }

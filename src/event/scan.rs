@@ -1,0 +1,418 @@
+//! Events in one pass: what nearly every publisher sends, read without building anything but the event.
+//!
+//! * It accepts a subset of what [`Event::parse`]'s careful reader accepts, with the same result; `None` says nothing about
+//!   the input but that the careful reader has to look (it alone words errors). A property and the fuzzer hold this.
+//! * The subset is JSON whole: strings without raw control characters, numbers and literals by RFC 8259, nesting to
+//!   [`DEPTH`]. What needs judgement (escaped `\u`, exponents, very long numbers) is handed over as one value.
+//! * It knows bytes and fields, no transport and no batch limits.
+
+use std::borrow::Cow;
+
+use super::{CODE_BYTES, Event, ID_BYTES, Kind, METADATA_BYTES, OPERATIONS, ROLES, STATUSES};
+use super::{check_channel, compact, free_json, text_value};
+use crate::time;
+
+/// Deepest nesting read here; the careful reader goes a little deeper.
+const DEPTH: u32 = 64;
+/// Longest run of digits read here: far from what no number type holds.
+const DIGITS: usize = 64;
+
+/// Reads one event and nothing after it.
+pub(super) fn event(text: &str) -> Option<Event<'_>> {
+    let mut scan = Scan { text, bytes: text.as_bytes(), at: 0 };
+    let event = scan.event()?;
+    scan.space();
+    (scan.at == text.len()).then_some(event)
+}
+
+/// Reads an array of at most `most` events and nothing after it.
+pub(crate) fn events(text: &str, most: usize) -> Option<Vec<Event<'_>>> {
+    let mut scan = Scan { text, bytes: text.as_bytes(), at: 0 };
+    scan.space();
+    scan.eat(b'[')?;
+    let mut events = Vec::new();
+    loop {
+        if events.len() == most {
+            return None;
+        }
+        events.push(scan.event()?);
+        scan.space();
+        match scan.next()? {
+            b',' => {}
+            b']' => break,
+            _ => return None,
+        }
+    }
+    scan.space();
+    (scan.at == text.len()).then_some(events)
+}
+
+/// Whether `text` is its own JSON string once it stands between quotes.
+pub(crate) fn is_ordinary(text: &str) -> bool {
+    ordinary(text.as_bytes()) == text.len()
+}
+
+/// Which fields were given: bit by place in this list.
+mod field {
+    pub(super) const TYPE: u32 = 1;
+    pub(super) const TIMESTAMP: u32 = 1 << 1;
+    pub(super) const AGENT: u32 = 1 << 2;
+    pub(super) const USER: u32 = 1 << 3;
+    pub(super) const MESSAGE_ID: u32 = 1 << 4;
+    pub(super) const CONTENT: u32 = 1 << 5;
+    pub(super) const ROLE: u32 = 1 << 6;
+    pub(super) const STATUS: u32 = 1 << 7;
+    pub(super) const ERROR_MESSAGE: u32 = 1 << 8;
+    pub(super) const MEMORY: u32 = 1 << 9;
+    pub(super) const OPERATION: u32 = 1 << 10;
+    pub(super) const REQUEST: u32 = 1 << 11;
+    pub(super) const CHUNK: u32 = 1 << 12;
+    pub(super) const FINAL: u32 = 1 << 13;
+    pub(super) const INDEX: u32 = 1 << 14;
+    pub(super) const FIRST_INDEX: u32 = 1 << 15;
+    pub(super) const CODE: u32 = 1 << 16;
+    pub(super) const MESSAGE: u32 = 1 << 17;
+    pub(super) const CHANNEL: u32 = 1 << 18;
+    pub(super) const DATA: u32 = 1 << 19;
+    pub(super) const METADATA: u32 = 1 << 20;
+
+    pub(super) const ALWAYS: u32 = TYPE | TIMESTAMP | AGENT;
+}
+
+/// The fields a kind must have, and those it may have.
+const fn fields(kind: Kind) -> (u32, u32) {
+    use field::*;
+    let (required, optional) = match kind {
+        Kind::Message => (AGENT | CONTENT, USER | MESSAGE_ID | ROLE | METADATA),
+        Kind::AgentUpdate => (AGENT | STATUS, ERROR_MESSAGE | METADATA),
+        Kind::MemoryUpdate => (MEMORY | AGENT | OPERATION, USER | METADATA),
+        Kind::StreamChunk => (REQUEST | CHUNK | FINAL, USER | INDEX | FIRST_INDEX | METADATA),
+        Kind::Error => (CODE | MESSAGE, USER | REQUEST),
+        Kind::Custom => (CHANNEL | DATA, USER),
+    };
+    (required | TYPE, required | optional | ALWAYS)
+}
+
+struct Scan<'a> {
+    text: &'a str,
+    bytes: &'a [u8],
+    /// At most the text's length; on a character boundary outside of strings.
+    at: usize,
+}
+
+impl<'a> Scan<'a> {
+    fn event(&mut self) -> Option<Event<'a>> {
+        self.space();
+        self.eat(b'{')?;
+        let mut event = Event::empty(Kind::Custom);
+        let mut seen = 0;
+        loop {
+            self.space();
+            let name = self.plain()?;
+            self.space();
+            self.eat(b':')?;
+            self.space();
+            let bit = self.field(name, &mut event)?;
+            if seen & bit != 0 {
+                return None;
+            }
+            seen |= bit;
+            self.space();
+            match self.next()? {
+                b',' => {}
+                b'}' => break,
+                _ => return None,
+            }
+        }
+        let (required, allowed) = fields(event.kind);
+        (seen & required == required && seen & !allowed == 0).then_some(event)
+    }
+
+    /// Reads the value of `name`.
+    fn field(&mut self, name: &str, event: &mut Event<'a>) -> Option<u32> {
+        Some(match name {
+            "type" => {
+                event.kind = Kind::from_name(self.plain()?)?;
+                field::TYPE
+            }
+            "timestamp" => {
+                event.timestamp_ms = Some(time::parse_rfc3339(self.plain()?)?);
+                field::TIMESTAMP
+            }
+            "agent_id" => self.id(&mut event.agent_id, field::AGENT)?,
+            "user_id" => self.id(&mut event.user_id, field::USER)?,
+            "message_id" => self.id(&mut event.message_id, field::MESSAGE_ID)?,
+            "memory_id" => self.id(&mut event.memory_id, field::MEMORY)?,
+            "request_id" => self.id(&mut event.request_id, field::REQUEST)?,
+            "content" => self.string(&mut event.content, field::CONTENT)?,
+            "chunk" => self.string(&mut event.chunk, field::CHUNK)?,
+            "message" => self.string(&mut event.message, field::MESSAGE)?,
+            "error_message" => self.string(&mut event.error_message, field::ERROR_MESSAGE)?,
+            "role" => self.choice(&mut event.role, &ROLES, field::ROLE)?,
+            "status" => self.choice(&mut event.status, &STATUSES, field::STATUS)?,
+            "operation" => self.choice(&mut event.operation, &OPERATIONS, field::OPERATION)?,
+            "code" => {
+                let bit = self.id(&mut event.code, field::CODE)?;
+                event.code.as_ref().filter(|code| code.len() <= CODE_BYTES)?;
+                bit
+            }
+            "channel" => {
+                let channel = self.plain()?;
+                check_channel(channel).ok()?;
+                event.channel = Some(channel.into());
+                field::CHANNEL
+            }
+            "is_final" => {
+                event.is_final = Some(match self.next()? {
+                    b't' => self.word(b"rue").map(|()| true)?,
+                    b'f' => self.word(b"alse").map(|()| false)?,
+                    _ => return None,
+                });
+                field::FINAL
+            }
+            "index" => {
+                event.index = Some(self.count()?);
+                field::INDEX
+            }
+            "first_index" => {
+                event.first_index = Some(self.count()?);
+                field::FIRST_INDEX
+            }
+            "data" => {
+                event.data = Some(self.free()?);
+                field::DATA
+            }
+            "metadata" => {
+                let metadata = self.free()?;
+                if !metadata.starts_with('{') || metadata.len() > METADATA_BYTES {
+                    return None;
+                }
+                event.metadata = Some(metadata);
+                field::METADATA
+            }
+            _ => return None,
+        })
+    }
+
+    fn id(&mut self, slot: &mut Option<Cow<'a, str>>, bit: u32) -> Option<u32> {
+        let id = self.plain()?;
+        // DEL is no raw control character to JSON, and those above ASCII are two bytes.
+        let suspicious = |b: u8| b >= 0x7f;
+        if id.is_empty()
+            || id.len() > ID_BYTES
+            || (id.bytes().any(suspicious) && id.chars().any(char::is_control))
+        {
+            return None;
+        }
+        *slot = Some(Cow::Borrowed(id));
+        Some(bit)
+    }
+
+    fn choice(&mut self, slot: &mut Option<Cow<'a, str>>, choices: &[&str], bit: u32) -> Option<u32> {
+        let text = self.plain()?;
+        *slot = choices.contains(&text).then_some(Cow::Borrowed(text));
+        slot.is_some().then_some(bit)
+    }
+
+    /// A string of any content.
+    fn string(&mut self, slot: &mut Option<Cow<'a, str>>, bit: u32) -> Option<u32> {
+        let from = self.at;
+        let text = match self.quoted()? {
+            Quoted::Plain(text) => Cow::Borrowed(text),
+            Quoted::Escaped | Quoted::Unicode => text_value(&self.text[from..self.at])?,
+        };
+        *slot = Some(text);
+        Some(bit)
+    }
+
+    /// A whole number that fits 64 bits with ease.
+    fn count(&mut self) -> Option<u64> {
+        let from = self.at;
+        while self.bytes.get(self.at).is_some_and(u8::is_ascii_digit) {
+            self.at += 1;
+        }
+        let digits = &self.text[from..self.at];
+        let canonical = digits == "0" || !digits.starts_with('0');
+        (canonical && (1..=18).contains(&digits.len())).then(|| digits.parse().ok())?
+    }
+
+    /// Any JSON, without the white space between its tokens.
+    fn free(&mut self) -> Option<Cow<'a, str>> {
+        let from = self.at;
+        let mut doubt = Doubt::default();
+        self.value(DEPTH, &mut doubt)?;
+        let raw = &self.text[from..self.at];
+        match doubt {
+            Doubt { judge: true, .. } => free_json("", raw).ok(),
+            Doubt { spaced: true, .. } => Some(compact(raw)),
+            _ => Some(Cow::Borrowed(raw)),
+        }
+    }
+
+    /// Passes one value.
+    fn value(&mut self, depth: u32, doubt: &mut Doubt) -> Option<()> {
+        match self.next()? {
+            b'"' => {
+                self.at -= 1;
+                doubt.judge |= matches!(self.quoted()?, Quoted::Unicode);
+                Some(())
+            }
+            b'{' => self.members(depth.checked_sub(1)?, doubt, b'}'),
+            b'[' => self.members(depth.checked_sub(1)?, doubt, b']'),
+            b't' => self.word(b"rue"),
+            b'f' => self.word(b"alse"),
+            b'n' => self.word(b"ull"),
+            b'-' => self.number(doubt),
+            b'0'..=b'9' => {
+                self.at -= 1;
+                self.number(doubt)
+            }
+            _ => None,
+        }
+    }
+
+    /// The inside of an object or array, up to and with `end`.
+    fn members(&mut self, depth: u32, doubt: &mut Doubt, end: u8) -> Option<()> {
+        doubt.spaced |= self.space();
+        if self.bytes.get(self.at) == Some(&end) {
+            self.at += 1;
+            return Some(());
+        }
+        loop {
+            if end == b'}' {
+                doubt.judge |= matches!(self.quoted()?, Quoted::Unicode);
+                doubt.spaced |= self.space();
+                self.eat(b':')?;
+                doubt.spaced |= self.space();
+            }
+            self.value(depth, doubt)?;
+            doubt.spaced |= self.space();
+            match self.next()? {
+                b',' => doubt.spaced |= self.space(),
+                last => return (last == end).then_some(()),
+            }
+        }
+    }
+
+    /// A number after its sign.
+    fn number(&mut self, doubt: &mut Doubt) -> Option<()> {
+        let from = self.at;
+        self.digits()?;
+        if self.at - from > 1 && self.bytes[from] == b'0' {
+            return None;
+        }
+        if self.bytes.get(self.at) == Some(&b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        doubt.judge |= self.at - from > DIGITS;
+        // Where there is an exponent there may be no such number.
+        (!matches!(self.bytes.get(self.at), Some(b'e' | b'E'))).then_some(())
+    }
+
+    /// One digit or more.
+    fn digits(&mut self) -> Option<()> {
+        let from = self.at;
+        while self.bytes.get(self.at).is_some_and(u8::is_ascii_digit) {
+            self.at += 1;
+        }
+        (self.at > from).then_some(())
+    }
+
+    /// A string without escapes.
+    fn plain(&mut self) -> Option<&'a str> {
+        match self.quoted()? {
+            Quoted::Plain(text) => Some(text),
+            Quoted::Escaped | Quoted::Unicode => None,
+        }
+    }
+
+    /// Passes a string, its quotes included.
+    fn quoted(&mut self) -> Option<Quoted<'a>> {
+        self.eat(b'"')?;
+        let from = self.at;
+        let (mut escaped, mut unicode) = (false, false);
+        loop {
+            self.at += ordinary(&self.bytes[self.at..]);
+            match self.next()? {
+                b'"' => break,
+                b'\\' => {
+                    escaped = true;
+                    match self.next()? {
+                        b'u' => unicode = true,
+                        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {}
+                        _ => return None,
+                    }
+                }
+                _ => return None, // a raw control character
+            }
+        }
+        Some(match (escaped, unicode) {
+            (_, true) => Quoted::Unicode,
+            (true, _) => Quoted::Escaped,
+            // Between two ASCII quotes: on character boundaries.
+            _ => Quoted::Plain(&self.text[from..self.at - 1]),
+        })
+    }
+
+    fn word(&mut self, rest: &[u8]) -> Option<()> {
+        self.bytes[self.at..].starts_with(rest).then(|| self.at += rest.len())
+    }
+
+    fn eat(&mut self, byte: u8) -> Option<()> {
+        (self.next()? == byte).then_some(())
+    }
+
+    fn next(&mut self) -> Option<u8> {
+        let byte = *self.bytes.get(self.at)?;
+        self.at += 1;
+        Some(byte)
+    }
+
+    /// Passes white space; whether there was any.
+    fn space(&mut self) -> bool {
+        let from = self.at;
+        while matches!(self.bytes.get(self.at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            self.at += 1;
+        }
+        self.at > from
+    }
+}
+
+/// What was met inside a value that is more than passing over it can settle.
+#[derive(Default)]
+struct Doubt {
+    /// Only the careful reader can tell whether it is right.
+    judge: bool,
+    /// White space between tokens.
+    spaced: bool,
+}
+
+/// A string that was passed.
+enum Quoted<'a> {
+    /// Without escapes.
+    Plain(&'a str),
+    /// With escapes of one character each.
+    Escaped,
+    /// With `\u`, which may say nothing that is Unicode.
+    Unicode,
+}
+
+/// How many bytes from the start are neither quote, backslash nor control character.
+fn ordinary(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
+    let mut at = 0;
+    // Eight at once: a byte is below n where subtracting n borrows into a high bit that it had not set. A borrow can only
+    // mark further bytes above a true one, and the lowest is what counts.
+    while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        let word = u64::from_le_bytes(*chunk);
+        let below = |word: u64, n: u64| word.wrapping_sub(ONES * n) & !word & HIGHS;
+        let found = below(word, 0x20) | below(word ^ (ONES * 0x22), 1) | below(word ^ (ONES * 0x5c), 1);
+        if found != 0 {
+            return at + found.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    at + bytes[at..].iter().take_while(|b| !matches!(b, 0..0x20 | b'"' | b'\\')).count()
+}

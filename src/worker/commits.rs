@@ -1,0 +1,141 @@
+//! Tasks of this worker that wait for a commit: told by mail, so that a whole commit's acks ring the bell once.
+//!
+//! * A task woken from another thread costs that thread a system call; the committer would pay it for every ack. Mail costs
+//!   it the first of a burst, and the wake-ups happen here, on the tasks' own thread.
+//! * Exactly one mail comes for each wait, also when the store drops its [`Done`] untold; only then is the slot free again. So
+//!   a slot needs no generation.
+//! * There are no more waits than publishes under way: one per HTTP request or paused WebSocket.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use crate::store::{CommitError, Done};
+use crate::tenant::publish::Notice;
+
+use super::mail::Mail;
+use super::slab::Slab;
+use super::{Shared, Worker};
+
+/// How a commit ended.
+type Outcome = Result<(), CommitError>;
+
+/// What the committer's thread sends of one commit.
+#[derive(Debug)]
+pub struct Told {
+    slot: u32,
+    outcome: Outcome,
+}
+
+#[derive(Debug)]
+enum Waiting {
+    /// Not told yet; whom to wake, once it was polled.
+    Asked(Option<Waker>),
+    /// Told, not fetched yet.
+    Told(Outcome),
+    /// Whoever asked has gone.
+    Abandoned,
+}
+
+/// The waits of one worker.
+#[derive(Debug, Default)]
+pub(super) struct Commits(RefCell<Slab<Waiting>>);
+
+impl Commits {
+    /// Waits whose slot is taken.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.borrow().len()
+    }
+
+    pub(super) fn on_told(&self, told: &Told) {
+        let mut waits = self.0.borrow_mut();
+        let Some(waiting) = waits.get_mut(told.slot as usize) else { return };
+        match std::mem::replace(waiting, Waiting::Told(told.outcome)) {
+            Waiting::Asked(waker) => {
+                drop(waits); // a waker may run anything
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
+            }
+            Waiting::Abandoned | Waiting::Told(_) => drop(waits.remove(told.slot as usize)),
+        }
+    }
+}
+
+/// Ends when the commit is over. Must stay on its worker's thread.
+pub struct CommitWait {
+    worker: Rc<Worker>,
+    slot: u32,
+    /// The slot was given back.
+    over: bool,
+}
+
+impl Notice for Rc<Worker> {
+    type Wait = CommitWait;
+
+    fn ask(&self) -> (Done, CommitWait) {
+        let slot = self.commits.0.borrow_mut().insert(Waiting::Asked(None)) as u32;
+        let mut teller = Teller { shared: self.shared.clone(), worker: self.id, slot, told: false };
+        let done = Done::call(move |outcome| teller.tell(outcome));
+        (done, CommitWait { worker: self.clone(), slot, over: false })
+    }
+}
+
+impl Future for CommitWait {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let slot = self.slot as usize;
+        let mut waits = self.worker.commits.0.borrow_mut();
+        let outcome = match waits.get_mut(slot) {
+            Some(Waiting::Asked(waker)) => {
+                *waker = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            Some(Waiting::Told(outcome)) => *outcome,
+            Some(Waiting::Abandoned) | None => Err(CommitError::Unavailable), // polled after its end
+        };
+        waits.remove(slot);
+        drop(waits);
+        self.over = true;
+        Poll::Ready(outcome)
+    }
+}
+
+impl Drop for CommitWait {
+    fn drop(&mut self) {
+        if self.over {
+            return;
+        }
+        let mut waits = self.worker.commits.0.borrow_mut();
+        match waits.get_mut(self.slot as usize) {
+            Some(waiting @ Waiting::Asked(_)) => *waiting = Waiting::Abandoned, // its mail frees the slot
+            _ => drop(waits.remove(self.slot as usize)),
+        }
+    }
+}
+
+/// Lives with the committer.
+struct Teller {
+    shared: Arc<Shared>,
+    worker: usize,
+    slot: u32,
+    told: bool,
+}
+
+impl Teller {
+    fn tell(&mut self, outcome: Outcome) {
+        if !std::mem::replace(&mut self.told, true) {
+            self.shared.mail[self.worker].push(Mail::Told(Told { slot: self.slot, outcome }));
+        }
+    }
+}
+
+impl Drop for Teller {
+    fn drop(&mut self) {
+        self.tell(Err(CommitError::Unavailable));
+    }
+}
