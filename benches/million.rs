@@ -150,7 +150,7 @@ impl Simulation {
         let events = vec![Event::parse(&json).unwrap(); events];
         let tenants = &self.worker.shared.tenants;
         let frames = tenants.encode(&events, 0).unwrap();
-        tenants.publish(&self.tenant, frames, None, false).await.unwrap();
+        tenants.publish(&self.tenant, frames, None, None::<&Rc<Worker>>).await.unwrap();
         while self.ledger.writes.get() < until {
             tokio::task::yield_now().await;
         }
