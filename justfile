@@ -70,22 +70,52 @@ powercut-liar:
 kill9 cycles="100":
     NERVEWIRE_KILL9_CYCLES={{ cycles }} cargo test --release --test kill9 -- --nocapture
 
-# User memory per idle WebSocket and SSE connection, 5,000 each.
-idle:
-    cargo bench --bench figures -- idle
+# A load on a daemon of its own: `just load fanout --subscribers 10000 --burst 8 --floor`. See docs/benchmarks.md.
+load *arguments: load-build
+    target/release/nervewire bench {{ arguments }}
 
-# CPU per delivery to 1,000 subscribers: of one event, and of 32 published together.
-fanout:
-    cargo bench --bench figures -- fanout
+# The binary and the baselines it is measured beside.
+load-build:
+    cargo build --locked --release --bin nervewire --examples
+
+# CPU per delivery, one event at a time, 1,000 and 10,000 subscribers.
+bench-fanout runs="5": load-build
+    target/release/nervewire bench fanout --floor --runs {{ runs }} --bar 'cpu<=1.10x' --bar 'user<=0.6'
+    target/release/nervewire bench fanout --floor --runs {{ runs }} --subscribers 10000 --events 60 --bar 'cpu<=1.10x' --bar 'user<=0.6'
+    target/release/nervewire bench fanout --floor --runs {{ runs }} --transport sse --bar 'cpu<=1.15x'
+    target/release/nervewire bench fanout --floor --runs {{ runs }} --transport sse --subscribers 10000 --events 60 --bar 'cpu<=1.15x'
+
+# CPU per delivery where events go together: bursts of 8 to 10,000, up to 32 outstanding to 1,000.
+bench-together runs="5": load-build
+    target/release/nervewire bench fanout --floor --runs {{ runs }} --subscribers 10000 --events 40 --burst 8 --bar 'cpu<=1.20x'
+    target/release/nervewire bench fanout --floor --runs {{ runs }} --events 4000 --outstanding 32 --bar 'cpu<=1.20x'
+    target/release/nervewire bench fanout --floor --runs {{ runs }} --transport sse --subscribers 10000 --events 40 --burst 8 --bar 'cpu<=1.20x'
+    target/release/nervewire bench fanout --floor --runs {{ runs }} --transport sse --events 4000 --outstanding 32 --bar 'cpu<=1.20x'
+
+# Memory of idle connections and whether it comes back.
+bench-idle runs="5": load-build
+    target/release/nervewire bench idle --runs {{ runs }} --bar 'bytes<=400' --bar 'second<=5'
+    target/release/nervewire bench idle --runs {{ runs }} --transport sse --bar 'bytes<=400' --bar 'second<=5'
+    target/release/nervewire bench idle --runs {{ runs }} --transport h2 --bar 'bytes<=12288' --bar 'second<=5'
+
+# Publish to receipt at 20 publishes a second to 1,000 subscribers.
+bench-latency runs="5": load-build
+    target/release/nervewire bench latency --floor --runs {{ runs }} --bar 'p50<=1.25x' --bar 'p99<=1.25x'
+
+# Connections opened, authenticated, made ready and closed in a second.
+bench-churn runs="5": load-build
+    target/release/nervewire bench churn --floor --runs {{ runs }} --bar 'rate>=0.5x'
 
 # 5,000 subscribers come back at once, 2,000 events behind; another tenant's latency meanwhile.
-bench-resume transport="ws":
-    target/release/nervewire bench resume --transport {{ transport }} --runs 5 --bar 'spread<=2' --bar 'live_ratio<=2' --bar 'sent_ratio<=2'
+bench-resume runs="5": load-build
+    target/release/nervewire bench resume --runs {{ runs }} --bar 'spread<=2' --bar 'live_ratio<=2' --bar 'sent_ratio<=2'
+    target/release/nervewire bench resume --transport sse --runs {{ runs }} --bar 'spread<=2' --bar 'live_ratio<=2' --bar 'sent_ratio<=2'
 
 # A loud tenant with stalled subscribers beside a quiet one.
-bench-noisy transport="ws":
-    target/release/nervewire bench noisy --transport {{ transport }} --runs 5 --bar 'sent_share<=1'
+bench-noisy runs="5": load-build
+    target/release/nervewire bench noisy --runs {{ runs }} --bar 'sent_share<=1'
 
 # CPU per chunk among 10,000 token streams over that among 100.
-bench-streams transport="ws":
-    target/release/nervewire bench streams --transport {{ transport }} --runs 5 --bar 'many_over_few<=1.3'
+bench-streams runs="5": load-build
+    target/release/nervewire bench streams --runs {{ runs }} --bar 'many_over_few<=1.3'
+    target/release/nervewire bench streams --transport sse --runs {{ runs }} --bar 'many_over_few<=1.3'

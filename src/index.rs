@@ -8,9 +8,10 @@
 //! * It knows no sockets, positions or tenants; `Id` is whatever the worker calls a connection.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 use std::sync::LazyLock;
 
+use siphasher::sip::SipHasher13;
 use slab::Slab;
 
 use crate::filter::{RowId, Selection, below};
@@ -23,20 +24,76 @@ const CROSSED: usize = 256;
 /// The index. Empty, it owns no memory.
 #[derive(Debug)]
 pub struct Index<Id> {
-    keys: RandomState,
+    keys: Keys,
     audiences: Slab<Audience<Id>>,
     /// Hash of a selection → its audience. Two selections of one hash (never met) just do not share.
     by_selection: Table<u32>,
     /// Hash of (lead, scope) → audiences.
     candidates: Table<List>,
-    /// How many list entries each [`Lead`] has, so that a frame looks up no kind nobody asked for.
-    leads: [u32; LEADS],
+    /// How many list entries each [`Lead`] has, of who sees anyone's events and of others: a frame looks up no kind nobody
+    /// asked for.
+    leads: [Entries; LEADS],
     members: usize,
     /// Number of the current [`Index::for_each_match`].
     visit: u32,
     /// Selections that frames were compared with so far.
     #[cfg(test)]
     compared: usize,
+}
+
+/// List entries of one [`Lead`].
+#[derive(Clone, Copy, Debug, Default)]
+struct Entries {
+    /// Crossed with [`ANYONE`].
+    anyone: u32,
+    /// Crossed with a user, or with [`UNADDRESSED`].
+    scoped: u32,
+}
+
+impl Entries {
+    fn any(self) -> bool {
+        self.anyone > 0 || self.scoped > 0
+    }
+    fn of(&mut self, pair: &Pair) -> &mut u32 {
+        if pair.anyone { &mut self.anyone } else { &mut self.scoped }
+    }
+}
+
+/// What an audience is found by.
+struct Pair {
+    lead: Lead,
+    /// Its scope is [`ANYONE`].
+    anyone: bool,
+    hash: u64,
+}
+
+/// SipHash keys of this process.
+#[derive(Clone, Copy, Debug)]
+struct Keys(u64, u64);
+
+impl Keys {
+    fn of_this_process() -> Keys {
+        static KEYS: LazyLock<Keys> = LazyLock::new(|| {
+            let random = RandomState::new();
+            Keys(random.hash_one(0u8), random.hash_one(1u8))
+        });
+        *KEYS
+    }
+    fn of_selection(self, selection: &Selection) -> u64 {
+        let mut hasher = SipHasher13::new_with_keys(self.0, self.1);
+        selection.hash(&mut hasher);
+        hasher.finish()
+    }
+    /// A value of one domain; each domain has its own key, so that the value alone is hashed.
+    fn of_value(self, domain: u8, value: &[u8]) -> u64 {
+        SipHasher13::new_with_keys(self.0 ^ (u64::from(domain) + 1), self.1).hash(value)
+    }
+    fn of_user(self, user: &[u8]) -> u64 {
+        self.of_value(LEADS as u8, user)
+    }
+    fn of_lead(self, lead: Lead, value: &[u8]) -> u64 {
+        self.of_value(lead as u8, value)
+    }
 }
 
 /// Keyed by hashes, so it hashes nothing itself.
@@ -105,13 +162,12 @@ impl<Id: Copy> Index<Id> {
     /// An empty index, hashing with this process's keys.
     #[must_use]
     pub fn new() -> Index<Id> {
-        static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
         Index {
-            keys: KEYS.clone(),
+            keys: Keys::of_this_process(),
             audiences: Slab::new(),
             by_selection: Table::default(),
             candidates: Table::default(),
-            leads: [0; LEADS],
+            leads: [Entries::default(); LEADS],
             members: 0,
             visit: 0,
             #[cfg(test)]
@@ -139,7 +195,7 @@ impl<Id: Copy> Index<Id> {
         if selection.rights.sees_all_users {
             selection.rights.sub = None; // decides nothing, so that all who read all share one audience
         }
-        let hash = self.keys.hash_one(&selection);
+        let hash = self.keys.of_selection(&selection);
         let shared = self.by_selection.get(&hash).copied();
         if let Some(at) = shared
             && let Some(audience) = self.audiences.get_mut(at as usize)
@@ -151,9 +207,9 @@ impl<Id: Copy> Index<Id> {
         let at = u32::try_from(self.audiences.vacant_key()).ok()?;
         let row = RowId::new(at, 0)?;
         let mut places = Vec::new();
-        for (lead, hash) in pairs(&self.keys, &selection) {
-            self.leads[lead as usize] += 1;
-            places.push(match self.candidates.entry(hash) {
+        for pair in pairs(self.keys, &selection) {
+            *self.leads[pair.lead as usize].of(&pair) += 1;
+            places.push(match self.candidates.entry(pair.hash) {
                 std::collections::hash_map::Entry::Vacant(entry) => {
                     entry.insert(List::One(at));
                     0
@@ -203,34 +259,46 @@ impl<Id: Copy> Index<Id> {
             self.audiences.iter_mut().for_each(|(_, audience)| audience.seen = 0);
             self.visit = 1;
         }
-        let scope = match frame.key(Key::User) {
-            Some(user) => hash_user(&self.keys, user),
-            None => UNADDRESSED,
-        };
+        let mut scope = None;
         for (lead, key) in
             [(Lead::Request, Key::Request), (Lead::Agent, Key::Agent), (Lead::Channel, Key::Channel)]
         {
-            if self.leads[lead as usize] > 0
-                && let Some(value) = frame.key(key)
+            if self.leads[lead as usize].any()
+                && let Some(value) = frame.key_bytes(key)
             {
-                self.look_up(frame, hash_lead(&self.keys, lead, value), scope, &mut each);
+                self.look_up(frame, lead, self.keys.of_lead(lead, value), &mut scope, &mut each);
             }
         }
-        if self.leads[Lead::Below as usize] > 0
-            && let Some(channel) = frame.key(Key::Channel)
+        if self.leads[Lead::Below as usize].any()
+            && let Some(channel) = frame.key_bytes(Key::Channel)
         {
-            for (slash, _) in channel.match_indices('/') {
-                self.look_up(frame, hash_lead(&self.keys, Lead::Below, &channel[..=slash]), scope, &mut each);
+            for slash in (0..channel.len()).filter(|at| channel[*at] == b'/') {
+                let value = self.keys.of_lead(Lead::Below, &channel[..=slash]);
+                self.look_up(frame, Lead::Below, value, &mut scope, &mut each);
             }
         }
-        if self.leads[Lead::Nothing as usize] > 0 {
-            self.look_up(frame, NO_LEAD, scope, &mut each);
+        if self.leads[Lead::Nothing as usize].any() {
+            self.look_up(frame, Lead::Nothing, NO_LEAD, &mut scope, &mut each);
         }
     }
 
-    fn look_up(&mut self, frame: &Frame, lead: u64, scope: u64, each: &mut impl FnMut(&[Id])) {
-        for hash in [cross(lead, ANYONE), cross(lead, scope)] {
-            let Some(list) = self.candidates.get(&hash) else { continue };
+    /// `scope` is the frame's own, hashed once somebody needs it.
+    fn look_up(
+        &mut self,
+        frame: &Frame,
+        lead: Lead,
+        value: u64,
+        scope: &mut Option<u64>,
+        each: &mut impl FnMut(&[Id]),
+    ) {
+        let Entries { anyone, scoped } = self.leads[lead as usize];
+        let own = (scoped > 0).then(|| {
+            *scope.get_or_insert_with(|| {
+                frame.key_bytes(Key::User).map_or(UNADDRESSED, |user| self.keys.of_user(user))
+            })
+        });
+        for scope in [(anyone > 0).then_some(ANYONE), own].into_iter().flatten() {
+            let Some(list) = self.candidates.get(&cross(value, scope)) else { continue };
             for at in list.as_slice() {
                 let Some(audience) = self.audiences.get_mut(*at as usize) else { continue };
                 if audience.seen != self.visit {
@@ -249,17 +317,16 @@ impl<Id: Copy> Index<Id> {
 
     fn remove_audience(&mut self, at: u32) {
         let Some(audience) = self.audiences.try_remove(at as usize) else { return };
-        let hash = self.keys.hash_one(&audience.selection);
+        let hash = self.keys.of_selection(&audience.selection);
         if self.by_selection.get(&hash) == Some(&at) {
             self.by_selection.remove(&hash);
         }
-        for ((lead, hash), place) in pairs(&self.keys, &audience.selection).into_iter().zip(&audience.places)
-        {
-            self.leads[lead as usize] -= 1;
-            let Some(list) = self.candidates.get_mut(&hash) else { continue };
+        for (pair, place) in pairs(self.keys, &audience.selection).into_iter().zip(&audience.places) {
+            *self.leads[pair.lead as usize].of(&pair) -= 1;
+            let Some(list) = self.candidates.get_mut(&pair.hash) else { continue };
             match list.swap_remove(*place) {
-                Left::Nobody => drop(self.candidates.remove(&hash)),
-                Left::Moved(moved) => self.moved(moved, hash, *place),
+                Left::Nobody => drop(self.candidates.remove(&pair.hash)),
+                Left::Moved(moved) => self.moved(moved, pair.hash, *place),
                 Left::Same => {}
             }
         }
@@ -273,11 +340,11 @@ impl<Id: Copy> Index<Id> {
     /// Notes that audience `at` now stands at `place` of the list of `hash`, having been its last.
     fn moved(&mut self, at: u32, hash: u64, place: u32) {
         let Some(audience) = self.audiences.get_mut(at as usize) else { return };
-        let pairs = pairs(&self.keys, &audience.selection);
+        let pairs = pairs(self.keys, &audience.selection);
         let last = self.candidates.get(&hash).map_or(0, |list| list.as_slice().len() as u32);
-        for ((_, own), slot) in pairs.into_iter().zip(&mut audience.places) {
+        for (own, slot) in pairs.into_iter().zip(&mut audience.places) {
             // By hash and old place, since two of its pairs could have one hash.
-            if own == hash && *slot == last {
+            if own.hash == hash && *slot == last {
                 *slot = place;
                 return;
             }
@@ -311,21 +378,6 @@ const ANYONE: u64 = 0x9e37_79b9_7f4a_7c15;
 const UNADDRESSED: u64 = 0xc2b2_ae3d_27d4_eb4f;
 const NO_LEAD: u64 = 0x1656_67b1_9e37_79f9;
 
-fn hash_user(keys: &RandomState, user: &str) -> u64 {
-    hash(keys, LEADS as u8, user)
-}
-
-fn hash_lead(keys: &RandomState, lead: Lead, value: &str) -> u64 {
-    hash(keys, lead as u8, value)
-}
-
-fn hash(keys: &RandomState, domain: u8, value: &str) -> u64 {
-    let mut hasher = keys.build_hasher();
-    hasher.write_u8(domain);
-    hasher.write(value.as_bytes());
-    hasher.finish()
-}
-
 /// Joins two keyed hashes (or constants), each not to be foreseen from outside.
 fn cross(lead: u64, scope: u64) -> u64 {
     lead.rotate_left(29).wrapping_mul(ANYONE) ^ scope
@@ -333,20 +385,24 @@ fn cross(lead: u64, scope: u64) -> u64 {
 
 /// The (lead, scope) pairs a selection is found by; none for one that can never match. Always the same for equal
 /// selections.
-fn pairs(keys: &RandomState, selection: &Selection) -> Vec<(Lead, u64)> {
+fn pairs(keys: Keys, selection: &Selection) -> Vec<Pair> {
     let (filter, rights) = (&selection.filter, &selection.rights);
     let narrowing = &rights.narrowing;
     let channels = if filter.channels().is_empty() { narrowing.channels() } else { Some(filter.channels()) };
     let agents = if filter.agents().is_empty() { narrowing.agents() } else { Some(filter.agents()) };
     let exact = channels.is_some_and(|channels| channels.iter().all(|name| below(name).is_none()));
     let leads: Vec<(Lead, u64)> = if !filter.requests().is_empty() {
-        filter.requests().iter().map(|id| (Lead::Request, hash_lead(keys, Lead::Request, id))).collect()
+        filter
+            .requests()
+            .iter()
+            .map(|id| (Lead::Request, keys.of_lead(Lead::Request, id.as_bytes())))
+            .collect()
     } else if let Some(agents) = agents.filter(|_| !exact) {
-        agents.iter().map(|id| (Lead::Agent, hash_lead(keys, Lead::Agent, id))).collect()
+        agents.iter().map(|id| (Lead::Agent, keys.of_lead(Lead::Agent, id.as_bytes()))).collect()
     } else if let Some(channels) = channels {
         let lead = |name| match below(name) {
-            Some(prefix) => (Lead::Below, hash_lead(keys, Lead::Below, prefix)),
-            None => (Lead::Channel, hash_lead(keys, Lead::Channel, name)),
+            Some(prefix) => (Lead::Below, keys.of_lead(Lead::Below, prefix.as_bytes())),
+            None => (Lead::Channel, keys.of_lead(Lead::Channel, name.as_bytes())),
         };
         channels.iter().map(lead).collect()
     } else {
@@ -355,13 +411,14 @@ fn pairs(keys: &RandomState, selection: &Selection) -> Vec<(Lead, u64)> {
     let users = filter.users();
     let scopes: Vec<u64> = match (&rights.sub, rights.sees_all_users) {
         (_, true) if users.is_empty() || users.len() * leads.len() > CROSSED => vec![ANYONE],
-        (_, true) => users.iter().map(|user| hash_user(keys, user)).collect(),
-        (Some(sub), false) if users.is_empty() => vec![UNADDRESSED, hash_user(keys, sub)],
-        (Some(sub), false) if users.contains(sub) => vec![hash_user(keys, sub)],
+        (_, true) => users.iter().map(|user| keys.of_user(user.as_bytes())).collect(),
+        (Some(sub), false) if users.is_empty() => vec![UNADDRESSED, keys.of_user(sub.as_bytes())],
+        (Some(sub), false) if users.contains(sub) => vec![keys.of_user(sub.as_bytes())],
         (None, false) if users.is_empty() => vec![UNADDRESSED],
         (_, false) => Vec::new(), // asks for users it may not see
     };
-    leads.iter().flat_map(|(lead, value)| scopes.iter().map(|scope| (*lead, cross(*value, *scope)))).collect()
+    let pair = |lead, value, scope| Pair { lead, anyone: scope == ANYONE, hash: cross(value, scope) };
+    leads.iter().flat_map(|(lead, value)| scopes.iter().map(|scope| pair(*lead, *value, *scope))).collect()
 }
 
 impl<Id: Copy> Members<Id> {

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use hdrhistogram::Histogram;
 use memchr::memmem;
 
 use super::engine::{Ended, Engine, Key, Seen, Watch};
@@ -13,6 +14,7 @@ use super::error::BenchError;
 use super::progress::Progress;
 use super::publisher::subscribe;
 use super::report::Astray;
+use super::stamp::{Stamp, now_ns};
 use super::subscriber::Wire;
 use super::tally::Tally;
 use super::target::Access;
@@ -43,6 +45,8 @@ pub struct Crowd {
     joined: usize,
     /// First deliveries so far.
     deliveries: u64,
+    /// Time from each event's stamp to its receipt, since [`Crowd::record`].
+    latencies: Option<Histogram<u64>>,
     /// What went wrong first, for a person.
     trouble: Option<String>,
 }
@@ -59,6 +63,7 @@ impl Crowd {
             answers: Vec::new(),
             joined: 0,
             deliveries: 0,
+            latencies: None,
             trouble: None,
         }
     }
@@ -138,6 +143,20 @@ impl Crowd {
         self.deliveries
     }
 
+    /// From now on, takes the time of each first delivery.
+    ///
+    /// # Errors
+    /// As [`super::histogram`].
+    pub fn record(&mut self) -> Result<(), BenchError> {
+        self.latencies = Some(super::histogram()?);
+        Ok(())
+    }
+
+    /// The times taken, nanoseconds; none are taken from then on.
+    pub fn recorded(&mut self) -> Option<Histogram<u64>> {
+        self.latencies.take()
+    }
+
     /// What went astray of the first `end` events.
     #[must_use]
     pub fn astray(&self, end: u64) -> Astray {
@@ -160,17 +179,20 @@ impl Crowd {
         }
     }
 
-    fn event(&mut self, tag: usize, n: u64) {
+    fn event(&mut self, tag: usize, stamp: Stamp) {
         let Some(tally) = self.tallies.get_mut(tag) else { return };
-        if !tally.take(n) {
+        if !tally.take(stamp.n) {
             return;
         }
         self.deliveries += 1;
-        let had = &mut self.had[n as usize % WINDOW];
+        if let Some(latencies) = &mut self.latencies {
+            latencies.saturating_record(now_ns().saturating_sub(stamp.t));
+        }
+        let had = &mut self.had[stamp.n as usize % WINDOW];
         *had += 1;
         if *had as usize == self.keys.len() {
             *had = 0;
-            self.complete.push(n);
+            self.complete.push(stamp.n);
         }
     }
 }
@@ -184,7 +206,7 @@ impl Default for Crowd {
 impl Watch for Crowd {
     fn seen(&mut self, _: Key, tag: usize, seen: Seen<'_>) {
         match seen {
-            Seen::Event(stamp, _) => self.event(tag, stamp.n),
+            Seen::Event(stamp, _) => self.event(tag, stamp),
             Seen::Text(text) => {
                 if memmem::find(text, b"\"type\":\"ready\"").is_some() {
                     self.joined += 1;

@@ -3,14 +3,15 @@
 //! * A *lane* is one keep-alive publisher. It publishes again once its events have reached every subscriber and its answer came:
 //!   one lane is lockstep, W lanes keep up to W publishes outstanding.
 //! * CPU is taken over the measured publishes alone, connecting and warming up left out; deliveries are counted by the receivers.
-//! * The batch depth is deliveries ÷ writes as the server counts them. A floor measured beside gets the daemon's as its limit.
+//! * The batch depth is deliveries ÷ the server's count of writes. A floor measured beside gets the daemon's as its limit.
 
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use super::Common;
-use super::crowd::{Crowd, Moved, PUBLISHERS, WINDOW};
+use super::crew::{Crew, Size};
+use super::crowd::{Moved, PUBLISHERS, WINDOW};
 use super::engine::{Engine, Key};
 use super::error::BenchError;
 use super::process::Cpu;
@@ -20,7 +21,7 @@ use super::report::{Astray, Report};
 use super::stamp::{Stamp, Template, now_ns};
 use super::subscriber::Wire;
 use super::tally::AHEAD;
-use super::target::{Counters, Server, Target};
+use super::target::{Server, Target};
 
 /// The longest wait for something to be ready.
 const TICK: Duration = Duration::from_millis(100);
@@ -44,6 +45,8 @@ pub struct Settings {
     pub burst: usize,
     /// Publishes outstanding.
     pub outstanding: usize,
+    /// Threads that hold subscribers.
+    pub generators: usize,
     /// Bytes of an event.
     pub size: usize,
 }
@@ -95,8 +98,12 @@ pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, B
 
 fn check(settings: &Settings) -> Result<(), BenchError> {
     let refuse = |what: String| Err(BenchError::Usage(what));
-    if settings.subscribers == 0 || settings.events == 0 || settings.common.runs == 0 {
-        return refuse("subscribers, events and runs are at least 1".into());
+    if settings.generators == 0
+        || settings.subscribers == 0
+        || settings.events == 0
+        || settings.common.runs == 0
+    {
+        return refuse("subscribers, generators, events and runs are at least 1".into());
     }
     if !(1..=BURST_MAX).contains(&settings.burst) {
         return refuse(format!("a burst is 1 to {BURST_MAX} events"));
@@ -130,7 +137,7 @@ fn settings_json(settings: &Settings) -> serde_json::Value {
     json!({
         "transport": if settings.wire == Wire::Ws { "ws" } else { "sse" },
         "subscribers": settings.subscribers, "events": settings.events, "burst": settings.burst,
-        "outstanding": settings.outstanding, "size": settings.size, "runs": settings.common.runs,
+        "outstanding": settings.outstanding, "generators": settings.generators, "size": settings.size, "runs": settings.common.runs,
     })
 }
 
@@ -154,39 +161,38 @@ fn tell(report: &mut Report, server: Server, run: usize, figures: &Figures, orde
 
 fn measure(settings: &Settings, target: &Target, progress: &mut dyn Progress) -> Result<Figures, BenchError> {
     let mut engine = Engine::new()?;
-    let mut crowd = Crowd::new();
-    let patience = settings.common.patience;
-    crowd.join(&mut engine, &target.access, settings.wire, settings.subscribers, patience, progress)?;
+    let (access, patience) = (&target.access, settings.common.patience);
+    let size = Size { subscribers: settings.subscribers, threads: settings.generators };
+    let mut crew = Crew::join(&mut engine, access, settings.wire, size, patience, progress)?;
     let mut lanes = Lanes::open(settings, target, &mut engine)?;
     progress.begin("warming up", 0);
     let warm_up = (settings.events / 10).clamp(5, 100);
-    let mut stalled = lanes.publish(warm_up, &mut engine, &mut crowd, patience, &mut |_| {}).err();
+    let mut stalled = lanes.publish(warm_up, &mut engine, &mut crew, patience, &mut |_| {}).err();
     progress.begin("publishing", settings.events);
-    let before = Taken::now(target);
-    let (had, began) = (crowd.deliveries(), Instant::now());
+    let before = Taken::before(target);
+    let (had, began) = (crew.deliveries(), Instant::now());
     if stalled.is_none() {
         let at = &mut |done| progress.at(done);
-        stalled = lanes.publish(settings.events, &mut engine, &mut crowd, patience, at).err();
+        stalled = lanes.publish(settings.events, &mut engine, &mut crew, patience, at).err();
     }
     let elapsed = began.elapsed().as_secs_f64();
-    let after = Taken::now(target);
-    let deliveries = crowd.deliveries() - had;
+    let after = Taken::after(target);
+    let deliveries = crew.deliveries() - had;
     if stalled.is_none() {
         // A repeat comes late if at all; a hundred quiets are more than any server needs.
         let mut quiets = 0;
-        while quiets < 100 && engine.turn(QUIET, &mut crowd)? {
+        while quiets < 100 && crew.turn(&mut engine, QUIET)? {
             quiets += 1;
         }
-        crowd.check()?;
     }
     if !matches!(stalled, None | Some(BenchError::Stalled { .. }))
         && let Some(error) = stalled
     {
         return Err(error);
     }
-    let depth = before.counters.zip(after.counters).and_then(|(before, after)| {
-        let writes = after.writes.saturating_sub(before.writes);
-        (writes > 0).then(|| after.deliveries.saturating_sub(before.deliveries) as f64 / writes as f64)
+    let depth = before.writes.zip(after.writes).and_then(|(before, after)| {
+        let writes = after.saturating_sub(before);
+        (writes > 0).then(|| deliveries as f64 / writes as f64)
     });
     Ok(Figures {
         cpu: before.cpu.zip(after.cpu).map(|(before, after)| after.since(&before)),
@@ -194,7 +200,7 @@ fn measure(settings: &Settings, target: &Target, progress: &mut dyn Progress) ->
         deliveries,
         elapsed,
         depth,
-        astray: Astray { deliveries, ..crowd.astray(lanes.published) },
+        astray: Astray { deliveries, ..crew.astray(lanes.published) },
         stalled,
     })
 }
@@ -203,13 +209,17 @@ fn measure(settings: &Settings, target: &Target, progress: &mut dyn Progress) ->
 struct Taken {
     cpu: Option<Cpu>,
     own: Option<Cpu>,
-    counters: Option<Counters>,
+    writes: Option<u64>,
 }
 
 impl Taken {
-    fn now(target: &Target) -> Taken {
-        let counters = target.counters();
-        Taken { counters, own: Cpu::of(std::process::id()), cpu: target.cpu() }
+    fn before(target: &Target) -> Taken {
+        let writes = target.writes();
+        Taken { writes, own: Cpu::of(std::process::id()), cpu: target.cpu() }
+    }
+    fn after(target: &Target) -> Taken {
+        let cpu = target.cpu();
+        Taken { cpu, own: Cpu::of(std::process::id()), writes: target.writes() }
     }
 }
 
@@ -252,7 +262,7 @@ impl Lanes {
         &mut self,
         count: u64,
         engine: &mut Engine,
-        crowd: &mut Crowd,
+        crew: &mut Crew,
         patience: Duration,
         at: &mut dyn FnMut(u64),
     ) -> Result<(), BenchError> {
@@ -266,8 +276,7 @@ impl Lanes {
                 self.send(lane, engine);
                 sent += 1;
             }
-            engine.turn(TICK, crowd)?;
-            crowd.check()?;
+            crew.turn(engine, TICK)?;
             let mut settled = |lane: usize| {
                 let missing = &mut self.missing[lane];
                 *missing = missing.saturating_sub(1);
@@ -276,13 +285,13 @@ impl Lanes {
                     done += 1;
                 }
             };
-            for n in crowd.completed() {
+            for n in crew.completed() {
                 settled(self.of_event[n as usize % WINDOW] as usize);
             }
-            crowd.answered().for_each(&mut settled);
+            crew.answered().for_each(&mut settled);
             at(done);
-            moved.check(crowd.deliveries() + done, || {
-                format!("{done} of {count} publishes have reached all {} subscribers", crowd.len())
+            moved.check(crew.deliveries() + done, || {
+                format!("{done} of {count} publishes have reached all {} subscribers", crew.len())
             })?;
         }
         Ok(())

@@ -4,7 +4,7 @@
 //! and, where asked, against the floor and the naive server ([`baseline`]) right after it, so that a slow moment of the machine
 //! meets all of them; then a [`report`].
 //!
-//! * One epoll thread makes the load ([`engine`]): it shares the machine with the server, so it must cost little. Its own CPU
+//! * One epoll thread makes the load ([`engine`], several with `--generators`, [`crew`]): it shares the machine with the server, so it must cost little. Its own CPU
 //!   is told beside the server's.
 //! * CPU and memory are the server process's, from /proc ([`process`]).
 //! * Every event is stamped ([`stamp`]) and every subscriber keeps an account ([`tally`]): a loss is a failed run.
@@ -16,11 +16,17 @@ use std::time::Duration;
 
 pub mod baseline;
 pub mod bystander;
+pub mod churn;
+pub mod crew;
 pub mod crowd;
 pub mod engine;
 pub mod error;
 pub mod fanout;
+pub mod h2;
+pub mod idle;
+pub mod latency;
 pub mod noisy;
+pub mod plot;
 pub mod probes;
 pub mod process;
 pub mod progress;

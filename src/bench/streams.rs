@@ -174,7 +174,7 @@ fn measure(
     let warm_up = settings.streams[1].max(settings.streams[0]);
     let mut stalled = load.publish(warm_up, &mut engine, &mut readers, patience, &mut |_| {}).err();
     progress.begin(&format!("{streams} streams"), settings.chunks);
-    let (counters, own) = (target.counters(), Cpu::of(std::process::id()));
+    let (writes, own) = (target.writes(), Cpu::of(std::process::id()));
     let (had, began, cpu) = (readers.deliveries, Instant::now(), target.cpu());
     if stalled.is_none() {
         let at = &mut |done| progress.at(done);
@@ -184,9 +184,9 @@ fn measure(
     let elapsed = began.elapsed().as_secs_f64();
     let own = own.zip(Cpu::of(std::process::id())).map_or(0.0, |(before, after)| after.since(&before).total);
     let deliveries = readers.deliveries - had;
-    let depth = counters.zip(target.counters()).and_then(|(before, after)| {
-        let writes = after.writes.saturating_sub(before.writes);
-        (writes > 0).then(|| after.deliveries.saturating_sub(before.deliveries) as f64 / writes as f64)
+    let depth = writes.zip(target.writes()).and_then(|(before, after)| {
+        let writes = after.saturating_sub(before);
+        (writes > 0).then(|| deliveries as f64 / writes as f64)
     });
     if !matches!(stalled, None | Some(BenchError::Stalled { .. }))
         && let Some(error) = stalled

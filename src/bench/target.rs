@@ -97,15 +97,6 @@ pub struct DaemonSettings {
     pub set: Vec<String>,
 }
 
-/// Counters of deliveries, for the batch depth.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Events written to subscribers.
-    pub deliveries: u64,
-    /// System calls that wrote them.
-    pub writes: u64,
-}
-
 /// A server to be measured.
 #[derive(Debug)]
 pub struct Target {
@@ -195,16 +186,14 @@ impl Target {
         self.pid.and_then(Cpu::of)
     }
 
-    /// Its delivery counters, where it tells them.
+    /// System calls so far that wrote events to subscribers, where the server tells them.
     #[must_use]
-    pub fn counters(&self) -> Option<Counters> {
+    pub fn writes(&self) -> Option<u64> {
         if self.server == Server::Daemon {
-            let (delivered, writes) =
-                (self.metric("nervewire_delivered_total")?, self.metric("nervewire_writes_total")?);
-            return Some(Counters { deliveries: delivered as u64, writes: writes as u64 });
+            return self.metric("nervewire_writes_total").map(|writes| writes as u64);
         }
         let said: Value = serde_json::from_str(&get(self.counters?, "/stats").ok()?).ok()?;
-        Some(Counters { deliveries: said["events"].as_u64()?, writes: said["sends"].as_u64()? })
+        said["sends"].as_u64()
     }
 
     /// One number of the daemon's `/metrics`: the line that starts with `name` (labels included) and a space.

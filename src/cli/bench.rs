@@ -14,7 +14,7 @@ use crate::bench::progress::{Progress, Shown, Silent};
 use crate::bench::report::{Bar, Report};
 use crate::bench::subscriber::Wire;
 use crate::bench::target::DaemonSettings;
-use crate::bench::{Common, fanout, noisy, resume, streams};
+use crate::bench::{Common, churn, fanout, idle, latency, noisy, plot, resume, streams};
 
 const BARS: &str = "\
 Bars: --bar KEY<=NUMBER or KEY>=NUMBER holds the median over the runs to a limit, with an x behind
@@ -36,6 +36,31 @@ Examples:
 
 {BARS}"))]
     Fanout(FanoutArgs),
+    /// What an idle connection costs in memory, and whether it comes back
+    #[command(after_help = format!("\
+Examples:
+  nervewire bench idle                                     # 10,000 WebSockets, twice
+  nervewire bench idle --transport sse --bar 'bytes<=400' --bar 'second<=5'
+  nervewire bench idle --transport h2 --connections 2000 --streams-per-connection 100
+
+{BARS}"))]
+    Idle(IdleArgs),
+    /// How long an event takes to each subscriber at a fixed rate of publishing
+    #[command(after_help = format!("\
+Examples:
+  nervewire bench latency --rate 20 --subscribers 1000 --seconds 20
+  nervewire bench latency --floor --runs 5 --bar 'p50<=1.25x' --bar 'p99<=1.25x' --plot latency.svg
+
+{BARS}"))]
+    Latency(LatencyArgs),
+    /// How many connections a second can be opened, authenticated by JWT, made ready and closed
+    #[command(after_help = format!("\
+Examples:
+  nervewire bench churn --connects 20000 --concurrent 64
+  nervewire bench churn --floor --runs 5 --bar 'rate>=0.5x'
+
+{BARS}"))]
+    Churn(ChurnArgs),
     /// How soon all have caught up when all come back at once, and what another tenant notices
     #[command(after_help = format!("{}\n\n{BARS}", bench_tenants::RESUME))]
     Resume(ResumeArgs),
@@ -97,6 +122,9 @@ pub struct CommonArgs {
     /// Print the report as JSON with stable field names
     #[arg(long)]
     pub json: bool,
+    /// Draw latency percentiles and per-second rates into this SVG file
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
     /// Show no progress
     #[arg(long, short)]
     pub quiet: bool,
@@ -135,12 +163,83 @@ pub struct FanoutArgs {
     /// Events in each publish; the next goes out when every subscriber has them all
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub burst: usize,
+    /// Threads that hold subscribers; more than one only where the server has cores of its own
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub generators: usize,
     /// Publishes under way at once, each on a keep-alive connection of its own
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub outstanding: usize,
     /// Bytes of an event
     #[arg(long, value_name = "BYTES", default_value_t = 128)]
     pub size: usize,
+    /// Common.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// `bench idle`.
+#[derive(Debug, Args)]
+pub struct IdleArgs {
+    /// What is held open: `ws`, `sse` (HTTP/1.1) or `h2` (SSE streams over HTTP/2)
+    #[arg(long, value_enum, default_value_t = Held::Ws)]
+    pub transport: Held,
+    /// Connections, or streams
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub connections: usize,
+    /// With h2: streams on each connection
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub streams_per_connection: usize,
+    /// Common.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// What `bench idle` holds open.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Held {
+    /// WebSocket.
+    Ws,
+    /// SSE over HTTP/1.1.
+    Sse,
+    /// SSE over HTTP/2.
+    H2,
+}
+
+/// `bench latency`.
+#[derive(Debug, Args)]
+pub struct LatencyArgs {
+    /// How subscribers are connected
+    #[arg(long, value_enum, default_value_t = Transport::Ws)]
+    pub transport: Transport,
+    /// Subscribers
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    pub subscribers: usize,
+    /// Publishes a second
+    #[arg(long, value_name = "N", default_value_t = 20.0)]
+    pub rate: f64,
+    /// Length of each run
+    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
+    pub seconds: u64,
+    /// Bytes of an event
+    #[arg(long, value_name = "BYTES", default_value_t = 128)]
+    pub size: usize,
+    /// Common.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// `bench churn`.
+#[derive(Debug, Args)]
+pub struct ChurnArgs {
+    /// What is opened
+    #[arg(long, value_enum, default_value_t = Transport::Ws)]
+    pub transport: Transport,
+    /// Connections opened and closed in each run
+    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    pub connects: u64,
+    /// Connections under way at once
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub concurrent: usize,
     /// Common.
     #[command(flatten)]
     pub common: CommonArgs,
@@ -181,9 +280,40 @@ pub(super) fn run(command: BenchCommand) -> Result<(), CliError> {
                 events: args.events,
                 burst: args.burst,
                 outstanding: args.outstanding,
+                generators: args.generators,
                 size: args.size,
             };
             tell(&args.common, |progress| fanout::run(&settings, progress))
+        }
+        BenchCommand::Idle(args) => {
+            let kind = match args.transport {
+                Held::Ws => idle::Kind::Ws,
+                Held::Sse => idle::Kind::Sse,
+                Held::H2 => idle::Kind::H2(args.streams_per_connection),
+            };
+            let settings =
+                idle::Settings { common: args.common.common(), kind, connections: args.connections };
+            tell(&args.common, |progress| idle::run(&settings, progress))
+        }
+        BenchCommand::Latency(args) => {
+            let settings = latency::Settings {
+                common: args.common.common(),
+                wire: args.transport.wire(),
+                subscribers: args.subscribers,
+                rate: args.rate,
+                seconds: args.seconds,
+                size: args.size,
+            };
+            tell(&args.common, |progress| latency::run(&settings, progress))
+        }
+        BenchCommand::Churn(args) => {
+            let settings = churn::Settings {
+                common: args.common.common(),
+                wire: args.transport.wire(),
+                connects: args.connects,
+                concurrent: args.concurrent,
+            };
+            tell(&args.common, |progress| churn::run(&settings, progress))
         }
         BenchCommand::Resume(args) => {
             let settings = args.settings();
@@ -209,6 +339,10 @@ fn tell(
         let mut progress = args.progress();
         mode(progress.as_mut())?
     };
+    if let Some(path) = &args.plot {
+        let drawn = std::fs::write(path, plot::svg(&report));
+        drawn.map_err(BenchError::io(format!("write {}", path.display())))?;
+    }
     output::line(&if args.json { report.json().to_string() } else { report.table() })?;
     match report.is_ok() {
         true => Ok(()),

@@ -113,16 +113,16 @@ impl Filter {
     pub fn matches(&self, frame: &Frame) -> bool {
         let Some(fields) = &self.0 else { return true };
         let has = |names: &Names, key| {
-            names.is_empty() || frame.key(key).is_some_and(|value| names.contains(value))
+            names.is_empty() || frame.key_bytes(key).is_some_and(|value| names.has(value))
         };
         // Only those two kinds have a `request_id` (protocol §2).
-        (!fields.streams || frame.key(Key::Request).is_some())
+        (!fields.streams || frame.key_bytes(Key::Request).is_some())
             && (fields.types.is_empty() || fields.types.contains(frame.kind()))
             && has(&fields.request_id, Key::Request)
             && has(&fields.agent_id, Key::Agent)
             && has(&fields.user_id, Key::User)
             && (fields.channel.is_empty()
-                || frame.key(Key::Channel).is_some_and(|name| fields.channel.covers_channel(name)))
+                || frame.key_bytes(Key::Channel).is_some_and(|name| fields.channel.covers(name)))
     }
 }
 
@@ -284,8 +284,8 @@ impl Rights {
     /// Whether the principal may see `frame`.
     #[must_use]
     pub fn permit(&self, frame: &Frame) -> bool {
-        let user = match frame.key(Key::User) {
-            Some(user) => self.sees_all_users || self.sub.as_deref() == Some(user),
+        let user = match frame.key_bytes(Key::User) {
+            Some(user) => self.sees_all_users || self.sub.as_deref().map(str::as_bytes) == Some(user),
             None => true,
         };
         user && (self.narrowing.is_none()

@@ -36,13 +36,25 @@ impl Names {
     /// Whether `name` is one of them.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
-        self.0.binary_search_by(|value| value.as_ref().cmp(name)).is_ok()
+        self.has(name.as_bytes())
     }
     /// With the values read as channel patterns: whether one of them covers `channel`, a name or a pattern itself.
     #[must_use]
     pub fn covers_channel(&self, channel: &str) -> bool {
-        self.contains(channel)
-            || self.iter().any(|pattern| below(pattern).is_some_and(|prefix| is_below(channel, prefix)))
+        self.covers(channel.as_bytes())
+    }
+
+    /// [`Names::contains`] for a frame's field, whose text nobody has to check again.
+    pub(super) fn has(&self, name: &[u8]) -> bool {
+        match &self.0[..] {
+            [one] => one.as_bytes() == name, // what nearly every filter asks for
+            all => all.binary_search_by(|value| value.as_bytes().cmp(name)).is_ok(),
+        }
+    }
+    /// [`Names::covers_channel`], in the same way.
+    pub(super) fn covers(&self, channel: &[u8]) -> bool {
+        let covers = |pattern| below(pattern).is_some_and(|prefix| is_below(channel, prefix.as_bytes()));
+        self.has(channel) || self.iter().any(covers)
     }
 }
 
@@ -54,7 +66,7 @@ pub fn below(pattern: &str) -> Option<&str> {
 
 /// `prefix` ends with a slash and no level of a channel is empty, so `a/` itself is never below `a/`. A pattern
 /// `a/b/*` is below `a/` as its channels are; the pattern `a/*` is below itself.
-fn is_below(channel: &str, prefix: &str) -> bool {
+fn is_below(channel: &[u8], prefix: &[u8]) -> bool {
     channel.len() > prefix.len() && channel.starts_with(prefix)
 }
 

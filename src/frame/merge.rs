@@ -70,11 +70,10 @@ pub fn merge(run: &[Arc<Frame>]) -> Option<Arc<Frame>> {
 }
 
 /// Joins neighbouring chunks of `frames` (what one reader sees, in order) into as few as [`MERGED_BYTES`] allows.
-/// Answers how many each one stands for.
+/// Answers how many each one stands for. Frames that stay as they are cost a comparison, no copy and no allocation.
 pub fn coalesce(frames: &mut Vec<Arc<Frame>>) -> Vec<u32> {
-    let mut out: Vec<Arc<Frame>> = Vec::with_capacity(frames.len());
     let mut runs = Vec::with_capacity(frames.len());
-    let mut at = 0;
+    let (mut at, mut kept) = (0, 0);
     while at < frames.len() {
         let mut end = at + 1;
         let mut bytes = frames[at].chunk_len();
@@ -85,20 +84,25 @@ pub fn coalesce(frames: &mut Vec<Arc<Frame>>) -> Vec<u32> {
             }
             end += 1;
         }
-        match merge(&frames[at..end]) {
+        let merged = if end - at > 1 { merge(&frames[at..end]) } else { None };
+        match merged {
             Some(merged) => {
-                out.push(merged);
+                frames[kept] = merged;
+                kept += 1;
                 runs.push((end - at) as u32);
             }
-            // A run is never empty and holds chunks only; were it otherwise, nothing may be lost.
+            // A run of one, as nearly all are. A longer one holds chunks only; were it otherwise, nothing may be lost.
             None => {
-                out.extend_from_slice(&frames[at..end]);
-                runs.resize(out.len(), 1);
+                for one in at..end {
+                    frames.swap(kept, one);
+                    kept += 1;
+                    runs.push(1);
+                }
             }
         }
         at = end;
     }
-    *frames = out;
+    frames.truncate(kept);
     runs
 }
 

@@ -200,12 +200,17 @@ impl Frame {
     /// The value of a routing field, `None` where the event has none.
     #[must_use]
     pub fn key(&self, key: Key) -> Option<&str> {
+        std::str::from_utf8(self.key_bytes(key)?).ok()
+    }
+    /// [`Frame::key`] for comparing: the bytes of the same text, which are not looked at.
+    #[must_use]
+    pub fn key_bytes(&self, key: Key) -> Option<&[u8]> {
         let at = key as usize;
         if self.key_present & (1 << at) == 0 {
             return None;
         }
         let start = if at == 0 { 0 } else { usize::from(self.key_ends[at - 1]) };
-        std::str::from_utf8(&self.buf[start..usize::from(self.key_ends[at])]).ok()
+        Some(&self.buf[start..usize::from(self.key_ends[at])])
     }
     /// The event as JSON text, its `id` inside.
     #[must_use]

@@ -48,9 +48,14 @@ pub(crate) struct Submission {
 impl Submission {
     /// As configured; a refusing kernel is told in the log.
     pub(crate) fn new(how: FanoutSubmission) -> Submission {
+        Submission::with(how, make_ring)
+    }
+
+    /// With a ring of one's own making.
+    pub(super) fn with(how: FanoutSubmission, make: impl FnOnce() -> io::Result<IoUring>) -> Submission {
         let ring = match how {
             FanoutSubmission::Send => None,
-            FanoutSubmission::IoUring => match make_ring() {
+            FanoutSubmission::IoUring => match make() {
                 Ok(ring) => Some(ring),
                 Err(error) => {
                     tracing::warn!(%error, "io_uring is not to be had: fan-out writes by send");
@@ -88,6 +93,17 @@ fn make_ring() -> io::Result<IoUring> {
     // Older kernels know neither flag, which only save work.
     let ring = IoUring::builder().setup_single_issuer().setup_coop_taskrun().build(entries);
     ring.or_else(|_| IoUring::<squeue::Entry, cqueue::Entry>::new(entries))
+}
+
+/// A ring whose descriptor is no ring any more: every submission fails.
+#[cfg(test)]
+pub(super) fn broken_ring() -> io::Result<IoUring> {
+    use std::os::fd::{FromRawFd, OwnedFd};
+    let ring = make_ring()?;
+    // SAFETY: the descriptor is the ring's and stays so; it is closed once, by the ring.
+    let mut fd = std::mem::ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(ring.as_raw_fd()) });
+    rustix::io::dup2(std::fs::File::open("/dev/null")?, &mut fd)?;
+    Ok(ring)
 }
 
 /// By a system call of its own, from `at` of its bytes on.

@@ -18,6 +18,8 @@ use crate::store::{Store, StoreOptions};
 use crate::tenant::start::Start;
 use crate::time::SystemClock;
 
+mod submission;
+
 /// One worker that nobody runs, and the organizations `a` and `b`.
 struct Bench {
     worker: Rc<Worker>,

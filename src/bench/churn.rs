@@ -1,0 +1,201 @@
+//! `churn`: connections a second, each opened, authenticated by a JWT of its own user, told `ready`, and closed by the client.
+//!
+//! * So many are under way at once; the next is opened when one is done. Each TCP connection is new.
+//! * The baselines check no credential; that is what they are: the rate the kernel alone allows.
+
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use memchr::memmem;
+use serde_json::json;
+
+use super::Common;
+use super::crowd::Moved;
+use super::engine::{Engine, Key, Seen, Watch};
+use super::error::BenchError;
+use super::progress::Progress;
+use super::publisher::subscribe;
+use super::report::{Rate, Report};
+use super::stamp::now_ns;
+use super::subscriber::Wire;
+use super::target::{Server, Target};
+
+/// The longest wait for something to be ready.
+const TICK: Duration = Duration::from_millis(100);
+/// Users that connect, each with a token of its own.
+const USERS: usize = 512;
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// As every mode.
+    pub common: Common,
+    /// What is opened.
+    pub wire: Wire,
+    /// Connections measured in each run.
+    pub connects: u64,
+    /// Connections under way at once.
+    pub concurrent: usize,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// A server does not come up, refuses, or stands still.
+pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
+    let Settings { common, connects, concurrent, .. } = settings;
+    if *connects == 0 || *concurrent == 0 || common.runs == 0 {
+        return Err(BenchError::Usage("connects, concurrent and runs are at least 1".into()));
+    }
+    let wire = if settings.wire == Wire::Ws { "WebSocket" } else { "SSE" };
+    let about =
+        format!("{connects} connections over {wire}, {concurrent} at a time, by JWT, closed when ready");
+    let told = json!({
+        "transport": if settings.wire == Wire::Ws { "ws" } else { "sse" },
+        "connects": connects, "concurrent": concurrent, "runs": common.runs,
+    });
+    let mut report = Report::new("churn", about, told, &common.bars);
+    for run in 0..common.runs {
+        for server in common.servers() {
+            let target = common.start(server, None)?;
+            measure(settings, run, &target, &mut report, progress)?;
+        }
+    }
+    Ok(report)
+}
+
+/// The requests that open, one for each user; of a server that was not started here, all with its one credential.
+fn requests(settings: &Settings, target: &Target) -> Result<Vec<Vec<u8>>, BenchError> {
+    if target.server == Server::Daemon && target.secret.is_none() {
+        return Ok(vec![subscribe(&target.access, settings.wire, "")]);
+    }
+    (0..USERS)
+        .map(|user| {
+            let token = target.token(&format!("user-{user}"), &["subscribe"])?;
+            Ok(subscribe(&target.access.with_credential(&token), settings.wire, ""))
+        })
+        .collect()
+}
+
+fn measure(
+    settings: &Settings,
+    run: usize,
+    target: &Target,
+    report: &mut Report,
+    progress: &mut dyn Progress,
+) -> Result<(), BenchError> {
+    let requests = requests(settings, target)?;
+    let mut load =
+        Load { engine: Engine::new()?, door: Door::new()?, requests, opened: 0, per_second: Vec::new() };
+    let warm_up = (settings.connects / 10).clamp(1, 1_000);
+    load.connect(settings, target, warm_up, &mut |_| {})?;
+    load.door.histogram.reset();
+    load.per_second.clear();
+    progress.begin("connecting", settings.connects);
+    let (cpu, began) = (target.cpu(), Instant::now());
+    load.connect(settings, target, settings.connects, &mut |done| progress.at(done))?;
+    let elapsed = began.elapsed().as_secs_f64();
+    let spent = cpu.zip(target.cpu()).map(|(before, after)| after.since(&before));
+    let server = target.server;
+    report.add(server, "rate", "connects", "1/s", settings.connects as f64 / elapsed);
+    if let Some(spent) = spent {
+        let each = 1e6 / settings.connects as f64;
+        report.add(server, "cpu", "CPU per connect", "µs", spent.total * each);
+        report.add(server, "user", "of it in user space", "µs", spent.user * each);
+    }
+    let us = |quantile| load.door.histogram.value_at_quantile(quantile) as f64 / 1e3;
+    report.add(server, "p50", "connect to ready, p50", "µs", us(0.5));
+    report.add(server, "p99", "connect to ready, p99", "µs", us(0.99));
+    report.latency(server, "connect to ready", &load.door.histogram);
+    report.rates.push(Rate { server, name: "connects", run, per_second: load.per_second });
+    Ok(())
+}
+
+struct Load {
+    engine: Engine,
+    door: Door,
+    requests: Vec<Vec<u8>>,
+    opened: usize,
+    per_second: Vec<f64>,
+}
+
+impl Load {
+    /// Opens `count` connections and waits until each was ready and is closed.
+    fn connect(
+        &mut self,
+        settings: &Settings,
+        target: &Target,
+        count: u64,
+        at: &mut dyn FnMut(u64),
+    ) -> Result<(), BenchError> {
+        let (mut opened, mut done, mut counted) = (0u64, 0u64, 0u64);
+        let mut moved = Moved::new(settings.common.patience);
+        let began = Instant::now();
+        while done < count {
+            while opened < count && opened - done < settings.concurrent as u64 {
+                let tag = (opened % settings.concurrent as u64) as usize;
+                let request = &self.requests[self.opened % self.requests.len()];
+                let now = now_ns();
+                let key = self.engine.open(target.access.addr, settings.wire, tag, request)?;
+                self.door.began(key, now);
+                self.opened += 1;
+                opened += 1;
+            }
+            self.engine.turn(TICK, &mut self.door)?;
+            if let Some(what) = self.door.trouble.take() {
+                return Err(BenchError::Server(format!("connection {done}: {what}")));
+            }
+            for key in self.door.ready.drain(..) {
+                self.engine.close(key);
+                done += 1;
+            }
+            if began.elapsed().as_secs() as usize > self.per_second.len() {
+                self.per_second.push((done - counted) as f64);
+                counted = done;
+            }
+            at(done);
+            moved.check(done, || format!("{done} of {count} connections were ready"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Watches connections become ready.
+struct Door {
+    /// When the connection of each key was opened, nanoseconds.
+    began: Vec<u64>,
+    /// Ready since the last turn.
+    ready: Vec<Key>,
+    histogram: Histogram<u64>,
+    trouble: Option<String>,
+}
+
+impl Door {
+    fn new() -> Result<Door, BenchError> {
+        Ok(Door { began: Vec::new(), ready: Vec::new(), histogram: super::histogram()?, trouble: None })
+    }
+
+    fn began(&mut self, key: Key, now: u64) {
+        if self.began.len() <= key {
+            self.began.resize(key + 1, 0);
+        }
+        self.began[key] = now;
+    }
+}
+
+impl Watch for Door {
+    fn seen(&mut self, key: Key, _: usize, seen: Seen<'_>) {
+        match seen {
+            Seen::Text(text) if memmem::find(text, b"\"type\":\"ready\"").is_some() => {
+                let took = now_ns().saturating_sub(self.began.get(key).copied().unwrap_or_default());
+                self.histogram.saturating_record(took);
+                self.ready.push(key);
+            }
+            Seen::Answer { status, body } => {
+                self.trouble = Some(format!("answered {status}: {}", String::from_utf8_lossy(body)));
+            }
+            Seen::Ended(ended) => self.trouble = Some(format!("ended before it was ready: {ended:?}")),
+            _ => {}
+        }
+    }
+}

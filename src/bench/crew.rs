@@ -1,0 +1,243 @@
+//! A crowd on several threads, told as one: this thread's share and publishers, and shares on threads of their own.
+//!
+//! * An event is complete when every share is. Shares tell so through one bounded hand-over, and wake this thread's engine.
+//! * The threads end with the crew; each hangs on its handle.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::crowd::{Crowd, Moved, WINDOW};
+use super::engine::Engine;
+use super::error::BenchError;
+use super::progress::{Progress, Silent};
+use super::report::Astray;
+use super::subscriber::Wire;
+use super::target::Access;
+
+/// The longest wait of a share for something to be ready, and so for its end.
+const TICK: Duration = Duration::from_millis(50);
+
+/// What the shares tell.
+struct Shared {
+    /// Events complete in one share since the crew looked. At most [`WINDOW`] for each share, as a mode has no more under way.
+    complete: Mutex<Vec<u64>>,
+    /// First deliveries of all shares but this thread's.
+    deliveries: AtomicU64,
+    /// Shares that have joined.
+    joined: AtomicUsize,
+    /// The first thing that went wrong in a share.
+    trouble: Mutex<Option<BenchError>>,
+    stop: AtomicBool,
+    /// Rung whenever something above has changed.
+    bell: OwnedFd,
+}
+
+/// A lock is only poisoned by a share that panicked while it held plain data, which stays whole.
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    fn ring(&self) {
+        // Only a full counter refuses, and then the bell is ringing.
+        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+    }
+}
+
+/// Subscribers on one or several threads.
+pub struct Crew {
+    own: Crowd,
+    shares: Vec<JoinHandle<Crowd>>,
+    shared: Arc<Shared>,
+    /// Shares in which event n is complete, at n modulo [`WINDOW`]; 0 again when it is in all.
+    had: Box<[u16]>,
+    complete: Vec<u64>,
+    len: usize,
+}
+
+impl std::fmt::Debug for Crew {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Crew").field("subscribers", &self.len).finish_non_exhaustive()
+    }
+}
+
+/// How many there are and on how many threads.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Subscribers in all.
+    pub subscribers: usize,
+    /// Threads, this one among them; at least 1.
+    pub threads: usize,
+}
+
+impl Crew {
+    /// Connects them and waits until all are ready.
+    ///
+    /// # Errors
+    /// As [`Crowd::join`].
+    pub fn join(
+        engine: &mut Engine,
+        access: &Access,
+        wire: Wire,
+        size: Size,
+        patience: Duration,
+        progress: &mut dyn Progress,
+    ) -> Result<Crew, BenchError> {
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let bell = bell.map_err(BenchError::sys("make an eventfd"))?;
+        let shared = Arc::new(Shared {
+            complete: Mutex::default(),
+            deliveries: AtomicU64::new(0),
+            joined: AtomicUsize::new(0),
+            trouble: Mutex::default(),
+            stop: AtomicBool::new(false),
+            bell,
+        });
+        let threads = size.threads.clamp(1, size.subscribers.max(1));
+        let mut crew = Crew {
+            own: Crowd::new(),
+            shares: Vec::new(),
+            shared,
+            had: vec![0; WINDOW].into_boxed_slice(),
+            complete: Vec::new(),
+            len: size.subscribers,
+        };
+        let each = size.subscribers / threads;
+        for _ in 1..threads {
+            let (access, shared) = (access.clone(), crew.shared.clone());
+            crew.shares.push(std::thread::spawn(move || share(&access, wire, each, patience, &shared)));
+        }
+        engine.watch(&crew.shared.bell)?;
+        let own = size.subscribers - each * (threads - 1);
+        crew.own.join(engine, access, wire, own, patience, progress)?;
+        let mut moved = Moved::new(patience);
+        while crew.shared.joined.load(Ordering::Acquire) < crew.shares.len() {
+            crew.turn(engine, TICK)?;
+            let joined = crew.shared.joined.load(Ordering::Acquire);
+            moved
+                .check(joined as u64, || format!("{joined} of {} threads have joined", crew.shares.len()))?;
+        }
+        Ok(crew)
+    }
+
+    /// Serves what is ready on this thread; answers whether anything was.
+    ///
+    /// # Errors
+    /// What went wrong first, here or in a share.
+    pub fn turn(&mut self, engine: &mut Engine, timeout: Duration) -> Result<bool, BenchError> {
+        let any = engine.turn(timeout, &mut self.own)?;
+        self.own.check()?;
+        if self.shares.is_empty() {
+            return Ok(any);
+        }
+        let mut counter = [0; 8];
+        let _ = rustix::io::read(&self.shared.bell, &mut counter); // nothing to read: it was not rung
+        if let Some(error) = lock(&self.shared.trouble).take() {
+            return Err(error);
+        }
+        let told = std::mem::take(&mut *lock(&self.shared.complete));
+        for n in self.own.completed().chain(told) {
+            let had = &mut self.had[n as usize % WINDOW];
+            *had += 1;
+            if usize::from(*had) > self.shares.len() {
+                *had = 0;
+                self.complete.push(n);
+            }
+        }
+        Ok(any)
+    }
+
+    /// Events that all have had, since the last call.
+    pub fn completed(&mut self) -> std::vec::Drain<'_, u64> {
+        if self.shares.is_empty() { self.own.completed() } else { self.complete.drain(..) }
+    }
+
+    /// Publishers answered since the last call, numbered from 0.
+    pub fn answered(&mut self) -> std::vec::Drain<'_, usize> {
+        self.own.answered()
+    }
+
+    /// First deliveries so far; those of other threads up to their last turn.
+    #[must_use]
+    pub fn deliveries(&self) -> u64 {
+        self.own.deliveries() + self.shared.deliveries.load(Ordering::Acquire)
+    }
+
+    /// Subscribers.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Ends the threads; what went astray of the first `end` events.
+    #[must_use]
+    pub fn astray(mut self, end: u64) -> Astray {
+        let mut astray = self.own.astray(end);
+        self.shared.stop.store(true, Ordering::Release);
+        for share in self.shares.drain(..) {
+            // A share that panicked has said so; its subscribers had nothing as far as anybody can know.
+            astray.add(share.join().map(|crowd| crowd.astray(end)).unwrap_or_default());
+        }
+        astray
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        for share in self.shares.drain(..) {
+            let _ = share.join(); // it has said why if it panicked
+        }
+    }
+}
+
+/// One thread's share, until the crew stops.
+fn share(access: &Access, wire: Wire, count: usize, patience: Duration, shared: &Shared) -> Crowd {
+    let mut crowd = Crowd::new();
+    if let Err(error) = serve(&mut crowd, access, wire, count, patience, shared) {
+        lock(&shared.trouble).get_or_insert(error);
+        shared.ring();
+    }
+    crowd
+}
+
+fn serve(
+    crowd: &mut Crowd,
+    access: &Access,
+    wire: Wire,
+    count: usize,
+    patience: Duration,
+    shared: &Shared,
+) -> Result<(), BenchError> {
+    let mut engine = Engine::new()?;
+    crowd.join(&mut engine, access, wire, count, patience, &mut Silent)?;
+    shared.joined.fetch_add(1, Ordering::AcqRel);
+    shared.ring();
+    let mut told = 0;
+    while !shared.stop.load(Ordering::Acquire) {
+        engine.turn(TICK, crowd)?;
+        crowd.check()?;
+        let deliveries = crowd.deliveries();
+        if deliveries > told {
+            shared.deliveries.fetch_add(deliveries - told, Ordering::AcqRel);
+            told = deliveries;
+        }
+        let complete = crowd.completed();
+        if complete.len() > 0 {
+            lock(&shared.complete).extend(complete);
+            shared.ring();
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! `latency`: how long an event takes from its publish to each subscriber, at a fixed rate.
+//!
+//! * Publishes go out at their own times, whether or not earlier ones have arrived: a server that falls behind shows in the
+//!   figures instead of slowing the load (no coordinated omission).
+//! * The stamp is taken when the request is handed to the kernel, the receipt when the event is read: both in this process, by
+//!   one clock. What this process takes to read a thousand sockets is in the figure, and in the floor's alike.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::Common;
+use super::crowd::{Crowd, Moved, PUBLISHERS};
+use super::engine::Engine;
+use super::error::BenchError;
+use super::progress::Progress;
+use super::publisher::HttpPublish;
+use super::report::{Astray, Rate, Report};
+use super::stamp::{Stamp, Template, now_ns};
+use super::subscriber::Wire;
+use super::target::{Server, Target};
+
+/// The longest wait for something to be ready.
+const TICK: Duration = Duration::from_millis(100);
+/// Silence after which no repeat is expected any more.
+const QUIET: Duration = Duration::from_millis(50);
+/// Publishes before the measured ones.
+const WARM_UP: u64 = 20;
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// As every mode.
+    pub common: Common,
+    /// How subscribers are connected.
+    pub wire: Wire,
+    /// How many of them.
+    pub subscribers: usize,
+    /// Publishes a second.
+    pub rate: f64,
+    /// How long, in seconds.
+    pub seconds: u64,
+    /// Bytes of an event.
+    pub size: usize,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// A server does not come up, refuses, ends or stands still.
+pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
+    let Settings { common, subscribers, rate, seconds, size, .. } = settings;
+    if *subscribers == 0 || *seconds == 0 || common.runs == 0 || !(0.01..=1e6).contains(rate) {
+        return Err(BenchError::Usage("subscribers, seconds, rate and runs are at least 1".into()));
+    }
+    let wire = if settings.wire == Wire::Ws { "WebSocket" } else { "SSE" };
+    let about = format!(
+        "{subscribers} subscribers over {wire}, {rate} publishes a second for {seconds} s, events of {size} bytes"
+    );
+    let told = json!({
+        "transport": if settings.wire == Wire::Ws { "ws" } else { "sse" }, "subscribers": subscribers,
+        "rate": rate, "seconds": seconds, "size": size, "runs": common.runs,
+    });
+    let mut report = Report::new("latency", about, told, &common.bars);
+    for run in 0..common.runs {
+        for server in common.servers() {
+            let target = common.start(server, None)?;
+            measure(settings, run, &target, &mut report, progress)?;
+        }
+    }
+    Ok(report)
+}
+
+fn measure(
+    settings: &Settings,
+    run: usize,
+    target: &Target,
+    report: &mut Report,
+    progress: &mut dyn Progress,
+) -> Result<(), BenchError> {
+    let (server, patience) = (target.server, settings.common.patience);
+    let mut engine = Engine::new()?;
+    let mut crowd = Crowd::new();
+    crowd.join(&mut engine, &target.access, settings.wire, settings.subscribers, patience, progress)?;
+    let mut load = Load {
+        key: engine.open(target.access.addr, Wire::Http, PUBLISHERS, b"")?,
+        publish: HttpPublish::new(&target.access, false),
+        template: Template::custom(0, settings.size),
+        period: Duration::from_secs_f64(1.0 / settings.rate),
+        patience,
+        published: 0,
+        request: Vec::new(),
+        per_second: Vec::new(),
+    };
+    load.publish(WARM_UP, &mut engine, &mut crowd, &mut |_| {})?;
+    let events = ((settings.rate * settings.seconds as f64).ceil() as u64).max(1);
+    progress.begin("publishing", events);
+    let (cpu, had) = (target.cpu(), crowd.deliveries());
+    crowd.record()?;
+    load.per_second.clear();
+    let stalled = load.publish(events, &mut engine, &mut crowd, &mut |done| progress.at(done)).err();
+    let spent = cpu.zip(target.cpu()).map(|(before, after)| after.since(&before));
+    if !matches!(stalled, None | Some(BenchError::Stalled { .. }))
+        && let Some(error) = stalled
+    {
+        return Err(error);
+    }
+    let mut quiets = 0;
+    while quiets < 100 && engine.turn(QUIET, &mut crowd)? {
+        quiets += 1;
+    }
+    let deliveries = crowd.deliveries() - had;
+    if let Some(histogram) = crowd.recorded() {
+        let us = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
+        report.add(server, "p50", "publish to receipt, p50", "µs", us(0.5));
+        report.add(server, "p90", "publish to receipt, p90", "µs", us(0.9));
+        report.add(server, "p99", "publish to receipt, p99", "µs", us(0.99));
+        report.add(server, "p999", "publish to receipt, p99.9", "µs", us(0.999));
+        report.latency(server, "publish to receipt", &histogram);
+    }
+    if let Some(spent) = spent {
+        report.add(server, "cpu", "CPU per delivery", "µs", spent.total * 1e6 / deliveries.max(1) as f64);
+    }
+    report.rates.push(Rate { server, name: "deliveries", run, per_second: load.per_second });
+    report.count(server, run, Astray { deliveries, ..crowd.astray(load.published) }, true);
+    if let Some(stalled) = stalled {
+        report.faults.push(format!("{}, run {}: {stalled}", Server::name(server), run + 1));
+    }
+    Ok(())
+}
+
+/// The publisher with its timetable.
+struct Load {
+    key: usize,
+    publish: HttpPublish,
+    template: Template,
+    period: Duration,
+    patience: Duration,
+    published: u64,
+    request: Vec<u8>,
+    per_second: Vec<f64>,
+}
+
+impl Load {
+    /// Publishes `count` times, each at its time, and waits until every subscriber has everything.
+    fn publish(
+        &mut self,
+        count: u64,
+        engine: &mut Engine,
+        crowd: &mut Crowd,
+        at: &mut dyn FnMut(u64),
+    ) -> Result<(), BenchError> {
+        let began = Instant::now();
+        let (mut sent, mut complete, mut counted) = (0u64, 0u64, crowd.deliveries());
+        let mut moved = Moved::new(self.patience);
+        while complete < count {
+            let due = self.period.mul_f64(sent as f64);
+            let now = began.elapsed();
+            if sent < count && now >= due {
+                self.send(engine);
+                sent += 1;
+            }
+            let wait = if sent < count { self.period.mul_f64(sent as f64).saturating_sub(now) } else { TICK };
+            engine.turn(wait.min(TICK), crowd)?;
+            crowd.check()?;
+            complete += crowd.completed().count() as u64;
+            crowd.answered().for_each(drop);
+            if began.elapsed().as_secs() as usize > self.per_second.len() {
+                self.per_second.push((crowd.deliveries() - counted) as f64);
+                counted = crowd.deliveries();
+            }
+            at(complete);
+            // While nothing is outstanding nothing has to move.
+            moved.check(if complete == sent { u64::MAX - sent } else { crowd.deliveries() }, || {
+                format!("{complete} of {sent} events have reached all {} subscribers", crowd.len())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, engine: &mut Engine) {
+        self.request.clear();
+        let stamp = Stamp { n: self.published, t: now_ns() };
+        self.published += 1;
+        self.publish.request(self.template.stamped(stamp), &mut self.request);
+        engine.send(self.key, &self.request);
+    }
+}
