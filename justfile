@@ -107,15 +107,13 @@ bench-churn runs="5": load-build
     target/release/nervewire bench churn --floor --runs {{ runs }} --bar 'rate>=0.5x'
 
 # 5,000 subscribers come back at once, 2,000 events behind; another tenant's latency meanwhile.
-bench-resume runs="5": load-build
-    target/release/nervewire bench resume --runs {{ runs }} --bar 'spread<=2' --bar 'live_ratio<=2' --bar 'sent_ratio<=2'
-    target/release/nervewire bench resume --transport sse --runs {{ runs }} --bar 'spread<=2' --bar 'live_ratio<=2' --bar 'sent_ratio<=2'
+bench-resume transport="ws" runs="5": load-build
+    target/release/nervewire bench resume --transport {{ transport }} --runs {{ runs }} --bar 'spread<=2' --bar 'live_ratio<=2' --bar 'sent_ratio<=2'
 
 # A loud tenant with stalled subscribers beside a quiet one.
-bench-noisy runs="5": load-build
-    target/release/nervewire bench noisy --runs {{ runs }} --bar 'sent_share<=1'
+bench-noisy transport="ws" runs="5": load-build
+    target/release/nervewire bench noisy --transport {{ transport }} --runs {{ runs }} --bar 'sent_share<=1'
 
 # CPU per chunk among 10,000 token streams over that among 100.
-bench-streams runs="5": load-build
-    target/release/nervewire bench streams --runs {{ runs }} --bar 'many_over_few<=1.3'
-    target/release/nervewire bench streams --transport sse --runs {{ runs }} --bar 'many_over_few<=1.3'
+bench-streams transport="ws" runs="5": load-build
+    target/release/nervewire bench streams --transport {{ transport }} --runs {{ runs }} --bar 'many_over_few<=1.3'

@@ -2,6 +2,8 @@
 //!
 //! Nothing is timed here: figures need a release build and a quiet machine (`docs/benchmarks.md`).
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output};

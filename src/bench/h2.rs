@@ -71,7 +71,7 @@ impl Drop for Streams {
         self.bodies.clear();
         self.senders.clear();
         // The connections' tasks see that nobody uses them and say so to the server; bounded, as the runtime ends them anyway.
-        self.runtime.block_on(tokio::time::sleep(Duration::from_millis(100)));
+        self.runtime.block_on(async { tokio::time::sleep(Duration::from_millis(100)).await });
     }
 }
 

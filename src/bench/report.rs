@@ -295,7 +295,7 @@ impl Report {
                         format!("{} {kept}", bar.text())
                     })
                     .collect();
-                let label = format!("{name:38} {}", server.name());
+                let label = format!("{name:44} {}", server.name());
                 let median = median(runs).map(figure).unwrap_or_default();
                 lines.push([label, figures.join(" "), median, ratio, bars.join(", ")]);
             }
@@ -331,7 +331,7 @@ impl Report {
         for it in &self.latencies {
             let at = |quantile| figure(it.histogram.value_at_quantile(quantile) as f64 / 1e3);
             lines.push([
-                format!("{:38} {}", it.name, it.server.name()),
+                format!("{:44} {}", it.name, it.server.name()),
                 it.histogram.len().to_string(),
                 at(0.5),
                 at(0.9),

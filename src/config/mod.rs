@@ -234,7 +234,7 @@ impl Config {
 fn blank() -> Config {
     Config {
         worker_threads: 0,
-        fanout_submission: FanoutSubmission::Send,
+        fanout_submission: FanoutSubmission::IoUring,
         listen: Vec::new(),
         admin_listen: None,
         data_dir: PathBuf::new(),

@@ -59,13 +59,13 @@ pub static KEYS: &[Key] = &[
         name: "fanout_submission",
         kind: Kind::Word {
             words: FanoutSubmission::WORDS,
-            default: "send",
+            default: "io_uring",
             get: |c| c.fanout_submission.word(),
             set: |c, word| word.parse().map(|value| c.fanout_submission = value).is_ok(),
         },
         unit: "",
         memory: "a ring of 64 entries per worker with `io_uring`",
-        text: "How live events are written: one system call per connection (`send`), or up to 64 connections by one (`io_uring`). Without io_uring in the kernel it is `send` all the same, and the log says so.",
+        text: "How live events are written: up to 64 connections by one system call (`io_uring`), or one each (`send`). Where the kernel or a sandbox refuses io_uring it is `send` all the same, and the log says so.",
     },
     Key {
         name: "heartbeat_seconds",

@@ -3,35 +3,47 @@
 //! * A set is sorted and holds no value twice, so equal sets are equal values and hash alike.
 //! * Comparison is byte for byte: no case folding, no trimming, no Unicode normalisation.
 
+use std::fmt;
+
 use crate::event::{CHANNEL_BYTES, ID_BYTES, Kind, check_channel};
 
-/// A sorted set of texts.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Names(Vec<Box<str>>);
+/// A sorted set of texts, in one allocation, so that a subscription among very many is compared in few cache misses.
+///
+/// Each value is its length, two bytes little endian, and its bytes; `None` is the empty set.
+#[derive(Clone, PartialEq, Eq, Hash, Default)]
+pub struct Names(Option<Box<[u8]>>);
+
+// A length takes two bytes: `check_id` and `check_pattern` let nothing longer through.
+const _: () = assert!(ID_BYTES + CHANNEL_BYTES <= u16::MAX as usize);
 
 impl Names {
     /// No value.
-    pub const EMPTY: Names = Names(Vec::new());
+    pub const EMPTY: Names = Names(None);
 
+    /// The set of values that were checked.
     pub(super) fn new(mut names: Vec<Box<str>>) -> Names {
         names.sort_unstable();
         names.dedup();
-        names.shrink_to_fit();
-        Names(names)
+        let mut packed = Vec::with_capacity(names.iter().map(|name| name.len() + 2).sum());
+        for name in &names {
+            packed.extend_from_slice(&(name.len() as u16).to_le_bytes());
+            packed.extend_from_slice(name.as_bytes());
+        }
+        Names((!packed.is_empty()).then(|| packed.into_boxed_slice()))
     }
     /// Whether the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.is_none()
     }
     /// How many values it has.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.each().count()
     }
     /// The values, in order.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(AsRef::as_ref)
+        self.each().map(|value| std::str::from_utf8(value).unwrap_or_default()) // packed from texts
     }
     /// Whether `name` is one of them.
     #[must_use]
@@ -46,15 +58,29 @@ impl Names {
 
     /// [`Names::contains`] for a frame's field, whose text nobody has to check again.
     pub(super) fn has(&self, name: &[u8]) -> bool {
-        match &self.0[..] {
-            [one] => one.as_bytes() == name, // what nearly every filter asks for
-            all => all.binary_search_by(|value| value.as_bytes().cmp(name)).is_ok(),
-        }
+        self.each().any(|value| value == name)
     }
     /// [`Names::covers_channel`], in the same way.
     pub(super) fn covers(&self, channel: &[u8]) -> bool {
-        let covers = |pattern| below(pattern).is_some_and(|prefix| is_below(channel, prefix.as_bytes()));
-        self.has(channel) || self.iter().any(covers)
+        self.each().any(|value| {
+            value == channel || value.strip_suffix(b"*").is_some_and(|prefix| is_below(channel, prefix))
+        })
+    }
+
+    fn each(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = self.0.as_deref().unwrap_or_default();
+        std::iter::from_fn(move || {
+            let (len, after) = rest.split_first_chunk::<2>()?;
+            let (value, after) = after.split_at_checked(usize::from(u16::from_le_bytes(*len)))?;
+            rest = after;
+            Some(value)
+        })
+    }
+}
+
+impl fmt::Debug for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
     }
 }
 

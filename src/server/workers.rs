@@ -20,6 +20,9 @@ use crate::ring::Reader;
 use crate::worker::mail::Mail;
 use crate::worker::{Accepted, Shared, Worker};
 
+/// Tasks (requests, accepts) a worker polls between two turns of its loop and looks at the reactor: a request with a large
+/// body takes some hundred microseconds, so tokio's 61 of them would delay live events by many milliseconds.
+const TASKS_PER_TURN: u32 = 8;
 /// How many sockets more than the least loaded worker one may have before it deals on.
 const IMBALANCE: usize = 2;
 /// How long accepting rests when no descriptor is left.
@@ -70,8 +73,10 @@ pub(super) fn start(
     let (up, is_up) = std::sync::mpsc::sync_channel(1);
     let shared = shared.clone();
     let thread = std::thread::Builder::new().name(format!("worker-{id}")).spawn(move || {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .event_interval(TASKS_PER_TURN)
+            .build_local(Default::default())?;
         runtime.block_on(async move {
             let worker = match prepare(id, shared, reader, listeners, capacity) {
                 Ok(worker) => worker,

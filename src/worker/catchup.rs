@@ -22,7 +22,7 @@ use super::view::BATCH_FRAMES;
 use super::{State, Worker};
 
 /// Bytes one connection is sent before the next one has its turn.
-const BYTES_PER_RUN: usize = 128 * 1024;
+const BYTES_PER_RUN: usize = 32 * 1024;
 /// How long a reader waits for a store that cannot be read now, before it asks again.
 const RETRY: Duration = Duration::from_millis(200);
 

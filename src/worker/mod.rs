@@ -17,6 +17,7 @@ mod submit;
 pub mod subscribe;
 #[cfg(test)]
 mod tests;
+mod turn;
 pub mod view;
 pub mod wheel;
 pub mod ws_publish;
@@ -33,10 +34,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::auth::{Auth, Principal};
-use crate::close::Close;
 use crate::config::Config;
+use crate::connection::Connection;
 use crate::connection::admission::Admission;
-use crate::connection::{Connection, Sink};
 use crate::frame::Frame;
 use crate::frame::ws_decode;
 use crate::ids::{Sequence, TenantId};
@@ -54,9 +54,6 @@ use wheel::Wheel;
 
 /// Bytes of the one read buffer of a worker.
 const READ_BUFFER: usize = 64 * 1024;
-/// Connections taken off the run list in one turn.
-const RUNS_PER_TURN: usize = 64;
-
 /// What every worker sees.
 pub struct Shared {
     /// The checked configuration.
@@ -197,8 +194,9 @@ pub(crate) struct State {
     pub(crate) news: VecDeque<u32>,
     pub(crate) reader: Reader,
     generation: u32,
+    /// Sockets that are ready and have not been served.
+    events: VecDeque<Ready>,
     /// Scratch, empty between uses.
-    events: Vec<Ready>,
     mail: Vec<Mail>,
     told: Vec<Arc<Tenant>>,
     pub(crate) input: Box<[u8]>,
@@ -228,7 +226,7 @@ impl Worker {
             news: VecDeque::new(),
             reader,
             generation: 0,
-            events: Vec::new(),
+            events: VecDeque::new(),
             mail: Vec::new(),
             told: Vec::new(),
             input: vec![0; READ_BUFFER].into_boxed_slice(),
@@ -327,74 +325,6 @@ impl Worker {
     #[must_use]
     pub fn metrics(&self) -> &WorkerMetrics {
         &self.shared.metrics.workers[self.id]
-    }
-
-    /// One round over everything that has work. Answers whether some is left.
-    fn turn(self: &Rc<Self>) -> io::Result<bool> {
-        let state = &mut *self.state.borrow_mut();
-        self.metrics().turns.add(1);
-        let mut events = std::mem::take(&mut state.events);
-        let more_events = self.sockets.take(&mut events)?;
-        for event in events.drain(..) {
-            self.on_ready(state, event);
-        }
-        state.events = events;
-
-        for token in self.body_ready.take() {
-            self.on_body_ready(state, token);
-        }
-        let mut mail = std::mem::take(&mut state.mail);
-        self.shared.mail[self.id].drain(&mut mail);
-        for mail in mail.drain(..) {
-            self.on_mail(state, mail);
-        }
-        state.mail = mail;
-
-        let mut told = std::mem::take(&mut state.told);
-        self.shared.wakes[self.id].drain(&mut told);
-        for tenant in told.drain(..) {
-            tenant.wake_bits().take(self.id);
-            if let Some(&view) = state.by_tenant.get(&tenant.id()) {
-                state.queue_view(view);
-            }
-        }
-        state.told = told;
-
-        for _ in 0..state.news.len() {
-            let Some(view) = state.news.pop_front() else { break };
-            if self.fan_out(state, view) {
-                state.news.push_back(view);
-            } else if let Some(view) = state.views.get_mut(view as usize) {
-                view.queued = false;
-            }
-        }
-        for _ in 0..state.run.len().min(RUNS_PER_TURN) {
-            let Some(token) = state.run.pop_front() else { break };
-            self.advance(state, token);
-        }
-        Ok(more_events || !state.news.is_empty() || !state.run.is_empty())
-    }
-
-    fn on_body_ready(self: &Rc<Self>, state: &mut State, token: Token) {
-        let Some(connection) = state.connection(token) else { return };
-        if matches!(&connection.sink, Sink::Body(queue) if queue.is_dropped()) {
-            self.drop_connection(state, token, Close::Peer);
-            return;
-        }
-        self.on_ready(state, Ready { token, readable: false, writable: true });
-    }
-
-    fn on_ready(self: &Rc<Self>, state: &mut State, event: Ready) {
-        let now = state.wheel.now();
-        let Some(connection) = state.connection(event.token) else { return };
-        if event.writable && connection.flags.blocked {
-            connection.flags.blocked = false;
-            connection.heard = now; // a blocked socket that takes bytes again has been heard
-            self.advance(state, event.token);
-        }
-        if event.readable {
-            self.read(state, event.token);
-        }
     }
 }
 

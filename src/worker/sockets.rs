@@ -5,6 +5,7 @@
 //!   the slot.
 //! * The set knows file descriptors and tokens, not what is spoken on them.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -104,7 +105,7 @@ impl Sockets {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn take(&self, out: &mut Vec<Ready>) -> io::Result<bool> {
+    pub fn take(&self, out: &mut VecDeque<Ready>) -> io::Result<bool> {
         let mut events = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; BATCH];
         let (events, _) = match epoll::wait(self.inner.get_ref(), &mut events, Some(&Timespec::default())) {
             Ok(events) => events,
@@ -114,7 +115,7 @@ impl Sockets {
         for event in events.iter() {
             let (flags, data) = (event.flags, event.data);
             let gone = flags.intersects(EventFlags::HUP | EventFlags::ERR);
-            out.push(Ready {
+            out.push_back(Ready {
                 token: Token::unpack(data.u64()),
                 readable: gone || flags.intersects(EventFlags::IN | EventFlags::RDHUP),
                 writable: gone || flags.contains(EventFlags::OUT),

@@ -58,7 +58,7 @@ impl Submission {
             FanoutSubmission::IoUring => match make() {
                 Ok(ring) => Some(ring),
                 Err(error) => {
-                    tracing::warn!(%error, "io_uring is not to be had: fan-out writes by send");
+                    tracing::info!(%error, "io_uring is not to be had: fan-out writes by send");
                     None
                 }
             },

@@ -1,0 +1,128 @@
+//! One turn of a worker's loop: sockets that are ready, bodies, mail, tenants with news, connections with work left.
+//!
+//! * Whatever may be long has a share of time and goes on in the next turn: between two turns the reactor, accepts, requests
+//!   and the tick have theirs. So what one tenant can delay another by is about one turn.
+//! * Each part makes some progress in every turn, so that none starves another.
+
+use std::io;
+use std::rc::Rc;
+
+use crate::close::Close;
+use crate::connection::Sink;
+use crate::time::Clock;
+
+use super::sockets::{Ready, Token};
+use super::{State, Worker};
+
+/// Microseconds a turn gives to sockets that are ready, to tenants with news, and to connections with work left, each.
+const SHARE_US: u64 = 300;
+/// Tenants with news that are served in a turn whatever the time: one with a large audience delays at least so many others
+/// by no more than its own share.
+const LEAST_NEWS: usize = 4;
+
+impl Worker {
+    /// One round over everything that has work. Answers whether some is left.
+    pub(super) fn turn(self: &Rc<Self>) -> io::Result<bool> {
+        let state = &mut *self.state.borrow_mut();
+        self.metrics().turns.add(1);
+        let mut more_events = true;
+        if state.events.is_empty() {
+            more_events = self.sockets.take(&mut state.events)?;
+        }
+        let clock = self.shared.clock.clone();
+        let mut budget = Budget::new(&*clock, 1);
+        while budget.lasts()
+            && let Some(event) = state.events.pop_front()
+        {
+            self.on_ready(state, event);
+        }
+        more_events |= !state.events.is_empty();
+
+        for token in self.body_ready.take() {
+            self.on_body_ready(state, token);
+        }
+        let mut mail = std::mem::take(&mut state.mail);
+        self.shared.mail[self.id].drain(&mut mail);
+        for mail in mail.drain(..) {
+            self.on_mail(state, mail);
+        }
+        state.mail = mail;
+
+        let mut told = std::mem::take(&mut state.told);
+        self.shared.wakes[self.id].drain(&mut told);
+        for tenant in told.drain(..) {
+            tenant.wake_bits().take(self.id);
+            if let Some(&view) = state.by_tenant.get(&tenant.id()) {
+                state.queue_view(view);
+            }
+        }
+        state.told = told;
+
+        let mut budget = Budget::new(&*clock, LEAST_NEWS);
+        for _ in 0..state.news.len() {
+            if !budget.lasts() {
+                break;
+            }
+            let Some(view) = state.news.pop_front() else { break };
+            if self.fan_out(state, view) {
+                state.news.push_back(view);
+            } else if let Some(view) = state.views.get_mut(view as usize) {
+                view.queued = false;
+            }
+        }
+        let mut budget = Budget::new(&*clock, 1);
+        for _ in 0..state.run.len() {
+            if !budget.lasts() {
+                break;
+            }
+            let Some(token) = state.run.pop_front() else { break };
+            self.advance(state, token);
+        }
+        Ok(more_events || !state.news.is_empty() || !state.run.is_empty())
+    }
+
+    fn on_body_ready(self: &Rc<Self>, state: &mut State, token: Token) {
+        let Some(connection) = state.connection(token) else { return };
+        if matches!(&connection.sink, Sink::Body(queue) if queue.is_dropped()) {
+            self.drop_connection(state, token, Close::Peer);
+            return;
+        }
+        self.on_ready(state, Ready { token, readable: false, writable: true });
+    }
+
+    fn on_ready(self: &Rc<Self>, state: &mut State, event: Ready) {
+        let now = state.wheel.now();
+        let Some(connection) = state.connection(event.token) else { return };
+        if event.writable && connection.flags.blocked {
+            connection.flags.blocked = false;
+            connection.heard = now; // a blocked socket that takes bytes again has been heard
+            state.run(event.token);
+        }
+        if event.readable {
+            self.read(state, event.token);
+        }
+    }
+}
+
+/// Time for one part of a turn.
+struct Budget<'a> {
+    clock: &'a dyn Clock,
+    until_us: u64,
+    /// Steps that are taken whatever the time.
+    least: usize,
+}
+
+impl<'a> Budget<'a> {
+    fn new(clock: &'a dyn Clock, least: usize) -> Budget<'a> {
+        Budget { clock, until_us: clock.monotonic_us() + SHARE_US, least }
+    }
+
+    /// Whether another step may be taken.
+    fn lasts(&mut self) -> bool {
+        if self.least > 0 {
+            self.least -= 1;
+            return true;
+        }
+        self.clock.monotonic_us() < self.until_us
+    }
+}
