@@ -117,3 +117,7 @@ bench-noisy transport="ws" runs="5": load-build
 # CPU per chunk among 10,000 token streams over that among 100.
 bench-streams transport="ws" runs="5": load-build
     target/release/nervewire bench streams --transport {{ transport }} --runs {{ runs }} --bar 'many_over_few<=1.3'
+
+# A million connections over in-memory sockets: bytes, heartbeats, fan-out without the kernel.
+bench-million:
+    cargo bench --locked --bench million

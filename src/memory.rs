@@ -13,13 +13,13 @@ pub fn without_huge_pages() {
     let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
-/// Returns this thread's free pages to the system. Costs a walk over the thread's pages: tens of microseconds with ten
-/// thousand connections.
-pub fn give_back() {
+/// Returns this thread's free pages to the system: those that have been free for a second, or, where the thread has come
+/// to rest, all of them, which it would have to fault in again if it went on.
+pub fn give_back(at_rest: bool) {
     // SAFETY: `mi_collect` takes no pointer and may be called on any thread at any time, whichever allocator is the
     // process's; it touches mimalloc's own pages only.
     #[allow(unsafe_code)]
     unsafe {
-        libmimalloc_sys::mi_collect(false);
+        libmimalloc_sys::mi_collect(at_rest);
     }
 }

@@ -5,7 +5,7 @@
 //! * Everything is bounded by a named limit per organization, and the organizations by [`ORGANIZATIONS`].
 //! * Knows no credential's form.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -48,14 +48,51 @@ impl Key {
     }
 }
 
-/// What is known of one organization.
+/// An organization's keys by id. Most have one or two, for which a tree would keep room for eleven.
+#[derive(Debug, Default)]
+pub(super) struct Keys(Vec<Arc<Key>>);
+
+impl Keys {
+    fn place(&self, id: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|key| key.row.id.as_str().cmp(id))
+    }
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+    pub(super) fn get(&self, id: &str) -> Option<&Arc<Key>> {
+        self.0.get(self.place(id).ok()?)
+    }
+    /// Those with ids after `id`, in order; all for `None`.
+    pub(super) fn after(&self, id: Option<&str>) -> &[Arc<Key>] {
+        let from = id.map_or(0, |id| self.place(id).map_or_else(|at| at, |at| at + 1));
+        self.0.get(from..).unwrap_or_default()
+    }
+    fn insert(&mut self, key: Arc<Key>) {
+        match self.place(&key.row.id) {
+            Ok(at) => self.0[at] = key,
+            Err(at) => {
+                if self.0.is_empty() {
+                    self.0.reserve_exact(1);
+                }
+                self.0.insert(at, key);
+            }
+        }
+    }
+    fn remove(&mut self, id: &str) {
+        if let Ok(at) = self.place(id) {
+            self.0.remove(at);
+        }
+    }
+}
+
+/// What is known of one organization. Trees where nearly all are empty: an empty hash table is twice their size.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) organization: Arc<Organization>,
-    pub(super) keys: BTreeMap<String, Arc<Key>>,
+    pub(super) keys: Keys,
     /// jti → until when it must be remembered (Unix milliseconds; `None`: for ever).
-    pub(super) revoked: HashMap<String, Option<u64>>,
-    pub(super) disabled: HashSet<String>,
+    pub(super) revoked: BTreeMap<String, Option<u64>>,
+    pub(super) disabled: BTreeSet<String>,
 }
 
 #[derive(Debug, Default)]
@@ -116,24 +153,24 @@ impl Table {
                 let organization = Arc::new(row);
                 let entry = self.by_tenant.entry(organization.tenant).or_insert_with(|| Entry {
                     organization: Arc::clone(&organization),
-                    keys: BTreeMap::new(),
-                    revoked: HashMap::new(),
-                    disabled: HashSet::new(),
+                    keys: Keys::default(),
+                    revoked: BTreeMap::new(),
+                    disabled: BTreeSet::new(),
                 });
                 entry.organization = organization;
             }
             Write::DeleteOrganization(row) => {
                 if let Some(entry) = self.by_tenant.remove(&row.tenant) {
                     self.by_id.remove(&entry.organization.id);
-                    for id in entry.keys.keys() {
-                        self.key_owner.remove(id);
+                    for key in entry.keys.after(None) {
+                        self.key_owner.remove(&key.row.id);
                     }
                 }
             }
             Write::PutKey(row) => {
                 if let Some(entry) = self.by_tenant.get_mut(&row.tenant) {
                     self.key_owner.insert(row.id.clone(), row.tenant);
-                    entry.keys.insert(row.id.clone(), Key::new(row));
+                    entry.keys.insert(Key::new(row));
                 }
             }
             Write::DeleteKey(tenant, id) => {

@@ -149,12 +149,10 @@ impl Auth {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<KeyRow>, AdminError> {
-        use std::ops::Bound::{Excluded, Unbounded};
         let tenant = self.target(by.principal(), org_id)?.tenant;
         Ok(self.directory.read(|table| {
             let Some(entry) = table.by_tenant.get(&tenant) else { return Vec::new() };
-            let rest = entry.keys.range::<str, _>((after.map_or(Unbounded, Excluded), Unbounded));
-            rest.take(limit).map(|(_, key)| key.current()).collect()
+            entry.keys.after(after).iter().take(limit).map(|key| key.current()).collect()
         }))
     }
 

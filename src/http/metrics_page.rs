@@ -156,7 +156,7 @@ impl Scrape {
         let help = "Seconds from publishing to the write, per live delivery";
         out.histogram("publish_to_send_seconds", help, times.sum_us, &buckets)?;
         out.gauge("ring_bytes", "Bytes of frames in all rings, about", self.0.tenants.ring_bytes() as i64)?;
-        out.gauge("tenants", "Organizations used since the start", self.0.tenants.len() as i64)
+        out.gauge("tenants", "Organizations in memory", self.0.tenants.len() as i64)
     }
 
     fn store(&self, out: &mut Out<'_>) -> std::fmt::Result {

@@ -1,5 +1,7 @@
 //! `GET /api/v1/ws`, `/sse`, `/sse/llm`: everything is checked before the upgrade; then the connection is the worker's.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -8,10 +10,12 @@ use http::{StatusCode, Version};
 use ring::digest;
 
 use crate::auth::{Subscribe, Use};
+use crate::connection::admission::Admitted;
 use crate::filter::Filter;
 use crate::frame::sse;
 use crate::metrics::Transport;
 use crate::outcome::Refusal;
+use crate::tenant::Tenant;
 use crate::tenant::start::{self, From};
 use crate::worker::connect::Adopt;
 
@@ -65,7 +69,7 @@ pub async fn ws(x: &mut Exchange) -> Result<Handled, Refusal> {
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-    let adopt = adopt(Transport::Ws, Some(admitted), asked, start);
+    let adopt = adopt(Transport::Ws, Some((admitted, tenant)), asked, start);
     let status = StatusCode::SWITCHING_PROTOCOLS;
     Ok(Handled::Subscribed(Box::new(Subscribed { status, headers, preface: Vec::new(), adopt })))
 }
@@ -107,7 +111,7 @@ pub async fn sse(x: &mut Exchange, llm: bool) -> Result<Handled, Refusal> {
 
 async fn sse_granted(
     x: &mut Exchange,
-    principal: std::sync::Arc<crate::auth::Principal>,
+    principal: Arc<crate::auth::Principal>,
     llm: bool,
 ) -> Result<Handled, Refusal> {
     principal.authorize::<Subscribe>()?;
@@ -120,19 +124,21 @@ async fn sse_granted(
     let mut preface = Vec::new();
     sse::retry(RETRY_MS, &mut preface);
     let transport = if x.version == Version::HTTP_2 { Transport::SseH2 } else { Transport::Sse };
-    let adopt = adopt(transport, Some(admitted), asked, start);
+    let adopt = adopt(transport, Some((admitted, tenant)), asked, start);
     let headers = event_stream_headers();
     Ok(Handled::Subscribed(Box::new(Subscribed { status: StatusCode::OK, headers, preface, adopt })))
 }
 
 fn adopt(
     transport: Transport,
-    admitted: Option<crate::connection::admission::Admitted>,
+    whose: Option<(Admitted, Arc<Tenant>)>,
     asked: Asked,
     start: start::Start,
 ) -> Adopt {
+    let (admitted, tenant) = whose.unzip();
     Adopt {
         admitted,
+        tenant,
         transport,
         filter: asked.filter,
         start,

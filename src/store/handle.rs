@@ -114,10 +114,15 @@ impl Store {
         self.shared().hooks.lock().push(Box::new(hook));
     }
 
-    /// The log of `tenant`, if it was asked for in this run. Never reads the disk.
+    /// The log of `tenant`, if it is in memory. Never reads the disk.
     #[must_use]
     pub fn loaded_log(&self, tenant: TenantId) -> Option<Arc<TenantLog>> {
-        self.shared().logs.lock().get(&tenant).cloned()
+        self.shared().logs.lock().loaded.get(&tenant).cloned()
+    }
+    /// Forgets the log of `tenant` if nobody holds it and all of it is on disk. Its numbers go on above the old ones when
+    /// it is asked for again, as after a restart.
+    pub fn forget_quiet(&self, tenant: TenantId) {
+        self.shared().logs.lock().forget_quiet(tenant);
     }
     /// The log of `tenant`. Reads the disk on the caller's thread when nobody asked for it before in this run.
     ///

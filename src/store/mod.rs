@@ -234,8 +234,8 @@ struct Shared {
     engine: RwLock<Option<Engine>>,
     queue: Queue,
     reads: Reads,
-    /// Every log that was asked for in this run.
-    logs: Mutex<HashMap<TenantId, Arc<TenantLog>>>,
+    /// Every log that was asked for in this run and not forgotten.
+    logs: Mutex<Logs>,
     stats: Arc<Stats>,
     hooks: Mutex<Vec<Hook>>,
     /// The number the next organization gets.
@@ -244,21 +244,51 @@ struct Shared {
     lock: Mutex<Option<DirLock>>,
 }
 
+/// The logs in memory.
+#[derive(Default)]
+struct Logs {
+    loaded: HashMap<TenantId, Arc<TenantLog>>,
+    /// How many are being read from disk: what they find must still be so when they enter it here, so that nothing is
+    /// forgotten (and written to again, under another number) meanwhile.
+    loading: usize,
+}
+
+impl Logs {
+    /// Drops a log that nobody holds and of which everything is on disk; the next to ask reads it from there.
+    fn forget_quiet(&mut self, tenant: TenantId) {
+        let quiet = |log: &Arc<TenantLog>| {
+            Arc::strong_count(log) == 1 && log.uncommitted() == 0 && log.end() == log.committed()
+        };
+        if self.loading == 0 && self.loaded.get(&tenant).is_some_and(quiet) {
+            self.loaded.remove(&tenant);
+            if self.loaded.capacity() > 1_024 && self.loaded.len() < self.loaded.capacity() / 8 {
+                self.loaded.shrink_to(self.loaded.len() * 2);
+            }
+        }
+    }
+}
+
 impl Shared {
     /// The log of `tenant`; reads the disk when it is the first to ask in this run.
     fn log_in(&self, engine: &Engine, tenant: TenantId) -> Result<Arc<TenantLog>, EngineError> {
-        if let Some(log) = self.logs.lock().get(&tenant) {
-            return Ok(log.clone());
+        {
+            let mut logs = self.logs.lock();
+            if let Some(log) = logs.loaded.get(&tenant) {
+                return Ok(log.clone());
+            }
+            logs.loading += 1;
         }
-        let recovered = recover::tenant(engine, tenant)?;
+        let recovered = recover::tenant(engine, tenant);
+        let mut logs = self.logs.lock();
+        logs.loading -= 1;
         // The engine is borrowed throughout, so no reopening can have begun an epoch since.
         let epoch = self.epoch.load(Ordering::Relaxed);
-        let log = Arc::new(TenantLog::new(tenant, epoch, &recovered, self.options.uncommitted_events));
-        Ok(self.logs.lock().entry(tenant).or_insert(log).clone())
+        let log = Arc::new(TenantLog::new(tenant, epoch, &recovered?, self.options.uncommitted_events));
+        Ok(logs.loaded.entry(tenant).or_insert(log).clone())
     }
 
     fn forget_log(&self, tenant: TenantId) {
-        if let Some(log) = self.logs.lock().remove(&tenant) {
+        if let Some(log) = self.logs.lock().loaded.remove(&tenant) {
             log.oldest.store(log.last_event().0, Ordering::Release); // who still reads it finds a gap, then the end
         }
     }

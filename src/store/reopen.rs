@@ -99,7 +99,7 @@ fn open_again(shared: &Arc<Shared>) -> Result<(Books, Engine), EngineError> {
     let epoch = recover::begin_epoch(&engine, shared.epoch.load(Relaxed))?;
     let total = options.io.space(&options.dir).map_or(0, |space| space.total);
     let books = Books::load(&engine, shared, total)?;
-    let logs: Vec<Arc<TenantLog>> = shared.logs.lock().values().cloned().collect();
+    let logs: Vec<Arc<TenantLog>> = shared.logs.lock().loaded.values().cloned().collect();
     let mut starts: Vec<(Arc<TenantLog>, Recovered)> = Vec::with_capacity(logs.len());
     for log in logs {
         let recovered = recover::tenant(&engine, log.tenant())?;

@@ -1,6 +1,7 @@
 //! Tenants: each organization's write side (one lock), its ring, its log and its wake-up bits.
 //!
-//! * [`Tenants::get`] is the only way to a [`Tenant`]; it is made at first use and stays, small while quiet.
+//! * [`Tenants::get`] and [`Tenants::open`] are the only ways to a [`Tenant`]; it is made at first use. One that is quiet and
+//!   that nobody holds is forgotten, its log with it: 100,000 organizations cost what those cost that are awake.
 //! * Ring and log agree on order, since one lock covers numbering, the ring and the commit queue (`publish.rs`).
 //! * A tenant knows no connection, socket or worker: it sets bits, and pushes itself onto workers' queues.
 
@@ -8,6 +9,8 @@ pub mod idempotency;
 pub mod intake;
 pub mod publish;
 pub mod start;
+#[cfg(test)]
+mod tests;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -28,6 +31,8 @@ use crate::wake::{WakeBits, WakeQueue};
 pub const INITIAL_SLOTS: usize = 64;
 /// Milliseconds without a publish after which a committed ring gives its memory back.
 pub const QUIET_MS: u64 = 60_000;
+/// Most tenants that one [`Tenants::sweep`] forgets; the next goes on.
+const FORGOTTEN_AT_ONCE: usize = 16 * 1_024;
 
 impl Slotted for Frame {
     fn sequence(&self) -> u64 {
@@ -130,7 +135,7 @@ impl Tenants {
         Ok(self.table.entry(id).or_insert_with(|| Arc::new(self.make(id, log))).clone())
     }
 
-    /// A tenant that was opened; whoever is connected has one.
+    /// A tenant that is open. It stays so while anyone holds it, and every connection's worker does.
     #[must_use]
     pub fn get(&self, id: TenantId) -> Option<Arc<Tenant>> {
         self.table.get(&id).map(|tenant| tenant.clone())
@@ -173,9 +178,11 @@ impl Tenants {
         tenant.wake.signal(|worker| self.wakes[worker].push(tenant.clone()));
     }
 
-    /// Gives back the memory of rings that were quiet for [`QUIET_MS`]; called every few seconds.
+    /// Gives back the memory of rings that were quiet for [`QUIET_MS`], and forgets tenants whose ring has gone and whom
+    /// nobody holds; called every few seconds.
     pub fn sweep(&self) {
         let now = self.clock.now_ms();
+        let mut unused = Vec::new();
         for entry in &self.table {
             let tenant = entry.value();
             if now.saturating_sub(tenant.published_ms.load(Ordering::Relaxed)) < QUIET_MS {
@@ -188,6 +195,18 @@ impl Tenants {
                 self.ring_bytes.fetch_sub(side.ring.bytes(), Ordering::Relaxed);
                 side.ring.release();
             }
+            if tenant.is_unused() && unused.len() < FORGOTTEN_AT_ONCE {
+                unused.push(tenant.id);
+            }
+        }
+        for id in unused {
+            // Under the table's lock, where every new holder comes from: who is alone there stays alone.
+            if self.table.remove_if(&id, |_, tenant| tenant.is_unused()).is_some() {
+                self.store.forget_quiet(id);
+            }
+        }
+        if self.table.capacity() > 1_024 && self.table.len() < self.table.capacity() / 8 {
+            self.table.shrink_to_fit();
         }
     }
 
@@ -211,7 +230,7 @@ impl Tenants {
     pub fn ring_bytes(&self) -> usize {
         self.ring_bytes.load(Ordering::Relaxed)
     }
-    /// Tenants that were used since the start.
+    /// Tenants in memory: those that were used lately, or are in use.
     #[must_use]
     pub fn len(&self) -> usize {
         self.table.len()
@@ -224,6 +243,16 @@ impl Tenants {
 }
 
 impl Tenant {
+    /// Whether the table alone holds it, and it holds nothing that the store does not.
+    fn is_unused(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) == 1
+            && self.write.try_lock().is_some_and(|side| {
+                side.ring.slots() == 0
+                    && side.ring.is_settled()
+                    && side.ring.head() == self.log.committed().next().0
+            })
+    }
+
     /// Its number.
     #[must_use]
     pub fn id(&self) -> TenantId {

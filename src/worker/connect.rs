@@ -23,6 +23,7 @@ use crate::frame::control::Control;
 use crate::frame::ws;
 use crate::ids::{Sequence, TenantId};
 use crate::metrics::Transport;
+use crate::tenant::Tenant;
 use crate::tenant::start::Start;
 
 use super::sockets::Token;
@@ -37,6 +38,8 @@ const PRINCIPALS: usize = 4_096;
 pub struct Adopt {
     /// Its place in the limits, and whose it is; `None`: the diagnostic echo.
     pub admitted: Option<Admitted>,
+    /// Its organization, held until the worker holds it; `None`: the diagnostic echo.
+    pub tenant: Option<Arc<Tenant>>,
     /// What it speaks.
     pub transport: Transport,
     /// What it asks for; `None`: for publishing only.
@@ -132,6 +135,7 @@ impl Worker {
             inflight: 0,
             closing_for: Close::Peer,
         };
+        state.crowded = true;
         state.connections.insert(connection); // at `token.slot`, which was vacant
         self.metrics().connections[adopt.transport as usize].add(1);
         self.look_after(state, token);
@@ -141,6 +145,9 @@ impl Worker {
             (out.control, out.since) = (adopt.head.as_slice().into(), now);
         }
         if state.connection(token).is_some_and(|connection| connection.admitted.is_some()) {
+            if let Some(tenant) = &adopt.tenant {
+                state.hold_tenant(tenant);
+            }
             match adopt.filter {
                 Some(filter) => self.subscribe(state, token, filter, Some(adopt.start), None),
                 None => self.say_ready(state, token, &Start::NOW, None),
@@ -262,6 +269,7 @@ impl Worker {
         }
         self.leave(state, token);
         let Some(connection) = state.connections.remove(token.slot as usize) else { return };
+        state.crowded = true;
         let reason = if connection.flags.closing { connection.closing_for } else { reason };
         if reason == Close::Stalled
             && let Some(fd) = connection.sink.socket()
@@ -273,6 +281,11 @@ impl Worker {
         }
         if connection.sink.socket().is_some() {
             self.socket_closed();
+        }
+        if connection.view == u32::MAX
+            && let Some(admitted) = &connection.admitted
+        {
+            state.release_tenant(admitted.principal().tenant);
         }
         self.metrics().connections[connection.transport as usize].add(-1);
         self.metrics().closed[reason as usize].add(1);

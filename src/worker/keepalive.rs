@@ -17,10 +17,6 @@ use crate::metrics::Transport;
 use super::sockets::Token;
 use super::{State, Worker};
 
-/// Seconds between two returns of free memory to the system. The allocator waits one itself, so that what is freed is
-/// gone after twice this.
-const GIVE_BACK_TICKS: Tick = 4;
-
 impl Worker {
     /// One second has passed.
     pub(super) fn tick(self: &Rc<Self>) {
@@ -29,9 +25,10 @@ impl Worker {
         for token in due {
             self.look(state, token);
         }
-        if state.wheel.now().is_multiple_of(GIVE_BACK_TICKS) {
-            memory::give_back();
-        }
+        // Who comes and who goes leaves pages behind that hold next to nothing; when the crowd has passed, they go.
+        let crowded = std::mem::take(&mut state.crowded);
+        memory::give_back(state.was_crowded && !crowded);
+        state.was_crowded = crowded;
     }
 
     /// Ticks between a transport's keep-alives.

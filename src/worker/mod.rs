@@ -185,6 +185,9 @@ pub(crate) struct State {
     pub(crate) connections: Slab<Connection>,
     pub(crate) views: Slab<View>,
     pub(crate) by_tenant: HashMap<TenantId, u32>,
+    /// Tenants of connections that never subscribed, with how many those are: a quiet tenant that nobody holds is
+    /// forgotten.
+    pub(crate) held: HashMap<TenantId, (Arc<Tenant>, u32)>,
     /// Principals of connected API keys, by key id.
     principals: HashMap<Box<str>, Weak<Principal>>,
     pub(crate) wheel: Wheel,
@@ -194,6 +197,9 @@ pub(crate) struct State {
     pub(crate) news: VecDeque<u32>,
     pub(crate) reader: Reader,
     generation: u32,
+    /// Connections came or went in this second, and in the one before.
+    pub(crate) crowded: bool,
+    pub(crate) was_crowded: bool,
     /// Sockets that are ready and have not been served.
     events: VecDeque<Ready>,
     /// Scratch, empty between uses.
@@ -220,12 +226,15 @@ impl Worker {
             connections: Slab::new(),
             views: Slab::new(),
             by_tenant: HashMap::new(),
+            held: HashMap::new(),
             principals: HashMap::new(),
             wheel: Wheel::new(),
             run: VecDeque::new(),
             news: VecDeque::new(),
             reader,
             generation: 0,
+            crowded: false,
+            was_crowded: false,
             events: VecDeque::new(),
             mail: Vec::new(),
             told: Vec::new(),

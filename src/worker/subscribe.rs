@@ -33,8 +33,10 @@ impl Worker {
         let first = connection.row.is_none();
         if first {
             let view = state.join_view(&tenant, self.id);
-            if let Some(connection) = state.connection(token) {
-                connection.view = view;
+            if let Some(connection) = state.connection(token)
+                && std::mem::replace(&mut connection.view, view) == u32::MAX
+            {
+                state.release_tenant(tenant.id()); // the view holds it from here on
             }
         }
         let kept = self.lift(state, token);

@@ -73,6 +73,10 @@ impl Bench {
     }
 
     fn connect(&self, of: usize, transport: Transport) -> (Token, UnixStream) {
+        self.connect_with(of, transport, Some(Filter::default()))
+    }
+
+    fn connect_with(&self, of: usize, transport: Transport, filter: Option<Filter>) -> (Token, UnixStream) {
         let (ours, peer) = UnixStream::pair().expect("a pair");
         socket2::SockRef::from(&ours).set_send_buffer_size(8 * 1_024).expect("a small buffer");
         ours.set_nonblocking(true).expect("non-blocking");
@@ -80,8 +84,9 @@ impl Bench {
         let admission = &self.worker.shared.admission;
         let adopt = Adopt {
             admitted: Some(admission.admit(self.principals[of].clone(), None).expect("a place")),
+            tenant: self.worker.shared.tenants.get(self.principals[of].tenant),
             transport,
-            filter: Some(Filter::default()),
+            filter,
             start: Start::NOW,
             no_echo: false,
             heartbeat_event: false,
@@ -148,6 +153,33 @@ fn a_slot_that_changes_hands_amid_a_batch_carries_nothing_over() {
                 assert!(!seen.contains(foreign), "{token:?}: {seen}");
             }
         }
+    });
+}
+
+/// A quiet organization is forgotten when nobody holds it: its connections do, also those that only publish.
+#[test]
+fn every_connection_keeps_its_organization_in_memory() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+    runtime.expect("a runtime").block_on(async {
+        let bench = Bench::new().await;
+        let tenant = bench.worker.shared.tenants.get(bench.principals[0].tenant).expect("open");
+        let before = Arc::strong_count(&tenant);
+        let (publisher, mut end) = bench.connect_with(0, Transport::Ws, None);
+        assert_eq!(Arc::strong_count(&tenant), before + 1);
+        // It subscribes: its view holds the tenant from then on.
+        let text = br#"{"type":"subscribe"}"#;
+        let mut frame = vec![0x81, 0x80 | text.len() as u8, 0, 0, 0, 0];
+        frame.extend_from_slice(text);
+        end.write_all(&frame).expect("sent");
+        while bench.turn() {}
+        assert!(bench.worker.state.borrow().held.is_empty());
+        assert_eq!(Arc::strong_count(&tenant), before + 1);
+        let (other, _other_end) = bench.connect_with(0, Transport::Ws, None);
+        for token in [publisher, other] {
+            assert_eq!(Arc::strong_count(&tenant), before + 1 + usize::from(token == publisher));
+            bench.worker.drop_connection(&mut bench.worker.state.borrow_mut(), token, Close::Peer);
+        }
+        assert_eq!(Arc::strong_count(&tenant), before);
     });
 }
 

@@ -4,6 +4,7 @@
 //! * While a batch is in progress, `joint` is its end: a connection that catches up becomes live there.
 //! * A view lives while the worker has subscribers (or waiting readers) of the tenant.
 
+use std::collections::hash_map::Entry;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use tokio::sync::Notify;
 use crate::connection::{Connection, Mode};
 use crate::cursor::{Cursor, CursorKey};
 use crate::frame::Frame;
-use crate::ids::Sequence;
+use crate::ids::{Sequence, TenantId};
 use crate::index::Index;
 use crate::metrics::Times;
 use crate::tenant::Tenant;
@@ -122,6 +123,21 @@ impl State {
         };
         self.views[view as usize].members += 1;
         view
+    }
+
+    /// Keeps a tenant in memory for a connection that has no view yet.
+    pub(crate) fn hold_tenant(&mut self, tenant: &Arc<Tenant>) {
+        self.held.entry(tenant.id()).or_insert_with(|| (tenant.clone(), 0)).1 += 1;
+    }
+
+    /// One such connection less.
+    pub(crate) fn release_tenant(&mut self, tenant: TenantId) {
+        if let Entry::Occupied(mut held) = self.held.entry(tenant) {
+            held.get_mut().1 -= 1;
+            if held.get().1 == 0 {
+                held.remove();
+            }
+        }
     }
 
     /// One member less; the last one takes the view with it.

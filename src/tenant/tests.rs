@@ -1,0 +1,80 @@
+//! Tenants over a real store, on a clock that stands still until it is moved.
+
+use super::*;
+use crate::event::Event;
+use crate::store::{LogRead, StoreOptions};
+use crate::time::ManualClock;
+
+const ID: TenantId = TenantId(7);
+
+fn tenants(dir: &std::path::Path) -> (Arc<Tenants>, Arc<ManualClock>) {
+    let mut options = StoreOptions::new(dir);
+    options.reserve_bytes = 0;
+    let store = Store::open(options).expect("a store");
+    let clock = Arc::new(ManualClock::at(1_800_000_000_000));
+    let limits =
+        Limits { ring_slots: 64, ring_bytes: 1 << 20, ring_bytes_total: 1 << 20, event_bytes: 65_536 };
+    let (pins, _) = Pins::new(1);
+    let metrics = Arc::new(Metrics::new(1));
+    (Tenants::new(store, pins, Arc::new([]), clock.clone(), metrics, limits), clock)
+}
+
+async fn publish(tenants: &Tenants, tenant: &Arc<Tenant>, text: &str) -> Sequence {
+    let json = format!(r#"{{"type":"custom","channel":"c","data":"{text}"}}"#);
+    let frames = tenants.encode(&[Event::parse(&json).expect("valid")], 0).expect("encoded");
+    tenants.publish(tenant, frames, None, true).await.expect("published").first
+}
+
+/// An organization that nobody holds costs no memory once it is quiet; whoever comes next finds everything, and numbers
+/// go on above the old ones.
+#[tokio::test]
+async fn a_quiet_tenant_is_forgotten_and_goes_on_from_its_log() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (tenants, clock) = tenants(dir.path());
+    let tenant = tenants.open(ID).await.expect("open");
+    let first = publish(&tenants, &tenant, "one").await;
+    let second = publish(&tenants, &tenant, "two").await;
+    let told = tenant.head();
+
+    tenants.sweep();
+    assert!(tenant.ring().head() > second.0 && tenants.len() == 1, "not quiet yet");
+    clock.advance(QUIET_MS);
+    tenants.sweep();
+    assert_eq!((tenants.len(), tenants.ring_bytes()), (1, 0), "somebody holds it");
+    drop(tenant);
+    tenants.sweep();
+    assert!(tenants.is_empty() && tenants.get(ID).is_none());
+    assert!(tenants.store().loaded_log(ID).is_none());
+
+    let tenant = tenants.open(ID).await.expect("open again");
+    assert!(tenant.head() >= told, "a position that was told stays valid");
+    assert_eq!((tenant.replaying(first), tenant.replaying(told)), (1, 0));
+    let third = publish(&tenants, &tenant, "three").await;
+    assert!(third > tenant.log().oldest() && third > told);
+    let LogRead::Page(page) = tenants.store().read_log(tenant.log(), first).await.expect("read") else {
+        panic!("two events follow the first")
+    };
+    let seen: Vec<Sequence> =
+        page.frames.iter().map(|frame| frame.sequence()).filter(|s| *s > first).collect();
+    assert_eq!(seen[0], second);
+    let after = tenants.store().read_log(tenant.log(), second).await.expect("read");
+    assert!(
+        matches!(after, LogRead::Page(page) if page.frames.iter().any(|frame| frame.sequence() == third))
+    );
+}
+
+/// What is not committed yet, or not quiet yet, is never forgotten.
+#[tokio::test]
+async fn a_tenant_with_a_ring_stays() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (tenants, clock) = tenants(dir.path());
+    let tenant = tenants.open(ID).await.expect("open");
+    publish(&tenants, &tenant, "one").await;
+    drop(tenant);
+    clock.advance(QUIET_MS - 1);
+    tenants.sweep();
+    assert_eq!(tenants.len(), 1);
+    clock.advance(1);
+    tenants.sweep();
+    assert_eq!(tenants.len(), 0);
+}
