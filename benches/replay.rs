@@ -15,6 +15,7 @@ use nervewire::frame::merge::coalesce;
 use nervewire::ids::{Sequence, TenantId};
 use nervewire::ring::{Pins, Read, RingLimits, ring};
 use nervewire::store::{Done, LogRead, Rows, Store, StoreOptions, TenantLog};
+use nervewire::time::{Clock as _, SystemClock};
 
 const BEHIND: u64 = 2_000;
 const BATCH: usize = 64;
@@ -39,9 +40,14 @@ fn store(cache: usize) -> (tempfile::TempDir, Store, Arc<TenantLog>, Vec<Arc<Fra
     // As publishing in arrays of 100 packs them.
     for _ in 0..BEHIND / 100 {
         let end = log.end();
+        let now = SystemClock.now_ms();
         let frame = |n| {
-            let mut frame = Frame::encode(&Event::parse(EVENT).expect("event"), 0, 0);
-            frame.seal(Sequence(end.0 + n), 0, &store.cursor_key().encode(log.tenant(), Sequence(end.0 + n)));
+            let mut frame = Frame::encode(&Event::parse(EVENT).expect("event"), now, 0);
+            frame.seal(
+                Sequence(end.0 + n),
+                now,
+                &store.cursor_key().encode(log.tenant(), Sequence(end.0 + n)),
+            );
             Arc::new(frame)
         };
         let frames: Vec<_> = (1..=100).map(frame).collect();
