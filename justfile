@@ -121,3 +121,11 @@ bench-streams transport="ws" runs="5": load-build
 # A million connections over in-memory sockets: bytes, heartbeats, fan-out without the kernel.
 bench-million:
     cargo bench --locked --bench million
+
+# Acknowledged events a second from 512 clients, and one client's ack against a bare commit.
+bench-publish runs="5": load-build
+    target/release/nervewire bench publish --runs {{ runs }} --bar 'rate>=25000'
+    target/release/nervewire bench publish --runs {{ runs }} --protocol ws --bar 'rate>=50000'
+    target/release/nervewire bench publish --runs {{ runs }} --batch 100 --bar 'rate>=300000'
+    target/release/nervewire bench publish --runs {{ runs }} --batch 100 --ack memory --bar 'rate>=500000'
+    target/release/nervewire bench publish --runs {{ runs }} --clients 1 --floor --bar 'p50<=1.3x'

@@ -10,7 +10,14 @@
 //!
 //! Audiences: `all` by one API key, everything; `each` by one API key, ten to a channel of their own; `users` each with
 //! a token of their own (checked like any other: 100,000 unless told).
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::type_complexity,
+    missing_docs
+)]
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -150,7 +157,7 @@ impl Simulation {
         let events = vec![Event::parse(&json).unwrap(); events];
         let tenants = &self.worker.shared.tenants;
         let frames = tenants.encode(&events, 0).unwrap();
-        tenants.publish(&self.tenant, frames, None, false).await.unwrap();
+        tenants.publish(&self.tenant, frames, None, None::<&Rc<Worker>>).await.unwrap();
         while self.ledger.writes.get() < until {
             tokio::task::yield_now().await;
         }

@@ -7,7 +7,7 @@
 //! * shared by many: [`ring`] and [`wake`] (fan-out without locks), [`index`] (subscribers by hash), [`store`] (log and records)
 //! * who and what: [`auth`] (credential to right), [`tenant`] (the write side of an organization)
 //! * one connection: [`connection`] (as data), [`outcome`] (error to status or close), [`worker`] (the loop that serves them)
-//! * the outside: [`http`], [`server`] and [`lifecycle`], [`cli`] and [`client`], [`bench`] (the load tester)
+//! * the outside: [`http`], [`server`] and [`lifecycle`], [`cli`] and [`client`], [`mod@bench`] (the load tester)
 
 pub mod auth;
 pub mod bench;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::memory;
 use crate::worker::Shared;
 use crate::worker::mail::Mail;
 
@@ -69,7 +70,10 @@ pub async fn errands(shared: Arc<Shared>) {
     let mut seen = vec![0; shared.metrics.workers.len()];
     loop {
         tokio::select! {
-            _ = sweep.tick() => shared.tenants.sweep(),
+            _ = sweep.tick() => {
+                shared.tenants.sweep();
+                memory::give_back(true); // this thread opened the store, and has no hurry
+            }
             _ = maintain.tick() => {
                 if let Err(error) = shared.auth.maintain().await {
                     tracing::warn!(%error, "last uses and expired revocations could not be written");

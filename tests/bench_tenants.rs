@@ -1,6 +1,7 @@
 //! `nervewire bench resume`, `noisy` and `streams` from outside: they do what they say, count everything and notice their bars.
 //!
 //! Nothing is timed here: figures need a release build and a quiet machine (`docs/benchmarks.md`).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
 
 use std::process::{Command, Output};
 

@@ -24,10 +24,10 @@ use super::target::{Server, Target};
 
 /// Between two looks at a process that is to come to rest.
 const LOOK: Duration = Duration::from_millis(250);
-/// It rests when so many looks in a row agree.
-const LOOKS: u32 = 4;
+/// It rests when so many looks in a row agree: four seconds, since allocators return memory some time after it was freed.
+const LOOKS: u32 = 16;
 /// The longest it is waited for.
-const REST_MAX: Duration = Duration::from_secs(10);
+const REST_MAX: Duration = Duration::from_secs(20);
 
 /// What is held open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

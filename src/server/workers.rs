@@ -22,7 +22,7 @@ use crate::worker::{Accepted, Shared, Worker};
 
 /// Tasks (requests, accepts) a worker polls between two turns of its loop and looks at the reactor: a request with a large
 /// body takes some hundred microseconds, so tokio's 61 of them would delay live events by many milliseconds.
-const TASKS_PER_TURN: u32 = 8;
+const TASKS_PER_TURN: u32 = 4;
 /// How many sockets more than the least loaded worker one may have before it deals on.
 const IMBALANCE: usize = 2;
 /// How long accepting rests when no descriptor is left.

@@ -243,9 +243,10 @@ impl Tenants {
 }
 
 impl Tenant {
-    /// Whether the table alone holds it, and it holds nothing that the store does not.
+    /// Whether the table alone holds it, and it and the store alone its log, which has nothing that the disk has not.
     fn is_unused(self: &Arc<Self>) -> bool {
         Arc::strong_count(self) == 1
+            && Arc::strong_count(&self.log) == 2
             && self.write.try_lock().is_some_and(|side| {
                 side.ring.slots() == 0
                     && side.ring.is_settled()

@@ -270,6 +270,7 @@ impl Worker {
         self.leave(state, token);
         let Some(connection) = state.connections.remove(token.slot as usize) else { return };
         state.crowded = true;
+        state.wheel.died();
         let reason = if connection.flags.closing { connection.closing_for } else { reason };
         if reason == Close::Stalled
             && let Some(fd) = connection.sink.socket()

@@ -23,7 +23,11 @@ use super::{State, Worker};
 /// Connections of one tenant written to before the next tenant's turn.
 pub const SENDS_PER_TURN: usize = 64;
 /// Bytes of one tenant's writes before the next tenant's turn.
-const BYTES_PER_TURN: usize = 256 * 1024;
+const BYTES_PER_TURN: usize = 128 * 1024;
+/// (frame, connection) pairs marked before the next tenant's turn, about; some hundred microseconds.
+const MARKS_PER_TURN: usize = 32 * 1024;
+/// Frames of a batch whatever the audience: together they cost one write each.
+const LEAST_FRAMES: usize = 8;
 /// Different (mask, transport) pairs whose joined bytes are kept during a turn.
 const GROUPS: usize = 16;
 
@@ -65,7 +69,8 @@ impl Worker {
         let State { views, reader, connections, frames, .. } = state;
         let it = &mut views[view as usize];
         let mut batch = Batch { frames: std::mem::take(frames), ..Batch::default() };
-        match it.tenant.ring().read(reader, it.drained.next().0, &mut batch.frames, BATCH_FRAMES) {
+        let most = (MARKS_PER_TURN / it.index.len().max(1)).clamp(LEAST_FRAMES, BATCH_FRAMES);
+        match it.tenant.ring().read(reader, it.drained.next().0, &mut batch.frames, most) {
             Read::Frames => {}
             Read::AtHead => {
                 *frames = batch.frames;

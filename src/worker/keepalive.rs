@@ -25,6 +25,12 @@ impl Worker {
         for token in due {
             self.look(state, token);
         }
+        let State { wheel, connections, .. } = &mut *state;
+        wheel.tidy(|token, at| {
+            connections
+                .get(token.slot as usize)
+                .is_some_and(|it| it.generation == token.generation && it.look_at == at)
+        });
         // Who comes and who goes leaves pages behind that hold next to nothing; when the crowd has passed, they go.
         let crowded = std::mem::take(&mut state.crowded);
         memory::give_back(state.was_crowded && !crowded);

@@ -196,8 +196,10 @@ pub(crate) struct State {
     pub(crate) wheel: Wheel,
     /// Connections with work left that no edge will announce.
     pub(crate) run: VecDeque<Token>,
-    /// Views with news, each at most once ([`View::queued`]).
-    pub(crate) news: VecDeque<u32>,
+    /// Views with news that had none, each once in this or in `news` ([`View::queued`]).
+    fresh: VecDeque<u32>,
+    /// Views that had a turn and have more.
+    news: VecDeque<u32>,
     pub(crate) reader: Reader,
     generation: u32,
     /// Connections came or went in this second, and in the one before.
@@ -233,6 +235,7 @@ impl Worker {
             principals: HashMap::new(),
             wheel: Wheel::new(),
             run: VecDeque::new(),
+            fresh: VecDeque::new(),
             news: VecDeque::new(),
             reader,
             generation: 0,
@@ -390,7 +393,7 @@ impl State {
             && !it.queued
         {
             it.queued = true;
-            self.news.push_back(view);
+            self.fresh.push_back(view);
         }
     }
 

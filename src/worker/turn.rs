@@ -15,7 +15,7 @@ use super::sockets::{Ready, Token};
 use super::{State, Worker};
 
 /// Microseconds a turn gives to sockets that are ready, to tenants with news, and to connections with work left, each.
-const SHARE_US: u64 = 300;
+const SHARE_US: u64 = 200;
 /// Tenants with news that are served in a turn whatever the time: one with a large audience delays at least so many others
 /// by no more than its own share.
 const LEAST_NEWS: usize = 4;
@@ -58,12 +58,16 @@ impl Worker {
         }
         state.told = told;
 
-        let mut budget = Budget::new(&*clock, LEAST_NEWS);
-        for _ in 0..state.news.len() {
-            if !budget.lasts() {
-                break;
-            }
-            let Some(view) = state.news.pop_front() else { break };
+        // Who had no news until now goes before those who have had a turn and want more; of those one is served always.
+        let mut fresh = Budget::new(&*clock, LEAST_NEWS);
+        let mut again = Budget::new(&*clock, 1);
+        for _ in 0..state.fresh.len() + state.news.len() {
+            let next = if state.fresh.is_empty() || !fresh.lasts() {
+                again.lasts().then(|| state.news.pop_front()).flatten()
+            } else {
+                state.fresh.pop_front()
+            };
+            let Some(view) = next else { break };
             if self.fan_out(state, view) {
                 state.news.push_back(view);
             } else if let Some(view) = state.views.get_mut(view as usize) {
@@ -78,7 +82,7 @@ impl Worker {
             let Some(token) = state.run.pop_front() else { break };
             self.advance(state, token);
         }
-        Ok(more_events || !state.news.is_empty() || !state.run.is_empty())
+        Ok(more_events || !state.fresh.is_empty() || !state.news.is_empty() || !state.run.is_empty())
     }
 
     fn on_body_ready(self: &Rc<Self>, state: &mut State, token: Token) {

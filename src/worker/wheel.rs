@@ -11,19 +11,28 @@ use super::sockets::Token;
 /// Buckets, so the farthest deadline; later ones are looked at on the way and put back.
 pub const BUCKETS: Tick = 64;
 
+/// Buckets looked into at once by [`Wheel::tidy`].
+const TIDIED_AT_ONCE: Tick = BUCKETS / 4;
+/// Fewer dead entries are waited for.
+const DEAD: usize = 256;
+
 /// The wheel.
 #[derive(Debug)]
 pub struct Wheel {
     buckets: Box<[Vec<Token>]>,
     /// The tick that was taken last.
     now: Tick,
+    /// Entries of the dead, at most: told since the last round of [`Wheel::tidy`].
+    dead: usize,
+    /// Buckets that this round has yet to look into.
+    untidy: Tick,
 }
 
 impl Wheel {
     /// An empty wheel at tick 0.
     #[must_use]
     pub fn new() -> Wheel {
-        Wheel { buckets: (0..BUCKETS).map(|_| Vec::new()).collect(), now: 0 }
+        Wheel { buckets: (0..BUCKETS).map(|_| Vec::new()).collect(), now: 0, dead: 0, untidy: 0 }
     }
 
     /// The present tick.
@@ -38,6 +47,31 @@ impl Wheel {
         let at = self.now + ticks.clamp(1, BUCKETS - 1);
         self.buckets[(at % BUCKETS) as usize].push(token);
         at
+    }
+
+    /// Somebody with an entry has died.
+    pub fn died(&mut self) {
+        self.dead += 1;
+    }
+
+    /// Where a crowd has died, forgets entries that are not `wanted` (who, and the tick they stand at) before their time;
+    /// some buckets a call, so that no tick takes long.
+    pub fn tidy(&mut self, mut wanted: impl FnMut(Token, Tick) -> bool) {
+        let entries = || self.buckets.iter().map(Vec::len).sum::<usize>();
+        if self.untidy == 0 {
+            if self.dead < DEAD || self.dead < entries() / 4 {
+                return;
+            }
+            (self.untidy, self.dead) = (BUCKETS, 0);
+        }
+        for _ in 0..TIDIED_AT_ONCE {
+            self.untidy -= 1;
+            // Whatever stands in a bucket is due within a round after now.
+            let at = self.now + 1 + (self.untidy.wrapping_sub(self.now + 1) % BUCKETS);
+            let bucket = &mut self.buckets[(at % BUCKETS) as usize];
+            bucket.retain(|token| wanted(*token, at));
+            bucket.shrink_to_fit();
+        }
     }
 
     /// Moves on by one tick and takes what is due.
@@ -65,6 +99,29 @@ mod tests {
         assert!(wheel.tick().is_empty() && wheel.tick().is_empty());
         assert_eq!(wheel.tick(), [token]);
         assert!((0..BUCKETS).all(|_| wheel.tick().is_empty()));
+    }
+
+    #[test]
+    fn entries_of_a_crowd_that_died_are_forgotten_before_their_time() {
+        let mut wheel = Wheel::new();
+        (0..5).for_each(|_| drop(wheel.tick()));
+        let token = |slot| Token { slot, generation: 1 };
+        let due: Vec<Tick> =
+            (0..10 * DEAD as u32).map(|slot| wheel.after(1 + slot % 60, token(slot))).collect();
+        let lives = |token: Token| token.slot.is_multiple_of(10);
+        wheel.tidy(|_, _| panic!("nobody has died"));
+        (0..9 * DEAD).for_each(|_| wheel.died());
+        for _ in 0..BUCKETS / TIDIED_AT_ONCE {
+            wheel.tidy(|token, at| {
+                assert_eq!(due[token.slot as usize], at);
+                lives(token)
+            });
+        }
+        assert_eq!(wheel.buckets.iter().map(Vec::len).sum::<usize>(), DEAD);
+        wheel.tidy(|_, _| panic!("nobody has died since"));
+        let seen: usize =
+            (0..BUCKETS).map(|_| wheel.tick().into_iter().filter(|it| lives(*it)).count()).sum();
+        assert_eq!(seen, DEAD);
     }
 
     #[test]
