@@ -304,6 +304,8 @@ impl Clients {
         let began = Instant::now();
         let (mut seconds, mut counted) = (0, 0);
         let (mut moved, mut had) = (Instant::now(), 0);
+        // Whoever was acknowledged last in the stretch before is sent here, and must not be again as one just acknowledged.
+        self.acked.clear();
         for at in 0..self.all.len() {
             if self.all[at].sent == 0 {
                 self.send(at, engine);
