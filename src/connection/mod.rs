@@ -45,11 +45,38 @@ pub enum Mode {
     Behind,
 }
 
+/// Whether a connection's transport takes bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Outlet {
+    /// As far as anybody knows.
+    #[default]
+    Open,
+    /// It took no more; an edge will say when it does.
+    Blocked,
+    /// The edge has come, and the connection's turn has not. Still blocked for everyone else: what it owes goes first, since
+    /// the front of that may be out in part.
+    Ready,
+}
+
+impl Outlet {
+    /// Whether bytes have to wait.
+    #[must_use]
+    pub fn is_blocked(self) -> bool {
+        self != Outlet::Open
+    }
+    /// The transport took no more.
+    pub fn block(&mut self) {
+        if *self == Outlet::Open {
+            *self = Outlet::Blocked;
+        }
+    }
+}
+
 /// Yes-or-no facts of a connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Flags {
-    /// The transport took no more; an edge will say when it does.
-    pub blocked: bool,
+    /// Whether the transport takes bytes.
+    pub outlet: Outlet,
     /// A log page was asked for and has not come.
     pub awaiting_log: bool,
     /// It is on the run list.
@@ -236,7 +263,7 @@ impl Connection {
             total = Wrote { bytes: total.bytes + wrote.bytes, ..wrote };
         }
         self.sent_bytes += total.bytes as u64;
-        self.flags.blocked = total.blocked;
+        self.flags.outlet = if total.blocked { Outlet::Blocked } else { Outlet::Open };
         if !out.is_empty() {
             self.out = Some(out);
         }
@@ -247,13 +274,16 @@ impl Connection {
     /// is paused until they are gone ([`Connection::may_read`]).
     pub fn control(&mut self, bytes: &[u8]) -> Wrote {
         let waiting = self.out.as_ref().is_some_and(|out| out.partial.is_some() || !out.control.is_empty());
-        let wrote = match self.flags.blocked || waiting {
-            true => Wrote { bytes: 0, blocked: self.flags.blocked, gone: false },
+        let blocked = self.flags.outlet.is_blocked();
+        let wrote = match blocked || waiting {
+            true => Wrote::nothing(blocked),
             false => self.sink.write(bytes),
         };
         self.sent_bytes += wrote.bytes as u64;
         if wrote.bytes < bytes.len() && !wrote.gone {
-            self.flags.blocked |= wrote.blocked;
+            if wrote.blocked {
+                self.flags.outlet.block();
+            }
             self.outbox().control.extend_from_slice(&bytes[wrote.bytes..]);
         }
         wrote

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::close::Close;
-use crate::connection::{Mode, Tick};
+use crate::connection::{Mode, Outlet, Tick};
 use crate::frame::control::{Control, GapReason};
 use crate::frame::{Frame, merge};
 use crate::ids::Sequence;
@@ -32,7 +32,11 @@ impl Worker {
         let now = state.wheel.now();
         let Some(connection) = state.connection(token) else { return };
         connection.flags.running = false;
-        let owes = connection.flags.blocked || (connection.out.is_some() && !self.flush(state, token, now));
+        if connection.flags.outlet == Outlet::Ready {
+            connection.flags.outlet = Outlet::Open;
+        }
+        let owes = connection.flags.outlet.is_blocked()
+            || (connection.out.is_some() && !self.flush(state, token, now));
         // After the flush, which may have lifted the reason for not reading, and whose end no further edge tells. What a
         // blocked connection sends is still taken.
         if state.connection(token).is_some_and(|connection| connection.flags.unread) {
@@ -44,7 +48,11 @@ impl Worker {
         let mut sent = 0;
         while let Some(connection) = state.connection(token) {
             let flags = connection.flags;
-            if connection.mode != Mode::Behind || flags.blocked || flags.awaiting_log || flags.closing {
+            if connection.mode != Mode::Behind
+                || flags.outlet.is_blocked()
+                || flags.awaiting_log
+                || flags.closing
+            {
                 return;
             }
             if sent >= BYTES_PER_RUN {
@@ -70,7 +78,7 @@ impl Worker {
         if wrote.blocked && wrote.bytes > 0 {
             connection.outbox().since = now; // progress: the stall begins anew
         }
-        let left = connection.flags.blocked;
+        let left = connection.flags.outlet.is_blocked();
         self.metrics().bytes_sent.add(wrote.bytes as u64);
         if done {
             self.metrics().delivered.add(1);

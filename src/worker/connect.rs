@@ -190,7 +190,7 @@ impl Worker {
     pub(super) fn raw_control(self: &Rc<Self>, state: &mut State, token: Token, bytes: &[u8]) {
         let now = state.wheel.now();
         let Some(connection) = state.connection(token) else { return };
-        let was_blocked = connection.flags.blocked;
+        let was_blocked = connection.flags.outlet.is_blocked();
         let wrote = connection.control(bytes);
         // Bytes held for a blocked connection are no progress: its stall goes on.
         if wrote.blocked && !was_blocked {
@@ -227,7 +227,7 @@ impl Worker {
     pub(super) fn end_ws(self: &Rc<Self>, state: &mut State, token: Token, frame: &[u8], reason: Close) {
         self.raw_control(state, token, frame);
         let Some(connection) = state.connection(token) else { return };
-        if connection.flags.blocked {
+        if connection.flags.outlet.is_blocked() {
             // The frame cannot go out; a reset says as much as the peer can still hear.
             self.drop_connection(state, token, reason);
             return;

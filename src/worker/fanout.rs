@@ -167,7 +167,7 @@ impl Worker {
                 batch.at += 1; // gone since the batch was marked
                 continue;
             };
-            let (mask, blocked) = (connection.mask, connection.flags.blocked);
+            let (mask, blocked) = (connection.mask, connection.flags.outlet.is_blocked());
             if mask == 0 {
                 batch.at += 1; // closed or resubscribed since
                 continue;
@@ -289,7 +289,8 @@ impl Turn {
 impl Connection {
     /// The transport takes no more: the stall is measured from now on.
     pub(super) fn block(&mut self, now: Tick) {
-        if !std::mem::replace(&mut self.flags.blocked, true) {
+        if !self.flags.outlet.is_blocked() {
+            self.flags.outlet.block();
             self.outbox().since = now;
         }
     }

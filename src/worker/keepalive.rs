@@ -7,7 +7,7 @@
 use std::rc::Rc;
 
 use crate::close::Close;
-use crate::connection::Tick;
+use crate::connection::{Outlet, Tick};
 use crate::frame::control::Control;
 use crate::frame::{sse, ws};
 use crate::ids::Sequence;
@@ -88,8 +88,8 @@ impl Worker {
         let interval = self.keepalive_ticks(connection.transport);
         let expires = connection.admitted.as_ref().and_then(|it| it.principal().expires_at_ms);
         let silent = connection.is_ws() && now.saturating_sub(connection.heard) > 2 * interval;
-        let stalled =
-            connection.flags.blocked && connection.out.as_ref().is_some_and(|out| now - out.since >= stall);
+        let stalled = connection.flags.outlet == Outlet::Blocked
+            && connection.out.as_ref().is_some_and(|out| now - out.since >= stall);
         let ended = if expires.is_some_and(|ms| ms <= now_ms) {
             Some(Close::Expired)
         } else if stalled {
@@ -108,7 +108,7 @@ impl Worker {
         }
         if connection.heartbeat_at <= now {
             connection.heartbeat_at = now + interval;
-            if !connection.flags.blocked && !connection.flags.diagnostic_echo {
+            if !connection.flags.outlet.is_blocked() && !connection.flags.diagnostic_echo {
                 self.heartbeat(state, token);
             }
         }

@@ -215,6 +215,39 @@ fn what_was_read_behind_a_full_outbox_is_answered() {
     });
 }
 
+/// A live subscriber owes pongs that its socket did not take. The socket takes bytes again in the same turn in which an event
+/// comes: what is owed goes first, since its front may be out in part, and a frame amid another is no frame.
+#[test]
+fn what_a_blocked_connection_owes_goes_before_news() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+    runtime.expect("a runtime").block_on(async {
+        let bench = Bench::new().await;
+        let (token, mut peer) = bench.connect(0, Transport::Ws);
+        while bench.turn() {}
+        let mut seen = read_bytes(&mut peer);
+        let mut ping = vec![0x89, 0x80 | 120, 0, 0, 0, 0];
+        ping.extend_from_slice(&[b'p'; 120]);
+        let owes = || {
+            let state = &mut *bench.worker.state.borrow_mut();
+            let connection = state.connection(token).expect("alive");
+            connection.flags.outlet.is_blocked()
+                && connection.out.as_ref().is_some_and(|out| !out.control.is_empty())
+        };
+        while !owes() {
+            peer.write_all(&ping).expect("room");
+            while bench.turn() {}
+        }
+        seen.clear();
+        seen.extend(read_bytes(&mut peer));
+        bench.publish(0, "the-news").await;
+        while bench.turn() {}
+        seen.extend(read_bytes(&mut peer));
+        let news = seen.windows(8).position(|part| part == b"the-news").expect("delivered");
+        let last = seen.windows(120).rposition(|part| part == [b'p'; 120]).expect("pongs");
+        assert!(last < news, "the event overtook what was owed");
+    });
+}
+
 /// An organization with many subscribers delays another by one turn, not by its whole audience.
 #[test]
 fn a_large_audience_delays_another_organization_by_one_turn() {

@@ -8,7 +8,7 @@ use std::io;
 use std::rc::Rc;
 
 use crate::close::Close;
-use crate::connection::Sink;
+use crate::connection::{Outlet, Sink};
 use crate::time::Clock;
 
 use super::sockets::{Ready, Token};
@@ -97,8 +97,8 @@ impl Worker {
     fn on_ready(self: &Rc<Self>, state: &mut State, event: Ready) {
         let now = state.wheel.now();
         let Some(connection) = state.connection(event.token) else { return };
-        if event.writable && connection.flags.blocked {
-            connection.flags.blocked = false;
+        if event.writable && connection.flags.outlet.is_blocked() {
+            connection.flags.outlet = Outlet::Ready;
             connection.heard = now; // a blocked socket that takes bytes again has been heard
             state.run(event.token);
         }

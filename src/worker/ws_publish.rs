@@ -179,15 +179,10 @@ impl Worker {
     fn ack(self: &Rc<Self>, state: &mut State, token: Token, reference: Option<Ref>, receipt: Receipt) {
         let Some(connection) = state.connection(token) else { return };
         let Some(tenant) = connection.admitted.as_ref().map(|it| it.principal().tenant) else { return };
-        // Also while earlier ones are owed by a connection that takes bytes again and waits for its turn: acks keep their order.
-        let waits = connection.out.as_ref().is_some_and(|out| !out.owed.is_empty());
-        if connection.flags.blocked || waits {
+        if connection.flags.outlet.is_blocked() {
             // At most `INFLIGHT_PUBLISHES` at once are under way, and no more are read while blocked.
             let owed = Owed { reference, first: receipt.first, count: receipt.count };
             connection.outbox().owed.push_back(owed);
-            if !connection.flags.blocked {
-                state.run(token);
-            }
             return;
         }
         self.say_ack(state, token, tenant, reference.as_ref(), receipt);
@@ -209,7 +204,7 @@ impl Worker {
     /// Sends acks that were owed; answers whether none is left.
     pub(super) fn send_owed_acks(self: &Rc<Self>, state: &mut State, token: Token) -> bool {
         while let Some(connection) = state.connection(token) {
-            if connection.flags.blocked {
+            if connection.flags.outlet.is_blocked() {
                 return false;
             }
             let Some(tenant) = connection.admitted.as_ref().map(|it| it.principal().tenant) else {
