@@ -148,8 +148,10 @@ impl State {
             let Some(it) = self.views.remove(view as usize) else { return };
             it.tenant.wake_bits().unsubscribe(worker);
             self.by_tenant.remove(&it.tenant.id());
-            self.fresh.retain(|queued| *queued != view);
-            self.news.retain(|queued| *queued != view);
+            if it.queued {
+                self.fresh.retain(|queued| *queued != view);
+                self.news.retain(|queued| *queued != view);
+            }
         }
     }
 }
