@@ -92,12 +92,7 @@ impl Simulation {
         let (pins, mut readers) = Pins::new(1);
         let metrics = Arc::new(Metrics::new(1));
         let wakes: Arc<[WakeQueue<Arc<Tenant>>]> = [WakeQueue::new().unwrap()].into();
-        let limits = tenant::Limits {
-            ring_slots: config.limits.ring_slots,
-            ring_bytes: config.limits.ring_bytes_per_tenant,
-            ring_bytes_total: config.limits.ring_bytes_total,
-            event_bytes: config.limits.event_bytes,
-        };
+        let limits = tenant::Limits::from(&*config);
         let tenants =
             Tenants::new(store.clone(), pins, wakes.clone(), clock.clone(), metrics.clone(), limits);
         let tenant = tenants.open(key.tenant).await.unwrap();

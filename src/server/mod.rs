@@ -181,12 +181,7 @@ fn share(
         (0..count).map(|_| WakeQueue::new()).collect::<Result<_, _>>().map_err(io("eventfd"))?;
     let wakes: Arc<[_]> =
         (0..count).map(|_| WakeQueue::new()).collect::<Result<_, _>>().map_err(io("eventfd"))?;
-    let limits = tenant::Limits {
-        ring_slots: config.limits.ring_slots,
-        ring_bytes: config.limits.ring_bytes_per_tenant,
-        ring_bytes_total: config.limits.ring_bytes_total,
-        event_bytes: config.limits.event_bytes,
-    };
+    let limits = tenant::Limits::from(&**config);
     let tenants =
         Tenants::new(store.clone(), pins, Arc::clone(&wakes), clock.clone(), metrics.clone(), limits);
     let admission = Admission::new(Limits {

@@ -18,6 +18,7 @@ use std::sync::{Arc, Weak};
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
+use crate::config::Config;
 use crate::cursor::CursorKey;
 use crate::frame::Frame;
 use crate::ids::{Sequence, TenantId};
@@ -54,6 +55,18 @@ pub struct Limits {
     pub ring_bytes_total: usize,
     /// Most bytes of one encoded event.
     pub event_bytes: usize,
+}
+
+impl From<&Config> for Limits {
+    fn from(config: &Config) -> Limits {
+        let limits = &config.limits;
+        Limits {
+            ring_slots: limits.ring_slots,
+            ring_bytes: limits.ring_bytes_per_tenant,
+            ring_bytes_total: limits.ring_bytes_total,
+            event_bytes: limits.event_bytes,
+        }
+    }
 }
 
 /// Every tenant, and what they share.
