@@ -4,27 +4,15 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
 
+#[path = "common/report.rs"]
+mod common;
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
+use common::{bench, report, row};
 use serde_json::Value;
-
-fn bench(arguments: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_nervewire"));
-    command.arg("bench").args(arguments.split_whitespace()).env_remove("NERVEWIRE_KEY").output().unwrap()
-}
-
-fn report(output: &Output) -> Value {
-    let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    serde_json::from_str(&out).unwrap_or_else(|_| panic!("no report: {out}{error}"))
-}
-
-fn row<'a>(report: &'a Value, key: &str) -> &'a Value {
-    let rows = report["rows"].as_array().unwrap();
-    rows.iter().find(|row| row["key"] == key).unwrap_or_else(|| panic!("no row {key} in {report}"))
-}
 
 #[test]
 fn fanout_counts_every_delivery() {

@@ -3,24 +3,15 @@
 //! Nothing is timed here: figures need a release build and a quiet machine (`docs/benchmarks.md`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
 
-use std::process::{Command, Output};
+#[path = "common/report.rs"]
+mod common;
 
 use serde_json::Value;
 
-fn bench(arguments: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_nervewire"));
-    command.arg("bench").args(arguments.split_whitespace()).env_remove("NERVEWIRE_KEY").output().unwrap()
-}
-
-fn report(output: &Output) -> Value {
-    let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    serde_json::from_str(&out).unwrap_or_else(|_| panic!("no report: {out}{error}"))
-}
+use common::{bench, report, row};
 
 fn median(report: &Value, key: &str) -> f64 {
-    let rows = report["rows"].as_array().unwrap();
-    let row = rows.iter().find(|row| row["key"] == key).unwrap_or_else(|| panic!("no row {key} in {report}"));
-    row["servers"][0]["median"].as_f64().unwrap_or_else(|| panic!("no figure {key} in {report}"))
+    row(report, key)["servers"][0]["median"].as_f64().unwrap_or_else(|| panic!("no figure {key} in {report}"))
 }
 
 fn count(report: &Value, name: &str) -> u64 {
