@@ -15,8 +15,9 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use memchr::memmem;
 
+use super::EVENTS_PER_PUBLISH;
 use super::crowd::Moved;
-use super::engine::{Engine, Key, Seen, Watch};
+use super::engine::{Engine, Key, Seen, Watch, is_type};
 use super::error::BenchError;
 use super::probes::{PROBES, Probes, Taken};
 use super::publisher::{subscribe, ws_publish};
@@ -24,7 +25,7 @@ use super::report::Astray;
 use super::stamp::{Stamp, Template, now_ns};
 use super::stretch::Stretch;
 use super::subscriber::Wire;
-use super::tally::Tally;
+use super::tally::{self, Tally};
 use super::target::Access;
 use super::tenants::{Buckets, Tenant, stats};
 
@@ -36,6 +37,8 @@ const UNANSWERED: usize = 4_096;
 const TICK: Duration = Duration::from_millis(20);
 /// Silence after which no repeat is expected any more.
 const QUIET: Duration = Duration::from_millis(30);
+/// Its first stretch, which is not told.
+const WARM_UP: Duration = Duration::from_millis(500);
 /// What a publisher that was held up makes good for; more is left out.
 const BEHIND_NS: u64 = 1_000_000_000;
 
@@ -108,6 +111,17 @@ impl Bystander {
         }
     }
 
+    /// What it finds while nobody else does anything, after a first stretch that is not told.
+    ///
+    /// # Errors
+    /// As [`Bystander::cut`].
+    pub fn alone(&self, time: Duration) -> Result<Stretch, BenchError> {
+        std::thread::sleep(WARM_UP);
+        self.cut()?;
+        std::thread::sleep(time);
+        self.cut()
+    }
+
     /// Ends the stretch and waits for it; the next begins.
     ///
     /// # Errors
@@ -125,6 +139,18 @@ impl Drop for Bystander {
             let _ = thread.join(); // a panic there has been printed
         }
     }
+}
+
+/// Whether another tenant's arrays and the bystander's rate are of some size.
+///
+/// # Errors
+/// What they may be.
+pub fn check(array: u64, rate: f64) -> Result<(), BenchError> {
+    if !(1..=EVENTS_PER_PUBLISH as u64).contains(&array) || !(0.1..=10_000.0).contains(&rate) {
+        let limits = format!("an array holds 1 to {EVENTS_PER_PUBLISH} events, the rate is 0.1 to 10000");
+        return Err(BenchError::Usage(limits));
+    }
+    Ok(())
 }
 
 fn gone() -> BenchError {
@@ -312,13 +338,7 @@ impl Accounts {
     }
 
     fn astray(&self, end: u64) -> Astray {
-        let sum = |of: &dyn Fn(&Tally) -> u64| self.tallies.iter().map(of).sum();
-        Astray {
-            deliveries: self.stretch,
-            losses: sum(&|tally| tally.lost(end)),
-            repeats: sum(&Tally::repeats),
-            reordered: sum(&Tally::reordered),
-        }
+        Astray { deliveries: self.stretch, ..tally::astray(&self.tallies, end) }
     }
 
     fn event(&mut self, tag: usize, stamp: Stamp) {
@@ -332,27 +352,22 @@ impl Accounts {
 
     /// What the daemon said to the publisher.
     fn answer(&mut self, text: &[u8]) {
-        let is = |what: &[u8]| memmem::find(text, what).is_some();
-        if is(b"\"type\":\"ack\"") {
+        if is_type(text, "ack") {
             self.answered += 1;
             if let Some(n) = reference(text) {
                 let at = self.published_at[n as usize % UNANSWERED];
                 self.acked.saturating_record(now_ns().saturating_sub(at));
             }
-        } else if is(b"\"type\":\"error\"") {
+        } else if is_type(text, "error") {
             self.answered += 1;
             self.refused += 1;
-        } else if is(b"\"type\":\"ready\"") {
+        } else if is_type(text, "ready") {
             self.joined += 1;
-        } else if is(b"\"type\":\"pong\"")
+        } else if is_type(text, "pong")
             && let Some(probes) = &mut self.probes
         {
             probes.pong();
         }
-    }
-
-    fn trouble(&mut self, who: &str, what: String) {
-        self.trouble.get_or_insert_with(|| format!("{who}: {what}"));
     }
 }
 
@@ -378,19 +393,12 @@ impl Watch for Accounts {
         match seen {
             Seen::Event(stamp, _) => self.event(tag, stamp),
             Seen::Text(text) if tag == PUBLISHER => self.answer(text),
-            Seen::Text(text) => {
-                let is = |what: &[u8]| memmem::find(text, what).is_some();
-                if is(b"\"type\":\"ready\"") {
-                    self.joined += 1;
-                } else if is(b"\"type\":\"gap\"") || is(b"\"type\":\"error\"") {
-                    self.trouble(who, String::from_utf8_lossy(text).into_owned());
+            Seen::Text(text) if is_type(text, "ready") => self.joined += 1,
+            seen => {
+                if let Some(what) = seen.trouble() {
+                    self.trouble.get_or_insert_with(|| format!("{who}: {what}"));
                 }
             }
-            Seen::Answer { status, body } => {
-                self.trouble(who, format!("answered {status}: {}", String::from_utf8_lossy(body)));
-            }
-            Seen::Ended(ended) => self.trouble(who, format!("ended: {ended:?}")),
-            Seen::Open => {}
         }
     }
 }

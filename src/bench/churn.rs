@@ -6,13 +6,13 @@
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use memchr::memmem;
 use serde_json::json;
 
 use super::Common;
 use super::crowd::Moved;
-use super::engine::{Engine, Key, Seen, Watch};
+use super::engine::{Engine, Key, Seen, Watch, is_type};
 use super::error::BenchError;
+use super::meter::Meter;
 use super::progress::Progress;
 use super::publisher::subscribe;
 use super::report::{Rate, Report};
@@ -47,11 +47,11 @@ pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, B
     if *connects == 0 || *concurrent == 0 || common.runs == 0 {
         return Err(BenchError::Usage("connects, concurrent and runs are at least 1".into()));
     }
-    let wire = if settings.wire == Wire::Ws { "WebSocket" } else { "SSE" };
+    let wire = settings.wire.name();
     let about =
         format!("{connects} connections over {wire}, {concurrent} at a time, by JWT, closed when ready");
     let told = json!({
-        "transport": if settings.wire == Wire::Ws { "ws" } else { "sse" },
+        "transport": settings.wire.label(),
         "connects": connects, "concurrent": concurrent, "runs": common.runs,
     });
     let mut report = Report::new("churn", about, told, &common.bars);
@@ -92,13 +92,12 @@ fn measure(
     load.door.histogram.reset();
     load.per_second.clear();
     progress.begin("connecting", settings.connects);
-    let (cpu, began) = (target.cpu(), Instant::now());
+    let meter = Meter::start(target);
     load.connect(settings, target, settings.connects, &mut |done| progress.at(done))?;
-    let elapsed = began.elapsed().as_secs_f64();
-    let spent = cpu.zip(target.cpu()).map(|(before, after)| after.since(&before));
+    let used = meter.used(target);
     let server = target.server;
-    report.add(server, "rate", "connects", "1/s", settings.connects as f64 / elapsed);
-    if let Some(spent) = spent {
+    report.add(server, "rate", "connects", "1/s", settings.connects as f64 / used.elapsed);
+    if let Some(spent) = used.cpu {
         let each = 1e6 / settings.connects as f64;
         report.add(server, "cpu", "CPU per connect", "µs", spent.total * each);
         report.add(server, "user", "of it in user space", "µs", spent.user * each);
@@ -186,7 +185,7 @@ impl Door {
 impl Watch for Door {
     fn seen(&mut self, key: Key, _: usize, seen: Seen<'_>) {
         match seen {
-            Seen::Text(text) if memmem::find(text, b"\"type\":\"ready\"").is_some() => {
+            Seen::Text(text) if is_type(text, "ready") => {
                 let took = now_ns().saturating_sub(self.began.get(key).copied().unwrap_or_default());
                 self.histogram.saturating_record(took);
                 self.ready.push(key);

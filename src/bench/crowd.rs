@@ -4,19 +4,19 @@
 //! * An event is complete when every subscriber has had it once. At most [`WINDOW`] events may be incomplete at a time.
 //! * It judges nothing: the mode decides what a loss means.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use memchr::memmem;
 
-use super::engine::{Ended, Engine, Key, Seen, Watch};
+use super::engine::{Engine, Key, Seen, Watch, is_type};
 use super::error::BenchError;
 use super::progress::Progress;
 use super::publisher::subscribe;
 use super::report::Astray;
 use super::stamp::{Stamp, now_ns};
 use super::subscriber::Wire;
-use super::tally::Tally;
+use super::tally::{self, Tally};
 use super::target::Access;
 
 /// Tags from here on are publishers'.
@@ -33,8 +33,6 @@ const TICK: Duration = Duration::from_millis(100);
 pub struct Crowd {
     /// One for each subscriber, by tag.
     tallies: Vec<Tally>,
-    /// Keys of the subscribers, by tag.
-    keys: Vec<Key>,
     /// Subscribers that have had event n, at n modulo [`WINDOW`]; 0 again when all have.
     had: Box<[u32]>,
     /// Events complete since the last [`Crowd::completed`].
@@ -57,7 +55,6 @@ impl Crowd {
     pub fn new() -> Crowd {
         Crowd {
             tallies: Vec::new(),
-            keys: Vec::new(),
             had: vec![0; WINDOW].into_boxed_slice(),
             complete: Vec::new(),
             answers: Vec::new(),
@@ -82,22 +79,11 @@ impl Crowd {
         progress: &mut dyn Progress,
     ) -> Result<(), BenchError> {
         let request = subscribe(access, wire, "");
-        let wanted = self.keys.len() + count;
         progress.begin("connecting", count as u64);
-        let before = self.joined;
-        let mut moved = Moved::new(patience);
-        while self.joined < wanted {
-            while self.keys.len() < wanted && self.keys.len() - self.joined < JOINING {
-                let key = engine.open(access.addr, wire, self.keys.len(), &request)?;
-                self.keys.push(key);
-                self.tallies.push(Tally::default());
-            }
-            engine.turn(TICK, self)?;
-            self.check()?;
-            progress.at((self.joined - before) as u64);
-            moved
-                .check(self.joined as u64, || format!("{} of {wanted} subscribers are ready", self.joined))?;
-        }
+        let first = self.tallies.len();
+        self.tallies.resize(first + count, Tally::default());
+        let wave = Wave { access, wire, first, count, patience };
+        wave.join(engine, self, |_| Cow::Borrowed(&request), progress)?;
         Ok(())
     }
 
@@ -122,19 +108,13 @@ impl Crowd {
     /// Subscribers.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.keys.len()
+        self.tallies.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
-    }
-
-    /// The key of a subscriber.
-    #[must_use]
-    pub fn key(&self, tag: usize) -> Option<Key> {
-        self.keys.get(tag).copied()
+        self.tallies.is_empty()
     }
 
     /// First deliveries so far: pairs of event and subscriber.
@@ -160,23 +140,7 @@ impl Crowd {
     /// What went astray of the first `end` events.
     #[must_use]
     pub fn astray(&self, end: u64) -> Astray {
-        let sum = |of: fn(&Tally) -> u64| self.tallies.iter().map(of).sum();
-        Astray {
-            deliveries: 0,
-            losses: self.tallies.iter().map(|tally| tally.lost(end)).sum(),
-            repeats: sum(Tally::repeats),
-            reordered: sum(Tally::reordered),
-        }
-    }
-
-    fn trouble(&mut self, tag: usize, what: &str) {
-        if self.trouble.is_none() {
-            let who = match tag.checked_sub(PUBLISHERS) {
-                Some(at) => format!("publisher {at}"),
-                None => format!("subscriber {tag}"),
-            };
-            self.trouble = Some(format!("{who}: {what}"));
-        }
+        tally::astray(&self.tallies, end)
     }
 
     fn event(&mut self, tag: usize, stamp: Stamp) {
@@ -190,7 +154,7 @@ impl Crowd {
         }
         let had = &mut self.had[stamp.n as usize % WINDOW];
         *had += 1;
-        if *had as usize == self.keys.len() {
+        if *had as usize == self.tallies.len() {
             *had = 0;
             self.complete.push(stamp.n);
         }
@@ -207,28 +171,93 @@ impl Watch for Crowd {
     fn seen(&mut self, _: Key, tag: usize, seen: Seen<'_>) {
         match seen {
             Seen::Event(stamp, _) => self.event(tag, stamp),
-            Seen::Text(text) => {
-                if memmem::find(text, b"\"type\":\"ready\"").is_some() {
-                    self.joined += 1;
-                } else if memmem::find(text, b"\"type\":\"gap\"").is_some()
-                    || memmem::find(text, b"\"type\":\"error\"").is_some()
-                {
-                    self.trouble(tag, &String::from_utf8_lossy(text));
-                } else if tag >= PUBLISHERS && memmem::find(text, b"\"type\":\"ack\"").is_some() {
-                    self.answers.push(tag - PUBLISHERS);
-                }
+            Seen::Text(text) if is_type(text, "ready") => self.joined += 1,
+            Seen::Text(text) if tag >= PUBLISHERS && is_type(text, "ack") => {
+                self.answers.push(tag - PUBLISHERS);
             }
             Seen::Answer { status: 200..=299, .. } if tag >= PUBLISHERS => {
-                self.answers.push(tag - PUBLISHERS)
+                self.answers.push(tag - PUBLISHERS);
             }
-            Seen::Answer { status, body } => {
-                self.trouble(tag, &format!("answered {status}: {}", String::from_utf8_lossy(body)));
-            }
-            Seen::Ended(Ended::Peer(None)) => self.trouble(tag, "the server closed the connection"),
-            Seen::Ended(Ended::Peer(Some(code))) => self.trouble(tag, &format!("closed with {code}")),
-            Seen::Ended(ended) => self.trouble(tag, &format!("ended: {ended:?}")),
-            Seen::Open => {}
+            seen => note(&mut self.trouble, tag, &seen),
         }
+    }
+}
+
+impl Joining for Crowd {
+    fn joined(&self) -> usize {
+        self.joined
+    }
+    fn check(&self) -> Result<(), BenchError> {
+        Crowd::check(self)
+    }
+}
+
+/// Keeps the first trouble, and on whose connection it was.
+pub fn note(trouble: &mut Option<String>, tag: usize, seen: &Seen<'_>) {
+    if trouble.is_none()
+        && let Some(what) = seen.trouble()
+    {
+        *trouble = Some(match tag.checked_sub(PUBLISHERS) {
+            Some(at) => format!("publisher {at}: {what}"),
+            None => format!("subscriber {tag}: {what}"),
+        });
+    }
+}
+
+/// Whoever watches subscribers come.
+pub trait Joining: Watch {
+    /// How many are ready, in all.
+    fn joined(&self) -> usize;
+    /// Whether all goes well.
+    ///
+    /// # Errors
+    /// What went wrong first.
+    fn check(&self) -> Result<(), BenchError>;
+}
+
+/// Subscribers to come.
+#[derive(Clone, Copy, Debug)]
+pub struct Wave<'a> {
+    /// Where to.
+    pub access: &'a Access,
+    /// How.
+    pub wire: Wire,
+    /// The tag of the first; the others follow.
+    pub first: usize,
+    /// How many.
+    pub count: usize,
+    /// How long nothing may move.
+    pub patience: Duration,
+}
+
+impl Wave<'_> {
+    /// Opens them, [`JOINING`] at a time, each with `request` of its place, and waits until all are ready. Answers their keys.
+    ///
+    /// # Errors
+    /// What `watch` finds wrong, or nothing moves.
+    pub fn join<'r>(
+        &self,
+        engine: &mut Engine,
+        watch: &mut impl Joining,
+        request: impl Fn(usize) -> Cow<'r, [u8]>,
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<Key>, BenchError> {
+        let (count, before) = (self.count, watch.joined());
+        let mut keys = Vec::with_capacity(count);
+        let mut moved = Moved::new(self.patience);
+        let mut ready = 0;
+        while ready < count {
+            while keys.len() < count && keys.len() - ready < JOINING {
+                let at = keys.len();
+                keys.push(engine.open(self.access.addr, self.wire, self.first + at, &request(at))?);
+            }
+            engine.turn(TICK, watch)?;
+            watch.check()?;
+            ready = watch.joined() - before;
+            progress.at(ready as u64);
+            moved.check(ready as u64, || format!("{ready} of {count} subscribers are ready"))?;
+        }
+        Ok(keys)
     }
 }
 

@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use memchr::memmem;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use slab::Slab;
@@ -27,6 +28,9 @@ const SCRATCH: usize = 512 * 1_024;
 const BATCH: usize = 512;
 /// Loopback addresses that connections come from, in turns: each has its own 28,000 ports.
 const ADDRESSES: u32 = 200;
+/// Silence after which no repeat is expected any more, and how often it is waited for at the most.
+const QUIET: Duration = Duration::from_millis(50);
+const QUIETS: usize = 100;
 const DATA_SOCKET: u64 = u64::MAX;
 
 /// A connection's place; used anew after it has ended.
@@ -61,6 +65,47 @@ pub enum Ended {
     Broken(io::ErrorKind),
     /// Bytes that are no such protocol.
     Malformed,
+}
+
+impl Seen<'_> {
+    /// What it says of a connection on which nothing but events, `ready` and acks is to come; `None`: nothing is wrong.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        Some(match self {
+            Seen::Text(text) if is_type(text, "gap") || is_type(text, "error") => {
+                String::from_utf8_lossy(text).into_owned()
+            }
+            Seen::Answer { status, body } => format!("answered {status}: {}", String::from_utf8_lossy(body)),
+            Seen::Ended(Ended::Peer(None)) => "the server closed the connection".into(),
+            Seen::Ended(Ended::Peer(Some(code))) => format!("closed with {code}"),
+            Seen::Ended(ended) => format!("ended: {ended:?}"),
+            Seen::Open | Seen::Event(..) | Seen::Text(_) => return None,
+        })
+    }
+}
+
+/// Whether a message is of this `type`: JSON, or an SSE event around it.
+#[must_use]
+pub fn is_type(text: &[u8], kind: &str) -> bool {
+    const NAME: &[u8] = b"\"type\":\"";
+    memmem::find_iter(text, NAME).any(|at| {
+        let value = &text[at + NAME.len()..];
+        value.strip_prefix(kind.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'"'))
+    })
+}
+
+/// Waits until the connections are quiet: a repeat comes late if at all, and a hundred quiets are more than any server needs.
+/// `turn` serves them for as long as it is told and answers whether anything came.
+///
+/// # Errors
+/// Those of `turn`.
+pub fn until_quiet(mut turn: impl FnMut(Duration) -> Result<bool, BenchError>) -> Result<(), BenchError> {
+    for _ in 0..QUIETS {
+        if !turn(QUIET)? {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Is told what happens. `tag` is the number the mode gave the connection.
@@ -212,13 +257,6 @@ impl Engine {
             let _ = epoll::add(&self.set, &conn.stream, EventData::new_u64(key as u64), interest());
             self.read(key, watch); // its edge has passed
             self.sweep();
-        }
-    }
-
-    /// Changes a connection's tag.
-    pub fn retag(&mut self, key: Key, tag: usize) {
-        if let Some(conn) = self.conns.get_mut(key) {
-            conn.tag = tag;
         }
     }
 

@@ -44,6 +44,18 @@ impl BenchError {
         move |source| BenchError::Io { what, source }
     }
 
+    /// A load that stood still is told with what it had reached; every other failure ends the bench.
+    ///
+    /// # Errors
+    /// Any but [`BenchError::Stalled`].
+    pub fn or_stalled(load: Result<(), BenchError>) -> Result<Option<BenchError>, BenchError> {
+        match load {
+            Ok(()) => Ok(None),
+            Err(stalled @ BenchError::Stalled { .. }) => Ok(Some(stalled)),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The same for the system calls that answer an errno.
     pub fn sys(what: impl Into<String>) -> impl FnOnce(rustix::io::Errno) -> BenchError {
         let what = what.into();

@@ -5,16 +5,15 @@
 //! * CPU is taken over the measured publishes alone, connecting and warming up left out; deliveries are counted by the receivers.
 //! * The batch depth is deliveries ÷ the server's count of writes. A floor measured beside is held to the daemon's.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 
-use super::Common;
 use super::crew::{Crew, Size};
 use super::crowd::{Moved, PUBLISHERS, WINDOW};
-use super::engine::{Engine, Key};
+use super::engine::{Engine, Key, until_quiet};
 use super::error::BenchError;
-use super::process::Cpu;
+use super::meter::{Meter, Used};
 use super::progress::Progress;
 use super::publisher::HttpPublish;
 use super::report::{Astray, Report};
@@ -22,19 +21,16 @@ use super::stamp::{Stamp, Template, now_ns};
 use super::subscriber::Wire;
 use super::tally::AHEAD;
 use super::target::{Server, Target};
+use super::{Common, EVENTS_PER_PUBLISH};
 
 /// The longest wait for something to be ready.
 const TICK: Duration = Duration::from_millis(100);
-/// Silence after which no repeat is expected any more.
-const QUIET: Duration = Duration::from_millis(50);
 /// A trial run is this much shorter than a measured one.
 const TRIAL: u64 = 4;
 /// Most trials before each run.
 const TRIALS: usize = 4;
 /// Depths that differ by less are the same.
 const SAME_DEPTH: f64 = 0.05;
-/// Most events of one publish (protocol §8).
-const BURST_MAX: usize = 1_000;
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -59,14 +55,10 @@ pub struct Settings {
 
 /// What one run found.
 struct Figures {
-    /// CPU of the server over the measured part.
-    cpu: Option<super::process::Spent>,
-    /// CPU of this process.
-    own: f64,
+    /// Over the measured part.
+    used: Used,
     /// First deliveries.
     deliveries: u64,
-    /// Seconds.
-    elapsed: f64,
     /// Deliveries in a write.
     depth: Option<f64>,
     astray: Astray,
@@ -141,8 +133,8 @@ fn check(settings: &Settings) -> Result<(), BenchError> {
     {
         return refuse("subscribers, generators, events and runs are at least 1".into());
     }
-    if !(1..=BURST_MAX).contains(&settings.burst) {
-        return refuse(format!("a burst is 1 to {BURST_MAX} events"));
+    if !(1..=EVENTS_PER_PUBLISH).contains(&settings.burst) {
+        return refuse(format!("a burst is 1 to {EVENTS_PER_PUBLISH} events"));
     }
     if settings.outstanding == 0
         || settings.outstanding as u64 > AHEAD
@@ -164,14 +156,14 @@ fn about(settings: &Settings) -> String {
         (burst, 1) => format!("bursts of {burst} in lockstep"),
         (_, outstanding) => format!("up to {outstanding} outstanding"),
     };
-    let wire = if settings.wire == Wire::Ws { "WebSocket" } else { "SSE" };
+    let wire = settings.wire.name();
     let Settings { subscribers, events, size, .. } = settings;
     format!("{subscribers} subscribers over {wire}, {pace}, {events} publishes, events of {size} bytes")
 }
 
 fn settings_json(settings: &Settings) -> serde_json::Value {
     json!({
-        "transport": if settings.wire == Wire::Ws { "ws" } else { "sse" },
+        "transport": settings.wire.label(),
         "subscribers": settings.subscribers, "events": settings.events, "burst": settings.burst,
         "outstanding": settings.outstanding, "generators": settings.generators, "size": settings.size, "runs": settings.common.runs,
     })
@@ -179,7 +171,7 @@ fn settings_json(settings: &Settings) -> serde_json::Value {
 
 fn tell(report: &mut Report, server: Server, run: usize, figures: &Figures, ordered: bool) {
     let deliveries = figures.deliveries.max(1) as f64;
-    if let Some(cpu) = figures.cpu {
+    if let Some(cpu) = figures.used.cpu {
         let each = 1e6 / deliveries;
         report.add(server, "cpu", "CPU per delivery", "µs", cpu.total * each);
         report.add(server, "user", "of it in user space", "µs", cpu.user * each);
@@ -187,11 +179,17 @@ fn tell(report: &mut Report, server: Server, run: usize, figures: &Figures, orde
     if let Some(depth) = figures.depth {
         report.add(server, "depth", "deliveries per write", "", depth);
     }
-    report.add(server, "rate", "deliveries", "1/s", deliveries / figures.elapsed);
-    report.add(server, "generator", "CPU of the bench per delivery", "µs", figures.own * 1e6 / deliveries);
+    report.add(server, "rate", "deliveries", "1/s", deliveries / figures.used.elapsed);
+    report.add(
+        server,
+        "generator",
+        "CPU of the bench per delivery",
+        "µs",
+        figures.used.own * 1e6 / deliveries,
+    );
     report.count(server, run, figures.astray, ordered);
     if let Some(stalled) = &figures.stalled {
-        report.faults.push(format!("{}, run {}: {stalled}", server.name(), run + 1));
+        report.fault(server, run, stalled);
     }
 }
 
@@ -203,60 +201,28 @@ fn measure(settings: &Settings, target: &Target, progress: &mut dyn Progress) ->
     let mut lanes = Lanes::open(settings, target, &mut engine)?;
     progress.begin("warming up", 0);
     let warm_up = (settings.events / 10).clamp(5, 100);
-    let mut stalled = lanes.publish(warm_up, &mut engine, &mut crew, patience, &mut |_| {}).err();
+    let warmed = lanes.publish(warm_up, &mut engine, &mut crew, patience, &mut |_| {});
+    let mut stalled = BenchError::or_stalled(warmed)?;
     progress.begin("publishing", settings.events);
-    let before = Taken::before(target);
-    let (had, began) = (crew.deliveries(), Instant::now());
+    let had = crew.deliveries();
+    let meter = Meter::with_writes(target);
     if stalled.is_none() {
         let at = &mut |done| progress.at(done);
-        stalled = lanes.publish(settings.events, &mut engine, &mut crew, patience, at).err();
+        let load = lanes.publish(settings.events, &mut engine, &mut crew, patience, at);
+        stalled = BenchError::or_stalled(load)?;
     }
-    let elapsed = began.elapsed().as_secs_f64();
-    let after = Taken::after(target);
+    let used = meter.used(target);
     let deliveries = crew.deliveries() - had;
     if stalled.is_none() {
-        // A repeat comes late if at all; a hundred quiets are more than any server needs.
-        let mut quiets = 0;
-        while quiets < 100 && crew.turn(&mut engine, QUIET)? {
-            quiets += 1;
-        }
+        until_quiet(|wait| crew.turn(&mut engine, wait))?;
     }
-    if !matches!(stalled, None | Some(BenchError::Stalled { .. }))
-        && let Some(error) = stalled
-    {
-        return Err(error);
-    }
-    let depth = before.writes.zip(after.writes).and_then(|(before, after)| {
-        let writes = after.saturating_sub(before);
-        (writes > 0).then(|| deliveries as f64 / writes as f64)
-    });
     Ok(Figures {
-        cpu: before.cpu.zip(after.cpu).map(|(before, after)| after.since(&before)),
-        own: before.own.zip(after.own).map_or(0.0, |(before, after)| after.since(&before).total),
+        used,
         deliveries,
-        elapsed,
-        depth,
+        depth: used.depth(deliveries),
         astray: Astray { deliveries, ..crew.astray(lanes.published) },
         stalled,
     })
-}
-
-/// Readings at one moment. The server's CPU is read last before and first after, so that reading costs it nothing.
-struct Taken {
-    cpu: Option<Cpu>,
-    own: Option<Cpu>,
-    writes: Option<u64>,
-}
-
-impl Taken {
-    fn before(target: &Target) -> Taken {
-        let writes = target.writes();
-        Taken { writes, own: Cpu::of(std::process::id()), cpu: target.cpu() }
-    }
-    fn after(target: &Target) -> Taken {
-        let cpu = target.cpu();
-        Taken { cpu, own: Cpu::of(std::process::id()), writes: target.writes() }
-    }
 }
 
 /// The publishers.

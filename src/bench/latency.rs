@@ -11,19 +11,18 @@ use serde_json::json;
 
 use super::Common;
 use super::crowd::{Crowd, Moved, PUBLISHERS};
-use super::engine::Engine;
+use super::engine::{Engine, until_quiet};
 use super::error::BenchError;
+use super::meter::Meter;
 use super::progress::Progress;
 use super::publisher::HttpPublish;
 use super::report::{Astray, Rate, Report};
 use super::stamp::{Stamp, Template, now_ns};
 use super::subscriber::Wire;
-use super::target::{Server, Target};
+use super::target::Target;
 
 /// The longest wait for something to be ready.
 const TICK: Duration = Duration::from_millis(100);
-/// Silence after which no repeat is expected any more.
-const QUIET: Duration = Duration::from_millis(50);
 /// Publishes before the measured ones.
 const WARM_UP: u64 = 20;
 
@@ -53,12 +52,12 @@ pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, B
     if *subscribers == 0 || *seconds == 0 || common.runs == 0 || !(0.01..=1e6).contains(rate) {
         return Err(BenchError::Usage("subscribers, seconds, rate and runs are at least 1".into()));
     }
-    let wire = if settings.wire == Wire::Ws { "WebSocket" } else { "SSE" };
+    let wire = settings.wire.name();
     let about = format!(
         "{subscribers} subscribers over {wire}, {rate} publishes a second for {seconds} s, events of {size} bytes"
     );
     let told = json!({
-        "transport": if settings.wire == Wire::Ws { "ws" } else { "sse" }, "subscribers": subscribers,
+        "transport": settings.wire.label(), "subscribers": subscribers,
         "rate": rate, "seconds": seconds, "size": size, "runs": common.runs,
     });
     let mut report = Report::new("latency", about, told, &common.bars);
@@ -95,20 +94,14 @@ fn measure(
     load.publish(WARM_UP, &mut engine, &mut crowd, &mut |_| {})?;
     let events = ((settings.rate * settings.seconds as f64).ceil() as u64).max(1);
     progress.begin("publishing", events);
-    let (cpu, had) = (target.cpu(), crowd.deliveries());
+    let had = crowd.deliveries();
     crowd.record()?;
     load.per_second.clear();
-    let stalled = load.publish(events, &mut engine, &mut crowd, &mut |done| progress.at(done)).err();
-    let spent = cpu.zip(target.cpu()).map(|(before, after)| after.since(&before));
-    if !matches!(stalled, None | Some(BenchError::Stalled { .. }))
-        && let Some(error) = stalled
-    {
-        return Err(error);
-    }
-    let mut quiets = 0;
-    while quiets < 100 && engine.turn(QUIET, &mut crowd)? {
-        quiets += 1;
-    }
+    let meter = Meter::start(target);
+    let published = load.publish(events, &mut engine, &mut crowd, &mut |done| progress.at(done));
+    let spent = meter.used(target).cpu;
+    let stalled = BenchError::or_stalled(published)?;
+    until_quiet(|wait| engine.turn(wait, &mut crowd))?;
     let deliveries = crowd.deliveries() - had;
     if let Some(histogram) = crowd.recorded() {
         let us = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
@@ -124,7 +117,7 @@ fn measure(
     report.rates.push(Rate { server, name: "deliveries", run, per_second: load.per_second });
     report.count(server, run, Astray { deliveries, ..crowd.astray(load.published) }, true);
     if let Some(stalled) = stalled {
-        report.faults.push(format!("{}, run {}: {stalled}", Server::name(server), run + 1));
+        report.fault(server, run, stalled);
     }
     Ok(())
 }

@@ -25,6 +25,7 @@ pub mod fanout;
 pub mod h2;
 pub mod idle;
 pub mod latency;
+pub mod meter;
 pub mod noisy;
 pub mod plot;
 pub mod probes;
@@ -47,6 +48,9 @@ use baseline::Baselines;
 use error::BenchError;
 use report::Bar;
 use target::{DaemonSettings, Server, Target};
+
+/// Most events of one publish (protocol §8).
+pub const EVENTS_PER_PUBLISH: usize = 1_000;
 
 /// What every mode is told.
 #[derive(Clone, Debug)]

@@ -6,16 +6,17 @@
 //!   load ends only when it has everything, and A goes on until then. Besides its events: REST, new subscribers and pings.
 //! * What A's own readers miss is not judged here, but told: they may be cut off (`gap`) as the protocol says.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use memchr::memmem;
 use serde_json::json;
 
 use super::Common;
 use super::bystander::{self, Bystander};
-use super::crowd::{Moved, PUBLISHERS};
-use super::engine::{Engine, Key, Seen, Watch};
+use super::crowd::{Joining, PUBLISHERS, Wave, note};
+use super::engine::{Engine, Key, Seen, Watch, is_type};
 use super::error::BenchError;
+use super::meter::{Meter, Used};
 use super::process;
 use super::progress::Progress;
 use super::publisher::{HttpPublish, subscribe};
@@ -28,12 +29,8 @@ use super::tenants::{Tenant, daemon_alone};
 
 /// The longest wait for something to be ready.
 const TICK: Duration = Duration::from_millis(10);
-/// Connections being opened at once.
-const JOINING: usize = 128;
 /// Between two looks at memory.
 const SAMPLE: Duration = Duration::from_millis(100);
-/// The quiet tenant's first stretch, which is not told.
-const WARM_UP: Duration = Duration::from_millis(500);
 /// What the quiet tenant may always take from publish to send, microseconds: less is nobody's concern.
 const GRACE_US: f64 = 2_000.0;
 const MIB: f64 = 1_048_576.0;
@@ -72,14 +69,14 @@ pub struct Settings {
 pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
     check(settings)?;
     let Settings { subscribers, stalled, publishers, array, size, live, rate, durable, .. } = settings;
-    let wire = if settings.wire == Wire::Ws { "WebSocket" } else { "SSE" };
+    let wire = settings.wire.name();
     let about = format!(
         "tenant A: {publishers} publishers as fast as they can, {subscribers} subscribers over {wire}, {:.0} % of them not \
          reading; tenant B: {live} subscribers, {rate} publishes a second",
         stalled * 100.0
     );
     let told = json!({
-        "transport": if settings.wire == Wire::Ws { "ws" } else { "sse" }, "subscribers": subscribers,
+        "transport": settings.wire.label(), "subscribers": subscribers,
         "stalled": stalled, "publishers": publishers, "array": array, "durable": durable, "size": size,
         "live": live, "rate": rate, "seconds": settings.seconds.as_secs_f64(), "runs": settings.common.runs,
     });
@@ -88,9 +85,7 @@ pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, B
         let target = settings.common.start(Server::Daemon, None)?;
         measure(settings, run, &target, &mut report, progress)?;
     }
-    report.notes.push(
-        "live: from stamp to receipt, this process's own delays in it; sent: in the daemon, from publish to send".into(),
-    );
+    report.notes.push(stretch::NOTE.into());
     report.notes.push("TCP memory is that of the whole machine, this process's sockets included".into());
     Ok(report)
 }
@@ -104,10 +99,7 @@ fn check(settings: &Settings) -> Result<(), BenchError> {
     if !(0.0..=1.0).contains(&settings.stalled) || settings.seconds.is_zero() {
         return refuse("stalled is a share from 0 to 1, and the run lasts some time");
     }
-    if !(1..=1_000).contains(&settings.array) || !(0.1..=10_000.0).contains(&settings.rate) {
-        return refuse("an array holds 1 to 1000 events, the rate is 0.1 to 10000");
-    }
-    Ok(())
+    bystander::check(settings.array, settings.rate)
 }
 
 /// Whether subscriber `tag` stalls, so that any run of them holds about the share.
@@ -136,10 +128,7 @@ fn measure(
         },
     )?;
     progress.begin("the quiet tenant alone", 0);
-    std::thread::sleep(WARM_UP);
-    bystander.cut()?;
-    std::thread::sleep(settings.seconds);
-    let alone = bystander.cut()?;
+    let alone = bystander.alone(settings.seconds)?;
     let mut engine = Engine::new()?;
     let mut flood = Flood::default();
     join(settings, &loud, &mut engine, &mut flood, progress)?;
@@ -148,7 +137,7 @@ fn measure(
     bystander.cut()?;
     progress.begin("under load", settings.seconds.as_millis() as u64);
     let mut memory = Memory::now(target);
-    let (cpu, began) = (target.cpu(), Instant::now());
+    let (meter, began) = (Meter::start(target), Instant::now());
     let mut asked = false;
     let during = loop {
         load.send(&mut engine, &mut flood);
@@ -165,10 +154,9 @@ fn measure(
         }
         flood.second(began.elapsed());
     };
-    let elapsed = began.elapsed().as_secs_f64();
-    let cores = cpu.zip(target.cpu()).map(|(before, after)| after.since(&before).total / elapsed);
+    let used = meter.used(target);
     tell_quiet(report, run, &alone, &during);
-    tell_loud(report, run, &flood, elapsed, cores);
+    tell_loud(report, run, &flood, &used);
     memory.tell(target, report);
     Ok(())
 }
@@ -200,15 +188,15 @@ fn tell_quiet(report: &mut Report, run: usize, alone: &Stretch, during: &Stretch
     report.add(daemon, "probes_failed", "of these refused or broken off", "", failed as f64);
 }
 
-fn tell_loud(report: &mut Report, run: usize, flood: &Flood, elapsed: f64, cores: Option<f64>) {
-    let daemon = Server::Daemon;
+fn tell_loud(report: &mut Report, run: usize, flood: &Flood, used: &Used) {
+    let (daemon, elapsed) = (Server::Daemon, used.elapsed);
     report.add(daemon, "a_rate", "A: events accepted", "1/s", flood.accepted as f64 / elapsed);
     report.add(daemon, "a_refused", "A: publishes refused (503, 429)", "", flood.refused as f64);
     report.add(daemon, "a_deliveries", "A: deliveries read", "1/s", flood.deliveries as f64 / elapsed);
     report.add(daemon, "a_gaps", "A: gaps told to its readers", "", flood.gaps as f64);
     report.add(daemon, "a_ended", "A: subscribers that were closed", "", flood.ended as f64);
-    if let Some(cores) = cores {
-        report.add(daemon, "cores", "cores used by the daemon", "", cores);
+    if let Some(spent) = used.cpu {
+        report.add(daemon, "cores", "cores used by the daemon", "", spent.total / elapsed);
     }
     let per_second = flood.seconds.iter().map(|it| *it as f64).collect();
     report.rates.push(Rate { server: daemon, name: "A: events accepted", run, per_second });
@@ -223,20 +211,9 @@ fn join(
 ) -> Result<(), BenchError> {
     let request = subscribe(&loud.access, settings.wire, "");
     progress.begin("connecting the loud tenant", settings.subscribers as u64);
-    let mut keys: Vec<Key> = Vec::with_capacity(settings.subscribers);
-    let mut moved = Moved::new(settings.common.patience);
-    while flood.joined < settings.subscribers {
-        while keys.len() < settings.subscribers && keys.len() - flood.joined < JOINING {
-            keys.push(engine.open(loud.access.addr, settings.wire, keys.len(), &request)?);
-        }
-        engine.turn(TICK, flood)?;
-        flood.check()?;
-        if flood.ended > 0 {
-            return Err(BenchError::Server("a subscriber of the loud tenant was refused".into()));
-        }
-        progress.at(flood.joined as u64);
-        moved.check(flood.joined as u64, || format!("{} subscribers are ready", flood.joined))?;
-    }
+    let Settings { wire, subscribers: count, .. } = *settings;
+    let wave = Wave { access: &loud.access, wire, first: 0, count, patience: settings.common.patience };
+    let keys = wave.join(engine, flood, |_| Cow::Borrowed(&request), progress)?;
     for (tag, key) in keys.into_iter().enumerate() {
         if stalls(tag, settings.stalled) {
             engine.deaf(key, true, flood);
@@ -333,13 +310,25 @@ impl Flood {
     }
 }
 
+impl Joining for Flood {
+    fn joined(&self) -> usize {
+        self.joined
+    }
+    /// Later, a subscriber may be cut off; while they come, none may.
+    fn check(&self) -> Result<(), BenchError> {
+        match self.ended {
+            0 => Flood::check(self),
+            _ => Err(BenchError::Server("a subscriber of the loud tenant was refused".into())),
+        }
+    }
+}
+
 impl Watch for Flood {
     fn seen(&mut self, _: Key, tag: usize, seen: Seen<'_>) {
-        let is = |text: &[u8], what: &[u8]| memmem::find(text, what).is_some();
         match (tag.checked_sub(PUBLISHERS), seen) {
             (None, Seen::Event(..)) => self.deliveries += 1,
-            (None, Seen::Text(text)) if is(text, b"\"type\":\"ready\"") => self.joined += 1,
-            (None, Seen::Text(text)) if is(text, b"\"type\":\"gap\"") => self.gaps += 1,
+            (None, Seen::Text(text)) if is_type(text, "ready") => self.joined += 1,
+            (None, Seen::Text(text)) if is_type(text, "gap") => self.gaps += 1,
             (None, Seen::Answer { .. } | Seen::Ended(_)) => self.ended += 1,
             (Some(lane), Seen::Answer { status: 200..=299, .. }) => {
                 self.accepted += self.under_way.get(lane).copied().unwrap_or_default();
@@ -349,13 +338,7 @@ impl Watch for Flood {
                 self.refused += 1;
                 self.free.push(lane);
             }
-            (Some(_), Seen::Answer { status, body }) => {
-                let body = String::from_utf8_lossy(body);
-                self.trouble.get_or_insert_with(|| format!("a publish was answered {status}: {body}"));
-            }
-            (Some(_), Seen::Ended(ended)) => {
-                self.trouble.get_or_insert_with(|| format!("a publisher's connection ended: {ended:?}"));
-            }
+            (Some(_), seen) => note(&mut self.trouble, tag, &seen),
             _ => {}
         }
     }

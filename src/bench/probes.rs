@@ -8,9 +8,8 @@
 use std::collections::{HashMap, VecDeque};
 
 use hdrhistogram::Histogram;
-use memchr::memmem;
 
-use super::engine::{Engine, Key, Seen};
+use super::engine::{Engine, Key, Seen, is_type};
 use super::error::BenchError;
 use super::publisher::{subscribe, ws_text};
 use super::stamp::now_ns;
@@ -158,7 +157,7 @@ impl Probes {
     /// Something happened on a connection of ours.
     pub fn seen(&mut self, tag: usize, seen: &Seen<'_>) {
         match (tag.checked_sub(CONNECTS), seen) {
-            (Some(_), Seen::Text(text)) if memmem::find(text, b"\"type\":\"ready\"").is_some() => {
+            (Some(_), Seen::Text(text)) if is_type(text, "ready") => {
                 if let Some((key, began)) = self.coming.remove(&tag) {
                     self.taken.connect.saturating_record(now_ns().saturating_sub(began));
                     self.ready.push(key);

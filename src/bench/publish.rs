@@ -18,21 +18,20 @@ use serde_json::{Value, json};
 
 use super::engine::{Ended, Engine, Key, Seen, Watch};
 use super::error::BenchError;
-use super::process::{Cpu, pss};
+use super::meter::Meter;
+use super::process::pss;
 use super::progress::Progress;
 use super::publisher::{HttpPublish, subscribe, ws_publish};
 use super::report::{Rate, Report};
 use super::stamp::{Template, now_ns};
 use super::subscriber::Wire;
 use super::target::{Server, Target};
-use super::{Common, histogram};
+use super::{Common, EVENTS_PER_PUBLISH, histogram};
 
 /// The longest wait for something to be ready.
 const TICK: Duration = Duration::from_millis(100);
 /// Published before the measured part, seconds: the log's first segment and the ring's growth are behind then.
 const WARM_UP: Duration = Duration::from_millis(700);
-/// Most events of one publish (protocol §8).
-const BATCH_MAX: usize = 1_000;
 /// Channels the events are spread over.
 const CHANNELS: usize = 16;
 /// The longest ack that is told as it was, nanoseconds.
@@ -67,20 +66,21 @@ pub struct Settings {
 /// A server does not come up, refuses, ends or stands still.
 pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
     let Settings { common, clients, batch, durable, seconds, size, .. } = settings;
-    if *clients == 0 || *seconds == 0 || common.runs == 0 || !(1..=BATCH_MAX).contains(batch) {
-        let limits = format!("clients, seconds and runs are at least 1, a batch is 1 to {BATCH_MAX} events");
+    if *clients == 0 || *seconds == 0 || common.runs == 0 || !(1..=EVENTS_PER_PUBLISH).contains(batch) {
+        let limits =
+            format!("clients, seconds and runs are at least 1, a batch is 1 to {EVENTS_PER_PUBLISH} events");
         return Err(BenchError::Usage(limits));
     }
     if common.naive {
         return Err(BenchError::Usage("the naive server keeps no log: there is nothing to compare".into()));
     }
-    let wire = if settings.wire == Wire::Ws { "WebSocket" } else { "HTTP keep-alive" };
+    let wire = settings.wire.name();
     let each = if *batch == 1 { "singles".to_owned() } else { format!("arrays of {batch}") };
     let ack = if *durable { "durable acks" } else { "acks from memory" };
     let about =
         format!("{clients} clients over {wire}, {each}, {ack}, for {seconds} s, events of {size} bytes");
     let told = json!({
-        "protocol": if settings.wire == Wire::Ws { "ws" } else { "http" }, "clients": clients, "batch": batch,
+        "protocol": settings.wire.label(), "clients": clients, "batch": batch,
         "ack": if *durable { "durable" } else { "memory" }, "seconds": seconds, "size": size, "runs": common.runs,
     });
     let mut report = Report::new("publish", about, told, &common.bars);
@@ -116,22 +116,21 @@ fn measure(
     clients.publish(&mut engine, Instant::now() + WARM_UP, patience, &mut |_| {})?;
     clients.record();
     progress.begin("publishing", settings.seconds);
-    let (own, cpu, began) = (Cpu::of(std::process::id()), target.cpu(), Instant::now());
-    let until = began + Duration::from_secs(settings.seconds);
+    let meter = Meter::start(target);
+    let until = Instant::now() + Duration::from_secs(settings.seconds);
     clients.publish(&mut engine, until, patience, &mut |second| progress.at(second))?;
-    let (elapsed, after) = (began.elapsed().as_secs_f64(), target.cpu());
-    let own = own.zip(Cpu::of(std::process::id())).map(|(before, after)| after.since(&before).total);
+    let used = meter.used(target);
     let events = (clients.measured.len() * settings.batch as u64).max(1) as f64;
     let server = target.server;
-    report.add(server, "rate", "events acknowledged", "1/s", events / elapsed);
+    report.add(server, "rate", "events acknowledged", "1/s", events / used.elapsed);
     for (key, name, quantile) in [("p50", "publish to ack, p50", 0.5), ("p99", "publish to ack, p99", 0.99)] {
         report.add(server, key, name, "µs", clients.measured.value_at_quantile(quantile) as f64 / 1e3);
     }
-    if let Some(spent) = cpu.zip(after).map(|(before, after)| after.since(&before)) {
+    if let Some(spent) = used.cpu {
         report.add(server, "cpu", "CPU per event", "µs", spent.total * 1e6 / events);
         report.add(server, "user", "of it in user space", "µs", spent.user * 1e6 / events);
     }
-    report.add(server, "generator", "CPU of the bench per event", "µs", own.unwrap_or(0.0) * 1e6 / events);
+    report.add(server, "generator", "CPU of the bench per event", "µs", used.own * 1e6 / events);
     if let Some(bytes) = target.pid.and_then(pss) {
         report.add(server, "pss", "memory (PSS) afterwards", "MiB", bytes as f64 / f64::from(1 << 20));
     }
@@ -143,7 +142,7 @@ fn measure(
     let acknowledged = clients.acknowledged * settings.batch as u64;
     report.astray.deliveries += acknowledged;
     if let Some(fault) = compare(target, acknowledged, patience) {
-        report.faults.push(format!("{}, run {}: {fault}", server.name(), run + 1));
+        report.fault(server, run, fault);
     }
     Ok(())
 }

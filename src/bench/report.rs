@@ -207,12 +207,17 @@ impl Report {
         }
     }
 
+    /// Adds what must not have happened in a run.
+    pub fn fault(&mut self, server: Server, run: usize, what: impl std::fmt::Display) {
+        self.faults.push(format!("{}, run {}: {what}", server.name(), run + 1));
+    }
+
     /// Counts a run's deliveries; losses and repeats become faults of `server`. Out of order is one where `ordered`.
     pub fn count(&mut self, server: Server, run: usize, astray: Astray, ordered: bool) {
         self.astray.add(astray);
         let mut fault = |count: u64, what: &str| {
             if count > 0 {
-                self.faults.push(format!("{}, run {}: {count} {what}", server.name(), run + 1));
+                self.fault(server, run, format_args!("{count} {what}"));
             }
         };
         fault(astray.losses, "events lost");

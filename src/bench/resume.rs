@@ -6,15 +6,17 @@
 //! * Every event is counted by number at every subscriber: one lost or repeated is a failed run.
 //! * Another organization has live subscribers meanwhile ([`super::bystander`]): its 99th percentile alone, then during.
 
-use std::time::{Duration, Instant};
+use std::borrow::Cow;
+use std::time::Duration;
 
 use memchr::memmem;
 use serde_json::json;
 
 use super::bystander::{self, Bystander};
-use super::crowd::{Moved, PUBLISHERS};
-use super::engine::{Engine, Key, Seen, Watch};
+use super::crowd::{Joining, Moved, PUBLISHERS, Wave, note};
+use super::engine::{Engine, Key, Seen, Watch, is_type, until_quiet};
 use super::error::BenchError;
+use super::meter::Meter;
 use super::process;
 use super::progress::Progress;
 use super::publisher::{HttpPublish, subscribe};
@@ -22,21 +24,15 @@ use super::report::{Astray, Report};
 use super::stamp::{Template, now_ns};
 use super::stretch;
 use super::subscriber::Wire;
-use super::tally::Tally;
+use super::tally::{self, Tally};
 use super::target::{Access, Server, Target};
 use super::tenants::{Tenant, daemon_alone};
 use super::{Common, histogram};
 
 /// The longest wait for something to be ready.
 const TICK: Duration = Duration::from_millis(100);
-/// Silence after which no repeat is expected any more.
-const QUIET: Duration = Duration::from_millis(50);
-/// Connections being opened at once while they come the first time.
-const JOINING: usize = 128;
 /// Characters of a cursor.
 const CURSOR: usize = 22;
-/// The quiet tenant's first stretch, which is not told.
-const WARM_UP: Duration = Duration::from_millis(500);
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -68,13 +64,13 @@ pub struct Settings {
 pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
     check(settings)?;
     let Settings { subscribers, behind, array, size, live, rate, .. } = settings;
-    let wire = if settings.wire == Wire::Ws { "WebSocket" } else { "SSE" };
+    let wire = settings.wire.name();
     let about = format!(
         "tenant A: {subscribers} subscribers over {wire} come back at once, each {behind} events of {size} bytes behind; \
          tenant B: {live} live subscribers, {rate} publishes a second"
     );
     let told = json!({
-        "transport": if settings.wire == Wire::Ws { "ws" } else { "sse" }, "subscribers": subscribers,
+        "transport": settings.wire.label(), "subscribers": subscribers,
         "behind": behind, "array": array, "size": size, "live": live, "rate": rate,
         "alone_seconds": settings.alone.as_secs_f64(), "runs": settings.common.runs,
     });
@@ -83,9 +79,7 @@ pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, B
         let target = settings.common.start(Server::Daemon, None)?;
         measure(settings, run, &target, &mut report, progress)?;
     }
-    report.notes.push(
-        "live: from stamp to receipt, this process's own delays in it; sent: in the daemon, from publish to send".into(),
-    );
+    report.notes.push(stretch::NOTE.into());
     Ok(report)
 }
 
@@ -95,10 +89,7 @@ fn check(settings: &Settings) -> Result<(), BenchError> {
     if settings.subscribers == 0 || settings.behind == 0 || settings.live == 0 {
         return refuse("subscribers, behind and live are at least 1");
     }
-    if !(1..=1_000).contains(&settings.array) || !(0.1..=10_000.0).contains(&settings.rate) {
-        return refuse("an array holds 1 to 1000 events, the rate is 0.1 to 10000");
-    }
-    Ok(())
+    bystander::check(settings.array, settings.rate)
 }
 
 fn measure(
@@ -125,32 +116,18 @@ fn measure(
     let mut engine = Engine::new()?;
     prepare(settings, &crowd, &mut engine, &mut herd, progress)?;
     progress.begin("the other tenant alone", 0);
-    std::thread::sleep(WARM_UP);
-    bystander.cut()?;
-    std::thread::sleep(settings.alone);
-    let alone = bystander.cut()?;
+    let alone = bystander.alone(settings.alone)?;
     let requests = herd.requests(&crowd.access, settings.wire)?;
     progress.begin("coming back", settings.subscribers as u64);
-    let (cpu, pss, own) =
-        (target.cpu(), target.pid.and_then(process::pss), process::Cpu::of(std::process::id()));
-    let began = Instant::now();
+    let pss = target.pid.and_then(process::pss);
+    let meter = Meter::start(target);
     herd.come_back(settings.behind);
     let back = come_back(settings, &crowd.access, &requests, &mut engine, &mut herd, progress);
-    let elapsed = began.elapsed().as_secs_f64();
-    let spent = cpu.zip(target.cpu()).map(|(before, after)| after.since(&before));
-    let own = own.zip(process::Cpu::of(std::process::id())).map(|(before, after)| after.since(&before));
+    let used = meter.used(target);
     let grown = pss.zip(target.pid.and_then(process::pss));
-    let stalled = match back {
-        Ok(()) => None,
-        Err(BenchError::Stalled { seconds, waiting }) => Some(BenchError::Stalled { seconds, waiting }),
-        Err(error) => return Err(error),
-    };
+    let stalled = BenchError::or_stalled(back)?;
     let during = bystander.cut()?;
-    // A repeat comes late if at all; a hundred quiets are more than any daemon needs.
-    let mut quiets = 0;
-    while quiets < 100 && engine.turn(QUIET, &mut herd)? {
-        quiets += 1;
-    }
+    until_quiet(|wait| engine.turn(wait, &mut herd))?;
     let daemon = Server::Daemon;
     let ms = |quantile| herd.caught_up.value_at_quantile(quantile) as f64 / 1e6;
     report.add(daemon, "median", "caught up, median", "ms", ms(0.5));
@@ -159,13 +136,11 @@ fn measure(
     report.add(daemon, "spread", "p99 over median", "", ms(0.99) / ms(0.5).max(f64::MIN_POSITIVE));
     report.add(daemon, "ready", "ready, p99", "ms", herd.ready.value_at_quantile(0.99) as f64 / 1e6);
     let deliveries = herd.deliveries.max(1) as f64;
-    report.add(daemon, "rate", "events caught up", "1/s", deliveries / elapsed);
-    if let Some(spent) = spent {
+    report.add(daemon, "rate", "events caught up", "1/s", deliveries / used.elapsed);
+    if let Some(spent) = used.cpu {
         report.add(daemon, "cpu", "CPU per event caught up", "µs", spent.total * 1e6 / deliveries);
     }
-    if let Some(own) = own {
-        report.add(daemon, "generator", "CPU of the bench per event", "µs", own.total * 1e6 / deliveries);
-    }
+    report.add(daemon, "generator", "CPU of the bench per event", "µs", used.own * 1e6 / deliveries);
     if let Some((before, after)) = grown {
         report.add(
             daemon,
@@ -179,7 +154,7 @@ fn measure(
     stretch::tell(report, run, &alone, &during);
     report.count(daemon, run, herd.astray(settings.behind), true);
     if let Some(stalled) = stalled {
-        report.faults.push(format!("daemon, run {}: {stalled}", run + 1));
+        report.fault(daemon, run, stalled);
     }
     Ok(())
 }
@@ -195,24 +170,17 @@ fn prepare(
     let Settings { subscribers, behind, .. } = *settings;
     let request = subscribe(&crowd.access, settings.wire, "");
     progress.begin("connecting", subscribers as u64);
-    let mut moved = Moved::new(settings.common.patience);
-    let mut keys = Vec::with_capacity(subscribers);
-    while herd.joined < subscribers {
-        while keys.len() < subscribers && keys.len() - herd.joined < JOINING {
-            keys.push(engine.open(crowd.access.addr, settings.wire, keys.len(), &request)?);
-        }
-        engine.turn(TICK, herd)?;
-        herd.check()?;
-        progress.at(herd.joined as u64);
-        moved.check(herd.joined as u64, || format!("{} of {subscribers} are ready", herd.joined))?;
-    }
+    let patience = settings.common.patience;
+    let wave = Wave { access: &crowd.access, wire: settings.wire, first: 0, count: subscribers, patience };
+    let mut keys = wave.join(engine, herd, |_| Cow::Borrowed(&request), progress)?;
+    let mut moved = Moved::new(patience);
     let publisher = engine.open(crowd.access.addr, Wire::Http, PUBLISHERS, b"")?;
     let mut load = Load {
         publisher,
         publish: HttpPublish::new(&crowd.access, true),
         template: Template::custom(0, settings.size),
     };
-    load.publish(0, 1, engine, herd, settings.common.patience)?;
+    load.publish(0, 1, engine, herd, patience)?;
     while herd.finished < subscribers {
         engine.turn(TICK, herd)?;
         herd.check()?;
@@ -229,7 +197,7 @@ fn prepare(
     let mut first = 1;
     while first <= behind {
         let count = settings.array.min(behind + 1 - first);
-        load.publish(first, count, engine, herd, settings.common.patience)?;
+        load.publish(first, count, engine, herd, patience)?;
         first += count;
         progress.at(first - 1);
     }
@@ -327,10 +295,6 @@ impl Herd {
         })
     }
 
-    fn check(&self) -> Result<(), BenchError> {
-        self.trouble.as_ref().map_or(Ok(()), |what| Err(BenchError::Server(what.clone())))
-    }
-
     /// What each asks when it comes back.
     fn requests(&self, access: &Access, wire: Wire) -> Result<Vec<Vec<u8>>, BenchError> {
         let failed = || BenchError::Server("an event came without an id".into());
@@ -346,13 +310,7 @@ impl Herd {
     }
 
     fn astray(&self, behind: u64) -> Astray {
-        let sum = |of: &dyn Fn(&Tally) -> u64| self.tallies.iter().map(of).sum();
-        Astray {
-            deliveries: self.deliveries,
-            losses: sum(&|tally| tally.lost(behind + 1)),
-            repeats: sum(&Tally::repeats),
-            reordered: sum(&Tally::reordered),
-        }
+        Astray { deliveries: self.deliveries, ..tally::astray(&self.tallies, behind + 1) }
     }
 
     fn event(&mut self, tag: usize, n: u64, text: &[u8]) {
@@ -395,31 +353,28 @@ fn id(text: &[u8]) -> Option<[u8; CURSOR]> {
     text.get(at..at + CURSOR)?.try_into().ok()
 }
 
+impl Joining for Herd {
+    fn joined(&self) -> usize {
+        self.joined
+    }
+    fn check(&self) -> Result<(), BenchError> {
+        self.trouble.as_ref().map_or(Ok(()), |what| Err(BenchError::Server(what.clone())))
+    }
+}
+
 impl Watch for Herd {
     fn seen(&mut self, _: Key, tag: usize, seen: Seen<'_>) {
-        let is = |text: &[u8], what: &[u8]| memmem::find(text, what).is_some();
-        let what = match seen {
-            Seen::Event(stamp, text) => return self.event(tag, stamp.n, text),
-            Seen::Text(text) if is(text, b"\"type\":\"ready\"") => {
+        match seen {
+            Seen::Event(stamp, text) => self.event(tag, stamp.n, text),
+            Seen::Text(text) if is_type(text, "ready") => {
                 self.joined += 1;
                 if self.began > 0 {
                     self.ready.saturating_record(now_ns().saturating_sub(self.began));
                 }
-                return;
             }
-            Seen::Text(text) if is(text, b"\"type\":\"gap\"") || is(text, b"\"type\":\"error\"") => {
-                String::from_utf8_lossy(text).into_owned()
-            }
-            Seen::Answer { status: 200..=299, .. } if tag == PUBLISHERS => {
-                self.answers += 1;
-                return;
-            }
-            Seen::Answer { status, body } => format!("answered {status}: {}", String::from_utf8_lossy(body)),
-            Seen::Ended(ended) => format!("ended: {ended:?}"),
-            Seen::Text(_) | Seen::Open => return,
-        };
-        let who = if tag == PUBLISHERS { "the publisher".into() } else { format!("subscriber {tag}") };
-        self.trouble.get_or_insert_with(|| format!("{who}: {what}"));
+            Seen::Answer { status: 200..=299, .. } if tag == PUBLISHERS => self.answers += 1,
+            seen => note(&mut self.trouble, tag, &seen),
+        }
     }
 }
 

@@ -6,17 +6,16 @@
 //! * A subscriber asks for `?request_id=…` and must get exactly its stream's chunks: another's is a fault, as is a loss.
 //! * CPU is taken over the measured chunks alone, after each stream has had its first.
 
+use std::borrow::Cow;
 use std::io::Write as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use memchr::memmem;
 use serde_json::json;
 
-use super::Common;
-use super::crowd::{Moved, PUBLISHERS};
-use super::engine::{Engine, Key, Seen, Watch};
+use super::crowd::{Joining, Moved, PUBLISHERS, Wave, note};
+use super::engine::{Engine, Key, Seen, Watch, is_type, until_quiet};
 use super::error::BenchError;
-use super::process::Cpu;
+use super::meter::{Meter, Used};
 use super::progress::Progress;
 use super::publisher::{HttpPublish, subscribe};
 use super::report::{Astray, Report};
@@ -25,15 +24,10 @@ use super::subscriber::Wire;
 use super::tally::Tally;
 use super::target::{Access, Server, Target};
 use super::tenants::daemon_alone;
+use super::{Common, EVENTS_PER_PUBLISH};
 
 /// The longest wait for something to be ready.
 const TICK: Duration = Duration::from_millis(100);
-/// Silence after which no repeat is expected any more.
-const QUIET: Duration = Duration::from_millis(50);
-/// Connections being opened at once.
-const JOINING: usize = 128;
-/// Most events of one publish (protocol §8).
-const ARRAY_MAX: u64 = 1_000;
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -52,9 +46,7 @@ pub struct Settings {
 
 /// What one run found.
 struct Figures {
-    cpu: Option<super::process::Spent>,
-    own: f64,
-    elapsed: f64,
+    used: Used,
     /// Chunks in a write, as the daemon counts.
     depth: Option<f64>,
     astray: Astray,
@@ -70,13 +62,13 @@ struct Figures {
 pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
     check(settings)?;
     let Settings { streams: [few, many], chunks, array, common, .. } = settings;
-    let wire = if settings.wire == Wire::Ws { "WebSocket" } else { "SSE" };
+    let wire = settings.wire.name();
     let about = format!(
         "{few} and {many} token streams, one subscriber each over {wire}; {chunks} chunks round-robin in arrays of {array}, \
          each array delivered before the next"
     );
     let told = json!({
-        "transport": if settings.wire == Wire::Ws { "ws" } else { "sse" }, "streams": [few, many],
+        "transport": settings.wire.label(), "streams": [few, many],
         "chunks": chunks, "array": array, "runs": common.runs,
     });
     let mut report = Report::new("streams", about, told, &common.bars);
@@ -95,9 +87,9 @@ fn check(settings: &Settings) -> Result<(), BenchError> {
     daemon_alone(&settings.common)?;
     let refuse = |what: String| Err(BenchError::Usage(what));
     let Settings { streams, chunks, array, .. } = settings;
-    if !(1..=ARRAY_MAX).contains(array) || chunks % array != 0 || *chunks == 0 {
+    if !(1..=EVENTS_PER_PUBLISH as u64).contains(array) || chunks % array != 0 || *chunks == 0 {
         return refuse(format!(
-            "an array holds 1 to {ARRAY_MAX} chunks, and the chunks are a multiple of it"
+            "an array holds 1 to {EVENTS_PER_PUBLISH} chunks, and the chunks are a multiple of it"
         ));
     }
     if streams.iter().any(|streams| streams % array != 0 || *streams == 0) {
@@ -111,8 +103,8 @@ fn check(settings: &Settings) -> Result<(), BenchError> {
 
 fn tell(settings: &Settings, run: usize, few: &Figures, many: &Figures, report: &mut Report) {
     let (daemon, chunks) = (Server::Daemon, settings.chunks as f64);
-    let cpu = |figures: &Figures| figures.cpu.map(|it| it.total * 1e6 / chunks);
-    let user = |figures: &Figures| figures.cpu.map(|it| it.user * 1e6 / chunks);
+    let cpu = |figures: &Figures| figures.used.cpu.map(|it| it.total * 1e6 / chunks);
+    let user = |figures: &Figures| figures.used.cpu.map(|it| it.user * 1e6 / chunks);
     for (key, name, value) in [
         ("few", "CPU per chunk, few streams", cpu(few)),
         ("many", "CPU per chunk, many streams", cpu(many)),
@@ -136,9 +128,9 @@ fn tell(settings: &Settings, run: usize, few: &Figures, many: &Figures, report: 
             report.add(daemon, keys[0], name, "", depth);
         }
         let name = if which { "chunks, few streams" } else { "chunks, many streams" };
-        report.add(daemon, keys[1], name, "1/s", chunks / figures.elapsed);
+        report.add(daemon, keys[1], name, "1/s", chunks / figures.used.elapsed);
         let name = if which { "CPU of the bench per chunk, few" } else { "CPU of the bench per chunk, many" };
-        report.add(daemon, keys[2], name, "µs", figures.own * 1e6 / chunks);
+        report.add(daemon, keys[2], name, "µs", figures.used.own * 1e6 / chunks);
         report.count(daemon, run, figures.astray, true);
         if figures.foreign > 0 {
             let foreign = figures.foreign;
@@ -172,38 +164,23 @@ fn measure(
     };
     // Every stream's first chunk; as often for few streams as for many, so that the daemon has met as many publishes.
     let warm_up = settings.streams[1].max(settings.streams[0]);
-    let mut stalled = load.publish(warm_up, &mut engine, &mut readers, patience, &mut |_| {}).err();
+    let warmed = load.publish(warm_up, &mut engine, &mut readers, patience, &mut |_| {});
+    let mut stalled = BenchError::or_stalled(warmed)?;
     progress.begin(&format!("{streams} streams"), settings.chunks);
-    let (writes, own) = (target.writes(), Cpu::of(std::process::id()));
-    let (had, began, cpu) = (readers.deliveries, Instant::now(), target.cpu());
+    let had = readers.deliveries;
+    let meter = Meter::with_writes(target);
     if stalled.is_none() {
         let at = &mut |done| progress.at(done);
-        stalled = load.publish(settings.chunks, &mut engine, &mut readers, patience, at).err();
+        stalled =
+            BenchError::or_stalled(load.publish(settings.chunks, &mut engine, &mut readers, patience, at))?;
     }
-    let spent = cpu.zip(target.cpu()).map(|(before, after)| after.since(&before));
-    let elapsed = began.elapsed().as_secs_f64();
-    let own = own.zip(Cpu::of(std::process::id())).map_or(0.0, |(before, after)| after.since(&before).total);
+    let used = meter.used(target);
     let deliveries = readers.deliveries - had;
-    let depth = writes.zip(target.writes()).and_then(|(before, after)| {
-        let writes = after.saturating_sub(before);
-        (writes > 0).then(|| deliveries as f64 / writes as f64)
-    });
-    if !matches!(stalled, None | Some(BenchError::Stalled { .. }))
-        && let Some(error) = stalled
-    {
-        return Err(error);
-    }
-    // A repeat comes late if at all; a hundred quiets are more than any daemon needs.
-    let mut quiets = 0;
-    while quiets < 100 && engine.turn(QUIET, &mut readers)? {
-        quiets += 1;
-    }
+    until_quiet(|wait| engine.turn(wait, &mut readers))?;
     readers.check()?;
     Ok(Figures {
-        cpu: spent,
-        own,
-        elapsed,
-        depth,
+        used,
+        depth: used.depth(deliveries),
         astray: Astray { deliveries, ..readers.astray(load.published) },
         foreign: readers.foreign,
         stalled,
@@ -224,19 +201,13 @@ fn join(
 ) -> Result<(), BenchError> {
     let streams = readers.tallies.len();
     progress.begin("connecting", streams as u64);
-    let mut moved = Moved::new(settings.common.patience);
-    let mut opened = 0;
-    while readers.joined < streams {
-        while opened < streams && opened - readers.joined < JOINING {
-            let query = format!("?request_id={}", request_id(opened as u64));
-            engine.open(access.addr, settings.wire, opened, &subscribe(access, settings.wire, &query))?;
-            opened += 1;
-        }
-        engine.turn(TICK, readers)?;
-        readers.check()?;
-        progress.at(readers.joined as u64);
-        moved.check(readers.joined as u64, || format!("{} of {streams} are ready", readers.joined))?;
-    }
+    let request = |at| {
+        let query = format!("?request_id={}", request_id(at as u64));
+        Cow::Owned(subscribe(access, settings.wire, &query))
+    };
+    let wave =
+        Wave { access, wire: settings.wire, first: 0, count: streams, patience: settings.common.patience };
+    wave.join(engine, readers, request, progress)?;
     Ok(())
 }
 
@@ -315,10 +286,6 @@ impl Readers {
         Readers { tallies, joined: 0, deliveries: 0, foreign: 0, answers: 0, trouble: None }
     }
 
-    fn check(&self) -> Result<(), BenchError> {
-        self.trouble.as_ref().map_or(Ok(()), |what| Err(BenchError::Server(what.clone())))
-    }
-
     /// What went astray of the first `published` chunks.
     fn astray(&self, published: u64) -> Astray {
         let streams = self.tallies.len() as u64;
@@ -344,28 +311,23 @@ impl Readers {
     }
 }
 
+impl Joining for Readers {
+    fn joined(&self) -> usize {
+        self.joined
+    }
+    fn check(&self) -> Result<(), BenchError> {
+        self.trouble.as_ref().map_or(Ok(()), |what| Err(BenchError::Server(what.clone())))
+    }
+}
+
 impl Watch for Readers {
     fn seen(&mut self, _: Key, tag: usize, seen: Seen<'_>) {
-        let is = |text: &[u8], what: &[u8]| memmem::find(text, what).is_some();
-        let what = match seen {
-            Seen::Event(stamp, _) => return self.chunk(tag, stamp.n),
-            Seen::Text(text) if is(text, b"\"type\":\"ready\"") => {
-                self.joined += 1;
-                return;
-            }
-            Seen::Answer { status: 200..=299, .. } if tag == PUBLISHERS => {
-                self.answers += 1;
-                return;
-            }
-            Seen::Text(text) if is(text, b"\"type\":\"gap\"") || is(text, b"\"type\":\"error\"") => {
-                String::from_utf8_lossy(text).into_owned()
-            }
-            Seen::Answer { status, body } => format!("answered {status}: {}", String::from_utf8_lossy(body)),
-            Seen::Ended(ended) => format!("ended: {ended:?}"),
-            Seen::Text(_) | Seen::Open => return,
-        };
-        let who = if tag == PUBLISHERS { "the publisher".into() } else { format!("subscriber {tag}") };
-        self.trouble.get_or_insert_with(|| format!("{who}: {what}"));
+        match seen {
+            Seen::Event(stamp, _) => self.chunk(tag, stamp.n),
+            Seen::Text(text) if is_type(text, "ready") => self.joined += 1,
+            Seen::Answer { status: 200..=299, .. } if tag == PUBLISHERS => self.answers += 1,
+            seen => note(&mut self.trouble, tag, &seen),
+        }
     }
 }
 

@@ -10,6 +10,10 @@ use super::report::{Astray, Report};
 use super::target::Server;
 use super::tenants::Buckets;
 
+/// What `live` and `sent` in the rows' keys mean.
+pub const NOTE: &str =
+    "live: from stamp to receipt, this process's own delays in it; sent: in the daemon, from publish to send";
+
 /// What one stretch of time found.
 #[derive(Clone, Debug)]
 pub struct Stretch {
@@ -74,6 +78,6 @@ pub fn tell(report: &mut Report, run: usize, alone: &Stretch, during: &Stretch) 
     report.count(daemon, run, Astray { deliveries, ..during.astray }, true);
     let refused = alone.refused + during.refused;
     if refused > 0 {
-        report.faults.push(format!("daemon, run {}: {refused} of B's publishes were refused", run + 1));
+        report.fault(daemon, run, format_args!("{refused} of B's publishes were refused"));
     }
 }

@@ -22,6 +22,27 @@ pub enum Wire {
     Http,
 }
 
+impl Wire {
+    /// For a person.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Wire::Ws => "WebSocket",
+            Wire::Sse => "SSE",
+            Wire::Http => "HTTP keep-alive",
+        }
+    }
+    /// As the flags and the JSON have it.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Wire::Ws => "ws",
+            Wire::Sse => "sse",
+            Wire::Http => "http",
+        }
+    }
+}
+
 /// Where in the stream a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {

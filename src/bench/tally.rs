@@ -3,6 +3,20 @@
 //! * Exact as long as an event overtakes at most [`AHEAD`] others; one further ahead gives up the oldest missing as lost.
 //! * Several publishers may overtake each other; from one, an event out of order is a fault (the mode decides).
 
+use super::report::Astray;
+
+/// What went astray of the first `end` events for all of `tallies`. Deliveries are the mode's to count.
+#[must_use]
+pub fn astray(tallies: &[Tally], end: u64) -> Astray {
+    let sum = |of: &dyn Fn(&Tally) -> u64| tallies.iter().map(of).sum();
+    Astray {
+        deliveries: 0,
+        losses: sum(&|tally| tally.lost(end)),
+        repeats: sum(&Tally::repeats),
+        reordered: sum(&Tally::reordered),
+    }
+}
+
 /// How many events one may overtake; also the most a mode may have outstanding.
 pub const AHEAD: u64 = 128;
 
