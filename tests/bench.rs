@@ -51,8 +51,9 @@ fn latency_idle_and_churn_do_their_work() {
     assert!(std::fs::read_to_string(plot).unwrap().contains("<polyline"));
 
     for transport in ["ws", "sse", "h2"] {
-        let line =
-            format!("idle --connections 50 --streams-per-connection 20 --transport {transport} --json");
+        let line = format!(
+            "idle --connections 50 --streams-per-connection 20 --rest 0 --transport {transport} --json"
+        );
         let idle = report(&bench(&line));
         for key in ["bytes", "second", "left", "tcp"] {
             assert!(row(&idle, key)["servers"][0]["median"].is_f64(), "{transport} {key}: {idle}");

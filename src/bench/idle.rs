@@ -24,10 +24,8 @@ use super::target::{Server, Target};
 
 /// Between two looks at a process that is to come to rest.
 const LOOK: Duration = Duration::from_millis(250);
-/// It rests when so many looks in a row agree: four seconds, since allocators return memory some time after it was freed.
-const LOOKS: u32 = 16;
-/// The longest it is waited for.
-const REST_MAX: Duration = Duration::from_secs(20);
+/// The longest it is waited for, beyond [`Settings::rest`].
+const REST_MAX: Duration = Duration::from_secs(16);
 
 /// What is held open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +57,8 @@ pub struct Settings {
     pub kind: Kind,
     /// How many of them.
     pub connections: usize,
+    /// How long memory must stand still to be told: allocators return it some time after it was freed.
+    pub rest: Duration,
 }
 
 /// Runs it.
@@ -66,7 +66,7 @@ pub struct Settings {
 /// # Errors
 /// A server does not come up, refuses, or its process is not known.
 pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
-    let Settings { common, kind, connections } = settings;
+    let Settings { common, kind, connections, rest } = settings;
     if *connections == 0 || common.runs == 0 || *kind == Kind::H2(0) {
         return Err(BenchError::Usage("connections, streams and runs are at least 1".into()));
     }
@@ -78,7 +78,7 @@ pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, B
         Kind::Sse => "SSE connections".to_owned(),
         Kind::H2(each) => format!("SSE streams, {each} on an HTTP/2 connection"),
     };
-    let told = json!({"transport": kind.name(), "connections": connections, "runs": common.runs});
+    let told = json!({"transport": kind.name(), "connections": connections, "rest": rest.as_secs(), "runs": common.runs});
     let mut report =
         Report::new("idle", format!("{connections} {what}, nothing published"), told, &common.bars);
     for _ in 0..common.runs {
@@ -135,13 +135,13 @@ fn measure(
         target.pid.ok_or_else(|| BenchError::Usage("idle reads the server's memory: give --pid".into()))?;
     let count = settings.connections as f64;
     Wave::come(settings, target, 1, progress)?.leave();
-    let before = at_rest(pid)?;
+    let before = at_rest(pid, settings.rest)?;
     let wave = Wave::come(settings, target, settings.connections, progress)?;
-    let first = at_rest(pid)?;
+    let first = at_rest(pid, settings.rest)?;
     wave.leave();
-    let between = at_rest(pid)?;
+    let between = at_rest(pid, settings.rest)?;
     let wave = Wave::come(settings, target, settings.connections, progress)?;
-    let second = at_rest(pid)?;
+    let second = at_rest(pid, settings.rest)?;
     wave.leave();
     let server: Server = target.server;
     let grown = |from: u64, to: u64| to as f64 - from as f64;
@@ -173,9 +173,10 @@ struct Rest {
 }
 
 /// Waits until the process's memory stands still.
-fn at_rest(pid: u32) -> Result<Rest, BenchError> {
+fn at_rest(pid: u32, rest: Duration) -> Result<Rest, BenchError> {
+    let looks = rest.div_duration_f64(LOOK).ceil().max(1.0) as u32;
     let (began, mut last, mut same) = (Instant::now(), 0u64, 0);
-    while same < LOOKS && began.elapsed() < REST_MAX {
+    while same < looks && began.elapsed() < REST_MAX + rest {
         std::thread::sleep(LOOK);
         let now = process::pss(pid).ok_or_else(|| BenchError::Server(format!("process {pid} has gone")))?;
         same = if now.abs_diff(last) < 32 * 1_024 { same + 1 } else { 0 };

@@ -193,6 +193,9 @@ pub struct IdleArgs {
     /// With h2: streams on each connection
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub streams_per_connection: usize,
+    /// How long memory must stand still before it is told
+    #[arg(long, value_name = "SECONDS", default_value_t = 4)]
+    pub rest: u64,
     /// Common.
     #[command(flatten)]
     pub common: CommonArgs,
@@ -295,8 +298,12 @@ pub(super) fn run(command: BenchCommand) -> Result<(), CliError> {
                 Held::Sse => idle::Kind::Sse,
                 Held::H2 => idle::Kind::H2(args.streams_per_connection),
             };
-            let settings =
-                idle::Settings { common: args.common.common(), kind, connections: args.connections };
+            let settings = idle::Settings {
+                common: args.common.common(),
+                kind,
+                connections: args.connections,
+                rest: Duration::from_secs(args.rest),
+            };
             tell(&args.common, |progress| idle::run(&settings, progress))
         }
         BenchCommand::Latency(args) => {
