@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::close::Close;
 use crate::connection::{Connection, Mode, Tick, Wrote};
 use crate::frame::Frame;
+use crate::ids::Sequence;
 use crate::metrics::Times;
 use crate::ring::Read;
 
@@ -130,15 +131,18 @@ impl Worker {
     fn send_some(self: &Rc<Self>, state: &mut State, view: u32, batch: &mut Batch) -> bool {
         let mut joined = std::mem::take(&mut state.bytes);
         let mut outs = std::mem::take(&mut state.outs);
+        // Held apart: whoever is found gone is dropped, and the last one takes the view with it.
+        let it = &state.views[view as usize];
+        let (from, times) = (it.drained, it.times.clone());
         let mut turn = Turn::default();
         let stop = batch.at + SENDS_PER_TURN;
         while batch.at < stop.min(batch.touched.len()) && turn.bytes < BYTES_PER_TURN {
             self.choose(state, batch, stop, &mut turn, &mut joined, &mut outs);
             state.submission.write(&state.connections, &joined, &mut outs);
             for out in outs.drain(..) {
-                self.settle(state, view, &batch.frames, &mut turn, out);
+                self.settle(state, from, &batch.frames, &mut turn, out);
             }
-            self.time(&state.views[view as usize].times, &batch.frames, &mut turn);
+            self.time(&times, &batch.frames, &mut turn);
             if turn.groups.len() == GROUPS {
                 turn.groups.clear();
                 joined.clear();
@@ -176,27 +180,26 @@ impl Worker {
             batch.at += 1;
             let Group { start, end, .. } = turn.groups[group];
             chosen += end - start;
+            turn.writes += u64::from(!blocked);
             outs.push(Out { token, group: group as u32, start, end, wrote: Wrote::nothing(blocked) });
         }
     }
 
-    /// Books what a live connection took of its part of the batch.
+    /// Books what a live connection, so far served up to `from`, took of its part of the batch.
     fn settle(
         self: &Rc<Self>,
         state: &mut State,
-        view: u32,
+        from: Sequence,
         frames: &[Arc<Frame>],
         turn: &mut Turn,
         out: Out,
     ) {
-        let from = state.views[view as usize].drained;
         let now = state.wheel.now();
         let (token, wrote) = (out.token, out.wrote);
         let Some(connection) = state.connection(token) else { return };
         let mask = std::mem::take(&mut connection.mask);
         connection.sent_bytes += wrote.bytes as u64;
         turn.bytes += wrote.bytes;
-        turn.writes += 1;
         let whole = if !wrote.blocked && !wrote.gone {
             if let Some(last) = frames.get(63 - mask.leading_zeros() as usize) {
                 connection.told = last.sequence();
@@ -306,7 +309,7 @@ impl Connection {
         &mut self,
         frames: impl Iterator<Item = &'f Arc<Frame>>,
         mut bytes: usize,
-        mut position: crate::ids::Sequence,
+        mut position: Sequence,
     ) -> u32 {
         let mut whole = 0;
         for frame in frames {

@@ -248,6 +248,30 @@ fn what_a_blocked_connection_owes_goes_before_news() {
     });
 }
 
+/// Every subscriber of an organization turns out to be gone while an event is written to them: its view goes amid the batch.
+#[test]
+fn an_audience_that_is_gone_takes_its_view_with_it() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+    runtime.expect("a runtime").block_on(async {
+        for audience in [1, 3] {
+            let bench = Bench::new().await;
+            let peers: Vec<_> = (0..audience).map(|_| bench.subscriber(0)).collect();
+            while bench.turn() {}
+            bench.publish(0, "into-the-void").await;
+            // Gone after the sockets were looked at and before they are written to, as far as the worker can know.
+            let view = {
+                let state = &mut *bench.worker.state.borrow_mut();
+                state.by_tenant[&bench.principals[0].tenant]
+            };
+            drop(peers);
+            bench.worker.fan_out(&mut bench.worker.state.borrow_mut(), view);
+            while bench.turn() {}
+            let state = bench.worker.state.borrow();
+            assert!(state.connections.is_empty() && state.views.is_empty() && state.by_tenant.is_empty());
+        }
+    });
+}
+
 /// An organization with many subscribers delays another by one turn, not by its whole audience.
 #[test]
 fn a_large_audience_delays_another_organization_by_one_turn() {
