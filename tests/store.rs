@@ -230,7 +230,7 @@ async fn a_failed_fsync_for_want_of_space_makes_a_new_epoch_in_process_and_no_nu
     let opened = Store::open(harness::with(dir.path(), |o| o.io = faults.clone())).expect("open");
     let sure = publish(&opened, T1, 2, 10).await[1].sequence();
     let log = opened.log(T1).await.expect("a log");
-    let epochs = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let epochs = Arc::new(nervewire::sync::Mutex::new(Vec::new()));
     opened.on_epoch({
         let (log, epochs) = (log.clone(), epochs.clone());
         move || epochs.lock().push(log.end())

@@ -141,7 +141,7 @@ impl Auth {
         check_name(&new.name)?;
         let _changing = self.changing.lock().await;
         let (taken, count) =
-            self.directory.read(|table| (table.by_id.contains_key(&id), table.by_tenant.len()));
+            self.directory.read(|table| (table.by_id.contains(id.as_str()), table.by_tenant.len()));
         if taken {
             return Err(AdminError::Conflict("an organization of this id exists"));
         }
@@ -169,8 +169,7 @@ impl Auth {
         use std::ops::Bound::{Excluded, Unbounded};
         self.directory.read(|table| {
             let rest = table.by_id.range::<str, _>((after.map_or(Unbounded, Excluded), Unbounded));
-            let found = rest.filter_map(|(_, tenant)| table.by_tenant.get(tenant));
-            found.take(limit).map(|entry| Arc::clone(&entry.organization)).collect()
+            rest.take(limit).map(super::directory::ById::organization).cloned().collect()
         })
     }
 

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 
 /// Addresses counted at once; stops a spray of forged credentials from filling memory (about 2 MiB).
 pub const ADDRESSES: usize = 65_536;

@@ -36,7 +36,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock};
+use crate::sync::{Mutex, RwLock};
 use ring::rand::SystemRandom;
 
 pub use admin::{AdminError, CreatedOrganization, NewOrganization, OrganizationChange};

@@ -5,7 +5,7 @@
 //! * Between commits it trims, collects and erases in small batches, and looks at the room left.
 //! * A commit that fails takes all that is queued behind it along; see [`super::reopen`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
@@ -85,7 +85,7 @@ impl Committer {
 
     /// The body of the thread: until the store closes and the queue is empty.
     pub(super) fn run(mut self) {
-        let mut items = Vec::new();
+        let mut items = VecDeque::new();
         let (mut busy, mut wrote_since) = (false, false);
         loop {
             let patience = if busy { Duration::ZERO } else { IDLE };
@@ -94,6 +94,7 @@ impl Committer {
                 break;
             }
             if !busy && items.is_empty() && std::mem::take(&mut wrote_since) {
+                items = VecDeque::new();
                 memory::give_back(true); // what events and pages were freed on this thread: after a flood, most of it
             }
             let wrote = if items.is_empty() { 0 } else { self.commit(&mut items) };
@@ -107,7 +108,7 @@ impl Committer {
     }
 
     /// Commits `items` and tells whoever waits; how many values of the log it wrote.
-    fn commit(&mut self, items: &mut Vec<Item>) -> usize {
+    fn commit(&mut self, items: &mut VecDeque<Item>) -> usize {
         let started = Instant::now();
         let mut erased = Vec::new();
         // sled may panic where it meets an IO error; that is a failed commit like any other.
@@ -141,7 +142,7 @@ impl Committer {
     /// Builds the batch and brings it to the disk: values, events and bytes written.
     fn write(
         &mut self,
-        items: &mut [Item],
+        items: &mut VecDeque<Item>,
         erased: &mut Vec<TenantId>,
     ) -> Result<(usize, u64, u64), EngineError> {
         let mut batch = Batch::default();
@@ -222,7 +223,7 @@ impl Committer {
         match result {
             Ok(more) => more,
             Err(error) => {
-                self.fail(error, &mut Vec::new());
+                self.fail(error, &mut VecDeque::new());
                 false
             }
         }
@@ -300,7 +301,7 @@ impl Committer {
         let late = {
             let mut waiting = self.shared.queue.lock();
             waiting.ended = true;
-            std::mem::take(&mut waiting.items)
+            waiting.take_all()
         };
         for item in late {
             item.done.tell(Err(CommitError::Unavailable));

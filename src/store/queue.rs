@@ -1,7 +1,8 @@
 //! What waits to be committed. Its lock is where a tenant's end moves, so queue and sequence agree on order.
 //!
 //! * Bounded by the permits taken before ([`super::log`]), and for rows alone by [`WAITING_ROWS`].
-//! * Pushing never blocks on the disk: the lock is held for a few moves.
+//! * Pushing never blocks on the disk: the lock is held for a few moves, on both sides.
+//! * A commit begins at once where somebody waits for it. Where nobody does, it waits a little for more to come along.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use super::log::{Permit, TenantLog};
@@ -19,6 +20,10 @@ use crate::frame::Frame;
 
 /// Bytes of events taken into one commit; more waits for the next. Bounds a batch's memory and its latency.
 const COMMIT_BYTES: usize = 8 << 20;
+/// How long events that nobody waits for stay out of a commit: each commit costs a dozen thread switches and an fsync.
+const UNHURRIED: Duration = Duration::from_millis(4);
+/// Bytes of such events that are a commit's worth.
+const UNHURRIED_BYTES: usize = 1 << 20;
 
 /// Most items that may wait before rows without events are refused; events are bounded by their permits.
 const WAITING_ROWS: usize = 64 * 1024;
@@ -118,6 +123,8 @@ pub(super) struct Item {
     pub(super) done: Done,
     /// Of its events in memory, and something for itself.
     bytes: usize,
+    /// Nobody waits for it.
+    unhurried: bool,
     /// Refused at the door; told on the committer's thread, since the one who pushed may hold its tenant's lock.
     pub(super) refused: Option<CommitError>,
 }
@@ -126,7 +133,8 @@ impl Item {
     pub(super) fn new(append: Option<Append>, rows: Rows, done: Done) -> Item {
         let frames = append.as_ref().map_or(&[][..], |append| append.frames.as_slice());
         let bytes = frames.iter().map(|frame| frame.size()).sum::<usize>() + 256;
-        Item { append, rows, done, bytes, refused: None }
+        let unhurried = append.is_some() && rows.is_empty() && matches!(done, Done::Nobody);
+        Item { append, rows, done, bytes, unhurried, refused: None }
     }
 }
 
@@ -134,12 +142,28 @@ impl Item {
 #[derive(Default)]
 pub(super) struct Waiting {
     pub(super) items: VecDeque<Item>,
+    /// Their bytes.
+    bytes: usize,
+    /// Somebody waits for one of them.
+    hurried: bool,
     /// Nothing is taken while a failed commit is being dealt with. Written by the committer.
     pub(super) refuse: Option<CommitError>,
     /// The store closes when the queue is empty.
     pub(super) closing: bool,
     /// The committer has gone: nobody would tell anyone anything.
     pub(super) ended: bool,
+}
+
+impl Waiting {
+    fn is_worth_a_commit(&self) -> bool {
+        self.hurried || self.bytes >= UNHURRIED_BYTES
+    }
+
+    /// Empties it.
+    pub(super) fn take_all(&mut self) -> VecDeque<Item> {
+        (self.bytes, self.hurried) = (0, false);
+        std::mem::take(&mut self.items)
+    }
 }
 
 /// The queue.
@@ -151,7 +175,7 @@ pub(super) struct Queue {
 
 impl Queue {
     pub(super) fn new(stats: Arc<Stats>) -> Queue {
-        Queue { waiting: Mutex::default(), wake: Condvar::new(), stats }
+        Queue { waiting: Mutex::default(), wake: Condvar::default(), stats }
     }
 
     /// Enqueues `item` and moves its log's end; refuses it instead if it does not follow.
@@ -179,10 +203,13 @@ impl Queue {
                 append.log.last_received_ms.fetch_max(last.received_ms(), Release);
             }
         }
+        let was_worth_it = waiting.is_worth_a_commit();
+        waiting.bytes += item.bytes;
+        waiting.hurried |= !item.unhurried;
         waiting.items.push_back(item);
         self.stats.queued.store(waiting.items.len() as u64, Relaxed);
-        // The committer only sleeps on an empty queue.
-        if waiting.items.len() == 1 {
+        // The committer only sleeps on an empty queue, or on one that is not worth a commit yet.
+        if waiting.items.len() == 1 || (!was_worth_it && waiting.is_worth_a_commit()) {
             self.wake.notify_one();
         }
     }
@@ -198,19 +225,33 @@ impl Queue {
     }
 
     /// What the next commit takes, after waiting up to `patience` for anything; whether the store closes.
-    pub(super) fn take(&self, patience: Duration, into: &mut Vec<Item>) -> bool {
+    pub(super) fn take(&self, patience: Duration, into: &mut VecDeque<Item>) -> bool {
         let mut waiting = self.waiting.lock();
         if waiting.items.is_empty() && !waiting.closing && !patience.is_zero() {
-            self.wake.wait_for(&mut waiting, patience);
+            (waiting, _) = self.wake.wait_for(waiting, patience);
         }
-        let mut bytes = 0;
-        while let Some(item) = waiting.items.pop_front() {
-            bytes += item.bytes;
-            into.push(item);
-            if bytes >= COMMIT_BYTES {
+        let until = Instant::now() + UNHURRIED;
+        while !waiting.items.is_empty() && !waiting.closing && !waiting.is_worth_a_commit() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
                 break;
             }
+            (waiting, _) = self.wake.wait_for(waiting, left);
         }
+        if waiting.bytes <= COMMIT_BYTES {
+            std::mem::swap(&mut waiting.items, into); // two buffers in turn: thousands of moves would hold publishers up
+            waiting.bytes = 0;
+        } else {
+            let mut bytes = 0;
+            while bytes < COMMIT_BYTES
+                && let Some(item) = waiting.items.pop_front()
+            {
+                bytes += item.bytes;
+                into.push_back(item);
+            }
+            waiting.bytes -= bytes;
+        }
+        waiting.hurried &= !waiting.items.is_empty();
         self.stats.queued.store(waiting.items.len() as u64, Relaxed);
         waiting.closing
     }
@@ -220,11 +261,13 @@ impl Queue {
         let until = Instant::now() + patience;
         loop {
             let mut waiting = self.waiting.lock();
-            let refused = std::mem::take(&mut waiting.items);
+            let refused = waiting.take_all();
             if refused.is_empty() {
-                if waiting.closing || self.wake.wait_until(&mut waiting, until).timed_out() {
+                let left = until.saturating_duration_since(Instant::now());
+                if waiting.closing || left.is_zero() {
                     return waiting.closing;
                 }
+                drop(self.wake.wait_for(waiting, left));
                 continue;
             }
             drop(waiting);
@@ -232,5 +275,90 @@ impl Queue {
                 item.done.tell(Err(item.refused.unwrap_or(CommitError::Unavailable)));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::tests::frame;
+    use crate::ids::{Sequence, TenantId};
+    use crate::store::recover::Recovered;
+
+    const EVENT: &str = r#"{"type":"custom","channel":"c","data":1}"#;
+
+    struct Bench {
+        queue: Queue,
+        log: Arc<TenantLog>,
+    }
+
+    impl Bench {
+        fn new() -> Bench {
+            let log = Arc::new(TenantLog::new(TenantId(1), 1, &Recovered::default(), u32::MAX));
+            Bench { queue: Queue::new(Arc::default()), log }
+        }
+
+        fn publish(&self, done: Done) {
+            let frames = Arc::new(frame(EVENT, self.log.end().next().0)).into();
+            let append = Append { log: self.log.clone(), frames, _permit: None };
+            self.queue.push(Item::new(Some(append), Rows::default(), done));
+        }
+
+        fn is_worth_a_commit(&self) -> bool {
+            self.queue.lock().is_worth_a_commit()
+        }
+
+        fn take(&self) -> usize {
+            let mut items = VecDeque::new();
+            self.queue.take(Duration::ZERO, &mut items);
+            assert!(items.iter().all(|item| item.refused.is_none()));
+            items.len()
+        }
+    }
+
+    #[test]
+    fn what_nobody_waits_for_goes_with_what_somebody_does() {
+        let bench = Bench::new();
+        bench.publish(Done::Nobody);
+        bench.publish(Done::Nobody);
+        assert!(!bench.is_worth_a_commit());
+        bench.publish(Done::channel().0);
+        bench.publish(Done::Nobody);
+        assert!(bench.is_worth_a_commit());
+        assert_eq!(bench.take(), 4);
+        bench.publish(Done::Nobody);
+        assert!(!bench.is_worth_a_commit(), "the next commit is nobody's yet");
+        assert_eq!(bench.take(), 1, "but it comes all the same");
+    }
+
+    #[test]
+    fn many_bytes_are_worth_a_commit_by_themselves() {
+        let bench = Bench::new();
+        while !bench.is_worth_a_commit() {
+            bench.publish(Done::Nobody);
+        }
+        assert!(bench.queue.lock().bytes >= UNHURRIED_BYTES);
+        assert!(bench.take() > 100);
+        assert_eq!(bench.queue.lock().bytes, 0);
+    }
+
+    #[test]
+    fn a_commit_takes_no_more_than_its_bytes_and_the_rest_keeps_its_order() {
+        let bench = Bench::new();
+        while bench.queue.lock().bytes <= COMMIT_BYTES + 64 * 1024 {
+            bench.publish(Done::Nobody);
+        }
+        let all = bench.queue.lock().items.len();
+        let first = bench.take();
+        assert!(first < all);
+        let left = bench
+            .queue
+            .lock()
+            .items
+            .front()
+            .and_then(|item| item.append.as_ref().map(|append| append.frames.as_slice()[0].sequence()));
+        let began = Sequence(bench.log.end().0 - all as u64);
+        assert_eq!(left, Some(Sequence(began.0 + first as u64 + 1)));
+        assert_eq!(first + bench.take(), all);
     }
 }

@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use parking_lot::{Condvar, Mutex, RwLock};
+use crate::sync::{Condvar, Mutex, RwLock};
 use tokio::sync::oneshot;
 
 use super::cache::{Decoded, Page, PageCache};
@@ -89,7 +89,7 @@ pub(super) struct Reads {
 impl Reads {
     pub(super) fn new(cache_bytes: usize, cursors: CursorKey, stats: Arc<Stats>) -> Reads {
         let cache = PageCache::new(cache_bytes);
-        Reads { waiting: Mutex::default(), wake: Condvar::new(), cache, cursors, stats }
+        Reads { waiting: Mutex::default(), wake: Condvar::default(), cache, cursors, stats }
     }
 
     pub(super) fn cache(&self) -> &PageCache {
@@ -221,7 +221,7 @@ impl Reads {
                 }
                 waiting.jobs.remove(&tenant);
             } else {
-                self.wake.wait(&mut waiting);
+                waiting = self.wake.wait(waiting);
             }
         }
     }

@@ -5,6 +5,7 @@
 //! * A disk that failed to take data is not asked again: the kernel may have dropped what it could not write, and a second
 //!   fsync would say that all is well. Only a restart, which reads what is really there, ends that.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -24,7 +25,7 @@ const LAST_PAUSE: Duration = Duration::from_secs(5);
 
 impl Committer {
     /// Fails `items` and all behind them, and opens the database again unless the disk itself failed.
-    pub(super) fn fail(&mut self, error: EngineError, items: &mut Vec<Item>) {
+    pub(super) fn fail(&mut self, error: EngineError, items: &mut VecDeque<Item>) {
         let shared = self.shared.clone();
         let state = match error {
             EngineError::Disk(_) => StoreState::ReadOnly,
@@ -36,7 +37,7 @@ impl Committer {
         let behind = {
             let mut waiting = shared.queue.lock();
             waiting.refuse = Some(CommitError::Unavailable);
-            std::mem::take(&mut waiting.items)
+            waiting.take_all()
         };
         for item in items.drain(..).chain(behind) {
             item.done.tell(Err(item.refused.unwrap_or(CommitError::Unknown)));

@@ -15,8 +15,8 @@ mod tests;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
+use crate::sync::Mutex;
 use dashmap::DashMap;
-use parking_lot::Mutex;
 
 use crate::config::Config;
 use crate::cursor::CursorKey;

@@ -11,8 +11,8 @@ use nervewire::event::Event;
 use nervewire::frame::Frame;
 use nervewire::ids::{Sequence, TenantId};
 use nervewire::store::{Done, Io, LogRead, Rows, Space, Store, StoreOptions, TenantLog};
+use nervewire::sync::Mutex;
 use nervewire::time::{Clock, SystemClock};
-use parking_lot::Mutex;
 
 pub(crate) const T1: TenantId = TenantId(1);
 pub(crate) const T2: TenantId = TenantId(2);
