@@ -29,6 +29,7 @@ pub async fn post(x: &mut Exchange) -> Result<Answer, Refusal> {
     let key = idempotency_key(x)?;
     x.shared().tenants.check_writable()?;
     let body = x.body().await?;
+    x.worker.enter(principal.tenant, body.len()).await;
     let text = std::str::from_utf8(&body).map_err(|_| Refusal::invalid("", "is not UTF-8"))?;
     let mut events = if format == 0 { intake::parse_json(text)? } else { intake::parse_ndjson(text)? };
     let single = format == 0 && events.len() == 1 && !text.trim_ascii_start().starts_with('[');

@@ -22,7 +22,7 @@ use super::{State, Worker};
 /// Bad frames in a row before the connection is closed (1008).
 pub const BAD_FRAMES: u8 = 10;
 /// Reads of one connection before others have their turn.
-const READS_PER_TURN: usize = 4;
+const READS_PER_TURN: usize = 1;
 
 impl Worker {
     /// Reads a connection until it is drained, is paused, or has had its turn. A read that leaves room in the buffer has

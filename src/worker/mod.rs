@@ -9,6 +9,7 @@ pub mod catchup;
 pub mod commits;
 pub mod connect;
 pub mod fanout;
+mod gate;
 pub mod inbound;
 pub mod keepalive;
 pub mod mail;
@@ -181,6 +182,8 @@ pub struct Worker {
     nudge: Notify,
     /// Outside `state`: a task asks while it is not borrowed, mail tells while it is.
     commits: commits::Commits,
+    /// Outside `state` likewise.
+    gate: RefCell<gate::Gate>,
 }
 
 /// What a worker owns.
@@ -261,6 +264,7 @@ impl Worker {
             body_ready: RefCell::default(),
             nudge: Notify::new(),
             commits: commits::Commits::default(),
+            gate: RefCell::default(),
         }))
     }
 
@@ -330,6 +334,15 @@ impl Worker {
     pub fn read_ring(&self, tenant: &Tenant, position: Sequence, out: &mut Vec<Arc<Frame>>) -> Read {
         let state = &mut *self.state.borrow_mut();
         tenant.ring().read(&mut state.reader, position.next().0, out, view::BATCH_FRAMES)
+    }
+
+    /// Waits, if need be, until a body of `bytes` that `tenant` publishes may be worked on.
+    pub async fn enter(&self, tenant: TenantId, bytes: usize) {
+        let wait = self.gate.borrow_mut().enter(tenant, bytes);
+        if let Some(wait) = wait {
+            self.nudge();
+            let _ = wait.await; // a gate that has gone holds nobody up
+        }
     }
 
     /// Wakes the loop: a task of this thread left work for it.

@@ -1,7 +1,9 @@
 //! One turn of a worker's loop: sockets that are ready, bodies, mail, tenants with news, connections with work left.
 //!
+//! * News goes before everything: after each step the tenants that had none until now are served, so what one tenant can delay
+//!   another's events by is one step, not a turn.
 //! * Whatever may be long has a share of time and goes on in the next turn: between two turns the reactor, accepts, requests
-//!   and the tick have theirs. So what one tenant can delay another by is about one turn.
+//!   and the tick have theirs.
 //! * Each part makes some progress in every turn, so that none starves another.
 
 use std::io;
@@ -25,6 +27,8 @@ impl Worker {
     pub(super) fn turn(self: &Rc<Self>) -> io::Result<bool> {
         let state = &mut *self.state.borrow_mut();
         self.metrics().turns.add(1);
+        self.gate.borrow_mut().renew();
+        self.serve_fresh(state);
         let mut more_events = true;
         if state.events.is_empty() {
             more_events = self.sockets.take(&mut state.events)?;
@@ -35,6 +39,7 @@ impl Worker {
             && let Some(event) = state.events.pop_front()
         {
             self.on_ready(state, event);
+            self.serve_fresh(state);
         }
         more_events |= !state.events.is_empty();
 
@@ -47,7 +52,37 @@ impl Worker {
             self.on_mail(state, mail);
         }
         state.mail = mail;
+        self.serve_fresh(state);
 
+        let mut budget = Budget::new(&*clock, 1);
+        for _ in 0..state.news.len() {
+            if !budget.lasts() {
+                break;
+            }
+            let Some(view) = state.news.pop_front() else { break };
+            self.serve(state, view);
+            self.serve_fresh(state);
+        }
+        let mut budget = Budget::new(&*clock, 1);
+        for _ in 0..state.run.len() {
+            if !budget.lasts() {
+                break;
+            }
+            let Some(token) = state.run.pop_front() else { break };
+            self.advance(state, token);
+            self.serve_fresh(state);
+        }
+        let waiting = self.gate.borrow().is_waited_for();
+        Ok(more_events
+            || waiting
+            || !state.fresh.is_empty()
+            || !state.news.is_empty()
+            || !state.run.is_empty())
+    }
+
+    /// Serves tenants that had no news until now; costs a load where there are none. Whoever has more than one share joins
+    /// those that wait for another.
+    fn serve_fresh(self: &Rc<Self>, state: &mut State) {
         let mut told = std::mem::take(&mut state.told);
         self.shared.wakes[self.id].drain(&mut told);
         for tenant in told.drain(..) {
@@ -57,32 +92,25 @@ impl Worker {
             }
         }
         state.told = told;
+        if state.fresh.is_empty() {
+            return;
+        }
+        let clock = self.shared.clock.clone();
+        let mut budget = Budget::new(&*clock, LEAST_NEWS);
+        while budget.lasts()
+            && let Some(view) = state.fresh.pop_front()
+        {
+            self.serve(state, view);
+        }
+    }
 
-        // Who had no news until now goes before those who have had a turn and want more; of those one is served always.
-        let mut fresh = Budget::new(&*clock, LEAST_NEWS);
-        let mut again = Budget::new(&*clock, 1);
-        for _ in 0..state.fresh.len() + state.news.len() {
-            let next = if state.fresh.is_empty() || !fresh.lasts() {
-                again.lasts().then(|| state.news.pop_front()).flatten()
-            } else {
-                state.fresh.pop_front()
-            };
-            let Some(view) = next else { break };
-            if self.fan_out(state, view) {
-                state.news.push_back(view);
-            } else if let Some(view) = state.views.get_mut(view as usize) {
-                view.queued = false;
-            }
+    /// One view's share.
+    fn serve(self: &Rc<Self>, state: &mut State, view: u32) {
+        if self.fan_out(state, view) {
+            state.news.push_back(view);
+        } else if let Some(view) = state.views.get_mut(view as usize) {
+            view.queued = false;
         }
-        let mut budget = Budget::new(&*clock, 1);
-        for _ in 0..state.run.len() {
-            if !budget.lasts() {
-                break;
-            }
-            let Some(token) = state.run.pop_front() else { break };
-            self.advance(state, token);
-        }
-        Ok(more_events || !state.fresh.is_empty() || !state.news.is_empty() || !state.run.is_empty())
     }
 
     fn on_body_ready(self: &Rc<Self>, state: &mut State, token: Token) {

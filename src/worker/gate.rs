@@ -1,0 +1,105 @@
+//! Whose request is worked on in this turn: what an organization publishes over HTTP has a share of each turn.
+//!
+//! * Parsing and encoding a body are the long part of a task. Without a share, one organization's publishers would fill the
+//!   runtime's queue, and everybody else's requests and new connections would wait behind all of them.
+//! * What is over the share waits for the next turn, in its order. Waiting costs the connection nothing it does not hold anyway:
+//!   one request, whose body was read already.
+
+use std::collections::{HashMap, VecDeque};
+
+use tokio::sync::oneshot;
+
+use crate::ids::TenantId;
+
+/// Bytes of one organization's bodies that are begun in a turn; some hundred microseconds.
+const BYTES_PER_TURN: usize = 16 * 1024;
+/// What any body counts for, however small: the work around it.
+const LEAST_BYTES: usize = 1024;
+
+/// One organization's part.
+#[derive(Debug, Default)]
+struct Share {
+    /// Bytes begun in this turn.
+    used: usize,
+    waiting: VecDeque<(usize, oneshot::Sender<()>)>,
+}
+
+/// Shares of the organizations that have published in this turn or wait; no more than requests under way.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    shares: HashMap<TenantId, Share>,
+    waiting: usize,
+}
+
+impl Gate {
+    /// Begins a body of `bytes`: at once (`None`), or when what is answered ends.
+    pub(super) fn enter(&mut self, tenant: TenantId, bytes: usize) -> Option<oneshot::Receiver<()>> {
+        let bytes = bytes.max(LEAST_BYTES);
+        let share = self.shares.entry(tenant).or_default();
+        if share.used < BYTES_PER_TURN && share.waiting.is_empty() {
+            share.used += bytes;
+            return None;
+        }
+        let (go_on, told) = oneshot::channel();
+        share.waiting.push_back((bytes, go_on));
+        self.waiting += 1;
+        Some(told)
+    }
+
+    /// A new turn: everybody has a whole share again.
+    pub(super) fn renew(&mut self) {
+        self.shares.retain(|_, share| {
+            share.used = 0;
+            while share.used < BYTES_PER_TURN
+                && let Some((bytes, go_on)) = share.waiting.pop_front()
+            {
+                self.waiting -= 1;
+                if go_on.send(()).is_ok() {
+                    share.used += bytes; // a request that was given up takes nothing
+                }
+            }
+            share.used > 0
+        });
+    }
+
+    /// Whether somebody waits for the next turn.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.waiting > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOUD: TenantId = TenantId(1);
+    const QUIET: TenantId = TenantId(2);
+
+    #[test]
+    fn who_is_over_the_share_waits_for_the_next_turn_and_nobody_else() {
+        let mut gate = Gate::default();
+        assert!(gate.enter(LOUD, BYTES_PER_TURN).is_none());
+        let mut second = gate.enter(LOUD, BYTES_PER_TURN).expect("over the share");
+        let mut third = gate.enter(LOUD, 1).expect("behind the second");
+        assert!(gate.enter(QUIET, 1).is_none());
+        gate.renew();
+        assert!(second.try_recv().is_ok() && third.try_recv().is_err() && gate.is_waited_for());
+        gate.renew();
+        assert!(third.try_recv().is_ok() && !gate.is_waited_for());
+        gate.renew();
+        assert!(gate.shares.is_empty());
+    }
+
+    #[test]
+    fn who_has_gone_takes_nothing_and_small_ones_count() {
+        let mut gate = Gate::default();
+        assert!(gate.enter(LOUD, BYTES_PER_TURN).is_none());
+        drop(gate.enter(LOUD, BYTES_PER_TURN));
+        let mut next = gate.enter(LOUD, BYTES_PER_TURN).expect("over the share");
+        gate.renew();
+        assert!(next.try_recv().is_ok());
+        gate.renew();
+        let begun = (0..BYTES_PER_TURN).take_while(|_| gate.enter(LOUD, 0).is_none()).count();
+        assert_eq!(begun, BYTES_PER_TURN / LEAST_BYTES);
+    }
+}
