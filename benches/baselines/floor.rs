@@ -3,6 +3,8 @@
 //! * One thread, one epoll, edge-triggered; nothing is authenticated, filtered, logged or numbered per tenant.
 //! * Every event found in one wake-up (at most `--depth`) is encoded once and leaves as one `send` per subscriber, straight
 //!   from one shared buffer: no allocation, no copy, no queue per delivery. `--depth 1`: one `send` per event.
+//! * A subscriber that asks for a stream (`?request_id=`) gets its events alone, each by a `send` of its own; whose they are is
+//!   looked up in an array.
 //! * Nothing is lost: what a socket does not take is kept and written when it can be, in order. A subscriber that lets
 //!   [`MAX_UNSENT`] pile up is closed.
 //! * A publish is answered once its events were sent.
@@ -88,6 +90,8 @@ struct Floor {
     sse: Vec<u8>,
     /// How many they are.
     pending: usize,
+    /// Whose each stream is.
+    streams: Vec<u32>,
     /// Whom a publish's answer is owed, once per publish.
     owed: Vec<u32>,
     answers: Vec<u8>,
@@ -175,6 +179,7 @@ impl Floor {
             ws: Vec::with_capacity(1 << 20),
             sse: Vec::with_capacity(1 << 20),
             pending: 0,
+            streams: Vec::new(),
             owed: Vec::with_capacity(1_024),
             answers: Vec::with_capacity(64 << 10),
             readers: [0; 2],
@@ -304,8 +309,8 @@ impl Floor {
                     }
                     self.owed.push(at);
                 }
-                wire::Target::Ws => return self.subscribe(at, Kind::Ws, request.key),
-                wire::Target::Sse => return self.subscribe(at, Kind::Sse, &[]),
+                wire::Target::Ws => return self.subscribe(at, Kind::Ws, request.key, request.stream),
+                wire::Target::Sse => return self.subscribe(at, Kind::Sse, &[], request.stream),
                 target => {
                     let text = match target {
                         wire::Target::Stats => wire::answer("200 OK", &self.stats()),
@@ -327,7 +332,7 @@ impl Floor {
         )
     }
 
-    fn subscribe(&mut self, at: u32, kind: Kind, key: &[u8]) -> bool {
+    fn subscribe(&mut self, at: u32, kind: Kind, key: &[u8], stream: Option<usize>) -> bool {
         self.answers.clear();
         match kind {
             Kind::Ws => wire::ws_opening(key, &mut self.answers),
@@ -337,6 +342,10 @@ impl Floor {
         self.fan_out();
         let conn = &mut self.conns[at as usize];
         conn.kind = kind;
+        if let Some(stream) = stream {
+            self.streams.resize(self.streams.len().max(stream + 1), u32::MAX);
+            self.streams[stream] = at;
+        }
         self.readers[usize::from(kind == Kind::Sse)] += 1;
         if let (Some(uring), Some(fd)) = (&mut self.uring, &conn.fd) {
             uring.learn(at, fd);
@@ -346,6 +355,9 @@ impl Floor {
 
     fn publish(&mut self, event: &[u8]) {
         self.events += 1;
+        if !self.streams.is_empty() {
+            return self.publish_to_one(event);
+        }
         if self.readers[0] > 0 {
             wire::ws_event(event, self.events, &mut self.ws);
         }
@@ -355,6 +367,28 @@ impl Floor {
         self.pending += 1;
         if self.pending == self.depth {
             self.fan_out();
+        }
+    }
+
+    /// Sends an event to the one subscriber of its stream.
+    fn publish_to_one(&mut self, event: &[u8]) {
+        let whose = wire::stream_of(event).and_then(|stream| self.streams.get(stream));
+        let Some((at, conn)) = whose.and_then(|&at| Some((at, self.conns.get_mut(at as usize)?))) else {
+            return;
+        };
+        let mut bytes = std::mem::take(&mut self.answers);
+        bytes.clear();
+        match conn.kind {
+            Kind::Ws => wire::ws_event(event, self.events, &mut bytes),
+            Kind::Sse => wire::sse_event(event, self.events, &mut bytes),
+            Kind::Http | Kind::Free => return,
+        }
+        self.deliveries += 1;
+        self.sends += 1;
+        let sent = conn.deliver(at, &bytes, &self.epoll);
+        self.answers = bytes;
+        if !sent {
+            self.close(at);
         }
     }
 

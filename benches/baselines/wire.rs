@@ -37,6 +37,8 @@ pub(crate) struct Request<'a> {
     pub(crate) target: Target,
     /// `Sec-WebSocket-Key`, empty where there is none.
     pub(crate) key: &'a [u8],
+    /// The one stream that is asked for.
+    pub(crate) stream: Option<usize>,
     pub(crate) body: &'a [u8],
     /// Bytes it takes of the buffer.
     pub(crate) used: usize,
@@ -77,7 +79,20 @@ pub(crate) fn request(buf: &[u8]) -> Result<Option<Request<'_>>, &'static str> {
         line if line.starts_with(b"GET /stats") => Target::Stats,
         _ => Target::Other,
     };
-    Ok(Some(Request { target, key, body, used }))
+    let stream = stream(first, b"?request_id=");
+    Ok(Some(Request { target, key, stream, body, used }))
+}
+
+/// The stream an event is of.
+pub(crate) fn stream_of(event: &[u8]) -> Option<usize> {
+    stream(event, b"\"request_id\":\"")
+}
+
+/// The number of the stream named after `mark`, as the bench names them: `bench-000042`.
+fn stream(text: &[u8], mark: &[u8]) -> Option<usize> {
+    let at = memchr::memmem::find(text, mark)? + mark.len();
+    let digits = text.get(at..)?.strip_prefix(b"bench-")?.get(..6)?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 fn partial(buf: &[u8]) -> Result<Option<Request<'_>>, &'static str> {

@@ -8,7 +8,7 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use memchr::memmem;
@@ -17,6 +17,7 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use slab::Slab;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::burst::Bursts;
 use super::error::BenchError;
 use super::publisher;
 use super::stamp::{Scan, Stamp};
@@ -26,12 +27,14 @@ use super::subscriber::{self, Message, Phase, Wire};
 const SCRATCH: usize = 512 * 1_024;
 /// Events taken from the kernel at once.
 const BATCH: usize = 512;
+/// The same for who works in bursts, so that the mode has its say between few of them.
+const SHORT_BATCH: usize = 16;
 /// Loopback addresses that connections come from, in turns: each has its own 28,000 ports.
 const ADDRESSES: u32 = 200;
 /// Silence after which no repeat is expected any more, and how often it is waited for at the most.
 const QUIET: Duration = Duration::from_millis(50);
 const QUIETS: usize = 100;
-const DATA_SOCKET: u64 = u64::MAX;
+const MODES_OWN: u64 = u64::MAX;
 
 /// A connection's place; used anew after it has ended.
 pub type Key = usize;
@@ -138,8 +141,16 @@ pub struct Engine {
     scan: Scan,
     /// Connections opened so far: chooses the next source address.
     opened: u32,
+    bursts: Option<Bursts>,
     /// Ended connections whose slots are given back when the turn is over.
     gone: Vec<Key>,
+}
+
+impl AsFd for Engine {
+    /// Readable while a connection has something.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.set.as_fd()
+    }
 }
 
 impl std::fmt::Debug for Engine {
@@ -161,8 +172,15 @@ impl Engine {
             ready: Vec::with_capacity(BATCH),
             scan: Scan::new(),
             opened: 0,
+            bursts: None,
             gone: Vec::new(),
         })
+    }
+
+    /// Works in short bursts and turns from now on, on the calling thread.
+    pub fn in_bursts(&mut self) {
+        self.bursts = Some(Bursts::new());
+        self.ready = Vec::with_capacity(SHORT_BATCH);
     }
 
     /// Open connections.
@@ -223,12 +241,12 @@ impl Engine {
         Ok(socket.into())
     }
 
-    /// Watches a descriptor of the mode's own (an eventfd, a timer): it ends a turn, and nobody is told.
+    /// Watches a descriptor of the mode's own (an eventfd, a timer, another engine): it ends a turn, and nobody is told.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn watch(&self, fd: impl std::os::fd::AsFd) -> Result<(), BenchError> {
-        epoll::add(&self.set, fd, EventData::new_u64(DATA_SOCKET), EventFlags::IN)
+    pub fn watch(&self, fd: impl AsFd) -> Result<(), BenchError> {
+        epoll::add(&self.set, fd, EventData::new_u64(MODES_OWN), EventFlags::IN)
             .map_err(BenchError::sys("watch a descriptor"))
     }
 
@@ -284,8 +302,11 @@ impl Engine {
             Err(error) => return Err(BenchError::sys("wait for connections")(error)),
         }
         for event in &ready {
+            if let Some(bursts) = &mut self.bursts {
+                bursts.pause();
+            }
             let data = event.data.u64();
-            if data == DATA_SOCKET {
+            if data == MODES_OWN {
                 continue;
             }
             let (key, flags) = (data as usize, event.flags);

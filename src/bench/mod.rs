@@ -15,6 +15,7 @@
 use std::time::Duration;
 
 pub mod baseline;
+pub mod burst;
 pub mod bystander;
 pub mod churn;
 pub mod crew;

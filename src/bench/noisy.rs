@@ -130,9 +130,11 @@ fn measure(
     progress.begin("the quiet tenant alone", 0);
     let alone = bystander.alone(settings.seconds)?;
     let mut engine = Engine::new()?;
+    engine.in_bursts();
     let mut flood = Flood::default();
     join(settings, &loud, &mut engine, &mut flood, progress)?;
-    let mut load = Load::open(settings, &loud, &mut engine)?;
+    let mut load = Load::open(settings, &loud)?;
+    engine.watch(&load.engine)?;
     // What connecting A's subscribers did to B is in neither.
     bystander.cut()?;
     progress.begin("under load", settings.seconds.as_millis() as u64);
@@ -140,7 +142,7 @@ fn measure(
     let (meter, began) = (Meter::start(target), Instant::now());
     let mut asked = false;
     let during = loop {
-        load.send(&mut engine, &mut flood);
+        load.turn(&mut flood)?;
         engine.turn(TICK, &mut flood)?;
         flood.check()?;
         memory.look(target);
@@ -222,8 +224,9 @@ fn join(
     Ok(())
 }
 
-/// A's publishers.
+/// A's publishers, in an epoll set of their own: in their readers' they would wait for their turn among thousands.
 struct Load {
+    engine: Engine,
     keys: Vec<Key>,
     publish: HttpPublish,
     template: Template,
@@ -235,10 +238,12 @@ struct Load {
 }
 
 impl Load {
-    fn open(settings: &Settings, loud: &Tenant, engine: &mut Engine) -> Result<Load, BenchError> {
+    fn open(settings: &Settings, loud: &Tenant) -> Result<Load, BenchError> {
+        let mut engine = Engine::new()?;
         let open = |lane| engine.open(loud.access.addr, Wire::Http, PUBLISHERS + lane, b"");
         let keys = (0..settings.publishers).map(open).collect::<Result<Vec<Key>, BenchError>>()?;
         Ok(Load {
+            engine,
             keys,
             publish: HttpPublish::new(&loud.access, settings.durable),
             template: Template::custom(0, settings.size),
@@ -249,8 +254,9 @@ impl Load {
         })
     }
 
-    /// The next publish of everybody who was answered.
-    fn send(&mut self, engine: &mut Engine, flood: &mut Flood) {
+    /// Takes what was answered, and publishes the next for everybody who was.
+    fn turn(&mut self, flood: &mut Flood) -> Result<(), BenchError> {
+        self.engine.turn(Duration::ZERO, flood)?;
         if flood.under_way.is_empty() {
             flood.under_way = vec![0; self.keys.len()];
             flood.free = (0..self.keys.len()).collect();
@@ -268,8 +274,9 @@ impl Load {
             }
             self.offered += count;
             flood.under_way[lane] = count;
-            engine.send(self.keys[lane], &self.request);
+            self.engine.send(self.keys[lane], &self.request);
         }
+        Ok(())
     }
 }
 

@@ -114,6 +114,7 @@ fn measure(
     )?;
     let mut herd = Herd::new(settings.subscribers)?;
     let mut engine = Engine::new()?;
+    engine.in_bursts();
     prepare(settings, &crowd, &mut engine, &mut herd, progress)?;
     progress.begin("the other tenant alone", 0);
     let alone = bystander.alone(settings.alone)?;

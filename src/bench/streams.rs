@@ -4,6 +4,8 @@
 //!   number: array k holds one chunk for each of `array` streams, round-robin, and the next goes out when every chunk was received
 //!   and the publisher answered. So no two chunks share a write in either case, and only the number of streams differs.
 //! * A subscriber asks for `?request_id=…` and must get exactly its stream's chunks: another's is a fault, as is a loss.
+//! * The floor beside finds a chunk's subscriber in an array, so its ratio is what the kernel takes more for sockets that it
+//!   has not touched for a while.
 //! * CPU is taken over the measured chunks alone, after each stream has had its first.
 
 use std::borrow::Cow;
@@ -23,7 +25,6 @@ use super::stamp::now_ns;
 use super::subscriber::Wire;
 use super::tally::Tally;
 use super::target::{Access, Server, Target};
-use super::tenants::daemon_alone;
 use super::{Common, EVENTS_PER_PUBLISH};
 
 /// The longest wait for something to be ready.
@@ -73,19 +74,25 @@ pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, B
     });
     let mut report = Report::new("streams", about, told, &common.bars);
     for run in 0..common.runs {
-        let [few, many] = settings.streams.map(|streams| -> Result<Figures, BenchError> {
-            let target = common.start(Server::Daemon, None)?;
-            measure(settings, streams, &target, progress)
-        });
-        let (few, many) = (few?, many?);
-        tell(settings, run, &few, &many, &mut report);
+        for server in common.servers() {
+            let [few, many] = settings.streams.map(|streams| -> Result<Figures, BenchError> {
+                let target = common.start(server, None)?;
+                measure(settings, streams, &target, progress)
+            });
+            tell(settings, server, run, &few?, &many?, &mut report);
+        }
     }
     Ok(report)
 }
 
 fn check(settings: &Settings) -> Result<(), BenchError> {
-    daemon_alone(&settings.common)?;
     let refuse = |what: String| Err(BenchError::Usage(what));
+    if settings.common.naive {
+        return refuse("the broadcast channel sends everything to everybody: it has no streams".into());
+    }
+    if settings.common.runs == 0 {
+        return refuse("runs are at least 1".into());
+    }
     let Settings { streams, chunks, array, .. } = settings;
     if !(1..=EVENTS_PER_PUBLISH as u64).contains(array) || chunks % array != 0 || *chunks == 0 {
         return refuse(format!(
@@ -101,8 +108,8 @@ fn check(settings: &Settings) -> Result<(), BenchError> {
     Ok(())
 }
 
-fn tell(settings: &Settings, run: usize, few: &Figures, many: &Figures, report: &mut Report) {
-    let (daemon, chunks) = (Server::Daemon, settings.chunks as f64);
+fn tell(settings: &Settings, server: Server, run: usize, few: &Figures, many: &Figures, report: &mut Report) {
+    let chunks = settings.chunks as f64;
     let cpu = |figures: &Figures| figures.used.cpu.map(|it| it.total * 1e6 / chunks);
     let user = |figures: &Figures| figures.used.cpu.map(|it| it.user * 1e6 / chunks);
     for (key, name, value) in [
@@ -112,11 +119,11 @@ fn tell(settings: &Settings, run: usize, few: &Figures, many: &Figures, report: 
         ("many_user", "of it in user space, many streams", user(many)),
     ] {
         if let Some(value) = value {
-            report.add(daemon, key, name, "µs", value);
+            report.add(server, key, name, "µs", value);
         }
     }
     if let Some((few, many)) = cpu(few).zip(cpu(many)).filter(|(few, _)| *few > 0.0) {
-        report.add(daemon, "many_over_few", "many over few", "", many / few);
+        report.add(server, "many_over_few", "many over few", "", many / few);
     }
     for (figures, streams, keys) in [
         (few, settings.streams[0], ["few_depth", "few_rate", "few_generator"]),
@@ -125,13 +132,13 @@ fn tell(settings: &Settings, run: usize, few: &Figures, many: &Figures, report: 
         let which = keys[0].starts_with("few");
         if let Some(depth) = figures.depth {
             let name = if which { "chunks per write, few streams" } else { "chunks per write, many streams" };
-            report.add(daemon, keys[0], name, "", depth);
+            report.add(server, keys[0], name, "", depth);
         }
         let name = if which { "chunks, few streams" } else { "chunks, many streams" };
-        report.add(daemon, keys[1], name, "1/s", chunks / figures.used.elapsed);
+        report.add(server, keys[1], name, "1/s", chunks / figures.used.elapsed);
         let name = if which { "CPU of the bench per chunk, few" } else { "CPU of the bench per chunk, many" };
-        report.add(daemon, keys[2], name, "µs", figures.used.own * 1e6 / chunks);
-        report.count(daemon, run, figures.astray, true);
+        report.add(server, keys[2], name, "µs", figures.used.own * 1e6 / chunks);
+        report.count(server, run, figures.astray, true);
         if figures.foreign > 0 {
             let foreign = figures.foreign;
             report
