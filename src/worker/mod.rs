@@ -199,9 +199,11 @@ pub(crate) struct State {
     pub(crate) wheel: Wheel,
     /// Connections with work left that no edge will announce.
     pub(crate) run: VecDeque<Token>,
-    /// Views with news that had none, each once in this or in `news` ([`View::queued`]).
+    /// Turns so far.
+    turn: u64,
+    /// Views with news that were not served in this turn, each once in this or in `news` ([`View::queued`]).
     fresh: VecDeque<u32>,
-    /// Views that had a turn and have more.
+    /// Views with news that had their share of this turn.
     news: VecDeque<u32>,
     pub(crate) reader: Reader,
     generation: u32,
@@ -238,6 +240,7 @@ impl Worker {
             principals: HashMap::new(),
             wheel: Wheel::new(),
             run: VecDeque::new(),
+            turn: 1,
             fresh: VecDeque::new(),
             news: VecDeque::new(),
             reader,
@@ -400,13 +403,16 @@ impl State {
         }
     }
 
-    /// Puts a view on the list of those with news, once.
+    /// Puts a view on a list of those with news, once.
     pub(crate) fn queue_view(&mut self, view: u32) {
         if let Some(it) = self.views.get_mut(view as usize)
             && !it.queued
         {
             it.queued = true;
-            self.fresh.push_back(view);
+            match it.served == self.turn {
+                true => self.news.push_back(view),
+                false => self.fresh.push_back(view),
+            }
         }
     }
 

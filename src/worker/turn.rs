@@ -1,7 +1,7 @@
 //! One turn of a worker's loop: sockets that are ready, bodies, mail, tenants with news, connections with work left.
 //!
-//! * News goes before everything: after each step the tenants that had none until now are served, so what one tenant can delay
-//!   another's events by is one step, not a turn.
+//! * News goes before everything: after each step the tenants with news that this turn has not served are, so what one tenant
+//!   can delay another's events by is one step, not a turn.
 //! * Whatever may be long has a share of time and goes on in the next turn: between two turns the reactor, accepts, requests
 //!   and the tick have theirs.
 //! * Each part makes some progress in every turn, so that none starves another.
@@ -27,6 +27,7 @@ impl Worker {
     pub(super) fn turn(self: &Rc<Self>) -> io::Result<bool> {
         let state = &mut *self.state.borrow_mut();
         self.metrics().turns.add(1);
+        state.turn += 1;
         self.gate.borrow_mut().renew();
         self.serve_fresh(state);
         let mut more_events = true;
@@ -80,8 +81,8 @@ impl Worker {
             || !state.run.is_empty())
     }
 
-    /// Serves tenants that had no news until now; costs a load where there are none. Whoever has more than one share joins
-    /// those that wait for another.
+    /// Serves tenants with news that had no share of this turn; costs a load where there are none. Whoever has more joins those
+    /// that wait for another.
     fn serve_fresh(self: &Rc<Self>, state: &mut State) {
         let mut told = std::mem::take(&mut state.told);
         self.shared.wakes[self.id].drain(&mut told);
@@ -106,6 +107,9 @@ impl Worker {
 
     /// One view's share.
     fn serve(self: &Rc<Self>, state: &mut State, view: u32) {
+        if let Some(it) = state.views.get_mut(view as usize) {
+            it.served = state.turn;
+        }
         if self.fan_out(state, view) {
             state.news.push_back(view);
         } else if let Some(view) = state.views.get_mut(view as usize) {

@@ -35,8 +35,10 @@ pub(crate) struct View {
     pub(crate) joint: Sequence,
     /// Frames on their way to live connections.
     pub(crate) batch: Option<Batch>,
-    /// On the worker's list of views with news.
+    /// On one of the worker's lists of views with news.
     pub(crate) queued: bool,
+    /// The turn it was served in last.
+    pub(crate) served: u64,
     /// Connections and waiting readers that keep the view.
     pub(crate) members: u32,
     /// What live deliveries add to.
@@ -79,6 +81,7 @@ impl View {
             joint: drained,
             batch: None,
             queued: false,
+            served: 0,
             members: 0,
             news: Rc::new(Notify::new()),
             cursor: None,
