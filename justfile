@@ -114,9 +114,9 @@ bench-resume transport="ws" runs="5": load-build
 bench-noisy transport="ws" runs="5": load-build
     target/release/nervewire bench noisy --transport {{ transport }} --runs {{ runs }} --bar 'sent_share<=1'
 
-# CPU per chunk among 10,000 token streams over that among 100.
+# CPU per chunk among 10,000 token streams over that among 100, the daemon's and the floor's.
 bench-streams transport="ws" runs="5": load-build
-    target/release/nervewire bench streams --transport {{ transport }} --runs {{ runs }} --bar 'many_over_few<=1.3'
+    target/release/nervewire bench streams --floor --transport {{ transport }} --runs {{ runs }} --bar 'many_over_few<=1.3'
 
 # A million connections over in-memory sockets: bytes, heartbeats, fan-out without the kernel.
 bench-million:
