@@ -192,7 +192,7 @@ impl<'a> Event<'a> {
         Ok(event)
     }
 
-    fn empty(kind: Kind) -> Event<'a> {
+    pub(crate) fn empty(kind: Kind) -> Event<'a> {
         Event {
             kind,
             message_id: None,
@@ -420,7 +420,7 @@ fn free_json<'a>(name: &str, text: &'a str) -> Result<Cow<'a, str>, EventError> 
 }
 
 /// Valid JSON without the white space between its tokens.
-fn compact(json: &str) -> Cow<'_, str> {
+pub(crate) fn compact(json: &str) -> Cow<'_, str> {
     if !json.bytes().any(|b| b.is_ascii_whitespace()) {
         return Cow::Borrowed(json);
     }

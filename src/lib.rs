@@ -5,7 +5,8 @@
 //! * numbers and names: [`ids`], [`time`], [`cursor`], [`query`], [`config`], [`metrics`], [`close`], [`sync`], [`memory`]
 //! * one event: [`event`] (as sent), [`frame`] (numbered and encoded), [`filter`] (who asks, who may see)
 //! * shared by many: [`ring`] and [`wake`] (fan-out without locks), [`index`] (subscribers by hash), [`store`] (log and records)
-//! * who and what: [`auth`] (credential to right), [`tenant`] (the write side of an organization)
+//! * who and what: [`auth`] (credential to right), [`tenant`] (the write side of an organization),
+//!   [`resource`] (agents and messages)
 //! * one connection: [`connection`] (as data), [`outcome`] (error to status or close), [`worker`] (the loop that serves them)
 //! * the outside: [`http`], [`server`] and [`lifecycle`], [`cli`] and [`client`], [`mod@bench`] (the load tester)
 
@@ -28,6 +29,7 @@ pub mod memory;
 pub mod metrics;
 pub mod outcome;
 pub mod query;
+pub mod resource;
 pub mod ring;
 pub mod server;
 pub mod store;

@@ -10,6 +10,7 @@ use crate::close::Close;
 use crate::connection::admission::Refused;
 use crate::event::EventError;
 use crate::filter::FilterError;
+use crate::resource::ResourceError;
 use crate::store::ReadError;
 use crate::tenant::publish::PublishError;
 
@@ -200,6 +201,26 @@ impl From<PublishError> for Refusal {
             PublishError::Commit(_) => {
                 Refusal { details: json!({"outcome": "unknown"}), ..Refusal::unavailable(error.to_string()) }
             }
+        }
+    }
+}
+
+impl From<ResourceError> for Refusal {
+    fn from(error: ResourceError) -> Refusal {
+        match error {
+            ResourceError::NotFound => Refusal::not_found(),
+            ResourceError::Invalid { field, reason } => Refusal::invalid(&field, &reason),
+            ResourceError::Forbidden(why) => Refusal::forbidden(why),
+            ResourceError::Conflict(why) => Refusal::conflict(why),
+            ResourceError::Changed(version) => {
+                let refusal = Refusal::new(StatusCode::PRECONDITION_FAILED, "CONFLICT", error.to_string());
+                Refusal { details: json!({"version": version}), ..refusal }
+            }
+            ResourceError::TooLarge(error) => {
+                Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", error.to_string())
+            }
+            ResourceError::Publish(error) => error.into(),
+            ResourceError::Read(error) => error.into(),
         }
     }
 }

@@ -35,6 +35,7 @@ const RANKS: &[(&str, u8)] = &[
     ("tenant", 6),
     // To whom.
     ("connection", 7),
+    ("resource", 7),
     ("outcome", 8),
     ("worker", 9),
     ("http", 10),

@@ -16,6 +16,7 @@ pub mod health;
 pub mod history;
 pub mod metrics_page;
 mod once;
+mod resources;
 pub mod respond;
 pub mod subscribe;
 mod transport;
@@ -65,7 +66,10 @@ pub async fn handle(x: &mut Exchange) -> Result<Handled, Refusal> {
         (["events"], "GET") => history::get(x).await.map(Handled::from),
         (["events"], "POST") => events::post(x).await.map(Handled::from),
         (["events"], _) => Err(Refusal::method("GET, POST")),
-        (rest, _) => admin::handle(x, rest).await.map(Handled::from),
+        (rest, _) => match resources::handle(x, rest).await {
+            Some(answer) => answer.map(Handled::from),
+            None => admin::handle(x, rest).await.map(Handled::from),
+        },
     }
 }
 

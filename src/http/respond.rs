@@ -31,7 +31,13 @@ pub struct Answer {
 impl Answer {
     /// `{data, success:true}` with `status`.
     pub fn data(status: StatusCode, data: impl Serialize) -> Answer {
-        Answer::json(status, &json!({"data": data, "success": true}))
+        #[derive(Serialize)]
+        struct Envelope<T> {
+            data: T,
+            success: bool,
+        }
+        let body = serde_json::to_vec(&Envelope { data, success: true });
+        Answer::raw_json(status, body.unwrap_or_default()) // our own structs of texts and numbers: nothing can fail
     }
     /// Any JSON.
     #[must_use]

@@ -7,6 +7,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::ops::Bound;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -194,6 +195,14 @@ impl Engine {
         to: &[u8],
     ) -> impl DoubleEndedIterator<Item = Result<(Value, Value), EngineError>> + use<> {
         self.db.range::<&[u8], _>(from..to).map(|row| row.map_err(EngineError::from))
+    }
+
+    /// Rows within bounds, in order.
+    pub(crate) fn between(
+        &self,
+        bounds: (Bound<Vec<u8>>, Bound<Vec<u8>>),
+    ) -> impl DoubleEndedIterator<Item = Result<(Value, Value), EngineError>> + use<> {
+        self.db.range::<Vec<u8>, _>(bounds).map(|row| row.map_err(EngineError::from))
     }
 
     /// The first row from `from` (included) to `to` (excluded).

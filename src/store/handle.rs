@@ -187,6 +187,15 @@ impl Store {
         self.push(Item::new(None, rows, Done::Nobody));
     }
 
+    /// Reads on a reader thread, in `tenant`'s turn.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        tenant: TenantId,
+        task: impl FnOnce(&Engine) -> Result<T, EngineError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        self.shared().reads.run(tenant, task).await
+    }
+
     fn push(&self, item: Item) {
         self.shared().queue.push(item);
     }

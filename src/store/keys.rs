@@ -35,6 +35,10 @@ pub(crate) enum Kind {
     Erase = 10,
     /// Opaque bytes under a name; tail: the name.
     Secret = 11,
+    /// A resource; tail: table u8, id.
+    Row = 12,
+    /// Where a resource stands in a list; tail: list u8, digest of the group 16 bytes, number u64, id.
+    Place = 13,
 }
 
 /// How long the tail of a kind's key may be, in bytes: least and most.
@@ -47,12 +51,14 @@ pub(crate) const fn tail_len(kind: Kind) -> (usize, usize) {
         Kind::Idempotency | Kind::MessageId => (32, 32),
         Kind::Expiry => (9, 9),
         Kind::Secret => (1, 64),
+        Kind::Row => (1 + 1, 1 + MAX_NAME),
+        Kind::Place => (1 + 16 + 8 + 1, 1 + 16 + 8 + MAX_NAME),
     }
 }
 
 impl Kind {
     /// Every kind, in the order of ordinals.
-    pub(crate) const ALL: [Kind; 12] = [
+    pub(crate) const ALL: [Kind; 14] = [
         Kind::Meta,
         Kind::Log,
         Kind::Counters,
@@ -65,11 +71,13 @@ impl Kind {
         Kind::Expiry,
         Kind::Erase,
         Kind::Secret,
+        Kind::Row,
+        Kind::Place,
     ];
 
     /// What an erased tenant loses, the log first. Its organization row stays, marked deleted, so that its number is
     /// never given out again.
-    pub(crate) const OF_TENANT: [Kind; 8] = [
+    pub(crate) const OF_TENANT: [Kind; 10] = [
         Kind::Log,
         Kind::ApiKey,
         Kind::Revoked,
@@ -77,6 +85,8 @@ impl Kind {
         Kind::Idempotency,
         Kind::MessageId,
         Kind::Expiry,
+        Kind::Row,
+        Kind::Place,
         Kind::Counters,
     ];
 }

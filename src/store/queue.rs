@@ -67,6 +67,14 @@ impl Done {
         let (send, receive) = oneshot::channel();
         (Done::Send(send), receive)
     }
+    /// `first` hears of it, then this.
+    #[must_use]
+    pub fn after(self, first: impl FnOnce() + Send + 'static) -> Done {
+        Done::call(move |result| {
+            first();
+            self.tell(result);
+        })
+    }
     pub(super) fn tell(self, result: Result<(), CommitError>) {
         match self {
             Done::Nobody => {}

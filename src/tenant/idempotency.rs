@@ -63,8 +63,8 @@ pub(super) struct Inflight(DashMap<Key, Arc<Mutex<()>>>);
 /// A tenant and one of its scopes.
 type Key = (TenantId, [u8; 32]);
 
-/// The locks of one publish.
-struct Held<'a> {
+/// The locks of one publish or change.
+pub struct Held<'a> {
     inflight: &'a Inflight,
     guards: Vec<(Key, OwnedMutexGuard<()>)>,
 }
@@ -124,6 +124,12 @@ impl Tenants {
             Some(row) if row.body != key.body => Err(PublishError::Conflict(OTHER_BODY)),
             Some(row) => Ok(Err(row.answer)),
         }
+    }
+
+    /// Waits until nobody else changes what `scopes` name (see [`scope`]), and keeps others waiting until the answer is
+    /// dropped.
+    pub async fn alone(&self, tenant: TenantId, scopes: Vec<[u8; 32]>) -> Held<'_> {
+        self.inflight.hold(tenant, scopes).await
     }
 
     /// Publishes checked events, each only once for its `message_id`, all only once for `key`.

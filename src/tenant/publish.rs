@@ -64,6 +64,14 @@ pub trait Notice {
     fn ask(&self) -> (Done, Self::Wait);
 }
 
+/// When subscribers see events.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    AtOnce,
+    /// With whatever was published after them.
+    Committed,
+}
+
 /// Rows that join the events' commit, made when their first sequence is known.
 pub type RowsFor<'a> = Box<dyn FnOnce(Receipt) -> Rows + 'a>;
 
@@ -119,12 +127,57 @@ impl Tenants {
             return Err(PublishError::Backlog);
         };
         let Some(notice) = notice else {
-            return self.append(tenant, permit, frames, rows, |_| Done::Nobody);
+            return self.append(tenant, permit, frames, rows, Shown::AtOnce, |_| Done::Nobody);
         };
         let (done, commit) = notice.ask();
-        let receipt = self.append(tenant, permit, frames, rows, |_| done)?;
+        let receipt = self.append(tenant, permit, frames, rows, Shown::AtOnce, |_| done)?;
         commit.await?;
         Ok(receipt)
+    }
+
+    /// Commits a change and the events that tell of it, all or nothing. Nobody sees the events before both are on disk.
+    ///
+    /// # Errors
+    /// [`PublishError`]; after [`PublishError::Commit`] it is unknown whether the change was kept.
+    pub async fn change(
+        self: &Arc<Self>,
+        tenant: &Arc<Tenant>,
+        frames: Vec<Arc<Frame>>,
+        rows: Rows,
+        notice: &impl Notice,
+    ) -> Result<(), PublishError> {
+        self.check_writable()?;
+        if frames.is_empty() {
+            return Ok(self.store.write(rows).await?);
+        }
+        let bytes = frames.iter().map(|frame| frame.size()).sum();
+        let Ok(permit) = tenant.log.reserve(frames.len(), bytes).await else {
+            self.metrics.publish_unavailable.add(1);
+            return Err(PublishError::Backlog);
+        };
+        let (done, commit) = notice.ask();
+        let (tenants, whose) = (Arc::downgrade(self), tenant.clone());
+        let done = done.after(move || {
+            if let Some(tenants) = tenants.upgrade() {
+                tenants.show(&whose);
+            }
+        });
+        let rows: RowsFor<'_> = Box::new(|_| rows);
+        self.append(tenant, permit, frames, Some(rows), Shown::Committed, |_| done)?;
+        commit.await?;
+        Ok(())
+    }
+
+    /// Lets subscribers see what was held until its commit.
+    fn show(&self, tenant: &Arc<Tenant>) {
+        let more = {
+            let mut side = tenant.write.lock();
+            let committed = tenant.log.committed().next().0;
+            side.ring.unhold(committed)
+        };
+        if more {
+            self.wake(tenant);
+        }
     }
 
     /// Publishes without waiting: room must be free at once. What `done` makes hears of the commit on another thread.
@@ -140,7 +193,7 @@ impl Tenants {
         self.check_writable()?;
         let bytes = frames.iter().map(|frame| frame.size()).sum();
         let permit = tenant.log.try_reserve(frames.len(), bytes).ok_or(PublishError::Backlog)?;
-        self.append(tenant, permit, frames, None, done)
+        self.append(tenant, permit, frames, None, Shown::AtOnce, done)
     }
 
     /// Numbers, shows and queues frames whose room is reserved.
@@ -150,6 +203,7 @@ impl Tenants {
         permit: Permit,
         mut frames: Vec<Arc<Frame>>,
         rows: Option<RowsFor<'_>>,
+        shown: Shown,
         done: impl FnOnce(Receipt) -> Done,
     ) -> Result<Receipt, PublishError> {
         let count = frames.len() as u32;
@@ -169,8 +223,14 @@ impl Tenants {
                 // Freshly encoded and not shared yet, so this is never a copy.
                 let fresh = Arc::make_mut(frame);
                 fresh.seal(sequence, side.received_ms, &cursor);
-                fresh.stamp(now_us);
-                side.ring.publish(frame.clone(), committed);
+                match shown {
+                    Shown::AtOnce => {
+                        fresh.stamp(now_us);
+                        side.ring.publish(frame.clone(), committed);
+                    }
+                    // Without a stamp: how long its commit took is not how long it took to be sent.
+                    Shown::Committed => side.ring.publish_held(frame.clone(), committed),
+                }
             }
             self.account(&mut side, before, committed);
             let rows = rows.map_or_else(Rows::default, |rows| rows(receipt));

@@ -1,0 +1,218 @@
+//! `/agents`, `/agents/{id}`, `/agents/{id}/state`, `/agents/{id}/messages`.
+
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use crate::outcome::Refusal;
+use crate::resource::agents::{self, Agent, Json, Saying, State};
+use crate::resource::messages::{self, NewMessage, Role};
+use crate::time::rfc3339;
+
+use super::super::created;
+use super::super::exchange::Exchange;
+use super::super::once::{self, Turn};
+use super::super::respond::Answer;
+use super::{if_match, listed, may_write, no_parameters, of_version, page, reading, unescaped, writing};
+
+/// Finds and runs the handler.
+///
+/// # Errors
+/// The handler's; 404 and 405.
+pub(super) async fn handle(x: &mut Exchange, path: &[&str]) -> Result<Answer, Refusal> {
+    match (path, x.method.as_str()) {
+        ([], "GET") => list(x).await,
+        ([], "POST") => create(x).await,
+        ([], _) => Err(Refusal::method("GET, POST")),
+        ([id], "GET") => get(x, id).await,
+        ([id], "PUT" | "PATCH") => change(x, id).await,
+        ([id], "DELETE") => delete(x, id).await,
+        ([_], _) => Err(Refusal::method("GET, PUT, PATCH, DELETE")),
+        ([id, "state"], "GET") => get_state(x, id).await,
+        ([id, "state"], "PUT") => set_state(x, id).await,
+        ([_, "state"], _) => Err(Refusal::method("GET, PUT")),
+        ([id, "messages"], "POST") => say(x, id).await,
+        ([_, "messages"], _) => Err(Refusal::method("POST")),
+        _ => Err(Refusal::not_found()),
+    }
+}
+
+/// An agent as clients see it.
+#[derive(Serialize)]
+struct View<'a> {
+    id: &'a str,
+    organization_id: &'a str,
+    name: Option<&'a str>,
+    description: Option<&'a str>,
+    system: Option<&'a str>,
+    agent_type: Option<&'a str>,
+    llm_config: Option<&'a Json>,
+    embedding_config: Option<&'a Json>,
+    tool_rules: Option<&'a Json>,
+    metadata: Option<&'a Json>,
+    state: State,
+    error_message: Option<&'a str>,
+    last_active_at: Option<String>,
+    created_at: String,
+    updated_at: String,
+}
+
+fn view<'a>(org_id: &'a str, agent: &'a Agent) -> View<'a> {
+    let said = &agent.said;
+    View {
+        id: &agent.id,
+        organization_id: org_id,
+        name: said.name.as_deref(),
+        description: said.description.as_deref(),
+        system: said.system.as_deref(),
+        agent_type: said.agent_type.as_deref(),
+        llm_config: said.llm_config.as_ref(),
+        embedding_config: said.embedding_config.as_ref(),
+        tool_rules: said.tool_rules.as_ref(),
+        metadata: said.metadata.as_ref(),
+        state: agent.state,
+        error_message: agent.error_message.as_deref(),
+        last_active_at: agent.last_active_ms.map(rfc3339),
+        created_at: rfc3339(agent.created_ms),
+        updated_at: rfc3339(agent.updated_ms),
+    }
+}
+
+async fn list(x: &Exchange) -> Result<Answer, Refusal> {
+    let caller = reading(x).await?;
+    let page = page(x, |_, _| Ok(false))?;
+    let (agents, next) = agents::list(&caller, &page).await?;
+    let views: Vec<View<'_>> = agents.iter().map(|agent| view(&caller.principal.org_id, agent)).collect();
+    Ok(listed(&views, next.as_ref()))
+}
+
+async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
+    let right = may_write(x)?;
+    no_parameters(x)?;
+    let (saying, bytes): (Saying, _) = x.json_and_bytes().await?;
+    let x = &*x;
+    let caller = writing(x, &right, bytes.len()).await?;
+    let once = match once::turn(x.shared(), x, &caller.principal, &bytes).await? {
+        Turn::First(once) => once,
+        Turn::Repeat(answer) => return Ok(answer),
+    };
+    let answer = |agent: &Agent| created(view(&caller.principal.org_id, agent));
+    let agent = agents::create(&caller, saying, |agent| once::kept(once.as_ref(), &answer(agent))).await?;
+    Ok(of_version(answer(&agent), agent.version))
+}
+
+async fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
+    no_parameters(x)?;
+    let caller = reading(x).await?;
+    let agent = agents::get(&caller, &unescaped(id)?).await?;
+    Ok(told(&caller.principal.org_id, &agent))
+}
+
+async fn change(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
+    let right = may_write(x)?;
+    no_parameters(x)?;
+    let (saying, bytes): (Saying, _) = x.json_and_bytes().await?;
+    let x = &*x;
+    let caller = writing(x, &right, bytes.len()).await?;
+    let agent = agents::change(&caller, &unescaped(id)?, if_match(x)?, saying).await?;
+    Ok(told(&caller.principal.org_id, &agent))
+}
+
+async fn delete(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
+    let right = may_write(x)?;
+    no_parameters(x)?;
+    let caller = writing(x, &right, 0).await?;
+    agents::delete(&caller, &unescaped(id)?, if_match(x)?).await?;
+    Ok(Answer::empty())
+}
+
+fn told(org_id: &str, agent: &Agent) -> Answer {
+    of_version(Answer::data(StatusCode::OK, view(org_id, agent)), agent.version)
+}
+
+#[derive(Serialize)]
+struct StateView<'a> {
+    agent_id: &'a str,
+    state: State,
+    last_active_at: Option<String>,
+    error_message: Option<&'a str>,
+}
+
+fn state_told(agent: &Agent) -> Answer {
+    let view = StateView {
+        agent_id: &agent.id,
+        state: agent.state,
+        last_active_at: agent.last_active_ms.map(rfc3339),
+        error_message: agent.error_message.as_deref(),
+    };
+    of_version(Answer::data(StatusCode::OK, view), agent.version)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StateBody {
+    state: State,
+    error_message: Option<String>,
+}
+
+async fn get_state(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
+    no_parameters(x)?;
+    let caller = reading(x).await?;
+    Ok(state_told(&agents::get(&caller, &unescaped(id)?).await?))
+}
+
+async fn set_state(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
+    let right = may_write(x)?;
+    no_parameters(x)?;
+    let (body, bytes): (StateBody, _) = x.json_and_bytes().await?;
+    let x = &*x;
+    let caller = writing(x, &right, bytes.len()).await?;
+    Ok(state_told(&agents::set_state(&caller, &unescaped(id)?, body.state, body.error_message).await?))
+}
+
+/// What is said to an agent.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SayBody {
+    message: String,
+    user_id: Option<String>,
+    metadata: Option<Json>,
+}
+
+#[derive(Serialize)]
+struct Said<'a> {
+    message_id: &'a str,
+    /// What the agent answers comes as events: nothing here runs agents.
+    response: Option<&'a str>,
+    processing_time_ms: u64,
+}
+
+async fn say(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
+    let right = may_write(x)?;
+    no_parameters(x)?;
+    let began = std::time::Instant::now();
+    let (body, bytes): (SayBody, _) = x.json_and_bytes().await?;
+    let x = &*x;
+    let caller = writing(x, &right, bytes.len()).await?;
+    let once = match once::turn(x.shared(), x, &caller.principal, &bytes).await? {
+        Turn::First(once) => once,
+        Turn::Repeat(answer) => return Ok(answer),
+    };
+    let id = unescaped(id)?;
+    agents::get(&caller, &id).await?; // here the path names it: 404, not 400
+    let new = NewMessage {
+        agent_id: Some(id),
+        user_id: body.user_id,
+        role: Role::User,
+        content: Some(body.message),
+        text: None,
+        model: None,
+        tool_calls: None,
+        metadata: body.metadata,
+    };
+    let answer = |message: &messages::Message| {
+        let processing_time_ms = began.elapsed().as_millis() as u64;
+        created(Said { message_id: &message.id, response: None, processing_time_ms })
+    };
+    let kept = |message: &messages::Message| once::kept(once.as_ref(), &answer(message));
+    Ok(answer(&messages::create(&caller, &right, new, kept).await?))
+}

@@ -1,0 +1,112 @@
+//! `/messages`, `/messages/{id}`.
+
+use http::StatusCode;
+use serde::Serialize;
+
+use crate::outcome::Refusal;
+use crate::resource::agents::Json;
+use crate::resource::messages::{self, Message, NewMessage, Role};
+use crate::time::rfc3339;
+
+use super::super::created;
+use super::super::exchange::Exchange;
+use super::super::once::{self, Turn};
+use super::super::respond::Answer;
+use super::{listed, may_write, no_parameters, page, reading, unescaped, writing};
+
+/// Finds and runs the handler.
+///
+/// # Errors
+/// The handler's; 404 and 405.
+pub(super) async fn handle(x: &mut Exchange, path: &[&str]) -> Result<Answer, Refusal> {
+    match (path, x.method.as_str()) {
+        ([], "GET") => list(x).await,
+        ([], "POST") => create(x).await,
+        ([], _) => Err(Refusal::method("GET, POST")),
+        ([id], "GET") => get(x, id).await,
+        ([id], "DELETE") => delete(x, id).await,
+        ([_], _) => Err(Refusal::method("GET, DELETE")),
+        _ => Err(Refusal::not_found()),
+    }
+}
+
+/// A message as clients see it.
+#[derive(Serialize)]
+struct View<'a> {
+    id: &'a str,
+    organization_id: &'a str,
+    agent_id: &'a str,
+    user_id: &'a str,
+    role: Role,
+    content: &'a str,
+    /// `content` again, as older clients name it.
+    text: &'a str,
+    model: Option<&'a str>,
+    tool_calls: Option<&'a Json>,
+    metadata: Option<&'a Json>,
+    created_at: String,
+}
+
+fn view<'a>(org_id: &'a str, message: &'a Message) -> View<'a> {
+    View {
+        id: &message.id,
+        organization_id: org_id,
+        agent_id: &message.agent_id,
+        user_id: &message.user_id,
+        role: message.role,
+        content: &message.content,
+        text: &message.content,
+        model: message.model.as_deref(),
+        tool_calls: message.tool_calls.as_ref(),
+        metadata: message.metadata.as_ref(),
+        created_at: rfc3339(message.created_ms),
+    }
+}
+
+async fn list(x: &Exchange) -> Result<Answer, Refusal> {
+    let caller = reading(x).await?;
+    let (mut agent_id, mut user_id) = (None, None);
+    let page = page(x, |name, value| {
+        match name {
+            "agent_id" | "user_id" if value.is_empty() => {}
+            "agent_id" => agent_id = Some(value.to_owned()),
+            "user_id" => user_id = Some(value.to_owned()),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    let (messages, next) = messages::list(&caller, agent_id.as_deref(), user_id.as_deref(), &page).await?;
+    let views: Vec<View<'_>> =
+        messages.iter().map(|message| view(&caller.principal.org_id, message)).collect();
+    Ok(listed(&views, next.as_ref()))
+}
+
+async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
+    let right = may_write(x)?;
+    no_parameters(x)?;
+    let (new, bytes): (NewMessage, _) = x.json_and_bytes().await?;
+    let x = &*x;
+    let caller = writing(x, &right, bytes.len()).await?;
+    let once = match once::turn(x.shared(), x, &caller.principal, &bytes).await? {
+        Turn::First(once) => once,
+        Turn::Repeat(answer) => return Ok(answer),
+    };
+    let answer = |message: &Message| created(view(&caller.principal.org_id, message));
+    let kept = |message: &Message| once::kept(once.as_ref(), &answer(message));
+    Ok(answer(&messages::create(&caller, &right, new, kept).await?))
+}
+
+async fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
+    no_parameters(x)?;
+    let caller = reading(x).await?;
+    let message = messages::get(&caller, &unescaped(id)?).await?;
+    Ok(Answer::data(StatusCode::OK, view(&caller.principal.org_id, &message)))
+}
+
+async fn delete(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
+    let right = may_write(x)?;
+    no_parameters(x)?;
+    let caller = writing(x, &right, 0).await?;
+    messages::delete(&caller, &unescaped(id)?).await?;
+    Ok(Answer::empty())
+}

@@ -1,0 +1,187 @@
+//! `/agents` and `/messages`: what they ask and answer. The rules live in [`crate::resource`]; here are shapes only.
+//!
+//! * A list is answered newest first, with the cursor of the next page, or counted by `offset` for older clients.
+//! * `ETag` is a resource's version; `If-Match` refuses a change of another (RFC 9110 §13.1.1).
+
+mod agents;
+mod messages;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::StatusCode;
+use http::header::{self, HeaderName, HeaderValue};
+use serde::Serialize;
+
+use crate::auth::{Authorized, Principal, Publish, Subscribe, Use};
+use crate::connection::rate;
+use crate::outcome::Refusal;
+use crate::resource::{Caller, Page, Position};
+use crate::worker::Worker;
+
+use super::criteria::number;
+use super::exchange::Exchange;
+use super::respond::Answer;
+
+/// Rows of a page where nobody asks for fewer, and the most.
+const PAGE_DEFAULT: usize = 50;
+const PAGE_MOST: u64 = 100;
+/// How far `offset` reaches; who goes on needs the cursor.
+const OFFSET_MOST: u64 = 10_000;
+
+/// Whose requests these are: finds and runs the handler below `/api/v1`; `None`: nobody's here.
+pub(super) async fn handle(x: &mut Exchange, path: &[&str]) -> Option<Result<Answer, Refusal>> {
+    match path {
+        ["agents", rest @ ..] => Some(agents::handle(x, rest).await),
+        ["messages", rest @ ..] => Some(messages::handle(x, rest).await),
+        _ => None,
+    }
+}
+
+/// Who asks on this worker.
+type Asker<'a> = Caller<'a, Rc<Worker>>;
+
+/// Who reads.
+async fn reading(x: &Exchange) -> Result<Asker<'_>, Refusal> {
+    let principal = x.principal(Use::Rest)?;
+    principal.authorize::<Subscribe>()?;
+    asking(x, principal).await
+}
+
+/// Whether they may write; asked before a body is read.
+fn may_write(x: &Exchange) -> Result<Authorized<Publish>, Refusal> {
+    if x.shared().is_stopping() {
+        return Err(Refusal::unavailable("the server is stopping"));
+    }
+    Ok(x.principal(Use::Rest)?.authorize::<Publish>()?)
+}
+
+/// Who writes, with a body of `bytes`.
+async fn writing<'a>(
+    x: &'a Exchange,
+    right: &Authorized<Publish>,
+    bytes: usize,
+) -> Result<Asker<'a>, Refusal> {
+    let limit = right.publish_rate(x.shared().config.limits.publish_per_second);
+    let now_ms = x.shared().clock.now_ms();
+    rate::charge(&mut x.rate.borrow_mut(), limit, 1, now_ms).map_err(Refusal::over_rate)?;
+    x.worker.enter(right.principal().tenant, bytes).await;
+    asking(x, right.principal().clone()).await
+}
+
+async fn asking(x: &Exchange, principal: Arc<Principal>) -> Result<Asker<'_>, Refusal> {
+    let tenant = x.tenant(&principal).await?;
+    let ended = |_| Refusal::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "the credential has ended");
+    let rights = x.shared().auth.still_valid(&principal).map_err(ended)?;
+    Ok(Caller { tenants: &x.shared().tenants, tenant, principal, rights, notice: &x.worker })
+}
+
+/// One path segment, unescaped.
+fn unescaped(segment: &str) -> Result<String, Refusal> {
+    crate::query::unescape_path(segment).ok_or_else(Refusal::not_found)
+}
+
+/// Reads the page that the query asks for; `other` is offered every other parameter and answers whether it was its own.
+fn page(x: &Exchange, mut other: impl FnMut(&str, &str) -> Result<bool, Refusal>) -> Result<Page, Refusal> {
+    let mut page = Page { from: Position::Offset(0), descending: true, limit: PAGE_DEFAULT };
+    let (mut offset, mut cursor) = (None, None);
+    for (name, value) in &x.pairs()? {
+        match (name.as_ref(), value.as_ref()) {
+            ("token" | "ticket", _) | ("limit" | "offset" | "cursor" | "order", "") => {}
+            ("limit", text) => page.limit = number("limit", text, 1, PAGE_MOST)? as usize,
+            ("offset", text) => offset = Some(number("offset", text, 0, OFFSET_MOST)? as usize),
+            ("order", "asc") => page.descending = false,
+            ("order", "desc") => page.descending = true,
+            ("order", _) => return Err(Refusal::bad_request("order: must be asc or desc")),
+            ("cursor", text) => {
+                let position = position(text);
+                let refused = || Refusal::bad_request("cursor: is none of this list's; begin without one");
+                cursor = Some(position.ok_or_else(refused)?);
+            }
+            (name, value) if other(name, value)? => {}
+            (name, _) => return Err(Refusal::bad_request(format!("{name}: no such parameter"))),
+        }
+    }
+    page.from = match (cursor, offset) {
+        (Some(_), Some(_)) => return Err(Refusal::bad_request("cursor and offset cannot be given together")),
+        (Some(position), None) => position,
+        (None, offset) => Position::Offset(offset.unwrap_or_default()),
+    };
+    Ok(page)
+}
+
+/// Refuses every parameter but credentials.
+fn no_parameters(x: &Exchange) -> Result<(), Refusal> {
+    match x.pairs()?.iter().find(|(name, _)| !matches!(name.as_ref(), "token" | "ticket")) {
+        Some((name, _)) => Err(Refusal::bad_request(format!("{name}: no such parameter"))),
+        None => Ok(()),
+    }
+}
+
+fn position(text: &str) -> Option<Position> {
+    let raw = URL_SAFE_NO_PAD.decode(text).ok()?;
+    let (number, id) = raw.split_at_checked(8)?;
+    let id =
+        String::from_utf8(id.to_vec()).ok().filter(|id| (1..=crate::event::ID_BYTES).contains(&id.len()))?;
+    Some(Position::After(u64::from_be_bytes(number.try_into().ok()?), id))
+}
+
+fn cursor(position: &Position) -> Option<String> {
+    match position {
+        Position::Offset(_) => None,
+        Position::After(number, id) => {
+            Some(URL_SAFE_NO_PAD.encode([&number.to_be_bytes()[..], id.as_bytes()].concat()))
+        }
+    }
+}
+
+/// 200 with a page and the cursor of the next.
+fn listed(rows: &[impl Serialize], next: Option<&Position>) -> Answer {
+    #[derive(Serialize)]
+    struct List<'a, T> {
+        data: &'a [T],
+        next_cursor: Option<String>,
+        success: bool,
+    }
+    let list = List { data: rows, next_cursor: next.and_then(cursor), success: true };
+    Answer::raw_json(StatusCode::OK, serde_json::to_vec(&list).unwrap_or_default()) // texts and numbers: nothing can fail
+}
+
+/// An answer about a resource in this version.
+fn of_version(mut answer: Answer, version: u64) -> Answer {
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{version}\"")) {
+        answer.headers.insert(header::ETAG, tag);
+    }
+    answer
+}
+
+/// The version that `If-Match` names; `None`: any.
+fn if_match(x: &Exchange) -> Result<Option<u64>, Refusal> {
+    const IF_MATCH: HeaderName = header::IF_MATCH;
+    let Some(tag) = x.headers.get(IF_MATCH) else { return Ok(None) };
+    let tag = tag.to_str().unwrap_or_default().trim();
+    if tag == "*" {
+        return Ok(None);
+    }
+    let version =
+        tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).and_then(|tag| tag.parse().ok());
+    let refused =
+        || Refusal::bad_request("If-Match: must be one ETag as this server gives them, such as \"3\"");
+    version.map(Some).ok_or_else(refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_comes_back_from_its_cursor_and_nothing_else_does() {
+        let at = Position::After(7, "agent-1".into());
+        let text = cursor(&at).expect("a cursor");
+        assert_eq!(position(&text), Some(at));
+        for bad in ["", "AAAA", "%", &text[..10], &format!("{text}!")] {
+            assert_eq!(position(bad), None, "{bad}");
+        }
+    }
+}

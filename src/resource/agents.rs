@@ -1,0 +1,362 @@
+//! Agents: what a platform knows of each, its state, and `agent_update` for everything that happens to it.
+//!
+//! * A deleted agent keeps its row, out of every list: its id is not given out again, its messages still name it.
+//! * The state machine is [`State::may_become`]; whoever sets the state it has already changes nothing but `last_active_at`.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+
+use super::record::{self, Page, Position, Record};
+use super::{Caller, ResourceError, TEXT_BYTES, free, named, next_number, object, short};
+use crate::event::{Event, Kind};
+use crate::store::{Group, Rows, Table};
+use crate::tenant::publish::Notice;
+
+/// The list of all.
+const ALL: u8 = 0;
+
+/// What an agent does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Nothing.
+    #[default]
+    Idle,
+    /// It thinks.
+    Thinking,
+    /// It acts.
+    Executing,
+    /// It waits for something.
+    Waiting,
+    /// It failed.
+    Error,
+}
+
+impl State {
+    /// Whether this state may follow upon `self`.
+    #[must_use]
+    pub fn may_become(self, next: State) -> bool {
+        use State::{Error, Executing, Idle, Thinking, Waiting};
+        self == next
+            || next == Error
+            || matches!(
+                (self, next),
+                (Idle, Thinking)
+                    | (Thinking, Executing | Idle)
+                    | (Executing, Idle | Waiting)
+                    | (Waiting, Executing | Idle)
+                    | (Error, Idle)
+            )
+    }
+
+    /// Its name on the wire.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Idle => "idle",
+            State::Thinking => "thinking",
+            State::Executing => "executing",
+            State::Waiting => "waiting",
+            State::Error => "error",
+        }
+    }
+}
+
+/// JSON text, kept as it was sent.
+pub type Json = Box<RawValue>;
+
+/// An agent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Agent {
+    /// `agent-<uuid7>`.
+    pub id: String,
+    number: u64,
+    /// What its owner says of it.
+    pub said: Said,
+    /// What it does.
+    pub state: State,
+    /// Why it failed.
+    pub error_message: Option<String>,
+    /// When its state was last told, Unix milliseconds.
+    pub last_active_ms: Option<u64>,
+    /// Unix milliseconds.
+    pub created_ms: u64,
+    /// Unix milliseconds.
+    pub updated_ms: u64,
+    /// Counts its changes.
+    pub version: u64,
+    deleted_ms: Option<u64>,
+}
+
+/// What an agent's owner says of it; all of it optional.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Said {
+    /// Not blank, at most 255 bytes.
+    pub name: Option<String>,
+    /// For people.
+    pub description: Option<String>,
+    /// The system prompt.
+    pub system: Option<String>,
+    /// A name the platform gives a meaning.
+    pub agent_type: Option<String>,
+    /// JSON of the platform's.
+    pub llm_config: Option<Json>,
+    /// JSON of the platform's.
+    pub embedding_config: Option<Json>,
+    /// JSON of the platform's.
+    pub tool_rules: Option<Json>,
+    /// A JSON object.
+    pub metadata: Option<Json>,
+}
+
+/// What is to be said of an agent: a field that is absent stays as it is, `null` clears it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Saying {
+    #[serde(deserialize_with = "given")]
+    name: Option<Option<String>>,
+    #[serde(deserialize_with = "given")]
+    description: Option<Option<String>>,
+    #[serde(deserialize_with = "given")]
+    system: Option<Option<String>>,
+    #[serde(deserialize_with = "given")]
+    agent_type: Option<Option<String>>,
+    #[serde(deserialize_with = "given")]
+    llm_config: Option<Option<Json>>,
+    #[serde(deserialize_with = "given")]
+    embedding_config: Option<Option<Json>>,
+    #[serde(deserialize_with = "given")]
+    tool_rules: Option<Option<Json>>,
+    #[serde(deserialize_with = "given")]
+    metadata: Option<Option<Json>>,
+}
+
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(json: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(json).map(Some)
+}
+
+impl Said {
+    fn with(self, saying: Saying) -> Result<Said, ResourceError> {
+        Ok(Said {
+            name: named("name", saying.name.unwrap_or(self.name))?,
+            description: short("description", saying.description.unwrap_or(self.description), TEXT_BYTES)?,
+            system: short("system", saying.system.unwrap_or(self.system), TEXT_BYTES)?,
+            agent_type: named("agent_type", saying.agent_type.unwrap_or(self.agent_type))?,
+            llm_config: free("llm_config", saying.llm_config.unwrap_or(self.llm_config))?,
+            embedding_config: free(
+                "embedding_config",
+                saying.embedding_config.unwrap_or(self.embedding_config),
+            )?,
+            tool_rules: free("tool_rules", saying.tool_rules.unwrap_or(self.tool_rules))?,
+            metadata: object("metadata", saying.metadata.unwrap_or(self.metadata))?,
+        })
+    }
+}
+
+impl Record for Agent {
+    const TABLE: Table = Table(0);
+    fn id(&self) -> &str {
+        &self.id
+    }
+    fn number(&self) -> u64 {
+        self.number
+    }
+    fn groups(&self) -> Vec<Group> {
+        match self.deleted_ms {
+            None => vec![Group::new(ALL, &[])],
+            Some(_) => Vec::new(),
+        }
+    }
+}
+
+impl Agent {
+    /// The event that tells of it.
+    fn told<'a>(&'a self, status: &'a str) -> Event<'a> {
+        let mut event = Event::empty(Kind::AgentUpdate);
+        event.agent_id = Some(Cow::Borrowed(&self.id));
+        event.status = Some(Cow::Borrowed(status));
+        event.error_message = self.error_message.as_deref().map(Cow::Borrowed);
+        event
+    }
+}
+
+/// Creates an agent; `kept` are rows that join its commit.
+///
+/// # Errors
+/// [`ResourceError`].
+pub async fn create<N: Notice>(
+    caller: &Caller<'_, N>,
+    saying: Saying,
+    kept: impl FnOnce(&Agent) -> Rows,
+) -> Result<Agent, ResourceError> {
+    let now_ms = caller.now_ms();
+    let agent = Agent {
+        id: crate::ids::fresh("agent"),
+        number: next_number(now_ms),
+        said: Said::default().with(saying)?,
+        state: State::Idle,
+        error_message: None,
+        last_active_ms: None,
+        created_ms: now_ms,
+        updated_ms: now_ms,
+        version: 1,
+        deleted_ms: None,
+    };
+    if !is_permitted(caller, &agent.id) {
+        return Err(ResourceError::Forbidden("the credential is narrowed to other agents"));
+    }
+    let mut rows = kept(&agent);
+    record::put(&mut rows, caller.tenant.id(), None, &agent)?;
+    caller.commit(rows, &[agent.told("created")]).await?;
+    Ok(agent)
+}
+
+/// An agent.
+///
+/// # Errors
+/// [`ResourceError::NotFound`], also of what the caller may not see.
+pub async fn get<N: Notice>(caller: &Caller<'_, N>, id: &str) -> Result<Agent, ResourceError> {
+    if !is_permitted(caller, id) {
+        return Err(ResourceError::NotFound);
+    }
+    let found: Option<Agent> = record::get(caller.tenants.store(), caller.tenant.id(), id).await?;
+    found.filter(|agent| agent.deleted_ms.is_none()).ok_or(ResourceError::NotFound)
+}
+
+/// Agents in the order of their making.
+///
+/// # Errors
+/// [`ResourceError`].
+pub async fn list<N: Notice>(
+    caller: &Caller<'_, N>,
+    page: &Page,
+) -> Result<(Vec<Agent>, Option<Position>), ResourceError> {
+    let group = Group::new(ALL, &[]);
+    let (mut agents, next) =
+        record::list::<Agent>(caller.tenants.store(), caller.tenant.id(), group, page).await?;
+    agents.retain(|agent| is_permitted(caller, &agent.id)); // only for narrowed credentials: then a page may be short
+    Ok((agents, next))
+}
+
+/// Changes what is said of an agent, if `version` is still its own.
+///
+/// # Errors
+/// [`ResourceError`].
+pub async fn change<N: Notice>(
+    caller: &Caller<'_, N>,
+    id: &str,
+    version: Option<u64>,
+    saying: Saying,
+) -> Result<Agent, ResourceError> {
+    alter(caller, id, version, |agent, _| {
+        agent.said = std::mem::take(&mut agent.said).with(saying)?;
+        Ok(agent.state.name())
+    })
+    .await
+}
+
+/// Tells an agent's state.
+///
+/// # Errors
+/// [`ResourceError::Conflict`]: the state may not follow upon the present one.
+pub async fn set_state<N: Notice>(
+    caller: &Caller<'_, N>,
+    id: &str,
+    state: State,
+    error_message: Option<String>,
+) -> Result<Agent, ResourceError> {
+    let error_message = short("error_message", error_message, TEXT_BYTES)?;
+    alter(caller, id, None, |agent, now_ms| {
+        if !agent.state.may_become(state) {
+            let (from, to) = (agent.state.name(), state.name());
+            return Err(ResourceError::Conflict(format!("an agent that is {from} cannot become {to}")));
+        }
+        agent.state = state;
+        agent.error_message = error_message.filter(|_| state == State::Error);
+        agent.last_active_ms = Some(now_ms);
+        Ok(state.name())
+    })
+    .await
+}
+
+/// Deletes an agent.
+///
+/// # Errors
+/// [`ResourceError`].
+pub async fn delete<N: Notice>(
+    caller: &Caller<'_, N>,
+    id: &str,
+    version: Option<u64>,
+) -> Result<(), ResourceError> {
+    let deleted = |agent: &mut Agent, now_ms| {
+        agent.deleted_ms = Some(now_ms);
+        agent.error_message = None;
+        Ok("deleted")
+    };
+    alter(caller, id, version, deleted).await.map(drop)
+}
+
+/// Reads an agent, has it changed, and commits it with an event of the status that `by` answers.
+async fn alter<N: Notice>(
+    caller: &Caller<'_, N>,
+    id: &str,
+    version: Option<u64>,
+    by: impl FnOnce(&mut Agent, u64) -> Result<&'static str, ResourceError>,
+) -> Result<Agent, ResourceError> {
+    let _alone = caller.alone(&["agent", id]).await;
+    let old = get(caller, id).await?;
+    if version.is_some_and(|version| version != old.version) {
+        return Err(ResourceError::Changed(old.version));
+    }
+    let (mut agent, now_ms) = (old.clone(), caller.now_ms());
+    let status = by(&mut agent, now_ms)?;
+    agent.updated_ms = now_ms;
+    agent.version += 1;
+    let mut rows = Rows::new();
+    record::put(&mut rows, caller.tenant.id(), Some(&old), &agent)?;
+    caller.commit(rows, &[agent.told(status)]).await?;
+    Ok(agent)
+}
+
+fn is_permitted<N>(caller: &Caller<'_, N>, id: &str) -> bool {
+    caller.rights.narrowing.permits(Kind::AgentUpdate, Some(id), None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::State::{Error, Executing, Idle, Thinking, Waiting};
+    use super::*;
+
+    #[test]
+    fn the_state_machine_is_the_contracts() {
+        let all = [Idle, Thinking, Executing, Waiting, Error];
+        let allowed = [
+            (Idle, vec![Idle, Thinking, Error]),
+            (Thinking, vec![Idle, Thinking, Executing, Error]),
+            (Executing, vec![Idle, Executing, Waiting, Error]),
+            (Waiting, vec![Idle, Executing, Waiting, Error]),
+            (Error, vec![Idle, Error]),
+        ];
+        for (from, to) in allowed {
+            assert_eq!(
+                all.into_iter().filter(|next| from.may_become(*next)).collect::<Vec<_>>(),
+                to,
+                "{from:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_absent_stays_and_null_clears() {
+        let said = Said { name: Some("a".into()), system: Some("s".into()), ..Said::default() };
+        let saying: Saying = serde_json::from_str(r#"{"system":null,"description":"d"}"#).expect("valid");
+        let said = said.with(saying).expect("valid");
+        assert_eq!(
+            (said.name.as_deref(), said.system, said.description.as_deref()),
+            (Some("a"), None, Some("d"))
+        );
+        assert!(serde_json::from_str::<Saying>(r#"{"nmae":"x"}"#).is_err());
+    }
+}

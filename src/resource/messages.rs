@@ -1,0 +1,266 @@
+//! Messages: kept with everything their sender said, each published as the event of its making.
+//!
+//! * A message has an agent that exists and a user: whoever may not read all sees their own alone, in lists as by id.
+//! * Listed by agent, by user, by both and all together, each from its own index.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use super::agents::{self, Json};
+use super::record::{self, Page, Position, Record};
+use super::{Caller, ResourceError, free, next_number, object, short};
+use crate::auth::{Authorized, Publish};
+use crate::event::{Event, Kind};
+use crate::store::{Group, Rows, Table};
+use crate::tenant::publish::Notice;
+
+const ALL: u8 = 1;
+const OF_AGENT: u8 = 2;
+const OF_USER: u8 = 3;
+const OF_BOTH: u8 = 4;
+/// Most bytes of a message's text: an event must hold it.
+pub const CONTENT_BYTES: usize = 48 * 1024;
+/// Most bytes of a model's name.
+const MODEL_BYTES: usize = 255;
+
+/// Who speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// A person.
+    #[default]
+    User,
+    /// The agent.
+    Assistant,
+    /// The platform.
+    System,
+    /// A tool.
+    Tool,
+}
+
+impl Role {
+    fn name(self) -> &'static str {
+        match self {
+            Role::User => "user",
+            Role::Assistant => "assistant",
+            Role::System => "system",
+            Role::Tool => "tool",
+        }
+    }
+}
+
+/// A message.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Message {
+    /// `msg-<uuid7>`.
+    pub id: String,
+    number: u64,
+    /// To or from which agent.
+    pub agent_id: String,
+    /// Whose conversation it is.
+    pub user_id: String,
+    /// Who speaks.
+    pub role: Role,
+    /// The text.
+    pub content: String,
+    /// The model that wrote it.
+    pub model: Option<String>,
+    /// JSON of the platform's.
+    pub tool_calls: Option<Json>,
+    /// A JSON object.
+    pub metadata: Option<Json>,
+    /// Unix milliseconds.
+    pub created_ms: u64,
+}
+
+/// A message to be made.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewMessage {
+    /// Which agent's; from the path where that names it.
+    #[serde(default)]
+    pub agent_id: Option<String>,
+    /// Absent: the caller's own.
+    pub user_id: Option<String>,
+    /// Absent: user.
+    #[serde(default)]
+    pub role: Role,
+    /// The text.
+    pub content: Option<String>,
+    /// The text, as older clients name it.
+    pub text: Option<String>,
+    /// The model that wrote it.
+    pub model: Option<String>,
+    /// Any JSON.
+    pub tool_calls: Option<Json>,
+    /// A JSON object.
+    pub metadata: Option<Json>,
+}
+
+impl Record for Message {
+    const TABLE: Table = Table(1);
+    fn id(&self) -> &str {
+        &self.id
+    }
+    fn number(&self) -> u64 {
+        self.number
+    }
+    fn groups(&self) -> Vec<Group> {
+        vec![
+            Group::new(ALL, &[]),
+            Group::new(OF_AGENT, &[&self.agent_id]),
+            Group::new(OF_USER, &[&self.user_id]),
+            Group::new(OF_BOTH, &[&self.agent_id, &self.user_id]),
+        ]
+    }
+}
+
+impl Message {
+    fn told(&self) -> Event<'_> {
+        let mut event = Event::empty(Kind::Message);
+        event.message_id = Some(Cow::Borrowed(&self.id));
+        event.agent_id = Some(Cow::Borrowed(&self.agent_id));
+        event.user_id = Some(Cow::Borrowed(&self.user_id));
+        event.content = Some(Cow::Borrowed(&self.content));
+        event.role = Some(Cow::Borrowed(self.role.name()));
+        event.metadata = self.metadata.as_ref().map(|json| Cow::Borrowed(json.get()));
+        event
+    }
+}
+
+/// Makes a message; `kept` are rows that join its commit.
+///
+/// # Errors
+/// [`ResourceError`]; an agent that does not exist is an invalid `agent_id`.
+pub async fn create<N: Notice>(
+    caller: &Caller<'_, N>,
+    right: &Authorized<Publish>,
+    new: NewMessage,
+    kept: impl FnOnce(&Message) -> Rows,
+) -> Result<Message, ResourceError> {
+    let content = match (new.content, new.text) {
+        (Some(content), Some(text)) if content != text => {
+            return Err(ResourceError::invalid("text", "differs from content; give one of them"));
+        }
+        (content, text) => {
+            content.or(text).ok_or_else(|| ResourceError::invalid("content", "is required"))?
+        }
+    };
+    let agent_id = new.agent_id.ok_or_else(|| ResourceError::invalid("agent_id", "is required"))?;
+    let now_ms = caller.now_ms();
+    let mut message = Message {
+        id: crate::ids::fresh("msg"),
+        number: next_number(now_ms),
+        agent_id,
+        user_id: new.user_id.unwrap_or_default(),
+        role: new.role,
+        content: short("content", Some(content), CONTENT_BYTES)?.unwrap_or_default(),
+        model: short("model", new.model, MODEL_BYTES)?,
+        tool_calls: free("tool_calls", new.tool_calls)?,
+        metadata: object("metadata", new.metadata)?.map(compact),
+        created_ms: now_ms,
+    };
+    message.user_id = speaker(caller, right, &message)?;
+    match agents::get(caller, &message.agent_id).await {
+        Err(ResourceError::NotFound) => {
+            return Err(ResourceError::invalid("agent_id", "there is no such agent"));
+        }
+        found => drop(found?),
+    }
+    let mut rows = kept(&message);
+    record::put(&mut rows, caller.tenant.id(), None, &message)?;
+    caller.commit(rows, &[message.told()]).await?;
+    Ok(message)
+}
+
+/// Whose message it is, if the caller may send it: the rules are those of publishing its event.
+fn speaker<N>(
+    caller: &Caller<'_, N>,
+    right: &Authorized<Publish>,
+    message: &Message,
+) -> Result<String, ResourceError> {
+    let mut event = message.told();
+    event.user_id = event.user_id.filter(|user| !user.is_empty());
+    right
+        .check(&mut event)
+        .map_err(|_| ResourceError::Forbidden("the credential may not send this message"))?;
+    match (event.user_id, &caller.principal.sub) {
+        (Some(user), _) if user.len() > crate::event::ID_BYTES => {
+            Err(ResourceError::invalid("user_id", format!("is over {} bytes", crate::event::ID_BYTES)))
+        }
+        (Some(user), _) => Ok(user.into_owned()),
+        (None, Some(sub)) => Ok(sub.to_string()),
+        (None, None) => Err(ResourceError::invalid("user_id", "is required of a caller who is no user")),
+    }
+}
+
+/// A message.
+///
+/// # Errors
+/// [`ResourceError::NotFound`], also of what the caller may not see.
+pub async fn get<N: Notice>(caller: &Caller<'_, N>, id: &str) -> Result<Message, ResourceError> {
+    let found: Option<Message> = record::get(caller.tenants.store(), caller.tenant.id(), id).await?;
+    found.filter(|message| sees(caller, message)).ok_or(ResourceError::NotFound)
+}
+
+/// Messages of an agent, a user, both, or all, in the order of their making. Another user's are an empty list.
+///
+/// # Errors
+/// [`ResourceError`].
+pub async fn list<N: Notice>(
+    caller: &Caller<'_, N>,
+    agent_id: Option<&str>,
+    user_id: Option<&str>,
+    page: &Page,
+) -> Result<(Vec<Message>, Option<Position>), ResourceError> {
+    let none = Ok((Vec::new(), None));
+    let user_id = match (caller.rights.sees_all_users, user_id, caller.rights.sub.as_deref()) {
+        (true, user_id, _) => user_id,
+        (false, None, Some(sub)) => Some(sub),
+        (false, Some(user_id), Some(sub)) if user_id == sub => Some(sub),
+        (false, ..) => return none,
+    };
+    let narrowing = &caller.rights.narrowing;
+    match agent_id {
+        Some(id) if !narrowing.permits(Kind::Message, Some(id), None) => return none,
+        None if !narrowing.permits(Kind::Message, None, None) => {
+            return Err(ResourceError::invalid(
+                "agent_id",
+                "is required: the credential is narrowed to some agents",
+            ));
+        }
+        _ => {}
+    }
+    let group = match (agent_id, user_id) {
+        (None, None) => Group::new(ALL, &[]),
+        (Some(agent), None) => Group::new(OF_AGENT, &[agent]),
+        (None, Some(user)) => Group::new(OF_USER, &[user]),
+        (Some(agent), Some(user)) => Group::new(OF_BOTH, &[agent, user]),
+    };
+    record::list(caller.tenants.store(), caller.tenant.id(), group, page).await
+}
+
+/// Deletes a message. Nothing is published: no event tells of it.
+///
+/// # Errors
+/// [`ResourceError`].
+pub async fn delete<N: Notice>(caller: &Caller<'_, N>, id: &str) -> Result<(), ResourceError> {
+    let _alone = caller.alone(&["message", id]).await;
+    let message = get(caller, id).await?;
+    let mut rows = Rows::new();
+    record::remove(&mut rows, caller.tenant.id(), &message);
+    caller.commit(rows, &[]).await
+}
+
+fn sees<N>(caller: &Caller<'_, N>, message: &Message) -> bool {
+    let rights = &caller.rights;
+    (rights.sees_all_users || rights.sub.as_deref() == Some(message.user_id.as_str()))
+        && rights.narrowing.permits(Kind::Message, Some(&message.agent_id), None)
+}
+
+/// Without white space between its parts, as events carry JSON.
+fn compact(json: Json) -> Json {
+    let text = crate::event::compact(json.get()).into_owned();
+    serde_json::value::RawValue::from_string(text).unwrap_or(json)
+}

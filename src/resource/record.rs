@@ -1,0 +1,111 @@
+//! A resource as rows: its JSON under its id, and its place in every list it belongs to.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::ResourceError;
+use crate::ids::TenantId;
+use crate::store::{Asked, Group, Listed, Place, ReadError, Rows, Store, Table};
+
+/// A resource that is kept.
+pub(super) trait Record: Serialize + DeserializeOwned {
+    /// Where it is kept.
+    const TABLE: Table;
+    /// Its id.
+    fn id(&self) -> &str;
+    /// What orders it in lists; never changes.
+    fn number(&self) -> u64;
+    /// The lists it stands in; none once it is deleted.
+    fn groups(&self) -> Vec<Group>;
+}
+
+/// Where a page begins.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Position {
+    /// After this many; for clients that count.
+    Offset(usize),
+    /// After this number and id.
+    After(u64, String),
+}
+
+/// Which page is asked for.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// Where it begins.
+    pub from: Position,
+    /// Newest first.
+    pub descending: bool,
+    /// Rows at most.
+    pub limit: usize,
+}
+
+/// Puts the rows that make `new` of `old`.
+pub(super) fn put<R: Record>(
+    rows: &mut Rows,
+    tenant: TenantId,
+    old: Option<&R>,
+    new: &R,
+) -> Result<(), ResourceError> {
+    let json = serde_json::to_vec(new).unwrap_or_default(); // structs of texts and numbers: nothing can fail
+    rows.put_row(tenant, R::TABLE, new.id(), &json)?;
+    let before = old.map(Record::groups).unwrap_or_default();
+    let groups = new.groups();
+    for &group in before.iter().filter(|group| !groups.contains(group)) {
+        rows.delete_place(tenant, &Place { group, number: new.number() }, new.id());
+    }
+    for &group in groups.iter().filter(|group| !before.contains(group)) {
+        rows.put_place(tenant, &Place { group, number: new.number() }, new.id())?;
+    }
+    Ok(())
+}
+
+/// Puts the rows that leave nothing of `old`.
+pub(super) fn remove<R: Record>(rows: &mut Rows, tenant: TenantId, old: &R) {
+    rows.delete_row(tenant, R::TABLE, old.id());
+    for group in old.groups() {
+        rows.delete_place(tenant, &Place { group, number: old.number() }, old.id());
+    }
+}
+
+/// A resource by its id; `None` where no id of ours has such a length.
+pub(super) async fn get<R: Record>(
+    store: &Store,
+    tenant: TenantId,
+    id: &str,
+) -> Result<Option<R>, ResourceError> {
+    if id.is_empty() || id.len() > crate::event::ID_BYTES {
+        return Ok(None);
+    }
+    match store.row(tenant, R::TABLE, id).await? {
+        Some(row) => Ok(Some(read(&row)?)),
+        None => Ok(None),
+    }
+}
+
+/// A page of a list, and where the next one begins; `None`: this is the last.
+pub(super) async fn list<R: Record>(
+    store: &Store,
+    tenant: TenantId,
+    group: Group,
+    page: &Page,
+) -> Result<(Vec<R>, Option<Position>), ResourceError> {
+    let (after, skip) = match &page.from {
+        Position::Offset(skip) => (None, *skip),
+        Position::After(number, id) => (Some((*number, id.clone())), 0),
+    };
+    // One more than asked for tells whether another page follows.
+    let asked = Asked { group, after, descending: page.descending, skip, limit: page.limit + 1 };
+    let mut listed = store.page(tenant, R::TABLE, asked).await?;
+    let more = listed.len() > page.limit;
+    listed.truncate(page.limit);
+    let next = listed.last().filter(|_| more).map(|last| Position::After(last.number, last.id.clone()));
+    let records = listed.iter().map(|Listed { row, .. }| read(row)).collect::<Result<_, _>>()?;
+    Ok((records, next))
+}
+
+fn read<R: Record>(row: &[u8]) -> Result<R, ResourceError> {
+    serde_json::from_slice(row).map_err(|error| {
+        tracing::error!(%error, table = R::TABLE.0, "a stored resource cannot be read");
+        ResourceError::Read(ReadError::Failed)
+    })
+}

@@ -1,0 +1,415 @@
+//! Agents and messages over REST (protocol §9): what clients ask and get, who may see it, and that a change and the event
+//! that tells of it are one.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use common::http::Reply;
+use common::{Daemon, is_timestamp};
+use serde_json::{Value, json};
+
+/// `data` of an answer with this status.
+#[track_caller]
+fn data(reply: &Reply, status: u16) -> Value {
+    assert_eq!(reply.status.as_u16(), status, "{reply:?}");
+    let body = reply.json();
+    assert_eq!(body["success"], true, "{reply:?}");
+    body["data"].clone()
+}
+
+/// Status and code of a refusal.
+#[track_caller]
+fn refused(reply: &Reply) -> (u16, String) {
+    (reply.status.as_u16(), reply.json()["code"].as_str().unwrap().to_owned())
+}
+
+async fn agent(daemon: &Daemon, key: &str, name: &str) -> String {
+    let reply = daemon.post("/api/v1/agents").key(key).json(&json!({"name": name})).send().await;
+    data(&reply, 201)["id"].as_str().unwrap().to_owned()
+}
+
+/// Every row of a list, page by page.
+async fn all(daemon: &Daemon, key: &str, path: &str) -> Vec<Value> {
+    let mut rows = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let page = daemon.get(&format!("{path}&cursor={cursor}")).key(key).send().await;
+        rows.extend(data(&page, 200).as_array().unwrap().clone());
+        match page.json()["next_cursor"].as_str() {
+            Some(next) => next.clone_into(&mut cursor),
+            None => return rows,
+        }
+    }
+}
+
+fn ids(rows: &[Value]) -> Vec<&str> {
+    rows.iter().map(|row| row["id"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn the_life_of_an_agent_is_told_as_it_happens() {
+    let daemon = Daemon::start().await;
+    let mut sse = daemon.live_sse("/api/v1/sse?types=agent_update").await;
+    let asked = json!({"name": "planner", "system": "Plan.", "llm_config": {"model": "m", "big": 12345678901234567890u64},
+        "metadata": {"team": "a"}});
+    let reply = daemon.post("/api/v1/agents").json(&asked).send().await;
+    let made = data(&reply, 201);
+    let id = made["id"].as_str().unwrap().to_owned();
+    assert!(id.starts_with("agent-"), "{made}");
+    assert_eq!(
+        (&made["name"], &made["llm_config"], &made["state"]),
+        (&asked["name"], &asked["llm_config"], &json!("idle"))
+    );
+    assert_eq!((&made["organization_id"], &made["description"]), (&json!("default"), &Value::Null));
+    assert!(is_timestamp(made["created_at"].as_str().unwrap()) && made["created_at"] == made["updated_at"]);
+    assert_eq!(reply.header("etag"), Some("\"1\""));
+
+    let path = format!("/api/v1/agents/{id}");
+    assert_eq!(data(&daemon.get(&path).send().await, 200), made);
+
+    let change = json!({"name": "planner 2", "system": null});
+    let reply = daemon.call("PUT", &path).header("if-match", "\"1\"").json(&change).send().await;
+    let changed = data(&reply, 200);
+    assert_eq!(
+        (&changed["name"], &changed["system"], &changed["metadata"]),
+        (&change["name"], &Value::Null, &made["metadata"])
+    );
+    let late = daemon.call("PUT", &path).header("if-match", "\"1\"").json(&change).send().await;
+    assert_eq!(refused(&late), (412, "CONFLICT".into()));
+    assert_eq!(late.json()["details"]["version"], 2);
+
+    let state = format!("{path}/state");
+    for (to, status) in
+        [("thinking", 200), ("waiting", 409), ("executing", 200), ("executing", 200), ("error", 200)]
+    {
+        let body = json!({"state": to, "error_message": "out of tea"});
+        let reply = daemon.call("PUT", &state).json(&body).send().await;
+        assert_eq!(reply.status.as_u16(), status, "{to}: {reply:?}");
+    }
+    let told = data(&daemon.get(&state).send().await, 200);
+    assert_eq!((&told["state"], &told["error_message"]), (&json!("error"), &json!("out of tea")));
+    assert!(is_timestamp(told["last_active_at"].as_str().unwrap()));
+
+    assert_eq!(daemon.call("DELETE", &path).send().await.status, 204);
+    for gone in [daemon.get(&path), daemon.get(&state), daemon.call("DELETE", &path)] {
+        assert_eq!(refused(&gone.send().await), (404, "NOT_FOUND".into()));
+    }
+    assert!(all(&daemon, &daemon.key, "/api/v1/agents?").await.is_empty());
+
+    let mut statuses = Vec::new();
+    for event in sse.events(7).await {
+        assert_eq!((&event["type"], &event["agent_id"]), (&json!("agent_update"), &json!(id)));
+        statuses.push((event["status"].as_str().unwrap().to_owned(), event["error_message"].clone()));
+    }
+    let plain = |status: &str| (status.to_owned(), Value::Null);
+    let failed = ("error".to_owned(), json!("out of tea"));
+    assert_eq!(statuses[..5], ["created", "idle", "thinking", "executing", "executing"].map(plain));
+    assert_eq!(statuses[5..], [failed, plain("deleted")]);
+}
+
+#[tokio::test]
+async fn messages_are_kept_told_and_listed_from_whichever_side() {
+    let daemon = Daemon::start().await;
+    let (ada, bob) = (agent(&daemon, &daemon.key, "ada").await, agent(&daemon, &daemon.key, "bob").await);
+    let mut sse = daemon.live_sse("/api/v1/sse?types=message").await;
+    let mut made = Vec::new();
+    for n in 0..12 {
+        let (agent, user) = ([&ada, &bob][n % 2], ["u1", "u2", "u3"][n % 3]);
+        let body = json!({"agent_id": agent, "user_id": user, "role": "assistant", "content": format!("m{n}"),
+            "model": "x", "tool_calls": [{"name": "t", "args": {}}], "metadata": {"n": n, "of": {"a": [1, 2]}}});
+        let message = data(&daemon.post("/api/v1/messages").json(&body).send().await, 201);
+        for field in ["agent_id", "user_id", "role", "content", "model", "tool_calls", "metadata"] {
+            assert_eq!(message[field], body[field], "{field}");
+        }
+        assert_eq!(message["text"], message["content"]);
+        let event = sse.next_event().await;
+        for (field, of) in
+            [("message_id", "id"), ("content", "content"), ("user_id", "user_id"), ("metadata", "metadata")]
+        {
+            assert_eq!(event[field], message[of], "{field}");
+        }
+        made.push(message);
+    }
+    let newest_first: Vec<Value> = made.iter().rev().cloned().collect();
+    let of = |agent: Option<&str>, user: Option<&str>| -> Vec<Value> {
+        let is =
+            |row: &Value, field: &str, wanted: Option<&str>| wanted.is_none_or(|wanted| row[field] == wanted);
+        newest_first
+            .iter()
+            .filter(|row| is(row, "agent_id", agent) && is(row, "user_id", user))
+            .cloned()
+            .collect()
+    };
+    for (query, expected) in [
+        (String::new(), of(None, None)),
+        (format!("agent_id={ada}&"), of(Some(&ada), None)),
+        ("user_id=u2&".into(), of(None, Some("u2"))),
+        (format!("agent_id={bob}&user_id=u1&"), of(Some(&bob), Some("u1"))),
+    ] {
+        for limit in [1, 2, 5, 100] {
+            let path = format!("/api/v1/messages?{query}limit={limit}");
+            assert_eq!(all(&daemon, &daemon.key, &path).await, expected, "{path}");
+            let mut ascending = all(&daemon, &daemon.key, &format!("{path}&order=asc")).await;
+            ascending.reverse();
+            assert_eq!(ascending, expected, "{path} ascending");
+        }
+    }
+    let page = daemon.get("/api/v1/messages?limit=5&offset=4").send().await;
+    assert_eq!(data(&page, 200), json!(newest_first[4..9]));
+
+    // What is said to an agent by its path is a message like any other.
+    let said = daemon
+        .post(&format!("/api/v1/agents/{ada}/messages"))
+        .json(&json!({"message": "hi", "user_id": "u9"}));
+    let said = data(&said.send().await, 201);
+    let path = format!("/api/v1/messages/{}", said["message_id"].as_str().unwrap());
+    let message = data(&daemon.get(&path).send().await, 200);
+    assert_eq!(
+        (&message["content"], &message["user_id"], &message["role"]),
+        (&json!("hi"), &json!("u9"), &json!("user"))
+    );
+    assert_eq!(sse.next_event().await["content"], "hi");
+    assert_eq!(daemon.call("DELETE", &path).send().await.status, 204);
+    assert_eq!(daemon.get(&path).send().await.status, 404);
+    assert!(all(&daemon, &daemon.key, "/api/v1/messages?user_id=u9").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_user_sees_and_sends_their_own_and_a_stranger_nothing() {
+    let daemon = Daemon::start().await;
+    let acme = daemon.create_org("acme").await;
+    let (ann, eve) = (daemon.user("ann").await, daemon.user("eve").await);
+    let bot = agent(&daemon, &daemon.key, "bot").await;
+    let send = |key: &str, more: Value| {
+        let mut body = json!({"agent_id": bot, "content": "x"});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        daemon.post("/api/v1/messages").key(key).json(&body).send()
+    };
+    let own = data(&send(&ann, json!({})).await, 201);
+    assert_eq!(own["user_id"], "ann");
+    assert_eq!(refused(&send(&ann, json!({"user_id": "eve"})).await), (403, "FORBIDDEN".into()));
+    assert_eq!(refused(&send(&daemon.key, json!({})).await), (400, "VALIDATION_ERROR".into()));
+    let for_eve = data(&send(&daemon.key, json!({"user_id": "eve"})).await, 201);
+
+    let list = "/api/v1/messages?";
+    assert_eq!(all(&daemon, &ann, list).await, std::slice::from_ref(&own));
+    assert_eq!(all(&daemon, &eve, list).await, std::slice::from_ref(&for_eve));
+    assert_eq!(all(&daemon, &ann, "/api/v1/messages?user_id=eve").await, Vec::<Value>::new());
+    assert_eq!(ids(&all(&daemon, &daemon.key, list).await).len(), 2);
+    let path = |of: &Value| format!("/api/v1/messages/{}", of["id"].as_str().unwrap());
+    for (key, found) in [(&ann, 404), (&eve, 200), (&daemon.key, 200), (&acme, 404)] {
+        assert_eq!(daemon.get(&path(&for_eve)).key(key).send().await.status.as_u16(), found);
+    }
+    assert_eq!(daemon.call("DELETE", &path(&for_eve)).key(&ann).send().await.status, 404);
+
+    // Another organization: neither agent nor message is there, nor may a message name the agent.
+    let agent_path = format!("/api/v1/agents/{bot}");
+    for call in [daemon.get(&agent_path), daemon.call("DELETE", &agent_path), daemon.call("PUT", &agent_path)]
+    {
+        assert_eq!(refused(&call.key(&acme).send().await), (404, "NOT_FOUND".into()));
+    }
+    assert_eq!(refused(&send(&acme, json!({"user_id": "ann"})).await), (400, "VALIDATION_ERROR".into()));
+    assert!(
+        all(&daemon, &acme, "/api/v1/agents?").await.is_empty() && all(&daemon, &acme, list).await.is_empty()
+    );
+
+    // A reader may not write, a narrowed credential sees what it is narrowed to.
+    let viewer = daemon.mint_token(&daemon.key, "vic", json!({"roles": ["viewer"]})).await;
+    assert_eq!(refused(&send(&viewer, json!({})).await), (403, "FORBIDDEN".into()));
+    assert_eq!(daemon.get(&agent_path).key(&viewer).send().await.status, 200);
+    let narrowed = daemon.create_key(json!({"scopes": ["*"], "agents": ["another"]})).await;
+    assert_eq!(daemon.get(&agent_path).key(&narrowed).send().await.status, 404);
+    assert!(all(&daemon, &narrowed, "/api/v1/agents?").await.is_empty());
+    assert!(all(&daemon, &narrowed, &format!("/api/v1/messages?agent_id={bot}")).await.is_empty());
+    assert_eq!(daemon.get(&path(&own)).key(&narrowed).send().await.status, 404);
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_refused_by_name_and_changes_nothing() {
+    let daemon = Daemon::start().await;
+    let id = agent(&daemon, &daemon.key, "a").await;
+    let mut sse = daemon.live_sse("/api/v1/sse").await;
+    let post = |path: &str, body: Value| daemon.post(path).json(&body);
+    for (call, field) in [
+        (post("/api/v1/agents", json!({"name": " "})), "name"),
+        (post("/api/v1/agents", json!({"name": "x".repeat(256)})), "name"),
+        (post("/api/v1/agents", json!({"metadata": []})), "metadata"),
+        (post("/api/v1/agents", json!({"llm_config": "x".repeat(9_000)})), "llm_config"),
+        (post("/api/v1/agents", json!({"nmae": "x"})), ""),
+        (post("/api/v1/messages", json!({"agent_id": id, "user_id": "u"})), "content"),
+        (post("/api/v1/messages", json!({"content": "x", "user_id": "u"})), "agent_id"),
+        (
+            post("/api/v1/messages", json!({"agent_id": "agent-0", "content": "x", "user_id": "u"})),
+            "agent_id",
+        ),
+        (
+            post("/api/v1/messages", json!({"agent_id": id, "content": "x", "text": "y", "user_id": "u"})),
+            "text",
+        ),
+        (
+            post("/api/v1/messages", json!({"agent_id": id, "content": "x".repeat(60_000), "user_id": "u"})),
+            "content",
+        ),
+        (
+            post("/api/v1/messages", json!({"agent_id": id, "content": "x", "user_id": "u".repeat(257)})),
+            "user_id",
+        ),
+        (daemon.call("PUT", &format!("/api/v1/agents/{id}/state")).json(&json!({"state": "asleep"})), ""),
+    ] {
+        let reply = call.send().await;
+        assert_eq!(refused(&reply), (400, "VALIDATION_ERROR".into()), "{field}: {reply:?}");
+        assert_eq!(reply.json()["details"]["field"], field, "{reply:?}");
+    }
+    for path in [
+        "agents?limit=101",
+        "agents?limit=0",
+        "agents?order=up",
+        "agents?cursor=%21",
+        "agents?offset=10001",
+        "agents?who=me",
+        "messages?offset=1&cursor=AAAAAAAAAAFh",
+        "messages?agent=x",
+    ] {
+        assert_eq!(
+            refused(&daemon.get(&format!("/api/v1/{path}")).send().await),
+            (400, "BAD_REQUEST".into()),
+            "{path}"
+        );
+    }
+    let tagged =
+        daemon.call("DELETE", &format!("/api/v1/agents/{id}")).header("if-match", "W/\"1\"").send().await;
+    assert_eq!(refused(&tagged), (400, "BAD_REQUEST".into()));
+    for (method, path, allow) in [
+        ("PUT", "agents", "GET, POST"),
+        ("PATCH", "messages/x", "GET, DELETE"),
+        ("POST", "agents/x/state", "GET, PUT"),
+    ] {
+        let reply = daemon.call(method, &format!("/api/v1/{path}")).send().await;
+        assert_eq!((reply.status.as_u16(), reply.header("allow")), (405, Some(allow)), "{path}");
+    }
+    // None of it was published: the next event is this one.
+    daemon.publish(common::custom("end", json!(1))).await;
+    assert_eq!(sse.next_event().await["channel"], "end");
+    assert_eq!(ids(&all(&daemon, &daemon.key, "/api/v1/agents?").await), [id.as_str()]);
+}
+
+#[tokio::test]
+async fn a_key_makes_one_of_what_is_asked_twice_even_across_kill_9() {
+    let mut daemon = Daemon::start().await;
+    let make = |daemon: &Daemon, path: &str, body: &Value| {
+        daemon.post(path).header("idempotency-key", "k").json(body)
+    };
+    let asked = json!({"name": "once"});
+    let first = make(&daemon, "/api/v1/agents", &asked).send().await;
+    let agent_id = data(&first, 201)["id"].clone();
+    let said = json!({"agent_id": agent_id, "user_id": "u", "content": "once"});
+    let message = make(&daemon, "/api/v1/messages", &said).send().await;
+    daemon.restart().await;
+    for (earlier, path, body) in [(&first, "/api/v1/agents", &asked), (&message, "/api/v1/messages", &said)] {
+        let again = make(&daemon, path, body).send().await;
+        assert_eq!((again.json(), again.header("idempotent-replayed")), (earlier.json(), Some("true")));
+    }
+    let other = make(&daemon, "/api/v1/agents", &json!({"name": "other"})).send().await;
+    assert_eq!(refused(&other), (409, "CONFLICT".into()));
+    assert_eq!(all(&daemon, &daemon.key, "/api/v1/agents?").await.len(), 1);
+    let page = daemon.get("/api/v1/events?earliest=true").send().await.json();
+    assert_eq!(page["data"].as_array().unwrap().len(), 2, "one event each: {page}");
+}
+
+#[tokio::test]
+async fn of_two_who_change_the_same_version_one_is_told_that_it_lost() {
+    let daemon = Daemon::start().await;
+    let id = agent(&daemon, &daemon.key, "contended").await;
+    for version in 1..=10 {
+        let change = |name: String| {
+            let call = daemon.call("PUT", &format!("/api/v1/agents/{id}"));
+            call.header("if-match", format!("\"{version}\"")).json(&json!({"name": name})).send()
+        };
+        let replies = futures_util::future::join_all((0..4).map(|n| change(format!("{version}.{n}")))).await;
+        let mut statuses: Vec<u16> = replies.iter().map(|reply| reply.status.as_u16()).collect();
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 412, 412, 412]);
+    }
+}
+
+/// Whatever was answered is there, and whatever is there was told: after `kill -9` at any moment, records and events agree.
+#[tokio::test]
+async fn records_and_events_agree_after_kill_9() {
+    let points: usize = std::env::var("NERVEWIRE_KILL9_POINTS").ok().map_or(20, |text| text.parse().unwrap());
+    let mut daemon = Daemon::start().await;
+    let bot = agent(&daemon, &daemon.key, "bot").await;
+    let mut answered = BTreeSet::new();
+    for point in 0..points {
+        let writers = futures_util::future::join_all((0..8).map(|writer| {
+            let (addr, key, bot) = (daemon.addr(), daemon.key.clone(), bot.clone());
+            tokio::spawn(async move {
+                let mut answered = Vec::new();
+                let client = nervewire::client::Client::new(
+                    format!("http://{addr}").parse().unwrap(),
+                    Some(key),
+                    nervewire::client::Timeouts {
+                        connect: common::PATIENCE,
+                        head: common::PATIENCE,
+                        body: common::PATIENCE,
+                    },
+                );
+                let mut client = client;
+                loop {
+                    let path = if writer % 4 == 0 { "/api/v1/agents" } else { "/api/v1/messages" };
+                    let body = match writer % 4 {
+                        0 => json!({"name": format!("{point}.{writer}")}),
+                        _ => json!({"agent_id": bot, "user_id": "u", "content": format!("{point}.{writer}")}),
+                    };
+                    let request = nervewire::client::Request::new(http::Method::POST, path)
+                        .body("application/json", body.to_string());
+                    match client.send(&request).await.and_then(nervewire::client::Reply::json) {
+                        Ok(reply) => answered.push(reply["data"]["id"].as_str().unwrap().to_owned()),
+                        Err(_) => return answered,
+                    }
+                }
+            })
+        }));
+        // Killed after so many answers; where in a commit that falls is chance.
+        let committed = daemon.metric("nervewire_published_total").await;
+        common::until("some more", || async {
+            (daemon.metric("nervewire_published_total").await >= committed + 20.0 + point as f64)
+                .then_some(())
+        })
+        .await;
+        daemon.kill9().await;
+        for answers in writers.await {
+            answered.extend(answers.unwrap());
+        }
+        daemon.start_again().await;
+        // `start_again` listens on another port.
+    }
+    let mut told = BTreeMap::<String, usize>::new();
+    let mut path = "/api/v1/events?earliest=true&limit=1000".to_owned();
+    loop {
+        let page = daemon.get(&path).send().await.json();
+        for event in page["data"].as_array().unwrap() {
+            let id = if event["type"] == "message" { &event["message_id"] } else { &event["agent_id"] };
+            *told.entry(id.as_str().unwrap().to_owned()).or_default() += 1;
+        }
+        if page["caught_up"] == true {
+            break;
+        }
+        path = format!("/api/v1/events?limit=1000&after={}", page["next_cursor"].as_str().unwrap());
+    }
+    let mut kept = BTreeSet::new();
+    for list in ["/api/v1/agents?limit=100", "/api/v1/messages?limit=100"] {
+        kept.extend(
+            all(&daemon, &daemon.key, list).await.iter().map(|row| row["id"].as_str().unwrap().to_owned()),
+        );
+    }
+    assert!(answered.len() >= 20 * points && answered.is_subset(&kept), "an answered one is lost");
+    assert_eq!(
+        told.keys().cloned().collect::<BTreeSet<_>>(),
+        kept,
+        "a record without its event, or an event without its record"
+    );
+    assert!(told.values().all(|count| *count == 1));
+}
