@@ -335,6 +335,86 @@ async fn of_two_who_change_the_same_version_one_is_told_that_it_lost() {
     }
 }
 
+#[tokio::test]
+async fn tools_are_found_by_any_or_all_of_their_tags() {
+    let daemon = Daemon::start().await;
+    let mut made = Vec::new();
+    for n in 0..24 {
+        let tags: Vec<&str> = [(2, "even"), (3, "three"), (5, "five")]
+            .iter()
+            .filter(|(by, _)| n % by == 0)
+            .map(|(_, tag)| *tag)
+            .collect();
+        let body = json!({"name": format!("t{n}"), "tags": tags, "json_schema": {"type": "object"}, "source_code": "x"});
+        made.insert(0, data(&daemon.post("/api/v1/tools").json(&body).send().await, 201));
+    }
+    assert_eq!(made[0]["tags"], json!([]));
+    let has = |row: &Value, tag: &str| row["tags"].as_array().unwrap().contains(&json!(tag));
+    for (query, wanted) in [
+        ("", made.clone()),
+        ("tags=even&", made.iter().filter(|row| has(row, "even")).cloned().collect()),
+        (
+            "tags=even,three&",
+            made.iter().filter(|row| has(row, "even") || has(row, "three")).cloned().collect(),
+        ),
+        (
+            "tags=three,even&match_all=true&",
+            made.iter().filter(|row| has(row, "even") && has(row, "three")).cloned().collect(),
+        ),
+        (
+            "tags=five,three,even&match_all=true&",
+            made.iter()
+                .filter(|row| ["five", "three", "even"].iter().all(|tag| has(row, tag)))
+                .cloned()
+                .collect(),
+        ),
+        ("tags=even,none&match_all=true&", Vec::<Value>::new()),
+    ] {
+        for limit in [1, 3, 100] {
+            let path = format!("/api/v1/tools?{query}limit={limit}");
+            assert_eq!(all(&daemon, &daemon.key, &path).await, wanted, "{path}");
+            let mut ascending = all(&daemon, &daemon.key, &format!("{path}&order=asc")).await;
+            ascending.reverse();
+            assert_eq!(ascending, wanted, "{path} ascending");
+        }
+    }
+    // A tag that is taken away is not found under any more.
+    let path = format!("/api/v1/tools/{}", made[0]["id"].as_str().unwrap());
+    let change = daemon
+        .call("PATCH", &path)
+        .header("if-match", "\"1\"")
+        .json(&json!({"tags": ["five"], "source_code": null}));
+    let changed = data(&change.send().await, 200);
+    assert_eq!(
+        (&changed["tags"], &changed["source_code"], &changed["name"]),
+        (&json!(["five"]), &Value::Null, &json!("t23"))
+    );
+    assert_eq!(all(&daemon, &daemon.key, "/api/v1/tools?tags=five").await[0], changed);
+    let cleared = daemon.call("PUT", &path).json(&json!({"tags": null})).send().await;
+    assert_eq!(data(&cleared, 200)["tags"], json!([]));
+    assert!(
+        !ids(&all(&daemon, &daemon.key, "/api/v1/tools?tags=five").await)
+            .contains(&changed["id"].as_str().unwrap())
+    );
+    assert_eq!(
+        refused(&daemon.post(&format!("{path}/execute")).send().await),
+        (501, "NOT_IMPLEMENTED".into())
+    );
+    for (body, field) in [
+        (json!({}), "name"),
+        (json!({"name": "x", "tags": ["a,b"]}), "tags"),
+        (json!({"name": "x", "tags": vec!["t"; 33]}), "tags"),
+    ] {
+        let reply = daemon.post("/api/v1/tools").json(&body).send().await;
+        assert_eq!((refused(&reply).0, &reply.json()["details"]["field"]), (400, &json!(field)));
+    }
+    let acme = daemon.create_org("acme").await;
+    assert_eq!(daemon.get(&path).key(&acme).send().await.status, 404);
+    assert!(all(&daemon, &acme, "/api/v1/tools?tags=even").await.is_empty());
+    assert_eq!(daemon.call("DELETE", &path).send().await.status, 204);
+    assert_eq!(daemon.get(&path).send().await.status, 404);
+}
+
 /// Whatever was answered is there, and whatever is there was told: after `kill -9` at any moment, records and events agree.
 #[tokio::test]
 async fn records_and_events_agree_after_kill_9() {

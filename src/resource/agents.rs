@@ -5,11 +5,11 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::record::{self, Page, Position, Record};
-use super::{Caller, ResourceError, TEXT_BYTES, free, named, next_number, object, short};
+use super::{Caller, ResourceError, TEXT_BYTES, free, given, named, next_number, object, short};
 use crate::event::{Event, Kind};
 use crate::store::{Group, Rows, Table};
 use crate::tenant::publish::Notice;
@@ -131,10 +131,6 @@ pub struct Saying {
     tool_rules: Option<Option<Json>>,
     #[serde(deserialize_with = "given")]
     metadata: Option<Option<Json>>,
-}
-
-fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(json: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(json).map(Some)
 }
 
 impl Said {

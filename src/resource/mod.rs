@@ -1,4 +1,4 @@
-//! What organizations keep besides events: agents and their messages, each change with the event that tells of it.
+//! What organizations keep besides events: agents, their messages, tools; each change with the event that tells of it.
 //!
 //! * A change and its event are one commit ([`Tenants::change`]): after any crash both are there or neither, and nobody hears of
 //!   what is not kept.
@@ -9,10 +9,12 @@
 pub mod agents;
 pub mod messages;
 mod record;
+pub mod tools;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::auth::Principal;
@@ -116,6 +118,11 @@ fn next_number(now_ms: u64) -> u64 {
     let now = now_ms.saturating_mul(1_000);
     let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(now.max(last + 1)));
     now.max(last.unwrap_or_default() + 1) // the update never declines
+}
+
+/// Tells a field that is `null` from one that is absent.
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(json: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(json).map(Some)
 }
 
 /// A text that is not blank and not too long.

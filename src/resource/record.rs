@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 
 use super::ResourceError;
 use crate::ids::TenantId;
-use crate::store::{Asked, Group, Listed, Place, ReadError, Rows, Store, Table};
+use crate::store::{Asked, Group, Listed, Of, Place, ReadError, Rows, Store, Table};
 
 /// A resource that is kept.
 pub(super) trait Record: Serialize + DeserializeOwned {
@@ -86,7 +86,7 @@ pub(super) async fn get<R: Record>(
 pub(super) async fn list<R: Record>(
     store: &Store,
     tenant: TenantId,
-    group: Group,
+    of: impl Into<Of>,
     page: &Page,
 ) -> Result<(Vec<R>, Option<Position>), ResourceError> {
     let (after, skip) = match &page.from {
@@ -94,7 +94,7 @@ pub(super) async fn list<R: Record>(
         Position::After(number, id) => (Some((*number, id.clone())), 0),
     };
     // One more than asked for tells whether another page follows.
-    let asked = Asked { group, after, descending: page.descending, skip, limit: page.limit + 1 };
+    let asked = Asked { of: of.into(), after, descending: page.descending, skip, limit: page.limit + 1 };
     let mut listed = store.page(tenant, R::TABLE, asked).await?;
     let more = listed.len() > page.limit;
     listed.truncate(page.limit);

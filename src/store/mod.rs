@@ -53,7 +53,7 @@ pub use space::StoreState;
 #[doc(hidden)]
 pub use space::{Disk, Io, Space};
 pub use stats::{LATENCY_BOUNDS_US, Stats};
-pub use tables::{Asked, Group, Listed, Place, Table};
+pub use tables::{Asked, Group, Listed, Of, Place, Table};
 pub use trim::Retention;
 
 use self::commit::{Books, Committer};

@@ -9,7 +9,7 @@ use std::ops::Bound;
 
 use super::Store;
 use super::daily::scope;
-use super::engine::{Engine, EngineError};
+use super::engine::{Engine, EngineError, Value};
 use super::keys::{self, Kind};
 use super::read::ReadError;
 use super::rows::{Rows, TooLong};
@@ -54,11 +54,26 @@ pub struct Place {
     pub number: u64,
 }
 
-/// Which part of a group is asked for.
+/// Which groups a page is of.
+#[derive(Clone, Debug)]
+pub enum Of {
+    /// Rows in any of them, each once.
+    Any(Vec<Group>),
+    /// Rows in all of them.
+    All(Vec<Group>),
+}
+
+impl From<Group> for Of {
+    fn from(group: Group) -> Of {
+        Of::All(vec![group])
+    }
+}
+
+/// Which part of a list is asked for.
 #[derive(Clone, Debug)]
 pub struct Asked {
     /// Of what.
-    pub group: Group,
+    pub of: Of,
     /// Only what comes after this number and id in the order asked for.
     pub after: Option<(u64, String)>,
     /// Highest numbers first.
@@ -141,39 +156,123 @@ fn get(engine: &Engine, tenant: TenantId, tail: &[u8]) -> Result<Option<Vec<u8>>
 }
 
 fn page(engine: &Engine, tenant: TenantId, table: Table, asked: &Asked) -> Result<Vec<Listed>, EngineError> {
-    let key = |tail: &[u8]| keys::key(Kind::Place, tenant, tail);
-    let prefix = asked.group.prefix();
-    let (mut from, mut to) = (Bound::Included(key(&prefix)), Bound::Excluded(key(&after(&prefix))));
-    if let Some((number, id)) = &asked.after {
-        let at = key(&place_key(&Place { group: asked.group, number: *number }, id));
-        match asked.descending {
-            true => to = Bound::Excluded(at),
-            false => from = Bound::Excluded(at),
-        }
+    let walk = Walk { engine, tenant, descending: asked.descending };
+    let from = asked.after.clone().map_or(Bound::Unbounded, Bound::Excluded);
+    let mut found = Vec::new();
+    match &asked.of {
+        Of::All(groups) => walk.all(groups, from, asked.skip + asked.limit, &mut found)?,
+        Of::Any(groups) => walk.any(groups, from, asked.skip + asked.limit, &mut found)?,
     }
-    let places = engine.between((from, to));
-    let ids = |row: Result<(super::engine::Value, super::engine::Value), EngineError>| {
-        let (key, _) = row?;
-        let tail = key.get(keys::HEAD + prefix.len()..).and_then(|tail| tail.split_at_checked(8));
-        let damaged = || EngineError::Engine("a stored place is damaged".into());
-        let (number, id) = tail.ok_or_else(damaged)?;
-        let number = u64::from_be_bytes(number.try_into().map_err(|_| damaged())?);
-        Ok((number, String::from_utf8(id.to_vec()).map_err(|_| damaged())?))
-    };
-    let ids: Vec<(u64, String)> = match asked.descending {
-        true => {
-            places.rev().skip(asked.skip).take(asked.limit).map(ids).collect::<Result<_, EngineError>>()?
-        }
-        false => places.skip(asked.skip).take(asked.limit).map(ids).collect::<Result<_, EngineError>>()?,
-    };
-    let mut listed = Vec::with_capacity(ids.len());
-    for (number, id) in ids {
+    let mut listed = Vec::with_capacity(asked.limit.min(found.len()));
+    for (number, id) in found.into_iter().skip(asked.skip) {
         // A row that went between the two looks is no row of the page.
         if let Some(row) = get(engine, tenant, &row_key(table, &id))? {
             listed.push(Listed { number, id, row });
         }
     }
     Ok(listed)
+}
+
+/// A number and an id: what places are ordered by.
+type At = (u64, String);
+
+/// A way through groups, in one direction.
+struct Walk<'e> {
+    engine: &'e Engine,
+    tenant: TenantId,
+    descending: bool,
+}
+
+impl Walk<'_> {
+    /// The places of a group from `from` on.
+    fn places(&self, group: Group, from: Bound<&At>) -> Box<dyn Iterator<Item = Result<At, EngineError>>> {
+        let prefix = group.prefix();
+        let key = |tail: &[u8]| keys::key(Kind::Place, self.tenant, tail);
+        let at = from.map(|(number, id)| key(&place_key(&Place { group, number: *number }, id)));
+        let (first, end) = (Bound::Included(key(&prefix)), Bound::Excluded(key(&after(&prefix))));
+        let bounds = match (at, self.descending) {
+            (Bound::Unbounded, _) => (first, end),
+            (at, true) => (first, at),
+            (at, false) => (at, end),
+        };
+        let read = |row: Result<(Value, Value), EngineError>| place(&row?.0);
+        match self.descending {
+            true => Box::new(self.engine.between(bounds).rev().map(read)),
+            false => Box::new(self.engine.between(bounds).map(read)),
+        }
+    }
+
+    /// Whether `a` comes before `b`.
+    fn is_before(&self, a: &At, b: &At) -> bool {
+        if self.descending { a > b } else { a < b }
+    }
+
+    /// Up to `most` places that are in all of `groups`: each leaps to where the others are.
+    fn all(
+        &self,
+        groups: &[Group],
+        from: Bound<At>,
+        most: usize,
+        found: &mut Vec<At>,
+    ) -> Result<(), EngineError> {
+        let Some((lead, others)) = groups.split_first() else { return Ok(()) };
+        let mut places = self.places(*lead, from.as_ref());
+        while found.len() < most {
+            let Some(at) = places.next().transpose()? else { break };
+            let mut leap = None;
+            for &group in others {
+                match self.places(group, Bound::Included(&at)).next().transpose()? {
+                    Some(there) if there == at => {}
+                    Some(further) => leap = Some(further),
+                    None => return Ok(()),
+                }
+                if leap.is_some() {
+                    break;
+                }
+            }
+            match leap {
+                Some(further) => places = self.places(*lead, Bound::Included(&further)),
+                None => found.push(at),
+            }
+        }
+        Ok(())
+    }
+
+    /// Up to `most` places that are in any of `groups`, each once.
+    fn any(
+        &self,
+        groups: &[Group],
+        from: Bound<At>,
+        most: usize,
+        found: &mut Vec<At>,
+    ) -> Result<(), EngineError> {
+        let mut ways = Vec::with_capacity(groups.len());
+        for &group in groups {
+            let mut places = self.places(group, from.as_ref());
+            let head = places.next().transpose()?;
+            ways.push((head, places));
+        }
+        while found.len() < most {
+            let heads = ways.iter().filter_map(|(head, _)| head.as_ref());
+            let Some(next) = heads.reduce(|a, b| if self.is_before(b, a) { b } else { a }).cloned() else {
+                break;
+            };
+            for (head, places) in ways.iter_mut().filter(|(head, _)| head.as_ref() == Some(&next)) {
+                *head = places.next().transpose()?;
+            }
+            found.push(next);
+        }
+        Ok(())
+    }
+}
+
+/// Number and id of a place's key.
+fn place(key: &[u8]) -> Result<At, EngineError> {
+    let damaged = || EngineError::Engine("a stored place is damaged".into());
+    let tail = key.get(keys::HEAD + 1 + GROUP..).and_then(|tail| tail.split_at_checked(8));
+    let (number, id) = tail.ok_or_else(damaged)?;
+    let number = u64::from_be_bytes(number.try_into().map_err(|_| damaged())?);
+    Ok((number, String::from_utf8(id.to_vec()).map_err(|_| damaged())?))
 }
 
 /// The first key tail after every one that begins with `prefix`.

@@ -1,10 +1,11 @@
-//! `/agents` and `/messages`: what they ask and answer. The rules live in [`crate::resource`]; here are shapes only.
+//! `/agents`, `/messages` and `/tools`: what they ask and answer. The rules live in [`crate::resource`]; here are shapes only.
 //!
 //! * A list is answered newest first, with the cursor of the next page, or counted by `offset` for older clients.
 //! * `ETag` is a resource's version; `If-Match` refuses a change of another (RFC 9110 §13.1.1).
 
 mod agents;
 mod messages;
+mod tools;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ pub(super) async fn handle(x: &mut Exchange, path: &[&str]) -> Option<Result<Ans
     match path {
         ["agents", rest @ ..] => Some(agents::handle(x, rest).await),
         ["messages", rest @ ..] => Some(messages::handle(x, rest).await),
+        ["tools", rest @ ..] => Some(tools::handle(x, rest).await),
         _ => None,
     }
 }

@@ -1,0 +1,136 @@
+//! `/tools`, `/tools/{id}`, `/tools/{id}/execute`.
+
+use http::StatusCode;
+use serde::Serialize;
+
+use crate::outcome::Refusal;
+use crate::resource::agents::Json;
+use crate::resource::tools::{self, Saying, Tool};
+use crate::time::rfc3339;
+
+use super::super::created;
+use super::super::criteria::boolean;
+use super::super::exchange::Exchange;
+use super::super::once::{self, Turn};
+use super::super::respond::Answer;
+use super::{if_match, listed, may_write, no_parameters, of_version, page, reading, unescaped, writing};
+
+/// Finds and runs the handler.
+///
+/// # Errors
+/// The handler's; 404 and 405.
+pub(super) async fn handle(x: &mut Exchange, path: &[&str]) -> Result<Answer, Refusal> {
+    match (path, x.method.as_str()) {
+        ([], "GET") => list(x).await,
+        ([], "POST") => create(x).await,
+        ([], _) => Err(Refusal::method("GET, POST")),
+        ([id], "GET") => get(x, id).await,
+        ([id], "PUT" | "PATCH") => change(x, id).await,
+        ([id], "DELETE") => delete(x, id).await,
+        ([_], _) => Err(Refusal::method("GET, PUT, PATCH, DELETE")),
+        ([id, "execute"], "POST") => execute(x, id).await,
+        ([_, "execute"], _) => Err(Refusal::method("POST")),
+        _ => Err(Refusal::not_found()),
+    }
+}
+
+/// A tool as clients see it.
+#[derive(Serialize)]
+struct View<'a> {
+    id: &'a str,
+    organization_id: &'a str,
+    name: &'a str,
+    description: Option<&'a str>,
+    json_schema: Option<&'a Json>,
+    source_type: Option<&'a str>,
+    source_code: Option<&'a str>,
+    tags: &'a [String],
+    metadata: Option<&'a Json>,
+    created_at: String,
+    updated_at: String,
+}
+
+fn view<'a>(org_id: &'a str, tool: &'a Tool) -> View<'a> {
+    let said = &tool.said;
+    View {
+        id: &tool.id,
+        organization_id: org_id,
+        name: &tool.name,
+        description: said.description.as_deref(),
+        json_schema: said.json_schema.as_ref(),
+        source_type: said.source_type.as_deref(),
+        source_code: said.source_code.as_deref(),
+        tags: &said.tags,
+        metadata: said.metadata.as_ref(),
+        created_at: rfc3339(tool.created_ms),
+        updated_at: rfc3339(tool.updated_ms),
+    }
+}
+
+fn told(org_id: &str, tool: &Tool) -> Answer {
+    of_version(Answer::data(StatusCode::OK, view(org_id, tool)), tool.version)
+}
+
+async fn list(x: &Exchange) -> Result<Answer, Refusal> {
+    let caller = reading(x).await?;
+    let (mut tags, mut match_all) = (Vec::new(), false);
+    let page = page(x, |name, value| {
+        match name {
+            "tags" => tags.extend(value.split(',').filter(|tag| !tag.is_empty()).map(str::to_owned)),
+            "match_all" => match_all = boolean(name, value)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    let (tools, next) = tools::list(&caller, tags, match_all, &page).await?;
+    let views: Vec<View<'_>> = tools.iter().map(|tool| view(&caller.principal.org_id, tool)).collect();
+    Ok(listed(&views, next.as_ref()))
+}
+
+async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
+    let right = may_write(x)?;
+    no_parameters(x)?;
+    let (saying, bytes): (Saying, _) = x.json_and_bytes().await?;
+    let x = &*x;
+    let caller = writing(x, &right, bytes.len()).await?;
+    let once = match once::turn(x.shared(), x, &caller.principal, &bytes).await? {
+        Turn::First(once) => once,
+        Turn::Repeat(answer) => return Ok(answer),
+    };
+    let answer = |tool: &Tool| created(view(&caller.principal.org_id, tool));
+    let tool = tools::create(&caller, saying, |tool| once::kept(once.as_ref(), &answer(tool))).await?;
+    Ok(of_version(answer(&tool), tool.version))
+}
+
+async fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
+    no_parameters(x)?;
+    let caller = reading(x).await?;
+    let tool = tools::get(&caller, &unescaped(id)?).await?;
+    Ok(told(&caller.principal.org_id, &tool))
+}
+
+async fn change(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
+    let right = may_write(x)?;
+    no_parameters(x)?;
+    let (saying, bytes): (Saying, _) = x.json_and_bytes().await?;
+    let x = &*x;
+    let caller = writing(x, &right, bytes.len()).await?;
+    let tool = tools::change(&caller, &unescaped(id)?, if_match(x)?, saying).await?;
+    Ok(told(&caller.principal.org_id, &tool))
+}
+
+async fn delete(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
+    let right = may_write(x)?;
+    no_parameters(x)?;
+    let caller = writing(x, &right, 0).await?;
+    tools::delete(&caller, &unescaped(id)?, if_match(x)?).await?;
+    Ok(Answer::empty())
+}
+
+/// There is no sandbox to run a tool in, and none is run outside of one.
+async fn execute(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
+    may_write(x)?;
+    let caller = reading(x).await?;
+    tools::get(&caller, &unescaped(id)?).await?;
+    Err(Refusal::not_implemented("tools are not executed here: run it where you have a sandbox"))
+}

@@ -1,0 +1,229 @@
+//! Tools: what a platform's agents may call, found by their tags. Nothing here runs a tool, and no event tells of one.
+
+use serde::{Deserialize, Serialize};
+
+use super::agents::Json;
+use super::record::{self, Page, Position, Record};
+use super::{Caller, ResourceError, TEXT_BYTES, free, given, named, next_number, object, short};
+use crate::store::{Group, Of, Rows, Table};
+use crate::tenant::publish::Notice;
+
+const ALL: u8 = 5;
+const TAGGED: u8 = 6;
+/// Most tags of a tool, and of a question.
+pub const TAGS: usize = 32;
+/// Most bytes of a tag.
+pub const TAG_BYTES: usize = 64;
+/// Most bytes of a tool's source code.
+pub const SOURCE_BYTES: usize = 32 * 1024;
+
+/// A tool.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Tool {
+    /// `tool-<uuid7>`.
+    pub id: String,
+    number: u64,
+    /// Not blank, at most 255 bytes.
+    pub name: String,
+    /// What its owner says of it besides.
+    pub said: Said,
+    /// Unix milliseconds.
+    pub created_ms: u64,
+    /// Unix milliseconds.
+    pub updated_ms: u64,
+    /// Counts its changes.
+    pub version: u64,
+}
+
+/// What a tool's owner says of it; all of it optional.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Said {
+    /// For people, and for models.
+    pub description: Option<String>,
+    /// What it takes.
+    pub json_schema: Option<Json>,
+    /// A name the platform gives a meaning.
+    pub source_type: Option<String>,
+    /// What it does.
+    pub source_code: Option<String>,
+    /// In the order they were given, each once.
+    pub tags: Vec<String>,
+    /// A JSON object.
+    pub metadata: Option<Json>,
+}
+
+/// What is to be said of a tool: a field that is absent stays as it is, `null` clears it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Saying {
+    name: Option<String>,
+    #[serde(deserialize_with = "given")]
+    description: Option<Option<String>>,
+    #[serde(deserialize_with = "given")]
+    json_schema: Option<Option<Json>>,
+    #[serde(deserialize_with = "given")]
+    source_type: Option<Option<String>>,
+    #[serde(deserialize_with = "given")]
+    source_code: Option<Option<String>>,
+    #[serde(deserialize_with = "given")]
+    tags: Option<Option<Vec<String>>>,
+    #[serde(deserialize_with = "given")]
+    metadata: Option<Option<Json>>,
+}
+
+impl Tool {
+    fn with(mut self, saying: Saying) -> Result<Tool, ResourceError> {
+        let said = self.said;
+        self.name = named("name", Some(saying.name.unwrap_or(self.name)))?.unwrap_or_default();
+        self.said = Said {
+            description: short("description", saying.description.unwrap_or(said.description), TEXT_BYTES)?,
+            json_schema: free("json_schema", saying.json_schema.unwrap_or(said.json_schema))?,
+            source_type: named("source_type", saying.source_type.unwrap_or(said.source_type))?,
+            source_code: short("source_code", saying.source_code.unwrap_or(said.source_code), SOURCE_BYTES)?,
+            tags: tags(saying.tags.map_or(said.tags, Option::unwrap_or_default))?,
+            metadata: object("metadata", saying.metadata.unwrap_or(said.metadata))?,
+        };
+        Ok(self)
+    }
+}
+
+impl Record for Tool {
+    const TABLE: Table = Table(2);
+    fn id(&self) -> &str {
+        &self.id
+    }
+    fn number(&self) -> u64 {
+        self.number
+    }
+    fn groups(&self) -> Vec<Group> {
+        let tagged = self.said.tags.iter().map(|tag| Group::new(TAGGED, &[tag]));
+        std::iter::once(Group::new(ALL, &[])).chain(tagged).collect()
+    }
+}
+
+/// Tags as they are kept: each once.
+///
+/// # Errors
+/// An empty or too long one, or too many.
+pub fn tags(given: Vec<String>) -> Result<Vec<String>, ResourceError> {
+    if given.len() > TAGS {
+        return Err(ResourceError::invalid("tags", format!("are {}, the limit is {TAGS}", given.len())));
+    }
+    let mut tags: Vec<String> = Vec::with_capacity(given.len());
+    for tag in given {
+        if tag.trim().is_empty() || tag.len() > TAG_BYTES || tag.contains(',') {
+            let reason = format!("a tag has 1 to {TAG_BYTES} bytes and no comma");
+            return Err(ResourceError::invalid("tags", reason));
+        }
+        if !tags.contains(&tag) {
+            tags.push(tag);
+        }
+    }
+    Ok(tags)
+}
+
+/// Creates a tool; `kept` are rows that join its commit.
+///
+/// # Errors
+/// [`ResourceError`].
+pub async fn create<N: Notice>(
+    caller: &Caller<'_, N>,
+    saying: Saying,
+    kept: impl FnOnce(&Tool) -> Rows,
+) -> Result<Tool, ResourceError> {
+    if saying.name.is_none() {
+        return Err(ResourceError::invalid("name", "is required"));
+    }
+    let now_ms = caller.now_ms();
+    let new = Tool {
+        id: crate::ids::fresh("tool"),
+        number: next_number(now_ms),
+        name: String::new(),
+        said: Said::default(),
+        created_ms: now_ms,
+        updated_ms: now_ms,
+        version: 1,
+    };
+    let tool = new.with(saying)?;
+    let mut rows = kept(&tool);
+    record::put(&mut rows, caller.tenant.id(), None, &tool)?;
+    caller.commit(rows, &[]).await?;
+    Ok(tool)
+}
+
+/// A tool.
+///
+/// # Errors
+/// [`ResourceError::NotFound`].
+pub async fn get<N: Notice>(caller: &Caller<'_, N>, id: &str) -> Result<Tool, ResourceError> {
+    let found = record::get(caller.tenants.store(), caller.tenant.id(), id).await?;
+    found.ok_or(ResourceError::NotFound)
+}
+
+/// Tools in the order of their making: all, or those with any or all of `tags`.
+///
+/// # Errors
+/// [`ResourceError`].
+pub async fn list<N: Notice>(
+    caller: &Caller<'_, N>,
+    wanted: Vec<String>,
+    match_all: bool,
+    page: &Page,
+) -> Result<(Vec<Tool>, Option<Position>), ResourceError> {
+    let groups: Vec<Group> = tags(wanted)?.iter().map(|tag| Group::new(TAGGED, &[tag])).collect();
+    let of = match (groups.is_empty(), match_all) {
+        (true, _) => Of::from(Group::new(ALL, &[])),
+        (false, true) => Of::All(groups),
+        (false, false) => Of::Any(groups),
+    };
+    record::list(caller.tenants.store(), caller.tenant.id(), of, page).await
+}
+
+/// Changes a tool, if `version` is still its own.
+///
+/// # Errors
+/// [`ResourceError`].
+pub async fn change<N: Notice>(
+    caller: &Caller<'_, N>,
+    id: &str,
+    version: Option<u64>,
+    saying: Saying,
+) -> Result<Tool, ResourceError> {
+    let _alone = caller.alone(&["tool", id]).await;
+    let old = get_version(caller, id, version).await?;
+    let mut tool = old.clone().with(saying)?;
+    tool.updated_ms = caller.now_ms();
+    tool.version += 1;
+    let mut rows = Rows::new();
+    record::put(&mut rows, caller.tenant.id(), Some(&old), &tool)?;
+    caller.commit(rows, &[]).await?;
+    Ok(tool)
+}
+
+/// Deletes a tool.
+///
+/// # Errors
+/// [`ResourceError`].
+pub async fn delete<N: Notice>(
+    caller: &Caller<'_, N>,
+    id: &str,
+    version: Option<u64>,
+) -> Result<(), ResourceError> {
+    let _alone = caller.alone(&["tool", id]).await;
+    let tool = get_version(caller, id, version).await?;
+    let mut rows = Rows::new();
+    record::remove(&mut rows, caller.tenant.id(), &tool);
+    caller.commit(rows, &[]).await
+}
+
+async fn get_version<N: Notice>(
+    caller: &Caller<'_, N>,
+    id: &str,
+    version: Option<u64>,
+) -> Result<Tool, ResourceError> {
+    let tool = get(caller, id).await?;
+    match version {
+        Some(version) if version != tool.version => Err(ResourceError::Changed(tool.version)),
+        _ => Ok(tool),
+    }
+}
