@@ -3,14 +3,20 @@
 use super::publish::Notice;
 use super::*;
 use crate::event::Event;
-use crate::store::{CommitError, Done, LogRead, StoreOptions};
+use crate::store::{CommitError, Disk, Done, Io, LogRead, Rows, StoreOptions, Table};
+use crate::sync::Condvar;
 use crate::time::ManualClock;
 
 const ID: TenantId = TenantId(7);
 
 fn tenants(dir: &std::path::Path) -> (Arc<Tenants>, Arc<ManualClock>) {
+    tenants_on(dir, Arc::new(Disk))
+}
+
+fn tenants_on(dir: &std::path::Path, io: Arc<dyn Io>) -> (Arc<Tenants>, Arc<ManualClock>) {
     let mut options = StoreOptions::new(dir);
     options.reserve_bytes = 0;
+    options.io = io;
     let store = Store::open(options).expect("a store");
     let clock = Arc::new(ManualClock::at(1_800_000_000_000));
     let limits =
@@ -97,4 +103,56 @@ async fn a_tenant_with_a_ring_stays() {
     assert_eq!(tenants.len(), 1);
     clock.advance(1);
     swept(&tenants).await;
+}
+
+/// A disk whose syncs wait while it is closed.
+#[derive(Debug, Default)]
+struct Gate {
+    closed: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    fn set(&self, closed: bool) {
+        *self.closed.lock() = closed;
+        self.opened.notify_all();
+    }
+}
+
+impl Io for Gate {
+    fn sync(&self, file: &std::fs::File) -> std::io::Result<()> {
+        let mut closed = self.closed.lock();
+        while *closed {
+            closed = self.opened.wait(closed);
+        }
+        drop(closed);
+        file.sync_data()
+    }
+}
+
+/// Neither a change's event nor what was published after it is seen before the change is on disk, row and all.
+#[tokio::test]
+async fn a_change_is_seen_when_it_is_on_disk_and_not_before() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let gate = Arc::new(Gate::default());
+    let (tenants, _) = tenants_on(dir.path(), gate.clone());
+    let tenant = tenants.open(ID).await.expect("open");
+    gate.set(true);
+    let before = tenant.head();
+    let frames = |text: &str| {
+        let json = format!(r#"{{"type":"custom","channel":"c","data":"{text}"}}"#);
+        tenants.encode(&[Event::parse(&json).expect("valid")], 0).expect("encoded")
+    };
+    let mut rows = Rows::new();
+    rows.put_row(ID, Table(0), "a", b"row").expect("fits");
+    let mut change = Box::pin(tenants.change(&tenant, frames("change"), rows, &Told));
+    assert!(futures_util::FutureExt::now_or_never(change.as_mut()).is_none());
+    let after =
+        tenants.publish(&tenant, frames("after"), None, None::<&Told>).await.expect("published").first;
+    assert!(after > before.next(), "both are numbered");
+    assert_eq!(tenant.head(), before, "and neither is seen");
+    gate.set(false);
+    change.await.expect("committed");
+    assert_eq!(tenant.head(), after);
+    assert_eq!(tenants.store().row(ID, Table(0), "a").await.expect("read"), Some(b"row".to_vec()));
 }
