@@ -21,9 +21,9 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const KEY_BYTES: usize = 255;
 
 /// Whose turn it is.
-pub(super) enum Turn<'a> {
+pub(super) enum Turn {
     /// To do it; `None`: without a key.
-    First(Option<Once<'a>>),
+    First(Option<Once>),
     /// It was done: this is the answer.
     Repeat(Answer),
 }
@@ -46,12 +46,12 @@ pub(super) fn idempotency_key(x: &Exchange) -> Result<Option<String>, Refusal> {
 ///
 /// # Errors
 /// 400 for the key, 409 where it was used with another body or for an answer that held a secret, 503.
-pub(super) async fn turn<'a>(
-    shared: &'a Shared,
+pub(super) async fn turn(
+    shared: &Shared,
     x: &Exchange,
     principal: &Principal,
     body: &[u8],
-) -> Result<Turn<'a>, Refusal> {
+) -> Result<Turn, Refusal> {
     let Some(key) = idempotency_key(x)? else { return Ok(Turn::First(None)) };
     let keyed = Keyed::of_request(&principal.subject(), x.method.as_str(), &x.path, &key, body);
     match shared.tenants.once(principal.tenant, keyed).await? {
@@ -73,12 +73,12 @@ pub(super) async fn turn<'a>(
 }
 
 /// The rows that keep an answer without a secret.
-pub(super) fn kept(once: Option<&Once<'_>>, answer: &Answer) -> Rows {
+pub(super) fn kept(once: Option<&Once>, answer: &Answer) -> Rows {
     let stored = || store::Answer::Stored { status: answer.status.as_u16(), body: answer.body.clone() };
     once.map_or_else(Rows::new, |once| once.rows(stored()))
 }
 
 /// The rows that remember that something with a secret was made.
-pub(super) fn withheld(once: Option<&Once<'_>>, id: &str) -> Rows {
+pub(super) fn withheld(once: Option<&Once>, id: &str) -> Rows {
     once.map_or_else(Rows::new, |once| once.rows(store::Answer::Withheld { id: id.to_owned() }))
 }

@@ -301,7 +301,7 @@ async fn alter<N: Notice>(
     version: Option<u64>,
     by: impl FnOnce(&mut Agent, u64) -> Result<&'static str, ResourceError>,
 ) -> Result<Agent, ResourceError> {
-    let _alone = caller.alone(&["agent", id]).await;
+    let alone = caller.alone(&["agent", id]).await;
     let old = get(caller, id).await?;
     if version.is_some_and(|version| version != old.version) {
         return Err(ResourceError::Changed(old.version));
@@ -311,6 +311,7 @@ async fn alter<N: Notice>(
     agent.updated_ms = now_ms;
     agent.version += 1;
     let mut rows = Rows::new();
+    rows.hold(alone);
     record::put(&mut rows, caller.tenant.id(), Some(&old), &agent)?;
     caller.commit(rows, &[agent.told(status)]).await?;
     Ok(agent)

@@ -246,9 +246,10 @@ pub async fn list<N: Notice>(
 /// # Errors
 /// [`ResourceError`].
 pub async fn delete<N: Notice>(caller: &Caller<'_, N>, id: &str) -> Result<(), ResourceError> {
-    let _alone = caller.alone(&["message", id]).await;
+    let alone = caller.alone(&["message", id]).await;
     let message = get(caller, id).await?;
     let mut rows = Rows::new();
+    rows.hold(alone);
     record::remove(&mut rows, caller.tenant.id(), &message);
     caller.commit(rows, &[]).await
 }

@@ -99,8 +99,8 @@ impl<N: Notice> Caller<'_, N> {
         self.tenants.clock().now_ms()
     }
 
-    /// Keeps others from changing what `parts` name until the answer is dropped.
-    async fn alone(&self, parts: &[&str]) -> Held<'_> {
+    /// Keeps others from changing what `parts` name until the answer is dropped; rows that are committed under it hold it.
+    async fn alone(&self, parts: &[&str]) -> Arc<Held> {
         let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
         self.tenants.alone(self.tenant.id(), vec![scope(&parts)]).await
     }

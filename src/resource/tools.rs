@@ -189,12 +189,13 @@ pub async fn change<N: Notice>(
     version: Option<u64>,
     saying: Saying,
 ) -> Result<Tool, ResourceError> {
-    let _alone = caller.alone(&["tool", id]).await;
+    let alone = caller.alone(&["tool", id]).await;
     let old = get_version(caller, id, version).await?;
     let mut tool = old.clone().with(saying)?;
     tool.updated_ms = caller.now_ms();
     tool.version += 1;
     let mut rows = Rows::new();
+    rows.hold(alone);
     record::put(&mut rows, caller.tenant.id(), Some(&old), &tool)?;
     caller.commit(rows, &[]).await?;
     Ok(tool)
@@ -209,9 +210,10 @@ pub async fn delete<N: Notice>(
     id: &str,
     version: Option<u64>,
 ) -> Result<(), ResourceError> {
-    let _alone = caller.alone(&["tool", id]).await;
+    let alone = caller.alone(&["tool", id]).await;
     let tool = get_version(caller, id, version).await?;
     let mut rows = Rows::new();
+    rows.hold(alone);
     record::remove(&mut rows, caller.tenant.id(), &tool);
     caller.commit(rows, &[]).await
 }

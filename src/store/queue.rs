@@ -14,7 +14,7 @@ use crate::sync::{Condvar, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use super::log::{Permit, TenantLog};
-use super::rows::Rows;
+use super::rows::{Held, Rows};
 use super::stats::Stats;
 use crate::frame::Frame;
 
@@ -133,16 +133,19 @@ pub(super) struct Item {
     bytes: usize,
     /// Nobody waits for it.
     unhurried: bool,
+    /// Dropped with the item, when everybody was told.
+    _held: Vec<Held>,
     /// Refused at the door; told on the committer's thread, since the one who pushed may hold its tenant's lock.
     pub(super) refused: Option<CommitError>,
 }
 
 impl Item {
-    pub(super) fn new(append: Option<Append>, rows: Rows, done: Done) -> Item {
+    pub(super) fn new(append: Option<Append>, mut rows: Rows, done: Done) -> Item {
         let frames = append.as_ref().map_or(&[][..], |append| append.frames.as_slice());
         let bytes = frames.iter().map(|frame| frame.size()).sum::<usize>() + 256;
         let unhurried = append.is_some() && rows.is_empty() && matches!(done, Done::Nobody);
-        Item { append, rows, done, bytes, unhurried, refused: None }
+        let _held = rows.take_held();
+        Item { append, rows, done, bytes, unhurried, _held, refused: None }
     }
 }
 

@@ -3,6 +3,8 @@
 //! * A builder checks a row's size and key; a [`Rows`] that was built can be written.
 //! * What a row means is `records.rs` and `daily.rs`; this is only their sum.
 
+use std::any::Any;
+
 use super::engine::Batch;
 use super::keys::{self, Kind};
 use super::pack::MAX_VALUE;
@@ -22,7 +24,12 @@ pub struct TooLong {
 #[derive(Default)]
 pub struct Rows {
     changes: Vec<Change>,
+    /// Dropped when the commit is over, however it ended.
+    held: Vec<Held>,
 }
+
+/// Whatever lasts until a commit is over.
+pub(super) type Held = Box<dyn Any + Send>;
 
 pub(super) enum Change {
     Put(Vec<u8>, Vec<u8>),
@@ -52,6 +59,14 @@ impl Rows {
     /// Adds all of `other`.
     pub fn extend(&mut self, other: Rows) {
         self.changes.extend(other.changes);
+        self.held.extend(other.held);
+    }
+    /// Keeps `guard` until the commit is over, also where whoever asked for it has gone: a lock that protects these rows.
+    pub fn hold(&mut self, guard: impl Send + 'static) {
+        self.held.push(Box::new(guard));
+    }
+    pub(super) fn take_held(&mut self) -> Vec<Held> {
+        std::mem::take(&mut self.held)
     }
     /// Removes every row and event of `tenant`, in small batches after the commit; resumed after a restart. Its
     /// organization row stays: put it with `deleted` set beside this.

@@ -1,6 +1,7 @@
 //! Publishing once although asked twice: `Idempotency-Key`, and client-given `message_id`s.
 //!
-//! * The key's lock is held from the look-up until the commit, so a concurrent repeat waits and then finds the answer.
+//! * The key's lock is held from the look-up until the commit is over, also where the one who asked has gone meanwhile: a repeat
+//!   waits, and then finds the answer.
 //! * Key and events commit in one batch: after any crash either both are there or neither.
 //! * What is remembered lasts a day ([`crate::store`] drops it); here is only what is under way.
 
@@ -58,55 +59,57 @@ pub struct Published {
 
 /// Keys under way, by tenant and scope; an entry lives while someone holds or waits for it.
 #[derive(Default)]
-pub(super) struct Inflight(DashMap<Key, Arc<Mutex<()>>>);
+pub(super) struct Inflight(Arc<DashMap<Key, Arc<Mutex<()>>>>);
 
 /// A tenant and one of its scopes.
 type Key = (TenantId, [u8; 32]);
 
-/// The locks of one publish or change.
-pub struct Held<'a> {
-    inflight: &'a Inflight,
+/// The locks of one publish or change. Whoever commits under them has the commit hold them ([`Rows::hold`]).
+pub struct Held {
+    inflight: Arc<DashMap<Key, Arc<Mutex<()>>>>,
     guards: Vec<(Key, OwnedMutexGuard<()>)>,
 }
 
 impl Inflight {
     /// Waits for all `keys`; sorted, so that two publishes never wait for each other.
-    async fn hold(&self, tenant: TenantId, mut keys: Vec<[u8; 32]>) -> Held<'_> {
+    async fn hold(&self, tenant: TenantId, mut keys: Vec<[u8; 32]>) -> Arc<Held> {
         keys.sort_unstable();
         keys.dedup();
-        let mut held = Held { inflight: self, guards: Vec::with_capacity(keys.len()) };
+        let mut held = Held { inflight: self.0.clone(), guards: Vec::with_capacity(keys.len()) };
         for key in keys {
             let lock = self.0.entry((tenant, key)).or_default().clone();
             held.guards.push(((tenant, key), lock.lock_owned().await));
         }
-        held
+        Arc::new(held)
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for Held {
     fn drop(&mut self) {
         for (key, guard) in self.guards.drain(..) {
             drop(guard);
-            self.inflight.0.remove_if(&key, |_, lock| Arc::strong_count(lock) == 1);
+            self.inflight.remove_if(&key, |_, lock| Arc::strong_count(lock) == 1);
         }
     }
 }
 
-/// The right to do, once, what a key was given for: whoever repeats it waits until this is dropped.
-pub struct Once<'a> {
-    _held: Held<'a>,
+/// The right to do, once, what a key was given for: whoever repeats it waits until this is dropped and what was done is
+/// committed.
+pub struct Once {
+    held: Arc<Held>,
     tenant: TenantId,
     key: Keyed,
     created_ms: u64,
 }
 
-impl Once<'_> {
+impl Once {
     /// The row that makes the answer repeatable; it belongs into the commit of what was done.
     #[must_use]
     pub fn rows(&self, answer: Answer) -> Rows {
         let mut rows = Rows::new();
         let row = Idempotency { body: self.key.body, answer, created_ms: self.created_ms };
         let _ = rows.put_idempotency(self.tenant, &self.key.scope, &row); // an answer to administration is short
+        rows.hold(self.held.clone());
         rows
     }
 }
@@ -117,18 +120,18 @@ impl Tenants {
     ///
     /// # Errors
     /// [`PublishError::Conflict`] where the key was used with another body, [`PublishError::Read`].
-    pub async fn once(&self, tenant: TenantId, key: Keyed) -> Result<Result<Once<'_>, Answer>, PublishError> {
+    pub async fn once(&self, tenant: TenantId, key: Keyed) -> Result<Result<Once, Answer>, PublishError> {
         let held = self.inflight.hold(tenant, vec![key.scope]).await;
         match self.store().idempotency(tenant, key.scope).await? {
-            None => Ok(Ok(Once { _held: held, tenant, key, created_ms: self.clock().now_ms() })),
+            None => Ok(Ok(Once { held, tenant, key, created_ms: self.clock().now_ms() })),
             Some(row) if row.body != key.body => Err(PublishError::Conflict(OTHER_BODY)),
             Some(row) => Ok(Err(row.answer)),
         }
     }
 
     /// Waits until nobody else changes what `scopes` name (see [`scope`]), and keeps others waiting until the answer is
-    /// dropped.
-    pub async fn alone(&self, tenant: TenantId, scopes: Vec<[u8; 32]>) -> Held<'_> {
+    /// dropped and every commit that holds it is over.
+    pub async fn alone(&self, tenant: TenantId, scopes: Vec<[u8; 32]>) -> Arc<Held> {
         self.inflight.hold(tenant, scopes).await
     }
 
@@ -160,7 +163,7 @@ impl Tenants {
         self.check_writable()?;
         refuse_twins(&messages)?;
         let scopes = messages.iter().flatten().chain(&key).map(|keyed| keyed.scope).collect();
-        let _held = self.inflight.hold(tenant.id, scopes).await;
+        let held = self.inflight.hold(tenant.id, scopes).await;
         if let Some(key) = &key
             && let Some(earlier) = self.answered(tenant, key).await?
         {
@@ -175,7 +178,9 @@ impl Tenants {
                 for (place, sequence) in places.iter().zip(receipt.sequences()) {
                     ids[*place] = Some(sequence);
                 }
-                self.rows(tenant, &messages, &ids, key, created_ms)
+                let mut rows = self.rows(tenant, &messages, &ids, key, created_ms);
+                rows.hold(held);
+                rows
             };
             self.publish(tenant, fresh, Some(Box::new(rows)), Some(notice)).await?;
         }

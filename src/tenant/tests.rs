@@ -108,24 +108,36 @@ async fn a_tenant_with_a_ring_stays() {
 /// A disk whose syncs wait while it is closed.
 #[derive(Debug, Default)]
 struct Gate {
-    closed: Mutex<bool>,
-    opened: Condvar,
+    /// Closed, and whether a sync waits.
+    state: Mutex<(bool, bool)>,
+    changed: Condvar,
 }
 
 impl Gate {
     fn set(&self, closed: bool) {
-        *self.closed.lock() = closed;
-        self.opened.notify_all();
+        self.state.lock().0 = closed;
+        self.changed.notify_all();
+    }
+
+    /// Returns when a commit waits for its sync.
+    fn waits(&self) {
+        let mut state = self.state.lock();
+        while !state.1 {
+            state = self.changed.wait(state);
+        }
     }
 }
 
 impl Io for Gate {
     fn sync(&self, file: &std::fs::File) -> std::io::Result<()> {
-        let mut closed = self.closed.lock();
-        while *closed {
-            closed = self.opened.wait(closed);
+        let mut state = self.state.lock();
+        while state.0 {
+            state.1 = true;
+            self.changed.notify_all();
+            state = self.changed.wait(state);
         }
-        drop(closed);
+        state.1 = false;
+        drop(state);
         file.sync_data()
     }
 }
@@ -155,4 +167,42 @@ async fn a_change_is_seen_when_it_is_on_disk_and_not_before() {
     change.await.expect("committed");
     assert_eq!(tenant.head(), after);
     assert_eq!(tenants.store().row(ID, Table(0), "a").await.expect("read"), Some(b"row".to_vec()));
+}
+
+/// Whoever asks again under the same key waits for the commit of the first, also where the first one has gone without waiting
+/// for it: closed its connection, timed out.
+#[tokio::test]
+async fn what_is_given_up_amid_its_commit_is_not_done_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let gate = Arc::new(Gate::default());
+    let (tenants, _) = tenants_on(dir.path(), gate.clone());
+    let tenant = tenants.open(ID).await.expect("open");
+    let key = idempotency::Keyed { scope: [1; 32], body: [2; 32] };
+    let json = r#"{"type":"custom","channel":"c","data":"once"}"#;
+    let ask = || async {
+        let mut events = [Event::parse(json).expect("valid")];
+        tenants.publish_events(&tenant, &mut events, 0, true, Some(key), &Told).await.expect("published")
+    };
+    gate.set(true);
+    let event = [Event::parse(json).expect("valid")];
+    let frames = tenants.encode(&event, 0).expect("encoded");
+    let mut earlier = Box::pin(tenants.publish(&tenant, frames, None, Some(&Told)));
+    assert!(futures_util::FutureExt::now_or_never(earlier.as_mut()).is_none());
+    gate.waits(); // from now on what is published is not even written
+    let before = tenant.head();
+    let mut first = Box::pin(ask());
+    while tenant.head() == before {
+        assert!(futures_util::FutureExt::now_or_never(first.as_mut()).is_none());
+        tokio::task::yield_now().await; // the look-up under the key runs on a reader's thread
+    }
+    drop(first);
+    let mut again = Box::pin(ask());
+    for _ in 0..1_000 {
+        assert!(futures_util::FutureExt::now_or_never(again.as_mut()).is_none());
+        tokio::task::yield_now().await;
+    }
+    gate.set(false);
+    let answer = again.await;
+    assert!(answer.replayed);
+    assert_eq!((answer.ids.as_slice(), tenant.head()), ([before.next()].as_slice(), before.next()));
 }
