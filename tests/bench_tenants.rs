@@ -80,6 +80,10 @@ fn what_contradicts_itself_is_refused_before_anything_is_started() {
         ("noisy --stalled 1.5", "0 to 1"),
         ("streams --streams 150 --streams 10000", "multiple of 100"),
         ("streams --streams 100", "twice"),
+        ("fanout --subscribers 99999999999", "ulimit -n"),
+        ("fanout --bar cpu<=1.1x", "--floor"),
+        ("fanout --set foo", "key=value"),
+        ("fanout --url https://localhost:1", "TLS"),
     ] {
         let output = bench(line);
         let error = String::from_utf8_lossy(&output.stderr);

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::error::BenchError;
+use super::leftovers;
 use super::process::Cpu;
 use super::subscriber::{self, Message, Phase, Wire};
 use super::token;
@@ -225,6 +226,7 @@ impl Drop for Target {
         }
         if let Some(dir) = &self.dir {
             let _ = fs::remove_dir_all(dir);
+            leftovers::forget(dir);
         }
     }
 }
@@ -234,6 +236,9 @@ fn running(url: &str, settings: &DaemonSettings) -> Result<Target, BenchError> {
         let found = host.to_socket_addrs().ok().and_then(|mut addrs| addrs.next());
         found.ok_or_else(|| BenchError::Usage(format!("{host}: no such host:port")))
     };
+    if let Some((scheme, _)) = url.split_once("://").filter(|(scheme, _)| *scheme != "http") {
+        return Err(BenchError::Usage(format!("{scheme}://: only http:// URLs are measured, without TLS")));
+    }
     let host = url.trim_end_matches('/').strip_prefix("http://").unwrap_or(url);
     let host = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
     let credential = header(settings.key.as_deref().unwrap_or_default());
@@ -256,6 +261,7 @@ fn fresh_dir() -> Result<PathBuf, BenchError> {
     let name = format!("nervewire-bench-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
     let dir = std::env::temp_dir().join(name);
     fs::create_dir_all(&dir).map_err(BenchError::io(format!("make {}", dir.display())))?;
+    leftovers::note(None, &dir);
     Ok(dir)
 }
 
@@ -293,8 +299,10 @@ fn start_daemon(settings: &DaemonSettings) -> Result<Target, BenchError> {
         command.env(format!("NERVEWIRE_{}", key.to_ascii_uppercase().replace('.', "__")), value);
     }
     let failed = |why: String| BenchError::Start { server: "daemon", why };
+    leftovers::dies_with_us(&mut command);
     let child = command.spawn().map_err(|error| failed(error.to_string()))?;
     let pid = Some(child.id());
+    leftovers::note(pid, &dir);
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
     let access = Access { addr: nowhere, host: String::new(), credential: String::new() };
     let mut target = Target {

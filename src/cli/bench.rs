@@ -17,6 +17,8 @@ use crate::bench::subscriber::Wire;
 use crate::bench::target::DaemonSettings;
 use crate::bench::{Common, churn, fanout, idle, latency, noisy, plot, publish, resume, streams};
 
+/// Descriptors a bench has besides its connections.
+const SPARE_DESCRIPTORS: usize = 64;
 const BARS: &str = "\
 Bars: --bar KEY<=NUMBER or KEY>=NUMBER holds the median over the runs to a limit, with an x behind
 the number the ratio to the floor: --bar 'cpu<=1.10x' --bar 'user<=0.6'. The keys are those of --json.
@@ -84,14 +86,7 @@ pub struct CommonArgs {
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
     /// API key or token (JWT) for it; prefer the variable, as others on the machine may see arguments
-    #[arg(
-        long,
-        alias = "token",
-        value_name = "KEY",
-        env = "NERVEWIRE_KEY",
-        hide_env_values = true,
-        requires = "url"
-    )]
+    #[arg(long, alias = "token", value_name = "KEY", env = "NERVEWIRE_KEY", hide_env_values = true)]
     pub key: Option<String>,
     /// Its process, for CPU and memory
     #[arg(long, value_name = "PID", requires = "url")]
@@ -103,7 +98,7 @@ pub struct CommonArgs {
     #[arg(long, value_name = "PATH", conflicts_with = "url")]
     pub daemon: Option<PathBuf>,
     /// A setting of the daemon started, `key=value` as in docs/configuration.md; may be repeated
-    #[arg(long, value_name = "KEY=VALUE", conflicts_with = "url")]
+    #[arg(long, value_name = "KEY=VALUE", conflicts_with = "url", value_parser = setting)]
     pub set: Vec<String>,
     /// Measure the bare epoll floor beside, alternating, and tell ratios
     #[arg(long)]
@@ -132,6 +127,14 @@ pub struct CommonArgs {
     /// Show no progress
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+/// A setting as `--set` takes it.
+fn setting(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some((key, _)) if !key.is_empty() => Ok(text.to_owned()),
+        _ => Err("must be key=value, such as limits.event_bytes=1024".into()),
+    }
 }
 
 /// How subscribers are connected.
@@ -272,6 +275,25 @@ impl CommonArgs {
         }
     }
 
+    /// Refuses before anything is started what could only fail in the end.
+    fn check(&self, connections: usize) -> Result<(), BenchError> {
+        if let Some(bar) = self.bars.iter().find(|bar| bar.ratio && !self.floor) {
+            let key = &bar.key;
+            return Err(BenchError::Usage(format!("--bar {key}…x is a ratio to the floor: add --floor")));
+        }
+        if let Some(path) = &self.plot {
+            let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
+            opened.map_err(BenchError::io(format!("write {}", path.display())))?;
+        }
+        let limit = crate::bench::descriptors();
+        if connections.saturating_add(SPARE_DESCRIPTORS) > limit {
+            return Err(BenchError::Usage(format!(
+                "{connections} connections do not fit: a process may open {limit} descriptors here (ulimit -n)"
+            )));
+        }
+        Ok(())
+    }
+
     fn progress(&self) -> Box<dyn Progress> {
         if self.quiet { Box::new(Silent) } else { Box::new(Shown::new()) }
     }
@@ -290,7 +312,7 @@ pub(super) fn run(command: BenchCommand) -> Result<(), CliError> {
                 generators: args.generators,
                 size: args.size,
             };
-            tell(&args.common, |progress| fanout::run(&settings, progress))
+            tell(&args.common, args.subscribers, |progress| fanout::run(&settings, progress))
         }
         BenchCommand::Idle(args) => {
             let kind = match args.transport {
@@ -304,7 +326,11 @@ pub(super) fn run(command: BenchCommand) -> Result<(), CliError> {
                 connections: args.connections,
                 rest: Duration::from_secs(args.rest),
             };
-            tell(&args.common, |progress| idle::run(&settings, progress))
+            let connections = match kind {
+                idle::Kind::H2(streams) => args.connections / streams.max(1),
+                _ => args.connections,
+            };
+            tell(&args.common, connections, |progress| idle::run(&settings, progress))
         }
         BenchCommand::Latency(args) => {
             let settings = latency::Settings {
@@ -315,7 +341,7 @@ pub(super) fn run(command: BenchCommand) -> Result<(), CliError> {
                 seconds: args.seconds,
                 size: args.size,
             };
-            tell(&args.common, |progress| latency::run(&settings, progress))
+            tell(&args.common, args.subscribers, |progress| latency::run(&settings, progress))
         }
         BenchCommand::Churn(args) => {
             let settings = churn::Settings {
@@ -324,22 +350,24 @@ pub(super) fn run(command: BenchCommand) -> Result<(), CliError> {
                 connects: args.connects,
                 concurrent: args.concurrent,
             };
-            tell(&args.common, |progress| churn::run(&settings, progress))
+            tell(&args.common, args.concurrent, |progress| churn::run(&settings, progress))
         }
         BenchCommand::Publish(args) => {
-            tell(&args.common, |progress| publish::run(&args.settings(), progress))
+            tell(&args.common, args.clients, |progress| publish::run(&args.settings(), progress))
         }
         BenchCommand::Resume(args) => {
             let settings = args.settings();
-            tell(&args.common, |progress| resume::run(&settings, progress))
+            tell(&args.common, args.subscribers, |progress| resume::run(&settings, progress))
         }
         BenchCommand::Noisy(args) => {
             let settings = args.settings();
-            tell(&args.common, |progress| noisy::run(&settings, progress))
+            tell(&args.common, args.subscribers, |progress| noisy::run(&settings, progress))
         }
         BenchCommand::Streams(args) => {
             let settings = args.settings()?;
-            tell(&args.common, |progress| streams::run(&settings, progress))
+            let most =
+                settings.streams.iter().max().map_or(0, |most| usize::try_from(*most).unwrap_or(usize::MAX));
+            tell(&args.common, most, |progress| streams::run(&settings, progress))
         }
     }
 }
@@ -347,17 +375,20 @@ pub(super) fn run(command: BenchCommand) -> Result<(), CliError> {
 /// Runs a mode and prints its report.
 fn tell(
     args: &CommonArgs,
+    connections: usize,
     mode: impl FnOnce(&mut dyn Progress) -> Result<Report, BenchError>,
 ) -> Result<(), CliError> {
+    args.check(connections)?;
+    crate::bench::leftovers::cleared_on_signals();
     let report = {
         let mut progress = args.progress();
         mode(progress.as_mut())?
     };
+    output::line(&if args.json { report.json().to_string() } else { report.table() })?;
     if let Some(path) = &args.plot {
         let drawn = std::fs::write(path, plot::svg(&report));
         drawn.map_err(BenchError::io(format!("write {}", path.display())))?;
     }
-    output::line(&if args.json { report.json().to_string() } else { report.table() })?;
     match report.is_ok() {
         true => Ok(()),
         false => Err(CliError::new(Exit::Failed, "a bar was missed or a run failed, see above", "")),
