@@ -31,7 +31,7 @@ impl Cpu {
 
     /// Since `before`: seconds in all, and the user's share of it.
     ///
-    /// The kernel splits by sampling, 100 times a second of CPU: the share of a short run is rough.
+    /// The kernel splits by sampling at its tick, some hundred times a second of CPU: the share of a short run is rough.
     #[must_use]
     pub fn since(&self, before: &Cpu) -> Spent {
         let total = self.total.saturating_sub(before.total).as_secs_f64();

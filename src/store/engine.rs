@@ -11,6 +11,7 @@ use std::ops::Bound;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::pack::{MAX_VALUE, SEGMENT_BYTES};
 use super::space::Io;
@@ -20,6 +21,10 @@ pub(crate) type Value = sled::IVec;
 
 /// How often sled reclaims space (and fsyncs for its own sake), milliseconds: without it space is never reclaimed.
 const HOUSEKEEPING_MS: u64 = 500;
+
+/// How long sled's threads may hold the file of a database that was closed: they let go of it when they have finished what
+/// they were at.
+const LET_GO: Duration = Duration::from_secs(2);
 
 /// Why the engine failed.
 #[derive(Debug, thiserror::Error)]
@@ -129,12 +134,23 @@ impl Engine {
             private_dir(&database.join("blobs"))
         };
         prepare().map_err(|error| EngineError::io(&error, false))?;
-        let db = sled::Config::new()
+        let config = sled::Config::new()
             .path(database)
             .segment_size(SEGMENT_BYTES)
             .cache_capacity(cache_bytes)
-            .flush_every_ms(Some(HOUSEKEEPING_MS))
-            .open()?;
+            .flush_every_ms(Some(HOUSEKEEPING_MS));
+        let asked = Instant::now();
+        let db = loop {
+            match config.open() {
+                // Its lock: ours is held, so it is this process's own, which has just closed the database.
+                Err(sled::Error::Io(error))
+                    if error.kind() == io::ErrorKind::Other && asked.elapsed() < LET_GO =>
+                {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                opened => break opened?,
+            }
+        };
         let reopen = || -> io::Result<File> {
             for name in ["db", "conf"] {
                 let path = database.join(name);
