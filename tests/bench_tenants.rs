@@ -83,6 +83,7 @@ fn what_contradicts_itself_is_refused_before_anything_is_started() {
         ("fanout --subscribers 99999999999", "ulimit -n"),
         ("fanout --bar cpu<=1.1x", "--floor"),
         ("fanout --set foo", "key=value"),
+        ("idle --plot x.svg", "--plot"),
         ("fanout --url https://localhost:1", "TLS"),
     ] {
         let output = bench(line);

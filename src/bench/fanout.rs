@@ -5,8 +5,9 @@
 //! * CPU is taken over the measured publishes alone, connecting and warming up left out; deliveries are counted by the receivers.
 //! * The batch depth is deliveries ÷ the server's count of writes. A floor measured beside is held to the daemon's.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use hdrhistogram::Histogram;
 use serde_json::json;
 
 use super::crew::{Crew, Size};
@@ -16,12 +17,12 @@ use super::error::BenchError;
 use super::meter::{Meter, Used};
 use super::progress::Progress;
 use super::publisher::HttpPublish;
-use super::report::{Astray, Report};
+use super::report::{Astray, Rate, Report};
 use super::stamp::{Stamp, Template, now_ns};
 use super::subscriber::Wire;
 use super::tally::AHEAD;
 use super::target::{Server, Target};
-use super::{Common, EVENTS_PER_PUBLISH};
+use super::{Common, EVENTS_PER_PUBLISH, histogram};
 
 /// The longest wait for something to be ready.
 const TICK: Duration = Duration::from_millis(100);
@@ -62,6 +63,10 @@ struct Figures {
     /// Deliveries in a write.
     depth: Option<f64>,
     astray: Astray,
+    /// From each publish to its last receipt, nanoseconds.
+    whole: Histogram<u64>,
+    /// Deliveries of each second.
+    per_second: Vec<f64>,
     /// Set where the run was given up.
     stalled: Option<BenchError>,
 }
@@ -188,6 +193,8 @@ fn tell(report: &mut Report, server: Server, run: usize, figures: &Figures, orde
         figures.used.own * 1e6 / deliveries,
     );
     report.count(server, run, figures.astray, ordered);
+    report.latency(server, "publish to the last receipt", &figures.whole);
+    report.rates.push(Rate { server, name: "deliveries", run, per_second: figures.per_second.clone() });
     if let Some(stalled) = &figures.stalled {
         report.fault(server, run, stalled);
     }
@@ -205,6 +212,8 @@ fn measure(settings: &Settings, target: &Target, progress: &mut dyn Progress) ->
     let mut stalled = BenchError::or_stalled(warmed)?;
     progress.begin("publishing", settings.events);
     let had = crew.deliveries();
+    lanes.whole.reset();
+    lanes.per_second.clear();
     let meter = Meter::with_writes(target);
     if stalled.is_none() {
         let at = &mut |done| progress.at(done);
@@ -221,6 +230,8 @@ fn measure(settings: &Settings, target: &Target, progress: &mut dyn Progress) ->
         deliveries,
         depth: used.depth(deliveries),
         astray: Astray { deliveries, ..crew.astray(lanes.published) },
+        whole: lanes.whole,
+        per_second: lanes.per_second,
         stalled,
     })
 }
@@ -230,6 +241,12 @@ struct Lanes {
     keys: Vec<Key>,
     /// Of each lane: receipts still missing, its answer among them.
     missing: Vec<usize>,
+    /// Of each lane: when it published, nanoseconds.
+    began: Vec<u64>,
+    /// From publishing to the last receipt, nanoseconds.
+    whole: Histogram<u64>,
+    /// Deliveries of each whole second.
+    per_second: Vec<f64>,
     /// Which lane published event n, at n modulo [`WINDOW`].
     of_event: Box<[u32]>,
     burst: u64,
@@ -248,6 +265,9 @@ impl Lanes {
             .collect::<Result<Vec<Key>, BenchError>>()?;
         Ok(Lanes {
             missing: vec![0; keys.len()],
+            began: vec![0; keys.len()],
+            whole: histogram()?,
+            per_second: Vec::new(),
             keys,
             of_event: vec![0; WINDOW].into_boxed_slice(),
             burst: settings.burst as u64,
@@ -271,6 +291,7 @@ impl Lanes {
         let mut free: Vec<usize> = (0..self.keys.len()).collect();
         let (mut sent, mut done) = (0, 0);
         let mut moved = Moved::new(patience);
+        let (started, mut before) = (Instant::now(), crew.deliveries());
         while done < count {
             while sent < count
                 && let Some(lane) = free.pop()
@@ -283,6 +304,7 @@ impl Lanes {
                 let missing = &mut self.missing[lane];
                 *missing = missing.saturating_sub(1);
                 if *missing == 0 {
+                    self.whole.saturating_record(now_ns().saturating_sub(self.began[lane]));
                     free.push(lane);
                     done += 1;
                 }
@@ -292,6 +314,10 @@ impl Lanes {
             }
             crew.answered().for_each(&mut settled);
             at(done);
+            if self.per_second.len() < started.elapsed().as_secs() as usize {
+                self.per_second.push((crew.deliveries() - before) as f64);
+                before = crew.deliveries();
+            }
             moved.check(crew.deliveries() + done, || {
                 format!("{done} of {count} publishes have reached all {} subscribers", crew.len())
             })?;
@@ -303,6 +329,7 @@ impl Lanes {
         let (first, t) = (self.published, now_ns());
         self.published += self.burst;
         self.missing[lane] = self.burst as usize + 1;
+        self.began[lane] = t;
         for n in first..self.published {
             self.of_event[n as usize % WINDOW] = lane as u32;
         }

@@ -12,6 +12,7 @@ use std::borrow::Cow;
 use std::io::Write as _;
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
 use serde_json::json;
 
 use super::crowd::{Joining, Moved, PUBLISHERS, Wave, note};
@@ -25,7 +26,7 @@ use super::stamp::now_ns;
 use super::subscriber::Wire;
 use super::tally::Tally;
 use super::target::{Access, Server, Target};
-use super::{Common, EVENTS_PER_PUBLISH};
+use super::{Common, EVENTS_PER_PUBLISH, histogram};
 
 /// The longest wait for something to be ready.
 const TICK: Duration = Duration::from_millis(100);
@@ -53,6 +54,8 @@ struct Figures {
     astray: Astray,
     /// Chunks of other streams.
     foreign: u64,
+    /// From each array to its last receipt, nanoseconds.
+    whole: Histogram<u64>,
     stalled: Option<BenchError>,
 }
 
@@ -139,6 +142,8 @@ fn tell(settings: &Settings, server: Server, run: usize, few: &Figures, many: &F
         let name = if which { "CPU of the bench per chunk, few" } else { "CPU of the bench per chunk, many" };
         report.add(server, keys[2], name, "µs", figures.used.own * 1e6 / chunks);
         report.count(server, run, figures.astray, true);
+        let name = if which { "array to its last receipt, few" } else { "array to its last receipt, many" };
+        report.latency(server, name, &figures.whole);
         if figures.foreign > 0 {
             let foreign = figures.foreign;
             report
@@ -166,6 +171,7 @@ fn measure(
         streams,
         array: settings.array,
         published: 0,
+        whole: histogram()?,
         body: Vec::new(),
         request: Vec::new(),
     };
@@ -175,6 +181,7 @@ fn measure(
     let mut stalled = BenchError::or_stalled(warmed)?;
     progress.begin(&format!("{streams} streams"), settings.chunks);
     let had = readers.deliveries;
+    load.whole.reset();
     let meter = Meter::with_writes(target);
     if stalled.is_none() {
         let at = &mut |done| progress.at(done);
@@ -190,6 +197,7 @@ fn measure(
         depth: used.depth(deliveries),
         astray: Astray { deliveries, ..readers.astray(load.published) },
         foreign: readers.foreign,
+        whole: load.whole,
         stalled,
     })
 }
@@ -226,6 +234,8 @@ struct Load {
     array: u64,
     /// Chunks so far.
     published: u64,
+    /// From publishing to the last receipt, nanoseconds.
+    whole: Histogram<u64>,
     body: Vec<u8>,
     request: Vec<u8>,
 }
@@ -243,7 +253,8 @@ impl Load {
         let (first, mut moved) = (self.published, Moved::new(patience));
         while self.published < first + count {
             let answers = readers.answers + 1;
-            array(self.published, self.array, self.streams, now_ns(), &mut self.body);
+            let began = now_ns();
+            array(self.published, self.array, self.streams, began, &mut self.body);
             self.request.clear();
             self.publish.request(&self.body, &mut self.request);
             self.published += self.array;
@@ -255,6 +266,7 @@ impl Load {
                     format!("{} of {} chunks have arrived", readers.deliveries, self.published)
                 })?;
             }
+            self.whole.saturating_record(now_ns().saturating_sub(began));
             at(self.published - first);
         }
         Ok(())

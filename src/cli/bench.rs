@@ -326,6 +326,10 @@ pub(super) fn run(command: BenchCommand) -> Result<(), CliError> {
                 connections: args.connections,
                 rest: Duration::from_secs(args.rest),
             };
+            if args.common.plot.is_some() {
+                let nothing = "idle has neither latencies nor rates that could be drawn: leave --plot out";
+                return Err(BenchError::Usage(nothing.into()).into());
+            }
             let connections = match kind {
                 idle::Kind::H2(streams) => args.connections / streams.max(1),
                 _ => args.connections,
