@@ -175,6 +175,23 @@ async fn messages_are_kept_told_and_listed_from_whichever_side() {
     assert_eq!(daemon.call("DELETE", &path).send().await.status, 204);
     assert_eq!(daemon.get(&path).send().await.status, 404);
     assert!(all(&daemon, &daemon.key, "/api/v1/messages?user_id=u9").await.is_empty());
+
+    // An agent that was deleted gets no more, however often it was written to; what it got stays.
+    assert_eq!(daemon.call("DELETE", &format!("/api/v1/agents/{ada}")).send().await.status, 204);
+    let late = json!({"agent_id": ada, "user_id": "u1", "content": "late"});
+    let late = daemon.post("/api/v1/messages").json(&late).send().await;
+    assert_eq!(
+        (refused(&late), late.json()["details"]["field"].clone()),
+        ((400, "VALIDATION_ERROR".into()), json!("agent_id"))
+    );
+    let late = daemon
+        .post(&format!("/api/v1/agents/{ada}/messages"))
+        .json(&json!({"message": "late", "user_id": "u1"}));
+    assert_eq!(refused(&late.send().await), (404, "NOT_FOUND".into()));
+    assert_eq!(
+        all(&daemon, &daemon.key, &format!("/api/v1/messages?agent_id={ada}")).await,
+        of(Some(&ada), None)
+    );
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::record::{self, Page, Position, Record};
 use super::{Caller, ResourceError, TEXT_BYTES, free, given, named, next_number, object, short};
 use crate::event::{Event, Kind};
-use crate::store::{Group, Rows, Table};
+use crate::store::{Group, Rows, Table, scope};
 use crate::tenant::publish::Notice;
 
 /// The list of all.
@@ -221,6 +221,29 @@ pub async fn get<N: Notice>(caller: &Caller<'_, N>, id: &str) -> Result<Agent, R
     found.filter(|agent| agent.deleted_ms.is_none()).ok_or(ResourceError::NotFound)
 }
 
+/// Whether an agent exists that the caller may see; of those asked for often, without reading them.
+///
+/// # Errors
+/// [`ResourceError::NotFound`].
+pub async fn exists<N: Notice>(caller: &Caller<'_, N>, id: &str) -> Result<(), ResourceError> {
+    if !is_permitted(caller, id) {
+        return Err(ResourceError::NotFound);
+    }
+    let scope = scope(&lock_of(id).map(str::as_bytes));
+    if caller.tenant.knows(&scope) {
+        return Ok(());
+    }
+    let _alone = caller.alone(lock_of(id)).await;
+    get(caller, id).await?;
+    caller.tenant.learn(scope);
+    Ok(())
+}
+
+/// What names the lock of an agent.
+fn lock_of(id: &str) -> [&str; 2] {
+    ["agent", id]
+}
+
 /// Agents in the order of their making.
 ///
 /// # Errors
@@ -287,6 +310,7 @@ pub async fn delete<N: Notice>(
     version: Option<u64>,
 ) -> Result<(), ResourceError> {
     let deleted = |agent: &mut Agent, now_ms| {
+        caller.tenant.unlearn(&scope(&lock_of(id).map(str::as_bytes)));
         agent.deleted_ms = Some(now_ms);
         agent.error_message = None;
         Ok("deleted")
@@ -301,7 +325,7 @@ async fn alter<N: Notice>(
     version: Option<u64>,
     by: impl FnOnce(&mut Agent, u64) -> Result<&'static str, ResourceError>,
 ) -> Result<Agent, ResourceError> {
-    let alone = caller.alone(&["agent", id]).await;
+    let alone = caller.alone(lock_of(id)).await;
     let old = get(caller, id).await?;
     if version.is_some_and(|version| version != old.version) {
         return Err(ResourceError::Changed(old.version));

@@ -162,11 +162,11 @@ pub async fn create<N: Notice>(
         created_ms: now_ms,
     };
     message.user_id = speaker(caller, right, &message)?;
-    match agents::get(caller, &message.agent_id).await {
+    match agents::exists(caller, &message.agent_id).await {
         Err(ResourceError::NotFound) => {
             return Err(ResourceError::invalid("agent_id", "there is no such agent"));
         }
-        found => drop(found?),
+        found => found?,
     }
     let mut rows = kept(&message);
     record::put(&mut rows, caller.tenant.id(), None, &message)?;
@@ -246,7 +246,7 @@ pub async fn list<N: Notice>(
 /// # Errors
 /// [`ResourceError`].
 pub async fn delete<N: Notice>(caller: &Caller<'_, N>, id: &str) -> Result<(), ResourceError> {
-    let alone = caller.alone(&["message", id]).await;
+    let alone = caller.alone(["message", id]).await;
     let message = get(caller, id).await?;
     let mut rows = Rows::new();
     rows.hold(alone);

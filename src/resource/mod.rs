@@ -100,9 +100,8 @@ impl<N: Notice> Caller<'_, N> {
     }
 
     /// Keeps others from changing what `parts` name until the answer is dropped; rows that are committed under it hold it.
-    async fn alone(&self, parts: &[&str]) -> Arc<Held> {
-        let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
-        self.tenants.alone(self.tenant.id(), vec![scope(&parts)]).await
+    async fn alone(&self, parts: [&str; 2]) -> Arc<Held> {
+        self.tenants.alone(self.tenant.id(), vec![scope(&parts.map(str::as_bytes))]).await
     }
 
     /// Commits rows and the events that tell of them.

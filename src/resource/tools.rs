@@ -189,7 +189,7 @@ pub async fn change<N: Notice>(
     version: Option<u64>,
     saying: Saying,
 ) -> Result<Tool, ResourceError> {
-    let alone = caller.alone(&["tool", id]).await;
+    let alone = caller.alone(["tool", id]).await;
     let old = get_version(caller, id, version).await?;
     let mut tool = old.clone().with(saying)?;
     tool.updated_ms = caller.now_ms();
@@ -210,7 +210,7 @@ pub async fn delete<N: Notice>(
     id: &str,
     version: Option<u64>,
 ) -> Result<(), ResourceError> {
-    let alone = caller.alone(&["tool", id]).await;
+    let alone = caller.alone(["tool", id]).await;
     let tool = get_version(caller, id, version).await?;
     let mut rows = Rows::new();
     rows.hold(alone);

@@ -12,6 +12,7 @@ pub mod start;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -32,6 +33,8 @@ use crate::wake::{WakeBits, WakeQueue};
 pub const INITIAL_SLOTS: usize = 64;
 /// Milliseconds without a publish after which a committed ring gives its memory back.
 pub const QUIET_MS: u64 = 60_000;
+/// Most things a tenant knows to be in the store.
+const KNOWN: usize = 1_024;
 /// Most tenants that one [`Tenants::sweep`] forgets; the next goes on.
 const FORGOTTEN_AT_ONCE: usize = 16 * 1_024;
 
@@ -94,6 +97,8 @@ pub struct Tenant {
     write: Mutex<WriteSide>,
     /// Unix milliseconds of the last publish.
     published_ms: AtomicU64,
+    /// What is known to be in the store, at most [`KNOWN`].
+    known: Mutex<HashSet<[u8; 32]>>,
     /// From publishing to sending; lives while a worker has subscribers of this tenant.
     times: Mutex<Weak<Times>>,
 }
@@ -169,6 +174,7 @@ impl Tenants {
             wake: WakeBits::new(),
             write: Mutex::new(WriteSide { ring: writer, received_ms }),
             published_ms: AtomicU64::new(0),
+            known: Mutex::default(),
             times: Mutex::new(Weak::new()),
         }
     }
@@ -281,6 +287,23 @@ impl Tenant {
     #[must_use]
     pub fn ring(&self) -> &Arc<Ring<Frame>> {
         &self.ring
+    }
+    /// Whether what `scope` names is known to be in the store.
+    #[must_use]
+    pub fn knows(&self, scope: &[u8; 32]) -> bool {
+        self.known.lock().contains(scope)
+    }
+    /// From now on it is known; for whoever has read it and holds its lock ([`Tenants::alone`]).
+    pub fn learn(&self, scope: [u8; 32]) {
+        let mut known = self.known.lock();
+        if known.len() == KNOWN {
+            known.clear(); // what is asked for often is soon known again
+        }
+        known.insert(scope);
+    }
+    /// It is not known any more; for whoever removes it and holds its lock.
+    pub fn unlearn(&self, scope: &[u8; 32]) {
+        self.known.lock().remove(scope);
     }
     /// How long its events took from publishing to sending, since it last had no live subscriber.
     #[must_use]

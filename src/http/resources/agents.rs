@@ -198,7 +198,7 @@ async fn say(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
         Turn::Repeat(answer) => return Ok(answer),
     };
     let id = unescaped(id)?;
-    agents::get(&caller, &id).await?; // here the path names it: 404, not 400
+    agents::exists(&caller, &id).await?; // here the path names it: 404, not 400
     let new = NewMessage {
         agent_id: Some(id),
         user_id: body.user_id,
