@@ -3,10 +3,14 @@
 //! * The server's CPU is read last before the stretch and first after it, so that taking the other readings costs it nothing.
 //! * Reading the writes asks the server over HTTP: only a mode that tells a batch depth asks for them.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::process::{Cpu, Spent};
 use super::target::Target;
+
+/// Between two readings of the writes, and how many there are at most.
+const BETWEEN_READINGS: Duration = Duration::from_millis(20);
+const SETTLING: usize = 50;
 
 /// Readings before a stretch.
 #[derive(Debug)]
@@ -40,7 +44,7 @@ impl Meter {
     /// From now on, the server's writes too.
     #[must_use]
     pub fn with_writes(target: &Target) -> Meter {
-        Meter::reading(target, target.writes())
+        Meter::reading(target, settled_writes(target))
     }
 
     fn reading(target: &Target, writes: Option<u64>) -> Meter {
@@ -55,9 +59,23 @@ impl Meter {
         let since = |before: Option<Cpu>, now: Option<Cpu>| Some(now?.since(&before?));
         let cpu = since(self.cpu, target.cpu());
         let own = since(self.own, Cpu::of(std::process::id())).unwrap_or_default().total;
-        let writes = self.writes.and_then(|before| Some(target.writes()?.saturating_sub(before)));
+        let writes = self.writes.and_then(|before| Some(settled_writes(target)?.saturating_sub(before)));
         Used { elapsed, cpu, own, writes }
     }
+}
+
+/// The server's writes once two readings agree: it counts them after they were made, which a receiver may notice first.
+fn settled_writes(target: &Target) -> Option<u64> {
+    let mut last = target.writes()?;
+    for _ in 0..SETTLING {
+        std::thread::sleep(BETWEEN_READINGS);
+        let now = target.writes()?;
+        if now == last {
+            break;
+        }
+        last = now;
+    }
+    Some(last)
 }
 
 impl Used {
