@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::auth::{AdminError, AuthError, Ended, MissingScope, PublishDenied};
 use crate::close::Close;
 use crate::connection::admission::Refused;
+use crate::connection::bodies::Full;
 use crate::event::EventError;
 use crate::filter::FilterError;
 use crate::resource::ResourceError;
@@ -176,6 +177,12 @@ impl From<Refused> for Refusal {
             Refused::Total => Refusal::unavailable(error.to_string()),
             _ => Refusal::quota(error.to_string(), RETRY_SECONDS),
         }
+    }
+}
+
+impl From<Full> for Refusal {
+    fn from(error: Full) -> Refusal {
+        Refusal::quota(error.to_string(), RETRY_SECONDS)
     }
 }
 

@@ -161,6 +161,42 @@ async fn slow_and_oversize_bodies_are_refused() {
     unhurt(&daemon).await;
 }
 
+/// Who holds back the ends of bodies fills the share of their own organization, and nobody else's.
+#[tokio::test]
+async fn bodies_that_hold_back_their_ends_fill_one_organizations_share() {
+    let daemon = Daemon::with()
+        .env("LIMITS__BODY_BYTES", 100_000)
+        .env("LIMITS__BODY_BYTES_PER_ORGANIZATION", 200_000)
+        .start()
+        .await;
+    let acme = daemon.create_org("acme").await;
+    let event = custom("c", json!("x".repeat(30_000))).to_string();
+    let body = format!("[{event},{event},{event}]");
+    let request = |key: &str| {
+        let head = format!(
+            "POST /api/v1/events HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {key}\r\nconnection: close\r\n"
+        );
+        format!("{head}content-length: {}\r\n\r\n{body}", body.len()).into_bytes()
+    };
+    let whole = request(&daemon.key);
+    let (most, end) = whole.split_at(whole.len() - 10);
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(daemon.addr()).await.unwrap();
+        stream.write_all(most).await.unwrap();
+        held.push(stream);
+    }
+    let status = async |bytes: &[u8]| answer(&raw(&daemon, bytes).await).0;
+    until("the share is full", || async { (status(&whole).await == 429).then_some(()) }).await;
+    assert_eq!(status(&request(&acme)).await, 201);
+    daemon.publish(custom("c", json!("what comes in one piece is not kept"))).await;
+    held[0].write_all(end).await.unwrap();
+    assert_eq!(answer(&everything(&mut held[0]).await).0, 201);
+    drop(held);
+    until("room again", || async { (status(&whole).await == 201).then_some(()) }).await;
+    unhurt(&daemon).await;
+}
+
 /// Two ways to say how long a body is are one too many (RFC 9112 §6.1, §6.3): a proxy may have read another request.
 #[tokio::test]
 async fn ambiguous_lengths_end_the_connection() {

@@ -23,6 +23,12 @@ const RELATIONS: &[AtMost] = &[
         why: "the largest event must fit a request",
     },
     AtMost {
+        small: "limits.body_bytes",
+        plus: 0,
+        large: "limits.body_bytes_per_organization",
+        why: "the largest request must fit its organization's share",
+    },
+    AtMost {
         small: "limits.event_bytes",
         plus: 0,
         large: "limits.ws_frame_bytes",

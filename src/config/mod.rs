@@ -133,6 +133,8 @@ pub struct Limits {
     pub event_bytes: usize,
     /// Bytes of a request body.
     pub body_bytes: usize,
+    /// Bytes of one organization's request bodies that are on their way.
+    pub body_bytes_per_organization: usize,
     /// Bytes of an inbound WebSocket message.
     pub ws_frame_bytes: usize,
     /// Connections of the process; 0 = all the descriptor limit allows.
@@ -257,6 +259,7 @@ fn blank() -> Config {
             unsent_bytes: 0,
             event_bytes: 0,
             body_bytes: 0,
+            body_bytes_per_organization: 0,
             ws_frame_bytes: 0,
             connections: 0,
             connections_per_organization: 0,

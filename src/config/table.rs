@@ -343,6 +343,19 @@ pub static KEYS: &[Key] = &[
         text: "A request body; a larger one is refused with 413.",
     },
     Key {
+        name: "limits.body_bytes_per_organization",
+        kind: Kind::Size {
+            at: |c| &mut c.limits.body_bytes_per_organization,
+            default: 64 * MIB,
+            min: KIB,
+            max: 4096 * MIB,
+            zero: None,
+        },
+        unit: "bytes",
+        memory: "itself for each organization whose requests hold back their ends",
+        text: "Request bodies of one organization that have come in part; further ones are refused with 429.",
+    },
+    Key {
         name: "limits.ws_frame_bytes",
         kind: Kind::Size {
             at: |c| &mut c.limits.ws_frame_bytes,

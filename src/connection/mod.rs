@@ -5,6 +5,7 @@
 //! * It knows bytes and positions, not tenants' rings, indexes or the wheel: the worker moves it.
 
 pub mod admission;
+pub mod bodies;
 pub mod body;
 pub mod client;
 pub mod rate;

@@ -1,6 +1,6 @@
 //! One request, as handlers see it: its parts, its peer, its worker, and the ways to its body and its principal.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 
 use crate::auth::{Principal, RequestContext, Use};
 use crate::connection::rate::Rate;
+use crate::ids::TenantId;
 use crate::outcome::Refusal;
 use crate::tenant::Tenant;
 use crate::worker::{Shared, Worker};
@@ -37,6 +38,8 @@ pub struct Exchange {
     pub headers: HeaderMap,
     /// What this HTTP connection has published; shared by its requests.
     pub rate: ConnectionRate,
+    /// Whose it is, once that is known.
+    tenant: Cell<Option<TenantId>>,
     body: Option<Incoming>,
 }
 
@@ -63,6 +66,7 @@ impl Exchange {
             authority: parts.uri.authority().map(ToString::to_string),
             headers: parts.headers,
             rate: rate.clone(),
+            tenant: Cell::new(None),
             body: Some(body),
         }
     }
@@ -87,6 +91,7 @@ impl Exchange {
         let auth = &self.shared().auth;
         let cx = RequestContext::of(&self.headers, self.authority.as_deref(), &self.method, self.peer, use_);
         let found = auth.authenticate(&auth.present(&self.headers, &self.query), &cx);
+        self.tenant.set(found.as_ref().ok().map(|principal| principal.tenant));
         found.map_err(|error| {
             self.shared().metrics.auth_failures.add(1);
             tracing::debug!(path = %self.path, peer = ?self.peer, %error, "credential refused");
@@ -113,7 +118,7 @@ impl Exchange {
     /// The whole body, at most `limits.body_bytes`.
     ///
     /// # Errors
-    /// 413 over the limit; 408 when it stops coming for `body_timeout_ms`; 400 when it breaks off.
+    /// 413 over the limit; 429 over the organization's share of bodies on their way; 408 when it stops coming for `body_timeout_ms`; 400 when it breaks off.
     pub async fn body(&mut self) -> Result<Bytes, Refusal> {
         let Some(mut body) = self.body.take() else { return Ok(Bytes::new()) };
         let (limit, wait) = (self.shared().config.limits.body_bytes, self.shared().config.body_timeout());
@@ -125,6 +130,8 @@ impl Exchange {
             }
             return Err(Refusal::too_large(limit));
         }
+        let shared = self.worker.shared.clone();
+        let mut coming = self.tenant.get().map(|tenant| shared.bodies.begin(tenant));
         let mut first = Bytes::new();
         let mut joined = BytesMut::new();
         loop {
@@ -147,6 +154,14 @@ impl Exchange {
                     }
                     joined.extend_from_slice(&data);
                 }
+            }
+            if let Some(coming) = &mut coming
+                && !hyper::body::Body::is_end_stream(&body)
+                && let Err(full) = coming.holds(first.len() + joined.len())
+            {
+                drop((first, joined));
+                discard(body, limit, wait).await;
+                return Err(full.into());
             }
         }
         Ok(if joined.is_empty() { first } else { joined.freeze() })

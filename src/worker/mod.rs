@@ -39,6 +39,7 @@ use crate::auth::{Auth, Principal};
 use crate::config::Config;
 use crate::connection::Connection;
 use crate::connection::admission::Admission;
+use crate::connection::bodies::Bodies;
 use crate::frame::Frame;
 use crate::frame::ws_decode;
 use crate::ids::{Sequence, TenantId};
@@ -66,6 +67,8 @@ pub struct Shared {
     pub tenants: Arc<Tenants>,
     /// Limits on connections.
     pub admission: Arc<Admission>,
+    /// Request bodies on their way.
+    pub bodies: Bodies,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// The clock.
@@ -102,11 +105,13 @@ impl Shared {
     ) -> Arc<Shared> {
         let loads = mail.iter().map(|_| AtomicUsize::new(0)).collect();
         let ws_limits = ws_decode::Limits::client(config.limits.ws_frame_bytes);
+        let bodies = Bodies::new(config.limits.body_bytes_per_organization);
         Arc::new(Shared {
             config,
             auth,
             tenants,
             admission,
+            bodies,
             metrics,
             clock,
             mail,
