@@ -10,9 +10,10 @@ use crate::time::rfc3339;
 
 use super::super::created;
 use super::super::exchange::Exchange;
-use super::super::once::{self, Turn};
 use super::super::respond::Answer;
-use super::{if_match, listed, may_write, no_parameters, of_version, page, reading, unescaped, writing};
+use super::{
+    if_match, listed, made, may_write, no_parameters, of_version, page, reading, unescaped, writing,
+};
 
 /// Finds and runs the handler.
 ///
@@ -91,13 +92,8 @@ async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
     let (saying, bytes): (Saying, _) = x.json_and_bytes().await?;
     let x = &*x;
     let caller = writing(x, &right, bytes.len()).await?;
-    let once = match once::turn(x.shared(), x, &caller.principal, &bytes).await? {
-        Turn::First(once) => once,
-        Turn::Repeat(answer) => return Ok(answer),
-    };
-    let answer = |agent: &Agent| created(view(&caller.principal.org_id, agent));
-    let agent = agents::create(&caller, saying, |agent| once::kept(once.as_ref(), &answer(agent))).await?;
-    Ok(of_version(answer(&agent), agent.version))
+    let answer = |agent: &Agent| of_version(created(view(&caller.principal.org_id, agent)), agent.version);
+    made(x, &caller, &bytes, answer, async |kept| agents::create(&caller, saying, kept).await).await
 }
 
 async fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
@@ -193,10 +189,6 @@ async fn say(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
     let (body, bytes): (SayBody, _) = x.json_and_bytes().await?;
     let x = &*x;
     let caller = writing(x, &right, bytes.len()).await?;
-    let once = match once::turn(x.shared(), x, &caller.principal, &bytes).await? {
-        Turn::First(once) => once,
-        Turn::Repeat(answer) => return Ok(answer),
-    };
     let id = unescaped(id)?;
     agents::exists(&caller, &id).await?; // here the path names it: 404, not 400
     let new = NewMessage {
@@ -213,6 +205,5 @@ async fn say(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
         let processing_time_ms = began.elapsed().as_millis() as u64;
         created(Said { message_id: &message.id, response: None, processing_time_ms })
     };
-    let kept = |message: &messages::Message| once::kept(once.as_ref(), &answer(message));
-    Ok(answer(&messages::create(&caller, &right, new, kept).await?))
+    made(x, &caller, &bytes, answer, async |kept| messages::create(&caller, &right, new, kept).await).await
 }

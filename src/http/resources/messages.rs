@@ -10,9 +10,8 @@ use crate::time::rfc3339;
 
 use super::super::created;
 use super::super::exchange::Exchange;
-use super::super::once::{self, Turn};
 use super::super::respond::Answer;
-use super::{listed, may_write, no_parameters, page, reading, unescaped, writing};
+use super::{listed, made, may_write, no_parameters, page, reading, unescaped, writing};
 
 /// Finds and runs the handler.
 ///
@@ -87,13 +86,8 @@ async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
     let (new, bytes): (NewMessage, _) = x.json_and_bytes().await?;
     let x = &*x;
     let caller = writing(x, &right, bytes.len()).await?;
-    let once = match once::turn(x.shared(), x, &caller.principal, &bytes).await? {
-        Turn::First(once) => once,
-        Turn::Repeat(answer) => return Ok(answer),
-    };
     let answer = |message: &Message| created(view(&caller.principal.org_id, message));
-    let kept = |message: &Message| once::kept(once.as_ref(), &answer(message));
-    Ok(answer(&messages::create(&caller, &right, new, kept).await?))
+    made(x, &caller, &bytes, answer, async |kept| messages::create(&caller, &right, new, kept).await).await
 }
 
 async fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {

@@ -18,11 +18,13 @@ use serde::Serialize;
 use crate::auth::{Authorized, Principal, Publish, Subscribe, Use};
 use crate::connection::rate;
 use crate::outcome::Refusal;
-use crate::resource::{Caller, Page, Position};
+use crate::resource::{Caller, Page, Position, ResourceError};
+use crate::store::Rows;
 use crate::worker::Worker;
 
 use super::criteria::number;
 use super::exchange::Exchange;
+use super::once::{self, Turn};
 use super::respond::Answer;
 
 /// Rows of a page where nobody asks for fewer, and the most.
@@ -77,6 +79,22 @@ async fn asking(x: &Exchange, principal: Arc<Principal>) -> Result<Asker<'_>, Re
     let ended = |_| Refusal::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "the credential has ended");
     let rights = x.shared().auth.still_valid(&principal).map_err(ended)?;
     Ok(Caller { tenants: &x.shared().tenants, tenant, principal, rights, notice: &x.worker })
+}
+
+/// Makes something, once for the request's `Idempotency-Key`; `make` is given what goes into its commit.
+async fn made<R>(
+    x: &Exchange,
+    caller: &Asker<'_>,
+    body: &[u8],
+    answer: impl Fn(&R) -> Answer,
+    make: impl AsyncFnOnce(&dyn Fn(&R) -> Rows) -> Result<R, ResourceError>,
+) -> Result<Answer, Refusal> {
+    let once = match once::turn(x.shared(), x, &caller.principal, body).await? {
+        Turn::First(once) => once,
+        Turn::Repeat(answer) => return Ok(answer),
+    };
+    let made = make(&|made: &R| once::kept(once.as_ref(), &answer(made))).await?;
+    Ok(answer(&made))
 }
 
 /// One path segment, unescaped.

@@ -11,9 +11,10 @@ use crate::time::rfc3339;
 use super::super::created;
 use super::super::criteria::boolean;
 use super::super::exchange::Exchange;
-use super::super::once::{self, Turn};
 use super::super::respond::Answer;
-use super::{if_match, listed, may_write, no_parameters, of_version, page, reading, unescaped, writing};
+use super::{
+    if_match, listed, made, may_write, no_parameters, of_version, page, reading, unescaped, writing,
+};
 
 /// Finds and runs the handler.
 ///
@@ -93,13 +94,8 @@ async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
     let (saying, bytes): (Saying, _) = x.json_and_bytes().await?;
     let x = &*x;
     let caller = writing(x, &right, bytes.len()).await?;
-    let once = match once::turn(x.shared(), x, &caller.principal, &bytes).await? {
-        Turn::First(once) => once,
-        Turn::Repeat(answer) => return Ok(answer),
-    };
-    let answer = |tool: &Tool| created(view(&caller.principal.org_id, tool));
-    let tool = tools::create(&caller, saying, |tool| once::kept(once.as_ref(), &answer(tool))).await?;
-    Ok(of_version(answer(&tool), tool.version))
+    let answer = |tool: &Tool| of_version(created(view(&caller.principal.org_id, tool)), tool.version);
+    made(x, &caller, &bytes, answer, async |kept| tools::create(&caller, saying, kept).await).await
 }
 
 async fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
