@@ -5,7 +5,11 @@ use serde::de::DeserializeOwned;
 
 use super::ResourceError;
 use crate::ids::TenantId;
-use crate::store::{Asked, Group, Listed, Of, Place, ReadError, Rows, Store, Table};
+use crate::store::{Asked, Group, Listed, MAX_VALUE, Of, Place, ReadError, Rows, Store, Table, TooLong};
+
+/// Most bytes of a resource's JSON: the answer that tells of it, a little longer, must fit a row too, since an
+/// `Idempotency-Key` keeps it.
+const RECORD_BYTES: usize = MAX_VALUE - 2 * 1024;
 
 /// A resource that is kept.
 pub(super) trait Record: Serialize + DeserializeOwned {
@@ -47,6 +51,9 @@ pub(super) fn put<R: Record>(
     new: &R,
 ) -> Result<(), ResourceError> {
     let json = serde_json::to_vec(new).unwrap_or_default(); // structs of texts and numbers: nothing can fail
+    if json.len() > RECORD_BYTES {
+        return Err(TooLong { what: "resource", len: json.len() }.into());
+    }
     rows.put_row(tenant, R::TABLE, new.id(), &json)?;
     let before = old.map(Record::groups).unwrap_or_default();
     let groups = new.groups();

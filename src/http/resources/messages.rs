@@ -38,8 +38,6 @@ struct View<'a> {
     user_id: &'a str,
     role: Role,
     content: &'a str,
-    /// `content` again, as older clients name it.
-    text: &'a str,
     model: Option<&'a str>,
     tool_calls: Option<&'a Json>,
     metadata: Option<&'a Json>,
@@ -54,7 +52,6 @@ fn view<'a>(org_id: &'a str, message: &'a Message) -> View<'a> {
         user_id: &message.user_id,
         role: message.role,
         content: &message.content,
-        text: &message.content,
         model: message.model.as_deref(),
         tool_calls: message.tool_calls.as_ref(),
         metadata: message.metadata.as_ref(),
