@@ -12,10 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::sync::RwLock;
-
 use super::records::{KeyRow, OrganizationRow, Snapshot, Write};
 use crate::ids::TenantId;
+use crate::sync::RwLock;
 
 /// Most organizations (about 400 bytes each).
 pub const ORGANIZATIONS: usize = 1_000_000;

@@ -36,7 +36,6 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::sync::{Mutex, RwLock};
 use ring::rand::SystemRandom;
 
 pub use admin::{AdminError, CreatedOrganization, NewOrganization, OrganizationChange};
@@ -65,6 +64,7 @@ pub use ticket::{ONE_SHOT_MS, RECONNECT_MS, TICKETS, TICKETS_PER_ORGANIZATION, T
 
 use crate::filter::Rights;
 use crate::ids::TenantId;
+use crate::sync::{Mutex, RwLock};
 use crate::time::Clock;
 use directory::{Directory, Entry};
 use failures::Failures;

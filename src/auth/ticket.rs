@@ -11,7 +11,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::sync::Mutex;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -25,6 +24,7 @@ use super::scope::ScopeSet;
 use super::secret::Secret;
 use crate::filter::Narrowing;
 use crate::ids::TenantId;
+use crate::sync::Mutex;
 
 /// How long a one-shot ticket lives, in milliseconds.
 pub const ONE_SHOT_MS: u64 = 30_000;

@@ -118,7 +118,8 @@ impl Exchange {
     /// The whole body, at most `limits.body_bytes`.
     ///
     /// # Errors
-    /// 413 over the limit; 429 over the organization's share of bodies on their way; 408 when it stops coming for `body_timeout_ms`; 400 when it breaks off.
+    /// 413 over the limit; 429 over the organization's share of bodies on their way; 408 when it stops coming for
+    /// `body_timeout_ms`; 400 when it breaks off.
     pub async fn body(&mut self) -> Result<Bytes, Refusal> {
         let Some(mut body) = self.body.take() else { return Ok(Bytes::new()) };
         let (limit, wait) = (self.shared().config.limits.body_bytes, self.shared().config.body_timeout());

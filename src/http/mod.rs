@@ -66,10 +66,10 @@ pub async fn handle(x: &mut Exchange) -> Result<Handled, Refusal> {
         (["events"], "GET") => history::get(x).await.map(Handled::from),
         (["events"], "POST") => events::post(x).await.map(Handled::from),
         (["events"], _) => Err(Refusal::method("GET, POST")),
-        (rest, _) => match resources::handle(x, rest).await {
-            Some(answer) => answer.map(Handled::from),
-            None => admin::handle(x, rest).await.map(Handled::from),
-        },
+        (["agents", rest @ ..], _) => resources::agents::handle(x, rest).await.map(Handled::from),
+        (["messages", rest @ ..], _) => resources::messages::handle(x, rest).await.map(Handled::from),
+        (["tools", rest @ ..], _) => resources::tools::handle(x, rest).await.map(Handled::from),
+        (rest, _) => admin::handle(x, rest).await.map(Handled::from),
     }
 }
 

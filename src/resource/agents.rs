@@ -9,11 +9,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::record::{self, Page, Position, Record};
-use super::{Caller, ResourceError, TEXT_BYTES, free, given, named, next_number, object, short};
+use super::{
+    Caller, ResourceError, TEXT_BYTES, free, given, is_version, lock_of, named, next_number, object, short,
+};
 use crate::event::{Event, Kind};
-use crate::store::{Group, Rows, Table, scope};
+use crate::store::{Group, Rows, Table};
 use crate::tenant::publish::Notice;
 
+/// What locks of agents are named with.
+const KIND: &str = "agent";
 /// The list of all.
 const ALL: u8 = 0;
 
@@ -229,19 +233,14 @@ pub async fn exists<N: Notice>(caller: &Caller<'_, N>, id: &str) -> Result<(), R
     if !is_permitted(caller, id) {
         return Err(ResourceError::NotFound);
     }
-    let scope = scope(&lock_of(id).map(str::as_bytes));
-    if caller.tenant.knows(&scope) {
+    let lock = lock_of(KIND, id);
+    if caller.tenant.knows(&lock) {
         return Ok(());
     }
-    let _alone = caller.alone(lock_of(id)).await;
+    let _alone = caller.alone(lock).await;
     get(caller, id).await?;
-    caller.tenant.learn(scope);
+    caller.tenant.learn(lock);
     Ok(())
-}
-
-/// What names the lock of an agent.
-fn lock_of(id: &str) -> [&str; 2] {
-    ["agent", id]
 }
 
 /// Agents in the order of their making.
@@ -310,7 +309,7 @@ pub async fn delete<N: Notice>(
     version: Option<u64>,
 ) -> Result<(), ResourceError> {
     let deleted = |agent: &mut Agent, now_ms| {
-        caller.tenant.unlearn(&scope(&lock_of(id).map(str::as_bytes)));
+        caller.tenant.unlearn(&lock_of(KIND, id));
         agent.deleted_ms = Some(now_ms);
         agent.error_message = None;
         Ok("deleted")
@@ -325,11 +324,9 @@ async fn alter<N: Notice>(
     version: Option<u64>,
     by: impl FnOnce(&mut Agent, u64) -> Result<&'static str, ResourceError>,
 ) -> Result<Agent, ResourceError> {
-    let alone = caller.alone(lock_of(id)).await;
+    let alone = caller.alone(lock_of(KIND, id)).await;
     let old = get(caller, id).await?;
-    if version.is_some_and(|version| version != old.version) {
-        return Err(ResourceError::Changed(old.version));
-    }
+    is_version(version, old.version)?;
     let (mut agent, now_ms) = (old.clone(), caller.now_ms());
     let status = by(&mut agent, now_ms)?;
     agent.updated_ms = now_ms;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::agents::{self, Json};
 use super::record::{self, Page, Position, Record};
-use super::{Caller, ResourceError, free, next_number, object, short};
+use super::{Caller, ResourceError, free, lock_of, next_number, object, short};
 use crate::auth::{Authorized, Publish};
 use crate::event::{Event, Kind};
 use crate::store::{Group, Rows, Table};
@@ -246,7 +246,7 @@ pub async fn list<N: Notice>(
 /// # Errors
 /// [`ResourceError`].
 pub async fn delete<N: Notice>(caller: &Caller<'_, N>, id: &str) -> Result<(), ResourceError> {
-    let alone = caller.alone(["message", id]).await;
+    let alone = caller.alone(lock_of("message", id)).await;
     let message = get(caller, id).await?;
     let mut rows = Rows::new();
     rows.hold(alone);

@@ -99,15 +99,28 @@ impl<N: Notice> Caller<'_, N> {
         self.tenants.clock().now_ms()
     }
 
-    /// Keeps others from changing what `parts` name until the answer is dropped; rows that are committed under it hold it.
-    async fn alone(&self, parts: [&str; 2]) -> Arc<Held> {
-        self.tenants.alone(self.tenant.id(), vec![scope(&parts.map(str::as_bytes))]).await
+    /// Keeps others from changing what `lock` names until the answer is dropped; rows that are committed under it hold it.
+    async fn alone(&self, lock: [u8; 32]) -> Arc<Held> {
+        self.tenants.alone(self.tenant.id(), vec![lock]).await
     }
 
     /// Commits rows and the events that tell of them.
     async fn commit(&self, rows: Rows, events: &[Event<'_>]) -> Result<(), ResourceError> {
         let frames = self.tenants.encode(events, 0)?;
         Ok(self.tenants.change(&self.tenant, frames, rows, self.notice).await?)
+    }
+}
+
+/// What names the lock of a resource.
+fn lock_of(kind: &str, id: &str) -> [u8; 32] {
+    scope(&[kind.as_bytes(), id.as_bytes()])
+}
+
+/// Whether `asked`, if a version was, is the resource's own.
+fn is_version(asked: Option<u64>, own: u64) -> Result<(), ResourceError> {
+    match asked {
+        Some(asked) if asked != own => Err(ResourceError::Changed(own)),
+        _ => Ok(()),
     }
 }
 

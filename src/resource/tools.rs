@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::agents::Json;
 use super::record::{self, Page, Position, Record};
-use super::{Caller, ResourceError, TEXT_BYTES, free, given, named, next_number, object, short};
+use super::{
+    Caller, ResourceError, TEXT_BYTES, free, given, is_version, lock_of, named, next_number, object, short,
+};
 use crate::store::{Group, Of, Rows, Table};
 use crate::tenant::publish::Notice;
 
@@ -189,8 +191,9 @@ pub async fn change<N: Notice>(
     version: Option<u64>,
     saying: Saying,
 ) -> Result<Tool, ResourceError> {
-    let alone = caller.alone(["tool", id]).await;
-    let old = get_version(caller, id, version).await?;
+    let alone = caller.alone(lock_of("tool", id)).await;
+    let old = get(caller, id).await?;
+    is_version(version, old.version)?;
     let mut tool = old.clone().with(saying)?;
     tool.updated_ms = caller.now_ms();
     tool.version += 1;
@@ -210,22 +213,11 @@ pub async fn delete<N: Notice>(
     id: &str,
     version: Option<u64>,
 ) -> Result<(), ResourceError> {
-    let alone = caller.alone(["tool", id]).await;
-    let tool = get_version(caller, id, version).await?;
+    let alone = caller.alone(lock_of("tool", id)).await;
+    let tool = get(caller, id).await?;
+    is_version(version, tool.version)?;
     let mut rows = Rows::new();
     rows.hold(alone);
     record::remove(&mut rows, caller.tenant.id(), &tool);
     caller.commit(rows, &[]).await
-}
-
-async fn get_version<N: Notice>(
-    caller: &Caller<'_, N>,
-    id: &str,
-    version: Option<u64>,
-) -> Result<Tool, ResourceError> {
-    let tool = get(caller, id).await?;
-    match version {
-        Some(version) if version != tool.version => Err(ResourceError::Changed(tool.version)),
-        _ => Ok(tool),
-    }
 }

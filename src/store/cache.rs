@@ -7,10 +7,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::sync::Mutex;
-
 use crate::frame::Frame;
 use crate::ids::{Sequence, TenantId};
+use crate::sync::Mutex;
 
 /// Where a page ends: what a reader is handed at once.
 pub(super) const PAGE_FRAMES: usize = 64;

@@ -143,7 +143,7 @@ impl Store {
             return Ok(log);
         }
         let shared = self.shared().clone();
-        self.shared().reads.run(tenant, move |engine| shared.log_in(engine, tenant)).await
+        self.run(tenant, move |engine| shared.log_in(engine, tenant)).await
     }
 
     /// Enqueues sealed frames that follow `log.end()`, and `rows` to be committed with them, all or nothing. Never blocks;
@@ -228,7 +228,7 @@ impl Store {
     pub async fn position_since(&self, log: &Arc<TenantLog>, since_ms: u64) -> Result<Since, ReadError> {
         let (tenant, log, cursors) = (log.tenant(), log.clone(), self.shared().cursors);
         let task = move |engine: &Engine| since::position_since(engine, &log, &cursors, since_ms);
-        self.shared().reads.run(tenant, task).await
+        self.run(tenant, task).await
     }
 
     /// What is remembered under an `Idempotency-Key`'s [`super::scope`]; `None` after a day.
@@ -259,7 +259,7 @@ impl Store {
     async fn daily(&self, kind: Kind, tenant: TenantId, scope: [u8; 32]) -> Result<Option<Value>, ReadError> {
         let now_ms = self.shared().options.clock.now_ms();
         let key = keys::key(kind, tenant, &scope);
-        let read = self.shared().reads.run(tenant, move |engine| engine.get(&key)).await?;
+        let read = self.run(tenant, move |engine| engine.get(&key)).await?;
         Ok(daily::fresh(read, now_ms))
     }
 

@@ -36,8 +36,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread;
 
-use crate::sync::{Mutex, RwLock};
-
 pub use cache::Page;
 pub use compact::{Compacted, compact};
 pub use daily::{Answer, DAY_MS, Idempotency, MessageId, scope};
@@ -66,6 +64,7 @@ use self::space::{SpaceWatch, State};
 use crate::config::{self, Config};
 use crate::cursor::CursorKey;
 use crate::ids::TenantId;
+use crate::sync::{Mutex, RwLock};
 use crate::time::{Clock, SystemClock};
 
 /// What an acknowledgement waits for.

@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::{Duration, Instant};
 
-use crate::sync::{Condvar, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use super::log::{Permit, TenantLog};
 use super::rows::{Held, Rows};
 use super::stats::Stats;
 use crate::frame::Frame;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// Bytes of events taken into one commit; more waits for the next. Bounds a batch's memory and its latency.
 const COMMIT_BYTES: usize = 8 << 20;

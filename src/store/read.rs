@@ -10,7 +10,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::sync::{Condvar, Mutex, RwLock};
 use tokio::sync::oneshot;
 
 use super::cache::{Decoded, Page, PageCache};
@@ -21,6 +20,7 @@ use super::pack::{self, Head};
 use super::stats::Stats;
 use crate::cursor::CursorKey;
 use crate::ids::{Sequence, TenantId};
+use crate::sync::{Condvar, Mutex, RwLock};
 
 /// Threads that read the disk.
 pub(super) const READERS: usize = 4;

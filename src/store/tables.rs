@@ -158,11 +158,11 @@ fn get(engine: &Engine, tenant: TenantId, tail: &[u8]) -> Result<Option<Vec<u8>>
 fn page(engine: &Engine, tenant: TenantId, table: Table, asked: &Asked) -> Result<Vec<Listed>, EngineError> {
     let walk = Walk { engine, tenant, descending: asked.descending };
     let from = asked.after.clone().map_or(Bound::Unbounded, Bound::Excluded);
-    let mut found = Vec::new();
-    match &asked.of {
-        Of::All(groups) => walk.all(groups, from, asked.skip + asked.limit, &mut found)?,
-        Of::Any(groups) => walk.any(groups, from, asked.skip + asked.limit, &mut found)?,
-    }
+    let most = asked.skip + asked.limit;
+    let found = match &asked.of {
+        Of::All(groups) => walk.all(groups, from, most)?,
+        Of::Any(groups) => walk.any(groups, from, most)?,
+    };
     let mut listed = Vec::with_capacity(asked.limit.min(found.len()));
     for (number, id) in found.into_iter().skip(asked.skip) {
         // A row that went between the two looks is no row of the page.
@@ -208,14 +208,9 @@ impl Walk<'_> {
     }
 
     /// Up to `most` places that are in all of `groups`: each leaps to where the others are.
-    fn all(
-        &self,
-        groups: &[Group],
-        from: Bound<At>,
-        most: usize,
-        found: &mut Vec<At>,
-    ) -> Result<(), EngineError> {
-        let Some((lead, others)) = groups.split_first() else { return Ok(()) };
+    fn all(&self, groups: &[Group], from: Bound<At>, most: usize) -> Result<Vec<At>, EngineError> {
+        let mut found = Vec::new();
+        let Some((lead, others)) = groups.split_first() else { return Ok(found) };
         let mut places = self.places(*lead, from.as_ref());
         while found.len() < most {
             let Some(at) = places.next().transpose()? else { break };
@@ -224,7 +219,7 @@ impl Walk<'_> {
                 match self.places(group, Bound::Included(&at)).next().transpose()? {
                     Some(there) if there == at => {}
                     Some(further) => leap = Some(further),
-                    None => return Ok(()),
+                    None => return Ok(found),
                 }
                 if leap.is_some() {
                     break;
@@ -235,17 +230,12 @@ impl Walk<'_> {
                 None => found.push(at),
             }
         }
-        Ok(())
+        Ok(found)
     }
 
     /// Up to `most` places that are in any of `groups`, each once.
-    fn any(
-        &self,
-        groups: &[Group],
-        from: Bound<At>,
-        most: usize,
-        found: &mut Vec<At>,
-    ) -> Result<(), EngineError> {
+    fn any(&self, groups: &[Group], from: Bound<At>, most: usize) -> Result<Vec<At>, EngineError> {
+        let mut found = Vec::new();
         let mut ways = Vec::with_capacity(groups.len());
         for &group in groups {
             let mut places = self.places(group, from.as_ref());
@@ -262,7 +252,7 @@ impl Walk<'_> {
             }
             found.push(next);
         }
-        Ok(())
+        Ok(found)
     }
 }
 

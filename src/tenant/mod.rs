@@ -16,7 +16,6 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-use crate::sync::Mutex;
 use dashmap::DashMap;
 
 use crate::config::Config;
@@ -26,6 +25,7 @@ use crate::ids::{Sequence, TenantId};
 use crate::metrics::{Metrics, Times};
 use crate::ring::{Pins, Ring, RingLimits, RingWriter, Slotted};
 use crate::store::{ReadError, Store, TenantLog};
+use crate::sync::Mutex;
 use crate::time::Clock;
 use crate::wake::{WakeBits, WakeQueue};
 

@@ -10,7 +10,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::sync::Mutex;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use http::{HeaderMap, HeaderValue, Method};
@@ -19,6 +18,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::store::Rows;
+use crate::sync::Mutex;
 use crate::time::ManualClock;
 
 /// The instant every test begins at, Unix milliseconds.

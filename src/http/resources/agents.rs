@@ -12,14 +12,15 @@ use super::super::created;
 use super::super::exchange::Exchange;
 use super::super::respond::Answer;
 use super::{
-    if_match, listed, made, may_write, no_parameters, of_version, page, reading, unescaped, writing,
+    Written, if_match, listed, made, may_write, no_parameters, of_version, page, reading, unescaped, writing,
+    written,
 };
 
 /// Finds and runs the handler.
 ///
 /// # Errors
 /// The handler's; 404 and 405.
-pub(super) async fn handle(x: &mut Exchange, path: &[&str]) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn handle(x: &mut Exchange, path: &[&str]) -> Result<Answer, Refusal> {
     match (path, x.method.as_str()) {
         ([], "GET") => list(x).await,
         ([], "POST") => create(x).await,
@@ -87,11 +88,7 @@ async fn list(x: &Exchange) -> Result<Answer, Refusal> {
 }
 
 async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
-    let right = may_write(x)?;
-    no_parameters(x)?;
-    let (saying, bytes): (Saying, _) = x.json_and_bytes().await?;
-    let x = &*x;
-    let caller = writing(x, &right, bytes.len()).await?;
+    let Written { x, caller, bytes, body: saying, .. } = written::<Saying>(x).await?;
     let answer = |agent: &Agent| of_version(created(view(&caller.principal.org_id, agent)), agent.version);
     made(x, &caller, &bytes, answer, async |kept| agents::create(&caller, saying, kept).await).await
 }
@@ -104,11 +101,7 @@ async fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
 }
 
 async fn change(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
-    let right = may_write(x)?;
-    no_parameters(x)?;
-    let (saying, bytes): (Saying, _) = x.json_and_bytes().await?;
-    let x = &*x;
-    let caller = writing(x, &right, bytes.len()).await?;
+    let Written { x, caller, body: saying, .. } = written::<Saying>(x).await?;
     let agent = agents::change(&caller, &unescaped(id)?, if_match(x)?, saying).await?;
     Ok(told(&caller.principal.org_id, &agent))
 }
@@ -157,11 +150,7 @@ async fn get_state(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
 }
 
 async fn set_state(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
-    let right = may_write(x)?;
-    no_parameters(x)?;
-    let (body, bytes): (StateBody, _) = x.json_and_bytes().await?;
-    let x = &*x;
-    let caller = writing(x, &right, bytes.len()).await?;
+    let Written { caller, body, .. } = written::<StateBody>(x).await?;
     Ok(state_told(&agents::set_state(&caller, &unescaped(id)?, body.state, body.error_message).await?))
 }
 
@@ -183,12 +172,8 @@ struct Said<'a> {
 }
 
 async fn say(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
-    let right = may_write(x)?;
-    no_parameters(x)?;
     let began = std::time::Instant::now();
-    let (body, bytes): (SayBody, _) = x.json_and_bytes().await?;
-    let x = &*x;
-    let caller = writing(x, &right, bytes.len()).await?;
+    let Written { x, right, caller, bytes, body, .. } = written::<SayBody>(x).await?;
     let id = unescaped(id)?;
     agents::exists(&caller, &id).await?; // here the path names it: 404, not 400
     let new = NewMessage {

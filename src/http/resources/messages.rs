@@ -11,13 +11,13 @@ use crate::time::rfc3339;
 use super::super::created;
 use super::super::exchange::Exchange;
 use super::super::respond::Answer;
-use super::{listed, made, may_write, no_parameters, page, reading, unescaped, writing};
+use super::{Written, listed, made, may_write, no_parameters, page, reading, unescaped, writing, written};
 
 /// Finds and runs the handler.
 ///
 /// # Errors
 /// The handler's; 404 and 405.
-pub(super) async fn handle(x: &mut Exchange, path: &[&str]) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn handle(x: &mut Exchange, path: &[&str]) -> Result<Answer, Refusal> {
     match (path, x.method.as_str()) {
         ([], "GET") => list(x).await,
         ([], "POST") => create(x).await,
@@ -78,11 +78,7 @@ async fn list(x: &Exchange) -> Result<Answer, Refusal> {
 }
 
 async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
-    let right = may_write(x)?;
-    no_parameters(x)?;
-    let (new, bytes): (NewMessage, _) = x.json_and_bytes().await?;
-    let x = &*x;
-    let caller = writing(x, &right, bytes.len()).await?;
+    let Written { x, right, caller, bytes, body: new, .. } = written::<NewMessage>(x).await?;
     let answer = |message: &Message| created(view(&caller.principal.org_id, message));
     made(x, &caller, &bytes, answer, async |kept| messages::create(&caller, &right, new, kept).await).await
 }

@@ -3,17 +3,19 @@
 //! * A list is answered newest first, with the cursor of the next page, or counted by `offset` for older clients.
 //! * `ETag` is a resource's version; `If-Match` refuses a change of another (RFC 9110 §13.1.1).
 
-mod agents;
-mod messages;
-mod tools;
+pub(super) mod agents;
+pub(super) mod messages;
+pub(super) mod tools;
 
 use std::rc::Rc;
 use std::sync::Arc;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytes::Bytes;
 use http::StatusCode;
 use http::header::{self, HeaderName, HeaderValue};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::auth::{Authorized, Principal, Publish, Subscribe, Use};
 use crate::connection::rate;
@@ -33,16 +35,6 @@ const PAGE_MOST: u64 = 100;
 /// How far `offset` reaches; who goes on needs the cursor.
 const OFFSET_MOST: u64 = 10_000;
 
-/// Whose requests these are: finds and runs the handler below `/api/v1`; `None`: nobody's here.
-pub(super) async fn handle(x: &mut Exchange, path: &[&str]) -> Option<Result<Answer, Refusal>> {
-    match path {
-        ["agents", rest @ ..] => Some(agents::handle(x, rest).await),
-        ["messages", rest @ ..] => Some(messages::handle(x, rest).await),
-        ["tools", rest @ ..] => Some(tools::handle(x, rest).await),
-        _ => None,
-    }
-}
-
 /// Who asks on this worker.
 type Asker<'a> = Caller<'a, Rc<Worker>>;
 
@@ -59,6 +51,25 @@ fn may_write(x: &Exchange) -> Result<Authorized<Publish>, Refusal> {
         return Err(Refusal::unavailable("the server is stopping"));
     }
     Ok(x.principal(Use::Rest)?.authorize::<Publish>()?)
+}
+
+/// A request that writes: who, by what right, its body as read and as it came.
+struct Written<'a, T> {
+    x: &'a Exchange,
+    right: Authorized<Publish>,
+    caller: Asker<'a>,
+    body: T,
+    bytes: Bytes,
+}
+
+/// Reads a request that writes and has a JSON body and no parameters.
+async fn written<T: DeserializeOwned>(x: &mut Exchange) -> Result<Written<'_, T>, Refusal> {
+    let right = may_write(x)?;
+    no_parameters(x)?;
+    let (body, bytes) = x.json_and_bytes().await?;
+    let x = &*x;
+    let caller = writing(x, &right, bytes.len()).await?;
+    Ok(Written { x, right, caller, body, bytes })
 }
 
 /// Who writes, with a body of `bytes`.

@@ -13,14 +13,15 @@ use super::super::criteria::boolean;
 use super::super::exchange::Exchange;
 use super::super::respond::Answer;
 use super::{
-    if_match, listed, made, may_write, no_parameters, of_version, page, reading, unescaped, writing,
+    Written, if_match, listed, made, may_write, no_parameters, of_version, page, reading, unescaped, writing,
+    written,
 };
 
 /// Finds and runs the handler.
 ///
 /// # Errors
 /// The handler's; 404 and 405.
-pub(super) async fn handle(x: &mut Exchange, path: &[&str]) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn handle(x: &mut Exchange, path: &[&str]) -> Result<Answer, Refusal> {
     match (path, x.method.as_str()) {
         ([], "GET") => list(x).await,
         ([], "POST") => create(x).await,
@@ -89,11 +90,7 @@ async fn list(x: &Exchange) -> Result<Answer, Refusal> {
 }
 
 async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
-    let right = may_write(x)?;
-    no_parameters(x)?;
-    let (saying, bytes): (Saying, _) = x.json_and_bytes().await?;
-    let x = &*x;
-    let caller = writing(x, &right, bytes.len()).await?;
+    let Written { x, caller, bytes, body: saying, .. } = written::<Saying>(x).await?;
     let answer = |tool: &Tool| of_version(created(view(&caller.principal.org_id, tool)), tool.version);
     made(x, &caller, &bytes, answer, async |kept| tools::create(&caller, saying, kept).await).await
 }
@@ -106,11 +103,7 @@ async fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
 }
 
 async fn change(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
-    let right = may_write(x)?;
-    no_parameters(x)?;
-    let (saying, bytes): (Saying, _) = x.json_and_bytes().await?;
-    let x = &*x;
-    let caller = writing(x, &right, bytes.len()).await?;
+    let Written { x, caller, body: saying, .. } = written::<Saying>(x).await?;
     let tool = tools::change(&caller, &unescaped(id)?, if_match(x)?, saying).await?;
     Ok(told(&caller.principal.org_id, &tool))
 }
