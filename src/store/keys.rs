@@ -39,6 +39,10 @@ pub(crate) enum Kind {
     Row = 12,
     /// Where a resource stands in a list; tail: list u8, digest of the group 16 bytes, number u64, id.
     Place = 13,
+    /// A term that occurs in a text, for search; tail: list u8, the rest is the search index's own.
+    Term = 14,
+    /// From when on a user's tokens are good; tail: `sub`.
+    UserSince = 15,
 }
 
 /// How long the tail of a kind's key may be, in bytes: least and most.
@@ -47,18 +51,19 @@ pub(crate) const fn tail_len(kind: Kind) -> (usize, usize) {
         Kind::Meta => (1, 1),
         Kind::Log => (8, 8),
         Kind::Counters | Kind::Organization | Kind::Erase => (0, 0),
-        Kind::ApiKey | Kind::Revoked | Kind::DisabledUser => (1, MAX_NAME),
+        Kind::ApiKey | Kind::Revoked | Kind::DisabledUser | Kind::UserSince => (1, MAX_NAME),
         Kind::Idempotency | Kind::MessageId => (32, 32),
         Kind::Expiry => (9, 9),
         Kind::Secret => (1, 64),
         Kind::Row => (1 + 1, 1 + MAX_NAME),
         Kind::Place => (1 + 16 + 8 + 1, 1 + 16 + 8 + MAX_NAME),
+        Kind::Term => (1 + 1, 1 + MAX_NAME),
     }
 }
 
 impl Kind {
     /// Every kind, in the order of ordinals.
-    pub(crate) const ALL: [Kind; 14] = [
+    pub(crate) const ALL: [Kind; 16] = [
         Kind::Meta,
         Kind::Log,
         Kind::Counters,
@@ -73,11 +78,13 @@ impl Kind {
         Kind::Secret,
         Kind::Row,
         Kind::Place,
+        Kind::Term,
+        Kind::UserSince,
     ];
 
     /// What an erased tenant loses, the log first. Its organization row stays, marked deleted, so that its number is
     /// never given out again.
-    pub(crate) const OF_TENANT: [Kind; 10] = [
+    pub(crate) const OF_TENANT: [Kind; 12] = [
         Kind::Log,
         Kind::ApiKey,
         Kind::Revoked,
@@ -87,6 +94,8 @@ impl Kind {
         Kind::Expiry,
         Kind::Row,
         Kind::Place,
+        Kind::Term,
+        Kind::UserSince,
         Kind::Counters,
     ];
 }
