@@ -27,43 +27,6 @@ use super::respond::Answer;
 const LIST_DEFAULT: usize = 50;
 const LIST_MOST: usize = 100;
 
-/// Finds and runs the handler below `/api/v1`.
-///
-/// # Errors
-/// The handler's; 404 and 405.
-pub async fn handle(x: &mut Exchange, path: &[&str]) -> Result<Answer, Refusal> {
-    match (path, x.method.as_str()) {
-        (["organizations"], "GET") => list_organizations(x),
-        (["organizations"], "POST") => create_organization(x).await,
-        (["organizations"], _) => Err(Refusal::method("GET, POST")),
-        (["organizations", id], "GET") => get_organization(x, id),
-        (["organizations", id], "PUT" | "PATCH") => change_organization(x, id).await,
-        (["organizations", id], "DELETE") => delete_organization(x, id).await,
-        (["organizations", _], _) => Err(Refusal::method("GET, PUT, PATCH, DELETE")),
-        (["api-keys"], "GET") => list_keys(x),
-        (["api-keys"], "POST") => create_key(x).await,
-        (["api-keys"], _) => Err(Refusal::method("GET, POST")),
-        (["api-keys", id], "DELETE") => delete_key(x, id).await,
-        (["api-keys", _], _) => Err(Refusal::method("DELETE")),
-        (["tokens"], "POST") => mint_token(x).await,
-        (["tokens"], _) => Err(Refusal::method("POST")),
-        (["tokens", jti], "DELETE") => revoke_token(x, jti).await,
-        (["tokens", _], _) => Err(Refusal::method("DELETE")),
-        (["users", sub, "disabled"], "PUT") => set_disabled(x, sub).await,
-        (["users", _, "disabled"], _) => Err(Refusal::method("PUT")),
-        (["tickets"], "POST") => make_ticket(x).await,
-        (["tickets"], _) => Err(Refusal::method("POST")),
-        (["connections"], "GET") => list_connections(x).await,
-        (["connections"], "DELETE") => kick(x, None).await,
-        (["connections"], _) => Err(Refusal::method("GET, DELETE")),
-        (["connections", id], "DELETE") => kick(x, Some(id)).await,
-        (["connections", _], _) => Err(Refusal::method("DELETE")),
-        (["stats"], "GET") => stats(x).await,
-        (["stats"], _) => Err(Refusal::method("GET")),
-        _ => Err(Refusal::not_found()),
-    }
-}
-
 fn managing(x: &Exchange) -> Result<Authorized<Manage>, Refusal> {
     Ok(x.principal(Use::Rest)?.authorize::<Manage>()?)
 }
@@ -122,7 +85,7 @@ fn organization_json(organization: &Organization) -> Value {
     })
 }
 
-fn list_organizations(x: &Exchange) -> Result<Answer, Refusal> {
+pub(super) fn list_organizations(x: &Exchange) -> Result<Answer, Refusal> {
     let by = operating(x)?;
     let page = parameters(x, &["cursor", "limit"])?;
     let found = x.shared().auth.organizations(&by, page.after.as_deref(), page.limit);
@@ -137,7 +100,7 @@ struct OrganizationBody {
     visibility: Option<Visibility>,
 }
 
-async fn create_organization(x: &mut Exchange) -> Result<Answer, Refusal> {
+pub(super) async fn create_organization(x: &mut Exchange) -> Result<Answer, Refusal> {
     let by = operating(x)?;
     parameters(x, &[])?;
     let (body, bytes): (OrganizationBody, _) = x.json_and_bytes().await?;
@@ -157,14 +120,14 @@ async fn create_organization(x: &mut Exchange) -> Result<Answer, Refusal> {
     Ok(created(organization_json(&made.organization)))
 }
 
-fn get_organization(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
+pub(super) fn get_organization(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     let by = managing(x)?;
     parameters(x, &[])?;
     let found = x.shared().auth.find_organization(&by, Some(&unescaped(id)?))?;
     Ok(Answer::data(StatusCode::OK, organization_json(&found)))
 }
 
-async fn change_organization(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
+pub(super) async fn change_organization(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
     let by = managing(x)?;
     parameters(x, &[])?;
     let body: OrganizationBody = x.json().await?;
@@ -176,7 +139,7 @@ async fn change_organization(x: &mut Exchange, id: &str) -> Result<Answer, Refus
     Ok(Answer::data(StatusCode::OK, organization_json(&changed)))
 }
 
-async fn delete_organization(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
+pub(super) async fn delete_organization(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     let by = operating(x)?;
     parameters(x, &[])?;
     x.shared().auth.delete_organization(&by, &unescaped(id)?).await?;
@@ -211,7 +174,7 @@ fn key_json(x: &Exchange, key: &KeyRow) -> Value {
     })
 }
 
-async fn create_key(x: &mut Exchange) -> Result<Answer, Refusal> {
+pub(super) async fn create_key(x: &mut Exchange) -> Result<Answer, Refusal> {
     let by = managing(x)?;
     parameters(x, &[])?;
     let (body, bytes): (KeyBody, _) = x.json_and_bytes().await?;
@@ -234,14 +197,14 @@ async fn create_key(x: &mut Exchange) -> Result<Answer, Refusal> {
     Ok(created(data))
 }
 
-fn list_keys(x: &Exchange) -> Result<Answer, Refusal> {
+pub(super) fn list_keys(x: &Exchange) -> Result<Answer, Refusal> {
     let by = managing(x)?;
     let page = parameters(x, &["cursor", "limit", "org_id"])?;
     let keys = x.shared().auth.keys(&by, page.org_id.as_deref(), page.after.as_deref(), page.limit)?;
     Ok(list(keys.iter().map(|key| key_json(x, key)).collect(), page.limit, "key_id"))
 }
 
-async fn delete_key(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
+pub(super) async fn delete_key(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     let by = managing(x)?;
     let asked = parameters(x, &["org_id"])?;
     x.shared().auth.delete_key(&by, asked.org_id.as_deref(), &unescaped(id)?).await?;
@@ -262,7 +225,7 @@ struct TokenBody {
     org_id: Option<String>,
 }
 
-async fn mint_token(x: &mut Exchange) -> Result<Answer, Refusal> {
+pub(super) async fn mint_token(x: &mut Exchange) -> Result<Answer, Refusal> {
     let by = managing(x)?;
     parameters(x, &[])?;
     let (body, bytes): (TokenBody, _) = x.json_and_bytes().await?;
@@ -288,7 +251,7 @@ async fn mint_token(x: &mut Exchange) -> Result<Answer, Refusal> {
     Ok(created(json!({"token": issued.token.expose(), "jti": issued.jti, "expires_at": expires_at})))
 }
 
-async fn revoke_token(x: &Exchange, jti: &str) -> Result<Answer, Refusal> {
+pub(super) async fn revoke_token(x: &Exchange, jti: &str) -> Result<Answer, Refusal> {
     let by = managing(x)?;
     let asked = parameters(x, &["org_id"])?;
     x.shared().auth.revoke_token(&by, asked.org_id.as_deref(), &unescaped(jti)?).await?;
@@ -301,7 +264,7 @@ struct DisabledBody {
     disabled: bool,
 }
 
-async fn set_disabled(x: &mut Exchange, sub: &str) -> Result<Answer, Refusal> {
+pub(super) async fn set_disabled(x: &mut Exchange, sub: &str) -> Result<Answer, Refusal> {
     let by = managing(x)?;
     let asked = parameters(x, &["org_id"])?;
     let body: DisabledBody = x.json().await?;
@@ -317,7 +280,7 @@ struct TicketBody {
     reconnect: bool,
 }
 
-async fn make_ticket(x: &mut Exchange) -> Result<Answer, Refusal> {
+pub(super) async fn make_ticket(x: &mut Exchange) -> Result<Answer, Refusal> {
     let principal = x.principal(Use::Rest)?;
     parameters(x, &[])?;
     let body: TicketBody = x.json().await?;
@@ -338,7 +301,7 @@ fn visible(principal: &Arc<Principal>) -> Which {
     which
 }
 
-async fn list_connections(x: &Exchange) -> Result<Answer, Refusal> {
+pub(super) async fn list_connections(x: &Exchange) -> Result<Answer, Refusal> {
     let principal = x.principal(Use::Rest)?;
     let page = parameters(x, &["cursor", "limit"])?;
     let mut rows = Vec::new();
@@ -353,7 +316,7 @@ async fn list_connections(x: &Exchange) -> Result<Answer, Refusal> {
     Ok(list(shown.map(|row| json!(row)).collect(), page.limit, "id"))
 }
 
-async fn kick(x: &Exchange, id: Option<&str>) -> Result<Answer, Refusal> {
+pub(super) async fn kick(x: &Exchange, id: Option<&str>) -> Result<Answer, Refusal> {
     let principal = x.principal(Use::Rest)?;
     let mut which = visible(&principal);
     let own = which.user.is_some() || which.key.is_some();
@@ -396,7 +359,7 @@ async fn kick(x: &Exchange, id: Option<&str>) -> Result<Answer, Refusal> {
     }
 }
 
-async fn stats(x: &Exchange) -> Result<Answer, Refusal> {
+pub(super) async fn stats(x: &Exchange) -> Result<Answer, Refusal> {
     let by = managing(x)?;
     let asked = parameters(x, &["org_id"])?;
     let organization = x.shared().auth.find_organization(&by, asked.org_id.as_deref())?;

@@ -107,7 +107,9 @@ impl Page {
                 answer.headers.insert(header::CONTENT_TYPE, text);
                 Ok(answer)
             }
-            ["health", rest @ ..] => health::report(&self.shared, rest).ok_or_else(Refusal::not_found),
+            ["health"] | ["health", "ready"] => Ok(health::ready(&self.shared)),
+            ["health", "live"] => Ok(health::live(&self.shared)),
+            ["health", ..] => Err(Refusal::not_found()),
             _ => {
                 self.operator(request)?;
                 Err(Refusal::not_found())

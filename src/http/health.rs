@@ -1,26 +1,27 @@
 //! Whether the daemon lives, and whether it serves.
 
 use http::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::outcome::Refusal;
 use crate::store::StoreState;
 use crate::worker::Shared;
 
-use super::exchange::Exchange;
 use super::respond::Answer;
 
-/// `/health`, `/health/live`, `/health/ready`.
-///
-/// # Errors
-/// 404 for anything else below `/health`.
-pub fn answer(x: &Exchange, rest: &[&str]) -> Result<Answer, Refusal> {
-    report(x.shared(), rest).ok_or_else(Refusal::not_found)
+/// Whether it lives: 200 as long as it can answer.
+#[must_use]
+pub fn live(shared: &Shared) -> Answer {
+    Answer::json(StatusCode::OK, &report(shared).1)
 }
 
-/// The same without a request, for the admin listener.
+/// Whether it serves: 200, or 503 with what is in the way.
 #[must_use]
-pub fn report(shared: &Shared, rest: &[&str]) -> Option<Answer> {
+pub fn ready(shared: &Shared) -> Answer {
+    let (is_ready, body) = report(shared);
+    Answer::json(if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &body)
+}
+
+fn report(shared: &Shared) -> (bool, Value) {
     let store = match shared.tenants.store().state() {
         StoreState::Writable => "ok",
         StoreState::Reserve => "no_space",
@@ -40,10 +41,5 @@ pub fn report(shared: &Shared, rest: &[&str]) -> Option<Answer> {
         "timestamp": crate::time::rfc3339(shared.clock.now_ms()),
         "checks": {"store": store, "accepting": !stopping},
     });
-    let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    match rest {
-        [] | ["ready"] => Some(Answer::json(code, &body)),
-        ["live"] => Some(Answer::json(StatusCode::OK, &body)),
-        _ => None,
-    }
+    (ready, body)
 }

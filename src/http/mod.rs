@@ -18,6 +18,7 @@ pub mod metrics_page;
 mod once;
 mod resources;
 pub mod respond;
+mod routes;
 pub mod subscribe;
 mod transport;
 
@@ -26,7 +27,9 @@ use http::{Method, StatusCode};
 use crate::outcome::Refusal;
 
 use exchange::Exchange;
+use resources::{agents, messages, tools};
 use respond::Answer;
+use routes::Operation;
 use subscribe::Subscribed;
 
 /// What a handler came to.
@@ -52,33 +55,51 @@ pub async fn handle(x: &mut Exchange) -> Result<Handled, Refusal> {
         return Ok(cors::preflight(x).into());
     }
     let path = x.path.clone();
-    let segments: Vec<&str> = path.split('/').skip(1).collect();
-    if let ["health", rest @ ..] = segments.as_slice() {
-        only(x, &[Method::GET, Method::HEAD], "GET, HEAD")?;
-        return health::answer(x, rest).map(Handled::from);
-    }
-    let ["api", "v1", rest @ ..] = segments.as_slice() else { return Err(Refusal::not_found()) };
-    match (rest, x.method.as_str()) {
-        (["ws"], "GET") => subscribe::ws(x).await,
-        (["sse"], "GET") => subscribe::sse(x, false).await,
-        (["sse", "llm"], "GET") => subscribe::sse(x, true).await,
-        (["ws" | "sse"] | ["sse", "llm"], _) => Err(Refusal::method("GET")),
-        (["events"], "GET") => history::get(x).await.map(Handled::from),
-        (["events"], "POST") => events::post(x).await.map(Handled::from),
-        (["events"], _) => Err(Refusal::method("GET, POST")),
-        (["agents", rest @ ..], _) => resources::agents::handle(x, rest).await.map(Handled::from),
-        (["messages", rest @ ..], _) => resources::messages::handle(x, rest).await.map(Handled::from),
-        (["tools", rest @ ..], _) => resources::tools::handle(x, rest).await.map(Handled::from),
-        (rest, _) => admin::handle(x, rest).await.map(Handled::from),
-    }
-}
-
-/// Refuses other methods.
-pub(crate) fn only(x: &Exchange, methods: &[Method], allow: &'static str) -> Result<(), Refusal> {
-    match methods.contains(&x.method) {
-        true => Ok(()),
-        false => Err(Refusal::method(allow)),
-    }
+    let (operation, [id, _]) = routes::find(&x.method, &path)?;
+    let answer = match operation {
+        Operation::OpenWebSocket => return subscribe::ws(x).await,
+        Operation::OpenSse => return subscribe::sse(x, false).await,
+        Operation::OpenLlmSse => return subscribe::sse(x, true).await,
+        Operation::Health | Operation::HealthReady => Ok(health::ready(x.shared())),
+        Operation::HealthLive => Ok(health::live(x.shared())),
+        Operation::ReadEvents => history::get(x).await,
+        Operation::PublishEvents => events::post(x).await,
+        Operation::ListAgents => agents::list(x).await,
+        Operation::CreateAgent => agents::create(x).await,
+        Operation::GetAgent => agents::get(x, id).await,
+        Operation::ChangeAgent => agents::change(x, id).await,
+        Operation::DeleteAgent => agents::delete(x, id).await,
+        Operation::GetAgentState => agents::get_state(x, id).await,
+        Operation::SetAgentState => agents::set_state(x, id).await,
+        Operation::SendAgentMessage => agents::say(x, id).await,
+        Operation::ListMessages => messages::list(x).await,
+        Operation::CreateMessage => messages::create(x).await,
+        Operation::GetMessage => messages::get(x, id).await,
+        Operation::DeleteMessage => messages::delete(x, id).await,
+        Operation::ListTools => tools::list(x).await,
+        Operation::CreateTool => tools::create(x).await,
+        Operation::GetTool => tools::get(x, id).await,
+        Operation::ChangeTool => tools::change(x, id).await,
+        Operation::DeleteTool => tools::delete(x, id).await,
+        Operation::ExecuteTool => tools::execute(x, id).await,
+        Operation::ListOrganizations => admin::list_organizations(x),
+        Operation::CreateOrganization => admin::create_organization(x).await,
+        Operation::GetOrganization => admin::get_organization(x, id),
+        Operation::ChangeOrganization => admin::change_organization(x, id).await,
+        Operation::DeleteOrganization => admin::delete_organization(x, id).await,
+        Operation::ListApiKeys => admin::list_keys(x),
+        Operation::CreateApiKey => admin::create_key(x).await,
+        Operation::DeleteApiKey => admin::delete_key(x, id).await,
+        Operation::MintToken => admin::mint_token(x).await,
+        Operation::RevokeToken => admin::revoke_token(x, id).await,
+        Operation::SetUserDisabled => admin::set_disabled(x, id).await,
+        Operation::MakeTicket => admin::make_ticket(x).await,
+        Operation::ListConnections => admin::list_connections(x).await,
+        Operation::KickConnections => admin::kick(x, None).await,
+        Operation::KickConnection => admin::kick(x, Some(id)).await,
+        Operation::GetStats => admin::stats(x).await,
+    };
+    answer.map(Handled::from)
 }
 
 /// 200 or 201 with `{data, success:true}`.

@@ -16,28 +16,6 @@ use super::{
     written,
 };
 
-/// Finds and runs the handler.
-///
-/// # Errors
-/// The handler's; 404 and 405.
-pub(in crate::http) async fn handle(x: &mut Exchange, path: &[&str]) -> Result<Answer, Refusal> {
-    match (path, x.method.as_str()) {
-        ([], "GET") => list(x).await,
-        ([], "POST") => create(x).await,
-        ([], _) => Err(Refusal::method("GET, POST")),
-        ([id], "GET") => get(x, id).await,
-        ([id], "PUT" | "PATCH") => change(x, id).await,
-        ([id], "DELETE") => delete(x, id).await,
-        ([_], _) => Err(Refusal::method("GET, PUT, PATCH, DELETE")),
-        ([id, "state"], "GET") => get_state(x, id).await,
-        ([id, "state"], "PUT") => set_state(x, id).await,
-        ([_, "state"], _) => Err(Refusal::method("GET, PUT")),
-        ([id, "messages"], "POST") => say(x, id).await,
-        ([_, "messages"], _) => Err(Refusal::method("POST")),
-        _ => Err(Refusal::not_found()),
-    }
-}
-
 /// An agent as clients see it.
 #[derive(Serialize)]
 struct View<'a> {
@@ -79,7 +57,7 @@ fn view<'a>(org_id: &'a str, agent: &'a Agent) -> View<'a> {
     }
 }
 
-async fn list(x: &Exchange) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
     let caller = reading(x).await?;
     let page = page(x, |_, _| Ok(false))?;
     let (agents, next) = agents::list(&caller, &page).await?;
@@ -87,26 +65,26 @@ async fn list(x: &Exchange) -> Result<Answer, Refusal> {
     Ok(listed(&views, next.as_ref()))
 }
 
-async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
     let Written { x, caller, bytes, body: saying, .. } = written::<Saying>(x).await?;
     let answer = |agent: &Agent| of_version(created(view(&caller.principal.org_id, agent)), agent.version);
     made(x, &caller, &bytes, answer, async |kept| agents::create(&caller, saying, kept).await).await
 }
 
-async fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     no_parameters(x)?;
     let caller = reading(x).await?;
     let agent = agents::get(&caller, &unescaped(id)?).await?;
     Ok(told(&caller.principal.org_id, &agent))
 }
 
-async fn change(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn change(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
     let Written { x, caller, body: saying, .. } = written::<Saying>(x).await?;
     let agent = agents::change(&caller, &unescaped(id)?, if_match(x)?, saying).await?;
     Ok(told(&caller.principal.org_id, &agent))
 }
 
-async fn delete(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     let right = may_write(x)?;
     no_parameters(x)?;
     let caller = writing(x, &right, 0).await?;
@@ -143,13 +121,13 @@ struct StateBody {
     error_message: Option<String>,
 }
 
-async fn get_state(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn get_state(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     no_parameters(x)?;
     let caller = reading(x).await?;
     Ok(state_told(&agents::get(&caller, &unescaped(id)?).await?))
 }
 
-async fn set_state(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn set_state(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
     let Written { caller, body, .. } = written::<StateBody>(x).await?;
     Ok(state_told(&agents::set_state(&caller, &unescaped(id)?, body.state, body.error_message).await?))
 }
@@ -171,7 +149,7 @@ struct Said<'a> {
     processing_time_ms: u64,
 }
 
-async fn say(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn say(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
     let began = std::time::Instant::now();
     let Written { x, right, caller, bytes, body, .. } = written::<SayBody>(x).await?;
     let id = unescaped(id)?;

@@ -13,22 +13,6 @@ use super::super::exchange::Exchange;
 use super::super::respond::Answer;
 use super::{Written, listed, made, may_write, no_parameters, page, reading, unescaped, writing, written};
 
-/// Finds and runs the handler.
-///
-/// # Errors
-/// The handler's; 404 and 405.
-pub(in crate::http) async fn handle(x: &mut Exchange, path: &[&str]) -> Result<Answer, Refusal> {
-    match (path, x.method.as_str()) {
-        ([], "GET") => list(x).await,
-        ([], "POST") => create(x).await,
-        ([], _) => Err(Refusal::method("GET, POST")),
-        ([id], "GET") => get(x, id).await,
-        ([id], "DELETE") => delete(x, id).await,
-        ([_], _) => Err(Refusal::method("GET, DELETE")),
-        _ => Err(Refusal::not_found()),
-    }
-}
-
 /// A message as clients see it.
 #[derive(Serialize)]
 struct View<'a> {
@@ -59,7 +43,7 @@ fn view<'a>(org_id: &'a str, message: &'a Message) -> View<'a> {
     }
 }
 
-async fn list(x: &Exchange) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
     let caller = reading(x).await?;
     let (mut agent_id, mut user_id) = (None, None);
     let page = page(x, |name, value| {
@@ -77,20 +61,20 @@ async fn list(x: &Exchange) -> Result<Answer, Refusal> {
     Ok(listed(&views, next.as_ref()))
 }
 
-async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
     let Written { x, right, caller, bytes, body: new, .. } = written::<NewMessage>(x).await?;
     let answer = |message: &Message| created(view(&caller.principal.org_id, message));
     made(x, &caller, &bytes, answer, async |kept| messages::create(&caller, &right, new, kept).await).await
 }
 
-async fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     no_parameters(x)?;
     let caller = reading(x).await?;
     let message = messages::get(&caller, &unescaped(id)?).await?;
     Ok(Answer::data(StatusCode::OK, view(&caller.principal.org_id, &message)))
 }
 
-async fn delete(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     let right = may_write(x)?;
     no_parameters(x)?;
     let caller = writing(x, &right, 0).await?;

@@ -17,25 +17,6 @@ use super::{
     written,
 };
 
-/// Finds and runs the handler.
-///
-/// # Errors
-/// The handler's; 404 and 405.
-pub(in crate::http) async fn handle(x: &mut Exchange, path: &[&str]) -> Result<Answer, Refusal> {
-    match (path, x.method.as_str()) {
-        ([], "GET") => list(x).await,
-        ([], "POST") => create(x).await,
-        ([], _) => Err(Refusal::method("GET, POST")),
-        ([id], "GET") => get(x, id).await,
-        ([id], "PUT" | "PATCH") => change(x, id).await,
-        ([id], "DELETE") => delete(x, id).await,
-        ([_], _) => Err(Refusal::method("GET, PUT, PATCH, DELETE")),
-        ([id, "execute"], "POST") => execute(x, id).await,
-        ([_, "execute"], _) => Err(Refusal::method("POST")),
-        _ => Err(Refusal::not_found()),
-    }
-}
-
 /// A tool as clients see it.
 #[derive(Serialize)]
 struct View<'a> {
@@ -73,7 +54,7 @@ fn told(org_id: &str, tool: &Tool) -> Answer {
     of_version(Answer::data(StatusCode::OK, view(org_id, tool)), tool.version)
 }
 
-async fn list(x: &Exchange) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
     let caller = reading(x).await?;
     let (mut tags, mut match_all) = (Vec::new(), false);
     let page = page(x, |name, value| {
@@ -89,26 +70,26 @@ async fn list(x: &Exchange) -> Result<Answer, Refusal> {
     Ok(listed(&views, next.as_ref()))
 }
 
-async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
     let Written { x, caller, bytes, body: saying, .. } = written::<Saying>(x).await?;
     let answer = |tool: &Tool| of_version(created(view(&caller.principal.org_id, tool)), tool.version);
     made(x, &caller, &bytes, answer, async |kept| tools::create(&caller, saying, kept).await).await
 }
 
-async fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     no_parameters(x)?;
     let caller = reading(x).await?;
     let tool = tools::get(&caller, &unescaped(id)?).await?;
     Ok(told(&caller.principal.org_id, &tool))
 }
 
-async fn change(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn change(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
     let Written { x, caller, body: saying, .. } = written::<Saying>(x).await?;
     let tool = tools::change(&caller, &unescaped(id)?, if_match(x)?, saying).await?;
     Ok(told(&caller.principal.org_id, &tool))
 }
 
-async fn delete(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     let right = may_write(x)?;
     no_parameters(x)?;
     let caller = writing(x, &right, 0).await?;
@@ -117,7 +98,7 @@ async fn delete(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
 }
 
 /// There is no sandbox to run a tool in, and none is run outside of one.
-async fn execute(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn execute(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     may_write(x)?;
     let caller = reading(x).await?;
     tools::get(&caller, &unescaped(id)?).await?;
