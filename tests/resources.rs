@@ -162,7 +162,8 @@ async fn messages_are_kept_told_and_listed_from_whichever_side() {
     // What is said to an agent by its path is a message like any other.
     let said = daemon
         .post(&format!("/api/v1/agents/{ada}/messages"))
-        .json(&json!({"message": "hi", "user_id": "u9"}));
+        .json(&json!({"message": "hi", "user_id": "u9", "memorizing": true, "image_uris": ["file:a.png"],
+            "metadata": {"big": 12345678901234567890u64}}));
     let said = data(&said.send().await, 201);
     let path = format!("/api/v1/messages/{}", said["message_id"].as_str().unwrap());
     let message = data(&daemon.get(&path).send().await, 200);
@@ -170,7 +171,14 @@ async fn messages_are_kept_told_and_listed_from_whichever_side() {
         (&message["content"], &message["user_id"], &message["role"]),
         (&json!("hi"), &json!("u9"), &json!("user"))
     );
-    assert_eq!(sse.next_event().await["content"], "hi");
+    let noted = json!({"big": 12345678901234567890u64, "memorizing": true, "image_uris": ["file:a.png"]});
+    assert_eq!(message["metadata"], noted);
+    let told = sse.next_event().await;
+    assert_eq!((&told["content"], &told["metadata"]), (&json!("hi"), &noted));
+    let twice = daemon
+        .post(&format!("/api/v1/agents/{ada}/messages"))
+        .json(&json!({"message": "hi", "user_id": "u9", "voice_files": [], "metadata": {"voice_files": 1}}));
+    assert_eq!(refused(&twice.send().await), (400, "VALIDATION_ERROR".into()));
     assert_eq!(daemon.call("DELETE", &path).send().await.status, 204);
     assert_eq!(daemon.get(&path).send().await.status, 404);
     assert!(all(&daemon, &daemon.key, "/api/v1/messages?user_id=u9").await.is_empty());

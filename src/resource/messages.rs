@@ -4,6 +4,7 @@
 //! * Listed by agent, by user, by both and all together, each from its own index.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -127,6 +128,25 @@ impl Message {
         event.metadata = self.metadata.as_ref().map(|json| Cow::Borrowed(json.get()));
         event
     }
+}
+
+/// `metadata` with `notes` in it: what a message comes with and no field of it has room for.
+///
+/// # Errors
+/// `metadata` is no object, or says one of them itself.
+pub fn noted(metadata: Option<Json>, notes: Vec<(&str, Json)>) -> Result<Option<Json>, ResourceError> {
+    if notes.is_empty() {
+        return Ok(metadata);
+    }
+    let text = metadata.as_ref().map_or("{}", |json| json.get());
+    let no_object = |_| ResourceError::invalid("metadata", "must be an object");
+    let mut all: BTreeMap<String, Json> = serde_json::from_str(text).map_err(no_object)?;
+    for (name, note) in notes {
+        if all.insert(name.to_owned(), note).is_some() {
+            return Err(ResourceError::invalid("metadata", format!("has {name} too; give it once")));
+        }
+    }
+    serde_json::value::to_raw_value(&all).map(Some).map_err(no_object)
 }
 
 /// Makes a message; `kept` are rows that join its commit.

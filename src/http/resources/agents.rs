@@ -138,7 +138,27 @@ pub(in crate::http) async fn set_state(x: &mut Exchange, id: &str) -> Result<Ans
 struct SayBody {
     message: String,
     user_id: Option<String>,
+    /// Whether the platform is to remember it; like the next two it goes into the message's metadata, for agents to see.
+    memorizing: Option<bool>,
+    image_uris: Option<Vec<String>>,
+    voice_files: Option<Vec<String>>,
     metadata: Option<Json>,
+}
+
+impl SayBody {
+    /// What goes into the message's metadata beside its own.
+    fn notes(&self) -> Vec<(&'static str, Json)> {
+        fn note<T: Serialize>(name: &'static str, said: Option<&T>) -> Option<(&'static str, Json)> {
+            let json = serde_json::value::to_raw_value(said?).ok()?; // texts and booleans: nothing can fail
+            Some((name, json))
+        }
+        let notes = [
+            note("memorizing", self.memorizing.as_ref()),
+            note("image_uris", self.image_uris.as_ref()),
+            note("voice_files", self.voice_files.as_ref()),
+        ];
+        notes.into_iter().flatten().collect()
+    }
 }
 
 #[derive(Serialize)]
@@ -154,6 +174,7 @@ pub(in crate::http) async fn say(x: &mut Exchange, id: &str) -> Result<Answer, R
     let Written { x, right, caller, bytes, body, .. } = written::<SayBody>(x).await?;
     let id = unescaped(id)?;
     agents::exists(&caller, &id).await?; // here the path names it: 404, not 400
+    let notes = body.notes();
     let new = NewMessage {
         agent_id: Some(id),
         user_id: body.user_id,
@@ -162,7 +183,7 @@ pub(in crate::http) async fn say(x: &mut Exchange, id: &str) -> Result<Answer, R
         text: None,
         model: None,
         tool_calls: None,
-        metadata: body.metadata,
+        metadata: messages::noted(body.metadata, notes)?,
     };
     let answer = |message: &messages::Message| {
         let processing_time_ms = began.elapsed().as_millis() as u64;

@@ -1,0 +1,189 @@
+//! What a page of a list costs in an organization of a thousand rows and in one of very many, over HTTP, in one run.
+//!
+//! `NERVEWIRE_LIST_ROWS=1000000 cargo bench --bench lists`; 20,000 without it. Messages of 200 bytes, each agent with a hundred
+//! of them, spread over the table: the pages of the large organization lie far apart. Both are asked in turns, `same` for one
+//! page again and again, `other` each time for that of another agent or user. It says what 256 clients' messages came to.
+
+#![allow(missing_docs, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use nervewire::bench::subscriber::{self, Message, Phase, Wire};
+use nervewire::bench::target::{Access, DaemonSettings, Target};
+use nervewire::bench::tenants::Tenant;
+use serde_json::{Value, json};
+
+const FEW: usize = 1_000;
+const OF_AN_AGENT: usize = 100;
+const CLIENTS: usize = 256;
+const ASKED: usize = 400;
+
+/// One kept connection.
+struct Caller {
+    stream: TcpStream,
+    held: Vec<u8>,
+    access: Access,
+}
+
+impl Caller {
+    fn new(access: &Access) -> Caller {
+        let stream = TcpStream::connect(access.addr).expect("connected");
+        stream.set_nodelay(true).expect("set");
+        Caller { stream, held: Vec::new(), access: access.clone() }
+    }
+
+    /// Sends a request and has `read` take its answer.
+    fn call<T>(&mut self, method: &str, path: &str, body: &str, read: impl FnOnce(&[u8]) -> T) -> T {
+        let Access { host, credential, .. } = &self.access;
+        let length = body.len();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\n{credential}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        self.stream.write_all(head.as_bytes()).expect("sent");
+        let mut piece = [0; 64 * 1_024];
+        loop {
+            let got = self.stream.read(&mut piece).expect("read");
+            assert!(got > 0, "{method} {path}: closed");
+            self.held.extend_from_slice(&piece[..got]);
+            if let Some((end, message)) =
+                subscriber::next(&mut Phase::Head(Wire::Http), &self.held).expect("HTTP")
+            {
+                let Message::Answer { status, body } = message else { panic!("no answer") };
+                assert!(
+                    (200..300).contains(&status),
+                    "{method} {path}: {status} {}",
+                    String::from_utf8_lossy(body)
+                );
+                let read = read(body);
+                self.held.drain(..end);
+                return read;
+            }
+        }
+    }
+
+    fn make(&mut self, path: &str, body: &Value) -> String {
+        self.call("POST", path, &body.to_string(), |answer| {
+            let made: Value = serde_json::from_slice(answer).expect("JSON");
+            made["data"]["id"].as_str().expect("an id").to_owned()
+        })
+    }
+
+    /// How long a page takes, with how many rows it has.
+    fn page(&mut self, path: &str) -> (Duration, usize) {
+        let began = Instant::now();
+        let body = self.call("GET", path, "", <[u8]>::to_vec);
+        let took = began.elapsed();
+        let page: Value = serde_json::from_slice(&body).expect("JSON");
+        (took, page["data"].as_array().expect("rows").len())
+    }
+}
+
+/// An organization with `rows` messages, as many tools, and an agent for each hundred.
+struct Organization {
+    access: Access,
+    agents: Vec<String>,
+    users: usize,
+}
+
+impl Organization {
+    fn fill(access: Access, rows: usize) -> Organization {
+        let mut caller = Caller::new(&access);
+        let agents: Vec<String> = (0..rows / OF_AN_AGENT)
+            .map(|n| caller.make("/api/v1/agents", &json!({"name": format!("agent {n}")})))
+            .collect();
+        let users = agents.len();
+        let each = |client: usize, caller: &mut Caller, body: &dyn Fn(usize) -> (&'static str, Value)| {
+            for n in (client..rows).step_by(CLIENTS) {
+                let (path, body) = body(n);
+                caller.call("POST", path, &body.to_string(), |_| ());
+            }
+        };
+        let message = |n: usize| {
+            let content = format!("{n:0>200}");
+            let body = json!({"agent_id": agents[n % users], "user_id": format!("user-{}", n / 7 % users), "content": content});
+            ("/api/v1/messages", body)
+        };
+        let tool = |n: usize| {
+            let tags = [format!("even-{}", n % 2), format!("tag-{}", n % users)];
+            ("/api/v1/tools", json!({"name": format!("tool {n}"), "tags": tags}))
+        };
+        for (what, body) in [("messages", &message as &(dyn Fn(usize) -> _ + Sync)), ("tools", &tool)] {
+            let began = Instant::now();
+            std::thread::scope(|scope| {
+                for client in 0..CLIENTS {
+                    let access = &access;
+                    scope.spawn(move || each(client, &mut Caller::new(access), &body));
+                }
+            });
+            let rate = rows as f64 / began.elapsed().as_secs_f64();
+            println!("{rows} {what} from {CLIENTS} clients: {rate:.0}/s");
+        }
+        Organization { access, agents, users }
+    }
+
+    fn path(&self, list: &str, n: usize) -> String {
+        let (agent, user) = (&self.agents[n % self.users], n % self.users);
+        list.replace("AGENT", agent)
+            .replace("USER", &format!("user-{user}"))
+            .replace("TAG", &format!("tag-{user}"))
+    }
+}
+
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort_unstable();
+    times[times.len() / 2].as_secs_f64() * 1e6
+}
+
+fn main() {
+    let asked = std::env::var("NERVEWIRE_LIST_ROWS").ok().and_then(|rows| rows.parse().ok());
+    let exe = std::env::var_os("NERVEWIRE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_nervewire").into());
+    let settings = DaemonSettings {
+        exe: Some(exe.into()),
+        set: vec!["limits.publish_per_second=0".into(), "log.level=warn".into()],
+        ..DaemonSettings::default()
+    };
+    // `cargo test --benches` runs it to see that it works.
+    let rows = asked.unwrap_or(if std::env::args().any(|arg| arg == "--bench") { 20_000 } else { FEW });
+    let target = Target::daemon(&settings).expect("the daemon starts");
+    let [few, many] = [("few", FEW), ("many", rows)].map(|(name, rows)| {
+        let tenant = Tenant::make(&target, name).expect("an organization");
+        Organization::fill(tenant.access.clone(), rows)
+    });
+    println!(
+        "{:<44} {:>5} {:>12} {:>12} {:>7}",
+        "page",
+        "rows",
+        format!("{FEW}, µs"),
+        format!("{rows}, µs"),
+        "ratio"
+    );
+    let (mut at_few, mut at_many) = (Caller::new(&few.access), Caller::new(&many.access));
+    for list in [
+        "/api/v1/agents?limit=10",
+        "/api/v1/messages?",
+        "/api/v1/messages?agent_id=AGENT",
+        "/api/v1/messages?user_id=USER",
+        "/api/v1/messages?agent_id=AGENT&order=asc",
+        "/api/v1/messages?agent_id=AGENT&user_id=USER",
+        "/api/v1/tools?",
+        "/api/v1/tools?tags=TAG",
+        "/api/v1/tools?tags=TAG,even-0&match_all=true",
+        "/api/v1/tools?tags=TAG,even-1&match_all=false",
+    ] {
+        for (how, step) in [("same", 0), ("other", 7_919)] {
+            let (mut times_few, mut times_many, mut found) = (Vec::new(), Vec::new(), 0);
+            for n in 0..ASKED {
+                let (took, _) = at_few.page(&few.path(list, n * step));
+                times_few.push(took);
+                let (took, rows) = at_many.page(&many.path(list, n * step));
+                times_many.push(took);
+                found += rows;
+            }
+            let (few, many, found) = (median(times_few), median(times_many), found / ASKED);
+            let name = format!("{} ({how})", list.trim_start_matches("/api/v1/").trim_end_matches('?'));
+            println!("{name:<44} {found:>5} {few:>12.0} {many:>12.0} {:>6.2}x", many / few);
+        }
+    }
+}
