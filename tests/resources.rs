@@ -82,6 +82,8 @@ async fn the_life_of_an_agent_is_told_as_it_happens() {
     assert_eq!(late.json()["details"]["version"], 2);
 
     let state = format!("{path}/state");
+    let late = daemon.call("PUT", &state).header("if-match", "\"1\"").json(&json!({"state": "thinking"}));
+    assert_eq!(refused(&late.send().await), (412, "CONFLICT".into()));
     for (to, status) in
         [("thinking", 200), ("waiting", 409), ("executing", 200), ("executing", 200), ("error", 200)]
     {

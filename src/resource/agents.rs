@@ -275,18 +275,19 @@ pub async fn change<N: Notice>(
     .await
 }
 
-/// Tells an agent's state.
+/// Tells an agent's state, if `version` is still its own.
 ///
 /// # Errors
 /// [`ResourceError::Conflict`]: the state may not follow upon the present one.
 pub async fn set_state<N: Notice>(
     caller: &Caller<'_, N>,
     id: &str,
+    version: Option<u64>,
     state: State,
     error_message: Option<String>,
 ) -> Result<Agent, ResourceError> {
     let error_message = short("error_message", error_message, TEXT_BYTES)?;
-    alter(caller, id, None, |agent, now_ms| {
+    alter(caller, id, version, |agent, now_ms| {
         if !agent.state.may_become(state) {
             let (from, to) = (agent.state.name(), state.name());
             return Err(ResourceError::Conflict(format!("an agent that is {from} cannot become {to}")));

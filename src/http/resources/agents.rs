@@ -128,8 +128,10 @@ pub(in crate::http) async fn get_state(x: &Exchange, id: &str) -> Result<Answer,
 }
 
 pub(in crate::http) async fn set_state(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
-    let Written { caller, body, .. } = written::<StateBody>(x).await?;
-    Ok(state_told(&agents::set_state(&caller, &unescaped(id)?, body.state, body.error_message).await?))
+    let Written { x, caller, body, .. } = written::<StateBody>(x).await?;
+    let version = if_match(x)?;
+    let agent = agents::set_state(&caller, &unescaped(id)?, version, body.state, body.error_message).await?;
+    Ok(state_told(&agent))
 }
 
 /// What is said to an agent.
