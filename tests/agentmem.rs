@@ -1,0 +1,142 @@
+//! What AgentMem's UI and SDKs send and read, as they do it: the first table of `docs/agentmem.md`, and what their own server
+//! gets wrong.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+
+mod common;
+
+use common::http::Reply;
+use common::{Daemon, custom};
+use serde_json::{Value, json};
+
+/// `data` of an answer in the envelope.
+#[track_caller]
+fn data(reply: &Reply, status: u16) -> Value {
+    assert_eq!(reply.status.as_u16(), status, "{reply:?}");
+    let body = reply.json();
+    assert_eq!(body["success"], true, "{reply:?}");
+    body["data"].clone()
+}
+
+/// Their SDKs send API keys as `Bearer`, their server's other clients as `X-API-Key`; the UI's two headers say nothing.
+#[tokio::test]
+async fn an_api_key_is_taken_from_either_header_and_the_uis_own_headers_decide_nothing() {
+    let daemon = Daemon::start().await;
+    let acme = daemon.create_org("acme").await;
+    let made = daemon
+        .post("/api/v1/agents")
+        .anonymous()
+        .header("authorization", format!("Bearer {acme}"))
+        .header("x-user-id", "somebody")
+        .header("x-organization-id", "default")
+        .json(&json!({"name": "planner"}));
+    let agent = data(&made.send().await, 201);
+    assert_eq!(agent["organization_id"], "acme");
+    let path = format!("/api/v1/agents/{}", agent["id"].as_str().unwrap());
+    let seen = daemon.get(&path).anonymous().header("x-api-key", &acme).send().await;
+    assert_eq!(data(&seen, 200), agent);
+    let stranger = daemon.get(&path).header("x-organization-id", "acme").send().await;
+    stranger.refused(404, "NOT_FOUND");
+}
+
+/// Their UI opens both streams with `?token=`, reads unnamed SSE events by `onmessage`, and pings over the WebSocket.
+#[tokio::test]
+async fn the_ui_gets_its_events_over_both_streams_with_a_token_in_the_url() {
+    let daemon = Daemon::start().await;
+    let token = daemon.user("ann").await;
+    let mut ws = daemon.ws(&format!("/api/v1/ws?token={token}")).without("x-api-key").open().await;
+    assert_eq!(ws.next_json().await["type"], "ready");
+    ws.send(&json!({"type": "ping", "timestamp": "2026-01-06T00:00:00Z"})).await;
+    assert_eq!(ws.expect("pong").await["type"], "pong");
+
+    let mut sse = daemon.sse(&format!("/api/v1/sse?token={token}")).without("x-api-key").open().await;
+    let made = daemon.post("/api/v1/agents").json(&json!({"name": "planner"})).send().await;
+    let agent = data(&made, 201)["id"].clone();
+    // As the UI's hooks do: whatever has a name is not for `onmessage`.
+    let told = loop {
+        let block = sse.next().await;
+        if block.name.is_none() {
+            break block.json();
+        }
+    };
+    assert_eq!(
+        (&told["type"], &told["agent_id"], &told["status"]),
+        (&json!("agent_update"), &agent, &json!("created"))
+    );
+    let same = ws.expect("agent_update").await;
+    assert_eq!(same, told);
+
+    // Its chat parser needs `data: ` with the space, and flat fields.
+    let mut raw = daemon.sse(&format!("/api/v1/sse/llm?token={token}")).without("x-api-key").open().await;
+    daemon
+        .publish(json!({"type": "stream_chunk", "request_id": "r", "chunk": "Hel", "is_final": false}))
+        .await;
+    let line = loop {
+        let block = raw.next_block().await.expect("more");
+        if let Some(line) = block.lines.iter().find(|line| line.contains("stream_chunk")) {
+            break line.clone();
+        }
+    };
+    let flat: Value =
+        serde_json::from_str(line.strip_prefix("data: ").expect("a space after the colon")).unwrap();
+    assert_eq!(
+        (&flat["request_id"], &flat["chunk"], &flat["is_final"]),
+        (&json!("r"), &json!("Hel"), &json!(false))
+    );
+}
+
+/// The state of the platform as their dashboard loads it: envelopes, `limit` and `offset`, `null` details.
+#[tokio::test]
+async fn the_dashboard_pages_by_offset_and_reads_envelope_and_error_body() {
+    let daemon = Daemon::start().await;
+    for n in 0..5 {
+        let made = daemon.post("/api/v1/agents").json(&json!({"name": format!("a{n}")})).send().await;
+        assert_eq!(made.status, 201);
+    }
+    let page = daemon.get("/api/v1/agents?limit=2&offset=3").send().await;
+    let names: Vec<Value> =
+        data(&page, 200).as_array().unwrap().iter().map(|it| it["name"].clone()).collect();
+    assert_eq!(names, ["a1", "a0"]);
+
+    let missing = daemon.get("/api/v1/agents/agent-0").send().await;
+    let body = missing.json();
+    assert_eq!(
+        (missing.status.as_u16(), &body["code"], &body["details"]),
+        (404, &json!("NOT_FOUND"), &Value::Null)
+    );
+    assert!(body["message"].is_string() && body["timestamp"].is_string(), "{body}");
+}
+
+/// Their server forgets a message's metadata, finds tools by any tag only, and tells nobody of anything.
+#[tokio::test]
+async fn what_their_server_drops_is_kept_found_and_told() {
+    let daemon = Daemon::start().await;
+    let mut live = daemon.live_ws("/api/v1/ws?types=message").await;
+    let agent = data(&daemon.post("/api/v1/agents").json(&json!({})).send().await, 201)["id"].clone();
+    let body = json!({"agent_id": agent, "user_id": "ann", "text": "hello", "metadata": {"thread": "t1"}});
+    let message = data(&daemon.post("/api/v1/messages").json(&body).send().await, 201);
+    assert_eq!((&message["content"], &message["metadata"]), (&json!("hello"), &json!({"thread": "t1"})));
+    let told = live.expect("message").await;
+    assert_eq!((&told["message_id"], &told["metadata"]), (&message["id"], &message["metadata"]));
+
+    for tags in [json!(["web"]), json!(["web", "search"])] {
+        let made = daemon.post("/api/v1/tools").json(&json!({"name": "t", "tags": tags})).send().await;
+        assert_eq!(made.status, 201);
+    }
+    for (query, found) in [("", 2), ("&match_all=true", 1)] {
+        let tools = daemon.get(&format!("/api/v1/tools?tags=web,search{query}")).send().await;
+        assert_eq!(data(&tools, 200).as_array().unwrap().len(), found, "{query}");
+    }
+}
+
+/// Events of one organization never reach another's clients, whatever these ask for.
+#[tokio::test]
+async fn the_filter_that_is_a_todo_there_is_a_wall_here() {
+    let daemon = Daemon::start().await;
+    let acme = daemon.create_org("acme").await;
+    let mut theirs = daemon.ws("/api/v1/ws?channel=news").key(&acme).open().await;
+    assert_eq!(theirs.next_json().await["type"], "ready");
+    daemon.publish(custom("news", json!("ours"))).await;
+    daemon.publish_as(&acme, custom("news", json!("theirs"))).await;
+    assert_eq!(theirs.expect("custom").await["data"], "theirs");
+}
