@@ -95,6 +95,19 @@ impl PageCache {
         }
     }
 
+    /// Drops what is held of `tenant`.
+    pub(super) fn forget(&self, tenant: TenantId) {
+        let mut inner = self.inner.lock();
+        let range = (tenant, Sequence::ZERO)..=(tenant, Sequence(u64::MAX));
+        let keys: Vec<_> = inner.entries.range(range).map(|(key, _)| *key).collect();
+        for key in keys {
+            if let Some(entry) = inner.entries.remove(&key) {
+                inner.ages.remove(&entry.age);
+                inner.bytes -= entry.bytes;
+            }
+        }
+    }
+
     pub(super) fn clear(&self) {
         *self.inner.lock() = Entries::default();
     }

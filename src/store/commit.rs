@@ -20,7 +20,7 @@ use super::pack::Packer;
 use super::queue::{CommitError, Item};
 use super::rows::{self, Change};
 use super::space::{SpaceWatch, StoreState};
-use super::sweep::Sweep;
+use super::sweep::{Sweep, Swept};
 use super::trim::{Added, Retainer};
 use crate::ids::{Sequence, TenantId};
 use crate::memory;
@@ -69,6 +69,13 @@ struct Touched {
     last: Sequence,
 }
 
+/// What a commit says is to go.
+#[derive(Default)]
+struct Erased {
+    tenants: Vec<TenantId>,
+    users: Vec<(TenantId, String)>,
+}
+
 /// The committer's own state.
 pub(super) struct Committer {
     pub(super) shared: Arc<Shared>,
@@ -110,7 +117,7 @@ impl Committer {
     /// Commits `items` and tells whoever waits; how many values of the log it wrote.
     fn commit(&mut self, items: &mut VecDeque<Item>) -> usize {
         let started = Instant::now();
-        let mut erased = Vec::new();
+        let mut erased = Erased::default();
         // sled may panic where it meets an IO error; that is a failed commit like any other.
         let result = catch_unwind(AssertUnwindSafe(|| self.write(items, &mut erased)))
             .unwrap_or_else(|_| Err(EngineError::Engine("it panicked".into())));
@@ -120,10 +127,13 @@ impl Committer {
                 for item in items.drain(..) {
                     item.done.tell(item.refused.map_or(Ok(()), Err));
                 }
-                for tenant in erased {
+                for tenant in erased.tenants {
                     self.shared.forget_log(tenant);
                     self.books.forget(tenant);
                     self.books.sweep.erase(tenant);
+                }
+                for (tenant, user) in erased.users {
+                    self.books.sweep.erase_user(tenant, user);
                 }
                 if bytes > 0 {
                     self.shared.stats.commit(started.elapsed(), events, bytes);
@@ -143,7 +153,7 @@ impl Committer {
     fn write(
         &mut self,
         items: &mut VecDeque<Item>,
-        erased: &mut Vec<TenantId>,
+        erased: &mut Erased,
     ) -> Result<(usize, u64, u64), EngineError> {
         let mut batch = Batch::default();
         let mut events = 0;
@@ -182,7 +192,7 @@ impl Committer {
         Ok((values, events, bytes))
     }
 
-    fn change(&mut self, batch: &mut Batch, change: Change, erased: &mut Vec<TenantId>) {
+    fn change(&mut self, batch: &mut Batch, change: Change, erased: &mut Erased) {
         match change {
             Change::Put(key, value) => batch.put(key, value),
             Change::Delete(key) => batch.delete(&key),
@@ -190,8 +200,12 @@ impl Committer {
                 self.books.lanes.push(batch, lane, tenant, key, value, created_ms);
             }
             Change::Erase(tenant) => {
-                rows::put_erasure(batch, tenant);
-                erased.push(tenant);
+                rows::put_erasure(batch, tenant, None);
+                erased.tenants.push(tenant);
+            }
+            Change::EraseUser(tenant, user) => {
+                rows::put_erasure(batch, tenant, Some(&user));
+                erased.users.push((tenant, user));
             }
         }
     }
@@ -252,11 +266,23 @@ impl Committer {
         stats.log_bytes.store(self.books.retainer.live_bytes(), Relaxed);
         let collected = self.books.lanes.collect(engine, now_ms)?;
         stats.idempotency_dropped.fetch_add(collected.dropped, Relaxed);
-        if let Some(tenant) = self.books.sweep.step(engine)? {
-            // Once more: what was on its way when the erasure began has come and gone since.
-            shared.forget_log(tenant);
-            self.books.forget(tenant);
-            tracing::info!(tenant = tenant.0, "erased");
+        match self.books.sweep.step(engine, &shared.cursors)? {
+            Swept::Some => {}
+            Swept::Tenant(tenant) => {
+                // Once more: what was on its way when the erasure began has come and gone since.
+                shared.forget_log(tenant);
+                self.books.forget(tenant);
+                tracing::info!(tenant = tenant.0, "erased");
+            }
+            Swept::Events(_, 0) => {}
+            Swept::Events(tenant, freed) => {
+                self.books.retainer.shrunk(tenant, freed);
+                shared.reads.cache().forget(tenant);
+            }
+            Swept::User(tenant) => {
+                shared.reads.cache().forget(tenant); // what a reader had in hand meanwhile
+                tracing::info!(tenant = tenant.0, "erased the events of a user");
+            }
         }
         self.books.sweep.revocations(engine, now_ms)?;
         if wrote == 0 {

@@ -43,6 +43,8 @@ pub(crate) enum Kind {
     Term = 14,
     /// From when on a user's tokens are good; tail: `sub`.
     UserSince = 15,
+    /// A user whose events are being erased; tail: `sub`.
+    EraseUser = 16,
 }
 
 /// How long the tail of a kind's key may be, in bytes: least and most.
@@ -51,7 +53,9 @@ pub(crate) const fn tail_len(kind: Kind) -> (usize, usize) {
         Kind::Meta => (1, 1),
         Kind::Log => (8, 8),
         Kind::Counters | Kind::Organization | Kind::Erase => (0, 0),
-        Kind::ApiKey | Kind::Revoked | Kind::DisabledUser | Kind::UserSince => (1, MAX_NAME),
+        Kind::ApiKey | Kind::Revoked | Kind::DisabledUser | Kind::UserSince | Kind::EraseUser => {
+            (1, MAX_NAME)
+        }
         Kind::Idempotency | Kind::MessageId => (32, 32),
         Kind::Expiry => (9, 9),
         Kind::Secret => (1, 64),
@@ -63,7 +67,7 @@ pub(crate) const fn tail_len(kind: Kind) -> (usize, usize) {
 
 impl Kind {
     /// Every kind, in the order of ordinals.
-    pub(crate) const ALL: [Kind; 16] = [
+    pub(crate) const ALL: [Kind; 17] = [
         Kind::Meta,
         Kind::Log,
         Kind::Counters,
@@ -80,11 +84,12 @@ impl Kind {
         Kind::Place,
         Kind::Term,
         Kind::UserSince,
+        Kind::EraseUser,
     ];
 
     /// What an erased tenant loses, the log first. Its organization row stays, marked deleted, so that its number is
     /// never given out again.
-    pub(crate) const OF_TENANT: [Kind; 12] = [
+    pub(crate) const OF_TENANT: [Kind; 13] = [
         Kind::Log,
         Kind::ApiKey,
         Kind::Revoked,
@@ -96,6 +101,7 @@ impl Kind {
         Kind::Place,
         Kind::Term,
         Kind::UserSince,
+        Kind::EraseUser,
         Kind::Counters,
     ];
 }

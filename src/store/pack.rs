@@ -5,6 +5,8 @@
 //! * A value is the unit of reading and of trimming. It is closed at [`PACK_BYTES`]; a single event may pass that, no
 //!   value passes [`MAX_VALUE`]: sled moves leaf pages (up to 20 values) over a quarter segment into files it never
 //!   fsyncs, and 20 × 72 KiB stay below a quarter of 8 MiB.
+//! * What was erased of a value stays as one byte, [`ERASED`], so that no other event gets another sequence and nothing that
+//!   counts values or events is wrong.
 //! * The codec knows no tenant state, clock or disk.
 
 use std::sync::Arc;
@@ -12,8 +14,8 @@ use std::sync::Arc;
 use super::keys;
 use crate::cursor::CursorKey;
 use crate::event;
-use crate::frame::Frame;
 use crate::frame::record::BadRecord;
+use crate::frame::{Frame, Key};
 use crate::ids::{Sequence, TenantId};
 
 /// Bytes of sled's segments, fixed at creation.
@@ -30,6 +32,8 @@ const ENVELOPE: usize = 4 * 1024;
 const LEAF_VALUES: usize = 20;
 
 const VERSION: u8 = 1;
+/// Stands where the record of an erased event was; no record begins with it.
+const ERASED: u8 = u8::MAX;
 const HEADER: usize = 1 + 4 + 8 + 8;
 
 const _: () = assert!(HEADER + MAX_EVENT_BYTES + ENVELOPE <= MAX_VALUE);
@@ -73,7 +77,7 @@ impl Head {
     }
 }
 
-/// Reads a whole value back.
+/// Reads a whole value back, without what was erased of it.
 ///
 /// # Errors
 /// [`BadRecord`] when it is damaged; nothing is read past its end.
@@ -87,13 +91,59 @@ pub(crate) fn unpack(
     let mut input = &value[HEADER..];
     let mut frames = Vec::with_capacity((head.count as usize).min(input.len()));
     for at in 0..u64::from(head.count) {
-        let frame = Frame::read_record(&mut input, Sequence(first.0 + at), tenant, cursors)?;
-        frames.push(Arc::new(frame));
+        if let Some(frame) = record(&mut input, Sequence(first.0 + at), tenant, cursors)? {
+            frames.push(Arc::new(frame));
+        }
     }
     match input.is_empty() {
         true => Ok((head, frames)),
         false => Err(BadRecord("trailing bytes")),
     }
+}
+
+/// Reads one record off the front of `input`; `None`: it was erased.
+fn record(
+    input: &mut &[u8],
+    sequence: Sequence,
+    tenant: TenantId,
+    cursors: &CursorKey,
+) -> Result<Option<Frame>, BadRecord> {
+    match input.split_first() {
+        Some((&ERASED, rest)) => {
+            *input = rest;
+            Ok(None)
+        }
+        _ => Frame::read_record(input, sequence, tenant, cursors).map(Some),
+    }
+}
+
+/// The value without the events of `user`; `None` if it has none.
+///
+/// # Errors
+/// [`BadRecord`] when it is damaged.
+pub(crate) fn without_user(
+    value: &[u8],
+    first: Sequence,
+    tenant: TenantId,
+    cursors: &CursorKey,
+    user: &str,
+) -> Result<Option<Vec<u8>>, BadRecord> {
+    if memchr::memmem::find(value, user.as_bytes()).is_none() {
+        return Ok(None); // routing keys are kept as they are, so it would be found
+    }
+    let head = Head::read(value)?;
+    let (mut input, mut kept, mut changed) = (&value[HEADER..], value[..HEADER].to_vec(), false);
+    for at in 0..u64::from(head.count) {
+        let before = input;
+        let frame = record(&mut input, Sequence(first.0 + at), tenant, cursors)?;
+        if frame.is_some_and(|frame| frame.key(Key::User) == Some(user)) {
+            kept.push(ERASED);
+            changed = true;
+        } else {
+            kept.extend_from_slice(&before[..before.len() - input.len()]);
+        }
+    }
+    Ok(changed.then_some(kept))
 }
 
 /// A closed value, ready to be written.
@@ -234,6 +284,30 @@ mod tests {
         packer.finish(&mut |p| out.push(p));
         assert_eq!(out.iter().map(|p| p.first.0).collect::<Vec<_>>(), [1, 3]);
         assert!(out.iter().all(|p| unpack(&p.value, p.first, TenantId(1), &KEY).is_ok()));
+    }
+
+    #[test]
+    fn a_users_events_are_erased_and_every_other_keeps_its_sequence() {
+        let of = |user: &str, sequence| {
+            frame(
+                &format!(r#"{{"type":"message","agent_id":"ann","user_id":"{user}","content":"ann"}}"#),
+                sequence,
+            )
+        };
+        let value = pack(&[of("ann", 5), of("bob", 6), of("ann", 7), of("anna", 8)]).remove(0).value;
+        let erase = |value: &[u8], user: &str| {
+            without_user(value, Sequence(5), TenantId(1), &KEY, user).expect("sound")
+        };
+        assert_eq!(erase(&value, "eve"), None);
+        let erased = erase(&value, "ann").expect("changed");
+        let (head, frames) = unpack(&erased, Sequence(5), TenantId(1), &KEY).expect("sound");
+        assert_eq!((head.count, head.last(Sequence(5))), (4, Sequence(8)));
+        let left: Vec<_> = frames.iter().map(|f| (f.sequence().0, f.key(Key::User))).collect();
+        assert_eq!(left, [(6, Some("bob")), (8, Some("anna"))]);
+        assert_eq!(frames[0].ws(), of("bob", 6).ws());
+        assert_eq!(erase(&erased, "ann"), None, "once is enough");
+        let none = erase(&erase(&erased, "bob").expect("changed"), "anna").expect("changed");
+        assert!(unpack(&none, Sequence(5), TenantId(1), &KEY).expect("sound").1.is_empty());
     }
 
     #[test]

@@ -304,8 +304,12 @@ impl Reads {
                 continue;
             }
             let (_, frames) = pack::unpack(&value, first, tenant, &self.cursors).map_err(|_| damaged(()))?;
+            // What followed `after` in it may all be erased.
+            let last = frames.last().map(|frame| frame.sequence()).filter(|last| *last > after);
+            let Some(last) = last else { continue };
+            // Not the value's own end: where that is erased, a reader at its last event is followed by the next value.
             values.push(Decoded { from, frames });
-            from = head.last(first);
+            from = last;
             bytes += value.len();
             if bytes >= SCAN_BYTES {
                 break;

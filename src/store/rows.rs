@@ -43,6 +43,7 @@ pub(super) enum Change {
         created_ms: u64,
     },
     Erase(TenantId),
+    EraseUser(TenantId, String),
 }
 
 impl Rows {
@@ -72,6 +73,17 @@ impl Rows {
     /// organization row stays: put it with `deleted` set beside this.
     pub fn erase_tenant(&mut self, tenant: TenantId) {
         self.changes.push(Change::Erase(tenant));
+    }
+
+    /// Removes every event of `user` that is in `tenant`'s log at the commit, in small batches after it; resumed after a
+    /// restart.
+    ///
+    /// # Errors
+    /// [`TooLong`]: an id that is empty or over 256 bytes.
+    pub fn erase_user(&mut self, tenant: TenantId, user: &str) -> Result<(), TooLong> {
+        checked(Kind::EraseUser, tenant, user.as_bytes(), &[])?;
+        self.changes.push(Change::EraseUser(tenant, user.to_owned()));
+        Ok(())
     }
 
     pub(super) fn into_changes(self) -> Vec<Change> {
@@ -126,7 +138,8 @@ impl std::fmt::Debug for Rows {
     }
 }
 
-/// Puts the row that remembers an erasure still to be done.
-pub(super) fn put_erasure(batch: &mut Batch, tenant: TenantId) {
-    batch.put(keys::key(Kind::Erase, tenant, &[]), vec![1]);
+/// Puts the row that remembers an erasure still to be done: of a whole tenant, or of one of its users.
+pub(super) fn put_erasure(batch: &mut Batch, tenant: TenantId, user: Option<&str>) {
+    let (kind, tail) = user.map_or((Kind::Erase, ""), |user| (Kind::EraseUser, user));
+    batch.put(keys::key(kind, tenant, tail.as_bytes()), vec![1]);
 }

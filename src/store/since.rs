@@ -60,7 +60,9 @@ pub(super) fn position_since(
         return Ok(Since::Trimmed(log.oldest()));
     }
     let Some((first, value)) = found else { return Ok(Since::At(committed)) };
-    let (_, frames) = pack::unpack(&value, first, tenant, cursors).map_err(|_| damaged())?;
-    let at = frames.partition_point(|frame| frame.received_ms() < since_ms) as u64;
-    Ok(Since::At(Sequence(first.0 + at - 1)))
+    let (head, frames) = pack::unpack(&value, first, tenant, cursors).map_err(|_| damaged())?;
+    Ok(Since::At(match frames.iter().find(|frame| frame.received_ms() >= since_ms) {
+        Some(frame) => Sequence(frame.sequence().0 - 1),
+        None => head.last(first), // the ones it was chosen for are erased
+    }))
 }

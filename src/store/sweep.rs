@@ -1,17 +1,23 @@
-//! What goes for good, in small batches between commits: erased tenants, and revocations whose tokens have expired.
+//! What goes for good, in small batches between commits: erased tenants, events of erased users, and revocations whose tokens
+//! have expired.
 //!
 //! * An erasure is a row of its own until its last batch, so a restart resumes it.
 //! * It takes a tenant's rows kind by kind, the log first, and never its organization row.
+//! * Of a user it takes the events that were in the log when its turn came, value by value; the values stay.
 
 use std::collections::VecDeque;
 
 use super::engine::{Batch, Engine, EngineError};
 use super::keys::{self, Kind};
+use super::pack;
 use super::records::{self, Revoked};
+use crate::cursor::CursorKey;
 use crate::ids::TenantId;
 
 /// Rows removed in one batch; of the log a quarter, since its rows are large.
 const ROWS_AT_ONCE: usize = 256;
+/// Values of the log looked through for a user's events at once, 1 MiB at most: bounds how long a commit waits.
+const VALUES_AT_ONCE: usize = 16;
 /// How often expired revocations are looked for, milliseconds.
 const REVOKED_EVERY_MS: u64 = 10 * 60 * 1000;
 
@@ -19,8 +25,36 @@ const REVOKED_EVERY_MS: u64 = 10 * 60 * 1000;
 #[derive(Default)]
 pub(super) struct Sweep {
     erasing: VecDeque<TenantId>,
+    /// One for each row of [`Kind::EraseUser`].
+    users: VecDeque<UserErasure>,
     /// When revocations were last looked through, Unix milliseconds.
     revoked_ms: u64,
+}
+
+struct UserErasure {
+    tenant: TenantId,
+    user: String,
+    /// The key of the log from which on is still to be looked through.
+    from: Vec<u8>,
+}
+
+impl UserErasure {
+    fn new(tenant: TenantId, user: String) -> UserErasure {
+        UserErasure { tenant, user, from: keys::key(Kind::Log, tenant, &[]) }
+    }
+}
+
+/// What a step has done.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Swept {
+    /// Something, or there was nothing to do.
+    Some,
+    /// The last of a tenant.
+    Tenant(TenantId),
+    /// Events of a user; this many bytes less are kept.
+    Events(TenantId, u64),
+    /// The last events of a user.
+    User(TenantId),
 }
 
 impl Sweep {
@@ -32,7 +66,17 @@ impl Sweep {
                 sweep.erasing.push_back(tenant);
             }
         }
+        for row in engine.range(&[Kind::EraseUser as u8], &[Kind::EraseUser as u8 + 1]) {
+            if let Ok((_, tenant, user)) = keys::parse(&row?.0) {
+                sweep.erase_user(tenant, String::from_utf8_lossy(user).into_owned());
+            }
+        }
         Ok(sweep)
+    }
+
+    /// Adds a user whose erasure has been committed.
+    pub(super) fn erase_user(&mut self, tenant: TenantId, user: String) {
+        self.users.push_back(UserErasure::new(tenant, user));
     }
 
     /// Adds a tenant whose erasure has been committed.
@@ -47,12 +91,25 @@ impl Sweep {
 
     /// Whether an erasure is going on.
     pub(super) fn is_busy(&self) -> bool {
-        !self.erasing.is_empty()
+        !self.erasing.is_empty() || !self.users.is_empty()
     }
 
-    /// Removes the next batch of the first erasure; the tenant, when that was its last.
-    pub(super) fn step(&mut self, engine: &Engine) -> Result<Option<TenantId>, EngineError> {
-        let Some(&tenant) = self.erasing.front() else { return Ok(None) };
+    /// Removes the next batch of the first erasure.
+    pub(super) fn step(&mut self, engine: &Engine, cursors: &CursorKey) -> Result<Swept, EngineError> {
+        match (self.erasing.front(), self.users.front_mut()) {
+            (Some(&tenant), _) => self.step_tenant(engine, tenant),
+            (None, Some(erasure)) => {
+                let swept = erasure.step(engine, cursors)?;
+                if let Swept::User(_) = swept {
+                    self.users.pop_front();
+                }
+                Ok(swept)
+            }
+            (None, None) => Ok(Swept::Some),
+        }
+    }
+
+    fn step_tenant(&mut self, engine: &Engine, tenant: TenantId) -> Result<Swept, EngineError> {
         let mut batch = Batch::default();
         for kind in Kind::OF_TENANT {
             let at_once = if kind == Kind::Log { ROWS_AT_ONCE / 4 } else { ROWS_AT_ONCE };
@@ -62,13 +119,14 @@ impl Sweep {
             }
             if batch.bytes > 0 {
                 engine.apply(batch)?;
-                return Ok(None);
+                return Ok(Swept::Some);
             }
         }
         batch.delete(&keys::key(Kind::Erase, tenant, &[]));
         engine.apply(batch)?;
         self.erasing.pop_front();
-        Ok(Some(tenant))
+        self.users.retain(|erasure| erasure.tenant != tenant);
+        Ok(Swept::Tenant(tenant))
     }
 
     /// Removes revocations of tokens that have expired by themselves.
@@ -87,5 +145,35 @@ impl Sweep {
             engine.apply(batch)?;
         }
         Ok(())
+    }
+}
+
+impl UserErasure {
+    /// Rewrites the next values without the user's events.
+    fn step(&mut self, engine: &Engine, cursors: &CursorKey) -> Result<Swept, EngineError> {
+        let damaged = || EngineError::Engine("a log value is damaged".into());
+        let (mut batch, mut freed, mut looked) = (Batch::default(), 0, 0);
+        for row in engine.range(&self.from, &keys::after(Kind::Log, self.tenant)).take(VALUES_AT_ONCE) {
+            let (key, value) = row?;
+            let (_, first) = keys::parse_log(&key).map_err(|_| damaged())?;
+            let without = pack::without_user(&value, first, self.tenant, cursors, &self.user);
+            if let Some(without) = without.map_err(|_| damaged())? {
+                freed += (value.len() - without.len()) as u64;
+                batch.put(key.to_vec(), without);
+            }
+            self.from = [&key[..], &[0]].concat(); // the first key after this one
+            looked += 1;
+        }
+        let swept = match looked {
+            0 => {
+                batch.delete(&keys::key(Kind::EraseUser, self.tenant, self.user.as_bytes()));
+                Swept::User(self.tenant)
+            }
+            _ => Swept::Events(self.tenant, freed),
+        };
+        if batch.bytes > 0 {
+            engine.apply(batch)?;
+        }
+        Ok(swept)
     }
 }

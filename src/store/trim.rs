@@ -293,6 +293,15 @@ impl Retainer {
         Ok(trimmed)
     }
 
+    /// Counts what was taken out of a tenant's values.
+    pub(super) fn shrunk(&mut self, tenant: TenantId, bytes: u64) {
+        if let Some(kept) = self.tenants.get_mut(&tenant) {
+            self.live_bytes = self.live_bytes.saturating_sub(bytes.min(kept.row.bytes));
+            kept.row.bytes = kept.row.bytes.saturating_sub(bytes);
+            kept.oldest = None; // it may have been the one
+        }
+    }
+
     /// Forgets an erased tenant.
     pub(super) fn forget(&mut self, tenant: TenantId) {
         if let Some(kept) = self.tenants.remove(&tenant) {

@@ -229,6 +229,15 @@ impl Tenants {
         }
     }
 
+    /// Lets go of every frame of `tenant` that is on disk: whoever is behind reads the log from now on, where some of them are
+    /// being erased.
+    pub fn forget_frames(&self, tenant: &Tenant) {
+        let mut side = tenant.write.lock();
+        let before = side.ring.bytes();
+        side.ring.advance_tail(tenant.log.committed().next().0);
+        self.ring_bytes.fetch_sub(before - side.ring.bytes(), Ordering::Relaxed);
+    }
+
     /// What signs cursors.
     #[must_use]
     pub fn cursors(&self) -> CursorKey {

@@ -1,0 +1,122 @@
+//! A user's events leave the log, and nobody else's do.
+
+#![allow(clippy::expect_used, clippy::panic)] // a test ends where its world does not hold
+
+#[allow(dead_code, reason = "each test program uses its part of the harness")]
+#[path = "store/harness.rs"]
+mod harness;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use harness::{T1, T2, read_all, store};
+use nervewire::event::Event;
+use nervewire::frame::{Frame, Key};
+use nervewire::ids::{Sequence, TenantId};
+use nervewire::store::{Done, Rows, Store, TenantLog};
+use nervewire::time::{Clock, SystemClock};
+
+/// One commit of an event for each of `users`, of `len` bytes.
+async fn publish(store: &Store, tenant: TenantId, users: &[&str], len: usize) -> Vec<Arc<Frame>> {
+    let log = store.log(tenant).await.expect("a log");
+    let (end, now_ms, text) = (log.end(), SystemClock.now_ms(), "x".repeat(len));
+    let frame = |(at, user): (usize, &&str)| {
+        let json = format!(r#"{{"type":"message","agent_id":"a","user_id":"{user}","content":"{text}"}}"#);
+        let mut frame = Frame::encode(&Event::parse(&json).expect("valid"), now_ms, 0);
+        let sequence = Sequence(end.0 + 1 + at as u64);
+        frame.seal(sequence, now_ms, &store.cursor_key().encode(tenant, sequence));
+        Arc::new(frame)
+    };
+    let frames: Vec<_> = users.iter().enumerate().map(frame).collect();
+    let (done, told) = Done::channel();
+    store.append(&log, frames.clone(), Rows::new(), None, done);
+    assert_eq!(told.await, Ok(Ok(())));
+    frames
+}
+
+fn erasure(tenant: TenantId, user: &str) -> Rows {
+    let mut rows = Rows::new();
+    rows.erase_user(tenant, user).expect("short");
+    rows
+}
+
+fn users(frames: &[Arc<Frame>]) -> Vec<(u64, &str)> {
+    frames
+        .iter()
+        .map(|frame| (frame.sequence().counter(), frame.key(Key::User).unwrap_or_default()))
+        .collect()
+}
+
+/// Reads the whole log until none of it is `user`'s.
+async fn without(store: &Store, log: &Arc<TenantLog>, user: &str) -> Vec<Arc<Frame>> {
+    let read = async {
+        loop {
+            let frames = read_all(store, log, Sequence::ZERO).await;
+            if frames.iter().all(|frame| frame.key(Key::User) != Some(user)) {
+                return frames;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), read).await.expect("erased")
+}
+
+/// Ann goes; Bob, who published between her events, is read as before from wherever he was, and so after a restart.
+#[tokio::test]
+async fn a_users_events_go_and_every_other_stays_where_it_was() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = store(dir.path());
+    let first = publish(&store, T1, &["ann", "bob", "ann"], 10).await;
+    let second = publish(&store, T1, &["ann", "ann"], 10).await;
+    let third = publish(&store, T1, &["bob", "ann"], 10).await;
+    publish(&store, T2, &["ann"], 10).await;
+    let log = store.log(T1).await.expect("a log");
+    assert_eq!(read_all(&store, &log, Sequence::ZERO).await.len(), 7); // decoded, and held so
+
+    store.write(erasure(T1, "ann")).await.expect("written");
+    let left = without(&store, &log, "ann").await;
+    let bobs = [first[1].clone(), third[0].clone()];
+    assert_eq!(users(&left), users(&bobs));
+    assert_eq!(left[0].ws(), first[1].ws());
+    // From every position, also from those of events that are gone.
+    for (at, frame) in first.iter().chain(&second).chain(&third).enumerate() {
+        let after = read_all(&store, &log, frame.sequence()).await;
+        let expected = bobs.iter().filter(|bob| bob.sequence() > frame.sequence()).count();
+        assert_eq!(after.len(), expected, "after event {at}");
+    }
+    let theirs = store.log(T2).await.expect("a log");
+    assert_eq!(read_all(&store, &theirs, Sequence::ZERO).await.len(), 1, "another organization's ann stays");
+
+    // The sequences go on where they were, also over a restart, and ann may come again.
+    let fourth = publish(&store, T1, &["ann"], 10).await;
+    assert_eq!(fourth[0].sequence().0, third[1].sequence().0 + 1);
+    store.close_blocking();
+    drop(store);
+    let store = harness::store(dir.path());
+    let log = store.log(T1).await.expect("a log");
+    let all = read_all(&store, &log, Sequence::ZERO).await;
+    assert_eq!(users(&all), users(&[&bobs[..], &fourth].concat()));
+    assert_eq!(log.last_event(), fourth[0].sequence());
+}
+
+/// A daemon that ends in the middle of an erasure goes on with it when it starts again.
+#[tokio::test]
+async fn an_erasure_that_was_cut_short_is_finished_after_the_restart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = store(dir.path());
+    for _ in 0..100 {
+        publish(&store, T1, &["ann", "bob"], 30_000).await; // one value each
+    }
+    let written = {
+        let store = store.clone();
+        tokio::task::spawn_blocking(move || {
+            store.write_blocking(erasure(T1, "ann")).expect("written");
+            store.close_blocking();
+        })
+    };
+    written.await.expect("closed");
+    drop(store);
+    let store = harness::store(dir.path());
+    let log = store.log(T1).await.expect("a log");
+    assert_eq!(without(&store, &log, "ann").await.len(), 100);
+}
