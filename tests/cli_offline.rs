@@ -83,8 +83,10 @@ fn a_stopped_daemon_is_administered_on_its_data_directory() {
     let bootstrap = first["api_key"].as_str().unwrap();
     assert!(bootstrap.starts_with(&format!("nwk_{}_", first["key_id"].as_str().unwrap())));
 
-    let acme = json(dir, &["org", "create", "acme", "--name", "Acme Inc.", "--visibility", "org"]);
+    let acme =
+        json(dir, &["org", "create", "acme", "--name", "Acme Inc.", "--visibility", "org", "--presence"]);
     assert_eq!((&acme["id"], &acme["visibility"]), (&"acme".into(), &"org".into()));
+    assert_eq!(acme["presence"], true);
     json(dir, &["org", "create", "gone"]);
     let key = json(dir, &["key", "create", "--org", "acme", "--name", "k", "--expires", "1h"]);
     let dropped = json(dir, &["key", "create", "--org", "acme", "--scope", "subscribe"]);

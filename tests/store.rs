@@ -161,6 +161,7 @@ async fn rows_and_events_are_one_write_and_come_back_typed() {
         org_id: "acme".into(),
         name: "Acme ü".into(),
         visibility: Visibility::Org,
+        presence: true,
         created_ms: 5,
         deleted: false,
     };
@@ -435,6 +436,7 @@ async fn an_erased_tenant_leaves_nothing_but_its_number_even_across_a_restart() 
         org_id: "gone".into(),
         name: String::new(),
         visibility: Visibility::Private,
+        presence: false,
         created_ms: 1,
         deleted: false,
     };

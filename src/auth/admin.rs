@@ -73,6 +73,8 @@ pub struct NewOrganization {
     pub name: String,
     /// See [`Visibility`].
     pub visibility: Visibility,
+    /// Whether it is told which of its users are connected.
+    pub presence: bool,
     /// Makes its first key too, with `*`: nobody else could.
     pub first_key: bool,
 }
@@ -93,6 +95,8 @@ pub struct OrganizationChange {
     pub name: Option<String>,
     /// See [`Visibility`].
     pub visibility: Option<Visibility>,
+    /// Whether it is told which of its users are connected.
+    pub presence: Option<bool>,
 }
 
 impl Auth {
@@ -105,7 +109,7 @@ impl Auth {
         if !self.directory.read(|table| table.by_tenant.is_empty()) {
             return Ok(None);
         }
-        let organization = self.new_row("default".into(), String::new(), Visibility::default());
+        let organization = self.new_row("default".into(), NewOrganization::default());
         let key = self.new_key(&organization, "bootstrap".into(), ScopeSet::OPERATOR)?;
         let writes = vec![Write::PutOrganization(organization.clone()), Write::PutKey(key.row.clone())];
         self.commit(writes, Rows::new(), &[]).await?;
@@ -134,7 +138,8 @@ impl Auth {
         new: NewOrganization,
         beside: impl FnOnce(&Organization) -> Rows,
     ) -> Result<CreatedOrganization, AdminError> {
-        let id = new.id.unwrap_or_else(|| fresh("org"));
+        let mut new = new;
+        let id = new.id.take().unwrap_or_else(|| fresh("org"));
         if !is_org_id(&id) {
             return Err(AdminError::invalid("id", "must be 1 to 128 of letters, digits, '.', '_' and '-'"));
         }
@@ -146,15 +151,17 @@ impl Auth {
             return Err(AdminError::Conflict("an organization of this id exists"));
         }
         limit("organizations", count, ORGANIZATIONS)?;
-        let organization = self.new_row(id, new.name, new.visibility);
+        let first_key = new.first_key;
+        let organization = self.new_row(id, new);
         let mut writes = vec![Write::PutOrganization(organization.clone())];
-        let key = match new.first_key {
+        let key = match first_key {
             true => Some(self.new_key(&organization, "first".into(), ScopeSet::ORGANIZATION)?),
             false => None,
         };
         writes.extend(key.iter().map(|key| Write::PutKey(key.row.clone())));
         let beside = beside(&organization);
-        self.commit(writes, beside, &[]).await?;
+        let watched = organization.presence.then_some(Change::PresenceChanged(organization.tenant, true));
+        self.commit(writes, beside, watched.as_slice()).await?;
         Ok(CreatedOrganization { organization, key })
     }
 
@@ -185,7 +192,16 @@ impl Auth {
         self.target(by.principal(), org_id)
     }
 
-    /// Renames an organization or changes who sees what.
+    /// The organizations that are told which of their users are connected.
+    #[must_use]
+    pub fn with_presence(&self) -> Vec<TenantId> {
+        self.directory.read(|table| {
+            let watched = table.by_tenant.values().filter(|entry| entry.organization.presence);
+            watched.map(|entry| entry.organization.tenant).collect()
+        })
+    }
+
+    /// Renames an organization, changes who sees what, or whether it is told who is connected.
     ///
     /// # Errors
     /// `NotFound`, `Invalid`, `Records`.
@@ -201,10 +217,14 @@ impl Auth {
         let new = OrganizationRow {
             name: change.name.unwrap_or_else(|| old.name.clone()),
             visibility: change.visibility.unwrap_or(old.visibility),
+            presence: change.presence.unwrap_or(old.presence),
             ..Organization::clone(&old)
         };
         let seen = (new.visibility != old.visibility).then_some(Change::VisibilityChanged(new.tenant));
-        self.commit(vec![Write::PutOrganization(new.clone())], Rows::new(), seen.as_slice()).await?;
+        let watched =
+            (new.presence != old.presence).then_some(Change::PresenceChanged(new.tenant, new.presence));
+        let changes: Vec<Change> = seen.into_iter().chain(watched).collect();
+        self.commit(vec![Write::PutOrganization(new.clone())], Rows::new(), &changes).await?;
         Ok(new)
     }
 
@@ -346,9 +366,10 @@ impl Auth {
         }
     }
 
-    fn new_row(&self, id: String, name: String, visibility: Visibility) -> OrganizationRow {
+    fn new_row(&self, id: String, new: NewOrganization) -> OrganizationRow {
         let tenant = TenantId(self.directory.read(|table| table.next_tenant.max(1)));
-        OrganizationRow { tenant, id, name, visibility, created_at_ms: self.clock.now_ms() }
+        let NewOrganization { name, visibility, presence, .. } = new;
+        OrganizationRow { tenant, id, name, visibility, presence, created_at_ms: self.clock.now_ms() }
     }
 
     fn new_key(&self, of: &OrganizationRow, name: String, scopes: ScopeSet) -> Result<IssuedKey, AdminError> {

@@ -85,6 +85,8 @@ pub enum Change {
     OrganizationDeleted(TenantId),
     /// The organization's `visibility` changed: rights must be asked for again.
     VisibilityChanged(TenantId),
+    /// Whether the organization is told which of its users are connected has changed, to this. Nobody's rights have.
+    PresenceChanged(TenantId, bool),
     /// The verifying keys were read anew: tokens of any organization may have lost theirs.
     KeysReloaded,
 }
@@ -98,6 +100,7 @@ impl Change {
             | Change::TokenRevoked(tenant, _)
             | Change::UserDisabled(tenant, ..)
             | Change::OrganizationDeleted(tenant)
+            | Change::PresenceChanged(tenant, _)
             | Change::VisibilityChanged(tenant) => Some(*tenant),
             Change::KeysReloaded => None,
         }

@@ -24,6 +24,8 @@ pub struct OrganizationRow {
     pub name: String,
     /// See [`Visibility`].
     pub visibility: Visibility,
+    /// Whether it is told which of its users are connected.
+    pub presence: bool,
     /// Unix milliseconds.
     pub created_at_ms: u64,
 }

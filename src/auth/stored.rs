@@ -112,6 +112,7 @@ fn organization(row: OrganizationRow, deleted: bool) -> Organization {
         org_id: row.id,
         name: row.name,
         visibility: row.visibility,
+        presence: row.presence,
         created_ms: row.created_at_ms,
         deleted,
     }
@@ -123,6 +124,7 @@ fn organization_row(row: Organization) -> OrganizationRow {
         id: row.org_id,
         name: row.name,
         visibility: row.visibility,
+        presence: row.presence,
         created_at_ms: row.created_ms,
     }
 }
@@ -198,7 +200,11 @@ mod tests {
             (operator.authorize::<Operate>().expect("operator"), operator.authorize().expect("manager"));
         let new = NewOrganization { id: Some("acme".into()), first_key: true, ..Default::default() };
         let acme = auth.create_organization(&operate, new.clone()).await.expect("made");
-        let change = OrganizationChange { name: Some("Acme".into()), visibility: Some(Visibility::Org) };
+        let change = OrganizationChange {
+            name: Some("Acme".into()),
+            visibility: Some(Visibility::Org),
+            presence: Some(true),
+        };
         auth.change_organization(&manage, Some("acme"), change).await.expect("changed");
         let mint = |sub: &str| {
             let new = NewToken { sub: sub.into(), ..NewToken::default() };
@@ -229,6 +235,7 @@ mod tests {
         let first = acme.key.expect("its first key");
         let rights = auth.still_valid(&enter(&auth, first.api_key.expose()).expect("genuine"));
         assert!(rights.expect("valid").sees_all_users);
+        assert_eq!(auth.with_presence(), [acme.organization.tenant]);
         assert!(enter(&auth, kept.token.expose()).is_ok(), "the own key was kept");
         let refused = |refusal| Err(AuthError::Unauthorized(refusal));
         assert_eq!(enter(&auth, revoked.token.expose()), refused(Refusal::Revoked));

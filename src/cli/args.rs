@@ -223,6 +223,9 @@ pub enum OrgCommand {
         /// Who sees an event addressed to a user: that user, or every member
         #[arg(long, value_parser = ["private", "org"])]
         visibility: Option<String>,
+        /// Tell it which of its users are connected
+        #[arg(long)]
+        presence: bool,
         /// Whom to ask.
         #[command(flatten)]
         admin: AdminArgs,

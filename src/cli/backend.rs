@@ -36,6 +36,9 @@ pub struct NewOrganization {
     /// `org` shares all events with every member.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub visibility: Option<String>,
+    /// Whether it is told which of its users are connected.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub presence: bool,
 }
 
 /// An organization, as `--json` prints it.
@@ -49,6 +52,9 @@ pub struct Organization {
     /// Who sees events addressed to a user.
     #[serde(default)]
     pub visibility: Option<String>,
+    /// Whether it is told which of its users are connected.
+    #[serde(default)]
+    pub presence: bool,
     /// RFC 3339.
     #[serde(default)]
     pub created_at: Option<String>,

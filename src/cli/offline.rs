@@ -123,6 +123,7 @@ impl AdminBackend for Offline {
                 Some("org") => Visibility::Org,
                 _ => Visibility::Private,
             },
+            presence: new.presence,
             first_key: false,
         };
         let made = self.runtime.block_on(self.auth.create_organization(&self.operate, new));
@@ -231,6 +232,7 @@ fn organization(row: &auth::Organization) -> Organization {
             }
             .into(),
         ),
+        presence: row.presence,
         created_at: Some(rfc3339(row.created_at_ms)),
     }
 }

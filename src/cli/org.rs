@@ -9,13 +9,14 @@ use super::output;
 
 pub(super) fn run(command: OrgCommand) -> Result<(), CliError> {
     match command {
-        OrgCommand::Create { id, name, visibility, admin } => {
-            let org = super::backend(&admin)?.create_org(&NewOrganization { id, name, visibility })?;
+        OrgCommand::Create { id, name, visibility, presence, admin } => {
+            let new = NewOrganization { id, name, visibility, presence };
+            let org = super::backend(&admin)?.create_org(&new)?;
             output::line(&if admin.json { to_json(&org)? } else { org.id })
         }
         OrgCommand::List(admin) => {
             let orgs = super::backend(&admin)?.list_orgs()?;
-            output::line(&list(&orgs, admin.json, &["id", "name", "visibility", "created_at"])?)
+            output::line(&list(&orgs, admin.json, &["id", "name", "visibility", "presence", "created_at"])?)
         }
         OrgCommand::Delete { id, admin } => {
             super::backend(&admin)?.delete_org(&id)?;

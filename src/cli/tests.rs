@@ -65,7 +65,7 @@ fn what_parses() {
     for line in [
         "nervewire init --json",
         "nervewire org create",
-        "nervewire org create acme --name Acme --visibility org --json",
+        "nervewire org create acme --name Acme --visibility org --presence --json",
         "nervewire org list --url http://h --key k",
         "nervewire org delete acme --data-dir d",
         "nervewire key create --org acme --name n --scope publish,subscribe --expires 7d --agents a,b --json",

@@ -81,6 +81,7 @@ fn organization_json(organization: &Organization) -> Value {
         "id": organization.id,
         "name": organization.name,
         "visibility": organization.visibility,
+        "presence": organization.presence,
         "created_at": rfc3339(organization.created_at_ms),
     })
 }
@@ -98,6 +99,7 @@ struct OrganizationBody {
     id: Option<String>,
     name: Option<String>,
     visibility: Option<Visibility>,
+    presence: Option<bool>,
 }
 
 pub(super) async fn create_organization(x: &mut Exchange) -> Result<Answer, Refusal> {
@@ -113,6 +115,7 @@ pub(super) async fn create_organization(x: &mut Exchange) -> Result<Answer, Refu
         id: body.id,
         name: body.name.unwrap_or_default(),
         visibility: body.visibility.unwrap_or_default(),
+        presence: body.presence.unwrap_or_default(),
         first_key: false,
     };
     let rows = |made: &Organization| once::kept(once.as_ref(), &created(organization_json(made)));
@@ -134,7 +137,7 @@ pub(super) async fn change_organization(x: &mut Exchange, id: &str) -> Result<An
     if body.id.is_some() {
         return Err(Refusal::invalid("id", "cannot be changed"));
     }
-    let change = OrganizationChange { name: body.name, visibility: body.visibility };
+    let change = OrganizationChange { name: body.name, visibility: body.visibility, presence: body.presence };
     let changed = x.shared().auth.change_organization(&by, Some(&unescaped(id)?), change).await?;
     Ok(Answer::data(StatusCode::OK, organization_json(&changed)))
 }

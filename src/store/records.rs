@@ -39,6 +39,9 @@ pub struct Organization {
     /// Who sees what.
     #[serde(default)]
     pub visibility: Visibility,
+    /// Whether it is told which of its users are connected.
+    #[serde(default)]
+    pub presence: bool,
     /// Unix milliseconds.
     pub created_ms: u64,
     /// Its rows are being or have been erased.
@@ -236,6 +239,18 @@ mod tests {
         for len in 0..value.len() {
             assert!(read_user(1, &value[..len]).is_err(), "cut to {len}");
         }
+    }
+
+    /// A row of before `presence` was, byte for byte.
+    #[test]
+    fn an_organization_stored_by_an_older_daemon_has_no_presence() {
+        let key = keys::key(Kind::Organization, TenantId(4), b"");
+        let old = br#"{"org_id":"acme","name":"Acme","visibility":"org","created_ms":7,"deleted":false}"#;
+        let found: Organization = read(&key, &[&[VERSION], &old[..]].concat()).expect("readable");
+        assert_eq!((found.tenant, found.org_id.as_str(), found.presence), (TenantId(4), "acme", false));
+        let text = serde_json::to_vec(&Organization { presence: true, ..found }).expect("JSON");
+        let again: Organization = read(&key, &[&[VERSION], &text[..]].concat()).expect("readable");
+        assert!(again.presence && again.visibility == Visibility::Org);
     }
 
     #[test]
