@@ -30,6 +30,7 @@ use nervewire::auth::{
 };
 use nervewire::config::Config;
 use nervewire::connection::admission::{Admission, Limits};
+use nervewire::connection::presence::Presence;
 use nervewire::connection::sink::Ledger;
 use nervewire::event::Event;
 use nervewire::filter::Filter;
@@ -96,12 +97,13 @@ impl Simulation {
         let tenants =
             Tenants::new(store.clone(), pins, wakes.clone(), clock.clone(), metrics.clone(), limits);
         let tenant = tenants.open(key.tenant).await.unwrap();
-        let admission = Admission::new(Limits {
+        let limits = Limits {
             total: 0,
             per_organization: 0,
             per_user: config.limits.connections_per_user,
             per_address: config.limits.connections_per_address,
-        });
+        };
+        let admission = Admission::new(limits, Presence::new(clock.clone(), config.presence_grace()));
         let mail = [WakeQueue::new().unwrap()].into();
         let shared = Shared::new(config, auth.clone(), tenants, admission, metrics, clock, mail, wakes);
         let worker = Worker::new(0, shared, readers.remove(0)).unwrap();

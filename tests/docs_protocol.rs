@@ -339,6 +339,7 @@ fn the_table_of_limits_has_the_numbers_of_the_code() {
         ("API keys of an organization", auth::KEYS_PER_ORGANIZATION),
         ("revoked tokens of an organization", auth::REVOCATIONS_PER_ORGANIZATION),
         ("disabled users of an organization", auth::DISABLED_PER_ORGANIZATION),
+        ("users of an organization that are present", connection::presence::PRESENT),
     ] {
         let found: Vec<&str> =
             DOCUMENT.lines().filter(|line| line.starts_with(&format!("| {label} |"))).collect();

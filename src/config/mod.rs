@@ -67,6 +67,8 @@ pub struct Config {
     pub write_timeout_ms: u64,
     /// Seconds over which a stopping daemon spreads its closes.
     pub drain_seconds: u64,
+    /// Seconds for which a user without a connection still counts as present.
+    pub presence_grace_seconds: u64,
     /// Browser origins (`https://app.example`) besides the same one; empty = the same origin and localhost.
     pub allowed_origins: Vec<String>,
     /// Whether `?token=` is a credential.
@@ -226,6 +228,11 @@ impl Config {
         Duration::from_millis(self.write_timeout_ms)
     }
 
+    /// `presence_grace_seconds` as a duration.
+    pub fn presence_grace(&self) -> Duration {
+        Duration::from_secs(self.presence_grace_seconds)
+    }
+
     /// `drain_seconds` as a duration.
     pub fn drain(&self) -> Duration {
         Duration::from_secs(self.drain_seconds)
@@ -246,6 +253,7 @@ fn blank() -> Config {
         body_timeout_ms: 0,
         write_timeout_ms: 0,
         drain_seconds: 0,
+        presence_grace_seconds: 0,
         allowed_origins: Vec::new(),
         token_in_query: false,
         auth: Auth { jwt_keys: Vec::new(), failures_per_minute: 0 },

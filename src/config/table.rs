@@ -128,6 +128,19 @@ pub static KEYS: &[Key] = &[
         text: "Over how long a stopping daemon spreads the closing of its connections, so that they do not all return at once.",
     },
     Key {
+        name: "presence_grace_seconds",
+        kind: Kind::Int {
+            at: |c| &mut c.presence_grace_seconds,
+            default: 10,
+            min: 0,
+            max: 3_600,
+            zero: None,
+        },
+        unit: "seconds",
+        memory: "",
+        text: "How long a user may be without any connection and still counts as present, in organizations that have presence switched on.",
+    },
+    Key {
         name: "allowed_origins",
         kind: Kind::WebOrigins { at: |c| &mut c.allowed_origins },
         unit: "origins",

@@ -1,6 +1,7 @@
 //! Who may connect: counts of live connections overall, per organization, per user and per address.
 //!
 //! * A place is taken before the upgrade and given back by dropping [`Admitted`], whatever ends the connection.
+//! * A waiting poll takes a place too ([`Polled`]), and does not make its user present: streams are counted beside places.
 //! * Loopback addresses have no limit per address, so that a proxy or load tester on the machine is not refused.
 
 use std::hash::Hash;
@@ -12,6 +13,8 @@ use dashmap::DashMap;
 
 use crate::auth::Principal;
 use crate::ids::TenantId;
+
+use super::presence::Presence;
 
 /// How many connections may live at once; 0: no limit of that kind.
 #[derive(Clone, Copy, Debug)]
@@ -49,8 +52,25 @@ pub struct Admission {
     limits: Limits,
     total: AtomicUsize,
     organizations: DashMap<TenantId, usize>,
-    users: DashMap<(TenantId, Box<str>), usize>,
+    users: DashMap<(TenantId, Box<str>), Held>,
     addresses: DashMap<IpAddr, usize>,
+    presence: Arc<Presence>,
+}
+
+/// What one user holds.
+#[derive(Default, Debug)]
+struct Held {
+    /// Connections and waiting polls.
+    places: u32,
+    /// Connections alone; at most `places`.
+    streams: u32,
+}
+
+/// What takes a place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Taker {
+    Stream,
+    Poll,
 }
 
 /// A place in every count, held by a live connection.
@@ -62,20 +82,29 @@ pub struct Admitted {
     peer: Ipv6Addr,
 }
 
+/// A place in every count, held by a request that waits for news.
+#[derive(Debug)]
+pub struct Polled {
+    admission: Arc<Admission>,
+    principal: Arc<Principal>,
+    peer: Option<IpAddr>,
+}
+
 impl Admission {
-    /// No connections yet.
+    /// No connections yet. `presence` is told when a user comes and goes.
     #[must_use]
-    pub fn new(limits: Limits) -> Arc<Admission> {
+    pub fn new(limits: Limits, presence: Arc<Presence>) -> Arc<Admission> {
         Arc::new(Admission {
             limits,
             total: AtomicUsize::new(0),
             organizations: DashMap::new(),
             users: DashMap::new(),
             addresses: DashMap::new(),
+            presence,
         })
     }
 
-    /// Takes a place for `principal` coming from `peer` (`None`: a unix socket).
+    /// Takes a place for a stream of `principal` coming from `peer` (`None`: a unix socket).
     ///
     /// # Errors
     /// [`Refused`] names the limit that is reached; nothing is taken then.
@@ -84,36 +113,113 @@ impl Admission {
         principal: Arc<Principal>,
         peer: Option<IpAddr>,
     ) -> Result<Admitted, Refused> {
-        if self.total.fetch_add(1, Ordering::Relaxed) >= self.limits.total && self.limits.total != 0 {
-            self.total.fetch_sub(1, Ordering::Relaxed);
-            return Err(Refused::Total);
-        }
-        // Built first, so that an error below gives back exactly what was taken so far.
-        let mut taken = Taken { admission: self, organization: None, user: None, armed: true };
-        let tenant = principal.tenant;
-        if !take(&self.organizations, tenant, self.limits.per_organization) {
-            return Err(Refused::Organization(self.limits.per_organization));
-        }
-        taken.organization = Some(tenant);
-        if let Some(sub) = principal.sub.as_deref() {
-            let user = (tenant, Box::from(sub));
-            if !take(&self.users, user.clone(), self.limits.per_user) {
-                return Err(Refused::User(self.limits.per_user));
-            }
-            taken.user = Some(user);
-        }
-        if let Some(address) = counted(peer)
-            && !take(&self.addresses, address, self.limits.per_address)
-        {
-            return Err(Refused::Address(self.limits.per_address));
-        }
-        taken.armed = false; // from here on `Admitted` gives it all back
+        self.take(&principal, peer, Taker::Stream)?;
         let peer = match peer {
             None => Ipv6Addr::UNSPECIFIED,
             Some(IpAddr::V4(v4)) => v4.to_ipv6_mapped(),
             Some(IpAddr::V6(v6)) => v6,
         };
         Ok(Admitted { admission: self.clone(), principal, peer })
+    }
+
+    /// [`Admission::admit`] for a request that waits for news.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn admit_poll(
+        self: &Arc<Self>,
+        principal: Arc<Principal>,
+        peer: Option<IpAddr>,
+    ) -> Result<Polled, Refused> {
+        self.take(&principal, peer, Taker::Poll)?;
+        Ok(Polled { admission: self.clone(), principal, peer })
+    }
+
+    fn take(&self, principal: &Principal, peer: Option<IpAddr>, taker: Taker) -> Result<(), Refused> {
+        if self.total.fetch_add(1, Ordering::Relaxed) >= self.limits.total && self.limits.total != 0 {
+            self.total.fetch_sub(1, Ordering::Relaxed);
+            return Err(Refused::Total);
+        }
+        // Built first, so that an error below gives back exactly what was taken so far.
+        let mut taken = Taken { admission: self, taker, organization: None, user: None, armed: true };
+        let tenant = principal.tenant;
+        if !take(&self.organizations, tenant, self.limits.per_organization) {
+            return Err(Refused::Organization(self.limits.per_organization));
+        }
+        taken.organization = Some(tenant);
+        if let Some(sub) = principal.sub.as_deref() {
+            if !self.take_user(tenant, sub, taker) {
+                return Err(Refused::User(self.limits.per_user));
+            }
+            taken.user = Some((tenant, sub));
+        }
+        if let Some(address) = counted(peer)
+            && !take(&self.addresses, address, self.limits.per_address)
+        {
+            return Err(Refused::Address(self.limits.per_address));
+        }
+        taken.armed = false; // from here on `Admitted` or `Polled` gives it all back
+        Ok(())
+    }
+
+    fn take_user(&self, tenant: TenantId, sub: &str, taker: Taker) -> bool {
+        let mut held = self.users.entry((tenant, Box::from(sub))).or_default();
+        let room = self.limits.per_user == 0 || (held.places as usize) < self.limits.per_user;
+        held.places += u32::from(room);
+        if room && taker == Taker::Stream {
+            held.streams += 1;
+            if held.streams == 1 {
+                self.presence.came(tenant, sub);
+            }
+        }
+        room
+    }
+
+    fn give_user(&self, tenant: TenantId, sub: &str, taker: Taker) {
+        self.users.remove_if_mut(&(tenant, Box::from(sub)), |_, held| {
+            held.places = held.places.saturating_sub(1);
+            if taker == Taker::Stream {
+                held.streams = held.streams.saturating_sub(1);
+                if held.streams == 0 {
+                    self.presence.went(tenant, sub);
+                }
+            }
+            held.places == 0
+        });
+    }
+
+    fn give(&self, principal: &Principal, peer: Option<IpAddr>, taker: Taker) {
+        self.total.fetch_sub(1, Ordering::Relaxed);
+        give(&self.organizations, &principal.tenant);
+        if let Some(sub) = principal.sub.as_deref() {
+            self.give_user(principal.tenant, sub, taker);
+        }
+        if let Some(address) = counted(peer) {
+            give(&self.addresses, &address);
+        }
+    }
+
+    /// Who is present.
+    #[must_use]
+    pub fn presence(&self) -> &Arc<Presence> {
+        &self.presence
+    }
+
+    /// Has the connected users of an organization put on its roster. Looks at every user there is: for the one who keeps
+    /// the rosters, on its own thread.
+    pub fn muster(&self, tenant: TenantId) {
+        for user in &self.users {
+            let (whose, sub) = user.key();
+            if *whose == tenant && user.streams > 0 {
+                self.presence.found(tenant, sub);
+            }
+        }
+    }
+
+    /// Live streams of one user.
+    #[must_use]
+    pub fn streams_of(&self, tenant: TenantId, sub: &str) -> u32 {
+        self.users.get(&(tenant, Box::from(sub))).map_or(0, |held| held.streams)
     }
 
     /// Live connections.
@@ -135,6 +241,12 @@ impl Admitted {
     pub fn principal(&self) -> &Arc<Principal> {
         &self.principal
     }
+    /// It is served now: its user is present.
+    pub fn arrived(&self) {
+        if let Some(sub) = self.principal.sub.as_deref() {
+            self.admission.presence.arrived(self.principal.tenant, sub);
+        }
+    }
     /// Replaces the principal by a renewed one: same organization, same subject, so the counts stand.
     pub fn renew(&mut self, principal: Arc<Principal>) {
         debug_assert!(
@@ -152,24 +264,22 @@ impl Admitted {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        let admission = &self.admission;
-        let tenant = self.principal.tenant;
-        admission.total.fetch_sub(1, Ordering::Relaxed);
-        give(&admission.organizations, &tenant);
-        if let Some(sub) = self.principal.sub.as_deref() {
-            give(&admission.users, &(tenant, Box::from(sub)));
-        }
-        if let Some(address) = counted(self.peer()) {
-            give(&admission.addresses, &address);
-        }
+        self.admission.give(&self.principal, self.peer(), Taker::Stream);
+    }
+}
+
+impl Drop for Polled {
+    fn drop(&mut self) {
+        self.admission.give(&self.principal, self.peer, Taker::Poll);
     }
 }
 
 /// What a refused admission gives back.
 struct Taken<'a> {
     admission: &'a Admission,
+    taker: Taker,
     organization: Option<TenantId>,
-    user: Option<(TenantId, Box<str>)>,
+    user: Option<(TenantId, &'a str)>,
     armed: bool,
 }
 
@@ -182,8 +292,8 @@ impl Drop for Taken<'_> {
         if let Some(tenant) = &self.organization {
             give(&self.admission.organizations, tenant);
         }
-        if let Some(user) = &self.user {
-            give(&self.admission.users, user);
+        if let Some((tenant, sub)) = self.user {
+            self.admission.give_user(tenant, sub, self.taker);
         }
     }
 }

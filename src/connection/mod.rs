@@ -8,6 +8,7 @@ pub mod admission;
 pub mod bodies;
 pub mod body;
 pub mod client;
+pub mod presence;
 pub mod rate;
 pub mod sink;
 

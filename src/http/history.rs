@@ -57,7 +57,8 @@ pub async fn get(x: &mut Exchange) -> Result<Answer, Refusal> {
     let tenant = x.tenant(&principal).await?;
     // A waiting poll is a connection: it takes a place in every limit.
     let waiting = asked.wait > Duration::ZERO;
-    let _admitted = waiting.then(|| x.shared().admission.admit(principal.clone(), x.peer)).transpose()?;
+    let _admitted =
+        waiting.then(|| x.shared().admission.admit_poll(principal.clone(), x.peer)).transpose()?;
     let start = start::resolve(x.shared().tenants.store(), &tenant, &asked.from).await?;
     let position = start.position.unwrap_or_else(|| tenant.head());
     let mut found = Found { frames: Vec::new(), bytes: 0, position, gap: start.gap, caught_up: false };

@@ -27,7 +27,7 @@ use http::{Method, StatusCode};
 use crate::outcome::Refusal;
 
 use exchange::Exchange;
-use resources::{agents, messages, tools};
+use resources::{agents, messages, presence, tools};
 use respond::Answer;
 use routes::Operation;
 use subscribe::Subscribed;
@@ -97,6 +97,7 @@ pub async fn handle(x: &mut Exchange) -> Result<Handled, Refusal> {
         Operation::ListConnections => admin::list_connections(x).await,
         Operation::KickConnections => admin::kick(x, None).await,
         Operation::KickConnection => admin::kick(x, Some(id)).await,
+        Operation::ListPresence => presence::list(x).await,
         Operation::GetStats => admin::stats(x).await,
     };
     answer.map(Handled::from)

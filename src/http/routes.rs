@@ -56,6 +56,7 @@ pub(super) enum Operation {
     ListConnections,
     KickConnections,
     KickConnection,
+    ListPresence,
     GetStats,
 }
 
@@ -123,6 +124,7 @@ pub(super) const ROUTES: &[Route] = &[
     route(GET, "/api/v1/connections", Operation::ListConnections),
     route(DELETE, "/api/v1/connections", Operation::KickConnections),
     route(DELETE, "/api/v1/connections/{id}", Operation::KickConnection),
+    route(GET, "/api/v1/presence", Operation::ListPresence),
     route(GET, "/api/v1/stats", Operation::GetStats),
 ];
 

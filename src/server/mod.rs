@@ -6,14 +6,17 @@ mod announce;
 mod capacity;
 mod listen;
 mod logging;
+mod presence;
 mod workers;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use crate::auth::Change;
 use crate::auth::{Auth, AuthSettings, OwnKey, StoredRecords};
 use crate::config::{Config, ListenAddr, ServeOptions};
 use crate::connection::admission::{Admission, Limits};
+use crate::connection::presence::Presence;
 use crate::http::admin_listener;
 use crate::http::conn::Door;
 use crate::lifecycle::{self, Signals};
@@ -105,6 +108,7 @@ fn serve(config: Config, options: &ServeOptions) -> Result<u8, ServeError> {
 
     let code = runtime.block_on(async {
         let errands = tokio::spawn(lifecycle::errands(shared.clone()));
+        let presence = tokio::spawn(presence::keep(shared.clone()));
         let lost = async {
             while !running.iter().any(workers::Running::has_ended) {
                 tokio::time::sleep(std::time::Duration::from_secs(1)).await;
@@ -115,6 +119,7 @@ fn serve(config: Config, options: &ServeOptions) -> Result<u8, ServeError> {
             () = lost => Err(ServeError::WorkerLost),
         };
         errands.abort();
+        presence.abort(); // who is closed by the end of the daemon has not left
         // Refused at once, a client goes elsewhere; in the kernel's queue it would wait for the whole drain. systemd keeps
         // an inherited socket open, and the next process accepts from it.
         drop(listeners);
@@ -184,14 +189,25 @@ fn share(
     let limits = tenant::Limits::from(&**config);
     let tenants =
         Tenants::new(store.clone(), pins, Arc::clone(&wakes), clock.clone(), metrics.clone(), limits);
-    let admission = Admission::new(Limits {
+    let presence = Presence::new(clock.clone(), config.presence_grace());
+    auth.with_presence().into_iter().for_each(|tenant| presence.switch(tenant, true));
+    let limits = Limits {
         total: capacity,
         per_organization: config.limits.connections_per_organization,
         per_user: config.limits.connections_per_user,
         per_address: config.limits.connections_per_address,
-    });
+    };
+    let admission = Admission::new(limits, presence.clone());
     let boxes = Arc::clone(&mail);
-    auth.on_change(move |_| boxes.iter().for_each(|mail| mail.push(Mail::Recheck)));
+    auth.on_change(move |change| {
+        match change {
+            Change::PresenceChanged(tenant, on) => return presence.switch(*tenant, *on),
+            // Before its connections end: nobody is to hear of it, nor could.
+            Change::OrganizationDeleted(tenant) => presence.switch(*tenant, false),
+            _ => {}
+        }
+        boxes.iter().for_each(|mail| mail.push(Mail::Recheck));
+    });
     let shared = Shared::new(config.clone(), auth, tenants, admission, metrics, clock.clone(), mail, wakes);
     Ok((shared, readers))
 }

@@ -153,6 +153,9 @@ impl Worker {
                 None => self.say_ready(state, token, &Start::NOW, None),
             }
         }
+        if let Some(admitted) = state.connection(token).and_then(|connection| connection.admitted.as_ref()) {
+            admitted.arrived(); // after it has its position: it hears of it itself
+        }
         self.take_leftover(state, token, &adopt.leftover);
         if self.flush(state, token, now) {
             state.run(token);

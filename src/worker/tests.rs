@@ -12,6 +12,7 @@ use super::*;
 use crate::auth::{AuthSettings, NewOrganization, Operate, OwnKey, RequestContext, StoredRecords, Use};
 use crate::close::Close;
 use crate::connection::admission::{Admission, Limits};
+use crate::connection::presence::Presence;
 use crate::event::Event;
 use crate::filter::Filter;
 use crate::metrics::Transport;
@@ -63,7 +64,9 @@ impl Bench {
         for principal in &principals {
             tenants.open(principal.tenant).await.expect("a tenant");
         }
-        let admission = Admission::new(Limits { total: 0, per_organization: 0, per_user: 0, per_address: 0 });
+        let presence = Presence::new(clock.clone(), std::time::Duration::ZERO);
+        let limits = Limits { total: 0, per_organization: 0, per_user: 0, per_address: 0 };
+        let admission = Admission::new(limits, presence);
         let shared = Shared::new(config, Arc::new(auth), tenants, admission, metrics, clock, mail, wakes);
         let worker = Worker::new(0, shared, readers.remove(0)).expect("a worker");
         let principals = principals.try_into().expect("two");

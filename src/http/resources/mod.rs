@@ -1,10 +1,11 @@
-//! `/agents`, `/messages` and `/tools`: what they ask and answer. The rules live in [`crate::resource`]; here are shapes only.
+//! `/agents`, `/messages`, `/tools` and `/presence`: what they ask and answer. The rules live in [`crate::resource`]; here are shapes only.
 //!
 //! * A list is answered newest first, with the cursor of the next page, or counted by `offset` for older clients.
 //! * `ETag` is a resource's version; `If-Match` refuses a change of another (RFC 9110 §13.1.1).
 
 pub(super) mod agents;
 pub(super) mod messages;
+pub(super) mod presence;
 pub(super) mod tools;
 
 use std::rc::Rc;

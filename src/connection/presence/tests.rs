@@ -1,0 +1,272 @@
+//! Stories of rosters in a time that is moved by hand; counting streams over sockets is `tests/presence.rs`'s.
+
+use super::*;
+use crate::time::ManualClock;
+
+const ACME: TenantId = TenantId(1);
+const GRACE_MS: u64 = 10_000;
+
+struct Bench {
+    clock: Arc<ManualClock>,
+    presence: Arc<Presence>,
+    keeper: Keeper,
+}
+
+impl Bench {
+    /// With presence on for [`ACME`].
+    fn new() -> Bench {
+        let clock = Arc::new(ManualClock::at(1_800_000_000_000));
+        let presence = Presence::new(clock.clone(), Duration::from_millis(GRACE_MS));
+        let mut bench = Bench { clock, keeper: Keeper::new(presence.clone()), presence };
+        bench.presence.switch(ACME, true);
+        assert_eq!(bench.keeper.step(), Step::Muster(ACME));
+        bench
+    }
+
+    fn comes(&self, sub: &str) {
+        self.presence.came(ACME, sub);
+        self.presence.arrived(ACME, sub);
+    }
+
+    /// What is told until there is nothing more to do now; with `works` false nothing can be published, each once.
+    fn tells(&mut self, works: bool) -> Vec<String> {
+        let mut told = Vec::new();
+        loop {
+            match self.keeper.step() {
+                Step::Tell(tell) => {
+                    told.push(format!("{}{}", if tell.online { '+' } else { '-' }, tell.sub));
+                    self.keeper.told(tell, works);
+                }
+                Step::Muster(_) => {}
+                Step::Wait(_) => return told,
+            }
+        }
+    }
+
+    fn told(&mut self) -> Vec<String> {
+        self.tells(true)
+    }
+
+    fn present(&self) -> Vec<String> {
+        let page = self.presence.page(ACME, None, 100, None, |_| true).expect("switched on");
+        page.users.iter().map(|user| user.sub.to_string()).collect()
+    }
+}
+
+#[test]
+fn coming_is_told_at_once_and_going_after_the_grace_time() {
+    let mut bench = Bench::new();
+    bench.comes("ann");
+    assert_eq!(bench.told(), ["+ann"]);
+    bench.clock.advance(60_000);
+    bench.presence.went(ACME, "ann");
+    assert!(bench.told().is_empty());
+    assert_eq!(bench.keeper.step(), Step::Wait(Some(Duration::from_millis(GRACE_MS))));
+    bench.clock.advance(GRACE_MS - 1);
+    assert!(bench.told().is_empty());
+    assert_eq!(bench.present(), ["ann"]);
+    bench.clock.advance(1);
+    assert_eq!(bench.told(), ["-ann"]);
+    assert!(bench.present().is_empty());
+    assert_eq!(bench.keeper.step(), Step::Wait(None), "nothing is kept of who is gone");
+}
+
+/// However often: nothing is told, one entry waits, and the grace time is counted from the last going.
+#[test]
+fn who_is_back_in_time_was_never_away() {
+    let mut bench = Bench::new();
+    bench.comes("ann");
+    assert_eq!(bench.told(), ["+ann"]);
+    for _ in 0..100 {
+        bench.presence.went(ACME, "ann");
+        bench.clock.advance(GRACE_MS - 1);
+        bench.comes("ann");
+        assert!(bench.told().is_empty());
+        assert!(bench.keeper.later.len() <= 1);
+    }
+    bench.presence.went(ACME, "ann");
+    bench.clock.advance(GRACE_MS - 1);
+    assert!(bench.told().is_empty());
+    bench.clock.advance(1);
+    assert_eq!(bench.told(), ["-ann"]);
+}
+
+/// A short visit is told like a long one, also where the keeper comes late to it.
+#[test]
+fn online_and_offline_alternate_whatever_comes_between() {
+    let mut bench = Bench::new();
+    bench.comes("ann");
+    bench.presence.went(ACME, "ann");
+    bench.clock.advance(GRACE_MS);
+    assert_eq!(bench.told(), ["+ann", "-ann"]);
+
+    // Back while its going is told: that is news again, with a new beginning.
+    bench.comes("ann");
+    assert_eq!(bench.told(), ["+ann"]);
+    bench.presence.went(ACME, "ann");
+    bench.told();
+    bench.clock.advance(GRACE_MS);
+    let Step::Tell(tell) = bench.keeper.step() else { panic!("due") };
+    bench.comes("ann");
+    bench.keeper.told(tell, true);
+    assert_eq!(bench.told(), ["+ann"]);
+    let page = bench.presence.page(ACME, None, 1, None, |_| true).expect("switched on");
+    assert_eq!(page.users[0].since_ms, bench.clock.now_ms());
+}
+
+/// An upgrade that was let in and then failed.
+#[test]
+fn who_never_arrives_is_neither_told_nor_listed() {
+    let mut bench = Bench::new();
+    bench.presence.came(ACME, "ann");
+    assert!(bench.present().is_empty());
+    bench.presence.went(ACME, "ann");
+    assert!(bench.told().is_empty());
+    assert_eq!(bench.keeper.step(), Step::Wait(None));
+}
+
+#[test]
+fn what_cannot_be_published_is_tried_again_as_long_as_it_is_true() {
+    let mut bench = Bench::new();
+    bench.comes("ann");
+    bench.comes("bob");
+    bench.comes("cy");
+    assert_eq!(bench.tells(false), ["+ann", "+bob", "+cy"]);
+    assert!(bench.tells(false).is_empty(), "not before its time");
+    // Bob goes before anybody heard of him, and is not spoken of.
+    bench.presence.went(ACME, "bob");
+    bench.clock.advance(AGAIN_MS);
+    assert_eq!(bench.tells(false), ["+ann", "+bob", "+cy"]);
+    bench.clock.advance(AGAIN_MS);
+    assert_eq!(bench.told(), ["+ann", "+cy"]);
+    assert_eq!(bench.present(), ["ann", "cy"]);
+    for sub in ["ann", "cy"] {
+        bench.presence.went(ACME, sub);
+    }
+    bench.told();
+    bench.clock.advance(GRACE_MS);
+    assert_eq!(bench.tells(false), ["-ann", "-cy"]);
+    bench.comes("ann");
+    bench.clock.advance(AGAIN_MS);
+    assert_eq!(bench.told(), ["-cy"]);
+    assert_eq!(bench.present(), ["ann"]);
+}
+
+/// Who was connected before is found by the muster: listed, not told, and missed when gone.
+#[test]
+fn the_switch_is_obeyed_at_any_time() {
+    let mut bench = Bench::new();
+    bench.presence.found(ACME, "early");
+    bench.comes("late");
+    assert_eq!(bench.told(), ["+late"]);
+    assert_eq!(bench.present(), ["early", "late"]);
+    for sub in ["early", "late"] {
+        bench.presence.went(ACME, sub);
+    }
+    assert!(bench.told().is_empty());
+    bench.comes("untold");
+
+    bench.presence.switch(ACME, false);
+    assert!(bench.presence.page(ACME, None, 1, None, |_| true).is_none());
+    bench.comes("nobody");
+    bench.clock.advance(GRACE_MS);
+    assert!(bench.told().is_empty());
+
+    bench.presence.switch(ACME, true);
+    bench.presence.switch(ACME, true);
+    assert_eq!(bench.keeper.step(), Step::Muster(ACME));
+    assert_eq!(bench.keeper.step(), Step::Wait(None), "once, and nothing of before is left");
+    assert!(bench.present().is_empty());
+}
+
+/// The going of a user that waits from before the switch ends nothing of after it.
+#[test]
+fn a_roster_knows_nothing_of_the_one_before_it() {
+    let mut bench = Bench::new();
+    bench.comes("ann");
+    assert_eq!(bench.told(), ["+ann"]);
+    bench.presence.went(ACME, "ann");
+    assert!(bench.told().is_empty());
+    bench.clock.advance(GRACE_MS / 2);
+    bench.presence.switch(ACME, false);
+    bench.presence.switch(ACME, true);
+    bench.comes("ann");
+    bench.presence.went(ACME, "ann");
+    assert_eq!(bench.told(), ["+ann"]);
+    bench.clock.advance(GRACE_MS / 2);
+    assert!(bench.told().is_empty(), "its grace time runs still");
+    bench.clock.advance(GRACE_MS / 2);
+    assert_eq!(bench.told(), ["-ann"]);
+}
+
+#[test]
+fn a_roster_is_read_page_by_page() {
+    let bench = Bench::new();
+    for n in 0..25 {
+        bench.comes(&format!("u{n:02}"));
+    }
+    let (mut after, mut found, mut pages) = (None::<Arc<str>>, Vec::new(), 0);
+    loop {
+        let page = bench.presence.page(ACME, after.as_deref(), 10, None, |_| true).expect("on");
+        found.extend(page.users.iter().map(|user| user.sub.to_string()));
+        pages += 1;
+        match page.next {
+            Some(next) => after = Some(next),
+            None => break,
+        }
+    }
+    assert_eq!((found.len(), pages), (25, 3));
+    assert!(found.is_sorted());
+    let wanted: BTreeSet<Box<str>> = ["u03", "u20", "zoe"].map(Box::from).into();
+    let page = bench.presence.page(ACME, Some("u03"), 10, Some(&wanted), |_| true).expect("on");
+    assert_eq!(page.users.iter().map(|user| &*user.sub).collect::<Vec<_>>(), ["u20"]);
+    let page = bench.presence.page(ACME, None, 10, None, |sub| sub.ends_with('7')).expect("on");
+    assert_eq!((page.users.len(), page.next), (2, None));
+    assert!(bench.presence.page(TenantId(2), None, 10, None, |_| true).is_none());
+}
+
+/// A narrow credential's page looks at so many and says where to go on.
+#[test]
+fn a_page_that_finds_nothing_ends_and_goes_on() {
+    let bench = Bench::new();
+    for n in 0..=EXAMINED {
+        bench.comes(&format!("u{n:05}"));
+    }
+    let page = bench.presence.page(ACME, None, 10, None, |_| false).expect("on");
+    assert_eq!((page.users.len(), page.next.as_deref()), (0, Some("u00999")));
+}
+
+#[test]
+fn a_full_roster_takes_nobody() {
+    let mut bench = Bench::new();
+    for n in 0..PRESENT {
+        bench.comes(&n.to_string());
+    }
+    bench.comes("late");
+    bench.presence.went(ACME, "late");
+    assert_eq!(bench.told().len(), PRESENT);
+    bench.presence.went(ACME, "7");
+    bench.clock.advance(GRACE_MS);
+    assert_eq!(bench.told(), ["-7"]);
+    bench.comes("late");
+    assert_eq!(bench.told(), ["+late"]);
+}
+
+#[test]
+fn a_channel_is_one_segment_and_no_pattern() {
+    for (sub, expected) in [
+        ("ann", "presence/ann"),
+        ("a.b-c_d~e!(f)'", "presence/a.b-c_d~e!(f)'"),
+        ("ann@example.com", "presence/ann%40example.com"),
+        ("a/b*%,:", "presence/a%2Fb%2A%25%2C%3A"),
+        ("zoë", "presence/zo%C3%AB"),
+    ] {
+        assert_eq!(channel(sub), expected);
+    }
+    let longest = "x".repeat(191);
+    assert_eq!(channel(&longest), format!("presence/{longest}"));
+    let digest = channel(&"x".repeat(192));
+    assert!(digest.starts_with("presence/sha256:") && digest.len() == 59, "{digest}");
+    assert_ne!(digest, channel(&"x".repeat(193)));
+    assert_eq!(channel(&"/".repeat(64)).len(), 59);
+}

@@ -1,0 +1,102 @@
+//! `/presence`: which users of the organization are connected.
+
+use std::collections::BTreeSet;
+
+use http::StatusCode;
+use serde::Serialize;
+
+use crate::connection::presence::{self, PresentPage};
+use crate::event::Kind;
+use crate::outcome::Refusal;
+use crate::resource::Position;
+use crate::time::rfc3339;
+
+use super::super::exchange::Exchange;
+use super::super::respond::Answer;
+use super::{PAGE_DEFAULT, PAGE_MOST, cursor, number, position, reading};
+
+/// Most users one request may name.
+const NAMED: usize = PAGE_MOST as usize;
+
+/// A user who is present.
+#[derive(Serialize)]
+struct PresentView<'a> {
+    /// The user.
+    sub: &'a str,
+    /// Always `online`: who is not is not listed.
+    status: &'static str,
+    /// WebSocket and SSE connections; 0 while the grace time runs.
+    connections: u32,
+    /// Since when the user is present, RFC 3339.
+    since: String,
+}
+
+/// A page of those who are present.
+#[derive(Serialize)]
+struct PresenceList<'a> {
+    /// In the order of `sub`.
+    data: Vec<PresentView<'a>>,
+    /// Where the next page begins; `null`: this was the last.
+    next_cursor: Option<String>,
+    /// Whether the organization has presence switched on; nobody is listed otherwise.
+    enabled: bool,
+    /// `true`.
+    success: bool,
+}
+
+/// What is asked for.
+struct Asked {
+    limit: usize,
+    after: Option<String>,
+    users: Option<BTreeSet<Box<str>>>,
+}
+
+/// Lists who is present, of those whose channel the credential may read.
+pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
+    let caller = reading(x).await?;
+    let asked = asked(x)?;
+    let narrowing = &caller.rights.narrowing;
+    let shown = |sub: &str| narrowing.permits(Kind::Custom, None, Some(&presence::channel(sub)));
+    let (admission, tenant) = (&x.shared().admission, caller.tenant.id());
+    let page =
+        admission.presence().page(tenant, asked.after.as_deref(), asked.limit, asked.users.as_ref(), shown);
+    let enabled = page.is_some();
+    let PresentPage { users, next } = page.unwrap_or_default();
+    let data = users
+        .iter()
+        .map(|user| PresentView {
+            sub: &user.sub,
+            status: "online",
+            connections: admission.streams_of(tenant, &user.sub),
+            since: rfc3339(user.since_ms),
+        })
+        .collect();
+    let next_cursor = next.and_then(|sub| cursor(&Position::After(0, sub.as_ref().to_owned())));
+    let list = PresenceList { data, next_cursor, enabled, success: true };
+    Ok(Answer::raw_json(StatusCode::OK, serde_json::to_vec(&list).unwrap_or_default())) // texts and numbers: nothing can fail
+}
+
+fn asked(x: &Exchange) -> Result<Asked, Refusal> {
+    let mut asked = Asked { limit: PAGE_DEFAULT, after: None, users: None };
+    for (name, value) in &x.pairs()? {
+        match (name.as_ref(), value.as_ref()) {
+            ("token" | "ticket", _) | ("limit" | "cursor" | "user_id", "") => {}
+            ("limit", text) => asked.limit = number("limit", text, 1, PAGE_MOST)? as usize,
+            ("cursor", text) => match position(text) {
+                Some(Position::After(0, sub)) => asked.after = Some(sub),
+                _ => {
+                    return Err(Refusal::bad_request("cursor: is none of this list's; begin without one"));
+                }
+            },
+            ("user_id", names) => {
+                let names: BTreeSet<Box<str>> = names.split(',').map(Box::from).collect();
+                if names.len() > NAMED {
+                    return Err(Refusal::bad_request(format!("user_id: at most {NAMED} can be named")));
+                }
+                asked.users = Some(names);
+            }
+            (name, _) => return Err(Refusal::bad_request(format!("{name}: no such parameter"))),
+        }
+    }
+    Ok(asked)
+}
