@@ -1,6 +1,8 @@
 //! Stories of rosters in a time that is moved by hand; counting streams over sockets is `tests/presence.rs`'s.
 
+use super::super::admission::{Admission, Admitted, Limits, Refused};
 use super::*;
+use crate::auth::{Credential, Principal, ScopeSet, Via};
 use crate::time::ManualClock;
 
 const ACME: TenantId = TenantId(1);
@@ -51,6 +53,20 @@ impl Bench {
         let page = self.presence.page(ACME, None, 100, None, |_| true).expect("switched on");
         page.users.iter().map(|user| user.sub.to_string()).collect()
     }
+}
+
+fn user(tenant: TenantId, sub: &str) -> Arc<Principal> {
+    Arc::new(Principal {
+        tenant,
+        org_id: "org".into(),
+        sub: Some(sub.into()),
+        roles: Box::default(),
+        scopes: ScopeSet::default(),
+        narrowing: Default::default(),
+        expires_at_ms: None,
+        credential: Credential::Local,
+        via: Via::Bearer,
+    })
 }
 
 #[test]
@@ -269,4 +285,55 @@ fn a_channel_is_one_segment_and_no_pattern() {
     assert!(digest.starts_with("presence/sha256:") && digest.len() == 59, "{digest}");
     assert_ne!(digest, channel(&"x".repeat(193)));
     assert_eq!(channel(&"/".repeat(64)).len(), 59);
+}
+
+/// Streams alone make present, and who is refused a place by a later limit never came.
+#[test]
+fn what_is_counted_is_streams_that_were_let_in() {
+    let mut bench = Bench::new();
+    let limits = Limits { total: 0, per_organization: 0, per_user: 2, per_address: 2 };
+    let admission = Admission::new(limits, bench.presence.clone());
+    let user = |sub: &str| user(ACME, sub);
+    let address = Some(std::net::IpAddr::from([192, 0, 2, 1]));
+    let poll = admission.admit_poll(user("ann"), None).expect("a place");
+    assert_eq!(admission.streams_of(ACME, "ann"), 0);
+    let stream = admission.admit(user("ann"), address).expect("a place");
+    assert_eq!(admission.admit(user("ann"), address).err(), Some(Refused::User(2)));
+    stream.arrived();
+    assert_eq!((bench.told(), admission.streams_of(ACME, "ann")), (vec!["+ann".to_owned()], 1));
+    drop(poll);
+
+    let other = admission.admit_poll(user("cy"), address).expect("a place");
+    assert_eq!(admission.admit(user("bob"), address).err(), Some(Refused::Address(2)));
+    assert!(bench.told().is_empty());
+    assert_eq!(bench.present(), ["ann"]);
+    drop((stream, other));
+    assert!(bench.told().is_empty());
+    bench.clock.advance(GRACE_MS);
+    assert_eq!(bench.told(), ["-ann"]);
+    assert_eq!((admission.total(), admission.streams_of(ACME, "ann")), (0, 0));
+    assert_eq!(bench.keeper.step(), Step::Wait(None));
+}
+
+/// Of one organization, whoever is connected, and nobody who only waits.
+#[test]
+fn a_muster_finds_who_came_before_the_switch() {
+    let clock = Arc::new(ManualClock::at(1_800_000_000_000));
+    let presence = Presence::new(clock.clone(), Duration::ZERO);
+    let limits = Limits { total: 0, per_organization: 0, per_user: 0, per_address: 0 };
+    let admission = Admission::new(limits, presence.clone());
+    let enter = |tenant: u64, sub: &str| admission.admit(user(TenantId(tenant), sub), None).expect("a place");
+    let held = [enter(1, "ann"), enter(1, "ann"), enter(1, "bob"), enter(2, "cy")];
+    let _poll = admission.admit_poll(user(ACME, "dan"), None).expect("a place");
+    held.iter().for_each(Admitted::arrived);
+    let mut bench = Bench { clock, keeper: Keeper::new(presence.clone()), presence };
+    bench.presence.switch(ACME, true);
+    assert_eq!(bench.keeper.step(), Step::Muster(ACME));
+    admission.muster(ACME);
+    assert_eq!(bench.present(), ["ann", "bob"]);
+    assert!(bench.told().is_empty());
+    drop(held);
+    let mut gone = bench.told();
+    gone.sort();
+    assert_eq!(gone, ["-ann", "-bob"]);
 }
