@@ -209,18 +209,23 @@ async fn nothing_of_it_crosses_organizations() {
     drop(ann);
     expect(&mut theirs, "ann", "offline").await;
     counted(&daemon, "ann", Some(1)).await;
-    drop((same, mark));
 
-    // With the organization its users are gone, and nobody is told.
+    // With the organization its users are gone, and nothing is published of it, not even where nobody reads.
     let bob = connect(&daemon, &daemon.mint_token(&acme, "bob", json!({})).await).await;
     expect(&mut theirs, "bob", "online").await;
+    let published = daemon.metric("nervewire_published_total").await;
     assert_eq!(daemon.call("DELETE", "/api/v1/organizations/acme").send().await.status, 204);
     for mut ws in [theirs, bob] {
         assert_eq!(ws.closed().await.0, 4403);
     }
-    let again = daemon.create_org("acme").await;
-    let log = daemon.get("/api/v1/events?earliest=true").key(&again).send().await;
-    assert_eq!(log.json()["data"], json!([]));
+    until("the end of their connections", async || {
+        let connections = daemon.metric("nervewire_connections").await;
+        (connections == 3.0).then_some(()) // ours, and those of the mark and our ann
+    })
+    .await;
+    let last = nothing_told(&daemon, &mut ours, "last").await;
+    assert_eq!(daemon.metric("nervewire_published_total").await, published + 1.0);
+    drop((same, mark, last));
 }
 
 /// What a credential may not read of the events, the list does not tell it either.
