@@ -6,6 +6,7 @@
 //!   raw line break and no number loses digits.
 //! * An event knows no tenant, sequence, time of receipt or transport.
 
+mod presence;
 pub(crate) mod scan;
 
 use std::borrow::Cow;
@@ -15,6 +16,7 @@ use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::time;
+pub use presence::presence_channel;
 
 /// Most bytes of an id field (`agent_id`, `user_id`, `request_id`, `message_id`, `memory_id`): they are index keys.
 pub const ID_BYTES: usize = 256;

@@ -351,32 +351,5 @@ impl Keeper {
     }
 }
 
-/// The channel on which a user's coming and going is told: `presence/` and the `sub` as JavaScript's `encodeURIComponent`
-/// writes it, and `*` as `%2A`, so that it is one segment and no pattern. Where that is too long for a channel, the SHA-256
-/// of the `sub`.
-#[must_use]
-pub fn channel(sub: &str) -> String {
-    const PREFIX: &str = "presence/";
-    let mut name = String::from(PREFIX);
-    for byte in sub.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => name.push(char::from(byte)),
-            b'-' | b'_' | b'.' | b'!' | b'~' | b'\'' | b'(' | b')' => name.push(char::from(byte)),
-            _ => {
-                const HEX: &[u8; 16] = b"0123456789ABCDEF";
-                name.push('%');
-                name.extend([byte >> 4, byte & 15].map(|digit| char::from(HEX[usize::from(digit)])));
-            }
-        }
-    }
-    if name.len() > crate::event::CHANNEL_BYTES {
-        use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-        let digest = ring::digest::digest(&ring::digest::SHA256, sub.as_bytes());
-        // A colon is always escaped above: no other user's channel looks like this.
-        name = format!("{PREFIX}sha256:{}", URL_SAFE_NO_PAD.encode(digest));
-    }
-    name
-}
-
 #[cfg(test)]
 mod tests;

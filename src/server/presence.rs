@@ -9,8 +9,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::time::timeout;
 
-use crate::connection::presence::{Keeper, Step, Tell, channel};
-use crate::event::Event;
+use crate::connection::presence::{Keeper, Step, Tell};
+use crate::event::{Event, presence_channel};
 use crate::store::Done;
 use crate::worker::Shared;
 
@@ -57,7 +57,8 @@ pub(super) async fn keep(shared: Arc<Shared>) {
 /// `None`: not now.
 async fn publish(shared: &Shared, tell: &Tell) -> Option<()> {
     let data = Data { status: if tell.online { "online" } else { "offline" }, sub: &tell.sub };
-    let json = serde_json::to_string(&Told { r#type: "custom", channel: channel(&tell.sub), data }).ok()?;
+    let json =
+        serde_json::to_string(&Told { r#type: "custom", channel: presence_channel(&tell.sub), data }).ok()?;
     let event = Event::parse(&json).ok()?;
     let tenant = shared.tenants.open(tell.tenant).await.ok()?;
     let frames = shared.tenants.encode(&[event], 0).ok()?;

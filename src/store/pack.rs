@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::keys;
 use crate::cursor::CursorKey;
-use crate::event;
+use crate::event::{self, presence_channel};
 use crate::frame::record::BadRecord;
 use crate::frame::{Frame, Key};
 use crate::ids::{Sequence, TenantId};
@@ -117,7 +117,7 @@ fn record(
     }
 }
 
-/// The value without the events of `user`; `None` if it has none.
+/// The value without the events of `user` and those that tell of its coming and going; `None` if it has none.
 ///
 /// # Errors
 /// [`BadRecord`] when it is damaged.
@@ -128,7 +128,9 @@ pub(crate) fn without_user(
     cursors: &CursorKey,
     user: &str,
 ) -> Result<Option<Vec<u8>>, BadRecord> {
-    if memchr::memmem::find(value, user.as_bytes()).is_none() {
+    let channel = presence_channel(user);
+    let found = |key: &str| memchr::memmem::find(value, key.as_bytes()).is_some();
+    if !found(user) && !found(&channel) {
         return Ok(None); // routing keys are kept as they are, so it would be found
     }
     let head = Head::read(value)?;
@@ -136,7 +138,10 @@ pub(crate) fn without_user(
     for at in 0..u64::from(head.count) {
         let before = input;
         let frame = record(&mut input, Sequence(first.0 + at), tenant, cursors)?;
-        if frame.is_some_and(|frame| frame.key(Key::User) == Some(user)) {
+        let of_user = |frame: &Frame| {
+            frame.key(Key::User) == Some(user) || frame.key(Key::Channel) == Some(channel.as_str())
+        };
+        if frame.as_ref().is_some_and(of_user) {
             kept.push(ERASED);
             changed = true;
         } else {
@@ -308,6 +313,21 @@ mod tests {
         assert_eq!(erase(&erased, "ann"), None, "once is enough");
         let none = erase(&erase(&erased, "bob").expect("changed"), "anna").expect("changed");
         assert!(unpack(&none, Sequence(5), TenantId(1), &KEY).expect("sound").1.is_empty());
+    }
+
+    /// They name the user, and have no `user_id`: the whole organization sees them.
+    #[test]
+    fn what_tells_of_a_users_presence_is_erased_with_the_user() {
+        let of = |sub: &str, sequence| {
+            let channel = presence_channel(sub);
+            frame(&format!(r#"{{"type":"custom","channel":"{channel}","data":{{"sub":"{sub}"}}}}"#), sequence)
+        };
+        let value = pack(&[of("a/b", 5), of("a", 6), of("a/b", 7), of("b", 8)]).remove(0).value;
+        let erased =
+            without_user(&value, Sequence(5), TenantId(1), &KEY, "a/b").expect("sound").expect("changed");
+        let (_, frames) = unpack(&erased, Sequence(5), TenantId(1), &KEY).expect("sound");
+        let left: Vec<_> = frames.iter().map(|f| (f.sequence().0, f.key(Key::Channel))).collect();
+        assert_eq!(left, [(6, Some("presence/a")), (8, Some("presence/b"))]);
     }
 
     #[test]

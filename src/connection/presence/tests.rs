@@ -268,25 +268,6 @@ fn a_full_roster_takes_nobody() {
     assert_eq!(bench.told(), ["+late"]);
 }
 
-#[test]
-fn a_channel_is_one_segment_and_no_pattern() {
-    for (sub, expected) in [
-        ("ann", "presence/ann"),
-        ("a.b-c_d~e!(f)'", "presence/a.b-c_d~e!(f)'"),
-        ("ann@example.com", "presence/ann%40example.com"),
-        ("a/b*%,:", "presence/a%2Fb%2A%25%2C%3A"),
-        ("zoë", "presence/zo%C3%AB"),
-    ] {
-        assert_eq!(channel(sub), expected);
-    }
-    let longest = "x".repeat(191);
-    assert_eq!(channel(&longest), format!("presence/{longest}"));
-    let digest = channel(&"x".repeat(192));
-    assert!(digest.starts_with("presence/sha256:") && digest.len() == 59, "{digest}");
-    assert_ne!(digest, channel(&"x".repeat(193)));
-    assert_eq!(channel(&"/".repeat(64)).len(), 59);
-}
-
 /// Streams alone make present, and who is refused a place by a later limit never came.
 #[test]
 fn what_is_counted_is_streams_that_were_let_in() {

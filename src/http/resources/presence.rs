@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use http::StatusCode;
 use serde::Serialize;
 
-use crate::connection::presence::{self, PresentPage};
-use crate::event::Kind;
+use crate::connection::presence::PresentPage;
+use crate::event::{Kind, presence_channel};
 use crate::outcome::Refusal;
 use crate::resource::Position;
 use crate::time::rfc3339;
@@ -56,7 +56,7 @@ pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
     let caller = reading(x).await?;
     let asked = asked(x)?;
     let narrowing = &caller.rights.narrowing;
-    let shown = |sub: &str| narrowing.permits(Kind::Custom, None, Some(&presence::channel(sub)));
+    let shown = |sub: &str| narrowing.permits(Kind::Custom, None, Some(&presence_channel(sub)));
     let (admission, tenant) = (&x.shared().admission, caller.tenant.id());
     let page =
         admission.presence().page(tenant, asked.after.as_deref(), asked.limit, asked.users.as_ref(), shown);
