@@ -38,11 +38,8 @@ impl World {
     fn client(&self) -> Client {
         let endpoint = format!("http://{}", *self.addr.borrow()).parse().unwrap();
         let second = Duration::from_secs(1);
-        Client::new(
-            endpoint,
-            Some(self.key.clone()),
-            Timeouts { connect: second, head: PATIENCE, body: PATIENCE },
-        )
+        let timeouts = Timeouts { connect: second, head: PATIENCE, body: PATIENCE };
+        Client::builder(endpoint).credential(self.key.as_str()).timeouts(timeouts).build()
     }
 
     fn stopped(&self) -> bool {
@@ -69,7 +66,7 @@ fn event(publisher: u64, n: u64) -> Value {
 async fn publish_rest(world: World, publisher: u64, batch: u64) {
     let mut next = 0;
     while !world.stopped() {
-        let mut client = world.client();
+        let client = world.client();
         loop {
             let numbers: Vec<u64> = (next..next + 1 + next % batch).collect();
             next += numbers.len() as u64;

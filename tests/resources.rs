@@ -469,16 +469,12 @@ async fn records_and_events_agree_after_kill_9() {
             let (addr, key, bot) = (daemon.addr(), daemon.key.clone(), bot.clone());
             tokio::spawn(async move {
                 let mut answered = Vec::new();
-                let client = nervewire::client::Client::new(
-                    format!("http://{addr}").parse().unwrap(),
-                    Some(key),
-                    nervewire::client::Timeouts {
-                        connect: common::PATIENCE,
-                        head: common::PATIENCE,
-                        body: common::PATIENCE,
-                    },
-                );
-                let mut client = client;
+                let endpoint = format!("http://{addr}").parse().unwrap();
+                let wait = common::PATIENCE;
+                let client = nervewire::client::Client::builder(endpoint)
+                    .credential(key)
+                    .timeouts(nervewire::client::Timeouts { connect: wait, head: wait, body: wait })
+                    .build();
                 loop {
                     let path = if writer % 4 == 0 { "/api/v1/agents" } else { "/api/v1/messages" };
                     let body = match writer % 4 {

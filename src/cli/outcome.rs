@@ -84,7 +84,52 @@ impl From<ClientError> for CliError {
                 }
                 _ => Self::new(Exit::Failed, message, ""),
             },
+            ClientError::Closed { code: 4401, .. } => {
+                Self::new(Exit::Refused, message, "the credential has expired: give a new one")
+            }
+            ClientError::Closed { code: 4403, .. } => {
+                let hint = "the credential was revoked, or the connection was closed by an operator";
+                Self::new(Exit::Refused, message, hint)
+            }
+            ClientError::Closing { code, .. } if matches!(code.as_str(), "UNAUTHORIZED" | "FORBIDDEN") => {
+                let hint = "the credential has expired or was revoked: give a new one";
+                Self::new(Exit::Refused, message, hint)
+            }
             _ => Self::new(Exit::Failed, message, ""),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Refusal;
+
+    #[test]
+    fn what_a_daemon_says_becomes_an_exit_code() {
+        let refused = |status| ClientError::Refused(Box::new(Refusal { status, ..Refusal::default() }));
+        let closed = |code| ClientError::Closed { code, reason: "said".into() };
+        let closing = |code: &str| ClientError::Closing { code: code.into(), message: "said".into() };
+        let source = std::io::ErrorKind::ConnectionRefused.into();
+        for (error, exit) in [
+            (ClientError::Connect { address: "a".into(), source }, Exit::Unavailable),
+            (refused(401), Exit::Refused),
+            (refused(403), Exit::Refused),
+            (refused(429), Exit::Unavailable),
+            (refused(503), Exit::Unavailable),
+            (refused(400), Exit::Failed),
+            (refused(500), Exit::Failed),
+            (closed(1002), Exit::Failed),
+            (closed(1008), Exit::Failed),
+            (closed(4401), Exit::Refused),
+            (closed(4403), Exit::Refused),
+            (closing("UNAUTHORIZED"), Exit::Refused),
+            (closing("FORBIDDEN"), Exit::Refused),
+            (ClientError::Shape("x".into()), Exit::Failed),
+        ] {
+            let said = error.to_string();
+            let CliError::Told { exit: got, message, .. } = error.into() else { panic!("{said}") };
+            assert_eq!((got, message), (exit, said));
         }
     }
 }

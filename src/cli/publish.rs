@@ -8,7 +8,7 @@ use std::io::BufRead as _;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
-use http::{HeaderName, Method};
+use http::Method;
 use serde_json::{Map, Value, json};
 
 use super::args::PublishArgs;
@@ -23,10 +23,6 @@ const BATCH_LINES_MAX: usize = 1_000;
 const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a line read from standard input; the daemon's own limit on an event is far lower.
 const LINE_BYTES_MAX: usize = 1 << 20;
-/// How often a batch is sent before giving up, and the longest wait between.
-const ATTEMPTS_MAX: u32 = 6;
-const WAIT_SECONDS_MAX: u64 = 30;
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 pub(super) fn run(args: PublishArgs) -> Result<(), CliError> {
     let mut rest = Rest::of(&args.remote)?;
@@ -36,7 +32,7 @@ pub(super) fn run(args: PublishArgs) -> Result<(), CliError> {
     let event = event(&args)?;
     let mut request = request(&args).body("application/json", event);
     if let Some(key) = &args.idempotency_key {
-        request = request.header(IDEMPOTENCY_KEY, key);
+        request = request.idempotency_key(key);
     }
     let body = rest.call(&request)?;
     report(&args, &body)
@@ -121,8 +117,11 @@ fn lines(rest: &mut Rest, args: &PublishArgs) -> Result<(), CliError> {
         if count > 0 {
             let request = request(args)
                 .body("application/x-ndjson", batch)
-                .header(IDEMPOTENCY_KEY, format!("{prefix}-{number}"));
-            let body = insist(rest, &request).map_err(|error| at(error.into(), published))?;
+                .idempotency_key(format!("{prefix}-{number}"));
+            let again = |error: &ClientError, wait: Duration| {
+                output::note(&output::plain(&format!("{error}; again in {:.1} s", wait.as_secs_f64())));
+            };
+            let body = rest.insist(&request, again).map_err(|error| at(error.into(), published))?;
             report(args, &body)?;
             published += count;
         }
@@ -176,31 +175,6 @@ fn next_batch(receiver: &Receiver<Line>, fill: bool) -> (Vec<u8>, usize, Option<
             Err(_) if count > 0 && !fill => return (batch, count, None),
             Err(_) => next = receiver.recv().unwrap_or(Ok(None)),
         }
-    }
-}
-
-/// Sends until it is answered for good; the request's idempotency key makes repeats harmless.
-fn insist(rest: &mut Rest, request: &Request) -> Result<Value, ClientError> {
-    let mut attempt = 1;
-    loop {
-        let error = match rest.call(request) {
-            Ok(body) => return Ok(body),
-            Err(error) => error,
-        };
-        let seconds = match &error {
-            ClientError::Refused(refusal) if matches!(refusal.status, 429 | 503) => {
-                refusal.retry_after.unwrap_or(1 << attempt)
-            }
-            ClientError::Connect { .. } | ClientError::Http(_) | ClientError::Timeout(..) => 1 << attempt,
-            _ => return Err(error),
-        };
-        if attempt >= ATTEMPTS_MAX {
-            return Err(error);
-        }
-        attempt += 1;
-        let wait = Duration::from_secs(seconds.min(WAIT_SECONDS_MAX));
-        output::note(&output::plain(&format!("{error}; again in {} s", wait.as_secs())));
-        std::thread::sleep(wait);
     }
 }
 

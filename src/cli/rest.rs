@@ -12,7 +12,9 @@ use super::backend::{
 };
 use super::given;
 use super::outcome::{CliError, Exit};
-use crate::client::{Client, ClientError, Endpoint, Request, Timeouts, encode};
+use std::time::Duration;
+
+use crate::client::{Client, ClientError, Endpoint, Reply, Request, encode};
 
 /// Where a daemon is when nobody says.
 pub(super) const DEFAULT_URL: &str = "http://127.0.0.1:8080";
@@ -47,7 +49,8 @@ pub(super) fn client(url: Option<&str>, key: Option<&str>) -> Result<Client, Cli
         let hint = "give the key as `key create` or `token` printed it, without quotes or line ends";
         return Err(CliError::new(Exit::Usage, "the key holds characters that no credential has", hint));
     }
-    Ok(Client::new(endpoint, key.map(str::to_owned), Timeouts::default()))
+    let client = Client::builder(endpoint);
+    Ok(key.into_iter().fold(client, |client, key| client.credential(key)).build())
 }
 
 impl Rest {
@@ -62,6 +65,15 @@ impl Rest {
     /// Sends a request and returns the body of its 2xx answer.
     pub(super) fn call(&mut self, request: &Request) -> Result<Value, ClientError> {
         self.runtime.block_on(self.client.send(request))?.json()
+    }
+
+    /// The same for a request that may be sent twice: until it is answered for good. `told` hears of each wait and why.
+    pub(super) fn insist(
+        &mut self,
+        request: &Request,
+        told: impl FnMut(&ClientError, Duration),
+    ) -> Result<Value, ClientError> {
+        self.runtime.block_on(self.client.send_repeated(request, told)).and_then(Reply::json)
     }
 
     /// `data` of the answer.
@@ -91,8 +103,7 @@ impl Rest {
     }
 
     fn post<T: DeserializeOwned>(&mut self, path: &str, body: &impl Serialize) -> Result<T, CliError> {
-        let body = serde_json::to_vec(body).map_err(|error| ClientError::Shape(error.to_string()))?;
-        typed(self.data(&Request::new(Method::POST, path).body("application/json", body))?)
+        typed(self.data(&Request::new(Method::POST, path).json(body)?)?)
     }
 
     /// In the organization `org_id`; `None`: the credential's own.

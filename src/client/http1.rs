@@ -1,105 +1,35 @@
-//! HTTP/1.1 over hyper: one kept-alive connection for requests, fresh ones for streams and sockets.
+//! HTTP/1.1 over hyper: a few kept-alive connections for requests, fresh ones for streams and sockets.
+//!
+//! * A request is sent again only if not a byte of it left, if the daemon refused its credential and there is another, or
+//!   (`send_repeated`) if doing it twice does no more than doing it once.
 
 use std::io;
 use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use zeroize::Zeroizing;
 
-use super::endpoint::{Endpoint, Target};
-use super::{ClientError, Refusal};
+use super::credential::Held;
+use super::endpoint::Target;
+use super::request::{Reply, Request, refusal};
+use super::{Client, ClientError, policy};
 
 /// Bytes of an answer the client holds: 1,000 events of the largest size.
 const ANSWER_BYTES_MAX: usize = 80 << 20;
-/// Bytes of a text that is no error body and is shown in its place.
-const SHOWN_BYTES_MAX: usize = 200;
-
-/// How long each step may take.
-#[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
-    /// From the name to a connected socket.
-    pub connect: Duration,
-    /// From the request to the head of the answer; a long poll needs its `wait` more.
-    pub head: Duration,
-    /// From the head to the end of the answer's body.
-    pub body: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        let seconds = Duration::from_secs;
-        Self { connect: seconds(5), head: seconds(30), body: seconds(60) }
-    }
-}
-
-/// A request, without its credential.
-#[derive(Clone, Debug)]
-pub struct Request {
-    method: Method,
-    /// From `/api/v1/…` on, query included.
-    path: String,
-    headers: Vec<(HeaderName, String)>,
-    body: Bytes,
-}
-
-impl Request {
-    /// A request without a body. `path` is absolute and already encoded.
-    pub fn new(method: Method, path: impl Into<String>) -> Self {
-        Self { method, path: path.into(), headers: Vec::new(), body: Bytes::new() }
-    }
-
-    /// Adds a header; a value that cannot be one fails when sent.
-    #[must_use]
-    pub fn header(mut self, name: HeaderName, value: impl Into<String>) -> Self {
-        self.headers.push((name, value.into()));
-        self
-    }
-
-    /// Sets the body and its type.
-    #[must_use]
-    pub fn body(self, content_type: &str, body: impl Into<Bytes>) -> Self {
-        let mut request = self.header(header::CONTENT_TYPE, content_type);
-        request.body = body.into();
-        request
-    }
-}
-
-/// An answer, whole.
-#[derive(Clone, Debug)]
-pub struct Reply {
-    /// Its status.
-    pub status: StatusCode,
-    /// Its headers.
-    pub headers: HeaderMap,
-    /// Its body.
-    pub body: Bytes,
-}
-
-impl Reply {
-    /// The body as JSON if the status is 2xx (null if it is empty), else the refusal.
-    ///
-    /// # Errors
-    /// [`ClientError::Refused`], or [`ClientError::Shape`] for a body that is no JSON.
-    pub fn json(self) -> Result<serde_json::Value, ClientError> {
-        if !self.status.is_success() {
-            return Err(refusal(self.status, &self.headers, &self.body));
-        }
-        if self.body.is_empty() {
-            return Ok(serde_json::Value::Null);
-        }
-        serde_json::from_slice(&self.body).map_err(|error| ClientError::Shape(format!("body: {error}")))
-    }
-}
+/// Bytes of an answer read at once: a stream's reader holds the events of one such piece.
+const READ_BYTES_MAX: usize = 256 << 10;
+/// Connections kept for further requests; more than this many at once have theirs closed behind them.
+pub(super) const IDLE_CONNECTIONS_MAX: usize = 8;
 
 /// A connected byte stream.
 pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -115,38 +45,59 @@ impl Drop for Driver {
     }
 }
 
-struct Kept {
+/// A connection that can take a request.
+pub(super) struct Kept {
     sender: SendRequest<Full<Bytes>>,
     _driver: Driver,
 }
 
-/// A client of one daemon under one credential.
-pub struct Client {
-    endpoint: Endpoint,
-    credential: Option<Zeroizing<String>>,
-    timeouts: Timeouts,
-    /// The connection of the last request, if it can take another.
-    kept: Option<Kept>,
-}
-
 impl Client {
-    /// A client that connects at its first request. `credential` is an API key or a JWT.
-    pub fn new(endpoint: Endpoint, credential: Option<String>, timeouts: Timeouts) -> Self {
-        Self { endpoint, credential: credential.map(Zeroizing::new), timeouts, kept: None }
-    }
-
-    /// Where it connects.
-    pub fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
-    }
-
-    /// Sends a request over the kept connection, or over a new one if that has ended, and reads the whole answer.
+    /// Sends a request over a kept connection, or over a new one, and reads the whole answer. Where the daemon refuses the
+    /// credential and there is a provider, it is asked for another, and the request goes once more.
     ///
     /// # Errors
     /// [`ClientError`]; a status beyond 2xx is no error here, see [`Reply::json`].
-    pub async fn send(&mut self, request: &Request) -> Result<Reply, ClientError> {
-        let mut unsent = self.prepare(request)?;
-        if let Some(mut kept) = self.kept.take()
+    pub async fn send(&self, request: &Request) -> Result<Reply, ClientError> {
+        let held = self.shared.credentials.held();
+        let reply = self.send_as(request, &held).await?;
+        if reply.status == StatusCode::UNAUTHORIZED && self.shared.credentials.renew(held.generation).await? {
+            return self.send_as(request, &self.shared.credentials.held()).await;
+        }
+        Ok(reply)
+    }
+
+    /// Sends a request until it is answered for good, if it may be sent twice (it only reads, or it has an idempotency
+    /// key): after 429, 502–504 and lost connections again, [`Backoff::attempts`](super::Backoff) times in all, later
+    /// each time and never sooner than `Retry-After`. `told` hears of each failure and of the wait after it.
+    ///
+    /// # Errors
+    /// [`ClientError`]: the last failure, or the refusal.
+    pub async fn send_repeated(
+        &self,
+        request: &Request,
+        mut told: impl FnMut(&ClientError, Duration),
+    ) -> Result<Reply, ClientError> {
+        let backoff = &self.shared.backoff;
+        let mut failures = 0;
+        loop {
+            let error = match self.send(request).await.and_then(Reply::accepted) {
+                Ok(reply) => return Ok(reply),
+                Err(error) => error,
+            };
+            failures += 1;
+            let asked =
+                policy::repeat(&error).filter(|_| request.may_repeat() && failures < backoff.attempts);
+            let Some(asked) = asked else { return Err(error) };
+            let wait = backoff.wait(failures, asked);
+            told(&error, wait);
+            sleep(wait).await;
+        }
+    }
+
+    async fn send_as(&self, request: &Request, held: &Held) -> Result<Reply, ClientError> {
+        let mut unsent = self.prepare(request, held)?;
+        let kept = self.shared.idle.lock().pop();
+        if let Some(mut kept) = kept
             && kept.sender.ready().await.is_ok()
         {
             match self.head_of(kept.sender.try_send_request(unsent)).await? {
@@ -169,7 +120,7 @@ impl Client {
         &self,
         request: &Request,
     ) -> Result<(http::Response<Incoming>, Driver), ClientError> {
-        let request = self.prepare(request)?;
+        let request = self.prepare(request, &self.shared.credentials.held())?;
         let Kept { mut sender, _driver: driver } = self.open().await?;
         let response =
             self.head_of(sender.try_send_request(request)).await?.map_err(|error| error.into_error())?;
@@ -183,9 +134,10 @@ impl Client {
 
     /// A connected socket, for those who speak something else than plain requests.
     pub(super) async fn connect(&self) -> Result<BoxIo, ClientError> {
-        let limit = self.timeouts.connect;
+        let limit = self.shared.timeouts.connect;
+        let endpoint = &self.shared.endpoint;
         let connecting = async {
-            let io: BoxIo = match &self.endpoint.target {
+            let io: BoxIo = match &endpoint.target {
                 Target::Tcp(host, port) => {
                     let stream = TcpStream::connect((host.as_str(), *port)).await?;
                     stream.set_nodelay(true)?;
@@ -197,19 +149,24 @@ impl Client {
         };
         let connected =
             timeout(limit, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        connected.map_err(|source| ClientError::Connect { address: self.endpoint.to_string(), source })
+        connected.map_err(|source| ClientError::Connect { address: endpoint.to_string(), source })
     }
 
     /// The request with host, credential and body, ready for hyper or a WebSocket handshake.
-    pub(super) fn prepare(&self, request: &Request) -> Result<http::Request<Full<Bytes>>, ClientError> {
-        let path = format!("{}{}", self.endpoint.prefix, request.path);
+    pub(super) fn prepare(
+        &self,
+        request: &Request,
+        held: &Held,
+    ) -> Result<http::Request<Full<Bytes>>, ClientError> {
+        let endpoint = &self.shared.endpoint;
+        let path = format!("{}{}", endpoint.prefix, request.path);
         let mut builder = http::Request::builder()
             .method(request.method.clone())
             .uri(path)
-            .header(header::HOST, self.endpoint.host.as_str())
+            .header(header::HOST, endpoint.host.as_str())
             .header(header::USER_AGENT, concat!("nervewire/", env!("CARGO_PKG_VERSION")));
-        if let Some(credential) = &self.credential {
-            let bearer = Zeroizing::new(format!("Bearer {}", credential.as_str()));
+        if let Some(credential) = &held.credential {
+            let bearer = Zeroizing::new(format!("Bearer {}", credential.expose()));
             let mut value = HeaderValue::from_str(&bearer).map_err(http::Error::from)?;
             value.set_sensitive(true);
             builder = builder.header(header::AUTHORIZATION, value);
@@ -220,12 +177,9 @@ impl Client {
         Ok(builder.body(Full::new(request.body.clone()))?)
     }
 
-    pub(super) fn timeouts(&self) -> Timeouts {
-        self.timeouts
-    }
-
     async fn open(&self) -> Result<Kept, ClientError> {
-        let (sender, connection) = handshake(TokioIo::new(self.connect().await?)).await?;
+        let io = TokioIo::new(self.connect().await?);
+        let (sender, connection) = Builder::new().max_buf_size(READ_BYTES_MAX).handshake(io).await?;
         let driver = tokio::spawn(async move {
             // Its failure is told by the request that waits on it.
             let _ = connection.await;
@@ -234,19 +188,23 @@ impl Client {
     }
 
     async fn head_of<T>(&self, answer: impl Future<Output = T>) -> Result<T, ClientError> {
-        let limit = self.timeouts.head;
+        let limit = self.shared.timeouts.head;
         timeout(limit, answer).await.map_err(|_| ClientError::Timeout("the answer", limit))
     }
 
-    async fn finish(&mut self, kept: Kept, response: http::Response<Incoming>) -> Result<Reply, ClientError> {
+    async fn finish(&self, kept: Kept, response: http::Response<Incoming>) -> Result<Reply, ClientError> {
         let (parts, body) = response.into_parts();
         let body = self.collect(body).await?;
-        self.kept = Some(kept);
+        let mut idle = self.shared.idle.lock();
+        if idle.len() < IDLE_CONNECTIONS_MAX {
+            idle.push(kept);
+        }
+        drop(idle);
         Ok(Reply { status: parts.status, headers: parts.headers, body })
     }
 
     async fn collect(&self, body: Incoming) -> Result<Bytes, ClientError> {
-        let limit = self.timeouts.body;
+        let limit = self.shared.timeouts.body;
         let whole = timeout(limit, Limited::new(body, ANSWER_BYTES_MAX).collect());
         match whole.await.map_err(|_| ClientError::Timeout("the answer's body", limit))? {
             Ok(collected) => Ok(collected.to_bytes()),
@@ -259,24 +217,11 @@ impl Client {
     }
 }
 
-/// What an answer beyond 2xx says.
-pub(super) fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ClientError {
-    let mut json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-    let text = |name: &str| json.get(name).and_then(|value| value.as_str()).map(str::to_owned);
-    let (code, message) = (text("code"), text("message"));
-    let message = message.unwrap_or_else(|| {
-        let shown = body.get(..SHOWN_BYTES_MAX).unwrap_or(body);
-        String::from_utf8_lossy(shown).chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-    });
-    let retry_after = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-    let details = json.get_mut("details").map(serde_json::Value::take).unwrap_or_default();
-    let code = code.unwrap_or_default();
-    ClientError::Refused(Box::new(Refusal { status: status.as_u16(), code, message, details, retry_after }))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::Timeouts;
     use super::*;
+    use http::Method;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
@@ -295,12 +240,12 @@ mod tests {
         let endpoint = format!("http://{}/base", listener.local_addr().unwrap()).parse().unwrap();
         let second = Duration::from_secs(1);
         let timeouts = Timeouts { connect: second, head: Duration::from_millis(50), body: second };
-        (listener, Client::new(endpoint, Some("key".into()), timeouts))
+        (listener, Client::builder(endpoint).credential("key").timeouts(timeouts).build())
     }
 
     #[tokio::test]
     async fn one_connection_serves_several_requests() {
-        let (listener, mut client) = daemon().await;
+        let (listener, client) = daemon().await;
         let serving = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let first = head(&mut stream).await;
@@ -320,22 +265,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_daemon_that_does_not_answer_is_a_timeout() {
-        let (listener, mut client) = daemon().await;
+        let (listener, client) = daemon().await;
         let error = client.send(&Request::new(Method::GET, "/")).await.unwrap_err();
         assert!(matches!(error, ClientError::Timeout("the answer", _)), "{error}");
         drop(listener);
-    }
-
-    #[test]
-    fn a_refusal_shows_the_error_body_or_a_harmless_cut_of_what_came() {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("7"));
-        let body = br#"{"code":"NOT_FOUND","message":"gone","details":{"a":1}}"#;
-        let error = refusal(StatusCode::NOT_FOUND, &headers, body);
-        assert_eq!(error.to_string(), "404 NOT_FOUND: gone {\"a\":1}");
-        assert!(matches!(error, ClientError::Refused(refusal) if refusal.retry_after == Some(7)));
-        let page = format!("<html>\x1b[2J{}", "x".repeat(1_000));
-        let error = refusal(StatusCode::BAD_GATEWAY, &HeaderMap::new(), page.as_bytes()).to_string();
-        assert!(error.starts_with("502: <html> [2Jxxx") && error.len() < 300, "{error}");
     }
 }

@@ -1,94 +1,197 @@
-//! A small client of a Nervewire daemon: HTTP/1.1 requests, SSE streams and WebSockets, over TCP or a unix socket.
+//! A client of a Nervewire daemon over TCP or a unix socket: publishing, subscriptions that come back with their cursor,
+//! and resources, typed.
 //!
-//! * Every wait has a limit ([`Timeouts`]); every body and line has a size limit.
-//! * A request is sent again only if not a byte of it left: an answer that never came says nothing about what happened.
+//! * Every wait has a limit ([`Timeouts`], [`Backoff`]); every body, line and frame has a size limit.
+//! * A request is sent again only where that does no harm: not a byte of it left, its credential was refused, it only
+//!   reads, or it has an idempotency key. An answer that never came says nothing about what happened.
 //! * Each connection is driven by a task whose handle the client owns; dropping the client ends it.
 //! * The credential goes into the `Authorization` header and nowhere else.
 //!
-//! It imports nothing of the daemon: an honest outsider that shares no parser with what it talks to. It speaks no TLS.
+//! It imports nothing of the daemon but its locks: an honest outsider that shares no parser with what it talks to. It
+//! speaks no TLS.
+//!
+//! ```no_run
+//! use nervewire::client::{Client, Event, Filter, Item, NewAgent, Position};
+//!
+//! # async fn story() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::new("http://127.0.0.1:8080".parse()?, "nwk_…");
+//! // With tokens that expire: Client::builder(url).credential(token).renewing(async || Some(fetch().await)).build()
+//!
+//! // An agent, and what it says.
+//! let agent = client.agents().create(&NewAgent { name: Some("ada".into()), ..NewAgent::default() }).await?.value;
+//! client.publish(&Event::message(agent.id.as_str(), "user-1", "hello")).await?;
+//!
+//! // All that was said, from the oldest event on, through whatever happens to the connection.
+//! let filter = Filter::new().types(["message"]).agents([agent.id]);
+//! let mut subscription = client.subscribe(filter).starting(Position::Earliest);
+//! while let Some(item) = subscription.next().await {
+//!     match item? {
+//!         Item::Event(received) => match received.event {
+//!             Event::Message(message) => println!("{}: {}", message.user_id, message.content),
+//!             other => println!("{other:?}"),
+//!         },
+//!         Item::Gap(gap) => println!("events after {} are missing: read the state anew", gap.after),
+//!         status => println!("{status:?}"),
+//!     }
+//!     // What comes after this, in another life: Position::After(cursor)
+//!     let _cursor = subscription.cursor();
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The same story runs against a daemon in `tests/client.rs`.
 
+mod backoff;
+mod credential;
 mod endpoint;
+mod error;
+pub mod event;
+mod filter;
+mod follow;
 mod http1;
+mod policy;
+mod publish;
+mod request;
+pub mod resource;
+pub mod resources;
+mod silence;
 mod sse;
 mod stream;
+mod subscription;
 mod ws;
 
+use std::fmt;
+use std::time::Duration;
+
+use crate::sync::{Arc, Mutex};
+
+pub use backoff::Backoff;
+pub use credential::{Credential, PROVIDER_WAIT_MAX};
 pub use endpoint::{Endpoint, EndpointError, encode};
-pub use http1::{Client, Reply, Request, Timeouts};
+pub use error::{ClientError, Refusal};
+pub use event::Event;
+pub use filter::{Filter, Position};
+pub use follow::{Gap, Item, Received, Status};
+pub use publish::{Ack, Publish};
+pub use request::{Reply, Request, Timeouts};
+pub use resource::{List, Page, Resources, Versioned};
+pub use resources::{Agent, AgentChange, Message, NewAgent, NewMessage, NewTool, State, Tool, ToolChange};
 pub use sse::{SseError, SseEvent, SseParser};
 pub use stream::SseStream;
+pub use subscription::{Subscription, Transport};
 pub use ws::{WsMessage, WsStream};
 
-/// What the daemon said when it refused a request: its error body, or what can be told without one.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Refusal {
-    /// The HTTP status.
-    pub status: u16,
-    /// The `code` of the error body, e.g. `NOT_FOUND`; empty if the body was none.
-    pub code: String,
-    /// The `message` of the error body, or a cut of what came instead.
-    pub message: String,
-    /// The `details` of the error body; null if none.
-    pub details: serde_json::Value,
-    /// Seconds of `Retry-After`, if it was sent as a number.
-    pub retry_after: Option<u64>,
+/// How long a stream may be silent whose greeting has not told its heartbeat: three of the default ones.
+pub(crate) const SILENCE_UNTOLD: Duration = Duration::from_secs(90);
+
+/// A client of one daemon. Clones share credential and connections.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
 }
 
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.status)?;
-        if !self.code.is_empty() {
-            write!(f, " {}", self.code)?;
-        }
-        if !self.message.is_empty() {
-            write!(f, ": {}", self.message)?;
-        }
-        if !self.details.is_null() {
-            write!(f, " {}", self.details)?;
-        }
-        Ok(())
+struct Shared {
+    endpoint: Endpoint,
+    credentials: credential::Credentials,
+    timeouts: Timeouts,
+    backoff: Backoff,
+    /// Connections that can take another request: at most [`http1::IDLE_CONNECTIONS_MAX`].
+    idle: Mutex<Vec<http1::Kept>>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Client({})", self.shared.endpoint)
     }
 }
 
-/// Why a request, a stream or a socket failed.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// No connection could be made.
-    #[error("cannot connect to {address}: {source}")]
-    Connect {
-        /// Where to.
-        address: String,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// A wait met its limit.
-    #[error("{0} took longer than {1:?}")]
-    Timeout(&'static str, std::time::Duration),
-    /// The peer answered with something that is not HTTP, or broke off.
-    #[error("HTTP: {0}")]
-    Http(#[from] hyper::Error),
-    /// A request that cannot be written, such as a header value with a line break.
-    #[error("request: {0}")]
-    Request(#[from] http::Error),
-    /// An answer beyond the limit of what the client holds.
-    #[error("the answer is larger than {0} bytes")]
-    TooLarge(usize),
-    /// The daemon refused.
-    #[error("{0}")]
-    Refused(Box<Refusal>),
-    /// An answer of another shape than the contract's.
-    #[error("unexpected answer: {0}")]
-    Shape(String),
-    /// An SSE stream that cannot be read.
-    #[error("SSE: {0}")]
-    Sse(#[from] SseError),
-    /// A WebSocket that cannot be read or written.
-    #[error("WebSocket: {0}")]
-    WebSocket(Box<tokio_tungstenite::tungstenite::Error>),
+impl Client {
+    /// A client with an API key or a JWT that is never renewed. It connects at its first request.
+    pub fn new(endpoint: Endpoint, credential: impl Into<Credential>) -> Self {
+        Self::builder(endpoint).credential(credential).build()
+    }
+
+    /// A client of the daemon at `endpoint`, to be told more about.
+    pub fn builder(endpoint: Endpoint) -> Builder {
+        Builder {
+            endpoint,
+            credential: None,
+            provider: None,
+            timeouts: Timeouts::default(),
+            backoff: Backoff::default(),
+        }
+    }
+
+    /// Where it connects.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.shared.endpoint
+    }
 }
 
-impl From<tokio_tungstenite::tungstenite::Error> for ClientError {
-    fn from(error: tokio_tungstenite::tungstenite::Error) -> Self {
-        Self::WebSocket(Box::new(error))
+/// A client under construction; see [`Client::builder`].
+pub struct Builder {
+    endpoint: Endpoint,
+    credential: Option<Credential>,
+    provider: Option<credential::Provider>,
+    timeouts: Timeouts,
+    backoff: Backoff,
+}
+
+impl Builder {
+    /// Shows this API key or JWT.
+    #[must_use]
+    pub fn credential(mut self, credential: impl Into<Credential>) -> Self {
+        self.credential = Some(credential.into());
+        self
     }
+
+    /// Asks for another credential whenever the daemon no longer takes the one in force (401, 4401), within
+    /// [`PROVIDER_WAIT_MAX`]. `None`: there is none, and the refusal stands.
+    #[must_use]
+    pub fn renewing<C: Into<Credential>, F: Future<Output = Option<C>> + Send + 'static>(
+        mut self,
+        provider: impl Fn() -> F + Send + Sync + 'static,
+    ) -> Self {
+        self.provider = Some(Box::new(move || {
+            let asked = provider();
+            Box::pin(async move { asked.await.map(Into::into) })
+        }));
+        self
+    }
+
+    /// How long each step may take.
+    #[must_use]
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = timeouts;
+        self
+    }
+
+    /// How long to wait between attempts, and how many a request gets.
+    #[must_use]
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = backoff;
+        self
+    }
+
+    /// The client. It connects at its first request.
+    pub fn build(self) -> Client {
+        let credentials = credential::Credentials::new(self.credential, self.provider);
+        let Self { endpoint, timeouts, backoff, .. } = self;
+        Client {
+            shared: Arc::new(Shared { endpoint, credentials, timeouts, backoff, idle: Mutex::default() }),
+        }
+    }
+}
+
+/// `base` with these parameters, whose values are escaped already.
+fn path(base: &str, pairs: impl IntoIterator<Item = (&'static str, String)>) -> String {
+    let mut path = base.to_owned();
+    for (n, (name, value)) in pairs.into_iter().enumerate() {
+        path.push(if n == 0 { '?' } else { '&' });
+        path.push_str(name);
+        path.push('=');
+        path.push_str(&value);
+    }
+    path
 }

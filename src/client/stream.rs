@@ -6,11 +6,11 @@ use std::time::Duration;
 use http::{HeaderName, Method, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use tokio::time::timeout;
 
-use super::ClientError;
-use super::http1::{Client, Driver, Request};
+use super::http1::Driver;
+use super::silence::Silence;
 use super::sse::{SseEvent, SseParser};
+use super::{Client, ClientError, Request};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
@@ -18,9 +18,10 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 pub struct SseStream {
     body: Incoming,
     parser: SseParser,
+    /// The events of one piece read: at most that many bytes of them, and one event begun before.
     pending: VecDeque<SseEvent>,
     /// How long the stream may be without a byte before it counts as dead.
-    silence: Duration,
+    silence: Silence,
     _driver: Driver,
 }
 
@@ -51,14 +52,20 @@ impl Client {
         }
         let parser = SseParser::new(last_event_id);
         let body = response.into_body();
-        Ok(SseStream { body, parser, pending: VecDeque::new(), silence, _driver: driver })
+        Ok(SseStream {
+            body,
+            parser,
+            pending: VecDeque::new(),
+            silence: Silence::new(silence),
+            _driver: driver,
+        })
     }
 }
 
 impl SseStream {
     /// Changes how long it may be silent.
     pub fn set_silence(&mut self, silence: Duration) {
-        self.silence = silence;
+        self.silence.set(silence);
     }
 
     /// The next event; `None` when the peer has ended the stream.
@@ -70,9 +77,7 @@ impl SseStream {
             if let Some(event) = self.pending.pop_front() {
                 return Ok(Some(event));
             }
-            let frame = timeout(self.silence, self.body.frame());
-            let Some(frame) = frame.await.map_err(|_| ClientError::Timeout("the next byte", self.silence))?
-            else {
+            let Some(frame) = self.silence.broken("the next byte", self.body.frame()).await? else {
                 return Ok(None);
             };
             if let Some(bytes) = frame?.data_ref() {

@@ -10,8 +10,10 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
-use super::ClientError;
-use super::http1::{BoxIo, Client, Request, refusal};
+use super::http1::BoxIo;
+use super::request::refusal;
+use super::silence::Silence;
+use super::{Client, ClientError, Request};
 
 /// Bytes of a message from the daemon: above any frame it sends.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
@@ -30,7 +32,7 @@ pub enum WsMessage {
 pub struct WsStream {
     inner: WebSocketStream<BoxIo>,
     /// How long it may be without a frame before it counts as dead.
-    silence: Duration,
+    silence: Silence,
 }
 
 impl Client {
@@ -44,7 +46,7 @@ impl Client {
             .header(header::UPGRADE, "websocket")
             .header(header::SEC_WEBSOCKET_VERSION, "13")
             .header(header::SEC_WEBSOCKET_KEY, generate_key());
-        let mut request = self.prepare(&request)?.map(|_| ());
+        let mut request = self.prepare(&request, &self.shared.credentials.held())?.map(|_| ());
         // The handshake wants an absolute address; it sends the path only.
         *request.uri_mut() = http::Uri::builder()
             .scheme("ws")
@@ -54,11 +56,12 @@ impl Client {
         let mut config = WebSocketConfig::default();
         config.max_message_size = Some(MESSAGE_BYTES_MAX);
         config.max_frame_size = Some(MESSAGE_BYTES_MAX);
+        config.max_write_buffer_size = MESSAGE_BYTES_MAX;
         let io = self.connect().await?;
-        let limit = self.timeouts().head;
+        let limit = self.shared.timeouts.head;
         match timeout(limit, client_async_with_config(request, io, Some(config))).await {
             Err(_) => Err(ClientError::Timeout("the upgrade", limit)),
-            Ok(Ok((inner, _))) => Ok(WsStream { inner, silence }),
+            Ok(Ok((inner, _))) => Ok(WsStream { inner, silence: Silence::new(silence) }),
             Ok(Err(WsError::Http(response))) => {
                 let (parts, body) = response.into_parts();
                 Err(refusal(parts.status, &parts.headers, &body.unwrap_or_default()))
@@ -71,7 +74,7 @@ impl Client {
 impl WsStream {
     /// Changes how long it may be silent.
     pub fn set_silence(&mut self, silence: Duration) {
-        self.silence = silence;
+        self.silence.set(silence);
     }
 
     /// The next text frame or the end. Pings are answered by the protocol; binary frames are none of the contract's.
@@ -80,8 +83,7 @@ impl WsStream {
     /// A frame against RFC 6455, one too large, or silence beyond the limit.
     pub async fn next(&mut self) -> Result<WsMessage, ClientError> {
         loop {
-            let next = timeout(self.silence, self.inner.next());
-            match next.await.map_err(|_| ClientError::Timeout("the next frame", self.silence))? {
+            match self.silence.broken("the next frame", self.inner.next()).await? {
                 Some(Ok(Message::Text(text))) => return Ok(WsMessage::Text(text.as_str().to_owned())),
                 Some(Ok(Message::Close(frame))) => {
                     let told = frame.map(|frame| (u16::from(frame.code), frame.reason.as_str().to_owned()));

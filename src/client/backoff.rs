@@ -1,0 +1,85 @@
+//! How long to wait before trying again: exponential, jittered, never sooner than asked. No clock, no socket.
+
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::time::Duration;
+
+/// The waits between attempts, and how many attempts a request gets.
+#[derive(Clone, Copy, Debug)]
+pub struct Backoff {
+    /// The first wait, doubled with every failure in a row.
+    pub first: Duration,
+    /// The longest wait but for one that the daemon asks for. A stream that lived this long starts over with `first`.
+    pub longest: Duration,
+    /// The longest wait that a daemon may ask for: more is cut, so that nobody can send a client to sleep for ever.
+    pub longest_asked: Duration,
+    /// How often a request that may be repeated is sent in all; a subscription never gives up for failures alone.
+    pub attempts: u32,
+    /// Any number, a new one each time; its low 16 bits decide within the jitter.
+    pub random: fn() -> u64,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { first: seconds(1), longest: seconds(30), longest_asked: seconds(600), attempts: 6, random }
+    }
+}
+
+/// Fresh random keys are what the standard library's hasher is made with.
+fn random() -> u64 {
+    std::hash::RandomState::new().build_hasher().finish()
+}
+
+impl Backoff {
+    /// The wait after failure number `failures` (from 1) in a row: exponential, with jitter between half and the whole,
+    /// never under what was asked for.
+    pub(super) fn wait(&self, failures: u32, asked: Duration) -> Duration {
+        let asked = asked.min(self.longest_asked);
+        let factor = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
+        let exponential = self.first.saturating_mul(factor).min(self.longest);
+        let base = exponential.max(asked);
+        // Upwards of what was asked for, since the herd was asked for the same.
+        let jitter = base / 2 * u32::from((self.random)() as u16) / u32::from(u16::MAX);
+        if asked > exponential { base + jitter } else { (base / 2 + jitter).max(asked) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOW: Backoff = Backoff {
+        first: Duration::from_secs(1),
+        longest: Duration::from_secs(30),
+        longest_asked: Duration::from_secs(600),
+        attempts: 6,
+        random: || 0,
+    };
+    const HIGH: Backoff = Backoff { random: || 0xFFFF, ..LOW };
+
+    #[test]
+    fn waits_grow_jitter_and_stay_bounded() {
+        let ms = Duration::from_millis;
+        let zero = Duration::ZERO;
+        assert_eq!((LOW.wait(1, zero), HIGH.wait(1, zero)), (ms(500), ms(1_000)));
+        assert_eq!((LOW.wait(3, zero), HIGH.wait(3, zero)), (ms(2_000), ms(4_000)));
+        for failures in [6, 31, 32, 33, 64, u32::MAX] {
+            assert_eq!(HIGH.wait(failures, zero), LOW.longest, "{failures}");
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_is_waited_for_and_then_spread() {
+        let ms = Duration::from_millis;
+        assert_eq!((LOW.wait(1, ms(2_000)), HIGH.wait(1, ms(2_000))), (ms(2_000), ms(3_000)));
+        assert!(LOW.wait(2, ms(1_900)) >= ms(1_900));
+        assert_eq!(LOW.wait(1, Duration::MAX), LOW.longest_asked);
+    }
+
+    #[test]
+    fn two_clients_do_not_come_back_together() {
+        let backoff = Backoff::default();
+        let waits: std::collections::BTreeSet<_> = (0..50).map(|_| backoff.wait(5, Duration::ZERO)).collect();
+        assert!(waits.len() > 10, "{waits:?}");
+    }
+}

@@ -1,0 +1,217 @@
+//! A request without its credential, an answer whole, and the limits of waiting for it. No socket.
+//!
+//! * `Debug` shows neither headers' values nor bodies: passwords, keys and tokens go both ways in them.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{ClientError, Refusal};
+
+/// Bytes of a text that is no error body and is shown in its place.
+const SHOWN_BYTES_MAX: usize = 200;
+/// Bytes of a request id that is kept.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// How long each step may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// From the name to a connected socket.
+    pub connect: Duration,
+    /// From the request to the head of the answer; a long poll needs its `wait` more.
+    pub head: Duration,
+    /// From the head to the end of the answer's body.
+    pub body: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { connect: seconds(5), head: seconds(30), body: seconds(60) }
+    }
+}
+
+/// A request, without its credential.
+#[derive(Clone)]
+pub struct Request {
+    pub(super) method: Method,
+    /// From `/api/v1/…` on, query included.
+    pub(super) path: String,
+    pub(super) headers: Vec<(HeaderName, String)>,
+    pub(super) body: Bytes,
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.split('?').next().unwrap_or_default();
+        write!(f, "{} {path} ({} bytes)", self.method, self.body.len())
+    }
+}
+
+impl Request {
+    /// A request without a body. `path` is absolute and already encoded.
+    pub fn new(method: Method, path: impl Into<String>) -> Self {
+        Self { method, path: path.into(), headers: Vec::new(), body: Bytes::new() }
+    }
+
+    /// Adds a header; a value that cannot be one fails when sent.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// Sets the body and its type.
+    #[must_use]
+    pub fn body(self, content_type: &str, body: impl Into<Bytes>) -> Self {
+        let mut request = self.header(header::CONTENT_TYPE, content_type);
+        request.body = body.into();
+        request
+    }
+
+    /// Sets a JSON body.
+    ///
+    /// # Errors
+    /// [`ClientError::Body`].
+    pub fn json(self, body: &(impl Serialize + ?Sized)) -> Result<Self, ClientError> {
+        Ok(self.body("application/json", serde_json::to_vec(body).map_err(ClientError::Body)?))
+    }
+
+    /// Sets the key under which the daemon does this once, however often it is sent within 24 hours (protocol §7).
+    #[must_use]
+    pub fn idempotency_key(self, key: impl Into<String>) -> Self {
+        self.header(IDEMPOTENCY_KEY, key)
+    }
+
+    /// Whether sending it again does no more than sending it once.
+    pub(super) fn may_repeat(&self) -> bool {
+        self.method.is_safe() || self.headers.iter().any(|(name, _)| *name == IDEMPOTENCY_KEY)
+    }
+}
+
+/// An answer, whole.
+#[derive(Clone)]
+pub struct Reply {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({} bytes)", self.status, self.body.len())
+    }
+}
+
+impl Reply {
+    /// The body as JSON if the status is 2xx (null if it is empty), else the refusal.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`], or [`ClientError::Shape`] for a body that is no JSON.
+    pub fn json(self) -> Result<serde_json::Value, ClientError> {
+        let reply = self.accepted()?;
+        if reply.body.is_empty() {
+            return Ok(serde_json::Value::Null);
+        }
+        reply.parsed()
+    }
+
+    /// Itself if the status is 2xx.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`].
+    pub fn accepted(self) -> Result<Self, ClientError> {
+        if self.status.is_success() {
+            return Ok(self);
+        }
+        Err(refusal(self.status, &self.headers, &self.body))
+    }
+
+    /// The body of a 2xx as this type.
+    pub(super) fn parsed<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
+        // Where, but not what: serde's text may quote the body, which may hold a secret.
+        serde_json::from_slice(&self.body).map_err(|error| {
+            let (category, line, column) = (error.classify(), error.line(), error.column());
+            ClientError::Shape(format!("body: {category:?} error at line {line}, column {column}"))
+        })
+    }
+
+    /// `data` of a 2xx as this type.
+    pub(super) fn data<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
+        #[derive(serde::Deserialize)]
+        struct Enveloped<T> {
+            data: T,
+        }
+        self.parsed::<Enveloped<T>>().map(|enveloped| enveloped.data)
+    }
+}
+
+/// What an answer beyond 2xx says.
+pub(super) fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ClientError {
+    let mut json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let text = |name: &str| json.get(name).and_then(|value| value.as_str()).map(str::to_owned);
+    let (code, message) = (text("code"), text("message"));
+    let message = message.unwrap_or_else(|| {
+        let shown = body.get(..SHOWN_BYTES_MAX).unwrap_or(body);
+        String::from_utf8_lossy(shown).chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    });
+    let header = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let retry_after = header(header::RETRY_AFTER).and_then(|text| text.parse().ok());
+    let request_id = header(REQUEST_ID).filter(|id| id.len() <= REQUEST_ID_BYTES_MAX).map(str::to_owned);
+    let details = json.get_mut("details").map(serde_json::Value::take).unwrap_or_default();
+    let (code, status) = (code.unwrap_or_default(), status.as_u16());
+    ClientError::Refused(Box::new(Refusal { status, code, message, details, retry_after, request_id }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn a_refusal_shows_the_error_body_or_a_harmless_cut_of_what_came() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("7"));
+        headers.insert(REQUEST_ID, HeaderValue::from_static("r-1"));
+        let body = br#"{"code":"NOT_FOUND","message":"gone","details":{"a":1}}"#;
+        let error = refusal(StatusCode::NOT_FOUND, &headers, body);
+        assert_eq!(error.to_string(), "404 NOT_FOUND: gone {\"a\":1}");
+        let told = error.refusal().unwrap();
+        assert_eq!((told.retry_after, told.request_id.as_deref()), (Some(7), Some("r-1")));
+        let page = format!("<html>\x1b[2J{}", "x".repeat(1_000));
+        let error = refusal(StatusCode::BAD_GATEWAY, &HeaderMap::new(), page.as_bytes()).to_string();
+        assert!(error.starts_with("502: <html> [2Jxxx") && error.len() < 300, "{error}");
+    }
+
+    #[test]
+    fn what_goes_both_ways_is_not_shown() {
+        let request = Request::new(Method::POST, "/api/v1/users/login?token=hidden")
+            .header(header::COOKIE, "hidden")
+            .json(&serde_json::json!({"password": "hidden"}))
+            .unwrap();
+        let reply =
+            Reply { status: StatusCode::OK, headers: HeaderMap::new(), body: r#"{"token":"hidden""#.into() };
+        let error = reply.parsed::<Vec<u8>>().unwrap_err();
+        for shown in [format!("{request:?}"), format!("{reply:?}"), error.to_string()] {
+            assert!(!shown.contains("hidden"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_sent_twice() {
+        let post = Request::new(Method::POST, "/");
+        assert!(!post.may_repeat() && post.idempotency_key("k").may_repeat());
+        assert!(
+            Request::new(Method::GET, "/").may_repeat() && !Request::new(Method::DELETE, "/").may_repeat()
+        );
+    }
+}

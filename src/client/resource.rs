@@ -1,0 +1,253 @@
+//! What a daemon keeps besides events, whatever it is called: made, read, changed, deleted and listed the same way (protocol §9).
+//!
+//! * A kind of resource is a type with a path ([`Resource`]); what it can do beyond reading is a trait more.
+//! * Reading, and making under a key, are repeated through lost connections, 429 and 503; changing and deleting are not.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::marker::PhantomData;
+
+use http::{Method, header};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{Client, ClientError, Reply, Request, encode, path};
+
+/// Rows of a page that [`Rows`] asks for: the most that the daemon gives.
+const PAGE_ROWS: u64 = 100;
+
+/// A kind of resource.
+pub trait Resource: DeserializeOwned {
+    /// Where they are, e.g. `/api/v1/agents`.
+    const PATH: &'static str;
+    /// What narrows a list; `()` where nothing does.
+    type Of: Query;
+}
+
+/// A kind of resource that clients make.
+pub trait Create: Resource {
+    /// What one is made of.
+    type New: Serialize;
+    /// What the daemon answers; most often the resource.
+    type Made: DeserializeOwned;
+}
+
+/// A kind of resource that clients change.
+pub trait Change: Resource {
+    /// What to change: absent fields stay.
+    type Change: Serialize;
+}
+
+/// What narrows a list.
+pub trait Query: Default {
+    /// Parameters and their unescaped values.
+    fn pairs(&self) -> Vec<(&'static str, String)>;
+}
+
+impl Query for () {
+    fn pairs(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+}
+
+/// Which page of a list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct List<Q = ()> {
+    /// What narrows it.
+    pub of: Q,
+    /// Rows at most, 1–100; the daemon's default is 50.
+    pub limit: Option<u64>,
+    /// After the page that gave this cursor.
+    pub cursor: Option<String>,
+    /// Oldest first instead of newest first.
+    pub ascending: bool,
+}
+
+/// A page of a list.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize)]
+pub struct Page<T> {
+    /// The rows.
+    pub data: Vec<T>,
+    /// The cursor of the next page; `None`: this is the last.
+    #[serde(default)]
+    pub next_cursor: Option<String>,
+}
+
+/// A resource and its version, which a change may insist on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Versioned<T> {
+    /// It.
+    pub value: T,
+    /// From its `ETag`; `None` where there was none: for kinds that never change, and for an answer that the daemon kept
+    /// for an idempotency key, since the resource may have changed after it.
+    pub version: Option<u64>,
+}
+
+/// All resources of a kind; see [`Client::resource`].
+pub struct Resources<'a, T> {
+    pub(super) client: &'a Client,
+    kind: PhantomData<fn() -> T>,
+}
+
+impl<T: Resource> fmt::Debug for Resources<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(T::PATH)
+    }
+}
+
+impl Client {
+    /// The resources of a kind.
+    pub fn resource<T: Resource>(&self) -> Resources<'_, T> {
+        Resources { client: self, kind: PhantomData }
+    }
+}
+
+impl<'a, T: Resource> Resources<'a, T> {
+    /// One by its id.
+    ///
+    /// # Errors
+    /// [`ClientError`]; 404 also for what is not one's to see.
+    pub async fn get(&self, id: &str) -> Result<Versioned<T>, ClientError> {
+        versioned(self.client.repeated(&Request::new(Method::GET, self.at(id))).await?)
+    }
+
+    /// A page.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn list(&self, list: &List<T::Of>) -> Result<Page<T>, ClientError> {
+        let mut pairs = list.of.pairs();
+        pairs.extend(list.limit.map(|limit| ("limit", limit.to_string())));
+        pairs.extend(list.cursor.clone().map(|cursor| ("cursor", cursor)));
+        pairs.extend(list.ascending.then(|| ("order", "asc".to_owned())));
+        let pairs = pairs.into_iter().map(|(name, value)| (name, encode(&value)));
+        self.client.repeated(&Request::new(Method::GET, path(T::PATH, pairs))).await?.parsed()
+    }
+
+    /// All of them, newest first, read page by page as they are asked for.
+    pub fn all(&self, of: T::Of) -> Rows<'a, T> {
+        let list = List { of, limit: Some(PAGE_ROWS), cursor: None, ascending: false };
+        Rows {
+            of: Resources { client: self.client, kind: PhantomData },
+            next: Some(list),
+            page: VecDeque::new(),
+        }
+    }
+
+    /// Deletes one, if it is still of `version`, where one is named.
+    ///
+    /// # Errors
+    /// [`ClientError`]; 412 if it has changed.
+    pub async fn delete(&self, id: &str, version: Option<u64>) -> Result<(), ClientError> {
+        let request = if_match(Request::new(Method::DELETE, self.at(id)), version);
+        self.client.send(&request).await?.accepted()?;
+        Ok(())
+    }
+
+    /// The path of one.
+    pub(super) fn at(&self, id: &str) -> String {
+        format!("{}/{}", T::PATH, encode(id))
+    }
+}
+
+impl<T: Create> Resources<'_, T> {
+    /// Makes one. Sent once: after a lost connection it may be there or not.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn create(&self, new: &T::New) -> Result<Versioned<T::Made>, ClientError> {
+        versioned(self.client.send(&Request::new(Method::POST, T::PATH).json(new)?).await?.accepted()?)
+    }
+
+    /// Makes one, once for this key within 24 hours, however often it is called and sent.
+    ///
+    /// # Errors
+    /// [`ClientError`]; 409 for a key that something else was made under.
+    pub async fn create_once(&self, key: &str, new: &T::New) -> Result<Versioned<T::Made>, ClientError> {
+        let request = Request::new(Method::POST, T::PATH).json(new)?.idempotency_key(key);
+        versioned(self.client.repeated(&request).await?)
+    }
+}
+
+impl<T: Change> Resources<'_, T> {
+    /// Changes one, if it is still of `version`, where one is named.
+    ///
+    /// # Errors
+    /// [`ClientError`]; 412 if it has changed.
+    pub async fn change(
+        &self,
+        id: &str,
+        version: Option<u64>,
+        change: &T::Change,
+    ) -> Result<Versioned<T>, ClientError> {
+        let request = if_match(Request::new(Method::PUT, self.at(id)).json(change)?, version);
+        versioned(self.client.send(&request).await?.accepted()?)
+    }
+}
+
+impl Client {
+    pub(super) async fn repeated(&self, request: &Request) -> Result<Reply, ClientError> {
+        self.send_repeated(request, |_, _| ()).await
+    }
+}
+
+/// The rows of a list, across its pages.
+pub struct Rows<'a, T: Resource> {
+    of: Resources<'a, T>,
+    /// The page to read next; `None`: there is none.
+    next: Option<List<T::Of>>,
+    /// At most one page.
+    page: VecDeque<T>,
+}
+
+impl<T: Resource> Rows<'_, T> {
+    /// The next row; `None` at the end and after an error.
+    pub async fn next(&mut self) -> Option<Result<T, ClientError>> {
+        loop {
+            if let Some(row) = self.page.pop_front() {
+                return Some(Ok(row));
+            }
+            let list = self.next.as_mut()?;
+            let page = match self.of.list(list).await {
+                Ok(page) => page,
+                Err(error) => {
+                    self.next = None;
+                    return Some(Err(error));
+                }
+            };
+            // A cursor that leads to itself would lead on for ever.
+            match page.next_cursor.filter(|next| !next.is_empty() && list.cursor.as_ref() != Some(next)) {
+                Some(next) => list.cursor = Some(next),
+                None => self.next = None,
+            }
+            self.page = page.data.into();
+        }
+    }
+
+    /// The rest, up to `most`: so that a list that somebody else fills does not fill this process.
+    ///
+    /// # Errors
+    /// The first.
+    pub async fn take(mut self, most: usize) -> Result<Vec<T>, ClientError> {
+        let mut rows = Vec::new();
+        while rows.len() < most
+            && let Some(row) = self.next().await
+        {
+            rows.push(row?);
+        }
+        Ok(rows)
+    }
+}
+
+fn if_match(request: Request, version: Option<u64>) -> Request {
+    match version {
+        Some(version) => request.header(header::IF_MATCH, format!("\"{version}\"")),
+        None => request,
+    }
+}
+
+pub(super) fn versioned<T: DeserializeOwned>(reply: Reply) -> Result<Versioned<T>, ClientError> {
+    let tag = reply.headers.get(header::ETAG).and_then(|tag| tag.to_str().ok());
+    let version = tag.and_then(|tag| tag.trim_matches('"').parse().ok());
+    Ok(Versioned { value: reply.data()?, version })
+}

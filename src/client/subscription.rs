@@ -1,0 +1,247 @@
+//! A subscription that outlives its connections: it comes back, with its cursor, as protocol §5 and §6 say it may.
+//!
+//! * It is pulled: between two calls of [`Subscription::next`] nothing runs and nothing is read, so a slow reader holds back
+//!   the daemon (which keeps its place) and not memory. What was read is handed on before more is.
+//! * A call that is given up half-way (`select!`) loses nothing: connection, wait and deadline stay where they were.
+//! * After an error it has ended; everything it survives is told as [`Status::Lost`].
+
+use std::time::Duration;
+
+use futures_util::Stream;
+use tokio::time::{Instant, sleep_until};
+
+use super::filter::{Filter, Position};
+use super::follow::{Follower, Heard, Item, Status};
+use super::policy::{self, Next};
+use super::stream::SseStream;
+use super::ws::{WsMessage, WsStream};
+use super::{Client, ClientError, SILENCE_UNTOLD};
+
+/// By which of the daemon's two streaming endpoints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// `/api/v1/ws`.
+    #[default]
+    WebSocket,
+    /// `/api/v1/sse`: for where a proxy lets no WebSocket pass.
+    Sse,
+}
+
+/// A subscription; see [`Client::subscribe`].
+pub struct Subscription {
+    client: Client,
+    transport: Transport,
+    /// Whether a daemon that cannot be reached at the very first attempt is an error.
+    impatient: bool,
+    follower: Follower,
+    state: State,
+    /// The credential's generation of the stream that is or was open.
+    generation: u64,
+    /// Whether the credential was renewed and no stream was greeted since.
+    unproven: bool,
+}
+
+enum State {
+    /// To be opened now.
+    Idle,
+    /// To be opened then.
+    Waiting(Instant),
+    Open(Box<Open>),
+    /// The credential was refused so; the provider is to be asked.
+    Renewing(ClientError),
+    Ended,
+}
+
+struct Open {
+    stream: Either,
+    since: Instant,
+}
+
+enum Either {
+    Ws(WsStream),
+    Sse(SseStream),
+}
+
+impl Client {
+    /// Subscribes to what `filter` lets through. Nothing is sent before the first [`Subscription::next`].
+    pub fn subscribe(&self, filter: Filter) -> Subscription {
+        Subscription {
+            client: self.clone(),
+            transport: Transport::default(),
+            impatient: false,
+            follower: Follower::new(filter),
+            state: State::Idle,
+            generation: 0,
+            unproven: false,
+        }
+    }
+}
+
+impl Subscription {
+    /// Over this transport; default [`Transport::WebSocket`].
+    #[must_use]
+    pub fn over(mut self, transport: Transport) -> Self {
+        self.transport = transport;
+        self
+    }
+
+    /// Starting there; default [`Position::Now`]. A lost connection continues at [`Subscription::cursor`] in any case.
+    #[must_use]
+    pub fn starting(mut self, position: Position) -> Self {
+        self.follower.position = position;
+        self
+    }
+
+    /// Ends with an error if the daemon cannot be reached at the very first attempt, instead of waiting for it.
+    #[must_use]
+    pub fn impatient(mut self) -> Self {
+        self.impatient = true;
+        self
+    }
+
+    /// The position after what was handed out last, for [`Position::After`] in another life; `None`: nothing came yet.
+    pub fn cursor(&self) -> Option<&str> {
+        Some(self.follower.cursor.as_str()).filter(|cursor| !cursor.is_empty())
+    }
+
+    /// The next item. `None` after an error, which is the last thing that comes.
+    pub async fn next(&mut self) -> Option<Result<Item, ClientError>> {
+        loop {
+            let done = match &mut self.state {
+                State::Ended => return None,
+                State::Waiting(until) => {
+                    sleep_until(*until).await;
+                    self.state = State::Idle;
+                    None
+                }
+                State::Idle => self.open().await,
+                State::Open(_) => self.read().await,
+                State::Renewing(_) => self.renew().await,
+            };
+            if done.is_some() {
+                return done;
+            }
+        }
+    }
+
+    /// The same as a stream.
+    pub fn into_stream(self) -> impl Stream<Item = Result<Item, ClientError>> {
+        futures_util::stream::unfold(self, async |mut subscription| {
+            let item = subscription.next().await?;
+            Some((item, subscription))
+        })
+    }
+
+    /// Ends it, with a farewell where the transport has one. Dropping a subscription ends it as well.
+    pub async fn close(&mut self) {
+        if let State::Open(open) = std::mem::replace(&mut self.state, State::Ended)
+            && let Either::Ws(socket) = open.stream
+        {
+            socket.close().await;
+        }
+    }
+
+    async fn open(&mut self) -> Option<Result<Item, ClientError>> {
+        self.generation = self.client.shared.credentials.held().generation;
+        let follower = &self.follower;
+        let opened = match self.transport {
+            Transport::WebSocket => {
+                self.client.ws(&follower.path("ws"), SILENCE_UNTOLD).await.map(Either::Ws)
+            }
+            Transport::Sse => {
+                let path = follower.path("sse");
+                self.client.sse(&path, &follower.cursor, SILENCE_UNTOLD).await.map(Either::Sse)
+            }
+        };
+        match opened {
+            Ok(stream) => {
+                self.state = State::Open(Box::new(Open { stream, since: Instant::now() }));
+                None
+            }
+            Err(error) => self.ended(error, None),
+        }
+    }
+
+    async fn read(&mut self) -> Option<Result<Item, ClientError>> {
+        let State::Open(open) = &mut self.state else { return None };
+        let heard = match &mut open.stream {
+            Either::Ws(socket) => match socket.next().await {
+                Ok(WsMessage::Text(text)) => self.follower.ws(text),
+                Ok(WsMessage::Closed(Some((code, reason)))) => {
+                    Ok(Heard::End(ClientError::Closed { code, reason }))
+                }
+                Ok(WsMessage::Closed(None)) => Ok(Heard::End(ClientError::Ended)),
+                Err(error) => Err(error),
+            },
+            Either::Sse(stream) => match stream.next().await {
+                Ok(Some(event)) => self.follower.sse(event),
+                Ok(None) => Ok(Heard::End(ClientError::Ended)),
+                Err(error) => Err(error),
+            },
+        };
+        let error = match heard {
+            Ok(Heard::Nothing) => return None,
+            Ok(Heard::Item(item)) => return Some(Ok(item)),
+            Ok(Heard::Ready(item, silence)) => {
+                self.unproven = false;
+                match &mut open.stream {
+                    Either::Ws(socket) => socket.set_silence(silence),
+                    Either::Sse(stream) => stream.set_silence(silence),
+                }
+                return Some(Ok(item));
+            }
+            Ok(Heard::Pong(pong)) => match &mut open.stream {
+                Either::Ws(socket) => match socket.send(pong).await {
+                    Ok(()) => return None,
+                    Err(error) => error,
+                },
+                Either::Sse(_) => return None,
+            },
+            Ok(Heard::End(error)) | Err(error) => error,
+        };
+        if open.since.elapsed() >= self.client.shared.backoff.longest {
+            self.follower.failures = 0;
+        }
+        let retry_ms = match &open.stream {
+            Either::Ws(_) => None,
+            Either::Sse(stream) => stream.retry_ms(),
+        };
+        self.ended(error, retry_ms)
+    }
+
+    async fn renew(&mut self) -> Option<Result<Item, ClientError>> {
+        let renewed = self.client.shared.credentials.renew(self.generation).await;
+        let State::Renewing(why) = std::mem::replace(&mut self.state, State::Ended) else { return None };
+        match renewed {
+            Ok(true) => {
+                self.unproven = true;
+                Some(Ok(self.again(why, Duration::ZERO)))
+            }
+            Ok(false) => Some(Err(why)),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// What follows from the end of a stream, or of the attempt to open one.
+    fn ended(&mut self, why: ClientError, retry_ms: Option<u64>) -> Option<Result<Item, ClientError>> {
+        self.state = State::Ended;
+        let unreachable = matches!(why, ClientError::Connect { .. });
+        match policy::after(&why, retry_ms) {
+            Next::Again(_) if self.impatient && unreachable && !self.follower.greeted => Some(Err(why)),
+            Next::Again(asked) => Some(Ok(self.again(why, asked))),
+            // A new credential that is refused as well is the provider's answer: it is not asked for ever.
+            Next::Renew if !self.unproven => {
+                self.state = State::Renewing(why);
+                None
+            }
+            Next::Renew | Next::Stop => Some(Err(why)),
+        }
+    }
+
+    fn again(&mut self, why: ClientError, asked: Duration) -> Item {
+        self.follower.failures = self.follower.failures.saturating_add(1);
+        let again_in = self.client.shared.backoff.wait(self.follower.failures, asked);
+        self.state = State::Waiting(Instant::now() + again_in);
+        Item::Status(Status::Lost { why, again_in })
+    }
+}

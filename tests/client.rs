@@ -1,0 +1,639 @@
+//! `nervewire::client` against the real daemon: what it promises whoever builds on it, through connections that are cut, tokens
+//! that end and daemons that refuse.
+//!
+//! Where a daemon cannot be made to say something, a few lines here say it in its place.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+
+mod common;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use common::{Daemon, custom, message, until, within};
+use futures_util::{SinkExt as _, StreamExt as _};
+use nervewire::client::resources::{MessagesOf, Saying, ToolsOf};
+use nervewire::client::{
+    Ack, AgentChange, Backoff, Client, ClientError, Event, Filter, Item, List, NewAgent, NewMessage, NewTool,
+    Position, Received, State, Status, Subscription, ToolChange, Transport,
+};
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_tungstenite::tungstenite::Message as Frame;
+
+const BOTH: [Transport; 2] = [Transport::WebSocket, Transport::Sse];
+/// Comes back within milliseconds: these tests are about what happens, not about when.
+const SOON: Backoff = Backoff {
+    first: Duration::from_millis(2),
+    longest: Duration::from_millis(20),
+    longest_asked: Duration::from_secs(5),
+    attempts: 6,
+    random: || 0,
+};
+/// The same, and a daemon's `retry: 2000` is not waited for.
+const AT_ONCE: Backoff = Backoff { longest_asked: Duration::from_millis(5), ..SOON };
+
+fn client(addr: SocketAddr, key: &str) -> Client {
+    Client::builder(format!("http://{addr}").parse().unwrap()).credential(key).backoff(AT_ONCE).build()
+}
+
+/// The next item but greetings and the like.
+async fn next(subscription: &mut Subscription) -> Item {
+    loop {
+        match within("an item", subscription.next()).await {
+            Some(Ok(Item::Status(_))) => {}
+            Some(Ok(item)) => return item,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+async fn next_event(subscription: &mut Subscription) -> Received {
+    match next(subscription).await {
+        Item::Event(event) => event,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// How it ends: the error that comes last, and what was lost before.
+async fn end(subscription: &mut Subscription) -> (ClientError, Vec<ClientError>) {
+    let mut lost = Vec::new();
+    let error = loop {
+        match within("the end", subscription.next()).await {
+            Some(Ok(Item::Status(Status::Lost { why, .. }))) => lost.push(why),
+            Some(Ok(_)) => {}
+            Some(Err(error)) => break error,
+            None => panic!("ended without an error"),
+        }
+    };
+    assert!(subscription.next().await.is_none(), "nothing comes after an error");
+    (error, lost)
+}
+
+async fn connected(subscription: &mut Subscription) {
+    match within("a greeting", subscription.next()).await {
+        Some(Ok(Item::Status(Status::Connected { .. }))) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A proxy between client and daemon that cuts connections, in turns with a FIN and with a reset.
+struct Proxy {
+    addr: SocketAddr,
+    /// Connections taken so far.
+    taken: Arc<AtomicUsize>,
+    /// Whether it lets anything through; what is open is cut when it no longer does.
+    open: watch::Sender<bool>,
+    _serving: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// Cuts connection number `n` after `bytes(n)` from the daemon.
+    async fn start(to: SocketAddr, bytes: fn(usize) -> usize) -> Proxy {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let taken = Arc::new(AtomicUsize::new(0));
+        let (open, is_open) = watch::channel(true);
+        let counted = taken.clone();
+        let serving = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let n = counted.fetch_add(1, SeqCst);
+                connections.spawn(pass(stream, to, n, bytes(n), is_open.clone()));
+            }
+        });
+        Proxy { addr, taken, open, _serving: serving }
+    }
+
+    fn taken(&self) -> usize {
+        self.taken.load(SeqCst)
+    }
+}
+
+async fn pass(
+    mut client: TcpStream,
+    to: SocketAddr,
+    n: usize,
+    mut left: usize,
+    mut is_open: watch::Receiver<bool>,
+) {
+    let mut daemon = TcpStream::connect(to).await.unwrap();
+    let (mut up, mut down) = ([0; 4_096], [0; 4_096]);
+    while *is_open.borrow_and_update() && left > 0 {
+        tokio::select! {
+            _ = is_open.changed() => {}
+            read = client.read(&mut up) => match read {
+                Ok(1..) if daemon.write_all(&up[..read.unwrap()]).await.is_ok() => {}
+                _ => return,
+            },
+            read = daemon.read(&mut down) => match read {
+                Ok(read @ 1..) => {
+                    let read = read.min(left);
+                    left -= read;
+                    if client.write_all(&down[..read]).await.is_err() {
+                        return;
+                    }
+                }
+                _ => return,
+            },
+        }
+    }
+    if n % 2 == 1 {
+        socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+}
+
+/// A daemon that answers one connection after another with these bytes and closes it; answers the requests' heads.
+async fn scripted(answers: Vec<String>) -> (SocketAddr, JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let requests = tokio::spawn(async move {
+        let mut requests = Vec::new();
+        for answer in answers {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut bytes = Vec::new();
+            while !bytes.windows(4).any(|end| end == b"\r\n\r\n") {
+                assert_ne!(stream.read_buf(&mut bytes).await.unwrap(), 0);
+            }
+            requests.push(String::from_utf8_lossy(&bytes).into_owned());
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            let _ = stream.shutdown().await; // a client that has its answer may have closed already
+        }
+        requests
+    });
+    (addr, requests)
+}
+
+fn answer(status: &str, headers: &str, body: &str) -> String {
+    let length = body.len();
+    format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n{body}")
+}
+
+/// The story of the module's documentation.
+#[tokio::test]
+async fn an_agent_is_made_spoken_to_and_listened_to() {
+    let daemon = Daemon::start().await;
+    let client = Client::new(daemon.url().parse().unwrap(), daemon.key.as_str());
+    let new = NewAgent { name: Some("ada".into()), ..NewAgent::default() };
+    let agent = client.agents().create(&new).await.unwrap().value;
+    let id = client.publish(&Event::message(agent.id.as_str(), "user-1", "hello")).await.unwrap();
+
+    let filter = Filter::new().types(["message"]).agents([agent.id.as_str()]);
+    let mut subscription = client.subscribe(filter).starting(Position::Earliest);
+    assert_eq!(subscription.cursor(), None);
+    let received = next_event(&mut subscription).await;
+    let Event::Message(message) = &received.event else { panic!("{received:?}") };
+    assert_eq!(
+        (message.content.as_str(), message.user_id.as_str(), &message.agent_id),
+        ("hello", "user-1", &agent.id)
+    );
+    assert_eq!((received.id.as_str(), subscription.cursor()), (id.as_str(), Some(id.as_str())));
+
+    // In another life, over the other transport, as a `Stream`.
+    let cursor = subscription.cursor().unwrap().to_owned();
+    subscription.close().await;
+    assert!(subscription.next().await.is_none());
+    client.publish(&Event::message(agent.id.as_str(), "user-1", "again")).await.unwrap();
+    let again = client.subscribe(Filter::new()).starting(Position::After(cursor)).over(Transport::Sse);
+    let mut contents = std::pin::pin!(again.into_stream().filter_map(async |item| match item.unwrap() {
+        Item::Event(Received { event: Event::Message(message), .. }) => Some(message.content),
+        _ => None,
+    }));
+    assert_eq!(within("the message", contents.next()).await.unwrap(), "again");
+}
+
+#[tokio::test]
+async fn publishing_says_what_it_is_told_to() {
+    let daemon = Daemon::start().await;
+    let client = client(daemon.addr(), &daemon.key);
+    let ids = client.publish_all(&[Event::custom("n", 1), Event::custom("n", 2)]).await.unwrap();
+    assert_eq!(ids.len(), 2);
+    let quick = client.publishing().ack(Ack::Memory).one(&custom("n", json!(3))).await.unwrap();
+    let chunks = [Event::chunk("r", "x", true)];
+    let once = || client.publishing().idempotency_key("k").all(&chunks);
+    let first = once().await.unwrap();
+    assert_eq!(once().await.unwrap(), first);
+    let page = daemon.get("/api/v1/events?earliest=true").send().await.json();
+    let kept: Vec<&str> =
+        page["data"].as_array().unwrap().iter().map(|event| event["id"].as_str().unwrap()).collect();
+    assert_eq!(kept, [&ids[0], &ids[1], &quick, &first[0]]);
+
+    let error = client.publish(&json!({"type": "custom", "channel": "n", "dat": 1})).await.unwrap_err();
+    let refusal = error.refusal().unwrap();
+    assert_eq!((refusal.status, refusal.code.as_str()), (400, "VALIDATION_ERROR"));
+    assert!(refusal.details["field"].is_string() && refusal.request_id.is_some(), "{refusal:?}");
+    let error = client.publishing().idempotency_key("k").one(&Event::custom("n", 9)).await.unwrap_err();
+    assert_eq!(error.refusal().unwrap().status, 409);
+}
+
+/// Numbered events, half of them kept and half of them live, through a connection that is cut again and again, in heads,
+/// frames and lines, by a reader that gives up every other look: each comes once, in order.
+#[tokio::test]
+async fn what_is_cut_again_and_again_arrives_once_and_in_order() {
+    const EVENTS: u64 = 400;
+    for transport in BOTH {
+        let daemon = Daemon::start().await;
+        // From inside the head to several events; a prime, so that cuts fall everywhere.
+        let proxy = Proxy::start(daemon.addr(), |n| 100 + (n * 397) % 1_600).await;
+        let publish = async |from: u64, to: u64| {
+            let batch: Vec<_> = (from..to).map(|n| Event::custom("n", n)).collect();
+            client(daemon.addr(), &daemon.key).publish_all(&batch).await.unwrap();
+        };
+        publish(0, EVENTS / 2).await;
+        let mut subscription = client(proxy.addr, &daemon.key)
+            .subscribe(Filter::new().channels(["n"]))
+            .starting(Position::Earliest)
+            .over(transport);
+        let (mut expected, mut lost, mut looks) = (0, 0, 0);
+        while expected < EVENTS {
+            looks += 1;
+            let item = match tokio::time::timeout(Duration::ZERO, subscription.next()).await {
+                Ok(item) => item,
+                Err(_) => within("an item", subscription.next()).await,
+            };
+            match item.unwrap().unwrap() {
+                Item::Event(received) => {
+                    let Event::Custom(event) = received.event else { panic!("{received:?}") };
+                    assert_eq!(event.data, json!(expected), "{transport:?} after {lost} cuts");
+                    expected += 1;
+                    if expected >= EVENTS / 2 && expected % 10 == 0 && expected < EVENTS {
+                        publish(expected, expected + 10).await;
+                    }
+                }
+                Item::Gap(gap) => panic!("{gap:?}"),
+                Item::Status(Status::Lost { .. }) => lost += 1,
+                Item::Status(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(lost >= 50, "only {lost} cuts in {looks} looks over {transport:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_lapse_longer_than_the_log_is_a_gap() {
+    for transport in BOTH {
+        let daemon = Daemon::with().env("RETENTION__MAX_EVENTS", 5).start().await;
+        let proxy = Proxy::start(daemon.addr(), |_| usize::MAX).await;
+        let mut subscription =
+            client(proxy.addr, &daemon.key).subscribe(Filter::new().channels(["n"])).over(transport);
+        connected(&mut subscription).await;
+        let seen = daemon.publish(custom("n", json!("seen"))).await.remove(0);
+        assert_eq!(next_event(&mut subscription).await.id, seen);
+
+        proxy.open.send(false).unwrap();
+        for n in 0..20 {
+            daemon.publish(custom("n", json!(n))).await; // a stored value each
+        }
+        until("the trim", async || {
+            let page = daemon.get("/api/v1/events?earliest=true").send().await.json();
+            (page["data"].as_array().unwrap().len() <= 5).then_some(())
+        })
+        .await;
+        // It tries and is cut for as long as the proxy lets nothing through.
+        while proxy.taken() < 4 {
+            match within("a lost connection", subscription.next()).await {
+                Some(Ok(Item::Status(Status::Lost { .. }))) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        proxy.open.send(true).unwrap();
+        let Item::Gap(gap) = next(&mut subscription).await else { panic!("no gap over {transport:?}") };
+        assert_eq!((gap.reason.as_str(), &gap.after), ("trimmed", &seen));
+        assert_eq!(subscription.cursor(), Some(gap.resumes_at.as_str()));
+        let mut numbers = Vec::new();
+        while numbers.last() != Some(&json!(19)) {
+            let Event::Custom(event) = next_event(&mut subscription).await.event else { panic!("no custom") };
+            numbers.push(event.data);
+        }
+        assert!(numbers.len() >= 5 && numbers[0] == json!(20 - numbers.len()), "{numbers:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_expired_token_is_replaced_and_nothing_is_missed() {
+    let daemon = Daemon::start().await;
+    for transport in BOTH {
+        let short = daemon.mint_token(&daemon.key, "ann", json!({"expires_in_seconds": 2})).await;
+        let long = daemon.mint_token(&daemon.key, "ann", json!({})).await;
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = asked.clone();
+        let client = Client::builder(daemon.url().parse().unwrap())
+            .credential(short)
+            .renewing(move || {
+                counted.fetch_add(1, SeqCst);
+                let long = long.clone();
+                async move { Some(long) }
+            })
+            .backoff(AT_ONCE)
+            .build();
+        let mut subscription = client.subscribe(Filter::new()).over(transport);
+        connected(&mut subscription).await;
+        daemon.publish(custom("n", json!(1))).await;
+        let first = next_event(&mut subscription).await;
+        let why = loop {
+            match within("the token's end", subscription.next()).await {
+                Some(Ok(Item::Status(Status::Lost { why, .. }))) => break why,
+                Some(Ok(Item::Status(_))) => {}
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(why.is_unauthorized(), "{why}");
+        daemon.publish(custom("n", json!(2))).await;
+        let second = next_event(&mut subscription).await;
+        assert!(
+            first.json.contains("\"data\":1") && second.json.contains("\"data\":2"),
+            "{first:?} {second:?}"
+        );
+        assert_eq!(asked.load(SeqCst), 1);
+        // Requests have it as well.
+        client.agents().list(&List::default()).await.unwrap();
+        assert_eq!(asked.load(SeqCst), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_refused_its_credential_asks_for_another_once() {
+    let daemon = Daemon::start().await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let with = |then: Option<String>| {
+        let counted = asked.clone();
+        Client::builder(daemon.url().parse().unwrap())
+            .credential("nwk_none_nothing")
+            .renewing(move || {
+                counted.fetch_add(1, SeqCst);
+                let then = then.clone();
+                async move { then }
+            })
+            .backoff(AT_ONCE)
+            .build()
+    };
+    let client = with(Some(daemon.key.clone()));
+    let (agents, messages, tools) = (client.agents(), client.messages(), client.tools());
+    let (any, of_any, tagged) = (List::default(), List::default(), List::default());
+    let (a, b, c) = tokio::join!(agents.list(&any), messages.list(&of_any), tools.list(&tagged));
+    assert!(a.is_ok() && b.is_ok() && c.is_ok());
+    assert_eq!(asked.swap(0, SeqCst), 1, "three requests were refused and one asked");
+
+    for (then, times) in [(None, 1), (Some("nwk_none_either".to_owned()), 1)] {
+        let error = with(then.clone()).agents().get("x").await.unwrap_err();
+        assert!(error.is_unauthorized(), "{error}");
+        assert_eq!(asked.swap(0, SeqCst), times);
+        for transport in BOTH {
+            let (error, _) = end(&mut with(then.clone()).subscribe(Filter::new()).over(transport)).await;
+            assert!(error.is_unauthorized(), "{error}");
+            assert_eq!(asked.swap(0, SeqCst), times);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_key_ends_it_and_nobody_knocks_again() {
+    let daemon = Daemon::start().await;
+    for transport in BOTH {
+        let key = daemon.create_key(json!({"scopes": ["*"]})).await;
+        let proxy = Proxy::start(daemon.addr(), |_| usize::MAX).await;
+        let mut subscription = client(proxy.addr, &key).subscribe(Filter::new()).over(transport);
+        connected(&mut subscription).await;
+        let key_id = key.split('_').nth(1).unwrap();
+        let reply = daemon.call("DELETE", &format!("/api/v1/api-keys/{key_id}")).send().await;
+        assert!(reply.status.is_success(), "{reply:?}");
+        let (error, lost) = end(&mut subscription).await;
+        match (&error, transport) {
+            (ClientError::Closed { code: 4403, .. }, Transport::WebSocket) => {}
+            (ClientError::Closing { code, .. }, Transport::Sse) if code == "FORBIDDEN" => {}
+            _ => panic!("{error:?} over {transport:?}"),
+        }
+        assert!(lost.is_empty(), "{lost:?}");
+        assert_eq!(proxy.taken(), 1);
+        assert!(!format!("{error:?} {:?}", client(proxy.addr, &key)).contains(&key));
+    }
+}
+
+#[tokio::test]
+async fn resources_go_there_and_back() {
+    let daemon = Daemon::start().await;
+    let client = client(daemon.addr(), &daemon.key);
+    let agents = client.agents();
+    let new = NewAgent {
+        name: Some("ada".into()),
+        system: Some("Plan.".into()),
+        llm_config: Some(json!({"model": "m"})),
+        ..NewAgent::default()
+    };
+    let made = agents.create_once("ada-1", &new).await.unwrap();
+    assert_eq!(agents.create_once("ada-1", &new).await.unwrap().value, made.value);
+    let id = made.value.id.as_str();
+    assert_eq!(
+        (made.version, &made.value.state, &made.value.llm_config),
+        (Some(1), &State::Idle, &new.llm_config)
+    );
+    assert_eq!(agents.get(id).await.unwrap(), made);
+    let change = AgentChange { name: Some(Some("bea".into())), system: Some(None), ..AgentChange::default() };
+    let changed = agents.change(id, made.version, &change).await.unwrap();
+    assert_eq!(
+        (changed.value.name.as_deref(), &changed.value.system, changed.version),
+        (Some("bea"), &None, Some(2))
+    );
+    assert_eq!(changed.value.llm_config, new.llm_config);
+    let late = agents.change(id, made.version, &change).await.unwrap_err();
+    assert_eq!(
+        (late.refusal().unwrap().status, &late.refusal().unwrap().details["version"]),
+        (412, &json!(2))
+    );
+    let state = agents.set_state(id, &State::Error, Some("out of tea")).await.unwrap().value;
+    assert_eq!((state.state, state.error_message.as_deref()), (State::Error, Some("out of tea")));
+    assert_eq!(agents.state(id).await.unwrap().value.state, State::Error);
+    let wrong = agents.set_state(id, &State::Waiting, None).await.unwrap_err();
+    assert_eq!(wrong.refusal().unwrap().code, "CONFLICT");
+
+    let messages = client.messages();
+    let said = agents
+        .say(id, &Saying { message: "hi".into(), user_id: Some("u".into()), ..Saying::default() })
+        .await
+        .unwrap();
+    assert_eq!(messages.get(&said.message_id).await.unwrap().value.content, "hi");
+    for n in 0..120 {
+        let content = n.to_string();
+        let new =
+            NewMessage { agent_id: id.into(), user_id: Some("v".into()), content, ..NewMessage::default() };
+        messages.create(&new).await.unwrap();
+    }
+    let of = MessagesOf { user_id: Some("v".into()), ..MessagesOf::default() };
+    let page =
+        messages.list(&List { of: of.clone(), limit: Some(2), ascending: true, cursor: None }).await.unwrap();
+    let next = List { of: of.clone(), limit: Some(1), ascending: true, cursor: page.next_cursor.clone() };
+    let next = messages.list(&next).await.unwrap();
+    let contents: Vec<&str> = page.data.iter().chain(&next.data).map(|row| row.content.as_str()).collect();
+    assert_eq!(contents, ["0", "1", "2"]);
+    let rows = messages.all(of.clone()).take(1_000).await.unwrap();
+    assert_eq!(
+        rows.iter().map(|row| row.content.parse().unwrap()).collect::<Vec<u32>>(),
+        (0..120).rev().collect::<Vec<_>>()
+    );
+    assert_eq!(messages.all(of).take(101).await.unwrap().len(), 101);
+    messages.delete(&said.message_id, None).await.unwrap();
+
+    let tools = client.tools();
+    for (name, tags) in [("saw", &["wood", "sharp"][..]), ("axe", &["wood"]), ("pen", &["sharp"])] {
+        let tags = tags.iter().map(ToString::to_string).collect();
+        tools.create(&NewTool { name: name.into(), tags: Some(tags), ..NewTool::default() }).await.unwrap();
+    }
+    let tagged = async |tags: &[&str], match_all| {
+        let of = ToolsOf { tags: tags.iter().map(ToString::to_string).collect(), match_all };
+        let mut names: Vec<_> =
+            tools.all(of).take(10).await.unwrap().into_iter().map(|tool| tool.name).collect();
+        names.sort();
+        names.join(" ")
+    };
+    assert_eq!(tagged(&[], false).await, "axe pen saw");
+    assert_eq!(tagged(&["wood", "sharp"], true).await, "saw");
+    assert_eq!(tagged(&["sharp"], false).await, "pen saw");
+    let saw = tools
+        .all(ToolsOf::default())
+        .take(3)
+        .await
+        .unwrap()
+        .into_iter()
+        .find(|tool| tool.name == "saw")
+        .unwrap();
+    let change = ToolChange { tags: Some(vec!["metal".into()]), ..ToolChange::default() };
+    let changed = tools.change(&saw.id, None, &change).await.unwrap();
+    assert_eq!((changed.value.tags, changed.version), (vec!["metal".to_owned()], Some(2)));
+    tools.delete(&saw.id, changed.version).await.unwrap();
+    let gone = tools.get(&saw.id).await.unwrap_err();
+    assert_eq!((gone.refusal().unwrap().status, gone.refusal().unwrap().code.as_str()), (404, "NOT_FOUND"));
+
+    agents.delete(id, None).await.unwrap();
+    assert_eq!(agents.all(()).take(10).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_busy_daemon_is_left_alone_for_as_long_as_it_asks() {
+    let busy =
+        answer("503 Service Unavailable", "retry-after: 1\r\n", r#"{"code":"UNAVAILABLE","message":"full"}"#);
+    let many = answer(
+        "429 Too Many Requests",
+        "retry-after: 1\r\n",
+        r#"{"code":"QUOTA_EXCEEDED","message":"many"}"#,
+    );
+    let second = Duration::from_secs(1);
+
+    // A publish under a key goes again, and is the same.
+    let ids = answer("201 Created", "", r#"{"data":{"ids":["I"]},"success":true}"#);
+    let (addr, requests) = scripted(vec![busy.clone(), ids]).await;
+    let client =
+        |addr: SocketAddr| Client::builder(format!("http://{addr}").parse().unwrap()).backoff(SOON).build();
+    let began = Instant::now();
+    let event = Event::custom("n", 1);
+    assert_eq!(client(addr).publishing().idempotency_key("k").one(&event).await.unwrap(), "I");
+    assert!(began.elapsed() >= second, "{:?}", began.elapsed());
+    assert!(requests.await.unwrap().iter().all(|request| request.contains("idempotency-key: k\r\n")));
+    // Without a key it does not.
+    let (addr, requests) = scripted(vec![busy.clone()]).await;
+    let error = client(addr).publish(&event).await.unwrap_err();
+    assert_eq!((error.refusal().unwrap().status, error.refusal().unwrap().retry_after), (503, Some(1)));
+    assert_eq!(requests.await.unwrap().len(), 1);
+
+    // A subscription comes back; over SSE a refusal may come as a stream that closes.
+    for (transport, refusal, least) in [
+        (Transport::WebSocket, busy.clone(), second),
+        (Transport::WebSocket, many.clone(), second),
+        (Transport::Sse, many, second),
+        (
+            Transport::Sse,
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\nretry: 70\n\nevent: closing\n\
+             data: {\"type\":\"error\",\"code\":\"UNAVAILABLE\",\"message\":\"full\"}\n\n"
+                .to_owned(),
+            Duration::from_millis(70),
+        ),
+    ] {
+        let denied = answer("403 Forbidden", "", r#"{"code":"FORBIDDEN","message":"no"}"#);
+        let (addr, requests) = scripted(vec![refusal, denied]).await;
+        let mut subscription = client(addr).subscribe(Filter::new()).over(transport);
+        let began = Instant::now();
+        match subscription.next().await {
+            Some(Ok(Item::Status(Status::Lost { again_in, .. }))) => {
+                assert!(again_in >= least && again_in <= least * 2, "{again_in:?}")
+            }
+            other => panic!("{other:?}"),
+        }
+        let (error, lost) = end(&mut subscription).await;
+        assert!(began.elapsed() >= least, "{:?}", began.elapsed());
+        assert_eq!((error.refusal().unwrap().status, lost.len()), (403, 0), "a refusal for good ends it");
+        assert_eq!(requests.await.unwrap().len(), 2);
+    }
+}
+
+/// After a greeting that promises a heartbeat each second nothing comes: that peer is gone, whatever its kernel says.
+#[tokio::test]
+async fn a_peer_that_misses_two_heartbeats_is_left() {
+    const READY: &str = r#"{"type":"ready","connection_id":"c","cursor":"C0","resumed":false,"replaying":0,"heartbeat_seconds":1}"#;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let serving = tokio::spawn(async move {
+        let mut mute = Vec::new();
+        let mut connections = 0;
+        while connections < 4 {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            connections += 1;
+            let mut path = [0; 14];
+            while within("a request", stream.peek(&mut path)).await.unwrap() < path.len() {}
+            if path == *b"GET /api/v1/ws" {
+                let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+                socket.send(Frame::text(READY)).await.unwrap();
+                mute.push(Ok(socket));
+            } else {
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\nevent: ready\nid: C0\ndata: {READY}\n\n"
+                );
+                stream.write_all(head.as_bytes()).await.unwrap();
+                mute.push(Err(stream));
+            }
+        }
+        mute
+    });
+    let left = BOTH.map(|transport| async move {
+        let mut subscription = client(addr, "key").subscribe(Filter::new()).over(transport);
+        connected(&mut subscription).await;
+        let began = Instant::now();
+        match within("the end of patience", subscription.next()).await {
+            Some(Ok(Item::Status(Status::Lost { why: ClientError::Timeout(..), .. }))) => {}
+            other => panic!("{other:?}"),
+        }
+        assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
+        connected(&mut subscription).await; // and comes back
+        assert_eq!(subscription.cursor(), Some("C0"));
+    });
+    futures_util::future::join_all(left).await;
+    assert_eq!(serving.await.unwrap().len(), 4);
+}
+
+#[tokio::test]
+async fn a_daemon_that_restarts_is_waited_for_unless_told_otherwise() {
+    let mut daemon = Daemon::start().await;
+    let mut subscriptions = BOTH.map(|transport| {
+        client(daemon.addr(), &daemon.key).subscribe(Filter::new().types(["message"])).over(transport)
+    });
+    for subscription in &mut subscriptions {
+        connected(subscription).await;
+    }
+    daemon.restart().await;
+    daemon.publish(message("after")).await;
+    for subscription in &mut subscriptions {
+        let Event::Message(message) = next_event(subscription).await.event else { panic!("no message") };
+        assert_eq!(message.content, "after");
+    }
+    let addr = daemon.addr();
+    daemon.kill9().await;
+    for transport in BOTH {
+        let (error, lost) =
+            end(&mut client(addr, "key").subscribe(Filter::new()).over(transport).impatient()).await;
+        assert!(matches!(error, ClientError::Connect { .. }) && lost.is_empty(), "{error}");
+    }
+}
