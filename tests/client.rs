@@ -446,10 +446,12 @@ async fn resources_go_there_and_back() {
         (late.refusal().unwrap().status, &late.refusal().unwrap().details["version"]),
         (412, &json!(2))
     );
-    let state = agents.set_state(id, &State::Error, Some("out of tea")).await.unwrap().value;
+    let state = agents.set_state(id, None, &State::Error, Some("out of tea")).await.unwrap().value;
     assert_eq!((state.state, state.error_message.as_deref()), (State::Error, Some("out of tea")));
     assert_eq!(agents.state(id).await.unwrap().value.state, State::Error);
-    let wrong = agents.set_state(id, &State::Waiting, None).await.unwrap_err();
+    let late = agents.set_state(id, made.version, &State::Idle, None).await.unwrap_err();
+    assert_eq!(late.refusal().unwrap().status, 412);
+    let wrong = agents.set_state(id, None, &State::Waiting, None).await.unwrap_err();
     assert_eq!(wrong.refusal().unwrap().code, "CONFLICT");
 
     let messages = client.messages();

@@ -181,10 +181,10 @@ wire! {
 
 /// A closed list of words, and room for those that come later.
 macro_rules! words {
-    ($(#[$about:meta])* $name:ident { $(#[$first_about:meta])* $first:ident, $($(#[$one:meta])* $word:ident,)* }) => {
+    ($case:literal $(#[$about:meta])* $name:ident { $(#[$first_about:meta])* $first:ident, $($(#[$one:meta])* $word:ident,)* }) => {
         $(#[$about])*
         #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-        #[serde(rename_all = "lowercase")]
+        #[serde(rename_all = $case)]
         #[non_exhaustive]
         pub enum $name {
             $(#[$first_about])* #[default] $first,
@@ -198,6 +198,7 @@ macro_rules! words {
 pub(super) use words;
 
 words! {
+    "lowercase"
     /// Who speaks.
     Role {
         /// A person.
@@ -212,6 +213,7 @@ words! {
 }
 
 words! {
+    "lowercase"
     /// What an agent does.
     AgentStatus {
         /// Nothing.
@@ -232,6 +234,7 @@ words! {
 }
 
 words! {
+    "lowercase"
     /// What became of a memory.
     Operation {
         /// It is new.

@@ -98,7 +98,7 @@ impl Client {
         let mut unsent = self.prepare(request, held)?;
         let kept = self.shared.idle.lock().pop();
         if let Some(mut kept) = kept
-            && kept.sender.ready().await.is_ok()
+            && matches!(self.head_of(kept.sender.ready()).await, Ok(Ok(())))
         {
             match self.head_of(kept.sender.try_send_request(unsent)).await? {
                 Ok(response) => return self.finish(kept, response).await,

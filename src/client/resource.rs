@@ -239,7 +239,7 @@ impl<T: Resource> Rows<'_, T> {
     }
 }
 
-fn if_match(request: Request, version: Option<u64>) -> Request {
+pub(super) fn if_match(request: Request, version: Option<u64>) -> Request {
     match version {
         Some(version) => request.header(header::IF_MATCH, format!("\"{version}\"")),
         None => request,

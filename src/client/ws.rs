@@ -33,6 +33,8 @@ pub struct WsStream {
     inner: WebSocketStream<BoxIo>,
     /// How long it may be without a frame before it counts as dead.
     silence: Silence,
+    /// How long a frame may wait for the peer to take it.
+    limit: Duration,
 }
 
 impl Client {
@@ -61,7 +63,7 @@ impl Client {
         let limit = self.shared.timeouts.head;
         match timeout(limit, client_async_with_config(request, io, Some(config))).await {
             Err(_) => Err(ClientError::Timeout("the upgrade", limit)),
-            Ok(Ok((inner, _))) => Ok(WsStream { inner, silence: Silence::new(silence) }),
+            Ok(Ok((inner, _))) => Ok(WsStream { inner, silence: Silence::new(silence), limit }),
             Ok(Err(WsError::Http(response))) => {
                 let (parts, body) = response.into_parts();
                 Err(refusal(parts.status, &parts.headers, &body.unwrap_or_default()))
@@ -104,9 +106,10 @@ impl WsStream {
     /// Sends a text frame.
     ///
     /// # Errors
-    /// A connection that has ended.
+    /// A connection that has ended, or whose peer does not read.
     pub async fn send(&mut self, text: String) -> Result<(), ClientError> {
-        self.inner.send(Message::text(text)).await.map_err(ClientError::from)
+        let sent = timeout(self.limit, self.inner.send(Message::text(text))).await;
+        sent.map_err(|_| ClientError::Timeout("room to send", self.limit))?.map_err(ClientError::from)
     }
 
     /// Sends a close frame with code 1000 and leaves; the peer's answer is not awaited.
