@@ -65,7 +65,10 @@ async fn end(subscription: &mut Subscription) -> (ClientError, Vec<ClientError>)
     let mut lost = Vec::new();
     let error = loop {
         match within("the end", subscription.next()).await {
-            Some(Ok(Item::Status(Status::Lost { why, .. }))) => lost.push(why),
+            Some(Ok(Item::Status(Status::Lost { why, .. }))) => {
+                lost.push(why);
+                assert!(lost.len() < 20, "a storm: {lost:?}");
+            }
             Some(Ok(_)) => {}
             Some(Err(error)) => break error,
             None => panic!("ended without an error"),
