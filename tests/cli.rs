@@ -245,7 +245,7 @@ async fn lists_follow_their_pages_and_ids_are_escaped() {
     let done = nervewire(&["org", "list"]).env("NERVEWIRE_URL", &daemon.url).run().await;
     assert_eq!(
         done.stdout,
-        "ID  NAME  VISIBILITY  CREATED_AT\na   -     -           -\nb   B     -           -\n"
+        "ID  NAME  VISIBILITY  PRESENCE  CREATED_AT\na   -     -           false     -\nb   B     -           false     -\n"
     );
     assert!(
         daemon.requests.await.unwrap()[1].starts_with("GET /api/v1/organizations?limit=100&cursor=n%2F1 ")
