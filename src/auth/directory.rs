@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::issue::TOKEN_MAX_MS;
 use super::records::{KeyRow, OrganizationRow, Snapshot, Write};
 use crate::ids::TenantId;
 use crate::sync::RwLock;
@@ -24,6 +25,10 @@ pub const KEYS_PER_ORGANIZATION: usize = 10_000;
 pub const REVOCATIONS_PER_ORGANIZATION: usize = 100_000;
 /// Most disabled users of an organization (about 100 bytes each).
 pub const DISABLED_PER_ORGANIZATION: usize = 100_000;
+
+/// Most users of an organization whose tokens were ended at a time (about 100 bytes each); a mark goes when the tokens it ended
+/// have expired.
+pub const ENDED_PER_ORGANIZATION: usize = 100_000;
 
 /// One organization, as it is today.
 pub type Organization = OrganizationRow;
@@ -95,6 +100,17 @@ pub(super) struct Entry {
     /// jti → until when it must be remembered (Unix milliseconds; `None`: for ever).
     pub(super) revoked: BTreeMap<String, Option<u64>>,
     pub(super) disabled: BTreeSet<String>,
+    /// sub → since when (Unix milliseconds) a token must have been issued to be good.
+    pub(super) good_since: BTreeMap<String, u64>,
+}
+
+impl Entry {
+    /// Users whose ended tokens have all expired: none lives longer than [`TOKEN_MAX_MS`]. A foreign issuer's may; who gives
+    /// such tokens to users of this daemon must end them by disabling the user.
+    pub(super) fn outlived(&self, now_ms: u64) -> impl Iterator<Item = &str> {
+        let over = move |since_ms: u64| since_ms.saturating_add(TOKEN_MAX_MS) <= now_ms;
+        self.good_since.iter().filter(move |(_, since_ms)| over(**since_ms)).map(|(sub, _)| sub.as_str())
+    }
 }
 
 /// An organization in the order of public ids. The id is the row's own: a second one would be a quarter of what an idle
@@ -157,7 +173,10 @@ impl Directory {
         let revoked = revoked.map(|(tenant, jti, until_ms)| Write::Revoke { tenant, jti, until_ms });
         let disabled = snapshot.disabled.into_iter();
         let disabled = disabled.map(|(tenant, sub)| Write::SetDisabled { tenant, sub, disabled: true });
-        organizations.chain(keys).chain(revoked).chain(disabled).for_each(|write| table.apply(write));
+        let ended = snapshot.ended.into_iter();
+        let ended = ended.map(|(tenant, sub, since_ms)| Write::EndTokens { tenant, sub, since_ms });
+        let all = organizations.chain(keys).chain(revoked).chain(disabled).chain(ended);
+        all.for_each(|write| table.apply(write));
         Directory(RwLock::new(table))
     }
 
@@ -195,6 +214,7 @@ impl Table {
                     keys: Keys::default(),
                     revoked: BTreeMap::new(),
                     disabled: BTreeSet::new(),
+                    good_since: BTreeMap::new(),
                 });
                 entry.organization = organization;
             }
@@ -226,6 +246,16 @@ impl Table {
             Write::ForgetRevocation(tenant, jti) => {
                 if let Some(entry) = self.by_tenant.get_mut(&tenant) {
                     entry.revoked.remove(&jti);
+                }
+            }
+            Write::EndTokens { tenant, sub, since_ms } => {
+                if let Some(entry) = self.by_tenant.get_mut(&tenant) {
+                    entry.good_since.insert(sub, since_ms);
+                }
+            }
+            Write::ForgetEnd(tenant, sub) => {
+                if let Some(entry) = self.by_tenant.get_mut(&tenant) {
+                    entry.good_since.remove(&sub);
                 }
             }
             Write::SetDisabled { tenant, sub, disabled } => {

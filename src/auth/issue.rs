@@ -78,6 +78,20 @@ pub struct NewToken {
     pub expires_in_ms: Option<u64>,
 }
 
+/// What a token is to say.
+pub(super) struct Signed<'a> {
+    pub(super) sub: &'a str,
+    pub(super) org_id: &'a str,
+    pub(super) roles: &'a [String],
+    /// `None`: the roles' defaults.
+    pub(super) scopes: Option<ScopeSet>,
+    pub(super) narrowing: &'a Narrowing,
+    /// Unix milliseconds.
+    pub(super) issued_at_ms: u64,
+    /// Unix milliseconds; whole seconds count.
+    pub(super) expires_at_ms: u64,
+}
+
 /// A token that was minted.
 #[derive(Debug, Clone)]
 pub struct IssuedToken {
@@ -210,18 +224,33 @@ impl Auth {
         let now_ms = self.clock.now_ms();
         let expires_at_ms = token_end(new.expires_in_ms, issuer, now_ms)?;
         let organization = self.target(issuer, org_id)?;
-        let exp = expires_at_ms / 1_000;
+        // Whoever mints now knows of every end of tokens so far, also of one a moment ahead of the clock.
+        let issued_at_ms = now_ms.max(self.good_since(organization.tenant, &new.sub));
+        self.sign(Signed {
+            sub: &new.sub,
+            org_id: &organization.id,
+            roles,
+            scopes,
+            narrowing: &narrowing,
+            issued_at_ms,
+            expires_at_ms,
+        })
+    }
+
+    /// A token that says this, unchecked.
+    pub(super) fn sign(&self, new: Signed<'_>) -> Result<IssuedToken, AdminError> {
+        let exp = new.expires_at_ms / 1_000;
         let random = api_key::letters(&self.random, JTI_CHARS).map_err(|_| AdminError::Random)?;
         let jti = format!("{JTI_PREFIX}{exp:x}-{random}");
         let claims = NewClaims {
-            sub: &new.sub,
-            org_id: &organization.id,
+            sub: new.sub,
+            org_id: new.org_id,
             exp,
-            iat: now_ms / 1_000,
+            iat: new.issued_at_ms as f64 / 1_000.0,
             jti: &jti,
-            roles,
-            scopes: scopes.map(ScopeSet::names),
-            narrowing: &narrowing,
+            roles: new.roles,
+            scopes: new.scopes.map(ScopeSet::names),
+            narrowing: new.narrowing,
         };
         let token = jwt::sign(&claims, &self.own_key.kid, &self.own_key.jwt).ok_or(AdminError::Random)?;
         match token.len() <= jwt::TOKEN_BYTES {

@@ -48,8 +48,9 @@ pub(super) struct NewClaims<'a> {
     pub(super) org_id: &'a str,
     /// Seconds since the Unix epoch.
     pub(super) exp: u64,
-    /// Seconds since the Unix epoch.
-    pub(super) iat: u64,
+    /// Seconds since the Unix epoch, with milliseconds (RFC 7519 §2 allows fractions): a change of a user's password ends
+    /// what was issued before it, also within the same second.
+    pub(super) iat: f64,
     pub(super) jti: &'a str,
     pub(super) roles: &'a [String],
     /// Absent: the roles' defaults.
@@ -111,7 +112,8 @@ impl<'de> Deserialize<'de> for NumericDate {
             return Ok(NumericDate(seconds.saturating_mul(1_000)));
         }
         match number.as_f64() {
-            Some(seconds) if seconds >= 0.0 => Ok(NumericDate((seconds * 1_000.0) as u64)),
+            // Rounded: the nearest double of 0.29 s is a little less than 290 ms.
+            Some(seconds) if seconds >= 0.0 => Ok(NumericDate((seconds * 1_000.0).round() as u64)),
             _ => Err(D::Error::custom("no NumericDate")),
         }
     }

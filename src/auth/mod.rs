@@ -8,6 +8,7 @@
 //! * Knows no connection: whoever holds principals hears of changes by [`Auth::on_change`] and asks
 //!   [`Auth::still_valid`] again. Knows no status code: `outcome` chooses it.
 
+mod accounts;
 mod admin;
 mod api_key;
 mod directory;
@@ -19,11 +20,14 @@ mod key_file;
 mod keys;
 mod origin;
 mod own_key;
+mod password;
+pub mod permissions;
 mod principal;
 mod records;
 mod request;
 mod scope;
 mod secret;
+mod session;
 mod settings;
 mod stored;
 #[cfg(test)]
@@ -38,10 +42,11 @@ use std::sync::Arc;
 
 use ring::rand::SystemRandom;
 
+pub use accounts::{ACCOUNT_FAILURES, ACCOUNT_WINDOW_MS, ACCOUNTS};
 pub use admin::{AdminError, CreatedOrganization, NewOrganization, OrganizationChange};
 pub use api_key::PREFIX as API_KEY_PREFIX;
 pub use directory::{
-    DISABLED_PER_ORGANIZATION, KEYS_PER_ORGANIZATION, ORGANIZATIONS, Organization,
+    DISABLED_PER_ORGANIZATION, ENDED_PER_ORGANIZATION, KEYS_PER_ORGANIZATION, ORGANIZATIONS, Organization,
     REVOCATIONS_PER_ORGANIZATION,
 };
 pub use error::{
@@ -53,11 +58,17 @@ pub use jwt::{CLOCK_SKEW_MS, TOKEN_BYTES};
 pub use keys::Algorithm;
 pub use origin::{ALLOW_HEADERS, ALLOW_METHODS, EXPOSE_HEADERS, OriginPolicy, PREFLIGHT_MAX_AGE_SECONDS};
 pub use own_key::OwnKey;
+pub use password::{
+    HASHES_AT_ONCE, HASHES_WAITING, PASSWORD_BYTES, PASSWORD_CHARS, Password, PasswordError, PasswordHash,
+    Passwords, Proven,
+};
+pub use permissions::Role;
 pub use principal::{Authorized, Credential, Manage, Operate, Principal, Publish, Right, Subscribe};
 pub use records::{Commit, KeyRow, OrganizationRow, Records, RecordsError, Snapshot, Visibility, Write};
 pub use request::{COOKIE, Presented, QUERY_PARAMETERS, RequestContext, Use, Via, redact_query};
 pub use scope::{Scope, ScopeSet};
 pub use secret::Secret;
+pub use session::{Attempt, TooMany};
 pub use settings::{AuthSettings, JwtKeySettings, KeySource};
 pub use stored::StoredRecords;
 pub use ticket::{ONE_SHOT_MS, RECONNECT_MS, TICKETS, TICKETS_PER_ORGANIZATION, Ticket};
@@ -66,6 +77,7 @@ use crate::filter::Rights;
 use crate::ids::TenantId;
 use crate::sync::{Mutex, RwLock};
 use crate::time::Clock;
+use accounts::Accounts;
 use directory::{Directory, Entry};
 use failures::Failures;
 use keys::KeySet;
@@ -81,6 +93,8 @@ pub enum Change {
     TokenRevoked(TenantId, String),
     /// A user was disabled, or enabled again.
     UserDisabled(TenantId, String, bool),
+    /// A user's older tokens were ended: another password, another role, or the user has gone.
+    TokensEnded(TenantId, String),
     /// The organization was deleted.
     OrganizationDeleted(TenantId),
     /// The organization's `visibility` changed: rights must be asked for again.
@@ -99,6 +113,7 @@ impl Change {
             Change::KeyRevoked(tenant, _)
             | Change::TokenRevoked(tenant, _)
             | Change::UserDisabled(tenant, ..)
+            | Change::TokensEnded(tenant, _)
             | Change::OrganizationDeleted(tenant)
             | Change::PresenceChanged(tenant, _)
             | Change::VisibilityChanged(tenant) => Some(*tenant),
@@ -120,6 +135,8 @@ pub struct Auth {
     origins: OriginPolicy,
     token_in_query: bool,
     failures: Failures,
+    accounts: Accounts,
+    passwords: Passwords,
     one_shots: OneShots,
     seal: Seal,
     random: SystemRandom,
@@ -163,6 +180,8 @@ impl Auth {
             origins,
             token_in_query: settings.token_in_query,
             failures: Failures::new(settings.failures_per_minute),
+            accounts: Accounts::default(),
+            passwords: Passwords::default(),
             one_shots: OneShots::default(),
             seal,
             random: SystemRandom::new(),

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::directory::Organization;
 use super::error::{MissingScope, PublishDenied};
+use super::permissions;
 use super::records::Visibility;
 use super::request::Via;
 use super::scope::{Scope, ScopeSet};
@@ -57,6 +58,8 @@ pub enum Credential {
         kid: Arc<str>,
         /// Its `jti`, the handle for revoking it.
         jti: Option<Box<str>>,
+        /// Unix milliseconds; 0 where the token does not say.
+        issued_at_ms: u64,
     },
     /// Whoever holds the data directory itself.
     Local,
@@ -197,27 +200,27 @@ mod sealed {
 }
 
 macro_rules! rights {
-    ($($(#[$doc:meta])* $name:ident = $set:expr, $shown:expr;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident = $permission:expr;)*) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone, Copy)]
         pub enum $name {}
         impl sealed::Sealed for $name {}
         impl Right for $name {
-            const ANY_OF: ScopeSet = ScopeSet::from_bits($set);
-            const NAME: &'static str = $shown.name();
+            const ANY_OF: ScopeSet = $permission.any_of;
+            const NAME: &'static str = $permission.gives.name();
         }
     )*};
 }
 
 rights! {
-    /// May publish; what exactly, [`Authorized::check`] says per event.
-    Publish = Scope::Publish as u8 | Scope::PublishOrg as u8, Scope::Publish;
+    /// May publish and write; what exactly, [`Authorized::check`] says per event.
+    Publish = permissions::WRITE;
     /// May open subscriptions and read history.
-    Subscribe = Scope::Subscribe as u8, Scope::Subscribe;
+    Subscribe = permissions::READ;
     /// May manage its organization's keys, tokens, users and connections.
-    Manage = Scope::Manage as u8, Scope::Manage;
+    Manage = permissions::MANAGE;
     /// May create, list and delete organizations.
-    Operate = Scope::Operate as u8, Scope::Operate;
+    Operate = permissions::OPERATE;
 }
 
 #[cfg(test)]

@@ -75,6 +75,17 @@ pub enum Write {
     },
     /// A revocation whose token has expired anyway.
     ForgetRevocation(TenantId, String),
+    /// A user's older tokens are good no more.
+    EndTokens {
+        /// Whose.
+        tenant: TenantId,
+        /// The user.
+        sub: String,
+        /// Unix milliseconds: what was issued earlier is over.
+        since_ms: u64,
+    },
+    /// An end of tokens that have all expired anyway.
+    ForgetEnd(TenantId, String),
     /// A user is disabled, or no longer.
     SetDisabled {
         /// Whose.
@@ -99,6 +110,8 @@ pub struct Snapshot {
     pub revocations: Vec<(TenantId, String, Option<u64>)>,
     /// (tenant, sub).
     pub disabled: Vec<(TenantId, String)>,
+    /// (tenant, sub, since).
+    pub ended: Vec<(TenantId, String, u64)>,
 }
 
 /// Why the keeper failed.

@@ -1,10 +1,12 @@
 //! What a principal may do, as a small set.
 //!
 //! * `*` is the five scopes of an organization; [`Scope::Operate`] stands above organizations and is never part of it.
-//! * A role stands for scopes only where a token names none; an unknown role or scope gives nothing.
+//! * A role stands for scopes only where a token names none (`permissions.rs`); an unknown role or scope gives nothing.
 
 use std::fmt;
 use std::ops::{BitOr, BitOrAssign};
+
+use super::permissions::Role;
 
 /// One right (protocol §3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -55,6 +57,16 @@ impl ScopeSet {
     /// What the bootstrap key and the local command line hold.
     pub const OPERATOR: ScopeSet = ScopeSet(63);
 
+    /// These scopes.
+    #[must_use]
+    pub const fn of(scopes: &[Scope]) -> ScopeSet {
+        let (mut bits, mut at) = (0, 0);
+        while at < scopes.len() {
+            bits |= scopes[at] as u8;
+            at += 1;
+        }
+        ScopeSet(bits)
+    }
     /// Whether `scope` is in the set.
     #[must_use]
     pub const fn has(self, scope: Scope) -> bool {
@@ -118,12 +130,7 @@ impl ScopeSet {
     /// What a role stands for where no scopes are named; `None` for a role nobody here knows.
     #[must_use]
     pub fn of_role(role: &str) -> Option<ScopeSet> {
-        match role {
-            "admin" => Some(ScopeSet::ORGANIZATION),
-            "user" => Some(Scope::Publish | Scope::Subscribe),
-            "viewer" | "readonly" => Some(Scope::Subscribe.into()),
-            _ => None,
-        }
+        Role::named(role).map(Role::scopes)
     }
 }
 

@@ -9,7 +9,7 @@ use super::records::{Commit, KeyRow, OrganizationRow, Records, RecordsError, Sna
 use super::scope::ScopeSet;
 use crate::ids::TenantId;
 use crate::store::{
-    ApiKey, CommitError, DisabledUser, Organization, ReadError, Revoked, Rows, Store, TooLong,
+    ApiKey, CommitError, DisabledUser, Organization, ReadError, Revoked, Rows, Store, TooLong, UserSince,
 };
 
 /// A time that never comes.
@@ -47,6 +47,10 @@ impl Records for StoredRecords {
             disabled: {
                 let users = self.store.disabled_users_blocking().map_err(read_error)?;
                 users.into_iter().map(|user| (user.tenant, user.sub)).collect()
+            },
+            ended: {
+                let users = self.store.users_since_blocking().map_err(read_error)?;
+                users.into_iter().map(|user| (user.tenant, user.sub, user.since_ms)).collect()
             },
         })
     }
@@ -86,6 +90,13 @@ fn add(rows: &mut Rows, write: Write, now_ms: u64) -> Result<(), TooLong> {
         }
         Write::ForgetRevocation(tenant, jti) => {
             rows.delete_revoked(tenant, &jti);
+            Ok(())
+        }
+        Write::EndTokens { tenant, sub, since_ms } => {
+            rows.put_user_since(&UserSince { tenant, sub, since_ms })
+        }
+        Write::ForgetEnd(tenant, sub) => {
+            rows.delete_user_since(tenant, &sub);
             Ok(())
         }
         Write::SetDisabled { tenant, sub, disabled } => set_disabled(rows, tenant, sub, disabled, now_ms),

@@ -190,6 +190,8 @@ struct Sealed {
     kid: Option<Arc<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     jti: Option<Box<str>>,
+    #[serde(default)]
+    issued_at_ms: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     origin: Option<Box<str>>,
     /// Unix milliseconds: the ticket's own end.
@@ -209,9 +211,9 @@ impl Seal {
         random: &SystemRandom,
     ) -> Result<Ticket, Unspecified> {
         let until_ms = now_ms.saturating_add(RECONNECT_MS).min(principal.expires_at_ms.unwrap_or(u64::MAX));
-        let (key_id, kid, jti) = match principal.credential.clone() {
-            Credential::Key { key_id } => (Some(key_id), None, None),
-            Credential::Token { kid, jti } => (None, Some(kid), jti),
+        let (key_id, kid, jti, issued_at_ms) = match principal.credential.clone() {
+            Credential::Key { key_id } => (Some(key_id), None, None, 0),
+            Credential::Token { kid, jti, issued_at_ms } => (None, Some(kid), jti, issued_at_ms),
             Credential::Local => return Err(Unspecified),
         };
         let sealed = Sealed {
@@ -225,6 +227,7 @@ impl Seal {
             key_id,
             kid,
             jti,
+            issued_at_ms,
             origin: origin.map(Into::into),
             until_ms,
         };
@@ -254,7 +257,9 @@ impl Seal {
         }
         let credential = match (sealed.key_id, sealed.kid) {
             (Some(key_id), None) => Credential::Key { key_id },
-            (None, Some(kid)) => Credential::Token { kid, jti: sealed.jti },
+            (None, Some(kid)) => {
+                Credential::Token { kid, jti: sealed.jti, issued_at_ms: sealed.issued_at_ms }
+            }
             _ => return Err(false),
         };
         let principal = Principal {

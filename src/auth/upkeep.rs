@@ -1,4 +1,4 @@
-//! What is written without anyone asking: last uses of keys, and revocations that have outlived their tokens.
+//! What is written without anyone asking: last uses of keys, and revocations and ends of tokens that have outlived them.
 //!
 //! * Authenticating writes nothing; it notes a key at most once a minute, and this stores the notes in one commit.
 
@@ -31,7 +31,11 @@ impl Auth {
                 let over = entry.revoked.iter().filter(|(_, until)| until.is_some_and(|end| end <= now_ms));
                 over.map(|(jti, _)| Write::ForgetRevocation(*tenant, jti.clone()))
             });
-            used.iter().filter_map(key).chain(over.take(UPKEEP_WRITES)).collect()
+            let ended = table.by_tenant.iter().flat_map(|(tenant, entry)| {
+                entry.outlived(now_ms).map(|sub| Write::ForgetEnd(*tenant, sub.to_owned()))
+            });
+            let forgotten = over.take(UPKEEP_WRITES).chain(ended.take(UPKEEP_WRITES));
+            used.iter().filter_map(key).chain(forgotten).collect()
         });
         if !writes.is_empty() {
             self.records.commit(writes.clone(), Rows::new()).await.map_err(AdminError::Records)?;

@@ -109,7 +109,11 @@ impl Auth {
                 scopes: claims.scopes,
                 narrowing: claims.narrowing,
                 expires_at_ms: Some(claims.expires_at_ms),
-                credential: Credential::Token { kid: Arc::clone(&key.kid), jti: claims.jti },
+                credential: Credential::Token {
+                    kid: Arc::clone(&key.kid),
+                    jti: claims.jti,
+                    issued_at_ms: claims.issued_at_ms.unwrap_or(0),
+                },
                 via,
             };
             holds(table, &keys, &principal, now_ms).map_err(refusal)?;
@@ -175,10 +179,12 @@ pub(super) fn holds<'t>(
     let entry = table.by_tenant.get(&principal.tenant).ok_or(Ended::OrganizationDeleted)?;
     match &principal.credential {
         Credential::Key { key_id } => drop(entry.keys.get(key_id.as_ref()).ok_or(Ended::Revoked)?),
-        Credential::Token { kid, jti } => {
+        Credential::Token { kid, jti, issued_at_ms } => {
             let key = keys.recorded(kid).ok_or(Ended::Revoked)?;
             let revoked = jti.as_ref().is_some_and(|jti| entry.revoked.contains_key(jti.as_ref()));
-            if revoked || !key.may_speak_for(&principal.org_id) {
+            let since_ms = principal.sub.as_ref().and_then(|sub| entry.good_since.get(sub.as_ref()));
+            let ended = since_ms.is_some_and(|since_ms| issued_at_ms < since_ms);
+            if revoked || ended || !key.may_speak_for(&principal.org_id) {
                 return Err(Ended::Revoked);
             }
         }

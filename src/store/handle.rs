@@ -13,7 +13,7 @@ use super::keys::{self, Kind};
 use super::log::{Permit, TenantLog};
 use super::queue::{Append, CommitError, Done, Frames, Item};
 use super::read::{self, LogRead, ReadError};
-use super::records::{self, ApiKey, DisabledUser, Organization, Revoked};
+use super::records::{self, ApiKey, DisabledUser, Organization, Revoked, UserSince};
 use super::rows::Rows;
 use super::since::{self, Since};
 use super::space::StoreState;
@@ -294,6 +294,13 @@ impl Store {
     /// # Errors
     /// [`ReadError`].
     pub fn disabled_users_blocking(&self) -> Result<Vec<DisabledUser>, ReadError> {
+        self.read_blocking(records::all)
+    }
+    /// Everyone whose tokens were ended, some of them long ago.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn users_since_blocking(&self) -> Result<Vec<UserSince>, ReadError> {
         self.read_blocking(records::all)
     }
     /// The bytes kept under `name`.

@@ -44,7 +44,7 @@ pub use log::{Congested, Permit, RESERVE_WAIT, TenantLog, UNCOMMITTED_BYTES, UNC
 pub use pack::{MAX_EVENT_BYTES, MAX_VALUE};
 pub use queue::{CommitError, Done, Frames};
 pub use read::{LogRead, ReadError};
-pub use records::{ApiKey, DisabledUser, Organization, Revoked, Visibility};
+pub use records::{ApiKey, DisabledUser, Organization, Revoked, UserSince, Visibility};
 pub use rows::{Rows, TooLong};
 pub use since::Since;
 pub use space::StoreState;

@@ -103,6 +103,19 @@ pub struct DisabledUser {
     pub since_ms: u64,
 }
 
+/// Since when a user's tokens are good.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserSince {
+    /// The organization.
+    #[serde(skip, default = "no_tenant")]
+    pub tenant: TenantId,
+    /// Whose.
+    #[serde(skip)]
+    pub sub: String,
+    /// Unix milliseconds: what was issued earlier is refused.
+    pub since_ms: u64,
+}
+
 fn no_tenant() -> TenantId {
     TenantId(0)
 }
@@ -134,6 +147,13 @@ impl Record for Revoked {
 }
 impl Record for DisabledUser {
     const KIND: Kind = Kind::DisabledUser;
+    fn place(&mut self, tenant: TenantId, name: &str) {
+        (self.tenant, self.sub) = (tenant, name.to_owned());
+    }
+}
+
+impl Record for UserSince {
+    const KIND: Kind = Kind::UserSince;
     fn place(&mut self, tenant: TenantId, name: &str) {
         (self.tenant, self.sub) = (tenant, name.to_owned());
     }
@@ -186,6 +206,17 @@ impl Rows {
     /// Enables a user again.
     pub fn delete_disabled_user(&mut self, tenant: TenantId, sub: &str) {
         self.delete(Kind::DisabledUser, tenant, sub.as_bytes());
+    }
+    /// Ends a user's older tokens.
+    ///
+    /// # Errors
+    /// [`TooLong`] for a `sub` that is empty or over 256 bytes.
+    pub fn put_user_since(&mut self, user: &UserSince) -> Result<(), TooLong> {
+        self.put_record(user.tenant, &user.sub, user)
+    }
+    /// Forgets that a user's tokens were ended.
+    pub fn delete_user_since(&mut self, tenant: TenantId, sub: &str) {
+        self.delete(Kind::UserSince, tenant, sub.as_bytes());
     }
     /// Keeps opaque bytes under a name of the store's own (1 to 64 bytes).
     ///

@@ -20,7 +20,7 @@ async fn a_genuine_token_is_its_user() {
     assert_eq!(ann.expires_at_ms, Some(T0 + 3_600_000));
     assert!(ann.narrowing.agents().is_some_and(|agents| agents.contains("a")));
     let jti = Some("j".into());
-    assert_eq!(ann.credential, Credential::Token { kid: "k1".into(), jti });
+    assert_eq!(ann.credential, Credential::Token { kid: "k1".into(), jti, issued_at_ms: T0 });
     let rights = world.auth.still_valid(&ann).expect("valid");
     assert_eq!((rights.sub.as_deref(), rights.sees_all_users), (Some("ann"), false));
 }

@@ -4,6 +4,7 @@ mod admin;
 mod jwt;
 mod properties;
 mod requests;
+mod sessions;
 mod tickets;
 
 use std::path::PathBuf;
@@ -68,6 +69,7 @@ fn keep(rows: &mut Snapshot, write: Write) {
             rows.keys.retain(|row| row.tenant != tenant);
             rows.revocations.retain(|row| row.0 != tenant);
             rows.disabled.retain(|row| row.0 != tenant);
+            rows.ended.retain(|row| row.0 != tenant);
         }
         Write::PutKey(row) => {
             rows.keys.retain(|old| old.id != row.id);
@@ -78,6 +80,11 @@ fn keep(rows: &mut Snapshot, write: Write) {
         Write::ForgetRevocation(tenant, jti) => {
             rows.revocations.retain(|row| (row.0, &row.1) != (tenant, &jti));
         }
+        Write::EndTokens { tenant, sub, since_ms } => {
+            rows.ended.retain(|row| (row.0, &row.1) != (tenant, &sub));
+            rows.ended.push((tenant, sub, since_ms));
+        }
+        Write::ForgetEnd(tenant, sub) => rows.ended.retain(|row| (row.0, &row.1) != (tenant, &sub)),
         Write::SetDisabled { tenant, sub, disabled: true } => rows.disabled.push((tenant, sub)),
         Write::SetDisabled { tenant, sub, disabled: false } => {
             rows.disabled.retain(|row| *row != (tenant, sub.clone()));

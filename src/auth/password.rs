@@ -1,0 +1,271 @@
+//! Passwords: read without being shown, hashed with Argon2id (RFC 9106), verified.
+//!
+//! * A password is wiped when it is dropped, absent from `Debug`, and not named by the error of a body that cannot be read.
+//! * A verification costs the same whether or not there is a hash to compare with ([`NOBODYS`]).
+//! * Hashing takes a core and 19 MiB for some hundredths of a second: it runs beside the workers, [`HASHES_AT_ONCE`] at once,
+//!   and [`HASHES_WAITING`] wait; more are refused.
+//! * Who verified a password gets a [`Proven`]; without one no session begins.
+
+use std::fmt;
+use std::sync::Arc;
+
+use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use argon2::{Algorithm, Argon2, Params, Version};
+use ring::rand::{SecureRandom, SystemRandom};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
+use zeroize::Zeroizing;
+
+use crate::ids::TenantId;
+
+/// Fewest characters of a new password.
+pub const PASSWORD_CHARS: usize = 8;
+/// Most bytes of a password; stops a body from being hashed for long.
+pub const PASSWORD_BYTES: usize = 1_024;
+/// Hashes that run at once; stops logins from taking every core, and bounds their memory to 19 MiB each.
+pub const HASHES_AT_ONCE: usize = 2;
+/// Hashes that wait for their turn, a second or two at most; stops a flood of logins from piling up.
+pub const HASHES_WAITING: usize = 64;
+
+/// Memory in KiB, passes and lanes, as OWASP recommends for Argon2id.
+const COST: (u32, u32, u32) = (19 * 1_024, 2, 1);
+const SALT_BYTES: usize = 16;
+/// What is verified where there is no user: the same work, and no password fits.
+const NOBODYS: &str =
+    "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+/// A password as it was sent.
+pub struct Password(Zeroizing<String>);
+
+impl Password {
+    /// Whether it may become a user's password.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check_new(&self) -> Result<(), String> {
+        if self.0.chars().count() < PASSWORD_CHARS {
+            return Err(format!("must have at least {PASSWORD_CHARS} characters"));
+        }
+        self.check_length()
+    }
+
+    /// Whether it may be a password at all.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check_length(&self) -> Result<(), String> {
+        match self.0.len() <= PASSWORD_BYTES {
+            true => Ok(()),
+            false => Err(format!("must be at most {PASSWORD_BYTES} bytes")),
+        }
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(redacted)")
+    }
+}
+
+impl<'de> Deserialize<'de> for Password {
+    /// By way of raw JSON: serde's own errors would quote what stands where a text should.
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Password, D::Error> {
+        let raw: Box<str> = Box::<RawValue>::deserialize(from)?.into();
+        let raw = Zeroizing::new(String::from(raw));
+        let text = serde_json::from_str(&raw).map_err(|_| D::Error::custom("a password must be a string"))?;
+        Ok(Password(Zeroizing::new(text)))
+    }
+}
+
+/// What is kept of a password: a PHC string with its own parameters and salt.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PasswordHash(String);
+
+impl fmt::Debug for PasswordHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PasswordHash(redacted)")
+    }
+}
+
+/// Proof that somebody knew a user's password just now. Only [`Passwords::verify`] makes one.
+#[derive(Debug)]
+pub struct Proven {
+    pub(super) tenant: TenantId,
+    pub(super) sub: String,
+}
+
+impl Proven {
+    /// The user's organization.
+    #[must_use]
+    pub fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+}
+
+/// Why a password was neither hashed nor verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PasswordError {
+    /// Too many wait already: 503.
+    #[error("too many passwords are being verified; try again")]
+    Busy,
+    /// No random bytes, or no memory: 500.
+    #[error("a password could not be hashed")]
+    Failed,
+}
+
+/// Hashes passwords, a few at a time.
+pub struct Passwords {
+    /// Whoever waits or runs.
+    room: Arc<Semaphore>,
+    /// Whoever runs.
+    turns: Arc<Semaphore>,
+    random: SystemRandom,
+}
+
+impl Default for Passwords {
+    fn default() -> Passwords {
+        Passwords {
+            room: Arc::new(Semaphore::new(HASHES_AT_ONCE + HASHES_WAITING)),
+            turns: Arc::new(Semaphore::new(HASHES_AT_ONCE)),
+            random: SystemRandom::new(),
+        }
+    }
+}
+
+impl Passwords {
+    /// What is to be kept of a password.
+    ///
+    /// # Errors
+    /// [`PasswordError`].
+    pub async fn hash(&self, password: Arc<Password>) -> Result<PasswordHash, PasswordError> {
+        let mut salt = [0; SALT_BYTES];
+        self.random.fill(&mut salt).map_err(|_| PasswordError::Failed)?;
+        let hash = move || {
+            let hash = argon2()?.hash_password_with_salt(password.0.as_bytes(), &salt).ok()?;
+            Some(PasswordHash(hash.to_string()))
+        };
+        self.run(hash).await?.ok_or(PasswordError::Failed)
+    }
+
+    /// Whether `password` is that of the user `whose` tenant, id and hash are given; `None`: of nobody, after the same work.
+    ///
+    /// # Errors
+    /// [`PasswordError`].
+    pub async fn verify(
+        &self,
+        password: Arc<Password>,
+        whose: Option<(TenantId, &str, &PasswordHash)>,
+    ) -> Result<Option<Proven>, PasswordError> {
+        let hash = whose.map_or_else(|| NOBODYS.to_owned(), |(_, _, hash)| hash.0.clone());
+        let fits = self.run(move || fits(&password, &hash)).await?;
+        let proven = whose.map(|(tenant, sub, _)| Proven { tenant, sub: sub.to_owned() });
+        Ok(proven.filter(|_| fits))
+    }
+
+    /// A digest that tells two passwords apart and is as hard to invert as what is kept of them: for whatever must
+    /// recognize a repeated request.
+    ///
+    /// # Errors
+    /// [`PasswordError`].
+    pub async fn digest(&self, password: Arc<Password>, salt: [u8; 32]) -> Result<[u8; 32], PasswordError> {
+        let digest = move || {
+            let mut out = [0; 32];
+            argon2()?.hash_password_into(password.0.as_bytes(), &salt, &mut out).ok()?;
+            Some(out)
+        };
+        self.run(digest).await?.ok_or(PasswordError::Failed)
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, PasswordError> {
+        let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| PasswordError::Busy)?;
+        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| PasswordError::Failed)?;
+        let work = move || {
+            let _places = (room, turn); // until the work is done, whether or not anybody still waits for it
+            work()
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|_| PasswordError::Failed)
+    }
+}
+
+fn argon2() -> Option<Argon2<'static>> {
+    let (memory, passes, lanes) = COST;
+    Some(Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(memory, passes, lanes, None).ok()?))
+}
+
+/// Verifies with the parameters of the hash.
+fn fits(password: &Password, hash: &str) -> bool {
+    Argon2::default().verify_password(password.0.as_bytes(), hash).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn password(text: &str) -> Arc<Password> {
+        Arc::new(serde_json::from_value(text.into()).expect("a password"))
+    }
+
+    #[tokio::test]
+    async fn a_password_fits_its_own_hash_alone() {
+        let passwords = Passwords::default();
+        let hash = passwords.hash(password("correct horse")).await.expect("hashed");
+        let again = passwords.hash(password("correct horse")).await.expect("hashed");
+        assert_ne!(hash, again, "each has its own salt");
+        assert!(hash.0.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", hash.0);
+        let whose = Some((TenantId(3), "user-1", &hash));
+        let proven = passwords.verify(password("correct horse"), whose).await.expect("verified");
+        assert!(proven.is_some_and(|proven| (proven.tenant, proven.sub.as_str()) == (TenantId(3), "user-1")));
+        assert!(passwords.verify(password("correct horsf"), whose).await.expect("verified").is_none());
+        assert!(passwords.verify(password("correct horse"), None).await.expect("verified").is_none());
+    }
+
+    /// The hash of nobody is read and computed like any other: else its refusal would come sooner.
+    #[test]
+    fn nobodys_hash_costs_what_a_users_does() {
+        let parsed = argon2::PasswordHash::new(NOBODYS).expect("a PHC string");
+        let made = argon2().and_then(|it| it.hash_password_with_salt(b"x", &[0; SALT_BYTES]).ok());
+        let made = made.expect("hashed");
+        assert_eq!(
+            (parsed.algorithm, parsed.version, &parsed.params),
+            (made.algorithm, made.version, &made.params)
+        );
+        assert_eq!(parsed.hash.map(|it| it.as_bytes().len()), made.hash.map(|it| it.as_bytes().len()));
+    }
+
+    #[tokio::test]
+    async fn a_digest_tells_passwords_apart() {
+        let passwords = Passwords::default();
+        let one = passwords.digest(password("password 1"), [1; 32]).await.expect("digested");
+        assert_eq!(passwords.digest(password("password 1"), [1; 32]).await, Ok(one));
+        assert_ne!(passwords.digest(password("password 2"), [1; 32]).await, Ok(one));
+        assert_ne!(passwords.digest(password("password 1"), [2; 32]).await, Ok(one));
+    }
+
+    #[tokio::test]
+    async fn whoever_finds_no_room_is_told() {
+        let passwords = Passwords::default();
+        let held =
+            Arc::clone(&passwords.room).acquire_many_owned((HASHES_AT_ONCE + HASHES_WAITING) as u32).await;
+        assert_eq!(passwords.hash(password("correct horse")).await, Err(PasswordError::Busy));
+        drop(held);
+        assert!(passwords.hash(password("correct horse")).await.is_ok());
+    }
+
+    #[test]
+    fn a_password_is_shown_nowhere() {
+        assert_eq!(format!("{:?}", password("sesame")), "Password(redacted)");
+        for wrong in ["31415926535", "[\"sesame\"]", "{\"sesame\":1}", "true", "null"] {
+            let error = serde_json::from_str::<Password>(wrong).expect_err(wrong).to_string();
+            assert!(!error.contains("sesame") && !error.contains("31415"), "{error}");
+        }
+        assert!(password("1234567").check_new().is_err());
+        assert!(password("äöüäöüäö").check_new().is_ok(), "characters, not bytes");
+        assert!(password(&"x".repeat(PASSWORD_BYTES)).check_new().is_ok());
+        assert!(password(&"x".repeat(PASSWORD_BYTES + 1)).check_new().is_err());
+    }
+}

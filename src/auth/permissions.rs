@@ -1,0 +1,150 @@
+//! Who may do what: the one table of roles and permissions.
+//!
+//! * A token that names no scopes has those of its roles ([`Role::scopes`]), and a handler asks for a permission by its right
+//!   (`principal.rs`): both are read off [`PERMISSIONS`], so they cannot disagree.
+//! * A permission says what may be done at all. Whose data may be touched is asked besides: of `Rights` when reading, of
+//!   [`super::Authorized::check`] when writing.
+
+use serde::{Deserialize, Serialize};
+
+use super::scope::{Scope, ScopeSet};
+
+/// What a user of an organization is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Everything inside the organization.
+    Admin,
+    /// Reads, and writes in their own name.
+    #[default]
+    User,
+    /// Reads.
+    #[serde(alias = "readonly")]
+    Viewer,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Role; 3] = [Role::Admin, Role::User, Role::Viewer];
+
+    /// Its name in tokens and answers.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Role::Admin => "admin",
+            Role::User => "user",
+            Role::Viewer => "viewer",
+        }
+    }
+
+    /// The role of this name; `readonly` is a viewer.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Role> {
+        match name {
+            "readonly" => Some(Role::Viewer),
+            name => Role::ALL.into_iter().find(|role| role.name() == name),
+        }
+    }
+
+    /// The scopes it stands for.
+    #[must_use]
+    pub fn scopes(self) -> ScopeSet {
+        let given = PERMISSIONS.iter().filter(|permission| permission.roles.contains(&self));
+        given.map(|permission| ScopeSet::from(permission.gives)).collect()
+    }
+}
+
+/// Something that may be done.
+#[derive(Clone, Copy, Debug)]
+pub struct Permission {
+    /// What, as `docs/protocol.md` says it.
+    pub what: &'static str,
+    /// One of these scopes is enough.
+    pub any_of: ScopeSet,
+    /// The scope by which a role gives it.
+    pub gives: Scope,
+    /// Whose it is.
+    pub roles: &'static [Role],
+}
+
+/// To read.
+pub const READ: Permission = Permission {
+    what: "read events, agents, messages, memories, core memory, tools, one's own profile",
+    any_of: ScopeSet::of(&[Scope::Subscribe]),
+    gives: Scope::Subscribe,
+    roles: &[Role::Admin, Role::User, Role::Viewer],
+};
+/// To read what is addressed to others.
+pub const READ_ALL: Permission = Permission {
+    what: "read what is every user's",
+    any_of: ScopeSet::of(&[Scope::ReadAll]),
+    gives: Scope::ReadAll,
+    roles: &[Role::Admin],
+};
+/// To write.
+pub const WRITE: Permission = Permission {
+    what: "publish; create, change and delete agents, messages, memories, core memory, tools, one's own profile",
+    any_of: ScopeSet::of(&[Scope::Publish, Scope::PublishOrg]),
+    gives: Scope::Publish,
+    roles: &[Role::Admin, Role::User],
+};
+/// To write in anyone's name.
+pub const WRITE_ALL: Permission = Permission {
+    what: "write for every user, and for all at once",
+    any_of: ScopeSet::of(&[Scope::PublishOrg]),
+    gives: Scope::PublishOrg,
+    roles: &[Role::Admin],
+};
+/// To manage an organization.
+pub const MANAGE: Permission = Permission {
+    what: "users and members, API keys, tokens, connections, statistics, one's own organization",
+    any_of: ScopeSet::of(&[Scope::Manage]),
+    gives: Scope::Manage,
+    roles: &[Role::Admin],
+};
+/// To make and delete organizations: nobody's by a role.
+pub const OPERATE: Permission = Permission {
+    what: "create, list and delete organizations",
+    any_of: ScopeSet::of(&[Scope::Operate]),
+    gives: Scope::Operate,
+    roles: &[],
+};
+
+/// The table.
+pub const PERMISSIONS: [Permission; 6] = [READ, READ_ALL, WRITE, WRITE_ALL, MANAGE, OPERATE];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_have_the_scopes_of_the_contract() {
+        assert_eq!(Role::Admin.scopes(), ScopeSet::ORGANIZATION);
+        assert_eq!(Role::User.scopes(), Scope::Publish | Scope::Subscribe);
+        assert_eq!(Role::Viewer.scopes(), Scope::Subscribe.into());
+    }
+
+    #[test]
+    fn a_role_comes_back_from_its_name() {
+        for role in Role::ALL {
+            assert_eq!(Role::named(role.name()), Some(role));
+            let json = serde_json::to_string(&role).expect("JSON");
+            assert_eq!(json, format!("{:?}", role.name()));
+            assert_eq!(serde_json::from_str::<Role>(&json).ok(), Some(role));
+        }
+        assert_eq!(serde_json::from_str::<Role>("\"readonly\"").ok(), Some(Role::Viewer));
+        assert_eq!(Role::named("readonly"), Some(Role::Viewer));
+        assert_eq!(Role::named("root"), None);
+    }
+
+    #[test]
+    fn whoever_is_given_a_permission_by_a_role_has_it() {
+        for permission in PERMISSIONS {
+            assert!(permission.any_of.has(permission.gives), "{}", permission.what);
+            for role in Role::ALL {
+                let has = role.scopes().meets(permission.any_of);
+                assert_eq!(has, permission.roles.contains(&role), "{role:?}: {}", permission.what);
+            }
+        }
+    }
+}

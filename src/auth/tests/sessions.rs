@@ -1,0 +1,101 @@
+//! What a proven password gives, and what ends it: instants to the millisecond, and the counts of guesses.
+
+use super::super::password::Proven;
+use super::*;
+
+/// The proof that a user of `acme` knows their password.
+fn proven(world: &World, sub: &str) -> Proven {
+    let tenant = world.bearer(world.acme.api_key.expose()).expect("the key of acme").tenant;
+    Proven { tenant, sub: sub.into() }
+}
+
+async fn end(world: &World, of: &Proven) -> u64 {
+    let since_ms = world.auth.next_since(of.tenant, &of.sub);
+    world.auth.end_tokens(of.tenant, &of.sub, since_ms, Rows::new()).await.expect("ended");
+    since_ms
+}
+
+/// All within one millisecond: the token from before dies, the one from after lives, also after a restart.
+#[tokio::test]
+async fn an_end_parts_tokens_of_the_same_instant() {
+    let world = World::new().await;
+    let ann = proven(&world, "user-ann");
+    let before = world.auth.session(&ann, Role::User, world.clock.now_ms()).expect("issued");
+    let principal = world.bearer(before.token.expose()).expect("genuine");
+    assert_eq!(principal.scopes, Role::User.scopes());
+    let ticket = world.auth.ticket(&principal, None, true).expect("a ticket");
+    let once = world.auth.ticket(&principal, None, false).expect("a ticket");
+    let other = world.auth.session(&proven(&world, "user-bob"), Role::User, T0).expect("issued");
+
+    let since_ms = end(&world, &ann).await;
+    let after = world.auth.session(&ann, Role::Viewer, since_ms).expect("issued");
+    let new = NewToken { sub: "user-ann".into(), ..NewToken::default() };
+    let minted = world.auth.mint_token(&world.manager(), None, &new).expect("minted");
+
+    let restarted = world.restarted(&AuthSettings::default());
+    for auth in [&world.auth, &restarted] {
+        let bearer = |text: &str| enter(auth, &[("authorization", &format!("Bearer {text}"))], "", Use::Rest);
+        assert_eq!(bearer(before.token.expose()), Err(AuthError::Unauthorized(Refusal::Revoked)));
+        assert_eq!(auth.still_valid(&principal).err(), Some(Ended::Revoked));
+        let ticket = enter(auth, &[], &format!("ticket={}", ticket.ticket.expose()), Use::Stream);
+        assert_eq!(ticket, Err(AuthError::Unauthorized(Refusal::Revoked)));
+        assert!(bearer(after.token.expose()).is_ok());
+        assert!(bearer(minted.token.expose()).is_ok(), "whoever mints after the end mints what holds");
+        assert!(bearer(other.token.expose()).is_ok(), "another user's");
+    }
+    let once = enter(&world.auth, &[], &format!("ticket={}", once.ticket.expose()), Use::Stream);
+    assert_eq!(once, Err(AuthError::Unauthorized(Refusal::Revoked)));
+
+    let second = end(&world, &ann).await;
+    assert!(second > since_ms, "an end after an end, although the clock stands");
+    assert_eq!(world.refusal(after.token.expose()), Refusal::Revoked);
+}
+
+/// A foreign issuer's dates have whole seconds: what it issued in the second of the end is taken for older.
+#[tokio::test]
+async fn an_end_holds_for_every_issuer() {
+    let world = World::new().await;
+    let ann = proven(&world, "user-ann");
+    world.clock.advance(500);
+    end(&world, &ann).await;
+    let of = |iat: Value| token(json!({"sub": "user-ann", "iat": iat}));
+    assert_eq!(world.refusal(&of(json!(T0_S))), Refusal::Revoked);
+    assert_eq!(world.refusal(&of(Value::Null)), Refusal::Revoked, "one that does not say when");
+    assert!(world.bearer(&of(json!(T0_S + 1))).is_ok());
+}
+
+#[tokio::test]
+async fn an_end_is_forgotten_when_what_it_ended_has_expired() {
+    let world = World::new().await;
+    let ann = proven(&world, "user-ann");
+    end(&world, &ann).await;
+    world.clock.advance(TOKEN_MAX_MS);
+    world.auth.maintain().await.expect("kept up");
+    assert_eq!(world.memory.rows.lock().ended.len(), 1);
+    world.clock.advance(1);
+    world.auth.maintain().await.expect("kept up");
+    assert!(world.memory.rows.lock().ended.is_empty());
+    assert_eq!(world.auth.good_since(ann.tenant, "user-ann"), 0);
+}
+
+#[tokio::test]
+async fn guesses_are_counted_by_account_and_by_address() {
+    let settings = AuthSettings { failures_per_minute: 12, ..AuthSettings::default() };
+    let world = World::with(settings).await;
+    let peer = Some("192.0.2.7".parse().expect("an address"));
+    for _ in 0..ACCOUNT_FAILURES {
+        let attempt = world.auth.attempt(peer, "acme", "ann@example.org").expect("may be tried");
+        attempt.failed().expect("counted");
+    }
+    let refused = world.auth.attempt(None, "acme", "ann@example.org").err();
+    assert_eq!(refused, Some(TooMany { retry_after: ACCOUNT_WINDOW_MS / 1_000 }), "from anywhere");
+    let attempt = world.auth.attempt(peer, "globex", "ann@example.org").expect("another organization's");
+    attempt.succeeded();
+    for _ in 0..2 {
+        world.auth.attempt(peer, "acme", "bob@example.org").expect("may be tried").failed().expect("counted");
+    }
+    let attempt = world.auth.attempt(peer, "acme", "bob@example.org").expect("may be tried");
+    assert!(attempt.failed().is_err(), "the address has used up its minute");
+    assert!(world.bearer("nonsense").is_err_and(|error| matches!(error, AuthError::TooManyFailures { .. })));
+    world.auth.attempt(peer, "acme", "bob@example.org").expect("valid ones always pass").succeeded();
+}
