@@ -12,6 +12,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::memory;
+use crate::resource::leaving;
 use crate::worker::Shared;
 use crate::worker::mail::Mail;
 
@@ -77,6 +78,9 @@ pub async fn errands(shared: Arc<Shared>) {
             _ = maintain.tick() => {
                 if let Err(error) = shared.auth.maintain().await {
                     tracing::warn!(%error, "last uses and expired revocations could not be written");
+                }
+                if let Err(error) = leaving::erase(&shared.tenants).await {
+                    tracing::warn!(%error, "what deleted users left could not be erased; it is tried again");
                 }
             }
             _ = watch.tick() => {

@@ -5,13 +5,14 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::auth::{AdminError, AuthError, Ended, MissingScope, PublishDenied};
+use crate::auth::{AdminError, AuthError, Ended, MissingScope, PasswordError, PublishDenied, TooMany};
 use crate::close::Close;
 use crate::connection::admission::Refused;
 use crate::connection::bodies::Full;
 use crate::event::EventError;
 use crate::filter::FilterError;
 use crate::resource::ResourceError;
+use crate::resource::users::UserError;
 use crate::store::ReadError;
 use crate::tenant::publish::PublishError;
 
@@ -229,6 +230,25 @@ impl From<ResourceError> for Refusal {
             ResourceError::Publish(error) => error.into(),
             ResourceError::Read(error) => error.into(),
         }
+    }
+}
+
+impl From<UserError> for Refusal {
+    fn from(error: UserError) -> Refusal {
+        match error {
+            UserError::Resource(error) => error.into(),
+            UserError::Admin(error) => error.into(),
+            UserError::Password(PasswordError::Busy) => Refusal::unavailable(error.to_string()),
+            UserError::Password(PasswordError::Failed) => Refusal::internal(),
+            UserError::Unknown => Refusal::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", error.to_string()),
+            UserError::TooMany(TooMany { retry_after }) => Refusal::quota(error.to_string(), retry_after),
+        }
+    }
+}
+
+impl From<PasswordError> for Refusal {
+    fn from(error: PasswordError) -> Refusal {
+        UserError::Password(error).into()
     }
 }
 

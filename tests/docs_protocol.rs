@@ -302,7 +302,7 @@ fn the_table_of_close_codes_is_complete() {
 /// Numbers in the table of limits are the code's.
 #[test]
 fn the_table_of_limits_has_the_numbers_of_the_code() {
-    use nervewire::{auth, connection, event, filter, frame, http, query, tenant, worker};
+    use nervewire::{auth, connection, event, filter, frame, http, query, resource, tenant, worker};
     let limits = nervewire::config::Config::default().limits;
     for (label, number) in [
         ("one event", limits.event_bytes),
@@ -340,6 +340,19 @@ fn the_table_of_limits_has_the_numbers_of_the_code() {
         ("revoked tokens of an organization", auth::REVOCATIONS_PER_ORGANIZATION),
         ("disabled users of an organization", auth::DISABLED_PER_ORGANIZATION),
         ("users of an organization that are present", connection::presence::PRESENT),
+        ("users of an organization whose tokens were ended in 30 days", auth::ENDED_PER_ORGANIZATION),
+        ("characters of a password at least", auth::PASSWORD_CHARS),
+        ("bytes of a password", auth::PASSWORD_BYTES),
+        ("bytes of the body of a login, and of another password", http::LOGIN_BYTES),
+        ("bytes of an email", resource::users::EMAIL_BYTES),
+        ("wrong passwords of an account", auth::ACCOUNT_FAILURES as usize),
+        ("seconds in which an account's wrong passwords count", (auth::ACCOUNT_WINDOW_MS / 1_000) as usize),
+        ("passwords that wait to be verified", auth::HASHES_WAITING),
+        (
+            "characters of a core memory block where no limit was given",
+            resource::blocks::BLOCK_CHARS as usize,
+        ),
+        ("characters of a core memory block at most", resource::blocks::BLOCK_CHARS_MOST as usize),
     ] {
         let found: Vec<&str> =
             DOCUMENT.lines().filter(|line| line.starts_with(&format!("| {label} |"))).collect();
@@ -347,6 +360,30 @@ fn the_table_of_limits_has_the_numbers_of_the_code() {
         let cell = found[0].split('|').nth(2).unwrap().replace([',', ' '], "");
         assert_eq!(cell.parse::<usize>().unwrap(), number, "{label}");
     }
+}
+
+/// The table of permissions is the one that token defaults and handlers go by.
+#[test]
+fn the_table_of_permissions_is_the_codes() {
+    use nervewire::auth::Role;
+    use nervewire::auth::permissions::PERMISSIONS;
+    let rows: Vec<Vec<&str>> = DOCUMENT
+        .lines()
+        .skip_while(|line| !line.starts_with("| permission |"))
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    assert_eq!(rows[0], ["permission", "scope", "`admin`", "`user`", "`viewer`, `readonly`"]);
+    let wanted: Vec<Vec<String>> = PERMISSIONS
+        .iter()
+        .map(|permission| {
+            let has = |role: Role| if permission.roles.contains(&role) { "yes" } else { "–" };
+            let scope = format!("`{}`", permission.gives.name());
+            let roles = Role::ALL.into_iter().map(|role| has(role).to_owned());
+            [permission.what.to_owned(), scope].into_iter().chain(roles).collect()
+        })
+        .collect();
+    assert_eq!(rows[2..], wanted);
 }
 
 /// The checker itself: what it must not let through.

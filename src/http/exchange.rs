@@ -118,11 +118,19 @@ impl Exchange {
     /// The whole body, at most `limits.body_bytes`.
     ///
     /// # Errors
+    /// Those of [`Exchange::body_within`].
+    pub async fn body(&mut self) -> Result<Bytes, Refusal> {
+        self.body_within(self.shared().config.limits.body_bytes).await
+    }
+
+    /// The whole body, at most `limit` bytes.
+    ///
+    /// # Errors
     /// 413 over the limit; 429 over the organization's share of bodies on their way; 408 when it stops coming for
     /// `body_timeout_ms`; 400 when it breaks off.
-    pub async fn body(&mut self) -> Result<Bytes, Refusal> {
+    pub async fn body_within(&mut self, limit: usize) -> Result<Bytes, Refusal> {
         let Some(mut body) = self.body.take() else { return Ok(Bytes::new()) };
-        let (limit, wait) = (self.shared().config.limits.body_bytes, self.shared().config.body_timeout());
+        let wait = self.shared().config.body_timeout();
         let announced = hyper::body::Body::size_hint(&body).lower();
         if announced > limit as u64 {
             // Who asked whether to go on (RFC 9110 §10.1.1) has sent nothing yet, and shall not.
@@ -181,7 +189,18 @@ impl Exchange {
     /// # Errors
     /// As there.
     pub async fn json_and_bytes<T: serde::de::DeserializeOwned>(&mut self) -> Result<(T, Bytes), Refusal> {
-        let body = self.body().await?;
+        self.small_json(self.shared().config.limits.body_bytes).await
+    }
+
+    /// [`Exchange::json_and_bytes`] of a body of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn small_json<T: serde::de::DeserializeOwned>(
+        &mut self,
+        limit: usize,
+    ) -> Result<(T, Bytes), Refusal> {
+        let body = self.body_within(limit).await?;
         if !body.is_empty() {
             self.expect_type(&["application/json"])?;
         }

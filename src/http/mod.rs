@@ -26,8 +26,10 @@ use http::{Method, StatusCode};
 
 use crate::outcome::Refusal;
 
+pub use resources::users::LOGIN_BYTES;
+
 use exchange::Exchange;
-use resources::{agents, messages, presence, tools};
+use resources::{agents, blocks, messages, presence, tools, users};
 use respond::Answer;
 use routes::Operation;
 use subscribe::Subscribed;
@@ -55,7 +57,7 @@ pub async fn handle(x: &mut Exchange) -> Result<Handled, Refusal> {
         return Ok(cors::preflight(x).into());
     }
     let path = x.path.clone();
-    let (operation, [id, _]) = routes::find(&x.method, &path)?;
+    let (operation, [id, second]) = routes::find(&x.method, &path)?;
     let answer = match operation {
         Operation::OpenWebSocket => return subscribe::ws(x).await,
         Operation::OpenSse => return subscribe::sse(x, false).await,
@@ -92,6 +94,22 @@ pub async fn handle(x: &mut Exchange) -> Result<Handled, Refusal> {
         Operation::DeleteApiKey => admin::delete_key(x, id).await,
         Operation::MintToken => admin::mint_token(x).await,
         Operation::RevokeToken => admin::revoke_token(x, id).await,
+        Operation::RegisterUser => users::register(x).await,
+        Operation::Login => users::login(x).await,
+        Operation::ListUsers => users::list(x).await,
+        Operation::GetMe => users::me(x).await,
+        Operation::ChangeMe => users::change_me(x).await,
+        Operation::ChangePassword => users::change_password(x).await,
+        Operation::GetUser => users::get(x, id).await,
+        Operation::DeleteUser => users::delete(x, id).await,
+        Operation::ListMembers => users::list_members(x, id).await,
+        Operation::AddMember => users::add_member(x, id).await,
+        Operation::ChangeMember => users::change_member(x, id, second).await,
+        Operation::RemoveMember => users::remove_member(x, id, second).await,
+        Operation::ListCoreMemory => blocks::list(x, id).await,
+        Operation::GetCoreMemory => blocks::get(x, id, second).await,
+        Operation::PutCoreMemory => blocks::put(x, id, second).await,
+        Operation::DeleteCoreMemory => blocks::delete(x, id, second).await,
         Operation::SetUserDisabled => admin::set_disabled(x, id).await,
         Operation::MakeTicket => admin::make_ticket(x).await,
         Operation::ListConnections => admin::list_connections(x).await,

@@ -111,13 +111,17 @@ impl Record for Message {
         vec![
             Group::new(ALL, &[]),
             Group::new(OF_AGENT, &[&self.agent_id]),
-            Group::new(OF_USER, &[&self.user_id]),
+            Message::of_user(&self.user_id),
             Group::new(OF_BOTH, &[&self.agent_id, &self.user_id]),
         ]
     }
 }
 
 impl Message {
+    pub(super) fn of_user(user_id: &str) -> Group {
+        Group::new(OF_USER, &[user_id])
+    }
+
     fn told(&self) -> Event<'_> {
         let mut event = Event::empty(Kind::Message);
         event.message_id = Some(Cow::Borrowed(&self.id));
@@ -255,7 +259,7 @@ pub async fn list<N: Notice>(
     let group = match (agent_id, user_id) {
         (None, None) => Group::new(ALL, &[]),
         (Some(agent), None) => Group::new(OF_AGENT, &[agent]),
-        (None, Some(user)) => Group::new(OF_USER, &[user]),
+        (None, Some(user)) => Message::of_user(user),
         (Some(agent), Some(user)) => Group::new(OF_BOTH, &[agent, user]),
     };
     record::list(caller.tenants.store(), caller.tenant.id(), group, page).await

@@ -1,4 +1,5 @@
-//! What organizations keep besides events: agents, their messages, tools; each change with the event that tells of it.
+//! What organizations keep besides events: agents, their messages and core memory, tools, users; each change with the event that
+//! tells of it.
 //!
 //! * A change and its event are one commit ([`Tenants::change`]): after any crash both are there or neither, and nobody hears of
 //!   what is not kept.
@@ -7,9 +8,13 @@
 //! * It knows no HTTP. What a principal may see is asked of [`Rights`] alone.
 
 pub mod agents;
+pub mod blocks;
+pub mod entry;
+pub mod leaving;
 pub mod messages;
 mod record;
 pub mod tools;
+pub mod users;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

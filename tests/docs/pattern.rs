@@ -27,6 +27,8 @@ fn has_form(form: &str, text: &str) -> Option<bool> {
         "ticket" => (prefixed("nwt1_", text) || prefixed("nwt2_", text)) && base64url(text),
         "connection" => text.strip_prefix("conn-").is_some_and(|id| u64::from_str_radix(id, 16).is_ok()),
         "agent" => prefixed("agent-", text) && base64url(text),
+        "user" => prefixed("user-", text) && base64url(text),
+        "block" => prefixed("block-", text) && base64url(text),
         "message_id" => prefixed("msg-", text) && base64url(text),
         "request" => prefixed("req-", text) && base64url(text),
         "number" => text.parse::<u64>().is_ok(),

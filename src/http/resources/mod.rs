@@ -4,9 +4,11 @@
 //! * `ETag` is a resource's version; `If-Match` refuses a change of another (RFC 9110 §13.1.1).
 
 pub(super) mod agents;
+pub(super) mod blocks;
 pub(super) mod messages;
 pub(super) mod presence;
 pub(super) mod tools;
+pub(super) mod users;
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -1,0 +1,100 @@
+//! `/agents/{id}/core-memory`, `/agents/{id}/core-memory/{label}`.
+
+use http::StatusCode;
+use serde::Serialize;
+
+use crate::outcome::Refusal;
+use crate::resource::blocks::{self, Block, Holding, Label, Whose};
+use crate::time::rfc3339;
+
+use super::super::created;
+use super::super::exchange::Exchange;
+use super::super::respond::Answer;
+use super::{if_match, listed, may_write, of_version, page, reading, unescaped, writing};
+
+/// A block of core memory as clients see it.
+#[derive(Serialize)]
+struct View<'a> {
+    id: &'a str,
+    organization_id: &'a str,
+    agent_id: &'a str,
+    user_id: Option<&'a str>,
+    label: Label,
+    value: &'a str,
+    limit: u32,
+    created_at: String,
+    updated_at: String,
+}
+
+fn view<'a>(org_id: &'a str, block: &'a Block) -> View<'a> {
+    View {
+        id: &block.id,
+        organization_id: org_id,
+        agent_id: &block.agent_id,
+        user_id: block.user_id.as_deref(),
+        label: block.label,
+        value: &block.value,
+        limit: block.limit,
+        created_at: rfc3339(block.created_ms),
+        updated_at: rfc3339(block.updated_ms),
+    }
+}
+
+/// The user that a request with no other parameters names.
+fn user_asked(x: &Exchange) -> Result<Option<String>, Refusal> {
+    let mut asked = None;
+    for (name, value) in x.pairs()? {
+        match name.as_ref() {
+            "token" | "ticket" => {}
+            "user_id" => asked = Some(value.into_owned()).filter(|id| !id.is_empty()),
+            other => return Err(Refusal::bad_request(format!("{other}: no such parameter"))),
+        }
+    }
+    Ok(asked)
+}
+
+pub(in crate::http) async fn list(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
+    let caller = reading(x).await?;
+    let mut user_id = None;
+    // There is one page at most: its parameters are read to be refused where they are wrong.
+    page(x, |name, value| {
+        if name == "user_id" && !value.is_empty() {
+            user_id = Some(value.to_owned());
+        }
+        Ok(name == "user_id")
+    })?;
+    let whose = Whose { agent_id: &unescaped(id)?, user_id: user_id.as_deref() };
+    let found = blocks::list(&caller, whose).await?;
+    let views: Vec<View<'_>> = found.iter().map(|block| view(&caller.principal.org_id, block)).collect();
+    Ok(listed(&views, None))
+}
+
+pub(in crate::http) async fn get(x: &Exchange, id: &str, label: &str) -> Result<Answer, Refusal> {
+    let caller = reading(x).await?;
+    let (id, user_id) = (unescaped(id)?, user_asked(x)?);
+    let whose = Whose { agent_id: &id, user_id: user_id.as_deref() };
+    let block = blocks::get(&caller, whose, Label::named(&unescaped(label)?)?).await?;
+    Ok(of_version(Answer::data(StatusCode::OK, view(&caller.principal.org_id, &block)), block.version))
+}
+
+pub(in crate::http) async fn put(x: &mut Exchange, id: &str, label: &str) -> Result<Answer, Refusal> {
+    let right = may_write(x)?;
+    let (id, label, user_id) = (unescaped(id)?, Label::named(&unescaped(label)?)?, user_asked(x)?);
+    let (holding, bytes): (Holding, _) = x.json_and_bytes().await?;
+    let x = &*x;
+    let caller = writing(x, &right, bytes.len()).await?;
+    let whose = Whose { agent_id: &id, user_id: user_id.as_deref() };
+    let (block, is_new) = blocks::put(&caller, &right, whose, label, if_match(x)?, holding).await?;
+    let view = view(&caller.principal.org_id, &block);
+    let answer = if is_new { created(view) } else { Answer::data(StatusCode::OK, view) };
+    Ok(of_version(answer, block.version))
+}
+
+pub(in crate::http) async fn delete(x: &Exchange, id: &str, label: &str) -> Result<Answer, Refusal> {
+    let right = may_write(x)?;
+    let (id, label, user_id) = (unescaped(id)?, Label::named(&unescaped(label)?)?, user_asked(x)?);
+    let caller = writing(x, &right, 0).await?;
+    let whose = Whose { agent_id: &id, user_id: user_id.as_deref() };
+    blocks::delete(&caller, &right, whose, label, if_match(x)?).await?;
+    Ok(Answer::empty())
+}

@@ -1,0 +1,142 @@
+//! Entering: a login, and another password, which is a login too.
+//!
+//! * Every refused login looks alike and costs alike: unknown organization, unknown email, wrong password, disabled user.
+//! * A user is read under their lock, and their token dated then: what changes meanwhile ends it (`auth/session.rs`).
+//! * It knows no rule of guessing or hashing; those are `auth`'s.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::users::{Desk, EMAIL_BYTES, EMAILS, User, UserError, end, own};
+use super::{ResourceError, record};
+use crate::auth::{IssuedToken, Organization, Password, Principal, Proven};
+use crate::ids::TenantId;
+
+/// What is looked up where there is nobody: the same read.
+const NOBODY: &str = "user-";
+
+/// A user who has just proven who they are, and the token they got for it.
+#[derive(Debug)]
+pub struct Entered {
+    /// Who.
+    pub user: User,
+    /// Of which organization.
+    pub organization: Arc<Organization>,
+    /// Their token.
+    pub issued: IssuedToken,
+}
+
+/// Lets a user in, or does not; either way after the same work.
+///
+/// # Errors
+/// [`UserError::Unknown`], whatever was wrong; [`UserError::TooMany`], [`UserError::Password`].
+pub async fn login(
+    desk: Desk<'_>,
+    peer: Option<IpAddr>,
+    org_id: &str,
+    email: &str,
+    password: Arc<Password>,
+) -> Result<Entered, UserError> {
+    password.check_length().map_err(|reason| UserError::invalid("password", reason))?;
+    let email = email.to_lowercase();
+    let attempt = desk.auth.attempt(peer, org_id, &email)?;
+    let found = match claimed(desk, org_id, &email).await {
+        Ok(found) => found,
+        Err(error) => {
+            attempt.void();
+            return Err(error);
+        }
+    };
+    let whose =
+        found.as_ref().map(|found| (found.organization.tenant, found.user.id.as_str(), &found.user.password));
+    let proven = match desk.auth.passwords().verify(password, whose).await {
+        Ok(proven) => proven,
+        Err(error) => {
+            attempt.void();
+            return Err(error.into());
+        }
+    };
+    match (found, proven) {
+        (Some(found), Some(proven)) if !desk.auth.is_disabled(found.organization.tenant, &found.user.id) => {
+            attempt.succeeded();
+            enter(desk, found.user, &proven, found.read_ms)
+        }
+        _ => {
+            attempt.failed()?;
+            Err(UserError::Unknown)
+        }
+    }
+}
+
+/// A user as somebody claims to be.
+struct Claimed {
+    user: User,
+    organization: Arc<Organization>,
+    /// When the user was read, Unix milliseconds.
+    read_ms: u64,
+}
+
+/// Reads the user of an email, or as much where there is none.
+async fn claimed(desk: Desk<'_>, org_id: &str, email: &str) -> Result<Option<Claimed>, UserError> {
+    let organization = desk.auth.organization_named(org_id);
+    let tenant = organization.as_ref().map_or(TenantId(0), |organization| organization.tenant);
+    let known = (1..=EMAIL_BYTES).contains(&email.len());
+    let read = desk.tenants.store().row(tenant, EMAILS, if known { email } else { NOBODY }).await;
+    let id = read.map_err(ResourceError::Read)?.and_then(|id| String::from_utf8(id).ok());
+    // Nobody changes the user meanwhile: a token dated now is of what is read now (`auth/session.rs`).
+    let _alone = desk.alone(tenant, "user", id.as_deref().unwrap_or(NOBODY)).await;
+    let read_ms = desk.now_ms();
+    let user: Option<User> =
+        record::get(desk.tenants.store(), tenant, id.as_deref().unwrap_or(NOBODY)).await?;
+    let user = user.filter(|user| known && user.email == email);
+    Ok(organization.zip(user).map(|(organization, user)| Claimed { user, organization, read_ms }))
+}
+
+fn enter(desk: Desk<'_>, user: User, proven: &Proven, now_ms: u64) -> Result<Entered, UserError> {
+    let organization = desk.auth.organization(proven.tenant()).ok_or(UserError::Unknown)?;
+    let issued = desk.auth.session(proven, user.role, now_ms.max(user.good_since_ms))?;
+    Ok(Entered { user, organization, issued })
+}
+
+/// Gives a user another password, ends every token of theirs, and answers a new one.
+///
+/// # Errors
+/// `Forbidden` where the current password is wrong; [`UserError::TooMany`] of it, as at the login.
+pub async fn change_password(
+    desk: Desk<'_>,
+    peer: Option<IpAddr>,
+    principal: &Principal,
+    current: Arc<Password>,
+    new: Arc<Password>,
+) -> Result<Entered, UserError> {
+    current.check_length().map_err(|reason| UserError::invalid("current_password", reason))?;
+    new.check_new().map_err(|reason| UserError::invalid("new_password", reason))?;
+    let tenant = principal.tenant;
+    let alone = desk.alone(tenant, "user", principal.sub.as_deref().unwrap_or_default()).await;
+    let old = own(desk, principal).await?;
+    let attempt = desk.auth.attempt(peer, &principal.org_id, &old.email)?;
+    let hashed = async {
+        let proven = desk.auth.passwords().verify(current, Some((tenant, &old.id, &old.password))).await?;
+        match proven {
+            Some(proven) => Ok(Some((proven, desk.auth.passwords().hash(new).await?))),
+            None => Ok(None),
+        }
+    };
+    let (proven, password) = match hashed.await {
+        Ok(Some(done)) => {
+            attempt.succeeded();
+            done
+        }
+        Ok(None) => {
+            attempt.failed()?;
+            return Err(ResourceError::Forbidden("current_password: is wrong").into());
+        }
+        Err(error) => {
+            attempt.void();
+            return Err(UserError::Password(error));
+        }
+    };
+    let user = end(desk, tenant, &old, alone, |user| user.password = password).await?;
+    let since_ms = user.good_since_ms;
+    enter(desk, user, &proven, since_ms)
+}

@@ -1,0 +1,408 @@
+//! Users: who may enter an organization with an email and a password, and as what.
+//!
+//! * A user's id is the `sub` of their tokens. The email is theirs alone within the organization: a row of its own says whose it is.
+//! * Whatever changes what a user may do (password, role, deletion) ends the tokens issued before it, in the same commit.
+//! * No event tells of a user. What a deleted user leaves behind is erased by `leaving.rs`, and how users enter is `entry.rs`.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::leaving::Leaving;
+use super::record::{self, Page, Position, Record};
+use super::{NAME_BYTES, ResourceError, given, is_version, lock_of, named, next_number};
+use crate::auth::{
+    AdminError, Auth, Authorized, Manage, Organization, Password, PasswordError, PasswordHash, Principal,
+    Publish, Role, Subscribe, TooMany,
+};
+use crate::ids::TenantId;
+use crate::store::{Group, Rows, Table};
+use crate::tenant::Tenants;
+use crate::tenant::idempotency::Held;
+
+const ALL: u8 = 15;
+/// Whose an email is: under the email, the user's id.
+pub(super) const EMAILS: Table = Table(6);
+/// Most bytes of an email (RFC 5321 §4.5.3.1.3).
+pub const EMAIL_BYTES: usize = 254;
+/// Fewest characters of a user's name.
+pub const NAME_CHARS: usize = 2;
+
+/// A user.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct User {
+    /// `user-<uuid7>`.
+    pub id: String,
+    number: u64,
+    /// In lower case.
+    pub email: String,
+    /// For people.
+    pub name: String,
+    /// A name of the IANA's, for the platform.
+    pub timezone: Option<String>,
+    /// What they may do.
+    pub role: Role,
+    pub(super) password: PasswordHash,
+    /// Unix milliseconds: tokens issued earlier are over. What `auth` knows, for as long as it must; here for ever.
+    pub(super) good_since_ms: u64,
+    /// Unix milliseconds.
+    pub created_ms: u64,
+    /// Unix milliseconds.
+    pub updated_ms: u64,
+    /// Counts their changes.
+    pub version: u64,
+}
+
+impl Record for User {
+    const TABLE: Table = Table(5);
+    fn id(&self) -> &str {
+        &self.id
+    }
+    fn number(&self) -> u64 {
+        self.number
+    }
+    fn groups(&self) -> Vec<Group> {
+        vec![Group::new(ALL, &[])]
+    }
+}
+
+/// A user to be registered.
+#[derive(Debug)]
+pub struct NewUser {
+    /// Theirs alone.
+    pub email: String,
+    /// At least 8 characters.
+    pub password: Arc<Password>,
+    /// At least 2 characters.
+    pub name: String,
+    /// A name of the IANA's.
+    pub timezone: Option<String>,
+    /// Not wider than the registrar's own rights.
+    pub role: Role,
+}
+
+/// What users say of themselves: a field that is absent stays as it is, `null` clears it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Saying {
+    name: Option<String>,
+    #[serde(deserialize_with = "given")]
+    timezone: Option<Option<String>>,
+}
+
+/// Why a user was not read, changed or let in.
+#[derive(Debug, thiserror::Error)]
+pub enum UserError {
+    /// As of any resource.
+    #[error("{0}")]
+    Resource(#[from] ResourceError),
+    /// As of any administration.
+    #[error("{0}")]
+    Admin(#[from] AdminError),
+    /// Nothing was verified.
+    #[error("{0}")]
+    Password(#[from] PasswordError),
+    /// Organization, email and password are not those of a user who may enter.
+    #[error("organization, email or password is wrong")]
+    Unknown,
+    /// Too many were wrong.
+    #[error("{0}")]
+    TooMany(#[from] TooMany),
+}
+
+impl UserError {
+    pub(super) fn invalid(field: &str, reason: impl Into<String>) -> UserError {
+        ResourceError::invalid(field, reason).into()
+    }
+}
+
+/// Where users are asked for.
+#[derive(Clone, Copy)]
+pub struct Desk<'a> {
+    /// All organizations.
+    pub tenants: &'a Arc<Tenants>,
+    /// Who may.
+    pub auth: &'a Auth,
+}
+
+impl Desk<'_> {
+    pub(super) fn now_ms(&self) -> u64 {
+        self.tenants.clock().now_ms()
+    }
+
+    /// The organization a manager means: its own, or, for the operator, any.
+    fn target(&self, by: &Authorized<Manage>, org_id: Option<&str>) -> Result<Arc<Organization>, UserError> {
+        Ok(self.auth.find_organization(by, org_id)?)
+    }
+
+    pub(super) async fn alone(&self, tenant: TenantId, kind: &str, id: &str) -> Arc<Held> {
+        self.tenants.alone(tenant, vec![lock_of(kind, id)]).await
+    }
+
+    async fn user(&self, tenant: TenantId, id: &str) -> Result<User, UserError> {
+        let found: Option<User> = record::get(self.tenants.store(), tenant, id).await?;
+        Ok(found.ok_or(ResourceError::NotFound)?)
+    }
+
+    /// Commits rows; whoever changes a user holds its lock in them.
+    async fn commit(&self, rows: Rows) -> Result<(), UserError> {
+        self.writable()?;
+        let written = self.tenants.store().write(rows).await;
+        Ok(written.map_err(|error| ResourceError::Publish(error.into()))?)
+    }
+
+    fn writable(&self) -> Result<(), UserError> {
+        Ok(self.tenants.check_writable().map_err(ResourceError::Publish)?)
+    }
+}
+
+/// Registers a user; `kept` are rows that join the commit.
+///
+/// # Errors
+/// [`UserError`]; `Conflict` for an email that is somebody's.
+pub async fn register(
+    desk: Desk<'_>,
+    by: &Authorized<Manage>,
+    org_id: Option<&str>,
+    new: NewUser,
+    kept: impl FnOnce(&User, &Organization) -> Rows,
+) -> Result<(User, Arc<Organization>), UserError> {
+    let organization = desk.target(by, org_id)?;
+    let tenant = organization.tenant;
+    within(by, new.role)?;
+    let (email, name) = (email(&new.email)?, name(new.name)?);
+    let timezone = named("timezone", new.timezone)?;
+    new.password.check_new().map_err(|reason| UserError::invalid("password", reason))?;
+    let alone = desk.alone(tenant, "email", &email).await;
+    // Before the work: a taken email costs no hash.
+    let read = desk.tenants.store().row(tenant, EMAILS, &email).await;
+    if read.map_err(ResourceError::Read)?.is_some() {
+        return Err(ResourceError::Conflict("a user of this email exists".into()).into());
+    }
+    let password = desk.auth.passwords().hash(new.password).await?;
+    let now_ms = desk.now_ms();
+    let user = User {
+        id: crate::ids::fresh("user"),
+        number: next_number(now_ms),
+        email,
+        name,
+        timezone,
+        role: new.role,
+        password,
+        good_since_ms: 0,
+        created_ms: now_ms,
+        updated_ms: now_ms,
+        version: 1,
+    };
+    let mut rows = kept(&user, &organization);
+    rows.hold(alone);
+    record::put(&mut rows, tenant, None, &user)?;
+    rows.put_row(tenant, EMAILS, &user.email, user.id.as_bytes()).map_err(ResourceError::TooLarge)?;
+    desk.commit(rows).await?;
+    Ok((user, organization))
+}
+
+/// Whoever asks, as a user of their organization.
+///
+/// # Errors
+/// `NotFound` for an API key, and for a token whose `sub` was not registered here; a missing scope is the caller's to check.
+pub async fn me(desk: Desk<'_>, right: &Authorized<Subscribe>) -> Result<User, UserError> {
+    own(desk, right.principal()).await
+}
+
+pub(super) async fn own(desk: Desk<'_>, principal: &Principal) -> Result<User, UserError> {
+    let sub = principal.sub.as_deref().ok_or(ResourceError::NotFound)?;
+    desk.user(principal.tenant, sub).await
+}
+
+/// Changes what users say of themselves, if `version` is still their own.
+///
+/// # Errors
+/// [`UserError`].
+pub async fn change_me(
+    desk: Desk<'_>,
+    right: &Authorized<Publish>,
+    version: Option<u64>,
+    saying: Saying,
+) -> Result<User, UserError> {
+    let principal = right.principal();
+    let alone = desk.alone(principal.tenant, "user", principal.sub.as_deref().unwrap_or_default()).await;
+    let old = own(desk, principal).await?;
+    is_version(version, old.version)?;
+    let mut user = old.clone();
+    user.name = name(saying.name.unwrap_or(user.name))?;
+    user.timezone = named("timezone", saying.timezone.unwrap_or(user.timezone))?;
+    user.updated_ms = desk.now_ms();
+    user.version += 1;
+    let mut rows = Rows::new();
+    rows.hold(alone);
+    record::put(&mut rows, principal.tenant, Some(&old), &user)?;
+    desk.commit(rows).await?;
+    Ok(user)
+}
+
+/// Gives a user another role; their older tokens end.
+///
+/// # Errors
+/// `Forbidden` where either role is wider than the caller's own rights; `NotFound`; [`ResourceError::Changed`].
+pub async fn set_role(
+    desk: Desk<'_>,
+    by: &Authorized<Manage>,
+    org_id: Option<&str>,
+    id: &str,
+    version: Option<u64>,
+    role: Role,
+) -> Result<(User, Arc<Organization>), UserError> {
+    let organization = desk.target(by, org_id)?;
+    let alone = desk.alone(organization.tenant, "user", id).await;
+    let old = desk.user(organization.tenant, id).await?;
+    is_version(version, old.version)?;
+    within(by, role)?;
+    within(by, old.role)?;
+    if old.role == role {
+        return Ok((old, organization));
+    }
+    let user = end(desk, organization.tenant, &old, alone, |user| user.role = role).await?;
+    Ok((user, organization))
+}
+
+/// Changes a user and ends the tokens issued before, in one commit.
+pub(super) async fn end(
+    desk: Desk<'_>,
+    tenant: TenantId,
+    old: &User,
+    alone: Arc<Held>,
+    by: impl FnOnce(&mut User),
+) -> Result<User, UserError> {
+    desk.writable()?;
+    let mut user = old.clone();
+    by(&mut user);
+    user.good_since_ms = desk.auth.next_since(tenant, &old.id).max(old.good_since_ms.saturating_add(1));
+    user.updated_ms = desk.now_ms();
+    user.version += 1;
+    let mut rows = Rows::new();
+    rows.hold(alone);
+    record::put(&mut rows, tenant, Some(old), &user)?;
+    desk.auth.end_tokens(tenant, &old.id, user.good_since_ms, rows).await?;
+    Ok(user)
+}
+
+/// Deletes a user: nobody enters with their password or a token of theirs any more, and what is theirs is erased soon.
+///
+/// # Errors
+/// `NotFound`; [`ResourceError::Changed`].
+pub async fn delete(
+    desk: Desk<'_>,
+    by: &Authorized<Manage>,
+    org_id: Option<&str>,
+    id: &str,
+    version: Option<u64>,
+) -> Result<(), UserError> {
+    let tenant = desk.target(by, org_id)?.tenant;
+    let alone = desk.alone(tenant, "user", id).await;
+    let user = desk.user(tenant, id).await?;
+    is_version(version, user.version)?;
+    desk.writable()?;
+    let since_ms = desk.auth.next_since(tenant, id).max(user.good_since_ms.saturating_add(1));
+    let mut rows = Rows::new();
+    rows.hold(alone);
+    // Who registers the email meanwhile either finds it taken or comes after this.
+    rows.hold(desk.alone(tenant, "email", &user.email).await);
+    record::remove(&mut rows, tenant, &user);
+    rows.delete_row(tenant, EMAILS, &user.email);
+    rows.erase_user(tenant, id).map_err(ResourceError::TooLarge)?;
+    Leaving::begins(&mut rows, tenant, id, desk.now_ms())?;
+    Ok(desk.auth.end_tokens(tenant, id, since_ms, rows).await?)
+}
+
+/// A user of an organization.
+///
+/// # Errors
+/// `NotFound`.
+pub async fn get(
+    desk: Desk<'_>,
+    by: &Authorized<Manage>,
+    org_id: Option<&str>,
+    id: &str,
+) -> Result<(User, Arc<Organization>), UserError> {
+    let organization = desk.target(by, org_id)?;
+    Ok((desk.user(organization.tenant, id).await?, organization))
+}
+
+/// A page of users.
+pub type Users = (Vec<User>, Option<Position>);
+
+/// Users of an organization, in the order they were registered.
+///
+/// # Errors
+/// `NotFound` for the organization.
+pub async fn list(
+    desk: Desk<'_>,
+    by: &Authorized<Manage>,
+    org_id: Option<&str>,
+    page: &Page,
+) -> Result<(Users, Arc<Organization>), UserError> {
+    let organization = desk.target(by, org_id)?;
+    let store = desk.tenants.store();
+    Ok((record::list(store, organization.tenant, Group::new(ALL, &[]), page).await?, organization))
+}
+
+/// Nobody gives, or takes, rights wider than their own. Users are not narrowed, so who is may make none.
+fn within(by: &Authorized<Manage>, role: Role) -> Result<(), UserError> {
+    let own = by.principal();
+    if !own.narrowing.is_none() {
+        return Err(ResourceError::Forbidden("a narrowed credential gives no roles").into());
+    }
+    match own.scopes.covers(role.scopes()) {
+        true => Ok(()),
+        false => Err(ResourceError::Forbidden("role: wider than your own rights").into()),
+    }
+}
+
+/// An email in the form it is kept and looked up in.
+fn email(text: &str) -> Result<String, UserError> {
+    let email = text.to_lowercase();
+    let sound = match email.split_once('@') {
+        Some((local, domain)) => !local.is_empty() && !domain.is_empty() && !domain.contains('@'),
+        None => false,
+    };
+    let plain = !email.chars().any(|c| c.is_whitespace() || c.is_control());
+    match sound && plain && email.len() <= EMAIL_BYTES {
+        true => Ok(email),
+        false => {
+            let reason = format!("must be an address like ann@example.org, at most {EMAIL_BYTES} bytes");
+            Err(UserError::invalid("email", reason))
+        }
+    }
+}
+
+fn name(text: String) -> Result<String, UserError> {
+    if text.trim().chars().count() < NAME_CHARS {
+        return Err(UserError::invalid(
+            "name",
+            format!("must have {NAME_CHARS} characters to {NAME_BYTES} bytes"),
+        ));
+    }
+    Ok(named("name", Some(text))?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn emails_are_kept_in_one_form() {
+        assert_eq!(email("Ann@Example.ORG").ok().as_deref(), Some("ann@example.org"));
+        let long = format!("{}@b", "a".repeat(EMAIL_BYTES));
+        for wrong in ["", "ann", "@b", "a@", "a@b@c", "a b@c", " a@b", "a@b\n", long.as_str()] {
+            assert!(email(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn names_have_two_characters() {
+        assert!(name("Jo".into()).is_ok() && name("李明".into()).is_ok());
+        assert!(name("J".into()).is_err() && name("  J  ".into()).is_err());
+        assert!(name("x".repeat(NAME_BYTES + 1)).is_err());
+    }
+}

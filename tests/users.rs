@@ -1,0 +1,452 @@
+//! Users over REST (protocol §9): registered by a manager, let in by email and password, what they may do, and how that ends.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+
+mod common;
+
+use common::http::Reply;
+use common::{Daemon, custom, is_timestamp, until};
+use serde_json::{Value, json};
+
+const PASSWORD: &str = "correct horse battery";
+
+/// `data` of an answer with this status.
+#[track_caller]
+fn data(reply: &Reply, status: u16) -> Value {
+    assert_eq!(reply.status.as_u16(), status, "{reply:?}");
+    let body = reply.json();
+    assert_eq!(body["success"], true, "{reply:?}");
+    body["data"].clone()
+}
+
+async fn register(daemon: &Daemon, key: &str, email: &str, role: &str) -> Value {
+    let body = json!({"email": email, "password": PASSWORD, "name": "Somebody", "role": role});
+    data(&daemon.post("/api/v1/users/register").key(key).json(&body).send().await, 201)
+}
+
+fn id(user: &Value) -> String {
+    user["id"].as_str().unwrap().to_owned()
+}
+
+async fn try_login(daemon: &Daemon, organization: &str, email: &str, password: &str) -> Reply {
+    let body = json!({"email": email, "password": password, "organization_id": organization});
+    daemon.post("/api/v1/users/login").anonymous().json(&body).send().await
+}
+
+async fn login(daemon: &Daemon, organization: &str, email: &str) -> String {
+    let reply = try_login(daemon, organization, email, PASSWORD).await;
+    data(&reply, 200)["token"].as_str().unwrap().to_owned()
+}
+
+/// The body of a refusal, but for its time.
+#[track_caller]
+fn refusal(reply: &Reply, status: u16, code: &str) -> Value {
+    let mut body = reply.refused(status, code);
+    body["timestamp"] = Value::Null;
+    body
+}
+
+#[tokio::test]
+async fn whoever_is_registered_enters_and_subscribes() {
+    let daemon = Daemon::start().await;
+    let asked =
+        json!({"email": "Ann@Example.ORG", "password": PASSWORD, "name": "Ann", "timezone": "Europe/Vienna"});
+    let call = daemon.post("/api/v1/users/register").json(&asked);
+    let reply = call.clone().header("idempotency-key", "k1").send().await;
+    let ann = data(&reply, 201);
+    assert!(id(&ann).starts_with("user-"), "{ann}");
+    assert_eq!(
+        (
+            &ann["email"],
+            &ann["name"],
+            &ann["timezone"],
+            &ann["role"],
+            &ann["disabled"],
+            &ann["organization_id"]
+        ),
+        (
+            &json!("ann@example.org"),
+            &json!("Ann"),
+            &json!("Europe/Vienna"),
+            &json!("user"),
+            &json!(false),
+            &json!("default")
+        )
+    );
+    assert!(is_timestamp(ann["created_at"].as_str().unwrap()));
+    assert_eq!(reply.header("etag"), Some("\"1\""));
+    assert_eq!(ann.as_object().unwrap().len(), 9, "nothing besides: {ann}");
+
+    // The same again is told again; another password under the key is another request; the email is taken.
+    let again = call.clone().header("idempotency-key", "k1").send().await;
+    assert_eq!((data(&again, 201), again.header("idempotent-replayed")), (ann.clone(), Some("true")));
+    let mut other = asked.clone();
+    other["password"] = "another password".into();
+    let other = daemon.post("/api/v1/users/register").json(&other);
+    other.header("idempotency-key", "k1").send().await.refused(409, "CONFLICT");
+    call.send().await.refused(409, "CONFLICT");
+
+    let reply = try_login(&daemon, "default", "ann@example.org", PASSWORD).await;
+    let entered = data(&reply, 200);
+    assert_eq!((&entered["user"], reply.header("cache-control")), (&ann, Some("no-store")));
+    for field in ["token", "user", "expires_at"] {
+        assert_eq!(reply.json()[field], entered[field], "AgentMem's clients read it beside the envelope");
+    }
+    let token = entered["token"].as_str().unwrap();
+    let mut sse = daemon.sse("/api/v1/sse").key(token).open().await;
+    assert_eq!(sse.next().await.name.as_deref(), Some("ready"));
+    for user in ["user-somebody", &id(&ann)] {
+        daemon.publish(json!({"type": "message", "agent_id": "a", "user_id": user, "content": user})).await;
+    }
+    assert_eq!(sse.next_event().await["user_id"], ann["id"], "theirs, and no other's");
+    daemon.publish_as(token, custom("c", json!(1))).await;
+    assert_eq!(sse.next_event().await["user_id"], ann["id"]);
+
+    for secret in [PASSWORD, "another password", token, "argon2"] {
+        assert!(!daemon.log().contains(secret), "logged: {secret}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_a_user_is_refused_by_its_field() {
+    let daemon = Daemon::start().await;
+    for (change, field) in [
+        (json!({"email": "ann"}), "email"),
+        (json!({"password": "seven77"}), "password"),
+        (json!({"password": "x".repeat(1_025)}), "password"),
+        (json!({"name": "A"}), "name"),
+        (json!({"timezone": " "}), "timezone"),
+        (json!({"role": "root"}), ""),
+        (json!({"shoe_size": 42}), ""),
+        (json!({"password": 3_141_592_653_u64}), ""),
+    ] {
+        let mut body = json!({"email": "ann@example.org", "password": PASSWORD, "name": "Ann"});
+        body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        let reply = daemon.post("/api/v1/users/register").json(&body).send().await;
+        let refused = refusal(&reply, 400, "VALIDATION_ERROR");
+        assert_eq!(refused["details"]["field"], field, "{change}: {refused}");
+        assert!(!reply.text().contains("3141592653"), "a password comes back: {reply:?}");
+    }
+    let long = json!({"email": "a@b", "password": "x".repeat(9_000), "organization_id": "default"});
+    let reply = daemon.post("/api/v1/users/login").anonymous().json(&long).send().await;
+    reply.refused(413, "PAYLOAD_TOO_LARGE");
+    assert!(daemon.get("/api/v1/users").send().await.json()["data"].as_array().unwrap().is_empty());
+}
+
+/// Whoever is not let in learns nothing from the answer.
+#[tokio::test]
+async fn every_refused_login_is_the_same() {
+    let daemon = Daemon::start().await;
+    let acme = daemon.create_org("acme").await;
+    register(&daemon, &daemon.key, "ann@example.org", "user").await;
+    let bob = register(&daemon, &daemon.key, "bob@example.org", "user").await;
+    let disable = format!("/api/v1/users/{}/disabled", id(&bob));
+    data(&daemon.call("PUT", &disable).json(&json!({"disabled": true})).send().await, 200);
+    let mut refusals = Vec::new();
+    for (organization, email, password) in [
+        ("default", "ann@example.org", "wrong password"),
+        ("default", "ann@example.org", ""),
+        ("default", "nobody@example.org", PASSWORD),
+        ("default", "", PASSWORD),
+        ("default", "bob@example.org", PASSWORD),
+        ("acme", "ann@example.org", PASSWORD),
+        ("nowhere", "ann@example.org", PASSWORD),
+        ("", "ann@example.org", PASSWORD),
+    ] {
+        let reply = try_login(&daemon, organization, email, password).await;
+        assert!(reply.header("www-authenticate").is_some());
+        let mut headers: Vec<_> = reply.headers.keys().map(ToString::to_string).collect();
+        headers.sort();
+        refusals.push((refusal(&reply, 401, "UNAUTHORIZED").to_string(), headers));
+    }
+    assert!(refusals.windows(2).all(|two| two[0] == two[1]), "{refusals:#?}");
+
+    // One email in two organizations is two users.
+    let body = json!({"email": "ann@example.org", "password": "another password", "name": "Another"});
+    let other = data(&daemon.post("/api/v1/users/register").key(&acme).json(&body).send().await, 201);
+    let entered = data(&try_login(&daemon, "acme", "ann@example.org", "another password").await, 200);
+    assert_eq!(entered["user"], other);
+    refusal(&try_login(&daemon, "default", "ann@example.org", "another password").await, 401, "UNAUTHORIZED");
+    let unseen = daemon.get(&format!("/api/v1/users/{}", id(&bob))).key(&acme).send().await;
+    unseen.refused(404, "NOT_FOUND");
+
+    data(&daemon.call("PUT", &disable).json(&json!({"disabled": false})).send().await, 200);
+    login(&daemon, "default", "bob@example.org").await;
+}
+
+/// An account's guesses are counted whether or not there is such an account, and the limit answers the same.
+#[tokio::test]
+async fn guesses_are_limited_by_account() {
+    let daemon = Daemon::with().env("AUTH__FAILURES_PER_MINUTE", 0).start().await;
+    register(&daemon, &daemon.key, "ann@example.org", "user").await;
+    register(&daemon, &daemon.key, "bob@example.org", "user").await;
+    let mut over = Vec::new();
+    for email in ["ann@example.org", "nobody@example.org"] {
+        for _ in 0..10 {
+            refusal(&try_login(&daemon, "default", email, "a guess").await, 401, "UNAUTHORIZED");
+        }
+        let reply = try_login(&daemon, "default", email, PASSWORD).await;
+        let seconds: u64 = reply.header("retry-after").unwrap().parse().unwrap();
+        assert!((600..=900).contains(&seconds), "{seconds}");
+        over.push(refusal(&reply, 429, "QUOTA_EXCEEDED"));
+    }
+    assert_eq!(over[0], over[1]);
+    refusal(&try_login(&daemon, "default", "ANN@example.org", PASSWORD).await, 429, "QUOTA_EXCEEDED");
+    login(&daemon, "default", "bob@example.org").await;
+}
+
+#[tokio::test]
+async fn another_password_ends_what_was_there_before() {
+    let mut daemon = Daemon::start().await;
+    let ann = register(&daemon, &daemon.key, "ann@example.org", "viewer").await;
+    register(&daemon, &daemon.key, "bob@example.org", "user").await;
+    let (old, bobs) = (
+        login(&daemon, "default", "ann@example.org").await,
+        login(&daemon, "default", "bob@example.org").await,
+    );
+    let mut ws = daemon.ws("/api/v1/ws").key(&old).open().await;
+    ws.expect("ready").await;
+    let mut sse = daemon.sse("/api/v1/sse").key(&old).open().await;
+    assert_eq!(sse.next().await.name.as_deref(), Some("ready"));
+    let mut others = daemon.ws("/api/v1/ws").key(&bobs).open().await;
+    others.expect("ready").await;
+    let ticket = daemon.post("/api/v1/tickets").key(&old).json(&json!({"reconnect": true})).send().await;
+    let ticket = data(&ticket, 201)["ticket"].as_str().unwrap().to_owned();
+
+    let change = |current: &str, new: &str| {
+        daemon
+            .call("PUT", "/api/v1/users/me/password")
+            .json(&json!({"current_password": current, "new_password": new}))
+    };
+    change("a guess", "another password").key(&old).send().await.refused(403, "FORBIDDEN");
+    change(PASSWORD, "short").key(&old).send().await.refused(400, "VALIDATION_ERROR");
+    change(PASSWORD, "another password").send().await.refused(404, "NOT_FOUND"); // an API key is no user
+    let changed = data(&change(PASSWORD, "another password").key(&old).send().await, 200);
+    let new = changed["token"].as_str().unwrap().to_owned();
+    assert_eq!(changed["user"]["id"], ann["id"]);
+
+    assert_eq!(ws.closed().await.0, 4403);
+    assert_eq!(sse.next().await.name.as_deref(), Some("closing"));
+    for life in 0..2 {
+        daemon.get("/api/v1/users/me").key(&old).send().await.refused(401, "UNAUTHORIZED");
+        let by_ticket = daemon.get(&format!("/api/v1/events?ticket={ticket}")).anonymous().send().await;
+        by_ticket.refused(401, "UNAUTHORIZED");
+        assert_eq!(data(&daemon.get("/api/v1/users/me").key(&new).send().await, 200)["id"], ann["id"]);
+        refusal(&try_login(&daemon, "default", "ann@example.org", PASSWORD).await, 401, "UNAUTHORIZED");
+        data(&try_login(&daemon, "default", "ann@example.org", "another password").await, 200);
+        data(&daemon.get("/api/v1/users/me").key(&bobs).send().await, 200);
+        if life == 0 {
+            let pong = others.ask(&json!({"type": "ping"})).await;
+            assert_eq!(pong["type"], "pong", "another user's connection goes on");
+            daemon.restart().await;
+        }
+    }
+}
+
+/// Whoever logs in with the old password while it changes comes too late or has a token that ends: none is left over.
+#[tokio::test]
+async fn no_token_of_the_old_password_survives_its_change() {
+    let daemon = Daemon::start().await;
+    register(&daemon, &daemon.key, "ann@x", "user").await;
+    let (mut old, mut new) = (PASSWORD.to_owned(), "password number 0".to_owned());
+    for round in 1..=5 {
+        let reply = try_login(&daemon, "default", "ann@x", &old).await;
+        let token = data(&reply, 200)["token"].as_str().unwrap().to_owned();
+        let body = json!({"current_password": old, "new_password": new});
+        let change = daemon.call("PUT", "/api/v1/users/me/password").key(&token).json(&body).send();
+        let logins =
+            futures_util::future::join_all((0..8).map(|_| try_login(&daemon, "default", "ann@x", &old)));
+        let (changed, logins) = tokio::join!(change, logins);
+        let fresh = data(&changed, 200)["token"].as_str().unwrap().to_owned();
+        for reply in logins {
+            match reply.status.as_u16() {
+                200 => {
+                    let token = data(&reply, 200)["token"].as_str().unwrap().to_owned();
+                    daemon.get("/api/v1/users/me").key(&token).send().await.refused(401, "UNAUTHORIZED");
+                }
+                _ => drop(refusal(&reply, 401, "UNAUTHORIZED")),
+            }
+        }
+        data(&daemon.get("/api/v1/users/me").key(&fresh).send().await, 200);
+        old = std::mem::replace(&mut new, format!("password number {round}"));
+    }
+}
+
+#[tokio::test]
+async fn roles_say_what_may_be_done() {
+    let daemon = Daemon::start().await;
+    for (email, role) in [("ada@x", "admin"), ("ann@x", "user"), ("vic@x", "readonly")] {
+        register(&daemon, &daemon.key, email, role).await;
+    }
+    let (ada, ann, vic) = (
+        login(&daemon, "default", "ada@x").await,
+        login(&daemon, "default", "ann@x").await,
+        login(&daemon, "default", "vic@x").await,
+    );
+    let tool = json!({"name": "hammer"});
+    let member = json!({"email": "new@x", "password": PASSWORD, "name": "New"});
+    for (who, write, manage) in [(&ada, 201, 201), (&ann, 201, 403), (&vic, 403, 403)] {
+        for path in ["/api/v1/agents", "/api/v1/messages", "/api/v1/tools", "/api/v1/users/me"] {
+            assert_eq!(daemon.get(path).key(who).send().await.status, 200, "{path}");
+        }
+        let made = daemon.post("/api/v1/tools").key(who).json(&tool).send().await;
+        assert_eq!(made.status, write, "{made:?}");
+        let me =
+            daemon.call("PUT", "/api/v1/users/me").key(who).json(&json!({"timezone": "UTC"})).send().await;
+        assert_eq!(me.status, if write == 201 { 200 } else { 403 }, "{me:?}");
+        let made = daemon.post("/api/v1/users/register").key(who).json(&member).send().await;
+        assert_eq!(made.status, manage, "{made:?}");
+        for path in ["/api/v1/users", "/api/v1/organizations/default/members"] {
+            assert_eq!(daemon.get(path).key(who).send().await.status, if manage == 201 { 200 } else { 403 });
+        }
+    }
+
+    // Nobody gives, or takes away, more than they have; who is narrowed gives nothing.
+    let keeper = daemon.create_key(json!({"scopes": ["manage", "subscribe"]})).await;
+    let narrow = daemon.create_key(json!({"scopes": ["*"], "agents": ["a"]})).await;
+    for (key, role, status) in
+        [(&keeper, "admin", 403), (&keeper, "user", 403), (&keeper, "viewer", 201), (&narrow, "viewer", 403)]
+    {
+        let body = json!({"email": format!("{role}@y"), "password": PASSWORD, "name": "Some", "role": role});
+        let made = daemon.post("/api/v1/users/register").key(key).json(&body).send().await;
+        assert_eq!(made.status, status, "{role}: {made:?}");
+    }
+    let me = data(&daemon.get("/api/v1/users/me").key(&ada).send().await, 200);
+    let path = format!("/api/v1/organizations/default/members/{}", id(&me));
+    let lower = daemon.call("PUT", &path).key(&keeper).json(&json!({"role": "viewer"})).send().await;
+    lower.refused(403, "FORBIDDEN");
+}
+
+#[tokio::test]
+async fn members_come_change_and_go() {
+    let daemon = Daemon::start().await;
+    let acme = daemon.create_org("acme").await;
+    let members = "/api/v1/organizations/acme/members";
+    let mut made = Vec::new();
+    for n in 0..7 {
+        let body = json!({"email": format!("u{n}@x"), "password": PASSWORD, "name": format!("User {n}")});
+        made.push(data(&daemon.post(members).key(&acme).json(&body).send().await, 201));
+    }
+    assert!(made.iter().all(|user| user["organization_id"] == "acme"));
+
+    // By the operator or a manager, as members or users, page by page.
+    for (path, key) in [
+        (format!("{members}?limit=3"), &acme),
+        (format!("{members}?limit=3"), &daemon.key),
+        ("/api/v1/users?limit=3".to_owned(), &acme),
+        ("/api/v1/users?limit=3&org_id=acme".to_owned(), &daemon.key),
+    ] {
+        let (mut found, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = daemon.get(&format!("{path}&cursor={cursor}&order=asc")).key(key).send().await;
+            let rows = data(&page, 200).as_array().unwrap().clone();
+            assert!(rows.len() <= 3);
+            found.extend(rows);
+            match page.json()["next_cursor"].as_str() {
+                Some(next) => next.clone_into(&mut cursor),
+                None => break,
+            }
+        }
+        assert_eq!(found, made, "{path}");
+    }
+    let globex = daemon.create_org("globex").await;
+    daemon.get(members).key(&globex).send().await.refused(404, "NOT_FOUND");
+    daemon.get("/api/v1/users?org_id=acme").key(&globex).send().await.refused(404, "NOT_FOUND");
+
+    // A new role: older tokens end, and what comes after has it.
+    let path = format!("{members}/{}", id(&made[0]));
+    let token = login(&daemon, "acme", "u0@x").await;
+    let mut ws = daemon.ws("/api/v1/ws").key(&token).open().await;
+    ws.expect("ready").await;
+    let role = |role: &str| daemon.call("PUT", &path).key(&acme).json(&json!({"role": role}));
+    role("admin").header("if-match", "\"7\"").send().await.refused(412, "CONFLICT");
+    role("admin").key(&globex).send().await.refused(404, "NOT_FOUND");
+    let changed = role("admin").header("if-match", "\"1\"").send().await;
+    assert_eq!(
+        (data(&changed, 200)["role"].clone(), changed.header("etag")),
+        (json!("admin"), Some("\"2\""))
+    );
+    assert_eq!(ws.closed().await.0, 4403);
+    daemon.get("/api/v1/agents").key(&token).send().await.refused(401, "UNAUTHORIZED");
+    let token = login(&daemon, "acme", "u0@x").await;
+    assert_eq!(daemon.get(members).key(&token).send().await.status, 200);
+
+    assert_eq!(daemon.call("DELETE", &path).key(&globex).send().await.status, 404);
+    assert_eq!(daemon.call("DELETE", &path).key(&acme).send().await.status, 204);
+    for gone in
+        [daemon.call("DELETE", &path), role("user"), daemon.get(&format!("/api/v1/users/{}", id(&made[0])))]
+    {
+        gone.key(&acme).send().await.refused(404, "NOT_FOUND");
+    }
+    daemon.get("/api/v1/agents").key(&token).send().await.refused(401, "UNAUTHORIZED");
+    refusal(&try_login(&daemon, "acme", "u0@x", PASSWORD).await, 401, "UNAUTHORIZED");
+    assert_eq!(data(&daemon.get(members).key(&acme).send().await, 200).as_array().unwrap().len(), 6);
+    let again = json!({"email": "u0@x", "password": PASSWORD, "name": "Somebody else"});
+    let again = data(&daemon.post(members).key(&acme).json(&again).send().await, 201);
+    assert_ne!(again["id"], made[0]["id"], "the email is free, the id is not given again");
+}
+
+/// What is a deleted user's goes soon, also where the daemon was killed before it began; others' stays.
+#[tokio::test]
+async fn what_a_deleted_user_left_is_erased() {
+    let mut daemon = Daemon::start().await;
+    let ann = register(&daemon, &daemon.key, "ann@x", "user").await;
+    let agent = data(&daemon.post("/api/v1/agents").json(&json!({"name": "a"})).send().await, 201);
+    let agent = agent["id"].as_str().unwrap();
+    for n in 0..150 {
+        let user = if n % 10 == 0 { "user-other".to_owned() } else { id(&ann) };
+        let body = json!({"agent_id": agent, "user_id": user, "content": "x"});
+        data(&daemon.post("/api/v1/messages").json(&body).send().await, 201);
+    }
+    for user in ["user-other", &id(&ann)] {
+        let path = format!("/api/v1/agents/{agent}/core-memory/human?user_id={user}");
+        data(&daemon.call("PUT", &path).json(&json!({"value": "x"})).send().await, 201);
+    }
+    let user = format!("/api/v1/users/{}", id(&ann));
+    let events = async |daemon: &Daemon, user: &str| {
+        let found =
+            daemon.get(&format!("/api/v1/events?earliest=true&limit=1000&user_id={user}")).send().await;
+        data(&found, 200).as_array().unwrap().len()
+    };
+    assert_eq!(events(&daemon, &id(&ann)).await, 136);
+    assert_eq!(daemon.call("DELETE", &user).send().await.status, 204);
+    daemon.restart().await;
+    let gone = async || (events(&daemon, &id(&ann)).await == 0).then_some(());
+    until("the end of their events", gone).await;
+    assert_eq!(events(&daemon, "user-other").await, 16);
+    let empty = async |path: String| {
+        let rows = data(&daemon.get(&path).send().await, 200);
+        rows.as_array().unwrap().is_empty().then_some(())
+    };
+    until("the end of their messages", || empty(format!("/api/v1/messages?user_id={}", id(&ann)))).await;
+    let blocks = format!("/api/v1/agents/{agent}/core-memory?user_id=");
+    until("the end of their core memory", || empty(format!("{blocks}{}", id(&ann)))).await;
+    let left = daemon.get("/api/v1/messages?limit=100").send().await;
+    assert_eq!(data(&left, 200).as_array().unwrap().len(), 15);
+    assert_eq!(
+        data(&daemon.get(&format!("{blocks}user-other")).send().await, 200).as_array().unwrap().len(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn users_say_who_they_are() {
+    let daemon = Daemon::start().await;
+    register(&daemon, &daemon.key, "ann@x", "user").await;
+    let token = login(&daemon, "default", "ann@x").await;
+    let me = || daemon.get("/api/v1/users/me").key(&token);
+    let change = |body: Value| daemon.call("PUT", "/api/v1/users/me").key(&token).json(&body);
+    let reply = change(json!({"name": "Ann B.", "timezone": "UTC"})).header("if-match", "\"1\"").send().await;
+    let changed = data(&reply, 200);
+    assert_eq!((&changed["name"], &changed["timezone"]), (&json!("Ann B."), &json!("UTC")));
+    assert_eq!(data(&me().send().await, 200), changed, "the token goes on");
+    change(json!({"name": "Ann C."})).header("if-match", "\"1\"").send().await.refused(412, "CONFLICT");
+    assert_eq!(data(&change(json!({"timezone": null})).send().await, 200)["timezone"], Value::Null);
+    for refused in [json!({"role": "admin"}), json!({"email": "x@y"}), json!({"name": "A"})] {
+        change(refused).send().await.refused(400, "VALIDATION_ERROR");
+    }
+    // Neither a key nor a user who was not registered here has a profile.
+    daemon.get("/api/v1/users/me").send().await.refused(404, "NOT_FOUND");
+    let stranger = daemon.user("stranger").await;
+    daemon.get("/api/v1/users/me").key(&stranger).send().await.refused(404, "NOT_FOUND");
+}
