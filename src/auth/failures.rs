@@ -45,11 +45,28 @@ impl Count {
         // A clock set back ends a count too, rather than prolonging it.
         now_ms < self.since_ms || now_ms - self.since_ms >= WINDOW_MS
     }
+    /// Seconds until it ends, at least 1.
+    fn left_s(&self, now_ms: u64) -> u64 {
+        (self.since_ms + WINDOW_MS).saturating_sub(now_ms).div_ceil(1_000).max(1)
+    }
 }
 
 impl Failures {
     pub(super) fn new(limit: u32) -> Self {
         Failures { limit, table: Mutex::default() }
+    }
+
+    /// Whether the address has any left. `Err(seconds)`: no; it may try again after that many.
+    pub(super) fn check(&self, address: Option<IpAddr>, now_ms: u64) -> Result<(), u64> {
+        if self.limit == 0 {
+            return Ok(());
+        }
+        let table = self.table.lock();
+        let count = table.by_address.get(&address.map_or(0, bucket)).copied().unwrap_or_default();
+        match count.failures >= self.limit && !count.ended(now_ms) {
+            true => Err(count.left_s(now_ms)),
+            false => Ok(()),
+        }
     }
 
     /// Counts one failure. `Err(seconds)`: the address has used up its minute; it may try again after that many.
@@ -73,8 +90,7 @@ impl Failures {
             *count = Count { since_ms: now_ms, failures: 0 };
         }
         if count.failures >= self.limit {
-            let left_ms = (count.since_ms + WINDOW_MS).saturating_sub(now_ms);
-            return Err(left_ms.div_ceil(1_000).max(1));
+            return Err(count.left_s(now_ms));
         }
         count.failures += 1;
         Ok(())
@@ -110,8 +126,11 @@ mod tests {
     fn the_minute_is_used_up_and_comes_back() {
         let failures = Failures::new(3);
         for _ in 0..3 {
+            assert_eq!(failures.check(ip("192.0.2.1"), 1_000), Ok(()));
             assert_eq!(failures.count(ip("192.0.2.1"), 1_000), Ok(()));
         }
+        assert_eq!(failures.check(ip("192.0.2.1"), 1_000), Err(60));
+        assert_eq!(failures.check(ip("192.0.2.1"), 61_000), Ok(()));
         assert_eq!(failures.count(ip("192.0.2.1"), 1_000), Err(60));
         assert_eq!(failures.count(ip("192.0.2.1"), 60_500), Err(1));
         assert_eq!(failures.count(ip("192.0.2.2"), 1_000), Ok(()), "another address");

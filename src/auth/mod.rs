@@ -59,8 +59,8 @@ pub use keys::Algorithm;
 pub use origin::{ALLOW_HEADERS, ALLOW_METHODS, EXPOSE_HEADERS, OriginPolicy, PREFLIGHT_MAX_AGE_SECONDS};
 pub use own_key::OwnKey;
 pub use password::{
-    HASHES_AT_ONCE, HASHES_WAITING, PASSWORD_BYTES, PASSWORD_CHARS, Password, PasswordError, PasswordHash,
-    Passwords, Proven,
+    HASHES_AT_ONCE, HASHES_OF_SUSPECTS, HASHES_WAITING, PASSWORD_BYTES, PASSWORD_CHARS, Password,
+    PasswordError, PasswordHash, Passwords, Proven,
 };
 pub use permissions::Role;
 pub use principal::{Authorized, Credential, Manage, Operate, Principal, Publish, Right, Subscribe};

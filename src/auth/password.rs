@@ -14,7 +14,7 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::value::RawValue;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use zeroize::Zeroizing;
 
 use crate::ids::TenantId;
@@ -27,6 +27,10 @@ pub const PASSWORD_BYTES: usize = 1_024;
 pub const HASHES_AT_ONCE: usize = 2;
 /// Hashes that wait for their turn, a second or two at most; stops a flood of logins from piling up.
 pub const HASHES_WAITING: usize = 64;
+
+/// Of those who run or wait, how many may come from addresses that have failed too often; stops one flood of guesses from keeping
+/// everybody else out.
+pub const HASHES_OF_SUSPECTS: usize = HASHES_WAITING / 2;
 
 /// Memory in KiB, passes and lanes, as OWASP recommends for Argon2id.
 const COST: (u32, u32, u32) = (19 * 1_024, 2, 1);
@@ -119,6 +123,8 @@ pub enum PasswordError {
 pub struct Passwords {
     /// Whoever waits or runs.
     room: Arc<Semaphore>,
+    /// Those of them from addresses that have failed too often.
+    suspects: Arc<Semaphore>,
     /// Whoever runs.
     turns: Arc<Semaphore>,
     random: SystemRandom,
@@ -128,6 +134,7 @@ impl Default for Passwords {
     fn default() -> Passwords {
         Passwords {
             room: Arc::new(Semaphore::new(HASHES_AT_ONCE + HASHES_WAITING)),
+            suspects: Arc::new(Semaphore::new(HASHES_OF_SUSPECTS)),
             turns: Arc::new(Semaphore::new(HASHES_AT_ONCE)),
             random: SystemRandom::new(),
         }
@@ -176,6 +183,11 @@ impl Passwords {
             Some(out)
         };
         self.run(digest).await?.ok_or(PasswordError::Failed)
+    }
+
+    /// A place for somebody from an address that has failed too often, if one is left.
+    pub(super) fn suspect(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.suspects).try_acquire_owned().ok()
     }
 
     async fn run<T: Send + 'static>(

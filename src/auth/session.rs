@@ -7,11 +7,14 @@
 //!   the user: a token is dated not before the user it was made of was read, nor before that user's instant.
 //! * Guessing is counted by account, and an account with too many failures is refused before the password is looked at. By address
 //!   it is counted together with other wrong credentials, and like there only failures are refused: nobody can lock out the
-//!   neighbours behind their own address, or everybody behind a proxy.
+//!   neighbours behind their own address, or everybody behind a proxy. But an address over its limit has a part of the room for
+//!   verifying only, lest its guesses keep everybody else out.
 //! * Knows no user's row: that is `resource`'s.
 
 use std::net::IpAddr;
 use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::admin::{AdminError, limit};
 use super::directory::ENDED_PER_ORGANIZATION;
@@ -40,6 +43,8 @@ pub struct Attempt<'a> {
     auth: &'a Auth,
     account: [u8; 32],
     peer: Option<IpAddr>,
+    /// A place among those whose address has failed too often.
+    _suspect: Option<OwnedSemaphorePermit>,
 }
 
 impl Attempt<'_> {
@@ -81,8 +86,12 @@ impl Auth {
     pub fn attempt(&self, peer: Option<IpAddr>, org_id: &str, email: &str) -> Result<Attempt<'_>, TooMany> {
         let now_ms = self.clock.now_ms();
         let account = scope(&[org_id.as_bytes(), email.as_bytes()]);
+        let suspect = match self.failures.check(peer, now_ms) {
+            Ok(()) => None,
+            Err(retry_after) => Some(self.passwords.suspect().ok_or(TooMany { retry_after })?),
+        };
         self.accounts.begin(account, now_ms).map_err(|retry_after| TooMany { retry_after })?;
-        Ok(Attempt { auth: self, account, peer })
+        Ok(Attempt { auth: self, account, peer, _suspect: suspect })
     }
 
     /// A token of the user whose password was proven: 24 hours, the rights of the role.

@@ -98,4 +98,16 @@ async fn guesses_are_counted_by_account_and_by_address() {
     assert!(attempt.failed().is_err(), "the address has used up its minute");
     assert!(world.bearer("nonsense").is_err_and(|error| matches!(error, AuthError::TooManyFailures { .. })));
     world.auth.attempt(peer, "acme", "bob@example.org").expect("valid ones always pass").succeeded();
+
+    // But a flood of it finds an end before all room is taken; others still come in.
+    let name = |n: usize| format!("user{n}@example.org");
+    let flood: Vec<_> = (0..HASHES_OF_SUSPECTS)
+        .map(|n| world.auth.attempt(peer, "acme", &name(n)).expect("may be tried"))
+        .collect();
+    let refused = world.auth.attempt(peer, "acme", "one@example.org").err();
+    assert_eq!(refused, Some(TooMany { retry_after: 60 }));
+    let other = Some("192.0.2.8".parse().expect("an address"));
+    world.auth.attempt(other, "acme", "one@example.org").expect("another address").void();
+    drop(flood);
+    world.auth.attempt(peer, "acme", "one@example.org").expect("there is room again").void();
 }
