@@ -140,3 +140,19 @@ async fn the_filter_that_is_a_todo_there_is_a_wall_here() {
     daemon.publish_as(&acme, custom("news", json!("theirs"))).await;
     assert_eq!(theirs.expect("custom").await["data"], "theirs");
 }
+
+/// Their UI logs in with these three fields and reads `token` and `user` beside the envelope, then sends the token as Bearer and
+/// in its WebSocket's URL.
+#[tokio::test]
+async fn whoever_logs_in_as_the_ui_does_goes_on_with_the_token() {
+    let daemon = Daemon::start().await;
+    let asked = json!({"email": "ann@example.org", "password": "12345678", "name": "Ann", "organization_id": "default"});
+    let made = data(&daemon.post("/api/v1/users/register").json(&asked).send().await, 201);
+    let asked = json!({"email": "ann@example.org", "password": "12345678", "organization_id": "default"});
+    let entered = daemon.post("/api/v1/users/login").anonymous().json(&asked).send().await.json();
+    assert_eq!((&entered["user"]["id"], &entered["user"]["email"]), (&made["id"], &json!("ann@example.org")));
+    let token = entered["token"].as_str().unwrap();
+    assert_eq!(data(&daemon.get("/api/v1/users/me").key(token).send().await, 200), made);
+    let mut ws = daemon.ws(&format!("/api/v1/ws?token={token}")).without("authorization").open().await;
+    ws.expect("ready").await;
+}
