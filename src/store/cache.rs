@@ -45,6 +45,8 @@ struct Entries {
     ages: BTreeMap<u64, (TenantId, Sequence)>,
     next_age: u64,
     bytes: usize,
+    /// How often something was forgotten.
+    forgotten: u64,
 }
 
 /// The cache.
@@ -82,8 +84,18 @@ impl PageCache {
         self.inner.lock().find(tenant, after).is_some()
     }
 
-    pub(super) fn insert(&self, tenant: TenantId, values: Vec<Decoded>) {
+    /// How often something was forgotten; to be asked before reading what is to be inserted.
+    pub(super) fn forgotten(&self) -> u64 {
+        self.inner.lock().forgotten
+    }
+
+    /// Keeps what was read since [`PageCache::forgotten`] answered `before`; nothing if something was forgotten meanwhile, since it
+    /// may have been read before it was erased.
+    pub(super) fn insert(&self, tenant: TenantId, values: Vec<Decoded>, before: u64) {
         let mut inner = self.inner.lock();
+        if inner.forgotten != before {
+            return;
+        }
         for value in values {
             inner.insert(tenant, value);
         }
@@ -98,6 +110,7 @@ impl PageCache {
     /// Drops what is held of `tenant`.
     pub(super) fn forget(&self, tenant: TenantId) {
         let mut inner = self.inner.lock();
+        inner.forgotten += 1;
         let range = (tenant, Sequence::ZERO)..=(tenant, Sequence(u64::MAX));
         let keys: Vec<_> = inner.entries.range(range).map(|(key, _)| *key).collect();
         for key in keys {
@@ -171,7 +184,7 @@ mod tests {
     #[test]
     fn a_reader_at_any_covered_position_is_served_across_values() {
         let (cache, tenant) = (PageCache::new(1 << 20), TenantId(1));
-        cache.insert(tenant, vec![value(0, 5..=7), value(7, 20..=21)]);
+        cache.insert(tenant, vec![value(0, 5..=7), value(7, 20..=21)], 0);
         assert_eq!(sequences(cache.page(tenant, Sequence(0))), [5, 6, 7, 20, 21]);
         assert_eq!(sequences(cache.page(tenant, Sequence(6))), [7, 20, 21]);
         assert_eq!(sequences(cache.page(tenant, Sequence(15))), [20, 21]);
@@ -182,21 +195,34 @@ mod tests {
     #[test]
     fn what_lies_before_an_entry_is_unknown_unless_it_was_seen() {
         let (cache, tenant) = (PageCache::new(1 << 20), TenantId(1));
-        cache.insert(tenant, vec![value(9, 10..=11)]);
+        cache.insert(tenant, vec![value(9, 10..=11)], 0);
         assert!(sequences(cache.page(tenant, Sequence(8))).is_empty());
-        cache.insert(tenant, vec![value(4, 10..=11)]);
+        cache.insert(tenant, vec![value(4, 10..=11)], 0);
         assert_eq!(sequences(cache.page(tenant, Sequence(8))), [10, 11]);
-        cache.insert(tenant, vec![value(9, 10..=11)]);
+        cache.insert(tenant, vec![value(9, 10..=11)], 0);
         assert_eq!(sequences(cache.page(tenant, Sequence(4))), [10, 11], "what is known stays known");
+    }
+
+    /// A reader has a value in hand, its events are erased and forgotten, and only then does the reader come to keep it.
+    #[test]
+    fn what_was_read_before_it_was_forgotten_does_not_come_back() {
+        let (cache, tenant) = (PageCache::new(1 << 20), TenantId(1));
+        let before = cache.forgotten();
+        let read = vec![value(0, 5..=7)];
+        cache.forget(tenant);
+        cache.insert(tenant, read, before);
+        assert!(cache.page(tenant, Sequence(0)).is_none());
+        cache.insert(tenant, vec![value(0, 6..=7)], cache.forgotten());
+        assert_eq!(sequences(cache.page(tenant, Sequence(0))), [6, 7]);
     }
 
     #[test]
     fn the_least_recently_read_goes_first_and_bytes_are_bounded() {
         let one = value(0, 1..=1).frames[0].size() + 24;
         let (cache, tenant) = (PageCache::new(2 * one), TenantId(1));
-        cache.insert(tenant, vec![value(0, 1..=1), value(1, 2..=2)]);
+        cache.insert(tenant, vec![value(0, 1..=1), value(1, 2..=2)], 0);
         assert_eq!(sequences(cache.page(tenant, Sequence(0))), [1, 2]);
-        cache.insert(tenant, vec![value(2, 3..=3)]);
+        cache.insert(tenant, vec![value(2, 3..=3)], 0);
         assert!(sequences(cache.page(tenant, Sequence(0))).is_empty());
         assert_eq!(sequences(cache.page(tenant, Sequence(1))), [2, 3]);
         assert_eq!(cache.bytes(), 2 * one);

@@ -267,6 +267,7 @@ impl Reads {
         }
         let committed = log.committed();
         self.stats.log_scans.fetch_add(1, Relaxed);
+        let forgotten = self.cache.forgotten();
         let values = self.scan(engine, log.tenant(), after, committed).map_err(failed)?;
         if values.is_empty() {
             return Ok(match after < log.oldest() {
@@ -277,8 +278,8 @@ impl Reads {
         // The page is cut from what was just read, not from the cache, which may be too small to keep it.
         let fresh = PageCache::new(usize::MAX);
         let copies = values.iter().map(|v| Decoded { from: v.from, frames: v.frames.clone() }).collect();
-        fresh.insert(log.tenant(), copies);
-        self.cache.insert(log.tenant(), values);
+        fresh.insert(log.tenant(), copies, fresh.forgotten());
+        self.cache.insert(log.tenant(), values, forgotten);
         Ok(self.unless_trimmed(log, after, fresh.page(log.tenant(), after)))
     }
 
@@ -371,7 +372,7 @@ mod tests {
         let log = Arc::new(TenantLog::new(TenantId(1), 1, &recovered, u32::MAX));
         let event = r#"{"type":"custom","channel":"c","data":1}"#;
         let frames = (5..=9).map(|sequence| Arc::new(frame(event, sequence))).collect();
-        reads.cache.insert(TenantId(1), vec![Decoded { from: Sequence(0), frames }]);
+        reads.cache.insert(TenantId(1), vec![Decoded { from: Sequence(0), frames }], 0);
         let read = reads.log(&log, Sequence(0)).await.expect("known");
         assert!(matches!(read, LogRead::Page(page) if page.frames.len() == 5));
         log.oldest.store(6, Release);
