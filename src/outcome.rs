@@ -224,6 +224,9 @@ impl From<ResourceError> for Refusal {
                 let refusal = Refusal::new(StatusCode::PRECONDITION_FAILED, "CONFLICT", error.to_string());
                 Refusal { details: json!({"version": version}), ..refusal }
             }
+            ResourceError::BatchFull => {
+                Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", error.to_string())
+            }
             ResourceError::TooLarge(error) => {
                 Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", error.to_string())
             }

@@ -76,3 +76,12 @@ pub fn number(name: &str, text: &str, least: u64, most: u64) -> Result<u64, Refu
         .filter(|n| (least..=most).contains(n))
         .ok_or_else(|| Refusal::bad_request(format!("{name}: must be a whole number from {least} to {most}")))
 }
+
+/// A number from 0 to 1, as a parameter's value.
+///
+/// # Errors
+/// 400 naming the parameter.
+pub fn fraction(name: &str, text: &str) -> Result<f64, Refusal> {
+    let number = text.parse().ok().filter(|number| (0.0..=1.0).contains(number));
+    number.ok_or_else(|| Refusal::bad_request(format!("{name}: must be a number from 0 to 1")))
+}

@@ -29,7 +29,7 @@ use crate::outcome::Refusal;
 pub use resources::users::LOGIN_BYTES;
 
 use exchange::Exchange;
-use resources::{agents, blocks, messages, presence, tools, users};
+use resources::{agents, blocks, memories, messages, presence, tools, users};
 use respond::Answer;
 use routes::Operation;
 use subscribe::Subscribed;
@@ -74,6 +74,17 @@ pub async fn handle(x: &mut Exchange) -> Result<Handled, Refusal> {
         Operation::GetAgentState => agents::get_state(x, id).await,
         Operation::SetAgentState => agents::set_state(x, id).await,
         Operation::SendAgentMessage => agents::say(x, id).await,
+        Operation::ListAgentMemories => memories::list_of_agent(x, id).await,
+        Operation::ListMemories => memories::list(x).await,
+        Operation::CreateMemory => memories::create(x).await,
+        Operation::CreateMemories => memories::create_batch(x).await,
+        Operation::DeleteMemories => memories::delete_batch(x).await,
+        Operation::SearchMemories => memories::search(x).await,
+        Operation::SearchMemoriesByQuery => memories::search_by_query(x).await,
+        Operation::GetMemory => memories::get(x, id).await,
+        Operation::ChangeMemory => memories::change(x, id).await,
+        Operation::DeleteMemory => memories::delete(x, id).await,
+        Operation::GetMemoryHistory => memories::history(x, id).await,
         Operation::ListMessages => messages::list(x).await,
         Operation::CreateMessage => messages::create(x).await,
         Operation::GetMessage => messages::get(x, id).await,

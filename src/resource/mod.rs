@@ -1,5 +1,5 @@
-//! What organizations keep besides events: agents, their messages and core memory, tools, users; each change with the event that
-//! tells of it.
+//! What organizations keep besides events: agents, their messages, memories and core memory, tools, users; each change with the
+//! event that tells of it.
 //!
 //! * A change and its event are one commit ([`Tenants::change`]): after any crash both are there or neither, and nobody hears of
 //!   what is not kept.
@@ -11,6 +11,7 @@ pub mod agents;
 pub mod blocks;
 pub mod entry;
 pub mod leaving;
+pub mod memories;
 pub mod messages;
 mod record;
 pub mod tools;
@@ -62,6 +63,9 @@ pub enum ResourceError {
     /// It has changed since the version the caller named.
     #[error("it has changed: its version is {0} now")]
     Changed(u64),
+    /// One write takes no more.
+    #[error("the batch is full: send this one again in another")]
+    BatchFull,
     /// It does not fit.
     #[error("{0}")]
     TooLarge(#[from] TooLong),

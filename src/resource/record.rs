@@ -89,6 +89,16 @@ pub(super) async fn get<R: Record>(
     }
 }
 
+/// Resources by their ids, in that order; `None` where there is none.
+pub(super) async fn get_all<R: Record>(
+    store: &Store,
+    tenant: TenantId,
+    ids: Vec<String>,
+) -> Result<Vec<Option<R>>, ResourceError> {
+    let rows = store.rows(tenant, R::TABLE, ids).await?;
+    rows.iter().map(|row| row.as_deref().map(read).transpose()).collect()
+}
+
 /// A page of a list, and where the next one begins; `None`: this is the last.
 pub(super) async fn list<R: Record>(
     store: &Store,

@@ -18,7 +18,7 @@ use super::stats::Stats;
 use crate::frame::Frame;
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
-/// Bytes of events taken into one commit; more waits for the next. Bounds a batch's memory and its latency.
+/// Bytes of events and rows taken into one commit; more waits for the next. Bounds a batch's memory and its latency.
 const COMMIT_BYTES: usize = 8 << 20;
 /// How long events that nobody waits for stay out of a commit: each commit costs a dozen thread switches and an fsync.
 const UNHURRIED: Duration = Duration::from_millis(4);
@@ -129,7 +129,7 @@ pub(super) struct Item {
     pub(super) append: Option<Append>,
     pub(super) rows: Rows,
     pub(super) done: Done,
-    /// Of its events in memory, and something for itself.
+    /// Of its events and rows in memory, and something for itself.
     bytes: usize,
     /// Nobody waits for it.
     unhurried: bool,
@@ -142,7 +142,7 @@ pub(super) struct Item {
 impl Item {
     pub(super) fn new(append: Option<Append>, mut rows: Rows, done: Done) -> Item {
         let frames = append.as_ref().map_or(&[][..], |append| append.frames.as_slice());
-        let bytes = frames.iter().map(|frame| frame.size()).sum::<usize>() + 256;
+        let bytes = frames.iter().map(|frame| frame.size()).sum::<usize>() + rows.bytes() + 256;
         let unhurried = append.is_some() && rows.is_empty() && matches!(done, Done::Nobody);
         let _held = rows.take_held();
         Item { append, rows, done, bytes, unhurried, _held, refused: None }

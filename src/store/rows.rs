@@ -24,6 +24,8 @@ pub struct TooLong {
 #[derive(Default)]
 pub struct Rows {
     changes: Vec<Change>,
+    /// Their keys and values, bytes.
+    bytes: usize,
     /// Dropped when the commit is over, however it ended.
     held: Vec<Held>,
 }
@@ -57,9 +59,20 @@ impl Rows {
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }
+    /// How many changes there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.changes.len()
+    }
+    /// Their keys and values in memory, bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
     /// Adds all of `other`.
     pub fn extend(&mut self, other: Rows) {
         self.changes.extend(other.changes);
+        self.bytes += other.bytes;
         self.held.extend(other.held);
     }
     /// Keeps `guard` until the commit is over, also where whoever asked for it has gone: a lock that protects these rows.
@@ -98,12 +111,15 @@ impl Rows {
         value: Vec<u8>,
     ) -> Result<(), TooLong> {
         let key = checked(kind, tenant, tail, &value)?;
+        self.bytes += key.len() + value.len();
         self.changes.push(Change::Put(key, value));
         Ok(())
     }
 
     pub(super) fn delete(&mut self, kind: Kind, tenant: TenantId, tail: &[u8]) {
-        self.changes.push(Change::Delete(keys::key(kind, tenant, tail)));
+        let key = keys::key(kind, tenant, tail);
+        self.bytes += key.len();
+        self.changes.push(Change::Delete(key));
     }
 
     pub(super) fn put_daily(
@@ -116,6 +132,7 @@ impl Rows {
         created_ms: u64,
     ) -> Result<(), TooLong> {
         let key = checked(kind, tenant, tail, &value)?;
+        self.bytes += key.len() + value.len();
         self.changes.push(Change::Daily { lane, tenant, key, value, created_ms });
         Ok(())
     }

@@ -40,7 +40,7 @@ impl Group {
         Group { list, digest }
     }
 
-    fn prefix(self) -> Vec<u8> {
+    pub(super) fn prefix(self) -> Vec<u8> {
         [&[self.list][..], &self.digest].concat()
     }
 }
@@ -136,6 +136,21 @@ impl Store {
     pub async fn row(&self, tenant: TenantId, table: Table, id: &str) -> Result<Option<Vec<u8>>, ReadError> {
         let tail = row_key(table, id);
         self.run(tenant, move |engine| get(engine, tenant, &tail)).await
+    }
+
+    /// Rows by their ids, in that order; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn rows(
+        &self,
+        tenant: TenantId,
+        table: Table,
+        ids: Vec<String>,
+    ) -> Result<Vec<Option<Vec<u8>>>, ReadError> {
+        let read =
+            move |engine: &Engine| ids.iter().map(|id| get(engine, tenant, &row_key(table, id))).collect();
+        self.run(tenant, read).await
     }
 
     /// A page of a group, with the rows of `table` that stand there.
@@ -266,7 +281,7 @@ fn place(key: &[u8]) -> Result<At, EngineError> {
 }
 
 /// The first key tail after every one that begins with `prefix`.
-fn after(prefix: &[u8]) -> Vec<u8> {
+pub(super) fn after(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
         if last < u8::MAX {

@@ -1,10 +1,12 @@
-//! `/agents`, `/messages`, `/tools` and `/presence`: what they ask and answer. The rules live in [`crate::resource`]; here are shapes only.
+//! `/agents`, `/memories`, `/messages`, `/tools` and `/presence`: what they ask and answer. The rules live in [`crate::resource`]; here
+//! are shapes only.
 //!
 //! * A list is answered newest first, with the cursor of the next page, or counted by `offset` for older clients.
 //! * `ETag` is a resource's version; `If-Match` refuses a change of another (RFC 9110 §13.1.1).
 
 pub(super) mod agents;
 pub(super) mod blocks;
+pub(super) mod memories;
 pub(super) mod messages;
 pub(super) mod presence;
 pub(super) mod tools;
@@ -67,11 +69,20 @@ struct Written<'a, T> {
 
 /// Reads a request that writes and has a JSON body and no parameters.
 async fn written<T: DeserializeOwned>(x: &mut Exchange) -> Result<Written<'_, T>, Refusal> {
+    written_together(x, |_: &T| Ok(1)).await
+}
+
+/// [`written`] of a body that asks for as many writes as `count` says.
+async fn written_together<T: DeserializeOwned>(
+    x: &mut Exchange,
+    count: impl FnOnce(&T) -> Result<usize, Refusal>,
+) -> Result<Written<'_, T>, Refusal> {
     let right = may_write(x)?;
     no_parameters(x)?;
     let (body, bytes) = x.json_and_bytes().await?;
     let x = &*x;
-    let caller = writing(x, &right, bytes.len()).await?;
+    let writes = count(&body)?;
+    let caller = writing_together(x, &right, bytes.len(), writes).await?;
     Ok(Written { x, right, caller, body, bytes })
 }
 
@@ -81,9 +92,19 @@ async fn writing<'a>(
     right: &Authorized<Publish>,
     bytes: usize,
 ) -> Result<Asker<'a>, Refusal> {
+    writing_together(x, right, bytes, 1).await
+}
+
+/// Who makes so many writes at once.
+async fn writing_together<'a>(
+    x: &'a Exchange,
+    right: &Authorized<Publish>,
+    bytes: usize,
+    writes: usize,
+) -> Result<Asker<'a>, Refusal> {
     let limit = right.publish_rate(x.shared().config.limits.publish_per_second);
     let now_ms = x.shared().clock.now_ms();
-    rate::charge(&mut x.rate.borrow_mut(), limit, 1, now_ms).map_err(Refusal::over_rate)?;
+    rate::charge(&mut x.rate.borrow_mut(), limit, writes, now_ms).map_err(Refusal::over_rate)?;
     x.worker.enter(right.principal().tenant, bytes).await;
     asking(x, right.principal().clone()).await
 }

@@ -1,0 +1,150 @@
+//! The closed lists of words that describe a memory: its type and its scope. Read in any case, written in one.
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// What kind of memory it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+#[repr(u8)]
+pub enum MemoryType {
+    /// A fact.
+    Factual = 0,
+    /// Something that happened.
+    Episodic = 1,
+    /// How something is done.
+    Procedural = 2,
+    /// What something means.
+    #[default]
+    Semantic = 3,
+    /// What is at hand now.
+    Working = 4,
+    /// What is always at hand.
+    Core = 5,
+    /// A thing that can be used.
+    Resource = 6,
+    /// What was learned.
+    Knowledge = 7,
+    /// What surrounds something.
+    Contextual = 8,
+}
+
+impl MemoryType {
+    /// All of them; a place here is the number in the index.
+    pub const ALL: [MemoryType; 9] = [
+        MemoryType::Factual,
+        MemoryType::Episodic,
+        MemoryType::Procedural,
+        MemoryType::Semantic,
+        MemoryType::Working,
+        MemoryType::Core,
+        MemoryType::Resource,
+        MemoryType::Knowledge,
+        MemoryType::Contextual,
+    ];
+
+    /// Its name on the wire.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            MemoryType::Factual => "Factual",
+            MemoryType::Episodic => "Episodic",
+            MemoryType::Procedural => "Procedural",
+            MemoryType::Semantic => "Semantic",
+            MemoryType::Working => "Working",
+            MemoryType::Core => "Core",
+            MemoryType::Resource => "Resource",
+            MemoryType::Knowledge => "Knowledge",
+            MemoryType::Contextual => "Contextual",
+        }
+    }
+
+    /// The type that a name, in any case, means.
+    ///
+    /// # Errors
+    /// What it may be, for a person.
+    pub fn from_name(name: &str) -> Result<MemoryType, String> {
+        named(name, &MemoryType::ALL, MemoryType::name)
+    }
+}
+
+impl<'de> Deserialize<'de> for MemoryType {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<MemoryType, D::Error> {
+        let name = String::deserialize(json)?;
+        MemoryType::from_name(&name)
+            .map_err(|reason| serde::de::Error::custom(format_args!("memory_type {reason}")))
+    }
+}
+
+/// What a memory belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// An agent.
+    Agent,
+    /// A user.
+    User,
+    /// A session.
+    Session,
+    /// A run.
+    Run,
+    /// The organization.
+    Organization,
+    /// Everybody.
+    Global,
+}
+
+impl Scope {
+    /// All of them.
+    pub const ALL: [Scope; 6] =
+        [Scope::Agent, Scope::User, Scope::Session, Scope::Run, Scope::Organization, Scope::Global];
+
+    /// Its name on the wire.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Scope::Agent => "agent",
+            Scope::User => "user",
+            Scope::Session => "session",
+            Scope::Run => "run",
+            Scope::Organization => "organization",
+            Scope::Global => "global",
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Scope {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Scope, D::Error> {
+        let name = String::deserialize(json)?;
+        let scope = named(&name, &Scope::ALL, Scope::name);
+        scope.map_err(|reason| serde::de::Error::custom(format_args!("scope {reason}")))
+    }
+}
+
+fn named<T: Copy>(name: &str, all: &[T], name_of: fn(T) -> &'static str) -> Result<T, String> {
+    all.iter().copied().find(|it| name_of(*it).eq_ignore_ascii_case(name)).ok_or_else(|| {
+        let names: Vec<&str> = all.iter().map(|it| name_of(*it)).collect();
+        format!("must be one of {}", names.join(", "))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_in_any_case_and_written_in_one() {
+        for (number, kind) in MemoryType::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, number, "on disk");
+            let written = serde_json::to_string(&kind).expect("JSON");
+            for text in [written.clone(), written.to_lowercase(), written.to_uppercase()] {
+                assert_eq!(serde_json::from_str::<MemoryType>(&text).expect(&text), kind);
+            }
+        }
+        for scope in Scope::ALL {
+            let written = serde_json::to_string(&scope).expect("JSON");
+            assert_eq!(written, format!("\"{}\"", scope.name()));
+            assert_eq!(serde_json::from_str::<Scope>(&written.to_uppercase()).expect(&written), scope);
+        }
+        let refused = serde_json::from_str::<MemoryType>("\"vague\"").expect_err("no such type").to_string();
+        assert!(refused.contains("memory_type must be one of Factual, Episodic"), "{refused}");
+    }
+}

@@ -1,0 +1,438 @@
+//! Memories: what agents and users shall remember, found by their words, each change a version and a `memory_update`.
+//!
+//! * A memory of a user is seen by that user and whoever reads all, one of nobody by everybody of the organization; it is written
+//!   by whoever might publish its event.
+//! * Whose and of which agent it is never changes. It stands in four groups (all, of its agent, of its user, of both), each
+//!   of which is listed and searched by itself: nothing is read to be passed over.
+//! * A memory without an agent is told of as [`NO_AGENT`]'s, since an event names one; agents' ids are ours, none is called so.
+//! * A deleted memory leaves nothing: no version, no word.
+
+pub mod batch;
+mod indexed;
+mod kinds;
+pub mod search;
+mod versions;
+mod words;
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+pub use kinds::{MemoryType, Scope};
+pub use versions::{VERSIONS, Version, history};
+pub use words::{WORDS, WORDS_ASKED};
+
+use super::agents::{self, Json};
+use super::record::{self, Page, Position, Record};
+use super::{Caller, ResourceError, given, is_version, lock_of, next_number, object};
+use crate::auth::{Authorized, Publish};
+use crate::event::{Event, ID_BYTES, Kind};
+use crate::store::{Group, Of, Rows, Table};
+use crate::tenant::publish::Notice;
+
+const ID_PREFIX: &str = "memory";
+/// What locks of memories are named with.
+const KIND: &str = "memory";
+const ALL: u8 = 32;
+const OF_AGENT: u8 = 33;
+const OF_USER: u8 = 34;
+const OF_BOTH: u8 = 35;
+const VERSIONS_LIST: u8 = 36;
+/// Most characters of a memory's text.
+pub const CONTENT_CHARS: usize = 10_000;
+/// What the event of a memory without an agent names as its agent, and what such memories are asked for by.
+pub const NO_AGENT: &str = "none";
+/// Whose a memory is that is everybody's; no user's id is empty.
+const EVERYBODY: &str = "";
+const IMPORTANCE: f64 = 0.5;
+
+/// A memory.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Memory {
+    /// `memory-<uuid7>`.
+    pub id: String,
+    number: u64,
+    /// Of which agent, if of any.
+    pub agent_id: Option<String>,
+    /// Of which user; `None`: everybody's.
+    pub user_id: Option<String>,
+    /// What it belongs to, if that was said.
+    pub scope: Option<Scope>,
+    /// What it says.
+    pub said: Said,
+    /// Unix milliseconds.
+    pub created_ms: u64,
+    /// Unix milliseconds.
+    pub updated_ms: u64,
+    /// Counts its changes.
+    pub version: u64,
+}
+
+/// What a memory says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Said {
+    /// 1 to [`CONTENT_CHARS`] characters.
+    pub content: String,
+    /// What kind of memory it is.
+    pub memory_type: MemoryType,
+    /// 0 to 1.
+    pub importance: f64,
+    /// A JSON object.
+    pub metadata: Option<Json>,
+}
+
+/// A memory to be made.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewMemory {
+    /// Which agent's, if any's; it must exist.
+    pub agent_id: Option<String>,
+    /// Absent: the caller's own, or everybody's where the caller may speak for the organization.
+    pub user_id: Option<String>,
+    /// The text.
+    pub content: Option<String>,
+    /// Absent: Semantic.
+    pub memory_type: Option<MemoryType>,
+    /// 0 to 1; absent: 0.5.
+    pub importance: Option<f64>,
+    /// What it belongs to.
+    pub scope: Option<Scope>,
+    /// A JSON object.
+    pub metadata: Option<Json>,
+}
+
+/// What is to be said of a memory: a field that is absent stays as it is, `null` makes it what it is where nothing is said.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Saying {
+    content: Option<String>,
+    #[serde(deserialize_with = "given")]
+    memory_type: Option<Option<MemoryType>>,
+    #[serde(deserialize_with = "given")]
+    importance: Option<Option<f64>>,
+    #[serde(deserialize_with = "given")]
+    metadata: Option<Option<Json>>,
+}
+
+impl Said {
+    fn new(
+        content: Option<String>,
+        memory_type: Option<MemoryType>,
+        importance: Option<f64>,
+        metadata: Option<Json>,
+    ) -> Result<Said, ResourceError> {
+        let content = content.ok_or_else(|| ResourceError::invalid("content", "is required"))?;
+        let characters = content.chars().count();
+        if !(1..=CONTENT_CHARS).contains(&characters) {
+            let reason = format!("has {characters} characters, must have 1 to {CONTENT_CHARS}");
+            return Err(ResourceError::invalid("content", reason));
+        }
+        let importance = importance.unwrap_or(IMPORTANCE);
+        if !(0.0..=1.0).contains(&importance) {
+            return Err(ResourceError::invalid("importance", "must be a number from 0 to 1"));
+        }
+        let metadata = object("metadata", metadata)?;
+        Ok(Said { content, memory_type: memory_type.unwrap_or_default(), importance, metadata })
+    }
+
+    fn with(self, saying: Saying) -> Result<Said, ResourceError> {
+        Said::new(
+            Some(saying.content.unwrap_or(self.content)),
+            saying.memory_type.unwrap_or(Some(self.memory_type)),
+            saying.importance.unwrap_or(Some(self.importance)),
+            saying.metadata.unwrap_or(self.metadata),
+        )
+    }
+}
+
+impl Record for Memory {
+    const TABLE: Table = Table(16);
+    fn id(&self) -> &str {
+        &self.id
+    }
+    fn number(&self) -> u64 {
+        self.number
+    }
+    fn groups(&self) -> Vec<Group> {
+        let (agent, user) = (self.agent(), self.user_id.as_deref().unwrap_or(EVERYBODY));
+        vec![
+            Group::new(ALL, &[]),
+            Group::new(OF_AGENT, &[agent]),
+            Group::new(OF_USER, &[user]),
+            Group::new(OF_BOTH, &[agent, user]),
+        ]
+    }
+}
+
+impl Memory {
+    fn agent(&self) -> &str {
+        self.agent_id.as_deref().unwrap_or(NO_AGENT)
+    }
+
+    fn told(&self, operation: &'static str) -> Event<'_> {
+        let mut event = Event::empty(Kind::MemoryUpdate);
+        event.memory_id = Some(Cow::Borrowed(&self.id));
+        event.agent_id = Some(Cow::Borrowed(self.agent()));
+        event.user_id = self.user_id.as_deref().map(Cow::Borrowed);
+        event.operation = Some(Cow::Borrowed(operation));
+        event
+    }
+}
+
+/// The memory that `new` makes, if the caller may make it; nothing is kept yet.
+async fn made<N: Notice>(
+    caller: &Caller<'_, N>,
+    right: &Authorized<Publish>,
+    new: NewMemory,
+) -> Result<Memory, ResourceError> {
+    let now_ms = caller.now_ms();
+    let user_id = new.user_id.filter(|user| !user.is_empty());
+    if user_id.as_ref().is_some_and(|user| user.len() > ID_BYTES || user.chars().any(char::is_control)) {
+        let reason = format!("must have at most {ID_BYTES} bytes and no control character");
+        return Err(ResourceError::invalid("user_id", reason));
+    }
+    let mut memory = Memory {
+        id: crate::ids::fresh(ID_PREFIX),
+        number: next_number(now_ms),
+        agent_id: new.agent_id.filter(|agent| !agent.is_empty()),
+        user_id,
+        scope: new.scope,
+        said: Said::new(new.content, new.memory_type, new.importance, new.metadata)?,
+        created_ms: now_ms,
+        updated_ms: now_ms,
+        version: 1,
+    };
+    let mut event = memory.told("created");
+    right
+        .check(&mut event)
+        .map_err(|_| ResourceError::Forbidden("the credential may not make this memory"))?;
+    let user_id = event.user_id.map(Cow::into_owned);
+    memory.user_id = user_id;
+    if let Some(agent_id) = &memory.agent_id {
+        match agents::exists(caller, agent_id).await {
+            Err(ResourceError::NotFound) => {
+                return Err(ResourceError::invalid("agent_id", "there is no such agent"));
+            }
+            found => found?,
+        }
+    }
+    Ok(memory)
+}
+
+/// Puts all rows of a memory as it is now.
+fn put<N: Notice>(
+    rows: &mut Rows,
+    caller: &Caller<'_, N>,
+    old: Option<&Memory>,
+    new: &Memory,
+    operation: &str,
+) -> Result<(), ResourceError> {
+    let tenant = caller.tenant.id();
+    record::put(rows, tenant, old, new)?;
+    versions::put(rows, tenant, new, operation)?;
+    indexed::put(rows, tenant, old, new)
+}
+
+/// Puts the rows that leave nothing of a memory.
+fn remove<N: Notice>(rows: &mut Rows, caller: &Caller<'_, N>, old: &Memory) {
+    let tenant = caller.tenant.id();
+    record::remove(rows, tenant, old);
+    versions::remove(rows, tenant, old);
+    indexed::remove(rows, tenant, old);
+}
+
+/// Makes a memory; `kept` are rows that join its commit.
+///
+/// # Errors
+/// [`ResourceError`]; an agent that does not exist is an invalid `agent_id`.
+pub async fn create<N: Notice>(
+    caller: &Caller<'_, N>,
+    right: &Authorized<Publish>,
+    new: NewMemory,
+    kept: impl FnOnce(&Memory) -> Rows,
+) -> Result<Memory, ResourceError> {
+    let memory = made(caller, right, new).await?;
+    let mut rows = kept(&memory);
+    put(&mut rows, caller, None, &memory, "created")?;
+    caller.commit(rows, &[memory.told("created")]).await?;
+    Ok(memory)
+}
+
+/// A memory.
+///
+/// # Errors
+/// [`ResourceError::NotFound`], also of what the caller may not see.
+pub async fn get<N: Notice>(caller: &Caller<'_, N>, id: &str) -> Result<Memory, ResourceError> {
+    let found: Option<Memory> = record::get(caller.tenants.store(), caller.tenant.id(), id).await?;
+    found.filter(|memory| sees(caller, memory)).ok_or(ResourceError::NotFound)
+}
+
+/// Memories of an agent, a user, both, or all, in the order of their making: those that the caller may see.
+///
+/// # Errors
+/// [`ResourceError`].
+pub async fn list<N: Notice>(
+    caller: &Caller<'_, N>,
+    agent_id: Option<&str>,
+    user_id: Option<&str>,
+    page: &Page,
+) -> Result<(Vec<Memory>, Option<Position>), ResourceError> {
+    let groups = seen(caller, agent_id, user_id)?;
+    if groups.is_empty() {
+        return Ok((Vec::new(), None));
+    }
+    record::list(caller.tenants.store(), caller.tenant.id(), Of::Any(groups), page).await
+}
+
+/// Changes a memory, if `version` is still its own.
+///
+/// # Errors
+/// [`ResourceError`].
+pub async fn change<N: Notice>(
+    caller: &Caller<'_, N>,
+    right: &Authorized<Publish>,
+    id: &str,
+    version: Option<u64>,
+    saying: Saying,
+) -> Result<Memory, ResourceError> {
+    let alone = caller.alone(lock_of(KIND, id)).await;
+    let old = get(caller, id).await?;
+    may_write(right, &old, "updated")?;
+    is_version(version, old.version)?;
+    let mut memory = old.clone();
+    memory.said = memory.said.with(saying)?;
+    memory.updated_ms = caller.now_ms();
+    memory.version += 1;
+    let mut rows = Rows::new();
+    rows.hold(alone);
+    put(&mut rows, caller, Some(&old), &memory, "updated")?;
+    caller.commit(rows, &[memory.told("updated")]).await?;
+    Ok(memory)
+}
+
+/// Deletes a memory, if `version` is still its own.
+///
+/// # Errors
+/// [`ResourceError`].
+pub async fn delete<N: Notice>(
+    caller: &Caller<'_, N>,
+    right: &Authorized<Publish>,
+    id: &str,
+    version: Option<u64>,
+) -> Result<(), ResourceError> {
+    let alone = caller.alone(lock_of(KIND, id)).await;
+    let memory = get(caller, id).await?;
+    may_write(right, &memory, "deleted")?;
+    is_version(version, memory.version)?;
+    let mut rows = Rows::new();
+    rows.hold(alone);
+    remove(&mut rows, caller, &memory);
+    caller.commit(rows, &[memory.told("deleted")]).await
+}
+
+/// Whether the caller may publish what would tell of it, addressed as the memory is.
+fn may_write(
+    right: &Authorized<Publish>,
+    memory: &Memory,
+    operation: &'static str,
+) -> Result<(), ResourceError> {
+    let mut event = memory.told(operation);
+    let checked = right.check(&mut event);
+    match checked.is_ok() && event.user_id.as_deref() == memory.user_id.as_deref() {
+        true => Ok(()),
+        false => Err(ResourceError::Forbidden("the credential may not write this memory")),
+    }
+}
+
+fn sees<N>(caller: &Caller<'_, N>, memory: &Memory) -> bool {
+    let rights = &caller.rights;
+    let user = memory
+        .user_id
+        .as_deref()
+        .is_none_or(|user| rights.sees_all_users || rights.sub.as_deref() == Some(user));
+    user && rights.narrowing.permits(Kind::MemoryUpdate, Some(memory.agent()), None)
+}
+
+/// The groups of what the caller may see of an agent's, a user's, both's or all memories; no memory is in two of them.
+fn seen<N>(
+    caller: &Caller<'_, N>,
+    agent_id: Option<&str>,
+    user_id: Option<&str>,
+) -> Result<Vec<Group>, ResourceError> {
+    let rights = &caller.rights;
+    match agent_id {
+        Some(agent) if !rights.narrowing.permits(Kind::MemoryUpdate, Some(agent), None) => {
+            return Ok(Vec::new());
+        }
+        None if !rights.narrowing.permits(Kind::MemoryUpdate, None, None) => {
+            let reason = "is required: the credential is narrowed to some agents";
+            return Err(ResourceError::invalid("agent_id", reason));
+        }
+        _ => {}
+    }
+    let own = rights.sub.as_deref();
+    let users: Vec<Option<&str>> = match (user_id, rights.sees_all_users) {
+        (user, true) => vec![user],
+        (None, false) => std::iter::once(Some(EVERYBODY)).chain(own.map(Some)).collect(),
+        (Some(user), false) if own == Some(user) => vec![own],
+        (Some(_), false) => Vec::new(),
+    };
+    let group = |user| match (agent_id, user) {
+        (None, None) => Group::new(ALL, &[]),
+        (Some(agent), None) => Group::new(OF_AGENT, &[agent]),
+        (None, Some(user)) => Group::new(OF_USER, &[user]),
+        (Some(agent), Some(user)) => Group::new(OF_BOTH, &[agent, user]),
+    };
+    Ok(users.into_iter().map(group).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(json: &str) -> Result<Said, ResourceError> {
+        let new: NewMemory = serde_json::from_str(json).expect(json);
+        Said::new(new.content, new.memory_type, new.importance, new.metadata)
+    }
+
+    #[test]
+    fn what_a_memory_may_say() {
+        let plain = said(r#"{"content":"x"}"#).expect("valid");
+        assert_eq!((plain.memory_type, plain.importance), (MemoryType::Semantic, 0.5));
+        let full = format!(r#"{{"content":"{}","importance":1,"metadata":{{}}}}"#, "ü".repeat(CONTENT_CHARS));
+        assert!(said(&full).is_ok(), "characters are counted, not bytes");
+        let long = format!(r#"{{"content":"{}"}}"#, "x".repeat(CONTENT_CHARS + 1));
+        for bad in [
+            "{}",
+            r#"{"content":""}"#,
+            &long,
+            r#"{"content":"x","importance":1.01}"#,
+            r#"{"content":"x","importance":-0.1}"#,
+            r#"{"content":"x","metadata":[]}"#,
+        ] {
+            assert!(said(bad).is_err(), "{bad:.60}");
+        }
+        assert!(serde_json::from_str::<NewMemory>(r#"{"content":"x","importance":1e999}"#).is_err());
+    }
+
+    #[test]
+    fn what_is_absent_stays_and_null_makes_it_as_new() {
+        let old =
+            said(r#"{"content":"x","memory_type":"core","importance":1,"metadata":{"a":1}}"#).expect("valid");
+        let change = |json: &str| {
+            let saying: Saying = serde_json::from_str(json).expect(json);
+            old.clone().with(saying).expect(json)
+        };
+        let same = change("{}");
+        assert_eq!((same.content.as_str(), same.memory_type, same.importance), ("x", MemoryType::Core, 1.0));
+        let cleared = change(r#"{"content":"y","memory_type":null,"importance":null,"metadata":null}"#);
+        assert_eq!(
+            (cleared.content.as_str(), cleared.memory_type, cleared.importance),
+            ("y", MemoryType::Semantic, 0.5)
+        );
+        assert!(cleared.metadata.is_none() && same.metadata.is_some());
+        for bad in [r#"{"user_id":"eve"}"#, r#"{"agent_id":"a"}"#, r#"{"memory_type":"vague"}"#] {
+            assert!(serde_json::from_str::<Saying>(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Finding memories by their words, best first.
+//!
+//! * What the caller may see decides which groups of the index are looked at; a memory that is read was found there.
+//! * What there is of a common word beyond the newest postings (`store::POSTINGS`) is not looked at.
+
+use serde::Deserialize;
+
+use super::super::record;
+use super::super::{Caller, ResourceError};
+use super::{Memory, MemoryType, indexed, words};
+use crate::store::Sought;
+use crate::tenant::publish::Notice;
+
+/// Most characters of a query.
+pub const QUERY_CHARS: usize = 1_000;
+/// Most hits of an answer, and as many as there are where nobody says how many.
+pub const LIMIT: u64 = 100;
+const LIMIT_DEFAULT: u64 = 10;
+/// How far `offset` reaches.
+pub const OFFSET: u64 = 10_000;
+const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+
+/// What is looked for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Query {
+    /// Words, any of which a memory holds; one with a `*` behind it stands for all that begin with it.
+    pub query: Option<String>,
+    /// The last word stands for all that begin with it.
+    pub prefix: bool,
+    /// Only this agent's.
+    pub agent_id: Option<String>,
+    /// Only this user's.
+    pub user_id: Option<String>,
+    /// Only of this type.
+    pub memory_type: Option<MemoryType>,
+    /// Only of this importance or more.
+    pub min_importance: Option<f64>,
+    /// Only those made in so many days.
+    pub max_age_days: Option<u64>,
+    /// Only with this score or more, 0 to 1.
+    pub threshold: Option<f64>,
+    /// How many at most; 10 where nothing is said.
+    pub limit: Option<u64>,
+    /// How many are passed over.
+    pub offset: Option<u64>,
+}
+
+/// A memory and how well it fits.
+pub struct Hit {
+    /// The memory.
+    pub memory: Memory,
+    /// 0 to 1.
+    pub score: f32,
+}
+
+/// What was found.
+pub struct Found {
+    /// Best first: the part that was asked for.
+    pub hits: Vec<Hit>,
+    /// How many there are.
+    pub total: usize,
+    /// How many were passed over.
+    pub offset: usize,
+    /// How many were asked for.
+    pub limit: usize,
+}
+
+/// Looks for memories.
+///
+/// # Errors
+/// [`ResourceError::Invalid`] names what cannot be asked.
+pub async fn search<N: Notice>(caller: &Caller<'_, N>, query: Query) -> Result<Found, ResourceError> {
+    let limit = within("limit", query.limit.unwrap_or(LIMIT_DEFAULT), 1, LIMIT)?;
+    let offset = within("offset", query.offset.unwrap_or_default(), 0, OFFSET)?;
+    let words = words_of(query.query.as_deref().unwrap_or_default(), query.prefix)?;
+    let age_ms = query.max_age_days.map(|days| days.saturating_mul(DAY_MS));
+    let since = age_ms.map_or([0; 16], |age| indexed::first_since(caller.now_ms().saturating_sub(age)));
+    let least_weight = fraction("min_importance", query.min_importance)?;
+    let least_score = fraction("threshold", query.threshold)?;
+    let part = |id: &Option<String>| id.clone().filter(|id| !id.is_empty());
+    let (agent_id, user_id) = (part(&query.agent_id), part(&query.user_id));
+    let groups = super::seen(caller, agent_id.as_deref(), user_id.as_deref())?;
+    let mut found = Found { hits: Vec::new(), total: 0, offset, limit };
+    if groups.is_empty() {
+        return Ok(found);
+    }
+    let kind = query.memory_type.map(|kind| kind as u8);
+    let sought = Sought { groups, words, since, kind, least_weight, least_score, skip: offset, limit };
+    let (store, tenant) = (caller.tenants.store(), caller.tenant.id());
+    let hits = store.search(tenant, sought).await?;
+    found.total = hits.total;
+    let ids = hits.hits.iter().map(|hit| indexed::id_of(&hit.document)).collect();
+    let memories: Vec<Option<Memory>> = record::get_all(store, tenant, ids).await?;
+    // One that went between the two looks is no hit.
+    let found_still = |(memory, hit): (Option<Memory>, crate::store::Hit)| {
+        memory.map(|memory| Hit { memory, score: hit.score })
+    };
+    found.hits = memories.into_iter().zip(hits.hits).filter_map(found_still).collect();
+    Ok(found)
+}
+
+fn words_of(query: &str, prefix: bool) -> Result<Vec<crate::store::Word>, ResourceError> {
+    let invalid = |reason: String| Err(ResourceError::invalid("query", reason));
+    if query.chars().count() > QUERY_CHARS {
+        return invalid(format!("has more than {QUERY_CHARS} characters"));
+    }
+    let found = words::of_query(query, prefix);
+    match found.len() {
+        0 => invalid("must hold a word to look for: letters or digits".into()),
+        len if len > words::WORDS_ASKED => {
+            invalid(format!("has {len} different words, the limit is {}", words::WORDS_ASKED))
+        }
+        _ => Ok(found),
+    }
+}
+
+fn within(field: &str, number: u64, least: u64, most: u64) -> Result<usize, ResourceError> {
+    match (least..=most).contains(&number) {
+        true => Ok(number as usize),
+        false => {
+            let reason = format!("must be a whole number from {least} to {most}");
+            Err(ResourceError::invalid(field, reason))
+        }
+    }
+}
+
+fn fraction(field: &str, number: Option<f64>) -> Result<f32, ResourceError> {
+    let number = number.unwrap_or_default();
+    match (0.0..=1.0).contains(&number) {
+        true => Ok(number as f32),
+        false => Err(ResourceError::invalid(field, "must be a number from 0 to 1")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_asked_is_refused() {
+        let many: String = (0..=words::WORDS_ASKED).map(|n| format!("w{n} ")).collect();
+        for bad in ["", " ", "—", &"x".repeat(QUERY_CHARS + 1), &many] {
+            assert!(words_of(bad, true).is_err(), "{bad:.20}");
+        }
+        assert_eq!(words_of(&"x".repeat(QUERY_CHARS), false).expect("one word").len(), 1);
+        assert!(within("limit", 0, 1, LIMIT).is_err() && within("limit", LIMIT, 1, LIMIT).is_ok());
+        assert!(fraction("threshold", Some(1.1)).is_err() && fraction("threshold", None).is_ok());
+    }
+}

@@ -1,0 +1,98 @@
+//! The versions of a memory: what it said each time it was written. The oldest go, and all of them with the memory.
+
+use serde::{Deserialize, Serialize};
+
+use super::super::record::{self, Record};
+use super::super::{Caller, Page, Position, ResourceError};
+use super::{Memory, Said, VERSIONS_LIST};
+use crate::ids::TenantId;
+use crate::store::{Group, Place, Rows, Table};
+use crate::tenant::publish::Notice;
+
+/// Most versions that are kept of a memory.
+pub const VERSIONS: u64 = 100;
+
+/// What a memory said in one version.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Version {
+    id: String,
+    memory_id: String,
+    /// 1, 2, …
+    pub version: u64,
+    /// What made it: created or updated.
+    pub operation: String,
+    /// What it said.
+    pub said: Said,
+    /// When it was written, Unix milliseconds.
+    pub updated_ms: u64,
+}
+
+impl Record for Version {
+    const TABLE: Table = Table(17);
+    fn id(&self) -> &str {
+        &self.id
+    }
+    fn number(&self) -> u64 {
+        self.version
+    }
+    fn groups(&self) -> Vec<Group> {
+        vec![group(&self.memory_id)]
+    }
+}
+
+fn group(memory_id: &str) -> Group {
+    Group::new(VERSIONS_LIST, &[memory_id])
+}
+
+fn id_of(memory_id: &str, version: u64) -> String {
+    format!("{memory_id}/{version}")
+}
+
+/// Puts the version that `memory` is now, and takes the one away that is too old by it.
+pub(super) fn put(
+    rows: &mut Rows,
+    tenant: TenantId,
+    memory: &Memory,
+    operation: &str,
+) -> Result<(), ResourceError> {
+    let version = Version {
+        id: id_of(&memory.id, memory.version),
+        memory_id: memory.id.clone(),
+        version: memory.version,
+        operation: operation.to_owned(),
+        said: memory.said.clone(),
+        updated_ms: memory.updated_ms,
+    };
+    record::put(rows, tenant, None, &version)?;
+    if let Some(old) = memory.version.checked_sub(VERSIONS).filter(|old| *old > 0) {
+        delete(rows, tenant, &memory.id, old);
+    }
+    Ok(())
+}
+
+/// Takes every version of `memory` away.
+pub(super) fn remove(rows: &mut Rows, tenant: TenantId, memory: &Memory) {
+    let first = memory.version.saturating_sub(VERSIONS - 1).max(1);
+    for version in first..=memory.version {
+        delete(rows, tenant, &memory.id, version);
+    }
+}
+
+fn delete(rows: &mut Rows, tenant: TenantId, memory_id: &str, version: u64) {
+    let id = id_of(memory_id, version);
+    rows.delete_row(tenant, Version::TABLE, &id);
+    rows.delete_place(tenant, &Place { group: group(memory_id), number: version }, &id);
+}
+
+/// The versions of a memory.
+///
+/// # Errors
+/// [`ResourceError::NotFound`], also of a memory that the caller may not see.
+pub async fn history<N: Notice>(
+    caller: &Caller<'_, N>,
+    id: &str,
+    page: &Page,
+) -> Result<(Vec<Version>, Option<Position>), ResourceError> {
+    super::get(caller, id).await?;
+    record::list(caller.tenants.store(), caller.tenant.id(), group(id), page).await
+}

@@ -1,0 +1,334 @@
+//! An inverted index: which documents hold a term, in each group that is searched.
+//!
+//! * A posting is a row of its own under (group, term, document), its value what ranking and filters need: no document is read
+//!   that is not answered, and a change of a text touches the terms that it changes.
+//! * Postings are written by whoever changes a text, in the commit of the change: nothing here keeps them in step.
+//! * A document stands in every group it may be asked for in, so nobody's search walks, counts or ranks by what is another's.
+//! * What a word is, and what a document's numbers mean, is the caller's; what is found best is `rank.rs`.
+
+use std::ops::Bound;
+
+use super::Store;
+use super::engine::{Engine, EngineError, Value};
+use super::keys::{self, Kind};
+use super::rank::{self, Hits};
+use super::read::ReadError;
+use super::rows::{Rows, TooLong};
+use super::tables::{Group, after};
+use crate::ids::TenantId;
+
+const VERSION: u8 = 1;
+/// Most bytes of a term.
+pub const TERM_BYTES: usize = 64;
+/// Most postings that one search looks at, newest first: what a search for common words costs at most.
+pub const POSTINGS: usize = 20_000;
+/// Most terms that one word stands for where it is the beginning of others.
+pub const EXPANDED: usize = 64;
+/// Bytes before a posting's term: list and digest.
+const SCOPE: usize = 1 + 16;
+
+const _: () = assert!(SCOPE + TERM_BYTES + 1 + size_of::<Document>() <= 1 + keys::MAX_NAME);
+
+/// A document's name in the index; the order of names is that of their making.
+pub type Document = [u8; 16];
+
+/// What is known of a document beside one of its terms.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Mark {
+    /// Of a closed list of the caller's.
+    pub kind: u8,
+    /// How often the term occurs, 255 and more alike.
+    pub count: u8,
+    /// How long the text is, by [`length_of`].
+    pub length: u8,
+    /// What the caller filters by.
+    pub weight: f32,
+}
+
+/// A number of words as one byte, in steps of a fifth: a text that changes little keeps it.
+#[must_use]
+pub fn length_of(words: usize) -> u8 {
+    ((words as f32 + 1.0).log2() * 4.0).round() as u8
+}
+
+/// The number of words, about, that a byte of [`length_of`] stands for.
+pub(super) fn words_of(length: u8) -> f32 {
+    (f32::from(length) / 4.0).exp2() - 1.0
+}
+
+/// A word that is looked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Word {
+    /// A term.
+    pub term: String,
+    /// Terms that begin with it are meant too.
+    pub prefix: bool,
+}
+
+/// What is looked for.
+#[derive(Clone, Debug)]
+pub struct Sought {
+    /// In which groups; a document is in one of them at most.
+    pub groups: Vec<Group>,
+    /// Any of these.
+    pub words: Vec<Word>,
+    /// Only this document and later ones.
+    pub since: Document,
+    /// Only of this kind.
+    pub kind: Option<u8>,
+    /// Only of this weight or more.
+    pub least_weight: f32,
+    /// Only with this score or more, 0 to 1.
+    pub least_score: f32,
+    /// How many are passed over.
+    pub skip: usize,
+    /// How many at most.
+    pub limit: usize,
+}
+
+/// A document that holds a word.
+pub(super) type Posting = (Document, Mark);
+
+fn key_tail(group: Group, term: &str, document: &Document) -> Vec<u8> {
+    // Terms hold no zero, so a term's postings stand before those of every longer one that begins with it.
+    [&group.prefix()[..], term.as_bytes(), &[0], document].concat()
+}
+
+impl Mark {
+    fn encode(&self) -> Vec<u8> {
+        let mut value = vec![VERSION, self.kind, self.count, self.length];
+        value.extend_from_slice(&self.weight.to_be_bytes());
+        value
+    }
+
+    fn decode(value: &[u8]) -> Result<Mark, EngineError> {
+        match *value {
+            [VERSION, kind, count, length, a, b, c, d] => {
+                Ok(Mark { kind, count, length, weight: f32::from_be_bytes([a, b, c, d]) })
+            }
+            _ => Err(damaged()),
+        }
+    }
+}
+
+fn damaged() -> EngineError {
+    EngineError::Engine("a stored posting is damaged".into())
+}
+
+impl Rows {
+    /// Says that `document` holds `term`.
+    ///
+    /// # Errors
+    /// [`TooLong`]: a term over [`TERM_BYTES`].
+    pub fn put_term(
+        &mut self,
+        tenant: TenantId,
+        group: Group,
+        term: &str,
+        document: &Document,
+        mark: &Mark,
+    ) -> Result<(), TooLong> {
+        if term.len() > TERM_BYTES {
+            return Err(TooLong { what: "term", len: term.len() });
+        }
+        self.put(Kind::Term, tenant, &key_tail(group, term, document), mark.encode())
+    }
+    /// Says that it does not, or not any more.
+    pub fn delete_term(&mut self, tenant: TenantId, group: Group, term: &str, document: &Document) {
+        self.delete(Kind::Term, tenant, &key_tail(group, term, document));
+    }
+}
+
+impl Store {
+    /// The documents that are found best, and how many there are.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn search(&self, tenant: TenantId, sought: Sought) -> Result<Hits, ReadError> {
+        let task = move |engine: &Engine| Ok(rank::rank(&found(engine, tenant, &sought)?, &sought));
+        self.run(tenant, task).await
+    }
+}
+
+/// The postings of each word, at most [`POSTINGS`] in all. What rare words leave of that is for the words after them.
+fn found(engine: &Engine, tenant: TenantId, sought: &Sought) -> Result<Vec<Vec<Posting>>, EngineError> {
+    let mut found = Vec::with_capacity(sought.words.len());
+    let (mut left, mut walks) = (POSTINGS, sought.words.len() * sought.groups.len());
+    for word in &sought.words {
+        let mut postings = Vec::new();
+        for &group in &sought.groups {
+            let walk = Walk { engine, tenant, group, since: &sought.since };
+            let most = left / walks.max(1);
+            let before = postings.len();
+            match word.prefix {
+                true => walk.beginning(&word.term, most, &mut postings)?,
+                false => walk.of(&word.term, most, &mut postings)?,
+            }
+            left -= postings.len() - before;
+            walks -= 1;
+        }
+        found.push(postings);
+    }
+    Ok(found)
+}
+
+/// A way through the postings of a group.
+struct Walk<'a> {
+    engine: &'a Engine,
+    tenant: TenantId,
+    group: Group,
+    since: &'a Document,
+}
+
+impl Walk<'_> {
+    fn key(&self, tail: &[u8]) -> Vec<u8> {
+        keys::key(Kind::Term, self.tenant, tail)
+    }
+
+    /// Up to `most` postings of a term, newest first.
+    fn of(&self, term: &str, most: usize, into: &mut Vec<Posting>) -> Result<(), EngineError> {
+        let first = self.key(&key_tail(self.group, term, self.since));
+        let last = self.key(&key_tail(self.group, term, &[u8::MAX; size_of::<Document>()]));
+        let rows = self.engine.between((Bound::Included(first), Bound::Included(last)));
+        for row in rows.rev().take(most) {
+            into.push(posting(&row?)?);
+        }
+        Ok(())
+    }
+
+    /// Up to `most` postings of the first terms that begin with `start`, term by term.
+    fn beginning(&self, start: &str, most: usize, into: &mut Vec<Posting>) -> Result<(), EngineError> {
+        let all = [&self.group.prefix()[..], start.as_bytes()].concat();
+        let end = self.key(&after(&all));
+        let full = into.len() + most;
+        let mut from = self.key(&all);
+        for _ in 0..EXPANDED {
+            if into.len() >= full {
+                break;
+            }
+            let Some((key, _)) = self.engine.first(&from, &end)? else { break };
+            let term = term_of(&key)?.to_owned();
+            self.of(&term, full - into.len(), into)?;
+            from = self.key(&[&self.group.prefix()[..], term.as_bytes(), &[1]].concat());
+        }
+        Ok(())
+    }
+}
+
+/// The term of a posting's key.
+fn term_of(key: &[u8]) -> Result<&str, EngineError> {
+    let end = key.len().checked_sub(1 + size_of::<Document>());
+    let term = end.and_then(|end| key.get(keys::HEAD + SCOPE..end)).ok_or_else(damaged)?;
+    std::str::from_utf8(term).map_err(|_| damaged())
+}
+
+fn posting((key, value): &(Value, Value)) -> Result<Posting, EngineError> {
+    let document = key.last_chunk::<{ size_of::<Document>() }>().ok_or_else(damaged)?;
+    Ok((*document, Mark::decode(value)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StoreOptions;
+
+    const TENANT: TenantId = TenantId(3);
+    const MARK: Mark = Mark { kind: 1, count: 1, length: 9, weight: 0.5 };
+
+    fn document(number: u64) -> Document {
+        let mut document = [0; 16];
+        document[..8].copy_from_slice(&number.to_be_bytes());
+        document
+    }
+
+    fn group(user: &str) -> Group {
+        Group::new(7, &[user])
+    }
+
+    fn sought(words: &[(&str, bool)]) -> Sought {
+        let words = words.iter().map(|(term, prefix)| Word { term: (*term).into(), prefix: *prefix });
+        Sought {
+            groups: vec![group("ann")],
+            words: words.collect(),
+            since: [0; 16],
+            kind: None,
+            least_weight: 0.0,
+            least_score: 0.0,
+            skip: 0,
+            limit: 100,
+        }
+    }
+
+    async fn store(postings: &[(&str, &str, u64)]) -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(StoreOptions::new(dir.path())).expect("the store opens");
+        let mut rows = Rows::new();
+        for (user, term, number) in postings {
+            rows.put_term(TENANT, group(user), term, &document(*number), &MARK).expect("short");
+        }
+        store.write(rows).await.expect("written");
+        (dir, store)
+    }
+
+    async fn numbers(store: &Store, sought: Sought) -> Vec<u64> {
+        let hits = store.search(TENANT, sought).await.expect("read").hits;
+        let number = |hit: &rank::Hit| u64::from_be_bytes(hit.document[..8].try_into().expect("eight"));
+        hits.iter().map(number).collect()
+    }
+
+    #[test]
+    fn a_mark_comes_back_and_nothing_else_is_one() {
+        assert_eq!(Mark::decode(&MARK.encode()).expect("sound"), MARK);
+        for len in 0..MARK.encode().len() {
+            assert!(Mark::decode(&MARK.encode()[..len]).is_err(), "cut to {len}");
+        }
+        for words in [0, 1, 7, 100, 10_000] {
+            let about = words_of(length_of(words));
+            assert!((about - words as f32).abs() <= 0.15 * words as f32 + 0.2, "{words} is about {about}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_term_is_found_in_its_group_and_tenant_alone() {
+        let (_dir, store) =
+            store(&[("ann", "tea", 1), ("bob", "tea", 2), ("ann", "tease", 3), ("ann", "te", 4)]).await;
+        assert_eq!(numbers(&store, sought(&[("tea", false)])).await, [1]);
+        assert_eq!(numbers(&store, sought(&[("none", false)])).await, [0; 0]);
+        let both = Sought { groups: vec![group("ann"), group("bob")], ..sought(&[("tea", false)]) };
+        assert_eq!(numbers(&store, both).await, [2, 1]);
+        let elsewhere = store.search(TenantId(4), sought(&[("tea", true)])).await.expect("read");
+        assert_eq!(elsewhere.total, 0);
+    }
+
+    #[tokio::test]
+    async fn a_beginning_finds_what_goes_on_from_it() {
+        let (_dir, store) =
+            store(&[("ann", "tea", 1), ("ann", "teacup", 2), ("ann", "tease", 3), ("ann", "tf", 4)]).await;
+        assert_eq!(numbers(&store, sought(&[("tea", true)])).await, [3, 2, 1]);
+        assert_eq!(numbers(&store, sought(&[("teas", true)])).await, [3]);
+        assert_eq!(numbers(&store, sought(&[("u", true)])).await, [0; 0]);
+        let late = Sought { since: document(2), ..sought(&[("tea", true)]) };
+        assert_eq!(numbers(&store, late).await, [3, 2]);
+    }
+
+    #[tokio::test]
+    async fn of_too_many_the_newest_are_looked_at() {
+        let most = POSTINGS as u64;
+        let postings: Vec<_> = (0..most + 10).map(|number| ("ann", "tea", number)).collect();
+        let (_dir, store) = store(&postings).await;
+        let hits = store.search(TENANT, sought(&[("tea", false)])).await.expect("read");
+        assert_eq!((hits.total, hits.hits[0].document), (POSTINGS, document(most + 9)));
+        let with_a_rare_one = sought(&[("rare", false), ("tea", false)]);
+        let hits = store.search(TENANT, with_a_rare_one).await.expect("read");
+        assert_eq!(hits.total, POSTINGS, "what the rare word leaves is the common one's");
+    }
+
+    #[tokio::test]
+    async fn a_beginning_stands_for_so_many_terms() {
+        let terms: Vec<String> = (0..EXPANDED + 5).map(|n| format!("t{n:03}")).collect();
+        let postings: Vec<_> =
+            terms.iter().enumerate().map(|(n, term)| ("ann", term.as_str(), n as u64)).collect();
+        let (_dir, store) = store(&postings).await;
+        assert_eq!(numbers(&store, sought(&[("t", true)])).await.len(), EXPANDED);
+    }
+}
