@@ -302,7 +302,8 @@ fn the_table_of_close_codes_is_complete() {
 /// Numbers in the table of limits are the code's.
 #[test]
 fn the_table_of_limits_has_the_numbers_of_the_code() {
-    use nervewire::{auth, connection, event, filter, frame, http, query, resource, tenant, worker};
+    use nervewire::resource::memories;
+    use nervewire::{auth, connection, event, filter, frame, http, query, resource, store, tenant, worker};
     let limits = nervewire::config::Config::default().limits;
     for (label, number) in [
         ("one event", limits.event_bytes),
@@ -320,6 +321,18 @@ fn the_table_of_limits_has_the_numbers_of_the_code() {
         ("bytes of an error event's `code`", event::CODE_BYTES),
         ("values of a filter field", filter::FILTER_VALUES),
         ("values of a narrowing claim", filter::NARROWING_VALUES),
+        ("characters of a memory's `content`", memories::CONTENT_CHARS),
+        ("versions of a memory", memories::VERSIONS as usize),
+        ("words a memory is found by", memories::WORDS),
+        ("bytes of a word", store::TERM_BYTES),
+        ("items of a batch of memories", memories::batch::ITEMS),
+        ("rows one batch of memories writes", memories::batch::ROWS),
+        ("characters of a search's `query`", memories::search::QUERY_CHARS),
+        ("words of a search", memories::WORDS_ASKED),
+        ("words that one with `*` stands for", store::EXPANDED),
+        ("words in memories that one search looks at", store::POSTINGS),
+        ("hits of a search's answer", memories::search::LIMIT as usize),
+        ("hits a search's `offset` passes over", memories::search::OFFSET as usize),
         ("bytes of a `ref`", frame::control::REF_BYTES),
         ("bytes of `gap.after`", frame::control::AFTER_BYTES),
         ("bytes of text in a merged chunk", frame::merge::MERGED_BYTES),

@@ -354,6 +354,21 @@ mod tests {
     }
 
     #[test]
+    fn rows_count_as_bytes_of_a_commit_too() {
+        let bench = Bench::new();
+        let rows = || {
+            let mut rows = Rows::new();
+            rows.put_secret("name", &[0; 64 * 1024]).expect("short");
+            rows
+        };
+        let many = 2 * COMMIT_BYTES / (64 * 1024);
+        for _ in 0..many {
+            bench.queue.push(Item::new(None, rows(), Done::channel().0));
+        }
+        assert!((many / 2 - 2..=many / 2).contains(&bench.take()), "half of them");
+    }
+
+    #[test]
     fn a_commit_takes_no_more_than_its_bytes_and_the_rest_keeps_its_order() {
         let bench = Bench::new();
         while bench.queue.lock().bytes <= COMMIT_BYTES + 64 * 1024 {

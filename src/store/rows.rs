@@ -160,3 +160,19 @@ pub(super) fn put_erasure(batch: &mut Batch, tenant: TenantId, user: Option<&str
     let (kind, tail) = user.map_or((Kind::Erase, ""), |user| (Kind::EraseUser, user));
     batch.put(keys::key(kind, tenant, tail.as_bytes()), vec![1]);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_know_what_they_weigh() {
+        let mut rows = Rows::new();
+        rows.put(Kind::Secret, TenantId(0), b"name", vec![1; 100]).expect("short");
+        assert_eq!((rows.len(), rows.bytes()), (1, keys::HEAD + 4 + 100));
+        let mut more = Rows::new();
+        more.delete(Kind::Secret, TenantId(0), b"name");
+        rows.extend(more);
+        assert_eq!((rows.len(), rows.bytes()), (2, 2 * (keys::HEAD + 4) + 100));
+    }
+}

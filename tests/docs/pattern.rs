@@ -29,6 +29,7 @@ fn has_form(form: &str, text: &str) -> Option<bool> {
         "agent" => prefixed("agent-", text) && base64url(text),
         "user" => prefixed("user-", text) && base64url(text),
         "block" => prefixed("block-", text) && base64url(text),
+        "memory" => prefixed("memory-", text) && base64url(text),
         "message_id" => prefixed("msg-", text) && base64url(text),
         "request" => prefixed("req-", text) && base64url(text),
         "number" => text.parse::<u64>().is_ok(),

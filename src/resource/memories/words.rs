@@ -133,7 +133,22 @@ fn is_unspaced(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// Whatever is said is found by the same words, and every word fits the index.
+        #[test]
+        fn what_is_asked_as_it_was_said_is_found(text in "(\\PC|[a-zA-Zß İĞ]|[ก-๏]|[一-龠]|[\u{300}-\u{310}]|[ \t\u{a0}*]){0,60}") {
+            let words = of_text(&text);
+            for word in of_query(&text, false) {
+                let starts = |held: &&String| if word.prefix { held.starts_with(&word.term) } else { **held == word.term };
+                prop_assert!(words.counts.keys().any(|held| starts(&held)), "{word:?} of {text:?}");
+            }
+            prop_assert!(words.counts.keys().all(|word| (1..=TERM_BYTES).contains(&word.len()) && !word.contains('\0')));
+        }
+    }
 
     fn counts(text: &str) -> Vec<(String, u8)> {
         of_text(text).counts.into_iter().collect()
