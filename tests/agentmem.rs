@@ -129,6 +129,26 @@ async fn what_their_server_drops_is_kept_found_and_told() {
     }
 }
 
+/// Their SDKs send memory types in lower case and batches flat, page by number, and read what a batch came to without an envelope.
+#[tokio::test]
+async fn their_sdks_keep_find_and_page_memories() {
+    let daemon = Daemon::start().await;
+    let agent = data(&daemon.post("/api/v1/agents").json(&json!({})).send().await, 201)["id"].clone();
+    let body = json!({"agent_id": agent, "user_id": "ann", "content": "User likes pizza", "memory_type": "episodic",
+        "importance": 0.8, "metadata": {"source": "sdk"}});
+    let memory = data(&daemon.post("/api/v1/memories").json(&body).send().await, 201);
+    assert_eq!((&memory["memory_type"], &memory["metadata"]), (&json!("Episodic"), &body["metadata"]));
+    let found = daemon.post("/api/v1/memories/search").json(&json!({"query": "pizza", "user_id": "ann"}));
+    let found = data(&found.send().await, 200);
+    assert_eq!((&found["results"][0]["id"], &found["has_more"]), (&memory["id"], &json!(false)));
+    let batch = json!({"memories": [{"content": "a"}, {"content": ""}]});
+    let outcome = daemon.post("/api/v1/memories/batch").json(&batch).send().await.json();
+    assert_eq!((&outcome["successful"], &outcome["failed"]), (&json!(1), &json!(1)));
+    assert_eq!(outcome["results"], outcome["data"]["results"]);
+    let page = daemon.get("/api/v1/memories?page=1&limit=1&sort_by=created_at&order=desc").send().await;
+    assert_eq!(data(&page, 200)[0]["id"], memory["id"]);
+}
+
 /// Events of one organization never reach another's clients, whatever these ask for.
 #[tokio::test]
 async fn the_filter_that_is_a_todo_there_is_a_wall_here() {

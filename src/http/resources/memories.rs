@@ -22,9 +22,9 @@ use super::{
     reading, unescaped, writing, written, written_together,
 };
 
-/// Most bytes of what is said of one item that cannot be read: a hundred of them must fit the answer that is kept for an
-/// `Idempotency-Key`.
-const REASON_BYTES: usize = 120;
+/// Most bytes of what is said of one item that cannot be read: a hundred of them, twice, must fit the answer that is kept for
+/// an `Idempotency-Key`.
+const REASON_BYTES: usize = 80;
 /// Longest id that an item's error repeats.
 const SHOWN_ID: usize = 64;
 
@@ -231,6 +231,15 @@ struct BatchView {
     errors: Vec<ItemError>,
 }
 
+/// What a batch came to, in the envelope, and beside it for clients that know none.
+#[derive(Serialize)]
+struct BatchAnswer<'a> {
+    data: &'a BatchView,
+    success: bool,
+    #[serde(flatten)]
+    flat: &'a BatchView,
+}
+
 /// What is wrong with one item.
 #[derive(Serialize)]
 struct ItemError {
@@ -263,7 +272,8 @@ fn outcome_told(outcome: &Outcome) -> Answer {
         results: outcome.done.clone(),
         errors: outcome.failed.iter().map(error).collect(),
     };
-    Answer::data(StatusCode::OK, view)
+    let both = BatchAnswer { data: &view, success: true, flat: &view };
+    Answer::raw_json(StatusCode::OK, serde_json::to_vec(&both).unwrap_or_default()) // texts and numbers: nothing can fail
 }
 
 /// Refuses a batch of none or too many.
@@ -276,8 +286,9 @@ fn counted(field: &str, items: usize) -> Result<usize, Refusal> {
 
 fn item(json: &RawValue) -> Result<NewMemory, ResourceError> {
     serde_json::from_str(json.get()).map_err(|error| {
-        let said = error.to_string();
-        let mut reason: String = said.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        // Nothing that JSON writes longer than it is.
+        let plain = |c: char| if c.is_control() || matches!(c, '"' | '\\') { '\'' } else { c };
+        let mut reason: String = error.to_string().chars().map(plain).collect();
         reason.truncate(reason.floor_char_boundary(REASON_BYTES));
         ResourceError::Invalid { field: String::new(), reason }
     })
@@ -366,4 +377,26 @@ pub(in crate::http) async fn search_by_query(x: &Exchange) -> Result<Answer, Ref
         }
     }
     found(&caller, query).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Else a repeat under the same `Idempotency-Key` would be done again.
+    #[test]
+    fn the_longest_answer_to_a_batch_can_be_kept() {
+        let hostile = format!("{{\"{}\":1}}", "\\u0001\\\"\\\\".repeat(1_000));
+        let raw = RawValue::from_string(hostile).expect("JSON");
+        let failed = |index| batch::Failed {
+            index,
+            id: Some("x".repeat(SHOWN_ID)),
+            error: item(&raw).expect_err("no such field"),
+        };
+        let outcome = Outcome { done: Vec::new(), failed: (0..ITEMS).map(failed).collect() };
+        let len = outcome_told(&outcome).body.len();
+        assert!(len + 1_024 <= crate::store::MAX_VALUE, "{len}");
+        let ids = (0..ITEMS).map(|_| crate::ids::fresh("memory")).collect();
+        assert!(outcome_told(&Outcome { done: ids, failed: Vec::new() }).body.len() < len);
+    }
 }
