@@ -14,8 +14,8 @@ use crate::tenant::publish::Notice;
 
 /// Most items of a batch.
 pub const ITEMS: usize = 100;
-/// Most rows that one batch writes; what would be over it is told to come again.
-pub const ROWS: usize = 24_000;
+/// Most rows that one batch writes; what would be over it is told to come again. Everybody's commits wait while it is written.
+pub const ROWS: usize = 16_000;
 
 // The largest memory fits by itself: its words in four groups, its versions, its places.
 const _: () = assert!(4 * WORDS + 2 * super::VERSIONS as usize + 16 < ROWS);
