@@ -28,10 +28,10 @@ const COMMON: u64 = 1_000;
 fn groups(number: u64) -> [Group; 4] {
     let (agent, user) = (format!("agent-{}", number % 50), format!("user-{}", number % 500));
     [
-        Group::new(16, &[]),
-        Group::new(17, &[&agent]),
-        Group::new(18, &[&user]),
-        Group::new(19, &[&agent, &user]),
+        Group::new(32, &[]),
+        Group::new(33, &[&agent]),
+        Group::new(34, &[&user]),
+        Group::new(35, &[&agent, &user]),
     ]
 }
 
@@ -86,7 +86,7 @@ fn store(all: u64) -> (tempfile::TempDir, Store) {
 fn sought(words: &[(&str, bool)]) -> Sought {
     let words = words.iter().map(|(term, prefix)| Word { term: (*term).into(), prefix: *prefix });
     Sought {
-        groups: vec![Group::new(16, &[])],
+        groups: vec![Group::new(32, &[])],
         words: words.collect(),
         since: [0; 16],
         kind: None,

@@ -401,6 +401,8 @@ async fn what_a_deleted_user_left_is_erased() {
     for user in ["user-other", &id(&ann)] {
         let path = format!("/api/v1/agents/{agent}/core-memory/human?user_id={user}");
         data(&daemon.call("PUT", &path).json(&json!({"value": "x"})).send().await, 201);
+        let memory = json!({"user_id": user, "content": "drinks tea"});
+        data(&daemon.post("/api/v1/memories").json(&memory).send().await, 201);
     }
     let user = format!("/api/v1/users/{}", id(&ann));
     let events = async |daemon: &Daemon, user: &str| {
@@ -408,12 +410,12 @@ async fn what_a_deleted_user_left_is_erased() {
             daemon.get(&format!("/api/v1/events?earliest=true&limit=1000&user_id={user}")).send().await;
         data(&found, 200).as_array().unwrap().len()
     };
-    assert_eq!(events(&daemon, &id(&ann)).await, 136);
+    assert_eq!(events(&daemon, &id(&ann)).await, 137);
     assert_eq!(daemon.call("DELETE", &user).send().await.status, 204);
     daemon.restart().await;
     let gone = async || (events(&daemon, &id(&ann)).await == 0).then_some(());
     until("the end of their events", gone).await;
-    assert_eq!(events(&daemon, "user-other").await, 16);
+    assert_eq!(events(&daemon, "user-other").await, 17);
     let empty = async |path: String| {
         let rows = data(&daemon.get(&path).send().await, 200);
         rows.as_array().unwrap().is_empty().then_some(())
@@ -421,6 +423,9 @@ async fn what_a_deleted_user_left_is_erased() {
     until("the end of their messages", || empty(format!("/api/v1/messages?user_id={}", id(&ann)))).await;
     let blocks = format!("/api/v1/agents/{agent}/core-memory?user_id=");
     until("the end of their core memory", || empty(format!("{blocks}{}", id(&ann)))).await;
+    until("the end of their memories", || empty(format!("/api/v1/memories?user_id={}", id(&ann)))).await;
+    let found = data(&daemon.get("/api/v1/memories/search?query=tea").send().await, 200);
+    assert_eq!((&found["total"], &found["results"][0]["user_id"]), (&json!(1), &json!("user-other")));
     let left = daemon.get("/api/v1/messages?limit=100").send().await;
     assert_eq!(data(&left, 200).as_array().unwrap().len(), 15);
     assert_eq!(

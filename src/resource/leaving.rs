@@ -1,4 +1,4 @@
-//! What deleted users leave behind, erased soon after: messages and core memory that are theirs.
+//! What deleted users leave behind, erased soon after: messages, memories and core memory that are theirs.
 //!
 //! * That somebody is leaving is written in the commit that deletes them and stays until nothing of theirs is left, so a crash
 //!   delays the erasing and loses nothing of it.
@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::blocks::Block;
+use super::memories::{self, Memory};
 use super::messages::Message;
 use super::record::{self, Page, Position, Record};
 use super::{ResourceError, next_number};
@@ -19,6 +20,8 @@ use crate::tenant::Tenants;
 pub const ERASED_AT_ONCE: usize = 10_000;
 /// Rows that go in one commit.
 const BATCH: usize = 100;
+/// Changes after which a commit is not added to: a memory is many rows.
+const CHANGES: usize = 2_000;
 /// The list of those who are leaving.
 const ALL: u8 = 18;
 /// They belong to no tenant's data: a tenant's own rows go with it.
@@ -74,8 +77,11 @@ pub async fn erase(tenants: &Tenants) -> Result<(), ResourceError> {
         let Some(leaving) = leaving.first() else { return Ok(()) };
         let tenant = TenantId(leaving.tenant);
         for done in [
-            rows_of::<Message>(tenants, tenant, Message::of_user(&leaving.sub), &mut left).await?,
-            rows_of::<Block>(tenants, tenant, Block::of_user(&leaving.sub), &mut left).await?,
+            rows_of(tenants, tenant, Message::of_user(&leaving.sub), record::remove::<Message>, &mut left)
+                .await?,
+            rows_of(tenants, tenant, Block::of_user(&leaving.sub), record::remove::<Block>, &mut left)
+                .await?,
+            rows_of(tenants, tenant, Memory::of_user(&leaving.sub), memories::remove, &mut left).await?,
         ] {
             if !done {
                 return Ok(());
@@ -92,6 +98,7 @@ async fn rows_of<R: Record>(
     tenants: &Tenants,
     tenant: TenantId,
     group: Group,
+    remove: fn(&mut Rows, TenantId, &R),
     left: &mut usize,
 ) -> Result<bool, ResourceError> {
     while *left > 0 {
@@ -101,7 +108,12 @@ async fn rows_of<R: Record>(
             return Ok(true);
         }
         let mut rows = Rows::new();
-        found.iter().for_each(|one| record::remove(&mut rows, tenant, one));
+        for one in &found {
+            remove(&mut rows, tenant, one);
+            if rows.len() >= CHANGES {
+                write(tenants, std::mem::take(&mut rows)).await?;
+            }
+        }
         write(tenants, rows).await?;
         *left -= found.len();
     }

@@ -133,7 +133,7 @@ pub async fn delete<N: Notice>(
             let memory = super::get(caller, &id).await?;
             super::may_write(right, &memory, "deleted")?;
             let mut rows = Rows::new();
-            super::remove(&mut rows, caller, &memory);
+            super::remove(&mut rows, caller.tenant.id(), &memory);
             written.add(memory, rows)
         };
         match deleted.await {

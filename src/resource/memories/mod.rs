@@ -27,6 +27,7 @@ use super::record::{self, Page, Position, Record};
 use super::{Caller, ResourceError, given, is_version, lock_of, next_number, object};
 use crate::auth::{Authorized, Publish};
 use crate::event::{Event, ID_BYTES, Kind};
+use crate::ids::TenantId;
 use crate::store::{Group, Of, Rows, Table};
 use crate::tenant::publish::Notice;
 
@@ -158,13 +159,18 @@ impl Record for Memory {
         vec![
             Group::new(ALL, &[]),
             Group::new(OF_AGENT, &[agent]),
-            Group::new(OF_USER, &[user]),
+            Memory::of_user(user),
             Group::new(OF_BOTH, &[agent, user]),
         ]
     }
 }
 
 impl Memory {
+    /// The list of a user's.
+    pub(super) fn of_user(user: &str) -> Group {
+        Group::new(OF_USER, &[user])
+    }
+
     fn agent(&self) -> &str {
         self.agent_id.as_deref().unwrap_or(NO_AGENT)
     }
@@ -234,8 +240,7 @@ fn put<N: Notice>(
 }
 
 /// Puts the rows that leave nothing of a memory.
-fn remove<N: Notice>(rows: &mut Rows, caller: &Caller<'_, N>, old: &Memory) {
-    let tenant = caller.tenant.id();
+pub(super) fn remove(rows: &mut Rows, tenant: TenantId, old: &Memory) {
     record::remove(rows, tenant, old);
     versions::remove(rows, tenant, old);
     indexed::remove(rows, tenant, old);
@@ -326,7 +331,7 @@ pub async fn delete<N: Notice>(
     is_version(version, memory.version)?;
     let mut rows = Rows::new();
     rows.hold(alone);
-    remove(&mut rows, caller, &memory);
+    remove(&mut rows, caller.tenant.id(), &memory);
     caller.commit(rows, &[memory.told("deleted")]).await
 }
 
@@ -380,7 +385,7 @@ fn seen<N>(
     let group = |user| match (agent_id, user) {
         (None, None) => Group::new(ALL, &[]),
         (Some(agent), None) => Group::new(OF_AGENT, &[agent]),
-        (None, Some(user)) => Group::new(OF_USER, &[user]),
+        (None, Some(user)) => Memory::of_user(user),
         (Some(agent), Some(user)) => Group::new(OF_BOTH, &[agent, user]),
     };
     Ok(users.into_iter().map(group).collect())
