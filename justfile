@@ -70,9 +70,17 @@ powercut-liar:
 kill9 cycles="100":
     NERVEWIRE_KILL9_CYCLES={{ cycles }} cargo test --release --test kill9 -- --nocapture
 
+# kill -9 at so many points amid changes of every kind: records, events and search agree.
+kill9-resources points="1000":
+    NERVEWIRE_KILL9_POINTS={{ points }} cargo test --release --test resources_kill9 -- --nocapture
+
 # A load on a daemon of its own: `just load fanout --subscribers 10000 --burst 8 --floor`. See docs/benchmarks.md.
 load *arguments: load-build
     target/release/nervewire bench {{ arguments }}
+
+# A page of each list among 1,000 rows and among very many: run time and ratio.
+bench-lists rows="1000000":
+    NERVEWIRE_LIST_ROWS={{ rows }} cargo bench --locked --bench lists
 
 # The binary and the baselines it is measured beside.
 load-build:

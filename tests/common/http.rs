@@ -63,24 +63,25 @@ impl Call {
     /// Sends it and reads the whole answer.
     pub(crate) async fn send(self) -> Reply {
         let what = format!("the answer to {} {}", self.method, self.path);
-        within(&what, async {
-            let stream = TcpStream::connect(self.to).await.unwrap();
-            let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-            let driver = tokio::spawn(connection);
-            let host = self.to.to_string();
-            let mut request =
-                http::Request::builder().method(self.method.as_str()).uri(&self.path).header("host", host);
-            for (name, value) in &self.headers {
-                request = request.header(name, value);
-            }
-            let request = request.body(Full::new(self.body)).unwrap();
-            let (head, body) = sender.send_request(request).await.unwrap().into_parts();
-            let body = body.collect().await.unwrap().to_bytes();
-            driver.abort();
-            Reply { status: head.status, headers: head.headers, body }
-        })
-        .await
+        within(&what, async { self.try_send().await.unwrap() }).await
+    }
+
+    /// The same where the daemon may be gone before it has answered.
+    pub(crate) async fn try_send(self) -> Result<Reply, Box<dyn std::error::Error + Send + Sync>> {
+        let stream = TcpStream::connect(self.to).await?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let driver = tokio::spawn(connection);
+        let host = self.to.to_string();
+        let mut request =
+            http::Request::builder().method(self.method.as_str()).uri(&self.path).header("host", host);
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        let answer = sender.send_request(request.body(Full::new(self.body))?).await;
+        let (head, body) = answer?.into_parts();
+        let body = body.collect().await?.to_bytes();
+        driver.abort();
+        Ok(Reply { status: head.status, headers: head.headers, body })
     }
 }
 
