@@ -14,7 +14,10 @@ use std::time::{Duration, Instant};
 
 use common::{Daemon, custom, message, until, within};
 use futures_util::{SinkExt as _, StreamExt as _};
-use nervewire::client::resources::{MessagesOf, Saying, ToolsOf};
+use nervewire::client::resources::{
+    Holding, MemoriesOf, MemoryChange, MemoryType, MessagesOf, NewMemory, NewUser, Profile, Saying, Search,
+    ToolsOf, UserRole,
+};
 use nervewire::client::{
     Ack, AgentChange, Backoff, Client, ClientError, Event, Filter, Item, List, NewAgent, NewMessage, NewTool,
     Position, Received, State, Status, Subscription, ToolChange, Transport,
@@ -641,4 +644,67 @@ async fn a_daemon_that_restarts_is_waited_for_unless_told_otherwise() {
             end(&mut client(addr, "key").subscribe(Filter::new()).over(transport).impatient()).await;
         assert!(matches!(error, ClientError::Connect { .. }) && lost.is_empty(), "{error}");
     }
+}
+
+/// Users enter with a password; what agents remember of them is theirs, found by its words, and kept in versions.
+#[tokio::test]
+async fn users_enter_and_memories_are_theirs() {
+    let daemon = Daemon::start().await;
+    let manager = client(daemon.addr(), &daemon.key);
+    let new = NewUser {
+        email: "ann@example.org".into(),
+        password: "correct horse".into(),
+        name: "Ann".into(),
+        role: UserRole::User,
+    };
+    assert!(!format!("{new:?}").contains("horse"));
+    let ann = manager.users().register(&new).await.unwrap().value;
+    let stranger = Client::builder(manager.endpoint().clone()).build();
+    let wrong = stranger.login("default", &new.email, "battery staple").await.unwrap_err();
+    assert_eq!(wrong.refusal().unwrap().status, 401);
+    let session = stranger.login("default", &new.email, &new.password).await.unwrap();
+    assert_eq!(session.user, ann);
+    let hers = Client::new(manager.endpoint().clone(), session.token);
+    let me = hers.users().me().await.unwrap();
+    let profile = Profile { timezone: Some(Some("Europe/Vienna".into())), ..Profile::default() };
+    let me = hers.users().change_me(me.version, &profile).await.unwrap();
+    assert_eq!((me.value.timezone.as_deref(), me.version), (Some("Europe/Vienna"), Some(2)));
+    assert_eq!(manager.users().all(()).take(9).await.unwrap(), [me.value]);
+
+    let agent = manager.agents().create(&NewAgent::default()).await.unwrap().value.id;
+    let new = NewMemory {
+        content: "Ann likes tea".into(),
+        agent_id: Some(agent.clone()),
+        memory_type: Some(MemoryType::Episodic),
+        ..NewMemory::default()
+    };
+    let memory = hers.memories().create_once("tea", &new).await.unwrap();
+    assert_eq!(memory.value.user_id.as_deref(), Some(ann.id.as_str()));
+    let change = MemoryChange { content: Some("Ann likes coffee".into()), ..MemoryChange::default() };
+    let changed = hers.memories().change(&memory.value.id, memory.version, &change).await.unwrap();
+    assert_eq!((changed.value.version, changed.value.memory_type), (2, MemoryType::Episodic));
+    let history = hers.memories().history(&memory.value.id, &List::default()).await.unwrap();
+    let said: Vec<&str> = history.data.iter().map(|version| version.content.as_str()).collect();
+    assert_eq!(said, ["Ann likes coffee", "Ann likes tea"]);
+    for (query, count) in [("tea", 0), ("coffee", 1), ("cof*", 1)] {
+        let found =
+            hers.memories().search(&Search { query: query.into(), ..Search::default() }).await.unwrap();
+        assert_eq!((found.total, found.results.len()), (count, count as usize), "{query}: {found:?}");
+    }
+    let of = MemoriesOf { agent_id: Some(agent.clone()), ..MemoriesOf::default() };
+    assert_eq!(hers.memories().all(of).take(9).await.unwrap().len(), 1);
+
+    let core = hers.core_memory(&agent, Some(&ann.id));
+    let holding = Holding { value: "drinks coffee".into(), limit: Some(20) };
+    let block = core.put("human", None, &holding).await.unwrap();
+    assert_eq!(core.get("human").await.unwrap(), block);
+    let late = core.put("human", Some(9), &holding).await.unwrap_err();
+    assert_eq!(late.refusal().unwrap().status, 412);
+    assert_eq!(core.blocks().await.unwrap().data, [block.value]);
+    core.delete("human", block.version).await.unwrap();
+    assert_eq!(core.blocks().await.unwrap().data, []);
+
+    let fresh = hers.users().change_password("correct horse", "battery staple").await.unwrap();
+    assert_eq!(hers.users().me().await.unwrap_err().refusal().unwrap().status, 401);
+    assert!(Client::new(manager.endpoint().clone(), fresh.token).users().me().await.is_ok());
 }
