@@ -50,6 +50,15 @@ clients *names:
 systemd:
     tests/systemd/run
 
+# Requests made from the OpenAPI document, good and bad.
+schemathesis *arguments:
+    tests/schemathesis/run {{ arguments }}
+
+# The API's documents and their examples, written anew from the code and a run against it.
+api-docs:
+    UPDATE_DOCS=1 cargo test --locked --test openapi
+    UPDATE_DOCS=1 cargo test --locked --lib http::api
+
 # Bans, licences and sources of dependencies: needs no network.
 deny:
     cargo deny --offline --locked check bans licenses sources

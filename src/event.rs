@@ -6,6 +6,7 @@
 //!   raw line break and no number loses digits.
 //! * An event knows no tenant, sequence, time of receipt or transport.
 
+pub mod fields;
 mod presence;
 pub(crate) mod scan;
 
@@ -173,9 +174,9 @@ impl<'a> Event<'a> {
     /// [`Event::parse`] for whatever the quick reader leaves: it knows every way to be valid, and words what is wrong.
     fn parse_carefully(json: &'a str) -> Result<Event<'a>, EventError> {
         let mut reader = serde_json::Deserializer::from_str(json);
-        let fields =
+        let given =
             reader.deserialize_map(FieldsVisitor).and_then(|f| reader.end().map(|()| f)).map_err(not_json)?;
-        let kind = match fields.find("type") {
+        let kind = match given.find("type") {
             None => return Err(EventError::new("type", "is required")),
             Some(raw) => {
                 let name = string("type", raw)?;
@@ -184,13 +185,18 @@ impl<'a> Event<'a> {
             }
         };
         let mut event = Event::empty(kind);
-        for (at, (name, raw)) in fields.0.iter().enumerate() {
-            if fields.0[..at].iter().any(|(earlier, _)| earlier == name) {
+        for (at, (name, raw)) in given.0.iter().enumerate() {
+            if given.0[..at].iter().any(|(earlier, _)| earlier == name) {
                 return Err(EventError::new(name.as_ref(), "is given twice"));
             }
             event.set(name, raw)?;
         }
-        event.require()?;
+        let required = kind.fields().iter().filter(|field| field.given == fields::Given::Always);
+        for field in required {
+            if given.find(field.name).is_none() {
+                return Err(EventError::new(field.name, "is required"));
+            }
+        }
         Ok(event)
     }
 
@@ -220,84 +226,47 @@ impl<'a> Event<'a> {
         }
     }
 
+    /// Reads one field; the table of [`fields`] says whose it may be.
     fn set(&mut self, name: &str, raw: &'a RawValue) -> Result<(), EventError> {
-        use Kind::{AgentUpdate, Custom, Error, MemoryUpdate, Message, StreamChunk};
-        match (name, self.kind) {
-            ("type", _) => {}
-            ("id", _) => return Err(EventError::new(name, "is given by the server")),
-            ("timestamp", _) => {
+        let foreign = || EventError::new(name, format!("is not a field of a {} event", self.kind.name()));
+        match name {
+            "type" => {}
+            "id" => return Err(EventError::new(name, "is given by the server")),
+            _ if self.kind.field(name).is_none() => return Err(foreign()),
+            "timestamp" => {
                 let ms = time::parse_rfc3339(&string(name, raw)?);
                 let reason = "must be RFC 3339, such as 2026-01-02T03:04:05.678Z";
                 self.timestamp_ms = Some(ms.ok_or_else(|| EventError::new(name, reason))?);
             }
-            ("agent_id", _) => self.agent_id = Some(id(name, raw)?),
-            ("user_id", kind) if kind.has_user() => self.user_id = Some(id(name, raw)?),
-            ("message_id", Message) => self.message_id = Some(id(name, raw)?),
-            ("content", Message) => self.content = Some(string(name, raw)?),
-            ("role", Message) => self.role = Some(choice(name, raw, &ROLES)?),
-            ("status", AgentUpdate) => self.status = Some(choice(name, raw, &STATUSES)?),
-            ("error_message", AgentUpdate) => self.error_message = Some(string(name, raw)?),
-            ("memory_id", MemoryUpdate) => self.memory_id = Some(id(name, raw)?),
-            ("operation", MemoryUpdate) => self.operation = Some(choice(name, raw, &OPERATIONS)?),
-            ("request_id", StreamChunk | Error) => self.request_id = Some(id(name, raw)?),
-            ("chunk", StreamChunk) => self.chunk = Some(string(name, raw)?),
-            ("is_final", StreamChunk) => {
+            "agent_id" => self.agent_id = Some(id(name, raw)?),
+            "user_id" => self.user_id = Some(id(name, raw)?),
+            "message_id" => self.message_id = Some(id(name, raw)?),
+            "content" => self.content = Some(string(name, raw)?),
+            "role" => self.role = Some(choice(name, raw, &ROLES)?),
+            "status" => self.status = Some(choice(name, raw, &STATUSES)?),
+            "error_message" => self.error_message = Some(string(name, raw)?),
+            "memory_id" => self.memory_id = Some(id(name, raw)?),
+            "operation" => self.operation = Some(choice(name, raw, &OPERATIONS)?),
+            "request_id" => self.request_id = Some(id(name, raw)?),
+            "chunk" => self.chunk = Some(string(name, raw)?),
+            "is_final" => {
                 let value = serde_json::from_str(raw.get());
                 self.is_final = Some(value.map_err(|_| EventError::new(name, "must be true or false"))?);
             }
-            ("index", StreamChunk) => self.index = Some(count(name, raw)?),
-            ("first_index", StreamChunk) => self.first_index = Some(count(name, raw)?),
-            ("code", Error) => self.code = Some(code(name, raw)?),
-            ("message", Error) => self.message = Some(string(name, raw)?),
-            ("channel", Custom) => {
+            "index" => self.index = Some(count(name, raw)?),
+            "first_index" => self.first_index = Some(count(name, raw)?),
+            "code" => self.code = Some(code(name, raw)?),
+            "message" => self.message = Some(string(name, raw)?),
+            "channel" => {
                 let channel = string(name, raw)?;
                 check_channel(&channel).map_err(|reason| EventError::new(name, reason))?;
                 self.channel = Some(channel);
             }
-            ("data", Custom) => self.data = Some(free_json(name, raw.get())?),
-            ("metadata", Message | AgentUpdate | MemoryUpdate | StreamChunk) => {
-                self.metadata = Some(metadata(name, raw)?);
-            }
-            (_, kind) => {
-                return Err(EventError::new(name, format!("is not a field of a {} event", kind.name())));
-            }
+            "data" => self.data = Some(free_json(name, raw.get())?),
+            "metadata" => self.metadata = Some(metadata(name, raw)?),
+            _ => return Err(foreign()),
         }
         Ok(())
-    }
-
-    fn require(&self) -> Result<(), EventError> {
-        let missing = |field: &str, absent: bool| match absent {
-            true => Err(EventError::new(field, "is required")),
-            false => Ok(()),
-        };
-        match self.kind {
-            Kind::Message => {
-                missing("agent_id", self.agent_id.is_none())?;
-                missing("content", self.content.is_none())
-            }
-            Kind::AgentUpdate => {
-                missing("agent_id", self.agent_id.is_none())?;
-                missing("status", self.status.is_none())
-            }
-            Kind::MemoryUpdate => {
-                missing("memory_id", self.memory_id.is_none())?;
-                missing("agent_id", self.agent_id.is_none())?;
-                missing("operation", self.operation.is_none())
-            }
-            Kind::StreamChunk => {
-                missing("request_id", self.request_id.is_none())?;
-                missing("chunk", self.chunk.is_none())?;
-                missing("is_final", self.is_final.is_none())
-            }
-            Kind::Error => {
-                missing("code", self.code.is_none())?;
-                missing("message", self.message.is_none())
-            }
-            Kind::Custom => {
-                missing("channel", self.channel.is_none())?;
-                missing("data", self.data.is_none())
-            }
-        }
     }
 }
 

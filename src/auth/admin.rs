@@ -21,7 +21,7 @@ use crate::ids::{TenantId, fresh, is_org_id};
 use crate::store::Rows;
 
 /// Most bytes of a name for people.
-pub(super) const NAME_BYTES: usize = 256;
+pub const NAME_BYTES: usize = 256;
 /// Why an administrative change was not made. `outcome` alone turns it into a status.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {

@@ -43,7 +43,7 @@ use std::sync::Arc;
 use ring::rand::SystemRandom;
 
 pub use accounts::{ACCOUNT_FAILURES, ACCOUNT_WINDOW_MS, ACCOUNTS};
-pub use admin::{AdminError, CreatedOrganization, NewOrganization, OrganizationChange};
+pub use admin::{AdminError, CreatedOrganization, NAME_BYTES, NewOrganization, OrganizationChange};
 pub use api_key::PREFIX as API_KEY_PREFIX;
 pub use directory::{
     DISABLED_PER_ORGANIZATION, ENDED_PER_ORGANIZATION, KEYS_PER_ORGANIZATION, ORGANIZATIONS, Organization,

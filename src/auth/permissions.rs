@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::scope::{Scope, ScopeSet};
 
 /// What a user of an organization is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = UserRole)]
 pub enum Role {
     /// Everything inside the organization.
     Admin,

@@ -3,6 +3,7 @@
 use http::StatusCode;
 use http::header::HeaderValue;
 use serde_json::json;
+use utoipa::ToSchema;
 
 use crate::auth::{Publish, Use};
 use crate::connection::rate;
@@ -10,14 +11,35 @@ use crate::outcome::Refusal;
 use crate::tenant::idempotency::Keyed;
 use crate::tenant::intake;
 
+use super::api::parameters::{Ack, IdempotencyKey};
+use super::api::schemas::NewEventOrBatch;
 use super::exchange::Exchange;
 use super::once::idempotency_key;
 use super::respond::{Answer, REPLAYED};
 
-/// Publishes.
+/// The ids of what was published, in the order it was given.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "the answer is written by hand: a batch has a thousand of them")]
+struct Published {
+    ids: Vec<String>,
+}
+
+/// Publishes one event or a batch of at most 1,000: all of it or nothing.
 ///
 /// # Errors
 /// 400 naming the field, 401, 403, 409, 413, 415, 429, 503.
+#[utoipa::path(
+    post,
+    path = "/api/v1/events",
+    tag = "events",
+    params(IdempotencyKey, Ack),
+    request_body(content(
+        (NewEventOrBatch = "application/json"),
+        (String = "application/x-ndjson"),
+        (String = "application/ndjson"),
+    )),
+    responses((status = 201, description = "It is on disk, or as far as was asked for.", body = Published))
+)]
 pub async fn post(x: &mut Exchange) -> Result<Answer, Refusal> {
     if x.shared().is_stopping() {
         return Err(Refusal::unavailable("the server is stopping"));

@@ -200,13 +200,28 @@ impl Exchange {
         &mut self,
         limit: usize,
     ) -> Result<(T, Bytes), Refusal> {
+        let body = self.json_text(limit).await?;
+        // An array's items would be taken for the fields in their order, and change what nobody named.
+        if body.trim_ascii_start().first() == Some(&b'[') {
+            return Err(Refusal::invalid("", "must be an object"));
+        }
+        read(body)
+    }
+
+    /// [`Exchange::json_and_bytes`] of what may be an array too.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn json_or_array<T: serde::de::DeserializeOwned>(&mut self) -> Result<(T, Bytes), Refusal> {
+        read(self.json_text(self.shared().config.limits.body_bytes).await?)
+    }
+
+    async fn json_text(&mut self, limit: usize) -> Result<Bytes, Refusal> {
         let body = self.body_within(limit).await?;
         if !body.is_empty() {
             self.expect_type(&["application/json"])?;
         }
-        let text = if body.trim_ascii().is_empty() { b"{}" } else { body.as_ref() };
-        let value = serde_json::from_slice(text).map_err(|error| Refusal::invalid("", &error.to_string()))?;
-        Ok((value, body))
+        Ok(body)
     }
 
     /// The body's content type among `allowed`, by index; none given counts as the first.
@@ -221,6 +236,12 @@ impl Exchange {
             Refusal::new(http::StatusCode::UNSUPPORTED_MEDIA_TYPE, "BAD_REQUEST", message)
         })
     }
+}
+
+fn read<T: serde::de::DeserializeOwned>(body: Bytes) -> Result<(T, Bytes), Refusal> {
+    let text = if body.trim_ascii().is_empty() { b"{}" } else { body.as_ref() };
+    let value = serde_json::from_slice(text).map_err(|error| Refusal::invalid("", &error.to_string()))?;
+    Ok((value, body))
 }
 
 /// Reads on for a while to no end: closing on a peer that still writes would reset the connection, and the reset would

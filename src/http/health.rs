@@ -1,27 +1,90 @@
 //! Whether the daemon lives, and whether it serves.
 
 use http::StatusCode;
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::store::StoreState;
 use crate::worker::Shared;
 
 use super::respond::Answer;
 
+/// How the daemon is.
+#[derive(Serialize, ToSchema)]
+struct Health {
+    /// `healthy`, `degraded` or `stopping`.
+    status: &'static str,
+    /// The daemon's version.
+    version: &'static str,
+    /// Now.
+    #[schema(format = DateTime)]
+    timestamp: String,
+    /// What it is made of.
+    checks: Checks,
+}
+
+/// What a daemon's health is made of.
+#[derive(Serialize, ToSchema)]
+#[schema(as = HealthChecks)]
+struct Checks {
+    /// `ok`, `no_space`, `reopening` or `read_only`.
+    store: &'static str,
+    /// Whether it takes new connections.
+    accepting: bool,
+}
+
 /// Whether it lives: 200 as long as it can answer.
+#[utoipa::path(
+    method(get, head),
+    path = "/health/live",
+    tag = "health",
+    security(()),
+    responses((status = 200, description = "It lives.", body = Health))
+)]
 #[must_use]
 pub fn live(shared: &Shared) -> Answer {
-    Answer::json(StatusCode::OK, &report(shared).1)
+    answer(StatusCode::OK, &report(shared))
+}
+
+/// How it is: 200 where it serves, else 503.
+#[utoipa::path(
+    method(get, head),
+    path = "/health",
+    tag = "health",
+    security(()),
+    responses(
+        (status = 200, description = "It serves.", body = Health),
+        (status = 503, description = "It does not serve.", body = Health),
+    )
+)]
+#[must_use]
+pub fn health(shared: &Shared) -> Answer {
+    ready(shared)
 }
 
 /// Whether it serves: 200, or 503 with what is in the way.
+#[utoipa::path(
+    method(get, head),
+    path = "/health/ready",
+    tag = "health",
+    security(()),
+    responses(
+        (status = 200, description = "It serves.", body = Health),
+        (status = 503, description = "It does not serve.", body = Health),
+    )
+)]
 #[must_use]
 pub fn ready(shared: &Shared) -> Answer {
-    let (is_ready, body) = report(shared);
-    Answer::json(if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &body)
+    let report = report(shared);
+    let serves = report.status == "healthy";
+    answer(if serves { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &report)
 }
 
-fn report(shared: &Shared) -> (bool, Value) {
+fn answer(status: StatusCode, health: &Health) -> Answer {
+    Answer::raw_json(status, serde_json::to_vec(health).unwrap_or_default()) // texts and a flag: nothing can fail
+}
+
+fn report(shared: &Shared) -> Health {
     let store = match shared.tenants.store().state() {
         StoreState::Writable => "ok",
         StoreState::Reserve => "no_space",
@@ -35,11 +98,10 @@ fn report(shared: &Shared) -> (bool, Value) {
         (_, true) => "stopping",
         _ => "degraded",
     };
-    let body = json!({
-        "status": status,
-        "version": env!("CARGO_PKG_VERSION"),
-        "timestamp": crate::time::rfc3339(shared.clock.now_ms()),
-        "checks": {"store": store, "accepting": !stopping},
-    });
-    (ready, body)
+    Health {
+        status,
+        version: env!("CARGO_PKG_VERSION"),
+        timestamp: crate::time::rfc3339(shared.clock.now_ms()),
+        checks: Checks { store, accepting: !stopping },
+    }
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::auth::{Subscribe, Use};
 use crate::filter::Selection;
@@ -16,6 +17,7 @@ use crate::store::LogRead;
 use crate::tenant::Tenant;
 use crate::tenant::start::{self, From, Gap};
 
+use super::api::parameters::{HistoryPage, LastEventId, Subscription};
 use super::criteria::{Criteria, number};
 use super::exchange::Exchange;
 use super::respond::Answer;
@@ -46,10 +48,43 @@ struct Found {
     caught_up: bool,
 }
 
+/// What follows the events of an answer. They are spliced in as they were encoded, so that none is encoded again.
+#[derive(Serialize, ToSchema)]
+#[schema(as = EventPage)]
+struct Rest<'a> {
+    /// Where the next question goes on: past all that was looked at, whether it matched or not.
+    next_cursor: &'a str,
+    /// What is missing before the first event.
+    gap: Option<GapView<'a>>,
+    /// Whether there is nothing more by now.
+    caught_up: bool,
+    /// Always `true`.
+    success: bool,
+}
+
+/// Events that are missing: fetch the state anew.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Gap)]
+struct GapView<'a> {
+    /// The cursor or time that was asked for, cut to 64 bytes.
+    after: &'a str,
+    /// Where it goes on.
+    resumes_at: String,
+    /// `trimmed`: from the oldest event that is kept; `unknown_cursor`: from now on.
+    reason: &'static str,
+}
+
 /// Answers events after a position, or waits for the first.
 ///
 /// # Errors
 /// 400, 401, 403, 429, 503.
+#[utoipa::path(
+    get,
+    path = "/api/v1/events",
+    tag = "events",
+    params(Subscription, HistoryPage, LastEventId),
+    responses((status = 200, description = "Events, and where to go on.", body = Rest))
+)]
 pub async fn get(x: &mut Exchange) -> Result<Answer, Refusal> {
     let principal = x.principal(Use::Stream)?;
     principal.authorize::<Subscribe>()?;
@@ -157,20 +192,16 @@ fn answer(x: &Exchange, tenant: &Tenant, found: &Found) -> Answer {
         }
         body.extend_from_slice(frame.json());
     }
-    let gap = found.gap.as_ref().map(|gap| {
-        json!({
-            "after": &gap.after[..gap.after.floor_char_boundary(crate::frame::control::AFTER_BYTES)],
-            "resumes_at": cursors.encode(tenant.id(), gap.resumes_at).as_str(),
-            "reason": gap.reason.name(),
-        })
+    let gap = found.gap.as_ref().map(|gap| GapView {
+        after: &gap.after[..gap.after.floor_char_boundary(crate::frame::control::AFTER_BYTES)],
+        resumes_at: cursors.encode(tenant.id(), gap.resumes_at).to_string(),
+        reason: gap.reason.name(),
     });
     let next = cursors.encode(tenant.id(), found.position);
-    let tail = format!(
-        "],\"next_cursor\":\"{next}\",\"gap\":{},\"caught_up\":{},\"success\":true}}",
-        gap.unwrap_or_default(),
-        found.caught_up
-    );
-    body.extend_from_slice(tail.as_bytes());
+    body.extend_from_slice(b"],");
+    let rest = Rest { next_cursor: next.as_str(), gap, caught_up: found.caught_up, success: true };
+    let rest = serde_json::to_vec(&rest).unwrap_or_default(); // texts and flags: nothing can fail
+    body.extend_from_slice(rest.get(1..).unwrap_or_default()); // without its brace
     Answer::raw_json(StatusCode::OK, body)
 }
 

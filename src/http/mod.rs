@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod admin_listener;
+mod api;
 pub mod body;
 pub mod conn;
 pub mod cors;
@@ -28,6 +29,8 @@ use crate::outcome::Refusal;
 
 pub use resources::users::LOGIN_BYTES;
 
+use admin::{api_keys, connections, organizations, stats, tokens};
+use api::serve;
 use exchange::Exchange;
 use resources::{agents, blocks, memories, messages, presence, tools, users};
 use respond::Answer;
@@ -60,9 +63,10 @@ pub async fn handle(x: &mut Exchange) -> Result<Handled, Refusal> {
     let (operation, [id, second]) = routes::find(&x.method, &path)?;
     let answer = match operation {
         Operation::OpenWebSocket => return subscribe::ws(x).await,
-        Operation::OpenSse => return subscribe::sse(x, false).await,
-        Operation::OpenLlmSse => return subscribe::sse(x, true).await,
-        Operation::Health | Operation::HealthReady => Ok(health::ready(x.shared())),
+        Operation::OpenSse => return subscribe::sse(x).await,
+        Operation::OpenLlmSse => return subscribe::llm_sse(x).await,
+        Operation::Health => Ok(health::health(x.shared())),
+        Operation::HealthReady => Ok(health::ready(x.shared())),
         Operation::HealthLive => Ok(health::live(x.shared())),
         Operation::ReadEvents => history::get(x).await,
         Operation::PublishEvents => events::post(x).await,
@@ -95,16 +99,16 @@ pub async fn handle(x: &mut Exchange) -> Result<Handled, Refusal> {
         Operation::ChangeTool => tools::change(x, id).await,
         Operation::DeleteTool => tools::delete(x, id).await,
         Operation::ExecuteTool => tools::execute(x, id).await,
-        Operation::ListOrganizations => admin::list_organizations(x),
-        Operation::CreateOrganization => admin::create_organization(x).await,
-        Operation::GetOrganization => admin::get_organization(x, id),
-        Operation::ChangeOrganization => admin::change_organization(x, id).await,
-        Operation::DeleteOrganization => admin::delete_organization(x, id).await,
-        Operation::ListApiKeys => admin::list_keys(x),
-        Operation::CreateApiKey => admin::create_key(x).await,
-        Operation::DeleteApiKey => admin::delete_key(x, id).await,
-        Operation::MintToken => admin::mint_token(x).await,
-        Operation::RevokeToken => admin::revoke_token(x, id).await,
+        Operation::ListOrganizations => organizations::list(x),
+        Operation::CreateOrganization => organizations::create(x).await,
+        Operation::GetOrganization => organizations::get(x, id),
+        Operation::ChangeOrganization => organizations::change(x, id).await,
+        Operation::DeleteOrganization => organizations::delete(x, id).await,
+        Operation::ListApiKeys => api_keys::list(x),
+        Operation::CreateApiKey => api_keys::create(x).await,
+        Operation::DeleteApiKey => api_keys::delete(x, id).await,
+        Operation::MintToken => tokens::mint(x).await,
+        Operation::RevokeToken => tokens::revoke(x, id).await,
         Operation::RegisterUser => users::register(x).await,
         Operation::Login => users::login(x).await,
         Operation::ListUsers => users::list(x).await,
@@ -121,13 +125,17 @@ pub async fn handle(x: &mut Exchange) -> Result<Handled, Refusal> {
         Operation::GetCoreMemory => blocks::get(x, id, second).await,
         Operation::PutCoreMemory => blocks::put(x, id, second).await,
         Operation::DeleteCoreMemory => blocks::delete(x, id, second).await,
-        Operation::SetUserDisabled => admin::set_disabled(x, id).await,
-        Operation::MakeTicket => admin::make_ticket(x).await,
-        Operation::ListConnections => admin::list_connections(x).await,
-        Operation::KickConnections => admin::kick(x, None).await,
-        Operation::KickConnection => admin::kick(x, Some(id)).await,
+        Operation::SetUserDisabled => tokens::set_disabled(x, id).await,
+        Operation::MakeTicket => tokens::make_ticket(x).await,
+        Operation::ListConnections => connections::list(x).await,
+        Operation::KickConnections => connections::kick_all(x).await,
+        Operation::KickConnection => connections::kick_one(x, id).await,
         Operation::ListPresence => presence::list(x).await,
-        Operation::GetStats => admin::stats(x).await,
+        Operation::GetOpenApi => Ok(serve::openapi(x)),
+        Operation::GetAsyncApi => Ok(serve::asyncapi(x)),
+        Operation::GetDocs => Ok(serve::page(x)),
+        Operation::GetDocsFile => serve::asset(x, id),
+        Operation::GetStats => stats::get(x).await,
     };
     answer.map(Handled::from)
 }

@@ -39,6 +39,17 @@ impl Answer {
         let body = serde_json::to_vec(&Envelope { data, success: true });
         Answer::raw_json(status, body.unwrap_or_default()) // our own structs of texts and numbers: nothing can fail
     }
+    /// 200 with `{data, next_cursor, success:true}`.
+    pub fn list(data: &[impl Serialize], next_cursor: Option<String>) -> Answer {
+        #[derive(Serialize)]
+        struct List<'a, T> {
+            data: &'a [T],
+            next_cursor: Option<String>,
+            success: bool,
+        }
+        let body = serde_json::to_vec(&List { data, next_cursor, success: true });
+        Answer::raw_json(StatusCode::OK, body.unwrap_or_default()) // as above
+    }
     /// Any JSON.
     #[must_use]
     pub fn json(status: StatusCode, value: &Value) -> Answer {

@@ -85,6 +85,10 @@ pub(super) enum Operation {
     KickConnection,
     ListPresence,
     GetStats,
+    GetOpenApi,
+    GetAsyncApi,
+    GetDocs,
+    GetDocsFile,
 }
 
 /// A row of the table.
@@ -180,6 +184,10 @@ pub(super) const ROUTES: &[Route] = &[
     route(DELETE, "/api/v1/connections/{id}", Operation::KickConnection),
     route(GET, "/api/v1/presence", Operation::ListPresence),
     route(GET, "/api/v1/stats", Operation::GetStats),
+    route(PROBE, "/api-docs/openapi.json", Operation::GetOpenApi),
+    route(PROBE, "/api-docs/asyncapi.json", Operation::GetAsyncApi),
+    route(PROBE, "/docs", Operation::GetDocs),
+    route(PROBE, "/docs/{name}", Operation::GetDocsFile),
 ];
 
 /// What stands at a path.

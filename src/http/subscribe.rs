@@ -20,6 +20,7 @@ use crate::tenant::start::{self, From};
 use crate::worker::connect::Adopt;
 
 use super::Handled;
+use super::api::parameters::{LastEventId, OfSse, OfWebSocket, Subscription, Upgrade};
 use super::criteria::{Criteria, boolean};
 use super::exchange::Exchange;
 use super::respond::Answer;
@@ -49,10 +50,17 @@ struct Asked {
     heartbeat_event: bool,
 }
 
-/// Upgrades to a WebSocket.
+/// Upgrades to a WebSocket: subscribing and publishing over one connection.
 ///
 /// # Errors
 /// 426, 400, then 401, 403, 429, 503.
+#[utoipa::path(
+    get,
+    path = "/api/v1/ws",
+    tag = "subscriptions",
+    params(Subscription, OfWebSocket, Upgrade),
+    responses((status = 101, description = "It is a WebSocket now; `/api-docs/asyncapi.json` tells what it says."), (status = 426))
+)]
 pub async fn ws(x: &mut Exchange) -> Result<Handled, Refusal> {
     let accept = handshake(x)?;
     let principal = x.principal(Use::WebSocket)?;
@@ -90,11 +98,43 @@ pub fn echo(x: &Exchange) -> Result<Handled, Refusal> {
     Ok(Handled::Subscribed(Box::new(Subscribed { status, headers, preface: Vec::new(), adopt })))
 }
 
-/// Starts an event stream.
+/// Follows events as a stream.
 ///
 /// # Errors
 /// 400, 401, 403, 406; 429 and 503 unless the client accepts an event stream, which is then told by an event.
-pub async fn sse(x: &mut Exchange, llm: bool) -> Result<Handled, Refusal> {
+#[utoipa::path(
+    get,
+    path = "/api/v1/sse",
+    tag = "subscriptions",
+    params(Subscription, OfSse, LastEventId),
+    responses(
+        (status = 200, description = "Events, without end.", content((String = "text/event-stream"))),
+        (status = 406),
+    )
+)]
+pub async fn sse(x: &mut Exchange) -> Result<Handled, Refusal> {
+    events(x, false).await
+}
+
+/// Follows the pieces of LLM streams: `stream_chunk`, and `error` with a `request_id`.
+///
+/// # Errors
+/// As [`sse`].
+#[utoipa::path(
+    get,
+    path = "/api/v1/sse/llm",
+    tag = "subscriptions",
+    params(Subscription, OfSse, LastEventId),
+    responses(
+        (status = 200, description = "Events, without end.", content((String = "text/event-stream"))),
+        (status = 406),
+    )
+)]
+pub async fn llm_sse(x: &mut Exchange) -> Result<Handled, Refusal> {
+    events(x, true).await
+}
+
+async fn events(x: &mut Exchange, llm: bool) -> Result<Handled, Refusal> {
     if !accepts_event_stream(x) {
         return Err(Refusal::new(
             StatusCode::NOT_ACCEPTABLE,

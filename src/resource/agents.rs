@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::record::{self, Page, Position, Record};
 use super::{
@@ -22,8 +23,9 @@ const KIND: &str = "agent";
 const ALL: u8 = 0;
 
 /// What an agent does.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = AgentStatus)]
 pub enum State {
     /// Nothing.
     #[default]
@@ -116,23 +118,40 @@ pub struct Said {
 }
 
 /// What is to be said of an agent: a field that is absent stays as it is, `null` clears it.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schema(as = AgentChange)]
 pub struct Saying {
+    /// Not blank.
+    #[schema(value_type = Option<String>)]
     #[serde(deserialize_with = "given")]
     name: Option<Option<String>>,
+    /// For people.
+    #[schema(value_type = Option<String>)]
     #[serde(deserialize_with = "given")]
     description: Option<Option<String>>,
+    /// The system prompt.
+    #[schema(value_type = Option<String>)]
     #[serde(deserialize_with = "given")]
     system: Option<Option<String>>,
+    /// A name the platform gives a meaning.
+    #[schema(value_type = Option<String>)]
     #[serde(deserialize_with = "given")]
     agent_type: Option<Option<String>>,
+    /// JSON of the platform's.
+    #[schema(value_type = Option<Object>)]
     #[serde(deserialize_with = "given")]
     llm_config: Option<Option<Json>>,
+    /// JSON of the platform's.
+    #[schema(value_type = Option<Object>)]
     #[serde(deserialize_with = "given")]
     embedding_config: Option<Option<Json>>,
+    /// JSON of the platform's.
+    #[schema(value_type = Option<Object>)]
     #[serde(deserialize_with = "given")]
     tool_rules: Option<Option<Json>>,
+    /// Free data.
+    #[schema(value_type = Option<Object>)]
     #[serde(deserialize_with = "given")]
     metadata: Option<Option<Json>>,
 }

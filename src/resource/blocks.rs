@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::record::{self, Page, Position, Record};
 use super::{Caller, ResourceError, agents, is_version, next_number};
@@ -25,8 +26,9 @@ pub const BLOCK_CHARS: u32 = 2_000;
 pub const BLOCK_CHARS_MOST: u32 = 10_000;
 
 /// What a block is about.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = CoreMemoryLabel)]
 pub enum Label {
     /// Whom the agent talks with.
     Human,
@@ -85,8 +87,9 @@ pub struct Block {
 }
 
 /// What a block is to hold.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = CoreMemoryChange)]
 pub struct Holding {
     /// The text.
     pub value: String,

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::agents::{self, Json};
 use super::record::{self, Page, Position, Record};
@@ -23,11 +24,12 @@ const OF_BOTH: u8 = 4;
 /// Most bytes of a message's text: an event must hold it.
 pub const CONTENT_BYTES: usize = 48 * 1024;
 /// Most bytes of a model's name.
-const MODEL_BYTES: usize = 255;
+pub const MODEL_BYTES: usize = 255;
 
 /// Who speaks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = MessageRole)]
 pub enum Role {
     /// A person.
     #[default]
@@ -76,7 +78,7 @@ pub struct Message {
 }
 
 /// A message to be made.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewMessage {
     /// Which agent's; from the path where that names it.
@@ -94,8 +96,10 @@ pub struct NewMessage {
     /// The model that wrote it.
     pub model: Option<String>,
     /// Any JSON.
+    #[schema(value_type = Option<Object>)]
     pub tool_calls: Option<Json>,
     /// A JSON object.
+    #[schema(value_type = Option<Object>)]
     pub metadata: Option<Json>,
 }
 

@@ -1,6 +1,7 @@
 //! Tools: what a platform's agents may call, found by their tags. Nothing here runs a tool, and no event tells of one.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::agents::Json;
 use super::record::{self, Page, Position, Record};
@@ -55,20 +56,35 @@ pub struct Said {
 }
 
 /// What is to be said of a tool: a field that is absent stays as it is, `null` clears it.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schema(as = ToolChange)]
 pub struct Saying {
+    /// Not blank; required of a new one.
+    #[schema(value_type = Option<String>)]
     name: Option<String>,
+    /// For people, and for models.
+    #[schema(value_type = Option<String>)]
     #[serde(deserialize_with = "given")]
     description: Option<Option<String>>,
+    /// What it takes.
+    #[schema(value_type = Option<Object>)]
     #[serde(deserialize_with = "given")]
     json_schema: Option<Option<Json>>,
+    /// A name the platform gives a meaning.
+    #[schema(value_type = Option<String>)]
     #[serde(deserialize_with = "given")]
     source_type: Option<Option<String>>,
+    /// What it does.
+    #[schema(value_type = Option<String>)]
     #[serde(deserialize_with = "given")]
     source_code: Option<Option<String>>,
+    /// Without commas.
+    #[schema(value_type = Option<Vec<String>>)]
     #[serde(deserialize_with = "given")]
     tags: Option<Option<Vec<String>>>,
+    /// Free data.
+    #[schema(value_type = Option<Object>)]
     #[serde(deserialize_with = "given")]
     metadata: Option<Option<Json>>,
 }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::leaving::Leaving;
 use super::record::{self, Page, Position, Record};
@@ -82,10 +83,14 @@ pub struct NewUser {
 }
 
 /// What users say of themselves: a field that is absent stays as it is, `null` clears it.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schema(as = UserChange)]
 pub struct Saying {
+    /// At least 2 characters.
     name: Option<String>,
+    /// For the platform.
+    #[schema(value_type = Option<String>)]
     #[serde(deserialize_with = "given")]
     timezone: Option<Option<String>>,
 }

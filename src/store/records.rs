@@ -15,7 +15,7 @@ use crate::ids::TenantId;
 const VERSION: u8 = 1;
 
 /// Who sees events without a `user_id` of theirs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Visibility {
     /// An event with a `user_id` reaches that user alone (and principals with `read:all`).

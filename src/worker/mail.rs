@@ -52,7 +52,8 @@ pub struct Which {
 }
 
 /// One connection, as a listing shows it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Connection)]
 pub struct Listed {
     /// Its id.
     pub id: String,
@@ -66,7 +67,8 @@ pub struct Listed {
     pub filter: String,
     /// Where it comes from; absent for a unix socket.
     pub peer: Option<String>,
-    /// RFC 3339.
+    /// Since when it is open.
+    #[schema(format = DateTime)]
     pub since: String,
     /// Events written.
     pub sent_events: u64,

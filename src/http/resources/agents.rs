@@ -2,12 +2,14 @@
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::outcome::Refusal;
 use crate::resource::agents::{self, Agent, Json, Saying, State};
 use crate::resource::messages::{self, NewMessage, Role};
 use crate::time::rfc3339;
 
+use super::super::api::parameters::{IdempotencyKey, IfMatch, Page};
 use super::super::created;
 use super::super::exchange::Exchange;
 use super::super::respond::Answer;
@@ -17,22 +19,45 @@ use super::{
 };
 
 /// An agent as clients see it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Agent)]
 struct View<'a> {
+    /// `agent-<uuid7>`.
     id: &'a str,
+    /// Its organization.
     organization_id: &'a str,
+    /// For people.
     name: Option<&'a str>,
+    /// For people.
     description: Option<&'a str>,
+    /// The system prompt.
     system: Option<&'a str>,
+    /// A name the platform gives a meaning.
     agent_type: Option<&'a str>,
+    /// JSON of the platform's.
+    #[schema(value_type = Option<Object>)]
     llm_config: Option<&'a Json>,
+    /// JSON of the platform's.
+    #[schema(value_type = Option<Object>)]
     embedding_config: Option<&'a Json>,
+    /// JSON of the platform's.
+    #[schema(value_type = Option<Object>)]
     tool_rules: Option<&'a Json>,
+    /// Free data.
+    #[schema(value_type = Option<Object>)]
     metadata: Option<&'a Json>,
+    /// What it does.
     state: State,
+    /// Why it failed, while its state is `error`.
     error_message: Option<&'a str>,
+    /// When its state was last told.
+    #[schema(format = DateTime)]
     last_active_at: Option<String>,
+    /// When it was made.
+    #[schema(format = DateTime)]
     created_at: String,
+    /// When it was last changed.
+    #[schema(format = DateTime)]
     updated_at: String,
 }
 
@@ -57,6 +82,14 @@ fn view<'a>(org_id: &'a str, agent: &'a Agent) -> View<'a> {
     }
 }
 
+/// Lists agents, newest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/agents",
+    tag = "agents",
+    params(Page),
+    responses((status = 200, description = "A page.", body = Vec<View>))
+)]
 pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
     let caller = reading(x).await?;
     let page = page(x, |_, _| Ok(false))?;
@@ -65,12 +98,28 @@ pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
     Ok(listed(&views, next.as_ref()))
 }
 
+/// Makes an agent, `idle`. Publishes `agent_update` with `created`.
+#[utoipa::path(
+    post,
+    path = "/api/v1/agents",
+    tag = "agents",
+    params(IdempotencyKey),
+    request_body = Saying,
+    responses((status = 201, description = "It was made.", body = View, headers(("ETag" = String, description = "Its version."))))
+)]
 pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
     let Written { x, caller, bytes, body: saying, .. } = written::<Saying>(x).await?;
     let answer = |agent: &Agent| of_version(created(view(&caller.principal.org_id, agent)), agent.version);
     made(x, &caller, &bytes, answer, async |kept| agents::create(&caller, saying, kept).await).await
 }
 
+/// Shows an agent.
+#[utoipa::path(
+    get,
+    path = "/api/v1/agents/{id}",
+    tag = "agents",
+    responses((status = 200, description = "The agent.", body = View, headers(("ETag" = String, description = "Its version."))))
+)]
 pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     no_parameters(x)?;
     let caller = reading(x).await?;
@@ -78,12 +127,29 @@ pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refus
     Ok(told(&caller.principal.org_id, &agent))
 }
 
+/// Changes what is given; `null` clears. Publishes `agent_update` with its state.
+#[utoipa::path(
+    method(put, patch),
+    path = "/api/v1/agents/{id}",
+    tag = "agents",
+    params(IfMatch),
+    request_body = Saying,
+    responses((status = 200, description = "It was changed.", body = View, headers(("ETag" = String, description = "Its version."))))
+)]
 pub(in crate::http) async fn change(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
     let Written { x, caller, body: saying, .. } = written::<Saying>(x).await?;
     let agent = agents::change(&caller, &unescaped(id)?, if_match(x)?, saying).await?;
     Ok(told(&caller.principal.org_id, &agent))
 }
 
+/// Deletes an agent; its messages stay. Publishes `agent_update` with `deleted`.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/agents/{id}",
+    tag = "agents",
+    params(IfMatch),
+    responses((status = 204, description = "It is gone."))
+)]
 pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     let right = may_write(x)?;
     no_parameters(x)?;
@@ -96,11 +162,18 @@ fn told(org_id: &str, agent: &Agent) -> Answer {
     of_version(Answer::data(StatusCode::OK, view(org_id, agent)), agent.version)
 }
 
-#[derive(Serialize)]
+/// What an agent does.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AgentState)]
 struct StateView<'a> {
+    /// The agent.
     agent_id: &'a str,
+    /// What it does.
     state: State,
+    /// When that was last told.
+    #[schema(format = DateTime)]
     last_active_at: Option<String>,
+    /// Why it failed, while its state is `error`.
     error_message: Option<&'a str>,
 }
 
@@ -114,19 +187,39 @@ fn state_told(agent: &Agent) -> Answer {
     of_version(Answer::data(StatusCode::OK, view), agent.version)
 }
 
-#[derive(Deserialize)]
+/// What an agent does from now on.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = AgentStateChange)]
 struct StateBody {
+    /// What it does.
     state: State,
+    /// Why it failed; kept with the state `error` alone.
     error_message: Option<String>,
 }
 
+/// Shows an agent's state.
+#[utoipa::path(
+    get,
+    path = "/api/v1/agents/{id}/state",
+    tag = "agents",
+    responses((status = 200, description = "Its state.", body = StateView, headers(("ETag" = String, description = "Its version."))))
+)]
 pub(in crate::http) async fn get_state(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     no_parameters(x)?;
     let caller = reading(x).await?;
     Ok(state_told(&agents::get(&caller, &unescaped(id)?).await?))
 }
 
+/// Tells an agent's state, if it may follow upon the present one. Publishes `agent_update`.
+#[utoipa::path(
+    put,
+    path = "/api/v1/agents/{id}/state",
+    tag = "agents",
+    params(IfMatch),
+    request_body = StateBody,
+    responses((status = 200, description = "Its state.", body = StateView, headers(("ETag" = String, description = "Its version."))), (status = 409))
+)]
 pub(in crate::http) async fn set_state(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
     let Written { x, caller, body, .. } = written::<StateBody>(x).await?;
     let version = if_match(x)?;
@@ -135,15 +228,22 @@ pub(in crate::http) async fn set_state(x: &mut Exchange, id: &str) -> Result<Ans
 }
 
 /// What is said to an agent.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = NewAgentMessage)]
 struct SayBody {
+    /// The text.
     message: String,
+    /// Whose conversation it is; the caller's own if absent.
     user_id: Option<String>,
     /// Whether the platform is to remember it; like the next two it goes into the message's metadata, for agents to see.
     memorizing: Option<bool>,
+    /// Images that belong to it.
     image_uris: Option<Vec<String>>,
+    /// Recordings that belong to it.
     voice_files: Option<Vec<String>>,
+    /// Free data.
+    #[schema(value_type = Option<Object>)]
     metadata: Option<Json>,
 }
 
@@ -163,14 +263,27 @@ impl SayBody {
     }
 }
 
-#[derive(Serialize)]
+/// A message to an agent that was kept.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SentAgentMessage)]
 struct Said<'a> {
+    /// The message's id.
     message_id: &'a str,
     /// What the agent answers comes as events: nothing here runs agents.
     response: Option<&'a str>,
+    /// How long keeping it took.
     processing_time_ms: u64,
 }
 
+/// Keeps a user's message to an agent. Publishes `message`; what the agent answers comes as events.
+#[utoipa::path(
+    post,
+    path = "/api/v1/agents/{id}/messages",
+    tag = "messages",
+    params(IdempotencyKey),
+    request_body = SayBody,
+    responses((status = 201, description = "It is kept.", body = Said))
+)]
 pub(in crate::http) async fn say(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
     let began = std::time::Instant::now();
     let Written { x, right, caller, bytes, body, .. } = written::<SayBody>(x).await?;

@@ -2,27 +2,41 @@
 
 use http::StatusCode;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::outcome::Refusal;
 use crate::resource::blocks::{self, Block, Holding, Label, Whose};
 use crate::time::rfc3339;
 
+use super::super::api::parameters::{IfMatch, OfUser, Page};
 use super::super::created;
 use super::super::exchange::Exchange;
 use super::super::respond::Answer;
 use super::{if_match, listed, may_write, of_version, page, reading, unescaped, writing};
 
 /// A block of core memory as clients see it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = CoreMemoryBlock)]
 struct View<'a> {
+    /// `block-<uuid7>`: the `memory_id` of the events that tell of it.
     id: &'a str,
+    /// Its organization.
     organization_id: &'a str,
+    /// Whose memory it is.
     agent_id: &'a str,
+    /// Whom it is about; `null`: everybody.
     user_id: Option<&'a str>,
+    /// What it is about.
     label: Label,
+    /// The text.
     value: &'a str,
+    /// Most characters of the text.
     limit: u32,
+    /// When it was made.
+    #[schema(format = DateTime)]
     created_at: String,
+    /// When it was last changed.
+    #[schema(format = DateTime)]
     updated_at: String,
 }
 
@@ -53,6 +67,14 @@ fn user_asked(x: &Exchange) -> Result<Option<String>, Refusal> {
     Ok(asked)
 }
 
+/// Lists an agent's blocks of core memory: everybody's, or a user's.
+#[utoipa::path(
+    get,
+    path = "/api/v1/agents/{id}/core-memory",
+    tag = "core memory",
+    params(Page, OfUser),
+    responses((status = 200, description = "All of them.", body = Vec<View>))
+)]
 pub(in crate::http) async fn list(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     let caller = reading(x).await?;
     let mut user_id = None;
@@ -69,6 +91,14 @@ pub(in crate::http) async fn list(x: &Exchange, id: &str) -> Result<Answer, Refu
     Ok(listed(&views, None))
 }
 
+/// Shows a block.
+#[utoipa::path(
+    get,
+    path = "/api/v1/agents/{id}/core-memory/{label}",
+    tag = "core memory",
+    params(OfUser),
+    responses((status = 200, description = "The block.", body = View, headers(("ETag" = String, description = "Its version."))))
+)]
 pub(in crate::http) async fn get(x: &Exchange, id: &str, label: &str) -> Result<Answer, Refusal> {
     let caller = reading(x).await?;
     let (id, user_id) = (unescaped(id)?, user_asked(x)?);
@@ -77,6 +107,18 @@ pub(in crate::http) async fn get(x: &Exchange, id: &str, label: &str) -> Result<
     Ok(of_version(Answer::data(StatusCode::OK, view(&caller.principal.org_id, &block)), block.version))
 }
 
+/// Makes a block, or has it hold something else. Publishes `memory_update`.
+#[utoipa::path(
+    put,
+    path = "/api/v1/agents/{id}/core-memory/{label}",
+    tag = "core memory",
+    params(OfUser, IfMatch),
+    request_body = Holding,
+    responses(
+        (status = 200, description = "It holds that.", body = View, headers(("ETag" = String, description = "Its version."))),
+        (status = 201, description = "It was made.", body = View, headers(("ETag" = String, description = "Its version."))),
+    )
+)]
 pub(in crate::http) async fn put(x: &mut Exchange, id: &str, label: &str) -> Result<Answer, Refusal> {
     let right = may_write(x)?;
     let (id, label, user_id) = (unescaped(id)?, Label::named(&unescaped(label)?)?, user_asked(x)?);
@@ -90,6 +132,14 @@ pub(in crate::http) async fn put(x: &mut Exchange, id: &str, label: &str) -> Res
     Ok(of_version(answer, block.version))
 }
 
+/// Deletes a block. Publishes `memory_update`.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/agents/{id}/core-memory/{label}",
+    tag = "core memory",
+    params(OfUser, IfMatch),
+    responses((status = 204, description = "It is gone."))
+)]
 pub(in crate::http) async fn delete(x: &Exchange, id: &str, label: &str) -> Result<Answer, Refusal> {
     let right = may_write(x)?;
     let (id, label, user_id) = (unescaped(id)?, Label::named(&unescaped(label)?)?, user_asked(x)?);

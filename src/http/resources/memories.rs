@@ -3,6 +3,7 @@
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use crate::auth::{Subscribe, Use};
 use crate::outcome::Refusal;
@@ -13,13 +14,16 @@ use crate::resource::memories::{self, Memory, MemoryType, NewMemory, Saying, Sco
 use crate::resource::{Page, Position, ResourceError};
 use crate::time::rfc3339;
 
+use super::super::api::parameters::{
+    IdempotencyKey, IfMatch, MemorySearch, MemoryWords, OfMemories, OfMessages, OfUser, Page as PageAsked,
+};
 use super::super::created;
 use super::super::criteria::{boolean, fraction, number};
 use super::super::exchange::Exchange;
 use super::super::respond::Answer;
 use super::{
     Asker, OFFSET_MOST, Written, asking, if_match, listed, made, may_write, no_parameters, of_version, page,
-    reading, unescaped, writing, written, written_together,
+    reading, unescaped, writing, written, written_from_array, written_together,
 };
 
 /// Most bytes of what is said of one item that cannot be read: a hundred of them, twice, must fit the answer that is kept for
@@ -29,19 +33,35 @@ const REASON_BYTES: usize = 80;
 const SHOWN_ID: usize = 64;
 
 /// A memory as clients see it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Memory)]
 struct View<'a> {
+    /// `memory-<uuid7>`.
     id: &'a str,
+    /// Its organization.
     organization_id: &'a str,
+    /// Which agent's.
     agent_id: Option<&'a str>,
+    /// Which user's; `null`: everybody's.
     user_id: Option<&'a str>,
+    /// The text.
     content: &'a str,
+    /// What kind it is.
     memory_type: MemoryType,
+    /// 0 to 1.
     importance: f64,
+    /// What it belongs to.
     scope: Option<Scope>,
+    /// Free data.
+    #[schema(value_type = Option<Object>)]
     metadata: Option<&'a Json>,
+    /// Counts its changes.
     version: u64,
+    /// When it was made.
+    #[schema(format = DateTime)]
     created_at: String,
+    /// When it was last changed.
+    #[schema(format = DateTime)]
     updated_at: String,
 }
 
@@ -114,6 +134,14 @@ async fn list_of(caller: &Asker<'_>, asked: Asked, page: Page) -> Result<Answer,
     Ok(listed(&views, next.as_ref()))
 }
 
+/// Lists memories of an agent, a user, both, or all, newest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/memories",
+    tag = "memories",
+    params(PageAsked, OfMessages, OfMemories),
+    responses((status = 200, description = "A page.", body = Vec<View>))
+)]
 pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
     let caller = reading(x).await?;
     let mut asked = Asked::default();
@@ -121,6 +149,14 @@ pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
     list_of(&caller, asked, page).await
 }
 
+/// Lists an agent's memories, newest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/agents/{id}/memories",
+    tag = "memories",
+    params(PageAsked, OfUser, OfMemories),
+    responses((status = 200, description = "A page.", body = Vec<View>))
+)]
 pub(in crate::http) async fn list_of_agent(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     let caller = reading(x).await?;
     let mut asked = Asked::default();
@@ -131,6 +167,15 @@ pub(in crate::http) async fn list_of_agent(x: &Exchange, id: &str) -> Result<Ans
     list_of(&caller, asked, page).await
 }
 
+/// Keeps a memory. Publishes `memory_update` with `created`.
+#[utoipa::path(
+    post,
+    path = "/api/v1/memories",
+    tag = "memories",
+    params(IdempotencyKey),
+    request_body = NewMemory,
+    responses((status = 201, description = "It is kept.", body = View, headers(("ETag" = String, description = "Its version."))))
+)]
 pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
     let Written { x, right, caller, bytes, body: new } = written::<NewMemory>(x).await?;
     let answer =
@@ -138,6 +183,13 @@ pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal>
     made(x, &caller, &bytes, answer, async |kept| memories::create(&caller, &right, new, kept).await).await
 }
 
+/// Shows a memory.
+#[utoipa::path(
+    get,
+    path = "/api/v1/memories/{id}",
+    tag = "memories",
+    responses((status = 200, description = "The memory.", body = View, headers(("ETag" = String, description = "Its version."))))
+)]
 pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     no_parameters(x)?;
     let caller = reading(x).await?;
@@ -145,12 +197,29 @@ pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refus
     Ok(told(&caller.principal.org_id, &memory))
 }
 
+/// Changes what is given; the version before stays in the history. Publishes `memory_update` with `updated`.
+#[utoipa::path(
+    method(put, patch),
+    path = "/api/v1/memories/{id}",
+    tag = "memories",
+    params(IfMatch),
+    request_body = Saying,
+    responses((status = 200, description = "It was changed.", body = View, headers(("ETag" = String, description = "Its version."))))
+)]
 pub(in crate::http) async fn change(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
     let Written { x, right, caller, body: saying, .. } = written::<Saying>(x).await?;
     let memory = memories::change(&caller, &right, &unescaped(id)?, if_match(x)?, saying).await?;
     Ok(told(&caller.principal.org_id, &memory))
 }
 
+/// Deletes a memory. Publishes `memory_update` with `deleted`.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/memories/{id}",
+    tag = "memories",
+    params(IfMatch),
+    responses((status = 204, description = "It is gone."))
+)]
 pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     let right = may_write(x)?;
     no_parameters(x)?;
@@ -160,14 +229,24 @@ pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Re
 }
 
 /// A version of a memory.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = MemoryVersion)]
 struct VersionView<'a> {
+    /// Which.
     version: u64,
+    /// What made it.
     operation: &'a str,
+    /// The text.
     content: &'a str,
+    /// What kind it was.
     memory_type: MemoryType,
+    /// 0 to 1.
     importance: f64,
+    /// Free data.
+    #[schema(value_type = Option<Object>)]
     metadata: Option<&'a Json>,
+    /// When it was made.
+    #[schema(format = DateTime)]
     updated_at: String,
 }
 
@@ -183,6 +262,14 @@ fn version_view(version: &Version) -> VersionView<'_> {
     }
 }
 
+/// Lists a memory's versions, newest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/memories/{id}/history",
+    tag = "memories",
+    params(PageAsked),
+    responses((status = 200, description = "A page.", body = Vec<VersionView>))
+)]
 pub(in crate::http) async fn history(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     let caller = reading(x).await?;
     let page = page(x, |_, _| Ok(false))?;
@@ -192,14 +279,18 @@ pub(in crate::http) async fn history(x: &Exchange, id: &str) -> Result<Answer, R
 }
 
 /// Memories to be made together.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = NewMemories)]
 struct NewMemories {
+    /// Each as it would be by itself.
+    #[schema(value_type = Vec<NewMemory>)]
     memories: Vec<Json>,
 }
 
 /// Memories to be deleted together, by their ids.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = OldMemories)]
 #[serde(untagged, expecting = "ids must be an array of texts, by itself or as {\"ids\": […]}")]
 enum OldMemories {
     Bare(Vec<String>),
@@ -207,9 +298,11 @@ enum OldMemories {
 }
 
 /// Ids of memories.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = MemoryIds)]
 struct Ids {
+    /// Of memories.
     ids: Vec<String>,
 }
 
@@ -222,33 +315,47 @@ impl OldMemories {
 }
 
 /// What a batch came to.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Batch)]
 struct BatchView {
+    /// How many were.
     successful: usize,
+    /// How many were not.
     failed: usize,
     /// The ids of what was made or deleted.
     results: Vec<String>,
+    /// What is wrong with the others.
     errors: Vec<ItemError>,
 }
 
 /// What a batch came to, in the envelope, and beside it for clients that know none.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = BatchAnswer)]
 struct BatchAnswer<'a> {
+    /// The outcome.
+    #[schema(value_type = BatchView)]
     data: &'a BatchView,
+    /// Always `true`.
     success: bool,
     #[serde(flatten)]
+    #[schema(ignore)] // its fields are told where the document is made
     flat: &'a BatchView,
 }
 
 /// What is wrong with one item.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = BatchItemError)]
 struct ItemError {
     /// Which, from 0.
     index: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
+    /// Its id, where it named one.
     id: Option<String>,
+    /// For programs; those of refusals.
     code: &'static str,
+    /// For people.
     message: String,
+    /// More for a program, or `null`.
     details: serde_json::Value,
 }
 
@@ -294,6 +401,15 @@ fn item(json: &RawValue) -> Result<NewMemory, ResourceError> {
     })
 }
 
+/// Keeps memories together; a wrong one is told of and does not refuse the others.
+#[utoipa::path(
+    post,
+    path = "/api/v1/memories/batch",
+    tag = "memories",
+    params(IdempotencyKey),
+    request_body = NewMemories,
+    responses((status = 200, description = "What became of each.", body = BatchAnswer))
+)]
 pub(in crate::http) async fn create_batch(x: &mut Exchange) -> Result<Answer, Refusal> {
     let count = |body: &NewMemories| counted("memories", body.memories.len());
     let Written { x, right, caller, bytes, body } = written_together(x, count).await?;
@@ -302,28 +418,45 @@ pub(in crate::http) async fn create_batch(x: &mut Exchange) -> Result<Answer, Re
         .await
 }
 
+/// Deletes memories together; one that is not there is told of and does not refuse the others.
+#[utoipa::path(
+    post,
+    path = "/api/v1/memories/batch/delete",
+    tag = "memories",
+    params(IdempotencyKey),
+    request_body = OldMemories,
+    responses((status = 200, description = "What became of each.", body = BatchAnswer))
+)]
 pub(in crate::http) async fn delete_batch(x: &mut Exchange) -> Result<Answer, Refusal> {
     let count = |body: &OldMemories| counted("ids", body.ids().len());
-    let Written { x, right, caller, bytes, body } = written_together(x, count).await?;
+    let Written { x, right, caller, bytes, body } = written_from_array(x, count).await?;
     let ids = body.ids().to_vec();
     made(x, &caller, &bytes, outcome_told, async |kept| batch::delete(&caller, &right, ids, kept).await).await
 }
 
 /// A memory that was found, and how well it fits, 0 to 1.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = MemoryHit)]
 struct HitView<'a> {
     #[serde(flatten)]
     memory: View<'a>,
+    /// How well it fits, 0 to 1.
     score: f32,
 }
 
 /// What was found.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = FoundMemories)]
 struct FoundView<'a> {
+    /// Best first.
     results: Vec<HitView<'a>>,
+    /// How many there are.
     total: usize,
+    /// How many were passed over.
     offset: usize,
+    /// How many were asked for.
     limit: usize,
+    /// Whether there are more behind these.
     has_more: bool,
 }
 
@@ -344,6 +477,14 @@ async fn found(caller: &Asker<'_>, query: Query) -> Result<Answer, Refusal> {
     Ok(Answer::data(StatusCode::OK, view))
 }
 
+/// Searches memories by their words, best first.
+#[utoipa::path(
+    post,
+    path = "/api/v1/memories/search",
+    tag = "memories",
+    request_body = Query,
+    responses((status = 200, description = "What was found.", body = FoundView))
+)]
 pub(in crate::http) async fn search(x: &mut Exchange) -> Result<Answer, Refusal> {
     no_parameters(x)?;
     let principal = x.principal(Use::Rest)?;
@@ -352,6 +493,14 @@ pub(in crate::http) async fn search(x: &mut Exchange) -> Result<Answer, Refusal>
     found(&asking(x, principal).await?, query).await
 }
 
+/// Searches memories by their words, best first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/memories/search",
+    tag = "memories",
+    params(MemoryWords, MemorySearch),
+    responses((status = 200, description = "What was found.", body = FoundView))
+)]
 pub(in crate::http) async fn search_by_query(x: &Exchange) -> Result<Answer, Refusal> {
     let caller = reading(x).await?;
     let mut query = Query::default();

@@ -2,29 +2,45 @@
 
 use http::StatusCode;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::outcome::Refusal;
 use crate::resource::agents::Json;
 use crate::resource::messages::{self, Message, NewMessage, Role};
 use crate::time::rfc3339;
 
+use super::super::api::parameters::{IdempotencyKey, OfMessages, Page};
 use super::super::created;
 use super::super::exchange::Exchange;
 use super::super::respond::Answer;
 use super::{Written, listed, made, may_write, no_parameters, page, reading, unescaped, writing, written};
 
 /// A message as clients see it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Message)]
 struct View<'a> {
+    /// `msg-<uuid7>`.
     id: &'a str,
+    /// Its organization.
     organization_id: &'a str,
+    /// To or from which agent.
     agent_id: &'a str,
+    /// Whose conversation it is.
     user_id: &'a str,
+    /// Who speaks.
     role: Role,
+    /// The text.
     content: &'a str,
+    /// The model that wrote it.
     model: Option<&'a str>,
+    /// JSON of the platform's.
+    #[schema(value_type = Option<Object>)]
     tool_calls: Option<&'a Json>,
+    /// Free data.
+    #[schema(value_type = Option<Object>)]
     metadata: Option<&'a Json>,
+    /// When it was made.
+    #[schema(format = DateTime)]
     created_at: String,
 }
 
@@ -43,6 +59,14 @@ fn view<'a>(org_id: &'a str, message: &'a Message) -> View<'a> {
     }
 }
 
+/// Lists messages of an agent, a user, both, or all, newest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/messages",
+    tag = "messages",
+    params(Page, OfMessages),
+    responses((status = 200, description = "A page.", body = Vec<View>))
+)]
 pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
     let caller = reading(x).await?;
     let (mut agent_id, mut user_id) = (None, None);
@@ -61,12 +85,28 @@ pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
     Ok(listed(&views, next.as_ref()))
 }
 
+/// Keeps a message of an agent that exists. Publishes `message`.
+#[utoipa::path(
+    post,
+    path = "/api/v1/messages",
+    tag = "messages",
+    params(IdempotencyKey),
+    request_body = NewMessage,
+    responses((status = 201, description = "It is kept.", body = View))
+)]
 pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
     let Written { x, right, caller, bytes, body: new, .. } = written::<NewMessage>(x).await?;
     let answer = |message: &Message| created(view(&caller.principal.org_id, message));
     made(x, &caller, &bytes, answer, async |kept| messages::create(&caller, &right, new, kept).await).await
 }
 
+/// Shows a message.
+#[utoipa::path(
+    get,
+    path = "/api/v1/messages/{id}",
+    tag = "messages",
+    responses((status = 200, description = "The message.", body = View))
+)]
 pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     no_parameters(x)?;
     let caller = reading(x).await?;
@@ -74,6 +114,13 @@ pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refus
     Ok(Answer::data(StatusCode::OK, view(&caller.principal.org_id, &message)))
 }
 
+/// Deletes a message. No event tells of it.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/messages/{id}",
+    tag = "messages",
+    responses((status = 204, description = "It is gone."))
+)]
 pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     let right = may_write(x)?;
     no_parameters(x)?;

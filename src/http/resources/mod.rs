@@ -36,9 +36,9 @@ use super::respond::Answer;
 
 /// Rows of a page where nobody asks for fewer, and the most.
 const PAGE_DEFAULT: usize = 50;
-const PAGE_MOST: u64 = 100;
+pub(in crate::http) const PAGE_MOST: u64 = 100;
 /// How far `offset` reaches; who goes on needs the cursor.
-const OFFSET_MOST: u64 = 10_000;
+pub(in crate::http) const OFFSET_MOST: u64 = 10_000;
 
 /// Who asks on this worker.
 type Asker<'a> = Caller<'a, Rc<Worker>>;
@@ -79,8 +79,27 @@ async fn written_together<T: DeserializeOwned>(
 ) -> Result<Written<'_, T>, Refusal> {
     let right = may_write(x)?;
     no_parameters(x)?;
-    let (body, bytes) = x.json_and_bytes().await?;
-    let x = &*x;
+    let read = x.json_and_bytes().await?;
+    written_of(x, right, read, count).await
+}
+
+/// The same of a body that may be an array.
+async fn written_from_array<T: DeserializeOwned>(
+    x: &mut Exchange,
+    count: impl FnOnce(&T) -> Result<usize, Refusal>,
+) -> Result<Written<'_, T>, Refusal> {
+    let right = may_write(x)?;
+    no_parameters(x)?;
+    let read = x.json_or_array().await?;
+    written_of(x, right, read, count).await
+}
+
+async fn written_of<T>(
+    x: &Exchange,
+    right: Authorized<Publish>,
+    (body, bytes): (T, Bytes),
+    count: impl FnOnce(&T) -> Result<usize, Refusal>,
+) -> Result<Written<'_, T>, Refusal> {
     let writes = count(&body)?;
     let caller = writing_together(x, &right, bytes.len(), writes).await?;
     Ok(Written { x, right, caller, body, bytes })
@@ -193,14 +212,7 @@ fn cursor(position: &Position) -> Option<String> {
 
 /// 200 with a page and the cursor of the next.
 fn listed(rows: &[impl Serialize], next: Option<&Position>) -> Answer {
-    #[derive(Serialize)]
-    struct List<'a, T> {
-        data: &'a [T],
-        next_cursor: Option<String>,
-        success: bool,
-    }
-    let list = List { data: rows, next_cursor: next.and_then(cursor), success: true };
-    Answer::raw_json(StatusCode::OK, serde_json::to_vec(&list).unwrap_or_default()) // texts and numbers: nothing can fail
+    Answer::list(rows, next.and_then(cursor))
 }
 
 /// An answer about a resource in this version.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use http::StatusCode;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::connection::presence::PresentPage;
 use crate::event::{Kind, presence_channel};
@@ -11,6 +12,7 @@ use crate::outcome::Refusal;
 use crate::resource::Position;
 use crate::time::rfc3339;
 
+use super::super::api::parameters::OfPresence;
 use super::super::exchange::Exchange;
 use super::super::respond::Answer;
 use super::{PAGE_DEFAULT, PAGE_MOST, cursor, number, position, reading};
@@ -19,7 +21,8 @@ use super::{PAGE_DEFAULT, PAGE_MOST, cursor, number, position, reading};
 const NAMED: usize = PAGE_MOST as usize;
 
 /// A user who is present.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Present)]
 struct PresentView<'a> {
     /// The user.
     sub: &'a str,
@@ -27,12 +30,14 @@ struct PresentView<'a> {
     status: &'static str,
     /// WebSocket and SSE connections; 0 while the grace time runs.
     connections: u32,
-    /// Since when the user is present, RFC 3339.
+    /// Since when the user is present.
+    #[schema(format = DateTime)]
     since: String,
 }
 
 /// A page of those who are present.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = PresencePage)]
 struct PresenceList<'a> {
     /// In the order of `sub`.
     data: Vec<PresentView<'a>>,
@@ -52,6 +57,13 @@ struct Asked {
 }
 
 /// Lists who is present, of those whose channel the credential may read.
+#[utoipa::path(
+    get,
+    path = "/api/v1/presence",
+    tag = "presence",
+    params(OfPresence),
+    responses((status = 200, description = "A page.", body = PresenceList))
+)]
 pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
     let caller = reading(x).await?;
     let asked = asked(x)?;

@@ -2,12 +2,14 @@
 
 use http::StatusCode;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::outcome::Refusal;
 use crate::resource::agents::Json;
 use crate::resource::tools::{self, Saying, Tool};
 use crate::time::rfc3339;
 
+use super::super::api::parameters::{IdempotencyKey, IfMatch, OfTools, Page};
 use super::super::created;
 use super::super::criteria::boolean;
 use super::super::exchange::Exchange;
@@ -18,18 +20,34 @@ use super::{
 };
 
 /// A tool as clients see it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Tool)]
 struct View<'a> {
+    /// `tool-<uuid7>`.
     id: &'a str,
+    /// Its organization.
     organization_id: &'a str,
+    /// What it is called.
     name: &'a str,
+    /// For people, and for models.
     description: Option<&'a str>,
+    /// What it takes.
+    #[schema(value_type = Option<Object>)]
     json_schema: Option<&'a Json>,
+    /// A name the platform gives a meaning.
     source_type: Option<&'a str>,
+    /// What it does.
     source_code: Option<&'a str>,
+    /// In the order they were given, each once.
     tags: &'a [String],
+    /// Free data.
+    #[schema(value_type = Option<Object>)]
     metadata: Option<&'a Json>,
+    /// When it was made.
+    #[schema(format = DateTime)]
     created_at: String,
+    /// When it was last changed.
+    #[schema(format = DateTime)]
     updated_at: String,
 }
 
@@ -54,6 +72,14 @@ fn told(org_id: &str, tool: &Tool) -> Answer {
     of_version(Answer::data(StatusCode::OK, view(org_id, tool)), tool.version)
 }
 
+/// Lists tools, newest first: all, or those with any or all of some tags.
+#[utoipa::path(
+    get,
+    path = "/api/v1/tools",
+    tag = "tools",
+    params(Page, OfTools),
+    responses((status = 200, description = "A page.", body = Vec<View>))
+)]
 pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
     let caller = reading(x).await?;
     let (mut tags, mut match_all) = (Vec::new(), false);
@@ -70,12 +96,28 @@ pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
     Ok(listed(&views, next.as_ref()))
 }
 
+/// Makes a tool. No event tells of tools.
+#[utoipa::path(
+    post,
+    path = "/api/v1/tools",
+    tag = "tools",
+    params(IdempotencyKey),
+    request_body = Saying,
+    responses((status = 201, description = "It was made.", body = View, headers(("ETag" = String, description = "Its version."))))
+)]
 pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
     let Written { x, caller, bytes, body: saying, .. } = written::<Saying>(x).await?;
     let answer = |tool: &Tool| of_version(created(view(&caller.principal.org_id, tool)), tool.version);
     made(x, &caller, &bytes, answer, async |kept| tools::create(&caller, saying, kept).await).await
 }
 
+/// Shows a tool.
+#[utoipa::path(
+    get,
+    path = "/api/v1/tools/{id}",
+    tag = "tools",
+    responses((status = 200, description = "The tool.", body = View, headers(("ETag" = String, description = "Its version."))))
+)]
 pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     no_parameters(x)?;
     let caller = reading(x).await?;
@@ -83,12 +125,29 @@ pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refus
     Ok(told(&caller.principal.org_id, &tool))
 }
 
+/// Changes what is given; `null` clears.
+#[utoipa::path(
+    method(put, patch),
+    path = "/api/v1/tools/{id}",
+    tag = "tools",
+    params(IfMatch),
+    request_body = Saying,
+    responses((status = 200, description = "It was changed.", body = View, headers(("ETag" = String, description = "Its version."))))
+)]
 pub(in crate::http) async fn change(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
     let Written { x, caller, body: saying, .. } = written::<Saying>(x).await?;
     let tool = tools::change(&caller, &unescaped(id)?, if_match(x)?, saying).await?;
     Ok(told(&caller.principal.org_id, &tool))
 }
 
+/// Deletes a tool.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/tools/{id}",
+    tag = "tools",
+    params(IfMatch),
+    responses((status = 204, description = "It is gone."))
+)]
 pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     let right = may_write(x)?;
     no_parameters(x)?;
@@ -97,7 +156,13 @@ pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Re
     Ok(Answer::empty())
 }
 
-/// There is no sandbox to run a tool in, and none is run outside of one.
+/// Refuses to run a tool: there is no sandbox to run it in, and none is run outside of one.
+#[utoipa::path(
+    post,
+    path = "/api/v1/tools/{id}/execute",
+    tag = "tools",
+    responses((status = 501))
+)]
 pub(in crate::http) async fn execute(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     may_write(x)?;
     let caller = reading(x).await?;

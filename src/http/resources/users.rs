@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, HeaderValue};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use zeroize::Zeroize as _;
 
 use crate::auth::{Authorized, Manage, Organization, Password, Publish, Role, Subscribe, Use};
@@ -19,6 +20,7 @@ use crate::resource::entry::{self, Entered};
 use crate::resource::users::{self, Desk, NewUser, Saying, User, UserError};
 use crate::time::rfc3339;
 
+use super::super::api::parameters::{IdempotencyKey, IfMatch, OfOrganization, Page};
 use super::super::created;
 use super::super::exchange::Exchange;
 use super::super::once::{self, Turn};
@@ -29,17 +31,28 @@ use super::{if_match, listed, no_parameters, of_version, page, unescaped};
 pub const LOGIN_BYTES: usize = 8 * 1024;
 
 /// A user as clients see them.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = User)]
 struct View<'a> {
+    /// `user-<uuid7>`: the `sub` of their tokens.
     id: &'a str,
+    /// Their organization.
     organization_id: &'a str,
+    /// In lower case; no other user's of the organization.
     email: &'a str,
+    /// For people.
     name: &'a str,
+    /// For the platform.
     timezone: Option<&'a str>,
+    /// What they may do.
     role: Role,
     /// Whether they are kept out for now.
     disabled: bool,
+    /// When they were registered.
+    #[schema(format = DateTime)]
     created_at: String,
+    /// When they were last changed.
+    #[schema(format = DateTime)]
     updated_at: String,
 }
 
@@ -105,22 +118,48 @@ fn wipe(body: Bytes) {
 }
 
 /// A user to be registered.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = NewUser)]
 struct RegisterBody {
+    /// Theirs alone within the organization.
     email: String,
+    /// At least 8 characters.
+    #[schema(value_type = String, format = Password)]
     password: Password,
+    /// At least 2 characters.
     name: String,
+    /// The caller's own, or the path's, if absent.
     organization_id: Option<String>,
+    /// For the platform.
     timezone: Option<String>,
+    /// `user` if absent; no wider than the caller's own rights.
     #[serde(default)]
     role: Role,
 }
 
+/// Registers a user, who may enter with email and password.
+#[utoipa::path(
+    post,
+    path = "/api/v1/users/register",
+    tag = "users",
+    params(IdempotencyKey),
+    request_body = RegisterBody,
+    responses((status = 201, description = "They may enter.", body = View, headers(("ETag" = String, description = "Its version."))), (status = 404))
+)]
 pub(in crate::http) async fn register(x: &mut Exchange) -> Result<Answer, Refusal> {
     enrol(x, None).await
 }
 
+/// Registers a user in this organization.
+#[utoipa::path(
+    post,
+    path = "/api/v1/organizations/{id}/members",
+    tag = "users",
+    params(IdempotencyKey),
+    request_body = RegisterBody,
+    responses((status = 201, description = "They may enter.", body = View, headers(("ETag" = String, description = "Its version."))), (status = 404))
+)]
 pub(in crate::http) async fn add_member(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
     enrol(x, Some(unescaped(id)?)).await
 }
@@ -178,28 +217,43 @@ async fn recognizable(
 }
 
 /// Who would enter.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = Login)]
 struct LoginBody {
+    /// The user's.
     email: String,
+    /// The user's.
+    #[schema(value_type = String, format = Password)]
     password: Password,
+    /// The user's.
     organization_id: String,
 }
 
 /// A token and whose it is.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Session)]
 struct Session<'a> {
+    /// The JWT.
     token: &'a str,
+    /// When it ends.
+    #[schema(format = DateTime)]
     expires_at: String,
+    /// Whose it is.
     user: View<'a>,
 }
 
 /// A session twice: in the envelope, and beside it, where AgentMem's clients read it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = SessionAnswer)]
 struct SessionAnswer<'a> {
     #[serde(flatten)]
+    #[schema(ignore)] // its fields are told where the document is made
     flat: &'a Session<'a>,
+    /// The session.
+    #[schema(value_type = Session<'a>)]
     data: &'a Session<'a>,
+    /// Always `true`.
     success: bool,
 }
 
@@ -225,6 +279,20 @@ fn counted(x: &Exchange, error: UserError) -> Refusal {
     error.into()
 }
 
+/// Lets a user in: a token for organization, email and password. Wrong ones all look alike, and too many are refused.
+#[utoipa::path(
+    post,
+    path = "/api/v1/users/login",
+    tag = "users",
+    security(()),
+    request_body = LoginBody,
+    responses(
+        (status = 200, description = "A session.", body = SessionAnswer),
+        (status = 401),
+        (status = 429),
+        (status = 503),
+    )
+)]
 pub(in crate::http) async fn login(x: &mut Exchange) -> Result<Answer, Refusal> {
     serving(x)?;
     no_parameters(x)?;
@@ -236,6 +304,13 @@ pub(in crate::http) async fn login(x: &mut Exchange) -> Result<Answer, Refusal> 
     found.map(|found| entered(x, &found)).map_err(|error| counted(x, error))
 }
 
+/// Shows who asks.
+#[utoipa::path(
+    get,
+    path = "/api/v1/users/me",
+    tag = "users",
+    responses((status = 200, description = "The user.", body = View, headers(("ETag" = String, description = "Its version."))), (status = 404))
+)]
 pub(in crate::http) async fn me(x: &Exchange) -> Result<Answer, Refusal> {
     let right = x.principal(Use::Rest)?.authorize::<Subscribe>()?;
     no_parameters(x)?;
@@ -243,6 +318,15 @@ pub(in crate::http) async fn me(x: &Exchange) -> Result<Answer, Refusal> {
     Ok(told(x, &*own_organization(x, &right)?, &user))
 }
 
+/// Changes what users say of themselves; `null` clears.
+#[utoipa::path(
+    method(put, patch),
+    path = "/api/v1/users/me",
+    tag = "users",
+    params(IfMatch),
+    request_body = Saying,
+    responses((status = 200, description = "The user.", body = View, headers(("ETag" = String, description = "Its version."))), (status = 404))
+)]
 pub(in crate::http) async fn change_me(x: &mut Exchange) -> Result<Answer, Refusal> {
     serving(x)?;
     let right = x.principal(Use::Rest)?.authorize::<Publish>()?;
@@ -254,14 +338,26 @@ pub(in crate::http) async fn change_me(x: &mut Exchange) -> Result<Answer, Refus
 }
 
 /// A user's password, and the one it is to be.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = PasswordChange)]
 struct PasswordBody {
+    /// The present one.
+    #[schema(value_type = String, format = Password)]
     current_password: Password,
+    /// At least 8 characters.
+    #[schema(value_type = String, format = Password)]
     new_password: Password,
 }
 
-/// Any user may, whatever their role: knowing the password is the right.
+/// Changes the password of whoever asks. Any user may, whatever their role: knowing the present one is the right.
+#[utoipa::path(
+    put,
+    path = "/api/v1/users/me/password",
+    tag = "users",
+    request_body = PasswordBody,
+    responses((status = 200, description = "A new session; the tokens before it have ended.", body = SessionAnswer), (status = 404), (status = 409))
+)]
 pub(in crate::http) async fn change_password(x: &mut Exchange) -> Result<Answer, Refusal> {
     serving(x)?;
     let principal = x.principal(Use::Rest)?;
@@ -274,6 +370,14 @@ pub(in crate::http) async fn change_password(x: &mut Exchange) -> Result<Answer,
     changed.map(|found| entered(x, &found)).map_err(|error| counted(x, error))
 }
 
+/// Lists users, newest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/users",
+    tag = "users",
+    params(Page, OfOrganization),
+    responses((status = 200, description = "A page.", body = Vec<View>))
+)]
 pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
     let by = managing(x)?;
     let mut org_id = None;
@@ -286,6 +390,14 @@ pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
     listing(x, &by, org_id.as_deref(), &page).await
 }
 
+/// Lists the users of this organization, newest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/organizations/{id}/members",
+    tag = "users",
+    params(Page),
+    responses((status = 200, description = "A page.", body = Vec<View>))
+)]
 pub(in crate::http) async fn list_members(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     let by = managing(x)?;
     let page = page(x, |_, _| Ok(false))?;
@@ -303,6 +415,14 @@ async fn listing(
     Ok(listed(&views, next.as_ref()))
 }
 
+/// Shows a user.
+#[utoipa::path(
+    get,
+    path = "/api/v1/users/{sub}",
+    tag = "users",
+    params(OfOrganization),
+    responses((status = 200, description = "The user.", body = View, headers(("ETag" = String, description = "Its version."))))
+)]
 pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     let by = managing(x)?;
     let org_id = organization_asked(x)?;
@@ -310,6 +430,14 @@ pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refus
     Ok(told(x, &organization, &user))
 }
 
+/// Deletes a user with what they leave behind: messages, core memory, events.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/users/{sub}",
+    tag = "users",
+    params(OfOrganization, IfMatch),
+    responses((status = 204, description = "They are gone."))
+)]
 pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     serving(x)?;
     let by = managing(x)?;
@@ -319,12 +447,23 @@ pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Re
 }
 
 /// What a member is to be.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = RoleChange)]
 struct RoleBody {
+    /// No wider than the caller's own rights.
     role: Role,
 }
 
+/// Gives a user another role; their tokens end.
+#[utoipa::path(
+    put,
+    path = "/api/v1/organizations/{id}/members/{sub}",
+    tag = "users",
+    params(IfMatch),
+    request_body = RoleBody,
+    responses((status = 200, description = "The user.", body = View, headers(("ETag" = String, description = "Its version."))))
+)]
 pub(in crate::http) async fn change_member(x: &mut Exchange, id: &str, sub: &str) -> Result<Answer, Refusal> {
     serving(x)?;
     let by = managing(x)?;
@@ -337,6 +476,14 @@ pub(in crate::http) async fn change_member(x: &mut Exchange, id: &str, sub: &str
     Ok(told(x, &organization, &user))
 }
 
+/// Deletes a user of this organization.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/organizations/{id}/members/{sub}",
+    tag = "users",
+    params(IfMatch),
+    responses((status = 204, description = "They are gone."))
+)]
 pub(in crate::http) async fn remove_member(x: &Exchange, id: &str, sub: &str) -> Result<Answer, Refusal> {
     serving(x)?;
     let by = managing(x)?;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// What kind of memory it is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, utoipa::ToSchema)]
 #[repr(u8)]
 pub enum MemoryType {
     /// A fact.
@@ -75,8 +75,9 @@ impl<'de> Deserialize<'de> for MemoryType {
 }
 
 /// What a memory belongs to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = MemoryScope)]
 pub enum Scope {
     /// An agent.
     Agent,

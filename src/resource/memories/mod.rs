@@ -83,7 +83,7 @@ pub struct Said {
 }
 
 /// A memory to be made.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewMemory {
     /// Which agent's, if any's; it must exist.
@@ -99,18 +99,27 @@ pub struct NewMemory {
     /// What it belongs to.
     pub scope: Option<Scope>,
     /// A JSON object.
+    #[schema(value_type = Option<Object>)]
     pub metadata: Option<Json>,
 }
 
 /// What is to be said of a memory: a field that is absent stays as it is, `null` makes it what it is where nothing is said.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schema(as = MemoryChange)]
 pub struct Saying {
+    /// The text.
     content: Option<String>,
+    /// What kind it is.
+    #[schema(value_type = Option<MemoryType>)]
     #[serde(deserialize_with = "given")]
     memory_type: Option<Option<MemoryType>>,
+    /// 0 to 1.
+    #[schema(value_type = Option<f64>)]
     #[serde(deserialize_with = "given")]
     importance: Option<Option<f64>>,
+    /// Free data.
+    #[schema(value_type = Option<Object>)]
     #[serde(deserialize_with = "given")]
     metadata: Option<Option<Json>>,
 }

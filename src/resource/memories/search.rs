@@ -21,8 +21,9 @@ pub const OFFSET: u64 = 10_000;
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
 /// What is looked for.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schema(as = MemoryQuery)]
 pub struct Query {
     /// Words, any of which a memory holds; one with a `*` behind it stands for all that begin with it.
     pub query: Option<String>,

@@ -1,0 +1,71 @@
+//! Organizations, API keys, tokens, tickets, users, connections, statistics: administration over REST.
+//!
+//! The rules live in [`crate::auth`]; here are shapes only. The command line runs the same functions on a data directory.
+
+pub(in crate::http) mod api_keys;
+pub(in crate::http) mod connections;
+pub(in crate::http) mod organizations;
+pub(in crate::http) mod stats;
+pub(in crate::http) mod tokens;
+
+use serde::Serialize;
+
+use crate::auth::{Authorized, Manage, Operate, Use};
+use crate::outcome::Refusal;
+
+use super::exchange::Exchange;
+use super::respond::Answer;
+
+/// Rows of a list where nobody asks for fewer, and the most.
+const LIST_DEFAULT: usize = 50;
+const LIST_MOST: usize = 100;
+
+fn managing(x: &Exchange) -> Result<Authorized<Manage>, Refusal> {
+    Ok(x.principal(Use::Rest)?.authorize::<Manage>()?)
+}
+
+/// Who may not operate learns nothing of organizations, not even that there are some.
+fn operating(x: &Exchange) -> Result<Authorized<Operate>, Refusal> {
+    Ok(x.principal(Use::Rest)?.authorize::<Operate>()?)
+}
+
+/// One path segment, unescaped.
+fn unescaped(segment: &str) -> Result<String, Refusal> {
+    crate::query::unescape_path(segment).ok_or_else(Refusal::not_found)
+}
+
+/// What the query of an administrative request may hold.
+struct Parameters {
+    after: Option<String>,
+    limit: usize,
+    org_id: Option<String>,
+}
+
+/// Reads the parameters `known` names. An unknown one is refused: ignored, an `org_id` would act on another organization
+/// than its sender thinks.
+fn parameters(x: &Exchange, known: &[&str]) -> Result<Parameters, Refusal> {
+    let mut read = Parameters { after: None, limit: LIST_DEFAULT, org_id: None };
+    for (name, value) in x.pairs()? {
+        match name.as_ref() {
+            "token" | "ticket" => {}
+            other if !known.contains(&other) => {
+                return Err(Refusal::bad_request(format!("{other}: no such parameter")));
+            }
+            _ if value.is_empty() => {}
+            "cursor" => read.after = Some(value.into_owned()),
+            "org_id" => read.org_id = Some(value.into_owned()),
+            _ => {
+                let limit = value.parse().ok().filter(|n| (1..=LIST_MOST).contains(n));
+                let reason = format!("limit: must be a whole number from 1 to {LIST_MOST}");
+                read.limit = limit.ok_or_else(|| Refusal::bad_request(reason))?;
+            }
+        }
+    }
+    Ok(read)
+}
+
+/// 200 with a page and the cursor of the next: the last row's id, if there may be more.
+fn list<T: Serialize>(rows: &[T], limit: usize, id: impl Fn(&T) -> &str) -> Answer {
+    let next = rows.last().filter(|_| rows.len() == limit).map(|row| id(row).to_owned());
+    Answer::list(rows, next)
+}

@@ -1,0 +1,168 @@
+//! `/organizations`, `/organizations/{id}`: for the operator, and for managers their own.
+
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::auth::{NewOrganization, Organization, OrganizationChange, Visibility};
+use crate::outcome::Refusal;
+use crate::time::rfc3339;
+
+use super::super::api::parameters::{AdminPage, IdempotencyKey};
+use super::super::created;
+use super::super::exchange::Exchange;
+use super::super::once::{self, Turn};
+use super::super::respond::Answer;
+use super::{managing, operating, parameters, unescaped};
+
+/// An organization as clients see it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Organization)]
+struct View<'a> {
+    /// Its id, part of no other organization's.
+    id: &'a str,
+    /// For people.
+    name: &'a str,
+    /// Who sees events that carry a `user_id`.
+    visibility: Visibility,
+    /// Whether it tells which of its users are connected.
+    presence: bool,
+    /// When it was made.
+    #[schema(format = DateTime)]
+    created_at: String,
+}
+
+fn view(organization: &Organization) -> View<'_> {
+    View {
+        id: &organization.id,
+        name: &organization.name,
+        visibility: organization.visibility,
+        presence: organization.presence,
+        created_at: rfc3339(organization.created_at_ms),
+    }
+}
+
+/// Lists organizations by their ids. For the operator.
+#[utoipa::path(
+    get,
+    path = "/api/v1/organizations",
+    tag = "organizations",
+    params(AdminPage),
+    responses((status = 200, description = "A page.", body = Vec<View>))
+)]
+pub(in crate::http) fn list(x: &Exchange) -> Result<Answer, Refusal> {
+    let by = operating(x)?;
+    let page = parameters(x, &["cursor", "limit"])?;
+    let found = x.shared().auth.organizations(&by, page.after.as_deref(), page.limit);
+    let rows: Vec<View<'_>> = found.iter().map(|organization| view(organization)).collect();
+    Ok(super::list(&rows, page.limit, |row| row.id))
+}
+
+/// An organization to be made.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewOrganization)]
+struct NewBody {
+    /// For tokens that are issued elsewhere; made if absent.
+    id: Option<String>,
+    /// For people.
+    name: Option<String>,
+    /// `private` if absent.
+    visibility: Option<Visibility>,
+    /// Whether to tell which of its users are connected; not if absent.
+    presence: Option<bool>,
+}
+
+/// What is to change of an organization; what is absent stays.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = OrganizationChange)]
+struct ChangeBody {
+    /// Cannot be changed: named here so that it is refused with these words.
+    #[schema(ignore)]
+    id: Option<serde::de::IgnoredAny>,
+    /// For people.
+    name: Option<String>,
+    /// Who sees events that carry a `user_id`.
+    visibility: Option<Visibility>,
+    /// Whether to tell which of its users are connected.
+    presence: Option<bool>,
+}
+
+/// Makes an organization. For the operator.
+#[utoipa::path(
+    post,
+    path = "/api/v1/organizations",
+    tag = "organizations",
+    params(IdempotencyKey),
+    request_body = NewBody,
+    responses((status = 201, description = "It was made.", body = View))
+)]
+pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
+    let by = operating(x)?;
+    parameters(x, &[])?;
+    let (body, bytes): (NewBody, _) = x.json_and_bytes().await?;
+    let shared = x.shared().clone();
+    let once = match once::turn(&shared, x, by.principal(), &bytes).await? {
+        Turn::First(once) => once,
+        Turn::Repeat(answer) => return Ok(answer),
+    };
+    let new = NewOrganization {
+        id: body.id,
+        name: body.name.unwrap_or_default(),
+        visibility: body.visibility.unwrap_or_default(),
+        presence: body.presence.unwrap_or_default(),
+        first_key: false,
+    };
+    let rows = |made: &Organization| once::kept(once.as_ref(), &created(view(made)));
+    let made = shared.auth.create_organization_with(&by, new, rows).await?;
+    Ok(created(view(&made.organization)))
+}
+
+/// Shows an organization: one's own, to the operator any.
+#[utoipa::path(
+    get,
+    path = "/api/v1/organizations/{id}",
+    tag = "organizations",
+    responses((status = 200, description = "The organization.", body = View))
+)]
+pub(in crate::http) fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
+    let by = managing(x)?;
+    parameters(x, &[])?;
+    let found = x.shared().auth.find_organization(&by, Some(&unescaped(id)?))?;
+    Ok(Answer::data(StatusCode::OK, view(&found)))
+}
+
+/// Changes what is given. `visibility` takes effect at once, for open connections too.
+#[utoipa::path(
+    method(put, patch),
+    path = "/api/v1/organizations/{id}",
+    tag = "organizations",
+    request_body = ChangeBody,
+    responses((status = 200, description = "It was changed.", body = View))
+)]
+pub(in crate::http) async fn change(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
+    let by = managing(x)?;
+    parameters(x, &[])?;
+    let body: ChangeBody = x.json().await?;
+    if body.id.is_some() {
+        return Err(Refusal::invalid("id", "cannot be changed"));
+    }
+    let change = OrganizationChange { name: body.name, visibility: body.visibility, presence: body.presence };
+    let changed = x.shared().auth.change_organization(&by, Some(&unescaped(id)?), change).await?;
+    Ok(Answer::data(StatusCode::OK, view(&changed)))
+}
+
+/// Deletes an organization with its credentials, and its events within 24 hours. For the operator.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/organizations/{id}",
+    tag = "organizations",
+    responses((status = 204, description = "It is gone."), (status = 409))
+)]
+pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
+    let by = operating(x)?;
+    parameters(x, &[])?;
+    x.shared().auth.delete_organization(&by, &unescaped(id)?).await?;
+    Ok(Answer::empty())
+}

@@ -1,0 +1,48 @@
+//! Examples: requests and answers as they went over the wire. `tests/openapi.rs` tells the story they come from against a
+//! daemon, and compares or writes them; what differs from run to run (ids, times, secrets) stands for itself.
+
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// One request and its answer.
+#[derive(Deserialize)]
+struct Told {
+    method: String,
+    path: String,
+    #[serde(default)]
+    request: Value,
+    status: u16,
+    #[serde(default)]
+    response: Value,
+}
+
+/// Those that were recorded; a test reads the file too.
+static TOLD: LazyLock<Vec<Told>> =
+    LazyLock::new(|| serde_json::from_str(include_str!("examples.json")).unwrap_or_default());
+
+/// Adds an operation's examples.
+pub(super) fn add(path: &str, method: &str, operation: &mut Value) {
+    let told = TOLD.iter().filter(|told| told.path == path && told.method.eq_ignore_ascii_case(method));
+    for told in told {
+        show(operation, "/requestBody/content/application~1json", &told.request);
+        show(operation, &format!("/responses/{}/content/application~1json", told.status), &told.response);
+    }
+    if let Some(streamed) = operation.pointer_mut("/responses/200/content/text~1event-stream") {
+        streamed["example"] = json!(concat!(
+            "retry: 2000\nevent: ready\nid: AAECAwQFBgcICQoLDA0ODw\n",
+            "data: {\"type\":\"ready\",\"connection_id\":\"conn-0000000000000001\",\"cursor\":\"AAECAwQFBgcICQoLDA0ODw\",",
+            "\"resumed\":false,\"replaying\":0,\"heartbeat_seconds\":15}\n\n"
+        ));
+    }
+}
+
+/// Adds the first example of a body.
+fn show(operation: &mut Value, at: &str, example: &Value) {
+    if let Some(body) =
+        operation.pointer_mut(at).filter(|body| !example.is_null() && body["example"].is_null())
+    {
+        body["example"] = example.clone();
+    }
+}

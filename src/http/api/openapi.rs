@@ -1,0 +1,289 @@
+//! The OpenAPI 3.1 document: what utoipa collects of the handlers, and what holds for all of them by rule.
+//!
+//! A handler tells its path, parameters, body and answers. Rules add what no handler decides: the envelope, the refusals that
+//! its parameters and body bring with them, headers, credentials, names, limits, and examples from a run against a daemon.
+
+use serde_json::{Map, Value, json};
+use utoipa::OpenApi;
+
+use super::super::admin::{api_keys, connections, organizations, stats, tokens};
+use super::super::resources::{agents, blocks, memories, messages, presence, tools, users};
+use super::super::routes::ROUTES;
+use super::super::{events, health, history, subscribe};
+use super::{answers, examples, limits, schemas, serve};
+use crate::resource::blocks::Label;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Nervewire",
+        description = "Carries the events of AI-agent platforms to very many subscribers over WebSocket and SSE.\n\n\
+            What flows over the streams is described by `/api-docs/asyncapi.json`; what the words mean and what is promised \
+            stands in docs/protocol.md. An unknown parameter or field is refused (400); a whole \
+            number is written without a fraction. A method that a path does not have is \
+            405 with `Allow`, an unknown path 404.",
+    ),
+    paths(
+        health::health, health::live, health::ready,
+        subscribe::ws, subscribe::sse, subscribe::llm_sse,
+        history::get, events::post,
+        agents::list, agents::create, agents::get, agents::change, agents::delete,
+        agents::get_state, agents::set_state, agents::say,
+        messages::list, messages::create, messages::get, messages::delete,
+        tools::list, tools::create, tools::get, tools::change, tools::delete, tools::execute,
+        organizations::list, organizations::create, organizations::get, organizations::change, organizations::delete,
+        api_keys::list, api_keys::create, api_keys::delete,
+        tokens::mint, tokens::revoke, tokens::set_disabled, tokens::make_ticket,
+        connections::list, connections::kick_all, connections::kick_one,
+        presence::list,
+        memories::list,
+        memories::list_of_agent,
+        memories::create,
+        memories::create_batch,
+        memories::delete_batch,
+        memories::search,
+        memories::search_by_query,
+        memories::get,
+        memories::change,
+        memories::delete,
+        memories::history,
+        users::register,
+        users::login,
+        users::list,
+        users::me,
+        users::change_me,
+        users::change_password,
+        users::get,
+        users::delete,
+        users::list_members,
+        users::add_member,
+        users::change_member,
+        users::remove_member,
+        blocks::list,
+        blocks::get,
+        blocks::put,
+        blocks::delete,
+        stats::get,
+        serve::openapi, serve::asyncapi, serve::page, serve::asset,
+    ),
+    tags(
+        (name = "events", description = "Publishing, history, long-poll."),
+        (name = "subscriptions", description = "WebSocket and SSE."),
+        (name = "agents", description = "What the platform keeps of its agents."),
+        (name = "messages", description = "What is said to agents and by them."),
+        (name = "memories", description = "What agents remember, with its versions, and searched."),
+        (name = "tools", description = "What agents may call. None is run here."),
+        (name = "credentials", description = "API keys, tokens, tickets."),
+        (name = "users", description = "Who may come in."),
+        (name = "organizations", description = "The walls between tenants."),
+        (name = "connections", description = "Who is connected."),
+        (name = "core memory", description = "What an agent always has before it."),
+        (name = "presence", description = "Which users are connected."),
+        (name = "health", description = "Whether it lives and serves."),
+        (name = "documents", description = "What you read."),
+    ),
+)]
+struct Collected;
+
+/// The document.
+pub(super) fn document() -> Value {
+    let mut document = serde_json::to_value(Collected::openapi()).unwrap_or_default(); // texts and numbers: nothing can fail
+    document["info"]["version"] = json!(env!("CARGO_PKG_VERSION"));
+    document["info"]["license"] = json!({"name": "MIT OR Apache-2.0"});
+    document["info"].as_object_mut().map(|info| info.remove("contact"));
+    document["servers"] = json!([{"url": "/"}]);
+    document["security"] = security();
+    let components = &mut document["components"];
+    components["securitySchemes"] = security_schemes();
+    components["headers"] = answers::headers();
+    components["responses"] = answers::refusals();
+    components["parameters"] = common_parameters();
+    if let Some(all) = components["schemas"].as_object_mut() {
+        limits::apply(all);
+        all.extend(schemas::events());
+        let either = [schemas::of("NewEvent"), schemas::of("NewEvents")];
+        all.insert(
+            "NewEventOrBatch".into(),
+            json!({"description": "One event, or a batch.", "oneOf": either}),
+        );
+        all.insert("Error".into(), answers::error_body());
+        special(all);
+        for schema in all.values_mut() {
+            let fields = schema.get_mut("properties").and_then(Value::as_object_mut);
+            for field in fields.into_iter().flatten().filter_map(|(_, field)| field.as_object_mut()) {
+                field.remove("default"); // of absence: it says nothing
+            }
+        }
+    }
+    let answered = answers::only_answered(&document);
+    for name in answered {
+        let schema = &mut document["components"]["schemas"][&name];
+        // Handlers leave no field out: what there is none of is null.
+        let all: Vec<Value> =
+            schema["properties"].as_object().into_iter().flatten().map(|(name, _)| json!(name)).collect();
+        let left_out = |field: &Value| name == "BatchItemError" && field == "id";
+        if !all.is_empty() && schema["allOf"].is_null() {
+            schema["required"] = all.into_iter().filter(|field| !left_out(field)).collect();
+        }
+    }
+    let mut paths = document["paths"].take();
+    for (path, item) in paths.as_object_mut().into_iter().flatten() {
+        for (method, operation) in item.as_object_mut().into_iter().flatten() {
+            complete(path, method, operation, &document);
+            if let Some(body) = operation.get_mut("requestBody") {
+                body["required"] = json!(is_required(body, &document));
+            }
+        }
+    }
+    document["paths"] = paths;
+    document
+}
+
+/// Whether a body must be sent: an absent one is `{}`.
+fn is_required(body: &Value, document: &Value) -> bool {
+    let schema = &body["content"]["application/json"]["schema"];
+    let named = schema["$ref"].as_str().and_then(|to| document.pointer(to.strip_prefix('#')?));
+    let schema = named.unwrap_or(schema);
+    schema["required"].as_array().is_some_and(|names| !names.is_empty()) || schema["properties"].is_null()
+}
+
+/// What derives cannot say of some schemas.
+fn special(all: &mut Map<String, Value>) {
+    if let Some(page) = all.get_mut("EventPage") {
+        page["properties"]["data"] =
+            json!({"type": "array", "items": schemas::of("Event"), "description": "In order."});
+    }
+    for (whole, part) in [("SessionAnswer", "Session"), ("BatchAnswer", "Batch")] {
+        // What is in the envelope stands beside it too, where AgentMem's clients read it.
+        let fields = all.get(part).map(|part| part["properties"].clone()).unwrap_or_default();
+        if let (Some(answer), Value::Object(fields)) = (all.get_mut(whole), fields) {
+            fields.into_iter().for_each(|(name, field)| answer["properties"][name] = field);
+        }
+    }
+    for (schema, name) in [("NewMemory", "content"), ("MemoryQuery", "query")] {
+        if let Some(schema) = all.get_mut(schema) {
+            schema["required"] = json!([name]);
+            schema["properties"][name]["type"] = json!("string");
+        }
+    }
+    for schema in all.values_mut() {
+        if let Some(success) = schema.pointer_mut("/properties/success") {
+            *success = json!({"const": true});
+        }
+    }
+    if let Some(published) = all.get_mut("Published") {
+        published["properties"]["ids"]["items"] = schemas::cursor("An event's id.");
+    }
+    if let Some(message) = all.get_mut("NewMessage") {
+        message["oneOf"] = json!([{"required": ["content"]}, {"required": ["text"]}]);
+        message["required"] = json!(["agent_id"]);
+        for name in ["agent_id", "content", "text"] {
+            message["properties"][name]["type"] = json!("string");
+        }
+    }
+    for (new, name, of) in [("NewTool", "name", "ToolChange")] {
+        all.insert(
+            new.into(),
+            json!({"description": "A tool to be made.", "allOf": [
+                schemas::of(of),
+                {"type": "object", "required": [name], "properties": {name: {"type": "string"}}},
+            ]}),
+        );
+    }
+}
+
+/// What the rules add to one operation.
+fn complete(path: &str, method: &str, operation: &mut Value, document: &Value) {
+    if let Some(id) = operation_id(path, method) {
+        operation["operationId"] = json!(id);
+    }
+    if path == "/api/v1/tools" && method == "post" {
+        operation["requestBody"]["content"]["application/json"]["schema"] = schemas::of("NewTool");
+    }
+    // What errors a handler has stands with its answers.
+    let says = operation["description"]
+        .as_str()
+        .map(|text| text.split("# Errors").next().unwrap_or_default().trim());
+    match says.filter(|text| !text.is_empty()).map(str::to_owned) {
+        Some(says) => operation["description"] = json!(says),
+        None => drop(operation.as_object_mut().map(|operation| operation.remove("description"))),
+    }
+    let mut parameters: Vec<Value> = path_names(path).map(path_parameter).collect();
+    if let Some(own) = operation["parameters"].as_array_mut() {
+        own.retain(|parameter| parameter["in"] != "path");
+        parameters.append(own);
+    }
+    for name in ["x-request-id", "traceparent"] {
+        parameters.push(json!({"$ref": format!("#/components/parameters/{name}")}));
+    }
+    operation["parameters"] = json!(parameters);
+    answers::complete(path, method, operation, &document);
+    examples::add(path, method, operation);
+}
+
+fn path_names(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+}
+
+fn path_parameter(name: &str) -> Value {
+    let says = match name {
+        "sub" => "The user's `sub`.",
+        "jti" => "The token's `jti`.",
+        "name" => "The file.",
+        "label" => "What it is about.",
+        _ => "Its id.",
+    };
+    let mut schema = json!({"type": "string", "minLength": 1});
+    if name == "label" {
+        schema["enum"] = json!(Label::ALL.map(Label::name));
+    }
+    if name == "name" {
+        schema["enum"] = json!(serve::FILES.iter().map(|file| file.name).collect::<Vec<_>>());
+    }
+    if matches!(name, "sub" | "jti") {
+        schema["maxLength"] = json!(crate::event::ID_BYTES);
+        schema["pattern"] = json!(schemas::NO_CONTROLS);
+    }
+    json!({"name": name, "in": "path", "required": true, "description": says, "schema": schema})
+}
+
+/// The route's own name; of a route with two methods the second is named after it.
+fn operation_id(path: &str, method: &str) -> Option<String> {
+    let served = |route: &&super::super::routes::Route| {
+        route.path == path && route.methods.iter().any(|it| it.as_str().eq_ignore_ascii_case(method))
+    };
+    let name = format!("{:?}", ROUTES.iter().find(served)?.operation);
+    let name = match (method, name.strip_prefix("Change")) {
+        ("patch", Some(rest)) => format!("Patch{rest}"),
+        ("head", _) => format!("Head{}", name.strip_prefix("Get").unwrap_or(&name)),
+        _ => name,
+    };
+    Some(name[..1].to_lowercase() + &name[1..]) // names of variants are ASCII
+}
+
+fn security() -> Value {
+    json!([{"bearer": []}, {"apiKey": []}, {"ticket": []}, {"token": []}, {"cookie": []}])
+}
+
+fn security_schemes() -> Value {
+    json!({
+        "bearer": {"type": "http", "scheme": "bearer", "description": "A JWT or an API key. The strongest credential that is \
+            sent decides: this, `X-API-Key`, `ticket`, `token`, the cookie."},
+        "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key."},
+        "ticket": {"type": "apiKey", "in": "query", "name": "ticket",
+            "description": "From `POST /api/v1/tickets`, for browsers."},
+        "token": {"type": "apiKey", "in": "query", "name": "token",
+            "description": "A JWT or an API key, for clients that can send nothing else; may be switched off."},
+        "cookie": {"type": "apiKey", "in": "cookie", "name": "nervewire_token",
+            "description": "A JWT; a request that is not GET or HEAD needs an allowed `Origin` with it."},
+    })
+}
+
+fn common_parameters() -> Value {
+    json!({
+        "x-request-id": {"name": "x-request-id", "in": "header", "schema": {"type": "string"},
+            "description": "1 to 128 visible ASCII characters are taken over into the answer; else one is made."},
+        "traceparent": {"name": "traceparent", "in": "header", "schema": {"type": "string"},
+            "description": "Returned as it came (W3C Trace Context)."},
+    })
+}

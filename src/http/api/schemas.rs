@@ -1,0 +1,202 @@
+//! JSON schemas of events, for both documents: written from the tables that [`Event::parse`](crate::event::Event::parse)
+//! and the filter read by, so that no document can say more or less than they do.
+
+use serde_json::{Map, Value, json};
+use utoipa::openapi::schema::OneOfBuilder;
+use utoipa::openapi::{Ref, RefOr, Schema};
+
+use crate::connection::client::PUBLISH_EVENTS;
+use crate::event::Kind;
+use crate::event::fields::{Field, Given, Shape};
+use crate::filter::{FILTER_VALUES, Filter};
+
+/// Stands for an event, or an array of them, in a handler's description; its schema is written below.
+pub(in crate::http) struct NewEventOrBatch;
+
+impl utoipa::PartialSchema for NewEventOrBatch {
+    fn schema() -> RefOr<Schema> {
+        OneOfBuilder::new()
+            .item(Ref::from_schema_name("NewEvent"))
+            .item(Ref::from_schema_name("NewEvents"))
+            .into()
+    }
+}
+
+impl utoipa::ToSchema for NewEventOrBatch {}
+
+/// Where the schemas of a document stand.
+const SCHEMAS: &str = "#/components/schemas/";
+/// What a text without control characters is.
+pub(super) const NO_CONTROLS: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$";
+/// An id, as shown in examples; of the length and alphabet that every cursor has.
+pub(super) const CURSOR: &str = "AAECAwQFBgcICQoLDA0ODw";
+/// A time, as shown in examples.
+pub(super) const TIME: &str = "2026-01-02T03:04:05.678Z";
+
+/// A reference to a schema of the same document.
+pub(super) fn of(name: &str) -> Value {
+    json!({"$ref": format!("{SCHEMAS}{name}")})
+}
+
+/// A place in an organization's order.
+pub(super) fn cursor(says: &str) -> Value {
+    json!({"type": "string", "pattern": "^[A-Za-z0-9_-]{22}$", "description": says})
+}
+
+/// An object of a fixed `type`; `open`: it may get more fields in later versions.
+pub(super) fn tagged(
+    kind: &str,
+    says: &str,
+    required: Map<String, Value>,
+    optional: Map<String, Value>,
+    open: bool,
+) -> Value {
+    let mut names = vec!["type".to_owned()];
+    names.extend(required.keys().cloned());
+    let mut properties = Map::new();
+    properties.insert("type".into(), json!({"const": kind}));
+    properties.extend(required);
+    properties.extend(optional);
+    let mut schema =
+        json!({"type": "object", "description": says, "required": names, "properties": properties});
+    if !open {
+        schema["additionalProperties"] = json!(false);
+    }
+    schema
+}
+
+/// The schema's name of an event as subscribers get it; as published it is `New…`.
+pub(super) const fn event_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Message => "MessageEvent",
+        Kind::AgentUpdate => "AgentUpdateEvent",
+        Kind::MemoryUpdate => "MemoryUpdateEvent",
+        Kind::StreamChunk => "StreamChunkEvent",
+        Kind::Error => "ErrorEvent",
+        Kind::Custom => "CustomEvent",
+    }
+}
+
+const fn event_says(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Message => "A chat message.",
+        Kind::AgentUpdate => "An agent's status, or what became of the agent.",
+        Kind::MemoryUpdate => "A memory was created, changed or deleted.",
+        Kind::StreamChunk => "A piece of an LLM's output.",
+        Kind::Error => "Something failed.",
+        Kind::Custom => "Anything else, on a named channel.",
+    }
+}
+
+fn shape(field: &Field) -> Value {
+    let mut schema = match field.shape {
+        Shape::Id(bytes) => {
+            json!({"type": "string", "minLength": 1, "maxLength": bytes, "pattern": NO_CONTROLS})
+        }
+        Shape::Text => json!({"type": "string"}),
+        Shape::Choice(choices) => json!({"type": "string", "enum": choices}),
+        Shape::Time => json!({"type": "string", "format": "date-time"}),
+        Shape::Flag => json!({"type": "boolean"}),
+        Shape::Count => json!({"type": "integer", "format": "uint64", "minimum": 0, "maximum": u64::MAX}),
+        Shape::Channel(bytes) => {
+            let level = "[^/*\\u0000-\\u001f\\u007f-\\u009f]+";
+            let pattern = format!("^{level}(/{level})*$");
+            json!({"type": "string", "minLength": 1, "maxLength": bytes, "pattern": pattern})
+        }
+        Shape::Json => json!({}),
+        Shape::Object(_) => json!({"type": "object"}),
+    };
+    let limit = match field.shape {
+        Shape::Object(bytes) => format!(" At most {bytes} bytes."),
+        Shape::Id(bytes) | Shape::Channel(bytes) => format!(" At most {bytes} bytes of UTF-8."),
+        _ => String::new(),
+    };
+    schema["description"] = json!(format!("{}{limit}", field.says));
+    schema
+}
+
+fn event(kind: Kind, published: bool) -> Value {
+    let (mut required, mut optional) = (Map::new(), Map::new());
+    if !published {
+        required.insert("id".into(), cursor("The event's cursor."));
+    }
+    for field in kind.fields() {
+        let sure = match field.given {
+            Given::Always => true,
+            Given::OrMade => !published,
+            Given::IfLiked => false,
+        };
+        let into = if sure { &mut required } else { &mut optional };
+        into.insert(field.name.into(), shape(field));
+    }
+    let mut schema = tagged(kind.name(), event_says(kind), required, optional, !published);
+    schema["examples"] = json!([example(kind, published)]);
+    schema
+}
+
+/// An event as a publisher sends it or a subscriber gets it.
+pub(super) fn example(kind: Kind, published: bool) -> Value {
+    let mut event = match kind {
+        Kind::Message => json!({"type": "message", "agent_id": "planner", "user_id": "alice", "role": "user",
+            "content": "Book me a train", "metadata": {"lang": "en"}}),
+        Kind::AgentUpdate => {
+            json!({"type": "agent_update", "agent_id": "planner", "status": "thinking"})
+        }
+        Kind::MemoryUpdate => json!({"type": "memory_update", "memory_id": "mem-7", "agent_id": "planner",
+            "operation": "updated", "user_id": "alice"}),
+        Kind::StreamChunk => json!({"type": "stream_chunk", "request_id": "r-1", "agent_id": "planner",
+            "user_id": "alice", "index": 0, "chunk": "Your train ", "is_final": false}),
+        Kind::Error => json!({"type": "error", "code": "TOOL_FAILED",
+            "message": "the timetable does not answer", "agent_id": "planner", "request_id": "r-2"}),
+        Kind::Custom => {
+            json!({"type": "custom", "channel": "orders/eu", "data": {"n": 17, "of": [1, 2, 3]}})
+        }
+    };
+    if !published {
+        event["id"] = json!(CURSOR);
+        event["timestamp"] = json!(TIME);
+        if kind == Kind::Message {
+            event["message_id"] = json!("msg-0198c5f0-7a1b-7c3d-8e4f-5a6b7c8d9e0f");
+        }
+    }
+    event
+}
+
+/// The schemas of all events: as subscribers get them, as publishers send them, and what is one of either.
+pub(super) fn events() -> Map<String, Value> {
+    let mut schemas = Map::new();
+    for kind in Kind::ALL {
+        schemas.insert(event_name(kind).into(), event(kind, false));
+        schemas.insert(format!("New{}", event_name(kind)), event(kind, true));
+    }
+    let all = |prefix: &str| Kind::ALL.map(|kind| of(&format!("{prefix}{}", event_name(kind))));
+    schemas.insert(
+        "Event".into(),
+        json!({"description": "An event, as subscribers get it. Told apart by `type`.", "oneOf": all("")}),
+    );
+    schemas.insert(
+        "NewEvent".into(),
+        json!({"description": "An event, as publishers send it. Told apart by `type`.", "oneOf": all("New")}),
+    );
+    schemas.insert(
+        "NewEvents".into(),
+        json!({"description": "A batch: all of it is accepted, or none.", "type": "array", "items": of("NewEvent"),
+            "minItems": 1, "maxItems": PUBLISH_EVENTS}),
+    );
+    schemas
+}
+
+/// The fields of a filter: a comma list each.
+pub(super) fn filter_fields() -> impl Iterator<Item = (&'static str, String)> {
+    Filter::PARAMETERS.into_iter().map(|name| {
+        let what = match name {
+            "types" => "Kinds of event",
+            "agent_id" => "Agents",
+            "user_id" => "Users",
+            "request_id" => "Streams",
+            _ => "Channels; `a/*` is everything below `a/`",
+        };
+        let says = format!("{what}, a comma list of at most {FILTER_VALUES}: events with one of these. Empty counts as absent.");
+        (name, says)
+    })
+}

@@ -1,0 +1,128 @@
+//! The documents are those that are checked in, and say what the code does.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail like tests"
+)]
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::*;
+
+/// Compares with the file that is checked in, or writes it with `UPDATE_DOCS=1`.
+fn is_checked_in(name: &str, document: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/api").join(name);
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        return fs::write(&path, document).expect("written");
+    }
+    let kept = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        kept == document,
+        "docs/api/{name} is not what the code says: run `UPDATE_DOCS=1 cargo test --lib http::api` and look at the difference"
+    );
+}
+
+#[test]
+fn the_asyncapi_document_is_the_one_that_is_checked_in() {
+    is_checked_in("asyncapi.json", &ASYNCAPI);
+}
+
+#[test]
+fn the_openapi_document_is_the_one_that_is_checked_in() {
+    is_checked_in("openapi.json", &OPENAPI);
+}
+
+/// Every reference of a document, with where it stands.
+fn references(value: &Value, at: &str, found: &mut Vec<(String, String)>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match value.as_str().filter(|_| name == "$ref") {
+                    Some(to) => found.push((at.to_owned(), to.to_owned())),
+                    None => references(value, &format!("{at}/{name}"), found),
+                }
+            }
+        }
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(n, item)| references(item, &format!("{at}/{n}"), found));
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn every_reference_points_at_something() {
+    for document in [&*OPENAPI, &*ASYNCAPI] {
+        let document: Value = serde_json::from_str(document).unwrap();
+        let mut found = Vec::new();
+        references(&document, "", &mut found);
+        assert!(found.len() > 50, "{}", found.len());
+        for (at, to) in found {
+            let pointer = to.strip_prefix('#').unwrap_or_else(|| panic!("{at}: {to}"));
+            assert!(document.pointer(pointer).is_some(), "{at}: {to}");
+        }
+    }
+}
+
+/// Each operation of the document: method, path, and what is said of it.
+fn operations(document: &Value) -> Vec<(String, String, &Value)> {
+    let paths = document["paths"].as_object().unwrap().iter();
+    paths
+        .flat_map(|(path, item)| {
+            let operations = item.as_object().unwrap().iter();
+            operations.map(move |(method, told)| (method.to_uppercase(), path.clone(), told))
+        })
+        .collect()
+}
+
+#[test]
+fn routes_and_operations_are_the_same() {
+    let document: Value = serde_json::from_str(&OPENAPI).unwrap();
+    let served = super::super::routes::ROUTES.iter();
+    let mut served: Vec<(String, String)> = served
+        .flat_map(|route| route.methods.iter().map(|method| (method.to_string(), route.path.to_owned())))
+        .collect();
+    let mut told: Vec<(String, String)> =
+        operations(&document).into_iter().map(|(method, path, _)| (method, path)).collect();
+    served.sort();
+    told.sort();
+    let only = |these: &[(String, String)], those: &[(String, String)]| {
+        these.iter().filter(|one| !those.contains(one)).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(only(&served, &told), [], "served and not described");
+    assert_eq!(only(&told, &served), [], "described and not served");
+    assert_eq!(served, told);
+}
+
+#[test]
+fn every_operation_is_told_whole() {
+    let document: Value = serde_json::from_str(&OPENAPI).unwrap();
+    let mut names = std::collections::BTreeSet::new();
+    for (method, path, told) in operations(&document) {
+        let at = format!("{method} {path}");
+        assert!(
+            names.insert(told["operationId"].as_str().unwrap().to_owned()),
+            "{at}: its operationId is another's"
+        );
+        assert!(told["summary"].as_str().is_some_and(|text| text.ends_with('.')), "{at}: no summary");
+        assert!(told["tags"][0].is_string(), "{at}: no tag");
+        let responses = told["responses"].as_object().unwrap();
+        assert!(responses.keys().any(|status| status.starts_with(['1', '2', '5'])), "{at}: no answer");
+        for parameter in told["parameters"].as_array().unwrap() {
+            assert!(
+                parameter["$ref"].is_string() || parameter["description"].is_string(),
+                "{at}: {parameter}"
+            );
+        }
+        let writes = matches!(method.as_str(), "POST" | "PUT" | "PATCH") && !path.ends_with("/execute");
+        assert_eq!(told["requestBody"].is_object(), writes, "{at}");
+    }
+    for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+        assert!(schema["description"].is_string(), "{name}");
+    }
+}
