@@ -12,6 +12,7 @@ use super::super::routes::ROUTES;
 use super::super::{events, health, history, subscribe};
 use super::{answers, examples, limits, schemas, serve};
 use crate::resource::blocks::Label;
+use crate::resource::memories::batch::ITEMS;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -160,6 +161,11 @@ fn special(all: &mut Map<String, Value>) {
             fields.into_iter().for_each(|(name, field)| answer["properties"][name] = field);
         }
     }
+    let bare = all.get_mut("OldMemories").and_then(|either| either.pointer_mut("/oneOf/0"));
+    if let Some(bare) = bare {
+        bare["minItems"] = json!(1);
+        bare["maxItems"] = json!(ITEMS);
+    }
     for (schema, name) in [("NewMemory", "content"), ("MemoryQuery", "query")] {
         if let Some(schema) = all.get_mut(schema) {
             schema["required"] = json!([name]);
@@ -181,15 +187,13 @@ fn special(all: &mut Map<String, Value>) {
             message["properties"][name]["type"] = json!("string");
         }
     }
-    for (new, name, of) in [("NewTool", "name", "ToolChange")] {
-        all.insert(
-            new.into(),
-            json!({"description": "A tool to be made.", "allOf": [
-                schemas::of(of),
-                {"type": "object", "required": [name], "properties": {name: {"type": "string"}}},
-            ]}),
-        );
-    }
+    all.insert(
+        "NewTool".into(),
+        json!({"description": "A tool to be made.", "allOf": [
+            schemas::of("ToolChange"),
+            {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}},
+        ]}),
+    );
 }
 
 /// What the rules add to one operation.
@@ -217,7 +221,7 @@ fn complete(path: &str, method: &str, operation: &mut Value, document: &Value) {
         parameters.push(json!({"$ref": format!("#/components/parameters/{name}")}));
     }
     operation["parameters"] = json!(parameters);
-    answers::complete(path, method, operation, &document);
+    answers::complete(path, method, operation, document);
     examples::add(path, method, operation);
 }
 
