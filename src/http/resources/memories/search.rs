@@ -1,0 +1,111 @@
+//! `/memories/search`: by their words, asked by a body or by a query.
+
+use http::StatusCode;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::auth::{Subscribe, Use};
+use crate::outcome::Refusal;
+use crate::resource::memories::MemoryType;
+use crate::resource::memories::search::{self as engine, Query};
+
+use super::super::super::api::parameters::{MemorySearch, MemoryWords};
+use super::super::super::criteria::{boolean, fraction, number};
+use super::super::super::exchange::Exchange;
+use super::super::super::respond::Answer;
+use super::super::{Asker, asking, no_parameters, reading};
+use super::{View, view};
+
+/// A memory that was found, and how well it fits, 0 to 1.
+#[derive(Serialize, ToSchema)]
+#[schema(as = MemoryHit)]
+struct HitView<'a> {
+    #[serde(flatten)]
+    memory: View<'a>,
+    /// How well it fits, 0 to 1.
+    score: f32,
+}
+
+/// What was found.
+#[derive(Serialize, ToSchema)]
+#[schema(as = FoundMemories)]
+struct FoundView<'a> {
+    /// Best first.
+    results: Vec<HitView<'a>>,
+    /// How many there are.
+    total: usize,
+    /// How many were passed over.
+    offset: usize,
+    /// How many were asked for.
+    limit: usize,
+    /// Whether there are more behind these.
+    has_more: bool,
+}
+
+async fn found(caller: &Asker<'_>, query: Query) -> Result<Answer, Refusal> {
+    let found = engine::search(caller, query).await?;
+    let org_id = &caller.principal.org_id;
+    let view = FoundView {
+        has_more: found.total > found.offset + found.limit,
+        results: found
+            .hits
+            .iter()
+            .map(|hit| HitView { memory: view(org_id, &hit.memory), score: hit.score })
+            .collect(),
+        total: found.total,
+        offset: found.offset,
+        limit: found.limit,
+    };
+    Ok(Answer::data(StatusCode::OK, view))
+}
+
+/// Searches memories by their words, best first.
+#[utoipa::path(
+    post,
+    path = "/api/v1/memories/search",
+    tag = "memories",
+    request_body = Query,
+    responses((status = 200, description = "What was found.", body = FoundView))
+)]
+pub(in crate::http) async fn by_body(x: &mut Exchange) -> Result<Answer, Refusal> {
+    no_parameters(x)?;
+    let principal = x.principal(Use::Rest)?;
+    principal.authorize::<Subscribe>()?;
+    let query = x.json::<Query>().await?;
+    found(&asking(x, principal).await?, query).await
+}
+
+/// Searches memories by their words, best first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/memories/search",
+    tag = "memories",
+    params(MemoryWords, MemorySearch),
+    responses((status = 200, description = "What was found.", body = FoundView))
+)]
+pub(in crate::http) async fn by_query(x: &Exchange) -> Result<Answer, Refusal> {
+    let caller = reading(x).await?;
+    let mut query = Query::default();
+    for (name, value) in &x.pairs()? {
+        match (name.as_ref(), value.as_ref()) {
+            ("token" | "ticket", _) => {}
+            ("query", text) => query.query = Some(text.to_owned()),
+            ("prefix", text) => query.prefix = boolean("prefix", text)?,
+            ("agent_id", id) => query.agent_id = Some(id.to_owned()),
+            ("user_id", id) => query.user_id = Some(id.to_owned()),
+            ("memory_type", "") => {}
+            ("memory_type", name) => {
+                let kind = MemoryType::from_name(name);
+                let refused = |reason| Refusal::bad_request(format!("memory_type: {reason}"));
+                query.memory_type = Some(kind.map_err(refused)?);
+            }
+            ("min_importance", text) => query.min_importance = Some(fraction("min_importance", text)?),
+            ("threshold", text) => query.threshold = Some(fraction("threshold", text)?),
+            ("max_age_days", text) => query.max_age_days = Some(number("max_age_days", text, 0, u64::MAX)?),
+            ("limit", text) => query.limit = Some(number("limit", text, 1, engine::LIMIT)?),
+            ("offset", text) => query.offset = Some(number("offset", text, 0, engine::OFFSET)?),
+            (name, _) => return Err(Refusal::bad_request(format!("{name}: no such parameter"))),
+        }
+    }
+    found(&caller, query).await
+}
