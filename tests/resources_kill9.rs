@@ -70,7 +70,7 @@ impl Writer {
         let path = format!("/api/v1/agents/{id}");
         self.change(&format!("{path}/state"), &id, json!({"state": "thinking"})).await?;
         self.change(&path, &id, json!({"description": "busy"})).await?;
-        if round % 2 == 0 { self.delete(&path, &id).await } else { Ok(()) }
+        if round.is_multiple_of(2) { self.delete(&path, &id).await } else { Ok(()) }
     }
 
     async fn messages(&mut self) -> Result<(), Gone> {
@@ -85,7 +85,7 @@ impl Writer {
             self.make(path, json!({"agent_id": self.bot, "content": format!("green{}", self.point)})).await?;
         let one = format!("{path}/{id}");
         self.change(&one, &id, json!({"content": format!("blue{}", self.point), "importance": 0.9})).await?;
-        if round % 2 == 0 {
+        if round.is_multiple_of(2) {
             self.delete(&one, &id).await?;
         }
         let both = json!({"memories": [
@@ -97,7 +97,7 @@ impl Writer {
         for id in &ids {
             self.answered.insert(id.clone(), Answered { changes: 1, deleted: false });
         }
-        if round % 3 == 0 {
+        if round.is_multiple_of(3) {
             self.call("POST", "/api/v1/memories/batch/delete", Some(json!({"ids": ids}))).await?;
             for id in ids {
                 self.answered.entry(id).or_default().deleted = true;

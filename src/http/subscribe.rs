@@ -119,7 +119,7 @@ pub async fn sse(x: &mut Exchange) -> Result<Handled, Refusal> {
 /// Follows the pieces of LLM streams: `stream_chunk`, and `error` with a `request_id`.
 ///
 /// # Errors
-/// As [`sse`].
+/// As [`sse()`].
 #[utoipa::path(
     get,
     path = "/api/v1/sse/llm",
