@@ -8,7 +8,7 @@ import { Credential, type GetToken } from './credential.js';
 import { NervewireError } from './errors.js';
 import type { EventOf, EventType, NewEvent } from './events.js';
 import { positionOf, queryOf, type Filter, type Start } from './filter.js';
-import { freshKey, Http, REQUEST_TIMEOUT_MS, type Answer, type Call } from './http.js';
+import { baseOf, freshKey, Http, REQUEST_TIMEOUT_MS, type Answer, type Call } from './http.js';
 import type { TransportName } from './ladder.js';
 import { Resources } from './resources.js';
 import { StreamText, type TextState } from './text.js';
@@ -153,14 +153,4 @@ export class Nervewire extends Resources {
   close(): void {
     for (const subscription of [...this.#subscriptions]) subscription.close();
   }
-}
-
-function baseOf(url: string): string {
-  const here = (globalThis as { location?: { href?: string } }).location?.href;
-  const base = new URL(url, here);
-  if (!/^https?:$/.test(base.protocol)) throw new TypeError('url: must begin with http:// or https://');
-  if (base.username || base.password || base.search || base.hash) {
-    throw new TypeError('url: no credential, query or fragment belongs here');
-  }
-  return base.origin + base.pathname.replace(/\/+$/, '');
 }

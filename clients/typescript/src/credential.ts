@@ -40,6 +40,11 @@ export class Credential {
     return new Credential({ token: token ?? apiKey ?? '', header: token === undefined ? 'x-api-key' : 'authorization' }, undefined);
   }
 
+  /** Nobody, for the one request that asks for no credential. */
+  static none(): Credential {
+    return new Credential({ token: '', header: '' }, undefined);
+  }
+
   /** Whether there may be another after this one. */
   get renewable(): boolean {
     return this.getToken !== undefined;
@@ -65,7 +70,9 @@ export class Credential {
   }
 
   headers(token: string): Record<string, string> {
-    return this.fixed?.header === 'x-api-key' ? { 'x-api-key': token } : { authorization: `Bearer ${token}` };
+    const header = this.fixed?.header ?? 'authorization';
+    if (header === '') return {};
+    return { [header]: header === 'authorization' ? `Bearer ${token}` : token };
   }
 
   async #fetch(): Promise<string> {

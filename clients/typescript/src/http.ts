@@ -139,3 +139,14 @@ export function freshKey(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
+
+/** The daemon's address as it was given, checked. */
+export function baseOf(url: string): string {
+  const here = (globalThis as { location?: { href?: string } }).location?.href;
+  const base = new URL(url, here);
+  if (!/^https?:$/.test(base.protocol)) throw new TypeError('url: must begin with http:// or https://');
+  if (base.username || base.password || base.search || base.hash) {
+    throw new TypeError('url: no credential, query or fragment belongs here');
+  }
+  return base.origin + base.pathname.replace(/\/+$/, '');
+}

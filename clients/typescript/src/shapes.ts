@@ -77,3 +77,116 @@ export interface Tool {
 
 export type ToolChange = Partial<Omit<Tool, 'id' | 'organization_id' | 'created_at' | 'updated_at'>>;
 export type NewTool = ToolChange & { name: string };
+
+export type MemoryType = 'Factual' | 'Episodic' | 'Procedural' | 'Semantic' | 'Working' | 'Core' | 'Resource' | 'Knowledge' | 'Contextual';
+export type MemoryScope = 'agent' | 'user' | 'session' | 'run' | 'organization' | 'global';
+
+export interface Memory {
+  id: string;
+  organization_id: string;
+  agent_id: string | null;
+  user_id: string | null;
+  content: string;
+  memory_type: MemoryType;
+  importance: number;
+  scope: MemoryScope | null;
+  metadata: Record<string, unknown> | null;
+  version: number;
+  created_at: string;
+  updated_at: string;
+}
+
+export type NewMemory = Pick<Memory, 'content'> & Partial<Pick<Memory, 'agent_id' | 'user_id' | 'memory_type' | 'importance' | 'scope' | 'metadata'>>;
+export type MemoryChange = Partial<Pick<Memory, 'content' | 'memory_type' | 'importance' | 'metadata'>>;
+
+export interface MemoryVersion {
+  version: number;
+  operation: string;
+  content: string;
+  memory_type: MemoryType;
+  importance: number;
+  metadata: Record<string, unknown> | null;
+  updated_at: string;
+}
+
+export interface MemoryQuery {
+  /** Words, any of which a memory holds; one with a `*` behind it stands for all that begin with it. */
+  query?: string;
+  prefix?: boolean;
+  agentId?: string;
+  userId?: string;
+  memoryType?: MemoryType;
+  minImportance?: number;
+  maxAgeDays?: number;
+  threshold?: number;
+  limit?: number;
+  offset?: number;
+}
+
+export interface FoundMemories {
+  results: (Memory & { score: number })[];
+  total: number;
+  offset: number;
+  limit: number;
+  has_more: boolean;
+}
+
+export interface BatchOutcome {
+  successful: number;
+  failed: number;
+  /** Ids of what was made or deleted. */
+  results: string[];
+  errors: { index: number; id?: string; code: string; message: string; details: unknown }[];
+}
+
+export type CoreMemoryLabel = 'human' | 'persona' | 'system';
+
+export interface CoreMemoryHeld {
+  value: string;
+  /** Most characters of the value. */
+  limit?: number;
+}
+
+export interface CoreMemoryBlock extends Required<CoreMemoryHeld> {
+  id: string;
+  organization_id: string;
+  agent_id: string;
+  user_id: string | null;
+  label: CoreMemoryLabel;
+  created_at: string;
+  updated_at: string;
+}
+
+export type UserRole = 'admin' | 'user' | 'viewer';
+
+export interface User {
+  id: string;
+  organization_id: string;
+  email: string;
+  name: string;
+  timezone: string | null;
+  role: UserRole;
+  disabled: boolean;
+  created_at: string;
+  updated_at: string;
+}
+
+export interface NewUser {
+  email: string;
+  password: string;
+  name: string;
+  organization_id?: string;
+  timezone?: string;
+  role?: UserRole;
+}
+
+export interface UserChange {
+  name?: string;
+  timezone?: string | null;
+}
+
+export interface LoggedIn {
+  token: string;
+  expires_at: string;
+  user: User;
+}

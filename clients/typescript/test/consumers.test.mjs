@@ -8,7 +8,7 @@ import { clientOf, Inbox, take, within } from './support/story.mjs';
 describe('consumers', () => {
   let daemon;
   before(async () => (daemon = await Daemon.start({ NERVEWIRE_WRITE_TIMEOUT_MS: '1000' })));
-  after(() => daemon.stop());
+  after(() => daemon?.stop());
 
   for (const transport of ['ws', 'sse', 'poll']) {
     it(`${transport}: a consumer that is behind bounds what is kept, and misses nothing`, async () => {

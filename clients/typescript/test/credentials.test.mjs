@@ -10,7 +10,7 @@ import { clientOf, Inbox, take, within } from './support/story.mjs';
 describe('credentials', () => {
   let daemon;
   before(async () => (daemon = await Daemon.start()));
-  after(() => daemon.stop());
+  after(() => daemon?.stop());
 
   it('a WebSocket is opened with a ticket: no credential is ever in a URL', async () => {
     const proxy = await Proxy.before(daemon.port);

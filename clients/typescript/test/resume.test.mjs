@@ -10,7 +10,7 @@ const EVENTS = 1500;
 describe('resume', () => {
   let daemon;
   before(async () => (daemon = await Daemon.start()));
-  after(() => daemon.stop());
+  after(() => daemon?.stop());
 
   /** Publishes 0…EVENTS-1 in batches of seeded sizes. */
   async function publishAll(channel, random) {
