@@ -12,6 +12,83 @@ export interface AckFrame {
   type: "ack";
 }
 
+/** An agent as clients see it. */
+export interface Agent {
+  /** A name the platform gives a meaning. */
+  agent_type: string | null;
+  /** When it was made. */
+  created_at: string;
+  /** For people. */
+  description: string | null;
+  /** JSON of the platform's. */
+  embedding_config: unknown;
+  /** Why it failed, while its state is `error`. */
+  error_message: string | null;
+  /** `agent-<uuid7>`. */
+  id: string;
+  /** When its state was last told. */
+  last_active_at: string | null;
+  /** JSON of the platform's. */
+  llm_config: unknown;
+  /** Free data. */
+  metadata: Record<string, unknown> | null;
+  /** For people. */
+  name: string | null;
+  /** Its organization. */
+  organization_id: string;
+  /** What it does. */
+  state: AgentStatus;
+  /** The system prompt. */
+  system: string | null;
+  /** JSON of the platform's. */
+  tool_rules: unknown;
+  /** When it was last changed. */
+  updated_at: string;
+}
+
+/** What is to be said of an agent: a field that is absent stays as it is, `null` clears it. */
+export interface AgentChange {
+  /** A name the platform gives a meaning. At most 255 bytes of UTF-8. */
+  agent_type?: string | null;
+  /** For people. At most 16384 bytes of UTF-8. */
+  description?: string | null;
+  /** JSON of the platform's. */
+  embedding_config?: unknown;
+  /** JSON of the platform's. */
+  llm_config?: unknown;
+  /** Free data. */
+  metadata?: Record<string, unknown> | null;
+  /** Not blank. At most 255 bytes of UTF-8. */
+  name?: string | null;
+  /** The system prompt. At most 16384 bytes of UTF-8. */
+  system?: string | null;
+  /** JSON of the platform's. */
+  tool_rules?: unknown;
+}
+
+/** What an agent does. */
+export interface AgentState {
+  /** The agent. */
+  agent_id: string;
+  /** Why it failed, while its state is `error`. */
+  error_message: string | null;
+  /** When that was last told. */
+  last_active_at: string | null;
+  /** What it does. */
+  state: AgentStatus;
+}
+
+/** What an agent does from now on. */
+export interface AgentStateChange {
+  /** Why it failed; kept with the state `error` alone. At most 16384 bytes of UTF-8. */
+  error_message?: string | null;
+  /** What it does. */
+  state: AgentStatus;
+}
+
+/** What an agent does. */
+export type AgentStatus = "idle" | "thinking" | "executing" | "waiting" | "error";
+
 /** An agent's status, or what became of the agent. */
 export interface AgentUpdateEvent {
   /** The agent concerned. At most 256 bytes of UTF-8. */
@@ -27,6 +104,30 @@ export interface AgentUpdateEvent {
   /** When it happened; the time of receipt where none is given. */
   timestamp: string;
   type: "agent_update";
+}
+
+/** An API key as clients see it. */
+export interface ApiKey {
+  /** The agents it may touch; `null`: all. */
+  agents: string[] | null;
+  /** The channels it may touch; `null`: all. */
+  channels: string[] | null;
+  /** When it was made. */
+  created_at: string;
+  /** When it ends; `null`: never. */
+  expires_at: string | null;
+  /** Names it; no secret. */
+  key_id: string;
+  /** When it was last used. */
+  last_used_at: string | null;
+  /** For people. */
+  name: string;
+  /** Its organization. */
+  org_id: string | null;
+  /** What it may do. */
+  scopes: string[];
+  /** The kinds of event it may touch; `null`: all. */
+  types: string[] | null;
 }
 
 /** Renews the credential: the same organization and `sub`; answered by `ack`. */
@@ -82,6 +183,44 @@ export interface ClientPongFrame {
   type: "pong";
 }
 
+/** How many connections were closed. */
+export interface Closed {
+  /** How many. */
+  closed: number;
+}
+
+/** One connection, as a listing shows it. */
+export interface Connection {
+  /** How many sequences its cursor is behind the end. */
+  cursor_lag: number;
+  /** What it asks for, as query parameters; empty: everything it may see. */
+  filter: string;
+  /** Its id. */
+  id: string;
+  /** The API key it came with. */
+  key_id: string | null;
+  /** Where it comes from; absent for a unix socket. */
+  peer: string | null;
+  /** Whether it was opened for publishing only. */
+  publish_only: boolean;
+  /** Bytes written. */
+  sent_bytes: number;
+  /** Events written. */
+  sent_events: number;
+  /** Since when it is open. */
+  since: string;
+  /** `ws`, `sse`, `sse_h2`. */
+  transport: "ws" | "sse" | "sse_h2";
+  /** The credential's `sub`. */
+  user: string | null;
+}
+
+/** A new API key with its secret. */
+export type CreatedApiKey = ApiKey & {
+  /** The key itself, shown once. */
+  api_key: string;
+};
+
 /** Anything else, on a named channel. */
 export interface CustomEvent {
   /** The agent concerned. At most 256 bytes of UTF-8. */
@@ -97,6 +236,18 @@ export interface CustomEvent {
   type: "custom";
   /** The user who may see it; without it everyone of the organization may. At most 256 bytes of UTF-8. */
   user_id?: string;
+}
+
+/** What every answer that is no success says. */
+export interface Error {
+  /** For programs. */
+  code: "BAD_REQUEST" | "CONFLICT" | "FORBIDDEN" | "INTERNAL_ERROR" | "METHOD_NOT_ALLOWED" | "NOT_FOUND" | "NOT_IMPLEMENTED" | "PAYLOAD_TOO_LARGE" | "QUOTA_EXCEEDED" | "UNAUTHORIZED" | "UNAVAILABLE" | "VALIDATION_ERROR";
+  /** More for a program; `null` unless said. */
+  details: Record<string, unknown> | null;
+  /** For people; may change. */
+  message: string;
+  /** Now. */
+  timestamp: string;
 }
 
 /** Something failed. */
@@ -133,6 +284,28 @@ export interface ErrorFrame {
 /** An event, as subscribers get it. Told apart by `type`. */
 export type Event = MessageEvent | AgentUpdateEvent | MemoryUpdateEvent | StreamChunkEvent | ErrorEvent | CustomEvent;
 
+/** What follows the events of an answer. They are spliced in as they were encoded, so that none is encoded again. */
+export interface EventPage {
+  /** Whether there is nothing more by now. */
+  caught_up: boolean;
+  /** In order. */
+  data: Event[];
+  gap: Gap | null;
+  /** Where the next question goes on: past all that was looked at, whether it matched or not. */
+  next_cursor: string;
+  success: true;
+}
+
+/** Events that are missing: fetch the state anew. */
+export interface Gap {
+  /** The cursor or time that was asked for, cut to 64 bytes. */
+  after: string;
+  /** `trimmed`: from the oldest event that is kept; `unknown_cursor`: from now on. */
+  reason: "trimmed" | "lagged" | "unknown_cursor";
+  /** Where it goes on. */
+  resumes_at: string;
+}
+
 /** Events are missing here: fetch the state anew. */
 export interface GapFrame {
   /** The cursor or time that was asked for, cut to 64 bytes. */
@@ -142,6 +315,26 @@ export interface GapFrame {
   /** Where it goes on. */
   resumes_at: string;
   type: "gap";
+}
+
+/** How the daemon is. */
+export interface Health {
+  /** What it is made of. */
+  checks: HealthChecks;
+  /** `healthy`, `degraded` or `stopping`. */
+  status: "healthy" | "degraded" | "stopping";
+  /** Now. */
+  timestamp: string;
+  /** The daemon's version. */
+  version: string;
+}
+
+/** What a daemon's health is made of. */
+export interface HealthChecks {
+  /** Whether it takes new connections. */
+  accepting: boolean;
+  /** `ok`, `no_space`, `reopening` or `read_only`. */
+  store: "ok" | "no_space" | "reopening" | "read_only";
 }
 
 /** SSE: keep this cursor. */
@@ -172,6 +365,30 @@ export interface MemoryUpdateEvent {
   user_id?: string;
 }
 
+/** A message as clients see it. */
+export interface Message {
+  /** To or from which agent. */
+  agent_id: string;
+  /** The text. */
+  content: string;
+  /** When it was made. */
+  created_at: string;
+  /** `msg-<uuid7>`. */
+  id: string;
+  /** Free data. */
+  metadata: Record<string, unknown> | null;
+  /** The model that wrote it. */
+  model: string | null;
+  /** Its organization. */
+  organization_id: string;
+  /** Who speaks. */
+  role: MessageRole;
+  /** JSON of the platform's. */
+  tool_calls: unknown;
+  /** Whose conversation it is. */
+  user_id: string;
+}
+
 /** A chat message. */
 export interface MessageEvent {
   /** The agent concerned. At most 256 bytes of UTF-8. */
@@ -193,6 +410,35 @@ export interface MessageEvent {
   user_id?: string;
 }
 
+/** Who speaks. */
+export type MessageRole = "user" | "assistant" | "system" | "tool";
+
+/** A token that was minted. */
+export interface MintedToken {
+  /** When it ends. */
+  expires_at: string;
+  /** Names it, for `DELETE /api/v1/tokens/{jti}`. */
+  jti: string;
+  /** The JWT, shown once. */
+  token: string;
+}
+
+/** What is said to an agent. */
+export interface NewAgentMessage {
+  /** Images that belong to it. */
+  image_uris?: string[] | null;
+  /** Whether the platform is to remember it; like the next two it goes into the message's metadata, for agents to see. */
+  memorizing?: boolean | null;
+  /** The text. At most 49152 bytes of UTF-8. */
+  message: string;
+  /** Free data. */
+  metadata?: Record<string, unknown> | null;
+  /** Whose conversation it is; the caller's own if absent. At most 256 bytes of UTF-8. */
+  user_id?: string | null;
+  /** Recordings that belong to it. */
+  voice_files?: string[] | null;
+}
+
 /** An agent's status, or what became of the agent. */
 export interface NewAgentUpdateEvent {
   /** The agent concerned. At most 256 bytes of UTF-8. */
@@ -206,6 +452,24 @@ export interface NewAgentUpdateEvent {
   /** When it happened; the time of receipt where none is given. */
   timestamp?: string;
   type: "agent_update";
+}
+
+/** An API key to be made; what is absent is as wide as the caller's own. */
+export interface NewApiKey {
+  /** The agents it may touch. */
+  agents?: string[] | null;
+  /** The channels it may touch; `a/*` is everything below `a/`. */
+  channels?: string[] | null;
+  /** As long as the caller's own credential if absent. */
+  expires_in_seconds?: number | null;
+  /** For people. At most 256 bytes of UTF-8. */
+  name?: string;
+  /** The operator alone may name another organization than its own. */
+  org_id?: string | null;
+  /** `["*"]` if absent. */
+  scopes?: ("publish" | "publish:org" | "subscribe" | "read:all" | "manage" | "*")[] | null;
+  /** The kinds of event it may touch. */
+  types?: ("message" | "agent_update" | "memory_update" | "stream_chunk" | "error" | "custom")[] | null;
 }
 
 /** Anything else, on a named channel. */
@@ -243,6 +507,9 @@ export interface NewErrorEvent {
 /** An event, as publishers send it. Told apart by `type`. */
 export type NewEvent = NewMessageEvent | NewAgentUpdateEvent | NewMemoryUpdateEvent | NewStreamChunkEvent | NewErrorEvent | NewCustomEvent;
 
+/** One event, or a batch. */
+export type NewEventOrBatch = NewEvent | NewEvents;
+
 /** A batch: all of it is accepted, or none. */
 export type NewEvents = NewEvent[];
 
@@ -263,6 +530,26 @@ export interface NewMemoryUpdateEvent {
   user_id?: string;
 }
 
+/** A message to be made. */
+export interface NewMessage {
+  /** Which agent's; from the path where that names it. At most 256 bytes of UTF-8. */
+  agent_id: string;
+  /** The text. At most 49152 bytes of UTF-8. */
+  content?: string;
+  /** A JSON object. */
+  metadata?: Record<string, unknown> | null;
+  /** The model that wrote it. At most 255 bytes of UTF-8. */
+  model?: string | null;
+  /** Absent: user. */
+  role?: MessageRole;
+  /** The text, as older clients name it. At most 49152 bytes of UTF-8. */
+  text?: string;
+  /** Any JSON. */
+  tool_calls?: unknown;
+  /** Absent: the caller's own. At most 256 bytes of UTF-8. */
+  user_id?: string | null;
+}
+
 /** A chat message. */
 export interface NewMessageEvent {
   /** The agent concerned. At most 256 bytes of UTF-8. */
@@ -280,6 +567,15 @@ export interface NewMessageEvent {
   type: "message";
   /** The user who may see it; without it everyone of the organization may. At most 256 bytes of UTF-8. */
   user_id?: string;
+}
+
+/** An organization to be made. */
+export interface NewOrganization {
+  /** For tokens that are issued elsewhere; made if absent. */
+  id?: string | null;
+  /** For people. At most 256 bytes of UTF-8. */
+  name?: string | null;
+  visibility?: Visibility | null;
 }
 
 /** A piece of an LLM's output. */
@@ -303,6 +599,56 @@ export interface NewStreamChunkEvent {
   type: "stream_chunk";
   /** The user who may see it; without it everyone of the organization may. At most 256 bytes of UTF-8. */
   user_id?: string;
+}
+
+/** Which ticket is wanted. */
+export interface NewTicket {
+  /** One that lasts: for SSE and polling, bound to the request's `Origin`. Else it is spent at its first use. */
+  reconnect?: boolean;
+}
+
+/** A token to be minted; what is absent is as wide as the caller's own. */
+export interface NewToken {
+  /** The agents it may touch. */
+  agents?: string[] | null;
+  /** The channels it may touch; `a/*` is everything below `a/`. */
+  channels?: string[] | null;
+  /** A day if absent, or as long as the caller's own credential. */
+  expires_in_seconds?: number | null;
+  /** The operator alone may name another organization than its own. */
+  org_id?: string | null;
+  /** Stand for scopes where none are named; neither roles nor scopes: `user`. */
+  roles?: ("admin" | "user" | "viewer" | "readonly")[];
+  /** What it may do; those of its roles if absent. */
+  scopes?: ("publish" | "publish:org" | "subscribe" | "read:all" | "manage" | "*")[] | null;
+  /** The user it stands for. At most 256 bytes of UTF-8. */
+  sub: string;
+  /** The kinds of event it may touch. */
+  types?: ("message" | "agent_update" | "memory_update" | "stream_chunk" | "error" | "custom")[] | null;
+}
+
+/** A tool to be made. */
+export type NewTool = ToolChange & {
+  name: string;
+};
+
+/** An organization as clients see it. */
+export interface Organization {
+  /** When it was made. */
+  created_at: string;
+  /** Its id, part of no other organization's. */
+  id: string;
+  /** For people. */
+  name: string;
+  /** Who sees events that carry a `user_id`. */
+  visibility: Visibility;
+}
+
+/** What is to change of an organization; what is absent stays. */
+export interface OrganizationChange {
+  /** For people. At most 256 bytes of UTF-8. */
+  name?: string | null;
+  visibility?: Visibility | null;
 }
 
 /** WebSocket: keep this cursor, and say something. */
@@ -331,6 +677,11 @@ export interface PublishFrame {
   type: "publish";
 }
 
+/** The ids of what was published, in the order it was given. */
+export interface Published {
+  ids: string[];
+}
+
 /** A subscription begins. */
 export interface ReadyFrame {
   /** The connection's id, as `/api/v1/connections` lists it. */
@@ -350,8 +701,38 @@ export interface ReadyFrame {
 /** A client's own name for a frame, echoed in its answer. */
 export type Ref = number | string;
 
+/** A message to an agent that was kept. */
+export interface SentAgentMessage {
+  /** The message's id. */
+  message_id: string;
+  /** How long keeping it took. */
+  processing_time_ms: number;
+  /** What the agent answers comes as events: nothing here runs agents. */
+  response: string | null;
+}
+
 /** What the daemon tells one connection and does not log. Told apart by `type`. */
 export type ServerFrame = ReadyFrame | GapFrame | CaughtUpFrame | HeartbeatFrame | PingFrame | PongFrame | AckFrame | CancelFrame | ErrorFrame;
+
+/** An organization in numbers. */
+export interface Stats {
+  /** Open now. */
+  connections: number;
+  /** After the newest. */
+  newest_cursor: string;
+  /** Before the oldest event that is kept. */
+  oldest_cursor: string;
+  /** Which. */
+  org_id: string;
+  /** How long live deliveries took from publishing to the end of the write, since it last had no subscriber. */
+  publish_to_send: Times;
+  /** Their bytes. */
+  stored_bytes: number;
+  /** Events that are kept. */
+  stored_events: number;
+  /** Events that are numbered and not yet on disk. */
+  uncommitted_events: number;
+}
 
 /** A piece of an LLM's output. */
 export interface StreamChunkEvent {
@@ -399,3 +780,92 @@ export interface SubscribeFrame {
   /** Users, a comma list of at most 100: events with one of these. Empty counts as absent. Or an array, whose items may hold commas. */
   user_id?: string | null | string[];
 }
+
+/** A ticket, for a browser's URL. */
+export interface Ticket {
+  /** When it opens nothing any more. */
+  expires_at: string;
+  /** For `?ticket=`. */
+  ticket: string;
+}
+
+/** How long something took. */
+export interface Times {
+  /** Four to an octave; those that are not empty. */
+  buckets: TimesBucket[];
+  /** How often it happened. */
+  count: number;
+  /** Microseconds that half of them are under. */
+  p50_us: number;
+  /** Microseconds that 99 of 100 are under. */
+  p99_us: number;
+}
+
+/** How many took so long. */
+export interface TimesBucket {
+  /** How many. */
+  count: number;
+  /** Microseconds they are under; `null`: no bound. */
+  under_us: number | null;
+}
+
+/** A tool as clients see it. */
+export interface Tool {
+  /** When it was made. */
+  created_at: string;
+  /** For people, and for models. */
+  description: string | null;
+  /** `tool-<uuid7>`. */
+  id: string;
+  /** What it takes. */
+  json_schema: unknown;
+  /** Free data. */
+  metadata: Record<string, unknown> | null;
+  /** What it is called. */
+  name: string;
+  /** Its organization. */
+  organization_id: string;
+  /** What it does. */
+  source_code: string | null;
+  /** A name the platform gives a meaning. */
+  source_type: string | null;
+  /** In the order they were given, each once. */
+  tags: string[];
+  /** When it was last changed. */
+  updated_at: string;
+}
+
+/** What is to be said of a tool: a field that is absent stays as it is, `null` clears it. */
+export interface ToolChange {
+  /** For people, and for models. At most 16384 bytes of UTF-8. */
+  description?: string | null;
+  /** What it takes. */
+  json_schema?: unknown;
+  /** Free data. */
+  metadata?: Record<string, unknown> | null;
+  /** Not blank; required of a new one. At most 255 bytes of UTF-8. */
+  name?: string | null;
+  /** What it does. At most 32768 bytes of UTF-8. */
+  source_code?: string | null;
+  /** A name the platform gives a meaning. At most 255 bytes of UTF-8. */
+  source_type?: string | null;
+  /** Without commas. */
+  tags?: string[] | null;
+}
+
+/** Whether a user is kept out. */
+export interface UserDisabled {
+  /** Whether its tokens are refused. */
+  disabled: boolean;
+  /** The user. */
+  sub: string;
+}
+
+/** Whether a user is kept out. */
+export interface UserDisabledChange {
+  /** Whether its tokens are refused and its connections closed. */
+  disabled: boolean;
+}
+
+/** Who sees events without a `user_id` of theirs. */
+export type Visibility = "private" | "org";

@@ -69,15 +69,17 @@ export function useNervewire<K extends EventType = EventType>(options: FeedOptio
   return useMemo(() => ({ client, ...state, clear: store.clear }), [client, state, store]);
 }
 
-/** The text of a stream as it grows; from its first chunk. `undefined`: no stream yet. */
-export function useStream(requestId: string | undefined): StreamView {
+/**
+ * The text of a stream as it grows. `undefined`: no stream yet. From its first chunk, unless `start` says where to look from: `since` the
+ * request was made is cheaper where much is kept. `start` counts when the stream begins to be followed.
+ */
+export function useStream(requestId: string | undefined, start: Start = {}): StreamView {
   const client = useClient();
   const store = useMemo(() => new StreamStore(requestId), [client, requestId]);
   useEffect(() => {
     if (requestId === undefined) return undefined;
-    return store.follow((handlers) =>
-      client.subscribe<'stream_chunk' | 'error'>({ types: ['stream_chunk', 'error'], requestId, earliest: true, ...handlers }),
-    );
+    const asked = { types: ['stream_chunk', 'error'] as const, requestId, earliest: true, ...start };
+    return store.follow((handlers) => client.subscribe<'stream_chunk' | 'error'>({ ...asked, ...handlers }));
   }, [store]);
   return useSyncExternalStore(store.listen, store.read, store.read);
 }

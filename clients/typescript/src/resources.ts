@@ -7,17 +7,17 @@ import type * as shape from './shapes.js';
 import { Users } from './users.js';
 
 export class Agents extends Collection<shape.Agent, shape.NewAgent, shape.AgentChange> {
-  async state(id: string): Promise<shape.AgentStateView> {
+  async state(id: string): Promise<shape.AgentState> {
     return dataOf(await this.http.call('GET', this.at(id, 'state')));
   }
 
-  async setState(id: string, state: shape.AgentState, errorMessage?: string, { ifMatch, signal }: Changing = {}): Promise<shape.AgentStateView> {
+  async setState(id: string, state: shape.AgentStatus, errorMessage?: string, { ifMatch, signal }: Changing = {}): Promise<shape.AgentState> {
     const body = errorMessage === undefined ? { state } : { state, error_message: errorMessage };
     return dataOf(await this.http.call('PUT', this.at(id, 'state'), { body, signal, ...matching(ifMatch) }));
   }
 
   /** Keeps what a user says to an agent; what the agent answers comes as events. */
-  async say(id: string, said: shape.Say, { idempotencyKey = freshKey(), signal }: Writing = {}): Promise<shape.Said> {
+  async say(id: string, said: shape.NewAgentMessage, { idempotencyKey = freshKey(), signal }: Writing = {}): Promise<shape.SentAgentMessage> {
     return dataOf(await this.http.call('POST', this.at(id, 'messages'), { body: said, idempotencyKey, signal }));
   }
 }

@@ -99,7 +99,7 @@ export class Subscription<T, E extends NervewireEvent = NervewireEvent> implemen
     this.ready.catch(() => {}); // who does not ask is told by onError and the iterator
     asked.signal?.addEventListener('abort', this.#outerAborted);
     if (asked.signal?.aborted) this.close();
-    else void this.#live();
+    else queueMicrotask(() => void this.#live()); // nothing is told before `subscribe` has returned
   }
 
   get status(): Status {

@@ -2,19 +2,12 @@
  * Long-poll: `GET /events` again and again, each answer whole or not at all. For networks that let neither of the others through.
  */
 import { asError, NervewireError } from '../errors.js';
-import type { GapFrame, NervewireEvent } from '../events.js';
+import type { EventPage } from '../generated.js';
 import { ofRefusal } from '../verdict.js';
 import { again, lost, positioned, type Ended, type Position, type Session } from './session.js';
 
 /** Events asked for at once, at most. */
 export const POLL_LIMIT = 1000;
-
-interface Page {
-  data: NervewireEvent[];
-  next_cursor: string;
-  gap: Omit<GapFrame, 'type'> | null;
-  caught_up: boolean;
-}
 
 export async function overPoll(session: Session): Promise<Ended> {
   const { http, sink, signal, timing, pace } = session;
@@ -64,8 +57,8 @@ export async function overPoll(session: Session): Promise<Ended> {
   }
 }
 
-function pageIn(body: unknown): Page {
-  const page = Object(body) as Partial<Page>;
+function pageIn(body: unknown): Omit<EventPage, 'success'> {
+  const page = Object(body) as Partial<EventPage>;
   if (!Array.isArray(page.data) || typeof page.next_cursor !== 'string') {
     throw new NervewireError('NOT_NERVEWIRE', 'the answer is no page of events', { status: 200 });
   }

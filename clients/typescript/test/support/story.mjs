@@ -4,7 +4,7 @@ import { WebSocket } from 'ws';
 import { Nervewire } from 'nervewire';
 
 /** Longest that anything is waited for, milliseconds. */
-export const LIMIT_MS = 30_000;
+export const LIMIT_MS = Number(process.env.STORY_LIMIT_MS ?? 30_000);
 
 /** A client that comes back quickly; a test has no time to be polite. */
 export function clientOf(base, options = {}) {
