@@ -17,11 +17,50 @@ const HEADER = `/**
 
 /** What says nothing about the type. */
 const ANNOTATIONS = new Set([
-  'title', 'description', 'examples', 'example', 'default', 'deprecated', 'format', 'pattern', 'minLength', 'maxLength', 'minimum', 'maximum',
-  'exclusiveMinimum', 'exclusiveMaximum', 'multipleOf', 'minItems', 'maxItems', 'uniqueItems', 'minProperties', 'maxProperties', 'readOnly',
-  'writeOnly', 'contentMediaType', 'contentEncoding', 'discriminator', 'propertyNames', '$schema', '$id', '$comment',
+  'title',
+  'description',
+  'examples',
+  'example',
+  'default',
+  'deprecated',
+  'format',
+  'pattern',
+  'minLength',
+  'maxLength',
+  'minimum',
+  'maximum',
+  'exclusiveMinimum',
+  'exclusiveMaximum',
+  'multipleOf',
+  'minItems',
+  'maxItems',
+  'uniqueItems',
+  'minProperties',
+  'maxProperties',
+  'readOnly',
+  'writeOnly',
+  'contentMediaType',
+  'contentEncoding',
+  'discriminator',
+  'propertyNames',
+  '$schema',
+  '$id',
+  '$comment',
 ]);
-const UNDERSTOOD = new Set(['$ref', 'const', 'enum', 'type', 'properties', 'required', 'additionalProperties', 'items', 'prefixItems', 'oneOf', 'anyOf', 'allOf']);
+const UNDERSTOOD = new Set([
+  '$ref',
+  'const',
+  'enum',
+  'type',
+  'properties',
+  'required',
+  'additionalProperties',
+  'items',
+  'prefixItems',
+  'oneOf',
+  'anyOf',
+  'allOf',
+]);
 
 /** The types of several documents' `components.schemas`. */
 export function typesOf(documents) {
@@ -54,22 +93,28 @@ function typeOf(schema, where, indent) {
   if (schema === true) return 'unknown';
   if (schema === false) return 'never';
   for (const key of Object.keys(schema)) {
-    if (!ANNOTATIONS.has(key) && !UNDERSTOOD.has(key) && !key.startsWith('x-')) throw new Error(`${where}: ${key} is not understood`);
+    if (!ANNOTATIONS.has(key) && !UNDERSTOOD.has(key) && !key.startsWith('x-'))
+      throw new Error(`${where}: ${key} is not understood`);
   }
   const parts = [];
   if (schema.$ref !== undefined) parts.push(refOf(schema.$ref, where));
   else if ('const' in schema) parts.push(JSON.stringify(schema.const));
   else if (schema.enum) parts.push(union(schema.enum.map((value) => JSON.stringify(value))));
-  else if (schema.type !== undefined || schema.properties || schema.additionalProperties) parts.push(plain(schema, where, indent));
+  else if (schema.type !== undefined || schema.properties || schema.additionalProperties)
+    parts.push(plain(schema, where, indent));
   for (const key of ['oneOf', 'anyOf']) {
     // Alternatives that only say which fields must be there leave the type as it is.
-    const choices = schema[key]?.filter((choice) => Object.keys(choice).some((word) => word !== 'required' && !ANNOTATIONS.has(word)));
+    const choices = schema[key]?.filter((choice) =>
+      Object.keys(choice).some((word) => word !== 'required' && !ANNOTATIONS.has(word)),
+    );
     if (choices?.length) parts.push(union(choices.map((choice, at) => typeOf(choice, `${where}.${key}[${at}]`, indent))));
   }
   for (const [at, part] of (schema.allOf ?? []).entries()) parts.push(typeOf(part, `${where}.allOf[${at}]`, indent));
   const known = parts.filter((part) => part !== 'unknown');
   if (known.length === 0) return 'unknown';
-  return known.length === 1 ? known[0] : known.map((part) => (part.includes(' | ') && !part.startsWith('{') ? `(${part})` : part)).join(' & ');
+  return known.length === 1
+    ? known[0]
+    : known.map((part) => (part.includes(' | ') && !part.startsWith('{') ? `(${part})` : part)).join(' & ');
 }
 
 function plain(schema, where, indent) {
@@ -134,7 +179,11 @@ function identifier(name) {
 
 function comment(schema, indent) {
   if (typeof schema?.description !== 'string') return '';
-  const lines = schema.description.trim().replaceAll('*/', '* /').split('\n').map((line) => line.trimEnd());
+  const lines = schema.description
+    .trim()
+    .replaceAll('*/', '* /')
+    .split('\n')
+    .map((line) => line.trimEnd());
   if (lines.length === 1) return `${indent}/** ${lines[0]} */\n`;
   return `${indent}/**\n${lines.map((line) => `${indent} *${line && ' '}${line}\n`).join('')}${indent} */\n`;
 }
@@ -146,7 +195,11 @@ function isSame(a, b) {
 function canonical(value) {
   if (Array.isArray(value)) return value.map(canonical);
   if (typeof value !== 'object' || value === null) return value;
-  return Object.fromEntries(Object.keys(value).sort().map((key) => [key, canonical(value[key])]));
+  return Object.fromEntries(
+    Object.keys(value)
+      .sort()
+      .map((key) => [key, canonical(value[key])]),
+  );
 }
 
 function main() {

@@ -90,7 +90,9 @@ export class Nervewire extends Resources {
    * Follows events from now on, or from where `lastEventId`, `since` or `earliest` say, over connection losses, each exactly once
    * and in order. Iterate over it with `for await`, or give callbacks.
    */
-  subscribe<K extends EventType = EventType>(options: SubscribeOptions<K> & { control: true }): Subscription<Item<EventOf<K>>, EventOf<K>>;
+  subscribe<K extends EventType = EventType>(
+    options: SubscribeOptions<K> & { control: true },
+  ): Subscription<Item<EventOf<K>>, EventOf<K>>;
   subscribe<K extends EventType = EventType>(options?: SubscribeOptions<K>): Subscription<EventOf<K>, EventOf<K>>;
   subscribe<K extends EventType = EventType>(options: SubscribeOptions<K> = {}): Subscription<unknown, EventOf<K>> {
     const { signal, buffer, control = false, onEvent, onGap, onCaughtUp, onStatus, onError } = options;

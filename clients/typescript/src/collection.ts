@@ -73,5 +73,7 @@ export function matching(etag: string | undefined): Pick<Call, 'headers'> {
 /** `agentId` is `agent_id` on the wire. */
 export function queried(filter: object): Record<string, QueryValue> {
   const entries = Object.entries(filter) as [string, QueryValue][];
-  return Object.fromEntries(entries.map(([name, value]) => [name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`), value]));
+  return Object.fromEntries(
+    entries.map(([name, value]) => [name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`), value]),
+  );
 }

@@ -37,7 +37,10 @@ export class Credential {
       throw new TypeError('give exactly one of token, apiKey and getToken');
     }
     if (getToken) return new Credential(undefined, getToken);
-    return new Credential({ token: token ?? apiKey ?? '', header: token === undefined ? 'x-api-key' : 'authorization' }, undefined);
+    return new Credential(
+      { token: token ?? apiKey ?? '', header: token === undefined ? 'x-api-key' : 'authorization' },
+      undefined,
+    );
   }
 
   /** Nobody, for the one request that asks for no credential. */

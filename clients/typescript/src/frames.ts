@@ -37,7 +37,11 @@ export function frameOf(json: string): Frame {
   if (type === 'caught_up') return { kind: 'caught_up', cursor };
   if (type === 'ping' || type === 'heartbeat') return { kind: 'cursor', cursor };
   if (type !== 'ready') return { kind: 'other' };
-  const { resumed, replaying, heartbeat_seconds } = frame as { resumed?: boolean; replaying?: number; heartbeat_seconds?: number };
+  const { resumed, replaying, heartbeat_seconds } = frame as {
+    resumed?: boolean;
+    replaying?: number;
+    heartbeat_seconds?: number;
+  };
   const heartbeatMs = (heartbeat_seconds || HEARTBEAT_SECONDS) * 1000;
   return { kind: 'ready', cursor, resumed: resumed === true, replaying: replaying ?? 0, heartbeatMs, ref };
 }

@@ -81,7 +81,13 @@ export class Http {
   }
 
   /** The response itself, whatever its status; it ends with `signal`. */
-  open(path: string, query: URLSearchParams, headers: Record<string, string>, token: string, signal: AbortSignal): Promise<Response> {
+  open(
+    path: string,
+    query: URLSearchParams,
+    headers: Record<string, string>,
+    token: string,
+    signal: AbortSignal,
+  ): Promise<Response> {
     return this.fetch(this.url(path, query), {
       headers: { ...this.credential.headers(token), ...headers },
       cache: 'no-store',

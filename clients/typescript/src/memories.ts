@@ -4,7 +4,12 @@ import { freshKey, type Http } from './http.js';
 import { List, type ListOptions } from './pages.js';
 import type * as shape from './shapes.js';
 
-export class Memories extends Collection<shape.Memory, shape.NewMemory, shape.MemoryChange, { agentId?: string; userId?: string }> {
+export class Memories extends Collection<
+  shape.Memory,
+  shape.NewMemory,
+  shape.MemoryChange,
+  { agentId?: string; userId?: string }
+> {
   /** What a memory was, version by version. */
   history(id: string, options: ListOptions = {}): List<shape.MemoryVersion> {
     return new List(this.http, this.at(id, 'history'), {}, options);
@@ -16,7 +21,10 @@ export class Memories extends Collection<shape.Memory, shape.NewMemory, shape.Me
   }
 
   /** Several at once; what is wrong with one is told of it alone, in `errors`. */
-  async createMany(memories: readonly shape.NewMemory[], { idempotencyKey = freshKey(), signal }: Writing = {}): Promise<shape.BatchOutcome> {
+  async createMany(
+    memories: readonly shape.NewMemory[],
+    { idempotencyKey = freshKey(), signal }: Writing = {},
+  ): Promise<shape.BatchOutcome> {
     return dataOf(await this.http.call('POST', `${this.path}/batch`, { body: { memories }, idempotencyKey, signal }));
   }
 
@@ -43,13 +51,22 @@ export class CoreMemory {
   }
 
   /** Makes the block, or replaces what it holds. */
-  async put(whose: Whose, label: shape.CoreMemoryLabel, held: shape.CoreMemoryHeld, { ifMatch, signal }: Changing = {}): Promise<shape.CoreMemoryBlock> {
+  async put(
+    whose: Whose,
+    label: shape.CoreMemoryLabel,
+    held: shape.CoreMemoryHeld,
+    { ifMatch, signal }: Changing = {},
+  ): Promise<shape.CoreMemoryBlock> {
     const query = queried({ userId: whose.userId });
     return dataOf(await this.http.call('PUT', pathOf(whose, label), { query, body: held, signal, ...matching(ifMatch) }));
   }
 
   async delete(whose: Whose, label: shape.CoreMemoryLabel, { ifMatch, signal }: Changing = {}): Promise<void> {
-    await this.http.call('DELETE', pathOf(whose, label), { query: queried({ userId: whose.userId }), signal, ...matching(ifMatch) });
+    await this.http.call('DELETE', pathOf(whose, label), {
+      query: queried({ userId: whose.userId }),
+      signal,
+      ...matching(ifMatch),
+    });
   }
 }
 

@@ -63,7 +63,9 @@ export function useNervewire<K extends EventType = EventType>(options: FeedOptio
   });
   useEffect(() => {
     const asked = options as SubscribeOptions<K>;
-    return store.follow((handlers, cursor) => client.subscribe<K>({ ...asked, lastEventId: cursor ?? asked.lastEventId, ...handlers }));
+    return store.follow((handlers, cursor) =>
+      client.subscribe<K>({ ...asked, lastEventId: cursor ?? asked.lastEventId, ...handlers }),
+    );
   }, [store]);
   const state = useSyncExternalStore(store.listen, store.read, store.read);
   return useMemo(() => ({ client, ...state, clear: store.clear }), [client, state, store]);

@@ -11,13 +11,22 @@ export class Agents extends Collection<shape.Agent, shape.NewAgent, shape.AgentC
     return dataOf(await this.http.call('GET', this.at(id, 'state')));
   }
 
-  async setState(id: string, state: shape.AgentStatus, errorMessage?: string, { ifMatch, signal }: Changing = {}): Promise<shape.AgentState> {
+  async setState(
+    id: string,
+    state: shape.AgentStatus,
+    errorMessage?: string,
+    { ifMatch, signal }: Changing = {},
+  ): Promise<shape.AgentState> {
     const body = errorMessage === undefined ? { state } : { state, error_message: errorMessage };
     return dataOf(await this.http.call('PUT', this.at(id, 'state'), { body, signal, ...matching(ifMatch) }));
   }
 
   /** Keeps what a user says to an agent; what the agent answers comes as events. */
-  async say(id: string, said: shape.NewAgentMessage, { idempotencyKey = freshKey(), signal }: Writing = {}): Promise<shape.SentAgentMessage> {
+  async say(
+    id: string,
+    said: shape.NewAgentMessage,
+    { idempotencyKey = freshKey(), signal }: Writing = {},
+  ): Promise<shape.SentAgentMessage> {
     return dataOf(await this.http.call('POST', this.at(id, 'messages'), { body: said, idempotencyKey, signal }));
   }
 }

@@ -22,7 +22,8 @@ export type {
 /** What an agent is made of: what it may be changed to. */
 export type NewAgent = generated.AgentChange;
 
-export type MemoryType = 'Factual' | 'Episodic' | 'Procedural' | 'Semantic' | 'Working' | 'Core' | 'Resource' | 'Knowledge' | 'Contextual';
+export type MemoryType =
+  'Factual' | 'Episodic' | 'Procedural' | 'Semantic' | 'Working' | 'Core' | 'Resource' | 'Knowledge' | 'Contextual';
 export type MemoryScope = 'agent' | 'user' | 'session' | 'run' | 'organization' | 'global';
 
 export interface Memory {
@@ -40,7 +41,8 @@ export interface Memory {
   updated_at: string;
 }
 
-export type NewMemory = Pick<Memory, 'content'> & Partial<Pick<Memory, 'agent_id' | 'user_id' | 'memory_type' | 'importance' | 'scope' | 'metadata'>>;
+export type NewMemory = Pick<Memory, 'content'> &
+  Partial<Pick<Memory, 'agent_id' | 'user_id' | 'memory_type' | 'importance' | 'scope' | 'metadata'>>;
 export type MemoryChange = Partial<Pick<Memory, 'content' | 'memory_type' | 'importance' | 'metadata'>>;
 
 export interface MemoryVersion {

@@ -208,7 +208,18 @@ export class Subscription<T, E extends NervewireEvent = NervewireEvent> implemen
     try {
       const token = await http.credential.current();
       const position = this.#received;
-      const session = { http, WebSocket, token, filter: this.asked.filter, position, sink, signal: end.signal, timing, until, pace: this.#pace };
+      const session = {
+        http,
+        WebSocket,
+        token,
+        filter: this.asked.filter,
+        position,
+        sink,
+        signal: end.signal,
+        timing,
+        until,
+        pace: this.#pace,
+      };
       const ended = await RUN[transport](session);
       if (ended.verdict === 'renew') http.credential.refused(session.token);
       return { ended, isReady };
@@ -222,9 +233,11 @@ export class Subscription<T, E extends NervewireEvent = NervewireEvent> implemen
   }
 
   #sink(session: AbortSignal, opened: Sink['opened']): Sink {
-    const live = <A extends unknown[]>(tell: (...told: A) => void) => (...told: A) => {
-      if (!session.aborted) tell(...told);
-    };
+    const live =
+      <A extends unknown[]>(tell: (...told: A) => void) =>
+      (...told: A) => {
+        if (!session.aborted) tell(...told);
+      };
     const { onEvent, onGap, onCaughtUp } = this.asked;
     return {
       opened: live(opened),

@@ -64,7 +64,8 @@ export class StreamText {
     if (typeof last === 'number') {
       const first = typeof chunk.first_index === 'number' ? chunk.first_index : last;
       const next = this.#next;
-      if (next !== undefined && last < next) whole = text; // all of it was told before
+      if (next !== undefined && last < next)
+        whole = text; // all of it was told before
       else if (next !== undefined && first < next) {
         // Told before in part: it is laid over the text from where its first chunk began.
         const place = this.#places.get(first);

@@ -14,7 +14,11 @@ describe('consumers', () => {
     it(`${transport}: a consumer that is behind bounds what is kept, and misses nothing`, async () => {
       const channel = `slow/${transport}`;
       const total = 600;
-      for (let n = 0; n < total; n += 100) await daemon.publish(channel, Array.from({ length: 100 }, (_, at) => n + at));
+      for (let n = 0; n < total; n += 100)
+        await daemon.publish(
+          channel,
+          Array.from({ length: 100 }, (_, at) => n + at),
+        );
       const states = new Inbox();
       const client = clientOf(daemon, { transport });
       let [opened, came, taken, most] = [0, 0, 0, 0];
@@ -57,12 +61,25 @@ describe('consumers', () => {
       const got = [];
       const client = clientOf(daemon, { transport });
       const closed = new Inbox();
-      const events = client.subscribe({ channel, earliest: true, onEvent: (event) => (got.push(event.data.n), events.close()), onStatus: closed.push });
+      const events = client.subscribe({
+        channel,
+        earliest: true,
+        onEvent: (event) => (got.push(event.data.n), events.close()),
+        onStatus: closed.push,
+      });
       await closed.find((status) => status.state === 'closed', 'closed');
-      await within((async () => { while ((await daemon.api('GET', '/connections')).length > 0); })(), 'no connection');
+      await within(
+        (async () => {
+          while ((await daemon.api('GET', '/connections')).length > 0);
+        })(),
+        'no connection',
+      );
       assert.deepEqual(got, [1]);
       const rest = clientOf(daemon, { transport }).subscribe({ channel, lastEventId: events.cursor });
-      assert.deepEqual((await take(rest, 2)).map((event) => event.data.n), [2, 3]);
+      assert.deepEqual(
+        (await take(rest, 2)).map((event) => event.data.n),
+        [2, 3],
+      );
       rest.close();
     });
 
@@ -91,7 +108,7 @@ describe('consumers', () => {
     });
   }
 
-  it('filters are the daemon\'s, and a value it could not tell apart is refused here', async () => {
+  it("filters are the daemon's, and a value it could not tell apart is refused here", async () => {
     const client = clientOf(daemon);
     const events = client.subscribe({ types: ['message', 'agent_update'], agentId: ['a', 'b'], userId: 'u' });
     await within(events.ready, 'ready');
@@ -131,7 +148,12 @@ describe('consumers', () => {
     assert.equal(late.status.state, 'closed');
     await assert.rejects(late.ready, { code: 'CLOSED' });
     // Closing goes its way over the network: asked again until it has arrived.
-    await within((async () => { while ((await daemon.api('GET', '/connections')).length > 0); })(), 'no connection');
+    await within(
+      (async () => {
+        while ((await daemon.api('GET', '/connections')).length > 0);
+      })(),
+      'no connection',
+    );
   });
 
   it('without a WebSocket, as in Node 20, auto begins with SSE', async () => {
@@ -156,20 +178,35 @@ describe('consumers', () => {
     for (const transport of ['ws', 'sse', 'poll']) {
       const deltas = [];
       const id = `r-${transport}`;
-      await client.publish([{ ...chunk(0, 'Your '), request_id: id }, { ...chunk(1, 'train '), request_id: id }]);
+      await client.publish([
+        { ...chunk(0, 'Your '), request_id: id },
+        { ...chunk(1, 'train '), request_id: id },
+      ]);
       const text = clientOf(daemon, { transport }).stream(id);
       deltas.push((await within(text.next(), 'a delta')).value);
-      await client.publish([{ ...chunk(1, 'train '), request_id: id }, { ...chunk(2, 'leaves.', true), request_id: id }]);
+      await client.publish([
+        { ...chunk(1, 'train '), request_id: id },
+        { ...chunk(2, 'leaves.', true), request_id: id },
+      ]);
       let end;
       while (!(end = await within(text.next(), 'a delta')).done) deltas.push(end.value);
       assert.equal(deltas.join(''), 'Your train leaves.');
-      assert.deepEqual({ ...end.value }, { requestId: id, text: 'Your train leaves.', done: true, error: undefined, incomplete: false });
+      assert.deepEqual(
+        { ...end.value },
+        { requestId: id, text: 'Your train leaves.', done: true, error: undefined, incomplete: false },
+      );
     }
-    await client.publish([chunk(2, 'is lost'), { type: 'error', code: 'TOOL_FAILED', message: 'no timetable', request_id: 'r-1' }]);
+    await client.publish([
+      chunk(2, 'is lost'),
+      { type: 'error', code: 'TOOL_FAILED', message: 'no timetable', request_id: 'r-1' },
+    ]);
     const told = [];
-    await assert.rejects(async () => {
-      for await (const delta of client.stream('r-1')) told.push(delta);
-    }, { code: 'TOOL_FAILED', message: 'no timetable' });
+    await assert.rejects(
+      async () => {
+        for await (const delta of client.stream('r-1')) told.push(delta);
+      },
+      { code: 'TOOL_FAILED', message: 'no timetable' },
+    );
     assert.equal(told.join(''), 'Your train is lost');
     client.close();
   });

@@ -22,7 +22,10 @@ describe('credentials', () => {
         one.close();
       }
       await client.publish({ type: 'custom', channel: 'x', data: 1 });
-      assert.ok(proxy.paths.some((path) => /^\/api\/v1\/ws\?ticket=nwt1_/.test(path)), proxy.paths.join(' '));
+      assert.ok(
+        proxy.paths.some((path) => /^\/api\/v1\/ws\?ticket=nwt1_/.test(path)),
+        proxy.paths.join(' '),
+      );
       for (const path of proxy.paths) assert.ok(!path.includes(daemon.key) && !/[?&]token=/.test(path), path);
     } finally {
       client.close();
@@ -50,7 +53,10 @@ describe('credentials', () => {
     const auth = await sent.find((frame) => frame.type === 'auth', 'auth');
     assert.equal(asked, 2);
     // The first token's end is told to a connection that has no other.
-    const short = clientOf(daemon, { token: await daemon.token('alice', { expires_in_seconds: 3 }), transport: 'ws' }).subscribe();
+    const short = clientOf(daemon, {
+      token: await daemon.token('alice', { expires_in_seconds: 3 }),
+      transport: 'ws',
+    }).subscribe();
     await assert.rejects(within(short.next(), 'the end'), { code: 'UNAUTHORIZED', closeCode: 4401 });
     await daemon.publish('renewed', [1]);
     assert.equal((await take(events, 1))[0].data.n, 1);
@@ -66,7 +72,10 @@ describe('credentials', () => {
       // Told to be good for an hour, so that only the daemon's word makes the client ask again.
       const getToken = async () => {
         asked += 1;
-        return { token: await daemon.token('bob', { expires_in_seconds: asked === 1 ? 2 : 3600 }), expiresAt: Date.now() + 3_600_000 };
+        return {
+          token: await daemon.token('bob', { expires_in_seconds: asked === 1 ? 2 : 3600 }),
+          expiresAt: Date.now() + 3_600_000,
+        };
       };
       const states = new Inbox();
       const client = clientOf(daemon, { getToken, transport, timing: { pollWaitSeconds: 5 } });
@@ -125,7 +134,10 @@ describe('credentials', () => {
     const client = clientOf(daemon, { getToken: async () => tokens.shift() ?? 'nobody' });
     assert.equal((await client.publish({ type: 'custom', channel: 'rest', data: 1 })).length, 1);
     const other = clientOf(daemon, { getToken: async () => 'nobody' });
-    await assert.rejects(other.publish({ type: 'custom', channel: 'rest', data: 1 }), (error) => error instanceof NervewireError && error.status === 401 && error.requestId !== undefined);
+    await assert.rejects(
+      other.publish({ type: 'custom', channel: 'rest', data: 1 }),
+      (error) => error instanceof NervewireError && error.status === 401 && error.requestId !== undefined,
+    );
   });
 
   it('concurrent requests share one getToken', async () => {

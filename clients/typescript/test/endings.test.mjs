@@ -29,12 +29,20 @@ describe('endings', () => {
     it(`${code ?? 'no code'}: it comes back with its cursor`, async () => {
       const end = (ws) => (code === undefined ? ws.terminate() : ws.close(code));
       fake.scripts = [
-        (ws, query) => (ready(ws, query), say(ws, event(1)), say(ws, { type: 'ping', timestamp: '', cursor: CURSOR(5) }), end(ws)),
+        (ws, query) => (
+          ready(ws, query),
+          say(ws, event(1)),
+          say(ws, { type: 'ping', timestamp: '', cursor: CURSOR(5) }),
+          end(ws)
+        ),
         (ws, query) => (ready(ws, query), say(ws, event(6))),
       ];
       const client = clientOf(fake, { transport: 'ws' });
       const got = await take(client.subscribe(), 2);
-      assert.deepEqual(got.map((one) => one.data.n), [1, 6]);
+      assert.deepEqual(
+        got.map((one) => one.data.n),
+        [1, 6],
+      );
       assert.equal(fake.connections[1].get('last_event_id'), CURSOR(5), 'a ping moves the cursor too');
       client.close();
     });
@@ -53,7 +61,11 @@ describe('endings', () => {
   });
 
   it('waits grow while it gets no further, and are short again after', async () => {
-    fake.scripts = [...Array(6).fill((ws, query) => (ready(ws, query), ws.close(1012))), (ws, query) => (ready(ws, query), say(ws, event(1)), ws.close(1012)), () => {}];
+    fake.scripts = [
+      ...Array(6).fill((ws, query) => (ready(ws, query), ws.close(1012))),
+      (ws, query) => (ready(ws, query), say(ws, event(1)), ws.close(1012)),
+      () => {},
+    ];
     const waits = new Inbox();
     const client = clientOf(fake, { transport: 'ws', backoff: { leastMs: 2, mostMs: 60_000 } });
     client.subscribe({ onStatus: (status) => status.state === 'waiting' && waits.push(status.retryInMs) });
@@ -65,7 +77,10 @@ describe('endings', () => {
   });
 
   it('two heartbeats of silence: it comes back', async () => {
-    fake.scripts = [(ws, query) => (ready(ws, query, 0.1), say(ws, event(1))), (ws, query) => (ready(ws, query), say(ws, event(2)))];
+    fake.scripts = [
+      (ws, query) => (ready(ws, query, 0.1), say(ws, event(1))),
+      (ws, query) => (ready(ws, query), say(ws, event(2))),
+    ];
     const states = new Inbox();
     const client = clientOf(fake, { transport: 'ws' });
     assert.equal((await take(client.subscribe({ onStatus: states.push }), 2)).length, 2);
@@ -79,7 +94,9 @@ describe('endings', () => {
     fake.answer = (request, response) => {
       streams += 1;
       response.writeHead(200, { 'content-type': 'text/event-stream' });
-      response.write(`retry: 2000\nevent: ready\nid: ${CURSOR(0)}\ndata: {"type":"ready","cursor":"${CURSOR(0)}","resumed":false,"replaying":0,"heartbeat_seconds":0.15}\n\n`);
+      response.write(
+        `retry: 2000\nevent: ready\nid: ${CURSOR(0)}\ndata: {"type":"ready","cursor":"${CURSOR(0)}","resumed":false,"replaying":0,"heartbeat_seconds":0.15}\n\n`,
+      );
       let beats = 0;
       alive = setInterval(() => {
         beats += 1;
@@ -98,14 +115,22 @@ describe('endings', () => {
     clearInterval(alive);
   });
 
-  for (const [code, verdict] of [['UNAVAILABLE', 'back'], ['INTERNAL_ERROR', 'back'], ['QUOTA_EXCEEDED', 'back'], ['FORBIDDEN', 'stop'], ['UNAUTHORIZED', 'stop']]) {
+  for (const [code, verdict] of [
+    ['UNAVAILABLE', 'back'],
+    ['INTERNAL_ERROR', 'back'],
+    ['QUOTA_EXCEEDED', 'back'],
+    ['FORBIDDEN', 'stop'],
+    ['UNAUTHORIZED', 'stop'],
+  ]) {
     it(`SSE closing with ${code}: ${verdict}`, async () => {
       const cursors = [];
       fake.answer = (request, response) => {
         cursors.push(request.headers['last-event-id']);
         response.writeHead(200, { 'content-type': 'text/event-stream' });
         if (cursors.length > 1) return void response.write(`id: ${CURSOR(2)}\ndata: ${JSON.stringify(event(2))}\n\n`);
-        response.end(`retry: 300\nid: ${CURSOR(1)}\ndata: ${JSON.stringify(event(1))}\n\nevent: closing\ndata: {"type":"error","code":"${code}","message":"m"}\n\n`);
+        response.end(
+          `retry: 300\nid: ${CURSOR(1)}\ndata: ${JSON.stringify(event(1))}\n\nevent: closing\ndata: {"type":"error","code":"${code}","message":"m"}\n\n`,
+        );
       };
       const states = new Inbox();
       const client = clientOf(fake, { transport: 'sse' });
@@ -128,7 +153,8 @@ describe('endings', () => {
     [400, {}, 'BAD_REQUEST', 'stop'],
   ]) {
     it(`${status} before the upgrade, of SSE and of a poll: ${expected}`, async () => {
-      const refuse = (_, response) => response.writeHead(status, headers).end(JSON.stringify({ code, message: 'm', details: null, timestamp: '' }));
+      const refuse = (_, response) =>
+        response.writeHead(status, headers).end(JSON.stringify({ code, message: 'm', details: null, timestamp: '' }));
       fake.tickets = (request, response) => (refuse(request, response), true);
       fake.answer = refuse;
       for (const transport of ['ws', 'sse', 'poll', 'auto']) {
@@ -139,21 +165,37 @@ describe('endings', () => {
         assert.equal(told.error.code, code);
         if (expected === 'stop') assert.equal(told.state, 'closed');
         else assert.ok(told.retryInMs >= expected && told.retryInMs <= expected * 1.3, `${told.retryInMs}`);
-        assert.ok(transport !== 'auto' || states.items.every((one) => (one.transport ?? 'ws') === 'ws'), 'no transport is to blame');
+        assert.ok(
+          transport !== 'auto' || states.items.every((one) => (one.transport ?? 'ws') === 'ws'),
+          'no transport is to blame',
+        );
         client.close();
       }
     });
   }
 
   it('a frame that is no JSON: the connection is given up and the cursor kept', async () => {
-    fake.scripts = [(ws, query) => (ready(ws, query), say(ws, event(1)), ws.send('{')), (ws, query) => (ready(ws, query), say(ws, event(2)))];
+    fake.scripts = [
+      (ws, query) => (ready(ws, query), say(ws, event(1)), ws.send('{')),
+      (ws, query) => (ready(ws, query), say(ws, event(2))),
+    ];
     const client = clientOf(fake, { transport: 'ws' });
-    assert.deepEqual((await take(client.subscribe(), 2)).map((one) => one.data.n), [1, 2]);
+    assert.deepEqual(
+      (await take(client.subscribe(), 2)).map((one) => one.data.n),
+      [1, 2],
+    );
     client.close();
   });
 
   it('an unknown control frame is passed over', async () => {
-    fake.scripts = [(ws, query) => (ready(ws, query), say(ws, { type: 'novelty', cursor: 'x' }), say(ws, { type: 'novelty' }), say(ws, event(1)))];
+    fake.scripts = [
+      (ws, query) => (
+        ready(ws, query),
+        say(ws, { type: 'novelty', cursor: 'x' }),
+        say(ws, { type: 'novelty' }),
+        say(ws, event(1))
+      ),
+    ];
     const client = clientOf(fake, { transport: 'ws' });
     const events = client.subscribe();
     assert.equal((await take(events, 1))[0].data.n, 1);
@@ -171,7 +213,10 @@ describe('endings', () => {
     say(socket, event(1));
     say(socket, event(2));
     await within(gone, 'the close');
-    assert.deepEqual(got.map((one) => one.data.n), [1]);
+    assert.deepEqual(
+      got.map((one) => one.data.n),
+      [1],
+    );
     assert.equal(events.cursor, CURSOR(1));
   });
 });

@@ -19,7 +19,10 @@ describe('publishing', () => {
     const [first] = await client.publish(custom(1));
     const rest = await client.publish([custom(2), custom(3)], { ack: 'memory' });
     const events = client.subscribe({ channel: 'publishing', lastEventId: first });
-    assert.deepEqual((await take(events, 2)).map((event) => event.id), rest);
+    assert.deepEqual(
+      (await take(events, 2)).map((event) => event.id),
+      rest,
+    );
     events.close();
   });
 
@@ -40,19 +43,24 @@ describe('publishing', () => {
     const ids = await clientOf({ url: proxy.url, key: daemon.key }).publish([custom('once'), custom('only')]);
     assert.equal(connections, 3);
     const events = client.subscribe({ channel: 'publishing', lastEventId: before });
-    assert.deepEqual((await take(events, 2)).map((event) => event.id), ids);
+    assert.deepEqual(
+      (await take(events, 2)).map((event) => event.id),
+      ids,
+    );
     await client.publish(custom('next'));
     assert.equal((await take(events, 1))[0].data, 'next');
     events.close();
     // Without a key it is not said again.
     const other = await Proxy.before(daemon.port);
     other.budget = () => 20;
-    await assert.rejects(clientOf({ url: other.url, key: daemon.key }).publish(custom('lost'), { idempotencyKey: false }), { code: 'NETWORK' });
+    await assert.rejects(clientOf({ url: other.url, key: daemon.key }).publish(custom('lost'), { idempotencyKey: false }), {
+      code: 'NETWORK',
+    });
     assert.equal(other.cuts, 1);
     await Promise.all([proxy.close(), other.close()]);
   });
 
-  it('a key of one\'s own: the same answer, another body is refused', async () => {
+  it("a key of one's own: the same answer, another body is refused", async () => {
     const options = { idempotencyKey: 'mine' };
     const ids = await client.publish(custom('k'), options);
     assert.deepEqual(await client.publish(custom('k'), options), ids);
@@ -95,7 +103,9 @@ describe('resources', () => {
 
   /** Passed over, saying so, where the daemon under test does not serve it yet. */
   const served = (path, story) => async (t) => {
-    const status = await fetch(`${daemon.url}/api/v1${path}`, { headers: { authorization: `Bearer ${daemon.key}` } }).then((response) => response.status);
+    const status = await fetch(`${daemon.url}/api/v1${path}`, { headers: { authorization: `Bearer ${daemon.key}` } }).then(
+      (response) => response.status,
+    );
     if (status === 404) return t.skip(`this daemon does not serve ${path}`);
     return story();
   };
@@ -116,7 +126,10 @@ describe('resources', () => {
     assert.match(said.message_id, /^msg-/);
     await client.agents.delete(planner.id);
     await assert.rejects(client.agents.get(planner.id), { status: 404, code: 'NOT_FOUND' });
-    assert.deepEqual((await take(events, 4)).map((event) => event.status), ['created', 'idle', 'thinking', 'deleted']);
+    assert.deepEqual(
+      (await take(events, 4)).map((event) => event.status),
+      ['created', 'idle', 'thinking', 'deleted'],
+    );
     events.close();
 
     const names = Array.from({ length: 7 }, (_, n) => `agent ${n}`);
@@ -138,7 +151,10 @@ describe('resources', () => {
     const one = await client.messages.create({ agent_id: agent.id, user_id: 'alice', content: 'hi', metadata: { a: 1 } });
     await client.messages.create({ agent_id: agent.id, user_id: 'bob', content: 'ho' });
     assert.deepEqual((await client.messages.get(one.id)).metadata, { a: 1 });
-    assert.deepEqual((await client.messages.list({ agentId: agent.id, userId: 'alice' }).page()).rows.map((row) => row.content), ['hi']);
+    assert.deepEqual(
+      (await client.messages.list({ agentId: agent.id, userId: 'alice' }).page()).rows.map((row) => row.content),
+      ['hi'],
+    );
     assert.equal((await client.messages.list({ agentId: agent.id }).page()).rows.length, 2);
     await client.messages.delete(one.id);
     await assert.rejects(client.messages.get(one.id), { status: 404 });
@@ -148,29 +164,38 @@ describe('resources', () => {
     await client.tools.create({ name: 'x', tags: ['a', 'b'] });
     await client.tools.create({ name: 'y', tags: ['b'] });
     assert.equal((await client.tools.list({ tags: 'a,b' }).page()).rows.length, 2);
-    assert.deepEqual((await client.tools.list({ tags: 'a,b', matchAll: true }).page()).rows.map((row) => row.name), ['x']);
+    assert.deepEqual(
+      (await client.tools.list({ tags: 'a,b', matchAll: true }).page()).rows.map((row) => row.name),
+      ['x'],
+    );
   });
 
-  it('memories: versions, search, several at once', served('/memories', async () => {
-    const events = client.subscribe({ types: 'memory_update' });
-    await within(events.ready, 'ready');
-    const agent = await client.agents.create({ name: 'rememberer' });
-    const memory = await client.memories.create({ agent_id: agent.id, content: 'Alice prefers window seats', importance: 0.9 });
-    await client.memories.update(memory.id, { content: 'Alice prefers aisle seats' }, { ifMatch: etagOf(memory) });
-    const history = [];
-    for await (const version of client.memories.history(memory.id, { order: 'asc' })) history.push(version.content);
-    assert.deepEqual(history, ['Alice prefers window seats', 'Alice prefers aisle seats']);
-    const outcome = await client.memories.createMany([{ content: 'Trains leave at nine' }, { content: '' }]);
-    assert.deepEqual([outcome.successful, outcome.failed, outcome.errors[0].index], [1, 1, 1]);
-    const { results, total } = await client.memories.search({ query: 'seat*', agentId: agent.id, minImportance: 0.5 });
-    assert.equal(total, 1);
-    assert.equal(results[0].id, memory.id);
-    assert.equal((await client.memories.deleteMany([...outcome.results, memory.id])).successful, 2);
-    assert.deepEqual((await take(events, 5)).map((event) => event.operation), ['created', 'updated', 'created', 'deleted', 'deleted']);
-    events.close();
-  }));
+  it(
+    'memories: versions, search, several at once',
+    served('/memories', async () => {
+      const events = client.subscribe({ types: 'memory_update' });
+      await within(events.ready, 'ready');
+      const agent = await client.agents.create({ name: 'rememberer' });
+      const memory = await client.memories.create({ agent_id: agent.id, content: 'Alice prefers window seats', importance: 0.9 });
+      await client.memories.update(memory.id, { content: 'Alice prefers aisle seats' }, { ifMatch: etagOf(memory) });
+      const history = [];
+      for await (const version of client.memories.history(memory.id, { order: 'asc' })) history.push(version.content);
+      assert.deepEqual(history, ['Alice prefers window seats', 'Alice prefers aisle seats']);
+      const outcome = await client.memories.createMany([{ content: 'Trains leave at nine' }, { content: '' }]);
+      assert.deepEqual([outcome.successful, outcome.failed, outcome.errors[0].index], [1, 1, 1]);
+      const { results, total } = await client.memories.search({ query: 'seat*', agentId: agent.id, minImportance: 0.5 });
+      assert.equal(total, 1);
+      assert.equal(results[0].id, memory.id);
+      assert.equal((await client.memories.deleteMany([...outcome.results, memory.id])).successful, 2);
+      assert.deepEqual(
+        (await take(events, 5)).map((event) => event.operation),
+        ['created', 'updated', 'created', 'deleted', 'deleted'],
+      );
+      events.close();
+    }),
+  );
 
-  it('users: registered, let in, let go', served('/users', async () => {
+  it('users: registered, let in, let go', async () => {
     const password = 'correct horse battery';
     const user = await client.users.register({ email: 'ann@example.com', password, name: 'Ann', role: 'user' });
     const who = { url: daemon.url, organizationId: user.organization_id, email: user.email };
@@ -189,19 +214,17 @@ describe('resources', () => {
     await client.users.setDisabled(user.id, true);
     assert.equal((await client.users.get(user.id)).disabled, true);
     await client.users.delete(user.id);
-  }));
+  });
 
-  it('core memory: blocks of an agent, about everybody or one user', async (t) => {
+  it('core memory: blocks of an agent, about everybody or one user', async () => {
     const agent = await client.agents.create({ name: 'core' });
-    await served(`/agents/${agent.id}/core-memory`, async () => {
-      const whose = { agentId: agent.id, userId: 'alice' };
-      await client.coreMemory.put({ agentId: agent.id }, 'persona', { value: 'Kind.' });
-      const block = await client.coreMemory.put(whose, 'human', { value: 'Alice.', limit: 100 });
-      assert.equal((await client.coreMemory.get(whose, 'human')).value, 'Alice.');
-      assert.equal((await client.coreMemory.put(whose, 'human', { value: 'Alice!' }, { ifMatch: etagOf(block) })).value, 'Alice!');
-      assert.equal((await client.coreMemory.list(whose).page()).rows.length, 1);
-      await client.coreMemory.delete(whose, 'human');
-      await assert.rejects(client.coreMemory.get(whose, 'human'), { status: 404 });
-    })(t);
+    const whose = { agentId: agent.id, userId: 'alice' };
+    await client.coreMemory.put({ agentId: agent.id }, 'persona', { value: 'Kind.' });
+    const block = await client.coreMemory.put(whose, 'human', { value: 'Alice.', limit: 100 });
+    assert.equal((await client.coreMemory.get(whose, 'human')).value, 'Alice.');
+    assert.equal((await client.coreMemory.put(whose, 'human', { value: 'Alice!' }, { ifMatch: etagOf(block) })).value, 'Alice!');
+    assert.equal((await client.coreMemory.list(whose).page()).rows.length, 1);
+    await client.coreMemory.delete(whose, 'human');
+    await assert.rejects(client.coreMemory.get(whose, 'human'), { status: 404 });
   });
 });

@@ -14,14 +14,26 @@ describe('resume', () => {
 
   /** Publishes 0…EVENTS-1 in batches of seeded sizes. */
   async function publishAll(channel, random) {
-    for (let n = 0; n < EVENTS; ) {
+    for (let n = 0; n < EVENTS;) {
       const size = Math.min(EVENTS - n, 1 + Math.floor(random() * 40));
-      await daemon.publish(channel, Array.from({ length: size }, (_, at) => n + at));
+      await daemon.publish(
+        channel,
+        Array.from({ length: size }, (_, at) => n + at),
+      );
       n += size;
     }
   }
 
-  for (const [transport, seed] of [['ws', 1], ['ws', 2], ['sse', 3], ['sse', 4], ['poll', 5], ['poll', 6], ['auto', 7], ['auto', 8]]) {
+  for (const [transport, seed] of [
+    ['ws', 1],
+    ['ws', 2],
+    ['sse', 3],
+    ['sse', 4],
+    ['poll', 5],
+    ['poll', 6],
+    ['auto', 7],
+    ['auto', 8],
+  ]) {
     it(`${transport}: ${EVENTS} events through a proxy that cuts, seed ${seed}`, async () => {
       const channel = `cut/${transport}/${seed}`;
       const proxy = await Proxy.before(daemon.port);
@@ -35,7 +47,10 @@ describe('resume', () => {
         proxy.budget = () => Math.floor(80 + random() ** 2 * 40_000);
         proxy.cut();
         const [got] = await Promise.all([take(events, EVENTS, 'events'), publishAll(channel, random)]);
-        assert.deepEqual(got.map((event) => event.data.n), Array.from({ length: EVENTS }, (_, n) => n));
+        assert.deepEqual(
+          got.map((event) => event.data.n),
+          Array.from({ length: EVENTS }, (_, n) => n),
+        );
         assert.equal(new Set(got.map((event) => event.id)).size, EVENTS);
         assert.equal(events.cursor, got.at(-1).id);
         assert.ok(proxy.cuts >= 10, `cut only ${proxy.cuts} times`);
@@ -65,7 +80,10 @@ describe('resume', () => {
       cursor = events.cursor;
       client.close();
     }
-    assert.deepEqual(seen, Array.from({ length: 11 }, (_, n) => n));
+    assert.deepEqual(
+      seen,
+      Array.from({ length: 11 }, (_, n) => n),
+    );
   });
 
   it('auto: a refused upgrade leads to SSE, a stream that is ended or held back to long-poll, with nothing lost', async () => {
@@ -75,7 +93,8 @@ describe('resume', () => {
     try {
       const states = new Inbox();
       const events = client.subscribe({ channel, onStatus: states.push });
-      const open = (transport) => states.find((status) => status.state === 'open' && status.transport === transport, `open over ${transport}`);
+      const open = (transport) =>
+        states.find((status) => status.state === 'open' && status.transport === transport, `open over ${transport}`);
       const numbers = async (count) => (await take(events, count)).map((event) => event.data.n);
 
       await open('ws');
@@ -117,25 +136,40 @@ describe('resume', () => {
       proxy.upgrades = proxy.streams = undefined;
       await states.find((status) => status.state === 'open' && status.transport === 'ws', 'open over ws');
       await daemon.publish(channel, [2]);
-      assert.deepEqual((await take(events, 2)).map((event) => event.data.n), [1, 2]);
+      assert.deepEqual(
+        (await take(events, 2)).map((event) => event.data.n),
+        [1, 2],
+      );
     } finally {
       client.close();
       await proxy.close();
     }
   });
 
-  it('kill -9 of the daemon: whoever was connected gets what came after its restart', async () => {
-    const channel = 'kill';
-    const client = clientOf(daemon);
-    const subscriptions = ['ws', 'sse', 'poll'].map((transport) => clientOf(daemon, { transport }).subscribe({ channel }));
-    await within(Promise.all(subscriptions.map((one) => one.ready)), 'ready');
-    await daemon.publish(channel, [1]);
-    for (const one of subscriptions) assert.equal((await take(one, 1))[0].data.n, 1);
-    await daemon.kill();
-    await daemon.serve();
-    await daemon.publish(channel, [2]);
-    for (const one of subscriptions) assert.equal((await take(one, 1))[0].data.n, 2);
-    subscriptions.forEach((one) => one.close());
-    client.close();
-  });
+  for (const [signal, end] of [
+    ['kill -9', 'kill'],
+    ['SIGTERM', 'drain'],
+  ]) {
+    it(`${signal} of the daemon: whoever was connected gets what came after its restart`, async () => {
+      const channel = `restart/${end}`;
+      const told = new Inbox();
+      const subscriptions = ['ws', 'sse', 'poll'].map((transport) =>
+        clientOf(daemon, { transport }).subscribe({
+          channel,
+          onStatus: (status) => status.state === 'waiting' && told.push({ transport, code: status.error.code }),
+        }),
+      );
+      await within(Promise.all(subscriptions.map((one) => one.ready)), 'ready');
+      await daemon.publish(channel, [1]);
+      for (const one of subscriptions) assert.equal((await take(one, 1))[0].data.n, 1);
+      await daemon[end]();
+      await daemon.serve();
+      await daemon.publish(channel, [2]);
+      for (const one of subscriptions) assert.equal((await take(one, 1))[0].data.n, 2);
+      // A daemon that is asked to end says so: 1012 and `event: closing`.
+      const first = (transport) => told.items.find((one) => one.transport === transport).code;
+      assert.deepEqual(['ws', 'sse'].map(first), end === 'kill' ? ['NETWORK', 'NETWORK'] : ['UNAVAILABLE', 'UNAVAILABLE']);
+      subscriptions.forEach((one) => one.close());
+    });
+  }
 });

@@ -21,13 +21,31 @@ window.follow = async (url, transport, filter) => {
 };
 
 function Feed({ channel }) {
-  const { events, status, gap, clear } = useNervewire({ channel, keep: 5, types: 'custom', onEvent: (event) => window.heard.push(event.data.n) });
-  return h('div', null, h('output', { id: 'status' }, status.state), h('output', { id: 'gap' }, gap?.reason), h('output', { id: 'events' }, events.map((event) => event.data.n).join(' ')), h('button', { id: 'clear', onClick: clear }));
+  const { events, status, gap, clear } = useNervewire({
+    channel,
+    keep: 5,
+    types: 'custom',
+    onEvent: (event) => window.heard.push(event.data.n),
+  });
+  return h(
+    'div',
+    null,
+    h('output', { id: 'status' }, status.state),
+    h('output', { id: 'gap' }, gap?.reason),
+    h('output', { id: 'events' }, events.map((event) => event.data.n).join(' ')),
+    h('button', { id: 'clear', onClick: clear }),
+  );
 }
 
 function Text({ id }) {
   const { text, done, error } = useStream(id);
-  return h('div', null, h('output', { id: 'text' }, text), h('output', { id: 'done' }, String(done)), h('output', { id: 'error' }, error?.code));
+  return h(
+    'div',
+    null,
+    h('output', { id: 'text' }, text),
+    h('output', { id: 'done' }, String(done)),
+    h('output', { id: 'error' }, error?.code),
+  );
 }
 
 function App({ channel, stream }) {

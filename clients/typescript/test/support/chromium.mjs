@@ -9,7 +9,15 @@ import { build } from 'esbuild';
 import { chromium } from 'playwright-core';
 import { LIMIT_MS } from './story.mjs';
 
-const ARGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
+const ARGS = [
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+];
 const WAIT = { timeout: LIMIT_MS, polling: 20 };
 
 export class Browser {
@@ -18,17 +26,29 @@ export class Browser {
     const browser = new Browser();
     const { outputFiles } = await build({
       entryPoints: [fileURLToPath(new URL('../browser/page.mjs', import.meta.url))],
-      bundle: true, write: false, format: 'esm', platform: 'browser', target: 'es2022', define: { 'process.env.NODE_ENV': '"development"' },
+      bundle: true,
+      write: false,
+      format: 'esm',
+      platform: 'browser',
+      target: 'es2022',
+      define: { 'process.env.NODE_ENV': '"development"' },
     });
     browser.server = createServer(async (request, response) => {
       if (request.url === '/token') response.end(await token());
       else if (request.url === '/page.js') response.setHeader('content-type', 'text/javascript').end(outputFiles[0].text);
-      else response.setHeader('content-type', 'text/html').end('<!doctype html><title>page</title><body><script type="module" src="/page.js"></script>');
+      else
+        response
+          .setHeader('content-type', 'text/html')
+          .end('<!doctype html><title>page</title><body><script type="module" src="/page.js"></script>');
     });
     browser.server.listen(0, 'localhost');
     await once(browser.server, 'listening');
     browser.profile = mkdtempSync(join(tmpdir(), 'nervewire-ts-chromium-'));
-    browser.context = await chromium.launchPersistentContext(browser.profile, { executablePath: find(), headless: true, args: ARGS });
+    browser.context = await chromium.launchPersistentContext(browser.profile, {
+      executablePath: find(),
+      headless: true,
+      args: ARGS,
+    });
     return browser;
   }
 
@@ -53,7 +73,9 @@ export class Browser {
 function find() {
   if (process.env.CHROMIUM) return process.env.CHROMIUM;
   for (const name of ['chromium', 'chromium-browser', 'google-chrome']) {
-    const path = process.env.PATH.split(delimiter).map((folder) => join(folder, name)).find(existsSync);
+    const path = process.env.PATH.split(delimiter)
+      .map((folder) => join(folder, name))
+      .find(existsSync);
     if (path) return path;
   }
   throw new Error('Chromium is neither in CHROMIUM nor in the PATH');

@@ -20,7 +20,9 @@ export class Daemon {
     if (!daemon.binary) throw new Error('NERVEWIRE_BIN must name the daemon');
     daemon.work = mkdtempSync(join(tmpdir(), 'nervewire-ts-'));
     daemon.env = { ...process.env, ...env };
-    const { stdout } = await promisify(execFile)(daemon.binary, ['init', '--json', '--data-dir', join(daemon.work, 'data')], { env: daemon.env });
+    const { stdout } = await promisify(execFile)(daemon.binary, ['init', '--json', '--data-dir', join(daemon.work, 'data')], {
+      env: daemon.env,
+    });
     daemon.key = JSON.parse(stdout).api_key;
     await daemon.serve();
     return daemon;
@@ -49,7 +51,17 @@ export class Daemon {
       };
       this.watcher = watch(this.work, look);
     });
-    const args = ['serve', '--listen', this.listen, '--admin-listen', '127.0.0.1:0', '--data-dir', join(this.work, 'data'), '--ready-file', ready];
+    const args = [
+      'serve',
+      '--listen',
+      this.listen,
+      '--admin-listen',
+      '127.0.0.1:0',
+      '--data-dir',
+      join(this.work, 'data'),
+      '--ready-file',
+      ready,
+    ];
     this.process = spawn(this.binary, args, { env: this.env, stdio: ['ignore', 'ignore', 'pipe'] });
     this.log = '';
     this.process.stderr.setEncoding('utf8').on('data', (text) => (this.log = (this.log + text).slice(-8192)));
@@ -74,11 +86,16 @@ export class Daemon {
     await this.ended;
   }
 
-  /** SIGTERM; anything but exit 0 is a failure. */
+  /** SIGTERM, for good. */
   async stop() {
+    await this.drain();
+    rmSync(this.work, { recursive: true, force: true });
+  }
+
+  /** SIGTERM; anything but exit 0 is a failure. */
+  async drain() {
     this.process.kill('SIGTERM');
     const [code] = await this.ended;
-    rmSync(this.work, { recursive: true, force: true });
     if (code !== 0) throw new Error(`exit ${code} after SIGTERM:\n${this.log}`);
   }
 

@@ -65,7 +65,11 @@ export class Proxy {
       const line = /^[A-Z]+ (\S+) HTTP\/1.1\r\n/.exec(data.toString('latin1'));
       if (line) {
         this.paths.push(line[1]);
-        const wish = /\r\nupgrade: websocket\r\n/i.test(data.toString('latin1')) ? this.upgrades : line[1].startsWith('/api/v1/sse') ? this.streams : undefined;
+        const wish = /\r\nupgrade: websocket\r\n/i.test(data.toString('latin1'))
+          ? this.upgrades
+          : line[1].startsWith('/api/v1/sse')
+            ? this.streams
+            : undefined;
         if (wish === 'refuse') return client.end('HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno');
         if (wish === 'end') return this.#reset(pair);
         if (wish === 'hold') pair.isHeld = true;

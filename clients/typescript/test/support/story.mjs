@@ -15,7 +15,10 @@ export function clientOf(base, options = {}) {
 /** `promise`, or a failure that says what did not happen. */
 export async function within(promise, what, limitMs = LIMIT_MS) {
   let timer;
-  const late = new Promise((_, failed) => (timer = setTimeout(() => failed(new assert.AssertionError({ message: `not within ${limitMs} ms: ${what}` })), limitMs)));
+  const late = new Promise(
+    (_, failed) =>
+      (timer = setTimeout(() => failed(new assert.AssertionError({ message: `not within ${limitMs} ms: ${what}` })), limitMs)),
+  );
   try {
     return await Promise.race([promise, late]);
   } finally {

@@ -6,7 +6,12 @@ import { typesOf } from '../../scripts/generate.mjs';
 
 const fixture = (name) => readFileSync(new URL(`../fixtures/${name}`, import.meta.url), 'utf8');
 const documents = () => [JSON.parse(fixture('openapi.json')), JSON.parse(fixture('asyncapi.json'))];
-const of = (schemas) => typesOf([{ components: { schemas } }]).split('\n\n').slice(1).join('\n\n').trim();
+const of = (schemas) =>
+  typesOf([{ components: { schemas } }])
+    .split('\n\n')
+    .slice(1)
+    .join('\n\n')
+    .trim();
 
 test('both documents together', () => {
   assert.equal(typesOf(documents()), fixture('generated.ts.txt'));
@@ -28,8 +33,20 @@ test('what is not understood is refused by name', () => {
 test('shapes', () => {
   assert.equal(of({ A: {} }), 'export type A = unknown;');
   assert.equal(of({ A: { type: 'object' } }), 'export type A = Record<string, unknown>;');
-  assert.equal(of({ A: { type: 'object', additionalProperties: { type: 'integer' } } }), 'export type A = Record<string, number>;');
-  assert.equal(of({ A: { type: ['array', 'null'], items: { enum: ['a', 1, null] } } }), 'export type A = ("a" | 1 | null)[] | null;');
-  assert.equal(of({ A: { anyOf: [{ type: 'string' }, { type: 'null' }], description: 'x */ y' } }), '/** x * / y */\nexport type A = string | null;');
-  assert.equal(of({ A: { allOf: [{ $ref: '#/components/schemas/A' }, { oneOf: [{ type: 'string' }, { type: 'number' }] }] } }), 'export type A = A & (string | number);');
+  assert.equal(
+    of({ A: { type: 'object', additionalProperties: { type: 'integer' } } }),
+    'export type A = Record<string, number>;',
+  );
+  assert.equal(
+    of({ A: { type: ['array', 'null'], items: { enum: ['a', 1, null] } } }),
+    'export type A = ("a" | 1 | null)[] | null;',
+  );
+  assert.equal(
+    of({ A: { anyOf: [{ type: 'string' }, { type: 'null' }], description: 'x */ y' } }),
+    '/** x * / y */\nexport type A = string | null;',
+  );
+  assert.equal(
+    of({ A: { allOf: [{ $ref: '#/components/schemas/A' }, { oneOf: [{ type: 'string' }, { type: 'number' }] }] } }),
+    'export type A = A & (string | number);',
+  );
 });

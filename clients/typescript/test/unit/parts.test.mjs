@@ -11,7 +11,8 @@ import { ofClose, ofClosing, ofRefusal } from '../../dist/verdict.js';
 import { NervewireError } from '../../dist/errors.js';
 import { seeded } from '../support/proxy.mjs';
 
-const STREAM = '\ufeffretry: 2000\r\nevent: ready\rid: 1\ndata: {"a":1}\n\n: comment\nid: 2\r\ndata:x\r\ndata:  y\r\n\r\nevent: named\n\nid: 3\n\ndata\n\nunknown: z\nretry: 1x\ndata: end: of\n\nid: 4\ndata: cut off\n';
+const STREAM =
+  '\ufeffretry: 2000\r\nevent: ready\rid: 1\ndata: {"a":1}\n\n: comment\nid: 2\r\ndata:x\r\ndata:  y\r\n\r\nevent: named\n\nid: 3\n\ndata\n\nunknown: z\nretry: 1x\ndata: end: of\n\nid: 4\ndata: cut off\n';
 const MESSAGES = [
   { event: 'ready', data: '{"a":1}', id: '1' },
   { event: 'message', data: 'x\n y', id: '2' },
@@ -27,7 +28,7 @@ test('an event stream, in pieces of any size', () => {
   for (let round = 0; round < 200; round += 1) {
     const parser = new SseParser();
     const got = [];
-    for (let at = 0; at < STREAM.length; ) {
+    for (let at = 0; at < STREAM.length;) {
       const size = Math.floor(random() * 6);
       got.push(...parser.push(STREAM.slice(at, at + size)));
       at += size;
@@ -38,7 +39,10 @@ test('an event stream, in pieces of any size', () => {
 
 test('waits double up to a limit, at least half of each', () => {
   const least = new Backoff(100, 1000, () => 0);
-  assert.deepEqual([1, 2, 3, 4, 5, 6].map(() => least.next()), [50, 100, 200, 400, 500, 500]);
+  assert.deepEqual(
+    [1, 2, 3, 4, 5, 6].map(() => least.next()),
+    [50, 100, 200, 400, 500, 500],
+  );
   const most = new Backoff(100, 1000, () => 0.9999);
   assert.ok(most.next() < 100);
   assert.ok(most.next(5000) >= 5000, 'what was asked for is kept');
@@ -101,16 +105,28 @@ test('the queue gives in order, says when half is free, and ends once', async ()
   const pair = new Queue(4);
   const both = Promise.allSettled([pair.next(), pair.next()]);
   pair.end(new Error('over'));
-  assert.deepEqual((await both).map((one) => one.status), ['rejected', 'fulfilled']);
+  assert.deepEqual(
+    (await both).map((one) => one.status),
+    ['rejected', 'fulfilled'],
+  );
 });
 
 test('frames: an event has an id; what is not known is passed over', () => {
   assert.equal(frameOf('{"type":"error","id":"x","code":"C","message":"m"}').kind, 'event');
   assert.equal(frameOf('{"type":"error","code":"C","message":"m","ref":1}').kind, 'error');
-  assert.deepEqual(frameOf('{"type":"ready","cursor":"c","resumed":true,"replaying":3,"heartbeat_seconds":15}'), { kind: 'ready', cursor: 'c', resumed: true, replaying: 3, heartbeatMs: 15_000, ref: undefined });
+  assert.deepEqual(frameOf('{"type":"ready","cursor":"c","resumed":true,"replaying":3,"heartbeat_seconds":15}'), {
+    kind: 'ready',
+    cursor: 'c',
+    resumed: true,
+    replaying: 3,
+    heartbeatMs: 15_000,
+    ref: undefined,
+  });
   assert.equal(frameOf('{"type":"ready","cursor":"c"}').heartbeatMs, 30_000);
-  for (const type of ['ping', 'heartbeat']) assert.deepEqual(frameOf(`{"type":"${type}","cursor":"c"}`), { kind: 'cursor', cursor: 'c' });
-  for (const other of ['{}', '[]', '{"type":"novelty","cursor":"c"}', '{"type":"pong"}']) assert.equal(frameOf(other).kind, 'other');
+  for (const type of ['ping', 'heartbeat'])
+    assert.deepEqual(frameOf(`{"type":"${type}","cursor":"c"}`), { kind: 'cursor', cursor: 'c' });
+  for (const other of ['{}', '[]', '{"type":"novelty","cursor":"c"}', '{"type":"pong"}'])
+    assert.equal(frameOf(other).kind, 'other');
   for (const bad of ['', '1', 'null', '{']) assert.throws(() => frameOf(bad), SyntaxError);
 });
 
@@ -120,13 +136,23 @@ test('verdicts', () => {
   assert.equal(ofClose(4999, '').verdict, 'reconnect');
   assert.equal(ofClosing('NOVELTY', 'm', 7).afterMs, 7);
   const refusal = (status, code) => ofRefusal(new NervewireError(code, 'm', { status })).verdict;
-  assert.deepEqual([400, 401, 403, 404, 406, 426].map((status) => refusal(status, 'C')), ['stop', 'renew', 'stop', 'stop', 'stop', 'stop']);
-  assert.deepEqual([408, 429, 500, 502, 503].map((status) => refusal(status, 'C')), Array(5).fill('reconnect'));
-  assert.deepEqual([200, 404, 502].map((status) => refusal(status, 'NOT_NERVEWIRE')), Array(3).fill('fall'), 'something in between speaks');
+  assert.deepEqual(
+    [400, 401, 403, 404, 406, 426].map((status) => refusal(status, 'C')),
+    ['stop', 'renew', 'stop', 'stop', 'stop', 'stop'],
+  );
+  assert.deepEqual(
+    [408, 429, 500, 502, 503].map((status) => refusal(status, 'C')),
+    Array(5).fill('reconnect'),
+  );
+  assert.deepEqual(
+    [200, 404, 502].map((status) => refusal(status, 'NOT_NERVEWIRE')),
+    Array(3).fill('fall'),
+    'something in between speaks',
+  );
   assert.equal(refusal(undefined, 'NETWORK'), 'reconnect');
 });
 
-test('a token\'s end is read from it, or told', async () => {
+test("a token's end is read from it, or told", async () => {
   const jwt = (claims) => `e30.${Buffer.from(JSON.stringify(claims)).toString('base64url')}.sig`;
   assert.equal(expiryOf(jwt({ exp: 12, sub: '\u00fc?>~' })), 12_000);
   for (const other of ['nwk_a_b', 'a.b.c', jwt({}), jwt({ exp: 'x' }), jwt(null)]) assert.equal(expiryOf(other), undefined);

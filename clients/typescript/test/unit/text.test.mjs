@@ -4,17 +4,34 @@ import { StreamText, TextAccumulator } from 'nervewire';
 import { PLACES_MOST, STREAMS_MOST, TEXT_MOST } from '../../dist/text.js';
 import { seeded } from '../support/proxy.mjs';
 
-const chunk = (text, more = {}) => ({ type: 'stream_chunk', id: 'x', request_id: 'r', chunk: text, is_final: false, timestamp: '', ...more });
+const chunk = (text, more = {}) => ({
+  type: 'stream_chunk',
+  id: 'x',
+  request_id: 'r',
+  chunk: text,
+  is_final: false,
+  timestamp: '',
+  ...more,
+});
 
 test('chunks without an index are joined as they come', () => {
   const stream = new StreamText('r');
-  assert.deepEqual([chunk('a'), chunk('a'), chunk('b', { is_final: true }), chunk('late')].map((one) => stream.push(one)), ['a', 'a', 'b', '']);
+  assert.deepEqual(
+    [chunk('a'), chunk('a'), chunk('b', { is_final: true }), chunk('late')].map((one) => stream.push(one)),
+    ['a', 'a', 'b', ''],
+  );
   assert.deepEqual(stream.state, { requestId: 'r', text: 'aab', done: true, error: undefined, incomplete: false });
 });
 
 test('a repeated index adds nothing, a skipped one is said', () => {
   const stream = new StreamText('r');
-  for (const [index, text] of [[0, 'a'], [1, 'b'], [1, 'b'], [0, 'a']]) stream.push(chunk(text, { index }));
+  for (const [index, text] of [
+    [0, 'a'],
+    [1, 'b'],
+    [1, 'b'],
+    [0, 'a'],
+  ])
+    stream.push(chunk(text, { index }));
   assert.equal(stream.state.text, 'ab');
   assert.equal(stream.state.incomplete, false);
   stream.push(chunk('d', { index: 3 }));
@@ -32,7 +49,12 @@ test('a merged chunk counts as all it stands for', () => {
 
 test('a merged repeat is laid over what is there', () => {
   const stream = new StreamText('r');
-  for (const [index, text] of [[0, 'one '], [1, 'two '], [2, 'three ']]) stream.push(chunk(text, { index }));
+  for (const [index, text] of [
+    [0, 'one '],
+    [1, 'two '],
+    [2, 'three '],
+  ])
+    stream.push(chunk(text, { index }));
   assert.equal(stream.push(chunk('two three four', { first_index: 1, index: 3 })), 'four');
   assert.deepEqual([stream.state.text, stream.state.incomplete], ['one two three four', false]);
 });
@@ -45,11 +67,13 @@ test('however a text is cut, merged and repeated, it comes out whole', () => {
     const stream = new StreamText('r');
     const begun = [];
     let added = '';
-    for (let at = 0; at < pieces.length; ) {
+    for (let at = 0; at < pieces.length;) {
       // A repeat begins where something that was told began.
       const first = begun.length > 0 && random() < 0.4 ? begun[below(begun.length)] : at;
       const end = Math.min(pieces.length, at + 1 + below(3));
-      added += stream.push(chunk(pieces.slice(first, end).join(''), { first_index: first, index: end - 1, is_final: end === pieces.length }));
+      added += stream.push(
+        chunk(pieces.slice(first, end).join(''), { first_index: first, index: end - 1, is_final: end === pieces.length }),
+      );
       begun.push(first);
       at = end;
     }
