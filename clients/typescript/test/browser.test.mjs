@@ -133,7 +133,9 @@ describe('browser', () => {
       await page.evaluate(() => setProps({ isThere: false }));
       await connections(0);
       await page.evaluate(() => setProps({ isThere: true }));
-      await connections(1 + 1);
+      // The stream has ended long since: it is read again, and followed no longer.
+      await shows('error', 'TOOL_FAILED');
+      await connections(1);
       await page.evaluate(() => unmount());
       await connections(0);
     }),
