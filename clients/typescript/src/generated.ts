@@ -215,6 +215,39 @@ export interface Connection {
   user: string | null;
 }
 
+/** A block of core memory as clients see it. */
+export interface CoreMemoryBlock {
+  /** Whose memory it is. */
+  agent_id: string;
+  /** When it was made. */
+  created_at: string;
+  /** `block-<uuid7>`: the `memory_id` of the events that tell of it. */
+  id: string;
+  /** What it is about. */
+  label: CoreMemoryLabel;
+  /** Most characters of the text. */
+  limit: number;
+  /** Its organization. */
+  organization_id: string;
+  /** When it was last changed. */
+  updated_at: string;
+  /** Whom it is about; `null`: everybody. */
+  user_id: string | null;
+  /** The text. */
+  value: string;
+}
+
+/** What a block is to hold. */
+export interface CoreMemoryChange {
+  /** Most characters of the text; absent: as it is, 2,000 at first. */
+  limit?: number | null;
+  /** The text. */
+  value: string;
+}
+
+/** What a block is about. */
+export type CoreMemoryLabel = "human" | "persona" | "system";
+
 /** A new API key with its secret. */
 export type CreatedApiKey = ApiKey & {
   /** The key itself, shown once. */
@@ -344,6 +377,16 @@ export interface HeartbeatFrame {
   /** Now. */
   timestamp: string;
   type: "heartbeat";
+}
+
+/** Who would enter. */
+export interface Login {
+  /** The user's. */
+  email: string;
+  /** The user's. */
+  organization_id: string;
+  /** The user's. At most 1024 bytes of UTF-8. */
+  password: string;
 }
 
 /** A memory was created, changed or deleted. */
@@ -575,6 +618,8 @@ export interface NewOrganization {
   id?: string | null;
   /** For people. At most 256 bytes of UTF-8. */
   name?: string | null;
+  /** Whether to tell which of its users are connected; not if absent. */
+  presence?: boolean | null;
   visibility?: Visibility | null;
 }
 
@@ -632,6 +677,22 @@ export type NewTool = ToolChange & {
   name: string;
 };
 
+/** A user to be registered. */
+export interface NewUser {
+  /** Theirs alone within the organization. At most 254 bytes of UTF-8. */
+  email: string;
+  /** At least 2 characters. */
+  name: string;
+  /** The caller's own, or the path's, if absent. */
+  organization_id?: string | null;
+  /** At least 8 characters. At most 1024 bytes of UTF-8. */
+  password: string;
+  /** `user` if absent; no wider than the caller's own rights. */
+  role?: UserRole;
+  /** For the platform. At most 255 bytes of UTF-8. */
+  timezone?: string | null;
+}
+
 /** An organization as clients see it. */
 export interface Organization {
   /** When it was made. */
@@ -640,6 +701,8 @@ export interface Organization {
   id: string;
   /** For people. */
   name: string;
+  /** Whether it tells which of its users are connected. */
+  presence: boolean;
   /** Who sees events that carry a `user_id`. */
   visibility: Visibility;
 }
@@ -648,7 +711,17 @@ export interface Organization {
 export interface OrganizationChange {
   /** For people. At most 256 bytes of UTF-8. */
   name?: string | null;
+  /** Whether to tell which of its users are connected. */
+  presence?: boolean | null;
   visibility?: Visibility | null;
+}
+
+/** A user's password, and the one it is to be. */
+export interface PasswordChange {
+  /** The present one. At most 1024 bytes of UTF-8. */
+  current_password: string;
+  /** At least 8 characters. At most 1024 bytes of UTF-8. */
+  new_password: string;
 }
 
 /** WebSocket: keep this cursor, and say something. */
@@ -665,6 +738,29 @@ export interface PongFrame {
   /** Now. */
   timestamp: string;
   type: "pong";
+}
+
+/** A page of those who are present. */
+export interface PresencePage {
+  /** In the order of `sub`. */
+  data: Present[];
+  /** Whether the organization has presence switched on; nobody is listed otherwise. */
+  enabled: boolean;
+  /** Where the next page begins; `null`: this was the last. */
+  next_cursor: string | null;
+  success: true;
+}
+
+/** A user who is present. */
+export interface Present {
+  /** WebSocket and SSE connections; 0 while the grace time runs. */
+  connections: number;
+  /** Since when the user is present. */
+  since: string;
+  /** Always `online`: who is not is not listed. */
+  status: string;
+  /** The user. */
+  sub: string;
 }
 
 /** Publishes one event or a batch; answered by `ack` or `error`. */
@@ -701,6 +797,12 @@ export interface ReadyFrame {
 /** A client's own name for a frame, echoed in its answer. */
 export type Ref = number | string;
 
+/** What a member is to be. */
+export interface RoleChange {
+  /** No wider than the caller's own rights. */
+  role: UserRole;
+}
+
 /** A message to an agent that was kept. */
 export interface SentAgentMessage {
   /** The message's id. */
@@ -713,6 +815,29 @@ export interface SentAgentMessage {
 
 /** What the daemon tells one connection and does not log. Told apart by `type`. */
 export type ServerFrame = ReadyFrame | GapFrame | CaughtUpFrame | HeartbeatFrame | PingFrame | PongFrame | AckFrame | CancelFrame | ErrorFrame;
+
+/** A token and whose it is. */
+export interface Session {
+  /** When it ends. */
+  expires_at: string;
+  /** The JWT. */
+  token: string;
+  /** Whose it is. */
+  user: User;
+}
+
+/** A session twice: in the envelope, and beside it, where AgentMem's clients read it. */
+export interface SessionAnswer {
+  /** The session. */
+  data: Session;
+  /** When it ends. */
+  expires_at: string;
+  success: true;
+  /** The JWT. */
+  token: string;
+  /** Whose it is. */
+  user: User;
+}
 
 /** An organization in numbers. */
 export interface Stats {
@@ -853,6 +978,36 @@ export interface ToolChange {
   tags?: string[] | null;
 }
 
+/** A user as clients see them. */
+export interface User {
+  /** When they were registered. */
+  created_at: string;
+  /** Whether they are kept out for now. */
+  disabled: boolean;
+  /** In lower case; no other user's of the organization. */
+  email: string;
+  /** `user-<uuid7>`: the `sub` of their tokens. */
+  id: string;
+  /** For people. */
+  name: string;
+  /** Their organization. */
+  organization_id: string;
+  /** What they may do. */
+  role: UserRole;
+  /** For the platform. */
+  timezone: string | null;
+  /** When they were last changed. */
+  updated_at: string;
+}
+
+/** What users say of themselves: a field that is absent stays as it is, `null` clears it. */
+export interface UserChange {
+  /** At least 2 characters. */
+  name?: string | null;
+  /** For the platform. At most 255 bytes of UTF-8. */
+  timezone?: string | null;
+}
+
 /** Whether a user is kept out. */
 export interface UserDisabled {
   /** Whether its tokens are refused. */
@@ -866,6 +1021,9 @@ export interface UserDisabledChange {
   /** Whether its tokens are refused and its connections closed. */
   disabled: boolean;
 }
+
+/** What a user of an organization is. */
+export type UserRole = "admin" | "user" | "viewer";
 
 /** Who sees events without a `user_id` of theirs. */
 export type Visibility = "private" | "org";

@@ -54,7 +54,7 @@ export class CoreMemory {
   async put(
     whose: Whose,
     label: shape.CoreMemoryLabel,
-    held: shape.CoreMemoryHeld,
+    held: shape.CoreMemoryChange,
     { ifMatch, signal }: Changing = {},
   ): Promise<shape.CoreMemoryBlock> {
     const query = queried({ userId: whose.userId });

@@ -1,6 +1,6 @@
 /**
  * The rows of the resources, and what makes and changes them: as the OpenAPI document has them, and, for what it does not describe yet
- * (memories, core memory, users), as docs/protocol.md does.
+ * (memories), as docs/protocol.md does.
  */
 import type * as generated from './generated.js';
 
@@ -9,14 +9,22 @@ export type {
   AgentChange,
   AgentState,
   AgentStatus,
+  CoreMemoryBlock,
+  CoreMemoryChange,
+  CoreMemoryLabel,
   Message,
   MessageRole,
   NewAgentMessage,
   NewMessage,
   NewTool,
+  NewUser,
   SentAgentMessage,
+  Session,
   Tool,
   ToolChange,
+  User,
+  UserChange,
+  UserRole,
 } from './generated.js';
 
 /** What an agent is made of: what it may be changed to. */
@@ -83,56 +91,4 @@ export interface BatchOutcome {
   /** Ids of what was made or deleted. */
   results: string[];
   errors: { index: number; id?: string; code: string; message: string; details: unknown }[];
-}
-
-export type CoreMemoryLabel = 'human' | 'persona' | 'system';
-
-export interface CoreMemoryHeld {
-  value: string;
-  /** Most characters of the value. */
-  limit?: number;
-}
-
-export interface CoreMemoryBlock extends Required<CoreMemoryHeld> {
-  id: string;
-  organization_id: string;
-  agent_id: string;
-  user_id: string | null;
-  label: CoreMemoryLabel;
-  created_at: string;
-  updated_at: string;
-}
-
-export type UserRole = 'admin' | 'user' | 'viewer';
-
-export interface User {
-  id: string;
-  organization_id: string;
-  email: string;
-  name: string;
-  timezone: string | null;
-  role: UserRole;
-  disabled: boolean;
-  created_at: string;
-  updated_at: string;
-}
-
-export interface NewUser {
-  email: string;
-  password: string;
-  name: string;
-  organization_id?: string;
-  timezone?: string;
-  role?: UserRole;
-}
-
-export interface UserChange {
-  name?: string;
-  timezone?: string | null;
-}
-
-export interface LoggedIn {
-  token: string;
-  expires_at: string;
-  user: User;
 }

@@ -23,7 +23,7 @@ export class Users {
   }
 
   /** Ends every token that the user had, this client's too, and gives a new one. */
-  async changePassword(current: string, next: string): Promise<shape.LoggedIn> {
+  async changePassword(current: string, next: string): Promise<shape.Session> {
     return dataOf(await this.http.call('PUT', '/users/me/password', { body: { current_password: current, new_password: next } }));
   }
 
@@ -55,7 +55,7 @@ export interface Login {
 }
 
 /** A token for an email and a password; give it, or a `getToken` that calls this, to a client. */
-export async function login({ url, organizationId, email, password, fetch }: Login): Promise<shape.LoggedIn> {
+export async function login({ url, organizationId, email, password, fetch }: Login): Promise<shape.Session> {
   const ask: typeof globalThis.fetch = fetch ?? ((...request) => globalThis.fetch(...request));
   const http = new Http(baseOf(url), Credential.none(), ask, REQUEST_TIMEOUT_MS, () => new Backoff());
   return dataOf(await http.call('POST', '/users/login', { body: { organization_id: organizationId, email, password } }));

@@ -101,15 +101,6 @@ describe('resources', () => {
   });
   after(() => daemon?.stop());
 
-  /** Passed over, saying so, where the daemon under test does not serve it yet. */
-  const served = (path, story) => async (t) => {
-    const status = await fetch(`${daemon.url}/api/v1${path}`, { headers: { authorization: `Bearer ${daemon.key}` } }).then(
-      (response) => response.status,
-    );
-    if (status === 404) return t.skip(`this daemon does not serve ${path}`);
-    return story();
-  };
-
   it('agents: made, told of, changed by version, listed page by page, deleted', async () => {
     const events = client.subscribe({ types: 'agent_update' });
     await within(events.ready, 'ready');
@@ -170,30 +161,27 @@ describe('resources', () => {
     );
   });
 
-  it(
-    'memories: versions, search, several at once',
-    served('/memories', async () => {
-      const events = client.subscribe({ types: 'memory_update' });
-      await within(events.ready, 'ready');
-      const agent = await client.agents.create({ name: 'rememberer' });
-      const memory = await client.memories.create({ agent_id: agent.id, content: 'Alice prefers window seats', importance: 0.9 });
-      await client.memories.update(memory.id, { content: 'Alice prefers aisle seats' }, { ifMatch: etagOf(memory) });
-      const history = [];
-      for await (const version of client.memories.history(memory.id, { order: 'asc' })) history.push(version.content);
-      assert.deepEqual(history, ['Alice prefers window seats', 'Alice prefers aisle seats']);
-      const outcome = await client.memories.createMany([{ content: 'Trains leave at nine' }, { content: '' }]);
-      assert.deepEqual([outcome.successful, outcome.failed, outcome.errors[0].index], [1, 1, 1]);
-      const { results, total } = await client.memories.search({ query: 'seat*', agentId: agent.id, minImportance: 0.5 });
-      assert.equal(total, 1);
-      assert.equal(results[0].id, memory.id);
-      assert.equal((await client.memories.deleteMany([...outcome.results, memory.id])).successful, 2);
-      assert.deepEqual(
-        (await take(events, 5)).map((event) => event.operation),
-        ['created', 'updated', 'created', 'deleted', 'deleted'],
-      );
-      events.close();
-    }),
-  );
+  it('memories: versions, search, several at once', async () => {
+    const events = client.subscribe({ types: 'memory_update' });
+    await within(events.ready, 'ready');
+    const agent = await client.agents.create({ name: 'rememberer' });
+    const memory = await client.memories.create({ agent_id: agent.id, content: 'Alice prefers window seats', importance: 0.9 });
+    await client.memories.update(memory.id, { content: 'Alice prefers aisle seats' }, { ifMatch: etagOf(memory) });
+    const history = [];
+    for await (const version of client.memories.history(memory.id, { order: 'asc' })) history.push(version.content);
+    assert.deepEqual(history, ['Alice prefers window seats', 'Alice prefers aisle seats']);
+    const outcome = await client.memories.createMany([{ content: 'Trains leave at nine' }, { content: '' }]);
+    assert.deepEqual([outcome.successful, outcome.failed, outcome.errors[0].index], [1, 1, 1]);
+    const { results, total } = await client.memories.search({ query: 'seat*', agentId: agent.id, minImportance: 0.5 });
+    assert.equal(total, 1);
+    assert.equal(results[0].id, memory.id);
+    assert.equal((await client.memories.deleteMany([...outcome.results, memory.id])).successful, 2);
+    assert.deepEqual(
+      (await take(events, 5)).map((event) => event.operation),
+      ['created', 'updated', 'created', 'deleted', 'deleted'],
+    );
+    events.close();
+  });
 
   it('users: registered, let in, let go', async () => {
     const password = 'correct horse battery';
