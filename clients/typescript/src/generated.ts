@@ -138,6 +138,47 @@ export interface AuthFrame {
   type: "auth";
 }
 
+/** What a batch came to. */
+export interface Batch {
+  /** What is wrong with the others. */
+  errors: BatchItemError[];
+  /** How many were not. */
+  failed: number;
+  /** The ids of what was made or deleted. */
+  results: string[];
+  /** How many were. */
+  successful: number;
+}
+
+/** What a batch came to, in the envelope, and beside it for clients that know none. */
+export interface BatchAnswer {
+  /** The outcome. */
+  data: Batch;
+  /** What is wrong with the others. */
+  errors: BatchItemError[];
+  /** How many were not. */
+  failed: number;
+  /** The ids of what was made or deleted. */
+  results: string[];
+  success: true;
+  /** How many were. */
+  successful: number;
+}
+
+/** What is wrong with one item. */
+export interface BatchItemError {
+  /** For programs; those of refusals. */
+  code: string;
+  /** More for a program, or `null`. */
+  details: unknown;
+  /** Its id, where it named one. */
+  id?: string | null;
+  /** Which, from 0. */
+  index: number;
+  /** For people. */
+  message: string;
+}
+
 /** The producer of this stream is to stop. */
 export interface CancelFrame {
   /** The stream. */
@@ -329,6 +370,20 @@ export interface EventPage {
   success: true;
 }
 
+/** What was found. */
+export interface FoundMemories {
+  /** Whether there are more behind these. */
+  has_more: boolean;
+  /** How many were asked for. */
+  limit: number;
+  /** How many were passed over. */
+  offset: number;
+  /** Best first. */
+  results: MemoryHit[];
+  /** How many there are. */
+  total: number;
+}
+
 /** Events that are missing: fetch the state anew. */
 export interface Gap {
   /** The cursor or time that was asked for, cut to 64 bytes. */
@@ -389,6 +444,85 @@ export interface Login {
   password: string;
 }
 
+/** A memory as clients see it. */
+export interface Memory {
+  /** Which agent's. */
+  agent_id: string | null;
+  /** The text. */
+  content: string;
+  /** When it was made. */
+  created_at: string;
+  /** `memory-<uuid7>`. */
+  id: string;
+  /** 0 to 1. */
+  importance: number;
+  /** What kind it is. */
+  memory_type: MemoryType;
+  /** Free data. */
+  metadata: Record<string, unknown> | null;
+  /** Its organization. */
+  organization_id: string;
+  scope: MemoryScope | null;
+  /** When it was last changed. */
+  updated_at: string;
+  /** Which user's; `null`: everybody's. */
+  user_id: string | null;
+  /** Counts its changes. */
+  version: number;
+}
+
+/** What is to be said of a memory: a field that is absent stays as it is, `null` makes it what it is where nothing is said. */
+export interface MemoryChange {
+  /** The text. */
+  content?: string | null;
+  /** 0 to 1. */
+  importance?: number | null;
+  memory_type?: MemoryType | null;
+  /** Free data. */
+  metadata?: Record<string, unknown> | null;
+}
+
+/** A memory that was found, and how well it fits, 0 to 1. */
+export type MemoryHit = Memory & {
+  /** How well it fits, 0 to 1. */
+  score: number;
+};
+
+/** Ids of memories. */
+export interface MemoryIds {
+  /** Of memories. */
+  ids: string[];
+}
+
+/** What is looked for. */
+export interface MemoryQuery {
+  /** Only this agent's. */
+  agent_id?: string | null;
+  /** How many at most; 10 where nothing is said. */
+  limit?: number | null;
+  /** Only those made in so many days. */
+  max_age_days?: number | null;
+  memory_type?: MemoryType | null;
+  /** Only of this importance or more. */
+  min_importance?: number | null;
+  /** How many are passed over. */
+  offset?: number | null;
+  /** The last word stands for all that begin with it. */
+  prefix?: boolean;
+  /** Words, any of which a memory holds; one with a `*` behind it stands for all that begin with it. */
+  query: string;
+  /** Only with this score or more, 0 to 1. */
+  threshold?: number | null;
+  /** Only this user's. */
+  user_id?: string | null;
+}
+
+/** What a memory belongs to. */
+export type MemoryScope = "agent" | "user" | "session" | "run" | "organization" | "global";
+
+/** What kind of memory it is. */
+export type MemoryType = "Factual" | "Episodic" | "Procedural" | "Semantic" | "Working" | "Core" | "Resource" | "Knowledge" | "Contextual";
+
 /** A memory was created, changed or deleted. */
 export interface MemoryUpdateEvent {
   /** The agent concerned. At most 256 bytes of UTF-8. */
@@ -406,6 +540,24 @@ export interface MemoryUpdateEvent {
   type: "memory_update";
   /** The user who may see it; without it everyone of the organization may. At most 256 bytes of UTF-8. */
   user_id?: string;
+}
+
+/** A version of a memory. */
+export interface MemoryVersion {
+  /** The text. */
+  content: string;
+  /** 0 to 1. */
+  importance: number;
+  /** What kind it was. */
+  memory_type: MemoryType;
+  /** Free data. */
+  metadata: Record<string, unknown> | null;
+  /** What made it. */
+  operation: string;
+  /** When it was made. */
+  updated_at: string;
+  /** Which. */
+  version: number;
 }
 
 /** A message as clients see it. */
@@ -556,6 +708,28 @@ export type NewEventOrBatch = NewEvent | NewEvents;
 /** A batch: all of it is accepted, or none. */
 export type NewEvents = NewEvent[];
 
+/** Memories to be made together. */
+export interface NewMemories {
+  /** Each as it would be by itself. */
+  memories: NewMemory[];
+}
+
+/** A memory to be made. */
+export interface NewMemory {
+  /** Which agent's, if any's; it must exist. At most 256 bytes of UTF-8. */
+  agent_id?: string | null;
+  /** The text. */
+  content: string;
+  /** 0 to 1; absent: 0.5. */
+  importance?: number | null;
+  memory_type?: MemoryType | null;
+  /** A JSON object. */
+  metadata?: Record<string, unknown> | null;
+  scope?: MemoryScope | null;
+  /** Absent: the caller's own, or everybody's where the caller may speak for the organization. At most 256 bytes of UTF-8. */
+  user_id?: string | null;
+}
+
 /** A memory was created, changed or deleted. */
 export interface NewMemoryUpdateEvent {
   /** The agent concerned. At most 256 bytes of UTF-8. */
@@ -681,7 +855,7 @@ export type NewTool = ToolChange & {
 export interface NewUser {
   /** Theirs alone within the organization. At most 254 bytes of UTF-8. */
   email: string;
-  /** At least 2 characters. */
+  /** At least 2 characters. At most 255 bytes of UTF-8. */
   name: string;
   /** The caller's own, or the path's, if absent. */
   organization_id?: string | null;
@@ -692,6 +866,9 @@ export interface NewUser {
   /** For the platform. At most 255 bytes of UTF-8. */
   timezone?: string | null;
 }
+
+/** Memories to be deleted together, by their ids. */
+export type OldMemories = string[] | MemoryIds;
 
 /** An organization as clients see it. */
 export interface Organization {
@@ -1002,7 +1179,7 @@ export interface User {
 
 /** What users say of themselves: a field that is absent stays as it is, `null` clears it. */
 export interface UserChange {
-  /** At least 2 characters. */
+  /** At least 2 characters. At most 255 bytes of UTF-8. */
   name?: string | null;
   /** For the platform. At most 255 bytes of UTF-8. */
   timezone?: string | null;

@@ -24,11 +24,11 @@ export class Memories extends Collection<
   async createMany(
     memories: readonly shape.NewMemory[],
     { idempotencyKey = freshKey(), signal }: Writing = {},
-  ): Promise<shape.BatchOutcome> {
+  ): Promise<shape.Batch> {
     return dataOf(await this.http.call('POST', `${this.path}/batch`, { body: { memories }, idempotencyKey, signal }));
   }
 
-  async deleteMany(ids: readonly string[], { idempotencyKey = freshKey(), signal }: Writing = {}): Promise<shape.BatchOutcome> {
+  async deleteMany(ids: readonly string[], { idempotencyKey = freshKey(), signal }: Writing = {}): Promise<shape.Batch> {
     return dataOf(await this.http.call('POST', `${this.path}/batch/delete`, { body: { ids }, idempotencyKey, signal }));
   }
 }
