@@ -46,6 +46,10 @@ bench *arguments:
 clients *names:
     tests/clients/run {{ names }}
 
+# The TypeScript client: compiled, its types compared with docs/api, tested in Node and Chromium against the release binary.
+typescript:
+    .ci/run typescript
+
 # The systemd units and the daemon's side of their bargain.
 systemd:
     tests/systemd/run

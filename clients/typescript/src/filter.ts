@@ -1,0 +1,46 @@
+/** What a subscriber asks for, as the query parameters of every endpoint that delivers events. */
+import type { EventType } from './events.js';
+import type { Position } from './transports/session.js';
+
+export interface Filter<K extends EventType = EventType> {
+  types?: K | readonly K[] | undefined;
+  agentId?: string | readonly string[] | undefined;
+  userId?: string | readonly string[] | undefined;
+  requestId?: string | readonly string[] | undefined;
+  /** `orders/*` is everything below `orders/`. */
+  channel?: string | readonly string[] | undefined;
+}
+
+/** Where to begin; the first that is given counts, else now. */
+export interface Start {
+  /** A cursor: go on right after it. */
+  lastEventId?: string | undefined;
+  /** With the first event received at or after this time. */
+  since?: Date | string | undefined;
+  /** With the oldest event kept. */
+  earliest?: boolean | undefined;
+}
+
+const NAMES = { types: 'types', agentId: 'agent_id', userId: 'user_id', requestId: 'request_id', channel: 'channel' } as const;
+
+export function queryOf(filter: Filter): URLSearchParams {
+  const query = new URLSearchParams();
+  for (const [option, name] of Object.entries(NAMES) as [keyof typeof NAMES, string][]) {
+    const given = filter[option];
+    if (given === undefined) continue;
+    const values: readonly string[] = typeof given === 'string' ? [given] : given;
+    // In the query a comma parts values, and an empty list would ask for everything instead of nothing.
+    if (values.length === 0) throw new TypeError(`${option}: an empty list matches nothing; leave it out to match everything`);
+    for (const value of values) {
+      if (value === '' || value.includes(',')) throw new TypeError(`${option}: a value must not be empty or hold a comma`);
+    }
+    query.set(name, values.join(','));
+  }
+  return query;
+}
+
+export function positionOf({ lastEventId, since, earliest }: Start): Position {
+  if (lastEventId) return { cursor: lastEventId };
+  if (since !== undefined) return { since: typeof since === 'string' ? since : since.toISOString() };
+  return earliest ? { earliest } : {};
+}

@@ -1,0 +1,16 @@
+export { BACKOFF_LEAST_MS, BACKOFF_MOST_MS } from './backoff.js';
+export { Nervewire, type Options, type PublishOptions, type SubscribeOptions } from './client.js';
+export type { ExpiringToken, GetToken } from './credential.js';
+export { NervewireError } from './errors.js';
+export type { EventOf, EventType, GapFrame, NervewireEvent, NewEvent } from './events.js';
+export type { Filter, Start } from './filter.js';
+export type { Answer, Call } from './http.js';
+export type { TransportName } from './ladder.js';
+export type { List, ListOptions, Page } from './pages.js';
+export { BUFFER_ITEMS } from './queue.js';
+export { etagOf, type Changing, type Writing } from './collection.js';
+export type * from './shapes.js';
+export { login, type Login } from './users.js';
+export type { Whose } from './memories.js';
+export type { Callbacks, Item, Status, Subscription } from './subscription.js';
+export { StreamText, TextAccumulator, type TextState } from './text.js';

@@ -1,0 +1,81 @@
+/**
+ * `text/event-stream` (WHATWG HTML §9.2), from text in pieces of any size to messages.
+ *
+ * - A message whose blank line has not come does not exist: a stream cut within one leaves the cursor where it was.
+ * - An event's data is one line; more are joined as the specification says.
+ */
+
+export interface Message {
+  /** `message` where the stream names none. */
+  event: string;
+  data: string;
+  /** The last `id:` of the stream. */
+  id: string;
+}
+
+/** Longest line, in UTF-16 units. The daemon's events are 64 KiB unless configured otherwise; a stream without line ends stops here. */
+export const LINE_MOST = 16 << 20;
+
+export class SseParser {
+  #rest = '';
+  #skipLineFeed = false;
+  #begun = false;
+  #event = '';
+  #data: string[] = [];
+  #id = '';
+  #retryMs: number | undefined;
+
+  /** What the stream said last under `retry:`. */
+  get retryMs(): number | undefined {
+    return this.#retryMs;
+  }
+
+  /** Takes the next piece and gives the messages that it completes. */
+  push(piece: string): Message[] {
+    const scanned = this.#rest.length; // holds no line end
+    let text = this.#rest + piece;
+    if (!this.#begun && text !== '') {
+      this.#begun = true;
+      if (text.startsWith('\ufeff')) text = text.slice(1);
+    }
+    const messages: Message[] = [];
+    let from = 0;
+    if (this.#skipLineFeed && text !== '') {
+      if (text.startsWith('\n')) from = 1;
+      this.#skipLineFeed = false;
+    }
+    const ends = /\r\n|\r|\n/g;
+    ends.lastIndex = Math.max(from, scanned);
+    for (let end = ends.exec(text); end; end = ends.exec(text)) {
+      const message = this.#line(text.slice(from, end.index));
+      if (message) messages.push(message);
+      from = ends.lastIndex;
+      // A carriage return at the very end may be half of a pair.
+      this.#skipLineFeed = end[0] === '\r' && from === text.length;
+    }
+    this.#rest = text.slice(from);
+    if (this.#rest.length > LINE_MOST) throw new RangeError(`a line of the event stream is longer than ${LINE_MOST}`);
+    return messages;
+  }
+
+  #line(line: string): Message | undefined {
+    if (line === '') return this.#dispatch();
+    const colon = line.indexOf(':');
+    if (colon === 0) return undefined; // a comment
+    const field = colon < 0 ? line : line.slice(0, colon);
+    const value = colon < 0 ? '' : line.slice(line[colon + 1] === ' ' ? colon + 2 : colon + 1);
+    if (field === 'data') this.#data.push(value);
+    else if (field === 'event') this.#event = value;
+    else if (field === 'id' && !value.includes('\0')) this.#id = value;
+    else if (field === 'retry' && /^\d+$/.test(value)) this.#retryMs = Number(value);
+    return undefined;
+  }
+
+  #dispatch(): Message | undefined {
+    const message = { event: this.#event || 'message', data: this.#data.join('\n'), id: this.#id };
+    const isEmpty = this.#data.length === 0;
+    this.#event = '';
+    this.#data = [];
+    return isEmpty ? undefined : message;
+  }
+}

@@ -1,0 +1,297 @@
+/**
+ * A subscription: sessions one after another over whatever transport works, told to its consumer as one unbroken sequence.
+ *
+ * - `#received` is where the next session starts: it moves with every event that was taken over, and with nothing else that the
+ *   consumer could miss. `cursor` is what the consumer has had, so it may be kept and given back later.
+ * - A session is told to end before the next begins, and nothing that it says afterwards counts: hence each event exactly once.
+ */
+import { Backoff, sleep } from './backoff.js';
+import { asError, NervewireError } from './errors.js';
+import type { GapFrame, NervewireEvent } from './events.js';
+import type { Http } from './http.js';
+import { Ladder, SHORT_MS, type TransportName } from './ladder.js';
+import { Queue } from './queue.js';
+import { overPoll, POLL_LIMIT } from './transports/poll.js';
+import type { Ended, Position, Run, Sink, Timing, WebSocketConstructor } from './transports/session.js';
+import { overSse } from './transports/sse.js';
+import { overWebSocket } from './transports/ws.js';
+
+/** Credentials refused in a row before a subscription gives up. */
+export const REFUSED_MOST = 3;
+
+/** How a subscription is doing. `waiting` is between two attempts. */
+export type Status =
+  | { state: 'connecting'; transport: TransportName; attempt: number }
+  | { state: 'open'; transport: TransportName; resumed: boolean }
+  | { state: 'waiting'; transport: TransportName; retryInMs: number; error: NervewireError }
+  | { state: 'behind'; transport: TransportName }
+  | { state: 'closed'; error?: NervewireError };
+
+/** What happens on a subscription, for who wants more than events (option `control`). */
+export type Item<E extends NervewireEvent = NervewireEvent> =
+  | { kind: 'event'; event: E; cursor: string }
+  /** Events are missing here: fetch the state you need anew, then go on. */
+  | { kind: 'gap'; gap: GapFrame; cursor: string }
+  /** The past that was asked for is over. */
+  | { kind: 'caught_up'; cursor: string };
+
+export interface Callbacks<E extends NervewireEvent = NervewireEvent> {
+  onEvent?: ((event: E) => void) | undefined;
+  onGap?: ((gap: GapFrame) => void) | undefined;
+  onCaughtUp?: ((cursor: string) => void) | undefined;
+  onStatus?: ((status: Status) => void) | undefined;
+  /** The subscription is over, or a callback of yours threw (then it goes on). */
+  onError?: ((error: unknown) => void) | undefined;
+}
+
+export interface Host {
+  http: Http;
+  WebSocket: WebSocketConstructor | undefined;
+  steps: readonly TransportName[];
+  timing: Timing;
+  climbAfterMs: number | undefined;
+  backoff: () => Backoff;
+  /** Told when it is over. */
+  left(subscription: object): void;
+}
+
+export interface Asked<E extends NervewireEvent> extends Callbacks<E> {
+  filter: URLSearchParams;
+  position: Position;
+  control: boolean;
+  buffer: number | undefined;
+  signal: AbortSignal | undefined;
+}
+
+interface Settle {
+  resolve(): void;
+  reject(error: NervewireError): void;
+}
+
+const RUN: Record<TransportName, Run> = { ws: overWebSocket, sse: overSse, poll: overPoll };
+
+export class Subscription<T, E extends NervewireEvent = NervewireEvent> implements AsyncIterableIterator<T, undefined> {
+  /** Resolves when the subscription stands for the first time; rejects if it never does. */
+  readonly ready: Promise<void>;
+  readonly #queue: Queue<Item<E>>;
+  /** Whether somebody iterates: without `onEvent`, from the beginning. */
+  #isQueued: boolean;
+  readonly #closing = new AbortController();
+  #status: Status;
+  readonly #pace = { pollLimit: POLL_LIMIT };
+  #received: Position;
+  #delivered: string | undefined;
+  readonly #settleReady: Settle;
+  readonly #outerAborted = () => this.close();
+
+  constructor(
+    private readonly host: Host,
+    private readonly asked: Asked<E>,
+  ) {
+    this.#queue = new Queue(asked.buffer);
+    this.#isQueued = !asked.onEvent;
+    this.#received = asked.position;
+    this.#delivered = asked.position.cursor;
+    this.#status = { state: 'connecting', transport: host.steps[0] ?? 'poll', attempt: 1 };
+    let settle: Settle = { resolve() {}, reject() {} };
+    this.ready = new Promise<void>((resolve, reject) => (settle = { resolve, reject }));
+    this.#settleReady = settle;
+    this.ready.catch(() => {}); // who does not ask is told by onError and the iterator
+    asked.signal?.addEventListener('abort', this.#outerAborted);
+    if (asked.signal?.aborted) this.close();
+    else queueMicrotask(() => void this.#live()); // nothing is told before `subscribe` has returned
+  }
+
+  get status(): Status {
+    return this.#status;
+  }
+
+  /** The position after the last event handed out: give it as `lastEventId` to go on there, on any transport, in any process. */
+  get cursor(): string | undefined {
+    return this.#delivered;
+  }
+
+  /** Ends it. Events that came and were not taken yet are dropped; `cursor` stands before them. */
+  close(): void {
+    if (this.#status.state === 'closed') return;
+    this.#over(undefined);
+  }
+
+  async next(): Promise<IteratorResult<T, undefined>> {
+    this.#isQueued = true;
+    for (;;) {
+      let item = this.#queue.take();
+      if (item) this.#delivered = item.cursor;
+      else {
+        const result = await this.#queue.next();
+        if (result.done) return result;
+        item = result.value;
+      }
+      if (this.asked.control) return { done: false, value: item as T };
+      if (item.kind === 'event') return { done: false, value: item.event as unknown as T };
+    }
+  }
+
+  /** `break` in a `for await` closes the subscription. */
+  return(): Promise<IteratorResult<T, undefined>> {
+    this.close();
+    return Promise.resolve({ done: true, value: undefined });
+  }
+
+  [Symbol.asyncIterator](): this {
+    this.#isQueued = true;
+    return this;
+  }
+
+  async #live(): Promise<void> {
+    const { host } = this;
+    const ladder = new Ladder(host.steps, host.climbAfterMs);
+    const backoff = host.backoff();
+    let refused = 0;
+    let reached: string | undefined;
+    while (!this.#closing.signal.aborted) {
+      const transport = ladder.begin(Date.now());
+      this.#tell({ state: 'connecting', transport, attempt: backoff.failures + 1 });
+      const began = Date.now();
+      const { ended, isReady } = await this.#attempt(transport, ladder.climbAt);
+      if (this.#closing.signal.aborted) return;
+      const livedMs = Date.now() - began;
+      if (isReady) refused = 0;
+      // What brought it no further makes the next wait longer: a daemon that accepts and closes at once is not hammered.
+      if (isReady && (this.#received.cursor !== reached || livedMs >= SHORT_MS)) backoff.reset();
+      reached = this.#received.cursor;
+      const { verdict, error } = ended;
+      if (verdict === 'again') {
+        await this.#caughtUp(transport);
+        continue;
+      }
+      if (verdict === 'stop') return this.#over(error);
+      if (verdict === 'renew') {
+        refused += 1;
+        if (!host.http.credential.renewable || refused >= REFUSED_MOST) return this.#over(error);
+        if (refused === 1 && backoff.failures === 0) {
+          backoff.next(); // at once, but only once
+          continue;
+        }
+      }
+      const now = Date.now();
+      const fell =
+        verdict === 'fall'
+          ? ladder.fall(now)
+          : ladder.ended({ ready: isReady, livedMs, heldBack: ended.heldBack ?? false, neutral: isNeutral(ended) }, now);
+      if (fell) continue;
+      const retryInMs = backoff.next(ended.afterMs);
+      this.#tell({ state: 'waiting', transport, retryInMs, error });
+      await sleep(retryInMs, this.#closing.signal);
+    }
+  }
+
+  /** Until the consumer has taken half of what came. */
+  #caughtUp(transport: TransportName): Promise<void> {
+    if (this.#queue.room < this.#queue.limit / 2) this.#tell({ state: 'behind', transport });
+    return this.#queue.drained();
+  }
+
+  /** One session, with an end of its own. */
+  async #attempt(transport: TransportName, until: number): Promise<{ ended: Ended; isReady: boolean }> {
+    const { http, WebSocket, timing } = this.host;
+    const end = new AbortController();
+    const closed = () => end.abort();
+    this.#closing.signal.addEventListener('abort', closed);
+    let isReady = false;
+    const sink = this.#sink(end.signal, (cursor, resumed) => {
+      isReady = true;
+      if (cursor !== undefined) this.#moved(cursor);
+      this.#tell({ state: 'open', transport, resumed });
+      this.#settleReady.resolve();
+    });
+    try {
+      const token = await http.credential.current();
+      const position = this.#received;
+      const session = {
+        http,
+        WebSocket,
+        token,
+        filter: this.asked.filter,
+        position,
+        sink,
+        signal: end.signal,
+        timing,
+        until,
+        pace: this.#pace,
+      };
+      const ended = await RUN[transport](session);
+      if (ended.verdict === 'renew') http.credential.refused(session.token);
+      return { ended, isReady };
+    } catch (thrown) {
+      // getToken failed, or there is a mistake in here: either way it is tried again, and told.
+      return { ended: { verdict: 'reconnect', error: asError(thrown), neutral: true }, isReady };
+    } finally {
+      this.#closing.signal.removeEventListener('abort', closed);
+      end.abort();
+    }
+  }
+
+  #sink(session: AbortSignal, opened: Sink['opened']): Sink {
+    const live =
+      <A extends unknown[]>(tell: (...told: A) => void) =>
+      (...told: A) => {
+        if (!session.aborted) tell(...told);
+      };
+    const { onEvent, onGap, onCaughtUp } = this.asked;
+    return {
+      opened: live(opened),
+      event: live((event) => {
+        // The filter asked for these types alone.
+        this.#hand({ kind: 'event', event: event as E, cursor: event.id }, () => onEvent?.(event as E));
+      }),
+      gap: live((gap) => this.#hand({ kind: 'gap', gap, cursor: gap.resumes_at }, () => onGap?.(gap))),
+      caughtUp: live((cursor) => this.#hand({ kind: 'caught_up', cursor }, () => onCaughtUp?.(cursor))),
+      cursor: live((cursor) => this.#moved(cursor)),
+      room: () => (this.#isQueued ? this.#queue.room : this.#queue.limit),
+      drained: () => this.#queue.drained(),
+    };
+  }
+
+  #hand(item: Item<E>, call: () => void): void {
+    this.#received = { cursor: item.cursor };
+    if (!this.#isQueued || this.#queue.push(item)) this.#delivered = item.cursor;
+    this.#guard(call);
+  }
+
+  /** The position moved without an event: for the consumer only once it has what came before. */
+  #moved(cursor: string): void {
+    this.#received = { cursor };
+    if (!this.#isQueued || this.#queue.size === 0) this.#delivered = cursor;
+  }
+
+  #tell(status: Status): void {
+    if (this.#status.state === 'closed') return;
+    this.#status = status;
+    this.#guard(() => this.asked.onStatus?.(status));
+  }
+
+  #guard(call: () => void): void {
+    try {
+      call();
+    } catch (thrown) {
+      this.asked.onError?.(thrown);
+    }
+  }
+
+  #over(error: NervewireError | undefined): void {
+    this.#tell(error ? { state: 'closed', error } : { state: 'closed' });
+    this.#closing.abort();
+    this.asked.signal?.removeEventListener('abort', this.#outerAborted);
+    if (error) this.#queue.end(error);
+    else this.#queue.discard();
+    this.#settleReady.reject(error ?? new NervewireError('CLOSED', 'the subscription was closed'));
+    this.host.left(this);
+    if (error) this.asked.onError?.(error);
+  }
+}
+
+/** What the daemon itself said is no word about the transport; a loss is. */
+function isNeutral(ended: Ended): boolean {
+  return ended.neutral ?? !['NETWORK', 'TIMEOUT', 'NOT_NERVEWIRE'].includes(ended.error.code);
+}

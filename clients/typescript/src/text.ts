@@ -1,0 +1,133 @@
+/**
+ * Text of a language model, put together from `stream_chunk` events.
+ *
+ * - Chunks may be merged by the daemon for a reader that is behind (`first_index`…`index`), and may be told again by a producer:
+ *   what is there already is not added twice, and what is missing is said.
+ * - A stream ends with `is_final`, or with an `error` that names its `request_id`.
+ */
+import type { EventOf, NervewireEvent } from './events.js';
+
+/** Longest text kept of a stream, UTF-16 units; what follows is counted as missing. */
+export const TEXT_MOST = 8 << 20;
+/** Places of a text that are remembered, so that a merged repeat can be laid over it: the latest. */
+export const PLACES_MOST = 4096;
+/** Streams that a `TextAccumulator` keeps; beyond it the oldest go, finished ones first. */
+export const STREAMS_MOST = 256;
+
+export interface TextState {
+  requestId: string;
+  text: string;
+  /** Whether no more comes. */
+  done: boolean;
+  /** Why it ended, if not well. */
+  error: { code: string; message: string } | undefined;
+  /** Whether chunks are missing in `text`: they were no longer kept, or it was too long. */
+  incomplete: boolean;
+}
+
+type Chunk = EventOf<'stream_chunk'>;
+
+/** One stream. `state` is a new object after every change. */
+export class StreamText {
+  #state: TextState;
+  /** The index that comes next, once one was given. */
+  #next: number | undefined;
+  /** Where in the text a chunk of this index begins. */
+  readonly #places = new Map<number, number>();
+
+  constructor(requestId: string) {
+    this.#state = { requestId, text: '', done: false, error: undefined, incomplete: false };
+  }
+
+  get state(): TextState {
+    return this.#state;
+  }
+
+  /** Takes an event of this stream and answers what it added to the text; others are passed over. */
+  push(event: NervewireEvent): string {
+    const { requestId, done } = this.#state;
+    if (done || !('request_id' in event) || event.request_id !== requestId) return '';
+    if (event.type === 'error') {
+      const { code, message } = event;
+      this.#state = { ...this.#state, done: true, error: { code, message } };
+      return '';
+    }
+    if (event.type !== 'stream_chunk') return '';
+    return this.#chunk(event);
+  }
+
+  #chunk(chunk: Chunk): string {
+    const { text } = this.#state;
+    let { incomplete } = this.#state;
+    let whole = text + chunk.chunk;
+    const last = chunk.index;
+    if (typeof last === 'number') {
+      const first = typeof chunk.first_index === 'number' ? chunk.first_index : last;
+      const next = this.#next;
+      if (next !== undefined && last < next)
+        whole = text; // all of it was told before
+      else if (next !== undefined && first < next) {
+        // Told before in part: it is laid over the text from where its first chunk began.
+        const place = this.#places.get(first);
+        if (place === undefined) {
+          whole = text;
+          incomplete = true;
+        } else whole = text.slice(0, place) + chunk.chunk;
+      } else {
+        incomplete ||= first > (next ?? 0);
+        this.#remember(first, text.length);
+      }
+      this.#next = Math.max(next ?? 0, last + 1);
+    }
+    if (whole.length > TEXT_MOST) {
+      whole = whole.slice(0, TEXT_MOST);
+      incomplete = true;
+    }
+    this.#state = { ...this.#state, text: whole, done: chunk.is_final, incomplete };
+    return whole.slice(text.length);
+  }
+
+  #remember(index: number, place: number): void {
+    this.#places.set(index, place);
+    if (this.#places.size > PLACES_MOST) this.#places.delete(this.#places.keys().next().value as number);
+  }
+}
+
+/** Many streams at once, by `request_id`. */
+export class TextAccumulator {
+  readonly #streams = new Map<string, StreamText>();
+
+  /** Takes any event; answers the state of its stream, if it belongs to one, and what it added. */
+  push(event: NervewireEvent): (TextState & { delta: string }) | undefined {
+    const id = 'request_id' in event ? event.request_id : undefined;
+    if (typeof id !== 'string') return undefined;
+    let stream = this.#streams.get(id);
+    if (!stream) {
+      this.#makeRoom();
+      this.#streams.set(id, (stream = new StreamText(id)));
+    }
+    const delta = stream.push(event);
+    return { ...stream.state, delta };
+  }
+
+  get(requestId: string): TextState | undefined {
+    return this.#streams.get(requestId)?.state;
+  }
+
+  forget(requestId: string): void {
+    this.#streams.delete(requestId);
+  }
+
+  #makeRoom(): void {
+    if (this.#streams.size < STREAMS_MOST) return;
+    let oldest: string | undefined;
+    for (const [id, stream] of this.#streams) {
+      oldest ??= id;
+      if (stream.state.done) {
+        oldest = id;
+        break;
+      }
+    }
+    if (oldest !== undefined) this.#streams.delete(oldest);
+  }
+}

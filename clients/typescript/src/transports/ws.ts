@@ -1,0 +1,152 @@
+/**
+ * WebSocket: opened with a one-shot ticket, its credential renewed in place, closed when the consumer is behind.
+ *
+ * - A socket in a browser cannot send headers, and a token does not belong into a URL: hence the ticket.
+ * - It cannot be paused there either: with no room left it is closed, and the cursor brings back what was not taken.
+ */
+import type { Credential } from '../credential.js';
+import { asError, NervewireError } from '../errors.js';
+import { frameOf } from '../frames.js';
+import { Silence } from '../silence.js';
+import { ofClose, ofRefusal } from '../verdict.js';
+import { again, lost, positioned, SILENT_HEARTBEATS, type Ended, type Session, type WebSocketLike } from './session.js';
+
+/** Longest a timer waits: browsers and Node fire at once beyond 2^31 ms. */
+const TIMER_MOST_MS = 2 ** 31 - 1;
+
+export async function overWebSocket(session: Session): Promise<Ended> {
+  const { http, WebSocket, signal } = session;
+  if (!WebSocket) return { verdict: 'fall', error: new NervewireError('NETWORK', 'there is no WebSocket here') };
+  let ticket: string;
+  try {
+    const { token } = session;
+    const answer = await http.call('POST', '/tickets', { token, signal, timeoutMs: session.timing.readyTimeoutMs });
+    ticket = ticketIn(answer.body);
+  } catch (thrown) {
+    return { ...ofRefusal(asError(thrown)), neutral: true }; // no word about WebSockets yet
+  }
+  if (signal.aborted) return lost('closed');
+  const query = positioned(session.filter, session.position, 'last_event_id');
+  query.set('ticket', ticket);
+  return new Promise((done) => {
+    const open = new OpenSocket(session, new WebSocket(http.url('/ws', query).replace(/^http/, 'ws')), done);
+    open.listen();
+  });
+}
+
+export function ticketIn(body: unknown): string {
+  const { data } = Object(body) as { data?: { ticket?: unknown } };
+  if (typeof data?.ticket !== 'string') throw new NervewireError('NOT_NERVEWIRE', 'the answer holds no ticket', { status: 200 });
+  return data.ticket;
+}
+
+class OpenSocket {
+  #isDone = false;
+  #isReady = false;
+  #ref = 0;
+  #renewal: ReturnType<typeof setTimeout> | undefined;
+  readonly #silence = new Silence(() => this.#silent());
+  readonly #aborted = () => this.#leave(lost('closed'));
+
+  constructor(
+    private readonly session: Session,
+    private readonly socket: WebSocketLike,
+    private readonly done: (ended: Ended) => void,
+  ) {}
+
+  listen(): void {
+    const { socket, session } = this;
+    this.#silence.allow(session.timing.readyTimeoutMs);
+    session.signal.addEventListener('abort', this.#aborted);
+    socket.onmessage = ({ data }: { data: unknown }) => this.#message(data);
+    socket.onerror = () => {}; // `close` follows and says as much
+    socket.onclose = ({ code, reason }: { code: number; reason: string }) => {
+      // Before `ready` a browser does not tell a refused upgrade from a lost connection; the daemon had just given a ticket.
+      this.#end(ofClose(code, reason));
+    };
+  }
+
+  #message(data: unknown): void {
+    if (this.#isDone) return;
+    this.#silence.heard();
+    let frame;
+    try {
+      frame = frameOf(String(data));
+    } catch (cause) {
+      return this.#leave(lost('a frame that is no JSON object', cause));
+    }
+    const { sink } = this.session;
+    switch (frame.kind) {
+      case 'event':
+        sink.event(frame.event);
+        if (sink.room() === 0) this.#leave(again('the consumer is behind'));
+        break;
+      case 'ready':
+        this.#isReady = true;
+        this.#silence.allow(frame.heartbeatMs * SILENT_HEARTBEATS);
+        sink.opened(frame.cursor, frame.resumed);
+        this.#renewLater();
+        break;
+      case 'gap':
+        sink.gap(frame.gap);
+        break;
+      case 'caught_up':
+        sink.caughtUp(frame.cursor);
+        break;
+      case 'cursor':
+        sink.cursor(frame.cursor);
+        break;
+      default: // answers to `auth`: one that is refused leaves the old credential, whose end is told by 4401
+    }
+  }
+
+  /** Sends the next token before this one ends. */
+  #renewLater(): void {
+    const { credential } = this.session.http;
+    const at = credential.renewAt;
+    if (at === undefined || this.#isDone) return;
+    this.#renewal = setTimeout(() => void this.#renew(credential), Math.min(Math.max(0, at - Date.now()), TIMER_MOST_MS));
+  }
+
+  async #renew(credential: Credential): Promise<void> {
+    try {
+      const token = await credential.current();
+      if (this.#isDone) return;
+      if (token !== this.session.token) {
+        this.#ref += 1;
+        this.session.token = token;
+        this.socket.send(JSON.stringify({ type: 'auth', token, ref: this.#ref }));
+      }
+      this.#renewLater();
+    } catch {
+      // 4401 comes when the old one ends, and then getToken is asked again.
+    }
+  }
+
+  #silent(): void {
+    const words = this.#isReady ? 'nothing was heard for two heartbeats' : 'the WebSocket did not become ready in time';
+    this.#leave({ ...lost(words), heldBack: !this.#isReady });
+  }
+
+  /** Ends it from this side. The peer may be gone, so its answer is not waited for. */
+  #leave(ended: Ended): void {
+    if (this.#isDone) return;
+    this.#end(ended);
+    try {
+      this.socket.close(1000);
+    } catch {
+      // It was not open yet; `ws` throws then and closes all the same.
+    }
+  }
+
+  #end(ended: Ended): void {
+    if (this.#isDone) return;
+    this.#isDone = true;
+    this.#silence.stop();
+    clearTimeout(this.#renewal);
+    this.session.signal.removeEventListener('abort', this.#aborted);
+    const { socket } = this;
+    socket.onopen = socket.onmessage = socket.onclose = null;
+    this.done(ended);
+  }
+}

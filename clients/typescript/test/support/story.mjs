@@ -1,0 +1,70 @@
+// What stories share: clients of a daemon, a wait that has an end, and lists that can be waited on.
+import assert from 'node:assert/strict';
+import { WebSocket } from 'ws';
+import { Nervewire } from 'nervewire';
+
+/** Longest that anything is waited for, milliseconds. */
+export const LIMIT_MS = Number(process.env.STORY_LIMIT_MS ?? 30_000);
+
+/** A client that comes back quickly; a test has no time to be polite. */
+export function clientOf(base, options = {}) {
+  const credential = options.token || options.getToken || options.apiKey ? {} : { apiKey: base.key };
+  return new Nervewire({ url: base.url, WebSocket, backoff: { leastMs: 1, mostMs: 20 }, ...credential, ...options });
+}
+
+/** `promise`, or a failure that says what did not happen. */
+export async function within(promise, what, limitMs = LIMIT_MS) {
+  let timer;
+  const late = new Promise(
+    (_, failed) =>
+      (timer = setTimeout(() => failed(new assert.AssertionError({ message: `not within ${limitMs} ms: ${what}` })), limitMs)),
+  );
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** The next `count` items of an async iterator. */
+export async function take(iterator, count, what = 'items') {
+  const items = [];
+  const all = (async () => {
+    while (items.length < count) {
+      const { done, value } = await iterator.next();
+      assert.ok(!done, `it ended after ${items.length} of ${count} ${what}`);
+      items.push(value);
+    }
+  })();
+  await within(all, `${count} ${what}`).catch((failure) => {
+    failure.message += ` (${items.length} came)`;
+    throw failure;
+  });
+  return items;
+}
+
+/** A list that can be waited on. */
+export class Inbox {
+  items = [];
+  #looking = [];
+
+  push = (item) => {
+    this.items.push(item);
+    this.#looking = this.#looking.filter((look) => !look());
+  };
+
+  /** The first item that fits, also among those that are there already. */
+  find(fits, what = 'an item') {
+    return within(
+      new Promise((done) => {
+        const look = () => {
+          const item = this.items.find(fits);
+          if (item !== undefined) done(item);
+          return item !== undefined;
+        };
+        if (!look()) this.#looking.push(look);
+      }),
+      what,
+    );
+  }
+}

@@ -1,0 +1,172 @@
+// The parts that know no network.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Backoff } from '../../dist/backoff.js';
+import { Credential, expiryOf, RENEW_BEFORE_MS } from '../../dist/credential.js';
+import { frameOf } from '../../dist/frames.js';
+import { CLIMB_MOST_MS, CUT_SHORT, Ladder } from '../../dist/ladder.js';
+import { Queue } from '../../dist/queue.js';
+import { SseParser } from '../../dist/sse.js';
+import { ofClose, ofClosing, ofRefusal } from '../../dist/verdict.js';
+import { NervewireError } from '../../dist/errors.js';
+import { seeded } from '../support/proxy.mjs';
+
+const STREAM =
+  '\ufeffretry: 2000\r\nevent: ready\rid: 1\ndata: {"a":1}\n\n: comment\nid: 2\r\ndata:x\r\ndata:  y\r\n\r\nevent: named\n\nid: 3\n\ndata\n\nunknown: z\nretry: 1x\ndata: end: of\n\nid: 4\ndata: cut off\n';
+const MESSAGES = [
+  { event: 'ready', data: '{"a":1}', id: '1' },
+  { event: 'message', data: 'x\n y', id: '2' },
+  { event: 'message', data: '', id: '3' },
+  { event: 'message', data: 'end: of', id: '3' },
+];
+
+test('an event stream, in pieces of any size', () => {
+  const whole = new SseParser();
+  assert.deepEqual(whole.push(STREAM), MESSAGES);
+  assert.equal(whole.retryMs, 2000);
+  const random = seeded(2);
+  for (let round = 0; round < 200; round += 1) {
+    const parser = new SseParser();
+    const got = [];
+    for (let at = 0; at < STREAM.length;) {
+      const size = Math.floor(random() * 6);
+      got.push(...parser.push(STREAM.slice(at, at + size)));
+      at += size;
+    }
+    assert.deepEqual(got, MESSAGES);
+  }
+});
+
+test('waits double up to a limit, at least half of each', () => {
+  const least = new Backoff(100, 1000, () => 0);
+  assert.deepEqual(
+    [1, 2, 3, 4, 5, 6].map(() => least.next()),
+    [50, 100, 200, 400, 500, 500],
+  );
+  const most = new Backoff(100, 1000, () => 0.9999);
+  assert.ok(most.next() < 100);
+  assert.ok(most.next(5000) >= 5000, 'what was asked for is kept');
+  assert.ok(most.next(5000) <= 6250);
+  most.reset();
+  assert.ok(most.next() < 100);
+});
+
+test('the ladder: two that never got ready, one held back, many cut short', () => {
+  const bad = { ready: false, livedMs: 5 };
+  const ladder = new Ladder(['ws', 'sse', 'poll'], 1000);
+  assert.equal(ladder.ended(bad, 0), false);
+  assert.equal(ladder.ended({ ready: true, livedMs: 60_000 }, 0), false);
+  assert.equal(ladder.ended(bad, 0), false);
+  assert.equal(ladder.ended({ ...bad, neutral: true }, 0), false);
+  assert.equal(ladder.ended(bad, 0), false, 'the daemon spoke in between');
+  assert.equal(ladder.ended(bad, 0), true);
+  assert.equal(ladder.transport, 'sse');
+  assert.equal(ladder.ended({ ...bad, heldBack: true }, 500), true);
+  assert.equal(ladder.transport, 'poll');
+  assert.equal(ladder.ended({ ...bad, heldBack: true }, 500), false, 'there is nothing below');
+  assert.equal(ladder.begin(999), 'poll');
+  assert.equal(ladder.begin(1000), 'ws', 'counted from when it left the best');
+  for (let n = 1; n < CUT_SHORT; n += 1) assert.equal(ladder.ended({ ready: true, livedMs: 10 }, 1000), false);
+  assert.equal(ladder.ended({ ready: true, livedMs: 10 }, 1000), true);
+  assert.equal(ladder.climbAt, 3000, 'twice as long after it failed');
+  let now = ladder.climbAt;
+  for (let n = 0; n < 20; n += 1) {
+    ladder.begin(now);
+    ladder.fall(now);
+    assert.ok(ladder.climbAt - now <= CLIMB_MOST_MS);
+    now = ladder.climbAt;
+  }
+});
+
+test('the queue gives in order, says when half is free, and ends once', async () => {
+  const queue = new Queue(4);
+  const waiting = queue.next();
+  assert.equal(queue.push({ n: 0 }), true);
+  assert.deepEqual(await waiting, { done: false, value: { n: 0 } });
+  for (const n of [1, 2, 3, 4]) assert.equal(queue.push({ n }), false);
+  assert.equal(queue.room, 0);
+  let isDrained = false;
+  const drained = queue.drained().then(() => (isDrained = true));
+  assert.equal(queue.take().n, 1);
+  await Promise.resolve();
+  assert.equal(isDrained, false);
+  assert.equal(queue.take().n, 2);
+  await drained;
+  queue.end(new Error('over'));
+  queue.push({ n: 9 });
+  assert.equal((await queue.next()).value.n, 3);
+  assert.equal((await queue.next()).value.n, 4);
+  await assert.rejects(queue.next(), /over/);
+  assert.deepEqual(await queue.next(), { done: true, value: undefined });
+  const dropped = new Queue(4);
+  dropped.push({ n: 1 });
+  dropped.discard();
+  assert.equal((await dropped.next()).done, true);
+  const pair = new Queue(4);
+  const both = Promise.allSettled([pair.next(), pair.next()]);
+  pair.end(new Error('over'));
+  assert.deepEqual(
+    (await both).map((one) => one.status),
+    ['rejected', 'fulfilled'],
+  );
+});
+
+test('frames: an event has an id; what is not known is passed over', () => {
+  assert.equal(frameOf('{"type":"error","id":"x","code":"C","message":"m"}').kind, 'event');
+  assert.equal(frameOf('{"type":"error","code":"C","message":"m","ref":1}').kind, 'error');
+  assert.deepEqual(frameOf('{"type":"ready","cursor":"c","resumed":true,"replaying":3,"heartbeat_seconds":15}'), {
+    kind: 'ready',
+    cursor: 'c',
+    resumed: true,
+    replaying: 3,
+    heartbeatMs: 15_000,
+    ref: undefined,
+  });
+  assert.equal(frameOf('{"type":"ready","cursor":"c"}').heartbeatMs, 30_000);
+  for (const type of ['ping', 'heartbeat'])
+    assert.deepEqual(frameOf(`{"type":"${type}","cursor":"c"}`), { kind: 'cursor', cursor: 'c' });
+  for (const other of ['{}', '[]', '{"type":"novelty","cursor":"c"}', '{"type":"pong"}'])
+    assert.equal(frameOf(other).kind, 'other');
+  for (const bad of ['', '1', 'null', '{']) assert.throws(() => frameOf(bad), SyntaxError);
+});
+
+test('verdicts', () => {
+  assert.equal(ofClose(4401, '').verdict, 'renew');
+  assert.equal(ofClose(1006, '').error.code, 'NETWORK');
+  assert.equal(ofClose(4999, '').verdict, 'reconnect');
+  assert.equal(ofClosing('NOVELTY', 'm', 7).afterMs, 7);
+  const refusal = (status, code) => ofRefusal(new NervewireError(code, 'm', { status })).verdict;
+  assert.deepEqual(
+    [400, 401, 403, 404, 406, 426].map((status) => refusal(status, 'C')),
+    ['stop', 'renew', 'stop', 'stop', 'stop', 'stop'],
+  );
+  assert.deepEqual(
+    [408, 429, 500, 502, 503].map((status) => refusal(status, 'C')),
+    Array(5).fill('reconnect'),
+  );
+  assert.deepEqual(
+    [200, 404, 502].map((status) => refusal(status, 'NOT_NERVEWIRE')),
+    Array(3).fill('fall'),
+    'something in between speaks',
+  );
+  assert.equal(refusal(undefined, 'NETWORK'), 'reconnect');
+});
+
+test("a token's end is read from it, or told", async () => {
+  const jwt = (claims) => `e30.${Buffer.from(JSON.stringify(claims)).toString('base64url')}.sig`;
+  assert.equal(expiryOf(jwt({ exp: 12, sub: '\u00fc?>~' })), 12_000);
+  for (const other of ['nwk_a_b', 'a.b.c', jwt({}), jwt({ exp: 'x' }), jwt(null)]) assert.equal(expiryOf(other), undefined);
+  const now = Date.now();
+  const renewal = async (got) => {
+    const credential = Credential.of({ getToken: async () => got });
+    await credential.current();
+    return credential.renewAt === undefined ? undefined : credential.renewAt - now;
+  };
+  const near = (value, wanted) => assert.ok(Math.abs(value - wanted) < 2000, `${value} is not near ${wanted}`);
+  near(await renewal(jwt({ exp: now / 1000 + 3600 })), 3_600_000 - RENEW_BEFORE_MS);
+  near(await renewal({ token: 't', expiresAt: new Date(now + 100_000) }), 80_000);
+  near(await renewal({ token: 't', expiresAt: new Date(now + 3_600_000).toISOString() }), 3_600_000 - RENEW_BEFORE_MS);
+  near(await renewal({ token: jwt({ exp: now / 1000 + 10 }), expiresAt: now + 3_600_000 }), 3_600_000 - RENEW_BEFORE_MS);
+  assert.equal(await renewal('nwk_a_b'), undefined);
+  await assert.rejects(renewal(''), TypeError);
+});
