@@ -74,6 +74,14 @@ async fn a_listing_describes_each_connection() {
     let mut all: Vec<Value> = rows.iter().map(|row| row["id"].clone()).collect();
     all.sort_by_key(ToString::to_string);
     assert_eq!(found, all);
+    let ids = |page: &Value| -> Vec<Value> {
+        page["data"].as_array().unwrap().iter().map(|row| row["id"].clone()).collect()
+    };
+    let all = ids(&daemon.get("/api/v1/connections").send().await.json());
+    let counted = daemon.get("/api/v1/connections?limit=1&offset=1").send().await.json();
+    assert_eq!((ids(&counted), &counted["next_cursor"]), (all[1..2].to_vec(), &all[1]));
+    assert_eq!(ids(&daemon.get("/api/v1/connections?offset=9").send().await.json()), Vec::<Value>::new());
+    daemon.get("/api/v1/connections?offset=1&cursor=x").send().await.refused(400, "BAD_REQUEST");
     daemon.get("/api/v1/connections?limit=0").send().await.refused(400, "BAD_REQUEST");
     daemon.get("/api/v1/connections?limit=101").send().await.refused(400, "BAD_REQUEST");
     daemon.post("/api/v1/connections").send().await.refused(405, "METHOD_NOT_ALLOWED");

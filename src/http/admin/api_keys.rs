@@ -135,10 +135,10 @@ pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal>
 )]
 pub(in crate::http) fn list(x: &Exchange) -> Result<Answer, Refusal> {
     let by = managing(x)?;
-    let page = parameters(x, &["cursor", "limit", "org_id"])?;
-    let keys = x.shared().auth.keys(&by, page.org_id.as_deref(), page.after.as_deref(), page.limit)?;
+    let page = parameters(x, &["cursor", "offset", "limit", "org_id"])?;
+    let keys = x.shared().auth.keys(&by, page.org_id.as_deref(), page.after.as_deref(), page.reach())?;
     let rows: Vec<View<'_>> = keys.iter().map(|key| view(x, key)).collect();
-    Ok(super::list(&rows, page.limit, |row| row.key_id))
+    Ok(super::list(&rows, &page, |row| row.key_id))
 }
 
 /// Deletes an API key; its connections are closed.

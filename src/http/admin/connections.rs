@@ -46,7 +46,7 @@ fn visible(principal: &Arc<Principal>) -> Which {
 )]
 pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
     let principal = x.principal(Use::Rest)?;
-    let page = parameters(x, &["cursor", "limit"])?;
+    let page = parameters(x, &["cursor", "offset", "limit"])?;
     let mut rows = Vec::new();
     for mail in x.shared().mail.iter() {
         let (reply, answer) = oneshot::channel();
@@ -54,9 +54,9 @@ pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
         rows.extend(answer.await.unwrap_or_default());
     }
     rows.sort_by(|a, b| a.id.cmp(&b.id));
-    let after = page.after.unwrap_or_default();
-    let shown: Vec<Listed> = rows.into_iter().filter(|row| row.id > after).take(page.limit).collect();
-    Ok(super::list(&shown, page.limit, |row| &row.id))
+    let after = page.after.as_deref().unwrap_or_default();
+    let shown: Vec<Listed> = rows.into_iter().filter(|row| *row.id > *after).take(page.reach()).collect();
+    Ok(super::list(&shown, &page, |row| &row.id))
 }
 
 /// Closes a connection: with `manage` one of the organization's, else one's own.

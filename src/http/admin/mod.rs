@@ -13,12 +13,14 @@ use serde::Serialize;
 use crate::auth::{Authorized, Manage, Operate, Use};
 use crate::outcome::Refusal;
 
+use super::criteria::number;
 use super::exchange::Exchange;
+use super::resources::OFFSET_MOST;
 use super::respond::Answer;
 
 /// Rows of a list where nobody asks for fewer, and the most.
 const LIST_DEFAULT: usize = 50;
-const LIST_MOST: usize = 100;
+const LIST_MOST: u64 = 100;
 
 fn managing(x: &Exchange) -> Result<Authorized<Manage>, Refusal> {
     Ok(x.principal(Use::Rest)?.authorize::<Manage>()?)
@@ -37,14 +39,24 @@ fn unescaped(segment: &str) -> Result<String, Refusal> {
 /// What the query of an administrative request may hold.
 struct Parameters {
     after: Option<String>,
+    /// Rows to pass over.
+    offset: usize,
     limit: usize,
     org_id: Option<String>,
+}
+
+impl Parameters {
+    /// Rows to find: those passed over, and those shown.
+    fn reach(&self) -> usize {
+        self.offset + self.limit
+    }
 }
 
 /// Reads the parameters `known` names. An unknown one is refused: ignored, an `org_id` would act on another organization
 /// than its sender thinks.
 fn parameters(x: &Exchange, known: &[&str]) -> Result<Parameters, Refusal> {
-    let mut read = Parameters { after: None, limit: LIST_DEFAULT, org_id: None };
+    let mut read = Parameters { after: None, offset: 0, limit: LIST_DEFAULT, org_id: None };
+    let mut offset = None;
     for (name, value) in x.pairs()? {
         match name.as_ref() {
             "token" | "ticket" => {}
@@ -54,18 +66,21 @@ fn parameters(x: &Exchange, known: &[&str]) -> Result<Parameters, Refusal> {
             _ if value.is_empty() => {}
             "cursor" => read.after = Some(value.into_owned()),
             "org_id" => read.org_id = Some(value.into_owned()),
-            _ => {
-                let limit = value.parse().ok().filter(|n| (1..=LIST_MOST).contains(n));
-                let reason = format!("limit: must be a whole number from 1 to {LIST_MOST}");
-                read.limit = limit.ok_or_else(|| Refusal::bad_request(reason))?;
-            }
+            "offset" => offset = Some(number("offset", &value, 0, OFFSET_MOST)? as usize),
+            _ => read.limit = number("limit", &value, 1, LIST_MOST)? as usize,
         }
     }
+    if read.after.is_some() && offset.is_some() {
+        return Err(Refusal::bad_request("cursor and offset cannot be given together"));
+    }
+    read.offset = offset.unwrap_or_default();
     Ok(read)
 }
 
-/// 200 with a page and the cursor of the next: the last row's id, if there may be more.
-fn list<T: Serialize>(rows: &[T], limit: usize, id: impl Fn(&T) -> &str) -> Answer {
-    let next = rows.last().filter(|_| rows.len() == limit).map(|row| id(row).to_owned());
+/// 200 with the page of what was found within [`Parameters::reach`], and the cursor of the next: the last row's id, if there may
+/// be more.
+fn list<T: Serialize>(found: &[T], page: &Parameters, id: impl Fn(&T) -> &str) -> Answer {
+    let rows = found.get(page.offset..).unwrap_or_default();
+    let next = rows.last().filter(|_| rows.len() == page.limit).map(|row| id(row).to_owned());
     Answer::list(rows, next)
 }

@@ -52,10 +52,10 @@ fn view(organization: &Organization) -> View<'_> {
 )]
 pub(in crate::http) fn list(x: &Exchange) -> Result<Answer, Refusal> {
     let by = operating(x)?;
-    let page = parameters(x, &["cursor", "limit"])?;
-    let found = x.shared().auth.organizations(&by, page.after.as_deref(), page.limit);
+    let page = parameters(x, &["cursor", "offset", "limit"])?;
+    let found = x.shared().auth.organizations(&by, page.after.as_deref(), page.reach());
     let rows: Vec<View<'_>> = found.iter().map(|organization| view(organization)).collect();
-    Ok(super::list(&rows, page.limit, |row| row.id))
+    Ok(super::list(&rows, &page, |row| row.id))
 }
 
 /// An organization to be made.

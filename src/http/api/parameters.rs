@@ -43,6 +43,7 @@ parameters! {
     AdminPage in Query, False {
         "limit": number(1, PAGE_MOST), "Rows at most; 50 if absent.";
         "cursor": any(), "`next_cursor` of the page before.";
+        "offset": number(0, OFFSET_MOST), "Rows to pass over, for clients that count; not together with `cursor`.";
     }
     /// Which messages.
     OfMessages in Query, False {
