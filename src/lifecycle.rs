@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 
 use crate::memory;
 use crate::resource::leaving;
@@ -79,9 +80,6 @@ pub async fn errands(shared: Arc<Shared>) {
                 if let Err(error) = shared.auth.maintain().await {
                     tracing::warn!(%error, "last uses and expired revocations could not be written");
                 }
-                if let Err(error) = leaving::erase(&shared.tenants).await {
-                    tracing::warn!(%error, "what deleted users left could not be erased; it is tried again");
-                }
             }
             _ = watch.tick() => {
                 let turns: Vec<u64> = shared.metrics.workers.iter().map(|worker| worker.turns.get()).collect();
@@ -91,6 +89,18 @@ pub async fn errands(shared: Arc<Shared>) {
                 }
                 seen = turns;
             }
+        }
+    }
+}
+
+/// Erases what deleted users left, until dropped: beside the errands, since it may have much to do.
+pub async fn erasures(shared: Arc<Shared>) {
+    let mut round = tokio::time::interval(MAINTENANCE);
+    round.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        round.tick().await;
+        if let Err(error) = leaving::erase(&shared.tenants, shared.config.presence_grace()).await {
+            tracing::warn!(%error, "what deleted users left could not be erased; it is tried again");
         }
     }
 }

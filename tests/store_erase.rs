@@ -72,6 +72,7 @@ async fn a_users_events_go_and_every_other_stays_where_it_was() {
     publish(&store, T2, &["ann"], 10).await;
     let log = store.log(T1).await.expect("a log");
     assert_eq!(read_all(&store, &log, Sequence::ZERO).await.len(), 7); // decoded, and held so
+    let before = log.bytes();
 
     store.write(erasure(T1, "ann")).await.expect("written");
     let left = without(&store, &log, "ann").await;
@@ -97,6 +98,11 @@ async fn a_users_events_go_and_every_other_stays_where_it_was() {
     let all = read_all(&store, &log, Sequence::ZERO).await;
     assert_eq!(users(&all), users(&[&bobs[..], &fourth].concat()));
     assert_eq!(log.last_event(), fourth[0].sequence());
+    assert!(
+        log.bytes() < before - 4 * 100,
+        "what was erased is not counted, {before} before and {} now",
+        log.bytes()
+    );
 }
 
 /// A daemon that ends in the middle of an erasure goes on with it when it starts again.
@@ -118,5 +124,7 @@ async fn an_erasure_that_was_cut_short_is_finished_after_the_restart() {
     drop(store);
     let store = harness::store(dir.path());
     let log = store.log(T1).await.expect("a log");
+    assert!(log.bytes() > 100 * 35_000, "it was cut short: {} bytes are left", log.bytes());
     assert_eq!(without(&store, &log, "ann").await.len(), 100);
+    assert!((100 * 30_000..100 * 31_000).contains(&log.bytes()), "{} bytes are left", log.bytes());
 }

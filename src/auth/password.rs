@@ -171,6 +171,18 @@ impl Passwords {
         Ok(proven.filter(|_| fits))
     }
 
+    /// Whether one more may wait. Asked before an attempt is counted: one that will not be verified must not push other
+    /// accounts' counts out.
+    ///
+    /// # Errors
+    /// [`PasswordError::Busy`].
+    pub fn check_room(&self) -> Result<(), PasswordError> {
+        match self.room.available_permits() {
+            0 => Err(PasswordError::Busy),
+            _ => Ok(()),
+        }
+    }
+
     /// A digest that tells two passwords apart and is as hard to invert as what is kept of them: for whatever must
     /// recognize a repeated request.
     ///

@@ -113,6 +113,10 @@ impl Record for Block {
 }
 
 impl Block {
+    /// Where it belongs.
+    pub(super) fn whose(&self) -> Whose<'_> {
+        Whose { agent_id: &self.agent_id, user_id: self.user_id.as_deref() }
+    }
     fn of_agent(agent_id: &str, user_id: Option<&str>) -> Group {
         match user_id {
             Some(user_id) => Group::new(OF_AGENT, &[agent_id, user_id]),
@@ -150,7 +154,7 @@ pub struct Whose<'a> {
 }
 
 impl Whose<'_> {
-    fn lock(&self) -> [u8; 32] {
+    pub(super) fn lock(&self) -> [u8; 32] {
         let user = self.user_id.map(str::as_bytes);
         match user {
             Some(user) => scope(&[b"core memory", self.agent_id.as_bytes(), user]),

@@ -39,6 +39,7 @@ pub async fn login(
 ) -> Result<Entered, UserError> {
     password.check_length().map_err(|reason| UserError::invalid("password", reason))?;
     let email = email.to_lowercase();
+    desk.auth.passwords().check_room()?;
     let attempt = desk.auth.attempt(peer, org_id, &email)?;
     let found = match claimed(desk, org_id, &email).await {
         Ok(found) => found,
@@ -114,6 +115,7 @@ pub async fn change_password(
     let tenant = principal.tenant;
     let alone = desk.alone(tenant, "user", principal.sub.as_deref().unwrap_or_default()).await;
     let old = own(desk, principal).await?;
+    desk.auth.passwords().check_room()?;
     let attempt = desk.auth.attempt(peer, &principal.org_id, &old.email)?;
     let hashed = async {
         let proven = desk.auth.passwords().verify(current, Some((tenant, &old.id, &old.password))).await?;

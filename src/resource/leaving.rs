@@ -2,26 +2,32 @@
 //!
 //! * That somebody is leaving is written in the commit that deletes them and stays until nothing of theirs is left, so a crash
 //!   delays the erasing and loses nothing of it.
-//! * It is done in small commits, [`ERASED_AT_ONCE`] rows a call: the committer has others to serve.
-//! * Their logged events are the store's to erase ([`Rows::erase_user`]).
+//! * It is done in small commits, [`CHANGES_AT_ONCE`] changes a call: the committer has others to serve.
+//! * Their logged events are the store's to erase ([`Rows::erase_user`]): at the deletion, and once more when nothing can be on
+//!   its way any more ([`RIPE_MS`]).
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::blocks::Block;
 use super::memories::{self, Memory};
-use super::messages::Message;
+use super::messages::{self, Message};
 use super::record::{self, Page, Position, Record};
-use super::{ResourceError, next_number};
+use super::{ResourceError, lock_of, next_number};
 use crate::ids::TenantId;
 use crate::store::{Group, Rows, Table};
 use crate::tenant::Tenants;
 
-/// Rows that one call erases: 14 million in a day of one call a minute.
-pub const ERASED_AT_ONCE: usize = 10_000;
-/// Rows that go in one commit.
-const BATCH: usize = 100;
+/// Changes of rows that one call makes, and users that it looks at as one of them: some seconds of commits, beside others'.
+pub const CHANGES_AT_ONCE: usize = 50_000;
+/// Records that are read at once.
+const READ: usize = 100;
 /// Changes after which a commit is not added to: a memory is many rows.
 const CHANGES: usize = 2_000;
+/// How long after the deletion the last look is taken, beyond what presence waits with telling that they went: by then whatever
+/// was on its way in their name (a slow body, a publish that waits for room, a connection that was not closed yet) has come.
+const RIPE_MS: u64 = 5 * 60 * 1_000;
 /// The list of those who are leaving.
 const ALL: u8 = 18;
 /// They belong to no tenant's data: a tenant's own rows go with it.
@@ -64,58 +70,117 @@ impl Leaving {
     }
 }
 
-/// Erases what users left who were deleted, those first who left first; to be called about once a minute.
-///
-/// # Errors
-/// [`ResourceError`]: what was due is due again next time.
-pub async fn erase(tenants: &Tenants) -> Result<(), ResourceError> {
-    let mut left = ERASED_AT_ONCE;
-    loop {
-        let first = first_page(1);
-        let (leaving, _) =
-            record::list::<Leaving>(tenants.store(), NOWHERE, Group::new(ALL, &[]), &first).await?;
-        let Some(leaving) = leaving.first() else { return Ok(()) };
-        let tenant = TenantId(leaving.tenant);
-        for done in [
-            rows_of(tenants, tenant, Message::of_user(&leaving.sub), record::remove::<Message>, &mut left)
-                .await?,
-            rows_of(tenants, tenant, Block::of_user(&leaving.sub), record::remove::<Block>, &mut left)
-                .await?,
-            rows_of(tenants, tenant, Memory::of_user(&leaving.sub), memories::remove, &mut left).await?,
-        ] {
-            if !done {
-                return Ok(());
-            }
-        }
-        let mut rows = Rows::new();
-        record::remove(&mut rows, NOWHERE, leaving);
-        write(tenants, rows).await?;
+impl Leaving {
+    /// When they were deleted: their number is that time in microseconds, or a little later.
+    fn since_ms(&self) -> u64 {
+        self.number / 1_000
     }
 }
 
-/// Erases up to `left` rows of a group; whether none is left.
-async fn rows_of<R: Record>(
+/// Erases what users left who were deleted, those first who left first; to be called about once a minute. `grace` is how long
+/// presence waits with telling that somebody went.
+///
+/// # Errors
+/// [`ResourceError`]: what was due is due again next time.
+pub async fn erase(tenants: &Tenants, grace: Duration) -> Result<(), ResourceError> {
+    let mut left = CHANGES_AT_ONCE;
+    let ripe_ms = RIPE_MS + grace.as_millis() as u64;
+    let mut page = Page { from: Position::Offset(0), descending: false, limit: READ };
+    loop {
+        let (leavers, next) =
+            record::list::<Leaving>(tenants.store(), NOWHERE, Group::new(ALL, &[]), &page).await?;
+        for leaver in &leavers {
+            let is_ripe = leaver.since_ms().saturating_add(ripe_ms) <= tenants.clock().now_ms();
+            if !all_of(tenants, leaver, &mut left).await? {
+                return Ok(());
+            }
+            if is_ripe {
+                let mut rows = Rows::new();
+                record::remove(&mut rows, NOWHERE, leaver);
+                rows.erase_user(TenantId(leaver.tenant), &leaver.sub)?; // once more, for what came after the first time
+                write(tenants, rows).await?;
+                if let Some(tenant) = tenants.get(TenantId(leaver.tenant)) {
+                    tenants.forget_frames(&tenant);
+                }
+            }
+            left = left.saturating_sub(1);
+        }
+        match next {
+            Some(position) if left > 0 => page.from = position,
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// Erases the records of a user; whether none is left.
+async fn all_of(tenants: &Tenants, leaver: &Leaving, left: &mut usize) -> Result<bool, ResourceError> {
+    let (tenant, sub) = (TenantId(leaver.tenant), &leaver.sub);
+    Ok(rows_of::<Message>(tenants, tenant, Message::of_user(sub), left).await?
+        && rows_of::<Block>(tenants, tenant, Block::of_user(sub), left).await?
+        && rows_of::<Memory>(tenants, tenant, Memory::of_user(sub), left).await?)
+}
+
+/// Something that users leave behind.
+trait Left: Record {
+    /// What whoever changes it locks.
+    fn lock(&self) -> [u8; 32];
+    /// Puts the rows that leave nothing of it.
+    fn remove(&self, rows: &mut Rows, tenant: TenantId) {
+        record::remove(rows, tenant, self);
+    }
+}
+
+impl Left for Message {
+    fn lock(&self) -> [u8; 32] {
+        lock_of(messages::KIND, &self.id)
+    }
+}
+
+impl Left for Block {
+    fn lock(&self) -> [u8; 32] {
+        self.whose().lock()
+    }
+}
+
+impl Left for Memory {
+    fn lock(&self) -> [u8; 32] {
+        lock_of(memories::KIND, &self.id)
+    }
+    fn remove(&self, rows: &mut Rows, tenant: TenantId) {
+        memories::remove(rows, tenant, self);
+    }
+}
+
+/// Erases records of a group, about `left` changes; whether none is left. They are locked and read again: whoever changes one
+/// at the same time comes before or after, and leaves nothing beside it.
+async fn rows_of<R: Left>(
     tenants: &Tenants,
     tenant: TenantId,
     group: Group,
-    remove: fn(&mut Rows, TenantId, &R),
     left: &mut usize,
 ) -> Result<bool, ResourceError> {
     while *left > 0 {
-        let page = first_page(BATCH.min(*left));
+        let page = Page { from: Position::Offset(0), descending: false, limit: READ };
         let (found, _) = record::list::<R>(tenants.store(), tenant, group, &page).await?;
         if found.is_empty() {
             return Ok(true);
         }
+        // All at once, in their order: one after the other might wait for who waits for us.
+        let alone = tenants.alone(tenant, found.iter().map(Left::lock).collect()).await;
         let mut rows = Rows::new();
+        rows.hold(alone.clone());
         for one in &found {
-            remove(&mut rows, tenant, one);
+            if let Some(now) = record::get::<R>(tenants.store(), tenant, one.id()).await? {
+                now.remove(&mut rows, tenant);
+            }
             if rows.len() >= CHANGES {
+                *left = left.saturating_sub(rows.len());
                 write(tenants, std::mem::take(&mut rows)).await?;
+                rows.hold(alone.clone());
             }
         }
+        *left = left.saturating_sub(rows.len());
         write(tenants, rows).await?;
-        *left -= found.len();
     }
     Ok(false)
 }
@@ -123,8 +188,4 @@ async fn rows_of<R: Record>(
 async fn write(tenants: &Tenants, rows: Rows) -> Result<(), ResourceError> {
     tenants.check_writable()?;
     Ok(tenants.store().write(rows).await.map_err(crate::tenant::publish::PublishError::from)?)
-}
-
-fn first_page(limit: usize) -> Page {
-    Page { from: Position::Offset(0), descending: false, limit }
 }

@@ -17,6 +17,8 @@ use crate::event::{Event, Kind};
 use crate::store::{Group, Rows, Table};
 use crate::tenant::publish::Notice;
 
+/// What locks of messages are named with.
+pub(super) const KIND: &str = "message";
 const ALL: u8 = 1;
 const OF_AGENT: u8 = 2;
 const OF_USER: u8 = 3;
@@ -274,7 +276,7 @@ pub async fn list<N: Notice>(
 /// # Errors
 /// [`ResourceError`].
 pub async fn delete<N: Notice>(caller: &Caller<'_, N>, id: &str) -> Result<(), ResourceError> {
-    let alone = caller.alone(lock_of("message", id)).await;
+    let alone = caller.alone(lock_of(KIND, id)).await;
     let message = get(caller, id).await?;
     let mut rows = Rows::new();
     rows.hold(alone);

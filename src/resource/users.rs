@@ -295,7 +295,7 @@ pub(super) async fn end(
 /// Deletes a user: nobody enters with their password or a token of theirs any more, and what is theirs is erased soon.
 ///
 /// # Errors
-/// `NotFound`; [`ResourceError::Changed`].
+/// `Forbidden` for a role wider than the caller's own rights; `NotFound`; [`ResourceError::Changed`].
 pub async fn delete(
     desk: Desk<'_>,
     by: &Authorized<Manage>,
@@ -307,6 +307,7 @@ pub async fn delete(
     let alone = desk.alone(tenant, "user", id).await;
     let user = desk.user(tenant, id).await?;
     is_version(version, user.version)?;
+    within(by, user.role)?;
     desk.writable()?;
     let since_ms = desk.auth.next_since(tenant, id).max(user.good_since_ms.saturating_add(1));
     let mut rows = Rows::new();
@@ -360,7 +361,7 @@ pub async fn list(
 fn within(by: &Authorized<Manage>, role: Role) -> Result<(), UserError> {
     let own = by.principal();
     if !own.narrowing.is_none() {
-        return Err(ResourceError::Forbidden("a narrowed credential gives no roles").into());
+        return Err(ResourceError::Forbidden("a narrowed credential gives and takes no roles").into());
     }
     match own.scopes.covers(role.scopes()) {
         true => Ok(()),

@@ -108,6 +108,7 @@ fn serve(config: Config, options: &ServeOptions) -> Result<u8, ServeError> {
 
     let code = runtime.block_on(async {
         let errands = tokio::spawn(lifecycle::errands(shared.clone()));
+        let erasures = tokio::spawn(lifecycle::erasures(shared.clone()));
         let presence = tokio::spawn(presence::keep(shared.clone()));
         let lost = async {
             while !running.iter().any(workers::Running::has_ended) {
@@ -119,6 +120,7 @@ fn serve(config: Config, options: &ServeOptions) -> Result<u8, ServeError> {
             () = lost => Err(ServeError::WorkerLost),
         };
         errands.abort();
+        erasures.abort();
         presence.abort(); // who is closed by the end of the daemon has not left
         // Refused at once, a client goes elsewhere; in the kernel's queue it would wait for the whole drain. systemd keeps
         // an inherited socket open, and the next process accepts from it.

@@ -122,7 +122,9 @@ impl PageCache {
     }
 
     pub(super) fn clear(&self) {
-        *self.inner.lock() = Entries::default();
+        let mut inner = self.inner.lock();
+        let forgotten = inner.forgotten + 1; // whatever is being read now is of before
+        *inner = Entries { forgotten, ..Entries::default() };
     }
 
     /// Bytes of frames held.

@@ -266,7 +266,12 @@ impl Committer {
         stats.log_bytes.store(self.books.retainer.live_bytes(), Relaxed);
         let collected = self.books.lanes.collect(engine, now_ms)?;
         stats.idempotency_dropped.fetch_add(collected.dropped, Relaxed);
-        match self.books.sweep.step(engine, &shared.cursors)? {
+        let retainer = &mut self.books.retainer;
+        let shrunk = |tenant, bytes| {
+            let log = shared.log_in(engine, tenant)?;
+            Ok(retainer.shrunk(&log, bytes))
+        };
+        match self.books.sweep.step(engine, &shared.cursors, shrunk)? {
             Swept::Some => {}
             Swept::Tenant(tenant) => {
                 // Once more: what was on its way when the erasure began has come and gone since.
@@ -275,10 +280,7 @@ impl Committer {
                 tracing::info!(tenant = tenant.0, "erased");
             }
             Swept::Events(_, 0) => {}
-            Swept::Events(tenant, freed) => {
-                self.books.retainer.shrunk(tenant, freed);
-                shared.reads.cache().forget(tenant);
-            }
+            Swept::Events(tenant, _) => shared.reads.cache().forget(tenant),
             Swept::User(tenant) => {
                 shared.reads.cache().forget(tenant); // what a reader had in hand meanwhile
                 tracing::info!(tenant = tenant.0, "erased the events of a user");

@@ -60,7 +60,7 @@ impl Store {
         Ok(Store(Arc::new(Open { shared, threads })))
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.0.shared
     }
 

@@ -239,6 +239,8 @@ struct Shared {
     engine: RwLock<Option<Engine>>,
     queue: Queue,
     reads: Reads,
+    /// Turns of searches, [`terms::SEARCHES_AT_ONCE`] of them.
+    searches: tokio::sync::Semaphore,
     /// Every log that was asked for in this run and not forgotten.
     logs: Mutex<Logs>,
     stats: Arc<Stats>,
@@ -335,6 +337,7 @@ fn open(options: StoreOptions) -> Result<(Arc<Shared>, Threads), OpenError> {
         engine: RwLock::new(None),
         queue: Queue::new(stats.clone()),
         reads: Reads::new(options.page_cache_bytes, cursors, stats.clone()),
+        searches: tokio::sync::Semaphore::new(terms::SEARCHES_AT_ONCE),
         logs: Mutex::default(),
         stats,
         hooks: Mutex::default(),

@@ -32,6 +32,8 @@ const ENVELOPE: usize = 4 * 1024;
 const LEAF_VALUES: usize = 20;
 
 const VERSION: u8 = 1;
+/// A value of which something was erased.
+const VERSION_ERASED: u8 = 2;
 /// Stands where the record of an erased event was; no record begins with it.
 const ERASED: u8 = u8::MAX;
 const HEADER: usize = 1 + 4 + 8 + 8;
@@ -65,7 +67,7 @@ impl Head {
             u64::from_be_bytes(bytes)
         };
         let count = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
-        if head[0] != VERSION || count == 0 {
+        if !matches!(head[0], VERSION | VERSION_ERASED) || count == 0 {
             return Err(BadRecord("version"));
         }
         Ok(Head { count, min_ms: u64_at(5), max_ms: u64_at(13) })
@@ -148,6 +150,7 @@ pub(crate) fn without_user(
             kept.extend_from_slice(&before[..before.len() - input.len()]);
         }
     }
+    kept[0] = VERSION_ERASED;
     Ok(changed.then_some(kept))
 }
 

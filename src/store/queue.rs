@@ -142,7 +142,7 @@ pub(super) struct Item {
 impl Item {
     pub(super) fn new(append: Option<Append>, mut rows: Rows, done: Done) -> Item {
         let frames = append.as_ref().map_or(&[][..], |append| append.frames.as_slice());
-        let bytes = frames.iter().map(|frame| frame.size()).sum::<usize>() + rows.bytes() + 256;
+        let bytes = frames.iter().map(|frame| frame.size()).sum::<usize>() + rows.weight() + 256;
         let unhurried = append.is_some() && rows.is_empty() && matches!(done, Done::Nobody);
         let _held = rows.take_held();
         Item { append, rows, done, bytes, unhurried, _held, refused: None }

@@ -20,12 +20,16 @@ pub struct TooLong {
     pub len: usize,
 }
 
+/// What a change weighs besides its bytes: the engine finds and rewrites a page for it, however small it is. Without this a
+/// commit's bytes would let a hundred thousand small rows hold everybody up.
+const CHANGE: usize = 512;
+
 /// Changes to be committed together. Later ones win over earlier ones of the same row.
 #[derive(Default)]
 pub struct Rows {
     changes: Vec<Change>,
-    /// Their keys and values, bytes.
-    bytes: usize,
+    /// See [`Rows::weight`].
+    weight: usize,
     /// Dropped when the commit is over, however it ended.
     held: Vec<Held>,
 }
@@ -64,15 +68,15 @@ impl Rows {
     pub fn len(&self) -> usize {
         self.changes.len()
     }
-    /// Their keys and values in memory, bytes.
+    /// What they cost a commit, in bytes: their keys and values, and [`CHANGE`] each.
     #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.bytes
+    pub fn weight(&self) -> usize {
+        self.weight
     }
     /// Adds all of `other`.
     pub fn extend(&mut self, other: Rows) {
         self.changes.extend(other.changes);
-        self.bytes += other.bytes;
+        self.weight += other.weight;
         self.held.extend(other.held);
     }
     /// Keeps `guard` until the commit is over, also where whoever asked for it has gone: a lock that protects these rows.
@@ -111,14 +115,14 @@ impl Rows {
         value: Vec<u8>,
     ) -> Result<(), TooLong> {
         let key = checked(kind, tenant, tail, &value)?;
-        self.bytes += key.len() + value.len();
+        self.weight += CHANGE + key.len() + value.len();
         self.changes.push(Change::Put(key, value));
         Ok(())
     }
 
     pub(super) fn delete(&mut self, kind: Kind, tenant: TenantId, tail: &[u8]) {
         let key = keys::key(kind, tenant, tail);
-        self.bytes += key.len();
+        self.weight += CHANGE + key.len();
         self.changes.push(Change::Delete(key));
     }
 
@@ -132,7 +136,7 @@ impl Rows {
         created_ms: u64,
     ) -> Result<(), TooLong> {
         let key = checked(kind, tenant, tail, &value)?;
-        self.bytes += key.len() + value.len();
+        self.weight += CHANGE + key.len() + value.len();
         self.changes.push(Change::Daily { lane, tenant, key, value, created_ms });
         Ok(())
     }

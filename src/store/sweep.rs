@@ -94,12 +94,18 @@ impl Sweep {
         !self.erasing.is_empty() || !self.users.is_empty()
     }
 
-    /// Removes the next batch of the first erasure.
-    pub(super) fn step(&mut self, engine: &Engine, cursors: &CursorKey) -> Result<Swept, EngineError> {
+    /// Removes the next batch of the first erasure. `shrunk` is told whose log loses how many bytes, and answers the counters
+    /// row that goes with it.
+    pub(super) fn step(
+        &mut self,
+        engine: &Engine,
+        cursors: &CursorKey,
+        shrunk: impl FnOnce(TenantId, u64) -> Result<Option<Vec<u8>>, EngineError>,
+    ) -> Result<Swept, EngineError> {
         match (self.erasing.front(), self.users.front_mut()) {
             (Some(&tenant), _) => self.step_tenant(engine, tenant),
             (None, Some(erasure)) => {
-                let swept = erasure.step(engine, cursors)?;
+                let swept = erasure.step(engine, cursors, shrunk)?;
                 if let Swept::User(_) = swept {
                     self.users.pop_front();
                 }
@@ -149,20 +155,29 @@ impl Sweep {
 }
 
 impl UserErasure {
-    /// Rewrites the next values without the user's events.
-    fn step(&mut self, engine: &Engine, cursors: &CursorKey) -> Result<Swept, EngineError> {
-        let damaged = || EngineError::Engine("a log value is damaged".into());
+    /// Rewrites the next values without the user's events. A damaged one is passed over: nothing can be told apart in it.
+    fn step(
+        &mut self,
+        engine: &Engine,
+        cursors: &CursorKey,
+        shrunk: impl FnOnce(TenantId, u64) -> Result<Option<Vec<u8>>, EngineError>,
+    ) -> Result<Swept, EngineError> {
         let (mut batch, mut freed, mut looked) = (Batch::default(), 0, 0);
         for row in engine.range(&self.from, &keys::after(Kind::Log, self.tenant)).take(VALUES_AT_ONCE) {
             let (key, value) = row?;
-            let (_, first) = keys::parse_log(&key).map_err(|_| damaged())?;
-            let without = pack::without_user(&value, first, self.tenant, cursors, &self.user);
-            if let Some(without) = without.map_err(|_| damaged())? {
-                freed += (value.len() - without.len()) as u64;
-                batch.put(key.to_vec(), without);
-            }
             self.from = [&key[..], &[0]].concat(); // the first key after this one
             looked += 1;
+            let Ok((_, first)) = keys::parse_log(&key) else { continue };
+            match pack::without_user(&value, first, self.tenant, cursors, &self.user) {
+                Ok(Some(without)) => {
+                    freed += (value.len() - without.len()) as u64;
+                    batch.put(key.to_vec(), without);
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::error!(tenant = self.tenant.0, ?first, %error, "no events can be erased from a log value");
+                }
+            }
         }
         let swept = match looked {
             0 => {
@@ -171,6 +186,11 @@ impl UserErasure {
             }
             _ => Swept::Events(self.tenant, freed),
         };
+        if freed > 0
+            && let Some(row) = shrunk(self.tenant, freed)?
+        {
+            batch.put(keys::key(Kind::Counters, self.tenant, &[]), row);
+        }
         if batch.bytes > 0 {
             engine.apply(batch)?;
         }

@@ -12,7 +12,7 @@ use super::Store;
 use super::engine::{Engine, EngineError, Value};
 use super::keys::{self, Kind};
 use super::rank::{self, Hits};
-use super::read::ReadError;
+use super::read::{READERS, ReadError};
 use super::rows::{Rows, TooLong};
 use super::tables::{Group, after};
 use crate::ids::TenantId;
@@ -24,6 +24,8 @@ pub const TERM_BYTES: usize = 64;
 pub const POSTINGS: usize = 20_000;
 /// Most terms that one word stands for where it is the beginning of others.
 pub const EXPANDED: usize = 64;
+/// Searches at once: the threads that read are the logs' too, and half of them are kept for those.
+pub(super) const SEARCHES_AT_ONCE: usize = READERS / 2;
 /// Bytes before a posting's term: list and digest.
 const SCOPE: usize = 1 + 16;
 
@@ -145,6 +147,8 @@ impl Store {
     /// # Errors
     /// [`ReadError`].
     pub async fn search(&self, tenant: TenantId, sought: Sought) -> Result<Hits, ReadError> {
+        let turn = self.shared().searches.acquire().await;
+        let _turn = turn.map_err(|_| ReadError::Unavailable)?;
         let task = move |engine: &Engine| Ok(rank::rank(&found(engine, tenant, &sought)?, &sought));
         self.run(tenant, task).await
     }

@@ -293,13 +293,17 @@ impl Retainer {
         Ok(trimmed)
     }
 
-    /// Counts what was taken out of a tenant's values.
-    pub(super) fn shrunk(&mut self, tenant: TenantId, bytes: u64) {
-        if let Some(kept) = self.tenants.get_mut(&tenant) {
-            self.live_bytes = self.live_bytes.saturating_sub(bytes.min(kept.row.bytes));
-            kept.row.bytes = kept.row.bytes.saturating_sub(bytes);
-            kept.oldest = None; // it may have been the one
-        }
+    /// Counts what is taken out of the values of `log`; the counters row that is to be written with them.
+    pub(super) fn shrunk(&mut self, log: &TenantLog, bytes: u64) -> Option<Vec<u8>> {
+        let kept = self.tenants.get_mut(&log.tenant())?;
+        self.live_bytes = kept.catch_up(log, self.live_bytes);
+        let bytes = bytes.min(kept.row.bytes);
+        self.live_bytes = self.live_bytes.saturating_sub(bytes);
+        kept.row.bytes -= bytes;
+        kept.oldest = None; // it may have been the one
+        kept.unwritten = 0;
+        log.bytes.store(kept.row.bytes, Release);
+        Some(kept.row.write())
     }
 
     /// Forgets an erased tenant.

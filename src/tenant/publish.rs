@@ -150,7 +150,7 @@ impl Tenants {
         if frames.is_empty() {
             return Ok(self.store.write(rows).await?);
         }
-        let bytes = frames.iter().map(|frame| frame.size()).sum::<usize>() + rows.bytes();
+        let bytes = frames.iter().map(|frame| frame.size()).sum::<usize>() + rows.weight();
         let Ok(permit) = tenant.log.reserve(frames.len(), bytes).await else {
             self.metrics.publish_unavailable.add(1);
             return Err(PublishError::Backlog);

@@ -33,7 +33,7 @@ use crate::tenant::publish::Notice;
 
 const ID_PREFIX: &str = "memory";
 /// What locks of memories are named with.
-const KIND: &str = "memory";
+pub(super) const KIND: &str = "memory";
 const ALL: u8 = 32;
 const OF_AGENT: u8 = 33;
 const OF_USER: u8 = 34;
