@@ -270,6 +270,20 @@ impl<'a> Event<'a> {
     }
 }
 
+/// Whether `text` may be an id: 1 to [`ID_BYTES`] bytes, no control character.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_id(text: &str) -> Result<(), String> {
+    if text.is_empty() || text.len() > ID_BYTES {
+        return Err(format!("must be 1 to {ID_BYTES} bytes"));
+    }
+    match text.chars().any(char::is_control) {
+        true => Err("must not hold control characters".to_owned()),
+        false => Ok(()),
+    }
+}
+
 /// Whether `channel` may name a channel: 1 to [`CHANNEL_BYTES`] bytes, `/`-separated, no empty level, no `*`, no control character.
 ///
 /// # Errors
@@ -342,12 +356,7 @@ fn text_value(raw: &str) -> Option<Cow<'_, str>> {
 
 fn id<'a>(name: &str, raw: &'a RawValue) -> Result<Cow<'a, str>, EventError> {
     let text = string(name, raw)?;
-    if text.is_empty() || text.len() > ID_BYTES {
-        return Err(EventError::new(name, format!("must be 1 to {ID_BYTES} bytes")));
-    }
-    if text.chars().any(char::is_control) {
-        return Err(EventError::new(name, "must not hold control characters"));
-    }
+    check_id(&text).map_err(|reason| EventError::new(name, reason))?;
     Ok(text)
 }
 

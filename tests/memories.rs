@@ -304,13 +304,13 @@ async fn a_batch_keeps_what_it_can_in_one_write_and_tells_of_the_rest() {
         assert_eq!(refused(&reply), (400, "VALIDATION_ERROR".into()), "{path}");
     }
     // One write is bounded: what does not fit is told to come again, and the rest is kept.
-    let long = |n: usize| (0..1_900).map(|word| format!("{n}{word:x} ")).collect::<String>();
+    let long = |n: usize| (0..950).map(|word| format!("{n}{word:x} ")).collect::<String>();
     let memories: Vec<Value> = (0..5).map(|n| json!({"content": long(n)})).collect();
     let reply = daemon.post(&format!("{MEMORIES}/batch")).json(&json!({"memories": memories})).send().await;
     let outcome = data(&reply, 200);
     assert_eq!((&outcome["successful"], &outcome["errors"][0]["index"]), (&json!(2), &json!(2)), "{outcome}");
     assert_eq!(outcome["errors"][0]["code"], "PAYLOAD_TOO_LARGE");
-    assert_eq!(search(&daemon, &daemon.key, json!({"query": "176b 20"})).await["total"], 1);
+    assert_eq!(search(&daemon, &daemon.key, json!({"query": "13b5 20"})).await["total"], 1);
 }
 
 #[tokio::test]

@@ -215,7 +215,8 @@ async fn a_user_sees_and_sends_their_own_and_a_stranger_nothing() {
     let own = data(&send(&ann, json!({})).await, 201);
     assert_eq!(own["user_id"], "ann");
     assert_eq!(refused(&send(&ann, json!({"user_id": "eve"})).await), (403, "FORBIDDEN".into()));
-    assert_eq!(refused(&send(&daemon.key, json!({})).await), (400, "VALIDATION_ERROR".into()));
+    let speechless = daemon.create_key(json!({"scopes": ["publish"]})).await;
+    assert_eq!(refused(&send(&speechless, json!({})).await), (403, "FORBIDDEN".into()));
     let for_eve = data(&send(&daemon.key, json!({"user_id": "eve"})).await, 201);
 
     let list = "/api/v1/messages?";
@@ -453,4 +454,64 @@ async fn tools_are_found_by_any_or_all_of_their_tags() {
     assert!(all(&daemon, &acme, "/api/v1/tools?tags=even").await.is_empty());
     assert_eq!(daemon.call("DELETE", &path).send().await.status, 204);
     assert_eq!(daemon.get(&path).send().await.status, 404);
+}
+
+/// What a credential may publish decides what it may write, whatever it may see; and what it may see, what it is shown.
+#[tokio::test]
+async fn seeing_is_not_writing_and_writing_is_not_seeing() {
+    let daemon = Daemon::start().await;
+    let acme = daemon.create_org("acme").await;
+    let open = json!({"visibility": "org"});
+    assert_eq!(daemon.call("PUT", "/api/v1/organizations/acme").json(&open).send().await.status, 200);
+    let user = async |sub: &str| daemon.mint_token(&acme, sub, json!({"roles": ["user"]})).await;
+    let (ann, bob) = (user("ann").await, user("bob").await);
+    let bot = agent(&daemon, &acme, "bot").await;
+    let body = json!({"agent_id": bot, "content": "hello"});
+    let hers = data(&daemon.post("/api/v1/messages").key(&ann).json(&body).send().await, 201);
+    let path = format!("/api/v1/messages/{}", hers["id"].as_str().unwrap());
+    assert_eq!(data(&daemon.get(&path).key(&bob).send().await, 200), hers, "all is seen by all");
+    assert_eq!(refused(&daemon.call("DELETE", &path).key(&bob).send().await), (403, "FORBIDDEN".into()));
+    assert_eq!(daemon.call("DELETE", &path).key(&ann).send().await.status, 204);
+
+    // Who speaks for the organization may say something to everybody.
+    let mut sse = daemon.sse("/api/v1/sse?types=message").key(&bob).open().await;
+    assert_eq!(sse.next().await.name.as_deref(), Some("ready"));
+    let all_s = data(&daemon.post("/api/v1/messages").key(&acme).json(&body).send().await, 201);
+    assert_eq!(all_s["user_id"], Value::Null);
+    let told = sse.next_event().await;
+    assert_eq!((&told["message_id"], told.get("user_id")), (&all_s["id"], None));
+    let private = json!({"visibility": "private"});
+    assert_eq!(daemon.call("PUT", "/api/v1/organizations/acme").json(&private).send().await.status, 200);
+    data(&daemon.post("/api/v1/messages").key(&ann).json(&body).send().await, 201);
+    for list in ["/api/v1/messages?".to_owned(), format!("/api/v1/messages?agent_id={bot}")] {
+        assert_eq!(all(&daemon, &bob, &list).await, [all_s.clone()], "{list}");
+        assert_eq!(all(&daemon, &ann, &list).await.len(), 2, "{list}");
+    }
+    let path = format!("/api/v1/messages/{}", all_s["id"].as_str().unwrap());
+    assert_eq!(refused(&daemon.call("DELETE", &path).key(&bob).send().await), (403, "FORBIDDEN".into()));
+    let odd = json!({"agent_id": bot, "content": "x", "user_id": "a\u{0}b"});
+    assert_eq!(refused(&daemon.post("/api/v1/messages").key(&acme).json(&odd).send().await).0, 400);
+
+    // A key that only publishes is not shown what it changes.
+    let key = async |more: Value| {
+        let mut body = json!({"org_id": "acme", "name": "k"});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        daemon.create_key(body).await
+    };
+    let mute = key(json!({"scopes": ["publish", "publish:org"]})).await;
+    let bots = format!("/api/v1/agents/{bot}");
+    assert_eq!(refused(&daemon.call("PATCH", &bots).key(&mute).json(&json!({})).send().await).0, 403);
+
+    // Narrowed to messages it sends some; narrowed to an agent it learns of no other.
+    let messages = key(json!({"types": ["message"]})).await;
+    data(&daemon.post("/api/v1/messages").key(&messages).json(&body).send().await, 201);
+    let mut own = Vec::new();
+    for name in ["a", "b", "c", "d"] {
+        own.push(agent(&daemon, &acme, name).await);
+    }
+    let few = key(json!({"agents": [own[0], own[2], "agent-nobody", own[3]]})).await;
+    let seen = all(&daemon, &few, "/api/v1/agents?limit=1").await;
+    assert_eq!(ids(&seen), [&own[3], &own[2], &own[0]]);
+    let counted = data(&daemon.get("/api/v1/agents?order=asc&offset=1&limit=1").key(&few).send().await, 200);
+    assert_eq!(counted, json!([seen[1]]));
 }

@@ -27,6 +27,12 @@ impl Bodies {
         Bodies { most, held: DashMap::new() }
     }
 
+    /// Bytes that all of them hold.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.held.iter().map(|held| *held.value()).sum()
+    }
+
     /// A body of which nothing is kept yet.
     #[must_use]
     pub fn begin(&self, tenant: TenantId) -> Coming<'_> {

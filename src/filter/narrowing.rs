@@ -84,6 +84,11 @@ impl Narrowing {
                 .as_ref()
                 .is_none_or(|channels| channel.is_some_and(|name| channels.covers_channel(name)))
     }
+    /// Whether something of this agent may be touched at all, whatever kind it is.
+    #[must_use]
+    pub fn permits_agent(&self, agent_id: &str) -> bool {
+        self.agents().is_none_or(|agents| agents.contains(agent_id))
+    }
     /// Whether whoever is bound by `outer` may issue this one: each value is covered by a value of `outer`.
     #[must_use]
     pub fn within(&self, outer: &Narrowing) -> bool {

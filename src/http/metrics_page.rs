@@ -109,6 +109,11 @@ impl Scrape {
         let closed = Close::ALL.map(|it| (it.label(), metrics.sum(|w| w.closed[it as usize].get())));
         out.counters("closed", "Connections ended, by reason", "reason", &closed)?;
         out.counter("refused", "Connections refused by a limit", metrics.refused.get())?;
+        out.gauge(
+            "request_body_bytes",
+            "Bytes of request bodies whose end has not come",
+            self.0.bodies.bytes() as i64,
+        )?;
         out.counter("auth_failures", "Requests with a failed credential", metrics.auth_failures.get())?;
         out.counter("requests", "HTTP requests answered", metrics.sum(|w| w.requests.get()))
     }

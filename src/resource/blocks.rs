@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::record::{self, Page, Position, Record};
 use super::{Caller, ResourceError, agents, is_version, next_number};
 use crate::auth::{Authorized, Publish};
-use crate::event::{Event, ID_BYTES, Kind};
+use crate::event::{Event, Kind, check_id};
 use crate::store::{Group, Rows, Table, scope};
 use crate::tenant::publish::Notice;
 
@@ -243,8 +243,8 @@ pub async fn put<N: Notice>(
 ) -> Result<(Block, bool), ResourceError> {
     agents::exists(caller, whose.agent_id).await?;
     whose.may_write(right)?;
-    if whose.user_id.is_some_and(|user_id| !(1..=ID_BYTES).contains(&user_id.len())) {
-        return Err(ResourceError::invalid("user_id", format!("must be 1 to {ID_BYTES} bytes")));
+    if let Some(user_id) = whose.user_id {
+        check_id(user_id).map_err(|reason| ResourceError::invalid("user_id", reason))?;
     }
     let alone = caller.alone(whose.lock()).await;
     let old = whose.block(caller, label).await?;

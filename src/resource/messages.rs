@@ -1,6 +1,7 @@
 //! Messages: kept with everything their sender said, each published as the event of its making.
 //!
-//! * A message has an agent that exists and a user: whoever may not read all sees their own alone, in lists as by id.
+//! * A message has an agent that exists. One of a user is seen by that user and whoever reads all, one of nobody by everybody;
+//!   it is deleted by whoever might have sent it.
 //! * Listed by agent, by user, by both and all together, each from its own index.
 
 use std::borrow::Cow;
@@ -13,8 +14,8 @@ use super::agents::{self, Json};
 use super::record::{self, Page, Position, Record};
 use super::{Caller, ResourceError, free, lock_of, next_number, object, short};
 use crate::auth::{Authorized, Publish};
-use crate::event::{Event, Kind};
-use crate::store::{Group, Rows, Table};
+use crate::event::{Event, Kind, check_id};
+use crate::store::{Group, Of, Rows, Table};
 use crate::tenant::publish::Notice;
 
 /// What locks of messages are named with.
@@ -23,6 +24,8 @@ const ALL: u8 = 1;
 const OF_AGENT: u8 = 2;
 const OF_USER: u8 = 3;
 const OF_BOTH: u8 = 4;
+/// Whose a message is that is everybody's; no user's id is empty.
+const EVERYBODY: &str = "";
 /// Most bytes of a message's text: an event must hold it.
 pub const CONTENT_BYTES: usize = 48 * 1024;
 /// Most bytes of a model's name.
@@ -63,8 +66,8 @@ pub struct Message {
     number: u64,
     /// To or from which agent.
     pub agent_id: String,
-    /// Whose conversation it is.
-    pub user_id: String,
+    /// Whose conversation it is, [`EVERYBODY`]'s where it is no user's.
+    user_id: String,
     /// Who speaks.
     pub role: Role,
     /// The text.
@@ -124,6 +127,12 @@ impl Record for Message {
 }
 
 impl Message {
+    /// Whose conversation it is; `None`: everybody's.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        Some(self.user_id.as_str()).filter(|user| *user != EVERYBODY)
+    }
+
     pub(super) fn of_user(user_id: &str) -> Group {
         Group::new(OF_USER, &[user_id])
     }
@@ -132,7 +141,7 @@ impl Message {
         let mut event = Event::empty(Kind::Message);
         event.message_id = Some(Cow::Borrowed(&self.id));
         event.agent_id = Some(Cow::Borrowed(&self.agent_id));
-        event.user_id = Some(Cow::Borrowed(&self.user_id));
+        event.user_id = self.user().map(Cow::Borrowed);
         event.content = Some(Cow::Borrowed(&self.content));
         event.role = Some(Cow::Borrowed(self.role.name()));
         event.metadata = self.metadata.as_ref().map(|json| Cow::Borrowed(json.get()));
@@ -191,7 +200,7 @@ pub async fn create<N: Notice>(
         metadata: object("metadata", new.metadata)?.map(compact),
         created_ms: now_ms,
     };
-    message.user_id = speaker(caller, right, &message)?;
+    message.user_id = speaker(right, &message)?;
     match agents::exists(caller, &message.agent_id).await {
         Err(ResourceError::NotFound) => {
             return Err(ResourceError::invalid("agent_id", "there is no such agent"));
@@ -205,23 +214,17 @@ pub async fn create<N: Notice>(
 }
 
 /// Whose message it is, if the caller may send it: the rules are those of publishing its event.
-fn speaker<N>(
-    caller: &Caller<'_, N>,
-    right: &Authorized<Publish>,
-    message: &Message,
-) -> Result<String, ResourceError> {
+fn speaker(right: &Authorized<Publish>, message: &Message) -> Result<String, ResourceError> {
     let mut event = message.told();
-    event.user_id = event.user_id.filter(|user| !user.is_empty());
-    right
-        .check(&mut event)
-        .map_err(|_| ResourceError::Forbidden("the credential may not send this message"))?;
-    match (event.user_id, &caller.principal.sub) {
-        (Some(user), _) if user.len() > crate::event::ID_BYTES => {
-            Err(ResourceError::invalid("user_id", format!("is over {} bytes", crate::event::ID_BYTES)))
+    let refused = |_| ResourceError::Forbidden("the credential may not send this message");
+    right.check(&mut event).map_err(refused)?;
+    match event.user_id {
+        Some(user) => {
+            check_id(&user).map_err(|reason| ResourceError::invalid("user_id", reason))?;
+            Ok(user.into_owned())
         }
-        (Some(user), _) => Ok(user.into_owned()),
-        (None, Some(sub)) => Ok(sub.to_string()),
-        (None, None) => Err(ResourceError::invalid("user_id", "is required of a caller who is no user")),
+        // Who may speak for all and is somebody speaks for themselves unless they name another.
+        None => Ok(right.principal().sub.as_deref().unwrap_or(EVERYBODY).to_owned()),
     }
 }
 
@@ -245,11 +248,11 @@ pub async fn list<N: Notice>(
     page: &Page,
 ) -> Result<(Vec<Message>, Option<Position>), ResourceError> {
     let none = Ok((Vec::new(), None));
-    let user_id = match (caller.rights.sees_all_users, user_id, caller.rights.sub.as_deref()) {
-        (true, user_id, _) => user_id,
-        (false, None, Some(sub)) => Some(sub),
-        (false, Some(user_id), Some(sub)) if user_id == sub => Some(sub),
-        (false, ..) => return none,
+    let users: Vec<&str> = match (caller.rights.sees_all_users, user_id, caller.rights.sub.as_deref()) {
+        (true, user_id, _) => user_id.into_iter().collect(),
+        (false, None, sub) => sub.into_iter().chain([EVERYBODY]).collect(),
+        (false, Some(user_id), Some(sub)) if user_id == sub => vec![sub],
+        (false, Some(_), _) => return none,
     };
     let narrowing = &caller.rights.narrowing;
     match agent_id {
@@ -262,22 +265,31 @@ pub async fn list<N: Notice>(
         }
         _ => {}
     }
-    let group = match (agent_id, user_id) {
-        (None, None) => Group::new(ALL, &[]),
-        (Some(agent), None) => Group::new(OF_AGENT, &[agent]),
-        (None, Some(user)) => Message::of_user(user),
-        (Some(agent), Some(user)) => Group::new(OF_BOTH, &[agent, user]),
+    let groups = match (agent_id, users.as_slice()) {
+        (None, []) => vec![Group::new(ALL, &[])],
+        (Some(agent), []) => vec![Group::new(OF_AGENT, &[agent])],
+        (None, users) => users.iter().map(|user| Message::of_user(user)).collect(),
+        (Some(agent), users) => users.iter().map(|user| Group::new(OF_BOTH, &[agent, user])).collect(),
     };
-    record::list(caller.tenants.store(), caller.tenant.id(), group, page).await
+    record::list(caller.tenants.store(), caller.tenant.id(), Of::Any(groups), page).await
 }
 
-/// Deletes a message. Nothing is published: no event tells of it.
+/// Deletes a message, if the caller might have sent it. Nothing is published: no event tells of it.
 ///
 /// # Errors
 /// [`ResourceError`].
-pub async fn delete<N: Notice>(caller: &Caller<'_, N>, id: &str) -> Result<(), ResourceError> {
+pub async fn delete<N: Notice>(
+    caller: &Caller<'_, N>,
+    right: &Authorized<Publish>,
+    id: &str,
+) -> Result<(), ResourceError> {
     let alone = caller.alone(lock_of(KIND, id)).await;
     let message = get(caller, id).await?;
+    let mut event = message.told();
+    // Who speaks for themselves alone would have made everybody's their own.
+    if right.check(&mut event).is_err() || event.user_id.as_deref() != message.user() {
+        return Err(ResourceError::Forbidden("the credential may not delete this message"));
+    }
     let mut rows = Rows::new();
     rows.hold(alone);
     record::remove(&mut rows, caller.tenant.id(), &message);
@@ -286,8 +298,8 @@ pub async fn delete<N: Notice>(caller: &Caller<'_, N>, id: &str) -> Result<(), R
 
 fn sees<N>(caller: &Caller<'_, N>, message: &Message) -> bool {
     let rights = &caller.rights;
-    (rights.sees_all_users || rights.sub.as_deref() == Some(message.user_id.as_str()))
-        && rights.narrowing.permits(Kind::Message, Some(&message.agent_id), None)
+    let own = message.user().is_none_or(|user| rights.sub.as_deref() == Some(user));
+    (own || rights.sees_all_users) && rights.narrowing.permits(Kind::Message, Some(&message.agent_id), None)
 }
 
 /// Without white space between its parts, as events carry JSON.

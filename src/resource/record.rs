@@ -120,6 +120,27 @@ pub(super) async fn list<R: Record>(
     Ok((records, next))
 }
 
+/// A page of records that are all at hand, as [`list`] would answer it.
+pub(super) fn page_of<R: Record>(mut records: Vec<R>, page: &Page) -> (Vec<R>, Option<Position>) {
+    let at = |record: &R| (record.number(), record.id().to_owned());
+    records.sort_by_key(at);
+    if page.descending {
+        records.reverse();
+    }
+    match &page.from {
+        Position::Offset(skip) => drop(records.drain(..(*skip).min(records.len()))),
+        Position::After(number, id) => {
+            let from = (*number, id.clone());
+            records.retain(|record| if page.descending { at(record) < from } else { at(record) > from });
+        }
+    }
+    let more = records.len() > page.limit;
+    records.truncate(page.limit);
+    let next =
+        records.last().filter(|_| more).map(|last| Position::After(last.number(), last.id().to_owned()));
+    (records, next)
+}
+
 fn read<R: Record>(row: &[u8]) -> Result<R, ResourceError> {
     serde_json::from_slice(row).map_err(|error| {
         tracing::error!(%error, table = R::TABLE.0, "a stored resource cannot be read");

@@ -173,10 +173,10 @@ mod tests {
     fn rows_know_what_they_weigh() {
         let mut rows = Rows::new();
         rows.put(Kind::Secret, TenantId(0), b"name", vec![1; 100]).expect("short");
-        assert_eq!((rows.len(), rows.bytes()), (1, keys::HEAD + 4 + 100));
+        assert_eq!((rows.len(), rows.weight()), (1, CHANGE + keys::HEAD + 4 + 100));
         let mut more = Rows::new();
         more.delete(Kind::Secret, TenantId(0), b"name");
         rows.extend(more);
-        assert_eq!((rows.len(), rows.bytes()), (2, 2 * (keys::HEAD + 4) + 100));
+        assert_eq!((rows.len(), rows.weight()), (2, 2 * (CHANGE + keys::HEAD + 4) + 100));
     }
 }

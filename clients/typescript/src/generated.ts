@@ -580,8 +580,8 @@ export interface Message {
   role: MessageRole;
   /** JSON of the platform's. */
   tool_calls: unknown;
-  /** Whose conversation it is. */
-  user_id: string;
+  /** Whose conversation it is; `null`: everybody's. */
+  user_id: string | null;
 }
 
 /** A chat message. */

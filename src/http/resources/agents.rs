@@ -1,5 +1,7 @@
 //! `/agents`, `/agents/{id}`, `/agents/{id}/state`, `/agents/{id}/messages`.
 
+use std::cell::OnceCell;
+
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -14,8 +16,8 @@ use super::super::created;
 use super::super::exchange::Exchange;
 use super::super::respond::Answer;
 use super::{
-    Written, if_match, listed, made, may_write, no_parameters, of_version, page, reading, unescaped, writing,
-    written,
+    Written, changing, if_match, listed, made, may_write, no_parameters, of_version, page, reading,
+    unescaped, writing, written,
 };
 
 /// An agent as clients see it.
@@ -137,7 +139,7 @@ pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refus
     responses((status = 200, description = "It was changed.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
 pub(in crate::http) async fn change(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
-    let Written { x, caller, body: saying, .. } = written::<Saying>(x).await?;
+    let Written { x, caller, body: saying, .. } = changing::<Saying>(x).await?;
     let agent = agents::change(&caller, &unescaped(id)?, if_match(x)?, saying).await?;
     Ok(told(&caller.principal.org_id, &agent))
 }
@@ -300,8 +302,10 @@ pub(in crate::http) async fn say(x: &mut Exchange, id: &str) -> Result<Answer, R
         tool_calls: None,
         metadata: messages::noted(body.metadata, notes)?,
     };
+    let took = OnceCell::new();
     let answer = |message: &messages::Message| {
-        let processing_time_ms = began.elapsed().as_millis() as u64;
+        // Once: what is kept for a repeat is what is answered now.
+        let processing_time_ms = *took.get_or_init(|| began.elapsed().as_millis() as u64);
         created(Said { message_id: &message.id, response: None, processing_time_ms })
     };
     made(x, &caller, &bytes, answer, async |kept| messages::create(&caller, &right, new, kept).await).await

@@ -25,8 +25,8 @@ struct View<'a> {
     organization_id: &'a str,
     /// To or from which agent.
     agent_id: &'a str,
-    /// Whose conversation it is.
-    user_id: &'a str,
+    /// Whose conversation it is; `null`: everybody's.
+    user_id: Option<&'a str>,
     /// Who speaks.
     role: Role,
     /// The text.
@@ -49,7 +49,7 @@ fn view<'a>(org_id: &'a str, message: &'a Message) -> View<'a> {
         id: &message.id,
         organization_id: org_id,
         agent_id: &message.agent_id,
-        user_id: &message.user_id,
+        user_id: message.user(),
         role: message.role,
         content: &message.content,
         model: message.model.as_deref(),
@@ -125,6 +125,6 @@ pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Re
     let right = may_write(x)?;
     no_parameters(x)?;
     let caller = writing(x, &right, 0).await?;
-    messages::delete(&caller, &unescaped(id)?).await?;
+    messages::delete(&caller, &right, &unescaped(id)?).await?;
     Ok(Answer::empty())
 }

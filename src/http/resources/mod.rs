@@ -105,6 +105,12 @@ async fn written_of<T>(
     Ok(Written { x, right, caller, body, bytes })
 }
 
+/// [`written`] for what answers with more than was written: who may not read is not shown it.
+async fn changing<T: DeserializeOwned>(x: &mut Exchange) -> Result<Written<'_, T>, Refusal> {
+    x.principal(Use::Rest)?.authorize::<Subscribe>()?;
+    written(x).await
+}
+
 /// Who writes, with a body of `bytes`.
 async fn writing<'a>(
     x: &'a Exchange,

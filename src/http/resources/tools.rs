@@ -15,8 +15,8 @@ use super::super::criteria::boolean;
 use super::super::exchange::Exchange;
 use super::super::respond::Answer;
 use super::{
-    Written, if_match, listed, made, may_write, no_parameters, of_version, page, reading, unescaped, writing,
-    written,
+    Written, changing, if_match, listed, made, may_write, no_parameters, of_version, page, reading,
+    unescaped, writing, written,
 };
 
 /// A tool as clients see it.
@@ -135,7 +135,7 @@ pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refus
     responses((status = 200, description = "It was changed.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
 pub(in crate::http) async fn change(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
-    let Written { x, caller, body: saying, .. } = written::<Saying>(x).await?;
+    let Written { x, caller, body: saying, .. } = changing::<Saying>(x).await?;
     let tool = tools::change(&caller, &unescaped(id)?, if_match(x)?, saying).await?;
     Ok(told(&caller.principal.org_id, &tool))
 }

@@ -15,7 +15,7 @@ use crate::tenant::publish::Notice;
 /// Most items of a batch.
 pub const ITEMS: usize = 100;
 /// Most rows that one batch writes; what would be over it is told to come again. Everybody's commits wait while it is written.
-pub const ROWS: usize = 16_000;
+pub const ROWS: usize = 8_000;
 
 // The largest memory fits by itself: its words in four groups, its versions, its places.
 const _: () = assert!(4 * WORDS + 2 * super::VERSIONS as usize + 16 < ROWS);
@@ -95,8 +95,12 @@ pub async fn create<N: Notice>(
     items: Vec<Result<NewMemory, ResourceError>>,
     kept: impl FnOnce(&Outcome) -> Rows,
 ) -> Result<Outcome, ResourceError> {
-    let mut written = Written::default();
+    let (mut written, mut is_full) = (Written::default(), false);
     for (index, item) in items.into_iter().enumerate() {
+        if is_full {
+            written.fail(index, None, ResourceError::BatchFull)?; // unread: reading is most of the work
+            continue;
+        }
         let made = async {
             let memory = super::made(caller, right, item?).await?;
             let mut rows = Rows::new();
@@ -104,6 +108,7 @@ pub async fn create<N: Notice>(
             written.add(memory, rows)
         };
         if let Err(error) = made.await {
+            is_full = matches!(error, ResourceError::BatchFull);
             written.fail(index, None, error)?;
         }
         tokio::task::yield_now().await; // reading a long text takes a while, and others have their turns here

@@ -26,7 +26,7 @@ use super::agents::{self, Json};
 use super::record::{self, Page, Position, Record};
 use super::{Caller, ResourceError, given, is_version, lock_of, next_number, object};
 use crate::auth::{Authorized, Publish};
-use crate::event::{Event, ID_BYTES, Kind};
+use crate::event::{Event, Kind, check_id};
 use crate::ids::TenantId;
 use crate::store::{Group, Of, Rows, Table};
 use crate::tenant::publish::Notice;
@@ -202,9 +202,8 @@ async fn made<N: Notice>(
 ) -> Result<Memory, ResourceError> {
     let now_ms = caller.now_ms();
     let user_id = new.user_id.filter(|user| !user.is_empty());
-    if user_id.as_ref().is_some_and(|user| user.len() > ID_BYTES || user.chars().any(char::is_control)) {
-        let reason = format!("must have at most {ID_BYTES} bytes and no control character");
-        return Err(ResourceError::invalid("user_id", reason));
+    if let Some(user) = &user_id {
+        check_id(user).map_err(|reason| ResourceError::invalid("user_id", reason))?;
     }
     let mut memory = Memory {
         id: crate::ids::fresh(ID_PREFIX),

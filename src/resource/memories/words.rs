@@ -13,7 +13,7 @@ use unicode_normalization::char::is_combining_mark;
 use crate::store::{TERM_BYTES, Word};
 
 /// Most different words that a memory is found by: the first ones. Bounds the rows of one memory.
-pub const WORDS: usize = 2_000;
+pub const WORDS: usize = 1_000;
 /// Most different words of a query.
 pub const WORDS_ASKED: usize = 32;
 

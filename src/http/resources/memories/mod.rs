@@ -21,8 +21,8 @@ use super::super::criteria::number;
 use super::super::exchange::Exchange;
 use super::super::respond::Answer;
 use super::{
-    Asker, OFFSET_MOST, Written, if_match, listed, made, may_write, no_parameters, of_version, page, reading,
-    unescaped, writing, written,
+    Asker, OFFSET_MOST, Written, changing, if_match, listed, made, may_write, no_parameters, of_version,
+    page, reading, unescaped, writing, written,
 };
 
 /// A memory as clients see it.
@@ -200,7 +200,7 @@ pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refus
     responses((status = 200, description = "It was changed.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
 pub(in crate::http) async fn change(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
-    let Written { x, right, caller, body: saying, .. } = written::<Saying>(x).await?;
+    let Written { x, right, caller, body: saying, .. } = changing::<Saying>(x).await?;
     let memory = memories::change(&caller, &right, &unescaped(id)?, if_match(x)?, saying).await?;
     Ok(told(&caller.principal.org_id, &memory))
 }
