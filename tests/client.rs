@@ -622,6 +622,99 @@ async fn a_peer_that_misses_two_heartbeats_is_left() {
     assert_eq!(serving.await.unwrap().len(), 4);
 }
 
+/// Looks again and again, `looks` times for an instant each, before it waits; then `told` is told.
+async fn look_often<T>(mut look: impl AsyncFnMut() -> T, looks: usize, told: impl FnOnce()) -> T {
+    for _ in 0..looks {
+        if let Ok(item) = tokio::time::timeout(Duration::from_millis(1), look()).await {
+            return item;
+        }
+    }
+    told();
+    within("an item", look()).await
+}
+
+/// A loop that does something else every millisecond gets its stream from a daemon that takes longer than that to answer.
+#[tokio::test]
+async fn a_reader_that_gives_up_early_does_not_begin_anew() {
+    const READY: &str = r#"{"type":"ready","connection_id":"c","cursor":"C0","resumed":false,"replaying":0,"heartbeat_seconds":9}"#;
+    for transport in BOTH {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (answer, mut is_answered) = watch::channel(false);
+        let serving = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap(); // the first; there is to be no second
+            is_answered.changed().await.unwrap();
+            if transport == Transport::WebSocket {
+                let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+                socket.send(Frame::text(READY)).await.unwrap();
+                return socket.next().await.is_some();
+            }
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\nevent: ready\nid: C0\n";
+            stream.write_all(format!("{head}data: {READY}\n\n").as_bytes()).await.unwrap();
+            while stream.read(&mut [0; 512]).await.unwrap_or(0) > 0 {}
+            true
+        });
+        let mut subscription = client(addr, "key").subscribe(Filter::new()).over(transport);
+        let item = look_often(async || subscription.next().await, 30, || answer.send(true).unwrap()).await;
+        match item {
+            Some(Ok(Item::Status(Status::Connected { .. }))) => {}
+            other => panic!("{other:?} over {transport:?}"),
+        }
+        drop(subscription);
+        assert!(within("the end", serving).await.unwrap());
+    }
+}
+
+/// The same while a new credential is asked for: the provider is asked once, and whoever else needs it is not held up by a
+/// reader that looks no more.
+#[tokio::test]
+async fn a_reader_that_gives_up_early_asks_for_one_credential() {
+    let denied = answer("401 Unauthorized", "", r#"{"code":"UNAUTHORIZED","message":"no"}"#);
+    let forbidden = answer("403 Forbidden", "", r#"{"code":"FORBIDDEN","message":"no"}"#);
+    for transport in BOTH {
+        let (addr, requests) =
+            scripted(vec![denied.clone(), denied.clone(), forbidden.clone(), forbidden.clone()]).await;
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = asked.clone();
+        let (give, is_given) = watch::channel(false);
+        let client = Client::builder(format!("http://{addr}").parse().unwrap())
+            .credential("old")
+            .renewing(move || {
+                counted.fetch_add(1, SeqCst);
+                let mut is_given = is_given.clone();
+                async move {
+                    is_given.wait_for(|given| *given).await.unwrap();
+                    Some("new")
+                }
+            })
+            .backoff(AT_ONCE)
+            .build();
+        let mut subscription = client.subscribe(Filter::new()).over(transport);
+        let mut looks = 0;
+        while looks < 30 {
+            looks += asked.load(SeqCst).min(1); // counted from the question on
+            let look = tokio::time::timeout(Duration::from_millis(1), subscription.next()).await;
+            assert!(look.is_err(), "{look:?}");
+        }
+
+        // It looks no more, and a request needs the credential too.
+        let agents = client.agents();
+        let mut listing = std::pin::pin!(async { agents.list(&List::default()).await });
+        let look = tokio::time::timeout(Duration::from_millis(50), &mut listing).await;
+        assert!(look.is_err(), "{look:?}");
+        give.send(true).unwrap();
+        let error = within("an answer", listing).await.unwrap_err();
+        assert_eq!(error.refusal().unwrap().status, 403);
+
+        let (error, lost) = end(&mut subscription).await;
+        assert_eq!((error.refusal().unwrap().status, lost.len()), (403, 1));
+        assert_eq!(asked.load(SeqCst), 1);
+        let credentials: Vec<_> =
+            requests.await.unwrap().iter().map(|head| head.contains(": Bearer new")).collect();
+        assert_eq!(credentials, [false, false, true, true]);
+    }
+}
+
 #[tokio::test]
 async fn a_daemon_that_restarts_is_waited_for_unless_told_otherwise() {
     let mut daemon = Daemon::start().await;

@@ -2,12 +2,14 @@
 //!
 //! * It is pulled: between two calls of [`Subscription::next`] nothing runs and nothing is read, so a slow reader holds back
 //!   the daemon (which keeps its place) and not memory. What was read is handed on before more is.
-//! * A call that is given up half-way (`select!`) loses nothing: connection, wait and deadline stay where they were.
+//! * A call that is given up half-way (`select!`) loses nothing: what was begun (a wait, a handshake, asking for a credential,
+//!   an answer to a ping) is kept in the state with its deadline, and the next call goes on with it.
 //! * After an error it has ended; everything it survives is told as [`Status::Lost`].
 
 use std::time::Duration;
 
 use futures_util::Stream;
+use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep_until};
 
 use super::filter::{Filter, Position};
@@ -46,15 +48,18 @@ enum State {
     Idle,
     /// To be opened then.
     Waiting(Instant),
+    Opening(BoxFuture<'static, Result<Either, ClientError>>),
     Open(Box<Open>),
-    /// The credential was refused so; the provider is to be asked.
-    Renewing(ClientError),
+    /// The credential was refused so; the provider is asked.
+    Renewing(ClientError, BoxFuture<'static, Result<bool, ClientError>>),
     Ended,
 }
 
 struct Open {
     stream: Either,
     since: Instant,
+    /// The answer to a ping that is on its way, and until when it may be. Given up half-way it may go out twice.
+    pong: Option<(Instant, String)>,
 }
 
 enum Either {
@@ -114,9 +119,19 @@ impl Subscription {
                     self.state = State::Idle;
                     None
                 }
-                State::Idle => self.open().await,
+                State::Idle => {
+                    self.state = State::Opening(self.open());
+                    None
+                }
+                State::Opening(opening) => {
+                    let opened = opening.await;
+                    self.opened(opened)
+                }
                 State::Open(_) => self.read().await,
-                State::Renewing(_) => self.renew().await,
+                State::Renewing(_, renewing) => {
+                    let renewed = renewing.await;
+                    self.renewed(renewed)
+                }
             };
             if done.is_some() {
                 return done;
@@ -141,21 +156,25 @@ impl Subscription {
         }
     }
 
-    async fn open(&mut self) -> Option<Result<Item, ClientError>> {
+    fn open(&mut self) -> BoxFuture<'static, Result<Either, ClientError>> {
         self.generation = self.client.shared.credentials.held().generation;
-        let follower = &self.follower;
-        let opened = match self.transport {
+        let client = self.client.clone();
+        match self.transport {
             Transport::WebSocket => {
-                self.client.ws(&follower.path("ws"), SILENCE_UNTOLD).await.map(Either::Ws)
+                let path = self.follower.path("ws");
+                Box::pin(async move { client.ws(&path, SILENCE_UNTOLD).await.map(Either::Ws) })
             }
             Transport::Sse => {
-                let path = follower.path("sse");
-                self.client.sse(&path, &follower.cursor, SILENCE_UNTOLD).await.map(Either::Sse)
+                let (path, cursor) = (self.follower.path("sse"), self.follower.cursor.clone());
+                Box::pin(async move { client.sse(&path, &cursor, SILENCE_UNTOLD).await.map(Either::Sse) })
             }
-        };
+        }
+    }
+
+    fn opened(&mut self, opened: Result<Either, ClientError>) -> Option<Result<Item, ClientError>> {
         match opened {
             Ok(stream) => {
-                self.state = State::Open(Box::new(Open { stream, since: Instant::now() }));
+                self.state = State::Open(Box::new(Open { stream, since: Instant::now(), pong: None }));
                 None
             }
             Err(error) => self.ended(error, None),
@@ -164,6 +183,12 @@ impl Subscription {
 
     async fn read(&mut self) -> Option<Result<Item, ClientError>> {
         let State::Open(open) = &mut self.state else { return None };
+        if let (Some((deadline, pong)), Either::Ws(socket)) = (&open.pong, &mut open.stream) {
+            if let Err(error) = socket.send_until(*deadline, pong.clone()).await {
+                return self.lost(error);
+            }
+            open.pong = None;
+        }
         let heard = match &mut open.stream {
             Either::Ws(socket) => match socket.next().await {
                 Ok(WsMessage::Text(text)) => self.follower.ws(text),
@@ -190,15 +215,18 @@ impl Subscription {
                 }
                 return Some(Ok(item));
             }
-            Ok(Heard::Pong(pong)) => match &mut open.stream {
-                Either::Ws(socket) => match socket.send(pong).await {
-                    Ok(()) => return None,
-                    Err(error) => error,
-                },
-                Either::Sse(_) => return None,
-            },
+            Ok(Heard::Pong(pong)) => {
+                open.pong = Some((Instant::now() + self.client.shared.timeouts.head, pong));
+                return None;
+            }
             Ok(Heard::End(error)) | Err(error) => error,
         };
+        self.lost(error)
+    }
+
+    /// After the end of a stream that was open.
+    fn lost(&mut self, error: ClientError) -> Option<Result<Item, ClientError>> {
+        let State::Open(open) = &self.state else { return None };
         if open.since.elapsed() >= self.client.shared.backoff.longest {
             self.follower.failures = 0;
         }
@@ -209,9 +237,13 @@ impl Subscription {
         self.ended(error, retry_ms)
     }
 
-    async fn renew(&mut self) -> Option<Result<Item, ClientError>> {
-        let renewed = self.client.shared.credentials.renew(self.generation).await;
-        let State::Renewing(why) = std::mem::replace(&mut self.state, State::Ended) else { return None };
+    fn renew(&self) -> BoxFuture<'static, Result<bool, ClientError>> {
+        let (client, generation) = (self.client.clone(), self.generation);
+        Box::pin(async move { client.shared.credentials.renew(generation).await })
+    }
+
+    fn renewed(&mut self, renewed: Result<bool, ClientError>) -> Option<Result<Item, ClientError>> {
+        let State::Renewing(why, _) = std::mem::replace(&mut self.state, State::Ended) else { return None };
         match renewed {
             Ok(true) => {
                 self.unproven = true;
@@ -231,7 +263,7 @@ impl Subscription {
             Next::Again(asked) => Some(Ok(self.again(why, asked))),
             // A new credential that is refused as well is the provider's answer: it is not asked for ever.
             Next::Renew if !self.unproven => {
-                self.state = State::Renewing(why);
+                self.state = State::Renewing(why, self.renew());
                 None
             }
             Next::Renew | Next::Stop => Some(Err(why)),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::{HeaderName, Method, header};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
@@ -108,7 +108,12 @@ impl WsStream {
     /// # Errors
     /// A connection that has ended, or whose peer does not read.
     pub async fn send(&mut self, text: String) -> Result<(), ClientError> {
-        let sent = timeout(self.limit, self.inner.send(Message::text(text))).await;
+        self.send_until(Instant::now() + self.limit, text).await
+    }
+
+    /// The same with a deadline of the caller's. Given up half-way, the frame has been taken or not.
+    pub(super) async fn send_until(&mut self, deadline: Instant, text: String) -> Result<(), ClientError> {
+        let sent = timeout_at(deadline, self.inner.send(Message::text(text))).await;
         sent.map_err(|_| ClientError::Timeout("room to send", self.limit))?.map_err(ClientError::from)
     }
 
