@@ -67,7 +67,7 @@ impl Client {
     }
 
     /// Sends a request until it is answered for good, if it may be sent twice (it only reads, or it has an idempotency
-    /// key): after 429, 502–504 and lost connections again, [`Backoff::attempts`](super::Backoff) times in all, later
+    /// key): after 408, 429, 500, 502–504 and lost connections again, [`Backoff::attempts`](super::Backoff) times in all, later
     /// each time and never sooner than `Retry-After`. `told` hears of each failure and of the wait after it.
     ///
     /// # Errors

@@ -1,4 +1,6 @@
 //! Whether to come back after a stream has ended: the client's half of protocol §5's table. No clock, no socket.
+//!
+//! * `tests/fixtures/verdicts.json` has its rows; the TypeScript client goes by the same.
 
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use super::ClientError;
 
 /// The least wait after 1013, "later": what one second's publish rate needs to recover several times over.
 const AFTER_OVERLOAD: Duration = Duration::from_secs(5);
-/// The least wait after a 429 or 503 that names none.
+/// The least wait after a refusal for want of room that names none: 429, 502–504.
 const AFTER_BUSY: Duration = Duration::from_secs(1);
 
 /// What to do after the end of a stream.
@@ -28,15 +30,19 @@ pub(super) fn after(end: &ClientError, retry_ms: Option<u64>) -> Next {
     let retry = Duration::from_millis(retry_ms.unwrap_or(0));
     match end {
         _ if end.is_unauthorized() => Next::Renew,
-        ClientError::Refused(_) => busy(end).map_or(Next::Stop, Next::Again),
+        ClientError::Refused(_) => passing(end).map_or(Next::Stop, Next::Again),
         ClientError::Closed { code, .. } => match code {
             // The last is "kicked, revoked, changed identity"; the rest are this client's own faults.
-            1002 | 1003 | 1007..=1009 | 4403 => Next::Stop,
+            1002 | 1003 | 1007..=1010 | 4403 => Next::Stop,
             1013 => Next::Again(AFTER_OVERLOAD),
             _ => Next::Again(Duration::ZERO),
         },
-        ClientError::Closing { code, .. } if code == "FORBIDDEN" => Next::Stop,
-        ClientError::Closing { .. } | ClientError::Ended => Next::Again(retry),
+        ClientError::Closing { code, .. } => match code.as_str() {
+            "FORBIDDEN" | "BAD_REQUEST" | "VALIDATION_ERROR" | "NOT_FOUND" => Next::Stop,
+            "QUOTA_EXCEEDED" => Next::Again(retry_ms.map_or(AFTER_BUSY, Duration::from_millis)),
+            _ => Next::Again(retry),
+        },
+        ClientError::Ended => Next::Again(retry),
         ClientError::Connect { .. } | ClientError::Timeout(..) | ClientError::Http(_) => {
             Next::Again(Duration::ZERO)
         }
@@ -59,51 +65,88 @@ pub(super) fn after(end: &ClientError, retry_ms: Option<u64>) -> Next {
     }
 }
 
-/// How long the daemon, or what stands before it, asks to be left alone, if that is what it refused for.
-pub(super) fn busy(error: &ClientError) -> Option<Duration> {
-    let refusal = error.refusal().filter(|refusal| matches!(refusal.status, 429 | 502..=504))?;
-    Some(refusal.retry_after.map_or(AFTER_BUSY, Duration::from_secs))
+/// How long to leave the daemon, or what stands before it, alone after a refusal that will pass; `None`: it would refuse
+/// again.
+fn passing(error: &ClientError) -> Option<Duration> {
+    let refusal = error.refusal()?;
+    let least = match refusal.status {
+        408 | 500 => Duration::ZERO,
+        429 | 502..=504 => AFTER_BUSY,
+        _ => return None,
+    };
+    Some(refusal.retry_after.map_or(least, Duration::from_secs))
 }
 
 /// The least wait before a request that may be repeated is; `None`: what failed would fail again.
 pub(super) fn repeat(error: &ClientError) -> Option<Duration> {
     match error {
         ClientError::Connect { .. } | ClientError::Http(_) | ClientError::Timeout(..) => Some(Duration::ZERO),
-        _ => busy(error),
+        _ => passing(error),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Map, Value};
+
     use super::super::Refusal;
     use super::*;
 
     const AT_ONCE: Next = Next::Again(Duration::ZERO);
+    /// For what a table has no row of.
+    const OTHER_CODE: u16 = 4_999;
+    const OTHER_STATUS: u16 = 418;
 
-    /// Row by row the table of protocol §5.
+    /// What both clients go by.
+    fn verdicts() -> Value {
+        serde_json::from_str(include_str!("../../tests/fixtures/verdicts.json")).unwrap()
+    }
+
+    fn rows<'a>(verdicts: &'a Value, table: &str) -> &'a Map<String, Value> {
+        let rows = verdicts[table].as_object().unwrap();
+        assert!(rows.len() > 5, "{table}");
+        rows
+    }
+
+    /// What a row of this table asks for, where the peer asked for nothing itself.
+    fn wanted(verdicts: &Value, table: &str, verdict: &Value) -> Next {
+        match verdict.as_str().unwrap() {
+            "end" => Next::Stop,
+            "again" => AT_ONCE,
+            "later" => Next::Again(Duration::from_millis(verdicts["later_ms"][table].as_u64().unwrap())),
+            "credential" => Next::Renew,
+            other => panic!("{other}"),
+        }
+    }
+
     #[test]
     fn close_codes() {
-        let close = |code| after(&ClientError::Closed { code, reason: String::new() }, None);
-        for code in [1002, 1003, 1007, 1008, 1009, 4403] {
-            assert_eq!(close(code), Next::Stop, "{code}");
+        let verdicts = verdicts();
+        for (row, verdict) in rows(&verdicts, "close") {
+            let code = row.parse().unwrap_or(OTHER_CODE);
+            let next = after(&ClientError::Closed { code, reason: String::new() }, None);
+            assert_eq!(next, wanted(&verdicts, "close", verdict), "{row}");
         }
-        assert_eq!(close(4401), Next::Renew);
-        for code in [1000, 1001, 1006, 1011, 1012, 4408, 4440, 4999] {
-            assert_eq!(close(code), AT_ONCE, "{code}");
-        }
-        assert_eq!(close(1013), Next::Again(Duration::from_secs(5)));
         assert_eq!(after(&ClientError::Ended, None), AT_ONCE);
     }
 
     #[test]
     fn closing_events() {
-        let closing = |code: &str, retry_ms| {
-            after(&ClientError::Closing { code: code.into(), message: String::new() }, retry_ms)
-        };
-        assert_eq!(closing("UNAUTHORIZED", Some(1)), Next::Renew);
-        assert_eq!(closing("FORBIDDEN", None), Next::Stop);
-        assert_eq!(closing("UNAVAILABLE", Some(2_500)), Next::Again(Duration::from_millis(2_500)));
-        assert_eq!(closing("INTERNAL_ERROR", None), AT_ONCE);
+        let verdicts = verdicts();
+        for (row, verdict) in rows(&verdicts, "closing") {
+            let closing = |retry_ms| {
+                after(&ClientError::Closing { code: row.clone(), message: String::new() }, retry_ms)
+            };
+            let next = wanted(&verdicts, "closing", verdict);
+            assert_eq!(closing(None), next, "{row}");
+            if matches!(next, Next::Again(_)) {
+                assert_eq!(
+                    closing(Some(70)),
+                    Next::Again(Duration::from_millis(70)),
+                    "{row}: what was asked"
+                );
+            }
+        }
         assert_eq!(after(&ClientError::Ended, Some(2_000)), Next::Again(Duration::from_secs(2)));
     }
 
@@ -112,17 +155,25 @@ mod tests {
     }
 
     #[test]
-    fn refusals_and_lost_connections() {
-        assert_eq!(after(&refused(401, None), None), Next::Renew);
-        for status in [400, 403, 404, 406, 426, 500] {
-            assert_eq!(after(&refused(status, Some(1)), None), Next::Stop, "{status}");
-            assert_eq!(repeat(&refused(status, Some(1))), None, "{status}");
+    fn refusals() {
+        let verdicts = verdicts();
+        for (row, verdict) in rows(&verdicts, "status") {
+            let status = row.parse().unwrap_or(OTHER_STATUS);
+            let next = wanted(&verdicts, "status", verdict);
+            assert_eq!(after(&refused(status, None), None), next, "{row}");
+            // A request's own 401 was followed by another credential before it came here.
+            let repeats = |next| if let Next::Again(wait) = next { Some(wait) } else { None };
+            assert_eq!(repeat(&refused(status, None)), repeats(next), "{row}");
+            if repeats(next).is_some() {
+                let asked = Duration::from_secs(7);
+                assert_eq!(after(&refused(status, Some(7)), None), Next::Again(asked), "{row}");
+                assert_eq!(repeat(&refused(status, Some(7))), Some(asked), "{row}");
+            }
         }
-        for status in [429, 502, 503, 504] {
-            assert_eq!(after(&refused(status, Some(7)), None), Next::Again(Duration::from_secs(7)));
-            assert_eq!(after(&refused(status, None), None), Next::Again(AFTER_BUSY));
-            assert_eq!(repeat(&refused(status, Some(7))), Some(Duration::from_secs(7)));
-        }
+    }
+
+    #[test]
+    fn lost_connections() {
         let source = std::io::ErrorKind::ConnectionRefused.into();
         let lost = ClientError::Connect { address: "a".into(), source };
         assert_eq!((after(&lost, None), repeat(&lost)), (AT_ONCE, Some(Duration::ZERO)));

@@ -1,9 +1,11 @@
 /**
  * Who asks: a fixed token or API key, or tokens that are fetched anew before they expire and when one is refused.
  *
- * - At most one fetch at a time; whoever asks meanwhile gets its result.
+ * - At most one fetch at a time, within `GET_TOKEN_MOST_MS`; whoever asks meanwhile gets its result.
+ * - A clock that is wrong here costs a renewal too early, or a refusal and then a renewal; never fetches without a pause.
  * - A token never goes into a URL: requests carry it in a header, WebSockets a ticket made with it.
  */
+import { NervewireError } from './errors.js';
 
 /** A token and when it ends (milliseconds since 1970, RFC 3339, or a `Date`). */
 export interface ExpiringToken {
@@ -15,6 +17,10 @@ export type GetToken = () => Promise<string | ExpiringToken>;
 
 /** A token is fetched anew so long before its end, or at four fifths of its life if that is short. */
 export const RENEW_BEFORE_MS = 60_000;
+/** Least time between two fetches that nobody's refusal asked for: tokens that seem to have ended would be fetched without pause. */
+export const RENEW_LEAST_MS = 5_000;
+/** Longest that `getToken` may take: beyond it, whoever waits for the token fails instead of hanging with it. */
+export const GET_TOKEN_MOST_MS = 30_000;
 
 interface Held {
   token: string;
@@ -79,25 +85,54 @@ export class Credential {
   }
 
   async #fetch(): Promise<string> {
-    const got = await (this.getToken as GetToken)();
+    const got = await inTime((this.getToken as GetToken)());
     const { token, expiresAt } = typeof got === 'string' ? { token: got, expiresAt: undefined } : got;
     if (typeof token !== 'string' || token === '') throw new TypeError('getToken must give a token');
     const now = Date.now();
-    const end = expiresAt === undefined ? expiryOf(token) : new Date(expiresAt).getTime();
-    const life = end === undefined || Number.isNaN(end) ? Infinity : Math.max(0, end - now);
-    this.#held = { token, renewAt: now + Math.max(life - RENEW_BEFORE_MS, life * 0.8) };
+    const life = lifeOf(expiresAt === undefined ? timesOf(token) : { exp: new Date(expiresAt).getTime() }, now);
+    const renewIn = Number.isNaN(life) ? Infinity : Math.max(life - RENEW_BEFORE_MS, life * 0.8, RENEW_LEAST_MS);
+    this.#held = { token, renewAt: now + renewIn };
     return token;
   }
 }
 
-/** `exp` of a JWT in milliseconds, unverified: only the daemon can verify it. `undefined` for anything else. */
-export function expiryOf(token: string): number | undefined {
-  const payload = token.split('.')[1];
-  if (payload === undefined) return undefined;
+/** `asked`, or an error when its time is over. */
+async function inTime<T>(asked: Promise<T>): Promise<T> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_, failed) => {
+    const words = `getToken gave nothing within ${GET_TOKEN_MOST_MS} ms`;
+    timer = setTimeout(() => failed(new NervewireError('TIMEOUT', words)), GET_TOKEN_MOST_MS);
+  });
   try {
-    const { exp } = Object(JSON.parse(atob(payload.replaceAll('-', '+').replaceAll('_', '/')))) as { exp?: unknown };
-    return typeof exp === 'number' ? exp * 1000 : undefined;
-  } catch {
-    return undefined;
+    return await Promise.race([asked, late]);
+  } finally {
+    clearTimeout(timer);
   }
+}
+
+interface Times {
+  exp?: number | undefined;
+  iat?: number | undefined;
+}
+
+/**
+ * How long a token lives that was just got, milliseconds. By the clock here, unless that cannot be right: nobody gives a token that
+ * has ended or that lives longer than from its `iat` to its `exp`. `Infinity`: until the daemon refuses it.
+ */
+function lifeOf({ exp = Infinity, iat = -Infinity }: Times, now: number): number {
+  const left = exp - now;
+  return left > 0 ? Math.min(left, exp - iat) : exp - iat;
+}
+
+/** `exp` and `iat` of a JWT in milliseconds, unverified: only the daemon can verify them. `undefined` where there are none. */
+export function timesOf(token: string): Times {
+  const [, payload = ''] = token.split('.');
+  let claims: { exp?: unknown; iat?: unknown } = {};
+  try {
+    claims = Object(JSON.parse(atob(payload.replaceAll('-', '+').replaceAll('_', '/')))) as typeof claims;
+  } catch {
+    // no JWT: an API key, or something of the platform's own
+  }
+  const time = (claim: unknown) => (typeof claim === 'number' ? claim * 1000 : undefined);
+  return { exp: time(claims.exp), iat: time(claims.iat) };
 }

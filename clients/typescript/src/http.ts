@@ -1,12 +1,14 @@
 /**
  * Requests to the daemon: credential, time limit, errors, and repeating what may be repeated.
  *
- * - A request is repeated after a lost answer, 429 or 503 only if that does no harm: a read, or one with an `Idempotency-Key`.
+ * - A request is repeated after a lost answer or a refusal that passes (`repeatAfterMs`) only if that does no harm: a read, or one
+ *   with an `Idempotency-Key`.
  * - A 401 is followed by one attempt with a new credential, where there may be one.
  */
 import { Backoff, sleep } from './backoff.js';
 import type { Credential } from './credential.js';
 import { asError, NervewireError, refusalOf } from './errors.js';
+import { repeatAfterMs } from './verdict.js';
 
 /** Longest a request may take, milliseconds (option `requestTimeoutMs`). */
 export const REQUEST_TIMEOUT_MS = 30_000;
@@ -73,8 +75,8 @@ export class Http {
           this.credential.refused(token);
           continue;
         }
-        const wait = error.retryAfterMs ?? 0;
-        if (!repeats || !isPassing(error) || tries >= REQUEST_TRIES || wait > RETRY_AFTER_MOST_MS) throw error;
+        const wait = repeats && tries < REQUEST_TRIES ? repeatAfterMs(error) : undefined;
+        if (wait === undefined || wait > RETRY_AFTER_MOST_MS) throw error;
         await sleep(backoff.next(wait), call.signal ?? new AbortController().signal);
       }
     }
@@ -133,11 +135,6 @@ function parsed(text: string, response: Response): unknown {
   } catch (cause) {
     throw new NervewireError('NOT_NERVEWIRE', 'the answer is not JSON', { status: response.status, cause });
   }
-}
-
-/** Whether the same request may go through later. */
-function isPassing(error: NervewireError): boolean {
-  return error.status === undefined || error.status === 429 || error.status === 503;
 }
 
 /** A key nobody else has made. */

@@ -3,7 +3,9 @@
  *
  * - A message whose blank line has not come does not exist: a stream cut within one leaves the cursor where it was.
  * - An event's data is one line; more are joined as the specification says.
+ * - At most `EVENT_MOST` of an unfinished message is held; beyond that the stream is refused.
  */
+import { NervewireError } from './errors.js';
 
 export interface Message {
   /** `message` where the stream names none. */
@@ -13,8 +15,8 @@ export interface Message {
   id: string;
 }
 
-/** Longest line, in UTF-16 units. The daemon's events are 64 KiB unless configured otherwise; a stream without line ends stops here. */
-export const LINE_MOST = 16 << 20;
+/** UTF-16 units of one line, and of one message's data: far above any event of the daemon's, which are 64 KiB at most. */
+export const EVENT_MOST = 4 << 20;
 
 export class SseParser {
   #rest = '';
@@ -22,6 +24,8 @@ export class SseParser {
   #begun = false;
   #event = '';
   #data: string[] = [];
+  /** Of `#data`, each line's end counted too. */
+  #dataLength = 0;
   #id = '';
   #retryMs: number | undefined;
 
@@ -30,7 +34,7 @@ export class SseParser {
     return this.#retryMs;
   }
 
-  /** Takes the next piece and gives the messages that it completes. */
+  /** Takes the next piece and gives the messages that it completes. Throws `TOO_LARGE`; the parser is of no use then. */
   push(piece: string): Message[] {
     const scanned = this.#rest.length; // holds no line end
     let text = this.#rest + piece;
@@ -54,18 +58,21 @@ export class SseParser {
       this.#skipLineFeed = end[0] === '\r' && from === text.length;
     }
     this.#rest = text.slice(from);
-    if (this.#rest.length > LINE_MOST) throw new RangeError(`a line of the event stream is longer than ${LINE_MOST}`);
+    limit(this.#rest.length);
     return messages;
   }
 
   #line(line: string): Message | undefined {
     if (line === '') return this.#dispatch();
+    limit(line.length);
     const colon = line.indexOf(':');
     if (colon === 0) return undefined; // a comment
     const field = colon < 0 ? line : line.slice(0, colon);
     const value = colon < 0 ? '' : line.slice(line[colon + 1] === ' ' ? colon + 2 : colon + 1);
-    if (field === 'data') this.#data.push(value);
-    else if (field === 'event') this.#event = value;
+    if (field === 'data') {
+      limit((this.#dataLength += value.length + 1));
+      this.#data.push(value);
+    } else if (field === 'event') this.#event = value;
     else if (field === 'id' && !value.includes('\0')) this.#id = value;
     else if (field === 'retry' && /^\d+$/.test(value)) this.#retryMs = Number(value);
     return undefined;
@@ -76,6 +83,11 @@ export class SseParser {
     const isEmpty = this.#data.length === 0;
     this.#event = '';
     this.#data = [];
+    this.#dataLength = 0;
     return isEmpty ? undefined : message;
   }
+}
+
+function limit(length: number): void {
+  if (length > EVENT_MOST) throw new NervewireError('TOO_LARGE', `a message of the event stream is longer than ${EVENT_MOST}`);
 }

@@ -16,8 +16,8 @@ import type { Ended, Position, Run, Sink, Timing, WebSocketConstructor } from '.
 import { overSse } from './transports/sse.js';
 import { overWebSocket } from './transports/ws.js';
 
-/** Credentials refused in a row before a subscription gives up. */
-export const REFUSED_MOST = 3;
+/** Credentials refused in a row before a subscription gives up: a new one that is refused as well is `getToken`'s answer. */
+export const REFUSED_MOST = 2;
 
 /** How a subscription is doing. `waiting` is between two attempts. */
 export type Status =
@@ -169,7 +169,7 @@ export class Subscription<T, E extends NervewireEvent = NervewireEvent> implemen
       if (verdict === 'renew') {
         refused += 1;
         if (!host.http.credential.renewable || refused >= REFUSED_MOST) return this.#over(error);
-        if (refused === 1 && backoff.failures === 0) {
+        if (backoff.failures === 0) {
           backoff.next(); // at once, but only once
           continue;
         }

@@ -54,7 +54,7 @@ describe('endings', () => {
     const client = clientOf(fake, { transport: 'ws' });
     client.subscribe({ onStatus: states.push });
     const { retryInMs, error } = await states.find((status) => status.state === 'waiting', 'waiting');
-    assert.ok(retryInMs >= 15_000, `${retryInMs}`);
+    assert.ok(retryInMs >= 5_000, `${retryInMs}`);
     assert.equal(error.code, 'QUOTA_EXCEEDED');
     client.close();
     assert.equal(fake.connections.length, 1);
@@ -120,6 +120,7 @@ describe('endings', () => {
     ['INTERNAL_ERROR', 'back'],
     ['QUOTA_EXCEEDED', 'back'],
     ['FORBIDDEN', 'stop'],
+    ['BAD_REQUEST', 'stop'],
     ['UNAUTHORIZED', 'stop'],
   ]) {
     it(`SSE closing with ${code}: ${verdict}`, async () => {

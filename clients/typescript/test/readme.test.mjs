@@ -6,6 +6,8 @@ import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { transform } from 'esbuild';
+import { GET_TOKEN_MOST_MS } from '../dist/credential.js';
+import { BUSY_MS, LATER_MS } from '../dist/verdict.js';
 import { BACKOFF_LEAST_MS, BACKOFF_MOST_MS } from '../dist/backoff.js';
 import { REQUEST_TRIES } from '../dist/http.js';
 import { CLIMB_AFTER_MS, CLIMB_MOST_MS, CUT_SHORT, NEVER_READY } from '../dist/ladder.js';
@@ -46,7 +48,9 @@ describe('README', () => {
       `After ${climb} minutes (then ${2 * climb}, ${4 * climb}, … ${CLIMB_MOST_MS / 60_000})`,
       `after ${least / 2}–${least} s, doubling to ${most / 2}–${most} s`,
       `(${REQUEST_TRIES} attempts;`,
-      `given up after ${REFUSED_MOST} refusals`,
+      `given up if the ${['', '', 'next'][REFUSED_MOST]} is refused too`,
+      `It has ${GET_TOKEN_MOST_MS / 1000} s to answer`,
+      `not before ${LATER_MS / 1000} s, ${BUSY_MS / 1000} s unless`,
     ]) {
       assert.ok(text.includes(said), said);
     }

@@ -1,13 +1,14 @@
 // The parts that know no network.
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { Backoff } from '../../dist/backoff.js';
-import { Credential, expiryOf, RENEW_BEFORE_MS } from '../../dist/credential.js';
+import { Credential, GET_TOKEN_MOST_MS, RENEW_BEFORE_MS, RENEW_LEAST_MS, timesOf } from '../../dist/credential.js';
 import { frameOf } from '../../dist/frames.js';
 import { CLIMB_MOST_MS, CUT_SHORT, Ladder } from '../../dist/ladder.js';
 import { Queue } from '../../dist/queue.js';
-import { SseParser } from '../../dist/sse.js';
-import { ofClose, ofClosing, ofRefusal } from '../../dist/verdict.js';
+import { EVENT_MOST, SseParser } from '../../dist/sse.js';
+import { ofClose, ofClosing, ofRefusal, repeatAfterMs } from '../../dist/verdict.js';
 import { NervewireError } from '../../dist/errors.js';
 import { seeded } from '../support/proxy.mjs';
 
@@ -35,6 +36,23 @@ test('an event stream, in pieces of any size', () => {
     }
     assert.deepEqual(got, MESSAGES);
   }
+});
+
+test('an endless line, and a message of endless lines, are refused', () => {
+  const tooLarge = { code: 'TOO_LARGE' };
+  assert.deepEqual(new SseParser().push('x'.repeat(EVENT_MOST)), []);
+  assert.throws(() => new SseParser().push('x'.repeat(EVENT_MOST + 1)), tooLarge);
+  const line = `data:${'x'.repeat(1 << 20)}\n`;
+  const endless = new SseParser();
+  assert.throws(() => {
+    for (let n = 0; n < 10; n += 1) endless.push(line);
+  }, tooLarge);
+  const empty = new SseParser();
+  assert.throws(() => {
+    for (let n = 0; n < 10; n += 1) empty.push('data\n'.repeat(1 << 20));
+  }, tooLarge);
+  const several = new SseParser();
+  for (let n = 0; n < 10; n += 1) assert.equal(several.push(`${line}\n`).length, 1, 'counted for each message');
 });
 
 test('waits double up to a limit, at least half of each', () => {
@@ -130,32 +148,71 @@ test('frames: an event has an id; what is not known is passed over', () => {
   for (const bad of ['', '1', 'null', '{']) assert.throws(() => frameOf(bad), SyntaxError);
 });
 
-test('verdicts', () => {
-  assert.equal(ofClose(4401, '').verdict, 'renew');
+// The Rust client is tested against the same file.
+const VERDICTS = JSON.parse(readFileSync(new URL('../../../../tests/fixtures/verdicts.json', import.meta.url), 'utf8'));
+const rowsOf = (table) => {
+  const rows = Object.entries(VERDICTS[table]);
+  assert.ok(rows.length > 5, table);
+  return rows;
+};
+const wanted = (table, verdict) => {
+  switch (verdict) {
+    case 'end':
+      return ['stop', undefined];
+    case 'again':
+      return ['reconnect', undefined];
+    case 'later':
+      return ['reconnect', VERDICTS.later_ms[table]];
+    case 'credential':
+      return ['renew', undefined];
+    default:
+      throw new Error(verdict);
+  }
+};
+const told = ({ verdict, afterMs }) => [verdict, afterMs];
+
+test('verdicts: how a WebSocket closed', () => {
+  for (const [row, verdict] of rowsOf('close')) {
+    const code = row === 'other' ? 4999 : Number(row);
+    assert.deepEqual(told(ofClose(code, '')), wanted('close', verdict), row);
+  }
   assert.equal(ofClose(1006, '').error.code, 'NETWORK');
-  assert.equal(ofClose(4999, '').verdict, 'reconnect');
-  assert.equal(ofClosing('NOVELTY', 'm', 7).afterMs, 7);
-  const refusal = (status, code) => ofRefusal(new NervewireError(code, 'm', { status })).verdict;
-  assert.deepEqual(
-    [400, 401, 403, 404, 406, 426].map((status) => refusal(status, 'C')),
-    ['stop', 'renew', 'stop', 'stop', 'stop', 'stop'],
-  );
-  assert.deepEqual(
-    [408, 429, 500, 502, 503].map((status) => refusal(status, 'C')),
-    Array(5).fill('reconnect'),
-  );
-  assert.deepEqual(
-    [200, 404, 502].map((status) => refusal(status, 'NOT_NERVEWIRE')),
-    Array(3).fill('fall'),
-    'something in between speaks',
-  );
-  assert.equal(refusal(undefined, 'NETWORK'), 'reconnect');
+});
+
+test('verdicts: how an event stream closed', () => {
+  for (const [row, verdict] of rowsOf('closing')) {
+    assert.deepEqual(told(ofClosing(row, 'm', undefined)), wanted('closing', verdict), row);
+    const asked = ofClosing(row, 'm', 70);
+    if (asked.verdict === 'reconnect') assert.equal(asked.afterMs, 70, row);
+  }
+});
+
+test('verdicts: refusals', () => {
+  const refusal = (status, retryAfterMs, code = 'C') => new NervewireError(code, 'm', { status, retryAfterMs });
+  for (const [row, verdict] of rowsOf('status')) {
+    const status = row === 'other' ? 418 : Number(row);
+    const [is, afterMs] = wanted('status', verdict);
+    const repeats = is === 'reconnect';
+    assert.deepEqual(told(ofRefusal(refusal(status))), [is, afterMs], row);
+    assert.equal(repeatAfterMs(refusal(status)), repeats ? (afterMs ?? 0) : undefined, row);
+    if (repeats) {
+      assert.deepEqual(told(ofRefusal(refusal(status, 7000))), [is, 7000], row);
+      assert.equal(repeatAfterMs(refusal(status, 7000)), 7000, row);
+      assert.equal(ofRefusal(refusal(status, 7000, 'NOT_NERVEWIRE')).verdict, is, 'whoever says so: it passes');
+    }
+  }
+  const inBetween = (status) => ofRefusal(refusal(status, undefined, 'NOT_NERVEWIRE')).verdict;
+  assert.deepEqual([200, 400, 404].map(inBetween), Array(3).fill('fall'), 'something in between speaks');
+  const lost = new NervewireError('NETWORK', 'm');
+  assert.deepEqual([told(ofRefusal(lost)), repeatAfterMs(lost)], [['reconnect', undefined], 0]);
+  assert.equal(ofRefusal(new NervewireError('TOO_LARGE', 'm')).verdict, 'stop', 'it would meet the same again');
 });
 
 test("a token's end is read from it, or told", async () => {
   const jwt = (claims) => `e30.${Buffer.from(JSON.stringify(claims)).toString('base64url')}.sig`;
-  assert.equal(expiryOf(jwt({ exp: 12, sub: '\u00fc?>~' })), 12_000);
-  for (const other of ['nwk_a_b', 'a.b.c', jwt({}), jwt({ exp: 'x' }), jwt(null)]) assert.equal(expiryOf(other), undefined);
+  assert.deepEqual(timesOf(jwt({ exp: 12, iat: 3, sub: '\u00fc?>~' })), { exp: 12_000, iat: 3000 });
+  for (const other of ['nwk_a_b', 'a.b.c', jwt({}), jwt({ exp: 'x' }), jwt(null)])
+    assert.deepEqual(timesOf(other), { exp: undefined, iat: undefined });
   const now = Date.now();
   const renewal = async (got) => {
     const credential = Credential.of({ getToken: async () => got });
@@ -168,5 +225,39 @@ test("a token's end is read from it, or told", async () => {
   near(await renewal({ token: 't', expiresAt: new Date(now + 3_600_000).toISOString() }), 3_600_000 - RENEW_BEFORE_MS);
   near(await renewal({ token: jwt({ exp: now / 1000 + 10 }), expiresAt: now + 3_600_000 }), 3_600_000 - RENEW_BEFORE_MS);
   assert.equal(await renewal('nwk_a_b'), undefined);
+  const second = Math.floor(now / 1000);
+  near(await renewal(jwt({ iat: second - 3000, exp: second + 600 })), 600_000 - RENEW_BEFORE_MS); // got late in its life
+  near(await renewal(jwt({ iat: second + 7200, exp: second + 7300 })), 80_000); // the clock here is behind
+  near(await renewal(jwt({ iat: second - 7200, exp: second - 3600 })), 3_600_000 - RENEW_BEFORE_MS); // and here ahead
+  for (const ended of [jwt({ exp: second - 9 }), { token: 't', expiresAt: now - 1 }])
+    assert.equal(await renewal(ended), undefined, 'the daemon will say so if it is true');
+  for (const short of [jwt({ exp: second + 2 }), { token: 't', expiresAt: now + 999 }, jwt({ iat: second, exp: second + 1 })])
+    assert.ok((await renewal(short)) >= RENEW_LEAST_MS, 'never without a pause');
   await assert.rejects(renewal(''), TypeError);
+});
+
+test('a token that seems to end at once is not fetched without pause', async (t) => {
+  t.mock.timers.enable({ apis: ['Date', 'setTimeout'], now: 1_000_000_000 });
+  let asked = 0;
+  const credential = Credential.of({ getToken: async () => ({ token: `t${(asked += 1)}`, expiresAt: Date.now() + 1 }) });
+  for (let n = 0; n < 100; n += 1) {
+    await credential.current();
+    t.mock.timers.tick(10);
+  }
+  assert.equal(asked, 1);
+  t.mock.timers.tick(RENEW_LEAST_MS - 1000);
+  assert.equal(await credential.current(), 't2');
+  credential.refused('t2');
+  assert.equal(await credential.current(), 't3', 'a refusal is no guess');
+});
+
+test('getToken that never answers is given up, and asked again', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  let asked = 0;
+  const credential = Credential.of({ getToken: () => ((asked += 1) === 1 ? new Promise(() => {}) : Promise.resolve('t')) });
+  const late = assert.rejects(credential.current(), { code: 'TIMEOUT' });
+  t.mock.timers.tick(GET_TOKEN_MOST_MS - 1);
+  t.mock.timers.tick(1);
+  await late;
+  assert.equal(await credential.current(), 't');
 });
