@@ -195,8 +195,8 @@ async fn an_agent_is_made_spoken_to_and_listened_to() {
     let received = next_event(&mut subscription).await;
     let Event::Message(message) = &received.event else { panic!("{received:?}") };
     assert_eq!(
-        (message.content.as_str(), message.user_id.as_str(), &message.agent_id),
-        ("hello", "user-1", &agent.id)
+        (message.content.as_str(), message.user_id.as_deref(), &message.agent_id),
+        ("hello", Some("user-1"), &agent.id)
     );
     assert_eq!((received.id.as_str(), subscription.cursor()), (id.as_str(), Some(id.as_str())));
 

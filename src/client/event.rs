@@ -54,11 +54,11 @@ wire! {
     Message {
         /// To or from whom.
         agent_id: String,
-        /// From or to whom.
-        user_id: String,
         /// What.
         content: String,
     } maybe {
+        /// From or to whom; absent: everybody.
+        user_id: String,
         /// The event's id and cursor; the daemon's.
         id: String,
         /// RFC 3339; the daemon's where absent.
@@ -253,7 +253,7 @@ impl Event {
         user_id: impl Into<String>,
         content: impl Into<String>,
     ) -> Self {
-        let (agent_id, user_id, content) = (agent_id.into(), user_id.into(), content.into());
+        let (agent_id, user_id, content) = (agent_id.into(), Some(user_id.into()), content.into());
         Self::Message(Message { agent_id, user_id, content, ..Message::default() })
     }
 

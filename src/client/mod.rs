@@ -27,7 +27,7 @@
 //! while let Some(item) = subscription.next().await {
 //!     match item? {
 //!         Item::Event(received) => match received.event {
-//!             Event::Message(message) => println!("{}: {}", message.user_id, message.content),
+//!             Event::Message(message) => println!("{}: {}", message.agent_id, message.content),
 //!             other => println!("{other:?}"),
 //!         },
 //!         Item::Gap(gap) => println!("events after {} are missing: read the state anew", gap.after),

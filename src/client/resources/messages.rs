@@ -22,8 +22,6 @@ wire! {
         organization_id: String,
         /// To or from whom.
         agent_id: String,
-        /// From or to whom.
-        user_id: String,
         /// Who speaks.
         role: Role,
         /// What.
@@ -31,6 +29,8 @@ wire! {
         /// RFC 3339.
         created_at: String,
     } maybe {
+        /// From or to whom; absent: everybody.
+        user_id: String,
         /// Which model made it.
         model: String,
         /// Any JSON.
