@@ -361,6 +361,9 @@ fn the_table_of_limits_has_the_numbers_of_the_code() {
         ("wrong passwords of an account", auth::ACCOUNT_FAILURES as usize),
         ("seconds in which an account's wrong passwords count", (auth::ACCOUNT_WINDOW_MS / 1_000) as usize),
         ("passwords that wait to be verified", auth::HASHES_WAITING),
+        ("logins of an address at once", auth::LOGINS_PER_ADDRESS),
+        ("registrations and changes of passwords at once", auth::SETTERS),
+        ("registrations and changes of passwords of an organization at once", auth::SETTERS_PER_ORGANIZATION),
         (
             "characters of a core memory block where no limit was given",
             resource::blocks::BLOCK_CHARS as usize,

@@ -195,6 +195,27 @@ async fn guesses_are_limited_by_account() {
     login(&daemon, "default", "bob@example.org").await;
 }
 
+/// A manager who registers many at once is told to come again; others come in meanwhile.
+#[tokio::test]
+async fn whoever_registers_many_keeps_no_login_out() {
+    let daemon = Daemon::start().await;
+    let acme = daemon.create_org("acme").await;
+    register(&daemon, &daemon.key, "ann@example.org", "user").await;
+    let registers = futures_util::future::join_all((0..70).map(|n| {
+        let body = json!({"email": format!("user{n}@x"), "password": PASSWORD, "name": "Somebody"});
+        daemon.post("/api/v1/users/register").key(&acme).json(&body).send()
+    }));
+    let logins = futures_util::future::join_all((0..8).map(|_| login(&daemon, "default", "ann@example.org")));
+    let (registers, _) = tokio::join!(registers, logins);
+    let (made, refused): (Vec<_>, Vec<_>) = registers.into_iter().partition(|reply| reply.status == 201);
+    assert!(made.len() >= 4, "{}", made.len());
+    for reply in &refused {
+        refusal(reply, 503, "UNAVAILABLE");
+        assert!(reply.header("retry-after").is_some(), "{reply:?}");
+    }
+    register(&daemon, &acme, "late@x", "user").await;
+}
+
 #[tokio::test]
 async fn another_password_ends_what_was_there_before() {
     let mut daemon = Daemon::start().await;

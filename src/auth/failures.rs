@@ -107,7 +107,7 @@ impl Table {
 }
 
 /// What counts as one address. IPv4 lives where IPv6 has `::/64`, which is never a client's.
-fn bucket(address: IpAddr) -> u64 {
+pub(super) fn bucket(address: IpAddr) -> u64 {
     match address.to_canonical() {
         IpAddr::V4(v4) => u64::from(v4.to_bits()),
         IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,

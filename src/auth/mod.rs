@@ -22,6 +22,7 @@ mod origin;
 mod own_key;
 mod password;
 pub mod permissions;
+mod places;
 mod principal;
 mod records;
 mod request;
@@ -63,6 +64,7 @@ pub use password::{
     PasswordError, PasswordHash, Passwords, Proven,
 };
 pub use permissions::Role;
+pub use places::{LOGINS_PER_ADDRESS, Place, SETTERS, SETTERS_PER_ORGANIZATION};
 pub use principal::{Authorized, Credential, Manage, Operate, Principal, Publish, Right, Subscribe};
 pub use records::{Commit, KeyRow, OrganizationRow, Records, RecordsError, Snapshot, Visibility, Write};
 pub use request::{COOKIE, Presented, QUERY_PARAMETERS, RequestContext, Use, Via, redact_query};

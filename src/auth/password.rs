@@ -2,11 +2,12 @@
 //!
 //! * A password is wiped when it is dropped, absent from `Debug`, and not named by the error of a body that cannot be read.
 //! * A verification costs the same whether or not there is a hash to compare with ([`NOBODYS`]).
-//! * Hashing takes a core and 19 MiB for some hundredths of a second: it runs beside the workers, [`HASHES_AT_ONCE`] at once,
-//!   and [`HASHES_WAITING`] wait; more are refused.
+//! * Hashing takes a core and 19 MiB for some hundredths of a second: it runs beside the workers, [`HASHES_AT_ONCE`] at once.
+//!   The others wait in a [`Place`]; who finds none is refused (`places.rs`).
 //! * Who verified a password gets a [`Proven`]; without one no session begins.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
@@ -17,6 +18,7 @@ use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use zeroize::Zeroizing;
 
+use super::places::{Place, Places};
 use crate::ids::TenantId;
 
 /// Fewest characters of a new password.
@@ -25,7 +27,7 @@ pub const PASSWORD_CHARS: usize = 8;
 pub const PASSWORD_BYTES: usize = 1_024;
 /// Hashes that run at once; stops logins from taking every core, and bounds their memory to 19 MiB each.
 pub const HASHES_AT_ONCE: usize = 2;
-/// Hashes that wait for their turn, a second or two at most; stops a flood of logins from piling up.
+/// Logins that wait for their turn, a second or two at most; stops a flood of logins from piling up.
 pub const HASHES_WAITING: usize = 64;
 
 /// Of those who run or wait, how many may come from addresses that have failed too often; stops one flood of guesses from keeping
@@ -121,9 +123,9 @@ pub enum PasswordError {
 
 /// Hashes passwords, a few at a time.
 pub struct Passwords {
-    /// Whoever waits or runs.
-    room: Arc<Semaphore>,
-    /// Those of them from addresses that have failed too often.
+    /// Where they wait and run.
+    places: Places,
+    /// The logins among them from addresses that have failed too often.
     suspects: Arc<Semaphore>,
     /// Whoever runs.
     turns: Arc<Semaphore>,
@@ -133,7 +135,7 @@ pub struct Passwords {
 impl Default for Passwords {
     fn default() -> Passwords {
         Passwords {
-            room: Arc::new(Semaphore::new(HASHES_AT_ONCE + HASHES_WAITING)),
+            places: Places::default(),
             suspects: Arc::new(Semaphore::new(HASHES_OF_SUSPECTS)),
             turns: Arc::new(Semaphore::new(HASHES_AT_ONCE)),
             random: SystemRandom::new(),
@@ -146,14 +148,14 @@ impl Passwords {
     ///
     /// # Errors
     /// [`PasswordError`].
-    pub async fn hash(&self, password: Arc<Password>) -> Result<PasswordHash, PasswordError> {
+    pub async fn hash(&self, place: &Place, password: Arc<Password>) -> Result<PasswordHash, PasswordError> {
         let mut salt = [0; SALT_BYTES];
         self.random.fill(&mut salt).map_err(|_| PasswordError::Failed)?;
         let hash = move || {
             let hash = argon2()?.hash_password_with_salt(password.0.as_bytes(), &salt).ok()?;
             Some(PasswordHash(hash.to_string()))
         };
-        self.run(hash).await?.ok_or(PasswordError::Failed)
+        self.run(place, hash).await?.ok_or(PasswordError::Failed)
     }
 
     /// Whether `password` is that of the user `whose` tenant, id and hash are given; `None`: of nobody, after the same work.
@@ -162,25 +164,39 @@ impl Passwords {
     /// [`PasswordError`].
     pub async fn verify(
         &self,
+        place: &Place,
         password: Arc<Password>,
         whose: Option<(TenantId, &str, &PasswordHash)>,
     ) -> Result<Option<Proven>, PasswordError> {
         let hash = whose.map_or_else(|| NOBODYS.to_owned(), |(_, _, hash)| hash.0.clone());
-        let fits = self.run(move || fits(&password, &hash)).await?;
+        let fits = self.run(place, move || fits(&password, &hash)).await?;
         let proven = whose.map(|(tenant, sub, _)| Proven { tenant, sub: sub.to_owned() });
         Ok(proven.filter(|_| fits))
     }
 
-    /// Whether one more may wait. Asked before an attempt is counted: one that will not be verified must not push other
-    /// accounts' counts out.
+    /// Whether one more login from there may wait. Asked before an attempt is counted: one that will not be verified must not
+    /// push other accounts' counts out.
     ///
     /// # Errors
     /// [`PasswordError::Busy`].
-    pub fn check_room(&self) -> Result<(), PasswordError> {
-        match self.room.available_permits() {
-            0 => Err(PasswordError::Busy),
-            _ => Ok(()),
-        }
+    pub fn check_login(&self, peer: Option<IpAddr>) -> Result<(), PasswordError> {
+        self.places.check_login(peer)
+    }
+
+    /// A place for a login from there (`None`: a unix socket).
+    ///
+    /// # Errors
+    /// [`PasswordError::Busy`].
+    pub fn login(&self, peer: Option<IpAddr>) -> Result<Place, PasswordError> {
+        self.places.login(peer)
+    }
+
+    /// A place for somebody of this organization, who registers a user or changes a password.
+    ///
+    /// # Errors
+    /// [`PasswordError::Busy`].
+    pub fn setter(&self, tenant: TenantId) -> Result<Place, PasswordError> {
+        self.places.setter(tenant)
     }
 
     /// A digest that tells two passwords apart and is as hard to invert as what is kept of them: for whatever must
@@ -188,13 +204,18 @@ impl Passwords {
     ///
     /// # Errors
     /// [`PasswordError`].
-    pub async fn digest(&self, password: Arc<Password>, salt: [u8; 32]) -> Result<[u8; 32], PasswordError> {
+    pub async fn digest(
+        &self,
+        place: &Place,
+        password: Arc<Password>,
+        salt: [u8; 32],
+    ) -> Result<[u8; 32], PasswordError> {
         let digest = move || {
             let mut out = [0; 32];
             argon2()?.hash_password_into(password.0.as_bytes(), &salt, &mut out).ok()?;
             Some(out)
         };
-        self.run(digest).await?.ok_or(PasswordError::Failed)
+        self.run(place, digest).await?.ok_or(PasswordError::Failed)
     }
 
     /// A place for somebody from an address that has failed too often, if one is left.
@@ -204,12 +225,13 @@ impl Passwords {
 
     async fn run<T: Send + 'static>(
         &self,
+        place: &Place,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, PasswordError> {
-        let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| PasswordError::Busy)?;
         let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| PasswordError::Failed)?;
+        let place = place.clone();
         let work = move || {
-            let _places = (room, turn); // until the work is done, whether or not anybody still waits for it
+            let _held = (place, turn); // until the work is done, whether or not anybody still waits for it
             work()
         };
         tokio::task::spawn_blocking(work).await.map_err(|_| PasswordError::Failed)
@@ -237,15 +259,18 @@ mod tests {
     #[tokio::test]
     async fn a_password_fits_its_own_hash_alone() {
         let passwords = Passwords::default();
-        let hash = passwords.hash(password("correct horse")).await.expect("hashed");
-        let again = passwords.hash(password("correct horse")).await.expect("hashed");
+        let place = passwords.login(None).expect("a place");
+        let hash = passwords.hash(&place, password("correct horse")).await.expect("hashed");
+        let again = passwords.hash(&place, password("correct horse")).await.expect("hashed");
         assert_ne!(hash, again, "each has its own salt");
         assert!(hash.0.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", hash.0);
         let whose = Some((TenantId(3), "user-1", &hash));
-        let proven = passwords.verify(password("correct horse"), whose).await.expect("verified");
+        let proven = passwords.verify(&place, password("correct horse"), whose).await.expect("verified");
         assert!(proven.is_some_and(|proven| (proven.tenant, proven.sub.as_str()) == (TenantId(3), "user-1")));
-        assert!(passwords.verify(password("correct horsf"), whose).await.expect("verified").is_none());
-        assert!(passwords.verify(password("correct horse"), None).await.expect("verified").is_none());
+        assert!(
+            passwords.verify(&place, password("correct horsf"), whose).await.expect("verified").is_none()
+        );
+        assert!(passwords.verify(&place, password("correct horse"), None).await.expect("verified").is_none());
     }
 
     /// The hash of nobody is read and computed like any other: else its refusal would come sooner.
@@ -264,20 +289,11 @@ mod tests {
     #[tokio::test]
     async fn a_digest_tells_passwords_apart() {
         let passwords = Passwords::default();
-        let one = passwords.digest(password("password 1"), [1; 32]).await.expect("digested");
-        assert_eq!(passwords.digest(password("password 1"), [1; 32]).await, Ok(one));
-        assert_ne!(passwords.digest(password("password 2"), [1; 32]).await, Ok(one));
-        assert_ne!(passwords.digest(password("password 1"), [2; 32]).await, Ok(one));
-    }
-
-    #[tokio::test]
-    async fn whoever_finds_no_room_is_told() {
-        let passwords = Passwords::default();
-        let held =
-            Arc::clone(&passwords.room).acquire_many_owned((HASHES_AT_ONCE + HASHES_WAITING) as u32).await;
-        assert_eq!(passwords.hash(password("correct horse")).await, Err(PasswordError::Busy));
-        drop(held);
-        assert!(passwords.hash(password("correct horse")).await.is_ok());
+        let place = passwords.login(None).expect("a place");
+        let one = passwords.digest(&place, password("password 1"), [1; 32]).await.expect("digested");
+        assert_eq!(passwords.digest(&place, password("password 1"), [1; 32]).await, Ok(one));
+        assert_ne!(passwords.digest(&place, password("password 2"), [1; 32]).await, Ok(one));
+        assert_ne!(passwords.digest(&place, password("password 1"), [2; 32]).await, Ok(one));
     }
 
     #[test]

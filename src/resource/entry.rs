@@ -39,7 +39,7 @@ pub async fn login(
 ) -> Result<Entered, UserError> {
     password.check_length().map_err(|reason| UserError::invalid("password", reason))?;
     let email = email.to_lowercase();
-    desk.auth.passwords().check_room()?;
+    desk.auth.passwords().check_login(peer)?;
     let attempt = desk.auth.attempt(peer, org_id, &email)?;
     let found = match claimed(desk, org_id, &email).await {
         Ok(found) => found,
@@ -50,7 +50,11 @@ pub async fn login(
     };
     let whose =
         found.as_ref().map(|found| (found.organization.tenant, found.user.id.as_str(), &found.user.password));
-    let proven = match desk.auth.passwords().verify(password, whose).await {
+    let proven = async {
+        let place = desk.auth.passwords().login(peer)?;
+        desk.auth.passwords().verify(&place, password, whose).await
+    };
+    let proven = match proven.await {
         Ok(proven) => proven,
         Err(error) => {
             attempt.void();
@@ -115,12 +119,13 @@ pub async fn change_password(
     let tenant = principal.tenant;
     let alone = desk.alone(tenant, "user", principal.sub.as_deref().unwrap_or_default()).await;
     let old = own(desk, principal).await?;
-    desk.auth.passwords().check_room()?;
+    let place = desk.auth.passwords().setter(tenant)?;
     let attempt = desk.auth.attempt(peer, &principal.org_id, &old.email)?;
     let hashed = async {
-        let proven = desk.auth.passwords().verify(current, Some((tenant, &old.id, &old.password))).await?;
+        let proven =
+            desk.auth.passwords().verify(&place, current, Some((tenant, &old.id, &old.password))).await?;
         match proven {
-            Some(proven) => Ok(Some((proven, desk.auth.passwords().hash(new).await?))),
+            Some(proven) => Ok(Some((proven, desk.auth.passwords().hash(&place, new).await?))),
             None => Ok(None),
         }
     };

@@ -184,7 +184,9 @@ pub async fn register(
     if read.map_err(ResourceError::Read)?.is_some() {
         return Err(ResourceError::Conflict("a user of this email exists".into()).into());
     }
-    let password = desk.auth.passwords().hash(new.password).await?;
+    let place = desk.auth.passwords().setter(by.principal().tenant)?;
+    let password = desk.auth.passwords().hash(&place, new.password).await?;
+    drop(place);
     let now_ms = desk.now_ms();
     let user = User {
         id: crate::ids::fresh("user"),

@@ -211,7 +211,9 @@ async fn recognizable(
     new.password.check_new().map_err(|reason| Refusal::invalid("password", &reason))?;
     let subject = by.principal().subject();
     let salt = crate::store::scope(&[by.principal().org_id.as_bytes(), subject.as_bytes(), key.as_bytes()]);
-    let password = x.shared().auth.passwords().digest(new.password.clone(), salt).await?;
+    let passwords = x.shared().auth.passwords();
+    let place = passwords.setter(by.principal().tenant)?;
+    let password = passwords.digest(&place, new.password.clone(), salt).await?;
     let rest = (&new.email, &new.name, &new.timezone, new.role, org_id, password);
     Ok(serde_json::to_vec(&rest).unwrap_or_default()) // texts and numbers: nothing can fail
 }
