@@ -338,6 +338,31 @@ async fn roles_say_what_may_be_done() {
     lower.refused(403, "FORBIDDEN");
 }
 
+/// Who may not see everything does not show it to everybody, themselves among them.
+#[tokio::test]
+async fn who_sees_what_is_changed_by_who_sees_everything() {
+    let daemon = Daemon::start().await;
+    let keeper = daemon.create_key(json!({"scopes": ["manage", "subscribe"]})).await;
+    let narrow = daemon.create_key(json!({"scopes": ["*"], "types": ["message"]})).await;
+    for method in ["PUT", "PATCH"] {
+        let change = |key: &str, body: Value| {
+            daemon.call(method, "/api/v1/organizations/default").key(key).json(&body).send()
+        };
+        let refused = change(&keeper, json!({"visibility": "org"})).await;
+        assert!(refused.refused(403, "FORBIDDEN")["message"].as_str().unwrap().contains("read:all"));
+        for body in [json!({"name": "x"}), json!({"visibility": "org"}), json!({"presence": true})] {
+            let refused = change(&narrow, body).await;
+            assert!(refused.refused(403, "FORBIDDEN")["message"].as_str().unwrap().contains("narrowed"));
+        }
+        let same = data(&change(&keeper, json!({"visibility": "private", "name": method})).await, 200);
+        assert_eq!((&same["visibility"], &same["name"]), (&json!("private"), &json!(method)));
+        for visibility in ["org", "private"] {
+            let changed = data(&change(&daemon.key, json!({"visibility": visibility})).await, 200);
+            assert_eq!(changed["visibility"], visibility);
+        }
+    }
+}
+
 #[tokio::test]
 async fn members_come_change_and_go() {
     let daemon = Daemon::start().await;

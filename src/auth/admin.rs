@@ -204,7 +204,8 @@ impl Auth {
     /// Renames an organization, changes who sees what, or whether it is told who is connected.
     ///
     /// # Errors
-    /// `NotFound`, `Invalid`, `Records`.
+    /// `NotFound`, `Invalid`, `Records`; `Forbidden` to a narrowed credential, and, for `visibility`, to one without `read:all`:
+    /// it would show itself what it may not see.
     pub async fn change_organization(
         &self,
         by: &Authorized<Manage>,
@@ -220,6 +221,12 @@ impl Auth {
             presence: change.presence.unwrap_or(old.presence),
             ..Organization::clone(&old)
         };
+        if !by.principal().narrowing.is_none() {
+            return Err(AdminError::Forbidden("a narrowed credential does not change an organization"));
+        }
+        if new.visibility != old.visibility && !by.principal().scopes.has(Scope::ReadAll) {
+            return Err(AdminError::Forbidden("visibility: to change who sees what needs read:all"));
+        }
         let seen = (new.visibility != old.visibility).then_some(Change::VisibilityChanged(new.tenant));
         let watched =
             (new.presence != old.presence).then_some(Change::PresenceChanged(new.tenant, new.presence));
