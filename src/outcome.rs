@@ -89,6 +89,11 @@ impl Refusal {
         let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", message);
         Refusal { retry_after: Some(RETRY_SECONDS), ..refusal }
     }
+    /// 412: it is of this version now.
+    fn changed(message: String, version: u64) -> Refusal {
+        let refusal = Refusal::new(StatusCode::PRECONDITION_FAILED, "CONFLICT", message);
+        Refusal { details: json!({"version": version}), ..refusal }
+    }
     /// 429 + `Retry-After`.
     pub fn quota(message: impl Into<String>, retry_after: u64) -> Refusal {
         let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, "QUOTA_EXCEEDED", message);
@@ -148,6 +153,7 @@ impl From<AdminError> for Refusal {
         match error {
             AdminError::NotFound => Refusal::not_found(),
             AdminError::Conflict(why) => Refusal::conflict(why),
+            AdminError::Changed(version) => Refusal::changed(error.to_string(), version),
             AdminError::Forbidden(why) => Refusal::forbidden(why),
             AdminError::Invalid { field, reason } => Refusal::invalid(&field, &reason),
             AdminError::Limit { .. } => Refusal::conflict(error.to_string()),
@@ -220,10 +226,7 @@ impl From<ResourceError> for Refusal {
             ResourceError::Invalid { field, reason } => Refusal::invalid(&field, &reason),
             ResourceError::Forbidden(why) => Refusal::forbidden(why),
             ResourceError::Conflict(why) => Refusal::conflict(why),
-            ResourceError::Changed(version) => {
-                let refusal = Refusal::new(StatusCode::PRECONDITION_FAILED, "CONFLICT", error.to_string());
-                Refusal { details: json!({"version": version}), ..refusal }
-            }
+            ResourceError::Changed(version) => Refusal::changed(error.to_string(), version),
             ResourceError::BatchFull => {
                 Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", error.to_string())
             }

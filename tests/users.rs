@@ -364,6 +364,36 @@ async fn who_sees_what_is_changed_by_who_sees_everything() {
 }
 
 #[tokio::test]
+async fn an_organization_is_changed_in_the_version_that_was_read() {
+    let mut daemon = Daemon::start().await;
+    let made = daemon.post("/api/v1/organizations").json(&json!({"id": "acme"})).send().await;
+    data(&made, 201);
+    let tag = |reply: &Reply| reply.header("etag").expect("an ETag").to_owned();
+    let first = tag(&made);
+    daemon.restart().await;
+    let at = "/api/v1/organizations/acme";
+    let change = |body: Value, tag: &str| daemon.call("PATCH", at).json(&body).header("if-match", tag).send();
+    assert_eq!(tag(&daemon.get(at).send().await), first);
+    let refused = change(json!({"name": "x"}), "\"1\"").await.refused(412, "CONFLICT");
+    assert_eq!(format!("\"{}\"", refused["details"]["version"]), first);
+    change(json!({"name": "x"}), "x").await.refused(400, "BAD_REQUEST");
+
+    // Of many at once one is of the version they have read.
+    let names: Vec<_> = (0..8).map(|n| json!({"name": format!("name {n}")})).collect();
+    let all = futures_util::future::join_all(names.iter().map(|body| change(body.clone(), &first))).await;
+    assert_eq!(all.iter().filter(|reply| reply.status == 200).count(), 1, "{all:?}");
+    assert_eq!(all.iter().filter(|reply| reply.status == 412).count(), 7, "{all:?}");
+    let mut seen = vec![first, tag(&daemon.get(at).send().await)];
+    for body in [json!({"visibility": "org"}), json!({"presence": true})] {
+        let changed = change(body, &seen[seen.len() - 1]).await;
+        data(&changed, 200);
+        assert!(!seen.contains(&tag(&changed)), "{changed:?}");
+        seen.push(tag(&changed));
+    }
+    assert_eq!(change(json!({"presence": false}), "*").await.status, 200);
+}
+
+#[tokio::test]
 async fn members_come_change_and_go() {
     let daemon = Daemon::start().await;
     let acme = daemon.create_org("acme").await;

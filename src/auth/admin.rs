@@ -31,6 +31,9 @@ pub enum AdminError {
     /// It exists already, or is in use: 409.
     #[error("{0}")]
     Conflict(&'static str),
+    /// It is of this version, not of the one the caller named: 412.
+    #[error("it has changed: its version is {0} now")]
+    Changed(u64),
     /// Wider than the caller's own rights: 403.
     #[error("{0}")]
     Forbidden(&'static str),
@@ -201,15 +204,16 @@ impl Auth {
         })
     }
 
-    /// Renames an organization, changes who sees what, or whether it is told who is connected.
+    /// Renames an organization, changes who sees what, or whether it is told who is connected, if `version` is still its own.
     ///
     /// # Errors
     /// `NotFound`, `Invalid`, `Records`; `Forbidden` to a narrowed credential, and, for `visibility`, to one without `read:all`:
-    /// it would show itself what it may not see.
+    /// it would show itself what it may not see; `Changed`.
     pub async fn change_organization(
         &self,
         by: &Authorized<Manage>,
         org_id: Option<&str>,
+        version: Option<u64>,
         change: OrganizationChange,
     ) -> Result<Organization, AdminError> {
         check_name(change.name.as_deref().unwrap_or_default())?;
@@ -226,6 +230,9 @@ impl Auth {
         }
         if new.visibility != old.visibility && !by.principal().scopes.has(Scope::ReadAll) {
             return Err(AdminError::Forbidden("visibility: to change who sees what needs read:all"));
+        }
+        if version.is_some_and(|version| version != old.version()) {
+            return Err(AdminError::Changed(old.version()));
         }
         let seen = (new.visibility != old.visibility).then_some(Change::VisibilityChanged(new.tenant));
         let watched =

@@ -10,8 +10,8 @@ use std::pin::Pin;
 use super::scope::ScopeSet;
 use crate::filter::Narrowing;
 use crate::ids::TenantId;
-use crate::store::Rows;
 pub use crate::store::Visibility;
+use crate::store::{Rows, scope};
 
 /// One organization.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,18 @@ pub struct OrganizationRow {
     pub presence: bool,
     /// Unix milliseconds.
     pub created_at_ms: u64,
+}
+
+impl OrganizationRow {
+    /// Another number for another name, visibility or presence. Below 2^53: clients' numbers may be doubles.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        let flags = [u8::from(self.visibility == Visibility::Org), u8::from(self.presence)];
+        let born = self.created_at_ms.to_be_bytes();
+        let digest = scope(&[self.id.as_bytes(), &born, self.name.as_bytes(), &flags]);
+        let (first, _) = digest.split_first_chunk().unwrap_or((&[0; 8], &[]));
+        u64::from_be_bytes(*first) >> 11
+    }
 }
 
 /// One API key. The secret itself is stored nowhere.

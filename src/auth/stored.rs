@@ -216,7 +216,7 @@ mod tests {
             visibility: Some(Visibility::Org),
             presence: Some(true),
         };
-        auth.change_organization(&manage, Some("acme"), change).await.expect("changed");
+        auth.change_organization(&manage, Some("acme"), None, change).await.expect("changed");
         let mint = |sub: &str| {
             let new = NewToken { sub: sub.into(), ..NewToken::default() };
             auth.mint_token(&manage, Some("acme"), &new).expect("minted")

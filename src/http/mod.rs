@@ -22,6 +22,7 @@ pub mod respond;
 mod routes;
 pub mod subscribe;
 mod transport;
+mod version;
 
 use http::{Method, StatusCode};
 

@@ -142,7 +142,9 @@ async fn foreign_and_unknown_are_the_same_not_found() {
             auth.create_key(&manager, org_id, new_key(&["*"])).await.map(drop),
             auth.revoke_token(&manager, org_id, "j").await,
             auth.set_disabled(&manager, org_id, "u", true).await,
-            auth.change_organization(&manager, org_id, OrganizationChange::default()).await.map(drop),
+            auth.change_organization(&manager, org_id, Some(1), OrganizationChange::default())
+                .await
+                .map(drop),
         ];
         assert!(errors.iter().all(|got| matches!(got, Err(AdminError::NotFound))), "{errors:?}");
     }

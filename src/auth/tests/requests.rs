@@ -148,7 +148,7 @@ async fn visibility_and_read_all_show_everyone_s_events() {
     let sees = |who: &Principal| world.auth.still_valid(who).expect("valid").sees_all_users;
     assert_eq!((sees(&ann), sees(&auditor)), (false, true));
     let change = OrganizationChange { visibility: Some(Visibility::Org), ..Default::default() };
-    world.auth.change_organization(&world.manager(), None, change).await.expect("changed");
+    world.auth.change_organization(&world.manager(), None, None, change).await.expect("changed");
     assert!(sees(&ann));
 }
 

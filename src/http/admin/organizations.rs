@@ -8,11 +8,11 @@ use crate::auth::{NewOrganization, Organization, OrganizationChange, Visibility}
 use crate::outcome::Refusal;
 use crate::time::rfc3339;
 
-use super::super::api::parameters::{AdminPage, IdempotencyKey};
-use super::super::created;
+use super::super::api::parameters::{AdminPage, IdempotencyKey, IfMatch};
 use super::super::exchange::Exchange;
 use super::super::once::{self, Turn};
 use super::super::respond::Answer;
+use super::super::version::{if_match, of_version};
 use super::{managing, operating, parameters, unescaped};
 
 /// An organization as clients see it.
@@ -40,6 +40,10 @@ fn view(organization: &Organization) -> View<'_> {
         presence: organization.presence,
         created_at: rfc3339(organization.created_at_ms),
     }
+}
+
+fn told(status: StatusCode, organization: &Organization) -> Answer {
+    of_version(Answer::data(status, view(organization)), organization.version())
 }
 
 /// Lists organizations by their ids. For the operator.
@@ -96,7 +100,7 @@ struct ChangeBody {
     tag = "organizations",
     params(IdempotencyKey),
     request_body = NewBody,
-    responses((status = 201, description = "It was made.", body = View))
+    responses((status = 201, description = "It was made.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
 pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
     let by = operating(x)?;
@@ -114,9 +118,9 @@ pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal>
         presence: body.presence.unwrap_or_default(),
         first_key: false,
     };
-    let rows = |made: &Organization| once::kept(once.as_ref(), &created(view(made)));
+    let rows = |made: &Organization| once::kept(once.as_ref(), &told(StatusCode::CREATED, made));
     let made = shared.auth.create_organization_with(&by, new, rows).await?;
-    Ok(created(view(&made.organization)))
+    Ok(told(StatusCode::CREATED, &made.organization))
 }
 
 /// Shows an organization: one's own, to the operator any.
@@ -124,13 +128,13 @@ pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal>
     get,
     path = "/api/v1/organizations/{id}",
     tag = "organizations",
-    responses((status = 200, description = "The organization.", body = View))
+    responses((status = 200, description = "The organization.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
 pub(in crate::http) fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     let by = managing(x)?;
     parameters(x, &[])?;
     let found = x.shared().auth.find_organization(&by, Some(&unescaped(id)?))?;
-    Ok(Answer::data(StatusCode::OK, view(&found)))
+    Ok(told(StatusCode::OK, &found))
 }
 
 /// Changes what is given. `visibility` takes effect at once, for open connections too.
@@ -138,8 +142,9 @@ pub(in crate::http) fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     method(put, patch),
     path = "/api/v1/organizations/{id}",
     tag = "organizations",
+    params(IfMatch),
     request_body = ChangeBody,
-    responses((status = 200, description = "It was changed.", body = View))
+    responses((status = 200, description = "It was changed.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
 pub(in crate::http) async fn change(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
     let by = managing(x)?;
@@ -149,8 +154,9 @@ pub(in crate::http) async fn change(x: &mut Exchange, id: &str) -> Result<Answer
         return Err(Refusal::invalid("id", "cannot be changed"));
     }
     let change = OrganizationChange { name: body.name, visibility: body.visibility, presence: body.presence };
-    let changed = x.shared().auth.change_organization(&by, Some(&unescaped(id)?), change).await?;
-    Ok(Answer::data(StatusCode::OK, view(&changed)))
+    let version = if_match(x)?;
+    let changed = x.shared().auth.change_organization(&by, Some(&unescaped(id)?), version, change).await?;
+    Ok(told(StatusCode::OK, &changed))
 }
 
 /// Deletes an organization with its credentials, and its events within 24 hours. For the operator.

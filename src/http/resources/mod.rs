@@ -18,7 +18,6 @@ use std::sync::Arc;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{self, HeaderName, HeaderValue};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -33,6 +32,7 @@ use super::criteria::number;
 use super::exchange::Exchange;
 use super::once::{self, Turn};
 use super::respond::Answer;
+use super::version::{if_match, of_version};
 
 /// Rows of a page where nobody asks for fewer, and the most.
 const PAGE_DEFAULT: usize = 50;
@@ -219,29 +219,6 @@ fn cursor(position: &Position) -> Option<String> {
 /// 200 with a page and the cursor of the next.
 fn listed(rows: &[impl Serialize], next: Option<&Position>) -> Answer {
     Answer::list(rows, next.and_then(cursor))
-}
-
-/// An answer about a resource in this version.
-fn of_version(mut answer: Answer, version: u64) -> Answer {
-    if let Ok(tag) = HeaderValue::from_str(&format!("\"{version}\"")) {
-        answer.headers.insert(header::ETAG, tag);
-    }
-    answer
-}
-
-/// The version that `If-Match` names; `None`: any.
-fn if_match(x: &Exchange) -> Result<Option<u64>, Refusal> {
-    const IF_MATCH: HeaderName = header::IF_MATCH;
-    let Some(tag) = x.headers.get(IF_MATCH) else { return Ok(None) };
-    let tag = tag.to_str().unwrap_or_default().trim();
-    if tag == "*" {
-        return Ok(None);
-    }
-    let version =
-        tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).and_then(|tag| tag.parse().ok());
-    let refused =
-        || Refusal::bad_request("If-Match: must be one ETag as this server gives them, such as \"3\"");
-    version.map(Some).ok_or_else(refused)
 }
 
 #[cfg(test)]

@@ -1,0 +1,57 @@
+//! Versions of what is kept: `ETag` says which one an answer shows, `If-Match` refuses a change of another (RFC 9110 §13.1.1).
+
+use http::header::{ETAG, HeaderValue, IF_MATCH};
+
+use crate::outcome::Refusal;
+
+use super::exchange::Exchange;
+use super::respond::Answer;
+
+/// An answer about something in this version.
+pub(super) fn of_version(mut answer: Answer, version: u64) -> Answer {
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{version}\"")) {
+        answer.headers.insert(ETAG, tag);
+    }
+    answer
+}
+
+/// The version that an answer shows, if it says so.
+pub(super) fn version_of(answer: &Answer) -> Option<u64> {
+    answer.headers.get(ETAG).and_then(|tag| tag.to_str().ok()).and_then(read)
+}
+
+/// The version that `If-Match` names; `None`: any.
+///
+/// # Errors
+/// 400.
+pub(super) fn if_match(x: &Exchange) -> Result<Option<u64>, Refusal> {
+    let Some(tag) = x.headers.get(IF_MATCH) else { return Ok(None) };
+    let tag = tag.to_str().unwrap_or_default().trim();
+    if tag == "*" {
+        return Ok(None);
+    }
+    let refused =
+        || Refusal::bad_request("If-Match: must be one ETag as this server gives them, such as \"3\"");
+    read(tag).map(Some).ok_or_else(refused)
+}
+
+fn read(tag: &str) -> Option<u64> {
+    tag.strip_prefix('"')?.strip_suffix('"')?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    #[test]
+    fn a_version_comes_back_from_its_answer() {
+        let answer = || Answer::data(StatusCode::OK, ());
+        assert_eq!(version_of(&of_version(answer(), u64::MAX)), Some(u64::MAX));
+        assert_eq!(version_of(&answer()), None);
+        for bad in ["", "3", "\"", "\"x\"", "W/\"3\"", "\"3\", \"4\""] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
+}
