@@ -80,6 +80,7 @@ async fn whoever_is_registered_enters_and_subscribes() {
     // The same again is told again; another password under the key is another request; the email is taken.
     let again = call.clone().header("idempotency-key", "k1").send().await;
     assert_eq!((data(&again, 201), again.header("idempotent-replayed")), (ann.clone(), Some("true")));
+    assert_eq!(again.header("etag"), Some("\"1\""));
     let mut other = asked.clone();
     other["password"] = "another password".into();
     let other = daemon.post("/api/v1/users/register").json(&other);
@@ -366,7 +367,11 @@ async fn who_sees_what_is_changed_by_who_sees_everything() {
 #[tokio::test]
 async fn an_organization_is_changed_in_the_version_that_was_read() {
     let mut daemon = Daemon::start().await;
-    let made = daemon.post("/api/v1/organizations").json(&json!({"id": "acme"})).send().await;
+    let make = |daemon: &Daemon| {
+        let call = daemon.post("/api/v1/organizations").json(&json!({"id": "acme"}));
+        call.header("idempotency-key", "acme")
+    };
+    let made = make(&daemon).send().await;
     data(&made, 201);
     let tag = |reply: &Reply| reply.header("etag").expect("an ETag").to_owned();
     let first = tag(&made);
@@ -391,6 +396,11 @@ async fn an_organization_is_changed_in_the_version_that_was_read() {
         seen.push(tag(&changed));
     }
     assert_eq!(change(json!({"presence": false}), "*").await.status, 200);
+
+    // A repeat shows what was made, and by its version nothing newer is changed.
+    let again = make(&daemon).send().await;
+    assert_eq!((data(&again, 201), tag(&again)), (data(&made, 201), tag(&made)));
+    change(json!({"name": "y"}), &tag(&again)).await.refused(412, "CONFLICT");
 }
 
 #[tokio::test]

@@ -78,8 +78,8 @@ pub struct Page<T> {
 pub struct Versioned<T> {
     /// It.
     pub value: T,
-    /// From its `ETag`; `None` where there was none: for kinds that never change, and for an answer that the daemon kept
-    /// for an idempotency key, since the resource may have changed after it.
+    /// From its `ETag`; `None` where there was none: for kinds that never change. Of an answer that the daemon kept for an
+    /// idempotency key: the version that was made, which may have changed after it.
     pub version: Option<u64>,
 }
 

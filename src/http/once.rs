@@ -1,6 +1,7 @@
 //! `Idempotency-Key` on requests other than publishing: done once, answered as often as asked.
 //!
 //! * The key's row joins the commit of what was done, so after any crash both are there or neither.
+//! * A repeat shows what was made as it was then, and its `ETag` is that version's.
 //! * An answer that carries a secret is not kept: a repeat learns the id of what was made, never the secret.
 
 use http::header::HeaderValue;
@@ -15,6 +16,7 @@ use crate::worker::Shared;
 
 use super::exchange::Exchange;
 use super::respond::{Answer, REPLAYED};
+use super::version::{of_version, version_of};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Longest key, bytes.
@@ -56,8 +58,12 @@ pub(super) async fn turn(
     let keyed = Keyed::of_request(&principal.subject(), x.method.as_str(), &x.path, &key, body);
     match shared.tenants.once(principal.tenant, keyed).await? {
         Ok(once) => Ok(Turn::First(Some(once))),
-        Err(store::Answer::Stored { status, body }) => {
-            let mut answer = Answer::raw_json(StatusCode::from_u16(status).unwrap_or(StatusCode::OK), body);
+        Err(store::Answer::Stored { status, version, body }) => {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+            let mut answer = Answer::raw_json(status, body);
+            if let Some(version) = version {
+                answer = of_version(answer, version);
+            }
             answer.headers.insert(REPLAYED, HeaderValue::from_static("true"));
             Ok(Turn::Repeat(answer))
         }
@@ -74,7 +80,11 @@ pub(super) async fn turn(
 
 /// The rows that keep an answer without a secret.
 pub(super) fn kept(once: Option<&Once>, answer: &Answer) -> Rows {
-    let stored = || store::Answer::Stored { status: answer.status.as_u16(), body: answer.body.clone() };
+    let stored = || store::Answer::Stored {
+        status: answer.status.as_u16(),
+        version: version_of(answer),
+        body: answer.body.clone(),
+    };
     once.map_or_else(Rows::new, |once| once.rows(stored()))
 }
 

@@ -46,10 +46,12 @@ pub enum Answer {
         /// How many.
         count: u32,
     },
-    /// Status and body, to be sent again as they are.
+    /// Status, version and body, to be sent again as they are.
     Stored {
         /// HTTP status.
         status: u16,
+        /// The version of what the body shows, where it has one.
+        version: Option<u64>,
         /// Bytes of the body.
         body: Vec<u8>,
     },
@@ -102,9 +104,10 @@ impl Rows {
                 value.extend_from_slice(&first.0.to_be_bytes());
                 value.extend_from_slice(&count.to_be_bytes());
             }
-            Answer::Stored { status, body } => {
-                value.push(1);
+            Answer::Stored { status, version, body } => {
+                value.push(if version.is_some() { 3 } else { 1 });
                 value.extend_from_slice(&status.to_be_bytes());
+                value.extend(version.iter().flat_map(|version| version.to_be_bytes()));
                 value.extend_from_slice(body);
             }
             Answer::Withheld { id } => {
@@ -164,7 +167,13 @@ pub(super) fn read_idempotency(value: &[u8]) -> Option<Idempotency> {
         }
         1 => {
             let (status, body) = rest.split_first_chunk()?;
-            Answer::Stored { status: u16::from_be_bytes(*status), body: body.to_vec() }
+            Answer::Stored { status: u16::from_be_bytes(*status), version: None, body: body.to_vec() }
+        }
+        3 => {
+            let (status, rest) = rest.split_first_chunk()?;
+            let (version, body) = rest.split_first_chunk()?;
+            let version = Some(u64::from_be_bytes(*version));
+            Answer::Stored { status: u16::from_be_bytes(*status), version, body: body.to_vec() }
         }
         2 => Answer::Withheld { id: std::str::from_utf8(rest).ok()?.to_owned() },
         _ => return None,
@@ -359,7 +368,8 @@ mod tests {
     fn answers_round_trip_and_refuse_other_lengths() {
         let answers = [
             Answer::Published { first: Sequence(9), count: 3 },
-            Answer::Stored { status: 201, body: b"{}".to_vec() },
+            Answer::Stored { status: 201, version: None, body: b"{}".to_vec() },
+            Answer::Stored { status: 201, version: Some(7), body: b"{}".to_vec() },
             Answer::Withheld { id: "key-1".into() },
         ];
         for answer in answers {

@@ -259,7 +259,11 @@ fn answer(ids: &[Option<Sequence>]) -> Answer {
     if ids.iter().enumerate().all(|(at, id)| id.0 == first.0 + at as u64) {
         return Answer::Published { first, count: ids.len() as u32 };
     }
-    Answer::Stored { status: 201, body: ids.iter().flat_map(|id| id.0.to_be_bytes()).collect() }
+    Answer::Stored {
+        status: 201,
+        version: None,
+        body: ids.iter().flat_map(|id| id.0.to_be_bytes()).collect(),
+    }
 }
 
 /// Gives messages without an id one.
