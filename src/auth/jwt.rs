@@ -35,6 +35,8 @@ pub(super) struct Claims {
     pub(super) org_id: Box<str>,
     pub(super) expires_at_ms: u64,
     pub(super) issued_at_ms: Option<u64>,
+    /// Whether `iat` was written with a fraction, as our own are: it is good to the millisecond.
+    pub(super) to_the_ms: bool,
     pub(super) jti: Option<Box<str>>,
     pub(super) roles: Box<[Box<str>]>,
     pub(super) scopes: ScopeSet,
@@ -101,19 +103,19 @@ fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Op
     T::deserialize(from).map(Some)
 }
 
-/// Seconds since the epoch (RFC 7519 §2), whole or not; kept as milliseconds.
+/// Seconds since the epoch (RFC 7519 §2), whole or not; kept as milliseconds, and whether a fraction was written.
 #[derive(Clone, Copy)]
-struct NumericDate(u64);
+struct NumericDate(u64, bool);
 
 impl<'de> Deserialize<'de> for NumericDate {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let number = serde_json::Number::deserialize(from)?;
         if let Some(seconds) = number.as_u64() {
-            return Ok(NumericDate(seconds.saturating_mul(1_000)));
+            return Ok(NumericDate(seconds.saturating_mul(1_000), false));
         }
         match number.as_f64() {
             // Rounded: the nearest double of 0.29 s is a little less than 290 ms.
-            Some(seconds) if seconds >= 0.0 => Ok(NumericDate((seconds * 1_000.0).round() as u64)),
+            Some(seconds) if seconds >= 0.0 => Ok(NumericDate((seconds * 1_000.0).round() as u64, true)),
             _ => Err(D::Error::custom("no NumericDate")),
         }
     }
@@ -215,6 +217,7 @@ fn check(raw: Raw, key: &VerifyingKey, now_ms: u64) -> Result<Claims, Refusal> {
         org_id: raw.org_id,
         expires_at_ms: raw.exp.0,
         issued_at_ms: raw.iat.map(|date| date.0),
+        to_the_ms: raw.iat.is_some_and(|date| date.1),
         jti: raw.jti,
         roles: roles.into_boxed_slice(),
         scopes,

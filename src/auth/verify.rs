@@ -96,8 +96,11 @@ impl Auth {
         self.directory.read(|table| {
             let entry = table.by_org_id(&claims.org_id).ok_or(Refusal::Organization)?;
             // A token minted here for an organization that was deleted does not speak for its successor of that name.
-            // `iat` has whole seconds, hence the rounding.
-            let born_ms = entry.organization.created_at_ms / 1_000 * 1_000;
+            // Where `iat` has whole seconds, one of the same second may be of either.
+            let born_ms = match claims.to_the_ms {
+                true => entry.organization.created_at_ms,
+                false => entry.organization.created_at_ms / 1_000 * 1_000,
+            };
             if key.is_own() && claims.issued_at_ms.is_none_or(|issued| issued < born_ms) {
                 return Err(Refusal::Organization);
             }

@@ -64,6 +64,28 @@ async fn an_end_holds_for_every_issuer() {
     assert!(world.bearer(&of(json!(T0_S + 1))).is_ok());
 }
 
+/// Deleted and made anew within a second: what was minted before is the old one's, also where it was minted at a whole second.
+#[tokio::test]
+async fn a_successor_of_the_same_second_takes_no_older_token() {
+    let world = World::new().await;
+    let operator = Principal::local_operator();
+    let (operate, manage) =
+        (operator.authorize().expect("the operator"), operator.authorize().expect("the operator"));
+    let new = NewToken { sub: "ann".into(), ..NewToken::default() };
+    for later_ms in [0, 300] {
+        world.clock.advance(later_ms);
+        let old = world.auth.mint_token(&manage, Some("globex"), &new).expect("minted");
+        assert!(world.bearer(old.token.expose()).is_ok());
+        world.auth.delete_organization(&operate, "globex").await.expect("deleted");
+        world.clock.advance(1);
+        let again = NewOrganization { id: Some("globex".into()), ..Default::default() };
+        world.auth.create_organization(&operate, again).await.expect("made");
+        assert_eq!(world.refusal(old.token.expose()), Refusal::Organization);
+        let of_now = world.auth.mint_token(&manage, Some("globex"), &new).expect("minted");
+        assert!(world.bearer(of_now.token.expose()).is_ok(), "of the same millisecond");
+    }
+}
+
 #[tokio::test]
 async fn an_end_is_forgotten_when_what_it_ended_has_expired() {
     let world = World::new().await;
