@@ -403,6 +403,28 @@ async fn an_organization_is_changed_in_the_version_that_was_read() {
     change(json!({"name": "y"}), &tag(&again)).await.refused(412, "CONFLICT");
 }
 
+/// A ticket is a secret: a repeat learns that it was made, and not what it is.
+#[tokio::test]
+async fn a_ticket_is_made_once_for_a_key() {
+    let mut daemon = Daemon::start().await;
+    for reconnect in [false, true] {
+        let make = |daemon: &Daemon, reconnect: bool| {
+            let call = daemon.post("/api/v1/tickets").json(&json!({"reconnect": reconnect}));
+            call.header("idempotency-key", if reconnect { "r" } else { "o" }).send()
+        };
+        let made = data(&make(&daemon, reconnect).await, 201);
+        let ticket = made["ticket"].as_str().unwrap();
+        for _ in 0..2 {
+            let again = make(&daemon, reconnect).await;
+            let refused = refusal(&again, 409, "CONFLICT");
+            assert!(refused["details"].is_null() && !again.text().contains(ticket), "{refused}");
+            daemon.restart().await;
+        }
+    }
+    let first = daemon.post("/api/v1/tickets").header("idempotency-key", "o");
+    refusal(&first.json(&json!({"reconnect": true})).send().await, 409, "CONFLICT");
+}
+
 #[tokio::test]
 async fn members_come_change_and_go() {
     let daemon = Daemon::start().await;

@@ -2,11 +2,11 @@
 //!
 //! * The key's row joins the commit of what was done, so after any crash both are there or neither.
 //! * A repeat shows what was made as it was then, and its `ETag` is that version's.
-//! * An answer that carries a secret is not kept: a repeat learns the id of what was made, never the secret.
+//! * An answer that carries a secret is not kept: a repeat learns the id of what was made, if it has one, never the secret.
 
 use http::header::HeaderValue;
 use http::{HeaderName, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::auth::Principal;
 use crate::outcome::Refusal;
@@ -70,7 +70,8 @@ pub(super) async fn turn(
         Err(store::Answer::Withheld { id }) => {
             let message =
                 "this was done under the same Idempotency-Key; its answer held a secret and is not repeated";
-            Err(Refusal { details: json!({"id": id}), ..Refusal::conflict(message) })
+            let details = if id.is_empty() { Value::Null } else { json!({"id": id}) };
+            Err(Refusal { details, ..Refusal::conflict(message) })
         }
         Err(store::Answer::Published { .. }) => {
             Err(Refusal::conflict("the Idempotency-Key was used to publish"))

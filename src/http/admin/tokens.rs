@@ -169,15 +169,25 @@ struct TicketView<'a> {
     post,
     path = "/api/v1/tickets",
     tag = "credentials",
+    params(IdempotencyKey),
     request_body = TicketBody,
     responses((status = 201, description = "It was made.", body = TicketView))
 )]
 pub(in crate::http) async fn make_ticket(x: &mut Exchange) -> Result<Answer, Refusal> {
     let principal = x.principal(Use::Rest)?;
     parameters(x, &[])?;
-    let body: TicketBody = x.json().await?;
+    let (body, bytes): (TicketBody, _) = x.json_and_bytes().await?;
+    let shared = x.shared().clone();
+    let once = match once::turn(&shared, x, &principal, &bytes).await? {
+        Turn::First(once) => once,
+        Turn::Repeat(answer) => return Ok(answer),
+    };
     let origin = x.header(http::header::ORIGIN);
-    let ticket = x.shared().auth.ticket(&principal, origin, body.reconnect)?;
+    let ticket = shared.auth.ticket(&principal, origin, body.reconnect)?;
+    if once.is_some() {
+        let rows = once::withheld(once.as_ref(), ""); // a ticket has no name besides itself
+        shared.tenants.store().write(rows).await.map_err(PublishError::from)?;
+    }
     let expires_at = rfc3339(ticket.expires_at_ms);
     Ok(created(TicketView { ticket: ticket.ticket.expose(), expires_at }))
 }
