@@ -13,6 +13,27 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 #[tokio::test]
+async fn a_field_of_a_wrong_type_a_missing_and_an_unknown_one_are_named_and_no_value_is_told() {
+    let daemon = Daemon::start().await;
+    for (path, body, field, reason) in [
+        ("/api/v1/tokens", r#"{"sub":7}"#, "sub", "must be a string"),
+        ("/api/v1/tokens", r#"{"roles":["user"]}"#, "sub", "is required"),
+        ("/api/v1/tokens", r#"{"sub":"ann","roles":["user",{"x":1}]}"#, "roles[1]", "must be a string"),
+        ("/api/v1/tokens", r#"{"sub":"ann","sub":"bob"}"#, "sub", "is given twice"),
+        ("/api/v1/tickets", r#"{"again":true}"#, "again", "is not a field here; there are reconnect"),
+        ("/api/v1/organizations", r#"{"visibility":"sesame"}"#, "visibility", "must be private or org"),
+        ("/api/v1/users/login", r#"{"password":["sesame"]}"#, "password", "must be a string"),
+        ("/api/v1/users/login", r#""sesame""#, "", "must be an object"),
+        ("/api/v1/tokens", r#"{"sub":sesame}"#, "", "is not JSON: expected value at line 1 column 8"),
+    ] {
+        let reply = daemon.post(path).body("application/json", body).send().await;
+        let told = reply.refused(400, "VALIDATION_ERROR");
+        assert_eq!(told["details"], json!({"field": field, "reason": reason}), "{body}");
+        assert!(!reply.text().contains("sesame"), "{reply:?}");
+    }
+}
+
+#[tokio::test]
 async fn each_refusal_has_its_status_code_and_shape() {
     let daemon = Daemon::start().await;
     let event = custom("c", json!(1));

@@ -258,7 +258,7 @@ async fn a_batch_keeps_what_it_can_in_one_write_and_tells_of_the_rest() {
         })
         .collect();
     let invalid = |index, field: &str| (index, json!("VALIDATION_ERROR"), json!(field));
-    assert_eq!(failed, [invalid(1, "content"), invalid(3, ""), invalid(4, ""), invalid(5, "agent_id")]);
+    assert_eq!(failed, [invalid(1, "content"), invalid(3, "colour"), invalid(4, ""), invalid(5, "agent_id")]);
     assert!(outcome["errors"][1]["message"].as_str().unwrap().contains("colour"), "{outcome}");
     let made: Vec<String> =
         outcome["results"].as_array().unwrap().iter().map(|id| id.as_str().unwrap().to_owned()).collect();
@@ -397,8 +397,8 @@ async fn a_search_finds_words_in_order_of_how_well_they_fit() {
         (json!({"query": "x", "limit": 101}), "limit"),
         (json!({"query": "x", "offset": 10_001}), "offset"),
         (json!({"query": "x", "threshold": 2}), "threshold"),
-        (json!({"query": "x", "memory_type": "vague"}), ""),
-        (json!({"query": "x", "colour": "red"}), ""),
+        (json!({"query": "x", "memory_type": "vague"}), "memory_type"),
+        (json!({"query": "x", "colour": "red"}), "colour"),
     ] {
         let reply = daemon.post(&format!("{MEMORIES}/search")).json(&body).send().await;
         assert_eq!(
@@ -506,9 +506,11 @@ async fn what_cannot_be_remembered_is_refused_by_name() {
         (json!({"content": "x", "user_id": "a\nb"}), "user_id"),
         (json!({"content": "x", "agent_id": "agent-0"}), "agent_id"),
         (json!({"content": "x", "agent_id": "none"}), "agent_id"),
-        (json!({"content": "x", "memory_type": "vague"}), ""),
-        (json!({"content": "x", "scope": "galaxy"}), ""),
-        (json!({"content": "x", "colour": "red"}), ""),
+        (json!({"content": "x", "importance": "high"}), "importance"),
+        (json!({"content": 7}), "content"),
+        (json!({"content": "x", "memory_type": "vague"}), "memory_type"),
+        (json!({"content": "x", "scope": "galaxy"}), "scope"),
+        (json!({"content": "x", "colour": "red"}), "colour"),
     ] {
         let reply = daemon.post(MEMORIES).json(&body).send().await;
         assert_eq!(refused(&reply), (400, "VALIDATION_ERROR".into()), "{field}: {reply:?}");

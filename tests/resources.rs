@@ -263,7 +263,7 @@ async fn what_cannot_be_is_refused_by_name_and_changes_nothing() {
         (post("/api/v1/agents", json!({"name": "x".repeat(256)})), "name"),
         (post("/api/v1/agents", json!({"metadata": []})), "metadata"),
         (post("/api/v1/agents", json!({"llm_config": "x".repeat(9_000)})), "llm_config"),
-        (post("/api/v1/agents", json!({"nmae": "x"})), ""),
+        (post("/api/v1/agents", json!({"nmae": "x"})), "nmae"),
         (post("/api/v1/messages", json!({"agent_id": id, "user_id": "u"})), "content"),
         (post("/api/v1/messages", json!({"content": "x", "user_id": "u"})), "agent_id"),
         (
@@ -282,7 +282,10 @@ async fn what_cannot_be_is_refused_by_name_and_changes_nothing() {
             post("/api/v1/messages", json!({"agent_id": id, "content": "x", "user_id": "u".repeat(257)})),
             "user_id",
         ),
-        (daemon.call("PUT", &format!("/api/v1/agents/{id}/state")).json(&json!({"state": "asleep"})), ""),
+        (
+            daemon.call("PUT", &format!("/api/v1/agents/{id}/state")).json(&json!({"state": "asleep"})),
+            "state",
+        ),
     ] {
         let reply = call.send().await;
         assert_eq!(refused(&reply), (400, "VALIDATION_ERROR".into()), "{field}: {reply:?}");

@@ -117,9 +117,9 @@ async fn what_cannot_be_a_user_is_refused_by_its_field() {
         (json!({"password": "x".repeat(1_025)}), "password"),
         (json!({"name": "A"}), "name"),
         (json!({"timezone": " "}), "timezone"),
-        (json!({"role": "root"}), ""),
-        (json!({"shoe_size": 42}), ""),
-        (json!({"password": 3_141_592_653_u64}), ""),
+        (json!({"role": "root"}), "role"),
+        (json!({"shoe_size": 42}), "shoe_size"),
+        (json!({"password": 3_141_592_653_u64}), "password"),
     ] {
         let mut body = json!({"email": "ann@example.org", "password": PASSWORD, "name": "Ann"});
         body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());

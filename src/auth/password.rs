@@ -79,7 +79,7 @@ impl<'de> Deserialize<'de> for Password {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Password, D::Error> {
         let raw: Box<str> = Box::<RawValue>::deserialize(from)?.into();
         let raw = Zeroizing::new(String::from(raw));
-        let text = serde_json::from_str(&raw).map_err(|_| D::Error::custom("a password must be a string"))?;
+        let text = serde_json::from_str(&raw).map_err(|_| D::Error::custom("must be a string"))?;
         Ok(Password(Zeroizing::new(text)))
     }
 }

@@ -18,6 +18,8 @@ use crate::outcome::Refusal;
 use crate::tenant::Tenant;
 use crate::worker::{Shared, Worker};
 
+use super::misread::Misread;
+
 /// A request.
 pub struct Exchange {
     /// The worker it came to.
@@ -240,8 +242,13 @@ impl Exchange {
 
 fn read<T: serde::de::DeserializeOwned>(body: Bytes) -> Result<(T, Bytes), Refusal> {
     let text = if body.trim_ascii().is_empty() { b"{}" } else { body.as_ref() };
-    let value = serde_json::from_slice(text).map_err(|error| Refusal::invalid("", &error.to_string()))?;
-    Ok((value, body))
+    match serde_json::from_slice(text) {
+        Ok(value) => Ok((value, body)),
+        Err(error) => {
+            let Misread { field, reason } = Misread::of::<T>(text, &error);
+            Err(Refusal::invalid(&field, &reason))
+        }
+    }
 }
 
 /// Reads on for a while to no end: closing on a peer that still writes would reset the connection, and the reset would

@@ -16,6 +16,7 @@ pub mod exchange;
 pub mod health;
 pub mod history;
 pub mod metrics_page;
+mod misread;
 mod once;
 mod resources;
 pub mod respond;

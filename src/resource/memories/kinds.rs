@@ -69,8 +69,7 @@ impl MemoryType {
 impl<'de> Deserialize<'de> for MemoryType {
     fn deserialize<D: Deserializer<'de>>(json: D) -> Result<MemoryType, D::Error> {
         let name = String::deserialize(json)?;
-        MemoryType::from_name(&name)
-            .map_err(|reason| serde::de::Error::custom(format_args!("memory_type {reason}")))
+        MemoryType::from_name(&name).map_err(serde::de::Error::custom)
     }
 }
 
@@ -115,8 +114,7 @@ impl Scope {
 impl<'de> Deserialize<'de> for Scope {
     fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Scope, D::Error> {
         let name = String::deserialize(json)?;
-        let scope = named(&name, &Scope::ALL, Scope::name);
-        scope.map_err(|reason| serde::de::Error::custom(format_args!("scope {reason}")))
+        named(&name, &Scope::ALL, Scope::name).map_err(serde::de::Error::custom)
     }
 }
 
@@ -146,6 +144,6 @@ mod tests {
             assert_eq!(serde_json::from_str::<Scope>(&written.to_uppercase()).expect(&written), scope);
         }
         let refused = serde_json::from_str::<MemoryType>("\"vague\"").expect_err("no such type").to_string();
-        assert!(refused.contains("memory_type must be one of Factual, Episodic"), "{refused}");
+        assert!(refused.contains("must be one of Factual, Episodic"), "{refused}");
     }
 }

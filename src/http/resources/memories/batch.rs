@@ -13,12 +13,13 @@ use crate::resource::memories::batch::{self, ITEMS, Outcome};
 
 use super::super::super::api::parameters::IdempotencyKey;
 use super::super::super::exchange::Exchange;
+use super::super::super::misread::Misread;
 use super::super::super::respond::Answer;
 use super::super::{Written, made, written_from_array, written_together};
 
-/// Most bytes of what is said of one item that cannot be read: a hundred of them, twice, must fit the answer that is kept for
+/// Most bytes of what is said of one item that cannot be read, its field and the reason: a hundred of them, twice, must fit the answer that is kept for
 /// an `Idempotency-Key`.
-const REASON_BYTES: usize = 80;
+const REASON_BYTES: usize = 112;
 /// Longest id that an item's error repeats.
 const SHOWN_ID: usize = 64;
 
@@ -137,11 +138,11 @@ fn counted(field: &str, items: usize) -> Result<usize, Refusal> {
 
 fn item(json: &RawValue) -> Result<NewMemory, ResourceError> {
     serde_json::from_str(json.get()).map_err(|error| {
+        let Misread { field, reason } =
+            Misread::of::<NewMemory>(json.get().as_bytes(), &error).within(REASON_BYTES);
         // Nothing that JSON writes longer than it is.
         let plain = |c: char| if c.is_control() || matches!(c, '"' | '\\') { '\'' } else { c };
-        let mut reason: String = error.to_string().chars().map(plain).collect();
-        reason.truncate(reason.floor_char_boundary(REASON_BYTES));
-        ResourceError::Invalid { field: String::new(), reason }
+        ResourceError::Invalid { field: field.chars().map(plain).collect(), reason }
     })
 }
 
@@ -189,7 +190,7 @@ mod tests {
         let raw = RawValue::from_string(hostile).expect("JSON");
         let failed = |index| batch::Failed {
             index,
-            id: Some("x".repeat(SHOWN_ID)),
+            id: None, // only what is to be deleted has one, and it is read already
             error: item(&raw).expect_err("no such field"),
         };
         let outcome = Outcome { done: Vec::new(), failed: (0..ITEMS).map(failed).collect() };

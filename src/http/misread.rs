@@ -1,0 +1,244 @@
+//! What is wrong with JSON that cannot be read: which field, and why.
+//!
+//! * The field is named as in events: `metadata.x`, `[3].content`; empty where it is the whole.
+//! * The reason repeats nothing that stood for a value: it may be a password.
+//! * Costs a second reading, of what is refused anyway.
+
+use serde::de::DeserializeOwned;
+
+/// Longest path to a field that is told, and longest name in it: a body is much longer.
+const FIELD_BYTES: usize = 128;
+
+/// Where and why.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Misread {
+    pub(super) field: String,
+    pub(super) reason: String,
+}
+
+impl Misread {
+    /// Why `text` is no `T`, which `error` says.
+    pub(super) fn of<T: DeserializeOwned>(text: &[u8], error: &serde_json::Error) -> Misread {
+        if !error.is_data() {
+            return Misread { field: String::new(), reason: format!("is not JSON: {error}") };
+        }
+        let mut json = serde_json::Deserializer::from_slice(text);
+        let at = serde_path_to_error::deserialize::<_, T>(&mut json).err();
+        let path = at.map(|error| error.path().to_string()).filter(|path| path != ".").unwrap_or_default();
+        let said = error.to_string();
+        let said = said.rfind(" at line ").map_or(said.as_str(), |end| &said[..end]);
+        let (name, reason) = reason(said);
+        let mut field = match name {
+            Some(name) => named(path, name),
+            None => path,
+        };
+        shorten(&mut field, FIELD_BYTES);
+        Misread { field, reason }
+    }
+
+    /// In at most so many bytes, cut between words.
+    pub(super) fn within(mut self, bytes: usize) -> Misread {
+        shorten(&mut self.field, bytes / 2);
+        let room = bytes - self.field.len();
+        if self.reason.len() > room {
+            let end = self.reason.floor_char_boundary(room.saturating_sub('…'.len_utf8()));
+            let end = self.reason[..end].rfind(' ').unwrap_or(end);
+            self.reason.truncate(end);
+            self.reason = format!("{}…", self.reason.trim_end_matches([',', ' ']));
+        }
+        self
+    }
+}
+
+/// The field that serde's words name, if any, and what they come to.
+fn reason(said: &str) -> (Option<&str>, String) {
+    let quoted = |start: &str| {
+        let rest = said.strip_prefix(start)?.strip_prefix('`')?;
+        // A name may hold the same quote: what follows it never does where one field is expected alone.
+        let end = rest.find("`, expected ").or_else(|| rest.rfind('`'))?;
+        Some((&rest[..end], rest[end + 1..].strip_prefix(", expected ")))
+    };
+    if let Some((name, _)) = quoted("missing field ") {
+        return (Some(name), "is required".to_owned());
+    }
+    if let Some((name, _)) = quoted("duplicate field ") {
+        return (Some(name), "is given twice".to_owned());
+    }
+    if let Some((name, known)) = quoted("unknown field ") {
+        let known = known.map(|known| format!("; there are {}", listed(known))).unwrap_or_default();
+        return (Some(name), format!("is not a field here{known}"));
+    }
+    if said.starts_with("unknown variant ")
+        && let Some(start) = said.rfind("`, expected ")
+    {
+        return (None, format!("must be {}", choices(&said[start + "`, expected ".len()..])));
+    }
+    match said.rfind(", expected ") {
+        Some(start) if said.starts_with("invalid ") => {
+            (None, format!("must be {}", wanted(&said[start + ", expected ".len()..])))
+        }
+        _ => (None, said.to_owned()),
+    }
+}
+
+/// serde's list of names without its quotes.
+fn choices(names: &str) -> String {
+    names.replace('`', "")
+}
+
+/// The same as a list.
+fn listed(names: &str) -> String {
+    choices(&names.strip_prefix("one of ").unwrap_or(names).replace("` or `", ", "))
+}
+
+/// What serde expects, in JSON's words.
+fn wanted(expected: &str) -> &str {
+    match expected {
+        "f32" | "f64" => "a number",
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, 0 or more",
+        "a sequence" => "an array",
+        "a map" => "an object",
+        _ if expected.starts_with("struct ") => "an object",
+        _ => expected,
+    }
+}
+
+/// The path of the field `name`, which the path may end with already.
+fn named(path: String, name: &str) -> String {
+    match path.strip_suffix(name) {
+        Some("") => path,
+        Some(parent) if parent.ends_with('.') => path,
+        _ if path.is_empty() => name.to_owned(),
+        _ => format!("{path}.{name}"),
+    }
+}
+
+fn shorten(text: &mut String, bytes: usize) {
+    if text.len() > bytes {
+        text.truncate(text.floor_char_boundary(bytes.saturating_sub('…'.len_utf8())));
+        text.push('…');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::Deserialize;
+    use serde_json::value::RawValue;
+
+    use super::*;
+    use crate::auth::Password;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Mood {
+        Good,
+        Bad,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code)] // read, and not looked at
+    struct Part {
+        content: String,
+        weight: Option<f64>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code)]
+    struct Whole {
+        name: Option<String>,
+        count: Option<u32>,
+        mood: Option<Mood>,
+        metadata: Option<BTreeMap<String, String>>,
+        part: Option<Part>,
+        parts: Option<Vec<Part>>,
+        raw: Option<Box<RawValue>>,
+        password: Option<Password>,
+    }
+
+    fn misread<T: DeserializeOwned + std::fmt::Debug>(text: &str) -> (String, String) {
+        let error = serde_json::from_str::<T>(text).expect_err(text);
+        let Misread { field, reason } = Misread::of::<T>(text.as_bytes(), &error);
+        (field, reason)
+    }
+
+    #[test]
+    fn the_field_is_named_with_its_path_and_the_reason_is_for_people() {
+        for (text, field, reason) in [
+            (r#"{"name":7}"#, "name", "must be a string"),
+            (r#"{"raw":{"a":[1]},"count":-1}"#, "count", "must be a whole number, 0 or more"),
+            (r#"{"count":"x, expected y"}"#, "count", "must be a whole number, 0 or more"),
+            (r#"{"mood":"`, expected `x`"}"#, "mood", "must be good or bad"),
+            (r#"{"metadata":{"x":7}}"#, "metadata.x", "must be a string"),
+            (r#"{"metadata":[]}"#, "metadata", "must be an object"),
+            (r#"{"part":{}}"#, "part.content", "is required"),
+            (
+                r#"{"part":{"content":"","part":1}}"#,
+                "part.part",
+                "is not a field here; there are content, weight",
+            ),
+            (
+                r#"{"parts":[{"content":"a"},{"content":"b","weight":"c"}]}"#,
+                "parts[1].weight",
+                "must be a number",
+            ),
+            (r#"{"parts":[{"content":"a"},{"weight":1}]}"#, "parts[1].content", "is required"),
+            (r#"{"name":"a","name":"b"}"#, "name", "is given twice"),
+            (r#"{"part":{"content":"a","content":"b"}}"#, "part.content", "is given twice"),
+            (r#""sesame""#, "", "must be an object"),
+        ] {
+            assert_eq!(misread::<Whole>(text), (field.to_owned(), reason.to_owned()), "{text}");
+        }
+        let (field, reason) = misread::<Whole>(r#"{"na`me":1}"#);
+        assert_eq!(field, "na`me");
+        assert!(reason.starts_with("is not a field here; there are name, count, mood, metadata"), "{reason}");
+        let content = |field: &str| (field.to_owned(), "is required".to_owned());
+        assert_eq!(misread::<Vec<Part>>(r#"[{"content":"a"},{}]"#), content("[1].content"));
+        assert_eq!(misread::<Part>("{}"), content("content"));
+    }
+
+    #[test]
+    fn what_is_no_json_says_where() {
+        let (field, reason) = misread::<Whole>("{\"name\":\n oops}");
+        assert_eq!((field.as_str(), reason.as_str()), ("", "is not JSON: expected value at line 2 column 2"));
+    }
+
+    #[test]
+    fn no_value_is_repeated() {
+        for text in [
+            r#"{"password":31415926}"#,
+            r#"{"password":["31415926"]}"#,
+            r#"{"count":"31415926"}"#,
+            r#"{"mood":"31415926"}"#,
+            r#"{"part":31415926}"#,
+            r#"{"metadata":"31415926"}"#,
+            r#"{"parts":[31415926]}"#,
+            "31415926",
+            r#"{"password":"31415926""#,
+        ] {
+            let (field, reason) = misread::<Whole>(text);
+            assert!(!format!("{field} {reason}").contains("31415"), "{text}: {field}: {reason}");
+        }
+        assert_eq!(
+            misread::<Whole>(r#"{"password":7}"#),
+            ("password".to_owned(), "must be a string".to_owned())
+        );
+    }
+
+    #[test]
+    fn names_and_reasons_are_short() {
+        let text = format!(r#"{{"{}":1}}"#, "ä".repeat(10_000));
+        let (field, _) = misread::<Whole>(&text);
+        assert!(field.len() <= FIELD_BYTES && field.ends_with("ä…"), "{field}");
+        let told =
+            Misread { field: "name".to_owned(), reason: "must be one of this, that, other".to_owned() };
+        let told = told.within(28);
+        assert_eq!((told.field.as_str(), told.reason.as_str()), ("name", "must be one of this…"));
+        let long = Misread { field: "n".repeat(99), reason: "is not".to_owned() }.within(28);
+        assert!(long.field.len() + long.reason.len() <= 28 && long.field.ends_with("n…"), "{long:?}");
+    }
+}
