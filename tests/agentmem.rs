@@ -129,6 +129,14 @@ async fn what_their_server_drops_is_kept_found_and_told() {
     }
 }
 
+/// The names of an object's fields, in the order of letters.
+#[track_caller]
+fn fields(object: &Value) -> Vec<&str> {
+    let mut fields: Vec<&str> = object.as_object().expect("an object").keys().map(String::as_str).collect();
+    fields.sort_unstable();
+    fields
+}
+
 /// Their SDKs send memory types in lower case and batches flat, page by number, and read what a batch came to without an envelope.
 #[tokio::test]
 async fn their_sdks_keep_find_and_page_memories() {
@@ -138,15 +146,55 @@ async fn their_sdks_keep_find_and_page_memories() {
         "importance": 0.8, "metadata": {"source": "sdk"}});
     let memory = data(&daemon.post("/api/v1/memories").json(&body).send().await, 201);
     assert_eq!((&memory["memory_type"], &memory["metadata"]), (&json!("Episodic"), &body["metadata"]));
+    for field in ["id", "agent_id", "user_id", "content", "importance", "created_at", "updated_at"] {
+        assert!(!memory[field].is_null(), "{field}: {memory}");
+    }
     let found = daemon.post("/api/v1/memories/search").json(&json!({"query": "pizza", "user_id": "ann"}));
     let found = data(&found.send().await, 200);
+    assert_eq!(fields(&found), ["has_more", "limit", "offset", "results", "total"]);
+    assert!(found["results"][0]["score"].is_f64(), "{found}");
+    let narrowed =
+        json!({"query": "pizza", "agent_id": agent, "memory_type": "semantic", "limit": 5, "offset": 0});
+    let none = data(&daemon.post("/api/v1/memories/search").json(&narrowed).send().await, 200);
+    assert_eq!(none["results"], json!([]), "it is episodic");
     assert_eq!((&found["results"][0]["id"], &found["has_more"]), (&memory["id"], &json!(false)));
-    let batch = json!({"memories": [{"content": "a"}, {"content": ""}]});
+    let batch = json!({"memories": [{"content": "a", "memory_type": "factual"}, {"content": ""}]});
     let outcome = daemon.post("/api/v1/memories/batch").json(&batch).send().await.json();
     assert_eq!((&outcome["successful"], &outcome["failed"]), (&json!(1), &json!(1)));
-    assert_eq!(outcome["results"], outcome["data"]["results"]);
+    let told = ["errors", "failed", "results", "successful"];
+    assert_eq!(fields(&outcome), ["data", "errors", "failed", "results", "success", "successful"]);
+    assert_eq!(fields(&outcome["data"]), told);
+    assert!(told.iter().all(|field| outcome[field] == outcome["data"][field]), "{outcome}");
+    let a = outcome["results"][0].as_str().unwrap();
+    let history = data(&daemon.get(&format!("/api/v1/memories/{a}/history")).send().await, 200);
+    assert_eq!(
+        (&history[0]["operation"], &history[0]["memory_type"]),
+        (&json!("created"), &json!("Factual"))
+    );
     let page = daemon.get("/api/v1/memories?page=1&limit=1&sort_by=created_at&order=desc").send().await;
     assert_eq!(data(&page, 200)[0]["id"], memory["id"]);
+    let gone = daemon.post("/api/v1/memories/batch/delete").json(&json!([a, "memory-0"])).send().await.json();
+    assert_eq!((&gone["successful"], &gone["failed"], &gone["results"]), (&json!(1), &json!(1), &json!([a])));
+}
+
+/// What is not as there, as `docs/agentmem.md` says.
+#[tokio::test]
+async fn a_page_is_of_fifty_and_in_the_order_of_time_and_what_they_serve_elsewhere_is_not_found() {
+    let daemon = Daemon::start().await;
+    let batch: Vec<Value> = (0..60).map(|n| json!({"content": format!("memory {n}")})).collect();
+    let made = daemon.post("/api/v1/memories/batch").json(&json!({"memories": batch})).send().await;
+    assert_eq!(made.json()["successful"], 60);
+    for (query, rows) in [("", 50), ("?page=0", 50), ("?page=1", 10), ("?page=1&limit=20", 20)] {
+        let page = data(&daemon.get(&format!("/api/v1/memories{query}")).send().await, 200);
+        assert_eq!(page.as_array().unwrap().len(), rows, "{query}");
+    }
+    daemon.get("/api/v1/memories?sort_by=importance").send().await.refused(400, "BAD_REQUEST");
+    for path in ["/metrics", "/swagger-ui"] {
+        daemon.get(path).send().await.refused(404, "NOT_FOUND");
+    }
+    assert_eq!(daemon.get("/docs").anonymous().send().await.status, 200);
+    let traced = daemon.get("/health").header("x-trace-id", "t").header("x-request-id", "r").send().await;
+    assert_eq!((traced.header("x-trace-id"), traced.header("x-request-id")), (None, Some("r")));
 }
 
 /// Events of one organization never reach another's clients, whatever these ask for.
@@ -171,8 +219,18 @@ async fn whoever_logs_in_as_the_ui_does_goes_on_with_the_token() {
     let asked = json!({"email": "ann@example.org", "password": "12345678", "organization_id": "default"});
     let entered = daemon.post("/api/v1/users/login").anonymous().json(&asked).send().await.json();
     assert_eq!((&entered["user"]["id"], &entered["user"]["email"]), (&made["id"], &json!("ann@example.org")));
+    assert_eq!(fields(&entered), ["data", "expires_at", "success", "token", "user"]);
+    assert_eq!((&entered["data"]["token"], &entered["data"]["user"]), (&entered["token"], &entered["user"]));
+    let change = json!({"current_password": "12345678", "new_password": "87654321"});
+    let change =
+        daemon.call("PUT", "/api/v1/users/me/password").key(entered["token"].as_str().unwrap()).json(&change);
+    let entered = change.send().await.json();
+    assert_eq!(fields(&entered), ["data", "expires_at", "success", "token", "user"]);
+    let organization = daemon.get("/api/v1/organizations/default").send().await;
+    assert_eq!(fields(&organization.json()), ["data", "success"], "in the envelope alone");
     let token = entered["token"].as_str().unwrap();
-    assert_eq!(data(&daemon.get("/api/v1/users/me").key(token).send().await, 200), made);
+    let me = data(&daemon.get("/api/v1/users/me").key(token).send().await, 200);
+    assert_eq!((&me["id"], &me["email"]), (&made["id"], &made["email"]));
     let mut ws = daemon.ws(&format!("/api/v1/ws?token={token}")).without("authorization").open().await;
     ws.expect("ready").await;
 }
