@@ -59,6 +59,21 @@ await tell('docs', {
     const messages = channels.reduce((sum, channel) => sum + Object.keys(channel.messages).length, 0);
     assert.equal(await page.locator('#streams details').count(), messages);
     assert.equal(await page.locator('.wrong').count(), 0);
+    assert.ok(!(await page.locator('#streams').textContent()).includes('`'), 'code is shown as code');
+    assert.ok((await page.locator('#streams code').count()) > 0);
+  },
+
+  'a link to the streams leads there, and a narrow window is not wider than itself': async () => {
+    const narrow = await browser.newPage();
+    await narrow.setViewportSize({ width: 400, height: 800 });
+    await narrow.goto(`${direct}/docs#streams`);
+    const top = () => document.getElementById('streams').getBoundingClientRect().top;
+    await narrow.waitForFunction(() => scrollY > 0, null, WAIT);
+    const at = await narrow.evaluate(top);
+    assert.ok(at >= 0 && at < 100, `at ${at}`);
+    await narrow.evaluate(() => document.querySelectorAll('#streams details').forEach((one) => { one.open = true; }));
+    assert.equal(await narrow.evaluate(() => document.documentElement.scrollWidth), 400);
+    await narrow.close();
   },
 
   'nothing broke its policy, and no request left the origin': async () => {

@@ -154,7 +154,7 @@ impl IntoParams for Subscription {
         let filter = filter_fields().map(|(name, says)| (name, says, list(name)));
         let position = [
             ("last_event_id", "Goes on after this cursor.", any()),
-            ("after", "The same.", any()),
+            ("after", "Another name of `last_event_id`.", any()),
             ("since", "Goes on from this time.", since()),
             (
                 "earliest",

@@ -1,6 +1,9 @@
 // Shows both documents. Everything is built as nodes and text, never as markup, so no document can bring in a program.
 'use strict';
 
+// Which half was asked for; what begins with a slash is Swagger UI's.
+const section = document.getElementById(location.hash.slice(1));
+
 // The validator that Swagger UI would otherwise ask is another origin's.
 SwaggerUIBundle({
   url: 'api-docs/openapi.json',
@@ -11,11 +14,26 @@ SwaggerUIBundle({
   validatorUrl: null,
 });
 
+// Its own `onComplete` comes before it has drawn anything.
+const requests = new Promise((done) => {
+  const drawn = new MutationObserver(() => {
+    if (!document.querySelector('.opblock')) return;
+    drawn.disconnect();
+    done();
+  });
+  drawn.observe(document.getElementById('openapi'), { childList: true, subtree: true });
+});
+
 /** An element with children; text where a child is a string. */
 function node(name, ...children) {
   const made = document.createElement(name);
   made.append(...children);
   return made;
+}
+
+/** A text with what stands between backticks as code. */
+function prose(text) {
+  return text.split('`').map((part, at) => (at % 2 ? node('code', part) : part));
 }
 
 /** What `#/a/b` points at. */
@@ -41,7 +59,7 @@ function fields(schema) {
   const rows = Object.entries(schema.properties || {}).map(([name, field]) => node('tr',
     node('td', name, required.has(name) ? '' : node('i', '?')),
     node('td', shape(field)),
-    node('td', field.description || '')));
+    node('td', ...prose(field.description || ''))));
   return node('table', node('tbody', ...rows));
 }
 
@@ -51,7 +69,7 @@ function message(whole, reference) {
   const schema = find(whole, told.payload.$ref);
   const example = (schema.examples || [])[0];
   return node('details',
-    node('summary', node('b', told.title), node('span', schema.description || '')),
+    node('summary', node('b', told.title), node('span', ...prose(schema.description || ''))),
     fields(schema),
     example ? node('pre', JSON.stringify(example, null, 2)) : '');
 }
@@ -69,14 +87,14 @@ function channel(whole, name) {
   const client = said('receive');
   return node('section',
     node('h2', told.address),
-    node('p', told.description),
+    node('p', ...prose(told.description)),
     ...(bindings.length ? [node('h3', 'Parameters'), fields(bindings[0])] : []),
     node('h3', 'The daemon says'), ...said('send'),
     ...(client.length ? [node('h3', 'A client says'), ...client] : []));
 }
 
 const streams = document.getElementById('asyncapi');
-fetch('api-docs/asyncapi.json')
+const shown = fetch('api-docs/asyncapi.json')
   .then((answer) => answer.json())
   .then((whole) => streams.append(...Object.keys(whole.channels).map((name) => channel(whole, name))))
   .catch((error) => {
@@ -84,3 +102,10 @@ fetch('api-docs/asyncapi.json')
     wrong.className = 'wrong';
     streams.append(wrong);
   });
+
+// The browser looked for it before anything stood there, and Swagger UI has taken the fragment for one of its own.
+Promise.all([requests, shown]).then(() => requestAnimationFrame(() => {
+  if (!section) return;
+  history.replaceState(null, '', `#${section.id}`);
+  section.scrollIntoView();
+}));
