@@ -69,6 +69,8 @@ export class Nervewire extends Resources {
     const { transport = 'auto', timing = {}, backoff = {} } = options;
     const { climbAfterMs, ...times } = timing;
     const WebSocket = options.WebSocket ?? (globalThis as { WebSocket?: WebSocketConstructor }).WebSocket;
+    if (!Object.hasOwn(STEPS, transport))
+      throw new TypeError(`transport: must be one of ${Object.keys(STEPS).join(', ')}, not ${JSON.stringify(transport)}`);
     if (transport === 'ws' && !WebSocket) throw new TypeError('there is no WebSocket here: give one as the option WebSocket');
     const makeBackoff = () => new Backoff(backoff.leastMs, backoff.mostMs);
     const fetch: typeof globalThis.fetch = options.fetch ?? ((...request) => globalThis.fetch(...request));

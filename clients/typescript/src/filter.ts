@@ -28,15 +28,18 @@ export function queryOf(filter: Filter): URLSearchParams {
   for (const [option, name] of Object.entries(NAMES) as [keyof typeof NAMES, string][]) {
     const given = filter[option];
     if (given === undefined) continue;
-    const values: readonly string[] = typeof given === 'string' ? [given] : given;
-    // In the query a comma parts values, and an empty list would ask for everything instead of nothing.
-    if (values.length === 0) throw new TypeError(`${option}: an empty list matches nothing; leave it out to match everything`);
-    for (const value of values) {
-      if (value === '' || value.includes(',')) throw new TypeError(`${option}: a value must not be empty or hold a comma`);
-    }
-    query.set(name, values.join(','));
+    query.set(name, listed(option, typeof given === 'string' ? [given] : given));
   }
   return query;
+}
+
+/** Values as one parameter, where a comma parts them and an empty list would ask for everything instead of nothing. */
+export function listed(option: string, values: readonly string[]): string {
+  if (values.length === 0) throw new TypeError(`${option}: an empty list matches nothing; leave it out to match everything`);
+  for (const value of values) {
+    if (value === '' || value.includes(',')) throw new TypeError(`${option}: a value must not be empty or hold a comma`);
+  }
+  return values.join(',');
 }
 
 export function positionOf({ lastEventId, since, earliest }: Start): Position {

@@ -12,5 +12,6 @@ export { etagOf, type Changing, type Writing } from './collection.js';
 export type * from './shapes.js';
 export { login, type Login } from './users.js';
 export type { Whose } from './memories.js';
+export type { ToolFilter } from './resources.js';
 export type { Callbacks, Item, Status, Subscription } from './subscription.js';
 export { StreamText, TextAccumulator, type TextState } from './text.js';

@@ -1,5 +1,6 @@
 /** The resources of an organization over REST, each a property of the client. */
 import { Collection, dataOf, matching, type Changing, type Writing } from './collection.js';
+import { listed } from './filter.js';
 import { freshKey, type Http } from './http.js';
 import { CoreMemory, Memories } from './memories.js';
 import type { List, ListOptions } from './pages.js';
@@ -56,7 +57,18 @@ export class Messages {
   }
 }
 
-export class Tools extends Collection<shape.Tool, shape.NewTool, shape.ToolChange, { tags?: string; matchAll?: boolean }> {}
+export interface ToolFilter {
+  /** One of these, or a comma list. */
+  tags?: string | readonly string[] | undefined;
+  /** All of them. */
+  matchAll?: boolean | undefined;
+}
+
+export class Tools extends Collection<shape.Tool, shape.NewTool, shape.ToolChange, ToolFilter> {
+  override list({ tags, ...options }: ListOptions & ToolFilter = {}): List<shape.Tool> {
+    return super.list({ ...options, tags: typeof tags === 'object' ? listed('tags', tags) : tags });
+  }
+}
 
 export class Resources {
   readonly agents: Agents;

@@ -117,6 +117,12 @@ describe('consumers', () => {
     assert.throws(() => client.subscribe({ agentId: 'a,b' }), TypeError);
     assert.throws(() => client.subscribe({ types: [] }), TypeError);
     assert.throws(() => client.subscribe({ buffer: 0 }), RangeError);
+    for (const transport of ['websocket', 'toString', null]) {
+      assert.throws(() => clientOf(daemon, { transport }), {
+        name: 'TypeError',
+        message: `transport: must be one of auto, ws, sse, poll, not ${JSON.stringify(transport)}`,
+      });
+    }
     client.close();
   });
 

@@ -155,6 +155,10 @@ describe('resources', () => {
     await client.tools.create({ name: 'x', tags: ['a', 'b'] });
     await client.tools.create({ name: 'y', tags: ['b'] });
     assert.equal((await client.tools.list({ tags: 'a,b' }).page()).rows.length, 2);
+    assert.equal((await client.tools.list({ tags: ['a', 'b'] }).page()).rows.length, 2);
+    assert.equal((await client.tools.list({ tags: ['a', 'b'], matchAll: true }).page()).rows.length, 1);
+    assert.equal((await client.tools.list().page()).rows.length, 2);
+    for (const tags of [[], ['a,b'], ['']]) assert.throws(() => client.tools.list({ tags }), TypeError);
     assert.deepEqual(
       (await client.tools.list({ tags: 'a,b', matchAll: true }).page()).rows.map((row) => row.name),
       ['x'],
