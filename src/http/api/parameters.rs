@@ -87,7 +87,7 @@ parameters! {
     }
     /// About whom.
     OfUser in Query, False {
-        "user_id": any(), "About this user; everybody if absent.";
+        "user_id": text(super::schemas::NO_CONTROLS), "About this user; everybody if absent.";
     }
     /// Who is asked about.
     OfPresence in Query, False {
