@@ -87,6 +87,10 @@ parameters! {
     }
     /// About whom.
     OfUser in Query, False {
+        "user_id": any(), "About this user; everybody if absent.";
+    }
+    /// About whom something is to be kept.
+    ForUser in Query, False {
         "user_id": text(super::schemas::NO_CONTROLS), "About this user; everybody if absent.";
     }
     /// Who is asked about.

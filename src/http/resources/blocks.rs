@@ -8,7 +8,7 @@ use crate::outcome::Refusal;
 use crate::resource::blocks::{self, Block, Holding, Label, Whose};
 use crate::time::rfc3339;
 
-use super::super::api::parameters::{IfMatch, OfUser, Page};
+use super::super::api::parameters::{ForUser, IfMatch, OfUser, Page};
 use super::super::created;
 use super::super::exchange::Exchange;
 use super::super::respond::Answer;
@@ -112,7 +112,7 @@ pub(in crate::http) async fn get(x: &Exchange, id: &str, label: &str) -> Result<
     put,
     path = "/api/v1/agents/{id}/core-memory/{label}",
     tag = "core memory",
-    params(OfUser, IfMatch),
+    params(ForUser, IfMatch),
     request_body = Holding,
     responses(
         (status = 200, description = "It holds that.", body = View, headers(("ETag" = String, description = "Its version."))),
