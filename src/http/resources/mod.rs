@@ -58,6 +58,13 @@ fn may_write(x: &Exchange) -> Result<Authorized<Publish>, Refusal> {
     Ok(x.principal(Use::Rest)?.authorize::<Publish>()?)
 }
 
+/// [`may_write`], and whether they may read. The credential is looked at once: a ticket is spent by that.
+fn may_write_and_read(x: &Exchange) -> Result<Authorized<Publish>, Refusal> {
+    let right = may_write(x)?;
+    right.principal().authorize::<Subscribe>()?;
+    Ok(right)
+}
+
 /// A request that writes: who, by what right, its body as read and as it came.
 struct Written<'a, T> {
     x: &'a Exchange,
@@ -78,6 +85,14 @@ async fn written_together<T: DeserializeOwned>(
     count: impl FnOnce(&T) -> Result<usize, Refusal>,
 ) -> Result<Written<'_, T>, Refusal> {
     let right = may_write(x)?;
+    written_by(x, right, count).await
+}
+
+async fn written_by<T: DeserializeOwned>(
+    x: &mut Exchange,
+    right: Authorized<Publish>,
+    count: impl FnOnce(&T) -> Result<usize, Refusal>,
+) -> Result<Written<'_, T>, Refusal> {
     no_parameters(x)?;
     let read = x.json_and_bytes().await?;
     written_of(x, right, read, count).await
@@ -107,8 +122,8 @@ async fn written_of<T>(
 
 /// [`written`] for what answers with more than was written: who may not read is not shown it.
 async fn changing<T: DeserializeOwned>(x: &mut Exchange) -> Result<Written<'_, T>, Refusal> {
-    x.principal(Use::Rest)?.authorize::<Subscribe>()?;
-    written(x).await
+    let right = may_write_and_read(x)?;
+    written_by(x, right, |_: &T| Ok(1)).await
 }
 
 /// Who writes, with a body of `bytes`.

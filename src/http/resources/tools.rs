@@ -15,8 +15,8 @@ use super::super::criteria::boolean;
 use super::super::exchange::Exchange;
 use super::super::respond::Answer;
 use super::{
-    Written, changing, if_match, listed, made, may_write, no_parameters, of_version, page, reading,
-    unescaped, writing, written,
+    Written, asking, changing, if_match, listed, made, may_write, may_write_and_read, no_parameters,
+    of_version, page, reading, unescaped, writing, written,
 };
 
 /// A tool as clients see it.
@@ -164,8 +164,8 @@ pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Re
     responses((status = 501))
 )]
 pub(in crate::http) async fn execute(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
-    may_write(x)?;
-    let caller = reading(x).await?;
+    let right = may_write_and_read(x)?;
+    let caller = asking(x, right.principal().clone()).await?;
     tools::get(&caller, &unescaped(id)?).await?;
     Err(Refusal::not_implemented("tools are not executed here: run it where you have a sandbox"))
 }
