@@ -17,6 +17,7 @@ use super::engine::{Batch, Engine, EngineError};
 use super::keys::{self, Kind};
 use super::log::TenantLog;
 use super::pack::Packer;
+use super::places::Sheet;
 use super::queue::{CommitError, Item};
 use super::rows::{self, Change};
 use super::space::{SpaceWatch, StoreState};
@@ -83,11 +84,13 @@ pub(super) struct Committer {
     pub(super) space: SpaceWatch,
     /// Emptied by each commit; kept for its room.
     touched: HashMap<TenantId, Touched>,
+    /// Likewise.
+    sheet: Sheet,
 }
 
 impl Committer {
     pub(super) fn new(shared: Arc<Shared>, books: Books, space: SpaceWatch) -> Committer {
-        Committer { shared, books, space, touched: HashMap::new() }
+        Committer { shared, books, space, touched: HashMap::new(), sheet: Sheet::default() }
     }
 
     /// The body of the thread: until the store closes and the queue is empty.
@@ -143,6 +146,7 @@ impl Committer {
             }
             Err(error) => {
                 self.touched.clear();
+                self.sheet.clear();
                 self.fail(error, items);
                 0
             }
@@ -177,6 +181,9 @@ impl Committer {
                 events += 1;
             }
         }
+        let mut sheet = std::mem::take(&mut self.sheet);
+        self.engine(|engine| sheet.write(engine, &mut batch))?;
+        self.sheet = sheet;
         let mut values = 0;
         for (tenant, touched) in &mut self.touched {
             touched.packer.finish(&mut |packed| put(&mut batch, *tenant, &mut touched.added, packed));
@@ -199,6 +206,7 @@ impl Committer {
             Change::Daily { lane, tenant, key, value, created_ms } => {
                 self.books.lanes.push(batch, lane, tenant, key, value, created_ms);
             }
+            Change::Place { tenant, place, id, stands } => self.sheet.note(tenant, &place, id, stands),
             Change::Erase(tenant) => {
                 rows::put_erasure(batch, tenant, None);
                 erased.tenants.push(tenant);

@@ -45,6 +45,8 @@ pub(crate) enum Kind {
     UserSince = 15,
     /// A user whose events are being erased; tail: `sub`.
     EraseUser = 16,
+    /// Several places of one group; tail: as [`Kind::Place`], of the first of them.
+    Run = 17,
 }
 
 /// How long the tail of a kind's key may be, in bytes: least and most.
@@ -60,14 +62,14 @@ pub(crate) const fn tail_len(kind: Kind) -> (usize, usize) {
         Kind::Expiry => (9, 9),
         Kind::Secret => (1, 64),
         Kind::Row => (1 + 1, 1 + MAX_NAME),
-        Kind::Place => (1 + 16 + 8 + 1, 1 + 16 + 8 + MAX_NAME),
+        Kind::Place | Kind::Run => (1 + 16 + 8 + 1, 1 + 16 + 8 + MAX_NAME),
         Kind::Term => (1 + 1, 1 + MAX_NAME),
     }
 }
 
 impl Kind {
     /// Every kind, in the order of ordinals.
-    pub(crate) const ALL: [Kind; 17] = [
+    pub(crate) const ALL: [Kind; 18] = [
         Kind::Meta,
         Kind::Log,
         Kind::Counters,
@@ -85,11 +87,12 @@ impl Kind {
         Kind::Term,
         Kind::UserSince,
         Kind::EraseUser,
+        Kind::Run,
     ];
 
     /// What an erased tenant loses, the log first. Its organization row stays, marked deleted, so that its number is
     /// never given out again.
-    pub(crate) const OF_TENANT: [Kind; 13] = [
+    pub(crate) const OF_TENANT: [Kind; 14] = [
         Kind::Log,
         Kind::ApiKey,
         Kind::Revoked,
@@ -99,6 +102,7 @@ impl Kind {
         Kind::Expiry,
         Kind::Row,
         Kind::Place,
+        Kind::Run,
         Kind::Term,
         Kind::UserSince,
         Kind::EraseUser,

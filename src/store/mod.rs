@@ -16,6 +16,7 @@ mod keys;
 mod lock;
 mod log;
 mod pack;
+mod places;
 mod queue;
 mod rank;
 mod read;
@@ -30,6 +31,7 @@ mod sweep;
 mod tables;
 mod terms;
 mod trim;
+mod walk;
 
 use std::collections::HashMap;
 use std::io;
@@ -44,6 +46,7 @@ pub use daily::{Answer, DAY_MS, Idempotency, MessageId, scope};
 pub use handle::Store;
 pub use log::{Congested, Permit, RESERVE_WAIT, TenantLog, UNCOMMITTED_BYTES, UNCOMMITTED_EVENTS};
 pub use pack::{MAX_EVENT_BYTES, MAX_VALUE};
+pub use places::{Group, Place};
 pub use queue::{CommitError, Done, Frames};
 pub use rank::{Hit, Hits};
 pub use read::{LogRead, ReadError};
@@ -54,9 +57,10 @@ pub use space::StoreState;
 #[doc(hidden)]
 pub use space::{Disk, Io, Space};
 pub use stats::{LATENCY_BOUNDS_US, Stats};
-pub use tables::{Asked, Group, Listed, Of, Place, Table};
+pub use tables::{Asked, Listed, Table};
 pub use terms::{Document, EXPANDED, Mark, POSTINGS, Sought, TERM_BYTES, Word, length_of};
 pub use trim::Retention;
+pub use walk::Of;
 
 use self::commit::{Books, Committer};
 use self::engine::{Engine, EngineError};

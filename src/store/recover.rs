@@ -12,8 +12,9 @@ use super::pack::Head;
 use crate::cursor::CursorKey;
 use crate::ids::{COUNTER_BITS, Sequence, TenantId};
 
-/// Layout of everything on disk; a newer one is refused.
-pub(crate) const SCHEMA: u32 = 1;
+/// Layout of everything on disk; a newer one is refused, an older one raised. 2: places in runs, values of which something was
+/// erased, and remembered answers, none of which the code of 1 can read.
+pub(crate) const SCHEMA: u32 = 2;
 /// A sequence has 24 bits for it: two thousand starts a day for twenty years.
 const LAST_EPOCH: u32 = (1 << (64 - COUNTER_BITS)) - 1;
 /// After how many values a tenant's counters row is written again: what recovery reads of a log at most.
@@ -158,7 +159,7 @@ pub(crate) enum Identity {
     Newer(u32),
 }
 
-/// Reads the schema and the identity; makes both in an empty database.
+/// Reads the schema, raising an older one, and the identity; makes both in an empty database.
 pub(crate) fn identity(engine: &Engine) -> Result<Identity, EngineError> {
     let Some(schema) = engine.get(&keys::meta(Meta::Schema))? else {
         return create(engine).map(Identity::Known);
@@ -167,6 +168,12 @@ pub(crate) fn identity(engine: &Engine) -> Result<Identity, EngineError> {
     let schema = u32::from_be_bytes(schema);
     if schema > SCHEMA {
         return Ok(Identity::Newer(schema));
+    }
+    if schema < SCHEMA {
+        // All of 1 is still read as it is. Before anything of 2 is written, older code must know that it may be.
+        let mut batch = Batch::default();
+        batch.put(keys::meta(Meta::Schema), SCHEMA.to_be_bytes().to_vec());
+        engine.commit(batch)?;
     }
     let row = engine.get(&keys::meta(Meta::Identity))?.ok_or_else(|| damaged("the identity row"))?;
     match row.split_first() {
@@ -253,6 +260,19 @@ mod tests {
         batch.put(keys::meta(Meta::Schema), (SCHEMA + 1).to_be_bytes().to_vec());
         engine.commit(batch).expect("committed");
         assert!(matches!(identity(&engine), Ok(Identity::Newer(n)) if n == SCHEMA + 1));
+    }
+
+    #[test]
+    fn an_older_layout_is_raised_before_anything_is_written_in_the_newer() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let engine = engine(dir.path());
+        let schema = || engine.get(&keys::meta(Meta::Schema)).expect("read").map(|row| row.to_vec());
+        let Ok(Identity::Known(made)) = identity(&engine) else { panic!("not made") };
+        let mut batch = Batch::default();
+        batch.put(keys::meta(Meta::Schema), 1u32.to_be_bytes().to_vec());
+        engine.commit(batch).expect("committed");
+        assert!(matches!(identity(&engine), Ok(Identity::Known(key)) if key.key == made.key));
+        assert_eq!(schema(), Some(SCHEMA.to_be_bytes().to_vec()));
     }
 
     #[test]

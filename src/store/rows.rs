@@ -8,6 +8,7 @@ use std::any::Any;
 use super::engine::Batch;
 use super::keys::{self, Kind};
 use super::pack::MAX_VALUE;
+use super::places::Place;
 use crate::ids::TenantId;
 
 /// A row cannot be stored: its key or its value is longer than the store takes.
@@ -47,6 +48,13 @@ pub(super) enum Change {
         key: Vec<u8>,
         value: Vec<u8>,
         created_ms: u64,
+    },
+    /// A row has a place from now on, or no more.
+    Place {
+        tenant: TenantId,
+        place: Place,
+        id: String,
+        stands: bool,
     },
     Erase(TenantId),
     EraseUser(TenantId, String),
@@ -124,6 +132,11 @@ impl Rows {
         let key = keys::key(kind, tenant, tail);
         self.weight += CHANGE + key.len();
         self.changes.push(Change::Delete(key));
+    }
+
+    pub(super) fn place(&mut self, tenant: TenantId, place: &Place, id: &str, stands: bool) {
+        self.weight += CHANGE + size_of::<Place>() + id.len();
+        self.changes.push(Change::Place { tenant, place: place.clone(), id: id.to_owned(), stands });
     }
 
     pub(super) fn put_daily(

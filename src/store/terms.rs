@@ -11,10 +11,10 @@ use std::ops::Bound;
 use super::Store;
 use super::engine::{Engine, EngineError, Value};
 use super::keys::{self, Kind};
+use super::places::{Group, after};
 use super::rank::{self, Hits};
 use super::read::{READERS, ReadError};
 use super::rows::{Rows, TooLong};
-use super::tables::{Group, after};
 use crate::ids::TenantId;
 
 const VERSION: u8 = 1;

@@ -1,0 +1,270 @@
+//! Where rows stand in lists.
+//!
+//! * A place that its commit makes alone in its group is a key without a value. Several are a run, one value that holds them
+//!   all: the engine copies a page for every row that it writes, however small, and that is what a commit costs.
+//! * The numbers of a run lie in one span ([`SPAN_BITS`]), so who reads on from a number begins at its span, and holds no more
+//!   than a span.
+//! * A place stands in one run or alone. In the commit that takes it away, the rest of its run is written anew.
+//! * A group is known by a digest, so any text may name one and keys stay short.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::daily::scope;
+use super::engine::{Batch, Engine, EngineError};
+use super::keys::{self, Kind};
+use super::rows::{Rows, TooLong};
+use crate::ids::TenantId;
+
+const VERSION: u8 = 1;
+/// Bytes of a group's digest.
+const GROUP: usize = 16;
+/// Bytes before a place's id: list, digest, number.
+const BEFORE_ID: usize = 1 + GROUP + 8;
+/// Numbers of a span, as a power of two: with numbers that are microseconds, what a busy list gets in some commits.
+const SPAN_BITS: u32 = 14;
+/// Most places of a run: bounds what is written anew when one of them goes.
+const RUN: usize = 128;
+
+/// Bytes of a place in a run besides its id: how far into the span, and how long the id is.
+const IN_RUN: usize = 2 + 2;
+const _: () = assert!(SPAN_BITS <= u16::BITS);
+const _: () = assert!(1 + RUN * (IN_RUN + keys::MAX_NAME) <= super::pack::MAX_VALUE);
+
+/// A group of a list: what one page is taken from.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Group {
+    list: u8,
+    digest: [u8; GROUP],
+}
+
+impl Group {
+    /// The group of `list` (by its number on disk) that `parts` name.
+    #[must_use]
+    pub fn new(list: u8, parts: &[&str]) -> Group {
+        let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
+        let mut digest = [0; GROUP];
+        digest.copy_from_slice(&scope(&parts)[..GROUP]);
+        Group { list, digest }
+    }
+
+    pub(super) fn prefix(self) -> Vec<u8> {
+        [&[self.list][..], &self.digest].concat()
+    }
+}
+
+/// Where a row stands: under `number`, and among equal numbers by its id.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// In which group.
+    pub group: Group,
+    /// Under what.
+    pub number: u64,
+}
+
+/// A number and an id: what places are ordered by.
+pub(super) type At = (u64, String);
+
+/// The key tail of a place that stands alone, and of a run that begins with it.
+pub(super) fn tail(group: Group, number: u64, id: &str) -> Vec<u8> {
+    [&group.prefix()[..], &number.to_be_bytes(), id.as_bytes()].concat()
+}
+
+/// The span of a number, and the first number of a span.
+pub(super) const fn span_of(number: u64) -> u64 {
+    number >> SPAN_BITS
+}
+pub(super) const fn start_of(span: u64) -> u64 {
+    span << SPAN_BITS
+}
+
+/// Number and id of a key.
+pub(super) fn at_of(key: &[u8]) -> Result<At, EngineError> {
+    let (number, id) =
+        key.get(keys::HEAD + 1 + GROUP..).and_then(|tail| tail.split_first_chunk()).ok_or_else(damaged)?;
+    Ok((u64::from_be_bytes(*number), text(id)?))
+}
+
+fn encode(run: &[At]) -> Vec<u8> {
+    let ids: usize = run.iter().map(|(_, id)| IN_RUN + id.len()).sum();
+    let mut value = Vec::with_capacity(1 + ids);
+    value.push(VERSION);
+    for (number, id) in run {
+        let offset = number - start_of(span_of(*number));
+        for short in [offset as usize, id.len()] {
+            value.extend_from_slice(&(short as u16).to_be_bytes()); // both are below 65,536: see the assertions above
+        }
+        value.extend_from_slice(id.as_bytes());
+    }
+    value
+}
+
+/// Adds the places of a run to `into`; answers its span.
+pub(super) fn decode(key: &[u8], value: &[u8], into: &mut Vec<At>) -> Result<u64, EngineError> {
+    let span = span_of(at_of(key)?.0);
+    let mut rest = value.strip_prefix(&[VERSION]).ok_or_else(damaged)?;
+    while !rest.is_empty() {
+        let (&[a, b, c, d], after) = rest.split_first_chunk().ok_or_else(damaged)?;
+        let id = usize::from(u16::from_be_bytes([c, d]));
+        let (id, after) = after.split_at_checked(id).ok_or_else(damaged)?;
+        into.push((start_of(span) + u64::from(u16::from_be_bytes([a, b])), text(id)?));
+        rest = after;
+    }
+    Ok(span)
+}
+
+fn text(id: &[u8]) -> Result<String, EngineError> {
+    String::from_utf8(id.to_vec()).map_err(|_| damaged())
+}
+
+fn damaged() -> EngineError {
+    EngineError::Engine("a stored place is damaged".into())
+}
+
+/// The first key tail after every one that begins with `prefix`.
+pub(super) fn after(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            return end;
+        }
+    }
+    vec![u8::MAX; keys::MAX_NAME] // only where a list's number and digest are all ones
+}
+
+impl Rows {
+    /// Gives a row a place, where it has none.
+    ///
+    /// # Errors
+    /// [`TooLong`]: an id that is empty or over 256 bytes.
+    pub fn put_place(&mut self, tenant: TenantId, place: &Place, id: &str) -> Result<(), TooLong> {
+        let (least, most) = keys::tail_len(Kind::Place);
+        let len = BEFORE_ID + id.len();
+        if len < least || len > most {
+            return Err(TooLong { what: "key", len });
+        }
+        self.place(tenant, place, id, true);
+        Ok(())
+    }
+    /// Takes a row's place away.
+    pub fn delete_place(&mut self, tenant: TenantId, place: &Place, id: &str) {
+        self.place(tenant, place, id, false);
+    }
+}
+
+/// What one commit does to places, gathered so that those of one group are written together.
+#[derive(Default)]
+pub(super) struct Sheet {
+    /// Whether each stands or goes; the later word holds.
+    groups: HashMap<(TenantId, Group), BTreeMap<At, bool>>,
+}
+
+impl Sheet {
+    pub(super) fn note(&mut self, tenant: TenantId, place: &Place, id: String, stands: bool) {
+        self.groups.entry((tenant, place.group)).or_default().insert((place.number, id), stands);
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.groups.clear();
+    }
+
+    /// Puts everything that was noted into `batch`; nothing is noted then.
+    pub(super) fn write(&mut self, engine: &Engine, batch: &mut Batch) -> Result<(), EngineError> {
+        for ((tenant, group), mut places) in self.groups.drain() {
+            let whose = Whose { engine, tenant, group };
+            let opened = whose.open(&mut places, batch)?;
+            let stands: Vec<At> =
+                places.into_iter().filter_map(|(at, stands)| stands.then_some(at)).collect();
+            for span in stands.chunk_by(|a, b| span_of(a.0) == span_of(b.0)) {
+                for run in span.chunks(RUN) {
+                    whose.put(run, &opened, batch)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One group's places, as a commit writes them.
+struct Whose<'e> {
+    engine: &'e Engine,
+    tenant: TenantId,
+    group: Group,
+}
+
+impl Whose<'_> {
+    fn key(&self, kind: Kind, (number, id): &At) -> Vec<u8> {
+        keys::key(kind, self.tenant, &tail(self.group, *number, id))
+    }
+
+    /// Removes the places that go, and the runs they stand in, whose other places join `places`; answers the keys of those.
+    fn open(
+        &self,
+        places: &mut BTreeMap<At, bool>,
+        batch: &mut Batch,
+    ) -> Result<HashSet<Vec<u8>>, EngineError> {
+        let gone: Vec<At> = places.iter().filter(|(_, stands)| !**stands).map(|(at, _)| at.clone()).collect();
+        let mut opened = HashSet::new();
+        for span in gone.chunk_by(|a, b| span_of(a.0) == span_of(b.0)) {
+            for at in span {
+                batch.delete(&self.key(Kind::Place, at));
+            }
+            let first = span_of(span[0].0); // a chunk is not empty
+            let start = |span: u64| [&self.group.prefix()[..], &start_of(span).to_be_bytes()].concat();
+            let end = if first == span_of(u64::MAX) { after(&self.group.prefix()) } else { start(first + 1) };
+            let key = |tail: &[u8]| keys::key(Kind::Run, self.tenant, tail);
+            for row in self.engine.range(&key(&start(first)), &key(&end)) {
+                let (run, value) = row?;
+                let mut stood = Vec::new();
+                decode(&run, &value, &mut stood)?;
+                if span.iter().any(|at| stood.contains(at)) {
+                    batch.delete(&run);
+                    opened.insert(run.to_vec());
+                    for at in stood {
+                        places.entry(at).or_insert(true);
+                    }
+                }
+            }
+        }
+        Ok(opened)
+    }
+
+    /// Puts places of one span. None of them should stand yet; where the first does, in a run that must not be replaced, each
+    /// is put alone.
+    fn put(&self, run: &[At], opened: &HashSet<Vec<u8>>, batch: &mut Batch) -> Result<(), EngineError> {
+        if let [first, _, ..] = run {
+            let key = self.key(Kind::Run, first);
+            if opened.contains(&key) || self.engine.get(&key)?.is_none() {
+                batch.put(key, encode(run));
+                return Ok(());
+            }
+        }
+        for at in run {
+            batch.put(self.key(Kind::Place, at), vec![VERSION]);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_comes_back_and_nothing_cut_is_one() {
+        let group = Group::new(1, &["a"]);
+        let run: Vec<At> = [(start_of(7), "x"), (start_of(7) + 5, "a longer one"), (start_of(8) - 1, "")]
+            .map(|(n, id)| (n, id.to_owned()))
+            .into();
+        let key = keys::key(Kind::Run, TenantId(3), &tail(group, run[0].0, &run[0].1));
+        let value = encode(&run);
+        let mut back = Vec::new();
+        assert_eq!(decode(&key, &value, &mut back).expect("sound"), 7);
+        assert_eq!(back, run);
+        let whole = [1, 1 + IN_RUN + 1, 1 + 2 * IN_RUN + 1 + 12]; // where a place ends
+        for len in (0..value.len()).filter(|len| !whole.contains(len)) {
+            assert!(decode(&key, &value[..len], &mut Vec::new()).is_err(), "cut to {len}");
+        }
+        assert!(decode(&key[..keys::HEAD + 3], &value, &mut Vec::new()).is_err());
+    }
+}

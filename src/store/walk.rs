@@ -1,0 +1,423 @@
+//! Ways through lists: places in order, those of several groups merged, or only those in all of them.
+//!
+//! * A way stands before its next place and goes in one direction; it leaps where another way is further.
+//! * What lies between two places of a page is never read but where groups are met with each other.
+
+use std::collections::VecDeque;
+use std::ops::Bound;
+
+use super::engine::{Engine, EngineError, Value};
+use super::keys::{self, Kind};
+use super::places::{self, At, Group, after, at_of, span_of, start_of};
+use crate::ids::TenantId;
+
+/// Which groups a page is of.
+#[derive(Clone, Debug)]
+pub enum Of {
+    /// Rows in any of them, each once.
+    Any(Vec<Group>),
+    /// Rows in all of them.
+    All(Vec<Group>),
+}
+
+impl From<Group> for Of {
+    fn from(group: Group) -> Of {
+        Of::All(vec![group])
+    }
+}
+
+/// Where lists are walked.
+#[derive(Clone, Copy)]
+pub(super) struct Walk<'e> {
+    pub(super) engine: &'e Engine,
+    pub(super) tenant: TenantId,
+    /// Highest numbers first.
+    pub(super) descending: bool,
+}
+
+impl Walk<'_> {
+    /// Up to `most` places of `of` after `after`.
+    pub(super) fn page(&self, of: &Of, after: Option<&At>, most: usize) -> Result<Vec<At>, EngineError> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        match of {
+            Of::Any(groups) => self.any(self.merged(groups, from)?, most),
+            Of::All(groups) => {
+                let ways: Result<Vec<_>, _> =
+                    groups.iter().map(|group| self.merged(std::slice::from_ref(group), from)).collect();
+                self.all(ways?, most)
+            }
+        }
+    }
+
+    /// The places of any of `groups`.
+    fn merged(&self, groups: &[Group], from: Bound<&At>) -> Result<Merged<'_>, EngineError> {
+        let mut ways: Vec<Box<dyn Way + '_>> = Vec::with_capacity(2 * groups.len());
+        for &group in groups {
+            ways.push(Box::new(Alone::new(*self, group, from)?));
+            ways.push(Box::new(Runs::new(*self, group, from)?));
+        }
+        Ok(Merged { ways, descending: self.descending })
+    }
+
+    fn any(&self, mut way: Merged<'_>, most: usize) -> Result<Vec<At>, EngineError> {
+        let mut found = Vec::new();
+        while found.len() < most
+            && let Some(at) = way.head().cloned()
+        {
+            way.pop()?;
+            found.push(at);
+        }
+        Ok(found)
+    }
+
+    fn all(&self, mut ways: Vec<Merged<'_>>, most: usize) -> Result<Vec<At>, EngineError> {
+        let mut found = Vec::new();
+        let Some((lead, others)) = ways.split_first_mut() else { return Ok(found) };
+        'places: while found.len() < most
+            && let Some(at) = lead.head().cloned()
+        {
+            for other in &mut *others {
+                other.seek(&at)?;
+                match other.head() {
+                    Some(there) if *there == at => {}
+                    Some(further) => {
+                        lead.seek(further)?;
+                        continue 'places;
+                    }
+                    None => return Ok(found),
+                }
+            }
+            lead.pop()?;
+            found.push(at);
+        }
+        Ok(found)
+    }
+
+    fn is_before(&self, a: &At, b: &At) -> bool {
+        is_before(self.descending, a, b)
+    }
+
+    /// Whether `at` is behind where a way begins.
+    fn is_within(&self, from: Bound<&At>, at: &At) -> bool {
+        match from {
+            Bound::Unbounded => true,
+            Bound::Included(from) => !self.is_before(at, from),
+            Bound::Excluded(from) => self.is_before(from, at),
+        }
+    }
+
+    /// The rows of `kind` in `group` whose key tails go on from `from` after the group's.
+    fn rows(&self, kind: Kind, group: Group, from: Bound<Vec<u8>>) -> Stored {
+        let prefix = group.prefix();
+        let key = |tail: &[u8]| keys::key(kind, self.tenant, tail);
+        let at = from.map(|tail| key(&[&prefix[..], &tail].concat()));
+        let (first, end) = (Bound::Included(key(&prefix)), Bound::Excluded(key(&after(&prefix))));
+        match (at, self.descending) {
+            (Bound::Unbounded, true) => Box::new(self.engine.between((first, end)).rev()),
+            (Bound::Unbounded, false) => Box::new(self.engine.between((first, end))),
+            (at, true) => Box::new(self.engine.between((first, at)).rev()),
+            (at, false) => Box::new(self.engine.between((at, end))),
+        }
+    }
+}
+
+/// Keys and values, in a way's direction.
+type Stored = Box<dyn Iterator<Item = Result<(Value, Value), EngineError>>>;
+
+fn is_before(descending: bool, a: &At, b: &At) -> bool {
+    if descending { a > b } else { a < b }
+}
+
+/// Places in order.
+trait Way {
+    /// The next one.
+    fn head(&self) -> Option<&At>;
+    /// Goes past it.
+    fn pop(&mut self) -> Result<(), EngineError>;
+    /// Goes past all that come before `at`.
+    fn seek(&mut self, at: &At) -> Result<(), EngineError>;
+}
+
+/// The places of a group that stand alone.
+struct Alone<'e> {
+    walk: Walk<'e>,
+    group: Group,
+    head: Option<At>,
+    rest: Stored,
+}
+
+impl<'e> Alone<'e> {
+    fn new(walk: Walk<'e>, group: Group, from: Bound<&At>) -> Result<Alone<'e>, EngineError> {
+        let from = from.map(|(number, id)| [&number.to_be_bytes()[..], id.as_bytes()].concat());
+        let mut way = Alone { walk, group, head: None, rest: walk.rows(Kind::Place, group, from) };
+        way.pop()?;
+        Ok(way)
+    }
+}
+
+impl Way for Alone<'_> {
+    fn head(&self) -> Option<&At> {
+        self.head.as_ref()
+    }
+
+    fn pop(&mut self) -> Result<(), EngineError> {
+        let next = self.rest.next().transpose()?;
+        self.head = next.map(|(key, _)| at_of(&key)).transpose()?;
+        Ok(())
+    }
+
+    fn seek(&mut self, at: &At) -> Result<(), EngineError> {
+        if self.head().is_some_and(|head| self.walk.is_before(head, at)) {
+            *self = Alone::new(self.walk, self.group, Bound::Included(at))?;
+        }
+        Ok(())
+    }
+}
+
+/// The places of a group that stand in runs, a span at a time: runs of one span overlap.
+struct Runs<'e> {
+    walk: Walk<'e>,
+    group: Group,
+    from: Bound<At>,
+    span: VecDeque<At>,
+    /// The first run after the span.
+    next: Option<(Value, Value)>,
+    rest: Stored,
+}
+
+impl<'e> Runs<'e> {
+    fn new(walk: Walk<'e>, group: Group, from: Bound<&At>) -> Result<Runs<'e>, EngineError> {
+        let start = |span: u64| start_of(span).to_be_bytes().to_vec();
+        let edge = match from {
+            Bound::Unbounded => Bound::Unbounded,
+            Bound::Included((number, _)) | Bound::Excluded((number, _)) => match walk.descending {
+                true if span_of(*number) == span_of(u64::MAX) => Bound::Unbounded,
+                true => Bound::Excluded(start(span_of(*number) + 1)),
+                false => Bound::Included(start(span_of(*number))),
+            },
+        };
+        let mut rest = walk.rows(Kind::Run, group, edge);
+        let next = rest.next().transpose()?;
+        let mut way = Runs { walk, group, from: from.cloned(), span: VecDeque::new(), next, rest };
+        way.fill()?;
+        Ok(way)
+    }
+
+    /// Reads the next span that holds anything, if none is at hand.
+    fn fill(&mut self) -> Result<(), EngineError> {
+        while self.span.is_empty()
+            && let Some((key, value)) = self.next.take()
+        {
+            let mut places = Vec::new();
+            let span = places::decode(&key, &value, &mut places)?;
+            while let Some((key, value)) = self.rest.next().transpose()? {
+                if span_of(at_of(&key)?.0) != span {
+                    self.next = Some((key, value));
+                    break;
+                }
+                places::decode(&key, &value, &mut places)?;
+            }
+            places.retain(|at| self.walk.is_within(self.from.as_ref(), at));
+            places.sort_unstable();
+            places.dedup();
+            if self.walk.descending {
+                places.reverse();
+            }
+            self.span = places.into();
+        }
+        Ok(())
+    }
+}
+
+impl Way for Runs<'_> {
+    fn head(&self) -> Option<&At> {
+        self.span.front()
+    }
+
+    fn pop(&mut self) -> Result<(), EngineError> {
+        self.span.pop_front();
+        self.fill()
+    }
+
+    fn seek(&mut self, at: &At) -> Result<(), EngineError> {
+        let is_before = |head: Option<&At>| head.is_some_and(|head| self.walk.is_before(head, at));
+        if is_before(self.span.back()) {
+            *self = Runs::new(self.walk, self.group, Bound::Included(at))?;
+            return Ok(());
+        }
+        let passed = self.span.partition_point(|place| self.walk.is_before(place, at));
+        self.span.drain(..passed);
+        Ok(())
+    }
+}
+
+/// Several ways as one; what stands in more than one of them comes once.
+struct Merged<'e> {
+    ways: Vec<Box<dyn Way + 'e>>,
+    descending: bool,
+}
+
+impl Way for Merged<'_> {
+    fn head(&self) -> Option<&At> {
+        let heads = self.ways.iter().filter_map(|way| way.head());
+        heads.reduce(|a, b| if is_before(self.descending, b, a) { b } else { a })
+    }
+
+    fn pop(&mut self) -> Result<(), EngineError> {
+        let Some(head) = self.head().cloned() else { return Ok(()) };
+        for way in self.ways.iter_mut().filter(|way| way.head() == Some(&head)) {
+            way.pop()?;
+        }
+        Ok(())
+    }
+
+    fn seek(&mut self, at: &At) -> Result<(), EngineError> {
+        self.ways.iter_mut().try_for_each(|way| way.seek(at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::super::engine::Batch;
+    use super::super::places::{Place, Sheet};
+    use super::super::space::Disk;
+    use super::*;
+
+    const TENANT: TenantId = TenantId(3);
+    const GROUPS: usize = 3;
+
+    fn group(which: usize) -> Group {
+        Group::new(9, &[&which.to_string()])
+    }
+
+    /// Places as they should be, and as they are kept.
+    struct Lists {
+        engine: Engine,
+        model: [BTreeSet<At>; GROUPS],
+        _dir: tempfile::TempDir,
+    }
+
+    impl Lists {
+        fn new() -> Lists {
+            let dir = tempfile::tempdir().expect("a directory");
+            let engine =
+                Engine::open(&dir.path().join("log"), 8 << 20, false, Arc::new(Disk)).expect("opened");
+            Lists { engine, model: Default::default(), _dir: dir }
+        }
+
+        /// One commit: in each group what stands goes, and what does not comes.
+        fn commit(&mut self, changes: &[(usize, At)]) {
+            let mut sheet = Sheet::default();
+            for (which, at) in changes {
+                let stands = self.model[*which].insert(at.clone());
+                if !stands {
+                    self.model[*which].remove(at);
+                }
+                let place = Place { group: group(*which), number: at.0 };
+                sheet.note(TENANT, &place, at.1.clone(), stands);
+            }
+            let mut batch = Batch::default();
+            sheet.write(&self.engine, &mut batch).expect("gathered");
+            self.engine.commit(batch).expect("committed");
+        }
+
+        fn walk(&self, descending: bool) -> Walk<'_> {
+            Walk { engine: &self.engine, tenant: TENANT, descending }
+        }
+
+        fn page(&self, of: &Of, after: Option<&At>, descending: bool, most: usize) -> Vec<At> {
+            self.walk(descending).page(of, after, most).expect("read")
+        }
+
+        fn runs(&self) -> usize {
+            self.engine.range(&[Kind::Run as u8], &[Kind::Run as u8 + 1]).count()
+        }
+
+        fn alone(&self) -> usize {
+            self.engine.range(&[Kind::Place as u8], &[Kind::Place as u8 + 1]).count()
+        }
+    }
+
+    fn at(number: u64) -> At {
+        (number, format!("id-{number}"))
+    }
+
+    #[test]
+    fn what_a_commit_makes_together_is_one_value_and_what_it_makes_alone_is_none() {
+        let mut lists = Lists::new();
+        lists.commit(&[(0, at(1)), (0, at(2)), (0, at(3)), (1, at(1))]);
+        assert_eq!((lists.runs(), lists.alone()), (1, 1));
+        lists.commit(&[(0, at(start_of(1))), (0, at(start_of(2)))]);
+        assert_eq!((lists.runs(), lists.alone()), (1, 3), "runs do not reach over spans");
+        lists.commit(&[(0, at(2))]);
+        assert_eq!((lists.runs(), lists.alone()), (1, 3));
+        lists.commit(&[(0, at(1))]);
+        assert_eq!((lists.runs(), lists.alone()), (0, 4), "the last of a run stands alone");
+        let all = lists.page(&group(0).into(), None, false, 9);
+        assert_eq!(all, [at(3), at(start_of(1)), at(start_of(2))]);
+    }
+
+    /// Nobody does it, and nobody else's place may be lost by it.
+    #[test]
+    fn a_place_that_is_put_again_takes_no_other_with_it() {
+        let mut lists = Lists::new();
+        lists.commit(&[(0, at(1)), (0, at(2))]);
+        lists.model[0].remove(&at(1));
+        lists.commit(&[(0, at(1)), (0, at(3))]);
+        let all = || lists.page(&group(0).into(), None, true, 9);
+        assert_eq!(all(), [at(3), at(2), at(1)]);
+        lists.commit(&[(0, at(1))]);
+        assert_eq!(lists.page(&group(0).into(), None, true, 9), [at(3), at(2)]);
+    }
+
+    #[test]
+    fn the_ends_of_all_numbers_are_numbers_too() {
+        let mut lists = Lists::new();
+        lists.commit(&[(0, at(0)), (0, at(1)), (0, at(u64::MAX)), (0, at(u64::MAX - 1))]);
+        let ends = [at(0), at(1), at(u64::MAX - 1), at(u64::MAX)];
+        assert_eq!(lists.page(&group(0).into(), None, false, 9), ends);
+        assert_eq!(lists.page(&group(0).into(), Some(&ends[2]), true, 9), [at(1), at(0)]);
+        lists.commit(&[(0, at(u64::MAX))]);
+        assert_eq!(lists.page(&group(0).into(), None, false, 9), ends[..3]);
+    }
+
+    prop_compose! {
+        /// Numbers of a few spans, some of them at their edges, under few ids: equal numbers occur.
+        fn any_at()(span in 0u64..3, offset in prop_oneof![0u64..6, (1u64 << 14) - 3..1 << 14], id in 0..3) -> At {
+            (start_of(span) + offset, format!("id-{id}"))
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn pages_are_what_a_sorted_set_says(
+            commits in prop::collection::vec(prop::collection::vec((0..GROUPS, any_at()), 1..24), 1..8),
+            pages in prop::collection::vec((1usize..8, any::<bool>(), any::<bool>(), prop::option::of(any_at()), 0usize..9), 24),
+        ) {
+            let mut lists = Lists::new();
+            for commit in &commits {
+                lists.commit(commit);
+            }
+            for (groups, all, descending, after, most) in pages {
+                let chosen: Vec<usize> = (0..GROUPS).filter(|which| groups & (1 << which) != 0).collect();
+                let sets = chosen.iter().map(|which| lists.model[*which].clone());
+                let met = if all { sets.reduce(|a, b| &a & &b) } else { sets.reduce(|a, b| &a | &b) };
+                let mut met: Vec<At> = met.expect("one at least").into_iter().collect();
+                if descending {
+                    met.reverse();
+                }
+                let within = |at: &At| after.as_ref().is_none_or(|after| is_before(descending, after, at));
+                let expected: Vec<At> = met.into_iter().filter(within).take(most).collect();
+                let asked: Vec<Group> = chosen.into_iter().map(group).collect();
+                let of = if all { Of::All(asked) } else { Of::Any(asked) };
+                prop_assert_eq!(lists.page(&of, after.as_ref(), descending, most), expected);
+            }
+        }
+    }
+}
