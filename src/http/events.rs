@@ -41,9 +41,7 @@ struct Published {
     responses((status = 201, description = "It is on disk, or as far as was asked for.", body = Published))
 )]
 pub async fn post(x: &mut Exchange) -> Result<Answer, Refusal> {
-    if x.shared().is_stopping() {
-        return Err(Refusal::unavailable("the server is stopping"));
-    }
+    x.shared().serving()?;
     let principal = x.principal(Use::Rest)?;
     let right = principal.authorize::<Publish>()?;
     let durable = wants_durable(x)?;

@@ -52,9 +52,7 @@ async fn reading(x: &Exchange) -> Result<Asker<'_>, Refusal> {
 
 /// Whether they may write; asked before a body is read.
 fn may_write(x: &Exchange) -> Result<Authorized<Publish>, Refusal> {
-    if x.shared().is_stopping() {
-        return Err(Refusal::unavailable("the server is stopping"));
-    }
+    x.shared().serving()?;
     Ok(x.principal(Use::Rest)?.authorize::<Publish>()?)
 }
 

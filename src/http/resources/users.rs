@@ -90,13 +90,6 @@ fn managing(x: &Exchange) -> Result<Authorized<Manage>, Refusal> {
     Ok(x.principal(Use::Rest)?.authorize::<Manage>()?)
 }
 
-fn serving(x: &Exchange) -> Result<(), Refusal> {
-    match x.shared().is_stopping() {
-        true => Err(Refusal::unavailable("the server is stopping")),
-        false => Ok(()),
-    }
-}
-
 /// The `org_id` of a request that has no other parameters.
 fn organization_asked(x: &Exchange) -> Result<Option<String>, Refusal> {
     let mut asked = None;
@@ -166,7 +159,7 @@ pub(in crate::http) async fn add_member(x: &mut Exchange, id: &str) -> Result<An
 
 /// Registers a user in the organization that path or body names, or else the caller's.
 async fn enrol(x: &mut Exchange, organization: Option<String>) -> Result<Answer, Refusal> {
-    serving(x)?;
+    x.shared().serving()?;
     let by = managing(x)?;
     no_parameters(x)?;
     let (body, bytes): (RegisterBody, _) = x.json_and_bytes().await?;
@@ -296,7 +289,7 @@ fn counted(x: &Exchange, error: UserError) -> Refusal {
     )
 )]
 pub(in crate::http) async fn login(x: &mut Exchange) -> Result<Answer, Refusal> {
-    serving(x)?;
+    x.shared().serving()?;
     no_parameters(x)?;
     let (body, bytes): (LoginBody, _) = x.small_json(LOGIN_BYTES).await?;
     wipe(bytes);
@@ -330,7 +323,7 @@ pub(in crate::http) async fn me(x: &Exchange) -> Result<Answer, Refusal> {
     responses((status = 200, description = "The user.", body = View, headers(("ETag" = String, description = "Its version."))), (status = 404))
 )]
 pub(in crate::http) async fn change_me(x: &mut Exchange) -> Result<Answer, Refusal> {
-    serving(x)?;
+    x.shared().serving()?;
     let right = x.principal(Use::Rest)?.authorize::<Publish>()?;
     no_parameters(x)?;
     let saying: Saying = x.json().await?;
@@ -361,7 +354,7 @@ struct PasswordBody {
     responses((status = 200, description = "A new session; the tokens before it have ended.", body = SessionAnswer), (status = 404), (status = 409))
 )]
 pub(in crate::http) async fn change_password(x: &mut Exchange) -> Result<Answer, Refusal> {
-    serving(x)?;
+    x.shared().serving()?;
     let principal = x.principal(Use::Rest)?;
     no_parameters(x)?;
     let (body, bytes): (PasswordBody, _) = x.small_json(LOGIN_BYTES).await?;
@@ -441,7 +434,7 @@ pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refus
     responses((status = 204, description = "They are gone."))
 )]
 pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
-    serving(x)?;
+    x.shared().serving()?;
     let by = managing(x)?;
     let org_id = organization_asked(x)?;
     users::delete(desk(x), &by, org_id.as_deref(), &unescaped(id)?, if_match(x)?).await?;
@@ -467,7 +460,7 @@ struct RoleBody {
     responses((status = 200, description = "The user.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
 pub(in crate::http) async fn change_member(x: &mut Exchange, id: &str, sub: &str) -> Result<Answer, Refusal> {
-    serving(x)?;
+    x.shared().serving()?;
     let by = managing(x)?;
     no_parameters(x)?;
     let body: RoleBody = x.json().await?;
@@ -487,7 +480,7 @@ pub(in crate::http) async fn change_member(x: &mut Exchange, id: &str, sub: &str
     responses((status = 204, description = "They are gone."))
 )]
 pub(in crate::http) async fn remove_member(x: &Exchange, id: &str, sub: &str) -> Result<Answer, Refusal> {
-    serving(x)?;
+    x.shared().serving()?;
     let by = managing(x)?;
     no_parameters(x)?;
     users::delete(desk(x), &by, Some(&unescaped(id)?), &unescaped(sub)?, if_match(x)?).await?;
