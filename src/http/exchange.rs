@@ -109,12 +109,15 @@ impl Exchange {
         Ok(self.shared().tenants.open(principal.tenant).await?)
     }
 
-    /// The query's pairs, unescaped.
+    /// The query's parameters, unescaped, without credentials.
     ///
     /// # Errors
     /// 400: escapes that are not UTF-8, or too many.
-    pub fn pairs(&self) -> Result<Vec<crate::query::Pair<'_>>, Refusal> {
-        crate::query::pairs(&self.query).map_err(|error| Refusal::bad_request(error.to_string()))
+    pub fn parameters(&self) -> Result<Vec<crate::query::Pair<'_>>, Refusal> {
+        let pairs = crate::query::pairs(&self.query);
+        let mut pairs = pairs.map_err(|error| Refusal::bad_request(error.to_string()))?;
+        pairs.retain(|(name, _)| !matches!(name.as_ref(), "token" | "ticket"));
+        Ok(pairs)
     }
 
     /// The whole body, at most `limits.body_bytes`.

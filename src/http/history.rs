@@ -18,8 +18,9 @@ use crate::tenant::Tenant;
 use crate::tenant::start::{self, From, Gap};
 
 use super::api::parameters::{HistoryPage, LastEventId, Subscription};
-use super::criteria::{Criteria, number};
+use super::criteria::Criteria;
 use super::exchange::Exchange;
+use super::parameters::number;
 use super::respond::Answer;
 
 /// Most events of one answer.

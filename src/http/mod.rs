@@ -18,6 +18,7 @@ pub mod history;
 pub mod metrics_page;
 mod misread;
 mod once;
+mod parameters;
 mod resources;
 pub mod respond;
 mod routes;

@@ -21,8 +21,9 @@ use crate::worker::connect::Adopt;
 
 use super::Handled;
 use super::api::parameters::{LastEventId, OfSse, OfWebSocket, Subscription, Upgrade};
-use super::criteria::{Criteria, boolean};
+use super::criteria::Criteria;
 use super::exchange::Exchange;
+use super::parameters::boolean;
 use super::respond::Answer;
 
 /// Milliseconds an `EventSource` waits before it reconnects.

@@ -12,7 +12,7 @@ use super::super::api::parameters::{AdminPage, IdempotencyKey, OfOrganization};
 use super::super::exchange::Exchange;
 use super::super::once::{self, Turn};
 use super::super::respond::Answer;
-use super::{managing, parameters, unescaped};
+use super::{managing, no_parameters, only_parameter, parameters, unescaped};
 
 /// An API key to be made; what is absent is as wide as the caller's own.
 #[derive(Deserialize, ToSchema)]
@@ -105,7 +105,7 @@ fn view<'a>(x: &Exchange, key: &'a KeyRow) -> View<'a> {
 )]
 pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
     let by = managing(x)?;
-    parameters(x, &[])?;
+    no_parameters(x)?;
     let (body, bytes): (KeyBody, _) = x.json_and_bytes().await?;
     let shared = x.shared().clone();
     let once = match once::turn(&shared, x, by.principal(), &bytes).await? {
@@ -151,7 +151,7 @@ pub(in crate::http) fn list(x: &Exchange) -> Result<Answer, Refusal> {
 )]
 pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     let by = managing(x)?;
-    let asked = parameters(x, &["org_id"])?;
-    x.shared().auth.delete_key(&by, asked.org_id.as_deref(), &unescaped(id)?).await?;
+    let org_id = only_parameter(x, "org_id")?;
+    x.shared().auth.delete_key(&by, org_id.as_deref(), &unescaped(id)?).await?;
     Ok(Answer::empty())
 }

@@ -13,7 +13,7 @@ use super::super::exchange::Exchange;
 use super::super::once::{self, Turn};
 use super::super::respond::Answer;
 use super::super::version::{if_match, of_version};
-use super::{managing, operating, parameters, unescaped};
+use super::{managing, no_parameters, operating, parameters, unescaped};
 
 /// An organization as clients see it.
 #[derive(Serialize, ToSchema)]
@@ -104,7 +104,7 @@ struct ChangeBody {
 )]
 pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
     let by = operating(x)?;
-    parameters(x, &[])?;
+    no_parameters(x)?;
     let (body, bytes): (NewBody, _) = x.json_and_bytes().await?;
     let shared = x.shared().clone();
     let once = match once::turn(&shared, x, by.principal(), &bytes).await? {
@@ -132,7 +132,7 @@ pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal>
 )]
 pub(in crate::http) fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     let by = managing(x)?;
-    parameters(x, &[])?;
+    no_parameters(x)?;
     let found = x.shared().auth.find_organization(&by, Some(&unescaped(id)?))?;
     Ok(told(StatusCode::OK, &found))
 }
@@ -148,7 +148,7 @@ pub(in crate::http) fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
 )]
 pub(in crate::http) async fn change(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
     let by = managing(x)?;
-    parameters(x, &[])?;
+    no_parameters(x)?;
     let body: ChangeBody = x.json().await?;
     if body.id.is_some() {
         return Err(Refusal::invalid("id", "cannot be changed"));
@@ -168,7 +168,7 @@ pub(in crate::http) async fn change(x: &mut Exchange, id: &str) -> Result<Answer
 )]
 pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     let by = operating(x)?;
-    parameters(x, &[])?;
+    no_parameters(x)?;
     x.shared().auth.delete_organization(&by, &unescaped(id)?).await?;
     Ok(Answer::empty())
 }

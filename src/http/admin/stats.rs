@@ -9,7 +9,7 @@ use crate::outcome::Refusal;
 use super::super::api::parameters::OfOrganization;
 use super::super::exchange::Exchange;
 use super::super::respond::Answer;
-use super::{managing, parameters};
+use super::{managing, only_parameter};
 
 /// An organization in numbers.
 #[derive(Serialize, ToSchema)]
@@ -67,8 +67,8 @@ struct Bucket {
 )]
 pub(in crate::http) async fn get(x: &Exchange) -> Result<Answer, Refusal> {
     let by = managing(x)?;
-    let asked = parameters(x, &["org_id"])?;
-    let organization = x.shared().auth.find_organization(&by, asked.org_id.as_deref())?;
+    let org_id = only_parameter(x, "org_id")?;
+    let organization = x.shared().auth.find_organization(&by, org_id.as_deref())?;
     let tenant = x.shared().tenants.open(organization.tenant).await?;
     let log = tenant.log();
     let cursors = x.shared().tenants.cursors();

@@ -14,7 +14,7 @@ use super::super::created;
 use super::super::exchange::Exchange;
 use super::super::once::{self, Turn};
 use super::super::respond::Answer;
-use super::{managing, parameters, unescaped};
+use super::{managing, no_parameters, only_parameter, unescaped};
 
 /// A token to be minted; what is absent is as wide as the caller's own.
 #[derive(Deserialize, ToSchema)]
@@ -67,7 +67,7 @@ struct TokenView<'a> {
 )]
 pub(in crate::http) async fn mint(x: &mut Exchange) -> Result<Answer, Refusal> {
     let by = managing(x)?;
-    parameters(x, &[])?;
+    no_parameters(x)?;
     let (body, bytes): (TokenBody, _) = x.json_and_bytes().await?;
     let shared = x.shared().clone();
     let once = match once::turn(&shared, x, by.principal(), &bytes).await? {
@@ -101,8 +101,8 @@ pub(in crate::http) async fn mint(x: &mut Exchange) -> Result<Answer, Refusal> {
 )]
 pub(in crate::http) async fn revoke(x: &Exchange, jti: &str) -> Result<Answer, Refusal> {
     let by = managing(x)?;
-    let asked = parameters(x, &["org_id"])?;
-    x.shared().auth.revoke_token(&by, asked.org_id.as_deref(), &unescaped(jti)?).await?;
+    let org_id = only_parameter(x, "org_id")?;
+    x.shared().auth.revoke_token(&by, org_id.as_deref(), &unescaped(jti)?).await?;
     Ok(Answer::empty())
 }
 
@@ -136,10 +136,10 @@ struct DisabledView<'a> {
 )]
 pub(in crate::http) async fn set_disabled(x: &mut Exchange, sub: &str) -> Result<Answer, Refusal> {
     let by = managing(x)?;
-    let asked = parameters(x, &["org_id"])?;
+    let org_id = only_parameter(x, "org_id")?;
     let body: DisabledBody = x.json().await?;
     let sub = unescaped(sub)?;
-    x.shared().auth.set_disabled(&by, asked.org_id.as_deref(), &sub, body.disabled).await?;
+    x.shared().auth.set_disabled(&by, org_id.as_deref(), &sub, body.disabled).await?;
     Ok(Answer::data(StatusCode::OK, DisabledView { sub: &sub, disabled: body.disabled }))
 }
 
@@ -175,7 +175,7 @@ struct TicketView<'a> {
 )]
 pub(in crate::http) async fn make_ticket(x: &mut Exchange) -> Result<Answer, Refusal> {
     let principal = x.principal(Use::Rest)?;
-    parameters(x, &[])?;
+    no_parameters(x)?;
     let (body, bytes): (TicketBody, _) = x.json_and_bytes().await?;
     let shared = x.shared().clone();
     let once = match once::turn(&shared, x, &principal, &bytes).await? {

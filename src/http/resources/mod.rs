@@ -28,17 +28,13 @@ use crate::resource::{Caller, Page, Position, ResourceError};
 use crate::store::Rows;
 use crate::worker::Worker;
 
-use super::criteria::number;
 use super::exchange::Exchange;
 use super::once::{self, Turn};
+use super::parameters::{
+    OFFSET_MOST, PAGE_DEFAULT, PAGE_MOST, no_parameters, number, only_parameter, unescaped, unknown,
+};
 use super::respond::Answer;
 use super::version::{if_match, of_version};
-
-/// Rows of a page where nobody asks for fewer, and the most.
-const PAGE_DEFAULT: usize = 50;
-pub(in crate::http) const PAGE_MOST: u64 = 100;
-/// How far `offset` reaches; who goes on needs the cursor.
-pub(in crate::http) const OFFSET_MOST: u64 = 10_000;
 
 /// Who asks on this worker.
 type Asker<'a> = Caller<'a, Rc<Worker>>;
@@ -170,18 +166,13 @@ async fn made<R>(
     Ok(answer(&made))
 }
 
-/// One path segment, unescaped.
-fn unescaped(segment: &str) -> Result<String, Refusal> {
-    crate::query::unescape_path(segment).ok_or_else(Refusal::not_found)
-}
-
 /// Reads the page that the query asks for; `other` is offered every other parameter and answers whether it was its own.
 fn page(x: &Exchange, mut other: impl FnMut(&str, &str) -> Result<bool, Refusal>) -> Result<Page, Refusal> {
     let mut page = Page { from: Position::Offset(0), descending: true, limit: PAGE_DEFAULT };
     let (mut offset, mut cursor) = (None, None);
-    for (name, value) in &x.pairs()? {
+    for (name, value) in &x.parameters()? {
         match (name.as_ref(), value.as_ref()) {
-            ("token" | "ticket", _) | ("limit" | "offset" | "cursor" | "order", "") => {}
+            ("limit" | "offset" | "cursor" | "order", "") => {}
             ("limit", text) => page.limit = number("limit", text, 1, PAGE_MOST)? as usize,
             ("offset", text) => offset = Some(number("offset", text, 0, OFFSET_MOST)? as usize),
             ("order", "asc") => page.descending = false,
@@ -193,7 +184,7 @@ fn page(x: &Exchange, mut other: impl FnMut(&str, &str) -> Result<bool, Refusal>
                 cursor = Some(position.ok_or_else(refused)?);
             }
             (name, value) if other(name, value)? => {}
-            (name, _) => return Err(Refusal::bad_request(format!("{name}: no such parameter"))),
+            (name, _) => return Err(unknown(name)),
         }
     }
     page.from = match (cursor, offset) {
@@ -202,14 +193,6 @@ fn page(x: &Exchange, mut other: impl FnMut(&str, &str) -> Result<bool, Refusal>
         (None, offset) => Position::Offset(offset.unwrap_or_default()),
     };
     Ok(page)
-}
-
-/// Refuses every parameter but credentials.
-fn no_parameters(x: &Exchange) -> Result<(), Refusal> {
-    match x.pairs()?.iter().find(|(name, _)| !matches!(name.as_ref(), "token" | "ticket")) {
-        Some((name, _)) => Err(Refusal::bad_request(format!("{name}: no such parameter"))),
-        None => Ok(()),
-    }
 }
 
 fn position(text: &str) -> Option<Position> {

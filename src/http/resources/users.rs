@@ -25,7 +25,7 @@ use super::super::created;
 use super::super::exchange::Exchange;
 use super::super::once::{self, Turn};
 use super::super::respond::Answer;
-use super::{if_match, listed, no_parameters, of_version, page, unescaped};
+use super::{if_match, listed, no_parameters, of_version, only_parameter, page, unescaped};
 
 /// Most bytes of the body of a login: more than organization, email and password need.
 pub const LOGIN_BYTES: usize = 8 * 1024;
@@ -88,19 +88,6 @@ fn desk(x: &Exchange) -> Desk<'_> {
 
 fn managing(x: &Exchange) -> Result<Authorized<Manage>, Refusal> {
     Ok(x.principal(Use::Rest)?.authorize::<Manage>()?)
-}
-
-/// The `org_id` of a request that has no other parameters.
-fn organization_asked(x: &Exchange) -> Result<Option<String>, Refusal> {
-    let mut asked = None;
-    for (name, value) in x.pairs()? {
-        match name.as_ref() {
-            "token" | "ticket" => {}
-            "org_id" => asked = Some(value.into_owned()).filter(|id| !id.is_empty()),
-            other => return Err(Refusal::bad_request(format!("{other}: no such parameter"))),
-        }
-    }
-    Ok(asked)
 }
 
 /// Wipes a body, if this is all there is of it.
@@ -420,7 +407,7 @@ async fn listing(
 )]
 pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     let by = managing(x)?;
-    let org_id = organization_asked(x)?;
+    let org_id = only_parameter(x, "org_id")?;
     let (user, organization) = users::get(desk(x), &by, org_id.as_deref(), &unescaped(id)?).await?;
     Ok(told(x, &organization, &user))
 }
@@ -436,7 +423,7 @@ pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refus
 pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     x.shared().serving()?;
     let by = managing(x)?;
-    let org_id = organization_asked(x)?;
+    let org_id = only_parameter(x, "org_id")?;
     users::delete(desk(x), &by, org_id.as_deref(), &unescaped(id)?, if_match(x)?).await?;
     Ok(Answer::empty())
 }
