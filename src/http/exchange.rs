@@ -11,7 +11,7 @@ use http::{HeaderMap, Method, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use crate::auth::{Principal, RequestContext, Use};
+use crate::auth::{Authorized, Principal, RequestContext, Right, Use};
 use crate::connection::rate::Rate;
 use crate::ids::TenantId;
 use crate::outcome::Refusal;
@@ -99,6 +99,14 @@ impl Exchange {
             tracing::debug!(path = %self.path, peer = ?self.peer, %error, "credential refused");
             error.into()
         })
+    }
+
+    /// Who asks, with the right `R`.
+    ///
+    /// # Errors
+    /// 401, 403 or 429.
+    pub fn authorized<R: Right>(&self) -> Result<Authorized<R>, Refusal> {
+        Ok(self.principal(Use::Rest)?.authorize()?)
     }
 
     /// The tenant of an authenticated principal.

@@ -10,7 +10,6 @@ pub(in crate::http) mod tokens;
 
 use serde::Serialize;
 
-use crate::auth::{Authorized, Manage, Operate, Use};
 use crate::outcome::Refusal;
 
 use super::exchange::Exchange;
@@ -18,15 +17,6 @@ use super::parameters::{
     OFFSET_MOST, PAGE_DEFAULT, PAGE_MOST, no_parameters, number, only_parameter, unescaped, unknown,
 };
 use super::respond::Answer;
-
-fn managing(x: &Exchange) -> Result<Authorized<Manage>, Refusal> {
-    Ok(x.principal(Use::Rest)?.authorize::<Manage>()?)
-}
-
-/// Who may not operate learns nothing of organizations, not even that there are some.
-fn operating(x: &Exchange) -> Result<Authorized<Operate>, Refusal> {
-    Ok(x.principal(Use::Rest)?.authorize::<Operate>()?)
-}
 
 /// What the query of a list may hold.
 struct Parameters {

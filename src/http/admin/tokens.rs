@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::auth::{NarrowingClaims, NewToken, Use};
+use crate::auth::{Manage, NarrowingClaims, NewToken, Use};
 use crate::outcome::Refusal;
 use crate::tenant::publish::PublishError;
 use crate::time::rfc3339;
@@ -14,7 +14,7 @@ use super::super::created;
 use super::super::exchange::Exchange;
 use super::super::once::{self, Turn};
 use super::super::respond::Answer;
-use super::{managing, no_parameters, only_parameter, unescaped};
+use super::{no_parameters, only_parameter, unescaped};
 
 /// A token to be minted; what is absent is as wide as the caller's own.
 #[derive(Deserialize, ToSchema)]
@@ -66,7 +66,7 @@ struct TokenView<'a> {
     responses((status = 201, description = "It was minted.", body = TokenView), (status = 404))
 )]
 pub(in crate::http) async fn mint(x: &mut Exchange) -> Result<Answer, Refusal> {
-    let by = managing(x)?;
+    let by = x.authorized::<Manage>()?;
     no_parameters(x)?;
     let (body, bytes): (TokenBody, _) = x.json_and_bytes().await?;
     let shared = x.shared().clone();
@@ -100,7 +100,7 @@ pub(in crate::http) async fn mint(x: &mut Exchange) -> Result<Answer, Refusal> {
     responses((status = 204, description = "It opens nothing any more."), (status = 409))
 )]
 pub(in crate::http) async fn revoke(x: &Exchange, jti: &str) -> Result<Answer, Refusal> {
-    let by = managing(x)?;
+    let by = x.authorized::<Manage>()?;
     let org_id = only_parameter(x, "org_id")?;
     x.shared().auth.revoke_token(&by, org_id.as_deref(), &unescaped(jti)?).await?;
     Ok(Answer::empty())
@@ -135,7 +135,7 @@ struct DisabledView<'a> {
     responses((status = 200, description = "So it is now.", body = DisabledView), (status = 409))
 )]
 pub(in crate::http) async fn set_disabled(x: &mut Exchange, sub: &str) -> Result<Answer, Refusal> {
-    let by = managing(x)?;
+    let by = x.authorized::<Manage>()?;
     let org_id = only_parameter(x, "org_id")?;
     let body: DisabledBody = x.json().await?;
     let sub = unescaped(sub)?;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use zeroize::Zeroize as _;
 
-use crate::auth::{Authorized, Manage, Organization, Password, Publish, Role, Subscribe, Use};
+use crate::auth::{Authorized, Manage, Organization, Password, Role, Subscribe, Use};
 use crate::outcome::Refusal;
 use crate::resource::entry::{self, Entered};
 use crate::resource::users::{self, Desk, NewUser, Saying, User, UserError};
@@ -25,7 +25,7 @@ use super::super::created;
 use super::super::exchange::Exchange;
 use super::super::once::{self, Turn};
 use super::super::respond::Answer;
-use super::{if_match, listed, no_parameters, of_version, only_parameter, page, unescaped};
+use super::{if_match, listed, may_write, no_parameters, of_version, only_parameter, page, unescaped};
 
 /// Most bytes of the body of a login: more than organization, email and password need.
 pub const LOGIN_BYTES: usize = 8 * 1024;
@@ -86,8 +86,10 @@ fn desk(x: &Exchange) -> Desk<'_> {
     Desk { tenants: &x.shared().tenants, auth: &x.shared().auth }
 }
 
-fn managing(x: &Exchange) -> Result<Authorized<Manage>, Refusal> {
-    Ok(x.principal(Use::Rest)?.authorize::<Manage>()?)
+/// Whether they may change users; asked before a body is read.
+fn may_manage(x: &Exchange) -> Result<Authorized<Manage>, Refusal> {
+    x.shared().serving()?;
+    x.authorized::<Manage>()
 }
 
 /// Wipes a body, if this is all there is of it.
@@ -146,8 +148,7 @@ pub(in crate::http) async fn add_member(x: &mut Exchange, id: &str) -> Result<An
 
 /// Registers a user in the organization that path or body names, or else the caller's.
 async fn enrol(x: &mut Exchange, organization: Option<String>) -> Result<Answer, Refusal> {
-    x.shared().serving()?;
-    let by = managing(x)?;
+    let by = may_manage(x)?;
     no_parameters(x)?;
     let (body, bytes): (RegisterBody, _) = x.json_and_bytes().await?;
     wipe(bytes);
@@ -294,7 +295,7 @@ pub(in crate::http) async fn login(x: &mut Exchange) -> Result<Answer, Refusal> 
     responses((status = 200, description = "The user.", body = View, headers(("ETag" = String, description = "Its version."))), (status = 404))
 )]
 pub(in crate::http) async fn me(x: &Exchange) -> Result<Answer, Refusal> {
-    let right = x.principal(Use::Rest)?.authorize::<Subscribe>()?;
+    let right = x.authorized::<Subscribe>()?;
     no_parameters(x)?;
     let user = users::me(desk(x), &right).await?;
     Ok(told(x, &*own_organization(x, &right)?, &user))
@@ -310,8 +311,7 @@ pub(in crate::http) async fn me(x: &Exchange) -> Result<Answer, Refusal> {
     responses((status = 200, description = "The user.", body = View, headers(("ETag" = String, description = "Its version."))), (status = 404))
 )]
 pub(in crate::http) async fn change_me(x: &mut Exchange) -> Result<Answer, Refusal> {
-    x.shared().serving()?;
-    let right = x.principal(Use::Rest)?.authorize::<Publish>()?;
+    let right = may_write(x)?;
     no_parameters(x)?;
     let saying: Saying = x.json().await?;
     let x = &*x;
@@ -361,7 +361,7 @@ pub(in crate::http) async fn change_password(x: &mut Exchange) -> Result<Answer,
     responses((status = 200, description = "A page.", body = Vec<View>))
 )]
 pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
-    let by = managing(x)?;
+    let by = x.authorized::<Manage>()?;
     let mut org_id = None;
     let page = page(x, |name, value| {
         if name == "org_id" && !value.is_empty() {
@@ -381,7 +381,7 @@ pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
     responses((status = 200, description = "A page.", body = Vec<View>))
 )]
 pub(in crate::http) async fn list_members(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
-    let by = managing(x)?;
+    let by = x.authorized::<Manage>()?;
     let page = page(x, |_, _| Ok(false))?;
     listing(x, &by, Some(&unescaped(id)?), &page).await
 }
@@ -406,7 +406,7 @@ async fn listing(
     responses((status = 200, description = "The user.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
 pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
-    let by = managing(x)?;
+    let by = x.authorized::<Manage>()?;
     let org_id = only_parameter(x, "org_id")?;
     let (user, organization) = users::get(desk(x), &by, org_id.as_deref(), &unescaped(id)?).await?;
     Ok(told(x, &organization, &user))
@@ -421,8 +421,7 @@ pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refus
     responses((status = 204, description = "They are gone."))
 )]
 pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
-    x.shared().serving()?;
-    let by = managing(x)?;
+    let by = may_manage(x)?;
     let org_id = only_parameter(x, "org_id")?;
     users::delete(desk(x), &by, org_id.as_deref(), &unescaped(id)?, if_match(x)?).await?;
     Ok(Answer::empty())
@@ -447,8 +446,7 @@ struct RoleBody {
     responses((status = 200, description = "The user.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
 pub(in crate::http) async fn change_member(x: &mut Exchange, id: &str, sub: &str) -> Result<Answer, Refusal> {
-    x.shared().serving()?;
-    let by = managing(x)?;
+    let by = may_manage(x)?;
     no_parameters(x)?;
     let body: RoleBody = x.json().await?;
     let x = &*x;
@@ -467,8 +465,7 @@ pub(in crate::http) async fn change_member(x: &mut Exchange, id: &str, sub: &str
     responses((status = 204, description = "They are gone."))
 )]
 pub(in crate::http) async fn remove_member(x: &Exchange, id: &str, sub: &str) -> Result<Answer, Refusal> {
-    x.shared().serving()?;
-    let by = managing(x)?;
+    let by = may_manage(x)?;
     no_parameters(x)?;
     users::delete(desk(x), &by, Some(&unescaped(id)?), &unescaped(sub)?, if_match(x)?).await?;
     Ok(Answer::empty())
