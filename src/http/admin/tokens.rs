@@ -6,7 +6,6 @@ use utoipa::ToSchema;
 
 use crate::auth::{Manage, NarrowingClaims, NewToken, Use};
 use crate::outcome::Refusal;
-use crate::tenant::publish::PublishError;
 use crate::time::rfc3339;
 
 use super::super::api::parameters::{IdempotencyKey, OfOrganization};
@@ -82,11 +81,7 @@ pub(in crate::http) async fn mint(x: &mut Exchange) -> Result<Answer, Refusal> {
         expires_in_ms: body.expires_in_seconds.map(|s| s.saturating_mul(1_000)),
     };
     let issued = shared.auth.mint_token(&by, body.org_id.as_deref(), &new)?;
-    if once.is_some() {
-        // A token is kept nowhere, so its row is all there is to commit.
-        let rows = once::withheld(once.as_ref(), &issued.jti);
-        shared.tenants.store().write(rows).await.map_err(PublishError::from)?;
-    }
+    once::withhold(&shared, once.as_ref(), &issued.jti).await?;
     let expires_at = rfc3339(issued.expires_at_ms);
     Ok(created(TokenView { token: issued.token.expose(), jti: &issued.jti, expires_at }))
 }
@@ -184,10 +179,7 @@ pub(in crate::http) async fn make_ticket(x: &mut Exchange) -> Result<Answer, Ref
     };
     let origin = x.header(http::header::ORIGIN);
     let ticket = shared.auth.ticket(&principal, origin, body.reconnect)?;
-    if once.is_some() {
-        let rows = once::withheld(once.as_ref(), ""); // a ticket has no name besides itself
-        shared.tenants.store().write(rows).await.map_err(PublishError::from)?;
-    }
+    once::withhold(&shared, once.as_ref(), "").await?; // a ticket has no name besides itself
     let expires_at = rfc3339(ticket.expires_at_ms);
     Ok(created(TicketView { ticket: ticket.ticket.expose(), expires_at }))
 }
