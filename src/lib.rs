@@ -2,7 +2,8 @@
 //!
 //! The map, from what knows nothing to what knows all (`tests/architecture.rs` holds the order; `docs/architecture.md` says why):
 //!
-//! * numbers and names: [`ids`], [`time`], [`cursor`], [`query`], [`config`], [`metrics`], [`close`], [`sync`], [`memory`]
+//! * numbers and names: [`ids`], [`time`], [`cursor`], [`query`], [`config`], [`metrics`], [`close`], [`sync`], [`memory`],
+//!   [`descriptors`]
 //! * one event: [`event`] (as sent), [`frame`] (numbered and encoded), [`filter`] (who asks, who may see)
 //! * shared by many: [`ring`] and [`wake`] (fan-out without locks), [`index`] (subscribers by hash), [`store`] (log and records)
 //! * who and what: [`auth`] (credential to right), [`tenant`] (the write side of an organization),
@@ -18,6 +19,7 @@ pub mod close;
 pub mod config;
 pub mod connection;
 pub mod cursor;
+pub mod descriptors;
 pub mod event;
 pub mod filter;
 pub mod frame;

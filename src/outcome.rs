@@ -148,6 +148,12 @@ impl From<AuthError> for Refusal {
     }
 }
 
+impl From<Ended> for Refusal {
+    fn from(_: Ended) -> Refusal {
+        Refusal::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "the credential has ended")
+    }
+}
+
 impl From<AdminError> for Refusal {
     fn from(error: AdminError) -> Refusal {
         match error {

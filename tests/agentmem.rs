@@ -5,18 +5,9 @@
 
 mod common;
 
-use common::http::Reply;
+use common::rest::data;
 use common::{Daemon, custom};
 use serde_json::{Value, json};
-
-/// `data` of an answer in the envelope.
-#[track_caller]
-fn data(reply: &Reply, status: u16) -> Value {
-    assert_eq!(reply.status.as_u16(), status, "{reply:?}");
-    let body = reply.json();
-    assert_eq!(body["success"], true, "{reply:?}");
-    body["data"].clone()
-}
 
 /// Their SDKs send API keys as `Bearer`, their server's other clients as `X-API-Key`; the UI's two headers say nothing.
 #[tokio::test]

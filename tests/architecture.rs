@@ -14,6 +14,7 @@ const RANKS: &[(&str, u8)] = &[
     // Leaves: no module of ours.
     ("close", 0),
     ("config", 0),
+    ("descriptors", 0),
     ("ids", 0),
     ("memory", 0),
     ("query", 0),

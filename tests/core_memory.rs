@@ -4,23 +4,10 @@
 
 mod common;
 
-use common::http::{Call, Reply};
+use common::http::Call;
+use common::rest::{agent, data};
 use common::{Daemon, is_timestamp};
 use serde_json::{Value, json};
-
-/// `data` of an answer with this status.
-#[track_caller]
-fn data(reply: &Reply, status: u16) -> Value {
-    assert_eq!(reply.status.as_u16(), status, "{reply:?}");
-    let body = reply.json();
-    assert_eq!(body["success"], true, "{reply:?}");
-    body["data"].clone()
-}
-
-async fn agent(daemon: &Daemon, key: &str) -> String {
-    let reply = daemon.post("/api/v1/agents").key(key).json(&json!({"name": "a"})).send().await;
-    data(&reply, 201)["id"].as_str().unwrap().to_owned()
-}
 
 fn put(daemon: &Daemon, agent: &str, label: &str, body: Value) -> Call {
     daemon.call("PUT", &format!("/api/v1/agents/{agent}/core-memory/{label}")).json(&body)
@@ -29,7 +16,7 @@ fn put(daemon: &Daemon, agent: &str, label: &str, body: Value) -> Call {
 #[tokio::test]
 async fn a_block_is_made_replaced_and_deleted_and_each_is_told() {
     let daemon = Daemon::start().await;
-    let agent = agent(&daemon, &daemon.key).await;
+    let agent = agent(&daemon, &daemon.key, "a").await;
     let path = format!("/api/v1/agents/{agent}/core-memory");
     let mut sse = daemon.live_sse("/api/v1/sse?types=memory_update").await;
 
@@ -103,7 +90,7 @@ async fn a_block_is_made_replaced_and_deleted_and_each_is_told() {
 #[tokio::test]
 async fn what_cannot_be_a_block_is_refused() {
     let daemon = Daemon::start().await;
-    let agent = agent(&daemon, &daemon.key).await;
+    let agent = agent(&daemon, &daemon.key, "a").await;
     for body in [
         json!({}),
         json!({"value": 1}),
@@ -134,7 +121,7 @@ async fn what_cannot_be_a_block_is_refused() {
 #[tokio::test]
 async fn a_users_blocks_are_seen_by_them_and_whoever_reads_all() {
     let daemon = Daemon::start().await;
-    let agent = agent(&daemon, &daemon.key).await;
+    let agent = agent(&daemon, &daemon.key, "a").await;
     let (ann, bob) = (daemon.user("ann").await, daemon.user("bob").await);
     let path = format!("/api/v1/agents/{agent}/core-memory");
     let mut bobs = daemon.sse("/api/v1/sse").key(&bob).open().await;

@@ -7,31 +7,12 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::http::{Call, Reply};
+use common::http::Call;
+use common::rest::{agent, all, data, refused};
 use common::{Daemon, is_timestamp};
 use serde_json::{Value, json};
 
 const MEMORIES: &str = "/api/v1/memories";
-
-/// `data` of an answer with this status.
-#[track_caller]
-fn data(reply: &Reply, status: u16) -> Value {
-    assert_eq!(reply.status.as_u16(), status, "{reply:?}");
-    let body = reply.json();
-    assert_eq!(body["success"], true, "{reply:?}");
-    body["data"].clone()
-}
-
-/// Status and code of a refusal.
-#[track_caller]
-fn refused(reply: &Reply) -> (u16, String) {
-    (reply.status.as_u16(), reply.json()["code"].as_str().unwrap().to_owned())
-}
-
-async fn agent(daemon: &Daemon, name: &str) -> String {
-    let reply = daemon.post("/api/v1/agents").json(&json!({"name": name})).send().await;
-    data(&reply, 201)["id"].as_str().unwrap().to_owned()
-}
 
 async fn remember(daemon: &Daemon, key: &str, body: Value) -> Value {
     data(&daemon.post(MEMORIES).key(key).json(&body).send().await, 201)
@@ -43,20 +24,6 @@ fn id_of(memory: &Value) -> &str {
 
 fn path_of(memory: &Value) -> String {
     format!("{MEMORIES}/{}", id_of(memory))
-}
-
-/// Every row of a list, page by page.
-async fn all(daemon: &Daemon, key: &str, path: &str) -> Vec<Value> {
-    let mut rows = Vec::new();
-    let mut cursor = String::new();
-    loop {
-        let page = daemon.get(&format!("{path}&cursor={cursor}")).key(key).send().await;
-        rows.extend(data(&page, 200).as_array().unwrap().clone());
-        match page.json()["next_cursor"].as_str() {
-            Some(next) => next.clone_into(&mut cursor),
-            None => return rows,
-        }
-    }
 }
 
 fn contents(rows: &[Value]) -> Vec<&str> {
@@ -80,7 +47,7 @@ async fn texts(daemon: &Daemon, key: &str, body: Value) -> Vec<String> {
 #[tokio::test]
 async fn the_life_of_a_memory_is_told_and_every_version_kept() {
     let daemon = Daemon::start().await;
-    let bot = agent(&daemon, "bot").await;
+    let bot = agent(&daemon, &daemon.key, "bot").await;
     let mut sse = daemon.live_sse("/api/v1/sse?types=memory_update").await;
     let asked = json!({"agent_id": bot, "user_id": "ann", "content": "likes green tea", "memory_type": "factual",
         "importance": 0.7, "scope": "User", "metadata": {"from": "chat", "n": 12345678901234567890u64}});
@@ -173,7 +140,7 @@ async fn so_many_versions_are_kept_and_the_oldest_go() {
 #[tokio::test]
 async fn memories_are_listed_by_whom_they_are_of() {
     let daemon = Daemon::start().await;
-    let (one, two) = (agent(&daemon, "one").await, agent(&daemon, "two").await);
+    let (one, two) = (agent(&daemon, &daemon.key, "one").await, agent(&daemon, &daemon.key, "two").await);
     let ann = daemon.user("ann").await;
     let mut made = Vec::new();
     for n in 0..24 {
@@ -316,7 +283,7 @@ async fn a_batch_keeps_what_it_can_in_one_write_and_tells_of_the_rest() {
 #[tokio::test]
 async fn a_search_finds_words_in_order_of_how_well_they_fit() {
     let daemon = Daemon::start().await;
-    let bot = agent(&daemon, "bot").await;
+    let bot = agent(&daemon, &daemon.key, "bot").await;
     for (content, more) in [
         ("Green tea in the morning", json!({"importance": 0.9, "memory_type": "core"})),
         ("Black tea, green tea: any tea!", json!({"agent_id": bot})),
@@ -419,7 +386,7 @@ async fn nobody_finds_lists_or_writes_what_is_anothers() {
     let daemon = Daemon::start().await;
     let acme = daemon.create_org("acme").await;
     let (ann, eve) = (daemon.user("ann").await, daemon.user("eve").await);
-    let bot = agent(&daemon, "bot").await;
+    let bot = agent(&daemon, &daemon.key, "bot").await;
     let own = remember(&daemon, &ann, json!({"content": "a secret of ann", "agent_id": bot})).await;
     assert_eq!(own["user_id"], "ann", "a user remembers for themselves");
     let other = daemon.post(MEMORIES).key(&ann).json(&json!({"content": "x", "user_id": "eve"})).send().await;

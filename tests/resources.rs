@@ -5,43 +5,9 @@
 
 mod common;
 
-use common::http::Reply;
+use common::rest::{agent, all, data, refused};
 use common::{Daemon, is_timestamp};
 use serde_json::{Value, json};
-
-/// `data` of an answer with this status.
-#[track_caller]
-fn data(reply: &Reply, status: u16) -> Value {
-    assert_eq!(reply.status.as_u16(), status, "{reply:?}");
-    let body = reply.json();
-    assert_eq!(body["success"], true, "{reply:?}");
-    body["data"].clone()
-}
-
-/// Status and code of a refusal.
-#[track_caller]
-fn refused(reply: &Reply) -> (u16, String) {
-    (reply.status.as_u16(), reply.json()["code"].as_str().unwrap().to_owned())
-}
-
-async fn agent(daemon: &Daemon, key: &str, name: &str) -> String {
-    let reply = daemon.post("/api/v1/agents").key(key).json(&json!({"name": name})).send().await;
-    data(&reply, 201)["id"].as_str().unwrap().to_owned()
-}
-
-/// Every row of a list, page by page.
-async fn all(daemon: &Daemon, key: &str, path: &str) -> Vec<Value> {
-    let mut rows = Vec::new();
-    let mut cursor = String::new();
-    loop {
-        let page = daemon.get(&format!("{path}&cursor={cursor}")).key(key).send().await;
-        rows.extend(data(&page, 200).as_array().unwrap().clone());
-        match page.json()["next_cursor"].as_str() {
-            Some(next) => next.clone_into(&mut cursor),
-            None => return rows,
-        }
-    }
-}
 
 fn ids(rows: &[Value]) -> Vec<&str> {
     rows.iter().map(|row| row["id"].as_str().unwrap()).collect()

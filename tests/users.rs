@@ -5,19 +5,11 @@
 mod common;
 
 use common::http::Reply;
+use common::rest::data;
 use common::{Daemon, custom, is_timestamp, until};
 use serde_json::{Value, json};
 
 const PASSWORD: &str = "correct horse battery";
-
-/// `data` of an answer with this status.
-#[track_caller]
-fn data(reply: &Reply, status: u16) -> Value {
-    assert_eq!(reply.status.as_u16(), status, "{reply:?}");
-    let body = reply.json();
-    assert_eq!(body["success"], true, "{reply:?}");
-    body["data"].clone()
-}
 
 async fn register(daemon: &Daemon, key: &str, email: &str, role: &str) -> Value {
     let body = json!({"email": email, "password": PASSWORD, "name": "Somebody", "role": role});

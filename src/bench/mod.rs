@@ -93,18 +93,6 @@ impl Common {
     }
 }
 
-/// Descriptors this process may open; the soft limit is raised to the hard one first.
-#[must_use]
-pub fn descriptors() -> usize {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let _ = setrlimit(Resource::Nofile, raised); // then the soft one stays
-    getrlimit(Resource::Nofile)
-        .current
-        .map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
-}
-
 /// An empty histogram of nanoseconds, up to a minute, to three digits.
 ///
 /// # Errors

@@ -16,6 +16,7 @@ use crate::bench::report::{Bar, Report};
 use crate::bench::subscriber::Wire;
 use crate::bench::target::DaemonSettings;
 use crate::bench::{Common, churn, fanout, idle, latency, noisy, plot, publish, resume, streams};
+use crate::descriptors;
 
 /// Descriptors a bench has besides its connections.
 const SPARE_DESCRIPTORS: usize = 64;
@@ -285,8 +286,9 @@ impl CommonArgs {
             let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
             opened.map_err(BenchError::io(format!("write {}", path.display())))?;
         }
-        let limit = crate::bench::descriptors();
-        if connections.saturating_add(SPARE_DESCRIPTORS) > limit {
+        let _ = descriptors::raise(); // then the limit stays, and is told below
+        let limit = descriptors::limit();
+        if connections.saturating_add(SPARE_DESCRIPTORS) as u64 > limit {
             return Err(BenchError::Usage(format!(
                 "{connections} connections do not fit: a process may open {limit} descriptors here (ulimit -n)"
             )));

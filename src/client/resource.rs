@@ -63,6 +63,18 @@ pub struct List<Q = ()> {
     pub ascending: bool,
 }
 
+impl<Q: Query> List<Q> {
+    /// Asks for the page at `place`.
+    pub(super) fn request(&self, place: &str) -> Request {
+        let mut pairs = self.of.pairs();
+        pairs.extend(self.limit.map(|limit| ("limit", limit.to_string())));
+        pairs.extend(self.cursor.clone().map(|cursor| ("cursor", cursor)));
+        pairs.extend(self.ascending.then(|| ("order", "asc".to_owned())));
+        let pairs = pairs.into_iter().map(|(name, value)| (name, encode(&value)));
+        Request::new(Method::GET, path(place, pairs))
+    }
+}
+
 /// A page of a list.
 #[derive(Clone, Debug, PartialEq, serde::Deserialize)]
 pub struct Page<T> {
@@ -116,12 +128,7 @@ impl<'a, T: Resource> Resources<'a, T> {
     /// # Errors
     /// [`ClientError`].
     pub async fn list(&self, list: &List<T::Of>) -> Result<Page<T>, ClientError> {
-        let mut pairs = list.of.pairs();
-        pairs.extend(list.limit.map(|limit| ("limit", limit.to_string())));
-        pairs.extend(list.cursor.clone().map(|cursor| ("cursor", cursor)));
-        pairs.extend(list.ascending.then(|| ("order", "asc".to_owned())));
-        let pairs = pairs.into_iter().map(|(name, value)| (name, encode(&value)));
-        self.client.repeated(&Request::new(Method::GET, path(T::PATH, pairs))).await?.parsed()
+        self.client.repeated(&list.request(T::PATH)).await?.parsed()
     }
 
     /// All of them, newest first, read page by page as they are asked for.

@@ -5,6 +5,7 @@ use crate::filter::{Filter, FilterBuilder};
 use crate::outcome::Refusal;
 
 use super::exchange::Exchange;
+use super::parameters::{boolean, unknown};
 
 /// Filter and position, as far as they were read.
 #[derive(Default)]
@@ -26,10 +27,10 @@ impl Criteria {
         mut other: impl FnMut(&str, &str) -> Result<bool, Refusal>,
     ) -> Result<(Filter, From), Refusal> {
         let mut criteria = Criteria::default();
-        for (name, value) in &x.pairs()? {
+        for (name, value) in &x.parameters()? {
             let (name, value) = (name.as_ref(), value.as_ref());
-            if !(matches!(name, "token" | "ticket") || other(name, value)? || criteria.take(name, value)?) {
-                return Err(Refusal::bad_request(format!("{name}: no such parameter")));
+            if !(other(name, value)? || criteria.take(name, value)?) {
+                return Err(unknown(name));
             }
         }
         let header = x.header("last-event-id").filter(|id| !id.is_empty());
@@ -52,36 +53,4 @@ impl Criteria {
         }
         Ok(true)
     }
-}
-
-/// `true` or `false`, as a parameter's value.
-///
-/// # Errors
-/// 400 naming the parameter.
-pub fn boolean(name: &str, text: &str) -> Result<bool, Refusal> {
-    match text {
-        "true" | "1" => Ok(true),
-        "false" | "0" => Ok(false),
-        _ => Err(Refusal::bad_request(format!("{name}: must be true or false"))),
-    }
-}
-
-/// A whole number within bounds, as a parameter's value.
-///
-/// # Errors
-/// 400 naming the parameter and its bounds.
-pub fn number(name: &str, text: &str, least: u64, most: u64) -> Result<u64, Refusal> {
-    text.parse()
-        .ok()
-        .filter(|n| (least..=most).contains(n))
-        .ok_or_else(|| Refusal::bad_request(format!("{name}: must be a whole number from {least} to {most}")))
-}
-
-/// A number from 0 to 1, as a parameter's value.
-///
-/// # Errors
-/// 400 naming the parameter.
-pub fn fraction(name: &str, text: &str) -> Result<f64, Refusal> {
-    let number = text.parse().ok().filter(|number| (0.0..=1.0).contains(number));
-    number.ok_or_else(|| Refusal::bad_request(format!("{name}: must be a number from 0 to 1")))
 }

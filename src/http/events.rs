@@ -15,6 +15,7 @@ use super::api::parameters::{Ack, IdempotencyKey};
 use super::api::schemas::NewEventOrBatch;
 use super::exchange::Exchange;
 use super::once::idempotency_key;
+use super::parameters::unknown;
 use super::respond::{Answer, REPLAYED};
 
 /// The ids of what was published, in the order it was given.
@@ -41,9 +42,7 @@ struct Published {
     responses((status = 201, description = "It is on disk, or as far as was asked for.", body = Published))
 )]
 pub async fn post(x: &mut Exchange) -> Result<Answer, Refusal> {
-    if x.shared().is_stopping() {
-        return Err(Refusal::unavailable("the server is stopping"));
-    }
+    x.shared().serving()?;
     let principal = x.principal(Use::Rest)?;
     let right = principal.authorize::<Publish>()?;
     let durable = wants_durable(x)?;
@@ -86,12 +85,12 @@ pub async fn post(x: &mut Exchange) -> Result<Answer, Refusal> {
 /// `?ack=`: whether the answer waits for the disk.
 fn wants_durable(x: &Exchange) -> Result<bool, Refusal> {
     let mut durable = true;
-    for (name, value) in x.pairs()? {
+    for (name, value) in x.parameters()? {
         match (name.as_ref(), value.as_ref()) {
             ("ack", "memory") => durable = false,
-            ("ack", "durable" | "") | ("token" | "ticket", _) => {}
+            ("ack", "durable" | "") => {}
             ("ack", _) => return Err(Refusal::bad_request("ack: must be memory or durable")),
-            (other, _) => return Err(Refusal::bad_request(format!("{other}: no such parameter"))),
+            (other, _) => return Err(unknown(other)),
         }
     }
     Ok(durable)

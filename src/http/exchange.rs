@@ -11,7 +11,7 @@ use http::{HeaderMap, Method, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use crate::auth::{Principal, RequestContext, Use};
+use crate::auth::{Authorized, Principal, RequestContext, Right, Use};
 use crate::connection::rate::Rate;
 use crate::ids::TenantId;
 use crate::outcome::Refusal;
@@ -101,6 +101,14 @@ impl Exchange {
         })
     }
 
+    /// Who asks, with the right `R`.
+    ///
+    /// # Errors
+    /// 401, 403 or 429.
+    pub fn authorized<R: Right>(&self) -> Result<Authorized<R>, Refusal> {
+        Ok(self.principal(Use::Rest)?.authorize()?)
+    }
+
     /// The tenant of an authenticated principal.
     ///
     /// # Errors
@@ -109,12 +117,15 @@ impl Exchange {
         Ok(self.shared().tenants.open(principal.tenant).await?)
     }
 
-    /// The query's pairs, unescaped.
+    /// The query's parameters, unescaped, without credentials.
     ///
     /// # Errors
     /// 400: escapes that are not UTF-8, or too many.
-    pub fn pairs(&self) -> Result<Vec<crate::query::Pair<'_>>, Refusal> {
-        crate::query::pairs(&self.query).map_err(|error| Refusal::bad_request(error.to_string()))
+    pub fn parameters(&self) -> Result<Vec<crate::query::Pair<'_>>, Refusal> {
+        let pairs = crate::query::pairs(&self.query);
+        let mut pairs = pairs.map_err(|error| Refusal::bad_request(error.to_string()))?;
+        pairs.retain(|(name, _)| !matches!(name.as_ref(), "token" | "ticket"));
+        Ok(pairs)
     }
 
     /// The whole body, at most `limits.body_bytes`.

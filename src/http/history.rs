@@ -18,8 +18,9 @@ use crate::tenant::Tenant;
 use crate::tenant::start::{self, From, Gap};
 
 use super::api::parameters::{HistoryPage, LastEventId, Subscription};
-use super::criteria::{Criteria, number};
+use super::criteria::Criteria;
 use super::exchange::Exchange;
+use super::parameters::number;
 use super::respond::Answer;
 
 /// Most events of one answer.
@@ -104,13 +105,7 @@ pub async fn get(x: &mut Exchange) -> Result<Answer, Refusal> {
         // Today's rights, also after a long wait.
         match x.shared().auth.still_valid(&principal) {
             Ok(rights) => asked.selection.rights = rights,
-            Err(_) if found.frames.is_empty() => {
-                return Err(Refusal::new(
-                    StatusCode::UNAUTHORIZED,
-                    "UNAUTHORIZED",
-                    "the credential has ended",
-                ));
-            }
+            Err(ended) if found.frames.is_empty() => return Err(ended.into()),
             Err(_) => break,
         }
         read_on(x, &tenant, &asked, &mut found).await?;

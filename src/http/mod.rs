@@ -18,6 +18,7 @@ pub mod history;
 pub mod metrics_page;
 mod misread;
 mod once;
+mod parameters;
 mod resources;
 pub mod respond;
 mod routes;
@@ -29,7 +30,7 @@ use http::{Method, StatusCode};
 
 use crate::outcome::Refusal;
 
-pub use resources::users::LOGIN_BYTES;
+pub use resources::users::login::LOGIN_BYTES;
 
 use admin::{api_keys, connections, organizations, stats, tokens};
 use api::serve;
@@ -111,16 +112,16 @@ pub async fn handle(x: &mut Exchange) -> Result<Handled, Refusal> {
         Operation::DeleteApiKey => api_keys::delete(x, id).await,
         Operation::MintToken => tokens::mint(x).await,
         Operation::RevokeToken => tokens::revoke(x, id).await,
-        Operation::RegisterUser => users::register(x).await,
-        Operation::Login => users::login(x).await,
+        Operation::RegisterUser => users::register::register(x).await,
+        Operation::Login => users::login::login(x).await,
         Operation::ListUsers => users::list(x).await,
         Operation::GetMe => users::me(x).await,
         Operation::ChangeMe => users::change_me(x).await,
-        Operation::ChangePassword => users::change_password(x).await,
+        Operation::ChangePassword => users::login::change_password(x).await,
         Operation::GetUser => users::get(x, id).await,
         Operation::DeleteUser => users::delete(x, id).await,
         Operation::ListMembers => users::list_members(x, id).await,
-        Operation::AddMember => users::add_member(x, id).await,
+        Operation::AddMember => users::register::add_member(x, id).await,
         Operation::ChangeMember => users::change_member(x, id, second).await,
         Operation::RemoveMember => users::remove_member(x, id, second).await,
         Operation::ListCoreMemory => blocks::list(x, id).await,

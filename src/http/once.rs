@@ -12,6 +12,7 @@ use crate::auth::Principal;
 use crate::outcome::Refusal;
 use crate::store::{self, Rows};
 use crate::tenant::idempotency::{Keyed, Once};
+use crate::tenant::publish::PublishError;
 use crate::worker::Shared;
 
 use super::exchange::Exchange;
@@ -92,4 +93,15 @@ pub(super) fn kept(once: Option<&Once>, answer: &Answer) -> Rows {
 /// The rows that remember that something with a secret was made.
 pub(super) fn withheld(once: Option<&Once>, id: &str) -> Rows {
     once.map_or_else(Rows::new, |once| once.rows(store::Answer::Withheld { id: id.to_owned() }))
+}
+
+/// [`withheld`], written: for what is kept nowhere, so that its row is all there is to commit.
+///
+/// # Errors
+/// 503.
+pub(super) async fn withhold(shared: &Shared, once: Option<&Once>, id: &str) -> Result<(), Refusal> {
+    if once.is_some() {
+        shared.tenants.store().write(withheld(once, id)).await.map_err(PublishError::from)?;
+    }
+    Ok(())
 }

@@ -21,8 +21,9 @@ use crate::worker::connect::Adopt;
 
 use super::Handled;
 use super::api::parameters::{LastEventId, OfSse, OfWebSocket, Subscription, Upgrade};
-use super::criteria::{Criteria, boolean};
+use super::criteria::Criteria;
 use super::exchange::Exchange;
+use super::parameters::boolean;
 use super::respond::Answer;
 
 /// Milliseconds an `EventSource` waits before it reconnects.
@@ -68,7 +69,7 @@ pub async fn ws(x: &mut Exchange) -> Result<Handled, Refusal> {
     if asked.filter.is_some() {
         principal.authorize::<Subscribe>()?;
     }
-    accepting(x)?;
+    x.shared().serving()?;
     let tenant = x.tenant(&principal).await?;
     let admitted =
         x.shared().admission.admit(principal, x.peer).inspect_err(|_| x.shared().metrics.refused.add(1))?;
@@ -156,7 +157,7 @@ async fn sse_granted(
 ) -> Result<Handled, Refusal> {
     principal.authorize::<Subscribe>()?;
     let asked = parameters(x, false, llm)?;
-    accepting(x)?;
+    x.shared().serving()?;
     let tenant = x.tenant(&principal).await?;
     let admitted =
         x.shared().admission.admit(principal, x.peer).inspect_err(|_| x.shared().metrics.refused.add(1))?;
@@ -217,13 +218,6 @@ fn closing(x: &Exchange, refusal: &Refusal) -> Answer {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Answer { status: StatusCode::OK, headers, body }
-}
-
-fn accepting(x: &Exchange) -> Result<(), Refusal> {
-    match x.shared().is_stopping() {
-        true => Err(Refusal::unavailable("the server is stopping")),
-        false => Ok(()),
-    }
 }
 
 /// Checks the upgrade's head (RFC 6455 §4.2.1) and answers `Sec-WebSocket-Accept`.

@@ -1,6 +1,6 @@
 //! How many connections the process can hold: its descriptor limit, raised as far as it goes.
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use crate::descriptors;
 
 /// Descriptors kept for the store, listeners, eventfds, the admin listener and connections that are being refused.
 pub(super) const RESERVED: u64 = 192;
@@ -8,12 +8,10 @@ pub(super) const RESERVED: u64 = 192;
 /// Raises the soft descriptor limit to the hard one and answers how many connections fit, at most `wanted` (0: all).
 #[must_use]
 pub(super) fn raise(wanted: usize) -> usize {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+    if let Err(error) = descriptors::raise() {
         tracing::warn!(%error, "the descriptor limit could not be raised");
     }
-    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let descriptors = descriptors::limit();
     let room = usize::try_from(descriptors.saturating_sub(RESERVED).max(1)).unwrap_or(usize::MAX);
     let capacity = if wanted == 0 { room } else { wanted.min(room) };
     if wanted > room {

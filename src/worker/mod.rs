@@ -44,6 +44,7 @@ use crate::frame::Frame;
 use crate::frame::ws_decode;
 use crate::ids::{Sequence, TenantId};
 use crate::metrics::{Metrics, WorkerMetrics};
+use crate::outcome::Refusal;
 use crate::ring::{Read, Reader};
 use crate::tenant::{Tenant, Tenants};
 use crate::time::Clock;
@@ -133,6 +134,17 @@ impl Shared {
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Whether anything new may begin.
+    ///
+    /// # Errors
+    /// 503 once the daemon stops.
+    pub fn serving(&self) -> Result<(), Refusal> {
+        match self.is_stopping() {
+            true => Err(Refusal::unavailable("the server is stopping")),
+            false => Ok(()),
+        }
     }
 }
 

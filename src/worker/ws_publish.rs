@@ -68,9 +68,7 @@ impl Worker {
         let now_ms = self.shared.clock.now_ms();
         let Some(connection) = state.connection(token) else { return Ok(()) };
         let Some(admitted) = &connection.admitted else { return Ok(()) };
-        if self.shared.is_stopping() {
-            return Err(Refusal::unavailable("the server is stopping"));
-        }
+        self.shared.serving()?;
         let right = admitted.principal().authorize::<Publish>()?;
         let limit = right.publish_rate(self.shared.config.limits.publish_per_second);
         if limit > 0 {

@@ -14,6 +14,7 @@
 )]
 
 pub(crate) mod http;
+pub(crate) mod rest;
 pub(crate) mod sse;
 pub(crate) mod ws;
 

@@ -4,7 +4,7 @@ use http::Method;
 
 use super::super::event::{Metadata, wire, words};
 use super::super::resource::{Change, Create, List, Page, Query, Resource, Resources};
-use super::super::{Client, ClientError, Request, encode, path};
+use super::super::{Client, ClientError, Request};
 
 impl Client {
     /// Memories.
@@ -216,11 +216,6 @@ impl Resources<'_, Memory> {
     /// # Errors
     /// [`ClientError`].
     pub async fn history(&self, id: &str, list: &List) -> Result<Page<MemoryVersion>, ClientError> {
-        let mut pairs = Vec::new();
-        pairs.extend(list.limit.map(|limit| ("limit", limit.to_string())));
-        pairs.extend(list.cursor.as_ref().map(|cursor| ("cursor", encode(cursor))));
-        pairs.extend(list.ascending.then(|| ("order", "asc".to_owned())));
-        let request = Request::new(Method::GET, path(&format!("{}/history", self.at(id)), pairs));
-        self.client.repeated(&request).await?.parsed()
+        self.client.repeated(&list.request(&format!("{}/history", self.at(id)))).await?.parsed()
     }
 }

@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::auth::{KeyRow, NarrowingClaims, NewKey};
+use crate::auth::{KeyRow, Manage, NarrowingClaims, NewKey};
 use crate::outcome::Refusal;
 use crate::time::rfc3339;
 
@@ -12,7 +12,7 @@ use super::super::api::parameters::{AdminPage, IdempotencyKey, OfOrganization};
 use super::super::exchange::Exchange;
 use super::super::once::{self, Turn};
 use super::super::respond::Answer;
-use super::{managing, parameters, unescaped};
+use super::{no_parameters, only_parameter, parameters, unescaped};
 
 /// An API key to be made; what is absent is as wide as the caller's own.
 #[derive(Deserialize, ToSchema)]
@@ -104,8 +104,8 @@ fn view<'a>(x: &Exchange, key: &'a KeyRow) -> View<'a> {
     responses((status = 201, description = "It was made.", body = CreatedView), (status = 404))
 )]
 pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
-    let by = managing(x)?;
-    parameters(x, &[])?;
+    let by = x.authorized::<Manage>()?;
+    no_parameters(x)?;
     let (body, bytes): (KeyBody, _) = x.json_and_bytes().await?;
     let shared = x.shared().clone();
     let once = match once::turn(&shared, x, by.principal(), &bytes).await? {
@@ -134,7 +134,7 @@ pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal>
     responses((status = 200, description = "A page.", body = Vec<View>))
 )]
 pub(in crate::http) fn list(x: &Exchange) -> Result<Answer, Refusal> {
-    let by = managing(x)?;
+    let by = x.authorized::<Manage>()?;
     let page = parameters(x, &["cursor", "offset", "limit", "org_id"])?;
     let keys = x.shared().auth.keys(&by, page.org_id.as_deref(), page.after.as_deref(), page.reach())?;
     let rows: Vec<View<'_>> = keys.iter().map(|key| view(x, key)).collect();
@@ -150,8 +150,8 @@ pub(in crate::http) fn list(x: &Exchange) -> Result<Answer, Refusal> {
     responses((status = 204, description = "It opens nothing any more."))
 )]
 pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
-    let by = managing(x)?;
-    let asked = parameters(x, &["org_id"])?;
-    x.shared().auth.delete_key(&by, asked.org_id.as_deref(), &unescaped(id)?).await?;
+    let by = x.authorized::<Manage>()?;
+    let org_id = only_parameter(x, "org_id")?;
+    x.shared().auth.delete_key(&by, org_id.as_deref(), &unescaped(id)?).await?;
     Ok(Answer::empty())
 }

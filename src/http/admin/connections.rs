@@ -14,7 +14,7 @@ use crate::worker::mail::{Listed, Mail, Which, connection_id};
 use super::super::api::parameters::{AdminPage, OfConnections};
 use super::super::exchange::Exchange;
 use super::super::respond::Answer;
-use super::{parameters, unescaped};
+use super::{no_parameters, parameters, unescaped, unknown};
 
 /// How many connections were closed.
 #[derive(Serialize, ToSchema)]
@@ -68,7 +68,7 @@ pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
 )]
 pub(in crate::http) async fn kick_one(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     let principal = x.principal(Use::Rest)?;
-    parameters(x, &[])?;
+    no_parameters(x)?;
     let mut which = visible(&principal);
     which.id = Some(connection_id(&unescaped(id)?).ok_or_else(Refusal::not_found)?);
     match close(x, &which).await {
@@ -90,12 +90,11 @@ pub(in crate::http) async fn kick_all(x: &Exchange) -> Result<Answer, Refusal> {
     let mut which = visible(&principal);
     let own = which.user.is_some() || which.key.is_some();
     let mut named = false;
-    for (name, value) in x.pairs()? {
+    for (name, value) in x.parameters()? {
         let slot = match name.as_ref() {
-            "token" | "ticket" => continue,
             "user" => &mut which.user,
             "key" => &mut which.key,
-            other => return Err(Refusal::bad_request(format!("{other}: no such parameter"))),
+            other => return Err(unknown(other)),
         };
         // A foreign user or key is one nobody here has: nothing is found, nothing learnt.
         if own && slot.as_deref() != Some(value.as_ref()) {

@@ -10,33 +10,15 @@ pub(in crate::http) mod tokens;
 
 use serde::Serialize;
 
-use crate::auth::{Authorized, Manage, Operate, Use};
 use crate::outcome::Refusal;
 
-use super::criteria::number;
 use super::exchange::Exchange;
-use super::resources::OFFSET_MOST;
+use super::parameters::{
+    OFFSET_MOST, PAGE_DEFAULT, PAGE_MOST, no_parameters, number, only_parameter, unescaped, unknown,
+};
 use super::respond::Answer;
 
-/// Rows of a list where nobody asks for fewer, and the most.
-const LIST_DEFAULT: usize = 50;
-const LIST_MOST: u64 = 100;
-
-fn managing(x: &Exchange) -> Result<Authorized<Manage>, Refusal> {
-    Ok(x.principal(Use::Rest)?.authorize::<Manage>()?)
-}
-
-/// Who may not operate learns nothing of organizations, not even that there are some.
-fn operating(x: &Exchange) -> Result<Authorized<Operate>, Refusal> {
-    Ok(x.principal(Use::Rest)?.authorize::<Operate>()?)
-}
-
-/// One path segment, unescaped.
-fn unescaped(segment: &str) -> Result<String, Refusal> {
-    crate::query::unescape_path(segment).ok_or_else(Refusal::not_found)
-}
-
-/// What the query of an administrative request may hold.
+/// What the query of a list may hold.
 struct Parameters {
     after: Option<String>,
     /// Rows to pass over.
@@ -52,22 +34,18 @@ impl Parameters {
     }
 }
 
-/// Reads the parameters `known` names. An unknown one is refused: ignored, an `org_id` would act on another organization
-/// than its sender thinks.
+/// Reads the parameters of a list, those that `known` names.
 fn parameters(x: &Exchange, known: &[&str]) -> Result<Parameters, Refusal> {
-    let mut read = Parameters { after: None, offset: 0, limit: LIST_DEFAULT, org_id: None };
+    let mut read = Parameters { after: None, offset: 0, limit: PAGE_DEFAULT, org_id: None };
     let mut offset = None;
-    for (name, value) in x.pairs()? {
+    for (name, value) in x.parameters()? {
         match name.as_ref() {
-            "token" | "ticket" => {}
-            other if !known.contains(&other) => {
-                return Err(Refusal::bad_request(format!("{other}: no such parameter")));
-            }
+            other if !known.contains(&other) => return Err(unknown(other)),
             _ if value.is_empty() => {}
             "cursor" => read.after = Some(value.into_owned()),
             "org_id" => read.org_id = Some(value.into_owned()),
             "offset" => offset = Some(number("offset", &value, 0, OFFSET_MOST)? as usize),
-            _ => read.limit = number("limit", &value, 1, LIST_MOST)? as usize,
+            _ => read.limit = number("limit", &value, 1, PAGE_MOST)? as usize,
         }
     }
     if read.after.is_some() && offset.is_some() {

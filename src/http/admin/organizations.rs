@@ -1,10 +1,11 @@
-//! `/organizations`, `/organizations/{id}`: for the operator, and for managers their own.
+//! `/organizations`, `/organizations/{id}`: for the operator, and for managers their own. Who may not operate learns nothing of
+//! others, not even that there are some.
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::auth::{NewOrganization, Organization, OrganizationChange, Visibility};
+use crate::auth::{Manage, NewOrganization, Operate, Organization, OrganizationChange, Visibility};
 use crate::outcome::Refusal;
 use crate::time::rfc3339;
 
@@ -13,7 +14,7 @@ use super::super::exchange::Exchange;
 use super::super::once::{self, Turn};
 use super::super::respond::Answer;
 use super::super::version::{if_match, of_version};
-use super::{managing, operating, parameters, unescaped};
+use super::{no_parameters, parameters, unescaped};
 
 /// An organization as clients see it.
 #[derive(Serialize, ToSchema)]
@@ -55,7 +56,7 @@ fn told(status: StatusCode, organization: &Organization) -> Answer {
     responses((status = 200, description = "A page.", body = Vec<View>))
 )]
 pub(in crate::http) fn list(x: &Exchange) -> Result<Answer, Refusal> {
-    let by = operating(x)?;
+    let by = x.authorized::<Operate>()?;
     let page = parameters(x, &["cursor", "offset", "limit"])?;
     let found = x.shared().auth.organizations(&by, page.after.as_deref(), page.reach());
     let rows: Vec<View<'_>> = found.iter().map(|organization| view(organization)).collect();
@@ -103,8 +104,8 @@ struct ChangeBody {
     responses((status = 201, description = "It was made.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
 pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
-    let by = operating(x)?;
-    parameters(x, &[])?;
+    let by = x.authorized::<Operate>()?;
+    no_parameters(x)?;
     let (body, bytes): (NewBody, _) = x.json_and_bytes().await?;
     let shared = x.shared().clone();
     let once = match once::turn(&shared, x, by.principal(), &bytes).await? {
@@ -131,8 +132,8 @@ pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal>
     responses((status = 200, description = "The organization.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
 pub(in crate::http) fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
-    let by = managing(x)?;
-    parameters(x, &[])?;
+    let by = x.authorized::<Manage>()?;
+    no_parameters(x)?;
     let found = x.shared().auth.find_organization(&by, Some(&unescaped(id)?))?;
     Ok(told(StatusCode::OK, &found))
 }
@@ -147,8 +148,8 @@ pub(in crate::http) fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     responses((status = 200, description = "It was changed.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
 pub(in crate::http) async fn change(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
-    let by = managing(x)?;
-    parameters(x, &[])?;
+    let by = x.authorized::<Manage>()?;
+    no_parameters(x)?;
     let body: ChangeBody = x.json().await?;
     if body.id.is_some() {
         return Err(Refusal::invalid("id", "cannot be changed"));
@@ -167,8 +168,8 @@ pub(in crate::http) async fn change(x: &mut Exchange, id: &str) -> Result<Answer
     responses((status = 204, description = "It is gone."), (status = 409))
 )]
 pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
-    let by = operating(x)?;
-    parameters(x, &[])?;
+    let by = x.authorized::<Operate>()?;
+    no_parameters(x)?;
     x.shared().auth.delete_organization(&by, &unescaped(id)?).await?;
     Ok(Answer::empty())
 }

@@ -4,12 +4,13 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::auth::Manage;
 use crate::outcome::Refusal;
 
 use super::super::api::parameters::OfOrganization;
 use super::super::exchange::Exchange;
 use super::super::respond::Answer;
-use super::{managing, parameters};
+use super::only_parameter;
 
 /// An organization in numbers.
 #[derive(Serialize, ToSchema)]
@@ -66,9 +67,9 @@ struct Bucket {
     responses((status = 200, description = "The numbers.", body = View))
 )]
 pub(in crate::http) async fn get(x: &Exchange) -> Result<Answer, Refusal> {
-    let by = managing(x)?;
-    let asked = parameters(x, &["org_id"])?;
-    let organization = x.shared().auth.find_organization(&by, asked.org_id.as_deref())?;
+    let by = x.authorized::<Manage>()?;
+    let org_id = only_parameter(x, "org_id")?;
+    let organization = x.shared().auth.find_organization(&by, org_id.as_deref())?;
     let tenant = x.shared().tenants.open(organization.tenant).await?;
     let log = tenant.log();
     let cursors = x.shared().tenants.cursors();

@@ -4,9 +4,8 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::auth::{NarrowingClaims, NewToken, Use};
+use crate::auth::{Manage, NarrowingClaims, NewToken, Use};
 use crate::outcome::Refusal;
-use crate::tenant::publish::PublishError;
 use crate::time::rfc3339;
 
 use super::super::api::parameters::{IdempotencyKey, OfOrganization};
@@ -14,7 +13,7 @@ use super::super::created;
 use super::super::exchange::Exchange;
 use super::super::once::{self, Turn};
 use super::super::respond::Answer;
-use super::{managing, parameters, unescaped};
+use super::{no_parameters, only_parameter, unescaped};
 
 /// A token to be minted; what is absent is as wide as the caller's own.
 #[derive(Deserialize, ToSchema)]
@@ -66,8 +65,8 @@ struct TokenView<'a> {
     responses((status = 201, description = "It was minted.", body = TokenView), (status = 404))
 )]
 pub(in crate::http) async fn mint(x: &mut Exchange) -> Result<Answer, Refusal> {
-    let by = managing(x)?;
-    parameters(x, &[])?;
+    let by = x.authorized::<Manage>()?;
+    no_parameters(x)?;
     let (body, bytes): (TokenBody, _) = x.json_and_bytes().await?;
     let shared = x.shared().clone();
     let once = match once::turn(&shared, x, by.principal(), &bytes).await? {
@@ -82,11 +81,7 @@ pub(in crate::http) async fn mint(x: &mut Exchange) -> Result<Answer, Refusal> {
         expires_in_ms: body.expires_in_seconds.map(|s| s.saturating_mul(1_000)),
     };
     let issued = shared.auth.mint_token(&by, body.org_id.as_deref(), &new)?;
-    if once.is_some() {
-        // A token is kept nowhere, so its row is all there is to commit.
-        let rows = once::withheld(once.as_ref(), &issued.jti);
-        shared.tenants.store().write(rows).await.map_err(PublishError::from)?;
-    }
+    once::withhold(&shared, once.as_ref(), &issued.jti).await?;
     let expires_at = rfc3339(issued.expires_at_ms);
     Ok(created(TokenView { token: issued.token.expose(), jti: &issued.jti, expires_at }))
 }
@@ -100,9 +95,9 @@ pub(in crate::http) async fn mint(x: &mut Exchange) -> Result<Answer, Refusal> {
     responses((status = 204, description = "It opens nothing any more."), (status = 409))
 )]
 pub(in crate::http) async fn revoke(x: &Exchange, jti: &str) -> Result<Answer, Refusal> {
-    let by = managing(x)?;
-    let asked = parameters(x, &["org_id"])?;
-    x.shared().auth.revoke_token(&by, asked.org_id.as_deref(), &unescaped(jti)?).await?;
+    let by = x.authorized::<Manage>()?;
+    let org_id = only_parameter(x, "org_id")?;
+    x.shared().auth.revoke_token(&by, org_id.as_deref(), &unescaped(jti)?).await?;
     Ok(Answer::empty())
 }
 
@@ -135,11 +130,11 @@ struct DisabledView<'a> {
     responses((status = 200, description = "So it is now.", body = DisabledView), (status = 409))
 )]
 pub(in crate::http) async fn set_disabled(x: &mut Exchange, sub: &str) -> Result<Answer, Refusal> {
-    let by = managing(x)?;
-    let asked = parameters(x, &["org_id"])?;
+    let by = x.authorized::<Manage>()?;
+    let org_id = only_parameter(x, "org_id")?;
     let body: DisabledBody = x.json().await?;
     let sub = unescaped(sub)?;
-    x.shared().auth.set_disabled(&by, asked.org_id.as_deref(), &sub, body.disabled).await?;
+    x.shared().auth.set_disabled(&by, org_id.as_deref(), &sub, body.disabled).await?;
     Ok(Answer::data(StatusCode::OK, DisabledView { sub: &sub, disabled: body.disabled }))
 }
 
@@ -175,7 +170,7 @@ struct TicketView<'a> {
 )]
 pub(in crate::http) async fn make_ticket(x: &mut Exchange) -> Result<Answer, Refusal> {
     let principal = x.principal(Use::Rest)?;
-    parameters(x, &[])?;
+    no_parameters(x)?;
     let (body, bytes): (TicketBody, _) = x.json_and_bytes().await?;
     let shared = x.shared().clone();
     let once = match once::turn(&shared, x, &principal, &bytes).await? {
@@ -184,10 +179,7 @@ pub(in crate::http) async fn make_ticket(x: &mut Exchange) -> Result<Answer, Ref
     };
     let origin = x.header(http::header::ORIGIN);
     let ticket = shared.auth.ticket(&principal, origin, body.reconnect)?;
-    if once.is_some() {
-        let rows = once::withheld(once.as_ref(), ""); // a ticket has no name besides itself
-        shared.tenants.store().write(rows).await.map_err(PublishError::from)?;
-    }
+    once::withhold(&shared, once.as_ref(), "").await?; // a ticket has no name besides itself
     let expires_at = rfc3339(ticket.expires_at_ms);
     Ok(created(TicketView { ticket: ticket.ticket.expose(), expires_at }))
 }

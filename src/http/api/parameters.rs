@@ -9,7 +9,7 @@ use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::{RefOr, Required, Schema};
 
 use super::super::history::{LIMIT, WAIT_SECONDS};
-use super::super::resources::{OFFSET_MOST, PAGE_MOST};
+use super::super::parameters::{OFFSET_MOST, PAGE_MOST};
 use super::schemas::filter_fields;
 use crate::event::Kind;
 use crate::resource::memories::MemoryType;

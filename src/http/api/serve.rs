@@ -1,6 +1,7 @@
 //! `/api-docs/openapi.json`, `/api-docs/asyncapi.json`, and `/docs`, which shows both without asking anybody else.
 //!
-//! * Nothing here is a secret or differs between callers: no credential, and an `ETag` that stands as long as the binary.
+//! * Nothing here is a secret or differs between callers: no credential, and one `ETag` for all of it, which stands as long as
+//!   the binary.
 //! * The page may load from its own origin alone, and no script or style stands inside it (`Content-Security-Policy`): text
 //!   that a document carries cannot become a program.
 
@@ -65,6 +66,17 @@ pub(super) const FILES: [File; 4] = [
     },
 ];
 
+/// Names all of the above and both documents: what the binary carries changes together, and is read through once.
+static TAG: LazyLock<HeaderValue> = LazyLock::new(|| {
+    let mut digest = digest::Context::new(&digest::SHA256);
+    let files = [&PAGE].into_iter().chain(&FILES).map(|file| file.bytes);
+    for bytes in files.chain([OPENAPI.as_bytes(), ASYNCAPI.as_bytes()]) {
+        digest.update(bytes);
+    }
+    let hex: String = digest.finish().as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    HeaderValue::from_str(&format!("\"{hex}\"")).unwrap_or(HeaderValue::from_static("\"0\""))
+});
+
 /// The OpenAPI document.
 #[utoipa::path(
     method(get, head),
@@ -78,8 +90,7 @@ pub(super) const FILES: [File; 4] = [
     )
 )]
 pub(in crate::http) fn openapi(x: &Exchange) -> Answer {
-    static TAG: LazyLock<HeaderValue> = LazyLock::new(|| tag_of(OPENAPI.as_bytes()));
-    fresh(x, &TAG, JSON, OPENAPI.as_bytes())
+    fresh(x, JSON, OPENAPI.as_bytes())
 }
 
 /// The AsyncAPI document.
@@ -95,8 +106,7 @@ pub(in crate::http) fn openapi(x: &Exchange) -> Answer {
     )
 )]
 pub(in crate::http) fn asyncapi(x: &Exchange) -> Answer {
-    static TAG: LazyLock<HeaderValue> = LazyLock::new(|| tag_of(ASYNCAPI.as_bytes()));
-    fresh(x, &TAG, JSON, ASYNCAPI.as_bytes())
+    fresh(x, JSON, ASYNCAPI.as_bytes())
 }
 
 /// A page that shows both documents.
@@ -135,7 +145,7 @@ pub(in crate::http) fn asset(x: &Exchange, name: &str) -> Result<Answer, Refusal
 }
 
 fn file(x: &Exchange, file: &File) -> Answer {
-    let mut answer = fresh(x, &tag_of(file.bytes), file.kind, file.bytes);
+    let mut answer = fresh(x, file.kind, file.bytes);
     answer.headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     answer.headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     answer.headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
@@ -148,21 +158,15 @@ fn file(x: &Exchange, file: &File) -> Answer {
 }
 
 /// The bytes, or 304 where the caller has them.
-fn fresh(x: &Exchange, tag: &HeaderValue, kind: &'static str, bytes: &[u8]) -> Answer {
+fn fresh(x: &Exchange, kind: &'static str, bytes: &[u8]) -> Answer {
     let mut headers = HeaderMap::new();
-    headers.insert(header::ETAG, tag.clone());
+    headers.insert(header::ETAG, TAG.clone());
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache")); // kept, and asked about each time
     let known = x.headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let mut known = known.flat_map(|list| list.split(',')).map(str::trim);
-    if known.any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one).as_bytes() == tag.as_bytes()) {
+    if known.any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one).as_bytes() == TAG.as_bytes()) {
         return Answer { status: StatusCode::NOT_MODIFIED, headers, body: Vec::new() };
     }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     Answer { status: StatusCode::OK, headers, body: bytes.to_vec() }
-}
-
-fn tag_of(bytes: &[u8]) -> HeaderValue {
-    let digest = digest::digest(&digest::SHA256, bytes);
-    let hex: String = digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    HeaderValue::from_str(&format!("\"{hex}\"")).unwrap_or(HeaderValue::from_static("\"0\""))
 }

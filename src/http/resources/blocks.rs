@@ -12,7 +12,7 @@ use super::super::api::parameters::{ForUser, IfMatch, OfUser, Page};
 use super::super::created;
 use super::super::exchange::Exchange;
 use super::super::respond::Answer;
-use super::{if_match, listed, may_write, of_version, page, reading, unescaped, writing};
+use super::{if_match, listed, may_write, of_version, only_parameter, page, reading, unescaped, writing};
 
 /// A block of core memory as clients see it.
 #[derive(Serialize, ToSchema)]
@@ -54,19 +54,6 @@ fn view<'a>(org_id: &'a str, block: &'a Block) -> View<'a> {
     }
 }
 
-/// The user that a request with no other parameters names.
-fn user_asked(x: &Exchange) -> Result<Option<String>, Refusal> {
-    let mut asked = None;
-    for (name, value) in x.pairs()? {
-        match name.as_ref() {
-            "token" | "ticket" => {}
-            "user_id" => asked = Some(value.into_owned()).filter(|id| !id.is_empty()),
-            other => return Err(Refusal::bad_request(format!("{other}: no such parameter"))),
-        }
-    }
-    Ok(asked)
-}
-
 /// Lists an agent's blocks of core memory: everybody's, or a user's.
 #[utoipa::path(
     get,
@@ -101,7 +88,7 @@ pub(in crate::http) async fn list(x: &Exchange, id: &str) -> Result<Answer, Refu
 )]
 pub(in crate::http) async fn get(x: &Exchange, id: &str, label: &str) -> Result<Answer, Refusal> {
     let caller = reading(x).await?;
-    let (id, user_id) = (unescaped(id)?, user_asked(x)?);
+    let (id, user_id) = (unescaped(id)?, only_parameter(x, "user_id")?);
     let whose = Whose { agent_id: &id, user_id: user_id.as_deref() };
     let block = blocks::get(&caller, whose, Label::named(&unescaped(label)?)?).await?;
     Ok(of_version(Answer::data(StatusCode::OK, view(&caller.principal.org_id, &block)), block.version))
@@ -121,7 +108,8 @@ pub(in crate::http) async fn get(x: &Exchange, id: &str, label: &str) -> Result<
 )]
 pub(in crate::http) async fn put(x: &mut Exchange, id: &str, label: &str) -> Result<Answer, Refusal> {
     let right = may_write(x)?;
-    let (id, label, user_id) = (unescaped(id)?, Label::named(&unescaped(label)?)?, user_asked(x)?);
+    let (id, label, user_id) =
+        (unescaped(id)?, Label::named(&unescaped(label)?)?, only_parameter(x, "user_id")?);
     let (holding, bytes): (Holding, _) = x.json_and_bytes().await?;
     let x = &*x;
     let caller = writing(x, &right, bytes.len()).await?;
@@ -142,7 +130,8 @@ pub(in crate::http) async fn put(x: &mut Exchange, id: &str, label: &str) -> Res
 )]
 pub(in crate::http) async fn delete(x: &Exchange, id: &str, label: &str) -> Result<Answer, Refusal> {
     let right = may_write(x)?;
-    let (id, label, user_id) = (unescaped(id)?, Label::named(&unescaped(label)?)?, user_asked(x)?);
+    let (id, label, user_id) =
+        (unescaped(id)?, Label::named(&unescaped(label)?)?, only_parameter(x, "user_id")?);
     let caller = writing(x, &right, 0).await?;
     let whose = Whose { agent_id: &id, user_id: user_id.as_deref() };
     blocks::delete(&caller, &right, whose, label, if_match(x)?).await?;

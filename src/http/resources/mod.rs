@@ -17,7 +17,6 @@ use std::sync::Arc;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use http::StatusCode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -28,17 +27,13 @@ use crate::resource::{Caller, Page, Position, ResourceError};
 use crate::store::Rows;
 use crate::worker::Worker;
 
-use super::criteria::number;
 use super::exchange::Exchange;
 use super::once::{self, Turn};
+use super::parameters::{
+    OFFSET_MOST, PAGE_DEFAULT, PAGE_MOST, no_parameters, number, only_parameter, unescaped, unknown,
+};
 use super::respond::Answer;
 use super::version::{if_match, of_version};
-
-/// Rows of a page where nobody asks for fewer, and the most.
-const PAGE_DEFAULT: usize = 50;
-pub(in crate::http) const PAGE_MOST: u64 = 100;
-/// How far `offset` reaches; who goes on needs the cursor.
-pub(in crate::http) const OFFSET_MOST: u64 = 10_000;
 
 /// Who asks on this worker.
 type Asker<'a> = Caller<'a, Rc<Worker>>;
@@ -52,10 +47,8 @@ async fn reading(x: &Exchange) -> Result<Asker<'_>, Refusal> {
 
 /// Whether they may write; asked before a body is read.
 fn may_write(x: &Exchange) -> Result<Authorized<Publish>, Refusal> {
-    if x.shared().is_stopping() {
-        return Err(Refusal::unavailable("the server is stopping"));
-    }
-    Ok(x.principal(Use::Rest)?.authorize::<Publish>()?)
+    x.shared().serving()?;
+    x.authorized::<Publish>()
 }
 
 /// [`may_write`], and whether they may read. The credential is looked at once: a ticket is spent by that.
@@ -151,8 +144,7 @@ async fn writing_together<'a>(
 
 async fn asking(x: &Exchange, principal: Arc<Principal>) -> Result<Asker<'_>, Refusal> {
     let tenant = x.tenant(&principal).await?;
-    let ended = |_| Refusal::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "the credential has ended");
-    let rights = x.shared().auth.still_valid(&principal).map_err(ended)?;
+    let rights = x.shared().auth.still_valid(&principal)?;
     Ok(Caller { tenants: &x.shared().tenants, tenant, principal, rights, notice: &x.worker })
 }
 
@@ -172,18 +164,13 @@ async fn made<R>(
     Ok(answer(&made))
 }
 
-/// One path segment, unescaped.
-fn unescaped(segment: &str) -> Result<String, Refusal> {
-    crate::query::unescape_path(segment).ok_or_else(Refusal::not_found)
-}
-
 /// Reads the page that the query asks for; `other` is offered every other parameter and answers whether it was its own.
 fn page(x: &Exchange, mut other: impl FnMut(&str, &str) -> Result<bool, Refusal>) -> Result<Page, Refusal> {
     let mut page = Page { from: Position::Offset(0), descending: true, limit: PAGE_DEFAULT };
     let (mut offset, mut cursor) = (None, None);
-    for (name, value) in &x.pairs()? {
+    for (name, value) in &x.parameters()? {
         match (name.as_ref(), value.as_ref()) {
-            ("token" | "ticket", _) | ("limit" | "offset" | "cursor" | "order", "") => {}
+            ("limit" | "offset" | "cursor" | "order", "") => {}
             ("limit", text) => page.limit = number("limit", text, 1, PAGE_MOST)? as usize,
             ("offset", text) => offset = Some(number("offset", text, 0, OFFSET_MOST)? as usize),
             ("order", "asc") => page.descending = false,
@@ -195,7 +182,7 @@ fn page(x: &Exchange, mut other: impl FnMut(&str, &str) -> Result<bool, Refusal>
                 cursor = Some(position.ok_or_else(refused)?);
             }
             (name, value) if other(name, value)? => {}
-            (name, _) => return Err(Refusal::bad_request(format!("{name}: no such parameter"))),
+            (name, _) => return Err(unknown(name)),
         }
     }
     page.from = match (cursor, offset) {
@@ -204,14 +191,6 @@ fn page(x: &Exchange, mut other: impl FnMut(&str, &str) -> Result<bool, Refusal>
         (None, offset) => Position::Offset(offset.unwrap_or_default()),
     };
     Ok(page)
-}
-
-/// Refuses every parameter but credentials.
-fn no_parameters(x: &Exchange) -> Result<(), Refusal> {
-    match x.pairs()?.iter().find(|(name, _)| !matches!(name.as_ref(), "token" | "ticket")) {
-        Some((name, _)) => Err(Refusal::bad_request(format!("{name}: no such parameter"))),
-        None => Ok(()),
-    }
 }
 
 fn position(text: &str) -> Option<Position> {

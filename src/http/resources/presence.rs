@@ -14,8 +14,9 @@ use crate::time::rfc3339;
 
 use super::super::api::parameters::OfPresence;
 use super::super::exchange::Exchange;
+use super::super::parameters::{PAGE_DEFAULT, PAGE_MOST, number, unknown};
 use super::super::respond::Answer;
-use super::{PAGE_DEFAULT, PAGE_MOST, cursor, number, position, reading};
+use super::{cursor, position, reading};
 
 /// Most users one request may name.
 const NAMED: usize = PAGE_MOST as usize;
@@ -90,9 +91,9 @@ pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
 
 fn asked(x: &Exchange) -> Result<Asked, Refusal> {
     let mut asked = Asked { limit: PAGE_DEFAULT, after: None, users: None };
-    for (name, value) in &x.pairs()? {
+    for (name, value) in &x.parameters()? {
         match (name.as_ref(), value.as_ref()) {
-            ("token" | "ticket", _) | ("limit" | "cursor" | "user_id", "") => {}
+            ("limit" | "cursor" | "user_id", "") => {}
             ("limit", text) => asked.limit = number("limit", text, 1, PAGE_MOST)? as usize,
             ("cursor", text) => match position(text) {
                 Some(Position::After(0, sub)) => asked.after = Some(sub),
@@ -107,7 +108,7 @@ fn asked(x: &Exchange) -> Result<Asked, Refusal> {
                 }
                 asked.users = Some(names);
             }
-            (name, _) => return Err(Refusal::bad_request(format!("{name}: no such parameter"))),
+            (name, _) => return Err(unknown(name)),
         }
     }
     Ok(asked)

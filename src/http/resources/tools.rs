@@ -11,8 +11,8 @@ use crate::time::rfc3339;
 
 use super::super::api::parameters::{IdempotencyKey, IfMatch, OfTools, Page};
 use super::super::created;
-use super::super::criteria::boolean;
 use super::super::exchange::Exchange;
+use super::super::parameters::boolean;
 use super::super::respond::Answer;
 use super::{
     Written, asking, changing, if_match, listed, made, may_write, may_write_and_read, no_parameters,

@@ -17,12 +17,12 @@ use super::super::api::parameters::{
     IdempotencyKey, IfMatch, OfMemories, OfMessages, OfUser, Page as PageAsked,
 };
 use super::super::created;
-use super::super::criteria::number;
 use super::super::exchange::Exchange;
+use super::super::parameters::{OFFSET_MOST, number};
 use super::super::respond::Answer;
 use super::{
-    Asker, OFFSET_MOST, Written, changing, if_match, listed, made, may_write, no_parameters, of_version,
-    page, reading, unescaped, writing, written,
+    Asker, Written, changing, if_match, listed, made, may_write, no_parameters, of_version, page, reading,
+    unescaped, writing, written,
 };
 
 /// A memory as clients see it.

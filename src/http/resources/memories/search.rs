@@ -10,8 +10,8 @@ use crate::resource::memories::MemoryType;
 use crate::resource::memories::search::{self as engine, Query};
 
 use super::super::super::api::parameters::{MemorySearch, MemoryWords};
-use super::super::super::criteria::{boolean, fraction, number};
 use super::super::super::exchange::Exchange;
+use super::super::super::parameters::{boolean, fraction, number, unknown};
 use super::super::super::respond::Answer;
 use super::super::{Asker, asking, no_parameters, reading};
 use super::{View, view};
@@ -86,9 +86,8 @@ pub(in crate::http) async fn by_body(x: &mut Exchange) -> Result<Answer, Refusal
 pub(in crate::http) async fn by_query(x: &Exchange) -> Result<Answer, Refusal> {
     let caller = reading(x).await?;
     let mut query = Query::default();
-    for (name, value) in &x.pairs()? {
+    for (name, value) in &x.parameters()? {
         match (name.as_ref(), value.as_ref()) {
-            ("token" | "ticket", _) => {}
             ("query", text) => query.query = Some(text.to_owned()),
             ("prefix", text) => query.prefix = boolean("prefix", text)?,
             ("agent_id", id) => query.agent_id = Some(id.to_owned()),
@@ -104,7 +103,7 @@ pub(in crate::http) async fn by_query(x: &Exchange) -> Result<Answer, Refusal> {
             ("max_age_days", text) => query.max_age_days = Some(number("max_age_days", text, 0, u64::MAX)?),
             ("limit", text) => query.limit = Some(number("limit", text, 1, engine::LIMIT)?),
             ("offset", text) => query.offset = Some(number("offset", text, 0, engine::OFFSET)?),
-            (name, _) => return Err(Refusal::bad_request(format!("{name}: no such parameter"))),
+            (name, _) => return Err(unknown(name)),
         }
     }
     found(&caller, query).await

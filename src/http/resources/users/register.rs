@@ -1,0 +1,120 @@
+//! `/users/register`, and `POST` of `/organizations/{id}/members`.
+//!
+//! * What an `Idempotency-Key` keeps of the body is as hard to invert as the kept password.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use crate::auth::{Authorized, Manage, Organization, Password, Role};
+use crate::outcome::Refusal;
+use crate::resource::users::{self, NewUser, User};
+
+use super::super::super::api::parameters::IdempotencyKey;
+use super::super::super::created;
+use super::super::super::exchange::Exchange;
+use super::super::super::once::{self, Turn};
+use super::super::super::respond::Answer;
+use super::super::{no_parameters, of_version, unescaped};
+use super::{View, desk, may_manage, view, wipe};
+
+/// A user to be registered.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewUser)]
+struct RegisterBody {
+    /// Theirs alone within the organization.
+    email: String,
+    /// At least 8 characters.
+    #[schema(value_type = String, format = Password)]
+    password: Password,
+    /// At least 2 characters.
+    name: String,
+    /// The caller's own, or the path's, if absent.
+    organization_id: Option<String>,
+    /// For the platform.
+    timezone: Option<String>,
+    /// `user` if absent; no wider than the caller's own rights.
+    #[serde(default)]
+    role: Role,
+}
+
+/// Registers a user, who may enter with email and password.
+#[utoipa::path(
+    post,
+    path = "/api/v1/users/register",
+    tag = "users",
+    params(IdempotencyKey),
+    request_body = RegisterBody,
+    responses((status = 201, description = "They may enter.", body = View, headers(("ETag" = String, description = "Its version."))), (status = 404))
+)]
+pub(in crate::http) async fn register(x: &mut Exchange) -> Result<Answer, Refusal> {
+    enrol(x, None).await
+}
+
+/// Registers a user in this organization.
+#[utoipa::path(
+    post,
+    path = "/api/v1/organizations/{id}/members",
+    tag = "users",
+    params(IdempotencyKey),
+    request_body = RegisterBody,
+    responses((status = 201, description = "They may enter.", body = View, headers(("ETag" = String, description = "Its version."))), (status = 404))
+)]
+pub(in crate::http) async fn add_member(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
+    enrol(x, Some(unescaped(id)?)).await
+}
+
+/// Registers a user in the organization that path or body names, or else the caller's.
+async fn enrol(x: &mut Exchange, organization: Option<String>) -> Result<Answer, Refusal> {
+    let by = may_manage(x)?;
+    no_parameters(x)?;
+    let (body, bytes): (RegisterBody, _) = x.json_and_bytes().await?;
+    wipe(bytes);
+    let x = &*x;
+    let org_id = match (organization, body.organization_id) {
+        (Some(path), Some(body)) if path != body => {
+            return Err(Refusal::invalid("organization_id", "is another than the path's; leave it out"));
+        }
+        (path, body) => path.or(body),
+    };
+    let new = NewUser {
+        email: body.email,
+        password: Arc::new(body.password),
+        name: body.name,
+        timezone: body.timezone,
+        role: body.role,
+    };
+    let digest = recognizable(x, &by, org_id.as_deref(), &new).await?;
+    let once = match once::turn(x.shared(), x, by.principal(), &digest).await? {
+        Turn::First(once) => once,
+        Turn::Repeat(answer) => return Ok(answer),
+    };
+    let answer = |user: &User, organization: &Organization| {
+        of_version(created(view(x, organization, user)), user.version)
+    };
+    let kept =
+        |user: &User, organization: &Organization| once::kept(once.as_ref(), &answer(user, organization));
+    let (user, organization) = users::register(desk(x), &by, org_id.as_deref(), new, kept).await?;
+    Ok(answer(&user, &organization))
+}
+
+/// What tells one registration from another under the same `Idempotency-Key`; of the password a digest that is as hard to invert
+/// as its hash. Empty without a key.
+async fn recognizable(
+    x: &Exchange,
+    by: &Authorized<Manage>,
+    org_id: Option<&str>,
+    new: &NewUser,
+) -> Result<Vec<u8>, Refusal> {
+    let Some(key) = once::idempotency_key(x)? else { return Ok(Vec::new()) };
+    new.password.check_new().map_err(|reason| Refusal::invalid("password", &reason))?;
+    let subject = by.principal().subject();
+    let salt = crate::store::scope(&[by.principal().org_id.as_bytes(), subject.as_bytes(), key.as_bytes()]);
+    let passwords = x.shared().auth.passwords();
+    let place = passwords.setter(by.principal().tenant)?;
+    let password = passwords.digest(&place, new.password.clone(), salt).await?;
+    let rest = (&new.email, &new.name, &new.timezone, new.role, org_id, password);
+    Ok(serde_json::to_vec(&rest).unwrap_or_default()) // texts and numbers: nothing can fail
+}
