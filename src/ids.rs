@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Bits of a [`Sequence`] that count events inside an epoch.
 pub const COUNTER_BITS: u32 = 40;
@@ -63,7 +63,9 @@ pub fn is_org_id(id: &str) -> bool {
         && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
-/// A fresh public id: `<prefix>-<uuid v7>`, so ids of one kind sort by the millisecond of their making.
+/// A fresh public id: `<prefix>-<uuid v7>`. Ids of one kind sort by the quarter of a microsecond of their making: behind the
+/// millisecond stand twelve bits of what is below it (RFC 9562, 6.2, method 3). Rows that come in the order of their keys fill page
+/// after page of the store instead of going back to those before.
 ///
 /// Every answer carries one, so its random part asks no system call: it is a count under a hash that each thread keys at random.
 #[must_use]
@@ -79,8 +81,15 @@ pub fn fresh(prefix: &str) -> String {
     let mut random = [0; 10];
     random[..8].copy_from_slice(&high.to_le_bytes());
     random[8..].copy_from_slice(&low.to_le_bytes()[..2]);
-    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-    format!("{prefix}-{}", uuid::Builder::from_unix_timestamp_millis(now_ms, &random).into_uuid())
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{prefix}-{}", made_at(now, random))
+}
+
+/// The UUID (v7) of a time since 1970, its first twelve random bits replaced.
+fn made_at(now: Duration, mut random: [u8; 10]) -> uuid::Uuid {
+    let below_ms = (now.subsec_nanos() % 1_000_000) * (1 << 12) / 1_000_000;
+    random[..2].copy_from_slice(&(below_ms as u16).to_be_bytes()); // the upper four bits are the version's
+    uuid::Builder::from_unix_timestamp_millis(now.as_millis() as u64, &random).into_uuid()
 }
 
 #[cfg(test)]
@@ -107,6 +116,21 @@ mod tests {
             .parse()
             .unwrap_or_default();
         assert_eq!((id.get_version_num(), id.get_variant()), (7, uuid::Variant::RFC4122));
+    }
+
+    #[test]
+    fn fresh_ids_sort_by_their_making_within_a_millisecond_too() {
+        let began = Duration::from_millis(1_790_000_000_000);
+        let ids: Vec<_> = (0..8_192)
+            .map(|quarter| {
+                let random = [u8::MAX - quarter as u8; 10]; // must not decide
+                made_at(began + Duration::from_nanos(quarter * 1_000_000 / 4_096 + 1), random)
+            })
+            .collect();
+        assert!(ids.is_sorted_by(|a, b| a < b));
+        let times = ids[4_095].get_timestamp().zip(ids[4_096].get_timestamp());
+        let millis = times.map(|(a, b)| (a.to_unix().1 / 1_000_000, b.to_unix().1 / 1_000_000));
+        assert_eq!(millis, Some((0, 1)));
     }
 
     #[test]

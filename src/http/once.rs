@@ -80,12 +80,15 @@ pub(super) async fn turn(
     }
 }
 
-/// The rows that keep an answer without a secret.
-pub(super) fn kept(once: Option<&Once>, answer: &Answer) -> Rows {
-    let stored = || store::Answer::Stored {
-        status: answer.status.as_u16(),
-        version: version_of(answer),
-        body: answer.body.clone(),
+/// The rows that keep an answer without a secret; nothing is answered where nothing is to be kept.
+pub(super) fn kept(once: Option<&Once>, answer: impl FnOnce() -> Answer) -> Rows {
+    let stored = || {
+        let answer = answer();
+        store::Answer::Stored {
+            status: answer.status.as_u16(),
+            version: version_of(&answer),
+            body: answer.body,
+        }
     };
     once.map_or_else(Rows::new, |once| once.rows(stored()))
 }

@@ -119,7 +119,7 @@ pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal>
         presence: body.presence.unwrap_or_default(),
         first_key: false,
     };
-    let rows = |made: &Organization| once::kept(once.as_ref(), &told(StatusCode::CREATED, made));
+    let rows = |made: &Organization| once::kept(once.as_ref(), || told(StatusCode::CREATED, made));
     let made = shared.auth.create_organization_with(&by, new, rows).await?;
     Ok(told(StatusCode::CREATED, &made.organization))
 }

@@ -160,7 +160,7 @@ async fn made<R>(
         Turn::First(once) => once,
         Turn::Repeat(answer) => return Ok(answer),
     };
-    let made = make(&|made: &R| once::kept(once.as_ref(), &answer(made))).await?;
+    let made = make(&|made: &R| once::kept(once.as_ref(), || answer(made))).await?;
     Ok(answer(&made))
 }
 

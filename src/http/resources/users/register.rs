@@ -95,7 +95,7 @@ async fn enrol(x: &mut Exchange, organization: Option<String>) -> Result<Answer,
         of_version(created(view(x, organization, user)), user.version)
     };
     let kept =
-        |user: &User, organization: &Organization| once::kept(once.as_ref(), &answer(user, organization));
+        |user: &User, organization: &Organization| once::kept(once.as_ref(), || answer(user, organization));
     let (user, organization) = users::register(desk(x), &by, org_id.as_deref(), new, kept).await?;
     Ok(answer(&user, &organization))
 }
