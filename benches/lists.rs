@@ -3,6 +3,7 @@
 //! `NERVEWIRE_LIST_ROWS=1000000 cargo bench --bench lists`; 20,000 without it. Messages of 200 bytes, each agent with a hundred
 //! of them, spread over the table: the pages of the large organization lie far apart. Both are asked in turns, `same` for one
 //! page again and again, `other` each time for that of another agent or user. It says what 256 clients' messages came to.
+//! `NERVEWIRE_LIST_CACHE` is the daemon's `store.cache_bytes`.
 
 #![allow(missing_docs, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
@@ -139,11 +140,9 @@ fn median(mut times: Vec<Duration>) -> f64 {
 fn main() {
     let asked = std::env::var("NERVEWIRE_LIST_ROWS").ok().and_then(|rows| rows.parse().ok());
     let exe = std::env::var_os("NERVEWIRE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_nervewire").into());
-    let settings = DaemonSettings {
-        exe: Some(exe.into()),
-        set: vec!["limits.publish_per_second=0".into(), "log.level=warn".into()],
-        ..DaemonSettings::default()
-    };
+    let mut set = vec!["limits.publish_per_second=0".into(), "log.level=warn".into()];
+    set.extend(std::env::var("NERVEWIRE_LIST_CACHE").ok().map(|bytes| format!("store.cache_bytes={bytes}")));
+    let settings = DaemonSettings { exe: Some(exe.into()), set, ..DaemonSettings::default() };
     // `cargo test --benches` runs it to see that it works.
     let rows = asked.unwrap_or(if std::env::args().any(|arg| arg == "--bench") { 20_000 } else { FEW });
     let target = Target::daemon(&settings).expect("the daemon starts");

@@ -20,8 +20,8 @@ const VERSION: u8 = 1;
 const GROUP: usize = 16;
 /// Bytes before a place's id: list, digest, number.
 const BEFORE_ID: usize = 1 + GROUP + 8;
-/// Numbers of a span, as a power of two: with numbers that are microseconds, what a busy list gets in some commits.
-const SPAN_BITS: u32 = 14;
+/// Numbers of a span, as a power of two: with numbers that are microseconds, about what a busy list gets in one commit.
+const SPAN_BITS: u32 = 12;
 /// Most places of a run: bounds what is written anew when one of them goes.
 const RUN: usize = 128;
 
@@ -77,11 +77,20 @@ pub(super) const fn start_of(span: u64) -> u64 {
     span << SPAN_BITS
 }
 
+fn parts(key: &[u8]) -> Result<(u64, &[u8]), EngineError> {
+    let tail = key.get(keys::HEAD + 1 + GROUP..).and_then(|tail| tail.split_first_chunk());
+    tail.map(|(number, id)| (u64::from_be_bytes(*number), id)).ok_or_else(damaged)
+}
+
 /// Number and id of a key.
 pub(super) fn at_of(key: &[u8]) -> Result<At, EngineError> {
-    let (number, id) =
-        key.get(keys::HEAD + 1 + GROUP..).and_then(|tail| tail.split_first_chunk()).ok_or_else(damaged)?;
-    Ok((u64::from_be_bytes(*number), text(id)?))
+    let (number, id) = parts(key)?;
+    Ok((number, text(id)?.to_owned()))
+}
+
+/// Its number.
+pub(super) fn number_of(key: &[u8]) -> Result<u64, EngineError> {
+    Ok(parts(key)?.0)
 }
 
 fn encode(run: &[At]) -> Vec<u8> {
@@ -98,22 +107,30 @@ fn encode(run: &[At]) -> Vec<u8> {
     value
 }
 
-/// Adds the places of a run to `into`; answers its span.
-pub(super) fn decode(key: &[u8], value: &[u8], into: &mut Vec<At>) -> Result<u64, EngineError> {
-    let span = span_of(at_of(key)?.0);
+/// Adds the places of a run that `wanted` wants to `into`.
+pub(super) fn decode(
+    key: &[u8],
+    value: &[u8],
+    wanted: impl Fn(u64, &str) -> bool,
+    into: &mut Vec<At>,
+) -> Result<(), EngineError> {
+    let start = start_of(span_of(number_of(key)?));
     let mut rest = value.strip_prefix(&[VERSION]).ok_or_else(damaged)?;
     while !rest.is_empty() {
         let (&[a, b, c, d], after) = rest.split_first_chunk().ok_or_else(damaged)?;
         let id = usize::from(u16::from_be_bytes([c, d]));
         let (id, after) = after.split_at_checked(id).ok_or_else(damaged)?;
-        into.push((start_of(span) + u64::from(u16::from_be_bytes([a, b])), text(id)?));
+        let (number, id) = (start + u64::from(u16::from_be_bytes([a, b])), text(id)?);
+        if wanted(number, id) {
+            into.push((number, id.to_owned()));
+        }
         rest = after;
     }
-    Ok(span)
+    Ok(())
 }
 
-fn text(id: &[u8]) -> Result<String, EngineError> {
-    String::from_utf8(id.to_vec()).map_err(|_| damaged())
+fn text(id: &[u8]) -> Result<&str, EngineError> {
+    std::str::from_utf8(id).map_err(|_| damaged())
 }
 
 fn damaged() -> EngineError {
@@ -216,7 +233,7 @@ impl Whose<'_> {
             for row in self.engine.range(&key(&start(first)), &key(&end)) {
                 let (run, value) = row?;
                 let mut stood = Vec::new();
-                decode(&run, &value, &mut stood)?;
+                decode(&run, &value, |_, _| true, &mut stood)?;
                 if span.iter().any(|at| stood.contains(at)) {
                     batch.delete(&run);
                     opened.insert(run.to_vec());
@@ -259,12 +276,15 @@ mod tests {
         let key = keys::key(Kind::Run, TenantId(3), &tail(group, run[0].0, &run[0].1));
         let value = encode(&run);
         let mut back = Vec::new();
-        assert_eq!(decode(&key, &value, &mut back).expect("sound"), 7);
+        decode(&key, &value, |_, _| true, &mut back).expect("sound");
         assert_eq!(back, run);
+        back.clear();
+        decode(&key, &value, |number, id| number > start_of(7) && !id.is_empty(), &mut back).expect("sound");
+        assert_eq!(back, run[1..2]);
         let whole = [1, 1 + IN_RUN + 1, 1 + 2 * IN_RUN + 1 + 12]; // where a place ends
         for len in (0..value.len()).filter(|len| !whole.contains(len)) {
-            assert!(decode(&key, &value[..len], &mut Vec::new()).is_err(), "cut to {len}");
+            assert!(decode(&key, &value[..len], |_, _| true, &mut Vec::new()).is_err(), "cut to {len}");
         }
-        assert!(decode(&key[..keys::HEAD + 3], &value, &mut Vec::new()).is_err());
+        assert!(decode(&key[..keys::HEAD + 3], &value, |_, _| true, &mut Vec::new()).is_err());
     }
 }
