@@ -28,7 +28,7 @@ const RUN: usize = 128;
 /// Bytes of a place in a run besides its id: how far into the span, and how long the id is.
 const IN_RUN: usize = 2 + 2;
 const _: () = assert!(SPAN_BITS <= u16::BITS);
-const _: () = assert!(1 + RUN * (IN_RUN + keys::MAX_NAME) <= super::pack::MAX_VALUE);
+const _: () = assert!(RUN * (IN_RUN + keys::MAX_NAME) < super::pack::MAX_VALUE); // a byte is the version's
 
 /// A group of a list: what one page is taken from.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -234,7 +234,7 @@ impl Whose<'_> {
                 let (run, value) = row?;
                 let mut stood = Vec::new();
                 decode(&run, &value, |_, _| true, &mut stood)?;
-                if span.iter().any(|at| stood.contains(at)) {
+                if stood.iter().any(|at| places.get(at) == Some(&false)) {
                     batch.delete(&run);
                     opened.insert(run.to_vec());
                     for at in stood {

@@ -22,8 +22,9 @@ pub struct TooLong {
 }
 
 /// What a change weighs besides its bytes: the engine finds and rewrites a page for it, however small it is. Without this a
-/// commit's bytes would let a hundred thousand small rows hold everybody up.
-const CHANGE: usize = 512;
+/// commit's bytes would let a hundred thousand small rows hold everybody up. With it a write of the most rows there are, a batch of
+/// memories, is as much as one organization may have under way.
+const CHANGE: usize = 1024;
 
 /// Changes to be committed together. Later ones win over earlier ones of the same row.
 #[derive(Default)]
