@@ -167,6 +167,61 @@ async fn messages_are_kept_told_and_listed_from_whichever_side() {
     );
 }
 
+/// What is made at once is kept together; half of it goes at once, and the daemon is killed in between.
+#[tokio::test]
+async fn messages_made_and_deleted_at_once_are_each_in_their_lists_or_in_none() {
+    let mut daemon = Daemon::start().await;
+    let agents = [agent(&daemon, &daemon.key, "a").await, agent(&daemon, &daemon.key, "b").await];
+    let made = futures_util::future::join_all((0..120).map(|n| {
+        let body =
+            json!({"agent_id": agents[n % 2], "user_id": format!("u{}", n % 3), "content": n.to_string()});
+        daemon.post("/api/v1/messages").json(&body).send()
+    }));
+    let mut made: Vec<Value> = made.await.iter().map(|reply| data(reply, 201)).collect();
+    daemon.restart().await;
+    let gone: Vec<Value> = made
+        .extract_if(.., |message| message["content"].as_str().unwrap().ends_with(['1', '4', '8', '9']))
+        .collect();
+    let deleted = futures_util::future::join_all(gone.iter().map(|message| {
+        daemon.call("DELETE", &format!("/api/v1/messages/{}", message["id"].as_str().unwrap())).send()
+    }));
+    assert!(deleted.await.iter().all(|reply| reply.status == 204));
+    daemon.restart().await;
+
+    let sorted = |rows: &[Value]| {
+        let mut ids: Vec<String> = ids(rows).into_iter().map(str::to_owned).collect();
+        ids.sort();
+        ids
+    };
+    let lists = [
+        ("", None, None),
+        ("agent_id", Some(0), None),
+        ("user_id", None, Some(1)),
+        ("both", Some(1), Some(2)),
+    ];
+    for (name, agent, user) in lists {
+        let agent = agent.map(|which: usize| agents[which].clone());
+        let user = user.map(|which: usize| format!("u{which}"));
+        let is = |message: &&Value| {
+            agent.as_ref().is_none_or(|agent| message["agent_id"] == **agent)
+                && user.as_ref().is_none_or(|user| message["user_id"] == **user)
+        };
+        let query: String = [("agent_id", &agent), ("user_id", &user)]
+            .iter()
+            .filter_map(|(field, value)| value.as_ref().map(|value| format!("{field}={value}&")))
+            .collect();
+        let expected: Vec<Value> = made.iter().filter(is).cloned().collect();
+        for limit in [7, 100] {
+            let path = format!("/api/v1/messages?{query}limit={limit}");
+            let descending = all(&daemon, &daemon.key, &path).await;
+            assert_eq!(sorted(&descending), sorted(&expected), "{name} {path}");
+            let mut ascending = all(&daemon, &daemon.key, &format!("{path}&order=asc")).await;
+            ascending.reverse();
+            assert_eq!(ids(&ascending), ids(&descending), "{path}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_user_sees_and_sends_their_own_and_a_stranger_nothing() {
     let daemon = Daemon::start().await;
