@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 
 use super::ResourceError;
 use crate::ids::TenantId;
-use crate::store::{Asked, Group, Listed, MAX_VALUE, Of, Place, ReadError, Rows, Store, Table, TooLong};
+use crate::store::{Asked, Group, MAX_VALUE, Of, Place, ReadError, Rows, Store, Table, TooLong};
 
 /// Most bytes of a resource's JSON: the answer that tells of it, a little longer, must fit a row too, since an
 /// `Idempotency-Key` keeps it.
@@ -110,13 +110,10 @@ pub(super) async fn list<R: Record>(
         Position::Offset(skip) => (None, *skip),
         Position::After(number, id) => (Some((*number, id.clone())), 0),
     };
-    // One more than asked for tells whether another page follows.
-    let asked = Asked { of: of.into(), after, descending: page.descending, skip, limit: page.limit + 1 };
-    let mut listed = store.page(tenant, R::TABLE, asked).await?;
-    let more = listed.len() > page.limit;
-    listed.truncate(page.limit);
-    let next = listed.last().filter(|_| more).map(|last| Position::After(last.number, last.id.clone()));
-    let records = listed.iter().map(|Listed { row, .. }| read(row)).collect::<Result<_, _>>()?;
+    let asked = Asked { of: of.into(), after, descending: page.descending, skip, limit: page.limit };
+    let listed = store.page(tenant, R::TABLE, asked).await?;
+    let records = listed.rows.iter().map(|row| read(row)).collect::<Result<_, _>>()?;
+    let next = listed.next.map(|(number, id)| Position::After(number, id));
     Ok((records, next))
 }
 

@@ -84,13 +84,11 @@ pub(super) struct Committer {
     pub(super) space: SpaceWatch,
     /// Emptied by each commit; kept for its room.
     touched: HashMap<TenantId, Touched>,
-    /// Likewise.
-    sheet: Sheet,
 }
 
 impl Committer {
     pub(super) fn new(shared: Arc<Shared>, books: Books, space: SpaceWatch) -> Committer {
-        Committer { shared, books, space, touched: HashMap::new(), sheet: Sheet::default() }
+        Committer { shared, books, space, touched: HashMap::new() }
     }
 
     /// The body of the thread: until the store closes and the queue is empty.
@@ -146,7 +144,6 @@ impl Committer {
             }
             Err(error) => {
                 self.touched.clear();
-                self.sheet.clear();
                 self.fail(error, items);
                 0
             }
@@ -159,11 +156,11 @@ impl Committer {
         items: &mut VecDeque<Item>,
         erased: &mut Erased,
     ) -> Result<(usize, u64, u64), EngineError> {
-        let mut batch = Batch::default();
+        let (mut batch, mut sheet) = (Batch::default(), Sheet::default());
         let mut events = 0;
         for item in items.iter_mut().filter(|item| item.refused.is_none()) {
             for change in std::mem::take(&mut item.rows).into_changes() {
-                self.change(&mut batch, change, erased);
+                self.change(&mut batch, &mut sheet, change, erased);
             }
             let Some(append) = &item.append else { continue };
             let touched = self.touched.entry(append.log.tenant()).or_insert_with(|| Touched {
@@ -181,9 +178,7 @@ impl Committer {
                 events += 1;
             }
         }
-        let mut sheet = std::mem::take(&mut self.sheet);
         self.engine(|engine| sheet.write(engine, &mut batch))?;
-        self.sheet = sheet;
         let mut values = 0;
         for (tenant, touched) in &mut self.touched {
             touched.packer.finish(&mut |packed| put(&mut batch, *tenant, &mut touched.added, packed));
@@ -199,14 +194,14 @@ impl Committer {
         Ok((values, events, bytes))
     }
 
-    fn change(&mut self, batch: &mut Batch, change: Change, erased: &mut Erased) {
+    fn change(&mut self, batch: &mut Batch, sheet: &mut Sheet, change: Change, erased: &mut Erased) {
         match change {
             Change::Put(key, value) => batch.put(key, value),
             Change::Delete(key) => batch.delete(&key),
             Change::Daily { lane, tenant, key, value, created_ms } => {
                 self.books.lanes.push(batch, lane, tenant, key, value, created_ms);
             }
-            Change::Place { tenant, place, id, stands } => self.sheet.note(tenant, &place, id, stands),
+            Change::Place { tenant, place, id, stands } => sheet.note(tenant, &place, id, stands),
             Change::Erase(tenant) => {
                 rows::put_erasure(batch, tenant, None);
                 erased.tenants.push(tenant);

@@ -4,10 +4,11 @@
 //!   all: the engine copies a page for every row that it writes, however small, and that is what a commit costs.
 //! * The numbers of a run lie in one span ([`SPAN_BITS`]), so who reads on from a number begins at its span, and holds no more
 //!   than a span.
-//! * A place stands in one run or alone. In the commit that takes it away, the rest of its run is written anew.
+//! * Places never move: readers read keys one after the other, and would overlook what is put behind them meanwhile. A place that
+//!   goes is taken out of its run where that stands, so a run's key says where it began and no more.
 //! * A group is known by a digest, so any text may name one and keys stay short.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use super::daily::scope;
 use super::engine::{Batch, Engine, EngineError};
@@ -20,7 +21,8 @@ const VERSION: u8 = 1;
 const GROUP: usize = 16;
 /// Bytes before a place's id: list, digest, number.
 const BEFORE_ID: usize = 1 + GROUP + 8;
-/// Numbers of a span, as a power of two: with numbers that are microseconds, about what a busy list gets in one commit.
+/// Numbers of a span, as a power of two: with numbers that are microseconds, about what a busy list gets in one commit. Part of the
+/// format on disk: runs of another span need another version.
 const SPAN_BITS: u32 = 12;
 /// Most places of a run: bounds what is written anew when one of them goes.
 const RUN: usize = 128;
@@ -181,20 +183,18 @@ impl Sheet {
         self.groups.entry((tenant, place.group)).or_default().insert((place.number, id), stands);
     }
 
-    pub(super) fn clear(&mut self) {
-        self.groups.clear();
-    }
-
-    /// Puts everything that was noted into `batch`; nothing is noted then.
-    pub(super) fn write(&mut self, engine: &Engine, batch: &mut Batch) -> Result<(), EngineError> {
-        for ((tenant, group), mut places) in self.groups.drain() {
+    /// Puts everything that was noted into `batch`.
+    pub(super) fn write(self, engine: &Engine, batch: &mut Batch) -> Result<(), EngineError> {
+        for ((tenant, group), places) in self.groups {
             let whose = Whose { engine, tenant, group };
-            let opened = whose.open(&mut places, batch)?;
-            let stands: Vec<At> =
-                places.into_iter().filter_map(|(at, stands)| stands.then_some(at)).collect();
+            let (stands, gone): (Vec<_>, Vec<_>) = places.iter().partition(|(_, stands)| **stands);
+            for span in gone.chunk_by(|(a, _), (b, _)| span_of(a.0) == span_of(b.0)) {
+                whose.take(span, &places, batch)?;
+            }
+            let stands: Vec<At> = stands.into_iter().map(|(at, _)| at.clone()).collect();
             for span in stands.chunk_by(|a, b| span_of(a.0) == span_of(b.0)) {
                 for run in span.chunks(RUN) {
-                    whose.put(run, &opened, batch)?;
+                    whose.put(run, batch)?;
                 }
             }
         }
@@ -214,44 +214,40 @@ impl Whose<'_> {
         keys::key(kind, self.tenant, &tail(self.group, *number, id))
     }
 
-    /// Removes the places that go, and the runs they stand in, whose other places join `places`; answers the keys of those.
-    fn open(
+    /// Removes the places of `gone`, which are of one span and not empty, alone and out of their runs.
+    fn take(
         &self,
-        places: &mut BTreeMap<At, bool>,
+        gone: &[(&At, &bool)],
+        places: &BTreeMap<At, bool>,
         batch: &mut Batch,
-    ) -> Result<HashSet<Vec<u8>>, EngineError> {
-        let gone: Vec<At> = places.iter().filter(|(_, stands)| !**stands).map(|(at, _)| at.clone()).collect();
-        let mut opened = HashSet::new();
-        for span in gone.chunk_by(|a, b| span_of(a.0) == span_of(b.0)) {
-            for at in span {
-                batch.delete(&self.key(Kind::Place, at));
-            }
-            let first = span_of(span[0].0); // a chunk is not empty
-            let start = |span: u64| [&self.group.prefix()[..], &start_of(span).to_be_bytes()].concat();
-            let end = if first == span_of(u64::MAX) { after(&self.group.prefix()) } else { start(first + 1) };
-            let key = |tail: &[u8]| keys::key(Kind::Run, self.tenant, tail);
-            for row in self.engine.range(&key(&start(first)), &key(&end)) {
-                let (run, value) = row?;
-                let mut stood = Vec::new();
-                decode(&run, &value, |_, _| true, &mut stood)?;
-                if stood.iter().any(|at| places.get(at) == Some(&false)) {
-                    batch.delete(&run);
-                    opened.insert(run.to_vec());
-                    for at in stood {
-                        places.entry(at).or_insert(true);
-                    }
-                }
+    ) -> Result<(), EngineError> {
+        for (at, _) in gone {
+            batch.delete(&self.key(Kind::Place, at));
+        }
+        let first = span_of(gone[0].0.0);
+        let start = |span: u64| [&self.group.prefix()[..], &start_of(span).to_be_bytes()].concat();
+        let end = if first == span_of(u64::MAX) { after(&self.group.prefix()) } else { start(first + 1) };
+        let key = |tail: &[u8]| keys::key(Kind::Run, self.tenant, tail);
+        for row in self.engine.range(&key(&start(first)), &key(&end)) {
+            let (run, value) = row?;
+            let mut left = Vec::new();
+            decode(&run, &value, |_, _| true, &mut left)?;
+            let stood = left.len();
+            left.retain(|at| places.get(at) != Some(&false));
+            match left.len() {
+                len if len == stood => {}
+                0 => batch.delete(&run),
+                _ => batch.put(run.to_vec(), encode(&left)),
             }
         }
-        Ok(opened)
+        Ok(())
     }
 
-    /// Puts places of one span. None of them should stand yet; where the first does, in a run that must not be replaced, each
-    /// is put alone.
-    fn put(&self, run: &[At], opened: &HashSet<Vec<u8>>, batch: &mut Batch) -> Result<(), EngineError> {
+    /// Puts places of one span. Where a run begins like this one that must not be replaced, each is put alone.
+    fn put(&self, run: &[At], batch: &mut Batch) -> Result<(), EngineError> {
         if let [first, _, ..] = run {
             let key = self.key(Kind::Run, first);
-            if opened.contains(&key) || self.engine.get(&key)?.is_none() {
+            if self.engine.get(&key)?.is_none() {
                 batch.put(key, encode(run));
                 return Ok(());
             }

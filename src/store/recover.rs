@@ -174,6 +174,11 @@ pub(crate) fn identity(engine: &Engine) -> Result<Identity, EngineError> {
         let mut batch = Batch::default();
         batch.put(keys::meta(Meta::Schema), SCHEMA.to_be_bytes().to_vec());
         engine.commit(batch)?;
+        tracing::info!(
+            from = schema,
+            to = SCHEMA,
+            "the data directory's layout was raised; older versions cannot open it now"
+        );
     }
     let row = engine.get(&keys::meta(Meta::Identity))?.ok_or_else(|| damaged("the identity row"))?;
     match row.split_first() {

@@ -32,15 +32,13 @@ pub struct Asked {
     pub limit: usize,
 }
 
-/// A row of a page.
+/// A page of a list.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Listed {
-    /// Where it stands.
-    pub number: u64,
-    /// Its id.
-    pub id: String,
-    /// What it holds.
-    pub row: Vec<u8>,
+    /// What its rows hold, in order.
+    pub rows: Vec<Vec<u8>>,
+    /// After which number and id the next page begins; `None`: this is the last.
+    pub next: Option<(u64, String)>,
 }
 
 fn row_key(table: Table, id: &str) -> Vec<u8> {
@@ -90,7 +88,12 @@ impl Store {
     ///
     /// # Errors
     /// [`ReadError`].
-    pub async fn page(&self, tenant: TenantId, table: Table, asked: Asked) -> Result<Vec<Listed>, ReadError> {
+    pub async fn page(&self, tenant: TenantId, table: Table, asked: Asked) -> Result<Listed, ReadError> {
+        // What several groups have in common may be far apart: as a search, it must not take every thread that reads.
+        let _turn = match &asked.of {
+            Of::All(groups) if groups.len() > 1 => Some(self.search_turn().await?),
+            _ => None,
+        };
         self.run(tenant, move |engine| page(engine, tenant, table, &asked)).await
     }
 }
@@ -103,15 +106,64 @@ fn get(engine: &Engine, tenant: TenantId, tail: &[u8]) -> Result<Option<Vec<u8>>
     }
 }
 
-fn page(engine: &Engine, tenant: TenantId, table: Table, asked: &Asked) -> Result<Vec<Listed>, EngineError> {
+fn page(engine: &Engine, tenant: TenantId, table: Table, asked: &Asked) -> Result<Listed, EngineError> {
     let walk = Walk { engine, tenant, descending: asked.descending };
-    let found = walk.page(&asked.of, asked.after.as_ref(), asked.skip + asked.limit)?;
-    let mut listed = Vec::with_capacity(asked.limit.min(found.len()));
-    for (number, id) in found.into_iter().skip(asked.skip) {
-        // A row that went between the two looks is no row of the page.
-        if let Some(row) = get(engine, tenant, &row_key(table, &id))? {
-            listed.push(Listed { number, id, row });
+    let (mut rows, mut after, mut skip) = (Vec::new(), asked.after.clone(), asked.skip);
+    loop {
+        let most = skip + asked.limit - rows.len();
+        // One more tells whether another page follows.
+        let mut found = walk.page(&asked.of, after.as_ref(), most + 1)?;
+        let more = found.len() > most;
+        found.truncate(most);
+        for (_, id) in found.iter().skip(skip) {
+            rows.extend(get(engine, tenant, &row_key(table, id))?);
+        }
+        // A row that went between the two looks is no row of the page, and not its end either.
+        if !more || rows.len() >= asked.limit {
+            return Ok(Listed { rows, next: found.pop().filter(|_| more) });
+        }
+        (after, skip) = (found.pop(), 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Group, Place, StoreOptions};
+
+    const TENANT: TenantId = TenantId(3);
+    const TABLE: Table = Table(9);
+
+    /// Rows go while a page of them is read: what it finds is a place without a row.
+    #[tokio::test]
+    async fn a_page_goes_on_after_rows_that_went_while_it_was_read() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(StoreOptions::new(dir.path())).expect("the store opens");
+        let group = Group::new(1, &[]);
+        let mut rows = Rows::new();
+        for number in 0..10 {
+            let id = number.to_string();
+            rows.put_place(TENANT, &Place { group, number }, &id).expect("short");
+            if number % 3 == 0 {
+                rows.put_row(TENANT, TABLE, &id, id.as_bytes()).expect("short");
+            }
+        }
+        store.write(rows).await.expect("written");
+        for (descending, expected) in [(false, ["0", "3", "6", "9"]), (true, ["9", "6", "3", "0"])] {
+            for limit in 1..6 {
+                let (mut found, mut after) = (Vec::new(), None);
+                loop {
+                    let asked = Asked { of: group.into(), after, descending, skip: 0, limit };
+                    let page = store.page(TENANT, TABLE, asked).await.expect("read");
+                    assert!(page.rows.len() == limit || page.next.is_none(), "{page:?}");
+                    found.extend(page.rows);
+                    after = page.next;
+                    if after.is_none() {
+                        break;
+                    }
+                }
+                assert_eq!(found, expected.map(|id| id.as_bytes().to_vec()), "{limit} at a time");
+            }
         }
     }
-    Ok(listed)
 }

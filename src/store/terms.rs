@@ -142,13 +142,17 @@ impl Rows {
 }
 
 impl Store {
+    /// Waits until one more may search.
+    pub(super) async fn search_turn(&self) -> Result<tokio::sync::SemaphorePermit<'_>, ReadError> {
+        self.shared().searches.acquire().await.map_err(|_| ReadError::Unavailable)
+    }
+
     /// The documents that are found best, and how many there are.
     ///
     /// # Errors
     /// [`ReadError`].
     pub async fn search(&self, tenant: TenantId, sought: Sought) -> Result<Hits, ReadError> {
-        let turn = self.shared().searches.acquire().await;
-        let _turn = turn.map_err(|_| ReadError::Unavailable)?;
+        let _turn = self.search_turn().await?;
         let task = move |engine: &Engine| Ok(rank::rank(&found(engine, tenant, &sought)?, &sought));
         self.run(tenant, task).await
     }

@@ -1,7 +1,7 @@
 //! Ways through lists: places in order, those of several groups merged, or only those in all of them.
 //!
 //! * A way stands before its next place and goes in one direction; it leaps where another way is further.
-//! * What lies between two places of a page is never read but where groups are met with each other.
+//! * Nothing is a snapshot: what comes or goes meanwhile is found or not, and nothing else is overlooked, since places never move.
 
 use std::collections::VecDeque;
 use std::ops::Bound;
@@ -362,9 +362,37 @@ mod tests {
         lists.commit(&[(0, at(2))]);
         assert_eq!((lists.runs(), lists.alone()), (1, 3));
         lists.commit(&[(0, at(1))]);
-        assert_eq!((lists.runs(), lists.alone()), (0, 4), "the last of a run stands alone");
+        assert_eq!((lists.runs(), lists.alone()), (1, 3), "what is left of a run stays where it is");
         let all = lists.page(&group(0).into(), None, false, 9);
         assert_eq!(all, [at(3), at(start_of(1)), at(start_of(2))]);
+        lists.commit(&[(0, at(3))]);
+        assert_eq!((lists.runs(), lists.alone()), (0, 3));
+    }
+
+    /// A reader that has passed where single places of a span stand, and not yet its runs, still finds what is left of them.
+    #[test]
+    fn nobody_overlooks_a_place_whose_neighbours_go_meanwhile() {
+        for descending in [false, true] {
+            let mut lists = Lists::new();
+            lists.commit(&[(0, at(10)), (0, at(11))]);
+            lists.commit(&[(0, at(20)), (0, at(21)), (0, at(22))]);
+            let (engine, tenant) = (&lists.engine, TENANT);
+            let walk = Walk { engine, tenant, descending };
+            let mut way = walk.merged(&[group(0)], Bound::Unbounded).expect("begun");
+            for gone in [10, 21, 20] {
+                let mut sheet = Sheet::default();
+                sheet.note(TENANT, &Place { group: group(0), number: gone }, at(gone).1, false);
+                let mut batch = Batch::default();
+                sheet.write(engine, &mut batch).expect("gathered");
+                engine.commit(batch).expect("committed");
+            }
+            let mut found = Vec::new();
+            while let Some(head) = way.head().cloned() {
+                found.push(head);
+                way.pop().expect("read");
+            }
+            assert!(found.contains(&at(11)) && found.contains(&at(22)), "{found:?}");
+        }
     }
 
     /// Nobody does it, and nobody else's place may be lost by it.

@@ -185,7 +185,7 @@ pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refus
     Ok(told(x, &organization, &user))
 }
 
-/// Deletes a user with what they leave behind: messages, core memory, events.
+/// Deletes a user with what they leave behind: messages, memories, core memory, events.
 #[utoipa::path(
     delete,
     path = "/api/v1/users/{sub}",
