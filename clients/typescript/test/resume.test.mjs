@@ -5,7 +5,8 @@ import { Daemon } from './support/daemon.mjs';
 import { Proxy, seeded } from './support/proxy.mjs';
 import { clientOf, Inbox, take, within } from './support/story.mjs';
 
-const EVENTS = 1500;
+// So many that ten cuts are certain: 450 KB at least, 40 KB at most over one connection.
+const EVENTS = 3000;
 
 describe('resume', () => {
   let daemon;
