@@ -178,7 +178,9 @@ impl Committer {
                 events += 1;
             }
         }
-        self.engine(|engine| sheet.write(engine, &mut batch))?;
+        if !sheet.is_empty() {
+            self.engine(|engine| sheet.write(engine, &mut batch))?;
+        }
         let mut values = 0;
         for (tenant, touched) in &mut self.touched {
             touched.packer.finish(&mut |packed| put(&mut batch, *tenant, &mut touched.added, packed));

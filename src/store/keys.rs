@@ -45,7 +45,7 @@ pub(crate) enum Kind {
     UserSince = 15,
     /// A user whose events are being erased; tail: `sub`.
     EraseUser = 16,
-    /// Several places of one group; tail: as [`Kind::Place`], of the first of them.
+    /// Several places of one group; tail: as [`Kind::Place`], of the one it began with.
     Run = 17,
 }
 

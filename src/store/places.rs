@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::daily::scope;
 use super::engine::{Batch, Engine, EngineError};
 use super::keys::{self, Kind};
-use super::rows::{Rows, TooLong};
+use super::rows::{Rows, TooLong, check_tail};
 use crate::ids::TenantId;
 
 const VERSION: u8 = 1;
@@ -67,7 +67,7 @@ pub struct Place {
 pub(super) type At = (u64, String);
 
 /// The key tail of a place that stands alone, and of a run that begins with it.
-pub(super) fn tail(group: Group, number: u64, id: &str) -> Vec<u8> {
+fn tail(group: Group, number: u64, id: &str) -> Vec<u8> {
     [&group.prefix()[..], &number.to_be_bytes(), id.as_bytes()].concat()
 }
 
@@ -77,6 +77,11 @@ pub(super) const fn span_of(number: u64) -> u64 {
 }
 pub(super) const fn start_of(span: u64) -> u64 {
     span << SPAN_BITS
+}
+
+/// The first number after the span of one; `None`: it is the last span.
+pub(super) fn after_span(number: u64) -> Option<u64> {
+    start_of(span_of(number)).checked_add(1 << SPAN_BITS)
 }
 
 fn parts(key: &[u8]) -> Result<(u64, &[u8]), EngineError> {
@@ -157,11 +162,7 @@ impl Rows {
     /// # Errors
     /// [`TooLong`]: an id that is empty or over 256 bytes.
     pub fn put_place(&mut self, tenant: TenantId, place: &Place, id: &str) -> Result<(), TooLong> {
-        let (least, most) = keys::tail_len(Kind::Place);
-        let len = BEFORE_ID + id.len();
-        if len < least || len > most {
-            return Err(TooLong { what: "key", len });
-        }
+        check_tail(Kind::Place, BEFORE_ID + id.len())?;
         self.place(tenant, place, id, true);
         Ok(())
     }
@@ -179,6 +180,10 @@ pub(super) struct Sheet {
 }
 
 impl Sheet {
+    pub(super) fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
     pub(super) fn note(&mut self, tenant: TenantId, place: &Place, id: String, stands: bool) {
         self.groups.entry((tenant, place.group)).or_default().insert((place.number, id), stands);
     }
@@ -224,11 +229,11 @@ impl Whose<'_> {
         for (at, _) in gone {
             batch.delete(&self.key(Kind::Place, at));
         }
-        let first = span_of(gone[0].0.0);
-        let start = |span: u64| [&self.group.prefix()[..], &start_of(span).to_be_bytes()].concat();
-        let end = if first == span_of(u64::MAX) { after(&self.group.prefix()) } else { start(first + 1) };
+        let number = gone[0].0.0;
+        let at = |number: u64| tail(self.group, number, "");
+        let end = after_span(number).map_or_else(|| after(&self.group.prefix()), at);
         let key = |tail: &[u8]| keys::key(Kind::Run, self.tenant, tail);
-        for row in self.engine.range(&key(&start(first)), &key(&end)) {
+        for row in self.engine.range(&key(&at(start_of(span_of(number)))), &key(&end)) {
             let (run, value) = row?;
             let mut left = Vec::new();
             decode(&run, &value, |_, _| true, &mut left)?;

@@ -156,11 +156,14 @@ impl Rows {
     }
 }
 
-fn checked(kind: Kind, tenant: TenantId, tail: &[u8], value: &[u8]) -> Result<Vec<u8>, TooLong> {
+/// Whether a key of `kind` may have a tail of `len` bytes.
+pub(super) fn check_tail(kind: Kind, len: usize) -> Result<(), TooLong> {
     let (least, most) = keys::tail_len(kind);
-    if tail.len() < least || tail.len() > most {
-        return Err(TooLong { what: "key", len: tail.len() });
-    }
+    if (least..=most).contains(&len) { Ok(()) } else { Err(TooLong { what: "key", len }) }
+}
+
+fn checked(kind: Kind, tenant: TenantId, tail: &[u8], value: &[u8]) -> Result<Vec<u8>, TooLong> {
+    check_tail(kind, tail.len())?;
     if value.len() > MAX_VALUE {
         return Err(TooLong { what: "row", len: value.len() });
     }

@@ -13,6 +13,7 @@ use super::walk::{Of, Walk};
 use crate::ids::TenantId;
 
 const VERSION: u8 = 1;
+
 /// A table, by its number on disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Table(pub u8);

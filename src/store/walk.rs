@@ -8,7 +8,7 @@ use std::ops::Bound;
 
 use super::engine::{Engine, EngineError, Value};
 use super::keys::{self, Kind};
-use super::places::{self, At, Group, after, at_of, number_of, span_of, start_of};
+use super::places::{self, At, Group, after, after_span, at_of, number_of, span_of, start_of};
 use crate::ids::TenantId;
 
 /// Which groups a page is of.
@@ -56,7 +56,7 @@ impl Walk<'_> {
             ways.push(Box::new(Alone::new(*self, group, from)?));
             ways.push(Box::new(Runs::new(*self, group, from)?));
         }
-        Ok(Merged { ways, descending: self.descending })
+        Ok(Merged { walk: *self, ways })
     }
 
     fn any(&self, mut way: Merged<'_>, most: usize) -> Result<Vec<At>, EngineError> {
@@ -94,7 +94,7 @@ impl Walk<'_> {
     }
 
     fn is_before(&self, a: &At, b: &At) -> bool {
-        is_before(self.descending, a, b)
+        if self.descending { a > b } else { a < b }
     }
 
     /// Whether a place is behind where a way begins.
@@ -127,10 +127,6 @@ impl Walk<'_> {
 
 /// Keys and values, in a way's direction.
 type Stored = Box<dyn Iterator<Item = Result<(Value, Value), EngineError>>>;
-
-fn is_before(descending: bool, a: &At, b: &At) -> bool {
-    if descending { a > b } else { a < b }
-}
 
 /// Places in order.
 trait Way {
@@ -191,13 +187,12 @@ struct Runs<'e> {
 
 impl<'e> Runs<'e> {
     fn new(walk: Walk<'e>, group: Group, from: Bound<&At>) -> Result<Runs<'e>, EngineError> {
-        let start = |span: u64| start_of(span).to_be_bytes().to_vec();
+        let key = |number: u64| number.to_be_bytes().to_vec();
         let edge = match from {
             Bound::Unbounded => Bound::Unbounded,
             Bound::Included((number, _)) | Bound::Excluded((number, _)) => match walk.descending {
-                true if span_of(*number) == span_of(u64::MAX) => Bound::Unbounded,
-                true => Bound::Excluded(start(span_of(*number) + 1)),
-                false => Bound::Included(start(span_of(*number))),
+                true => after_span(*number).map_or(Bound::Unbounded, |end| Bound::Excluded(key(end))),
+                false => Bound::Included(key(start_of(span_of(*number)))),
             },
         };
         let mut rest = walk.rows(Kind::Run, group, edge);
@@ -258,14 +253,14 @@ impl Way for Runs<'_> {
 
 /// Several ways as one; what stands in more than one of them comes once.
 struct Merged<'e> {
+    walk: Walk<'e>,
     ways: Vec<Box<dyn Way + 'e>>,
-    descending: bool,
 }
 
 impl Way for Merged<'_> {
     fn head(&self) -> Option<&At> {
         let heads = self.ways.iter().filter_map(|way| way.head());
-        heads.reduce(|a, b| if is_before(self.descending, b, a) { b } else { a })
+        heads.reduce(|a, b| if self.walk.is_before(b, a) { b } else { a })
     }
 
     fn pop(&mut self) -> Result<(), EngineError> {
@@ -445,7 +440,7 @@ mod tests {
                 if descending {
                     met.reverse();
                 }
-                let within = |at: &At| after.as_ref().is_none_or(|after| is_before(descending, after, at));
+                let within = |at: &At| after.as_ref().is_none_or(|after| lists.walk(descending).is_before(after, at));
                 let expected: Vec<At> = met.into_iter().filter(within).take(most).collect();
                 let asked: Vec<Group> = chosen.into_iter().map(group).collect();
                 let of = if all { Of::All(asked) } else { Of::Any(asked) };
