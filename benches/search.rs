@@ -110,18 +110,18 @@ fn searches(c: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let mut group = c.benchmark_group("search");
     group.sample_size(20).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
-    for all in [FEW, many] {
-        let (_dir, store) = store(all);
-        for (name, total, words) in [
-            ("rare", RARE, &[("rare", false)][..]),
-            ("rare_beginning", RARE, &[("rar", true)]),
-            ("common", COMMON, &[("common", false)]),
-            ("three_words", COMMON, &[("rare", false), ("common", false), ("nowhere", false)]),
-        ] {
+    let stores = [FEW, many].map(|all| (all, store(all)));
+    for (name, total, words) in [
+        ("rare", RARE, &[("rare", false)][..]),
+        ("rare_beginning", RARE, &[("rar", true)]),
+        ("common", COMMON, &[("common", false)]),
+        ("three_words", COMMON, &[("rare", false), ("common", false), ("nowhere", false)]),
+    ] {
+        for (all, (_dir, store)) in &stores {
             let sought = sought(words);
-            assert_eq!(runtime.block_on(search(&store, sought.clone())).total as u64, total, "equal hits");
+            assert_eq!(runtime.block_on(search(store, sought.clone())).total as u64, total, "equal hits");
             group.bench_function(format!("{name}_among_{all}"), |b| {
-                b.iter(|| runtime.block_on(search(&store, sought.clone())));
+                b.iter(|| runtime.block_on(search(store, sought.clone())));
             });
         }
     }

@@ -27,6 +27,7 @@ pub mod http;
 pub mod ids;
 pub mod index;
 pub mod lifecycle;
+pub mod machine;
 pub mod memory;
 pub mod metrics;
 pub mod outcome;

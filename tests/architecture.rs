@@ -16,6 +16,7 @@ const RANKS: &[(&str, u8)] = &[
     ("config", 0),
     ("descriptors", 0),
     ("ids", 0),
+    ("machine", 0),
     ("memory", 0),
     ("query", 0),
     ("sync", 0),

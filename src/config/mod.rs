@@ -110,6 +110,8 @@ pub struct Retention {
 pub struct Store {
     /// Bytes of page cache.
     pub cache_bytes: u64,
+    /// Bytes of rows of resources kept in memory; 0 = a sixteenth of what this process may use.
+    pub row_cache_bytes: u64,
     /// Bytes of free disk under which publishing answers 503.
     pub reserve_bytes: u64,
     /// Bytes of live data over all organizations; 0 = a sixth of the file system.
@@ -258,7 +260,13 @@ fn blank() -> Config {
         token_in_query: false,
         auth: Auth { jwt_keys: Vec::new(), failures_per_minute: 0 },
         retention: Retention { max_age_seconds: 0, max_events: 0, max_bytes: 0 },
-        store: Store { cache_bytes: 0, reserve_bytes: 0, max_live_bytes: 0, durability: Durability::Fsync },
+        store: Store {
+            cache_bytes: 0,
+            row_cache_bytes: 0,
+            reserve_bytes: 0,
+            max_live_bytes: 0,
+            durability: Durability::Fsync,
+        },
         limits: Limits {
             ring_slots: 0,
             ring_bytes_per_tenant: 0,

@@ -227,6 +227,19 @@ pub static KEYS: &[Key] = &[
         text: "Page cache of the store. Replay is served from the rings first.",
     },
     Key {
+        name: "store.row_cache_bytes",
+        kind: Kind::Int {
+            at: |c| &mut c.store.row_cache_bytes,
+            default: 0,
+            min: MIB as u64,
+            max: 1 << 40,
+            zero: Some("a sixteenth of the memory it may use, at least 32 MiB"),
+        },
+        unit: "bytes",
+        memory: "itself, once as many agents, messages, memories, tools and users were written or read",
+        text: "Rows of resources kept in memory, the latest. A page of rows that are there costs as much in a large organization as in a small one.",
+    },
+    Key {
         name: "store.reserve_bytes",
         kind: Kind::Int {
             at: |c| &mut c.store.reserve_bytes,

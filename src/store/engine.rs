@@ -3,7 +3,7 @@
 //! * `flush()` of sled 0.34 is not an fsync on Linux: [`Engine::commit`] calls `sync_data` on a file handle of its own.
 //! * `flush_async` is never called: it deadlocks under concurrency. Batches come from one thread, the committer.
 //! * A sled handle that has met an IO error stays broken: whoever sees [`EngineError`] drops the engine.
-//! * It knows bytes, not what they mean.
+//! * It knows bytes, not what they mean; which of them it keeps in memory itself, `keys.rs` says.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::keys;
 use super::pack::{MAX_VALUE, SEGMENT_BYTES};
+use super::row_cache::{RowCache, RowCacheStats};
 use super::space::Io;
 
 /// Bytes of a row's value, shared with sled's cache.
@@ -89,6 +91,8 @@ pub(crate) struct Engine {
     file: File,
     io: Arc<dyn Io>,
     fsync: bool,
+    /// `None`: nothing is kept besides sled's own pages.
+    rows: Option<RowCache>,
 }
 
 /// Where the database of a data directory lies.
@@ -174,13 +178,34 @@ impl Engine {
             Ok(file)
         };
         let file = reopen().map_err(|error| EngineError::io(&error, false))?;
-        Ok(Engine { db, file, io, fsync })
+        Ok(Engine { db, file, io, fsync, rows: None })
+    }
+
+    /// Keeps up to `bytes` of rows in memory from now on.
+    pub(crate) fn keeping_rows(self, bytes: u64) -> Engine {
+        Engine { rows: Some(RowCache::new(bytes)), ..self }
+    }
+
+    /// What is kept, all zeros if nothing is.
+    pub(crate) fn row_cache(&self) -> RowCacheStats {
+        self.rows.as_ref().map(RowCache::stats).unwrap_or_default()
     }
 
     /// Makes `batch` visible, all of it or nothing; not yet durable.
     pub(crate) fn apply(&self, batch: Batch) -> Result<(), EngineError> {
         self.io.write().map_err(|error| EngineError::io(&error, false))?;
-        let mut rows = batch.rows;
+        let rows: Vec<(Vec<u8>, Option<Value>)> =
+            batch.rows.into_iter().map(|(key, value)| (key, value.map(Value::from))).collect();
+        let Some(kept) = &self.rows else { return self.apply_rows(rows) };
+        let changed: Vec<_> = rows.iter().filter(|(key, _)| keys::is_row(key)).cloned().collect();
+        let applied = self.apply_rows(rows);
+        for (key, row) in changed {
+            kept.put(key, row.filter(|_| applied.is_ok()));
+        }
+        applied
+    }
+
+    fn apply_rows(&self, mut rows: Vec<(Vec<u8>, Option<Value>)>) -> Result<(), EngineError> {
         // One row is atomic by itself. As a batch it would cost sled a manifest of its own, written out and waited for before
         // the row: a third more of what a lone publisher waits for.
         if rows.len() == 1
@@ -219,6 +244,14 @@ impl Engine {
         Ok(self.db.get(key)?)
     }
 
+    /// [`Engine::get`] of a row that may be kept in memory.
+    pub(crate) fn row(&self, key: &[u8]) -> Result<Option<Value>, EngineError> {
+        match &self.rows {
+            Some(rows) if keys::is_row(key) => rows.get(key, || self.get(key)),
+            _ => self.get(key),
+        }
+    }
+
     /// Rows from `from` (included) to `to` (excluded), in order.
     pub(crate) fn range(
         &self,
@@ -244,5 +277,56 @@ impl Engine {
     /// The last row from `from` (included) to `to` (excluded).
     pub(crate) fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Value, Value)>, EngineError> {
         self.range(from, to).next_back().transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::keys::Kind;
+    use super::super::space::Disk;
+    use super::*;
+    use crate::ids::TenantId;
+
+    fn batch(rows: &[(&[u8], Option<&str>)]) -> Batch {
+        let mut batch = Batch::default();
+        for (key, row) in rows {
+            match row {
+                Some(row) => batch.put(key.to_vec(), row.as_bytes().to_vec()),
+                None => batch.delete(key),
+            }
+        }
+        batch
+    }
+
+    #[test]
+    fn rows_in_memory_are_what_the_engine_holds() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let opened = Engine::open(&dir.path().join("log"), 8 << 20, false, Arc::new(Disk)).expect("opened");
+        let engine = opened.keeping_rows(1 << 20);
+        let [a, b] = [b"a", b"b"].map(|tail| keys::key(Kind::Row, TenantId(3), tail));
+        let other = keys::key(Kind::Secret, TenantId(3), b"a");
+        let commits: &[&[(&[u8], Option<&str>)]] = &[
+            &[(&a, Some("1"))],
+            &[(&a, Some("2")), (&b, Some("1")), (&other, Some("1"))],
+            &[(&b, None)],
+            &[(&a, None), (&a, Some("3")), (&b, Some("2")), (&b, None)],
+            &[(&a, None), (&b, Some("3"))],
+        ];
+        for (at, rows) in commits.iter().enumerate() {
+            engine.commit(batch(rows)).expect("committed");
+            for key in [&a, &b, &other] {
+                assert_eq!(
+                    engine.row(key).expect("read"),
+                    engine.get(key).expect("read"),
+                    "after commit {at}"
+                );
+            }
+        }
+        let stats = engine.row_cache();
+        assert_eq!(
+            (stats.hits, stats.misses),
+            (6, 4),
+            "every row that was there came from memory, and no other kind did"
+        );
     }
 }

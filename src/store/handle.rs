@@ -14,6 +14,7 @@ use super::log::{Permit, TenantLog};
 use super::queue::{Append, CommitError, Done, Frames, Item};
 use super::read::{self, LogRead, ReadError};
 use super::records::{self, ApiKey, DisabledUser, Organization, Revoked, UserSince};
+use super::row_cache::RowCacheStats;
 use super::rows::Rows;
 use super::since::{self, Since};
 use super::space::StoreState;
@@ -107,6 +108,11 @@ impl Store {
     #[must_use]
     pub fn page_cache_bytes(&self) -> usize {
         self.shared().reads.cache().bytes()
+    }
+    /// What is kept of rows of tables in memory; all zeros while the database is not open.
+    #[must_use]
+    pub fn row_cache(&self) -> RowCacheStats {
+        self.shared().engine.read().as_ref().map(Engine::row_cache).unwrap_or_default()
     }
     /// `hook` runs on the committer's thread after the store was opened again: every log stands at the start of a new
     /// epoch, and publishing is still refused. It must not wait for a commit.

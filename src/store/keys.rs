@@ -141,6 +141,11 @@ pub(crate) fn key(kind: Kind, tenant: TenantId, tail: &[u8]) -> Vec<u8> {
     key
 }
 
+/// Whether a key is that of a row of a table.
+pub(crate) fn is_row(key: &[u8]) -> bool {
+    key.first() == Some(&(Kind::Row as u8))
+}
+
 /// A row of the store itself.
 pub(crate) fn meta(row: Meta) -> Vec<u8> {
     key(Kind::Meta, TenantId(0), &[row as u8])

@@ -23,6 +23,7 @@ mod read;
 mod records;
 mod recover;
 mod reopen;
+mod row_cache;
 mod rows;
 mod since;
 mod space;
@@ -51,6 +52,7 @@ pub use queue::{CommitError, Done, Frames};
 pub use rank::{Hit, Hits};
 pub use read::{LogRead, ReadError};
 pub use records::{ApiKey, DisabledUser, Organization, Revoked, UserSince, Visibility};
+pub use row_cache::RowCacheStats;
 pub use rows::{Rows, TooLong};
 pub use since::Since;
 pub use space::StoreState;
@@ -72,6 +74,7 @@ use self::space::{SpaceWatch, State};
 use crate::config::{self, Config};
 use crate::cursor::CursorKey;
 use crate::ids::TenantId;
+use crate::machine;
 use crate::sync::{Mutex, RwLock};
 use crate::time::{Clock, SystemClock};
 
@@ -91,6 +94,10 @@ impl Durability {
     }
 }
 
+/// Which part of the memory rows are kept in, where the configuration does not say; and how much at least.
+const ROW_CACHE_SHARE: u64 = 16;
+const ROW_CACHE_LEAST: u64 = 32 << 20;
+
 /// How a store is opened.
 #[derive(Clone)]
 pub struct StoreOptions {
@@ -98,6 +105,8 @@ pub struct StoreOptions {
     pub dir: PathBuf,
     /// The storage engine's own cache, bytes.
     pub cache_bytes: u64,
+    /// Rows of tables kept for readers, bytes.
+    pub row_cache_bytes: u64,
     /// Decoded events kept for readers, bytes.
     pub page_cache_bytes: usize,
     /// Free bytes below which publishing stops.
@@ -126,6 +135,7 @@ impl StoreOptions {
         StoreOptions {
             dir: dir.into(),
             cache_bytes: 64 << 20,
+            row_cache_bytes: 64 << 20,
             page_cache_bytes: 32 << 20,
             reserve_bytes: 256 << 20,
             max_live_bytes: 0,
@@ -143,6 +153,10 @@ impl From<&Config> for StoreOptions {
     fn from(config: &Config) -> StoreOptions {
         StoreOptions {
             cache_bytes: config.store.cache_bytes,
+            row_cache_bytes: match config.store.row_cache_bytes {
+                0 => (machine::memory() / ROW_CACHE_SHARE).max(ROW_CACHE_LEAST),
+                some => some,
+            },
             reserve_bytes: config.store.reserve_bytes,
             max_live_bytes: config.store.max_live_bytes,
             durability: match config.store.durability {
@@ -322,7 +336,8 @@ fn open(options: StoreOptions) -> Result<(Arc<Shared>, Threads), OpenError> {
     }
     let engine =
         Engine::open(&database, options.cache_bytes, options.durability.is_fsync(), options.io.clone())
-            .map_err(failed)?;
+            .map_err(failed)?
+            .keeping_rows(options.row_cache_bytes);
     let cursors = match recover::identity(&engine).map_err(failed)? {
         Identity::Known(cursors) => cursors,
         Identity::Newer(schema) => return Err(newer(&dir, schema)),

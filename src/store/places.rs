@@ -8,8 +8,6 @@
 //!   goes is taken out of its run where that stands, so a run's key says where it began and no more.
 //! * A group is known by a digest, so any text may name one and keys stay short.
 
-use std::collections::{BTreeMap, HashMap};
-
 use super::daily::scope;
 use super::engine::{Batch, Engine, EngineError};
 use super::keys::{self, Kind};
@@ -33,7 +31,7 @@ const _: () = assert!(SPAN_BITS <= u16::BITS);
 const _: () = assert!(RUN * (IN_RUN + keys::MAX_NAME) < super::pack::MAX_VALUE); // a byte is the version's
 
 /// A group of a list: what one page is taken from.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Group {
     list: u8,
     digest: [u8; GROUP],
@@ -100,8 +98,8 @@ pub(super) fn number_of(key: &[u8]) -> Result<u64, EngineError> {
     Ok(parts(key)?.0)
 }
 
-fn encode(run: &[At]) -> Vec<u8> {
-    let ids: usize = run.iter().map(|(_, id)| IN_RUN + id.len()).sum();
+fn encode<'a>(run: impl Iterator<Item = &'a At> + Clone) -> Vec<u8> {
+    let ids: usize = run.clone().map(|(_, id)| IN_RUN + id.len()).sum();
     let mut value = Vec::with_capacity(1 + ids);
     value.push(VERSION);
     for (number, id) in run {
@@ -175,32 +173,51 @@ impl Rows {
 /// What one commit does to places, gathered so that those of one group are written together.
 #[derive(Default)]
 pub(super) struct Sheet {
-    /// Whether each stands or goes; the later word holds.
-    groups: HashMap<(TenantId, Group), BTreeMap<At, bool>>,
+    /// As they were said; of several words on one place the last holds.
+    notes: Vec<Note>,
+}
+
+struct Note {
+    tenant: TenantId,
+    group: Group,
+    at: At,
+    stands: bool,
+}
+
+impl Note {
+    /// What places are gathered and put in order by.
+    fn key(&self) -> (TenantId, Group, &At) {
+        (self.tenant, self.group, &self.at)
+    }
 }
 
 impl Sheet {
     pub(super) fn is_empty(&self) -> bool {
-        self.groups.is_empty()
+        self.notes.is_empty()
     }
 
     pub(super) fn note(&mut self, tenant: TenantId, place: &Place, id: String, stands: bool) {
-        self.groups.entry((tenant, place.group)).or_default().insert((place.number, id), stands);
+        self.notes.push(Note { tenant, group: place.group, at: (place.number, id), stands });
     }
 
     /// Puts everything that was noted into `batch`.
-    pub(super) fn write(self, engine: &Engine, batch: &mut Batch) -> Result<(), EngineError> {
-        for ((tenant, group), places) in self.groups {
-            let whose = Whose { engine, tenant, group };
-            let (stands, gone): (Vec<_>, Vec<_>) = places.iter().partition(|(_, stands)| **stands);
-            for span in gone.chunk_by(|(a, _), (b, _)| span_of(a.0) == span_of(b.0)) {
-                whose.take(span, &places, batch)?;
+    pub(super) fn write(mut self, engine: &Engine, batch: &mut Batch) -> Result<(), EngineError> {
+        self.notes.sort_by(|a, b| a.key().cmp(&b.key())); // stable: the last word stays the last
+        self.notes.dedup_by(|later, kept| {
+            let same = later.key() == kept.key();
+            if same {
+                kept.stands = later.stands;
             }
-            let stands: Vec<At> = stands.into_iter().map(|(at, _)| at.clone()).collect();
-            for span in stands.chunk_by(|a, b| span_of(a.0) == span_of(b.0)) {
-                for run in span.chunks(RUN) {
-                    whose.put(run, batch)?;
-                }
+            same
+        });
+        let together =
+            |a: &Note, b: &Note| (a.tenant, a.group, span_of(a.at.0)) == (b.tenant, b.group, span_of(b.at.0));
+        for span in self.notes.chunk_by(together) {
+            let whose = Whose { engine, tenant: span[0].tenant, group: span[0].group };
+            let (stands, gone): (Vec<&Note>, Vec<&Note>) = span.iter().partition(|note| note.stands);
+            whose.take(&gone, batch)?;
+            for run in stands.chunks(RUN) {
+                whose.put(run, batch)?;
             }
         }
         Ok(())
@@ -219,17 +236,12 @@ impl Whose<'_> {
         keys::key(kind, self.tenant, &tail(self.group, *number, id))
     }
 
-    /// Removes the places of `gone`, which are of one span and not empty, alone and out of their runs.
-    fn take(
-        &self,
-        gone: &[(&At, &bool)],
-        places: &BTreeMap<At, bool>,
-        batch: &mut Batch,
-    ) -> Result<(), EngineError> {
-        for (at, _) in gone {
-            batch.delete(&self.key(Kind::Place, at));
+    /// Removes the places of `gone`, which are of one span and in order, alone and out of their runs.
+    fn take(&self, gone: &[&Note], batch: &mut Batch) -> Result<(), EngineError> {
+        let Some(number) = gone.first().map(|note| note.at.0) else { return Ok(()) };
+        for note in gone {
+            batch.delete(&self.key(Kind::Place, &note.at));
         }
-        let number = gone[0].0.0;
         let at = |number: u64| tail(self.group, number, "");
         let end = after_span(number).map_or_else(|| after(&self.group.prefix()), at);
         let key = |tail: &[u8]| keys::key(Kind::Run, self.tenant, tail);
@@ -238,27 +250,27 @@ impl Whose<'_> {
             let mut left = Vec::new();
             decode(&run, &value, |_, _| true, &mut left)?;
             let stood = left.len();
-            left.retain(|at| places.get(at) != Some(&false));
+            left.retain(|at| gone.binary_search_by(|note| note.at.cmp(at)).is_err());
             match left.len() {
                 len if len == stood => {}
                 0 => batch.delete(&run),
-                _ => batch.put(run.to_vec(), encode(&left)),
+                _ => batch.put(run.to_vec(), encode(left.iter())),
             }
         }
         Ok(())
     }
 
     /// Puts places of one span. Where a run begins like this one that must not be replaced, each is put alone.
-    fn put(&self, run: &[At], batch: &mut Batch) -> Result<(), EngineError> {
+    fn put(&self, run: &[&Note], batch: &mut Batch) -> Result<(), EngineError> {
         if let [first, _, ..] = run {
-            let key = self.key(Kind::Run, first);
+            let key = self.key(Kind::Run, &first.at);
             if self.engine.get(&key)?.is_none() {
-                batch.put(key, encode(run));
+                batch.put(key, encode(run.iter().map(|note| &note.at)));
                 return Ok(());
             }
         }
-        for at in run {
-            batch.put(self.key(Kind::Place, at), vec![VERSION]);
+        for note in run {
+            batch.put(self.key(Kind::Place, &note.at), vec![VERSION]);
         }
         Ok(())
     }
@@ -275,7 +287,7 @@ mod tests {
             .map(|(n, id)| (n, id.to_owned()))
             .into();
         let key = keys::key(Kind::Run, TenantId(3), &tail(group, run[0].0, &run[0].1));
-        let value = encode(&run);
+        let value = encode(run.iter());
         let mut back = Vec::new();
         decode(&key, &value, |_, _| true, &mut back).expect("sound");
         assert_eq!(back, run);

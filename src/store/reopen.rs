@@ -96,7 +96,8 @@ fn open_again(shared: &Arc<Shared>) -> Result<(Books, Engine), EngineError> {
         options.cache_bytes,
         options.durability.is_fsync(),
         options.io.clone(),
-    )?;
+    )?
+    .keeping_rows(options.row_cache_bytes);
     let epoch = recover::begin_epoch(&engine, shared.epoch.load(Relaxed))?;
     let total = options.io.space(&options.dir).map_or(0, |space| space.total);
     let books = Books::load(&engine, shared, total)?;

@@ -100,7 +100,7 @@ impl Store {
 }
 
 fn get(engine: &Engine, tenant: TenantId, tail: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
-    let Some(value) = engine.get(&keys::key(Kind::Row, tenant, tail))? else { return Ok(None) };
+    let Some(value) = engine.row(&keys::key(Kind::Row, tenant, tail))? else { return Ok(None) };
     match value.strip_prefix(&[VERSION]) {
         Some(row) => Ok(Some(row.to_vec())),
         None => Err(EngineError::Engine("a stored row is of another version".into())),
