@@ -77,10 +77,9 @@ impl Walk<'_> {
             && let Some(at) = lead.head().cloned()
         {
             for other in &mut *others {
-                if other.reaches(&at)? {
-                    continue;
-                }
+                other.seek(&at)?;
                 match other.head() {
+                    Some(there) if *there == at => {}
                     Some(further) => {
                         lead.seek(further)?;
                         continue 'places;
@@ -256,22 +255,6 @@ impl Way for Runs<'_> {
 struct Merged<'e> {
     walk: Walk<'e>,
     ways: Vec<Box<dyn Way + 'e>>,
-}
-
-impl Merged<'_> {
-    /// Whether `at` stands in any of its ways. `false`: it has gone past all that come before `at`. `true`: the ways that were not
-    /// needed for that stay behind, until one is sought further on.
-    fn reaches(&mut self, at: &At) -> Result<bool, EngineError> {
-        for which in 0..self.ways.len() {
-            let way = &mut self.ways[which];
-            way.seek(at)?;
-            if way.head() == Some(at) {
-                self.ways.swap(0, which); // what holds one of a list's places holds most of them
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
 }
 
 impl Way for Merged<'_> {
