@@ -110,7 +110,9 @@ pub(super) async fn list<R: Record>(
         Position::Offset(skip) => (None, *skip),
         Position::After(number, id) => (Some((*number, id.clone())), 0),
     };
-    let asked = Asked { of: of.into(), after, descending: page.descending, skip, limit: page.limit };
+    let groups_of = |row: &[u8]| read::<R>(row).ok().map(|record| record.groups());
+    let (of, descending, limit) = (of.into(), page.descending, page.limit);
+    let asked = Asked { of, after, descending, skip, limit, groups_of };
     let listed = store.page(tenant, R::TABLE, asked).await?;
     let records = listed.rows.iter().map(|row| read(row)).collect::<Result<_, _>>()?;
     let next = listed.next.map(|(number, id)| Position::After(number, id));

@@ -15,6 +15,7 @@ mod handle;
 mod keys;
 mod lock;
 mod log;
+mod meet;
 mod pack;
 mod places;
 mod queue;

@@ -7,6 +7,7 @@
 use super::Store;
 use super::engine::{Engine, EngineError};
 use super::keys::{self, Kind};
+use super::places::{At, Group};
 use super::read::ReadError;
 use super::rows::{Rows, TooLong};
 use super::walk::{Of, Walk};
@@ -31,6 +32,8 @@ pub struct Asked {
     pub skip: usize,
     /// How many at most.
     pub limit: usize,
+    /// In which groups a row stands, as it says itself; `None`: it cannot be read.
+    pub groups_of: fn(&[u8]) -> Option<Vec<Group>>,
 }
 
 /// A page of a list.
@@ -110,10 +113,17 @@ fn get(engine: &Engine, tenant: TenantId, tail: &[u8]) -> Result<Option<Vec<u8>>
 fn page(engine: &Engine, tenant: TenantId, table: Table, asked: &Asked) -> Result<Listed, EngineError> {
     let walk = Walk { engine, tenant, descending: asked.descending };
     let (mut rows, mut after, mut skip) = (Vec::new(), asked.after.clone(), asked.skip);
+    let stands = |at: &At, groups: &[Group]| {
+        let row = get(engine, tenant, &row_key(table, &at.1))?;
+        // Who cannot be read is read for the page, and fails there.
+        Ok(row.is_some_and(|row| {
+            (asked.groups_of)(&row).is_none_or(|of_row| groups.iter().all(|group| of_row.contains(group)))
+        }))
+    };
     loop {
         let most = skip + asked.limit - rows.len();
         // One more tells whether another page follows.
-        let mut found = walk.page(&asked.of, after.as_ref(), most + 1)?;
+        let mut found = walk.page(&asked.of, after.as_ref(), most + 1, stands)?;
         let more = found.len() > most;
         found.truncate(most);
         for (_, id) in found.iter().skip(skip) {
@@ -154,7 +164,8 @@ mod tests {
             for limit in 1..6 {
                 let (mut found, mut after) = (Vec::new(), None);
                 loop {
-                    let asked = Asked { of: group.into(), after, descending, skip: 0, limit };
+                    let asked =
+                        Asked { of: group.into(), after, descending, skip: 0, limit, groups_of: |_| None };
                     let page = store.page(TENANT, TABLE, asked).await.expect("read");
                     assert!(page.rows.len() == limit || page.next.is_none(), "{page:?}");
                     found.extend(page.rows);

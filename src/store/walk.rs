@@ -1,4 +1,4 @@
-//! Ways through lists: places in order, those of several groups merged, or only those in all of them.
+//! Ways through lists: places in order, those of several groups merged.
 //!
 //! * A way stands before its next place and goes in one direction; it leaps where another way is further.
 //! * Nothing is a snapshot: what comes or goes meanwhile is found or not, and nothing else is overlooked, since places never move.
@@ -35,23 +35,28 @@ pub(super) struct Walk<'e> {
     pub(super) descending: bool,
 }
 
-impl Walk<'_> {
-    /// Up to `most` places of `of` after `after`.
-    pub(super) fn page(&self, of: &Of, after: Option<&At>, most: usize) -> Result<Vec<At>, EngineError> {
+impl<'e> Walk<'e> {
+    /// Up to `most` places of `of` after `after`; `stands` says whether the row of a place stands in other groups too.
+    pub(super) fn page(
+        &self,
+        of: &Of,
+        after: Option<&At>,
+        most: usize,
+        stands: impl Fn(&At, &[Group]) -> Result<bool, EngineError>,
+    ) -> Result<Vec<At>, EngineError> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         match of {
             Of::Any(groups) => self.any(self.merged(groups, from)?, most),
-            Of::All(groups) => {
-                let ways: Result<Vec<_>, _> =
-                    groups.iter().map(|group| self.merged(std::slice::from_ref(group), from)).collect();
-                self.all(ways?, most)
-            }
+            Of::All(groups) => match groups.split_first() {
+                Some((lead, others)) => self.meet(*lead, others, from, most, &|at| stands(at, others)),
+                None => Ok(Vec::new()),
+            },
         }
     }
 
     /// The places of any of `groups`.
-    fn merged(&self, groups: &[Group], from: Bound<&At>) -> Result<Merged<'_>, EngineError> {
-        let mut ways: Vec<Box<dyn Way + '_>> = Vec::with_capacity(2 * groups.len());
+    pub(super) fn merged(&self, groups: &[Group], from: Bound<&At>) -> Result<Merged<'e>, EngineError> {
+        let mut ways: Vec<Box<dyn Way + 'e>> = Vec::with_capacity(2 * groups.len());
         for &group in groups {
             ways.push(Box::new(Alone::new(*self, group, from)?));
             ways.push(Box::new(Runs::new(*self, group, from)?));
@@ -70,30 +75,7 @@ impl Walk<'_> {
         Ok(found)
     }
 
-    fn all(&self, mut ways: Vec<Merged<'_>>, most: usize) -> Result<Vec<At>, EngineError> {
-        let mut found = Vec::new();
-        let Some((lead, others)) = ways.split_first_mut() else { return Ok(found) };
-        'places: while found.len() < most
-            && let Some(at) = lead.head().cloned()
-        {
-            for other in &mut *others {
-                other.seek(&at)?;
-                match other.head() {
-                    Some(there) if *there == at => {}
-                    Some(further) => {
-                        lead.seek(further)?;
-                        continue 'places;
-                    }
-                    None => return Ok(found),
-                }
-            }
-            lead.pop()?;
-            found.push(at);
-        }
-        Ok(found)
-    }
-
-    fn is_before(&self, a: &At, b: &At) -> bool {
+    pub(super) fn is_before(&self, a: &At, b: &At) -> bool {
         if self.descending { a > b } else { a < b }
     }
 
@@ -129,7 +111,7 @@ impl Walk<'_> {
 type Stored = Box<dyn Iterator<Item = Result<(Value, Value), EngineError>>>;
 
 /// Places in order.
-trait Way {
+pub(super) trait Way {
     /// The next one.
     fn head(&self) -> Option<&At>;
     /// Goes past it.
@@ -252,7 +234,7 @@ impl Way for Runs<'_> {
 }
 
 /// Several ways as one; what stands in more than one of them comes once.
-struct Merged<'e> {
+pub(super) struct Merged<'e> {
     walk: Walk<'e>,
     ways: Vec<Box<dyn Way + 'e>>,
 }
@@ -331,7 +313,13 @@ mod tests {
         }
 
         fn page(&self, of: &Of, after: Option<&At>, descending: bool, most: usize) -> Vec<At> {
-            self.walk(descending).page(of, after, most).expect("read")
+            let stands = |at: &At, groups: &[Group]| {
+                let is_there = |asked: &Group| {
+                    (0..GROUPS).any(|which| group(which) == *asked && self.model[which].contains(at))
+                };
+                Ok(groups.iter().all(is_there))
+            };
+            self.walk(descending).page(of, after, most, stands).expect("read")
         }
 
         fn runs(&self) -> usize {
@@ -401,6 +389,30 @@ mod tests {
         assert_eq!(all(), [at(3), at(2), at(1)]);
         lists.commit(&[(0, at(1))]);
         assert_eq!(lists.page(&group(0).into(), None, true, 9), [at(3), at(2)]);
+    }
+
+    /// What a meet looks at hangs on the smaller list, whichever leads.
+    #[test]
+    fn a_meet_of_few_and_many_looks_at_few() {
+        const MANY: u64 = 2_000;
+        const FEW: u64 = 5;
+        let mut lists = Lists::new();
+        let many: Vec<_> = (0..MANY).map(|n| (0, at(n << 8))).collect();
+        many.chunks(100).for_each(|commit| lists.commit(commit));
+        let few: Vec<_> = (0..FEW).map(|n| (1, at(((MANY / FEW * n) << 8) + 1))).collect();
+        lists.commit(&few);
+        lists.commit(&[(1, at((MANY - 1) << 8))]);
+        for (groups, descending) in [([0, 1], false), ([1, 0], false), ([0, 1], true), ([1, 0], true)] {
+            let looked = std::cell::Cell::new(0);
+            let stands = |at: &At, _: &[Group]| {
+                looked.set(looked.get() + 1);
+                Ok(groups.iter().all(|which| lists.model[*which].contains(at)))
+            };
+            let of = Of::All(groups.map(group).into());
+            let found = lists.walk(descending).page(&of, None, 9, stands).expect("read");
+            assert_eq!(found, [at((MANY - 1) << 8)]);
+            assert!(looked.get() <= 16 * (FEW + 2), "{} rows for {groups:?}", looked.get());
+        }
     }
 
     #[test]

@@ -1,0 +1,79 @@
+//! Places that stand in all of several lists.
+//!
+//! * One list leads. Whether its next place stands in the others too, the row says itself: it is read for the page anyway, and
+//!   the others' places lie far apart where they are many.
+//! * Where it does not, the others say how far to leap: nothing before the furthest of their next places stands in all of them.
+//! * A leap that spares nothing costs more than a row that is looked at: after each in a row, twice as many rows are looked at
+//!   before the next, up to [`MOST_ROWS`].
+
+use std::ops::Bound;
+
+use super::engine::EngineError;
+use super::places::{At, Group};
+use super::walk::{Merged, Walk, Way as _};
+
+/// Most rows that are looked at between two leaps.
+const MOST_ROWS: usize = 15;
+
+impl Walk<'_> {
+    /// Up to `most` places after `from` in the lists of `lead` and of all `others`; `stands` says of a place in the first
+    /// whether it stands in the others.
+    pub(super) fn meet(
+        &self,
+        lead: Group,
+        others: &[Group],
+        from: Bound<&At>,
+        most: usize,
+        stands: &impl Fn(&At) -> Result<bool, EngineError>,
+    ) -> Result<Vec<At>, EngineError> {
+        let mut found = Vec::new();
+        let mut lead = self.merged(&[lead], from)?;
+        let mut others = Others { walk: *self, groups: others, ways: Vec::new() };
+        let (mut rows, mut spared_nothing) = (0, 0);
+        while found.len() < most
+            && let Some(at) = lead.head().cloned()
+        {
+            lead.pop()?;
+            if others.groups.is_empty() || stands(&at)? {
+                found.push(at);
+            } else if rows > 0 {
+                rows -= 1;
+            } else {
+                let Some(furthest) = others.furthest(&at)? else { break };
+                spared_nothing = match lead.head() {
+                    Some(next) if self.is_before(next, &furthest) => 0,
+                    _ => (2 * spared_nothing + 1).min(MOST_ROWS),
+                };
+                rows = spared_nothing;
+                lead.seek(&furthest)?;
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The lists that do not lead.
+struct Others<'e> {
+    walk: Walk<'e>,
+    groups: &'e [Group],
+    /// Their ways, once one was asked for.
+    ways: Vec<Merged<'e>>,
+}
+
+impl Others<'_> {
+    /// The furthest of their next places from `at` on; `None`: one of them has none.
+    fn furthest(&mut self, at: &At) -> Result<Option<At>, EngineError> {
+        let mut furthest = at.clone();
+        for (which, group) in self.groups.iter().enumerate() {
+            match self.ways.get_mut(which) {
+                Some(way) => way.seek(at)?,
+                None => self.ways.push(self.walk.merged(std::slice::from_ref(group), Bound::Included(at))?),
+            }
+            let Some(next) = self.ways[which].head() else { return Ok(None) };
+            if self.walk.is_before(&furthest, next) {
+                furthest = next.clone();
+            }
+        }
+        Ok(Some(furthest))
+    }
+}
