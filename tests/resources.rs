@@ -400,6 +400,41 @@ async fn of_two_who_change_the_same_version_one_is_told_that_it_lost() {
     }
 }
 
+/// Rows are kept in memory: what a change replaced must not come back from there, by id or in a list, whoever reads meanwhile.
+#[tokio::test]
+async fn who_was_told_of_a_change_reads_it() {
+    const CHANGES: u64 = 150;
+    let daemon = Daemon::with().env("STORE__ROW_CACHE_BYTES", 1_048_576).start().await;
+    let id = agent(&daemon, &daemon.key, "0").await;
+    let path = format!("/api/v1/agents/{id}");
+    let told = std::cell::Cell::new(0);
+    let reader = async |list: bool| {
+        let mut reads = 0;
+        while told.get() < CHANGES {
+            let (before, asked) = (told.get(), if list { "/api/v1/agents" } else { path.as_str() });
+            let read = data(&daemon.get(asked).send().await, 200);
+            let name = if list { &read[0]["name"] } else { &read["name"] };
+            let name: u64 = name.as_str().unwrap().parse().unwrap();
+            assert!(name >= before, "{name} was read after {before} was acknowledged, from {asked}");
+            reads += 1;
+        }
+        reads
+    };
+    let writer = async {
+        for change in 1..=CHANGES {
+            let body = json!({"name": change.to_string()});
+            data(&daemon.call("PUT", &path).json(&body).send().await, 200);
+            told.set(change);
+        }
+    };
+    let (reads, of_lists, ()) = tokio::join!(reader(false), reader(true), writer);
+    assert!(reads > 10 && of_lists > 10, "{reads} and {of_lists}");
+    assert!(daemon.metric("nervewire_row_cache_hits_total").await > 10.0);
+    assert_eq!(daemon.call("DELETE", &path).send().await.status, 204);
+    assert_eq!(refused(&daemon.get(&path).send().await), (404, "NOT_FOUND".into()));
+    assert_eq!(data(&daemon.get("/api/v1/agents").send().await, 200), json!([]));
+}
+
 #[tokio::test]
 async fn tools_are_found_by_any_or_all_of_their_tags() {
     let daemon = Daemon::start().await;
