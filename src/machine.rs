@@ -1,6 +1,7 @@
 //! How much memory this process may use: what the machine has, or less where a cgroup says so.
 //!
-//! * Limits of cgroup v2 (`memory.max`) of its own group and of those above it: a systemd unit's `MemoryMax=`, a container's.
+//! * Limits of its own group and of those above it, of cgroup v2 (`memory.max`) and v1 (`memory.limit_in_bytes`): a systemd
+//!   unit's `MemoryMax=`, a container's.
 //! * Asked once, at start: a limit that is moved later is not seen.
 
 use std::fs;
@@ -15,13 +16,27 @@ pub fn memory() -> u64 {
     limit(Path::new("/sys/fs/cgroup"), &own).map_or(machine, |limit| limit.min(machine))
 }
 
-/// The least limit of the group that `own`, a `/proc/<pid>/cgroup`, names below `root`, and of those above it.
+/// The least limit of the groups that `own`, a `/proc/<pid>/cgroup`, names below `root`, and of those above them.
 fn limit(root: &Path, own: &str) -> Option<u64> {
-    let group = own.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let groups = Path::new(group.trim_start_matches('/')).ancestors();
-    groups
-        .filter_map(|group| fs::read_to_string(root.join(group).join("memory.max")).ok()?.trim().parse().ok())
-        .min()
+    let limits_of = |line: &str| {
+        let (_, group) = line.split_once(':')?;
+        let (controllers, group) = group.split_once(':')?;
+        let (root, file) = match controllers {
+            "" => (root.to_owned(), "memory.max"),
+            some if some.split(',').any(|one| one == "memory") => {
+                (root.join("memory"), "memory.limit_in_bytes")
+            }
+            _ => return None,
+        };
+        let groups = Path::new(group.trim_start_matches('/')).ancestors();
+        groups.filter_map(|group| read(&root.join(group).join(file))).min()
+    };
+    own.lines().filter_map(limits_of).min()
+}
+
+/// A number in a file.
+fn read(file: &Path) -> Option<u64> {
+    fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -44,7 +59,12 @@ mod tests {
         assert_eq!(limit(root.path(), "0::/\n"), None, "the root has none");
         fs::write(root.path().join("memory.max"), "512\n").expect("written");
         assert_eq!(limit(root.path(), "0::/\n"), Some(512), "but a container's has");
-        assert_eq!(limit(root.path(), ""), None, "no cgroup v2");
+        assert_eq!(limit(root.path(), ""), None, "no cgroups");
+        let old = "5:cpu,cpuacct:/pod\n4:memory:/pod\n0::/\n";
+        assert_eq!(limit(root.path(), old), Some(512));
+        fs::create_dir_all(root.path().join("memory/pod")).expect("made");
+        fs::write(root.path().join("memory/pod/memory.limit_in_bytes"), "256\n").expect("written");
+        assert_eq!(limit(root.path(), old), Some(256), "of v1");
     }
 
     #[test]

@@ -236,7 +236,7 @@ pub static KEYS: &[Key] = &[
             zero: Some("a sixteenth of the memory it may use, at least 32 MiB"),
         },
         unit: "bytes",
-        memory: "itself, once as many agents, messages, memories, tools and users were written or read",
+        memory: "itself, once as many rows of resources were written or read",
         text: "Rows of resources kept in memory, the latest. A page of rows that are there costs as much in a large organization as in a small one.",
     },
     Key {

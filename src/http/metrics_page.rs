@@ -199,6 +199,7 @@ impl Scrape {
         out.counter("idempotency_dropped", "Idempotency rows dropped before their day was over", dropped)?;
         let rows = store.row_cache();
         out.gauge("row_cache_bytes", "Bytes of rows of resources kept in memory", rows.bytes as i64)?;
+        out.gauge("row_cache_limit_bytes", "Most bytes of them", rows.limit as i64)?;
         out.counter("row_cache_hits", "Rows of resources that were found in memory", rows.hits)?;
         out.counter("row_cache_misses", "Rows of resources that were read from the store", rows.misses)?;
         let ready = i64::from(store.state() == StoreState::Writable && !self.0.is_stopping());

@@ -21,6 +21,10 @@ pub(super) trait Record: Serialize + DeserializeOwned {
     fn number(&self) -> u64;
     /// The lists it stands in; none once it is deleted.
     fn groups(&self) -> Vec<Group>;
+    /// [`Record::groups`] of a row; `None`: it cannot be read.
+    fn groups_of(row: &[u8]) -> Option<Vec<Group>> {
+        serde_json::from_slice::<Self>(row).ok().map(|record| record.groups())
+    }
 }
 
 /// Where a page begins.
@@ -110,7 +114,7 @@ pub(super) async fn list<R: Record>(
         Position::Offset(skip) => (None, *skip),
         Position::After(number, id) => (Some((*number, id.clone())), 0),
     };
-    let groups_of = |row: &[u8]| read::<R>(row).ok().map(|record| record.groups());
+    let groups_of = R::groups_of;
     let (of, descending, limit) = (of.into(), page.descending, page.limit);
     let asked = Asked { of, after, descending, skip, limit, groups_of };
     let listed = store.page(tenant, R::TABLE, asked).await?;

@@ -114,9 +114,25 @@ impl Record for Tool {
         self.number
     }
     fn groups(&self) -> Vec<Group> {
-        let tagged = self.said.tags.iter().map(|tag| Group::new(TAGGED, &[tag]));
-        std::iter::once(Group::new(ALL, &[])).chain(tagged).collect()
+        groups_with(&self.said.tags)
     }
+    /// A meet of tags asks it of many rows: only their tags are read.
+    fn groups_of(row: &[u8]) -> Option<Vec<Group>> {
+        #[derive(Deserialize)]
+        struct Row {
+            said: Tagged,
+        }
+        #[derive(Deserialize)]
+        struct Tagged {
+            tags: Vec<String>,
+        }
+        serde_json::from_slice::<Row>(row).ok().map(|row| groups_with(&row.said.tags))
+    }
+}
+
+fn groups_with(tags: &[String]) -> Vec<Group> {
+    let tagged = tags.iter().map(|tag| Group::new(TAGGED, &[tag]));
+    std::iter::once(Group::new(ALL, &[])).chain(tagged).collect()
 }
 
 /// Tags as they are kept: each once.

@@ -252,6 +252,14 @@ impl Engine {
         }
     }
 
+    /// A row as it is, in memory or not, without keeping it.
+    pub(crate) fn look_at_row(&self, key: &[u8]) -> Result<Option<Value>, EngineError> {
+        match self.rows.as_ref().and_then(|rows| rows.peek(key)) {
+            Some(row) => Ok(Some(row)),
+            None => self.get(key),
+        }
+    }
+
     /// Rows from `from` (included) to `to` (excluded), in order.
     pub(crate) fn range(
         &self,

@@ -13,7 +13,7 @@ use super::places::{At, Group};
 use super::walk::{Merged, Walk, Way as _};
 
 /// Most rows that are looked at between two leaps.
-const MOST_ROWS: usize = 15;
+const MOST_ROWS: usize = 7;
 
 impl Walk<'_> {
     /// Up to `most` places after `from` in the lists of `lead` and of all `others`; `stands` says of a place in the first

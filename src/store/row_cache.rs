@@ -34,19 +34,22 @@ pub(crate) struct RowCache {
 pub struct RowCacheStats {
     /// Bytes of rows, with what keeping them costs.
     pub bytes: u64,
+    /// As many there may be.
+    pub limit: u64,
     /// Rows that were found in memory, since the database was opened.
     pub hits: u64,
     /// Rows that were looked for in the engine.
     pub misses: u64,
 }
 
-/// Rows that the table of entries has room for at first; it grows.
-const AT_FIRST: usize = 1_024;
+/// How many rows the library is told to expect. It makes room for as many at first, and divides the cache into no more parts than a
+/// 32nd of it; neither it nor a part is bound to that number.
+const EXPECTED: usize = 1_024;
 
 impl RowCache {
     /// One that holds up to `bytes`.
     pub(super) fn new(bytes: u64) -> RowCache {
-        let rows = Cache::with_weighter(AT_FIRST, bytes, Bytes);
+        let rows = Cache::with_weighter(EXPECTED, bytes, Bytes);
         RowCache { rows, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
@@ -73,17 +76,24 @@ impl RowCache {
         }
     }
 
+    /// The row under `key` if it is here. It counts as neither found nor missed, and grows no older.
+    pub(super) fn peek(&self, key: &[u8]) -> Option<Value> {
+        self.rows.peek(key)
+    }
+
     /// The row under `key` is `row` now, `None`: it is gone or not known.
     pub(super) fn put(&self, key: Vec<u8>, row: Option<Value>) {
-        match row {
-            Some(row) => self.rows.insert(key, row),
-            None => drop(self.rows.remove(&key)),
+        // First, and always: a row too large for its part of the cache would not take a reader's place away.
+        self.rows.remove(&key);
+        if let Some(row) = row {
+            self.rows.insert(key, row);
         }
     }
 
     pub(super) fn stats(&self) -> RowCacheStats {
         RowCacheStats {
             bytes: self.rows.weight(),
+            limit: self.rows.capacity(),
             hits: self.hits.load(Relaxed),
             misses: self.misses.load(Relaxed),
         }
@@ -126,8 +136,9 @@ mod tests {
 
     #[test]
     fn what_changes_while_it_is_read_is_not_kept() {
-        for now in [Some("new"), None] {
-            let cache = cache(1 << 20);
+        let larger_than_the_cache = "x".repeat(70 << 10);
+        for now in [Some("new"), None, Some(&larger_than_the_cache)] {
+            let cache = cache(64 << 10);
             let read = || {
                 cache.put(b"a".to_vec(), now.map(Value::from));
                 Ok::<_, Infallible>(Some(Value::from("old")))
@@ -155,6 +166,6 @@ mod tests {
         }
         assert!(cache.stats().bytes > MOST / 2, "and not much less: {}", cache.stats().bytes);
         cache.put(b"huge".to_vec(), Some(vec![0; 2 << 20].into()));
-        assert_eq!(get(&cache, "huge", None), None, "what is larger than the cache is not kept");
+        assert_eq!(get(&cache, "huge", None), None, "what is larger than its part of the cache is not kept");
     }
 }
