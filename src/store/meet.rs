@@ -4,7 +4,8 @@
 //!   the others' places lie far apart where they are many.
 //! * Where it does not, the others say how far to leap: nothing before the furthest of their next places stands in all of them.
 //! * A leap that spares nothing costs more than a row that is looked at: after each in a row, twice as many rows are looked at
-//!   before the next, up to [`MOST_ROWS`].
+//!   before the next, up to [`MOST_ROWS`]. Where the others go along with the leading one, place by place, they are asked instead
+//!   of rows: that costs less.
 
 use std::ops::Bound;
 
@@ -29,24 +30,35 @@ impl Walk<'_> {
         let mut found = Vec::new();
         let mut lead = self.merged(&[lead], from)?;
         let mut others = Others { walk: *self, groups: others, ways: Vec::new() };
-        let (mut rows, mut spared_nothing) = (0, 0);
+        let (mut rows, mut spared_nothing, mut near) = (0, 0, false);
         while found.len() < most
             && let Some(at) = lead.head().cloned()
         {
             lead.pop()?;
-            if others.groups.is_empty() || stands(&at)? {
+            if others.groups.is_empty() || !near && stands(&at)? {
                 found.push(at);
-            } else if rows > 0 {
-                rows -= 1;
-            } else {
-                let Some(furthest) = others.furthest(&at)? else { break };
-                spared_nothing = match lead.head() {
-                    Some(next) if self.is_before(next, &furthest) => 0,
-                    _ => (2 * spared_nothing + 1).min(MOST_ROWS),
-                };
-                rows = spared_nothing;
-                lead.seek(&furthest)?;
+                continue;
             }
+            if rows > 0 {
+                rows -= 1;
+                continue;
+            }
+            let furthest;
+            (furthest, near) = match others.furthest(&at)? {
+                Some(leap) => leap,
+                None => break,
+            };
+            if furthest == at {
+                found.push(at);
+                continue;
+            }
+            spared_nothing = match lead.head() {
+                _ if near => 0,
+                Some(next) if self.is_before(next, &furthest) => 0,
+                _ => (2 * spared_nothing + 1).min(MOST_ROWS),
+            };
+            rows = spared_nothing;
+            lead.seek(&furthest)?;
         }
         Ok(found)
     }
@@ -61,19 +73,22 @@ struct Others<'e> {
 }
 
 impl Others<'_> {
-    /// The furthest of their next places from `at` on; `None`: one of them has none.
-    fn furthest(&mut self, at: &At) -> Result<Option<At>, EngineError> {
-        let mut furthest = at.clone();
+    /// The furthest of their next places from `at` on, and whether all were near; `None`: one of them has none.
+    fn furthest(&mut self, at: &At) -> Result<Option<(At, bool)>, EngineError> {
+        let (mut furthest, mut near) = (at.clone(), true);
         for (which, group) in self.groups.iter().enumerate() {
             match self.ways.get_mut(which) {
-                Some(way) => way.seek(at)?,
-                None => self.ways.push(self.walk.merged(std::slice::from_ref(group), Bound::Included(at))?),
+                Some(way) => near &= !way.seek(at)?,
+                None => {
+                    near = false;
+                    self.ways.push(self.walk.merged(std::slice::from_ref(group), Bound::Included(at))?);
+                }
             }
             let Some(next) = self.ways[which].head() else { return Ok(None) };
             if self.walk.is_before(&furthest, next) {
                 furthest = next.clone();
             }
         }
-        Ok(Some(furthest))
+        Ok(Some((furthest, near)))
     }
 }

@@ -116,8 +116,8 @@ pub(super) trait Way {
     fn head(&self) -> Option<&At>;
     /// Goes past it.
     fn pop(&mut self) -> Result<(), EngineError>;
-    /// Goes past all that come before `at`.
-    fn seek(&mut self, at: &At) -> Result<(), EngineError>;
+    /// Goes past all that come before `at`; whether that was so far that it had to begin anew.
+    fn seek(&mut self, at: &At) -> Result<bool, EngineError>;
 }
 
 /// The places of a group that stand alone.
@@ -148,11 +148,17 @@ impl Way for Alone<'_> {
         Ok(())
     }
 
-    fn seek(&mut self, at: &At) -> Result<(), EngineError> {
-        if self.head().is_some_and(|head| self.walk.is_before(head, at)) {
-            *self = Alone::new(self.walk, self.group, Bound::Included(at))?;
+    fn seek(&mut self, at: &At) -> Result<bool, EngineError> {
+        for last in [false, true] {
+            if !self.head().is_some_and(|head| self.walk.is_before(head, at)) {
+                return Ok(false);
+            }
+            if !last {
+                self.pop()?; // it may be the next
+            }
         }
-        Ok(())
+        *self = Alone::new(self.walk, self.group, Bound::Included(at))?;
+        Ok(true)
     }
 }
 
@@ -221,15 +227,25 @@ impl Way for Runs<'_> {
         self.fill()
     }
 
-    fn seek(&mut self, at: &At) -> Result<(), EngineError> {
-        let is_before = |head: Option<&At>| head.is_some_and(|head| self.walk.is_before(head, at));
-        if is_before(self.span.back()) {
-            *self = Runs::new(self.walk, self.group, Bound::Included(at))?;
-            return Ok(());
+    fn seek(&mut self, at: &At) -> Result<bool, EngineError> {
+        if self.span.back().is_some_and(|last| self.walk.is_before(last, at)) {
+            let Some((key, _)) = &self.next else {
+                self.span.clear();
+                return Ok(false);
+            };
+            let (next, sought) = (span_of(number_of(key)?), span_of(at.0));
+            let is_behind = if self.walk.descending { next > sought } else { next < sought };
+            if is_behind {
+                *self = Runs::new(self.walk, self.group, Bound::Included(at))?;
+                return Ok(true);
+            }
+            self.span.clear();
+            self.fill()?;
         }
         let passed = self.span.partition_point(|place| self.walk.is_before(place, at));
         self.span.drain(..passed);
-        Ok(())
+        self.fill()?;
+        Ok(false)
     }
 }
 
@@ -253,8 +269,8 @@ impl Way for Merged<'_> {
         Ok(())
     }
 
-    fn seek(&mut self, at: &At) -> Result<(), EngineError> {
-        self.ways.iter_mut().try_for_each(|way| way.seek(at))
+    fn seek(&mut self, at: &At) -> Result<bool, EngineError> {
+        self.ways.iter_mut().try_fold(false, |anew, way| Ok(way.seek(at)? || anew))
     }
 }
 
