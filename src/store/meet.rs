@@ -30,7 +30,9 @@ impl Walk<'_> {
         let mut found = Vec::new();
         let mut lead = self.merged(&[lead], from)?;
         let mut others = Others { walk: *self, groups: others, ways: Vec::new() };
-        let (mut rows, mut spared_nothing, mut near) = (0, 0, false);
+        // Rows still to be looked at before the next leap, and how many that were after the last one.
+        let (mut rows, mut spare) = (0, 0);
+        let mut near = false;
         while found.len() < most
             && let Some(at) = lead.head().cloned()
         {
@@ -43,21 +45,15 @@ impl Walk<'_> {
                 rows -= 1;
                 continue;
             }
-            let furthest;
-            (furthest, near) = match others.furthest(&at)? {
-                Some(leap) => leap,
-                None => break,
-            };
+            let Some((furthest, all_near)) = others.furthest(&at)? else { break };
+            near = all_near;
             if furthest == at {
                 found.push(at);
                 continue;
             }
-            spared_nothing = match lead.head() {
-                _ if near => 0,
-                Some(next) if self.is_before(next, &furthest) => 0,
-                _ => (2 * spared_nothing + 1).min(MOST_ROWS),
-            };
-            rows = spared_nothing;
+            let was_worth_it = near || lead.head().is_some_and(|next| self.is_before(next, &furthest));
+            spare = if was_worth_it { 0 } else { (2 * spare + 1).min(MOST_ROWS) };
+            rows = spare;
             lead.seek(&furthest)?;
         }
         Ok(found)

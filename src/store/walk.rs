@@ -135,6 +135,10 @@ impl<'e> Alone<'e> {
         way.pop()?;
         Ok(way)
     }
+
+    fn is_behind(&self, at: &At) -> bool {
+        self.head().is_some_and(|head| self.walk.is_before(head, at))
+    }
 }
 
 impl Way for Alone<'_> {
@@ -149,13 +153,11 @@ impl Way for Alone<'_> {
     }
 
     fn seek(&mut self, at: &At) -> Result<bool, EngineError> {
-        for last in [false, true] {
-            if !self.head().is_some_and(|head| self.walk.is_before(head, at)) {
-                return Ok(false);
-            }
-            if !last {
-                self.pop()?; // it may be the next
-            }
+        if self.is_behind(at) {
+            self.pop()?; // it may be the next
+        }
+        if !self.is_behind(at) {
+            return Ok(false);
         }
         *self = Alone::new(self.walk, self.group, Bound::Included(at))?;
         Ok(true)
