@@ -6,6 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use quick_cache::Weighter;
 use quick_cache::sync::{Cache, GuardResult};
 
 use super::engine::Value;
@@ -16,7 +17,7 @@ const OVERHEAD: usize = 200;
 #[derive(Clone)]
 struct Bytes;
 
-impl quick_cache::Weighter<Vec<u8>, Value> for Bytes {
+impl Weighter<Vec<u8>, Value> for Bytes {
     fn weight(&self, key: &Vec<u8>, row: &Value) -> u64 {
         (OVERHEAD + key.len() + row.len()) as u64
     }
@@ -81,12 +82,14 @@ impl RowCache {
         self.rows.peek(key)
     }
 
-    /// The row under `key` is `row` now, `None`: it is gone or not known.
+    /// The row under `key` is `row` now, `None`: it is gone or not known. Kept if it is no more than half a part of the cache.
     pub(super) fn put(&self, key: Vec<u8>, row: Option<Value>) {
-        // First, and always: a row too large for its part of the cache would not take a reader's place away.
-        self.rows.remove(&key);
-        if let Some(row) = row {
-            self.rows.insert(key, row);
+        match row {
+            Some(row) if Bytes.weight(&key, &row) <= self.rows.shard_capacity() / 2 => {
+                self.rows.insert(key, row)
+            }
+            // Put, a row too large for its part of the cache would not take a reader's place away.
+            _ => drop(self.rows.remove(&key)),
         }
     }
 
