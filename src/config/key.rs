@@ -8,7 +8,7 @@ use super::table::KEYS;
 use super::{Config, ListenAddr, jwt_keys};
 
 /// One key.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Key {
     /// As the file writes it, dotted: `limits.ring_slots`.
     pub name: &'static str,
@@ -23,7 +23,7 @@ pub struct Key {
 }
 
 /// A key's type. `at` borrows its place in a [`Config`].
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum Kind {
     /// A count, time or size up to `u64`.
     Int {

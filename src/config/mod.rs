@@ -13,6 +13,7 @@ mod check;
 mod error;
 mod jwt_keys;
 mod key;
+mod limits;
 mod listen;
 mod nearest;
 mod print;
