@@ -34,12 +34,16 @@ async fn retry_and_ready_leave_with_the_head() {
         "cache-control: no-store",
         "x-accel-buffering: no",
         "connection: close",
+        "transfer-encoding: chunked",
         "x-request-id: mine",
     ] {
         assert!(head.lines().any(|found| found == line), "{line} in {head}");
     }
-    assert!(!head.contains("content-length") && !head.contains("chunked"), "{head}");
-    let rest = body.strip_prefix("retry: 2000\n").unwrap_or_else(|| panic!("{body:?}"));
+    assert!(!head.contains("content-length"), "{head}");
+    let body = body.strip_prefix("c\r\nretry: 2000\n\r\n").unwrap_or_else(|| panic!("{body:?}"));
+    let (length, rest) = body.split_once("\r\n").unwrap();
+    let rest = rest.strip_suffix("\r\n").unwrap();
+    assert_eq!(length, format!("{:x}", rest.len()));
     let rest = rest
         .strip_prefix(&format!("event: ready\nid: {}\ndata: ", ids[0]))
         .unwrap_or_else(|| panic!("{rest:?}"));
@@ -83,21 +87,14 @@ async fn events_are_unnamed_and_control_frames_are_named_and_carry_ids() {
 #[tokio::test]
 async fn a_keep_alive_is_a_comment_without_a_blank_line() {
     let daemon = Daemon::with().env("SSE_KEEPALIVE_SECONDS", 1).start().await;
-    let sse = daemon.live_sse("/api/v1/sse").await;
-    let mut stream = sse.into_stream();
-    let mut bytes = vec![0; 24];
-    within("two keep-alives", stream.read_exact(&mut bytes)).await.unwrap();
-    assert_eq!(bytes, b": heartbeat\n: heartbeat\n");
-    daemon.publish_messages(&["right behind"]).await;
-    let mut next = [0; 64];
-    loop {
-        let n = within("an event", stream.read(&mut next)).await.unwrap();
-        let text = String::from_utf8_lossy(&next[..n]).into_owned();
-        if text.starts_with(": heartbeat\nid: ") || text.starts_with("id: ") {
-            break;
-        }
-        assert_eq!(text, ": heartbeat\n");
+    let mut sse = daemon.live_sse("/api/v1/sse").await;
+    for _ in 0..2 {
+        let block = sse.next_block().await.unwrap();
+        assert_eq!(block.comment.as_deref().map(str::trim), Some("heartbeat"));
+        assert_eq!(sse.chunks().last().map(String::as_str), Some(": heartbeat\n"));
     }
+    daemon.publish_messages(&["right behind"]).await;
+    assert_eq!(sse.next_event().await["content"], "right behind");
 }
 
 #[tokio::test]
@@ -307,6 +304,51 @@ async fn the_llm_stream_carries_chunks_and_the_errors_of_streams_only() {
     back.next().await.named("ready");
     assert_eq!(id(&back.next_event().await), 6);
     back.next().await.named("caught_up");
+}
+
+/// Clients that read a body piece by piece hand an event on when its chunk is whole, so no event may wait for the next one's bytes.
+#[tokio::test]
+async fn over_http_1_1_each_event_is_whole_chunks_and_the_stream_ends_with_the_last_chunk() {
+    let daemon = Daemon::start().await;
+    let ids = daemon.publish_messages(&["a", "b"]).await;
+    let mut sse = daemon.sse("/api/v1/sse").last_event_id(&ids[0]).open().await;
+    assert_eq!(sse.header("transfer-encoding"), Some("chunked"), "{}", sse.head);
+    let ready = sse.next().await.named("ready");
+    assert_eq!(sse.next_event().await["content"], "b");
+    sse.next().await.named("caught_up");
+    for content in ["c", "\u{e9}\r\n0\r\n\r\n", &"d".repeat(40_000)] {
+        daemon.publish_messages(&[content]).await;
+        assert_eq!(sse.next_event().await["content"], content);
+        let last = sse.chunks().last().unwrap();
+        assert!(last.starts_with("id: ") && last.ends_with("}\n\n"), "{last:?}");
+    }
+    let connection = ready["connection_id"].as_str().unwrap();
+    daemon.call("DELETE", &format!("/api/v1/connections/{connection}")).send().await;
+    sse.next().await.named("closing");
+    assert_eq!(sse.next_block().await, None);
+    assert!(sse.ended_whole(), "the last chunk says that nothing was cut off");
+}
+
+/// A slow reader gets every event in whole chunks however its socket cuts them, merged chunks of streams among them.
+#[tokio::test]
+async fn a_reader_that_was_blocked_gets_whole_chunks() {
+    let daemon = Daemon::with().env("LIMITS__UNSENT_BYTES", 16_384).start().await;
+    let mut stream = daemon.narrow().await;
+    stream.write_all(daemon.sse("/api/v1/sse").head().as_bytes()).await.unwrap();
+    let mut sse = Sse::read_head(stream, Vec::new()).await;
+    sse.next().await.named("ready");
+    let text = "x".repeat(900);
+    let mut expected = String::new();
+    for batch in 0..40_u64 {
+        let events: Vec<Value> = (0..100).map(|n| chunk("r", &text, batch * 100 + n)).collect();
+        daemon.publish(json!(events)).await;
+        expected.push_str(&text.repeat(100));
+    }
+    let mut got = String::new();
+    while got.len() < expected.len() {
+        got.push_str(sse.next_event().await["chunk"].as_str().unwrap());
+    }
+    assert!(got == expected);
 }
 
 #[tokio::test]

@@ -18,9 +18,9 @@ use std::sync::Arc;
 use bytes::{Buf, BytesMut};
 
 use crate::close::Close;
-use crate::frame::Frame;
 use crate::frame::control::Ref;
 use crate::frame::ws_decode::Decoder;
+use crate::frame::{Encoding, Frame};
 use crate::ids::Sequence;
 use crate::metrics::Transport;
 
@@ -208,12 +208,13 @@ impl Connection {
         self.transport == Transport::Ws
     }
 
-    /// One frame's bytes as this transport carries them, in up to two parts.
+    /// How its transport carries events.
     #[must_use]
-    pub fn encoding<'f>(&self, frame: &'f Frame) -> [&'f [u8]; 2] {
+    pub fn encoding(&self) -> Encoding {
         match self.transport {
-            Transport::Ws => [frame.ws(), &[]],
-            Transport::Sse | Transport::SseH2 => frame.sse(),
+            Transport::Ws => Encoding::Ws,
+            Transport::Sse => Encoding::SseChunked,
+            Transport::SseHttp10 | Transport::SseH2 => Encoding::Sse,
         }
     }
 
@@ -244,7 +245,7 @@ impl Connection {
         let Some(mut out) = self.out.take() else { return total };
         if let Some((frame, at)) = out.partial.take() {
             let mut skip = at;
-            for part in self.encoding(&frame) {
+            for part in frame.encoded(self.encoding()) {
                 let rest = &part[skip.min(part.len())..];
                 skip = skip.saturating_sub(part.len());
                 let wrote = self.sink.write(rest);

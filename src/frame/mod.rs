@@ -1,11 +1,12 @@
 //! A frame: one event, numbered, encoded once for every transport, shared by all who read it.
 //!
-//! * One allocation holds routing keys, both transports' heads and one JSON body:
-//!   `[keys][id: <cursor>\ndata: ][WebSocket header][json][\n\n]`. A WebSocket message is one slice of it; an SSE event is
-//!   the id line, the body and the blank line.
+//! * One allocation holds routing keys, the heads of all transports and one JSON body:
+//!   `[keys][chunk head][id: <cursor>\ndata: ][WebSocket header][json][\n\n][chunk tail]`. A WebSocket message is one slice of it; an
+//!   SSE event is the id line, the body and the blank line; over HTTP/1.1 the chunk's head and tail (RFC 9112 §7.1) enclose it.
 //! * The JSON never holds a raw CR or LF, so no payload can forge an SSE field.
 //! * A frame is immutable once sealed. It knows its sequence, not its tenant; who may see it is [`crate::filter`]'s.
 
+pub mod chunked;
 pub mod control;
 pub mod merge;
 pub mod record;
@@ -24,6 +25,8 @@ const SSE_ID: &[u8] = b"id: ";
 const SSE_DATA: &[u8] = b"\ndata: ";
 const SSE_END: &[u8] = b"\n\n";
 const SSE_HEAD_LEN: usize = SSE_ID.len() + CURSOR_LEN + SSE_DATA.len();
+/// What follows the JSON in a frame's buffer.
+const TAIL_LEN: usize = SSE_END.len() + chunked::TAIL.len();
 const JSON_ID: &[u8] = b"{\"id\":\"";
 /// `2026-01-02T03:04:05.678Z`
 const TIMESTAMP_LEN: usize = 24;
@@ -47,6 +50,17 @@ impl Key {
     pub const ALL: [Key; 4] = [Key::User, Key::Agent, Key::Request, Key::Channel];
 }
 
+/// How a connection carries events.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Encoding {
+    /// One WebSocket text message an event.
+    Ws,
+    /// `text/event-stream` in chunks, one an event: over HTTP/1.1.
+    SseChunked,
+    /// `text/event-stream` as it is: over HTTP/1.0, whose body ends with the connection, and in HTTP/2 data frames.
+    Sse,
+}
+
 /// A numbered, encoded event.
 #[derive(Clone)]
 pub struct Frame {
@@ -62,6 +76,8 @@ pub struct Frame {
     key_present: u8,
     /// End of each key in `buf`; the first starts at 0.
     key_ends: [u16; 4],
+    /// Where the SSE id line starts in `buf`; the chunk's head ends there.
+    sse_at: u16,
     /// Where the JSON starts in `buf`; the WebSocket header ends there.
     json_at: u32,
     /// Of a `stream_chunk`: what merging needs.
@@ -126,7 +142,8 @@ impl Frame {
         let mut header = [0u8; ws::MAX_HEADER];
         let header = ws::text_header(json.len(), &mut header);
         let key_len: usize = keys.iter().flatten().map(|key| key.len()).sum();
-        let len = key_len + SSE_HEAD_LEN + header.len() + json.len() + SSE_END.len();
+        let sse_len = SSE_HEAD_LEN + json.len() + SSE_END.len();
+        let len = key_len + chunked::head_len(sse_len) + SSE_HEAD_LEN + header.len() + json.len() + TAIL_LEN;
         let mut buf = Vec::with_capacity(len);
         let (mut key_ends, mut key_present) = ([0u16; 4], 0u8);
         for (at, key) in keys.iter().enumerate() {
@@ -136,6 +153,8 @@ impl Frame {
             }
             key_ends[at] = buf.len() as u16; // event.rs bounds each key to 256 bytes
         }
+        chunked::head(sse_len, &mut buf);
+        let sse_at = buf.len() as u16; // four keys of 256 bytes and a head
         buf.extend_from_slice(SSE_ID);
         buf.extend_from_slice(&[0; CURSOR_LEN]);
         buf.extend_from_slice(SSE_DATA);
@@ -143,6 +162,7 @@ impl Frame {
         let json_at = buf.len() as u32;
         buf.extend_from_slice(json);
         buf.extend_from_slice(SSE_END);
+        buf.extend_from_slice(chunked::TAIL);
         let buf = buf.into_boxed_slice();
         Frame {
             sequence: Sequence::ZERO,
@@ -152,6 +172,7 @@ impl Frame {
             kind,
             key_present,
             key_ends,
+            sse_at,
             json_at,
             chunk,
             buf,
@@ -162,7 +183,7 @@ impl Frame {
     pub fn seal(&mut self, sequence: Sequence, received_ms: u64, cursor: &Cursor) {
         self.sequence = sequence;
         self.received_ms = received_ms;
-        let sse_id = self.key_len() + SSE_ID.len();
+        let sse_id = self.sse_at() + SSE_ID.len();
         self.buf[sse_id..sse_id + CURSOR_LEN].copy_from_slice(&cursor.0);
         let json_id = self.json_at as usize + JSON_ID.len();
         self.buf[json_id..json_id + CURSOR_LEN].copy_from_slice(&cursor.0);
@@ -215,18 +236,33 @@ impl Frame {
     /// The event as JSON text, its `id` inside.
     #[must_use]
     pub fn json(&self) -> &[u8] {
-        &self.buf[self.json_at as usize..self.buf.len() - SSE_END.len()]
+        &self.buf[self.json_at as usize..self.buf.len() - TAIL_LEN]
     }
     /// The event as one whole WebSocket text message.
     #[must_use]
     pub fn ws(&self) -> &[u8] {
-        &self.buf[self.key_len() + SSE_HEAD_LEN..self.buf.len() - SSE_END.len()]
+        &self.buf[self.sse_at() + SSE_HEAD_LEN..self.buf.len() - TAIL_LEN]
     }
     /// The event in `text/event-stream`, in two parts to be written one after the other.
     #[must_use]
     pub fn sse(&self) -> [&[u8]; 2] {
-        let head = self.key_len();
-        [&self.buf[head..head + SSE_HEAD_LEN], &self.buf[self.json_at as usize..]]
+        let head = self.sse_at();
+        let end = self.buf.len() - chunked::TAIL.len();
+        [&self.buf[head..head + SSE_HEAD_LEN], &self.buf[self.json_at as usize..end]]
+    }
+    /// [`Frame::sse`] as one whole chunk of an HTTP/1.1 body.
+    #[must_use]
+    pub fn sse_chunked(&self) -> [&[u8]; 2] {
+        [&self.buf[self.key_len()..self.sse_at() + SSE_HEAD_LEN], &self.buf[self.json_at as usize..]]
+    }
+    /// The event's bytes as `encoding` carries them, in up to two parts to be written one after the other.
+    #[must_use]
+    pub fn encoded(&self, encoding: Encoding) -> [&[u8]; 2] {
+        match encoding {
+            Encoding::Ws => [self.ws(), &[]],
+            Encoding::SseChunked => self.sse_chunked(),
+            Encoding::Sse => self.sse(),
+        }
     }
     /// Bytes of memory this frame holds, its struct included.
     #[must_use]
@@ -236,6 +272,11 @@ impl Frame {
 
     fn key_len(&self) -> usize {
         usize::from(self.key_ends[3])
+    }
+
+    /// Where the id line starts in `buf`: after the keys and the chunk's head.
+    fn sse_at(&self) -> usize {
+        self.sse_at as usize
     }
 }
 
@@ -368,6 +409,11 @@ pub(crate) mod tests {
         );
         assert_eq!(std::str::from_utf8(frame.json()).expect("text"), json);
         assert_eq!(frame.sse().concat(), format!("id: {id}\ndata: {json}\n\n").as_bytes());
+        let sse_len = frame.sse().concat().len();
+        assert_eq!(
+            frame.sse_chunked().concat(),
+            [format!("{sse_len:x}\r\n").as_bytes(), &frame.sse().concat(), b"\r\n"].concat()
+        );
         assert_eq!(frame.ws()[..4], [0x81, 126, (json.len() >> 8) as u8, json.len() as u8]);
         assert_eq!(&frame.ws()[4..], json.as_bytes());
         assert_eq!(

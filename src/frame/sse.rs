@@ -5,12 +5,16 @@
 //!   never used.
 //! * No value can forge a field: data is split at every line end, and ids are cursors.
 
+use super::Encoding;
+use super::chunked;
 use super::control::Control;
 use crate::cursor::Cursor;
 
 /// A comment that keeps the connection alive. Without a blank line: after an id, one makes several client libraries
 /// emit an empty message.
 pub const KEEP_ALIVE: &[u8] = b": heartbeat\n";
+/// [`KEEP_ALIVE`] as a chunk of an HTTP/1.1 body.
+pub const KEEP_ALIVE_CHUNKED: &[u8] = b"c\r\n: heartbeat\n\r\n";
 /// The end of `/sse/llm`.
 pub const DONE: &[u8] = b"event: done\ndata: {}\n\n";
 
@@ -55,6 +59,19 @@ impl Control<'_> {
         let mut json = Vec::with_capacity(160);
         self.json(&mut json);
         named(name, self.position().as_ref(), &json, out);
+    }
+
+    /// Appends it as a connection of this encoding carries it.
+    pub fn encode(&self, encoding: Encoding, out: &mut Vec<u8>) {
+        match encoding {
+            Encoding::Ws => self.ws(out),
+            Encoding::Sse => self.sse(out),
+            Encoding::SseChunked => {
+                let mut plain = Vec::with_capacity(256);
+                self.sse(&mut plain);
+                chunked::chunk(&plain, out);
+            }
+        }
     }
 }
 
@@ -132,6 +149,9 @@ mod tests {
         ready.sse(&mut out);
         out.extend_from_slice(KEEP_ALIVE);
         out.extend_from_slice(DONE);
+        let mut keep_alive = Vec::new();
+        chunked::chunk(KEEP_ALIVE, &mut keep_alive);
+        assert_eq!(keep_alive, KEEP_ALIVE_CHUNKED);
         let out = text(out);
         assert!(
             out.starts_with(&format!("retry: 2000\nevent: ready\nid: {CURSOR}\ndata: {{\"type\":\"ready\""))

@@ -24,6 +24,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::frame::chunked;
 use crate::metrics::Transport;
 use crate::outcome::Refusal;
 use crate::worker::connect::Adopt;
@@ -298,11 +299,17 @@ fn start(worker: &Rc<Worker>, subscribed: Subscribed, version: Version, flow: &R
         *response.headers_mut() = headers;
         return Responded::Whole(response);
     }
-    if adopt.transport == Transport::Sse {
-        // The stream ends with the connection: plain bytes suit HTTP/1.0 too, and a batch stays one slice.
+    if adopt.transport != Transport::Ws {
+        // The socket leaves hyper: no further request is read from it.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
+    if adopt.transport == Transport::Sse {
+        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     adopt.head = raw_head(status, &headers);
-    adopt.head.extend_from_slice(&preface);
+    match adopt.transport {
+        Transport::Sse => chunked::chunk(&preface, &mut adopt.head),
+        _ => adopt.head.extend_from_slice(&preface),
+    }
     Responded::TakeOver(Box::new(adopt))
 }

@@ -164,7 +164,11 @@ async fn sse_granted(
     let start = start::resolve(x.shared().tenants.store(), &tenant, &asked.from).await?;
     let mut preface = Vec::new();
     sse::retry(RETRY_MS, &mut preface);
-    let transport = if x.version == Version::HTTP_2 { Transport::SseH2 } else { Transport::Sse };
+    let transport = match x.version {
+        Version::HTTP_2 => Transport::SseH2,
+        Version::HTTP_11 => Transport::Sse,
+        _ => Transport::SseHttp10,
+    };
     let adopt = adopt(transport, Some((admitted, tenant)), asked, start);
     let headers = event_stream_headers();
     Ok(Handled::Subscribed(Box::new(Subscribed { status: StatusCode::OK, headers, preface, adopt })))

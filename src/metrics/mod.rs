@@ -48,15 +48,17 @@ impl Gauge {
 pub enum Transport {
     /// WebSocket.
     Ws = 0,
-    /// SSE on a socket of its own (HTTP/1).
+    /// SSE over HTTP/1.1, in chunks.
     Sse = 1,
     /// SSE as an HTTP/2 stream.
     SseH2 = 2,
+    /// SSE over HTTP/1.0, whose body ends with the connection.
+    SseHttp10 = 3,
 }
 
 impl Transport {
     /// Every transport, in the order of their ordinals.
-    pub const ALL: [Transport; 3] = [Transport::Ws, Transport::Sse, Transport::SseH2];
+    pub const ALL: [Transport; 4] = [Transport::Ws, Transport::Sse, Transport::SseH2, Transport::SseHttp10];
     /// The name used in metrics and listings.
     #[must_use]
     pub const fn label(self) -> &'static str {
@@ -64,6 +66,7 @@ impl Transport {
             Transport::Ws => "ws",
             Transport::Sse => "sse",
             Transport::SseH2 => "sse_h2",
+            Transport::SseHttp10 => "sse_http10",
         }
     }
 }
@@ -75,7 +78,7 @@ pub struct WorkerMetrics {
     /// Sockets accepted and not yet closed, whatever they speak.
     pub sockets: Gauge,
     /// Connections by [`Transport`].
-    pub connections: [Gauge; 3],
+    pub connections: [Gauge; Transport::ALL.len()],
     /// (event, subscriber) pairs found when an event was evaluated against a subscription.
     pub matched: Counter,
     /// Pairs written whole into the transport, a merged chunk counted once.

@@ -157,8 +157,9 @@ impl Worker {
         self.metrics().matched.add(u64::from(matched));
         self.metrics().pending.add(i64::from(matched));
         let runs = merge::coalesce(&mut seen);
+        let encoding = connection.encoding();
         for frame in &seen {
-            connection.encoding(frame).iter().for_each(|part| bytes.extend_from_slice(part));
+            frame.encoded(encoding).iter().for_each(|part| bytes.extend_from_slice(part));
         }
         let wrote = connection.sink.write(&bytes);
         bytes.clear();

@@ -20,7 +20,7 @@ use crate::connection::{Connection, Flags, Mode, Sink, Tick};
 use crate::cursor::Cursor;
 use crate::filter::{Filter, RowId};
 use crate::frame::control::Control;
-use crate::frame::ws;
+use crate::frame::{Encoding, chunked, ws};
 use crate::ids::{Sequence, TenantId};
 use crate::metrics::Transport;
 use crate::tenant::Tenant;
@@ -165,13 +165,10 @@ impl Worker {
     /// Writes a control frame, or holds it until the transport takes it.
     pub(super) fn control(self: &Rc<Self>, state: &mut State, token: Token, control: &Control<'_>) {
         let Some(connection) = state.connection(token) else { return };
-        let is_ws = connection.is_ws();
+        let encoding = connection.encoding();
         let mut bytes = std::mem::take(&mut state.control);
         bytes.clear();
-        match is_ws {
-            true => control.ws(&mut bytes),
-            false => control.sse(&mut bytes),
-        }
+        control.encode(encoding, &mut bytes);
         self.raw_control(state, token, &bytes);
         state.control = bytes;
     }
@@ -218,9 +215,12 @@ impl Worker {
                 }
                 self.end_ws(state, token, &frame, reason);
             }
-            Transport::Sse | Transport::SseH2 => {
+            Transport::Sse | Transport::SseHttp10 | Transport::SseH2 => {
                 let (code, message) = reason.words();
                 self.control(state, token, &Control::Error { code, message, details: None, reference: None });
+                if state.connection(token).is_some_and(|it| it.encoding() == Encoding::SseChunked) {
+                    self.raw_control(state, token, chunked::END);
+                }
                 self.drop_connection(state, token, reason);
             }
         }

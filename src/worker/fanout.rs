@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::close::Close;
 use crate::connection::{Connection, Mode, Tick, Wrote};
-use crate::frame::Frame;
+use crate::frame::{Encoding, Frame};
 use crate::ids::Sequence;
 use crate::metrics::Times;
 use crate::ring::Read;
@@ -29,13 +29,13 @@ const BYTES_PER_TURN: usize = 128 * 1024;
 const MARKS_PER_TURN: usize = 32 * 1024;
 /// Frames of a batch whatever the audience: together they cost one write each.
 const LEAST_FRAMES: usize = 8;
-/// Different (mask, transport) pairs whose joined bytes are kept during a turn.
+/// Different (mask, encoding) pairs whose joined bytes are kept during a turn.
 const GROUPS: usize = 16;
 
-/// The bytes of one set of frames for one transport, joined once for all connections that get the same.
+/// The bytes of one set of frames in one encoding, joined once for all connections that get the same.
 struct Group {
     mask: u64,
-    ws: bool,
+    encoding: Encoding,
     start: usize,
     end: usize,
     /// Connections that took it whole and are not timed yet.
@@ -176,7 +176,7 @@ impl Worker {
                 batch.at += 1; // closed or resubscribed since
                 continue;
             }
-            let Some(group) = turn.group(mask, connection.is_ws(), joined, &batch.frames) else { break };
+            let Some(group) = turn.group(mask, connection.encoding(), joined, &batch.frames) else { break };
             batch.at += 1;
             let Group { start, end, .. } = turn.groups[group];
             chosen += end - start;
@@ -265,10 +265,17 @@ struct Turn {
 }
 
 impl Turn {
-    /// The group of (mask, transport), its bytes joined at the end of `joined` if it is new. `None`: there are
+    /// The group of (mask, encoding), its bytes joined at the end of `joined` if it is new. `None`: there are
     /// [`GROUPS`] already, which may be dropped once nobody writes from them.
-    fn group(&mut self, mask: u64, ws: bool, joined: &mut Vec<u8>, frames: &[Arc<Frame>]) -> Option<usize> {
-        if let Some(at) = self.groups.iter().position(|group| group.mask == mask && group.ws == ws) {
+    fn group(
+        &mut self,
+        mask: u64,
+        encoding: Encoding,
+        joined: &mut Vec<u8>,
+        frames: &[Arc<Frame>],
+    ) -> Option<usize> {
+        let same = |group: &Group| group.mask == mask && group.encoding == encoding;
+        if let Some(at) = self.groups.iter().position(same) {
             return Some(at);
         }
         if self.groups.len() == GROUPS {
@@ -278,13 +285,10 @@ impl Turn {
         let mut rest = mask;
         while rest != 0 {
             let frame = &frames[rest.trailing_zeros() as usize];
-            match ws {
-                true => joined.extend_from_slice(frame.ws()),
-                false => frame.sse().iter().for_each(|part| joined.extend_from_slice(part)),
-            }
+            frame.encoded(encoding).iter().for_each(|part| joined.extend_from_slice(part));
             rest &= rest - 1;
         }
-        self.groups.push(Group { mask, ws, start, end: joined.len(), served: 0 });
+        self.groups.push(Group { mask, encoding, start, end: joined.len(), served: 0 });
         Some(self.groups.len() - 1)
     }
 }
@@ -317,7 +321,7 @@ impl Connection {
                 break;
             }
             position = frame.sequence();
-            let len: usize = self.encoding(frame).iter().map(|part| part.len()).sum();
+            let len: usize = frame.encoded(self.encoding()).iter().map(|part| part.len()).sum();
             self.told = position;
             if bytes < len {
                 self.outbox().partial = Some((frame.clone(), bytes));

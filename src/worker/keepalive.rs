@@ -9,7 +9,7 @@ use std::rc::Rc;
 use crate::close::Close;
 use crate::connection::{Outlet, Tick};
 use crate::frame::control::Control;
-use crate::frame::{sse, ws};
+use crate::frame::{Encoding, sse, ws};
 use crate::ids::Sequence;
 use crate::memory;
 use crate::metrics::Transport;
@@ -42,7 +42,7 @@ impl Worker {
         let config = &self.shared.config;
         let seconds = match transport {
             Transport::Ws => config.heartbeat_seconds,
-            Transport::Sse | Transport::SseH2 => config.sse_keepalive_seconds,
+            Transport::Sse | Transport::SseHttp10 | Transport::SseH2 => config.sse_keepalive_seconds,
         };
         Tick::try_from(seconds).unwrap_or(Tick::MAX / 4).max(1)
     }
@@ -120,7 +120,7 @@ impl Worker {
         let timestamp_ms = self.shared.clock.now_ms();
         let Some(connection) = state.connection(token) else { return };
         let Some(admitted) = &connection.admitted else { return };
-        let (view, transport) = (connection.view, connection.transport);
+        let (view, encoding) = (connection.view, connection.encoding());
         let tenant = admitted.principal().tenant;
         let (told, always) = (connection.told, connection.flags.heartbeat_event);
         let position = match state.views.get(view as usize) {
@@ -134,15 +134,16 @@ impl Worker {
         }
         let cursor = self.cursor_of(state, token, position);
         let mut bytes = Vec::with_capacity(128);
-        match transport {
-            Transport::Ws => {
+        match encoding {
+            Encoding::Ws => {
                 ws::ping(&[], &mut bytes);
-                Control::Ping { timestamp_ms, cursor }.ws(&mut bytes);
+                Control::Ping { timestamp_ms, cursor }.encode(encoding, &mut bytes);
             }
-            Transport::Sse | Transport::SseH2 if always || position != told => {
-                Control::Heartbeat { timestamp_ms, cursor }.sse(&mut bytes);
+            Encoding::Sse | Encoding::SseChunked if always || position != told => {
+                Control::Heartbeat { timestamp_ms, cursor }.encode(encoding, &mut bytes);
             }
-            Transport::Sse | Transport::SseH2 => bytes.extend_from_slice(sse::KEEP_ALIVE),
+            Encoding::Sse => bytes.extend_from_slice(sse::KEEP_ALIVE),
+            Encoding::SseChunked => bytes.extend_from_slice(sse::KEEP_ALIVE_CHUNKED),
         }
         self.raw_control(state, token, &bytes);
     }

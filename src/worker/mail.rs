@@ -57,7 +57,7 @@ pub struct Which {
 pub struct Listed {
     /// Its id.
     pub id: String,
-    /// `ws`, `sse`, `sse_h2`.
+    /// `ws`, `sse`, `sse_h2`, `sse_http10`.
     pub transport: &'static str,
     /// The credential's `sub`.
     pub user: Option<String>,

@@ -129,14 +129,50 @@ impl Block {
     }
 }
 
+/// A chunked body under way (RFC 9112 §7.1), strictly read.
+#[derive(Default)]
+struct Chunks {
+    /// Received and not yet a whole chunk.
+    raw: Vec<u8>,
+    /// The chunks that were whole, in order.
+    whole: Vec<String>,
+    /// The last chunk has come.
+    ended: bool,
+}
+
+impl Chunks {
+    /// Moves the bytes of whole chunks to `out`.
+    fn unpack(&mut self, out: &mut Vec<u8>) {
+        while !self.ended {
+            let Some(line) = self.raw.windows(2).position(|two| two == b"\r\n") else { return };
+            let digits = std::str::from_utf8(&self.raw[..line]).unwrap();
+            let length =
+                usize::from_str_radix(digits, 16).unwrap_or_else(|_| panic!("a chunk's head: {digits:?}"));
+            let end = line + 2 + length;
+            if self.raw.len() < end + 2 {
+                return;
+            }
+            assert_eq!(&self.raw[end..end + 2], b"\r\n", "the end of a chunk");
+            self.ended = length == 0;
+            let bytes = &self.raw[line + 2..end];
+            out.extend_from_slice(bytes);
+            self.whole.push(String::from_utf8(bytes.to_vec()).unwrap());
+            self.raw.drain(..end + 2);
+        }
+        assert!(self.raw.is_empty(), "bytes after the last chunk: {:?}", self.raw);
+    }
+}
+
 /// An answer whose head is read and whose body may be a stream.
 pub(crate) struct Sse {
     pub(crate) status: u16,
     /// Status line and headers.
     pub(crate) head: String,
     stream: TcpStream,
-    /// Received and not yet parsed.
+    /// Received, out of its chunks, and not yet parsed.
     buffer: Vec<u8>,
+    /// The chunks of the body, if it comes in chunks.
+    chunks: Option<Chunks>,
     /// The id a client would come back with.
     pub(crate) last_event_id: String,
 }
@@ -157,7 +193,36 @@ impl Sse {
         let head = String::from_utf8(buffer[..end].to_vec()).unwrap();
         buffer.drain(..end + 4);
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Sse { status, head, stream, buffer, last_event_id: String::new() }
+        let mut sse = Sse { status, head, stream, buffer, chunks: None, last_event_id: String::new() };
+        if sse.header("transfer-encoding") == Some("chunked") {
+            let raw = std::mem::take(&mut sse.buffer);
+            let mut chunks = Chunks { raw, ..Chunks::default() };
+            chunks.unpack(&mut sse.buffer);
+            sse.chunks = Some(chunks);
+        }
+        sse
+    }
+
+    /// Reads more of the body; false at its end.
+    async fn read_more(&mut self) -> bool {
+        let Some(chunks) = &mut self.chunks else {
+            return matches!(self.stream.read_buf(&mut self.buffer).await, Ok(1..));
+        };
+        if chunks.ended || !matches!(self.stream.read_buf(&mut chunks.raw).await, Ok(1..)) {
+            return false;
+        }
+        chunks.unpack(&mut self.buffer);
+        true
+    }
+
+    /// Whether the body ended with its last chunk, and was not cut off.
+    pub(crate) fn ended_whole(&self) -> bool {
+        self.chunks.as_ref().is_some_and(|chunks| chunks.ended)
+    }
+
+    /// The chunks that came so far, each as it was framed.
+    pub(crate) fn chunks(&self) -> &[String] {
+        self.chunks.as_ref().map_or(&[], |chunks| &chunks.whole)
     }
 
     /// A header of the answer.
@@ -175,10 +240,7 @@ impl Sse {
 
     /// What else comes until the peer ends.
     pub(crate) async fn rest(&mut self) -> String {
-        within("the end of an answer", async {
-            while matches!(self.stream.read_buf(&mut self.buffer).await, Ok(1..)) {}
-        })
-        .await;
+        within("the end of an answer", async { while self.read_more().await {} }).await;
         String::from_utf8(std::mem::take(&mut self.buffer)).unwrap()
     }
 
@@ -286,7 +348,7 @@ impl Sse {
                     return Some(line);
                 }
             }
-            if !matches!(self.stream.read_buf(&mut self.buffer).await, Ok(1..)) {
+            if !self.read_more().await {
                 return None;
             }
         }

@@ -250,8 +250,8 @@ export interface Connection {
   sent_events: number;
   /** Since when it is open. */
   since: string;
-  /** `ws`, `sse`, `sse_h2`. */
-  transport: "ws" | "sse" | "sse_h2";
+  /** `ws`, `sse`, `sse_h2`, `sse_http10`. */
+  transport: "ws" | "sse" | "sse_h2" | "sse_http10";
   /** The credential's `sub`. */
   user: string | null;
 }

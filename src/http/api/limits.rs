@@ -179,7 +179,7 @@ const LIMITS: &[(&str, &[(&str, Holds)])] = &[
     ),
     ("Health", &[("status", Holds::OneOf(&["healthy", "degraded", "stopping"]))]),
     ("HealthChecks", &[("store", Holds::OneOf(&["ok", "no_space", "reopening", "read_only"]))]),
-    ("Connection", &[("transport", Holds::OneOf(&["ws", "sse", "sse_h2"]))]),
+    ("Connection", &[("transport", Holds::OneOf(&["ws", "sse", "sse_h2", "sse_http10"]))]),
     ("Gap", &[("reason", Holds::OneOf(&["trimmed", "lagged", "unknown_cursor"]))]),
 ];
 /// Free data, wherever it stands.

@@ -1,0 +1,63 @@
+//! Chunks of an HTTP/1.1 body (RFC 9112 §7.1): `<length in hex>\r\n<bytes>\r\n`, and the last one, which is empty.
+//!
+//! * A stream is chunked because clients that read a body which ends with its connection wait for a full buffer before they hand
+//!   an event on; a chunk is handed on at once.
+//! * No chunk is empty but the last, or the body would end early.
+
+/// What follows the bytes of a chunk.
+pub const TAIL: &[u8] = b"\r\n";
+/// The end of a body, without trailers.
+pub const END: &[u8] = b"0\r\n\r\n";
+
+/// Bytes that the head of a chunk of `len` bytes takes; `len` is not 0.
+#[must_use]
+pub const fn head_len(len: usize) -> usize {
+    hex_digits(len) + 2
+}
+
+const fn hex_digits(len: usize) -> usize {
+    (usize::BITS - len.leading_zeros()).div_ceil(4) as usize
+}
+
+/// Appends the head of a chunk of `len` bytes.
+pub fn head(len: usize, out: &mut Vec<u8>) {
+    for digit in (0..hex_digits(len)).rev() {
+        out.push(b"0123456789abcdef"[len >> (4 * digit) & 15]);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends `bytes` as one chunk; nothing where there are none.
+pub fn chunk(bytes: &[u8], out: &mut Vec<u8>) {
+    if bytes.is_empty() {
+        return;
+    }
+    out.reserve(head_len(bytes.len()) + bytes.len() + TAIL.len());
+    head(bytes.len(), out);
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(TAIL);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_its_length_in_hex() {
+        for len in [1, 9, 15, 16, 255, 256, 4095, 4096, 65_535, 65_536, 1 << 20] {
+            let mut out = Vec::new();
+            head(len, &mut out);
+            assert_eq!(out, format!("{len:x}\r\n").into_bytes());
+            assert_eq!(out.len(), head_len(len));
+        }
+    }
+
+    #[test]
+    fn an_empty_chunk_is_not_written() {
+        let mut out = Vec::new();
+        chunk(b"", &mut out);
+        assert_eq!(out, b"");
+        chunk(b"retry: 2000\n", &mut out);
+        assert_eq!(out, b"c\r\nretry: 2000\n\r\n");
+    }
+}

@@ -1,0 +1,56 @@
+"""PyPI `requests` (`iter_lines`) and `sseclient-py`: each event is handed on when it is published, not when later bytes push it.
+
+Both read a body piece by piece. From a body that ends with its connection they wait for a full piece; from a chunked one each
+chunk is a piece. The keep-alive, which would push an event out too, is counted as a failure.
+"""
+
+import json
+
+import requests
+import sseclient
+
+from story import BEARER, DIRECT, LIMIT, api, publish, tell
+
+CHANNEL = "clients/requests"
+
+
+def open_stream():
+    response = requests.get(
+        f"{DIRECT}/api/v1/sse", params={"channel": CHANNEL}, headers={**BEARER, "Accept": "text/event-stream"}, stream=True, timeout=LIMIT
+    )
+    assert response.status_code == 200, response.status_code
+    return response
+
+
+def lines_are_prompt():
+    with open_stream() as response:
+        lines = response.iter_lines(decode_unicode=True)
+        assert next(lines) == "retry: 2000"
+        while next(lines):  # `ready`, up to its blank line
+            pass
+        for n in range(3):
+            (id,) = publish(CHANNEL, [n])
+            assert next(lines) == f"id: {id}", "something else came before the event"
+            name, data = next(lines).split(": ", 1)
+            assert name == "data" and json.loads(data)["data"]["n"] == n, data
+            assert next(lines) == ""
+
+
+def events_are_prompt_and_the_last_comes():
+    with open_stream() as response:
+        events = sseclient.SSEClient(response).events()
+        ready = next(events)
+        assert ready.event == "ready" and int(ready.retry) == 2000, ready
+        for n in range(3):
+            (id,) = publish(CHANNEL, [n])
+            event = next(events)
+            assert (event.event, event.id, json.loads(event.data)["data"]["n"]) == ("message", id, n), event
+        api("DELETE", f"/api/v1/connections/{json.loads(ready.data)['connection_id']}")
+        assert next(events).event == "closing"
+        assert list(events) == [], "events after closing"
+
+
+tell("requests", [
+    ("iter_lines hands on each event as it is published", lines_are_prompt),
+    ("sseclient-py hands on each event as it is published, the last one too", events_are_prompt_and_the_last_comes),
+])
