@@ -67,10 +67,17 @@ type Key = (TenantId, [u8; 32]);
 /// The locks of one publish or change. Whoever commits under them has the commit hold them ([`Rows::hold`]).
 pub struct Held {
     inflight: Arc<DashMap<Key, Arc<Mutex<()>>>>,
-    guards: Vec<(Key, OwnedMutexGuard<()>)>,
+    /// Each key's entry, and its lock once it is held: a waiter that is dropped gives back the entry it waited for, too.
+    guards: Vec<(Key, Option<OwnedMutexGuard<()>>)>,
 }
 
 impl Inflight {
+    /// Entries, those that are waited for included.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Waits for all `keys`; sorted, so that two publishes never wait for each other.
     async fn hold(&self, tenant: TenantId, mut keys: Vec<[u8; 32]>) -> Arc<Held> {
         keys.sort_unstable();
@@ -78,7 +85,11 @@ impl Inflight {
         let mut held = Held { inflight: self.0.clone(), guards: Vec::with_capacity(keys.len()) };
         for key in keys {
             let lock = self.0.entry((tenant, key)).or_default().clone();
-            held.guards.push(((tenant, key), lock.lock_owned().await));
+            held.guards.push(((tenant, key), None));
+            let guard = lock.lock_owned().await;
+            if let Some((_, held)) = held.guards.last_mut() {
+                *held = Some(guard);
+            }
         }
         Arc::new(held)
     }

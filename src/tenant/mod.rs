@@ -271,10 +271,11 @@ impl Tenants {
 }
 
 impl Tenant {
-    /// Whether the table alone holds it, and it and the store alone its log, which has nothing that the disk has not.
+    /// Whether the table alone holds it, and it and the store alone its log, which has nothing that the disk has not. The store has
+    /// let go of the log of a deleted organization already.
     fn is_unused(self: &Arc<Self>) -> bool {
         Arc::strong_count(self) == 1
-            && Arc::strong_count(&self.log) == 2
+            && Arc::strong_count(&self.log) <= 2
             && self.write.try_lock().is_some_and(|side| {
                 side.ring.slots() == 0
                     && side.ring.is_settled()

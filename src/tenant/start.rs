@@ -73,8 +73,10 @@ fn after_cursor(cursors: &CursorKey, tenant: &Tenant, text: &str) -> Start {
     let gap = |reason, resumes_at| Some(Gap { after: text.into(), reason, resumes_at });
     let head = tenant.head();
     match cursors.decode(tenant.id(), text.as_bytes()) {
-        // A newer epoch, or this one with a higher counter, was never given out by this log.
-        Some(position) if position <= head => match tenant.log().oldest() {
+        // A newer epoch, or this one with a higher counter, was never given out by this log. Its end is above the visible head
+        // while a change waits for its commit: an event published behind that change has its id already, and its publisher
+        // may resume from it.
+        Some(position) if position <= tenant.log().end() => match tenant.log().oldest() {
             oldest if position < oldest => Start {
                 position: Some(oldest),
                 gap: gap(GapReason::Trimmed, oldest),

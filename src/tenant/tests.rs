@@ -169,6 +169,59 @@ async fn a_change_is_seen_when_it_is_on_disk_and_not_before() {
     assert_eq!(tenants.store().row(ID, Table(0), "a").await.expect("read"), Some(b"row".to_vec()));
 }
 
+/// A request that gives up while it waits for a key leaves no entry behind, whether the holder ends before or after it.
+#[tokio::test]
+async fn a_waiter_that_gives_up_leaves_no_key_behind() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (tenants, _) = tenants(dir.path());
+    for holder_first in [true, false] {
+        let held = tenants.alone(ID, vec![[1; 32], [2; 32]]).await;
+        let mut waiter = Box::pin(tenants.alone(ID, vec![[0; 32], [2; 32]]));
+        assert!(futures_util::FutureExt::now_or_never(waiter.as_mut()).is_none());
+        assert_eq!(tenants.inflight.len(), 3);
+        if holder_first {
+            drop(held);
+            drop(waiter);
+        } else {
+            drop(waiter);
+            drop(held);
+        }
+        assert_eq!(tenants.inflight.len(), 0, "the holder first: {holder_first}");
+    }
+}
+
+/// An event published behind a held change has its id at once (`ack=memory`), before anybody can see it: resuming from that id is
+/// no gap, and nothing up to it is read again.
+#[tokio::test]
+async fn an_id_above_a_held_frame_is_a_position_to_resume_from() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let gate = Arc::new(Gate::default());
+    let (tenants, _) = tenants_on(dir.path(), gate.clone());
+    let tenant = tenants.open(ID).await.expect("open");
+    gate.set(true);
+    let frames = |text: &str| {
+        let json = format!(r#"{{"type":"custom","channel":"c","data":"{text}"}}"#);
+        tenants.encode(&[Event::parse(&json).expect("valid")], 0).expect("encoded")
+    };
+    let mut rows = Rows::new();
+    rows.put_row(ID, Table(0), "a", b"row").expect("fits");
+    let mut change = Box::pin(tenants.change(&tenant, frames("change"), rows, &Told));
+    assert!(futures_util::FutureExt::now_or_never(change.as_mut()).is_none());
+    let id = tenants.publish(&tenant, frames("after"), None, None::<&Told>).await.expect("published").first;
+    assert!(tenant.head() < id, "it is not seen yet");
+    let from = |position| {
+        let text = tenants.cursors().encode(ID, position).as_str().into();
+        start::resolve_now(&tenants.cursors(), &tenant, &start::From::Cursor(text)).expect("without reading")
+    };
+    let resumed = start::Start { position: Some(id), gap: None, resumed: true, asked: true };
+    assert_eq!(from(id), resumed);
+    let unknown = from(id.next()).gap.expect("a gap");
+    assert_eq!(unknown.reason, crate::frame::control::GapReason::UnknownCursor, "nobody was given that one");
+    gate.set(false);
+    change.await.expect("committed");
+    assert_eq!((from(id), tenant.head()), (resumed, id));
+}
+
 /// Whoever asks again under the same key waits for the commit of the first, also where the first one has gone without waiting
 /// for it: closed its connection, timed out.
 #[tokio::test]

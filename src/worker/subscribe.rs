@@ -46,7 +46,7 @@ impl Worker {
             None if first => Start::NOW,
             None => Start { position: Some(kept), gap: None, resumed: false, asked: false },
         };
-        let position = start.position.unwrap_or(head).min(head);
+        let position = start.position.unwrap_or(head);
         self.place(state, token, Selection { filter, rights }, position);
         let Some(connection) = state.connection(token) else { return };
         // A position kept while behind brings its debt along.
@@ -110,7 +110,8 @@ impl Worker {
         connection.position = position;
         connection.evaluated = position;
         connection.told = position;
-        // A position past the joint is the ring's end at this moment: the pump gets there first, and skips up to it.
+        // The pump has not reached a position past the joint (the ring's end at this moment, or an id behind a held frame) yet
+        // and skips up to it.
         connection.mode = if position < joint { Mode::Behind } else { Mode::Live };
         self.metrics().behind.add(i64::from(position < joint));
     }

@@ -83,6 +83,16 @@ impl Bench {
     }
 
     fn connect_with(&self, of: usize, transport: Transport, filter: Option<Filter>) -> (Token, UnixStream) {
+        self.connect_from(of, transport, filter, Start::NOW)
+    }
+
+    fn connect_from(
+        &self,
+        of: usize,
+        transport: Transport,
+        filter: Option<Filter>,
+        start: Start,
+    ) -> (Token, UnixStream) {
         let (ours, peer) = UnixStream::pair().expect("a pair");
         socket2::SockRef::from(&ours).set_send_buffer_size(8 * 1_024).expect("a small buffer");
         ours.set_nonblocking(true).expect("non-blocking");
@@ -93,7 +103,7 @@ impl Bench {
             tenant: self.worker.shared.tenants.get(self.principals[of].tenant),
             transport,
             filter,
-            start: Start::NOW,
+            start,
             no_echo: false,
             heartbeat_event: false,
             head: Vec::new(),
@@ -159,6 +169,35 @@ fn a_slot_that_changes_hands_amid_a_batch_carries_nothing_over() {
                 assert!(!seen.contains(foreign), "{token:?}: {seen}");
             }
         }
+    });
+}
+
+/// A publisher resumes from an id that is not visible yet, because an earlier change waits for its commit: it is told that position,
+/// and nothing up to it is sent to it.
+#[test]
+fn who_resumes_ahead_of_the_visible_head_gets_what_comes_after() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+    runtime.expect("a runtime").block_on(async {
+        let bench = Bench::new().await;
+        let tenant = bench.worker.shared.tenants.get(bench.principals[0].tenant).expect("open");
+        let id = Sequence(tenant.head().0 + 2);
+        let start = Start { position: Some(id), gap: None, resumed: true, asked: true };
+        let (_, mut peer) = bench.connect_from(0, Transport::Sse, Some(Filter::default()), start);
+        while bench.turn() {}
+        let cursor = bench.worker.shared.tenants.cursors().encode(tenant.id(), id);
+        let ready = read(&mut peer);
+        assert_eq!(
+            ready.matches(cursor.as_str()).count(),
+            4,
+            "ready and caught_up, each with its id: {ready}"
+        );
+        for text in ["held", "after", "later"] {
+            bench.publish(0, text).await;
+        }
+        while bench.turn() {}
+        let seen = read(&mut peer);
+        let found = ["held", "after", "later"].map(|text| seen.contains(text));
+        assert_eq!(found, [false, false, true], "{seen}");
     });
 }
 
