@@ -32,23 +32,72 @@ impl Clock for SystemClock {
 
 /// A clock that stands until it is moved.
 #[derive(Debug, Default)]
-pub struct ManualClock(AtomicU64);
+pub struct ManualClock {
+    wall_ms: AtomicU64,
+    monotonic_ms: AtomicU64,
+}
 
 impl ManualClock {
     /// A clock that shows `now_ms`.
     #[must_use]
     pub fn at(now_ms: u64) -> Self {
-        ManualClock(AtomicU64::new(now_ms))
+        ManualClock { wall_ms: AtomicU64::new(now_ms), monotonic_ms: AtomicU64::new(now_ms) }
     }
-    /// Moves the clock forward.
+    /// Lets time pass.
     pub fn advance(&self, ms: u64) {
-        self.0.fetch_add(ms, Ordering::Relaxed);
+        self.wall_ms.fetch_add(ms, Ordering::Relaxed);
+        self.monotonic_ms.fetch_add(ms, Ordering::Relaxed);
+    }
+    /// Sets the wall clock, forward or back, as an administrator or NTP does; no time passes.
+    pub fn set(&self, now_ms: u64) {
+        self.wall_ms.store(now_ms, Ordering::Relaxed);
     }
 }
 
 impl Clock for ManualClock {
     fn now_ms(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.wall_ms.load(Ordering::Relaxed)
+    }
+    fn monotonic_us(&self) -> u64 {
+        self.monotonic_ms.load(Ordering::Relaxed).saturating_mul(1_000)
+    }
+}
+
+/// The wall clock as far as it can be believed, for whatever forgets old things: a clock that is set forward by mistake must not
+/// make it forget everything at once.
+///
+/// * It is never ahead of the wall clock, and follows it back at once.
+/// * Where the wall clock steps ahead of the time that has passed by more than [`STEP_MS`], this one goes on by the time that
+///   passes, and follows once the step has lasted for [`BELIEVED_MS`].
+#[derive(Debug, Default)]
+pub struct CautiousClock {
+    /// What it showed last, Unix milliseconds, and the monotonic clock then; `None`: not read yet.
+    last: Option<(u64, u64)>,
+    /// Since when, by the monotonic clock, the wall clock is so many milliseconds ahead.
+    doubt: Option<(u64, u64)>,
+}
+
+/// A step that is believed at once, milliseconds.
+const STEP_MS: u64 = 60_000;
+/// How long a larger step must last to be believed, milliseconds.
+pub const BELIEVED_MS: u64 = 24 * 60 * 60 * 1_000;
+
+impl CautiousClock {
+    /// Reads `clock`; to be called every few seconds at least. The first reading is believed.
+    pub fn now_ms(&mut self, clock: &dyn Clock) -> u64 {
+        let (wall, monotonic) = (clock.now_ms(), clock.monotonic_us() / 1_000);
+        let (last, then) = self.last.unwrap_or((wall, monotonic));
+        let expected = last.saturating_add(monotonic.saturating_sub(then));
+        let ahead = wall.saturating_sub(expected);
+        let since = match self.doubt {
+            Some((since, known)) if ahead <= known.saturating_add(STEP_MS) => since,
+            _ => monotonic,
+        };
+        let believed = ahead <= STEP_MS || monotonic.saturating_sub(since) >= BELIEVED_MS;
+        self.doubt = (!believed).then_some((since, ahead));
+        let now = if believed { wall } else { expected };
+        self.last = Some((now, monotonic));
+        now
     }
 }
 
@@ -112,6 +161,33 @@ mod tests {
         assert_eq!(parse_rfc3339("2023-11-14T22:13:20.007Z"), Some(1_700_000_000_007));
         assert_eq!(parse_rfc3339("2023-11-14T23:13:20.007+01:00"), Some(1_700_000_000_007));
         assert_eq!(rfc3339(u64::MAX).len(), 24);
+    }
+
+    #[test]
+    fn a_clock_set_far_ahead_is_believed_after_a_day_and_a_clock_set_back_at_once() {
+        const YEAR_MS: u64 = 365 * BELIEVED_MS;
+        let (clock, mut cautious) = (ManualClock::at(1_000_000), CautiousClock::default());
+        assert_eq!(cautious.now_ms(&clock), 1_000_000);
+        clock.advance(5_000);
+        clock.set(clock.now_ms() + STEP_MS); // a small correction
+        assert_eq!(cautious.now_ms(&clock), clock.now_ms());
+        let before = clock.now_ms();
+        clock.set(before + YEAR_MS);
+        assert_eq!(cautious.now_ms(&clock), before);
+        clock.advance(1_000);
+        assert_eq!(cautious.now_ms(&clock), before + 1_000, "time passes");
+        clock.set(before - 7);
+        assert_eq!(cautious.now_ms(&clock), before - 7);
+
+        clock.set(before + YEAR_MS);
+        cautious.now_ms(&clock);
+        clock.advance(BELIEVED_MS - 1);
+        assert_eq!(cautious.now_ms(&clock), before - 7 + BELIEVED_MS - 1);
+        clock.set(clock.now_ms() + YEAR_MS); // a second mistake is not believed for the first one's age
+        clock.advance(1);
+        assert_eq!(cautious.now_ms(&clock), before - 7 + BELIEVED_MS);
+        clock.advance(BELIEVED_MS);
+        assert_eq!(cautious.now_ms(&clock), clock.now_ms());
     }
 
     #[test]

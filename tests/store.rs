@@ -504,6 +504,143 @@ async fn a_day_old_answer_is_forgotten_and_too_many_are_dropped_oldest_first() {
     assert!(has(&opened, 5).await && !has(&opened, 14).await);
 }
 
+/// Rows that are kept for a day count time that passes: neither does a clock set far ahead drop them, nor one set back keep them.
+#[tokio::test]
+async fn a_wall_clock_that_is_set_neither_drops_nor_keeps_what_is_kept_for_a_day() {
+    const YEAR_MS: u64 = 365 * DAY_MS;
+    let dir = tempfile::tempdir().expect("a directory");
+    let clock = Arc::new(ManualClock::at(YEAR_MS));
+    let with = |o: &mut nervewire::store::StoreOptions| o.clock = clock.clone();
+    let opened = Store::open(harness::with(dir.path(), with)).expect("open");
+    let put = async |store: &Store, n: u64| {
+        let row = Idempotency {
+            body: [0; 32],
+            answer: Answer::Withheld { id: n.to_string() },
+            created_ms: clock.now_ms(),
+        };
+        let mut rows = Rows::new();
+        rows.put_idempotency(T1, &scope(&[&n.to_be_bytes()]), &row).expect("fits");
+        store.write(rows).await.expect("written");
+    };
+    let has = async |store: &Store, n: u64| {
+        store.idempotency(T1, scope(&[&n.to_be_bytes()])).await.expect("read").is_some()
+    };
+    put(&opened, 1).await;
+    clock.set(70 * YEAR_MS);
+    put(&opened, 2).await;
+    assert!(has(&opened, 1).await && has(&opened, 2).await, "no time has passed");
+    clock.set(YEAR_MS / 2);
+    put(&opened, 3).await;
+    clock.advance(DAY_MS - 1);
+    assert!(has(&opened, 1).await && has(&opened, 2).await && has(&opened, 3).await);
+    clock.advance(1);
+    assert!(!has(&opened, 1).await && !has(&opened, 2).await && !has(&opened, 3).await);
+    harness::until(|| (opened.stats().committer_entries.load(Relaxed) == 0).then_some(())).await;
+
+    // A run whose clock was wrong from its start on: what it left goes a day into the next one.
+    clock.set(70 * YEAR_MS);
+    opened.close().await;
+    let opened = Store::open(harness::with(dir.path(), with)).expect("open");
+    put(&opened, 4).await;
+    opened.close().await;
+    clock.set(YEAR_MS);
+    let opened = Store::open(harness::with(dir.path(), with)).expect("open");
+    put(&opened, 5).await;
+    assert!(has(&opened, 4).await && has(&opened, 5).await);
+    clock.advance(DAY_MS);
+    assert!(!has(&opened, 4).await && !has(&opened, 5).await);
+    harness::until(|| (opened.stats().committer_entries.load(Relaxed) == 0).then_some(())).await;
+}
+
+/// One commit may pass the number of rows kept, the next one finds it restored; and a lane that is always over its number does not
+/// keep another organization's old rows.
+#[tokio::test]
+async fn a_lane_is_over_its_number_by_one_commit_at_most_and_holds_up_no_other() {
+    const ROWS: u64 = 2_000;
+    let dir = tempfile::tempdir().expect("a directory");
+    let clock = Arc::new(ManualClock::at(1_000_000));
+    let with = |o: &mut nervewire::store::StoreOptions| (o.clock, o.idempotency_rows) = (clock.clone(), 10);
+    let opened = Store::open(harness::with(dir.path(), with)).expect("open");
+    let put = async |tenant, from: u64, count: u64| {
+        let mut rows = Rows::new();
+        for n in from..from + count {
+            let row =
+                Idempotency { body: [0; 32], answer: Answer::Withheld { id: n.to_string() }, created_ms: 0 };
+            rows.put_idempotency(tenant, &scope(&[&n.to_be_bytes()]), &row).expect("fits");
+        }
+        opened.write(rows).await.expect("written");
+    };
+    put(T2, 0, 1).await;
+    clock.advance(DAY_MS);
+    for round in 0..20 {
+        put(T1, round * ROWS, ROWS).await;
+        opened.write(Rows::new()).await.expect("written"); // told after the housekeeping of the round before
+        let kept = (round + 1) * ROWS - opened.stats().idempotency_dropped.load(Relaxed);
+        assert!(kept <= 10, "{kept} rows are kept after round {round}");
+    }
+    // All that is left is the one lane of 10.
+    harness::until(|| (opened.stats().committer_entries.load(Relaxed) == 2).then_some(())).await;
+}
+
+/// However much is trimmed, what is due is one entry for each organization, and logs that only trimming read are not kept.
+#[tokio::test]
+async fn trimming_leaves_one_due_entry_for_each_log_and_no_log_in_memory() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let keep = Retention { max_age_seconds: 3_600, max_events: 2, max_bytes: 0 };
+    let opened = Store::open(harness::with(dir.path(), |o| o.retention = keep)).expect("open");
+    for _ in 0..200 {
+        publish(&opened, T1, 1, 10).await;
+        publish(&opened, T2, 1, 10).await;
+    }
+    harness::until(|| (opened.stats().trimmed_events.load(Relaxed) == 2 * 198).then_some(())).await;
+    harness::until(|| (opened.stats().committer_entries.load(Relaxed) == 4).then_some(())).await;
+    opened.close().await;
+
+    let keep = Retention { max_events: 1, ..keep };
+    let opened = Store::open(harness::with(dir.path(), |o| o.retention = keep)).expect("open");
+    harness::until(|| (opened.stats().trimmed_events.load(Relaxed) == 2).then_some(())).await;
+    harness::until(|| opened.loaded_log(T1).or(opened.loaded_log(T2)).is_none().then_some(())).await;
+}
+
+/// A clock that is set a year ahead by mistake costs no history, nor does setting it back keep what came meanwhile for ever.
+#[tokio::test]
+async fn a_wall_clock_that_is_set_neither_drops_nor_keeps_events() {
+    const HOUR_MS: u64 = 3_600_000;
+    const YEAR_MS: u64 = 365 * DAY_MS;
+    let dir = tempfile::tempdir().expect("a directory");
+    let clock = Arc::new(ManualClock::at(YEAR_MS));
+    let keep = Retention { max_age_seconds: 3_600, max_events: 0, max_bytes: 0 };
+    let with = |o: &mut nervewire::store::StoreOptions| (o.clock, o.retention) = (clock.clone(), keep);
+    let opened = Store::open(harness::with(dir.path(), with)).expect("open");
+    let log = opened.log(T1).await.expect("a log");
+    let round = async || {
+        let before = opened.stats().housekeeping_rounds.load(Relaxed);
+        harness::until(|| (opened.stats().housekeeping_rounds.load(Relaxed) > before + 1).then_some(()))
+            .await;
+    };
+    harness::publish_at(&opened, T1, 1, 10, clock.now_ms()).await;
+    clock.set(2 * YEAR_MS);
+    harness::publish_at(&opened, T1, 1, 10, clock.now_ms()).await;
+    round().await;
+    assert_eq!(log.events(), 2, "no time has passed");
+    clock.set(YEAR_MS);
+    harness::publish_at(&opened, T1, 1, 10, 2 * YEAR_MS).await; // receive times never decrease
+    clock.advance(HOUR_MS + 1);
+    harness::until(|| (log.events() == 2).then_some(())).await; // the first, as ever; the second is looked at from now on
+    round().await;
+    assert_eq!(log.events(), 2);
+    harness::publish_at(&opened, T1, 1, 10, 2 * YEAR_MS).await;
+    clock.advance(HOUR_MS);
+    round().await;
+    assert_eq!(log.events(), 3);
+    clock.advance(2);
+    harness::until(|| (log.events() == 1).then_some(())).await; // what was there an hour ago has gone, and no more
+    round().await;
+    assert_eq!(log.events(), 1);
+    clock.advance(HOUR_MS + 2);
+    harness::until(|| (log.events() == 0).then_some(())).await;
+}
+
 /// 5,000 subscribers of one tenant come back at once: they cost one scan, not 5,000.
 #[tokio::test]
 async fn a_herd_of_resumers_reads_what_one_reads() {

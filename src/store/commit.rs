@@ -25,6 +25,7 @@ use super::sweep::{Sweep, Swept};
 use super::trim::{Added, Retainer};
 use crate::ids::{Sequence, TenantId};
 use crate::memory;
+use crate::time::CautiousClock;
 
 /// How long the committer sleeps when nobody wants anything: housekeeping is this late at most.
 const IDLE: Duration = Duration::from_millis(500);
@@ -39,21 +40,30 @@ pub(super) struct Books {
 }
 
 impl Books {
-    pub(super) fn load(engine: &Engine, shared: &Shared, total: u64) -> Result<Books, EngineError> {
+    pub(super) fn load(
+        engine: &Engine,
+        shared: &Shared,
+        total: u64,
+        now_ms: u64,
+    ) -> Result<Books, EngineError> {
         let options = &shared.options;
         let max_live_bytes = match options.max_live_bytes {
             0 => total / 6,
             some => some,
         };
         let mut books = Books {
-            retainer: Retainer::load(engine, options.retention, max_live_bytes)?,
-            lanes: Lanes::load(engine, options.idempotency_rows)?,
+            retainer: Retainer::load(engine, options.retention, max_live_bytes, now_ms)?,
+            lanes: Lanes::load(engine, options.idempotency_rows, &shared.day, &*options.clock)?,
             sweep: Sweep::load(engine)?,
         };
         for tenant in books.sweep.erasing() {
             books.forget(tenant);
         }
         Ok(books)
+    }
+
+    fn entries(&self) -> usize {
+        self.retainer.entries() + self.lanes.entries() + self.sweep.entries()
     }
 
     fn forget(&mut self, tenant: TenantId) {
@@ -82,13 +92,17 @@ pub(super) struct Committer {
     pub(super) shared: Arc<Shared>,
     pub(super) books: Books,
     pub(super) space: SpaceWatch,
+    /// What retention and revocations are aged by.
+    pub(super) clock: CautiousClock,
     /// Emptied by each commit; kept for its room.
     touched: HashMap<TenantId, Touched>,
 }
 
 impl Committer {
     pub(super) fn new(shared: Arc<Shared>, books: Books, space: SpaceWatch) -> Committer {
-        Committer { shared, books, space, touched: HashMap::new() }
+        let mut clock = CautiousClock::default();
+        clock.now_ms(&*shared.options.clock); // believed: the opening's time
+        Committer { shared, books, space, clock, touched: HashMap::new() }
     }
 
     /// The body of the thread: until the store closes and the queue is empty.
@@ -200,8 +214,9 @@ impl Committer {
         match change {
             Change::Put(key, value) => batch.put(key, value),
             Change::Delete(key) => batch.delete(&key),
-            Change::Daily { lane, tenant, key, value, created_ms } => {
-                self.books.lanes.push(batch, lane, tenant, key, value, created_ms);
+            Change::Daily { lane, tenant, key, value } => {
+                let now_ms = self.shared.day.now_ms(&*self.shared.options.clock);
+                self.books.lanes.push(batch, lane, tenant, key, value, now_ms);
             }
             Change::Place { tenant, place, id, stands } => sheet.note(tenant, &place, id, stands),
             Change::Erase(tenant) => {
@@ -252,12 +267,14 @@ impl Committer {
         let shared = self.shared.clone();
         let engine = shared.engine.read();
         let Some(engine) = engine.as_ref() else { return Ok(false) };
-        let (now_ms, stats) = (shared.options.clock.now_ms(), &shared.stats);
+        let (now_ms, stats) = (self.clock.now_ms(&*shared.options.clock), &shared.stats);
         let mut more = false;
         for round in 0.. {
             let Some(candidate) = self.books.retainer.next(now_ms) else { break };
             let log = shared.log_in(engine, candidate.tenant)?;
             let trimmed = self.books.retainer.trim(engine, &log, candidate.for_all, now_ms)?;
+            drop(log);
+            shared.logs.lock().forget_quiet(candidate.tenant); // what was read for this alone does not stay
             stats.trimmed_values.fetch_add(trimmed.values, Relaxed);
             stats.trimmed_events.fetch_add(trimmed.events, Relaxed);
             if candidate.for_all && trimmed.values == 0 {
@@ -269,18 +286,22 @@ impl Committer {
             }
         }
         stats.log_bytes.store(self.books.retainer.live_bytes(), Relaxed);
-        let collected = self.books.lanes.collect(engine, now_ms)?;
+        let collected = self.books.lanes.collect(engine, shared.day.now_ms(&*shared.options.clock))?;
         stats.idempotency_dropped.fetch_add(collected.dropped, Relaxed);
         let retainer = &mut self.books.retainer;
         let shrunk = |tenant, bytes| {
             let log = shared.log_in(engine, tenant)?;
-            Ok(retainer.shrunk(&log, bytes))
+            let row = retainer.shrunk(&log, bytes);
+            drop(log);
+            shared.logs.lock().forget_quiet(tenant);
+            Ok(row)
         };
         match self.books.sweep.step(engine, &shared.cursors, shrunk)? {
             Swept::Some => {}
             Swept::Tenant(tenant) => {
                 // Once more: what was on its way when the erasure began has come and gone since.
                 shared.forget_log(tenant);
+                shared.reads.cache().forget(tenant);
                 self.books.forget(tenant);
                 tracing::info!(tenant = tenant.0, "erased");
             }
@@ -292,6 +313,8 @@ impl Committer {
             }
         }
         self.books.sweep.revocations(engine, now_ms)?;
+        stats.committer_entries.store(self.books.entries() as u64, Relaxed);
+        stats.housekeeping_rounds.fetch_add(1, Relaxed);
         if wrote == 0 {
             self.watch_space(0);
         }

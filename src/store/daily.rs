@@ -3,9 +3,12 @@
 //! * Each tenant has a lane per kind: rows numbered as they are made, oldest first. The lane's ends give its length, so
 //!   nothing is counted at a start, and what is over age or over number is always at its front.
 //! * A row is only removed by the lane entry that was made with it: a row written again stays.
+//! * A day is a day of running time: rows are dated and aged by [`DayClock`], which no setting of the wall clock moves.
+//! * A lane is over its number by at most what one commit adds: that much is removed before the next one ([`Lanes::collect`]).
 //! * Whether a body is the same is the caller's to compare; here are only digests.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ring::digest;
 
@@ -13,6 +16,7 @@ use super::engine::{Batch, Engine, EngineError, Value};
 use super::keys::{self, Kind};
 use super::rows::{Rows, TooLong};
 use crate::ids::{Sequence, TenantId};
+use crate::time::Clock;
 
 /// How long such a row is kept, milliseconds.
 pub const DAY_MS: u64 = 24 * 60 * 60 * 1000;
@@ -32,7 +36,7 @@ pub struct Idempotency {
     pub body: [u8; 32],
     /// What was answered.
     pub answer: Answer,
-    /// Unix milliseconds.
+    /// Unix milliseconds by the store's [`DayClock`], which dates the row when it is committed, whatever stands here before.
     pub created_ms: u64,
 }
 
@@ -69,7 +73,7 @@ pub struct MessageId {
     pub body: [u8; 32],
     /// The first event with it.
     pub sequence: Sequence,
-    /// Unix milliseconds.
+    /// As [`Idempotency::created_ms`].
     pub created_ms: u64,
 }
 
@@ -115,7 +119,7 @@ impl Rows {
                 value.extend_from_slice(id.as_bytes());
             }
         }
-        self.put_daily(LANE_IDEMPOTENCY, Kind::Idempotency, tenant, scope, value, row.created_ms)
+        self.put_daily(LANE_IDEMPOTENCY, Kind::Idempotency, tenant, scope, value)
     }
 
     /// Remembers a `message_id` under `scope` of user and id for a day.
@@ -130,7 +134,7 @@ impl Rows {
     ) -> Result<(), TooLong> {
         let mut value = head(row.created_ms, &row.body);
         value.extend_from_slice(&row.sequence.0.to_be_bytes());
-        self.put_daily(LANE_MESSAGE_ID, Kind::MessageId, tenant, scope, value, row.created_ms)
+        self.put_daily(LANE_MESSAGE_ID, Kind::MessageId, tenant, scope, value)
     }
 }
 
@@ -142,6 +146,9 @@ fn head(created_ms: u64, body: &[u8; 32]) -> Vec<u8> {
     value.extend_from_slice(body);
     value
 }
+
+/// Where [`head`] has the time.
+const CREATED: std::ops::Range<usize> = 1..9;
 
 fn created(value: &[u8]) -> Option<u64> {
     match value.split_first() {
@@ -187,6 +194,27 @@ pub(super) fn read_message_id(value: &[u8]) -> Option<MessageId> {
     Some(MessageId { body, sequence, created_ms })
 }
 
+/// Dates and ages the rows of lanes. It began at the wall clock's time when the store opened, or at the newest row's where that is
+/// later, and goes on with the monotonic clock: within a run no row looks older or younger than it is, and none is from the
+/// future.
+#[derive(Debug, Default)]
+pub(super) struct DayClock {
+    /// Unix milliseconds at the monotonic clock's zero. Written at the opening.
+    zero_ms: AtomicU64,
+}
+
+impl DayClock {
+    fn start(&self, clock: &dyn Clock, newest_ms: u64) {
+        let now_ms = clock.now_ms().max(newest_ms);
+        self.zero_ms.fetch_max(now_ms.saturating_sub(clock.monotonic_us() / 1_000), Ordering::Relaxed);
+    }
+
+    /// Unix milliseconds.
+    pub(super) fn now_ms(&self, clock: &dyn Clock) -> u64 {
+        self.zero_ms.load(Ordering::Relaxed).saturating_add(clock.monotonic_us() / 1_000)
+    }
+}
+
 /// Where one tenant's lane begins and ends.
 #[derive(Debug)]
 struct Lane {
@@ -208,6 +236,8 @@ pub(super) struct Lanes {
     over: BTreeSet<(TenantId, u8)>,
     /// Most idempotency rows of a tenant.
     idempotency_rows: u64,
+    /// Rows put since the last collection.
+    pushed: u64,
 }
 
 /// Rows one collection removed, and how many of them were young but too many.
@@ -217,22 +247,38 @@ pub(super) struct Collected {
     pub(super) dropped: u64,
 }
 
+impl Collected {
+    fn add(&mut self, more: Collected) {
+        self.removed += more.removed;
+        self.dropped += more.dropped;
+    }
+}
+
 /// `created u64 BE ‖ the row's key`, behind a version byte.
 fn entry(created_ms: u64, key: &[u8]) -> Vec<u8> {
     [&[VERSION], created_ms.to_be_bytes().as_slice(), key].concat()
 }
 
 impl Lanes {
-    /// Finds every lane by its two ends.
-    pub(super) fn load(engine: &Engine, idempotency_rows: u64) -> Result<Lanes, EngineError> {
+    /// Finds every lane by its two ends, and starts `day` after the newest row.
+    pub(super) fn load(
+        engine: &Engine,
+        idempotency_rows: u64,
+        day: &DayClock,
+        clock: &dyn Clock,
+    ) -> Result<Lanes, EngineError> {
         let mut lanes = Lanes { idempotency_rows, ..Lanes::default() };
+        let mut newest_ms = 0;
         let end = [Kind::Expiry as u8 + 1];
         let mut from = vec![Kind::Expiry as u8];
         while let Some((key, value)) = engine.first(&from, &end)? {
             let (tenant, lane, first) = parse(&key)?;
             from = keys::expiry(tenant, lane, u64::MAX);
             let next = match engine.last(&keys::expiry(tenant, lane, first), &from)? {
-                Some((key, _)) => parse(&key)?.2 + 1,
+                Some((key, value)) => {
+                    newest_ms = newest_ms.max(created(&value).unwrap_or(0));
+                    parse(&key)?.2 + 1
+                }
                 None => first + 1,
             };
             let oldest_ms = created(&value).unwrap_or(0);
@@ -240,19 +286,24 @@ impl Lanes {
             lanes.due.insert((oldest_ms, tenant, lane));
             lanes.over.insert((tenant, lane));
         }
+        day.start(clock, newest_ms);
         Ok(lanes)
     }
 
-    /// Puts a row and its place in the lane.
+    /// Puts a row and its place in the lane, dated `now_ms`.
     pub(super) fn push(
         &mut self,
         batch: &mut Batch,
         lane: u8,
         tenant: TenantId,
         key: Vec<u8>,
-        value: Vec<u8>,
+        mut value: Vec<u8>,
         created_ms: u64,
     ) {
+        if let Some(date) = value.get_mut(CREATED) {
+            date.copy_from_slice(&created_ms.to_be_bytes());
+        }
+        self.pushed += 1;
         let limit = self.limit(lane);
         let due = &mut self.due;
         let ends = self.lanes.entry((tenant, lane)).or_insert_with(|| {
@@ -271,6 +322,11 @@ impl Lanes {
         if lane == LANE_IDEMPOTENCY { self.idempotency_rows } else { MESSAGE_IDS }
     }
 
+    /// Entries of all tables.
+    pub(super) fn entries(&self) -> usize {
+        self.lanes.len() + self.due.len() + self.over.len()
+    }
+
     /// Forgets an erased tenant.
     pub(super) fn forget(&mut self, tenant: TenantId) {
         for lane in [LANE_IDEMPOTENCY, LANE_MESSAGE_ID] {
@@ -281,23 +337,28 @@ impl Lanes {
         }
     }
 
-    /// Removes a batch of rows that are too old or too many from one lane; nothing when there are none.
+    /// Removes what is over number, as many rows as were put since the last call and a batch more, and a batch of those over
+    /// age: neither keeps the other waiting, and no tenant's lane another's for long.
     pub(super) fn collect(&mut self, engine: &Engine, now_ms: u64) -> Result<Collected, EngineError> {
-        while let Some((tenant, lane)) = self.over.pop_first() {
+        let mut collected = Collected::default();
+        let most = std::mem::take(&mut self.pushed) + REMOVE_AT_ONCE as u64;
+        while collected.removed < most
+            && let Some((tenant, lane)) = self.over.pop_first()
+        {
             let limit = self.limit(lane);
             let excess =
                 self.lanes.get(&(tenant, lane)).map_or(0, |l| (l.next - l.first).saturating_sub(limit));
             if excess > 0 {
                 self.over.insert((tenant, lane));
-                return self.take(engine, tenant, lane, excess, now_ms);
+                collected.add(self.take(engine, tenant, lane, excess, now_ms)?);
             }
         }
-        match self.due.first() {
-            Some(&(oldest_ms, tenant, lane)) if oldest_ms + DAY_MS <= now_ms => {
-                self.take(engine, tenant, lane, 0, now_ms)
-            }
-            _ => Ok(Collected::default()),
+        if let Some(&(oldest_ms, tenant, lane)) = self.due.first()
+            && oldest_ms.saturating_add(DAY_MS) <= now_ms
+        {
+            collected.add(self.take(engine, tenant, lane, 0, now_ms)?);
         }
+        Ok(collected)
     }
 
     fn take(
@@ -316,7 +377,8 @@ impl Lanes {
             let (key, value) = row?;
             let ordinal = parse(&key)?.2;
             let created_ms = created(&value).unwrap_or(0);
-            let old = created_ms + DAY_MS <= now_ms;
+            // Only a version without the day clock left rows from the future.
+            let old = created_ms.saturating_add(DAY_MS) <= now_ms || created_ms > now_ms;
             let done = collected.removed as usize >= REMOVE_AT_ONCE;
             if done || !(old || collected.removed < excess) {
                 (first, oldest_ms) = (ordinal, Some(created_ms));
@@ -349,9 +411,9 @@ fn parse(key: &[u8]) -> Result<(TenantId, u8, u64), EngineError> {
     keys::parse_expiry(key).map_err(|_| EngineError::Engine("an expiry key is damaged".into()))
 }
 
-/// A row's value unless it is over a day old.
+/// A row's value unless it is over a day old by the [`DayClock`].
 pub(super) fn fresh(value: Option<Value>, now_ms: u64) -> Option<Value> {
-    value.filter(|value| created(value).is_some_and(|ms| now_ms < ms + DAY_MS))
+    value.filter(|value| created(value).is_some_and(|ms| now_ms < ms.saturating_add(DAY_MS)))
 }
 
 #[cfg(test)]

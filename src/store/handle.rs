@@ -263,7 +263,7 @@ impl Store {
     }
 
     async fn daily(&self, kind: Kind, tenant: TenantId, scope: [u8; 32]) -> Result<Option<Value>, ReadError> {
-        let now_ms = self.shared().options.clock.now_ms();
+        let now_ms = self.shared().day.now_ms(&*self.shared().options.clock);
         let key = keys::key(kind, tenant, &scope);
         let read = self.run(tenant, move |engine| engine.get(&key)).await?;
         Ok(daily::fresh(read, now_ms))

@@ -66,6 +66,7 @@ pub use trim::Retention;
 pub use walk::Of;
 
 use self::commit::{Books, Committer};
+use self::daily::DayClock;
 use self::engine::{Engine, EngineError};
 use self::lock::{DirLock, LockError};
 use self::queue::Queue;
@@ -262,6 +263,8 @@ struct Shared {
     searches: tokio::sync::Semaphore,
     /// Every log that was asked for in this run and not forgotten.
     logs: Mutex<Logs>,
+    /// Dates and ages what is kept for a day.
+    day: DayClock,
     stats: Arc<Stats>,
     hooks: Mutex<Vec<Hook>>,
     /// The number the next organization gets.
@@ -359,6 +362,7 @@ fn open(options: StoreOptions) -> Result<(Arc<Shared>, Threads), OpenError> {
         reads: Reads::new(options.page_cache_bytes, cursors, stats.clone()),
         searches: tokio::sync::Semaphore::new(terms::SEARCHES_AT_ONCE),
         logs: Mutex::default(),
+        day: DayClock::default(),
         stats,
         hooks: Mutex::default(),
         next_tenant: AtomicU64::new(next_tenant),
@@ -366,7 +370,8 @@ fn open(options: StoreOptions) -> Result<(Arc<Shared>, Threads), OpenError> {
         lock: Mutex::new(Some(lock)),
     });
     let total = shared.options.io.space(&dir).map_or(0, |space| space.total);
-    let books = Books::load(&engine, &shared, total).map_err(failed)?;
+    let now_ms = shared.options.clock.now_ms();
+    let books = Books::load(&engine, &shared, total, now_ms).map_err(failed)?;
     *shared.engine.write() = Some(engine);
     let mut space = SpaceWatch::new(&dir, shared.options.reserve_bytes);
     space.forget();

@@ -58,7 +58,8 @@ impl Committer {
             if shared.queue.pause(pause) {
                 return;
             }
-            let attempt = catch_unwind(AssertUnwindSafe(|| open_again(&shared)))
+            let now_ms = self.clock.now_ms(&*shared.options.clock);
+            let attempt = catch_unwind(AssertUnwindSafe(|| open_again(&shared, now_ms)))
                 .unwrap_or_else(|_| Err(EngineError::Engine("it panicked".into())));
             match attempt {
                 Ok((books, engine)) => {
@@ -89,7 +90,7 @@ impl Committer {
 }
 
 /// Opens, begins an epoch, and moves every loaded log to its start.
-fn open_again(shared: &Arc<Shared>) -> Result<(Books, Engine), EngineError> {
+fn open_again(shared: &Arc<Shared>, now_ms: u64) -> Result<(Books, Engine), EngineError> {
     let options = &shared.options;
     let engine = Engine::open(
         &engine::path(&options.dir),
@@ -100,7 +101,7 @@ fn open_again(shared: &Arc<Shared>) -> Result<(Books, Engine), EngineError> {
     .keeping_rows(options.row_cache_bytes);
     let epoch = recover::begin_epoch(&engine, shared.epoch.load(Relaxed))?;
     let total = options.io.space(&options.dir).map_or(0, |space| space.total);
-    let books = Books::load(&engine, shared, total)?;
+    let books = Books::load(&engine, shared, total, now_ms)?;
     let logs: Vec<Arc<TenantLog>> = shared.logs.lock().loaded.values().cloned().collect();
     let mut starts: Vec<(Arc<TenantLog>, Recovered)> = Vec::with_capacity(logs.len());
     for log in logs {

@@ -48,7 +48,6 @@ pub(super) enum Change {
         tenant: TenantId,
         key: Vec<u8>,
         value: Vec<u8>,
-        created_ms: u64,
     },
     /// A row has a place from now on, or no more.
     Place {
@@ -147,11 +146,10 @@ impl Rows {
         tenant: TenantId,
         tail: &[u8],
         value: Vec<u8>,
-        created_ms: u64,
     ) -> Result<(), TooLong> {
         let key = checked(kind, tenant, tail, &value)?;
         self.weight += CHANGE + key.len() + value.len();
-        self.changes.push(Change::Daily { lane, tenant, key, value, created_ms });
+        self.changes.push(Change::Daily { lane, tenant, key, value });
         Ok(())
     }
 }

@@ -36,6 +36,10 @@ pub struct Stats {
     pub trimmed_events: AtomicU64,
     /// Scans of the log on disk: what readers did not find decoded.
     pub log_scans: AtomicU64,
+    /// Rounds of trimming, collecting and erasing, one after each commit and twice a second.
+    pub housekeeping_rounds: AtomicU64,
+    /// Gauge: entries of the committer's tables (logs kept, what is due, lanes, erasures).
+    pub committer_entries: AtomicU64,
     /// Idempotency rows dropped before their day was over, because there were too many.
     pub idempotency_dropped: AtomicU64,
 }

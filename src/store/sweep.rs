@@ -89,6 +89,11 @@ impl Sweep {
         self.erasing.iter().copied().collect()
     }
 
+    /// Erasures that are not finished.
+    pub(super) fn entries(&self) -> usize {
+        self.erasing.len() + self.users.len()
+    }
+
     /// Whether an erasure is going on.
     pub(super) fn is_busy(&self) -> bool {
         !self.erasing.is_empty() || !self.users.is_empty()

@@ -3,11 +3,12 @@
 //! * Whole stored values go, oldest first, and only while what stays is at least the limit.
 //! * The low-water mark is raised in memory before the rows go and on disk in the same batch, so a reader that was
 //!   overtaken finds out.
-//! * A time-ordered heap says whose oldest value is due; nobody else is looked at.
+//! * A time-ordered set says whose oldest value is due, once for each tenant; nobody else is looked at.
+//! * Age is told by receive times. Those ahead of the clock (it was set back since) say nothing: such a value goes once it has been
+//!   seen in the log for the whole age ([`Seen`]).
 //! * Runs on the committer's thread, between commits.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::Ordering::Release;
 
 use super::engine::{Batch, Engine, EngineError};
@@ -72,6 +73,17 @@ struct Kept {
     oldest: Option<Oldest>,
     /// Values since the counters row was written.
     unwritten: u32,
+    /// Its entry in [`Retainer::due`].
+    due_ms: Option<u64>,
+    /// While the oldest value's receive time is ahead of the clock.
+    seen: Option<Seen>,
+}
+
+/// Every event up to `last` was in the log at `at_ms`, Unix milliseconds.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    last: Sequence,
+    at_ms: u64,
 }
 
 impl Kept {
@@ -116,12 +128,14 @@ pub(super) struct Retainer {
     /// Most bytes of all tenants together; 0: any.
     max_live_bytes: u64,
     tenants: HashMap<TenantId, Kept>,
-    /// When a tenant's oldest value is over age, Unix milliseconds. May hold outdated entries.
-    due: BinaryHeap<Reverse<(u64, TenantId)>>,
+    /// When a tenant's oldest value is over age, Unix milliseconds: one entry for each [`Kept::due_ms`].
+    due: BTreeSet<(u64, TenantId)>,
     /// Tenants to be looked at now.
     over: BTreeSet<TenantId>,
     /// Of all tenants.
     live_bytes: u64,
+    /// The time when [`Retainer::next`] was last asked.
+    now_ms: u64,
 }
 
 impl Retainer {
@@ -130,14 +144,16 @@ impl Retainer {
         engine: &Engine,
         retention: Retention,
         max_live_bytes: u64,
+        now_ms: u64,
     ) -> Result<Retainer, EngineError> {
         let mut retainer = Retainer {
             retention,
             max_live_bytes,
             tenants: HashMap::new(),
-            due: BinaryHeap::new(),
+            due: BTreeSet::new(),
             over: BTreeSet::new(),
             live_bytes: 0,
+            now_ms,
         };
         for row in engine.range(&[Kind::Counters as u8], &[Kind::Counters as u8 + 1]) {
             let (key, value) = row?;
@@ -145,7 +161,8 @@ impl Retainer {
                 return Err(EngineError::Engine("a counters row is damaged".into()));
             };
             retainer.live_bytes += row.bytes;
-            retainer.tenants.insert(tenant, Kept { row, oldest: None, unwritten: 0 });
+            let kept = Kept { row, oldest: None, unwritten: 0, due_ms: None, seen: None };
+            retainer.tenants.insert(tenant, kept);
             if retention.lets_go(row.events, row.bytes, &Oldest::UNKNOWN, 0) {
                 retainer.over.insert(tenant);
             }
@@ -154,15 +171,27 @@ impl Retainer {
         Ok(retainer)
     }
 
+    /// Entries of all tables.
+    pub(super) fn entries(&self) -> usize {
+        self.tenants.len() + self.due.len() + self.over.len()
+    }
+
     /// Bytes of all tenants' values and keys.
     pub(super) fn live_bytes(&self) -> u64 {
         self.live_bytes
     }
 
+    /// Says when the oldest of a tenant's `events` is over age, instead of what was said before.
     fn age(&mut self, tenant: TenantId, oldest_ms: u64, events: u64) {
-        if let (Some(age), true) = (self.retention.age_ms(), events > 0) {
-            self.due.push(Reverse((oldest_ms.saturating_add(age).saturating_add(1), tenant)));
+        let Some(kept) = self.tenants.get_mut(&tenant) else { return };
+        // Where the receive time is ahead of the clock, it is looked at again after the whole age.
+        let since_ms = kept.seen.map_or(oldest_ms.min(self.now_ms), |seen| seen.at_ms);
+        let due_ms = self.retention.age_ms().filter(|_| events > 0);
+        let due_ms = due_ms.map(|age| since_ms.saturating_add(age).saturating_add(1));
+        if let Some(before) = std::mem::replace(&mut kept.due_ms, due_ms) {
+            self.due.remove(&(before, tenant));
         }
+        self.due.extend(due_ms.map(|due_ms| (due_ms, tenant)));
     }
 
     /// Counts what is about to be committed into `log`; the counters row, when it is time to write it.
@@ -172,6 +201,8 @@ impl Retainer {
             row: Recovered::default(),
             oldest: None,
             unwritten: u32::MAX / 2, // there is no row yet: write one
+            due_ms: None,
+            seen: None,
         });
         self.live_bytes = kept.catch_up(log, self.live_bytes);
         let was_empty = kept.row.events == 0;
@@ -211,11 +242,14 @@ impl Retainer {
 
     /// Whose log is to be looked at next.
     pub(super) fn next(&mut self, now_ms: u64) -> Option<Candidate> {
-        while let Some(Reverse((due_ms, tenant))) = self.due.peek().copied() {
-            if due_ms > now_ms {
-                break;
+        self.now_ms = now_ms;
+        while let Some(&(due_ms, tenant)) = self.due.first()
+            && due_ms <= now_ms
+        {
+            self.due.pop_first();
+            if let Some(kept) = self.tenants.get_mut(&tenant) {
+                kept.due_ms = None;
             }
-            self.due.pop();
             self.over.insert(tenant);
         }
         if let Some(tenant) = self.over.pop_first() {
@@ -247,6 +281,7 @@ impl Retainer {
         self.live_bytes = kept.catch_up(log, self.live_bytes);
         let excess = self.live_bytes.saturating_sub(self.max_live_bytes);
         kept.oldest = None;
+        let seen = kept.seen.take();
         let (from, to) = (keys::log(tenant, kept.row.oldest.next()), keys::after(Kind::Log, tenant));
         for row in engine.range(&from, &to) {
             let (key, value) = row?;
@@ -255,7 +290,12 @@ impl Retainer {
             let head = Head::read(&value).map_err(|_| damaged())?;
             let bytes = (key.len() + value.len()) as u64;
             let oldest = Oldest { events: u64::from(head.count), bytes, max_ms: head.max_ms };
+            let ahead = head.max_ms > now_ms;
+            let outlived = seen.filter(|seen| ahead && head.last(first) <= seen.last).is_some_and(|seen| {
+                self.retention.age_ms().is_some_and(|age| seen.at_ms.saturating_add(age) < now_ms)
+            });
             let goes = self.retention.lets_go(kept.row.events, kept.row.bytes, &oldest, now_ms)
+                || outlived
                 || (for_all && freed < excess);
             if !goes || trimmed.values as usize == VALUES_AT_ONCE {
                 if goes {
@@ -263,6 +303,10 @@ impl Retainer {
                 }
                 kept.oldest = Some(oldest);
                 kept.row.oldest_ms = head.max_ms;
+                if ahead {
+                    let anew = Seen { last: log.last_event(), at_ms: now_ms };
+                    kept.seen = Some(seen.filter(|seen| first <= seen.last).unwrap_or(anew));
+                }
                 break;
             }
             batch.delete(&key);
@@ -310,6 +354,9 @@ impl Retainer {
     pub(super) fn forget(&mut self, tenant: TenantId) {
         if let Some(kept) = self.tenants.remove(&tenant) {
             self.live_bytes = self.live_bytes.saturating_sub(kept.row.bytes);
+            if let Some(due_ms) = kept.due_ms {
+                self.due.remove(&(due_ms, tenant));
+            }
         }
         self.over.remove(&tenant);
     }
