@@ -45,6 +45,9 @@ pub enum Refusal {
     /// Its time is over.
     #[error("expired")]
     Expired,
+    /// It would hold for longer than `auth.max_token_seconds` allows, or has done so already.
+    #[error("lives longer than auth.max_token_seconds")]
+    Lifetime,
     /// `nbf` or `iat` lies in the future.
     #[error("not valid yet")]
     NotYet,

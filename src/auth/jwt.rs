@@ -4,7 +4,10 @@
 //! * `alg` must be the key's; `crit` is refused, since no extension is understood here (RFC 7515 §4.1.11).
 //! * A claim of a wrong type, or given twice, refuses the token: nothing is guessed. `null` is a wrong type: an
 //!   absent narrowing narrows nothing, so "absent" must not be sayable by accident.
-//! * `exp` has no leeway; `nbf` and `iat` have [`CLOCK_SKEW_MS`], since an issuer's clock may be a little ahead.
+//! * `exp` has no leeway; `nbf` and `iat` have [`CLOCK_SKEW_MS`], since an issuer's clock may be a little ahead. `iat` of the
+//!   daemon's own tokens is not compared with the clock: after the clock was set back they are still ours.
+//! * A token of a configured key ends at the latest `max_token_ms` after its `iat`, whatever its `exp` says. Without `iat`
+//!   there is nothing to count from, and "from now" could be renewed by reconnecting: then a later `exp` refuses the token.
 //! * Knows no organization and no revocation.
 
 use base64::Engine as _;
@@ -15,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Refusal;
 use super::keys::{Algorithm, KeySet, VerifyingKey};
+use super::own_key::AUDIENCE;
 use super::scope::ScopeSet;
 use crate::event::ID_BYTES;
 use crate::filter::Narrowing;
@@ -192,14 +196,29 @@ fn check(raw: Raw, key: &VerifyingKey, now_ms: u64) -> Result<Claims, Refusal> {
         return Err(Refusal::Expired);
     }
     let latest = now_ms.saturating_add(CLOCK_SKEW_MS);
-    if [raw.nbf, raw.iat].into_iter().flatten().any(|date| date.0 > latest) {
+    let foreign_iat = raw.iat.filter(|_| !key.is_own());
+    if [raw.nbf, foreign_iat].into_iter().flatten().any(|date| date.0 > latest) {
         return Err(Refusal::NotYet);
+    }
+    let expires_at_ms = match (key.max_token_ms, raw.iat) {
+        (None, _) => raw.exp.0,
+        (Some(max), Some(iat)) => raw.exp.0.min(iat.0.saturating_add(max)),
+        (Some(max), None) if raw.exp.0 <= now_ms.saturating_add(max) => raw.exp.0,
+        (Some(_), None) => return Err(Refusal::Lifetime),
+    };
+    if expires_at_ms <= now_ms {
+        return Err(Refusal::Lifetime);
     }
     if key.issuer.is_some() && key.issuer != raw.iss {
         return Err(Refusal::Issuer);
     }
     // RFC 7519 §4.1.3: whoever is not named by a present `aud` must refuse the token.
-    if raw.aud.is_some_and(|aud| !aud.names(&key.audience)) {
+    let audience_ok = match (&raw.aud, &key.audience) {
+        (Some(aud), Some(audience)) => aud.names(audience),
+        (Some(aud), None) => aud.names(AUDIENCE),
+        (None, audience) => audience.is_none(),
+    };
+    if !audience_ok {
         return Err(Refusal::Audience);
     }
     let roles = raw.roles.unwrap_or_default();
@@ -215,7 +234,7 @@ fn check(raw: Raw, key: &VerifyingKey, now_ms: u64) -> Result<Claims, Refusal> {
     Ok(Claims {
         sub: raw.sub,
         org_id: raw.org_id,
-        expires_at_ms: raw.exp.0,
+        expires_at_ms,
         issued_at_ms: raw.iat.map(|date| date.0),
         to_the_ms: raw.iat.is_some_and(|date| date.1),
         jti: raw.jti,

@@ -3,14 +3,17 @@
 //! * A key pins one algorithm; a token's header never chooses (RFC 8725 §3.1).
 //! * A key names the organizations it may speak for; only the daemon's own key speaks for all.
 //! * One lookup per token: by `kid`, or without one the default key. Keys are never tried in turn.
+//! * A session records the digest of the key that opened it, not its `kid`: a key that is replaced under the same `kid` ends
+//!   the sessions of the old one.
 //! * Knows bytes, not files: `key_file` and `own_key` read those.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use ring::hmac;
 use ring::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey};
+use ring::{digest, hmac};
+use serde::{Deserialize, Serialize};
 
 /// Most keys one daemon verifies with, those of JWKS files included.
 pub(super) const KEYS: usize = 1_024;
@@ -80,6 +83,19 @@ impl Material {
         }
     }
 
+    /// Adds what distinguishes this key from every other. Of an HMAC secret that is a tag, since ring does not show the secret.
+    fn identify(&self, context: &mut digest::Context) {
+        field(context, self.algorithm().name().as_bytes());
+        match self {
+            Material::Hmac(key) => field(context, hmac::sign(key, b"nervewire key digest").as_ref()),
+            Material::Rsa(n, e) => {
+                field(context, n);
+                field(context, e);
+            }
+            Material::P256(bytes) | Material::Ed25519(bytes) => field(context, bytes),
+        }
+    }
+
     /// Whether `signature` is this key's over `message`; HMAC is compared in constant time by ring.
     pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         match self {
@@ -103,6 +119,17 @@ impl fmt::Debug for Material {
     }
 }
 
+/// Identifies a verifying key: its `kid`, material, issuer and audience. What a session records to be found again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct KeyDigest(u128);
+
+/// Adds a field with its length, so that two neighbouring fields cannot be taken for others.
+fn field(context: &mut digest::Context, bytes: &[u8]) {
+    context.update(&(bytes.len() as u64).to_be_bytes());
+    context.update(bytes);
+}
+
 /// Whom a key's tokens may name.
 #[derive(Clone, Debug)]
 pub(super) enum SpeaksFor {
@@ -121,11 +148,25 @@ pub(super) struct VerifyingKey {
     pub(super) speaks_for: SpeaksFor,
     /// The `iss` its tokens must carry; `None`: any or none.
     pub(super) issuer: Option<Box<str>>,
-    /// What a token's `aud`, if it has one, must contain.
-    pub(super) audience: Box<str>,
+    /// What the `aud` of its tokens must contain; `None`: [`AUDIENCE`], if they have one.
+    pub(super) audience: Option<Box<str>>,
+    /// How long after `iat` its tokens may hold, in milliseconds; `None`: no limit, for the daemon's own key.
+    pub(super) max_token_ms: Option<u64>,
 }
 
 impl VerifyingKey {
+    pub(super) fn digest(&self) -> KeyDigest {
+        let mut context = digest::Context::new(&digest::SHA256);
+        field(&mut context, self.kid.as_bytes());
+        self.material.identify(&mut context);
+        for name in [&self.issuer, &self.audience] {
+            context.update(&[u8::from(name.is_some())]);
+            field(&mut context, name.as_deref().unwrap_or_default().as_bytes());
+        }
+        let digest = context.finish();
+        KeyDigest(digest.as_ref().iter().take(16).fold(0, |number, byte| number << 8 | u128::from(*byte)))
+    }
+
     pub(super) fn may_speak_for(&self, org_id: &str) -> bool {
         match &self.speaks_for {
             SpeaksFor::All => true,
@@ -142,6 +183,7 @@ impl VerifyingKey {
 #[derive(Debug, Default)]
 pub(super) struct KeySet {
     by_kid: HashMap<Arc<str>, Arc<VerifyingKey>>,
+    by_digest: HashMap<KeyDigest, Arc<VerifyingKey>>,
     default: Option<Arc<VerifyingKey>>,
 }
 
@@ -161,6 +203,7 @@ impl KeySet {
         if configured.is_empty() {
             set.default = Some(Arc::clone(&own));
         }
+        set.by_digest.insert(own.digest(), Arc::clone(&own));
         set.by_kid.insert(Arc::clone(&own.kid), own);
         for (key, marked) in configured {
             let key = Arc::new(key);
@@ -172,6 +215,7 @@ impl KeySet {
             if (marked || sole) && set.default.replace(Arc::clone(&key)).is_some() {
                 return Err("more than one key is marked default".into());
             }
+            set.by_digest.insert(key.digest(), Arc::clone(&key));
             if !key.kid.is_empty() && set.by_kid.insert(Arc::clone(&key.kid), Arc::clone(&key)).is_some() {
                 return Err(format!("two keys have the kid {:?}", key.kid));
             }
@@ -187,12 +231,9 @@ impl KeySet {
         }
     }
 
-    /// The key of a credential made earlier, by the `kid` it was recorded with.
-    pub(super) fn recorded(&self, kid: &str) -> Option<&Arc<VerifyingKey>> {
-        match kid.is_empty() {
-            true => self.default.as_ref().filter(|key| key.kid.is_empty()),
-            false => self.by_kid.get(kid),
-        }
+    /// The key that a session recorded, if it still verifies.
+    pub(super) fn recorded(&self, digest: KeyDigest) -> Option<&Arc<VerifyingKey>> {
+        self.by_digest.get(&digest)
     }
 }
 
@@ -206,7 +247,8 @@ mod tests {
             material: Material::secret(&[7; 32]).expect("long enough"),
             speaks_for: if own { SpeaksFor::All } else { SpeaksFor::Named(Arc::new(["acme".into()])) },
             issuer: None,
-            audience: "nervewire".into(),
+            audience: None,
+            max_token_ms: None,
         }
     }
 
@@ -242,11 +284,22 @@ mod tests {
     }
 
     #[test]
-    fn a_nameless_default_key_is_found_again() {
-        let set = KeySet::new(key("own", true), vec![(key("", false), true)]).expect("valid");
-        assert!(set.recorded("").is_some_and(|key| key.kid.is_empty()));
-        let without = KeySet::new(key("own", true), vec![]).expect("valid");
-        assert!(without.recorded("").is_none());
+    fn a_recorded_key_is_found_again_while_nothing_of_it_changed() {
+        let nameless = key("", false);
+        let set = KeySet::new(key("own", true), vec![(nameless.clone(), true)]).expect("valid");
+        assert!(set.recorded(nameless.digest()).is_some_and(|key| key.kid.is_empty()));
+        assert!(set.recorded(key("own", true).digest()).is_some());
+        let name = |name: &str| Some(Box::from(name));
+        for other in [
+            key("a", false),
+            VerifyingKey { material: Material::secret(&[8; 32]).expect("long enough"), ..nameless.clone() },
+            VerifyingKey { material: Material::Ed25519([7; 32].into()), ..nameless.clone() },
+            VerifyingKey { issuer: name("x"), ..nameless.clone() },
+            VerifyingKey { audience: name("x"), ..nameless.clone() },
+            VerifyingKey { audience: name(""), ..nameless.clone() },
+        ] {
+            assert!(set.recorded(other.digest()).is_none(), "{other:?}");
+        }
     }
 
     #[test]

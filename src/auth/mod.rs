@@ -56,7 +56,7 @@ pub use error::{
 pub use failures::ADDRESSES;
 pub use issue::{IssuedKey, IssuedToken, NarrowingClaims, NewKey, NewToken, TOKEN_DEFAULT_MS, TOKEN_MAX_MS};
 pub use jwt::{CLOCK_SKEW_MS, TOKEN_BYTES};
-pub use keys::Algorithm;
+pub use keys::{Algorithm, KeyDigest};
 pub use origin::{ALLOW_HEADERS, ALLOW_METHODS, EXPOSE_HEADERS, OriginPolicy, PREFLIGHT_MAX_AGE_SECONDS};
 pub use own_key::OwnKey;
 pub use password::{
@@ -134,6 +134,7 @@ pub struct Auth {
     own_key: OwnKey,
     /// Replaced whole by [`Auth::reload_keys`].
     keys: RwLock<Arc<KeySet>>,
+    max_token_ms: u64,
     origins: OriginPolicy,
     token_in_query: bool,
     failures: Failures,
@@ -166,7 +167,7 @@ impl Auth {
         records: Arc<dyn Records>,
         clock: Arc<dyn Clock>,
     ) -> Result<Auth, AuthConfigError> {
-        let keys = settings::key_set(&own_key, &settings.jwt_keys)?;
+        let keys = settings::key_set(&own_key, &settings.jwt_keys, settings.max_token_ms)?;
         let origins = OriginPolicy::new(&settings.allowed_origins).map_err(AuthConfigError::Origin)?;
         let snapshot = records.load().map_err(AuthConfigError::Records)?;
         let seal = Seal::new(&own_key.seal).map_err(|_| AuthConfigError::KeyFile {
@@ -179,6 +180,7 @@ impl Auth {
             directory: Directory::new(snapshot),
             own_key,
             keys: RwLock::new(Arc::new(keys)),
+            max_token_ms: settings.max_token_ms,
             origins,
             token_in_query: settings.token_in_query,
             failures: Failures::new(settings.failures_per_minute),
@@ -282,7 +284,7 @@ impl Auth {
     /// # Errors
     /// The keys stay as they were.
     pub fn reload_keys(&self, settings: &[JwtKeySettings]) -> Result<(), AuthConfigError> {
-        let keys = settings::key_set(&self.own_key, settings)?;
+        let keys = settings::key_set(&self.own_key, settings, self.max_token_ms)?;
         *self.keys.write() = Arc::new(keys);
         self.tell(&Change::KeysReloaded);
         Ok(())

@@ -73,7 +73,8 @@ impl OwnKey {
             material: Material::Hmac(self.jwt.clone()),
             speaks_for: SpeaksFor::All,
             issuer: None,
-            audience: AUDIENCE.into(),
+            audience: None,
+            max_token_ms: None,
         }
     }
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::directory::Organization;
 use super::error::{MissingScope, PublishDenied};
+use super::keys::KeyDigest;
 use super::permissions;
 use super::records::Visibility;
 use super::request::Via;
@@ -54,8 +55,8 @@ pub enum Credential {
     },
     /// A JWT.
     Token {
-        /// The `kid` of the key that signed it; empty for a nameless key.
-        kid: Arc<str>,
+        /// The key that verified it.
+        key: KeyDigest,
         /// Its `jti`, the handle for revoking it.
         jti: Option<Box<str>>,
         /// Unix milliseconds; 0 where the token does not say.

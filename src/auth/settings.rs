@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::error::AuthConfigError;
 use super::key_file::{self, FILE_BYTES};
 use super::keys::{Algorithm, KeySet, Material, SpeaksFor, VerifyingKey};
-use super::own_key::{AUDIENCE, OwnKey};
+use super::own_key::OwnKey;
 use crate::config::{self, JwtAlgorithm, JwtKeyMaterial};
 use crate::ids::is_org_id;
 
@@ -26,6 +26,8 @@ pub struct AuthSettings {
     pub allowed_origins: Vec<String>,
     /// Failed credentials per address (IPv6 /64) and minute before 429; 0 = off.
     pub failures_per_minute: u32,
+    /// How long after its `iat` a token of a configured key may hold, in milliseconds.
+    pub max_token_ms: u64,
 }
 
 impl Default for AuthSettings {
@@ -35,6 +37,7 @@ impl Default for AuthSettings {
             token_in_query: true,
             allowed_origins: Vec::new(),
             failures_per_minute: 60,
+            max_token_ms: 30 * 24 * 3_600_000,
         }
     }
 }
@@ -46,6 +49,7 @@ impl From<&config::Config> for AuthSettings {
             token_in_query: config.token_in_query,
             allowed_origins: config.allowed_origins.clone(),
             failures_per_minute: u32::try_from(config.auth.failures_per_minute).unwrap_or(u32::MAX),
+            max_token_ms: config.auth.max_token_seconds.saturating_mul(1_000),
         }
     }
 }
@@ -63,7 +67,7 @@ pub struct JwtKeySettings {
     pub organizations: Vec<String>,
     /// The `iss` its tokens must carry; `None`: any.
     pub issuer: Option<String>,
-    /// What `aud` must contain where a token has one; `None`: `nervewire`.
+    /// What their `aud` must contain; `None`: `nervewire`, where a token has one.
     pub audience: Option<String>,
 }
 
@@ -78,8 +82,14 @@ impl From<&config::JwtKey> for JwtKeySettings {
                 KeySource::JwksFile(path.clone(), alg.map(Algorithm::from))
             }
         };
-        let (kid, organizations) = (key.kid.clone(), key.organizations.clone());
-        JwtKeySettings { kid, default: key.default, source, organizations, issuer: None, audience: None }
+        JwtKeySettings {
+            kid: key.kid.clone(),
+            default: key.default,
+            source,
+            organizations: key.organizations.clone(),
+            issuer: key.issuer.clone(),
+            audience: key.audience.clone(),
+        }
     }
 }
 
@@ -116,7 +126,11 @@ impl std::fmt::Debug for KeySource {
 }
 
 /// Reads every configured key.
-pub(super) fn key_set(own: &OwnKey, settings: &[JwtKeySettings]) -> Result<KeySet, AuthConfigError> {
+pub(super) fn key_set(
+    own: &OwnKey,
+    settings: &[JwtKeySettings],
+    max_token_ms: u64,
+) -> Result<KeySet, AuthConfigError> {
     let mut keys = Vec::new();
     for (index, entry) in settings.iter().enumerate() {
         let refuse = |reason: String| AuthConfigError::Key { index, reason };
@@ -133,7 +147,8 @@ pub(super) fn key_set(own: &OwnKey, settings: &[JwtKeySettings]) -> Result<KeySe
                     entry.organizations.iter().map(|id| id.as_str().into()).collect(),
                 ),
                 issuer: entry.issuer.as_deref().map(Into::into),
-                audience: entry.audience.as_deref().unwrap_or(AUDIENCE).into(),
+                audience: entry.audience.as_deref().map(Into::into),
+                max_token_ms: Some(max_token_ms),
             };
             keys.push((key, entry.default));
         }

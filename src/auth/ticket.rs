@@ -18,6 +18,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::{digest, error::Unspecified};
 use serde::{Deserialize, Serialize};
 
+use super::keys::KeyDigest;
 use super::principal::{Credential, Principal};
 use super::request::Via;
 use super::scope::ScopeSet;
@@ -187,7 +188,7 @@ struct Sealed {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     key_id: Option<Arc<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    kid: Option<Arc<str>>,
+    key: Option<KeyDigest>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     jti: Option<Box<str>>,
     #[serde(default)]
@@ -211,9 +212,9 @@ impl Seal {
         random: &SystemRandom,
     ) -> Result<Ticket, Unspecified> {
         let until_ms = now_ms.saturating_add(RECONNECT_MS).min(principal.expires_at_ms.unwrap_or(u64::MAX));
-        let (key_id, kid, jti, issued_at_ms) = match principal.credential.clone() {
+        let (key_id, key, jti, issued_at_ms) = match principal.credential.clone() {
             Credential::Key { key_id } => (Some(key_id), None, None, 0),
-            Credential::Token { kid, jti, issued_at_ms } => (None, Some(kid), jti, issued_at_ms),
+            Credential::Token { key, jti, issued_at_ms } => (None, Some(key), jti, issued_at_ms),
             Credential::Local => return Err(Unspecified),
         };
         let sealed = Sealed {
@@ -225,7 +226,7 @@ impl Seal {
             narrowing: principal.narrowing.clone(),
             expires_at_ms: principal.expires_at_ms,
             key_id,
-            kid,
+            key,
             jti,
             issued_at_ms,
             origin: origin.map(Into::into),
@@ -255,10 +256,10 @@ impl Seal {
         if sealed.until_ms <= now_ms {
             return Err(true);
         }
-        let credential = match (sealed.key_id, sealed.kid) {
+        let credential = match (sealed.key_id, sealed.key) {
             (Some(key_id), None) => Credential::Key { key_id },
-            (None, Some(kid)) => {
-                Credential::Token { kid, jti: sealed.jti, issued_at_ms: sealed.issued_at_ms }
+            (None, Some(key)) => {
+                Credential::Token { key, jti: sealed.jti, issued_at_ms: sealed.issued_at_ms }
             }
             _ => return Err(false),
         };

@@ -113,7 +113,7 @@ impl Auth {
                 narrowing: claims.narrowing,
                 expires_at_ms: Some(claims.expires_at_ms),
                 credential: Credential::Token {
-                    kid: Arc::clone(&key.kid),
+                    key: key.digest(),
                     jti: claims.jti,
                     issued_at_ms: claims.issued_at_ms.unwrap_or(0),
                 },
@@ -182,8 +182,8 @@ pub(super) fn holds<'t>(
     let entry = table.by_tenant.get(&principal.tenant).ok_or(Ended::OrganizationDeleted)?;
     match &principal.credential {
         Credential::Key { key_id } => drop(entry.keys.get(key_id.as_ref()).ok_or(Ended::Revoked)?),
-        Credential::Token { kid, jti, issued_at_ms } => {
-            let key = keys.recorded(kid).ok_or(Ended::Revoked)?;
+        Credential::Token { key, jti, issued_at_ms } => {
+            let key = keys.recorded(*key).ok_or(Ended::Revoked)?;
             let revoked = jti.as_ref().is_some_and(|jti| entry.revoked.contains_key(jti.as_ref()));
             let since_ms = principal.sub.as_ref().and_then(|sub| entry.good_since.get(sub.as_ref()));
             let ended = since_ms.is_some_and(|since_ms| issued_at_ms < since_ms);

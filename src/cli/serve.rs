@@ -5,7 +5,8 @@ use super::outcome::{CliError, Exit};
 use crate::config::{Config, ServeOptions};
 
 pub(super) fn prepare(args: ServeArgs) -> Result<(Config, ServeOptions), CliError> {
-    let config = Config::load(&super::sources(&args.config, Some(&args.listen))?)?;
+    let sources = super::sources(&args.config, Some(&args.listen))?;
+    let config = Config::load(&sources)?;
     if let Some(addr) = args.diagnostic_echo
         && !addr.ip().is_loopback()
     {
@@ -15,5 +16,11 @@ pub(super) fn prepare(args: ServeArgs) -> Result<(Config, ServeOptions), CliErro
             "for example --diagnostic-echo 127.0.0.1:9001",
         ));
     }
-    Ok((config, ServeOptions { ready_file: args.ready_file, diagnostic_echo: args.diagnostic_echo }))
+    let options = ServeOptions {
+        ready_file: args.ready_file,
+        diagnostic_echo: args.diagnostic_echo,
+        config_file: args.config.config,
+        flags: sources.flags,
+    };
+    Ok((config, options))
 }

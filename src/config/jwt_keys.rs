@@ -20,7 +20,19 @@ const KEYS_MAX: usize = 64;
 const SECRET_BYTES_MIN: usize = 32;
 /// Bytes of a `kid` or an organization id (protocol §9).
 const NAME_BYTES_MAX: usize = 128;
-const FIELDS: &[&str] = &["kid", "default", "alg", "secret", "public_key_file", "jwks_file", "organizations"];
+/// Bytes of an issuer or an audience, which are often URLs.
+const CLAIM_BYTES_MAX: usize = 2_048;
+const FIELDS: &[&str] = &[
+    "kid",
+    "default",
+    "alg",
+    "secret",
+    "public_key_file",
+    "jwks_file",
+    "organizations",
+    "issuer",
+    "audience",
+];
 
 words! {
     /// A signature algorithm of RFC 7518 §3.1 or RFC 8037 §3.1.
@@ -47,6 +59,10 @@ pub struct JwtKey {
     pub material: JwtKeyMaterial,
     /// Ids of the organizations its tokens may name, at least one.
     pub organizations: Vec<String>,
+    /// The `iss` its tokens must carry; `None`: any or none.
+    pub issuer: Option<String>,
+    /// What the `aud` of its tokens must contain; `None`: `nervewire`, if they have one.
+    pub audience: Option<String>,
 }
 
 /// What verifies.
@@ -141,7 +157,20 @@ fn entry(item: &Raw) -> Result<JwtKey, String> {
         }
         _ => return Err(" expects exactly one of secret, public_key_file, jwks_file".to_owned()),
     };
-    Ok(JwtKey { kid, default, material, organizations: organizations(field("organizations"))? })
+    let claim = |name: &str| match text(name)? {
+        Some(claim) if claim.len() > CLAIM_BYTES_MAX => {
+            Err(format!(".{name} is longer than {CLAIM_BYTES_MAX} bytes"))
+        }
+        claim => Ok(claim),
+    };
+    Ok(JwtKey {
+        kid,
+        default,
+        material,
+        organizations: organizations(field("organizations"))?,
+        issuer: claim("issuer")?,
+        audience: claim("audience")?,
+    })
 }
 
 fn secret(text: String, alg: Option<JwtAlgorithm>) -> Result<JwtKeyMaterial, String> {
@@ -224,6 +253,9 @@ pub(super) fn to_raw(keys: &[JwtKey]) -> Raw {
             "organizations".to_owned(),
             Raw::List(key.organizations.iter().cloned().map(Raw::Str).collect()),
         ));
+        for (name, claim) in [("issuer", &key.issuer), ("audience", &key.audience)] {
+            fields.extend(claim.as_deref().map(|claim| (name.to_owned(), text(claim))));
+        }
         Raw::Table(fields)
     };
     Raw::List(keys.iter().map(one).collect())

@@ -93,6 +93,8 @@ pub struct Auth {
     pub jwt_keys: Vec<JwtKey>,
     /// Failed credentials per address (IPv6 /64) and minute; 0 = off.
     pub failures_per_minute: u64,
+    /// Seconds after `iat` for which a token of `jwt_keys` holds at most.
+    pub max_token_seconds: u64,
 }
 
 /// `retention.*`: what each organization's log keeps.
@@ -259,7 +261,7 @@ fn blank() -> Config {
         presence_grace_seconds: 0,
         allowed_origins: Vec::new(),
         token_in_query: false,
-        auth: Auth { jwt_keys: Vec::new(), failures_per_minute: 0 },
+        auth: Auth { jwt_keys: Vec::new(), failures_per_minute: 0, max_token_seconds: 0 },
         retention: Retention { max_age_seconds: 0, max_events: 0, max_bytes: 0 },
         store: Store {
             cache_bytes: 0,

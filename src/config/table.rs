@@ -181,6 +181,19 @@ const GENERAL: &[Key] = &[
         text: "Failed credentials allowed to one address (IPv6: one /64); further failures get 429. Valid credentials always pass.",
     },
     Key {
+        name: "auth.max_token_seconds",
+        kind: Kind::Int {
+            at: |c| &mut c.auth.max_token_seconds,
+            default: 30 * 24 * 3600,
+            min: 60,
+            max: 10 * YEAR_SECONDS,
+            zero: None,
+        },
+        unit: "seconds",
+        memory: "",
+        text: "How long after its `iat` a JWT of `auth.jwt_keys` holds at most, whatever its `exp` says. One without `iat` is refused if its `exp` lies further off than this.",
+    },
+    Key {
         name: "auth.jwt_keys",
         kind: Kind::JwtKeys,
         unit: "keys",

@@ -251,6 +251,18 @@ fn jwt_keys_pin_algorithm_and_organizations() {
         (format!("{{ jwks_file = \"a\", kid = \"k\", {orgs} }}"), "leave out kid and default"),
         (format!("{{ secret = \"{SECRET}\", jwks_file = \"a\", {orgs} }}"), "exactly one of"),
         (format!("{{ kid = \"a\", {orgs} }}"), "exactly one of"),
+        (
+            format!("{{ secret = \"{SECRET}\", issuer = \"\", {orgs} }}"),
+            "[0].issuer expects a non-empty string",
+        ),
+        (
+            format!("{{ secret = \"{SECRET}\", audience = [\"a\"], {orgs} }}"),
+            "[0].audience expects a non-empty string",
+        ),
+        (
+            format!("{{ secret = \"{SECRET}\", issuer = \"{}\", {orgs} }}", "x".repeat(2_049)),
+            "[0].issuer is longer than 2048 bytes",
+        ),
         (format!("{{ sekret = \"{SECRET}\", {orgs} }}"), "[0].sekret is unknown; did you mean secret?"),
         (
             format!(
@@ -277,7 +289,7 @@ fn what_is_printed_loads_to_the_same_configuration() {
         "listen = [\"[::1]:0\", \"unix:/run/a \\\"b\\\".sock\"]\nadmin_listen = \"off\"\ndata_dir = \"d\\\\e\\u0001é\"\n\
          allowed_origins = [\"https://a.example\"]\ntoken_in_query = false\n[limits]\nconnections = 7\n\
          [log]\nformat = \"json\"\n[store]\ndurability = \"memory\"\n\
-         [[auth.jwt_keys]]\njwks_file = \"c.json\"\norganizations = [\"acme\", \"b\"]\n",
+         [[auth.jwt_keys]]\njwks_file = \"c.json\"\norganizations = [\"acme\", \"b\"]\nissuer = \"https://id.example\"\naudience = \"chat\"\n",
     );
     for sources in [&sources, &Sources::default()] {
         let (config, origins) = Config::load_traced(sources).unwrap();

@@ -116,7 +116,7 @@ fn serve(config: Config, options: &ServeOptions) -> Result<u8, ServeError> {
             }
         };
         let ended = tokio::select! {
-            _ = signals.next(|| reload_keys(&config, &shared)) => Ok(0),
+            _ = signals.next(|| reload_keys(options, &shared)) => Ok(0),
             () = lost => Err(ServeError::WorkerLost),
         };
         errands.abort();
@@ -144,11 +144,16 @@ fn open_auth(config: &Config, store: &Store, clock: &Arc<dyn Clock>) -> Result<A
     Ok(Arc::new(Auth::new(&AuthSettings::from(config), own, records, clock.clone())?))
 }
 
-/// Reads the configured key files anew: rotation without a restart. A bad file changes nothing.
-fn reload_keys(config: &Config, shared: &Shared) {
-    match shared.auth.reload_keys(&AuthSettings::from(config).jwt_keys) {
-        Ok(()) => tracing::info!("JWT keys read anew"),
-        Err(error) => tracing::error!(%error, "the JWT keys stay as they were"),
+/// Reads `auth.jwt_keys` and the files it names again: rotation without a restart. Where anything is wrong, in the
+/// configuration or in a key file, all keys stay as they were.
+fn reload_keys(options: &ServeOptions, shared: &Shared) {
+    let reloaded = options.reload().map_err(|error| error.to_string()).and_then(|config| {
+        let keys = AuthSettings::from(&config).jwt_keys;
+        shared.auth.reload_keys(&keys).map_err(|error| error.to_string())
+    });
+    match reloaded {
+        Ok(()) => tracing::info!("auth.jwt_keys reloaded"),
+        Err(error) => tracing::error!(%error, "auth.jwt_keys not reloaded: the keys stay as they were"),
     }
 }
 

@@ -19,8 +19,8 @@ async fn a_genuine_token_is_its_user() {
     assert_eq!(ann.scopes, Scope::Publish | Scope::Subscribe);
     assert_eq!(ann.expires_at_ms, Some(T0 + 3_600_000));
     assert!(ann.narrowing.agents().is_some_and(|agents| agents.contains("a")));
-    let jti = Some("j".into());
-    assert_eq!(ann.credential, Credential::Token { kid: "k1".into(), jti, issued_at_ms: T0 });
+    let Credential::Token { jti, issued_at_ms, .. } = &ann.credential else { panic!("{ann:?}") };
+    assert_eq!((jti.as_deref(), *issued_at_ms), (Some("j"), T0));
     let rights = world.auth.still_valid(&ann).expect("valid");
     assert_eq!((rights.sub.as_deref(), rights.sees_all_users), (Some("ann"), false));
 }
@@ -88,7 +88,16 @@ async fn time_and_claims_are_checked_after_the_signature() {
         (json!({"exp": T0_S as f64 + 0.5}), None),
         (json!({"exp": -1}), Some(Refusal::Claims)),
         (json!({"exp": "1900000000"}), Some(Refusal::Claims)),
-        (json!({"exp": u64::MAX}), None),
+        (json!({"exp": u64::MAX}), Some(Refusal::Lifetime)),
+        (json!({"exp": u64::MAX, "iat": T0_S}), None),
+        (json!({"exp": 1e300, "iat": T0_S}), None),
+        (json!({"exp": 1e-300}), Some(Refusal::Expired)),
+        (json!({"exp": -0.0}), Some(Refusal::Expired)),
+        (json!({"exp": true}), Some(Refusal::Claims)),
+        (json!({"iat": -1}), Some(Refusal::Claims)),
+        (json!({"nbf": -0.5}), Some(Refusal::Claims)),
+        (json!({"nbf": 1e300}), Some(Refusal::NotYet)),
+        (json!({"iat": T0_S as f64 - 0.25}), None),
         (json!({"exp": null}), Some(Refusal::Claims)),
         (json!({"nbf": T0_S + skew}), None),
         (json!({"nbf": T0_S + skew + 1}), Some(Refusal::NotYet)),
@@ -138,12 +147,130 @@ async fn issuer_and_audience_can_be_pinned() {
         ..hs256("k1", SECRET)
     };
     let world = World::with(AuthSettings { jwt_keys: vec![key], ..AuthSettings::default() }).await;
-    assert!(world.bearer(&token(json!({"iss": "https://id.example", "aud": "agents"}))).is_ok());
-    assert!(world.bearer(&token(json!({"iss": "https://id.example"}))).is_ok());
-    assert_eq!(world.refusal(&token(json!({}))), Refusal::Issuer);
-    assert_eq!(world.refusal(&token(json!({"iss": "https://evil.example"}))), Refusal::Issuer);
-    let elsewhere = json!({"iss": "https://id.example", "aud": "nervewire"});
-    assert_eq!(world.refusal(&token(elsewhere)), Refusal::Audience);
+    for (iss, aud, expected) in [
+        (json!("https://id.example"), json!("agents"), None),
+        (json!("https://id.example"), json!(["x", "agents"]), None),
+        (json!("https://id.example"), Value::Null, Some(Refusal::Audience)),
+        (json!("https://id.example"), json!("nervewire"), Some(Refusal::Audience)),
+        (json!("https://id.example"), json!(["agents2", "AGENTS"]), Some(Refusal::Audience)),
+        (json!("https://id.example"), json!({"agents": true}), Some(Refusal::Claims)),
+        (json!("https://evil.example"), json!("agents"), Some(Refusal::Issuer)),
+        (json!("https://id.example/"), json!("agents"), Some(Refusal::Issuer)),
+        (json!(["https://id.example"]), json!("agents"), Some(Refusal::Claims)),
+        (Value::Null, json!("agents"), Some(Refusal::Issuer)),
+    ] {
+        let got = world.bearer(&token(json!({"iss": iss, "aud": aud}))).err();
+        assert_eq!(got, expected.map(AuthError::Unauthorized), "{iss} {aud}");
+    }
+}
+
+/// A token that its issuer lets live for ever holds for 30 days from its `iat`, however often it is presented.
+#[tokio::test]
+async fn the_life_of_a_foreign_token_is_capped() {
+    let world = World::new().await;
+    let cap_s = AuthSettings::default().max_token_ms / 1_000;
+    let year_9999 = 253_402_300_799_u64;
+    let until = |with| world.bearer(&token(with)).map(|principal| principal.expires_at_ms);
+    let lifetime = || Err(AuthError::Unauthorized(Refusal::Lifetime));
+    for (claims, expected) in [
+        (json!({"exp": year_9999, "iat": T0_S}), Ok(Some(T0 + cap_s * 1_000))),
+        (json!({"exp": year_9999, "iat": T0_S - 60}), Ok(Some(T0 + (cap_s - 60) * 1_000))),
+        (json!({"exp": T0_S + 60, "iat": T0_S}), Ok(Some(T0 + 60_000))),
+        (json!({"exp": year_9999, "iat": T0_S - cap_s}), lifetime()),
+        (json!({"exp": year_9999, "iat": 0}), lifetime()),
+        (json!({"exp": year_9999}), lifetime()),
+        (json!({"exp": T0_S + cap_s + 1}), lifetime()),
+        (json!({"exp": T0_S + cap_s}), Ok(Some(T0 + cap_s * 1_000))),
+    ] {
+        assert_eq!(until(claims.clone()), expected, "{claims}");
+    }
+    let for_ever = token(json!({"exp": year_9999, "iat": T0_S}));
+    let early = world.bearer(&for_ever).expect("new");
+    world.clock.advance(cap_s * 1_000 - 1);
+    let late = world.bearer(&for_ever).expect("not over yet");
+    assert_eq!(late.expires_at_ms, early.expires_at_ms, "presenting it again renews nothing");
+    world.clock.advance(1);
+    assert_eq!(world.refusal(&for_ever), Refusal::Lifetime);
+    assert_eq!(world.auth.still_valid(&late), Err(Ended::Expired));
+}
+
+/// The daemon's own tokens are not capped here (`POST /tokens` has its own limit), and hold after the clock was set back.
+#[tokio::test]
+async fn own_tokens_know_neither_cap_nor_a_clock_set_back() {
+    let world = World::new().await;
+    let header = json!({"alg": "HS256", "kid": OwnKey::from_bytes(&OWN).kid.as_ref()});
+    let own = |with| sign(unsigned(&header, &claims(with)), &OWN);
+    let year = T0_S + 366 * 24 * 3_600;
+    let principal = world.bearer(&own(json!({"iat": T0_S, "exp": year}))).expect("own");
+    assert_eq!(principal.expires_at_ms, Some(year * 1_000));
+    assert!(world.bearer(&own(json!({"iat": T0_S + 600, "exp": year}))).is_ok());
+    assert_eq!(world.refusal(&own(json!({"iat": T0_S, "exp": T0_S}))), Refusal::Expired);
+}
+
+/// A key that is replaced under the same `kid` ends what it opened: sessions, and tickets of either kind.
+#[tokio::test]
+async fn a_replaced_key_ends_what_it_opened() {
+    let next = hs256("k1", b"the next secret of thirty-two bytes!");
+    let renamed = hs256("k2", SECRET);
+    let pinned = JwtKeySettings { issuer: Some("https://id.example".into()), ..hs256("k1", SECRET) };
+    let elsewhere = JwtKeySettings { organizations: vec!["globex".into()], ..hs256("k1", SECRET) };
+    for replacement in [vec![next], vec![renamed], vec![pinned], vec![elsewhere], vec![]] {
+        let world = World::new().await;
+        let ann = world.bearer(&token(json!({}))).expect("by k1");
+        let own = world.bearer(world.acme.api_key.expose()).expect("a key");
+        let ticket = |reconnect| {
+            let made = world.auth.ticket(&ann, None, reconnect).expect("a ticket");
+            format!("ticket={}", made.ticket.expose())
+        };
+        let tickets = [ticket(true), ticket(false)];
+        world.auth.reload_keys(&[hs256("k0", SECRET), hs256("k1", SECRET)]).expect("valid");
+        assert!(world.auth.still_valid(&ann).is_ok(), "the same key, beside another");
+        assert!(enter(&world.auth, &[], &tickets[0], Use::Stream).is_ok());
+
+        world.auth.reload_keys(&replacement).expect("valid");
+        assert_eq!(world.auth.still_valid(&ann), Err(Ended::Revoked), "{replacement:?}");
+        for query in &tickets {
+            let refused = enter(&world.auth, &[], query, Use::Stream).expect_err(query);
+            assert_eq!(refused, AuthError::Unauthorized(Refusal::Revoked));
+        }
+        assert!(world.auth.still_valid(&own).is_ok(), "API keys have no part in it");
+        // After a restart with the same keys the sealed ticket is read again, and refused again.
+        let settings = AuthSettings { jwt_keys: replacement, ..AuthSettings::default() };
+        assert!(enter(&world.restarted(&settings), &[], &tickets[0], Use::Stream).is_err());
+    }
+}
+
+/// What a header may try: a name that is none, extensions, keys of its own.
+#[tokio::test]
+async fn a_header_chooses_no_key_of_its_own() {
+    let world = World::with(AuthSettings {
+        jwt_keys: vec![hs256("k1", SECRET)],
+        failures_per_minute: 0,
+        ..AuthSettings::default()
+    })
+    .await;
+    let jwk = json!({"kty": "oct", "k": BASE64.encode(b"a key that the attacker chose, long")});
+    for (header, expected) in [
+        (json!({"alg": "HS256", "kid": ""}), Some(Refusal::UnknownKey)),
+        (json!({"alg": "HS256", "kid": "K1"}), Some(Refusal::UnknownKey)),
+        (json!({"alg": "HS256", "kid": "k1\u{0}"}), Some(Refusal::UnknownKey)),
+        (json!({"alg": "HS256", "kid": "../../auth.key"}), Some(Refusal::UnknownKey)),
+        (json!({"alg": "HS256", "kid": ["k1"]}), Some(Refusal::Malformed)),
+        (json!({"alg": "HS256", "kid": 1}), Some(Refusal::Malformed)),
+        (json!({"alg": ["HS256"], "kid": "k1"}), Some(Refusal::Malformed)),
+        (json!({"alg": "HS256", "kid": "k1", "crit": []}), Some(Refusal::Malformed)),
+        (json!({"alg": "HS256", "kid": "k1", "crit": null}), Some(Refusal::Malformed)),
+        (json!({"alg": "HS256", "kid": "k1", "crit": ["b64"], "b64": false}), Some(Refusal::Malformed)),
+        (json!({"alg": "HS256", "kid": "k1", "jwk": jwk, "jku": "https://evil.example", "x5u": "x"}), None),
+    ] {
+        let text = sign(unsigned(&header, &claims(json!({}))), SECRET);
+        assert_eq!(world.bearer(&text).err(), expected.map(AuthError::Unauthorized), "{header}");
+    }
+    for header in [r#"{"alg":"HS256","kid":"k1","kid":"k2"}"#, r#"{"alg":"none","alg":"HS256"}"#] {
+        let payload = BASE64.encode(claims(json!({})).to_string());
+        let text = sign(format!("{}.{payload}", BASE64.encode(header)), SECRET);
+        assert_eq!(world.refusal(&text), Refusal::Malformed, "{header}");
+    }
 }
 
 #[tokio::test]

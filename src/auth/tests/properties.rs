@@ -12,7 +12,8 @@ fn keys() -> KeySet {
         material: Material::secret(SECRET).expect("long enough"),
         speaks_for: SpeaksFor::All,
         issuer: None,
-        audience: "nervewire".into(),
+        audience: None,
+        max_token_ms: None,
     };
     KeySet::new(key, vec![]).expect("valid")
 }
