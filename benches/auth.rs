@@ -131,7 +131,7 @@ fn credentials(c: &mut Criterion) {
     let query = format!("token={}", minted.token.expose());
     let cx = RequestContext::of(&headers, None, &Method::GET, None, Use::Stream);
     let who = auth.authenticate(&auth.present(&headers, &query), &cx).expect("genuine");
-    let ticket = auth.ticket(&who, None, true).expect("made");
+    let ticket = auth.ticket(&who.authorize().expect("always"), None, true).expect("made");
     measure("reconnect_ticket", "", &format!("ticket={}", ticket.ticket.expose()));
     for (name, algorithm) in SIGNED {
         let token = signed(name, algorithm);

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, Method};
 use nervewire::auth::{
-    Auth, AuthSettings, Manage, NewOrganization, NewToken, Operate, OwnKey, Principal, RequestContext,
+    Actor, Auth, AuthSettings, Manage, NewOrganization, NewToken, Operate, OwnKey, Principal, RequestContext,
     StoredRecords, Use,
 };
 use nervewire::config::Config;
@@ -154,7 +154,7 @@ impl Simulation {
         let events = vec![Event::parse(&json).unwrap(); events];
         let tenants = &self.worker.shared.tenants;
         let frames = tenants.encode(&events, 0).unwrap();
-        tenants.publish(&self.tenant, frames, None, None::<&Rc<Worker>>).await.unwrap();
+        tenants.publish(Actor::daemon(), &self.tenant, frames, None, None::<&Rc<Worker>>).await.unwrap();
         while self.ledger.writes.get() < until {
             tokio::task::yield_now().await;
         }

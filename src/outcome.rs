@@ -161,6 +161,7 @@ impl From<AdminError> for Refusal {
             AdminError::Conflict(why) => Refusal::conflict(why),
             AdminError::Changed(version) => Refusal::changed(error.to_string(), version),
             AdminError::Forbidden(why) => Refusal::forbidden(why),
+            AdminError::Ended(ended) => ended.into(),
             AdminError::Invalid { field, reason } => Refusal::invalid(&field, &reason),
             AdminError::Limit { .. } => Refusal::conflict(error.to_string()),
             AdminError::Random => Refusal::internal(),
@@ -216,6 +217,7 @@ impl From<PublishError> for Refusal {
                 Refusal { status: StatusCode::PAYLOAD_TOO_LARGE, code: "PAYLOAD_TOO_LARGE", ..error.into() }
             }
             PublishError::Conflict(why) => Refusal::conflict(why),
+            PublishError::Ended(ended) => ended.into(),
             PublishError::Read(error) => error.into(),
             PublishError::Unavailable | PublishError::Backlog => Refusal::unavailable(error.to_string()),
             PublishError::Commit(_) => {

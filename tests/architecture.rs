@@ -193,6 +193,38 @@ fn files_open_with_what_keeps_them_correct() {
     assert!(bare.is_empty(), "without a `//!` header:\n{}", bare.join("\n"));
 }
 
+/// Nothing is committed but on an actor's authority, which `tenant` and `auth` confirm right before the commit. Whoever else wrote
+/// to the store could commit what was revoked while a request waited.
+#[test]
+fn only_tenant_and_auth_write_to_the_store() {
+    let writers = ["store", "tenant", "auth"];
+    let calls = [
+        "store.write(",
+        "store().write(",
+        "store.write_",
+        "store().write_",
+        "store.append(",
+        "store().append(",
+    ];
+    let others: Vec<String> = sources()
+        .iter()
+        .filter(|source| !writers.contains(&source.module()))
+        .flat_map(|source| {
+            // Without white space, so that a call on a line of its own is seen as well.
+            let code: String = source.text.chars().filter(|c| !c.is_whitespace()).collect();
+            calls
+                .into_iter()
+                .filter(move |call| code.contains(call))
+                .map(|call| format!("src/{}: {call}", source.path))
+        })
+        .collect();
+    assert!(
+        others.is_empty(),
+        "commit by `Tenants` or `Auth`, on the authority of an `Actor`:\n{}",
+        others.join("\n")
+    );
+}
+
 /// The reader of imports sees what it must: else the ranks would hold by blindness.
 #[test]
 fn imports_are_seen() {

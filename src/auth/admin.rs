@@ -1,6 +1,7 @@
 //! Organizations, revocation and disabling: what REST handlers and the offline command line do alike.
 //!
-//! * A change is checked, written, safe on disk, followed in memory, told to the hooks, and only then answered.
+//! * A change is checked, written, safe on disk, followed in memory, told to the hooks, and only then answered. Last of all checks,
+//!   whoever asks must still hold ([`Actor`]).
 //! * Changes are made one at a time, so what was checked still holds when it is written.
 //! * A foreign organization and an unknown one are the same [`AdminError::NotFound`]. Only the operator, who can
 //!   delete them anyway, acts in organizations other than its own.
@@ -8,6 +9,7 @@
 
 use std::sync::Arc;
 
+use super::error::Ended;
 use super::issue::{IssuedKey, NewKey};
 use super::jwt::is_id;
 use super::principal::{Authorized, Manage, Operate, Principal};
@@ -15,7 +17,7 @@ use super::records::{OrganizationRow, RecordsError, Visibility, Write};
 use super::scope::{Scope, ScopeSet};
 use super::upkeep::UPKEEP_WRITES;
 use super::{
-    Auth, Change, DISABLED_PER_ORGANIZATION, ORGANIZATIONS, Organization, REVOCATIONS_PER_ORGANIZATION,
+    Actor, Auth, Change, DISABLED_PER_ORGANIZATION, ORGANIZATIONS, Organization, REVOCATIONS_PER_ORGANIZATION,
 };
 use crate::ids::{TenantId, fresh, is_org_id};
 use crate::store::Rows;
@@ -53,6 +55,9 @@ pub enum AdminError {
         /// How many there may be.
         max: usize,
     },
+    /// The credential of whoever asks has ended meanwhile: 401.
+    #[error("{0}")]
+    Ended(#[from] Ended),
     /// The system gave no random bytes: 500.
     #[error("no random bytes")]
     Random,
@@ -115,7 +120,7 @@ impl Auth {
         let organization = self.new_row("default".into(), NewOrganization::default());
         let key = self.new_key(&organization, "bootstrap".into(), ScopeSet::OPERATOR)?;
         let writes = vec![Write::PutOrganization(organization.clone()), Write::PutKey(key.row.clone())];
-        self.commit(writes, Rows::new(), &[]).await?;
+        self.commit(Actor::daemon(), writes, Rows::new(), &[]).await?;
         Ok(Some((organization, key)))
     }
 
@@ -137,7 +142,7 @@ impl Auth {
     /// As there.
     pub async fn create_organization_with(
         &self,
-        _by: &Authorized<Operate>,
+        by: &Authorized<Operate>,
         new: NewOrganization,
         beside: impl FnOnce(&Organization) -> Rows,
     ) -> Result<CreatedOrganization, AdminError> {
@@ -164,7 +169,7 @@ impl Auth {
         writes.extend(key.iter().map(|key| Write::PutKey(key.row.clone())));
         let beside = beside(&organization);
         let watched = organization.presence.then_some(Change::PresenceChanged(organization.tenant, true));
-        self.commit(writes, beside, watched.as_slice()).await?;
+        self.commit(self.actor(by), writes, beside, watched.as_slice()).await?;
         Ok(CreatedOrganization { organization, key })
     }
 
@@ -238,7 +243,7 @@ impl Auth {
         let watched =
             (new.presence != old.presence).then_some(Change::PresenceChanged(new.tenant, new.presence));
         let changes: Vec<Change> = seen.into_iter().chain(watched).collect();
-        self.commit(vec![Write::PutOrganization(new.clone())], Rows::new(), &changes).await?;
+        self.commit(self.actor(by), vec![Write::PutOrganization(new.clone())], Rows::new(), &changes).await?;
         Ok(new)
     }
 
@@ -258,7 +263,7 @@ impl Auth {
         }
         let tenant = organization.tenant;
         let write = Write::DeleteOrganization(Organization::clone(&organization));
-        self.commit(vec![write], Rows::new(), &[Change::OrganizationDeleted(tenant)]).await?;
+        self.commit(self.actor(by), vec![write], Rows::new(), &[Change::OrganizationDeleted(tenant)]).await?;
         Ok(Organization::clone(&organization))
     }
 
@@ -295,7 +300,7 @@ impl Auth {
         limit("revoked tokens", count - expired.len(), REVOCATIONS_PER_ORGANIZATION)?;
         let mut writes = vec![Write::Revoke { tenant, jti: jti.into(), until_ms }];
         writes.extend(expired.into_iter().map(|jti| Write::ForgetRevocation(tenant, jti)));
-        self.commit(writes, Rows::new(), &[Change::TokenRevoked(tenant, jti.into())]).await
+        self.commit(self.actor(by), writes, Rows::new(), &[Change::TokenRevoked(tenant, jti.into())]).await
     }
 
     /// Disables a user, or enables it again. The user need not be known here.
@@ -325,7 +330,13 @@ impl Auth {
             limit("disabled users", count, DISABLED_PER_ORGANIZATION)?;
         }
         let write = Write::SetDisabled { tenant, sub: sub.into(), disabled };
-        self.commit(vec![write], Rows::new(), &[Change::UserDisabled(tenant, sub.into(), disabled)]).await
+        self.commit(
+            self.actor(by),
+            vec![write],
+            Rows::new(),
+            &[Change::UserDisabled(tenant, sub.into(), disabled)],
+        )
+        .await
     }
 
     /// Whether a user is disabled.
@@ -352,13 +363,15 @@ impl Auth {
         found.filter(reach).ok_or(AdminError::NotFound)
     }
 
-    /// Writes, follows in memory, tells. The caller holds `changing`.
+    /// Confirms the actor, writes, follows in memory, and calls the hooks. The caller holds `changing`.
     pub(super) async fn commit(
         &self,
+        actor: Actor<'_>,
         writes: Vec<Write>,
         beside: Rows,
         changes: &[Change],
     ) -> Result<(), AdminError> {
+        actor.confirm()?;
         let written = self.records.commit(writes.clone(), beside);
         let mut follow = Follow { auth: self, writes, changes };
         match written.await {

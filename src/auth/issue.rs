@@ -107,7 +107,7 @@ impl Auth {
     /// Makes an API key of `org_id`, or of the caller's own organization.
     ///
     /// # Errors
-    /// `Invalid`, `Forbidden` where it would be wider than the caller's own, `NotFound`, `Limit`, `Records`.
+    /// `Invalid`, `Forbidden` where it would be wider than the caller's own, `NotFound`, `Limit`, `Ended`, `Records`.
     pub async fn create_key(
         &self,
         by: &Authorized<Manage>,
@@ -148,7 +148,7 @@ impl Auth {
         let count = self.directory.read(|table| table.by_tenant.get(&tenant).map_or(0, |e| e.keys.len()));
         limit("API keys", count, KEYS_PER_ORGANIZATION)?;
         let key = self.make_key(tenant, scopes, NewKey { expires_at_ms, ..new }, narrowing)?;
-        self.commit(vec![Write::PutKey(key.row.clone())], beside(&key.row), &[]).await?;
+        self.commit(self.actor(by), vec![Write::PutKey(key.row.clone())], beside(&key.row), &[]).await?;
         Ok(key)
     }
 
@@ -173,7 +173,7 @@ impl Auth {
     /// Deletes a key; connections that came by it end.
     ///
     /// # Errors
-    /// `NotFound`; `Forbidden` for the operator's key, asked by another; `Records`.
+    /// `NotFound`; `Forbidden` for the operator's key, asked by another; `Ended`, `Records`.
     pub async fn delete_key(
         &self,
         by: &Authorized<Manage>,
@@ -191,19 +191,21 @@ impl Auth {
             return Err(AdminError::Forbidden("the operator's key is the operator's to delete"));
         }
         let write = Write::DeleteKey(tenant, key_id.into());
-        self.commit(vec![write], Rows::new(), &[Change::KeyRevoked(tenant, key_id.into())]).await
+        self.commit(self.actor(by), vec![write], Rows::new(), &[Change::KeyRevoked(tenant, key_id.into())])
+            .await
     }
 
     /// Mints a token of a user of `org_id`, or of the caller's own organization. Nothing is stored.
     ///
     /// # Errors
-    /// `Invalid`, `Forbidden` where it would be wider than the caller's own, `NotFound`.
+    /// `Invalid`, `Forbidden` where it would be wider than the caller's own, `NotFound`, `Ended`.
     pub fn mint_token(
         &self,
         by: &Authorized<Manage>,
         org_id: Option<&str>,
         new: &NewToken,
     ) -> Result<IssuedToken, AdminError> {
+        self.actor(by).confirm()?;
         let issuer = by.principal();
         if !is_id(&new.sub) {
             return Err(AdminError::invalid("sub", "must be 1 to 256 bytes without control characters"));

@@ -9,6 +9,7 @@
 //!   [`Auth::still_valid`] again. Knows no status code: `outcome` chooses it.
 
 mod accounts;
+mod actor;
 mod admin;
 mod api_key;
 mod directory;
@@ -44,6 +45,7 @@ use std::sync::Arc;
 use ring::rand::SystemRandom;
 
 pub use accounts::{ACCOUNT_FAILURES, ACCOUNT_WINDOW_MS, ACCOUNTS};
+pub use actor::Actor;
 pub use admin::{AdminError, CreatedOrganization, NAME_BYTES, NewOrganization, OrganizationChange};
 pub use api_key::PREFIX as API_KEY_PREFIX;
 pub use directory::{
@@ -65,7 +67,9 @@ pub use password::{
 };
 pub use permissions::Role;
 pub use places::{LOGINS_PER_ADDRESS, Place, SETTERS, SETTERS_PER_ORGANIZATION};
-pub use principal::{Authorized, Credential, Manage, Operate, Principal, Publish, Right, Subscribe};
+pub use principal::{
+    Authenticated, Authorized, Credential, Manage, Operate, Principal, Publish, Right, Subscribe,
+};
 pub use records::{Commit, KeyRow, OrganizationRow, Records, RecordsError, Snapshot, Visibility, Write};
 pub use request::{COOKIE, Presented, QUERY_PARAMETERS, RequestContext, Use, Via, redact_query};
 pub use scope::{Scope, ScopeSet};
@@ -248,17 +252,19 @@ impl Auth {
         }
     }
 
-    /// Makes a ticket that stands for `principal`; with `reconnect` one for SSE and polling only, bound to `origin`
+    /// Makes a ticket that stands for the principal of `by`; with `reconnect` one for SSE and polling only, bound to `origin`
     /// (the request's `Origin`).
     ///
     /// # Errors
-    /// No random bytes, or a narrowing too long for a URL.
+    /// No random bytes, a narrowing too long for a URL, or a credential that has ended.
     pub fn ticket(
         &self,
-        principal: &Arc<Principal>,
+        by: &Authorized<Authenticated>,
         origin: Option<&str>,
         reconnect: bool,
     ) -> Result<Ticket, AdminError> {
+        self.actor(by).confirm()?;
+        let principal = by.principal();
         let now_ms = self.clock.now_ms();
         let ticket = match reconnect {
             true => self.seal.make(principal, origin, now_ms, &self.random),

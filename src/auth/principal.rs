@@ -118,7 +118,7 @@ impl Principal {
     /// # Errors
     /// The scope it lacks: 403.
     pub fn authorize<R: Right>(self: &Arc<Self>) -> Result<Authorized<R>, MissingScope> {
-        match self.scopes.meets(R::ANY_OF) {
+        match R::is_given_by(self.scopes) {
             true => Ok(Authorized { principal: Arc::clone(self), right: PhantomData }),
             false => Err(MissingScope(R::NAME)),
         }
@@ -194,6 +194,25 @@ pub trait Right: sealed::Sealed {
     const ANY_OF: ScopeSet;
     /// The scope named in the refusal.
     const NAME: &'static str;
+
+    /// Returns true if a principal with these scopes has the right.
+    #[must_use]
+    fn is_given_by(scopes: ScopeSet) -> bool {
+        scopes.meets(Self::ANY_OF)
+    }
+}
+
+/// What every valid credential may do, whatever its scopes: look after itself.
+#[derive(Debug, Clone, Copy)]
+pub enum Authenticated {}
+impl sealed::Sealed for Authenticated {}
+impl Right for Authenticated {
+    const ANY_OF: ScopeSet = ScopeSet::NONE;
+    const NAME: &'static str = "";
+
+    fn is_given_by(_scopes: ScopeSet) -> bool {
+        true
+    }
 }
 
 mod sealed {

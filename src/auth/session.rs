@@ -23,7 +23,7 @@ use super::password::{Passwords, Proven};
 use super::permissions::Role;
 use super::records::Write;
 use super::upkeep::UPKEEP_WRITES;
-use super::{Auth, Change, Organization};
+use super::{Actor, Auth, Change, Organization};
 use crate::filter::Narrowing;
 use crate::ids::TenantId;
 use crate::store::{Rows, scope};
@@ -126,9 +126,10 @@ impl Auth {
     /// Ends every token of a user that was issued before `since_ms` ([`Auth::next_since`]), in the commit of `beside`.
     ///
     /// # Errors
-    /// `NotFound` for the organization, `Limit`, `Records`.
+    /// `NotFound` for the organization, `Limit`, `Ended`, `Records`.
     pub async fn end_tokens(
         &self,
+        actor: Actor<'_>,
         tenant: TenantId,
         sub: &str,
         since_ms: u64,
@@ -142,11 +143,11 @@ impl Auth {
             let full = others >= ENDED_PER_ORGANIZATION;
             let outlived = entry.outlived(now_ms).filter(|other| *other != sub);
             let outlived = outlived.take(if full { UPKEEP_WRITES } else { 0 }).map(str::to_owned);
-            Ok((others, outlived.collect::<Vec<_>>()))
+            Ok::<_, AdminError>((others, outlived.collect::<Vec<_>>()))
         })?;
         limit("users whose tokens were ended in 30 days", count - outlived.len(), ENDED_PER_ORGANIZATION)?;
         let mut writes = vec![Write::EndTokens { tenant, sub: sub.into(), since_ms }];
         writes.extend(outlived.into_iter().map(|other| Write::ForgetEnd(tenant, other)));
-        self.commit(writes, beside, &[Change::TokensEnded(tenant, sub.into())]).await
+        self.commit(actor, writes, beside, &[Change::TokensEnded(tenant, sub.into())]).await
     }
 }

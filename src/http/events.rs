@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use crate::auth::{Publish, Use};
 use crate::connection::rate;
 use crate::outcome::Refusal;
-use crate::tenant::idempotency::Keyed;
+use crate::tenant::idempotency::{Keyed, PublishOptions};
 use crate::tenant::intake;
 
 use super::api::parameters::{Ack, IdempotencyKey};
@@ -66,7 +66,9 @@ pub async fn post(x: &mut Exchange) -> Result<Answer, Refusal> {
     let keyed = key.map(|key| Keyed::of_request(&principal.subject(), "POST", &x.path, &key, &body));
     let tenant = x.tenant(&principal).await?;
     let tenants = &x.shared().tenants;
-    let published = tenants.publish_events(&tenant, &mut events, 0, durable, keyed, &x.worker).await?;
+    let options = PublishOptions { origin: 0, durable, key: keyed };
+    let actor = x.shared().auth.actor(&right);
+    let published = tenants.publish_events(actor, &tenant, &mut events, options, &x.worker).await?;
     let mut body = Vec::with_capacity(48 + published.ids.len() * 25);
     body.extend_from_slice(b"{\"data\":{\"ids\":[");
     for (at, id) in published.ids.iter().enumerate() {

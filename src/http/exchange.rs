@@ -1,6 +1,6 @@
 //! One request, as handlers see it: its parts, its peer, its worker, and the ways to its body and its principal.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,7 +13,6 @@ use hyper::body::Incoming;
 
 use crate::auth::{Authorized, Principal, RequestContext, Right, Use};
 use crate::connection::rate::Rate;
-use crate::ids::TenantId;
 use crate::outcome::Refusal;
 use crate::tenant::Tenant;
 use crate::worker::{Shared, Worker};
@@ -40,8 +39,8 @@ pub struct Exchange {
     pub headers: HeaderMap,
     /// What this HTTP connection has published; shared by its requests.
     pub rate: ConnectionRate,
-    /// Whose it is, once that is known.
-    tenant: Cell<Option<TenantId>>,
+    /// Who asks, once that is known.
+    caller: RefCell<Option<Arc<Principal>>>,
     body: Option<Incoming>,
 }
 
@@ -68,7 +67,7 @@ impl Exchange {
             authority: parts.uri.authority().map(ToString::to_string),
             headers: parts.headers,
             rate: rate.clone(),
-            tenant: Cell::new(None),
+            caller: RefCell::default(),
             body: Some(body),
         }
     }
@@ -93,7 +92,7 @@ impl Exchange {
         let auth = &self.shared().auth;
         let cx = RequestContext::of(&self.headers, self.authority.as_deref(), &self.method, self.peer, use_);
         let found = auth.authenticate(&auth.present(&self.headers, &self.query), &cx);
-        self.tenant.set(found.as_ref().ok().map(|principal| principal.tenant));
+        *self.caller.borrow_mut() = found.as_ref().ok().cloned();
         found.map_err(|error| {
             self.shared().metrics.auth_failures.add(1);
             tracing::debug!(path = %self.path, peer = ?self.peer, %error, "credential refused");
@@ -107,6 +106,18 @@ impl Exchange {
     /// 401, 403 or 429.
     pub fn authorized<R: Right>(&self) -> Result<Authorized<R>, Refusal> {
         Ok(self.principal(Use::Rest)?.authorize()?)
+    }
+
+    /// Returns an error if the credential of the request has ended since it was accepted. Commits confirm it themselves; this is
+    /// for what waits and commits nothing.
+    ///
+    /// # Errors
+    /// 401.
+    pub fn confirm(&self) -> Result<(), Refusal> {
+        match self.caller.borrow().as_ref() {
+            Some(caller) => Ok(self.shared().auth.confirm(caller)?),
+            None => Ok(()),
+        }
     }
 
     /// The tenant of an authenticated principal.
@@ -140,7 +151,7 @@ impl Exchange {
     ///
     /// # Errors
     /// 413 over the limit; 429 over the organization's share of bodies on their way; 408 when it stops coming for
-    /// `body_timeout_ms`; 400 when it breaks off.
+    /// `body_timeout_ms`; 400 when it breaks off; 401 when the credential ended before all of it came.
     pub async fn body_within(&mut self, limit: usize) -> Result<Bytes, Refusal> {
         let Some(mut body) = self.body.take() else { return Ok(Bytes::new()) };
         let wait = self.shared().config.body_timeout();
@@ -153,7 +164,8 @@ impl Exchange {
             return Err(Refusal::too_large(limit));
         }
         let shared = self.worker.shared.clone();
-        let mut coming = self.tenant.get().map(|tenant| shared.bodies.begin(tenant));
+        let tenant = self.caller.borrow().as_ref().map(|caller| caller.tenant);
+        let mut coming = tenant.map(|tenant| shared.bodies.begin(tenant));
         let mut first = Bytes::new();
         let mut joined = BytesMut::new();
         loop {
@@ -186,6 +198,7 @@ impl Exchange {
                 return Err(full.into());
             }
         }
+        self.confirm()?;
         Ok(if joined.is_empty() { first } else { joined.freeze() })
     }
 

@@ -140,6 +140,12 @@ pub async fn handle(x: &mut Exchange) -> Result<Handled, Refusal> {
         Operation::GetDocsFile => serve::asset(x, id),
         Operation::GetStats => stats::get(x).await,
     };
+    // A commit confirms the credential itself. Any other answer is given only to a credential that holds now: it may have waited
+    // for a lock, for a turn at the store or for news.
+    let is_refusal = answer.as_ref().is_err_and(|refusal| refusal.status.is_client_error());
+    if is_refusal || operation.is_answer_only() || x.method.is_safe() {
+        x.confirm()?;
+    }
     answer.map(Handled::from)
 }
 

@@ -8,11 +8,10 @@ use http::header::HeaderValue;
 use http::{HeaderName, StatusCode};
 use serde_json::{Value, json};
 
-use crate::auth::Principal;
+use crate::auth::{Actor, Authorized, Right};
 use crate::outcome::Refusal;
 use crate::store::{self, Rows};
 use crate::tenant::idempotency::{Keyed, Once};
-use crate::tenant::publish::PublishError;
 use crate::worker::Shared;
 
 use super::exchange::Exchange;
@@ -48,16 +47,18 @@ pub(super) fn idempotency_key(x: &Exchange) -> Result<Option<String>, Refusal> {
 /// Finds out whether this request is the first under its key; one that is not alone waits.
 ///
 /// # Errors
-/// 400 for the key, 409 where it was used with another body or for an answer that held a secret, 503.
+/// 400 for the key, 401 where the credential ended while waiting, 409 where it was used with another body or for an answer that held a
+/// secret, 503.
 pub(super) async fn turn(
     shared: &Shared,
     x: &Exchange,
-    principal: &Principal,
+    right: &Authorized<impl Right>,
     body: &[u8],
 ) -> Result<Turn, Refusal> {
     let Some(key) = idempotency_key(x)? else { return Ok(Turn::First(None)) };
+    let principal = right.principal();
     let keyed = Keyed::of_request(&principal.subject(), x.method.as_str(), &x.path, &key, body);
-    match shared.tenants.once(principal.tenant, keyed).await? {
+    match shared.tenants.once(shared.auth.actor(right), principal.tenant, keyed).await? {
         Ok(once) => Ok(Turn::First(Some(once))),
         Err(store::Answer::Stored { status, version, body }) => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
@@ -102,9 +103,14 @@ pub(super) fn withheld(once: Option<&Once>, id: &str) -> Rows {
 ///
 /// # Errors
 /// 503.
-pub(super) async fn withhold(shared: &Shared, once: Option<&Once>, id: &str) -> Result<(), Refusal> {
+pub(super) async fn withhold(
+    shared: &Shared,
+    actor: Actor<'_>,
+    once: Option<&Once>,
+    id: &str,
+) -> Result<(), Refusal> {
     if once.is_some() {
-        shared.tenants.store().write(withheld(once, id)).await.map_err(PublishError::from)?;
+        shared.tenants.write(actor, withheld(once, id)).await?;
     }
     Ok(())
 }

@@ -91,6 +91,14 @@ pub(super) enum Operation {
     GetDocsFile,
 }
 
+impl Operation {
+    /// Returns true if the answer is all that a request with an unsafe method brings about: it commits nothing that would
+    /// confirm the credential.
+    pub(super) const fn is_answer_only(self) -> bool {
+        matches!(self, Operation::SearchMemories | Operation::MintToken | Operation::MakeTicket)
+    }
+}
+
 /// A row of the table.
 pub(super) struct Route {
     /// Its methods.

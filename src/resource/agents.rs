@@ -13,6 +13,7 @@ use super::record::{self, Page, Position, Record};
 use super::{
     Caller, ResourceError, TEXT_BYTES, free, given, is_version, lock_of, named, next_number, object, short,
 };
+use crate::auth::{Authorized, Publish};
 use crate::event::{Event, Kind};
 use crate::store::{Group, Rows, Table};
 use crate::tenant::publish::Notice;
@@ -207,6 +208,7 @@ impl Agent {
 /// [`ResourceError`].
 pub async fn create<N: Notice>(
     caller: &Caller<'_, N>,
+    right: &Authorized<Publish>,
     saying: Saying,
     kept: impl FnOnce(&Agent) -> Rows,
 ) -> Result<Agent, ResourceError> {
@@ -228,7 +230,7 @@ pub async fn create<N: Notice>(
     }
     let mut rows = kept(&agent);
     record::put(&mut rows, caller.tenant.id(), None, &agent)?;
-    caller.commit(rows, &[agent.told("created")]).await?;
+    caller.commit(right, rows, &[agent.told("created")]).await?;
     Ok(agent)
 }
 
@@ -299,11 +301,12 @@ pub async fn list<N: Notice>(
 /// [`ResourceError`].
 pub async fn change<N: Notice>(
     caller: &Caller<'_, N>,
+    right: &Authorized<Publish>,
     id: &str,
     version: Option<u64>,
     saying: Saying,
 ) -> Result<Agent, ResourceError> {
-    alter(caller, id, version, |agent, _| {
+    alter(caller, right, id, version, |agent, _| {
         agent.said = std::mem::take(&mut agent.said).with(saying)?;
         Ok(agent.state.name())
     })
@@ -316,13 +319,14 @@ pub async fn change<N: Notice>(
 /// [`ResourceError::Conflict`]: the state may not follow upon the present one.
 pub async fn set_state<N: Notice>(
     caller: &Caller<'_, N>,
+    right: &Authorized<Publish>,
     id: &str,
     version: Option<u64>,
     state: State,
     error_message: Option<String>,
 ) -> Result<Agent, ResourceError> {
     let error_message = short("error_message", error_message, TEXT_BYTES)?;
-    alter(caller, id, version, |agent, now_ms| {
+    alter(caller, right, id, version, |agent, now_ms| {
         if !agent.state.may_become(state) {
             let (from, to) = (agent.state.name(), state.name());
             return Err(ResourceError::Conflict(format!("an agent that is {from} cannot become {to}")));
@@ -341,6 +345,7 @@ pub async fn set_state<N: Notice>(
 /// [`ResourceError`].
 pub async fn delete<N: Notice>(
     caller: &Caller<'_, N>,
+    right: &Authorized<Publish>,
     id: &str,
     version: Option<u64>,
 ) -> Result<(), ResourceError> {
@@ -350,12 +355,13 @@ pub async fn delete<N: Notice>(
         agent.error_message = None;
         Ok("deleted")
     };
-    alter(caller, id, version, deleted).await.map(drop)
+    alter(caller, right, id, version, deleted).await.map(drop)
 }
 
 /// Reads an agent, has it changed, and commits it with an event of the status that `by` answers.
 async fn alter<N: Notice>(
     caller: &Caller<'_, N>,
+    right: &Authorized<Publish>,
     id: &str,
     version: Option<u64>,
     by: impl FnOnce(&mut Agent, u64) -> Result<&'static str, ResourceError>,
@@ -370,7 +376,7 @@ async fn alter<N: Notice>(
     let mut rows = Rows::new();
     rows.hold(alone);
     record::put(&mut rows, caller.tenant.id(), Some(&old), &agent)?;
-    caller.commit(rows, &[agent.told(status)]).await?;
+    caller.commit(right, rows, &[agent.told(status)]).await?;
     Ok(agent)
 }
 

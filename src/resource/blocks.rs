@@ -272,7 +272,7 @@ pub async fn put<N: Notice>(
     rows.hold(alone);
     record::put(&mut rows, caller.tenant.id(), old.as_ref(), &block)?;
     let operation = if old.is_some() { "updated" } else { "created" };
-    caller.commit(rows, &[block.told(operation, &block.metadata())]).await?;
+    caller.commit(right, rows, &[block.told(operation, &block.metadata())]).await?;
     Ok((block, old.is_none()))
 }
 
@@ -295,7 +295,7 @@ pub async fn delete<N: Notice>(
     let mut rows = Rows::new();
     rows.hold(alone);
     record::remove(&mut rows, caller.tenant.id(), &block);
-    caller.commit(rows, &[block.told("deleted", &block.metadata())]).await
+    caller.commit(right, rows, &[block.told("deleted", &block.metadata())]).await
 }
 
 fn check(value: &str, limit: u32) -> Result<(), ResourceError> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::users::{Desk, EMAIL_BYTES, EMAILS, User, UserError, end, own};
 use super::{ResourceError, record};
-use crate::auth::{IssuedToken, Organization, Password, Principal, Proven};
+use crate::auth::{Authenticated, Authorized, IssuedToken, Organization, Password, Proven};
 use crate::ids::TenantId;
 
 /// What is looked up where there is nobody: the same read.
@@ -110,12 +110,13 @@ fn enter(desk: Desk<'_>, user: User, proven: &Proven, now_ms: u64) -> Result<Ent
 pub async fn change_password(
     desk: Desk<'_>,
     peer: Option<IpAddr>,
-    principal: &Principal,
+    right: &Authorized<Authenticated>,
     current: Arc<Password>,
     new: Arc<Password>,
 ) -> Result<Entered, UserError> {
     current.check_length().map_err(|reason| UserError::invalid("current_password", reason))?;
     new.check_new().map_err(|reason| UserError::invalid("new_password", reason))?;
+    let principal = right.principal();
     let tenant = principal.tenant;
     let alone = desk.alone(tenant, "user", principal.sub.as_deref().unwrap_or_default()).await;
     let old = own(desk, principal).await?;
@@ -143,7 +144,8 @@ pub async fn change_password(
             return Err(UserError::Password(error));
         }
     };
-    let user = end(desk, tenant, &old, alone, |user| user.password = password).await?;
+    let user =
+        end(desk, desk.auth.actor(right), tenant, &old, alone, |user| user.password = password).await?;
     let since_ms = user.good_since_ms;
     enter(desk, user, &proven, since_ms)
 }

@@ -209,7 +209,7 @@ pub async fn create<N: Notice>(
     }
     let mut rows = kept(&message);
     record::put(&mut rows, caller.tenant.id(), None, &message)?;
-    caller.commit(rows, &[message.told()]).await?;
+    caller.commit(right, rows, &[message.told()]).await?;
     Ok(message)
 }
 
@@ -293,7 +293,7 @@ pub async fn delete<N: Notice>(
     let mut rows = Rows::new();
     rows.hold(alone);
     record::remove(&mut rows, caller.tenant.id(), &message);
-    caller.commit(rows, &[]).await
+    caller.commit(right, rows, &[]).await
 }
 
 fn sees<N>(caller: &Caller<'_, N>, message: &Message) -> bool {

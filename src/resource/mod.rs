@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::auth::Principal;
+use crate::auth::{Auth, Authorized, Principal, Publish};
 use crate::event::{Event, EventError};
 use crate::filter::Rights;
 use crate::store::{ReadError, Rows, TooLong, scope};
@@ -93,6 +93,8 @@ impl From<EventError> for ResourceError {
 pub struct Caller<'a, N> {
     /// All organizations.
     pub tenants: &'a Arc<Tenants>,
+    /// What knows whether their credential still holds.
+    pub auth: &'a Auth,
     /// Theirs.
     pub tenant: Arc<Tenant>,
     /// Who.
@@ -113,10 +115,16 @@ impl<N: Notice> Caller<'_, N> {
         self.tenants.alone(self.tenant.id(), vec![lock]).await
     }
 
-    /// Commits rows and the events that tell of them.
-    async fn commit(&self, rows: Rows, events: &[Event<'_>]) -> Result<(), ResourceError> {
+    /// Commits rows and the events that tell of them, if the credential that gave `right` still holds then.
+    async fn commit(
+        &self,
+        right: &Authorized<Publish>,
+        rows: Rows,
+        events: &[Event<'_>],
+    ) -> Result<(), ResourceError> {
         let frames = self.tenants.encode(events, 0)?;
-        Ok(self.tenants.change(&self.tenant, frames, rows, self.notice).await?)
+        let actor = self.auth.actor(right);
+        Ok(self.tenants.change(actor, &self.tenant, frames, rows, self.notice).await?)
     }
 }
 

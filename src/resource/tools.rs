@@ -8,6 +8,7 @@ use super::record::{self, Page, Position, Record};
 use super::{
     Caller, ResourceError, TEXT_BYTES, free, given, is_version, lock_of, named, next_number, object, short,
 };
+use crate::auth::{Authorized, Publish};
 use crate::store::{Group, Of, Rows, Table};
 use crate::tenant::publish::Notice;
 
@@ -162,6 +163,7 @@ pub fn tags(given: Vec<String>) -> Result<Vec<String>, ResourceError> {
 /// [`ResourceError`].
 pub async fn create<N: Notice>(
     caller: &Caller<'_, N>,
+    right: &Authorized<Publish>,
     saying: Saying,
     kept: impl FnOnce(&Tool) -> Rows,
 ) -> Result<Tool, ResourceError> {
@@ -181,7 +183,7 @@ pub async fn create<N: Notice>(
     let tool = new.with(saying)?;
     let mut rows = kept(&tool);
     record::put(&mut rows, caller.tenant.id(), None, &tool)?;
-    caller.commit(rows, &[]).await?;
+    caller.commit(right, rows, &[]).await?;
     Ok(tool)
 }
 
@@ -219,6 +221,7 @@ pub async fn list<N: Notice>(
 /// [`ResourceError`].
 pub async fn change<N: Notice>(
     caller: &Caller<'_, N>,
+    right: &Authorized<Publish>,
     id: &str,
     version: Option<u64>,
     saying: Saying,
@@ -232,7 +235,7 @@ pub async fn change<N: Notice>(
     let mut rows = Rows::new();
     rows.hold(alone);
     record::put(&mut rows, caller.tenant.id(), Some(&old), &tool)?;
-    caller.commit(rows, &[]).await?;
+    caller.commit(right, rows, &[]).await?;
     Ok(tool)
 }
 
@@ -242,6 +245,7 @@ pub async fn change<N: Notice>(
 /// [`ResourceError`].
 pub async fn delete<N: Notice>(
     caller: &Caller<'_, N>,
+    right: &Authorized<Publish>,
     id: &str,
     version: Option<u64>,
 ) -> Result<(), ResourceError> {
@@ -251,5 +255,5 @@ pub async fn delete<N: Notice>(
     let mut rows = Rows::new();
     rows.hold(alone);
     record::remove(&mut rows, caller.tenant.id(), &tool);
-    caller.commit(rows, &[]).await
+    caller.commit(right, rows, &[]).await
 }

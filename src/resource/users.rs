@@ -13,8 +13,8 @@ use super::leaving::Leaving;
 use super::record::{self, Page, Position, Record};
 use super::{NAME_BYTES, ResourceError, given, is_version, lock_of, named, next_number};
 use crate::auth::{
-    AdminError, Auth, Authorized, Manage, Organization, Password, PasswordError, PasswordHash, Principal,
-    Publish, Role, Subscribe, TooMany,
+    Actor, AdminError, Auth, Authorized, Manage, Organization, Password, PasswordError, PasswordHash,
+    Principal, Publish, Role, Subscribe, TooMany,
 };
 use crate::ids::TenantId;
 use crate::store::{Group, Rows, Table};
@@ -150,10 +150,8 @@ impl Desk<'_> {
     }
 
     /// Commits rows; whoever changes a user holds its lock in them.
-    async fn commit(&self, rows: Rows) -> Result<(), UserError> {
-        self.writable()?;
-        let written = self.tenants.store().write(rows).await;
-        Ok(written.map_err(|error| ResourceError::Publish(error.into()))?)
+    async fn commit(&self, actor: Actor<'_>, rows: Rows) -> Result<(), UserError> {
+        Ok(self.tenants.write(actor, rows).await.map_err(ResourceError::Publish)?)
     }
 
     fn writable(&self) -> Result<(), UserError> {
@@ -205,7 +203,7 @@ pub async fn register(
     rows.hold(alone);
     record::put(&mut rows, tenant, None, &user)?;
     rows.put_row(tenant, EMAILS, &user.email, user.id.as_bytes()).map_err(ResourceError::TooLarge)?;
-    desk.commit(rows).await?;
+    desk.commit(desk.auth.actor(by), rows).await?;
     Ok((user, organization))
 }
 
@@ -244,7 +242,7 @@ pub async fn change_me(
     let mut rows = Rows::new();
     rows.hold(alone);
     record::put(&mut rows, principal.tenant, Some(&old), &user)?;
-    desk.commit(rows).await?;
+    desk.commit(desk.auth.actor(right), rows).await?;
     Ok(user)
 }
 
@@ -267,30 +265,33 @@ pub async fn set_role(
     within(by, role)?;
     within(by, old.role)?;
     if old.role == role {
+        desk.auth.actor(by).confirm().map_err(AdminError::Ended)?;
         return Ok((old, organization));
     }
-    let user = end(desk, organization.tenant, &old, alone, |user| user.role = role).await?;
+    let user =
+        end(desk, desk.auth.actor(by), organization.tenant, &old, alone, |user| user.role = role).await?;
     Ok((user, organization))
 }
 
 /// Changes a user and ends the tokens issued before, in one commit.
 pub(super) async fn end(
     desk: Desk<'_>,
+    actor: Actor<'_>,
     tenant: TenantId,
     old: &User,
     alone: Arc<Held>,
-    by: impl FnOnce(&mut User),
+    change: impl FnOnce(&mut User),
 ) -> Result<User, UserError> {
     desk.writable()?;
     let mut user = old.clone();
-    by(&mut user);
+    change(&mut user);
     user.good_since_ms = desk.auth.next_since(tenant, &old.id).max(old.good_since_ms.saturating_add(1));
     user.updated_ms = desk.now_ms();
     user.version += 1;
     let mut rows = Rows::new();
     rows.hold(alone);
     record::put(&mut rows, tenant, Some(old), &user)?;
-    desk.auth.end_tokens(tenant, &old.id, user.good_since_ms, rows).await?;
+    desk.auth.end_tokens(actor, tenant, &old.id, user.good_since_ms, rows).await?;
     Ok(user)
 }
 
@@ -320,7 +321,7 @@ pub async fn delete(
     rows.delete_row(tenant, EMAILS, &user.email);
     rows.erase_user(tenant, id).map_err(ResourceError::TooLarge)?;
     Leaving::begins(&mut rows, tenant, id, desk.now_ms())?;
-    desk.auth.end_tokens(tenant, id, since_ms, rows).await?;
+    desk.auth.end_tokens(desk.auth.actor(by), tenant, id, since_ms, rows).await?;
     if let Some(tenant) = desk.tenants.get(tenant) {
         desk.tenants.forget_frames(&tenant); // whoever is behind reads the log, where their events are being erased
     }

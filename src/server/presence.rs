@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::time::timeout;
 
+use crate::auth::Actor;
 use crate::connection::presence::{Keeper, Step, Tell};
 use crate::event::{Event, presence_channel};
 use crate::store::Done;
@@ -62,6 +63,6 @@ async fn publish(shared: &Shared, tell: &Tell) -> Option<()> {
     let event = Event::parse(&json).ok()?;
     let tenant = shared.tenants.open(tell.tenant).await.ok()?;
     let frames = shared.tenants.encode(&[event], 0).ok()?;
-    shared.tenants.publish_now(&tenant, frames, |_| Done::Nobody).ok()?;
+    shared.tenants.publish_now(Actor::daemon(), &tenant, frames, |_| Done::Nobody).ok()?;
     Some(())
 }

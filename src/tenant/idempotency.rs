@@ -11,6 +11,7 @@ use dashmap::DashMap;
 use ring::digest;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+use crate::auth::Actor;
 use crate::event::{Event, EventError, Kind};
 use crate::frame::Frame;
 use crate::ids::{Sequence, TenantId};
@@ -46,6 +47,17 @@ impl Keyed {
         // Encoded without number and time of receipt, equal events are equal bytes.
         Some(Keyed { scope: scope(&parts), body: sha256(Frame::encode(event, 0, 0).json()) })
     }
+}
+
+/// How events are published.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct PublishOptions {
+    /// The connection that they come from, which may not want to see them; 0 for none.
+    pub origin: u64,
+    /// Wait for the commit. A publish with a key, or with a `message_id` given by the publisher, always does.
+    pub durable: bool,
+    /// Publish once for this key.
+    pub key: Option<Keyed>,
 }
 
 /// What a publish came to.
@@ -130,10 +142,17 @@ impl Tenants {
     /// be the first.
     ///
     /// # Errors
-    /// [`PublishError::Conflict`] where the key was used with another body, [`PublishError::Read`].
-    pub async fn once(&self, tenant: TenantId, key: Keyed) -> Result<Result<Once, Answer>, PublishError> {
+    /// [`PublishError::Conflict`] where the key was used with another body, [`PublishError::Read`], [`PublishError::Ended`].
+    pub async fn once(
+        &self,
+        actor: Actor<'_>,
+        tenant: TenantId,
+        key: Keyed,
+    ) -> Result<Result<Once, Answer>, PublishError> {
         let held = self.inflight.hold(tenant, vec![key.scope]).await;
-        match self.store().idempotency(tenant, key.scope).await? {
+        let found = self.store().idempotency(tenant, key.scope).await?;
+        actor.confirm()?; // an earlier answer is for nobody whose credential ended while waiting
+        match found {
             None => Ok(Ok(Once { held, tenant, key, created_ms: self.clock().now_ms() })),
             Some(row) if row.body != key.body => Err(PublishError::Conflict(OTHER_BODY)),
             Some(row) => Ok(Err(row.answer)),
@@ -146,21 +165,20 @@ impl Tenants {
         self.inflight.hold(tenant, scopes).await
     }
 
-    /// Publishes checked events, each only once for its `message_id`, all only once for `key`.
-    ///
-    /// A keyed publish always waits for its commit, by `notice`; others if `durable`.
+    /// Publishes checked events, each only once for its `message_id`, all only once for the key of `options`. `notice` tells of
+    /// the commit.
     ///
     /// # Errors
     /// [`PublishError`]; [`PublishError::Conflict`] where a key was used for something else.
     pub async fn publish_events(
         &self,
+        actor: Actor<'_>,
         tenant: &Arc<Tenant>,
         events: &mut [Event<'_>],
-        origin: u64,
-        durable: bool,
-        key: Option<Keyed>,
+        options: PublishOptions,
         notice: &impl Notice,
     ) -> Result<Published, PublishError> {
+        let PublishOptions { origin, durable, key } = options;
         let messages: Vec<Option<Keyed>> = match is_keyed(events) {
             true => events.iter().map(Keyed::of_message).collect(),
             false => Vec::new(),
@@ -168,7 +186,7 @@ impl Tenants {
         name_messages(events);
         let frames = self.encode(events, origin)?;
         if key.is_none() && messages.is_empty() {
-            let receipt = self.publish(tenant, frames, None, durable.then_some(notice)).await?;
+            let receipt = self.publish(actor, tenant, frames, None, durable.then_some(notice)).await?;
             return Ok(Published { ids: receipt.sequences().collect(), replayed: false });
         }
         self.check_writable()?;
@@ -178,12 +196,15 @@ impl Tenants {
         if let Some(key) = &key
             && let Some(earlier) = self.answered(tenant, key).await?
         {
+            actor.confirm()?;
             return Ok(Published { ids: earlier, replayed: true });
         }
         let mut ids = self.known_messages(tenant, &messages).await?;
         ids.resize(frames.len(), None);
         let (fresh, places) = frames_left(frames, &ids);
-        if !fresh.is_empty() {
+        if fresh.is_empty() {
+            actor.confirm()?;
+        } else {
             let created_ms = self.clock().now_ms();
             let rows = |receipt: Receipt| {
                 for (place, sequence) in places.iter().zip(receipt.sequences()) {
@@ -193,7 +214,7 @@ impl Tenants {
                 rows.hold(held);
                 rows
             };
-            self.publish(tenant, fresh, Some(Box::new(rows)), Some(notice)).await?;
+            self.publish(actor, tenant, fresh, Some(Box::new(rows)), Some(notice)).await?;
         }
         Ok(Published { ids: ids.into_iter().flatten().collect(), replayed: false })
     }

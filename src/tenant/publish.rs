@@ -1,11 +1,15 @@
 //! The write path: one function from checked events to numbered frames in ring and commit queue.
 //!
-//! Order: encode → refuse while the store is not writable → reserve room → under the tenant's lock number, patch the ids, put
-//! into the ring and queue for commit → wake. The lock covers no allocation of the encoded event and no IO.
+//! Order: encode → refuse while the store is not writable → reserve room → under the tenant's lock confirm the actor, number,
+//! patch the ids, put into the ring and queue for commit → wake. The lock covers no allocation of the encoded event and no IO.
+//!
+//! Whatever is committed for a request is committed here or in `auth`, and always on the authority of an [`Actor`] that is
+//! confirmed last: `tests/architecture.rs` lets nobody else write to the store.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::auth::{Actor, Ended};
 use crate::event::{Event, EventError};
 use crate::frame::Frame;
 use crate::ids::Sequence;
@@ -31,6 +35,9 @@ pub enum PublishError {
     /// A key was used for something else within the day.
     #[error("{0}")]
     Conflict(&'static str),
+    /// The credential of whoever asks has ended meanwhile.
+    #[error("{0}")]
+    Ended(#[from] Ended),
     /// What is needed to answer could not be read.
     #[error("the store cannot be read now")]
     Read(#[from] ReadError),
@@ -75,6 +82,13 @@ enum Shown {
 /// Rows that join the events' commit, made when their first sequence is known.
 pub type RowsFor<'a> = Box<dyn FnOnce(Receipt) -> Rows + 'a>;
 
+/// Frames that have room in the commit queue.
+struct Reserved<'a> {
+    tenant: &'a Arc<Tenant>,
+    frames: Vec<Arc<Frame>>,
+    permit: Permit,
+}
+
 impl Tenants {
     /// Encodes events for publishing; `origin` is the connection they come from, 0 for none.
     ///
@@ -115,24 +129,49 @@ impl Tenants {
     /// [`PublishError`]; after [`PublishError::Commit`] subscribers may have seen the events.
     pub async fn publish(
         &self,
+        actor: Actor<'_>,
         tenant: &Arc<Tenant>,
         frames: Vec<Arc<Frame>>,
         rows: Option<RowsFor<'_>>,
         notice: Option<&impl Notice>,
     ) -> Result<Receipt, PublishError> {
-        self.check_writable()?;
-        let bytes = frames.iter().map(|frame| frame.size()).sum();
-        let Ok(permit) = tenant.log.reserve(frames.len(), bytes).await else {
-            self.metrics.publish_unavailable.add(1);
-            return Err(PublishError::Backlog);
-        };
+        let reserved = self.reserve(tenant, frames, 0).await?;
         let Some(notice) = notice else {
-            return self.append(tenant, permit, frames, rows, Shown::AtOnce, |_| Done::Nobody);
+            return self.append(actor, reserved, rows, Shown::AtOnce, |_| Done::Nobody);
         };
         let (done, commit) = notice.ask();
-        let receipt = self.append(tenant, permit, frames, rows, Shown::AtOnce, |_| done)?;
+        let receipt = self.append(actor, reserved, rows, Shown::AtOnce, |_| done)?;
         commit.await?;
         Ok(receipt)
+    }
+
+    /// Waits for room in the commit queue for frames and `rows_weight` bytes of rows.
+    async fn reserve<'t>(
+        &self,
+        tenant: &'t Arc<Tenant>,
+        frames: Vec<Arc<Frame>>,
+        rows_weight: usize,
+    ) -> Result<Reserved<'t>, PublishError> {
+        self.check_writable()?;
+        let bytes = frames.iter().map(|frame| frame.size()).sum::<usize>() + rows_weight;
+        match tenant.log.reserve(frames.len(), bytes).await {
+            Ok(permit) => Ok(Reserved { tenant, frames, permit }),
+            Err(_) => {
+                self.metrics.publish_unavailable.add(1);
+                Err(PublishError::Backlog)
+            }
+        }
+    }
+
+    /// Commits rows without events.
+    ///
+    /// # Errors
+    /// [`PublishError`]; after [`PublishError::Commit`] it is unknown whether they were kept.
+    pub async fn write(&self, actor: Actor<'_>, rows: Rows) -> Result<(), PublishError> {
+        self.check_writable()?;
+        let written = self.store.write(rows); // queued by the first poll, which follows at once
+        actor.confirm()?;
+        Ok(written.await?)
     }
 
     /// Commits a change and the events that tell of it, all or nothing. Nobody sees the events before both are on disk.
@@ -141,20 +180,16 @@ impl Tenants {
     /// [`PublishError`]; after [`PublishError::Commit`] it is unknown whether the change was kept.
     pub async fn change(
         self: &Arc<Self>,
+        actor: Actor<'_>,
         tenant: &Arc<Tenant>,
         frames: Vec<Arc<Frame>>,
         rows: Rows,
         notice: &impl Notice,
     ) -> Result<(), PublishError> {
-        self.check_writable()?;
         if frames.is_empty() {
-            return Ok(self.store.write(rows).await?);
+            return self.write(actor, rows).await;
         }
-        let bytes = frames.iter().map(|frame| frame.size()).sum::<usize>() + rows.weight();
-        let Ok(permit) = tenant.log.reserve(frames.len(), bytes).await else {
-            self.metrics.publish_unavailable.add(1);
-            return Err(PublishError::Backlog);
-        };
+        let reserved = self.reserve(tenant, frames, rows.weight()).await?;
         let (done, commit) = notice.ask();
         let (tenants, whose) = (Arc::downgrade(self), tenant.clone());
         let done = done.after(move || {
@@ -163,7 +198,7 @@ impl Tenants {
             }
         });
         let rows: RowsFor<'_> = Box::new(|_| rows);
-        self.append(tenant, permit, frames, Some(rows), Shown::Committed, |_| done)?;
+        self.append(actor, reserved, Some(rows), Shown::Committed, |_| done)?;
         commit.await?;
         Ok(())
     }
@@ -183,9 +218,10 @@ impl Tenants {
     /// Publishes without waiting: room must be free at once. What `done` makes hears of the commit on another thread.
     ///
     /// # Errors
-    /// [`PublishError::Unavailable`] or [`PublishError::Backlog`]; `done` is not called then.
+    /// [`PublishError::Unavailable`], [`PublishError::Backlog`] or [`PublishError::Ended`]; `done` is not called then.
     pub fn publish_now(
         &self,
+        actor: Actor<'_>,
         tenant: &Arc<Tenant>,
         frames: Vec<Arc<Frame>>,
         done: impl FnOnce(Receipt) -> Done,
@@ -193,15 +229,14 @@ impl Tenants {
         self.check_writable()?;
         let bytes = frames.iter().map(|frame| frame.size()).sum();
         let permit = tenant.log.try_reserve(frames.len(), bytes).ok_or(PublishError::Backlog)?;
-        self.append(tenant, permit, frames, None, Shown::AtOnce, done)
+        self.append(actor, Reserved { tenant, frames, permit }, None, Shown::AtOnce, done)
     }
 
     /// Numbers, shows and queues frames whose room is reserved.
     fn append(
         &self,
-        tenant: &Arc<Tenant>,
-        permit: Permit,
-        mut frames: Vec<Arc<Frame>>,
+        actor: Actor<'_>,
+        Reserved { tenant, mut frames, permit }: Reserved<'_>,
         rows: Option<RowsFor<'_>>,
         shown: Shown,
         done: impl FnOnce(Receipt) -> Done,
@@ -213,6 +248,7 @@ impl Tenants {
             let mut side = tenant.write.lock();
             // Again under the lock: a store that has begun to reopen restarts this ring under the same lock.
             self.check_writable()?;
+            actor.confirm()?;
             let receipt = Receipt { first: Sequence(side.ring.head()), count };
             side.received_ms = side.received_ms.max(now);
             let committed = tenant.log.committed().next().0;

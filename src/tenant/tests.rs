@@ -2,6 +2,7 @@
 
 use super::publish::Notice;
 use super::*;
+use crate::auth::Actor;
 use crate::event::Event;
 use crate::store::{CommitError, Disk, Done, Io, LogRead, Rows, StoreOptions, Table};
 use crate::sync::Condvar;
@@ -41,7 +42,7 @@ impl Notice for Told {
 async fn publish(tenants: &Tenants, tenant: &Arc<Tenant>, text: &str) -> Sequence {
     let json = format!(r#"{{"type":"custom","channel":"c","data":"{text}"}}"#);
     let frames = tenants.encode(&[Event::parse(&json).expect("valid")], 0).expect("encoded");
-    tenants.publish(tenant, frames, None, Some(&Told)).await.expect("published").first
+    tenants.publish(Actor::daemon(), tenant, frames, None, Some(&Told)).await.expect("published").first
 }
 
 /// Sweeps until all are forgotten: the committer lets go of a batch a moment after it has told of its commit.
@@ -157,10 +158,13 @@ async fn a_change_is_seen_when_it_is_on_disk_and_not_before() {
     };
     let mut rows = Rows::new();
     rows.put_row(ID, Table(0), "a", b"row").expect("fits");
-    let mut change = Box::pin(tenants.change(&tenant, frames("change"), rows, &Told));
+    let mut change = Box::pin(tenants.change(Actor::daemon(), &tenant, frames("change"), rows, &Told));
     assert!(futures_util::FutureExt::now_or_never(change.as_mut()).is_none());
-    let after =
-        tenants.publish(&tenant, frames("after"), None, None::<&Told>).await.expect("published").first;
+    let after = tenants
+        .publish(Actor::daemon(), &tenant, frames("after"), None, None::<&Told>)
+        .await
+        .expect("published")
+        .first;
     assert!(after > before.next(), "both are numbered");
     assert_eq!(tenant.head(), before, "and neither is seen");
     gate.set(false);
@@ -234,12 +238,14 @@ async fn what_is_given_up_amid_its_commit_is_not_done_again() {
     let json = r#"{"type":"custom","channel":"c","data":"once"}"#;
     let ask = || async {
         let mut events = [Event::parse(json).expect("valid")];
-        tenants.publish_events(&tenant, &mut events, 0, true, Some(key), &Told).await.expect("published")
+        let options = idempotency::PublishOptions { durable: true, key: Some(key), ..Default::default() };
+        let (actor, events) = (Actor::daemon(), &mut events);
+        tenants.publish_events(actor, &tenant, events, options, &Told).await.expect("published")
     };
     gate.set(true);
     let event = [Event::parse(json).expect("valid")];
     let frames = tenants.encode(&event, 0).expect("encoded");
-    let mut earlier = Box::pin(tenants.publish(&tenant, frames, None, Some(&Told)));
+    let mut earlier = Box::pin(tenants.publish(Actor::daemon(), &tenant, frames, None, Some(&Told)));
     assert!(futures_util::FutureExt::now_or_never(earlier.as_mut()).is_none());
     gate.waits(); // from now on what is published is not even written
     let before = tenant.head();

@@ -160,6 +160,8 @@ impl Worker {
         if self.flush(state, token, now) {
             state.run(token);
         }
+        // The mail that told of a change of rights may have come before the connection was here.
+        self.close_if_ended(state, token);
     }
 
     /// Writes a control frame, or holds it until the transport takes it.

@@ -174,6 +174,17 @@ impl Worker {
         }
     }
 
+    /// Closes a connection whose credential has ended, without waiting for the mail that tells of it.
+    pub(super) fn close_if_ended(self: &Rc<Self>, state: &mut State, token: Token) {
+        let Some(admitted) = state.connection(token).and_then(|connection| connection.admitted.as_ref())
+        else {
+            return;
+        };
+        if let Err(ended) = self.shared.auth.confirm(admitted.principal()) {
+            self.close(state, token, crate::outcome::close_of(ended));
+        }
+    }
+
     /// Closes everything within `seconds`, in slices, so that clients do not all come back at once.
     fn drain(self: &Rc<Self>, state: &mut State, seconds: u64) {
         let slices = seconds.max(1) * 10;

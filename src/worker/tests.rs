@@ -9,7 +9,9 @@ use http::{HeaderMap, HeaderValue, Method};
 
 use super::connect::Adopt;
 use super::*;
-use crate::auth::{AuthSettings, NewOrganization, Operate, OwnKey, RequestContext, StoredRecords, Use};
+use crate::auth::{
+    Actor, AuthSettings, NewOrganization, Operate, OwnKey, RequestContext, StoredRecords, Use,
+};
 use crate::close::Close;
 use crate::connection::admission::{Admission, Limits};
 use crate::connection::presence::Presence;
@@ -121,7 +123,10 @@ impl Bench {
         let tenants = &self.worker.shared.tenants;
         let tenant = tenants.get(self.principals[to].tenant).expect("open");
         let frames = tenants.encode(&[Event::parse(&json).expect("valid")], 0).expect("encoded");
-        tenants.publish(&tenant, frames, None, None::<&Rc<Worker>>).await.expect("published");
+        tenants
+            .publish(Actor::daemon(), &tenant, frames, None, None::<&Rc<Worker>>)
+            .await
+            .expect("published");
     }
 
     fn turn(&self) -> bool {

@@ -19,7 +19,7 @@ use crate::frame::control::{Control, Ref};
 use crate::ids::TenantId;
 use crate::outcome::Refusal;
 use crate::store::{CommitError, Done};
-use crate::tenant::idempotency::{is_keyed, name_messages};
+use crate::tenant::idempotency::{PublishOptions, is_keyed, name_messages};
 use crate::tenant::intake;
 use crate::tenant::publish::{PublishError, Receipt};
 
@@ -49,6 +49,7 @@ impl Worker {
         let reference = publishing.reference.clone();
         if let Err(refusal) = self.try_publish(state, token, publishing) {
             self.refuse(state, token, &refusal, reference);
+            self.close_if_ended(state, token);
             let exhausted = state
                 .connection(token)
                 .and_then(|it| it.inbound.as_ref()?.rate.as_ref())
@@ -81,11 +82,12 @@ impl Worker {
         if !is_keyed(&events) {
             name_messages(&mut events);
             let frames = self.shared.tenants.encode(&events, origin)?;
+            let actor = self.shared.auth.actor(&right);
             let done = |receipt| match publishing.durable {
                 true => self.ack_by_mail(token, publishing.reference.clone(), receipt),
                 false => Done::Nobody,
             };
-            match self.shared.tenants.publish_now(&tenant, frames, done) {
+            match self.shared.tenants.publish_now(actor, &tenant, frames, done) {
                 Ok(_) if publishing.durable => {
                     if let Some(connection) = state.connection(token) {
                         connection.inflight += 1;
@@ -145,9 +147,10 @@ impl Worker {
             let publishing = Publishing { reference: None, events, batch, durable };
             let published = match parse(&right, &publishing) {
                 Ok(mut events) => {
-                    let tenants = &worker.shared.tenants;
+                    let (tenants, actor) = (&worker.shared.tenants, worker.shared.auth.actor(&right));
+                    let options = PublishOptions { origin, durable, key: None };
                     tenants
-                        .publish_events(&tenant, &mut events, origin, durable, None, &worker)
+                        .publish_events(actor, &tenant, &mut events, options, &worker)
                         .await
                         .map_err(Refusal::from)
                 }
@@ -163,7 +166,10 @@ impl Worker {
                         .collect();
                     worker.control(state, token, &Control::Ack { reference: reference.as_ref(), ids: &ids });
                 }
-                Err(refusal) => worker.refuse(state, token, &refusal, reference),
+                Err(refusal) => {
+                    worker.refuse(state, token, &refusal, reference);
+                    worker.close_if_ended(state, token);
+                }
             }
             if let Some(connection) = state.connection(token) {
                 connection.flags.paused = false;

@@ -136,6 +136,15 @@ impl World {
         }
     }
 
+    pub(super) fn ticket(
+        &self,
+        of: &Arc<Principal>,
+        origin: Option<&str>,
+        reconnect: bool,
+    ) -> Result<Ticket, AdminError> {
+        self.auth.ticket(&of.authorize().expect("every principal"), origin, reconnect)
+    }
+
     pub(super) fn manager(&self) -> Authorized<Manage> {
         let principal = self.bearer(self.acme.api_key.expose()).expect("the key of acme");
         principal.authorize().expect("a manager")

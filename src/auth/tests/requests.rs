@@ -208,7 +208,7 @@ async fn nothing_shown_by_debug_or_display_is_a_credential() {
     let key = world.acme.api_key.expose();
     let secret = key.rsplit('_').next().expect("a secret");
     let principal = world.bearer(key).expect("genuine");
-    let ticket = world.auth.ticket(&principal, None, true).expect("made");
+    let ticket = world.ticket(&principal, None, true).expect("made");
     let minted =
         world.auth.mint_token(&world.manager(), None, &NewToken { sub: "u".into(), ..Default::default() });
     let minted = minted.expect("minted");

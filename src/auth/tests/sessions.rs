@@ -11,7 +11,7 @@ fn proven(world: &World, sub: &str) -> Proven {
 
 async fn end(world: &World, of: &Proven) -> u64 {
     let since_ms = world.auth.next_since(of.tenant, &of.sub);
-    world.auth.end_tokens(of.tenant, &of.sub, since_ms, Rows::new()).await.expect("ended");
+    world.auth.end_tokens(Actor::daemon(), of.tenant, &of.sub, since_ms, Rows::new()).await.expect("ended");
     since_ms
 }
 
@@ -23,8 +23,8 @@ async fn an_end_parts_tokens_of_the_same_instant() {
     let before = world.auth.session(&ann, Role::User, world.clock.now_ms()).expect("issued");
     let principal = world.bearer(before.token.expose()).expect("genuine");
     assert_eq!(principal.scopes, Role::User.scopes());
-    let ticket = world.auth.ticket(&principal, None, true).expect("a ticket");
-    let once = world.auth.ticket(&principal, None, false).expect("a ticket");
+    let ticket = world.ticket(&principal, None, true).expect("a ticket");
+    let once = world.ticket(&principal, None, false).expect("a ticket");
     let other = world.auth.session(&proven(&world, "user-bob"), Role::User, T0).expect("issued");
 
     let since_ms = end(&world, &ann).await;

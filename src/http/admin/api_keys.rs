@@ -108,7 +108,7 @@ pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal>
     no_parameters(x)?;
     let (body, bytes): (KeyBody, _) = x.json_and_bytes().await?;
     let shared = x.shared().clone();
-    let once = match once::turn(&shared, x, by.principal(), &bytes).await? {
+    let once = match once::turn(&shared, x, &by, &bytes).await? {
         Turn::First(once) => once,
         Turn::Repeat(answer) => return Ok(answer),
     };

@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::auth::{Manage, NarrowingClaims, NewToken, Use};
+use crate::auth::{Authenticated, Manage, NarrowingClaims, NewToken};
 use crate::outcome::Refusal;
 use crate::time::rfc3339;
 
@@ -69,7 +69,7 @@ pub(in crate::http) async fn mint(x: &mut Exchange) -> Result<Answer, Refusal> {
     no_parameters(x)?;
     let (body, bytes): (TokenBody, _) = x.json_and_bytes().await?;
     let shared = x.shared().clone();
-    let once = match once::turn(&shared, x, by.principal(), &bytes).await? {
+    let once = match once::turn(&shared, x, &by, &bytes).await? {
         Turn::First(once) => once,
         Turn::Repeat(answer) => return Ok(answer),
     };
@@ -81,7 +81,7 @@ pub(in crate::http) async fn mint(x: &mut Exchange) -> Result<Answer, Refusal> {
         expires_in_ms: body.expires_in_seconds.map(|s| s.saturating_mul(1_000)),
     };
     let issued = shared.auth.mint_token(&by, body.org_id.as_deref(), &new)?;
-    once::withhold(&shared, once.as_ref(), &issued.jti).await?;
+    once::withhold(&shared, shared.auth.actor(&by), once.as_ref(), &issued.jti).await?;
     let expires_at = rfc3339(issued.expires_at_ms);
     Ok(created(TokenView { token: issued.token.expose(), jti: &issued.jti, expires_at }))
 }
@@ -169,17 +169,17 @@ struct TicketView<'a> {
     responses((status = 201, description = "It was made.", body = TicketView))
 )]
 pub(in crate::http) async fn make_ticket(x: &mut Exchange) -> Result<Answer, Refusal> {
-    let principal = x.principal(Use::Rest)?;
+    let by = x.authorized::<Authenticated>()?;
     no_parameters(x)?;
     let (body, bytes): (TicketBody, _) = x.json_and_bytes().await?;
     let shared = x.shared().clone();
-    let once = match once::turn(&shared, x, &principal, &bytes).await? {
+    let once = match once::turn(&shared, x, &by, &bytes).await? {
         Turn::First(once) => once,
         Turn::Repeat(answer) => return Ok(answer),
     };
     let origin = x.header(http::header::ORIGIN);
-    let ticket = shared.auth.ticket(&principal, origin, body.reconnect)?;
-    once::withhold(&shared, once.as_ref(), "").await?; // a ticket has no name besides itself
+    let ticket = shared.auth.ticket(&by, origin, body.reconnect)?;
+    once::withhold(&shared, shared.auth.actor(&by), once.as_ref(), "").await?; // a ticket has no name besides itself
     let expires_at = rfc3339(ticket.expires_at_ms);
     Ok(created(TicketView { ticket: ticket.ticket.expose(), expires_at }))
 }

@@ -110,9 +110,9 @@ pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
     responses((status = 201, description = "It was made.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
 pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
-    let Written { x, caller, bytes, body: saying, .. } = written::<Saying>(x).await?;
+    let Written { x, right, caller, bytes, body: saying } = written::<Saying>(x).await?;
     let answer = |agent: &Agent| of_version(created(view(&caller.principal.org_id, agent)), agent.version);
-    made(x, &caller, &bytes, answer, async |kept| agents::create(&caller, saying, kept).await).await
+    made(x, &right, &bytes, answer, async |kept| agents::create(&caller, &right, saying, kept).await).await
 }
 
 /// Shows an agent.
@@ -139,8 +139,8 @@ pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refus
     responses((status = 200, description = "It was changed.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
 pub(in crate::http) async fn change(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
-    let Written { x, caller, body: saying, .. } = changing::<Saying>(x).await?;
-    let agent = agents::change(&caller, &unescaped(id)?, if_match(x)?, saying).await?;
+    let Written { x, right, caller, body: saying, .. } = changing::<Saying>(x).await?;
+    let agent = agents::change(&caller, &right, &unescaped(id)?, if_match(x)?, saying).await?;
     Ok(told(&caller.principal.org_id, &agent))
 }
 
@@ -156,7 +156,7 @@ pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Re
     let right = may_write(x)?;
     no_parameters(x)?;
     let caller = writing(x, &right, 0).await?;
-    agents::delete(&caller, &unescaped(id)?, if_match(x)?).await?;
+    agents::delete(&caller, &right, &unescaped(id)?, if_match(x)?).await?;
     Ok(Answer::empty())
 }
 
@@ -223,9 +223,10 @@ pub(in crate::http) async fn get_state(x: &Exchange, id: &str) -> Result<Answer,
     responses((status = 200, description = "Its state.", body = StateView, headers(("ETag" = String, description = "Its version."))), (status = 409))
 )]
 pub(in crate::http) async fn set_state(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
-    let Written { x, caller, body, .. } = written::<StateBody>(x).await?;
+    let Written { x, right, caller, body, .. } = written::<StateBody>(x).await?;
     let version = if_match(x)?;
-    let agent = agents::set_state(&caller, &unescaped(id)?, version, body.state, body.error_message).await?;
+    let agent =
+        agents::set_state(&caller, &right, &unescaped(id)?, version, body.state, body.error_message).await?;
     Ok(state_told(&agent))
 }
 
@@ -308,5 +309,5 @@ pub(in crate::http) async fn say(x: &mut Exchange, id: &str) -> Result<Answer, R
         let processing_time_ms = *took.get_or_init(|| began.elapsed().as_millis() as u64);
         created(Said { message_id: &message.id, response: None, processing_time_ms })
     };
-    made(x, &caller, &bytes, answer, async |kept| messages::create(&caller, &right, new, kept).await).await
+    made(x, &right, &bytes, answer, async |kept| messages::create(&caller, &right, new, kept).await).await
 }

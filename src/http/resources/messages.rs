@@ -97,7 +97,7 @@ pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
 pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
     let Written { x, right, caller, bytes, body: new, .. } = written::<NewMessage>(x).await?;
     let answer = |message: &Message| created(view(&caller.principal.org_id, message));
-    made(x, &caller, &bytes, answer, async |kept| messages::create(&caller, &right, new, kept).await).await
+    made(x, &right, &bytes, answer, async |kept| messages::create(&caller, &right, new, kept).await).await
 }
 
 /// Shows a message.

@@ -145,18 +145,19 @@ async fn writing_together<'a>(
 async fn asking(x: &Exchange, principal: Arc<Principal>) -> Result<Asker<'_>, Refusal> {
     let tenant = x.tenant(&principal).await?;
     let rights = x.shared().auth.still_valid(&principal)?;
-    Ok(Caller { tenants: &x.shared().tenants, tenant, principal, rights, notice: &x.worker })
+    let (tenants, auth) = (&x.shared().tenants, &x.shared().auth);
+    Ok(Caller { tenants, auth, tenant, principal, rights, notice: &x.worker })
 }
 
 /// Makes something, once for the request's `Idempotency-Key`; `make` is given what goes into its commit.
 async fn made<R>(
     x: &Exchange,
-    caller: &Asker<'_>,
+    right: &Authorized<Publish>,
     body: &[u8],
     answer: impl Fn(&R) -> Answer,
     make: impl AsyncFnOnce(&dyn Fn(&R) -> Rows) -> Result<R, ResourceError>,
 ) -> Result<Answer, Refusal> {
-    let once = match once::turn(x.shared(), x, &caller.principal, body).await? {
+    let once = match once::turn(x.shared(), x, right, body).await? {
         Turn::First(once) => once,
         Turn::Repeat(answer) => return Ok(answer),
     };

@@ -106,9 +106,9 @@ pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
     responses((status = 201, description = "It was made.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
 pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
-    let Written { x, caller, bytes, body: saying, .. } = written::<Saying>(x).await?;
+    let Written { x, right, caller, bytes, body: saying } = written::<Saying>(x).await?;
     let answer = |tool: &Tool| of_version(created(view(&caller.principal.org_id, tool)), tool.version);
-    made(x, &caller, &bytes, answer, async |kept| tools::create(&caller, saying, kept).await).await
+    made(x, &right, &bytes, answer, async |kept| tools::create(&caller, &right, saying, kept).await).await
 }
 
 /// Shows a tool.
@@ -135,8 +135,8 @@ pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refus
     responses((status = 200, description = "It was changed.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
 pub(in crate::http) async fn change(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
-    let Written { x, caller, body: saying, .. } = changing::<Saying>(x).await?;
-    let tool = tools::change(&caller, &unescaped(id)?, if_match(x)?, saying).await?;
+    let Written { x, right, caller, body: saying, .. } = changing::<Saying>(x).await?;
+    let tool = tools::change(&caller, &right, &unescaped(id)?, if_match(x)?, saying).await?;
     Ok(told(&caller.principal.org_id, &tool))
 }
 
@@ -152,7 +152,7 @@ pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Re
     let right = may_write(x)?;
     no_parameters(x)?;
     let caller = writing(x, &right, 0).await?;
-    tools::delete(&caller, &unescaped(id)?, if_match(x)?).await?;
+    tools::delete(&caller, &right, &unescaped(id)?, if_match(x)?).await?;
     Ok(Answer::empty())
 }
 

@@ -72,6 +72,7 @@ impl Written {
     async fn commit<N: Notice>(
         self,
         caller: &Caller<'_, N>,
+        right: &Authorized<Publish>,
         operation: &'static str,
         kept: impl FnOnce(&Outcome) -> Rows,
     ) -> Result<Outcome, ResourceError> {
@@ -79,7 +80,7 @@ impl Written {
         rows.extend(self.rows);
         let events: Vec<Event<'_>> = self.memories.iter().map(|memory| memory.told(operation)).collect();
         if !(rows.is_empty() && events.is_empty()) {
-            caller.commit(rows, &events).await?;
+            caller.commit(right, rows, &events).await?;
         }
         Ok(self.outcome)
     }
@@ -113,7 +114,7 @@ pub async fn create<N: Notice>(
         }
         tokio::task::yield_now().await; // reading a long text takes a while, and others have their turns here
     }
-    written.commit(caller, "created", kept).await
+    written.commit(caller, right, "created", kept).await
 }
 
 /// Deletes memories by their ids; `kept` are rows that join the commit.
@@ -147,5 +148,5 @@ pub async fn delete<N: Notice>(
         }
     }
     written.rows.hold(alone);
-    written.commit(caller, "deleted", kept).await
+    written.commit(caller, right, "deleted", kept).await
 }

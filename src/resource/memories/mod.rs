@@ -267,7 +267,7 @@ pub async fn create<N: Notice>(
     let memory = made(caller, right, new).await?;
     let mut rows = kept(&memory);
     put(&mut rows, caller, None, &memory, "created")?;
-    caller.commit(rows, &[memory.told("created")]).await?;
+    caller.commit(right, rows, &[memory.told("created")]).await?;
     Ok(memory)
 }
 
@@ -319,7 +319,7 @@ pub async fn change<N: Notice>(
     let mut rows = Rows::new();
     rows.hold(alone);
     put(&mut rows, caller, Some(&old), &memory, "updated")?;
-    caller.commit(rows, &[memory.told("updated")]).await?;
+    caller.commit(right, rows, &[memory.told("updated")]).await?;
     Ok(memory)
 }
 
@@ -340,7 +340,7 @@ pub async fn delete<N: Notice>(
     let mut rows = Rows::new();
     rows.hold(alone);
     remove(&mut rows, caller.tenant.id(), &memory);
-    caller.commit(rows, &[memory.told("deleted")]).await
+    caller.commit(right, rows, &[memory.told("deleted")]).await
 }
 
 /// Whether the caller may publish what would tell of it, addressed as the memory is.

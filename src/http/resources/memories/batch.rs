@@ -159,7 +159,7 @@ pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal>
     let count = |body: &NewMemories| counted("memories", body.memories.len());
     let Written { x, right, caller, bytes, body } = written_together(x, count).await?;
     let items = body.memories.iter().map(|json| item(json)).collect();
-    made(x, &caller, &bytes, outcome_told, async |kept| batch::create(&caller, &right, items, kept).await)
+    made(x, &right, &bytes, outcome_told, async |kept| batch::create(&caller, &right, items, kept).await)
         .await
 }
 
@@ -176,7 +176,7 @@ pub(in crate::http) async fn delete(x: &mut Exchange) -> Result<Answer, Refusal>
     let count = |body: &OldMemories| counted("ids", body.ids().len());
     let Written { x, right, caller, bytes, body } = written_from_array(x, count).await?;
     let ids = body.ids().to_vec();
-    made(x, &caller, &bytes, outcome_told, async |kept| batch::delete(&caller, &right, ids, kept).await).await
+    made(x, &right, &bytes, outcome_told, async |kept| batch::delete(&caller, &right, ids, kept).await).await
 }
 
 #[cfg(test)]

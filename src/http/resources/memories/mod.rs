@@ -173,7 +173,7 @@ pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal>
     let Written { x, right, caller, bytes, body: new } = written::<NewMemory>(x).await?;
     let answer =
         |memory: &Memory| of_version(created(view(&caller.principal.org_id, memory)), memory.version);
-    made(x, &caller, &bytes, answer, async |kept| memories::create(&caller, &right, new, kept).await).await
+    made(x, &right, &bytes, answer, async |kept| memories::create(&caller, &right, new, kept).await).await
 }
 
 /// Shows a memory.

@@ -9,7 +9,7 @@ use http::header::{CACHE_CONTROL, HeaderValue};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::auth::{Password, Use};
+use crate::auth::{Authenticated, Password};
 use crate::outcome::Refusal;
 use crate::resource::entry::{self, Entered};
 use crate::resource::users::UserError;
@@ -134,12 +134,12 @@ struct PasswordBody {
 )]
 pub(in crate::http) async fn change_password(x: &mut Exchange) -> Result<Answer, Refusal> {
     x.shared().serving()?;
-    let principal = x.principal(Use::Rest)?;
+    let right = x.authorized::<Authenticated>()?;
     no_parameters(x)?;
     let (body, bytes): (PasswordBody, _) = x.small_json(LOGIN_BYTES).await?;
     wipe(bytes);
     let x = &*x;
     let (current, new) = (Arc::new(body.current_password), Arc::new(body.new_password));
-    let changed = entry::change_password(desk(x), x.peer, &principal, current, new).await;
+    let changed = entry::change_password(desk(x), x.peer, &right, current, new).await;
     changed.map(|found| entered(x, &found)).map_err(|error| counted(x, error))
 }

@@ -87,7 +87,7 @@ async fn enrol(x: &mut Exchange, organization: Option<String>) -> Result<Answer,
         role: body.role,
     };
     let digest = recognizable(x, &by, org_id.as_deref(), &new).await?;
-    let once = match once::turn(x.shared(), x, by.principal(), &digest).await? {
+    let once = match once::turn(x.shared(), x, &by, &digest).await? {
         Turn::First(once) => once,
         Turn::Repeat(answer) => return Ok(answer),
     };
