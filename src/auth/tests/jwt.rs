@@ -219,7 +219,7 @@ async fn a_replaced_key_ends_what_it_opened() {
         let ann = world.bearer(&token(json!({}))).expect("by k1");
         let own = world.bearer(world.acme.api_key.expose()).expect("a key");
         let ticket = |reconnect| {
-            let made = world.auth.ticket(&ann, None, reconnect).expect("a ticket");
+            let made = world.ticket(&ann, None, reconnect).expect("a ticket");
             format!("ticket={}", made.ticket.expose())
         };
         let tickets = [ticket(true), ticket(false)];
