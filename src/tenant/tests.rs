@@ -209,9 +209,13 @@ async fn an_id_above_a_held_frame_is_a_position_to_resume_from() {
     };
     let mut rows = Rows::new();
     rows.put_row(ID, Table(0), "a", b"row").expect("fits");
-    let mut change = Box::pin(tenants.change(&tenant, frames("change"), rows, &Told));
+    let mut change = Box::pin(tenants.change(Actor::daemon(), &tenant, frames("change"), rows, &Told));
     assert!(futures_util::FutureExt::now_or_never(change.as_mut()).is_none());
-    let id = tenants.publish(&tenant, frames("after"), None, None::<&Told>).await.expect("published").first;
+    let id = tenants
+        .publish(Actor::daemon(), &tenant, frames("after"), None, None::<&Told>)
+        .await
+        .expect("published")
+        .first;
     assert!(tenant.head() < id, "it is not seen yet");
     let from = |position| {
         let text = tenants.cursors().encode(ID, position).as_str().into();
