@@ -204,6 +204,7 @@ impl From<ReadError> for Refusal {
     fn from(error: ReadError) -> Refusal {
         match error {
             ReadError::Unavailable | ReadError::Busy => Refusal::unavailable(error.to_string()),
+            ReadError::OverShare => Refusal::quota(error.to_string(), RETRY_SECONDS),
             ReadError::Failed => Refusal::internal(),
         }
     }

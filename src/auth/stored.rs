@@ -170,7 +170,7 @@ fn key_row(row: ApiKey) -> KeyRow {
 
 fn read_error(error: ReadError) -> RecordsError {
     match error {
-        ReadError::Unavailable | ReadError::Busy => RecordsError::Unavailable,
+        ReadError::Unavailable | ReadError::Busy | ReadError::OverShare => RecordsError::Unavailable,
         ReadError::Failed => RecordsError::Unreadable,
     }
 }

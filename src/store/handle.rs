@@ -202,6 +202,15 @@ impl Store {
         self.shared().reads.run(tenant, task).await
     }
 
+    /// Reads on a reader thread in slices, each in `tenant`'s turn, until one of them returns a result.
+    pub(super) async fn run_long<T: Send + 'static>(
+        &self,
+        tenant: TenantId,
+        task: impl FnMut(&Engine) -> Result<Option<T>, EngineError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        self.shared().reads.run_long(tenant, task).await
+    }
+
     fn push(&self, item: Item) {
         self.shared().queue.push(item);
     }

@@ -11,31 +11,36 @@ use std::ops::Bound;
 
 use super::engine::EngineError;
 use super::places::{At, Group};
-use super::walk::{Merged, Walk, Way as _};
+use super::walk::{Merged, Stretch, Walk, Way as _};
 
 /// Most rows that are looked at between two leaps.
 const MOST_ROWS: usize = 7;
 
 impl Walk<'_> {
-    /// Up to `most` places after `from` in the lists of `lead` and of all `others`; `stands` says of a place in the first
-    /// whether it stands in the others.
+    /// Up to `most` places after `from` in the lists of `lead` and of all `others`, having looked at up to `looks` of the first;
+    /// `stands` says of a place in the first whether it stands in the others.
     pub(super) fn meet(
         &self,
         lead: Group,
         others: &[Group],
         from: Bound<&At>,
-        most: usize,
+        (most, looks): (usize, usize),
         stands: &impl Fn(&At) -> Result<bool, EngineError>,
-    ) -> Result<Vec<At>, EngineError> {
-        let mut found = Vec::new();
+    ) -> Result<Stretch, EngineError> {
+        let (mut found, mut looked) = (Vec::new(), 0);
         let mut lead = self.merged(&[lead], from)?;
         let mut others = Others { walk: *self, groups: others, ways: Vec::new() };
         // Rows still to be looked at before the next leap, and how many that were after the last one.
         let (mut rows, mut spare) = (0, 0);
-        let mut near = false;
+        let (mut near, mut last) = (false, None);
         while found.len() < most
             && let Some(at) = lead.head().cloned()
         {
+            if looked == looks {
+                return Ok(Stretch { places: found, goes_on_after: last });
+            }
+            looked += 1;
+            last = Some(at.clone());
             lead.pop()?;
             if others.groups.is_empty() || !near && stands(&at)? {
                 found.push(at);
@@ -56,7 +61,7 @@ impl Walk<'_> {
             rows = spare;
             lead.seek(&furthest)?;
         }
-        Ok(found)
+        Ok(Stretch { places: found, goes_on_after: None })
     }
 }
 

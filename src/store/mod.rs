@@ -21,6 +21,7 @@ mod places;
 mod queue;
 mod rank;
 mod read;
+mod read_queue;
 mod records;
 mod recover;
 mod reopen;
@@ -259,8 +260,6 @@ struct Shared {
     engine: RwLock<Option<Engine>>,
     queue: Queue,
     reads: Reads,
-    /// Turns of searches, [`terms::SEARCHES_AT_ONCE`] of them.
-    searches: tokio::sync::Semaphore,
     /// Every log that was asked for in this run and not forgotten.
     logs: Mutex<Logs>,
     /// Dates and ages what is kept for a day.
@@ -360,7 +359,6 @@ fn open(options: StoreOptions) -> Result<(Arc<Shared>, Threads), OpenError> {
         engine: RwLock::new(None),
         queue: Queue::new(stats.clone()),
         reads: Reads::new(options.page_cache_bytes, cursors, stats.clone()),
-        searches: tokio::sync::Semaphore::new(terms::SEARCHES_AT_ONCE),
         logs: Mutex::default(),
         day: DayClock::default(),
         stats,

@@ -1,11 +1,10 @@
-//! Reading: a small pool of threads, served tenant by tenant in turns.
+//! Reading: a small pool of threads, served tenant by tenant in turns (`read_queue.rs`).
 //!
 //! * At most [`READERS`] threads read the disk at once, and at most one of them scans a given tenant's log: what it finds
 //!   answers everyone who waits for that stretch, so thousands who resume together cost one scan.
 //! * A reader never sees what is not committed: the watermark is read before the range.
 //! * It never sees a hole: the low-water mark is read again after the range, and `Gap` said if it has passed the start.
 
-use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -17,15 +16,14 @@ use super::engine::{Engine, EngineError};
 use super::keys::{self, Kind};
 use super::log::TenantLog;
 use super::pack::{self, Head};
+use super::read_queue::{LaneKind, LogWaiter, ReadQueue, Replying, Work};
 use super::stats::Stats;
 use crate::cursor::CursorKey;
 use crate::ids::{Sequence, TenantId};
-use crate::sync::{Condvar, Mutex, RwLock};
+use crate::sync::RwLock;
 
 /// Threads that read the disk.
 pub(super) const READERS: usize = 4;
-/// Most reads that may wait: some more than a machine has connections. Stops a herd from growing the queue for ever.
-pub(super) const WAITING_READS: usize = 1 << 18;
 /// What one scan decodes ahead.
 const SCAN_BYTES: usize = 256 * 1024;
 
@@ -55,32 +53,17 @@ pub enum ReadError {
     /// Too many reads wait.
     #[error("too many reads wait")]
     Busy,
+    /// Too many reads of this organization wait.
+    #[error("as many reads of the organization wait as may")]
+    OverShare,
     /// The database cannot be read; told in the server's log.
     #[error("the store failed to read")]
     Failed,
 }
 
-type Task = Box<dyn FnOnce(Option<&Engine>) + Send>;
-
-enum Job {
-    Log(Arc<TenantLog>, Sequence, oneshot::Sender<Result<LogRead, ReadError>>),
-    Task(Task),
-}
-
-#[derive(Default)]
-struct Waiting {
-    /// Jobs of tenants that have some; the tenant stands in `turns` unless a thread is busy with it.
-    jobs: HashMap<TenantId, VecDeque<Job>>,
-    turns: VecDeque<TenantId>,
-    /// Jobs in all.
-    len: usize,
-    closed: bool,
-}
-
 /// The pool's queue, and what its threads read from.
 pub(super) struct Reads {
-    waiting: Mutex<Waiting>,
-    wake: Condvar,
+    queue: ReadQueue,
     cache: PageCache,
     cursors: CursorKey,
     stats: Arc<Stats>,
@@ -89,7 +72,7 @@ pub(super) struct Reads {
 impl Reads {
     pub(super) fn new(cache_bytes: usize, cursors: CursorKey, stats: Arc<Stats>) -> Reads {
         let cache = PageCache::new(cache_bytes);
-        Reads { waiting: Mutex::default(), wake: Condvar::default(), cache, cursors, stats }
+        Reads { queue: ReadQueue::default(), cache, cursors, stats }
     }
 
     pub(super) fn cache(&self) -> &PageCache {
@@ -98,34 +81,7 @@ impl Reads {
 
     /// Lets the threads end; whoever waits is answered `Unavailable`.
     pub(super) fn close(&self) {
-        let mut waiting = self.waiting.lock();
-        waiting.closed = true;
-        waiting.jobs.clear();
-        waiting.turns.clear();
-        waiting.len = 0;
-        self.wake.notify_all();
-    }
-
-    fn push(&self, tenant: TenantId, job: Job) -> Result<(), ReadError> {
-        let mut waiting = self.waiting.lock();
-        if waiting.closed {
-            return Err(ReadError::Unavailable);
-        }
-        if waiting.len >= WAITING_READS {
-            return Err(ReadError::Busy);
-        }
-        waiting.len += 1;
-        let mut new = false;
-        let jobs = waiting.jobs.entry(tenant).or_insert_with(|| {
-            new = true;
-            VecDeque::new()
-        });
-        jobs.push_back(job);
-        if new {
-            waiting.turns.push_back(tenant);
-            self.wake.notify_one();
-        }
-        Ok(())
+        self.queue.close();
     }
 
     /// Runs `task` on a reader thread, in `tenant`'s turn.
@@ -134,15 +90,28 @@ impl Reads {
         tenant: TenantId,
         task: impl FnOnce(&Engine) -> Result<T, EngineError> + Send + 'static,
     ) -> Result<T, ReadError> {
+        let mut task = Some(task);
+        let once = move |engine: &Engine| task.take().map(|task| task(engine)).transpose();
+        self.queued(tenant, LaneKind::Short, once).await
+    }
+
+    /// Runs the slices of a long `task` in `tenant`'s turns, until one returns a result.
+    pub(super) async fn run_long<T: Send + 'static>(
+        &self,
+        tenant: TenantId,
+        task: impl FnMut(&Engine) -> Result<Option<T>, EngineError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        self.queued(tenant, LaneKind::Long, task).await
+    }
+
+    async fn queued<T: Send + 'static>(
+        &self,
+        tenant: TenantId,
+        kind: LaneKind,
+        task: impl FnMut(&Engine) -> Result<Option<T>, EngineError> + Send + 'static,
+    ) -> Result<T, ReadError> {
         let (reply, answer) = oneshot::channel();
-        let task = Box::new(move |engine: Option<&Engine>| {
-            let result = match engine {
-                Some(engine) => task(engine).map_err(failed),
-                None => Err(ReadError::Unavailable),
-            };
-            let _ = reply.send(result); // whoever asked may have gone
-        });
-        self.push(tenant, Job::Task(task))?;
+        self.queue.push(tenant, kind, Box::new(Replying { reply: Some(reply), task }))?;
         answer.await.unwrap_or(Err(ReadError::Unavailable))
     }
 
@@ -152,7 +121,7 @@ impl Reads {
             return Ok(read);
         }
         let (reply, answer) = oneshot::channel();
-        self.push(log.tenant(), Job::Log(log.clone(), after, reply))?;
+        self.queue.push_log(after, LogWaiter { log: log.clone(), reply })?;
         answer.await.unwrap_or(Err(ReadError::Unavailable))
     }
 
@@ -185,83 +154,54 @@ impl Reads {
 
     /// The body of a reader thread.
     pub(super) fn serve(&self, engine: &RwLock<Option<Engine>>) {
-        while let Some((tenant, job)) = self.next() {
-            // sled may panic where it meets an IO error: whoever asked is told `Unavailable` by the dropped reply.
+        while let Some((tenant, work)) = self.queue.next() {
+            // sled may panic where it meets an IO error: the caller gets `Unavailable` by the reply that is dropped.
             let engine = engine.read();
-            let _ = catch_unwind(AssertUnwindSafe(|| self.run_job(engine.as_ref(), job)));
-            drop(engine);
-            self.done(tenant);
-        }
-    }
-
-    fn run_job(&self, engine: Option<&Engine>, job: Job) {
-        match job {
-            Job::Task(task) => task(engine),
-            Job::Log(log, after, reply) => {
-                let read = match engine {
-                    Some(engine) => self.read(engine, &log, after),
-                    None => Err(ReadError::Unavailable),
-                };
-                let _ = reply.send(read); // whoever asked may have gone
-            }
-        }
-    }
-
-    /// Takes the next tenant's next job; the tenant keeps out of the turns until [`Reads::done`].
-    fn next(&self) -> Option<(TenantId, Job)> {
-        let mut waiting = self.waiting.lock();
-        loop {
-            if waiting.closed {
-                return None;
-            }
-            if let Some(tenant) = waiting.turns.pop_front() {
-                if let Some(job) = waiting.jobs.get_mut(&tenant).and_then(VecDeque::pop_front) {
-                    waiting.len -= 1;
-                    return Some((tenant, job));
+            let (kind, unfinished) = match work {
+                Work::Job(kind, mut job) => {
+                    let ended = catch_unwind(AssertUnwindSafe(|| job.run(engine.as_ref()))).unwrap_or(true);
+                    (kind, (!ended).then_some(job))
                 }
-                waiting.jobs.remove(&tenant);
-            } else {
-                waiting = self.wake.wait(waiting);
-            }
+                Work::Log(after, waiters) => {
+                    let _ = catch_unwind(AssertUnwindSafe(|| self.answer(engine.as_ref(), after, waiters)));
+                    (LaneKind::Short, None)
+                }
+            };
+            drop(engine);
+            self.queue.done(tenant, kind, unfinished);
         }
     }
 
-    /// Answers everyone of `tenant` whom the cache can answer now, and lines the tenant up again for the others.
-    fn done(&self, tenant: TenantId) {
-        let Some(jobs) = self.waiting.lock().jobs.get_mut(&tenant).map(std::mem::take) else { return };
-        let before = jobs.len();
-        let mut left = VecDeque::new();
-        for job in jobs {
-            match job {
-                Job::Log(log, after, reply) => match self.known(&log, after) {
-                    Some(read) => drop(reply.send(Ok(read))),
-                    None => left.push_back(Job::Log(log, after, reply)),
-                },
-                task @ Job::Task(_) => left.push_back(task),
-            }
-        }
-        let mut waiting = self.waiting.lock();
-        if waiting.closed {
-            return;
-        }
-        waiting.len -= before - left.len();
-        let idle = match waiting.jobs.get_mut(&tenant) {
-            Some(since) => {
-                left.append(since);
-                *since = left;
-                since.is_empty()
-            }
-            None => true, // unreachable: only this thread removes a busy tenant's queue
+    /// Answers those who wait at `after`, and everyone else whom what was read for them answers.
+    fn answer(&self, engine: Option<&Engine>, after: Sequence, waiters: Vec<LogWaiter>) {
+        let Some(log) = waiters.first().map(|waiter| waiter.log.clone()) else { return };
+        let mut fresh = None;
+        let read = match engine {
+            Some(engine) => self.read(engine, &log, after, &mut fresh),
+            None => Err(ReadError::Unavailable),
         };
-        if idle {
-            waiting.jobs.remove(&tenant);
-        } else {
-            waiting.turns.push_back(tenant);
-            self.wake.notify_one();
+        for waiter in waiters {
+            let _ = waiter.reply.send(read.clone()); // the caller may have gone
+        }
+        let (fresh, last) = fresh.unwrap_or_else(|| (PageCache::new(0), after));
+        for (position, waiter) in self.queue.take_waiters(log.tenant(), log.oldest(), (after, last)) {
+            let page = fresh.page(log.tenant(), position);
+            if page.is_none() && position >= log.oldest() {
+                let _ = self.queue.push_log(position, waiter); // refused, it is answered by the reply that is dropped
+                continue;
+            }
+            let _ = waiter.reply.send(Ok(self.unless_trimmed(&waiter.log, position, page))); // as above
         }
     }
 
-    fn read(&self, engine: &Engine, log: &TenantLog, after: Sequence) -> Result<LogRead, ReadError> {
+    /// What follows `after`; sets `fresh` to the decoded stretch that was read for it, and where that ends.
+    fn read(
+        &self,
+        engine: &Engine,
+        log: &TenantLog,
+        after: Sequence,
+        fresh: &mut Option<(PageCache, Sequence)>,
+    ) -> Result<LogRead, ReadError> {
         if let Some(read) = self.known(log, after) {
             return Ok(read);
         }
@@ -269,18 +209,21 @@ impl Reads {
         self.stats.log_scans.fetch_add(1, Relaxed);
         let forgotten = self.cache.forgotten();
         let values = self.scan(engine, log.tenant(), after, committed).map_err(failed)?;
-        if values.is_empty() {
+        let last = values.last().and_then(|value| value.frames.last()).map(|frame| frame.sequence());
+        let Some(last) = last else {
             return Ok(match after < log.oldest() {
                 true => LogRead::Gap { resumes_at: log.oldest() },
                 false => LogRead::End { committed: committed.max(after) },
             });
-        }
-        // The page is cut from what was just read, not from the cache, which may be too small to keep it.
-        let fresh = PageCache::new(usize::MAX);
+        };
+        // The pages are cut from what was just read, not from the cache, which may be too small to keep it.
+        let pages = PageCache::new(usize::MAX);
         let copies = values.iter().map(|v| Decoded { from: v.from, frames: v.frames.clone() }).collect();
-        fresh.insert(log.tenant(), copies, fresh.forgotten());
+        pages.insert(log.tenant(), copies, pages.forgotten());
         self.cache.insert(log.tenant(), values, forgotten);
-        Ok(self.unless_trimmed(log, after, fresh.page(log.tenant(), after)))
+        let read = self.unless_trimmed(log, after, pages.page(log.tenant(), after));
+        *fresh = Some((pages, last));
+        Ok(read)
     }
 
     /// Decodes the committed values that hold what follows `after`, up to [`SCAN_BYTES`].
@@ -343,25 +286,6 @@ mod tests {
 
     fn reads() -> Reads {
         Reads::new(1 << 20, KEY, Arc::default())
-    }
-
-    #[test]
-    fn tenants_take_turns_and_one_is_never_read_by_two_threads() {
-        let reads = reads();
-        for tenant in [1, 1, 1, 2, 3] {
-            reads.push(TenantId(tenant), Job::Task(Box::new(|_| {}))).expect("room");
-        }
-        let next = || reads.next().map(|(tenant, _)| tenant.0);
-        assert_eq!([next(), next(), next()], [Some(1), Some(2), Some(3)]);
-        reads.done(TenantId(2));
-        reads.done(TenantId(1));
-        assert_eq!(next(), Some(1));
-        reads.push(TenantId(2), Job::Task(Box::new(|_| {}))).expect("room");
-        reads.done(TenantId(1));
-        assert_eq!([next(), next()], [Some(2), Some(1)]);
-        reads.close();
-        assert_eq!(next(), None);
-        assert_eq!(reads.push(TenantId(1), Job::Task(Box::new(|_| {}))), Err(ReadError::Unavailable));
     }
 
     /// A page is in memory while its events are trimmed: the reader is told of the gap, not handed what is gone.

@@ -14,6 +14,8 @@ use super::walk::{Of, Walk};
 use crate::ids::TenantId;
 
 const VERSION: u8 = 1;
+/// Places that a page of what several lists have in common looks at before another organization has its turn; some milliseconds.
+const SLICE: usize = 500;
 
 /// A table, by its number on disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,12 +95,29 @@ impl Store {
     /// # Errors
     /// [`ReadError`].
     pub async fn page(&self, tenant: TenantId, table: Table, asked: Asked) -> Result<Listed, ReadError> {
-        // What several groups have in common may be far apart: as a search, it must not take every thread that reads.
-        let _turn = match &asked.of {
-            Of::All(groups) if groups.len() > 1 => Some(self.search_turn().await?),
-            _ => None,
+        let mut page = PageRead {
+            tenant,
+            table,
+            after: asked.after.clone(),
+            skip: asked.skip,
+            asked,
+            rows: Vec::new(),
+            last: None,
         };
-        self.run(tenant, move |engine| page(engine, tenant, table, &asked)).await
+        match &page.asked.of {
+            // What several groups have in common may be far apart.
+            Of::All(groups) if groups.len() > 1 => {
+                self.run_long(tenant, move |engine| page.go_on(engine, SLICE)).await
+            }
+            _ => {
+                let whole = move |engine: &Engine| loop {
+                    if let Some(listed) = page.go_on(engine, usize::MAX)? {
+                        return Ok(listed);
+                    }
+                };
+                self.run(tenant, whole).await
+            }
+        }
     }
 }
 
@@ -114,37 +133,64 @@ fn said(value: &[u8]) -> Result<&[u8], EngineError> {
         .ok_or_else(|| EngineError::Engine("a stored row is of another version".into()))
 }
 
-fn page(engine: &Engine, tenant: TenantId, table: Table, asked: &Asked) -> Result<Listed, EngineError> {
-    let walk = Walk { engine, tenant, descending: asked.descending };
-    let (mut rows, mut after, mut skip) = (Vec::new(), asked.after.clone(), asked.skip);
-    // A row that cannot be read is taken for the page, and fails there.
-    let is_in = |row: &[u8], groups: &[Group]| {
-        (asked.groups_of)(row).is_none_or(|own| groups.iter().all(|group| own.contains(group)))
-    };
-    let stands = |at: &At, groups: &[Group]| {
-        let row = engine.look_at_row(&keys::key(Kind::Row, tenant, &row_key(table, &at.1)))?;
-        row.map_or(Ok(false), |row| Ok(is_in(said(&row)?, groups)))
-    };
-    // Where a row has to be in several groups, it may have left one between the two looks.
-    let several: &[Group] = match &asked.of {
-        Of::All(groups) if groups.len() > 1 => groups,
-        _ => &[],
-    };
-    loop {
-        let most = skip + asked.limit - rows.len();
-        // One more tells whether another page follows.
-        let mut found = walk.page(&asked.of, after.as_ref(), most + 1, stands)?;
-        let more = found.len() > most;
-        found.truncate(most);
-        for (_, id) in found.iter().skip(skip) {
-            let row = get(engine, tenant, &row_key(table, id))?;
-            rows.extend(row.filter(|row| several.is_empty() || is_in(row, several)));
+/// A page that is read, perhaps in several slices.
+struct PageRead {
+    tenant: TenantId,
+    table: Table,
+    asked: Asked,
+    /// Where it goes on.
+    after: Option<At>,
+    /// Places still to be passed over.
+    skip: usize,
+    rows: Vec<Vec<u8>>,
+    /// The last place that was passed over or taken.
+    last: Option<At>,
+}
+
+impl PageRead {
+    /// Looks at up to `looks` places more where groups have to be compared; `None`: there is more to look at.
+    fn go_on(&mut self, engine: &Engine, looks: usize) -> Result<Option<Listed>, EngineError> {
+        let PageRead { tenant, table, asked, after, skip, rows, last } = self;
+        let (tenant, table) = (*tenant, *table);
+        let walk = Walk { engine, tenant, descending: asked.descending };
+        // A row that cannot be read is taken for the page, and fails there.
+        let is_in = |row: &[u8], groups: &[Group]| {
+            (asked.groups_of)(row).is_none_or(|own| groups.iter().all(|group| own.contains(group)))
+        };
+        let stands = |at: &At, groups: &[Group]| {
+            let row = engine.look_at_row(&keys::key(Kind::Row, tenant, &row_key(table, &at.1)))?;
+            row.map_or(Ok(false), |row| Ok(is_in(said(&row)?, groups)))
+        };
+        // Where a row has to be in several groups, it may have left one between the two looks.
+        let several: &[Group] = match &asked.of {
+            Of::All(groups) if groups.len() > 1 => groups,
+            _ => &[],
+        };
+        loop {
+            let most = *skip + asked.limit - rows.len();
+            // One more tells whether another page follows.
+            let mut found = walk.page(&asked.of, after.as_ref(), (most + 1, looks), stands)?;
+            let more = found.places.len() > most;
+            found.places.truncate(most);
+            for (_, id) in found.places.iter().skip(*skip) {
+                let row = get(engine, tenant, &row_key(table, id))?;
+                rows.extend(row.filter(|row| several.is_empty() || is_in(row, several)));
+            }
+            *skip = skip.saturating_sub(found.places.len());
+            if let Some(place) = found.places.pop() {
+                *last = Some(place);
+            }
+            if found.goes_on_after.is_some() {
+                *after = found.goes_on_after;
+                return Ok(None);
+            }
+            // A row that went between the two looks is no row of the page, and not its end either.
+            if !more || rows.len() >= asked.limit {
+                let next = last.take().filter(|_| more);
+                return Ok(Some(Listed { rows: std::mem::take(rows), next }));
+            }
+            *after = last.clone();
         }
-        // A row that went between the two looks is no row of the page, and not its end either.
-        if !more || rows.len() >= asked.limit {
-            return Ok(Listed { rows, next: found.pop().filter(|_| more) });
-        }
-        (after, skip) = (found.pop(), 0);
     }
 }
 

@@ -13,7 +13,7 @@ use super::engine::{Engine, EngineError, Value};
 use super::keys::{self, Kind};
 use super::places::{Group, after};
 use super::rank::{self, Hits};
-use super::read::{READERS, ReadError};
+use super::read::ReadError;
 use super::rows::{Rows, TooLong};
 use crate::ids::TenantId;
 
@@ -24,8 +24,8 @@ pub const TERM_BYTES: usize = 64;
 pub const POSTINGS: usize = 20_000;
 /// Most terms that one word stands for where it is the beginning of others.
 pub const EXPANDED: usize = 64;
-/// Searches at once: the threads that read are the logs' too, and half of them are kept for those.
-pub(super) const SEARCHES_AT_ONCE: usize = READERS / 2;
+/// Postings that one search looks at before another organization has its turn; some milliseconds.
+const SLICE: usize = 2_000;
 /// Bytes before a posting's term: list and digest.
 const SCOPE: usize = 1 + 16;
 
@@ -142,84 +142,129 @@ impl Rows {
 }
 
 impl Store {
-    /// Waits until one more may search.
-    pub(super) async fn search_turn(&self) -> Result<tokio::sync::SemaphorePermit<'_>, ReadError> {
-        self.shared().searches.acquire().await.map_err(|_| ReadError::Unavailable)
-    }
-
     /// The documents that are found best, and how many there are.
     ///
     /// # Errors
     /// [`ReadError`].
     pub async fn search(&self, tenant: TenantId, sought: Sought) -> Result<Hits, ReadError> {
-        let _turn = self.search_turn().await?;
-        let task = move |engine: &Engine| Ok(rank::rank(&found(engine, tenant, &sought)?, &sought));
-        self.run(tenant, task).await
+        let mut search = Search::new(tenant, sought);
+        self.run_long(tenant, move |engine| {
+            let ended = search.go_on(engine, SLICE)?;
+            Ok(ended.then(|| rank::rank(&search.found, &search.sought)))
+        })
+        .await
     }
 }
 
-/// The postings of each word, at most [`POSTINGS`] in all. What rare words leave of that is for the words after them.
-fn found(engine: &Engine, tenant: TenantId, sought: &Sought) -> Result<Vec<Vec<Posting>>, EngineError> {
-    let mut found = Vec::with_capacity(sought.words.len());
-    let (mut left, mut walks) = (POSTINGS, sought.words.len() * sought.groups.len());
-    for word in &sought.words {
-        let mut postings = Vec::new();
-        for &group in &sought.groups {
-            let walk = Walk { engine, tenant, group, since: &sought.since };
-            let most = left / walks.max(1);
-            let before = postings.len();
-            match word.prefix {
-                true => walk.beginning(&word.term, most, &mut postings)?,
-                false => walk.of(&word.term, most, &mut postings)?,
-            }
-            left -= postings.len() - before;
-            walks -= 1;
-        }
-        found.push(postings);
-    }
-    Ok(found)
-}
-
-/// A way through the postings of a group.
-struct Walk<'a> {
-    engine: &'a Engine,
+/// The postings of each word, at most [`POSTINGS`] in all. What rare words leave of that is for the words after them. It is read in
+/// slices, and goes on where it was.
+struct Search {
     tenant: TenantId,
-    group: Group,
-    since: &'a Document,
+    sought: Sought,
+    /// Of each word so far.
+    found: Vec<Vec<Posting>>,
+    /// The word and the group that are read now.
+    word: usize,
+    group: usize,
+    /// How many postings of the word there may be when this group is read; `None`: it is not begun.
+    full: Option<usize>,
+    /// Where the next term of the group is looked for, and how many have been found, for a word that is a beginning.
+    next_term: Vec<u8>,
+    expanded: usize,
+    /// The term that is read, from its newest posting or from below this key.
+    term: Option<(String, Option<Vec<u8>>)>,
 }
 
-impl Walk<'_> {
+impl Search {
+    fn new(tenant: TenantId, sought: Sought) -> Search {
+        let (found, next_term) = (vec![Vec::new(); sought.words.len()], Vec::new());
+        Search { tenant, sought, found, word: 0, group: 0, full: None, next_term, expanded: 0, term: None }
+    }
+
     fn key(&self, tail: &[u8]) -> Vec<u8> {
         keys::key(Kind::Term, self.tenant, tail)
     }
 
-    /// Up to `most` postings of a term, newest first.
-    fn of(&self, term: &str, most: usize, into: &mut Vec<Posting>) -> Result<(), EngineError> {
-        let first = self.key(&key_tail(self.group, term, self.since));
-        let last = self.key(&key_tail(self.group, term, &[u8::MAX; size_of::<Document>()]));
-        let rows = self.engine.between((Bound::Included(first), Bound::Included(last)));
-        for row in rows.rev().take(most) {
-            into.push(posting(&row?)?);
+    /// Reads up to about `most` postings more; returns true at the end.
+    fn go_on(&mut self, engine: &Engine, most: usize) -> Result<bool, EngineError> {
+        let mut most = most;
+        while self.word < self.found.len() {
+            let full = match self.full {
+                Some(full) => full,
+                None if self.group == self.sought.groups.len() => {
+                    (self.word, self.group) = (self.word + 1, 0);
+                    continue;
+                }
+                None => self.begin_group(),
+            };
+            if most == 0 {
+                return Ok(false);
+            }
+            let before = self.found[self.word].len();
+            if !self.read_term(engine, full, most)? && !self.find_term(engine, full)? {
+                (self.group, self.full) = (self.group + 1, None);
+            }
+            // Looking for a term costs about what a posting does.
+            most = most.saturating_sub((self.found[self.word].len() - before).max(1));
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Up to `most` postings of the first terms that begin with `start`, term by term.
-    fn beginning(&self, start: &str, most: usize, into: &mut Vec<Posting>) -> Result<(), EngineError> {
-        let all = [&self.group.prefix()[..], start.as_bytes()].concat();
-        let end = self.key(&after(&all));
-        let full = into.len() + most;
-        let mut from = self.key(&all);
-        for _ in 0..EXPANDED {
-            if into.len() >= full {
-                break;
-            }
-            let Some((key, _)) = self.engine.first(&from, &end)? else { break };
-            let term = term_of(&key)?.to_owned();
-            self.of(&term, full - into.len(), into)?;
-            from = self.key(&[&self.group.prefix()[..], term.as_bytes(), &[1]].concat());
+    /// Gives the next group of the word its share of what may still be found.
+    fn begin_group(&mut self) -> usize {
+        let groups = self.sought.groups.len();
+        let walks = (self.sought.words.len() - self.word) * groups - self.group;
+        let left = POSTINGS - self.found.iter().map(Vec::len).sum::<usize>();
+        let full = self.found[self.word].len() + left / walks.max(1);
+        let (word, group) = (&self.sought.words[self.word], self.sought.groups[self.group]);
+        self.expanded = 0;
+        match word.prefix {
+            true => self.next_term = self.key(&[&group.prefix()[..], word.term.as_bytes()].concat()),
+            false => self.term = Some((word.term.clone(), None)),
         }
-        Ok(())
+        self.full = Some(full);
+        full
+    }
+
+    /// Reads more of the term, newest first; returns false where there is none to read.
+    fn read_term(&mut self, engine: &Engine, full: usize, most: usize) -> Result<bool, EngineError> {
+        let Some((term, below)) = self.term.take() else { return Ok(false) };
+        let group = self.sought.groups[self.group];
+        let first = self.key(&key_tail(group, &term, &self.sought.since));
+        let last = match below {
+            Some(key) => Bound::Excluded(key),
+            None => Bound::Included(self.key(&key_tail(group, &term, &[u8::MAX; size_of::<Document>()]))),
+        };
+        let into = &mut self.found[self.word];
+        let most = most.min(full - into.len());
+        let (mut read, mut lowest) = (0, None);
+        for row in engine.between((Bound::Included(first), last)).rev().take(most) {
+            let row = row?;
+            into.push(posting(&row)?);
+            (read, lowest) = (read + 1, Some(row.0));
+        }
+        if read == most
+            && into.len() < full
+            && let Some(lowest) = lowest
+        {
+            self.term = Some((term, Some(lowest.to_vec())));
+        }
+        Ok(true)
+    }
+
+    /// Finds the next term that begins with the word; returns false where there is none, or no more are wanted.
+    fn find_term(&mut self, engine: &Engine, full: usize) -> Result<bool, EngineError> {
+        let (word, group) = (&self.sought.words[self.word], self.sought.groups[self.group]);
+        if !word.prefix || self.expanded == EXPANDED || self.found[self.word].len() >= full {
+            return Ok(false);
+        }
+        let end = self.key(&after(&[&group.prefix()[..], word.term.as_bytes()].concat()));
+        let Some((key, _)) = engine.first(&self.next_term, &end)? else { return Ok(false) };
+        let term = term_of(&key)?.to_owned();
+        self.next_term = self.key(&[&group.prefix()[..], term.as_bytes(), &[1]].concat());
+        self.expanded += 1;
+        self.term = Some((term, None));
+        Ok(true)
     }
 }
 

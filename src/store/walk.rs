@@ -26,6 +26,15 @@ impl From<Group> for Of {
     }
 }
 
+/// What a walk came to.
+#[derive(Debug)]
+pub(super) struct Stretch {
+    /// In order.
+    pub(super) places: Vec<At>,
+    /// It has looked at as many places as it may; those after this one have yet to be looked at.
+    pub(super) goes_on_after: Option<At>,
+}
+
 /// Where lists are walked.
 #[derive(Clone, Copy)]
 pub(super) struct Walk<'e> {
@@ -36,20 +45,23 @@ pub(super) struct Walk<'e> {
 }
 
 impl<'e> Walk<'e> {
-    /// Up to `most` places of `of` after `after`; `stands` says whether the row of a place stands in other groups too.
+    /// Up to `most` places of `of` after `after`, having looked at up to `looks` where several groups have to be compared; `stands`
+    /// says whether the row of a place stands in other groups too.
     pub(super) fn page(
         &self,
         of: &Of,
         after: Option<&At>,
-        most: usize,
+        (most, looks): (usize, usize),
         stands: impl Fn(&At, &[Group]) -> Result<bool, EngineError>,
-    ) -> Result<Vec<At>, EngineError> {
+    ) -> Result<Stretch, EngineError> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         match of {
             Of::Any(groups) => self.any(self.merged(groups, from)?, most),
             Of::All(groups) => match groups.split_first() {
-                Some((lead, others)) => self.meet(*lead, others, from, most, &|at| stands(at, others)),
-                None => Ok(Vec::new()),
+                Some((lead, others)) => {
+                    self.meet(*lead, others, from, (most, looks), &|at| stands(at, others))
+                }
+                None => Ok(Stretch { places: Vec::new(), goes_on_after: None }),
             },
         }
     }
@@ -64,7 +76,7 @@ impl<'e> Walk<'e> {
         Ok(Merged { walk: *self, ways })
     }
 
-    fn any(&self, mut way: Merged<'_>, most: usize) -> Result<Vec<At>, EngineError> {
+    fn any(&self, mut way: Merged<'_>, most: usize) -> Result<Stretch, EngineError> {
         let mut found = Vec::new();
         while found.len() < most
             && let Some(at) = way.head().cloned()
@@ -72,7 +84,7 @@ impl<'e> Walk<'e> {
             way.pop()?;
             found.push(at);
         }
-        Ok(found)
+        Ok(Stretch { places: found, goes_on_after: None })
     }
 
     pub(super) fn is_before(&self, a: &At, b: &At) -> bool {
@@ -337,7 +349,19 @@ mod tests {
                 };
                 Ok(groups.iter().all(is_there))
             };
-            self.walk(descending).page(of, after, most, stands).expect("read")
+            // In stretches, as a page that takes long is read.
+            let (mut found, mut after) = (Vec::new(), after.cloned());
+            for looks in (1..4).cycle() {
+                let left = most - found.len();
+                let read =
+                    self.walk(descending).page(of, after.as_ref(), (left, looks), stands).expect("read");
+                found.extend(read.places);
+                after = read.goes_on_after;
+                if after.is_none() {
+                    break;
+                }
+            }
+            found
         }
 
         fn runs(&self) -> usize {
@@ -427,8 +451,8 @@ mod tests {
                 Ok(groups.iter().all(|which| lists.model[*which].contains(at)))
             };
             let of = Of::All(groups.map(group).into());
-            let found = lists.walk(descending).page(&of, None, 9, stands).expect("read");
-            assert_eq!(found, [at((MANY - 1) << 8)]);
+            let found = lists.walk(descending).page(&of, None, (9, usize::MAX), stands).expect("read");
+            assert_eq!(found.places, [at((MANY - 1) << 8)]);
             assert!(looked.get() <= 8 * (FEW + 2), "{} rows for {groups:?}", looked.get());
         }
     }

@@ -210,7 +210,7 @@ impl Worker {
                 // A store that reopens or is crowded is waited for: the subscriber is late, not lost.
                 // So is a commit that has yet to bring what has left the ring.
                 let passing = match &read {
-                    Err(ReadError::Unavailable | ReadError::Busy) => true,
+                    Err(ReadError::Unavailable | ReadError::Busy | ReadError::OverShare) => true,
                     Ok(LogRead::End { committed }) => *committed <= position,
                     _ => false,
                 };

@@ -1,0 +1,449 @@
+//! Who reads next: each organization has queues of its own, and organizations are served in turns.
+//!
+//! * There are two lanes. Short reads take any thread; long ones (searches, what several lists have in common) take
+//!   [`LONG_AT_ONCE`] of them at most, and give their thread back after a slice of their work.
+//! * At most one job of an organization is under way in a lane, so at most one thread scans its log.
+//! * What an organization may have waiting is bounded, and what nobody waits for any more is passed over.
+//! * It knows jobs and positions, not what they read.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::engine::{Engine, EngineError};
+use super::log::TenantLog;
+use super::read::{LogRead, READERS, ReadError, failed};
+use crate::ids::{Sequence, TenantId};
+use crate::sync::{Condvar, Mutex};
+
+/// Threads that long reads take at most; the others are kept for short ones.
+const LONG_AT_ONCE: usize = READERS / 2;
+/// Most reads that may wait: some more than a machine has connections. Stops a herd from growing the queues for ever.
+const WAITING: usize = 1 << 18;
+/// Most short reads of one organization that wait: requests and publishes under way.
+const SHORT_WAITING: usize = 1 << 14;
+/// Most long reads of one organization that wait.
+pub(super) const LONG_WAITING: usize = 64;
+/// Most readers of one organization that wait for a stretch of its log; a subscriber over that asks again.
+const LOG_WAITING: usize = 1 << 16;
+
+/// A read that runs on a reader thread.
+pub(super) trait Job: Send {
+    /// Does a slice of it; returns true at its end. `None`: the database is not open.
+    fn run(&mut self, engine: Option<&Engine>) -> bool;
+    /// Whether nobody waits for it any more.
+    fn is_abandoned(&self) -> bool;
+}
+
+/// A job that sends its result. It returns `None` while work remains for another slice.
+pub(super) struct Replying<T, F> {
+    pub(super) reply: Option<oneshot::Sender<Result<T, ReadError>>>,
+    pub(super) task: F,
+}
+
+impl<T: Send, F: FnMut(&Engine) -> Result<Option<T>, EngineError> + Send> Job for Replying<T, F> {
+    fn run(&mut self, engine: Option<&Engine>) -> bool {
+        let result = match engine {
+            Some(engine) => (self.task)(engine).map_err(failed).transpose(),
+            None => Some(Err(ReadError::Unavailable)),
+        };
+        let Some(result) = result else { return false };
+        if let Some(reply) = self.reply.take() {
+            let _ = reply.send(result); // the caller may have gone
+        }
+        true
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.reply.as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
+}
+
+/// Who waits for what follows a position.
+pub(super) struct LogWaiter {
+    pub(super) log: Arc<TenantLog>,
+    pub(super) reply: oneshot::Sender<Result<LogRead, ReadError>>,
+}
+
+/// Which threads a read may take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum LaneKind {
+    Short,
+    Long,
+}
+
+/// What a thread does next.
+pub(super) enum Work {
+    Job(LaneKind, Box<dyn Job>),
+    /// Everyone who waits at one position.
+    Log(Sequence, Vec<LogWaiter>),
+}
+
+/// What one organization has waiting in a lane.
+#[derive(Default)]
+struct TenantQueue {
+    jobs: VecDeque<Box<dyn Job>>,
+    logs: BTreeMap<Sequence, Vec<LogWaiter>>,
+    /// Entries of all `logs`.
+    log_waiters: usize,
+    /// The log is read from here on, and from its beginning after its end: a position is passed over at most once.
+    log_at: Sequence,
+    /// Jobs and the log take turns.
+    log_is_next: bool,
+}
+
+impl TenantQueue {
+    fn is_empty(&self) -> bool {
+        self.jobs.is_empty() && self.logs.is_empty()
+    }
+
+    /// Takes what is next, and says how many entries went with it.
+    fn next(&mut self, kind: LaneKind) -> (Option<Work>, usize) {
+        let mut gone = 0;
+        self.log_is_next = !self.log_is_next;
+        if (self.log_is_next || self.jobs.is_empty()) && !self.logs.is_empty() {
+            while let Some((after, waiters)) = self.next_position() {
+                gone += waiters.len();
+                self.log_waiters -= waiters.len();
+                let waiting: Vec<_> = waiters.into_iter().filter(|it| !it.reply.is_closed()).collect();
+                if !waiting.is_empty() {
+                    return (Some(Work::Log(after, waiting)), gone);
+                }
+            }
+        }
+        while let Some(job) = self.jobs.pop_front() {
+            gone += 1;
+            if !job.is_abandoned() {
+                return (Some(Work::Job(kind, job)), gone);
+            }
+        }
+        if self.logs.is_empty() {
+            return (None, gone);
+        }
+        self.log_is_next = false;
+        let (work, more) = self.next(kind);
+        (work, gone + more)
+    }
+
+    fn next_position(&mut self) -> Option<(Sequence, Vec<LogWaiter>)> {
+        let after =
+            self.logs.range(self.log_at..).next().or_else(|| self.logs.iter().next()).map(|it| *it.0)?;
+        self.log_at = after.next();
+        self.logs.remove_entry(&after)
+    }
+}
+
+/// The organizations that have something waiting in a lane, or under way.
+#[derive(Default)]
+struct Lane {
+    tenants: HashMap<TenantId, TenantQueue>,
+    /// Those that have something waiting and nothing under way, each once.
+    turns: VecDeque<TenantId>,
+}
+
+impl Lane {
+    fn queue(&mut self, tenant: TenantId) -> &mut TenantQueue {
+        self.tenants.entry(tenant).or_insert_with(|| {
+            self.turns.push_back(tenant);
+            TenantQueue::default()
+        })
+    }
+
+    /// Takes the next organization's next work; the organization keeps out of the turns until [`Lane::done`].
+    fn next(&mut self, kind: LaneKind, len: &mut usize) -> Option<(TenantId, Work)> {
+        while let Some(tenant) = self.turns.pop_front() {
+            let Some(queue) = self.tenants.get_mut(&tenant) else { continue };
+            let (work, gone) = queue.next(kind);
+            *len -= gone;
+            match work {
+                Some(work) => return Some((tenant, work)),
+                None => drop(self.tenants.remove(&tenant)),
+            }
+        }
+        None
+    }
+
+    /// The organization's work is over: it waits for its next turn, or has nothing left. Returns whether it has.
+    fn done(&mut self, tenant: TenantId) -> bool {
+        match self.tenants.get(&tenant).is_none_or(TenantQueue::is_empty) {
+            true => drop(self.tenants.remove(&tenant)),
+            false => self.turns.push_back(tenant),
+        }
+        self.tenants.contains_key(&tenant)
+    }
+}
+
+#[derive(Default)]
+struct Waiting {
+    short: Lane,
+    long: Lane,
+    /// Long reads under way.
+    long_under_way: usize,
+    /// Entries in all queues.
+    len: usize,
+    closed: bool,
+}
+
+/// The queues of a pool of threads.
+#[derive(Default)]
+pub(super) struct ReadQueue {
+    waiting: Mutex<Waiting>,
+    wake: Condvar,
+}
+
+impl ReadQueue {
+    /// Lets the threads end; everyone who waits is answered `Unavailable` by the reply that is dropped.
+    pub(super) fn close(&self) {
+        let mut waiting = self.waiting.lock();
+        *waiting = Waiting { closed: true, ..Waiting::default() };
+        self.wake.notify_all();
+    }
+
+    pub(super) fn push(&self, tenant: TenantId, kind: LaneKind, job: Box<dyn Job>) -> Result<(), ReadError> {
+        let mut waiting = self.waiting.lock();
+        let waiting = waiting.open()?;
+        let (lane, most) = match kind {
+            LaneKind::Short => (&mut waiting.short, SHORT_WAITING),
+            LaneKind::Long => (&mut waiting.long, LONG_WAITING),
+        };
+        let queue = lane.queue(tenant);
+        if queue.jobs.len() >= most {
+            // Long ones alone: those who gave up make room at once, and there are few to look at.
+            if kind == LaneKind::Long {
+                queue.jobs.retain(|job| !job.is_abandoned());
+                waiting.len -= most - queue.jobs.len();
+            }
+            if queue.jobs.len() >= most {
+                return Err(ReadError::OverShare);
+            }
+        }
+        queue.jobs.push_back(job);
+        waiting.len += 1;
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    pub(super) fn push_log(&self, after: Sequence, waiter: LogWaiter) -> Result<(), ReadError> {
+        let mut waiting = self.waiting.lock();
+        let waiting = waiting.open()?;
+        let queue = waiting.short.queue(waiter.log.tenant());
+        if queue.log_waiters >= LOG_WAITING {
+            return Err(ReadError::OverShare);
+        }
+        queue.log_waiters += 1;
+        queue.logs.entry(after).or_default().push(waiter);
+        waiting.len += 1;
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Waits for work; `None` at the end of the pool. Each is followed by [`ReadQueue::done`].
+    pub(super) fn next(&self) -> Option<(TenantId, Work)> {
+        let mut waiting = self.waiting.lock();
+        loop {
+            if waiting.closed {
+                return None;
+            }
+            let it = &mut *waiting;
+            // Long reads first: they take some of the threads at most, and would wait for ever behind short ones.
+            if it.long_under_way < LONG_AT_ONCE
+                && let Some(work) = it.long.next(LaneKind::Long, &mut it.len)
+            {
+                it.long_under_way += 1;
+                return Some(work);
+            }
+            if let Some(work) = it.short.next(LaneKind::Short, &mut it.len) {
+                return Some(work);
+            }
+            waiting = self.wake.wait(waiting);
+        }
+    }
+
+    /// The work of an organization in a lane is over, but for the slices of `unfinished` that follow in its next turns.
+    pub(super) fn done(&self, tenant: TenantId, kind: LaneKind, unfinished: Option<Box<dyn Job>>) {
+        let mut waiting = self.waiting.lock();
+        if waiting.closed {
+            return;
+        }
+        let it = &mut *waiting;
+        let lane = match kind {
+            LaneKind::Short => &mut it.short,
+            LaneKind::Long => {
+                it.long_under_way -= 1;
+                &mut it.long
+            }
+        };
+        if let Some(job) = unfinished
+            && let Some(queue) = lane.tenants.get_mut(&tenant)
+        {
+            queue.jobs.push_front(job);
+            it.len += 1;
+        }
+        if lane.done(tenant) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Takes everyone of `tenant` who waits before `oldest`, and from `after` on before `last`; for the thread that has read that
+    /// stretch.
+    pub(super) fn take_waiters(
+        &self,
+        tenant: TenantId,
+        oldest: Sequence,
+        (after, last): (Sequence, Sequence),
+    ) -> Vec<(Sequence, LogWaiter)> {
+        let mut waiting = self.waiting.lock();
+        let it = &mut *waiting;
+        let Some(queue) = it.short.tenants.get_mut(&tenant) else { return Vec::new() };
+        let stretches = [(Sequence::ZERO, oldest), (after.max(oldest), last)];
+        let positions: Vec<Sequence> = stretches
+            .into_iter()
+            .filter(|(from, to)| from < to)
+            .flat_map(|(from, to)| queue.logs.range(from..to).map(|(position, _)| *position))
+            .collect();
+        let mut taken = Vec::new();
+        for position in positions {
+            let waiters = queue.logs.remove(&position).unwrap_or_default();
+            taken.extend(waiters.into_iter().map(|waiter| (position, waiter)));
+        }
+        queue.log_waiters -= taken.len();
+        it.len -= taken.len();
+        taken
+    }
+}
+
+impl Waiting {
+    fn open(&mut self) -> Result<&mut Waiting, ReadError> {
+        match (self.closed, self.len >= WAITING) {
+            (true, _) => Err(ReadError::Unavailable),
+            (false, true) => Err(ReadError::Busy),
+            (false, false) => Ok(self),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::recover::Recovered;
+    use super::*;
+
+    /// A job of so many slices that says its name by its number, and who waits for it.
+    struct Sliced(u32, oneshot::Sender<()>);
+
+    impl Job for Sliced {
+        fn run(&mut self, _: Option<&Engine>) -> bool {
+            self.0 -= 1;
+            self.0 == 0
+        }
+        fn is_abandoned(&self) -> bool {
+            self.1.is_closed()
+        }
+    }
+
+    const A: TenantId = TenantId(1);
+    const B: TenantId = TenantId(2);
+    const C: TenantId = TenantId(3);
+
+    fn push(queue: &ReadQueue, tenant: TenantId, kind: LaneKind, slices: u32) -> oneshot::Receiver<()> {
+        let (reply, waits) = oneshot::channel();
+        queue.push(tenant, kind, Box::new(Sliced(slices, reply))).expect("room");
+        waits
+    }
+
+    /// Takes the next job, which must be there.
+    fn next(queue: &ReadQueue) -> (TenantId, LaneKind, Box<dyn Job>) {
+        match queue.next().expect("open") {
+            (tenant, Work::Job(kind, job)) => (tenant, kind, job),
+            (_, Work::Log(..)) => panic!("a job is next"),
+        }
+    }
+
+    /// Does a slice of the next job; says whose it was.
+    fn serve(queue: &ReadQueue) -> TenantId {
+        let (tenant, kind, mut job) = next(queue);
+        let unfinished = (!job.run(None)).then_some(job);
+        queue.done(tenant, kind, unfinished);
+        tenant
+    }
+
+    #[test]
+    fn organizations_take_turns_whatever_one_has_waiting() {
+        let queue = ReadQueue::default();
+        let _waits: Vec<_> = [A, A, A, B, C].map(|it| push(&queue, it, LaneKind::Short, 1)).into();
+        assert_eq!([(); 5].map(|()| serve(&queue)), [A, B, C, A, A]);
+        assert!(queue.waiting.lock().short.tenants.is_empty());
+        assert_eq!(queue.waiting.lock().len, 0);
+    }
+
+    #[test]
+    fn a_long_read_gives_its_thread_back_after_each_slice() {
+        let queue = ReadQueue::default();
+        let _waits = [push(&queue, A, LaneKind::Long, 3), push(&queue, A, LaneKind::Long, 1)];
+        let _other = push(&queue, B, LaneKind::Long, 1);
+        assert_eq!([(); 5].map(|()| serve(&queue)), [A, B, A, A, A]);
+        assert_eq!(queue.waiting.lock().len, 0);
+    }
+
+    #[test]
+    fn one_organization_has_one_read_of_a_lane_under_way_and_long_ones_leave_threads() {
+        let queue = ReadQueue::default();
+        let _long: Vec<_> = [A, A, B, C].map(|it| push(&queue, it, LaneKind::Long, 1)).into();
+        let _short = [push(&queue, A, LaneKind::Short, 1), push(&queue, B, LaneKind::Short, 1)];
+        let taken = [(); 4].map(|()| next(&queue)).map(|(tenant, kind, _)| (tenant, kind));
+        let expected = [(A, LaneKind::Long), (B, LaneKind::Long), (A, LaneKind::Short), (B, LaneKind::Short)];
+        assert_eq!(taken, expected);
+        queue.done(A, LaneKind::Long, None);
+        assert_eq!(next(&queue).0, C, "who waits comes before who has had a turn");
+    }
+
+    #[test]
+    fn an_organization_over_its_share_is_refused_and_who_gave_up_leaves_the_queue() {
+        let queue = ReadQueue::default();
+        let waits: Vec<_> = (0..LONG_WAITING).map(|_| push(&queue, A, LaneKind::Long, 1)).collect();
+        let (reply, _waits) = oneshot::channel();
+        let refused = queue.push(A, LaneKind::Long, Box::new(Sliced(1, reply)));
+        assert_eq!(refused, Err(ReadError::OverShare));
+        let _other = push(&queue, B, LaneKind::Long, 1);
+        drop(waits);
+        let _room = push(&queue, A, LaneKind::Long, 1);
+        assert_eq!((serve(&queue), serve(&queue), queue.waiting.lock().len), (A, B, 0));
+        // Those that gave up and are still queued are passed over.
+        drop(push(&queue, A, LaneKind::Short, 1));
+        let _last = push(&queue, B, LaneKind::Short, 1);
+        assert_eq!((serve(&queue), queue.waiting.lock().len), (B, 0));
+        queue.close();
+        assert!(queue.next().is_none());
+        let (reply, _waits) = oneshot::channel();
+        let closed = queue.push(A, LaneKind::Short, Box::new(Sliced(1, reply)));
+        assert_eq!(closed, Err(ReadError::Unavailable));
+    }
+
+    #[test]
+    fn readers_of_a_log_are_served_by_position_and_in_turn_with_jobs() {
+        let queue = ReadQueue::default();
+        let log = Arc::new(TenantLog::new(A, 1, &Recovered::default(), u32::MAX));
+        let mut replies = Vec::new();
+        let mut wait = |after: u64| {
+            let (reply, answer) = oneshot::channel();
+            replies.push(answer);
+            queue.push_log(Sequence(after), LogWaiter { log: log.clone(), reply }).expect("room");
+        };
+        [30, 10, 20, 20, 40, 25].into_iter().for_each(&mut wait);
+        let _job = push(&queue, A, LaneKind::Short, 1);
+        let Some((_, Work::Log(Sequence(10), at))) = queue.next() else { panic!("the first position") };
+        assert_eq!(at.len(), 1);
+        // What was read answers those in that stretch, and those before the oldest event.
+        let taken = queue.take_waiters(A, Sequence(0), (Sequence(10), Sequence(30)));
+        assert_eq!(taken.iter().map(|(position, _)| position.0).collect::<Vec<_>>(), [20, 20, 25]);
+        wait(5);
+        queue.done(A, LaneKind::Short, None);
+        assert_eq!(serve(&queue), A, "a job has its turn between two positions");
+        let Some((_, Work::Log(Sequence(30), _))) = queue.next() else { panic!("goes on, not back") };
+        let taken = queue.take_waiters(A, Sequence(6), (Sequence(30), Sequence(31)));
+        assert_eq!(taken.iter().map(|(position, _)| position.0).collect::<Vec<_>>(), [5]);
+        queue.done(A, LaneKind::Short, None);
+        replies.clear();
+        queue.close();
+    }
+}
