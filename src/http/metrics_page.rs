@@ -108,6 +108,11 @@ impl Scrape {
         )?;
         let closed = Close::ALL.map(|it| (it.label(), metrics.sum(|w| w.closed[it as usize].get())));
         out.counters("closed", "Connections ended, by reason", "reason", &closed)?;
+        out.counter(
+            "rechecked_connections",
+            "Connections whose rights were looked at anew after a change of credentials or users",
+            metrics.sum(|w| w.rechecked.get()),
+        )?;
         out.counter("refused", "Connections refused by a limit", metrics.refused.get())?;
         out.gauge(
             "request_body_bytes",

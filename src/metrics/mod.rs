@@ -99,6 +99,8 @@ pub struct WorkerMetrics {
     pub writes: Counter,
     /// Connections ended, by [`Close`].
     pub closed: [Counter; Close::ALL.len()],
+    /// Connections whose rights were looked at anew after a change.
+    pub rechecked: Counter,
     /// HTTP requests answered.
     pub requests: Counter,
     /// From publishing to the end of the system call that wrote it, per live delivery.

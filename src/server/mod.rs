@@ -213,7 +213,7 @@ fn share(
             Change::OrganizationDeleted(tenant) => presence.switch(*tenant, false),
             _ => {}
         }
-        boxes.iter().for_each(|mail| mail.push(Mail::Recheck));
+        boxes.iter().for_each(|mail| mail.push(Mail::Recheck(change.clone())));
     });
     let shared = Shared::new(config.clone(), auth, tenants, admission, metrics, clock.clone(), mail, wakes);
     Ok((shared, readers))

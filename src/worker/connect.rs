@@ -8,10 +8,11 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::auth::Principal;
 use crate::close::Close;
 use crate::connection::admission::Admitted;
 use crate::connection::body::BodyQueue;
@@ -26,13 +27,12 @@ use crate::metrics::Transport;
 use crate::tenant::Tenant;
 use crate::tenant::start::Start;
 
+use super::connection_index::Owner;
 use super::sockets::Token;
 use super::{State, Worker};
 
 /// Ticks (seconds) a closed WebSocket may take to answer the close.
 const LINGER_TICKS: Tick = 1;
-/// API keys whose principals are shared on one worker; others cost their connections some bytes more.
-const PRINCIPALS: usize = 4_096;
 
 /// A connection that is ready to be served.
 pub struct Adopt {
@@ -77,7 +77,7 @@ impl Worker {
         let worker = Rc::downgrade(self);
         let queue = BodyQueue::new(move || {
             if let Some(worker) = worker.upgrade() {
-                worker.body_ready.borrow_mut().push(token);
+                worker.body_ready.borrow_mut().push_back(token);
                 worker.nudge();
             }
         });
@@ -98,16 +98,21 @@ impl Worker {
         let now = state.wheel.now();
         let interval = self.keepalive_ticks(adopt.transport);
         let mut adopt = adopt;
+        let is_echo = adopt.admitted.is_none();
+        let mut ended = None;
         if let Some(admitted) = &mut adopt.admitted {
             state.share_principal(admitted);
+            ended = self.shared.auth.still_valid(admitted.principal()).err().map(crate::outcome::close_of);
         }
+        // Granted before the drain began: nothing else would tell its client to come back.
+        ended = ended.or_else(|| self.stop.borrow().then_some(Close::Restart));
         let connection = Connection {
             id: self.shared.connection_id(),
             generation: token.generation,
             flags: Flags {
                 no_echo: adopt.no_echo,
                 heartbeat_event: adopt.heartbeat_event,
-                diagnostic_echo: adopt.admitted.is_none(),
+                diagnostic_echo: is_echo,
                 unread: !adopt.leftover.is_empty(),
                 ..Flags::default()
             },
@@ -137,6 +142,7 @@ impl Worker {
         };
         state.crowded = true;
         state.connections.insert(connection); // at `token.slot`, which was vacant
+        state.index_owners(token.slot, None);
         self.metrics().connections[adopt.transport as usize].add(1);
         self.look_after(state, token);
         if let Some(connection) = state.connection(token) {
@@ -144,10 +150,15 @@ impl Worker {
             let out = connection.outbox();
             (out.control, out.since) = (adopt.head.as_slice().into(), now);
         }
-        if state.connection(token).is_some_and(|connection| connection.admitted.is_some()) {
-            if let Some(tenant) = &adopt.tenant {
-                state.hold_tenant(tenant);
-            }
+        if let Some(tenant) = adopt.tenant.as_ref().filter(|_| !is_echo) {
+            state.hold_tenant(tenant);
+        }
+        // Asked here as well, since a connection is looked at again for changes that come after this.
+        if let Some(reason) = ended {
+            self.flush(state, token, now); // the answer's head goes before the reason
+            return self.close(state, token, reason);
+        }
+        if !is_echo {
             match adopt.filter {
                 Some(filter) => self.subscribe(state, token, filter, Some(adopt.start), None),
                 None => self.say_ready(state, token, &Start::NOW, None),
@@ -160,8 +171,6 @@ impl Worker {
         if self.flush(state, token, now) {
             state.run(token);
         }
-        // The mail that told of a change of rights may have come before the connection was here.
-        self.close_if_ended(state, token);
     }
 
     /// Writes a control frame, or holds it until the transport takes it.
@@ -288,10 +297,11 @@ impl Worker {
         if connection.sink.socket().is_some() {
             self.socket_closed();
         }
-        if connection.view == u32::MAX
-            && let Some(admitted) = &connection.admitted
-        {
-            state.release_tenant(admitted.principal().tenant);
+        if let Some(admitted) = &connection.admitted {
+            state.index.remove(admitted.principal(), token.slot);
+            if connection.view == u32::MAX {
+                state.release_tenant(admitted.principal().tenant);
+            }
         }
         self.metrics().connections[connection.transport as usize].add(-1);
         self.metrics().closed[reason as usize].add(1);
@@ -305,21 +315,26 @@ fn vacant(state: &mut State) -> Token {
 
 impl State {
     /// Connections that came by one API key hold one principal together.
-    fn share_principal(&mut self, admitted: &mut Admitted) {
+    fn share_principal(&self, admitted: &mut Admitted) {
         let principal = admitted.principal();
         let Some(key_id) = principal.key_id() else { return };
-        if let Some(known) = self.principals.get(key_id).and_then(Weak::upgrade)
-            && known == *principal
-        {
+        let tag = self.index.tag(Owner::Key(principal.tenant, key_id));
+        let slot = self.index.next(tag, 0);
+        let holder = slot.and_then(|slot| self.connections.get(slot as usize)?.admitted.as_ref());
+        if let Some(known) = holder.map(Admitted::principal).filter(|known| *known == principal).cloned() {
             admitted.renew(known);
+        }
+    }
+
+    /// Enters a connection under its owners, in place of those it had with an earlier principal.
+    pub(super) fn index_owners(&mut self, slot: u32, before: Option<&Principal>) {
+        let Some(admitted) = self.connections.get(slot as usize).and_then(|it| it.admitted.as_ref()) else {
             return;
+        };
+        if let Some(before) = before {
+            self.index.remove(before, slot);
         }
-        if self.principals.len() >= PRINCIPALS {
-            self.principals.retain(|_, known| known.strong_count() > 0);
-        }
-        if self.principals.len() < PRINCIPALS {
-            self.principals.insert(key_id.into(), Arc::downgrade(principal));
-        }
+        self.index.insert(admitted.principal(), slot);
     }
 
     /// Removes an index row; whoever took its place learns its new row.

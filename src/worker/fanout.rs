@@ -16,6 +16,7 @@ use crate::ids::Sequence;
 use crate::metrics::Times;
 use crate::ring::Read;
 
+use super::connection_index::Owner;
 use super::sockets::Token;
 use super::submit::Out;
 use super::view::{BATCH_FRAMES, Batch};
@@ -29,6 +30,8 @@ const BYTES_PER_TURN: usize = 128 * 1024;
 const MARKS_PER_TURN: usize = 32 * 1024;
 /// Frames of a batch whatever the audience: together they cost one write each.
 const LEAST_FRAMES: usize = 8;
+/// Connections that are taken out of the live ones before the next tenant's turn.
+const LAPPED_PER_TURN: usize = 256;
 /// Different (mask, encoding) pairs whose joined bytes are kept during a turn.
 const GROUPS: usize = 16;
 
@@ -53,7 +56,10 @@ impl Worker {
                 None => return false,
             },
         };
-        let done = self.send_some(state, view, &mut batch);
+        let done = match batch.lapped {
+            Some(_) => self.fall_behind(state, view, &mut batch),
+            None => self.send_some(state, view, &mut batch),
+        };
         let Some(it) = state.views.get_mut(view as usize) else { return false }; // its last member went
         if done {
             it.drained = it.joint;
@@ -78,8 +84,8 @@ impl Worker {
                 return None;
             }
             Read::Behind { .. } => {
-                self.all_behind(state, view);
-                return Some(Batch::default());
+                *frames = batch.frames;
+                return Some(self.all_behind(state, view));
             }
         }
         it.joint = batch.frames.last().map_or(it.drained, |last| last.sequence());
@@ -108,23 +114,34 @@ impl Worker {
         Some(batch)
     }
 
-    /// This worker was lapped, or a new epoch began: every live connection reads on at its own pace.
-    fn all_behind(self: &Rc<Self>, state: &mut State, view: u32) {
+    /// This worker was lapped, or a new epoch began: every live connection reads on at its own pace. They are told so over as many
+    /// turns as it takes; whoever catches up meanwhile does so at the new end.
+    fn all_behind(&self, state: &mut State, view: u32) -> Batch {
         let it = &mut state.views[view as usize];
-        let from = it.drained;
-        it.drained = it.tenant.head();
-        it.joint = it.drained;
-        let mut tokens = Vec::new();
-        for (slot, connection) in state.connections.iter_mut() {
-            if connection.mode == Mode::Live && connection.view == view && connection.row.is_some() {
+        it.joint = it.tenant.head();
+        Batch { lapped: Some(0), ..Batch::default() }
+    }
+
+    /// Takes some more of the connections that were live before the lap out of the live ones; returns whether all are.
+    fn fall_behind(&self, state: &mut State, view: u32, batch: &mut Batch) -> bool {
+        let it = &state.views[view as usize];
+        let (from, joint) = (it.drained, it.joint);
+        let owner = state.index.tag(Owner::Organization(it.tenant.id()));
+        for _ in 0..LAPPED_PER_TURN {
+            let next = batch.lapped.and_then(|at| state.index.next(owner, at));
+            let Some(slot) = next else { return true };
+            batch.lapped = slot.checked_add(1);
+            let Some(connection) = state.connections.get_mut(slot as usize) else { continue };
+            if connection.mode == Mode::Live && connection.view == view && connection.position < joint {
                 connection.mode = Mode::Behind;
                 connection.position = connection.position.max(from);
                 connection.evaluated = connection.position;
-                tokens.push(Token { slot: slot as u32, generation: connection.generation });
+                let token = Token { slot, generation: connection.generation };
+                self.metrics().behind.add(1);
+                state.run(token);
             }
         }
-        self.metrics().behind.add(tokens.len() as i64);
-        tokens.into_iter().for_each(|token| state.run(token));
+        false
     }
 
     /// Writes to some more connections of the batch; answers whether all were served.

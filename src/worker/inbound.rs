@@ -240,7 +240,9 @@ impl Worker {
         match self.shared.auth.renew(admitted.principal(), credential, admitted.peer()) {
             Ok(principal) => {
                 let rights = self.shared.auth.still_valid(&principal);
+                let before = admitted.principal().clone();
                 admitted.renew(principal);
+                state.index_owners(token.slot, Some(&before));
                 match rights {
                     Ok(rights) => self.renew_rights(state, token, rights),
                     Err(ended) => return self.close(state, token, crate::outcome::close_of(ended)),

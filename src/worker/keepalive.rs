@@ -1,5 +1,7 @@
 //! The second hand: heartbeats, silence, stalls and expiry, from one wheel.
 //!
+//! * A tick only collects who is due. They are looked at in the turns that follow, which give them a share of their time: a second of a
+//!   million connections' heartbeats holds up nothing.
 //! * Each connection has one valid entry in the wheel ([`crate::connection::Connection::look_at`]); an entry that is not due any more is ignored.
 //! * Silence is reset by bytes from the peer, or by a blocked socket becoming writable, never by our own write.
 //! * A cursor told here never passes an undelivered match.
@@ -17,24 +19,40 @@ use crate::metrics::Transport;
 use super::sockets::Token;
 use super::{State, Worker};
 
+/// Entries of the wheel that are looked at before the next tenants with news.
+const TIDIED_PER_STEP: usize = 256;
+
 impl Worker {
-    /// One second has passed.
+    /// One second has passed. What is due by that is looked at by [`Worker::look_at_next`], over the turns that follow.
     pub(super) fn tick(self: &Rc<Self>) {
         let state = &mut *self.state.borrow_mut();
         let due = state.wheel.tick();
-        for token in due {
-            self.look(state, token);
+        if !due.is_empty() {
+            state.due.push_back((state.wheel.now(), due.into_iter()));
         }
-        let State { wheel, connections, .. } = &mut *state;
-        wheel.tidy(|token, at| {
-            connections
-                .get(token.slot as usize)
-                .is_some_and(|it| it.generation == token.generation && it.look_at == at)
-        });
+        state.wheel.begin_to_tidy();
         // Who comes and who goes leaves pages behind that hold next to nothing; when the crowd has passed, they go.
         let crowded = std::mem::take(&mut state.crowded);
         memory::give_back(state.was_crowded && !crowded);
         state.was_crowded = crowded;
+    }
+
+    /// Looks at the next connection that is due, else forgets some dead entries of the wheel. Returns false where there are none.
+    pub(super) fn look_at_next(self: &Rc<Self>, state: &mut State) -> bool {
+        while let Some((tick, due)) = state.due.front_mut() {
+            let tick = *tick;
+            if let Some(token) = due.next() {
+                self.look(state, token, tick);
+                return true;
+            }
+            state.due.pop_front();
+        }
+        let State { wheel, connections, .. } = &mut *state;
+        wheel.tidy(TIDIED_PER_STEP, |token, at| {
+            connections
+                .get(token.slot as usize)
+                .is_some_and(|it| it.generation == token.generation && it.look_at == at)
+        })
     }
 
     /// Ticks between a transport's keep-alives.
@@ -74,11 +92,12 @@ impl Worker {
         Tick::try_from(seconds).unwrap_or(Tick::MAX / 4).max(1)
     }
 
-    fn look(self: &Rc<Self>, state: &mut State, token: Token) {
+    /// Looks at a connection for which an entry stood at `tick`.
+    fn look(self: &Rc<Self>, state: &mut State, token: Token, tick: Tick) {
         let (now, now_ms) = (state.wheel.now(), self.shared.clock.now_ms());
         let stall = self.stall_ticks();
         let Some(connection) = state.connection(token) else { return };
-        if connection.look_at != now {
+        if connection.look_at != tick {
             return; // a newer entry stands elsewhere
         }
         if connection.flags.closing {

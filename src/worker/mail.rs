@@ -1,21 +1,17 @@
 //! What other threads ask of a worker, and how it answers: listings, kicks, changed rights, commits, the end.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use crate::close::Close;
-use crate::ids::TenantId;
+use crate::auth::Change;
 
 use super::commits::Told;
+use super::scan::{ClosedReply, Found, FoundReply, Selector};
 use super::sockets::Token;
 use super::ws_publish::Committed;
 use super::{Accepted, State, Worker};
-
-/// Most connections of one listing and worker.
-pub const LISTED: usize = 10_000;
 
 /// A message to a worker.
 pub enum Mail {
@@ -25,30 +21,28 @@ pub enum Mail {
     Committed(Committed),
     /// A commit that a task waits for is over.
     Told(Told),
-    /// Describe connections.
-    List(Which, oneshot::Sender<Vec<Listed>>),
+    /// Find the connections with the lowest ids after one, at most so many.
+    List {
+        /// Among these.
+        selector: Selector,
+        /// Only ids above this one.
+        after: Option<u64>,
+        /// So many, or some more.
+        most: usize,
+        /// Whom to answer.
+        reply: FoundReply,
+    },
+    /// Describe connections that were found on this worker; those that have gone are left out.
+    Describe(Vec<Found>, oneshot::Sender<Vec<Listed>>),
     /// Close connections; answers how many.
-    Kick(Which, oneshot::Sender<usize>),
-    /// Credentials, users or organizations changed: look at every connection's rights.
-    Recheck,
+    Close(Selector, ClosedReply),
+    /// Credentials, users or organizations changed: look at the rights of the connections concerned.
+    Recheck(Change),
     /// The daemon stops: close everything, spread over this many seconds.
     Drain {
         /// 0: at once.
         seconds: u64,
     },
-}
-
-/// Which connections of one organization.
-#[derive(Clone, Debug)]
-pub struct Which {
-    /// The organization.
-    pub tenant: TenantId,
-    /// Only this one.
-    pub id: Option<u64>,
-    /// Only of this `sub`.
-    pub user: Option<Arc<str>>,
-    /// Only of this API key.
-    pub key: Option<Arc<str>>,
 }
 
 /// One connection, as a listing shows it.
@@ -87,45 +81,26 @@ impl Worker {
                 Some(serve) => serve(accepted),
                 None => tracing::warn!("a socket was dealt to a worker that does not serve yet"),
             },
-            Mail::Committed(committed) => self.on_committed(state, committed),
+            Mail::Committed(committed) => {
+                if let Some(tenant) = state.tenant_of(committed.token()) {
+                    state.acks.push(tenant, committed);
+                }
+            }
             Mail::Told(told) => self.commits.on_told(&told),
-            Mail::List(which, reply) => {
-                let tokens = self.select(state, &which);
-                let listed =
-                    tokens.into_iter().take(LISTED).filter_map(|token| self.describe(state, token)).collect();
-                let _ = reply.send(listed); // who asked may have gone
+            Mail::List { selector, after, most, reply } => state.list(selector, after, most, reply),
+            Mail::Describe(found, reply) => {
+                let listed = found.iter().filter_map(|found| self.describe(state, found)).collect();
+                let _ = reply.send(listed); // the caller may have gone
             }
-            Mail::Kick(which, reply) => {
-                let tokens = self.select(state, &which);
-                let _ = reply.send(tokens.len()); // who asked may have gone
-                tokens.into_iter().for_each(|token| self.close(state, token, Close::Kicked));
-            }
-            Mail::Recheck => self.recheck(state),
-            Mail::Drain { seconds } => {
-                self.stop.send_replace(true);
-                self.drain(state, seconds);
-            }
+            Mail::Close(selector, reply) => state.close_selected(selector, reply),
+            Mail::Recheck(change) => state.scans.recheck(&change),
+            Mail::Drain { seconds } => self.drain(state, seconds),
         }
     }
 
-    fn select(&self, state: &State, which: &Which) -> Vec<Token> {
-        let mut tokens = Vec::new();
-        for (slot, connection) in state.connections.iter() {
-            let Some(admitted) = &connection.admitted else { continue };
-            let principal = admitted.principal();
-            let wanted = principal.tenant == which.tenant
-                && !connection.flags.closing
-                && which.id.is_none_or(|id| id == connection.id)
-                && which.user.as_deref().is_none_or(|user| principal.sub.as_deref() == Some(user))
-                && which.key.as_deref().is_none_or(|key| principal.key_id() == Some(key));
-            if wanted {
-                tokens.push(Token { slot: slot as u32, generation: connection.generation });
-            }
-        }
-        tokens
-    }
-
-    fn describe(&self, state: &State, token: Token) -> Option<Listed> {
+    fn describe(&self, state: &mut State, found: &Found) -> Option<Listed> {
+        let token = Token { slot: found.slot, generation: found.generation };
+        state.connection(token)?;
         let connection = state.connections.get(token.slot as usize)?;
         let admitted = connection.admitted.as_ref()?;
         let principal = admitted.principal();
@@ -155,25 +130,6 @@ impl Worker {
         })
     }
 
-    /// Closes whose credential no longer stands, and gives the others today's rights.
-    fn recheck(self: &Rc<Self>, state: &mut State) {
-        let tokens: Vec<Token> = state
-            .connections
-            .iter()
-            .map(|(slot, connection)| Token { slot: slot as u32, generation: connection.generation })
-            .collect();
-        for token in tokens {
-            let Some(admitted) = state.connection(token).and_then(|connection| connection.admitted.as_ref())
-            else {
-                continue;
-            };
-            match self.shared.auth.still_valid(admitted.principal()) {
-                Ok(rights) => self.renew_rights(state, token, rights),
-                Err(ended) => self.close(state, token, crate::outcome::close_of(ended)),
-            }
-        }
-    }
-
     /// Closes a connection whose credential has ended, without waiting for the mail that tells of it.
     pub(super) fn close_if_ended(self: &Rc<Self>, state: &mut State, token: Token) {
         let Some(admitted) = state.connection(token).and_then(|connection| connection.admitted.as_ref())
@@ -183,29 +139,6 @@ impl Worker {
         if let Err(ended) = self.shared.auth.confirm(admitted.principal()) {
             self.close(state, token, crate::outcome::close_of(ended));
         }
-    }
-
-    /// Closes everything within `seconds`, in slices, so that clients do not all come back at once.
-    fn drain(self: &Rc<Self>, state: &mut State, seconds: u64) {
-        let slices = seconds.max(1) * 10;
-        let tokens: Vec<Token> = state
-            .connections
-            .iter()
-            .map(|(slot, connection)| Token { slot: slot as u32, generation: connection.generation })
-            .collect();
-        let (worker, per_slice) = (self.clone(), tokens.len().div_ceil(slices as usize).max(1));
-        // Ends with its last slice; the runtime is dropped when the drain time is over anyway.
-        tokio::task::spawn_local(async move {
-            for slice in tokens.chunks(per_slice) {
-                {
-                    let state = &mut *worker.state.borrow_mut();
-                    slice.iter().for_each(|token| worker.close(state, *token, Close::Restart));
-                }
-                if seconds > 0 {
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                }
-            }
-        });
     }
 }
 

@@ -8,12 +8,16 @@
 pub mod catchup;
 pub mod commits;
 pub mod connect;
+mod connection_index;
+mod fair_queue;
 pub mod fanout;
 mod gate;
 pub mod inbound;
 pub mod keepalive;
 pub mod mail;
+pub mod scan;
 pub mod slab;
+mod slot_set;
 pub mod sockets;
 mod submit;
 pub mod subscribe;
@@ -29,17 +33,17 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::auth::{Auth, Principal};
+use crate::auth::Auth;
 use crate::config::Config;
-use crate::connection::Connection;
 use crate::connection::admission::Admission;
 use crate::connection::bodies::Bodies;
+use crate::connection::{Connection, Tick};
 use crate::frame::Frame;
 use crate::frame::ws_decode;
 use crate::ids::{Sequence, TenantId};
@@ -50,11 +54,15 @@ use crate::tenant::{Tenant, Tenants};
 use crate::time::Clock;
 use crate::wake::WakeQueue;
 
+use connection_index::ConnectionIndex;
+use fair_queue::FairQueue;
 use mail::Mail;
+use scan::Scans;
 use slab::Slab;
 use sockets::{Ready, Sockets, Token};
 use view::View;
 use wheel::Wheel;
+use ws_publish::Committed;
 
 /// Bytes of the one read buffer of a worker.
 const READ_BUFFER: usize = 64 * 1024;
@@ -194,7 +202,7 @@ pub struct Worker {
     /// True once this worker drains: connections still in hyper end after their present request.
     stop: tokio::sync::watch::Sender<bool>,
     /// Bodies that were drained after they had blocked, or dropped. Outside `state`: a body may be drained while it is borrowed.
-    body_ready: RefCell<Vec<Token>>,
+    body_ready: RefCell<VecDeque<Token>>,
     /// Wakes the loop from this thread's own tasks.
     nudge: Notify,
     /// Outside `state`: a task asks while it is not borrowed, mail tells while it is.
@@ -211,11 +219,15 @@ pub(crate) struct State {
     /// Tenants of connections that never subscribed, with how many those are: a quiet tenant that nobody holds is
     /// forgotten.
     pub(crate) held: HashMap<TenantId, (Arc<Tenant>, u32)>,
-    /// Principals of connected API keys, by key id.
-    principals: HashMap<Box<str>, Weak<Principal>>,
+    index: ConnectionIndex,
     pub(crate) wheel: Wheel,
+    /// Connections whose tick has come, with that tick; those of a tick that took long come before those of the next.
+    due: VecDeque<(Tick, std::vec::IntoIter<Token>)>,
     /// Connections with work left that no edge will announce.
-    pub(crate) run: VecDeque<Token>,
+    run: FairQueue<Token>,
+    scans: Scans,
+    /// Publishes over WebSockets whose commit is over and whose publisher has not been answered.
+    acks: FairQueue<Committed>,
     /// Turns so far.
     turn: u64,
     /// Views with news that were not served in this turn, each once in this or in `news` ([`View::queued`]).
@@ -229,8 +241,9 @@ pub(crate) struct State {
     pub(crate) was_crowded: bool,
     /// Sockets that are ready and have not been served.
     events: VecDeque<Ready>,
+    /// Mail that was taken out of the mailbox and has not been dealt with.
+    mail: VecDeque<Mail>,
     /// Scratch, empty between uses.
-    mail: Vec<Mail>,
     told: Vec<Arc<Tenant>>,
     pub(crate) input: Box<[u8]>,
     pub(crate) frames: Vec<Arc<Frame>>,
@@ -254,9 +267,12 @@ impl Worker {
             views: Slab::new(),
             by_tenant: HashMap::new(),
             held: HashMap::new(),
-            principals: HashMap::new(),
+            index: ConnectionIndex::new(),
             wheel: Wheel::new(),
-            run: VecDeque::new(),
+            due: VecDeque::new(),
+            run: FairQueue::default(),
+            scans: Scans::default(),
+            acks: FairQueue::default(),
             turn: 1,
             fresh: VecDeque::new(),
             news: VecDeque::new(),
@@ -265,7 +281,7 @@ impl Worker {
             crowded: false,
             was_crowded: false,
             events: VecDeque::new(),
-            mail: Vec::new(),
+            mail: VecDeque::new(),
             told: Vec::new(),
             input: vec![0; READ_BUFFER].into_boxed_slice(),
             frames: Vec::new(),
@@ -410,13 +426,19 @@ impl State {
             .filter(|connection| connection.generation == token.generation)
     }
 
+    /// The organization of a connection that still lives.
+    fn tenant_of(&mut self, token: Token) -> Option<TenantId> {
+        self.connection(token).map(|connection| tenant_of(connection))
+    }
+
     /// Puts a connection on the run list, once.
     pub(crate) fn run(&mut self, token: Token) {
         if let Some(connection) = self.connection(token)
             && !connection.flags.running
         {
             connection.flags.running = true;
-            self.run.push_back(token);
+            let tenant = tenant_of(connection);
+            self.run.push(tenant, token);
         }
     }
 
@@ -441,4 +463,9 @@ impl State {
         }
         self.generation
     }
+}
+
+/// The organization of a connection; the diagnostic echo has a number that no organization has.
+fn tenant_of(connection: &Connection) -> TenantId {
+    connection.admitted.as_ref().map_or(TenantId(0), |admitted| admitted.principal().tenant)
 }

@@ -63,6 +63,12 @@ impl<T> Slab<T> {
         self.len == 0
     }
 
+    /// One more than the highest slot that may be taken.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.blocks.len() * Self::BLOCK
+    }
+
     /// The slot that [`Slab::insert`] takes next.
     #[must_use]
     pub fn vacant_key(&self) -> usize {

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use super::connect::Adopt;
 use super::*;
 use crate::auth::{
-    Actor, AuthSettings, NewOrganization, Operate, OwnKey, RequestContext, StoredRecords, Use,
+    Actor, AuthSettings, NewOrganization, Operate, OwnKey, Principal, RequestContext, StoredRecords, Use,
 };
 use crate::close::Close;
 use crate::connection::admission::{Admission, Limits};
@@ -24,6 +24,7 @@ use crate::tenant::publish::Notice as _;
 use crate::tenant::start::Start;
 use crate::time::SystemClock;
 
+mod fairness;
 mod submission;
 
 /// One worker that nobody runs, and the organizations `a` and `b`.
@@ -35,9 +36,12 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Bench {
+        Bench::with_clock(Arc::new(SystemClock)).await
+    }
+
+    async fn with_clock(clock: Arc<dyn Clock>) -> Bench {
         let dir = tempfile::tempdir().expect("a directory");
         let config = Arc::new(Config::default());
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let store = Store::open(StoreOptions::new(dir.path())).expect("a store");
         let own = OwnKey::load_or_make(dir.path()).expect("a key");
         let records = Arc::new(StoredRecords::new(store.clone(), clock.clone()));
@@ -95,14 +99,24 @@ impl Bench {
         filter: Option<Filter>,
         start: Start,
     ) -> (Token, UnixStream) {
+        self.connect_as(self.principals[of].clone(), transport, filter, start)
+    }
+
+    fn connect_as(
+        &self,
+        principal: Arc<Principal>,
+        transport: Transport,
+        filter: Option<Filter>,
+        start: Start,
+    ) -> (Token, UnixStream) {
         let (ours, peer) = UnixStream::pair().expect("a pair");
         socket2::SockRef::from(&ours).set_send_buffer_size(8 * 1_024).expect("a small buffer");
         ours.set_nonblocking(true).expect("non-blocking");
         peer.set_nonblocking(true).expect("non-blocking");
         let admission = &self.worker.shared.admission;
         let adopt = Adopt {
-            admitted: Some(admission.admit(self.principals[of].clone(), None).expect("a place")),
-            tenant: self.worker.shared.tenants.get(self.principals[of].tenant),
+            tenant: self.worker.shared.tenants.get(principal.tenant),
+            admitted: Some(admission.admit(principal, None).expect("a place")),
             transport,
             filter,
             start,
@@ -111,11 +125,11 @@ impl Bench {
             head: Vec::new(),
             leftover: bytes::Bytes::new(),
         };
-        let slot = self.worker.state.borrow().connections.vacant_key();
+        let slot = self.worker.state.borrow().connections.vacant_key() as u32;
         self.worker.hold_socket().hand_over();
         self.worker.adopt_socket(ours.into(), adopt).expect("adopted");
-        let generation = self.worker.state.borrow().connections[slot].generation;
-        (Token { slot: slot as u32, generation }, peer)
+        let generation = self.worker.state.borrow().generation;
+        (Token { slot, generation }, peer)
     }
 
     async fn publish(&self, to: usize, text: &str) {

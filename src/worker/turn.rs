@@ -1,4 +1,5 @@
-//! One turn of a worker's loop: sockets that are ready, bodies, mail, tenants with news, connections with work left.
+//! One turn of a worker's loop: sockets that are ready, bodies, mail, acks, scans, heartbeats, tenants with news, connections with
+//! work left.
 //!
 //! * News goes before everything: after each step the tenants with news that this turn has not served are, so what one tenant
 //!   can delay another's events by is one step, not a turn.
@@ -18,6 +19,8 @@ use super::{State, Worker};
 
 /// Microseconds a turn gives to sockets that are ready, to tenants with news, and to connections with work left, each.
 const SHARE_US: u64 = 200;
+/// Pieces of mail between two looks at the clock and at tenants with news.
+const MAIL_PER_STEP: usize = 16;
 /// Tenants with news that are served in a turn whatever the time: one with a large audience delays at least so many others
 /// by no more than its own share.
 const LEAST_NEWS: usize = 4;
@@ -44,16 +47,30 @@ impl Worker {
         }
         more_events |= !state.events.is_empty();
 
-        for token in self.body_ready.take() {
+        let mut budget = Budget::new(&*clock, 1);
+        while budget.lasts()
+            && let Some(token) = self.next_ready_body()
+        {
             self.on_body_ready(state, token);
+            self.serve_fresh(state);
         }
-        let mut mail = std::mem::take(&mut state.mail);
-        self.shared.mail[self.id].drain(&mut mail);
-        for mail in mail.drain(..) {
-            self.on_mail(state, mail);
+        self.read_mail(state);
+        let mut budget = Budget::new(&*clock, 1);
+        while budget.lasts()
+            && let Some((_, committed)) = state.acks.pop()
+        {
+            self.on_committed(state, committed);
+            self.serve_fresh(state);
         }
-        state.mail = mail;
-        self.serve_fresh(state);
+        let mut budget = Budget::new(&*clock, 1);
+        while budget.lasts() && !state.scans.is_empty() {
+            self.scan(state);
+            self.serve_fresh(state);
+        }
+        let mut budget = Budget::new(&*clock, 1);
+        while budget.lasts() && self.look_at_next(state) {
+            self.serve_fresh(state);
+        }
 
         let mut budget = Budget::new(&*clock, 1);
         for _ in 0..state.news.len() {
@@ -69,16 +86,43 @@ impl Worker {
             if !budget.lasts() {
                 break;
             }
-            let Some(token) = state.run.pop_front() else { break };
+            let Some((_, token)) = state.run.pop() else { break };
             self.advance(state, token);
             self.serve_fresh(state);
         }
         let waiting = self.gate.borrow().is_waited_for();
         Ok(more_events
             || waiting
+            || !self.body_ready.borrow().is_empty()
+            || !state.mail.is_empty()
+            || !state.acks.is_empty()
+            || !state.scans.is_empty()
+            || !state.due.is_empty()
             || !state.fresh.is_empty()
             || !state.news.is_empty()
             || !state.run.is_empty())
+    }
+
+    fn next_ready_body(&self) -> Option<Token> {
+        self.body_ready.borrow_mut().pop_front()
+    }
+
+    /// Takes what is in the mailbox. Each piece of mail is a short step, or puts the work on a queue that has a share of its own.
+    fn read_mail(self: &Rc<Self>, state: &mut State) {
+        if state.mail.is_empty() {
+            let mut fresh = Vec::from(std::mem::take(&mut state.mail)); // two buffers in turn, no allocation
+            self.shared.mail[self.id].drain(&mut fresh);
+            state.mail = fresh.into();
+        }
+        let clock = self.shared.clock.clone();
+        let mut budget = Budget::new(&*clock, 1);
+        while !state.mail.is_empty() && budget.lasts() {
+            for _ in 0..MAIL_PER_STEP {
+                let Some(mail) = state.mail.pop_front() else { break };
+                self.on_mail(state, mail);
+            }
+            self.serve_fresh(state);
+        }
     }
 
     /// Serves tenants with news that had no share of this turn; costs a load where there are none. Whoever has more joins those

@@ -58,6 +58,9 @@ pub(crate) struct Batch {
     pub(crate) touched: Vec<Token>,
     /// The next of `touched`.
     pub(crate) at: usize,
+    /// There are no frames: the ring went on without this worker, and the live connections from this slot on have yet to be told
+    /// that they are behind.
+    pub(crate) lapped: Option<u32>,
 }
 
 impl Batch {
@@ -93,6 +96,10 @@ impl View {
         match connection.mode {
             Mode::Silent => self.drained,
             Mode::Behind => connection.position,
+            // Behind as well, if it did not catch up at the new end.
+            Mode::Live if self.batch.as_ref().is_some_and(|batch| batch.lapped.is_some()) => {
+                self.drained.max(connection.position)
+            }
             // Not yet served from the batch in progress.
             Mode::Live if connection.mask != 0 => self.drained.max(connection.position),
             Mode::Live => self.joint.max(connection.position),

@@ -10,9 +10,6 @@ use super::sockets::Token;
 
 /// Buckets, so the farthest deadline; later ones are looked at on the way and put back.
 pub const BUCKETS: Tick = 64;
-
-/// Buckets looked into at once by [`Wheel::tidy`].
-const TIDIED_AT_ONCE: Tick = BUCKETS / 4;
 /// Fewer dead entries are waited for.
 const DEAD: usize = 256;
 
@@ -24,15 +21,17 @@ pub struct Wheel {
     now: Tick,
     /// Entries of the dead, at most: told since the last round of [`Wheel::tidy`].
     dead: usize,
-    /// Buckets that this round has yet to look into.
+    /// Buckets that this round has yet to look into; the last of them is looked into now.
     untidy: Tick,
+    /// The next entry of that bucket.
+    place: usize,
 }
 
 impl Wheel {
     /// An empty wheel at tick 0.
     #[must_use]
     pub fn new() -> Wheel {
-        Wheel { buckets: (0..BUCKETS).map(|_| Vec::new()).collect(), now: 0, dead: 0, untidy: 0 }
+        Wheel { buckets: (0..BUCKETS).map(|_| Vec::new()).collect(), now: 0, dead: 0, untidy: 0, place: 0 }
     }
 
     /// The present tick.
@@ -54,24 +53,37 @@ impl Wheel {
         self.dead += 1;
     }
 
-    /// Where a crowd has died, forgets entries that are not `wanted` (who, and the tick they stand at) before their time;
-    /// some buckets a call, so that no tick takes long.
-    pub fn tidy(&mut self, mut wanted: impl FnMut(Token, Tick) -> bool) {
+    /// Begins a round of [`Wheel::tidy`] where a crowd has died and none is under way.
+    pub fn begin_to_tidy(&mut self) {
         let entries = || self.buckets.iter().map(Vec::len).sum::<usize>();
-        if self.untidy == 0 {
-            if self.dead < DEAD || self.dead < entries() / 4 {
-                return;
-            }
-            (self.untidy, self.dead) = (BUCKETS, 0);
+        if self.untidy == 0 && self.dead >= DEAD && self.dead >= entries() / 4 {
+            (self.untidy, self.dead, self.place) = (BUCKETS, 0, 0);
         }
-        for _ in 0..TIDIED_AT_ONCE {
-            self.untidy -= 1;
+    }
+
+    /// Looks at up to `most` more entries of the round and forgets those that are not `wanted` (who, and the tick they stand at)
+    /// before their time. Returns false when there is no round, or it has ended.
+    pub fn tidy(&mut self, most: usize, mut wanted: impl FnMut(Token, Tick) -> bool) -> bool {
+        let mut left = most;
+        while self.untidy > 0 {
+            let number = self.untidy - 1;
             // Whatever stands in a bucket is due within a round after now.
-            let at = self.now + 1 + (self.untidy.wrapping_sub(self.now + 1) % BUCKETS);
-            let bucket = &mut self.buckets[(at % BUCKETS) as usize];
-            bucket.retain(|token| wanted(*token, at));
+            let at = self.now + 1 + (number.wrapping_sub(self.now + 1) % BUCKETS);
+            let bucket = &mut self.buckets[(number % BUCKETS) as usize];
+            while let Some(token) = bucket.get(self.place).copied() {
+                if left == 0 {
+                    return true;
+                }
+                left -= 1;
+                match wanted(token, at) {
+                    true => self.place += 1,
+                    false => drop(bucket.swap_remove(self.place)),
+                }
+            }
             bucket.shrink_to_fit();
+            (self.untidy, self.place) = (number, 0);
         }
+        false
     }
 
     /// Moves on by one tick and takes what is due.
@@ -109,16 +121,28 @@ mod tests {
         let due: Vec<Tick> =
             (0..10 * DEAD as u32).map(|slot| wheel.after(1 + slot % 60, token(slot))).collect();
         let lives = |token: Token| token.slot.is_multiple_of(10);
-        wheel.tidy(|_, _| panic!("nobody has died"));
+        wheel.begin_to_tidy();
+        assert!(!wheel.tidy(1, |_, _| panic!("nobody has died")));
         (0..9 * DEAD).for_each(|_| wheel.died());
-        for _ in 0..BUCKETS / TIDIED_AT_ONCE {
-            wheel.tidy(|token, at| {
+        wheel.begin_to_tidy();
+        let mut looked = 0;
+        loop {
+            let mut now = 0;
+            let more = wheel.tidy(100, |token, at| {
+                now += 1;
                 assert_eq!(due[token.slot as usize], at);
                 lives(token)
             });
+            assert!(now <= 100);
+            looked += now;
+            if !more {
+                break;
+            }
         }
+        assert_eq!(looked, 10 * DEAD);
         assert_eq!(wheel.buckets.iter().map(Vec::len).sum::<usize>(), DEAD);
-        wheel.tidy(|_, _| panic!("nobody has died since"));
+        wheel.begin_to_tidy();
+        assert!(!wheel.tidy(1, |_, _| panic!("nobody has died since")));
         let seen: usize =
             (0..BUCKETS).map(|_| wheel.tick().into_iter().filter(|it| lives(*it)).count()).sum();
         assert_eq!(seen, DEAD);

@@ -34,6 +34,12 @@ pub struct Committed {
     receipt: Result<Receipt, CommitError>,
 }
 
+impl Committed {
+    pub(super) fn token(&self) -> Token {
+        self.token
+    }
+}
+
 /// A client's `publish`.
 pub(super) struct Publishing<'a> {
     pub(super) reference: Option<Ref>,

@@ -9,7 +9,9 @@ use utoipa::ToSchema;
 
 use crate::auth::{Manage, Principal, Use};
 use crate::outcome::Refusal;
-use crate::worker::mail::{Listed, Mail, Which, connection_id};
+use crate::wake::WakeQueue;
+use crate::worker::mail::{Listed, Mail, connection_id, connection_name};
+use crate::worker::scan::{Busy, Found, Selector};
 
 use super::super::api::parameters::{AdminPage, OfConnections};
 use super::super::exchange::Exchange;
@@ -25,8 +27,8 @@ struct ClosedView {
 }
 
 /// The connections a principal may see: with `manage` its organization's, else those of its own user or key.
-fn visible(principal: &Arc<Principal>) -> Which {
-    let mut which = Which { tenant: principal.tenant, id: None, user: None, key: None };
+fn visible(principal: &Arc<Principal>) -> Selector {
+    let mut which = Selector { tenant: principal.tenant, id: None, user: None, key: None };
     if principal.authorize::<Manage>().is_err() {
         match &principal.sub {
             Some(sub) => which.user = Some(Arc::from(sub.as_ref())),
@@ -47,16 +49,57 @@ fn visible(principal: &Arc<Principal>) -> Which {
 pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
     let principal = x.principal(Use::Rest)?;
     let page = parameters(x, &["cursor", "offset", "limit"])?;
-    let mut rows = Vec::new();
-    for mail in x.shared().mail.iter() {
+    let refused = || Refusal::bad_request("cursor: is none of this list's; begin without one");
+    let after = page.after.as_deref().map(|name| connection_id(name).ok_or_else(refused)).transpose()?;
+    let mut found = find(x, &visible(&principal), after, page.reach()).await?;
+    // Only the rows that are shown are put in order and described.
+    if found.len() > page.reach() {
+        found.select_nth_unstable(page.reach());
+        found.truncate(page.reach());
+    }
+    if page.offset > 0 && page.offset < found.len() {
+        found.select_nth_unstable(page.offset);
+    }
+    let mut shown = found.split_off(page.offset.min(found.len()));
+    shown.sort_unstable();
+    // By what was found: a connection that goes before it is described makes no page the last one.
+    let next = shown.last().filter(|_| shown.len() == page.limit).map(|last| connection_name(last.id));
+    let mut rows = describe(x, &shown).await;
+    rows.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(Answer::list(&rows, next))
+}
+
+/// The connections with the lowest ids after `after`, at most `most` of each worker or some more, in any order.
+async fn find(
+    x: &Exchange,
+    selector: &Selector,
+    after: Option<u64>,
+    most: usize,
+) -> Result<Vec<Found>, Refusal> {
+    let ask = |mail: &WakeQueue<Mail>| {
         let (reply, answer) = oneshot::channel();
-        mail.push(Mail::List(visible(&principal), reply));
+        mail.push(Mail::List { selector: selector.clone(), after, most, reply });
+        answer
+    };
+    let mut found = Vec::new();
+    for answer in x.shared().mail.iter().map(ask).collect::<Vec<_>>() {
+        found.extend(answer.await.unwrap_or(Ok(Vec::new())).map_err(busy)?);
+    }
+    Ok(found)
+}
+
+async fn describe(x: &Exchange, found: &[Found]) -> Vec<Listed> {
+    let ask = |(worker, mail): (usize, &WakeQueue<Mail>)| {
+        let (reply, answer) = oneshot::channel();
+        let here = found.iter().filter(|found| found.worker == worker).copied().collect();
+        mail.push(Mail::Describe(here, reply));
+        answer
+    };
+    let mut rows = Vec::new();
+    for answer in x.shared().mail.iter().enumerate().map(ask).collect::<Vec<_>>() {
         rows.extend(answer.await.unwrap_or_default());
     }
-    rows.sort_by(|a, b| a.id.cmp(&b.id));
-    let after = page.after.as_deref().unwrap_or_default();
-    let shown: Vec<Listed> = rows.into_iter().filter(|row| *row.id > *after).take(page.reach()).collect();
-    Ok(super::list(&shown, &page, |row| &row.id))
+    rows
 }
 
 /// Closes a connection: with `manage` one of the organization's, else one's own.
@@ -71,7 +114,7 @@ pub(in crate::http) async fn kick_one(x: &Exchange, id: &str) -> Result<Answer, 
     no_parameters(x)?;
     let mut which = visible(&principal);
     which.id = Some(connection_id(&unescaped(id)?).ok_or_else(Refusal::not_found)?);
-    match close(x, &which).await {
+    match close(x, &which).await? {
         0 => Err(Refusal::not_found()),
         _ => Ok(Answer::empty()),
     }
@@ -106,15 +149,22 @@ pub(in crate::http) async fn kick_all(x: &Exchange) -> Result<Answer, Refusal> {
     if !named {
         return Err(Refusal::bad_request("name a connection, or give user= or key="));
     }
-    Ok(Answer::data(StatusCode::OK, ClosedView { closed: close(x, &which).await }))
+    Ok(Answer::data(StatusCode::OK, ClosedView { closed: close(x, &which).await? }))
 }
 
-async fn close(x: &Exchange, which: &Which) -> usize {
-    let mut closed = 0;
-    for mail in x.shared().mail.iter() {
+async fn close(x: &Exchange, which: &Selector) -> Result<usize, Refusal> {
+    let ask = |mail: &WakeQueue<Mail>| {
         let (reply, answer) = oneshot::channel();
-        mail.push(Mail::Kick(which.clone(), reply));
-        closed += answer.await.unwrap_or_default();
+        mail.push(Mail::Close(which.clone(), reply));
+        answer
+    };
+    let mut closed = 0;
+    for answer in x.shared().mail.iter().map(ask).collect::<Vec<_>>() {
+        closed += answer.await.unwrap_or(Ok(0)).map_err(busy)?;
     }
-    closed
+    Ok(closed)
+}
+
+fn busy(error: Busy) -> Refusal {
+    Refusal::quota(error.to_string(), 1)
 }

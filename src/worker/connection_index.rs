@@ -1,0 +1,184 @@
+//! Which connections of this worker belong to an organization, a user or an API key.
+//!
+//! * An owner is known by 32 bits of a keyed hash, so what is found is looked at before anything is done to it: owners that
+//!   share a hash cost a comparison.
+//! * A slot alone stands in the table itself, several are a [`SlotSet`]: one API key's connections cost a bit each, a user with
+//!   one connection about 12 bytes (`docs/benchmarks.md`, "Density").
+//! * It knows slots and principals, not connections.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
+
+use slab::Slab;
+
+use crate::auth::Principal;
+use crate::ids::TenantId;
+
+use super::slot_set::SlotSet;
+
+/// Tables that owners are spread over, so that a table that grows moves a part of them.
+const TABLES: usize = 64;
+/// Marks an entry that is the number of a set; slots are below.
+const SET: u32 = 1 << 31;
+
+/// Whose connections are meant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub(super) enum Owner<'a> {
+    Organization(TenantId),
+    /// A `sub` of an organization.
+    User(TenantId, &'a str),
+    /// An API key of an organization, by its id.
+    Key(TenantId, &'a str),
+}
+
+/// An owner's hash.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub(super) struct OwnerTag(u32);
+
+type Table = HashMap<OwnerTag, u32, BuildHasherDefault<Spread>>;
+
+/// Spreads hashes of 32 bits over 64.
+#[derive(Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, _: &[u8]) {}
+    fn write_u32(&mut self, tag: u32) {
+        self.0 = u64::from(tag).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+/// The index.
+pub(super) struct ConnectionIndex {
+    tables: Box<[Table]>,
+    sets: Slab<SlotSet>,
+    keys: RandomState,
+}
+
+impl ConnectionIndex {
+    pub(super) fn new() -> ConnectionIndex {
+        let tables = (0..TABLES).map(|_| Table::default()).collect();
+        ConnectionIndex { tables, sets: Slab::new(), keys: RandomState::new() }
+    }
+
+    pub(super) fn tag(&self, owner: Owner<'_>) -> OwnerTag {
+        OwnerTag(self.keys.hash_one(owner) as u32)
+    }
+
+    /// Enters the connection in `slot` under each of its owners.
+    pub(super) fn insert(&mut self, principal: &Principal, slot: u32) {
+        for owner in owners(principal) {
+            self.add(self.tag(owner), slot);
+        }
+    }
+
+    /// Removes what [`ConnectionIndex::insert`] entered for the same owners.
+    pub(super) fn remove(&mut self, principal: &Principal, slot: u32) {
+        for owner in owners(principal) {
+            self.take(self.tag(owner), slot);
+        }
+    }
+
+    /// The lowest slot from `from` on that may be one of the owner's.
+    pub(super) fn next(&self, tag: OwnerTag, from: u32) -> Option<u32> {
+        let entry = *self.tables[tag.0 as usize % TABLES].get(&tag)?;
+        match entry & SET {
+            0 => Some(entry).filter(|slot| *slot >= from),
+            _ => self.sets.get((entry & !SET) as usize)?.next(from),
+        }
+    }
+
+    fn add(&mut self, tag: OwnerTag, slot: u32) {
+        match self.tables[tag.0 as usize % TABLES].entry(tag) {
+            Entry::Vacant(entry) => drop(entry.insert(slot)),
+            Entry::Occupied(mut entry) if entry.get() & SET == 0 => {
+                let mut set = SlotSet::default();
+                set.insert(*entry.get());
+                set.insert(slot);
+                *entry.get_mut() = SET | self.sets.insert(set) as u32;
+            }
+            Entry::Occupied(entry) => {
+                if let Some(set) = self.sets.get_mut((entry.get() & !SET) as usize) {
+                    set.insert(slot);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, tag: OwnerTag, slot: u32) {
+        let table = &mut self.tables[tag.0 as usize % TABLES];
+        let Entry::Occupied(mut entry) = table.entry(tag) else { return };
+        if entry.get() & SET == 0 {
+            if *entry.get() == slot {
+                entry.remove();
+                shrink(table);
+            }
+            return;
+        }
+        let at = (entry.get() & !SET) as usize;
+        let Some(set) = self.sets.get_mut(at) else { return };
+        set.remove(slot);
+        if let Some(only) = set.only() {
+            *entry.get_mut() = only;
+            self.sets.remove(at);
+            if self.sets.is_empty() {
+                self.sets = Slab::new();
+            }
+        }
+    }
+}
+
+fn owners(principal: &Principal) -> impl Iterator<Item = Owner<'_>> {
+    let tenant = principal.tenant;
+    let user = principal.sub.as_deref().map(|sub| Owner::User(tenant, sub));
+    let key = principal.key_id().map(|key| Owner::Key(tenant, key));
+    [Some(Owner::Organization(tenant)), user, key].into_iter().flatten()
+}
+
+/// Gives memory back after a crowd has left; rarely, so that it costs nothing on average.
+fn shrink(table: &mut Table) {
+    if table.is_empty() {
+        *table = Table::default();
+    } else if table.capacity() > 64 && table.len() < table.capacity() / 8 {
+        table.shrink_to(table.len() * 2);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(index: &ConnectionIndex, tag: OwnerTag) -> Vec<u32> {
+        let (mut found, mut from) = (Vec::new(), 0);
+        while let Some(slot) = index.next(tag, from) {
+            found.push(slot);
+            from = slot + 1;
+        }
+        found
+    }
+
+    #[test]
+    fn one_several_and_none_are_found_and_leave_nothing_behind() {
+        let mut index = ConnectionIndex::new();
+        let [a, b] =
+            [Owner::User(TenantId(1), "ann"), Owner::Key(TenantId(1), "ann")].map(|it| index.tag(it));
+        assert_ne!(a, b);
+        for slot in [7, 3, 5] {
+            index.add(a, slot);
+        }
+        index.add(b, 4);
+        assert_eq!((found(&index, a), found(&index, b)), (vec![3, 5, 7], vec![4]));
+        assert_eq!((index.next(a, 6), index.next(a, 8), index.next(b, 5)), (Some(7), None, None));
+        for slot in [3, 9, 7] {
+            index.take(a, slot);
+        }
+        assert_eq!((found(&index, a), index.sets.len()), (vec![5], 0));
+        index.take(a, 5);
+        index.take(b, 4);
+        assert!(index.tables.iter().all(HashMap::is_empty));
+    }
+}

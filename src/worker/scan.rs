@@ -1,0 +1,401 @@
+//! Work that looks at many connections: rechecks after a change of rights, listings, closing by an administrator, the drain.
+//!
+//! * A step looks at [`STEP`] connections at most. Steps have a share of each turn, and organizations take them in turns, so what
+//!   one organization asks for costs the others a step.
+//! * A recheck looks at the connections of the users, keys and tokens that changed. What changes while it waits joins it: one
+//!   recheck of an organization waits at most, however many changes there were.
+//! * A scan goes on from a slot. A connection that comes meanwhile has been checked when it was adopted.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::auth::{Change, Principal};
+use crate::close::Close;
+use crate::connection::Connection;
+use crate::ids::TenantId;
+
+use super::connection_index::{Owner, OwnerTag};
+use super::fair_queue::FairQueue;
+use super::sockets::Token;
+use super::{State, Worker};
+
+/// Connections that one step looks at, at most.
+const STEP: usize = 16;
+/// Users, keys and tokens of an organization that wait for a recheck by name; more are a recheck of the whole organization.
+const NAMED: usize = 1_024;
+/// Listings and closings of one organization that wait on a worker; more are refused.
+pub const WAITING: usize = 64;
+/// Stands for all organizations together where only an operator can ask for a scan.
+const EVERYBODY: TenantId = TenantId(0);
+
+/// Too many listings and closings of the organization wait already.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("too many listings of the organization's connections wait ({WAITING})")]
+pub struct Busy;
+
+/// Which connections of one organization.
+#[derive(Clone, Debug)]
+pub struct Selector {
+    /// The organization.
+    pub tenant: TenantId,
+    /// Only this one.
+    pub id: Option<u64>,
+    /// Only of this `sub`.
+    pub user: Option<Arc<str>>,
+    /// Only of this API key.
+    pub key: Option<Arc<str>>,
+}
+
+impl Selector {
+    fn owner(&self) -> Owner<'_> {
+        match (&self.user, &self.key) {
+            (Some(user), _) => Owner::User(self.tenant, user),
+            (None, Some(key)) => Owner::Key(self.tenant, key),
+            (None, None) => Owner::Organization(self.tenant),
+        }
+    }
+
+    fn selects(&self, principal: &Principal, connection: &Connection) -> bool {
+        principal.tenant == self.tenant
+            && !connection.flags.closing
+            && self.id.is_none_or(|id| id == connection.id)
+            && self.user.as_deref().is_none_or(|user| principal.sub.as_deref() == Some(user))
+            && self.key.as_deref().is_none_or(|key| principal.key_id() == Some(key))
+    }
+}
+
+/// A connection, as a listing finds it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Found {
+    /// Its id.
+    pub id: u64,
+    /// The worker that has it.
+    pub worker: usize,
+    /// Its slot there.
+    pub slot: u32,
+    /// The generation of that slot.
+    pub generation: u32,
+}
+
+/// How the caller of a listing hears of its end.
+pub type FoundReply = oneshot::Sender<Result<Vec<Found>, Busy>>;
+/// How the caller of a closing hears how many were closed.
+pub type ClosedReply = oneshot::Sender<Result<usize, Busy>>;
+
+/// A scan that waits or is under way.
+enum Scan {
+    /// Looks at rights anew.
+    Recheck(Option<Recheck>, Walk),
+    /// Finds the `most` connections with the lowest ids after `after`, in any order.
+    List {
+        selector: Selector,
+        after: Option<u64>,
+        most: usize,
+        found: Vec<Found>,
+        reply: FoundReply,
+        walk: Walk,
+    },
+    Close {
+        selector: Selector,
+        closed: usize,
+        reply: ClosedReply,
+        walk: Walk,
+    },
+}
+
+impl Scan {
+    /// Whether nobody waits for its result any more.
+    fn is_abandoned(&self) -> bool {
+        match self {
+            Scan::Recheck(..) => false,
+            Scan::List { reply, .. } => reply.is_closed(),
+            // What an administrator began to close is closed.
+            Scan::Close { closed, reply, .. } => *closed == 0 && reply.is_closed(),
+        }
+    }
+}
+
+/// Where a scan goes on: owners that are still to be walked, and the next slot of the first of them.
+#[derive(Debug, Default)]
+struct Walk {
+    owners: VecDeque<OwnerTag>,
+    /// Walks every slot instead.
+    all: bool,
+    at: u32,
+}
+
+impl Walk {
+    fn next(&mut self, state: &State) -> Option<u32> {
+        if self.all {
+            let slot = self.at;
+            self.at += 1;
+            return ((slot as usize) < state.connections.slots()).then_some(slot);
+        }
+        while let Some(owner) = self.owners.front() {
+            if let Some(slot) = state.index.next(*owner, self.at) {
+                self.at = slot + 1;
+                return Some(slot);
+            }
+            self.owners.pop_front();
+            self.at = 0;
+        }
+        None
+    }
+}
+
+/// Whose rights have changed in an organization.
+#[derive(Debug, Default)]
+pub(super) struct Recheck {
+    everyone: bool,
+    users: HashSet<Box<str>>,
+    keys: HashSet<Box<str>>,
+    tokens: HashSet<Box<str>>,
+}
+
+impl Recheck {
+    fn note(&mut self, change: &Change) {
+        match change {
+            Change::KeyRevoked(_, key) => drop(self.keys.insert(key.as_str().into())),
+            Change::TokenRevoked(_, jti) => drop(self.tokens.insert(jti.as_str().into())),
+            Change::UserDisabled(_, sub, _) | Change::TokensEnded(_, sub) => {
+                self.users.insert(sub.as_str().into());
+            }
+            _ => self.everyone = true,
+        }
+        if self.everyone || self.users.len() + self.keys.len() + self.tokens.len() > NAMED {
+            *self = Recheck { everyone: true, ..Recheck::default() };
+        }
+    }
+
+    fn concerns(&self, principal: &Principal) -> bool {
+        let token = || match &principal.credential {
+            crate::auth::Credential::Token { jti, .. } => jti.as_deref(),
+            _ => None,
+        };
+        self.everyone
+            || principal.sub.as_ref().is_some_and(|sub| self.users.contains(sub))
+            || principal.key_id().is_some_and(|key| self.keys.contains(key))
+            || (!self.tokens.is_empty() && token().is_some_and(|jti| self.tokens.contains(jti)))
+    }
+
+    /// The owners whose connections are looked at. Nothing leads from a `jti` to its connections but their organization.
+    fn owners(&self, state: &State, tenant: TenantId) -> VecDeque<OwnerTag> {
+        if self.everyone || !self.tokens.is_empty() {
+            return [state.index.tag(Owner::Organization(tenant))].into();
+        }
+        let users = self.users.iter().map(|sub| Owner::User(tenant, sub));
+        let keys = self.keys.iter().map(|key| Owner::Key(tenant, key));
+        users.chain(keys).map(|owner| state.index.tag(owner)).collect()
+    }
+}
+
+/// The scans of a worker.
+#[derive(Default)]
+pub(super) struct Scans {
+    queue: FairQueue<Scan>,
+    /// What the recheck that an organization has in the queue, and which has not begun, is to look at.
+    rechecks: HashMap<TenantId, Recheck>,
+    drain: Option<Drain>,
+}
+
+/// The end of the daemon: every connection is closed, so many at a time.
+#[derive(Debug)]
+struct Drain {
+    walk: Walk,
+    /// How many may be closed now.
+    allowed: usize,
+}
+
+impl Scans {
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.drain.as_ref().is_none_or(|drain| drain.allowed == 0)
+    }
+
+    /// Has the connections looked at that a change concerns.
+    pub(super) fn recheck(&mut self, change: &Change) {
+        let tenant = change.tenant().unwrap_or(EVERYBODY);
+        let queue = &mut self.queue;
+        let recheck = self.rechecks.entry(tenant).or_insert_with(|| {
+            queue.push(tenant, Scan::Recheck(None, Walk::default()));
+            Recheck::default()
+        });
+        recheck.note(change);
+    }
+
+    #[cfg(test)]
+    pub(super) fn len_of(&self, tenant: TenantId) -> usize {
+        self.queue.len_of(tenant)
+    }
+
+    /// Whether one more listing or closing of an organization may wait.
+    fn has_room(&mut self, tenant: TenantId) -> bool {
+        if self.queue.len_of(tenant) >= WAITING {
+            self.queue.retain(tenant, |scan| !scan.is_abandoned());
+        }
+        self.queue.len_of(tenant) < WAITING
+    }
+}
+
+impl State {
+    fn walk(&self, selector: &Selector) -> Walk {
+        Walk { owners: [self.index.tag(selector.owner())].into(), ..Walk::default() }
+    }
+
+    pub(super) fn list(&mut self, selector: Selector, after: Option<u64>, most: usize, reply: FoundReply) {
+        if !self.scans.has_room(selector.tenant) {
+            let _ = reply.send(Err(Busy)); // the caller may have gone
+            return;
+        }
+        let (tenant, walk) = (selector.tenant, self.walk(&selector));
+        self.scans.queue.push(tenant, Scan::List { selector, after, most, found: Vec::new(), reply, walk });
+    }
+
+    pub(super) fn close_selected(&mut self, selector: Selector, reply: ClosedReply) {
+        if !self.scans.has_room(selector.tenant) {
+            let _ = reply.send(Err(Busy)); // the caller may have gone
+            return;
+        }
+        let (tenant, walk) = (selector.tenant, self.walk(&selector));
+        self.scans.queue.push(tenant, Scan::Close { selector, closed: 0, reply, walk });
+    }
+
+    /// A token of the connection in a slot, and its principal; `None` for an empty slot and for the diagnostic echo.
+    fn holder(&self, slot: u32) -> Option<(Token, &Connection, &Arc<Principal>)> {
+        let connection = self.connections.get(slot as usize)?;
+        let principal = connection.admitted.as_ref()?.principal();
+        Some((Token { slot, generation: connection.generation }, connection, principal))
+    }
+}
+
+impl Worker {
+    /// Goes on with the scan of the organization whose turn it is.
+    pub(super) fn scan(self: &Rc<Self>, state: &mut State) {
+        self.drain_some(state);
+        let Some((tenant, mut scan)) = state.scans.queue.pop() else { return };
+        if !scan.is_abandoned() && !self.step(state, tenant, &mut scan) {
+            state.scans.queue.push_front(tenant, scan);
+            return;
+        }
+        let _ = match scan {
+            Scan::Recheck(..) => Ok(()),
+            Scan::List { found, reply, .. } => reply.send(Ok(found)).map_err(drop),
+            Scan::Close { closed, reply, .. } => reply.send(Ok(closed)).map_err(drop),
+        }; // the caller may have gone
+    }
+
+    /// Looks at some more connections; returns true at the end of the scan.
+    fn step(self: &Rc<Self>, state: &mut State, tenant: TenantId, scan: &mut Scan) -> bool {
+        for _ in 0..STEP {
+            let ended = match scan {
+                Scan::Recheck(recheck, walk) => self.recheck_next(state, tenant, recheck, walk),
+                Scan::List { selector, after, most, found, walk, .. } => {
+                    let Some(slot) = walk.next(state) else { return true };
+                    if let Some((token, connection, principal)) = state.holder(slot)
+                        && selector.selects(principal, connection)
+                        && after.is_none_or(|after| connection.id > after)
+                    {
+                        let Token { slot, generation } = token;
+                        found.push(Found { id: connection.id, worker: self.id, slot, generation });
+                        keep_lowest(found, *most);
+                    }
+                    false
+                }
+                Scan::Close { selector, closed, walk, .. } => {
+                    let Some(slot) = walk.next(state) else { return true };
+                    if let Some((token, connection, principal)) = state.holder(slot)
+                        && selector.selects(principal, connection)
+                    {
+                        *closed += 1;
+                        self.close(state, token, Close::Kicked);
+                    }
+                    false
+                }
+            };
+            if ended {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Closes the next connection if its credential does not hold any more, else gives it today's rights.
+    fn recheck_next(
+        self: &Rc<Self>,
+        state: &mut State,
+        tenant: TenantId,
+        recheck: &mut Option<Recheck>,
+        walk: &mut Walk,
+    ) -> bool {
+        let recheck = match recheck {
+            Some(recheck) => recheck,
+            None => {
+                let begun = state.scans.rechecks.remove(&tenant).unwrap_or_default();
+                let owners = begun.owners(state, tenant);
+                *walk = Walk { owners, all: tenant == EVERYBODY, at: 0 };
+                recheck.insert(begun)
+            }
+        };
+        let Some(slot) = walk.next(state) else { return true };
+        let Some((token, _, principal)) = state.holder(slot) else { return false };
+        if !walk.all && (principal.tenant != tenant || !recheck.concerns(principal)) {
+            return false;
+        }
+        self.metrics().rechecked.add(1);
+        match self.shared.auth.still_valid(principal) {
+            Ok(rights) => self.renew_rights(state, token, rights),
+            Err(ended) => self.close(state, token, crate::outcome::close_of(ended)),
+        }
+        false
+    }
+
+    /// Begins to close everything within `seconds`, in slices, so that clients do not all come back at once. A connection that
+    /// is adopted from here on is closed by [`Worker::adopt`].
+    pub(super) fn drain(self: &Rc<Self>, state: &mut State, seconds: u64) {
+        self.stop.send_replace(true);
+        let walk = Walk { all: true, ..Walk::default() };
+        state.scans.drain = Some(Drain { walk, allowed: if seconds == 0 { usize::MAX } else { 0 } });
+        if seconds == 0 {
+            return;
+        }
+        let worker = self.clone();
+        // Ends with its last slice; the runtime is dropped when the drain time is over anyway.
+        tokio::task::spawn_local(async move {
+            for left in (1..=seconds * 10).rev() {
+                {
+                    let state = &mut *worker.state.borrow_mut();
+                    let share = state.connections.len().div_ceil(left as usize);
+                    let Some(drain) = &mut state.scans.drain else { return };
+                    drain.allowed = drain.allowed.saturating_add(share);
+                }
+                worker.nudge();
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        });
+    }
+
+    fn drain_some(self: &Rc<Self>, state: &mut State) {
+        let Some(mut drain) = state.scans.drain.take() else { return };
+        for _ in 0..STEP {
+            if drain.allowed == 0 {
+                break;
+            }
+            let Some(slot) = drain.walk.next(state) else { return };
+            let Some(connection) = state.connections.get(slot as usize) else { continue };
+            let token = Token { slot, generation: connection.generation };
+            drain.allowed -= 1;
+            self.close(state, token, Close::Restart);
+        }
+        state.scans.drain = Some(drain);
+    }
+}
+
+/// Cuts a list to the `most` lowest when it holds twice as many, so that keeping them costs the same however many are found.
+fn keep_lowest(found: &mut Vec<Found>, most: usize) {
+    if most > 0 && found.len() >= 2 * most {
+        found.select_nth_unstable(most - 1);
+        found.truncate(most);
+    }
+}

@@ -1,0 +1,312 @@
+//! What one organization makes the worker do costs another organization a step, and is done for the connections concerned alone.
+
+use std::sync::atomic::AtomicU64;
+
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::auth::{Authorized, Change, Manage, NewToken};
+use crate::worker::mail::Listed;
+use crate::worker::scan::{self, Found, Selector};
+
+/// Each look at this clock takes longer than a share of a turn: a turn does no more than it must.
+#[derive(Default)]
+struct Hurried(AtomicU64);
+
+impl Clock for Hurried {
+    fn now_ms(&self) -> u64 {
+        SystemClock.now_ms()
+    }
+    fn monotonic_us(&self) -> u64 {
+        self.0.fetch_add(10_000, Ordering::Relaxed)
+    }
+}
+
+fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+    runtime.expect("a runtime").block_on(test);
+}
+
+impl Bench {
+    fn manager(&self, of: usize) -> Authorized<Manage> {
+        self.principals[of].authorize().expect("a manager")
+    }
+
+    /// A user of an organization, with a token of their own, and the token's `jti`.
+    fn user(&self, of: usize, sub: &str) -> (Arc<Principal>, String) {
+        let auth = &self.worker.shared.auth;
+        let new = NewToken { sub: sub.into(), ..NewToken::default() };
+        let token = auth.mint_token(&self.manager(of), None, &new).expect("minted");
+        let mut headers = HeaderMap::new();
+        let bearer = format!("Bearer {}", token.token.expose());
+        headers.insert("authorization", HeaderValue::from_str(&bearer).expect("ascii"));
+        let cx = RequestContext::of(&headers, None, &Method::GET, None, Use::Stream);
+        (auth.authenticate(&auth.present(&headers, ""), &cx).expect("a principal"), token.jti)
+    }
+
+    fn mail(&self, mail: Mail) {
+        self.worker.shared.mail[0].push(mail);
+    }
+
+    fn rechecked(&self) -> u64 {
+        self.worker.metrics().rechecked.get()
+    }
+
+    fn is_open(&self, token: Token) -> bool {
+        let state = &mut *self.worker.state.borrow_mut();
+        state.connection(token).is_some_and(|connection| !connection.flags.closing)
+    }
+
+    fn organization(&self, of: usize) -> Selector {
+        Selector { tenant: self.principals[of].tenant, id: None, user: None, key: None }
+    }
+
+    fn list(
+        &self,
+        selector: Selector,
+        after: Option<u64>,
+        most: usize,
+    ) -> oneshot::Receiver<scan_result::Found> {
+        let (reply, answer) = oneshot::channel();
+        self.mail(Mail::List { selector, after, most, reply });
+        answer
+    }
+
+    fn idle(&self) {
+        while self.turn() {}
+    }
+}
+
+mod scan_result {
+    pub(super) type Found = Result<Vec<super::Found>, super::scan::Busy>;
+}
+
+/// A toggle of one user rechecks that user's connections, whatever they are for, and none of anybody else; those of a disabled user
+/// end, also when they only publish and when they are behind.
+#[test]
+fn a_change_rechecks_the_connections_it_concerns_and_no_others() {
+    run(async {
+        let bench = Bench::new().await;
+        let auth = bench.worker.shared.auth.clone();
+        let mut others: Vec<_> = (0..40).map(|of| bench.subscriber(of % 2)).collect();
+        let (ann, _) = bench.user(0, "ann");
+        let (bob, _) = bench.user(0, "bob");
+        let (namesake, _) = bench.user(1, "ann");
+        others.push(bench.connect_as(bob, Transport::Ws, None, Start::NOW));
+        others.push(bench.connect_as(namesake, Transport::Ws, Some(Filter::default()), Start::NOW));
+        let live = bench.connect_as(ann.clone(), Transport::Ws, Some(Filter::default()), Start::NOW);
+        let publisher = bench.connect_as(ann.clone(), Transport::Ws, None, Start::NOW);
+        let mut behind = bench.connect_as(ann, Transport::Sse, Some(Filter::default()), Start::NOW);
+        bench.idle();
+        for _ in 0..40 {
+            bench.publish(0, &"x".repeat(4_000)).await;
+        }
+        bench.idle();
+        let is_behind = bench.worker.state.borrow_mut().connection(behind.0).map(|it| it.mode);
+        assert_eq!(is_behind, Some(crate::connection::Mode::Behind));
+
+        auth.set_disabled(&bench.manager(0), None, "ann", true).await.expect("disabled");
+        bench.mail(Mail::Recheck(Change::UserDisabled(bench.principals[0].tenant, "ann".into(), true)));
+        bench.idle();
+        assert_eq!(bench.rechecked(), 3);
+        assert!([live.0, publisher.0, behind.0].into_iter().all(|token| !bench.is_open(token)));
+        assert!(others.iter().all(|(token, _)| bench.is_open(*token)));
+        let _ = read_bytes(&mut behind.1);
+    });
+}
+
+/// Changes that come faster than the worker turns are one look at each connection concerned.
+#[test]
+fn many_changes_are_one_recheck() {
+    run(async {
+        let bench = Bench::new().await;
+        let (ann, jti) = bench.user(0, "ann");
+        let tenant = ann.tenant;
+        let held: Vec<_> = (0..5).map(|_| bench.connect_as(ann.clone(), Transport::Ws, None, Start::NOW)).collect();
+        let (bob, _) = bench.user(0, "bob");
+        let _bob = bench.connect_as(bob, Transport::Ws, None, Start::NOW);
+        bench.idle();
+        let note = |change: Change| bench.worker.state.borrow_mut().scans.recheck(&change);
+        for disabled in [true, false].repeat(500) {
+            note(Change::UserDisabled(tenant, "ann".into(), disabled));
+            note(Change::TokensEnded(tenant, "nobody".into()));
+        }
+        bench.idle();
+        assert_eq!(bench.rechecked(), 5);
+        // A token is found among the connections of its organization.
+        bench.worker.shared.auth.revoke_token(&bench.manager(0), None, &jti).await.expect("revoked");
+        bench.mail(Mail::Recheck(Change::TokenRevoked(tenant, jti)));
+        bench.idle();
+        assert_eq!(bench.rechecked(), 10);
+        assert!(held.iter().all(|(token, _)| !bench.is_open(*token)));
+        // More names than are remembered are a look at the whole organization.
+        (0..2_000).for_each(|n| note(Change::UserDisabled(tenant, n.to_string(), true)));
+        bench.idle();
+        assert_eq!(bench.rechecked(), 10 + 1 + 5, "bob's, and those that linger");
+    });
+}
+
+/// One organization's scans, heartbeats and acks take a step of each turn; another one's news is delivered in the next turn.
+#[test]
+fn a_scan_of_many_takes_a_step_of_each_turn() {
+    run(async {
+        let bench = Bench::with_clock(Arc::new(Hurried::default())).await;
+        let many: Vec<_> = (0..200).map(|_| bench.subscriber(0)).collect();
+        let (_, mut one) = bench.subscriber(1);
+        bench.idle();
+        bench.mail(Mail::Recheck(Change::VisibilityChanged(bench.principals[0].tenant)));
+        let listed = bench.list(bench.organization(0), None, 10);
+        bench.mail(Mail::Recheck(Change::VisibilityChanged(bench.principals[1].tenant)));
+        bench.publish(1, "for-one").await;
+        bench.turn();
+        assert!(read(&mut one).contains("for-one"));
+        let first = bench.rechecked();
+        assert!((1..=32).contains(&first), "{first} of {} in a turn", many.len());
+        // The other organization's recheck comes second, however long the first one's is.
+        bench.turn();
+        assert!((first + 1..=first + 1 + 16).contains(&bench.rechecked()), "{}", bench.rechecked());
+        bench.idle();
+        assert_eq!(bench.rechecked(), 201);
+        let found = listed.await.expect("answered").expect("room");
+        assert!((10..20).contains(&found.len()));
+    });
+}
+
+/// A second's heartbeats are sent over the turns that follow, and each connection gets its own.
+#[test]
+fn the_heartbeats_of_a_tick_are_spread_over_turns() {
+    run(async {
+        let bench = Bench::with_clock(Arc::new(Hurried::default())).await;
+        let mut many: Vec<_> = (0..300).map(|_| bench.subscriber(0)).collect();
+        bench.idle();
+        many.iter_mut().for_each(|(_, peer)| drop(read_bytes(peer)));
+        let beats = |many: &mut Vec<(Token, UnixStream)>| {
+            many.iter_mut()
+                .filter(|(_, peer)| !read_bytes(&mut { peer }.try_clone().expect("cloned")).is_empty())
+                .count()
+        };
+        let mut told = 0;
+        let interval = bench.worker.keepalive_ticks(Transport::Sse);
+        for _ in 0..interval {
+            bench.worker.tick();
+            bench.turn();
+            let now = beats(&mut many);
+            assert!(now <= 1, "{now} in a turn");
+            told += now;
+            // Ticks that come meanwhile are not lost.
+            bench.turn();
+            told += beats(&mut many);
+        }
+        bench.idle();
+        assert_eq!(told + beats(&mut many), many.len());
+    });
+}
+
+/// A listing finds the lowest ids after one, of its owner alone; more listings of one organization than may wait are refused, unless
+/// those who asked have gone.
+#[test]
+fn listings_are_bounded_for_each_organization() {
+    run(async {
+        let bench = Bench::with_clock(Arc::new(Hurried::default())).await;
+        let of_a: Vec<_> = (0..100).map(|_| bench.subscriber(0)).collect();
+        let _of_b: Vec<_> = (0..10).map(|_| bench.subscriber(1)).collect();
+        bench.idle();
+        let mut ids: Vec<u64> = of_a
+            .iter()
+            .map(|(token, _)| bench.worker.state.borrow_mut().connection(*token).expect("alive").id)
+            .collect();
+        ids.sort_unstable();
+        let answer = bench.list(bench.organization(0), Some(ids[9]), 20);
+        bench.idle();
+        let mut found: Vec<Found> = answer.await.expect("answered").expect("room");
+        found.sort_unstable();
+        assert_eq!(found.iter().map(|found| found.id).take(20).collect::<Vec<_>>(), ids[10..30]);
+        let (reply, described) = oneshot::channel();
+        bench.mail(Mail::Describe(found[..3].to_vec(), reply));
+        bench.idle();
+        let described: Vec<Listed> = described.await.expect("answered");
+        assert_eq!(described.len(), 3);
+
+        let asked: Vec<_> =
+            (0..scan::WAITING + 10).map(|_| bench.list(bench.organization(0), None, 1)).collect();
+        let others = bench.list(bench.organization(1), None, 1);
+        let waits = || bench.worker.state.borrow().scans.len_of(bench.principals[0].tenant);
+        while !bench.worker.state.borrow().mail.is_empty() || waits() == 0 {
+            bench.turn();
+        }
+        assert!(waits() <= scan::WAITING);
+        drop(asked);
+        let again = bench.list(bench.organization(0), None, 1);
+        bench.idle();
+        assert!(others.await.expect("answered").is_ok());
+        assert!(again.await.expect("answered").is_ok());
+    });
+}
+
+/// Whatever is adopted after the drain began is told so, with its answer's head before it.
+#[test]
+fn what_is_adopted_during_the_drain_is_closed_too() {
+    run(async {
+        let bench = Bench::new().await;
+        let (_, mut before) = bench.connect(0, Transport::Ws);
+        bench.idle();
+        bench.mail(Mail::Drain { seconds: 0 });
+        bench.idle();
+        let restart = [0x03, 0xf4];
+        let closes = |bytes: &[u8]| bytes.windows(2).any(|pair| pair == restart);
+        assert!(closes(&read_bytes(&mut before)));
+        let (_, mut ws) = bench.connect(0, Transport::Ws);
+        let (_, mut publisher) = bench.connect_with(0, Transport::Ws, None);
+        let (_, mut sse) = bench.connect(0, Transport::Sse);
+        bench.idle();
+        assert!(closes(&read_bytes(&mut ws)) && closes(&read_bytes(&mut publisher)));
+        assert!(read(&mut sse).contains("event: closing"));
+    });
+}
+
+/// A credential that ended between its request and its adoption is noticed there: no later change would tell.
+#[test]
+fn what_was_revoked_before_it_was_adopted_is_closed() {
+    run(async {
+        let bench = Bench::new().await;
+        let (ann, _) = bench.user(0, "ann");
+        let auth = bench.worker.shared.auth.clone();
+        auth.set_disabled(&bench.manager(0), None, "ann", true).await.expect("disabled");
+        let (publisher, _end) = bench.connect_as(ann.clone(), Transport::Ws, None, Start::NOW);
+        let (subscriber, mut end) = bench.connect_as(ann, Transport::Sse, Some(Filter::default()), Start::NOW);
+        bench.idle();
+        assert!(!bench.is_open(publisher) && !bench.is_open(subscriber));
+        assert!(read(&mut end).contains("event: closing"));
+    });
+}
+
+/// The index forgets every connection that ends, and one that renews itself by another key is found by that.
+#[test]
+fn the_index_follows_connections_as_they_come_and_go() {
+    run(async {
+        let bench = Bench::new().await;
+        let (ann, _) = bench.user(0, "ann");
+        let tenant = ann.tenant;
+        let held: Vec<_> = (0..3)
+            .map(|_| bench.connect_as(ann.clone(), Transport::Ws, None, Start::NOW))
+            .chain([bench.subscriber(0)])
+            .collect();
+        bench.idle();
+        let count = |owner: connection_index::Owner<'_>| {
+            let state = bench.worker.state.borrow();
+            let tag = state.index.tag(owner);
+            let (mut count, mut from) = (0, 0);
+            while let Some(slot) = state.index.next(tag, from) {
+                (count, from) = (count + 1, slot + 1);
+            }
+            count
+        };
+        let owners =
+            [connection_index::Owner::Organization(tenant), connection_index::Owner::User(tenant, "ann")];
+        assert_eq!(owners.map(count), [4, 3]);
+        for (token, _) in &held {
+            bench.worker.drop_connection(&mut bench.worker.state.borrow_mut(), *token, Close::Peer);
+        }
+        assert_eq!(owners.map(count), [0, 0]);
+    });
+}
