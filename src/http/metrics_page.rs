@@ -11,7 +11,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::close::Close;
-use crate::metrics::{Snapshot, Transport};
+use crate::metrics::{LOG_LINES_DROPPED, Snapshot, Transport};
 use crate::store::{LATENCY_BOUNDS_US, StoreState};
 use crate::worker::Shared;
 
@@ -120,6 +120,11 @@ impl Scrape {
             self.0.bodies.bytes() as i64,
         )?;
         out.counter("auth_failures", "Requests with a failed credential", metrics.auth_failures.get())?;
+        out.counter(
+            "log_lines_dropped",
+            "Log lines dropped since standard error was not read fast enough",
+            LOG_LINES_DROPPED.get(),
+        )?;
         out.counter("requests", "HTTP requests answered", metrics.sum(|w| w.requests.get()))
     }
 

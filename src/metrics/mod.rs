@@ -14,6 +14,9 @@ use crate::close::Close;
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
+/// Log lines that were dropped since standard error was not read. There is one log for the process.
+pub static LOG_LINES_DROPPED: Counter = Counter(AtomicU64::new(0));
+
 impl Counter {
     /// Adds `n`.
     pub fn add(&self, n: u64) {

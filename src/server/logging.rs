@@ -2,13 +2,31 @@
 //! one is given to tracing.
 
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use crate::config::{LogFormat, LogLevel};
 
+use super::log_writer::{LogWriter, StandardError};
+
 /// The variable with a tracing filter, stronger than `log.level`.
 pub(super) const VARIABLE: &str = "NERVEWIRE_LOG";
+
+/// Where lines go, once the subscriber is installed.
+static WRITER: OnceLock<LogWriter> = OnceLock::new();
+
+/// Waits a moment until the last lines are written; for the end of the process.
+pub(super) fn flush() {
+    if let Some(writer) = WRITER.get() {
+        writer.flush();
+    }
+}
+
+fn dropped(lines: u64) {
+    tracing::warn!(lines, "log lines were dropped: standard error was not read fast enough");
+}
 
 /// Installs the subscriber, once.
 pub(super) fn init(level: LogLevel, format: LogFormat) {
@@ -22,7 +40,11 @@ pub(super) fn init(level: LogLevel, format: LogFormat) {
         LogFormat::Human => false,
         LogFormat::Auto => !std::io::stderr().is_terminal(),
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let writer = match WRITER.get().cloned().map_or_else(|| LogWriter::start(StandardError, dropped), Ok) {
+        Ok(writer) => BoxMakeWriter::new(WRITER.get_or_init(|| writer).clone()),
+        Err(_) => BoxMakeWriter::new(std::io::stderr), // without a thread, whoever logs writes
+    };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     // A second call (tests in one process) keeps the first subscriber.
     let _ = match json {
         true => builder.json().flatten_event(true).try_init(),

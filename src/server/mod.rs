@@ -5,6 +5,7 @@
 mod announce;
 mod capacity;
 mod listen;
+mod log_writer;
 mod logging;
 mod presence;
 mod workers;
@@ -70,13 +71,12 @@ fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> ServeError {
 #[must_use]
 pub fn run(config: Config, options: ServeOptions) -> ExitCode {
     logging::init(config.log.level, config.log.format);
-    match serve(config, &options) {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            tracing::error!("{error}");
-            ExitCode::from(error.exit())
-        }
-    }
+    let code = serve(config, &options).unwrap_or_else(|error| {
+        tracing::error!("{error}");
+        error.exit()
+    });
+    logging::flush();
+    ExitCode::from(code)
 }
 
 fn serve(config: Config, options: &ServeOptions) -> Result<u8, ServeError> {
@@ -128,7 +128,10 @@ fn serve(config: Config, options: &ServeOptions) -> Result<u8, ServeError> {
         tracing::info!(seconds = config.drain_seconds, "draining");
         tokio::select! {
             () = lifecycle::drain(&shared, config.drain_seconds) => {}
-            code = signals.next(|| {}) => std::process::exit(i32::from(code)),
+            code = signals.next(|| {}) => {
+                logging::flush();
+                std::process::exit(i32::from(code))
+            }
         }
         ended
     });
