@@ -4,8 +4,10 @@
 //! * A waiting poll takes a place too ([`Polled`]), and does not make its user present: streams are counted beside places.
 //! * Loopback addresses have no limit per address, so that a proxy or load tester on the machine is not refused.
 
+use std::collections::BTreeMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,6 +17,9 @@ use crate::auth::Principal;
 use crate::ids::TenantId;
 
 use super::presence::Presence;
+
+/// Users of an organization that are mustered while their count is locked: connections of the organization come and go between.
+const MUSTERED: usize = 256;
 
 /// How many connections may live at once; 0: no limit of that kind.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +57,8 @@ pub struct Admission {
     limits: Limits,
     total: AtomicUsize,
     organizations: DashMap<TenantId, usize>,
-    users: DashMap<(TenantId, Box<str>), Held>,
+    /// By organization, so that nobody has to look at another one's users.
+    users: DashMap<TenantId, BTreeMap<Box<str>, Held>>,
     addresses: DashMap<IpAddr, usize>,
     presence: Arc<Presence>,
 }
@@ -163,7 +169,8 @@ impl Admission {
     }
 
     fn take_user(&self, tenant: TenantId, sub: &str, taker: Taker) -> bool {
-        let mut held = self.users.entry((tenant, Box::from(sub))).or_default();
+        let mut users = self.users.entry(tenant).or_default();
+        let held = users.entry(sub.into()).or_default();
         let room = self.limits.per_user == 0 || (held.places as usize) < self.limits.per_user;
         held.places += u32::from(room);
         if room && taker == Taker::Stream {
@@ -176,15 +183,20 @@ impl Admission {
     }
 
     fn give_user(&self, tenant: TenantId, sub: &str, taker: Taker) {
-        self.users.remove_if_mut(&(tenant, Box::from(sub)), |_, held| {
-            held.places = held.places.saturating_sub(1);
-            if taker == Taker::Stream {
-                held.streams = held.streams.saturating_sub(1);
-                if held.streams == 0 {
-                    self.presence.went(tenant, sub);
+        self.users.remove_if_mut(&tenant, |_, users| {
+            if let Some(held) = users.get_mut(sub) {
+                held.places = held.places.saturating_sub(1);
+                if taker == Taker::Stream {
+                    held.streams = held.streams.saturating_sub(1);
+                    if held.streams == 0 {
+                        self.presence.went(tenant, sub);
+                    }
+                }
+                if held.places == 0 {
+                    users.remove(sub);
                 }
             }
-            held.places == 0
+            users.is_empty()
         });
     }
 
@@ -205,21 +217,25 @@ impl Admission {
         &self.presence
     }
 
-    /// Has the connected users of an organization put on its roster. Looks at every user there is: for the one who keeps
-    /// the rosters, on its own thread.
-    pub fn muster(&self, tenant: TenantId) {
-        for user in &self.users {
-            let (whose, sub) = user.key();
-            if *whose == tenant && user.streams > 0 {
+    /// Has some connected users of an organization put on its roster, those after one in the order of their `sub`. Returns after whom
+    /// to go on; `None`: that was all.
+    pub fn muster(&self, tenant: TenantId, after: Option<&str>) -> Option<Box<str>> {
+        let users = self.users.get(&tenant)?;
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut last = None;
+        for (sub, held) in users.range::<str, _>((after, Bound::Unbounded)).take(MUSTERED) {
+            if held.streams > 0 {
                 self.presence.found(tenant, sub);
             }
+            last = Some(sub);
         }
+        last.cloned()
     }
 
     /// Live streams of one user.
     #[must_use]
     pub fn streams_of(&self, tenant: TenantId, sub: &str) -> u32 {
-        self.users.get(&(tenant, Box::from(sub))).map_or(0, |held| held.streams)
+        self.users.get(&tenant).and_then(|users| users.get(sub).map(|held| held.streams)).unwrap_or_default()
     }
 
     /// Live connections.

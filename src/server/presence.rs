@@ -43,7 +43,16 @@ pub(super) async fn keep(shared: Arc<Shared>) {
                 let published = publish(&shared, &tell).await.is_some();
                 keeper.told(tell, published);
             }
-            Step::Muster(tenant) => shared.admission.muster(tenant),
+            Step::Muster(tenant) => {
+                let mut after = None;
+                loop {
+                    after = shared.admission.muster(tenant, after.as_deref());
+                    if after.is_none() {
+                        break;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            }
             Step::Wait(None) => presence.news().await,
             // Over, or news: either way there is something to look at.
             Step::Wait(Some(limit)) => drop(timeout(limit, presence.news()).await),

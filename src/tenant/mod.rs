@@ -35,6 +35,9 @@ pub const INITIAL_SLOTS: usize = 64;
 pub const QUIET_MS: u64 = 60_000;
 /// Most things a tenant knows to be in the store.
 const KNOWN: usize = 1_024;
+/// Parts of the table of tenants, a power of two. A sweep locks one at a time, and a worker that opens a tenant waits for that one at
+/// most: of 100,000 tenants some hundred are in a part.
+const SHARDS: usize = 256;
 /// Most tenants that one [`Tenants::sweep`] forgets; the next goes on.
 const FORGOTTEN_AT_ONCE: usize = 16 * 1_024;
 
@@ -122,7 +125,7 @@ impl Tenants {
         limits: Limits,
     ) -> Arc<Tenants> {
         let tenants = Arc::new(Tenants {
-            table: DashMap::new(),
+            table: DashMap::with_shard_amount(SHARDS),
             store: store.clone(),
             pins,
             wakes,

@@ -310,9 +310,11 @@ fn a_muster_finds_who_came_before_the_switch() {
     let mut bench = Bench { clock, keeper: Keeper::new(presence.clone()), presence };
     bench.presence.switch(ACME, true);
     assert_eq!(bench.keeper.step(), Step::Muster(ACME));
-    admission.muster(ACME);
+    admission.muster(ACME, None);
     assert_eq!(bench.present(), ["ann", "bob"]);
     assert!(bench.told().is_empty());
+    assert_eq!(admission.muster(ACME, Some("ann")).as_deref(), Some("dan"), "it goes on after a user");
+    assert_eq!(admission.muster(ACME, Some("dan")), None);
     drop(held);
     let mut gone = bench.told();
     gone.sort();
