@@ -23,6 +23,8 @@ use super::{State, Worker};
 pub const BAD_FRAMES: u8 = 10;
 /// Reads of one connection before others have their turn.
 const READS_PER_TURN: usize = 1;
+/// Microseconds that one connection's messages are dealt with before others have their turn: a buffer holds thousands of them.
+const SHARE_US: u64 = 200;
 
 impl Worker {
     /// Reads a connection until it is drained, is paused, or has had its turn. A read that leaves room in the buffer has
@@ -105,6 +107,7 @@ impl Worker {
         let mut decoder =
             connection.inbound.as_mut().map(|it| std::mem::take(&mut it.decoder)).unwrap_or_default();
         let mut at = 0;
+        let until_us = self.shared.clock.monotonic_us() + SHARE_US;
         while at < bytes.len() {
             match decoder.next(&mut bytes[at..], &limits) {
                 Ok(step) => {
@@ -124,7 +127,8 @@ impl Worker {
             if connection.flags.closing {
                 return;
             }
-            if !connection.may_read() && at < bytes.len() {
+            let is_over = !connection.may_read() || self.shared.clock.monotonic_us() >= until_us;
+            if is_over && at < bytes.len() {
                 connection.inbound().kept = Some(bytes[at..].into());
                 connection.flags.unread = true;
                 break;

@@ -64,8 +64,8 @@ use view::View;
 use wheel::Wheel;
 use ws_publish::Committed;
 
-/// Bytes of the one read buffer of a worker.
-const READ_BUFFER: usize = 64 * 1024;
+/// Bytes of the one read buffer of a worker, and so the most that is kept of a connection whose turn ended amid its input.
+const READ_BUFFER: usize = 16 * 1024;
 /// What every worker sees.
 pub struct Shared {
     /// The checked configuration.

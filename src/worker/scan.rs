@@ -339,8 +339,9 @@ impl Worker {
             }
         };
         let Some(slot) = walk.next(state) else { return true };
-        let Some((token, _, principal)) = state.holder(slot) else { return false };
-        if !walk.all && (principal.tenant != tenant || !recheck.concerns(principal)) {
+        let Some((token, connection, principal)) = state.holder(slot) else { return false };
+        let is_concerned = walk.all || (principal.tenant == tenant && recheck.concerns(principal));
+        if connection.flags.closing || !is_concerned {
             return false;
         }
         self.metrics().rechecked.add(1);

@@ -102,6 +102,31 @@ impl Bench {
         self.connect_as(self.principals[of].clone(), transport, filter, start)
     }
 
+    fn adopt(&self, of: usize, transport: Transport) -> Adopt {
+        self.adopt_as(self.principals[of].clone(), transport, Some(Filter::default()), Start::NOW)
+    }
+
+    fn adopt_as(
+        &self,
+        principal: Arc<Principal>,
+        transport: Transport,
+        filter: Option<Filter>,
+        start: Start,
+    ) -> Adopt {
+        let admission = &self.worker.shared.admission;
+        Adopt {
+            tenant: self.worker.shared.tenants.get(principal.tenant),
+            admitted: Some(admission.admit(principal, None).expect("a place")),
+            transport,
+            filter,
+            start,
+            no_echo: false,
+            heartbeat_event: false,
+            head: Vec::new(),
+            leftover: bytes::Bytes::new(),
+        }
+    }
+
     fn connect_as(
         &self,
         principal: Arc<Principal>,
@@ -113,18 +138,7 @@ impl Bench {
         socket2::SockRef::from(&ours).set_send_buffer_size(8 * 1_024).expect("a small buffer");
         ours.set_nonblocking(true).expect("non-blocking");
         peer.set_nonblocking(true).expect("non-blocking");
-        let admission = &self.worker.shared.admission;
-        let adopt = Adopt {
-            tenant: self.worker.shared.tenants.get(principal.tenant),
-            admitted: Some(admission.admit(principal, None).expect("a place")),
-            transport,
-            filter,
-            start,
-            no_echo: false,
-            heartbeat_event: false,
-            head: Vec::new(),
-            leftover: bytes::Bytes::new(),
-        };
+        let adopt = self.adopt_as(principal, transport, filter, start);
         let slot = self.worker.state.borrow().connections.vacant_key() as u32;
         self.worker.hold_socket().hand_over();
         self.worker.adopt_socket(ours.into(), adopt).expect("adopted");
