@@ -331,6 +331,12 @@ fn the_table_of_limits_has_the_numbers_of_the_code() {
         ("words of a search", memories::WORDS_ASKED),
         ("words that one with `*` stands for", store::EXPANDED),
         ("words in memories that one search looks at", store::POSTINGS),
+        ("searches, and lists of several `tags`, of an organization that wait", store::LONG_WAITING),
+        ("other reads of an organization that wait", store::SHORT_WAITING),
+        (
+            "listings and closings of an organization's connections that wait on a worker",
+            worker::scan::WAITING,
+        ),
         ("hits of a search's answer", memories::search::LIMIT as usize),
         ("hits a search's `offset` passes over", memories::search::OFFSET as usize),
         ("bytes of a `ref`", frame::control::REF_BYTES),

@@ -174,7 +174,9 @@ mod tests {
         static TOLD: AtomicU64 = AtomicU64::new(0);
         let (permit, permissions) = channel();
         let (written, lines) = channel();
-        let dropped = |lost| drop(TOLD.fetch_add(lost, Ordering::Relaxed));
+        let dropped = |lost| {
+            TOLD.fetch_add(lost, Ordering::Relaxed);
+        };
         let mut log = LogWriter::start(Stalled { permissions, written }, dropped).expect("a thread");
         let line = [b'x'; 1_024];
         let most = WAITING_BYTES / line.len();

@@ -53,6 +53,7 @@ pub use places::{Group, Place};
 pub use queue::{CommitError, Done, Frames};
 pub use rank::{Hit, Hits};
 pub use read::{LogRead, ReadError};
+pub use read_queue::{LONG_WAITING, SHORT_WAITING};
 pub use records::{ApiKey, DisabledUser, Organization, Revoked, UserSince, Visibility};
 pub use row_cache::RowCacheStats;
 pub use rows::{Rows, TooLong};

@@ -22,9 +22,9 @@ const LONG_AT_ONCE: usize = READERS / 2;
 /// Most reads that may wait: some more than a machine has connections. Stops a herd from growing the queues for ever.
 const WAITING: usize = 1 << 18;
 /// Most short reads of one organization that wait: requests and publishes under way.
-const SHORT_WAITING: usize = 1 << 14;
+pub const SHORT_WAITING: usize = 1 << 14;
 /// Most long reads of one organization that wait.
-pub(super) const LONG_WAITING: usize = 64;
+pub const LONG_WAITING: usize = 64;
 /// Most readers of one organization that wait for a stretch of its log; a subscriber over that asks again.
 const LOG_WAITING: usize = 1 << 16;
 

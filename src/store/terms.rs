@@ -384,4 +384,51 @@ mod tests {
         let (_dir, store) = store(&postings).await;
         assert_eq!(numbers(&store, sought(&[("t", true)])).await.len(), EXPANDED);
     }
+
+    /// One organization has more long reads than may run, none of which ends: another one's search is answered all the same, and its
+    /// log and rows are read.
+    #[tokio::test]
+    async fn another_organizations_search_does_not_wait_for_those_of_a_busy_one() {
+        const BUSY: TenantId = TenantId(9);
+        let (_dir, store) = store(&[("ann", "tea", 1)]).await;
+        let (permit, permission) = std::sync::mpsc::channel::<()>();
+        let permission = std::sync::Arc::new(crate::sync::Mutex::new(permission));
+        let mut busy = Vec::new();
+        for _ in 0..super::super::read_queue::LONG_WAITING {
+            let (store, permission) = (store.clone(), permission.clone());
+            busy.push(tokio::spawn(async move {
+                let wait = move |_: &Engine| Ok(permission.lock().recv().ok().or(Some(())));
+                store.run_long(BUSY, wait).await
+            }));
+        }
+        tokio::task::yield_now().await;
+        assert_eq!(numbers(&store, sought(&[("tea", false)])).await, [1]);
+        assert!(store.log(TENANT).await.is_ok());
+        drop(permit);
+        for busy in busy {
+            assert_eq!(busy.await.expect("ended"), Ok(()));
+        }
+    }
+
+    /// A search that is read in many slices finds what one slice finds.
+    #[tokio::test]
+    async fn slices_of_a_search_add_up() {
+        let postings: Vec<_> = (0..200u64)
+            .map(|n| (["ann", "bob"][n as usize % 2], ["tea", "teacup", "tease", "milk"][n as usize % 4], n))
+            .collect();
+        let (_dir, store) = store(&postings).await;
+        let sought = Sought {
+            groups: vec![group("ann"), group("bob")],
+            ..sought(&[("tea", true), ("milk", false), ("none", false)])
+        };
+        let whole = store.search(TENANT, sought.clone()).await.expect("read");
+        for slice in [1, 3, 7, 50] {
+            let mut search = Search::new(TENANT, sought.clone());
+            let read = move |engine: &Engine| {
+                Ok(search.go_on(engine, slice)?.then(|| rank::rank(&search.found, &search.sought)))
+            };
+            assert_eq!(store.run_long(TENANT, read).await.expect("read"), whole, "{slice} at a time");
+        }
+        assert_eq!(whole.total, 200);
+    }
 }
