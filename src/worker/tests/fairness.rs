@@ -354,11 +354,11 @@ fn a_flood_of_subscriptions_over_one_connection_takes_a_step_of_each_turn() {
 fn connections_with_work_left_take_turns_by_organization() {
     run(async {
         let bench = Bench::with_clock(Arc::new(Hurried::default())).await;
-        let many: Vec<_> = (0..50).map(|_| bench.subscriber(0).0).collect();
+        let many: Vec<_> = (0..50).map(|_| bench.subscriber(0)).collect();
         let (one, _end) = bench.subscriber(1);
         bench.idle();
         let state = &mut *bench.worker.state.borrow_mut();
-        many.iter().chain([&one]).for_each(|token| state.run(*token));
+        many.iter().map(|(token, _)| token).chain([&one]).for_each(|token| state.run(*token));
         let order: Vec<_> = std::iter::from_fn(|| state.run.pop()).map(|(_, token)| token).collect();
         assert_eq!(order[1], one);
     });
