@@ -106,7 +106,7 @@ fn credentials(c: &mut Criterion) {
     let auth = Auth::new(&settings, own, Arc::new(Nowhere), Arc::new(SystemClock)).expect("valid settings");
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let (_, bootstrap) = runtime.block_on(auth.bootstrap()).expect("made").expect("an empty store");
-    let local = Principal::local_operator().authorize().expect("the operator");
+    let local = Principal::local_operator().authorize::<nervewire::auth::Manage>().expect("the operator");
     let new = NewToken { sub: "user-7".into(), ..NewToken::default() };
     let minted = auth.mint_token(&local, Some("default"), &new).expect("minted");
 

@@ -88,7 +88,8 @@ fn a_stopped_daemon_is_administered_on_its_data_directory() {
     assert_eq!((&acme["id"], &acme["visibility"]), (&"acme".into(), &"org".into()));
     assert_eq!(acme["presence"], true);
     json(dir, &["org", "create", "gone"]);
-    let key = json(dir, &["key", "create", "--org", "acme", "--name", "k", "--expires", "1h"]);
+    let key =
+        json(dir, &["key", "create", "--org", "acme", "--name", "k", "--scopes", "*", "--expires", "1h"]);
     let dropped = json(dir, &["key", "create", "--org", "acme", "--scope", "subscribe"]);
     assert_eq!(
         json(dir, &["key", "delete", "--org", "acme", dropped["key_id"].as_str().unwrap()]),
@@ -162,7 +163,7 @@ fn while_a_daemon_runs_its_directory_is_refused_with_what_to_do() {
         &["org", "list"][..],
         &["org", "create", "acme"],
         &["org", "delete", "default", "--json"],
-        &["key", "create"],
+        &["key", "create", "--scopes", "*"],
         &["key", "list"],
         &["key", "delete", "k"],
         &["token", "--user", "ann"],
@@ -182,7 +183,9 @@ fn while_a_daemon_runs_its_directory_is_refused_with_what_to_do() {
 #[test]
 fn a_directory_without_a_store_is_an_error_and_stays_empty() {
     let dir = tempfile::tempdir().unwrap();
-    for arguments in [&["org", "list"][..], &["key", "create"], &["token", "--user", "ann"], &["compact"]] {
+    for arguments in
+        [&["org", "list"][..], &["key", "create", "--scopes", "*"], &["token", "--user", "ann"], &["compact"]]
+    {
         let refused = run(dir.path(), &[arguments, &["--data-dir", "typo"]].concat());
         assert_eq!((refused.code, refused.stdout.as_str()), (Some(1), ""), "{arguments:?}");
         assert!(
@@ -206,9 +209,9 @@ fn what_is_refused_says_why_and_does_nothing() {
         (&["org", "create", "default"][..], 1, "exists"),
         (&["org", "create", "sp ace"], 1, "id:"),
         (&["org", "delete", "nobody"], 1, "not found"),
-        (&["key", "create", "--org", "nobody"], 1, "not found"),
+        (&["key", "create", "--org", "nobody", "--scopes", "*"], 1, "not found"),
         (&["key", "create", "--scope", "operator"], 1, "scopes[0]"),
-        (&["key", "create", "--types", "mesage"], 1, "types"),
+        (&["key", "create", "--types", "mesage", "--scopes", "*"], 1, "types"),
         (&["key", "list", "--org", "nobody"], 1, "not found"),
         (&["key", "delete", "nobody"], 1, "not found"),
         (&["token"], 64, "needs a user"),

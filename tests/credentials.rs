@@ -649,7 +649,7 @@ async fn nobody_issues_wider_than_their_own() {
     for (who, path, body) in [
         (&narrow, "api-keys", json!({"scopes": ["publish"]})),
         (&narrow, "api-keys", json!({"scopes": ["*"]})),
-        (&narrow, "api-keys", json!({})),
+        (&narrow, "api-keys", json!({"scopes": ["write"]})),
         (&narrow, "api-keys", json!({"scopes": ["subscribe"], "agents": ["a", "b"]})),
         (&narrow, "api-keys", json!({"scopes": ["subscribe"], "channels": ["c"]})),
         (&narrow, "api-keys", json!({"scopes": ["subscribe"], "types": ["message"]})),

@@ -216,7 +216,7 @@ async fn administration_is_done_once_under_an_idempotency_key() {
     let organization = json!({"id": "acme", "name": "Acme"});
     let first = call(&daemon, "/api/v1/organizations", &organization).send().await;
     assert_eq!((first.status.as_u16(), first.header("idempotent-replayed")), (201, None), "{first:?}");
-    let (key, token) = (json!({"name": "n"}), json!({"sub": "ann", "roles": ["user"]}));
+    let (key, token) = (json!({"name": "n", "scopes": ["*"]}), json!({"sub": "ann", "roles": ["user"]}));
     let made = call(&daemon, "/api/v1/api-keys", &key).send().await.json();
     let minted = call(&daemon, "/api/v1/tokens", &token).send().await.json();
     // The same header value on another path is another key; across a restart as well.
@@ -245,7 +245,10 @@ async fn administration_is_done_once_under_an_idempotency_key() {
     assert_eq!(keys["data"].as_array().unwrap().len(), 2, "the first key and this one: {keys}");
 
     // Refusals are not kept, and concurrent repeats make one organization.
-    call(&daemon, "/api/v1/api-keys", &json!({"name": 7})).send().await.refused(400, "VALIDATION_ERROR");
+    call(&daemon, "/api/v1/api-keys", &json!({"name": 7, "scopes": ["*"]}))
+        .send()
+        .await
+        .refused(400, "VALIDATION_ERROR");
     let race: Vec<_> = (0..8)
         .map(|_| {
             let body = json!({"name": "race"});

@@ -103,7 +103,7 @@ async fn a_foreign_thing_and_an_unknown_one_are_answered_alike() {
         ("GET", "organizations?cursor={}", None, "globex", "nobody"),
         ("GET", "api-keys?org_id={}", None, "globex", "nobody"),
         ("GET", "api-keys?cursor={}", None, key_id, &no_key),
-        ("POST", "api-keys", Some(r#"{"org_id":"{}"}"#), "globex", "nobody"),
+        ("POST", "api-keys", Some(r#"{"org_id":"{}","scopes":["*"]}"#), "globex", "nobody"),
         ("DELETE", "api-keys/{}", None, key_id, &no_key),
         ("DELETE", "api-keys/{}?org_id=globex", None, key_id, &no_key),
         ("DELETE", &format!("api-keys/{key_id}?org_id={{}}"), None, "globex", "nobody"),

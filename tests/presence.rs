@@ -183,7 +183,7 @@ async fn an_organization_decides_whether_it_is_told() {
     let made = json!({"id": "acme", "presence": true});
     let made = daemon.post("/api/v1/organizations").json(&made).send().await;
     assert_eq!((made.status.as_u16(), &made.json()["data"]["presence"]), (201, &json!(true)));
-    let key = daemon.create_key(json!({"org_id": "acme"})).await;
+    let key = daemon.create_key(json!({"org_id": "acme", "scopes": ["*"]})).await;
     assert_eq!(list(&daemon, &key, "").await["enabled"], true);
 }
 

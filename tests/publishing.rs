@@ -464,7 +464,7 @@ async fn an_idempotency_key_belongs_to_one_subject_of_one_organization() {
     let other = daemon.create_org("other").await;
     let (ann, bob) = (daemon.user("ann").await, daemon.user("bob").await);
     let ann_again = daemon.user("ann").await;
-    let second_key = daemon.create_key(json!({})).await;
+    let second_key = daemon.create_key(json!({"scopes": ["*"]})).await;
     let body = custom("c", json!(1));
     let post = |key: &str| {
         daemon.post("/api/v1/events").key(key).header("idempotency-key", "same").json(&body).send()

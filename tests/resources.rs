@@ -236,7 +236,7 @@ async fn a_user_sees_and_sends_their_own_and_a_stranger_nothing() {
     let own = data(&send(&ann, json!({})).await, 201);
     assert_eq!(own["user_id"], "ann");
     assert_eq!(refused(&send(&ann, json!({"user_id": "eve"})).await), (403, "FORBIDDEN".into()));
-    let speechless = daemon.create_key(json!({"scopes": ["publish"]})).await;
+    let speechless = daemon.create_key(json!({"scopes": ["publish", "write"]})).await;
     assert_eq!(refused(&send(&speechless, json!({})).await), (403, "FORBIDDEN".into()));
     let for_eve = data(&send(&daemon.key, json!({"user_id": "eve"})).await, 201);
 
@@ -553,11 +553,11 @@ async fn seeing_is_not_writing_and_writing_is_not_seeing() {
 
     // A key that only publishes is not shown what it changes.
     let key = async |more: Value| {
-        let mut body = json!({"org_id": "acme", "name": "k"});
+        let mut body = json!({"org_id": "acme", "name": "k", "scopes": ["*"]});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         daemon.create_key(body).await
     };
-    let mute = key(json!({"scopes": ["publish", "publish:org"]})).await;
+    let mute = key(json!({"scopes": ["write", "agents", "publish:org"]})).await;
     let bots = format!("/api/v1/agents/{bot}");
     assert_eq!(refused(&daemon.call("PATCH", &bots).key(&mute).json(&json!({})).send().await).0, 403);
 

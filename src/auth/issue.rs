@@ -1,16 +1,21 @@
 //! Issuing API keys and tokens.
 //!
 //! * Nobody issues a scope, role, claim or expiry wider than their own (protocol §3). Speaking or reading as another
-//!   user is wider than one's own unless one may publish for, or read of, everyone.
+//!   user is wider than one's own unless one may publish for, or read of, everyone. The scope `mint` is the right to issue
+//!   what a user has by their role, to any user, and no more than that.
 //! * What a request leaves out is inherited, so forgetting a narrowing never widens.
 //! * `operator` cannot be issued; a token's `jti` carries its expiry, so its revocation is forgotten in time.
+
+use std::sync::Arc;
 
 use super::admin::{AdminError, check_name, limit};
 use super::api_key;
 use super::directory::KEYS_PER_ORGANIZATION;
 use super::jwt::{self, NewClaims, ROLES, is_id};
-use super::principal::{Authorized, Manage, Principal};
+use super::permissions::Role;
+use super::principal::{Authorized, Credential, Manage, Mint, MintsTokens, Principal};
 use super::records::{KeyRow, Write};
+use super::request::Via;
 use super::scope::{Scope, ScopeSet};
 use super::secret::Secret;
 use super::{Auth, Change};
@@ -130,10 +135,10 @@ impl Auth {
     ) -> Result<IssuedKey, AdminError> {
         let issuer = by.principal();
         check_name(&new.name)?;
-        let scopes = requested_scopes(&new.scopes)?;
-        if scopes == ScopeSet::NONE {
-            return Err(AdminError::invalid("scopes", "must name at least one scope"));
+        if new.scopes.is_empty() {
+            return Err(AdminError::invalid("scopes", format!("is required: {}", Scope::REQUESTABLE)));
         }
+        let scopes = requested_scopes(&new.scopes)?;
         if !issuer.scopes.covers(scopes) {
             return Err(AdminError::Forbidden("scopes: wider than your own"));
         }
@@ -201,7 +206,7 @@ impl Auth {
     /// `Invalid`, `Forbidden` where it would be wider than the caller's own, `NotFound`, `Ended`.
     pub fn mint_token(
         &self,
-        by: &Authorized<Manage>,
+        by: &Authorized<impl MintsTokens>,
         org_id: Option<&str>,
         new: &NewToken,
     ) -> Result<IssuedToken, AdminError> {
@@ -217,11 +222,7 @@ impl Auth {
         };
         let of_roles = role_scopes(roles)?;
         let scopes = new.scopes.as_deref().map(requested_scopes).transpose()?;
-        // A role is checked even beside scopes: other readers of the token may go by it.
-        if !issuer.scopes.covers(of_roles | scopes.unwrap_or_default()) {
-            return Err(AdminError::Forbidden("roles, scopes: wider than your own"));
-        }
-        check_user(issuer, &new.sub, scopes.unwrap_or(of_roles))?;
+        may_mint(issuer, &new.sub, of_roles, scopes)?;
         let narrowing = inherited(&new.narrowing, issuer)?;
         let now_ms = self.clock.now_ms();
         let expires_at_ms = token_end(new.expires_in_ms, issuer, now_ms)?;
@@ -239,11 +240,50 @@ impl Auth {
         })
     }
 
+    /// The principal of a token that a user's role gives, minted now for a ticket and shown to nobody.
+    ///
+    /// # Errors
+    /// `Invalid`, `Forbidden` where it would be wider than the caller's own, `NotFound`, `Random`.
+    pub fn principal_for_ticket(
+        &self,
+        by: &Authorized<Mint>,
+        sub: &str,
+    ) -> Result<Arc<Principal>, AdminError> {
+        self.actor(by).confirm()?;
+        let issuer = by.principal();
+        if !is_id(sub) {
+            return Err(AdminError::invalid("sub", "must be 1 to 256 bytes without control characters"));
+        }
+        may_mint(issuer, sub, ScopeSet::MINTABLE, None)?;
+        let now_ms = self.clock.now_ms();
+        let expires_at_ms = token_end(None, issuer, now_ms)?;
+        Ok(Arc::new(Principal {
+            tenant: issuer.tenant,
+            org_id: Arc::clone(&issuer.org_id),
+            sub: Some(sub.into()),
+            roles: [Role::User.name().into()].into(),
+            scopes: ScopeSet::MINTABLE,
+            narrowing: issuer.narrowing.clone(),
+            expires_at_ms: Some(expires_at_ms),
+            credential: Credential::Token {
+                key: self.own_key.verifying().digest(),
+                jti: Some(self.new_jti(expires_at_ms)?.into()),
+                issued_at_ms: now_ms.max(self.good_since(issuer.tenant, sub)),
+            },
+            via: Via::Ticket,
+        }))
+    }
+
+    /// A `jti` that nothing has yet, of a token that ends then.
+    fn new_jti(&self, expires_at_ms: u64) -> Result<String, AdminError> {
+        let random = api_key::letters(&self.random, JTI_CHARS).map_err(|_| AdminError::Random)?;
+        Ok(format!("{JTI_PREFIX}{:x}-{random}", expires_at_ms / 1_000))
+    }
+
     /// A token that says this, unchecked.
     pub(super) fn sign(&self, new: Signed<'_>) -> Result<IssuedToken, AdminError> {
         let exp = new.expires_at_ms / 1_000;
-        let random = api_key::letters(&self.random, JTI_CHARS).map_err(|_| AdminError::Random)?;
-        let jti = format!("{JTI_PREFIX}{exp:x}-{random}");
+        let jti = self.new_jti(new.expires_at_ms)?;
         let claims = NewClaims {
             sub: new.sub,
             org_id: new.org_id,
@@ -252,6 +292,7 @@ impl Auth {
             jti: &jti,
             roles: new.roles,
             scopes: new.scopes.map(ScopeSet::names),
+            scopes_version: new.scopes.map(|_| jwt::SCOPES_VERSION),
             narrowing: new.narrowing,
         };
         let token = jwt::sign(&claims, &self.own_key.kid, &self.own_key.jwt).ok_or(AdminError::Random)?;
@@ -294,9 +335,9 @@ pub(super) fn expiry_in(jti: &str) -> Option<u64> {
 }
 
 fn requested_scopes(names: &[String]) -> Result<ScopeSet, AdminError> {
-    let known = "must be publish, publish:org, subscribe, read:all, manage or *";
+    let known = || format!("must be {}", Scope::REQUESTABLE);
     let one = |(index, name): (usize, &String)| {
-        ScopeSet::from_request(name).ok_or_else(|| AdminError::invalid(format!("scopes[{index}]"), known))
+        ScopeSet::from_request(name).ok_or_else(|| AdminError::invalid(format!("scopes[{index}]"), known()))
     };
     names.iter().enumerate().map(one).collect()
 }
@@ -312,15 +353,38 @@ fn role_scopes(roles: &[String]) -> Result<ScopeSet, AdminError> {
     roles.iter().enumerate().map(one).collect()
 }
 
-/// A token of another user reads that user's events and publishes in that user's name.
+/// Whether `issuer` may issue these scopes, or else those of these roles, to the user `sub`.
+fn may_mint(
+    issuer: &Principal,
+    sub: &str,
+    of_roles: ScopeSet,
+    scopes: Option<ScopeSet>,
+) -> Result<(), AdminError> {
+    // A role is checked even beside scopes: other readers of the token may go by it.
+    let all = of_roles | scopes.unwrap_or_default();
+    if issuer.scopes.has(Scope::Mint) && ScopeSet::MINTABLE.covers(all) {
+        return Ok(());
+    }
+    if !issuer.scopes.has(Scope::Manage) {
+        return Err(AdminError::Forbidden(
+            "roles, scopes: mint gives at most subscribe, publish and write, and no role above user",
+        ));
+    }
+    if !issuer.scopes.covers(all) {
+        return Err(AdminError::Forbidden("roles, scopes: wider than your own"));
+    }
+    check_user(issuer, sub, scopes.unwrap_or(of_roles))
+}
+
+/// A token of another user reads that user's events, publishes and writes in that user's name, and changes their agents.
 fn check_user(issuer: &Principal, sub: &str, scopes: ScopeSet) -> Result<(), AdminError> {
     let oneself = issuer.sub.as_deref() == Some(sub);
     let wider = |own: Scope, given: Scope| scopes.has(given) && !issuer.scopes.has(own);
     let reads = wider(Scope::ReadAll, Scope::Subscribe);
-    let speaks = wider(Scope::PublishOrg, Scope::Publish);
-    match !oneself && (reads || speaks) {
+    let speaks = wider(Scope::PublishOrg, Scope::Publish) || wider(Scope::PublishOrg, Scope::Write);
+    match !oneself && (reads || speaks || wider(Scope::Agents, Scope::Write)) {
         true => Err(AdminError::Forbidden(
-            "sub: a token of another user needs read:all to subscribe and publish:org to publish",
+            "sub: a token of another user needs mint, or read:all to subscribe, publish:org to publish and write, and agents to write",
         )),
         false => Ok(()),
     }

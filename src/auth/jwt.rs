@@ -26,6 +26,9 @@ use crate::ids::is_org_id;
 
 /// Longest token read, in bytes: what fits a request head and bounds the work of a forged one.
 pub const TOKEN_BYTES: usize = 8 * 1024;
+/// What tokens that are minted here say beside `scopes`. One that says nothing is of the time before `write`, `agents` and `mint`
+/// were scopes of their own; the last of those ends 30 days after the daemon was replaced.
+pub(super) const SCOPES_VERSION: u8 = 1;
 /// How far in the future `nbf` and `iat` may lie, in milliseconds.
 pub const CLOCK_SKEW_MS: u64 = 5_000;
 /// Most roles kept of a token, and most bytes of each.
@@ -62,6 +65,9 @@ pub(super) struct NewClaims<'a> {
     /// Absent: the roles' defaults.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) scopes: Option<Vec<&'static str>>,
+    /// [`SCOPES_VERSION`], beside `scopes`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) scopes_version: Option<u8>,
     #[serde(flatten)]
     pub(super) narrowing: &'a Narrowing,
 }
@@ -94,6 +100,8 @@ struct Raw {
     roles: Option<Vec<Box<str>>>,
     #[serde(default, deserialize_with = "present")]
     scopes: Option<Vec<Box<str>>>,
+    #[serde(default, deserialize_with = "present")]
+    scopes_version: Option<serde::de::IgnoredAny>,
     #[serde(default, deserialize_with = "present")]
     agents: Option<Vec<Box<str>>>,
     #[serde(default, deserialize_with = "present")]
@@ -227,7 +235,10 @@ fn check(raw: Raw, key: &VerifyingKey, now_ms: u64) -> Result<Claims, Refusal> {
         return Err(Refusal::Claims);
     }
     let scopes = match raw.scopes {
-        Some(names) => names.iter().map(|name| ScopeSet::from_claim(name)).collect(),
+        Some(names) => {
+            let set: ScopeSet = names.iter().map(|name| ScopeSet::from_claim(name)).collect();
+            if key.is_own() && raw.scopes_version.is_none() { set.of_old_token() } else { set }
+        }
         None => roles.iter().filter_map(|role| ScopeSet::of_role(role)).collect(),
     };
     let narrowing = Narrowing::new(raw.agents, raw.channels, raw.types).map_err(|_| Refusal::Claims)?;

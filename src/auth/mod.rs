@@ -28,6 +28,7 @@ mod principal;
 mod records;
 mod request;
 mod scope;
+mod scope_migration;
 mod secret;
 mod session;
 mod settings;
@@ -68,7 +69,8 @@ pub use password::{
 pub use permissions::Role;
 pub use places::{LOGINS_PER_ADDRESS, Place, SETTERS, SETTERS_PER_ORGANIZATION};
 pub use principal::{
-    Authenticated, Authorized, Credential, Manage, Operate, Principal, Publish, Right, Subscribe,
+    Authenticated, Authorized, Credential, Manage, Mint, MintsTokens, NamesUsers, Operate, Principal,
+    Publish, Right, Subscribe, WriteAsUser, WriteOwned,
 };
 pub use records::{Commit, KeyRow, OrganizationRow, Records, RecordsError, Snapshot, Visibility, Write};
 pub use request::{COOKIE, Presented, QUERY_PARAMETERS, RequestContext, Use, Via, redact_query};

@@ -70,7 +70,7 @@ pub struct Permission {
 
 /// To read.
 pub const READ: Permission = Permission {
-    what: "read events, agents, messages, memories, core memory, tools, one's own profile",
+    what: "read events, agents, messages, memories, core memory, tools, presence, one's own connections",
     any_of: ScopeSet::of(&[Scope::Subscribe]),
     gives: Scope::Subscribe,
     roles: &[Role::Admin, Role::User, Role::Viewer],
@@ -82,18 +82,46 @@ pub const READ_ALL: Permission = Permission {
     gives: Scope::ReadAll,
     roles: &[Role::Admin],
 };
-/// To write.
-pub const WRITE: Permission = Permission {
-    what: "publish; create, change and delete agents, messages, memories, core memory, tools, one's own profile",
+/// To publish events.
+pub const PUBLISH: Permission = Permission {
+    what: "publish events in one's own name",
     any_of: ScopeSet::of(&[Scope::Publish, Scope::PublishOrg]),
     gives: Scope::Publish,
     roles: &[Role::Admin, Role::User],
 };
-/// To write in anyone's name.
-pub const WRITE_ALL: Permission = Permission {
-    what: "write for every user, and for all at once",
+/// To publish and write in anyone's name.
+pub const PUBLISH_ALL: Permission = Permission {
+    what: "publish for every user, and for all at once; with `write`, write messages and memories for them too",
     any_of: ScopeSet::of(&[Scope::PublishOrg]),
     gives: Scope::PublishOrg,
+    roles: &[Role::Admin],
+};
+/// To write what belongs to a user.
+pub const WRITE: Permission = Permission {
+    what: "write messages, memories, core memory in one's own name; one's own profile",
+    any_of: ScopeSet::of(&[Scope::Write]),
+    gives: Scope::Write,
+    roles: &[Role::Admin, Role::User],
+};
+/// To write agents and tools: those one owns, unless one has [`AGENTS`] too.
+pub const WRITE_OWN: Permission = Permission {
+    what: "create agents and tools; change and delete those one owns, and an agent's shared core memory",
+    any_of: ScopeSet::of(&[Scope::Write, Scope::Agents]),
+    gives: Scope::Write,
+    roles: &[Role::Admin, Role::User],
+};
+/// To write anyone's agents and tools.
+pub const AGENTS: Permission = Permission {
+    what: "change and delete any agent and tool, and set its owner",
+    any_of: ScopeSet::of(&[Scope::Agents]),
+    gives: Scope::Agents,
+    roles: &[Role::Admin],
+};
+/// To mint what users come with.
+pub const MINT: Permission = Permission {
+    what: "mint tokens and tickets of users, with at most `subscribe publish write`",
+    any_of: ScopeSet::of(&[Scope::Mint, Scope::Manage]),
+    gives: Scope::Mint,
     roles: &[Role::Admin],
 };
 /// To manage an organization.
@@ -112,7 +140,8 @@ pub const OPERATE: Permission = Permission {
 };
 
 /// The table.
-pub const PERMISSIONS: [Permission; 6] = [READ, READ_ALL, WRITE, WRITE_ALL, MANAGE, OPERATE];
+pub const PERMISSIONS: [Permission; 10] =
+    [READ, READ_ALL, PUBLISH, PUBLISH_ALL, WRITE, WRITE_OWN, AGENTS, MINT, MANAGE, OPERATE];
 
 #[cfg(test)]
 mod tests {
@@ -121,7 +150,7 @@ mod tests {
     #[test]
     fn roles_have_the_scopes_of_the_contract() {
         assert_eq!(Role::Admin.scopes(), ScopeSet::ORGANIZATION);
-        assert_eq!(Role::User.scopes(), Scope::Publish | Scope::Subscribe);
+        assert_eq!(Role::User.scopes(), ScopeSet::MINTABLE);
         assert_eq!(Role::Viewer.scopes(), Scope::Subscribe.into());
     }
 

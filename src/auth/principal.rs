@@ -113,6 +113,20 @@ impl Principal {
         }
     }
 
+    /// The rate that a connection of this principal may publish and write at: `limit`, or none (0) for who may speak for
+    /// the whole organization, which only services do.
+    #[must_use]
+    pub fn publish_rate(&self, limit: u64) -> u64 {
+        if self.scopes.has(Scope::PublishOrg) { 0 } else { limit }
+    }
+
+    /// Whether it may change and delete an agent or tool with this owner. What nobody owns takes the scope `agents`.
+    #[must_use]
+    pub fn may_change_owned_by(&self, owner: Option<&str>) -> bool {
+        let owns = owner.is_some() && owner == self.sub.as_deref();
+        self.scopes.has(Scope::Agents) || (owns && self.scopes.has(Scope::Write))
+    }
+
     /// Mints the right `R`.
     ///
     /// # Errors
@@ -146,21 +160,14 @@ impl<R> Clone for Authorized<R> {
     }
 }
 
-impl Authorized<Publish> {
-    /// Whether `event` may be published (protocol §3); fills in the caller's `user_id` where the caller may only
-    /// speak for itself.
+impl<R: NamesUsers> Authorized<R> {
+    /// Whether `event` may be published (protocol §3), or the message or memory that it tells of be written; fills in the
+    /// caller's `user_id` where the caller may only speak for itself.
     ///
     /// # Errors
     /// [`PublishDenied`]: 403. The event is then unchanged.
     pub fn check(&self, event: &mut Event<'_>) -> Result<(), PublishDenied> {
         self.principal.check_publish(event)
-    }
-
-    /// The rate a connection of this publisher is held to: `limit`, or none (0) for who may speak for the whole
-    /// organization, which only services do.
-    #[must_use]
-    pub fn publish_rate(&self, limit: u64) -> u64 {
-        if self.principal.scopes.has(Scope::PublishOrg) { 0 } else { limit }
     }
 }
 
@@ -232,11 +239,27 @@ macro_rules! rights {
     )*};
 }
 
+/// A right to act in a user's name, or in everybody's.
+pub trait NamesUsers: Right {}
+impl NamesUsers for Publish {}
+impl NamesUsers for WriteAsUser {}
+
+/// A right to mint tokens of users; how wide ones, the principal's scopes say.
+pub trait MintsTokens: Right {}
+impl MintsTokens for Mint {}
+impl MintsTokens for Manage {}
+
 rights! {
-    /// May publish and write; what exactly, [`Authorized::check`] says per event.
-    Publish = permissions::WRITE;
-    /// May open subscriptions and read history.
+    /// May publish events; which, [`Authorized::check`] says of each.
+    Publish = permissions::PUBLISH;
+    /// May write messages, memories and its own profile; which, [`Authorized::check`] says of the event that tells of each.
+    WriteAsUser = permissions::WRITE;
+    /// May write agents and tools; which, [`Principal::may_change_owned_by`] says of each.
+    WriteOwned = permissions::WRITE_OWN;
+    /// May open subscriptions and read history and resources.
     Subscribe = permissions::READ;
+    /// May mint tokens and tickets of users.
+    Mint = permissions::MINT;
     /// May manage its organization's keys, tokens, users and connections.
     Manage = permissions::MANAGE;
     /// May create, list and delete organizations.
@@ -310,6 +333,22 @@ mod tests {
             let result = publish(&principal(&["*"], None, narrowing), json);
             assert_eq!(result.is_ok(), allowed, "{narrowing} {json}");
             assert!(allowed || result == Err(PublishDenied::Narrowed));
+        }
+    }
+
+    #[test]
+    fn an_owner_with_write_and_anyone_with_agents_may_change() {
+        for (scopes, sub, owner, allowed) in [
+            (["write"], Some("ann"), Some("ann"), true),
+            (["write"], Some("ann"), Some("bob"), false),
+            (["write"], Some("ann"), None, false),
+            (["write"], None, None, false),
+            (["publish:org"], Some("ann"), Some("ann"), false),
+            (["agents"], Some("ann"), Some("bob"), true),
+            (["agents"], None, None, true),
+        ] {
+            let may = principal(&scopes, sub, "{}").may_change_owned_by(owner);
+            assert_eq!(may, allowed, "{scopes:?} {sub:?} {owner:?}");
         }
     }
 

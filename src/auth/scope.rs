@@ -1,6 +1,6 @@
 //! What a principal may do, as a small set.
 //!
-//! * `*` is the five scopes of an organization; [`Scope::Operate`] stands above organizations and is never part of it.
+//! * `*` is the eight scopes of an organization; [`Scope::Operate`] stands above organizations and is never part of it.
 //! * A role stands for scopes only where a token names none (`permissions.rs`); an unknown role or scope gives nothing.
 
 use std::fmt;
@@ -10,26 +10,44 @@ use super::permissions::Role;
 
 /// One right (protocol §3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-#[repr(u8)]
+#[repr(u16)]
 pub enum Scope {
-    /// Publish as oneself.
+    /// Publish events in one's own name.
     Publish = 1,
-    /// Publish for any user, or for everyone.
+    /// Publish and write for any user, or for everyone.
     PublishOrg = 2,
-    /// Read events addressed to oneself or to everyone.
+    /// Read events and resources that are addressed to oneself or to everyone.
     Subscribe = 4,
-    /// Read events addressed to others as well.
+    /// Read what is addressed to others as well.
     ReadAll = 8,
     /// Keys, tokens, users and connections of the own organization.
     Manage = 16,
     /// Organizations themselves: the bootstrap key and the local command line.
     Operate = 32,
+    /// Write messages, memories and core memory in one's own name, and the agents and tools one owns.
+    Write = 64,
+    /// Write any agent and any tool of the organization.
+    Agents = 128,
+    /// Mint tokens and tickets of users, with at most [`ScopeSet::MINTABLE`].
+    Mint = 256,
 }
 
 impl Scope {
-    /// Every scope, in the order of their bits.
-    pub const ALL: [Scope; 6] =
-        [Scope::Publish, Scope::PublishOrg, Scope::Subscribe, Scope::ReadAll, Scope::Manage, Scope::Operate];
+    /// Every scope, in the order in which documents and answers name them.
+    pub const ALL: [Scope; 9] = [
+        Scope::Subscribe,
+        Scope::Publish,
+        Scope::Write,
+        Scope::Agents,
+        Scope::PublishOrg,
+        Scope::ReadAll,
+        Scope::Mint,
+        Scope::Manage,
+        Scope::Operate,
+    ];
+    /// What a request may ask for, as error texts say it: every scope but `operator`, and `*`.
+    pub const REQUESTABLE: &str =
+        "subscribe, publish, write, agents, publish:org, read:all, mint, manage or * (all of these)";
 
     /// The name in tokens and answers.
     #[must_use]
@@ -41,28 +59,36 @@ impl Scope {
             Scope::ReadAll => "read:all",
             Scope::Manage => "manage",
             Scope::Operate => "operator",
+            Scope::Write => "write",
+            Scope::Agents => "agents",
+            Scope::Mint => "mint",
         }
     }
 }
 
 /// A set of [`Scope`]s.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
-pub struct ScopeSet(u8);
+pub struct ScopeSet(u16);
 
 impl ScopeSet {
     /// No right at all.
     pub const NONE: ScopeSet = ScopeSet(0);
     /// `*`: every right inside an organization.
-    pub const ORGANIZATION: ScopeSet = ScopeSet(31);
+    pub const ORGANIZATION: ScopeSet = ScopeSet(Self::OPERATOR.0 & !(Scope::Operate as u16));
     /// What the bootstrap key and the local command line hold.
-    pub const OPERATOR: ScopeSet = ScopeSet(63);
+    pub const OPERATOR: ScopeSet = ScopeSet::of(&Scope::ALL);
+    /// The most that [`Scope::Mint`] gives to others: what a user has by their role.
+    pub const MINTABLE: ScopeSet = ScopeSet::of(&[Scope::Subscribe, Scope::Publish, Scope::Write]);
+    /// `*` as it was before [`Scope::Write`], [`Scope::Agents`] and [`Scope::Mint`] were scopes of their own.
+    const OLD_ORGANIZATION: ScopeSet =
+        ScopeSet::of(&[Scope::Subscribe, Scope::Publish, Scope::PublishOrg, Scope::ReadAll, Scope::Manage]);
 
     /// These scopes.
     #[must_use]
     pub const fn of(scopes: &[Scope]) -> ScopeSet {
         let (mut bits, mut at) = (0, 0);
         while at < scopes.len() {
-            bits |= scopes[at] as u8;
+            bits |= scopes[at] as u16;
             at += 1;
         }
         ScopeSet(bits)
@@ -70,7 +96,7 @@ impl ScopeSet {
     /// Whether `scope` is in the set.
     #[must_use]
     pub const fn has(self, scope: Scope) -> bool {
-        self.0 & scope as u8 != 0
+        self.0 & scope as u16 != 0
     }
     /// Whether every scope of `other` is in this set.
     #[must_use]
@@ -89,18 +115,49 @@ impl ScopeSet {
     }
     /// The bits, as stored.
     #[must_use]
-    pub const fn bits(self) -> u8 {
+    pub const fn bits(self) -> u16 {
         self.0
     }
     /// A stored set; bits this build does not know are dropped: they give nothing.
     #[must_use]
-    pub const fn from_bits(bits: u8) -> ScopeSet {
+    pub const fn from_bits(bits: u16) -> ScopeSet {
         ScopeSet(bits & ScopeSet::OPERATOR.0)
     }
     /// The names, in the order of [`Scope::ALL`].
     #[must_use]
     pub fn names(self) -> Vec<&'static str> {
         Scope::ALL.into_iter().filter(|scope| self.has(*scope)).map(Scope::name).collect()
+    }
+
+    /// What an API key could do that was stored with these scopes when publishing still included writing any agent, tool,
+    /// message and memory. An administrator gave the key to a service, so it keeps all of that.
+    #[must_use]
+    pub(super) fn of_old_key(self) -> ScopeSet {
+        let wrote = match self.meets(Scope::Publish | Scope::PublishOrg) {
+            true => Scope::Write | Scope::Agents,
+            false => ScopeSet::NONE,
+        };
+        self | wrote | self.all_of_old()
+    }
+
+    /// What a token with these scopes means that this daemon minted in that time. A user's token writes in the user's name
+    /// from now on: writing everybody's agents and tools stays with tokens that speak for everybody.
+    #[must_use]
+    pub(super) fn of_old_token(self) -> ScopeSet {
+        let wrote = match (self.has(Scope::PublishOrg), self.has(Scope::Publish)) {
+            (true, _) => Scope::Write | Scope::Agents,
+            (false, true) => Scope::Write.into(),
+            (false, false) => ScopeSet::NONE,
+        };
+        self | wrote | self.all_of_old()
+    }
+
+    /// Every scope there is now, for a set that held every scope there was.
+    fn all_of_old(self) -> ScopeSet {
+        match self.covers(ScopeSet::OLD_ORGANIZATION) {
+            true => ScopeSet::ORGANIZATION,
+            false => ScopeSet::NONE,
+        }
     }
 
     /// The set of stored names, `operator` included; a name this build does not know gives nothing.
@@ -136,7 +193,7 @@ impl ScopeSet {
 
 impl From<Scope> for ScopeSet {
     fn from(scope: Scope) -> Self {
-        ScopeSet(scope as u8)
+        ScopeSet(scope as u16)
     }
 }
 impl<T: Into<ScopeSet>> BitOr<T> for ScopeSet {
@@ -174,7 +231,9 @@ mod tests {
     #[test]
     fn a_star_is_everything_but_operator() {
         let star = ScopeSet::from_claim("*");
-        assert_eq!(star.names(), ["publish", "publish:org", "subscribe", "read:all", "manage"]);
+        let names = ["subscribe", "publish", "write", "agents", "publish:org", "read:all", "mint", "manage"];
+        assert_eq!(star.names(), names);
+        assert_eq!(Scope::REQUESTABLE, format!("{} or * (all of these)", names.join(", ")));
         assert!(!star.has(Scope::Operate));
         assert_eq!(ScopeSet::from_claim("operator"), ScopeSet::NONE);
         assert_eq!(ScopeSet::from_request("operator"), None);
@@ -183,7 +242,7 @@ mod tests {
     #[test]
     fn roles_stand_for_their_defaults_and_unknown_ones_for_nothing() {
         assert_eq!(ScopeSet::of_role("admin"), Some(ScopeSet::ORGANIZATION));
-        assert_eq!(ScopeSet::of_role("user"), Some(Scope::Publish | Scope::Subscribe));
+        assert_eq!(ScopeSet::of_role("user"), Some(ScopeSet::MINTABLE));
         assert_eq!(ScopeSet::of_role("readonly"), ScopeSet::of_role("viewer"));
         assert_eq!(ScopeSet::of_role("Admin"), None);
         assert_eq!(ScopeSet::of_role("root"), None);
@@ -191,12 +250,30 @@ mod tests {
 
     #[test]
     fn stored_bits_round_trip_and_unknown_bits_give_nothing() {
-        for bits in 0..=u8::MAX {
+        for bits in 0..=0x3ff {
             let set = ScopeSet::from_bits(bits);
             assert_eq!(ScopeSet::from_bits(set.bits()), set);
             assert!(ScopeSet::OPERATOR.covers(set));
             let by_name: ScopeSet = set.names().into_iter().map(ScopeSet::from_claim).collect();
             assert_eq!(by_name, set.without_operator());
         }
+    }
+
+    #[test]
+    fn scopes_of_the_time_before_writing_was_one_keep_what_they_could_do() {
+        let set = |names: &str| names.split_whitespace().map(ScopeSet::from_claim).collect::<ScopeSet>();
+        let star = "subscribe publish publish:org read:all manage";
+        for (old, key, token) in [
+            ("subscribe", "subscribe", "subscribe"),
+            ("subscribe publish", "subscribe publish write agents", "subscribe publish write"),
+            ("publish:org", "publish:org write agents", "publish:org write agents"),
+            ("read:all manage", "read:all manage", "read:all manage"),
+            (star, "*", "*"),
+        ] {
+            assert_eq!((set(old).of_old_key(), set(old).of_old_token()), (set(key), set(token)), "{old}");
+            assert_eq!(set(key).of_old_key(), set(key), "a second time changes nothing: {old}");
+        }
+        let operator = ScopeSet::OLD_ORGANIZATION | Scope::Operate;
+        assert_eq!(operator.of_old_key(), ScopeSet::OPERATOR);
     }
 }

@@ -7,6 +7,7 @@
 
 use super::records::{Commit, KeyRow, OrganizationRow, Records, RecordsError, Snapshot, Write};
 use super::scope::ScopeSet;
+use super::scope_migration;
 use crate::ids::TenantId;
 use crate::store::{
     ApiKey, CommitError, DisabledUser, Organization, ReadError, Revoked, Rows, Store, TooLong, UserSince,
@@ -32,6 +33,8 @@ impl StoredRecords {
 impl Records for StoredRecords {
     fn load(&self) -> Result<Snapshot, RecordsError> {
         let organizations = self.store.organizations_blocking().map_err(read_error)?;
+        let mut keys = self.store.api_keys_blocking().map_err(read_error)?;
+        scope_migration::run(&self.store, &mut keys)?;
         let next_tenant = organizations.iter().map(|row| row.tenant.0 + 1).max().unwrap_or(1);
         let revoked = self.store.revoked_blocking().map_err(read_error)?;
         let until = |row: &Revoked| Some(row.expires_ms).filter(|end| *end != NEVER_MS);
@@ -42,7 +45,7 @@ impl Records for StoredRecords {
                 .filter(|row| !row.deleted)
                 .map(organization_row)
                 .collect(),
-            keys: self.store.api_keys_blocking().map_err(read_error)?.into_iter().map(key_row).collect(),
+            keys: keys.into_iter().map(key_row).collect(),
             revocations: revoked.into_iter().map(|row| (row.tenant, row.jti.clone(), until(&row))).collect(),
             disabled: {
                 let users = self.store.disabled_users_blocking().map_err(read_error)?;
@@ -168,7 +171,7 @@ fn key_row(row: ApiKey) -> KeyRow {
     }
 }
 
-fn read_error(error: ReadError) -> RecordsError {
+pub(super) fn read_error(error: ReadError) -> RecordsError {
     match error {
         ReadError::Unavailable | ReadError::Busy | ReadError::OverShare => RecordsError::Unavailable,
         ReadError::Failed => RecordsError::Unreadable,
@@ -181,6 +184,7 @@ mod tests {
 
     use super::super::*;
     use super::*;
+    use crate::filter::Narrowing;
     use crate::store::StoreOptions;
     use crate::time::ManualClock;
 
@@ -263,6 +267,85 @@ mod tests {
         assert!(again.organization.tenant > gone.organization.tenant, "a number is never used again");
         drop(auth);
         store.close().await;
+    }
+
+    /// Keys that an older daemon stored, byte for byte as it wrote them, keep what they could do; a second start changes nothing.
+    #[tokio::test]
+    async fn stored_keys_of_before_write_was_a_scope_are_written_out_once() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let clock = Arc::new(ManualClock::at(1_800_000_000_000));
+        let mut options = StoreOptions::new(dir.path());
+        options.reserve_bytes = 0;
+        let store = Store::open(options).expect("opened");
+        let tenant = store.new_tenant();
+        let old = |scopes: &str| {
+            let made = api_key::make(&SystemRandom::new()).expect("random bytes");
+            let scopes = scopes.split_whitespace().map(str::to_owned).collect();
+            let key = ApiKey {
+                tenant,
+                key_id: made.id,
+                digest: made.digest,
+                scopes,
+                narrowing: Narrowing::new(Some(vec!["a".into()]), None, None).expect("valid"),
+                name: "of old".into(),
+                created_ms: 5,
+                expires_ms: None,
+                last_used_ms: None,
+            };
+            (key, made.text)
+        };
+        let star = "publish publish:org subscribe read:all manage";
+        let all = "subscribe publish write agents publish:org read:all mint manage";
+        let keys = [
+            (old("publish"), "publish write agents"),
+            (old("subscribe publish:org"), "subscribe write agents publish:org"),
+            (old("subscribe read:all manage"), "subscribe read:all manage"),
+            (old(star), all),
+            (old(&format!("{star} operator")), &format!("{all} operator")),
+        ];
+        let mut rows = Rows::new();
+        let organization = crate::store::Organization {
+            tenant,
+            org_id: "acme".into(),
+            name: String::new(),
+            visibility: Visibility::Private,
+            presence: false,
+            created_ms: 5,
+            deleted: false,
+        };
+        rows.put_organization(&organization).expect("fits");
+        keys.iter().for_each(|((key, _), _)| rows.put_api_key(key).expect("fits"));
+        store.write(rows).await.expect("written");
+        store.close().await;
+        drop(store);
+
+        let mut later = None;
+        for life in 0..2 {
+            let (store, auth) = open(dir.path(), &clock);
+            for ((key, text), scopes) in &keys {
+                let who = enter(&auth, text.expose()).expect("genuine");
+                assert_eq!(who.scopes.names().join(" "), *scopes, "life {life}");
+                assert_eq!(who.narrowing, key.narrowing);
+                let stored = store.api_keys_blocking().expect("read");
+                let row = stored.into_iter().find(|row| row.key_id == key.key_id).expect("still there");
+                assert_eq!(
+                    row,
+                    ApiKey { scopes: row.scopes.clone(), last_used_ms: row.last_used_ms, ..key.clone() }
+                );
+                assert_eq!(row.scopes.join(" "), *scopes, "on disk, life {life}");
+            }
+            let manager = Principal::local_operator().authorize::<Manage>().expect("manager");
+            // What is made from now on says what it means.
+            let new = NewKey { scopes: vec!["publish".into()], ..NewKey::default() };
+            let made = match later.take() {
+                Some(made) => made,
+                None => auth.create_key(&manager, Some("acme"), new).await.expect("made").api_key,
+            };
+            assert_eq!(enter(&auth, made.expose()).expect("genuine").scopes, Scope::Publish.into());
+            later = Some(made);
+            drop(auth);
+            store.close().await;
+        }
     }
 
     /// A repeated request must find its answer exactly when the key exists: one commit holds both.

@@ -180,7 +180,7 @@ struct Sealed {
     sub: Option<Box<str>>,
     #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
     roles: Box<[Box<str>]>,
-    scopes: u8,
+    scopes: u16,
     #[serde(default, skip_serializing_if = "Narrowing::is_none")]
     narrowing: Narrowing,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -62,7 +62,7 @@ impl Tenant {
         // One started here goes as a whole.
         let owner = target.secret.is_none().then(|| target.access.clone());
         let mut tenant = Tenant { access: target.access.clone(), id, owner };
-        let asked = json!({"org_id": tenant.id, "name": "bench"});
+        let asked = json!({"org_id": tenant.id, "name": "bench", "scopes": ["*"]});
         let said = made(&target.access, "/api/v1/api-keys", &asked)?;
         let key = said["data"]["api_key"].as_str().unwrap_or_default();
         tenant.access = target.access.with_credential(key);

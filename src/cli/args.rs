@@ -245,8 +245,9 @@ pub enum OrgCommand {
 /// What a new credential may do; the server refuses more than the caller's own.
 #[derive(Debug, Default, Args)]
 pub struct GrantArgs {
-    /// Scopes: publish, publish:org, subscribe, read:all, manage, `*` for all of these
-    #[arg(long = "scope", value_name = "SCOPE", value_delimiter = ',')]
+    /// Scopes: subscribe, publish, write, agents, publish:org, read:all, mint, manage, `*` for all of these; a key must name its own,
+    /// a token has those of its role without
+    #[arg(long = "scopes", alias = "scope", value_name = "SCOPE", value_delimiter = ',')]
     pub scopes: Option<Vec<String>>,
     /// Lifetime: seconds, or 30m, 8h, 7d
     #[arg(long, value_name = "DURATION", value_parser = seconds)]
@@ -268,8 +269,8 @@ pub enum KeyCommand {
     /// Create an API key and print it once
     #[command(after_help = "\
 Examples:
-  nervewire key create --name backend --scope publish,publish:org
-  nervewire key create --org acme --scope subscribe --expires 90d --json")]
+  nervewire key create --name backend --scopes publish,publish:org,write,agents
+  nervewire key create --org acme --scopes subscribe --expires 90d --json")]
     Create {
         /// Organization; only an operator may name another than its own [default: the credential's, or `default`]
         #[arg(long, value_name = "ID")]

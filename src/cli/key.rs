@@ -4,13 +4,19 @@ use serde_json::json;
 
 use super::args::{GrantArgs, KeyCommand};
 use super::backend::{Grant, NewKey};
-use super::outcome::CliError;
+use super::outcome::{CliError, Exit};
 use super::{org, output};
+use crate::auth::Scope;
 
 pub(super) fn run(command: KeyCommand) -> Result<(), CliError> {
     match command {
-        KeyCommand::Create { org, name, grant: rights, admin } => {
-            let new = NewKey { org_id: org, name, grant: grant(rights) };
+        KeyCommand::Create { org, name, grant: args, admin } => {
+            let grant = grant(args);
+            if grant.scopes.is_none() {
+                let hint = format!("give --scopes with some of {}", Scope::REQUESTABLE);
+                return Err(CliError::new(Exit::Usage, "a key needs scopes", hint));
+            }
+            let new = NewKey { org_id: org, name, grant };
             let key = super::backend(&admin)?.create_key(&new)?;
             if admin.json {
                 return output::line(&json!({ "key_id": key.key_id, "api_key": key.api_key }).to_string());

@@ -149,7 +149,7 @@ impl AdminBackend for Offline {
 
     fn create_key(&mut self, new: &NewKey) -> Result<CreatedKey, CliError> {
         let expires_at_ms = self.expiry(&new.grant);
-        let scopes = new.grant.scopes.clone().unwrap_or_else(|| vec!["*".into()]);
+        let scopes = new.grant.scopes.clone().unwrap_or_default();
         let key = auth::NewKey {
             name: new.name.clone().unwrap_or_default(),
             scopes,

@@ -60,7 +60,7 @@ pub async fn post(x: &mut Exchange) -> Result<Answer, Refusal> {
             Refusal { details, ..denied.into() }
         })?;
     }
-    let limit = right.publish_rate(x.shared().config.limits.publish_per_second);
+    let limit = right.principal().publish_rate(x.shared().config.limits.publish_per_second);
     let now_ms = x.shared().clock.now_ms();
     rate::charge(&mut x.rate.borrow_mut(), limit, events.len(), now_ms).map_err(Refusal::over_rate)?;
     let keyed = key.map(|key| Keyed::of_request(&principal.subject(), "POST", &x.path, &key, &body));

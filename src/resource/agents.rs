@@ -11,9 +11,10 @@ use utoipa::ToSchema;
 
 use super::record::{self, Page, Position, Record};
 use super::{
-    Caller, ResourceError, TEXT_BYTES, free, given, is_version, lock_of, named, next_number, object, short,
+    Caller, ResourceError, TEXT_BYTES, free, given, is_version, lock_of, named, next_number, object,
+    ownership, short,
 };
-use crate::auth::{Authorized, Publish};
+use crate::auth::{Authorized, WriteOwned};
 use crate::event::{Event, Kind};
 use crate::store::{Group, Rows, Table};
 use crate::tenant::publish::Notice;
@@ -80,6 +81,9 @@ pub struct Agent {
     /// `agent-<uuid7>`.
     pub id: String,
     number: u64,
+    /// The user who may change it with the scope `write`; `None`: it takes `agents`.
+    #[serde(default)]
+    pub owner: Option<String>,
     /// What its owner says of it.
     pub said: Said,
     /// What it does.
@@ -155,6 +159,11 @@ pub struct Saying {
     #[schema(value_type = Option<Object>)]
     #[serde(deserialize_with = "given")]
     metadata: Option<Option<Json>>,
+    /// The user who may change it; absent in a new agent: the caller. Another than oneself, or `null` for nobody, takes the scope
+    /// `agents`.
+    #[schema(value_type = Option<String>)]
+    #[serde(deserialize_with = "given")]
+    owner: Option<Option<String>>,
 }
 
 impl Said {
@@ -208,14 +217,16 @@ impl Agent {
 /// [`ResourceError`].
 pub async fn create<N: Notice>(
     caller: &Caller<'_, N>,
-    right: &Authorized<Publish>,
-    saying: Saying,
+    right: &Authorized<WriteOwned>,
+    mut saying: Saying,
     kept: impl FnOnce(&Agent) -> Rows,
 ) -> Result<Agent, ResourceError> {
+    let owner = ownership::of_new(&caller.principal, saying.owner.take())?;
     let now_ms = caller.now_ms();
     let agent = Agent {
         id: crate::ids::fresh("agent"),
         number: next_number(now_ms),
+        owner,
         said: Said::default().with(saying)?,
         state: State::Idle,
         error_message: None,
@@ -250,12 +261,12 @@ async fn found<N: Notice>(caller: &Caller<'_, N>, id: &str) -> Result<Agent, Res
     found.filter(|agent| agent.deleted_ms.is_none()).ok_or(ResourceError::NotFound)
 }
 
-/// Whether an agent exists that the caller may see; of those asked for often, without reading them.
+/// Whether an agent exists of which the caller may see this kind of event; of those asked for often, without reading them.
 ///
 /// # Errors
 /// [`ResourceError::NotFound`].
-pub async fn exists<N: Notice>(caller: &Caller<'_, N>, id: &str) -> Result<(), ResourceError> {
-    if !caller.rights.narrowing.permits_agent(id) {
+pub async fn exists<N: Notice>(caller: &Caller<'_, N>, kind: Kind, id: &str) -> Result<(), ResourceError> {
+    if !caller.rights.narrowing.permits(kind, Some(id), None) {
         return Err(ResourceError::NotFound);
     }
     let lock = lock_of(KIND, id);
@@ -266,6 +277,14 @@ pub async fn exists<N: Notice>(caller: &Caller<'_, N>, id: &str) -> Result<(), R
     found(caller, id).await?;
     caller.tenant.learn(lock);
     Ok(())
+}
+
+/// Whether the caller may change an agent, or what belongs to it. That the caller may see it was asked of [`exists`].
+///
+/// # Errors
+/// [`ResourceError::NotFound`], [`ResourceError::Forbidden`].
+pub(super) async fn may_change<N: Notice>(caller: &Caller<'_, N>, id: &str) -> Result<(), ResourceError> {
+    ownership::check(&caller.principal, found(caller, id).await?.owner.as_deref())
 }
 
 /// Agents in the order of their making.
@@ -301,12 +320,13 @@ pub async fn list<N: Notice>(
 /// [`ResourceError`].
 pub async fn change<N: Notice>(
     caller: &Caller<'_, N>,
-    right: &Authorized<Publish>,
+    right: &Authorized<WriteOwned>,
     id: &str,
     version: Option<u64>,
-    saying: Saying,
+    mut saying: Saying,
 ) -> Result<Agent, ResourceError> {
     alter(caller, right, id, version, |agent, _| {
+        agent.owner = ownership::of_changed(&caller.principal, agent.owner.take(), saying.owner.take())?;
         agent.said = std::mem::take(&mut agent.said).with(saying)?;
         Ok(agent.state.name())
     })
@@ -319,7 +339,7 @@ pub async fn change<N: Notice>(
 /// [`ResourceError::Conflict`]: the state may not follow upon the present one.
 pub async fn set_state<N: Notice>(
     caller: &Caller<'_, N>,
-    right: &Authorized<Publish>,
+    right: &Authorized<WriteOwned>,
     id: &str,
     version: Option<u64>,
     state: State,
@@ -345,7 +365,7 @@ pub async fn set_state<N: Notice>(
 /// [`ResourceError`].
 pub async fn delete<N: Notice>(
     caller: &Caller<'_, N>,
-    right: &Authorized<Publish>,
+    right: &Authorized<WriteOwned>,
     id: &str,
     version: Option<u64>,
 ) -> Result<(), ResourceError> {
@@ -358,16 +378,17 @@ pub async fn delete<N: Notice>(
     alter(caller, right, id, version, deleted).await.map(drop)
 }
 
-/// Reads an agent, has it changed, and commits it with an event of the status that `by` answers.
+/// Reads an agent that the caller may change, has it changed, and commits it with an event of the status that `by` answers.
 async fn alter<N: Notice>(
     caller: &Caller<'_, N>,
-    right: &Authorized<Publish>,
+    right: &Authorized<WriteOwned>,
     id: &str,
     version: Option<u64>,
     by: impl FnOnce(&mut Agent, u64) -> Result<&'static str, ResourceError>,
 ) -> Result<Agent, ResourceError> {
     let alone = caller.alone(lock_of(KIND, id)).await;
     let old = get(caller, id).await?;
+    ownership::check(&caller.principal, old.owner.as_deref())?;
     is_version(version, old.version)?;
     let (mut agent, now_ms) = (old.clone(), caller.now_ms());
     let status = by(&mut agent, now_ms)?;

@@ -2,6 +2,8 @@
 //!
 //! * There is one block of a label for an agent and a user (or none): it is found by these, and changed under their lock.
 //! * A user's blocks are seen by them and by who may read all; another user's and none look alike.
+//! * A user's blocks are written as that user's memories are. Everybody's are part of the agent: they are written by who may change
+//!   the agent.
 //! * Each change is told as `memory_update` of the block's id. Without its agent a block cannot be reached.
 
 use std::borrow::Cow;
@@ -11,7 +13,7 @@ use utoipa::ToSchema;
 
 use super::record::{self, Page, Position, Record};
 use super::{Caller, ResourceError, agents, is_version, next_number};
-use crate::auth::{Authorized, Publish};
+use crate::auth::{Authorized, WriteAsUser, WriteOwned};
 use crate::event::{Event, Kind, check_id};
 use crate::store::{Group, Rows, Table, scope};
 use crate::tenant::publish::Notice;
@@ -164,11 +166,9 @@ impl Whose<'_> {
 
     /// Whether the caller sees it; the agent must be there.
     async fn is_seen<N: Notice>(&self, caller: &Caller<'_, N>) -> Result<bool, ResourceError> {
-        agents::exists(caller, self.agent_id).await?;
+        agents::exists(caller, Kind::MemoryUpdate, self.agent_id).await?;
         let rights = &caller.rights;
-        let own = self.user_id.is_none_or(|user_id| rights.sub.as_deref() == Some(user_id));
-        Ok((own || rights.sees_all_users)
-            && rights.narrowing.permits(Kind::MemoryUpdate, Some(self.agent_id), None))
+        Ok(self.user_id.is_none_or(|user_id| rights.sees_all_users || rights.sub.as_deref() == Some(user_id)))
     }
 
     /// Its blocks; there are no more than labels.
@@ -186,20 +186,16 @@ impl Whose<'_> {
         Ok(self.blocks(caller).await?.into_iter().find(|block| block.label == label))
     }
 
-    /// Whether the caller may write it: the rules are those of publishing what tells of it.
-    fn may_write(&self, right: &Authorized<Publish>) -> Result<(), ResourceError> {
+    /// Whether the caller may write it; the agent must be there.
+    async fn may_write<N: Notice>(&self, caller: &Caller<'_, N>) -> Result<(), ResourceError> {
+        agents::exists(caller, Kind::MemoryUpdate, self.agent_id).await?;
+        let Some(user_id) = self.user_id else { return agents::may_change(caller, self.agent_id).await };
         let mut event = Event::empty(Kind::MemoryUpdate);
         event.agent_id = Some(Cow::Borrowed(self.agent_id));
-        event.user_id = self.user_id.map(Cow::Borrowed);
-        let refused = ResourceError::Forbidden("the credential may not change this core memory");
-        right.check(&mut event).map_err(|_| refused)?;
-        match event.user_id.as_deref() == self.user_id {
-            true => Ok(()),
-            // Who speaks for themselves alone would have made it their own.
-            false => Err(ResourceError::Forbidden(
-                "core memory without user_id is everybody's, which needs the scope publish:org",
-            )),
-        }
+        event.user_id = Some(Cow::Borrowed(user_id));
+        let refused = || ResourceError::Forbidden("the credential may not change this core memory");
+        let right = caller.principal.authorize::<WriteAsUser>().map_err(|_| refused())?;
+        right.check(&mut event).map_err(|_| refused())
     }
 }
 
@@ -235,14 +231,13 @@ pub async fn get<N: Notice>(
 /// [`ResourceError`].
 pub async fn put<N: Notice>(
     caller: &Caller<'_, N>,
-    right: &Authorized<Publish>,
+    right: &Authorized<WriteOwned>,
     whose: Whose<'_>,
     label: Label,
     version: Option<u64>,
     holding: Holding,
 ) -> Result<(Block, bool), ResourceError> {
-    agents::exists(caller, whose.agent_id).await?;
-    whose.may_write(right)?;
+    whose.may_write(caller).await?;
     if let Some(user_id) = whose.user_id {
         check_id(user_id).map_err(|reason| ResourceError::invalid("user_id", reason))?;
     }
@@ -282,13 +277,12 @@ pub async fn put<N: Notice>(
 /// [`ResourceError`].
 pub async fn delete<N: Notice>(
     caller: &Caller<'_, N>,
-    right: &Authorized<Publish>,
+    right: &Authorized<WriteOwned>,
     whose: Whose<'_>,
     label: Label,
     version: Option<u64>,
 ) -> Result<(), ResourceError> {
-    agents::exists(caller, whose.agent_id).await?;
-    whose.may_write(right)?;
+    whose.may_write(caller).await?;
     let alone = caller.alone(whose.lock()).await;
     let block = whose.block(caller, label).await?.ok_or(ResourceError::NotFound)?;
     is_version(version, block.version)?;

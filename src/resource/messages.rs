@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use super::agents::{self, Json};
 use super::record::{self, Page, Position, Record};
 use super::{Caller, ResourceError, free, lock_of, next_number, object, short};
-use crate::auth::{Authorized, Publish};
+use crate::auth::{Authorized, WriteAsUser};
 use crate::event::{Event, Kind, check_id};
 use crate::store::{Group, Of, Rows, Table};
 use crate::tenant::publish::Notice;
@@ -174,7 +174,7 @@ pub fn noted(metadata: Option<Json>, notes: Vec<(&str, Json)>) -> Result<Option<
 /// [`ResourceError`]; an agent that does not exist is an invalid `agent_id`.
 pub async fn create<N: Notice>(
     caller: &Caller<'_, N>,
-    right: &Authorized<Publish>,
+    right: &Authorized<WriteAsUser>,
     new: NewMessage,
     kept: impl FnOnce(&Message) -> Rows,
 ) -> Result<Message, ResourceError> {
@@ -200,11 +200,14 @@ pub async fn create<N: Notice>(
         metadata: object("metadata", new.metadata)?.map(compact),
         created_ms: now_ms,
     };
+    // To a credential narrowed to other agents there is no such agent, whether or not there is one.
+    let no_agent = || ResourceError::invalid("agent_id", "there is no such agent");
+    if !caller.rights.narrowing.permits_agent(&message.agent_id) {
+        return Err(no_agent());
+    }
     message.user_id = speaker(right, &message)?;
-    match agents::exists(caller, &message.agent_id).await {
-        Err(ResourceError::NotFound) => {
-            return Err(ResourceError::invalid("agent_id", "there is no such agent"));
-        }
+    match agents::exists(caller, Kind::Message, &message.agent_id).await {
+        Err(ResourceError::NotFound) => return Err(no_agent()),
         found => found?,
     }
     let mut rows = kept(&message);
@@ -214,7 +217,7 @@ pub async fn create<N: Notice>(
 }
 
 /// Whose message it is, if the caller may send it: the rules are those of publishing its event.
-fn speaker(right: &Authorized<Publish>, message: &Message) -> Result<String, ResourceError> {
+fn speaker(right: &Authorized<WriteAsUser>, message: &Message) -> Result<String, ResourceError> {
     let mut event = message.told();
     let refused = |_| ResourceError::Forbidden("the credential may not send this message");
     right.check(&mut event).map_err(refused)?;
@@ -280,7 +283,7 @@ pub async fn list<N: Notice>(
 /// [`ResourceError`].
 pub async fn delete<N: Notice>(
     caller: &Caller<'_, N>,
-    right: &Authorized<Publish>,
+    right: &Authorized<WriteAsUser>,
     id: &str,
 ) -> Result<(), ResourceError> {
     let alone = caller.alone(lock_of(KIND, id)).await;

@@ -13,6 +13,7 @@ pub mod entry;
 pub mod leaving;
 pub mod memories;
 pub mod messages;
+mod ownership;
 mod record;
 pub mod tools;
 pub mod users;
@@ -23,7 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::auth::{Auth, Authorized, Principal, Publish};
+use crate::auth::{Auth, Authorized, Principal};
 use crate::event::{Event, EventError};
 use crate::filter::Rights;
 use crate::store::{ReadError, Rows, TooLong, scope};
@@ -116,9 +117,9 @@ impl<N: Notice> Caller<'_, N> {
     }
 
     /// Commits rows and the events that tell of them, if the credential that gave `right` still holds then.
-    async fn commit(
+    async fn commit<R>(
         &self,
-        right: &Authorized<Publish>,
+        right: &Authorized<R>,
         rows: Rows,
         events: &[Event<'_>],
     ) -> Result<(), ResourceError> {

@@ -1,4 +1,7 @@
 //! Tools: what a platform's agents may call, found by their tags. Nothing here runs a tool, and no event tells of one.
+//!
+//! * A tool has no agent, type or channel, and what lacks a named field is outside of a narrowing: a narrowed credential neither sees
+//!   nor writes tools.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -6,9 +9,10 @@ use utoipa::ToSchema;
 use super::agents::Json;
 use super::record::{self, Page, Position, Record};
 use super::{
-    Caller, ResourceError, TEXT_BYTES, free, given, is_version, lock_of, named, next_number, object, short,
+    Caller, ResourceError, TEXT_BYTES, free, given, is_version, lock_of, named, next_number, object,
+    ownership, short,
 };
-use crate::auth::{Authorized, Publish};
+use crate::auth::{Authorized, WriteOwned};
 use crate::store::{Group, Of, Rows, Table};
 use crate::tenant::publish::Notice;
 
@@ -29,6 +33,9 @@ pub struct Tool {
     number: u64,
     /// Not blank, at most 255 bytes.
     pub name: String,
+    /// The user who may change it with the scope `write`; `None`: it takes `agents`.
+    #[serde(default)]
+    pub owner: Option<String>,
     /// What its owner says of it besides.
     pub said: Said,
     /// Unix milliseconds.
@@ -88,6 +95,11 @@ pub struct Saying {
     #[schema(value_type = Option<Object>)]
     #[serde(deserialize_with = "given")]
     metadata: Option<Option<Json>>,
+    /// The user who may change it; absent in a new tool: the caller. Another than oneself, or `null` for nobody, takes the scope
+    /// `agents`.
+    #[schema(value_type = Option<String>)]
+    #[serde(deserialize_with = "given")]
+    owner: Option<Option<String>>,
 }
 
 impl Tool {
@@ -163,10 +175,14 @@ pub fn tags(given: Vec<String>) -> Result<Vec<String>, ResourceError> {
 /// [`ResourceError`].
 pub async fn create<N: Notice>(
     caller: &Caller<'_, N>,
-    right: &Authorized<Publish>,
-    saying: Saying,
+    right: &Authorized<WriteOwned>,
+    mut saying: Saying,
     kept: impl FnOnce(&Tool) -> Rows,
 ) -> Result<Tool, ResourceError> {
+    if !caller.rights.narrowing.is_none() {
+        return Err(ResourceError::Forbidden("a narrowed credential does not write tools"));
+    }
+    let owner = ownership::of_new(&caller.principal, saying.owner.take())?;
     if saying.name.is_none() {
         return Err(ResourceError::invalid("name", "is required"));
     }
@@ -175,6 +191,7 @@ pub async fn create<N: Notice>(
         id: crate::ids::fresh("tool"),
         number: next_number(now_ms),
         name: String::new(),
+        owner,
         said: Said::default(),
         created_ms: now_ms,
         updated_ms: now_ms,
@@ -190,13 +207,16 @@ pub async fn create<N: Notice>(
 /// A tool.
 ///
 /// # Errors
-/// [`ResourceError::NotFound`].
+/// [`ResourceError::NotFound`], also to a narrowed credential.
 pub async fn get<N: Notice>(caller: &Caller<'_, N>, id: &str) -> Result<Tool, ResourceError> {
+    if !caller.rights.narrowing.is_none() {
+        return Err(ResourceError::NotFound);
+    }
     let found = record::get(caller.tenants.store(), caller.tenant.id(), id).await?;
     found.ok_or(ResourceError::NotFound)
 }
 
-/// Tools in the order of their making: all, or those with any or all of `tags`.
+/// Tools in the order of their making: all, or those with any or all of `tags`; none to a narrowed credential.
 ///
 /// # Errors
 /// [`ResourceError`].
@@ -206,7 +226,11 @@ pub async fn list<N: Notice>(
     match_all: bool,
     page: &Page,
 ) -> Result<(Vec<Tool>, Option<Position>), ResourceError> {
-    let groups: Vec<Group> = tags(wanted)?.iter().map(|tag| Group::new(TAGGED, &[tag])).collect();
+    let wanted = tags(wanted)?;
+    if !caller.rights.narrowing.is_none() {
+        return Ok((Vec::new(), None));
+    }
+    let groups: Vec<Group> = wanted.iter().map(|tag| Group::new(TAGGED, &[tag])).collect();
     let of = match (groups.is_empty(), match_all) {
         (true, _) => Of::from(Group::new(ALL, &[])),
         (false, true) => Of::All(groups),
@@ -221,15 +245,18 @@ pub async fn list<N: Notice>(
 /// [`ResourceError`].
 pub async fn change<N: Notice>(
     caller: &Caller<'_, N>,
-    right: &Authorized<Publish>,
+    right: &Authorized<WriteOwned>,
     id: &str,
     version: Option<u64>,
-    saying: Saying,
+    mut saying: Saying,
 ) -> Result<Tool, ResourceError> {
     let alone = caller.alone(lock_of("tool", id)).await;
     let old = get(caller, id).await?;
+    ownership::check(&caller.principal, old.owner.as_deref())?;
     is_version(version, old.version)?;
+    let owner = ownership::of_changed(&caller.principal, old.owner.clone(), saying.owner.take())?;
     let mut tool = old.clone().with(saying)?;
+    tool.owner = owner;
     tool.updated_ms = caller.now_ms();
     tool.version += 1;
     let mut rows = Rows::new();
@@ -245,12 +272,13 @@ pub async fn change<N: Notice>(
 /// [`ResourceError`].
 pub async fn delete<N: Notice>(
     caller: &Caller<'_, N>,
-    right: &Authorized<Publish>,
+    right: &Authorized<WriteOwned>,
     id: &str,
     version: Option<u64>,
 ) -> Result<(), ResourceError> {
     let alone = caller.alone(lock_of("tool", id)).await;
     let tool = get(caller, id).await?;
+    ownership::check(&caller.principal, tool.owner.as_deref())?;
     is_version(version, tool.version)?;
     let mut rows = Rows::new();
     rows.hold(alone);

@@ -14,7 +14,7 @@ use super::record::{self, Page, Position, Record};
 use super::{NAME_BYTES, ResourceError, given, is_version, lock_of, named, next_number};
 use crate::auth::{
     Actor, AdminError, Auth, Authorized, Manage, Organization, Password, PasswordError, PasswordHash,
-    Principal, Publish, Role, Subscribe, TooMany,
+    Principal, Role, TooMany, WriteAsUser,
 };
 use crate::ids::TenantId;
 use crate::store::{Group, Rows, Table};
@@ -210,12 +210,8 @@ pub async fn register(
 /// Whoever asks, as a user of their organization.
 ///
 /// # Errors
-/// `NotFound` for an API key, and for a token whose `sub` was not registered here; a missing scope is the caller's to check.
-pub async fn me(desk: Desk<'_>, right: &Authorized<Subscribe>) -> Result<User, UserError> {
-    own(desk, right.principal()).await
-}
-
-pub(super) async fn own(desk: Desk<'_>, principal: &Principal) -> Result<User, UserError> {
+/// `NotFound` for an API key, and for a token whose `sub` was not registered here.
+pub async fn own(desk: Desk<'_>, principal: &Principal) -> Result<User, UserError> {
     let sub = principal.sub.as_deref().ok_or(ResourceError::NotFound)?;
     desk.user(principal.tenant, sub).await
 }
@@ -226,7 +222,7 @@ pub(super) async fn own(desk: Desk<'_>, principal: &Principal) -> Result<User, U
 /// [`UserError`].
 pub async fn change_me(
     desk: Desk<'_>,
-    right: &Authorized<Publish>,
+    right: &Authorized<WriteAsUser>,
     version: Option<u64>,
     saying: Saying,
 ) -> Result<User, UserError> {

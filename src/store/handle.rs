@@ -297,6 +297,13 @@ impl Store {
     pub fn api_keys_blocking(&self) -> Result<Vec<ApiKey>, ReadError> {
         self.read_blocking(records::all)
     }
+    /// The version of the scopes that API keys are written in; 0 where it was never noted.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn scopes_version_blocking(&self) -> Result<u8, ReadError> {
+        self.read_blocking(records::scopes_version)
+    }
     /// Every revoked token, some already expired.
     ///
     /// # Errors

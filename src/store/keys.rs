@@ -125,6 +125,8 @@ pub(crate) enum Meta {
     Identity = 1,
     /// The running epoch.
     Epoch = 2,
+    /// The version of the scopes that API keys are written in; `auth` knows what it means.
+    Scopes = 3,
 }
 
 /// A stored key that is none of ours: damage, or a newer version.
@@ -215,7 +217,8 @@ mod tests {
         for (ordinal, kind) in Kind::ALL.into_iter().enumerate() {
             assert_eq!(kind as usize, ordinal, "{kind:?}");
         }
-        assert_eq!([Meta::Schema as u8, Meta::Identity as u8, Meta::Epoch as u8], [0, 1, 2]);
+        let rows = [Meta::Schema, Meta::Identity, Meta::Epoch, Meta::Scopes];
+        assert_eq!(rows.map(|row| row as u8), [0, 1, 2, 3]);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::engine::{Engine, EngineError};
-use super::keys::{self, Kind};
+use super::keys::{self, Kind, Meta};
 use super::rows::{Rows, TooLong};
 use crate::filter::Narrowing;
 use crate::ids::TenantId;
@@ -218,6 +218,13 @@ impl Rows {
     pub fn delete_user_since(&mut self, tenant: TenantId, sub: &str) {
         self.delete(Kind::UserSince, tenant, sub.as_bytes());
     }
+    /// Notes the version of the scopes that API keys are written in.
+    ///
+    /// # Errors
+    /// Never: the row is of two bytes.
+    pub fn put_scopes_version(&mut self, version: u8) -> Result<(), TooLong> {
+        self.put(Kind::Meta, TenantId(0), &[Meta::Scopes as u8], vec![VERSION, version])
+    }
     /// Keeps opaque bytes under a name of the store's own (1 to 64 bytes).
     ///
     /// # Errors
@@ -241,6 +248,16 @@ fn read<R: Record>(key: &[u8], value: &[u8]) -> Result<R, EngineError> {
 pub(super) fn all<R: Record>(engine: &Engine) -> Result<Vec<R>, EngineError> {
     let (from, to) = ([R::KIND as u8], [R::KIND as u8 + 1]);
     engine.range(&from, &to).map(|row| row.and_then(|(key, value)| read(&key, &value))).collect()
+}
+
+/// The version of the scopes that API keys are written in; 0 where it was never noted.
+pub(super) fn scopes_version(engine: &Engine) -> Result<u8, EngineError> {
+    let row = engine.get(&keys::meta(Meta::Scopes))?;
+    match row.as_deref() {
+        None => Ok(0),
+        Some([VERSION, version]) => Ok(*version),
+        Some(_) => Err(EngineError::Engine("the row with the version of scopes is damaged".into())),
+    }
 }
 
 /// A secret's bytes.

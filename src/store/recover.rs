@@ -14,7 +14,7 @@ use crate::ids::{COUNTER_BITS, Sequence, TenantId};
 
 /// Layout of everything on disk; a newer one is refused, an older one raised. 2: places in runs, values of which something was
 /// erased, and remembered answers, none of which the code of 1 can read.
-pub(crate) const SCHEMA: u32 = 2;
+pub(crate) const SCHEMA: u32 = 3;
 /// A sequence has 24 bits for it: two thousand starts a day for twenty years.
 const LAST_EPOCH: u32 = (1 << (64 - COUNTER_BITS)) - 1;
 /// After how many values a tenant's counters row is written again: what recovery reads of a log at most.
@@ -170,7 +170,7 @@ pub(crate) fn identity(engine: &Engine) -> Result<Identity, EngineError> {
         return Ok(Identity::Newer(schema));
     }
     if schema < SCHEMA {
-        // All of 1 is still read as it is. Before anything of 2 is written, older code must know that it may be.
+        // All older layouts are read as they are. Before anything of this one is written, older code must know that it may be.
         let mut batch = Batch::default();
         batch.put(keys::meta(Meta::Schema), SCHEMA.to_be_bytes().to_vec());
         engine.commit(batch)?;

@@ -77,7 +77,7 @@ impl Worker {
         let Some(admitted) = &connection.admitted else { return Ok(()) };
         self.shared.serving()?;
         let right = admitted.principal().authorize::<Publish>()?;
-        let limit = right.publish_rate(self.shared.config.limits.publish_per_second);
+        let limit = right.principal().publish_rate(self.shared.config.limits.publish_per_second);
         if limit > 0 {
             rate::charge(&mut connection.inbound().rate, limit, publishing.events.len(), now_ms)
                 .map_err(Refusal::over_rate)?;

@@ -388,7 +388,7 @@ impl Daemon {
     pub(crate) async fn create_org(&self, id: &str) -> String {
         let made = self.post("/api/v1/organizations").json(&json!({"id": id})).send().await;
         assert_eq!(made.status, 201, "{made:?}");
-        self.create_key(json!({"org_id": id, "name": "test"})).await
+        self.create_key(json!({"org_id": id, "name": "test", "scopes": ["*"]})).await
     }
 
     /// A new API key; `body` as `POST /api-keys` takes it.

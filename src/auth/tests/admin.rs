@@ -223,6 +223,61 @@ async fn nobody_issues_wider_scopes_or_roles() {
     assert!(matches!(error, AdminError::Invalid { ref field, .. } if field == "roles[1]"), "{error}");
 }
 
+/// `mint` alone: what a user has by their role, for anyone, within the issuer's narrowing and time; nothing else.
+#[tokio::test]
+async fn mint_gives_what_a_user_has_and_no_more() {
+    let world = World::new().await;
+    let narrowing = NarrowingClaims { agents: list(&["a"]), ..Default::default() };
+    let end = T0 + 3_600_000;
+    let issuer = NewKey { narrowing, expires_at_ms: Some(end), ..new_key(&["mint"]) };
+    let key = world.auth.create_key(&world.manager(), None, issuer).await.expect("made");
+    let who = world.bearer(key.api_key.expose()).expect("genuine");
+    assert!(who.authorize::<Manage>().is_err());
+    let by = who.authorize::<Mint>().expect("a minter");
+    let text = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<String>>();
+    let token = |roles: &[&str], scopes: Option<&[&str]>| NewToken {
+        roles: text(roles),
+        scopes: scopes.map(text),
+        ..new_token("bob")
+    };
+    for (new, scopes) in [
+        (token(&[], None), "subscribe publish write"),
+        (token(&["user"], None), "subscribe publish write"),
+        (token(&["viewer"], None), "subscribe"),
+        (token(&[], Some(&["write", "publish"])), "publish write"),
+    ] {
+        let minted = world.auth.mint_token(&by, None, &new).expect("minted");
+        let bob = world.bearer(minted.token.expose()).expect("genuine");
+        assert_eq!((bob.sub.as_deref(), bob.scopes.names().join(" ")), (Some("bob"), scopes.to_owned()));
+        assert_eq!((&bob.narrowing, minted.expires_at_ms), (&who.narrowing, end));
+    }
+    for new in [
+        token(&["admin"], None),
+        token(&["admin"], Some(&["subscribe"])),
+        token(&[], Some(&["*"])),
+        token(&["user"], Some(&["agents"])),
+        token(&[], Some(&["publish:org"])),
+        token(&[], Some(&["read:all"])),
+        token(&[], Some(&["mint"])),
+        token(&[], Some(&["manage"])),
+        NewToken { expires_in_ms: Some(3_601_000), ..new_token("bob") },
+        NewToken {
+            narrowing: NarrowingClaims { agents: list(&["b"]), ..Default::default() },
+            ..new_token("bob")
+        },
+    ] {
+        let got = world.auth.mint_token(&by, None, &new);
+        assert!(matches!(got, Err(AdminError::Forbidden(_))), "{new:?} {got:?}");
+    }
+    let bob = world.auth.principal_for_ticket(&by, "bob").expect("made");
+    assert_eq!((bob.sub.as_deref(), bob.scopes), (Some("bob"), ScopeSet::MINTABLE));
+    assert_eq!((&bob.narrowing, bob.expires_at_ms), (&who.narrowing, Some(end)));
+    assert!(world.auth.still_valid(&bob).is_ok());
+    world.auth.set_disabled(&world.manager(), None, "bob", true).await.expect("disabled");
+    assert_eq!(world.auth.still_valid(&bob), Err(Ended::Disabled));
+    assert!(matches!(world.auth.principal_for_ticket(&by, ""), Err(AdminError::Invalid { .. })));
+}
+
 #[tokio::test]
 async fn nobody_issues_a_wider_narrowing_and_none_is_forgotten() {
     let world = World::new().await;

@@ -70,7 +70,7 @@ async fn a_successor_of_the_same_second_takes_no_older_token() {
     let world = World::new().await;
     let operator = Principal::local_operator();
     let (operate, manage) =
-        (operator.authorize().expect("the operator"), operator.authorize().expect("the operator"));
+        (operator.authorize().expect("the operator"), operator.authorize::<Manage>().expect("the operator"));
     let new = NewToken { sub: "ann".into(), ..NewToken::default() };
     for later_ms in [0, 300] {
         world.clock.advance(later_ms);

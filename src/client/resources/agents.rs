@@ -59,6 +59,8 @@ wire! {
         embedding_config: Value,
         /// Any JSON.
         tool_rules: Value,
+        /// The user who may change it with the scope `write`; absent: changing it takes `agents`.
+        owner: String,
         /// Free data.
         metadata: Metadata,
         /// Why it is in `error`.
@@ -85,6 +87,8 @@ wire! {
         embedding_config: Value,
         /// Any JSON.
         tool_rules: Value,
+        /// The user who may change it; another than oneself takes the scope `agents`.
+        owner: String,
         /// Free data.
         metadata: Metadata,
     }
@@ -107,6 +111,8 @@ wire! {
         embedding_config: Option<Value>,
         /// Any JSON.
         tool_rules: Option<Value>,
+        /// The user who may change it, or nobody; takes the scope `agents`.
+        owner: Option<String>,
         /// Free data.
         metadata: Option<Metadata>,
     }

@@ -37,6 +37,8 @@ wire! {
         source_type: String,
         /// What it does.
         source_code: String,
+        /// The user who may change it with the scope `write`; absent: changing it takes `agents`.
+        owner: String,
         /// Free data.
         metadata: Metadata,
     }
@@ -58,6 +60,8 @@ wire! {
         source_code: String,
         /// By these it is found.
         tags: Vec<String>,
+        /// The user who may change it; another than oneself takes the scope `agents`.
+        owner: String,
         /// Free data.
         metadata: Metadata,
     }
@@ -78,6 +82,8 @@ wire! {
         source_code: Option<String>,
         /// By these it is found.
         tags: Vec<String>,
+        /// The user who may change it, or nobody; takes the scope `agents`.
+        owner: Option<String>,
         /// Free data.
         metadata: Option<Metadata>,
     }

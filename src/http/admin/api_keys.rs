@@ -22,8 +22,10 @@ struct KeyBody {
     /// For people.
     #[serde(default)]
     name: String,
-    /// `["*"]` if absent.
-    scopes: Option<Vec<String>>,
+    /// What it may do; required. `*` is all that an organization's key can have.
+    #[serde(default)]
+    #[schema(required = true)]
+    scopes: Vec<String>,
     /// As long as the caller's own credential if absent.
     expires_in_seconds: Option<u64>,
     /// The agents it may touch.
@@ -115,7 +117,7 @@ pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal>
     let now_ms = x.shared().clock.now_ms();
     let new = NewKey {
         name: body.name,
-        scopes: body.scopes.unwrap_or_else(|| vec!["*".into()]),
+        scopes: body.scopes,
         narrowing: NarrowingClaims { agents: body.agents, channels: body.channels, types: body.types },
         expires_at_ms: body.expires_in_seconds.map(|s| now_ms.saturating_add(s.saturating_mul(1_000))),
     };

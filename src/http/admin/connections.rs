@@ -7,7 +7,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
-use crate::auth::{Manage, Principal, Use};
+use crate::auth::{Manage, Principal, Subscribe, Use};
 use crate::outcome::Refusal;
 use crate::wake::WakeQueue;
 use crate::worker::mail::{Listed, Mail, connection_id, connection_name};
@@ -48,6 +48,10 @@ fn visible(principal: &Arc<Principal>) -> Selector {
 )]
 pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
     let principal = x.principal(Use::Rest)?;
+    // Who manages an organization reads its connections by that; reading one's own takes the scope of all reading.
+    if principal.authorize::<Manage>().is_err() {
+        principal.authorize::<Subscribe>()?;
+    }
     let page = parameters(x, &["cursor", "offset", "limit"])?;
     let refused = || Refusal::bad_request("cursor: is none of this list's; begin without one");
     let after = page.after.as_deref().map(|name| connection_id(name).ok_or_else(refused)).transpose()?;

@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::auth::{Authenticated, Manage, NarrowingClaims, NewToken};
+use crate::auth::{Authenticated, Manage, Mint, NarrowingClaims, NewToken};
 use crate::outcome::Refusal;
 use crate::time::rfc3339;
 
@@ -55,7 +55,8 @@ struct TokenView<'a> {
     expires_at: String,
 }
 
-/// Mints a token of a user, no wider than the caller's own credential.
+/// Mints a token of a user, no wider than the caller's own credential. With `mint` alone: at most `subscribe`, `publish` and
+/// `write`, and no role above `user`.
 #[utoipa::path(
     post,
     path = "/api/v1/tokens",
@@ -65,7 +66,7 @@ struct TokenView<'a> {
     responses((status = 201, description = "It was minted.", body = TokenView), (status = 404))
 )]
 pub(in crate::http) async fn mint(x: &mut Exchange) -> Result<Answer, Refusal> {
-    let by = x.authorized::<Manage>()?;
+    let by = x.authorized::<Mint>()?;
     no_parameters(x)?;
     let (body, bytes): (TokenBody, _) = x.json_and_bytes().await?;
     let shared = x.shared().clone();
@@ -143,6 +144,8 @@ pub(in crate::http) async fn set_disabled(x: &mut Exchange, sub: &str) -> Result
 #[serde(deny_unknown_fields)]
 #[schema(as = NewTicket)]
 struct TicketBody {
+    /// The user it stands for, as a token of role `user` would; the caller if absent. Takes the scope `mint`.
+    sub: Option<String>,
     /// One that lasts: for SSE and polling, bound to the request's `Origin`. Else it is spent at its first use.
     #[serde(default)]
     reconnect: bool,
@@ -159,7 +162,7 @@ struct TicketView<'a> {
     expires_at: String,
 }
 
-/// Makes a ticket of the caller's own rights, for a browser that can send no header.
+/// Makes a ticket for a browser that can send no header: of the caller's own rights, or of a user's.
 #[utoipa::path(
     post,
     path = "/api/v1/tickets",
@@ -178,7 +181,13 @@ pub(in crate::http) async fn make_ticket(x: &mut Exchange) -> Result<Answer, Ref
         Turn::Repeat(answer) => return Ok(answer),
     };
     let origin = x.header(http::header::ORIGIN);
-    let ticket = shared.auth.ticket(&by, origin, body.reconnect)?;
+    let ticket = match &body.sub {
+        Some(sub) => {
+            let user = shared.auth.principal_for_ticket(&by.principal().authorize::<Mint>()?, sub)?;
+            shared.auth.ticket(&user.authorize()?, origin, body.reconnect)?
+        }
+        None => shared.auth.ticket(&by, origin, body.reconnect)?,
+    };
     once::withhold(&shared, shared.auth.actor(&by), once.as_ref(), "").await?; // a ticket has no name besides itself
     let expires_at = rfc3339(ticket.expires_at_ms);
     Ok(created(TicketView { ticket: ticket.ticket.expose(), expires_at }))

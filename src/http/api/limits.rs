@@ -57,7 +57,8 @@ enum Holds {
     OneOf(&'static [&'static str]),
 }
 
-const SCOPES: &[&str] = &["publish", "publish:org", "subscribe", "read:all", "manage", "*"];
+const SCOPES: &[&str] =
+    &["subscribe", "publish", "write", "agents", "publish:org", "read:all", "mint", "manage", "*"];
 const ROLES: &[&str] = &["admin", "user", "viewer", "readonly"];
 const TYPES: [&str; 6] = [
     Kind::Message.name(),
@@ -81,6 +82,7 @@ const LIMITS: &[(&str, &[(&str, Holds)])] = &[
             ("description", Holds::Text(TEXT_BYTES)),
             ("system", Holds::Text(TEXT_BYTES)),
             ("agent_type", Holds::Named(NAME_BYTES)),
+            ("owner", Holds::Id),
         ],
     ),
     ("AgentStateChange", &[("error_message", Holds::Text(TEXT_BYTES))]),
@@ -103,6 +105,7 @@ const LIMITS: &[(&str, &[(&str, Holds)])] = &[
             ("source_type", Holds::Named(NAME_BYTES)),
             ("source_code", Holds::Text(tools::SOURCE_BYTES)),
             ("tags", Holds::Matching(tools::TAGS, tools::TAG_BYTES, "^[^,]*[^,\\s][^,]*$")),
+            ("owner", Holds::Id),
         ],
     ),
     ("NewOrganization", &[("id", Holds::Pattern(ORGANIZATION)), ("name", Holds::Name(ORG_NAME_BYTES))]),
@@ -132,6 +135,7 @@ const LIMITS: &[(&str, &[(&str, Holds)])] = &[
             ("org_id", Holds::Pattern(ORGANIZATION)),
         ],
     ),
+    ("NewTicket", &[("sub", Holds::Id)]),
     (
         "NewUser",
         &[

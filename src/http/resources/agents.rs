@@ -6,6 +6,8 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::auth::{WriteAsUser, WriteOwned};
+use crate::event::Kind;
 use crate::outcome::Refusal;
 use crate::resource::agents::{self, Agent, Json, Saying, State};
 use crate::resource::messages::{self, NewMessage, Role};
@@ -28,6 +30,8 @@ struct View<'a> {
     id: &'a str,
     /// Its organization.
     organization_id: &'a str,
+    /// The user who may change it with the scope `write`; `null`: changing it takes `agents`.
+    owner: Option<&'a str>,
     /// For people.
     name: Option<&'a str>,
     /// For people.
@@ -68,6 +72,7 @@ fn view<'a>(org_id: &'a str, agent: &'a Agent) -> View<'a> {
     View {
         id: &agent.id,
         organization_id: org_id,
+        owner: agent.owner.as_deref(),
         name: said.name.as_deref(),
         description: said.description.as_deref(),
         system: said.system.as_deref(),
@@ -110,7 +115,7 @@ pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
     responses((status = 201, description = "It was made.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
 pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
-    let Written { x, right, caller, bytes, body: saying } = written::<Saying>(x).await?;
+    let Written { x, right, caller, bytes, body: saying } = written::<Saying, WriteOwned>(x).await?;
     let answer = |agent: &Agent| of_version(created(view(&caller.principal.org_id, agent)), agent.version);
     made(x, &right, &bytes, answer, async |kept| agents::create(&caller, &right, saying, kept).await).await
 }
@@ -139,7 +144,7 @@ pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refus
     responses((status = 200, description = "It was changed.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
 pub(in crate::http) async fn change(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
-    let Written { x, right, caller, body: saying, .. } = changing::<Saying>(x).await?;
+    let Written { x, right, caller, body: saying, .. } = changing::<Saying, WriteOwned>(x).await?;
     let agent = agents::change(&caller, &right, &unescaped(id)?, if_match(x)?, saying).await?;
     Ok(told(&caller.principal.org_id, &agent))
 }
@@ -153,7 +158,7 @@ pub(in crate::http) async fn change(x: &mut Exchange, id: &str) -> Result<Answer
     responses((status = 204, description = "It is gone."))
 )]
 pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
-    let right = may_write(x)?;
+    let right = may_write::<WriteOwned>(x)?;
     no_parameters(x)?;
     let caller = writing(x, &right, 0).await?;
     agents::delete(&caller, &right, &unescaped(id)?, if_match(x)?).await?;
@@ -223,7 +228,7 @@ pub(in crate::http) async fn get_state(x: &Exchange, id: &str) -> Result<Answer,
     responses((status = 200, description = "Its state.", body = StateView, headers(("ETag" = String, description = "Its version."))), (status = 409))
 )]
 pub(in crate::http) async fn set_state(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
-    let Written { x, right, caller, body, .. } = written::<StateBody>(x).await?;
+    let Written { x, right, caller, body, .. } = written::<StateBody, WriteOwned>(x).await?;
     let version = if_match(x)?;
     let agent =
         agents::set_state(&caller, &right, &unescaped(id)?, version, body.state, body.error_message).await?;
@@ -289,9 +294,9 @@ struct Said<'a> {
 )]
 pub(in crate::http) async fn say(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
     let began = std::time::Instant::now();
-    let Written { x, right, caller, bytes, body, .. } = written::<SayBody>(x).await?;
+    let Written { x, right, caller, bytes, body, .. } = written::<SayBody, WriteAsUser>(x).await?;
     let id = unescaped(id)?;
-    agents::exists(&caller, &id).await?; // here the path names it: 404, not 400
+    agents::exists(&caller, Kind::Message, &id).await?; // here the path names it: 404, not 400
     let notes = body.notes();
     let new = NewMessage {
         agent_id: Some(id),

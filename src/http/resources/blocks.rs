@@ -4,6 +4,7 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::auth::WriteOwned;
 use crate::outcome::Refusal;
 use crate::resource::blocks::{self, Block, Holding, Label, Whose};
 use crate::time::rfc3339;
@@ -107,7 +108,7 @@ pub(in crate::http) async fn get(x: &Exchange, id: &str, label: &str) -> Result<
     )
 )]
 pub(in crate::http) async fn put(x: &mut Exchange, id: &str, label: &str) -> Result<Answer, Refusal> {
-    let right = may_write(x)?;
+    let right = may_write::<WriteOwned>(x)?;
     let (id, label, user_id) =
         (unescaped(id)?, Label::named(&unescaped(label)?)?, only_parameter(x, "user_id")?);
     let (holding, bytes): (Holding, _) = x.json_and_bytes().await?;
@@ -129,7 +130,7 @@ pub(in crate::http) async fn put(x: &mut Exchange, id: &str, label: &str) -> Res
     responses((status = 204, description = "It is gone."))
 )]
 pub(in crate::http) async fn delete(x: &Exchange, id: &str, label: &str) -> Result<Answer, Refusal> {
-    let right = may_write(x)?;
+    let right = may_write::<WriteOwned>(x)?;
     let (id, label, user_id) =
         (unescaped(id)?, Label::named(&unescaped(label)?)?, only_parameter(x, "user_id")?);
     let caller = writing(x, &right, 0).await?;

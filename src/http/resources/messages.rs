@@ -4,6 +4,7 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::auth::WriteAsUser;
 use crate::outcome::Refusal;
 use crate::resource::agents::Json;
 use crate::resource::messages::{self, Message, NewMessage, Role};
@@ -95,7 +96,7 @@ pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
     responses((status = 201, description = "It is kept.", body = View))
 )]
 pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
-    let Written { x, right, caller, bytes, body: new, .. } = written::<NewMessage>(x).await?;
+    let Written { x, right, caller, bytes, body: new, .. } = written::<NewMessage, WriteAsUser>(x).await?;
     let answer = |message: &Message| created(view(&caller.principal.org_id, message));
     made(x, &right, &bytes, answer, async |kept| messages::create(&caller, &right, new, kept).await).await
 }

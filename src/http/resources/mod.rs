@@ -20,7 +20,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::auth::{Authorized, Principal, Publish, Subscribe, Use};
+use crate::auth::{Authorized, Principal, Right, Subscribe, Use};
 use crate::connection::rate;
 use crate::outcome::Refusal;
 use crate::resource::{Caller, Page, Position, ResourceError};
@@ -46,96 +46,96 @@ async fn reading(x: &Exchange) -> Result<Asker<'_>, Refusal> {
 }
 
 /// Whether they may write; asked before a body is read.
-fn may_write(x: &Exchange) -> Result<Authorized<Publish>, Refusal> {
+fn may_write<R: Right>(x: &Exchange) -> Result<Authorized<R>, Refusal> {
     x.shared().serving()?;
-    x.authorized::<Publish>()
+    x.authorized()
 }
 
 /// [`may_write`], and whether they may read. The credential is looked at once: a ticket is spent by that.
-fn may_write_and_read(x: &Exchange) -> Result<Authorized<Publish>, Refusal> {
+fn may_write_and_read<R: Right>(x: &Exchange) -> Result<Authorized<R>, Refusal> {
     let right = may_write(x)?;
     right.principal().authorize::<Subscribe>()?;
     Ok(right)
 }
 
 /// A request that writes: who, by what right, its body as read and as it came.
-struct Written<'a, T> {
+struct Written<'a, T, R> {
     x: &'a Exchange,
-    right: Authorized<Publish>,
+    right: Authorized<R>,
     caller: Asker<'a>,
     body: T,
     bytes: Bytes,
 }
 
 /// Reads a request that writes and has a JSON body and no parameters.
-async fn written<T: DeserializeOwned>(x: &mut Exchange) -> Result<Written<'_, T>, Refusal> {
+async fn written<T: DeserializeOwned, R: Right>(x: &mut Exchange) -> Result<Written<'_, T, R>, Refusal> {
     written_together(x, |_: &T| Ok(1)).await
 }
 
 /// [`written`] of a body that asks for as many writes as `count` says.
-async fn written_together<T: DeserializeOwned>(
+async fn written_together<T: DeserializeOwned, R: Right>(
     x: &mut Exchange,
     count: impl FnOnce(&T) -> Result<usize, Refusal>,
-) -> Result<Written<'_, T>, Refusal> {
+) -> Result<Written<'_, T, R>, Refusal> {
     let right = may_write(x)?;
     written_by(x, right, count).await
 }
 
-async fn written_by<T: DeserializeOwned>(
+async fn written_by<T: DeserializeOwned, R: Right>(
     x: &mut Exchange,
-    right: Authorized<Publish>,
+    right: Authorized<R>,
     count: impl FnOnce(&T) -> Result<usize, Refusal>,
-) -> Result<Written<'_, T>, Refusal> {
+) -> Result<Written<'_, T, R>, Refusal> {
     no_parameters(x)?;
     let read = x.json_and_bytes().await?;
     written_of(x, right, read, count).await
 }
 
 /// The same of a body that may be an array.
-async fn written_from_array<T: DeserializeOwned>(
+async fn written_from_array<T: DeserializeOwned, R: Right>(
     x: &mut Exchange,
     count: impl FnOnce(&T) -> Result<usize, Refusal>,
-) -> Result<Written<'_, T>, Refusal> {
+) -> Result<Written<'_, T, R>, Refusal> {
     let right = may_write(x)?;
     no_parameters(x)?;
     let read = x.json_or_array().await?;
     written_of(x, right, read, count).await
 }
 
-async fn written_of<T>(
+async fn written_of<T, R: Right>(
     x: &Exchange,
-    right: Authorized<Publish>,
+    right: Authorized<R>,
     (body, bytes): (T, Bytes),
     count: impl FnOnce(&T) -> Result<usize, Refusal>,
-) -> Result<Written<'_, T>, Refusal> {
+) -> Result<Written<'_, T, R>, Refusal> {
     let writes = count(&body)?;
     let caller = writing_together(x, &right, bytes.len(), writes).await?;
     Ok(Written { x, right, caller, body, bytes })
 }
 
 /// [`written`] for what answers with more than was written: who may not read is not shown it.
-async fn changing<T: DeserializeOwned>(x: &mut Exchange) -> Result<Written<'_, T>, Refusal> {
+async fn changing<T: DeserializeOwned, R: Right>(x: &mut Exchange) -> Result<Written<'_, T, R>, Refusal> {
     let right = may_write_and_read(x)?;
     written_by(x, right, |_: &T| Ok(1)).await
 }
 
 /// Who writes, with a body of `bytes`.
-async fn writing<'a>(
+async fn writing<'a, R: Right>(
     x: &'a Exchange,
-    right: &Authorized<Publish>,
+    right: &Authorized<R>,
     bytes: usize,
 ) -> Result<Asker<'a>, Refusal> {
     writing_together(x, right, bytes, 1).await
 }
 
 /// Who makes so many writes at once.
-async fn writing_together<'a>(
+async fn writing_together<'a, R: Right>(
     x: &'a Exchange,
-    right: &Authorized<Publish>,
+    right: &Authorized<R>,
     bytes: usize,
     writes: usize,
 ) -> Result<Asker<'a>, Refusal> {
-    let limit = right.publish_rate(x.shared().config.limits.publish_per_second);
+    let limit = right.principal().publish_rate(x.shared().config.limits.publish_per_second);
     let now_ms = x.shared().clock.now_ms();
     rate::charge(&mut x.rate.borrow_mut(), limit, writes, now_ms).map_err(Refusal::over_rate)?;
     x.worker.enter(right.principal().tenant, bytes).await;
@@ -150,18 +150,18 @@ async fn asking(x: &Exchange, principal: Arc<Principal>) -> Result<Asker<'_>, Re
 }
 
 /// Makes something, once for the request's `Idempotency-Key`; `make` is given what goes into its commit.
-async fn made<R>(
+async fn made<M, R: Right>(
     x: &Exchange,
-    right: &Authorized<Publish>,
+    right: &Authorized<R>,
     body: &[u8],
-    answer: impl Fn(&R) -> Answer,
-    make: impl AsyncFnOnce(&dyn Fn(&R) -> Rows) -> Result<R, ResourceError>,
+    answer: impl Fn(&M) -> Answer,
+    make: impl AsyncFnOnce(&dyn Fn(&M) -> Rows) -> Result<M, ResourceError>,
 ) -> Result<Answer, Refusal> {
     let once = match once::turn(x.shared(), x, right, body).await? {
         Turn::First(once) => once,
         Turn::Repeat(answer) => return Ok(answer),
     };
-    let made = make(&|made: &R| once::kept(once.as_ref(), || answer(made))).await?;
+    let made = make(&|made: &M| once::kept(once.as_ref(), || answer(made))).await?;
     Ok(answer(&made))
 }
 

@@ -4,6 +4,7 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::auth::WriteOwned;
 use crate::outcome::Refusal;
 use crate::resource::agents::Json;
 use crate::resource::tools::{self, Saying, Tool};
@@ -27,6 +28,8 @@ struct View<'a> {
     id: &'a str,
     /// Its organization.
     organization_id: &'a str,
+    /// The user who may change it with the scope `write`; `null`: changing it takes `agents`.
+    owner: Option<&'a str>,
     /// What it is called.
     name: &'a str,
     /// For people, and for models.
@@ -56,6 +59,7 @@ fn view<'a>(org_id: &'a str, tool: &'a Tool) -> View<'a> {
     View {
         id: &tool.id,
         organization_id: org_id,
+        owner: tool.owner.as_deref(),
         name: &tool.name,
         description: said.description.as_deref(),
         json_schema: said.json_schema.as_ref(),
@@ -106,7 +110,7 @@ pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
     responses((status = 201, description = "It was made.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
 pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
-    let Written { x, right, caller, bytes, body: saying } = written::<Saying>(x).await?;
+    let Written { x, right, caller, bytes, body: saying } = written::<Saying, WriteOwned>(x).await?;
     let answer = |tool: &Tool| of_version(created(view(&caller.principal.org_id, tool)), tool.version);
     made(x, &right, &bytes, answer, async |kept| tools::create(&caller, &right, saying, kept).await).await
 }
@@ -135,7 +139,7 @@ pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refus
     responses((status = 200, description = "It was changed.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
 pub(in crate::http) async fn change(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
-    let Written { x, right, caller, body: saying, .. } = changing::<Saying>(x).await?;
+    let Written { x, right, caller, body: saying, .. } = changing::<Saying, WriteOwned>(x).await?;
     let tool = tools::change(&caller, &right, &unescaped(id)?, if_match(x)?, saying).await?;
     Ok(told(&caller.principal.org_id, &tool))
 }
@@ -149,7 +153,7 @@ pub(in crate::http) async fn change(x: &mut Exchange, id: &str) -> Result<Answer
     responses((status = 204, description = "It is gone."))
 )]
 pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
-    let right = may_write(x)?;
+    let right = may_write::<WriteOwned>(x)?;
     no_parameters(x)?;
     let caller = writing(x, &right, 0).await?;
     tools::delete(&caller, &right, &unescaped(id)?, if_match(x)?).await?;
@@ -164,7 +168,7 @@ pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Re
     responses((status = 501))
 )]
 pub(in crate::http) async fn execute(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
-    let right = may_write_and_read(x)?;
+    let right = may_write_and_read::<WriteOwned>(x)?;
     let caller = asking(x, right.principal().clone()).await?;
     tools::get(&caller, &unescaped(id)?).await?;
     Err(Refusal::not_implemented("tools are not executed here: run it where you have a sandbox"))

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use super::super::{Caller, ResourceError, lock_of};
 use super::{KIND, Memory, NewMemory, WORDS};
-use crate::auth::{Authorized, Publish};
+use crate::auth::{Authorized, WriteAsUser};
 use crate::event::Event;
 use crate::store::Rows;
 use crate::tenant::publish::Notice;
@@ -72,7 +72,7 @@ impl Written {
     async fn commit<N: Notice>(
         self,
         caller: &Caller<'_, N>,
-        right: &Authorized<Publish>,
+        right: &Authorized<WriteAsUser>,
         operation: &'static str,
         kept: impl FnOnce(&Outcome) -> Rows,
     ) -> Result<Outcome, ResourceError> {
@@ -92,7 +92,7 @@ impl Written {
 /// [`ResourceError`] of the whole: nothing was made then, but for a failed commit.
 pub async fn create<N: Notice>(
     caller: &Caller<'_, N>,
-    right: &Authorized<Publish>,
+    right: &Authorized<WriteAsUser>,
     items: Vec<Result<NewMemory, ResourceError>>,
     kept: impl FnOnce(&Outcome) -> Rows,
 ) -> Result<Outcome, ResourceError> {
@@ -123,7 +123,7 @@ pub async fn create<N: Notice>(
 /// [`ResourceError`] of the whole: nothing was deleted then, but for a failed commit.
 pub async fn delete<N: Notice>(
     caller: &Caller<'_, N>,
-    right: &Authorized<Publish>,
+    right: &Authorized<WriteAsUser>,
     ids: Vec<String>,
     kept: impl FnOnce(&Outcome) -> Rows,
 ) -> Result<Outcome, ResourceError> {

@@ -25,7 +25,7 @@ pub use words::{WORDS, WORDS_ASKED};
 use super::agents::{self, Json};
 use super::record::{self, Page, Position, Record};
 use super::{Caller, ResourceError, given, is_version, lock_of, next_number, object};
-use crate::auth::{Authorized, Publish};
+use crate::auth::{Authorized, WriteAsUser};
 use crate::event::{Event, Kind, check_id};
 use crate::ids::TenantId;
 use crate::store::{Group, Of, Rows, Table};
@@ -197,7 +197,7 @@ impl Memory {
 /// The memory that `new` makes, if the caller may make it; nothing is kept yet.
 async fn made<N: Notice>(
     caller: &Caller<'_, N>,
-    right: &Authorized<Publish>,
+    right: &Authorized<WriteAsUser>,
     new: NewMemory,
 ) -> Result<Memory, ResourceError> {
     let now_ms = caller.now_ms();
@@ -216,6 +216,11 @@ async fn made<N: Notice>(
         updated_ms: now_ms,
         version: 1,
     };
+    // To a credential narrowed to other agents there is no such agent, whether or not there is one.
+    let no_agent = || ResourceError::invalid("agent_id", "there is no such agent");
+    if memory.agent_id.as_ref().is_some_and(|id| !caller.rights.narrowing.permits_agent(id)) {
+        return Err(no_agent());
+    }
     let mut event = memory.told("created");
     right
         .check(&mut event)
@@ -223,10 +228,8 @@ async fn made<N: Notice>(
     let user_id = event.user_id.map(Cow::into_owned);
     memory.user_id = user_id;
     if let Some(agent_id) = &memory.agent_id {
-        match agents::exists(caller, agent_id).await {
-            Err(ResourceError::NotFound) => {
-                return Err(ResourceError::invalid("agent_id", "there is no such agent"));
-            }
+        match agents::exists(caller, Kind::MemoryUpdate, agent_id).await {
+            Err(ResourceError::NotFound) => return Err(no_agent()),
             found => found?,
         }
     }
@@ -260,7 +263,7 @@ pub(super) fn remove(rows: &mut Rows, tenant: TenantId, old: &Memory) {
 /// [`ResourceError`]; an agent that does not exist is an invalid `agent_id`.
 pub async fn create<N: Notice>(
     caller: &Caller<'_, N>,
-    right: &Authorized<Publish>,
+    right: &Authorized<WriteAsUser>,
     new: NewMemory,
     kept: impl FnOnce(&Memory) -> Rows,
 ) -> Result<Memory, ResourceError> {
@@ -303,7 +306,7 @@ pub async fn list<N: Notice>(
 /// [`ResourceError`].
 pub async fn change<N: Notice>(
     caller: &Caller<'_, N>,
-    right: &Authorized<Publish>,
+    right: &Authorized<WriteAsUser>,
     id: &str,
     version: Option<u64>,
     saying: Saying,
@@ -329,7 +332,7 @@ pub async fn change<N: Notice>(
 /// [`ResourceError`].
 pub async fn delete<N: Notice>(
     caller: &Caller<'_, N>,
-    right: &Authorized<Publish>,
+    right: &Authorized<WriteAsUser>,
     id: &str,
     version: Option<u64>,
 ) -> Result<(), ResourceError> {
@@ -345,7 +348,7 @@ pub async fn delete<N: Notice>(
 
 /// Whether the caller may publish what would tell of it, addressed as the memory is.
 fn may_write(
-    right: &Authorized<Publish>,
+    right: &Authorized<WriteAsUser>,
     memory: &Memory,
     operation: &'static str,
 ) -> Result<(), ResourceError> {

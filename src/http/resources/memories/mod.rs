@@ -7,6 +7,8 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::auth::WriteAsUser;
+use crate::event::Kind;
 use crate::outcome::Refusal;
 use crate::resource::agents::{self, Json};
 use crate::resource::memories::{self, Memory, MemoryType, NewMemory, Saying, Scope, Version};
@@ -155,7 +157,7 @@ pub(in crate::http) async fn list_of_agent(x: &Exchange, id: &str) -> Result<Ans
     let mut asked = Asked::default();
     let page = page(x, |name, value| Ok(name != "agent_id" && asked.take(name, value)?))?;
     let id = unescaped(id)?;
-    agents::exists(&caller, &id).await?; // here the path names it: 404, not an empty list
+    agents::exists(&caller, Kind::MemoryUpdate, &id).await?; // here the path names it: 404, not an empty list
     asked.agent_id = Some(id);
     list_of(&caller, asked, page).await
 }
@@ -170,7 +172,7 @@ pub(in crate::http) async fn list_of_agent(x: &Exchange, id: &str) -> Result<Ans
     responses((status = 201, description = "It is kept.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
 pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
-    let Written { x, right, caller, bytes, body: new } = written::<NewMemory>(x).await?;
+    let Written { x, right, caller, bytes, body: new } = written::<NewMemory, WriteAsUser>(x).await?;
     let answer =
         |memory: &Memory| of_version(created(view(&caller.principal.org_id, memory)), memory.version);
     made(x, &right, &bytes, answer, async |kept| memories::create(&caller, &right, new, kept).await).await
@@ -200,7 +202,7 @@ pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refus
     responses((status = 200, description = "It was changed.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
 pub(in crate::http) async fn change(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
-    let Written { x, right, caller, body: saying, .. } = changing::<Saying>(x).await?;
+    let Written { x, right, caller, body: saying, .. } = changing::<Saying, WriteAsUser>(x).await?;
     let memory = memories::change(&caller, &right, &unescaped(id)?, if_match(x)?, saying).await?;
     Ok(told(&caller.principal.org_id, &memory))
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use zeroize::Zeroize as _;
 
-use crate::auth::{Authorized, Manage, Organization, Role, Subscribe};
+use crate::auth::{Authorized, Manage, Organization, Principal, Role, Use, WriteAsUser};
 use crate::outcome::Refusal;
 use crate::resource::users::{self, Desk, Saying, User};
 use crate::time::rfc3339;
@@ -69,11 +69,8 @@ fn told(x: &Exchange, organization: &Organization, user: &User) -> Answer {
 }
 
 /// The organization of whoever asks.
-fn own_organization(
-    x: &Exchange,
-    right: &Authorized<impl crate::auth::Right>,
-) -> Result<Arc<Organization>, Refusal> {
-    x.shared().auth.organization(right.principal().tenant).ok_or_else(Refusal::not_found)
+fn own_organization(x: &Exchange, principal: &Principal) -> Result<Arc<Organization>, Refusal> {
+    x.shared().auth.organization(principal.tenant).ok_or_else(Refusal::not_found)
 }
 
 fn desk(x: &Exchange) -> Desk<'_> {
@@ -101,10 +98,10 @@ fn wipe(body: Bytes) {
     responses((status = 200, description = "The user.", body = View, headers(("ETag" = String, description = "Its version."))), (status = 404))
 )]
 pub(in crate::http) async fn me(x: &Exchange) -> Result<Answer, Refusal> {
-    let right = x.authorized::<Subscribe>()?;
+    let principal = x.principal(Use::Rest)?;
     no_parameters(x)?;
-    let user = users::me(desk(x), &right).await?;
-    Ok(told(x, &*own_organization(x, &right)?, &user))
+    let user = users::own(desk(x), &principal).await?;
+    Ok(told(x, &*own_organization(x, &principal)?, &user))
 }
 
 /// Changes what users say of themselves; `null` clears.
@@ -117,12 +114,12 @@ pub(in crate::http) async fn me(x: &Exchange) -> Result<Answer, Refusal> {
     responses((status = 200, description = "The user.", body = View, headers(("ETag" = String, description = "Its version."))), (status = 404))
 )]
 pub(in crate::http) async fn change_me(x: &mut Exchange) -> Result<Answer, Refusal> {
-    let right = may_write(x)?;
+    let right = may_write::<WriteAsUser>(x)?;
     no_parameters(x)?;
     let saying: Saying = x.json().await?;
     let x = &*x;
     let user = users::change_me(desk(x), &right, if_match(x)?, saying).await?;
-    Ok(told(x, &*own_organization(x, &right)?, &user))
+    Ok(told(x, &*own_organization(x, right.principal())?, &user))
 }
 
 /// Lists users, newest first.
