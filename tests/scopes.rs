@@ -1,0 +1,562 @@
+//! Who may do what, asked of the daemon: every operation of the API's document as every kind of caller.
+//!
+//! * Each operation has one class, and each class one row of verdicts ([`VERDICTS`]). An operation without a class fails the test,
+//!   so a new one cannot be forgotten.
+//! * What is refused leaves no trace: everything that an administrator can see is the same afterwards.
+//! * The resources that are asked for belong to the user `ann`; each request that succeeds has resources of its own.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::too_many_lines,
+    reason = "tests"
+)]
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::Daemon;
+use common::http::Reply;
+use common::rest::{all, data};
+use serde_json::{Value, json};
+
+/// Who asks, in the order of the columns of [`VERDICTS`].
+const CALLERS: [&str; 10] = [
+    "viewer",
+    "user",
+    "owner",
+    "narrowed",
+    "write key",
+    "agents key",
+    "publish key",
+    "mint key",
+    "admin",
+    "ticket",
+];
+
+/// What operations have in common that one rule decides about.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Class {
+    /// Needs no credential, or is asked for by other tests: probes, documents, login, open streams.
+    Open,
+    ReadEvents,
+    PublishEvents,
+    ListOfAgents,
+    ReadAgent,
+    CreateAgent,
+    /// Answers with the agent, so it takes `subscribe` too.
+    ChangeAgent,
+    DeleteAgent,
+    ReadOfAgent,
+    SendToAgent,
+    ListOfUsers,
+    ReadOfUser,
+    CreateOfUser,
+    ChangeOfUser,
+    DeleteOfUser,
+    Batch,
+    ListTools,
+    ReadTool,
+    CreateTool,
+    ChangeTool,
+    DeleteTool,
+    ExecuteTool,
+    WriteCoreMemory,
+    Presence,
+    Connections,
+    Kick,
+    KickOne,
+    Me,
+    ChangeMe,
+    Password,
+    Manage,
+    Operate,
+    Mint,
+    Ticket,
+}
+
+/// Verdicts of each class: a status, `ok` (2xx), `empty` (200 without rows), `none` (200 that did nothing), `no` (401 or 403).
+const VERDICTS: &[(Class, [&str; 10])] = {
+    use Class::*;
+    &[
+        // class           viewer  user     owner    narrowed write k. agents k. publish k. mint k. admin    ticket
+        (ReadEvents, ["ok", "ok", "ok", "ok", "403", "ok", "403", "403", "ok", "ok"]),
+        (PublishEvents, ["403", "ok", "ok", "403", "403", "403", "403", "403", "ok", "no"]),
+        (ListOfAgents, ["ok", "ok", "ok", "empty", "403", "ok", "403", "403", "ok", "no"]),
+        (ReadAgent, ["ok", "ok", "ok", "404", "403", "ok", "403", "403", "ok", "no"]),
+        (CreateAgent, ["403", "ok", "ok", "403", "403", "ok", "403", "403", "ok", "no"]),
+        (ChangeAgent, ["403", "403", "ok", "404", "403", "ok", "403", "403", "ok", "no"]),
+        (DeleteAgent, ["403", "403", "ok", "404", "403", "ok", "403", "403", "ok", "no"]),
+        (ReadOfAgent, ["ok", "ok", "ok", "404", "403", "ok", "403", "403", "ok", "no"]),
+        (SendToAgent, ["403", "ok", "ok", "404", "403", "403", "403", "403", "ok", "no"]),
+        (ListOfUsers, ["empty", "empty", "ok", "empty", "403", "empty", "403", "403", "ok", "no"]),
+        (ReadOfUser, ["404", "404", "ok", "404", "403", "404", "403", "403", "ok", "no"]),
+        (CreateOfUser, ["403", "ok", "ok", "400", "403", "403", "403", "403", "ok", "no"]),
+        (ChangeOfUser, ["403", "404", "ok", "404", "403", "403", "403", "403", "ok", "no"]),
+        (DeleteOfUser, ["403", "404", "ok", "404", "404", "403", "403", "403", "ok", "no"]),
+        (Batch, ["403", "none", "ok", "none", "none", "403", "403", "403", "ok", "no"]),
+        (ListTools, ["ok", "ok", "ok", "empty", "403", "ok", "403", "403", "ok", "no"]),
+        (ReadTool, ["ok", "ok", "ok", "404", "403", "ok", "403", "403", "ok", "no"]),
+        (CreateTool, ["403", "ok", "ok", "403", "403", "ok", "403", "403", "ok", "no"]),
+        (ChangeTool, ["403", "403", "ok", "404", "403", "ok", "403", "403", "ok", "no"]),
+        (DeleteTool, ["403", "403", "ok", "404", "403", "ok", "403", "403", "ok", "no"]),
+        (ExecuteTool, ["403", "501", "501", "404", "403", "501", "403", "403", "501", "no"]),
+        (WriteCoreMemory, ["403", "403", "ok", "404", "403", "ok", "403", "403", "ok", "no"]),
+        (Presence, ["ok", "ok", "ok", "empty", "403", "ok", "403", "403", "ok", "no"]),
+        (Connections, ["ok", "ok", "ok", "ok", "403", "ok", "403", "403", "ok", "no"]),
+        (Kick, ["none", "none", "none", "none", "none", "none", "none", "none", "none", "no"]),
+        (KickOne, ["404", "404", "404", "404", "404", "404", "404", "404", "404", "no"]),
+        (Me, ["404", "404", "404", "404", "404", "404", "404", "404", "404", "no"]),
+        (ChangeMe, ["403", "404", "404", "404", "404", "403", "403", "403", "404", "no"]),
+        (Password, ["404", "404", "404", "404", "404", "404", "404", "404", "404", "no"]),
+        (Manage, ["403", "403", "403", "403", "403", "403", "403", "403", "ok", "no"]),
+        (Operate, ["403", "403", "403", "403", "403", "403", "403", "403", "403", "no"]),
+        (Mint, ["403", "403", "403", "403", "403", "403", "403", "ok", "ok", "no"]),
+        (Ticket, ["ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "no"]),
+    ]
+};
+
+/// What an operation is asked with: its class, its body, and a query where it takes one.
+fn asked(method: &str, path: &str, seed: &Seed) -> Option<(Class, Value, String)> {
+    use Class::*;
+    let (agent, none) = (seed.agent.as_str(), Value::Null);
+    let of_agent = format!("?agent_id={agent}");
+    let plain = |class, body: Value| Some((class, body, String::new()));
+    let user =
+        || json!({"email": format!("{}@example.org", seed.number), "password": "long enough", "name": "Zed"});
+    match (method, path.strip_prefix("/api/v1/").unwrap_or(path)) {
+        (_, "/health" | "/health/live" | "/health/ready" | "/docs" | "/docs/{name}") => plain(Open, none),
+        (_, "/api-docs/openapi.json" | "/api-docs/asyncapi.json") => plain(Open, none),
+        (_, "ws" | "sse" | "sse/llm" | "users/login") => plain(Open, none),
+        ("get", "events") => Some((ReadEvents, none, "?earliest=true".into())),
+        ("post", "events") => plain(PublishEvents, json!({"type": "custom", "channel": "c", "data": 1})),
+        ("get", "agents") => plain(ListOfAgents, none),
+        ("post", "agents") => plain(CreateAgent, json!({"name": "new", "system": "new"})),
+        ("get", "agents/{id}" | "agents/{id}/state") => plain(ReadAgent, none),
+        ("put" | "patch", "agents/{id}") => plain(ChangeAgent, json!({"system": "other", "llm_config": {}})),
+        ("delete", "agents/{id}") => plain(DeleteAgent, none),
+        ("put", "agents/{id}/state") => plain(DeleteAgent, json!({"state": "thinking"})),
+        ("post", "agents/{id}/messages") => plain(SendToAgent, json!({"message": "x"})),
+        ("get", "agents/{id}/memories") => plain(ReadOfAgent, none),
+        ("get", "agents/{id}/core-memory" | "agents/{id}/core-memory/{label}") => plain(ReadOfAgent, none),
+        ("put", "agents/{id}/core-memory/{label}") => plain(WriteCoreMemory, json!({"value": "other"})),
+        ("delete", "agents/{id}/core-memory/{label}") => plain(WriteCoreMemory, none),
+        ("get", "messages" | "memories") => Some((ListOfUsers, none, of_agent)),
+        ("get", "memories/search") => Some((ListOfUsers, none, format!("{of_agent}&query=remember"))),
+        ("post", "memories/search") => plain(ListOfUsers, json!({"query": "remember", "agent_id": agent})),
+        ("get", "messages/{id}" | "memories/{id}" | "memories/{id}/history") => plain(ReadOfUser, none),
+        ("post", "messages" | "memories") => plain(CreateOfUser, json!({"agent_id": agent, "content": "x"})),
+        ("put" | "patch", "memories/{id}") => plain(ChangeOfUser, json!({"content": "other"})),
+        ("delete", "messages/{id}" | "memories/{id}") => plain(DeleteOfUser, none),
+        // Ann's name is nobody else's to write in.
+        ("post", "memories/batch") => {
+            plain(Batch, json!({"memories": [{"agent_id": agent, "user_id": "ann", "content": "x"}]}))
+        }
+        ("post", "memories/batch/delete") => plain(Batch, json!({"ids": [seed.memory]})),
+        ("get", "tools") => plain(ListTools, none),
+        ("post", "tools") => plain(CreateTool, json!({"name": "new", "source_code": "new"})),
+        ("get", "tools/{id}") => plain(ReadTool, none),
+        ("put" | "patch", "tools/{id}") => plain(ChangeTool, json!({"source_code": "other"})),
+        ("delete", "tools/{id}") => plain(DeleteTool, none),
+        ("post", "tools/{id}/execute") => plain(ExecuteTool, none),
+        ("get", "presence") => plain(Presence, none),
+        ("get", "connections") => plain(Connections, none),
+        ("delete", "connections") => Some((Kick, none, "?user=nobody".into())),
+        ("delete", "connections/{id}") => plain(KickOne, none),
+        ("get", "users/me") => plain(Me, none),
+        ("put" | "patch", "users/me") => plain(ChangeMe, json!({"name": "Other"})),
+        ("put", "users/me/password") => {
+            plain(Password, json!({"current_password": "long enough", "new_password": "longer yet"}))
+        }
+        ("get", "api-keys" | "users" | "users/{sub}" | "stats") => plain(Manage, none),
+        ("get", "organizations/{id}" | "organizations/{id}/members") => plain(Manage, none),
+        ("put" | "patch", "organizations/{id}") => plain(Manage, json!({"name": "Other"})),
+        ("post", "api-keys") => plain(Manage, json!({"scopes": ["subscribe"]})),
+        ("delete", "api-keys/{id}" | "tokens/{jti}" | "users/{sub}") => plain(Manage, none),
+        ("delete", "organizations/{id}/members/{sub}") => plain(Manage, none),
+        ("put", "users/{sub}/disabled") => plain(Manage, json!({"disabled": true})),
+        ("put", "organizations/{id}/members/{sub}") => plain(Manage, json!({"role": "viewer"})),
+        ("post", "users/register" | "organizations/{id}/members") => plain(Manage, user()),
+        ("get", "organizations") => plain(Operate, none),
+        ("post", "organizations") => plain(Operate, json!({"id": format!("new-{}", seed.number)})),
+        ("delete", "organizations/{id}") => plain(Operate, none),
+        ("post", "tokens") => plain(Mint, json!({"sub": "zed"})),
+        ("post", "tickets") => plain(Ticket, json!({})),
+        _ => None,
+    }
+}
+
+/// Resources that one request may ask for; those of a user are Ann's.
+#[derive(Default)]
+struct Seed {
+    number: usize,
+    agent: String,
+    message: String,
+    memory: String,
+    tool: String,
+    user: String,
+    key: String,
+}
+
+impl Seed {
+    /// What stands at a path's names.
+    fn path(&self, path: &str) -> String {
+        let id = match path {
+            path if path.contains("/messages/{id}") => &self.message,
+            path if path.contains("/memories/{id}") => &self.memory,
+            path if path.contains("/tools/") => &self.tool,
+            path if path.contains("/api-keys/") => &self.key,
+            path if path.contains("/organizations/") => "acme",
+            path if path.contains("/connections/") => "conn-0123456789abcdef",
+            _ => &self.agent,
+        };
+        let names = [("{id}", id), ("{label}", "persona"), ("{sub}", &self.user), ("{jti}", "tok-none")];
+        names.iter().fold(path.to_owned(), |path, (name, value)| path.replace(name, value))
+    }
+}
+
+/// A daemon with an organization and one of each kind of caller.
+struct World {
+    daemon: Daemon,
+    /// The organization's `*` key, which sees and makes everything.
+    star: String,
+    /// The credentials of [`CALLERS`] but for the ticket, which is new for each request.
+    keys: Vec<String>,
+    seeds: usize,
+}
+
+impl World {
+    async fn start() -> World {
+        let daemon = Daemon::start().await;
+        let star = daemon.create_org("acme").await;
+        let token = async |sub: &str, more: Value| daemon.mint_token(&star, sub, more).await;
+        let key = async |scopes: Value| daemon.create_key(json!({"org_id": "acme", "scopes": scopes})).await;
+        let keys = vec![
+            token("vic", json!({"roles": ["viewer"]})).await,
+            token("eve", json!({"roles": ["user"]})).await,
+            token("ann", json!({"roles": ["user"]})).await,
+            token("ann", json!({"roles": ["user"], "agents": ["agent-elsewhere"]})).await,
+            key(json!(["write"])).await,
+            key(json!(["agents", "subscribe"])).await,
+            key(json!(["publish"])).await,
+            key(json!(["mint"])).await,
+            token("root", json!({"roles": ["admin"]})).await,
+        ];
+        World { daemon, star, keys, seeds: 0 }
+    }
+
+    /// Makes what requests to `path` ask for.
+    async fn seed(&mut self, path: &str) -> Seed {
+        self.seeds += 1;
+        let (daemon, star, ann) = (&self.daemon, &self.star, &self.keys[2]);
+        let made = async |key: &str, path: &str, body: Value, name: &str| {
+            let reply = daemon.post(&format!("/api/v1/{path}")).key(key).json(&body).send().await;
+            data(&reply, 201)[name].as_str().unwrap().to_owned()
+        };
+        let mut seed = Seed { number: self.seeds, ..Seed::default() };
+        let needs = |word: &str| path.contains(word);
+        if needs("agents") || needs("messages") || needs("memories") {
+            seed.agent = made(ann, "agents", json!({"name": "a", "system": "old"}), "id").await;
+            let of_agent = json!({"agent_id": seed.agent, "content": "remember"});
+            seed.message = made(ann, "messages", of_agent.clone(), "id").await;
+            seed.memory = made(ann, "memories", of_agent, "id").await;
+            let block = format!("/api/v1/agents/{}/core-memory/persona", seed.agent);
+            let put = daemon.call("PUT", &block).key(ann).json(&json!({"value": "old"})).send().await;
+            data(&put, 201);
+        }
+        if needs("tools") {
+            seed.tool = made(ann, "tools", json!({"name": "t", "source_code": "old"}), "id").await;
+        }
+        if needs("api-keys") {
+            seed.key = made(star, "api-keys", json!({"scopes": ["subscribe"]}), "key_id").await;
+        }
+        if needs("{sub}") {
+            let number = self.seeds;
+            let user = json!({"email": format!("u{number}@y"), "password": "long enough", "name": "Uma"});
+            seed.user = made(star, "users/register", user, "id").await;
+        }
+        seed
+    }
+
+    async fn ask(&self, caller: usize, method: &str, path: &str, seed: &Seed) -> Reply {
+        let (_, body, query) = asked(method, path, seed).unwrap();
+        let mut url = seed.path(path) + &query;
+        let ticket = match self.keys.get(caller) {
+            Some(_) => String::new(),
+            None => {
+                let admin = self.keys.last().unwrap();
+                let made = self.daemon.post("/api/v1/tickets").key(admin).json(&json!({})).send().await;
+                data(&made, 201)["ticket"].as_str().unwrap().to_owned()
+            }
+        };
+        if !ticket.is_empty() {
+            url += if url.contains('?') { "&ticket=" } else { "?ticket=" };
+            url += &ticket;
+        }
+        let call = self.daemon.call(&method.to_uppercase(), &url);
+        let call = match self.keys.get(caller) {
+            Some(key) => call.key(key),
+            None => call.anonymous(),
+        };
+        match body {
+            Value::Null => call.send().await,
+            body => call.json(&body).send().await,
+        }
+    }
+
+    /// Everything that an administrator sees of the organization.
+    async fn everything(&self, seed: &Seed) -> BTreeMap<String, Value> {
+        let mut seen = BTreeMap::new();
+        for list in ["agents?", "tools?", "messages?", "memories?", "users?", "api-keys?limit=100"] {
+            let mut rows = all(&self.daemon, &self.star, &format!("/api/v1/{list}&limit=100")).await;
+            for row in &mut rows {
+                row.as_object_mut().unwrap().remove("last_used_at");
+            }
+            seen.insert(list.to_owned(), Value::Array(rows));
+        }
+        let mut one = vec!["organizations/acme".to_owned()];
+        if !seed.agent.is_empty() {
+            one.push(format!("agents/{}/core-memory", seed.agent));
+            one.push(format!("agents/{}/state", seed.agent));
+        }
+        for path in one {
+            let reply = self.daemon.get(&format!("/api/v1/{path}")).key(&self.star).send().await;
+            seen.insert(path, data(&reply, 200));
+        }
+        let stats = self.daemon.get("/api/v1/stats").key(&self.star).send().await;
+        seen.insert("newest event".into(), data(&stats, 200)["newest_cursor"].clone());
+        seen
+    }
+}
+
+fn is_refusal(verdict: &str) -> bool {
+    !matches!(verdict, "ok" | "501")
+}
+
+/// How many rows an answer has; a search counts its results, a batch what it did.
+fn rows(reply: &Reply) -> usize {
+    let data = &reply.json()["data"];
+    let rows = data.as_array().or_else(|| data["results"].as_array());
+    let counted = || data["closed"].as_u64().or_else(|| data["successful"].as_u64());
+    rows.map(Vec::len).or_else(|| counted().map(|count| count as usize)).unwrap_or(usize::MAX)
+}
+
+fn keeps(reply: &Reply, verdict: &str) -> bool {
+    let status = reply.status.as_u16();
+    match verdict {
+        "ok" => {
+            reply.status.is_success()
+                && (status != 200 || rows(reply) > 0 || reply.json()["data"] == json!([]))
+        }
+        "empty" | "none" => status == 200 && rows(reply) == 0,
+        "no" => matches!(status, 401 | 403),
+        verdict => status.to_string() == verdict,
+    }
+}
+
+/// The whole matrix.
+#[tokio::test]
+async fn every_operation_is_decided_by_its_class_and_refusals_leave_no_trace() {
+    let document: Value = serde_json::from_str(include_str!("../docs/api/openapi.json")).unwrap();
+    let mut world = World::start().await;
+    let mut wrong = Vec::new();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for method in operations.as_object().unwrap().keys() {
+            if method == "parameters" {
+                continue;
+            }
+            let Some((class, ..)) = asked(method, path, &Seed::default()) else {
+                panic!("{method} {path} has no class: say in `asked` who may do that");
+            };
+            if class == Class::Open {
+                continue;
+            }
+            let (_, verdicts) = VERDICTS.iter().find(|(of, _)| *of == class).expect("a row for each class");
+            let seed = world.seed(path).await;
+            let before = world.everything(&seed).await;
+            for (caller, verdict) in verdicts.iter().enumerate().filter(|(_, verdict)| is_refusal(verdict)) {
+                let reply = world.ask(caller, method, path, &seed).await;
+                if !keeps(&reply, verdict) {
+                    wrong.push(format!("{} {method} {path}: {verdict}, got {reply:?}", CALLERS[caller]));
+                }
+            }
+            let after = world.everything(&seed).await;
+            for (what, was) in &before {
+                if after[what] != *was {
+                    wrong.push(format!("{method} {path}: a refused caller changed {what}: {}", after[what]));
+                }
+            }
+            for (caller, verdict) in verdicts.iter().enumerate().filter(|(_, verdict)| !is_refusal(verdict)) {
+                let seed = world.seed(path).await;
+                let reply = world.ask(caller, method, path, &seed).await;
+                if !keeps(&reply, verdict) {
+                    wrong.push(format!("{} {method} {path}: {verdict}, got {reply:?}", CALLERS[caller]));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Answers to requests for somebody else's agent tell whether it is there to nobody who may not see it.
+#[tokio::test]
+async fn an_agent_outside_of_the_narrowing_answers_as_one_that_never_was() {
+    let mut world = World::start().await;
+    let seed = world.seed("/api/v1/agents").await;
+    let narrowings = [
+        json!({"agents": ["agent-elsewhere"]}),
+        json!({"agents": []}),
+        json!({"types": ["custom"]}),
+        json!({"types": []}),
+        json!({"channels": ["c"]}),
+    ];
+    for narrowing in narrowings {
+        let mut more = narrowing.clone();
+        more["roles"] = json!(["admin"]);
+        let narrow = world.daemon.mint_token(&world.star, "ann", more).await;
+        let ask = async |method: &str, path: &str, body: &Value, agent: &str| {
+            let path = path.replace("{}", agent);
+            let body = body.to_string().replace("{}", agent);
+            let call = world.daemon.call(method, &format!("/api/v1/{path}")).key(&narrow);
+            let call = call.header("if-match", "\"7\"");
+            let reply = match body.as_str() {
+                "null" => call.send().await,
+                body => call.body("application/json", body.to_owned()).send().await,
+            };
+            let text = reply.text();
+            let cut = text.find(",\"timestamp\"").unwrap_or(text.len());
+            (reply.status.as_u16(), text[..cut].to_owned(), reply.header("etag").map(str::to_owned))
+        };
+        for (method, path, body) in [
+            ("GET", "agents/{}", json!(null)),
+            ("PATCH", "agents/{}", json!({"name": "x"})),
+            ("PATCH", "agents/{}", json!({"owner": null})),
+            ("DELETE", "agents/{}", json!(null)),
+            ("GET", "agents/{}/state", json!(null)),
+            ("PUT", "agents/{}/state", json!({"state": "waiting"})),
+            ("GET", "agents/{}/memories", json!(null)),
+            ("POST", "agents/{}/messages", json!({"message": "x"})),
+            ("GET", "agents/{}/core-memory", json!(null)),
+            ("GET", "agents/{}/core-memory/persona", json!(null)),
+            ("PUT", "agents/{}/core-memory/persona", json!({"value": "x"})),
+            ("PUT", "agents/{}/core-memory/persona?user_id=ann", json!({"value": "x"})),
+            ("DELETE", "agents/{}/core-memory/persona", json!(null)),
+            ("POST", "messages", json!({"agent_id": "{}", "content": "x"})),
+            ("POST", "memories", json!({"agent_id": "{}", "content": "x"})),
+            ("GET", "messages?agent_id={}", json!(null)),
+            ("GET", "memories?agent_id={}", json!(null)),
+            ("GET", "memories/search?query=remember&agent_id={}", json!(null)),
+            ("GET", "events?earliest=true&agent_id={}", json!(null)),
+        ] {
+            let there = ask(method, path, &body, &seed.agent).await;
+            let nowhere = ask(method, path, &body, "agent-0198c5f0-7a1b-7c3d-8e4f-000000000001").await;
+            assert_eq!(there, nowhere, "{narrowing} {method} {path}");
+            assert!(
+                there.0 != 500 && there.0 != 201 && there.0 != 204,
+                "{narrowing} {method} {path} {there:?}"
+            );
+        }
+    }
+    let agent = world.daemon.get(&format!("/api/v1/agents/{}", seed.agent)).key(&world.star).send().await;
+    assert_eq!((&data(&agent, 200)["owner"], agent.header("etag")), (&json!("ann"), Some("\"1\"")));
+}
+
+/// Owners: who makes it; nobody, for a service; set by `agents` alone.
+#[tokio::test]
+async fn owners_are_set_by_agents_alone() {
+    let world = World::start().await;
+    let [_, eve, ann, _, _, service, _, _, admin] = world.keys.as_slice() else { panic!("nine keys") };
+    for path in ["/api/v1/agents", "/api/v1/tools"] {
+        let make = async |key: &str, more: Value| {
+            let mut body = json!({"name": "x"});
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            world.daemon.post(path).key(key).json(&body).send().await
+        };
+        let change = async |key: &str, of: &Value, body: Value| {
+            let path = format!("{path}/{}", of["id"].as_str().unwrap());
+            world.daemon.call("PATCH", &path).key(key).json(&body).send().await
+        };
+        for (who, more, owner) in [
+            (ann, json!({}), json!("ann")),
+            (ann, json!({"owner": "ann"}), json!("ann")),
+            (admin, json!({}), json!("root")),
+            (admin, json!({"owner": null}), json!(null)),
+            (admin, json!({"owner": "bob"}), json!("bob")),
+            (service, json!({}), json!(null)),
+            (service, json!({"owner": "ann"}), json!("ann")),
+        ] {
+            assert_eq!(data(&make(who, more).await, 201)["owner"], owner, "{path}");
+        }
+        for more in [json!({"owner": "eve"}), json!({"owner": null})] {
+            make(ann, more).await.refused(403, "FORBIDDEN");
+        }
+        make(admin, json!({"owner": ""})).await.refused(400, "VALIDATION_ERROR");
+        make(admin, json!({"owner": "x".repeat(257)})).await.refused(400, "VALIDATION_ERROR");
+
+        let anns = data(&make(ann, json!({})).await, 201);
+        for who in [eve, ann] {
+            change(who, &anns, json!({"owner": "eve"})).await.refused(403, "FORBIDDEN");
+            change(who, &anns, json!({"owner": null})).await.refused(403, "FORBIDDEN");
+        }
+        let same = data(&change(ann, &anns, json!({"owner": "ann", "name": "y"})).await, 200);
+        assert_eq!((&same["owner"], &same["name"]), (&json!("ann"), &json!("y")));
+        let given = data(&change(admin, &anns, json!({"owner": "eve"})).await, 200);
+        assert_eq!((&given["owner"], &given["name"]), (&json!("eve"), &json!("y")));
+        change(ann, &anns, json!({"name": "mine"})).await.refused(403, "FORBIDDEN");
+        assert_eq!(data(&change(eve, &anns, json!({"name": "z"})).await, 200)["name"], "z");
+        let nobodys = data(&change(service, &anns, json!({"owner": null})).await, 200);
+        assert_eq!(nobodys["owner"], json!(null));
+        change(eve, &anns, json!({"name": "mine"})).await.refused(403, "FORBIDDEN");
+    }
+}
+
+/// A key without scopes is refused with their names, over REST as on the command line.
+#[tokio::test]
+async fn a_key_without_scopes_is_refused_and_told_what_there_is() {
+    let daemon = Daemon::start().await;
+    let named = "subscribe, publish, write, agents, publish:org, read:all, mint, manage";
+    for body in [json!({}), json!({"name": "n"}), json!({"scopes": []})] {
+        let refused = daemon.post("/api/v1/api-keys").json(&body).send().await;
+        let told = refused.refused(400, "VALIDATION_ERROR");
+        assert_eq!(told["details"]["field"], "scopes", "{told}");
+        assert!(told["details"]["reason"].as_str().unwrap().contains(named), "{told}");
+    }
+    let done = daemon.cli(&["key", "create", "--name", "n"]).await;
+    let told = String::from_utf8_lossy(&done.stderr);
+    assert_eq!((done.status.code(), done.stdout.as_slice()), (Some(64), &b""[..]), "{told}");
+    assert!(told.contains("--scopes") && told.contains(named), "{told}");
+    assert_eq!(all(&daemon, &daemon.key, "/api/v1/api-keys?").await.len(), 1, "the first key alone");
+}
+
+/// A backend with `mint` gets its users in, and nobody else, and nothing more than users.
+#[tokio::test]
+async fn a_mint_key_gets_users_in_and_nothing_more() {
+    let world = World::start().await;
+    let (daemon, mint) = (&world.daemon, world.keys[7].as_str());
+    let post = async |key: &str, path: &str, body: Value| {
+        daemon.post(&format!("/api/v1/{path}")).key(key).json(&body).send().await
+    };
+    let zed = daemon.mint_token(mint, "zed", json!({})).await;
+    data(&post(&zed, "agents", json!({"name": "zed's"})).await, 201);
+    for body in [
+        json!({"sub": "zed", "roles": ["admin"]}),
+        json!({"sub": "zed", "scopes": ["agents"]}),
+        json!({"sub": "zed", "scopes": ["read:all"]}),
+        json!({"sub": "zed", "org_id": "default"}),
+    ] {
+        let reply = post(mint, "tokens", body).await;
+        assert!(matches!(reply.status.as_u16(), 403 | 404), "{reply:?}");
+    }
+    let ticket = data(&post(mint, "tickets", json!({"sub": "zed"})).await, 201);
+    let path = format!("/api/v1/sse?ticket={}", ticket["ticket"].as_str().unwrap());
+    let mut sse = daemon.sse(&path).without("authorization").open().await;
+    assert_eq!(sse.next().await.name.as_deref(), Some("ready"));
+    let event = |user: &str| json!({"type": "message", "agent_id": "a", "user_id": user, "content": user});
+    daemon.publish_as(&world.star, json!([event("ann"), event("zed")])).await;
+    assert_eq!(sse.next_event().await["content"], "zed");
+    let eve = world.keys[1].as_str();
+    post(eve, "tickets", json!({"sub": "ann"})).await.refused(403, "FORBIDDEN");
+}
