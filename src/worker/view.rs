@@ -53,6 +53,8 @@ pub(crate) struct View {
 #[derive(Default)]
 pub(crate) struct Batch {
     pub(crate) frames: Vec<Arc<Frame>>,
+    /// How many of them are marked: nothing is sent before all are.
+    pub(crate) marked: usize,
     /// Who has a mask, in index order. By generation: a turn may end amid the batch, and a slot may pass to another
     /// organization's connection meanwhile, with a mask of its own batch.
     pub(crate) touched: Vec<Token>,
@@ -102,7 +104,18 @@ impl View {
             }
             // Not yet served from the batch in progress.
             Mode::Live if connection.mask != 0 => self.drained.max(connection.position),
-            Mode::Live => self.joint.max(connection.position),
+            Mode::Live => self.marked().max(connection.position),
+        }
+    }
+
+    /// Up to here it is known which frames are for whom.
+    fn marked(&self) -> Sequence {
+        match &self.batch {
+            Some(batch) if batch.marked < batch.frames.len() => {
+                let last = batch.marked.checked_sub(1).and_then(|at| batch.frames.get(at));
+                last.map_or(self.drained, |frame| frame.sequence())
+            }
+            _ => self.joint,
         }
     }
 

@@ -363,3 +363,47 @@ fn connections_with_work_left_take_turns_by_organization() {
         assert_eq!(order[1], one);
     });
 }
+
+/// Frames of a batch are marked over several turns where the audience is large. A subscriber that changes its subscription amid that
+/// loses nothing and gets nothing twice, and neither do the others.
+#[test]
+fn a_subscription_that_changes_while_a_batch_is_marked_loses_nothing() {
+    const EVENTS: usize = 8;
+    run(async {
+        let bench = Bench::new().await;
+        let (changing, mut peer) = bench.connect(0, Transport::Ws);
+        let (_, mut other) = bench.connect(0, Transport::Ws);
+        bench.idle();
+        for event in 0..EVENTS {
+            bench.publish(0, &format!("<{event}>")).await;
+        }
+        let mut marked = Vec::new();
+        {
+            let state = &mut *bench.worker.state.borrow_mut();
+            let view = state.by_tenant[&bench.principals[0].tenant];
+            let mut batch = bench.worker.take_batch(state, view).expect("news");
+            assert_eq!(batch.frames.len(), EVENTS);
+            for part in [3, EVENTS] {
+                // As a step does it in which only so many frames have room.
+                let rest = batch.frames.split_off(part);
+                bench.worker.mark_some(state, view, &mut batch);
+                batch.frames.extend(rest);
+                marked.push(batch.marked);
+                state.views[view as usize].batch = Some(batch);
+                let filter = Filter::from_query(&[("types", "custom")]).expect("a filter");
+                bench.worker.subscribe(state, changing, filter, None, None);
+                batch = state.views[view as usize].batch.take().expect("kept");
+            }
+            state.views[view as usize].batch = Some(batch);
+            state.queue_view(view);
+        }
+        assert_eq!(marked, [3, EVENTS]);
+        bench.idle();
+        for peer in [&mut peer, &mut other] {
+            let bytes = read_bytes(peer);
+            let text = String::from_utf8_lossy(&bytes);
+            let seen: Vec<_> = (0..EVENTS).map(|event| text.matches(&format!("<{event}>")).count()).collect();
+            assert_eq!(seen, [1; EVENTS], "{text}");
+        }
+    });
+}
