@@ -7,15 +7,17 @@
 //!   delete them anyway, acts in organizations other than its own.
 //! * Dropping a caller (its client hung up) does not stop a write that was begun; memory follows it then too.
 
+use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;
 
+use super::changing::ChangingTenants;
 use super::error::Ended;
 use super::issue::{IssuedKey, NewKey};
 use super::jwt::is_id;
 use super::principal::{Authorized, Manage, Operate, Principal};
 use super::records::{OrganizationRow, RecordsError, Visibility, Write};
 use super::scope::{Scope, ScopeSet};
-use super::upkeep::UPKEEP_WRITES;
+use super::upkeep::{UPKEEP_LOOKS, UPKEEP_WRITES};
 use super::{
     Actor, Auth, Change, DISABLED_PER_ORGANIZATION, ORGANIZATIONS, Organization, REVOCATIONS_PER_ORGANIZATION,
 };
@@ -181,7 +183,6 @@ impl Auth {
         after: Option<&str>,
         limit: usize,
     ) -> Vec<Arc<Organization>> {
-        use std::ops::Bound::{Excluded, Unbounded};
         self.directory.read(|table| {
             let rest = table.by_id.range::<str, _>((after.map_or(Unbounded, Excluded), Unbounded));
             rest.take(limit).map(super::directory::ById::organization).cloned().collect()
@@ -222,8 +223,7 @@ impl Auth {
         change: OrganizationChange,
     ) -> Result<Organization, AdminError> {
         check_name(change.name.as_deref().unwrap_or_default())?;
-        let _changing = self.changing.lock().await;
-        let old = self.target(by.principal(), org_id)?;
+        let (old, _changing) = self.lock_target(by.principal(), org_id).await?;
         let new = OrganizationRow {
             name: change.name.unwrap_or_else(|| old.name.clone()),
             visibility: change.visibility.unwrap_or(old.visibility),
@@ -281,16 +281,20 @@ impl Auth {
         if !is_id(jti) {
             return Err(AdminError::invalid("jti", "must be 1 to 256 bytes without control characters"));
         }
-        let _changing = self.changing.lock().await;
-        let tenant = self.target(by.principal(), org_id)?.tenant;
+        let (organization, _changing) = self.lock_target(by.principal(), org_id).await?;
+        let tenant = organization.tenant;
         let now_ms = self.clock.now_ms();
         let until_ms = super::issue::expiry_in(jti);
         let (known, count, expired) = self.directory.read(|table| match table.by_tenant.get(&tenant) {
             None => (false, 0, Vec::new()),
             Some(entry) => {
                 let full = entry.revoked.len() >= REVOCATIONS_PER_ORGANIZATION;
-                let over = entry.revoked.iter().filter(|(_, until)| until.is_some_and(|end| end <= now_ms));
-                let over = over.map(|(jti, _)| jti.clone()).take(if full { UPKEEP_WRITES } else { 0 });
+                // Those that follow the new one in the order of names, so which they are is chance.
+                let (rest, first) = ((Included(jti), Unbounded), (Unbounded, Excluded(jti)));
+                let all = entry.revoked.range::<str, _>(rest).chain(entry.revoked.range::<str, _>(first));
+                let some = all.take(if full { UPKEEP_LOOKS } else { 0 });
+                let over = some.filter(|(_, until)| until.is_some_and(|end| end <= now_ms));
+                let over = over.map(|(jti, _)| jti.clone()).take(UPKEEP_WRITES);
                 (entry.revoked.contains_key(jti), entry.revoked.len(), over.collect())
             }
         });
@@ -317,8 +321,8 @@ impl Auth {
         if !is_id(sub) {
             return Err(AdminError::invalid("sub", "must be 1 to 256 bytes without control characters"));
         }
-        let _changing = self.changing.lock().await;
-        let tenant = self.target(by.principal(), org_id)?.tenant;
+        let (organization, _changing) = self.lock_target(by.principal(), org_id).await?;
+        let tenant = organization.tenant;
         let (now, count) = self.directory.read(|table| {
             let subs = table.by_tenant.get(&tenant).map(|entry| &entry.disabled);
             subs.map_or((false, 0), |subs| (subs.contains(sub), subs.len()))
@@ -361,6 +365,22 @@ impl Auth {
         });
         let reach = |found: &Arc<Organization>| found.tenant == by.tenant || by.scopes.has(Scope::Operate);
         found.filter(reach).ok_or(AdminError::NotFound)
+    }
+
+    /// The organization that is to be changed, and the place of the change.
+    pub(super) async fn lock_target(
+        &self,
+        by: &Principal,
+        org_id: Option<&str>,
+    ) -> Result<(Arc<Organization>, ChangingTenants<'_>), AdminError> {
+        let tenant = self.target(by, org_id)?.tenant;
+        let changing = self.changing.lock_tenants(by.tenant, tenant).await;
+        // It may have been deleted meanwhile, and another made under its id.
+        let organization = self.target(by, org_id)?;
+        match organization.tenant == tenant {
+            true => Ok((organization, changing)),
+            false => Err(AdminError::NotFound),
+        }
     }
 
     /// Confirms the actor, writes, follows in memory, and calls the hooks. The caller holds `changing`.

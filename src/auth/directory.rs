@@ -8,6 +8,7 @@
 use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -105,12 +106,20 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Users whose ended tokens have all expired: none lives longer than [`TOKEN_MAX_MS`]. A foreign issuer's may; who gives
-    /// such tokens to users of this daemon must end them by disabling the user.
-    pub(super) fn outlived(&self, now_ms: u64) -> impl Iterator<Item = &str> {
-        let over = move |since_ms: u64| since_ms.saturating_add(TOKEN_MAX_MS) <= now_ms;
-        self.good_since.iter().filter(move |(_, since_ms)| over(**since_ms)).map(|(sub, _)| sub.as_str())
+    /// Users whose ended tokens have all expired, among `most` users, those from `from` on first. No token lives longer than
+    /// [`TOKEN_MAX_MS`]; who gives users of this daemon tokens of a foreign issuer that do must end them by disabling the user.
+    pub(super) fn outlived(&self, now_ms: u64, from: &str, most: usize) -> impl Iterator<Item = &str> {
+        let (rest, first) = ((Included(from), Unbounded), (Unbounded, Excluded(from)));
+        let all = self.good_since.range::<str, _>(rest).chain(self.good_since.range::<str, _>(first));
+        all.take(most)
+            .filter(move |(_, since_ms)| is_outlived(**since_ms, now_ms))
+            .map(|(sub, _)| sub.as_str())
     }
+}
+
+/// Whether every token that was issued before an instant has expired.
+pub(super) fn is_outlived(since_ms: u64, now_ms: u64) -> bool {
+    since_ms.saturating_add(TOKEN_MAX_MS) <= now_ms
 }
 
 /// An organization in the order of public ids. The id is the row's own: a second one would be a quarter of what an idle

@@ -148,8 +148,8 @@ impl Auth {
             return Err(AdminError::invalid("expires_in_seconds", "lies in the past"));
         }
         let expires_at_ms = within_own(new.expires_at_ms, issuer)?;
-        let _changing = self.changing.lock().await;
-        let tenant = self.target(issuer, org_id)?.tenant;
+        let (organization, _changing) = self.lock_target(issuer, org_id).await?;
+        let tenant = organization.tenant;
         let count = self.directory.read(|table| table.by_tenant.get(&tenant).map_or(0, |e| e.keys.len()));
         limit("API keys", count, KEYS_PER_ORGANIZATION)?;
         let key = self.make_key(tenant, scopes, NewKey { expires_at_ms, ..new }, narrowing)?;
@@ -186,8 +186,8 @@ impl Auth {
         key_id: &str,
     ) -> Result<(), AdminError> {
         let issuer = by.principal();
-        let _changing = self.changing.lock().await;
-        let tenant = self.target(issuer, org_id)?.tenant;
+        let (organization, _changing) = self.lock_target(issuer, org_id).await?;
+        let tenant = organization.tenant;
         let scopes = self
             .directory
             .read(|table| table.by_tenant.get(&tenant)?.keys.get(key_id).map(|key| key.row.scopes));

@@ -12,6 +12,7 @@ mod accounts;
 mod actor;
 mod admin;
 mod api_key;
+mod changing;
 mod directory;
 mod error;
 mod failures;
@@ -86,6 +87,7 @@ use crate::ids::TenantId;
 use crate::sync::{Mutex, RwLock};
 use crate::time::Clock;
 use accounts::Accounts;
+use changing::Changing;
 use directory::{Directory, Entry};
 use failures::Failures;
 use keys::KeySet;
@@ -153,7 +155,7 @@ pub struct Auth {
     /// Keys whose last use is not stored yet; at most one entry per key.
     used: Mutex<HashSet<(TenantId, String)>>,
     /// Held over check and commit of an administrative change, so two cannot both find a name free.
-    changing: tokio::sync::Mutex<()>,
+    changing: Changing,
 }
 
 impl fmt::Debug for Auth {
@@ -197,7 +199,7 @@ impl Auth {
             random: SystemRandom::new(),
             hooks: RwLock::default(),
             used: Mutex::default(),
-            changing: tokio::sync::Mutex::default(),
+            changing: Changing::default(),
         })
     }
 

@@ -22,7 +22,7 @@ use super::issue::{IssuedToken, Signed, TOKEN_DEFAULT_MS};
 use super::password::{Passwords, Proven};
 use super::permissions::Role;
 use super::records::Write;
-use super::upkeep::UPKEEP_WRITES;
+use super::upkeep::{UPKEEP_LOOKS, UPKEEP_WRITES};
 use super::{Actor, Auth, Change, Organization};
 use crate::filter::Narrowing;
 use crate::ids::TenantId;
@@ -135,14 +135,15 @@ impl Auth {
         since_ms: u64,
         beside: Rows,
     ) -> Result<(), AdminError> {
-        let _changing = self.changing.lock().await;
+        let _changing = self.changing.lock_tenants(tenant, tenant).await;
         let now_ms = self.clock.now_ms();
         let (count, outlived) = self.directory.read(|table| {
             let entry = table.by_tenant.get(&tenant).ok_or(AdminError::NotFound)?;
             let others = entry.good_since.len() - usize::from(entry.good_since.contains_key(sub));
             let full = others >= ENDED_PER_ORGANIZATION;
-            let outlived = entry.outlived(now_ms).filter(|other| *other != sub);
-            let outlived = outlived.take(if full { UPKEEP_WRITES } else { 0 }).map(str::to_owned);
+            let looks = if full { UPKEEP_LOOKS } else { 0 };
+            let outlived = entry.outlived(now_ms, sub, looks).filter(|other| *other != sub);
+            let outlived = outlived.take(UPKEEP_WRITES).map(str::to_owned);
             Ok::<_, AdminError>((others, outlived.collect::<Vec<_>>()))
         })?;
         limit("users whose tokens were ended in 30 days", count - outlived.len(), ENDED_PER_ORGANIZATION)?;

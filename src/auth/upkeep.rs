@@ -2,16 +2,21 @@
 //!
 //! * Authenticating writes nothing; it notes a key at most once a minute, and this stores the notes in one commit.
 
+use std::ops::Bound;
 use std::sync::atomic::Ordering;
 
 use super::Auth;
 use super::admin::AdminError;
+use super::directory::is_outlived;
 use super::records::Write;
 use crate::ids::TenantId;
 use crate::store::Rows;
 
 /// Most writes of each sort in one commit; more waits for the next call.
 pub(super) const UPKEEP_WRITES: usize = 1_000;
+/// Entries of a full table that a change looks at for some that have expired: what one organization keeps costs a request so much at
+/// most. Those it does not find, maintenance does.
+pub(super) const UPKEEP_LOOKS: usize = 2_000;
 
 impl Auth {
     /// Stores last uses and forgets revocations whose tokens have expired; to be called about once a minute.
@@ -19,23 +24,24 @@ impl Auth {
     /// # Errors
     /// [`AdminError::Records`]: what was due is due again next time.
     pub async fn maintain(&self) -> Result<(), AdminError> {
-        let _changing = self.changing.lock().await;
         let now_ms = self.clock.now_ms();
+        let expired = self.expired(now_ms).await;
+        let _changing = self.changing.lock().await;
         let used: Vec<_> = self.used.lock().iter().take(UPKEEP_WRITES).cloned().collect();
         let mut writes: Vec<Write> = self.directory.read(|table| {
             let key = |(tenant, id): &(TenantId, String)| {
                 let key = table.by_tenant.get(tenant)?.keys.get(id)?;
                 key.last_used_ms.load(Ordering::Relaxed).ne(&0).then(|| Write::PutKey(key.current()))
             };
-            let over = table.by_tenant.iter().flat_map(|(tenant, entry)| {
-                let over = entry.revoked.iter().filter(|(_, until)| until.is_some_and(|end| end <= now_ms));
-                over.map(|(jti, _)| Write::ForgetRevocation(*tenant, jti.clone()))
-            });
-            let ended = table.by_tenant.iter().flat_map(|(tenant, entry)| {
-                entry.outlived(now_ms).map(|sub| Write::ForgetEnd(*tenant, sub.to_owned()))
-            });
-            let forgotten = over.take(UPKEEP_WRITES).chain(ended.take(UPKEEP_WRITES));
-            used.iter().filter_map(key).chain(forgotten).collect()
+            // A user's tokens may have been ended anew since it was found.
+            let still = |write: &Write| match write {
+                Write::ForgetEnd(tenant, sub) => {
+                    let since_ms = table.by_tenant.get(tenant).and_then(|entry| entry.good_since.get(sub));
+                    since_ms.is_some_and(|since_ms| is_outlived(*since_ms, now_ms))
+                }
+                _ => true,
+            };
+            used.iter().filter_map(key).chain(expired.into_iter().filter(still)).collect()
         });
         if !writes.is_empty() {
             self.records.commit(writes.clone(), Rows::new()).await.map_err(AdminError::Records)?;
@@ -46,5 +52,43 @@ impl Auth {
         writes.retain(|write| !matches!(write, Write::PutKey(_)));
         self.directory.apply(writes);
         Ok(())
+    }
+
+    /// Revocations and ends of tokens that have outlived them, at most [`UPKEEP_WRITES`] of each. The table is locked for some
+    /// organizations at a time.
+    async fn expired(&self, now_ms: u64) -> Vec<Write> {
+        let (mut revocations, mut ends) = (Vec::new(), Vec::new());
+        let mut after: Option<String> = None;
+        loop {
+            after = self.directory.read(|table| {
+                let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+                let mut looked = 0;
+                for organization in table.by_id.range::<str, _>((from, Bound::Unbounded)) {
+                    let organization = organization.organization();
+                    let (tenant, Some(entry)) =
+                        (organization.tenant, table.by_tenant.get(&organization.tenant))
+                    else {
+                        continue;
+                    };
+                    looked += 1 + entry.revoked.len() + entry.good_since.len();
+                    let over =
+                        entry.revoked.iter().filter(|(_, until)| until.is_some_and(|end| end <= now_ms));
+                    let over = over.map(|(jti, _)| Write::ForgetRevocation(tenant, jti.clone()));
+                    revocations.extend(over.take(UPKEEP_WRITES - revocations.len()));
+                    let outlived = entry.outlived(now_ms, "", usize::MAX);
+                    let outlived = outlived.map(|sub| Write::ForgetEnd(tenant, sub.to_owned()));
+                    ends.extend(outlived.take(UPKEEP_WRITES - ends.len()));
+                    if looked >= UPKEEP_LOOKS {
+                        return Some(organization.id.clone());
+                    }
+                }
+                None
+            });
+            if after.is_none() {
+                revocations.append(&mut ends);
+                return revocations;
+            }
+            tokio::task::yield_now().await;
+        }
     }
 }
