@@ -184,7 +184,7 @@ impl Tenants {
             false => Vec::new(),
         };
         name_messages(events);
-        let frames = self.encode(events, origin)?;
+        let frames = self.encode_in_parts(events, origin).await?;
         if key.is_none() && messages.is_empty() {
             let receipt = self.publish(actor, tenant, frames, None, durable.then_some(notice)).await?;
             return Ok(Published { ids: receipt.sequences().collect(), replayed: false });

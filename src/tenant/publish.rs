@@ -71,6 +71,9 @@ pub trait Notice {
     fn ask(&self) -> (Done, Self::Wait);
 }
 
+/// Events of a batch that are encoded before others have their turn; some hundred microseconds.
+const ENCODED_AT_ONCE: usize = 64;
+
 /// When subscribers see events.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Shown {
@@ -95,9 +98,40 @@ impl Tenants {
     /// # Errors
     /// [`PublishError::TooLarge`].
     pub fn encode(&self, events: &[Event<'_>], origin: u64) -> Result<Vec<Arc<Frame>>, PublishError> {
-        let now = self.clock.now_ms();
         let mut frames = Vec::with_capacity(events.len());
-        for (at, event) in events.iter().enumerate() {
+        self.encode_next(events, origin, events.len(), &mut frames)?;
+        Ok(frames)
+    }
+
+    /// [`Tenants::encode`], with a pause for others on this thread after every [`ENCODED_AT_ONCE`] events.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) async fn encode_in_parts(
+        &self,
+        events: &[Event<'_>],
+        origin: u64,
+    ) -> Result<Vec<Arc<Frame>>, PublishError> {
+        let mut frames = Vec::with_capacity(events.len());
+        while frames.len() < events.len() {
+            if !frames.is_empty() {
+                tokio::task::yield_now().await;
+            }
+            self.encode_next(events, origin, ENCODED_AT_ONCE, &mut frames)?;
+        }
+        Ok(frames)
+    }
+
+    /// Encodes up to `most` of the events that have no frame yet.
+    fn encode_next(
+        &self,
+        events: &[Event<'_>],
+        origin: u64,
+        most: usize,
+        frames: &mut Vec<Arc<Frame>>,
+    ) -> Result<(), PublishError> {
+        let now = self.clock.now_ms();
+        for (at, event) in events.iter().enumerate().skip(frames.len()).take(most) {
             let frame = Frame::encode(event, now, origin);
             let (len, max) = (frame.json().len(), self.limits.event_bytes);
             if len > max {
@@ -106,7 +140,7 @@ impl Tenants {
             }
             frames.push(Arc::new(frame));
         }
-        Ok(frames)
+        Ok(())
     }
 
     /// Whether publishing is possible now.

@@ -17,6 +17,7 @@ use crate::memory;
 use crate::metrics::Transport;
 
 use super::sockets::Token;
+use super::wheel::Wheel;
 use super::{State, Worker};
 
 /// Entries of the wheel that are looked at before the next tenants with news.
@@ -79,12 +80,17 @@ impl Worker {
         self.look_within(state, token, ticks);
     }
 
-    /// Has the connection looked at within `ticks`, instead of whenever it was to be.
+    /// Has the connection looked at within `ticks`. An entry that comes sooner stays the valid one, and what is due later is entered
+    /// then: a peer that moves its deadline again and again leaves no entry for each time.
     pub(super) fn look_within(&self, state: &mut State, token: Token, ticks: Tick) {
-        let at = state.wheel.after(ticks, token);
-        if let Some(connection) = state.connection(token) {
-            connection.look_at = at;
+        let now = state.wheel.now();
+        let at = Wheel::tick_of(now, ticks);
+        let Some(connection) = state.connection(token) else { return };
+        if connection.look_at > now && connection.look_at <= at {
+            return;
         }
+        connection.look_at = at;
+        state.wheel.after(ticks, token);
     }
 
     fn stall_ticks(&self) -> Tick {

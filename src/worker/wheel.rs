@@ -43,9 +43,15 @@ impl Wheel {
     /// Has `token` looked at in `ticks` ticks, at the earliest with the next and at the latest after one round.
     /// Answers the tick at which it comes.
     pub fn after(&mut self, ticks: Tick, token: Token) -> Tick {
-        let at = self.now + ticks.clamp(1, BUCKETS - 1);
+        let at = Wheel::tick_of(self.now, ticks);
         self.buckets[(at % BUCKETS) as usize].push(token);
         at
+    }
+
+    /// The tick at which an entry comes that is made at tick `now` for `ticks` later.
+    #[must_use]
+    pub fn tick_of(now: Tick, ticks: Tick) -> Tick {
+        now + ticks.clamp(1, BUCKETS - 1)
     }
 
     /// Somebody with an entry has died.
@@ -84,6 +90,12 @@ impl Wheel {
             (self.untidy, self.place) = (number, 0);
         }
         false
+    }
+
+    /// Entries of all buckets.
+    #[cfg(test)]
+    pub(super) fn entries(&self) -> usize {
+        self.buckets.iter().map(Vec::len).sum()
     }
 
     /// Moves on by one tick and takes what is due.

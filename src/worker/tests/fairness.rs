@@ -407,3 +407,22 @@ fn a_subscription_that_changes_while_a_batch_is_marked_loses_nothing() {
         }
     });
 }
+
+/// However often a connection's deadline moves, it has few entries in the wheel.
+#[test]
+fn a_deadline_that_moves_leaves_no_entry_for_each_time() {
+    run(async {
+        let bench = Bench::new().await;
+        let (token, _peer) = bench.connect(0, Transport::Ws);
+        bench.idle();
+        let state = &mut *bench.worker.state.borrow_mut();
+        let before = state.wheel.entries();
+        for ticks in (1..60).rev().chain(1..60).cycle().take(10_000) {
+            bench.worker.look_within(state, token, ticks);
+        }
+        assert!(state.wheel.entries() <= before + 60, "{}", state.wheel.entries());
+        // The one that comes first is the valid one.
+        let at = state.connection(token).expect("alive").look_at;
+        assert_eq!(at, state.wheel.now() + 1);
+    });
+}
