@@ -254,6 +254,7 @@ impl From<UserError> for Refusal {
             UserError::Resource(error) => error.into(),
             UserError::Admin(error) => error.into(),
             UserError::Password(PasswordError::Busy) => Refusal::unavailable(error.to_string()),
+            UserError::Password(PasswordError::Share) => Refusal::quota(error.to_string(), RETRY_SECONDS),
             UserError::Password(PasswordError::Failed) => Refusal::internal(),
             UserError::Unknown => Refusal::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", error.to_string()),
             UserError::TooMany(TooMany { retry_after }) => Refusal::quota(error.to_string(), retry_after),

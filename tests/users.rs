@@ -203,7 +203,7 @@ async fn whoever_registers_many_keeps_no_login_out() {
     let (made, refused): (Vec<_>, Vec<_>) = registers.into_iter().partition(|reply| reply.status == 201);
     assert!(made.len() >= 4, "{}", made.len());
     for reply in &refused {
-        refusal(reply, 503, "UNAVAILABLE");
+        refusal(reply, 429, "QUOTA_EXCEEDED");
         assert!(reply.header("retry-after").is_some(), "{reply:?}");
     }
     register(&daemon, &acme, "late@x", "user").await;

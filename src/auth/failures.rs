@@ -1,4 +1,4 @@
-//! How often an address may present a wrong credential.
+//! How often an address may present a wrong credential. Passwords are counted elsewhere (`guesses`).
 //!
 //! * Only failures are counted and only failures are refused: a valid credential always passes, so nobody can lock
 //!   out the neighbours behind their own address.
@@ -54,19 +54,6 @@ impl Count {
 impl Failures {
     pub(super) fn new(limit: u32) -> Self {
         Failures { limit, table: Mutex::default() }
-    }
-
-    /// Whether the address has any left. `Err(seconds)`: no; it may try again after that many.
-    pub(super) fn check(&self, address: Option<IpAddr>, now_ms: u64) -> Result<(), u64> {
-        if self.limit == 0 {
-            return Ok(());
-        }
-        let table = self.table.lock();
-        let count = table.by_address.get(&address.map_or(0, bucket)).copied().unwrap_or_default();
-        match count.failures >= self.limit && !count.ended(now_ms) {
-            true => Err(count.left_s(now_ms)),
-            false => Ok(()),
-        }
     }
 
     /// Counts one failure. `Err(seconds)`: the address has used up its minute; it may try again after that many.
@@ -126,11 +113,8 @@ mod tests {
     fn the_minute_is_used_up_and_comes_back() {
         let failures = Failures::new(3);
         for _ in 0..3 {
-            assert_eq!(failures.check(ip("192.0.2.1"), 1_000), Ok(()));
             assert_eq!(failures.count(ip("192.0.2.1"), 1_000), Ok(()));
         }
-        assert_eq!(failures.check(ip("192.0.2.1"), 1_000), Err(60));
-        assert_eq!(failures.check(ip("192.0.2.1"), 61_000), Ok(()));
         assert_eq!(failures.count(ip("192.0.2.1"), 1_000), Err(60));
         assert_eq!(failures.count(ip("192.0.2.1"), 60_500), Err(1));
         assert_eq!(failures.count(ip("192.0.2.2"), 1_000), Ok(()), "another address");

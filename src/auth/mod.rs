@@ -8,7 +8,6 @@
 //! * Knows no connection: whoever holds principals hears of changes by [`Auth::on_change`] and asks
 //!   [`Auth::still_valid`] again. Knows no status code: `outcome` chooses it.
 
-mod accounts;
 mod actor;
 mod admin;
 mod api_key;
@@ -16,6 +15,8 @@ mod changing;
 mod directory;
 mod error;
 mod failures;
+mod guesses;
+mod hash_queue;
 mod issue;
 mod jwt;
 mod key_file;
@@ -24,7 +25,6 @@ mod origin;
 mod own_key;
 mod password;
 pub mod permissions;
-mod places;
 mod principal;
 mod records;
 mod request;
@@ -46,7 +46,6 @@ use std::sync::Arc;
 
 use ring::rand::SystemRandom;
 
-pub use accounts::{ACCOUNT_FAILURES, ACCOUNT_WINDOW_MS, ACCOUNTS};
 pub use actor::Actor;
 pub use admin::{AdminError, CreatedOrganization, NAME_BYTES, NewOrganization, OrganizationChange};
 pub use api_key::PREFIX as API_KEY_PREFIX;
@@ -58,17 +57,17 @@ pub use error::{
     AuthConfigError, AuthError, Ended, Forbidden, MissingScope, PublishDenied, Refusal, RenewError,
 };
 pub use failures::ADDRESSES;
+pub use guesses::{ACCOUNT_FAILURES, ACCOUNT_WINDOW_MS, GUESS_COUNTS};
+pub use hash_queue::{LOGINS_PER_ADDRESS, LOGINS_WAITING, Place, SETTERS, SETTERS_PER_ORGANIZATION, Turn};
 pub use issue::{IssuedKey, IssuedToken, NarrowingClaims, NewKey, NewToken, TOKEN_DEFAULT_MS, TOKEN_MAX_MS};
 pub use jwt::{CLOCK_SKEW_MS, TOKEN_BYTES};
 pub use keys::{Algorithm, KeyDigest};
 pub use origin::{ALLOW_HEADERS, ALLOW_METHODS, EXPOSE_HEADERS, OriginPolicy, PREFLIGHT_MAX_AGE_SECONDS};
 pub use own_key::OwnKey;
 pub use password::{
-    HASHES_AT_ONCE, HASHES_OF_SUSPECTS, HASHES_WAITING, PASSWORD_BYTES, PASSWORD_CHARS, Password,
-    PasswordError, PasswordHash, Passwords, Proven,
+    HASHES_AT_ONCE, PASSWORD_BYTES, PASSWORD_CHARS, Password, PasswordError, PasswordHash, Passwords, Proven,
 };
 pub use permissions::Role;
-pub use places::{LOGINS_PER_ADDRESS, Place, SETTERS, SETTERS_PER_ORGANIZATION};
 pub use principal::{
     Authenticated, Authorized, Credential, Manage, Mint, MintsTokens, NamesUsers, Operate, Principal,
     Publish, Right, Subscribe, WriteAsUser, WriteOwned,
@@ -86,10 +85,10 @@ use crate::filter::Rights;
 use crate::ids::TenantId;
 use crate::sync::{Mutex, RwLock};
 use crate::time::Clock;
-use accounts::Accounts;
 use changing::Changing;
 use directory::{Directory, Entry};
 use failures::Failures;
+use guesses::Guesses;
 use keys::KeySet;
 use ticket::{OneShots, Seal};
 
@@ -146,7 +145,7 @@ pub struct Auth {
     origins: OriginPolicy,
     token_in_query: bool,
     failures: Failures,
-    accounts: Accounts,
+    guesses: Guesses,
     passwords: Passwords,
     one_shots: OneShots,
     seal: Seal,
@@ -192,7 +191,7 @@ impl Auth {
             origins,
             token_in_query: settings.token_in_query,
             failures: Failures::new(settings.failures_per_minute),
-            accounts: Accounts::default(),
+            guesses: Guesses::new(settings.failures_per_minute),
             passwords: Passwords::default(),
             one_shots: OneShots::default(),
             seal,

@@ -2,8 +2,8 @@
 //!
 //! * A password is wiped when it is dropped, absent from `Debug`, and not named by the error of a body that cannot be read.
 //! * A verification costs the same whether or not there is a hash to compare with ([`NOBODYS`]).
-//! * Hashing takes a core and 19 MiB for some hundredths of a second: it runs beside the workers, [`HASHES_AT_ONCE`] at once.
-//!   The others wait in a [`Place`]; who finds none is refused (`places.rs`).
+//! * Hashing takes a core and 19 MiB for some hundredths of a second: it runs beside the workers, on all cores but one and at
+//!   most [`HASHES_AT_ONCE`] at once. The others wait for their turn (`hash_queue`).
 //! * Who verified a password gets a [`Proven`]; without one no session begins.
 
 use std::fmt;
@@ -15,24 +15,17 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::value::RawValue;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use zeroize::Zeroizing;
 
-use super::places::{Place, Places};
+use super::hash_queue::{HashQueue, Place, Turn};
 use crate::ids::TenantId;
 
 /// Fewest characters of a new password.
 pub const PASSWORD_CHARS: usize = 8;
 /// Most bytes of a password; stops a body from being hashed for long.
 pub const PASSWORD_BYTES: usize = 1_024;
-/// Hashes that run at once; stops logins from taking every core, and bounds their memory to 19 MiB each.
-pub const HASHES_AT_ONCE: usize = 2;
-/// Logins that wait for their turn, a second or two at most; stops a flood of logins from piling up.
-pub const HASHES_WAITING: usize = 64;
-
-/// Of those who run or wait, how many may come from addresses that have failed too often; stops one flood of guesses from keeping
-/// everybody else out.
-pub const HASHES_OF_SUSPECTS: usize = HASHES_WAITING / 2;
+/// Hashes that run at once on a machine with more cores than that; bounds their memory to 57 MiB, for anybody may log in.
+pub const HASHES_AT_ONCE: usize = 3;
 
 /// Memory in KiB, passes and lanes, as OWASP recommends for Argon2id.
 const COST: (u32, u32, u32) = (19 * 1_024, 2, 1);
@@ -116,6 +109,9 @@ pub enum PasswordError {
     /// Too many wait already: 503.
     #[error("too many passwords are being verified; try again")]
     Busy,
+    /// Too many of this address or organization wait already: 429.
+    #[error("too many passwords of this address or organization are being verified; try again")]
+    Share,
     /// No random bytes, or no memory: 500.
     #[error("a password could not be hashed")]
     Failed,
@@ -123,23 +119,15 @@ pub enum PasswordError {
 
 /// Hashes passwords, a few at a time.
 pub struct Passwords {
-    /// Where they wait and run.
-    places: Places,
-    /// The logins among them from addresses that have failed too often.
-    suspects: Arc<Semaphore>,
-    /// Whoever runs.
-    turns: Arc<Semaphore>,
+    queue: Arc<HashQueue>,
     random: SystemRandom,
 }
 
 impl Default for Passwords {
     fn default() -> Passwords {
-        Passwords {
-            places: Places::default(),
-            suspects: Arc::new(Semaphore::new(HASHES_OF_SUSPECTS)),
-            turns: Arc::new(Semaphore::new(HASHES_AT_ONCE)),
-            random: SystemRandom::new(),
-        }
+        // One core is left to the workers.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Passwords { queue: HashQueue::new((cores - 1).min(HASHES_AT_ONCE)), random: SystemRandom::new() }
     }
 }
 
@@ -155,7 +143,7 @@ impl Passwords {
             let hash = argon2()?.hash_password_with_salt(password.0.as_bytes(), &salt).ok()?;
             Some(PasswordHash(hash.to_string()))
         };
-        self.run(place, hash).await?.ok_or(PasswordError::Failed)
+        run(place.turn().await?, hash).await?.ok_or(PasswordError::Failed)
     }
 
     /// Whether `password` is that of the user `whose` tenant, id and hash are given; `None`: of nobody, after the same work.
@@ -164,39 +152,38 @@ impl Passwords {
     /// [`PasswordError`].
     pub async fn verify(
         &self,
-        place: &Place,
+        turn: Turn,
         password: Arc<Password>,
         whose: Option<(TenantId, &str, &PasswordHash)>,
     ) -> Result<Option<Proven>, PasswordError> {
         let hash = whose.map_or_else(|| NOBODYS.to_owned(), |(_, _, hash)| hash.0.clone());
-        let fits = self.run(place, move || fits(&password, &hash)).await?;
+        let fits = run(turn, move || fits(&password, &hash)).await?;
         let proven = whose.map(|(tenant, sub, _)| Proven { tenant, sub: sub.to_owned() });
         Ok(proven.filter(|_| fits))
     }
 
-    /// Whether one more login from there may wait. Asked before an attempt is counted: one that will not be verified must not
-    /// push other accounts' counts out.
+    /// Whether one more login from there may wait: asked before anything is read for it.
     ///
     /// # Errors
-    /// [`PasswordError::Busy`].
+    /// [`PasswordError::Share`].
     pub fn check_login(&self, peer: Option<IpAddr>) -> Result<(), PasswordError> {
-        self.places.check_login(peer)
+        self.queue.check_login(peer)
     }
 
     /// A place for a login from there (`None`: a unix socket).
     ///
     /// # Errors
-    /// [`PasswordError::Busy`].
+    /// [`PasswordError::Share`].
     pub fn login(&self, peer: Option<IpAddr>) -> Result<Place, PasswordError> {
-        self.places.login(peer)
+        self.queue.login(peer)
     }
 
     /// A place for somebody of this organization, who registers a user or changes a password.
     ///
     /// # Errors
-    /// [`PasswordError::Busy`].
+    /// [`PasswordError::Busy`], [`PasswordError::Share`].
     pub fn setter(&self, tenant: TenantId) -> Result<Place, PasswordError> {
-        self.places.setter(tenant)
+        self.queue.setter(tenant)
     }
 
     /// A digest that tells two passwords apart and is as hard to invert as what is kept of them: for whatever must
@@ -215,27 +202,20 @@ impl Passwords {
             argon2()?.hash_password_into(password.0.as_bytes(), &salt, &mut out).ok()?;
             Some(out)
         };
-        self.run(place, digest).await?.ok_or(PasswordError::Failed)
+        run(place.turn().await?, digest).await?.ok_or(PasswordError::Failed)
     }
+}
 
-    /// A place for somebody from an address that has failed too often, if one is left.
-    pub(super) fn suspect(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.suspects).try_acquire_owned().ok()
-    }
-
-    async fn run<T: Send + 'static>(
-        &self,
-        place: &Place,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, PasswordError> {
-        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| PasswordError::Failed)?;
-        let place = place.clone();
-        let work = move || {
-            let _held = (place, turn); // until the work is done, whether or not anybody still waits for it
-            work()
-        };
-        tokio::task::spawn_blocking(work).await.map_err(|_| PasswordError::Failed)
-    }
+/// Runs `work` beside the workers. The turn is held until it is done, whether or not anybody still waits for the result.
+async fn run<T: Send + 'static>(
+    turn: Turn,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, PasswordError> {
+    let work = move || {
+        let _held = turn;
+        work()
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|_| PasswordError::Failed)
 }
 
 fn argon2() -> Option<Argon2<'static>> {
@@ -265,12 +245,14 @@ mod tests {
         assert_ne!(hash, again, "each has its own salt");
         assert!(hash.0.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", hash.0);
         let whose = Some((TenantId(3), "user-1", &hash));
-        let proven = passwords.verify(&place, password("correct horse"), whose).await.expect("verified");
+        let verify = async |text: &str, whose| {
+            let turn = place.turn().await.expect("a turn");
+            passwords.verify(turn, password(text), whose).await.expect("verified")
+        };
+        let proven = verify("correct horse", whose).await;
         assert!(proven.is_some_and(|proven| (proven.tenant, proven.sub.as_str()) == (TenantId(3), "user-1")));
-        assert!(
-            passwords.verify(&place, password("correct horsf"), whose).await.expect("verified").is_none()
-        );
-        assert!(passwords.verify(&place, password("correct horse"), None).await.expect("verified").is_none());
+        assert!(verify("correct horsf", whose).await.is_none());
+        assert!(verify("correct horse", None).await.is_none());
     }
 
     /// The hash of nobody is read and computed like any other: else its refusal would come sooner.

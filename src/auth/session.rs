@@ -5,19 +5,16 @@
 //!   token issued so far. Tokens carry milliseconds, so it parts what was issued in the same second too.
 //! * Whoever moves the instant holds the user's lock from reading the user to the commit, and who logs in holds it while reading
 //!   the user: a token is dated not before the user it was made of was read, nor before that user's instant.
-//! * Guessing is counted by account, and an account with too many failures is refused before the password is looked at. By address
-//!   it is counted together with other wrong credentials, and like there only failures are refused: nobody can lock out the
-//!   neighbours behind their own address, or everybody behind a proxy. But an address over its limit has a part of the room for
-//!   verifying only, lest its guesses keep everybody else out.
+//! * Guesses are limited by address, in all and for one account, before the password is looked at (`guesses`).
 //! * Knows no user's row: that is `resource`'s.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use tokio::sync::OwnedSemaphorePermit;
-
 use super::admin::{AdminError, limit};
 use super::directory::ENDED_PER_ORGANIZATION;
+use super::failures::bucket;
+use super::guesses::Guess;
 use super::issue::{IssuedToken, Signed, TOKEN_DEFAULT_MS};
 use super::password::{Passwords, Proven};
 use super::permissions::Role;
@@ -26,9 +23,9 @@ use super::upkeep::{UPKEEP_LOOKS, UPKEEP_WRITES};
 use super::{Actor, Auth, Change, Organization};
 use crate::filter::Narrowing;
 use crate::ids::TenantId;
-use crate::store::{Rows, scope};
+use crate::store::Rows;
 
-/// Too many passwords were wrong: 429. It tells neither of what, nor whether there is such an account.
+/// Too many passwords of this address were wrong: 429. It says neither of which account, nor whether there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many failed logins")]
 pub struct TooMany {
@@ -41,28 +38,19 @@ pub struct TooMany {
 #[must_use]
 pub struct Attempt<'a> {
     auth: &'a Auth,
-    account: [u8; 32],
-    peer: Option<IpAddr>,
-    /// A place among those whose address has failed too often.
-    _suspect: Option<OwnedSemaphorePermit>,
+    guess: Guess,
 }
 
 impl Attempt<'_> {
     /// The password was right.
     pub fn succeeded(self) {
-        self.auth.accounts.clear(&self.account);
+        self.auth.guesses.succeed(&self.guess);
     }
-    /// The password was wrong, or there is no such user.
-    ///
-    /// # Errors
-    /// [`TooMany`] of the address.
-    pub fn failed(self) -> Result<(), TooMany> {
-        let counted = self.auth.failures.count(self.peer, self.auth.clock.now_ms());
-        counted.map_err(|retry_after| TooMany { retry_after })
-    }
-    /// The password was not looked at.
+    /// The password was wrong, or there is no such user: it stays counted.
+    pub fn failed(self) {}
+    /// The password was not verified.
     pub fn void(self) {
-        self.auth.accounts.give_back(&self.account);
+        self.auth.guesses.withdraw(&self.guess);
     }
 }
 
@@ -79,19 +67,24 @@ impl Auth {
         self.directory.read(|table| table.by_org_id(org_id).map(|entry| Arc::clone(&entry.organization)))
     }
 
-    /// Asks whether a password of this account may be tried.
+    /// Whether a password of this account may be tried from there: asked before anything is done for it.
+    ///
+    /// # Errors
+    /// [`TooMany`].
+    pub fn may_attempt(&self, peer: Option<IpAddr>, org_id: &str, email: &str) -> Result<(), TooMany> {
+        let guess = Guess::new(peer.map_or(0, bucket), org_id, email);
+        self.guesses.check(&guess, self.clock.now_ms()).map_err(|retry_after| TooMany { retry_after })
+    }
+
+    /// Begins to try one: asked when its turn to be hashed has come, so that what waited is held to what failed meanwhile.
     ///
     /// # Errors
     /// [`TooMany`].
     pub fn attempt(&self, peer: Option<IpAddr>, org_id: &str, email: &str) -> Result<Attempt<'_>, TooMany> {
-        let now_ms = self.clock.now_ms();
-        let account = scope(&[org_id.as_bytes(), email.as_bytes()]);
-        let suspect = match self.failures.check(peer, now_ms) {
-            Ok(()) => None,
-            Err(retry_after) => Some(self.passwords.suspect().ok_or(TooMany { retry_after })?),
-        };
-        self.accounts.begin(account, now_ms).map_err(|retry_after| TooMany { retry_after })?;
-        Ok(Attempt { auth: self, account, peer, _suspect: suspect })
+        let guess = Guess::new(peer.map_or(0, bucket), org_id, email);
+        let begun = self.guesses.begin(&guess, self.clock.now_ms());
+        begun.map_err(|retry_after| TooMany { retry_after })?;
+        Ok(Attempt { auth: self, guess })
     }
 
     /// A token of the user whose password was proven: 24 hours, the rights of the role.

@@ -178,7 +178,7 @@ const GENERAL: &[Key] = &[
         },
         unit: "per minute and address",
         memory: "",
-        text: "Failed credentials allowed to one address (IPv6: one /64); further failures get 429. Valid credentials always pass.",
+        text: "Failed credentials allowed to one address (IPv6: one /64); further failures get 429, and valid credentials always pass. As many wrong passwords besides; further passwords of the address are not verified and get 429.",
     },
     Key {
         name: "auth.max_token_seconds",

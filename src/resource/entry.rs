@@ -39,22 +39,14 @@ pub async fn login(
 ) -> Result<Entered, UserError> {
     password.check_length().map_err(|reason| UserError::invalid("password", reason))?;
     let email = email.to_lowercase();
+    desk.auth.may_attempt(peer, org_id, &email)?;
     desk.auth.passwords().check_login(peer)?;
-    let attempt = desk.auth.attempt(peer, org_id, &email)?;
-    let found = match claimed(desk, org_id, &email).await {
-        Ok(found) => found,
-        Err(error) => {
-            attempt.void();
-            return Err(error);
-        }
-    };
+    let found = claimed(desk, org_id, &email).await?;
     let whose =
         found.as_ref().map(|found| (found.organization.tenant, found.user.id.as_str(), &found.user.password));
-    let proven = async {
-        let place = desk.auth.passwords().login(peer)?;
-        desk.auth.passwords().verify(&place, password, whose).await
-    };
-    let proven = match proven.await {
+    let turn = desk.auth.passwords().login(peer)?.turn().await?;
+    let attempt = desk.auth.attempt(peer, org_id, &email)?;
+    let proven = match desk.auth.passwords().verify(turn, password, whose).await {
         Ok(proven) => proven,
         Err(error) => {
             attempt.void();
@@ -67,7 +59,7 @@ pub async fn login(
             enter(desk, found.user, &proven, found.read_ms)
         }
         _ => {
-            attempt.failed()?;
+            attempt.failed();
             Err(UserError::Unknown)
         }
     }
@@ -120,11 +112,13 @@ pub async fn change_password(
     let tenant = principal.tenant;
     let alone = desk.alone(tenant, "user", principal.sub.as_deref().unwrap_or_default()).await;
     let old = own(desk, principal).await?;
+    desk.auth.may_attempt(peer, &principal.org_id, &old.email)?;
     let place = desk.auth.passwords().setter(tenant)?;
+    let turn = place.turn().await?;
     let attempt = desk.auth.attempt(peer, &principal.org_id, &old.email)?;
     let hashed = async {
-        let proven =
-            desk.auth.passwords().verify(&place, current, Some((tenant, &old.id, &old.password))).await?;
+        let whose = Some((tenant, old.id.as_str(), &old.password));
+        let proven = desk.auth.passwords().verify(turn, current, whose).await?;
         match proven {
             Some(proven) => Ok(Some((proven, desk.auth.passwords().hash(&place, new).await?))),
             None => Ok(None),
@@ -136,7 +130,7 @@ pub async fn change_password(
             done
         }
         Ok(None) => {
-            attempt.failed()?;
+            attempt.failed();
             return Err(ResourceError::Forbidden("current_password: is wrong").into());
         }
         Err(error) => {

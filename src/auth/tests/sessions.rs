@@ -101,35 +101,26 @@ async fn an_end_is_forgotten_when_what_it_ended_has_expired() {
 }
 
 #[tokio::test]
-async fn guesses_are_counted_by_account_and_by_address() {
+async fn guesses_are_counted_by_address_in_all_and_for_an_account() {
     let settings = AuthSettings { failures_per_minute: 12, ..AuthSettings::default() };
     let world = World::with(settings).await;
-    let peer = Some("192.0.2.7".parse().expect("an address"));
+    let peer = |text: &str| Some(text.parse().expect("an address"));
+    let attempt = |from, org, email| world.auth.attempt(from, org, email);
+    let (here, there) = (peer("192.0.2.7"), peer("192.0.2.8"));
     for _ in 0..ACCOUNT_FAILURES {
-        let attempt = world.auth.attempt(peer, "acme", "ann@example.org").expect("may be tried");
-        attempt.failed().expect("counted");
+        attempt(here, "acme", "ann@example.org").expect("may be tried").failed();
     }
-    let refused = world.auth.attempt(None, "acme", "ann@example.org").err();
-    assert_eq!(refused, Some(TooMany { retry_after: ACCOUNT_WINDOW_MS / 1_000 }), "from anywhere");
-    let attempt = world.auth.attempt(peer, "globex", "ann@example.org").expect("another organization's");
-    attempt.succeeded();
+    let refused = attempt(peer("::ffff:192.0.2.7"), "acme", "ann@example.org").err();
+    assert_eq!(refused, Some(TooMany { retry_after: ACCOUNT_WINDOW_MS / 1_000 }), "the same address as IPv6");
+    assert_eq!(world.auth.may_attempt(here, "acme", "ann@example.org").err(), refused);
+    attempt(there, "acme", "ann@example.org").expect("the owner is elsewhere").succeeded();
+    attempt(None, "acme", "ann@example.org").expect("a unix socket is elsewhere too").void();
+    attempt(here, "globex", "ann@example.org").expect("another organization's").succeeded();
     for _ in 0..2 {
-        world.auth.attempt(peer, "acme", "bob@example.org").expect("may be tried").failed().expect("counted");
+        attempt(here, "acme", "bob@example.org").expect("may be tried").failed();
     }
-    let attempt = world.auth.attempt(peer, "acme", "bob@example.org").expect("may be tried");
-    assert!(attempt.failed().is_err(), "the address has used up its minute");
-    assert!(world.bearer("nonsense").is_err_and(|error| matches!(error, AuthError::TooManyFailures { .. })));
-    world.auth.attempt(peer, "acme", "bob@example.org").expect("valid ones always pass").succeeded();
-
-    // But a flood of it finds an end before all room is taken; others still come in.
-    let name = |n: usize| format!("user{n}@example.org");
-    let flood: Vec<_> = (0..HASHES_OF_SUSPECTS)
-        .map(|n| world.auth.attempt(peer, "acme", &name(n)).expect("may be tried"))
-        .collect();
-    let refused = world.auth.attempt(peer, "acme", "one@example.org").err();
-    assert_eq!(refused, Some(TooMany { retry_after: 60 }));
-    let other = Some("192.0.2.8".parse().expect("an address"));
-    world.auth.attempt(other, "acme", "one@example.org").expect("another address").void();
-    drop(flood);
-    world.auth.attempt(peer, "acme", "one@example.org").expect("there is room again").void();
+    let refused = attempt(here, "acme", "carl@example.org").err();
+    assert_eq!(refused, Some(TooMany { retry_after: 60 }), "the address has used up its minute");
+    assert!(attempt(there, "acme", "carl@example.org").is_ok(), "dropped without a word, it counts");
+    assert_eq!(world.refusal("nonsense"), Refusal::Malformed, "tokens and keys are counted apart");
 }

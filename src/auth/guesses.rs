@@ -1,0 +1,261 @@
+//! Counts wrong passwords: how many an address may send, in all and for one account.
+//!
+//! * An address over either limit is refused before its password is looked at, so a refused attempt costs no hash.
+//! * Counts belong to addresses. What one address does refuses no other, so nobody can lock an account for its owner.
+//! * An account is an organization and an email as they were sent, whether or not there is such a user: a refusal says nothing.
+//! * An attempt counts as wrong from its beginning until it has succeeded, so attempts side by side cannot pass a limit, and a
+//!   client that hangs up has not made one less.
+//! * A full table drops its oldest count. To drop a given one takes as many attempts as the table has rows, each of them a hash.
+//!
+//! Guesses for one account from many addresses are not limited here: each address has its own count. What bounds them together is
+//! how many hashes run at once (`hash_queue`).
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+
+use crate::store::scope;
+use crate::sync::Mutex;
+
+/// Counts held at once, of addresses and of accounts; stops a spray of names from filling memory (about 12 MiB).
+pub const GUESS_COUNTS: usize = 65_536;
+/// Wrong passwords of one address for one account before further ones are refused.
+pub const ACCOUNT_FAILURES: u32 = 10;
+/// Such a count ends so many milliseconds after its first failure: 15 minutes.
+pub const ACCOUNT_WINDOW_MS: u64 = 15 * 60_000;
+/// The count of an address ends so many milliseconds after its first failure.
+const ADDRESS_WINDOW_MS: u64 = 60_000;
+
+/// Who tries what: an address, and that address together with an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Guess {
+    address: u64,
+    account: [u8; 32],
+}
+
+impl Guess {
+    /// `address` as `failures::bucket` counts it.
+    pub(super) fn new(address: u64, org_id: &str, email: &str) -> Guess {
+        let account = scope(&[org_id.as_bytes(), email.as_bytes(), &address.to_be_bytes()]);
+        Guess { address, account }
+    }
+}
+
+/// The counts of wrong passwords.
+#[derive(Debug)]
+pub(super) struct Guesses(Mutex<Tables>);
+
+#[derive(Debug)]
+struct Tables {
+    addresses: Counts<u64>,
+    accounts: Counts<[u8; 32]>,
+}
+
+impl Guesses {
+    /// `per_minute` wrong passwords of one address; 0: not counted by address alone.
+    pub(super) fn new(per_minute: u32) -> Guesses {
+        Guesses(Mutex::new(Tables {
+            addresses: Counts::new(per_minute, ADDRESS_WINDOW_MS),
+            accounts: Counts::new(ACCOUNT_FAILURES, ACCOUNT_WINDOW_MS),
+        }))
+    }
+
+    /// Returns `Err(seconds)` if the guess is refused; the next may be made after that many.
+    pub(super) fn check(&self, guess: &Guess, now_ms: u64) -> Result<(), u64> {
+        self.0.lock().check(guess, now_ms)
+    }
+
+    /// The same, and counts the guess as a wrong one where it is not refused.
+    pub(super) fn begin(&self, guess: &Guess, now_ms: u64) -> Result<(), u64> {
+        let mut tables = self.0.lock();
+        tables.check(guess, now_ms)?;
+        tables.addresses.add(guess.address, now_ms);
+        tables.accounts.add(guess.account, now_ms);
+        Ok(())
+    }
+
+    /// The password of a guess that was begun was not verified.
+    pub(super) fn withdraw(&self, guess: &Guess) {
+        let mut tables = self.0.lock();
+        tables.addresses.take_back(guess.address);
+        tables.accounts.take_back(guess.account);
+    }
+
+    /// The password was right: the address begins anew for this account.
+    pub(super) fn succeed(&self, guess: &Guess) {
+        let mut tables = self.0.lock();
+        tables.addresses.take_back(guess.address);
+        tables.accounts.clear(guess.account);
+    }
+}
+
+impl Tables {
+    fn check(&self, guess: &Guess, now_ms: u64) -> Result<(), u64> {
+        self.addresses.check(guess.address, now_ms)?;
+        self.accounts.check(guess.account, now_ms)
+    }
+}
+
+/// Counts of one kind, at most [`GUESS_COUNTS`].
+#[derive(Debug)]
+struct Counts<K> {
+    /// 0: nothing is counted.
+    limit: u32,
+    window_ms: u64,
+    counts: HashMap<K, Count>,
+    /// In the order they began; each key of `counts` once.
+    order: VecDeque<K>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Count {
+    since_ms: u64,
+    failures: u32,
+}
+
+impl<K: Copy + Eq + Hash> Counts<K> {
+    fn new(limit: u32, window_ms: u64) -> Counts<K> {
+        Counts { limit, window_ms, counts: HashMap::new(), order: VecDeque::new() }
+    }
+
+    /// Milliseconds until a count ends; `None`: it has ended. A clock set back ends it too, rather than prolonging it.
+    fn left_ms(&self, count: &Count, now_ms: u64) -> Option<u64> {
+        let age_ms = now_ms.checked_sub(count.since_ms)?;
+        self.window_ms.checked_sub(age_ms).filter(|left| *left > 0)
+    }
+
+    fn check(&self, key: K, now_ms: u64) -> Result<(), u64> {
+        let full = self.counts.get(&key).filter(|count| self.limit > 0 && count.failures >= self.limit);
+        match full.and_then(|count| self.left_ms(count, now_ms)) {
+            Some(left_ms) => Err(left_ms.div_ceil(1_000).max(1)),
+            None => Ok(()),
+        }
+    }
+
+    fn add(&mut self, key: K, now_ms: u64) {
+        if self.limit == 0 {
+            return;
+        }
+        self.drop_ended(now_ms);
+        if let Some(count) = self.counts.get(&key).copied() {
+            let count = match self.left_ms(&count, now_ms) {
+                Some(_) => Count { failures: count.failures.saturating_add(1), ..count },
+                None => Count { since_ms: now_ms, failures: 1 },
+            };
+            self.counts.insert(key, count);
+            return;
+        }
+        if self.counts.len() >= GUESS_COUNTS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.counts.remove(&oldest);
+        }
+        self.counts.insert(key, Count { since_ms: now_ms, failures: 1 });
+        self.order.push_back(key);
+    }
+
+    fn take_back(&mut self, key: K) {
+        if let Some(count) = self.counts.get_mut(&key) {
+            count.failures = count.failures.saturating_sub(1);
+        }
+    }
+
+    /// Sets a count to 0. Its row stays until it is dropped: one without failures refuses nothing.
+    fn clear(&mut self, key: K) {
+        if let Some(count) = self.counts.get_mut(&key) {
+            count.failures = 0;
+        }
+    }
+
+    /// Drops the ended counts at the front of the order.
+    fn drop_ended(&mut self, now_ms: u64) {
+        while let Some(first) = self.order.front()
+            && self.counts.get(first).is_none_or(|count| self.left_ms(count, now_ms).is_none())
+        {
+            self.counts.remove(first);
+            self.order.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANN: &str = "ann@example.org";
+    const BOB: &str = "bob@example.org";
+
+    fn guess(address: u64, email: &str) -> Guess {
+        Guess::new(address, "acme", email)
+    }
+
+    #[test]
+    fn an_address_over_a_limit_is_refused_and_no_other_is() {
+        let guesses = Guesses::new(15);
+        for _ in 0..ACCOUNT_FAILURES {
+            assert_eq!(guesses.begin(&guess(1, ANN), 1_000), Ok(()));
+        }
+        assert_eq!(guesses.check(&guess(1, ANN), 1_000), Err(900), "too many for this account");
+        assert_eq!(guesses.begin(&guess(1, ANN), 1_000), Err(900));
+        assert_eq!(guesses.check(&guess(2, ANN), 1_000), Ok(()), "another address may go on");
+        for _ in 0..5 {
+            assert_eq!(guesses.begin(&guess(1, BOB), 2_000), Ok(()));
+        }
+        assert_eq!(guesses.begin(&guess(1, BOB), 2_000), Err(59), "too many of this address");
+        assert_eq!(guesses.begin(&guess(2, BOB), 2_000), Ok(()));
+        assert_eq!(guesses.check(&guess(1, BOB), 61_000), Ok(()), "its minute is over");
+        assert_eq!(
+            guesses.check(&guess(1, ANN), 61_000),
+            Err(840),
+            "the account's quarter of an hour is not"
+        );
+        assert_eq!(guesses.check(&guess(1, ANN), 1_000 + ACCOUNT_WINDOW_MS - 500), Err(1));
+        assert_eq!(guesses.begin(&guess(1, ANN), 1_000 + ACCOUNT_WINDOW_MS), Ok(()));
+        assert_eq!(guesses.check(&guess(1, ANN), 500), Ok(()), "a clock set back ends a count");
+    }
+
+    #[test]
+    fn right_passwords_and_unverified_ones_do_not_count() {
+        let guesses = Guesses::new(12);
+        for _ in 0..100 {
+            assert_eq!(guesses.begin(&guess(1, ANN), 0), Ok(()));
+            guesses.withdraw(&guess(1, ANN));
+            assert_eq!(guesses.begin(&guess(1, ANN), 0), Ok(()));
+            guesses.succeed(&guess(1, ANN));
+        }
+        // One's own account is no way to get guesses for another's.
+        for _ in 0..ACCOUNT_FAILURES {
+            assert_eq!(guesses.begin(&guess(1, BOB), 0), Ok(()));
+            assert_eq!(guesses.begin(&guess(1, ANN), 0), Ok(()));
+            guesses.succeed(&guess(1, ANN));
+        }
+        assert_eq!(guesses.check(&guess(1, BOB), 0), Err(900));
+        assert_eq!(guesses.begin(&guess(1, ANN), 0), Ok(()));
+        assert_eq!(guesses.begin(&guess(1, ANN), 0), Ok(()));
+        assert_eq!(guesses.begin(&guess(1, ANN), 0), Err(60));
+    }
+
+    #[test]
+    fn zero_counts_by_account_alone() {
+        let guesses = Guesses::new(0);
+        for n in 0..1_000 {
+            assert_eq!(guesses.begin(&guess(1, &n.to_string()), 0), Ok(()));
+        }
+        (0..ACCOUNT_FAILURES).for_each(|_| assert_eq!(guesses.begin(&guess(1, ANN), 0), Ok(())));
+        assert!(guesses.begin(&guess(1, ANN), 0).is_err());
+        assert!(guesses.0.lock().addresses.counts.is_empty());
+    }
+
+    /// A spray of addresses drops the oldest count, one for each that it adds, and refuses nobody.
+    #[test]
+    fn a_full_table_stays_full_and_refuses_nobody() {
+        let mut counts = Counts::new(2, 60_000);
+        for key in 0..GUESS_COUNTS + 10 {
+            assert_eq!(counts.check(key, 5), Ok(()));
+            counts.add(key, 5);
+        }
+        assert_eq!((counts.counts.len(), counts.order.len()), (GUESS_COUNTS, GUESS_COUNTS));
+        assert!(!counts.counts.contains_key(&9) && counts.counts.contains_key(&10));
+        counts.add(10, 60_005);
+        assert_eq!((counts.counts.len(), counts.order.len()), (1, 1), "what has ended was dropped");
+    }
+}

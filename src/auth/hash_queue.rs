@@ -1,0 +1,460 @@
+//! Limits how many password hashes run or wait, in total and for one address or organization, and decides in which order they run.
+//!
+//! * At most `at_once` run. Turns go round among the parties that wait: addresses that log in, organizations that set passwords.
+//!   A party that sends many therefore delays another's by one hash for each hash that may run, not by all of its own.
+//! * A party has a few places, of which it needs one for as long as it hashes or waits. Without a free place it is refused at once.
+//! * A login that finds the queue full takes the place of the last one of the party with the most waiting, if that has more than
+//!   its own. A few addresses can therefore not keep another's login out.
+//! * Dropping a future that waits leaves the queue; dropping a [`Turn`] lets the next one run.
+//!
+//! Clients of a unix socket or of loopback have no address of their own: they are one party, which may fill the queue.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::failures::bucket;
+use super::password::PasswordError;
+use crate::ids::TenantId;
+use crate::sync::Mutex;
+
+/// Logins that wait for their turn at most, two or three seconds of work; stops a flood of logins from piling up.
+pub const LOGINS_WAITING: usize = 64;
+/// Of the logins that wait or run, how many may come from one address.
+pub const LOGINS_PER_ADDRESS: usize = 16;
+/// Registrations and changes of passwords that wait or run.
+pub const SETTERS: usize = 16;
+/// Of those, how many may be of one organization; stops one from keeping the others out.
+pub const SETTERS_PER_ORGANIZATION: usize = 4;
+
+/// Who waits for hashes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Party {
+    /// Logins from an address, as `failures::bucket` counts it.
+    Address(u64),
+    /// Logins over loopback and unix sockets.
+    Local,
+    /// Registrations and changes of passwords of an organization.
+    Organization(TenantId),
+}
+
+impl Party {
+    fn of_peer(peer: Option<IpAddr>) -> Party {
+        match peer.filter(|peer| !peer.to_canonical().is_loopback()) {
+            Some(address) => Party::Address(bucket(address)),
+            None => Party::Local,
+        }
+    }
+
+    fn places(self) -> usize {
+        match self {
+            Party::Address(_) => LOGINS_PER_ADDRESS,
+            Party::Local => LOGINS_WAITING + 1,
+            Party::Organization(_) => SETTERS_PER_ORGANIZATION,
+        }
+    }
+
+    fn logs_in(self) -> bool {
+        !matches!(self, Party::Organization(_))
+    }
+}
+
+/// The queue.
+#[derive(Debug)]
+pub(super) struct HashQueue {
+    at_once: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Turns that are held, at most `at_once`.
+    running: usize,
+    /// Logins that wait, at most [`LOGINS_WAITING`].
+    logins: usize,
+    /// Places held by organizations, at most [`SETTERS`].
+    setters: usize,
+    /// Those who hold a place.
+    lanes: HashMap<Party, Lane>,
+    /// Those of whom somebody waits, each once; the front is next.
+    order: VecDeque<Party>,
+    next_id: u64,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    places: usize,
+    /// In order of arrival; a message is the turn, a closed channel a refusal.
+    waiting: VecDeque<(u64, oneshot::Sender<()>)>,
+}
+
+/// A place of a party; held while it waits and hashes, once or several times.
+#[derive(Clone)]
+pub struct Place(Arc<Placed>);
+
+struct Placed {
+    queue: Arc<HashQueue>,
+    party: Party,
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Place({:?})", self.0.party)
+    }
+}
+
+/// The right to run one hash. It keeps its place.
+#[derive(Debug)]
+pub struct Turn {
+    place: Place,
+}
+
+impl HashQueue {
+    /// A queue of which `at_once` run.
+    pub(super) fn new(at_once: usize) -> Arc<HashQueue> {
+        Arc::new(HashQueue { at_once: at_once.max(1), state: Mutex::default() })
+    }
+
+    /// Returns an error if [`HashQueue::login`] would refuse this peer now.
+    pub(super) fn check_login(&self, peer: Option<IpAddr>) -> Result<(), PasswordError> {
+        self.state.lock().check_place(Party::of_peer(peer))
+    }
+
+    /// A place for a login (`None`: over a unix socket).
+    pub(super) fn login(self: &Arc<Self>, peer: Option<IpAddr>) -> Result<Place, PasswordError> {
+        self.place(Party::of_peer(peer))
+    }
+
+    /// A place for somebody of this organization who sets a password.
+    pub(super) fn setter(self: &Arc<Self>, tenant: TenantId) -> Result<Place, PasswordError> {
+        self.place(Party::Organization(tenant))
+    }
+
+    fn place(self: &Arc<Self>, party: Party) -> Result<Place, PasswordError> {
+        let mut state = self.state.lock();
+        state.check_place(party)?;
+        state.setters += usize::from(!party.logs_in());
+        state.lanes.entry(party).or_default().places += 1;
+        Ok(Place(Arc::new(Placed { queue: Arc::clone(self), party })))
+    }
+
+    /// Gives a turn back and starts who is next.
+    fn release(&self) {
+        let mut state = self.state.lock();
+        state.running -= 1;
+        state.start(self.at_once);
+    }
+}
+
+impl Place {
+    /// Waits for this party's turn.
+    ///
+    /// # Errors
+    /// [`PasswordError::Busy`] where the queue is full, [`PasswordError::Share`] where this party has most of it.
+    pub async fn turn(&self) -> Result<Turn, PasswordError> {
+        let mut waiter = {
+            let mut state = self.0.queue.state.lock();
+            let (id, granted) = state.enter(self.0.party)?;
+            state.start(self.0.queue.at_once);
+            Waiter { place: self, id, granted, settled: false }
+        };
+        let granted = (&mut waiter.granted).await;
+        waiter.settled = true;
+        granted.map_err(|_| PasswordError::Share)?;
+        Ok(Turn { place: self.clone() })
+    }
+}
+
+impl State {
+    fn check_place(&self, party: Party) -> Result<(), PasswordError> {
+        let held = self.lanes.get(&party).map_or(0, |lane| lane.places);
+        match party.logs_in() || self.setters < SETTERS {
+            _ if held >= party.places() => Err(PasswordError::Share),
+            true => Ok(()),
+            false => Err(PasswordError::Busy),
+        }
+    }
+
+    /// Joins the end of the party's lane.
+    fn enter(&mut self, party: Party) -> Result<(u64, oneshot::Receiver<()>), PasswordError> {
+        if party.logs_in() {
+            if self.logins >= LOGINS_WAITING {
+                self.make_room(party)?;
+            }
+            self.logins += 1;
+        }
+        let (sender, receiver) = oneshot::channel();
+        let id = self.next_id;
+        self.next_id += 1;
+        let lane = self.lanes.entry(party).or_default();
+        if lane.waiting.is_empty() {
+            self.order.push_back(party);
+        }
+        lane.waiting.push_back((id, sender));
+        Ok((id, receiver))
+    }
+
+    /// Refuses the last login of the party that has the most waiting, if that is two more than `party` has.
+    fn make_room(&mut self, party: Party) -> Result<(), PasswordError> {
+        let own = self.lanes.get(&party).map_or(0, |lane| lane.waiting.len());
+        let logins = self.lanes.iter().filter(|(party, _)| party.logs_in());
+        let most = logins
+            .max_by_key(|(_, lane)| lane.waiting.len())
+            .map(|(party, lane)| (*party, lane.waiting.len()));
+        match most {
+            Some((longest, waiting)) if waiting > own + 1 => {
+                let last = self.lanes.get(&longest).and_then(|lane| lane.waiting.back()).map(|(id, _)| *id);
+                if let Some(id) = last {
+                    self.leave(longest, id);
+                }
+                Ok(())
+            }
+            Some((longest, _)) if longest == party => Err(PasswordError::Share),
+            _ => Err(PasswordError::Busy),
+        }
+    }
+
+    /// Takes a waiter out; false if it does not wait any more.
+    fn leave(&mut self, party: Party, id: u64) -> bool {
+        let Some(lane) = self.lanes.get_mut(&party) else { return false };
+        let Some(at) = lane.waiting.iter().position(|(waiting, _)| *waiting == id) else { return false };
+        lane.waiting.remove(at);
+        if lane.waiting.is_empty() {
+            self.order.retain(|waiting| *waiting != party);
+        }
+        self.logins -= usize::from(party.logs_in());
+        true
+    }
+
+    /// Gives free turns to those who are next.
+    fn start(&mut self, at_once: usize) {
+        while self.running < at_once {
+            let Some(party) = self.order.pop_front() else { return };
+            let Some(lane) = self.lanes.get_mut(&party) else { continue };
+            let Some((_, next)) = lane.waiting.pop_front() else { continue };
+            if !lane.waiting.is_empty() {
+                self.order.push_back(party);
+            }
+            self.logins -= usize::from(party.logs_in());
+            // A waiter leaves the lane before its receiver is dropped, so this arrives.
+            self.running += usize::from(next.send(()).is_ok());
+        }
+    }
+}
+
+/// Somebody who waits. Dropped while it waits, it leaves; dropped with a turn that nobody has taken, it gives that back.
+struct Waiter<'a> {
+    place: &'a Place,
+    id: u64,
+    granted: oneshot::Receiver<()>,
+    settled: bool,
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        if self.settled {
+            return;
+        }
+        let Placed { queue, party } = &*self.place.0;
+        let waited = queue.state.lock().leave(*party, self.id);
+        if !waited && self.granted.try_recv().is_ok() {
+            queue.release();
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.place.0.queue.release();
+    }
+}
+
+impl Drop for Placed {
+    fn drop(&mut self) {
+        let mut state = self.queue.state.lock();
+        state.setters -= usize::from(!self.party.logs_in());
+        if let Some(lane) = state.lanes.get_mut(&self.party) {
+            lane.places -= 1;
+            if lane.places == 0 {
+                state.lanes.remove(&self.party);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    fn ip(text: &str) -> Option<IpAddr> {
+        Some(text.parse().expect("an address"))
+    }
+
+    type Waiting = Pin<Box<dyn Future<Output = Result<Turn, PasswordError>>>>;
+
+    /// A login that waits, or why it does not.
+    fn wait(queue: &Arc<HashQueue>, peer: Option<IpAddr>) -> Result<Waiting, PasswordError> {
+        let place = queue.login(peer)?;
+        let mut waiting: Waiting = Box::pin(async move { place.turn().await });
+        match waiting.as_mut().now_or_never() {
+            None => Ok(waiting),
+            Some(Ok(_)) => panic!("it does not wait"),
+            Some(Err(error)) => Err(error),
+        }
+    }
+
+    fn empty(queue: &HashQueue) -> bool {
+        let state = queue.state.lock();
+        (state.running, state.logins, state.setters) == (0, 0, 0)
+            && state.lanes.is_empty()
+            && state.order.is_empty()
+    }
+
+    /// Lets everybody run, one after the other; answers in which order, by the index in `waiting`.
+    fn order(held: Turn, waiting: &mut Vec<(usize, Waiting)>) -> Vec<usize> {
+        let mut order = Vec::new();
+        let mut held = Some(held);
+        while held.take().is_some() {
+            let next = waiting.iter_mut().position(|(_, waiter)| match waiter.as_mut().now_or_never() {
+                Some(turn) => {
+                    held = Some(turn.expect("its turn"));
+                    true
+                }
+                None => false,
+            });
+            order.extend(next.map(|at| waiting.remove(at).0));
+        }
+        order
+    }
+
+    #[tokio::test]
+    async fn turns_go_round_among_addresses() {
+        let queue = HashQueue::new(1);
+        let held = queue.login(None).expect("a place").turn().await.expect("nobody runs");
+        let peers =
+            ["192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.1", "192.0.2.3", "192.0.2.2"];
+        let mut waiting =
+            peers.iter().map(|peer| wait(&queue, ip(peer)).expect("waits")).enumerate().collect();
+        assert_eq!(order(held, &mut waiting), [0, 3, 5, 1, 6, 2, 4]);
+        assert!(empty(&queue));
+    }
+
+    #[tokio::test]
+    async fn so_many_run_at_once() {
+        let queue = HashQueue::new(3);
+        let place = queue.login(ip("192.0.2.1")).expect("a place");
+        let mut running = Vec::new();
+        for _ in 0..3 {
+            running.push(place.turn().await.expect("there is a turn"));
+        }
+        let mut fourth = wait(&queue, ip("192.0.2.2")).expect("waits");
+        running.pop();
+        let turn = fourth.as_mut().now_or_never().expect("it runs").expect("its turn");
+        drop((running, turn, place));
+        assert!(empty(&queue));
+    }
+
+    #[tokio::test]
+    async fn an_address_has_a_few_places() {
+        let queue = HashQueue::new(1);
+        let held = queue.login(None).expect("a place").turn().await.expect("nobody runs");
+        let flood: Vec<_> = (0..100).map_while(|_| wait(&queue, ip("2001:db8:0:1::1")).ok()).collect();
+        assert_eq!(flood.len(), LOGINS_PER_ADDRESS);
+        let neighbour = ip("2001:db8:0:1:ffff::2");
+        assert_eq!(queue.check_login(neighbour), Err(PasswordError::Share), "the same /64");
+        assert!(queue.login(neighbour).is_err());
+        assert_eq!(queue.check_login(ip("2001:db8:0:2::1")), Ok(()));
+        drop(flood);
+        assert!(queue.login(neighbour).is_ok(), "who went away holds no place");
+        drop(held);
+        assert!(empty(&queue));
+    }
+
+    /// Four addresses fill the queue; whoever comes from elsewhere takes a place of theirs, and runs after one of each.
+    #[tokio::test]
+    async fn a_full_queue_has_room_for_other_addresses() {
+        let queue = HashQueue::new(1);
+        let held = queue.login(None).expect("a place").turn().await.expect("nobody runs");
+        let mut flood: Vec<(usize, Waiting)> = Vec::new();
+        for n in 0..LOGINS_WAITING {
+            flood.push((n, wait(&queue, ip(&format!("192.0.2.{}", n % 4))).expect("waits")));
+        }
+        assert_eq!(wait(&queue, ip("192.0.2.0")).err(), Some(PasswordError::Share));
+        let other = wait(&queue, ip("198.51.100.1")).expect("takes a place of the flood's");
+        let refused = flood.iter_mut().filter_map(|(_, waiter)| waiter.as_mut().now_or_never());
+        let refused: Vec<_> = refused.map(|turn| turn.err()).collect();
+        assert_eq!(refused, [Some(PasswordError::Share)]);
+        flood.retain(|(n, _)| *n < LOGINS_WAITING - 4);
+        flood.push((1_000, other));
+        let order = order(held, &mut flood);
+        assert_eq!(order.iter().position(|n| *n == 1_000), Some(4), "{order:?}");
+        assert!(empty(&queue));
+
+        // Where everybody has one, the next is refused.
+        let held = queue.login(None).expect("a place").turn().await.expect("nobody runs");
+        let crowd = (0..LOGINS_WAITING).map(|n| wait(&queue, ip(&format!("10.0.0.{n}"))).expect("waits"));
+        let crowd: Vec<_> = crowd.collect();
+        assert_eq!(wait(&queue, ip("198.51.100.1")).err(), Some(PasswordError::Busy));
+        drop((crowd, held));
+        assert!(empty(&queue));
+    }
+
+    /// Clients without an address of their own may fill the queue, and make room like any other party.
+    #[tokio::test]
+    async fn local_clients_are_one_party() {
+        for local in [None, ip("127.0.0.1"), ip("::1"), ip("::ffff:127.0.0.1")] {
+            let queue = HashQueue::new(1);
+            let held = queue.login(local).expect("a place").turn().await.expect("nobody runs");
+            let all: Vec<_> = (0..100).map_while(|_| wait(&queue, local).ok()).collect();
+            assert_eq!(all.len(), LOGINS_WAITING);
+            assert_eq!(queue.check_login(local), Err(PasswordError::Share));
+            assert!(wait(&queue, ip("192.0.2.1")).is_ok());
+            drop((all, held));
+            assert!(empty(&queue));
+        }
+    }
+
+    #[tokio::test]
+    async fn organizations_that_set_passwords_have_a_few_places_of_their_own() {
+        let queue = HashQueue::new(1);
+        let of = |tenant| (0..70).map_while(|_| queue.setter(TenantId(tenant)).ok()).collect::<Vec<_>>();
+        let first = of(1);
+        assert_eq!(first.len(), SETTERS_PER_ORGANIZATION);
+        let others: Vec<_> = (2..=9).flat_map(of).collect();
+        assert_eq!(first.len() + others.len(), SETTERS);
+        assert_eq!(queue.setter(TenantId(1)).err(), Some(PasswordError::Share));
+        assert_eq!(queue.setter(TenantId(10)).err(), Some(PasswordError::Busy));
+        let turn = queue.login(None).expect("a login has its own").turn().await.expect("a turn");
+        drop(first);
+        let place = queue.setter(TenantId(10)).expect("there is room again");
+        assert!(place.turn().now_or_never().is_none(), "waits, and goes away");
+        drop(turn);
+        let turn = place.turn().await.expect("its turn");
+        drop((place, others));
+        assert_eq!(queue.state.lock().setters, 1, "a turn keeps its place");
+        drop(turn);
+        assert!(empty(&queue));
+    }
+
+    /// A turn that was given to somebody who went away at the same moment is not lost.
+    #[tokio::test]
+    async fn a_turn_that_nobody_took_goes_on() {
+        let queue = HashQueue::new(1);
+        let held = queue.login(None).expect("a place").turn().await.expect("nobody runs");
+        let first = wait(&queue, ip("192.0.2.1")).expect("waits");
+        let mut second = wait(&queue, ip("192.0.2.2")).expect("waits");
+        drop(held);
+        assert!(second.as_mut().now_or_never().is_none(), "the first has the turn");
+        drop(first);
+        drop(second.as_mut().now_or_never().expect("it runs").expect("its turn"));
+        drop(second);
+        assert!(empty(&queue));
+    }
+}
