@@ -8,11 +8,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD as BASE64};
-use common::{Daemon, until};
+use common::http::{Call, Reply};
+use common::{Daemon, until, within};
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
 
 const EVENTS: &str = "/api/v1/events";
 /// "Within a second" (protocol §4), on a machine that runs other tests as well.
@@ -168,4 +171,233 @@ async fn a_reload_ends_the_sessions_of_keys_that_are_gone() {
     }
     let pong = kept.ask(&json!({"type": "ping"})).await;
     assert_eq!(pong["type"], "pong", "who has another key notices nothing");
+}
+
+const PASSWORD: &str = "correct horse battery";
+const OWNER: &str = "192.0.2.1";
+
+async fn register(daemon: &Daemon, email: &str) {
+    let body = json!({"email": email, "password": PASSWORD, "name": "Somebody"});
+    let made = daemon.post("/api/v1/users/register").json(&body).send().await;
+    assert_eq!(made.status, 201, "{made:?}");
+}
+
+/// A login of a client at `address`, through the proxy that the test is.
+async fn login(daemon: &Daemon, address: &str, email: &str, password: &str) -> Reply {
+    let body = json!({"email": email, "password": password, "organization_id": "default"});
+    let call = daemon.post("/api/v1/users/login").anonymous().header("x-forwarded-for", address);
+    call.json(&body).send().await
+}
+
+#[track_caller]
+fn retry_after(reply: &Reply) -> u64 {
+    reply.refused(429, "QUOTA_EXCEEDED");
+    reply.header("retry-after").unwrap().parse().unwrap()
+}
+
+/// Ten wrong passwords for an account refuse the address that sent them, and nobody else.
+#[tokio::test]
+async fn wrong_passwords_lock_no_account_for_its_owner() {
+    let daemon = Daemon::with().env("TRUSTED_PROXIES", "127.0.0.1").start().await;
+    register(&daemon, "ann@example.org").await;
+    register(&daemon, "bob@example.org").await;
+    let attacker = "2001:db8:0:1::1";
+    let mut over = Vec::new();
+    for email in ["ann@example.org", "nobody@example.org"] {
+        for _ in 0..10 {
+            login(&daemon, attacker, email, "a guess").await.refused(401, "UNAUTHORIZED");
+        }
+        let reply = login(&daemon, "2001:db8:0:1:ffff::2", email, PASSWORD).await;
+        assert!((600..=900).contains(&retry_after(&reply)), "the same /64 {reply:?}");
+        over.push(reply.json()["message"].clone());
+    }
+    assert_eq!(over[0], over[1], "whether there is such an account is not said");
+    assert_eq!(login(&daemon, OWNER, "ann@example.org", PASSWORD).await.status, 200);
+    assert_eq!(login(&daemon, "2001:db8:0:2::1", "ann@example.org", PASSWORD).await.status, 200);
+    assert_eq!(login(&daemon, attacker, "bob@example.org", PASSWORD).await.status, 200);
+}
+
+/// Past its limit an address gets no password verified, not even a right one, and its tokens and keys go on.
+#[tokio::test]
+async fn an_address_past_its_limit_gets_no_password_verified() {
+    let daemon =
+        Daemon::with().env("TRUSTED_PROXIES", "127.0.0.1").env("AUTH__FAILURES_PER_MINUTE", 5).start().await;
+    register(&daemon, "ann@example.org").await;
+    let attacker = "198.51.100.7";
+    for n in 0..5 {
+        let email = format!("user{n}@example.org");
+        login(&daemon, attacker, &email, "a guess").await.refused(401, "UNAUTHORIZED");
+    }
+    for address in [attacker, "::ffff:198.51.100.7", "[::ffff:198.51.100.7]:4711"] {
+        let reply = login(&daemon, address, "ann@example.org", PASSWORD).await;
+        assert!((1..=60).contains(&retry_after(&reply)), "{address} {reply:?}");
+    }
+    let key = daemon.get(EVENTS).header("x-forwarded-for", attacker).send().await;
+    assert_eq!(key.status, 200, "valid keys and tokens always pass");
+    assert_eq!(login(&daemon, OWNER, "ann@example.org", PASSWORD).await.status, 200);
+
+    // Keys that do not hold are counted by client as well.
+    let wrong = async |address: &str| {
+        let call = daemon.get(EVENTS).key("nwk_wrong_wrong").header("x-forwarded-for", address);
+        call.send().await.status.as_u16()
+    };
+    for expected in [401, 401, 401, 401, 401, 429] {
+        assert_eq!(wrong(attacker).await, expected);
+    }
+    assert_eq!(wrong(OWNER).await, 401);
+}
+
+/// Four addresses send more guesses than may wait; a login from a fifth comes through amid them.
+#[tokio::test]
+async fn a_flood_of_guesses_keeps_no_login_out() {
+    let daemon =
+        Daemon::with().env("TRUSTED_PROXIES", "127.0.0.1").env("AUTH__FAILURES_PER_MINUTE", 0).start().await;
+    register(&daemon, "ann@example.org").await;
+    let flood =
+        futures_util::future::join_all((0..120).map(|n| {
+            let (daemon, address) = (&daemon, format!("198.51.100.{}", n % 4));
+            async move {
+                login(daemon, &address, &format!("user{n}@example.org"), "a guess").await.status.as_u16()
+            }
+        }));
+    let owner = async {
+        for _ in 0..3 {
+            let reply = login(&daemon, OWNER, "ann@example.org", PASSWORD).await;
+            assert_eq!(reply.status, 200, "{reply:?}");
+        }
+    };
+    let (statuses, ()) = tokio::join!(flood, owner);
+    assert!(statuses.iter().all(|status| [401, 429].contains(status)), "{statuses:?}");
+}
+
+/// The addresses under which the daemon lists its connections.
+async fn peers(daemon: &Daemon) -> Vec<String> {
+    let listed = daemon.get("/api/v1/connections").send().await.json();
+    let peers = listed["data"].as_array().unwrap().iter();
+    let mut peers: Vec<_> = peers.map(|it| it["peer"].as_str().unwrap_or("unix").to_owned()).collect();
+    peers.sort();
+    peers
+}
+
+/// A PROXY header of version 2 for an IPv4 client, with an addition behind its addresses.
+fn proxy_v2(client: [u8; 4]) -> Vec<u8> {
+    let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x10".to_vec();
+    header.extend_from_slice(&client);
+    header.extend_from_slice(&[10, 0, 0, 1, 0x12, 0x67, 0, 80]);
+    header.extend_from_slice(&[4, 0, 1, 0xff]);
+    header
+}
+
+async fn connected(daemon: &Daemon, first: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(daemon.addr()).await.unwrap();
+    stream.write_all(first).await.unwrap();
+    stream
+}
+
+async fn rest(mut stream: TcpStream) -> String {
+    let mut text = String::new();
+    within("the end of the connection", stream.read_to_string(&mut text)).await.unwrap();
+    text
+}
+
+/// Behind a trusted proxy connections are listed and limited by their clients' addresses.
+#[tokio::test]
+async fn a_trusted_proxy_names_its_clients() {
+    let daemon = Daemon::with()
+        .env("TRUSTED_PROXIES", "127.0.0.1,10.0.0.0/8")
+        .env("LIMITS__CONNECTIONS_PER_ADDRESS", 2)
+        .env("LIMITS__CONNECTIONS_PER_USER", 0)
+        .start()
+        .await;
+    let through = |name: &str, value: &str| daemon.ws("/api/v1/ws").header(name, value);
+    let mut open = vec![
+        through("x-forwarded-for", "1.1.1.1, 192.0.2.1, 10.0.0.1").open().await,
+        through("forwarded", "for=\"[2001:db8::1]:4711\";proto=https").open().await,
+        daemon.ws("/api/v1/ws").ask_on(connected(&daemon, &proxy_v2([192, 0, 2, 1])).await).await.unwrap(),
+    ];
+    for ws in &mut open {
+        ws.expect("ready").await;
+    }
+    assert_eq!(peers(&daemon).await, ["192.0.2.1", "192.0.2.1", "2001:db8::1"]);
+    through("x-forwarded-for", "192.0.2.1").refused().await.refused(429, "QUOTA_EXCEEDED");
+    let mut sse = daemon.sse("/api/v1/sse").header("x-forwarded-for", "192.0.2.2").open().await;
+    sse.next().await.named("ready");
+    // A client that sends the header its proxy does not set is counted with the proxy, and does not escape the limit.
+    for expected in [true, true, false] {
+        let both = through("x-forwarded-for", "192.0.2.1").header("forwarded", "for=203.0.113.9").ask().await;
+        assert_eq!(both.is_ok(), expected);
+        open.extend(both.ok());
+    }
+    assert!(peers(&daemon).await.contains(&"127.0.0.1".to_owned()));
+}
+
+/// From anybody else the same bytes name nobody.
+#[tokio::test]
+async fn an_untrusted_peer_names_nobody() {
+    let daemon = Daemon::with().env("TRUSTED_PROXIES", "10.0.0.0/8").start().await;
+    let ws =
+        daemon.ws("/api/v1/ws").header("x-forwarded-for", "192.0.2.1").header("forwarded", "for=192.0.2.1");
+    let mut ws = ws.open().await;
+    ws.expect("ready").await;
+    assert_eq!(peers(&daemon).await, ["127.0.0.1"]);
+    until("the hint", async || daemon.log().contains("not in trusted_proxies").then_some(())).await;
+    let mut stream = connected(&daemon, &proxy_v2([192, 0, 2, 1])).await;
+    stream.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    assert!(rest(stream).await.starts_with("HTTP/1.1 400 "));
+}
+
+/// A PROXY header may come in pieces, but not for ever; a broken one is a bad request, one that names nobody is nobody's.
+#[tokio::test]
+async fn proxy_headers_are_bounded() {
+    let daemon =
+        Daemon::with().env("TRUSTED_PROXIES", "127.0.0.1").env("HEADER_TIMEOUT_MS", 500).start().await;
+    const REQUEST: &[u8] = b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let header = proxy_v2([192, 0, 2, 1]);
+    let local = [&header[..12], b"\x20\0\0\0"].concat();
+    let mut broken = header.clone();
+    broken[12] = 0x41;
+    let mut long = header.clone();
+    (long[14], long[15]) = (0xff, 0xff);
+    for (first, status) in [(&header, "200"), (&local, "200"), (&broken, "400"), (&long, "400")] {
+        let answer = rest(connected(&daemon, &[first.as_slice(), REQUEST].concat()).await).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{first:?}: {answer}");
+    }
+    let mut stream = connected(&daemon, &header[..13]).await;
+    for byte in header[13..].iter().chain(REQUEST) {
+        stream.write_all(&[*byte]).await.unwrap();
+    }
+    assert!(rest(stream).await.starts_with("HTTP/1.1 200 "));
+    for end in [1, 13, 20] {
+        let since = Instant::now();
+        assert_eq!(rest(connected(&daemon, &header[..end]).await).await, "", "closed");
+        assert!(since.elapsed() >= Duration::from_millis(450), "{:?}", since.elapsed());
+    }
+}
+
+/// Clients of a unix socket have no address, until its peer is trusted to name them.
+#[tokio::test]
+async fn clients_of_a_unix_socket_have_the_addresses_that_it_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("http.sock");
+    let daemon = Daemon::with()
+        .env("TRUSTED_PROXIES", "unix")
+        .flags(&["--listen", &format!("unix:{}", path.display())])
+        .start()
+        .await;
+    let mut stream = UnixStream::connect(&path).await.unwrap();
+    let request = format!(
+        "GET /api/v1/sse HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\nx-forwarded-for: 192.0.2.9\r\n\r\n",
+        daemon.key
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut seen = Vec::new();
+    within("ready", async {
+        while !String::from_utf8_lossy(&seen).contains("event: ready") {
+            assert_ne!(stream.read_buf(&mut seen).await.unwrap(), 0);
+        }
+    })
+    .await;
+    assert_eq!(peers(&daemon).await, ["192.0.2.9"]);
+    let health = Call::new(daemon.addr(), "GET", "/health").send().await;
+    assert_eq!(health.status, 200);
 }

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use super::key::{Key, Kind};
 use super::raw::Raw;
-use super::{Config, ListenAddr, jwt_keys};
+use super::{Config, ListenAddr, TrustedProxies, jwt_keys};
 
 /// Addresses one daemon listens on: what an operator could mean, not what a typo could expand to.
 const LISTENERS_MAX: usize = 64;
@@ -32,6 +32,7 @@ pub(super) fn apply(key: &Key, value: &Raw, config: &mut Config) -> Result<(), S
             }
         }
         Kind::WebOrigins { at } => *at(config) = web_origins(value)?,
+        Kind::Proxies { at } => *at(config) = TrustedProxies::from_raw(value)?,
         Kind::Word { words, set, .. } => {
             let known = matches!(value, Raw::Str(text) if set(config, text));
             if !known {

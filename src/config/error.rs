@@ -52,6 +52,8 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.key.is_empty() {
             write!(f, "{}: {}", self.origin, self.what)
+        } else if self.what.starts_with('[') {
+            write!(f, "{}: {}{}", self.origin, self.key, self.what) // one entry of a list
         } else {
             write!(f, "{}: {}: {}", self.origin, self.key, self.what)
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::raw::Raw;
 use super::table::KEYS;
-use super::{Config, ListenAddr, jwt_keys};
+use super::{Config, ListenAddr, TrustedProxies, jwt_keys};
 
 /// One key.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +84,11 @@ pub enum Kind {
         /// Its field.
         at: fn(&mut Config) -> &mut Vec<String>,
     },
+    /// Peers that are proxies; default none.
+    Proxies {
+        /// Its field.
+        at: fn(&mut Config) -> &mut TrustedProxies,
+    },
     /// One word out of a few.
     Word {
         /// The words.
@@ -130,6 +135,7 @@ impl Key {
             Kind::Listens { at, default } => *at(config) = vec![ListenAddr::Tcp(*default)],
             Kind::Listen { at, default } => *at(config) = Some(ListenAddr::Tcp(*default)),
             Kind::WebOrigins { at } => at(config).clear(),
+            Kind::Proxies { at } => *at(config) = TrustedProxies::default(),
             Kind::Word { default, set, .. } => {
                 let known = set(config, default);
                 debug_assert!(known, "the default of {} is one of its words", self.name);
@@ -154,6 +160,7 @@ impl Key {
                 Raw::Str(at(&mut config).as_ref().map_or_else(|| "off".to_owned(), ToString::to_string))
             }
             Kind::WebOrigins { at } => Raw::List(at(&mut config).iter().cloned().map(Raw::Str).collect()),
+            Kind::Proxies { at } => at(&mut config).to_raw(),
             Kind::Word { get, .. } => Raw::Str(get(&config).to_owned()),
             Kind::JwtKeys => jwt_keys::to_raw(&config.auth.jwt_keys),
         }

@@ -177,7 +177,7 @@ pub(super) const LIMITS: &[Key] = &[
         },
         unit: "connections",
         memory: "",
-        text: "The same for one peer address (IPv6: one /64). Loopback and unix sockets are exempt. Raise it behind a proxy.",
+        text: "The same for one peer address (IPv6: one /64). Loopback and unix sockets are exempt, unless they are trusted proxies. Behind a proxy set `trusted_proxies`, or all its clients count as one address.",
     },
     Key {
         name: "limits.publish_per_second",

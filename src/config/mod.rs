@@ -17,6 +17,7 @@ mod limits;
 mod listen;
 mod nearest;
 mod print;
+mod proxies;
 mod raw;
 mod secret;
 mod serve;
@@ -34,6 +35,7 @@ pub use key::{Key, Kind};
 pub use listen::{ListenAddr, ListenAddrError};
 pub use nearest::{levenshtein, nearest};
 pub use print::{print, reference};
+pub use proxies::TrustedProxies;
 pub use secret::Secret;
 pub use serve::ServeOptions;
 pub use sources::{CLI_VARIABLES, FileText, FlagValue, Sources};
@@ -74,6 +76,8 @@ pub struct Config {
     pub allowed_origins: Vec<String>,
     /// Whether `?token=` is a credential.
     pub token_in_query: bool,
+    /// The peers whose word about a client's address counts.
+    pub trusted_proxies: TrustedProxies,
     /// `auth.*`
     pub auth: Auth,
     /// `retention.*`
@@ -261,6 +265,7 @@ fn blank() -> Config {
         presence_grace_seconds: 0,
         allowed_origins: Vec::new(),
         token_in_query: false,
+        trusted_proxies: TrustedProxies::default(),
         auth: Auth { jwt_keys: Vec::new(), failures_per_minute: 0, max_token_seconds: 0 },
         retention: Retention { max_age_seconds: 0, max_events: 0, max_bytes: 0 },
         store: Store {

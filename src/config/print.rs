@@ -82,7 +82,7 @@ fn range(key: &Key) -> String {
             words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
         }
         Kind::Listens { .. } => "a string or a list of strings".to_owned(),
-        Kind::WebOrigins { .. } => "a list of strings".to_owned(),
+        Kind::WebOrigins { .. } | Kind::Proxies { .. } => "a list of strings".to_owned(),
         Kind::JwtKeys => "a list of tables".to_owned(),
         Kind::Path { .. } | Kind::Listen { .. } => String::new(),
     }

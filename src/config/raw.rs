@@ -82,10 +82,12 @@ impl Raw {
                 text.replace('_', "").parse().map_or_else(|_| Self::Str(text.to_owned()), Self::Int)
             }
             Kind::Bool { .. } => text.parse().map_or_else(|_| Self::Str(text.to_owned()), Self::Bool),
-            Kind::Listens { .. } | Kind::WebOrigins { .. } if text.starts_with('[') && json_list(text) => {
+            Kind::Listens { .. } | Kind::WebOrigins { .. } | Kind::Proxies { .. }
+                if text.starts_with('[') && json_list(text) =>
+            {
                 json()
             }
-            Kind::Listens { .. } | Kind::WebOrigins { .. } => Self::List(
+            Kind::Listens { .. } | Kind::WebOrigins { .. } | Kind::Proxies { .. } => Self::List(
                 text.split(',')
                     .map(str::trim)
                     .filter(|item| !item.is_empty())

@@ -168,6 +168,13 @@ const GENERAL: &[Key] = &[
         text: "Whether `?token=` is a credential. Addresses end up in the logs of proxies: switch it off where clients can use headers, tickets or the cookie.",
     },
     Key {
+        name: "trusted_proxies",
+        kind: Kind::Proxies { at: |c| &mut c.trusted_proxies },
+        unit: "addresses, networks or `unix`",
+        memory: "",
+        text: "Proxies in front of the daemon: `192.0.2.1`, `10.0.0.0/8`, or `unix` for all peers of a unix socket. `X-Forwarded-For`, `Forwarded` or PROXY protocol v2 from them alone names the client that limits by address count, see [behind a proxy](operations.md#behind-a-proxy).",
+    },
+    Key {
         name: "auth.failures_per_minute",
         kind: Kind::Int {
             at: |c| &mut c.auth.failures_per_minute,

@@ -62,6 +62,7 @@ fn every_key_has_a_variable_that_reaches_it_and_nothing_else() {
             Kind::Listens { .. } => "[::1]:0,unix:/run/x.sock".into(),
             Kind::Listen { .. } => "off".into(),
             Kind::WebOrigins { .. } => "https://a.example, http://b.example:8080".into(),
+            Kind::Proxies { .. } => "10.0.0.0/8, ::1, unix".into(),
             Kind::Word { words, default, .. } => {
                 (*words.iter().find(|word| *word != default).unwrap()).into()
             }
@@ -219,6 +220,16 @@ fn web_origins_are_origins() {
 }
 
 #[test]
+fn a_bad_proxy_is_refused_by_its_place() {
+    let text = "\ntrusted_proxies = [\"127.0.0.1\", \"10.0.0.0/33\"]\n";
+    let expected =
+        "nervewire.toml line 2: trusted_proxies[1]: \"10.0.0.0/33\" is not an address, a network or \"unix\"";
+    assert!(refused(&file(text)).contains(expected), "{}", refused(&file(text)));
+    let one = refused(&env(&[("NERVEWIRE_TRUSTED_PROXIES", "10.0.0.0/8,nginx")]));
+    assert!(one.contains("NERVEWIRE_TRUSTED_PROXIES: trusted_proxies[1]: \"nginx\""), "{one}");
+}
+
+#[test]
 fn jwt_keys_pin_algorithm_and_organizations() {
     let load = |text: &str| Config::load(&file(&format!("auth.jwt_keys = [{text}]")));
     let orgs = "organizations = [\"acme\"]";
@@ -287,7 +298,7 @@ fn jwt_keys_pin_algorithm_and_organizations() {
 fn what_is_printed_loads_to_the_same_configuration() {
     let sources = file(
         "listen = [\"[::1]:0\", \"unix:/run/a \\\"b\\\".sock\"]\nadmin_listen = \"off\"\ndata_dir = \"d\\\\e\\u0001é\"\n\
-         allowed_origins = [\"https://a.example\"]\ntoken_in_query = false\n[limits]\nconnections = 7\n\
+         allowed_origins = [\"https://a.example\"]\ntoken_in_query = false\ntrusted_proxies = [\"unix\", \"10.0.0.0/8\"]\n[limits]\nconnections = 7\n\
          [log]\nformat = \"json\"\n[store]\ndurability = \"memory\"\n\
          [[auth.jwt_keys]]\njwks_file = \"c.json\"\norganizations = [\"acme\", \"b\"]\nissuer = \"https://id.example\"\naudience = \"chat\"\n",
     );
@@ -302,7 +313,7 @@ fn what_is_printed_loads_to_the_same_configuration() {
     }
     let (config, origins) = Config::load_traced(&sources).unwrap();
     let printed = print(&config, &origins);
-    assert!(printed.contains("format = \"json\" # nervewire.toml line 9\n"), "{printed}");
+    assert!(printed.contains("format = \"json\" # nervewire.toml line 10\n"), "{printed}");
     assert!(printed.contains("level = \"info\" # default\n"), "{printed}");
 }
 

@@ -2,7 +2,8 @@
 //!
 //! * A place is taken before the upgrade and given back by dropping [`Admitted`], whatever ends the connection.
 //! * A waiting poll takes a place too ([`Polled`]), and does not make its user present: streams are counted beside places.
-//! * Loopback addresses have no limit per address, so that a proxy or load tester on the machine is not refused.
+//! * Loopback and unix sockets have no limit per address, so that a proxy or load tester on the machine is not refused; unless they
+//!   are trusted proxies, whose clients have addresses of their own.
 
 use std::collections::BTreeMap;
 use std::hash::Hash;
@@ -32,6 +33,8 @@ pub struct Limits {
     pub per_user: usize,
     /// From one address (IPv6: one /64).
     pub per_address: usize,
+    /// Whether that holds for loopback and unix sockets too.
+    pub count_local: bool,
 }
 
 /// Which limit refused a connection.
@@ -159,7 +162,7 @@ impl Admission {
             }
             taken.user = Some((tenant, sub));
         }
-        if let Some(address) = counted(peer)
+        if let Some(address) = self.counted(peer)
             && !take(&self.addresses, address, self.limits.per_address)
         {
             return Err(Refused::Address(self.limits.per_address));
@@ -206,8 +209,18 @@ impl Admission {
         if let Some(sub) = principal.sub.as_deref() {
             self.give_user(principal.tenant, sub, taker);
         }
-        if let Some(address) = counted(peer) {
+        if let Some(address) = self.counted(peer) {
             give(&self.addresses, &address);
+        }
+    }
+
+    /// The address a limit counts: none for local peers, the /64 of IPv6. Unix sockets are `::`, which is no client's.
+    fn counted(&self, peer: Option<IpAddr>) -> Option<IpAddr> {
+        let peer = peer.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |peer| peer.to_canonical());
+        match peer {
+            local if !self.limits.count_local && (local.is_loopback() || local.is_unspecified()) => None,
+            IpAddr::V6(v6) => Some(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into()),
+            v4 => Some(v4),
         }
     }
 
@@ -311,18 +324,6 @@ impl Drop for Taken<'_> {
         if let Some((tenant, sub)) = self.user {
             self.admission.give_user(tenant, sub, self.taker);
         }
-    }
-}
-
-/// The address a limit counts: none for loopback and unix sockets, the /64 of IPv6.
-fn counted(peer: Option<IpAddr>) -> Option<IpAddr> {
-    match peer?.to_canonical() {
-        address if address.is_loopback() => None,
-        IpAddr::V6(v6) => {
-            let s = v6.segments();
-            Some(IpAddr::V6(Ipv6Addr::new(s[0], s[1], s[2], s[3], 0, 0, 0, 0)))
-        }
-        v4 => Some(v4),
     }
 }
 

@@ -1,5 +1,6 @@
 //! One accepted socket: HTTP/1 or HTTP/2 by hyper, until it closes or leaves hyper for the worker's own set.
 //!
+//! * A trusted proxy may name its client, in a PROXY header before the first request or in headers of each (`client_address`).
 //! * The protocol is told by the first bytes (the HTTP/2 preface), so HTTP/1 pays nothing for HTTP/2.
 //! * A granted subscription on HTTP/1 leaves its request unanswered in hyper; once everything answered earlier is
 //!   flushed ([`Flow`]), the socket is taken back with `into_parts`, and the worker writes the head itself.
@@ -32,8 +33,10 @@ use crate::worker::{Accepted, Worker};
 
 use super::Handled;
 use super::body::{Body, Flow};
+use super::client_address::client_address;
 use super::cors;
 use super::exchange::{ConnectionRate, Exchange};
+use super::proxy_protocol::{self, Parsed};
 use super::respond::{Answer, REQUEST_ID, TRACEPARENT, raw_head, request_id};
 use super::subscribe::{self, Subscribed};
 use super::transport::{Io, Stream};
@@ -67,8 +70,11 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted, door: Door) {
         Ok(stream) => stream,
         Err(error) => return tracing::debug!(%error, "a fresh socket could not be used"),
     };
-    let wait = worker.shared.config.header_timeout();
-    let Ok(Some((stream, first))) = tokio::time::timeout(wait, sniff(stream)).await else { return };
+    let config = &worker.shared.config;
+    let (wait, trusted) = (config.header_timeout(), config.trusted_proxies.contains(peer));
+    let sniffed = tokio::time::timeout(wait, sniff(stream, trusted)).await;
+    let Ok(Some((stream, first, source))) = sniffed else { return };
+    let peer = source.or(peer);
     let taken = match first.starts_with(H2_PREFACE) && door == Door::Public {
         true => return serve_h2(&worker, stream, first, peer).await,
         false => serve_h1(&worker, stream, first, peer, door).await,
@@ -83,15 +89,26 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted, door: Door) {
     }
 }
 
-/// Reads until it is clear whether the peer speaks HTTP/2. `None`: it went away first.
-async fn sniff(mut stream: Stream) -> Option<(Stream, Bytes)> {
+/// Reads until it is clear whether the peer speaks HTTP/2, and before that the PROXY header of a trusted one. Answers the first
+/// bytes of HTTP, and the client that the header names. `None`: the peer went away first.
+async fn sniff(mut stream: Stream, trusted: bool) -> Option<(Stream, Bytes, Option<IpAddr>)> {
     let mut first = Vec::with_capacity(1_024);
+    let (mut may_name, mut source) = (trusted, None);
     loop {
+        match if may_name { proxy_protocol::parse(&first) } else { Parsed::Other } {
+            Parsed::Partial => {}
+            Parsed::Header { length, source: named } => {
+                first.drain(..length);
+                (may_name, source) = (false, named);
+            }
+            // What is no such header is HTTP, or refused as HTTP.
+            Parsed::Other => may_name = false,
+        }
+        if !may_name && (first.len() >= H2_PREFACE.len() || !H2_PREFACE.starts_with(&first)) {
+            return Some((stream, first.into(), source));
+        }
         if stream.read_buf(&mut first).await.ok()? == 0 {
             return None;
-        }
-        if first.len() >= H2_PREFACE.len() || !H2_PREFACE.starts_with(&first) {
-            return Some((stream, first.into()));
         }
     }
 }
@@ -245,6 +262,7 @@ async fn respond(
     flow: &Rc<Flow>,
     rate: &ConnectionRate,
 ) -> Responded {
+    let peer = client_address(peer, request.headers(), &worker.shared.config.trusted_proxies);
     let mut x = Exchange::new(request, worker, peer, rate);
     worker.metrics().requests.add(1);
     let origin = cors::allowed_origin(&x);

@@ -10,6 +10,7 @@ mod logging;
 mod presence;
 mod workers;
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -206,6 +207,9 @@ fn share(
         per_organization: config.limits.connections_per_organization,
         per_user: config.limits.connections_per_user,
         per_address: config.limits.connections_per_address,
+        count_local: [None, Some(Ipv4Addr::LOCALHOST.into()), Some(Ipv6Addr::LOCALHOST.into())]
+            .into_iter()
+            .any(|local| config.trusted_proxies.contains(local)),
     };
     let admission = Admission::new(limits, presence.clone());
     let boxes = Arc::clone(&mail);

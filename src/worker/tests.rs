@@ -71,7 +71,8 @@ impl Bench {
             tenants.open(principal.tenant).await.expect("a tenant");
         }
         let presence = Presence::new(clock.clone(), std::time::Duration::ZERO);
-        let limits = Limits { total: 0, per_organization: 0, per_user: 0, per_address: 0 };
+        let limits =
+            Limits { total: 0, per_organization: 0, per_user: 0, per_address: 0, count_local: false };
         let admission = Admission::new(limits, presence);
         let shared = Shared::new(config, Arc::new(auth), tenants, admission, metrics, clock, mail, wakes);
         let worker = Worker::new(0, shared, readers.remove(0)).expect("a worker");

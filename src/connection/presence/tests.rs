@@ -272,7 +272,7 @@ fn a_full_roster_takes_nobody() {
 #[test]
 fn what_is_counted_is_streams_that_were_let_in() {
     let mut bench = Bench::new();
-    let limits = Limits { total: 0, per_organization: 0, per_user: 2, per_address: 2 };
+    let limits = Limits { total: 0, per_organization: 0, per_user: 2, per_address: 2, count_local: false };
     let admission = Admission::new(limits, bench.presence.clone());
     let user = |sub: &str| user(ACME, sub);
     let address = Some(std::net::IpAddr::from([192, 0, 2, 1]));
@@ -301,7 +301,7 @@ fn what_is_counted_is_streams_that_were_let_in() {
 fn a_muster_finds_who_came_before_the_switch() {
     let clock = Arc::new(ManualClock::at(1_800_000_000_000));
     let presence = Presence::new(clock.clone(), Duration::ZERO);
-    let limits = Limits { total: 0, per_organization: 0, per_user: 0, per_address: 0 };
+    let limits = Limits { total: 0, per_organization: 0, per_user: 0, per_address: 0, count_local: false };
     let admission = Admission::new(limits, presence.clone());
     let enter = |tenant: u64, sub: &str| admission.admit(user(TenantId(tenant), sub), None).expect("a place");
     let held = [enter(1, "ann"), enter(1, "ann"), enter(1, "bob"), enter(2, "cy")];

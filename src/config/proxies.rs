@@ -1,0 +1,203 @@
+//! `trusted_proxies[]`: the peers whose word about a client's address counts.
+//!
+//! * An entry is an address, a network in CIDR notation, or `unix` for every peer of a unix socket.
+//! * Addresses are compared in canonical form: an IPv4 address mapped into IPv6 is the IPv4 address.
+//!
+//! How a trusted peer names the client is `http`'s business.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::raw::Raw;
+
+/// Entries of the list; each request of a trusted proxy compares with them.
+const PROXIES_MAX: usize = 1_000;
+const UNIX: &str = "unix";
+
+/// The trusted peers. The default trusts none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrustedProxies {
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entry {
+    Unix,
+    /// An address of which the first `prefix` bits count; the others are 0.
+    Network {
+        address: IpAddr,
+        prefix: u32,
+    },
+}
+
+impl TrustedProxies {
+    /// Whether this peer is trusted (`None`: one of a unix socket).
+    #[must_use]
+    pub fn contains(&self, peer: Option<IpAddr>) -> bool {
+        let peer = peer.map(|peer| peer.to_canonical());
+        self.entries.iter().any(|entry| match (entry, peer) {
+            (Entry::Unix, None) => true,
+            (Entry::Network { address, prefix }, Some(peer)) => truncated(peer, *prefix) == Some(*address),
+            _ => false,
+        })
+    }
+
+    pub(super) fn from_raw(value: &Raw) -> Result<TrustedProxies, String> {
+        let Raw::List(items) = value else {
+            let got = value.type_name();
+            return Err(format!("expects a list of addresses, networks and \"unix\", got {got}"));
+        };
+        if items.len() > PROXIES_MAX {
+            return Err(format!("expects at most {PROXIES_MAX} entries, got {}", items.len()));
+        }
+        let mut entries = Vec::with_capacity(items.len());
+        let mut problems = Vec::new();
+        for (i, item) in items.iter().enumerate() {
+            match entry(item) {
+                Ok(entry) => entries.push(entry),
+                Err(what) => problems.push(format!("[{i}]: {what}")),
+            }
+        }
+        if problems.is_empty() { Ok(TrustedProxies { entries }) } else { Err(problems.join("; ")) }
+    }
+
+    pub(super) fn to_raw(&self) -> Raw {
+        Raw::List(self.entries.iter().map(|entry| Raw::Str(entry.to_string())).collect())
+    }
+}
+
+fn entry(item: &Raw) -> Result<Entry, String> {
+    let Raw::Str(text) = item else {
+        return Err(format!("expects an address, a network or \"unix\", got {}", item.type_name()));
+    };
+    if text == UNIX {
+        return Ok(Entry::Unix);
+    }
+    network(text).ok_or_else(|| format!("{text:?} is not an address, a network or \"unix\""))?.map_err(
+        |network| match network {
+            Entry::Network { prefix: 0, .. } => format!("{text:?} would trust every peer there is"),
+            network => format!("{text:?} has bits beyond its prefix: write \"{network}\""),
+        },
+    )
+}
+
+/// Parses an address or a network. Inner error: a network that is not taken, with the bits beyond its prefix cleared.
+fn network(text: &str) -> Option<Result<Entry, Entry>> {
+    let (address, prefix) = match text.split_once('/') {
+        Some((address, prefix)) if prefix.bytes().all(|b| b.is_ascii_digit()) => {
+            (address.parse::<IpAddr>().ok()?, Some(prefix.parse::<u32>().ok()?))
+        }
+        Some(_) => return None,
+        None => (text.parse().ok()?, None),
+    };
+    let canonical = address.to_canonical();
+    let prefix = match prefix {
+        None => bits(canonical),
+        Some(prefix) if prefix > bits(address) => return None,
+        // `::ffff:10.0.0.0/104` is 10.0.0.0/8.
+        Some(prefix) => prefix.checked_sub(bits(address) - bits(canonical))?,
+    };
+    let network = Entry::Network { address: truncated(canonical, prefix)?, prefix };
+    let clean = prefix > 0 && network == Entry::Network { address: canonical, prefix };
+    Some(if clean { Ok(network) } else { Err(network) })
+}
+
+fn bits(address: IpAddr) -> u32 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+/// The address with all but its first `prefix` bits cleared; `None` if it has not so many.
+fn truncated(address: IpAddr, prefix: u32) -> Option<IpAddr> {
+    Some(match address {
+        IpAddr::V4(v4) => {
+            let cleared = 32_u32.checked_sub(prefix)?;
+            IpAddr::from((v4.to_bits() & u32::MAX.checked_shl(cleared).unwrap_or(0)).to_be_bytes())
+        }
+        IpAddr::V6(v6) => {
+            let cleared = 128_u32.checked_sub(prefix)?;
+            Ipv6Addr::from_bits(v6.to_bits() & u128::MAX.checked_shl(cleared).unwrap_or(0)).into()
+        }
+    })
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Entry::Unix => f.write_str(UNIX),
+            Entry::Network { address, prefix } if *prefix == bits(*address) => write!(f, "{address}"),
+            Entry::Network { address, prefix } => write!(f, "{address}/{prefix}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(entries: &[&str]) -> Result<TrustedProxies, String> {
+        TrustedProxies::from_raw(&Raw::List(
+            entries.iter().map(|text| Raw::Str((*text).to_owned())).collect(),
+        ))
+    }
+
+    fn trusts(entries: &[&str], peer: &str) -> bool {
+        load(entries).unwrap().contains((peer != UNIX).then(|| peer.parse().unwrap()))
+    }
+
+    #[test]
+    fn a_peer_is_trusted_by_address_network_or_kind() {
+        for (entry, inside, outside) in [
+            ("10.0.0.7", &["10.0.0.7", "::ffff:10.0.0.7"][..], &["10.0.0.8", "::10.0.0.7", "unix"][..]),
+            ("10.0.0.0/8", &["10.255.0.1", "::ffff:10.1.2.3"], &["11.0.0.0", "9.255.255.255", "a00::1"]),
+            ("192.0.2.8/31", &["192.0.2.8", "192.0.2.9"], &["192.0.2.10", "192.0.2.7"]),
+            ("128.0.0.0/1", &["255.255.255.255"], &["127.255.255.255"]),
+            ("::1", &["::1"], &["::2", "127.0.0.1", "0.0.0.1"]),
+            ("2001:db8::/32", &["2001:db8:ffff::1"], &["2001:db9::", "32.1.13.184"]),
+            ("::ffff:10.0.0.0/104", &["10.1.2.3"], &["11.0.0.1", "::ffff:11.0.0.1"]),
+            ("unix", &["unix"], &["127.0.0.1", "::"]),
+        ] {
+            inside.iter().for_each(|peer| assert!(trusts(&[entry], peer), "{entry} {peer}"));
+            outside.iter().for_each(|peer| assert!(!trusts(&[entry], peer), "{entry} {peer}"));
+        }
+        assert!(!trusts(&[], UNIX) && !trusts(&[], "127.0.0.1"));
+        assert!(trusts(&["unix", "::1"], "::1"));
+    }
+
+    #[test]
+    fn what_is_no_entry_is_refused_by_its_place() {
+        for (entry, expected) in [
+            ("10.0.0.0/33", "[1]: \"10.0.0.0/33\" is not an address, a network or \"unix\""),
+            ("::/129", "is not an address"),
+            ("::ffff:10.0.0.0/8", "is not an address"),
+            ("10.0.0.0/+8", "is not an address"),
+            ("10.0.0.0/", "is not an address"),
+            ("10.0.0.0/99999999999", "is not an address"),
+            ("10.0.0", "is not an address"),
+            ("nginx", "is not an address"),
+            ("127.0.0.1:80", "is not an address"),
+            ("fe80::1%eth0", "is not an address"),
+            ("", "is not an address"),
+            ("10.0.0.1/8", "has bits beyond its prefix: write \"10.0.0.0/8\""),
+            ("2001:db8::1/64", "write \"2001:db8::/64\""),
+            ("0.0.0.0/0", "would trust every peer"),
+            ("::/0", "would trust every peer"),
+            ("::ffff:0.0.0.0/96", "would trust every peer"),
+        ] {
+            let error = load(&["unix", entry]).unwrap_err();
+            assert!(error.contains(expected) && error.starts_with("[1]: "), "{entry}: {error}");
+        }
+        assert!(TrustedProxies::from_raw(&Raw::Int(7)).unwrap_err().contains("expects a list"));
+        assert!(
+            TrustedProxies::from_raw(&Raw::List(vec![Raw::Int(7)])).unwrap_err().starts_with("[0]: expects")
+        );
+        assert!(load(&vec!["unix"; PROXIES_MAX + 1]).is_err());
+    }
+
+    #[test]
+    fn what_is_printed_is_what_was_meant() {
+        let printed =
+            load(&["unix", "10.0.0.7", "10.0.0.0/8", "::ffff:10.0.0.0/104", "2001:db8::/32"]).unwrap();
+        let expected = ["unix", "10.0.0.7", "10.0.0.0/8", "10.0.0.0/8", "2001:db8::/32"];
+        assert_eq!(printed.to_raw(), Raw::List(expected.map(|text| Raw::Str(text.to_owned())).to_vec()));
+    }
+}
