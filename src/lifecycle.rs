@@ -99,7 +99,7 @@ pub async fn erasures(shared: Arc<Shared>) {
     round.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         round.tick().await;
-        if let Err(error) = leaving::erase(&shared.tenants, shared.config.presence_grace()).await {
+        if let Err(error) = leaving::erase(&shared.tenants).await {
             tracing::warn!(%error, "what deleted users left could not be erased; it is tried again");
         }
     }

@@ -13,7 +13,7 @@ use crate::event::EventError;
 use crate::filter::FilterError;
 use crate::resource::ResourceError;
 use crate::resource::users::UserError;
-use crate::store::ReadError;
+use crate::store::{CommitError, ReadError};
 use crate::tenant::publish::PublishError;
 
 /// Seconds a client should wait where nothing better is known.
@@ -221,6 +221,9 @@ impl From<PublishError> for Refusal {
             PublishError::Ended(ended) => ended.into(),
             PublishError::Read(error) => error.into(),
             PublishError::Unavailable | PublishError::Backlog => Refusal::unavailable(error.to_string()),
+            PublishError::Commit(CommitError::Deleted) => {
+                Refusal { message: error.to_string(), ..Refusal::not_found() }
+            }
             PublishError::Commit(_) => {
                 Refusal { details: json!({"outcome": "unknown"}), ..Refusal::unavailable(error.to_string()) }
             }

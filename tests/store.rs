@@ -209,8 +209,11 @@ async fn rows_and_events_are_one_write_and_come_back_typed() {
     assert_eq!(opened.revoked_blocking().expect("read"), [revoked]);
     assert_eq!(opened.disabled_users_blocking().expect("read"), [user]);
     assert_eq!(opened.secret_blocking("ticket").expect("read").as_deref(), Some(&b"abc"[..]));
-    assert_eq!(opened.idempotency(tenant, request).await.expect("read"), Some(remembered));
-    assert_eq!(opened.message_id(tenant, message_id).await.expect("read"), Some(message));
+    // Both are dated at their commit.
+    let answer = opened.idempotency(tenant, request).await.expect("read").expect("kept");
+    assert_eq!(Idempotency { created_ms: now, ..answer }, remembered);
+    let found = opened.message_id(tenant, message_id).await.expect("read").expect("kept");
+    assert_eq!(MessageId { created_ms: now, ..found }, message);
     assert_eq!(opened.idempotency(T2, request).await.expect("read"), None, "another tenant's is nobody's");
     assert!(opened.new_tenant() > tenant, "a number is never given out twice");
 

@@ -13,11 +13,24 @@ use harness::{T1, T2, read_all, store};
 use nervewire::event::Event;
 use nervewire::frame::{Frame, Key};
 use nervewire::ids::{Sequence, TenantId};
-use nervewire::store::{Done, Rows, Store, TenantLog};
+use nervewire::store::{CommitError, Done, Rows, Store, TenantLog};
 use nervewire::time::{Clock, SystemClock};
 
 /// One commit of an event for each of `users`, of `len` bytes.
 async fn publish(store: &Store, tenant: TenantId, users: &[&str], len: usize) -> Vec<Arc<Frame>> {
+    let frames = frames(store, tenant, users, len).await;
+    assert_eq!(append(store, tenant, frames.clone()).await, Ok(()));
+    frames
+}
+
+async fn append(store: &Store, tenant: TenantId, frames: Vec<Arc<Frame>>) -> Result<(), CommitError> {
+    let log = store.log(tenant).await.expect("a log");
+    let (done, told) = Done::channel();
+    store.append(&log, frames, Rows::new(), None, done);
+    told.await.expect("told")
+}
+
+async fn frames(store: &Store, tenant: TenantId, users: &[&str], len: usize) -> Vec<Arc<Frame>> {
     let log = store.log(tenant).await.expect("a log");
     let (end, now_ms, text) = (log.end(), SystemClock.now_ms(), "x".repeat(len));
     let frame = |(at, user): (usize, &&str)| {
@@ -27,11 +40,7 @@ async fn publish(store: &Store, tenant: TenantId, users: &[&str], len: usize) ->
         frame.seal(sequence, now_ms, &store.cursor_key().encode(tenant, sequence));
         Arc::new(frame)
     };
-    let frames: Vec<_> = users.iter().enumerate().map(frame).collect();
-    let (done, told) = Done::channel();
-    store.append(&log, frames.clone(), Rows::new(), None, done);
-    assert_eq!(told.await, Ok(Ok(())));
-    frames
+    users.iter().enumerate().map(frame).collect()
 }
 
 fn erasure(tenant: TenantId, user: &str) -> Rows {
@@ -88,9 +97,11 @@ async fn a_users_events_go_and_every_other_stays_where_it_was() {
     let theirs = store.log(T2).await.expect("a log");
     assert_eq!(read_all(&store, &theirs, Sequence::ZERO).await.len(), 1, "another organization's ann stays");
 
-    // The sequences go on where they were, also over a restart, and ann may come again.
-    let fourth = publish(&store, T1, &["ann"], 10).await;
-    assert_eq!(fourth[0].sequence().0, third[1].sequence().0 + 1);
+    // Nothing more of hers is taken. The sequences go on where they were, also over a restart.
+    let late = frames(&store, T1, &["bob", "ann"], 10).await;
+    assert_eq!(append(&store, T1, late).await, Err(CommitError::Deleted));
+    let fourth = publish(&store, T1, &["bob"], 10).await;
+    assert_eq!(fourth[0].sequence().0, third[1].sequence().0 + 3);
     store.close_blocking();
     drop(store);
     let store = harness::store(dir.path());

@@ -407,6 +407,7 @@ impl Auth {
                     RecordsError::TooLong => {
                         AdminError::invalid("agents", "agents and channels are too long")
                     }
+                    RecordsError::Deleted => AdminError::NotFound,
                     error => AdminError::Records(error),
                 })
             }

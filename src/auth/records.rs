@@ -138,6 +138,9 @@ pub enum RecordsError {
     /// A row is longer than can be stored; nothing was done.
     #[error("too long to be stored")]
     TooLong,
+    /// The organization was deleted before; nothing was done.
+    #[error("the organization was deleted")]
+    Deleted,
     /// The stored rows cannot be read.
     #[error("the stored rows cannot be read")]
     Unreadable,

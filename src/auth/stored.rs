@@ -68,6 +68,7 @@ impl Records for StoredRecords {
             self.store.write(rows).await.map_err(|error| match error {
                 CommitError::Unknown => RecordsError::Unknown,
                 CommitError::TooLarge => RecordsError::TooLong,
+                CommitError::Deleted => RecordsError::Deleted,
                 CommitError::Unavailable | CommitError::OutOfOrder => RecordsError::Unavailable,
             })
         })

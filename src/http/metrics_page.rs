@@ -207,6 +207,10 @@ impl Scrape {
         out.counter("trimmed_events", "Events trimmed by retention", get(&stats.trimmed_events))?;
         let dropped = get(&stats.idempotency_dropped);
         out.counter("idempotency_dropped", "Idempotency rows dropped before their day was over", dropped)?;
+        let help = "Deleted organizations and users of whom something is left to erase";
+        out.gauge("store_erasures", help, get(&stats.erasures) as i64)?;
+        let help = "Entries of the store's housekeeping tables";
+        out.gauge("store_entries", help, (get(&stats.committer_entries) + get(&stats.tombstones)) as i64)?;
         let rows = store.row_cache();
         out.gauge("row_cache_bytes", "Bytes of rows of resources kept in memory", rows.bytes as i64)?;
         out.gauge("row_cache_limit_bytes", "Most bytes of them", rows.limit as i64)?;

@@ -107,6 +107,9 @@ impl Record for Block {
     fn number(&self) -> u64 {
         self.number
     }
+    fn user(&self) -> Option<&str> {
+        self.user_id.as_deref()
+    }
     fn groups(&self) -> Vec<Group> {
         let user = self.user_id.as_deref();
         let of_user = user.map(Block::of_user);

@@ -3,10 +3,8 @@
 //! * That somebody is leaving is written in the commit that deletes them and stays until nothing of theirs is left, so a crash
 //!   delays the erasing and loses nothing of it.
 //! * It is done in small commits, [`CHANGES_AT_ONCE`] changes a call: the committer has others to serve.
-//! * Their logged events are the store's to erase ([`Rows::erase_user`]): at the deletion, and once more when nothing can be on
-//!   its way any more ([`RIPE_MS`]).
-
-use std::time::Duration;
+//! * Their logged events are the store's to erase ([`Rows::erase_user`]), and from that commit on it takes nothing in their name:
+//!   whoever finds nothing left here has found the last of it.
 
 use serde::{Deserialize, Serialize};
 
@@ -26,9 +24,6 @@ pub const CHANGES_AT_ONCE: usize = 50_000;
 const READ: usize = 100;
 /// Changes after which a commit is not added to: a memory is many rows.
 const CHANGES: usize = 2_000;
-/// How long after the deletion the last look is taken, beyond what presence waits with telling that they went: by then whatever
-/// was on its way in their name (a slow body, a publish that waits for room, a connection that was not closed yet) has come.
-const RIPE_MS: u64 = 5 * 60 * 1_000;
 /// The list of those who are leaving.
 const ALL: u8 = 18;
 /// They belong to no tenant's data: a tenant's own rows go with it.
@@ -71,38 +66,25 @@ impl Leaving {
     }
 }
 
-impl Leaving {
-    /// When they were deleted: their number is that time in microseconds, or a little later.
-    fn since_ms(&self) -> u64 {
-        self.number / 1_000
-    }
-}
-
-/// Erases what users left who were deleted, those first who left first; to be called about once a minute. `grace` is how long
-/// presence waits with telling that somebody went.
+/// Erases what users left who were deleted, those first who left first; to be called about once a minute.
 ///
 /// # Errors
 /// [`ResourceError`]: what was due is due again next time.
-pub async fn erase(tenants: &Tenants, grace: Duration) -> Result<(), ResourceError> {
+pub async fn erase(tenants: &Tenants) -> Result<(), ResourceError> {
     let mut left = CHANGES_AT_ONCE;
-    let ripe_ms = RIPE_MS + grace.as_millis() as u64;
     let mut page = Page { from: Position::Offset(0), descending: false, limit: READ };
     loop {
         let (leavers, next) =
             record::list::<Leaving>(tenants.store(), NOWHERE, Group::new(ALL, &[]), &page).await?;
         for leaver in &leavers {
-            let is_ripe = leaver.since_ms().saturating_add(ripe_ms) <= tenants.clock().now_ms();
             if !all_of(tenants, leaver, &mut left).await? {
                 return Ok(());
             }
-            if is_ripe {
-                let mut rows = Rows::new();
-                record::remove(&mut rows, NOWHERE, leaver);
-                rows.erase_user(TenantId(leaver.tenant), &leaver.sub)?; // once more, for what came after the first time
-                write(tenants, rows).await?;
-                if let Some(tenant) = tenants.get(TenantId(leaver.tenant)) {
-                    tenants.forget_frames(&tenant);
-                }
+            let mut rows = Rows::new();
+            record::remove(&mut rows, NOWHERE, leaver);
+            write(tenants, rows).await?;
+            if let Some(tenant) = tenants.get(TenantId(leaver.tenant)) {
+                tenants.forget_frames(&tenant); // what was refused while the deletion was on its way
             }
             left = left.saturating_sub(1);
         }

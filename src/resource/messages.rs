@@ -116,6 +116,9 @@ impl Record for Message {
     fn number(&self) -> u64 {
         self.number
     }
+    fn user(&self) -> Option<&str> {
+        Message::user(self)
+    }
     fn groups(&self) -> Vec<Group> {
         vec![
             Group::new(ALL, &[]),

@@ -120,9 +120,12 @@ impl<N: Notice> Caller<'_, N> {
     async fn commit<R>(
         &self,
         right: &Authorized<R>,
-        rows: Rows,
+        mut rows: Rows,
         events: &[Event<'_>],
     ) -> Result<(), ResourceError> {
+        if let Some(sub) = &self.principal.sub {
+            rows.in_name_of(self.tenant.id(), sub);
+        }
         let frames = self.tenants.encode(events, 0)?;
         let actor = self.auth.actor(right);
         Ok(self.tenants.change(actor, &self.tenant, frames, rows, self.notice).await?)

@@ -21,6 +21,10 @@ pub(super) trait Record: Serialize + DeserializeOwned {
     fn number(&self) -> u64;
     /// The lists it stands in; none once it is deleted.
     fn groups(&self) -> Vec<Group>;
+    /// The user whose it is, where it is one's: it goes with them, and nobody puts it once they are deleted.
+    fn user(&self) -> Option<&str> {
+        None
+    }
     /// [`Record::groups`] of a row; `None`: it cannot be read.
     fn groups_of(row: &[u8]) -> Option<Vec<Group>> {
         serde_json::from_slice::<Self>(row).ok().map(|record| record.groups())
@@ -59,6 +63,9 @@ pub(super) fn put<R: Record>(
         return Err(TooLong { what: "resource", len: json.len() }.into());
     }
     rows.put_row(tenant, R::TABLE, new.id(), &json)?;
+    if let Some(user) = new.user() {
+        rows.in_name_of(tenant, user);
+    }
     let before = old.map(Record::groups).unwrap_or_default();
     let groups = new.groups();
     for &group in before.iter().filter(|group| !groups.contains(group)) {

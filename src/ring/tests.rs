@@ -211,6 +211,25 @@ fn a_held_frame_hides_itself_and_all_that_follow_until_its_commit() {
     assert!(!world.writer.unhold(START + 4));
 }
 
+/// A held frame whose commit was refused is never read from the ring: readers before it go to the log, and on from there.
+#[test]
+fn a_discarded_frame_is_never_seen() {
+    let mut world = World::new(1, 4, 4, 1000);
+    world.publish(1);
+    world.writer.publish_held(world.frame(1), START + 1);
+    world.writer.publish(world.frame(1), START + 1);
+    world.writer.publish_held(world.frame(1), START + 1);
+    assert!(world.writer.discard(START + 2));
+    assert_eq!((world.writer.tail(), world.ring.head()), (START + 2, START + 3));
+    assert_eq!((world.read(0, 9), world.read(1, 9)), (behind(2), behind(2)));
+    assert_eq!(world.read(2, 9), Ok(vec![2]));
+    assert!(world.writer.discard(START + 4));
+    assert_eq!((world.living(), world.writer.bytes()), (0, 0));
+    assert_eq!(world.read(3, 9), behind(4));
+    world.publish(1);
+    assert_eq!(world.read(4, 9), Ok(vec![4]));
+}
+
 #[test]
 fn a_quiet_ring_owns_nothing_and_goes_on_where_it_stopped() {
     let mut world = World::new(1, 4, 16, 1000);

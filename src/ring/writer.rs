@@ -123,6 +123,15 @@ impl<F: Slotted> RingWriter<F> {
         self.show()
     }
 
+    /// Lets go of every frame below `end`, held ones unseen: readers go on from the log. For frames whose commit was refused.
+    /// True if readers can see more than before: signal them.
+    pub fn discard(&mut self, end: u64) -> bool {
+        while self.tail() < end && self.evict() {}
+        let more = self.unhold(end); // after the tail has passed them
+        self.collect();
+        more
+    }
+
     /// Drops visible frames below `to`. `to` must not be above the committed end, or readers wait for the log.
     pub fn advance_tail(&mut self, to: u64) {
         let to = to.min(self.ring.head.load(Ordering::Relaxed));

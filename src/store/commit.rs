@@ -22,6 +22,7 @@ use super::queue::{CommitError, Item};
 use super::rows::{self, Change};
 use super::space::{SpaceWatch, StoreState};
 use super::sweep::{Sweep, Swept};
+use super::tombstones::Tombstones;
 use super::trim::{Added, Retainer};
 use crate::ids::{Sequence, TenantId};
 use crate::memory;
@@ -56,7 +57,10 @@ impl Books {
             lanes: Lanes::load(engine, options.idempotency_rows, &shared.day, &*options.clock)?,
             sweep: Sweep::load(engine)?,
         };
-        for tenant in books.sweep.erasing() {
+        let erasing = books.sweep.erasing();
+        shared.bury(&erasing, &books.sweep.erasing_users());
+        shared.stats.erasures.store(books.sweep.entries() as u64, Relaxed);
+        for tenant in erasing {
             books.forget(tenant);
         }
         Ok(books)
@@ -85,6 +89,8 @@ struct Touched {
 struct Erased {
     tenants: Vec<TenantId>,
     users: Vec<(TenantId, String)>,
+    /// The same, for what comes after it in the same commit.
+    tombstones: Tombstones,
 }
 
 /// The committer's own state.
@@ -138,6 +144,7 @@ impl Committer {
             .unwrap_or_else(|_| Err(EngineError::Engine("it panicked".into())));
         match result {
             Ok((values, events, bytes)) => {
+                self.shared.bury(&erased.tenants, &erased.users);
                 self.publish_watermarks();
                 for item in items.drain(..) {
                     item.done.tell(item.refused.map_or(Ok(()), Err));
@@ -148,7 +155,7 @@ impl Committer {
                     self.books.sweep.erase(tenant);
                 }
                 for (tenant, user) in erased.users {
-                    self.books.sweep.erase_user(tenant, user);
+                    self.books.sweep.erase_user(tenant, &user);
                 }
                 if bytes > 0 {
                     self.shared.stats.commit(started.elapsed(), events, bytes);
@@ -172,9 +179,15 @@ impl Committer {
     ) -> Result<(usize, u64, u64), EngineError> {
         let (mut batch, mut sheet) = (Batch::default(), Sheet::default());
         let mut events = 0;
+        let shared = self.shared.clone();
+        let tombstones = shared.tombstones.read();
         for item in items.iter_mut().filter(|item| item.refused.is_none()) {
-            for change in std::mem::take(&mut item.rows).into_changes() {
-                self.change(&mut batch, &mut sheet, change, erased);
+            if tombstones.refuse(item) || erased.tombstones.refuse(item) {
+                item.refused = Some(CommitError::Deleted);
+            } else {
+                for change in std::mem::take(&mut item.rows).into_changes() {
+                    self.change(&mut batch, &mut sheet, change, erased);
+                }
             }
             let Some(append) = &item.append else { continue };
             let touched = self.touched.entry(append.log.tenant()).or_insert_with(|| Touched {
@@ -183,15 +196,26 @@ impl Committer {
                 added: Vec::new(),
                 last: Sequence::ZERO,
             });
+            let tenant = append.log.tenant();
+            let known = [&*tombstones, &erased.tombstones];
+            let concerned = known.iter().any(|tombstones| tombstones.concern(tenant));
+            let is_deleted = concerned && known.iter().any(|tombstones| tombstones.has_organization(tenant));
             for frame in append.frames.as_slice() {
-                let mut sink = |packed| put(&mut batch, append.log.tenant(), &mut touched.added, packed);
-                if touched.packer.push(frame, &mut sink).is_err() {
+                touched.last = frame.sequence();
+                if is_deleted {
+                    continue; // nothing of it is written any more, not even that there was something
+                }
+                // What is refused has its place in the order already, and is erased before it is written.
+                let presence = |tombstones: &&Tombstones| tombstones.has_presence(tenant, frame);
+                let kept = item.refused.is_none() && !(concerned && known.iter().any(presence));
+                let mut sink = |packed| put(&mut batch, tenant, &mut touched.added, packed);
+                if touched.packer.push(frame, kept, &mut sink).is_err() {
                     item.refused = Some(CommitError::TooLarge);
                 }
-                touched.last = frame.sequence();
                 events += 1;
             }
         }
+        drop(tombstones);
         if !sheet.is_empty() {
             self.engine(|engine| sheet.write(engine, &mut batch))?;
         }
@@ -199,6 +223,9 @@ impl Committer {
         for (tenant, touched) in &mut self.touched {
             touched.packer.finish(&mut |packed| put(&mut batch, *tenant, &mut touched.added, packed));
             values += touched.added.len();
+            if touched.added.is_empty() {
+                continue;
+            }
             if let Some(row) = self.books.retainer.add(&touched.log, &touched.added) {
                 batch.put(keys::key(Kind::Counters, *tenant, &[]), row);
             }
@@ -221,10 +248,12 @@ impl Committer {
             Change::Place { tenant, place, id, stands } => sheet.note(tenant, &place, id, stands),
             Change::Erase(tenant) => {
                 rows::put_erasure(batch, tenant, None);
+                erased.tombstones.add_organization(tenant);
                 erased.tenants.push(tenant);
             }
             Change::EraseUser(tenant, user) => {
                 rows::put_erasure(batch, tenant, Some(&user));
+                erased.tombstones.add_user(tenant, &user);
                 erased.users.push((tenant, user));
             }
         }
@@ -299,7 +328,7 @@ impl Committer {
         match self.books.sweep.step(engine, &shared.cursors, shrunk)? {
             Swept::Some => {}
             Swept::Tenant(tenant) => {
-                // Once more: what was on its way when the erasure began has come and gone since.
+                // Once more: a reader may have asked for it since.
                 shared.forget_log(tenant);
                 shared.reads.cache().forget(tenant);
                 self.books.forget(tenant);
@@ -309,11 +338,13 @@ impl Committer {
             Swept::Events(tenant, _) => shared.reads.cache().forget(tenant),
             Swept::User(tenant) => {
                 shared.reads.cache().forget(tenant); // what a reader had in hand meanwhile
-                tracing::info!(tenant = tenant.0, "erased the events of a user");
+                tracing::info!(tenant = tenant.0, "erased the events of users");
             }
         }
         self.books.sweep.revocations(engine, now_ms)?;
         stats.committer_entries.store(self.books.entries() as u64, Relaxed);
+        stats.erasures.store(self.books.sweep.entries() as u64, Relaxed);
+        stats.tombstones.store(shared.tombstones.read().entries() as u64, Relaxed);
         stats.housekeeping_rounds.fetch_add(1, Relaxed);
         if wrote == 0 {
             self.watch_space(0);

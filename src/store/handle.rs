@@ -21,6 +21,7 @@ use super::space::StoreState;
 use super::stats::Stats;
 use super::{OpenError, Shared, StoreOptions, Threads};
 use crate::cursor::CursorKey;
+use crate::frame::Frame;
 use crate::ids::{Sequence, TenantId};
 
 /// An open store.
@@ -152,6 +153,18 @@ impl Store {
         self.run(tenant, move |engine| shared.log_in(engine, tenant)).await
     }
 
+    /// Whether events may be published into `log`, as far as is known now; whether they are kept is decided at their commit.
+    ///
+    /// # Errors
+    /// [`CommitError::Deleted`].
+    pub fn check_publishable(&self, log: &TenantLog, frames: &[Arc<Frame>]) -> Result<(), CommitError> {
+        let refused = || self.shared().tombstones.read().refuse_events(log.tenant(), frames);
+        match log.tombstones.load(Ordering::Acquire) && refused() {
+            true => Err(CommitError::Deleted),
+            false => Ok(()),
+        }
+    }
+
     /// Enqueues sealed frames that follow `log.end()`, and `rows` to be committed with them, all or nothing. Never blocks;
     /// call it under the tenant's lock, so that ring and log agree on order. `done` runs on the committer's thread when
     /// they are durable or have failed.
@@ -209,6 +222,12 @@ impl Store {
         task: impl FnMut(&Engine) -> Result<Option<T>, EngineError> + Send + 'static,
     ) -> Result<T, ReadError> {
         self.shared().reads.run_long(tenant, task).await
+    }
+
+    /// Enqueues rows; for tests, which need not wait for one write before the next.
+    #[cfg(test)]
+    pub(super) fn push_rows(&self, rows: Rows, done: Done) {
+        self.push(Item::new(None, rows, done));
     }
 
     fn push(&self, item: Item) {

@@ -188,6 +188,11 @@ pub(crate) fn parse(key: &[u8]) -> Result<(Kind, TenantId, &[u8]), BadKey> {
     Ok((kind, TenantId(tenant), tail))
 }
 
+/// Whose a key is.
+pub(crate) fn tenant(key: &[u8]) -> Option<TenantId> {
+    key.get(1..)?.first_chunk().map(|tenant| TenantId(u64::from_be_bytes(*tenant)))
+}
+
 /// The first sequence a log key names.
 pub(crate) fn parse_log(key: &[u8]) -> Result<(TenantId, Sequence), BadKey> {
     match parse(key)? {

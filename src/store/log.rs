@@ -7,7 +7,7 @@
 //! * It holds no event and no file, so that 100,000 idle tenants fit.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Release};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -48,6 +48,9 @@ pub struct TenantLog {
     pub(super) events: AtomicU64,
     /// Bytes of the retained values with their keys. Written by the committer.
     pub(super) bytes: AtomicU64,
+    /// Something of this tenant is refused ([`super::tombstones`]), so that publishers of others need not ask. Written by the
+    /// committer.
+    pub(super) tombstones: AtomicBool,
     /// Permits in all, at most [`UNCOMMITTED_EVENTS`].
     room: u32,
     permits: Semaphore,
@@ -66,6 +69,7 @@ impl TenantLog {
             last_received_ms: AtomicU64::new(0),
             events: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            tombstones: AtomicBool::new(false),
             room,
             permits: Semaphore::new(room as usize),
         };

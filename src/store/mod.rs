@@ -11,6 +11,8 @@ mod commit;
 mod compact;
 mod daily;
 mod engine;
+#[cfg(test)]
+mod erasure_tests;
 mod handle;
 mod keys;
 mod lock;
@@ -33,6 +35,7 @@ mod stats;
 mod sweep;
 mod tables;
 mod terms;
+mod tombstones;
 mod trim;
 mod walk;
 
@@ -75,6 +78,7 @@ use self::queue::Queue;
 use self::read::Reads;
 use self::recover::Identity;
 use self::space::{SpaceWatch, State};
+use self::tombstones::Tombstones;
 use crate::config::{self, Config};
 use crate::cursor::CursorKey;
 use crate::ids::TenantId;
@@ -265,6 +269,8 @@ struct Shared {
     logs: Mutex<Logs>,
     /// Dates and ages what is kept for a day.
     day: DayClock,
+    /// Written by the committer.
+    tombstones: RwLock<Tombstones>,
     stats: Arc<Stats>,
     hooks: Mutex<Vec<Hook>>,
     /// The number the next organization gets.
@@ -313,7 +319,26 @@ impl Shared {
         // The engine is borrowed throughout, so no reopening can have begun an epoch since.
         let epoch = self.epoch.load(Ordering::Relaxed);
         let log = Arc::new(TenantLog::new(tenant, epoch, &recovered?, self.options.uncommitted_events));
+        // With the logs locked: whoever adds a tombstone marks the logs that are loaded afterwards.
+        log.tombstones.store(self.tombstones.read().concern(tenant), Ordering::Release);
         Ok(logs.loaded.entry(tenant).or_insert(log).clone())
+    }
+
+    /// From now on everything of these organizations and users is refused.
+    fn bury(&self, tenants: &[TenantId], users: &[(TenantId, String)]) {
+        if tenants.is_empty() && users.is_empty() {
+            return;
+        }
+        {
+            let mut tombstones = self.tombstones.write();
+            tenants.iter().for_each(|tenant| tombstones.add_organization(*tenant));
+            users.iter().for_each(|(tenant, user)| tombstones.add_user(*tenant, user));
+        }
+        let logs = self.logs.lock();
+        let concerned = tenants.iter().chain(users.iter().map(|(tenant, _)| tenant));
+        for log in concerned.filter_map(|tenant| logs.loaded.get(tenant)) {
+            log.tombstones.store(true, Ordering::Release);
+        }
     }
 
     fn forget_log(&self, tenant: TenantId) {
@@ -362,6 +387,7 @@ fn open(options: StoreOptions) -> Result<(Arc<Shared>, Threads), OpenError> {
         reads: Reads::new(options.page_cache_bytes, cursors, stats.clone()),
         logs: Mutex::default(),
         day: DayClock::default(),
+        tombstones: RwLock::default(),
         stats,
         hooks: Mutex::default(),
         next_tenant: AtomicU64::new(next_tenant),

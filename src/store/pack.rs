@@ -12,10 +12,11 @@
 use std::sync::Arc;
 
 use super::keys;
+use super::tombstones::Users;
 use crate::cursor::CursorKey;
-use crate::event::{self, presence_channel};
+use crate::event;
+use crate::frame::Frame;
 use crate::frame::record::BadRecord;
-use crate::frame::{Frame, Key};
 use crate::ids::{Sequence, TenantId};
 
 /// Bytes of sled's segments, fixed at creation.
@@ -119,31 +120,31 @@ fn record(
     }
 }
 
-/// The value without the events of `user` and those that tell of its coming and going; `None` if it has none.
+/// Most users for whose names a value is searched before it is decoded: each search reads all of it.
+const SEARCHED: usize = 4;
+
+/// The value without the events of `users` and those that tell of their coming and going; `None` if it has none.
 ///
 /// # Errors
 /// [`BadRecord`] when it is damaged.
-pub(crate) fn without_user(
+pub(crate) fn without_users(
     value: &[u8],
     first: Sequence,
     tenant: TenantId,
     cursors: &CursorKey,
-    user: &str,
+    users: &Users,
 ) -> Result<Option<Vec<u8>>, BadRecord> {
-    let channel = presence_channel(user);
+    // Routing keys are kept as they are, so they would be found.
     let found = |key: &str| memchr::memmem::find(value, key.as_bytes()).is_some();
-    if !found(user) && !found(&channel) {
-        return Ok(None); // routing keys are kept as they are, so it would be found
+    if users.len() <= SEARCHED && !users.keys().any(found) {
+        return Ok(None);
     }
     let head = Head::read(value)?;
     let (mut input, mut kept, mut changed) = (&value[HEADER..], value[..HEADER].to_vec(), false);
     for at in 0..u64::from(head.count) {
         let before = input;
         let frame = record(&mut input, Sequence(first.0 + at), tenant, cursors)?;
-        let of_user = |frame: &Frame| {
-            frame.key(Key::User) == Some(user) || frame.key(Key::Channel) == Some(channel.as_str())
-        };
-        if frame.as_ref().is_some_and(of_user) {
+        if frame.is_some_and(|frame| users.concern(&frame)) {
             kept.push(ERASED);
             changed = true;
         } else {
@@ -170,6 +171,8 @@ pub(crate) struct Packer {
     min_ms: u64,
     max_ms: u64,
     buf: Vec<u8>,
+    /// Something was left out of the open value.
+    erased: bool,
 }
 
 /// An event does not fit a value: the limits in front of the store are wrong.
@@ -177,11 +180,17 @@ pub(crate) struct Packer {
 pub(crate) struct TooLarge;
 
 impl Packer {
-    /// Adds a frame; hands closed values to `sink`. A frame that does not follow the one before starts a new value.
+    /// Adds a frame, or, where it is not to be `kept`, what stands for an erased one; hands closed values to `sink`. A frame that
+    /// does not follow the one before starts a new value.
     ///
     /// # Errors
     /// [`TooLarge`]: the frame was left out, the others stand.
-    pub(crate) fn push(&mut self, frame: &Frame, sink: &mut impl FnMut(Packed)) -> Result<(), TooLarge> {
+    pub(crate) fn push(
+        &mut self,
+        frame: &Frame,
+        kept: bool,
+        sink: &mut impl FnMut(Packed),
+    ) -> Result<(), TooLarge> {
         if self.count > 0 && frame.sequence().0 != self.first.0 + u64::from(self.count) {
             self.finish(sink);
         }
@@ -189,7 +198,10 @@ impl Packer {
             self.buf.resize(HEADER, 0);
         }
         let before = self.buf.len();
-        frame.write_record(&mut self.buf);
+        match kept {
+            true => frame.write_record(&mut self.buf),
+            false => self.buf.push(ERASED),
+        }
         let record = self.buf.len() - before;
         if HEADER + record > MAX_VALUE {
             self.buf.truncate(before);
@@ -207,6 +219,7 @@ impl Packer {
             (self.first, self.min_ms) = (frame.sequence(), frame.received_ms());
         }
         self.count += 1;
+        self.erased |= !kept;
         self.max_ms = frame.received_ms();
         Ok(())
     }
@@ -217,7 +230,7 @@ impl Packer {
             return;
         }
         let mut value = std::mem::take(&mut self.buf);
-        value[0] = VERSION;
+        value[0] = if std::mem::take(&mut self.erased) { VERSION_ERASED } else { VERSION };
         value[1..5].copy_from_slice(&self.count.to_be_bytes());
         value[5..13].copy_from_slice(&self.min_ms.to_be_bytes());
         value[13..21].copy_from_slice(&self.max_ms.to_be_bytes());
@@ -230,12 +243,20 @@ impl Packer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::presence_channel;
+    use crate::frame::Key;
     use crate::frame::tests::{KEY, frame};
+
+    fn users(sub: &str) -> Users {
+        let mut users = Users::default();
+        users.add(sub);
+        users
+    }
 
     fn pack(frames: &[Frame]) -> Vec<Packed> {
         let (mut packer, mut out) = (Packer::default(), Vec::new());
         for frame in frames {
-            packer.push(frame, &mut |p| out.push(p)).expect("fits");
+            packer.push(frame, true, &mut |p| out.push(p)).expect("fits");
         }
         packer.finish(&mut |p| out.push(p));
         out
@@ -286,9 +307,9 @@ mod tests {
         assert!(packed.iter().all(|p| p.value.len() <= MAX_VALUE));
 
         let (mut packer, mut out) = (Packer::default(), Vec::new());
-        packer.push(&message(10, 1), &mut |p| out.push(p)).expect("fits");
-        assert_eq!(packer.push(&message(MAX_VALUE, 2), &mut |p| out.push(p)), Err(TooLarge));
-        packer.push(&message(10, 3), &mut |p| out.push(p)).expect("fits");
+        packer.push(&message(10, 1), true, &mut |p| out.push(p)).expect("fits");
+        assert_eq!(packer.push(&message(MAX_VALUE, 2), true, &mut |p| out.push(p)), Err(TooLarge));
+        packer.push(&message(10, 3), true, &mut |p| out.push(p)).expect("fits");
         packer.finish(&mut |p| out.push(p));
         assert_eq!(out.iter().map(|p| p.first.0).collect::<Vec<_>>(), [1, 3]);
         assert!(out.iter().all(|p| unpack(&p.value, p.first, TenantId(1), &KEY).is_ok()));
@@ -304,7 +325,7 @@ mod tests {
         };
         let value = pack(&[of("ann", 5), of("bob", 6), of("ann", 7), of("anna", 8)]).remove(0).value;
         let erase = |value: &[u8], user: &str| {
-            without_user(value, Sequence(5), TenantId(1), &KEY, user).expect("sound")
+            without_users(value, Sequence(5), TenantId(1), &KEY, &users(user)).expect("sound")
         };
         assert_eq!(erase(&value, "eve"), None);
         let erased = erase(&value, "ann").expect("changed");
@@ -326,8 +347,9 @@ mod tests {
             frame(&format!(r#"{{"type":"custom","channel":"{channel}","data":{{"sub":"{sub}"}}}}"#), sequence)
         };
         let value = pack(&[of("a/b", 5), of("a", 6), of("a/b", 7), of("b", 8)]).remove(0).value;
-        let erased =
-            without_user(&value, Sequence(5), TenantId(1), &KEY, "a/b").expect("sound").expect("changed");
+        let erased = without_users(&value, Sequence(5), TenantId(1), &KEY, &users("a/b"))
+            .expect("sound")
+            .expect("changed");
         let (_, frames) = unpack(&erased, Sequence(5), TenantId(1), &KEY).expect("sound");
         let left: Vec<_> = frames.iter().map(|f| (f.sequence().0, f.key(Key::Channel))).collect();
         assert_eq!(left, [(6, Some("presence/a")), (8, Some("presence/b"))]);

@@ -37,6 +37,9 @@ pub enum CommitError {
     /// The store takes nothing now; nothing was done.
     #[error("the store cannot be written now")]
     Unavailable,
+    /// The organization, or a user in whose name it was, was deleted before. Nothing was written.
+    #[error("the organization, or the user in whose name this is, was deleted")]
+    Deleted,
     /// The frames do not follow the log's end: an epoch began in between. Nothing was written.
     #[error("the sequence is not the log's next")]
     OutOfOrder,
@@ -69,9 +72,9 @@ impl Done {
     }
     /// `first` hears of it, then this.
     #[must_use]
-    pub fn after(self, first: impl FnOnce() + Send + 'static) -> Done {
+    pub fn after(self, first: impl FnOnce(Result<(), CommitError>) + Send + 'static) -> Done {
         Done::call(move |result| {
-            first();
+            first(result);
             self.tell(result);
         })
     }

@@ -300,7 +300,7 @@ mod tests {
         let mut packed = Vec::new();
         for sequence in 11..=14 {
             let frame = crate::frame::tests::frame(r#"{"type":"custom","channel":"c","data":1}"#, sequence);
-            packer.push(&frame, &mut |value| packed.push(value)).expect("fits");
+            packer.push(&frame, true, &mut |value| packed.push(value)).expect("fits");
         }
         packer.finish(&mut |value| packed.push(value));
         let mut batch = Batch::default();

@@ -32,6 +32,8 @@ pub struct Rows {
     changes: Vec<Change>,
     /// See [`Rows::weight`].
     weight: usize,
+    /// See [`Rows::in_name_of`].
+    names: Vec<(TenantId, Box<str>)>,
     /// Dropped when the commit is over, however it ended.
     held: Vec<Held>,
 }
@@ -85,11 +87,32 @@ impl Rows {
     pub fn extend(&mut self, other: Rows) {
         self.changes.extend(other.changes);
         self.weight += other.weight;
+        self.names.extend(other.names);
         self.held.extend(other.held);
     }
     /// Keeps `guard` until the commit is over, also where whoever asked for it has gone: a lock that protects these rows.
     pub fn hold(&mut self, guard: impl Send + 'static) {
         self.held.push(Box::new(guard));
+    }
+    /// Says that something of these rows is a user's: all of them are refused where that user was deleted before.
+    pub fn in_name_of(&mut self, tenant: TenantId, user: &str) {
+        if !self.names.iter().any(|(of, name)| *of == tenant && **name == *user) {
+            self.weight += size_of::<(TenantId, Box<str>)>() + user.len();
+            self.names.push((tenant, user.into()));
+        }
+    }
+    pub(super) fn names(&self) -> impl Iterator<Item = (TenantId, &str)> {
+        self.names.iter().map(|(tenant, user)| (*tenant, &**user))
+    }
+    /// The tenants that get rows by these changes; those that only lose some are not among them.
+    pub(super) fn written_into(&self) -> impl Iterator<Item = TenantId> {
+        self.changes.iter().filter_map(|change| match change {
+            Change::Put(key, _) => keys::tenant(key),
+            Change::Daily { tenant, .. }
+            | Change::Place { tenant, stands: true, .. }
+            | Change::EraseUser(tenant, _) => Some(*tenant),
+            Change::Delete(_) | Change::Place { .. } | Change::Erase(_) => None,
+        })
     }
     pub(super) fn take_held(&mut self) -> Vec<Held> {
         std::mem::take(&mut self.held)

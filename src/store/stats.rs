@@ -38,6 +38,10 @@ pub struct Stats {
     pub log_scans: AtomicU64,
     /// Rounds of trimming, collecting and erasing, one after each commit and twice a second.
     pub housekeeping_rounds: AtomicU64,
+    /// Gauge: deleted organizations and users of whose rows or events something is left to erase.
+    pub erasures: AtomicU64,
+    /// Gauge: deleted organizations (a range of numbers counts once) and users of whom nothing more is taken.
+    pub tombstones: AtomicU64,
     /// Gauge: entries of the committer's tables (logs kept, what is due, lanes, erasures).
     pub committer_entries: AtomicU64,
     /// Idempotency rows dropped before their day was over, because there were too many.

@@ -3,7 +3,8 @@
 //!
 //! * An erasure is a row of its own until its last batch, so a restart resumes it.
 //! * It takes a tenant's rows kind by kind, the log first, and never its organization row.
-//! * Of a user it takes the events that were in the log when its turn came, value by value; the values stay.
+//! * Of users it takes the events that were in the log when their turn came, value by value; the values stay. Those of one tenant
+//!   who wait are taken in one pass.
 
 use std::collections::VecDeque;
 
@@ -11,6 +12,7 @@ use super::engine::{Batch, Engine, EngineError};
 use super::keys::{self, Kind};
 use super::pack;
 use super::records::{self, Revoked};
+use super::tombstones::Users;
 use crate::cursor::CursorKey;
 use crate::ids::TenantId;
 
@@ -18,6 +20,8 @@ use crate::ids::TenantId;
 const ROWS_AT_ONCE: usize = 256;
 /// Values of the log looked through for a user's events at once, 1 MiB at most: bounds how long a commit waits.
 const VALUES_AT_ONCE: usize = 16;
+/// Most users taken in one pass through a log: their rows go in one batch at its end.
+const USERS_AT_ONCE: usize = 1_024;
 /// How often expired revocations are looked for, milliseconds.
 const REVOKED_EVERY_MS: u64 = 10 * 60 * 1000;
 
@@ -25,7 +29,7 @@ const REVOKED_EVERY_MS: u64 = 10 * 60 * 1000;
 #[derive(Default)]
 pub(super) struct Sweep {
     erasing: VecDeque<TenantId>,
-    /// One for each row of [`Kind::EraseUser`].
+    /// Each user of [`Kind::EraseUser`] is in one of them.
     users: VecDeque<UserErasure>,
     /// When revocations were last looked through, Unix milliseconds.
     revoked_ms: u64,
@@ -33,15 +37,9 @@ pub(super) struct Sweep {
 
 struct UserErasure {
     tenant: TenantId,
-    user: String,
-    /// The key of the log from which on is still to be looked through.
-    from: Vec<u8>,
-}
-
-impl UserErasure {
-    fn new(tenant: TenantId, user: String) -> UserErasure {
-        UserErasure { tenant, user, from: keys::key(Kind::Log, tenant, &[]) }
-    }
+    users: Users,
+    /// The key of the log from which on is still to be looked through; `None`: it has not begun.
+    from: Option<Vec<u8>>,
 }
 
 /// What a step has done.
@@ -51,9 +49,9 @@ pub(super) enum Swept {
     Some,
     /// The last of a tenant.
     Tenant(TenantId),
-    /// Events of a user; this many bytes less are kept.
+    /// Events of users; this many bytes less are kept.
     Events(TenantId, u64),
-    /// The last events of a user.
+    /// The last events of users.
     User(TenantId),
 }
 
@@ -68,20 +66,36 @@ impl Sweep {
         }
         for row in engine.range(&[Kind::EraseUser as u8], &[Kind::EraseUser as u8 + 1]) {
             if let Ok((_, tenant, user)) = keys::parse(&row?.0) {
-                sweep.erase_user(tenant, String::from_utf8_lossy(user).into_owned());
+                sweep.erase_user(tenant, &String::from_utf8_lossy(user));
             }
         }
         Ok(sweep)
     }
 
     /// Adds a user whose erasure has been committed.
-    pub(super) fn erase_user(&mut self, tenant: TenantId, user: String) {
-        self.users.push_back(UserErasure::new(tenant, user));
+    pub(super) fn erase_user(&mut self, tenant: TenantId, user: &str) {
+        let may_join = |erasure: &&mut UserErasure| {
+            erasure.tenant == tenant && erasure.from.is_none() && erasure.users.len() < USERS_AT_ONCE
+        };
+        match self.users.iter_mut().find(may_join) {
+            Some(erasure) => drop(erasure.users.add(user)),
+            None => {
+                let mut users = Users::default();
+                users.add(user);
+                self.users.push_back(UserErasure { tenant, users, from: None });
+            }
+        }
     }
 
     /// Adds a tenant whose erasure has been committed.
     pub(super) fn erase(&mut self, tenant: TenantId) {
         self.erasing.push_back(tenant);
+    }
+
+    /// The users whose erasure is not finished.
+    pub(super) fn erasing_users(&self) -> Vec<(TenantId, String)> {
+        let users = self.users.iter();
+        users.flat_map(|it| it.users.subs().map(|user| (it.tenant, user.to_owned()))).collect()
     }
 
     /// The tenants whose erasure is not finished.
@@ -91,7 +105,7 @@ impl Sweep {
 
     /// Erasures that are not finished.
     pub(super) fn entries(&self) -> usize {
-        self.erasing.len() + self.users.len()
+        self.erasing.len() + self.users.iter().map(|erasure| erasure.users.len()).sum::<usize>()
     }
 
     /// Whether an erasure is going on.
@@ -160,7 +174,7 @@ impl Sweep {
 }
 
 impl UserErasure {
-    /// Rewrites the next values without the user's events. A damaged one is passed over: nothing can be told apart in it.
+    /// Rewrites the next values without the users' events. A damaged one is passed over: nothing can be told apart in it.
     fn step(
         &mut self,
         engine: &Engine,
@@ -168,12 +182,13 @@ impl UserErasure {
         shrunk: impl FnOnce(TenantId, u64) -> Result<Option<Vec<u8>>, EngineError>,
     ) -> Result<Swept, EngineError> {
         let (mut batch, mut freed, mut looked) = (Batch::default(), 0, 0);
-        for row in engine.range(&self.from, &keys::after(Kind::Log, self.tenant)).take(VALUES_AT_ONCE) {
+        let from = self.from.get_or_insert_with(|| keys::key(Kind::Log, self.tenant, &[]));
+        for row in engine.range(&from.clone(), &keys::after(Kind::Log, self.tenant)).take(VALUES_AT_ONCE) {
             let (key, value) = row?;
-            self.from = [&key[..], &[0]].concat(); // the first key after this one
+            *from = [&key[..], &[0]].concat(); // the first key after this one
             looked += 1;
             let Ok((_, first)) = keys::parse_log(&key) else { continue };
-            match pack::without_user(&value, first, self.tenant, cursors, &self.user) {
+            match pack::without_users(&value, first, self.tenant, cursors, &self.users) {
                 Ok(Some(without)) => {
                     freed += (value.len() - without.len()) as u64;
                     batch.put(key.to_vec(), without);
@@ -186,7 +201,9 @@ impl UserErasure {
         }
         let swept = match looked {
             0 => {
-                batch.delete(&keys::key(Kind::EraseUser, self.tenant, self.user.as_bytes()));
+                for user in self.users.subs() {
+                    batch.delete(&keys::key(Kind::EraseUser, self.tenant, user.as_bytes()));
+                }
                 Swept::User(self.tenant)
             }
             _ => Swept::Events(self.tenant, freed),

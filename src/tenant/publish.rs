@@ -41,9 +41,16 @@ pub enum PublishError {
     /// What is needed to answer could not be read.
     #[error("the store cannot be read now")]
     Read(#[from] ReadError),
-    /// The commit failed after the events may have gone live: their sequences are never used again.
-    #[error("the commit failed; whether the events were kept is unknown")]
+    /// The commit failed, or was refused, after the events may have gone live: their sequences are never used again.
+    #[error("{}", commit_error(.0))]
     Commit(#[from] CommitError),
+}
+
+fn commit_error(error: &CommitError) -> String {
+    match error {
+        CommitError::Deleted => error.to_string(),
+        _ => "the commit failed; whether the events were kept is unknown".into(),
+    }
 }
 
 /// What was published.
@@ -220,29 +227,40 @@ impl Tenants {
         rows: Rows,
         notice: &impl Notice,
     ) -> Result<(), PublishError> {
-        if frames.is_empty() {
+        let reserved = self.reserve(tenant, frames, rows.weight()).await?;
+        if reserved.frames.is_empty() {
+            let mut rows = rows;
+            rows.hold(reserved.permit); // what has no event counts against the organization's share of the queue too
             return self.write(actor, rows).await;
         }
-        let reserved = self.reserve(tenant, frames, rows.weight()).await?;
         let (done, commit) = notice.ask();
         let (tenants, whose) = (Arc::downgrade(self), tenant.clone());
-        let done = done.after(move || {
-            if let Some(tenants) = tenants.upgrade() {
-                tenants.show(&whose);
-            }
-        });
         let rows: RowsFor<'_> = Box::new(|_| rows);
-        self.append(actor, reserved, Some(rows), Shown::Committed, |_| done)?;
+        self.append(actor, reserved, Some(rows), Shown::Committed, |receipt| {
+            done.after(move |result| {
+                if let Some(tenants) = tenants.upgrade() {
+                    tenants.settle(&whose, receipt, result);
+                }
+            })
+        })?;
         commit.await?;
         Ok(())
     }
 
-    /// Lets subscribers see what was held until its commit.
-    fn show(&self, tenant: &Arc<Tenant>) {
+    /// Lets subscribers see what was held until its commit, or takes it back unseen where the commit refused it.
+    fn settle(&self, tenant: &Arc<Tenant>, receipt: Receipt, result: Result<(), CommitError>) {
         let more = {
             let mut side = tenant.write.lock();
-            let committed = tenant.log.committed().next().0;
-            side.ring.unhold(committed)
+            // Not all that is committed by now: what was held after this may have been refused, and hears of it next.
+            let end = tenant.log.committed().next().0.min(receipt.first.0 + u64::from(receipt.count));
+            if result == Err(CommitError::Deleted) {
+                let before = side.ring.bytes();
+                let more = side.ring.discard(end);
+                self.ring_bytes.fetch_sub(before - side.ring.bytes(), Ordering::Relaxed);
+                more
+            } else {
+                side.ring.unhold(end)
+            }
         };
         if more {
             self.wake(tenant);
@@ -283,6 +301,7 @@ impl Tenants {
             // Again under the lock: a store that has begun to reopen restarts this ring under the same lock.
             self.check_writable()?;
             actor.confirm()?;
+            self.store.check_publishable(&tenant.log, &frames)?;
             let receipt = Receipt { first: Sequence(side.ring.head()), count };
             side.received_ms = side.received_ms.max(now);
             let committed = tenant.log.committed().next().0;

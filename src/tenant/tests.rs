@@ -230,6 +230,95 @@ async fn an_id_above_a_held_frame_is_a_position_to_resume_from() {
     assert_eq!((from(id), tenant.head()), (resumed, id));
 }
 
+/// A change in the name of a user, queued behind that user's deletion: it is refused, nobody sees its event, and the others go on.
+#[tokio::test]
+async fn a_change_behind_its_users_deletion_is_refused_unseen() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let gate = Arc::new(Gate::default());
+    let (tenants, _) = tenants_on(dir.path(), gate.clone());
+    let tenant = tenants.open(ID).await.expect("open");
+    let frames = |user: &str| {
+        let json = format!(r#"{{"type":"message","agent_id":"a","user_id":"{user}","content":"c"}}"#);
+        tenants.encode(&[Event::parse(&json).expect("valid")], 0).expect("encoded")
+    };
+    let row = |id: &str, user: &str| {
+        let mut rows = Rows::new();
+        rows.put_row(ID, Table(0), id, b"row").expect("fits");
+        rows.in_name_of(ID, user);
+        rows
+    };
+    gate.set(true);
+    let mut before = Box::pin(tenants.publish(Actor::daemon(), &tenant, frames("ann"), None, Some(&Told)));
+    assert!(futures_util::FutureExt::now_or_never(before.as_mut()).is_none());
+    gate.waits(); // what comes now is queued, and goes into one commit
+    let mut deletion = Rows::new();
+    deletion.erase_user(ID, "ann").expect("short");
+    let mut deletion = Box::pin(tenants.store().write(deletion));
+    assert!(futures_util::FutureExt::now_or_never(deletion.as_mut()).is_none());
+    let mut changes: Vec<_> = [("a", "bob"), ("b", "ann"), ("c", "bob"), ("d", "ann")]
+        .map(|(id, user)| {
+            Box::pin(tenants.change(Actor::daemon(), &tenant, frames(user), row(id, user), &Told))
+        })
+        .into();
+    for change in &mut changes {
+        assert!(futures_util::FutureExt::now_or_never(change.as_mut()).is_none());
+    }
+    gate.set(false);
+    let first = before.await.expect("committed").first;
+    deletion.await.expect("deleted");
+    for (at, change) in changes.into_iter().enumerate() {
+        let refused = matches!(change.await, Err(publish::PublishError::Commit(CommitError::Deleted)));
+        assert_eq!(refused, at % 2 == 1, "change {at}");
+    }
+    for id in ["a", "b", "c", "d"] {
+        let row = tenants.store().row(ID, Table(0), id).await.expect("read");
+        assert_eq!(row.is_some(), ["a", "c"].contains(&id), "row {id}");
+    }
+    // From now on it does not even get a number; the ring has all that is after the last refused event, which is nothing.
+    let late = tenants.publish(Actor::daemon(), &tenant, frames("ann"), None, None::<&Told>).await;
+    assert!(matches!(late, Err(publish::PublishError::Commit(CommitError::Deleted))));
+    assert_eq!((tenant.head(), tenant.ring().tail()), (Sequence(first.0 + 4), first.0 + 5));
+    while let LogRead::Page(page) =
+        tenants.store().read_log(tenant.log(), Sequence::ZERO).await.expect("read")
+    {
+        let users: Vec<_> =
+            page.frames.iter().filter_map(|frame| frame.key(crate::frame::Key::User)).collect();
+        if users == ["bob", "bob"] {
+            break; // ann's first event is erased in a while
+        }
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(tenants.ring_bytes(), 0);
+}
+
+/// A deleted organization takes nothing any more, and is forgotten like any other that is quiet.
+#[tokio::test]
+async fn a_deleted_organization_takes_nothing_and_is_forgotten() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (tenants, clock) = tenants(dir.path());
+    let tenant = tenants.open(ID).await.expect("open");
+    publish(&tenants, &tenant, "one").await;
+    let mut rows = Rows::new();
+    rows.erase_tenant(ID);
+    tenants.store().write(rows).await.expect("written");
+    let json = r#"{"type":"custom","channel":"c","data":1}"#;
+    let frames = || tenants.encode(&[Event::parse(json).expect("valid")], 0).expect("encoded");
+    let refused = |result: Result<(), publish::PublishError>| {
+        assert!(matches!(result, Err(publish::PublishError::Commit(CommitError::Deleted))), "{result:?}");
+    };
+    refused(tenants.publish(Actor::daemon(), &tenant, frames(), None, None::<&Told>).await.map(|_| ()));
+    let mut rows = Rows::new();
+    rows.put_row(ID, Table(0), "a", b"row").expect("fits");
+    refused(tenants.change(Actor::daemon(), &tenant, Vec::new(), rows, &Told).await);
+    drop(tenant);
+    let late = tenants.open(ID).await.expect("open"); // somebody who passed every check before
+    refused(tenants.publish(Actor::daemon(), &late, frames(), None, Some(&Told)).await.map(|_| ()));
+    drop(late);
+    clock.advance(QUIET_MS);
+    swept(&tenants).await;
+    assert!(tenants.store().loaded_log(ID).is_none());
+}
+
 /// Whoever asks again under the same key waits for the commit of the first, also where the first one has gone without waiting
 /// for it: closed its connection, timed out.
 #[tokio::test]

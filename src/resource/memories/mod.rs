@@ -163,6 +163,9 @@ impl Record for Memory {
     fn number(&self) -> u64 {
         self.number
     }
+    fn user(&self) -> Option<&str> {
+        self.user_id.as_deref()
+    }
     fn groups(&self) -> Vec<Group> {
         let (agent, user) = (self.agent(), self.user_id.as_deref().unwrap_or(EVERYBODY));
         vec![

@@ -1,0 +1,301 @@
+//! Deletions against a model: whatever is queued around them, over restarts, nothing of the deleted is left in the raw store and
+//! nothing of the living is gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot::Receiver;
+
+use super::engine::Engine;
+use super::keys::{self, Kind};
+use super::{
+    Answer, CommitError, Done, Group, Idempotency, LogRead, Organization, Place, Retention, Rows, Store,
+    StoreOptions, Table, TenantLog, Visibility, scope,
+};
+use crate::event::Event;
+use crate::frame::Frame;
+use crate::ids::{Sequence, TenantId};
+
+const STEPS: u64 = 400;
+const TABLE: Table = Table(1);
+
+/// Numbers that are the same in every run (xorshift).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % limit as u64) as usize
+    }
+}
+
+/// Somebody, and where.
+type Who = (TenantId, String);
+
+struct World {
+    dir: tempfile::TempDir,
+    store: Option<Store>,
+    random: Random,
+    organizations: Vec<TenantId>,
+    users: Vec<Who>,
+    deleted_organizations: BTreeSet<TenantId>,
+    deleted_users: BTreeSet<Who>,
+    /// Deleted in an earlier run: nobody who wrote in their name then is left.
+    forgotten: BTreeSet<Who>,
+    /// Events that were to be kept.
+    events: BTreeMap<(TenantId, Sequence), Who>,
+    /// Rows that were to be kept, by key id.
+    rows: BTreeMap<String, Who>,
+    /// What is under way, and how it is to end.
+    waiting: Vec<(Receiver<Result<(), CommitError>>, Result<(), CommitError>)>,
+    logs: BTreeMap<TenantId, Arc<TenantLog>>,
+    step: u64,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut world = World {
+            store: Some(open(dir.path())),
+            dir,
+            random: Random(seed),
+            organizations: Vec::new(),
+            users: Vec::new(),
+            deleted_organizations: BTreeSet::new(),
+            deleted_users: BTreeSet::new(),
+            forgotten: BTreeSet::new(),
+            events: BTreeMap::new(),
+            rows: BTreeMap::new(),
+            waiting: Vec::new(),
+            logs: BTreeMap::new(),
+            step: 0,
+        };
+        world.create_organization();
+        world.create_user();
+        world
+    }
+
+    fn store(&self) -> &Store {
+        self.store.as_ref().expect("open")
+    }
+
+    fn queue(&mut self, rows: Rows, expected: Result<(), CommitError>) {
+        let (done, told) = Done::channel();
+        self.store().push_rows(rows, done);
+        self.waiting.push((told, expected));
+    }
+
+    fn put_organization(tenant: TenantId, deleted: bool) -> Rows {
+        let mut rows = Rows::new();
+        let organization = Organization {
+            tenant,
+            org_id: "the-same-id".into(),
+            name: String::new(),
+            visibility: Visibility::Private,
+            presence: false,
+            created_ms: 1,
+            deleted,
+        };
+        rows.put_organization(&organization).expect("short");
+        rows
+    }
+
+    fn create_organization(&mut self) {
+        let tenant = self.store().new_tenant();
+        self.organizations.push(tenant);
+        self.queue(World::put_organization(tenant, false), Ok(()));
+    }
+
+    fn create_user(&mut self) {
+        let tenant = self.organizations[self.random.below(self.organizations.len())];
+        self.users.push((tenant, format!("user-{}-", self.step)));
+    }
+
+    /// Anybody whose requests may still be under way, deleted or not, and what becomes of them.
+    fn somebody(&mut self) -> (Who, Result<(), CommitError>) {
+        loop {
+            let who = self.users[self.random.below(self.users.len())].clone();
+            if !self.forgotten.contains(&who) {
+                let dead = self.deleted_organizations.contains(&who.0) || self.deleted_users.contains(&who);
+                return (who, if dead { Err(CommitError::Deleted) } else { Ok(()) });
+            }
+        }
+    }
+
+    fn row(&mut self) {
+        let (who, expected) = self.somebody();
+        let id = format!("row-{}", self.step);
+        let mut rows = Rows::new();
+        rows.in_name_of(who.0, &who.1);
+        rows.put_row(who.0, TABLE, &id, who.1.as_bytes()).expect("short");
+        let place = Place { group: Group::new(1, &[&who.1]), number: self.step };
+        rows.put_place(who.0, &place, &id).expect("short");
+        let answer = Answer::Withheld { id: who.1.clone() };
+        let row = Idempotency { body: [0; 32], answer, created_ms: 0 };
+        rows.put_idempotency(who.0, &scope(&[id.as_bytes()]), &row).expect("short");
+        if expected.is_ok() {
+            self.rows.insert(id, who);
+        }
+        self.queue(rows, expected);
+    }
+
+    async fn publish(&mut self) {
+        let (who, expected) = self.somebody();
+        let log = match self.logs.get(&who.0) {
+            Some(log) => log.clone(),
+            None => self.store().log(who.0).await.expect("a log"),
+        };
+        self.logs.insert(who.0, log.clone());
+        let json = format!(r#"{{"type":"message","agent_id":"a","user_id":"{}","content":"c"}}"#, who.1);
+        let mut frame = Frame::encode(&Event::parse(&json).expect("valid"), 1, 0);
+        let sequence = log.end().next();
+        frame.seal(sequence, 1, &self.store().cursor_key().encode(who.0, sequence));
+        let (done, told) = Done::channel();
+        self.store().append(&log, Arc::new(frame), Rows::new(), None, done);
+        if expected.is_ok() {
+            self.events.insert((who.0, sequence), who);
+        }
+        self.waiting.push((told, expected));
+    }
+
+    fn delete_user(&mut self) {
+        let (who, expected) = self.somebody();
+        if expected.is_err() {
+            return;
+        }
+        let mut rows = Rows::new();
+        rows.erase_user(who.0, &who.1).expect("short");
+        // What the resources' own erasure does in time.
+        for (id, _) in self.rows.extract_if(.., |_, of| *of == who) {
+            rows.delete_row(who.0, TABLE, &id);
+            let number = id["row-".len()..].parse().expect("a step");
+            rows.delete_place(who.0, &Place { group: Group::new(1, &[&who.1]), number }, &id);
+        }
+        self.events.retain(|_, of| *of != who);
+        self.deleted_users.insert(who);
+        self.queue(rows, Ok(()));
+    }
+
+    fn delete_organization(&mut self) {
+        if self.organizations.len() < 2 {
+            return;
+        }
+        let tenant = self.organizations.swap_remove(self.random.below(self.organizations.len()));
+        let mut rows = World::put_organization(tenant, true);
+        rows.erase_tenant(tenant);
+        self.queue(rows, Ok(()));
+        self.deleted_organizations.insert(tenant);
+        self.events.retain(|_, of| of.0 != tenant);
+        self.rows.retain(|_, of| of.0 != tenant);
+        self.create_organization(); // of the same id, at once
+        self.create_user();
+    }
+
+    async fn settle(&mut self) {
+        for (told, expected) in self.waiting.drain(..) {
+            assert_eq!(told.await.expect("told"), expected);
+        }
+    }
+
+    async fn restart(&mut self) {
+        self.settle().await;
+        self.close().await;
+        self.store = Some(open(self.dir.path()));
+        let dead =
+            |who: &&Who| self.deleted_organizations.contains(&who.0) || self.deleted_users.contains(*who);
+        self.forgotten = self.users.iter().filter(dead).cloned().collect();
+        if self.forgotten.len() == self.users.len() {
+            self.create_user();
+        }
+    }
+
+    async fn close(&mut self) {
+        self.logs.clear();
+        self.store().close().await;
+        self.store = None;
+    }
+
+    /// Returns when no erasure is left.
+    async fn erased(&self) {
+        let since = Instant::now();
+        let left = |kind: Kind| {
+            let engine = self.store().shared().engine.read();
+            let engine = engine.as_ref().expect("open");
+            engine.first(&[kind as u8], &[kind as u8 + 1]).expect("read").is_some()
+        };
+        while left(Kind::Erase) || left(Kind::EraseUser) {
+            assert!(since.elapsed() < Duration::from_secs(30), "an erasure does not end");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Holds the raw store against the model.
+    async fn check(&mut self) {
+        self.settle().await;
+        self.erased().await;
+        for tenant in self.organizations.clone() {
+            let log = self.store().log(tenant).await.expect("a log");
+            let (mut at, mut found) = (Sequence::ZERO, BTreeSet::new());
+            while let LogRead::Page(page) = self.store().read_log(&log, at).await.expect("read") {
+                found.extend(page.frames.iter().map(|frame| frame.sequence()));
+                at = page.frames[page.frames.len() - 1].sequence();
+            }
+            let expected = self.events.keys().filter(|(of, _)| *of == tenant).map(|(_, sequence)| *sequence);
+            assert_eq!(found, expected.collect(), "events of {tenant:?}");
+        }
+        for (id, who) in &self.rows {
+            let row = self.store().row(who.0, TABLE, id).await.expect("read");
+            assert_eq!(row.as_deref(), Some(who.1.as_bytes()), "{id} of {who:?}");
+        }
+        self.close().await;
+        let io = Arc::new(super::Disk);
+        let engine = Engine::open(&super::engine::path(self.dir.path()), 8 << 20, true, io).expect("opened");
+        for row in engine.range(&[0], &[u8::MAX]) {
+            let (key, value) = row.expect("read");
+            let (kind, tenant, _) = keys::parse(&key).expect("ours");
+            let is_deleted = self.deleted_organizations.contains(&tenant);
+            assert!(!is_deleted || kind == Kind::Organization, "{kind:?} of deleted {tenant:?} is left");
+            // An answer that is kept for a day has only ids of what was made.
+            for (of, user) in
+                self.deleted_users.iter().filter(|(of, _)| *of == tenant && kind != Kind::Idempotency)
+            {
+                let found = |bytes: &[u8]| memchr::memmem::find(bytes, user.as_bytes()).is_some();
+                assert!(!found(&key) && !found(&value), "{kind:?} of deleted {user} in {of:?} is left");
+            }
+        }
+        drop(engine);
+        self.store = Some(open(self.dir.path()));
+    }
+}
+
+fn open(dir: &std::path::Path) -> Store {
+    let mut options = StoreOptions::new(dir);
+    (options.cache_bytes, options.reserve_bytes) = (16 << 20, 0);
+    options.retention = Retention { max_age_seconds: 0, max_events: 0, max_bytes: 0 };
+    Store::open(options).expect("the store opens")
+}
+
+#[tokio::test]
+async fn nothing_of_the_deleted_is_left_and_nothing_of_the_living_is_gone() {
+    for seed in [1, 0x9e37_79b9, 0xdead_beef] {
+        let mut world = World::new(seed);
+        for step in 1..=STEPS {
+            world.step = step;
+            match world.random.below(100) {
+                0..35 => world.row(),
+                35..75 => world.publish().await,
+                75..83 => world.create_user(),
+                83..85 => world.create_organization(),
+                85..92 => world.delete_user(),
+                92..95 => world.delete_organization(),
+                95..98 => world.settle().await,
+                _ => world.restart().await,
+            }
+        }
+        world.check().await;
+        world.close().await;
+    }
+}
