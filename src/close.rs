@@ -34,11 +34,15 @@ pub enum Close {
     Peer,
     /// The log could not be read.
     Internal,
+    /// A message did not come whole in time.
+    Late,
+    /// The organization's messages that have come in part are as many as they may be.
+    OverShare,
 }
 
 impl Close {
     /// Every reason, in the order of their ordinals.
-    pub const ALL: [Close; 14] = [
+    pub const ALL: [Close; 16] = [
         Close::Protocol,
         Close::Binary,
         Close::BadText,
@@ -53,6 +57,8 @@ impl Close {
         Close::HeartbeatMissed,
         Close::Peer,
         Close::Internal,
+        Close::Late,
+        Close::OverShare,
     ];
 
     /// The close code (RFC 6455 §7.4, private codes 4400–4499); `None` where no close frame is sent.
@@ -65,10 +71,10 @@ impl Close {
             Close::TooLarge => 1009,
             Close::Policy => 1008,
             Close::Restart => 1012,
-            Close::OverRate => 1013,
+            Close::OverRate | Close::OverShare => 1013,
             Close::Expired => 4401,
             Close::Revoked | Close::Kicked => 4403,
-            Close::Stalled => 4408,
+            Close::Stalled | Close::Late => 4408,
             Close::HeartbeatMissed => 4440,
             Close::Internal => 1011,
             Close::Peer => return None,
@@ -93,6 +99,8 @@ impl Close {
             Close::HeartbeatMissed => ("UNAVAILABLE", "heartbeat missed"),
             Close::Peer => ("UNAVAILABLE", "closed by the peer"),
             Close::Internal => ("INTERNAL_ERROR", "internal error: reconnect with your cursor"),
+            Close::Late => ("UNAVAILABLE", "a message did not come whole in time"),
+            Close::OverShare => ("QUOTA_EXCEEDED", "too much of the organization has come in part"),
         }
     }
 
@@ -114,6 +122,8 @@ impl Close {
             Close::HeartbeatMissed => "heartbeat_missed",
             Close::Peer => "peer",
             Close::Internal => "internal",
+            Close::Late => "late",
+            Close::OverShare => "over_share",
         }
     }
 }

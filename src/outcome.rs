@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::auth::{AdminError, AuthError, Ended, MissingScope, PasswordError, PublishDenied, TooMany};
 use crate::close::Close;
 use crate::connection::admission::Refused;
-use crate::connection::bodies::Full;
+use crate::connection::shares::Full;
 use crate::event::EventError;
 use crate::filter::FilterError;
 use crate::resource::ResourceError;
@@ -196,7 +196,10 @@ impl From<Refused> for Refusal {
 
 impl From<Full> for Refusal {
     fn from(error: Full) -> Refusal {
-        Refusal::quota(error.to_string(), RETRY_SECONDS)
+        match error {
+            Full::Organization { .. } => Refusal::quota(error.to_string(), RETRY_SECONDS),
+            Full::Unauthenticated => Refusal::unavailable(error.to_string()),
+        }
     }
 }
 

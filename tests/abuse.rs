@@ -89,7 +89,7 @@ async fn oversize_heads_are_431_with_a_body() {
 /// A head that does not end holds its socket for `header_timeout_ms` and no longer, drop by drop or not at all.
 #[tokio::test]
 async fn slow_heads_are_cut_off() {
-    let daemon = Daemon::with().env("HEADER_TIMEOUT_MS", 400).start().await;
+    let daemon = Daemon::with().env("HEADER_TIMEOUT_MS", 400).env("IDLE_TIMEOUT_MS", 400).start().await;
     let started = Instant::now();
     let silent = raw(&daemon, b"");
     let half = raw(&daemon, b"GET /health HTTP/1.1\r\nhost: a\r\nx: ");

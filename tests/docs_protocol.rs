@@ -346,7 +346,7 @@ fn the_table_of_limits_has_the_numbers_of_the_code() {
         ("seconds a poll may wait", http::history::WAIT_SECONDS as usize),
         ("bytes of a request head", http::conn::HEAD_BYTES),
         ("headers of a request", http::conn::HEADERS),
-        ("streams of an HTTP/2 connection", http::conn::H2_STREAMS as usize),
+        ("streams of an HTTP/2 connection", http::h2::STREAMS as usize),
         ("parameters of a query", query::QUERY_PAIRS),
         ("bad frames in a row", usize::from(worker::inbound::BAD_FRAMES)),
         ("refusals for the rate in a row", usize::from(connection::rate::REFUSALS)),

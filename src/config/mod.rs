@@ -66,8 +66,16 @@ pub struct Config {
     pub header_timeout_ms: u64,
     /// Milliseconds a request body may go without a byte.
     pub body_timeout_ms: u64,
+    /// Milliseconds a whole request body or WebSocket message may take, beside what `min_bytes_per_second` grants.
+    pub request_timeout_ms: u64,
+    /// Bytes of a body or message that extend its time by a second.
+    pub min_bytes_per_second: u64,
     /// Milliseconds a socket may be blocked without write progress.
     pub write_timeout_ms: u64,
+    /// Milliseconds an HTTP connection may be open without a request.
+    pub idle_timeout_ms: u64,
+    /// Seconds for which an HTTP connection takes new requests; 0 = no limit.
+    pub connection_age_seconds: u64,
     /// Seconds over which a stopping daemon spreads its closes.
     pub drain_seconds: u64,
     /// Seconds for which a user without a connection still counts as present.
@@ -146,6 +154,10 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Bytes of one organization's request bodies that are on their way.
     pub body_bytes_per_organization: usize,
+    /// Bytes of one organization's answers and HTTP/2 event streams that are not read.
+    pub unread_bytes_per_organization: usize,
+    /// Bytes of both kinds of all peers without a valid credential.
+    pub unauthenticated_bytes: usize,
     /// Bytes of an inbound WebSocket message.
     pub ws_frame_bytes: usize,
     /// Connections of the process; 0 = all the descriptor limit allows.
@@ -232,6 +244,13 @@ impl Config {
         Duration::from_millis(self.body_timeout_ms)
     }
 
+    /// How long a body or message may take of which `bytes` have come: `request_timeout_ms`, and a second for each
+    /// `min_bytes_per_second`.
+    pub fn receive_time(&self, bytes: usize) -> Duration {
+        let earned = (bytes as u64).saturating_mul(1_000) / self.min_bytes_per_second.max(1);
+        Duration::from_millis(self.request_timeout_ms.saturating_add(earned))
+    }
+
     /// `write_timeout_ms` as a duration.
     pub fn write_timeout(&self) -> Duration {
         Duration::from_millis(self.write_timeout_ms)
@@ -260,7 +279,11 @@ fn blank() -> Config {
         sse_keepalive_seconds: 0,
         header_timeout_ms: 0,
         body_timeout_ms: 0,
+        request_timeout_ms: 0,
+        min_bytes_per_second: 0,
         write_timeout_ms: 0,
+        idle_timeout_ms: 0,
+        connection_age_seconds: 0,
         drain_seconds: 0,
         presence_grace_seconds: 0,
         allowed_origins: Vec::new(),
@@ -284,6 +307,8 @@ fn blank() -> Config {
             event_bytes: 0,
             body_bytes: 0,
             body_bytes_per_organization: 0,
+            unread_bytes_per_organization: 0,
+            unauthenticated_bytes: 0,
             ws_frame_bytes: 0,
             connections: 0,
             connections_per_organization: 0,

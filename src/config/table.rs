@@ -121,6 +121,32 @@ const GENERAL: &[Key] = &[
         text: "How long a request body may go without a byte; then the request fails and its connection ends.",
     },
     Key {
+        name: "request_timeout_ms",
+        kind: Kind::Int {
+            at: |c| &mut c.request_timeout_ms,
+            default: 30_000,
+            min: 50,
+            max: 3_600_000,
+            zero: None,
+        },
+        unit: "milliseconds",
+        memory: "",
+        text: "How long a whole request body, or a whole message of a WebSocket, may take to come, beside what `min_bytes_per_second` grants. Then a request gets 408 and a WebSocket 4408.",
+    },
+    Key {
+        name: "min_bytes_per_second",
+        kind: Kind::Int {
+            at: |c| &mut c.min_bytes_per_second,
+            default: 4_096,
+            min: 1,
+            max: 1 << 30,
+            zero: None,
+        },
+        unit: "bytes per second",
+        memory: "",
+        text: "Each so many bytes of a request body or message that have come extend `request_timeout_ms` by a second: whatever keeps this rate is never late.",
+    },
+    Key {
         name: "write_timeout_ms",
         kind: Kind::Int {
             at: |c| &mut c.write_timeout_ms,
@@ -131,7 +157,33 @@ const GENERAL: &[Key] = &[
         },
         unit: "milliseconds",
         memory: "",
-        text: "How long a socket may be blocked without any write progress; then 4408. A subscriber that reads slowly makes progress and stays.",
+        text: "How long a WebSocket, an event stream or an answer may go without any write progress while bytes wait; then 4408, or the end of the connection or HTTP/2 stream. Who reads slowly makes progress and stays.",
+    },
+    Key {
+        name: "idle_timeout_ms",
+        kind: Kind::Int {
+            at: |c| &mut c.idle_timeout_ms,
+            default: 75_000,
+            min: 50,
+            max: 3_600_000,
+            zero: None,
+        },
+        unit: "milliseconds",
+        memory: "",
+        text: "How long an HTTP connection may stay open without a request; HTTP/2 is told by GOAWAY. Keep it above the idle timeout of the proxies in front. A WebSocket or event stream is a request that goes on.",
+    },
+    Key {
+        name: "connection_age_seconds",
+        kind: Kind::Int {
+            at: |c| &mut c.connection_age_seconds,
+            default: 3_600,
+            min: 1,
+            max: 30 * 24 * 3_600,
+            zero: Some("no limit"),
+        },
+        unit: "seconds",
+        memory: "",
+        text: "How long an HTTP connection takes new requests; then it ends as soon as those under way are done, event streams over HTTP/2 included (GOAWAY). WebSockets and HTTP/1 event streams are not concerned.",
     },
     Key {
         name: "drain_seconds",

@@ -1,29 +1,35 @@
 //! The bytes between the pump and an HTTP response body: SSE over HTTP/2, where no socket can be taken over.
 //!
-//! Both ends live on one worker. The queue is bounded: over [`BODY_BYTES`] it blocks like a full socket, and the worker
-//! is told when the body has been drained.
+//! * Both ends live on one worker. The queue blocks like a full socket: it takes what fits into [`BODY_BYTES`], and the worker
+//!   learns when it takes more.
+//! * Bytes count until the connection has written them, so a stream that nobody reads holds at most [`BODY_BYTES`].
+//! * They count against the organization's share of what is not read. Where that is used up, a stream still gets what a
+//!   [`Claim`] leaves uncounted, so one that is read goes on, slower.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
 use super::Wrote;
+use super::shares::{Claim, FREE_BYTES};
 
-/// Bytes queued for a body before its writer blocks; one write may go over.
+/// Bytes of a body that wait to be written before its writer blocks.
 pub const BODY_BYTES: usize = 32 * 1024;
 
 /// The queue.
 pub struct BodyQueue {
-    chunks: RefCell<VecDeque<Bytes>>,
+    /// Written by the pump and not yet taken by the body.
+    queued: RefCell<Vec<u8>>,
+    /// Bytes in `queued`, and taken and not yet sent; at most [`BODY_BYTES`].
     bytes: Cell<usize>,
+    claim: RefCell<Claim>,
     /// No more will come.
     ended: Cell<bool>,
     /// The body was dropped: the peer is gone.
     dropped: Cell<bool>,
-    /// A write was refused since the queue was last drained.
+    /// A write was refused since bytes were last sent.
     refused: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     /// Tells the worker that the queue takes bytes again, or that the body is gone.
@@ -38,10 +44,11 @@ impl std::fmt::Debug for BodyQueue {
 
 impl BodyQueue {
     /// An empty queue; `on_room` is called when a refused writer may go on, and when the body is dropped.
-    pub fn new(on_room: impl Fn() + 'static) -> Rc<BodyQueue> {
+    pub fn new(claim: Claim, on_room: impl Fn() + 'static) -> Rc<BodyQueue> {
         Rc::new(BodyQueue {
-            chunks: RefCell::default(),
+            queued: RefCell::default(),
             bytes: Cell::new(0),
+            claim: RefCell::new(claim),
             ended: Cell::new(false),
             dropped: Cell::new(false),
             refused: Cell::new(false),
@@ -50,22 +57,26 @@ impl BodyQueue {
         })
     }
 
-    /// Takes all of `bytes` or none.
+    /// Takes as many of `bytes` as there is room for.
     pub fn push(&self, bytes: &[u8]) -> Wrote {
         if self.dropped.get() {
             return Wrote { bytes: 0, blocked: false, gone: true };
         }
-        if bytes.is_empty() {
-            return Wrote { bytes: 0, blocked: false, gone: false };
+        let held = self.bytes.get();
+        let mut taken = bytes.len().min(BODY_BYTES.saturating_sub(held));
+        if self.claim.borrow_mut().set(held + taken).is_err() {
+            taken = taken.min(FREE_BYTES.saturating_sub(held));
         }
-        if self.bytes.get() >= BODY_BYTES {
+        if taken > 0 {
+            self.bytes.set(held + taken);
+            self.queued.borrow_mut().extend_from_slice(&bytes[..taken]);
+            self.wake();
+        }
+        let blocked = taken < bytes.len();
+        if blocked {
             self.refused.set(true);
-            return Wrote { bytes: 0, blocked: true, gone: false };
         }
-        self.bytes.set(self.bytes.get() + bytes.len());
-        self.chunks.borrow_mut().push_back(Bytes::copy_from_slice(bytes));
-        self.wake();
-        Wrote { bytes: bytes.len(), blocked: false, gone: false }
+        Wrote { bytes: taken, blocked, gone: false }
     }
 
     /// No more will come.
@@ -74,20 +85,26 @@ impl BodyQueue {
         self.wake();
     }
 
-    /// The next bytes; `None` when it has ended.
+    /// The next bytes, which count until [`BodyQueue::sent`]; `None` when it has ended.
     pub fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        if let Some(chunk) = self.chunks.borrow_mut().pop_front() {
-            self.bytes.set(self.bytes.get() - chunk.len());
-            if self.bytes.get() < BODY_BYTES && self.refused.replace(false) {
-                (self.on_room)();
-            }
-            return Poll::Ready(Some(chunk));
+        let queued = std::mem::take(&mut *self.queued.borrow_mut());
+        if !queued.is_empty() {
+            return Poll::Ready(Some(queued.into()));
         }
         if self.ended.get() {
             return Poll::Ready(None);
         }
         *self.waker.borrow_mut() = Some(cx.waker().clone());
         Poll::Pending
+    }
+
+    /// The connection has written `bytes` of what was taken.
+    pub fn sent(&self, bytes: usize) {
+        self.bytes.set(self.bytes.get().saturating_sub(bytes));
+        let _ = self.claim.borrow_mut().set(self.bytes.get()); // fewer bytes than before are never refused
+        if self.bytes.get() <= BODY_BYTES / 2 && self.refused.replace(false) {
+            (self.on_room)();
+        }
     }
 
     /// The reading end is gone.

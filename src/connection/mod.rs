@@ -5,11 +5,11 @@
 //! * It knows bytes and positions, not tenants' rings, indexes or the wheel: the worker moves it.
 
 pub mod admission;
-pub mod bodies;
 pub mod body;
 pub mod client;
 pub mod presence;
 pub mod rate;
+pub mod shares;
 pub mod sink;
 
 use std::collections::VecDeque;
@@ -26,6 +26,7 @@ use crate::metrics::Transport;
 
 use admission::Admitted;
 use rate::Rate;
+use shares::Claim;
 pub use sink::{Sink, Wrote};
 
 /// Most bytes of acks, pongs and errors held for a blocked connection; beyond that its inbound side is not read.
@@ -132,6 +133,10 @@ pub struct Inbound {
     pub kept: Option<Box<[u8]>>,
     /// Publish rate, once it published.
     pub rate: Option<Box<Rate>>,
+    /// Tick at which the message began that `decoder` holds a part of.
+    pub since: Option<Tick>,
+    /// What `decoder` and `kept` have of the organization's share.
+    pub claim: Option<Claim>,
 }
 
 /// A connection.

@@ -164,6 +164,16 @@ impl Decoder {
         self.0.is_some()
     }
 
+    /// Bytes of memory that it holds for what is partial.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let buffers = |partial: &Partial| {
+            let message = partial.message.as_ref().map_or(0, |message| message.data.capacity());
+            size_of::<Partial>() + message + partial.control.capacity()
+        };
+        self.0.as_deref().map_or(0, buffers)
+    }
+
     /// Reads up to the end of the next message. Call it with the rest of the input, even an empty rest, until there is
     /// none: that call also frees what the message before was kept in (or call [`Decoder::free`]).
     ///

@@ -22,7 +22,7 @@ use crate::worker::Shared;
 
 use super::conn::{HEAD_BYTES, HEADERS};
 use super::respond::{Answer, REQUEST_ID, request_id};
-use super::{health, metrics_page};
+use super::{health, host, metrics_page};
 
 /// Most connections of the admin listener at once; more wait.
 const CONNECTIONS: usize = 64;
@@ -91,11 +91,13 @@ impl Page {
         let mut answer =
             self.route(request).unwrap_or_else(|refusal| Answer::refusal(&refusal, &*self.shared.clock));
         answer.headers.insert(REQUEST_ID, request_id(request.headers()));
-        answer.into_response(|body| Full::new(body.into()))
+        answer.into_response(|body| Full::new(body.into_owned().into()))
     }
 
     fn route(&self, request: &Request<Incoming>) -> Result<Answer, Refusal> {
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        let authority = request.uri().authority().map(http::uri::Authority::as_str);
+        host::check(request.version(), authority, request.headers())?;
         let path = request.uri().path();
         let segments: Vec<&str> = path.split('/').skip(1).collect();
         match segments.as_slice() {

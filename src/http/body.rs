@@ -1,27 +1,64 @@
-//! Response bodies: whole, or the reading end of a subscriber's queue; and the flow of one connection, which knows when
-//! everything answered so far is written.
+//! Response bodies: whole, or the reading end of a subscriber's queue; and the flow of one connection or stream, which knows
+//! what of the answers so far is not written.
 
-use std::cell::Cell;
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http_body::{Frame, SizeHint};
+use tokio::time::Instant;
 
 use crate::connection::body::BodyQueue;
+use crate::connection::shares::Claim;
 
-/// How far the responses of one HTTP/1 connection have got. A socket may leave hyper only when [`Flow::is_clean`].
-#[derive(Debug, Default)]
+use super::deadlines::Busy;
+
+/// Bytes that a body hands over at once on HTTP/2, where hyper keeps all it was given until the peer's window takes it.
+const PIECE_BYTES: usize = 16 * 1024;
+
+/// How far the answers of one HTTP/1 connection, or of one HTTP/2 stream, have got. A socket may leave hyper only when
+/// [`Flow::is_clean`].
+#[derive(Debug)]
 pub struct Flow {
+    /// Whole bodies go in pieces of [`PIECE_BYTES`].
+    in_pieces: bool,
     /// Responses whose body hyper still holds.
     open: Cell<u32>,
     /// Bytes may lie in hyper's buffer: set when a body ends, cleared by the flush that follows.
     dirty: Cell<bool>,
+    /// Bytes of bodies that hyper was given and has not written.
+    unsent: Cell<usize>,
+    /// When `unsent` last fell, or rose from 0.
+    progress: Cell<Instant>,
+    /// Woken when `unsent` falls to 0.
+    waker: RefCell<Option<Waker>>,
 }
 
 impl Flow {
+    /// The flow of an HTTP/1 connection.
+    #[must_use]
+    pub fn of_connection() -> Rc<Flow> {
+        Flow::new(false)
+    }
+    /// The flow of an HTTP/2 stream.
+    #[must_use]
+    pub fn of_stream() -> Rc<Flow> {
+        Flow::new(true)
+    }
+    fn new(in_pieces: bool) -> Rc<Flow> {
+        Rc::new(Flow {
+            in_pieces,
+            open: Cell::new(0),
+            dirty: Cell::new(false),
+            unsent: Cell::new(0),
+            progress: Cell::new(Instant::now()),
+            waker: RefCell::default(),
+        })
+    }
     /// Whether hyper holds nothing that the peer has not got.
     #[must_use]
     pub fn is_clean(&self) -> bool {
@@ -33,10 +70,43 @@ impl Flow {
             self.dirty.set(false);
         }
     }
+    /// Since when bytes wait to be written without any progress; `None`: none wait.
+    #[must_use]
+    pub fn waits_since(&self) -> Option<Instant> {
+        (self.unsent.get() > 0).then(|| self.progress.get())
+    }
+    /// Ready when no bytes wait to be written.
+    pub fn poll_sent(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.unsent.get() == 0 {
+            return Poll::Ready(());
+        }
+        *self.waker.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn given(&self, bytes: usize) {
+        if self.unsent.get() == 0 {
+            self.progress.set(Instant::now());
+        }
+        self.unsent.set(self.unsent.get() + bytes);
+    }
+    fn sent(&self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        self.unsent.set(self.unsent.get().saturating_sub(bytes));
+        self.progress.set(Instant::now());
+        if self.unsent.get() == 0
+            && let Some(waker) = self.waker.borrow_mut().take()
+        {
+            waker.wake();
+        }
+    }
 }
 
 enum Content {
-    Whole(Option<Bytes>),
+    /// With the claim that what is kept in memory has on its organization's share.
+    Whole(Bytes, Option<Rc<Claim>>),
     Queue(Rc<BodyQueue>),
 }
 
@@ -44,13 +114,17 @@ enum Content {
 pub struct Body {
     content: Content,
     flow: Rc<Flow>,
+    busy: Option<Busy>,
 }
 
 impl Body {
-    /// All of it at once.
-    pub fn whole(bytes: impl Into<Bytes>, flow: &Rc<Flow>) -> Body {
-        let bytes: Bytes = bytes.into();
-        Body::open(Content::Whole((!bytes.is_empty()).then_some(bytes)), flow)
+    /// All of it. What is static costs no memory and has no claim.
+    pub fn whole(bytes: Cow<'static, [u8]>, claim: Option<Claim>, flow: &Rc<Flow>) -> Body {
+        let bytes = match bytes {
+            Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+            Cow::Owned(bytes) => bytes.into(),
+        };
+        Body::open(Content::Whole(bytes, claim.map(Rc::new)), flow)
     }
     /// What the pump writes.
     pub fn queue(queue: Rc<BodyQueue>, flow: &Rc<Flow>) -> Body {
@@ -58,7 +132,11 @@ impl Body {
     }
     fn open(content: Content, flow: &Rc<Flow>) -> Body {
         flow.open.set(flow.open.get() + 1);
-        Body { content, flow: flow.clone() }
+        Body { content, flow: flow.clone(), busy: None }
+    }
+    /// Its connection is busy until the body ends.
+    pub(super) fn keep(&mut self, busy: Busy) {
+        self.busy = Some(busy);
     }
 }
 
@@ -72,27 +150,84 @@ impl Drop for Body {
     }
 }
 
+/// Bytes on their way through hyper: counted until they are written or dropped.
+pub struct Data {
+    bytes: Bytes,
+    flow: Rc<Flow>,
+    source: Source,
+}
+
+/// Where bytes come from: held until they are gone.
+#[expect(dead_code, reason = "a claim is held for its drop alone")]
+enum Source {
+    Whole(Option<Rc<Claim>>),
+    Queue(Rc<BodyQueue>),
+}
+
+impl Data {
+    fn new(bytes: Bytes, flow: &Rc<Flow>, source: Source) -> Data {
+        flow.given(bytes.len());
+        Data { bytes, flow: flow.clone(), source }
+    }
+    fn sent(&self, bytes: usize) {
+        self.flow.sent(bytes);
+        if let Source::Queue(queue) = &self.source {
+            queue.sent(bytes);
+        }
+    }
+}
+
+impl Buf for Data {
+    fn remaining(&self) -> usize {
+        self.bytes.len()
+    }
+    fn chunk(&self) -> &[u8] {
+        &self.bytes
+    }
+    fn advance(&mut self, bytes: usize) {
+        self.bytes.advance(bytes);
+        self.sent(bytes);
+    }
+}
+
+impl Drop for Data {
+    fn drop(&mut self) {
+        self.sent(self.bytes.len());
+    }
+}
+
 impl http_body::Body for Body {
-    type Data = Bytes;
+    type Data = Data;
     type Error = Infallible;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match &mut self.content {
-            Content::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Content::Queue(queue) => queue.poll(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes)))),
-        }
+    ) -> Poll<Option<Result<Frame<Data>, Infallible>>> {
+        let Body { content, flow, .. } = &mut *self;
+        let data = match content {
+            Content::Whole(bytes, _) if bytes.is_empty() => return Poll::Ready(None),
+            Content::Whole(bytes, claim) => {
+                let most = if flow.in_pieces { PIECE_BYTES } else { usize::MAX };
+                let piece = bytes.split_to(bytes.len().min(most));
+                Data::new(piece, flow, Source::Whole(claim.clone()))
+            }
+            Content::Queue(queue) => match queue.poll(cx) {
+                Poll::Ready(Some(bytes)) => Data::new(bytes, flow, Source::Queue(queue.clone())),
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => return Poll::Pending,
+            },
+        };
+        Poll::Ready(Some(Ok(Frame::data(data))))
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(&self.content, Content::Whole(None))
+        matches!(&self.content, Content::Whole(bytes, _) if bytes.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
-            Content::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Content::Whole(bytes, _) => SizeHint::with_exact(bytes.len() as u64),
             Content::Queue(_) => SizeHint::default(),
         }
     }

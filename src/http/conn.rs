@@ -18,11 +18,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::{Request, Response, StatusCode, Version};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioTimer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::frame::chunked;
@@ -35,8 +34,10 @@ use super::Handled;
 use super::body::{Body, Flow};
 use super::client_address::client_address;
 use super::cors;
+use super::deadlines::{Activity, Deadlines, End};
 use super::exchange::{ConnectionRate, Exchange};
 use super::proxy_protocol::{self, Parsed};
+use super::{h2, host};
 use super::respond::{Answer, REQUEST_ID, TRACEPARENT, raw_head, request_id};
 use super::subscribe::{self, Subscribed};
 use super::transport::{Io, Stream};
@@ -45,13 +46,9 @@ use super::transport::{Io, Stream};
 pub const HEAD_BYTES: usize = 16 * 1024;
 /// Most headers of a request.
 pub const HEADERS: usize = 100;
-/// Concurrent streams of an HTTP/2 connection.
-pub const H2_STREAMS: u32 = 100;
-/// Flow-control window of an HTTP/2 stream and connection, bytes.
-const H2_WINDOW: u32 = 64 * 1024;
 /// How long, and for how many reads of 8 KiB, input is discarded after the last answer.
 const LINGER: Duration = Duration::from_secs(1);
-const LINGER_READS: usize = 1_024;
+const LINGER_READS: usize = 4_096;
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What a listener serves.
@@ -76,7 +73,7 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted, door: Door) {
     let Ok(Some((stream, first, source))) = sniffed else { return };
     let peer = source.or(peer);
     let taken = match first.starts_with(H2_PREFACE) && door == Door::Public {
-        true => return serve_h2(&worker, stream, first, peer).await,
+        true => return h2::serve(&worker, stream, first, peer).await,
         false => serve_h1(&worker, stream, first, peer, door).await,
     };
     let Some((stream, adopt)) = taken else { return };
@@ -126,19 +123,24 @@ async fn serve_h1(
     peer: Option<IpAddr>,
     door: Door,
 ) -> Option<(Stream, Adopt)> {
-    let flow = Rc::new(Flow::default());
+    let flow = Flow::of_connection();
     let takeover = Rc::new(Takeover::default());
-    let io = Io::new(stream, first, Some(flow.clone()), worker);
+    let activity = Activity::new();
+    let mut deadlines = Deadlines::new(&activity, &worker.shared.config, true);
+    let io = Io::new(stream, first, Some(flow.clone()), &activity, worker);
     let service = {
         let (worker, flow, takeover) = (worker.clone(), flow.clone(), takeover.clone());
         let rate = ConnectionRate::default();
         service_fn(move |request: Request<Incoming>| {
             let (worker, flow, takeover) = (worker.clone(), flow.clone(), takeover.clone());
-            let rate = rate.clone();
+            let (rate, busy) = (rate.clone(), activity.begin());
             // Boxed: hyper can give its parts back only where the future may move.
             Box::pin(async move {
                 match respond(request, &worker, peer, door, &flow, &rate).await {
-                    Responded::Whole(response) => Ok::<_, Infallible>(response),
+                    Responded::Whole(mut response) => {
+                        response.body_mut().keep(busy);
+                        Ok::<_, Infallible>(response)
+                    }
                     Responded::TakeOver(adopt) => {
                         *takeover.granted.borrow_mut() = Some(*adopt);
                         // The driver below drops this future with the connection.
@@ -149,34 +151,61 @@ async fn serve_h1(
         })
     };
     let mut connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(worker.shared.config.header_timeout())
+        .header_read_timeout(None) // `Deadlines` measures it, and idle connections otherwise
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEADERS)
         .half_close(false)
         .serve_connection(io, service);
     let mut stop = pin!(worker.stopped());
     let mut stopping = false;
-    let taken = poll_fn(|cx| {
+    let outcome = poll_fn(|cx| {
         if !stopping && stop.as_mut().poll(cx).is_ready() {
             stopping = true;
+            deadlines.retire();
             Pin::new(&mut connection).graceful_shutdown();
         }
-        let done = connection.poll_without_shutdown(cx).is_ready();
-        if takeover.granted.borrow().is_some() && flow.is_clean() {
-            return Poll::Ready(true);
+        loop {
+            let done = connection.poll_without_shutdown(cx).is_ready();
+            if takeover.granted.borrow().is_some() && flow.is_clean() {
+                return Poll::Ready(Outcome::TakenOver);
+            }
+            match deadlines.poll(cx) {
+                _ if done => return Poll::Ready(Outcome::Done),
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(End::Retire) => {
+                    deadlines.retire();
+                    Pin::new(&mut connection).graceful_shutdown();
+                }
+                Poll::Ready(end) => return Poll::Ready(Outcome::Late(end)),
+            }
         }
-        if done { Poll::Ready(false) } else { Poll::Pending }
     })
     .await;
     let parts = connection.into_parts();
-    if !taken {
-        linger(parts.io.into_stream()).await;
-        return None;
+    match outcome {
+        Outcome::TakenOver => {}
+        Outcome::Done => {
+            linger(parts.io.into_stream()).await;
+            return None;
+        }
+        Outcome::Late(end) => {
+            parts.io.into_stream().end(end);
+            return None;
+        }
     }
     let mut adopt = takeover.granted.take()?;
     adopt.leftover = parts.read_buf;
     Some((parts.io.into_stream(), adopt))
+}
+
+/// What became of an HTTP/1 connection.
+enum Outcome {
+    /// Its socket goes to the worker.
+    TakenOver,
+    /// hyper has ended it.
+    Done,
+    /// It is ended in the middle of something.
+    Late(End),
 }
 
 /// Ends our side and discards what still comes, for a moment: closing over unread input would reset the connection, and
@@ -195,66 +224,12 @@ async fn linger(mut stream: Stream) {
     let _ = tokio::time::timeout(LINGER, discard).await; // the peer's end, an error or the time: all the same now
 }
 
-async fn serve_h2(worker: &Rc<Worker>, stream: Stream, first: Bytes, peer: Option<IpAddr>) {
-    let io = Io::new(stream, first, None, worker);
-    let service = {
-        let worker = worker.clone();
-        let rate = ConnectionRate::default();
-        service_fn(move |request: Request<Incoming>| {
-            let (worker, rate) = (worker.clone(), rate.clone());
-            async move {
-                let flow = Rc::new(Flow::default());
-                match respond(request, &worker, peer, Door::Public, &flow, &rate).await {
-                    Responded::Whole(response) => Ok::<_, Infallible>(response),
-                    // Only HTTP/1 is taken over: `respond` answers subscriptions of HTTP/2 with a body.
-                    Responded::TakeOver(_) => {
-                        let refusal = Answer::refusal(&Refusal::internal(), &*worker.shared.clock);
-                        Ok(refusal.into_response(|body| Body::whole(body, &flow)))
-                    }
-                }
-            }
-        })
-    };
-    let mut connection = pin!(
-        http2::Builder::new(LocalExecutor)
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(H2_STREAMS)
-            .initial_stream_window_size(H2_WINDOW)
-            .initial_connection_window_size(H2_WINDOW)
-            .max_header_list_size(HEAD_BYTES as u32)
-            .keep_alive_interval(Some(worker.shared.config.heartbeat()))
-            .keep_alive_timeout(worker.shared.config.heartbeat())
-            .serve_connection(io, service)
-    );
-    let mut stop = pin!(worker.stopped());
-    let mut stopping = false;
-    poll_fn(|cx| {
-        if !stopping && stop.as_mut().poll(cx).is_ready() {
-            stopping = true;
-            connection.as_mut().graceful_shutdown();
-        }
-        connection.as_mut().poll(cx)
-    })
-    .await
-    .unwrap_or_else(|error| tracing::debug!(%error, "an HTTP/2 connection ended"));
-}
-
-/// hyper's HTTP/2 tasks run on the worker's own thread; each ends with its connection.
-#[derive(Clone, Copy)]
-struct LocalExecutor;
-
-impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalExecutor {
-    fn execute(&self, task: F) {
-        tokio::task::spawn_local(task);
-    }
-}
-
-enum Responded {
+pub(super) enum Responded {
     Whole(Response<Body>),
     TakeOver(Box<Adopt>),
 }
 
-async fn respond(
+pub(super) async fn respond(
     request: Request<Incoming>,
     worker: &Rc<Worker>,
     peer: Option<IpAddr>,
@@ -269,11 +244,19 @@ async fn respond(
     let id = request_id(&x.headers);
     // A request with both framings may have been read differently in front of us (RFC 9112 §6.1): no other follows it.
     let last = x.headers.contains_key(header::TRANSFER_ENCODING);
-    let handled = match door {
-        Door::Public => super::handle(&mut x).await,
-        Door::Echo if x.path == "/echo" => subscribe::echo(&x),
-        Door::Echo => Err(Refusal::not_found()),
+    let handled = match (host::check(x.version, x.authority.as_deref(), &x.headers), door) {
+        (Err(refusal), _) => Err(refusal),
+        (Ok(()), Door::Public) => super::handle(&mut x).await,
+        (Ok(()), Door::Echo) if x.path == "/echo" => subscribe::echo(&x),
+        (Ok(()), Door::Echo) => Err(Refusal::not_found()),
     };
+    let mut claim = None;
+    let handled = handled.and_then(|handled| {
+        if let Handled::Answer(answer) = &handled {
+            claim = x.unread(answer)?;
+        }
+        Ok(handled)
+    });
     let common = |headers: &mut http::HeaderMap| {
         headers.insert(REQUEST_ID, id.clone());
         if let Some(parent) = x.headers.get(TRACEPARENT) {
@@ -292,16 +275,16 @@ async fn respond(
         }
         Ok(Handled::Answer(mut answer)) => {
             common(&mut answer.headers);
-            Responded::Whole(answer.into_response(|body| Body::whole(body, flow)))
+            Responded::Whole(answer.into_response(|body| Body::whole(body, claim, flow)))
         }
         Err(refusal) => {
             tracing::debug!(path = %x.path, status = refusal.status.as_u16(), code = refusal.code, "refused");
             let mut answer = Answer::refusal(&refusal, &*worker.shared.clock);
             common(&mut answer.headers);
-            if refusal.status == StatusCode::PAYLOAD_TOO_LARGE && x.version <= Version::HTTP_11 {
+            if x.body_abandoned && x.version <= Version::HTTP_11 {
                 answer.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            Responded::Whole(answer.into_response(|body| Body::whole(body, flow)))
+            Responded::Whole(answer.into_response(|body| Body::whole(body, None, flow)))
         }
     }
 }

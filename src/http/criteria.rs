@@ -42,8 +42,9 @@ impl Criteria {
 
     fn take(&mut self, name: &str, value: &str) -> Result<bool, Refusal> {
         match (name, value) {
-            ("last_event_id" | "after" | "since" | "earliest", "") => {}
-            ("last_event_id" | "after", cursor) => self.cursor = Some(cursor.into()),
+            ("last_event_id" | "after" | "lastEventId" | "since" | "earliest", "") => {}
+            // `lastEventId` is what the npm package `reconnecting-eventsource` resumes with.
+            ("last_event_id" | "after" | "lastEventId", cursor) => self.cursor = Some(cursor.into()),
             ("since", time) => {
                 let ms = crate::time::parse_rfc3339(time);
                 self.since_ms = Some(ms.ok_or_else(|| Refusal::bad_request("since: must be RFC 3339"))?);

@@ -1,23 +1,30 @@
 //! One request, as handlers see it: its parts, its peer, its worker, and the ways to its body and its principal.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use crate::auth::{Authorized, Principal, RequestContext, Right, Use};
 use crate::connection::rate::Rate;
+use crate::connection::shares::{Claim, FREE_BYTES};
+use crate::ids::TenantId;
 use crate::outcome::Refusal;
 use crate::tenant::Tenant;
 use crate::worker::{Shared, Worker};
 
 use super::misread::Misread;
+use super::respond::Answer;
+
+/// What a header takes in memory beside its bytes.
+const HEADER_OVERHEAD: usize = 100;
 
 /// A request.
 pub struct Exchange {
@@ -42,6 +49,8 @@ pub struct Exchange {
     /// Who asks, once that is known.
     caller: RefCell<Option<Arc<Principal>>>,
     body: Option<Incoming>,
+    /// The rest of the body will not be read: the answer is the connection's last.
+    pub body_abandoned: bool,
 }
 
 /// The publish rate of one HTTP connection.
@@ -69,6 +78,7 @@ impl Exchange {
             rate: rate.clone(),
             caller: RefCell::default(),
             body: Some(body),
+            body_abandoned: false,
         }
     }
 
@@ -93,11 +103,16 @@ impl Exchange {
         let cx = RequestContext::of(&self.headers, self.authority.as_deref(), &self.method, self.peer, use_);
         let found = auth.authenticate(&auth.present(&self.headers, &self.query), &cx);
         *self.caller.borrow_mut() = found.as_ref().ok().cloned();
-        found.map_err(|error| {
+        let principal = found.map_err(|error| {
             self.shared().metrics.auth_failures.add(1);
             tracing::debug!(path = %self.path, peer = ?self.peer, %error, "credential refused");
-            error.into()
-        })
+            Refusal::from(error)
+        })?;
+        if !self.method.is_safe() {
+            // Its answer could not be withheld: it is refused before anything is done.
+            self.shared().unread_answers.check(self.tenant_id())?;
+        }
+        Ok(principal)
     }
 
     /// Who asks, with the right `R`.
@@ -151,33 +166,46 @@ impl Exchange {
     ///
     /// # Errors
     /// 413 over the limit; 429 over the organization's share of bodies on their way; 408 when it stops coming for
-    /// `body_timeout_ms`; 400 when it breaks off; 401 when the credential ended before all of it came.
+    /// `body_timeout_ms` or takes longer than [`Config::receive_time`](crate::config::Config::receive_time) in whole;
+    /// 400 when it breaks off; 401 when the credential ended before all of it came. All of them are answered at once, whatever
+    /// of the body is still to come.
     pub async fn body_within(&mut self, limit: usize) -> Result<Bytes, Refusal> {
-        let Some(mut body) = self.body.take() else { return Ok(Bytes::new()) };
-        let wait = self.shared().config.body_timeout();
+        let Some(body) = self.body.take() else { return Ok(Bytes::new()) };
+        let read = self.read_body(body, limit).await;
+        self.body_abandoned = read.is_err();
+        read
+    }
+
+    async fn read_body(&self, mut body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
         let announced = hyper::body::Body::size_hint(&body).lower();
         if announced > limit as u64 {
-            // Who asked whether to go on (RFC 9110 §10.1.1) has sent nothing yet, and shall not.
-            if !self.headers.contains_key(header::EXPECT) {
-                discard(body, limit, wait).await;
-            }
             return Err(Refusal::too_large(limit));
         }
         let shared = self.worker.shared.clone();
-        let tenant = self.caller.borrow().as_ref().map(|caller| caller.tenant);
-        let mut coming = tenant.map(|tenant| shared.bodies.begin(tenant));
+        let started = Instant::now();
+        let tenant = self.tenant_id();
+        let mut claim = shared.incoming.claim(tenant);
+        // What nobody answers for yet counts with its head: many may wait on one HTTP/2 connection.
+        let head = if tenant.is_none() { self.head_bytes() } else { 0 };
+        if !hyper::body::Body::is_end_stream(&body) {
+            claim.set(head)?;
+        }
         let mut first = Bytes::new();
         let mut joined = BytesMut::new();
         loop {
-            let frame = tokio::time::timeout(wait, body.frame()).await.map_err(|_| {
-                let message = "the body stopped coming";
+            let stopped = Instant::now() + shared.config.body_timeout();
+            let late = started + shared.config.receive_time(first.len() + joined.len());
+            let frame = tokio::time::timeout_at(stopped.min(late), body.frame()).await.map_err(|_| {
+                let message = match stopped <= late {
+                    true => "the body stopped coming",
+                    false => "the body did not come whole in time",
+                };
                 Refusal::new(http::StatusCode::REQUEST_TIMEOUT, "BAD_REQUEST", message)
             })?;
             let Some(frame) = frame else { break };
             let frame = frame.map_err(|_| Refusal::bad_request("the body broke off"))?;
             let Ok(data) = frame.into_data() else { continue };
             if first.len() + joined.len() + data.len() > limit {
-                discard(body, limit, wait).await;
                 return Err(Refusal::too_large(limit));
             }
             match first.is_empty() && joined.is_empty() {
@@ -189,17 +217,40 @@ impl Exchange {
                     joined.extend_from_slice(&data);
                 }
             }
-            if let Some(coming) = &mut coming
-                && !hyper::body::Body::is_end_stream(&body)
-                && let Err(full) = coming.holds(first.len() + joined.len())
-            {
-                drop((first, joined));
-                discard(body, limit, wait).await;
-                return Err(full.into());
+            if !hyper::body::Body::is_end_stream(&body) {
+                claim.set(head + first.len() + joined.len())?;
             }
         }
         self.confirm()?;
         Ok(if joined.is_empty() { first } else { joined.freeze() })
+    }
+
+    /// Whose request it is, once that is known.
+    fn tenant_id(&self) -> Option<TenantId> {
+        self.caller.borrow().as_ref().map(|caller| caller.tenant)
+    }
+
+    /// What this request's head takes in memory, about.
+    fn head_bytes(&self) -> usize {
+        let headers = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD);
+        self.path.len() + self.query.len() + headers.sum::<usize>()
+    }
+
+    /// The claim on the organization's share of unread answers that `answer` has until it is read; `None`: it has none.
+    ///
+    /// # Errors
+    /// 429: the share is used up. What changes something is answered all the same.
+    pub fn unread(&self, answer: &Answer) -> Result<Option<Claim>, Refusal> {
+        let bytes = match &answer.body {
+            Cow::Owned(body) if body.len() > FREE_BYTES => body.len(),
+            _ => return Ok(None),
+        };
+        let mut claim = self.shared().unread_answers.claim(self.tenant_id());
+        match self.method.is_safe() {
+            true => claim.set(bytes)?,
+            false => claim.force(bytes),
+        }
+        Ok(Some(claim))
     }
 
     /// The body as a JSON object of `T`; an empty body is `{}`.
@@ -272,15 +323,5 @@ fn read<T: serde::de::DeserializeOwned>(body: Bytes) -> Result<(T, Bytes), Refus
             let Misread { field, reason } = Misread::of::<T>(text, &error);
             Err(Refusal::invalid(&field, &reason))
         }
-    }
-}
-
-/// Reads on for a while to no end: closing on a peer that still writes would reset the connection, and the reset would
-/// destroy the refusal before the peer has read it.
-async fn discard(mut body: Incoming, bytes: usize, wait: Duration) {
-    let mut left = bytes;
-    while left > 0 {
-        let Ok(Some(Ok(frame))) = tokio::time::timeout(wait, body.frame()).await else { return };
-        left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
     }
 }

@@ -116,8 +116,13 @@ impl Scrape {
         out.counter("refused", "Connections refused by a limit", metrics.refused.get())?;
         out.gauge(
             "request_body_bytes",
-            "Bytes of request bodies whose end has not come",
-            self.0.bodies.bytes() as i64,
+            "Bytes of request bodies and WebSocket messages whose end has not come",
+            self.0.incoming.bytes() as i64,
+        )?;
+        out.gauge(
+            "unread_bytes",
+            "Bytes of answers and HTTP/2 event streams that wait to be read",
+            (self.0.unread_answers.bytes() + self.0.unread_streams.bytes()) as i64,
         )?;
         out.counter("auth_failures", "Requests with a failed credential", metrics.auth_failures.get())?;
         out.counter(

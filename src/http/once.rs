@@ -88,7 +88,7 @@ pub(super) fn kept(once: Option<&Once>, answer: impl FnOnce() -> Answer) -> Rows
         store::Answer::Stored {
             status: answer.status.as_u16(),
             version: version_of(&answer),
-            body: answer.body,
+            body: answer.body.into_owned(),
         }
     };
     once.map_or_else(Rows::new, |once| once.rows(stored()))

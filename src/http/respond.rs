@@ -1,5 +1,7 @@
 //! Shapes of answers: the envelope, the error body, and the headers every answer carries.
 
+use std::borrow::Cow;
+
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use serde::Serialize;
@@ -25,7 +27,7 @@ pub struct Answer {
     /// Headers besides the common ones.
     pub headers: HeaderMap,
     /// The body.
-    pub body: Vec<u8>,
+    pub body: Cow<'static, [u8]>,
 }
 
 impl Answer {
@@ -60,12 +62,12 @@ impl Answer {
     pub fn raw_json(status: StatusCode, body: Vec<u8>) -> Answer {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Answer { status, headers, body }
+        Answer { status, headers, body: body.into() }
     }
     /// 204.
     #[must_use]
     pub fn empty() -> Answer {
-        Answer { status: StatusCode::NO_CONTENT, headers: HeaderMap::new(), body: Vec::new() }
+        Answer { status: StatusCode::NO_CONTENT, headers: HeaderMap::new(), body: Cow::Borrowed(&[]) }
     }
     /// The body of a refusal: `{code, message, details, timestamp}`.
     #[must_use]
@@ -106,7 +108,7 @@ impl Answer {
     }
     /// Joins head and body.
     #[must_use]
-    pub fn into_response<B>(self, body: impl FnOnce(Vec<u8>) -> B) -> Response<B> {
+    pub fn into_response<B>(self, body: impl FnOnce(Cow<'static, [u8]>) -> B) -> Response<B> {
         let mut response = Response::new(body(self.body));
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers;

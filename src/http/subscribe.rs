@@ -221,7 +221,7 @@ fn closing(x: &Exchange, refusal: &Refusal) -> Answer {
         // Where places are short, a refused client keeps none.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    Answer { status: StatusCode::OK, headers, body }
+    Answer { status: StatusCode::OK, headers, body: body.into() }
 }
 
 /// Checks the upgrade's head (RFC 6455 §4.2.1) and answers `Sec-WebSocket-Accept`.

@@ -19,6 +19,7 @@ use crate::worker::{Accepted, Worker};
 
 use super::body::Flow;
 use super::conn::{HEAD_BYTES, HEADERS};
+use super::deadlines::{Activity, End};
 use super::respond::Answer;
 
 /// A socket of either kind.
@@ -36,6 +37,9 @@ pub(super) struct Io {
     flow: Option<Rc<Flow>>,
     /// Bytes that go out in place of what hyper answers on its own.
     own: Option<(Vec<u8>, usize)>,
+    /// Nothing was read because the socket took no bytes.
+    starved: bool,
+    activity: Rc<Activity>,
     worker: Rc<Worker>,
 }
 
@@ -50,14 +54,37 @@ impl hyper::rt::Read for Io {
             buf.put_slice(&self.first.split_to(len));
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.inner).poll_read(cx, buf)
+        // From who does not read the answers nothing more is read: hyper would go on answering requests that came together.
+        if self.flow.is_some() && self.activity.is_blocked() {
+            self.starved = true;
+            return Poll::Pending;
+        }
+        let read = Pin::new(&mut self.inner).poll_read(cx, buf);
+        if read.is_ready() {
+            self.activity.read();
+        }
+        read
     }
 }
 
 impl Io {
     /// A transport that replays `first`; with a `flow` on HTTP/1.
-    pub(super) fn new(stream: Stream, first: Bytes, flow: Option<Rc<Flow>>, worker: &Rc<Worker>) -> Io {
-        Io { inner: TokioIo::new(stream), first, flow, own: None, worker: worker.clone() }
+    pub(super) fn new(
+        stream: Stream,
+        first: Bytes,
+        flow: Option<Rc<Flow>>,
+        activity: &Rc<Activity>,
+        worker: &Rc<Worker>,
+    ) -> Io {
+        let (activity, worker) = (activity.clone(), worker.clone());
+        Io { inner: TokioIo::new(stream), first, flow, own: None, starved: false, activity, worker }
+    }
+
+    fn note(&mut self, cx: &mut Context<'_>, blocked: bool) {
+        self.activity.wrote(blocked);
+        if !blocked && std::mem::take(&mut self.starved) {
+            cx.waker().wake_by_ref(); // to read on
+        }
     }
 
     /// The socket, back from hyper.
@@ -109,7 +136,9 @@ impl hyper::rt::Write for Io {
             ready!(self.poll_own(cx))?;
             return Poll::Ready(Ok(buf.len()));
         }
-        Pin::new(&mut self.inner).poll_write(cx, buf)
+        let wrote = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.note(cx, wrote.is_pending());
+        wrote
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -137,11 +166,22 @@ impl hyper::rt::Write for Io {
         if self.own.is_some() || self.replacement(first).is_some() {
             return self.poll_write(cx, first);
         }
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+        let wrote = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.note(cx, wrote.is_pending());
+        wrote
     }
 }
 
 impl Stream {
+    /// Closes the socket. What the peer has not read is lost with [`End::Reset`].
+    pub(super) fn end(self, end: End) {
+        if end == End::Reset
+            && let Stream::Tcp(stream) = &self
+        {
+            let _ = socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO)); // it is closed either way
+        }
+    }
+
     pub(super) fn from_accepted(accepted: Accepted) -> io::Result<(Stream, Option<IpAddr>)> {
         Ok(match accepted {
             Accepted::Tcp(stream, peer) => {

@@ -75,7 +75,8 @@ impl Worker {
         let state = &mut *self.state.borrow_mut();
         let token = vacant(state);
         let worker = Rc::downgrade(self);
-        let queue = BodyQueue::new(move || {
+        let tenant = adopt.admitted.as_ref().map(|admitted| admitted.principal().tenant);
+        let queue = BodyQueue::new(self.shared.unread_streams.claim(tenant), move || {
             if let Some(worker) = worker.upgrade() {
                 worker.body_ready.borrow_mut().push_back(token);
                 worker.nudge();

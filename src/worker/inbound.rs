@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use crate::close::Close;
 use crate::connection::client::{ClientFrame, Subscribe};
+use crate::connection::shares::FREE_BYTES;
 use crate::frame::control::{Control, Ref};
 use crate::frame::ws;
 use crate::frame::ws_decode::{Limits, Message, Violation};
@@ -108,10 +109,12 @@ impl Worker {
             connection.inbound.as_mut().map(|it| std::mem::take(&mut it.decoder)).unwrap_or_default();
         let mut at = 0;
         let until_us = self.shared.clock.monotonic_us() + SHARE_US;
+        let mut whole = false;
         while at < bytes.len() {
             match decoder.next(&mut bytes[at..], &limits) {
                 Ok(step) => {
                     at += step.used;
+                    whole |= matches!(step.message, Some(Message::Text(_) | Message::Binary(_)));
                     match step.message {
                         Some(message) if echo => self.on_echo(state, token, message),
                         Some(message) => self.on_message(state, token, message),
@@ -140,6 +143,39 @@ impl Worker {
                 connection.inbound().decoder = decoder;
             }
             connection.tidy_inbound();
+        }
+        self.account(state, token, whole);
+    }
+
+    /// Counts what the connection's peer has sent in part against its organization, and sets the time by which a message has to
+    /// be whole. `whole`: one was, since this was last called.
+    fn account(self: &Rc<Self>, state: &mut State, token: Token, whole: bool) {
+        let now = state.wheel.now();
+        let Some(connection) = state.connection(token) else { return };
+        let tenant = connection.admitted.as_ref().map(|admitted| admitted.principal().tenant);
+        let Some(inbound) = connection.inbound.as_mut() else { return };
+        let partial = inbound.decoder.held_bytes();
+        let held = partial + inbound.kept.as_ref().map_or(0, |kept| kept.len());
+        let begun = whole || inbound.since.is_none();
+        match (inbound.decoder.is_partial(), begun) {
+            (false, _) => inbound.since = None,
+            (true, true) => inbound.since = Some(now),
+            (true, false) => {}
+        }
+        if held == 0 {
+            inbound.claim = None;
+            return;
+        }
+        let claim = inbound.claim.get_or_insert_with(|| self.shared.incoming.claim(tenant));
+        if claim.set(held).is_err() {
+            // Input that waits for this worker alone is nobody's fault.
+            if partial > FREE_BYTES || connection.flags.outlet.is_blocked() {
+                return self.close(state, token, Close::OverShare);
+            }
+            claim.force(held);
+        }
+        if begun && let Some(late) = self.late_at(state, token) {
+            self.look_within(state, token, late.saturating_sub(now));
         }
     }
 

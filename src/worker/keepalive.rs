@@ -77,7 +77,17 @@ impl Worker {
             let left = ms.saturating_sub(now_ms).div_ceil(1_000);
             ticks = ticks.min(Tick::try_from(left).unwrap_or(Tick::MAX));
         }
+        if let Some(late) = self.late_at(state, token) {
+            ticks = ticks.min(late.saturating_sub(now));
+        }
         self.look_within(state, token, ticks);
+    }
+
+    /// When the message is late of which the connection has sent a part; a part that grows has longer.
+    pub(super) fn late_at(&self, state: &mut State, token: Token) -> Option<Tick> {
+        let inbound = state.connection(token)?.inbound.as_ref()?;
+        let seconds = self.shared.config.receive_time(inbound.decoder.held_bytes()).as_secs() + 1;
+        Some(inbound.since?.saturating_add(Tick::try_from(seconds).unwrap_or(Tick::MAX / 4)))
     }
 
     /// Has the connection looked at within `ticks`. An entry that comes sooner stays the valid one, and what is due later is entered
@@ -102,6 +112,7 @@ impl Worker {
     fn look(self: &Rc<Self>, state: &mut State, token: Token, tick: Tick) {
         let (now, now_ms) = (state.wheel.now(), self.shared.clock.now_ms());
         let stall = self.stall_ticks();
+        let late = self.late_at(state, token).is_some_and(|late| late <= now);
         let Some(connection) = state.connection(token) else { return };
         if connection.look_at != tick {
             return; // a newer entry stands elsewhere
@@ -121,6 +132,8 @@ impl Worker {
             Some(Close::Stalled)
         } else if silent {
             Some(Close::HeartbeatMissed)
+        } else if late {
+            Some(Close::Late)
         } else {
             None
         };

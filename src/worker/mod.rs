@@ -42,7 +42,7 @@ use tokio::sync::Notify;
 use crate::auth::Auth;
 use crate::config::Config;
 use crate::connection::admission::Admission;
-use crate::connection::bodies::Bodies;
+use crate::connection::shares::Shares;
 use crate::connection::{Connection, Tick};
 use crate::frame::Frame;
 use crate::frame::ws_decode;
@@ -76,8 +76,12 @@ pub struct Shared {
     pub tenants: Arc<Tenants>,
     /// Limits on connections.
     pub admission: Arc<Admission>,
-    /// Request bodies on their way.
-    pub bodies: Bodies,
+    /// What has come in part: request bodies and WebSocket messages.
+    pub incoming: Arc<Shares>,
+    /// Answers that wait to be read.
+    pub unread_answers: Arc<Shares>,
+    /// Event streams over HTTP/2 that wait to be read.
+    pub unread_streams: Arc<Shares>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// The clock.
@@ -114,13 +118,23 @@ impl Shared {
     ) -> Arc<Shared> {
         let loads = mail.iter().map(|_| AtomicUsize::new(0)).collect();
         let ws_limits = ws_decode::Limits::client(config.limits.ws_frame_bytes);
-        let bodies = Bodies::new(config.limits.body_bytes_per_organization);
+        let anybody = config.limits.unauthenticated_bytes;
+        let incoming = Shares::new(
+            "requests and messages on their way",
+            config.limits.body_bytes_per_organization,
+            anybody,
+        );
+        let unread = config.limits.unread_bytes_per_organization;
+        let unread_answers = Shares::new("unread answers", unread, anybody);
+        let unread_streams = Shares::new("unread event streams", unread, anybody);
         Arc::new(Shared {
             config,
             auth,
             tenants,
             admission,
-            bodies,
+            incoming,
+            unread_answers,
+            unread_streams,
             metrics,
             clock,
             mail,

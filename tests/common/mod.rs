@@ -13,7 +13,9 @@
     reason = "helpers of tests fail like tests"
 )]
 
+pub(crate) mod h2;
 pub(crate) mod http;
+pub(crate) mod raw;
 pub(crate) mod rest;
 pub(crate) mod sse;
 pub(crate) mod ws;

@@ -107,8 +107,10 @@ fn query(more: &[(&str, Value)]) -> Value {
         "last_event_id".into(),
         json!({"type": "string", "description": "Goes on after this cursor."}),
     );
-    properties
-        .insert("after".into(), json!({"type": "string", "description": "Another name of `last_event_id`."}));
+    for name in ["after", "lastEventId"] {
+        let alias = json!({"type": "string", "description": "Another name of `last_event_id`."});
+        properties.insert(name.into(), alias);
+    }
     properties.insert(
         "since".into(),
         json!({"type": "string", "format": "date-time", "description": "Goes on from this time."}),

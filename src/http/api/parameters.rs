@@ -159,6 +159,7 @@ impl IntoParams for Subscription {
         let position = [
             ("last_event_id", "Goes on after this cursor.", any()),
             ("after", "Another name of `last_event_id`.", any()),
+            ("lastEventId", "Another name of `last_event_id`.", any()),
             ("since", "Goes on from this time.", since()),
             (
                 "earliest",

@@ -158,15 +158,15 @@ fn file(x: &Exchange, file: &File) -> Answer {
 }
 
 /// The bytes, or 304 where the caller has them.
-fn fresh(x: &Exchange, kind: &'static str, bytes: &[u8]) -> Answer {
+fn fresh(x: &Exchange, kind: &'static str, bytes: &'static [u8]) -> Answer {
     let mut headers = HeaderMap::new();
     headers.insert(header::ETAG, TAG.clone());
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache")); // kept, and asked about each time
     let known = x.headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let mut known = known.flat_map(|list| list.split(',')).map(str::trim);
     if known.any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one).as_bytes() == TAG.as_bytes()) {
-        return Answer { status: StatusCode::NOT_MODIFIED, headers, body: Vec::new() };
+        return Answer { status: StatusCode::NOT_MODIFIED, headers, body: [].as_slice().into() };
     }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    Answer { status: StatusCode::OK, headers, body: bytes.to_vec() }
+    Answer { status: StatusCode::OK, headers, body: bytes.into() }
 }

@@ -1,0 +1,169 @@
+//! Bytes that the daemon keeps because a peer has not sent or not read the rest: how many there may be of one organization.
+//!
+//! * There are three of these: what has come in part (bodies of requests, messages of WebSockets), answers that are not read,
+//!   and event streams over HTTP/2 that are not read. Each organization has its own share of each.
+//! * Peers without a valid credential have one share together.
+//! * Up to [`FREE_BYTES`] of an organization's request, answer or connection are not counted, so that what is quick and small
+//!   costs no look-up; they are bounded by the number of connections.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+
+use crate::ids::TenantId;
+
+/// Bytes of one request, answer or connection that are not counted.
+pub const FREE_BYTES: usize = 4 * 1024;
+
+/// The share is used up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Full {
+    /// An organization's.
+    #[error("the organization's {what} hold {most} bytes, as many as they may")]
+    Organization {
+        /// What is counted.
+        what: &'static str,
+        /// The share.
+        most: usize,
+    },
+    /// That of all peers without a credential.
+    #[error("too many requests without a credential are under way")]
+    Unauthenticated,
+}
+
+/// The counts; an entry lives while a claim is made on it.
+#[derive(Debug)]
+pub struct Shares {
+    what: &'static str,
+    most: usize,
+    unauthenticated: usize,
+    held: DashMap<Option<TenantId>, usize>,
+}
+
+impl Shares {
+    /// At most `most` bytes of one organization, and `unauthenticated` of all peers without a credential; `what` names in the
+    /// plural what is counted.
+    #[must_use]
+    pub fn new(what: &'static str, most: usize, unauthenticated: usize) -> Arc<Shares> {
+        Arc::new(Shares { what, most, unauthenticated, held: DashMap::new() })
+    }
+
+    /// Bytes that are counted now, of all together.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.held.iter().map(|held| *held.value()).sum()
+    }
+
+    /// Whether what will [force](Claim::force) its claim may begin. It has a share of its own above the one that claims are
+    /// refused by, so that who may only read cannot keep others from writing.
+    ///
+    /// # Errors
+    /// [`Full`].
+    pub fn check(&self, tenant: Option<TenantId>) -> Result<(), Full> {
+        let (most, full) = self.limit(tenant);
+        let held = self.held.get(&tenant).map_or(0, |held| *held);
+        if held < most.saturating_mul(2) { Ok(()) } else { Err(full) }
+    }
+
+    /// A claim on the share of `tenant` (`None`: of peers without a credential) that counts nothing yet.
+    #[must_use]
+    pub fn claim(self: &Arc<Self>, tenant: Option<TenantId>) -> Claim {
+        Claim { shares: self.clone(), tenant, bytes: 0 }
+    }
+
+    fn limit(&self, tenant: Option<TenantId>) -> (usize, Full) {
+        match tenant {
+            Some(_) => (self.most, Full::Organization { what: self.what, most: self.most }),
+            None => (self.unauthenticated, Full::Unauthenticated),
+        }
+    }
+}
+
+/// Bytes of one request, answer or connection; given back when this is dropped.
+#[derive(Debug)]
+pub struct Claim {
+    shares: Arc<Shares>,
+    tenant: Option<TenantId>,
+    /// What is counted.
+    bytes: usize,
+}
+
+impl Claim {
+    /// `bytes` are kept now.
+    ///
+    /// # Errors
+    /// [`Full`]: the share has no room for what is more than before; what was counted stays so.
+    pub fn set(&mut self, bytes: usize) -> Result<(), Full> {
+        let (most, full) = self.shares.limit(self.tenant);
+        let free = self.tenant.is_some() && bytes <= FREE_BYTES;
+        let counted = if free { 0 } else { bytes };
+        if counted > self.bytes {
+            let mut held = self.shares.held.entry(self.tenant).or_insert(0);
+            if *held + (counted - self.bytes) > most {
+                return Err(full);
+            }
+            *held += counted - self.bytes;
+        } else {
+            self.give_back(self.bytes - counted);
+        }
+        self.bytes = counted;
+        Ok(())
+    }
+
+    /// [`Claim::set`] for what cannot be refused any more: the share may be exceeded by it.
+    pub fn force(&mut self, bytes: usize) {
+        if self.set(bytes).is_err() {
+            *self.shares.held.entry(self.tenant).or_insert(0) += bytes.saturating_sub(self.bytes);
+            self.bytes = self.bytes.max(bytes);
+        }
+    }
+
+    fn give_back(&self, bytes: usize) {
+        if bytes > 0
+            && let Entry::Occupied(mut held) = self.shares.held.entry(self.tenant)
+        {
+            *held.get_mut() = held.get().saturating_sub(bytes);
+            if *held.get() == 0 {
+                held.remove();
+            }
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.give_back(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_organization_has_its_own_share_and_what_is_over_is_given_back() {
+        let shares = Shares::new("bodies", 100_000, 20_000);
+        let (loud, quiet) = (Some(TenantId(1)), Some(TenantId(2)));
+        let full = Err(Full::Organization { what: "bodies", most: 100_000 });
+        let (mut first, mut second) = (shares.claim(loud), shares.claim(loud));
+        assert_eq!(first.set(60_000), Ok(()));
+        assert_eq!(second.set(40_000), Ok(()));
+        assert_eq!(second.set(40_001), full);
+        assert_eq!(shares.check(loud), Ok(()));
+        assert_eq!(shares.claim(loud).set(FREE_BYTES), Ok(()), "the first bytes are free");
+        assert_eq!(shares.claim(quiet).set(100_000), Ok(()), "another's share");
+        assert_eq!(shares.claim(None).set(20_001), Err(Full::Unauthenticated));
+        drop(first);
+        assert_eq!(second.set(100_000), Ok(()));
+        assert_eq!(second.set(50_000), Ok(()));
+        assert_eq!(shares.bytes(), 50_000);
+        let mut third = shares.claim(loud);
+        third.force(150_000);
+        assert_eq!(shares.bytes(), 200_000);
+        assert_eq!(third.set(150_001), full);
+        assert_eq!(shares.check(loud), full);
+        drop((second, third));
+        assert!(shares.held.is_empty());
+    }
+}

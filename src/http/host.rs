@@ -1,0 +1,95 @@
+//! The host that a request names: which there may be (RFC 9112 §3.2, RFC 9113 §8.3.1).
+//!
+//! Two names, or one that cannot be a host, may be read differently by a proxy in front of us: such a request is refused.
+
+use http::header::{self, HeaderMap};
+use http::uri::Authority;
+use http::Version;
+
+use crate::outcome::Refusal;
+
+/// Checks the `Host` header and the authority of the request target.
+///
+/// # Errors
+/// 400: HTTP/1.1 without `Host`, HTTP/2 with neither `:authority` nor `Host`, more than one `Host`, HTTP/2 with a `Host` other
+/// than `:authority`, or a value that is not `host[:port]`.
+pub(super) fn check(version: Version, authority: Option<&str>, headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(Refusal::bad_request("Host: may stand only once"));
+    }
+    let host = host.map(|host| host.to_str().ok().filter(|host| is_host(host)).ok_or(())).transpose();
+    let Ok(host) = host else { return Err(Refusal::bad_request("Host: must be host or host:port")) };
+    if authority.is_some_and(|authority| authority.is_empty() || !is_host(authority)) {
+        return Err(Refusal::bad_request("the request target: its authority must be host or host:port"));
+    }
+    match (version, authority, host) {
+        (Version::HTTP_11, _, None) => Err(Refusal::bad_request("Host: is required")),
+        (Version::HTTP_2, None, None | Some("")) => Err(Refusal::bad_request(":authority: is required")),
+        (Version::HTTP_2, Some(authority), Some(host)) if !authority.eq_ignore_ascii_case(host) => {
+            Err(Refusal::bad_request("Host: must equal :authority"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether `text` is `uri-host [":" port]`. An empty host is one: a target without an authority has it.
+fn is_host(text: &str) -> bool {
+    if text.is_empty() {
+        return true;
+    }
+    if text.contains(',') {
+        return false; // a name may have one, but two `Host` joined by a proxy look like this
+    }
+    let Ok(authority) = text.parse::<Authority>() else { return false };
+    let port = authority.as_str().strip_prefix(authority.host()).unwrap_or("@");
+    match port.strip_prefix(':') {
+        Some("") => true,
+        Some(port) => port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok(),
+        None => port.is_empty(), // what else follows, or precedes, the host is not a host's
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_a_name_or_address_with_an_optional_port() {
+        for good in ["", "a", "a:80", "a:", "127.0.0.1:8080", "[::1]", "[::1]:8080", "xn--a.example.", "a_b"] {
+            assert!(is_host(good), "{good}");
+        }
+        for bad in ["a b", "user@a", "a:b", "a:99999", "a:+80", "a/b", "a,b", "[::1", "::1", "http://a", "a?b", "a#b", "@"] {
+            assert!(!is_host(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn each_version_has_its_rule() {
+        let headers = |hosts: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for host in hosts {
+                headers.append(header::HOST, http::HeaderValue::from_static(host));
+            }
+            headers
+        };
+        for (version, authority, hosts, good) in [
+            (Version::HTTP_11, None, &["a"][..], true),
+            (Version::HTTP_11, None, &[], false),
+            (Version::HTTP_11, Some("a"), &[], false),
+            (Version::HTTP_11, Some("b"), &["a"], true),
+            (Version::HTTP_11, None, &["a", "a"], false),
+            (Version::HTTP_10, None, &[], true),
+            (Version::HTTP_10, None, &["a b"], false),
+            (Version::HTTP_2, Some("a"), &[], true),
+            (Version::HTTP_2, Some("a"), &["A"], true),
+            (Version::HTTP_2, Some("a"), &["b"], false),
+            (Version::HTTP_2, None, &["a"], true),
+            (Version::HTTP_2, None, &[], false),
+        ] {
+            let checked = check(version, authority, &headers(hosts));
+            assert_eq!(checked.is_ok(), good, "{version:?} {authority:?} {hosts:?}");
+        }
+    }
+}

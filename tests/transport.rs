@@ -1,0 +1,471 @@
+//! What one peer can make the daemon keep or wait for over HTTP: every request, answer and connection has an end, and what
+//! waits for it has a bound.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail like tests"
+)]
+
+mod common;
+
+use std::time::Duration;
+
+use common::h2::{DATA, GOAWAY, H2, HEADERS, RST_STREAM, window_update};
+use common::http::Call;
+use common::raw::{answers, everything, raw};
+use common::{Daemon, custom, until, within};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// Sends `bytes`, then one byte every 20 ms until the peer ends; answers what the peer said.
+async fn drip(daemon: &Daemon, bytes: &[u8], byte: &[u8]) -> String {
+    let stream = TcpStream::connect(daemon.addr()).await.unwrap();
+    let (mut reader, mut writer) = stream.into_split();
+    writer.write_all(bytes).await.unwrap();
+    let drip = async {
+        let mut tick = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            tick.tick().await;
+            if writer.write_all(byte).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    tokio::select! {
+        said = everything(&mut reader) => said,
+        () = drip => unreachable!(),
+    }
+}
+
+/// A body that never pauses for long, and never ends either, is late as a whole; login knows nobody yet and is no exception.
+#[tokio::test]
+async fn a_body_that_drips_is_408_and_the_end() {
+    let daemon = Daemon::with().env("REQUEST_TIMEOUT_MS", 300).start().await;
+    for path in ["/api/v1/events", "/api/v1/users/login", "/api/v1/api-keys", "/api/v1/tickets"] {
+        for (framing, byte) in
+            [("content-length: 8000", &b" "[..]), ("transfer-encoding: chunked", b"1\r\n \r\n")]
+        {
+            let head = format!(
+                "POST {path} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n{framing}\r\n\r\n",
+                daemon.key
+            );
+            let said = drip(&daemon, head.as_bytes(), byte).await;
+            let all = answers(&said);
+            assert_eq!(all.len(), 1, "{said}");
+            all[0].refused(408, "BAD_REQUEST");
+            assert_eq!(all[0].header("connection"), Some("close"), "{said}");
+        }
+    }
+}
+
+/// Time is granted for what has come: a slow line that keeps the least rate is never late.
+#[tokio::test]
+async fn a_slow_body_at_the_least_rate_is_taken() {
+    let daemon =
+        Daemon::with().env("REQUEST_TIMEOUT_MS", 200).env("MIN_BYTES_PER_SECOND", 1_000).start().await;
+    let body = custom("c", json!("x".repeat(1_000))).to_string();
+    let mut stream = TcpStream::connect(daemon.addr()).await.unwrap();
+    let head = format!(
+        "POST /api/v1/events HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        daemon.key,
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut tick = tokio::time::interval(Duration::from_millis(50));
+    for piece in body.as_bytes().chunks(100) {
+        tick.tick().await;
+        stream.write_all(piece).await.unwrap();
+    }
+    let said = everything(&mut stream).await;
+    assert_eq!(answers(&said)[0].status, 201, "{said}");
+}
+
+/// Who announces too much is told so before any of it has come.
+#[tokio::test]
+async fn an_announced_length_over_the_limit_is_413_at_once() {
+    let daemon = Daemon::with().env("LIMITS__BODY_BYTES", 100_000).start().await; // body_timeout_ms: 30 s
+    for path in ["/api/v1/events", "/api/v1/users/login"] {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\ncontent-length: 100001\r\n\r\n",
+            daemon.key
+        );
+        let said = tokio::time::timeout(Duration::from_secs(5), raw(&daemon, head.as_bytes())).await;
+        let said = said.expect("an answer before the body's time is over");
+        answers(&said)[0].refused(413, "PAYLOAD_TOO_LARGE");
+    }
+    // A client that only reads when it has sent everything gets its answer too.
+    let mut all = format!(
+        "POST /api/v1/events HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\ncontent-length: 8000000\r\n\r\n",
+        daemon.key
+    )
+    .into_bytes();
+    all.resize(all.len() + 8_000_000, b' ');
+    let said = raw(&daemon, &all).await;
+    answers(&said)[0].refused(413, "PAYLOAD_TOO_LARGE");
+}
+
+/// RFC 9112 §3.2: one host, and one that can be a host.
+#[tokio::test]
+async fn a_missing_doubled_or_invalid_host_is_400() {
+    let daemon = Daemon::start().await;
+    for (line, hosts, status) in [
+        ("GET /health HTTP/1.1", "", 400),
+        ("GET /health HTTP/1.1", "host: a\r\nhost: a\r\n", 400),
+        ("GET /health HTTP/1.1", "host: a, b\r\n", 400),
+        ("GET /health HTTP/1.1", "host: a b\r\n", 400),
+        ("GET /health HTTP/1.1", "host: user@a\r\n", 400),
+        ("GET /health HTTP/1.1", "host: a/b\r\n", 400),
+        ("GET /health HTTP/1.1", "host: a:port\r\n", 400),
+        ("GET /health HTTP/1.1", "host: \x7f\r\n", 400),
+        ("GET http://a/health HTTP/1.1", "", 400),
+        ("GET http://user@a/health HTTP/1.1", "host: a\r\n", 400),
+        ("GET http://a/health HTTP/1.1", "host: b\r\n", 200),
+        ("GET /health HTTP/1.1", "host:\r\n", 200),
+        ("GET /health HTTP/1.1", "host: [::1]:8080\r\n", 200),
+        ("GET /health HTTP/1.0", "", 200),
+        ("GET /health HTTP/1.0", "host: a\r\nhost: a\r\n", 400),
+    ] {
+        let request = format!("{line}\r\n{hosts}connection: close\r\n\r\n");
+        for to in [daemon.addr(), daemon.admin_addr()] {
+            let mut stream = TcpStream::connect(to).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let said = everything(&mut stream).await;
+            let answer = &answers(&said)[0];
+            assert_eq!(answer.status, status, "{request:?}: {said}");
+            if status == 400 && !hosts.contains('\x7f') {
+                answer.refused(400, "BAD_REQUEST");
+            }
+        }
+    }
+}
+
+/// `reconnecting-eventsource` resumes by this name.
+#[tokio::test]
+async fn last_event_id_has_a_camel_case_alias() {
+    let daemon = Daemon::start().await;
+    let ids = daemon.publish_messages(&["a", "b", "c"]).await;
+    let mut sse = daemon.live_sse(&format!("/api/v1/sse?lastEventId={}", ids[0])).await;
+    assert_eq!(sse.next_event().await["id"], ids[1].as_str());
+    let page = daemon.get(&format!("/api/v1/events?lastEventId={}", ids[1])).send().await.json();
+    assert_eq!(page["data"][0]["id"], ids[2].as_str());
+    // The header is stronger, and an empty value is none.
+    let call = daemon.get(&format!("/api/v1/events?lastEventId={}", ids[2]));
+    let page = call.header("last-event-id", &ids[0]).send().await.json();
+    assert_eq!(page["data"][0]["id"], ids[1].as_str());
+    daemon.publish(json!([{"type": "stream_chunk", "request_id": "r", "chunk": "x", "is_final": true}])).await;
+    let mut sse = daemon.live_sse(&format!("/api/v1/sse/llm?lastEventId={}", ids[2])).await;
+    assert_eq!(sse.next_event().await["chunk"], "x");
+    let empty = Call::new(daemon.addr(), "GET", "/api/v1/events?lastEventId=").key(&daemon.key);
+    let page = within("a page", empty.send()).await.json();
+    assert_eq!(page["data"], json!([]));
+}
+
+const BUNDLE: &str = "/docs/swagger-ui-bundle.js";
+const MIB: usize = 1 << 20;
+
+fn resident_bytes(daemon: &Daemon) -> usize {
+    let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", daemon.pid())).unwrap();
+    let line = text.lines().find(|line| line.starts_with("Rss:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1_024
+}
+
+/// Twenty connections, each with a hundred answers of half a megabyte whose windows never open: nothing of them is copied, and
+/// in the end each stream is reset.
+#[tokio::test]
+async fn answers_that_http2_windows_never_take_cost_little_and_end() {
+    let daemon = Daemon::with().env("WRITE_TIMEOUT_MS", 3_000).start().await;
+    let mut warm = H2::open(&daemon, 1 << 20).await;
+    warm.get(BUNDLE, "").await;
+    warm.next_of(DATA).await;
+    let before = resident_bytes(&daemon);
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        let mut h2 = H2::open(&daemon, 0).await;
+        for _ in 0..100 {
+            h2.request("GET", BUNDLE, &[], true).await;
+        }
+        held.push(h2);
+    }
+    for h2 in &mut held {
+        for _ in 0..100 {
+            h2.next_of(HEADERS).await;
+        }
+    }
+    let after = resident_bytes(&daemon);
+    assert!(after < before + 64 * MIB, "{before} {after}");
+    for h2 in &mut held {
+        for _ in 0..100 {
+            h2.next_of(RST_STREAM).await;
+        }
+        // The connection serves on.
+        let health = h2.request("GET", "/health/live", &[], true).await;
+        assert_eq!(h2.next_of(HEADERS).await.stream, health);
+    }
+}
+
+/// What hyper has handed over whole, and the peer takes one byte of, has no stream to reset any more: the connection ends.
+#[tokio::test]
+async fn an_answer_of_which_one_byte_is_taken_ends_its_connection() {
+    let daemon = Daemon::with().env("WRITE_TIMEOUT_MS", 500).start().await;
+    let mut h2 = H2::open(&daemon, 1).await;
+    h2.request("GET", "/health", &[], true).await;
+    assert_eq!(h2.next_of(DATA).await.payload.len(), 1);
+    assert!(h2.rest().await.iter().all(|frame| frame.kind != DATA));
+    until("no socket", || async { (daemon.metric("nervewire_sockets").await == 0.0).then_some(()) }).await;
+}
+
+/// Slow is not stalled: who takes a little now and then gets all of it.
+#[tokio::test]
+async fn a_slow_reader_of_an_answer_gets_all_of_it() {
+    let daemon = Daemon::with().env("WRITE_TIMEOUT_MS", 1_000).start().await;
+    let mut h2 = H2::open(&daemon, 1_000).await;
+    let stream = h2.request("GET", "/api-docs/openapi.json", &[], true).await;
+    let whole = daemon.get("/api-docs/openapi.json").send().await.body;
+    let mut got = Vec::new();
+    let mut pauses = 0;
+    while got.len() < whole.len() {
+        let data = h2.next_of(DATA).await;
+        got.extend_from_slice(&data.payload);
+        if pauses < 8 {
+            pauses += 1;
+            tokio::time::sleep(Duration::from_millis(300)).await; // longer in all than the limit
+        }
+        let wanted = if pauses < 8 { 1_000 } else { 60_000 };
+        h2.send(&[window_update(stream, wanted), window_update(0, wanted)].concat()).await;
+    }
+    assert_eq!(got, whole);
+}
+
+/// Connections without requests end: at once where none ever came, after the idle time else, HTTP/2 with GOAWAY.
+#[tokio::test]
+async fn connections_without_requests_end() {
+    let daemon = Daemon::with()
+        .env("HEADER_TIMEOUT_MS", 300)
+        .env("IDLE_TIMEOUT_MS", 600)
+        .env("HEARTBEAT_SECONDS", 3_600)
+        .start()
+        .await;
+    let mut unused = H2::open(&daemon, 1_000).await;
+    unused.rest().await;
+    let mut used = H2::open(&daemon, 1_000).await;
+    used.request("GET", "/health/live", &[], true).await;
+    let frames = used.rest().await;
+    assert!(frames.iter().any(|frame| frame.kind == GOAWAY), "{frames:?}");
+    // A head that never ends is no sign of life.
+    let mut dripping = H2::open(&daemon, 1_000).await;
+    dripping.request("GET", "/health/live", &[], true).await;
+    dripping.send(&common::h2::frame(HEADERS, 1, 3, &[0])).await; // without END_HEADERS
+    dripping.rest().await;
+    let mut kept = TcpStream::connect(daemon.addr()).await.unwrap();
+    for _ in 0..2 {
+        kept.write_all(b"GET /health/live HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let mut some = [0; 4_096];
+        assert_ne!(within("an answer", kept.read(&mut some)).await.unwrap(), 0);
+    }
+    assert_eq!(everything(&mut kept).await, "");
+    until("no socket", || async { (daemon.metric("nervewire_sockets").await == 0.0).then_some(()) }).await;
+}
+
+/// An old connection takes no new request; what is under way goes on.
+#[tokio::test]
+async fn an_old_connection_retires() {
+    let daemon = Daemon::with().env("CONNECTION_AGE_SECONDS", 1).start().await;
+    let mut h2 = H2::open(&daemon, 60_000).await;
+    h2.get("/api/v1/sse", &daemon.key).await;
+    h2.next_of(GOAWAY).await;
+    let published = daemon.publish(custom("c", json!("after"))).await;
+    loop {
+        let data = h2.next_of(DATA).await;
+        if String::from_utf8_lossy(&data.payload).contains(&published[0]) {
+            break;
+        }
+    }
+    let mut kept = TcpStream::connect(daemon.addr()).await.unwrap();
+    kept.write_all(b"GET /health/live HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let said = everything(&mut kept).await;
+    assert_eq!(answers(&said)[0].status, 200);
+}
+
+/// Event streams over HTTP/2 that nobody reads hold a small queue each, and go on from the log when somebody does.
+#[tokio::test]
+async fn unread_event_streams_over_http2_hold_little() {
+    let daemon = Daemon::with()
+        .env("LIMITS__RING_BYTES_PER_TENANT", 2 * MIB)
+        .env("LIMITS__RING_BYTES_TOTAL", 2 * MIB)
+        .env("LIMITS__UNREAD_BYTES_PER_ORGANIZATION", MIB)
+        .start()
+        .await;
+    let acme = daemon.create_org("acme").await;
+    let piece = "x".repeat(20_000);
+    let batch: Vec<Value> = (0..50).map(|_| custom("c", json!(piece))).collect();
+    daemon.publish(json!(batch)).await; // what the store takes for its first events is not the streams'
+    let before = resident_bytes(&daemon);
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        let mut h2 = H2::open(&daemon, 0).await;
+        for _ in 0..100 {
+            h2.get("/api/v1/sse", &daemon.key).await;
+        }
+        for _ in 0..100 {
+            h2.next_of(HEADERS).await;
+        }
+        held.push(h2);
+    }
+    for _ in 0..4 {
+        daemon.publish(json!(batch)).await;
+    }
+    let unread = daemon.metric("nervewire_unread_bytes").await as usize;
+    assert!(unread <= MIB, "{unread}");
+    let after = resident_bytes(&daemon);
+    // 400 streams that were sent 4 MB each.
+    assert!(after < before + 64 * MIB, "{before} {after}");
+    // The share is this organization's alone.
+    let mut other = H2::open(&daemon, 1 << 20).await;
+    other.get("/api/v1/sse", &acme).await;
+    other.next_of(DATA).await;
+    daemon.publish_as(&acme, custom("c", json!("theirs"))).await;
+    let data = other.next_of(DATA).await;
+    assert!(String::from_utf8_lossy(&data.payload).contains("theirs"));
+    // Whoever reads again misses nothing.
+    let mut text = String::new();
+    let h2 = &mut held[0];
+    h2.send(&[window_update(0, 1 << 30), window_update(1, 1 << 30)].concat()).await;
+    while text.matches("\"channel\":\"c\"").count() < 200 {
+        let data = h2.next_of(DATA).await;
+        assert_eq!(data.stream, 1);
+        text.push_str(&String::from_utf8_lossy(&data.payload));
+    }
+    assert!(!text.contains("event: gap"));
+    drop(held);
+    until("nothing is unread", || async {
+        (daemon.metric("nervewire_unread_bytes").await == 0.0).then_some(())
+    })
+    .await;
+}
+
+/// A masked text frame of `announced` bytes, of which `sent` follow.
+fn partial_text(announced: u64, sent: usize) -> Vec<u8> {
+    let mut bytes = vec![0x81, 0x80 | 127];
+    bytes.extend_from_slice(&announced.to_be_bytes());
+    bytes.extend_from_slice(&[0; 4]);
+    bytes.resize(bytes.len() + sent, b' ');
+    bytes
+}
+
+async fn bare_ws(daemon: &Daemon, key: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(daemon.addr()).await.unwrap();
+    let head = format!(
+        "GET /api/v1/ws?subscribe=none HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {key}\r\nupgrade: websocket\r\n\
+         connection: upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut got = Vec::new();
+    while !got.ends_with(b"}") {
+        assert_ne!(within("ready", stream.read_buf(&mut got)).await.unwrap(), 0);
+    }
+    stream
+}
+
+/// Messages that lack their last byte fill one organization's share and nobody else's; and each has its time.
+#[tokio::test]
+async fn messages_that_hold_back_their_ends_fill_one_organizations_share() {
+    let daemon = Daemon::with()
+        .env("LIMITS__BODY_BYTES_PER_ORGANIZATION", 3 * MIB)
+        .env("LIMITS__BODY_BYTES", MIB)
+        .env("REQUEST_TIMEOUT_MS", 2_000)
+        .env("MIN_BYTES_PER_SECOND", 1_000_000)
+        .start()
+        .await;
+    let acme = daemon.create_org("acme").await;
+    let kept = async || daemon.metric("nervewire_request_body_bytes").await as usize;
+    let most = partial_text(MIB as u64, MIB - 1);
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut ws = bare_ws(&daemon, &daemon.key).await;
+        ws.write_all(&most).await.unwrap();
+        held.push(ws);
+    }
+    until("two are kept", || async { (kept().await >= 2 * (MIB - 1)).then_some(()) }).await;
+    let mut over = Vec::new();
+    for _ in 0..3 {
+        let mut ws = bare_ws(&daemon, &daemon.key).await;
+        let _ = ws.write_all(&most).await; // it may be ended in the middle of it
+        over.push(ws);
+    }
+    let said = everything(&mut over[2]).await;
+    assert!(said.contains("too much of the organization has come in part"), "{said:?}");
+    assert!(kept().await <= 3 * MIB);
+    // Another's message of the same kind comes whole.
+    let mut theirs = bare_ws(&daemon, &acme).await;
+    theirs.write_all(&partial_text(100_000, 100_000)).await.unwrap();
+    let mut said = Vec::new();
+    while !String::from_utf8_lossy(&said).contains("BAD_REQUEST") {
+        assert_ne!(within("an answer", theirs.read_buf(&mut said)).await.unwrap(), 0);
+    }
+    // Nothing more comes of the first: they are late, as each of them is told.
+    for ws in &mut held {
+        let said = everything(ws).await;
+        assert!(said.contains("a message did not come whole in time"), "{said:?}");
+    }
+    drop(over);
+    until("nothing is kept", || async { (kept().await == 0).then_some(()) }).await;
+}
+
+/// Answers that nobody reads fill one organization's share; what changes something is refused before it is done.
+#[tokio::test]
+async fn unread_answers_fill_one_organizations_share() {
+    let daemon = Daemon::with().env("LIMITS__UNREAD_BYTES_PER_ORGANIZATION", 4 * MIB).start().await;
+    let acme = daemon.create_org("acme").await;
+    let piece = "x".repeat(30_000);
+    let batch: Vec<Value> = (0..100).map(|_| custom("c", json!(piece))).collect();
+    daemon.publish(json!(batch)).await;
+    daemon.publish_as(&acme, custom("c", json!(piece))).await;
+    let head = format!(
+        "GET /api/v1/events?earliest=true&limit=1000 HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\n\r\n",
+        daemon.key
+    );
+    let mut stuck = Vec::new();
+    for _ in 0..2 {
+        let mut stream = daemon.narrow().await;
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut byte = [0];
+        within("the answer's first byte", stream.read_exact(&mut byte)).await.unwrap();
+        stuck.push(stream);
+    }
+    assert!(daemon.metric("nervewire_unread_bytes").await as usize <= 4 * MIB);
+    daemon.get("/api/v1/events?earliest=true&limit=1000").send().await.refused(429, "QUOTA_EXCEEDED");
+    let theirs = daemon.get("/api/v1/events?earliest=true").key(&acme).send().await;
+    assert_eq!(theirs.status, 200);
+    // Nobody keeps others from writing by not reading.
+    daemon.publish(custom("c", json!("written"))).await;
+    // What is small is answered all the same.
+    assert_eq!(daemon.get("/api/v1/events").send().await.status, 200);
+    assert_eq!(daemon.get("/api/v1/users/me").send().await.status.as_u16() / 100, 4);
+    drop(stuck);
+    until("room again", || async {
+        (daemon.metric("nervewire_unread_bytes").await == 0.0).then_some(())
+    })
+    .await;
+    assert_eq!(daemon.get("/api/v1/events?earliest=true&limit=1000").send().await.status, 200);
+}
+
+/// Requests that come together are answered as far as the answers are read.
+#[tokio::test]
+async fn pipelined_requests_wait_for_their_reader() {
+    let daemon = Daemon::with().env("WRITE_TIMEOUT_MS", 2_000).start().await;
+    let mut stream = daemon.narrow().await;
+    let request = b"GET /health/live HTTP/1.1\r\nhost: a\r\n\r\n".repeat(1_000);
+    let before = resident_bytes(&daemon);
+    let mut sent = 0;
+    while let Ok(Ok(n)) = tokio::time::timeout(Duration::from_millis(500), stream.write(&request)).await {
+        sent += n;
+        assert!(sent < 64 * MIB, "the daemon reads on without end");
+    }
+    let after = resident_bytes(&daemon);
+    assert!(after < before + 8 * MIB, "{before} {after}");
+    // And the connection ends, since nobody reads.
+    until("no socket", || async { (daemon.metric("nervewire_sockets").await == 0.0).then_some(()) }).await;
+}
