@@ -155,7 +155,9 @@ async fn last_event_id_has_a_camel_case_alias() {
     let call = daemon.get(&format!("/api/v1/events?lastEventId={}", ids[2]));
     let page = call.header("last-event-id", &ids[0]).send().await.json();
     assert_eq!(page["data"][0]["id"], ids[1].as_str());
-    daemon.publish(json!([{"type": "stream_chunk", "request_id": "r", "chunk": "x", "is_final": true}])).await;
+    daemon
+        .publish(json!([{"type": "stream_chunk", "request_id": "r", "chunk": "x", "is_final": true}]))
+        .await;
     let mut sse = daemon.live_sse(&format!("/api/v1/sse/llm?lastEventId={}", ids[2])).await;
     assert_eq!(sse.next_event().await["chunk"], "x");
     let empty = Call::new(daemon.addr(), "GET", "/api/v1/events?lastEventId=").key(&daemon.key);
@@ -445,10 +447,8 @@ async fn unread_answers_fill_one_organizations_share() {
     assert_eq!(daemon.get("/api/v1/events").send().await.status, 200);
     assert_eq!(daemon.get("/api/v1/users/me").send().await.status.as_u16() / 100, 4);
     drop(stuck);
-    until("room again", || async {
-        (daemon.metric("nervewire_unread_bytes").await == 0.0).then_some(())
-    })
-    .await;
+    until("room again", || async { (daemon.metric("nervewire_unread_bytes").await == 0.0).then_some(()) })
+        .await;
     assert_eq!(daemon.get("/api/v1/events?earliest=true&limit=1000").send().await.status, 200);
 }
 

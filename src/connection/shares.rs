@@ -99,11 +99,12 @@ impl Claim {
         let free = self.tenant.is_some() && bytes <= FREE_BYTES;
         let counted = if free { 0 } else { bytes };
         if counted > self.bytes {
-            let mut held = self.shares.held.entry(self.tenant).or_insert(0);
-            if *held + (counted - self.bytes) > most {
-                return Err(full);
+            let more = counted - self.bytes;
+            match self.shares.held.entry(self.tenant) {
+                Entry::Occupied(mut held) if held.get() + more <= most => *held.get_mut() += more,
+                Entry::Vacant(vacant) if more <= most => drop(vacant.insert(more)),
+                _ => return Err(full),
             }
-            *held += counted - self.bytes;
         } else {
             self.give_back(self.bytes - counted);
         }

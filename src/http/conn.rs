@@ -37,10 +37,10 @@ use super::cors;
 use super::deadlines::{Activity, Deadlines, End};
 use super::exchange::{ConnectionRate, Exchange};
 use super::proxy_protocol::{self, Parsed};
-use super::{h2, host};
 use super::respond::{Answer, REQUEST_ID, TRACEPARENT, raw_head, request_id};
 use super::subscribe::{self, Subscribed};
 use super::transport::{Io, Stream};
+use super::{h2, host};
 
 /// Most bytes of a request head.
 pub const HEAD_BYTES: usize = 16 * 1024;

@@ -11,7 +11,8 @@ use super::respond::Answer;
 /// Answers `OPTIONS`. Without an allowed origin it carries no permission, which is how the browser is told no.
 #[must_use]
 pub fn preflight(x: &Exchange) -> Answer {
-    let mut answer = Answer { status: StatusCode::NO_CONTENT, headers: HeaderMap::new(), body: [].as_slice().into() };
+    let mut answer =
+        Answer { status: StatusCode::NO_CONTENT, headers: HeaderMap::new(), body: [].as_slice().into() };
     if allowed_origin(x).is_some() {
         for (name, value) in [
             (header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(ALLOW_METHODS)),

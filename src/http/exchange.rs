@@ -232,7 +232,8 @@ impl Exchange {
 
     /// What this request's head takes in memory, about.
     fn head_bytes(&self) -> usize {
-        let headers = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD);
+        let headers =
+            self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD);
         self.path.len() + self.query.len() + headers.sum::<usize>()
     }
 

@@ -2,9 +2,9 @@
 //!
 //! Two names, or one that cannot be a host, may be read differently by a proxy in front of us: such a request is refused.
 
+use http::Version;
 use http::header::{self, HeaderMap};
 use http::uri::Authority;
-use http::Version;
 
 use crate::outcome::Refusal;
 
@@ -57,10 +57,14 @@ mod tests {
 
     #[test]
     fn a_host_is_a_name_or_address_with_an_optional_port() {
-        for good in ["", "a", "a:80", "a:", "127.0.0.1:8080", "[::1]", "[::1]:8080", "xn--a.example.", "a_b"] {
+        for good in ["", "a", "a:80", "a:", "127.0.0.1:8080", "[::1]", "[::1]:8080", "xn--a.example.", "a_b"]
+        {
             assert!(is_host(good), "{good}");
         }
-        for bad in ["a b", "user@a", "a:b", "a:99999", "a:+80", "a/b", "a,b", "[::1", "::1", "http://a", "a?b", "a#b", "@"] {
+        for bad in [
+            "a b", "user@a", "a:b", "a:99999", "a:+80", "a/b", "a,b", "[::1", "::1", "http://a", "a?b",
+            "a#b", "@",
+        ] {
             assert!(!is_host(bad), "{bad}");
         }
     }

@@ -146,7 +146,8 @@ impl H2 {
     /// Frames up to the next of this kind, which is the last; an end of the connection is a failure.
     pub(crate) async fn next_of(&mut self, kind: u8) -> Frame {
         loop {
-            let frame = self.next().await.unwrap_or_else(|| panic!("the connection ended before frame {kind}"));
+            let frame =
+                self.next().await.unwrap_or_else(|| panic!("the connection ended before frame {kind}"));
             if frame.kind == kind {
                 return frame;
             }
