@@ -102,6 +102,7 @@ impl Simulation {
             per_organization: 0,
             per_user: config.limits.connections_per_user,
             per_address: config.limits.connections_per_address,
+            count_local: false,
         };
         let admission = Admission::new(limits, Presence::new(clock.clone(), config.presence_grace()));
         let mail = [WakeQueue::new().unwrap()].into();
