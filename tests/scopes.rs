@@ -565,3 +565,176 @@ async fn a_mint_key_gets_users_in_and_nothing_more() {
     let eve = world.keys[1].as_str();
     post(eve, "tickets", json!({"sub": "ann"})).await.refused(403, "FORBIDDEN");
 }
+
+/// Keys that an older daemon stored: the daemon that finds them writes them out, says so in one line, and that once.
+#[tokio::test]
+async fn keys_of_an_older_store_keep_what_they_could_do_and_the_log_says_so() {
+    use nervewire::store::{ApiKey, Organization, Rows, Store, StoreOptions, Visibility};
+    let dir = tempfile::tempdir().unwrap();
+    let data_dir = dir.path().join("data");
+    std::fs::create_dir(&data_dir).unwrap();
+    let mut options = StoreOptions::new(&data_dir);
+    options.reserve_bytes = 0;
+    let store = Store::open(options).unwrap();
+    let tenant = store.new_tenant();
+    let mut rows = Rows::new();
+    let organization = Organization {
+        tenant,
+        org_id: "default".into(),
+        name: String::new(),
+        visibility: Visibility::Private,
+        presence: false,
+        created_ms: 5,
+        deleted: false,
+    };
+    rows.put_organization(&organization).unwrap();
+    let secret = "s".repeat(43);
+    let digest = ring::digest::digest(&ring::digest::SHA256, secret.as_bytes()).as_ref().try_into().unwrap();
+    let star = ["publish", "publish:org", "subscribe", "read:all", "manage"];
+    for (key_id, scopes) in [("old1", &star[..1]), ("old2", &star[2..3]), ("old3", &star[..])] {
+        let key = ApiKey {
+            tenant,
+            key_id: key_id.into(),
+            digest,
+            scopes: scopes.iter().map(ToString::to_string).collect(),
+            narrowing: Default::default(),
+            name: String::new(),
+            created_ms: 5,
+            expires_ms: None,
+            last_used_ms: None,
+        };
+        rows.put_api_key(&key).unwrap();
+    }
+    store.write(rows).await.unwrap();
+    store.close().await;
+    drop(store);
+    std::fs::write(data_dir.join(".known"), "").unwrap(); // no first key is made, so none is waited for
+
+    let mut daemon = Daemon::with().data_dir(&data_dir).start().await;
+    let old = |id: &str| format!("nwk_{id}_{secret}");
+    let line = "stored API keys keep what they could do";
+    let log = daemon.log();
+    assert_eq!(log.matches(line).count(), 1, "{log}");
+    assert!(log.lines().any(|text| text.contains(line) && text.contains("\"keys\":2")), "{log}");
+    for life in 0..2 {
+        let keys = daemon.get("/api/v1/api-keys").key(&old("old3")).send().await.json();
+        let scopes: Vec<_> =
+            keys["data"].as_array().unwrap().iter().map(|key| key["scopes"].clone()).collect();
+        let all = ["subscribe", "publish", "write", "agents", "publish:org", "read:all", "mint", "manage"];
+        assert_eq!(
+            scopes,
+            [json!(["publish", "write", "agents"]), json!(["subscribe"]), json!(all)],
+            "{life}"
+        );
+        let make = daemon.post("/api/v1/agents").key(&old("old1")).json(&json!({"name": "as ever"}));
+        data(&make.send().await, 201);
+        if life == 0 {
+            daemon.restart().await;
+            assert!(!daemon.log().contains(line), "once: {}", daemon.log());
+        }
+    }
+}
+
+/// An answer is not repeated to the same user under another narrowing: the request is another one.
+#[tokio::test]
+async fn an_answer_is_repeated_to_an_equally_narrowed_credential_alone() {
+    let world = World::start().await;
+    let ann = &world.keys[2];
+    let agent =
+        data(&world.daemon.post("/api/v1/agents").key(ann).json(&json!({"name": "a"})).send().await, 201);
+    let body = json!({"agent_id": agent["id"], "content": "secret"});
+    let say = |key: &str| {
+        world.daemon.post("/api/v1/messages").key(key).header("idempotency-key", "k").json(&body).send()
+    };
+    let first = say(ann).await;
+    assert_eq!(data(&first, 201)["content"], "secret");
+    let again = say(ann).await;
+    assert_eq!((again.header("idempotent-replayed"), &again.body), (Some("true"), &first.body));
+    for more in
+        [json!({"agents": ["agent-elsewhere"]}), json!({"types": ["custom"]}), json!({"channels": []})]
+    {
+        let narrow = world.daemon.mint_token(&world.star, "ann", more).await;
+        let reply = say(&narrow).await;
+        assert!(matches!(reply.status.as_u16(), 400 | 403), "{reply:?}");
+        assert!(!reply.text().contains(data(&first, 201)["id"].as_str().unwrap()), "{reply:?}");
+    }
+    // A renewed token of the same narrowing goes on with its own.
+    let narrow = async || world.daemon.mint_token(&world.star, "ann", json!({"agents": [agent["id"]]})).await;
+    let own = say(&narrow().await).await;
+    assert_eq!(data(&own, 201)["content"], "secret");
+    assert_eq!(own.header("idempotent-replayed"), None);
+    let renewed = say(&narrow().await).await;
+    assert_eq!((renewed.header("idempotent-replayed"), &renewed.body), (Some("true"), &own.body));
+}
+
+/// What is narrowed administers what is narrowed at least as much, and learns of nothing else.
+#[tokio::test]
+async fn a_narrowed_credential_administers_within_its_narrowing() {
+    let world = World::start().await;
+    let daemon = &world.daemon;
+    let key = async |more: Value| {
+        let mut body = json!({"org_id": "acme", "scopes": ["*"]});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        daemon.create_key(body).await
+    };
+    let narrow = key(json!({"agents": ["a"]})).await;
+    let inner = key(json!({"agents": ["a"], "types": ["message"]})).await;
+    let other = key(json!({"agents": ["b"]})).await;
+    let id = |key: &str| key.split('_').nth(1).unwrap().to_owned();
+    let mut listed: Vec<String> = all(daemon, &narrow, "/api/v1/api-keys?limit=1")
+        .await
+        .iter()
+        .map(|key| key["key_id"].as_str().unwrap().to_owned())
+        .collect();
+    let mut expected = vec![id(&narrow), id(&inner)];
+    listed.sort();
+    expected.sort();
+    assert_eq!(listed, expected);
+    for path in ["users", "users/nobody", "organizations/acme", "organizations/acme/members", "stats"] {
+        daemon.get(&format!("/api/v1/{path}")).key(&narrow).send().await.refused(403, "FORBIDDEN");
+    }
+
+    let open = async |key: &str| {
+        let mut ws = daemon.ws("/api/v1/ws?agent_id=a").key(key).open().await;
+        (ws.next_json().await["connection_id"].as_str().unwrap().to_owned(), ws)
+    };
+    let (of_inner, mut closing) = open(&inner).await;
+    let (of_star, _open) = open(&world.star).await;
+    let (of_other, _open_too) = open(&other).await;
+    let seen = daemon.get("/api/v1/connections").key(&narrow).send().await.json();
+    let ids: Vec<_> = seen["data"].as_array().unwrap().iter().map(|row| row["id"].clone()).collect();
+    assert_eq!(ids, [json!(of_inner)]);
+    let kick = |how: &str| daemon.call("DELETE", &format!("/api/v1/connections{how}")).key(&narrow).send();
+    for hidden in [&of_star, &of_other] {
+        kick(&format!("/{hidden}")).await.refused(404, "NOT_FOUND");
+    }
+    assert_eq!(data(&kick(&format!("?key={}", id(&other))).await, 200)["closed"], 0);
+    assert_eq!(kick(&format!("/{of_inner}")).await.status, 204);
+    assert_eq!(closing.closed().await.0, 4403);
+
+    // A user's narrowed token does not see what their other tokens are connected for.
+    let ann = daemon.mint_token(&world.star, "ann", json!({"agents": ["a"]})).await;
+    let (_, _whole) = open(&world.keys[2]).await;
+    let seen = daemon.get("/api/v1/connections").key(&ann).send().await.json();
+    assert_eq!(seen["data"], json!([]));
+}
+
+/// Lists without an agent are empty to whom no such event could reach; to others narrowed to agents they say what to name.
+#[tokio::test]
+async fn lists_of_what_no_event_could_tell_of_are_empty() {
+    let mut world = World::start().await;
+    let seed = world.seed("/api/v1/messages").await;
+    let narrow = async |more: Value| world.daemon.mint_token(&world.star, "ann", more).await;
+    for more in [json!({"types": ["custom"]}), json!({"channels": ["c"]}), json!({"types": []})] {
+        let key = narrow(more).await;
+        for path in ["agents?", "tools?", "messages?", "memories?"] {
+            assert!(all(&world.daemon, &key, &format!("/api/v1/{path}")).await.is_empty(), "{path}");
+        }
+    }
+    let few = narrow(json!({"agents": [seed.agent]})).await;
+    for path in ["messages", "memories", "memories/search?query=remember"] {
+        let refused = world.daemon.get(&format!("/api/v1/{path}")).key(&few).send().await;
+        assert_eq!(refused.refused(400, "VALIDATION_ERROR")["details"]["field"], "agent_id");
+    }
+    assert_eq!(all(&world.daemon, &few, "/api/v1/agents?").await.len(), 1);
+}

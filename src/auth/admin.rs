@@ -189,16 +189,20 @@ impl Auth {
         })
     }
 
-    /// The organization `org_id`, or the caller's own.
+    /// The organization `org_id`, or the caller's own, to show or change what belongs to it as a whole: its users, its numbers.
     ///
     /// # Errors
-    /// `NotFound`: unknown or foreign.
+    /// `NotFound`: unknown or foreign; `Forbidden` to a narrowed credential, since none of that is an agent's, a channel's or a type's.
     pub fn find_organization(
         &self,
         by: &Authorized<Manage>,
         org_id: Option<&str>,
     ) -> Result<Arc<Organization>, AdminError> {
-        self.target(by.principal(), org_id)
+        let organization = self.target(by.principal(), org_id)?;
+        match by.principal().narrowing.is_none() {
+            true => Ok(organization),
+            false => Err(AdminError::Forbidden("a narrowed credential administers keys and tokens alone")),
+        }
     }
 
     /// The organizations that are told which of their users are connected.

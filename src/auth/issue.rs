@@ -157,7 +157,7 @@ impl Auth {
         Ok(key)
     }
 
-    /// Up to `limit` keys after the key id `after`, by key id.
+    /// Up to `limit` keys after the key id `after`, by key id; to a narrowed credential those that are narrowed at least as much.
     ///
     /// # Errors
     /// `NotFound` for the organization.
@@ -171,7 +171,9 @@ impl Auth {
         let tenant = self.target(by.principal(), org_id)?.tenant;
         Ok(self.directory.read(|table| {
             let Some(entry) = table.by_tenant.get(&tenant) else { return Vec::new() };
-            entry.keys.after(after).iter().take(limit).map(|key| key.current()).collect()
+            let outer = &by.principal().narrowing;
+            let shown = entry.keys.after(after).iter().filter(|key| key.row.narrowing.within(outer));
+            shown.take(limit).map(|key| key.current()).collect()
         }))
     }
 

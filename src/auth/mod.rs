@@ -75,6 +75,7 @@ pub use principal::{
 pub use records::{Commit, KeyRow, OrganizationRow, Records, RecordsError, Snapshot, Visibility, Write};
 pub use request::{COOKIE, Presented, QUERY_PARAMETERS, RequestContext, Use, Via, redact_query};
 pub use scope::{Scope, ScopeSet};
+pub use scope_migration::REWRITTEN_KEYS;
 pub use secret::Secret;
 pub use session::{Attempt, TooMany};
 pub use settings::{AuthSettings, JwtKeySettings, KeySource};
@@ -153,6 +154,7 @@ pub struct Auth {
     hooks: RwLock<Vec<Hook>>,
     /// Keys whose last use is not stored yet; at most one entry per key.
     used: Mutex<HashSet<(TenantId, String)>>,
+    rewritten_keys: usize,
     /// Held over check and commit of an administrative change, so two cannot both find a name free.
     changing: Changing,
 }
@@ -177,6 +179,10 @@ impl Auth {
         let keys = settings::key_set(&own_key, &settings.jwt_keys, settings.max_token_ms)?;
         let origins = OriginPolicy::new(&settings.allowed_origins).map_err(AuthConfigError::Origin)?;
         let snapshot = records.load().map_err(AuthConfigError::Records)?;
+        let rewritten_keys = snapshot.rewritten_keys;
+        if rewritten_keys > 0 {
+            tracing::info!(keys = rewritten_keys, "{REWRITTEN_KEYS}");
+        }
         let seal = Seal::new(&own_key.seal).map_err(|_| AuthConfigError::KeyFile {
             path: own_key::FILE.into(),
             reason: "cannot seal".into(),
@@ -199,6 +205,7 @@ impl Auth {
             hooks: RwLock::default(),
             used: Mutex::default(),
             changing: Changing::default(),
+            rewritten_keys,
         })
     }
 
@@ -274,6 +281,12 @@ impl Auth {
             false => self.one_shots.make(principal, now_ms, &self.random),
         };
         ticket.map_err(|_| AdminError::Conflict("the credential is too long to be put into a ticket"))
+    }
+
+    /// How many stored keys this start wrote out in today's scopes; [`REWRITTEN_KEYS`] says how.
+    #[must_use]
+    pub fn rewritten_keys(&self) -> usize {
+        self.rewritten_keys
     }
 
     /// The allow-list, for CORS.

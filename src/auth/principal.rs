@@ -94,12 +94,18 @@ impl Principal {
         }
     }
 
-    /// Who a repeated request must come from to be the same request: the user, or else the key.
+    /// Who a repeated request must come from to be the same request: the user, or else the key, narrowed in the same way. An answer
+    /// is thus never repeated to a credential that may not see what it tells of.
     #[must_use]
     pub fn subject(&self) -> Cow<'_, str> {
+        let narrowing = match self.narrowing.is_none() {
+            true => String::new(),
+            // No `sub` and no key id holds a line end. A narrowing is names alone: writing it cannot fail.
+            false => format!("\n{}", serde_json::to_string(&self.narrowing).unwrap_or_default()),
+        };
         match (&self.sub, &self.credential) {
-            (Some(sub), _) => Cow::Owned(format!("user:{sub}")),
-            (None, Credential::Key { key_id }) => Cow::Owned(format!("key:{key_id}")),
+            (Some(sub), _) => Cow::Owned(format!("user:{sub}{narrowing}")),
+            (None, Credential::Key { key_id }) => Cow::Owned(format!("key:{key_id}{narrowing}")),
             (None, Credential::Token { .. } | Credential::Local) => Cow::Borrowed("local"),
         }
     }

@@ -114,6 +114,8 @@ pub enum Write {
 pub struct Snapshot {
     /// The next [`TenantId`] nobody ever had.
     pub next_tenant: u64,
+    /// How many keys this start wrote out in today's scopes.
+    pub rewritten_keys: usize,
     /// Every organization.
     pub organizations: Vec<OrganizationRow>,
     /// Every key.

@@ -15,13 +15,17 @@ const VERSION: u8 = 1;
 /// Most keys that are rewritten in one commit.
 const KEYS_A_COMMIT: usize = 500;
 
-/// Writes `keys`, which are all of the store's, out in today's scopes, where that was not done yet.
+/// What a start that rewrote keys says, after their number.
+pub const REWRITTEN_KEYS: &str = "stored API keys keep what they could do: those with publish or publish:org have write and agents \
+     too, those with all five older scopes have all eight; narrow them by making new keys with --scopes";
+
+/// Writes `keys`, which are all of the store's, out in today's scopes, where that was not done yet; answers how many were changed.
 ///
 /// # Errors
 /// They could not be written: nothing may be served then, since the next start would take new keys for old ones.
-pub(super) fn run(store: &Store, keys: &mut [ApiKey]) -> Result<(), RecordsError> {
+pub(super) fn run(store: &Store, keys: &mut [ApiKey]) -> Result<usize, RecordsError> {
     if store.scopes_version_blocking().map_err(read_error)? >= VERSION {
-        return Ok(());
+        return Ok(0);
     }
     let mut rewritten = Vec::new();
     for key in keys.iter_mut() {
@@ -40,12 +44,5 @@ pub(super) fn run(store: &Store, keys: &mut [ApiKey]) -> Result<(), RecordsError
     let mut rows = Rows::new();
     rows.put_scopes_version(VERSION).map_err(|_| RecordsError::TooLong)?;
     store.write_blocking(rows).map_err(|_| RecordsError::Unavailable)?;
-    if !rewritten.is_empty() {
-        tracing::info!(
-            keys = rewritten.len(),
-            "stored API keys keep what they could do: those with publish or publish:org have write and agents too, those \
-             with all five older scopes have all eight; narrow them by making new keys with --scopes"
-        );
-    }
-    Ok(())
+    Ok(rewritten.len())
 }

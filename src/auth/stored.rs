@@ -34,12 +34,13 @@ impl Records for StoredRecords {
     fn load(&self) -> Result<Snapshot, RecordsError> {
         let organizations = self.store.organizations_blocking().map_err(read_error)?;
         let mut keys = self.store.api_keys_blocking().map_err(read_error)?;
-        scope_migration::run(&self.store, &mut keys)?;
+        let rewritten_keys = scope_migration::run(&self.store, &mut keys)?;
         let next_tenant = organizations.iter().map(|row| row.tenant.0 + 1).max().unwrap_or(1);
         let revoked = self.store.revoked_blocking().map_err(read_error)?;
         let until = |row: &Revoked| Some(row.expires_ms).filter(|end| *end != NEVER_MS);
         Ok(Snapshot {
             next_tenant,
+            rewritten_keys,
             organizations: organizations
                 .into_iter()
                 .filter(|row| !row.deleted)

@@ -100,6 +100,9 @@ impl Offline {
         let auth = open_auth().map_err(|error: AuthConfigError| {
             CliError::new(Exit::Usage, error.to_string(), "`nervewire check-config` checks the configuration")
         })?;
+        if auth.rewritten_keys() > 0 {
+            super::output::note(&format!("{} {}", auth.rewritten_keys(), auth::REWRITTEN_KEYS));
+        }
         Ok(Offline { runtime: super::rest::runtime()?, store, auth, clock, operate, manage })
     }
 

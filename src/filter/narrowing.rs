@@ -84,6 +84,11 @@ impl Narrowing {
                 .as_ref()
                 .is_none_or(|channels| channel.is_some_and(|name| channels.covers_channel(name)))
     }
+    /// Whether an event of this kind without a channel may be inside, whatever its agent.
+    #[must_use]
+    pub fn permits_kind(&self, kind: Kind) -> bool {
+        self.channels().is_none() && self.types().is_none_or(|types| types.contains(kind))
+    }
     /// Whether something of this agent may be touched at all, whatever kind it is.
     #[must_use]
     pub fn permits_agent(&self, agent_id: &str) -> bool {

@@ -263,7 +263,8 @@ pub async fn list<N: Notice>(
     let narrowing = &caller.rights.narrowing;
     match agent_id {
         Some(id) if !narrowing.permits(Kind::Message, Some(id), None) => return none,
-        None if !narrowing.permits(Kind::Message, None, None) => {
+        None if !narrowing.permits_kind(Kind::Message) => return none,
+        None if narrowing.agents().is_some() => {
             return Err(ResourceError::invalid(
                 "agent_id",
                 "is required: the credential is narrowed to some agents",

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use crate::auth::{Change, Principal};
 use crate::close::Close;
 use crate::connection::Connection;
+use crate::filter::Narrowing;
 use crate::ids::TenantId;
 
 use super::connection_index::{Owner, OwnerTag};
@@ -47,6 +48,8 @@ pub struct Selector {
     pub user: Option<Arc<str>>,
     /// Only of this API key.
     pub key: Option<Arc<str>>,
+    /// Only of credentials that are narrowed at least so much.
+    pub within: Narrowing,
 }
 
 impl Selector {
@@ -64,6 +67,7 @@ impl Selector {
             && self.id.is_none_or(|id| id == connection.id)
             && self.user.as_deref().is_none_or(|user| principal.sub.as_deref() == Some(user))
             && self.key.as_deref().is_none_or(|key| principal.key_id() == Some(key))
+            && principal.narrowing.within(&self.within)
     }
 }
 

@@ -36,6 +36,8 @@ export interface Agent {
   name: string | null;
   /** Its organization. */
   organization_id: string;
+  /** The user who may change it with the scope `write`; `null`: changing it takes `agents`. */
+  owner: string | null;
   /** What it does. */
   state: AgentStatus;
   /** The system prompt. */
@@ -60,6 +62,11 @@ export interface AgentChange {
   metadata?: Record<string, unknown> | null;
   /** Not blank. At most 255 bytes of UTF-8. */
   name?: string | null;
+  /**
+   * The user who may change it; absent in a new agent: the caller. Another than oneself, or `null` for nobody, takes the scope
+   * `agents`. At most 256 bytes of UTF-8.
+   */
+  owner?: string | null;
   /** The system prompt. At most 16384 bytes of UTF-8. */
   system?: string | null;
   /** JSON of the platform's. */
@@ -661,8 +668,8 @@ export interface NewApiKey {
   name?: string;
   /** The operator alone may name another organization than its own. */
   org_id?: string | null;
-  /** `["*"]` if absent. */
-  scopes?: ("publish" | "publish:org" | "subscribe" | "read:all" | "manage" | "*")[] | null;
+  /** What it may do; required. `*` is all that an organization's key can have. */
+  scopes: ("subscribe" | "publish" | "write" | "agents" | "publish:org" | "read:all" | "mint" | "manage" | "*")[];
   /** The kinds of event it may touch. */
   types?: ("message" | "agent_update" | "memory_update" | "stream_chunk" | "error" | "custom")[] | null;
 }
@@ -824,6 +831,8 @@ export interface NewStreamChunkEvent {
 export interface NewTicket {
   /** One that lasts: for SSE and polling, bound to the request's `Origin`. Else it is spent at its first use. */
   reconnect?: boolean;
+  /** The user it stands for, as a token of role `user` would; the caller if absent. Takes the scope `mint`. At most 256 bytes of UTF-8. */
+  sub?: string | null;
 }
 
 /** A token to be minted; what is absent is as wide as the caller's own. */
@@ -839,7 +848,7 @@ export interface NewToken {
   /** Stand for scopes where none are named; neither roles nor scopes: `user`. */
   roles?: ("admin" | "user" | "viewer" | "readonly")[];
   /** What it may do; those of its roles if absent. */
-  scopes?: ("publish" | "publish:org" | "subscribe" | "read:all" | "manage" | "*")[] | null;
+  scopes?: ("subscribe" | "publish" | "write" | "agents" | "publish:org" | "read:all" | "mint" | "manage" | "*")[] | null;
   /** The user it stands for. At most 256 bytes of UTF-8. */
   sub: string;
   /** The kinds of event it may touch. */
@@ -1127,6 +1136,8 @@ export interface Tool {
   name: string;
   /** Its organization. */
   organization_id: string;
+  /** The user who may change it with the scope `write`; `null`: changing it takes `agents`. */
+  owner: string | null;
   /** What it does. */
   source_code: string | null;
   /** A name the platform gives a meaning. */
@@ -1147,6 +1158,11 @@ export interface ToolChange {
   metadata?: Record<string, unknown> | null;
   /** Not blank; required of a new one. At most 255 bytes of UTF-8. */
   name?: string | null;
+  /**
+   * The user who may change it; absent in a new tool: the caller. Another than oneself, or `null` for nobody, takes the scope
+   * `agents`. At most 256 bytes of UTF-8.
+   */
+  owner?: string | null;
   /** What it does. At most 32768 bytes of UTF-8. */
   source_code?: string | null;
   /** A name the platform gives a meaning. At most 255 bytes of UTF-8. */

@@ -26,9 +26,11 @@ struct ClosedView {
     closed: usize,
 }
 
-/// The connections a principal may see: with `manage` its organization's, else those of its own user or key.
+/// The connections a principal may see: with `manage` its organization's, else those of its own user or key; narrowed, those that
+/// are narrowed at least as much.
 fn visible(principal: &Arc<Principal>) -> Selector {
-    let mut which = Selector { tenant: principal.tenant, id: None, user: None, key: None };
+    let within = principal.narrowing.clone();
+    let mut which = Selector { tenant: principal.tenant, id: None, user: None, key: None, within };
     if principal.authorize::<Manage>().is_err() {
         match &principal.sub {
             Some(sub) => which.user = Some(Arc::from(sub.as_ref())),

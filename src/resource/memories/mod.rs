@@ -383,7 +383,8 @@ fn seen<N>(
         Some(agent) if !rights.narrowing.permits(Kind::MemoryUpdate, Some(agent), None) => {
             return Ok(Vec::new());
         }
-        None if !rights.narrowing.permits(Kind::MemoryUpdate, None, None) => {
+        None if !rights.narrowing.permits_kind(Kind::MemoryUpdate) => return Ok(Vec::new()),
+        None if rights.narrowing.agents().is_some() => {
             let reason = "is required: the credential is narrowed to some agents";
             return Err(ResourceError::invalid("agent_id", reason));
         }

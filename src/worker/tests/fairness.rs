@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::auth::{Authorized, Change, Manage, NewToken};
+use crate::filter::Narrowing;
 use crate::worker::mail::Listed;
 use crate::worker::scan::{self, Found, Selector};
 
@@ -58,7 +59,13 @@ impl Bench {
     }
 
     fn organization(&self, of: usize) -> Selector {
-        Selector { tenant: self.principals[of].tenant, id: None, user: None, key: None }
+        Selector {
+            tenant: self.principals[of].tenant,
+            id: None,
+            user: None,
+            key: None,
+            within: Narrowing::default(),
+        }
     }
 
     fn list(
