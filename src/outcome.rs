@@ -162,6 +162,7 @@ impl From<AdminError> for Refusal {
             AdminError::Changed(version) => Refusal::changed(error.to_string(), version),
             AdminError::Forbidden(why) => Refusal::forbidden(why),
             AdminError::Ended(ended) => ended.into(),
+            AdminError::Full { .. } => Refusal::quota(error.to_string(), RETRY_SECONDS),
             AdminError::Invalid { field, reason } => Refusal::invalid(&field, &reason),
             AdminError::Limit { .. } => Refusal::conflict(error.to_string()),
             AdminError::Random => Refusal::internal(),

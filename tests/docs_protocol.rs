@@ -353,6 +353,7 @@ fn the_table_of_limits_has_the_numbers_of_the_code() {
         ("bytes of a token", auth::TOKEN_BYTES),
         ("seconds a one-shot ticket lives", (auth::ONE_SHOT_MS / 1_000) as usize),
         ("seconds a reconnect ticket lives", (auth::RECONNECT_MS / 1_000) as usize),
+        ("unspent tickets of a user or API key", auth::TICKETS_PER_SUBJECT),
         ("unspent tickets of an organization", auth::TICKETS_PER_ORGANIZATION),
         ("seconds a minted token lives at most", (auth::TOKEN_MAX_MS / 1_000) as usize),
         ("API keys of an organization", auth::KEYS_PER_ORGANIZATION),

@@ -574,21 +574,3 @@ async fn seeing_is_not_writing_and_writing_is_not_seeing() {
     let counted = data(&daemon.get("/api/v1/agents?order=asc&offset=1&limit=1").key(&few).send().await, 200);
     assert_eq!(counted, json!([seen[1]]));
 }
-
-/// A ticket is spent by the request that it opens, not by a second look at it.
-#[tokio::test]
-async fn a_one_shot_ticket_changes_what_it_was_made_for() {
-    let daemon = Daemon::start().await;
-    let bot = agent(&daemon, &daemon.key, "bot").await;
-    let ticket = data(&daemon.post("/api/v1/tickets").json(&json!({})).send().await, 201);
-    let path = format!("/api/v1/agents/{bot}?ticket={}", ticket["ticket"].as_str().unwrap());
-    let change = || daemon.call("PATCH", &path).anonymous().json(&json!({"name": "other"})).send();
-    assert_eq!(data(&change().await, 200)["name"], "other");
-    assert_eq!(refused(&change().await), (401, "UNAUTHORIZED".into()), "it is spent");
-
-    let tool = data(&daemon.post("/api/v1/tools").json(&json!({"name": "saw"})).send().await, 201);
-    let ticket = data(&daemon.post("/api/v1/tickets").json(&json!({})).send().await, 201);
-    let (tool, ticket) = (tool["id"].as_str().unwrap(), ticket["ticket"].as_str().unwrap());
-    let execute = daemon.post(&format!("/api/v1/tools/{tool}/execute?ticket={ticket}")).anonymous();
-    assert_eq!(refused(&execute.json(&json!({})).send().await), (501, "NOT_IMPLEMENTED".into()));
-}

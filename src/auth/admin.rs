@@ -14,6 +14,7 @@ use super::changing::ChangingTenants;
 use super::error::Ended;
 use super::issue::{IssuedKey, NewKey};
 use super::jwt::is_id;
+use super::permissions::Role;
 use super::principal::{Authorized, Manage, Operate, Principal};
 use super::records::{OrganizationRow, RecordsError, Visibility, Write};
 use super::scope::{Scope, ScopeSet};
@@ -52,6 +53,14 @@ pub enum AdminError {
     /// One more would pass a named limit: 409.
     #[error("at most {max} {what}")]
     Limit {
+        /// Of what.
+        what: &'static str,
+        /// How many there may be.
+        max: usize,
+    },
+    /// There is no room for one more for a while: 429.
+    #[error("at most {max} {what}")]
+    Full {
         /// Of what.
         what: &'static str,
         /// How many there may be.
@@ -275,7 +284,8 @@ impl Auth {
     /// another's, is a success without effect.
     ///
     /// # Errors
-    /// `NotFound` for the organization, `Invalid`, `Limit`, `Records`.
+    /// `NotFound` for the organization, `Invalid`, `Limit`, `Ended`, `Records`; `Forbidden` for a token that is, or may be, wider
+    /// than the caller's own rights.
     pub async fn revoke_token(
         &self,
         by: &Authorized<Manage>,
@@ -287,8 +297,9 @@ impl Auth {
         }
         let (organization, _changing) = self.lock_target(by.principal(), org_id).await?;
         let tenant = organization.tenant;
+        by.principal().may_revoke_token(jti)?;
         let now_ms = self.clock.now_ms();
-        let until_ms = super::issue::expiry_in(jti);
+        let until_ms = super::issue::read_jti(jti).map(|of| of.expires_at_ms);
         let (known, count, expired) = self.directory.read(|table| match table.by_tenant.get(&tenant) {
             None => (false, 0, Vec::new()),
             Some(entry) => {
@@ -311,15 +322,17 @@ impl Auth {
         self.commit(self.actor(by), writes, Rows::new(), &[Change::TokenRevoked(tenant, jti.into())]).await
     }
 
-    /// Disables a user, or enables it again. The user need not be known here.
+    /// Disables a user, or enables it again. The user need not be known here; `role` is that of one who is.
     ///
     /// # Errors
-    /// `NotFound` for the organization, `Invalid`, `Limit`, `Records`.
+    /// `NotFound` for the organization, `Invalid`, `Limit`, `Ended`, `Records`; `Forbidden` for a user who has, or may have, wider
+    /// rights than the caller's own, and where a credential that ends would enable somebody for good.
     pub async fn set_disabled(
         &self,
         by: &Authorized<Manage>,
         org_id: Option<&str>,
         sub: &str,
+        role: Option<Role>,
         disabled: bool,
     ) -> Result<(), AdminError> {
         if !is_id(sub) {
@@ -327,6 +340,7 @@ impl Auth {
         }
         let (organization, _changing) = self.lock_target(by.principal(), org_id).await?;
         let tenant = organization.tenant;
+        by.principal().may_disable(role, disabled)?;
         let (now, count) = self.directory.read(|table| {
             let subs = table.by_tenant.get(&tenant).map(|entry| &entry.disabled);
             subs.map_or((false, 0), |subs| (subs.contains(sub), subs.len()))

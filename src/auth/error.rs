@@ -80,8 +80,10 @@ pub enum Forbidden {
     /// The page's origin is not allowed.
     #[error("this origin is not allowed")]
     Origin,
-    /// A reconnect ticket opens SSE and polling only.
-    #[error("this ticket opens SSE and polling only")]
+    /// A ticket opens streams and reads history; one for reconnecting opens SSE and polling only.
+    #[error(
+        "a ticket opens streams and reads history only; send the credential itself in the Authorization header"
+    )]
     TicketUse,
 }
 

@@ -28,9 +28,15 @@ pub const TOKEN_DEFAULT_MS: u64 = 24 * 3_600_000;
 /// How long a token may live, in milliseconds: 30 days.
 pub const TOKEN_MAX_MS: u64 = 30 * 24 * 3_600_000;
 
-/// How the `jti` of a token minted here begins; its expiry in hexadecimal seconds follows.
-const JTI_PREFIX: &str = "tok-";
+/// How the `jti` of a token minted here begins. Then come its expiry in seconds, and whether it is narrowed and its scopes, both
+/// hexadecimal, and random letters: what an administrator needs to know of a token that is stored nowhere.
+const MINTED_PREFIX: &str = "tok-";
+/// The same for the session of a user who logged in.
+const SESSION_PREFIX: &str = "ses-";
 const JTI_CHARS: usize = 22;
+/// In a `jti`: the token may touch everything, or what its narrowing lets it.
+const WHOLE: char = 'w';
+const NARROWED: char = 'n';
 
 /// Narrowing claims as a request gives them; `None` is inherited.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
@@ -95,6 +101,8 @@ pub(super) struct Signed<'a> {
     pub(super) issued_at_ms: u64,
     /// Unix milliseconds; whole seconds count.
     pub(super) expires_at_ms: u64,
+    /// It is given for a password.
+    pub(super) session: bool,
 }
 
 /// A token that was minted.
@@ -180,7 +188,7 @@ impl Auth {
     /// Deletes a key; connections that came by it end.
     ///
     /// # Errors
-    /// `NotFound`; `Forbidden` for the operator's key, asked by another; `Ended`, `Records`.
+    /// `NotFound`; `Forbidden` for a key that is wider than the caller's own rights; `Ended`, `Records`.
     pub async fn delete_key(
         &self,
         by: &Authorized<Manage>,
@@ -190,12 +198,10 @@ impl Auth {
         let issuer = by.principal();
         let (organization, _changing) = self.lock_target(issuer, org_id).await?;
         let tenant = organization.tenant;
-        let scopes = self
-            .directory
-            .read(|table| table.by_tenant.get(&tenant)?.keys.get(key_id).map(|key| key.row.scopes));
-        let scopes = scopes.ok_or(AdminError::NotFound)?;
-        if scopes.has(Scope::Operate) && !issuer.scopes.has(Scope::Operate) {
-            return Err(AdminError::Forbidden("the operator's key is the operator's to delete"));
+        let key = self.directory.read(|table| table.by_tenant.get(&tenant)?.keys.get(key_id).map(Arc::clone));
+        let key = key.ok_or(AdminError::NotFound)?;
+        if issuer.key_id() != Some(key_id) && !issuer.reaches(key.row.scopes, &key.row.narrowing) {
+            return Err(AdminError::Forbidden("this key is wider than your own rights"));
         }
         let write = Write::DeleteKey(tenant, key_id.into());
         self.commit(self.actor(by), vec![write], Rows::new(), &[Change::KeyRevoked(tenant, key_id.into())])
@@ -239,6 +245,7 @@ impl Auth {
             narrowing: &narrowing,
             issued_at_ms,
             expires_at_ms,
+            session: false,
         })
     }
 
@@ -259,6 +266,7 @@ impl Auth {
         may_mint(issuer, sub, ScopeSet::MINTABLE, None)?;
         let now_ms = self.clock.now_ms();
         let expires_at_ms = token_end(None, issuer, now_ms)?;
+        let jti = self.new_jti(MINTED_PREFIX, ScopeSet::MINTABLE, &issuer.narrowing, expires_at_ms)?;
         Ok(Arc::new(Principal {
             tenant: issuer.tenant,
             org_id: Arc::clone(&issuer.org_id),
@@ -269,23 +277,33 @@ impl Auth {
             expires_at_ms: Some(expires_at_ms),
             credential: Credential::Token {
                 key: self.own_key.verifying().digest(),
-                jti: Some(self.new_jti(expires_at_ms)?.into()),
+                jti: Some(jti.into()),
                 issued_at_ms: now_ms.max(self.good_since(issuer.tenant, sub)),
+                session: false,
             },
             via: Via::Ticket,
         }))
     }
 
-    /// A `jti` that nothing has yet, of a token that ends then.
-    fn new_jti(&self, expires_at_ms: u64) -> Result<String, AdminError> {
+    /// A `jti` that nothing has yet, of a token of this extent that ends then.
+    fn new_jti(
+        &self,
+        prefix: &str,
+        scopes: ScopeSet,
+        narrowing: &Narrowing,
+        expires_at_ms: u64,
+    ) -> Result<String, AdminError> {
         let random = api_key::letters(&self.random, JTI_CHARS).map_err(|_| AdminError::Random)?;
-        Ok(format!("{JTI_PREFIX}{:x}-{random}", expires_at_ms / 1_000))
+        let extent = if narrowing.is_none() { WHOLE } else { NARROWED };
+        Ok(format!("{prefix}{:x}-{extent}{:x}-{random}", expires_at_ms / 1_000, scopes.bits()))
     }
 
     /// A token that says this, unchecked.
     pub(super) fn sign(&self, new: Signed<'_>) -> Result<IssuedToken, AdminError> {
         let exp = new.expires_at_ms / 1_000;
-        let jti = self.new_jti(new.expires_at_ms)?;
+        let scopes = new.scopes.map_or_else(|| role_scopes(new.roles), Ok)?;
+        let prefix = if new.session { SESSION_PREFIX } else { MINTED_PREFIX };
+        let jti = self.new_jti(prefix, scopes, new.narrowing, new.expires_at_ms)?;
         let claims = NewClaims {
             sub: new.sub,
             org_id: new.org_id,
@@ -328,12 +346,36 @@ impl Auth {
     }
 }
 
-/// When the token of a `jti` made here expires, in Unix milliseconds; `None` for any other `jti`.
-pub(super) fn expiry_in(jti: &str) -> Option<u64> {
-    let (seconds, random) = jti.strip_prefix(JTI_PREFIX)?.split_once('-')?;
+/// What the `jti` of a token made here tells of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OfJti {
+    /// Unix milliseconds.
+    pub(super) expires_at_ms: u64,
+    /// What the token may do, and whether it is narrowed; `None`: made by a version that did not say.
+    pub(super) rights: Option<(ScopeSet, bool)>,
+}
+
+/// Reads a `jti`; `None`: it is of another issuer. Who makes one up revokes a token that does not exist.
+pub(super) fn read_jti(jti: &str) -> Option<OfJti> {
+    let rest = jti.strip_prefix(MINTED_PREFIX).or_else(|| jti.strip_prefix(SESSION_PREFIX))?;
+    let (seconds, rest) = rest.split_once('-')?;
+    let (rights, random) = match rest.split_once('-') {
+        Some((rights, random)) => {
+            let narrowed = rights.starts_with(NARROWED);
+            let bits =
+                rights.strip_prefix([WHOLE, NARROWED]).and_then(|hex| u16::from_str_radix(hex, 16).ok())?;
+            (Some((ScopeSet::from_bits(bits), narrowed)), random)
+        }
+        None => (None, rest),
+    };
     let ours = random.len() == JTI_CHARS && random.bytes().all(|b| b.is_ascii_alphanumeric());
     let seconds = ours.then(|| u64::from_str_radix(seconds, 16).ok()).flatten()?;
-    seconds.checked_mul(1_000)
+    Some(OfJti { expires_at_ms: seconds.checked_mul(1_000)?, rights })
+}
+
+/// Returns true for the `jti` of a session that this daemon gave.
+pub(super) fn is_session(jti: &str) -> bool {
+    jti.starts_with(SESSION_PREFIX)
 }
 
 fn requested_scopes(names: &[String]) -> Result<ScopeSet, AdminError> {

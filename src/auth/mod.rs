@@ -26,8 +26,10 @@ mod own_key;
 mod password;
 pub mod permissions;
 mod principal;
+mod reach;
 mod records;
 mod request;
+
 mod scope;
 mod scope_migration;
 mod secret;
@@ -80,7 +82,7 @@ pub use secret::Secret;
 pub use session::{Attempt, TooMany};
 pub use settings::{AuthSettings, JwtKeySettings, KeySource};
 pub use stored::StoredRecords;
-pub use ticket::{ONE_SHOT_MS, RECONNECT_MS, TICKETS, TICKETS_PER_ORGANIZATION, Ticket};
+pub use ticket::{ONE_SHOT_MS, RECONNECT_MS, TICKETS, TICKETS_PER_ORGANIZATION, TICKETS_PER_SUBJECT, Ticket};
 
 use crate::filter::Rights;
 use crate::ids::TenantId;
@@ -91,7 +93,7 @@ use directory::{Directory, Entry};
 use failures::Failures;
 use guesses::Guesses;
 use keys::KeySet;
-use ticket::{OneShots, Seal};
+use ticket::{OneShots, Seal, TicketError};
 
 /// Something that can end live principals or change their rights; told after memory has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -252,7 +254,7 @@ impl Auth {
         peer: Option<std::net::IpAddr>,
     ) -> Result<Arc<Principal>, RenewError> {
         let now_ms = self.clock.now_ms();
-        let new = self.bearer(token, current.via, now_ms);
+        let new = self.bearer(token, Via::Bearer, now_ms);
         let new = new.map_err(|refusal| {
             RenewError::Refused(self.counted(AuthError::Unauthorized(refusal), peer, now_ms))
         })?;
@@ -280,7 +282,12 @@ impl Auth {
             true => self.seal.make(principal, origin, now_ms, &self.random),
             false => self.one_shots.make(principal, now_ms, &self.random),
         };
-        ticket.map_err(|_| AdminError::Conflict("the credential is too long to be put into a ticket"))
+        ticket.map_err(|error| match error {
+            TicketError::Unmakeable => {
+                AdminError::Conflict("the credential is too long to be put into a ticket")
+            }
+            TicketError::Full { what, max } => AdminError::Full { what, max },
+        })
     }
 
     /// How many stored keys this start wrote out in today's scopes; [`REWRITTEN_KEYS`] says how.

@@ -61,6 +61,8 @@ pub enum Credential {
         jti: Option<Box<str>>,
         /// Unix milliseconds; 0 where the token does not say.
         issued_at_ms: u64,
+        /// It was given for a password: it stands for a registered user, who lasts longer than the token does.
+        session: bool,
     },
     /// Whoever holds the data directory itself.
     Local,

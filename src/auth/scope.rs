@@ -83,6 +83,9 @@ impl ScopeSet {
     const OLD_ORGANIZATION: ScopeSet =
         ScopeSet::of(&[Scope::Subscribe, Scope::Publish, Scope::PublishOrg, Scope::ReadAll, Scope::Manage]);
 
+    /// The most that a ticket gives: it stands in a URL, which others may log.
+    pub const OF_TICKETS: ScopeSet = ScopeSet::of(&[Scope::Subscribe, Scope::ReadAll]);
+
     /// These scopes.
     #[must_use]
     pub const fn of(scopes: &[Scope]) -> ScopeSet {
@@ -107,6 +110,11 @@ impl ScopeSet {
     #[must_use]
     pub const fn meets(self, other: ScopeSet) -> bool {
         self.0 & other.0 != 0
+    }
+    /// The scopes that are in both sets.
+    #[must_use]
+    pub const fn and(self, other: ScopeSet) -> ScopeSet {
+        ScopeSet(self.0 & other.0)
     }
     /// The set without [`Scope::Operate`]: what may be passed on by a token.
     #[must_use]

@@ -101,6 +101,7 @@ impl Auth {
             narrowing: &Narrowing::default(),
             issued_at_ms,
             expires_at_ms: self.clock.now_ms().saturating_add(TOKEN_DEFAULT_MS),
+            session: true,
         })
     }
 

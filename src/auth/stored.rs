@@ -230,7 +230,7 @@ mod tests {
         let (kept, revoked, disabled) = (mint("kept"), mint("revoked"), mint("disabled"));
         auth.revoke_token(&manage, Some("acme"), &revoked.jti).await.expect("revoked");
         auth.revoke_token(&manage, Some("acme"), "foreign").await.expect("revoked");
-        auth.set_disabled(&manage, Some("acme"), "disabled", true).await.expect("disabled");
+        auth.set_disabled(&manage, Some("acme"), "disabled", None, true).await.expect("disabled");
         let narrowing =
             NarrowingClaims { agents: Some(vec!["a".into()]), types: Some(vec![]), ..Default::default() };
         let expires_at_ms = Some(clock.now_ms() + 5_000);

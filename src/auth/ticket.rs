@@ -5,7 +5,8 @@
 //! * A reconnect ticket is the principal itself, sealed (ChaCha20-Poly1305) with the daemon's own key. It is kept
 //!   nowhere, so it survives a restart: EventSource comes back with the same URL after a `kill -9`. Sealed rather
 //!   than signed, since URLs are logged by others and the claims are nobody's business.
-//! * Either stands for a principal whose expiry and revocation are those of the credential it was made from.
+//! * Either stands for a principal whose expiry and revocation are those of the credential it was made from, and that may read
+//!   streams and history and nothing else ([`ScopeSet::OF_TICKETS`]).
 //! * Knows no request; `Auth` asks about origin and use.
 
 use std::collections::{HashMap, VecDeque};
@@ -31,10 +32,15 @@ use crate::sync::Mutex;
 pub const ONE_SHOT_MS: u64 = 30_000;
 /// How long a reconnect ticket lives at most, in milliseconds.
 pub const RECONNECT_MS: u64 = 3_600_000;
-/// Most unspent one-shot tickets of an organization; beyond it its oldest go.
+/// Most unspent one-shot tickets of one user or API key; beyond it their own oldest go, and nobody else's.
+pub const TICKETS_PER_SUBJECT: usize = 100;
+/// Most unspent one-shot tickets of an organization; beyond it no further one is made.
 pub const TICKETS_PER_ORGANIZATION: usize = 10_000;
-/// Most unspent one-shot tickets of all; beyond it the oldest of the fullest organization goes (about 20 MiB).
+/// Most unspent one-shot tickets of all (about 30 MiB). Beyond it an organization that holds more than its equal share gets no
+/// further one, and the others' replace those of the organization that holds most.
 pub const TICKETS: usize = 100_000;
+/// How often a full organization looks for expired tickets of its own, in milliseconds.
+const SWEEP_MS: u64 = 1_000;
 /// Longest ticket read, in bytes: a sealed principal with the narrowing of the longest token.
 pub(super) const TICKET_BYTES: usize = 16 * 1024;
 
@@ -62,26 +68,56 @@ pub(super) enum Read {
 
 /// The handle for spending a one-shot ticket.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Spend(TenantId, Digest);
+pub(super) struct Spend(Digest);
 
 type Digest = [u8; 32];
 
+/// Why no ticket is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TicketError {
+    /// No random bytes, or a principal that is too long to be sealed.
+    Unmakeable,
+    /// Too many are unspent.
+    Full {
+        /// Of what.
+        what: &'static str,
+        /// How many there may be.
+        max: usize,
+    },
+}
+
+impl From<Unspecified> for TicketError {
+    fn from(Unspecified: Unspecified) -> TicketError {
+        TicketError::Unmakeable
+    }
+}
+
 /// The one-shot tickets not yet spent. They are found by digest, so a lookup's time tells nothing about a ticket.
 #[derive(Debug, Default)]
-pub(super) struct OneShots(Mutex<Held>);
+pub(super) struct OneShots(Mutex<Unspent>);
 
 #[derive(Debug, Default)]
-struct Held {
-    count: usize,
-    by_tenant: HashMap<TenantId, Own>,
-    owner: HashMap<Digest, TenantId>,
+struct Unspent {
+    tickets: HashMap<Digest, OneShot>,
+    by_tenant: HashMap<TenantId, OfTenant>,
+    /// When expired tickets of every organization were last dropped, Unix milliseconds.
+    swept_ms: u64,
+}
+
+#[derive(Debug)]
+struct OneShot {
+    principal: Arc<Principal>,
+    /// Unix milliseconds.
+    until_ms: u64,
 }
 
 #[derive(Debug, Default)]
-struct Own {
-    tickets: HashMap<Digest, Arc<Principal>>,
-    /// In order of making, which is the order of expiry; spent ones are still listed until they come up.
-    order: VecDeque<(u64, Digest)>,
+struct OfTenant {
+    count: usize,
+    /// Tickets of each user or API key, oldest first; none is empty.
+    by_subject: HashMap<Box<str>, VecDeque<Digest>>,
+    /// When its expired tickets were last dropped because it was full, Unix milliseconds.
+    swept_ms: u64,
 }
 
 impl OneShots {
@@ -90,80 +126,105 @@ impl OneShots {
         principal: &Arc<Principal>,
         now_ms: u64,
         random: &SystemRandom,
-    ) -> Result<Ticket, Unspecified> {
+    ) -> Result<Ticket, TicketError> {
         let mut bytes = [0; 32];
         random.fill(&mut bytes)?;
         let text = format!("{ONE_SHOT_PREFIX}{}", BASE64.encode(bytes));
-        let until = now_ms.saturating_add(ONE_SHOT_MS).min(principal.expires_at_ms.unwrap_or(u64::MAX));
+        let until_ms = now_ms.saturating_add(ONE_SHOT_MS).min(principal.expires_at_ms.unwrap_or(u64::MAX));
         let digest = digest_of(&text);
-        let mut held = self.0.lock();
-        held.sweep(principal.tenant, now_ms, TICKETS_PER_ORGANIZATION - 1);
-        if held.count >= TICKETS {
-            held.make_room(now_ms);
-        }
-        let own = held.by_tenant.entry(principal.tenant).or_default();
-        own.tickets.insert(digest, Arc::clone(principal));
-        own.order.push_back((until, digest));
-        held.owner.insert(digest, principal.tenant);
-        held.count += 1;
-        Ok(Ticket { ticket: Secret::new(text), expires_at_ms: until })
+        let mut unspent = self.0.lock();
+        unspent.make_room(principal, now_ms)?;
+        let of_tenant = unspent.by_tenant.entry(principal.tenant).or_default();
+        of_tenant.count += 1;
+        of_tenant.by_subject.entry(principal.subject().into()).or_default().push_back(digest);
+        unspent.tickets.insert(digest, OneShot { principal: Arc::clone(principal), until_ms });
+        Ok(Ticket { ticket: Secret::new(text), expires_at_ms: until_ms })
     }
 
     pub(super) fn find(&self, text: &str, now_ms: u64) -> Option<Read> {
         let digest = digest_of(text);
-        let mut held = self.0.lock();
-        let tenant = *held.owner.get(&digest)?;
-        held.sweep(tenant, now_ms, usize::MAX);
-        let principal = held.by_tenant.get(&tenant)?.tickets.get(&digest)?;
-        Some(Read::OneShot(Spend(tenant, digest), Arc::clone(principal)))
+        let unspent = self.0.lock();
+        let found = unspent.tickets.get(&digest).filter(|ticket| now_ms < ticket.until_ms)?;
+        Some(Read::OneShot(Spend(digest), Arc::clone(&found.principal)))
     }
 
     /// Takes the ticket; false: someone else was first.
-    pub(super) fn spend(&self, Spend(tenant, digest): Spend) -> bool {
-        self.0.lock().remove(tenant, &digest)
+    pub(super) fn spend(&self, Spend(digest): Spend) -> bool {
+        self.0.lock().remove(&digest)
     }
 }
 
-impl Held {
-    fn remove(&mut self, tenant: TenantId, digest: &Digest) -> bool {
-        let Some(own) = self.by_tenant.get_mut(&tenant) else { return false };
-        let there = own.tickets.remove(digest).is_some();
-        if own.tickets.is_empty() {
-            self.by_tenant.remove(&tenant);
-        }
-        self.owner.remove(digest);
-        self.count -= usize::from(there);
-        there
-    }
-
-    /// Drops what has expired of one organization, and its oldest until at most `keep` are listed.
-    fn sweep(&mut self, tenant: TenantId, now_ms: u64, keep: usize) {
-        while let Some(own) = self.by_tenant.get_mut(&tenant) {
-            // Listed, not held: bounds the spent ones in the list as well.
-            let full = own.order.len() > keep;
-            match own.order.front() {
-                Some((until, digest)) if full || *until <= now_ms || !own.tickets.contains_key(digest) => {
-                    let digest = *digest;
-                    own.order.pop_front();
-                    self.remove(tenant, &digest);
-                }
-                _ => return,
+impl Unspent {
+    fn remove(&mut self, digest: &Digest) -> bool {
+        let Some(OneShot { principal, .. }) = self.tickets.remove(digest) else { return false };
+        let Some(of_tenant) = self.by_tenant.get_mut(&principal.tenant) else { return true };
+        of_tenant.count -= 1;
+        let subject = principal.subject();
+        if let Some(own) = of_tenant.by_subject.get_mut(subject.as_ref()) {
+            own.retain(|other| other != digest);
+            if own.is_empty() {
+                of_tenant.by_subject.remove(subject.as_ref());
             }
         }
+        if of_tenant.count == 0 {
+            self.by_tenant.remove(&principal.tenant);
+        }
+        true
     }
 
-    fn make_room(&mut self, now_ms: u64) {
-        let tenants: Vec<TenantId> = self.by_tenant.keys().copied().collect();
-        tenants.into_iter().for_each(|tenant| self.sweep(tenant, now_ms, usize::MAX));
-        if self.count < TICKETS {
-            return;
+    /// Makes room for one more ticket of `principal`.
+    fn make_room(&mut self, principal: &Principal, now_ms: u64) -> Result<(), TicketError> {
+        if now_ms.abs_diff(self.swept_ms) >= ONE_SHOT_MS {
+            self.swept_ms = now_ms;
+            self.drop_expired(now_ms, None);
         }
-        let fullest = self.by_tenant.iter().max_by_key(|(_, own)| own.tickets.len());
-        let Some((tenant, own)) = fullest else { return };
-        let tenant = *tenant;
-        if let Some((_, digest)) = own.order.iter().find(|(_, digest)| own.tickets.contains_key(digest)) {
-            let digest = *digest;
-            self.remove(tenant, &digest);
+        let tenant = principal.tenant;
+        let Some(of_tenant) = self.by_tenant.get_mut(&tenant) else { return self.make_room_for_all(0) };
+        let own = of_tenant.by_subject.get(principal.subject().as_ref());
+        if let Some(oldest) = own.filter(|own| own.len() >= TICKETS_PER_SUBJECT).and_then(VecDeque::front) {
+            let oldest = *oldest;
+            self.remove(&oldest);
+            return Ok(());
+        }
+        if of_tenant.count >= TICKETS_PER_ORGANIZATION && now_ms.abs_diff(of_tenant.swept_ms) >= SWEEP_MS {
+            of_tenant.swept_ms = now_ms;
+            self.drop_expired(now_ms, Some(tenant));
+        }
+        let count = self.by_tenant.get(&tenant).map_or(0, |of_tenant| of_tenant.count);
+        match count >= TICKETS_PER_ORGANIZATION {
+            true => Err(TicketError::Full {
+                what: "unspent tickets of an organization",
+                max: TICKETS_PER_ORGANIZATION,
+            }),
+            false => self.make_room_for_all(count),
+        }
+    }
+
+    /// Makes room among the tickets of all for an organization that holds `count`.
+    fn make_room_for_all(&mut self, count: usize) -> Result<(), TicketError> {
+        if self.tickets.len() < TICKETS {
+            return Ok(());
+        }
+        if count >= TICKETS / self.by_tenant.len().max(1) {
+            return Err(TicketError::Full { what: "unspent tickets", max: TICKETS });
+        }
+        let fullest = self.by_tenant.values().max_by_key(|of_tenant| of_tenant.count);
+        let subject = fullest.and_then(|of_tenant| of_tenant.by_subject.values().max_by_key(|own| own.len()));
+        if let Some(oldest) = subject.and_then(VecDeque::front).copied() {
+            self.remove(&oldest);
+        }
+        Ok(())
+    }
+
+    /// Drops expired tickets, of one organization or of all.
+    fn drop_expired(&mut self, now_ms: u64, of: Option<TenantId>) {
+        let over = |ticket: &OneShot| {
+            ticket.until_ms <= now_ms && of.is_none_or(|tenant| tenant == ticket.principal.tenant)
+        };
+        let expired = self.tickets.iter().filter(|(_, ticket)| over(ticket)).map(|(digest, _)| *digest);
+        let expired: Vec<Digest> = expired.collect();
+        for digest in &expired {
+            self.remove(digest);
         }
     }
 }
@@ -210,12 +271,12 @@ impl Seal {
         origin: Option<&str>,
         now_ms: u64,
         random: &SystemRandom,
-    ) -> Result<Ticket, Unspecified> {
+    ) -> Result<Ticket, TicketError> {
         let until_ms = now_ms.saturating_add(RECONNECT_MS).min(principal.expires_at_ms.unwrap_or(u64::MAX));
         let (key_id, key, jti, issued_at_ms) = match principal.credential.clone() {
             Credential::Key { key_id } => (Some(key_id), None, None, 0),
-            Credential::Token { key, jti, issued_at_ms } => (None, Some(key), jti, issued_at_ms),
-            Credential::Local => return Err(Unspecified),
+            Credential::Token { key, jti, issued_at_ms, .. } => (None, Some(key), jti, issued_at_ms),
+            Credential::Local => return Err(TicketError::Unmakeable),
         };
         let sealed = Sealed {
             tenant: principal.tenant.0,
@@ -232,7 +293,7 @@ impl Seal {
             origin: origin.map(Into::into),
             until_ms,
         };
-        let mut body = serde_json::to_vec(&sealed).map_err(|_| Unspecified)?;
+        let mut body = serde_json::to_vec(&sealed).map_err(|_| TicketError::Unmakeable)?;
         // Random nonces are safe for 2^32 tickets of one key: a thousand a second for 49 days, sealed under one key
         // that a new data directory replaces.
         let mut nonce = [0; NONCE_LEN];
@@ -242,7 +303,7 @@ impl Seal {
         let text = format!("{RECONNECT_PREFIX}{}", BASE64.encode([nonce.as_slice(), &body].concat()));
         match text.len() <= TICKET_BYTES {
             true => Ok(Ticket { ticket: Secret::new(text), expires_at_ms: until_ms }),
-            false => Err(Unspecified),
+            false => Err(TicketError::Unmakeable),
         }
     }
 
@@ -259,7 +320,7 @@ impl Seal {
         let credential = match (sealed.key_id, sealed.key) {
             (Some(key_id), None) => Credential::Key { key_id },
             (None, Some(key)) => {
-                Credential::Token { key, jti: sealed.jti, issued_at_ms: sealed.issued_at_ms }
+                Credential::Token { key, jti: sealed.jti, issued_at_ms: sealed.issued_at_ms, session: false }
             }
             _ => return Err(false),
         };

@@ -12,8 +12,9 @@ use super::error::{AuthError, Ended, Forbidden, Refusal};
 use super::keys::KeySet;
 use super::principal::{Credential, Principal};
 use super::request::{Presented, RequestContext, Use, Via};
+use super::scope::ScopeSet;
 use super::ticket::{self, Read};
-use super::{API_KEY_PREFIX, Auth, api_key, jwt};
+use super::{API_KEY_PREFIX, Auth, api_key, issue, jwt};
 
 /// How stale a key's last use may be, in milliseconds.
 const LAST_USE_MS: u64 = 60_000;
@@ -104,6 +105,7 @@ impl Auth {
             if key.is_own() && claims.issued_at_ms.is_none_or(|issued| issued < born_ms) {
                 return Err(Refusal::Organization);
             }
+            let session = key.is_own() && claims.jti.as_deref().is_some_and(issue::is_session);
             let principal = Principal {
                 tenant: entry.organization.tenant,
                 org_id: entry.organization.id.as_str().into(),
@@ -116,6 +118,7 @@ impl Auth {
                     key: key.digest(),
                     jti: claims.jti,
                     issued_at_ms: claims.issued_at_ms.unwrap_or(0),
+                    session,
                 },
                 via,
             };
@@ -141,10 +144,11 @@ impl Auth {
             Read::Reconnect { principal, origin } => (Arc::new(principal), None, Some(origin)),
         };
         self.still_valid(&principal).map_err(|ended| refuse(refusal(ended)))?;
+        // A ticket stands in a URL: it opens streams and reads history. One for reconnecting opens no WebSocket either.
+        if cx.use_ == Use::Rest || (bound.is_some() && cx.use_ != Use::Stream) {
+            return Err(AuthError::Forbidden(Forbidden::TicketUse));
+        }
         if let Some(bound) = bound {
-            if cx.use_ != Use::Stream {
-                return Err(AuthError::Forbidden(Forbidden::TicketUse));
-            }
             let same_page = match (cx.origin, bound) {
                 (None, _) => true,
                 (Some(origin), Some(bound)) => origin.eq_ignore_ascii_case(&bound),
@@ -155,11 +159,9 @@ impl Auth {
                 return Err(AuthError::Forbidden(Forbidden::Origin));
             }
         }
-        let principal = match principal.via {
-            Via::Ticket => principal,
-            _ => Arc::new(Principal { via: Via::Ticket, ..Principal::clone(&principal) }),
-        };
-        Ok((principal, spend))
+        let scopes = principal.scopes.and(ScopeSet::OF_TICKETS);
+        let principal = Principal { via: Via::Ticket, scopes, ..Principal::clone(&principal) };
+        Ok((Arc::new(principal), spend))
     }
 
     fn note_use(&self, key: &Key, now_ms: u64) {
@@ -182,7 +184,7 @@ pub(super) fn holds<'t>(
     let entry = table.by_tenant.get(&principal.tenant).ok_or(Ended::OrganizationDeleted)?;
     match &principal.credential {
         Credential::Key { key_id } => drop(entry.keys.get(key_id.as_ref()).ok_or(Ended::Revoked)?),
-        Credential::Token { key, jti, issued_at_ms } => {
+        Credential::Token { key, jti, issued_at_ms, .. } => {
             let key = keys.recorded(*key).ok_or(Ended::Revoked)?;
             let revoked = jti.as_ref().is_some_and(|jti| entry.revoked.contains_key(jti.as_ref()));
             let since_ms = principal.sub.as_ref().and_then(|sub| entry.good_since.get(sub.as_ref()));

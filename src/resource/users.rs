@@ -173,6 +173,7 @@ pub async fn register(
     let organization = desk.target(by, org_id)?;
     let tenant = organization.tenant;
     within(by, new.role)?;
+    by.principal().check_lasting()?;
     let (email, name) = (email(&new.email)?, name(new.name)?);
     let timezone = named("timezone", new.timezone)?;
     new.password.check_new().map_err(|reason| UserError::invalid("password", reason))?;
@@ -260,6 +261,9 @@ pub async fn set_role(
     is_version(version, old.version)?;
     within(by, role)?;
     within(by, old.role)?;
+    if !old.role.scopes().covers(role.scopes()) {
+        by.principal().check_lasting()?;
+    }
     if old.role == role {
         desk.auth.actor(by).confirm().map_err(AdminError::Ended)?;
         return Ok((old, organization));
@@ -289,6 +293,23 @@ pub(super) async fn end(
     record::put(&mut rows, tenant, Some(old), &user)?;
     desk.auth.end_tokens(actor, tenant, &old.id, user.good_since_ms, rows).await?;
     Ok(user)
+}
+
+/// Keeps a user out, or lets them in again. The user need not be registered here.
+///
+/// # Errors
+/// As of [`Auth::set_disabled`].
+pub async fn set_disabled(
+    desk: Desk<'_>,
+    by: &Authorized<Manage>,
+    org_id: Option<&str>,
+    id: &str,
+    disabled: bool,
+) -> Result<(), UserError> {
+    let tenant = desk.target(by, org_id)?.tenant;
+    let _alone = desk.alone(tenant, "user", id).await; // their role stays what it is
+    let user: Option<User> = record::get(desk.tenants.store(), tenant, id).await?;
+    Ok(desk.auth.set_disabled(by, org_id, id, user.map(|user| user.role), disabled).await?)
 }
 
 /// Deletes a user: nobody enters with their password or a token of theirs any more, and what is theirs is erased soon.

@@ -280,10 +280,14 @@ impl Worker {
         match self.shared.auth.renew(admitted.principal(), credential, admitted.peer()) {
             Ok(principal) => {
                 let rights = self.shared.auth.still_valid(&principal);
+                let may_subscribe = principal.authorize::<crate::auth::Subscribe>().is_ok();
+                let subscribed = connection.row.is_some();
                 let before = admitted.principal().clone();
                 admitted.renew(principal);
                 state.index_owners(token.slot, Some(&before));
                 match rights {
+                    // A subscription goes on by the new credential's right to it or not at all.
+                    Ok(_) if subscribed && !may_subscribe => return self.close(state, token, Close::Revoked),
                     Ok(rights) => self.renew_rights(state, token, rights),
                     Err(ended) => return self.close(state, token, crate::outcome::close_of(ended)),
                 }

@@ -96,8 +96,8 @@ async fn changes_end_principals_are_told_and_survive_a_restart() {
     let globex = world.bearer(world.globex.api_key.expose()).expect("genuine");
 
     world.auth.delete_key(&manager, None, &key.row.id).await.expect("deleted");
-    world.auth.set_disabled(&manager, None, "ann", true).await.expect("disabled");
-    world.auth.set_disabled(&manager, None, "ann", true).await.expect("is already");
+    world.auth.set_disabled(&manager, None, "ann", None, true).await.expect("disabled");
+    world.auth.set_disabled(&manager, None, "ann", None, true).await.expect("is already");
     world.auth.delete_organization(&operator(), "globex").await.expect("deleted");
     for (who, ended) in
         [(&by_key, Ended::Revoked), (&ann, Ended::Disabled), (&globex, Ended::OrganizationDeleted)]
@@ -119,7 +119,7 @@ async fn changes_end_principals_are_told_and_survive_a_restart() {
     {
         assert_eq!(again.still_valid(who), Err(ended));
     }
-    world.auth.set_disabled(&manager, None, "ann", false).await.expect("enabled");
+    world.auth.set_disabled(&manager, None, "ann", None, false).await.expect("enabled");
     assert!(world.auth.still_valid(&ann).is_ok());
 }
 
@@ -141,7 +141,7 @@ async fn foreign_and_unknown_are_the_same_not_found() {
             auth.mint_token(&manager, org_id, &new_token("u")).map(drop),
             auth.create_key(&manager, org_id, new_key(&["*"])).await.map(drop),
             auth.revoke_token(&manager, org_id, "j").await,
-            auth.set_disabled(&manager, org_id, "u", true).await,
+            auth.set_disabled(&manager, org_id, "u", None, true).await,
             auth.change_organization(&manager, org_id, Some(1), OrganizationChange::default())
                 .await
                 .map(drop),
@@ -160,7 +160,7 @@ async fn revocation_stays_inside_its_organization() {
     let world = World::with(AuthSettings { jwt_keys: vec![both], ..AuthSettings::default() }).await;
     let manager = world.manager();
     world.auth.revoke_token(&manager, None, "j").await.expect("revoked");
-    world.auth.set_disabled(&manager, None, "ann", true).await.expect("disabled");
+    world.auth.set_disabled(&manager, None, "ann", None, true).await.expect("disabled");
     assert!(world.bearer(&token(json!({"jti": "j", "org_id": "globex"}))).is_ok());
     assert_eq!(world.refusal(&token(json!({}))), Refusal::Disabled);
 }

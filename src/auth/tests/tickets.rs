@@ -1,6 +1,6 @@
 //! Tickets of both kinds: spent once, bound to a page, ended with the credential they were made from.
 
-use super::super::ticket::{ONE_SHOT_MS, RECONNECT_MS, TICKETS_PER_ORGANIZATION};
+use super::super::ticket::{ONE_SHOT_MS, RECONNECT_MS, TICKETS_PER_ORGANIZATION, TICKETS_PER_SUBJECT};
 use super::*;
 
 const PAGE: &str = "https://app.example";
@@ -18,6 +18,11 @@ async fn ann(world: &World) -> Arc<Principal> {
     world.bearer(&token(json!({"jti": "j", "agents": ["a"]}))).expect("genuine")
 }
 
+/// A principal as its ticket stands for it.
+fn as_ticket(of: &Principal) -> Principal {
+    Principal { via: Via::Ticket, scopes: of.scopes.and(ScopeSet::OF_TICKETS), ..of.clone() }
+}
+
 #[tokio::test]
 async fn a_one_shot_ticket_is_its_maker_once() {
     let world = World::new().await;
@@ -25,7 +30,7 @@ async fn a_one_shot_ticket_is_its_maker_once() {
     let ticket = world.ticket(&ann, Some(PAGE), false).expect("made");
     assert_eq!(ticket.expires_at_ms, T0 + ONE_SHOT_MS);
     let who = go(&world.auth, &ticket, None, Use::WebSocket).expect("its first use");
-    assert_eq!(*who, Principal { via: Via::Ticket, ..Principal::clone(&ann) });
+    assert_eq!(*who, as_ticket(&ann));
     assert_eq!(go(&world.auth, &ticket, None, Use::WebSocket), unauthorized(Refusal::Ticket));
 }
 
@@ -67,19 +72,41 @@ async fn a_one_shot_ticket_runs_out() {
 }
 
 #[tokio::test]
-async fn an_organization_s_oldest_tickets_go_first_and_no_other_s() {
+async fn a_subject_s_oldest_tickets_go_first_and_no_other_s() {
     let world = World::new().await;
     let ann = ann(&world).await;
-    let globex = world.bearer(world.globex.api_key.expose()).expect("genuine");
-    let theirs = world.ticket(&globex, None, false).expect("made");
+    let other = |sub: &str| Arc::new(Principal { sub: Some(sub.into()), ..Principal::clone(&ann) });
+    let colleague = world.ticket(&other("bob"), None, false).expect("made");
     let first = world.ticket(&ann, None, false).expect("made");
     let second = world.ticket(&ann, None, false).expect("made");
-    for _ in 0..TICKETS_PER_ORGANIZATION - 1 {
+    for _ in 0..TICKETS_PER_SUBJECT - 1 {
         world.ticket(&ann, None, false).expect("made");
     }
     assert_eq!(go(&world.auth, &first, None, Use::Stream), unauthorized(Refusal::Ticket));
-    assert!(go(&world.auth, &second, None, Use::Stream).is_ok());
-    assert!(go(&world.auth, &theirs, None, Use::Stream).is_ok());
+    for ticket in [&second, &colleague] {
+        assert!(go(&world.auth, ticket, None, Use::Stream).is_ok());
+    }
+}
+
+/// A full organization gets no further ticket until some are spent or over; others get theirs.
+#[tokio::test]
+async fn a_full_organization_is_refused_and_no_other() {
+    let world = World::new().await;
+    let ann = ann(&world).await;
+    let other =
+        |n: usize| Arc::new(Principal { sub: Some(format!("u{n}").into()), ..Principal::clone(&ann) });
+    let mine = world.ticket(&ann, None, false).expect("made");
+    for n in 1..TICKETS_PER_ORGANIZATION {
+        world.ticket(&other(n), None, false).expect("made");
+    }
+    let full = world.ticket(&other(0), None, false).expect_err("full");
+    assert!(matches!(full, AdminError::Full { max: TICKETS_PER_ORGANIZATION, .. }), "{full:?}");
+    let globex = world.bearer(world.globex.api_key.expose()).expect("genuine");
+    world.ticket(&globex, None, false).expect("another organization's");
+    assert!(go(&world.auth, &mine, None, Use::Stream).is_ok(), "it pushed nobody's out");
+    world.ticket(&other(0), None, false).expect("one was spent");
+    world.clock.advance(ONE_SHOT_MS);
+    world.ticket(&other(1), None, false).expect("the others are over");
 }
 
 #[tokio::test]
@@ -89,7 +116,7 @@ async fn a_reconnect_ticket_opens_streams_again_and_again_and_nothing_else() {
     let ticket = world.ticket(&ann, Some(PAGE), true).expect("made");
     for _ in 0..3 {
         let who = go(&world.auth, &ticket, Some(PAGE), Use::Stream).expect("its page");
-        assert_eq!(*who, Principal { via: Via::Ticket, ..Principal::clone(&ann) });
+        assert_eq!(*who, as_ticket(&ann));
     }
     for use_ in [Use::WebSocket, Use::Rest] {
         let got = go(&world.auth, &ticket, None, use_);
@@ -167,9 +194,9 @@ async fn tickets_of_either_kind_are_revoked_with_their_maker_s_credential() {
 
         let eve = world.bearer(&token(json!({"sub": "eve"}))).expect("genuine");
         let by_eve = world.ticket(&eve, None, reconnect).expect("made");
-        world.auth.set_disabled(&manager, None, "eve", true).await.expect("disabled");
+        world.auth.set_disabled(&manager, None, "eve", None, true).await.expect("disabled");
         assert_eq!(go(&world.auth, &by_eve, None, Use::Stream), unauthorized(Refusal::Disabled));
-        world.auth.set_disabled(&manager, None, "eve", false).await.expect("enabled");
+        world.auth.set_disabled(&manager, None, "eve", None, false).await.expect("enabled");
     }
 }
 

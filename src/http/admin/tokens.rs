@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use crate::auth::{Authenticated, Manage, Mint, NarrowingClaims, NewToken};
 use crate::outcome::Refusal;
+use crate::resource::users::{self, Desk};
 use crate::time::rfc3339;
 
 use super::super::api::parameters::{IdempotencyKey, OfOrganization};
@@ -135,7 +136,8 @@ pub(in crate::http) async fn set_disabled(x: &mut Exchange, sub: &str) -> Result
     let org_id = only_parameter(x, "org_id")?;
     let body: DisabledBody = x.json().await?;
     let sub = unescaped(sub)?;
-    x.shared().auth.set_disabled(&by, org_id.as_deref(), &sub, body.disabled).await?;
+    let desk = Desk { tenants: &x.shared().tenants, auth: &x.shared().auth };
+    users::set_disabled(desk, &by, org_id.as_deref(), &sub, body.disabled).await?;
     Ok(Answer::data(StatusCode::OK, DisabledView { sub: &sub, disabled: body.disabled }))
 }
 

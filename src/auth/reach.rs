@@ -1,0 +1,63 @@
+//! How far a manager's rights reach: what it may take from others, and what it may leave behind.
+//!
+//! * Nobody disables, enables, revokes or deletes what is wider than their own rights. Of a token or user that the daemon did not
+//!   make it knows nothing: they may be an admin's, so every scope of the organization is needed.
+//! * A user lasts until somebody deletes them. So only who lasts as well makes one, raises one's role or lets one in again: an
+//!   API key without expiry, or an admin who logged in. Else a credential that ends would leave one that does not.
+
+use super::admin::AdminError;
+use super::issue;
+use super::permissions::Role;
+use super::principal::{Credential, Principal};
+use super::scope::ScopeSet;
+use crate::filter::Narrowing;
+
+impl Principal {
+    /// Returns true if rights of this extent are no wider than the principal's own.
+    pub(super) fn reaches(&self, scopes: ScopeSet, narrowing: &Narrowing) -> bool {
+        self.scopes.covers(scopes) && narrowing.within(&self.narrowing)
+    }
+
+    /// Returns an error if this principal ends by time while a user who is made by it would not.
+    ///
+    /// # Errors
+    /// `Forbidden`.
+    pub fn check_lasting(&self) -> Result<(), AdminError> {
+        let lasting = match &self.credential {
+            Credential::Key { .. } => self.expires_at_ms.is_none(),
+            Credential::Token { session, .. } => *session,
+            Credential::Local => true,
+        };
+        match lasting {
+            true => Ok(()),
+            false => Err(AdminError::Forbidden(
+                "this credential ends and what it would give to a user does not: use an API key without expiry, or log in as an \
+                 admin",
+            )),
+        }
+    }
+
+    /// Whether the principal may revoke the token of this `jti`.
+    pub(super) fn may_revoke_token(&self, jti: &str) -> Result<(), AdminError> {
+        if matches!(&self.credential, Credential::Token { jti: Some(own), .. } if own.as_ref() == jti) {
+            return Ok(());
+        }
+        let reached = match issue::read_jti(jti).and_then(|of| of.rights) {
+            Some((scopes, narrowed)) => self.scopes.covers(scopes) && (narrowed || self.narrowing.is_none()),
+            None => self.reaches(ScopeSet::ORGANIZATION, &Narrowing::default()),
+        };
+        match reached {
+            true => Ok(()),
+            false => Err(AdminError::Forbidden("this token is, or may be, wider than your own rights")),
+        }
+    }
+
+    /// Whether the principal may disable a user of this role, or enable them again; `None`: a user who is not registered here.
+    pub(super) fn may_disable(&self, role: Option<Role>, disabled: bool) -> Result<(), AdminError> {
+        let scopes = role.map_or(ScopeSet::ORGANIZATION, Role::scopes);
+        if !self.reaches(scopes, &Narrowing::default()) {
+            return Err(AdminError::Forbidden("this user has, or may have, wider rights than your own"));
+        }
+        if disabled { Ok(()) } else { self.check_lasting() }
+    }
+}
