@@ -273,7 +273,7 @@ async fn mint_gives_what_a_user_has_and_no_more() {
     assert_eq!((bob.sub.as_deref(), bob.scopes), (Some("bob"), ScopeSet::MINTABLE));
     assert_eq!((&bob.narrowing, bob.expires_at_ms), (&who.narrowing, Some(end)));
     assert!(world.auth.still_valid(&bob).is_ok());
-    world.auth.set_disabled(&world.manager(), None, "bob", true).await.expect("disabled");
+    world.auth.set_disabled(&world.manager(), None, "bob", None, true).await.expect("disabled");
     assert_eq!(world.auth.still_valid(&bob), Err(Ended::Disabled));
     assert!(matches!(world.auth.principal_for_ticket(&by, ""), Err(AdminError::Invalid { .. })));
 }

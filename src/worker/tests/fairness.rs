@@ -112,7 +112,7 @@ fn a_change_rechecks_the_connections_it_concerns_and_no_others() {
         let is_behind = bench.worker.state.borrow_mut().connection(behind.0).map(|it| it.mode);
         assert_eq!(is_behind, Some(crate::connection::Mode::Behind));
 
-        auth.set_disabled(&bench.manager(0), None, "ann", true).await.expect("disabled");
+        auth.set_disabled(&bench.manager(0), None, "ann", None, true).await.expect("disabled");
         bench.mail(Mail::Recheck(Change::UserDisabled(bench.principals[0].tenant, "ann".into(), true)));
         bench.idle();
         assert_eq!(bench.rechecked(), 3);
@@ -286,7 +286,7 @@ fn what_was_revoked_before_it_was_adopted_is_closed() {
         let bench = Bench::new().await;
         let (ann, _) = bench.user(0, "ann");
         let auth = bench.worker.shared.auth.clone();
-        auth.set_disabled(&bench.manager(0), None, "ann", true).await.expect("disabled");
+        auth.set_disabled(&bench.manager(0), None, "ann", None, true).await.expect("disabled");
         let (publisher, _end) = bench.connect_as(ann.clone(), Transport::Ws, None, Start::NOW);
         let (subscriber, mut end) =
             bench.connect_as(ann, Transport::Sse, Some(Filter::default()), Start::NOW);
