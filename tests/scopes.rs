@@ -243,7 +243,7 @@ impl World {
             key(json!(["agents", "subscribe"])).await,
             key(json!(["publish"])).await,
             key(json!(["mint"])).await,
-            token("root", json!({"roles": ["admin"]})).await,
+            key(json!(["*"])).await, // a token ends, and would register nobody
         ];
         World { daemon, star, keys, seeds: 0 }
     }
@@ -378,9 +378,7 @@ async fn every_operation_is_decided_by_its_class_and_refusals_leave_no_trace() {
             let (_, verdicts) = VERDICTS.iter().find(|(of, _)| *of == class).expect("a row for each class");
             let seed = world.seed(path).await;
             let before = world.everything(&seed).await;
-            for (caller, verdict) in
-                verdicts.iter().enumerate().take(9).filter(|(_, verdict)| is_refusal(verdict))
-            {
+            for (caller, verdict) in verdicts.iter().enumerate().filter(|(_, verdict)| is_refusal(verdict)) {
                 let reply = world.ask(caller, method, path, &seed).await;
                 if !keeps(&reply, verdict) {
                     wrong.push(format!("{} {method} {path}: {verdict}, got {reply:?}", CALLERS[caller]));
@@ -392,9 +390,7 @@ async fn every_operation_is_decided_by_its_class_and_refusals_leave_no_trace() {
                     wrong.push(format!("{method} {path}: a refused caller changed {what}: {}", after[what]));
                 }
             }
-            for (caller, verdict) in
-                verdicts.iter().enumerate().take(9).filter(|(_, verdict)| !is_refusal(verdict))
-            {
+            for (caller, verdict) in verdicts.iter().enumerate().filter(|(_, verdict)| !is_refusal(verdict)) {
                 let seed = world.seed(path).await;
                 let reply = world.ask(caller, method, path, &seed).await;
                 if !keeps(&reply, verdict) {
