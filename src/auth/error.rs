@@ -164,6 +164,9 @@ pub enum AuthConfigError {
         /// What is wrong; never the secret.
         reason: String,
     },
+    /// The configured keys do not go together.
+    #[error("auth.jwt_keys: {0}")]
+    Keys(String),
     /// Not `scheme://host[:port]`.
     #[error("allowed_origins: {0:?} is no origin")]
     Origin(String),

@@ -17,7 +17,7 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 
 use super::error::Refusal;
-use super::keys::{Algorithm, KeySet, VerifyingKey};
+use super::keys::{Algorithm, KeySet, KnownKey, VerifyingKey};
 use super::own_key::AUDIENCE;
 use super::scope::ScopeSet;
 use crate::event::ID_BYTES;
@@ -154,7 +154,7 @@ pub(super) fn verify<'k>(
     token: &str,
     keys: &'k KeySet,
     now_ms: u64,
-) -> Result<(Claims, &'k VerifyingKey), Refusal> {
+) -> Result<(Claims, &'k KnownKey), Refusal> {
     if token.len() > TOKEN_BYTES {
         return Err(Refusal::TooLong);
     }

@@ -4,6 +4,8 @@
 //! * A set with no usable key is an error, as is a usable key that is malformed.
 //! * Knows no `kid` policy: `keys` judges the whole.
 
+use std::collections::HashSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use rustls_pki_types::SubjectPublicKeyInfoDer;
@@ -43,7 +45,7 @@ pub(super) struct SetKey {
 /// The keys of a set that can verify JWTs; with `only`, those of that algorithm.
 pub(super) fn from_jwks(json: &[u8], only: Option<Algorithm>) -> Result<Vec<SetKey>, String> {
     let set: JwkSet = serde_json::from_slice(json).map_err(|_| "is no JWK set".to_owned())?;
-    let mut keys = Vec::new();
+    let (mut keys, mut kids) = (Vec::new(), HashSet::new());
     for (index, value) in set.keys.into_iter().enumerate() {
         let Ok(jwk) = serde_json::from_value::<Jwk>(value) else { continue };
         let Some(algorithm) = jwk.algorithm() else { continue };
@@ -51,6 +53,13 @@ pub(super) fn from_jwks(json: &[u8], only: Option<Algorithm>) -> Result<Vec<SetK
             continue;
         }
         let material = jwk.material().map_err(|reason| format!("keys[{index}]: {reason}"))?;
+        // Which of two is meant would hang on the order in which an issuer lists them.
+        if jwk.kid.as_ref().is_some_and(|kid| !kids.insert(kid.clone())) {
+            return Err(format!(
+                "keys[{index}]: its kid {:?} is that of an earlier key",
+                jwk.kid.unwrap_or_default()
+            ));
+        }
         keys.push(SetKey { kid: jwk.kid, material });
     }
     match keys.is_empty() {
@@ -186,11 +195,14 @@ mod tests {
         assert_eq!(keys.len(), 1);
         assert_eq!(keys[0].kid.as_deref(), Some("a"));
         assert!(from_jwks(json.as_bytes(), Some(Algorithm::EdDsa)).is_err());
+        let key = format!(r#"{{"kty":"oct","k":"{k}","kid":"a"}}"#);
+        let twice = format!(r#"{{"keys":[{key},{key}]}}"#);
         for (bad, expected) in [
             (r#"{"keys":[{"kty":"oct","k":"c2hvcnQ"}]}"#, "at least 32 bytes"),
             (r#"{"keys":[{"kty":"RSA","n":"AQ","e":"AQAB"}]}"#, "2048 to 8192"),
             (r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AQ"}]}"#, "1 bytes instead of 32"),
             (r#"{"keys":[{"kty":"OKP","crv":"Ed25519"}]}"#, "x is missing"),
+            (&twice, "keys[1]: its kid \"a\" is that of an earlier key"),
             (r#"{"keys":[]}"#, "no key usable"),
             ("[]", "no JWK set"),
         ] {

@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use ring::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey};
@@ -122,7 +123,7 @@ impl fmt::Debug for Material {
 /// Identifies a verifying key: its `kid`, material, issuer and audience. What a session records to be found again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct KeyDigest(u128);
+pub struct KeyDigest(u64); // every session of a token has one
 
 /// Adds a field with its length, so that two neighbouring fields cannot be taken for others.
 fn field(context: &mut digest::Context, bytes: &[u8]) {
@@ -164,7 +165,7 @@ impl VerifyingKey {
             field(&mut context, name.as_deref().unwrap_or_default().as_bytes());
         }
         let digest = context.finish();
-        KeyDigest(digest.as_ref().iter().take(16).fold(0, |number, byte| number << 8 | u128::from(*byte)))
+        KeyDigest(digest.as_ref().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte)))
     }
 
     pub(super) fn may_speak_for(&self, org_id: &str) -> bool {
@@ -179,12 +180,32 @@ impl VerifyingKey {
     }
 }
 
+/// A key of a set, with its digest.
+#[derive(Debug)]
+pub(super) struct KnownKey {
+    key: VerifyingKey,
+    pub(super) digest: KeyDigest,
+}
+
+impl Deref for KnownKey {
+    type Target = VerifyingKey;
+    fn deref(&self) -> &VerifyingKey {
+        &self.key
+    }
+}
+
+impl KnownKey {
+    fn new(key: VerifyingKey) -> Arc<KnownKey> {
+        Arc::new(KnownKey { digest: key.digest(), key })
+    }
+}
+
 /// All keys. Replaced whole when they are read anew.
 #[derive(Debug, Default)]
 pub(super) struct KeySet {
-    by_kid: HashMap<Arc<str>, Arc<VerifyingKey>>,
-    by_digest: HashMap<KeyDigest, Arc<VerifyingKey>>,
-    default: Option<Arc<VerifyingKey>>,
+    by_kid: HashMap<Arc<str>, Arc<KnownKey>>,
+    by_digest: HashMap<KeyDigest, Arc<KnownKey>>,
+    default: Option<Arc<KnownKey>>,
 }
 
 impl KeySet {
@@ -198,15 +219,15 @@ impl KeySet {
             return Err(format!("more than {KEYS} keys"));
         }
         let sole = configured.len() == 1;
-        let own = Arc::new(own);
+        let own = KnownKey::new(own);
         let mut set = KeySet::default();
         if configured.is_empty() {
             set.default = Some(Arc::clone(&own));
         }
-        set.by_digest.insert(own.digest(), Arc::clone(&own));
+        set.by_digest.insert(own.digest, Arc::clone(&own));
         set.by_kid.insert(Arc::clone(&own.kid), own);
         for (key, marked) in configured {
-            let key = Arc::new(key);
+            let key = KnownKey::new(key);
             if key.kid.is_empty() && !marked && !sole {
                 return Err(
                     "a key without kid, not marked default, beside others: no token could choose it".into()
@@ -215,7 +236,7 @@ impl KeySet {
             if (marked || sole) && set.default.replace(Arc::clone(&key)).is_some() {
                 return Err("more than one key is marked default".into());
             }
-            set.by_digest.insert(key.digest(), Arc::clone(&key));
+            set.by_digest.insert(key.digest, Arc::clone(&key));
             if !key.kid.is_empty() && set.by_kid.insert(Arc::clone(&key.kid), Arc::clone(&key)).is_some() {
                 return Err(format!("two keys have the kid {:?}", key.kid));
             }
@@ -224,7 +245,7 @@ impl KeySet {
     }
 
     /// The one key a token with this `kid` may be signed by.
-    pub(super) fn choose(&self, kid: Option<&str>) -> Option<&Arc<VerifyingKey>> {
+    pub(super) fn choose(&self, kid: Option<&str>) -> Option<&Arc<KnownKey>> {
         match kid {
             Some(kid) => self.by_kid.get(kid),
             None => self.default.as_ref(),
@@ -232,7 +253,7 @@ impl KeySet {
     }
 
     /// The key that a session recorded, if it still verifies.
-    pub(super) fn recorded(&self, digest: KeyDigest) -> Option<&Arc<VerifyingKey>> {
+    pub(super) fn recorded(&self, digest: KeyDigest) -> Option<&Arc<KnownKey>> {
         self.by_digest.get(&digest)
     }
 }

@@ -153,8 +153,7 @@ pub(super) fn key_set(
             keys.push((key, entry.default));
         }
     }
-    let index = settings.len().saturating_sub(1);
-    KeySet::new(own.verifying(), keys).map_err(|reason| AuthConfigError::Key { index, reason })
+    KeySet::new(own.verifying(), keys).map_err(AuthConfigError::Keys)
 }
 
 type Named = (Option<String>, Material);

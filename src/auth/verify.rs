@@ -115,7 +115,7 @@ impl Auth {
                 narrowing: claims.narrowing,
                 expires_at_ms: Some(claims.expires_at_ms),
                 credential: Credential::Token {
-                    key: key.digest(),
+                    key: key.digest,
                     jti: claims.jti,
                     issued_at_ms: claims.issued_at_ms.unwrap_or(0),
                     session,
