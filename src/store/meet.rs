@@ -11,10 +11,26 @@ use std::ops::Bound;
 
 use super::engine::EngineError;
 use super::places::{At, Group};
-use super::walk::{Merged, Stretch, Walk, Way as _};
+use super::walk::{Merged, Walk, Way as _};
 
 /// Most rows that are looked at between two leaps.
 const MOST_ROWS: usize = 7;
+
+/// What a walk along lists came to.
+#[derive(Debug)]
+pub(super) struct Stretch {
+    /// In order.
+    pub(super) places: Vec<At>,
+    /// It has looked at as many places as it may; those after this one have yet to be looked at.
+    pub(super) goes_on_after: Option<At>,
+}
+
+impl Stretch {
+    /// A walk that has looked at everything it was to.
+    pub(super) fn whole(places: Vec<At>) -> Stretch {
+        Stretch { places, goes_on_after: None }
+    }
+}
 
 impl Walk<'_> {
     /// Up to `most` places after `from` in the lists of `lead` and of all `others`, having looked at up to `looks` of the first;
@@ -61,7 +77,7 @@ impl Walk<'_> {
             rows = spare;
             lead.seek(&furthest)?;
         }
-        Ok(Stretch { places: found, goes_on_after: None })
+        Ok(Stretch::whole(found))
     }
 }
 

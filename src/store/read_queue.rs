@@ -211,8 +211,9 @@ impl ReadQueue {
         if queue.jobs.len() >= most {
             // Long ones alone: those who gave up make room at once, and there are few to look at.
             if kind == LaneKind::Long {
+                let before = queue.jobs.len();
                 queue.jobs.retain(|job| !job.is_abandoned());
-                waiting.len -= most - queue.jobs.len();
+                waiting.len -= before - queue.jobs.len();
             }
             if queue.jobs.len() >= most {
                 return Err(ReadError::OverShare);
@@ -401,9 +402,14 @@ mod tests {
     fn an_organization_over_its_share_is_refused_and_who_gave_up_leaves_the_queue() {
         let queue = ReadQueue::default();
         let waits: Vec<_> = (0..LONG_WAITING).map(|_| push(&queue, A, LaneKind::Long, 1)).collect();
+        // One that is under way and goes on in another slice stands before them.
+        let (tenant, kind, job) = next(&queue);
+        let more = push(&queue, A, LaneKind::Long, 1);
+        queue.done(tenant, kind, Some(job));
         let (reply, _waits) = oneshot::channel();
         let refused = queue.push(A, LaneKind::Long, Box::new(Sliced(1, reply)));
         assert_eq!(refused, Err(ReadError::OverShare));
+        drop(more);
         let _other = push(&queue, B, LaneKind::Long, 1);
         drop(waits);
         let _room = push(&queue, A, LaneKind::Long, 1);

@@ -8,6 +8,7 @@ use std::ops::Bound;
 
 use super::engine::{Engine, EngineError, Value};
 use super::keys::{self, Kind};
+use super::meet::Stretch;
 use super::places::{self, At, Group, after, after_span, at_of, number_of, span_of, start_of};
 use crate::ids::TenantId;
 
@@ -24,15 +25,6 @@ impl From<Group> for Of {
     fn from(group: Group) -> Of {
         Of::All(vec![group])
     }
-}
-
-/// What a walk came to.
-#[derive(Debug)]
-pub(super) struct Stretch {
-    /// In order.
-    pub(super) places: Vec<At>,
-    /// It has looked at as many places as it may; those after this one have yet to be looked at.
-    pub(super) goes_on_after: Option<At>,
 }
 
 /// Where lists are walked.
@@ -61,7 +53,7 @@ impl<'e> Walk<'e> {
                 Some((lead, others)) => {
                     self.meet(*lead, others, from, (most, looks), &|at| stands(at, others))
                 }
-                None => Ok(Stretch { places: Vec::new(), goes_on_after: None }),
+                None => Ok(Stretch::whole(Vec::new())),
             },
         }
     }
@@ -84,7 +76,7 @@ impl<'e> Walk<'e> {
             way.pop()?;
             found.push(at);
         }
-        Ok(Stretch { places: found, goes_on_after: None })
+        Ok(Stretch::whole(found))
     }
 
     pub(super) fn is_before(&self, a: &At, b: &At) -> bool {
