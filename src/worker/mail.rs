@@ -3,12 +3,12 @@
 use std::rc::Rc;
 
 use serde::Serialize;
-use tokio::sync::oneshot;
 
 use crate::auth::Change;
+use crate::ids::TenantId;
 
 use super::commits::Told;
-use super::scan::{ClosedReply, Found, FoundReply, Selector};
+use super::scan::{ClosedReply, DescribedReply, Found, FoundReply, Selector};
 use super::sockets::Token;
 use super::ws_publish::Committed;
 use super::{Accepted, State, Worker};
@@ -32,8 +32,15 @@ pub enum Mail {
         /// Whom to answer.
         reply: FoundReply,
     },
-    /// Describe connections that were found on this worker; those that have gone are left out.
-    Describe(Vec<Found>, oneshot::Sender<Vec<Listed>>),
+    /// Describe connections of one organization that were found on this worker.
+    Describe {
+        /// The organization.
+        tenant: TenantId,
+        /// What was found.
+        found: Vec<Found>,
+        /// Whom to answer.
+        reply: DescribedReply,
+    },
     /// Close connections; answers how many.
     Close(Selector, ClosedReply),
     /// Credentials, users or organizations changed: look at the rights of the connections concerned.
@@ -88,17 +95,14 @@ impl Worker {
             }
             Mail::Told(told) => self.commits.on_told(&told),
             Mail::List { selector, after, most, reply } => state.list(selector, after, most, reply),
-            Mail::Describe(found, reply) => {
-                let listed = found.iter().filter_map(|found| self.describe(state, found)).collect();
-                let _ = reply.send(listed); // the caller may have gone
-            }
+            Mail::Describe { tenant, found, reply } => state.describe(tenant, found, reply),
             Mail::Close(selector, reply) => state.close_selected(selector, reply),
             Mail::Recheck(change) => state.scans.recheck(&change),
             Mail::Drain { seconds } => self.drain(state, seconds),
         }
     }
 
-    fn describe(&self, state: &mut State, found: &Found) -> Option<Listed> {
+    pub(super) fn describe(&self, state: &mut State, found: &Found) -> Option<Listed> {
         let token = Token { slot: found.slot, generation: found.generation };
         state.connection(token)?;
         let connection = state.connections.get(token.slot as usize)?;

@@ -20,6 +20,7 @@ use crate::ids::TenantId;
 
 use super::connection_index::{Owner, OwnerTag};
 use super::fair_queue::FairQueue;
+use super::mail::Listed;
 use super::sockets::Token;
 use super::{State, Worker};
 
@@ -86,6 +87,8 @@ pub struct Found {
 
 /// How the caller of a listing hears of its end.
 pub type FoundReply = oneshot::Sender<Result<Vec<Found>, Busy>>;
+/// How the caller of a listing hears what was found looks like.
+pub type DescribedReply = oneshot::Sender<Result<Vec<Listed>, Busy>>;
 /// How the caller of a closing hears how many were closed.
 pub type ClosedReply = oneshot::Sender<Result<usize, Busy>>;
 
@@ -102,6 +105,12 @@ enum Scan {
         reply: FoundReply,
         walk: Walk,
     },
+    /// Describes connections, leaving out those that have gone.
+    Describe {
+        found: std::vec::IntoIter<Found>,
+        listed: Vec<Listed>,
+        reply: DescribedReply,
+    },
     Close {
         selector: Selector,
         closed: usize,
@@ -116,6 +125,7 @@ impl Scan {
         match self {
             Scan::Recheck(..) => false,
             Scan::List { reply, .. } => reply.is_closed(),
+            Scan::Describe { reply, .. } => reply.is_closed(),
             // What an administrator began to close is closed.
             Scan::Close { closed, reply, .. } => *closed == 0 && reply.is_closed(),
         }
@@ -257,6 +267,15 @@ impl State {
         self.scans.queue.push(tenant, Scan::List { selector, after, most, found: Vec::new(), reply, walk });
     }
 
+    pub(super) fn describe(&mut self, tenant: TenantId, found: Vec<Found>, reply: DescribedReply) {
+        if !self.scans.has_room(tenant) {
+            let _ = reply.send(Err(Busy)); // the caller may have gone
+            return;
+        }
+        let listed = Vec::with_capacity(found.len());
+        self.scans.queue.push(tenant, Scan::Describe { found: found.into_iter(), listed, reply });
+    }
+
     pub(super) fn close_selected(&mut self, selector: Selector, reply: ClosedReply) {
         if !self.scans.has_room(selector.tenant) {
             let _ = reply.send(Err(Busy)); // the caller may have gone
@@ -286,6 +305,7 @@ impl Worker {
         let _ = match scan {
             Scan::Recheck(..) => Ok(()),
             Scan::List { found, reply, .. } => reply.send(Ok(found)).map_err(drop),
+            Scan::Describe { listed, reply, .. } => reply.send(Ok(listed)).map_err(drop),
             Scan::Close { closed, reply, .. } => reply.send(Ok(closed)).map_err(drop),
         }; // the caller may have gone
     }
@@ -306,6 +326,12 @@ impl Worker {
                         keep_lowest(found, *most);
                     }
                     false
+                }
+                // One in a step: its filter may be some hundred values to write out.
+                Scan::Describe { found, listed, .. } => {
+                    let Some(next) = found.next() else { return true };
+                    listed.extend(self.describe(state, &next));
+                    return false;
                 }
                 Scan::Close { selector, closed, walk, .. } => {
                     let Some(slot) = walk.next(state) else { return true };

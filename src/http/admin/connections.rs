@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
 use crate::auth::{Manage, Principal, Subscribe, Use};
+use crate::ids::TenantId;
 use crate::outcome::Refusal;
 use crate::wake::WakeQueue;
 use crate::worker::mail::{Listed, Mail, connection_id, connection_name};
@@ -70,7 +71,7 @@ pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
     shown.sort_unstable();
     // By what was found: a connection that goes before it is described makes no page the last one.
     let next = shown.last().filter(|_| shown.len() == page.limit).map(|last| connection_name(last.id));
-    let mut rows = describe(x, &shown).await;
+    let mut rows = describe(x, principal.tenant, &shown).await?;
     rows.sort_by(|a, b| a.id.cmp(&b.id));
     Ok(Answer::list(&rows, next))
 }
@@ -94,18 +95,19 @@ async fn find(
     Ok(found)
 }
 
-async fn describe(x: &Exchange, found: &[Found]) -> Vec<Listed> {
+async fn describe(x: &Exchange, tenant: TenantId, found: &[Found]) -> Result<Vec<Listed>, Refusal> {
     let ask = |(worker, mail): (usize, &WakeQueue<Mail>)| {
         let (reply, answer) = oneshot::channel();
         let here = found.iter().filter(|found| found.worker == worker).copied().collect();
-        mail.push(Mail::Describe(here, reply));
+        mail.push(Mail::Describe { tenant, found: here, reply });
         answer
     };
     let mut rows = Vec::new();
-    for answer in x.shared().mail.iter().enumerate().map(ask).collect::<Vec<_>>() {
-        rows.extend(answer.await.unwrap_or_default());
+    let concerned = |(worker, _): &(usize, _)| found.iter().any(|found| found.worker == *worker);
+    for answer in x.shared().mail.iter().enumerate().filter(concerned).map(ask).collect::<Vec<_>>() {
+        rows.extend(answer.await.unwrap_or(Ok(Vec::new())).map_err(busy)?);
     }
-    rows
+    Ok(rows)
 }
 
 /// Closes a connection: with `manage` one of the organization's, else one's own.

@@ -230,9 +230,10 @@ fn listings_are_bounded_for_each_organization() {
         found.sort_unstable();
         assert_eq!(found.iter().map(|found| found.id).take(20).collect::<Vec<_>>(), ids[10..30]);
         let (reply, described) = oneshot::channel();
-        bench.mail(Mail::Describe(found[..3].to_vec(), reply));
+        let tenant = bench.principals[0].tenant;
+        bench.mail(Mail::Describe { tenant, found: found[..3].to_vec(), reply });
         bench.idle();
-        let described: Vec<Listed> = described.await.expect("answered");
+        let described: Vec<Listed> = described.await.expect("answered").expect("room");
         assert_eq!(described.len(), 3);
 
         let asked: Vec<_> =
