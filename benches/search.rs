@@ -10,7 +10,7 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use nervewire::ids::TenantId;
 use nervewire::store::{
-    Document, Group, Hits, Mark, Rows, Sought, Store, StoreOptions, Table, Word, length_of,
+    Before, Document, Group, Hits, Mark, Rows, Sought, Store, StoreOptions, Table, Word, length_of,
 };
 
 const TENANT: TenantId = TenantId(1);
@@ -74,7 +74,7 @@ fn store(all: u64) -> (tempfile::TempDir, Store) {
             rows.put_row(TENANT, TABLE, &id(&document), &row).expect("short");
             for term in words(number, all) {
                 for group in groups(number) {
-                    rows.put_term(TENANT, group, &term, &document, &mark).expect("short");
+                    rows.put_term(TENANT, group, &term, &document, &mark, Before::Nothing).expect("short");
                 }
             }
         }

@@ -74,6 +74,7 @@ pub async fn errands(shared: Arc<Shared>) {
         tokio::select! {
             _ = sweep.tick() => {
                 shared.tenants.sweep();
+                shared.rates.sweep(shared.clock.now_ms());
                 memory::give_back(true); // this thread opened the store, and has no hurry
             }
             _ = maintain.tick() => {

@@ -8,16 +8,19 @@ use serde_json::{Value, json};
 use crate::auth::{AdminError, AuthError, Ended, MissingScope, PasswordError, PublishDenied, TooMany};
 use crate::close::Close;
 use crate::connection::admission::Refused;
+use crate::connection::rate::OverRate;
 use crate::connection::shares::Full;
 use crate::event::EventError;
 use crate::filter::FilterError;
 use crate::resource::ResourceError;
 use crate::resource::users::UserError;
-use crate::store::{CommitError, ReadError};
+use crate::store::{CommitError, OverQuota, ReadError};
 use crate::tenant::publish::PublishError;
 
 /// Seconds a client should wait where nothing better is known.
 const RETRY_SECONDS: u64 = 1;
+/// Seconds a client should wait where its organization is full: it takes a person, or a day for what is remembered for a day.
+const FULL_RETRY_SECONDS: u64 = 60;
 
 /// What a client is told instead of what it asked for.
 #[derive(Clone, Debug, PartialEq)]
@@ -98,13 +101,6 @@ impl Refusal {
     pub fn quota(message: impl Into<String>, retry_after: u64) -> Refusal {
         let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, "QUOTA_EXCEEDED", message);
         Refusal { retry_after: Some(retry_after.max(1)), ..refusal }
-    }
-    /// 429 of a connection over its publish rate; the same would pass in `wait_ms`.
-    #[must_use]
-    pub fn over_rate(wait_ms: u64) -> Refusal {
-        let seconds = wait_ms.div_ceil(1_000).max(1);
-        let details = json!({"retry_after": seconds});
-        Refusal { details, ..Refusal::quota("over the publish rate of this connection", seconds) }
     }
     /// 500 without inner text.
     #[must_use]
@@ -204,6 +200,22 @@ impl From<Full> for Refusal {
     }
 }
 
+impl From<OverQuota> for Refusal {
+    fn from(error: OverQuota) -> Refusal {
+        let OverQuota { limit, max, used } = error;
+        let details = json!({"limit": limit, "max": max, "used": used});
+        Refusal { details, ..Refusal::quota(error.to_string(), FULL_RETRY_SECONDS) }
+    }
+}
+
+impl From<OverRate> for Refusal {
+    fn from(error: OverRate) -> Refusal {
+        let seconds = error.wait_ms.div_ceil(1_000).max(1);
+        let details = json!({"limit": error.limit, "max": error.per_second, "retry_after": seconds});
+        Refusal { details, ..Refusal::quota(error.to_string(), seconds) }
+    }
+}
+
 impl From<ReadError> for Refusal {
     fn from(error: ReadError) -> Refusal {
         match error {
@@ -221,6 +233,7 @@ impl From<PublishError> for Refusal {
             PublishError::TooLarge(error) => {
                 Refusal { status: StatusCode::PAYLOAD_TOO_LARGE, code: "PAYLOAD_TOO_LARGE", ..error.into() }
             }
+            PublishError::OverQuota(error) => error.into(),
             PublishError::Conflict(why) => Refusal::conflict(why),
             PublishError::Ended(ended) => ended.into(),
             PublishError::Read(error) => error.into(),

@@ -121,7 +121,7 @@ impl Principal {
         }
     }
 
-    /// The rate that a connection of this principal may publish and write at: `limit`, or none (0) for who may speak for
+    /// The rate that this principal may publish and write at, over all of its connections: `limit`, or none (0) for who may speak for
     /// the whole organization, which only services do.
     #[must_use]
     pub fn publish_rate(&self, limit: u64) -> u64 {

@@ -168,8 +168,16 @@ pub struct Limits {
     pub connections_per_user: usize,
     /// Connections of one address (IPv6 /64), loopback exempt; 0 = no limit.
     pub connections_per_address: usize,
-    /// Events per second and connection of principals without `publish:org`; 0 = off.
+    /// Events per second and user, of principals without `publish:org`; 0 = off.
     pub publish_per_second: u64,
+    /// Events per second and organization; 0 = a share.
+    pub publish_per_second_per_organization: u64,
+    /// Requests per second and organization; 0 = a share.
+    pub requests_per_second_per_organization: u64,
+    /// Bytes one organization may keep; 0 = a share of `store.max_live_bytes`.
+    pub bytes_per_organization: u64,
+    /// Resources one organization may keep; 0 = no limit.
+    pub rows_per_organization: u64,
 }
 
 /// `log.*`: the daemon's own log lines.
@@ -315,6 +323,10 @@ fn blank() -> Config {
             connections_per_user: 0,
             connections_per_address: 0,
             publish_per_second: 0,
+            publish_per_second_per_organization: 0,
+            requests_per_second_per_organization: 0,
+            bytes_per_organization: 0,
+            rows_per_organization: 0,
         },
         log: Log { level: LogLevel::Info, format: LogFormat::Auto },
     }

@@ -348,7 +348,7 @@ const GENERAL: &[Key] = &[
         },
         unit: "bytes of disk",
         memory: "",
-        text: "Live data of all organizations; above it those furthest over their share are trimmed. The file may take three times as much and never shrinks but by `nervewire compact`.",
+        text: "Live data of all organizations, events and resources. Above it the events of those that keep most are trimmed, never of one that keeps no more than an equal share; resources of those over their share are refused from half of it on. The file may take three times as much and never shrinks but by `nervewire compact`.",
     },
     Key {
         name: "store.durability",

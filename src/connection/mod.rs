@@ -25,7 +25,6 @@ use crate::ids::Sequence;
 use crate::metrics::Transport;
 
 use admission::Admitted;
-use rate::Rate;
 use shares::Claim;
 pub use sink::{Sink, Wrote};
 
@@ -124,15 +123,15 @@ pub struct Outbox {
     pub since: Tick,
 }
 
-/// What a peer has sent and is not dealt with, and how fast it may publish.
+/// What a peer has sent and is not dealt with, and what it was refused.
 #[derive(Debug, Default)]
 pub struct Inbound {
     /// WebSocket frames and messages that are partial.
     pub decoder: Decoder,
     /// Input that was read and has to wait, at most one read buffer; only while it may not be read.
     pub kept: Option<Box<[u8]>>,
-    /// Publish rate, once it published.
-    pub rate: Option<Box<Rate>>,
+    /// Publishes in a row that were refused for their rate; at [`rate::REFUSALS`] the connection ends.
+    pub refused: u8,
     /// Tick at which the message began that `decoder` holds a part of.
     pub since: Option<Tick>,
     /// What `decoder` and `kept` have of the organization's share.
@@ -184,7 +183,7 @@ pub struct Connection {
     pub look_at: Tick,
     /// What it still has to write, if anything.
     pub out: Option<Box<Outbox>>,
-    /// What its peer has sent and is not dealt with, if anything, or a publisher's rate.
+    /// What its peer has sent and is not dealt with, if anything, or what it was refused.
     pub inbound: Option<Box<Inbound>>,
     /// Bad frames in a row.
     pub bad_frames: u8,
@@ -238,7 +237,7 @@ impl Connection {
         if self
             .inbound
             .as_ref()
-            .is_some_and(|it| it.kept.is_none() && it.rate.is_none() && !it.decoder.is_partial())
+            .is_some_and(|it| it.kept.is_none() && it.refused == 0 && !it.decoder.is_partial())
         {
             self.inbound = None;
         }

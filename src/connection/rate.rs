@@ -1,99 +1,325 @@
-//! The publish rate of one connection: a token bucket over injected time.
+//! How many events and requests a second an organization, and one subject of it, may spend over all of its connections.
+//!
+//! * Each rate is a token bucket over injected time that holds two seconds' worth. A charge that is larger than the whole bucket
+//!   passes once the bucket is full.
+//! * Without a configured rate an organization has a share: what the machine is taken to be able to do, divided by the
+//!   organizations that spent something within the last second. Alone it is not limited by others that are not there.
+//! * A bucket that is full says nothing, so it is forgotten ([`Rates::sweep`]): there are only as many as are in use.
+//! * It knows no connection: more connections do not mean more tokens.
 
-/// Refusals in a row before the connection is closed (1013).
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use dashmap::DashMap;
+
+use crate::auth::Principal;
+use crate::config;
+use crate::ids::TenantId;
+use crate::sync::Mutex;
+
+/// Refusals in a row after which a WebSocket is closed (1013).
 pub const REFUSALS: u8 = 100;
+/// Events a second that the organizations share, for each worker: above what one worker was measured to publish, since what
+/// they really get is divided by the worker's turns and the commit queue. This bounds what many share.
+pub const SHARED_EVENTS: u64 = 500_000;
+/// Requests a second that the organizations share, for each worker; above what one worker was measured to answer.
+pub const SHARED_REQUESTS: u64 = 100_000;
+/// What an organization may spend at least, however many others are there.
+pub const LEAST_EVENTS: u64 = 1_000;
+/// The same of requests.
+pub const LEAST_REQUESTS: u64 = 200;
+/// How much a bucket holds, milliseconds of its rate.
+const BURST_MS: u64 = 2_000;
 
-/// A token bucket that holds two seconds' worth.
-#[derive(Debug, Clone)]
-pub struct Rate {
-    /// Events in a second.
-    per_second: u32,
-    /// Events that may go now, in thousandths.
-    milli_tokens: u64,
-    /// Unix milliseconds of the last refill.
-    refilled_ms: u64,
-    /// Refusals in a row.
-    refused: u8,
+/// A charge was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("over {limit}, which allows {per_second} a second now: slow down, or ask the operator to raise it")]
+pub struct OverRate {
+    /// The configuration key of the limit.
+    pub limit: &'static str,
+    /// What it allows now.
+    pub per_second: u64,
+    /// Milliseconds until the same would pass.
+    pub wait_ms: u64,
 }
 
-impl Rate {
-    /// A full bucket.
-    #[must_use]
-    pub fn new(per_second: u32, now_ms: u64) -> Rate {
-        let per_second = per_second.max(1);
-        Rate { per_second, milli_tokens: u64::from(per_second) * 2_000, refilled_ms: now_ms, refused: 0 }
+/// A token bucket.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    /// Tokens that are missing from a full bucket, in thousandths.
+    missing: u64,
+    /// Unix milliseconds of the last refill.
+    refilled_ms: u64,
+}
+
+impl Bucket {
+    fn full(now_ms: u64) -> Bucket {
+        Bucket { missing: 0, refilled_ms: now_ms }
     }
 
-    /// Takes `events` tokens.
-    ///
-    /// A batch larger than the whole bucket passes once the bucket is full, and leaves it empty.
-    ///
-    /// # Errors
-    /// Milliseconds until the same would pass.
-    pub fn take(&mut self, events: usize, now_ms: u64) -> Result<(), u64> {
-        let full = u64::from(self.per_second) * 2_000;
-        let gained = now_ms.saturating_sub(self.refilled_ms).min(2_000) * u64::from(self.per_second);
-        self.milli_tokens = (self.milli_tokens + gained).min(full);
+    fn refill(&mut self, per_second: u64, now_ms: u64) {
+        let gained = now_ms.saturating_sub(self.refilled_ms).min(BURST_MS) * per_second;
+        self.missing = self.missing.saturating_sub(gained);
         self.refilled_ms = now_ms;
-        let cost = (events as u64 * 1_000).min(full);
-        if self.milli_tokens < cost {
-            self.refused = self.refused.saturating_add(1);
-            return Err((cost - self.milli_tokens).div_ceil(u64::from(self.per_second)));
+    }
+
+    /// Takes `cost` tokens, or answers the milliseconds until they are there.
+    fn take(&mut self, cost: u64, per_second: u64, now_ms: u64) -> Result<(), u64> {
+        let holds = per_second * BURST_MS;
+        self.refill(per_second, now_ms);
+        self.missing = self.missing.min(holds); // the rate may be lower than it was
+        let cost = cost.saturating_mul(1_000).min(holds);
+        let over = (self.missing + cost).saturating_sub(holds);
+        if over > 0 {
+            return Err(over.div_ceil(per_second));
         }
-        self.milli_tokens -= cost;
-        self.refused = 0;
+        self.missing += cost;
         Ok(())
     }
 
-    /// Whether it was refused so often in a row that the connection is closed.
-    #[must_use]
-    pub fn exhausted(&self) -> bool {
-        self.refused >= REFUSALS
+    /// Gives back what a charge took that was refused elsewhere.
+    fn give_back(&mut self, cost: u64) {
+        self.missing = self.missing.saturating_sub(cost.saturating_mul(1_000));
+    }
+
+    fn is_full(&self, per_second: u64, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.refilled_ms).saturating_mul(per_second) >= self.missing
     }
 }
 
-/// Charges `events` to a connection's bucket, made when it first publishes; `per_second` 0: no limit.
-///
-/// # Errors
-/// Milliseconds until the same would pass.
-pub fn charge(rate: &mut Option<Box<Rate>>, per_second: u64, events: usize, now_ms: u64) -> Result<(), u64> {
-    if per_second == 0 {
-        return Ok(());
+/// How many organizations spent something within the last second.
+#[derive(Default)]
+struct Active {
+    seconds: Mutex<Seconds>,
+    /// What [`Active::count`] answers.
+    count: AtomicU64,
+}
+
+/// Organizations of a running second and of the one before.
+#[derive(Default)]
+struct Seconds {
+    now: u64,
+    so_far: u64,
+    before: u64,
+}
+
+impl Active {
+    /// An organization spends for the first time in the second `now`.
+    fn came(&self, now: u64) {
+        let mut seconds = self.seconds.lock();
+        if seconds.now != now {
+            seconds.before = if seconds.now + 1 == now { seconds.so_far } else { 0 };
+            (seconds.now, seconds.so_far) = (now, 0);
+        }
+        seconds.so_far += 1;
+        self.count.store(seconds.so_far.max(seconds.before), Relaxed);
     }
-    let per_second = u32::try_from(per_second).unwrap_or(u32::MAX);
-    rate.get_or_insert_with(|| Box::new(Rate::new(per_second, now_ms))).take(events, now_ms)
+    fn count(&self) -> u64 {
+        self.count.load(Relaxed).max(1)
+    }
+}
+
+/// One kind of thing that organizations spend.
+struct Kind {
+    /// The configuration key of the rate of one organization.
+    limit: &'static str,
+    /// A second; 0: a share.
+    configured: u64,
+    shared: u64,
+    least: u64,
+    active: Active,
+    /// Each with the second in which its organization last spent something.
+    buckets: DashMap<TenantId, (Bucket, u64)>,
+}
+
+impl Kind {
+    fn new(limit: &'static str, configured: u64, shared: u64, least: u64) -> Kind {
+        Kind { limit, configured, shared, least, active: Active::default(), buckets: DashMap::new() }
+    }
+
+    /// What one organization may spend a second now.
+    fn per_second(&self) -> u64 {
+        match self.configured {
+            0 => (self.shared / self.active.count()).max(self.least),
+            some => some,
+        }
+    }
+
+    fn take(&self, tenant: TenantId, cost: u64, now_ms: u64) -> Result<(), OverRate> {
+        let mut entry = self.buckets.entry(tenant).or_insert_with(|| (Bucket::full(now_ms), 0));
+        let (bucket, second) = &mut *entry;
+        let now = now_ms / 1_000;
+        if *second != now {
+            *second = now;
+            self.active.came(now);
+        }
+        let per_second = self.per_second();
+        let over = |wait_ms| OverRate { limit: self.limit, per_second, wait_ms };
+        bucket.take(cost, per_second, now_ms).map_err(over)
+    }
+
+    fn sweep(&self, now_ms: u64) {
+        let per_second = self.per_second();
+        self.buckets.retain(|_, (bucket, _)| !bucket.is_full(per_second, now_ms));
+    }
+}
+
+/// The rates of all organizations and their subjects.
+pub struct Rates {
+    events: Kind,
+    requests: Kind,
+    /// Events a second of one subject without `publish:org`; 0: any number.
+    per_subject: u64,
+    /// By a keyed digest of organization and subject: two that shared one would share a bucket, no more.
+    subjects: DashMap<u64, Bucket>,
+    digest: RandomState,
+    refused: AtomicU64,
+}
+
+impl Rates {
+    /// Full buckets. `workers` is how many threads serve.
+    #[must_use]
+    pub fn new(limits: &config::Limits, workers: usize) -> Rates {
+        let workers = workers.max(1) as u64;
+        Rates {
+            events: Kind::new(
+                "limits.publish_per_second_per_organization",
+                limits.publish_per_second_per_organization,
+                SHARED_EVENTS * workers,
+                LEAST_EVENTS,
+            ),
+            requests: Kind::new(
+                "limits.requests_per_second_per_organization",
+                limits.requests_per_second_per_organization,
+                SHARED_REQUESTS * workers,
+                LEAST_REQUESTS,
+            ),
+            per_subject: limits.publish_per_second,
+            subjects: DashMap::new(),
+            digest: RandomState::new(),
+            refused: AtomicU64::new(0),
+        }
+    }
+
+    /// Charges `events` to the organization of `principal`, and to its subject unless that speaks for the whole organization.
+    ///
+    /// # Errors
+    /// [`OverRate`]; nothing is charged then.
+    pub fn publish(&self, principal: &Principal, events: usize, now_ms: u64) -> Result<(), OverRate> {
+        self.counted(self.publish_of(principal, events, now_ms))
+    }
+
+    fn publish_of(&self, principal: &Principal, events: usize, now_ms: u64) -> Result<(), OverRate> {
+        let events = events as u64;
+        self.events.take(principal.tenant, events, now_ms)?;
+        if principal.publish_rate(self.per_subject) == 0 {
+            return Ok(());
+        }
+        let subject = self.digest.hash_one((principal.tenant, principal.subject()));
+        let mut bucket = self.subjects.entry(subject).or_insert_with(|| Bucket::full(now_ms));
+        bucket.take(events, self.per_subject, now_ms).map_err(|wait_ms| {
+            if let Some(mut entry) = self.events.buckets.get_mut(&principal.tenant) {
+                entry.0.give_back(events);
+            }
+            OverRate { limit: "limits.publish_per_second", per_second: self.per_subject, wait_ms }
+        })
+    }
+
+    /// Charges a request to an organization.
+    ///
+    /// # Errors
+    /// [`OverRate`]; nothing is charged then.
+    pub fn request(&self, tenant: TenantId, now_ms: u64) -> Result<(), OverRate> {
+        self.counted(self.requests.take(tenant, 1, now_ms))
+    }
+
+    fn counted(&self, charged: Result<(), OverRate>) -> Result<(), OverRate> {
+        if charged.is_err() {
+            self.refused.fetch_add(1, Relaxed);
+        }
+        charged
+    }
+
+    /// Charges that were refused.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Relaxed)
+    }
+
+    /// Forgets full buckets; called every few seconds.
+    pub fn sweep(&self, now_ms: u64) {
+        self.events.sweep(now_ms);
+        self.requests.sweep(now_ms);
+        self.subjects.retain(|_, bucket| !bucket.is_full(self.per_subject, now_ms));
+    }
+
+    /// Buckets that are kept.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.events.buckets.len() + self.requests.buckets.len() + self.subjects.len()
+    }
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const A: TenantId = TenantId(1);
+    const B: TenantId = TenantId(2);
+
+    fn kind(configured: u64, shared: u64, least: u64) -> Kind {
+        Kind::new("limits.test", configured, shared, least)
+    }
+
     #[test]
     fn two_seconds_worth_may_burst_and_then_the_rate_holds() {
-        let mut rate = Rate::new(10, 0);
-        assert!((0..20).all(|_| rate.take(1, 0).is_ok()));
-        assert_eq!(rate.take(1, 0), Err(100));
-        assert_eq!(rate.take(1, 100), Ok(()));
-        assert_eq!(rate.take(1, 100), Err(100));
+        let rate = kind(10, 0, 0);
+        assert!((0..20).all(|_| rate.take(A, 1, 5_000).is_ok()));
+        let over = |wait_ms| Err(OverRate { limit: "limits.test", per_second: 10, wait_ms });
+        assert_eq!(rate.take(A, 1, 5_000), over(100));
+        assert_eq!(rate.take(B, 1, 5_000), Ok(()), "another organization has a bucket of its own");
+        assert_eq!(rate.take(A, 1, 5_100), Ok(()));
+        assert_eq!(rate.take(A, 1, 5_100), over(100));
     }
 
     #[test]
-    fn a_hundred_refusals_in_a_row_exhaust_it() {
-        let mut rate = Rate::new(1, 0);
-        assert!(rate.take(2, 0).is_ok());
-        for _ in 0..REFUSALS {
-            assert!(!rate.exhausted());
-            assert!(rate.take(1, 0).is_err());
+    fn a_charge_larger_than_the_bucket_passes_when_it_is_full() {
+        let rate = kind(10, 0, 0);
+        assert!(rate.take(A, 1_000, 0).is_ok());
+        assert!(rate.take(A, 1_000, 1_999).is_err());
+        assert!(rate.take(A, 1_000, 2_000).is_ok());
+    }
+
+    #[test]
+    fn a_share_is_what_is_left_by_those_who_spent_within_the_last_second() {
+        let rate = kind(0, 1_000, 50);
+        assert!(rate.take(A, 2_000, 1_000).is_ok(), "alone, all of it");
+        assert_eq!(rate.per_second(), 1_000);
+        for other in 2..=10 {
+            assert!(rate.take(TenantId(other), 1, 1_500).is_ok());
         }
-        assert!(rate.exhausted());
-        assert!(rate.take(1, 5_000).is_ok());
-        assert!(!rate.exhausted());
+        assert_eq!(rate.per_second(), 100);
+        assert!(rate.take(TenantId(2), 250, 1_500).is_err(), "more than two seconds' worth, and one is gone");
+        assert!(rate.take(A, 1, 5_000).is_ok());
+        assert_eq!(rate.per_second(), 1_000, "the others have been quiet for a second");
+        for other in 2..=100 {
+            assert!(rate.take(TenantId(other), 1, 5_000).is_ok());
+        }
+        assert_eq!(rate.per_second(), 50, "but never less than this");
     }
 
     #[test]
-    fn a_batch_larger_than_the_bucket_passes_when_it_is_full() {
-        let mut rate = Rate::new(10, 0);
-        assert!(rate.take(1_000, 0).is_ok());
-        assert_eq!(rate.take(1, 0), Err(100));
+    fn full_buckets_are_forgotten() {
+        let rate = kind(10, 0, 0);
+        assert!(rate.take(A, 20, 0).is_ok());
+        rate.sweep(1_000);
+        assert_eq!(rate.buckets.len(), 1);
+        rate.sweep(2_000);
+        assert!(rate.buckets.is_empty());
     }
 }

@@ -35,7 +35,7 @@ use super::body::{Body, Flow};
 use super::client_address::client_address;
 use super::cors;
 use super::deadlines::{Activity, Deadlines, End};
-use super::exchange::{ConnectionRate, Exchange};
+use super::exchange::Exchange;
 use super::proxy_protocol::{self, Parsed};
 use super::respond::{Answer, REQUEST_ID, TRACEPARENT, raw_head, request_id};
 use super::subscribe::{self, Subscribed};
@@ -130,13 +130,12 @@ async fn serve_h1(
     let io = Io::new(stream, first, Some(flow.clone()), &activity, worker);
     let service = {
         let (worker, flow, takeover) = (worker.clone(), flow.clone(), takeover.clone());
-        let rate = ConnectionRate::default();
         service_fn(move |request: Request<Incoming>| {
             let (worker, flow, takeover) = (worker.clone(), flow.clone(), takeover.clone());
-            let (rate, busy) = (rate.clone(), activity.begin());
+            let busy = activity.begin();
             // Boxed: hyper can give its parts back only where the future may move.
             Box::pin(async move {
-                match respond(request, &worker, peer, door, &flow, &rate).await {
+                match respond(request, &worker, peer, door, &flow).await {
                     Responded::Whole(mut response) => {
                         response.body_mut().keep(busy);
                         Ok::<_, Infallible>(response)
@@ -235,10 +234,9 @@ pub(super) async fn respond(
     peer: Option<IpAddr>,
     door: Door,
     flow: &Rc<Flow>,
-    rate: &ConnectionRate,
 ) -> Responded {
     let peer = client_address(peer, request.headers(), &worker.shared.config.trusted_proxies);
-    let mut x = Exchange::new(request, worker, peer, rate);
+    let mut x = Exchange::new(request, worker, peer);
     worker.metrics().requests.add(1);
     let origin = cors::allowed_origin(&x);
     let id = request_id(&x.headers);

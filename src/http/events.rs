@@ -6,7 +6,6 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use crate::auth::{Publish, Use};
-use crate::connection::rate;
 use crate::outcome::Refusal;
 use crate::tenant::idempotency::{Keyed, PublishOptions};
 use crate::tenant::intake;
@@ -60,9 +59,7 @@ pub async fn post(x: &mut Exchange) -> Result<Answer, Refusal> {
             Refusal { details, ..denied.into() }
         })?;
     }
-    let limit = right.principal().publish_rate(x.shared().config.limits.publish_per_second);
-    let now_ms = x.shared().clock.now_ms();
-    rate::charge(&mut x.rate.borrow_mut(), limit, events.len(), now_ms).map_err(Refusal::over_rate)?;
+    x.shared().rates.publish(&principal, events.len(), x.shared().clock.now_ms())?;
     let keyed = key.map(|key| Keyed::of_request(&principal.subject(), "POST", &x.path, &key, &body));
     let tenant = x.tenant(&principal).await?;
     let tenants = &x.shared().tenants;

@@ -13,7 +13,6 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::auth::{Authorized, Principal, RequestContext, Right, Use};
-use crate::connection::rate::Rate;
 use crate::connection::shares::{Claim, FREE_BYTES};
 use crate::ids::TenantId;
 use crate::outcome::Refusal;
@@ -44,8 +43,6 @@ pub struct Exchange {
     pub authority: Option<String>,
     /// Its headers.
     pub headers: HeaderMap,
-    /// What this HTTP connection has published; shared by its requests.
-    pub rate: ConnectionRate,
     /// Who asks, once that is known.
     caller: RefCell<Option<Arc<Principal>>>,
     body: Option<Incoming>,
@@ -53,18 +50,10 @@ pub struct Exchange {
     pub body_abandoned: bool,
 }
 
-/// The publish rate of one HTTP connection.
-pub type ConnectionRate = Rc<RefCell<Option<Box<Rate>>>>;
-
 impl Exchange {
     /// Takes a request apart.
     #[must_use]
-    pub fn new(
-        request: http::Request<Incoming>,
-        worker: &Rc<Worker>,
-        peer: Option<IpAddr>,
-        rate: &ConnectionRate,
-    ) -> Exchange {
+    pub fn new(request: http::Request<Incoming>, worker: &Rc<Worker>, peer: Option<IpAddr>) -> Exchange {
         let (parts, body) = request.into_parts();
         Exchange {
             worker: worker.clone(),
@@ -75,7 +64,6 @@ impl Exchange {
             version: parts.version,
             authority: parts.uri.authority().map(ToString::to_string),
             headers: parts.headers,
-            rate: rate.clone(),
             caller: RefCell::default(),
             body: Some(body),
             body_abandoned: false,
@@ -102,15 +90,19 @@ impl Exchange {
         let auth = &self.shared().auth;
         let cx = RequestContext::of(&self.headers, self.authority.as_deref(), &self.method, self.peer, use_);
         let found = auth.authenticate(&auth.present(&self.headers, &self.query), &cx);
-        *self.caller.borrow_mut() = found.as_ref().ok().cloned();
         let principal = found.map_err(|error| {
             self.shared().metrics.auth_failures.add(1);
             tracing::debug!(path = %self.path, peer = ?self.peer, %error, "credential refused");
             Refusal::from(error)
         })?;
+        let is_first = self.caller.replace(Some(principal.clone())).is_none();
         if !self.method.is_safe() {
             // Its answer could not be withheld: it is refused before anything is done.
             self.shared().unread_answers.check(self.tenant_id())?;
+        }
+        // Its organization is charged once a request, however often the handler asks who it is.
+        if is_first {
+            self.shared().rates.request(principal.tenant, self.shared().clock.now_ms())?;
         }
         Ok(principal)
     }

@@ -27,7 +27,6 @@ use crate::worker::Worker;
 use super::body::{Body, Flow};
 use super::conn::{Door, HEAD_BYTES, Responded, respond};
 use super::deadlines::{Activity, Deadlines, End};
-use super::exchange::ConnectionRate;
 use super::respond::Answer;
 use super::transport::{Io, Stream};
 
@@ -58,12 +57,11 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: Stream, first: Bytes, pee
     let io = Io::new(stream, first, None, &activity, worker);
     let service = {
         let worker = worker.clone();
-        let rate = ConnectionRate::default();
         service_fn(move |request: Request<Incoming>| {
-            let (worker, rate) = (worker.clone(), rate.clone());
+            let worker = worker.clone();
             async move {
                 let flow = FLOW.try_with(Rc::clone).unwrap_or_else(|_| Flow::of_stream());
-                match respond(request, &worker, peer, Door::Public, &flow, &rate).await {
+                match respond(request, &worker, peer, Door::Public, &flow).await {
                     Responded::Whole(response) => Ok::<_, Infallible>(response),
                     // Only HTTP/1 is taken over: `respond` answers subscriptions of HTTP/2 with a body.
                     Responded::TakeOver(_) => {

@@ -204,6 +204,21 @@ impl Scrape {
             get(&stats.queued) as i64,
         )?;
         out.gauge("log_bytes", "Bytes of retained events", get(&stats.log_bytes) as i64)?;
+        let quotas = store.quota_totals();
+        out.gauge("stored_rows", "Resources that are kept", quotas.rows as i64)?;
+        out.gauge("row_bytes", "Bytes of what is kept besides events", quotas.bytes as i64)?;
+        out.gauge(
+            "keeping_organizations",
+            "Organizations that keep something besides events",
+            quotas.organizations as i64,
+        )?;
+        out.gauge("full_organizations", "Organizations that may not keep more now", quotas.full as i64)?;
+        out.counter("quota_refused", "Changes refused since their organization is full", quotas.refused)?;
+        out.counter(
+            "rate_refused",
+            "Publishes and requests refused for their organization's or subject's rate",
+            self.0.rates.refused(),
+        )?;
         out.gauge(
             "free_bytes",
             "Free bytes of the data directory's file system",

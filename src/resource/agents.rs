@@ -1,6 +1,6 @@
 //! Agents: what a platform knows of each, its state, and `agent_update` for everything that happens to it.
 //!
-//! * A deleted agent keeps its row, out of every list: its id is not given out again, its messages still name it.
+//! * A deleted agent leaves no row, so that it takes none of its organization's quota; its messages still name it.
 //! * The state machine is [`State::may_become`]; whoever sets the state it has already changes nothing but `last_active_at`.
 
 use std::borrow::Cow;
@@ -396,7 +396,10 @@ async fn alter<N: Notice>(
     agent.version += 1;
     let mut rows = Rows::new();
     rows.hold(alone);
-    record::put(&mut rows, caller.tenant.id(), Some(&old), &agent)?;
+    match agent.deleted_ms {
+        None => record::put(&mut rows, caller.tenant.id(), Some(&old), &agent)?,
+        Some(_) => record::remove(&mut rows, caller.tenant.id(), &old),
+    }
     caller.commit(right, rows, &[agent.told(status)]).await?;
     Ok(agent)
 }

@@ -62,7 +62,10 @@ pub(super) fn put<R: Record>(
     if json.len() > RECORD_BYTES {
         return Err(TooLong { what: "resource", len: json.len() }.into());
     }
-    rows.put_row(tenant, R::TABLE, new.id(), &json)?;
+    match old.map(|old| serde_json::to_vec(old).unwrap_or_default().len()) {
+        None => rows.create_row(tenant, R::TABLE, new.id(), &json)?,
+        Some(old) => rows.replace_row(tenant, R::TABLE, new.id(), &json, old)?,
+    }
     if let Some(user) = new.user() {
         rows.in_name_of(tenant, user);
     }

@@ -20,6 +20,7 @@ use crate::ids::TenantId;
 use crate::store::{Group, Rows, Table};
 use crate::tenant::Tenants;
 use crate::tenant::idempotency::Held;
+use crate::tenant::publish::PublishError;
 
 const ALL: u8 = 15;
 /// Whose an email is: under the email, the user's id.
@@ -204,6 +205,8 @@ pub async fn register(
     rows.hold(alone);
     record::put(&mut rows, tenant, None, &user)?;
     rows.put_row(tenant, EMAILS, &user.email, user.id.as_bytes()).map_err(ResourceError::TooLarge)?;
+    let room = desk.tenants.store().reserve(tenant, rows.growth()).map_err(PublishError::from);
+    rows.hold_room(room.map_err(ResourceError::Publish)?);
     desk.commit(desk.auth.actor(by), rows).await?;
     Ok((user, organization))
 }

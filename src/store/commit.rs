@@ -5,7 +5,7 @@
 //! * Between commits it trims, collects and erases in small batches, and looks at the room left.
 //! * A commit that fails takes all that is queued behind it along; see [`super::reopen`].
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
@@ -24,6 +24,7 @@ use super::space::{SpaceWatch, StoreState};
 use super::sweep::{Sweep, Swept};
 use super::tombstones::Tombstones;
 use super::trim::{Added, Retainer};
+use super::usage::counted;
 use crate::ids::{Sequence, TenantId};
 use crate::memory;
 use crate::time::CautiousClock;
@@ -41,19 +42,11 @@ pub(super) struct Books {
 }
 
 impl Books {
-    pub(super) fn load(
-        engine: &Engine,
-        shared: &Shared,
-        total: u64,
-        now_ms: u64,
-    ) -> Result<Books, EngineError> {
+    pub(super) fn load(engine: &Engine, shared: &Shared, now_ms: u64) -> Result<Books, EngineError> {
         let options = &shared.options;
-        let max_live_bytes = match options.max_live_bytes {
-            0 => total / 6,
-            some => some,
-        };
+        shared.quotas.load(engine)?;
         let mut books = Books {
-            retainer: Retainer::load(engine, options.retention, max_live_bytes, now_ms)?,
+            retainer: Retainer::load(engine, options.retention, shared.quotas.clone(), now_ms)?,
             lanes: Lanes::load(engine, options.idempotency_rows, &shared.day, &*options.clock)?,
             sweep: Sweep::load(engine)?,
         };
@@ -232,14 +225,22 @@ impl Committer {
         }
         let bytes = batch.bytes;
         if bytes > 0 {
+            let tenants = match self.shared.quotas.limits.bytes {
+                0 => HashSet::new(),
+                _ => batch.changes().iter().filter_map(|row| counted(&row.key)).map(|row| row.1).collect(),
+            };
             self.engine(|engine| engine.commit(batch))?;
+            for tenant in tenants {
+                self.books.retainer.look_at(tenant); // its rows may leave less for its events now
+            }
         }
         Ok((values, events, bytes))
     }
 
     fn change(&mut self, batch: &mut Batch, sheet: &mut Sheet, change: Change, erased: &mut Erased) {
         match change {
-            Change::Put(key, value) => batch.put(key, value),
+            Change::Put { key, value, is_new: true } => batch.put_new(key, value),
+            Change::Put { key, value, is_new: false } => batch.put(key, value),
             Change::Delete(key) => batch.delete(&key),
             Change::Daily { lane, tenant, key, value } => {
                 let now_ms = self.shared.day.now_ms(&*self.shared.options.clock);
@@ -301,12 +302,12 @@ impl Committer {
         for round in 0.. {
             let Some(candidate) = self.books.retainer.next(now_ms) else { break };
             let log = shared.log_in(engine, candidate.tenant)?;
-            let trimmed = self.books.retainer.trim(engine, &log, candidate.for_all, now_ms)?;
+            let trimmed = self.books.retainer.trim(engine, &log, candidate.share, now_ms)?;
             drop(log);
             shared.logs.lock().forget_quiet(candidate.tenant); // what was read for this alone does not stay
             stats.trimmed_values.fetch_add(trimmed.values, Relaxed);
             stats.trimmed_events.fetch_add(trimmed.events, Relaxed);
-            if candidate.for_all && trimmed.values == 0 {
+            if candidate.share.is_some() && trimmed.values == 0 {
                 break; // nothing left to give
             }
             if round >= wrote + TRIMS_AFTER_COMMIT {
@@ -332,6 +333,7 @@ impl Committer {
                 shared.forget_log(tenant);
                 shared.reads.cache().forget(tenant);
                 self.books.forget(tenant);
+                shared.quotas.forget(tenant);
                 tracing::info!(tenant = tenant.0, "erased");
             }
             Swept::Events(_, 0) => {}

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::keys;
 use super::pack::{MAX_VALUE, SEGMENT_BYTES};
+use super::quota::Quotas;
 use super::row_cache::{RowCache, RowCacheStats};
 use super::space::Io;
 
@@ -63,11 +64,20 @@ impl From<sled::Error> for EngineError {
     }
 }
 
+/// One row of a batch.
+pub(crate) struct RowChange {
+    pub(crate) key: Vec<u8>,
+    /// `None`: it is removed.
+    pub(crate) value: Option<Vec<u8>>,
+    /// Nothing is stored under its key, so nobody needs to look.
+    pub(crate) is_new: bool,
+}
+
 /// Rows written and removed together or not at all.
 #[derive(Default)]
 pub(crate) struct Batch {
     /// In order: a later row under the same key replaces an earlier one.
-    rows: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    rows: Vec<RowChange>,
     /// Keys and values in it, bytes.
     pub(crate) bytes: u64,
 }
@@ -75,12 +85,23 @@ pub(crate) struct Batch {
 impl Batch {
     pub(crate) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
         debug_assert!(value.len() <= MAX_VALUE, "a value of {} bytes", value.len());
-        self.bytes += (key.len() + value.len()) as u64;
-        self.rows.push((key, Some(value)));
+        self.push(key, Some(value), false);
+    }
+    /// [`Batch::put`] of a key under which nothing is stored.
+    pub(crate) fn put_new(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        debug_assert!(value.len() <= MAX_VALUE, "a value of {} bytes", value.len());
+        self.push(key, Some(value), true);
     }
     pub(crate) fn delete(&mut self, key: &[u8]) {
-        self.bytes += key.len() as u64;
-        self.rows.push((key.to_vec(), None));
+        self.push(key.to_vec(), None, false);
+    }
+    fn push(&mut self, key: Vec<u8>, value: Option<Vec<u8>>, is_new: bool) {
+        self.bytes += (key.len() + value.as_ref().map_or(0, Vec::len)) as u64;
+        self.rows.push(RowChange { key, value, is_new });
+    }
+    /// In order.
+    pub(crate) fn changes(&self) -> &[RowChange] {
+        &self.rows
     }
 }
 
@@ -93,6 +114,8 @@ pub(crate) struct Engine {
     fsync: bool,
     /// `None`: nothing is kept besides sled's own pages.
     rows: Option<RowCache>,
+    /// `None`: what organizations keep is not counted.
+    quotas: Option<Arc<Quotas>>,
 }
 
 /// Where the database of a data directory lies.
@@ -178,12 +201,17 @@ impl Engine {
             Ok(file)
         };
         let file = reopen().map_err(|error| EngineError::io(&error, false))?;
-        Ok(Engine { db, file, io, fsync, rows: None })
+        Ok(Engine { db, file, io, fsync, rows: None, quotas: None })
     }
 
     /// Keeps up to `bytes` of rows in memory from now on.
     pub(crate) fn keeping_rows(self, bytes: u64) -> Engine {
         Engine { rows: Some(RowCache::new(bytes)), ..self }
+    }
+
+    /// Counts from now on what organizations keep, with every batch.
+    pub(crate) fn counting(self, quotas: Arc<Quotas>) -> Engine {
+        Engine { quotas: Some(quotas), ..self }
     }
 
     /// What is kept, all zeros if nothing is.
@@ -192,10 +220,18 @@ impl Engine {
     }
 
     /// Makes `batch` visible, all of it or nothing; not yet durable.
-    pub(crate) fn apply(&self, batch: Batch) -> Result<(), EngineError> {
+    pub(crate) fn apply(&self, mut batch: Batch) -> Result<(), EngineError> {
         self.io.write().map_err(|error| EngineError::io(&error, false))?;
+        let Some(quotas) = &self.quotas else { return self.apply_uncounted(batch) };
+        let usage = quotas.measure(self, &mut batch)?;
+        self.apply_uncounted(batch)?;
+        quotas.settle(usage);
+        Ok(())
+    }
+
+    fn apply_uncounted(&self, batch: Batch) -> Result<(), EngineError> {
         let rows: Vec<(Vec<u8>, Option<Value>)> =
-            batch.rows.into_iter().map(|(key, value)| (key, value.map(Value::from))).collect();
+            batch.rows.into_iter().map(|row| (row.key, row.value.map(Value::from))).collect();
         let Some(kept) = &self.rows else { return self.apply_rows(rows) };
         let changed: Vec<_> = rows.iter().filter(|(key, _)| keys::is_row(key)).cloned().collect();
         let applied = self.apply_rows(rows);
@@ -258,6 +294,12 @@ impl Engine {
             Some(row) => Ok(Some(row)),
             None => self.get(key),
         }
+    }
+
+    /// How long the value under a key is, `None` if there is none; of a row that is kept in memory, from there.
+    pub(crate) fn length(&self, key: &[u8]) -> Result<Option<usize>, EngineError> {
+        let row = if keys::is_row(key) { self.look_at_row(key)? } else { self.get(key)? };
+        Ok(row.map(|row| row.len()))
     }
 
     /// Rows from `from` (included) to `to` (excluded), in order.

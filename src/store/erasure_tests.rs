@@ -35,6 +35,9 @@ impl Random {
 /// Somebody, and where.
 type Who = (TenantId, String);
 
+/// How a commit ended.
+type Ended = Result<(), CommitError>;
+
 struct World {
     dir: tempfile::TempDir,
     store: Option<Store>,
@@ -50,7 +53,7 @@ struct World {
     /// Rows that were to be kept, by key id.
     rows: BTreeMap<String, Who>,
     /// What is under way, and how it is to end.
-    waiting: Vec<(Receiver<Result<(), CommitError>>, Result<(), CommitError>)>,
+    waiting: Vec<(Receiver<Ended>, Ended)>,
     logs: BTreeMap<TenantId, Arc<TenantLog>>,
     step: u64,
 }

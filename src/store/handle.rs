@@ -3,6 +3,7 @@
 //! * Calls are `async` where they wait for a disk, and named `…_blocking` where they read it on the caller's thread.
 //! * [`Store::append`] is the one that must be called in the tenant's order: under the tenant's lock.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -12,6 +13,7 @@ use super::engine::{Engine, EngineError, Value};
 use super::keys::{self, Kind};
 use super::log::{Permit, TenantLog};
 use super::queue::{Append, CommitError, Done, Frames, Item};
+use super::quota::{Growth, OverQuota, QuotaTotals, Reservation};
 use super::read::{self, LogRead, ReadError};
 use super::records::{self, ApiKey, DisabledUser, Organization, Revoked, UserSince};
 use super::row_cache::RowCacheStats;
@@ -19,6 +21,7 @@ use super::rows::Rows;
 use super::since::{self, Since};
 use super::space::StoreState;
 use super::stats::Stats;
+use super::usage::{self, Usage};
 use super::{OpenError, Shared, StoreOptions, Threads};
 use crate::cursor::CursorKey;
 use crate::frame::Frame;
@@ -119,6 +122,32 @@ impl Store {
     /// epoch, and publishing is still refused. It must not wait for a commit.
     pub fn on_epoch(&self, hook: impl Fn() + Send + Sync + 'static) {
         self.shared().hooks.lock().push(Box::new(hook));
+    }
+
+    /// Room for a change of `tenant` that adds `growth`, to be held by the change; `None` where it adds nothing.
+    ///
+    /// # Errors
+    /// [`OverQuota`]: the organization would keep more than it may.
+    pub fn reserve(&self, tenant: TenantId, growth: Growth) -> Result<Option<Reservation>, OverQuota> {
+        self.shared().quotas.reserve(tenant, growth)
+    }
+    /// What `tenant` keeps besides its log.
+    #[must_use]
+    pub fn usage(&self, tenant: TenantId) -> Usage {
+        self.shared().quotas.usage(tenant)
+    }
+    /// What all organizations keep besides their logs; looks at each of them.
+    #[must_use]
+    pub fn quota_totals(&self) -> QuotaTotals {
+        self.shared().quotas.totals()
+    }
+    /// Counts the rows of every organization, for tests: what [`Store::usage`] must say of each that keeps some.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    #[doc(hidden)]
+    pub fn counted_usage_blocking(&self) -> Result<HashMap<TenantId, Usage>, ReadError> {
+        self.read_blocking(usage::count)
     }
 
     /// The log of `tenant`, if it is in memory. Never reads the disk.

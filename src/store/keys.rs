@@ -47,6 +47,8 @@ pub(crate) enum Kind {
     EraseUser = 16,
     /// Several places of one group; tail: as [`Kind::Place`], of the one it began with.
     Run = 17,
+    /// What a tenant keeps besides its log; no tail.
+    Usage = 18,
 }
 
 /// How long the tail of a kind's key may be, in bytes: least and most.
@@ -54,7 +56,7 @@ pub(crate) const fn tail_len(kind: Kind) -> (usize, usize) {
     match kind {
         Kind::Meta => (1, 1),
         Kind::Log => (8, 8),
-        Kind::Counters | Kind::Organization | Kind::Erase => (0, 0),
+        Kind::Counters | Kind::Organization | Kind::Erase | Kind::Usage => (0, 0),
         Kind::ApiKey | Kind::Revoked | Kind::DisabledUser | Kind::UserSince | Kind::EraseUser => {
             (1, MAX_NAME)
         }
@@ -69,7 +71,7 @@ pub(crate) const fn tail_len(kind: Kind) -> (usize, usize) {
 
 impl Kind {
     /// Every kind, in the order of ordinals.
-    pub(crate) const ALL: [Kind; 18] = [
+    pub(crate) const ALL: [Kind; 19] = [
         Kind::Meta,
         Kind::Log,
         Kind::Counters,
@@ -88,11 +90,12 @@ impl Kind {
         Kind::UserSince,
         Kind::EraseUser,
         Kind::Run,
+        Kind::Usage,
     ];
 
     /// What an erased tenant loses, the log first. Its organization row stays, marked deleted, so that its number is
     /// never given out again.
-    pub(crate) const OF_TENANT: [Kind; 14] = [
+    pub(crate) const OF_TENANT: [Kind; 15] = [
         Kind::Log,
         Kind::ApiKey,
         Kind::Revoked,
@@ -106,6 +109,7 @@ impl Kind {
         Kind::Term,
         Kind::UserSince,
         Kind::EraseUser,
+        Kind::Usage,
         Kind::Counters,
     ];
 }
@@ -127,6 +131,8 @@ pub(crate) enum Meta {
     Epoch = 2,
     /// The version of the scopes that API keys are written in; `auth` knows what it means.
     Scopes = 3,
+    /// The version by which the rows of all tenants were counted.
+    Usage = 4,
 }
 
 /// A stored key that is none of ours: damage, or a newer version.
@@ -141,6 +147,11 @@ pub(crate) fn key(kind: Kind, tenant: TenantId, tail: &[u8]) -> Vec<u8> {
     key.extend_from_slice(&tenant.0.to_be_bytes());
     key.extend_from_slice(tail);
     key
+}
+
+/// The kind of a key.
+pub(crate) fn kind_of(key: &[u8]) -> Option<Kind> {
+    Kind::ALL.get(usize::from(*key.first()?)).copied()
 }
 
 /// Whether a key is that of a row of a table.
@@ -222,8 +233,8 @@ mod tests {
         for (ordinal, kind) in Kind::ALL.into_iter().enumerate() {
             assert_eq!(kind as usize, ordinal, "{kind:?}");
         }
-        let rows = [Meta::Schema, Meta::Identity, Meta::Epoch, Meta::Scopes];
-        assert_eq!(rows.map(|row| row as u8), [0, 1, 2, 3]);
+        let rows = [Meta::Schema, Meta::Identity, Meta::Epoch, Meta::Scopes, Meta::Usage];
+        assert_eq!(rows.map(|row| row as u8), [0, 1, 2, 3, 4]);
     }
 
     #[test]

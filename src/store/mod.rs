@@ -21,6 +21,7 @@ mod meet;
 mod pack;
 mod places;
 mod queue;
+mod quota;
 mod rank;
 mod read;
 mod read_queue;
@@ -37,6 +38,7 @@ mod tables;
 mod terms;
 mod tombstones;
 mod trim;
+mod usage;
 mod walk;
 
 use std::collections::HashMap;
@@ -54,12 +56,13 @@ pub use log::{Congested, Permit, RESERVE_WAIT, TenantLog, UNCOMMITTED_BYTES, UNC
 pub use pack::{MAX_EVENT_BYTES, MAX_VALUE};
 pub use places::{Group, Place};
 pub use queue::{CommitError, Done, Frames};
+pub use quota::{Growth, OverQuota, QuotaTotals, Reservation};
 pub use rank::{Hit, Hits};
 pub use read::{LogRead, ReadError};
 pub use read_queue::{LONG_WAITING, SHORT_WAITING};
 pub use records::{ApiKey, DisabledUser, Organization, Revoked, UserSince, Visibility};
 pub use row_cache::RowCacheStats;
-pub use rows::{Rows, TooLong};
+pub use rows::{Before, Rows, TooLong};
 pub use since::Since;
 pub use space::StoreState;
 #[doc(hidden)]
@@ -68,6 +71,7 @@ pub use stats::{LATENCY_BOUNDS_US, Stats};
 pub use tables::{Asked, Listed, Table};
 pub use terms::{Document, EXPANDED, Mark, POSTINGS, Sought, TERM_BYTES, Word, length_of};
 pub use trim::Retention;
+pub use usage::Usage;
 pub use walk::Of;
 
 use self::commit::{Books, Committer};
@@ -75,6 +79,7 @@ use self::daily::DayClock;
 use self::engine::{Engine, EngineError};
 use self::lock::{DirLock, LockError};
 use self::queue::Queue;
+use self::quota::Quotas;
 use self::read::Reads;
 use self::recover::Identity;
 use self::space::{SpaceWatch, State};
@@ -119,8 +124,12 @@ pub struct StoreOptions {
     pub page_cache_bytes: usize,
     /// Free bytes below which publishing stops.
     pub reserve_bytes: u64,
-    /// Most bytes of retained events of all organizations; 0: a sixth of the file system.
+    /// Most bytes of all organizations, events and rows; 0: a sixth of the file system.
     pub max_live_bytes: u64,
+    /// Most bytes of one organization, events and rows; 0: a share of those of all.
+    pub bytes_per_organization: u64,
+    /// Most resources of one organization; 0: any number.
+    pub rows_per_organization: u64,
     /// What an acknowledgement waits for.
     pub durability: Durability,
     /// How long events are kept.
@@ -147,12 +156,28 @@ impl StoreOptions {
             page_cache_bytes: 32 << 20,
             reserve_bytes: 256 << 20,
             max_live_bytes: 0,
+            bytes_per_organization: 0,
+            rows_per_organization: 0,
             durability: Durability::Fsync,
             retention: Retention::default(),
             uncommitted_events: UNCOMMITTED_EVENTS,
             idempotency_rows: 1_000_000,
             clock: Arc::new(SystemClock),
             io: Arc::new(Disk),
+        }
+    }
+}
+
+impl StoreOptions {
+    /// What organizations may keep on a file system of `total` bytes.
+    fn quotas(&self, total: u64) -> quota::Limits {
+        quota::Limits {
+            bytes: self.bytes_per_organization,
+            rows: self.rows_per_organization,
+            max_live_bytes: match self.max_live_bytes {
+                0 => total / 6,
+                some => some,
+            },
         }
     }
 }
@@ -167,6 +192,8 @@ impl From<&Config> for StoreOptions {
             },
             reserve_bytes: config.store.reserve_bytes,
             max_live_bytes: config.store.max_live_bytes,
+            bytes_per_organization: config.limits.bytes_per_organization,
+            rows_per_organization: config.limits.rows_per_organization,
             durability: match config.store.durability {
                 config::Durability::Fsync => Durability::Fsync,
                 config::Durability::Memory => Durability::Memory,
@@ -272,6 +299,7 @@ struct Shared {
     /// Written by the committer.
     tombstones: RwLock<Tombstones>,
     stats: Arc<Stats>,
+    quotas: Arc<Quotas>,
     hooks: Mutex<Vec<Hook>>,
     /// The number the next organization gets.
     next_tenant: AtomicU64,
@@ -363,10 +391,13 @@ fn open(options: StoreOptions) -> Result<(Arc<Shared>, Threads), OpenError> {
     if engine::has_blobs(&database).map_err(|error| OpenError::io(&dir, &error))? {
         return Err(OpenError::Blobs { dir });
     }
+    let total = options.io.space(&dir).map_or(0, |space| space.total);
+    let quotas = Quotas::new(options.quotas(total));
     let engine =
         Engine::open(&database, options.cache_bytes, options.durability.is_fsync(), options.io.clone())
             .map_err(failed)?
-            .keeping_rows(options.row_cache_bytes);
+            .keeping_rows(options.row_cache_bytes)
+            .counting(quotas.clone());
     let cursors = match recover::identity(&engine).map_err(failed)? {
         Identity::Known(cursors) => cursors,
         Identity::Newer(schema) => return Err(newer(&dir, schema)),
@@ -389,14 +420,14 @@ fn open(options: StoreOptions) -> Result<(Arc<Shared>, Threads), OpenError> {
         day: DayClock::default(),
         tombstones: RwLock::default(),
         stats,
+        quotas,
         hooks: Mutex::default(),
         next_tenant: AtomicU64::new(next_tenant),
         options,
         lock: Mutex::new(Some(lock)),
     });
-    let total = shared.options.io.space(&dir).map_or(0, |space| space.total);
     let now_ms = shared.options.clock.now_ms();
-    let books = Books::load(&engine, &shared, total, now_ms).map_err(failed)?;
+    let books = Books::load(&engine, &shared, now_ms).map_err(failed)?;
     *shared.engine.write() = Some(engine);
     let mut space = SpaceWatch::new(&dir, shared.options.reserve_bytes);
     space.forget();

@@ -18,7 +18,7 @@ const VERSION: u8 = 1;
 /// Bytes of a group's digest.
 const GROUP: usize = 16;
 /// Bytes before a place's id: list, digest, number.
-const BEFORE_ID: usize = 1 + GROUP + 8;
+pub(super) const BEFORE_ID: usize = 1 + GROUP + 8;
 /// Numbers of a span, as a power of two: with numbers that are microseconds, about what a busy list gets in one commit. Part of the
 /// format on disk: runs of another span need another version.
 const SPAN_BITS: u32 = 12;
@@ -182,6 +182,8 @@ struct Note {
     group: Group,
     at: At,
     stands: bool,
+    /// It was said more than once, so the place may stand already.
+    again: bool,
 }
 
 impl Note {
@@ -197,7 +199,7 @@ impl Sheet {
     }
 
     pub(super) fn note(&mut self, tenant: TenantId, place: &Place, id: String, stands: bool) {
-        self.notes.push(Note { tenant, group: place.group, at: (place.number, id), stands });
+        self.notes.push(Note { tenant, group: place.group, at: (place.number, id), stands, again: false });
     }
 
     /// Puts everything that was noted into `batch`.
@@ -206,7 +208,7 @@ impl Sheet {
         self.notes.dedup_by(|later, kept| {
             let same = later.key() == kept.key();
             if same {
-                kept.stands = later.stands;
+                (kept.stands, kept.again) = (later.stands, true);
             }
             same
         });
@@ -265,12 +267,16 @@ impl Whose<'_> {
         if let [first, _, ..] = run {
             let key = self.key(Kind::Run, &first.at);
             if self.engine.get(&key)?.is_none() {
-                batch.put(key, encode(run.iter().map(|note| &note.at)));
+                batch.put_new(key, encode(run.iter().map(|note| &note.at)));
                 return Ok(());
             }
         }
         for note in run {
-            batch.put(self.key(Kind::Place, &note.at), vec![VERSION]);
+            let key = self.key(Kind::Place, &note.at);
+            match note.again {
+                true => batch.put(key, vec![VERSION]),
+                false => batch.put_new(key, vec![VERSION]),
+            }
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::engine::{Engine, EngineError};
 use super::keys::{self, Kind, Meta};
-use super::rows::{Rows, TooLong};
+use super::rows::{Before, Rows, TooLong};
 use crate::filter::Narrowing;
 use crate::ids::TenantId;
 
@@ -164,7 +164,7 @@ impl Rows {
         let mut value = vec![VERSION];
         // These are structs of strings and numbers written to memory: there is nothing that could fail.
         let _ = serde_json::to_writer(&mut value, record);
-        self.put(R::KIND, tenant, name.as_bytes(), value)
+        self.put(R::KIND, tenant, name.as_bytes(), value, Before::Unknown)
     }
 
     /// Creates or replaces an organization.
@@ -183,7 +183,7 @@ impl Rows {
     }
     /// Forgets an API key.
     pub fn delete_api_key(&mut self, tenant: TenantId, key_id: &str) {
-        self.delete(Kind::ApiKey, tenant, key_id.as_bytes());
+        self.delete(Kind::ApiKey, tenant, key_id.as_bytes(), 1);
     }
     /// Revokes a token.
     ///
@@ -194,7 +194,7 @@ impl Rows {
     }
     /// Forgets a revocation.
     pub fn delete_revoked(&mut self, tenant: TenantId, jti: &str) {
-        self.delete(Kind::Revoked, tenant, jti.as_bytes());
+        self.delete(Kind::Revoked, tenant, jti.as_bytes(), 1);
     }
     /// Disables a user.
     ///
@@ -205,7 +205,7 @@ impl Rows {
     }
     /// Enables a user again.
     pub fn delete_disabled_user(&mut self, tenant: TenantId, sub: &str) {
-        self.delete(Kind::DisabledUser, tenant, sub.as_bytes());
+        self.delete(Kind::DisabledUser, tenant, sub.as_bytes(), 1);
     }
     /// Ends a user's older tokens.
     ///
@@ -216,21 +216,21 @@ impl Rows {
     }
     /// Forgets that a user's tokens were ended.
     pub fn delete_user_since(&mut self, tenant: TenantId, sub: &str) {
-        self.delete(Kind::UserSince, tenant, sub.as_bytes());
+        self.delete(Kind::UserSince, tenant, sub.as_bytes(), 1);
     }
     /// Notes the version of the scopes that API keys are written in.
     ///
     /// # Errors
     /// Never: the row is of two bytes.
     pub fn put_scopes_version(&mut self, version: u8) -> Result<(), TooLong> {
-        self.put(Kind::Meta, TenantId(0), &[Meta::Scopes as u8], vec![VERSION, version])
+        self.put(Kind::Meta, TenantId(0), &[Meta::Scopes as u8], vec![VERSION, version], Before::Unknown)
     }
     /// Keeps opaque bytes under a name of the store's own (1 to 64 bytes).
     ///
     /// # Errors
     /// [`TooLong`] for another name or more than 72 KiB.
     pub fn put_secret(&mut self, name: &str, bytes: &[u8]) -> Result<(), TooLong> {
-        self.put(Kind::Secret, TenantId(0), name.as_bytes(), [&[VERSION], bytes].concat())
+        self.put(Kind::Secret, TenantId(0), name.as_bytes(), [&[VERSION], bytes].concat(), Before::Unknown)
     }
 }
 

@@ -98,10 +98,10 @@ fn open_again(shared: &Arc<Shared>, now_ms: u64) -> Result<(Books, Engine), Engi
         options.durability.is_fsync(),
         options.io.clone(),
     )?
-    .keeping_rows(options.row_cache_bytes);
+    .keeping_rows(options.row_cache_bytes)
+    .counting(shared.quotas.clone());
     let epoch = recover::begin_epoch(&engine, shared.epoch.load(Relaxed))?;
-    let total = options.io.space(&options.dir).map_or(0, |space| space.total);
-    let books = Books::load(&engine, shared, total, now_ms)?;
+    let books = Books::load(&engine, shared, now_ms)?;
     let logs: Vec<Arc<TenantLog>> = shared.logs.lock().loaded.values().cloned().collect();
     let mut starts: Vec<(Arc<TenantLog>, Recovered)> = Vec::with_capacity(logs.len());
     for log in logs {

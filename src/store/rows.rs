@@ -8,7 +8,9 @@ use std::any::Any;
 use super::engine::Batch;
 use super::keys::{self, Kind};
 use super::pack::MAX_VALUE;
-use super::places::Place;
+use super::places::{self, Place};
+use super::quota::{Growth, Reservation};
+use super::usage::counted;
 use crate::ids::TenantId;
 
 /// A row cannot be stored: its key or its value is longer than the store takes.
@@ -34,6 +36,8 @@ pub struct Rows {
     weight: usize,
     /// See [`Rows::in_name_of`].
     names: Vec<(TenantId, Box<str>)>,
+    /// See [`Rows::growth`].
+    growth: Growth,
     /// Dropped when the commit is over, however it ended.
     held: Vec<Held>,
 }
@@ -42,7 +46,12 @@ pub struct Rows {
 pub(super) type Held = Box<dyn Any + Send>;
 
 pub(super) enum Change {
-    Put(Vec<u8>, Vec<u8>),
+    Put {
+        key: Vec<u8>,
+        value: Vec<u8>,
+        /// Nothing is stored under the key.
+        is_new: bool,
+    },
     Delete(Vec<u8>),
     /// A row that goes again after a day: put under `key`, and enqueued in its tenant's lane.
     Daily {
@@ -60,6 +69,17 @@ pub(super) enum Change {
     },
     Erase(TenantId),
     EraseUser(TenantId, String),
+}
+
+/// What is stored under the key of a row that is put.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Before {
+    /// It is not known.
+    Unknown,
+    /// Nothing. The caller is sure of it: nobody looks.
+    Nothing,
+    /// A value of about so many bytes.
+    Value(usize),
 }
 
 impl Rows {
@@ -83,11 +103,17 @@ impl Rows {
     pub fn weight(&self) -> usize {
         self.weight
     }
+    /// What they add at most to what their organization keeps.
+    #[must_use]
+    pub fn growth(&self) -> Growth {
+        self.growth
+    }
     /// Adds all of `other`.
     pub fn extend(&mut self, other: Rows) {
         self.changes.extend(other.changes);
         self.weight += other.weight;
         self.names.extend(other.names);
+        self.growth += other.growth;
         self.held.extend(other.held);
     }
     /// Keeps `guard` until the commit is over, also where whoever asked for it has gone: a lock that protects these rows.
@@ -107,7 +133,7 @@ impl Rows {
     /// The tenants that get rows by these changes; those that only lose some are not among them.
     pub(super) fn written_into(&self) -> impl Iterator<Item = TenantId> {
         self.changes.iter().filter_map(|change| match change {
-            Change::Put(key, _) => keys::tenant(key),
+            Change::Put { key, .. } => keys::tenant(key),
             Change::Daily { tenant, .. }
             | Change::Place { tenant, stands: true, .. }
             | Change::EraseUser(tenant, _) => Some(*tenant),
@@ -144,21 +170,46 @@ impl Rows {
         tenant: TenantId,
         tail: &[u8],
         value: Vec<u8>,
+        before: Before,
     ) -> Result<(), TooLong> {
         let key = checked(kind, tenant, tail, &value)?;
         self.weight += CHANGE + key.len() + value.len();
-        self.changes.push(Change::Put(key, value));
+        let replaced = match before {
+            Before::Value(len) => Some(len),
+            Before::Unknown | Before::Nothing => None,
+        };
+        self.grow(&key, Some(value.len()), replaced);
+        self.changes.push(Change::Put { key, value, is_new: before == Before::Nothing });
         Ok(())
     }
 
-    pub(super) fn delete(&mut self, kind: Kind, tenant: TenantId, tail: &[u8]) {
+    /// Deletes a row whose value is `len` bytes or more.
+    pub(super) fn delete(&mut self, kind: Kind, tenant: TenantId, tail: &[u8], len: usize) {
         let key = keys::key(kind, tenant, tail);
         self.weight += CHANGE + key.len();
+        self.grow(&key, None, Some(len));
         self.changes.push(Change::Delete(key));
+    }
+
+    /// Counts that the value under `key` of `before` bytes becomes one of `after` bytes; `None`: there is none.
+    fn grow(&mut self, key: &[u8], after: Option<usize>, before: Option<usize>) {
+        let Some((kind, _)) = counted(key) else { return };
+        let bytes = |value: Option<usize>| value.map_or(0, |len| (key.len() + len) as i64);
+        self.growth.bytes += bytes(after) - bytes(before);
+        if kind == Kind::Row {
+            self.growth.rows += i64::from(after.is_some()) - i64::from(before.is_some());
+        }
+    }
+
+    /// Has the commit hold the room that was reserved for it.
+    pub fn hold_room(&mut self, room: Option<Reservation>) {
+        self.held.extend(room.map(|room| Box::new(room) as Held));
     }
 
     pub(super) fn place(&mut self, tenant: TenantId, place: &Place, id: &str, stands: bool) {
         self.weight += CHANGE + size_of::<Place>() + id.len();
+        let bytes = if tenant.0 == 0 { 0 } else { (keys::HEAD + places::BEFORE_ID + id.len() + 1) as i64 };
+        self.growth.bytes += if stands { bytes } else { -bytes };
         self.changes.push(Change::Place { tenant, place: place.clone(), id: id.to_owned(), stands });
     }
 
@@ -172,9 +223,16 @@ impl Rows {
     ) -> Result<(), TooLong> {
         let key = checked(kind, tenant, tail, &value)?;
         self.weight += CHANGE + key.len() + value.len();
+        self.growth.bytes += daily_bytes(tail.len(), value.len()) as i64;
         self.changes.push(Change::Daily { lane, tenant, key, value });
         Ok(())
     }
+}
+
+/// Bytes of a row that is kept for a day, and of the row that says when it goes.
+pub(super) const fn daily_bytes(tail: usize, value: usize) -> usize {
+    let key = keys::HEAD + tail;
+    key + value + (keys::HEAD + 9) + (9 + key)
 }
 
 /// Whether a key of `kind` may have a tail of `len` bytes.
@@ -210,11 +268,28 @@ mod tests {
     #[test]
     fn rows_know_what_they_weigh() {
         let mut rows = Rows::new();
-        rows.put(Kind::Secret, TenantId(0), b"name", vec![1; 100]).expect("short");
+        rows.put(Kind::Secret, TenantId(0), b"name", vec![1; 100], Before::Unknown).expect("short");
         assert_eq!((rows.len(), rows.weight()), (1, CHANGE + keys::HEAD + 4 + 100));
         let mut more = Rows::new();
-        more.delete(Kind::Secret, TenantId(0), b"name");
+        more.delete(Kind::Secret, TenantId(0), b"name", 0);
         rows.extend(more);
         assert_eq!((rows.len(), rows.weight()), (2, 2 * (CHANGE + keys::HEAD + 4) + 100));
+        assert_eq!(rows.growth(), Growth::default(), "the store's own rows are no organization's");
+    }
+
+    #[test]
+    fn what_shrinks_or_goes_does_not_grow() {
+        let tenant = TenantId(3);
+        let mut rows = Rows::new();
+        let put = |rows: &mut Rows, len: usize, before: Before| {
+            rows.put(Kind::Row, tenant, b"row", vec![1; len], before).expect("short");
+            rows.growth()
+        };
+        let row = (keys::HEAD + 3) as i64;
+        assert_eq!(put(&mut rows, 100, Before::Nothing), Growth { rows: 1, bytes: row + 100 });
+        assert_eq!(put(&mut rows, 40, Before::Value(100)), Growth { rows: 1, bytes: row + 40 });
+        rows.delete(Kind::Row, tenant, b"row", 40);
+        assert_eq!(rows.growth(), Growth::default());
+        assert_eq!(put(&mut Rows::new(), 10, Before::Unknown), Growth { rows: 1, bytes: row + 10 });
     }
 }

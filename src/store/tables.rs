@@ -9,7 +9,7 @@ use super::engine::{Engine, EngineError};
 use super::keys::{self, Kind};
 use super::places::{At, Group};
 use super::read::ReadError;
-use super::rows::{Rows, TooLong};
+use super::rows::{Before, Rows, TooLong};
 use super::walk::{Of, Walk};
 use crate::ids::TenantId;
 
@@ -57,11 +57,48 @@ impl Rows {
     /// # Errors
     /// [`TooLong`]: over 72 KiB, or an id that is empty or over 256 bytes.
     pub fn put_row(&mut self, tenant: TenantId, table: Table, id: &str, row: &[u8]) -> Result<(), TooLong> {
-        self.put(Kind::Row, tenant, &row_key(table, id), [&[VERSION], row].concat())
+        self.write_row(tenant, table, id, row, Before::Unknown)
+    }
+    /// Creates a row where there is none; it is up to the caller that there is none.
+    ///
+    /// # Errors
+    /// As [`Rows::put_row`].
+    pub fn create_row(
+        &mut self,
+        tenant: TenantId,
+        table: Table,
+        id: &str,
+        row: &[u8],
+    ) -> Result<(), TooLong> {
+        self.write_row(tenant, table, id, row, Before::Nothing)
+    }
+    /// Replaces a row that holds `old` bytes, or about so many.
+    ///
+    /// # Errors
+    /// As [`Rows::put_row`].
+    pub fn replace_row(
+        &mut self,
+        tenant: TenantId,
+        table: Table,
+        id: &str,
+        row: &[u8],
+        old: usize,
+    ) -> Result<(), TooLong> {
+        self.write_row(tenant, table, id, row, Before::Value(1 + old))
+    }
+    fn write_row(
+        &mut self,
+        tenant: TenantId,
+        table: Table,
+        id: &str,
+        row: &[u8],
+        before: Before,
+    ) -> Result<(), TooLong> {
+        self.put(Kind::Row, tenant, &row_key(table, id), [&[VERSION], row].concat(), before)
     }
     /// Removes a row.
     pub fn delete_row(&mut self, tenant: TenantId, table: Table, id: &str) {
-        self.delete(Kind::Row, tenant, &row_key(table, id));
+        self.delete(Kind::Row, tenant, &row_key(table, id), 1);
     }
 }
 

@@ -14,7 +14,7 @@ use super::keys::{self, Kind};
 use super::places::{Group, after};
 use super::rank::{self, Hits};
 use super::read::ReadError;
-use super::rows::{Rows, TooLong};
+use super::rows::{Before, Rows, TooLong};
 use crate::ids::TenantId;
 
 const VERSION: u8 = 1;
@@ -97,6 +97,9 @@ fn key_tail(group: Group, term: &str, document: &Document) -> Vec<u8> {
 }
 
 impl Mark {
+    /// Bytes of an encoded one.
+    pub const LEN: usize = 8;
+
     fn encode(&self) -> Vec<u8> {
         let mut value = vec![VERSION, self.kind, self.count, self.length];
         value.extend_from_slice(&self.weight.to_be_bytes());
@@ -129,15 +132,16 @@ impl Rows {
         term: &str,
         document: &Document,
         mark: &Mark,
+        before: Before,
     ) -> Result<(), TooLong> {
         if term.len() > TERM_BYTES {
             return Err(TooLong { what: "term", len: term.len() });
         }
-        self.put(Kind::Term, tenant, &key_tail(group, term, document), mark.encode())
+        self.put(Kind::Term, tenant, &key_tail(group, term, document), mark.encode(), before)
     }
     /// Says that it does not, or not any more.
     pub fn delete_term(&mut self, tenant: TenantId, group: Group, term: &str, document: &Document) {
-        self.delete(Kind::Term, tenant, &key_tail(group, term, document));
+        self.delete(Kind::Term, tenant, &key_tail(group, term, document), Mark::LEN);
     }
 }
 
@@ -317,7 +321,8 @@ mod tests {
         let store = Store::open(StoreOptions::new(dir.path())).expect("the store opens");
         let mut rows = Rows::new();
         for (user, term, number) in postings {
-            rows.put_term(TENANT, group(user), term, &document(*number), &MARK).expect("short");
+            rows.put_term(TENANT, group(user), term, &document(*number), &MARK, Before::Unknown)
+                .expect("short");
         }
         store.write(rows).await.expect("written");
         (dir, store)

@@ -1,5 +1,8 @@
 //! Which events go, and when: by age, count and bytes of a tenant, and by bytes of all together.
 //!
+//! * A tenant's rows take part of its bytes, and of all tenants' ([`Quotas`]); only events can be trimmed for them.
+//! * For all together those go whose tenant keeps most, and never of a tenant that keeps no more than an equal share: nobody
+//!   loses history by what others do.
 //! * Whole stored values go, oldest first, and only while what stays is at least the limit.
 //! * The low-water mark is raised in memory before the rows go and on disk in the same batch, so a reader that was
 //!   overtaken finds out.
@@ -9,17 +12,21 @@
 //! * Runs on the committer's thread, between commits.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Release;
 
 use super::engine::{Batch, Engine, EngineError};
 use super::keys::{self, Kind};
 use super::log::TenantLog;
 use super::pack::Head;
+use super::quota::Quotas;
 use super::recover::{COUNTERS_EVERY, Recovered};
 use crate::ids::{Sequence, TenantId};
 
 /// Values removed in one batch: bounds how long a commit waits for a trim.
 pub(super) const VALUES_AT_ONCE: usize = 64;
+/// Where all together are over their limit, they are trimmed this part of it below: looking for whom to trim looks at all of them.
+const SLACK: u64 = 128;
 
 /// How long events are kept; 0: without that limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,8 +118,8 @@ pub(super) struct Added {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Candidate {
     pub(super) tenant: TenantId,
-    /// It is within its own limits, but all together are over theirs.
-    pub(super) for_all: bool,
+    /// It is within its own limits, but all together are over theirs: what its rows and events may shrink to for that.
+    pub(super) share: Option<u64>,
 }
 
 /// One round of trimming.
@@ -125,8 +132,7 @@ pub(super) struct Trimmed {
 /// What every tenant keeps. Owned by the committer.
 pub(super) struct Retainer {
     retention: Retention,
-    /// Most bytes of all tenants together; 0: any.
-    max_live_bytes: u64,
+    quotas: Arc<Quotas>,
     tenants: HashMap<TenantId, Kept>,
     /// When a tenant's oldest value is over age, Unix milliseconds: one entry for each [`Kept::due_ms`].
     due: BTreeSet<(u64, TenantId)>,
@@ -143,12 +149,12 @@ impl Retainer {
     pub(super) fn load(
         engine: &Engine,
         retention: Retention,
-        max_live_bytes: u64,
+        quotas: Arc<Quotas>,
         now_ms: u64,
     ) -> Result<Retainer, EngineError> {
         let mut retainer = Retainer {
             retention,
-            max_live_bytes,
+            quotas,
             tenants: HashMap::new(),
             due: BTreeSet::new(),
             over: BTreeSet::new(),
@@ -163,7 +169,7 @@ impl Retainer {
             retainer.live_bytes += row.bytes;
             let kept = Kept { row, oldest: None, unwritten: 0, due_ms: None, seen: None };
             retainer.tenants.insert(tenant, kept);
-            if retention.lets_go(row.events, row.bytes, &Oldest::UNKNOWN, 0) {
+            if retainer.retention_of(tenant).lets_go(row.events, row.bytes, &Oldest::UNKNOWN, 0) {
                 retainer.over.insert(tenant);
             }
             retainer.age(tenant, row.oldest_ms, row.events);
@@ -179,6 +185,27 @@ impl Retainer {
     /// Bytes of all tenants' values and keys.
     pub(super) fn live_bytes(&self) -> u64 {
         self.live_bytes
+    }
+
+    /// The limits of one tenant, whose rows take part of its bytes.
+    fn retention_of(&self, tenant: TenantId) -> Retention {
+        let limits = &self.quotas.limits;
+        if limits.bytes == 0 {
+            return self.retention;
+        }
+        let room = limits.event_bytes(self.quotas.usage(tenant)).unwrap_or(u64::MAX);
+        let max_bytes = if self.retention.max_bytes == 0 { room } else { room.min(self.retention.max_bytes) };
+        Retention { max_bytes, ..self.retention }
+    }
+
+    /// Has a tenant trimmed if its rows leave less room for its events than they take.
+    pub(super) fn look_at(&mut self, tenant: TenantId) {
+        let retention = self.retention_of(tenant);
+        let Some(kept) = self.tenants.get(&tenant) else { return };
+        let oldest = kept.oldest.unwrap_or(Oldest::UNKNOWN);
+        if retention.lets_go(kept.row.events, kept.row.bytes, &oldest, 0) {
+            self.over.insert(tenant);
+        }
     }
 
     /// Says when the oldest of a tenant's `events` is over age, instead of what was said before.
@@ -197,6 +224,7 @@ impl Retainer {
     /// Counts what is about to be committed into `log`; the counters row, when it is time to write it.
     pub(super) fn add(&mut self, log: &TenantLog, added: &[Added]) -> Option<Vec<u8>> {
         let tenant = log.tenant();
+        let retention = self.retention_of(tenant);
         let kept = self.tenants.entry(tenant).or_insert_with(|| Kept {
             row: Recovered::default(),
             oldest: None,
@@ -213,7 +241,7 @@ impl Retainer {
         }
         kept.unwritten = kept.unwritten.saturating_add(added.len() as u32);
         let oldest = kept.oldest.unwrap_or(Oldest::UNKNOWN);
-        if self.retention.lets_go(kept.row.events, kept.row.bytes, &oldest, 0) {
+        if retention.lets_go(kept.row.events, kept.row.bytes, &oldest, 0) {
             self.over.insert(tenant);
         }
         let write = (was_empty || kept.unwritten >= COUNTERS_EVERY).then(|| {
@@ -253,18 +281,27 @@ impl Retainer {
             self.over.insert(tenant);
         }
         if let Some(tenant) = self.over.pop_first() {
-            return Some(Candidate { tenant, for_all: false });
+            return Some(Candidate { tenant, share: None });
         }
-        if !self.is_full() {
-            return None;
-        }
-        // All shares are equal, so the largest log is furthest over its own.
-        let largest = self.tenants.iter().max_by_key(|(_, kept)| kept.row.bytes)?;
-        Some(Candidate { tenant: *largest.0, for_all: true })
+        self.is_full().then(|| self.largest()).flatten()
     }
 
     fn is_full(&self) -> bool {
-        self.max_live_bytes > 0 && self.live_bytes > self.max_live_bytes
+        let most = self.quotas.limits.max_live_bytes;
+        most > 0 && self.live_bytes.saturating_add(self.quotas.bytes()) > most
+    }
+
+    /// The tenant that keeps most of those that have events and keep more than an equal share.
+    fn largest(&self) -> Option<Candidate> {
+        let (keepers, largest) = self.quotas.with_rows(|rows| {
+            let with_events = self.tenants.iter().filter(|(_, kept)| kept.row.events > 0);
+            let without_rows = with_events.clone().filter(|(tenant, _)| !rows.contains(**tenant)).count();
+            let total = |(tenant, kept): (&TenantId, &Kept)| (kept.row.bytes + rows.bytes(*tenant), *tenant);
+            (rows.len() + without_rows, with_events.map(total).max())
+        });
+        let (bytes, tenant) = largest?;
+        let share = self.quotas.limits.max_live_bytes / keepers.max(1) as u64;
+        (bytes > share).then_some(Candidate { tenant, share: Some(share) })
     }
 
     /// Removes up to [`VALUES_AT_ONCE`] values of `log` that need not be kept.
@@ -272,14 +309,19 @@ impl Retainer {
         &mut self,
         engine: &Engine,
         log: &TenantLog,
-        for_all: bool,
+        share: Option<u64>,
         now_ms: u64,
     ) -> Result<Trimmed, EngineError> {
         let tenant = log.tenant();
         let (mut batch, mut trimmed, mut freed) = (Batch::default(), Trimmed::default(), 0);
+        let (retention, rows) = (self.retention_of(tenant), self.quotas.usage(tenant).bytes);
         let Some(kept) = self.tenants.get_mut(&tenant) else { return Ok(trimmed) };
         self.live_bytes = kept.catch_up(log, self.live_bytes);
-        let excess = self.live_bytes.saturating_sub(self.max_live_bytes);
+        let excess = share.map_or(0, |share| {
+            let most = self.quotas.limits.max_live_bytes;
+            let all = self.live_bytes.saturating_add(self.quotas.bytes());
+            all.saturating_sub(most - most / SLACK).min((kept.row.bytes + rows).saturating_sub(share))
+        });
         kept.oldest = None;
         let seen = kept.seen.take();
         let (from, to) = (keys::log(tenant, kept.row.oldest.next()), keys::after(Kind::Log, tenant));
@@ -294,9 +336,9 @@ impl Retainer {
             let outlived = seen.filter(|seen| ahead && head.last(first) <= seen.last).is_some_and(|seen| {
                 self.retention.age_ms().is_some_and(|age| seen.at_ms.saturating_add(age) < now_ms)
             });
-            let goes = self.retention.lets_go(kept.row.events, kept.row.bytes, &oldest, now_ms)
+            let goes = retention.lets_go(kept.row.events, kept.row.bytes, &oldest, now_ms)
                 || outlived
-                || (for_all && freed < excess);
+                || freed < excess;
             if !goes || trimmed.values as usize == VALUES_AT_ONCE {
                 if goes {
                     self.over.insert(tenant);

@@ -15,7 +15,7 @@ use crate::auth::Actor;
 use crate::event::{Event, EventError, Kind};
 use crate::frame::Frame;
 use crate::ids::{Sequence, TenantId};
-use crate::store::{Answer, Idempotency, MessageId, Rows, scope};
+use crate::store::{Answer, Growth, Idempotency, MessageId, Rows, scope};
 
 use super::publish::{Notice, PublishError, Receipt};
 use super::{Tenant, Tenants};
@@ -205,6 +205,8 @@ impl Tenants {
         if fresh.is_empty() {
             actor.confirm()?;
         } else {
+            let growth = Growth::of_publish(messages.iter().flatten().count(), key.map(|_| ids.len()));
+            let room = self.store().reserve(tenant.id, growth)?;
             let created_ms = self.clock().now_ms();
             let rows = |receipt: Receipt| {
                 for (place, sequence) in places.iter().zip(receipt.sequences()) {
@@ -212,6 +214,7 @@ impl Tenants {
                 }
                 let mut rows = self.rows(tenant, &messages, &ids, key, created_ms);
                 rows.hold(held);
+                rows.hold_room(room);
                 rows
             };
             self.publish(actor, tenant, fresh, Some(Box::new(rows)), Some(notice)).await?;

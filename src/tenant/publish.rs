@@ -13,7 +13,7 @@ use crate::auth::{Actor, Ended};
 use crate::event::{Event, EventError};
 use crate::frame::Frame;
 use crate::ids::Sequence;
-use crate::store::{CommitError, Done, Permit, ReadError, Rows, StoreState};
+use crate::store::{CommitError, Done, OverQuota, Permit, ReadError, Rows, StoreState};
 
 use super::{Tenant, Tenants};
 
@@ -32,6 +32,9 @@ pub enum PublishError {
     /// Too much of this tenant's waits for its commit.
     #[error("too many events wait for their commit")]
     Backlog,
+    /// The organization would keep more than it may.
+    #[error("{0}")]
+    OverQuota(#[from] OverQuota),
     /// A key was used for something else within the day.
     #[error("{0}")]
     Conflict(&'static str),
@@ -224,12 +227,12 @@ impl Tenants {
         actor: Actor<'_>,
         tenant: &Arc<Tenant>,
         frames: Vec<Arc<Frame>>,
-        rows: Rows,
+        mut rows: Rows,
         notice: &impl Notice,
     ) -> Result<(), PublishError> {
+        rows.hold_room(self.store.reserve(tenant.id, rows.growth())?);
         let reserved = self.reserve(tenant, frames, rows.weight()).await?;
         if reserved.frames.is_empty() {
-            let mut rows = rows;
             rows.hold(reserved.permit); // what has no event counts against the organization's share of the queue too
             return self.write(actor, rows).await;
         }

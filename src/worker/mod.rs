@@ -42,6 +42,7 @@ use tokio::sync::Notify;
 use crate::auth::Auth;
 use crate::config::Config;
 use crate::connection::admission::Admission;
+use crate::connection::rate::Rates;
 use crate::connection::shares::Shares;
 use crate::connection::{Connection, Tick};
 use crate::frame::Frame;
@@ -82,6 +83,8 @@ pub struct Shared {
     pub unread_answers: Arc<Shares>,
     /// Event streams over HTTP/2 that wait to be read.
     pub unread_streams: Arc<Shares>,
+    /// How much organizations publish and ask a second.
+    pub rates: Rates,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// The clock.
@@ -127,6 +130,7 @@ impl Shared {
         let unread = config.limits.unread_bytes_per_organization;
         let unread_answers = Shares::new("unread answers", unread, anybody);
         let unread_streams = Shares::new("unread event streams", unread, anybody);
+        let rates = Rates::new(&config.limits, mail.len());
         Arc::new(Shared {
             config,
             auth,
@@ -135,6 +139,7 @@ impl Shared {
             incoming,
             unread_answers,
             unread_streams,
+            rates,
             metrics,
             clock,
             mail,

@@ -58,8 +58,8 @@ impl Worker {
             self.close_if_ended(state, token);
             let exhausted = state
                 .connection(token)
-                .and_then(|it| it.inbound.as_ref()?.rate.as_ref())
-                .is_some_and(|rate| rate.exhausted());
+                .and_then(|it| it.inbound.as_ref())
+                .is_some_and(|inbound| inbound.refused >= rate::REFUSALS);
             if exhausted {
                 self.close(state, token, Close::OverRate);
             }
@@ -77,10 +77,14 @@ impl Worker {
         let Some(admitted) = &connection.admitted else { return Ok(()) };
         self.shared.serving()?;
         let right = admitted.principal().authorize::<Publish>()?;
-        let limit = right.principal().publish_rate(self.shared.config.limits.publish_per_second);
-        if limit > 0 {
-            rate::charge(&mut connection.inbound().rate, limit, publishing.events.len(), now_ms)
-                .map_err(Refusal::over_rate)?;
+        let events = publishing.events.len();
+        if let Err(over) = self.shared.rates.publish(right.principal(), events, now_ms) {
+            let inbound = connection.inbound();
+            inbound.refused = inbound.refused.saturating_add(1);
+            return Err(over.into());
+        }
+        if let Some(inbound) = &mut connection.inbound {
+            inbound.refused = 0;
         }
         let origin = connection.id;
         let mut events = parse(&right, &publishing)?;

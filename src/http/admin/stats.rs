@@ -24,6 +24,12 @@ struct View<'a> {
     stored_events: u64,
     /// Their bytes.
     stored_bytes: u64,
+    /// Resources that are kept, memories' versions included.
+    stored_rows: u64,
+    /// Bytes of what is kept besides events: resources with their indexes, idempotency rows, credentials.
+    row_bytes: u64,
+    /// Remembered `Idempotency-Key`s and `message_id`s.
+    idempotency_rows: u64,
     /// Events that are numbered and not yet on disk.
     uncommitted_events: u64,
     /// How long live deliveries took from publishing to the end of the write, since it last had no subscriber.
@@ -73,6 +79,7 @@ pub(in crate::http) async fn get(x: &Exchange) -> Result<Answer, Refusal> {
     let tenant = x.shared().tenants.open(organization.tenant).await?;
     let log = tenant.log();
     let cursors = x.shared().tenants.cursors();
+    let usage = x.shared().tenants.store().usage(organization.tenant);
     let times = tenant.times().snapshot();
     let buckets = times.buckets().map(|(under_us, count)| Bucket { under_us, count });
     Ok(Answer::data(
@@ -82,6 +89,9 @@ pub(in crate::http) async fn get(x: &Exchange) -> Result<Answer, Refusal> {
             connections: x.shared().admission.of_organization(organization.tenant),
             stored_events: log.events(),
             stored_bytes: log.bytes(),
+            stored_rows: usage.rows,
+            row_bytes: usage.bytes,
+            idempotency_rows: usage.idempotency_rows,
             uncommitted_events: tenant.head().counter().saturating_sub(log.committed().counter()),
             publish_to_send: Times {
                 count: times.count(),

@@ -21,7 +21,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::auth::{Authorized, Principal, Right, Subscribe, Use};
-use crate::connection::rate;
 use crate::outcome::Refusal;
 use crate::resource::{Caller, Page, Position, ResourceError};
 use crate::store::Rows;
@@ -135,9 +134,8 @@ async fn writing_together<'a, R: Right>(
     bytes: usize,
     writes: usize,
 ) -> Result<Asker<'a>, Refusal> {
-    let limit = right.principal().publish_rate(x.shared().config.limits.publish_per_second);
     let now_ms = x.shared().clock.now_ms();
-    rate::charge(&mut x.rate.borrow_mut(), limit, writes, now_ms).map_err(Refusal::over_rate)?;
+    x.shared().rates.publish(right.principal(), writes, now_ms)?;
     x.worker.enter(right.principal().tenant, bytes).await;
     asking(x, right.principal().clone()).await
 }

@@ -8,7 +8,7 @@ use super::super::ResourceError;
 use super::super::record::Record as _;
 use super::{ID_PREFIX, Memory, words};
 use crate::ids::TenantId;
-use crate::store::{Document, Mark, Rows, length_of};
+use crate::store::{Before, Document, Mark, Rows, length_of};
 
 /// Puts the rows that make what `new` is found by of what `old` was: of words that stay as they are, none.
 pub(super) fn put(
@@ -24,7 +24,12 @@ pub(super) fn put(
             rows.delete_term(tenant, group, term, &document);
         }
         for (term, mark) in now.iter().filter(|(term, mark)| before.get(*term) != Some(mark)) {
-            rows.put_term(tenant, group, term, &document, mark)?;
+            let stored = match old {
+                None => Before::Nothing,
+                Some(_) if before.contains_key(term) => Before::Value(Mark::LEN),
+                Some(_) => Before::Unknown,
+            };
+            rows.put_term(tenant, group, term, &document, mark, stored)?;
         }
     }
     Ok(())

@@ -1,0 +1,338 @@
+//! What each organization keeps besides its log, and how much it may keep.
+//!
+//! * Usage is exact. It is measured where a batch is applied ([`Quotas::measure`]), whoever made the batch, and the new numbers
+//!   are written in that batch: after any crash they agree with the rows. Only the committer applies batches.
+//! * A change that adds is admitted first ([`Quotas::reserve`]). Its reservation lasts until its commit is over, so changes that
+//!   are under way together cannot pass a limit. A change that only removes or shrinks needs no admission.
+//! * Without a limit of its own an organization may take what others leave, see [`Ledger::allowance`]. One that keeps no more than
+//!   its equal share is never refused because of what others keep.
+//! * It knows numbers alone; which rows count is `usage.rs`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::engine::{Batch, Engine, EngineError};
+use super::keys::{self, Kind};
+use super::rows::daily_bytes;
+use super::usage::{self, Difference, Usage, differences};
+use crate::ids::TenantId;
+use crate::sync::Mutex;
+
+/// Which part of `store.max_live_bytes` rows may fill before organizations over their equal share are refused more. The other
+/// part is for those who keep less, and for events.
+const CONTENDED: u64 = 2;
+
+/// What a change adds at most, as far as is known before it is committed; negative: it removes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Growth {
+    /// Resources.
+    pub rows: i64,
+    /// Keys and values.
+    pub bytes: i64,
+}
+
+impl Growth {
+    /// What it adds to remember `messages` by their `message_id`s, and the ids of `answered` events under an `Idempotency-Key`.
+    #[must_use]
+    pub fn of_publish(messages: usize, answered: Option<usize>) -> Growth {
+        let (scope, head) = (32, 1 + 8 + 32);
+        let messages = messages * daily_bytes(scope, head + 8);
+        let answer = answered.map_or(0, |ids| daily_bytes(scope, head + 16 + 8 * ids));
+        Growth { rows: 0, bytes: (messages + answer) as i64 }
+    }
+}
+
+impl std::ops::AddAssign for Growth {
+    fn add_assign(&mut self, other: Growth) {
+        self.rows += other.rows;
+        self.bytes += other.bytes;
+    }
+}
+
+/// An organization would keep more than it may. Nothing was done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "the organization keeps as much as {limit} allows it ({used} of {max}): delete what is not needed, or ask the operator to raise {limit}"
+)]
+pub struct OverQuota {
+    /// The configuration key of the limit.
+    pub limit: &'static str,
+    /// What the organization may keep now.
+    pub max: u64,
+    /// What it keeps, with what is under way.
+    pub used: u64,
+}
+
+/// What organizations may keep.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Most bytes of one organization, its events included; 0: a share.
+    pub(super) bytes: u64,
+    /// Most rows of one organization; 0: any number.
+    pub(super) rows: u64,
+    /// Most bytes of all organizations together, their events included; 0: any number.
+    pub(super) max_live_bytes: u64,
+}
+
+impl Limits {
+    /// How many bytes of events an organization may keep beside `usage`, where it has a limit of its own. A sixteenth is left for
+    /// the newest events however many rows there are: who reconnects shall find them.
+    pub(super) fn event_bytes(&self, usage: Usage) -> Option<u64> {
+        (self.bytes > 0).then(|| self.bytes.saturating_sub(usage.bytes).max(self.bytes / 16))
+    }
+}
+
+/// One organization's part of the ledger.
+#[derive(Clone, Copy, Debug, Default)]
+struct Account {
+    /// What is applied.
+    used: Usage,
+    /// What is admitted and not applied yet, in addition.
+    reserved_rows: u64,
+    reserved_bytes: u64,
+}
+
+impl Account {
+    fn is_empty(&self) -> bool {
+        self.used == Usage::default() && self.reserved_rows == 0 && self.reserved_bytes == 0
+    }
+    fn bytes(&self) -> u64 {
+        self.used.bytes.saturating_add(self.reserved_bytes)
+    }
+    fn rows(&self) -> u64 {
+        self.used.rows.saturating_add(self.reserved_rows)
+    }
+}
+
+/// The organizations that keep something or are about to.
+#[derive(Default)]
+struct Ledger {
+    accounts: HashMap<TenantId, Account>,
+    /// Over all accounts; bytes with what is reserved.
+    rows: u64,
+    bytes: u64,
+}
+
+impl Ledger {
+    /// Changes an account, and the sums with it.
+    fn change(&mut self, tenant: TenantId, change: impl FnOnce(&mut Account)) {
+        let account = self.accounts.entry(tenant).or_default();
+        let (rows, bytes) = (account.used.rows, account.bytes());
+        change(account);
+        self.rows = (self.rows + account.used.rows).saturating_sub(rows);
+        self.bytes = (self.bytes + account.bytes()).saturating_sub(bytes);
+        if account.is_empty() {
+            self.accounts.remove(&tenant);
+        }
+    }
+
+    /// Whether the rows of an organization may take `growth` more bytes, and if not, what they may take.
+    ///
+    /// Without a limit of its own an organization takes what it likes as long as rows of all take less than half of
+    /// `max_live_bytes`. From then on only those grow whose rows take less than an equal part of that half. So a lone organization
+    /// is not limited by others that do not exist, and whoever keeps little is admitted however much others keep. Rows of all
+    /// together stay below `max_live_bytes`: at most half of it is taken under the first rule, at most half under the second.
+    fn allowance(&self, limits: &Limits, account: &Account, growth: u64) -> Result<(), OverQuota> {
+        let wanted = account.bytes().saturating_add(growth);
+        let (limit, max) = if limits.bytes > 0 {
+            ("limits.bytes_per_organization", limits.bytes)
+        } else {
+            let contended = limits.max_live_bytes / CONTENDED;
+            if limits.max_live_bytes == 0 || self.bytes.saturating_add(growth) <= contended {
+                return Ok(());
+            }
+            ("store.max_live_bytes", contended / (self.accounts.len().max(1) as u64))
+        };
+        match wanted <= max {
+            true => Ok(()),
+            false => Err(OverQuota { limit, max, used: account.bytes() }),
+        }
+    }
+}
+
+/// How much all organizations keep, and how often one was refused more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct QuotaTotals {
+    /// Organizations that keep something besides events.
+    pub organizations: u64,
+    /// Those that could not add a byte or a row now.
+    pub full: u64,
+    /// Resources.
+    pub rows: u64,
+    /// Keys and values of everything but the logs, with what is under way.
+    pub bytes: u64,
+    /// Changes that were refused.
+    pub refused: u64,
+}
+
+/// What the rows of organizations take.
+pub(super) struct RowBytes<'a>(&'a Ledger);
+
+impl RowBytes<'_> {
+    /// Organizations that have rows.
+    pub(super) fn len(&self) -> usize {
+        self.0.accounts.len()
+    }
+    pub(super) fn contains(&self, tenant: TenantId) -> bool {
+        self.0.accounts.contains_key(&tenant)
+    }
+    pub(super) fn bytes(&self, tenant: TenantId) -> u64 {
+        self.0.accounts.get(&tenant).map_or(0, |account| account.used.bytes)
+    }
+}
+
+/// The usage and the limits of all organizations.
+pub(super) struct Quotas {
+    pub(super) limits: Limits,
+    ledger: Mutex<Ledger>,
+    refused: AtomicU64,
+}
+
+/// Room for a change that is under way; dropping it ends the reservation. The change holds it until its commit is over.
+pub struct Reservation {
+    quotas: Arc<Quotas>,
+    tenant: TenantId,
+    rows: u64,
+    bytes: u64,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.quotas.ledger.lock().change(self.tenant, |account| {
+            account.reserved_rows = account.reserved_rows.saturating_sub(self.rows);
+            account.reserved_bytes = account.reserved_bytes.saturating_sub(self.bytes);
+        });
+    }
+}
+
+impl Quotas {
+    pub(super) fn new(limits: Limits) -> Arc<Quotas> {
+        Arc::new(Quotas { limits, ledger: Mutex::default(), refused: AtomicU64::new(0) })
+    }
+
+    /// Reads every organization's usage; counts all rows first where no earlier run has. What is reserved stays so.
+    pub(super) fn load(&self, engine: &Engine) -> Result<(), EngineError> {
+        let found = usage::load(engine)?;
+        let mut ledger = self.ledger.lock();
+        let known: Vec<TenantId> = ledger.accounts.keys().copied().collect();
+        for tenant in known {
+            ledger.change(tenant, |account| account.used = Usage::default());
+        }
+        for (tenant, usage) in found {
+            ledger.change(tenant, |account| account.used = usage);
+        }
+        Ok(())
+    }
+
+    /// Adds to `batch` what the organizations keep once it is applied; answers the same for [`Quotas::settle`]. Reads the length
+    /// of what is replaced or deleted, but for rows that are put as new.
+    pub(super) fn measure(
+        &self,
+        engine: &Engine,
+        batch: &mut Batch,
+    ) -> Result<Vec<(TenantId, Usage)>, EngineError> {
+        let differences = differences(engine, batch)?;
+        let mut after = Vec::new();
+        {
+            let ledger = self.ledger.lock();
+            for (tenant, difference) in differences {
+                if difference != Difference::default() {
+                    let used = ledger.accounts.get(&tenant).map(|account| account.used).unwrap_or_default();
+                    after.push((tenant, difference.applied_to(used)));
+                }
+            }
+        }
+        for (tenant, usage) in &after {
+            let key = keys::key(Kind::Usage, *tenant, &[]);
+            match *usage == Usage::default() {
+                true => batch.delete(&key),
+                false => batch.put(key, usage.write()),
+            }
+        }
+        Ok(after)
+    }
+
+    /// Takes over what [`Quotas::measure`] answered: its batch is applied.
+    pub(super) fn settle(&self, after: Vec<(TenantId, Usage)>) {
+        if after.is_empty() {
+            return;
+        }
+        let mut ledger = self.ledger.lock();
+        for (tenant, usage) in after {
+            ledger.change(tenant, |account| account.used = usage);
+        }
+    }
+
+    /// Admits a change of `tenant`; `None` where it adds nothing.
+    ///
+    /// # Errors
+    /// [`OverQuota`], naming the limit.
+    pub(super) fn reserve(
+        self: &Arc<Self>,
+        tenant: TenantId,
+        growth: Growth,
+    ) -> Result<Option<Reservation>, OverQuota> {
+        let added = |number: i64| u64::try_from(number).unwrap_or(0);
+        let (rows, bytes) = (added(growth.rows), added(growth.bytes));
+        if rows == 0 && bytes == 0 {
+            return Ok(None);
+        }
+        let mut ledger = self.ledger.lock();
+        // It counts among those who share, also where it kept nothing before.
+        let account = *ledger.accounts.entry(tenant).or_default();
+        let admitted = if rows > 0 && self.limits.rows > 0 && account.rows() + rows > self.limits.rows {
+            let (limit, max) = ("limits.rows_per_organization", self.limits.rows);
+            Err(OverQuota { limit, max, used: account.rows() })
+        } else if bytes > 0 {
+            ledger.allowance(&self.limits, &account, bytes)
+        } else {
+            Ok(())
+        };
+        if admitted.is_err() {
+            self.refused.fetch_add(1, Relaxed);
+        }
+        let (more_rows, more_bytes) = if admitted.is_ok() { (rows, bytes) } else { (0, 0) };
+        ledger.change(tenant, |account| {
+            account.reserved_rows += more_rows;
+            account.reserved_bytes += more_bytes;
+        });
+        admitted.map(|()| Some(Reservation { quotas: self.clone(), tenant, rows, bytes }))
+    }
+
+    /// What `tenant` keeps.
+    pub(super) fn usage(&self, tenant: TenantId) -> Usage {
+        self.ledger.lock().accounts.get(&tenant).map(|account| account.used).unwrap_or_default()
+    }
+
+    /// Bytes of all organizations' rows.
+    pub(super) fn bytes(&self) -> u64 {
+        self.ledger.lock().bytes
+    }
+
+    /// Over all organizations; looks at each.
+    pub(super) fn totals(&self) -> QuotaTotals {
+        let ledger = self.ledger.lock();
+        let is_full = |account: &&Account| {
+            (self.limits.rows > 0 && account.rows() >= self.limits.rows)
+                || ledger.allowance(&self.limits, account, 1).is_err()
+        };
+        QuotaTotals {
+            organizations: ledger.accounts.len() as u64,
+            full: ledger.accounts.values().filter(is_full).count() as u64,
+            rows: ledger.rows,
+            bytes: ledger.bytes,
+            refused: self.refused.load(Relaxed),
+        }
+    }
+
+    /// Looks at what all organizations' rows take.
+    pub(super) fn with_rows<T>(&self, look: impl FnOnce(&RowBytes<'_>) -> T) -> T {
+        look(&RowBytes(&self.ledger.lock()))
+    }
+
+    /// Forgets the usage of an organization that was erased.
+    pub(super) fn forget(&self, tenant: TenantId) {
+        self.ledger.lock().change(tenant, |account| account.used = Usage::default());
+    }
+}

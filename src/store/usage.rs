@@ -1,0 +1,191 @@
+//! What organizations keep besides their logs, as the store counts it: which rows count, and how a batch changes the numbers.
+//!
+//! * The numbers of an organization are a row of their own ([`Kind::Usage`]), written in each batch that changes them.
+//! * It knows keys and lengths, not what rows mean, and no limit.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use super::engine::{Batch, Engine, EngineError};
+use super::keys::{self, Kind, Meta};
+use crate::ids::TenantId;
+
+/// The rows of all organizations are counted anew where the store holds no mark of this version.
+const VERSION: u8 = 1;
+/// Organizations whose usage is written in one batch when all rows are counted.
+const COUNTED_AT_ONCE: usize = 10_000;
+
+/// What an organization keeps, or how a change alters that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Usage {
+    /// Resources: agents, messages, memories and their versions, core memory, tools, users.
+    pub rows: u64,
+    /// Keys and values of everything but the log: resources, their places in lists, search terms, idempotency rows, credentials.
+    pub bytes: u64,
+    /// Remembered `Idempotency-Key`s and `message_id`s.
+    pub idempotency_rows: u64,
+}
+
+impl Usage {
+    const LEN: usize = 1 + 3 * 8;
+
+    pub(super) fn write(self) -> Vec<u8> {
+        let mut value = Vec::with_capacity(Self::LEN);
+        value.push(VERSION);
+        for number in [self.rows, self.bytes, self.idempotency_rows] {
+            value.extend_from_slice(&number.to_be_bytes());
+        }
+        value
+    }
+
+    fn read(value: &[u8]) -> Option<Usage> {
+        let (&[VERSION], rest) = value.split_first_chunk()? else { return None };
+        let (numbers, rest) = rest.as_chunks::<8>();
+        match (numbers, rest) {
+            (&[rows, bytes, idempotency_rows], []) => Some(Usage {
+                rows: u64::from_be_bytes(rows),
+                bytes: u64::from_be_bytes(bytes),
+                idempotency_rows: u64::from_be_bytes(idempotency_rows),
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// How one batch alters the usage of one organization.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Difference {
+    rows: i64,
+    bytes: i64,
+    idempotency_rows: i64,
+}
+
+impl Difference {
+    /// A value of `before` bytes becomes one of `after` bytes; `None`: there is none.
+    fn note(&mut self, kind: Kind, key: usize, before: Option<usize>, after: Option<usize>) {
+        let bytes = |value: Option<usize>| value.map_or(0, |value| (key + value) as i64);
+        let number = i64::from(after.is_some()) - i64::from(before.is_some());
+        self.bytes += bytes(after) - bytes(before);
+        match kind {
+            Kind::Row => self.rows += number,
+            Kind::Idempotency | Kind::MessageId => self.idempotency_rows += number,
+            _ => {}
+        }
+    }
+
+    pub(super) fn applied_to(self, usage: Usage) -> Usage {
+        Usage {
+            rows: usage.rows.saturating_add_signed(self.rows),
+            bytes: usage.bytes.saturating_add_signed(self.bytes),
+            idempotency_rows: usage.idempotency_rows.saturating_add_signed(self.idempotency_rows),
+        }
+    }
+}
+
+/// Whether rows of a kind count as an organization's usage.
+fn is_counted(kind: Kind) -> bool {
+    match kind {
+        Kind::ApiKey
+        | Kind::Revoked
+        | Kind::DisabledUser
+        | Kind::Idempotency
+        | Kind::MessageId
+        | Kind::Expiry
+        | Kind::Row
+        | Kind::Place
+        | Kind::Term
+        | Kind::UserSince
+        | Kind::Run => true,
+        Kind::Meta
+        | Kind::Log
+        | Kind::Counters
+        | Kind::Organization
+        | Kind::Erase
+        | Kind::Secret
+        | Kind::EraseUser
+        | Kind::Usage => false,
+    }
+}
+
+/// Kind and organization of a key that counts.
+pub(super) fn counted(key: &[u8]) -> Option<(Kind, TenantId)> {
+    let kind = keys::kind_of(key).filter(|kind| is_counted(*kind))?;
+    let tenant: &[u8; 8] = key.get(1..)?.first_chunk()?;
+    // Rows of tenant 0 are the store's own.
+    Some((kind, TenantId(u64::from_be_bytes(*tenant)))).filter(|(_, tenant)| tenant.0 != 0)
+}
+
+/// Reads every organization's usage; counts all rows first where no earlier run has.
+pub(super) fn load(engine: &Engine) -> Result<Vec<(TenantId, Usage)>, EngineError> {
+    if engine.get(&keys::meta(Meta::Usage))?.as_deref() != Some(&[VERSION]) {
+        recount(engine)?;
+    }
+    let mut found = Vec::new();
+    for row in engine.range(&[Kind::Usage as u8], &[Kind::Usage as u8 + 1]) {
+        let (key, value) = row?;
+        match (keys::parse(&key), Usage::read(&value)) {
+            (Ok((_, tenant, _)), Some(usage)) => found.push((tenant, usage)),
+            _ => return Err(EngineError::Engine("a usage row is damaged".into())),
+        }
+    }
+    Ok(found)
+}
+
+/// How `batch` alters the usage of each organization.
+pub(super) fn differences(
+    engine: &Engine,
+    batch: &Batch,
+) -> Result<HashMap<TenantId, Difference>, EngineError> {
+    let mut differences = HashMap::<TenantId, Difference>::new();
+    let mut lengths = HashMap::<&[u8], Option<usize>>::new(); // as the changes so far leave them
+    for change in batch.changes() {
+        let Some((kind, tenant)) = counted(&change.key) else { continue };
+        let before = match lengths.get(change.key.as_slice()) {
+            Some(length) => *length,
+            None if change.is_new => None,
+            None => engine.length(&change.key)?,
+        };
+        let after = change.value.as_ref().map(Vec::len);
+        lengths.insert(&change.key, after);
+        differences.entry(tenant).or_default().note(kind, change.key.len(), before, after);
+    }
+    Ok(differences)
+}
+
+/// What every organization keeps, by its rows.
+pub(super) fn count(engine: &Engine) -> Result<HashMap<TenantId, Usage>, EngineError> {
+    let mut found = HashMap::<TenantId, Difference>::new();
+    for kind in Kind::ALL.into_iter().filter(|kind| is_counted(*kind)) {
+        for row in engine.range(&[kind as u8], &[kind as u8 + 1]) {
+            let (key, value) = row?;
+            if let Some((kind, tenant)) = counted(&key) {
+                found.entry(tenant).or_default().note(kind, key.len(), None, Some(value.len()));
+            }
+        }
+    }
+    let all = found.into_iter();
+    Ok(all.map(|(tenant, difference)| (tenant, difference.applied_to(Usage::default()))).collect())
+}
+
+/// Counts all rows, and replaces what is written of every organization's usage.
+fn recount(engine: &Engine) -> Result<(), EngineError> {
+    let started = Instant::now();
+    let mut batch = Batch::default();
+    for row in engine.range(&[Kind::Usage as u8], &[Kind::Usage as u8 + 1]) {
+        batch.delete(&row?.0);
+    }
+    let found = count(engine)?;
+    let organizations = found.len();
+    for (at, (tenant, usage)) in found.into_iter().enumerate() {
+        batch.put(keys::key(Kind::Usage, tenant, &[]), usage.write());
+        if at % COUNTED_AT_ONCE == COUNTED_AT_ONCE - 1 {
+            engine.apply(std::mem::take(&mut batch))?;
+        }
+    }
+    batch.put(keys::meta(Meta::Usage), vec![VERSION]); // last: until it is there, all is counted again
+    engine.commit(batch)?;
+    if organizations > 0 {
+        tracing::info!(organizations, took = ?started.elapsed(), "counted what organizations keep, once for all starts");
+    }
+    Ok(())
+}

@@ -1,0 +1,336 @@
+//! What one organization keeps, publishes and asks for is limited, and no other organization pays for it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+
+mod common;
+
+use common::http::{Call, Reply};
+use common::rest::{agent, all, data};
+use common::{Daemon, custom, until, within};
+use nervewire::store::{Store, StoreOptions};
+use serde_json::{Value, json};
+
+const MIB: u64 = 1 << 20;
+
+/// `details` of a 429 that names `limit` and when to come back.
+#[track_caller]
+fn over(reply: &Reply, limit: &str) -> Value {
+    let body = reply.refused(429, "QUOTA_EXCEEDED");
+    assert_eq!(body["details"]["limit"], limit, "{reply:?}");
+    assert!(body["message"].as_str().unwrap().contains(limit), "{reply:?}");
+    assert!(reply.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1, "{reply:?}");
+    body["details"].clone()
+}
+
+async fn say(daemon: &Daemon, key: &str, agent: &str, bytes: usize) -> Reply {
+    let body = json!({"agent_id": agent, "content": "x".repeat(bytes)});
+    daemon.post("/api/v1/messages").key(key).json(&body).send().await
+}
+
+/// Makes messages until one is refused: their ids, and the refusal.
+async fn fill(daemon: &Daemon, key: &str, agent: &str, bytes: usize) -> (Vec<String>, Reply) {
+    let mut ids = Vec::new();
+    loop {
+        let reply = say(daemon, key, agent, bytes).await;
+        if reply.status != 201 {
+            return (ids, reply);
+        }
+        ids.push(data(&reply, 201)["id"].as_str().unwrap().to_owned());
+        assert!(ids.len() < 1_000, "nothing is ever refused");
+    }
+}
+
+async fn delete(daemon: &Daemon, key: &str, path: &str) {
+    let reply = daemon.call("DELETE", path).key(key).send().await;
+    assert!(reply.status.is_success(), "{reply:?}");
+}
+
+async fn stats(daemon: &Daemon, org: &str) -> Value {
+    data(&daemon.get(&format!("/api/v1/stats?org_id={org}")).send().await, 200)
+}
+
+/// Ids of all events that `key` may read, oldest first.
+async fn history(daemon: &Daemon, key: &str) -> Vec<String> {
+    let (mut ids, mut path) = (Vec::new(), "/api/v1/events?earliest=true&limit=1000".to_owned());
+    loop {
+        let page = daemon.get(&path).key(key).send().await;
+        assert_eq!(page.status, 200, "{page:?}");
+        let page = page.json();
+        ids.extend(
+            page["data"].as_array().unwrap().iter().map(|event| event["id"].as_str().unwrap().to_owned()),
+        );
+        if page["caught_up"] == true {
+            return ids;
+        }
+        path = format!("/api/v1/events?limit=1000&after={}", page["next_cursor"].as_str().unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_flood_fills_its_own_share_and_deleting_frees_it() {
+    let daemon = Daemon::with().env("LIMITS__BYTES_PER_ORGANIZATION", MIB).start().await;
+    let (loud, quiet) = (daemon.create_org("loud").await, daemon.create_org("quiet").await);
+    let (bot, own) = (agent(&daemon, &loud, "bot").await, agent(&daemon, &quiet, "own").await);
+    let mut published = history(&daemon, &quiet).await;
+    published.extend(daemon.publish_as(&quiet, (0..50).map(|n| custom("c", json!(n))).collect()).await);
+    let tool = json!({"name": "tool", "description": "d".repeat(1_000)});
+    let tool = data(&daemon.post("/api/v1/tools").key(&loud).json(&tool).send().await, 201);
+    let tool = format!("/api/v1/tools/{}", tool["id"].as_str().unwrap());
+
+    let (ids, refusal) = fill(&daemon, &loud, &bot, 40_000).await;
+    let details = over(&refusal, "limits.bytes_per_organization");
+    assert_eq!(details["max"], MIB);
+    assert!(details["used"].as_u64().unwrap() + 41_000 > MIB, "{details}");
+    assert!((24..=26).contains(&ids.len()), "{} messages of 40 kB in 1 MiB", ids.len());
+    let kept = stats(&daemon, "loud").await;
+    assert!(kept["row_bytes"].as_u64().unwrap() <= MIB, "{kept}");
+    assert_eq!(kept["stored_rows"].as_u64().unwrap(), 2 + ids.len() as u64, "{kept}");
+    assert!(daemon.metric("nervewire_quota_refused_total").await >= 1.0);
+
+    // The same over the other ways of adding.
+    let many: Vec<Value> =
+        (0..20).map(|_| json!({"agent_id": bot, "content": "word ".repeat(900)})).collect();
+    let many = daemon.post("/api/v1/memories/batch").key(&loud).json(&json!({"memories": many})).send().await;
+    assert!(many.status == 429 || many.json()["data"]["succeeded"] == 0, "{many:?}");
+
+    // Nobody else notices.
+    published.extend(daemon.publish_as(&quiet, json!([custom("c", json!("later"))])).await);
+    assert_eq!(say(&daemon, &quiet, &own, 40_000).await.status, 201);
+    let read = history(&daemon, &quiet).await;
+    assert_eq!(read[..published.len()], published, "the whole history of the other");
+    assert_eq!(read.len(), published.len() + 1);
+
+    // What shrinks passes, events pass, and what is deleted is free at once.
+    let shorter = daemon.call("PUT", &tool).key(&loud).json(&json!({"description": "d"})).send().await;
+    assert_eq!(shorter.status, 200, "{shorter:?}");
+    daemon.publish_as(&loud, json!([custom("c", json!("still"))])).await;
+    over(&say(&daemon, &loud, &bot, 40_000).await, "limits.bytes_per_organization");
+    delete(&daemon, &loud, &format!("/api/v1/messages/{}", ids[0])).await;
+    assert_eq!(say(&daemon, &loud, &bot, 39_000).await.status, 201);
+    for message in all(&daemon, &loud, "/api/v1/messages?limit=100").await {
+        delete(&daemon, &loud, &format!("/api/v1/messages/{}", message["id"].as_str().unwrap())).await;
+    }
+    delete(&daemon, &loud, &tool).await;
+    delete(&daemon, &loud, &format!("/api/v1/agents/{bot}")).await;
+    let left = stats(&daemon, "loud").await;
+    assert_eq!(left["stored_rows"], 0, "{left}");
+}
+
+#[tokio::test]
+async fn a_full_organization_is_told_over_a_websocket_too() {
+    let daemon = Daemon::with().env("LIMITS__BYTES_PER_ORGANIZATION", MIB).start().await;
+    let bot = agent(&daemon, &daemon.key, "bot").await;
+    for bytes in [40_000, 1_000, 1] {
+        fill(&daemon, &daemon.key, &bot, bytes).await;
+    }
+    let mut ws = daemon.live_ws("/api/v1/ws?subscribe=none").await;
+    let named = |id: usize| {
+        let event =
+            json!({"type": "message", "message_id": format!("m-{id}"), "agent_id": bot, "content": "x"});
+        json!({"type": "publish", "ref": "r", "events": [event]})
+    };
+    let mut error = Value::Null;
+    for id in 0..1_000 {
+        error = ws.ask(&named(id)).await;
+        if error["type"] == "error" {
+            break;
+        }
+    }
+    assert_eq!(error["code"], "QUOTA_EXCEEDED", "{error}");
+    assert_eq!(error["details"]["limit"], "limits.bytes_per_organization", "{error}");
+    // What is not remembered by its id adds nothing that stays.
+    ws.send(&json!({"type": "publish", "ref": "s", "events": [custom("c", json!(1))]})).await;
+    assert_eq!(ws.expect("ack").await["ref"], "s");
+}
+
+/// Without a limit of its own an organization may take half of what all may keep, as long as others leave it.
+#[tokio::test]
+async fn a_flood_takes_no_more_than_half_and_never_trims_another() {
+    let daemon = Daemon::with().env("STORE__MAX_LIVE_BYTES", 2 * MIB).start().await;
+    let (loud, quiet) = (daemon.create_org("loud").await, daemon.create_org("quiet").await);
+    let (bot, own) = (agent(&daemon, &loud, "bot").await, agent(&daemon, &quiet, "own").await);
+    let text = "x".repeat(2_000);
+    let mut published = history(&daemon, &quiet).await;
+    published.extend(daemon.publish_as(&quiet, (0..100).map(|_| custom("c", json!(text))).collect()).await);
+
+    let (ids, refusal) = fill(&daemon, &loud, &bot, 40_000).await;
+    over(&refusal, "store.max_live_bytes");
+    assert!((24..=26).contains(&ids.len()), "{} messages of 40 kB in 1 MiB", ids.len());
+    for _ in 0..100 {
+        daemon.publish_as(&loud, json!([custom("c", json!("y".repeat(60_000)))])).await;
+    }
+    until("the flood's own events are trimmed", || async {
+        let kept = stats(&daemon, "loud").await;
+        (kept["stored_bytes"].as_u64().unwrap() + kept["row_bytes"].as_u64().unwrap() <= 2 * MIB)
+            .then_some(())
+    })
+    .await;
+
+    assert_eq!(say(&daemon, &quiet, &own, 40_000).await.status, 201);
+    let read = history(&daemon, &quiet).await;
+    assert_eq!(read[..published.len()], published, "the whole history of the other");
+    assert_eq!(daemon.get("/health/ready").send().await.status, 200);
+}
+
+#[tokio::test]
+async fn as_many_resources_are_made_as_may_be_however_many_are_asked_for_at_once() {
+    let daemon = Daemon::with().env("LIMITS__ROWS_PER_ORGANIZATION", 5).start().await;
+    let other = daemon.create_org("other").await;
+    let make =
+        |name: usize| daemon.post("/api/v1/agents").json(&json!({"name": format!("agent {name}")})).send();
+    let replies = futures_util::future::join_all((0..20).map(make)).await;
+    let made: Vec<&Reply> = replies.iter().filter(|reply| reply.status == 201).collect();
+    assert_eq!(made.len(), 5);
+    for reply in replies.iter().filter(|reply| reply.status != 201) {
+        assert_eq!(over(reply, "limits.rows_per_organization")["max"], 5);
+    }
+    agent(&daemon, &other, "elsewhere").await;
+    let id = data(made[0], 201)["id"].as_str().unwrap().to_owned();
+    let path = format!("/api/v1/agents/{id}");
+    let changed = daemon.call("PUT", &path).json(&json!({"description": "changed"})).send().await;
+    assert_eq!(changed.status, 200, "a change makes no resource: {changed:?}");
+    delete(&daemon, &daemon.key, &path).await;
+    assert_eq!(make(21).await.status, 201);
+    over(&make(22).await, "limits.rows_per_organization");
+    // A user is one too, and two rows: itself and its email.
+    let user = json!({"email": "ann@example.org", "name": "Ann", "password": "a long enough one"});
+    over(&daemon.post("/api/v1/users/register").json(&user).send().await, "limits.rows_per_organization");
+}
+
+/// Killed amid changes of every kind; the store is then opened beside, and its rows are counted.
+#[tokio::test]
+async fn what_is_counted_is_what_is_there_after_kill_9() {
+    let mut daemon = Daemon::start().await;
+    let bot = agent(&daemon, &daemon.key, "bot").await;
+    for point in 0..4 {
+        let before = daemon.metric("nervewire_published_total").await;
+        let writers = (0..6).map(|n| {
+            let (addr, key, bot) = (daemon.addr(), daemon.key.clone(), bot.clone());
+            tokio::spawn(async move {
+                for round in 0.. {
+                    let call = |method: &str, path: &str| Call::new(addr, method, path).key(&key);
+                    let made = match n % 3 {
+                        0 => call("POST", "/api/v1/messages")
+                            .json(&json!({"agent_id": bot, "content": "said"})),
+                        1 => call("POST", "/api/v1/memories")
+                            .json(&json!({"agent_id": bot, "content": "some words of a memory"})),
+                        _ => call("POST", "/api/v1/agents").json(&json!({"name": "another"})),
+                    };
+                    let made = made.header("idempotency-key", format!("{point}-{n}-{round}"));
+                    let Ok(reply) = made.try_send().await else { return };
+                    let path = ["messages", "memories", "agents"][n % 3];
+                    let id = data(&reply, 201)["id"].as_str().unwrap().to_owned();
+                    let path = format!("/api/v1/{path}/{id}");
+                    if round % 2 == 0 && call("DELETE", &path).try_send().await.is_err() {
+                        return;
+                    }
+                }
+            })
+        });
+        let writers = futures_util::future::join_all(writers.collect::<Vec<_>>());
+        let enough = before + 20.0 + f64::from(point);
+        until("some more events", || async {
+            (daemon.metric("nervewire_published_total").await >= enough).then_some(())
+        })
+        .await;
+        daemon.kill9().await;
+        writers.await.into_iter().for_each(|writer| writer.unwrap());
+        {
+            let store =
+                within("the store", async { Store::open(StoreOptions::new(daemon.data_dir())).unwrap() });
+            let store = store.await;
+            let counted = store.counted_usage_blocking().unwrap();
+            assert!(counted.values().map(|usage| usage.rows).sum::<u64>() >= 10);
+            for (tenant, usage) in counted {
+                assert_eq!(store.usage(tenant), usage, "point {point}");
+            }
+            store.close().await;
+        }
+        daemon.start_again().await;
+    }
+    let before = stats(&daemon, "default").await;
+    assert_eq!(daemon.terminate().await, 0);
+    daemon.start_again().await;
+    let after = stats(&daemon, "default").await;
+    // Bytes too, but for the time at which the key was last used: that is written late.
+    for name in ["stored_rows", "idempotency_rows"] {
+        assert_eq!(after[name], before[name], "{name}");
+        assert!(after[name].as_u64().unwrap() > 0, "{name}");
+    }
+}
+
+/// Every call comes over a connection of its own: more connections give no more tokens.
+#[tokio::test]
+async fn an_organizations_requests_have_a_rate_over_all_its_connections() {
+    let daemon = Daemon::with().env("LIMITS__REQUESTS_PER_SECOND_PER_ORGANIZATION", 2).start().await;
+    let setting_up = |call: Call| async move {
+        until("a request that passes", || async {
+            let reply = call.clone().send().await;
+            (reply.status != 429).then_some(reply)
+        })
+        .await
+    };
+    let call = daemon.post("/api/v1/organizations").json(&json!({"id": "quiet"}));
+    data(&setting_up(call).await, 201);
+    let call =
+        daemon.post("/api/v1/api-keys").json(&json!({"org_id": "quiet", "name": "test", "scopes": ["*"]}));
+    let quiet = data(&setting_up(call).await, 201)["api_key"].as_str().unwrap().to_owned();
+    for path in ["/api/v1/agents", "/api/v1/memories/search?query=x", "/api/v1/events", "/api/v1/messages"] {
+        let refusal = until("a refusal", || async {
+            let reply = daemon.get(path).send().await;
+            (reply.status == 429).then_some(reply)
+        })
+        .await;
+        let details = over(&refusal, "limits.requests_per_second_per_organization");
+        assert_eq!((&details["max"], &details["retry_after"]), (&json!(2), &json!(1)), "{details}");
+    }
+    assert_eq!(daemon.get("/api/v1/agents").key(&quiet).send().await.status, 200);
+    assert_eq!(daemon.get("/health").send().await.status, 200, "probes are nobody's");
+    assert!(daemon.metric("nervewire_rate_refused_total").await >= 4.0);
+}
+
+#[tokio::test]
+async fn an_organizations_publishes_have_a_rate_over_all_its_connections_services_included() {
+    let daemon = Daemon::with().env("LIMITS__PUBLISH_PER_SECOND_PER_ORGANIZATION", 1).start().await;
+    let quiet = daemon.create_org("quiet").await;
+    let event = json!([custom("c", json!(1))]);
+    let refusal = until("a refusal", || async {
+        let reply = daemon.post("/api/v1/events").json(&event).send().await;
+        (reply.status == 429).then_some(reply)
+    })
+    .await;
+    over(&refusal, "limits.publish_per_second_per_organization");
+    let mut error = Value::Null;
+    for n in 0..50 {
+        let mut ws = daemon.live_ws("/api/v1/ws?subscribe=none").await;
+        error = ws.ask(&json!({"type": "publish", "ref": n, "events": event})).await;
+        if error["type"] == "error" {
+            break;
+        }
+    }
+    assert_eq!(error["code"], "QUOTA_EXCEEDED", "{error}");
+    assert_eq!(error["details"]["limit"], "limits.publish_per_second_per_organization", "{error}");
+    assert!(error["details"]["retry_after"].as_u64().unwrap() >= 1, "{error}");
+    let refused = until("a refusal", || async {
+        let reply = daemon.post("/api/v1/agents").json(&json!({"name": "one more"})).send().await;
+        (reply.status == 429).then_some(reply)
+    })
+    .await;
+    over(&refused, "limits.publish_per_second_per_organization");
+    daemon.publish_as(&quiet, json!([custom("c", json!(1))])).await;
+}
+
+#[tokio::test]
+async fn a_user_has_one_rate_over_all_connections_and_another_user_has_another() {
+    let daemon = Daemon::with().env("LIMITS__PUBLISH_PER_SECOND", 1).start().await;
+    let (ann, bob) = (daemon.user("ann").await, daemon.user("bob").await);
+    let event = json!({"type": "message", "agent_id": "a", "content": "x"});
+    let refusal = until("a refusal", || async {
+        let reply = daemon.post("/api/v1/events").key(&ann).json(&event).send().await;
+        (reply.status == 429).then_some(reply)
+    })
+    .await;
+    over(&refusal, "limits.publish_per_second");
+    daemon.publish_as(&bob, event.clone()).await;
+    daemon.publish(event).await;
+}
