@@ -83,7 +83,7 @@ const STEP_MS: u64 = 60_000;
 pub const BELIEVED_MS: u64 = 24 * 60 * 60 * 1_000;
 
 impl CautiousClock {
-    /// Reads `clock`; to be called every few seconds at least. The first reading is believed.
+    /// Reads `clock`; to be called every minute at least. The first reading is believed.
     pub fn now_ms(&mut self, clock: &dyn Clock) -> u64 {
         let (wall, monotonic) = (clock.now_ms(), clock.monotonic_us() / 1_000);
         let (last, then) = self.last.unwrap_or((wall, monotonic));

@@ -194,6 +194,16 @@ impl Directory {
         f(&self.0.read())
     }
 
+    /// Entries of all tables.
+    #[cfg(test)]
+    pub(super) fn entries(&self) -> usize {
+        let table = self.0.read();
+        let of = |entry: &Entry| {
+            1 + entry.keys.len() + entry.revoked.len() + entry.disabled.len() + entry.good_since.len()
+        };
+        table.by_tenant.values().map(of).sum::<usize>() + table.by_id.len() + table.key_owner.len()
+    }
+
     /// Follows a commit, in one step.
     pub(super) fn apply(&self, writes: Vec<Write>) {
         let mut table = self.0.write();

@@ -87,7 +87,7 @@ pub use ticket::{ONE_SHOT_MS, RECONNECT_MS, TICKETS, TICKETS_PER_ORGANIZATION, T
 use crate::filter::Rights;
 use crate::ids::TenantId;
 use crate::sync::{Mutex, RwLock};
-use crate::time::Clock;
+use crate::time::{CautiousClock, Clock};
 use changing::Changing;
 use directory::{Directory, Entry};
 use failures::Failures;
@@ -157,6 +157,8 @@ pub struct Auth {
     /// Keys whose last use is not stored yet; at most one entry per key.
     used: Mutex<HashSet<(TenantId, String)>>,
     rewritten_keys: usize,
+    /// What revocations and ends of tokens are forgotten by: forgotten too early, a token would be good again.
+    forgetting: Mutex<CautiousClock>,
     /// Held over check and commit of an administrative change, so two cannot both find a name free.
     changing: Changing,
 }
@@ -168,6 +170,12 @@ impl fmt::Debug for Auth {
 }
 
 impl Auth {
+    /// Entries of the tables that have some for each organization.
+    #[cfg(test)]
+    pub(crate) fn entries(&self) -> usize {
+        self.directory.entries() + self.used.lock().len()
+    }
+
     /// Reads key files and stored records.
     ///
     /// # Errors
@@ -206,6 +214,7 @@ impl Auth {
             random: SystemRandom::new(),
             hooks: RwLock::default(),
             used: Mutex::default(),
+            forgetting: Mutex::default(),
             changing: Changing::default(),
             rewritten_keys,
         })

@@ -24,7 +24,7 @@ impl Auth {
     /// # Errors
     /// [`AdminError::Records`]: what was due is due again next time.
     pub async fn maintain(&self) -> Result<(), AdminError> {
-        let now_ms = self.clock.now_ms();
+        let now_ms = self.forgetting.lock().now_ms(&*self.clock);
         let expired = self.expired(now_ms).await;
         let _changing = self.changing.lock().await;
         let used: Vec<_> = self.used.lock().iter().take(UPKEEP_WRITES).cloned().collect();

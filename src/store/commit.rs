@@ -23,7 +23,7 @@ use super::rows::{self, Change};
 use super::space::{SpaceWatch, StoreState};
 use super::sweep::{Sweep, Swept};
 use super::tombstones::Tombstones;
-use super::trim::{Added, Retainer};
+use super::trim::{Added, Retainer, VALUES_AT_ONCE};
 use super::usage::counted;
 use crate::ids::{Sequence, TenantId};
 use crate::memory;
@@ -31,8 +31,9 @@ use crate::time::CautiousClock;
 
 /// How long the committer sleeps when nobody wants anything: housekeeping is this late at most.
 const IDLE: Duration = Duration::from_millis(500);
-/// Trims after one commit, beside as many as the commit wrote values: keeps up with any publisher.
-const TRIMS_AFTER_COMMIT: usize = 4;
+/// Values trimmed after one commit, beside as many as the commit wrote: keeps up with any publisher, and bounds how long the next
+/// commit waits where much is over its limits at once.
+const TRIMMED_AFTER_COMMIT: usize = 4 * VALUES_AT_ONCE;
 
 /// What the committer knows of the database; read anew whenever that is opened.
 pub(super) struct Books {
@@ -299,7 +300,8 @@ impl Committer {
         let Some(engine) = engine.as_ref() else { return Ok(false) };
         let (now_ms, stats) = (self.clock.now_ms(&*shared.options.clock), &shared.stats);
         let mut more = false;
-        for round in 0.. {
+        let mut left = wrote + TRIMMED_AFTER_COMMIT;
+        loop {
             let Some(candidate) = self.books.retainer.next(now_ms) else { break };
             let log = shared.log_in(engine, candidate.tenant)?;
             let trimmed = self.books.retainer.trim(engine, &log, candidate.share, now_ms)?;
@@ -310,7 +312,8 @@ impl Committer {
             if candidate.share.is_some() && trimmed.values == 0 {
                 break; // nothing left to give
             }
-            if round >= wrote + TRIMS_AFTER_COMMIT {
+            left = left.saturating_sub(trimmed.values as usize + 1); // looking costs as well
+            if left == 0 {
                 more = true;
                 break;
             }

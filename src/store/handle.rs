@@ -253,6 +253,12 @@ impl Store {
         self.shared().reads.run_long(tenant, task).await
     }
 
+    /// Logs in memory.
+    #[cfg(test)]
+    pub(crate) fn logs_in_memory(&self) -> usize {
+        self.shared().logs.lock().loaded.len()
+    }
+
     /// Enqueues rows; for tests, which need not wait for one write before the next.
     #[cfg(test)]
     pub(super) fn push_rows(&self, rows: Rows, done: Done) {

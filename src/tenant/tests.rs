@@ -8,6 +8,8 @@ use crate::store::{CommitError, Disk, Done, Io, LogRead, Rows, StoreOptions, Tab
 use crate::sync::Condvar;
 use crate::time::ManualClock;
 
+mod tables;
+
 const ID: TenantId = TenantId(7);
 
 fn tenants(dir: &std::path::Path) -> (Arc<Tenants>, Arc<ManualClock>) {

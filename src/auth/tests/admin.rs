@@ -346,6 +346,25 @@ async fn a_minted_token_works_is_revoked_and_forgotten_in_time() {
     assert_eq!(world.refusal(minted.token.expose()), Refusal::Expired);
 }
 
+/// A clock that is set a year ahead by mistake, and back, does not make a revoked token good again.
+#[tokio::test]
+async fn a_revocation_survives_a_clock_that_was_wrong_for_an_hour() {
+    let world = World::new().await;
+    let by = world.manager();
+    let new = NewToken { expires_in_ms: Some(60_000), ..new_token("zoë") };
+    let minted = world.auth.mint_token(&by, None, &new).expect("minted");
+    world.auth.revoke_token(&by, None, &minted.jti).await.expect("revoked");
+    world.auth.maintain().await.expect("stored");
+    let now_ms = world.clock.now_ms();
+    world.clock.set(now_ms + 365 * 24 * 3_600_000);
+    world.auth.maintain().await.expect("stored");
+    world.clock.set(now_ms);
+    assert_eq!(world.refusal(minted.token.expose()), Refusal::Revoked);
+    world.clock.advance(60_000);
+    world.auth.maintain().await.expect("stored");
+    assert_eq!(world.memory.rows.lock().revocations.len(), 0, "time has passed");
+}
+
 #[tokio::test]
 async fn the_operator_s_key_is_not_a_manager_s_to_delete() {
     let (memory, clock) = (Arc::new(Memory::default()), Arc::new(ManualClock::at(T0)));
