@@ -16,7 +16,7 @@ use std::fmt;
 use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::time;
+use crate::{time, whole};
 pub use presence::presence_channel;
 
 /// Most bytes of an id field (`agent_id`, `user_id`, `request_id`, `message_id`, `memory_id`): they are index keys.
@@ -378,7 +378,7 @@ fn choice<'a>(name: &str, raw: &'a RawValue, choices: &[&str]) -> Result<Cow<'a,
 
 fn count(name: &str, raw: &RawValue) -> Result<u64, EventError> {
     let reason = "must be a whole number from 0 to 2^64 - 1";
-    raw.get().parse().map_err(|_| EventError::new(name, reason))
+    whole::from_json(raw.get()).ok_or_else(|| EventError::new(name, reason))
 }
 
 fn metadata<'a>(name: &str, raw: &'a RawValue) -> Result<Cow<'a, str>, EventError> {

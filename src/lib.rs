@@ -3,7 +3,7 @@
 //! The map, from what knows nothing to what knows all (`tests/architecture.rs` holds the order; `docs/architecture.md` says why):
 //!
 //! * numbers and names: [`ids`], [`time`], [`cursor`], [`query`], [`config`], [`metrics`], [`close`], [`sync`], [`memory`],
-//!   [`descriptors`]
+//!   [`descriptors`], [`whole`]
 //! * one event: [`event`] (as sent), [`frame`] (numbered and encoded), [`filter`] (who asks, who may see)
 //! * shared by many: [`ring`] and [`wake`] (fan-out without locks), [`index`] (subscribers by hash), [`store`] (log and records)
 //! * who and what: [`auth`] (credential to right), [`tenant`] (the write side of an organization),
@@ -40,4 +40,5 @@ pub mod sync;
 pub mod tenant;
 pub mod time;
 pub mod wake;
+pub mod whole;
 pub mod worker;

@@ -21,6 +21,7 @@ const RANKS: &[(&str, u8)] = &[
     ("query", 0),
     ("sync", 0),
     ("time", 0),
+    ("whole", 0),
     // What is carried.
     ("cursor", 1),
     ("event", 1),

@@ -216,8 +216,9 @@ impl<'a> Fields<'a> {
     fn publish(&mut self) -> Result<ClientFrame<'a>, Refused> {
         let memory = match self.get("ack").map(|raw| present("ack", raw)).transpose()?.flatten() {
             None => false,
+            Some(ack) if ack == "durable" => false,
             Some(ack) if ack == "memory" => true,
-            Some(_) => return Err("ack: must be memory, or absent".into()),
+            Some(_) => return Err("ack: must be memory or durable".into()),
         };
         let (events, batch) = match (self.get("event"), self.get("events")) {
             (Some(event), None) => (vec![event], false),

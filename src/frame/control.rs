@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 
 use super::ws;
 use crate::cursor::Cursor;
-use crate::time;
+use crate::{time, whole};
 
 /// Most bytes of a client's `ref`, which is echoed.
 pub const REF_BYTES: usize = 64;
@@ -52,6 +52,10 @@ impl Visitor<'_> for RefVisitor {
     }
     fn visit_u64<E>(self, number: u64) -> Result<Ref, E> {
         Ok(Ref::Number(number))
+    }
+    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Ref, E> {
+        let whole = whole::from_double(number).map(Ref::Number);
+        whole.ok_or_else(|| E::invalid_type(serde::de::Unexpected::Float(number), &self))
     }
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Ref, E> {
         match text.len() > REF_BYTES {

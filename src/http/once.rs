@@ -36,8 +36,9 @@ pub(super) enum Turn {
 /// 400.
 pub(super) fn idempotency_key(x: &Exchange) -> Result<Option<String>, Refusal> {
     let Some(key) = x.headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
-    match key.to_str() {
-        Ok(key) if (1..=KEY_BYTES).contains(&key.len()) => Ok(Some(key.to_owned())),
+    let visible = |key: &&str| key.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    match key.to_str().ok().filter(visible) {
+        Some(key) if (1..=KEY_BYTES).contains(&key.len()) => Ok(Some(key.to_owned())),
         _ => {
             Err(Refusal::bad_request(format!("Idempotency-Key: must be 1 to {KEY_BYTES} visible characters")))
         }

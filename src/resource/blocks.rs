@@ -96,6 +96,7 @@ pub struct Holding {
     /// The text.
     pub value: String,
     /// Most characters of the text; absent: as it is, 2,000 at first.
+    #[serde(default, deserialize_with = "crate::whole::optional")]
     pub limit: Option<u32>,
 }
 

@@ -29,6 +29,7 @@ struct TokenBody {
     /// What it may do; those of its roles if absent.
     scopes: Option<Vec<String>>,
     /// A day if absent, or as long as the caller's own credential.
+    #[serde(default, deserialize_with = "crate::whole::optional")]
     expires_in_seconds: Option<u64>,
     /// The agents it may touch.
     #[schema(value_type = Option<Vec<String>>)]

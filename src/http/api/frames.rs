@@ -202,7 +202,7 @@ pub(super) fn of_client() -> Vec<Frame> {
             ),
             (
                 "ack",
-                json!({"enum": ["memory", "", null], "description": "`memory`: the ack need not wait for the disk."}),
+                json!({"enum": ["memory", "durable", "", null], "description": "`memory`: the ack need not wait for the disk."}),
             ),
         ]),
         json!({"type": "publish", "ref": 7,

@@ -204,15 +204,15 @@ async fn made<N: Notice>(
     new: NewMemory,
 ) -> Result<Memory, ResourceError> {
     let now_ms = caller.now_ms();
-    let user_id = new.user_id.filter(|user| !user.is_empty());
-    if let Some(user) = &user_id {
-        check_id(user).map_err(|reason| ResourceError::invalid("user_id", reason))?;
+    for (field, id) in [("agent_id", &new.agent_id), ("user_id", &new.user_id)] {
+        let checked = id.as_deref().map_or(Ok(()), check_id);
+        checked.map_err(|reason| ResourceError::invalid(field, reason))?;
     }
     let mut memory = Memory {
         id: crate::ids::fresh(ID_PREFIX),
         number: next_number(now_ms),
-        agent_id: new.agent_id.filter(|agent| !agent.is_empty()),
-        user_id,
+        agent_id: new.agent_id,
+        user_id: new.user_id,
         scope: new.scope,
         said: Said::new(new.content, new.memory_type, new.importance, new.metadata)?,
         created_ms: now_ms,

@@ -38,12 +38,15 @@ pub struct Query {
     /// Only of this importance or more.
     pub min_importance: Option<f64>,
     /// Only those made in so many days.
+    #[serde(deserialize_with = "crate::whole::optional")]
     pub max_age_days: Option<u64>,
     /// Only with this score or more, 0 to 1.
     pub threshold: Option<f64>,
     /// How many at most; 10 where nothing is said.
+    #[serde(deserialize_with = "crate::whole::optional")]
     pub limit: Option<u64>,
     /// How many are passed over.
+    #[serde(deserialize_with = "crate::whole::optional")]
     pub offset: Option<u64>,
 }
 
