@@ -45,6 +45,88 @@ async fn every_metric_a_document_names_is_there() {
     }
 }
 
+/// A scraper that asks for nothing gets the format that all of them read.
+#[tokio::test]
+async fn metrics_come_in_the_format_that_was_asked_for() {
+    let daemon = Daemon::start().await;
+    let ask = |accept: &'static str| {
+        Call::new(daemon.admin_addr(), "GET", "/metrics").header("accept", accept).send()
+    };
+    let text = Call::new(daemon.admin_addr(), "GET", "/metrics").send().await;
+    assert_eq!(text.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let (text, open) = (text.text(), ask("application/openmetrics-text; version=1.0.0").await);
+    assert_eq!(
+        open.header("content-type"),
+        Some("application/openmetrics-text; version=1.0.0; charset=utf-8")
+    );
+    let open = open.text();
+    assert!(open.ends_with("# EOF\n") && !text.contains("# EOF"), "{text}");
+    let series = |page: &str| -> BTreeSet<String> {
+        let lines = page.lines().filter(|line| !line.starts_with('#'));
+        lines.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()
+    };
+    assert_eq!(series(&text), series(&open), "both name the same");
+    assert_eq!(
+        ask("text/plain;q=1, application/openmetrics-text;q=0.5").await.text().lines().last(),
+        text.lines().last()
+    );
+    for family in [
+        "nervewire_build_info{version=\"",
+        "process_cpu_seconds_total ",
+        "process_resident_memory_bytes ",
+        "process_virtual_memory_bytes ",
+        "process_open_fds ",
+        "process_max_fds ",
+        "process_start_time_seconds ",
+    ] {
+        assert!(text.contains(&format!("\n{family}")), "{family}");
+    }
+}
+
+/// What `promtool check metrics` asks for, and for each family of the text format once: help, a type, and its samples together.
+#[tokio::test]
+async fn every_family_has_help_and_a_type_and_a_name_that_fits() {
+    let daemon = Daemon::start().await;
+    let page = metrics(&daemon).await;
+    let mut families = BTreeSet::new();
+    let mut lines = page.lines().peekable();
+    while let Some(help) = lines.next() {
+        let (family, text) = help.strip_prefix("# HELP ").unwrap().split_once(' ').unwrap();
+        assert!(!text.is_empty(), "{family}");
+        assert!(families.insert(family), "{family} comes twice");
+        let (typed, kind) = lines.next().unwrap().strip_prefix("# TYPE ").unwrap().split_once(' ').unwrap();
+        assert_eq!(typed, family);
+        assert_eq!(kind == "counter", family.ends_with("_total"), "{family} is a {kind}");
+        let mut samples = 0;
+        while lines.peek().is_some_and(|line| !line.starts_with('#')) {
+            let name = lines.next().unwrap().split([' ', '{']).next().unwrap();
+            let suffix = name.strip_prefix(family).unwrap();
+            let fits = if kind == "histogram" {
+                ["_bucket", "_sum", "_count"].contains(&suffix)
+            } else {
+                suffix.is_empty()
+            };
+            assert!(fits, "{name} is no sample of {family}");
+            samples += 1;
+        }
+        assert!(samples > 0, "{family}");
+    }
+    if std::process::Command::new("promtool").arg("--version").output().is_err() {
+        eprintln!("promtool is not at hand");
+        return;
+    }
+    let mut promtool = std::process::Command::new("promtool");
+    promtool
+        .args(["check", "metrics"])
+        .stdin(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
+    let mut checked = promtool.spawn().unwrap();
+    std::io::Write::write_all(&mut checked.stdin.take().unwrap(), page.as_bytes()).unwrap();
+    let checked = checked.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&checked.stderr);
+    assert!(checked.status.success() && said.is_empty(), "{said}");
+}
+
 /// Without it `histogram_quantile` knows no total and answers nothing.
 #[tokio::test]
 async fn a_histogram_ends_with_the_bucket_of_infinity() {

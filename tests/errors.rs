@@ -126,6 +126,7 @@ async fn what_is_no_http_is_refused_in_the_same_shape() {
         let mut answer = Sse::read_head(stream, Vec::new()).await;
         assert_eq!(answer.status, status, "{}", answer.head);
         assert!(answer.header("x-request-id").is_some() && answer.header("connection") == Some("close"));
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
         let body: Value = serde_json::from_str(&answer.body().await).unwrap();
         assert!(
             body["code"].is_string() && body["details"].is_null() && body["timestamp"].is_string(),

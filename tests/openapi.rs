@@ -61,6 +61,10 @@ impl Document {
     /// Checks one answer: status, content type, headers, body.
     fn check(&self, method: &str, path: &str, reply: &Reply) {
         let at = format!("{method} {path}: {reply:?}");
+        assert_eq!(reply.header("x-content-type-options"), Some("nosniff"), "{at}");
+        let documents = path.starts_with("/docs") || path.starts_with("/api-docs");
+        let cached = documents && reply.status != 404;
+        assert_eq!(reply.header("cache-control"), Some(if cached { "no-cache" } else { "no-store" }), "{at}");
         let told = self.answer(method, path, reply.status.as_u16());
         for (name, header) in told["headers"].as_object().into_iter().flatten() {
             let header = match header["$ref"].as_str() {
@@ -476,6 +480,43 @@ async fn administration(story: &mut Story) {
 }
 
 /// Whoever has no credential is told so by every operation that needs one, and by no other.
+/// JSON Schema counts `368.0` as an integer and `""` as a text too short for an id; the pattern of a key has no tab.
+#[tokio::test]
+async fn values_are_judged_as_the_document_says() {
+    let daemon = Daemon::start().await;
+    let key = |seconds: &str| {
+        let body = format!(r#"{{"scopes":["publish"],"expires_in_seconds":{seconds}}}"#);
+        daemon.post("/api/v1/api-keys").body("application/json", body).send()
+    };
+    for good in ["368", "368.0", "3.68e2"] {
+        assert_eq!(key(good).await.status, 201, "{good}");
+    }
+    for bad in ["368.5", "-1.0", "1e30", "18446744073709551616"] {
+        key(bad).await.refused(400, "VALIDATION_ERROR");
+    }
+    let chunk = |index: &str| {
+        let body = format!(
+            r#"{{"type":"stream_chunk","request_id":"r","chunk":"","is_final":false,"index":{index}}}"#
+        );
+        daemon.post("/api/v1/events").body("application/json", body).send()
+    };
+    assert_eq!(chunk("7.0").await.status, 201);
+    assert_eq!(daemon.get("/api/v1/events?earliest=true").send().await.json()["data"][0]["index"], 7);
+    chunk("7.5").await.refused(400, "VALIDATION_ERROR");
+    let search =
+        daemon.post("/api/v1/memories/search").json(&json!({"query": "x", "limit": 3.0})).send().await;
+    assert_eq!(search.status, 200);
+
+    for field in ["agent_id", "user_id"] {
+        let memory = json!({"content": "x", field: ""});
+        let told =
+            daemon.post("/api/v1/memories").json(&memory).send().await.refused(400, "VALIDATION_ERROR");
+        assert_eq!(told["details"]["field"], field);
+    }
+    let tab = daemon.post("/api/v1/tools").json(&json!({"name": "t"})).header("idempotency-key", "a\tb");
+    tab.send().await.refused(400, "BAD_REQUEST");
+}
+
 #[tokio::test]
 async fn operations_ask_for_a_credential_where_the_document_says_so() {
     let daemon = Daemon::with().env("AUTH__FAILURES_PER_MINUTE", 0).start().await;

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 
-use http::header::{self, HeaderValue};
+use http::header;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -21,7 +21,8 @@ use crate::outcome::Refusal;
 use crate::worker::Shared;
 
 use super::conn::{HEAD_BYTES, HEADERS};
-use super::respond::{Answer, REQUEST_ID, request_id};
+use super::exposition::Format;
+use super::respond::{Answer, REQUEST_ID, guard, request_id};
 use super::{health, host, metrics_page};
 
 /// Most connections of the admin listener at once; more wait.
@@ -37,13 +38,11 @@ pub enum Listener {
 
 struct Page {
     shared: Arc<Shared>,
-    registry: prometheus_client::registry::Registry,
 }
 
 /// Serves until the runtime is dropped.
 pub async fn serve(listener: Listener, shared: Arc<Shared>) {
-    let registry = metrics_page::registry(shared.clone());
-    let page = Arc::new(Page { shared, registry });
+    let page = Arc::new(Page { shared });
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
@@ -91,6 +90,7 @@ impl Page {
         let mut answer =
             self.route(request).unwrap_or_else(|refusal| Answer::refusal(&refusal, &*self.shared.clock));
         answer.headers.insert(REQUEST_ID, request_id(request.headers()));
+        guard(&mut answer.headers);
         answer.into_response(|body| Full::new(body.into_owned().into()))
     }
 
@@ -103,10 +103,10 @@ impl Page {
         match segments.as_slice() {
             ["metrics"] | ["health", ..] if !reads => Err(Refusal::method("GET, HEAD")),
             ["metrics"] => {
-                let mut answer =
-                    Answer::raw_json(StatusCode::OK, metrics_page::page(&self.registry).into_bytes());
-                let text = HeaderValue::from_static(metrics_page::CONTENT_TYPE);
-                answer.headers.insert(header::CONTENT_TYPE, text);
+                let format = Format::negotiate(request.headers());
+                let text = metrics_page::page(&self.shared, format).into_bytes();
+                let mut answer = Answer::raw_json(StatusCode::OK, text);
+                answer.headers.insert(header::CONTENT_TYPE, format.content_type());
                 Ok(answer)
             }
             ["health"] | ["health", "ready"] => Ok(health::ready(&self.shared)),

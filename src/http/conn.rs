@@ -37,7 +37,7 @@ use super::cors;
 use super::deadlines::{Activity, Deadlines, End};
 use super::exchange::Exchange;
 use super::proxy_protocol::{self, Parsed};
-use super::respond::{Answer, REQUEST_ID, TRACEPARENT, raw_head, request_id};
+use super::respond::{Answer, REQUEST_ID, TRACEPARENT, guard, raw_head, request_id};
 use super::subscribe::{self, Subscribed};
 use super::transport::{Io, Stream};
 use super::{h2, host};
@@ -261,6 +261,7 @@ pub(super) async fn respond(
             headers.insert(TRACEPARENT, parent.clone());
         }
         cors::stamp(headers, origin.clone());
+        guard(headers);
         if last {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }

@@ -100,6 +100,7 @@ impl Answer {
     #[must_use]
     pub fn whole_and_last(mut self) -> Vec<u8> {
         self.headers.insert(REQUEST_ID, request_id(&HeaderMap::new()));
+        guard(&mut self.headers);
         self.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         self.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
         let mut bytes = raw_head(self.status, &self.headers);
@@ -114,6 +115,12 @@ impl Answer {
         *response.headers_mut() = self.headers;
         response
     }
+}
+
+/// Says that an answer is what its content type says and is kept by no cache, unless it allows that itself.
+pub fn guard(headers: &mut HeaderMap) {
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
 }
 
 /// The request's id, if it may be returned, else a new one.

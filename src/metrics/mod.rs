@@ -2,8 +2,10 @@
 //!
 //! Labels are a closed set: no metric names an organization, user, address or credential.
 
+mod process;
 mod times;
 
+pub use process::Process;
 pub use times::{Snapshot, Times};
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};

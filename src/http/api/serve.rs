@@ -147,7 +147,6 @@ pub(in crate::http) fn asset(x: &Exchange, name: &str) -> Result<Answer, Refusal
 fn file(x: &Exchange, file: &File) -> Answer {
     let mut answer = fresh(x, file.kind, file.bytes);
     answer.headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-    answer.headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     answer.headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     let same_origin = HeaderValue::from_static("same-origin");
     answer.headers.insert(HeaderName::from_static("cross-origin-resource-policy"), same_origin);

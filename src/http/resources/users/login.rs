@@ -5,7 +5,6 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use http::header::{CACHE_CONTROL, HeaderValue};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -72,9 +71,7 @@ fn entered(x: &Exchange, Entered { user, organization, issued }: &Entered) -> An
     };
     let answer = SessionAnswer { flat: &session, data: &session, success: true };
     let body = serde_json::to_vec(&answer).unwrap_or_default(); // texts: nothing can fail
-    let mut answer = Answer::raw_json(StatusCode::OK, body);
-    answer.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    answer
+    Answer::raw_json(StatusCode::OK, body)
 }
 
 /// A refused password is a failed credential like any other.
