@@ -9,6 +9,7 @@
 
 mod common;
 
+use std::net::ToSocketAddrs as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -215,7 +216,7 @@ async fn what_cannot_start_says_why_and_with_which_code() {
     let home = home.path();
     let taken = daemon.addr().to_string();
     let used = serve(home, &["--listen", &taken, "--admin-listen", "off"]).await;
-    failed(&used, 69, &["cannot listen on", &taken, "in use"]);
+    failed(&used, 69, &["cannot listen on", &taken, "in use", "--listen"]);
     let used =
         serve(home, &["--listen", "127.0.0.1:0", "--admin-listen", &daemon.admin_addr().to_string()]).await;
     failed(&used, 69, &["cannot listen on", "in use"]);
@@ -232,6 +233,60 @@ async fn what_cannot_start_says_why_and_with_which_code() {
     failed(&wrong, 64, &["missing.pem"]);
     // The first daemon never noticed.
     assert_eq!(daemon.get("/api/v1/events").send().await.status, 200);
+}
+
+/// `localhost` may be two addresses: a client that takes either is to find the daemon.
+#[tokio::test]
+async fn a_name_is_listened_on_at_every_address_it_has() {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = command(home.path());
+    command.args([
+        "serve",
+        "--listen",
+        "localhost:0",
+        "--admin-listen",
+        "localhost:0",
+        "--ready-file",
+        "ready",
+    ]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let told =
+        until("the ready file", || async { std::fs::read_to_string(home.path().join("ready")).ok() }).await;
+    let told: Value = serde_json::from_str(&told).unwrap();
+    for (name, path) in [("listen", "/health"), ("admin_listen", "/metrics")] {
+        let first: std::net::SocketAddr = told[name].as_str().unwrap().parse().unwrap();
+        for ip in ["127.0.0.1", "::1"] {
+            let ip: std::net::IpAddr = ip.parse().unwrap();
+            let resolves = ("localhost", 0).to_socket_addrs().unwrap().any(|addr| addr.ip() == ip);
+            if resolves && std::net::TcpListener::bind((ip, 0)).is_ok() {
+                let reply = Call::new((ip, first.port()).into(), "GET", path).send().await;
+                assert_eq!(reply.status, 200, "{name} {ip}");
+            }
+        }
+    }
+    child.kill().await.unwrap();
+    let unknown = serve(home.path(), &["--listen", "no-such-host.invalid:80"]).await;
+    failed(&unknown, 69, &["cannot listen on no-such-host.invalid:80"]);
+}
+
+/// A browser tells its page nothing of why, so the operator needs to read it.
+#[tokio::test]
+async fn a_refused_origin_is_logged_once() {
+    let daemon = Daemon::start().await;
+    let evil = "https://evil.example:444";
+    for _ in 0..5 {
+        let reply = daemon.get("/api/v1/events").header("origin", evil).send().await;
+        assert_eq!(reply.header("access-control-allow-origin"), None);
+    }
+    daemon.get("/api/v1/events").header("origin", "https://user:sesame@x.example").send().await;
+    daemon.get("/api/v1/events").header("origin", "http://localhost:3000").send().await;
+    let log =
+        until("the log", || async { Some(daemon.log()).filter(|log| log.contains("(not an origin)")) }).await;
+    assert_eq!(log.matches(evil).count(), 1, "{log}");
+    assert!(
+        log.contains("allowed_origins") && !log.contains("sesame") && !log.contains("localhost:3000"),
+        "{log}"
+    );
 }
 
 #[tokio::test]

@@ -8,6 +8,8 @@
 
 use http::Method;
 
+use crate::sync::Mutex;
+
 /// Methods a preflight allows.
 pub const ALLOW_METHODS: &str = "GET, POST, PUT, PATCH, DELETE";
 /// Request headers a preflight allows.
@@ -17,6 +19,13 @@ pub const ALLOW_HEADERS: &str = "authorization, content-type, x-api-key, last-ev
 pub const EXPOSE_HEADERS: &str = "x-request-id, Retry-After, Idempotent-Replayed, ETag";
 /// Seconds a browser may keep a preflight's answer.
 pub const PREFLIGHT_MAX_AGE_SECONDS: &str = "600";
+
+/// Refused origins that are logged in [`REFUSED_WINDOW_MS`]; further ones are not.
+const REFUSED_ORIGINS: usize = 16;
+/// How long a refused origin is not logged again, in milliseconds.
+const REFUSED_WINDOW_MS: u64 = 60_000;
+/// Longest origin that is logged: a scheme, a domain name and a port.
+const REFUSED_BYTES: usize = 300;
 
 /// The allow-list. Same origin is always allowed.
 #[derive(Debug, Clone)]
@@ -66,6 +75,35 @@ impl OriginPolicy {
     ) -> bool {
         let safe = !websocket && matches!(*method, Method::GET | Method::HEAD);
         safe || origin.is_some_and(|origin| self.allows(origin, host))
+    }
+}
+
+/// Origins that were refused and logged within the last minute: a page that tries again and again fills no log.
+#[derive(Debug, Default)]
+pub(super) struct RefusedOrigins(Mutex<Logged>);
+
+#[derive(Debug, Default)]
+struct Logged {
+    /// Unix milliseconds of the first of them.
+    since_ms: u64,
+    origins: Vec<Box<str>>,
+}
+
+impl RefusedOrigins {
+    /// What to log of a refused `Origin`; `None` where the log has it, or enough others, already. Only what a browser sends is
+    /// repeated: scheme, host and port.
+    pub(super) fn to_log(&self, origin: &str, now_ms: u64) -> Option<Box<str>> {
+        let known = origin.len() <= REFUSED_BYTES && (origin == "null" || Parts::of(origin).is_some());
+        let shown = if known { origin } else { "(not an origin)" };
+        let mut logged = self.0.lock();
+        if now_ms.abs_diff(logged.since_ms) >= REFUSED_WINDOW_MS {
+            *logged = Logged { since_ms: now_ms, origins: Vec::new() };
+        }
+        if logged.origins.len() >= REFUSED_ORIGINS || logged.origins.iter().any(|it| **it == *shown) {
+            return None;
+        }
+        logged.origins.push(shown.into());
+        Some(shown.into())
     }
 }
 
@@ -163,6 +201,18 @@ mod tests {
         assert!(!policy.allows("http://localhost:3000", Some("nw.example")));
         assert!(!policy.allows("http://app.example", Some("nw.example")));
         assert!(!policy.allows("http://ui.example", None));
+    }
+
+    #[test]
+    fn a_refused_origin_is_logged_once_a_minute_and_some_of_them() {
+        let refused = RefusedOrigins::default();
+        assert_eq!(refused.to_log("https://evil.example", 5).as_deref(), Some("https://evil.example"));
+        assert_eq!(refused.to_log("https://evil.example", 59_999), None);
+        assert_eq!(refused.to_log("https://evil.example", 60_005).as_deref(), Some("https://evil.example"));
+        let secret = refused.to_log("https://user:secret@evil.example", 60_006);
+        assert_eq!(secret.as_deref(), Some("(not an origin)"));
+        let logged = (0..100).filter_map(|n| refused.to_log(&format!("https://{n}.example"), 60_007));
+        assert_eq!(logged.count(), REFUSED_ORIGINS - 2);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::error::{Origin, Problem};
 use super::key::Key;
 use super::raw::Raw;
-use super::{Config, ListenAddr, Origins};
+use super::{Config, Origins};
 
 /// `small` + `plus` ≤ `large`, because `why`.
 struct AtMost {
@@ -76,8 +76,7 @@ pub(super) fn relations(config: &Config, origins: &Origins, problems: &mut Vec<P
         .map(|a| ("listen", a))
         .chain(config.admin_listen.iter().map(|a| ("admin_listen", a)))
     {
-        let chosen_by_kernel = matches!(addr, ListenAddr::Tcp(addr) if addr.port() == 0);
-        if !chosen_by_kernel && !taken.insert(addr) {
+        if !addr.has_any_port() && !taken.insert(addr) {
             let origin = origins.get(key).cloned().unwrap_or(Origin::Default);
             problems.push(Problem::new(key, origin, format!("{addr} is listened on twice")));
         }

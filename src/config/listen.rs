@@ -1,4 +1,4 @@
-//! An address to listen on: TCP `addr:port` (IPv4, or IPv6 in brackets) or `unix:/path`.
+//! An address to listen on: TCP `addr:port` (IPv4, or IPv6 in brackets), `name:port` or `unix:/path`.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,12 +7,16 @@ use std::str::FromStr;
 
 /// Longest unix socket path: `sun_path` of unix(7) is 108 bytes with its final NUL.
 const UNIX_PATH_MAX: usize = 107;
+/// Longest name of a host (RFC 1035 §2.3.4).
+const NAME_MAX: usize = 253;
 
 /// Where to listen. Port 0 lets the kernel choose.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ListenAddr {
     /// An IPv4 or IPv6 address and port.
     Tcp(SocketAddr),
+    /// A host's name and a port. The name is resolved when it is bound, and every address that it has is listened on.
+    Name(String, u16),
     /// The path of a unix stream socket, at most 107 bytes.
     Unix(PathBuf),
 }
@@ -20,10 +24,8 @@ pub enum ListenAddr {
 /// Why a text is no [`ListenAddr`]; says what is expected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ListenAddrError {
-    /// Neither `addr:port` nor `unix:/path`.
-    #[error(
-        "{0:?} is not `addr:port` with a numeric address (`127.0.0.1:8080`, `[::1]:8080`) or `unix:/path`"
-    )]
+    /// Neither `addr:port` nor `name:port` nor `unix:/path`.
+    #[error("{0:?} is not `addr:port` (`127.0.0.1:8080`, `[::1]:8080`, `localhost:8080`) or `unix:/path`")]
     Shape(String),
     /// `unix:` without an absolute path.
     #[error("{0:?} needs an absolute path after `unix:`")]
@@ -46,14 +48,41 @@ impl FromStr for ListenAddr {
             }
             return Ok(Self::Unix(PathBuf::from(path)));
         }
-        text.parse().map(Self::Tcp).map_err(|_| ListenAddrError::Shape(text.to_owned()))
+        let named = || {
+            let (name, port) = text.rsplit_once(':')?;
+            Some(Self::Name(is_name(name).then(|| name.to_owned())?, port.parse().ok()?))
+        };
+        text.parse().map(Self::Tcp).ok().or_else(named).ok_or_else(|| ListenAddrError::Shape(text.to_owned()))
     }
+}
+
+impl ListenAddr {
+    /// Whether the kernel chooses the port.
+    #[must_use]
+    pub fn has_any_port(&self) -> bool {
+        match self {
+            Self::Tcp(addr) => addr.port() == 0,
+            Self::Name(_, port) => *port == 0,
+            Self::Unix(_) => false,
+        }
+    }
+}
+
+/// Whether `name` is a host's name (RFC 1123 §2.1): no mistyped number, whose last part would be digits.
+fn is_name(name: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    };
+    let last = name.rsplit('.').next().unwrap_or_default();
+    name.len() <= NAME_MAX && name.split('.').all(label) && !last.bytes().all(|b| b.is_ascii_digit())
 }
 
 impl fmt::Display for ListenAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(addr) => addr.fmt(f),
+            Self::Name(name, port) => write!(f, "{name}:{port}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -65,7 +94,14 @@ mod tests {
 
     #[test]
     fn what_parses_prints_the_same() {
-        for text in ["127.0.0.1:8080", "[::1]:0", "0.0.0.0:65535", "unix:/run/nervewire/api.sock"] {
+        for text in [
+            "127.0.0.1:8080",
+            "[::1]:0",
+            "0.0.0.0:65535",
+            "localhost:8080",
+            "a-1.b_2.example:0",
+            "unix:/run/nervewire/api.sock",
+        ] {
             assert_eq!(text.parse::<ListenAddr>().unwrap().to_string(), text);
         }
     }
@@ -73,7 +109,18 @@ mod tests {
     #[test]
     fn what_does_not_parse_says_what_would() {
         let error = |text: &str| text.parse::<ListenAddr>().unwrap_err();
-        for text in ["8080", ":8080", "localhost:8080", "::1:8080", "127.0.0.1", "127.0.0.1:65536", ""] {
+        let number = [
+            "8080",
+            ":8080",
+            "::1:8080",
+            "127.0.0.1",
+            "127.0.0.1:65536",
+            "127.0.0.256:80",
+            "1.2.3.4.5:80",
+            "",
+        ];
+        let name = ["localhost", "localhost:", "localhost:http", "a..b:1", "a b:1", "http://localhost:80"];
+        for text in number.into_iter().chain(name) {
             assert_eq!(error(text), ListenAddrError::Shape(text.to_owned()));
         }
         assert_eq!(error("unix:run.sock"), ListenAddrError::Relative("unix:run.sock".to_owned()));

@@ -39,7 +39,7 @@ const GENERAL: &[Key] = &[
         kind: Kind::Listens { at: |c| &mut c.listen, default: local(8080) },
         unit: "address",
         memory: "",
-        text: "Where clients connect: `addr:port` (IPv4, or IPv6 in brackets) or `unix:/path`, one or several. Port 0 lets the kernel choose. An inherited socket (systemd) replaces them.",
+        text: "Where clients connect: `addr:port` (IPv4, or IPv6 in brackets), `name:port` (every address of the name) or `unix:/path`, one or several. Port 0 lets the kernel choose. An inherited socket (systemd) replaces them.",
     },
     Key {
         name: "admin_listen",

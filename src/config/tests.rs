@@ -133,7 +133,7 @@ fn all_problems_are_reported_together_with_key_source_and_expectation() {
     let mut sources = file(
         "heartbeat_seconds = \"often\"\ntoken_in_query = 1\n[log]\nlevel = \"loud\"\n[store]\ncache_bytes = -1",
     );
-    sources.env = env(&[("NERVEWIRE_DRAIN_SECONDS", "3601"), ("NERVEWIRE_LISTEN", "localhost:80")]).env;
+    sources.env = env(&[("NERVEWIRE_DRAIN_SECONDS", "3601"), ("NERVEWIRE_LISTEN", ":80")]).env;
     sources.flags =
         vec![FlagValue { flag: "--admin-listen", key: "admin_listen", values: vec!["8081".into()] }];
     let error = Config::load(&sources).unwrap_err();
@@ -142,11 +142,11 @@ fn all_problems_are_reported_together_with_key_source_and_expectation() {
     assert_eq!(
         said,
         [
-            "--admin-listen: admin_listen: \"8081\" is not `addr:port` with a numeric address (`127.0.0.1:8080`, \
-             `[::1]:8080`) or `unix:/path`",
+            "--admin-listen: admin_listen: \"8081\" is not `addr:port` (`127.0.0.1:8080`, \
+             `[::1]:8080`, `localhost:8080`) or `unix:/path`",
             "NERVEWIRE_DRAIN_SECONDS: drain_seconds: expects an integer from 0 to 3600, got 3601",
-            "NERVEWIRE_LISTEN: listen: \"localhost:80\" is not `addr:port` with a numeric address (`127.0.0.1:8080`, \
-             `[::1]:8080`) or `unix:/path`",
+            "NERVEWIRE_LISTEN: listen: \":80\" is not `addr:port` (`127.0.0.1:8080`, \
+             `[::1]:8080`, `localhost:8080`) or `unix:/path`",
             "nervewire.toml line 1: heartbeat_seconds: expects an integer from 1 to 3600, got \"often\"",
             "nervewire.toml line 2: token_in_query: expects true or false, got 1",
             "nervewire.toml line 4: log.level: expects one of off, error, warn, info, debug, trace, got \"loud\"",

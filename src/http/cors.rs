@@ -25,12 +25,20 @@ pub fn preflight(x: &Exchange) -> Answer {
     answer
 }
 
-/// The request's `Origin`, if it may read answers.
+/// The request's `Origin`, if it may read answers. One that may not is logged: the browser tells its page nothing of why.
 #[must_use]
 pub fn allowed_origin(x: &Exchange) -> Option<HeaderValue> {
     let origin = x.headers.get(header::ORIGIN)?;
     let host = x.authority.as_deref().or_else(|| x.header(header::HOST));
-    x.shared().auth.origins().allows(origin.to_str().ok()?, host).then(|| origin.clone())
+    let auth = &x.shared().auth;
+    let text = origin.to_str().unwrap_or_default();
+    if auth.origins().allows(text, host) {
+        return Some(origin.clone());
+    }
+    if let Some(origin) = auth.refused_origin_to_log(text) {
+        tracing::warn!(%origin, path = %x.path, "a page of this origin was refused; allowed_origins names those that may");
+    }
+    None
 }
 
 /// Adds what an answer to a cross-origin request carries.

@@ -1,7 +1,7 @@
 //! Binding: TCP, unix sockets, and listeners that systemd hands over; with the options that accepted sockets inherit.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ impl Drop for Bound {
 
 /// Why nothing listens: what, and what to do.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {addr}: {source}")]
+#[error("cannot listen on {addr}: {source}{}", advice(source))]
 pub(super) struct ListenError {
     /// As configured.
     pub(super) addr: String,
@@ -55,16 +55,60 @@ pub(super) struct ListenError {
     pub(super) source: io::Error,
 }
 
-/// Binds one address.
+/// What to do about it, as the rest of a sentence.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another program has it: stop that one, or choose another address with --listen or --admin-listen"
+        }
+        io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 are for root and CAP_NET_BIND_SERVICE",
+        _ => "",
+    }
+}
+
+/// Binds one address, or every address of a name.
 ///
 /// # Errors
 /// [`ListenError`].
-pub(super) fn bind(addr: &ListenAddr, options: SocketOptions) -> Result<Bound, ListenError> {
+pub(super) fn bind(addr: &ListenAddr, options: SocketOptions) -> Result<Vec<Bound>, ListenError> {
     let bound = match addr {
-        ListenAddr::Tcp(addr) => bind_tcp(*addr, options),
-        ListenAddr::Unix(path) => bind_unix(path),
+        ListenAddr::Tcp(addr) => bind_tcp(*addr, options).map(|bound| vec![bound]),
+        ListenAddr::Name(name, port) => bind_name(name, *port, options),
+        ListenAddr::Unix(path) => bind_unix(path).map(|bound| vec![bound]),
     };
     bound.map_err(|source| ListenError { addr: addr.to_string(), source })
+}
+
+/// Binds every address that `name` has and this machine knows. Where the kernel chooses the port, all get the same.
+fn bind_name(name: &str, mut port: u16, options: SocketOptions) -> io::Result<Vec<Bound>> {
+    let (mut found, mut tried) = (Vec::new(), Vec::new());
+    let mut absent = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for mut addr in (name, port).to_socket_addrs()? {
+        if tried.contains(&addr.ip()) {
+            continue;
+        }
+        tried.push(addr.ip());
+        addr.set_port(port);
+        match bind_tcp(addr, options) {
+            Ok(bound) => {
+                port = bound.socket.local_addr()?.as_socket().map_or(port, |addr| addr.port());
+                found.push(bound);
+            }
+            // `localhost` is `::1` too, also on a machine without IPv6.
+            Err(error) if is_absent(&error) => {
+                tracing::debug!(%addr, %error, "not listened on");
+                absent = error;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if found.is_empty() { Err(absent) } else { Ok(found) }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
 }
 
 fn bind_tcp(addr: SocketAddr, options: SocketOptions) -> io::Result<Bound> {
