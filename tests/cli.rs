@@ -212,7 +212,7 @@ async fn administration_prints_stable_json() {
     let created = r#"{"data":{"key_id":"k1","api_key":"nwk_k1_s","org_id":"o","scopes":["publish"],"expires_at":null,"created_at":"t"},"success":true}"#;
     let daemon = scripted(vec![json("201 Created", created)]).await;
     let arguments =
-        ["key", "create", "--scope", "publish,subscribe", "--expires", "1h", "--agents", "", "--json"];
+        ["key", "create", "--scope", "publish,subscribe", "--expires", "1h", "--agent", "", "--json"];
     let done = nervewire(&arguments).env("NERVEWIRE_URL", &daemon.url).run().await;
     assert_eq!(
         (done.code, done.stdout.as_str()),
@@ -372,7 +372,7 @@ async fn tail_over_websocket_obeys_close_codes() {
         paths
     });
     let done =
-        nervewire(&["tail", "--ws", "--json", "--types", "message"]).env("NERVEWIRE_URL", &url).run().await;
+        nervewire(&["tail", "--ws", "--json", "--type", "message"]).env("NERVEWIRE_URL", &url).run().await;
     assert_eq!(
         daemon.await.unwrap(),
         ["/api/v1/ws?types=message", "/api/v1/ws?types=message&last_event_id=C5"]

@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -11,6 +12,7 @@ use serde_json::Value;
 fn nervewire(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nervewire"));
     command.args(arguments).current_dir(dir).stdin(Stdio::null());
+    command.env_remove("JOURNAL_STREAM"); // under a journal, the first key goes into a file
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("NERVEWIRE_") {
             command.env_remove(name);
@@ -89,7 +91,7 @@ fn a_stopped_daemon_is_administered_on_its_data_directory() {
     assert_eq!(acme["presence"], true);
     json(dir, &["org", "create", "gone"]);
     let key =
-        json(dir, &["key", "create", "--org", "acme", "--name", "k", "--scopes", "*", "--expires", "1h"]);
+        json(dir, &["key", "create", "--org", "acme", "--name", "k", "--scope", "*", "--expires", "1h"]);
     let dropped = json(dir, &["key", "create", "--org", "acme", "--scope", "subscribe"]);
     assert_eq!(
         json(dir, &["key", "delete", "--org", "acme", dropped["key_id"].as_str().unwrap()]),
@@ -98,7 +100,7 @@ fn a_stopped_daemon_is_administered_on_its_data_directory() {
     let token = json(dir, &["token", "--org", "acme", "--user", "ann", "--role", "user"]);
     let revoked = json(dir, &["token", "--org", "acme", "--user", "bob"]);
     json(dir, &["token", "revoke", "--org", "acme", revoked["jti"].as_str().unwrap()]);
-    json(dir, &["org", "delete", "gone"]);
+    json(dir, &["org", "delete", "gone", "--yes"]);
 
     let orgs = json(dir, &["org", "list"]);
     let ids: Vec<&str> = orgs.as_array().unwrap().iter().map(|org| org["id"].as_str().unwrap()).collect();
@@ -163,7 +165,7 @@ fn while_a_daemon_runs_its_directory_is_refused_with_what_to_do() {
         &["org", "list"][..],
         &["org", "create", "acme"],
         &["org", "delete", "default", "--json"],
-        &["key", "create", "--scopes", "*"],
+        &["key", "create", "--scope", "*"],
         &["key", "list"],
         &["key", "delete", "k"],
         &["token", "--user", "ann"],
@@ -175,7 +177,28 @@ fn while_a_daemon_runs_its_directory_is_refused_with_what_to_do() {
         assert_eq!((refused.code, refused.stdout.as_str()), (Some(73), ""), "{arguments:?}");
         let pid = daemon.child.id().to_string();
         assert!(refused.stderr.contains(&format!("process {pid} is using")), "{}", refused.stderr);
-        assert!(refused.stderr.contains("--url and --key"), "{}", refused.stderr);
+        // `init` and `compact` ask no daemon.
+        let advice = if arguments.len() > 1 { "--url and --key" } else { "stop it first" };
+        assert!(refused.stderr.contains(advice), "{}", refused.stderr);
+        assert!(arguments.len() > 1 || !refused.stderr.contains("--url"), "{}", refused.stderr);
+    }
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_made_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    for (data_dir, advice) in
+        [("/proc/nervewire", "no directory can be made there"), ("file", "it is a file")]
+    {
+        for command in [&["init"][..], &["serve", "--listen", "127.0.0.1:0", "--admin-listen", "off"]] {
+            let refused = run(dir.path(), &[command, &["--data-dir", data_dir]].concat());
+            assert!(
+                refused.stderr.contains(data_dir) && refused.stderr.contains(advice),
+                "{}",
+                refused.stderr
+            );
+        }
     }
 }
 
@@ -184,7 +207,7 @@ fn while_a_daemon_runs_its_directory_is_refused_with_what_to_do() {
 fn a_directory_without_a_store_is_an_error_and_stays_empty() {
     let dir = tempfile::tempdir().unwrap();
     for arguments in
-        [&["org", "list"][..], &["key", "create", "--scopes", "*"], &["token", "--user", "ann"], &["compact"]]
+        [&["org", "list"][..], &["key", "create", "--scope", "*"], &["token", "--user", "ann"], &["compact"]]
     {
         let refused = run(dir.path(), &[arguments, &["--data-dir", "typo"]].concat());
         assert_eq!((refused.code, refused.stdout.as_str()), (Some(1), ""), "{arguments:?}");
@@ -208,13 +231,15 @@ fn what_is_refused_says_why_and_does_nothing() {
     for (arguments, code, why) in [
         (&["org", "create", "default"][..], 1, "exists"),
         (&["org", "create", "sp ace"], 1, "id:"),
-        (&["org", "delete", "nobody"], 1, "not found"),
-        (&["key", "create", "--org", "nobody", "--scopes", "*"], 1, "not found"),
+        (&["org", "delete", "nobody", "--yes"], 1, "no organization \"nobody\""),
+        (&["key", "create", "--org", "nobody", "--scope", "*"], 1, "there are: default"),
         (&["key", "create", "--scope", "operator"], 1, "scopes[0]"),
-        (&["key", "create", "--types", "mesage", "--scopes", "*"], 1, "types"),
-        (&["key", "list", "--org", "nobody"], 1, "not found"),
+        (&["key", "create", "--type", "mesage", "--scope", "*"], 1, "types"),
+        (&["key", "list", "--org", "nobody"], 1, "there are: default"),
         (&["key", "delete", "nobody"], 1, "not found"),
-        (&["token"], 64, "needs a user"),
+        (&["token"], 64, "add --user"),
+        (&["token", "--user", "ann", "--org", "nobody"], 1, "there are: default"),
+        (&["token", "revoke", "j", "--org", "nobody"], 1, "there are: default"),
         (&["token", "--user", "ann", "--role", "root"], 1, "roles[0]"),
         (&["token", "--user", "ann", "--expires", "31d"], 1, "30 days"),
         (&["token", "revoke", ""], 1, "jti"),
@@ -239,4 +264,202 @@ fn compact_keeps_everything_and_tells_the_bytes() {
     let mut text = String::new();
     std::fs::File::open(dir.join("nervewire-data/lock")).unwrap().read_to_string(&mut text).unwrap();
     assert!(!text.is_empty(), "the directory was locked by whoever worked on it");
+}
+
+/// What is in `dir/nervewire-data/first-key`; only its owner may read it.
+fn kept_key(dir: &Path) -> String {
+    let path = dir.join("nervewire-data/first-key");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    text.trim().to_owned()
+}
+
+/// The first key is the only one that may do everything: a start that fails must not make it and then lose it.
+#[test]
+fn a_taken_port_makes_no_key_and_the_next_start_shows_it() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    for (listen, admin) in [(taken.as_str(), "off"), ("127.0.0.1:0", taken.as_str())] {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let refused = run(dir, &["serve", "--listen", listen, "--admin-listen", admin]);
+        assert_eq!(refused.code, Some(69), "{}", refused.stderr);
+        let first = json(dir, &["init"]);
+        assert!(first["api_key"].as_str().unwrap().starts_with("nwk_"), "the failed start made no key");
+    }
+}
+
+/// Standard output may be full, closed, thrown away or have no reader: then the key is in a file that only its owner reads.
+#[test]
+fn a_first_key_that_nobody_saw_is_kept_in_a_file() {
+    let serve = "serve --listen 127.0.0.1:0 --admin-listen off --ready-file ready";
+    for (command, goes) in [
+        ("init", "> /dev/full"),
+        ("init --json", ">&-"),
+        ("init", "> /dev/null"),
+        (serve, "> /dev/full"),
+        (serve, ">&-"),
+        (serve, "> /dev/null"),
+        ("serve --listen 127.0.0.1:0 --admin-listen off --ready-file no/such/place", ""),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let line = format!("exec {} {command} {goes} 2>said", env!("CARGO_BIN_EXE_nervewire"));
+        let mut shell = nervewire(dir, &[]);
+        let mut shell =
+            Command::new("sh").args(["-c", &line]).current_dir(dir).envs_of(&mut shell).spawn().unwrap();
+        let said = || std::fs::read_to_string(dir.join("said")).unwrap_or_default();
+        let told = || said().contains("nervewire-data/first-key");
+        let code = loop {
+            match shell.try_wait().unwrap() {
+                Some(status) => break status.code(),
+                None if told() => {
+                    shell.kill().unwrap();
+                    break shell.wait().unwrap().code();
+                }
+                None => std::thread::sleep(std::time::Duration::from_millis(5)),
+            }
+        };
+        assert_ne!(code, Some(0), "{command} {goes}");
+        assert!(told(), "{command} {goes}: {}", said());
+        let key = kept_key(dir);
+        let id = json(dir, &["key", "list"])[0]["key_id"].as_str().unwrap().to_owned();
+        assert!(key.starts_with(&format!("nwk_{id}_")), "{command} {goes}: it is the store's key");
+        let again = run(dir, &["init"]);
+        assert!(again.stderr.contains("nervewire-data/first-key"), "{}", again.stderr);
+    }
+}
+
+/// Who has lost every operator key, and holds the data directory, makes another.
+#[test]
+fn an_operator_key_is_made_on_a_stopped_store_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let first = json(dir, &["init"]);
+    let first_id = first["key_id"].as_str().unwrap();
+    let asked = run(dir, &["key", "delete", first_id]);
+    assert_eq!(asked.code, Some(64), "{}", asked.stderr);
+    assert!(asked.stderr.contains("last operator key") && asked.stderr.contains("--yes"), "{}", asked.stderr);
+    json(dir, &["key", "delete", first_id, "--yes"]);
+    let made = json(dir, &["key", "create", "--operator", "--name", "spare"]);
+    let key = made["api_key"].as_str().unwrap();
+    let remote = |daemon: &Daemon, arguments: &[&str]| {
+        run(dir, &[arguments, &["--url", &daemon.url, "--key", key]].concat())
+    };
+
+    let daemon = Daemon::start(dir);
+    assert_eq!(remote(&daemon, &["org", "list"]).code, Some(0));
+    let refused = remote(&daemon, &["key", "create", "--operator"]);
+    assert_eq!(refused.code, Some(64));
+    assert!(refused.stderr.contains("stop the daemon"), "{}", refused.stderr);
+    let kept = remote(&daemon, &["key", "delete", made["key_id"].as_str().unwrap()]);
+    assert_eq!(kept.code, Some(1));
+    assert!(kept.stderr.contains("409") && kept.stderr.contains("last operator key"), "{}", kept.stderr);
+    daemon.terminate();
+
+    let other = json(dir, &["key", "create", "--operator", "--expires", "1h"]);
+    let daemon = Daemon::start(dir);
+    assert_eq!(remote(&daemon, &["key", "delete", other["key_id"].as_str().unwrap()]).code, Some(0));
+    daemon.terminate();
+    for flags in [&["--scope", "publish"][..], &["--agent", "a"], &["--channel", "c"], &["--type", "message"]]
+    {
+        assert_eq!(run(dir, &[&["key", "create", "--operator"], flags].concat()).code, Some(64), "{flags:?}");
+    }
+}
+
+#[test]
+fn an_organization_is_deleted_when_somebody_agreed() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    json(dir, &["init"]);
+    let orgs = |dir: &Path| json(dir, &["org", "list"]).as_array().unwrap().len();
+    json(dir, &["org", "create", "acme"]);
+    let refused = run(dir, &["org", "delete", "acme"]);
+    assert_eq!((refused.code, orgs(dir)), (Some(64), 2));
+    assert!(refused.stderr.contains("acme") && refused.stderr.contains("--yes"), "{}", refused.stderr);
+    for (answer, left) in [("n\n", 2), ("\n", 2), ("", 2), ("yes\n", 1)] {
+        // `script` runs it on a terminal of its own.
+        let line = format!("{} org delete acme", env!("CARGO_BIN_EXE_nervewire"));
+        let mut environment = nervewire(dir, &[]);
+        let mut terminal = Command::new("script");
+        terminal.args(["-qec", &line, "/dev/null"]).current_dir(dir).envs_of(&mut environment);
+        let mut child = terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdout = child.stdout.take().unwrap();
+        let mut said = Vec::new();
+        while !String::from_utf8_lossy(&said).contains("[y/N]") {
+            let mut piece = [0; 256];
+            let n = stdout.read(&mut piece).unwrap();
+            assert!(n > 0, "{}", String::from_utf8_lossy(&said));
+            said.extend_from_slice(&piece[..n]);
+        }
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(answer.as_bytes()).unwrap();
+        drop(stdin);
+        std::io::copy(&mut stdout, &mut std::io::sink()).unwrap();
+        assert_eq!(child.wait().unwrap().success(), left == 1, "{answer:?}");
+        assert_eq!(orgs(dir), left, "{answer:?}");
+    }
+}
+
+/// A flag is stronger than a variable, and two flags that cannot both be meant are an error.
+#[test]
+fn a_named_data_directory_is_the_one_that_is_worked_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    json(dir, &["init"]);
+    json(dir, &["init", "--data-dir", "other"]);
+    json(dir, &["org", "create", "acme", "--data-dir", "other"]);
+    // Bound and not listened on: nobody can connect, and nobody else can get the port.
+    let nobody = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    nobody.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let url = format!("http://{}", nobody.local_addr().unwrap().as_socket().unwrap());
+    let with_variables = |arguments: &[&str]| {
+        let mut command = nervewire(dir, arguments);
+        command.env("NERVEWIRE_KEY", "nwk_x_y").env("NERVEWIRE_URL", &url);
+        command.output().unwrap()
+    };
+    assert_eq!(with_variables(&["org", "list"]).status.code(), Some(69), "the variables name a daemon");
+    let local = with_variables(&["org", "list", "--json", "--data-dir", "other"]);
+    assert_eq!(local.status.code(), Some(0), "{local:?}");
+    assert!(String::from_utf8_lossy(&local.stdout).contains("acme"), "{local:?}");
+    std::fs::write(dir.join("other.toml"), "data_dir = \"other\"\n").unwrap();
+    let local = with_variables(&["org", "list", "--json", "--config", "other.toml"]);
+    assert!(String::from_utf8_lossy(&local.stdout).contains("acme"), "{local:?}");
+
+    for local in [["--data-dir", "other"], ["--config", "other.toml"]] {
+        for remote in [["--url", url.as_str()], ["--key", "nwk_x_y"]] {
+            for command in
+                [&["org", "list"][..], &["key", "create", "--scope", "*"], &["token", "--user", "u"]]
+            {
+                let refused = run(dir, &[command, &local, &remote].concat());
+                assert_eq!(refused.code, Some(64), "{command:?} {local:?} {remote:?}");
+                for flag in [local[0], remote[0]] {
+                    assert!(refused.stderr.contains(flag), "{flag}: {}", refused.stderr);
+                }
+            }
+        }
+    }
+    for empty in ["--url", "--key"] {
+        let refused = run(dir, &["org", "delete", "default", "--yes", empty, ""]);
+        assert_eq!(refused.code, Some(64));
+        assert!(refused.stderr.contains(&format!("{empty} is empty")), "{}", refused.stderr);
+    }
+    assert_eq!(json(dir, &["org", "list"]).as_array().unwrap().len(), 1, "nothing was deleted");
+}
+
+/// A new command with the environment of another.
+trait EnvironmentOf {
+    fn envs_of(&mut self, other: &mut Command) -> &mut Command;
+}
+
+impl EnvironmentOf for Command {
+    fn envs_of(&mut self, other: &mut Command) -> &mut Command {
+        for (name, value) in other.get_envs() {
+            match value {
+                Some(value) => self.env(name, value),
+                None => self.env_remove(name),
+            };
+        }
+        self.stdin(Stdio::null())
+    }
 }

@@ -528,7 +528,7 @@ async fn a_key_without_scopes_is_refused_and_told_what_there_is() {
     let done = daemon.cli(&["key", "create", "--name", "n"]).await;
     let told = String::from_utf8_lossy(&done.stderr);
     assert_eq!((done.status.code(), done.stdout.as_slice()), (Some(64), &b""[..]), "{told}");
-    assert!(told.contains("--scopes") && told.contains(named), "{told}");
+    assert!(told.contains("--scope") && told.contains(named), "{told}");
     assert_eq!(all(&daemon, &daemon.key, "/api/v1/api-keys?").await.len(), 1, "the first key alone");
 }
 

@@ -124,12 +124,23 @@ impl Auth {
     /// # Errors
     /// [`AdminError::Records`], [`AdminError::Random`].
     pub async fn bootstrap(&self) -> Result<Option<(Organization, IssuedKey)>, AdminError> {
+        self.bootstrap_after(|_| true).await
+    }
+
+    /// [`Auth::bootstrap`], where `ready` may do what has to come before the commit. Where it returns false nothing is made.
+    pub(super) async fn bootstrap_after(
+        &self,
+        ready: impl FnOnce(&IssuedKey) -> bool,
+    ) -> Result<Option<(Organization, IssuedKey)>, AdminError> {
         let _changing = self.changing.lock().await;
         if !self.directory.read(|table| table.by_tenant.is_empty()) {
             return Ok(None);
         }
         let organization = self.new_row("default".into(), NewOrganization::default());
         let key = self.new_key(&organization, "bootstrap".into(), ScopeSet::OPERATOR)?;
+        if !ready(&key) {
+            return Ok(None);
+        }
         let writes = vec![Write::PutOrganization(organization.clone()), Write::PutKey(key.row.clone())];
         self.commit(Actor::daemon(), writes, Rows::new(), &[]).await?;
         Ok(Some((organization, key)))

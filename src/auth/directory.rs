@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::issue::TOKEN_MAX_MS;
 use super::records::{KeyRow, OrganizationRow, Snapshot, Write};
+use super::scope::Scope;
 use crate::ids::TenantId;
 use crate::sync::RwLock;
 
@@ -166,6 +167,8 @@ pub(super) struct Table {
     pub(super) by_id: BTreeSet<ById>,
     /// Whose a key is, by key id.
     key_owner: HashMap<String, TenantId>,
+    /// Ids of the keys with `operator`, of all organizations.
+    operator_keys: BTreeSet<String>,
     pub(super) next_tenant: u64,
 }
 
@@ -222,6 +225,14 @@ impl Table {
         Some((entry, entry.keys.get(key_id)?))
     }
 
+    /// Whether `key_id` has `operator` and no other key that has not expired does.
+    pub(super) fn is_last_operator_key(&self, key_id: &str, now_ms: u64) -> bool {
+        let lives = |id: &String| {
+            self.key(id).is_some_and(|(_, key)| key.row.expires_at_ms.is_none_or(|end| end > now_ms))
+        };
+        self.operator_keys.contains(key_id) && !self.operator_keys.iter().any(|id| id != key_id && lives(id))
+    }
+
     fn apply(&mut self, write: Write) {
         match write {
             Write::PutOrganization(row) => {
@@ -242,12 +253,16 @@ impl Table {
                     self.by_id.remove(entry.organization.id.as_str());
                     for key in entry.keys.after(None) {
                         self.key_owner.remove(&key.row.id);
+                        self.operator_keys.remove(&key.row.id);
                     }
                 }
             }
             Write::PutKey(row) => {
                 if let Some(entry) = self.by_tenant.get_mut(&row.tenant) {
                     self.key_owner.insert(row.id.clone(), row.tenant);
+                    if row.scopes.has(Scope::Operate) {
+                        self.operator_keys.insert(row.id.clone());
+                    }
                     entry.keys.insert(Key::new(row));
                 }
             }
@@ -255,6 +270,7 @@ impl Table {
                 if let Some(entry) = self.by_tenant.get_mut(&tenant) {
                     entry.keys.remove(&id);
                     self.key_owner.remove(&id);
+                    self.operator_keys.remove(&id);
                 }
             }
             Write::Revoke { tenant, jti, until_ms } => {

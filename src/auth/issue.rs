@@ -13,7 +13,7 @@ use super::api_key;
 use super::directory::KEYS_PER_ORGANIZATION;
 use super::jwt::{self, NewClaims, ROLES, is_id};
 use super::permissions::Role;
-use super::principal::{Authorized, Credential, Manage, Mint, MintsTokens, Principal};
+use super::principal::{Authorized, Credential, Manage, Mint, MintsTokens, Operate, Principal};
 use super::records::{KeyRow, Write};
 use super::request::Via;
 use super::scope::{Scope, ScopeSet};
@@ -165,6 +165,35 @@ impl Auth {
         Ok(key)
     }
 
+    /// Makes a key with `*` and `operator` in `org_id`. Only the command line on a stopped daemon's store offers this; over REST
+    /// `operator` cannot be issued.
+    ///
+    /// # Errors
+    /// `Invalid`, `NotFound`, `Limit`, `Records`.
+    pub async fn create_operator_key(
+        &self,
+        by: &Authorized<Operate>,
+        org_id: &str,
+        name: String,
+        expires_at_ms: Option<u64>,
+    ) -> Result<IssuedKey, AdminError> {
+        check_name(&name)?;
+        let _changing = self.changing.lock().await;
+        let tenant = self.target(by.principal(), Some(org_id))?.tenant;
+        let count = self.directory.read(|table| table.by_tenant.get(&tenant).map_or(0, |e| e.keys.len()));
+        limit("API keys", count, KEYS_PER_ORGANIZATION)?;
+        let new = NewKey { name, expires_at_ms, ..NewKey::default() };
+        let key = self.make_key(tenant, ScopeSet::OPERATOR, new, Narrowing::default())?;
+        self.commit(self.actor(by), vec![Write::PutKey(key.row.clone())], Rows::new(), &[]).await?;
+        Ok(key)
+    }
+
+    /// Whether `key_id` is the only key with `operator` that has not expired.
+    #[must_use]
+    pub fn is_last_operator_key(&self, key_id: &str) -> bool {
+        self.directory.read(|table| table.is_last_operator_key(key_id, self.clock.now_ms()))
+    }
+
     /// Up to `limit` keys after the key id `after`, by key id; to a narrowed credential those that are narrowed at least as much.
     ///
     /// # Errors
@@ -188,7 +217,8 @@ impl Auth {
     /// Deletes a key; connections that came by it end.
     ///
     /// # Errors
-    /// `NotFound`; `Forbidden` for a key that is wider than the caller's own rights; `Ended`, `Records`.
+    /// `NotFound`; `Forbidden` for a key that is wider than the caller's own rights; `Conflict` for the last operator key, unless
+    /// the local command line asks, which can make another; `Ended`, `Records`.
     pub async fn delete_key(
         &self,
         by: &Authorized<Manage>,
@@ -202,6 +232,12 @@ impl Auth {
         let key = key.ok_or(AdminError::NotFound)?;
         if issuer.key_id() != Some(key_id) && !issuer.reaches(key.row.scopes, &key.row.narrowing) {
             return Err(AdminError::Forbidden("this key is wider than your own rights"));
+        }
+        if issuer.credential != Credential::Local && self.is_last_operator_key(key_id) {
+            return Err(AdminError::Conflict(
+                "this is the last operator key: make another first, with `nervewire key create --operator` while the daemon is \
+                 stopped",
+            ));
         }
         let write = Write::DeleteKey(tenant, key_id.into());
         self.commit(self.actor(by), vec![write], Rows::new(), &[Change::KeyRevoked(tenant, key_id.into())])

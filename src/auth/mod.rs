@@ -15,6 +15,7 @@ mod changing;
 mod directory;
 mod error;
 mod failures;
+mod first_key;
 mod guesses;
 mod hash_queue;
 mod issue;
@@ -59,6 +60,7 @@ pub use error::{
     AuthConfigError, AuthError, Ended, Forbidden, MissingScope, PublishDenied, Refusal, RenewError,
 };
 pub use failures::ADDRESSES;
+pub use first_key::{FirstKey, FirstKeyError, unseen as unseen_first_key};
 pub use guesses::{ACCOUNT_FAILURES, ACCOUNT_WINDOW_MS, GUESS_COUNTS};
 pub use hash_queue::{LOGINS_PER_ADDRESS, LOGINS_WAITING, Place, SETTERS, SETTERS_PER_ORGANIZATION, Turn};
 pub use issue::{IssuedKey, IssuedToken, NarrowingClaims, NewKey, NewToken, TOKEN_DEFAULT_MS, TOKEN_MAX_MS};
@@ -93,6 +95,7 @@ use directory::{Directory, Entry};
 use failures::Failures;
 use guesses::Guesses;
 use keys::KeySet;
+use origin::RefusedOrigins;
 use ticket::{OneShots, Seal, TicketError};
 
 /// Something that can end live principals or change their rights; told after memory has changed.
@@ -146,6 +149,7 @@ pub struct Auth {
     keys: RwLock<Arc<KeySet>>,
     max_token_ms: u64,
     origins: OriginPolicy,
+    refused_origins: RefusedOrigins,
     token_in_query: bool,
     failures: Failures,
     guesses: Guesses,
@@ -205,6 +209,7 @@ impl Auth {
             keys: RwLock::new(Arc::new(keys)),
             max_token_ms: settings.max_token_ms,
             origins,
+            refused_origins: RefusedOrigins::default(),
             token_in_query: settings.token_in_query,
             failures: Failures::new(settings.failures_per_minute),
             guesses: Guesses::new(settings.failures_per_minute),
@@ -309,6 +314,12 @@ impl Auth {
     #[must_use]
     pub fn origins(&self) -> &OriginPolicy {
         &self.origins
+    }
+
+    /// What to log of an `Origin` that was refused just now; `None` where the log is told enough already.
+    #[must_use]
+    pub fn refused_origin_to_log(&self, origin: &str) -> Option<Box<str>> {
+        self.refused_origins.to_log(origin, self.clock.now_ms())
     }
 
     /// Calls `hook` after every [`Change`], on the thread that made it; it must be short and must not call back into

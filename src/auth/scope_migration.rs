@@ -17,7 +17,7 @@ const KEYS_A_COMMIT: usize = 500;
 
 /// What a start that rewrote keys says, after their number.
 pub const REWRITTEN_KEYS: &str = "stored API keys keep what they could do: those with publish or publish:org have write and agents \
-     too, those with all five older scopes have all eight; narrow them by making new keys with --scopes";
+     too, those with all five older scopes have all eight; narrow them by making new keys with --scope";
 
 /// Writes `keys`, which are all of the store's, out in today's scopes, where that was not done yet; answers how many were changed.
 ///

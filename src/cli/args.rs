@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
 
-use super::parse::{json_value, seconds};
+pub use super::event_args::{PublishArgs, TailArgs};
+use super::parse::seconds;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -70,7 +71,7 @@ Examples:
         after_help = "\
 Examples:
   nervewire token --user alice --expires 8h
-  nervewire token --org acme --role viewer --channels 'chat/*' --expires 15m --json
+  nervewire token --org acme --role viewer --channel 'chat/*' --expires 15m --json
   nervewire token revoke 0199a7c2-…"
     )]
     Token(TokenArgs),
@@ -93,7 +94,7 @@ a broken connection. A single event is sent once: to repeat it safely, give --id
 Examples:
   nervewire tail                                  # what is published from now on
   nervewire tail --earliest --json | jq .         # everything kept, then live
-  nervewire tail --ws --types message,agent_update --agent a1
+  nervewire tail --ws --type message,agent_update --agent a1
   nervewire tail --channel 'chat/*' --since 2026-11-22T10:00:00Z
 
 It comes back with its cursor after a lost connection, so nothing is missed or repeated; a
@@ -129,8 +130,8 @@ Examples:
 /// Where the configuration comes from.
 #[derive(Debug, Default, Args)]
 pub struct ConfigArgs {
-    /// Configuration file [default: ./nervewire.toml, if it is there]
-    #[arg(long, value_name = "PATH", env = "NERVEWIRE_CONFIG", hide_env_values = true)]
+    /// Configuration file [env: NERVEWIRE_CONFIG] [default: ./nervewire.toml, if it is there]
+    #[arg(long, value_name = "PATH")]
     pub config: Option<PathBuf>,
     /// Directory of the log and of generated keys [default: ./nervewire-data]
     #[arg(long, value_name = "PATH")]
@@ -140,7 +141,7 @@ pub struct ConfigArgs {
 /// Flags that set where to listen.
 #[derive(Debug, Default, Args)]
 pub struct ListenArgs {
-    /// Address for clients, `addr:port` or `unix:/path`; may be given several times [default: 127.0.0.1:8080]
+    /// Address for clients, `addr:port`, `name:port` or `unix:/path`; may be given several times [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     pub listen: Vec<String>,
     /// Address for metrics and operators, or `off` [default: 127.0.0.1:8081]
@@ -176,16 +177,17 @@ pub struct InitArgs {
     pub json: bool,
 }
 
-/// Whom to ask: a running daemon, or the data directory of a stopped one.
+/// Whom to ask: a running daemon, or the data directory of a stopped one. The variables of --url and --key are read in
+/// `super::backend`, since a flag that names the data directory is stronger than they are.
 #[derive(Debug, Args)]
 pub struct AdminArgs {
-    /// Ask the daemon running there, `http://host:port` or `unix:/path`; without this and --key the
-    /// data directory is worked on directly, which needs the daemon stopped
-    #[arg(long, value_name = "URL", env = "NERVEWIRE_URL", hide_env_values = true)]
+    /// Ask the daemon running there, `http://host:port` or `unix:/path`. Without this and --key the
+    /// data directory is worked on directly, which needs the daemon stopped [env: NERVEWIRE_URL]
+    #[arg(long, value_name = "URL")]
     pub url: Option<String>,
     /// API key or token for the daemon; prefer the variable, as others on the machine may see
-    /// arguments
-    #[arg(long, value_name = "KEY", env = "NERVEWIRE_KEY", hide_env_values = true)]
+    /// arguments [env: NERVEWIRE_KEY]
+    #[arg(long, value_name = "KEY")]
     pub key: Option<String>,
     /// Print JSON with stable field names
     #[arg(long)]
@@ -236,6 +238,9 @@ pub enum OrgCommand {
     Delete {
         /// Its id
         id: String,
+        /// Do not ask for confirmation
+        #[arg(long)]
+        yes: bool,
         /// Whom to ask.
         #[command(flatten)]
         admin: AdminArgs,
@@ -247,19 +252,19 @@ pub enum OrgCommand {
 pub struct GrantArgs {
     /// Scopes: subscribe, publish, write, agents, publish:org, read:all, mint, manage, `*` for all of these; a key must name its own,
     /// a token has those of its role without
-    #[arg(long = "scopes", alias = "scope", value_name = "SCOPE", value_delimiter = ',')]
+    #[arg(long = "scope", alias = "scopes", value_name = "SCOPE", value_delimiter = ',')]
     pub scopes: Option<Vec<String>>,
     /// Lifetime: seconds, or 30m, 8h, 7d
     #[arg(long, value_name = "DURATION", value_parser = seconds)]
     pub expires: Option<u64>,
-    /// Only events of these agents; an empty value matches none
-    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    /// Only events of these agents; repeated or comma-separated, and an empty value matches none
+    #[arg(long = "agent", alias = "agents", value_name = "ID", value_delimiter = ',')]
     pub agents: Option<Vec<String>>,
     /// Only events on these channels, `a/*` for all below `a/`
-    #[arg(long, value_name = "CHANNEL", value_delimiter = ',')]
+    #[arg(long = "channel", alias = "channels", value_name = "CHANNEL", value_delimiter = ',')]
     pub channels: Option<Vec<String>>,
     /// Only events of these types
-    #[arg(long, value_name = "TYPE", value_delimiter = ',')]
+    #[arg(long = "type", alias = "types", value_name = "TYPE", value_delimiter = ',')]
     pub types: Option<Vec<String>>,
 }
 
@@ -269,8 +274,9 @@ pub enum KeyCommand {
     /// Create an API key and print it once
     #[command(after_help = "\
 Examples:
-  nervewire key create --name backend --scopes publish,publish:org,write,agents
-  nervewire key create --org acme --scopes subscribe --expires 90d --json")]
+  nervewire key create --name backend --scope publish,publish:org,write,agents
+  nervewire key create --org acme --scope subscribe --expires 90d --json
+  nervewire key create --operator                # on a stopped daemon's data directory")]
     Create {
         /// Organization; only an operator may name another than its own [default: the credential's, or `default`]
         #[arg(long, value_name = "ID")]
@@ -278,6 +284,10 @@ Examples:
         /// A name for people
         #[arg(long)]
         name: Option<String>,
+        /// An operator key, as the first key is: every scope, and the right to create and delete
+        /// organizations. Only on the data directory of a stopped daemon
+        #[arg(long, conflicts_with_all = ["scopes", "agents", "channels", "types"])]
+        operator: bool,
         /// Rights.
         #[command(flatten)]
         grant: GrantArgs,
@@ -298,6 +308,9 @@ Examples:
     Delete {
         /// The key's id, the middle part of the key
         key_id: String,
+        /// Do not ask for confirmation, also if it is the last operator key
+        #[arg(long)]
+        yes: bool,
         /// Organization [default: the credential's, or `default`]
         #[arg(long, value_name = "ID")]
         org: Option<String>,
@@ -344,109 +357,6 @@ pub enum TokenCommand {
         #[command(flatten)]
         admin: AdminArgs,
     },
-}
-
-/// `publish`.
-#[derive(Debug, Args)]
-#[command(group = ArgGroup::new("what").required(true).multiple(false)
-    .args(["event", "channel", "content", "status", "chunk"]))]
-pub struct PublishArgs {
-    /// An event as JSON, or `-` for one event a line on standard input
-    #[arg(value_name = "EVENT")]
-    pub event: Option<String>,
-    /// A `custom` event on this channel, with --data
-    #[arg(long, requires = "data")]
-    pub channel: Option<String>,
-    /// Data of the custom event, any JSON
-    #[arg(long, value_name = "JSON", value_parser = json_value, requires = "channel")]
-    pub data: Option<serde_json::Value>,
-    /// A `message` event with this text, with --agent and --user
-    #[arg(long, value_name = "TEXT", requires_all = ["agent", "user"])]
-    pub content: Option<String>,
-    /// Role of the message: user, assistant, system, tool
-    #[arg(long, requires = "content")]
-    pub role: Option<String>,
-    /// An `agent_update` event with this status, with --agent
-    #[arg(long, requires = "agent")]
-    pub status: Option<String>,
-    /// A `stream_chunk` event with this text, with --request
-    #[arg(long, value_name = "TEXT", requires = "request")]
-    pub chunk: Option<String>,
-    /// Stream of the chunk (`request_id`)
-    #[arg(long, value_name = "ID", requires = "chunk")]
-    pub request: Option<String>,
-    /// The chunk is the last of its stream
-    #[arg(long = "final", requires = "chunk")]
-    pub is_final: bool,
-    /// `agent_id`
-    #[arg(long, value_name = "ID", conflicts_with = "event")]
-    pub agent: Option<String>,
-    /// `user_id`: only this user, and readers of all, will see it
-    #[arg(long, value_name = "ID", conflicts_with = "event")]
-    pub user: Option<String>,
-    /// Free data beside the event's fields, a JSON object
-    #[arg(long, value_name = "JSON", value_parser = json_value, conflicts_with_all = ["event", "channel"])]
-    pub metadata: Option<serde_json::Value>,
-    /// What the answer waits for: `memory` does not wait for the disk
-    #[arg(long, value_parser = ["memory", "fsync"])]
-    pub ack: Option<String>,
-    /// A repeat with the same key and body publishes nothing and gets the first answer; for 24 h
-    #[arg(long, value_name = "KEY")]
-    pub idempotency_key: Option<String>,
-    /// Print nothing on success
-    #[arg(long, short)]
-    pub quiet: bool,
-    /// Daemon.
-    #[command(flatten)]
-    pub remote: RemoteArgs,
-}
-
-/// `tail`.
-#[derive(Debug, Default, Args)]
-#[command(group = ArgGroup::new("from").args(["since", "earliest", "after"]))]
-pub struct TailArgs {
-    /// Address of a running daemon, `http://host:port` or `unix:/path` [default: http://127.0.0.1:8080]
-    #[arg(long, value_name = "URL", env = "NERVEWIRE_URL", hide_env_values = true)]
-    pub url: Option<String>,
-    /// API key or token; prefer the variable, as others on the machine may see arguments
-    #[arg(long, value_name = "KEY", env = "NERVEWIRE_KEY", hide_env_values = true)]
-    pub key: Option<String>,
-    /// Print each event as one line of JSON
-    #[arg(long)]
-    pub json: bool,
-    /// Over WebSocket instead of SSE
-    #[arg(long)]
-    pub ws: bool,
-    /// Only these types, comma-separated
-    #[arg(long, value_name = "TYPES")]
-    pub types: Option<String>,
-    /// Only these agents, comma-separated
-    #[arg(long, value_name = "IDS")]
-    pub agent: Option<String>,
-    /// Only these users, comma-separated
-    #[arg(long, value_name = "IDS")]
-    pub user: Option<String>,
-    /// Only these streams (`request_id`), comma-separated
-    #[arg(long, value_name = "IDS")]
-    pub request: Option<String>,
-    /// Only these channels, comma-separated; `a/*` for all below `a/`
-    #[arg(long, value_name = "CHANNELS")]
-    pub channel: Option<String>,
-    /// From this time on, RFC 3339
-    #[arg(long, value_name = "TIME")]
-    pub since: Option<String>,
-    /// From the oldest event kept
-    #[arg(long)]
-    pub earliest: bool,
-    /// After this cursor, the `id` of an event
-    #[arg(long, value_name = "CURSOR")]
-    pub after: Option<String>,
-    /// End after this many events
-    #[arg(long, value_name = "N")]
-    pub count: Option<u64>,
-    /// End at the first lost connection
-    #[arg(long)]
-    pub no_reconnect: bool,
 }
 
 /// `connections`.

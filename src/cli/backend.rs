@@ -16,6 +16,10 @@ pub trait AdminBackend {
     fn create_key(&mut self, new: &NewKey) -> Result<CreatedKey, CliError>;
     /// The keys of an organization; `None` = the credential's own, or `default`.
     fn list_keys(&mut self, org_id: Option<&str>) -> Result<Vec<KeyInfo>, CliError>;
+    /// Creates a key with `operator`.
+    fn create_operator_key(&mut self, new: &NewKey) -> Result<CreatedKey, CliError>;
+    /// What deleting this key would break, if anything, as a sentence without its full stop.
+    fn warning_of_key(&mut self, key_id: &str) -> Option<String>;
     /// Deletes an API key of an organization; `None` as for [`AdminBackend::list_keys`].
     fn delete_key(&mut self, org_id: Option<&str>, key_id: &str) -> Result<(), CliError>;
     /// Mints a token.
@@ -144,8 +148,7 @@ pub struct NewToken {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub org_id: Option<String>,
     /// User it stands for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sub: Option<String>,
+    pub sub: String,
     /// Roles.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<String>,

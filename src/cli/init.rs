@@ -3,18 +3,34 @@
 use serde_json::json;
 
 use super::args::InitArgs;
-use super::outcome::CliError;
+use super::outcome::{CliError, Exit};
 use super::{offline, output};
 use crate::config::Config;
+use crate::descriptors;
 
 pub(super) fn run(args: &InitArgs) -> Result<(), CliError> {
     let config = Config::load(&super::sources(&args.config, None)?)?;
     let made = offline::init(&config)?;
-    if args.json {
-        let json = json!({ "org_id": made.org_id, "key_id": made.key_id, "api_key": made.api_key });
-        return output::line(&json.to_string());
+    let (org_id, key) = (&made.organization.id, made.key.api_key.expose());
+    let shown = output::line(&match args.json {
+        true => json!({ "org_id": org_id, "key_id": made.key.row.id, "api_key": key }).to_string(),
+        false => format!("organization  {org_id}\napi key       {key}"),
+    });
+    if shown.is_err() || descriptors::stdout_is_discarded() {
+        let hint = format!("it is in {}: keep it elsewhere and delete the file", made.file.display());
+        return Err(CliError::new(
+            Exit::Failed,
+            "the store was made, but its first key could not be shown",
+            hint,
+        ));
     }
-    output::line(&format!("organization  {}\napi key       {}", made.org_id, made.api_key))?;
-    output::note("the key is not stored and not shown again; keep it, for example: export NERVEWIRE_KEY=…");
+    if let Err(error) = made.shown() {
+        output::note(&format!("cannot remove {}, which holds the key: {error}", made.file.display()));
+    }
+    if !args.json {
+        output::note(
+            "the key is not stored and not shown again; keep it, for example: export NERVEWIRE_KEY=…",
+        );
+    }
     Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! * A command reads its flags, does one thing, prints results to standard output and everything else to standard error.
 //! * How it ended is a [`CliError`] or nothing; `outcome.rs` alone turns that into an exit code.
-//! * Administration goes through [`AdminBackend`]: REST where `--url` or `--key` is given, else the data directory.
+//! * Administration goes through [`AdminBackend`]: REST where an address or a key is given, else the data directory.
 //!
 //! It does not know how the daemon works: `main` passes in what `serve` runs.
 
@@ -14,7 +14,9 @@ pub mod bench_tenants;
 mod check_config;
 mod compact;
 mod completions;
+mod confirm;
 mod connections;
+mod event_args;
 mod init;
 mod key;
 mod offline;
@@ -30,6 +32,7 @@ mod tail;
 mod token;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -96,7 +99,8 @@ fn sources(config: &ConfigArgs, listen: Option<&ListenArgs>) -> Result<Sources, 
         flag("--listen", "listen", &listen.listen);
         flag("--admin-listen", "admin_listen", listen.admin_listen.as_slice());
     }
-    Ok(Sources::read(config.config.as_deref(), flags)?)
+    let variable = std::env::var_os("NERVEWIRE_CONFIG").filter(|value| !value.is_empty()).map(PathBuf::from);
+    Ok(Sources::read(config.config.as_deref().or(variable.as_deref()), flags)?)
 }
 
 /// A flag or variable that says something: an empty variable counts as absent.
@@ -104,13 +108,34 @@ fn given(value: &Option<String>) -> Option<&str> {
     value.as_deref().map(str::trim).filter(|value| !value.is_empty())
 }
 
-/// Who does the administration these flags ask for.
+/// Who does the administration these flags ask for. A flag is stronger than a variable: `--data-dir` means the data directory also
+/// where `NERVEWIRE_KEY` is set.
 fn backend(admin: &AdminArgs) -> Result<Box<dyn AdminBackend>, CliError> {
-    let (url, key) = (given(&admin.url), given(&admin.key));
-    if url.is_some() || key.is_some() {
-        return Ok(Box::new(rest::Rest::new(url, key)?));
+    let remote = [("--url", admin.url.as_deref()), ("--key", admin.key.as_deref())];
+    let local =
+        [("--data-dir", admin.config.data_dir.is_some()), ("--config", admin.config.config.is_some())];
+    let local = local.into_iter().find_map(|(flag, is_given)| is_given.then_some(flag));
+    for (flag, value) in remote {
+        let Some(value) = value else { continue };
+        if let Some(local) = local {
+            let what = format!("{local} and {flag} contradict each other");
+            let hint = format!(
+                "give {flag} to ask a running daemon, or {local} to work on the data directory of a stopped one"
+            );
+            return Err(CliError::new(Exit::Usage, what, hint));
+        }
+        if value.trim().is_empty() {
+            let hint = format!("is the variable that it was taken from set? Leave {flag} out to do without");
+            return Err(CliError::new(Exit::Usage, format!("{flag} is empty"), hint));
+        }
     }
-    offline::open(&Config::load(&sources(&admin.config, None)?)?)
+    let variable = |name: &str| std::env::var(name).ok().filter(|_| local.is_none());
+    let url = admin.url.clone().or_else(|| variable("NERVEWIRE_URL"));
+    let key = admin.key.clone().or_else(|| variable("NERVEWIRE_KEY"));
+    match (given(&url), given(&key)) {
+        (None, None) => offline::open(&Config::load(&sources(&admin.config, None)?)?),
+        (url, key) => Ok(Box::new(rest::Rest::new(url, key)?)),
+    }
 }
 
 #[cfg(test)]

@@ -14,8 +14,8 @@ use super::backend::{
 };
 use super::outcome::{CliError, Exit};
 use crate::auth::{
-    self, AdminError, Auth, AuthConfigError, AuthSettings, Authorized, KeyRow, Manage, NarrowingClaims,
-    Operate, OwnKey, Principal, StoredRecords,
+    self, AdminError, Auth, AuthConfigError, AuthSettings, Authorized, FirstKey, IssuedKey, KeyRow, Manage,
+    NarrowingClaims, Operate, OwnKey, Principal, StoredRecords,
 };
 use crate::config::Config;
 use crate::store::{self, OpenError, Store, StoreOptions, Visibility};
@@ -23,16 +23,10 @@ use crate::time::{Clock, SystemClock, rfc3339};
 
 /// The organization meant where none is named: the one that `init` makes.
 const DEFAULT_ORG: &str = "default";
+/// Organizations that are named where an unknown one was asked for.
+const NAMED: usize = 10;
 /// Rows of a list read under one lock.
 const PAGE: usize = 1_000;
-
-/// What `init` made.
-pub(super) struct Initialized {
-    pub(super) org_id: String,
-    pub(super) key_id: String,
-    /// Shown once.
-    pub(super) api_key: String,
-}
 
 /// What `compact` did, in bytes of the store's file.
 pub(super) struct Compacted {
@@ -43,21 +37,38 @@ pub(super) struct Compacted {
 /// Takes the data directory, for as long as the result lives.
 pub(super) fn open(config: &Config) -> Result<Box<dyn AdminBackend>, CliError> {
     must_exist(config)?;
-    Ok(Box::new(Offline::open(config)?))
+    let opened = Offline::open(config).map_err(|error| match error {
+        CliError::Told { exit: Exit::DataDirInUse, message, .. } => {
+            let hint =
+                "ask that daemon: give --url and --key (or NERVEWIRE_URL and NERVEWIRE_KEY), or stop it first";
+            CliError::new(Exit::DataDirInUse, message, hint)
+        }
+        error => error,
+    });
+    Ok(Box::new(opened?))
 }
 
 /// Makes the store, its first organization and key.
-pub(super) fn init(config: &Config) -> Result<Initialized, CliError> {
+pub(super) fn init(config: &Config) -> Result<FirstKey, CliError> {
     let offline = Offline::open(config)?;
-    let made = offline.runtime.block_on(offline.auth.bootstrap()).map_err(failed)?;
-    let (organization, key) = made.ok_or_else(|| {
+    let made = offline.runtime.block_on(offline.auth.make_first_key(&config.data_dir));
+    let made = made.map_err(|error| {
         CliError::new(
             Exit::Failed,
-            format!("{} is initialised already; nothing was changed", config.data_dir.display()),
-            "`nervewire key create` makes another key; `--data-dir` names another directory",
+            error.to_string(),
+            "is the disk full, or the data directory not writable?",
         )
     })?;
-    Ok(Initialized { org_id: organization.id, key_id: key.row.id, api_key: key.api_key.expose().to_owned() })
+    made.ok_or_else(|| {
+        let hint = match auth::unseen_first_key(&config.data_dir) {
+            Some(file) => format!("its first key has not been shown yet: it is in {}", file.display()),
+            None => "`nervewire key create` makes another key, with --operator one like the first; `--data-dir` names another \
+                     directory"
+                .to_owned(),
+        };
+        let what = format!("{} is initialised already; nothing was changed", config.data_dir.display());
+        CliError::new(Exit::Failed, what, hint)
+    })
 }
 
 /// Rewrites the store.
@@ -111,6 +122,34 @@ impl Offline {
         self.auth.organization(key.tenant).map(|organization| organization.id.clone())
     }
 
+    /// Fails where there is no organization `org_id`, and says which there are.
+    fn must_know(&self, org_id: &str) -> Result<(), CliError> {
+        if self.auth.find_organization(&self.manage, Some(org_id)).is_ok() {
+            return Ok(());
+        }
+        let known = self.auth.organizations(&self.operate, None, NAMED + 1);
+        let mut names: Vec<&str> = known.iter().take(NAMED).map(|it| it.id.as_str()).collect();
+        if known.len() > NAMED {
+            names.push("…");
+        }
+        let what = format!("there is no organization {org_id:?} in this store");
+        let hint = match names.is_empty() {
+            true => "it has none at all: `nervewire init` makes the first one".to_owned(),
+            false => format!("there are: {}; `nervewire org create` makes another", names.join(", ")),
+        };
+        Err(CliError::new(Exit::Failed, what, hint))
+    }
+
+    fn created(&self, made: IssuedKey) -> CreatedKey {
+        CreatedKey {
+            org_id: self.org_of(&made.row),
+            scopes: scope_names(&made.row),
+            expires_at: made.row.expires_at_ms.map(rfc3339),
+            key_id: made.row.id,
+            api_key: made.api_key.expose().to_owned(),
+        }
+    }
+
     fn expiry(&self, grant: &Grant) -> Option<u64> {
         let seconds = grant.expires_in_seconds?;
         Some(self.clock.now_ms().saturating_add(seconds.saturating_mul(1_000)))
@@ -146,6 +185,7 @@ impl AdminBackend for Offline {
     }
 
     fn delete_org(&mut self, id: &str) -> Result<(), CliError> {
+        self.must_know(id)?;
         let deleted = self.runtime.block_on(self.auth.delete_organization(&self.operate, id));
         deleted.map(drop).map_err(failed)
     }
@@ -160,19 +200,31 @@ impl AdminBackend for Offline {
             expires_at_ms,
         };
         let org_id = new.org_id.as_deref().unwrap_or(DEFAULT_ORG);
+        self.must_know(org_id)?;
         let made = self.runtime.block_on(self.auth.create_key(&self.manage, Some(org_id), key));
-        let made = made.map_err(failed)?;
-        Ok(CreatedKey {
-            org_id: self.org_of(&made.row),
-            scopes: scope_names(&made.row),
-            expires_at: made.row.expires_at_ms.map(rfc3339),
-            key_id: made.row.id,
-            api_key: made.api_key.expose().to_owned(),
+        Ok(self.created(made.map_err(failed)?))
+    }
+
+    fn create_operator_key(&mut self, new: &NewKey) -> Result<CreatedKey, CliError> {
+        let org_id = new.org_id.as_deref().unwrap_or(DEFAULT_ORG);
+        self.must_know(org_id)?;
+        let name = new.name.clone().unwrap_or_else(|| "operator".into());
+        let made = self.auth.create_operator_key(&self.operate, org_id, name, self.expiry(&new.grant));
+        Ok(self.created(self.runtime.block_on(made).map_err(failed)?))
+    }
+
+    fn warning_of_key(&mut self, key_id: &str) -> Option<String> {
+        let is_last = self.auth.is_last_operator_key(key_id);
+        is_last.then(|| {
+            format!(
+                "{key_id} is the last operator key: without one nobody manages organizations over the network"
+            )
         })
     }
 
     fn list_keys(&mut self, org_id: Option<&str>) -> Result<Vec<KeyInfo>, CliError> {
         let org_id = org_id.unwrap_or(DEFAULT_ORG);
+        self.must_know(org_id)?;
         let mut rows: Vec<KeyInfo> = Vec::new();
         loop {
             let after = rows.last().map(|row| row.key_id.clone());
@@ -194,22 +246,20 @@ impl AdminBackend for Offline {
 
     fn delete_key(&mut self, org_id: Option<&str>, key_id: &str) -> Result<(), CliError> {
         let org_id = org_id.unwrap_or(DEFAULT_ORG);
+        self.must_know(org_id)?;
         self.runtime.block_on(self.auth.delete_key(&self.manage, Some(org_id), key_id)).map_err(failed)
     }
 
     fn mint_token(&mut self, new: &NewToken) -> Result<MintedToken, CliError> {
         let token = auth::NewToken {
-            sub: new.sub.clone().ok_or_else(|| {
-                let hint =
-                    "name the user with --user; a service without one is better served by `key create`";
-                CliError::new(Exit::Usage, "a token needs a user", hint)
-            })?,
+            sub: new.sub.clone(),
             roles: new.roles.clone(),
             scopes: new.grant.scopes.clone(),
             narrowing: narrowing(&new.grant),
             expires_in_ms: new.grant.expires_in_seconds.map(|seconds| seconds.saturating_mul(1_000)),
         };
         let org_id = new.org_id.as_deref().unwrap_or(DEFAULT_ORG);
+        self.must_know(org_id)?;
         let made = self.auth.mint_token(&self.manage, Some(org_id), &token).map_err(failed)?;
         Ok(MintedToken {
             token: made.token.expose().to_owned(),
@@ -220,6 +270,7 @@ impl AdminBackend for Offline {
 
     fn revoke_token(&mut self, org_id: Option<&str>, jti: &str) -> Result<(), CliError> {
         let org_id = org_id.unwrap_or(DEFAULT_ORG);
+        self.must_know(org_id)?;
         self.runtime.block_on(self.auth.revoke_token(&self.manage, Some(org_id), jti)).map_err(failed)
     }
 }
@@ -278,17 +329,14 @@ fn refused(config: &Config, error: &OpenError) -> CliError {
 /// The error for a data directory that a daemon holds.
 fn in_use(config: &Config, pid: Option<u32>) -> CliError {
     let who = pid.map_or_else(|| "a daemon".to_owned(), |pid| format!("process {pid}"));
-    CliError::new(
-        Exit::DataDirInUse,
-        format!("{who} is using {}", config.data_dir.display()),
-        "ask that daemon: give --url and --key (or NERVEWIRE_URL and NERVEWIRE_KEY), or stop it first",
-    )
+    let what = format!("{who} is using {}", config.data_dir.display());
+    CliError::new(Exit::DataDirInUse, what, "stop it first, or name another directory with --data-dir")
 }
 
 /// Why a change was not made.
 fn failed(error: AdminError) -> CliError {
     let hint = match &error {
-        AdminError::NotFound => "`nervewire org list` and `nervewire key list --org …` show what there is",
+        AdminError::NotFound => "`nervewire key list --org …` shows what there is",
         AdminError::Records(_) => "is the disk full, or the data directory not writable?",
         _ => "",
     };

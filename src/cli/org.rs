@@ -4,8 +4,9 @@ use serde_json::json;
 
 use super::args::OrgCommand;
 use super::backend::NewOrganization;
+use super::confirm::confirm;
 use super::outcome::{CliError, Exit};
-use super::output;
+use super::output::{self, plain};
 
 pub(super) fn run(command: OrgCommand) -> Result<(), CliError> {
     match command {
@@ -18,8 +19,14 @@ pub(super) fn run(command: OrgCommand) -> Result<(), CliError> {
             let orgs = super::backend(&admin)?.list_orgs()?;
             output::line(&list(&orgs, admin.json, &["id", "name", "visibility", "presence", "created_at"])?)
         }
-        OrgCommand::Delete { id, admin } => {
-            super::backend(&admin)?.delete_org(&id)?;
+        OrgCommand::Delete { id, yes, admin } => {
+            let mut backend = super::backend(&admin)?;
+            let what = format!(
+                "this deletes the organization {} with its keys, its users and its events",
+                plain(&id)
+            );
+            confirm(&what, yes)?;
+            backend.delete_org(&id)?;
             deleted(&id, admin.json)
         }
     }
@@ -27,11 +34,7 @@ pub(super) fn run(command: OrgCommand) -> Result<(), CliError> {
 
 /// Says that `id` is gone.
 pub(super) fn deleted(id: &str, json: bool) -> Result<(), CliError> {
-    output::line(&if json {
-        json!({ "deleted": id }).to_string()
-    } else {
-        format!("deleted {}", output::plain(id))
-    })
+    output::line(&if json { json!({ "deleted": id }).to_string() } else { format!("deleted {}", plain(id)) })
 }
 
 pub(super) fn to_json(value: &impl serde::Serialize) -> Result<String, CliError> {

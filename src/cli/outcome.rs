@@ -78,6 +78,11 @@ impl From<ClientError> for CliError {
                     "give a valid API key or token with NERVEWIRE_KEY or --key",
                 ),
                 403 => Self::new(Exit::Refused, message, "use a credential with the scope this needs"),
+                404 => {
+                    let hint = "check the ids (`org list`, `key list` and `connections list` show them), and that --url is the \
+                                address for clients, not the admin listener's";
+                    Self::new(Exit::Failed, message, hint)
+                }
                 429 | 503 => {
                     let when = refusal.retry_after.map_or_else(|| "later".into(), |s| format!("in {s} s"));
                     Self::new(Exit::Unavailable, message, format!("try again {when}"))

@@ -17,6 +17,15 @@ pub(super) fn seconds(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).filter(|seconds| *seconds > 0).ok_or_else(refuse)
 }
 
+/// What a publish waits for, in the words of `?ack=`.
+pub(super) fn ack(text: &str) -> Result<String, String> {
+    match text {
+        "durable" | "memory" => Ok(text.to_owned()),
+        "fsync" => Err("the word is `durable` now".to_owned()),
+        _ => Err("expected durable or memory".to_owned()),
+    }
+}
+
 /// Any JSON.
 pub(super) fn json_value(text: &str) -> Result<serde_json::Value, String> {
     serde_json::from_str(text)

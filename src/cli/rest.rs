@@ -77,13 +77,13 @@ impl Rest {
     }
 
     /// `data` of the answer.
-    pub(super) fn data(&mut self, request: &Request) -> Result<Value, CliError> {
+    pub(super) fn data(&mut self, request: &Request) -> Result<Value, ClientError> {
         let mut body = self.call(request)?;
         Ok(body.get_mut("data").map(Value::take).unwrap_or(body))
     }
 
     /// All pages of a list.
-    pub(super) fn list(&mut self, path: &str) -> Result<Vec<Value>, CliError> {
+    pub(super) fn list(&mut self, path: &str) -> Result<Vec<Value>, ClientError> {
         let mut rows = Vec::new();
         let mut cursor = String::new();
         for _ in 0..PAGES_MAX {
@@ -92,7 +92,7 @@ impl Rest {
             let mut body = self.call(&Request::new(Method::GET, format!("{path}{mark}limit=100{from}")))?;
             match body.get_mut("data").map(Value::take) {
                 Some(Value::Array(page)) => rows.extend(page),
-                _ => return Err(ClientError::Shape("a list without `data`".into()).into()),
+                _ => return Err(ClientError::Shape("a list without `data`".into())),
             }
             match body.get("next_cursor").and_then(Value::as_str) {
                 Some(next) if !next.is_empty() && next != cursor => next.clone_into(&mut cursor),
@@ -102,8 +102,15 @@ impl Rest {
         Ok(rows)
     }
 
-    fn post<T: DeserializeOwned>(&mut self, path: &str, body: &impl Serialize) -> Result<T, CliError> {
-        typed(self.data(&Request::new(Method::POST, path).json(body)?)?)
+    /// `org_id` is the organization that was named, if one was.
+    fn post<T: DeserializeOwned>(
+        &mut self,
+        path: &str,
+        body: &impl Serialize,
+        org_id: Option<&str>,
+    ) -> Result<T, CliError> {
+        let made = self.data(&Request::new(Method::POST, path).json(body)?);
+        typed(made.map_err(|error| unreached(error, org_id))?)
     }
 
     /// In the organization `org_id`; `None`: the credential's own.
@@ -114,6 +121,18 @@ impl Rest {
     }
 }
 
+/// Where an organization was named, 404 says that there is none, or that this credential does not reach it.
+fn unreached(error: ClientError, org_id: Option<&str>) -> CliError {
+    match org_id.filter(|_| error.refusal().is_some_and(|refusal| refusal.status == 404)) {
+        None => error.into(),
+        Some(org_id) => CliError::new(
+            Exit::Failed,
+            format!("{error}: there is no organization {org_id:?}, or this credential does not reach it"),
+            "`nervewire org list` shows an operator which there are; without --org the credential's own is meant",
+        ),
+    }
+}
+
 fn typed<T: DeserializeOwned>(value: Value) -> Result<T, CliError> {
     // The text of serde's error may quote the value, which may hold a secret.
     serde_json::from_value(value).map_err(|_| ClientError::Shape("`data` lacks fields".into()).into())
@@ -121,7 +140,7 @@ fn typed<T: DeserializeOwned>(value: Value) -> Result<T, CliError> {
 
 impl AdminBackend for Rest {
     fn create_org(&mut self, new: &NewOrganization) -> Result<Organization, CliError> {
-        self.post("/api/v1/organizations", new)
+        self.post("/api/v1/organizations", new, None)
     }
 
     fn list_orgs(&mut self) -> Result<Vec<Organization>, CliError> {
@@ -133,7 +152,18 @@ impl AdminBackend for Rest {
     }
 
     fn create_key(&mut self, new: &NewKey) -> Result<CreatedKey, CliError> {
-        self.post("/api/v1/api-keys", new)
+        self.post("/api/v1/api-keys", new, new.org_id.as_deref())
+    }
+
+    fn create_operator_key(&mut self, _: &NewKey) -> Result<CreatedKey, CliError> {
+        let hint = "stop the daemon and leave out --url and --key (or unset NERVEWIRE_URL and NERVEWIRE_KEY, or give --data-dir)";
+        let what = "an operator key is made on the data directory of a stopped daemon only";
+        Err(CliError::new(Exit::Usage, what, hint))
+    }
+
+    /// The daemon refuses what would lock its operator out.
+    fn warning_of_key(&mut self, _: &str) -> Option<String> {
+        None
     }
 
     fn list_keys(&mut self, org_id: Option<&str>) -> Result<Vec<KeyInfo>, CliError> {
@@ -141,7 +171,8 @@ impl AdminBackend for Rest {
             Some(org_id) => format!("/api/v1/api-keys?org_id={}", encode(org_id)),
             None => "/api/v1/api-keys".to_owned(),
         };
-        self.list(&path)?.into_iter().map(typed).collect()
+        let rows = self.list(&path).map_err(|error| unreached(error, org_id))?;
+        rows.into_iter().map(typed).collect()
     }
 
     fn delete_key(&mut self, org_id: Option<&str>, key_id: &str) -> Result<(), CliError> {
@@ -149,7 +180,7 @@ impl AdminBackend for Rest {
     }
 
     fn mint_token(&mut self, new: &NewToken) -> Result<MintedToken, CliError> {
-        self.post("/api/v1/tokens", new)
+        self.post("/api/v1/tokens", new, new.org_id.as_deref())
     }
 
     fn revoke_token(&mut self, org_id: Option<&str>, jti: &str) -> Result<(), CliError> {

@@ -67,16 +67,17 @@ fn what_parses() {
         "nervewire org create",
         "nervewire org create acme --name Acme --visibility org --presence --json",
         "nervewire org list --url http://h --key k",
-        "nervewire org delete acme --data-dir d",
-        "nervewire key create --org acme --name n --scope publish,subscribe --expires 7d --agents a,b --json",
+        "nervewire org delete acme --data-dir d --yes",
+        "nervewire tail --types a --agents b --channels c",
+        "nervewire key create --org acme --name n --scope publish,subscribe --expires 7d --agent a,b --agent c --json",
         "nervewire key list --json",
         "nervewire key delete k1 --org acme",
-        "nervewire token --org acme --user alice --role viewer --scope subscribe --expires 15m --types message",
+        "nervewire token --org acme --user alice --role viewer --scope subscribe --expires 15m --type message",
         "nervewire token revoke j1 --org acme --json",
-        "nervewire publish {\"type\":\"x\"} --ack memory --idempotency-key k",
+        "nervewire publish {\"type\":\"x\"} --ack durable --idempotency-key k",
         "nervewire publish - --quiet",
         "nervewire publish --channel c --data 1",
-        "nervewire tail --ws --json --types a,b --agent a --user u --request r --channel c/* --since t --count 3",
+        "nervewire tail --ws --json --type a,b --type c --agent a --user u --request r --channel c/* --since t --count 3",
         "nervewire tail --earliest",
         "nervewire tail --after C --no-reconnect",
         "nervewire connections list --json",
@@ -106,6 +107,8 @@ fn what_does_not_parse() {
         "nervewire publish --status idle",
         "nervewire publish --chunk x",
         "nervewire publish {} --ack disk",
+        "nervewire publish {} --ack fsync",
+        "nervewire key create --operator --scope publish",
         "nervewire tail --earliest --since t",
         "nervewire connections kick",
         "nervewire connections kick a --user u",
@@ -122,7 +125,7 @@ fn what_does_not_parse() {
 #[test]
 fn an_empty_narrowing_matches_nothing_and_an_absent_one_everything() {
     let Some(Command::Token(args)) =
-        Cli::try_parse_from(["nervewire", "token", "--agents", ""]).unwrap().command
+        Cli::try_parse_from(["nervewire", "token", "--agent", ""]).unwrap().command
     else {
         panic!("not `token`");
     };

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::args::{TokenArgs, TokenCommand};
 use super::backend::NewToken;
-use super::outcome::CliError;
+use super::outcome::{CliError, Exit};
 use super::{key, output};
 
 pub(super) fn run(args: TokenArgs) -> Result<(), CliError> {
@@ -13,7 +13,12 @@ pub(super) fn run(args: TokenArgs) -> Result<(), CliError> {
         let said = format!("revoked {}", output::plain(&jti));
         return output::line(&if admin.json { json!({ "revoked": jti }).to_string() } else { said });
     }
-    let new = NewToken { org_id: args.org, sub: args.user, roles: args.roles, grant: key::grant(args.grant) };
+    let sub = args.user.filter(|user| !user.is_empty()).ok_or_else(|| {
+        let hint =
+            "add --user with the id of the user; for a service make a key instead: `nervewire key create`";
+        CliError::new(Exit::Usage, "a token needs a user", hint)
+    })?;
+    let new = NewToken { org_id: args.org, sub, roles: args.roles, grant: key::grant(args.grant) };
     let minted = super::backend(&args.admin)?.mint_token(&new)?;
     if args.admin.json {
         let json = json!({ "token": minted.token, "jti": minted.jti, "expires_at": minted.expires_at });

@@ -38,7 +38,9 @@ impl fmt::Display for Refusal {
         if !self.message.is_empty() {
             write!(f, ": {}", self.message)?;
         }
-        if !self.details.is_null() {
+        // A refused field is in the message already.
+        let repeats = self.details.get("reason").and_then(Value::as_str);
+        if !self.details.is_null() && !repeats.is_some_and(|reason| self.message.ends_with(reason)) {
             write!(f, " {}", self.details)?;
         }
         Ok(())

@@ -1,21 +1,20 @@
 //! What is said once it serves: the ready file, systemd, the log, and to a newcomer what to paste next.
 //!
-//! The first key is shown once. Where standard output goes to a journal it would be kept there for ever, so then it goes into a
-//! file that only the owner reads.
+//! The first key is shown once, on standard output, and is in a file of the data directory until then. It stays in that file where
+//! standard output is no place for it: a journal would keep it for ever, and `/dev/null` shows it to nobody.
 
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use sd_notify::NotifyState;
 use serde_json::json;
 
-use crate::lifecycle;
+use super::ServeError;
+use crate::auth::{FirstKey, unseen_first_key};
+use crate::{descriptors, lifecycle};
 
 /// Set by systemd where standard output or error is the journal.
 const JOURNAL: &str = "JOURNAL_STREAM";
-/// File of the first key in the data directory, where standard output is no place for it.
-const KEY_FILE: &str = "first-key";
 
 /// What there is to say.
 #[derive(Debug)]
@@ -34,65 +33,78 @@ impl Serving<'_> {
     /// Says it. `first_key` is the key of a store made just now.
     ///
     /// # Errors
-    /// The ready file or the key file cannot be written.
-    pub(super) fn announce(&self, first_key: Option<&str>) -> io::Result<()> {
-        let first = self.public.first().copied().unwrap_or_default();
-        let kept = match first_key.filter(|_| std::env::var_os(JOURNAL).is_some()) {
-            Some(key) => Some(self.keep(key)?),
-            None => None,
-        };
+    /// The ready file cannot be written.
+    pub(super) fn announce(&self, first_key: Option<FirstKey>) -> Result<(), ServeError> {
         if let Some(path) = self.ready_file {
-            let body = json!({"listen": first, "admin_listen": self.admin, "pid": std::process::id()});
-            let new = path.with_extension("new");
-            std::fs::write(&new, format!("{body}\n"))?;
-            std::fs::rename(&new, path)?;
+            self.write_ready_file(path)
+                .map_err(|source| ServeError::ReadyFile { path: path.display().to_string(), source })?;
         }
         lifecycle::notify(&[NotifyState::Ready]);
         tracing::info!(listen = ?self.public, admin = self.admin, "serving");
-        let mut out = io::stdout().lock();
-        let (program, url) = (std::env::args().next().unwrap_or("nervewire".into()), url(first));
-        // A closed standard output is no reason not to serve.
-        let _ = match (first_key, kept) {
-            (Some(_), Some(path)) => {
-                writeln!(
-                    out,
-                    "nervewire serves on {url}; the first key of its new store is in {}",
-                    path.display()
-                )
-            }
-            (Some(key), None) => welcome(&mut out, &program, &url, key),
-            (None, _) => writeln!(
-                out,
-                "nervewire serves on {url}\n\nWith your key in NERVEWIRE_KEY:\n\n  {program} tail --url {url}\n  \
-                 {program} publish --url {url} --channel hello --data '{{\"text\":\"hi\"}}'\n\n\
-                 No key at hand? Stop the daemon and run: {program} key create --org default --data-dir {}",
-                self.data_dir.display()
-            ),
+        let program = std::env::args().next().unwrap_or("nervewire".into());
+        let url = url(self.public.first().copied().unwrap_or_default());
+        let shown = first_key.filter(|_| stdout_may_show_a_key());
+        let (text, unseen) = match &shown {
+            Some(first) => (welcome(&program, &url, first.key.api_key.expose()), None),
+            None => match unseen_first_key(self.data_dir) {
+                Some(path) => (in_file(&url, &path), Some(path)),
+                None => (known(&program, &url, self.data_dir), None),
+            },
         };
-        let _ = out.flush(); // as above
+        let mut out = io::stdout().lock();
+        let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        // A closed standard output is no reason not to serve.
+        let unseen = match (&shown, written) {
+            (Some(first), Ok(())) => {
+                if let Err(error) = first.shown() {
+                    tracing::warn!(%error, "the file of the first key could not be removed: {}", first.file.display());
+                }
+                None
+            }
+            (Some(first), Err(_)) => Some(first.file.clone()),
+            (None, _) => unseen,
+        };
+        if let Some(path) = unseen {
+            tracing::warn!("the first key is in {}: keep it elsewhere and delete the file", path.display());
+        }
         Ok(())
     }
 
-    /// Puts the first key into a file of mode 0600.
-    fn keep(&self, key: &str) -> io::Result<PathBuf> {
-        let path = self.data_dir.join(KEY_FILE);
-        let mut file =
-            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-        writeln!(file, "{key}")?;
-        file.sync_all()?;
-        Ok(path)
+    fn write_ready_file(&self, path: &Path) -> io::Result<()> {
+        let first = self.public.first().copied().unwrap_or_default();
+        let body = json!({"listen": first, "admin_listen": self.admin, "pid": std::process::id()});
+        let new = path.with_extension("new");
+        std::fs::write(&new, format!("{body}\n"))?;
+        std::fs::rename(&new, path)
     }
 }
 
-fn welcome(out: &mut impl Write, program: &str, url: &str, key: &str) -> io::Result<()> {
-    writeln!(
-        out,
+/// Whether standard output is a place for a key that is shown once.
+fn stdout_may_show_a_key() -> bool {
+    std::env::var_os(JOURNAL).is_none() && !descriptors::stdout_is_discarded()
+}
+
+fn in_file(url: &str, path: &Path) -> String {
+    format!("nervewire serves on {url}; the first key of its store is in {}\n", path.display())
+}
+
+fn known(program: &str, url: &str, data_dir: &Path) -> String {
+    format!(
+        "nervewire serves on {url}\n\nWith your key in NERVEWIRE_KEY:\n\n  {program} tail --url {url}\n  \
+         {program} publish --url {url} --channel hello --data '{{\"text\":\"hi\"}}'\n\n\
+         No key at hand? Stop the daemon and run: {program} key create --operator --data-dir {}\n",
+        data_dir.display()
+    )
+}
+
+fn welcome(program: &str, url: &str, key: &str) -> String {
+    format!(
         "nervewire serves on {url}\n\n\
          This is a new store. Its organization is `default`, and this is its first key, shown only now:\n\n  {key}\n\n\
          Paste this in a second terminal, to follow what is published:\n\n  \
          {program} tail --url {url} --key {key}\n\n\
          and this in a third, to publish:\n\n  \
-         {program} publish --url {url} --key {key} --channel hello --data '{{\"text\":\"hi\"}}'\n"
+         {program} publish --url {url} --key {key} --channel hello --data '{{\"text\":\"hi\"}}'\n\n"
     )
 }
 

@@ -1,6 +1,7 @@
-//! The daemon as a sequence of phases: descriptors, store, credentials, listeners, workers, ready, wait, drain, end.
+//! The daemon as a sequence of phases: descriptors, store, credentials, listeners, first key, workers, ready, wait, drain, end.
 //!
-//! Nothing listens before everything it needs is open; nothing is torn down before those who use it are gone.
+//! * Nothing listens before everything it needs is open; nothing is torn down before those who use it are gone.
+//! * Every address is bound before a new store gets its first key: a start that fails makes no key that nobody sees.
 
 mod announce;
 mod capacity;
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use crate::auth::Change;
-use crate::auth::{Auth, AuthSettings, OwnKey, StoredRecords};
+use crate::auth::{Auth, AuthSettings, FirstKeyError, OwnKey, StoredRecords, unseen_first_key};
 use crate::config::{Config, ListenAddr, ServeOptions};
 use crate::connection::admission::{Admission, Limits};
 use crate::connection::presence::Presence;
@@ -43,8 +44,10 @@ enum ServeError {
     Auth(#[from] crate::auth::AuthConfigError),
     #[error("{0}")]
     Listen(#[from] listen::ListenError),
-    #[error("the first organization could not be made: {0}")]
-    Bootstrap(#[from] crate::auth::AdminError),
+    #[error("{0}")]
+    FirstKey(#[from] FirstKeyError),
+    #[error("cannot write the ready file {path}: {source}")]
+    ReadyFile { path: String, source: std::io::Error },
     #[error("{what}: {source}")]
     Io { what: &'static str, source: std::io::Error },
     #[error("a worker ended")]
@@ -56,10 +59,10 @@ impl ServeError {
     fn exit(&self) -> u8 {
         match self {
             ServeError::Store(OpenError::InUse { .. }) => 73,
-            ServeError::Store(_) | ServeError::Bootstrap(_) => 74,
+            ServeError::Store(_) | ServeError::FirstKey(_) => 74,
             ServeError::Auth(_) => 64,
             ServeError::Listen(_) => 69,
-            ServeError::Io { .. } | ServeError::WorkerLost => 71,
+            ServeError::Io { .. } | ServeError::ReadyFile { .. } | ServeError::WorkerLost => 71,
         }
     }
 }
@@ -72,8 +75,12 @@ fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> ServeError {
 #[must_use]
 pub fn run(config: Config, options: ServeOptions) -> ExitCode {
     logging::init(config.log.level, config.log.format);
+    let data_dir = config.data_dir.clone();
     let code = serve(config, &options).unwrap_or_else(|error| {
         tracing::error!("{error}");
+        if let Some(file) = unseen_first_key(&data_dir) {
+            tracing::error!("the first key of this store has not been shown; it is in {}", file.display());
+        }
         error.exit()
     });
     logging::flush();
@@ -88,14 +95,16 @@ fn serve(config: Config, options: &ServeOptions) -> Result<u8, ServeError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store = Store::open(StoreOptions { clock: clock.clone(), ..StoreOptions::from(&*config) })?;
     let auth = open_auth(&config, &store, &clock)?;
-    let first_key = runtime.block_on(auth.bootstrap())?;
 
     let _in_runtime = runtime.enter();
     let mut signals = Signals::new().map_err(io("signals"))?;
     let listeners = bind(&config, options)?;
+    let admin_listeners = bind_admin(&config)?;
+    let first_key = runtime.block_on(auth.make_first_key(&config.data_dir))?;
     let (shared, readers) = share(&config, &store, auth, &clock, capacity)?;
     let running = start_workers(&shared, readers, &listeners, capacity)?;
-    let admin = start_admin(&config, &shared)?;
+    let admin = admin_listeners.first().map(|bound| bound.shown.clone());
+    start_admin(admin_listeners, &shared)?;
     let public = listeners.iter().filter(|(_, door)| *door == Door::Public);
     let serving = Serving {
         public: public.map(|(bound, _)| bound.shown.as_str()).collect(),
@@ -103,9 +112,7 @@ fn serve(config: Config, options: &ServeOptions) -> Result<u8, ServeError> {
         ready_file: options.ready_file.as_deref(),
         data_dir: &config.data_dir,
     };
-    serving
-        .announce(first_key.as_ref().map(|(_, key)| key.api_key.expose()))
-        .map_err(io("telling that it serves"))?;
+    serving.announce(first_key)?;
 
     let code = runtime.block_on(async {
         let errands = tokio::spawn(lifecycle::errands(shared.clone()));
@@ -169,12 +176,13 @@ fn bind(config: &Config, options: &ServeOptions) -> Result<Vec<(Bound, Door)>, S
     let mut found = listen::inherited(socket_options).map_err(io("inherited sockets"))?;
     if found.is_empty() {
         for addr in &config.listen {
-            found.push(listen::bind(addr, socket_options)?);
+            found.extend(listen::bind(addr, socket_options)?);
         }
     }
     let mut listeners: Vec<(Bound, Door)> = found.into_iter().map(|bound| (bound, Door::Public)).collect();
     if let Some(addr) = options.diagnostic_echo {
-        listeners.push((listen::bind(&ListenAddr::Tcp(addr), socket_options)?, Door::Echo));
+        let echo = listen::bind(&ListenAddr::Tcp(addr), socket_options)?;
+        listeners.extend(echo.into_iter().map(|bound| (bound, Door::Echo)));
     }
     Ok(listeners)
 }
@@ -244,23 +252,34 @@ fn start_workers(
     Ok(running)
 }
 
-/// The admin listener on its own thread; answers its address. The thread ends with the process.
-fn start_admin(config: &Config, shared: &Arc<Shared>) -> Result<Option<String>, ServeError> {
-    let Some(addr) = &config.admin_listen else { return Ok(None) };
+fn bind_admin(config: &Config) -> Result<Vec<Bound>, ServeError> {
+    let Some(addr) = &config.admin_listen else { return Ok(Vec::new()) };
     let options = SocketOptions { unsent_bytes: 1 << 20, write_timeout: config.write_timeout() };
-    let bound = listen::bind(addr, options)?;
-    let shown = bound.shown.clone();
+    Ok(listen::bind(addr, options)?)
+}
+
+/// Serves the admin listeners on a thread of their own, which ends with the process.
+fn start_admin(bound: Vec<Bound>, shared: &Arc<Shared>) -> Result<(), ServeError> {
+    if bound.is_empty() {
+        return Ok(());
+    }
     let shared = shared.clone();
     let run = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let served = runtime.map(|runtime| {
             runtime.block_on(async {
-                let fd: std::os::fd::OwnedFd = bound.socket.try_clone()?.into();
-                let listener = match bound.unix {
-                    true => admin_listener::Listener::Unix(tokio::net::UnixListener::from_std(fd.into())?),
-                    false => admin_listener::Listener::Tcp(tokio::net::TcpListener::from_std(fd.into())?),
-                };
-                admin_listener::serve(listener, shared).await;
+                let mut serving = tokio::task::JoinSet::new();
+                for bound in &bound {
+                    let fd: std::os::fd::OwnedFd = bound.socket.try_clone()?.into();
+                    let listener = match bound.unix {
+                        true => {
+                            admin_listener::Listener::Unix(tokio::net::UnixListener::from_std(fd.into())?)
+                        }
+                        false => admin_listener::Listener::Tcp(tokio::net::TcpListener::from_std(fd.into())?),
+                    };
+                    serving.spawn(admin_listener::serve(listener, shared.clone()));
+                }
+                serving.join_all().await;
                 Ok::<_, std::io::Error>(())
             })
         });
@@ -269,5 +288,5 @@ fn start_admin(config: &Config, shared: &Arc<Shared>) -> Result<Option<String>, 
         }
     };
     std::thread::Builder::new().name("admin".into()).spawn(run).map_err(io("admin thread"))?;
-    Ok(Some(shown))
+    Ok(())
 }

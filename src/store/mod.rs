@@ -260,7 +260,16 @@ pub enum OpenError {
 
 impl OpenError {
     fn io(dir: &Path, error: &io::Error) -> OpenError {
-        OpenError::Io { dir: dir.to_owned(), reason: error.kind().to_string() }
+        use io::ErrorKind::{AlreadyExists, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
+        let advice = match error.kind() {
+            PermissionDenied | ReadOnlyFilesystem => {
+                ": choose one that this user may write, or change its owner"
+            }
+            AlreadyExists | NotADirectory => ": it is a file, and has to be a directory",
+            NotFound => ": no directory can be made there",
+            _ => "",
+        };
+        OpenError::Io { dir: dir.to_owned(), reason: format!("{}{advice}", error.kind()) }
     }
     fn engine(dir: &Path, error: &EngineError) -> OpenError {
         OpenError::Io { dir: dir.to_owned(), reason: error.to_string() }

@@ -21,15 +21,12 @@ pub(super) fn run(args: &TailArgs) -> Result<(), CliError> {
 }
 
 fn subscription(client: &Client, args: &TailArgs) -> Subscription {
-    let list = |values: &Option<String>| -> Vec<String> {
-        values.iter().flat_map(|values| values.split(',')).map(str::to_owned).collect()
-    };
     let filter = Filter::new()
-        .types(list(&args.types))
-        .agents(list(&args.agent))
-        .users(list(&args.user))
-        .requests(list(&args.request))
-        .channels(list(&args.channel));
+        .types(&args.types)
+        .agents(&args.agents)
+        .users(&args.users)
+        .requests(&args.requests)
+        .channels(&args.channels);
     let position = match (&args.after, &args.since) {
         (Some(after), _) => Position::After(after.clone()),
         (None, Some(since)) => Position::Since(since.clone()),

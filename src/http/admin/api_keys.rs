@@ -27,6 +27,7 @@ struct KeyBody {
     #[schema(required = true)]
     scopes: Vec<String>,
     /// As long as the caller's own credential if absent.
+    #[serde(default, deserialize_with = "crate::whole::optional")]
     expires_in_seconds: Option<u64>,
     /// The agents it may touch.
     #[schema(value_type = Option<Vec<String>>)]
@@ -143,13 +144,13 @@ pub(in crate::http) fn list(x: &Exchange) -> Result<Answer, Refusal> {
     Ok(super::list(&rows, &page, |row| row.key_id))
 }
 
-/// Deletes an API key; its connections are closed.
+/// Deletes an API key; its connections are closed. The last key with `operator` is refused.
 #[utoipa::path(
     delete,
     path = "/api/v1/api-keys/{id}",
     tag = "credentials",
     params(OfOrganization),
-    responses((status = 204, description = "It opens nothing any more."))
+    responses((status = 204, description = "It opens nothing any more."), (status = 409))
 )]
 pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     let by = x.authorized::<Manage>()?;
