@@ -288,6 +288,23 @@ async fn a_ticket_does_not_publish_over_a_websocket() {
     assert_eq!(ws.ask(&publish).await["type"], "ack");
 }
 
+/// A ticket in a user's name ends with the key that made it, on open streams too.
+#[tokio::test]
+async fn a_ticket_in_a_users_name_ends_with_its_maker() {
+    let daemon = daemon().await;
+    let made = data(&daemon.post("/api/v1/api-keys").json(&json!({"scopes": ["mint"]})).send().await, 201);
+    let body = json!({"sub": "zed", "reconnect": true});
+    let ticket = daemon.post("/api/v1/tickets").key(&text(&made["api_key"])).json(&body).send().await;
+    let path = format!("/api/v1/sse?ticket={}", text(&data(&ticket, 201)["ticket"]));
+    let mut sse = daemon.sse(&path).without("authorization").open().await;
+    sse.next().await.named("ready");
+    let key = format!("/api/v1/api-keys/{}", text(&made["key_id"]));
+    assert_eq!(daemon.call("DELETE", &key).send().await.status, 204);
+    sse.next().await.named("closing");
+    let again = daemon.get(&path.replace("sse?", "events?")).anonymous().send().await;
+    again.refused(401, "UNAUTHORIZED");
+}
+
 /// Whatever one subject asks for, the tickets of another stand; beyond its limit its own oldest go.
 #[tokio::test]
 async fn a_flood_of_tickets_pushes_out_ones_own() {

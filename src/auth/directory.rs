@@ -107,6 +107,11 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// Returns true if what was issued to a user at this time has been ended since.
+    pub(super) fn has_ended(&self, sub: Option<&str>, issued_at_ms: u64) -> bool {
+        sub.and_then(|sub| self.good_since.get(sub)).is_some_and(|since_ms| issued_at_ms < *since_ms)
+    }
+
     /// Users whose ended tokens have all expired, among `most` users, those from `from` on first. No token lives longer than
     /// [`TOKEN_MAX_MS`]; who gives users of this daemon tokens of a foreign issuer that do must end them by disabling the user.
     pub(super) fn outlived(&self, now_ms: u64, from: &str, most: usize) -> impl Iterator<Item = &str> {

@@ -285,7 +285,7 @@ impl Auth {
         })
     }
 
-    /// The principal of a token that a user's role gives, minted now for a ticket and shown to nobody.
+    /// The principal that a user has by the role `user`, for a ticket in their name.
     ///
     /// # Errors
     /// `Invalid`, `Forbidden` where it would be wider than the caller's own, `NotFound`, `Random`.
@@ -302,7 +302,15 @@ impl Auth {
         may_mint(issuer, sub, ScopeSet::MINTABLE, None)?;
         let now_ms = self.clock.now_ms();
         let expires_at_ms = token_end(None, issuer, now_ms)?;
-        let jti = self.new_jti(MINTED_PREFIX, ScopeSet::MINTABLE, &issuer.narrowing, expires_at_ms)?;
+        // It ends with the credential that made it, and with what ends the user's own tokens.
+        let issued_at_ms = now_ms.max(self.good_since(issuer.tenant, sub));
+        let credential = match issuer.credential.clone() {
+            Credential::Key { key_id, .. } => Credential::Key { key_id, issued_at_ms },
+            Credential::Token { key, jti, .. } => {
+                Credential::Token { key, jti, issued_at_ms, session: false }
+            }
+            Credential::Local => Credential::Local,
+        };
         Ok(Arc::new(Principal {
             tenant: issuer.tenant,
             org_id: Arc::clone(&issuer.org_id),
@@ -311,12 +319,7 @@ impl Auth {
             scopes: ScopeSet::MINTABLE,
             narrowing: issuer.narrowing.clone(),
             expires_at_ms: Some(expires_at_ms),
-            credential: Credential::Token {
-                key: self.own_key.verifying().digest(),
-                jti: Some(jti.into()),
-                issued_at_ms: now_ms.max(self.good_since(issuer.tenant, sub)),
-                session: false,
-            },
+            credential,
             via: Via::Ticket,
         }))
     }

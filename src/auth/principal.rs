@@ -52,6 +52,8 @@ pub enum Credential {
     Key {
         /// Its key id.
         key_id: Arc<str>,
+        /// Unix milliseconds: when the key made a ticket in the name of a user; 0 where the key itself is presented.
+        issued_at_ms: u64,
     },
     /// A JWT.
     Token {
@@ -107,7 +109,7 @@ impl Principal {
         };
         match (&self.sub, &self.credential) {
             (Some(sub), _) => Cow::Owned(format!("user:{sub}{narrowing}")),
-            (None, Credential::Key { key_id }) => Cow::Owned(format!("key:{key_id}{narrowing}")),
+            (None, Credential::Key { key_id, .. }) => Cow::Owned(format!("key:{key_id}{narrowing}")),
             (None, Credential::Token { .. } | Credential::Local) => Cow::Borrowed("local"),
         }
     }
@@ -116,7 +118,7 @@ impl Principal {
     #[must_use]
     pub fn key_id(&self) -> Option<&str> {
         match &self.credential {
-            Credential::Key { key_id } => Some(key_id),
+            Credential::Key { key_id, .. } => Some(key_id),
             Credential::Token { .. } | Credential::Local => None,
         }
     }
@@ -287,7 +289,7 @@ mod tests {
             scopes: scopes.iter().map(|name| ScopeSet::from_claim(name)).collect(),
             narrowing: serde_json::from_str(narrowing).expect("a narrowing"),
             expires_at_ms: None,
-            credential: Credential::Key { key_id: "k".into() },
+            credential: Credential::Key { key_id: "k".into(), issued_at_ms: 0 },
             via: Via::Bearer,
         })
     }

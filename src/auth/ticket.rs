@@ -274,7 +274,7 @@ impl Seal {
     ) -> Result<Ticket, TicketError> {
         let until_ms = now_ms.saturating_add(RECONNECT_MS).min(principal.expires_at_ms.unwrap_or(u64::MAX));
         let (key_id, key, jti, issued_at_ms) = match principal.credential.clone() {
-            Credential::Key { key_id } => (Some(key_id), None, None, 0),
+            Credential::Key { key_id, issued_at_ms } => (Some(key_id), None, None, issued_at_ms),
             Credential::Token { key, jti, issued_at_ms, .. } => (None, Some(key), jti, issued_at_ms),
             Credential::Local => return Err(TicketError::Unmakeable),
         };
@@ -318,7 +318,7 @@ impl Seal {
             return Err(true);
         }
         let credential = match (sealed.key_id, sealed.key) {
-            (Some(key_id), None) => Credential::Key { key_id },
+            (Some(key_id), None) => Credential::Key { key_id, issued_at_ms: sealed.issued_at_ms },
             (None, Some(key)) => {
                 Credential::Token { key, jti: sealed.jti, issued_at_ms: sealed.issued_at_ms, session: false }
             }

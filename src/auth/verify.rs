@@ -83,7 +83,7 @@ impl Auth {
             scopes: key.row.scopes,
             narrowing: key.row.narrowing.clone(),
             expires_at_ms: key.row.expires_at_ms,
-            credential: Credential::Key { key_id: key.row.id.as_str().into() },
+            credential: Credential::Key { key_id: key.row.id.as_str().into(), issued_at_ms: 0 },
             via,
         })
     }
@@ -183,12 +183,16 @@ pub(super) fn holds<'t>(
 ) -> Result<&'t Entry, Ended> {
     let entry = table.by_tenant.get(&principal.tenant).ok_or(Ended::OrganizationDeleted)?;
     match &principal.credential {
-        Credential::Key { key_id } => drop(entry.keys.get(key_id.as_ref()).ok_or(Ended::Revoked)?),
+        Credential::Key { key_id, issued_at_ms } => {
+            let key = entry.keys.get(key_id.as_ref());
+            if key.is_none() || entry.has_ended(principal.sub.as_deref(), *issued_at_ms) {
+                return Err(Ended::Revoked);
+            }
+        }
         Credential::Token { key, jti, issued_at_ms, .. } => {
             let key = keys.recorded(*key).ok_or(Ended::Revoked)?;
             let revoked = jti.as_ref().is_some_and(|jti| entry.revoked.contains_key(jti.as_ref()));
-            let since_ms = principal.sub.as_ref().and_then(|sub| entry.good_since.get(sub.as_ref()));
-            let ended = since_ms.is_some_and(|since_ms| issued_at_ms < since_ms);
+            let ended = entry.has_ended(principal.sub.as_deref(), *issued_at_ms);
             if revoked || ended || !key.may_speak_for(&principal.org_id) {
                 return Err(Ended::Revoked);
             }

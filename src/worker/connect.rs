@@ -318,7 +318,8 @@ impl State {
     /// Connections that came by one API key hold one principal together.
     fn share_principal(&self, admitted: &mut Admitted) {
         let principal = admitted.principal();
-        let Some(key_id) = principal.key_id() else { return };
+        // A ticket in a user's name came by a key too, and is theirs alone.
+        let Some(key_id) = principal.key_id().filter(|_| principal.sub.is_none()) else { return };
         let tag = self.index.tag(Owner::Key(principal.tenant, key_id));
         let slot = self.index.next(tag, 0);
         let holder = slot.and_then(|slot| self.connections.get(slot as usize)?.admitted.as_ref());
