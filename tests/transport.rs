@@ -469,3 +469,124 @@ async fn pipelined_requests_wait_for_their_reader() {
     // And the connection ends, since nobody reads.
     until("no socket", || async { (daemon.metric("nervewire_sockets").await == 0.0).then_some(()) }).await;
 }
+
+/// The header by which a trusted proxy names its client (PROXY protocol v2, TCP over IPv4).
+fn proxied(client: [u8; 4]) -> Vec<u8> {
+    let mut bytes = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+    bytes.extend_from_slice(&client);
+    bytes.extend_from_slice(&[127, 0, 0, 1, 0x30, 0, 0x1f, 0x90]);
+    bytes
+}
+
+const LIVE: &[u8] = b"GET /health/live HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+
+/// An address has its limit before anybody there has shown a credential, and gets room again when somebody does.
+#[tokio::test]
+async fn an_address_has_a_limit_before_any_credential() {
+    let daemon = Daemon::with()
+        .env("TRUSTED_PROXIES", "127.0.0.1")
+        .env("LIMITS__CONNECTIONS_PER_ADDRESS", 3)
+        .start()
+        .await;
+    let open = async |client: [u8; 4], more: &[u8]| {
+        let mut stream = TcpStream::connect(daemon.addr()).await.unwrap();
+        stream.write_all(&[&proxied(client), more].concat()).await.unwrap();
+        stream
+    };
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.push(open([192, 0, 2, 1], b"GET /health/live HTTP/1.1\r\nx: ").await);
+    }
+    let status = async |client| {
+        let mut stream = open(client, LIVE).await;
+        let said = everything(&mut stream).await;
+        answers(&said).first().map(|answer| answer.status.as_u16())
+    };
+    // A refusal may be lost to the reset that follows it.
+    until("the address is full", || async {
+        matches!(status([192, 0, 2, 1]).await, Some(429) | None).then_some(())
+    })
+    .await;
+    assert_eq!(status([192, 0, 2, 2]).await, Some(200));
+    // Who has shown a credential is no newcomer any more.
+    let rest = format!(
+        "y\r\nhost: a\r\nauthorization: Bearer {}\r\n\r\nGET /api/v1/events HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\n\r\n",
+        daemon.key, daemon.key
+    );
+    held[0].write_all(rest.as_bytes()).await.unwrap();
+    let mut said = Vec::new();
+    while !String::from_utf8_lossy(&said).contains("next_cursor") {
+        assert_ne!(within("answers", held[0].read_buf(&mut said)).await.unwrap(), 0);
+    }
+    assert_eq!(status([192, 0, 2, 1]).await, Some(200));
+}
+
+/// Sockets without a credential cannot keep others out: the oldest makes room.
+#[tokio::test]
+async fn the_oldest_without_a_credential_makes_room() {
+    let daemon = Daemon::with().env("LIMITS__UNAUTHENTICATED_CONNECTIONS", 20).start().await;
+    let mut live = Vec::new();
+    for _ in 0..30 {
+        live.push(daemon.live_ws("/api/v1/ws").await); // they have shown one, and do not count
+    }
+    let mut idle = Vec::new();
+    for _ in 0..20 {
+        idle.push(TcpStream::connect(daemon.addr()).await.unwrap());
+    }
+    until("they are accepted", || async {
+        (daemon.metric("nervewire_unauthenticated_sockets").await == 20.0).then_some(())
+    })
+    .await;
+    until("the oldest had its time", || async {
+        raw(&daemon, LIVE).await.starts_with("HTTP/1.1 200").then_some(())
+    })
+    .await;
+    assert_eq!(everything(&mut idle[0]).await, "", "it was ended");
+    for ws in &mut live {
+        assert_eq!(ws.ask(&json!({"type": "ping"})).await["type"], "pong");
+    }
+}
+
+/// What peers without a credential can make the daemon keep, all of them together.
+#[tokio::test]
+async fn unauthenticated_peers_cost_little_together() {
+    let daemon = Daemon::start().await;
+    let mut warm = H2::open(&daemon, 1 << 20).await;
+    warm.get(BUNDLE, "").await;
+    warm.next_of(DATA).await;
+    let before = resident_bytes(&daemon);
+    // Heads that lack their end.
+    let head = format!("GET /health/live HTTP/1.1\r\nhost: a\r\nx: {}", "y".repeat(15_000));
+    let mut held = Vec::new();
+    for _ in 0..800 {
+        let mut stream = TcpStream::connect(daemon.addr()).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        held.push(stream);
+    }
+    // Logins that lack their bodies, with the largest heads there may be.
+    let large = "z".repeat(15_000);
+    let mut streams = Vec::new();
+    for _ in 0..100 {
+        let mut h2 = H2::open(&daemon, 0).await;
+        for _ in 0..50 {
+            h2.request("POST", "/api/v1/users/login", &[("x", &large)], false).await;
+        }
+        streams.push(h2);
+    }
+    // Each connection's frames are dealt with in their order: this is answered when what precedes it was read.
+    for h2 in &mut streams {
+        let last = h2.request("GET", "/health/live", &[], true).await;
+        loop {
+            let frame = h2.next().await.expect("the connection stays");
+            // Over the share of all such peers a stream is reset.
+            if frame.stream == last && matches!(frame.kind, HEADERS | RST_STREAM) {
+                break;
+            }
+        }
+    }
+    let after = resident_bytes(&daemon);
+    println!("unauthenticated: {} KiB", after.saturating_sub(before) / 1_024);
+    assert!(after < before + 64 * MIB, "{before} {after}");
+    // And it does not keep out who has a credential.
+    daemon.publish(custom("c", json!("served"))).await;
+}

@@ -131,14 +131,27 @@ pub(super) const LIMITS: &[Key] = &[
         name: "limits.unauthenticated_bytes",
         kind: Kind::Size {
             at: |c| &mut c.limits.unauthenticated_bytes,
-            default: 16 * MIB,
+            default: 8 * MIB,
             min: KIB,
             max: 4096 * MIB,
             zero: None,
         },
         unit: "bytes",
         memory: "itself, twice",
-        text: "The same two for all peers without a valid credential together: request heads and bodies that have come in part, and answers that wait to be read.",
+        text: "The same for all peers without a valid credential together: requests whose bodies have come in part, HTTP/2 streams, and answers that wait to be read. Over it requests get 503, and streams are reset.",
+    },
+    Key {
+        name: "limits.unauthenticated_connections",
+        kind: Kind::Size {
+            at: |c| &mut c.limits.unauthenticated_connections,
+            default: 1_024,
+            min: 1,
+            max: 1 << 24,
+            zero: Some("no limit"),
+        },
+        unit: "connections",
+        memory: "up to 64 KiB each",
+        text: "Connections without a valid credential so far. One more ends the oldest if that had a second, else it gets 503. Each counts for its address too (`limits.connections_per_address`).",
     },
     Key {
         name: "limits.ws_frame_bytes",
@@ -203,7 +216,7 @@ pub(super) const LIMITS: &[Key] = &[
         },
         unit: "connections",
         memory: "",
-        text: "The same for one peer address (IPv6: one /64). Loopback and unix sockets are exempt, unless they are trusted proxies. Behind a proxy set `trusted_proxies`, or all its clients count as one address.",
+        text: "The same for one peer address (IPv6: one /64), and connections without a valid credential so far. Loopback and unix sockets are exempt, unless they are trusted proxies. Behind a proxy set `trusted_proxies`, or all its clients count as one address.",
     },
     Key {
         name: "limits.publish_per_second",

@@ -158,6 +158,8 @@ pub struct Limits {
     pub unread_bytes_per_organization: usize,
     /// Bytes of both kinds of all peers without a valid credential.
     pub unauthenticated_bytes: usize,
+    /// Sockets whose peers have not shown a valid credential; 0 = no limit.
+    pub unauthenticated_connections: usize,
     /// Bytes of an inbound WebSocket message.
     pub ws_frame_bytes: usize,
     /// Connections of the process; 0 = all the descriptor limit allows.
@@ -317,6 +319,7 @@ fn blank() -> Config {
             body_bytes_per_organization: 0,
             unread_bytes_per_organization: 0,
             unauthenticated_bytes: 0,
+            unauthenticated_connections: 0,
             ws_frame_bytes: 0,
             connections: 0,
             connections_per_organization: 0,

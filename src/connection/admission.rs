@@ -99,6 +99,13 @@ pub struct Polled {
     peer: Option<IpAddr>,
 }
 
+/// A place in the count of its address, held by a socket whose peer has not shown a credential.
+#[derive(Debug)]
+pub struct SocketPlace {
+    admission: Arc<Admission>,
+    address: Option<IpAddr>,
+}
+
 impl Admission {
     /// No connections yet. `presence` is told when a user comes and goes.
     #[must_use]
@@ -142,6 +149,20 @@ impl Admission {
     ) -> Result<Polled, Refused> {
         self.take(&principal, peer, Taker::Poll)?;
         Ok(Polled { admission: self.clone(), principal, peer })
+    }
+
+    /// Takes a place for a socket whose peer has not shown a credential: its address alone has a limit for it.
+    ///
+    /// # Errors
+    /// [`Refused::Address`].
+    pub fn admit_socket(self: &Arc<Self>, peer: Option<IpAddr>) -> Result<SocketPlace, Refused> {
+        let address = self.counted(peer);
+        match address {
+            Some(address) if !take(&self.addresses, address, self.limits.per_address) => {
+                Err(Refused::Address(self.limits.per_address))
+            }
+            _ => Ok(SocketPlace { admission: self.clone(), address }),
+        }
     }
 
     fn take(&self, principal: &Principal, peer: Option<IpAddr>, taker: Taker) -> Result<(), Refused> {
@@ -294,6 +315,14 @@ impl Admitted {
 impl Drop for Admitted {
     fn drop(&mut self) {
         self.admission.give(&self.principal, self.peer(), Taker::Stream);
+    }
+}
+
+impl Drop for SocketPlace {
+    fn drop(&mut self) {
+        if let Some(address) = &self.address {
+            give(&self.admission.addresses, address);
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod admission;
 pub mod body;
 pub mod client;
+pub mod newcomers;
 pub mod presence;
 pub mod rate;
 pub mod shares;

@@ -24,6 +24,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::connection::admission::Refused;
+use crate::connection::newcomers::Newcomer;
 use crate::frame::chunked;
 use crate::metrics::Transport;
 use crate::outcome::Refusal;
@@ -67,15 +69,16 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted, door: Door) {
         Ok(stream) => stream,
         Err(error) => return tracing::debug!(%error, "a fresh socket could not be used"),
     };
-    let config = &worker.shared.config;
-    let (wait, trusted) = (config.header_timeout(), config.trusted_proxies.contains(peer));
-    let sniffed = tokio::time::timeout(wait, sniff(stream, trusted)).await;
-    let Ok(Some((stream, first, source))) = sniffed else { return };
-    let peer = source.or(peer);
-    let taken = match first.starts_with(H2_PREFACE) && door == Door::Public {
-        true => return h2::serve(&worker, stream, first, peer).await,
-        false => serve_h1(&worker, stream, first, peer, door).await,
+    let newcomer = match worker.shared.newcomers.enter() {
+        Ok(newcomer) => Rc::new(newcomer),
+        Err(full) => return refuse(&worker, stream, full).await,
     };
+    let taken = tokio::select! {
+        biased;
+        () = newcomer.evicted() => return tracing::debug!("a socket without a credential made room for another"),
+        taken = speak(&worker, stream, peer, door, &newcomer) => taken,
+    };
+    drop(newcomer);
     let Some((stream, adopt)) = taken else { return };
     match stream.into_fd() {
         Ok(fd) => match worker.adopt_socket(fd, adopt) {
@@ -84,6 +87,44 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted, door: Door) {
         },
         Err(error) => tracing::debug!(%error, "a socket could not leave the runtime"),
     }
+}
+
+/// Serves a socket in the protocol that its peer speaks. What is returned has left hyper.
+async fn speak(
+    worker: &Rc<Worker>,
+    stream: Stream,
+    peer: Option<IpAddr>,
+    door: Door,
+    newcomer: &Rc<Newcomer>,
+) -> Option<(Stream, Adopt)> {
+    let config = &worker.shared.config;
+    let (wait, trusted) = (config.header_timeout(), config.trusted_proxies.contains(peer));
+    // All clients of a trusted proxy share its address: only those that it names have a limit.
+    if !trusted && let Err(full) = newcomer.comes_from(peer) {
+        refuse(worker, stream, full).await;
+        return None;
+    }
+    let (stream, first, source) = tokio::time::timeout(wait, sniff(stream, trusted)).await.ok()??;
+    if source.is_some()
+        && let Err(full) = newcomer.comes_from(source)
+    {
+        refuse(worker, stream, full).await;
+        return None;
+    }
+    let peer = source.or(peer);
+    if first.starts_with(H2_PREFACE) && door == Door::Public {
+        h2::serve(worker, stream, first, peer, newcomer).await;
+        return None;
+    }
+    serve_h1(worker, stream, first, peer, door, newcomer).await
+}
+
+/// Says why a socket is not served, as far as one write gets.
+async fn refuse(worker: &Worker, mut stream: Stream, full: Refused) {
+    worker.shared.metrics.refused.add(1);
+    let answer = Answer::refusal(&full.into(), &*worker.shared.clock).whole_and_last();
+    let _ = stream.write(&answer).await; // who does not take it is refused all the same
+    let _ = stream.shutdown().await;
 }
 
 /// Reads until it is clear whether the peer speaks HTTP/2, and before that the PROXY header of a trusted one. Answers the first
@@ -122,6 +163,7 @@ async fn serve_h1(
     first: Bytes,
     peer: Option<IpAddr>,
     door: Door,
+    newcomer: &Rc<Newcomer>,
 ) -> Option<(Stream, Adopt)> {
     let flow = Flow::of_connection();
     let takeover = Rc::new(Takeover::default());
@@ -130,12 +172,13 @@ async fn serve_h1(
     let io = Io::new(stream, first, Some(flow.clone()), &activity, worker);
     let service = {
         let (worker, flow, takeover) = (worker.clone(), flow.clone(), takeover.clone());
+        let newcomer = newcomer.clone();
         service_fn(move |request: Request<Incoming>| {
             let (worker, flow, takeover) = (worker.clone(), flow.clone(), takeover.clone());
-            let busy = activity.begin();
+            let (busy, newcomer) = (activity.begin(), newcomer.clone());
             // Boxed: hyper can give its parts back only where the future may move.
             Box::pin(async move {
-                match respond(request, &worker, peer, door, &flow).await {
+                match respond(request, &worker, peer, door, &flow, &newcomer).await {
                     Responded::Whole(mut response) => {
                         response.body_mut().keep(busy);
                         Ok::<_, Infallible>(response)
@@ -234,9 +277,10 @@ pub(super) async fn respond(
     peer: Option<IpAddr>,
     door: Door,
     flow: &Rc<Flow>,
+    newcomer: &Rc<Newcomer>,
 ) -> Responded {
     let peer = client_address(peer, request.headers(), &worker.shared.config.trusted_proxies);
-    let mut x = Exchange::new(request, worker, peer);
+    let mut x = Exchange::new(request, worker, peer, newcomer);
     worker.metrics().requests.add(1);
     let origin = cors::allowed_origin(&x);
     let id = request_id(&x.headers);

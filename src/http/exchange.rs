@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::auth::{Authorized, Principal, RequestContext, Right, Use};
+use crate::connection::newcomers::Newcomer;
 use crate::connection::shares::{Claim, FREE_BYTES};
 use crate::ids::TenantId;
 use crate::outcome::Refusal;
@@ -24,6 +25,8 @@ use super::respond::Answer;
 
 /// What a header takes in memory beside its bytes.
 const HEADER_OVERHEAD: usize = 100;
+/// What a request that waits takes in memory beside its head and body, about.
+const REQUEST_OVERHEAD: usize = 16 * 1024;
 
 /// A request.
 pub struct Exchange {
@@ -43,6 +46,8 @@ pub struct Exchange {
     pub authority: Option<String>,
     /// Its headers.
     pub headers: HeaderMap,
+    /// Its connection, as long as nobody there has shown a valid credential.
+    newcomer: Rc<Newcomer>,
     /// Who asks, once that is known.
     caller: RefCell<Option<Arc<Principal>>>,
     body: Option<Incoming>,
@@ -53,7 +58,12 @@ pub struct Exchange {
 impl Exchange {
     /// Takes a request apart.
     #[must_use]
-    pub fn new(request: http::Request<Incoming>, worker: &Rc<Worker>, peer: Option<IpAddr>) -> Exchange {
+    pub fn new(
+        request: http::Request<Incoming>,
+        worker: &Rc<Worker>,
+        peer: Option<IpAddr>,
+        newcomer: &Rc<Newcomer>,
+    ) -> Exchange {
         let (parts, body) = request.into_parts();
         Exchange {
             worker: worker.clone(),
@@ -64,6 +74,7 @@ impl Exchange {
             version: parts.version,
             authority: parts.uri.authority().map(ToString::to_string),
             headers: parts.headers,
+            newcomer: newcomer.clone(),
             caller: RefCell::default(),
             body: Some(body),
             body_abandoned: false,
@@ -95,6 +106,7 @@ impl Exchange {
             tracing::debug!(path = %self.path, peer = ?self.peer, %error, "credential refused");
             Refusal::from(error)
         })?;
+        self.newcomer.settle();
         let is_first = self.caller.replace(Some(principal.clone())).is_none();
         if !self.method.is_safe() {
             // Its answer could not be withheld: it is refused before anything is done.
@@ -222,11 +234,11 @@ impl Exchange {
         self.caller.borrow().as_ref().map(|caller| caller.tenant)
     }
 
-    /// What this request's head takes in memory, about.
+    /// What this request takes in memory without its body, about.
     fn head_bytes(&self) -> usize {
         let headers =
             self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD);
-        self.path.len() + self.query.len() + headers.sum::<usize>()
+        REQUEST_OVERHEAD + self.path.len() + self.query.len() + headers.sum::<usize>()
     }
 
     /// The claim on the organization's share of unread answers that `answer` has until it is read; `None`: it has none.

@@ -10,6 +10,7 @@ use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::connection::newcomers::Newcomer;
+use crate::connection::shares::Shares;
 use crate::outcome::Refusal;
 use crate::worker::Worker;
 
@@ -41,6 +44,8 @@ const SEND_BUFFER_BYTES: usize = 32 * 1024;
 const RESET_UNSEEN: usize = 20;
 /// Streams of a connection that may be reset for the peer's errors; one more ends the connection (CVE-2025-8671).
 const RESET_FOR_ERRORS: usize = 100;
+/// What a stream takes in memory, about: counted for each whose peer has not shown a credential.
+const STREAM_BYTES: usize = 4 * 1024;
 /// HPACK's dynamic table, bytes.
 const HEADER_TABLE: u32 = 4 * 1024;
 
@@ -50,18 +55,26 @@ tokio::task_local! {
 }
 
 /// Serves a connection whose first bytes are HTTP/2's preface.
-pub(super) async fn serve(worker: &Rc<Worker>, stream: Stream, first: Bytes, peer: Option<IpAddr>) {
+pub(super) async fn serve(
+    worker: &Rc<Worker>,
+    stream: Stream,
+    first: Bytes,
+    peer: Option<IpAddr>,
+    newcomer: &Rc<Newcomer>,
+) {
     let activity = Activity::new();
     let config = &worker.shared.config;
     let mut deadlines = Deadlines::new(&activity, config, false);
     let io = Io::new(stream, first, None, &activity, worker);
     let service = {
-        let worker = worker.clone();
+        let (worker, newcomer) = (worker.clone(), newcomer.clone());
         service_fn(move |request: Request<Incoming>| {
-            let worker = worker.clone();
+            let (worker, newcomer) = (worker.clone(), newcomer.clone());
             async move {
                 let flow = FLOW.try_with(Rc::clone).unwrap_or_else(|_| Flow::of_stream());
-                match respond(request, &worker, peer, Door::Public, &flow).await {
+                // Boxed: it is large, and would stay as long as the answer is not read.
+                let answer = Box::pin(respond(request, &worker, peer, Door::Public, &flow, &newcomer));
+                match answer.await {
                     Responded::Whole(response) => Ok::<_, Infallible>(response),
                     // Only HTTP/1 is taken over: `respond` answers subscriptions of HTTP/2 with a body.
                     Responded::TakeOver(_) => {
@@ -72,7 +85,12 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: Stream, first: Bytes, pee
             }
         })
     };
-    let streams = Streams { activity: activity.clone(), write_timeout: config.write_timeout() };
+    let streams = Streams {
+        activity: activity.clone(),
+        write_timeout: config.write_timeout(),
+        newcomer: newcomer.clone(),
+        shares: worker.shared.incoming.clone(),
+    };
     let mut connection = pin!(
         http2::Builder::new(streams)
             .timer(TokioTimer::new())
@@ -124,6 +142,8 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: Stream, first: Bytes, pee
 struct Streams {
     activity: Rc<Activity>,
     write_timeout: Duration,
+    newcomer: Rc<Newcomer>,
+    shares: Arc<Shares>,
 }
 
 impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Streams {
@@ -135,13 +155,23 @@ impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Streams {
 impl Streams {
     async fn run<F: Future>(self, task: F) {
         let _busy = self.activity.begin();
+        let mut claim = (!self.newcomer.is_settled()).then(|| self.shares.claim(None));
+        if claim.as_mut().is_some_and(|claim| claim.set(STREAM_BYTES).is_err()) {
+            return tracing::debug!("a stream was reset: too many of peers without a credential are open");
+        }
         let flow = Flow::of_stream();
         let mut stall = Stall { flow: flow.clone(), limit: self.write_timeout, timer: None };
         let stalled = {
             let mut task = pin!(FLOW.scope(flow.clone(), task));
-            poll_fn(|cx| match task.as_mut().poll(cx) {
-                Poll::Ready(_) => Poll::Ready(false),
-                Poll::Pending => stall.poll(cx).map(|()| true),
+            poll_fn(|cx| {
+                let polled = task.as_mut().poll(cx);
+                if self.newcomer.is_settled() {
+                    claim = None;
+                }
+                match polled {
+                    Poll::Ready(_) => Poll::Ready(false),
+                    Poll::Pending => stall.poll(cx).map(|()| true),
+                }
             })
             .await
         };

@@ -49,6 +49,11 @@ fn connections(shared: &Shared, out: &mut Exposition) {
         metrics.sum_gauge(|w| w.sockets.get()),
     );
     out.gauge(
+        "nervewire_unauthenticated_sockets",
+        "Sockets whose peers have not shown a valid credential",
+        shared.newcomers.count(),
+    );
+    out.gauge(
         "nervewire_behind",
         "Connections that read behind the live position",
         metrics.sum_gauge(|w| w.behind.get()),

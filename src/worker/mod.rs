@@ -42,6 +42,7 @@ use tokio::sync::Notify;
 use crate::auth::Auth;
 use crate::config::Config;
 use crate::connection::admission::Admission;
+use crate::connection::newcomers::Newcomers;
 use crate::connection::rate::Rates;
 use crate::connection::shares::Shares;
 use crate::connection::{Connection, Tick};
@@ -77,6 +78,8 @@ pub struct Shared {
     pub tenants: Arc<Tenants>,
     /// Limits on connections.
     pub admission: Arc<Admission>,
+    /// Sockets whose peers have not shown a valid credential.
+    pub newcomers: Arc<Newcomers>,
     /// What has come in part: request bodies and WebSocket messages.
     pub incoming: Arc<Shares>,
     /// Answers that wait to be read.
@@ -121,6 +124,7 @@ impl Shared {
     ) -> Arc<Shared> {
         let loads = mail.iter().map(|_| AtomicUsize::new(0)).collect();
         let ws_limits = ws_decode::Limits::client(config.limits.ws_frame_bytes);
+        let newcomers = Newcomers::new(config.limits.unauthenticated_connections, admission.clone());
         let anybody = config.limits.unauthenticated_bytes;
         let incoming = Shares::new(
             "requests and messages on their way",
@@ -136,6 +140,7 @@ impl Shared {
             auth,
             tenants,
             admission,
+            newcomers,
             incoming,
             unread_answers,
             unread_streams,
