@@ -687,6 +687,10 @@ async fn a_narrowed_credential_administers_within_its_narrowing() {
     listed.sort();
     expected.sort();
     assert_eq!(listed, expected);
+    for hidden in [&id(&other), &id(&world.star), "nobody"] {
+        let deleted = daemon.call("DELETE", &format!("/api/v1/api-keys/{hidden}")).key(&narrow).send().await;
+        deleted.refused(404, "NOT_FOUND");
+    }
     for path in ["users", "users/nobody", "organizations/acme", "organizations/acme/members", "stats"] {
         daemon.get(&format!("/api/v1/{path}")).key(&narrow).send().await.refused(403, "FORBIDDEN");
     }

@@ -229,7 +229,9 @@ impl Auth {
         let (organization, _changing) = self.lock_target(issuer, org_id).await?;
         let tenant = organization.tenant;
         let key = self.directory.read(|table| table.by_tenant.get(&tenant)?.keys.get(key_id).map(Arc::clone));
-        let key = key.ok_or(AdminError::NotFound)?;
+        // What the list does not show is not there.
+        let key =
+            key.filter(|key| key.row.narrowing.within(&issuer.narrowing)).ok_or(AdminError::NotFound)?;
         if issuer.key_id() != Some(key_id) && !issuer.reaches(key.row.scopes, &key.row.narrowing) {
             return Err(AdminError::Forbidden("this key is wider than your own rights"));
         }

@@ -4,6 +4,7 @@ mod admin;
 mod jwt;
 mod properties;
 mod requests;
+mod scopes;
 mod sessions;
 mod tickets;
 

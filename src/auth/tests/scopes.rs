@@ -1,0 +1,38 @@
+//! Scopes of tokens that an older daemon minted.
+
+use super::*;
+
+/// Tokens of before `write` was a scope say so by what they lack; only the daemon's own are read that way.
+#[tokio::test]
+async fn own_tokens_of_before_write_was_a_scope_keep_what_a_user_could_do() {
+    let world = World::new().await;
+    let own = &world.auth.own_key;
+    let minted = |scopes: Option<Vec<&'static str>>, roles: &[&str], scopes_version| {
+        let narrowing = crate::filter::Narrowing::default();
+        let roles: Vec<String> = roles.iter().map(ToString::to_string).collect();
+        let claims = super::super::jwt::NewClaims {
+            sub: "ann",
+            org_id: "acme",
+            exp: T0_S + 60,
+            iat: T0_S as f64 + 0.5,
+            jti: "j",
+            roles: &roles,
+            scopes,
+            scopes_version,
+            narrowing: &narrowing,
+        };
+        let text = super::super::jwt::sign(&claims, &own.kid, &own.jwt).expect("JSON");
+        world.bearer(&text).expect("genuine").scopes.names().join(" ")
+    };
+    let star = vec!["publish", "publish:org", "subscribe", "read:all", "manage"];
+    let all = ScopeSet::ORGANIZATION.names().join(" ");
+    assert_eq!(minted(Some(vec!["publish"]), &[], None), "publish write");
+    assert_eq!(minted(Some(vec!["publish:org"]), &[], None), "write agents publish:org");
+    assert_eq!(minted(Some(vec!["subscribe"]), &["admin"], None), "subscribe");
+    assert_eq!(minted(Some(star), &["admin"], None), all);
+    assert_eq!(minted(Some(vec!["publish"]), &[], Some(1)), "publish");
+    assert_eq!(minted(None, &["user"], None), "subscribe publish write");
+    assert_eq!(minted(None, &["admin"], None), all);
+    let foreign = world.bearer(&token(json!({"scopes": ["publish"]}))).expect("genuine");
+    assert_eq!(foreign.scopes, Scope::Publish.into(), "another issuer's says what it means");
+}
