@@ -186,7 +186,11 @@ impl From<Refused> for Refusal {
     fn from(error: Refused) -> Refusal {
         match error {
             Refused::Total => Refusal::unavailable(error.to_string()),
-            _ => Refusal::quota(error.to_string(), RETRY_SECONDS),
+            _ => {
+                let details =
+                    error.limit().map_or(Value::Null, |(limit, max)| json!({"limit": limit, "max": max}));
+                Refusal { details, ..Refusal::quota(error.to_string(), RETRY_SECONDS) }
+            }
         }
     }
 }

@@ -334,3 +334,29 @@ async fn a_user_has_one_rate_over_all_connections_and_another_user_has_another()
     daemon.publish_as(&bob, event.clone()).await;
     daemon.publish(event).await;
 }
+
+/// Sixteen connections in all: one organization opens what it can, and another still gets its part.
+#[tokio::test]
+async fn one_organization_cannot_take_all_connections() {
+    let daemon = Daemon::with().env("LIMITS__CONNECTIONS", 16).start().await;
+    let quiet = daemon.create_org("quiet").await;
+    let first = daemon.ws("/api/v1/ws").key(&quiet).open().await;
+    let mut loud = Vec::new();
+    let refusal = loop {
+        let probe = daemon.get("/api/v1/events?wait=0").send().await;
+        assert_eq!(probe.status, 200, "{probe:?}");
+        let call = daemon.get("/api/v1/ws").header("connection", "upgrade").header("upgrade", "websocket");
+        let call = call
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+        if loud.len() >= 13 {
+            break call.send().await;
+        }
+        loud.push(daemon.live_ws("/api/v1/ws").await);
+    };
+    let details = refusal.refused(429, "QUOTA_EXCEEDED")["details"].clone();
+    assert_eq!(details, json!({"limit": "limits.connections_per_organization", "max": 8}));
+    let mut second = daemon.ws("/api/v1/ws").key(&quiet).open().await;
+    second.expect("ready").await;
+    drop((first, loud));
+}

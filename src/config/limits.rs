@@ -47,7 +47,7 @@ pub(super) const LIMITS: &[Key] = &[
         },
         unit: "bytes",
         memory: "itself: the bound over all organizations",
-        text: "Encoded events all rings together hold.",
+        text: "Encoded events all rings together hold. Above it a ring that holds more than half of an equal part gives up half of its own; smaller ones stay.",
     },
     Key {
         name: "limits.uncommitted_events",
@@ -186,11 +186,11 @@ pub(super) const LIMITS: &[Key] = &[
             default: 0,
             min: 1,
             max: 1 << 24,
-            zero: Some("no limit"),
+            zero: Some("a share where connections run short"),
         },
         unit: "connections",
         memory: "",
-        text: "WebSocket and SSE connections of one organization; further ones get 429.",
+        text: "WebSocket and SSE connections of one organization; further ones get 429. By default an organization may hold what others leave; the last eighth of `limits.connections` is for those that hold less than an equal part of all.",
     },
     Key {
         name: "limits.connections_per_user",

@@ -1,6 +1,7 @@
 //! Who may connect: counts of live connections overall, per organization, per user and per address.
 //!
 //! * A place is taken before the upgrade and given back by dropping [`Admitted`], whatever ends the connection.
+//! * Where connections run short, those that are left are for organizations that hold less than an equal part: none can take all.
 //! * A waiting poll takes a place too ([`Polled`]), and does not make its user present: streams are counted beside places.
 //! * Loopback and unix sockets have no limit per address, so that a proxy or load tester on the machine is not refused; unless they
 //!   are trusted proxies, whose clients have addresses of their own.
@@ -37,6 +38,9 @@ pub struct Limits {
     pub count_local: bool,
 }
 
+/// Which part of all connections only organizations get that hold less than an equal part of all.
+const SHARED_PART: usize = 8;
+
 /// Which limit refused a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Refused {
@@ -52,6 +56,19 @@ pub enum Refused {
     /// The address is full.
     #[error("the address holds as many connections as it may ({0})")]
     Address(usize),
+}
+
+impl Refused {
+    /// The configuration key of the limit, and what it allows now; `None`: it is nobody's own.
+    #[must_use]
+    pub fn limit(self) -> Option<(&'static str, usize)> {
+        match self {
+            Refused::Total => None,
+            Refused::Organization(max) => Some(("limits.connections_per_organization", max)),
+            Refused::User(max) => Some(("limits.connections_per_user", max)),
+            Refused::Address(max) => Some(("limits.connections_per_address", max)),
+        }
+    }
 }
 
 /// The counts.
@@ -166,15 +183,17 @@ impl Admission {
     }
 
     fn take(&self, principal: &Principal, peer: Option<IpAddr>, taker: Taker) -> Result<(), Refused> {
-        if self.total.fetch_add(1, Ordering::Relaxed) >= self.limits.total && self.limits.total != 0 {
+        let total = self.total.fetch_add(1, Ordering::Relaxed);
+        if total >= self.limits.total && self.limits.total != 0 {
             self.total.fetch_sub(1, Ordering::Relaxed);
             return Err(Refused::Total);
         }
         // Built first, so that an error below gives back exactly what was taken so far.
         let mut taken = Taken { admission: self, taker, organization: None, user: None, armed: true };
         let tenant = principal.tenant;
-        if !take(&self.organizations, tenant, self.limits.per_organization) {
-            return Err(Refused::Organization(self.limits.per_organization));
+        let most = self.most_of_organization(total);
+        if !take(&self.organizations, tenant, most) {
+            return Err(Refused::Organization(most));
         }
         taken.organization = Some(tenant);
         if let Some(sub) = principal.sub.as_deref() {
@@ -190,6 +209,15 @@ impl Admission {
         }
         taken.armed = false; // from here on `Admitted` or `Polled` gives it all back
         Ok(())
+    }
+
+    /// How many connections one organization may hold while all hold `total`; 0: any number.
+    fn most_of_organization(&self, total: usize) -> usize {
+        let all = self.limits.total;
+        if self.limits.per_organization != 0 || all == 0 || total < all - all / SHARED_PART {
+            return self.limits.per_organization;
+        }
+        (all / self.organizations.len().max(1)).max(1)
     }
 
     fn take_user(&self, tenant: TenantId, sub: &str, taker: Taker) -> bool {

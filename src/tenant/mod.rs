@@ -87,6 +87,8 @@ pub struct Tenants {
     limits: Limits,
     /// Bytes in all rings, about: adjusted after each publish.
     ring_bytes: AtomicUsize,
+    /// Tenants in memory at the last sweep, and those opened since: they share what all rings may hold.
+    sharing: AtomicUsize,
     /// Publishes that carry a key and have not ended.
     inflight: idempotency::Inflight,
 }
@@ -133,6 +135,7 @@ impl Tenants {
             metrics,
             limits,
             ring_bytes: AtomicUsize::new(0),
+            sharing: AtomicUsize::new(0),
             inflight: idempotency::Inflight::default(),
         });
         let weak = Arc::downgrade(&tenants);
@@ -153,7 +156,11 @@ impl Tenants {
             return Ok(tenant);
         }
         let log = self.store.log(id).await?;
-        Ok(self.table.entry(id).or_insert_with(|| Arc::new(self.make(id, log))).clone())
+        let make = || {
+            self.sharing.fetch_add(1, Ordering::Relaxed);
+            Arc::new(self.make(id, log))
+        };
+        Ok(self.table.entry(id).or_insert_with(make).clone())
     }
 
     /// A tenant that is open. It stays so while anyone holds it, and every connection's worker does.
@@ -227,6 +234,7 @@ impl Tenants {
                 self.store.forget_quiet(id);
             }
         }
+        self.sharing.store(self.table.len(), Ordering::Relaxed);
         if self.table.capacity() > 1_024 && self.table.len() < self.table.capacity() / 8 {
             self.table.shrink_to_fit();
         }

@@ -335,12 +335,14 @@ impl Tenants {
         Ok(receipt)
     }
 
-    /// Keeps the sum over all rings; over its cap this ring gives up half of what is committed.
+    /// Keeps the sum over all rings. Over its cap this ring gives up half of what is committed if it holds more than half of an equal
+    /// part: a small ring does not pay for large ones, and small ones together are at most half the cap.
     fn account(&self, side: &mut super::WriteSide, before: usize, committed: u64) {
         let change = side.ring.bytes() as isize - before as isize;
         let total =
             self.ring_bytes.fetch_add(change as usize, Ordering::Relaxed).wrapping_add(change as usize);
-        if total > self.limits.ring_bytes_total {
+        let part = self.limits.ring_bytes_total / 2 / self.sharing.load(Ordering::Relaxed).max(1);
+        if total > self.limits.ring_bytes_total && side.ring.bytes() > part {
             let freed = side.ring.shrink_to(side.ring.bytes() / 2, committed);
             self.ring_bytes.fetch_sub(freed, Ordering::Relaxed);
         }

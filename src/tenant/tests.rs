@@ -55,6 +55,29 @@ async fn swept(tenants: &Tenants) {
     }
 }
 
+/// All rings are over their cap by what one organization publishes: the ring of another, which is small, keeps its events.
+#[tokio::test]
+async fn a_small_ring_does_not_pay_for_a_large_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (tenants, _) = tenants(dir.path());
+    let large = tenants.open(TenantId(8)).await.expect("opened");
+    let small = tenants.open(ID).await.expect("opened");
+    let (long, short) = ("x".repeat(60_000), "y".repeat(1_000));
+    while tenants.ring_bytes() + 62_000 < 1 << 20 {
+        publish(&tenants, &large, &long).await;
+    }
+    let mut kept = 0;
+    for _ in 0..60 {
+        publish(&tenants, &small, &short).await;
+        let bytes = small.write.lock().ring.bytes();
+        assert!(bytes > kept, "{bytes} after {kept} bytes");
+        kept = bytes;
+    }
+    assert!(tenants.ring_bytes() > 1 << 20, "the small one has brought all over the cap");
+    publish(&tenants, &large, &long).await;
+    assert!(tenants.ring_bytes() < 1 << 20, "and the large one pays");
+}
+
 /// An organization that nobody holds costs no memory once it is quiet; whoever comes next finds everything, and numbers
 /// go on above the old ones.
 #[tokio::test]

@@ -252,6 +252,11 @@ impl Worker {
         if let Err(missing) = admitted.principal().authorize::<crate::auth::Subscribe>() {
             return self.refuse(state, token, &missing.into(), reference);
         }
+        // As a request over HTTP: matching it may read the log.
+        if let Err(over) = self.shared.rates.request(admitted.principal().tenant, self.shared.clock.now_ms())
+        {
+            return self.refuse(state, token, &over.into(), reference);
+        }
         let Some(tenant) = self.shared.tenants.get(admitted.principal().tenant) else { return };
         let Some(from) = from else { return self.subscribe(state, token, filter, None, reference) };
         if let Some(start) = start::resolve_now(&self.shared.tenants.cursors(), &tenant, &from) {
