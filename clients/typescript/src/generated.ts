@@ -952,7 +952,7 @@ export interface Present {
 /** Publishes one event or a batch; answered by `ack` or `error`. */
 export interface PublishFrame {
   /** `memory`: the ack need not wait for the disk. */
-  ack?: "memory" | "" | null;
+  ack?: "memory" | "durable" | "" | null;
   event?: NewEvent;
   events?: NewEvent[];
   ref?: Ref | null;
@@ -1029,6 +1029,8 @@ export interface SessionAnswer {
 export interface Stats {
   /** Open now. */
   connections: number;
+  /** Remembered `Idempotency-Key`s and `message_id`s. */
+  idempotency_rows: number;
   /** After the newest. */
   newest_cursor: string;
   /** Before the oldest event that is kept. */
@@ -1037,10 +1039,14 @@ export interface Stats {
   org_id: string;
   /** How long live deliveries took from publishing to the end of the write, since it last had no subscriber. */
   publish_to_send: Times;
+  /** Bytes of what is kept besides events: resources with their indexes, idempotency rows, credentials. */
+  row_bytes: number;
   /** Their bytes. */
   stored_bytes: number;
   /** Events that are kept. */
   stored_events: number;
+  /** Resources that are kept, memories' versions included. */
+  stored_rows: number;
   /** Events that are numbered and not yet on disk. */
   uncommitted_events: number;
 }
