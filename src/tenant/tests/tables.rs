@@ -59,7 +59,7 @@ impl World {
         let tenant = self.auth.create_organization(&operate, new).await.expect("made").organization.tenant;
         let new = NewKey { name: "k".into(), scopes: vec!["*".into()], ..NewKey::default() };
         self.auth.create_key(&manage, Some(&id), new).await.expect("made");
-        self.auth.set_disabled(&manage, Some(&id), "eve", true, None).await.expect("disabled");
+        self.auth.set_disabled(&manage, Some(&id), "eve", None, true).await.expect("disabled");
         self.auth.revoke_token(&manage, Some(&id), "foreign").await.expect("revoked");
         let open = self.tenants.open(tenant).await.expect("open");
         let json = r#"{"type":"message","agent_id":"a","user_id":"ann","message_id":"m","content":"c"}"#;
