@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header;
 use http::{Method, Request, Response, StatusCode};
@@ -54,7 +55,7 @@ pub async fn serve(listener: Listener, shared: Arc<Shared>) {
         };
         if let Err(error) = accepted {
             tracing::warn!(%error, "the admin listener could not accept");
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 }
@@ -67,7 +68,9 @@ fn spawn(
 ) {
     let page = page.clone();
     tokio::spawn(async move {
-        let wait = page.shared.config.header_timeout();
+        let config = &page.shared.config;
+        let (wait, age, end) =
+            (config.header_timeout(), Duration::from_millis(config.idle_timeout_ms), config.write_timeout());
         let service = service_fn(move |request: Request<Incoming>| {
             let page = page.clone();
             async move { Ok::<_, Infallible>(page.answer(&request)) }
@@ -78,8 +81,19 @@ fn spawn(
             .max_buf_size(HEAD_BYTES)
             .max_headers(HEADERS)
             .serve_connection(TokioIo::new(stream), service);
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "an admin connection ended");
+        let mut connection = std::pin::pin!(connection);
+        let ended = match tokio::time::timeout(age, connection.as_mut()).await {
+            Ok(ended) => Ok(ended),
+            // Places are few: whoever does not read gives theirs back, and others come again.
+            Err(_) => {
+                connection.as_mut().graceful_shutdown();
+                tokio::time::timeout(end, connection).await
+            }
+        };
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "an admin connection ended"),
+            Err(_) => tracing::debug!("an admin connection was not read and was ended"),
         }
         drop(place);
     });
