@@ -135,8 +135,14 @@ impl Record {
         match value {
             Value::Object(fields) => {
                 let stable = |(name, value): (&String, &Value)| {
-                    let numbers =
-                        ["processing_time_ms", "sent_bytes", "sent_events", "stored_bytes", "cursor_lag"];
+                    let numbers = [
+                        "processing_time_ms",
+                        "sent_bytes",
+                        "sent_events",
+                        "stored_bytes",
+                        "row_bytes",
+                        "cursor_lag",
+                    ];
                     match numbers.contains(&name.as_str()) || name.ends_with("_us") {
                         true => (name.clone(), json!(1)),
                         false if name == "peer" => (name.clone(), json!("127.0.0.1")),

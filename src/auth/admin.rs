@@ -310,7 +310,7 @@ impl Auth {
         let tenant = organization.tenant;
         by.principal().may_revoke_token(jti)?;
         let now_ms = self.clock.now_ms();
-        let until_ms = super::issue::read_jti(jti).map(|of| of.expires_at_ms);
+        let until_ms = super::jti::read(jti).map(|of| of.expires_at_ms);
         let (known, count, expired) = self.directory.read(|table| match table.by_tenant.get(&tenant) {
             None => (false, 0, Vec::new()),
             Some(entry) => {

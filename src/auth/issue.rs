@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::admin::{AdminError, check_name, limit};
 use super::api_key;
 use super::directory::KEYS_PER_ORGANIZATION;
+use super::jti;
 use super::jwt::{self, NewClaims, ROLES, is_id};
 use super::permissions::Role;
 use super::principal::{Authorized, Credential, Manage, Mint, MintsTokens, Operate, Principal};
@@ -27,16 +28,6 @@ use crate::store::Rows;
 pub const TOKEN_DEFAULT_MS: u64 = 24 * 3_600_000;
 /// How long a token may live, in milliseconds: 30 days.
 pub const TOKEN_MAX_MS: u64 = 30 * 24 * 3_600_000;
-
-/// How the `jti` of a token minted here begins. Then come its expiry in seconds, and whether it is narrowed and its scopes, both
-/// hexadecimal, and random letters: what an administrator needs to know of a token that is stored nowhere.
-const MINTED_PREFIX: &str = "tok-";
-/// The same for the session of a user who logged in.
-const SESSION_PREFIX: &str = "ses-";
-const JTI_CHARS: usize = 22;
-/// In a `jti`: the token may touch everything, or what its narrowing lets it.
-const WHOLE: char = 'w';
-const NARROWED: char = 'n';
 
 /// Narrowing claims as a request gives them; `None` is inherited.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
@@ -326,25 +317,12 @@ impl Auth {
         }))
     }
 
-    /// A `jti` that nothing has yet, of a token of this extent that ends then.
-    fn new_jti(
-        &self,
-        prefix: &str,
-        scopes: ScopeSet,
-        narrowing: &Narrowing,
-        expires_at_ms: u64,
-    ) -> Result<String, AdminError> {
-        let random = api_key::letters(&self.random, JTI_CHARS).map_err(|_| AdminError::Random)?;
-        let extent = if narrowing.is_none() { WHOLE } else { NARROWED };
-        Ok(format!("{prefix}{:x}-{extent}{:x}-{random}", expires_at_ms / 1_000, scopes.bits()))
-    }
-
     /// A token that says this, unchecked.
     pub(super) fn sign(&self, new: Signed<'_>) -> Result<IssuedToken, AdminError> {
         let exp = new.expires_at_ms / 1_000;
         let scopes = new.scopes.map_or_else(|| role_scopes(new.roles), Ok)?;
-        let prefix = if new.session { SESSION_PREFIX } else { MINTED_PREFIX };
-        let jti = self.new_jti(prefix, scopes, new.narrowing, new.expires_at_ms)?;
+        let random = api_key::letters(&self.random, jti::RANDOM_CHARS).map_err(|_| AdminError::Random)?;
+        let jti = jti::of(new.session, scopes, new.narrowing, new.expires_at_ms, &random);
         let claims = NewClaims {
             sub: new.sub,
             org_id: new.org_id,
@@ -385,38 +363,6 @@ impl Auth {
         };
         Ok(IssuedKey { row, api_key: key.text })
     }
-}
-
-/// What the `jti` of a token made here tells of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct OfJti {
-    /// Unix milliseconds.
-    pub(super) expires_at_ms: u64,
-    /// What the token may do, and whether it is narrowed; `None`: made by a version that did not say.
-    pub(super) rights: Option<(ScopeSet, bool)>,
-}
-
-/// Reads a `jti`; `None`: it is of another issuer. Who makes one up revokes a token that does not exist.
-pub(super) fn read_jti(jti: &str) -> Option<OfJti> {
-    let rest = jti.strip_prefix(MINTED_PREFIX).or_else(|| jti.strip_prefix(SESSION_PREFIX))?;
-    let (seconds, rest) = rest.split_once('-')?;
-    let (rights, random) = match rest.split_once('-') {
-        Some((rights, random)) => {
-            let narrowed = rights.starts_with(NARROWED);
-            let bits =
-                rights.strip_prefix([WHOLE, NARROWED]).and_then(|hex| u16::from_str_radix(hex, 16).ok())?;
-            (Some((ScopeSet::from_bits(bits), narrowed)), random)
-        }
-        None => (None, rest),
-    };
-    let ours = random.len() == JTI_CHARS && random.bytes().all(|b| b.is_ascii_alphanumeric());
-    let seconds = ours.then(|| u64::from_str_radix(seconds, 16).ok()).flatten()?;
-    Some(OfJti { expires_at_ms: seconds.checked_mul(1_000)?, rights })
-}
-
-/// Returns true for the `jti` of a session that this daemon gave.
-pub(super) fn is_session(jti: &str) -> bool {
-    jti.starts_with(SESSION_PREFIX)
 }
 
 fn requested_scopes(names: &[String]) -> Result<ScopeSet, AdminError> {

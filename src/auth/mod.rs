@@ -19,6 +19,7 @@ mod first_key;
 mod guesses;
 mod hash_queue;
 mod issue;
+mod jti;
 mod jwt;
 mod key_file;
 mod keys;

@@ -6,7 +6,7 @@
 //!   API key without expiry, or an admin who logged in. Else a credential that ends would leave one that does not.
 
 use super::admin::AdminError;
-use super::issue;
+use super::jti;
 use super::permissions::Role;
 use super::principal::{Credential, Principal};
 use super::scope::ScopeSet;
@@ -42,7 +42,7 @@ impl Principal {
         if matches!(&self.credential, Credential::Token { jti: Some(own), .. } if own.as_ref() == jti) {
             return Ok(());
         }
-        let reached = match issue::read_jti(jti).and_then(|of| of.rights) {
+        let reached = match jti::read(jti).and_then(|of| of.rights) {
             Some((scopes, narrowed)) => self.scopes.covers(scopes) && (narrowed || self.narrowing.is_none()),
             None => self.reaches(ScopeSet::ORGANIZATION, &Narrowing::default()),
         };

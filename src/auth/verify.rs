@@ -14,7 +14,7 @@ use super::principal::{Credential, Principal};
 use super::request::{Presented, RequestContext, Use, Via};
 use super::scope::ScopeSet;
 use super::ticket::{self, Read};
-use super::{API_KEY_PREFIX, Auth, api_key, issue, jwt};
+use super::{API_KEY_PREFIX, Auth, api_key, jti, jwt};
 
 /// How stale a key's last use may be, in milliseconds.
 const LAST_USE_MS: u64 = 60_000;
@@ -105,7 +105,7 @@ impl Auth {
             if key.is_own() && claims.issued_at_ms.is_none_or(|issued| issued < born_ms) {
                 return Err(Refusal::Organization);
             }
-            let session = key.is_own() && claims.jti.as_deref().is_some_and(issue::is_session);
+            let session = key.is_own() && claims.jti.as_deref().is_some_and(jti::is_session);
             let principal = Principal {
                 tenant: entry.organization.tenant,
                 org_id: entry.organization.id.as_str().into(),

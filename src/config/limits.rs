@@ -216,7 +216,7 @@ pub(super) const LIMITS: &[Key] = &[
         },
         unit: "connections",
         memory: "",
-        text: "The same for one peer address (IPv6: one /64), and connections without a valid credential so far. Loopback and unix sockets are exempt, unless they are trusted proxies. Behind a proxy set `trusted_proxies`, or all its clients count as one address.",
+        text: "The same for one peer address (IPv6: one /64), and again for its connections without a valid credential so far. Loopback and unix sockets are exempt, unless they are trusted proxies. Behind a proxy set `trusted_proxies`, or all its clients count as one address.",
     },
     Key {
         name: "limits.publish_per_second",

@@ -80,6 +80,8 @@ pub struct Admission {
     /// By organization, so that nobody has to look at another one's users.
     users: DashMap<TenantId, BTreeMap<Box<str>, Held>>,
     addresses: DashMap<IpAddr, usize>,
+    /// Sockets without a credential. Counted apart, so that an address whose streams fill its places can still send requests.
+    newcomers: DashMap<IpAddr, usize>,
     presence: Arc<Presence>,
 }
 
@@ -133,6 +135,7 @@ impl Admission {
             organizations: DashMap::new(),
             users: DashMap::new(),
             addresses: DashMap::new(),
+            newcomers: DashMap::new(),
             presence,
         })
     }
@@ -175,7 +178,7 @@ impl Admission {
     pub fn admit_socket(self: &Arc<Self>, peer: Option<IpAddr>) -> Result<SocketPlace, Refused> {
         let address = self.counted(peer);
         match address {
-            Some(address) if !take(&self.addresses, address, self.limits.per_address) => {
+            Some(address) if !take(&self.newcomers, address, self.limits.per_address) => {
                 Err(Refused::Address(self.limits.per_address))
             }
             _ => Ok(SocketPlace { admission: self.clone(), address }),
@@ -349,7 +352,7 @@ impl Drop for Admitted {
 impl Drop for SocketPlace {
     fn drop(&mut self) {
         if let Some(address) = &self.address {
-            give(&self.admission.addresses, address);
+            give(&self.admission.newcomers, address);
         }
     }
 }
