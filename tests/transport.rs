@@ -12,10 +12,11 @@ mod common;
 
 use std::time::Duration;
 
-use common::h2::{DATA, GOAWAY, H2, HEADERS, RST_STREAM, window_update};
+use common::h2::{DATA, END_STREAM, GOAWAY, H2, HEADERS, RST_STREAM, window_update};
 use common::http::Call;
 use common::raw::{answers, everything, raw};
 use common::{Daemon, custom, until, within};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -542,6 +543,42 @@ async fn the_oldest_without_a_credential_makes_room() {
     assert_eq!(everything(&mut idle[0]).await, "", "it was ended");
     for ws in &mut live {
         assert_eq!(ws.ask(&json!({"type": "ping"})).await["type"], "pong");
+    }
+}
+
+/// RFC 9110 §9.3.2: the answer to `HEAD` has the headers of the answer to `GET`, and no content.
+#[tokio::test]
+async fn head_over_http_2_has_no_body() {
+    let daemon = Daemon::start().await;
+    let bearer = format!("Bearer {}", daemon.key);
+    let io = TokioIo::new(TcpStream::connect(daemon.addr()).await.unwrap());
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    for path in ["/health/live", BUNDLE, "/api-docs/openapi.json", "/no-such-path"] {
+        let mut heads = Vec::new();
+        for method in ["GET", "HEAD"] {
+            let request = http::Request::builder()
+                .method(method)
+                .uri(format!("{}{path}", daemon.url()))
+                .header("authorization", &bearer)
+                .header("x-request-id", "one-of-two")
+                .body(http_body_util::Empty::<&[u8]>::new())
+                .unwrap();
+            let (mut head, _) = within("an answer", client.send_request(request)).await.unwrap().into_parts();
+            head.headers.remove("date");
+            assert!(head.headers.contains_key("content-length"), "{method} {path}: {head:?}");
+            heads.push((head.status, head.headers));
+        }
+        assert_eq!(heads[0], heads[1], "{path}");
+        // By hand: what a client library makes of content that must not be there is its own affair.
+        let mut h2 = H2::open(&daemon, 1 << 20).await;
+        h2.request("HEAD", path, &[("authorization", &bearer)], true).await;
+        let mut last = h2.next_of(HEADERS).await;
+        while last.flags & END_STREAM == 0 {
+            last = h2.next_of(DATA).await;
+            assert_eq!(last.payload.len(), 0, "{path}");
+        }
     }
 }
 

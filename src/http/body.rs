@@ -134,6 +134,13 @@ impl Body {
         flow.open.set(flow.open.get() + 1);
         Body { content, flow: flow.clone(), busy: None }
     }
+    /// Leaves nothing to send: what answers `HEAD`. A queue ends.
+    pub(super) fn empty(&mut self) {
+        if let Content::Queue(queue) = &self.content {
+            queue.drop_body();
+        }
+        self.content = Content::Whole(Bytes::new(), None);
+    }
     /// Its connection is busy until the body ends.
     pub(super) fn keep(&mut self, busy: Busy) {
         self.busy = Some(busy);

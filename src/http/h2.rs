@@ -15,7 +15,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
+use http::header::{CONTENT_LENGTH, Entry};
+use http::{Method, Request, Response};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -70,11 +72,13 @@ pub(super) async fn serve(
         let (worker, newcomer) = (worker.clone(), newcomer.clone());
         service_fn(move |request: Request<Incoming>| {
             let (worker, newcomer) = (worker.clone(), newcomer.clone());
+            let head = request.method() == Method::HEAD;
             async move {
                 let flow = FLOW.try_with(Rc::clone).unwrap_or_else(|_| Flow::of_stream());
                 // Boxed: it is large, and would stay as long as the answer is not read.
                 let answer = Box::pin(respond(request, &worker, peer, Door::Public, &flow, &newcomer));
                 match answer.await {
+                    Responded::Whole(response) if head => Ok(without_content(response)),
                     Responded::Whole(response) => Ok::<_, Infallible>(response),
                     // Only HTTP/1 is taken over: `respond` answers subscriptions of HTTP/2 with a body.
                     Responded::TakeOver(_) => {
@@ -135,6 +139,16 @@ pub(super) async fn serve(
         }
     })
     .await;
+}
+
+/// The answer to `HEAD` in place of the answer to `GET` (RFC 9110 §9.3.2), which hyper makes over HTTP/1 alone.
+fn without_content(mut response: Response<Body>) -> Response<Body> {
+    let length = response.body().size_hint().exact().filter(|length| *length > 0);
+    if let (Entry::Vacant(header), Some(length)) = (response.headers_mut().entry(CONTENT_LENGTH), length) {
+        header.insert(length.into());
+    }
+    response.body_mut().empty();
+    response
 }
 
 /// Runs the tasks that hyper makes for the streams of one connection, on the worker's own thread; each ends with its connection.
