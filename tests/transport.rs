@@ -520,7 +520,51 @@ async fn an_address_has_a_limit_before_any_credential() {
     assert_eq!(status([192, 0, 2, 1]).await, Some(200));
 }
 
-/// Sockets without a credential cannot keep others out: the oldest makes room.
+/// One address that opens sockets without a credential takes room from itself alone: others always get in.
+#[tokio::test]
+async fn an_address_without_a_credential_keeps_nobody_else_out() {
+    let daemon = Daemon::with()
+        .env("TRUSTED_PROXIES", "127.0.0.1")
+        .env("LIMITS__UNAUTHENTICATED_CONNECTIONS", 40)
+        .start()
+        .await;
+    let open = async |client: [u8; 4], more: &[u8]| {
+        let mut stream = TcpStream::connect(daemon.addr()).await.unwrap();
+        stream.write_all(&[&proxied(client), more].concat()).await.unwrap();
+        stream
+    };
+    let (attacker, other) = ([192, 0, 2, 1], [192, 0, 2, 2]);
+    // This one has no credential either, and keeps its place: it is not of the address that holds most.
+    let mut patient = open(other, b"GET /health/live HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert_ne!(within("an answer", patient.read(&mut [0; 4_096])).await.unwrap(), 0);
+    patient.write_all(b"GET /health/live HTTP/1.1\r\nhost: a\r\n").await.unwrap();
+    let mut silent = Vec::new();
+    let request = format!(
+        "GET /api/v1/events HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\nconnection: close\r\n\r\n",
+        daemon.key
+    );
+    let mut live = Vec::new();
+    for _ in 0..10 {
+        for _ in 0..10 {
+            silent.push(open(attacker, b"").await);
+        }
+        let said = everything(&mut open(other, request.as_bytes()).await).await;
+        assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+        live.push(daemon.ws("/api/v1/ws").key(&daemon.key).ask_on(open(other, b"").await).await.unwrap());
+    }
+    for oldest in &mut silent[..60] {
+        let _ = within("it makes room", oldest.read(&mut [0; 1])).await; // an end or a reset
+    }
+    patient.write_all(b"connection: close\r\n\r\n").await.unwrap();
+    let said = everything(&mut patient).await;
+    assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+    for ws in &mut live {
+        ws.expect("ready").await;
+        assert_eq!(ws.ask(&json!({"type": "ping"})).await["type"], "pong");
+    }
+}
+
+/// Where all peers have one address, the oldest socket without a credential makes room at once.
 #[tokio::test]
 async fn the_oldest_without_a_credential_makes_room() {
     let daemon = Daemon::with().env("LIMITS__UNAUTHENTICATED_CONNECTIONS", 20).start().await;
@@ -536,11 +580,14 @@ async fn the_oldest_without_a_credential_makes_room() {
         (daemon.metric("nervewire_unauthenticated_sockets").await == 20.0).then_some(())
     })
     .await;
-    until("the oldest had its time", || async {
-        raw(&daemon, LIVE).await.starts_with("HTTP/1.1 200").then_some(())
-    })
-    .await;
-    assert_eq!(everything(&mut idle[0]).await, "", "it was ended");
+    assert!(raw(&daemon, LIVE).await.starts_with("HTTP/1.1 200"));
+    let mut ends: Vec<_> = idle.iter_mut().map(|idle| Box::pin(everything(idle))).collect();
+    let ended = std::future::poll_fn(|cx| {
+        let ended = ends.iter_mut().position(|end| end.as_mut().poll(cx).is_ready());
+        ended.map_or(std::task::Poll::Pending, std::task::Poll::Ready)
+    });
+    within("one was ended", ended).await;
+    drop(ends);
     for ws in &mut live {
         assert_eq!(ws.ask(&json!({"type": "ping"})).await["type"], "pong");
     }

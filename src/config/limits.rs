@@ -151,7 +151,7 @@ pub(super) const LIMITS: &[Key] = &[
         },
         unit: "connections",
         memory: "up to 64 KiB each",
-        text: "Connections without a valid credential so far. One more ends the oldest if that had a second, else it gets 503. Each counts for its address too (`limits.connections_per_address`).",
+        text: "Connections without a valid credential so far. One more ends the oldest of the address (IPv6: the /64) that holds most of them, so that no address takes room from others that hold less. As many again may wait for the name that a trusted proxy gives their client. Each counts for its address too (`limits.connections_per_address`).",
     },
     Key {
         name: "limits.ws_frame_bytes",

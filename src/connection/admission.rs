@@ -125,6 +125,14 @@ pub struct SocketPlace {
     address: Option<IpAddr>,
 }
 
+/// What counts as one address: the /64 of IPv6. Unix sockets are `::`, which is no client's.
+pub(super) fn network(peer: Option<IpAddr>) -> IpAddr {
+    match peer.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |peer| peer.to_canonical()) {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+        v4 => v4,
+    }
+}
+
 impl Admission {
     /// No connections yet. `presence` is told when a user comes and goes.
     #[must_use]
@@ -266,14 +274,13 @@ impl Admission {
         }
     }
 
-    /// The address a limit counts: none for local peers, the /64 of IPv6. Unix sockets are `::`, which is no client's.
+    /// The address a limit counts: none for local peers, else the [`network`].
     fn counted(&self, peer: Option<IpAddr>) -> Option<IpAddr> {
-        let peer = peer.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |peer| peer.to_canonical());
-        match peer {
-            local if !self.limits.count_local && (local.is_loopback() || local.is_unspecified()) => None,
-            IpAddr::V6(v6) => Some(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into()),
-            v4 => Some(v4),
-        }
+        let local = peer.is_none_or(|peer| {
+            let peer = peer.to_canonical();
+            peer.is_loopback() || peer.is_unspecified()
+        });
+        (self.limits.count_local || !local).then(|| network(peer))
     }
 
     /// Who is present.

@@ -1,23 +1,21 @@
 //! Sockets whose peers have not shown a valid credential: how many there may be, in all and from one address.
 //!
-//! * Where there are as many as there may be, the oldest goes, if it had [`TIME`] to show one; else the new one is refused.
-//!   So peers that keep their sockets without a credential cannot keep others out.
+//! * Where there are more than there may be, the address (IPv6: the /64) that holds most loses its oldest, however young that is.
+//!   So an address takes room from others only while they hold as much as it does, and a new socket is never refused.
+//! * Loopback and unix sockets count as an address each. A socket of a trusted proxy counts from when the proxy has named its
+//!   client, or clearly names none. Before, it is unnamed: as many of these may wait beside the others, and the oldest makes room.
 //! * A socket counts for its address ([`Admission::admit_socket`]) until its peer has shown a credential; then what the
 //!   credential opens counts.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
-use super::admission::{Admission, Refused, SocketPlace};
-
-/// How long a peer has at least to show a credential.
-const TIME: Duration = Duration::from_secs(1);
+use super::admission::{Admission, Refused, SocketPlace, network};
 
 /// All such sockets of the process.
 #[derive(Debug)]
@@ -30,16 +28,27 @@ pub struct Newcomers {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    /// By the order in which they came.
-    sockets: BTreeMap<u64, (Instant, Arc<Notify>)>,
+    /// Of trusted proxies, by the order in which they came. At most [`Newcomers::most`].
+    unnamed: Sockets,
+    /// By what counts as one address; none is without a socket. Together at most [`Newcomers::most`].
+    named: HashMap<IpAddr, Sockets>,
+    /// The addresses by the number of their sockets, then by the oldest of these. What holds most stands last.
+    ranks: BTreeMap<(usize, Reverse<u64>), IpAddr>,
+    /// How many `named` has.
+    count: usize,
     next: u64,
 }
+
+/// By the order in which they came, with what ends them.
+type Sockets = BTreeMap<u64, Arc<Notify>>;
 
 /// One socket, until it is settled or dropped.
 #[derive(Debug)]
 pub struct Newcomer {
     newcomers: Arc<Newcomers>,
     number: u64,
+    /// `None`: unnamed.
+    address: Cell<Option<IpAddr>>,
     evicted: Arc<Notify>,
     place: RefCell<Option<SocketPlace>>,
     settled: Cell<bool>,
@@ -52,48 +61,108 @@ impl Newcomers {
         Arc::new(Newcomers { most, admission, waiting: Mutex::default() })
     }
 
-    /// A socket was accepted. Its address counts from [`Newcomer::comes_from`] on.
-    ///
-    /// # Errors
-    /// [`Refused::Total`]: there are too many, all of them young.
-    pub fn enter(self: &Arc<Self>) -> Result<Newcomer, Refused> {
-        let now = Instant::now();
+    /// A socket was accepted. `None`: a trusted proxy opened it, and may name its client. The limit of the address counts it from
+    /// [`Newcomer::comes_from`] on.
+    #[must_use]
+    pub fn enter(self: &Arc<Self>, from: Option<Option<IpAddr>>) -> Newcomer {
+        let address = from.map(network);
         let evicted = Arc::new(Notify::new());
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.most != 0 && waiting.sockets.len() >= self.most {
-            match waiting.sockets.first_entry() {
-                Some(oldest) if now.duration_since(oldest.get().0) >= TIME => oldest.remove().1.notify_one(),
-                _ => return Err(Refused::Total),
-            }
-        }
         let number = waiting.next;
         waiting.next += 1;
-        waiting.sockets.insert(number, (now, evicted.clone()));
-        Ok(Newcomer {
+        waiting.put(address, number, evicted.clone(), self.most);
+        drop(waiting);
+        Newcomer {
             newcomers: self.clone(),
             number,
+            address: Cell::new(address),
             evicted,
             place: RefCell::default(),
             settled: Cell::new(false),
-        })
+        }
     }
 
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).sockets.len()
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.count + waiting.unnamed.len()
+    }
+}
+
+impl Waiting {
+    /// Adds a socket, and ends another where there are more than `most` then.
+    fn put(&mut self, address: Option<IpAddr>, number: u64, evicted: Arc<Notify>, most: usize) {
+        let ended = if let Some(address) = address {
+            self.change(address, |sockets| sockets.insert(number, evicted));
+            self.count += 1;
+            let biggest =
+                self.ranks.last_key_value().map(|((_, Reverse(oldest)), address)| (*address, *oldest));
+            biggest
+                .filter(|_| most != 0 && self.count > most)
+                .and_then(|(address, oldest)| self.take(Some(address), oldest))
+        } else {
+            self.unnamed.insert(number, evicted);
+            (most != 0 && self.unnamed.len() > most)
+                .then(|| self.unnamed.pop_first())
+                .flatten()
+                .map(|(_, it)| it)
+        };
+        if let Some(ended) = ended {
+            ended.notify_one();
+        }
+    }
+
+    /// `None`: it has made room already.
+    fn take(&mut self, address: Option<IpAddr>, number: u64) -> Option<Arc<Notify>> {
+        let Some(address) = address else { return self.unnamed.remove(&number) };
+        let evicted = self.change(address, |sockets| sockets.remove(&number))?;
+        self.count -= 1;
+        Some(evicted)
+    }
+
+    /// Changes the sockets of an address, and its rank with them.
+    fn change<T>(&mut self, address: IpAddr, change: impl FnOnce(&mut Sockets) -> T) -> T {
+        let rank = |sockets: &Sockets| {
+            sockets.first_key_value().map(|(oldest, _)| (sockets.len(), Reverse(*oldest)))
+        };
+        let sockets = self.named.entry(address).or_default();
+        let before = rank(sockets);
+        let changed = change(sockets);
+        let after = rank(sockets);
+        if let Some(before) = before {
+            self.ranks.remove(&before);
+        }
+        match after {
+            Some(after) => drop(self.ranks.insert(after, address)),
+            None => drop(self.named.remove(&address)),
+        }
+        changed
     }
 }
 
 impl Newcomer {
-    /// Counts the socket for the address of its peer.
+    /// Counts the socket for the address of its peer, and in the limit of that address.
     ///
     /// # Errors
     /// [`Refused::Address`].
     pub fn comes_from(&self, address: Option<IpAddr>) -> Result<(), Refused> {
+        self.counts_for(address);
         let place = self.newcomers.admission.admit_socket(address)?;
         *self.place.borrow_mut() = Some(place);
         Ok(())
+    }
+
+    /// Counts the socket for this address, which has no limit of its own: a trusted proxy that named no client.
+    pub fn counts_for(&self, address: Option<IpAddr>) {
+        let address = Some(network(address));
+        let before = self.address.replace(address);
+        if before != address {
+            let mut waiting = self.newcomers.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(evicted) = waiting.take(before, self.number) {
+                waiting.put(address, self.number, evicted, self.newcomers.most);
+            }
+        }
     }
 
     /// Its peer has shown a valid credential.
@@ -117,7 +186,7 @@ impl Newcomer {
 
     fn leave(&self) {
         let mut waiting = self.newcomers.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.sockets.remove(&self.number);
+        waiting.take(self.address.get(), self.number);
     }
 }
 
@@ -129,35 +198,76 @@ impl Drop for Newcomer {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+    use std::time::Duration;
+
     use super::super::admission::Limits;
     use super::super::presence::Presence;
     use super::*;
     use crate::time::SystemClock;
 
-    #[tokio::test(start_paused = true)]
-    async fn the_oldest_makes_room_once_it_had_its_time() {
+    fn newcomers(most: usize) -> Arc<Newcomers> {
         let presence = Presence::new(Arc::new(SystemClock), Duration::ZERO);
         let limits =
             Limits { total: 0, per_organization: 0, per_user: 0, per_address: 2, count_local: false };
-        let newcomers = Newcomers::new(2, Admission::new(limits, presence));
-        let address = Some(IpAddr::from([192, 0, 2, 1]));
-        let (first, second) = (newcomers.enter().expect("room"), newcomers.enter().expect("room"));
-        assert_eq!(newcomers.enter().expect_err("both are young"), Refused::Total);
-        tokio::time::advance(TIME).await;
-        let third = newcomers.enter().expect("room made");
-        first.evicted().await;
-        drop(first);
-        assert_eq!(newcomers.count(), 2);
-        for newcomer in [&second, &third] {
-            assert_eq!(newcomer.comes_from(address), Ok(()));
+        Newcomers::new(most, Admission::new(limits, presence))
+    }
+
+    fn address(text: &str) -> Option<IpAddr> {
+        Some(text.parse().expect("an address"))
+    }
+
+    fn made_room(newcomer: &Newcomer) -> bool {
+        pin!(newcomer.evicted()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    #[tokio::test]
+    async fn the_oldest_of_the_address_that_holds_most_makes_room() {
+        let newcomers = newcomers(4);
+        let [a, b] = ["2001:db8::1", "192.0.2.1"].map(address);
+        let patient = newcomers.enter(Some(b));
+        let greedy = [a, address("2001:db8::2"), a].map(|it| newcomers.enter(Some(it)));
+        let another = newcomers.enter(Some(b));
+        assert!(made_room(&greedy[0]), "three of one /64 against two");
+        let third = newcomers.enter(Some(b));
+        assert!(made_room(&patient), "now it is the one with most");
+        for none in [&greedy[1], &greedy[2], &another, &third] {
+            assert!(!made_room(none));
         }
-        tokio::time::advance(TIME).await;
-        second.settle();
-        let fourth = newcomers.enter().expect("who is settled does not count");
-        assert_eq!(fourth.comes_from(address), Ok(()), "nor for its address");
-        let fifth = newcomers.enter().expect("room made");
-        assert_eq!(fifth.comes_from(address), Err(Refused::Address(2)));
-        drop((second, third, fourth, fifth));
+        drop((patient, greedy, another, third));
+        assert_eq!(newcomers.count(), 0);
+        let waiting = newcomers.waiting.lock().expect("no panic");
+        assert!(waiting.named.is_empty() && waiting.ranks.is_empty(), "{waiting:?}");
+    }
+
+    #[tokio::test]
+    async fn who_is_settled_does_not_count() {
+        let newcomers = newcomers(3);
+        let a = address("192.0.2.1");
+        let [first, second, third] = [a; 3].map(|it| newcomers.enter(Some(it)));
+        assert_eq!((first.comes_from(a), second.comes_from(a)), (Ok(()), Ok(())));
+        assert_eq!(third.comes_from(a), Err(Refused::Address(2)));
+        first.settle();
+        assert_eq!(third.comes_from(a), Ok(()), "nor for its address");
+        let fourth = newcomers.enter(Some(a));
+        assert_eq!(newcomers.count(), 3);
+        assert!(![&first, &second, &third, &fourth].into_iter().any(made_room));
+    }
+
+    #[tokio::test]
+    async fn sockets_without_a_name_make_room_among_themselves() {
+        let newcomers = newcomers(2);
+        let [a, b] = ["192.0.2.1", "192.0.2.2"].map(address);
+        let named = newcomers.enter(Some(b));
+        let unnamed = [(); 3].map(|()| newcomers.enter(None));
+        assert!(made_room(&unnamed[0]) && !made_room(&named));
+        unnamed[0].counts_for(a);
+        assert_eq!(newcomers.count(), 3, "what has made room does not come back");
+        unnamed[1].counts_for(a);
+        unnamed[2].counts_for(a);
+        assert!(made_room(&unnamed[1]) && !made_room(&named));
+        drop((named, unnamed));
         assert_eq!(newcomers.count(), 0);
     }
 }

@@ -69,10 +69,8 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted, door: Door) {
         Ok(stream) => stream,
         Err(error) => return tracing::debug!(%error, "a fresh socket could not be used"),
     };
-    let newcomer = match worker.shared.newcomers.enter() {
-        Ok(newcomer) => Rc::new(newcomer),
-        Err(full) => return refuse(&worker, stream, full).await,
-    };
+    let trusted = worker.shared.config.trusted_proxies.contains(peer);
+    let newcomer = Rc::new(worker.shared.newcomers.enter((!trusted).then_some(peer)));
     let taken = tokio::select! {
         biased;
         () = newcomer.evicted() => return tracing::debug!("a socket without a credential made room for another"),
@@ -105,9 +103,9 @@ async fn speak(
         return None;
     }
     let (stream, first, source) = tokio::time::timeout(wait, sniff(stream, trusted)).await.ok()??;
-    if source.is_some()
-        && let Err(full) = newcomer.comes_from(source)
-    {
+    if source.is_none() {
+        newcomer.counts_for(peer);
+    } else if let Err(full) = newcomer.comes_from(source) {
         refuse(worker, stream, full).await;
         return None;
     }
