@@ -131,6 +131,39 @@ async fn what_is_issued_ends_with_its_issuer() {
     }
 }
 
+/// Nobody can list tokens, so those of a stolen credential would go on for a month. They end with what minted them, at once and
+/// over any number of steps; live connections too.
+#[tokio::test]
+async fn minted_tokens_end_with_the_credential_that_minted_them() {
+    let daemon = daemon().await;
+    let sub = user(&daemon, "admin@x", "admin").await;
+    let admin = json!({"roles": ["admin"]});
+    let works = async |token: &str| daemon.get("/api/v1/agents").key(token).send().await.status.as_u16();
+
+    let key = daemon.create_key(json!({"scopes": ["*"]})).await;
+    let first = daemon.mint_token(&key, "somebody", admin.clone()).await;
+    let brief = json!({"roles": ["admin"], "expires_in_seconds": 600});
+    let second = daemon.mint_token(&first, "other", brief.clone()).await;
+    let untouched = daemon.mint_token(&daemon.key, "somebody", admin.clone()).await;
+    let mut live = daemon.ws("/api/v1/ws").key(&second).open().await;
+    assert_eq!((works(&first).await, works(&second).await), (200, 200));
+    let id = key.split('_').nth(1).unwrap();
+    assert_eq!(daemon.call("DELETE", &format!("/api/v1/api-keys/{id}")).send().await.status, 204);
+    assert_eq!((works(&first).await, works(&second).await), (401, 401));
+    assert_eq!(live.closed().await.0, 4403);
+    assert_eq!(works(&untouched).await, 200, "it is another key's");
+
+    let of_session = daemon.mint_token(&session(&daemon, "admin@x").await, "third", brief).await;
+    assert_eq!(works(&of_session).await, 200);
+    assert_eq!(set_disabled(&daemon, &daemon.key, &sub, true).await, 200);
+    assert_eq!(works(&of_session).await, 401);
+    assert_eq!(set_disabled(&daemon, &daemon.key, &sub, false).await, 200);
+    assert_eq!(works(&of_session).await, 200, "as the session itself, which was only kept out");
+    assert_eq!(set_role(&daemon, &daemon.key, &sub, "user").await, 200);
+    assert_eq!(works(&of_session).await, 401);
+    assert_eq!(works(&untouched).await, 200);
+}
+
 /// A manager, by the scopes of its key and whether it is narrowed.
 struct Manager {
     scopes: &'static [&'static str],

@@ -94,6 +94,8 @@ pub(super) struct Signed<'a> {
     pub(super) expires_at_ms: u64,
     /// It is given for a password.
     pub(super) session: bool,
+    /// The credential that mints it ([`jti::maker_of`]); it ends with that.
+    pub(super) maker: Option<&'a str>,
 }
 
 /// A token that was minted.
@@ -275,6 +277,7 @@ impl Auth {
             issued_at_ms,
             expires_at_ms,
             session: false,
+            maker: jti::maker_of(issuer).as_deref(),
         })
     }
 
@@ -322,7 +325,7 @@ impl Auth {
         let exp = new.expires_at_ms / 1_000;
         let scopes = new.scopes.map_or_else(|| role_scopes(new.roles), Ok)?;
         let random = api_key::letters(&self.random, jti::RANDOM_CHARS).map_err(|_| AdminError::Random)?;
-        let jti = jti::of(new.session, scopes, new.narrowing, new.expires_at_ms, &random);
+        let jti = jti::of(new.session, scopes, new.narrowing, new.expires_at_ms, &random, new.maker);
         let claims = NewClaims {
             sub: new.sub,
             org_id: new.org_id,

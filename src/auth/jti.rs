@@ -1,9 +1,18 @@
-//! The `jti` of tokens made here: `<prefix><expiry>-<extent><scopes>-<random letters>`, expiry (Unix seconds) and scopes hexadecimal.
+//! The `jti` of tokens made here: `<prefix><expiry>-<extent><scopes>-<random letters>[.<maker>]`, expiry (Unix seconds) and scopes
+//! hexadecimal.
 //!
 //! * It says what an administrator needs to know of a token that is stored nowhere: until when its revocation must be
 //!   remembered, and how wide it is, so that nobody revokes what is wider than themselves.
-//! * Anybody can make one up; that revokes a token that does not exist.
+//! * The maker is the credential that minted the token. The token ends with it, since nobody could list the tokens of a key that
+//!   was stolen. A token that mints hands on the API key that it was minted by itself.
+//! * Anybody can make one up; that revokes a token that does not exist. A maker is believed only where the token's signature was
+//!   verified.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+
+use super::keys::KeyDigest;
+use super::principal::{Credential, Principal};
 use super::scope::ScopeSet;
 use crate::filter::Narrowing;
 
@@ -16,6 +25,11 @@ pub(super) const RANDOM_CHARS: usize = 22;
 /// The extent of a token that may touch everything, or what its narrowing lets it.
 const WHOLE: char = 'w';
 const NARROWED: char = 'n';
+/// How a maker begins: an API key's id follows, or the digest of a verifying key and, after another `.`, a user.
+const BY_KEY: char = 'k';
+const BY_TOKEN: char = 't';
+/// Most bytes of a user's id in a maker: a `jti` has 256. A longer one is left out, and the verifying key stands alone.
+const MAKER_SUB_BYTES: usize = 128;
 
 /// The `jti` of a token with these rights; `random` is [`RANDOM_CHARS`] letters.
 pub(super) fn of(
@@ -24,10 +38,51 @@ pub(super) fn of(
     narrowing: &Narrowing,
     expires_at_ms: u64,
     random: &str,
+    maker: Option<&str>,
 ) -> String {
     let prefix = if session { SESSION_PREFIX } else { MINTED_PREFIX };
     let extent = if narrowing.is_none() { WHOLE } else { NARROWED };
-    format!("{prefix}{:x}-{extent}{:x}-{random}", expires_at_ms / 1_000, scopes.bits())
+    let (point, maker) = if maker.is_some() { (".", maker.unwrap_or_default()) } else { ("", "") };
+    format!("{prefix}{:x}-{extent}{:x}-{random}{point}{maker}", expires_at_ms / 1_000, scopes.bits())
+}
+
+/// Which credential minted a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Maker<'j> {
+    /// The API key of this id.
+    Key(&'j str),
+    /// A token that this key verified, of this user.
+    Token(KeyDigest, Option<String>),
+}
+
+/// The maker, as text, of tokens that `issuer` mints; `None`: the command line, which lasts.
+pub(super) fn maker_of(issuer: &Principal) -> Option<String> {
+    match &issuer.credential {
+        Credential::Key { key_id, .. } => Some(format!("{BY_KEY}{key_id}")),
+        Credential::Token { key, jti, .. } => {
+            let handed_on = jti.as_deref().and_then(|jti| jti.split_once('.')).map(|(_, maker)| maker);
+            let by_key = handed_on.filter(|maker| maker.starts_with(BY_KEY)).map(str::to_owned);
+            let sub = issuer.sub.as_deref().filter(|sub| sub.len() <= MAKER_SUB_BYTES);
+            let sub = sub.map(|sub| format!(".{}", BASE64.encode(sub))).unwrap_or_default();
+            by_key.or_else(|| Some(format!("{BY_TOKEN}{:x}{sub}", key.number())))
+        }
+        Credential::Local => None,
+    }
+}
+
+/// The maker in the `jti` of a verified token of our own.
+pub(super) fn maker(jti: &str) -> Option<Maker<'_>> {
+    let (_, maker) = jti.split_once('.')?;
+    if let Some(key_id) = maker.strip_prefix(BY_KEY) {
+        return Some(Maker::Key(key_id));
+    }
+    let (digest, sub) = match maker.strip_prefix(BY_TOKEN)?.split_once('.') {
+        Some((digest, sub)) => (digest, Some(sub)),
+        None => (maker.strip_prefix(BY_TOKEN)?, None),
+    };
+    let digest = KeyDigest::of_number(u64::from_str_radix(digest, 16).ok()?);
+    let sub = sub.and_then(|sub| BASE64.decode(sub).ok()).and_then(|sub| String::from_utf8(sub).ok());
+    Some(Maker::Token(digest, sub))
 }
 
 /// What the `jti` of a token made here tells of it.
@@ -41,7 +96,8 @@ pub(super) struct TokenFacts {
 
 /// Reads a `jti`; `None`: it is of another issuer. Who makes one up revokes a token that does not exist.
 pub(super) fn read(jti: &str) -> Option<TokenFacts> {
-    let rest = jti.strip_prefix(MINTED_PREFIX).or_else(|| jti.strip_prefix(SESSION_PREFIX))?;
+    let rest = jti.split_once('.').map_or(jti, |(rest, _)| rest);
+    let rest = rest.strip_prefix(MINTED_PREFIX).or_else(|| rest.strip_prefix(SESSION_PREFIX))?;
     let (seconds, rest) = rest.split_once('-')?;
     let (rights, random) = match rest.split_once('-') {
         Some((rights, random)) => {

@@ -125,6 +125,17 @@ impl fmt::Debug for Material {
 #[serde(transparent)]
 pub struct KeyDigest(u64); // every session of a token has one
 
+impl KeyDigest {
+    /// As a number, for text.
+    pub(super) const fn number(self) -> u64 {
+        self.0
+    }
+    /// The digest that [`KeyDigest::number`] told.
+    pub(super) const fn of_number(number: u64) -> KeyDigest {
+        KeyDigest(number)
+    }
+}
+
 /// Adds a field with its length, so that two neighbouring fields cannot be taken for others.
 fn field(context: &mut digest::Context, bytes: &[u8]) {
     context.update(&(bytes.len() as u64).to_be_bytes());

@@ -102,6 +102,7 @@ impl Auth {
             issued_at_ms,
             expires_at_ms: self.clock.now_ms().saturating_add(TOKEN_DEFAULT_MS),
             session: true,
+            maker: None,
         })
     }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use super::directory::{Entry, Key, Table};
 use super::error::{AuthError, Ended, Forbidden, Refusal};
+use super::jti::Maker;
 use super::keys::KeySet;
 use super::principal::{Credential, Principal};
 use super::request::{Presented, RequestContext, Use, Via};
@@ -193,7 +194,9 @@ pub(super) fn holds<'t>(
             let key = keys.recorded(*key).ok_or(Ended::Revoked)?;
             let revoked = jti.as_ref().is_some_and(|jti| entry.revoked.contains_key(jti.as_ref()));
             let ended = entry.has_ended(principal.sub.as_deref(), *issued_at_ms);
-            if revoked || ended || !key.may_speak_for(&principal.org_id) {
+            let maker = jti.as_deref().filter(|_| key.is_own()).and_then(jti::maker);
+            let unmade = maker.is_some_and(|maker| has_ended(table, entry, keys, &maker, *issued_at_ms));
+            if revoked || ended || unmade || !key.may_speak_for(&principal.org_id) {
                 return Err(Ended::Revoked);
             }
         }
@@ -205,6 +208,20 @@ pub(super) fn holds<'t>(
     match principal.expires_at_ms.is_some_and(|end| end <= now_ms) {
         true => Err(Ended::Expired),
         false => Ok(entry),
+    }
+}
+
+/// Returns true if the credential that minted a token has ended: its API key was deleted, its verifying key removed, or its user
+/// disabled or parted from the tokens of that time.
+fn has_ended(table: &Table, entry: &Entry, keys: &KeySet, maker: &Maker<'_>, issued_at_ms: u64) -> bool {
+    match maker {
+        // The operator's keys mint for other organizations than their own.
+        Maker::Key(id) => table.key(id).is_none(),
+        Maker::Token(key, sub) => {
+            let user_ended =
+                |sub: &str| entry.disabled.contains(sub) || entry.has_ended(Some(sub), issued_at_ms);
+            keys.recorded(*key).is_none() || sub.as_deref().is_some_and(user_ended)
+        }
     }
 }
 
