@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::directory::Organization;
 use super::error::{MissingScope, PublishDenied};
+use super::jti::{self, Maker};
 use super::keys::KeyDigest;
 use super::permissions;
 use super::records::Visibility;
@@ -135,6 +136,31 @@ impl Principal {
     pub fn may_change_owned_by(&self, owner: Option<&str>) -> bool {
         let owns = owner.is_some() && owner == self.sub.as_deref();
         self.scopes.has(Scope::Agents) || (owns && self.scopes.has(Scope::Write))
+    }
+
+    /// The API key that minted the token, or the token's own maker: the token ends with it.
+    #[must_use]
+    pub fn made_by_key(&self) -> Option<&str> {
+        match self.maker()? {
+            Maker::Key(key_id) => Some(key_id),
+            Maker::Token(..) => None,
+        }
+    }
+
+    /// The user whose token minted this one, which ends with that user's.
+    #[must_use]
+    pub fn made_by_user(&self) -> Option<String> {
+        match self.maker()? {
+            Maker::Key(_) => None,
+            Maker::Token(_, sub) => sub,
+        }
+    }
+
+    fn maker(&self) -> Option<Maker<'_>> {
+        match &self.credential {
+            Credential::Token { jti, .. } => jti.as_deref().and_then(jti::maker),
+            Credential::Key { .. } | Credential::Local => None,
+        }
     }
 
     /// Mints the right `R`.

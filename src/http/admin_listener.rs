@@ -1,6 +1,7 @@
 //! The admin listener: metrics and health for the machine it runs on, on a thread of its own, so that a probe answers under
 //! full load. Everything else there needs an operator's credential and an expected `Host`.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 
 use crate::auth::{Operate, RequestContext, Use};
 use crate::outcome::Refusal;
@@ -26,7 +27,7 @@ use super::exposition::Format;
 use super::respond::{Answer, REQUEST_ID, guard, request_id};
 use super::{health, host, metrics_page};
 
-/// Most connections of the admin listener at once; more wait.
+/// Most connections of the admin listener at once; one more ends the oldest, so that idle ones keep no probe out.
 const CONNECTIONS: usize = 64;
 
 /// A bound admin listener.
@@ -44,30 +45,34 @@ struct Page {
 /// Serves until the runtime is dropped.
 pub async fn serve(listener: Listener, shared: Arc<Shared>) {
     let page = Arc::new(Page { shared });
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
-        let accepted: io::Result<()> = match &listener {
-            Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| spawn(stream, &page, place)),
-            Listener::Unix(listener) => {
-                listener.accept().await.map(|(stream, _)| spawn(stream, &page, place))
-            }
+        let accepted: io::Result<AbortHandle> = match &listener {
+            Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| spawn(stream, &page)),
+            Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| spawn(stream, &page)),
         };
-        if let Err(error) = accepted {
-            tracing::warn!(%error, "the admin listener could not accept");
-            tokio::time::sleep(Duration::from_millis(100)).await;
+        match accepted {
+            Ok(connection) => {
+                open.retain(|connection| !connection.is_finished());
+                if open.len() >= CONNECTIONS
+                    && let Some(oldest) = open.pop_front()
+                {
+                    oldest.abort();
+                }
+                open.push_back(connection);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the admin listener could not accept");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
         }
     }
 }
 
-/// Each connection's task holds its place, and ends with the connection or the runtime.
-fn spawn(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    page: &Arc<Page>,
-    place: tokio::sync::OwnedSemaphorePermit,
-) {
+/// The task of a connection, which ends with it, with the runtime, or when its place is needed.
+fn spawn(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, page: &Arc<Page>) -> AbortHandle {
     let page = page.clone();
-    tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         let config = &page.shared.config;
         let (wait, age, end) =
             (config.header_timeout(), Duration::from_millis(config.idle_timeout_ms), config.write_timeout());
@@ -95,8 +100,8 @@ fn spawn(
             Ok(Err(error)) => tracing::debug!(%error, "an admin connection ended"),
             Err(_) => tracing::debug!("an admin connection was not read and was ended"),
         }
-        drop(place);
     });
+    task.abort_handle()
 }
 
 impl Page {

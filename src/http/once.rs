@@ -8,7 +8,7 @@ use http::header::HeaderValue;
 use http::{HeaderName, StatusCode};
 use serde_json::{Value, json};
 
-use crate::auth::{Actor, Authorized, Right};
+use crate::auth::{Authorized, Right};
 use crate::outcome::Refusal;
 use crate::store::{self, Rows};
 use crate::tenant::idempotency::{Keyed, Once};
@@ -106,12 +106,14 @@ pub(super) fn withheld(once: Option<&Once>, id: &str) -> Rows {
 /// 503.
 pub(super) async fn withhold(
     shared: &Shared,
-    actor: Actor<'_>,
+    right: &Authorized<impl Right>,
     once: Option<&Once>,
     id: &str,
 ) -> Result<(), Refusal> {
     if once.is_some() {
-        shared.tenants.write(actor, withheld(once, id)).await?;
+        let mut rows = withheld(once, id);
+        rows.hold_room(shared.tenants.store().reserve(right.principal().tenant, rows.growth())?);
+        shared.tenants.write(shared.auth.actor(right), rows).await?;
     }
     Ok(())
 }

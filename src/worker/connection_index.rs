@@ -30,6 +30,10 @@ pub(super) enum Owner<'a> {
     User(TenantId, &'a str),
     /// An API key of an organization, by its id.
     Key(TenantId, &'a str),
+    /// The tokens that an API key minted, by its id; the operator's mint for any organization.
+    MadeByKey(&'a str),
+    /// The tokens that a user's tokens minted.
+    MadeByUser(TenantId, &'a str),
 }
 
 /// An owner's hash.
@@ -71,16 +75,28 @@ impl ConnectionIndex {
 
     /// Enters the connection in `slot` under each of its owners.
     pub(super) fn insert(&mut self, principal: &Principal, slot: u32) {
-        for owner in owners(principal) {
-            self.add(self.tag(owner), slot);
+        for tag in self.tags(principal) {
+            self.add(tag, slot);
         }
     }
 
     /// Removes what [`ConnectionIndex::insert`] entered for the same owners.
     pub(super) fn remove(&mut self, principal: &Principal, slot: u32) {
-        for owner in owners(principal) {
-            self.take(self.tag(owner), slot);
+        for tag in self.tags(principal) {
+            self.take(tag, slot);
         }
+    }
+
+    fn tags(&self, principal: &Principal) -> impl Iterator<Item = OwnerTag> + use<> {
+        let (tenant, by_user) = (principal.tenant, principal.made_by_user());
+        let owners = [
+            Some(Owner::Organization(tenant)),
+            principal.sub.as_deref().map(|sub| Owner::User(tenant, sub)),
+            principal.key_id().map(|key| Owner::Key(tenant, key)),
+            principal.made_by_key().map(Owner::MadeByKey),
+            by_user.as_deref().map(|sub| Owner::MadeByUser(tenant, sub)),
+        ];
+        owners.map(|owner| owner.map(|owner| self.tag(owner))).into_iter().flatten()
     }
 
     /// The lowest slot from `from` on that may be one of the owner's.
@@ -130,13 +146,6 @@ impl ConnectionIndex {
             }
         }
     }
-}
-
-fn owners(principal: &Principal) -> impl Iterator<Item = Owner<'_>> {
-    let tenant = principal.tenant;
-    let user = principal.sub.as_deref().map(|sub| Owner::User(tenant, sub));
-    let key = principal.key_id().map(|key| Owner::Key(tenant, key));
-    [Some(Owner::Organization(tenant)), user, key].into_iter().flatten()
 }
 
 /// Gives memory back after a crowd has left; rarely, so that it costs nothing on average.

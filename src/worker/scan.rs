@@ -192,17 +192,24 @@ impl Recheck {
         self.everyone
             || principal.sub.as_ref().is_some_and(|sub| self.users.contains(sub))
             || principal.key_id().is_some_and(|key| self.keys.contains(key))
+            || principal.made_by_user().is_some_and(|sub| self.users.contains(sub.as_str()))
             || (!self.tokens.is_empty() && token().is_some_and(|jti| self.tokens.contains(jti)))
+    }
+
+    /// Returns true where a key that was deleted minted the credential, for whichever organization.
+    fn concerns_made(&self, principal: &Principal) -> bool {
+        !self.keys.is_empty() && principal.made_by_key().is_some_and(|key| self.keys.contains(key))
     }
 
     /// The owners whose connections are looked at. Nothing leads from a `jti` to its connections but their organization.
     fn owners(&self, state: &State, tenant: TenantId) -> VecDeque<OwnerTag> {
-        if self.everyone || !self.tokens.is_empty() {
-            return [state.index.tag(Owner::Organization(tenant))].into();
-        }
-        let users = self.users.iter().map(|sub| Owner::User(tenant, sub));
+        let made_by_keys = self.keys.iter().map(|key| Owner::MadeByKey(key));
+        let all = (self.everyone || !self.tokens.is_empty()).then_some(Owner::Organization(tenant));
+        let users =
+            self.users.iter().flat_map(|sub| [Owner::User(tenant, sub), Owner::MadeByUser(tenant, sub)]);
         let keys = self.keys.iter().map(|key| Owner::Key(tenant, key));
-        users.chain(keys).map(|owner| state.index.tag(owner)).collect()
+        let named = users.chain(keys).filter(|_| all.is_none());
+        all.into_iter().chain(named).chain(made_by_keys).map(|owner| state.index.tag(owner)).collect()
     }
 }
 
@@ -370,7 +377,9 @@ impl Worker {
         };
         let Some(slot) = walk.next(state) else { return true };
         let Some((token, connection, principal)) = state.holder(slot) else { return false };
-        let is_concerned = walk.all || (principal.tenant == tenant && recheck.concerns(principal));
+        let is_concerned = walk.all
+            || (principal.tenant == tenant && recheck.concerns(principal))
+            || recheck.concerns_made(principal);
         if connection.flags.closing || !is_concerned {
             return false;
         }

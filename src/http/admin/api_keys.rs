@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use crate::auth::{KeyRow, Manage, NarrowingClaims, NewKey};
 use crate::outcome::Refusal;
+use crate::store::Growth;
 use crate::time::rfc3339;
 
 use super::super::api::parameters::{AdminPage, IdempotencyKey, OfOrganization};
@@ -13,6 +14,9 @@ use super::super::exchange::Exchange;
 use super::super::once::{self, Turn};
 use super::super::respond::Answer;
 use super::{no_parameters, only_parameter, parameters, unescaped};
+
+/// What a key takes of its organization's quota besides its name and narrowing, about, in bytes.
+const KEY_ROW_BYTES: usize = 512;
 
 /// An API key to be made; what is absent is as wide as the caller's own.
 #[derive(Deserialize, ToSchema)]
@@ -122,7 +126,14 @@ pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal>
         narrowing: NarrowingClaims { agents: body.agents, channels: body.channels, types: body.types },
         expires_at_ms: body.expires_in_seconds.map(|s| now_ms.saturating_add(s.saturating_mul(1_000))),
     };
-    let rows = |row: &KeyRow| once::withheld(once.as_ref(), &row.id);
+    let tenant = shared.auth.find_organization(&by, body.org_id.as_deref())?.tenant;
+    let growth = Growth { rows: 0, bytes: (bytes.len() + KEY_ROW_BYTES) as i64 };
+    let room = shared.tenants.store().reserve(tenant, growth)?;
+    let rows = |row: &KeyRow| {
+        let mut rows = once::withheld(once.as_ref(), &row.id);
+        rows.hold_room(room);
+        rows
+    };
     let issued = shared.auth.create_key_with(&by, body.org_id.as_deref(), new, rows).await?;
     let made = CreatedView { key: view(x, &issued.row), api_key: issued.api_key.expose() };
     Ok(Answer::data(StatusCode::CREATED, made))

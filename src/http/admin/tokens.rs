@@ -84,7 +84,7 @@ pub(in crate::http) async fn mint(x: &mut Exchange) -> Result<Answer, Refusal> {
         expires_in_ms: body.expires_in_seconds.map(|s| s.saturating_mul(1_000)),
     };
     let issued = shared.auth.mint_token(&by, body.org_id.as_deref(), &new)?;
-    once::withhold(&shared, shared.auth.actor(&by), once.as_ref(), &issued.jti).await?;
+    once::withhold(&shared, &by, once.as_ref(), &issued.jti).await?;
     let expires_at = rfc3339(issued.expires_at_ms);
     Ok(created(TokenView { token: issued.token.expose(), jti: &issued.jti, expires_at }))
 }
@@ -191,7 +191,7 @@ pub(in crate::http) async fn make_ticket(x: &mut Exchange) -> Result<Answer, Ref
         }
         None => shared.auth.ticket(&by, origin, body.reconnect)?,
     };
-    once::withhold(&shared, shared.auth.actor(&by), once.as_ref(), "").await?; // a ticket has no name besides itself
+    once::withhold(&shared, &by, once.as_ref(), "").await?; // a ticket has no name besides itself
     let expires_at = rfc3339(ticket.expires_at_ms);
     Ok(created(TicketView { ticket: ticket.ticket.expose(), expires_at }))
 }
