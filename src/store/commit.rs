@@ -301,8 +301,7 @@ impl Committer {
         let (now_ms, stats) = (self.clock.now_ms(&*shared.options.clock), &shared.stats);
         let mut more = false;
         let mut left = wrote + TRIMMED_AFTER_COMMIT;
-        loop {
-            let Some(candidate) = self.books.retainer.next(now_ms) else { break };
+        while let Some(candidate) = self.books.retainer.next(now_ms) {
             let log = shared.log_in(engine, candidate.tenant)?;
             let trimmed = self.books.retainer.trim(engine, &log, candidate.share, now_ms)?;
             drop(log);
