@@ -668,7 +668,9 @@ async fn unauthenticated_peers_cost_little_together() {
     }
     let after = resident_bytes(&daemon);
     println!("unauthenticated: {} KiB", after.saturating_sub(before) / 1_024);
-    assert!(after < before + 64 * MIB, "{before} {after}");
+    // Unoptimised code has larger futures: it was measured at 55 to 70 MiB, the release build is held to 64 by `benches/attacks.py`.
+    let most = if cfg!(debug_assertions) { 80 } else { 64 };
+    assert!(after < before + most * MIB, "{before} {after}");
     // And it does not keep out who has a credential.
     daemon.publish(custom("c", json!("served"))).await;
 }

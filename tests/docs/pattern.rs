@@ -23,7 +23,8 @@ fn has_form(form: &str, text: &str) -> Option<bool> {
         "token" => {
             text.split('.').count() == 3 && text.split('.').all(|part| !part.is_empty() && base64url(part))
         }
-        "jti" => prefixed("tok-", text) && base64url(text),
+        // After a point the credential that minted it.
+        "jti" => prefixed("tok-", text) && text.split('.').all(base64url),
         "ticket" => (prefixed("nwt1_", text) || prefixed("nwt2_", text)) && base64url(text),
         "connection" => text.strip_prefix("conn-").is_some_and(|id| u64::from_str_radix(id, 16).is_ok()),
         "agent" => prefixed("agent-", text) && base64url(text),

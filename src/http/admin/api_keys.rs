@@ -126,7 +126,10 @@ pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal>
         narrowing: NarrowingClaims { agents: body.agents, channels: body.channels, types: body.types },
         expires_at_ms: body.expires_in_seconds.map(|s| now_ms.saturating_add(s.saturating_mul(1_000))),
     };
-    let tenant = shared.auth.find_organization(&by, body.org_id.as_deref())?.tenant;
+    let tenant = match body.org_id.as_deref() {
+        None => by.principal().tenant,
+        Some(id) => shared.auth.find_organization(&by, Some(id))?.tenant,
+    };
     let growth = Growth { rows: 0, bytes: (bytes.len() + KEY_ROW_BYTES) as i64 };
     let room = shared.tenants.store().reserve(tenant, growth)?;
     let rows = |row: &KeyRow| {
