@@ -55,7 +55,7 @@ def before_call(context, case, kwargs):
     if label in ("POST /api/v1/messages", "POST /api/v1/agents/{id}/messages") and body and body.get("user_id") is None:
         body["user_id"] = "alice"
     # A block's text must fit its limit, also the one it has already.
-    if "core-memory" in label and isinstance(body.get("value"), str) and type(body.get("limit")) in (int, type(None)) and 1 <= (body.get("limit") or 1) <= 10_000:
+    if "core-memory" in label and isinstance(body.get("value"), str) and type(body.get("limit")) in (int, float, type(None)) and 1 <= (body.get("limit") or 1) <= 10_000:
         body["limit"] = 10_000
     # The path names the organization.
     if label == "POST /api/v1/organizations/{id}/members" and body:
@@ -79,7 +79,7 @@ def before_call(context, case, kwargs):
     if "page" in query and (query.get("cursor") or query.get("offset") or str(query["page"]).isdecimal() and 100 < int(query["page"]) <= 10_000):
         del query["page"]
     # a cursor is one list's,
-    if label in ("GET /api/v1/presence", "GET /api/v1/memories/{id}/history"):
+    if label in ("GET /api/v1/connections", "GET /api/v1/presence", "GET /api/v1/memories/{id}/history"):
         query.pop("cursor", None)
     # and an empty header is none to schemathesis, whatever its pattern.
     if headers.get("If-Match") == "":
