@@ -203,6 +203,14 @@ def flood(address, request, ended, connections=32):
                 key.fileobj.close()
 
 
+def publish_beside(c, ended):
+    """Has the attacker's organization publish arrays of 500 kB, on a thread."""
+    events = [{"type": "custom", "channel": "c", "data": {"text": "x" * 10_000}}] * 50
+    def publish():
+        flood(c.address, lambda n: request("POST", "/api/v1/events?ack=memory", events, c.key), ended, 1)
+    threading.Thread(target=publish, daemon=True).start()
+
+
 def request(method, path, body=None, key=None, extra=""):
     body = b"" if body is None else json.dumps(body).encode()
     head = f"{method} {path} HTTP/1.1\r\nHost: a\r\n{extra}"
@@ -332,10 +340,7 @@ def h2_unread_sse(c, ended):
     """HTTP/2 event streams whose window stays shut while the organization publishes."""
     bearer = [("authorization", f"Bearer {c.key}")]
     first = H2.start(0) + b"".join(H2.get(1 + 2 * n, "/api/v1/sse", bearer) for n in range(50))
-    events = [{"type": "custom", "channel": "c", "data": {"text": "x" * 10_000}}] * 50
-    def publish():
-        flood(c.address, lambda n: request("POST", "/api/v1/events?ack=memory", events, c.key), ended, 1)
-    threading.Thread(target=publish, daemon=True).start()
+    publish_beside(c, ended)
     crowd(c.address, 10, lambda _: first, ended)
 
 
@@ -351,10 +356,7 @@ def partial_messages(c, ended):
 def unread_ws(c, ended):
     """500 WebSocket subscribers that read nothing while their organization publishes."""
     head = f"GET /api/v1/ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nAuthorization: Bearer {c.key}\r\n\r\n".encode()
-    events = [{"type": "custom", "channel": "c", "data": {"text": "x" * 10_000}}] * 50
-    def publish():
-        flood(c.address, lambda n: request("POST", "/api/v1/events?ack=memory", events, c.key), ended, 1)
-    threading.Thread(target=publish, daemon=True).start()
+    publish_beside(c, ended)
     crowd(c.address, 500, lambda _: head, ended)
 
 

@@ -42,8 +42,8 @@ pub(super) fn of(
 ) -> String {
     let prefix = if session { SESSION_PREFIX } else { MINTED_PREFIX };
     let extent = if narrowing.is_none() { WHOLE } else { NARROWED };
-    let (point, maker) = if maker.is_some() { (".", maker.unwrap_or_default()) } else { ("", "") };
-    format!("{prefix}{:x}-{extent}{:x}-{random}{point}{maker}", expires_at_ms / 1_000, scopes.bits())
+    let maker = maker.map(|maker| format!(".{maker}")).unwrap_or_default();
+    format!("{prefix}{:x}-{extent}{:x}-{random}{maker}", expires_at_ms / 1_000, scopes.bits())
 }
 
 /// Which credential minted a token.
@@ -76,10 +76,8 @@ pub(super) fn maker(jti: &str) -> Option<Maker<'_>> {
     if let Some(key_id) = maker.strip_prefix(BY_KEY) {
         return Some(Maker::Key(key_id));
     }
-    let (digest, sub) = match maker.strip_prefix(BY_TOKEN)?.split_once('.') {
-        Some((digest, sub)) => (digest, Some(sub)),
-        None => (maker.strip_prefix(BY_TOKEN)?, None),
-    };
+    let mut parts = maker.strip_prefix(BY_TOKEN)?.split('.');
+    let (digest, sub) = (parts.next()?, parts.next());
     let digest = KeyDigest::of_number(u64::from_str_radix(digest, 16).ok()?);
     let sub = sub.and_then(|sub| BASE64.decode(sub).ok()).and_then(|sub| String::from_utf8(sub).ok());
     Some(Maker::Token(digest, sub))
