@@ -1,9 +1,11 @@
 //! A frame: one event, numbered, encoded once for every transport, shared by all who read it.
 //!
-//! * One allocation holds routing keys, the heads of all transports and one JSON body:
+//! * One slice of a buffer holds routing keys, the heads of all transports and one JSON body:
 //!   `[keys][chunk head][id: <cursor>\ndata: ][WebSocket header][json][\n\n][chunk tail]`. A WebSocket message is one slice of it; an
 //!   SSE event is the id line, the body and the blank line; over HTTP/1.1 the chunk's head and tail (RFC 9112 §7.1) enclose it.
 //! * The JSON never holds a raw CR or LF, so no payload can forge an SSE field.
+//! * The buffer may be shared: frames that were read together from the log are slices of one page. A frame that is kept while its
+//!   page is let go of is copied out first ([`Frame::detached`]), or it would hold all of the page.
 //! * A frame is immutable once sealed. It knows its sequence, not its tenant; who may see it is [`crate::filter`]'s.
 
 pub mod chunked;
@@ -15,6 +17,9 @@ pub mod ws;
 pub mod ws_decode;
 
 use std::io::Write as _;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
 
 use crate::cursor::{CURSOR_LEN, Cursor};
 use crate::event::{Event, Kind, scan};
@@ -82,7 +87,8 @@ pub struct Frame {
     json_at: u32,
     /// Of a `stream_chunk`: what merging needs.
     chunk: Option<Chunk>,
-    buf: Box<[u8]>,
+    /// Nobody else holds a part of it until [`Frame::seal`].
+    buf: Bytes,
 }
 
 /// What merging needs to know of a `stream_chunk`, offsets into the JSON.
@@ -163,7 +169,6 @@ impl Frame {
         buf.extend_from_slice(json);
         buf.extend_from_slice(SSE_END);
         buf.extend_from_slice(chunked::TAIL);
-        let buf = buf.into_boxed_slice();
         Frame {
             sequence: Sequence::ZERO,
             received_ms: 0,
@@ -175,7 +180,7 @@ impl Frame {
             sse_at,
             json_at,
             chunk,
-            buf,
+            buf: buf.into(), // of exactly its length, so it is neither copied nor does it need a counter of its own
         }
     }
 
@@ -183,10 +188,25 @@ impl Frame {
     pub fn seal(&mut self, sequence: Sequence, received_ms: u64, cursor: &Cursor) {
         self.sequence = sequence;
         self.received_ms = received_ms;
+        let mut buf = match std::mem::take(&mut self.buf).try_into_mut() {
+            Ok(own) => own,
+            Err(shared) => BytesMut::from(&shared[..]), // a frame that was cloned before it was sealed
+        };
         let sse_id = self.sse_at() + SSE_ID.len();
-        self.buf[sse_id..sse_id + CURSOR_LEN].copy_from_slice(&cursor.0);
+        buf[sse_id..sse_id + CURSOR_LEN].copy_from_slice(&cursor.0);
         let json_id = self.json_at as usize + JSON_ID.len();
-        self.buf[json_id..json_id + CURSOR_LEN].copy_from_slice(&cursor.0);
+        buf[json_id..json_id + CURSOR_LEN].copy_from_slice(&cursor.0);
+        self.buf = buf.freeze();
+    }
+
+    /// This frame without a hold on the bytes of others: itself where its buffer is its own, else a copy. For whatever keeps a
+    /// frame longer than the page or batch that it came with.
+    #[must_use]
+    pub fn detached(self: &Arc<Frame>) -> Arc<Frame> {
+        match self.buf.is_unique() {
+            true => self.clone(),
+            false => Arc::new(Frame { buf: Bytes::copy_from_slice(&self.buf), ..Frame::clone(self) }),
+        }
     }
 
     /// The position in the tenant's order.
@@ -264,7 +284,7 @@ impl Frame {
             Encoding::Sse => self.sse(),
         }
     }
-    /// Bytes of memory this frame holds, its struct included.
+    /// Bytes of memory this frame stands for: its slice of a buffer and its struct.
     #[must_use]
     pub fn size(&self) -> usize {
         self.buf.len() + size_of::<Frame>()
@@ -420,6 +440,19 @@ pub(crate) mod tests {
             (frame.key(Key::User), frame.key(Key::Agent), frame.key(Key::Channel)),
             (Some("ü"), Some("a"), None)
         );
+    }
+
+    /// A page of the log is let go of while a slow connection still holds one frame of it: that frame is copied out.
+    #[test]
+    fn a_detached_frame_holds_no_part_of_a_shared_buffer() {
+        let own = Arc::new(frame(r#"{"type":"message","agent_id":"a","content":"x"}"#, 5));
+        assert!(Arc::ptr_eq(&own, &own.detached()), "nothing to copy");
+        let page = Bytes::from([&own.buf[..], b"other frames"].concat());
+        let shared = Arc::new(Frame { buf: page.slice(..own.buf.len()), ..Frame::clone(&own) });
+        let detached = shared.detached();
+        drop(shared);
+        assert!(page.is_unique(), "only the page itself holds its bytes");
+        assert_eq!((detached.ws(), detached.sse()), (own.ws(), own.sse()));
     }
 
     #[test]

@@ -352,7 +352,8 @@ impl Connection {
             let len: usize = frame.encoded(self.encoding()).iter().map(|part| part.len()).sum();
             self.told = position;
             if bytes < len {
-                self.outbox().partial = Some((frame.clone(), bytes));
+                // A slow connection must not hold the whole page that its frame came with.
+                self.outbox().partial = Some((frame.detached(), bytes));
                 break;
             }
             bytes -= len;
