@@ -10,8 +10,8 @@ use std::sync::Arc;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use nervewire::event::Event;
 use nervewire::filter::{Filter, Rights, Selection};
-use nervewire::frame::Frame;
 use nervewire::frame::merge::coalesce;
+use nervewire::frame::{Encoding, Frame};
 use nervewire::ids::{Sequence, TenantId};
 use nervewire::ring::{Pins, Read, RingLimits, ring};
 use nervewire::store::{Done, LogRead, Rows, Store, StoreOptions, TenantLog};
@@ -26,7 +26,7 @@ fn serve(selection: &Selection, frames: &[Arc<Frame>], bytes: &mut Vec<u8>) -> u
     let mut seen: Vec<Arc<Frame>> = frames.iter().filter(|frame| selection.matches(frame)).cloned().collect();
     coalesce(&mut seen);
     bytes.clear();
-    seen.iter().for_each(|frame| bytes.extend_from_slice(frame.ws()));
+    seen.iter().for_each(|frame| frame.encoded(Encoding::Ws).append_to(bytes));
     seen.len() as u64
 }
 
@@ -111,7 +111,7 @@ fn replay(c: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a directory");
     let db = sled::Config::new().path(dir.path()).segment_size(8 << 20).open().expect("a database");
     for frame in &frames {
-        db.insert(frame.sequence().0.to_be_bytes(), frame.ws()).expect("inserted");
+        db.insert(frame.sequence().0.to_be_bytes(), frame.json()).expect("inserted");
     }
     db.flush().expect("flushed");
     group.bench_function("bare sled range, a row each", |b| {

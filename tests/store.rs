@@ -39,7 +39,7 @@ async fn what_was_acknowledged_is_there_after_a_restart_in_order_under_the_same_
     let other_log = opened.log(T2).await.expect("a log");
     let read = read_all(&opened, &other_log, Sequence::ZERO).await;
     assert_eq!(read.len(), 3);
-    assert_eq!(read[0].ws(), other[0].ws(), "byte for byte what was sent live");
+    assert_eq!(read[0].sse(), other[0].sse(), "byte for byte what was sent live");
 
     let more = publish(&opened, T1, 1, 10).await;
     assert!(more[0].sequence() > ids[299] && more[0].sequence().epoch() > ids[299].epoch());

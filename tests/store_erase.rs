@@ -87,7 +87,7 @@ async fn a_users_events_go_and_every_other_stays_where_it_was() {
     let left = without(&store, &log, "ann").await;
     let bobs = [first[1].clone(), third[0].clone()];
     assert_eq!(users(&left), users(&bobs));
-    assert_eq!(left[0].ws(), first[1].ws());
+    assert_eq!(left[0].sse(), first[1].sse());
     // From every position, also from those of events that are gone.
     for (at, frame) in first.iter().chain(&second).chain(&third).enumerate() {
         let after = read_all(&store, &log, frame.sequence()).await;

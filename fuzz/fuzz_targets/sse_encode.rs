@@ -82,7 +82,7 @@ fuzz_target!(|data: &[u8]| {
         let text = event.to_string();
         let mut frame = Frame::encode(&Event::parse(&text).expect("valid"), 0, 0);
         frame.seal(Sequence(3), 0, &cursor);
-        out.extend(frame.sse().concat());
+        out.extend(frame.sse());
         let mut event = event;
         event["id"] = cursor.as_str().into();
         expected.push(("", event, Some(cursor)));

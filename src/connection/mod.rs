@@ -250,7 +250,7 @@ impl Connection {
         let Some(mut out) = self.out.take() else { return total };
         if let Some((frame, at)) = out.partial.take() {
             let mut skip = at;
-            for part in frame.encoded(self.encoding()) {
+            for part in frame.encoded(self.encoding()).parts() {
                 let rest = &part[skip.min(part.len())..];
                 skip = skip.saturating_sub(part.len());
                 let wrote = self.sink.write(rest);

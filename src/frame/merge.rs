@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{CHUNK_SAME_AT, Chunk, Frame, JsonObject, Key, TIMESTAMP_LEN};
+use super::{CHUNK_SAME_AT, Chunk, Frame, JsonObject, Key, KeyText, TIMESTAMP_LEN};
 use crate::event::Kind;
 
 /// Most bytes of text in a merged chunk.
@@ -19,6 +19,13 @@ impl Frame {
     fn chunk_text(&self, chunk: &Chunk) -> &[u8] {
         let json = self.json();
         &json[chunk.text_at as usize..json.len() - 2]
+    }
+
+    /// A key's text, for a frame whose JSON has the same fields in front of the text.
+    fn key_text(&self, key: Key) -> Option<KeyText<'_>> {
+        let text = self.key(key)?;
+        let at = usize::from(self.keys[key as usize].at).checked_sub(self.json_at());
+        Some(at.map_or(KeyText::Apart(text), |at| KeyText::InJson { at, len: text.len() }))
     }
 
     /// Whether `next`, the following frame in what a reader sees, continues this one's text.
@@ -47,6 +54,7 @@ pub fn merge(run: &[Arc<Frame>]) -> Option<Arc<Frame>> {
     let mut part = Chunk { first_index: a.first_index.or(a.index), text_at: 0, ..*b };
     let mut json = JsonObject {
         out: Vec::with_capacity(last.json().len() + run.iter().map(|f| f.chunk_len()).sum::<usize>()),
+        keys: [None; 4],
     };
     json.start(Kind::StreamChunk);
     json.out.extend_from_slice(last.chunk_same(b));
@@ -61,7 +69,8 @@ pub fn merge(run: &[Arc<Frame>]) -> Option<Arc<Frame>> {
         json.out.extend_from_slice(frame.chunk_text(frame.chunk.as_ref()?));
     }
     json.out.extend_from_slice(b"\"}");
-    let keys = Key::ALL.map(|key| last.key(key));
+    // What stands before the text is the last one's, byte for byte, so its keys are where they were.
+    let keys = Key::ALL.map(|key| last.key_text(key));
     let mut merged = Frame::assemble(Kind::StreamChunk, keys, &json.out, Some(part), last.origin);
     let mut id = crate::cursor::Cursor([0; crate::cursor::CURSOR_LEN]);
     id.0.copy_from_slice(last.id());
@@ -137,6 +146,7 @@ mod tests {
         );
         assert_eq!((&json["id"], &json["timestamp"]), (&last["id"], &last["timestamp"]));
         assert_eq!(frames[0].sequence().0, 3);
+        assert_eq!(frames[0].key(Key::Request), Some("r"));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! A frame: one event, numbered, encoded once for every transport, shared by all who read it.
 //!
-//! * One slice of a buffer holds routing keys, the heads of all transports and one JSON body:
-//!   `[keys][chunk head][id: <cursor>\ndata: ][WebSocket header][json][\n\n][chunk tail]`. A WebSocket message is one slice of it; an
-//!   SSE event is the id line, the body and the blank line; over HTTP/1.1 the chunk's head and tail (RFC 9112 §7.1) enclose it.
+//! * One slice of a buffer holds the event as SSE carries it over HTTP/1.1, in one chunk (RFC 9112 §7.1):
+//!   `[keys][chunk head][id: <cursor>\ndata: ][json][\n\n][chunk tail]`. Frames that stand one behind the other in a page of the log are one
+//!   slice for one write. A WebSocket message is a header, which is made when it is sent, and the JSON.
+//! * Routing keys are pointed at inside the JSON. Only a key that had to be escaped there stands before the chunk's head.
 //! * The JSON never holds a raw CR or LF, so no payload can forge an SSE field.
 //! * The buffer may be shared: frames that were read together from the log are slices of one page. A frame that is kept while its
 //!   page is let go of is copied out first ([`Frame::detached`]), or it would hold all of the page.
@@ -10,9 +11,12 @@
 
 pub mod chunked;
 pub mod control;
+mod encoded;
 pub mod merge;
 pub mod record;
 pub mod sse;
+#[cfg(test)]
+pub(crate) mod tests;
 pub mod ws;
 pub mod ws_decode;
 
@@ -20,6 +24,8 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+
+pub use encoded::Encoded;
 
 use crate::cursor::{CURSOR_LEN, Cursor};
 use crate::event::{Event, Kind, scan};
@@ -53,6 +59,17 @@ pub enum Key {
 impl Key {
     /// Every routing key, in the order of their ordinals (which the log stores).
     pub const ALL: [Key; 4] = [Key::User, Key::Agent, Key::Request, Key::Channel];
+
+    /// The key that an event's field is.
+    fn of_field(name: &str) -> Option<Key> {
+        Some(match name {
+            "user_id" => Key::User,
+            "agent_id" => Key::Agent,
+            "request_id" => Key::Request,
+            "channel" => Key::Channel,
+            _ => return None,
+        })
+    }
 }
 
 /// How a connection carries events.
@@ -79,16 +96,32 @@ pub struct Frame {
     kind: Kind,
     /// Bit per [`Key`]: whether the event has that field (an id is never empty, yet absent is not empty).
     key_present: u8,
-    /// End of each key in `buf`; the first starts at 0.
-    key_ends: [u16; 4],
+    /// Where each key lies in `buf`; meaningless for an absent one.
+    keys: [KeyPlace; 4],
+    /// Where the chunk's head starts in `buf`; keys that are not in the JSON end there.
+    chunk_at: u16,
     /// Where the SSE id line starts in `buf`; the chunk's head ends there.
     sse_at: u16,
-    /// Where the JSON starts in `buf`; the WebSocket header ends there.
-    json_at: u32,
     /// Of a `stream_chunk`: what merging needs.
     chunk: Option<Chunk>,
     /// Nobody else holds a part of it until [`Frame::seal`].
     buf: Bytes,
+}
+
+/// Where a routing key lies in its frame's buffer, bytes. [`crate::event`] bounds each field, so that 16 bits suffice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct KeyPlace {
+    at: u16,
+    len: u16,
+}
+
+/// The text of a routing key, for laying a frame out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum KeyText<'a> {
+    /// It stands in the JSON as it is: its offset from the JSON's start, and its length.
+    InJson { at: usize, len: usize },
+    /// It is written before the heads.
+    Apart(&'a str),
 }
 
 /// What merging needs to know of a `stream_chunk`, offsets into the JSON.
@@ -132,40 +165,49 @@ impl Frame {
                 json.close();
             }
         }
-        let keys =
-            [&event.user_id, &event.agent_id, &event.request_id, &event.channel].map(|key| key.as_deref());
-        Frame::assemble(event.kind, keys, &json.out, chunk, origin)
+        let keys = [&event.user_id, &event.agent_id, &event.request_id, &event.channel];
+        let text = |key: Key| {
+            let text = keys[key as usize].as_deref()?;
+            let in_json = |at| KeyText::InJson { at, len: text.len() };
+            Some(json.keys[key as usize].map_or(KeyText::Apart(text), in_json))
+        };
+        Frame::assemble(event.kind, Key::ALL.map(text), &json.out, chunk, origin)
     }
 
     /// Lays the parts out in one buffer; the id places hold zeros until [`Frame::seal`].
     fn assemble(
         kind: Kind,
-        keys: [Option<&str>; 4],
+        keys: [Option<KeyText<'_>>; 4],
         json: &[u8],
         chunk: Option<Chunk>,
         origin: u64,
     ) -> Frame {
-        let mut header = [0u8; ws::MAX_HEADER];
-        let header = ws::text_header(json.len(), &mut header);
-        let key_len: usize = keys.iter().flatten().map(|key| key.len()).sum();
+        let apart = keys.iter().flatten().map(|key| match key {
+            KeyText::Apart(text) => text.len(),
+            KeyText::InJson { .. } => 0,
+        });
         let sse_len = SSE_HEAD_LEN + json.len() + SSE_END.len();
-        let len = key_len + chunked::head_len(sse_len) + SSE_HEAD_LEN + header.len() + json.len() + TAIL_LEN;
-        let mut buf = Vec::with_capacity(len);
-        let (mut key_ends, mut key_present) = ([0u16; 4], 0u8);
-        for (at, key) in keys.iter().enumerate() {
-            if let Some(key) = key {
-                buf.extend_from_slice(key.as_bytes());
-                key_present |= 1 << at;
-            }
-            key_ends[at] = buf.len() as u16; // event.rs bounds each key to 256 bytes
+        let chunk_at = apart.sum::<usize>();
+        let sse_at = chunk_at + chunked::head_len(sse_len);
+        let json_at = sse_at + SSE_HEAD_LEN;
+        let mut buf = Vec::with_capacity(json_at + json.len() + TAIL_LEN);
+        let (mut places, mut key_present) = ([KeyPlace::default(); 4], 0u8);
+        for (index, key) in keys.iter().enumerate() {
+            let (at, len) = match *key {
+                None => continue,
+                Some(KeyText::InJson { at, len }) => (json_at + at, len),
+                Some(KeyText::Apart(text)) => {
+                    buf.extend_from_slice(text.as_bytes());
+                    (buf.len() - text.len(), text.len())
+                }
+            };
+            key_present |= 1 << index;
+            places[index] = KeyPlace { at: at as u16, len: len as u16 }; // bounded, see `KeyPlace`
         }
         chunked::head(sse_len, &mut buf);
-        let sse_at = buf.len() as u16; // four keys of 256 bytes and a head
         buf.extend_from_slice(SSE_ID);
         buf.extend_from_slice(&[0; CURSOR_LEN]);
         buf.extend_from_slice(SSE_DATA);
-        buf.extend_from_slice(header);
-        let json_at = buf.len() as u32;
         buf.extend_from_slice(json);
         buf.extend_from_slice(SSE_END);
         buf.extend_from_slice(chunked::TAIL);
@@ -176,9 +218,9 @@ impl Frame {
             origin,
             kind,
             key_present,
-            key_ends,
-            sse_at,
-            json_at,
+            keys: places,
+            chunk_at: chunk_at as u16, // four keys of 256 bytes
+            sse_at: sse_at as u16,     // and a head
             chunk,
             buf: buf.into(), // of exactly its length, so it is neither copied nor does it need a counter of its own
         }
@@ -194,7 +236,7 @@ impl Frame {
         };
         let sse_id = self.sse_at() + SSE_ID.len();
         buf[sse_id..sse_id + CURSOR_LEN].copy_from_slice(&cursor.0);
-        let json_id = self.json_at as usize + JSON_ID.len();
+        let json_id = self.json_at() + JSON_ID.len();
         buf[json_id..json_id + CURSOR_LEN].copy_from_slice(&cursor.0);
         self.buf = buf.freeze();
     }
@@ -250,38 +292,31 @@ impl Frame {
         if self.key_present & (1 << at) == 0 {
             return None;
         }
-        let start = if at == 0 { 0 } else { usize::from(self.key_ends[at - 1]) };
-        Some(&self.buf[start..usize::from(self.key_ends[at])])
+        let KeyPlace { at, len } = self.keys[at];
+        Some(&self.buf[usize::from(at)..usize::from(at) + usize::from(len)])
     }
     /// The event as JSON text, its `id` inside.
     #[must_use]
     pub fn json(&self) -> &[u8] {
-        &self.buf[self.json_at as usize..self.buf.len() - TAIL_LEN]
+        &self.buf[self.json_at()..self.buf.len() - TAIL_LEN]
     }
-    /// The event as one whole WebSocket text message.
+    /// The event in `text/event-stream`.
     #[must_use]
-    pub fn ws(&self) -> &[u8] {
-        &self.buf[self.sse_at() + SSE_HEAD_LEN..self.buf.len() - TAIL_LEN]
-    }
-    /// The event in `text/event-stream`, in two parts to be written one after the other.
-    #[must_use]
-    pub fn sse(&self) -> [&[u8]; 2] {
-        let head = self.sse_at();
-        let end = self.buf.len() - chunked::TAIL.len();
-        [&self.buf[head..head + SSE_HEAD_LEN], &self.buf[self.json_at as usize..end]]
+    pub fn sse(&self) -> &[u8] {
+        &self.buf[self.sse_at()..self.buf.len() - chunked::TAIL.len()]
     }
     /// [`Frame::sse`] as one whole chunk of an HTTP/1.1 body.
     #[must_use]
-    pub fn sse_chunked(&self) -> [&[u8]; 2] {
-        [&self.buf[self.key_len()..self.sse_at() + SSE_HEAD_LEN], &self.buf[self.json_at as usize..]]
+    pub fn sse_chunked(&self) -> &[u8] {
+        &self.buf[usize::from(self.chunk_at)..]
     }
-    /// The event's bytes as `encoding` carries them, in up to two parts to be written one after the other.
+    /// The event's bytes as `encoding` carries them.
     #[must_use]
-    pub fn encoded(&self, encoding: Encoding) -> [&[u8]; 2] {
+    pub fn encoded(&self, encoding: Encoding) -> Encoded<'_> {
         match encoding {
-            Encoding::Ws => [self.ws(), &[]],
-            Encoding::SseChunked => self.sse_chunked(),
-            Encoding::Sse => self.sse(),
+            Encoding::Ws => Encoded::ws(self.json()),
+            Encoding::SseChunked => Encoded::as_is(self.sse_chunked()),
+            Encoding::Sse => Encoded::as_is(self.sse()),
         }
     }
     /// Bytes of memory this frame stands for: its slice of a buffer and its struct.
@@ -290,13 +325,14 @@ impl Frame {
         self.buf.len() + size_of::<Frame>()
     }
 
-    fn key_len(&self) -> usize {
-        usize::from(self.key_ends[3])
+    /// Where the id line starts in `buf`.
+    fn sse_at(&self) -> usize {
+        usize::from(self.sse_at)
     }
 
-    /// Where the id line starts in `buf`: after the keys and the chunk's head.
-    fn sse_at(&self) -> usize {
-        self.sse_at as usize
+    /// Where the JSON starts in `buf`.
+    fn json_at(&self) -> usize {
+        self.sse_at() + SSE_HEAD_LEN
     }
 }
 
@@ -312,6 +348,8 @@ impl std::fmt::Debug for Frame {
 /// Writes an event's JSON in one canonical order: `id`, `type`, the fields, `timestamp` (and a chunk's text last).
 struct JsonObject {
     out: Vec<u8>,
+    /// Where the text of each routing key starts in `out`; `None`: it is absent, or was escaped.
+    keys: [Option<usize>; 4],
 }
 
 impl JsonObject {
@@ -319,7 +357,7 @@ impl JsonObject {
     fn new(event: &Event<'_>) -> JsonObject {
         let text = [&event.content, &event.chunk, &event.data, &event.metadata];
         let text_len: usize = text.into_iter().flatten().map(|t| t.len()).sum();
-        let mut json = JsonObject { out: Vec::with_capacity(text_len + text_len / 8 + 320) };
+        let mut json = JsonObject { out: Vec::with_capacity(text_len + text_len / 8 + 320), keys: [None; 4] };
         json.start(event.kind);
         let fields = [
             ("message_id", &event.message_id),
@@ -339,7 +377,11 @@ impl JsonObject {
         for (name, value) in fields {
             if let Some(value) = value {
                 json.name(name);
-                json.string_value(value);
+                let at = json.out.len() + 1;
+                let as_it_is = json.string_value(value);
+                if let Some(key) = Key::of_field(name) {
+                    json.keys[key as usize] = as_it_is.then_some(at);
+                }
                 json.out.push(b',');
             }
         }
@@ -367,14 +409,17 @@ impl JsonObject {
         self.out.extend_from_slice(b"\":");
     }
 
-    fn string_value(&mut self, value: &str) {
-        if scan::is_ordinary(value) {
+    /// Returns true if the value stands there as it is, without escapes.
+    fn string_value(&mut self, value: &str) -> bool {
+        let ordinary = scan::is_ordinary(value);
+        if ordinary {
             self.out.push(b'"');
             self.out.extend_from_slice(value.as_bytes());
             self.out.push(b'"');
-            return;
+        } else {
+            let _ = serde_json::to_writer(&mut self.out, value); // a Vec takes every write, a str is always JSON
         }
-        let _ = serde_json::to_writer(&mut self.out, value); // a Vec takes every write, a str is always JSON
+        ordinary
     }
 
     fn chunk_progress(&mut self, chunk: &Chunk) {
@@ -401,73 +446,3 @@ impl JsonObject {
 
 /// Where a chunk's `"request_id"…` part starts: right after `{"id":"…","type":"stream_chunk",`.
 const CHUNK_SAME_AT: usize = JSON_ID.len() + CURSOR_LEN + b"\",\"type\":\"stream_chunk\",".len();
-
-#[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use crate::cursor::CursorKey;
-    use crate::ids::TenantId;
-
-    pub(crate) const KEY: CursorKey = CursorKey { store_id: *b"test", key: [3; 16] };
-
-    /// A sealed frame of an event's JSON, of tenant 1.
-    pub(crate) fn frame(json: &str, sequence: u64) -> Frame {
-        let event = Event::parse(json).expect(json);
-        let mut frame = Frame::encode(&event, 1_700_000_000_000, 0);
-        let sequence = Sequence(sequence);
-        frame.seal(sequence, 1_700_000_000_000, &KEY.encode(TenantId(1), sequence));
-        frame
-    }
-
-    #[test]
-    fn both_transports_carry_the_same_json() {
-        let frame =
-            frame(r#"{"type":"message","agent_id":"a","user_id":"ü","content":"x\ny\r\n\nid: 9"}"#, 5);
-        let id = KEY.encode(TenantId(1), Sequence(5));
-        let json = format!(
-            r#"{{"id":"{id}","type":"message","agent_id":"a","user_id":"ü","content":"x\ny\r\n\nid: 9","timestamp":"2023-11-14T22:13:20.000Z"}}"#
-        );
-        assert_eq!(std::str::from_utf8(frame.json()).expect("text"), json);
-        assert_eq!(frame.sse().concat(), format!("id: {id}\ndata: {json}\n\n").as_bytes());
-        let sse_len = frame.sse().concat().len();
-        assert_eq!(
-            frame.sse_chunked().concat(),
-            [format!("{sse_len:x}\r\n").as_bytes(), &frame.sse().concat(), b"\r\n"].concat()
-        );
-        assert_eq!(frame.ws()[..4], [0x81, 126, (json.len() >> 8) as u8, json.len() as u8]);
-        assert_eq!(&frame.ws()[4..], json.as_bytes());
-        assert_eq!(
-            (frame.key(Key::User), frame.key(Key::Agent), frame.key(Key::Channel)),
-            (Some("ü"), Some("a"), None)
-        );
-    }
-
-    /// A page of the log is let go of while a slow connection still holds one frame of it: that frame is copied out.
-    #[test]
-    fn a_detached_frame_holds_no_part_of_a_shared_buffer() {
-        let own = Arc::new(frame(r#"{"type":"message","agent_id":"a","content":"x"}"#, 5));
-        assert!(Arc::ptr_eq(&own, &own.detached()), "nothing to copy");
-        let page = Bytes::from([&own.buf[..], b"other frames"].concat());
-        let shared = Arc::new(Frame { buf: page.slice(..own.buf.len()), ..Frame::clone(&own) });
-        let detached = shared.detached();
-        drop(shared);
-        assert!(page.is_unique(), "only the page itself holds its bytes");
-        assert_eq!((detached.ws(), detached.sse()), (own.ws(), own.sse()));
-    }
-
-    #[test]
-    fn a_chunk_keeps_its_text_last() {
-        let frame = frame(
-            r#"{"type":"stream_chunk","request_id":"r","chunk":"a\"b","is_final":false,"index":4,"user_id":"u"}"#,
-            1,
-        );
-        let json: serde_json::Value = serde_json::from_slice(frame.json()).expect("json");
-        assert_eq!((json["chunk"].as_str(), json["index"].as_u64()), (Some("a\"b"), Some(4)));
-        let chunk = frame.chunk.expect("a chunk");
-        assert_eq!(
-            &frame.json()[CHUNK_SAME_AT..chunk.same_end as usize],
-            br#""request_id":"r","user_id":"u","#
-        );
-        assert_eq!(&frame.json()[chunk.text_at as usize..frame.json().len() - 2], br#"a\"b"#);
-    }
-}

@@ -3,7 +3,7 @@
 //! `kind u8 ‖ key_present u8 ‖ received_ms ‖ origin ‖ [chunk: same_end ‖ text_at ‖ flags u8 ‖ index? ‖ first_index?] ‖
 //! (len ‖ bytes) per present key ‖ len ‖ json`. The sequence is not in it: it follows from the place in the log.
 
-use super::{Chunk, Frame, Key};
+use super::{Chunk, Frame, Key, KeyText};
 use crate::cursor::CursorKey;
 use crate::event::Kind;
 use crate::ids::{Sequence, TenantId};
@@ -63,7 +63,8 @@ impl Frame {
         for (at, slot) in keys.iter_mut().enumerate() {
             if present & (1 << at) != 0 {
                 let key = take(input, u64::from(u16::MAX / 4))?;
-                *slot = Some(std::str::from_utf8(key).map_err(|_| BadRecord("key"))?);
+                let text = std::str::from_utf8(key).map_err(|_| BadRecord("key"))?;
+                *slot = Some(KeyText::Apart(text));
             }
         }
         let json = take(input, u64::from(u32::MAX / 4))?;
@@ -158,7 +159,7 @@ mod tests {
             let mut input = record.as_slice();
             let read = Frame::read_record(&mut input, Sequence(77), TenantId(1), &KEY).expect(json);
             assert!(input.is_empty());
-            assert_eq!((read.ws(), read.sse(), read.chunk), (frame.ws(), frame.sse(), frame.chunk));
+            assert_eq!((read.sse_chunked(), read.chunk), (frame.sse_chunked(), frame.chunk));
             assert_eq!(Key::ALL.map(|k| read.key(k)), Key::ALL.map(|k| frame.key(k)));
             assert_eq!(read.received_ms(), frame.received_ms());
         }

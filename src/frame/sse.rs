@@ -220,8 +220,8 @@ mod tests {
             for control in &all {
                 control.sse(&mut out);
             }
-            out.extend(frame(&event, 1).sse().concat());
-            out.extend(frame(&message, 2).sse().concat());
+            out.extend(frame(&event, 1).sse());
+            out.extend(frame(&message, 2).sse());
             let (events, wait) = read(&text(out));
             prop_assert_eq!(wait, None);
             let names: Vec<&str> = events.iter().map(|e| e.name.as_str()).collect();

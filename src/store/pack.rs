@@ -278,7 +278,7 @@ mod tests {
             let (head, read) = unpack(&value.value, value.first, TenantId(1), &KEY).expect("sound");
             assert_eq!((head, Head::read(&value.value)), (value.head, Ok(value.head)));
             for frame in &read {
-                assert_eq!(frame.ws(), frames[next as usize - 1].ws());
+                assert_eq!(frame.sse(), frames[next as usize - 1].sse());
                 next += 1;
             }
             assert_eq!(head.last(value.first), Sequence(next - 1));
@@ -333,7 +333,7 @@ mod tests {
         assert_eq!((head.count, head.last(Sequence(5))), (4, Sequence(8)));
         let left: Vec<_> = frames.iter().map(|f| (f.sequence().0, f.key(Key::User))).collect();
         assert_eq!(left, [(6, Some("bob")), (8, Some("anna"))]);
-        assert_eq!(frames[0].ws(), of("bob", 6).ws());
+        assert_eq!(frames[0].sse(), of("bob", 6).sse());
         assert_eq!(erase(&erased, "ann"), None, "once is enough");
         let none = erase(&erase(&erased, "bob").expect("changed"), "anna").expect("changed");
         assert!(unpack(&none, Sequence(5), TenantId(1), &KEY).expect("sound").1.is_empty());

@@ -159,7 +159,7 @@ impl Worker {
         let runs = merge::coalesce(&mut seen);
         let encoding = connection.encoding();
         for frame in &seen {
-            frame.encoded(encoding).iter().for_each(|part| bytes.extend_from_slice(part));
+            frame.encoded(encoding).append_to(&mut bytes);
         }
         let wrote = connection.sink.write(&bytes);
         bytes.clear();

@@ -313,7 +313,7 @@ impl Turn {
         let mut rest = mask;
         while rest != 0 {
             let frame = &frames[rest.trailing_zeros() as usize];
-            frame.encoded(encoding).iter().for_each(|part| joined.extend_from_slice(part));
+            frame.encoded(encoding).append_to(joined);
             rest &= rest - 1;
         }
         self.groups.push(Group { mask, encoding, start, end: joined.len(), served: 0 });
@@ -349,7 +349,7 @@ impl Connection {
                 break;
             }
             position = frame.sequence();
-            let len: usize = frame.encoded(self.encoding()).iter().map(|part| part.len()).sum();
+            let len = frame.encoded(self.encoding()).len();
             self.told = position;
             if bytes < len {
                 // A slow connection must not hold the whole page that its frame came with.
