@@ -10,10 +10,12 @@ mod cache;
 mod commit;
 mod compact;
 mod daily;
+mod disk;
 mod engine;
 #[cfg(test)]
 mod erasure_tests;
 mod handle;
+mod journal;
 mod keys;
 mod lock;
 mod log;

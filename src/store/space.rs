@@ -1,4 +1,4 @@
-//! Room on the file system, what the store may do with it, and the seam where tests make the disk fail.
+//! Room on the file system, and what the store may do with it.
 //!
 //! * sled must never meet a full disk: under the reserve, publishing is refused before a sequence is assigned.
 //! * Refusing and allowing are an eighth of the reserve apart, so that the state does not flap.
@@ -9,6 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
+
+pub use super::disk::{Disk, Io, Space};
 
 /// What the store can do now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,52 +55,6 @@ impl State {
         self.changes.subscribe()
     }
 }
-
-/// Bytes of a file system.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Space {
-    /// Available to us.
-    pub free: u64,
-    /// In all.
-    pub total: u64,
-}
-
-/// What the store asks of the disk besides sled; tests hand in one that fails.
-#[doc(hidden)]
-pub trait Io: Send + Sync {
-    /// Asked before every batch is applied; an error is treated as the batch's.
-    ///
-    /// # Errors
-    /// As the disk would.
-    fn write(&self) -> io::Result<()> {
-        Ok(())
-    }
-    /// `fdatasync`.
-    ///
-    /// # Errors
-    /// As the kernel gives it.
-    fn sync(&self, file: &File) -> io::Result<()> {
-        file.sync_data()
-    }
-    /// Room on the file system of `dir`.
-    ///
-    /// # Errors
-    /// As `statvfs` gives it.
-    fn space(&self, dir: &Path) -> io::Result<Space> {
-        let fs = rustix::fs::statvfs(dir)?;
-        Ok(Space {
-            free: fs.f_bavail.saturating_mul(fs.f_frsize),
-            total: fs.f_blocks.saturating_mul(fs.f_frsize),
-        })
-    }
-}
-
-/// The real disk.
-#[doc(hidden)]
-#[derive(Debug, Default)]
-pub struct Disk;
-
-impl Io for Disk {}
 
 /// Most bytes of the ballast; a small reserve keeps a sixteenth of itself.
 const BALLAST_BYTES: u64 = 16 << 20;

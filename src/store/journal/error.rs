@@ -1,0 +1,106 @@
+//! Why the journal refused or failed, with what to do about it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::Position;
+use super::record::MAX_RECORD;
+
+/// Why the journal refused or failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum JournalError {
+    /// No space, or over a disk quota.
+    #[error("no space left for the journal: free some on its file system")]
+    Space,
+    /// The kernel could not bring data to the disk or back: what the disk holds is unknown.
+    #[error("the disk of the journal failed ({0}): check the disk, then restart")]
+    Disk(String),
+    /// Any other refusal of the operating system.
+    #[error("the journal cannot be used ({0}): check the owner and the permissions of its directory")]
+    Io(String),
+    /// Stored bytes are not what was written. Nothing was changed.
+    #[error("{} is damaged at position {position} ({what}): restore the data directory from a backup", file.display())]
+    Damaged {
+        /// Where the damaged bytes begin.
+        position: Position,
+        /// Which check failed.
+        what: &'static str,
+        /// The segment file.
+        file: PathBuf,
+    },
+    /// A newer version wrote the journal.
+    #[error("the journal has records or segments of version {0}, this program reads version {known}: run the newer program", known = super::record::VERSION)]
+    Newer(u32),
+    /// Segment files that must be there are not.
+    #[error("{} has no segment with positions {from} to {to}: restore the data directory from a backup", dir.display())]
+    Missing {
+        /// The first position that no file holds.
+        from: Position,
+        /// The first position after it that some file holds or that was asked for.
+        to: Position,
+        /// The directory of the journal.
+        dir: PathBuf,
+    },
+    /// A position was asked for that the journal has not reached.
+    #[error(
+        "position {position} is beyond the end of the journal, {end}: journal and state are of different times, restore both from one backup"
+    )]
+    Beyond {
+        /// The position asked for.
+        position: Position,
+        /// Where the journal ends.
+        end: Position,
+    },
+    /// The record has more bytes than any record may have.
+    #[error("a record of {0} bytes is over the limit of {limit} bytes: commit less at once", limit = MAX_RECORD)]
+    TooLong(u64),
+    /// The key has more bytes than its length field can say.
+    #[error("a key of {0} bytes is over the limit of 65535 bytes: use a shorter key")]
+    KeyTooLong(u64),
+    /// The record was built for another position than the end of the journal, so that its pieces' places are wrong.
+    #[error("the record was built for position {built_for}, but the journal ends at {end}: build it again")]
+    Moved {
+        /// The position it was built for.
+        built_for: Position,
+        /// Where the journal ends.
+        end: Position,
+    },
+    /// Epochs only grow along a journal.
+    #[error(
+        "epoch {epoch} is older than epoch {last} of the journal: another process writes to it, stop one of them"
+    )]
+    OldEpoch {
+        /// The record's.
+        epoch: u32,
+        /// The newest in the journal.
+        last: u32,
+    },
+    /// The segment is still written to.
+    #[error("the segment at {0} is the last one and stays")]
+    NotSealed(Position),
+}
+
+impl JournalError {
+    /// The error of a call that does not sync.
+    pub(super) fn io(error: &io::Error) -> JournalError {
+        JournalError::of(error, false)
+    }
+
+    /// The error of a call that syncs: whatever it is, the disk may hold less than was written.
+    pub(super) fn sync(error: &io::Error) -> JournalError {
+        JournalError::of(error, true)
+    }
+
+    fn of(error: &io::Error, syncing: bool) -> JournalError {
+        let eio = rustix::io::Errno::IO.raw_os_error();
+        match (error.kind(), error.raw_os_error()) {
+            (io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, _) => JournalError::Space,
+            (_, code) if syncing || code == Some(eio) => JournalError::Disk(error.to_string()),
+            _ => JournalError::Io(error.to_string()),
+        }
+    }
+
+    pub(super) fn damaged(position: Position, what: &'static str, file: &Path) -> JournalError {
+        JournalError::Damaged { position, what, file: file.to_owned() }
+    }
+}

@@ -1,0 +1,62 @@
+//! Open files of segments, for readers: at most [`MAX_OPEN`], the one that was used longest ago goes first.
+//!
+//! Whoever reads holds the file by an `Arc`: it stays open for them when it is dropped here, and its bytes stay when the segment is
+//! removed.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::Arc;
+
+use super::Position;
+use crate::sync::Mutex;
+
+/// Segment files that are kept open for readers.
+pub(super) const MAX_OPEN: usize = 128;
+
+/// The files, by the first position of their segment.
+#[derive(Default)]
+pub(super) struct Handles(Mutex<Open>);
+
+#[derive(Default)]
+struct Open {
+    files: HashMap<Position, Used>,
+    /// Counts uses.
+    clock: u64,
+}
+
+struct Used {
+    file: Arc<File>,
+    /// The clock at its last use.
+    at: u64,
+}
+
+impl Handles {
+    pub(super) fn get(&self, first: Position) -> Option<Arc<File>> {
+        let mut open = self.0.lock();
+        open.clock += 1;
+        let now = open.clock;
+        let used = open.files.get_mut(&first)?;
+        used.at = now;
+        Some(used.file.clone())
+    }
+
+    pub(super) fn insert(&self, first: Position, file: Arc<File>) {
+        let mut open = self.0.lock();
+        if open.files.len() >= MAX_OPEN && !open.files.contains_key(&first) {
+            let oldest = open.files.iter().min_by_key(|(_, used)| used.at).map(|(first, _)| *first);
+            oldest.and_then(|oldest| open.files.remove(&oldest));
+        }
+        open.clock += 1;
+        let at = open.clock;
+        open.files.insert(first, Used { file, at });
+    }
+
+    pub(super) fn forget(&self, first: Position) {
+        self.0.lock().files.remove(&first);
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().files.len()
+    }
+}

@@ -1,0 +1,314 @@
+//! The journal: records in segment files, appended by one thread and made durable by one `fdatasync`.
+//!
+//! Rules that keep it correct:
+//! * A [`Position`] counts the bytes of records since the journal began. Positions of durable records are never used again.
+//! * A record says up to where everything was on the disk when it was written (`synced`). That tells a torn tail, which is cut, from
+//!   damage, which is refused (`recover.rs`).
+//! * Nothing is read beyond the end of what was appended, and nothing after a failed sync is kept (`writer.rs`).
+//!
+//! The bytes are described in `docs/storage.md`; `record.rs` and `segment.rs` are their only code. The journal knows no tenant, no
+//! event and no storage engine: it holds rows and pieces of bytes, and does not know what they mean.
+
+#![expect(dead_code, reason = "the commit path moves onto the journal in the change after this one")]
+
+mod error;
+mod handles;
+mod record;
+mod recover;
+mod scan;
+mod segment;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Acquire};
+
+pub(crate) use self::error::JournalError;
+#[cfg_attr(not(test), expect(unused_imports, reason = "as above"))]
+pub(crate) use self::record::{Change, NewRecord, Record, RecordKind};
+
+use self::handles::Handles;
+use self::record::HeaderCrc;
+use self::scan::Scan;
+use self::segment::offset;
+use self::writer::Writer;
+use super::disk::Io;
+use crate::sync::{Mutex, RwLock};
+
+/// A place in the journal: bytes of records since it began. Headers of segments do not count.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Default)]
+pub(crate) struct Position(pub(crate) u64);
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Where stored bytes lie in the journal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Piece {
+    /// Of the first byte.
+    pub(crate) position: Position,
+    /// Bytes.
+    pub(crate) len: u32,
+    /// CRC32C of the bytes.
+    pub(crate) crc: u32,
+}
+
+impl Piece {
+    /// The position after its last byte.
+    pub(crate) fn end(&self) -> Position {
+        Position(self.position.0.saturating_add(u64::from(self.len)))
+    }
+}
+
+/// How a journal is opened.
+pub(crate) struct Options {
+    /// Where its segments lie; made if absent, its parent must be there.
+    pub(crate) dir: PathBuf,
+    /// Bytes of a segment, which has room on the disk from its beginning. One long record may make one longer.
+    pub(crate) segment_bytes: u64,
+    /// The disk.
+    pub(crate) io: Arc<dyn Io>,
+}
+
+/// One segment, as [`Journal::segments`] lists it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SegmentInfo {
+    /// Position of its first record.
+    pub(crate) first: Position,
+    /// Where it ends, or the journal.
+    pub(crate) end: Position,
+    /// Nothing will be appended to it.
+    pub(crate) is_sealed: bool,
+    /// Bytes that it takes on the disk.
+    pub(crate) bytes: u64,
+}
+
+/// What is known about a segment.
+#[derive(Clone, Copy)]
+struct Segment {
+    /// `None`: it is the last one, and ends where the journal does.
+    end: Option<Position>,
+    /// Bytes on the disk.
+    bytes: u64,
+}
+
+/// An open journal, shared by one writer and any number of readers.
+pub(crate) struct Journal {
+    options: Options,
+    id: [u8; 16],
+    check: HeaderCrc,
+    /// Where the next record begins; written under `writer`.
+    end: AtomicU64,
+    /// Everything before this survives power loss; written under `syncing`.
+    durable: AtomicU64,
+    /// By first position.
+    segments: RwLock<BTreeMap<Position, Segment>>,
+    handles: Handles,
+    /// Held while the disk is synced; taken before `writer`.
+    syncing: Mutex<()>,
+    writer: Mutex<Writer>,
+}
+
+impl Journal {
+    /// Opens or creates the journal in `options.dir`. Hands every record from `from` on to `replay`, in order; `from` is the end of
+    /// some record. A torn tail is cut. What was replayed is durable on return.
+    ///
+    /// # Errors
+    /// [`JournalError::Damaged`], [`JournalError::Missing`], [`JournalError::Newer`] and [`JournalError::Beyond`] leave the files
+    /// as they were. Errors of the disk, and of `replay`.
+    pub(crate) fn open(
+        options: Options,
+        from: Position,
+        replay: &mut dyn FnMut(&Record<'_>) -> Result<(), JournalError>,
+    ) -> Result<Journal, JournalError> {
+        let found = recover::recover(&options, from, replay)?;
+        let Some((&first, _)) = found.segments.last_key_value() else {
+            return Err(JournalError::Missing { from, to: from, dir: options.dir });
+        };
+        let (handles, check) = (Handles::default(), HeaderCrc::new(&found.id));
+        handles.insert(first, found.file.clone());
+        let writer = Writer {
+            file: found.file,
+            first,
+            allocated: found.allocated,
+            can_allocate: true,
+            epoch: found.epoch,
+            is_sealed: false,
+            failed: None,
+        };
+        Ok(Journal {
+            options,
+            id: found.id,
+            check,
+            end: AtomicU64::new(found.end.0),
+            durable: AtomicU64::new(found.end.0),
+            segments: RwLock::new(found.segments),
+            handles,
+            syncing: Mutex::default(),
+            writer: Mutex::new(writer),
+        })
+    }
+
+    /// What tells this journal from every other: random, made with it.
+    pub(crate) fn id(&self) -> [u8; 16] {
+        self.id
+    }
+
+    /// Where the next record begins. A new segment does not change it.
+    pub(crate) fn end(&self) -> Position {
+        Position(self.end.load(Acquire)) // pairs with the writer's Release: bytes before it are written
+    }
+
+    /// Everything before this survives power loss.
+    pub(crate) fn durable(&self) -> Position {
+        Position(self.durable.load(Acquire)) // pairs with the Release of whoever synced
+    }
+
+    /// The bytes of `piece`.
+    ///
+    /// # Errors
+    /// [`JournalError::Beyond`] what was appended; [`JournalError::Missing`] where its segment was removed;
+    /// [`JournalError::Damaged`] where its checksum does not match; errors of the disk.
+    pub(crate) fn read(&self, piece: Piece) -> Result<Vec<u8>, JournalError> {
+        let end = self.end();
+        if piece.end() > end {
+            return Err(JournalError::Beyond { position: piece.end(), end });
+        }
+        let missing = || self.missing(piece.position, piece.end());
+        let first = self.segment_of(piece.position).ok_or_else(missing)?;
+        let file = self.file(first)?.ok_or_else(missing)?;
+        let mut bytes = vec![0; piece.len as usize];
+        let at = offset(first, piece.position);
+        let read = segment::read_full(&*self.options.io, &file, &mut bytes, at);
+        let damaged = |what| {
+            let path = segment::path(&self.options.dir, first);
+            Err(JournalError::damaged(piece.position, what, &path))
+        };
+        if read.map_err(|error| JournalError::io(&error))? < bytes.len() {
+            return damaged("the segment is shorter than the piece");
+        }
+        if record::crc(&bytes) != piece.crc {
+            return damaged("the checksum of the piece does not match");
+        }
+        Ok(bytes)
+    }
+
+    /// All segments, oldest first.
+    pub(crate) fn segments(&self) -> Vec<SegmentInfo> {
+        let segments = self.segments.read();
+        let info = |(first, segment): (&Position, &Segment)| SegmentInfo {
+            first: *first,
+            end: segment.end.unwrap_or_else(|| self.end()),
+            is_sealed: segment.end.is_some(),
+            bytes: segment.bytes.max(offset(*first, segment.end.unwrap_or_else(|| self.end()))),
+        };
+        segments.iter().map(info).collect()
+    }
+
+    /// The first position of the segment in which `position` lies; `None` where it was removed, or beyond the end.
+    pub(crate) fn segment_of(&self, position: Position) -> Option<Position> {
+        let segments = self.segments.read();
+        let (first, segment) = segments.range(..=position).next_back()?;
+        let end = segment.end.unwrap_or_else(|| self.end());
+        (position < end).then_some(*first)
+    }
+
+    /// Removes the sealed segment that begins at `first`. Who has its file open reads on. Removing it again does nothing.
+    ///
+    /// # Errors
+    /// [`JournalError::NotSealed`] for the last one; errors of the disk: it may or may not be there after a restart.
+    pub(crate) fn remove(&self, first: Position) -> Result<(), JournalError> {
+        match self.segments.read().get(&first) {
+            Some(Segment { end: None, .. }) => return Err(JournalError::NotSealed(first)),
+            Some(_) => match self.options.io.remove(&segment::path(&self.options.dir, first)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(JournalError::io(&error));
+                }
+                _ => {}
+            },
+            None => {}
+        }
+        self.segments.write().remove(&first);
+        self.handles.forget(first);
+        self.options.io.sync_dir(&self.options.dir).map_err(|error| JournalError::sync(&error))
+    }
+
+    /// The records from `from`, where one must begin, up to `to` or the end of the journal.
+    pub(crate) fn records(&self, from: Position, to: Position) -> Records<'_> {
+        Records { journal: self, at: from, to: to.min(self.end()), scan: None }
+    }
+
+    /// The open file of the segment that begins at `first`; `None` if it was removed.
+    fn file(&self, first: Position) -> Result<Option<Arc<File>>, JournalError> {
+        if let Some(file) = self.handles.get(first) {
+            return Ok(Some(file));
+        }
+        match self.options.io.open(&segment::path(&self.options.dir, first), false) {
+            Ok(file) => {
+                let file = Arc::new(file);
+                self.handles.insert(first, file.clone());
+                Ok(Some(file))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(JournalError::io(&error)),
+        }
+    }
+
+    fn missing(&self, from: Position, to: Position) -> JournalError {
+        JournalError::Missing { from, to, dir: self.options.dir.clone() }
+    }
+}
+
+/// Reads records in order. Not an `Iterator`: a record borrows the reader's buffer.
+pub(crate) struct Records<'a> {
+    journal: &'a Journal,
+    at: Position,
+    to: Position,
+    /// The segment that is read, and where it ends.
+    scan: Option<(Scan, Position)>,
+}
+
+impl Records<'_> {
+    /// The next record; `None` at the end. Nothing comes after an error.
+    pub(crate) fn next(&mut self) -> Option<Result<Record<'_>, JournalError>> {
+        if self.at >= self.to {
+            return None;
+        }
+        if self.scan.as_ref().is_none_or(|(_, end)| self.at >= *end) {
+            match self.open() {
+                Ok(scan) => self.scan = Some(scan),
+                Err(error) => {
+                    self.at = self.to;
+                    return Some(Err(error));
+                }
+            }
+        }
+        let at = std::mem::replace(&mut self.at, self.to);
+        let (scan, _) = self.scan.as_mut()?;
+        let record = scan.record(at);
+        if let Ok(record) = &record {
+            self.at = record.end;
+        }
+        Some(record)
+    }
+
+    fn open(&self) -> Result<(Scan, Position), JournalError> {
+        let journal = self.journal;
+        let missing = || journal.missing(self.at, self.to);
+        let first = journal.segment_of(self.at).ok_or_else(missing)?;
+        let end = journal.segments.read().get(&first).ok_or_else(missing)?.end.unwrap_or(self.to);
+        let file = journal.file(first)?.ok_or_else(missing)?;
+        let path = segment::path(&journal.options.dir, first);
+        let scan = Scan::new(journal.options.io.clone(), file, path, journal.check, (first, end));
+        Ok((scan, end))
+    }
+}

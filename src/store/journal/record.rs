@@ -1,0 +1,458 @@
+//! The bytes of a record: building one, and reading one that is in memory.
+//!
+//! * `docs/storage.md` has the table of bytes; [`Header`] and [`Change`] are its only code.
+//! * The checksum of a header begins with the journal's id, which no peer knows: what a peer stores cannot pass for a header,
+//!   nor can a record of another journal.
+//! * Pieces stand before the rows, so the place of a piece is known as soon as it is added.
+//! * It knows no file and makes no system call.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use crc_fast::{CrcAlgorithm, Digest};
+
+use super::{JournalError, Piece, Position};
+
+/// Bytes of a record's header.
+pub(super) const HEADER: usize = 48;
+/// Most bytes of a record, so that a reader need not hold more.
+pub(crate) const MAX_RECORD: u64 = 64 << 20;
+/// The version of records and segments that this program reads and writes.
+pub(crate) const VERSION: u8 = 1;
+/// A record's first bytes. 0xff occurs in no text, so text cannot be taken for the beginning of a record.
+pub(super) const MAGIC: [u8; 4] = *b"\xffNWR";
+/// Records begin and end at multiples of this.
+pub(super) const ALIGN: u64 = 8;
+
+const PUT: u8 = 1;
+const DELETE: u8 = 2;
+const FREE: u8 = 3;
+const PIECE: u8 = 4;
+
+/// What a record is about. The ordinals are on disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum RecordKind {
+    /// What requests changed, committed together.
+    Commit = 1,
+    /// What the store does by itself: trimming, collecting, erasing, copying pieces forward.
+    Upkeep = 2,
+}
+
+impl RecordKind {
+    fn of(ordinal: u8) -> Option<RecordKind> {
+        match ordinal {
+            1 => Some(RecordKind::Commit),
+            2 => Some(RecordKind::Upkeep),
+            _ => None,
+        }
+    }
+}
+
+/// CRC32C of `bytes`.
+pub(super) fn crc(bytes: &[u8]) -> u32 {
+    crc_fast::crc32_iscsi(bytes)
+}
+
+/// CRC32C of bytes that come in parts.
+struct Crc(Digest);
+
+impl Crc {
+    fn new() -> Crc {
+        Crc(Digest::new(CrcAlgorithm::Crc32Iscsi))
+    }
+    fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+    fn finish(&self) -> u32 {
+        self.0.finalize() as u32 // a CRC of 32 bits in the low half
+    }
+}
+
+/// Computes the checksums of one journal's record headers.
+#[derive(Clone, Copy)]
+pub(super) struct HeaderCrc {
+    /// The CRC's state after the journal's id.
+    state: u64,
+}
+
+impl HeaderCrc {
+    pub(super) fn new(id: &[u8; 16]) -> HeaderCrc {
+        let mut digest = Digest::new(CrcAlgorithm::Crc32Iscsi);
+        digest.update(id);
+        HeaderCrc { state: digest.get_state() }
+    }
+    fn of(self, bytes: &[u8]) -> u32 {
+        let mut digest = Digest::new_with_init_state(CrcAlgorithm::Crc32Iscsi, self.state);
+        digest.update(bytes);
+        digest.finalize() as u32 // a CRC of 32 bits in the low half
+    }
+}
+
+/// The first `N` bytes of `bytes`, which move on; `None` where there are fewer.
+pub(super) fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (head, rest) = bytes.split_first_chunk::<N>()?;
+    *bytes = rest;
+    Some(*head)
+}
+
+/// A record's header, checked against nothing but itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    /// Header, pieces, rows and padding, bytes.
+    pub(super) total: u32,
+    pub(super) position: Position,
+    /// Everything before this was on the disk when the record was written.
+    pub(super) synced: Position,
+    pub(super) epoch: u32,
+    pub(super) kind: u8,
+    pub(super) version: u8,
+    pub(super) flags: u16,
+    pub(super) pieces_len: u32,
+    pub(super) rows_len: u32,
+    pub(super) body_crc: u32,
+}
+
+impl Header {
+    pub(super) fn end(&self) -> Position {
+        Position(self.position.0.saturating_add(u64::from(self.total)))
+    }
+
+    pub(super) fn encode(&self, check: HeaderCrc) -> [u8; HEADER] {
+        let mut bytes = [0; HEADER];
+        let mut rest = &mut bytes[..];
+        let mut put = |field: &[u8]| {
+            let (head, tail) = std::mem::take(&mut rest).split_at_mut(field.len());
+            head.copy_from_slice(field);
+            rest = tail;
+        };
+        put(&MAGIC);
+        put(&self.total.to_le_bytes());
+        put(&self.position.0.to_le_bytes());
+        put(&self.synced.0.to_le_bytes());
+        put(&self.epoch.to_le_bytes());
+        put(&[self.kind, self.version]);
+        put(&self.flags.to_le_bytes());
+        put(&self.pieces_len.to_le_bytes());
+        put(&self.rows_len.to_le_bytes());
+        put(&self.body_crc.to_le_bytes());
+        let crc = check.of(&bytes[..HEADER - 4]);
+        bytes[HEADER - 4..].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// The header at the beginning of `bytes`, if it is one of the record at `position` of the journal that `check` is of.
+    pub(super) fn decode(bytes: &[u8], position: Position, check: HeaderCrc) -> Result<Header, &'static str> {
+        let Some((bytes, _)) = bytes.split_first_chunk::<HEADER>() else {
+            return Err("the record is cut off");
+        };
+        let fields = |mut rest: &[u8]| {
+            let magic = take::<4>(&mut rest)?;
+            let header = Header {
+                total: u32::from_le_bytes(take(&mut rest)?),
+                position: Position(u64::from_le_bytes(take(&mut rest)?)),
+                synced: Position(u64::from_le_bytes(take(&mut rest)?)),
+                epoch: u32::from_le_bytes(take(&mut rest)?),
+                kind: take::<1>(&mut rest)?[0],
+                version: take::<1>(&mut rest)?[0],
+                flags: u16::from_le_bytes(take(&mut rest)?),
+                pieces_len: u32::from_le_bytes(take(&mut rest)?),
+                rows_len: u32::from_le_bytes(take(&mut rest)?),
+                body_crc: u32::from_le_bytes(take(&mut rest)?),
+            };
+            Some((magic, header, u32::from_le_bytes(take(&mut rest)?)))
+        };
+        let Some((magic, header, crc)) = fields(bytes) else { return Err("the record is cut off") };
+        if magic != MAGIC {
+            return Err("no record begins here");
+        }
+        if crc != check.of(&bytes[..HEADER - 4]) {
+            return Err("the checksum of the record's header does not match");
+        }
+        if header.position != position {
+            return Err("the record belongs to another position");
+        }
+        // What a newer version wrote has a length all the same; the rest is its own.
+        let total = u64::from(header.total);
+        if total < HEADER as u64 || total > MAX_RECORD || !total.is_multiple_of(ALIGN) {
+            return Err("the record has an impossible length");
+        }
+        if header.version == VERSION && total != total_len(header.pieces_len.into(), header.rows_len.into()) {
+            return Err("the record's lengths disagree");
+        }
+        if header.synced > header.position {
+            return Err("the record says that later ones were on the disk");
+        }
+        Ok(header)
+    }
+
+    /// The kind, or the version that this program cannot read.
+    pub(super) fn known(&self) -> Result<RecordKind, JournalError> {
+        match RecordKind::of(self.kind) {
+            Some(kind) if self.version == VERSION && self.flags == 0 => Ok(kind),
+            // A kind or a flag that this version does not have is a later one's.
+            _ => Err(JournalError::Newer(u32::from(self.version.max(VERSION + 1)))),
+        }
+    }
+}
+
+fn total_len(pieces: u64, rows: u64) -> u64 {
+    (HEADER as u64 + pieces + rows).next_multiple_of(ALIGN)
+}
+
+/// A record that is being built for the end of the journal.
+pub(crate) struct NewRecord {
+    kind: RecordKind,
+    epoch: u32,
+    at: Position,
+    pieces: Vec<Bytes>,
+    /// Bytes of all pieces.
+    pieces_len: u64,
+    rows: Vec<u8>,
+    /// Why it cannot be appended.
+    refused: Option<JournalError>,
+}
+
+impl NewRecord {
+    /// An empty record that will be appended at `at`, which is the end of the journal.
+    pub(crate) fn new(kind: RecordKind, epoch: u32, at: Position) -> NewRecord {
+        NewRecord { kind, epoch, at, pieces: Vec::new(), pieces_len: 0, rows: Vec::new(), refused: None }
+    }
+
+    /// Makes it an empty record again, which keeps its buffers.
+    pub(crate) fn reset(&mut self, kind: RecordKind, epoch: u32, at: Position) {
+        self.pieces.clear();
+        self.rows.clear();
+        (self.kind, self.epoch, self.at, self.pieces_len, self.refused) = (kind, epoch, at, 0, None);
+    }
+
+    /// Stores `value` under `key`.
+    pub(crate) fn put(&mut self, key: &[u8], value: &[u8]) {
+        let Some(key_len) = self.key_len(key) else { return };
+        let Ok(value_len) = u32::try_from(value.len()) else {
+            self.refused = Some(JournalError::TooLong(value.len() as u64));
+            return;
+        };
+        self.rows.push(PUT);
+        self.rows.extend(key_len.to_le_bytes());
+        self.rows.extend(value_len.to_le_bytes());
+        self.rows.extend_from_slice(key);
+        self.rows.extend_from_slice(value);
+    }
+
+    /// Removes what is stored under `key`.
+    pub(crate) fn delete(&mut self, key: &[u8]) {
+        let Some(key_len) = self.key_len(key) else { return };
+        self.rows.push(DELETE);
+        self.rows.extend(key_len.to_le_bytes());
+        self.rows.extend_from_slice(key);
+    }
+
+    /// `piece` is live no more; its segment counts less.
+    pub(crate) fn free(&mut self, piece: Piece) {
+        self.piece_row(FREE, piece);
+    }
+
+    /// Adds `bytes`, which are written as they are, without being copied; returns where they will lie.
+    pub(crate) fn add_piece(&mut self, bytes: impl Into<Bytes>) -> Piece {
+        let bytes = bytes.into();
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX); // refused by `append`: the record is too long
+        let position = self.at.0.saturating_add(HEADER as u64 + self.pieces_len);
+        let piece = Piece { position: Position(position), len, crc: crc(&bytes) };
+        self.pieces_len += bytes.len() as u64;
+        self.pieces.push(bytes);
+        self.piece_row(PIECE, piece);
+        piece
+    }
+
+    /// Bytes it will take in the journal.
+    pub(crate) fn len(&self) -> u64 {
+        total_len(self.pieces_len, self.rows.len() as u64)
+    }
+
+    /// Returns true if nothing was added.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pieces.is_empty() && self.rows.is_empty()
+    }
+
+    pub(super) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    pub(super) fn at(&self) -> Position {
+        self.at
+    }
+
+    fn key_len(&mut self, key: &[u8]) -> Option<u16> {
+        let len = u16::try_from(key.len()).ok();
+        if len.is_none() {
+            self.refused = Some(JournalError::KeyTooLong(key.len() as u64));
+        }
+        len
+    }
+
+    fn piece_row(&mut self, op: u8, piece: Piece) {
+        self.rows.push(op);
+        self.rows.extend(piece.position.0.to_le_bytes());
+        self.rows.extend(piece.len.to_le_bytes());
+        self.rows.extend(piece.crc.to_le_bytes());
+    }
+
+    /// Why it can be appended to no journal, if so.
+    pub(super) fn check(&self) -> Result<(), JournalError> {
+        match &self.refused {
+            Some(error) => Err(error.clone()),
+            None if self.len() > MAX_RECORD => Err(JournalError::TooLong(self.len())),
+            None => Ok(()),
+        }
+    }
+
+    /// Its header; the record must have passed [`NewRecord::check`].
+    pub(super) fn header(&self, synced: Position) -> Header {
+        let mut body = Crc::new();
+        self.body().for_each(|part| body.update(part));
+        let small = |len: u64| u32::try_from(len).unwrap_or(u32::MAX); // MAX_RECORD is below
+        Header {
+            total: small(self.len()),
+            position: self.at,
+            synced,
+            epoch: self.epoch,
+            kind: self.kind as u8,
+            version: VERSION,
+            flags: 0,
+            pieces_len: small(self.pieces_len),
+            rows_len: small(self.rows.len() as u64),
+            body_crc: body.finish(),
+        }
+    }
+
+    /// All that comes after the header, in order.
+    pub(super) fn body(&self) -> impl Iterator<Item = &[u8]> {
+        const ZEROS: [u8; ALIGN as usize] = [0; ALIGN as usize];
+        let padding = self.len() - HEADER as u64 - self.pieces_len - self.rows.len() as u64;
+        let padding = ZEROS.get(..padding as usize).unwrap_or_default();
+        let pieces = self.pieces.iter().map(|piece| &piece[..]);
+        pieces.chain([&self.rows[..], padding]).filter(|part| !part.is_empty())
+    }
+
+    /// Buffers that [`NewRecord::body`] may give at most.
+    pub(super) fn parts(&self) -> usize {
+        self.pieces.len() + 2
+    }
+}
+
+/// A record that was read, all its checksums checked.
+pub(crate) struct Record<'a> {
+    pub(crate) position: Position,
+    /// Where the next record begins.
+    pub(crate) end: Position,
+    /// Everything before this was on the disk when the record was written.
+    pub(crate) synced: Position,
+    pub(crate) epoch: u32,
+    pub(crate) kind: RecordKind,
+    pieces: &'a [u8],
+    rows: &'a [u8],
+    file: &'a Path,
+}
+
+/// One thing that a record says, in the order in which it was built.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Change<'a> {
+    /// `value` is stored under `key`.
+    Put { key: &'a [u8], value: &'a [u8] },
+    /// Nothing is stored under `key`.
+    Delete { key: &'a [u8] },
+    /// The piece, of some earlier record, is live no more.
+    Free(Piece),
+    /// A piece that this record holds; it is live now.
+    Piece(Piece),
+}
+
+impl<'a> Record<'a> {
+    /// The record of `header` whose bytes after the header begin `body`. `file` is for error messages.
+    pub(super) fn decode(
+        header: &Header,
+        body: &'a [u8],
+        file: &'a Path,
+    ) -> Result<Record<'a>, JournalError> {
+        let kind = header.known()?;
+        let damaged = |what| JournalError::damaged(header.position, what, file);
+        let Some(body) = body.get(..(header.total as usize).saturating_sub(HEADER)) else {
+            return Err(damaged("the record is cut off"));
+        };
+        if crc(body) != header.body_crc {
+            return Err(damaged("the checksum of the record does not match"));
+        }
+        let (pieces_len, rows_len) = (header.pieces_len as usize, header.rows_len as usize);
+        let split = body.split_at_checked(pieces_len);
+        let rows = split.and_then(|(pieces, rest)| Some((pieces, rest.get(..rows_len)?)));
+        let Some((pieces, rows)) = rows else { return Err(damaged("the record's lengths disagree")) };
+        let Header { position, synced, epoch, .. } = *header;
+        Ok(Record { position, end: header.end(), synced, epoch, kind, pieces, rows, file })
+    }
+
+    /// What it says, in order. An error ends the iteration.
+    pub(crate) fn changes(&self) -> impl Iterator<Item = Result<Change<'a>, JournalError>> + use<'a> {
+        let (mut rest, mut at) = (self.rows, self.position);
+        let (position, pieces, file) = (self.position, self.pieces, self.file);
+        at.0 = at.0.saturating_add((HEADER + pieces.len()) as u64);
+        std::iter::from_fn(move || {
+            if rest.is_empty() {
+                return None;
+            }
+            let before = rest.len();
+            let change = change(&mut rest).filter(|change| match change {
+                Change::Piece(piece) => slice(position, pieces, *piece).is_some(),
+                _ => true,
+            });
+            let here = at;
+            at.0 = at.0.saturating_add((before - rest.len()) as u64);
+            Some(change.ok_or_else(|| {
+                rest = &[];
+                JournalError::damaged(here, "a row cannot be read", file)
+            }))
+        })
+    }
+
+    /// The bytes of a piece that it holds; `None` where it does not hold them.
+    pub(crate) fn bytes(&self, piece: Piece) -> Option<&'a [u8]> {
+        slice(self.position, self.pieces, piece)
+    }
+}
+
+/// The part of `pieces`, those of the record at `position`, that is `piece`.
+fn slice(position: Position, pieces: &[u8], piece: Piece) -> Option<&[u8]> {
+    let from = piece.position.0.checked_sub(position.0)?.checked_sub(HEADER as u64)?;
+    let from = usize::try_from(from).ok()?;
+    pieces.get(from..from.checked_add(piece.len as usize)?)
+}
+
+fn change<'a>(rest: &mut &'a [u8]) -> Option<Change<'a>> {
+    fn bytes<'a>(rest: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
+        let (bytes, tail) = rest.split_at_checked(len)?;
+        *rest = tail;
+        Some(bytes)
+    }
+    fn piece(rest: &mut &[u8]) -> Option<Piece> {
+        Some(Piece {
+            position: Position(u64::from_le_bytes(take(rest)?)),
+            len: u32::from_le_bytes(take(rest)?),
+            crc: u32::from_le_bytes(take(rest)?),
+        })
+    }
+    match take::<1>(rest)?[0] {
+        PUT => {
+            let key_len = u16::from_le_bytes(take(rest)?);
+            let value_len = u32::from_le_bytes(take(rest)?);
+            let key = bytes(rest, key_len.into())?;
+            Some(Change::Put { key, value: bytes(rest, value_len as usize)? })
+        }
+        DELETE => {
+            let key_len = u16::from_le_bytes(take(rest)?);
+            Some(Change::Delete { key: bytes(rest, key_len.into())? })
+        }
+        FREE => piece(rest).map(Change::Free),
+        PIECE => piece(rest).map(Change::Piece),
+        _ => None,
+    }
+}

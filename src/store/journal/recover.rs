@@ -1,0 +1,328 @@
+//! Opening: which segments there are, where the journal ends, and what came after the state's position.
+//!
+//! * What stands before the end of a synced record must be sound: a segment that has a successor, everything before `from`, and
+//!   everything before the `synced` of a later record. It is [`JournalError::Damaged`] otherwise, and nothing is changed.
+//! * Anything else that is invalid is a torn tail, which the crash of a machine leaves: nobody was answered for it. It is cut.
+//! * What a process left unsynced may be in the memory of the kernel alone, and the kernel may have failed to write it and
+//!   forgotten that. So the last records are written once more and synced before the journal is open.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, IoSlice};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use ring::rand::{SecureRandom as _, SystemRandom};
+
+use super::record::{HeaderCrc, Record};
+use super::scan::{self, HEADERS_CHUNK, Scan};
+use super::segment::{self, offset};
+use super::{JournalError, Options, Position, Segment};
+
+/// Bytes that are written again at once.
+const REWRITE: usize = 1 << 20;
+
+/// A journal as it was found.
+pub(super) struct Found {
+    pub(super) id: [u8; 16],
+    pub(super) segments: BTreeMap<Position, Segment>,
+    pub(super) end: Position,
+    /// The newest epoch that was seen.
+    pub(super) epoch: u32,
+    /// The last segment, open for writing.
+    pub(super) file: Arc<File>,
+    /// Bytes of it that have room on the disk.
+    pub(super) allocated: u64,
+}
+
+/// One segment file of the directory.
+struct Listed {
+    header: segment::Header,
+    file: Arc<File>,
+    /// Bytes in the file.
+    len: u64,
+}
+
+impl Listed {
+    /// The position at which its file ends.
+    fn file_end(&self) -> Position {
+        Position(self.header.first.0.saturating_add(self.len.saturating_sub(segment::HEADER)))
+    }
+}
+
+/// Finds the segments of `options.dir`, makes the first where there is none, and hands each record from `from` on to `replay`.
+pub(super) fn recover(
+    options: &Options,
+    from: Position,
+    replay: &mut dyn FnMut(&Record<'_>) -> Result<(), JournalError>,
+) -> Result<Found, JournalError> {
+    prepare(options)?;
+    let mut listed = list(options)?;
+    if listed.is_empty() {
+        if from != Position(0) {
+            return Err(JournalError::Missing { from: Position(0), to: from, dir: options.dir.clone() });
+        }
+        listed.push(first_segment(options)?);
+    }
+    let segments = extents(&listed);
+    let missing = |from, to| JournalError::Missing { from, to, dir: options.dir.clone() };
+    let begin = listed.partition_point(|one| one.header.first <= from);
+    let (Some(needed), Some(oldest)) = (begin.checked_sub(1).and_then(|at| listed.get(at..)), listed.first())
+    else {
+        let to = listed.first().map_or(from, |oldest| oldest.header.first);
+        return Err(missing(from, to));
+    };
+    let id = oldest.header.id;
+    let mut state = Walk { from, id, epoch: 0, end: from, synced: from };
+    for (one, next) in needed.iter().zip(needed.iter().skip(1).map(Some).chain([None])) {
+        state.segment(options, one, next, replay)?;
+    }
+    let Some(last) = needed.last() else { return Err(missing(from, from)) };
+    let allocated = settle(options, last, &state)?;
+    Ok(Found { id, segments, end: state.end, epoch: state.epoch, file: last.file.clone(), allocated })
+}
+
+/// Makes the directory, and removes what a crash left of a segment that had no name yet.
+fn prepare(options: &Options) -> Result<(), JournalError> {
+    let (io, dir) = (&*options.io, &*options.dir);
+    let made = fs::DirBuilder::new().mode(0o700).create(dir);
+    match made {
+        Ok(()) => {
+            let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+            io.sync_dir(parent.unwrap_or(Path::new("."))).map_err(|error| JournalError::sync(&error))?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(JournalError::io(&error)),
+    }
+    match io.remove(&segment::temporary(dir)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(JournalError::io(&error)),
+        _ => Ok(()),
+    }
+}
+
+/// All segments, in the order of their positions, of one journal. What is not a segment's name is left alone.
+fn list(options: &Options) -> Result<Vec<Listed>, JournalError> {
+    let io = &*options.io;
+    let mut firsts = Vec::new();
+    for entry in fs::read_dir(&options.dir).map_err(|error| JournalError::io(&error))? {
+        let entry = entry.map_err(|error| JournalError::io(&error))?;
+        firsts.extend(entry.file_name().to_str().and_then(segment::first_of));
+    }
+    firsts.sort_unstable();
+    let mut listed: Vec<Listed> = Vec::with_capacity(firsts.len());
+    for (at, first) in firsts.iter().enumerate() {
+        let is_last = at + 1 == firsts.len();
+        let path = segment::path(&options.dir, *first);
+        let file = io.open(&path, is_last).map_err(|error| JournalError::io(&error))?;
+        let len = file.metadata().map_err(|error| JournalError::io(&error))?.len();
+        let header = match scan::header_of(io, &file, *first, &path) {
+            // The name outlived its file, on a disk that does not keep the order of writes: nothing was written into it.
+            Err(JournalError::Damaged { .. }) if is_last && scan::is_blank(io, &file)? => {
+                tracing::warn!(file = %path.display(), "removed an empty segment of the journal");
+                io.remove(&path).map_err(|error| JournalError::io(&error))?;
+                io.sync_dir(&options.dir).map_err(|error| JournalError::sync(&error))?;
+                return reopen_last(options, listed);
+            }
+            other => other?,
+        };
+        if listed.last().is_some_and(|before| before.header.id != header.id) {
+            return Err(JournalError::damaged(*first, "the segment is of another journal", &path));
+        }
+        if listed.last().is_some_and(|before| before.header.epoch > header.epoch) {
+            return Err(JournalError::damaged(
+                *first,
+                "the segment's epoch is older than the one before",
+                &path,
+            ));
+        }
+        listed.push(Listed { header, file: Arc::new(file), len });
+    }
+    Ok(listed)
+}
+
+/// Opens the last of `listed` for writing.
+fn reopen_last(options: &Options, mut listed: Vec<Listed>) -> Result<Vec<Listed>, JournalError> {
+    if let Some(last) = listed.last_mut() {
+        let path = segment::path(&options.dir, last.header.first);
+        last.file = Arc::new(options.io.open(&path, true).map_err(|error| JournalError::io(&error))?);
+    }
+    Ok(listed)
+}
+
+/// Makes the first segment of a new journal.
+fn first_segment(options: &Options) -> Result<Listed, JournalError> {
+    let mut id = [0; 16];
+    SystemRandom::new().fill(&mut id).map_err(|_| JournalError::Io("no random bytes".into()))?;
+    let header = segment::Header { id, first: Position(0), epoch: 0 };
+    let io = &*options.io;
+    let (file, _) = segment::make(io, &options.dir, &header, options.segment_bytes.max(segment::HEADER))?;
+    segment::publish(io, &options.dir, header.first)?;
+    let len = file.metadata().map_err(|error| JournalError::io(&error))?.len();
+    Ok(Listed { header, file: Arc::new(file), len })
+}
+
+/// Which positions each segment holds. Where the next is gone (before `from` they may be removed in any order), its file's end is
+/// its own.
+fn extents(listed: &[Listed]) -> BTreeMap<Position, Segment> {
+    let next = listed.iter().skip(1).map(|next| Some(next.header.first)).chain([None]);
+    let extent = |(one, next): (&Listed, Option<Position>)| {
+        let end = next.map(|next| next.min(one.file_end()));
+        (one.header.first, Segment { end, bytes: one.len })
+    };
+    listed.iter().zip(next).map(extent).collect()
+}
+
+/// The way through the segments from `from` on.
+struct Walk {
+    from: Position,
+    id: [u8; 16],
+    /// The newest epoch so far.
+    epoch: u32,
+    /// The end of the last sound record.
+    end: Position,
+    /// Everything before this is on the disk for certain.
+    synced: Position,
+}
+
+impl Walk {
+    /// Reads one segment, which `next` follows.
+    fn segment(
+        &mut self,
+        options: &Options,
+        one: &Listed,
+        next: Option<&Listed>,
+        replay: &mut dyn FnMut(&Record<'_>) -> Result<(), JournalError>,
+    ) -> Result<(), JournalError> {
+        let first = one.header.first;
+        let limit = one.file_end();
+        if let Some(next) = next.map(|next| next.header.first).filter(|next| *next != limit) {
+            // A sealed segment ends where the next begins. What is longer is looked at below.
+            if limit < next {
+                return Err(JournalError::Missing { from: limit, to: next, dir: options.dir.clone() });
+            }
+        }
+        let limit = next.map_or(limit, |next| next.header.first);
+        let path = segment::path(&options.dir, first);
+        let check = HeaderCrc::new(&self.id);
+        let mut scan = Scan::new(options.io.clone(), one.file.clone(), path, check, (first, limit));
+        self.epoch = self.epoch.max(one.header.epoch);
+        let mut at = first;
+        if first < self.from {
+            at = self.skip(&mut scan, first)?;
+        }
+        scan.chunk = scan::CHUNK;
+        while next.is_none() || at < limit {
+            match self.record(&mut scan, at, replay)? {
+                Ok(end) => at = end,
+                Err(error) if next.is_some() => return Err(error),
+                Err(error) => {
+                    self.judge_tail(&mut scan, at, error)?;
+                    break;
+                }
+            }
+        }
+        self.end = at;
+        if next.is_some() {
+            self.synced = self.synced.max(at);
+        }
+        Ok(())
+    }
+
+    /// Walks along the headers from `first` to `from`, which must be the end of a record: else journal and state do not belong
+    /// together, or the disk has lost what it confirmed.
+    fn skip(&mut self, scan: &mut Scan, first: Position) -> Result<Position, JournalError> {
+        scan.chunk = HEADERS_CHUNK;
+        let mut at = first;
+        while at < self.from {
+            let header = match scan.header(at)? {
+                Ok(header) => header,
+                Err(_) if scan.is_zero(at)? => {
+                    return Err(JournalError::Beyond { position: self.from, end: at });
+                }
+                Err(what) => return Err(JournalError::damaged(at, what, scan.path())),
+            };
+            header.known()?;
+            self.grow(header.epoch, at, scan.path())?;
+            at = header.end();
+        }
+        match at == self.from {
+            true => Ok(at),
+            false => {
+                Err(JournalError::damaged(self.from, "no record begins at the state's position", scan.path()))
+            }
+        }
+    }
+
+    fn grow(&mut self, epoch: u32, at: Position, path: &Path) -> Result<(), JournalError> {
+        if epoch < self.epoch {
+            return Err(JournalError::damaged(at, "the record's epoch is older than the one before", path));
+        }
+        self.epoch = epoch;
+        Ok(())
+    }
+
+    /// Hands the record at `at` to `replay`; returns its end, or why the bytes there are no record.
+    fn record(
+        &mut self,
+        scan: &mut Scan,
+        at: Position,
+        replay: &mut dyn FnMut(&Record<'_>) -> Result<(), JournalError>,
+    ) -> Result<Result<Position, JournalError>, JournalError> {
+        let path = scan.path().to_owned();
+        let record = match scan.record(at) {
+            Ok(record) => record,
+            Err(error @ JournalError::Damaged { .. }) => return Ok(Err(error)),
+            Err(error) => return Err(error),
+        };
+        self.grow(record.epoch, at, &path)?;
+        self.synced = self.synced.max(record.synced);
+        replay(&record)?;
+        Ok(Ok(record.end))
+    }
+
+    /// Whether the journal ends at `at`, where `error` was found: it does unless something after it was written when what is
+    /// there was on the disk.
+    fn judge_tail(&self, scan: &mut Scan, at: Position, error: JournalError) -> Result<(), JournalError> {
+        match scan.last_synced(Position(at.0.saturating_add(1)))? {
+            Some(synced) if synced > at => Err(error),
+            _ if self.synced > at => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Cuts what comes after the end, takes room for more, and brings the last records to the disk. Returns how many bytes have room.
+fn settle(options: &Options, last: &Listed, state: &Walk) -> Result<u64, JournalError> {
+    let io = &*options.io;
+    let first = last.header.first;
+    let path = segment::path(&options.dir, first);
+    let limit = last.file_end();
+    let check = HeaderCrc::new(&state.id);
+    let mut scan = Scan::new(options.io.clone(), last.file.clone(), path, check, (first, limit));
+    let end = offset(first, state.end);
+    let mut allocated = last.len;
+    if !scan.is_zero(state.end)? {
+        let bytes = last.len.saturating_sub(end);
+        tracing::warn!(file = %scan.path().display(), at = state.end.0, bytes, "cut a torn tail off the journal");
+        io.truncate(&last.file, end).map_err(|error| JournalError::io(&error))?;
+        io.sync_all(&last.file).map_err(|error| JournalError::sync(&error))?;
+        allocated = end;
+    }
+    let mut at = offset(first, state.synced.max(first));
+    let mut buf = vec![0; REWRITE];
+    while at < end {
+        let len = usize::try_from(end - at).unwrap_or(REWRITE).min(REWRITE);
+        let part = buf.get_mut(..len).unwrap_or_default();
+        let read = segment::read_full(io, &last.file, part, at).map_err(|error| JournalError::io(&error))?;
+        if read < len {
+            return Err(JournalError::Io("the last segment became shorter while it was read".into()));
+        }
+        segment::write_all(io, &last.file, &mut [IoSlice::new(part)], at)
+            .map_err(|error| JournalError::io(&error))?;
+        at += len as u64;
+    }
+    io.sync_all(&last.file).map_err(|error| JournalError::sync(&error))?;
+    io.sync_dir(&options.dir).map_err(|error| JournalError::sync(&error))?;
+    Ok(allocated)
+}

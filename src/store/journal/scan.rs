@@ -1,0 +1,174 @@
+//! Reads the records of one segment, one after the other, with every check.
+//!
+//! * What is invalid is said with its reason and passed on; whether that is the end, a torn tail or damage, [`super::recover`]
+//!   judges.
+//! * It holds one stretch of the file in memory: [`CHUNK`] bytes, or one record where that is longer.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::record::{self, ALIGN, HEADER, HeaderCrc, MAGIC, Record};
+use super::segment::{self, offset, read_full};
+use super::{JournalError, Position};
+use crate::store::disk::Io;
+
+/// Bytes read at once where whole records are wanted.
+pub(super) const CHUNK: usize = 1 << 20;
+/// Bytes read at once where only headers are wanted: a page or so of small records, and little in vain before a long one.
+pub(super) const HEADERS_CHUNK: usize = 16 << 10;
+
+/// A sound header, or why the bytes are none.
+pub(super) type Checked = Result<record::Header, &'static str>;
+
+/// Reads one segment.
+pub(super) struct Scan {
+    io: Arc<dyn Io>,
+    file: Arc<File>,
+    path: PathBuf,
+    first: Position,
+    /// Where the segment ends at the latest.
+    limit: Position,
+    check: HeaderCrc,
+    /// Bytes from position `at` on.
+    buf: Vec<u8>,
+    at: Position,
+    /// Bytes that are read at once.
+    pub(super) chunk: usize,
+}
+
+impl Scan {
+    pub(super) fn new(
+        io: Arc<dyn Io>,
+        file: Arc<File>,
+        path: PathBuf,
+        check: HeaderCrc,
+        (first, limit): (Position, Position),
+    ) -> Scan {
+        Scan { io, file, path, first, limit, check, buf: Vec::new(), at: first, chunk: CHUNK }
+    }
+
+    /// The bytes from `at` on: `need` of them, fewer at the end of the segment, or more where they are in memory anyway.
+    fn bytes(&mut self, at: Position, need: usize) -> Result<&[u8], JournalError> {
+        let need = need.min(usize::try_from(self.limit.0.saturating_sub(at.0)).unwrap_or(usize::MAX));
+        let known = at.0.checked_sub(self.at.0).and_then(|skip| usize::try_from(skip).ok());
+        let known = known.filter(|skip| *skip <= self.buf.len());
+        if known.is_none_or(|skip| self.buf.len() - skip < need) {
+            match known {
+                Some(skip) => drop(self.buf.drain(..skip)),
+                None => self.buf.clear(),
+            }
+            self.at = at;
+            let have = self.buf.len();
+            let most = usize::try_from(self.limit.0.saturating_sub(at.0)).unwrap_or(usize::MAX);
+            self.buf.resize(need.max(self.chunk).min(most).max(have), 0);
+            let from = offset(self.first, Position(at.0 + have as u64));
+            let room = self.buf.get_mut(have..).unwrap_or_default();
+            let read = match read_full(&*self.io, &self.file, room, from) {
+                Ok(read) => read,
+                Err(error) => {
+                    self.buf.clear();
+                    return Err(JournalError::io(&error));
+                }
+            };
+            self.buf.truncate(have + read);
+        }
+        let skip = usize::try_from(at.0 - self.at.0).unwrap_or(usize::MAX);
+        Ok(self.buf.get(skip..).unwrap_or_default())
+    }
+
+    /// The header of the record at `at`.
+    pub(super) fn header(&mut self, at: Position) -> Result<Checked, JournalError> {
+        let (check, limit) = (self.check, self.limit);
+        let header = record::Header::decode(self.bytes(at, HEADER)?, at, check);
+        Ok(header.and_then(|header| match header.end() <= limit {
+            true => Ok(header),
+            false => Err("the record goes beyond the end of its segment"),
+        }))
+    }
+
+    /// The record at `at`; an invalid one is [`JournalError::Damaged`].
+    pub(super) fn record(&mut self, at: Position) -> Result<Record<'_>, JournalError> {
+        let header = match self.header(at)? {
+            Ok(header) => header,
+            Err(what) => return Err(JournalError::damaged(at, what, &self.path)),
+        };
+        self.bytes(at, header.total as usize)?;
+        let skip = usize::try_from(at.0 - self.at.0).unwrap_or(usize::MAX).saturating_add(HEADER);
+        Record::decode(&header, self.buf.get(skip..).unwrap_or_default(), &self.path)
+    }
+
+    /// The largest `synced` of all sound headers from `from` on, wherever they lie.
+    pub(super) fn last_synced(&mut self, from: Position) -> Result<Option<Position>, JournalError> {
+        let finder = memchr::memmem::Finder::new(&MAGIC);
+        let (mut at, mut last) = (Position(from.0.next_multiple_of(ALIGN)), None);
+        while at < self.limit {
+            let check = self.check;
+            let bytes = self.bytes(at, CHUNK)?;
+            let len = bytes.len();
+            for found in finder.find_iter(bytes) {
+                let position = Position(at.0 + found as u64);
+                let rest = bytes.get(found..).unwrap_or_default();
+                if !position.0.is_multiple_of(ALIGN) {
+                    continue;
+                }
+                if let Ok(header) = record::Header::decode(rest, position, check) {
+                    last = last.max(Some(header.synced));
+                }
+            }
+            if len <= HEADER {
+                break; // the end of the file
+            }
+            // A header may lie across the end of this stretch.
+            at.0 += ((len - HEADER) as u64 / ALIGN * ALIGN).max(ALIGN);
+        }
+        Ok(last)
+    }
+
+    /// Returns true if nothing but zeros comes from `from` on.
+    pub(super) fn is_zero(&mut self, from: Position) -> Result<bool, JournalError> {
+        let mut at = from;
+        while at < self.limit {
+            let bytes = self.bytes(at, CHUNK)?;
+            if bytes.iter().any(|byte| *byte != 0) {
+                return Ok(false);
+            }
+            if bytes.is_empty() {
+                break;
+            }
+            at.0 += bytes.len() as u64;
+        }
+        Ok(true)
+    }
+
+    pub(super) fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+}
+
+/// Returns true if `file` has no byte but zeros.
+pub(super) fn is_blank(io: &dyn Io, file: &File) -> Result<bool, JournalError> {
+    let (mut buf, mut at) = (vec![0; CHUNK], 0);
+    loop {
+        let read = read_full(io, file, &mut buf, at).map_err(|error| JournalError::io(&error))?;
+        if buf.iter().take(read).any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        if read == 0 {
+            return Ok(true);
+        }
+        at += read as u64;
+    }
+}
+
+/// The header of the segment in `file`.
+pub(super) fn header_of(
+    io: &dyn Io,
+    file: &File,
+    first: Position,
+    path: &std::path::Path,
+) -> Result<segment::Header, JournalError> {
+    let mut bytes = [0; segment::HEADER as usize];
+    let read = read_full(io, file, &mut bytes, 0).map_err(|error| JournalError::io(&error))?;
+    segment::Header::decode(bytes.get(..read).unwrap_or_default(), first, path)
+}

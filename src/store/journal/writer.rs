@@ -1,0 +1,181 @@
+//! Appending, syncing, and going on in a new segment.
+//!
+//! * A record that could not be written leaves the end where it was; the next one is written over what it left.
+//! * A segment is sealed (cut at its end, on the disk) before the next gets its name, and takes no record after that.
+//! * After a sync that failed, the kernel may have dropped what it could not write and say nothing the next time. So the journal is
+//!   cut back to what is durable and refuses everything until it is opened again.
+//! * Locks: `syncing` before `writer`, never the other way round.
+
+use std::fs::File;
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Release;
+
+use super::record::NewRecord;
+use super::segment::{self, offset};
+use super::{Journal, JournalError, Position, Segment};
+use crate::sync::MutexGuard;
+
+/// Where the next record goes.
+pub(super) struct Writer {
+    pub(super) file: Arc<File>,
+    /// First position of the segment.
+    pub(super) first: Position,
+    /// Bytes of the file that have room on the disk.
+    pub(super) allocated: u64,
+    /// The file system can take room for bytes that are not written yet.
+    pub(super) can_allocate: bool,
+    /// The newest epoch of the journal.
+    pub(super) epoch: u32,
+    /// The segment was sealed, and the next could not be made.
+    pub(super) is_sealed: bool,
+    /// The sync that failed; nothing is taken after it.
+    pub(super) failed: Option<JournalError>,
+}
+
+impl Writer {
+    fn check(&self) -> Result<(), JournalError> {
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+}
+
+impl Journal {
+    /// Writes `record` at the end; returns where it ends, which is not durable before the next [`Journal::sync`].
+    ///
+    /// # Errors
+    /// The journal is as it was before, and may be tried again with the same record: [`JournalError::Space`],
+    /// [`JournalError::Disk`], [`JournalError::Io`]. The record can never be appended: `TooLong`, `KeyTooLong`, `Moved`, `OldEpoch`.
+    /// After a sync that failed, its error.
+    pub(crate) fn append(&self, record: &NewRecord) -> Result<Position, JournalError> {
+        record.check()?;
+        let mut writer = self.writer.lock();
+        if self.is_full(&writer, record) {
+            drop(writer);
+            let _syncing = self.syncing.lock();
+            writer = self.writer.lock();
+            writer.check()?;
+            if self.is_full(&writer, record) {
+                self.roll(&mut writer, record)?;
+            }
+        }
+        self.append_to(&mut writer, record)
+    }
+
+    fn append_to(
+        &self,
+        writer: &mut MutexGuard<'_, Writer>,
+        record: &NewRecord,
+    ) -> Result<Position, JournalError> {
+        writer.check()?;
+        let end = self.end();
+        if record.at() != end {
+            return Err(JournalError::Moved { built_for: record.at(), end });
+        }
+        if record.epoch() < writer.epoch {
+            return Err(JournalError::OldEpoch { epoch: record.epoch(), last: writer.epoch });
+        }
+        let (io, at) = (&*self.options.io, offset(writer.first, end));
+        let needed = at.saturating_add(record.len());
+        if writer.allocated < needed && writer.can_allocate {
+            let bytes = self.options.segment_bytes.max(needed);
+            writer.can_allocate = segment::allocate(io, &writer.file, bytes)?;
+            writer.allocated = if writer.can_allocate { bytes } else { 0 };
+            self.note_allocated(writer);
+        }
+        let header = record.header(self.durable()).encode(self.check);
+        let mut parts = Vec::with_capacity(1 + record.parts());
+        parts.push(IoSlice::new(&header));
+        parts.extend(record.body().map(IoSlice::new));
+        if let Err(error) = segment::write_all(io, &writer.file, &mut parts, at) {
+            self.cut(writer, end);
+            return Err(JournalError::io(&error));
+        }
+        writer.epoch = record.epoch();
+        let end = Position(end.0.saturating_add(record.len()));
+        self.end.store(end.0, Release); // a reader that loads it finds the bytes written
+        Ok(end)
+    }
+
+    /// Whether `record` must go into a new segment. An empty segment takes a record of any length.
+    fn is_full(&self, writer: &Writer, record: &NewRecord) -> bool {
+        let end = self.end();
+        let needed = offset(writer.first, end).saturating_add(record.len());
+        writer.is_sealed || (end != writer.first && needed > self.options.segment_bytes)
+    }
+
+    /// Seals the last segment and makes the next, for `record`. `syncing` is held.
+    fn roll(&self, writer: &mut MutexGuard<'_, Writer>, record: &NewRecord) -> Result<(), JournalError> {
+        let (io, dir, end) = (&*self.options.io, &self.options.dir, self.end());
+        let header = segment::Header { id: self.id, first: end, epoch: record.epoch().max(writer.epoch) };
+        let bytes = self.options.segment_bytes.max(segment::HEADER.saturating_add(record.len()));
+        let (file, allocates) = segment::make(io, dir, &header, bytes)?;
+        let len = offset(writer.first, end);
+        io.truncate(&writer.file, len).map_err(|error| JournalError::io(&error))?;
+        (writer.is_sealed, writer.allocated) = (true, len);
+        self.note_allocated(writer);
+        if let Err(error) = io.sync_all(&writer.file) {
+            return Err(self.fail(writer, JournalError::sync(&error)));
+        }
+        self.durable.fetch_max(end.0, Release);
+        segment::publish(io, dir, end)?;
+        let (file, allocated) = (Arc::new(file), if allocates { bytes } else { 0 });
+        let mut segments = self.segments.write();
+        segments.insert(writer.first, Segment { end: Some(end), bytes: len });
+        segments.insert(end, Segment { end: None, bytes: allocated });
+        drop(segments);
+        self.handles.insert(end, file.clone());
+        (writer.file, writer.first, writer.allocated, writer.is_sealed) = (file, end, allocated, false);
+        Ok(())
+    }
+
+    /// Brings everything that was appended before the call to the disk; returns up to where the journal is durable.
+    ///
+    /// # Errors
+    /// [`JournalError::Disk`] or [`JournalError::Space`]: the journal was cut back to what is durable, and everything but reading
+    /// gives the same error until it is opened again.
+    pub(crate) fn sync(&self) -> Result<Position, JournalError> {
+        let _syncing = self.syncing.lock();
+        let (file, end) = {
+            let writer = self.writer.lock();
+            writer.check()?;
+            (writer.file.clone(), self.end())
+        };
+        if self.durable() < end {
+            // Not under `writer`: the next record may be appended meanwhile.
+            if let Err(error) = self.options.io.sync(&file) {
+                return Err(self.fail(&mut self.writer.lock(), JournalError::sync(&error)));
+            }
+            self.durable.fetch_max(end.0, Release);
+        }
+        Ok(self.durable())
+    }
+
+    /// Takes note of a sync that failed. `syncing` is held.
+    fn fail(&self, writer: &mut MutexGuard<'_, Writer>, error: JournalError) -> JournalError {
+        let durable = self.durable();
+        self.end.store(durable.0, Release); // before the cut, so that readers refuse what is going
+        self.cut(writer, durable);
+        if let Err(error) = self.options.io.sync_all(&writer.file) {
+            tracing::warn!(%error, "what the disk refused may be there after a restart");
+        }
+        writer.failed = Some(error.clone());
+        error
+    }
+
+    /// Makes the segment's file end with position `end`, if the disk lets us. What stays behind it is no record: the next is
+    /// written over it, and a torn tail is cut when the journal is opened.
+    fn cut(&self, writer: &mut MutexGuard<'_, Writer>, end: Position) {
+        let len = offset(writer.first, end);
+        match self.options.io.truncate(&writer.file, len) {
+            Ok(()) => writer.allocated = writer.allocated.min(len),
+            Err(error) => tracing::warn!(%error, "the journal could not be cut back"),
+        }
+        self.note_allocated(writer);
+    }
+
+    fn note_allocated(&self, writer: &Writer) {
+        if let Some(segment) = self.segments.write().get_mut(&writer.first) {
+            segment.bytes = writer.allocated;
+        }
+    }
+}
