@@ -19,6 +19,7 @@ mod journal;
 mod keys;
 mod lock;
 mod log;
+mod log_entry;
 mod meet;
 mod pack;
 mod places;
