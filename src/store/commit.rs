@@ -1,6 +1,6 @@
 //! The committer: the one thread that writes.
 //!
-//! * Everything queued while one commit ran goes into the next: one batch, one flush, one fsync, then the watermarks, then
+//! * Everything queued while one commit ran goes into the next: one record, one fsync, then rows and watermarks are shown, then
 //!   whoever waits is told. In that order: an ack means that the event survives power loss.
 //! * Between commits it trims, collects and erases in small batches, and looks at the room left.
 //! * A commit that fails takes all that is queued behind it along; see [`super::reopen`].
@@ -19,6 +19,7 @@ use super::log::TenantLog;
 use super::pack::Packer;
 use super::places::Sheet;
 use super::queue::{CommitError, Item};
+use super::reclaim::Reclaimer;
 use super::rows::{self, Change};
 use super::space::{SpaceWatch, StoreState};
 use super::sweep::{Sweep, Swept};
@@ -40,6 +41,7 @@ pub(super) struct Books {
     pub(super) retainer: Retainer,
     pub(super) lanes: Lanes,
     pub(super) sweep: Sweep,
+    pub(super) reclaimer: Reclaimer,
 }
 
 impl Books {
@@ -50,6 +52,7 @@ impl Books {
             retainer: Retainer::load(engine, options.retention, shared.quotas.clone(), now_ms)?,
             lanes: Lanes::load(engine, options.idempotency_rows, &shared.day, &*options.clock)?,
             sweep: Sweep::load(engine)?,
+            reclaimer: Reclaimer::default(),
         };
         let erasing = books.sweep.erasing();
         shared.bury(&erasing, &books.sweep.erasing_users());
@@ -298,6 +301,7 @@ impl Committer {
         let shared = self.shared.clone();
         let engine = shared.engine.read();
         let Some(engine) = engine.as_ref() else { return Ok(false) };
+        engine.check()?;
         let (now_ms, stats) = (self.clock.now_ms(&*shared.options.clock), &shared.stats);
         let mut more = false;
         let mut left = wrote + TRIMMED_AFTER_COMMIT;
@@ -346,6 +350,7 @@ impl Committer {
             }
         }
         self.books.sweep.revocations(engine, now_ms)?;
+        let reclaims = self.books.reclaimer.step(engine)?;
         stats.committer_entries.store(self.books.entries() as u64, Relaxed);
         stats.erasures.store(self.books.sweep.entries() as u64, Relaxed);
         stats.tombstones.store(shared.tombstones.read().entries() as u64, Relaxed);
@@ -353,7 +358,7 @@ impl Committer {
         if wrote == 0 {
             self.watch_space(0);
         }
-        Ok(more || collected.removed > 0 || self.books.sweep.is_busy())
+        Ok(more || reclaims || collected.removed > 0 || self.books.sweep.is_busy())
     }
 
     /// Looks at the room left, now and then, and says what that allows.
@@ -404,5 +409,5 @@ fn put(batch: &mut Batch, tenant: TenantId, added: &mut Vec<Added>, packed: supe
     let key = keys::log(tenant, packed.first);
     let bytes = (key.len() + packed.value.len()) as u64;
     added.push(Added { first: packed.first, head: packed.head, bytes });
-    batch.put(key, packed.value);
+    batch.put_piece(key, packed.value, packed.head);
 }

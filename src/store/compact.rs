@@ -1,21 +1,24 @@
-//! Copying the live rows to a new file, since sled never shrinks its own.
+//! Giving disk space back while no daemon runs: live pieces are copied out of segments that are mostly dead, and the state's
+//! rows into a new file, since sled never shrinks its own.
 //!
-//! * The directories: `log` is the database, `log.new` an unfinished copy, `log.old` what a finished copy replaces.
-//! * Order: the copy is whole and on disk; `log` becomes `log.old`; `log.new` becomes `log`; `log.old` goes. So where
-//!   `log` is missing, `log.new` is whole; where `log` exists, anything else is rubbish. [`settle`] knows no more than that.
+//! * The directories: `log` is the state and `journal` the journal; what ends in `.new` is an unfinished copy, and `log.old` what
+//!   a finished copy replaces. A migration ([`super::migrate`]) makes a `journal.new` too, a compaction does not.
+//! * Order: the copies are whole and on disk; `log` becomes `log.old`; `journal.new`, if there is one, becomes `journal`;
+//!   `log.new` becomes `log`; `log.old` goes. So where `log` is missing, `log.new` is whole; where `log` exists, every copy is
+//!   to be thrown away. [`settle`] knows no more than that.
 
 use std::fs::{self, File};
 use std::io;
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::engine::{self, Batch, Engine, EngineError, sync_dir};
-use super::recover::{self, Identity};
+use super::OpenError;
+use super::engine::{self, EngineError, EngineOptions, sync_dir};
+use super::reclaim;
 use super::space::Disk;
-use super::{OpenError, newer};
+use super::state::State;
 
-/// Bytes of rows copied in one batch.
-const COPY_BYTES: u64 = 4 << 20;
 /// sled's cache while copying.
 const CACHE_BYTES: u64 = 32 << 20;
 
@@ -30,9 +33,8 @@ pub struct Compacted {
     pub after: u64,
 }
 
-/// Copies the live rows of the data directory `dir` to a new database and puts it in the old one's place. No daemon may
-/// run on it. Needs room for the live rows beside the old file; interrupted at any point, the next opening finds one
-/// whole database.
+/// Compacts journal and state of the data directory `dir`. No daemon may run on it. Needs room for the live rows beside the old
+/// file; interrupted at any point, the next opening finds everything.
 ///
 /// # Errors
 /// [`OpenError`], the old database being untouched.
@@ -43,35 +45,38 @@ pub fn compact(dir: &Path) -> Result<Compacted, OpenError> {
     if !live.exists() {
         return Err(OpenError::Missing { dir: dir.to_owned() });
     }
-    let before = disk_bytes(&live).map_err(|error| OpenError::io(dir, &error))?;
+    let journal = engine::journal_path(dir);
+    let bytes = || -> Result<u64, OpenError> {
+        let bytes = disk_bytes(&live).and_then(|state| Ok(state + disk_bytes(&journal)?));
+        bytes.map_err(|error| OpenError::io(dir, &error))
+    };
+    let before = bytes()?;
+    let engine = super::open_engine(dir, &EngineOptions::new(dir, Arc::new(Disk)))?;
+    reclaim::all(&engine).map_err(|error| OpenError::engine(dir, &error))?;
+    engine.check_point().map_err(|error| OpenError::engine(dir, &error))?;
+    drop(engine);
     let copy = dir.join("log.new");
     let rows = copy_rows(dir, &live, &copy).inspect_err(|_| drop(fs::remove_dir_all(&copy)))?;
-    swap(dir, &live, &copy).map_err(|error| OpenError::io(dir, &error))?;
-    let after = disk_bytes(&live).map_err(|error| OpenError::io(dir, &error))?;
-    Ok(Compacted { rows, before, after })
+    swap(dir).map_err(|error| OpenError::io(dir, &error))?;
+    Ok(Compacted { rows, before, after: bytes()? })
 }
 
 fn copy_rows(dir: &Path, live: &Path, copy: &Path) -> Result<u64, OpenError> {
     let failed = |error: EngineError| OpenError::engine(dir, &error);
-    let from = Engine::open(live, CACHE_BYTES, true, Arc::new(Disk)).map_err(failed)?;
-    if let Identity::Newer(schema) = recover::identity(&from).map_err(failed)? {
-        return Err(newer(dir, schema));
-    }
-    let to = Engine::open(copy, CACHE_BYTES, true, Arc::new(Disk)).map_err(failed)?;
-    let (mut rows, mut batch) = (0, Batch::default());
-    for row in from.range(&[0], &[u8::MAX; 32]) {
+    let open = |path: &Path| State::open(path, CACHE_BYTES, Arc::new(Disk)).map_err(failed);
+    let all = || (Bound::Unbounded, Bound::Unbounded);
+    let (from, to) = (open(live)?, open(copy)?);
+    let mut rows = 0;
+    for row in from.between(all()).map_err(failed)? {
         let (key, value) = row.map_err(failed)?;
-        batch.put(key.to_vec(), value.to_vec());
+        to.write(&key, Some(&value)).map_err(failed)?;
         rows += 1;
-        if batch.bytes >= COPY_BYTES {
-            to.commit(std::mem::take(&mut batch)).map_err(failed)?;
-        }
     }
-    to.commit(batch).map_err(failed)?;
+    to.sync().map_err(failed)?;
     drop(to);
-    let copied = Engine::open(copy, CACHE_BYTES, true, Arc::new(Disk)).map_err(failed)?;
+    let copied = open(copy)?;
     let mut count = 0;
-    for row in copied.range(&[0], &[u8::MAX; 32]) {
+    for row in copied.between(all()).map_err(failed)? {
         row.map_err(failed)?;
         count += 1;
     }
@@ -81,31 +86,41 @@ fn copy_rows(dir: &Path, live: &Path, copy: &Path) -> Result<u64, OpenError> {
     }
 }
 
-/// Puts the finished copy in the database's place.
-fn swap(dir: &Path, live: &Path, copy: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(copy)? {
+/// Puts finished copies in the place of what they were made from.
+pub(super) fn swap(dir: &Path) -> io::Result<()> {
+    let (live, copy) = (engine::path(dir), dir.join("log.new"));
+    for entry in fs::read_dir(&copy)? {
         File::open(entry?.path())?.sync_all()?;
     }
-    sync_dir(copy)?;
+    sync_dir(&copy)?;
     sync_dir(dir)?;
-    fs::rename(live, dir.join("log.old"))?;
+    fs::rename(&live, dir.join("log.old"))?;
     sync_dir(dir)?;
-    fs::rename(copy, live)?;
+    finish(dir)
+}
+
+/// What is left of [`swap`] once `log.old` is there.
+fn finish(dir: &Path) -> io::Result<()> {
+    let journal = dir.join("journal.new");
+    if journal.exists() {
+        fs::rename(journal, engine::journal_path(dir))?;
+        sync_dir(dir)?;
+    }
+    fs::rename(dir.join("log.new"), engine::path(dir))?;
     sync_dir(dir)?;
     fs::remove_dir_all(dir.join("log.old"))
 }
 
-/// Finishes or undoes a compaction that was interrupted.
+/// Finishes or undoes a compaction or migration that was interrupted.
 pub(super) fn settle(dir: &Path) -> io::Result<()> {
     let (live, copy, old) = (engine::path(dir), dir.join("log.new"), dir.join("log.old"));
     if !live.exists() && copy.exists() && old.exists() {
-        fs::rename(&copy, &live)?;
-        sync_dir(dir)?;
+        finish(dir)?;
     } else if !live.exists() && old.exists() {
         fs::rename(&old, &live)?;
         sync_dir(dir)?;
     }
-    for rubbish in [copy, old] {
+    for rubbish in [copy, old, dir.join("journal.new")] {
         match fs::remove_dir_all(&rubbish) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

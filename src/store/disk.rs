@@ -37,6 +37,13 @@ pub trait Io: Send + Sync {
     fn sync(&self, file: &File) -> io::Result<()> {
         file.sync_data()
     }
+    /// `fdatasync` of the storage engine's file.
+    ///
+    /// # Errors
+    /// As the kernel gives it.
+    fn sync_state(&self, file: &File) -> io::Result<()> {
+        file.sync_data()
+    }
     /// `fsync`: the bytes of `file` and all that is known about it.
     ///
     /// # Errors

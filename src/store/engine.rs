@@ -1,36 +1,37 @@
-//! The one file that names sled: a key-value map with atomic batches and a real fsync.
+//! The face of what is on disk: the journal, the state as of a position in it, and in memory what lies between the two.
 //!
-//! * `flush()` of sled 0.34 is not an fsync on Linux: [`Engine::commit`] calls `sync_data` on a file handle of its own.
-//! * `flush_async` is never called: it deadlocks under concurrency. Batches come from one thread, the committer.
-//! * A sled handle that has met an IO error stays broken: whoever sees [`EngineError`] drops the engine.
-//! * It knows bytes, not what they mean; which of them it keeps in memory itself, `keys.rs` says.
+//! * [`Engine::commit`] appends one record to the journal, brings it to the disk, and only then shows its rows. A commit that
+//!   failed was never shown.
+//! * The rows go into the [`Memtable`]; `applier.rs` brings them into the state, later and on its own thread. Reads merge both.
+//! * Commits come from one thread. Whoever sees [`EngineError`] of a write drops the engine and opens it again, which
+//!   replays the journal.
+//! * It knows bytes, not what they mean, but for two things: which rows it keeps in memory itself (`keys.rs` says), and that the
+//!   row of a log entry points into the journal.
 
-use std::fs::{self, File};
 use std::io;
 use std::ops::Bound;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use super::keys;
-use super::pack::{MAX_VALUE, SEGMENT_BYTES};
+use super::applier::{self, Applier};
+use super::journal::{self, Journal, JournalError, NewRecord, Piece, Position, RecordKind, SegmentInfo};
+use super::keys::{self, Kind, Meta};
+use super::live::{Counts, Live};
+use super::log_entry::LogEntry;
+use super::memtable::{self, Memtable};
+use super::merged::Merged;
+use super::pack::{Head, MAX_VALUE};
 use super::quota::Quotas;
+use super::recover;
 use super::row_cache::{RowCache, RowCacheStats};
 use super::space::Io;
-
-/// Bytes of a row's value, shared with sled's cache.
-pub(crate) type Value = sled::IVec;
-
-/// How often sled reclaims space (and fsyncs for its own sake), milliseconds: without it space is never reclaimed.
-const HOUSEKEEPING_MS: u64 = 500;
-
-/// How long sled's threads may hold the file of a database that was closed: they let go of it when they have finished what
-/// they were at.
-const LET_GO: Duration = Duration::from_secs(2);
+use super::state::State;
+pub(crate) use super::state::{Value, has_blobs, private_dir, sync_dir};
+use crate::sync::Mutex;
 
 /// Why the engine failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum EngineError {
     /// No space, or over a disk quota: opening again may help once there is.
     #[error("no space left on the file system")]
@@ -41,10 +42,13 @@ pub(crate) enum EngineError {
     /// Anything else; opening again may help.
     #[error("the storage engine failed: {0}")]
     Engine(String),
+    /// The state was written by another version, in this layout.
+    #[error("the data directory is of layout {0}")]
+    Layout(u32),
 }
 
 impl EngineError {
-    fn io(error: &io::Error, syncing: bool) -> EngineError {
+    pub(super) fn io(error: &io::Error, syncing: bool) -> EngineError {
         const EIO: i32 = 5;
         match (error.kind(), error.raw_os_error()) {
             (io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, _) => EngineError::Space,
@@ -54,11 +58,11 @@ impl EngineError {
     }
 }
 
-impl From<sled::Error> for EngineError {
-    fn from(error: sled::Error) -> EngineError {
-        match &error {
-            sled::Error::Io(io) => EngineError::io(io, false),
-            sled::Error::Corruption { .. } => EngineError::Engine("damaged data".into()),
+impl From<JournalError> for EngineError {
+    fn from(error: JournalError) -> EngineError {
+        match error {
+            JournalError::Space => EngineError::Space,
+            JournalError::Disk(what) => EngineError::Disk(what),
             other => EngineError::Engine(other.to_string()),
         }
     }
@@ -73,11 +77,21 @@ pub(crate) struct RowChange {
     pub(crate) is_new: bool,
 }
 
+/// Packed events of one tenant, to be stored in the journal, and the key of the row that points at them.
+pub(crate) struct NewPiece {
+    key: Vec<u8>,
+    bytes: Vec<u8>,
+    head: Head,
+}
+
 /// Rows written and removed together or not at all.
 #[derive(Default)]
 pub(crate) struct Batch {
     /// In order: a later row under the same key replaces an earlier one.
     rows: Vec<RowChange>,
+    pieces: Vec<NewPiece>,
+    /// Pieces that nothing points at any more.
+    freed: Vec<Piece>,
     /// Keys and values in it, bytes.
     pub(crate) bytes: u64,
 }
@@ -95,113 +109,124 @@ impl Batch {
     pub(crate) fn delete(&mut self, key: &[u8]) {
         self.push(key.to_vec(), None, false);
     }
+    /// Stores packed events, and under `key` where they lie.
+    pub(crate) fn put_piece(&mut self, key: Vec<u8>, bytes: Vec<u8>, head: Head) {
+        self.bytes += (key.len() + bytes.len()) as u64;
+        self.pieces.push(NewPiece { key, bytes, head });
+    }
+    /// [`Batch::put_piece`] in the place of `old`.
+    pub(crate) fn replace_piece(&mut self, key: Vec<u8>, old: &LogEntry, bytes: Vec<u8>, head: Head) {
+        self.freed.push(old.piece);
+        self.put_piece(key, bytes, head);
+    }
+    /// Removes packed events.
+    pub(crate) fn delete_piece(&mut self, key: &[u8], entry: &LogEntry) {
+        self.freed.push(entry.piece);
+        self.delete(key);
+    }
     fn push(&mut self, key: Vec<u8>, value: Option<Vec<u8>>, is_new: bool) {
         self.bytes += (key.len() + value.as_ref().map_or(0, Vec::len)) as u64;
         self.rows.push(RowChange { key, value, is_new });
     }
-    /// In order.
+    /// The rows but those of pieces, in order.
     pub(crate) fn changes(&self) -> &[RowChange] {
         &self.rows
     }
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.pieces.is_empty()
+    }
 }
 
-/// An open database.
+/// Bytes of a segment of the journal, where nobody says otherwise.
+pub(crate) const SEGMENT_BYTES: u64 = 64 << 20;
+
+/// How an engine is opened.
+#[derive(Clone)]
+pub(crate) struct EngineOptions {
+    /// The directory of the state.
+    pub(crate) state: PathBuf,
+    /// The directory of the journal.
+    pub(crate) journal: PathBuf,
+    /// sled's own cache, bytes.
+    pub(crate) cache_bytes: u64,
+    /// Bytes of a segment of the journal.
+    pub(crate) segment_bytes: u64,
+    /// Bring each commit to the disk.
+    pub(crate) fsync: bool,
+    pub(crate) io: Arc<dyn Io>,
+}
+
+/// What the engine shares with its applier and with iterators.
+pub(super) struct Shared {
+    pub(super) journal: Journal,
+    pub(super) state: State,
+    pub(super) memtable: Memtable,
+    /// What is live in each segment, as the state says.
+    pub(super) live: Mutex<Live>,
+    pub(super) progress: applier::Progress,
+}
+
+/// Journal and state of a data directory, open.
 pub(crate) struct Engine {
-    db: sled::Db,
-    /// The file sled writes to, opened a second time for fsync.
-    file: File,
-    io: Arc<dyn Io>,
+    shared: Arc<Shared>,
+    /// Ends before `shared` goes.
+    _applier: Applier,
     fsync: bool,
+    io: Arc<dyn Io>,
+    epoch: AtomicU32,
     /// `None`: nothing is kept besides sled's own pages.
     rows: Option<RowCache>,
     /// `None`: what organizations keep is not counted.
     quotas: Option<Arc<Quotas>>,
 }
 
-/// Where the database of a data directory lies.
+impl EngineOptions {
+    /// The defaults, for the data directory `dir`.
+    pub(crate) fn new(dir: &Path, io: Arc<dyn Io>) -> EngineOptions {
+        EngineOptions {
+            state: path(dir),
+            journal: journal_path(dir),
+            cache_bytes: 32 << 20,
+            segment_bytes: SEGMENT_BYTES,
+            fsync: true,
+            io,
+        }
+    }
+}
+
+/// Where the state of a data directory lies: under the name that older versions look for, so that they refuse it.
 pub(crate) fn path(dir: &Path) -> PathBuf {
     dir.join("log")
 }
 
-/// The first file in `blobs/`, where sled puts pages it never fsyncs; there must be none.
-pub(crate) fn has_blobs(database: &Path) -> io::Result<bool> {
-    match fs::read_dir(database.join("blobs")) {
-        Ok(mut entries) => Ok(entries.next().is_some()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// A directory only we may enter, made if absent.
-pub(crate) fn private_dir(dir: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    match fs::set_permissions(dir, fs::Permissions::from_mode(0o700)) {
-        // It was there before and is another's, who let us in: theirs to decide.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-        other => other,
-    }
-}
-
-/// Brings a directory's entries (names, renames) to the disk.
-pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
-}
-
-/// Changes of a batch after which what they replaced is freed once.
-const FREED_EVERY: usize = 64;
-
-/// Frees the pages in memory that `changes` changes of a batch replaced. sled's collector frees some hundred pieces with every
-/// 128th operation of a thread; a batch is one operation however long, and each of its changes replaces a page: left to itself,
-/// a process that writes batches keeps every page it ever changed.
-fn free_replaced(changes: usize) {
-    for _ in 0..changes.div_ceil(FREED_EVERY) {
-        crossbeam_epoch::pin().flush();
-    }
+/// Where the journal of a data directory lies.
+pub(crate) fn journal_path(dir: &Path) -> PathBuf {
+    dir.join("journal")
 }
 
 impl Engine {
-    /// Opens or creates the database in `database`.
-    pub(crate) fn open(
-        database: &Path,
-        cache_bytes: u64,
-        fsync: bool,
-        io: Arc<dyn Io>,
-    ) -> Result<Engine, EngineError> {
+    /// Opens or creates state and journal, and replays what the state lacks.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub(crate) fn open(options: &EngineOptions) -> Result<Engine, EngineError> {
+        let io = options.io.clone();
         io.write().map_err(|error| EngineError::io(&error, false))?;
-        let prepare = || -> io::Result<()> {
-            private_dir(database)?;
-            private_dir(&database.join("blobs"))
+        let state = State::open(&options.state, options.cache_bytes, io.clone())?;
+        recover::check_layout(&state)?;
+        let from = applier::position(&state)?;
+        let live = Live::load(&state)?;
+        let replay = applier::Replay::new(state, live);
+        let journal = journal::Options {
+            dir: options.journal.clone(),
+            segment_bytes: options.segment_bytes,
+            io: io.clone(),
         };
-        prepare().map_err(|error| EngineError::io(&error, false))?;
-        let config = sled::Config::new()
-            .path(database)
-            .segment_size(SEGMENT_BYTES)
-            .cache_capacity(cache_bytes)
-            .flush_every_ms(Some(HOUSEKEEPING_MS));
-        let asked = Instant::now();
-        let db = loop {
-            match config.open() {
-                // Its lock: ours is held, so it is this process's own, which has just closed the database.
-                Err(sled::Error::Io(error))
-                    if error.kind() == io::ErrorKind::Other && asked.elapsed() < LET_GO =>
-                {
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                opened => break opened?,
-            }
-        };
-        let reopen = || -> io::Result<File> {
-            for name in ["db", "conf"] {
-                let path = database.join(name);
-                fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-                File::open(&path)?.sync_all()?; // sled cannot open without its `conf`
-            }
-            let file = File::options().read(true).write(true).open(database.join("db"))?;
-            sync_dir(database)?;
-            Ok(file)
-        };
-        let file = reopen().map_err(|error| EngineError::io(&error, false))?;
-        Ok(Engine { db, file, io, fsync, rows: None, quotas: None })
+        let (journal, replayed) = replay.run(journal, from)?;
+        let shared = Arc::new(replayed.into_shared(journal));
+        let applier = Applier::start(shared.clone())?;
+        let epoch = AtomicU32::new(0);
+        Ok(Engine { shared, _applier: applier, fsync: options.fsync, io, epoch, rows: None, quotas: None })
     }
 
     /// Keeps up to `bytes` of rows in memory from now on.
@@ -214,70 +239,150 @@ impl Engine {
         Engine { quotas: Some(quotas), ..self }
     }
 
+    /// The epoch that records carry from now on.
+    pub(crate) fn set_epoch(&self, epoch: u32) {
+        self.epoch.store(epoch, Relaxed);
+    }
+
     /// What is kept, all zeros if nothing is.
     pub(crate) fn row_cache(&self) -> RowCacheStats {
         self.rows.as_ref().map(RowCache::stats).unwrap_or_default()
     }
 
-    /// Makes `batch` visible, all of it or nothing; not yet durable.
-    pub(crate) fn apply(&self, mut batch: Batch) -> Result<(), EngineError> {
+    /// The journal.
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.shared.journal
+    }
+
+    /// Brings everything committed so far into the state and makes that durable; blocks. The position of the state then.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub(crate) fn check_point(&self) -> Result<Position, EngineError> {
+        self.shared.progress.check_point()
+    }
+
+    /// Every segment of the journal with what is live in it, in order.
+    pub(crate) fn segments(&self) -> Vec<(SegmentInfo, Counts)> {
+        // The memtable first: what moves into the state meanwhile is counted twice rather than not at all.
+        let changes = self.shared.memtable.live();
+        let live = self.shared.live.lock();
+        let segments = self.shared.journal.segments();
+        let counts = |segment: &SegmentInfo| {
+            live.of(segment.first).after(changes.get(&segment.first).copied().unwrap_or_default())
+        };
+        let counted = |segment| {
+            let counts = counts(&segment);
+            (segment, counts)
+        };
+        segments.into_iter().map(counted).collect()
+    }
+
+    /// Why the applier stopped, if it did.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub(crate) fn check(&self) -> Result<(), EngineError> {
+        self.shared.progress.check()
+    }
+
+    /// Appends `batch` to the journal and shows it; durable with the next commit. For what may come back after a crash, since it
+    /// is found and done again then: what trimming, collecting and erasing remove.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub(crate) fn apply(&self, batch: Batch) -> Result<(), EngineError> {
+        self.write(batch, false, RecordKind::Upkeep)
+    }
+
+    /// Makes `batch` and everything applied before it durable, then shows it.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub(crate) fn commit(&self, batch: Batch) -> Result<(), EngineError> {
+        self.write(batch, self.fsync, RecordKind::Commit)
+    }
+
+    fn write(&self, mut batch: Batch, sync: bool, kind: RecordKind) -> Result<(), EngineError> {
         self.io.write().map_err(|error| EngineError::io(&error, false))?;
-        let Some(quotas) = &self.quotas else { return self.apply_uncounted(batch) };
-        let usage = quotas.measure(self, &mut batch)?;
-        self.apply_uncounted(batch)?;
-        quotas.settle(usage);
-        Ok(())
-    }
-
-    fn apply_uncounted(&self, batch: Batch) -> Result<(), EngineError> {
-        let rows: Vec<(Vec<u8>, Option<Value>)> =
-            batch.rows.into_iter().map(|row| (row.key, row.value.map(Value::from))).collect();
-        let Some(kept) = &self.rows else { return self.apply_rows(rows) };
-        let changed: Vec<_> = rows.iter().filter(|(key, _)| keys::is_row(key)).cloned().collect();
-        let applied = self.apply_rows(rows);
-        for (key, row) in changed {
-            kept.put(key, row.filter(|_| applied.is_ok()));
+        self.shared.progress.wait_for_room(&self.shared.memtable)?;
+        let usage = match &self.quotas {
+            Some(quotas) => quotas.measure(self, &mut batch)?,
+            None => Vec::new(),
+        };
+        let Shared { journal, memtable, progress, .. } = &*self.shared;
+        let end = if batch.is_empty() {
+            journal.end()
+        } else {
+            self.append(&mut batch, kind)?
+        };
+        if sync && journal.durable() < journal.end() {
+            journal.sync()?;
         }
-        applied
-    }
-
-    fn apply_rows(&self, mut rows: Vec<(Vec<u8>, Option<Value>)>) -> Result<(), EngineError> {
-        // One row is atomic by itself. As a batch it would cost sled a manifest of its own, written out and waited for before
-        // the row: a third more of what a lone publisher waits for.
-        if rows.len() == 1
-            && let Some((key, value)) = rows.pop()
-        {
-            match value {
-                Some(value) => self.db.insert(key, value)?,
-                None => self.db.remove(key)?,
-            };
+        if batch.is_empty() {
             return Ok(());
         }
-        let changes = rows.len();
-        let mut together = sled::Batch::default();
-        for (key, value) in rows {
-            match value {
-                Some(value) => together.insert(key, value),
-                None => together.remove(key),
+        let segment_of = |piece: &Piece| journal.segment_of(piece.position);
+        let live: Vec<_> = batch
+            .freed
+            .iter()
+            .filter_map(|piece| Some((segment_of(piece)?, live_change(piece, -1))))
+            .chain(batch.rows.iter().filter_map(|row| {
+                let piece = piece_of(&row.key, row.value.as_deref()?)?;
+                Some((segment_of(&piece)?, live_change(&piece, 1)))
+            }))
+            .collect();
+        let rows: Vec<memtable::Row> =
+            batch.rows.into_iter().map(|row| (Value::from(row.key), row.value.map(Value::from))).collect();
+        let changed: Vec<_> = match &self.rows {
+            Some(_) => rows.iter().filter(|(key, _)| keys::is_row(key)).cloned().collect(),
+            None => Vec::new(),
+        };
+        let filling = memtable.insert(rows.into_iter(), live.into_iter(), end);
+        if let Some(kept) = &self.rows {
+            for (key, row) in changed {
+                kept.put(key.to_vec(), row);
             }
         }
-        self.db.apply_batch(together)?;
-        free_replaced(changes);
+        if let Some(quotas) = &self.quotas {
+            quotas.settle(usage);
+        }
+        progress.filled(&filling);
         Ok(())
     }
 
-    /// Makes `batch` and everything applied before it durable.
-    pub(crate) fn commit(&self, batch: Batch) -> Result<(), EngineError> {
-        self.apply(batch)?;
-        self.db.flush()?;
-        match self.fsync {
-            true => self.io.sync(&self.file).map_err(|error| EngineError::io(&error, true)),
-            false => Ok(()),
+    /// Appends the batch's record, and turns its pieces into rows that point at them; the record's end.
+    fn append(&self, batch: &mut Batch, kind: RecordKind) -> Result<Position, EngineError> {
+        let journal = &self.shared.journal;
+        let mut record = NewRecord::new(kind, self.epoch.load(Relaxed), journal.end());
+        for NewPiece { key, bytes, head } in std::mem::take(&mut batch.pieces) {
+            let piece = record.add_piece(bytes);
+            let value = LogEntry { piece, head }.write();
+            batch.rows.push(RowChange { key, value: Some(value), is_new: false });
         }
+        for row in &batch.rows {
+            match &row.value {
+                Some(value) => record.put(&row.key, value),
+                None => record.delete(&row.key),
+            }
+        }
+        batch.freed.iter().for_each(|piece| record.free(*piece));
+        Ok(journal.append(&record)?)
+    }
+
+    /// The bytes of a piece, checked.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub(crate) fn piece(&self, piece: &Piece) -> Result<Vec<u8>, EngineError> {
+        Ok(self.shared.journal.read(*piece)?)
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>, EngineError> {
-        Ok(self.db.get(key)?)
+        match self.shared.memtable.get(key) {
+            Some(row) => Ok(row),
+            None => self.shared.state.get(key),
+        }
     }
 
     /// [`Engine::get`] of a row that may be kept in memory.
@@ -308,15 +413,15 @@ impl Engine {
         from: &[u8],
         to: &[u8],
     ) -> impl DoubleEndedIterator<Item = Result<(Value, Value), EngineError>> + use<> {
-        self.db.range::<&[u8], _>(from..to).map(|row| row.map_err(EngineError::from))
+        self.between((Bound::Included(from.to_vec()), Bound::Excluded(to.to_vec())))
     }
 
     /// Rows within bounds, in order.
     pub(crate) fn between(
         &self,
-        bounds: (Bound<Vec<u8>>, Bound<Vec<u8>>),
+        (lower, upper): (Bound<Vec<u8>>, Bound<Vec<u8>>),
     ) -> impl DoubleEndedIterator<Item = Result<(Value, Value), EngineError>> + use<> {
-        self.db.range::<Vec<u8>, _>(bounds).map(|row| row.map_err(EngineError::from))
+        Merged::new(self.shared.clone(), lower, upper)
     }
 
     /// The first row from `from` (included) to `to` (excluded).
@@ -330,53 +435,17 @@ impl Engine {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::keys::Kind;
-    use super::super::space::Disk;
-    use super::*;
-    use crate::ids::TenantId;
+/// The piece that a row points at, if it is a log entry.
+pub(super) fn piece_of(key: &[u8], value: &[u8]) -> Option<Piece> {
+    (keys::kind_of(key) == Some(Kind::Log)).then(|| LogEntry::read(value).ok())?.map(|entry| entry.piece)
+}
 
-    fn batch(rows: &[(&[u8], Option<&str>)]) -> Batch {
-        let mut batch = Batch::default();
-        for (key, row) in rows {
-            match row {
-                Some(row) => batch.put(key.to_vec(), row.as_bytes().to_vec()),
-                None => batch.delete(key),
-            }
-        }
-        batch
-    }
+/// How a piece that comes (`sign` 1) or goes (-1) changes what is live in its segment.
+pub(super) fn live_change(piece: &Piece, sign: i64) -> memtable::Change {
+    memtable::Change { bytes: sign * i64::from(piece.len), pieces: sign }
+}
 
-    #[test]
-    fn rows_in_memory_are_what_the_engine_holds() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let opened = Engine::open(&dir.path().join("log"), 8 << 20, false, Arc::new(Disk)).expect("opened");
-        let engine = opened.keeping_rows(1 << 20);
-        let [a, b] = [b"a", b"b"].map(|tail| keys::key(Kind::Row, TenantId(3), tail));
-        let other = keys::key(Kind::Secret, TenantId(3), b"a");
-        let commits: &[&[(&[u8], Option<&str>)]] = &[
-            &[(&a, Some("1"))],
-            &[(&a, Some("2")), (&b, Some("1")), (&other, Some("1"))],
-            &[(&b, None)],
-            &[(&a, None), (&a, Some("3")), (&b, Some("2")), (&b, None)],
-            &[(&a, None), (&b, Some("3"))],
-        ];
-        for (at, rows) in commits.iter().enumerate() {
-            engine.commit(batch(rows)).expect("committed");
-            for key in [&a, &b, &other] {
-                assert_eq!(
-                    engine.row(key).expect("read"),
-                    engine.get(key).expect("read"),
-                    "after commit {at}"
-                );
-            }
-        }
-        let stats = engine.row_cache();
-        assert_eq!(
-            (stats.hits, stats.misses),
-            (6, 4),
-            "every row that was there came from memory, and no other kind did"
-        );
-    }
+/// The key of the position that the state is of.
+pub(super) fn position_key() -> Vec<u8> {
+    keys::meta(Meta::Position)
 }

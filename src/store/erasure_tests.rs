@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot::Receiver;
 
-use super::engine::Engine;
+use super::engine::{Engine, EngineOptions};
 use super::keys::{self, Kind};
+use super::log_entry::LogEntry;
 use super::{
     Answer, CommitError, Done, Group, Idempotency, LogRead, Organization, Place, Retention, Rows, Store,
     StoreOptions, Table, TenantLog, Visibility, scope,
@@ -254,11 +255,13 @@ impl World {
             assert_eq!(row.as_deref(), Some(who.1.as_bytes()), "{id} of {who:?}");
         }
         self.close().await;
-        let io = Arc::new(super::Disk);
-        let engine = Engine::open(&super::engine::path(self.dir.path()), 8 << 20, true, io).expect("opened");
+        let options = EngineOptions::new(self.dir.path(), Arc::new(super::Disk));
+        let engine = Engine::open(&options).expect("opened");
         for row in engine.range(&[0], &[u8::MAX]) {
             let (key, value) = row.expect("read");
             let (kind, tenant, _) = keys::parse(&key).expect("ours");
+            let piece = (kind == Kind::Log).then(|| LogEntry::read(&value).expect("an entry").piece);
+            let piece = piece.map_or_else(Vec::new, |piece| engine.piece(&piece).expect("read"));
             let is_deleted = self.deleted_organizations.contains(&tenant);
             assert!(!is_deleted || kind == Kind::Organization, "{kind:?} of deleted {tenant:?} is left");
             // An answer that is kept for a day has only ids of what was made.
@@ -266,7 +269,7 @@ impl World {
                 self.deleted_users.iter().filter(|(of, _)| *of == tenant && kind != Kind::Idempotency)
             {
                 let found = |bytes: &[u8]| memchr::memmem::find(bytes, user.as_bytes()).is_some();
-                assert!(!found(&key) && !found(&value), "{kind:?} of deleted {user} in {of:?} is left");
+                assert!(!found(&key) && !found(&value) && !found(&piece), "{kind:?} of deleted {user} in {of:?} is left");
             }
         }
         drop(engine);

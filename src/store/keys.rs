@@ -13,7 +13,7 @@ use crate::ids::{Sequence, TenantId};
 pub(crate) enum Kind {
     /// The store itself; tail: [`Meta`] ordinal, 1 byte.
     Meta = 0,
-    /// Packed events; tail: first sequence, 8 bytes.
+    /// Where packed events lie in the journal; tail: first sequence, 8 bytes.
     Log = 1,
     /// A tenant's counters; no tail.
     Counters = 2,
@@ -49,13 +49,15 @@ pub(crate) enum Kind {
     Run = 17,
     /// What a tenant keeps besides its log; no tail.
     Usage = 18,
+    /// What is live in a segment of the journal; tail: the segment's first position, 8 bytes.
+    Segment = 19,
 }
 
 /// How long the tail of a kind's key may be, in bytes: least and most.
 pub(crate) const fn tail_len(kind: Kind) -> (usize, usize) {
     match kind {
         Kind::Meta => (1, 1),
-        Kind::Log => (8, 8),
+        Kind::Log | Kind::Segment => (8, 8),
         Kind::Counters | Kind::Organization | Kind::Erase | Kind::Usage => (0, 0),
         Kind::ApiKey | Kind::Revoked | Kind::DisabledUser | Kind::UserSince | Kind::EraseUser => {
             (1, MAX_NAME)
@@ -71,7 +73,7 @@ pub(crate) const fn tail_len(kind: Kind) -> (usize, usize) {
 
 impl Kind {
     /// Every kind, in the order of ordinals.
-    pub(crate) const ALL: [Kind; 19] = [
+    pub(crate) const ALL: [Kind; 20] = [
         Kind::Meta,
         Kind::Log,
         Kind::Counters,
@@ -91,6 +93,7 @@ impl Kind {
         Kind::EraseUser,
         Kind::Run,
         Kind::Usage,
+        Kind::Segment,
     ];
 
     /// What an erased tenant loses, the log first. Its organization row stays, marked deleted, so that its number is
@@ -133,6 +136,8 @@ pub(crate) enum Meta {
     Scopes = 3,
     /// The version by which the rows of all tenants were counted.
     Usage = 4,
+    /// The position in the journal that the state is of.
+    Position = 5,
 }
 
 /// A stored key that is none of ours: damage, or a newer version.
@@ -233,8 +238,9 @@ mod tests {
         for (ordinal, kind) in Kind::ALL.into_iter().enumerate() {
             assert_eq!(kind as usize, ordinal, "{kind:?}");
         }
-        let rows = [Meta::Schema, Meta::Identity, Meta::Epoch, Meta::Scopes, Meta::Usage];
-        assert_eq!(rows.map(|row| row as u8), [0, 1, 2, 3, 4]);
+        let rows =
+            [Meta::Schema, Meta::Identity, Meta::Epoch, Meta::Scopes, Meta::Usage, Meta::Position];
+        assert_eq!(rows.map(|row| row as u8), [0, 1, 2, 3, 4, 5]);
     }
 
     #[test]

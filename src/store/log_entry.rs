@@ -4,11 +4,6 @@
 //!   before the journal the same row held the packed events themselves, whose versions were 1 and 2.
 //! * It knows neither journal nor tenant, and reads no clock or disk.
 
-#![cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the commit path moves onto the journal in a change after this one")
-)]
-
 use super::journal::{Piece, Position};
 use super::pack::Head;
 use crate::frame::record::{BadRecord, get, put};

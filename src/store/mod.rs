@@ -6,6 +6,7 @@
 //!   never used again either way.
 //! * Only [`engine`] names the storage engine. The store knows no ring, subscriber, credential or transport.
 
+mod applier;
 mod cache;
 mod commit;
 mod compact;
@@ -13,14 +14,20 @@ mod daily;
 mod disk;
 mod engine;
 #[cfg(test)]
+mod engine_tests;
+#[cfg(test)]
 mod erasure_tests;
 mod handle;
 mod journal;
 mod keys;
+mod live;
 mod lock;
 mod log;
 mod log_entry;
 mod meet;
+mod memtable;
+mod merged;
+mod migrate;
 mod pack;
 mod places;
 mod queue;
@@ -28,6 +35,7 @@ mod quota;
 mod rank;
 mod read;
 mod read_queue;
+mod reclaim;
 mod records;
 mod recover;
 mod reopen;
@@ -35,6 +43,7 @@ mod row_cache;
 mod rows;
 mod since;
 mod space;
+mod state;
 mod stats;
 mod sweep;
 mod tables;
@@ -79,12 +88,11 @@ pub use walk::Of;
 
 use self::commit::{Books, Committer};
 use self::daily::DayClock;
-use self::engine::{Engine, EngineError};
+use self::engine::{Engine, EngineError, EngineOptions};
 use self::lock::{DirLock, LockError};
 use self::queue::Queue;
 use self::quota::Quotas;
 use self::read::Reads;
-use self::recover::Identity;
 use self::space::{SpaceWatch, State};
 use self::tombstones::Tombstones;
 use crate::config::{self, Config};
@@ -114,6 +122,10 @@ impl Durability {
 const ROW_CACHE_SHARE: u64 = 16;
 const ROW_CACHE_LEAST: u64 = 32 << 20;
 
+/// A segment of the journal is at most this part of the file system, but not smaller than [`SEGMENT_LEAST`] bytes.
+const SEGMENTS_AT_LEAST: u64 = 64;
+const SEGMENT_LEAST: u64 = 1 << 20;
+
 /// How a store is opened.
 #[derive(Clone)]
 pub struct StoreOptions {
@@ -121,6 +133,8 @@ pub struct StoreOptions {
     pub dir: PathBuf,
     /// The storage engine's own cache, bytes.
     pub cache_bytes: u64,
+    /// Bytes of a segment of the journal.
+    pub segment_bytes: u64,
     /// Rows of tables kept for readers, bytes.
     pub row_cache_bytes: u64,
     /// Decoded events kept for readers, bytes.
@@ -155,6 +169,7 @@ impl StoreOptions {
         StoreOptions {
             dir: dir.into(),
             cache_bytes: 64 << 20,
+            segment_bytes: engine::SEGMENT_BYTES,
             row_cache_bytes: 64 << 20,
             page_cache_bytes: 32 << 20,
             reserve_bytes: 256 << 20,
@@ -181,6 +196,19 @@ impl StoreOptions {
                 0 => total / 6,
                 some => some,
             },
+        }
+    }
+}
+
+impl StoreOptions {
+    /// How the engine is opened. On a small file system segments are smaller, so that two of them do not fill it.
+    fn engine(&self) -> EngineOptions {
+        let total = self.io.space(&self.dir).map_or(u64::MAX, |space| space.total);
+        EngineOptions {
+            cache_bytes: self.cache_bytes,
+            segment_bytes: self.segment_bytes.min((total / SEGMENTS_AT_LEAST).max(SEGMENT_LEAST)),
+            fsync: self.durability.is_fsync(),
+            ..EngineOptions::new(&self.dir, self.io.clone())
         }
     }
 }
@@ -277,10 +305,6 @@ impl OpenError {
     fn engine(dir: &Path, error: &EngineError) -> OpenError {
         OpenError::Io { dir: dir.to_owned(), reason: error.to_string() }
     }
-}
-
-fn newer(dir: &Path, found: u32) -> OpenError {
-    OpenError::Newer { dir: dir.to_owned(), found, known: recover::SCHEMA }
 }
 
 fn take_lock(dir: &Path) -> Result<DirLock, OpenError> {
@@ -399,21 +423,15 @@ fn open(options: StoreOptions) -> Result<(Arc<Shared>, Threads), OpenError> {
     let failed = |error: EngineError| OpenError::engine(&dir, &error);
     let lock = take_lock(&dir)?;
     compact::settle(&dir).map_err(|error| OpenError::io(&dir, &error))?;
-    let database = engine::path(&dir);
-    if engine::has_blobs(&database).map_err(|error| OpenError::io(&dir, &error))? {
+    if engine::has_blobs(&engine::path(&dir)).map_err(|error| OpenError::io(&dir, &error))? {
         return Err(OpenError::Blobs { dir });
     }
     let total = options.io.space(&dir).map_or(0, |space| space.total);
     let quotas = Quotas::new(options.quotas(total));
-    let engine =
-        Engine::open(&database, options.cache_bytes, options.durability.is_fsync(), options.io.clone())
-            .map_err(failed)?
-            .keeping_rows(options.row_cache_bytes)
-            .counting(quotas.clone());
-    let cursors = match recover::identity(&engine).map_err(failed)? {
-        Identity::Known(cursors) => cursors,
-        Identity::Newer(schema) => return Err(newer(&dir, schema)),
-    };
+    let engine = open_engine(&dir, &options.engine())?
+        .keeping_rows(options.row_cache_bytes)
+        .counting(quotas.clone());
+    let cursors = recover::identity(&engine).map_err(failed)?;
     engine::sync_dir(&dir).map_err(|error| OpenError::io(&dir, &error))?;
     if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         let _ = engine::sync_dir(parent); // it may not be ours to open; then it was not we who made the directory
@@ -447,6 +465,19 @@ fn open(options: StoreOptions) -> Result<(Arc<Shared>, Threads), OpenError> {
     committer.watch_space(0);
     let threads = start(&shared, committer).map_err(|error| OpenError::io(&dir, &error))?;
     Ok((shared, threads))
+}
+
+/// Opens the engine of `dir`, after a migration where an older version has written it.
+fn open_engine(dir: &Path, options: &EngineOptions) -> Result<Engine, OpenError> {
+    let known = recover::SCHEMA;
+    match Engine::open(options) {
+        Err(EngineError::Layout(found)) if found < known => {
+            migrate::migrate(dir, options, found)?;
+            Engine::open(options).map_err(|error| OpenError::engine(dir, &error))
+        }
+        Err(EngineError::Layout(found)) => Err(OpenError::Newer { dir: dir.to_owned(), found, known }),
+        other => other.map_err(|error| OpenError::engine(dir, &error)),
+    }
 }
 
 fn start(shared: &Arc<Shared>, committer: Committer) -> io::Result<Threads> {

@@ -15,7 +15,8 @@ use super::cache::{Decoded, Page, PageCache};
 use super::engine::{Engine, EngineError};
 use super::keys::{self, Kind};
 use super::log::TenantLog;
-use super::pack::{self, Head};
+use super::log_entry::LogEntry;
+use super::pack;
 use super::read_queue::{LaneKind, LogWaiter, ReadQueue, Replying, Work};
 use super::stats::Stats;
 use crate::cursor::CursorKey;
@@ -243,10 +244,11 @@ impl Reads {
             if first > committed {
                 break;
             }
-            let head = Head::read(&value).map_err(|_| damaged(()))?;
-            if head.last(first) <= after {
+            let entry = LogEntry::read(&value).map_err(|_| damaged(()))?;
+            if entry.head.last(first) <= after {
                 continue;
             }
+            let value = engine.piece(&entry.piece)?;
             let (_, frames) = pack::unpack(&value, first, tenant, &self.cursors).map_err(|_| damaged(()))?;
             // What followed `after` in it may all be erased.
             let last = frames.last().map(|frame| frame.sequence()).filter(|last| *last > after);

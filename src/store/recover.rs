@@ -8,13 +8,15 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use super::engine::{Batch, Engine, EngineError};
 use super::keys::{self, Kind, Meta};
+use super::log_entry::LogEntry;
 use super::pack::Head;
+use super::state::{State, Value};
 use crate::cursor::CursorKey;
 use crate::ids::{COUNTER_BITS, Sequence, TenantId};
 
-/// Layout of everything on disk; a newer one is refused, an older one raised. 2: places in runs, values of which something was
-/// erased, and remembered answers, none of which the code of 1 can read.
-pub(crate) const SCHEMA: u32 = 3;
+/// Layout of everything on disk; a newer one is refused, an older one is copied into this one (`migrate.rs`). 4: events lie in the
+/// journal, and the state is that of a position in it.
+pub(crate) const SCHEMA: u32 = 4;
 /// A sequence has 24 bits for it: two thousand starts a day for twenty years.
 const LAST_EPOCH: u32 = (1 << (64 - COUNTER_BITS)) - 1;
 /// After how many values a tenant's counters row is written again: what recovery reads of a log at most.
@@ -109,7 +111,7 @@ pub(crate) fn tenant(engine: &Engine, tenant: TenantId) -> Result<Recovered, Eng
         None => None,
         Some((key, value)) => {
             let (_, first) = keys::parse_log(&key).map_err(|_| damaged("a log key"))?;
-            Some(Head::read(&value).map_err(|_| damaged("a log value"))?.last(first))
+            Some(LogEntry::read(&value).map_err(|_| damaged("a log entry"))?.head.last(first))
         }
     };
     match (row, last) {
@@ -144,49 +146,43 @@ fn count(
     for row in engine.range(&keys::log(tenant, after.next()), &keys::after(Kind::Log, tenant)) {
         let (key, value) = row?;
         let (_, first) = keys::parse_log(&key).map_err(|_| damaged("a log key"))?;
-        let head = Head::read(&value).map_err(|_| damaged("a log value"))?;
-        into.add(first, &head, (key.len() + value.len()) as u64);
+        let entry = LogEntry::read(&value).map_err(|_| damaged("a log entry"))?;
+        into.add(first, &entry.head, entry.bytes(&key));
     }
     Ok(())
 }
 
-/// What a database says of itself.
-#[derive(Debug)]
-pub(crate) enum Identity {
-    /// Ours.
-    Known(CursorKey),
-    /// Written by a newer version.
-    Newer(u32),
+/// Refuses a state of another layout, and marks an empty one as of this: older versions must know it before anything else is
+/// there.
+///
+/// # Errors
+/// [`EngineError::Layout`], and what the state says.
+pub(crate) fn check_layout(state: &State) -> Result<(), EngineError> {
+    let Some(row) = state.get(&keys::meta(Meta::Schema))? else {
+        state.write(&keys::meta(Meta::Schema), Some(&Value::from(&SCHEMA.to_be_bytes())))?;
+        return state.sync();
+    };
+    let row: [u8; 4] = row.as_ref().try_into().map_err(|_| damaged("the schema row"))?;
+    match u32::from_be_bytes(row) {
+        SCHEMA => Ok(()),
+        other => Err(EngineError::Layout(other)),
+    }
 }
 
-/// Reads the schema, raising an older one, and the identity; makes both in an empty database.
-pub(crate) fn identity(engine: &Engine) -> Result<Identity, EngineError> {
-    let Some(schema) = engine.get(&keys::meta(Meta::Schema))? else {
-        return create(engine).map(Identity::Known);
+/// Reads the identity; makes one where there is none yet.
+pub(crate) fn identity(engine: &Engine) -> Result<CursorKey, EngineError> {
+    let Some(row) = engine.get(&keys::meta(Meta::Identity))? else {
+        return match engine.get(&keys::meta(Meta::Epoch))? {
+            None => create(engine),
+            Some(_) => Err(damaged("the identity row")),
+        };
     };
-    let schema: [u8; 4] = schema.as_ref().try_into().map_err(|_| damaged("the schema row"))?;
-    let schema = u32::from_be_bytes(schema);
-    if schema > SCHEMA {
-        return Ok(Identity::Newer(schema));
-    }
-    if schema < SCHEMA {
-        // All older layouts are read as they are. Before anything of this one is written, older code must know that it may be.
-        let mut batch = Batch::default();
-        batch.put(keys::meta(Meta::Schema), SCHEMA.to_be_bytes().to_vec());
-        engine.commit(batch)?;
-        tracing::info!(
-            from = schema,
-            to = SCHEMA,
-            "the data directory's layout was raised; older versions cannot open it now"
-        );
-    }
-    let row = engine.get(&keys::meta(Meta::Identity))?.ok_or_else(|| damaged("the identity row"))?;
     match row.split_first() {
         Some((1, rest)) if rest.len() == 20 => {
             let (mut store_id, mut key) = ([0; 4], [0; 16]);
             store_id.copy_from_slice(&rest[..4]);
             key.copy_from_slice(&rest[4..]);
-            Ok(Identity::Known(CursorKey { store_id, key }))
+            Ok(CursorKey { store_id, key })
         }
         _ => Err(damaged("the identity row")),
     }
@@ -200,7 +196,6 @@ fn create(engine: &Engine) -> Result<CursorKey, EngineError> {
     store_id.copy_from_slice(&made[..4]);
     key.copy_from_slice(&made[4..]);
     let mut batch = Batch::default();
-    batch.put(keys::meta(Meta::Schema), SCHEMA.to_be_bytes().to_vec());
     batch.put(keys::meta(Meta::Identity), [&[1], made.as_slice()].concat());
     engine.commit(batch)?;
     Ok(CursorKey { store_id, key })
@@ -219,6 +214,7 @@ pub(crate) fn begin_epoch(engine: &Engine, running: u32) -> Result<u32, EngineEr
     if epoch > LAST_EPOCH {
         return Err(EngineError::Engine("every epoch is used up".into()));
     }
+    engine.set_epoch(epoch);
     let mut batch = Batch::default();
     batch.put(keys::meta(Meta::Epoch), [&[1], epoch.to_be_bytes().as_slice()].concat());
     engine.commit(batch)?;
@@ -227,6 +223,7 @@ pub(crate) fn begin_epoch(engine: &Engine, running: u32) -> Result<u32, EngineEr
 
 #[cfg(test)]
 mod tests {
+    use super::super::engine::EngineOptions;
     use super::*;
 
     #[test]
@@ -248,36 +245,29 @@ mod tests {
 
     fn engine(dir: &std::path::Path) -> Engine {
         let disk = std::sync::Arc::new(super::super::space::Disk);
-        Engine::open(dir, 8 << 20, true, disk).expect("the engine opens")
+        Engine::open(&EngineOptions::new(dir, disk)).expect("the engine opens")
     }
 
     #[test]
-    fn a_newer_layout_is_refused_and_the_identity_is_made_once() {
+    fn another_layout_is_refused_and_the_identity_is_made_once() {
         let dir = tempfile::tempdir().expect("a directory");
-        let engine = engine(dir.path());
-        let key = |identity| match identity {
-            Ok(Identity::Known(key)) => (key.store_id, key.key),
-            other => panic!("{other:?}"),
-        };
-        let made = key(identity(&engine));
-        assert_eq!(key(identity(&engine)), made);
-        let mut batch = Batch::default();
-        batch.put(keys::meta(Meta::Schema), (SCHEMA + 1).to_be_bytes().to_vec());
-        engine.commit(batch).expect("committed");
-        assert!(matches!(identity(&engine), Ok(Identity::Newer(n)) if n == SCHEMA + 1));
-    }
-
-    #[test]
-    fn an_older_layout_is_raised_before_anything_is_written_in_the_newer() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let engine = engine(dir.path());
-        let schema = || engine.get(&keys::meta(Meta::Schema)).expect("read").map(|row| row.to_vec());
-        let Ok(Identity::Known(made)) = identity(&engine) else { panic!("not made") };
-        let mut batch = Batch::default();
-        batch.put(keys::meta(Meta::Schema), 1u32.to_be_bytes().to_vec());
-        engine.commit(batch).expect("committed");
-        assert!(matches!(identity(&engine), Ok(Identity::Known(key)) if key.key == made.key));
-        assert_eq!(schema(), Some(SCHEMA.to_be_bytes().to_vec()));
+        let key = |engine: &Engine| identity(engine).map(|key| (key.store_id, key.key)).expect("known");
+        let first = engine(dir.path());
+        let made = key(&first);
+        assert_eq!(key(&first), made);
+        drop(first);
+        let again = engine(dir.path());
+        assert_eq!(key(&again), made);
+        drop(again);
+        let options = EngineOptions::new(dir.path(), std::sync::Arc::new(super::super::space::Disk));
+        for other in [SCHEMA - 1, SCHEMA + 1] {
+            let state = State::open(&options.state, 8 << 20, options.io.clone()).expect("the state opens");
+            let row = Value::from(&other.to_be_bytes());
+            state.write(&keys::meta(Meta::Schema), Some(&row)).expect("written");
+            state.sync().expect("synced");
+            drop(state);
+            assert!(matches!(Engine::open(&options), Err(EngineError::Layout(found)) if found == other));
+        }
     }
 
     #[test]
@@ -304,7 +294,8 @@ mod tests {
         }
         packer.finish(&mut |value| packed.push(value));
         let mut batch = Batch::default();
-        batch.put(keys::log(id, packed[0].first), packed.remove(0).value);
+        let value = packed.remove(0);
+        batch.put_piece(keys::log(id, value.first), value.value, value.head);
         let row = Recovered {
             end: Sequence(20),
             oldest: Sequence(10),

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::Shared;
 use super::commit::{Books, Committer};
-use super::engine::{self, Engine, EngineError};
+use super::engine::{Engine, EngineError};
 use super::log::TenantLog;
 use super::queue::{CommitError, Item};
 use super::recover::{self, Recovered};
@@ -92,14 +92,9 @@ impl Committer {
 /// Opens, begins an epoch, and moves every loaded log to its start.
 fn open_again(shared: &Arc<Shared>, now_ms: u64) -> Result<(Books, Engine), EngineError> {
     let options = &shared.options;
-    let engine = Engine::open(
-        &engine::path(&options.dir),
-        options.cache_bytes,
-        options.durability.is_fsync(),
-        options.io.clone(),
-    )?
-    .keeping_rows(options.row_cache_bytes)
-    .counting(shared.quotas.clone());
+    let engine = Engine::open(&options.engine())?
+        .keeping_rows(options.row_cache_bytes)
+        .counting(shared.quotas.clone());
     let epoch = recover::begin_epoch(&engine, shared.epoch.load(Relaxed))?;
     let books = Books::load(&engine, shared, now_ms)?;
     let logs: Vec<Arc<TenantLog>> = shared.logs.lock().loaded.values().cloned().collect();

@@ -9,7 +9,8 @@ use std::sync::atomic::Ordering::Acquire;
 use super::engine::{Engine, EngineError};
 use super::keys::{self, Kind};
 use super::log::TenantLog;
-use super::pack::{self, Head};
+use super::log_entry::LogEntry;
+use super::pack;
 use crate::cursor::CursorKey;
 use crate::ids::Sequence;
 
@@ -42,15 +43,15 @@ pub(super) fn position_since(
         let value = match row {
             Some((key, value)) => {
                 let (_, first) = keys::parse_log(&key).map_err(|_| damaged())?;
-                let head = Head::read(&value).map_err(|_| damaged())?;
-                (first <= committed).then_some((first, head, value))
+                let entry = LogEntry::read(&value).map_err(|_| damaged())?;
+                (first <= committed).then_some((first, entry))
             }
             None => None,
         };
         match value {
-            Some((first, head, _)) if head.max_ms < since_ms => low = first.0 + 1,
-            Some((first, _, value)) => {
-                found = Some((first, value));
+            Some((first, entry)) if entry.head.max_ms < since_ms => low = first.0 + 1,
+            Some((first, entry)) => {
+                found = Some((first, entry));
                 high = middle;
             }
             None => high = middle,
@@ -59,7 +60,8 @@ pub(super) fn position_since(
     if since_ms <= log.trimmed_ms.load(Acquire) {
         return Ok(Since::Trimmed(log.oldest()));
     }
-    let Some((first, value)) = found else { return Ok(Since::At(committed)) };
+    let Some((first, entry)) = found else { return Ok(Since::At(committed)) };
+    let value = engine.piece(&entry.piece)?;
     let (head, frames) = pack::unpack(&value, first, tenant, cursors).map_err(|_| damaged())?;
     Ok(Since::At(match frames.iter().find(|frame| frame.received_ms() >= since_ms) {
         Some(frame) => Sequence(frame.sequence().0 - 1),

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 
 use super::engine::{Batch, Engine, EngineError};
 use super::keys::{self, Kind};
+use super::log_entry::LogEntry;
 use super::pack;
 use super::records::{self, Revoked};
 use super::tombstones::Users;
@@ -140,7 +141,11 @@ impl Sweep {
             let at_once = if kind == Kind::Log { ROWS_AT_ONCE / 4 } else { ROWS_AT_ONCE };
             let rows = engine.range(&keys::key(kind, tenant, &[]), &keys::after(kind, tenant));
             for row in rows.take(at_once) {
-                batch.delete(&row?.0);
+                let (key, value) = row?;
+                match LogEntry::read(&value) {
+                    Ok(entry) if kind == Kind::Log => batch.delete_piece(&key, &entry),
+                    _ => batch.delete(&key),
+                }
             }
             if batch.bytes > 0 {
                 engine.apply(batch)?;
@@ -187,11 +192,18 @@ impl UserErasure {
             let (key, value) = row?;
             *from = [&key[..], &[0]].concat(); // the first key after this one
             looked += 1;
-            let Ok((_, first)) = keys::parse_log(&key) else { continue };
-            match pack::without_users(&value, first, self.tenant, cursors, &self.users) {
+            let (Ok((_, first)), Ok(entry)) = (keys::parse_log(&key), LogEntry::read(&value)) else { continue };
+            let piece = match engine.piece(&entry.piece) {
+                Err(EngineError::Engine(error)) => {
+                    tracing::error!(tenant = self.tenant.0, ?first, %error, "no events can be erased from a piece of the log");
+                    continue;
+                }
+                read => read?,
+            };
+            match pack::without_users(&piece, first, self.tenant, cursors, &self.users) {
                 Ok(Some(without)) => {
-                    freed += (value.len() - without.len()) as u64;
-                    batch.put(key.to_vec(), without);
+                    freed += piece.len().saturating_sub(without.len()) as u64;
+                    batch.replace_piece(key.to_vec(), &entry, without, entry.head);
                 }
                 Ok(None) => {}
                 Err(error) => {

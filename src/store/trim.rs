@@ -18,6 +18,7 @@ use std::sync::atomic::Ordering::Release;
 use super::engine::{Batch, Engine, EngineError};
 use super::keys::{self, Kind};
 use super::log::TenantLog;
+use super::log_entry::LogEntry;
 use super::pack::Head;
 use super::quota::Quotas;
 use super::recover::{COUNTERS_EVERY, Recovered};
@@ -329,8 +330,8 @@ impl Retainer {
             let (key, value) = row?;
             let damaged = || EngineError::Engine("a log value is damaged".into());
             let (_, first) = keys::parse_log(&key).map_err(|_| damaged())?;
-            let head = Head::read(&value).map_err(|_| damaged())?;
-            let bytes = (key.len() + value.len()) as u64;
+            let entry = LogEntry::read(&value).map_err(|_| damaged())?;
+            let (head, bytes) = (entry.head, entry.bytes(&key));
             let oldest = Oldest { events: u64::from(head.count), bytes, max_ms: head.max_ms };
             let ahead = head.max_ms > now_ms;
             let outlived = seen.filter(|seen| ahead && head.last(first) <= seen.last).is_some_and(|seen| {
@@ -351,7 +352,7 @@ impl Retainer {
                 }
                 break;
             }
-            batch.delete(&key);
+            batch.delete_piece(&key, &entry);
             freed += bytes;
             kept.row.oldest = head.last(first);
             kept.row.trimmed_ms = kept.row.trimmed_ms.max(head.max_ms);

@@ -103,7 +103,8 @@ fn is_counted(kind: Kind) -> bool {
         | Kind::Erase
         | Kind::Secret
         | Kind::EraseUser
-        | Kind::Usage => false,
+        | Kind::Usage
+        | Kind::Segment => false,
     }
 }
 

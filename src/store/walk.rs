@@ -287,7 +287,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::engine::Batch;
+    use super::super::engine::{Batch, EngineOptions};
     use super::super::places::{Place, Sheet};
     use super::super::space::Disk;
     use super::*;
@@ -309,8 +309,8 @@ mod tests {
     impl Lists {
         fn new() -> Lists {
             let dir = tempfile::tempdir().expect("a directory");
-            let engine =
-                Engine::open(&dir.path().join("log"), 8 << 20, false, Arc::new(Disk)).expect("opened");
+            let options = EngineOptions { fsync: false, ..EngineOptions::new(dir.path(), Arc::new(Disk)) };
+            let engine = Engine::open(&options).expect("opened");
             Lists { engine, model: Default::default(), _dir: dir }
         }
 

@@ -9,8 +9,6 @@
 //! The bytes are described in `docs/storage.md`; `record.rs` and `segment.rs` are their only code. The journal knows no tenant, no
 //! event and no storage engine: it holds rows and pieces of bytes, and does not know what they mean.
 
-#![expect(dead_code, reason = "the commit path moves onto the journal in the change after this one")]
-
 mod error;
 mod handles;
 mod record;
@@ -25,12 +23,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire};
 
 pub(crate) use self::error::JournalError;
-#[cfg_attr(not(test), expect(unused_imports, reason = "as above"))]
 pub(crate) use self::record::{Change, NewRecord, Record, RecordKind};
 
 use self::handles::Handles;
@@ -266,6 +263,23 @@ impl Journal {
     fn missing(&self, from: Position, to: Position) -> JournalError {
         JournalError::Missing { from, to, dir: self.options.dir.clone() }
     }
+}
+
+/// The first position of every segment in `dir`, in order; none where there is no such directory.
+///
+/// # Errors
+/// As the directory cannot be read.
+pub(crate) fn first_positions(dir: &Path) -> io::Result<Vec<Position>> {
+    let mut found = Vec::new();
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        entries => entries?,
+    };
+    for entry in entries {
+        found.extend(entry?.file_name().to_str().and_then(segment::first_of));
+    }
+    found.sort_unstable();
+    Ok(found)
 }
 
 /// Reads records in order. Not an `Iterator`: a record borrows the reader's buffer.

@@ -1,0 +1,73 @@
+//! A data directory of an older version: its rows are copied into a new state, its events into a journal.
+//!
+//! * In layouts 1 to 3 the packed events were values of the log's rows. They are copied as they are and read as they are.
+//! * The old state is not touched before the copies are whole and on disk; then they take its place (`compact.rs`). A migration that
+//!   was interrupted begins anew at the next opening.
+//! * Cursors, keys and ids stay: they are rows like any other.
+
+use std::ops::Bound;
+use std::path::Path;
+use std::time::Instant;
+
+use super::OpenError;
+use super::compact;
+use super::engine::{Batch, Engine, EngineError, EngineOptions};
+use super::keys::{self, Kind, Meta};
+use super::pack::Head;
+use super::state::State;
+
+/// Bytes of rows copied in one commit.
+const COPY_BYTES: u64 = 4 << 20;
+/// How often it says how far it is, in copied bytes.
+const TOLD_EVERY: u64 = 1 << 30;
+
+/// Copies the data directory `dir`, which is of layout `from`, into the layout of this version.
+///
+/// # Errors
+/// [`OpenError`]; the old state is as it was.
+pub(super) fn migrate(dir: &Path, options: &EngineOptions, from: u32) -> Result<(), OpenError> {
+    let started = Instant::now();
+    let failed = |error: EngineError| OpenError::engine(dir, &error);
+    tracing::info!(from, to = super::recover::SCHEMA, "the data directory is taken over into a new layout, which needs as much room again");
+    if options.journal.exists() {
+        let reason = "it holds a journal beside a state that is older than journals: restore files of one time".into();
+        return Err(OpenError::Io { dir: dir.to_owned(), reason });
+    }
+    let journal = dir.join("journal.new");
+    let copy = EngineOptions { state: dir.join("log.new"), journal, fsync: true, ..options.clone() };
+    let old = State::open(&options.state, options.cache_bytes, options.io.clone()).map_err(failed)?;
+    let bytes = copy_rows(&old, &copy).map_err(failed)?;
+    drop(old);
+    compact::swap(dir).map_err(|error| OpenError::io(dir, &error))?;
+    tracing::info!(bytes, took = ?started.elapsed(), "the data directory was taken over; older versions cannot open it now");
+    Ok(())
+}
+
+fn copy_rows(old: &State, copy: &EngineOptions) -> Result<u64, EngineError> {
+    let new = Engine::open(copy)?;
+    let (mut batch, mut bytes, mut told) = (Batch::default(), 0, 0);
+    for row in old.between((Bound::Unbounded, Bound::Unbounded))? {
+        let (key, value) = row?;
+        match keys::kind_of(&key) {
+            Some(Kind::Meta) if *key == *keys::meta(Meta::Schema) => continue,
+            Some(Kind::Log) => {
+                let head = Head::read(&value).map_err(|error| EngineError::Engine(error.to_string()))?;
+                batch.put_piece(key.to_vec(), value.to_vec(), head);
+            }
+            Some(_) => batch.put_new(key.to_vec(), value.to_vec()),
+            None => return Err(EngineError::Engine("a stored key is not one of this version".into())),
+        }
+        if batch.bytes >= COPY_BYTES {
+            bytes += batch.bytes;
+            new.commit(std::mem::take(&mut batch))?;
+            if bytes - told >= TOLD_EVERY {
+                told = bytes;
+                tracing::info!(bytes, "taking over");
+            }
+        }
+    }
+    bytes += batch.bytes;
+    new.commit(batch)?;
+    new.check_point()?;
+    Ok(bytes)
+}

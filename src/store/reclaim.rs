@@ -1,0 +1,103 @@
+//! Giving the space of dead pieces back: what is live in a segment that is mostly dead is copied to the journal's end, so that the
+//! segment can go at the next checkpoint.
+//!
+//! * A segment that dies by itself, as those of a log with a retention do, is never copied.
+//! * A step copies a bounded number of bytes, between commits: the rate of copying follows that of commits.
+//! * What is copied is durable before its segment goes, since a checkpoint syncs the journal first.
+
+use super::engine::{Batch, Engine, EngineError, piece_of};
+use super::journal::{Change, Position};
+use super::log_entry::LogEntry;
+
+/// Bytes of records that are looked through in one step.
+const STEP_BYTES: u64 = 1 << 20;
+/// Segments are copied while the journal takes more than this part, in percent, of what is live in it, and two segments.
+const BOUND_PERCENT: u64 = 125;
+/// Only a segment of which at most this part, in percent, is live is worth copying.
+const WORTH_PERCENT: u64 = 80;
+
+/// The copying of one segment. Owned by the committer.
+#[derive(Default)]
+pub(super) struct Reclaimer {
+    /// From where on it is still to be looked through, and its end; `None`: none is being copied.
+    under_way: Option<(Position, Position)>,
+}
+
+impl Reclaimer {
+    /// Copies a little, if that gives space back; whether there is more to do at once.
+    pub(super) fn step(&mut self, engine: &Engine) -> Result<bool, EngineError> {
+        let (from, end) = match self.under_way {
+            Some(under_way) => under_way,
+            None => match candidate(engine, BOUND_PERCENT) {
+                Some(found) => found,
+                None => return Ok(false),
+            },
+        };
+        let until = Position(end.0.min(from.0.saturating_add(STEP_BYTES)));
+        let next = copy(engine, from, until)?;
+        self.under_way = (next < end).then_some((next, end));
+        Ok(true)
+    }
+}
+
+/// Copies everything that is worth it; for a store without a daemon.
+pub(super) fn all(engine: &Engine) -> Result<(), EngineError> {
+    while let Some((mut from, end)) = candidate(engine, 100) {
+        while from < end {
+            from = copy(engine, from, end)?;
+        }
+        engine.commit(Batch::default())?;
+    }
+    Ok(())
+}
+
+/// The segment that gives most space back for what has to be copied, where the journal takes more than `bound` percent of what is
+/// live: its first position and its end.
+fn candidate(engine: &Engine, bound: u64) -> Option<(Position, Position)> {
+    let segments = engine.segments();
+    let live: u64 = segments.iter().map(|(_, live)| live.bytes).sum();
+    let size = |first: Position, end: Position| end.0 - first.0;
+    // Those without live pieces go by themselves, and those of the end are still written to.
+    let kept: Vec<_> =
+        segments.iter().filter(|(segment, live)| segment.is_sealed && live.pieces > 0).collect();
+    let taken: u64 = kept.iter().map(|(segment, _)| size(segment.first, segment.end)).sum();
+    if taken <= live.saturating_mul(bound) / 100 {
+        return None;
+    }
+    let part = |(segment, live): &&&(super::journal::SegmentInfo, super::live::Counts)| {
+        live.bytes.saturating_mul(100) / size(segment.first, segment.end).max(1)
+    };
+    let best = kept.iter().min_by_key(part)?;
+    (part(&best) <= WORTH_PERCENT).then_some((best.0.first, best.0.end))
+}
+
+/// Copies what is live in the records from `from` to `until`; where to go on.
+fn copy(engine: &Engine, from: Position, until: Position) -> Result<Position, EngineError> {
+    let (mut batch, mut next) = (Batch::default(), from);
+    let mut entries = Vec::new();
+    let mut records = engine.journal().records(from, until);
+    while let Some(record) = records.next() {
+        let record = record?;
+        for change in record.changes() {
+            if let Change::Put { key, value } = change?
+                && piece_of(key, value).is_some()
+            {
+                entries.push((key.to_vec(), value.to_vec()));
+            }
+        }
+        next = record.end;
+    }
+    for (key, value) in entries {
+        // Live is only what the log still points at.
+        if engine.get(&key)?.is_some_and(|row| row.as_ref() == value.as_slice())
+            && let Ok(entry) = LogEntry::read(&value)
+        {
+            let bytes = engine.piece(&entry.piece)?;
+            batch.replace_piece(key, &entry, bytes, entry.head);
+        }
+    }
+    if !batch.is_empty() {
+        engine.apply(batch)?;
+    }
+    Ok(if next == from { until } else { next })
+}
