@@ -135,7 +135,10 @@ async fn nothing_is_left_of_who_was_deleted_amid_writes_and_all_of_the_others() 
     .await;
     daemon.terminate().await;
     nervewire::store::compact(daemon.data_dir()).unwrap();
-    let store = std::fs::read(daemon.data_dir().join("log/db")).unwrap();
+    let mut store = std::fs::read(daemon.data_dir().join("log/db")).unwrap();
+    for segment in std::fs::read_dir(daemon.data_dir().join("journal")).unwrap() {
+        store.extend(std::fs::read(segment.unwrap().path()).unwrap());
+    }
     for (user, contents) in kept {
         let is_deleted = users[..USERS / 2].iter().any(|(id, _)| *id == user);
         assert!(is_deleted || !contents.is_empty());

@@ -680,11 +680,7 @@ async fn counters_that_a_kill_left_behind_are_repaired_from_the_log() {
     }
     let log = opened.log(T1).await.expect("a log");
     let (events, bytes) = (log.events(), log.bytes());
-    std::fs::create_dir(image.path().join("log")).expect("made");
-    for name in ["conf", "db"] {
-        let at = |dir: &std::path::Path| dir.join("log").join(name);
-        std::fs::copy(at(dir.path()), at(image.path())).expect("copied");
-    }
+    harness::copy_image(dir.path(), image.path());
     let killed = store(image.path());
     let log = killed.log(T1).await.expect("a log");
     assert_eq!(log.last_event(), ids[39]);

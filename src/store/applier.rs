@@ -145,6 +145,7 @@ impl Drop for Applier {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join(); // it catches its own panics
         }
+        self.shared.journal.give_back();
     }
 }
 
@@ -178,7 +179,9 @@ impl Worker<'_> {
             if let Some(table) = self.shared.memtable.freeze() {
                 let Shared { journal, state, live, memtable, progress } = self.shared;
                 if journal.durable() < table.end && journal.sync()? < table.end {
-                    return Err(EngineError::Engine("the journal lost records that were not durable yet".into()));
+                    return Err(EngineError::Engine(
+                        "the journal lost records that were not durable yet".into(),
+                    ));
                 }
                 write(state, &table, &mut live.lock())?;
                 self.applied = table.end;
@@ -187,7 +190,10 @@ impl Worker<'_> {
             }
             let behind = self.applied.0.saturating_sub(self.checkpoint.unwrap_or_default().0);
             if self.checkpoint != Some(self.applied)
-                && (stop || asked.is_some() || behind >= CHECKPOINT_BYTES || self.checked.elapsed() >= CHECKPOINT_AGE)
+                && (stop
+                    || asked.is_some()
+                    || behind >= CHECKPOINT_BYTES
+                    || self.checked.elapsed() >= CHECKPOINT_AGE)
             {
                 self.check_point()?;
             }
@@ -278,7 +284,8 @@ impl Replay {
         options: journal::Options,
         from: Position,
     ) -> Result<(Journal, Replay), EngineError> {
-        self.segments = journal::first_positions(&options.dir).map_err(|error| EngineError::io(&error, false))?;
+        self.segments =
+            journal::first_positions(&options.dir).map_err(|error| EngineError::io(&error, false))?;
         let mut failed = None;
         let result = Journal::open(options, from, &mut |record| {
             self.take(record).map_err(|error| {

@@ -22,6 +22,9 @@ use super::state::State;
 /// sled's cache while copying.
 const CACHE_BYTES: u64 = 32 << 20;
 
+/// Bytes of the segments that live pieces are copied into.
+const SEGMENT_BYTES: u64 = 16 << 20;
+
 /// What a compaction did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compacted {
@@ -51,7 +54,8 @@ pub fn compact(dir: &Path) -> Result<Compacted, OpenError> {
         bytes.map_err(|error| OpenError::io(dir, &error))
     };
     let before = bytes()?;
-    let engine = super::open_engine(dir, &EngineOptions::new(dir, Arc::new(Disk)))?;
+    let options = EngineOptions { segment_bytes: SEGMENT_BYTES, ..EngineOptions::new(dir, Arc::new(Disk)) };
+    let engine = super::open_engine(dir, &options)?;
     reclaim::all(&engine).map_err(|error| OpenError::engine(dir, &error))?;
     engine.check_point().map_err(|error| OpenError::engine(dir, &error))?;
     drop(engine);

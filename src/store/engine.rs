@@ -223,9 +223,9 @@ impl Engine {
             io: io.clone(),
         };
         let (journal, replayed) = replay.run(journal, from)?;
+        let epoch = AtomicU32::new(journal.epoch());
         let shared = Arc::new(replayed.into_shared(journal));
         let applier = Applier::start(shared.clone())?;
-        let epoch = AtomicU32::new(0);
         Ok(Engine { shared, _applier: applier, fsync: options.fsync, io, epoch, rows: None, quotas: None })
     }
 
@@ -311,11 +311,7 @@ impl Engine {
             None => Vec::new(),
         };
         let Shared { journal, memtable, progress, .. } = &*self.shared;
-        let end = if batch.is_empty() {
-            journal.end()
-        } else {
-            self.append(&mut batch, kind)?
-        };
+        let end = if batch.is_empty() { journal.end() } else { self.append(&mut batch, kind)? };
         if sync && journal.durable() < journal.end() {
             journal.sync()?;
         }

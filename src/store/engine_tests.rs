@@ -96,7 +96,8 @@ fn check(engine: &Engine, model: &BTreeMap<Vec<u8>, Vec<u8>>) {
         ] {
             let expected = of_model(bounds.clone());
             let pair = |row: Result<_, _>| {
-                let (key, value): (super::state::Value, super::state::Value) = Result::expect(row.map_err(drop), "read");
+                let (key, value): (super::state::Value, super::state::Value) =
+                    Result::expect(row.map_err(drop), "read");
                 (key.to_vec(), value.to_vec())
             };
             let forward: Vec<_> = engine.between(bounds.clone()).map(pair).collect();
@@ -174,8 +175,7 @@ proptest! {
 #[test]
 fn dead_segments_go_and_what_lives_in_mostly_dead_ones_moves() {
     let dir = tempfile::tempdir().expect("a directory");
-    let options =
-        EngineOptions { segment_bytes: 1 << 20, ..EngineOptions::new(dir.path(), Arc::new(Disk)) };
+    let options = EngineOptions { segment_bytes: 1 << 20, ..EngineOptions::new(dir.path(), Arc::new(Disk)) };
     let engine = Engine::open(&options).expect("opened");
     let head = Head { count: 1, min_ms: 1, max_ms: 1 };
     let bytes = |n: u64| vec![n as u8; 32 << 10];
@@ -203,7 +203,8 @@ fn dead_segments_go_and_what_lives_in_mostly_dead_ones_moves() {
     drop(engine);
     let engine = Engine::open(&options).expect("opened");
     for n in (0..pieces).filter(|n| n % 10 == 0) {
-        let entry = engine.get(&keys::log(TenantId(1), crate::ids::Sequence(n))).expect("read").expect("there");
+        let entry =
+            engine.get(&keys::log(TenantId(1), crate::ids::Sequence(n))).expect("read").expect("there");
         let entry = super::log_entry::LogEntry::read(&entry).expect("an entry");
         assert_eq!(engine.piece(&entry.piece).expect("read"), bytes(n));
     }

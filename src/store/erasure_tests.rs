@@ -269,7 +269,10 @@ impl World {
                 self.deleted_users.iter().filter(|(of, _)| *of == tenant && kind != Kind::Idempotency)
             {
                 let found = |bytes: &[u8]| memchr::memmem::find(bytes, user.as_bytes()).is_some();
-                assert!(!found(&key) && !found(&value) && !found(&piece), "{kind:?} of deleted {user} in {of:?} is left");
+                assert!(
+                    !found(&key) && !found(&value) && !found(&piece),
+                    "{kind:?} of deleted {user} in {of:?} is left"
+                );
             }
         }
         drop(engine);

@@ -238,8 +238,7 @@ mod tests {
         for (ordinal, kind) in Kind::ALL.into_iter().enumerate() {
             assert_eq!(kind as usize, ordinal, "{kind:?}");
         }
-        let rows =
-            [Meta::Schema, Meta::Identity, Meta::Epoch, Meta::Scopes, Meta::Usage, Meta::Position];
+        let rows = [Meta::Schema, Meta::Identity, Meta::Epoch, Meta::Scopes, Meta::Usage, Meta::Position];
         assert_eq!(rows.map(|row| row as u8), [0, 1, 2, 3, 4, 5]);
     }
 

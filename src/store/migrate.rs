@@ -28,9 +28,14 @@ const TOLD_EVERY: u64 = 1 << 30;
 pub(super) fn migrate(dir: &Path, options: &EngineOptions, from: u32) -> Result<(), OpenError> {
     let started = Instant::now();
     let failed = |error: EngineError| OpenError::engine(dir, &error);
-    tracing::info!(from, to = super::recover::SCHEMA, "the data directory is taken over into a new layout, which needs as much room again");
+    tracing::info!(
+        from,
+        to = super::recover::SCHEMA,
+        "the data directory is taken over into a new layout, which needs as much room again"
+    );
     if options.journal.exists() {
-        let reason = "it holds a journal beside a state that is older than journals: restore files of one time".into();
+        let reason =
+            "it holds a journal beside a state that is older than journals: restore files of one time".into();
         return Err(OpenError::Io { dir: dir.to_owned(), reason });
     }
     let journal = dir.join("journal.new");

@@ -428,9 +428,8 @@ fn open(options: StoreOptions) -> Result<(Arc<Shared>, Threads), OpenError> {
     }
     let total = options.io.space(&dir).map_or(0, |space| space.total);
     let quotas = Quotas::new(options.quotas(total));
-    let engine = open_engine(&dir, &options.engine())?
-        .keeping_rows(options.row_cache_bytes)
-        .counting(quotas.clone());
+    let engine =
+        open_engine(&dir, &options.engine())?.keeping_rows(options.row_cache_bytes).counting(quotas.clone());
     let cursors = recover::identity(&engine).map_err(failed)?;
     engine::sync_dir(&dir).map_err(|error| OpenError::io(&dir, &error))?;
     if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {

@@ -28,7 +28,7 @@ impl Reclaimer {
     pub(super) fn step(&mut self, engine: &Engine) -> Result<bool, EngineError> {
         let (from, end) = match self.under_way {
             Some(under_way) => under_way,
-            None => match candidate(engine, BOUND_PERCENT) {
+            None => match candidate(engine) {
                 Some(found) => found,
                 None => return Ok(false),
             },
@@ -40,20 +40,22 @@ impl Reclaimer {
     }
 }
 
-/// Copies everything that is worth it; for a store without a daemon.
+/// Copies everything that is live to the journal's end, so that nothing else is left at the next checkpoint; for a store without a
+/// daemon.
 pub(super) fn all(engine: &Engine) -> Result<(), EngineError> {
-    while let Some((mut from, end)) = candidate(engine, 100) {
-        while from < end {
-            from = copy(engine, from, end)?;
+    engine.journal().seal()?;
+    for (segment, _) in engine.segments().iter().filter(|(segment, _)| segment.is_sealed) {
+        let mut from = segment.first;
+        while from < segment.end {
+            from = copy(engine, from, Position(segment.end.0.min(from.0.saturating_add(STEP_BYTES))))?;
         }
-        engine.commit(Batch::default())?;
     }
-    Ok(())
+    engine.commit(Batch::default())
 }
 
-/// The segment that gives most space back for what has to be copied, where the journal takes more than `bound` percent of what is
+/// The segment that gives most space back for what has to be copied, where the journal takes more than [`BOUND_PERCENT`] of what is
 /// live: its first position and its end.
-fn candidate(engine: &Engine, bound: u64) -> Option<(Position, Position)> {
+fn candidate(engine: &Engine) -> Option<(Position, Position)> {
     let segments = engine.segments();
     let live: u64 = segments.iter().map(|(_, live)| live.bytes).sum();
     let size = |first: Position, end: Position| end.0 - first.0;
@@ -61,7 +63,7 @@ fn candidate(engine: &Engine, bound: u64) -> Option<(Position, Position)> {
     let kept: Vec<_> =
         segments.iter().filter(|(segment, live)| segment.is_sealed && live.pieces > 0).collect();
     let taken: u64 = kept.iter().map(|(segment, _)| size(segment.first, segment.end)).sum();
-    if taken <= live.saturating_mul(bound) / 100 {
+    if taken <= live.saturating_mul(BOUND_PERCENT) / 100 {
         return None;
     }
     let part = |(segment, live): &&&(super::journal::SegmentInfo, super::live::Counts)| {

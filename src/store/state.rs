@@ -83,11 +83,7 @@ impl State {
     ///
     /// # Errors
     /// [`EngineError`].
-    pub(crate) fn open(
-        database: &Path,
-        cache_bytes: u64,
-        io: Arc<dyn Io>,
-    ) -> Result<State, EngineError> {
+    pub(crate) fn open(database: &Path, cache_bytes: u64, io: Arc<dyn Io>) -> Result<State, EngineError> {
         let prepare = || -> io::Result<()> {
             private_dir(database)?;
             private_dir(&database.join("blobs"))
@@ -169,7 +165,8 @@ impl State {
     pub(crate) fn between(
         &self,
         bounds: (Bound<&[u8]>, Bound<&[u8]>),
-    ) -> Result<impl DoubleEndedIterator<Item = Result<(Value, Value), EngineError>> + use<>, EngineError> {
+    ) -> Result<impl DoubleEndedIterator<Item = Result<(Value, Value), EngineError>> + use<>, EngineError>
+    {
         Ok(self.db()?.range::<&[u8], _>(bounds).map(|row| row.map_err(EngineError::from)))
     }
 }

@@ -192,7 +192,9 @@ impl UserErasure {
             let (key, value) = row?;
             *from = [&key[..], &[0]].concat(); // the first key after this one
             looked += 1;
-            let (Ok((_, first)), Ok(entry)) = (keys::parse_log(&key), LogEntry::read(&value)) else { continue };
+            let (Ok((_, first)), Ok(entry)) = (keys::parse_log(&key), LogEntry::read(&value)) else {
+                continue;
+            };
             let piece = match engine.piece(&entry.piece) {
                 Err(EngineError::Engine(error)) => {
                     tracing::error!(tenant = self.tenant.0, ?first, %error, "no events can be erased from a piece of the log");

@@ -11,7 +11,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Release;
 
-use super::record::NewRecord;
+use super::record::{NewRecord, RecordKind};
 use super::segment::{self, offset};
 use super::{Journal, JournalError, Position, Segment};
 use crate::sync::MutexGuard;
@@ -126,6 +126,34 @@ impl Journal {
         self.handles.insert(end, file.clone());
         (writer.file, writer.first, writer.allocated, writer.is_sealed) = (file, end, allocated, false);
         Ok(())
+    }
+
+    /// Ends the last segment, so that all that was appended lies in sealed ones.
+    ///
+    /// # Errors
+    /// As [`Journal::append`].
+    pub(crate) fn seal(&self) -> Result<(), JournalError> {
+        let _syncing = self.syncing.lock();
+        let mut writer = self.writer.lock();
+        writer.check()?;
+        if self.end() == writer.first {
+            return Ok(());
+        }
+        let next = NewRecord::new(RecordKind::Upkeep, writer.epoch, self.end());
+        self.roll(&mut writer, &next)
+    }
+
+    /// The newest epoch of a record.
+    pub(crate) fn epoch(&self) -> u32 {
+        self.writer.lock().epoch
+    }
+
+    /// Gives the room back that the last segment has beyond its end, if the disk lets us: for a journal that is being closed.
+    pub(crate) fn give_back(&self) {
+        let mut writer = self.writer.lock();
+        if writer.failed.is_none() && !writer.is_sealed {
+            self.cut(&mut writer, self.end());
+        }
     }
 
     /// Brings everything that was appended before the call to the disk; returns up to where the journal is durable.
