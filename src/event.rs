@@ -6,9 +6,11 @@
 //!   raw line break and no number loses digits.
 //! * An event knows no tenant, sequence, time of receipt or transport.
 
+mod compact;
 pub mod fields;
 mod presence;
 pub(crate) mod scan;
+pub(crate) mod text;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,6 +19,7 @@ use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::{time, whole};
+pub(crate) use compact::compact;
 pub use presence::presence_channel;
 
 /// Most bytes of an id field (`agent_id`, `user_id`, `request_id`, `message_id`, `memory_id`): they are index keys.
@@ -397,24 +400,6 @@ fn free_json<'a>(name: &str, text: &'a str) -> Result<Cow<'a, str>, EventError> 
     serde_json::from_str::<serde_json::Value>(text)
         .map_err(|error| EventError::new(name, format!("is not valid JSON: {error}")))?;
     Ok(compact(text))
-}
-
-/// Valid JSON without the white space between its tokens.
-pub(crate) fn compact(json: &str) -> Cow<'_, str> {
-    if !json.bytes().any(|b| b.is_ascii_whitespace()) {
-        return Cow::Borrowed(json);
-    }
-    let mut out = String::with_capacity(json.len());
-    let (mut in_string, mut escaped) = (false, false);
-    for c in json.chars() {
-        if !in_string && c.is_ascii_whitespace() {
-            continue;
-        }
-        in_string ^= c == '"' && !escaped;
-        escaped = in_string && c == '\\' && !escaped;
-        out.push(c);
-    }
-    Cow::Owned(out)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 
 use std::borrow::Cow;
 
+use super::text::ordinary;
 use super::{CODE_BYTES, Event, ID_BYTES, Kind, METADATA_BYTES, OPERATIONS, ROLES, STATUSES};
 use super::{check_channel, compact, free_json, text_value};
 use crate::time;
@@ -45,11 +46,6 @@ pub(crate) fn events(text: &str, most: usize) -> Option<Vec<Event<'_>>> {
     }
     scan.space();
     (scan.at == text.len()).then_some(events)
-}
-
-/// Whether `text` is its own JSON string once it stands between quotes.
-pub(crate) fn is_ordinary(text: &str) -> bool {
-    ordinary(text.as_bytes()) == text.len()
 }
 
 /// Which fields were given: bit by place in this list.
@@ -396,23 +392,4 @@ enum Quoted<'a> {
     Escaped,
     /// With `\u`, which may say nothing that is Unicode.
     Unicode,
-}
-
-/// How many bytes from the start are neither quote, backslash nor control character.
-fn ordinary(bytes: &[u8]) -> usize {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
-    let mut at = 0;
-    // Eight at once: a byte is below n where subtracting n borrows into a high bit that it had not set. A borrow can only
-    // mark further bytes above a true one, and the lowest is what counts.
-    while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
-        let word = u64::from_le_bytes(*chunk);
-        let below = |word: u64, n: u64| word.wrapping_sub(ONES * n) & !word & HIGHS;
-        let found = below(word, 0x20) | below(word ^ (ONES * 0x22), 1) | below(word ^ (ONES * 0x5c), 1);
-        if found != 0 {
-            return at + found.trailing_zeros() as usize / 8;
-        }
-        at += 8;
-    }
-    at + bytes[at..].iter().take_while(|b| !matches!(b, 0..0x20 | b'"' | b'\\')).count()
 }

@@ -28,7 +28,7 @@ use bytes::{Bytes, BytesMut};
 pub use encoded::Encoded;
 
 use crate::cursor::{CURSOR_LEN, Cursor};
-use crate::event::{Event, Kind, scan};
+use crate::event::{Event, Kind, text};
 use crate::ids::Sequence;
 use crate::time;
 
@@ -411,7 +411,7 @@ impl JsonObject {
 
     /// Returns true if the value stands there as it is, without escapes.
     fn string_value(&mut self, value: &str) -> bool {
-        let ordinary = scan::is_ordinary(value);
+        let ordinary = text::is_ordinary(value);
         if ordinary {
             self.out.push(b'"');
             self.out.extend_from_slice(value.as_bytes());
