@@ -150,3 +150,77 @@ bench-publish runs="5": load-build
     target/release/nervewire bench publish --runs {{ runs }} --batch 100 --bar 'rate>=300000'
     target/release/nervewire bench publish --runs {{ runs }} --batch 100 --ack memory --bar 'rate>=500000'
     target/release/nervewire bench publish --runs {{ runs }} --clients 1 --floor --bar 'p50<=1.3x'
+
+# Each of the recipes below measures the executable just built and an older one in turns, and tells ratios.
+
+# Arrays of 100 from 256 connections, durable; bare appends and a bare HTTP server beside.
+compare-arrays before runs="5": load-build
+    target/release/nervewire bench publish --clients 256 --batch 100 --floor --runs {{ runs }} --before {{ before }} --bar 'rate>=800000' --bar 'cpu<=1.3'
+    target/release/nervewire bench publish --clients 256 --batch 100 --body ndjson --runs {{ runs }} --before {{ before }} --bar 'cpu<=1x:before'
+    target/release/nervewire bench publish --clients 256 --batch 100 --organizations 10000 --runs {{ runs }} --before {{ before }} --bar 'cpu<=1x:before'
+
+# Single events from 256 connections, durable, over HTTP (to one organization, to 256, to 10,000) and over WebSocket.
+compare-singles before runs="5": load-build
+    target/release/nervewire bench publish --clients 256 --floor --runs {{ runs }} --before {{ before }} --bar 'cpu<=25' --bar 'p99<=1x:before'
+    target/release/nervewire bench publish --clients 256 --organizations 256 --runs {{ runs }} --before {{ before }} --bar 'cpu<=25' --bar 'p99<=1x:before'
+    target/release/nervewire bench publish --clients 256 --organizations 10000 --runs {{ runs }} --before {{ before }} --bar 'cpu<=25' --bar 'p99<=1x:before'
+    target/release/nervewire bench publish --clients 256 --protocol ws --runs {{ runs }} --before {{ before }} --bar 'cpu<=15' --bar 'p99<=1x:before'
+
+# One client's durable acknowledgement against a bare pwrite and fdatasync of the same bytes.
+compare-ack before runs="5": load-build
+    target/release/nervewire bench publish --clients 1 --floor --runs {{ runs }} --before {{ before }} --bar 'p50<=1.25x:append' --bar 'p50<=1x:before' --bar 'p99<=1x:before'
+
+# Creating messages of one agent and user, of 256 and of 10,000, from 256 connections.
+compare-messages before runs="5": load-build
+    target/release/nervewire bench messages --agents 1 --users 1 --runs {{ runs }} --before {{ before }} --bar 'rate>=1x:before'
+    target/release/nervewire bench messages --agents 256 --users 256 --runs {{ runs }} --before {{ before }} --bar 'rate>=1x:before'
+    target/release/nervewire bench messages --runs {{ runs }} --before {{ before }} --bar 'rate>=30000'
+
+# Bytes written to disk and disk taken per byte published: events of 1,000 and of 128 bytes, nothing trimmed.
+compare-written before runs="3": load-build
+    target/release/nervewire bench publish --clients 256 --batch 100 --size 1000 --rest 20 --set retention.max_bytes=0 --runs {{ runs }} --before {{ before }} --bar 'written<=1.2' --bar 'disk<=1x:before'
+    target/release/nervewire bench publish --clients 256 --batch 100 --rest 20 --set retention.max_bytes=0 --runs {{ runs }} --before {{ before }} --bar 'written_read<=1.2' --bar 'disk<=1x:before'
+
+# Disk over what is kept, a minute after much more was published than the organization may keep (1 GiB).
+compare-disk before runs="3": load-build
+    target/release/nervewire bench publish --clients 256 --batch 100 --size 1000 --seconds 20 --rest 60 --runs {{ runs }} --before {{ before }} --bar 'disk_live<=1.43'
+
+# Memory while publishing and while a log is read, with rings and caches at their least.
+compare-memory before runs="3": load-build
+    target/release/nervewire bench publish --clients 256 --batch 100 {{ small_memory }} --runs {{ runs }} --before {{ before }} --bar 'peak<=68'
+    target/release/nervewire bench catchup {{ small_memory }} --runs {{ runs }} --before {{ before }} --bar 'peak<=68'
+    target/release/nervewire bench catchup --by pages {{ small_memory }} --runs {{ runs }} --before {{ before }} --bar 'peak<=68'
+    target/release/nervewire bench catchup --readers 100 --megabytes 100 {{ small_memory }} --runs {{ runs }} --before {{ before }} --bar 'peak<=68'
+    target/release/nervewire bench catchup --by pages --readers 100 --megabytes 100 {{ small_memory }} --runs {{ runs }} --before {{ before }} --bar 'peak<=68'
+
+# Four megabytes of rings and caches in all.
+small_memory := "--set limits.ring_bytes_per_tenant=2097152 --set limits.ring_bytes_total=2097152 --set store.cache_bytes=1048576 --set store.row_cache_bytes=1048576"
+
+# Opening after kill -9 and after an orderly end. 20 GB of events need 60 GB of room in the temporary directory.
+compare-open before gigabytes="20" runs="1": load-build
+    target/release/nervewire bench open --gigabytes {{ gigabytes }} --patience 600 --runs {{ runs }} --before {{ before }} --bar 'killed<=2' --bar 'clean<=0.2'
+
+# Catching up over SSE: one reader of 500 MB, 100 of 100 MB.
+compare-catchup before runs="3": load-build
+    target/release/nervewire bench catchup --runs {{ runs }} --before {{ before }} --bar 'per_cpu>=2x:before'
+    target/release/nervewire bench catchup --readers 100 --megabytes 100 --runs {{ runs }} --before {{ before }} --bar 'per_cpu>=2x:before'
+
+# The same page by page over GET.
+compare-history before runs="3": load-build
+    target/release/nervewire bench catchup --by pages --runs {{ runs }} --before {{ before }} --bar 'per_cpu>=4x:before'
+    target/release/nervewire bench catchup --by pages --readers 100 --megabytes 100 --runs {{ runs }} --before {{ before }} --bar 'per_cpu>=4x:before'
+
+# What must stay: fan-out, idle connections, latency, connecting, coming back.
+compare-live before runs="5": load-build
+    target/release/nervewire bench fanout --runs {{ runs }} --before {{ before }} --bar 'cpu<=1.03x:before'
+    target/release/nervewire bench fanout --transport sse --runs {{ runs }} --before {{ before }} --bar 'cpu<=1.03x:before'
+    target/release/nervewire bench fanout --subscribers 10000 --burst 8 --events 40 --runs {{ runs }} --before {{ before }} --bar 'cpu<=1.03x:before'
+    target/release/nervewire bench idle --runs {{ runs }} --before {{ before }} --bar 'bytes<=1.03x:before'
+    target/release/nervewire bench latency --runs {{ runs }} --before {{ before }} --bar 'p50<=1.03x:before' --bar 'p99<=1.03x:before'
+    target/release/nervewire bench churn --runs {{ runs }} --before {{ before }} --bar 'rate>=0.97x:before'
+    target/release/nervewire bench resume --runs {{ runs }} --before {{ before }} --bar 'median<=1.03x:before'
+
+# Lists and search of the executable just built and of an older one, one after the other.
+compare-lists before rows="1000000":
+    NERVEWIRE_BIN={{ before }} NERVEWIRE_LIST_ROWS={{ rows }} cargo bench --locked --bench lists
+    NERVEWIRE_LIST_ROWS={{ rows }} cargo bench --locked --bench lists

@@ -6,7 +6,7 @@
 //! * Reading copies and allocates nothing but the tail of a message cut by the end of a read.
 //! * It counts bytes and messages of nobody; what a message means is the watch's.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -252,13 +252,26 @@ impl Engine {
 
     /// Sends bytes, now or as the kernel takes them. A connection that has ended drops them.
     pub fn send(&mut self, key: Key, bytes: &[u8]) {
+        self.send_pieces(key, [bytes, &[]]);
+    }
+
+    /// Sends two pieces that follow each other, by one system call where the kernel takes them.
+    pub fn send_pieces(&mut self, key: Key, pieces: [&[u8]; 2]) {
         let Some(conn) = self.conns.get_mut(key) else { return };
-        if !conn.out.is_empty() {
-            conn.out.extend_from_slice(bytes);
-            return;
+        let mut taken = 0;
+        if conn.out.is_empty() {
+            // An error comes back with the next event.
+            taken = match pieces {
+                [only, []] => conn.stream.write(only),
+                [first, second] => conn.stream.write_vectored(&[IoSlice::new(first), IoSlice::new(second)]),
+            }
+            .unwrap_or(0);
         }
-        let taken = conn.stream.write(bytes).unwrap_or(0); // an error comes back with the next event
-        conn.out.extend_from_slice(&bytes[taken..]);
+        for piece in pieces {
+            let of_it = taken.min(piece.len());
+            conn.out.extend_from_slice(&piece[of_it..]);
+            taken -= of_it;
+        }
     }
 
     /// From now on the connection is not read, or is again.

@@ -6,7 +6,8 @@
 //!
 //! * One epoll thread makes the load ([`engine`], several with `--generators`, [`crew`]): it shares the machine with the server, so it must cost little. Its own CPU
 //!   is told beside the server's.
-//! * CPU and memory are the server process's, from /proc ([`process`]).
+//! * CPU and memory are the server process's, from /proc ([`process`], [`footprint`]).
+//! * Two executables of the daemon are measured in turns ([`alternate`]).
 //! * Every event is stamped ([`stamp`]) and every subscriber keeps an account ([`tally`]): a loss is a failed run.
 //!
 //! A mode is a file with `Settings` and `fn run(&Settings, &mut dyn Progress) -> Result<Report, BenchError>`; its flags are in
@@ -14,21 +15,31 @@
 
 use std::time::Duration;
 
+pub mod alternate;
+pub mod bar;
 pub mod baseline;
 pub mod burst;
 pub mod bystander;
+pub mod caller;
+pub mod catchup;
 pub mod churn;
+pub mod closed_loop;
 pub mod crew;
 pub mod crowd;
 pub mod engine;
 pub mod error;
 pub mod fanout;
+pub mod footprint;
 pub mod h2;
 pub mod idle;
 pub mod latency;
+mod launch;
 pub mod leftovers;
+pub mod load;
+pub mod messages;
 pub mod meter;
 pub mod noisy;
+pub mod open;
 pub mod plot;
 pub mod probes;
 pub mod process;
@@ -46,16 +57,16 @@ pub mod target;
 pub mod tenants;
 pub mod token;
 
+use bar::Bar;
 use baseline::Baselines;
 use error::BenchError;
-use report::Bar;
 use target::{DaemonSettings, Server, Target};
 
 /// Most events of one publish (protocol §8).
 pub const EVENTS_PER_PUBLISH: usize = 1_000;
 
 /// What every mode is told.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Common {
     /// Which daemon.
     pub daemon: DaemonSettings,

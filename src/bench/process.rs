@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+/// A tick of `stat`.
+const TICK: Duration = Duration::from_millis(10);
+
 /// CPU of a process since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cpu {
-    /// All its living threads on a core, to the nanosecond (`schedstat`).
+    /// All its living threads on a core, to the nanosecond (`schedstat`); where threads have ended, with theirs in steps of 10 ms.
     pub total: Duration,
     /// In user space, in steps of 10 ms (`stat`).
     pub user_ticks: u64,
@@ -26,7 +29,10 @@ impl Cpu {
             let text = std::fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
             total += text.split_whitespace().next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0);
         }
-        Some(Cpu { total: Duration::from_nanos(total), user_ticks: ticks(11)?, system_ticks: ticks(12)? })
+        let (user_ticks, system_ticks) = (ticks(11)?, ticks(12)?);
+        // The ticks hold what ended threads took, and are rounded down: more than the sum of the living is theirs.
+        let total = Duration::from_nanos(total).max(TICK.saturating_mul((user_ticks + system_ticks) as u32));
+        Some(Cpu { total, user_ticks, system_ticks })
     }
 
     /// Since `before`: seconds in all, and the user's share of it.
@@ -63,6 +69,27 @@ pub fn pss(pid: u32) -> Option<u64> {
 pub fn rss(pid: u32) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     kib(text.lines().find(|line| line.starts_with("VmRSS:"))?)
+}
+
+/// Makes the peak of resident memory start anew from what is resident now. False where the kernel refuses.
+#[must_use]
+pub fn reset_peak(pid: u32) -> bool {
+    std::fs::write(format!("/proc/{pid}/clear_refs"), "5").is_ok() // 5: reset VmHWM, see proc_pid_clear_refs(5)
+}
+
+/// The most bytes that were resident at once, since [`reset_peak`] or the process's start.
+#[must_use]
+pub fn peak_rss(pid: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    kib(text.lines().find(|line| line.starts_with("VmHWM:"))?)
+}
+
+/// Bytes that a process has caused to be written to the disk: pages made dirty in the page cache, and direct writes.
+#[must_use]
+pub fn disk_writes(pid: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
+    let line = text.lines().find(|line| line.starts_with("write_bytes:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
 }
 
 fn kib(line: &str) -> Option<u64> {
@@ -116,6 +143,26 @@ mod tests {
         assert!(Cpu::of(pid).unwrap().since(&before).total > 0.0);
         assert!(pss(pid).unwrap() > 100_000);
         assert!(rss(pid).unwrap() >= 100_000);
+        assert!(peak_rss(pid).unwrap() >= 100_000);
+        assert!(disk_writes(pid).is_some());
         assert_eq!(Cpu::of(0), None);
+    }
+
+    #[test]
+    fn threads_that_have_ended_count() {
+        let pid = std::process::id();
+        let before = Cpu::of(pid).unwrap();
+        let busy = || {
+            let mut sum = 0u64;
+            let me = || {
+                let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+                text.split(' ').next().unwrap().parse::<u64>().unwrap()
+            };
+            while me() < 60_000_000 {
+                sum = std::hint::black_box(sum + 1);
+            }
+        };
+        std::thread::spawn(busy).join().unwrap();
+        assert!(Cpu::of(pid).unwrap().since(&before).total > 0.03);
     }
 }

@@ -1,45 +1,44 @@
-//! `publish`: how many events a second the server takes and acknowledges, and how long an ack takes.
+//! `publish`: how many events a second the server takes and acknowledges, what one costs, and how long an acknowledgement takes.
 //!
-//! * Each client has one publish under way and sends the next when the ack has come: a closed loop, so the latency told is that
-//!   of the rate told. Its request is made once and sent again and again; the machine is the server's.
-//! * Every ack is looked at: its status or type, and that it names as many ids as events were sent. A 503 (`UNAVAILABLE`) is an
-//!   answer too: it is counted, told, and the publish sent again.
-//! * In the end everybody is waited for, and what the acks say is compared with what the daemon says it has published and
-//!   committed (`/metrics`).
-//! * With `--floor` the bare commit (`benches/baselines/bare_commit.rs`) runs right after each run, on the same file system; the
-//!   ratio of the medians is the price of everything around the commit. It means something for one client alone.
+//! * A closed loop ([`super::closed_loop`]), so the times told are those of the rate told. Requests are made once and sent again
+//!   and again; the machine is the server's.
+//! * Events go to one organization or to many in turns. Over WebSocket a connection speaks for one of them.
+//! * With `--floor` bare programs (`benches/baselines/`) do the parts of the work right after each run, on the same machine and
+//!   file system: a sled commit (`floor`), one `pwrite` and `fdatasync` of the same bytes, those that came meanwhile together
+//!   (`append`), and an HTTP server that takes the same requests and drops their bodies (`parse`).
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use hdrhistogram::Histogram;
-use memchr::{memchr_iter, memmem};
 use serde_json::{Value, json};
 
-use super::engine::{Ended, Engine, Key, Seen, Watch};
+use super::closed_loop::{Plan, Requests};
 use super::error::BenchError;
-use super::meter::Meter;
-use super::process::pss;
+use super::load::{self, Load, Things};
 use super::progress::Progress;
-use super::publisher::{HttpPublish, subscribe, ws_publish};
-use super::report::{Rate, Report};
-use super::stamp::{Template, now_ns};
+use super::publisher::{HttpPublish, ws_publish};
+use super::report::Report;
+use super::stamp::Template;
 use super::subscriber::Wire;
-use super::target::{Server, Target};
-use super::{Common, EVENTS_PER_PUBLISH, histogram};
+use super::target::{Access, Server, Target};
+use super::{Common, EVENTS_PER_PUBLISH, caller};
 
-/// The longest wait for something to be ready.
-const TICK: Duration = Duration::from_millis(100);
-/// Published before the measured part, seconds: the log's first segment and the ring's growth are behind then.
-const WARM_UP: Duration = Duration::from_millis(700);
 /// Channels the events are spread over.
 const CHANNELS: usize = 16;
-/// The longest ack that is told as it was, nanoseconds.
-const SLOWEST_NS: u64 = 60_000_000_000;
-/// Bytes the log's record has beside the event: the id, the time of receipt, the channel again.
+/// Bytes that the log's record has beside the event: the id, the time of receipt, the channel again.
 const ENVELOPE: usize = 110;
 /// Commits of one bare run.
 const BARE_COMMITS: usize = 2_000;
+/// Bytes of the largest bare commit: more is several values.
+const BARE_MAX: usize = 64 << 10;
+/// The rows of this mode.
+const THINGS: Things = Things {
+    rate: "events acknowledged",
+    cpu: "CPU per event",
+    generator: "CPU of the bench per event",
+    ack: ["publish to ack", "publish to ack, p50", "publish to ack, p99"],
+};
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -52,10 +51,16 @@ pub struct Settings {
     pub clients: usize,
     /// Events in each publish.
     pub batch: usize,
+    /// Lines of NDJSON instead of an event or an array; over HTTP.
+    pub lines: bool,
+    /// Organizations that events go to in turns.
+    pub organizations: usize,
     /// Whether acks wait for the disk.
     pub durable: bool,
     /// How long is measured, in seconds.
     pub seconds: u64,
+    /// How long nothing is done afterwards, before disk and memory are looked at, in seconds.
+    pub rest: u64,
     /// Bytes of an event.
     pub size: usize,
 }
@@ -65,357 +70,262 @@ pub struct Settings {
 /// # Errors
 /// A server does not come up, refuses, ends or stands still.
 pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
-    let Settings { common, clients, batch, durable, seconds, size, .. } = settings;
-    if *clients == 0 || *seconds == 0 || common.runs == 0 || !(1..=EVENTS_PER_PUBLISH).contains(batch) {
-        let limits =
-            format!("clients, seconds and runs are at least 1, a batch is 1 to {EVENTS_PER_PUBLISH} events");
-        return Err(BenchError::Usage(limits));
-    }
-    if common.naive {
-        return Err(BenchError::Usage("the naive server keeps no log: there is nothing to compare".into()));
-    }
+    check(settings)?;
+    let Settings { common, clients, batch, lines, organizations, durable, seconds, size, .. } = settings;
     let wire = settings.wire.name();
-    let each = if *batch == 1 { "singles".to_owned() } else { format!("arrays of {batch}") };
+    let each = match (batch, lines) {
+        (1, false) => "singles".to_owned(),
+        (batch, false) => format!("arrays of {batch}"),
+        (batch, true) => format!("{batch} lines of NDJSON each"),
+    };
     let ack = if *durable { "durable acks" } else { "acks from memory" };
+    let to = if *organizations == 1 { String::new() } else { format!(" to {organizations} organizations") };
     let about =
-        format!("{clients} clients over {wire}, {each}, {ack}, for {seconds} s, events of {size} bytes");
+        format!("{clients} clients over {wire}{to}, {each}, {ack}, for {seconds} s, events of {size} bytes");
     let told = json!({
-        "protocol": settings.wire.label(), "clients": clients, "batch": batch,
-        "ack": if *durable { "durable" } else { "memory" }, "seconds": seconds, "size": size, "runs": common.runs,
+        "protocol": settings.wire.label(), "clients": clients, "batch": batch, "ndjson": lines,
+        "organizations": organizations, "ack": if *durable { "durable" } else { "memory" }, "seconds": seconds,
+        "rest": settings.rest, "size": size, "runs": common.runs,
     });
     let mut report = Report::new("publish", about, told, &common.bars);
     for run in 0..common.runs {
         let target = common.start(Server::Daemon, None)?;
-        measure(settings, run, &target, &mut report, progress)?;
-        drop(target); // its disk traffic is not the bare commit's
+        progress.begin("making organizations", 0);
+        let access = accesses(&target.access, *organizations, common.patience)?;
+        measure(settings, run, &target, &access, &mut report, progress)?;
+        drop(target); // its disk traffic is not the bare programs'
         if common.floor {
-            progress.begin("bare commits", 0);
-            bare_commits(settings, &mut report)?;
+            beside(settings, run, &access, &mut report, progress)?;
         }
     }
     if common.floor {
         report.notes.push(
-            "the floor is a bare sled batch + flush + fdatasync of one row, one after the other".into(),
+            "floor: a bare sled batch + flush + fdatasync of one row, one after the other; append: a bare pwrite + fdatasync \
+             of the same bytes, one from each client under way; parse: an HTTP server that drops every body"
+                .into(),
         );
     }
     Ok(report)
 }
 
+fn check(settings: &Settings) -> Result<(), BenchError> {
+    let refuse = |what: String| Err(BenchError::Usage(what));
+    let Settings { common, clients, batch, organizations, seconds, .. } = settings;
+    if [*clients, *organizations, common.runs].contains(&0)
+        || *seconds == 0
+        || !(1..=EVENTS_PER_PUBLISH).contains(batch)
+    {
+        return refuse(format!(
+            "clients, organizations, seconds and runs are at least 1, a batch is 1 to {EVENTS_PER_PUBLISH} events"
+        ));
+    }
+    if common.naive {
+        return refuse("the naive server keeps no log: there is nothing to compare".into());
+    }
+    if settings.lines && settings.wire == Wire::Ws {
+        return refuse("NDJSON is a body of HTTP: leave --protocol ws out".into());
+    }
+    if settings.wire == Wire::Ws && organizations > clients {
+        return refuse("a WebSocket speaks for one organization: take at least as many --clients".into());
+    }
+    Ok(())
+}
+
+/// Credentials for `count` organizations: the one given for one, new ones for more.
+fn accesses(access: &Access, count: usize, patience: Duration) -> Result<Vec<Access>, BenchError> {
+    if count == 1 {
+        return Ok(vec![access.clone()]);
+    }
+    caller::many(access, count, patience, &|caller, at| {
+        let id = format!("bench-{}-{at}", std::process::id());
+        caller.post("/api/v1/organizations", &json!({"id": id}))?;
+        let key =
+            caller.post("/api/v1/api-keys", &json!({"org_id": id, "name": "bench", "scopes": ["*"]}))?;
+        Ok(access.with_credential(key["api_key"].as_str().unwrap_or_default()))
+    })
+}
+
+/// Runs the load against one server, which takes the credentials of `access`.
 fn measure(
     settings: &Settings,
     run: usize,
     target: &Target,
+    access: &[Access],
     report: &mut Report,
     progress: &mut dyn Progress,
 ) -> Result<(), BenchError> {
-    let patience = settings.common.patience;
-    let mut engine = Engine::new()?;
-    let mut clients = Clients::new(settings, target)?;
-    clients.open(settings, target, &mut engine, progress)?;
-    progress.begin("warming up", 0);
-    clients.publish(&mut engine, Instant::now() + WARM_UP, patience, &mut |_| {})?;
-    clients.record();
-    progress.begin("publishing", settings.seconds);
-    let meter = Meter::start(target);
-    let until = Instant::now() + Duration::from_secs(settings.seconds);
-    clients.publish(&mut engine, until, patience, &mut |second| progress.at(second))?;
-    let used = meter.used(target);
-    let events = (clients.measured.len() * settings.batch as u64).max(1) as f64;
-    let server = target.server;
-    report.add(server, "rate", "events acknowledged", "1/s", events / used.elapsed);
-    for (key, name, quantile) in [("p50", "publish to ack, p50", 0.5), ("p99", "publish to ack, p99", 0.99)] {
-        report.add(server, key, name, "µs", clients.measured.value_at_quantile(quantile) as f64 / 1e3);
+    let there = |access: &Access| Access { credential: access.credential.clone(), ..target.access.clone() };
+    let access: Vec<Access> = access.iter().map(there).collect();
+    let mut events = Events::new(settings, &access);
+    let load = Load {
+        plan: Plan {
+            wire: settings.wire,
+            access: access.iter().cycle().take(settings.clients).cloned().collect(),
+            batch: settings.batch,
+            ids: true,
+            patience: settings.common.patience,
+        },
+        things: THINGS,
+        bytes: settings.batch * Template::custom(0, settings.size).size(),
+        time: Duration::from_secs(settings.seconds),
+        rest: Duration::from_secs(if target.server == Server::Daemon { settings.rest } else { 0 }),
+    };
+    load::measure(&load, &mut events, run, target, report, progress)
+}
+
+/// The bare programs, one after the other.
+fn beside(
+    settings: &Settings,
+    run: usize,
+    access: &[Access],
+    report: &mut Report,
+    progress: &mut dyn Progress,
+) -> Result<(), BenchError> {
+    let baselines = &settings.common.baselines;
+    let bytes = (settings.batch * (settings.size + ENVELOPE)).to_string();
+    progress.begin("bare commits", 0);
+    let of_row = bytes.parse::<usize>().unwrap_or(BARE_MAX).min(BARE_MAX).to_string();
+    let commits =
+        bare(&baselines.find("bare_commit")?, &["--commits", &BARE_COMMITS.to_string(), "--bytes", &of_row])?;
+    progress.begin("bare appends", settings.seconds);
+    let (streams, seconds) = (settings.clients.to_string(), settings.seconds.to_string());
+    let arguments = ["--streams", &streams, "--bytes", &bytes, "--seconds", &seconds];
+    let appends = bare(&baselines.find("bare_append")?, &arguments)?;
+    let batch = settings.batch as f64;
+    for (server, told) in [(Server::Floor, &commits), (Server::Append, &appends)] {
+        report.add(server, "p50", THINGS.ack[1], "µs", figure(told, "p50_ns")? / 1e3);
+        report.add(server, "p99", THINGS.ack[2], "µs", figure(told, "p99_ns")? / 1e3);
     }
-    if let Some(spent) = used.cpu {
-        report.add(server, "cpu", "CPU per event", "µs", spent.total * 1e6 / events);
-        report.add(server, "user", "of it in user space", "µs", spent.user * 1e6 / events);
-    }
-    report.add(server, "generator", "CPU of the bench per event", "µs", used.own * 1e6 / events);
-    if let Some(bytes) = target.pid.and_then(pss) {
-        report.add(server, "pss", "memory (PSS) afterwards", "MiB", bytes as f64 / f64::from(1 << 20));
-    }
-    report.add(server, "busy", "publishes answered 503 and sent again", "", clients.busy as f64);
-    report.latency(server, "publish to ack", &clients.measured);
-    let per_second = std::mem::take(&mut clients.per_second);
-    report.rates.push(Rate { server, name: "events acknowledged", run, per_second });
-    clients.settle(&mut engine, patience)?;
-    let acknowledged = clients.acknowledged * settings.batch as u64;
-    report.astray.deliveries += acknowledged;
-    if let Some(fault) = compare(target, acknowledged, patience) {
-        report.fault(server, run, fault);
+    report.add(Server::Append, "rate", THINGS.rate, "1/s", figure(&appends, "rate")? * batch);
+    report.add(Server::Append, "cpu", THINGS.cpu, "µs", figure(&appends, "cpu_ns")? / 1e3 / batch);
+    if settings.wire == Wire::Http {
+        let ids = settings.batch.to_string();
+        let parse =
+            Target::baseline(Server::Parse, &baselines.find("bare_http")?, &["--ids".into(), ids.into()])?;
+        measure(settings, run, &parse, access, report, progress)?;
     }
     Ok(())
 }
 
-/// Compares the acks with what the daemon counted; acks from memory are committed a little later. `None`: they agree, or
-/// the daemon's counters are not to be had.
-fn compare(target: &Target, acknowledged: u64, patience: Duration) -> Option<String> {
-    let count = |name: &str| target.metric(name).map(|count| count as u64);
-    let published = count("nervewire_published_total")?;
-    if published != acknowledged {
-        return Some(format!("{acknowledged} events were acknowledged, {published} published"));
-    }
-    let deadline = Instant::now() + patience;
-    loop {
-        let committed = count("nervewire_committed_events_total")?;
-        if committed == published {
-            return None;
-        }
-        if Instant::now() > deadline {
-            return Some(format!("{acknowledged} events were acknowledged, {committed} committed"));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// Runs the bare commit where the daemon's data was.
-fn bare_commits(settings: &Settings, report: &mut Report) -> Result<(), BenchError> {
-    let program = settings.common.baselines.find("bare_commit")?;
-    let dir = std::env::temp_dir().join(format!("nervewire-bench-bare-{}", std::process::id()));
+/// Runs a bare program in a directory of its own, where the daemon's data was; what it says.
+fn bare(program: &Path, arguments: &[&str]) -> Result<Value, BenchError> {
+    let dir: PathBuf = std::env::temp_dir().join(format!("nervewire-bench-bare-{}", std::process::id()));
     std::fs::create_dir_all(&dir).map_err(BenchError::io("make a directory"))?;
-    let bytes = settings.batch * (settings.size + ENVELOPE);
-    let output = Command::new(&program)
-        .arg("--dir")
-        .arg(&dir)
-        .args(["--commits", &BARE_COMMITS.to_string(), "--bytes", &bytes.min(64 << 10).to_string()])
-        .output();
+    let output = Command::new(program).arg("--dir").arg(&dir).args(arguments).output();
     let _ = std::fs::remove_dir_all(&dir); // it cleans up after itself, unless it failed
     let output = output.map_err(BenchError::io(format!("run {}", program.display())))?;
-    let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    for (key, name, field) in
-        [("p50", "publish to ack, p50", "p50_ns"), ("p99", "publish to ack, p99", "p99_ns")]
-    {
-        let Some(ns) = said[field].as_f64() else {
-            let words = String::from_utf8_lossy(&output.stderr);
-            return Err(BenchError::Server(format!("the bare commit said no {field}: {}", words.trim())));
-        };
-        report.add(Server::Floor, key, name, "µs", ns / 1e3);
-    }
-    Ok(())
+    serde_json::from_slice(&output.stdout).map_err(|_| {
+        let error = String::from_utf8_lossy(&output.stderr);
+        BenchError::Server(format!("{} told no figures: {}", program.display(), error.trim()))
+    })
 }
 
-/// One publisher.
-struct Client {
-    key: Key,
-    request: Vec<u8>,
-    /// When its publish was sent, nanoseconds.
-    sent: u64,
-    /// Its connection takes publishes.
-    open: bool,
+fn figure(told: &Value, field: &str) -> Result<f64, BenchError> {
+    told[field].as_f64().ok_or_else(|| BenchError::Server(format!("a bare program told no {field}: {told}")))
 }
 
-/// The publishers. Their tags are their places.
-struct Clients {
-    all: Vec<Client>,
-    wire: Wire,
-    /// Commas of an ack's text that names every id.
-    commas: usize,
-    /// Whose publish was acknowledged since the last look.
-    acked: Vec<usize>,
-    /// Whose publish was refused for now.
-    refused: Vec<usize>,
-    /// Acks in the present stretch.
-    measured: Histogram<u64>,
-    /// Events acknowledged in each of its seconds.
-    per_second: Vec<f64>,
-    /// Acks in all.
-    acknowledged: u64,
-    /// Answers of 503 in the present stretch.
-    busy: u64,
-    opened: usize,
-    trouble: Option<String>,
-    patience: Duration,
+/// What the publishers send: a head for each organization and the same few bodies for all.
+struct Events {
+    heads: Vec<Vec<u8>>,
+    /// By channel.
+    bodies: Vec<Vec<u8>>,
+    /// Whose turn it is at each client.
+    turn: Vec<usize>,
 }
 
-impl Clients {
-    fn new(settings: &Settings, target: &Target) -> Result<Clients, BenchError> {
-        let http = HttpPublish::new(&target.access, settings.durable);
-        let mut body = Vec::new();
-        let all = (0..settings.clients).map(|at| {
-            let mut template = Template::custom(at % CHANNELS, settings.size);
-            template.array(at as u64, settings.batch as u64, 0, &mut body);
-            let single = settings.batch == 1;
-            let body = if single { &body[1..body.len() - 1] } else { &body[..] };
-            let mut request = Vec::new();
-            match settings.wire {
-                Wire::Ws => ws_publish(at as u64, body, !single, settings.durable, &mut request),
-                Wire::Http | Wire::Sse => http.request(body, &mut request),
-            }
-            Client { key: 0, request, sent: 0, open: false }
+impl Events {
+    fn new(settings: &Settings, access: &[Access]) -> Events {
+        let Settings { batch, size, lines, durable, .. } = *settings;
+        let path = if durable { "/api/v1/events" } else { "/api/v1/events?ack=memory" };
+        let content = if lines { "application/x-ndjson" } else { "application/json" };
+        let heads = access.iter().map(|access| match settings.wire {
+            Wire::Ws => Vec::new(),
+            Wire::Http | Wire::Sse => HttpPublish::to(access, path, content).head().to_vec(),
         });
-        Ok(Clients {
-            all: all.collect(),
-            wire: settings.wire,
-            // {"data":{"ids":["…","…"]},"success":true} and {"type":"ack","ref":1,"ids":["…","…"]}
-            commas: settings.batch + usize::from(settings.wire == Wire::Ws),
-            acked: Vec::new(),
-            refused: Vec::new(),
-            measured: histogram()?,
-            per_second: Vec::new(),
-            acknowledged: 0,
-            busy: 0,
-            opened: 0,
-            trouble: None,
-            patience: settings.common.patience,
-        })
-    }
-
-    fn open(
-        &mut self,
-        settings: &Settings,
-        target: &Target,
-        engine: &mut Engine,
-        progress: &mut dyn Progress,
-    ) -> Result<(), BenchError> {
-        progress.begin("connecting", self.all.len() as u64);
-        let first = match settings.wire {
-            Wire::Ws => subscribe(&target.access, Wire::Ws, "?subscribe=none"),
-            Wire::Http | Wire::Sse => Vec::new(),
-        };
-        let deadline = Instant::now() + settings.common.patience;
-        for at in 0..self.all.len() {
-            self.all[at].key = engine.open(target.access.addr, settings.wire, at, &first)?;
-            // One by one over WebSocket: no listener's backlog overflows.
-            while settings.wire == Wire::Ws && !self.all[at].open {
-                engine.turn(TICK, self)?;
-                self.check(deadline, || format!("{at} clients have connected"))?;
+        let bodies = (0..CHANNELS.min(settings.clients)).map(|channel| {
+            let mut template = Template::custom(channel, size);
+            let (mut body, mut out) = (Vec::new(), Vec::new());
+            match lines {
+                true => template.lines(channel as u64, batch as u64, 0, &mut body),
+                false => template.array(channel as u64, batch as u64, 0, &mut body),
             }
-            progress.at(at as u64);
-        }
-        Ok(())
-    }
-
-    /// Forgets what was measured so far.
-    fn record(&mut self) {
-        self.measured.reset();
-        self.per_second.clear();
-        self.busy = 0;
-    }
-
-    /// Publishes from every client until `until`; what is under way then stays so.
-    fn publish(
-        &mut self,
-        engine: &mut Engine,
-        until: Instant,
-        patience: Duration,
-        at: &mut dyn FnMut(u64),
-    ) -> Result<(), BenchError> {
-        let began = Instant::now();
-        let (mut seconds, mut counted) = (0, 0);
-        let (mut moved, mut had) = (Instant::now(), 0);
-        // Whoever was acknowledged last in the stretch before is sent here, and must not be again as one just acknowledged.
-        self.acked.clear();
-        for at in 0..self.all.len() {
-            if self.all[at].sent == 0 {
-                self.send(at, engine);
+            let single = batch == 1 && !lines;
+            let body = if single { &body[1..body.len() - 1] } else { &body[..] };
+            match settings.wire {
+                Wire::Ws => ws_publish(channel as u64, body, !single, durable, &mut out),
+                Wire::Http | Wire::Sse => HttpPublish::rest(body, &mut out),
             }
+            out
+        });
+        Events {
+            heads: heads.collect(),
+            bodies: bodies.collect(),
+            turn: (0..settings.clients).map(|at| at % access.len()).collect(),
         }
-        loop {
-            engine.turn(TICK, self)?;
-            let now = Instant::now();
-            if self.acknowledged > had {
-                (moved, had) = (now, self.acknowledged);
-            }
-            self.check(moved + patience, || "acks".to_owned())?;
-            while now >= began + Duration::from_secs(seconds + 1) {
-                let batch = self.commas - usize::from(self.wire == Wire::Ws);
-                self.per_second.push(((self.measured.len() - counted) * batch as u64) as f64);
-                (seconds, counted) = (seconds + 1, self.measured.len());
-                at(seconds);
-            }
-            if now >= until {
-                return Ok(());
-            }
-            self.resend(engine);
-            let mut acked = std::mem::take(&mut self.acked);
-            for at in acked.drain(..) {
-                self.send(at, engine);
-            }
-            self.acked = acked;
-        }
-    }
-
-    /// Waits for every ack that is still due, sending nothing new but what was refused for now.
-    fn settle(&mut self, engine: &mut Engine, patience: Duration) -> Result<(), BenchError> {
-        let deadline = Instant::now() + patience;
-        while self.all.iter().any(|client| client.sent != 0) {
-            self.resend(engine);
-            engine.turn(TICK, self)?;
-            self.check(deadline, || "the last acks".to_owned())?;
-        }
-        Ok(())
-    }
-
-    fn resend(&mut self, engine: &mut Engine) {
-        for at in std::mem::take(&mut self.refused) {
-            self.send(at, engine);
-        }
-    }
-
-    fn send(&mut self, at: usize, engine: &mut Engine) {
-        let client = &mut self.all[at];
-        client.sent = now_ns();
-        engine.send(client.key, &client.request);
-    }
-
-    fn check(&mut self, deadline: Instant, waiting: impl FnOnce() -> String) -> Result<(), BenchError> {
-        if let Some(trouble) = self.trouble.take() {
-            return Err(BenchError::Server(trouble));
-        }
-        match Instant::now() > deadline {
-            true => Err(BenchError::Stalled { seconds: self.patience.as_secs(), waiting: waiting() }),
-            false => Ok(()),
-        }
-    }
-
-    /// An answer that acknowledges.
-    fn ack(&mut self, at: usize, text: &[u8]) {
-        if memchr_iter(b',', text).count() != self.commas {
-            return self.wrong("an ack names other ids than were published", text);
-        }
-        let client = &mut self.all[at];
-        let _ = self.measured.record(now_ns().saturating_sub(client.sent).min(SLOWEST_NS)); // in its range
-        client.sent = 0;
-        self.acknowledged += 1;
-        self.acked.push(at);
-    }
-
-    fn busy(&mut self, at: usize) {
-        self.busy += 1;
-        self.refused.push(at);
-    }
-
-    fn wrong(&mut self, what: &str, text: &[u8]) {
-        let text = String::from_utf8_lossy(&text[..text.len().min(300)]).into_owned();
-        self.trouble.get_or_insert(format!("{what}: {text}"));
     }
 }
 
-impl Watch for Clients {
-    fn seen(&mut self, _: Key, tag: usize, seen: Seen<'_>) {
-        match seen {
-            Seen::Answer { status: 200 | 201, body } if body.ends_with(b"\"success\":true}") => {
-                self.ack(tag, body);
-            }
-            Seen::Answer { status: 503, .. } if self.wire == Wire::Http => self.busy(tag),
-            Seen::Answer { status, body } => self.wrong(&format!("answered {status}"), body),
-            Seen::Text(text) | Seen::Event(_, text) => {
-                if text.starts_with(b"{\"type\":\"ack\"") {
-                    self.ack(tag, text);
-                } else if memmem::find(text, b"\"UNAVAILABLE\"").is_some() {
-                    self.busy(tag);
-                } else if text.starts_with(b"{\"type\":\"ready\"") {
-                    self.all[tag].open = true;
-                    self.opened += 1;
-                } else if text.starts_with(b"{\"type\":\"error\"") {
-                    self.wrong("refused", text);
-                }
-            }
-            Seen::Ended(Ended::Broken(kind)) => {
-                self.wrong(&format!("a client's connection broke: {kind}"), b"")
-            }
-            Seen::Ended(_) => self.wrong("a client's connection ended", b""),
-            Seen::Open => {}
+impl Requests for Events {
+    fn next(&mut self, at: usize) -> [&[u8]; 2] {
+        let (organizations, clients) = (self.heads.len(), self.turn.len());
+        let turn = self.turn[at];
+        // Client 3 of 256 takes organization 3, 259, 515, … and then 3 again.
+        let following = turn + clients;
+        self.turn[at] = if following < organizations { following } else { at % organizations };
+        [&self.heads[turn], &self.bodies[at % self.bodies.len()]]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(clients: usize, batch: usize, lines: bool) -> Settings {
+        Settings {
+            common: Common::default(),
+            wire: Wire::Http,
+            clients,
+            batch,
+            lines,
+            organizations: 1,
+            durable: true,
+            seconds: 1,
+            rest: 0,
+            size: 128,
+        }
+    }
+
+    fn access(credential: &str) -> Access {
+        Access { addr: ([127, 0, 0, 1], 1).into(), host: "h".into(), credential: format!("{credential}\r\n") }
+    }
+
+    #[test]
+    fn every_organization_has_its_turn() {
+        let organizations: Vec<Access> = (0..7).map(|at| access(&format!("K: {at}"))).collect();
+        let mut events = Events::new(&settings(3, 1, false), &organizations);
+        let mut of = |at| {
+            let [head, _] = events.next(at);
+            let head = String::from_utf8_lossy(head).into_owned();
+            head.lines().find_map(|line| line.strip_prefix("K: ")?.parse::<usize>().ok()).unwrap()
+        };
+        assert_eq!([0, 0, 0, 0].map(&mut of), [0, 3, 6, 0]);
+        assert_eq!([1, 1, 1, 2, 2, 2].map(&mut of), [1, 4, 1, 2, 5, 2]);
+    }
+
+    #[test]
+    fn a_request_is_whole_in_each_shape() {
+        for (batch, lines, content, starts) in [
+            (1, false, "application/json", "{\"type\":\"custom\""),
+            (3, false, "application/json", "[{\"type\""),
+            (3, true, "application/x-ndjson", "{\"type\""),
+        ] {
+            let mut events = Events::new(&settings(2, batch, lines), &[access("K: 0")]);
+            let request = String::from_utf8(events.next(1).concat()).unwrap();
+            let (head, body) = request.split_once("\r\n\r\n").unwrap();
+            assert!(head.contains(&format!("\r\nContent-Type: {content}\r\n")), "{head}");
+            assert!(head.ends_with(&format!("\r\nContent-Length: {}", body.len())), "{head}");
+            assert!(body.starts_with(starts), "{body}");
+            assert_eq!(body.matches("\"type\":\"custom\"").count(), batch);
         }
     }
 }

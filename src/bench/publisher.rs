@@ -36,20 +36,36 @@ impl HttpPublish {
     /// Publishes with `access`, answered before the fsync where not `durable`.
     #[must_use]
     pub fn new(access: &Access, durable: bool) -> HttpPublish {
-        let ack = if durable { "" } else { "?ack=memory" };
+        let path = if durable { "/api/v1/events" } else { "/api/v1/events?ack=memory" };
+        HttpPublish::to(access, path, "application/json")
+    }
+
+    /// Posts bodies of the type `content` to `path`.
+    #[must_use]
+    pub fn to(access: &Access, path: &str, content: &str) -> HttpPublish {
         let (host, credential) = (&access.host, &access.credential);
         let head = format!(
-            "POST /api/v1/events{ack} HTTP/1.1\r\nHost: {host}\r\n{credential}Content-Type: application/json\r\n\
-             Content-Length: "
+            "POST {path} HTTP/1.1\r\nHost: {host}\r\n{credential}Content-Type: {content}\r\nContent-Length: "
         );
         HttpPublish { head: head.into_bytes() }
+    }
+
+    /// The part of a request that is the same for every body; [`HttpPublish::rest`] follows it.
+    #[must_use]
+    pub fn head(&self) -> &[u8] {
+        &self.head
+    }
+
+    /// Appends what follows the head: the body's length and the body.
+    pub fn rest(body: &[u8], out: &mut Vec<u8>) {
+        let _ = write!(out, "{}\r\n\r\n", body.len()); // a Vec takes every write
+        out.extend_from_slice(body);
     }
 
     /// Appends a request with this body: one event, or an array.
     pub fn request(&self, body: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(&self.head);
-        let _ = write!(out, "{}\r\n\r\n", body.len()); // a Vec takes every write
-        out.extend_from_slice(body);
+        HttpPublish::rest(body, out);
     }
 }
 

@@ -3,12 +3,13 @@
 //! * A figure is told for each run, then as the median; a ratio is the median of the daemon over the median of the floor of the
 //!   same call.
 //! * A [`Bar`] is written by whoever runs the bench (`cpu<=1.10x`), never here. A missed bar or any fault makes it not ok.
+//! * Two executables measured in turns are two reports of the same mode; [`Report::absorb`] joins them, each as a server of its own.
 
 use std::fmt::Write as _;
-use std::str::FromStr;
 
 use serde_json::{Value, json};
 
+use super::bar::Bar;
 use super::target::Server;
 
 /// One figure of each run and server.
@@ -37,7 +38,9 @@ impl Row {
         self.ratio_to(Server::Floor)
     }
 
-    fn ratio_to(&self, server: Server) -> Option<f64> {
+    /// The daemon's median over another server's.
+    #[must_use]
+    pub fn ratio_to(&self, server: Server) -> Option<f64> {
         let (daemon, other) = (self.median(Server::Daemon)?, self.median(server)?);
         (other != 0.0).then(|| daemon / other)
     }
@@ -53,55 +56,6 @@ pub fn median(values: &[f64]) -> Option<f64> {
         0 => None,
         odd if odd % 2 == 1 => Some(sorted[middle]),
         _ => Some((sorted[middle - 1] + sorted[middle]) / 2.0),
-    }
-}
-
-/// A limit a row's median must keep.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Bar {
-    /// The row's key.
-    pub key: String,
-    /// Whether the limit is a lower one.
-    pub at_least: bool,
-    /// The limit.
-    pub limit: f64,
-    /// Whether it holds for the ratio to the floor.
-    pub ratio: bool,
-}
-
-impl FromStr for Bar {
-    type Err = String;
-
-    /// `key<=1.5` or `key>=1000`, with an `x` behind for a ratio to the floor.
-    fn from_str(text: &str) -> Result<Bar, String> {
-        let (at_least, parts) = match text.split_once("<=") {
-            Some(parts) => (false, Some(parts)),
-            None => (true, text.split_once(">=")),
-        };
-        let refuse = || {
-            format!(
-                "{text:?}: a bar is KEY<=NUMBER or KEY>=NUMBER, with an x behind for a ratio to the floor"
-            )
-        };
-        let (key, limit) = parts.ok_or_else(refuse)?;
-        let ratio = limit.ends_with('x');
-        let limit = limit.trim_end_matches('x').trim().parse::<f64>().map_err(|_| refuse())?;
-        Ok(Bar { key: key.trim().to_owned(), at_least, limit, ratio })
-    }
-}
-
-impl Bar {
-    /// Whether it is kept; `None` where the figure was not taken.
-    #[must_use]
-    pub fn kept(&self, rows: &[Row]) -> Option<bool> {
-        let row = rows.iter().find(|row| row.key == self.key)?;
-        let value = if self.ratio { row.ratio()? } else { row.median(Server::Daemon)? };
-        Some(if self.at_least { value >= self.limit } else { value <= self.limit })
-    }
-
-    fn text(&self) -> String {
-        let (sign, ratio) = (if self.at_least { "≥" } else { "≤" }, if self.ratio { " × floor" } else { "" });
-        format!("{sign} {}{ratio}", self.limit)
     }
 }
 
@@ -227,6 +181,33 @@ impl Report {
         }
     }
 
+    /// Takes in the figures of one more run of the same mode; what is the daemon's there is `server`'s here.
+    pub fn absorb(&mut self, other: Report, server: Server) {
+        let renamed = |it: Server| if it == Server::Daemon { server } else { it };
+        for row in other.rows {
+            for (whose, runs) in row.servers {
+                for value in runs {
+                    self.add(renamed(whose), row.key, row.name, row.unit, value);
+                }
+            }
+        }
+        for it in other.latencies {
+            self.latency(renamed(it.server), it.name, &it.histogram);
+        }
+        for rate in other.rates {
+            let server = renamed(rate.server);
+            let run = self.rates.iter().filter(|it| it.server == server && it.name == rate.name).count();
+            self.rates.push(Rate { server, run, ..rate });
+        }
+        self.astray.add(other.astray);
+        self.faults.extend(other.faults.iter().map(|fault| format!("{}: {fault}", server.name())));
+        for note in other.notes {
+            if !self.notes.contains(&note) {
+                self.notes.push(note);
+            }
+        }
+    }
+
     /// Adds latencies to those of the same server and name.
     pub fn latency(&mut self, server: Server, name: &'static str, histogram: &hdrhistogram::Histogram<u64>) {
         match self.latencies.iter_mut().find(|it| it.server == server && it.name == name) {
@@ -264,7 +245,13 @@ impl Report {
         let servers: Vec<Value> = row
             .servers
             .iter()
-            .map(|(server, runs)| json!({"server": server.name(), "runs": runs, "median": median(runs)}))
+            .map(|(server, runs)| {
+                let mut told = json!({"server": server.name(), "runs": runs, "median": median(runs)});
+                if *server != Server::Daemon {
+                    told["ratio"] = row.ratio_to(*server).into();
+                }
+                told
+            })
             .collect();
         let bars: Vec<Value> = self
             .bars
@@ -272,7 +259,14 @@ impl Report {
             .filter(|bar| bar.key == row.key)
             .map(|bar| {
                 let limit = if bar.at_least { "at_least" } else { "at_most" };
-                json!({limit: bar.limit, "of": if bar.ratio { "ratio" } else { "median" }, "ok": bar.kept(&self.rows)})
+                let mut told = json!({limit: bar.limit, "of": "median", "ok": bar.kept(&self.rows)});
+                if let Some(server) = bar.against {
+                    told["of"] = "ratio".into();
+                    if server != Server::Floor {
+                        told["to"] = server.name().into();
+                    }
+                }
+                told
             })
             .collect();
         json!({"key": row.key, "name": row.name, "unit": row.unit, "servers": servers, "ratio": row.ratio(), "bars": bars})
@@ -423,11 +417,29 @@ mod tests {
     fn bars_are_read_and_unknown_ones_are_missed() {
         assert_eq!(
             "rate >= 0.5x".parse(),
-            Ok(Bar { key: "rate".into(), at_least: true, limit: 0.5, ratio: true })
+            Ok(Bar { key: "rate".into(), at_least: true, limit: 0.5, against: Some(Server::Floor) })
         );
         assert!("cpu<1".parse::<Bar>().is_err() && "cpu<=fast".parse::<Bar>().is_err());
         assert!(!report(&["nothing<=1"]).is_ok());
         assert!(report(&["cpu>=7", "cpu>=1x"]).is_ok());
+    }
+
+    #[test]
+    fn two_executables_are_told_beside_each_other() {
+        let mut both = report(&["cpu<=0.9x:before"]);
+        let mut before = report(&[]);
+        before.count(Server::Daemon, 0, Astray { deliveries: 9, repeats: 1, ..Astray::default() }, true);
+        before.add(Server::Daemon, "rate", "events", "1/s", 5.0);
+        both.absorb(before, Server::Before);
+        let said = both.json();
+        let (cpu, rate) = (&said["rows"][0], &said["rows"][1]);
+        assert_eq!(cpu["servers"][0], json!({"server": "daemon", "runs": [7.0, 8.0, 7.5], "median": 7.5}));
+        let runs = [7.0, 8.0, 7.5];
+        assert_eq!(cpu["servers"][2], json!({"server": "before", "runs": runs, "median": 7.5, "ratio": 1.0}));
+        assert_eq!(cpu["bars"][0], json!({"at_most": 0.9, "of": "ratio", "to": "before", "ok": false}));
+        assert_eq!(rate["servers"][0]["server"], "before");
+        assert_eq!(both.faults, ["before: daemon, run 1: 1 events repeated"]);
+        assert_eq!(both.astray.deliveries, 9);
     }
 
     #[test]

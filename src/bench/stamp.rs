@@ -87,6 +87,15 @@ impl Template {
         out.push(b']');
     }
 
+    /// The same as lines of NDJSON.
+    pub fn lines(&mut self, first: u64, count: u64, t: u64, out: &mut Vec<u8>) {
+        out.clear();
+        for n in first..first + count {
+            out.extend_from_slice(self.stamped(Stamp { n, t }));
+            out.push(b'\n');
+        }
+    }
+
     /// Bytes of the event.
     #[must_use]
     pub fn size(&self) -> usize {
@@ -130,6 +139,13 @@ impl Scan {
     }
 }
 
+impl Scan {
+    /// Every stamp in `text`, in its order.
+    pub fn all<'a>(&'a self, text: &'a [u8]) -> impl Iterator<Item = Stamp> + 'a {
+        self.0.find_iter(text).filter_map(move |at| self.find(text.get(at..at + STAMP_LEN)?))
+    }
+}
+
 fn number(digits: &[u8]) -> Option<u64> {
     digits.iter().try_fold(0u64, |value, digit| {
         digit.is_ascii_digit().then(|| value.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')))
@@ -161,6 +177,18 @@ mod tests {
         let events: Vec<serde_json::Value> = serde_json::from_slice(&body).unwrap();
         let numbers: Vec<&str> = events.iter().map(|event| event["data"]["n"].as_str().unwrap()).collect();
         assert_eq!(numbers, ["000000000005", "000000000006", "000000000007"]);
+        let stamps: Vec<Stamp> = Scan::new().all(&body).collect();
+        assert_eq!(stamps, [5, 6, 7].map(|n| Stamp { n, t: 9 }));
+        let mut lines = b"left over".to_vec();
+        Template::custom(0, 128).lines(5, 3, 9, &mut lines);
+        assert!(lines.ends_with(b"\n"));
+        let lines: Vec<&[u8]> = lines.trim_ascii_end().split(|byte| *byte == b'\n').collect();
+        assert!(
+            lines
+                .iter()
+                .zip(&events)
+                .all(|(line, event)| serde_json::from_slice::<serde_json::Value>(line).unwrap() == *event)
+        );
     }
 
     #[test]

@@ -1,22 +1,20 @@
 //! What is measured: a daemon started for the run and gone after it, a baseline, or a server somebody else runs.
 //!
-//! * The daemon is this very executable (or `--daemon`), in a fresh data directory, with defaults but for what [`LIFTED`] says
-//!   and what `--set` asks for. Nothing of the caller's environment or `nervewire.toml` reaches it.
+//! * How a daemon's process is started says [`super::launch`].
 //! * Whatever was started ends with its [`Target`], and its files go.
 
 use std::ffi::OsString;
-use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::error::BenchError;
-use super::leftovers;
+use super::launch::{self, Launch};
 use super::process::Cpu;
 use super::subscriber::{self, Message, Phase, Wire};
 use super::token;
@@ -28,6 +26,8 @@ pub const LIFTED: &[(&str, &str)] = &[
 ];
 /// How long a server may take to come up.
 const START: Duration = Duration::from_secs(20);
+/// Between two looks whether a process has ended.
+const END_LOOK: Duration = Duration::from_millis(1);
 /// Bytes of an admin or statistics page.
 const PAGE_MAX: usize = 1 << 20;
 
@@ -40,6 +40,12 @@ pub enum Server {
     Floor,
     /// The broadcast-channel baseline.
     Naive,
+    /// The bare `pwrite` and `fdatasync`, which is no server.
+    Append,
+    /// The bare HTTP server that drops every body.
+    Parse,
+    /// Another executable of the daemon, measured in turns with it.
+    Before,
 }
 
 impl Server {
@@ -50,7 +56,17 @@ impl Server {
             Server::Daemon => "daemon",
             Server::Floor => "floor",
             Server::Naive => "naive",
+            Server::Append => "append",
+            Server::Parse => "parse",
+            Server::Before => "before",
         }
+    }
+
+    /// The server of this name that a ratio may be taken to.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Server> {
+        let all = [Server::Floor, Server::Naive, Server::Append, Server::Parse, Server::Before];
+        all.into_iter().find(|it| it.name() == name)
     }
 }
 
@@ -112,7 +128,8 @@ pub struct Target {
     /// Where its counters are: the daemon's admin listener, a baseline itself.
     counters: Option<SocketAddr>,
     child: Option<Child>,
-    dir: Option<PathBuf>,
+    /// How it is started again; only of a daemon started here.
+    launch: Option<Launch>,
 }
 
 impl Target {
@@ -155,7 +172,7 @@ impl Target {
         let access = Access { addr, host: addr.to_string(), credential: String::new() };
         let pid = Some(child.id());
         let counters = Some(addr);
-        Ok(Target { server, access, pid, secret: None, counters, child: Some(child), dir: None })
+        Ok(Target { server, access, pid, secret: None, counters, child: Some(child), launch: None })
     }
 
     /// A token of user `sub` in the organization `default`, valid for a day.
@@ -212,9 +229,53 @@ impl Target {
         get(self.counters?, "/metrics").ok()
     }
 
-    /// Whether a process that was started here has ended by itself.
-    pub fn has_ended(&mut self) -> bool {
-        self.child.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None)))
+    /// Where its data is; only of a daemon started here.
+    #[must_use]
+    pub fn data_dir(&self) -> Option<PathBuf> {
+        self.launch.as_ref().map(Launch::data_dir)
+    }
+
+    /// Ends the daemon by `signal`; answers how long it took to end.
+    ///
+    /// # Errors
+    /// It was not started here, or is still there after `patience`.
+    pub fn end(&mut self, signal: Signal, patience: Duration) -> Result<Duration, BenchError> {
+        let child = self.child.as_mut().ok_or_else(not_ours)?;
+        let began = Instant::now();
+        let pid = Pid::from_raw(child.id().cast_signed()).ok_or_else(not_ours)?;
+        kill_process(pid, signal).map_err(BenchError::sys("end the daemon"))?;
+        while matches!(child.try_wait(), Ok(None)) {
+            if began.elapsed() > patience {
+                let waiting = "the daemon's end".to_owned();
+                return Err(BenchError::Stalled { seconds: patience.as_secs(), waiting });
+            }
+            std::thread::sleep(END_LOOK);
+        }
+        (self.child, self.pid, self.counters) = (None, None, None);
+        Ok(began.elapsed())
+    }
+
+    /// Starts the daemon again on its data; answers how long it took until it served.
+    ///
+    /// # Errors
+    /// It was not started here, ends, or takes longer than `patience`.
+    pub fn start_again(&mut self, patience: Duration) -> Result<Duration, BenchError> {
+        let began = Instant::now();
+        let child = self.launch.as_ref().ok_or_else(not_ours)?.spawn()?;
+        self.pid = Some(child.id());
+        self.child = Some(child);
+        self.serves(patience)?;
+        Ok(began.elapsed())
+    }
+
+    /// Waits until the child serves, and notes where.
+    fn serves(&mut self, patience: Duration) -> Result<(), BenchError> {
+        let (Some(launch), Some(child)) = (&self.launch, &mut self.child) else { return Err(not_ours()) };
+        let ready = launch.wait(child, patience)?;
+        self.access.addr = ready.listen;
+        self.access.host = ready.listen.to_string();
+        self.counters = Some(ready.admin);
+        Ok(())
     }
 }
 
@@ -224,11 +285,14 @@ impl Drop for Target {
             let _ = child.kill(); // it may have ended already
             let _ = child.wait();
         }
-        if let Some(dir) = &self.dir {
-            let _ = fs::remove_dir_all(dir);
-            leftovers::forget(dir);
+        if let Some(launch) = &self.launch {
+            launch::clear(&launch.dir);
         }
     }
+}
+
+fn not_ours() -> BenchError {
+    BenchError::Usage("this needs a daemon that the bench starts: leave --url out".into())
 }
 
 fn running(url: &str, settings: &DaemonSettings) -> Result<Target, BenchError> {
@@ -251,108 +315,28 @@ fn running(url: &str, settings: &DaemonSettings) -> Result<Target, BenchError> {
         secret: None,
         counters,
         child: None,
-        dir: None,
+        launch: None,
     })
 }
 
-/// A directory of our own below the system's temporary one.
-fn fresh_dir() -> Result<PathBuf, BenchError> {
-    static MADE: AtomicU32 = AtomicU32::new(0);
-    let name = format!("nervewire-bench-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
-    let dir = std::env::temp_dir().join(name);
-    fs::create_dir_all(&dir).map_err(BenchError::io(format!("make {}", dir.display())))?;
-    leftovers::note(None, &dir);
-    Ok(dir)
-}
-
 fn start_daemon(settings: &DaemonSettings) -> Result<Target, BenchError> {
-    let exe = match &settings.exe {
-        Some(exe) => fs::canonicalize(exe).map_err(BenchError::io(format!("find {}", exe.display())))?,
-        None => std::env::current_exe().map_err(BenchError::io("find this executable"))?,
-    };
-    let dir = fresh_dir()?;
-    let ready = dir.join("ready.json");
-    let log = fs::File::create(dir.join("log")).map_err(BenchError::io("make a log file"))?;
-    let secret = token::secret();
-    let mut command = Command::new(exe);
-    command
-        .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir", "data"])
-        .arg("--ready-file")
-        .arg(&ready)
-        .current_dir(&dir)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(log);
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with("NERVEWIRE_") || text == "JOURNAL_STREAM" {
-            command.env_remove(&name);
-        }
-    }
-    let keys = format!(
-        r#"[{{"secret":"{secret}","default":true,"organizations":["default","bench-a","bench-b"]}}]"#
-    );
-    command.env("NERVEWIRE_AUTH__JWT_KEYS", keys);
-    let lifted = LIFTED.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-    let asked = settings.set.iter().filter_map(|pair| pair.split_once('='));
-    for (key, value) in lifted.chain(asked.map(|(key, value)| (key.to_owned(), value.to_owned()))) {
-        command.env(format!("NERVEWIRE_{}", key.to_ascii_uppercase().replace('.', "__")), value);
-    }
-    let failed = |why: String| BenchError::Start { server: "daemon", why };
-    leftovers::dies_with_us(&mut command);
-    let child = command.spawn().map_err(|error| failed(error.to_string()))?;
-    let pid = Some(child.id());
-    leftovers::note(pid, &dir);
+    let launch = Launch::prepare(settings)?;
+    let child = launch.spawn()?;
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-    let access = Access { addr: nowhere, host: String::new(), credential: String::new() };
     let mut target = Target {
         server: Server::Daemon,
-        access,
-        pid,
-        secret: Some(secret),
+        access: Access { addr: nowhere, host: String::new(), credential: String::new() },
+        pid: Some(child.id()),
+        secret: Some(launch.secret.clone()),
         counters: None,
         child: Some(child),
-        dir: Some(dir.clone()),
+        launch: Some(launch),
     };
-    let said = wait_for(&ready, &mut target).map_err(|why| {
-        failed(format!("{why}: {}", fs::read_to_string(dir.join("log")).unwrap_or_default().trim()))
-    })?;
-    let address = |name: &str| {
-        let text = said[name].as_str().unwrap_or_default();
-        text.parse::<SocketAddr>().map_err(|_| failed(format!("{name} is {text:?}")))
-    };
-    let key = first_key(&mut target).ok_or_else(|| failed("it printed no key".into()))?;
-    let addr = address("listen")?;
-    target.access = Access { addr, host: addr.to_string(), credential: header(&key) };
-    target.counters = Some(address("admin_listen")?);
+    target.serves(START)?;
+    let key = target.child.as_mut().and_then(launch::first_key);
+    let key = key.ok_or_else(|| BenchError::Start { server: "daemon", why: "it printed no key".into() })?;
+    target.access.credential = header(&key);
     Ok(target)
-}
-
-/// The ready file, once it is there.
-fn wait_for(ready: &Path, target: &mut Target) -> Result<Value, String> {
-    let deadline = Instant::now() + START;
-    loop {
-        // It appears whole, by a rename.
-        if let Ok(text) = fs::read_to_string(ready) {
-            return serde_json::from_str(&text).map_err(|error| error.to_string());
-        }
-        if target.has_ended() {
-            return Err("it ended".to_owned());
-        }
-        if Instant::now() > deadline {
-            return Err(format!("not ready after {} s", START.as_secs()));
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-/// The key a daemon prints at its first start, after the ready file.
-fn first_key(target: &mut Target) -> Option<String> {
-    let out = target.child.as_mut()?.stdout.as_mut()?;
-    BufReader::new(out)
-        .lines()
-        .map_while(Result::ok)
-        .find_map(|line| line.split_whitespace().find(|word| word.starts_with("nwk_")).map(str::to_owned))
 }
 
 /// The body of a small page.

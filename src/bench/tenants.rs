@@ -160,6 +160,14 @@ pub fn stats(access: &Access) -> Result<Stats, BenchError> {
     })
 }
 
+/// Bytes of the oldest event as `access` reads it from the log, with its id and its time; `None` if there is none.
+#[must_use]
+pub fn event_as_read(access: &Access) -> Option<usize> {
+    let (status, page) = call(access, "GET", "/api/v1/events?earliest=true&limit=1", None).ok()?;
+    // The members keep neither their order nor their spelling here, but their length: compact in, compact out.
+    page["data"].get(0).filter(|_| status == 200).map(|event| event.to_string().len())
+}
+
 /// Times by the bucket they lie in: bound in microseconds (`u64::MAX` for none) to how many.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Buckets(BTreeMap<u64, u64>);

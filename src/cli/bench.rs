@@ -5,24 +5,29 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::bench_publish::{self, PublishArgs};
+use super::bench_log::{self, CatchupArgs, OpenArgs};
+use super::bench_publish::{self, MessagesArgs, PublishArgs};
 use super::bench_tenants::{self, NoisyArgs, ResumeArgs, StreamsArgs};
 use super::outcome::{CliError, Exit};
 use super::output;
+use crate::bench::bar::Bar;
 use crate::bench::baseline::Baselines;
 use crate::bench::error::BenchError;
 use crate::bench::progress::{Progress, Shown, Silent};
-use crate::bench::report::{Bar, Report};
 use crate::bench::subscriber::Wire;
-use crate::bench::target::DaemonSettings;
-use crate::bench::{Common, churn, fanout, idle, latency, noisy, plot, publish, resume, streams};
+use crate::bench::target::{DaemonSettings, Server};
+use crate::bench::{
+    Common, alternate, catchup, churn, fanout, idle, latency, messages, noisy, open, plot, publish, resume,
+    streams,
+};
 use crate::descriptors;
 
 /// Descriptors a bench has besides its connections.
 const SPARE_DESCRIPTORS: usize = 64;
 const BARS: &str = "\
 Bars: --bar KEY<=NUMBER or KEY>=NUMBER holds the median over the runs to a limit, with an x behind
-the number the ratio to the floor: --bar 'cpu<=1.10x' --bar 'user<=0.6'. The keys are those of --json.
+the number the ratio to the floor, with x:before (or another server's name in the table) the ratio to
+that one: --bar 'cpu<=1.10x' --bar 'user<=0.6' --bar 'cpu<=1.03x:before'. The keys are those of --json.
 The exit code is 1 when a bar is missed or an event was lost or repeated.";
 
 /// `bench`.
@@ -68,6 +73,15 @@ Examples:
     /// How many events a second are taken and acknowledged, and how long an ack takes
     #[command(after_help = format!("{}\n\n{BARS}", bench_publish::EXAMPLES))]
     Publish(PublishArgs),
+    /// How many messages a second are created, each with its event, and what one costs
+    #[command(after_help = format!("{}\n\n{BARS}", bench_publish::MESSAGES))]
+    Messages(MessagesArgs),
+    /// How fast and at what price readers get a log from its beginning, by stream or page by page
+    #[command(after_help = format!("{}\n\n{BARS}", bench_log::CATCHUP))]
+    Catchup(CatchupArgs),
+    /// How long a daemon with a large log takes until it serves, after kill -9 and after an orderly end
+    #[command(after_help = format!("{}\n\n{BARS}", bench_log::OPEN))]
+    Open(OpenArgs),
     /// How soon all have caught up when all come back at once, and what another tenant notices
     #[command(after_help = format!("{}\n\n{BARS}", bench_tenants::RESUME))]
     Resume(ResumeArgs),
@@ -98,6 +112,9 @@ pub struct CommonArgs {
     /// Executable to start as the daemon [default: this one]
     #[arg(long, value_name = "PATH", conflicts_with = "url")]
     pub daemon: Option<PathBuf>,
+    /// Another executable, measured in turns with the daemon and told as `before`, with ratios
+    #[arg(long, value_name = "PATH", conflicts_with = "url")]
+    pub before: Option<PathBuf>,
     /// A setting of the daemon started, `key=value` as in docs/configuration.md; may be repeated
     #[arg(long, value_name = "KEY=VALUE", conflicts_with = "url", value_parser = setting)]
     pub set: Vec<String>,
@@ -257,7 +274,7 @@ pub struct ChurnArgs {
 }
 
 impl CommonArgs {
-    pub(super) fn common(&self) -> Common {
+    fn common(&self) -> Common {
         Common {
             daemon: DaemonSettings {
                 url: self.url.clone(),
@@ -278,9 +295,17 @@ impl CommonArgs {
 
     /// Refuses before anything is started what could only fail in the end.
     fn check(&self, connections: usize) -> Result<(), BenchError> {
-        if let Some(bar) = self.bars.iter().find(|bar| bar.ratio && !self.floor) {
-            let key = &bar.key;
-            return Err(BenchError::Usage(format!("--bar {key}…x is a ratio to the floor: add --floor")));
+        for bar in &self.bars {
+            let (taken, flag) = match bar.against {
+                None => continue,
+                Some(Server::Before) => (self.before.is_some(), "--before PATH"),
+                Some(Server::Naive) => (self.naive, "--naive"),
+                Some(_) => (self.floor, "--floor"),
+            };
+            if !taken {
+                let (key, text) = (&bar.key, bar.text());
+                return Err(BenchError::Usage(format!("--bar {key} {text} is a ratio: add {flag}")));
+            }
         }
         if let Some(path) = &self.plot {
             let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
@@ -303,9 +328,9 @@ impl CommonArgs {
 
 pub(super) fn run(command: BenchCommand) -> Result<(), CliError> {
     match command {
-        BenchCommand::Fanout(args) => {
+        BenchCommand::Fanout(args) => args.common.tell(args.subscribers, &mut |common, progress| {
             let settings = fanout::Settings {
-                common: args.common.common(),
+                common,
                 wire: args.transport.wire(),
                 subscribers: args.subscribers,
                 events: args.events,
@@ -314,19 +339,13 @@ pub(super) fn run(command: BenchCommand) -> Result<(), CliError> {
                 generators: args.generators,
                 size: args.size,
             };
-            tell(&args.common, args.subscribers, |progress| fanout::run(&settings, progress))
-        }
+            fanout::run(&settings, progress)
+        }),
         BenchCommand::Idle(args) => {
             let kind = match args.transport {
                 Held::Ws => idle::Kind::Ws,
                 Held::Sse => idle::Kind::Sse,
                 Held::H2 => idle::Kind::H2(args.streams_per_connection),
-            };
-            let settings = idle::Settings {
-                common: args.common.common(),
-                kind,
-                connections: args.connections,
-                rest: Duration::from_secs(args.rest),
             };
             if args.common.plot.is_some() {
                 let nothing = "idle has neither latencies nor rates that could be drawn: leave --plot out";
@@ -336,68 +355,76 @@ pub(super) fn run(command: BenchCommand) -> Result<(), CliError> {
                 idle::Kind::H2(streams) => args.connections / streams.max(1),
                 _ => args.connections,
             };
-            tell(&args.common, connections, |progress| idle::run(&settings, progress))
+            args.common.tell(connections, &mut |common, progress| {
+                let rest = Duration::from_secs(args.rest);
+                let settings = idle::Settings { common, kind, connections: args.connections, rest };
+                idle::run(&settings, progress)
+            })
         }
-        BenchCommand::Latency(args) => {
+        BenchCommand::Latency(args) => args.common.tell(args.subscribers, &mut |common, progress| {
             let settings = latency::Settings {
-                common: args.common.common(),
+                common,
                 wire: args.transport.wire(),
                 subscribers: args.subscribers,
                 rate: args.rate,
                 seconds: args.seconds,
                 size: args.size,
             };
-            tell(&args.common, args.subscribers, |progress| latency::run(&settings, progress))
-        }
-        BenchCommand::Churn(args) => {
+            latency::run(&settings, progress)
+        }),
+        BenchCommand::Churn(args) => args.common.tell(args.concurrent, &mut |common, progress| {
             let settings = churn::Settings {
-                common: args.common.common(),
+                common,
                 wire: args.transport.wire(),
                 connects: args.connects,
                 concurrent: args.concurrent,
             };
-            tell(&args.common, args.concurrent, |progress| churn::run(&settings, progress))
+            churn::run(&settings, progress)
+        }),
+        BenchCommand::Publish(args) => args
+            .common
+            .tell(args.clients, &mut |common, progress| publish::run(&args.settings(common), progress)),
+        BenchCommand::Messages(args) => args
+            .common
+            .tell(args.clients, &mut |common, progress| messages::run(&args.settings(common), progress)),
+        BenchCommand::Catchup(args) => args
+            .common
+            .tell(args.readers, &mut |common, progress| catchup::run(&args.settings(common), progress)),
+        BenchCommand::Open(args) => {
+            args.common.tell(0, &mut |common, progress| open::run(&args.settings(common), progress))
         }
-        BenchCommand::Publish(args) => {
-            tell(&args.common, args.clients, |progress| publish::run(&args.settings(), progress))
-        }
-        BenchCommand::Resume(args) => {
-            let settings = args.settings();
-            tell(&args.common, args.subscribers, |progress| resume::run(&settings, progress))
-        }
-        BenchCommand::Noisy(args) => {
-            let settings = args.settings();
-            tell(&args.common, args.subscribers, |progress| noisy::run(&settings, progress))
-        }
+        BenchCommand::Resume(args) => args
+            .common
+            .tell(args.subscribers, &mut |common, progress| resume::run(&args.settings(common), progress)),
+        BenchCommand::Noisy(args) => args
+            .common
+            .tell(args.subscribers, &mut |common, progress| noisy::run(&args.settings(common), progress)),
         BenchCommand::Streams(args) => {
-            let settings = args.settings()?;
             let most =
-                settings.streams.iter().max().map_or(0, |most| usize::try_from(*most).unwrap_or(usize::MAX));
-            tell(&args.common, most, |progress| streams::run(&settings, progress))
+                args.streams.iter().max().map_or(0, |most| usize::try_from(*most).unwrap_or(usize::MAX));
+            args.common.tell(most, &mut |common, progress| streams::run(&args.settings(common)?, progress))
         }
     }
 }
 
-/// Runs a mode and prints its report.
-fn tell(
-    args: &CommonArgs,
-    connections: usize,
-    mode: impl FnOnce(&mut dyn Progress) -> Result<Report, BenchError>,
-) -> Result<(), CliError> {
-    args.check(connections)?;
-    crate::bench::leftovers::cleared_on_signals();
-    let report = {
-        let mut progress = args.progress();
-        mode(progress.as_mut())?
-    };
-    output::line(&if args.json { report.json().to_string() } else { report.table() })?;
-    if let Some(path) = &args.plot {
-        let drawn = std::fs::write(path, plot::svg(&report));
-        drawn.map_err(BenchError::io(format!("write {}", path.display())))?;
-    }
-    match report.is_ok() {
-        true => Ok(()),
-        false => Err(CliError::new(Exit::Failed, "a bar was missed or a run failed, see above", "")),
+impl CommonArgs {
+    /// Runs a mode, in turns with another executable where one was named, and prints its report.
+    fn tell(&self, connections: usize, mode: &mut alternate::Mode<'_>) -> Result<(), CliError> {
+        self.check(connections)?;
+        crate::bench::leftovers::cleared_on_signals();
+        let report = {
+            let mut progress = self.progress();
+            alternate::run(&self.common(), self.before.as_deref(), mode, progress.as_mut())?
+        };
+        output::line(&if self.json { report.json().to_string() } else { report.table() })?;
+        if let Some(path) = &self.plot {
+            let drawn = std::fs::write(path, plot::svg(&report));
+            drawn.map_err(BenchError::io(format!("write {}", path.display())))?;
+        }
+        match report.is_ok() {
+            true => Ok(()),
+            false => Err(CliError::new(Exit::Failed, "a bar was missed or a run failed, see above", "")),
+        }
     }
 }
 

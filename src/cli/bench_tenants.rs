@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::bench::{CommonArgs, Transport};
-use crate::bench::{noisy, resume, streams};
+use crate::bench::{Common, noisy, resume, streams};
 
 /// Examples of `bench resume`.
 pub(super) const RESUME: &str = "\
@@ -130,9 +130,9 @@ fn seconds(given: f64) -> Duration {
 }
 
 impl ResumeArgs {
-    pub(super) fn settings(&self) -> resume::Settings {
+    pub(super) fn settings(&self, common: Common) -> resume::Settings {
         resume::Settings {
-            common: self.common.common(),
+            common,
             wire: self.transport.wire(),
             subscribers: self.subscribers,
             behind: self.behind,
@@ -146,9 +146,9 @@ impl ResumeArgs {
 }
 
 impl NoisyArgs {
-    pub(super) fn settings(&self) -> noisy::Settings {
+    pub(super) fn settings(&self, common: Common) -> noisy::Settings {
         noisy::Settings {
-            common: self.common.common(),
+            common,
             wire: self.transport.wire(),
             subscribers: self.subscribers,
             stalled: self.stalled,
@@ -164,12 +164,15 @@ impl NoisyArgs {
 }
 
 impl StreamsArgs {
-    pub(super) fn settings(&self) -> Result<streams::Settings, crate::bench::error::BenchError> {
+    pub(super) fn settings(
+        &self,
+        common: Common,
+    ) -> Result<streams::Settings, crate::bench::error::BenchError> {
         let streams = self.streams.as_slice().try_into().map_err(|_| {
             crate::bench::error::BenchError::Usage("--streams is given twice: few, then many".into())
         })?;
         Ok(streams::Settings {
-            common: self.common.common(),
+            common,
             wire: self.transport.wire(),
             streams,
             chunks: self.chunks,

@@ -9,6 +9,7 @@
 pub mod args;
 mod backend;
 pub mod bench;
+pub mod bench_log;
 pub mod bench_publish;
 pub mod bench_tenants;
 mod check_config;

@@ -1,0 +1,83 @@
+//! Two executables of the daemon measured in turns, so that a slow moment of the machine meets both: `--before PATH`.
+//!
+//! Each turn is a whole run of the mode with a fresh process. The order is reversed from turn to turn. The generator is this
+//! executable for both, and baselines run beside the daemon alone.
+
+use std::path::Path;
+
+use super::Common;
+use super::error::BenchError;
+use super::progress::Progress;
+use super::report::Report;
+use super::target::Server;
+
+/// One run of a mode, or several, against one executable.
+pub type Mode<'a> = dyn FnMut(Common, &mut dyn Progress) -> Result<Report, BenchError> + 'a;
+
+/// Runs `mode` with `common`; where there is an executable `before`, in turns with that one, which the report tells as
+/// [`Server::Before`].
+///
+/// # Errors
+/// As the mode.
+pub fn run(
+    common: &Common,
+    before: Option<&Path>,
+    mode: &mut Mode<'_>,
+    progress: &mut dyn Progress,
+) -> Result<Report, BenchError> {
+    let Some(before) = before else { return mode(common.clone(), progress) };
+    let one = Common { runs: common.runs.min(1), bars: Vec::new(), ..common.clone() };
+    let mut other = Common { floor: false, naive: false, ..one.clone() };
+    other.daemon.exe = Some(before.to_owned());
+    let mut report = mode(one.clone(), progress)?;
+    for turn in 0..common.runs {
+        let mut pair = vec![(Server::Daemon, &one), (Server::Before, &other)];
+        if turn == 0 {
+            pair.remove(0); // done above: it checked the settings
+        } else if turn % 2 == 1 {
+            pair.reverse();
+        }
+        for (server, common) in pair {
+            report.absorb(mode(common.clone(), progress)?, server);
+        }
+    }
+    report.settings["runs"] = common.runs.into();
+    report.bars.clone_from(&common.bars);
+    report.notes.push(format!("before: {}", before.display()));
+    Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::bench::progress::Silent;
+    use crate::bench::target::DaemonSettings;
+
+    #[test]
+    fn the_order_changes_from_turn_to_turn_and_ratios_are_of_all_turns() {
+        let common = Common {
+            daemon: DaemonSettings { exe: Some("new".into()), ..DaemonSettings::default() },
+            floor: true,
+            runs: 3,
+            bars: vec!["cpu<=0.5x:before".parse().unwrap()],
+            ..Common::default()
+        };
+        let mut order = Vec::new();
+        let mut mode = |common: Common, _: &mut dyn Progress| {
+            let old = common.daemon.exe.as_deref() == Some(Path::new("old"));
+            assert_eq!((common.runs, common.floor, common.bars.len()), (1, !old, 0));
+            order.push(if old { 'B' } else { 'A' });
+            let mut report = Report::new("fanout", String::new(), json!({"runs": 1}), &common.bars);
+            report.add(Server::Daemon, "cpu", "CPU", "µs", if old { 8.0 } else { 4.0 });
+            Ok(report)
+        };
+        let report = run(&common, Some(Path::new("old")), &mut mode, &mut Silent).unwrap();
+        assert_eq!(order, ['A', 'B', 'B', 'A', 'A', 'B']);
+        assert_eq!(report.rows[0].ratio_to(Server::Before), Some(0.5));
+        assert_eq!(report.rows[0].servers[0], (Server::Daemon, vec![4.0; 3]));
+        assert_eq!(report.settings["runs"], 3);
+        assert!(report.is_ok());
+    }
+}

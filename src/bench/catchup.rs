@@ -1,0 +1,317 @@
+//! `catchup`: readers read a log from its beginning to its end, over an event stream or page by page (`GET /api/v1/events`).
+//! Bytes a second, bytes per CPU second of the daemon, and the memory it holds meanwhile.
+//!
+//! * The log is filled by one publisher, durable, in arrays; then all readers begin at once, each at the oldest event.
+//! * Bytes are those of events as the readers get them, with what frames them (`id:` and `data:` lines, commas of a page), without
+//!   heads of answers and of chunks.
+//! * Every event is counted by number at every reader: one lost, repeated or out of order is a failed run.
+//! * Page readers have a thread each, stream readers share one.
+
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use memchr::memmem;
+use serde_json::json;
+
+use super::caller::Caller;
+use super::crowd::{Moved, note};
+use super::engine::{Engine, Key, Seen, Watch, until_quiet};
+use super::error::BenchError;
+use super::footprint::Footprint;
+use super::meter::Meter;
+use super::progress::Progress;
+use super::publisher::{HttpPublish, subscribe};
+use super::report::{Astray, Report};
+use super::stamp::{Scan, Template, now_ns};
+use super::subscriber::Wire;
+use super::tally::{self, Tally};
+use super::target::{Access, Server, Target};
+use super::tenants::daemon_alone;
+use super::{Common, EVENTS_PER_PUBLISH, histogram};
+
+/// The longest wait for something to be ready.
+const TICK: Duration = Duration::from_millis(100);
+/// Bytes of a publish: beyond it the arrays are shorter than asked for.
+const PUBLISH_MAX: usize = 2 << 20;
+/// Before a publish that was answered 503 is sent again.
+const AGAIN: Duration = Duration::from_millis(100);
+const MEGABYTE: f64 = 1e6;
+
+/// How a log is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// One stream each, [`Wire::Sse`] or [`Wire::Ws`].
+    Stream(Wire),
+    /// Pages of 1,000 events, one after the other.
+    Pages,
+}
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// As every mode.
+    pub common: Common,
+    /// How the log is read.
+    pub by: By,
+    /// Readers, all at once.
+    pub readers: usize,
+    /// Megabytes (10⁶) of events in the log, as they were published.
+    pub megabytes: f64,
+    /// Bytes of an event.
+    pub size: usize,
+    /// Events in each publish.
+    pub array: u64,
+    /// How long nothing is done afterwards, before memory is looked at, in seconds.
+    pub rest: u64,
+}
+
+impl Settings {
+    fn events(&self) -> u64 {
+        ((self.megabytes * MEGABYTE / Template::custom(0, self.size).size() as f64) as u64).max(1)
+    }
+}
+
+/// Runs it.
+///
+/// # Errors
+/// The daemon does not come up, refuses, or ends a connection.
+pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
+    let Settings { common, by, readers, megabytes, size, array, rest } = settings;
+    daemon_alone(common)?;
+    if *readers == 0 || !(1..=EVENTS_PER_PUBLISH as u64).contains(array) || !megabytes.is_finite() {
+        let limits = format!("readers are at least 1, an array is 1 to {EVENTS_PER_PUBLISH} events");
+        return Err(BenchError::Usage(limits));
+    }
+    let (how, label) = match by {
+        By::Stream(wire) => (wire.name(), wire.label()),
+        By::Pages => ("GET, a thousand events a page", "pages"),
+    };
+    let about = format!("{readers} readers of a log of {megabytes} MB over {how}, events of {size} bytes");
+    let told = json!({
+        "by": label, "readers": readers, "megabytes": megabytes, "events": settings.events(), "size": size,
+        "array": array, "rest": rest, "runs": common.runs,
+    });
+    let mut report = Report::new("catchup", about, told, &common.bars);
+    for run in 0..common.runs {
+        let target = common.start(Server::Daemon, None)?;
+        measure(settings, run, &target, &mut report, progress)?;
+    }
+    Ok(report)
+}
+
+fn measure(
+    settings: &Settings,
+    run: usize,
+    target: &Target,
+    report: &mut Report,
+    progress: &mut dyn Progress,
+) -> Result<(), BenchError> {
+    let events = settings.events();
+    fill(settings, &target.access, events, progress)?;
+    progress.begin("reading", events * settings.readers as u64);
+    let footprint = Footprint::start(target);
+    let meter = Meter::start(target);
+    let began = Instant::now();
+    let read = match settings.by {
+        By::Stream(wire) => streams(settings, &target.access, wire, events, progress)?,
+        By::Pages => pages(settings, &target.access)?,
+    };
+    let used = meter.used(target);
+    // The wait for repeats is not part of the reading.
+    let elapsed = (read.ended.max(began) - began).as_secs_f64().max(f64::MIN_POSITIVE);
+    let (megabytes, deliveries) = (read.bytes as f64 / MEGABYTE, read.astray.deliveries.max(1) as f64);
+    let daemon = Server::Daemon;
+    report.add(daemon, "rate", "read", "MB/s", megabytes / elapsed);
+    if let Some(spent) = used.cpu {
+        let cpu = spent.total.max(f64::MIN_POSITIVE);
+        report.add(daemon, "per_cpu", "read per CPU second", "MB/s", megabytes / cpu);
+        report.add(daemon, "cpu", "CPU per event", "µs", spent.total * 1e6 / deliveries);
+        report.add(daemon, "user", "of it in user space", "µs", spent.user * 1e6 / deliveries);
+    }
+    report.add(daemon, "generator", "CPU of the bench per event", "µs", used.own * 1e6 / deliveries);
+    report.add(daemon, "generator_share", "the bench's share of a core", "", used.own / elapsed);
+    report.latency(daemon, read.timed, &read.times);
+    report.count(daemon, run, read.astray, true);
+    if let Some(stalled) = read.stalled {
+        report.fault(daemon, run, stalled);
+    }
+    if settings.rest > 0 {
+        progress.begin("resting", 0);
+        std::thread::sleep(Duration::from_secs(settings.rest));
+    }
+    footprint.tell_memory(target, report);
+    Ok(())
+}
+
+/// What the readers had.
+struct Read {
+    bytes: u64,
+    astray: Astray,
+    /// When the last of them was done.
+    ended: Instant,
+    /// What was timed, and the times in nanoseconds.
+    timed: &'static str,
+    times: Histogram<u64>,
+    stalled: Option<BenchError>,
+}
+
+/// Publishes events 0 to `events`, each array acknowledged from disk before the next.
+fn fill(
+    settings: &Settings,
+    access: &Access,
+    events: u64,
+    progress: &mut dyn Progress,
+) -> Result<(), BenchError> {
+    progress.begin("filling the log", events);
+    let publish = HttpPublish::new(access, true);
+    let mut template = Template::custom(0, settings.size);
+    let most = settings.array.min((PUBLISH_MAX / template.size()).max(1) as u64);
+    let mut caller = Caller::new(access, settings.common.patience)?;
+    let (mut body, mut request) = (Vec::new(), Vec::new());
+    let mut first = 0;
+    while first < events {
+        let count = most.min(events - first);
+        template.array(first, count, now_ns(), &mut body);
+        request.clear();
+        publish.request(&body, &mut request);
+        match caller.call(&request)? {
+            (200..=299, _) => first += count,
+            (503, _) => std::thread::sleep(AGAIN),
+            (status, answer) => {
+                let answer = String::from_utf8_lossy(&answer[..answer.len().min(300)]);
+                return Err(BenchError::Server(format!("filling the log: answered {status}: {answer}")));
+            }
+        }
+        progress.at(first);
+    }
+    Ok(())
+}
+
+fn streams(
+    settings: &Settings,
+    access: &Access,
+    wire: Wire,
+    events: u64,
+    progress: &mut dyn Progress,
+) -> Result<Read, BenchError> {
+    let mut readers = Readers {
+        tallies: vec![Tally::default(); settings.readers],
+        last: events - 1,
+        finished: 0,
+        deliveries: 0,
+        bytes: 0,
+        began: now_ns(),
+        times: histogram()?,
+        trouble: None,
+    };
+    let mut engine = Engine::new()?;
+    let request = subscribe(access, wire, "?earliest=true");
+    for tag in 0..settings.readers {
+        engine.open(access.addr, wire, tag, &request)?;
+    }
+    let mut moved = Moved::new(settings.common.patience);
+    let mut read = || -> Result<(), BenchError> {
+        while readers.finished < settings.readers {
+            engine.turn(TICK, &mut readers)?;
+            if let Some(trouble) = readers.trouble.take() {
+                return Err(BenchError::Server(trouble));
+            }
+            progress.at(readers.deliveries);
+            let waiting = || format!("{} of {} have caught up", readers.finished, settings.readers);
+            moved.check(readers.deliveries, waiting)?;
+        }
+        Ok(())
+    };
+    let stalled = BenchError::or_stalled(read())?;
+    let ended = Instant::now();
+    until_quiet(|wait| engine.turn(wait, &mut readers))?;
+    let astray = Astray { deliveries: readers.deliveries, ..tally::astray(&readers.tallies, events) };
+    let (bytes, times) = (readers.bytes, readers.times);
+    Ok(Read { bytes, astray, ended, timed: "beginning to caught up", times, stalled })
+}
+
+/// Readers of streams, by tag.
+struct Readers {
+    tallies: Vec<Tally>,
+    /// The number of the last event.
+    last: u64,
+    /// Readers that have had it.
+    finished: usize,
+    deliveries: u64,
+    bytes: u64,
+    /// When they began, nanoseconds.
+    began: u64,
+    times: Histogram<u64>,
+    trouble: Option<String>,
+}
+
+impl Watch for Readers {
+    fn seen(&mut self, _: Key, tag: usize, seen: Seen<'_>) {
+        match seen {
+            Seen::Event(stamp, text) => {
+                self.bytes += text.len() as u64;
+                let first = self.tallies.get_mut(tag).is_some_and(|tally| tally.take(stamp.n));
+                self.deliveries += u64::from(first);
+                if first && stamp.n == self.last {
+                    self.finished += 1;
+                    self.times.saturating_record(now_ns().saturating_sub(self.began));
+                }
+            }
+            seen => note(&mut self.trouble, tag, &seen),
+        }
+    }
+}
+
+fn pages(settings: &Settings, access: &Access) -> Result<Read, BenchError> {
+    let one = || read_pages(access, settings.common.patience);
+    let readers: Vec<Result<Paged, BenchError>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..settings.readers).map(|_| scope.spawn(one)).collect();
+        let lost = || Err(BenchError::Server("a reader's thread ended".into()));
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| lost())).collect()
+    });
+    let ended = Instant::now();
+    let (mut tallies, mut bytes, mut times) = (Vec::new(), 0, histogram()?);
+    for reader in readers {
+        let (tally, read, pages) = reader?;
+        tallies.push(tally);
+        bytes += read;
+        times += pages;
+    }
+    let mut astray = tally::astray(&tallies, settings.events());
+    astray.deliveries = settings.readers as u64 * settings.events() - astray.losses;
+    Ok(Read { bytes, astray, ended, timed: "request to page", times, stalled: None })
+}
+
+/// What one page reader had: its account, bytes, and the times of its pages.
+type Paged = (Tally, u64, Histogram<u64>);
+
+/// Reads the log from its beginning until a page says that there was nothing more.
+fn read_pages(access: &Access, patience: Duration) -> Result<Paged, BenchError> {
+    let mut caller = Caller::new(access, patience)?;
+    let (scan, mut tally, mut bytes, mut times) = (Scan::new(), Tally::default(), 0, histogram()?);
+    let mut path = "/api/v1/events?earliest=true&limit=1000".to_owned();
+    loop {
+        let asked = Instant::now();
+        let (status, page) = caller.get(&path)?;
+        times.saturating_record(asked.elapsed().as_nanos() as u64);
+        if status != 200 {
+            let page = String::from_utf8_lossy(&page[..page.len().min(300)]);
+            return Err(BenchError::Server(format!("GET {path}: answered {status}: {page}")));
+        }
+        let end = memmem::rfind(page, NEXT)
+            .ok_or_else(|| BenchError::Server("a page without next_cursor".into()))?;
+        let (events, rest) = page.split_at(end);
+        bytes += events.len() as u64;
+        for stamp in scan.all(events) {
+            tally.take(stamp.n);
+        }
+        if memmem::find(rest, b"\"caught_up\":true").is_some() {
+            return Ok((tally, bytes, times));
+        }
+        let cursor = rest[NEXT.len()..].split(|byte| *byte == b'"').next().unwrap_or_default();
+        path = format!("/api/v1/events?after={}&limit=1000", String::from_utf8_lossy(cursor));
+    }
+}
+
+/// What follows the events of a page, before the cursor.
+const NEXT: &[u8] = b",\"next_cursor\":\"";

@@ -1,0 +1,267 @@
+//! Clients that each have one request under way and send the next when the answer has come.
+//!
+//! * Every answer is looked at: its status or type, and that it names as many ids as were asked for. A 503 (`UNAVAILABLE`) is
+//!   an answer too: it is counted and a request sent again.
+//! * What a client sends is made before ([`Requests`]): a request is two pieces of memory and one system call.
+//! * It knows no figures but the answers' times; [`super::load`] makes a report of a stretch.
+
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use memchr::{memchr_iter, memmem};
+
+use super::engine::{Ended, Engine, Key, Seen, Watch};
+use super::error::BenchError;
+use super::histogram;
+use super::progress::Progress;
+use super::publisher::subscribe;
+use super::stamp::now_ns;
+use super::subscriber::Wire;
+use super::target::Access;
+
+/// The longest wait for something to be ready.
+const TICK: Duration = Duration::from_millis(100);
+/// The longest answer that is told as it was, nanoseconds.
+const SLOWEST_NS: u64 = 60_000_000_000;
+
+/// What the clients send.
+pub trait Requests {
+    /// The next request of client `at`, two pieces that follow each other on the wire.
+    fn next(&mut self, at: usize) -> [&[u8]; 2];
+}
+
+/// How the clients work.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// [`Wire::Http`] keep-alive or [`Wire::Ws`].
+    pub wire: Wire,
+    /// For whom each client's connection speaks; as many as there are clients.
+    pub access: Vec<Access>,
+    /// Things in each request: events, or one message.
+    pub batch: usize,
+    /// Whether an acknowledgement names an id for each of them.
+    pub ids: bool,
+    /// How long nothing may move.
+    pub patience: Duration,
+}
+
+/// One client.
+struct Client {
+    key: Key,
+    /// When its request was sent, nanoseconds; 0: none is under way.
+    sent: u64,
+    /// Its connection takes requests.
+    open: bool,
+}
+
+/// The clients. Their tags are their places.
+pub struct Clients<'a> {
+    all: Vec<Client>,
+    plan: &'a Plan,
+    requests: &'a mut dyn Requests,
+    /// Commas of an acknowledgement that names every id.
+    commas: Option<usize>,
+    /// Clients that were acknowledged since the last look.
+    acked: Vec<usize>,
+    /// Clients that were refused for now.
+    refused: Vec<usize>,
+    /// Acknowledgements in the present stretch.
+    pub measured: Histogram<u64>,
+    /// Things acknowledged in each of its seconds.
+    pub per_second: Vec<f64>,
+    /// Requests acknowledged in all.
+    pub acknowledged: u64,
+    /// Answers of 503 in the present stretch.
+    pub busy: u64,
+    trouble: Option<String>,
+}
+
+impl std::fmt::Debug for Clients<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Clients").field("acknowledged", &self.acknowledged).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Clients<'a> {
+    /// Connects them.
+    ///
+    /// # Errors
+    /// A connection is refused, or nothing moves.
+    pub fn open(
+        plan: &'a Plan,
+        requests: &'a mut dyn Requests,
+        engine: &mut Engine,
+        progress: &mut dyn Progress,
+    ) -> Result<Clients<'a>, BenchError> {
+        // {"data":{"ids":["…","…"]},"success":true} and {"type":"ack","ref":1,"ids":["…","…"]}
+        let commas = plan.ids.then_some(plan.batch + usize::from(plan.wire == Wire::Ws));
+        let mut clients = Clients {
+            all: Vec::with_capacity(plan.access.len()),
+            plan,
+            requests,
+            commas,
+            acked: Vec::new(),
+            refused: Vec::new(),
+            measured: histogram()?,
+            per_second: Vec::new(),
+            acknowledged: 0,
+            busy: 0,
+            trouble: None,
+        };
+        progress.begin("connecting", plan.access.len() as u64);
+        let deadline = Instant::now() + plan.patience;
+        for (at, access) in plan.access.iter().enumerate() {
+            let first = match plan.wire {
+                Wire::Ws => subscribe(access, Wire::Ws, "?subscribe=none"),
+                Wire::Http | Wire::Sse => Vec::new(),
+            };
+            let key = engine.open(access.addr, plan.wire, at, &first)?;
+            clients.all.push(Client { key, sent: 0, open: false });
+            // One by one over WebSocket: no listener's backlog overflows.
+            while plan.wire == Wire::Ws && !clients.all[at].open {
+                engine.turn(TICK, &mut clients)?;
+                clients.check(deadline, || format!("{at} clients have connected"))?;
+            }
+            progress.at(at as u64);
+        }
+        Ok(clients)
+    }
+
+    /// Forgets what was measured so far.
+    pub fn record(&mut self) {
+        self.measured.reset();
+        self.per_second.clear();
+        self.busy = 0;
+    }
+
+    /// Sends from every client until `until`, or until `most` requests were acknowledged in all; what is under way then stays
+    /// so. `at` is told the second.
+    ///
+    /// # Errors
+    /// A client is refused or ends, or nothing moves.
+    pub fn run(
+        &mut self,
+        engine: &mut Engine,
+        until: Instant,
+        most: u64,
+        at: &mut dyn FnMut(u64),
+    ) -> Result<(), BenchError> {
+        let began = Instant::now();
+        let (mut seconds, mut counted) = (0, 0);
+        let (mut moved, mut had) = (Instant::now(), 0);
+        // Whoever was acknowledged last in the stretch before is sent here, and must not be again as one just acknowledged.
+        self.acked.clear();
+        for at in 0..self.all.len() {
+            if self.all[at].sent == 0 {
+                self.send(at, engine);
+            }
+        }
+        loop {
+            engine.turn(TICK, self)?;
+            let now = Instant::now();
+            if self.acknowledged > had {
+                (moved, had) = (now, self.acknowledged);
+            }
+            self.check(moved + self.plan.patience, || "acknowledgements".to_owned())?;
+            while now >= began + Duration::from_secs(seconds + 1) {
+                self.per_second.push(((self.measured.len() - counted) * self.plan.batch as u64) as f64);
+                (seconds, counted) = (seconds + 1, self.measured.len());
+                at(seconds);
+            }
+            if now >= until || self.acknowledged >= most {
+                return Ok(());
+            }
+            self.resend(engine);
+            let mut acked = std::mem::take(&mut self.acked);
+            for at in acked.drain(..) {
+                self.send(at, engine);
+            }
+            self.acked = acked;
+        }
+    }
+
+    /// Waits for every acknowledgement that is still due, sending nothing new but what was refused for now.
+    ///
+    /// # Errors
+    /// As [`Clients::run`].
+    pub fn settle(&mut self, engine: &mut Engine) -> Result<(), BenchError> {
+        let deadline = Instant::now() + self.plan.patience;
+        while self.all.iter().any(|client| client.sent != 0) {
+            self.resend(engine);
+            engine.turn(TICK, self)?;
+            self.check(deadline, || "the last acknowledgements".to_owned())?;
+        }
+        Ok(())
+    }
+
+    fn resend(&mut self, engine: &mut Engine) {
+        for at in std::mem::take(&mut self.refused) {
+            self.send(at, engine);
+        }
+    }
+
+    fn send(&mut self, at: usize, engine: &mut Engine) {
+        let client = &mut self.all[at];
+        client.sent = now_ns();
+        engine.send_pieces(client.key, self.requests.next(at));
+    }
+
+    fn check(&mut self, deadline: Instant, waiting: impl FnOnce() -> String) -> Result<(), BenchError> {
+        if let Some(trouble) = self.trouble.take() {
+            return Err(BenchError::Server(trouble));
+        }
+        match Instant::now() > deadline {
+            true => Err(BenchError::Stalled { seconds: self.plan.patience.as_secs(), waiting: waiting() }),
+            false => Ok(()),
+        }
+    }
+
+    fn ack(&mut self, at: usize, text: &[u8]) {
+        if self.commas.is_some_and(|commas| memchr_iter(b',', text).count() != commas) {
+            return self.wrong("an acknowledgement names other ids than were published", text);
+        }
+        let client = &mut self.all[at];
+        let _ = self.measured.record(now_ns().saturating_sub(client.sent).min(SLOWEST_NS)); // in its range
+        client.sent = 0;
+        self.acknowledged += 1;
+        self.acked.push(at);
+    }
+
+    fn busy(&mut self, at: usize) {
+        self.busy += 1;
+        self.refused.push(at);
+    }
+
+    fn wrong(&mut self, what: &str, text: &[u8]) {
+        let text = String::from_utf8_lossy(&text[..text.len().min(300)]).into_owned();
+        self.trouble.get_or_insert(format!("{what}: {text}"));
+    }
+}
+
+impl Watch for Clients<'_> {
+    fn seen(&mut self, _: Key, tag: usize, seen: Seen<'_>) {
+        match seen {
+            Seen::Answer { status: 200 | 201, body } if body.ends_with(b"\"success\":true}") => {
+                self.ack(tag, body);
+            }
+            Seen::Answer { status: 503, .. } if self.plan.wire == Wire::Http => self.busy(tag),
+            Seen::Answer { status, body } => self.wrong(&format!("answered {status}"), body),
+            Seen::Text(text) | Seen::Event(_, text) => {
+                if text.starts_with(b"{\"type\":\"ack\"") {
+                    self.ack(tag, text);
+                } else if memmem::find(text, b"\"UNAVAILABLE\"").is_some() {
+                    self.busy(tag);
+                } else if text.starts_with(b"{\"type\":\"ready\"") {
+                    self.all[tag].open = true;
+                } else if text.starts_with(b"{\"type\":\"error\"") {
+                    self.wrong("refused", text);
+                }
+            }
+            Seen::Ended(Ended::Broken(kind)) => {
+                self.wrong(&format!("a client's connection broke: {kind}"), b"")
+            }
+            Seen::Ended(_) => self.wrong("a client's connection ended", b""),
+            Seen::Open => {}
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What a load leaves behind: bytes written to the disk, disk taken by the data directory, memory at its peak and after.
+//!
+//! * Bytes written are the kernel's count for the process (`/proc/PID/io`): pages made dirty, whole ones, and direct writes.
+//! * Disk taken is in blocks, so that preallocated space counts and holes do not.
+//! * Peaks are of resident memory, which the kernel keeps itself; sampling PSS would stop the process each time. Shared pages
+//!   are in both readings and so not in a growth.
+//! * A daemon that was not started here has no known directory: those rows are left out then.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use super::process::{self, disk_writes, peak_rss, pss, rss};
+use super::report::Report;
+use super::target::Target;
+
+/// Bytes of a block as `stat` counts them.
+const BLOCK: u64 = 512;
+const MIB: f64 = 1_048_576.0;
+
+/// Readings before a load.
+#[derive(Debug)]
+pub struct Footprint {
+    written: Option<u64>,
+    disk: Option<u64>,
+    rss: Option<u64>,
+    pss: Option<u64>,
+}
+
+impl Footprint {
+    /// From now on.
+    #[must_use]
+    pub fn start(target: &Target) -> Footprint {
+        let resettable = target.pid.is_some_and(process::reset_peak);
+        Footprint {
+            written: target.pid.and_then(disk_writes),
+            disk: target.data_dir().map(|dir| disk_taken(&dir)),
+            rss: target.pid.filter(|_| resettable).and_then(rss),
+            pss: target.pid.and_then(pss),
+        }
+    }
+
+    /// Tells the memory since the start: `peak` and `pss_more`, and `pss` in all.
+    pub fn tell_memory(&self, target: &Target, report: &mut Report) {
+        let (server, Some(pid)) = (target.server, target.pid) else { return };
+        let more = |now: u64, before: u64| (now as f64 - before as f64) / MIB;
+        if let Some((before, peak)) = self.rss.zip(peak_rss(pid)) {
+            report.add(server, "peak", "memory at its peak, over the start", "MiB", more(peak, before));
+        }
+        if let Some((before, now)) = self.pss.zip(pss(pid)) {
+            report.add(server, "pss_more", "memory afterwards, over the start", "MiB", more(now, before));
+            report.add(server, "pss", "memory (PSS) afterwards", "MiB", now as f64 / MIB);
+        }
+    }
+
+    /// Tells the disk since the start, over `published` bytes of events as they were sent and, where an event has grown to
+    /// `stored_share` times its size for whoever reads it, over those too.
+    pub fn tell_disk(&self, target: &Target, published: u64, stored_share: Option<f64>, report: &mut Report) {
+        let (server, published) = (target.server, published.max(1) as f64);
+        if let Some((before, now)) = self.written.zip(target.pid.and_then(disk_writes)) {
+            let written = now.saturating_sub(before) as f64 / published;
+            report.add(server, "written", "written to disk per byte published", "", written);
+            if let Some(share) = stored_share {
+                report.add(
+                    server,
+                    "written_read",
+                    "the same per byte of events as read",
+                    "",
+                    written / share,
+                );
+            }
+        }
+        let Some((before, now)) = self.disk.zip(target.data_dir().map(|dir| disk_taken(&dir))) else {
+            return;
+        };
+        let taken = (now as f64 - before as f64) / published;
+        report.add(server, "disk", "disk taken per byte published", "", taken);
+        if let Some(share) = stored_share {
+            report.add(server, "disk_read", "the same per byte of events as read", "", taken / share);
+        }
+        report.add(server, "data", "data directory", "MiB", now as f64 / MIB);
+        let live = ["nervewire_log_bytes", "nervewire_row_bytes"].map(|name| target.metric(name));
+        if let [Some(log), Some(rows)] = live {
+            report.add(server, "live", "events and rows kept", "MiB", (log + rows) / MIB);
+            report.add(
+                server,
+                "disk_live",
+                "data directory over what is kept",
+                "",
+                now as f64 / (log + rows),
+            );
+        }
+    }
+}
+
+/// Bytes of disk that the files below `dir` take. What vanishes meanwhile counts nothing.
+#[must_use]
+pub fn disk_taken(dir: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(dir) else { return 0 };
+    let each = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(it) if it.is_dir() => disk_taken(&entry.path()),
+        Ok(it) => it.blocks() * BLOCK,
+        Err(_) => 0,
+    });
+    each.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_counted_in_all_folders_and_holes_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("folder")).unwrap();
+        fs::write(dir.path().join("folder/file"), [1; 100_000]).unwrap();
+        fs::File::create(dir.path().join("hole")).unwrap().set_len(1 << 30).unwrap();
+        fs::File::open(dir.path().join("folder/file")).unwrap().sync_all().unwrap();
+        let taken = disk_taken(dir.path());
+        assert!((100_000..1 << 20).contains(&taken), "{taken}");
+        assert_eq!(disk_taken(&dir.path().join("none")), 0);
+    }
+}

@@ -1,0 +1,166 @@
+//! A daemon's process: started in a directory of its own, and started again on the same data after it has ended.
+//!
+//! * The executable is this one or the one asked for, with defaults but for what [`LIFTED`] says and what `--set` asks for.
+//!   Nothing of the caller's environment or of a `nervewire.toml` reaches it.
+//! * It is ready when its ready file appears, which it writes after its listeners are open.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::error::BenchError;
+use super::leftovers;
+use super::target::{DaemonSettings, LIFTED};
+use super::token;
+
+/// Between two looks for the ready file: how finely an opening is timed.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// How one daemon is started, any number of times.
+#[derive(Debug)]
+pub(super) struct Launch {
+    exe: PathBuf,
+    /// Holds the data directory, the ready file and the log.
+    pub(super) dir: PathBuf,
+    /// Signs tokens it accepts for the organization `default`.
+    pub(super) secret: String,
+    environment: Vec<(String, String)>,
+}
+
+/// Where a started daemon listens.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ready {
+    pub(super) listen: SocketAddr,
+    pub(super) admin: SocketAddr,
+}
+
+impl Launch {
+    /// A fresh directory for the daemon that these settings ask for.
+    ///
+    /// # Errors
+    /// The executable is not there, or no directory can be made.
+    pub(super) fn prepare(settings: &DaemonSettings) -> Result<Launch, BenchError> {
+        let exe = match &settings.exe {
+            Some(exe) => fs::canonicalize(exe).map_err(BenchError::io(format!("find {}", exe.display())))?,
+            None => std::env::current_exe().map_err(BenchError::io("find this executable"))?,
+        };
+        let secret = token::secret();
+        let keys = format!(
+            r#"[{{"secret":"{secret}","default":true,"organizations":["default","bench-a","bench-b"]}}]"#
+        );
+        let lifted = LIFTED.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let asked = settings.set.iter().filter_map(|pair| pair.split_once('='));
+        let mut environment = vec![("NERVEWIRE_AUTH__JWT_KEYS".to_owned(), keys)];
+        for (key, value) in lifted.chain(asked.map(|(key, value)| (key.to_owned(), value.to_owned()))) {
+            environment.push((format!("NERVEWIRE_{}", key.to_ascii_uppercase().replace('.', "__")), value));
+        }
+        Ok(Launch { exe, dir: fresh_dir()?, secret, environment })
+    }
+
+    /// Where its data is.
+    pub(super) fn data_dir(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    /// Starts it; it ends when this process does.
+    ///
+    /// # Errors
+    /// It cannot be executed.
+    pub(super) fn spawn(&self) -> Result<Child, BenchError> {
+        let log = fs::File::options().create(true).append(true).open(self.dir.join("log"));
+        let log = log.map_err(BenchError::io("make a log file"))?;
+        let _ = fs::remove_file(self.ready_file()); // there is none before the first start
+        let mut command = Command::new(&self.exe);
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir", "data"])
+            .arg("--ready-file")
+            .arg(self.ready_file())
+            .current_dir(&self.dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log);
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("NERVEWIRE_") || text == "JOURNAL_STREAM" {
+                command.env_remove(&name);
+            }
+        }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        leftovers::dies_with_us(&mut command);
+        let child = command.spawn().map_err(|error| self.failed(error.to_string()))?;
+        leftovers::note(Some(child.id()), &self.dir);
+        Ok(child)
+    }
+
+    /// Waits until it serves.
+    ///
+    /// # Errors
+    /// It ends, or takes longer than `patience`; its log says why.
+    pub(super) fn wait(&self, child: &mut Child, patience: Duration) -> Result<Ready, BenchError> {
+        let told = self.ready(child, patience).map_err(|why| {
+            let log = fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+            self.failed(format!("{why}: {}", log.trim()))
+        })?;
+        let address = |name: &str| {
+            let text = told[name].as_str().unwrap_or_default();
+            text.parse::<SocketAddr>().map_err(|_| self.failed(format!("{name} is {text:?}")))
+        };
+        Ok(Ready { listen: address("listen")?, admin: address("admin_listen")? })
+    }
+
+    fn ready(&self, child: &mut Child, patience: Duration) -> Result<Value, String> {
+        let deadline = Instant::now() + patience;
+        loop {
+            // It appears whole, by a rename.
+            if let Ok(text) = fs::read_to_string(self.ready_file()) {
+                return serde_json::from_str(&text).map_err(|error| error.to_string());
+            }
+            if !matches!(child.try_wait(), Ok(None)) {
+                return Err("it ended".to_owned());
+            }
+            if Instant::now() > deadline {
+                return Err(format!("not ready after {} s", patience.as_secs()));
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    fn ready_file(&self) -> PathBuf {
+        self.dir.join("ready.json")
+    }
+
+    pub(super) fn failed(&self, why: String) -> BenchError {
+        BenchError::Start { server: "daemon", why }
+    }
+}
+
+/// The key a daemon prints at its first start, after the ready file.
+pub(super) fn first_key(child: &mut Child) -> Option<String> {
+    let out = child.stdout.as_mut()?;
+    BufReader::new(out)
+        .lines()
+        .map_while(Result::ok)
+        .find_map(|line| line.split_whitespace().find(|word| word.starts_with("nwk_")).map(str::to_owned))
+}
+
+/// Removes the daemon's directory.
+pub(super) fn clear(dir: &Path) {
+    let _ = fs::remove_dir_all(dir); // what is left lies in the system's temporary directory
+    leftovers::forget(dir);
+}
+
+/// A directory of our own below the system's temporary one.
+fn fresh_dir() -> Result<PathBuf, BenchError> {
+    static MADE: AtomicU32 = AtomicU32::new(0);
+    let name = format!("nervewire-bench-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+    let dir = std::env::temp_dir().join(name);
+    fs::create_dir_all(&dir).map_err(BenchError::io(format!("make {}", dir.display())))?;
+    leftovers::note(None, &dir);
+    Ok(dir)
+}

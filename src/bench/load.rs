@@ -1,0 +1,134 @@
+//! A stretch of a closed loop as figures: rate, times of acknowledgements, CPU, memory, disk.
+//!
+//! The loop warms up first; its end is waited for, and what the acknowledgements say is compared with what the daemon says it
+//! has published and committed (`/metrics`).
+
+use std::time::{Duration, Instant};
+
+use super::closed_loop::{Clients, Plan, Requests};
+use super::engine::Engine;
+use super::error::BenchError;
+use super::footprint::Footprint;
+use super::meter::Meter;
+use super::progress::Progress;
+use super::report::{Rate, Report};
+use super::target::{Server, Target};
+
+/// Before the measured part: the log's first segment and the ring's growth are behind then.
+const WARM_UP: Duration = Duration::from_millis(700);
+
+/// What is measured.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// How the clients work.
+    pub plan: Plan,
+    /// How figures name what is in a request: `events`, `messages`.
+    pub things: Things,
+    /// Bytes of those in one request, as they are published.
+    pub bytes: usize,
+    /// How long is measured.
+    pub time: Duration,
+    /// How long nothing is done afterwards, before disk and memory are looked at once more.
+    pub rest: Duration,
+}
+
+/// The names of the rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Things {
+    /// `events acknowledged`.
+    pub rate: &'static str,
+    /// `CPU per event`.
+    pub cpu: &'static str,
+    /// `CPU of the bench per event`.
+    pub generator: &'static str,
+    /// `publish to ack`, with its quantiles.
+    pub ack: [&'static str; 3],
+}
+
+/// Runs one load against one server.
+///
+/// # Errors
+/// The server refuses, ends or stands still.
+pub fn measure(
+    load: &Load,
+    requests: &mut dyn Requests,
+    run: usize,
+    target: &Target,
+    report: &mut Report,
+    progress: &mut dyn Progress,
+) -> Result<(), BenchError> {
+    let (server, things, batch) = (target.server, load.things, load.plan.batch as u64);
+    let published_before = published(target);
+    let footprint = Footprint::start(target);
+    let mut engine = Engine::new()?;
+    let mut clients = Clients::open(&load.plan, requests, &mut engine, progress)?;
+    progress.begin("warming up", 0);
+    clients.run(&mut engine, Instant::now() + WARM_UP, u64::MAX, &mut |_| {})?;
+    clients.record();
+    progress.begin("publishing", load.time.as_secs());
+    let meter = Meter::start(target);
+    let until = Instant::now() + load.time;
+    clients.run(&mut engine, until, u64::MAX, &mut |second| progress.at(second))?;
+    let used = meter.used(target);
+    let count = (clients.measured.len() * batch).max(1) as f64;
+    report.add(server, "rate", things.rate, "1/s", count / used.elapsed);
+    for (key, name, quantile) in [("p50", things.ack[1], 0.5), ("p99", things.ack[2], 0.99)] {
+        report.add(server, key, name, "µs", clients.measured.value_at_quantile(quantile) as f64 / 1e3);
+    }
+    if let Some(spent) = used.cpu {
+        report.add(server, "cpu", things.cpu, "µs", spent.total * 1e6 / count);
+        report.add(server, "user", "of it in user space", "µs", spent.user * 1e6 / count);
+    }
+    report.add(server, "generator", things.generator, "µs", used.own * 1e6 / count);
+    report.add(server, "generator_share", "the bench's share of a core", "", used.own / used.elapsed);
+    report.add(server, "busy", "requests answered 503 and sent again", "", clients.busy as f64);
+    report.latency(server, things.ack[0], &clients.measured);
+    let per_second = std::mem::take(&mut clients.per_second);
+    report.rates.push(Rate { server, name: things.rate, run, per_second });
+    clients.settle(&mut engine)?;
+    let acknowledged = clients.acknowledged;
+    report.astray.deliveries += acknowledged * batch;
+    if let Some(before) = published_before
+        && let Some(fault) = compare(target, before, acknowledged * batch, load.plan.patience)
+    {
+        report.fault(server, run, fault);
+    }
+    if load.rest > Duration::ZERO {
+        progress.begin("resting", 0);
+        std::thread::sleep(load.rest);
+    }
+    footprint.tell_memory(target, report);
+    if server == Server::Daemon {
+        let read_share = super::tenants::event_as_read(&load.plan.access[0])
+            .filter(|_| load.plan.ids)
+            .map(|read| (read * load.plan.batch) as f64 / load.bytes as f64);
+        footprint.tell_disk(target, acknowledged * load.bytes as u64, read_share, report);
+    }
+    Ok(())
+}
+
+/// Events the daemon has published so far; `None` where its counters are not to be had.
+fn published(target: &Target) -> Option<u64> {
+    (target.server == Server::Daemon).then(|| target.metric("nervewire_published_total"))?.map(|it| it as u64)
+}
+
+/// Compares the acknowledgements with what the daemon counted; those from memory are committed a little later. `None`: they
+/// agree, or the daemon's counters are not to be had.
+fn compare(target: &Target, before: u64, acknowledged: u64, patience: Duration) -> Option<String> {
+    let count = |name: &str| target.metric(name).map(|count| count as u64);
+    let published = count("nervewire_published_total")?;
+    if published - before != acknowledged {
+        return Some(format!("{acknowledged} events were acknowledged, {} published", published - before));
+    }
+    let deadline = Instant::now() + patience;
+    loop {
+        let committed = count("nervewire_committed_events_total")?;
+        if committed == published {
+            return None;
+        }
+        if Instant::now() > deadline {
+            return Some(format!("{published} events were published, {committed} committed"));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,155 @@
+//! `messages`: how many messages a second the daemon creates, each with its event, and what one costs.
+//!
+//! * Agents are made first. Each request is a message of an agent and a user drawn at random, so that with many of them a message's
+//!   places in the lists stand alone; the draw is the same in every run.
+//! * A closed loop ([`super::closed_loop`]) of durable requests.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::closed_loop::{Plan, Requests};
+use super::error::BenchError;
+use super::load::{self, Load, Things};
+use super::progress::Progress;
+use super::publisher::HttpPublish;
+use super::report::Report;
+use super::subscriber::Wire;
+use super::target::{Access, Server};
+use super::tenants::daemon_alone;
+use super::{Common, caller};
+
+/// The most agents or users: numbers of them have so many digits.
+const MOST: usize = 1_000_000;
+/// The rows of this mode.
+const THINGS: Things = Things {
+    rate: "messages created",
+    cpu: "CPU per message",
+    generator: "CPU of the bench per message",
+    ack: ["request to answer", "request to answer, p50", "request to answer, p99"],
+};
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// As every mode.
+    pub common: Common,
+    /// Clients, each with one request under way.
+    pub clients: usize,
+    /// Agents the messages are of.
+    pub agents: usize,
+    /// Users the messages are to.
+    pub users: usize,
+    /// How long is measured, in seconds.
+    pub seconds: u64,
+    /// How long nothing is done afterwards, before disk and memory are looked at, in seconds.
+    pub rest: u64,
+    /// Bytes of a message's content.
+    pub size: usize,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// The daemon does not come up, refuses, ends or stands still.
+pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
+    let Settings { common, clients, agents, users, seconds, rest, size } = settings;
+    daemon_alone(common)?;
+    let counts = [*clients, *agents, *users];
+    if counts.contains(&0) || agents.max(users) > &MOST || *seconds == 0 || *size == 0 {
+        let limits = format!(
+            "clients, agents, users, seconds and size are at least 1, agents and users at most {MOST}"
+        );
+        return Err(BenchError::Usage(limits));
+    }
+    let about = format!(
+        "{clients} clients create messages of {size} bytes of {agents} agents to {users} users, for {seconds} s"
+    );
+    let told = json!({
+        "clients": clients, "agents": agents, "users": users, "seconds": seconds, "rest": rest, "size": size,
+        "runs": common.runs,
+    });
+    let mut report = Report::new("messages", about, told, &common.bars);
+    for run in 0..common.runs {
+        let target = common.start(Server::Daemon, None)?;
+        progress.begin("making agents", 0);
+        let ids = caller::many(&target.access, *agents, common.patience, &|caller, at| {
+            let made = caller.post("/api/v1/agents", &json!({"name": format!("agent {at}")}))?;
+            Ok(made["id"].as_str().unwrap_or_default().to_owned())
+        })?;
+        let mut messages = Messages::new(&target.access, &ids, *users, *size);
+        let load = Load {
+            plan: Plan {
+                wire: Wire::Http,
+                access: vec![target.access.clone(); *clients],
+                batch: 1,
+                ids: false,
+                patience: common.patience,
+            },
+            things: THINGS,
+            bytes: *size,
+            time: Duration::from_secs(*seconds),
+            rest: Duration::from_secs(*rest),
+        };
+        load::measure(&load, &mut messages, run, &target, &mut report, progress)?;
+    }
+    Ok(report)
+}
+
+/// Requests whose first half names the agent and whose second half names the user.
+struct Messages {
+    agents: Vec<Vec<u8>>,
+    users: Vec<Vec<u8>>,
+    /// The state of the draw, xorshift64.
+    drawn: u64,
+}
+
+impl Messages {
+    fn new(access: &Access, agents: &[String], users: usize, size: usize) -> Messages {
+        let users: Vec<Vec<u8>> = (0..users).map(|at| format!("user-{at:06}\"}}").into_bytes()).collect();
+        let post = HttpPublish::to(access, "/api/v1/messages", "application/json");
+        let content = "x".repeat(size);
+        let agent = |id: &String| {
+            let start = format!(r#"{{"agent_id":"{id}","content":"{content}","user_id":""#);
+            let length = start.len() + users.first().map_or(0, Vec::len); // all users are as long
+            [post.head(), length.to_string().as_bytes(), b"\r\n\r\n", start.as_bytes()].concat()
+        };
+        Messages { agents: agents.iter().map(agent).collect(), users, drawn: 0x9e37_79b9_7f4a_7c15 }
+    }
+
+    fn draw(&mut self, below: usize) -> usize {
+        self.drawn ^= self.drawn << 13;
+        self.drawn ^= self.drawn >> 7;
+        self.drawn ^= self.drawn << 17;
+        usize::try_from((self.drawn >> 32) % below as u64).unwrap_or(0)
+    }
+}
+
+impl Requests for Messages {
+    fn next(&mut self, _: usize) -> [&[u8]; 2] {
+        let (agent, user) = (self.draw(self.agents.len()), self.draw(self.users.len()));
+        [&self.agents[agent], &self.users[user]]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_request_is_a_whole_message_and_all_agents_and_users_are_drawn() {
+        let access =
+            Access { addr: ([127, 0, 0, 1], 1).into(), host: "h".into(), credential: "K: 0\r\n".into() };
+        let mut messages = Messages::new(&access, &["a-1".into(), "a-2".into()], 3, 20);
+        let mut drawn = std::collections::BTreeSet::new();
+        for _ in 0..100 {
+            let request = String::from_utf8(messages.next(0).concat()).unwrap();
+            let (head, body) = request.split_once("\r\n\r\n").unwrap();
+            assert!(head.ends_with(&format!("\r\nContent-Length: {}", body.len())), "{head}");
+            let message: serde_json::Value = serde_json::from_str(body).unwrap();
+            assert_eq!(message["content"].as_str().map(str::len), Some(20));
+            drawn.insert((message["agent_id"].to_string(), message["user_id"].to_string()));
+        }
+        assert_eq!(drawn.len(), 6, "{drawn:?}");
+    }
+}

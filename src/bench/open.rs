@@ -1,0 +1,180 @@
+//! `open`: how long a daemon with so many events takes until it serves: after `kill -9` in the middle of publishing, and after an
+//! orderly end.
+//!
+//! * The time is from before the process is made until its ready file is there, which it writes after its listeners are open.
+//! * What it has after each opening is compared with what was acknowledged: fewer events is a failed run.
+//! * Without `cold` the kernel's page cache holds what it can of the data; with it, it is asked to forget the data's files.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Advice, fadvise};
+use rustix::process::Signal;
+use serde_json::json;
+
+use super::Common;
+use super::closed_loop::{Clients, Plan, Requests};
+use super::engine::Engine;
+use super::error::BenchError;
+use super::footprint::disk_taken;
+use super::process;
+use super::progress::Progress;
+use super::publisher::HttpPublish;
+use super::report::Report;
+use super::stamp::Template;
+use super::subscriber::Wire;
+use super::target::{Server, Target};
+use super::tenants::{self, daemon_alone};
+
+/// Publishers that fill the log.
+const CLIENTS: usize = 16;
+/// Events in each of their publishes.
+const BATCH: u64 = 100;
+/// No limit by bytes, unless `--set` says another: nothing that was published goes.
+const KEEP: &str = "retention.max_bytes=0";
+const GIGABYTE: f64 = 1e9;
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// As every mode.
+    pub common: Common,
+    /// Gigabytes (10⁹) of events in the log, as they were published.
+    pub gigabytes: f64,
+    /// Bytes of an event.
+    pub size: usize,
+    /// Whether the page cache is to forget the data before each opening.
+    pub cold: bool,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// The daemon does not come up, refuses, or does not end.
+pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
+    let Settings { common, gigabytes, size, cold } = settings;
+    daemon_alone(common)?;
+    if common.daemon.url.is_some() {
+        return Err(BenchError::Usage("this mode kills the daemon: it starts one, leave --url out".into()));
+    }
+    if !gigabytes.is_finite() {
+        return Err(BenchError::Usage("gigabytes are a number".into()));
+    }
+    let cache = if *cold { "not in the page cache" } else { "the page cache as it is" };
+    let about = format!("opening {gigabytes} GB of events of {size} bytes, {cache}");
+    let told = json!({"gigabytes": gigabytes, "size": size, "cold": cold, "runs": common.runs});
+    let mut report = Report::new("open", about, told, &common.bars);
+    let mut keeping = common.clone();
+    keeping.daemon.set.insert(0, KEEP.into());
+    for run in 0..common.runs {
+        let mut target = keeping.start(Server::Daemon, None)?;
+        measure(settings, run, &mut target, &mut report, progress)?;
+    }
+    Ok(report)
+}
+
+fn measure(
+    settings: &Settings,
+    run: usize,
+    target: &mut Target,
+    report: &mut Report,
+    progress: &mut dyn Progress,
+) -> Result<(), BenchError> {
+    let patience = settings.common.patience;
+    let acknowledged = fill_and_kill(settings, target, progress)?;
+    let names = [
+        ("killed", "killed_cpu", "opening after kill -9", "CPU of it"),
+        ("clean", "clean_cpu", "opening after an orderly end", "CPU of it"),
+    ];
+    for (key, cpu_key, name, cpu_name) in names {
+        if key == "clean" {
+            let took = target.end(Signal::TERM, patience)?;
+            report.add(Server::Daemon, "stop", "ending in order", "s", took.as_secs_f64());
+        }
+        let data = target.data_dir().unwrap_or_default();
+        if settings.cold {
+            forget(&data)?;
+        }
+        progress.begin(name, 0);
+        let took = target.start_again(patience)?;
+        let cpu = target.cpu().unwrap_or_default().total;
+        report.add(Server::Daemon, key, name, "s", took.as_secs_f64());
+        report.add(Server::Daemon, cpu_key, cpu_name, "s", cpu.as_secs_f64());
+        let there = tenants::stats(&target.access)?.stored_events;
+        report.astray.deliveries += acknowledged.min(there);
+        if there < acknowledged {
+            let fault = format!("{name}: {acknowledged} events were acknowledged, {there} are there");
+            report.fault(Server::Daemon, run, fault);
+        }
+    }
+    if let Some(bytes) = target.pid.and_then(process::pss) {
+        report.add(Server::Daemon, "pss", "memory (PSS) once open", "MiB", bytes as f64 / f64::from(1 << 20));
+    }
+    let data = target.data_dir().map_or(0, |dir| disk_taken(&dir));
+    report.add(Server::Daemon, "data", "data directory", "MiB", data as f64 / f64::from(1 << 20));
+    Ok(())
+}
+
+/// Publishes until so much is acknowledged, and kills the daemon while more is under way; how many events were acknowledged.
+fn fill_and_kill(
+    settings: &Settings,
+    target: &mut Target,
+    progress: &mut dyn Progress,
+) -> Result<u64, BenchError> {
+    let mut template = Template::custom(0, settings.size);
+    let (mut body, mut rest) = (Vec::new(), Vec::new());
+    template.array(0, BATCH, 0, &mut body);
+    HttpPublish::rest(&body, &mut rest);
+    let mut same = Same { head: HttpPublish::new(&target.access, true).head().to_vec(), rest };
+    let plan = Plan {
+        wire: Wire::Http,
+        access: vec![target.access.clone(); CLIENTS],
+        batch: BATCH as usize,
+        ids: true,
+        patience: settings.common.patience,
+    };
+    let mut engine = Engine::new()?;
+    let mut clients = Clients::open(&plan, &mut same, &mut engine, progress)?;
+    let each = template.size() as f64 * BATCH as f64;
+    let most = ((settings.gigabytes * GIGABYTE / each) as u64).max(1);
+    progress.begin("filling the log", most);
+    let mut done = 0;
+    while done < most {
+        let until = Instant::now() + Duration::from_secs(1);
+        clients.run(&mut engine, until, most, &mut |_| {})?;
+        done = clients.acknowledged;
+        progress.at(done);
+    }
+    target.end(Signal::KILL, settings.common.patience)?;
+    Ok(clients.acknowledged * BATCH)
+}
+
+/// One request, again and again.
+struct Same {
+    head: Vec<u8>,
+    rest: Vec<u8>,
+}
+
+impl Requests for Same {
+    fn next(&mut self, _: usize) -> [&[u8]; 2] {
+        [&self.head, &self.rest]
+    }
+}
+
+/// Writes the files below `dir` out and has the kernel drop them from the page cache.
+fn forget(dir: &Path) -> Result<(), BenchError> {
+    let failed = || BenchError::io(format!("drop {} from the page cache", dir.display()));
+    for entry in fs::read_dir(dir).map_err(failed())? {
+        let entry = entry.map_err(failed())?;
+        if entry.file_type().map_err(failed())?.is_dir() {
+            forget(&entry.path())?;
+        } else {
+            let file = fs::File::open(entry.path()).map_err(failed())?;
+            file.sync_all().map_err(failed())?;
+            fadvise(&file, 0, None, Advice::DontNeed)
+                .map_err(BenchError::sys("drop a file from the page cache"))?;
+        }
+    }
+    Ok(())
+}
