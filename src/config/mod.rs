@@ -127,6 +127,8 @@ pub struct Store {
     pub cache_bytes: u64,
     /// Bytes of rows of resources kept in memory; 0 = a sixteenth of what this process may use.
     pub row_cache_bytes: u64,
+    /// Bytes of a segment of the journal.
+    pub segment_bytes: u64,
     /// Bytes of free disk under which publishing answers 503.
     pub reserve_bytes: u64,
     /// Bytes of live data over all organizations; 0 = a sixth of the file system.
@@ -304,6 +306,7 @@ fn blank() -> Config {
         store: Store {
             cache_bytes: 0,
             row_cache_bytes: 0,
+            segment_bytes: 64 << 20,
             reserve_bytes: 0,
             max_live_bytes: 0,
             durability: Durability::Fsync,

@@ -325,6 +325,19 @@ const GENERAL: &[Key] = &[
         text: "Rows of resources kept in memory, the latest. A page of rows that are there costs as much in a large organization as in a small one.",
     },
     Key {
+        name: "store.segment_bytes",
+        kind: Kind::Int {
+            at: |c| &mut c.store.segment_bytes,
+            default: 64 * MIB as u64,
+            min: MIB as u64,
+            max: 1 << 30,
+            zero: None,
+        },
+        unit: "bytes of disk",
+        memory: "",
+        text: "Size of a segment of the journal; at most a 64th of the file system. Disk is given back in whole segments.",
+    },
+    Key {
         name: "store.reserve_bytes",
         kind: Kind::Int {
             at: |c| &mut c.store.reserve_bytes,

@@ -164,6 +164,13 @@ fn store(shared: &Shared, out: &mut Exposition) {
         get(&stats.queued) as i64,
     );
     out.gauge("nervewire_log_bytes", "Bytes of retained events", get(&stats.log_bytes) as i64);
+    let journal = store.journal();
+    out.gauge("nervewire_journal_bytes", "Bytes of disk that the journal takes", journal.bytes as i64);
+    out.gauge("nervewire_journal_segments", "Files of the journal", journal.segments as i64);
+    let help = "Bytes of the journal that retained events take";
+    out.gauge("nervewire_journal_live_bytes", help, journal.live_bytes as i64);
+    let help = "Bytes of the journal that a start after a crash would replay";
+    out.gauge("nervewire_journal_replay_bytes", help, journal.replay_bytes as i64);
     let quotas = store.quota_totals();
     out.gauge("nervewire_stored_rows", "Resources that are kept", quotas.rows);
     out.gauge("nervewire_row_bytes", "Bytes of what is kept besides events", quotas.bytes);

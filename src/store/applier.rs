@@ -45,7 +45,7 @@ struct Inner {
     /// Checkpoints that were asked for, and those of them that were made.
     asked: u64,
     made: u64,
-    /// The position of the last checkpoint of this run.
+    /// The position of the last checkpoint, or what the state was of when it was opened.
     checkpoint: Option<Position>,
 }
 
@@ -77,6 +77,11 @@ impl Progress {
             drop(self.inner.lock()); // the applier either waits, or has yet to look
             self.work.notify_one();
         }
+    }
+
+    /// The position of the last checkpoint that is known.
+    pub(super) fn last_checkpoint(&self) -> Position {
+        self.inner.lock().checkpoint.unwrap_or_default()
     }
 
     /// Has everything committed so far brought into the state and made durable; blocks. The position of the state then.
@@ -153,6 +158,7 @@ impl Drop for Applier {
 fn run(shared: &Shared) {
     let work = || -> Result<(), EngineError> {
         let applied = position(&shared.state)?;
+        shared.progress.inner.lock().checkpoint.get_or_insert(applied);
         Worker { shared, applied, checked: Instant::now(), checkpoint: None }.run()
     };
     let result = catch_unwind(AssertUnwindSafe(work))
@@ -199,7 +205,7 @@ impl Worker<'_> {
             }
             if let Some(asked) = asked {
                 let mut inner = self.shared.progress.inner.lock();
-                (inner.made, inner.checkpoint) = (asked, self.checkpoint);
+                inner.made = asked;
                 drop(inner);
                 self.shared.progress.room.notify_all();
             }
@@ -242,6 +248,7 @@ impl Worker<'_> {
         let Shared { journal, state, live, .. } = self.shared;
         state.sync()?;
         (self.checked, self.checkpoint) = (Instant::now(), Some(position));
+        self.shared.progress.inner.lock().checkpoint = Some(position);
         for segment in journal.segments() {
             let dead = live.lock().of(segment.first).pieces == 0;
             if segment.is_sealed && segment.end <= position && dead {

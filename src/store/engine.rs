@@ -28,6 +28,7 @@ use super::row_cache::{RowCache, RowCacheStats};
 use super::space::Io;
 use super::state::State;
 pub(crate) use super::state::{Value, has_blobs, private_dir, sync_dir};
+use super::stats::JournalStats;
 use crate::sync::Mutex;
 
 /// Why the engine failed.
@@ -260,6 +261,18 @@ impl Engine {
     /// [`EngineError`].
     pub(crate) fn check_point(&self) -> Result<Position, EngineError> {
         self.shared.progress.check_point()
+    }
+
+    /// How much disk the journal takes.
+    pub(crate) fn journal_stats(&self) -> JournalStats {
+        let segments = self.segments();
+        let checked = self.shared.progress.last_checkpoint();
+        JournalStats {
+            segments: segments.len() as u64,
+            bytes: segments.iter().map(|(segment, _)| segment.bytes).sum(),
+            live_bytes: segments.iter().map(|(_, live)| live.bytes).sum(),
+            replay_bytes: self.shared.journal.end().0.saturating_sub(checked.0),
+        }
     }
 
     /// Every segment of the journal with what is live in it, in order.

@@ -20,7 +20,7 @@ use super::row_cache::RowCacheStats;
 use super::rows::Rows;
 use super::since::{self, Since};
 use super::space::StoreState;
-use super::stats::Stats;
+use super::stats::{JournalStats, Stats};
 use super::usage::{self, Usage};
 use super::{OpenError, Shared, StoreOptions, Threads};
 use crate::cursor::CursorKey;
@@ -112,6 +112,11 @@ impl Store {
     #[must_use]
     pub fn page_cache_bytes(&self) -> usize {
         self.shared().reads.cache().bytes()
+    }
+    /// How much disk the journal takes; all zeros while the store is not open.
+    #[must_use]
+    pub fn journal(&self) -> JournalStats {
+        self.shared().engine.read().as_ref().map(Engine::journal_stats).unwrap_or_default()
     }
     /// What is kept of rows of tables in memory; all zeros while the database is not open.
     #[must_use]

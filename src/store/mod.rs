@@ -79,7 +79,7 @@ pub use since::Since;
 pub use space::StoreState;
 #[doc(hidden)]
 pub use space::{Disk, Io, Space};
-pub use stats::{LATENCY_BOUNDS_US, Stats};
+pub use stats::{JournalStats, LATENCY_BOUNDS_US, Stats};
 pub use tables::{Asked, Listed, Table};
 pub use terms::{Document, EXPANDED, Mark, POSTINGS, Sought, TERM_BYTES, Word, length_of};
 pub use trim::Retention;
@@ -217,6 +217,7 @@ impl From<&Config> for StoreOptions {
     fn from(config: &Config) -> StoreOptions {
         StoreOptions {
             cache_bytes: config.store.cache_bytes,
+            segment_bytes: config.store.segment_bytes,
             row_cache_bytes: match config.store.row_cache_bytes {
                 0 => (machine::memory() / ROW_CACHE_SHARE).max(ROW_CACHE_LEAST),
                 some => some,

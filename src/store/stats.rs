@@ -7,6 +7,19 @@ use std::time::Duration;
 pub const LATENCY_BOUNDS_US: [u64; 12] =
     [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000];
 
+/// How much disk the journal takes, and why.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct JournalStats {
+    /// Segment files.
+    pub segments: u64,
+    /// Bytes that they take on the disk.
+    pub bytes: u64,
+    /// Bytes of events in them that are retained.
+    pub live_bytes: u64,
+    /// Bytes of records that opening after a crash would replay.
+    pub replay_bytes: u64,
+}
+
 /// Live statistics; every field is read freely.
 #[derive(Debug, Default)]
 pub struct Stats {
