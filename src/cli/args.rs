@@ -116,6 +116,30 @@ Examples:
     CheckConfig(CheckConfigArgs),
     /// Copy the live data to a new, smaller store file (the daemon must be stopped)
     Compact(CompactArgs),
+    /// Back the store up, beside a running daemon or of a stopped one
+    #[command(after_help = "\
+Examples:
+  nervewire backup /backups/monday              # a new backup, of a stopped daemon
+  NERVEWIRE_KEY=nwk_… nervewire backup /backups/monday   # of a running one, with an operator's key
+  nervewire backup /backups/monday              # again: adds what came since
+
+A running daemon is asked on its admin listener, and is not disturbed. Run this on its machine, as a
+user who may read its data directory.")]
+    Backup(BackupArgs),
+    /// Restore a backup into a new data directory, under a new identity
+    #[command(after_help = "\
+Examples:
+  nervewire restore /backups/monday /var/lib/nervewire
+  nervewire restore /backups/monday ./before --until 2026-11-30T12:00:00Z
+
+The restored store is a store of its own: keys, users and resources are the same, cursors of the
+store that was backed up are refused.")]
+    Restore(RestoreArgs),
+    /// Verify a backup or the data directory of a stopped daemon: every record, row and counter
+    #[command(after_help = "\
+Examples:
+  nervewire verify /backups/monday && rsync -a /backups/monday elsewhere:")]
+    Verify(VerifyArgs),
     /// Print a completion script for a shell
     #[command(after_help = "\
 Examples:
@@ -407,4 +431,58 @@ pub struct CompactArgs {
     /// Print {"bytes_before","bytes_after"}
     #[arg(long)]
     pub json: bool,
+}
+
+/// `backup`.
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// Where to: a directory that is empty or absent, or an earlier backup to which what came since is added
+    #[arg(value_name = "DIR")]
+    pub to: PathBuf,
+    /// Admin listener of the running daemon, `http://host:port` or `unix:/path` [default: the configured
+    /// `admin_listen`]
+    #[arg(long, value_name = "URL")]
+    pub admin_url: Option<String>,
+    /// An operator's API key for a running daemon; prefer the variable, as others on the machine may
+    /// see arguments
+    #[arg(long, value_name = "KEY", env = "NERVEWIRE_KEY", hide_env_values = true)]
+    pub key: Option<String>,
+    /// Print {"first","last","first_time","last_time","rows","journal_bytes","added_bytes"}
+    #[arg(long)]
+    pub json: bool,
+    /// Configuration.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// `restore`.
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// The backup
+    #[arg(value_name = "BACKUP")]
+    pub from: PathBuf,
+    /// The data directory to make: empty or absent
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// As of this position of the journal, or this time (RFC 3339), which must be between the first and
+    /// the last that `backup` printed [default: the last]
+    #[arg(long, value_name = "POSITION|TIME", value_parser = super::parse::until)]
+    pub until: Option<crate::store::Until>,
+    /// Print {"position","rows","records"}
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// A backup or a data directory [default: the configured data directory]
+    #[arg(value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Print {"backup","segments","records","rows","pieces","events","found","problems"}
+    #[arg(long)]
+    pub json: bool,
+    /// Configuration.
+    #[command(flatten)]
+    pub config: ConfigArgs,
 }

@@ -8,6 +8,7 @@
 
 pub mod args;
 mod backend;
+mod backup;
 pub mod bench;
 pub mod bench_log;
 pub mod bench_publish;
@@ -27,10 +28,12 @@ mod output;
 mod parse;
 mod publish;
 mod rest;
+mod restore;
 mod serve;
 mod stats;
 mod tail;
 mod token;
+mod verify;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -76,6 +79,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, serve: Serve) -> Exit
         Command::Bench(command) => bench::run(*command),
         Command::CheckConfig(args) => check_config::run(&args),
         Command::Compact(args) => compact::run(&args),
+        Command::Backup(args) => backup::run(&args),
+        Command::Restore(args) => restore::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Completions { shell } => completions::run(shell),
     };
     match done {

@@ -314,7 +314,7 @@ fn must_exist(config: &Config) -> Result<(), CliError> {
 }
 
 /// Why the data directory could not be had.
-fn refused(config: &Config, error: &OpenError) -> CliError {
+pub(super) fn refused(config: &Config, error: &OpenError) -> CliError {
     match error {
         OpenError::InUse { pid, .. } => in_use(config, *pid),
         OpenError::Missing { .. } => CliError::new(

@@ -1,5 +1,8 @@
 //! Values of flags that need more than a string: durations and JSON.
 
+use crate::store::Until;
+use crate::time::parse_rfc3339;
+
 /// Seconds of `90`, `90s`, `15m`, `8h`, `7d`; at least one second.
 pub(super) fn seconds(text: &str) -> Result<u64, String> {
     let refuse = || "expected seconds, or a number with s, m, h or d, such as 30m or 7d".to_owned();
@@ -15,6 +18,16 @@ pub(super) fn seconds(text: &str) -> Result<u64, String> {
     }
     let number: u64 = digits.parse().map_err(|_| refuse())?;
     number.checked_mul(factor).filter(|seconds| *seconds > 0).ok_or_else(refuse)
+}
+
+/// A position of the journal, or a time.
+pub(super) fn until(text: &str) -> Result<Until, String> {
+    match text.parse() {
+        Ok(position) => Ok(Until::Position(position)),
+        Err(_) => parse_rfc3339(text).map(Until::Time).ok_or_else(|| {
+            "expected a position (a number) or a time such as 2026-11-30T12:00:00Z".to_owned()
+        }),
+    }
 }
 
 /// What a publish waits for, in the words of `?ack=`.

@@ -25,7 +25,7 @@ use crate::worker::Shared;
 use super::conn::{HEAD_BYTES, HEADERS};
 use super::exposition::Format;
 use super::respond::{Answer, REQUEST_ID, guard, request_id};
-use super::{health, host, metrics_page};
+use super::{backup, health, host, metrics_page};
 
 /// Most connections of the admin listener at once; one more ends the oldest, so that idle ones keep no probe out.
 const CONNECTIONS: usize = 64;
@@ -131,6 +131,10 @@ impl Page {
             ["health"] | ["health", "ready"] => Ok(health::ready(&self.shared)),
             ["health", "live"] => Ok(health::live(&self.shared)),
             ["health", ..] => Err(Refusal::not_found()),
+            ["backup"] => {
+                self.operator(request)?;
+                backup::answer(self.shared.tenants.store(), request.method(), request.uri())
+            }
             _ => {
                 self.operator(request)?;
                 Err(Refusal::not_found())

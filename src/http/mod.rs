@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod admin_listener;
 mod api;
+mod backup;
 pub mod body;
 mod client_address;
 pub mod conn;

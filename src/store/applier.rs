@@ -183,7 +183,7 @@ impl Worker<'_> {
         loop {
             let (stop, asked) = self.wait();
             if let Some(table) = self.shared.memtable.freeze() {
-                let Shared { journal, state, live, memtable, progress } = self.shared;
+                let Shared { journal, state, live, memtable, progress, .. } = self.shared;
                 if journal.durable() < table.end && journal.sync()? < table.end {
                     return Err(EngineError::Engine(
                         "the journal lost records that were not durable yet".into(),
@@ -245,10 +245,13 @@ impl Worker<'_> {
     /// Makes the state durable, and removes the segments that are not needed any more.
     fn check_point(&mut self) -> Result<(), EngineError> {
         let position = self.applied;
-        let Shared { journal, state, live, .. } = self.shared;
+        let Shared { journal, state, live, pins, .. } = self.shared;
         state.sync()?;
         (self.checked, self.checkpoint) = (Instant::now(), Some(position));
         self.shared.progress.inner.lock().checkpoint = Some(position);
+        if pins.are_held() {
+            return Ok(());
+        }
         for segment in journal.segments() {
             let dead = live.lock().of(segment.first).pieces == 0;
             if segment.is_sealed && segment.end <= position && dead {
@@ -267,8 +270,12 @@ fn write(state: &State, table: &Table, live: &mut Live) -> Result<(), EngineErro
     for (key, value) in live.apply(table.live.iter()) {
         state.write(&key, value.as_ref())?;
     }
-    let position = [&[1], table.end.0.to_be_bytes().as_slice()].concat();
-    state.write(&position_key(), Some(&Value::from(position)))
+    state.write(&position_key(), Some(&position_row(table.end)))
+}
+
+/// The row that says of which position the state is.
+pub(super) fn position_row(position: Position) -> Value {
+    Value::from([&[1], position.0.to_be_bytes().as_slice()].concat())
 }
 
 /// An opening: the state, and in memory what the journal holds beyond it.
@@ -346,6 +353,7 @@ impl Replay {
             memtable: self.memtable,
             live: Mutex::new(self.live),
             progress: Progress::default(),
+            pins: Arc::default(),
         }
     }
 }

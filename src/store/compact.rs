@@ -42,7 +42,7 @@ pub struct Compacted {
 /// # Errors
 /// [`OpenError`], the old database being untouched.
 pub fn compact(dir: &Path) -> Result<Compacted, OpenError> {
-    let _lock = super::take_lock(dir)?;
+    let _lock = super::lock::take_lock(dir)?;
     settle(dir).map_err(|error| OpenError::io(dir, &error))?;
     let live = engine::path(dir);
     if !live.exists() {
@@ -55,7 +55,7 @@ pub fn compact(dir: &Path) -> Result<Compacted, OpenError> {
     };
     let before = bytes()?;
     let options = EngineOptions { segment_bytes: SEGMENT_BYTES, ..EngineOptions::new(dir, Arc::new(Disk)) };
-    let engine = super::open_engine(dir, &options)?;
+    let engine = super::migrate::open_engine(dir, &options)?;
     reclaim::all(&engine).map_err(|error| OpenError::engine(dir, &error))?;
     engine.check_point().map_err(|error| OpenError::engine(dir, &error))?;
     drop(engine);

@@ -13,6 +13,7 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
 
 use super::applier::{self, Applier};
 use super::journal::{self, Journal, JournalError, NewRecord, Piece, Position, RecordKind, SegmentInfo};
@@ -22,6 +23,7 @@ use super::log_entry::LogEntry;
 use super::memtable::{self, Memtable};
 use super::merged::Merged;
 use super::pack::{Head, MAX_VALUE};
+use super::pin::{Pin, Pins};
 use super::quota::Quotas;
 use super::recover;
 use super::row_cache::{RowCache, RowCacheStats};
@@ -165,6 +167,8 @@ pub(super) struct Shared {
     /// What is live in each segment, as the state says.
     pub(super) live: Mutex<Live>,
     pub(super) progress: applier::Progress,
+    /// While one is held, no segment is removed.
+    pub(super) pins: Arc<Pins>,
 }
 
 /// Journal and state of a data directory, open.
@@ -273,6 +277,11 @@ impl Engine {
             live_bytes: segments.iter().map(|(_, live)| live.bytes).sum(),
             replay_bytes: self.shared.journal.end().0.saturating_sub(checked.0),
         }
+    }
+
+    /// Keeps every segment from being removed for `limit` at most; `None` where somebody does so already.
+    pub(crate) fn pin(&self, limit: Duration) -> Option<Pin> {
+        self.shared.pins.take(limit)
     }
 
     /// Every segment of the journal with what is live in it, in order.

@@ -69,6 +69,13 @@ impl Store {
         &self.0.shared
     }
 
+    /// Waits for `thread`, too, when the store closes.
+    pub(super) fn adopt(&self, thread: thread::JoinHandle<()>) {
+        let mut handles = self.0.threads.handles.lock();
+        handles.retain(|handle| !handle.is_finished());
+        handles.push(thread);
+    }
+
     /// Commits what is queued, closes the database and gives the data directory back, whoever else holds a handle; every
     /// later call fails.
     pub async fn close(&self) {

@@ -159,6 +159,11 @@ pub(crate) fn kind_of(key: &[u8]) -> Option<Kind> {
     Kind::ALL.get(usize::from(*key.first()?)).copied()
 }
 
+/// The first key of a kind, and the first after all of its keys.
+pub(crate) fn kind_range(kind: Kind) -> ([u8; 1], [u8; 1]) {
+    ([kind as u8], [kind as u8 + 1])
+}
+
 /// Whether a key is that of a row of a table.
 pub(crate) fn is_row(key: &[u8]) -> bool {
     key.first() == Some(&(Kind::Row as u8))

@@ -42,7 +42,7 @@ impl Counts {
         value
     }
 
-    fn read(value: &[u8]) -> Option<Counts> {
+    pub(super) fn read(value: &[u8]) -> Option<Counts> {
         let (&[VERSION], rest) = value.split_first_chunk()? else { return None };
         match rest.as_chunks::<8>() {
             (&[bytes, pieces], []) => {

@@ -5,6 +5,8 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use super::{OpenError, backup, engine};
+
 /// The right to a data directory; dropping it gives it back.
 #[derive(Debug)]
 pub(crate) struct DirLock {
@@ -49,4 +51,22 @@ impl DirLock {
         }
         Ok(DirLock { _file: file })
     }
+}
+
+/// Takes the lock of a data directory, which is made if absent. One that was not restored to the end is refused.
+pub(super) fn take_lock(dir: &Path) -> Result<DirLock, OpenError> {
+    let lock = lock_any(dir)?;
+    match dir.join(backup::UNFINISHED).exists() {
+        true => Err(OpenError::Unfinished { dir: dir.to_owned() }),
+        false => Ok(lock),
+    }
+}
+
+/// [`take_lock`] of a directory in any state.
+pub(super) fn lock_any(dir: &Path) -> Result<DirLock, OpenError> {
+    engine::private_dir(dir).map_err(|error| OpenError::io(dir, &error))?;
+    DirLock::take(dir).map_err(|error| match error {
+        LockError::Held(pid) => OpenError::InUse { dir: dir.to_owned(), pid },
+        LockError::Io(error) => OpenError::io(dir, &error),
+    })
 }

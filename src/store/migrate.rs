@@ -21,11 +21,24 @@ const COPY_BYTES: u64 = 4 << 20;
 /// How often it says how far it is, in copied bytes.
 const TOLD_EVERY: u64 = 1 << 30;
 
+/// Opens the engine of `dir`, after a migration where an older version has written it.
+pub(super) fn open_engine(dir: &Path, options: &EngineOptions) -> Result<Engine, OpenError> {
+    let known = super::recover::SCHEMA;
+    match Engine::open(options) {
+        Err(EngineError::Layout(found)) if found < known => {
+            migrate(dir, options, found)?;
+            Engine::open(options).map_err(|error| OpenError::engine(dir, &error))
+        }
+        Err(EngineError::Layout(found)) => Err(OpenError::Newer { dir: dir.to_owned(), found, known }),
+        other => other.map_err(|error| OpenError::engine(dir, &error)),
+    }
+}
+
 /// Copies the data directory `dir`, which is of layout `from`, into the layout of this version.
 ///
 /// # Errors
 /// [`OpenError`]; the old state is as it was.
-pub(super) fn migrate(dir: &Path, options: &EngineOptions, from: u32) -> Result<(), OpenError> {
+fn migrate(dir: &Path, options: &EngineOptions, from: u32) -> Result<(), OpenError> {
     let started = Instant::now();
     let failed = |error: EngineError| OpenError::engine(dir, &error);
     tracing::info!(

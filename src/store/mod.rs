@@ -7,6 +7,7 @@
 //! * Only [`engine`] names the storage engine. The store knows no ring, subscriber, credential or transport.
 
 mod applier;
+mod backup;
 mod cache;
 mod commit;
 mod compact;
@@ -29,6 +30,7 @@ mod memtable;
 mod merged;
 mod migrate;
 mod pack;
+mod pin;
 mod places;
 mod queue;
 mod quota;
@@ -60,6 +62,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread;
 
+pub use backup::{
+    BackupError, Made, Manifest, Progress, Restored, StageStatus, Until, Verified, backup, copy_stage,
+    restore, verify,
+};
 pub use cache::Page;
 pub use compact::{Compacted, compact};
 pub use daily::{Answer, DAY_MS, Idempotency, MessageId, scope};
@@ -89,7 +95,7 @@ pub use walk::Of;
 use self::commit::{Books, Committer};
 use self::daily::DayClock;
 use self::engine::{Engine, EngineError, EngineOptions};
-use self::lock::{DirLock, LockError};
+use self::lock::{DirLock, take_lock};
 use self::queue::Queue;
 use self::quota::Quotas;
 use self::read::Reads;
@@ -280,6 +286,12 @@ pub enum OpenError {
         /// The data directory.
         dir: PathBuf,
     },
+    /// It is being restored, or that was interrupted.
+    #[error("the data directory {} was not restored to the end: run `nervewire restore` again", dir.display())]
+    Unfinished {
+        /// The data directory.
+        dir: PathBuf,
+    },
     /// The file system refuses.
     #[error("the data directory {} cannot be used: {reason}", dir.display())]
     Io {
@@ -308,14 +320,6 @@ impl OpenError {
     }
 }
 
-fn take_lock(dir: &Path) -> Result<DirLock, OpenError> {
-    engine::private_dir(dir).map_err(|error| OpenError::io(dir, &error))?;
-    DirLock::take(dir).map_err(|error| match error {
-        LockError::Held(pid) => OpenError::InUse { dir: dir.to_owned(), pid },
-        LockError::Io(error) => OpenError::io(dir, &error),
-    })
-}
-
 type Hook = Box<dyn Fn() + Send + Sync>;
 
 /// What the handles and the threads share.
@@ -327,6 +331,8 @@ struct Shared {
     state: State,
     /// `None` while it is being opened again, and when closed. Taken out by the committer only.
     engine: RwLock<Option<Engine>>,
+    /// The backup that is being made or waits to be fetched.
+    stage: backup::Stage,
     queue: Queue,
     reads: Reads,
     /// Every log that was asked for in this run and not forgotten.
@@ -424,13 +430,15 @@ fn open(options: StoreOptions) -> Result<(Arc<Shared>, Threads), OpenError> {
     let failed = |error: EngineError| OpenError::engine(&dir, &error);
     let lock = take_lock(&dir)?;
     compact::settle(&dir).map_err(|error| OpenError::io(&dir, &error))?;
+    backup::clear_stage(&dir).map_err(|error| OpenError::io(&dir, &error))?;
     if engine::has_blobs(&engine::path(&dir)).map_err(|error| OpenError::io(&dir, &error))? {
         return Err(OpenError::Blobs { dir });
     }
     let total = options.io.space(&dir).map_or(0, |space| space.total);
     let quotas = Quotas::new(options.quotas(total));
-    let engine =
-        open_engine(&dir, &options.engine())?.keeping_rows(options.row_cache_bytes).counting(quotas.clone());
+    let engine = migrate::open_engine(&dir, &options.engine())?
+        .keeping_rows(options.row_cache_bytes)
+        .counting(quotas.clone());
     let cursors = recover::identity(&engine).map_err(failed)?;
     engine::sync_dir(&dir).map_err(|error| OpenError::io(&dir, &error))?;
     if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -444,6 +452,7 @@ fn open(options: StoreOptions) -> Result<(Arc<Shared>, Threads), OpenError> {
         epoch: AtomicU32::new(epoch),
         state: State::new(StoreState::Writable),
         engine: RwLock::new(None),
+        stage: backup::Stage::default(),
         queue: Queue::new(stats.clone()),
         reads: Reads::new(options.page_cache_bytes, cursors, stats.clone()),
         logs: Mutex::default(),
@@ -465,19 +474,6 @@ fn open(options: StoreOptions) -> Result<(Arc<Shared>, Threads), OpenError> {
     committer.watch_space(0);
     let threads = start(&shared, committer).map_err(|error| OpenError::io(&dir, &error))?;
     Ok((shared, threads))
-}
-
-/// Opens the engine of `dir`, after a migration where an older version has written it.
-fn open_engine(dir: &Path, options: &EngineOptions) -> Result<Engine, OpenError> {
-    let known = recover::SCHEMA;
-    match Engine::open(options) {
-        Err(EngineError::Layout(found)) if found < known => {
-            migrate::migrate(dir, options, found)?;
-            Engine::open(options).map_err(|error| OpenError::engine(dir, &error))
-        }
-        Err(EngineError::Layout(found)) => Err(OpenError::Newer { dir: dir.to_owned(), found, known }),
-        other => other.map_err(|error| OpenError::engine(dir, &error)),
-    }
 }
 
 fn start(shared: &Arc<Shared>, committer: Committer) -> io::Result<Threads> {

@@ -232,6 +232,10 @@ impl Queue {
         self.waiting.lock()
     }
 
+    /// Whether the store closes.
+    pub(super) fn is_closing(&self) -> bool {
+        self.waiting.lock().closing
+    }
     /// Lets the committer finish what waits, and end.
     pub(super) fn close(&self) {
         self.waiting.lock().closing = true;

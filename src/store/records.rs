@@ -234,7 +234,7 @@ impl Rows {
     }
 }
 
-fn read<R: Record>(key: &[u8], value: &[u8]) -> Result<R, EngineError> {
+pub(super) fn read<R: Record>(key: &[u8], value: &[u8]) -> Result<R, EngineError> {
     let damaged = || EngineError::Engine(format!("a stored {:?} row is damaged", R::KIND));
     let (_, tenant, tail) = keys::parse(key).map_err(|_| damaged())?;
     let name = std::str::from_utf8(tail).map_err(|_| damaged())?;

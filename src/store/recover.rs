@@ -188,10 +188,24 @@ pub(crate) fn identity(engine: &Engine) -> Result<CursorKey, EngineError> {
     }
 }
 
-fn create(engine: &Engine) -> Result<CursorKey, EngineError> {
+/// A store id and cursor key that no other store has.
+fn random_identity() -> Result<[u8; 20], EngineError> {
     let mut made = [0; 20];
     let no_random = |_| EngineError::Engine("the system gives no random numbers".into());
     SystemRandom::new().fill(&mut made).map_err(no_random)?;
+    Ok(made)
+}
+
+/// The row of a new identity.
+///
+/// # Errors
+/// [`EngineError`] where the system gives no random numbers.
+pub(super) fn identity_row() -> Result<Vec<u8>, EngineError> {
+    Ok([&[1], random_identity()?.as_slice()].concat())
+}
+
+fn create(engine: &Engine) -> Result<CursorKey, EngineError> {
+    let made = random_identity()?;
     let (mut store_id, mut key) = ([0; 4], [0; 16]);
     store_id.copy_from_slice(&made[..4]);
     key.copy_from_slice(&made[4..]);

@@ -11,7 +11,7 @@ use super::keys::{self, Kind, Meta};
 use crate::ids::TenantId;
 
 /// The rows of all organizations are counted anew where the store holds no mark of this version.
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
 /// Organizations whose usage is written in one batch when all rows are counted.
 const COUNTED_AT_ONCE: usize = 10_000;
 
@@ -38,7 +38,7 @@ impl Usage {
         value
     }
 
-    fn read(value: &[u8]) -> Option<Usage> {
+    pub(super) fn read(value: &[u8]) -> Option<Usage> {
         let (&[VERSION], rest) = value.split_first_chunk()? else { return None };
         let (numbers, rest) = rest.as_chunks::<8>();
         match (numbers, rest) {
@@ -62,7 +62,7 @@ pub(super) struct Difference {
 
 impl Difference {
     /// A value of `before` bytes becomes one of `after` bytes; `None`: there is none.
-    fn note(&mut self, kind: Kind, key: usize, before: Option<usize>, after: Option<usize>) {
+    pub(super) fn note(&mut self, kind: Kind, key: usize, before: Option<usize>, after: Option<usize>) {
         let bytes = |value: Option<usize>| value.map_or(0, |value| (key + value) as i64);
         let number = i64::from(after.is_some()) - i64::from(before.is_some());
         self.bytes += bytes(after) - bytes(before);

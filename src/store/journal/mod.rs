@@ -9,6 +9,7 @@
 //! The bytes are described in `docs/storage.md`; `record.rs` and `segment.rs` are their only code. The journal knows no tenant, no
 //! event and no storage engine: it holds rows and pieces of bytes, and does not know what they mean.
 
+mod check;
 mod error;
 mod handles;
 mod record;
@@ -27,8 +28,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire};
 
+pub(crate) use self::check::{Extent, Visit, check, cut, file_of};
 pub(crate) use self::error::JournalError;
-pub(crate) use self::record::{Change, NewRecord, Record, RecordKind};
+pub(crate) use self::record::{Change, NewRecord, Record, RecordKind, crc};
 
 use self::handles::Handles;
 use self::record::HeaderCrc;

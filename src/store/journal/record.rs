@@ -50,7 +50,7 @@ impl RecordKind {
 }
 
 /// CRC32C of `bytes`.
-pub(super) fn crc(bytes: &[u8]) -> u32 {
+pub(crate) fn crc(bytes: &[u8]) -> u32 {
     crc_fast::crc32_iscsi(bytes)
 }
 

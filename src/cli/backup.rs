@@ -1,0 +1,171 @@
+//! `backup`: of a running daemon through its admin listener, or of a stopped one's data directory.
+//!
+//! A running daemon makes the backup inside its data directory and says where; here it is linked or copied to where it is wanted, and
+//! the daemon lets its own go, also where this fails or is interrupted.
+
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use http::Method;
+use serde_json::{Value, json};
+
+use super::args::BackupArgs;
+use super::outcome::{CliError, Exit};
+use super::rest::Rest;
+use super::{given, offline, output};
+use crate::bench::progress::{Progress as _, Shown};
+use crate::client::{Request, encode};
+use crate::config::{Config, ListenAddr};
+use crate::store::{self, BackupError, Made, Manifest, OpenError};
+use crate::time::{SystemClock, rfc3339};
+
+/// Between two questions how far a running daemon is.
+const ASKED_EVERY: Duration = Duration::from_millis(100);
+
+/// A bar for what the store says of its progress.
+#[derive(Default)]
+pub(super) struct Bar {
+    shown: Shown,
+    what: String,
+    of: u64,
+}
+
+impl Bar {
+    fn draw(&mut self, what: &str, done: u64, of: u64) {
+        if self.what != what || self.of != of {
+            self.shown.begin(what, of);
+            (self.what, self.of) = (what.to_owned(), of);
+        }
+        self.shown.at(done);
+    }
+}
+
+impl store::Progress for Bar {
+    fn at(&mut self, what: &'static str, done: u64, of: u64) -> Result<(), BackupError> {
+        self.draw(what, done, of);
+        Ok(())
+    }
+}
+
+/// An error with what to do next.
+pub(super) fn failed(error: BackupError) -> CliError {
+    let exit = match &error {
+        BackupError::Open(OpenError::InUse { .. }) => Exit::DataDirInUse,
+        BackupError::OutOfRange { .. } => Exit::Usage,
+        BackupError::Busy => Exit::Unavailable,
+        _ => Exit::Failed,
+    };
+    CliError::new(exit, error.to_string(), "")
+}
+
+pub(super) fn run(args: &BackupArgs) -> Result<(), CliError> {
+    let config = Config::load(&super::sources(&args.config, None)?)?;
+    let mut bar = Bar::default();
+    let made = match (&args.admin_url, given(&args.key)) {
+        (Some(_), key) => running(args, &config, key, &mut bar)?,
+        (None, key) => {
+            if !store::exists(&config.data_dir) {
+                return Err(offline::refused(&config, &OpenError::Missing { dir: config.data_dir.clone() }));
+            }
+            match (store::backup(&config.data_dir, &args.to, &SystemClock, &mut bar), key) {
+                (Err(BackupError::Open(OpenError::InUse { .. })), key @ Some(_)) => {
+                    running(args, &config, key, &mut bar)?
+                }
+                (Err(BackupError::Open(error @ OpenError::InUse { .. })), None) => {
+                    let hint = "give an operator's key with NERVEWIRE_KEY or --key to have the running daemon make it";
+                    return Err(CliError::new(Exit::DataDirInUse, error.to_string(), hint));
+                }
+                (made, _) => made.map_err(failed)?,
+            }
+        }
+    };
+    drop(bar);
+    output::line(&told(&made, args.json))
+}
+
+fn told(made: &Made, as_json: bool) -> String {
+    let Manifest { first, last, first_ms, last_ms, rows, .. } = made.manifest;
+    let (bytes, added) = (made.manifest.journal_bytes(), made.added_bytes);
+    if as_json {
+        return json!({
+            "first": first, "last": last, "first_time": rfc3339(first_ms), "last_time": rfc3339(last_ms),
+            "rows": rows, "journal_bytes": bytes, "added_bytes": added,
+        })
+        .to_string();
+    }
+    let what = if made.was_there { "added to the backup" } else { "a new backup" };
+    format!(
+        "{what}: {rows} rows, {bytes} bytes of the journal, {added} of them new\n\
+         can be restored as of positions {first} to {last}, {} to {}",
+        rfc3339(first_ms),
+        rfc3339(last_ms)
+    )
+}
+
+/// Has the running daemon let its backup go, however this ends.
+struct LetGo<'r>(&'r mut Rest);
+
+impl Drop for LetGo<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.call(&Request::new(Method::DELETE, "/backup")) {
+            output::note(&format!("the daemon keeps its copy of the backup for an hour: {error}"));
+        }
+    }
+}
+
+fn running(args: &BackupArgs, config: &Config, key: Option<&str>, bar: &mut Bar) -> Result<Made, CliError> {
+    let url = match given(&args.admin_url) {
+        Some(url) => url.to_owned(),
+        None => admin_url(config)?,
+    };
+    let since = match args.to.join("manifest").exists() {
+        true => Some(Manifest::read(&args.to).map_err(failed)?),
+        false => None,
+    };
+    let path = since.map_or_else(
+        || "/backup".to_owned(),
+        |it| format!("/backup?journal={}&position={}", encode(&it.journal), it.last),
+    );
+    let mut rest = Rest::new(Some(&url), key)?;
+    rest.data(&Request::new(Method::POST, path))?;
+    let own = LetGo(&mut rest);
+    let stage = wait(own.0, bar)?;
+    if Manifest::read(&stage).is_err() {
+        let what = format!("the daemon made the backup in {}, which cannot be read here", stage.display());
+        let hint = "run this on the daemon's machine, as the daemon's user or root";
+        return Err(CliError::new(Exit::Failed, what, hint));
+    }
+    store::copy_stage(&stage, &args.to, bar).map_err(failed)
+}
+
+/// Waits until the daemon has made it; where it lies.
+fn wait(rest: &mut Rest, bar: &mut Bar) -> Result<PathBuf, CliError> {
+    loop {
+        let status = rest.data(&Request::new(Method::GET, "/backup"))?;
+        let text = |name: &str| status.get(name).and_then(Value::as_str).unwrap_or_default();
+        let number = |name: &str| status.get(name).and_then(Value::as_u64).unwrap_or_default();
+        match text("state") {
+            "running" => bar.draw(&output::plain(text("what")), number("done"), number("of")),
+            "ready" => return Ok(Path::new(text("dir")).to_owned()),
+            "failed" => return Err(CliError::new(Exit::Failed, text("why"), "")),
+            _ => {
+                let hint = "did another command call it off, or was the daemon stopped? Make it again";
+                return Err(CliError::new(Exit::Failed, "the daemon has no backup any more", hint));
+            }
+        }
+        thread::sleep(ASKED_EVERY);
+    }
+}
+
+/// Where the configuration says that the admin listener is.
+fn admin_url(config: &Config) -> Result<String, CliError> {
+    match &config.admin_listen {
+        None => {
+            let hint = "set `admin_listen` and restart the daemon, or stop it for the backup";
+            Err(CliError::new(Exit::Usage, "the configuration has no admin listener to ask", hint))
+        }
+        Some(ListenAddr::Unix(path)) => Ok(format!("unix:{}", path.display())),
+        Some(other) => Ok(format!("http://{other}")),
+    }
+}

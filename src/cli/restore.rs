@@ -1,0 +1,24 @@
+//! `restore`: a backup becomes a data directory.
+
+use serde_json::json;
+
+use super::args::RestoreArgs;
+use super::backup::{Bar, failed};
+use super::outcome::CliError;
+use super::output;
+use crate::store::{self, Until};
+
+pub(super) fn run(args: &RestoreArgs) -> Result<(), CliError> {
+    let mut bar = Bar::default();
+    let done =
+        store::restore(&args.from, &args.dir, args.until.unwrap_or(Until::End), &mut bar).map_err(failed)?;
+    drop(bar);
+    output::line(&if args.json {
+        json!({ "position": done.position, "rows": done.rows, "records": done.records }).to_string()
+    } else {
+        let store::Restored { rows, records, position } = done;
+        format!(
+            "restored as of position {position}: {rows} rows, and {records} records of the journal over them"
+        )
+    })
+}

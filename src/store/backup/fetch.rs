@@ -1,0 +1,144 @@
+//! From the stage to where a backup is wanted: files are linked, or copied where that is another file system.
+//!
+//! * The manifest comes last, when everything else is on the disk.
+//! * Segments of a journal are never changed once they are sealed, so a link is as good as a copy. Whoever restores copies.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::Path;
+
+use super::manifest::{self, Manifest, ROWS, journal_of};
+use super::{BESIDE, BackupError, Progress, Since, private_file};
+use crate::store::journal::{self, Position};
+use crate::store::state::{private_dir, sync_dir};
+
+/// A backup that was made or added to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// What it holds now.
+    pub manifest: Manifest,
+    /// Bytes of the journal that came to it.
+    pub added_bytes: u64,
+    /// It was there before, and was added to.
+    pub was_there: bool,
+}
+
+/// What is to be done at a place.
+pub(super) enum Plan {
+    /// Nothing is there: a whole backup.
+    Whole,
+    /// A backup is there that what came since is added to.
+    Add(Box<Manifest>, Since),
+}
+
+impl Plan {
+    /// Looks at `to`.
+    ///
+    /// # Errors
+    /// [`BackupError::Taken`], and what is wrong with the backup that is there.
+    pub(super) fn of(to: &Path) -> Result<Plan, BackupError> {
+        if to.join(manifest::NAME).exists() {
+            let manifest = Manifest::read(to)?;
+            let since = Since { journal: manifest.journal.clone(), position: manifest.last() };
+            return Ok(Plan::Add(Box::new(manifest), since));
+        }
+        match is_empty(to).map_err(|error| BackupError::io(to, &error))? {
+            true => Ok(Plan::Whole),
+            false => Err(BackupError::Taken { path: to.to_owned() }),
+        }
+    }
+
+    pub(super) fn since(&self) -> Option<&Since> {
+        match self {
+            Plan::Whole => None,
+            Plan::Add(_, since) => Some(since),
+        }
+    }
+}
+
+/// Whether nothing is in `dir`, which may be absent.
+pub(super) fn is_empty(dir: &Path) -> io::Result<bool> {
+    match fs::read_dir(dir) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes the backup in `stage` over into the directory `to`: a new backup, or what came since the one that is there.
+///
+/// # Errors
+/// [`BackupError`]; a backup that was there is as it was.
+pub fn copy_stage(stage: &Path, to: &Path, progress: &mut dyn Progress) -> Result<Made, BackupError> {
+    let plan = Plan::of(to)?;
+    let new = Manifest::read(stage)?;
+    let failed = |error: io::Error| BackupError::io(to, &error);
+    private_dir(to).map_err(failed)?;
+    private_dir(&journal_of(to)).map_err(failed)?;
+    let made = match plan {
+        Plan::Whole => {
+            let len = fs::metadata(stage.join(ROWS)).map_err(failed)?.len();
+            link_or_copy(&stage.join(ROWS), &to.join(ROWS), len).map_err(failed)?;
+            Made { added_bytes: new.journal_bytes(), manifest: new.clone(), was_there: false }
+        }
+        Plan::Add(was, _) => {
+            if was.journal != new.journal || new.from != was.last {
+                return Err(BackupError::Other { path: to.to_owned() });
+            }
+            let segments = [&was.segments[..], &new.segments].concat();
+            let manifest = Manifest { last: new.last, last_ms: new.last_ms, segments, ..*was };
+            Made { added_bytes: new.journal_bytes(), manifest, was_there: true }
+        }
+    };
+    copy_segments((&journal_of(stage), &journal_of(to)), &new.segments, link_or_copy, progress)?;
+    for name in BESIDE {
+        match fs::copy(stage.join(name), to.join(name)).and_then(|_| File::open(to.join(name))?.sync_all()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+    }
+    made.manifest.write(to)?;
+    Ok(made)
+}
+
+/// Brings segments from one directory into another, by `bring`. Durable on return.
+pub(super) fn copy_segments(
+    (from, to): (&Path, &Path),
+    segments: &[(u64, u64)],
+    bring: fn(&Path, &Path, u64) -> io::Result<()>,
+    progress: &mut dyn Progress,
+) -> Result<(), BackupError> {
+    let (of, mut done) = (segments.iter().map(|(first, end)| end.saturating_sub(*first)).sum(), 0);
+    for (first, end) in segments {
+        progress.at("bytes of segments", done, of)?;
+        let (from, len) = journal::file_of(from, Position(*first), Position(*end));
+        let (to, _) = journal::file_of(to, Position(*first), Position(*end));
+        bring(&from, &to, len).map_err(|error| BackupError::io(&from, &error))?;
+        done += end.saturating_sub(*first);
+    }
+    sync_dir(to).map_err(|error| BackupError::io(to, &error))
+}
+
+/// Gives the file `from` the second name `to`; copies its first `len` bytes where that is not possible.
+pub(super) fn link_or_copy(from: &Path, to: &Path, len: u64) -> io::Result<()> {
+    match fs::hard_link(from, to) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(error),
+        // Left by an attempt that was interrupted.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(to)?;
+            fs::hard_link(from, to).or_else(|_| copy(from, to, len))
+        }
+        // Another file system, one without links, or a file of somebody else.
+        Err(_) => copy(from, to, len),
+    }
+}
+
+/// Copies the first `len` bytes of the file `from` to the file `to`, which are on the disk on return.
+pub(super) fn copy(from: &Path, to: &Path, len: u64) -> io::Result<()> {
+    let (from, mut to) = (File::open(from)?, private_file(to)?);
+    match io::copy(&mut from.take(len), &mut to)? {
+        copied if copied == len => to.sync_all(),
+        _ => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it is shorter than it was")),
+    }
+}

@@ -1,0 +1,107 @@
+//! The manifest: what a backup holds. It is written last, so a directory without one is no backup.
+//!
+//! * One line of JSON, and a line with the CRC-32C of the first in hexadecimal. Unknown fields are ignored, another `format` is not.
+//! * It knows the names of a backup's files, and nothing of what is in them.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::BackupError;
+use crate::store::journal::{self, Position};
+use crate::store::state::sync_dir;
+
+/// The manifest's name.
+pub(super) const NAME: &str = "manifest";
+/// The rows' file.
+pub(super) const ROWS: &str = "state.rows";
+/// Where the segments lie.
+pub(super) const JOURNAL: &str = "journal";
+/// Most bytes of a manifest: of some hundred thousand segments.
+const MOST_BYTES: u64 = 64 << 20;
+/// The format of backups that this program writes and reads.
+pub(super) const FORMAT: u32 = 1;
+
+/// What a backup holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Of the backup.
+    pub format: u32,
+    /// Layout of the rows.
+    pub layout: u32,
+    /// The journal's id, hexadecimal.
+    pub journal: String,
+    /// Replaying the journal over the rows begins here.
+    pub from: u64,
+    /// From this position on the replayed rows are those of one moment: the earliest that can be restored.
+    pub first: u64,
+    /// When that was, Unix milliseconds.
+    pub first_ms: u64,
+    /// Where the journal ends: the latest position that can be restored.
+    pub last: u64,
+    /// When that was, Unix milliseconds.
+    pub last_ms: u64,
+    /// Rows in their file.
+    pub rows: u64,
+    /// First position and end of each segment, in order.
+    pub segments: Vec<(u64, u64)>,
+}
+
+impl Manifest {
+    /// Bytes of the segments.
+    #[must_use]
+    pub fn journal_bytes(&self) -> u64 {
+        self.segments.iter().map(|(first, end)| end.saturating_sub(*first)).sum()
+    }
+
+    /// Reads the manifest of the backup in `dir`.
+    ///
+    /// # Errors
+    /// [`BackupError::NotABackup`], and [`BackupError::Damaged`] where the checksum does not match.
+    pub fn read(dir: &Path) -> Result<Manifest, BackupError> {
+        let path = dir.join(NAME);
+        let long = fs::metadata(&path).map_err(|_| BackupError::NotABackup { path: dir.to_owned() })?.len();
+        let damaged = |what: &str| BackupError::Damaged { file: path.clone(), what: what.into() };
+        if long > MOST_BYTES {
+            return Err(damaged("it is too long"));
+        }
+        let text = fs::read_to_string(&path).map_err(|_| damaged("it cannot be read"))?;
+        let (line, crc) = text.split_once('\n').ok_or_else(|| damaged("it is cut off"))?;
+        if crc != format!("{:08x}\n", journal::crc(line.as_bytes())) {
+            return Err(damaged("its checksum does not match"));
+        }
+        let manifest: Manifest = serde_json::from_str(line).map_err(|_| damaged("it lacks fields"))?;
+        match manifest.format {
+            FORMAT => Ok(manifest),
+            format => Err(BackupError::Newer { format }),
+        }
+    }
+
+    /// Writes the manifest of the backup in `dir`, whole or not at all. Durable on return.
+    pub(super) fn write(&self, dir: &Path) -> Result<(), BackupError> {
+        let failed = |error| BackupError::io(dir, &error);
+        let line = serde_json::to_string(self).unwrap_or_default(); // numbers and texts: nothing can fail
+        let new = dir.join("manifest.new");
+        let mut file = super::private_file(&new).map_err(failed)?;
+        file.write_all(format!("{line}\n{:08x}\n", journal::crc(line.as_bytes())).as_bytes())
+            .map_err(failed)?;
+        file.sync_all().map_err(failed)?;
+        fs::rename(&new, dir.join(NAME)).map_err(failed)?;
+        sync_dir(dir).map_err(failed)
+    }
+
+    pub(super) fn from(&self) -> Position {
+        Position(self.from)
+    }
+
+    pub(super) fn last(&self) -> Position {
+        Position(self.last)
+    }
+}
+
+/// Where the journal of a backup lies.
+pub(super) fn journal_of(dir: &Path) -> PathBuf {
+    dir.join(JOURNAL)
+}

@@ -1,0 +1,192 @@
+//! The backup of a running store: made in `backup/` of its data directory, from where a command takes it.
+//!
+//! * The daemon writes nowhere else, so a credential gives nobody the right to write files where they like.
+//! * One at a time, on a thread of its own. What nobody takes goes after [`KEPT`], when the store closes, and when it is opened.
+
+use std::fs;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{BackupError, Progress, Since, Source, make};
+use crate::store::journal::Position;
+use crate::store::space::StoreState;
+use crate::store::{Shared, Store};
+use crate::sync::{Condvar, Mutex};
+
+/// Its name in a data directory.
+pub(super) const NAME: &str = "backup";
+/// How long a finished backup waits to be taken. Its links keep the disk from getting the space of removed segments back.
+const KEPT: Duration = Duration::from_secs(60 * 60);
+/// How often the thread looks whether the store has closed.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// How far the backup of a running store is.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum StageStatus {
+    /// There is none.
+    #[default]
+    None,
+    /// It is being made.
+    Running {
+        /// What is done now.
+        what: &'static str,
+        /// Steps done.
+        done: u64,
+        /// Steps there are; 0: unknown.
+        of: u64,
+    },
+    /// It waits to be taken.
+    Ready {
+        /// Where it lies.
+        dir: PathBuf,
+    },
+    /// It did not come to its end.
+    Failed {
+        /// Why.
+        why: String,
+    },
+}
+
+/// The backup that is being made or waits.
+#[derive(Default)]
+pub(crate) struct Stage {
+    status: Mutex<Inner>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    status: StageStatus,
+    /// Nobody wants it any more.
+    dropped: bool,
+}
+
+/// Removes what is left of an earlier backup.
+pub(crate) fn clear_stage(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir.join(NAME)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+impl Store {
+    /// Begins a backup of the running store, or of what came since the position at which a backup of the journal with this id
+    /// (hexadecimal) ends.
+    ///
+    /// # Errors
+    /// [`BackupError::Busy`] while another is being made.
+    pub fn start_backup(&self, since: Option<(String, u64)>) -> Result<(), BackupError> {
+        let shared = self.shared().clone();
+        let since = since.map(|(journal, position)| Since { journal, position: Position(position) });
+        {
+            let mut inner = shared.stage.status.lock();
+            if matches!(inner.status, StageStatus::Running { .. }) || inner.dropped {
+                return Err(BackupError::Busy);
+            }
+            inner.status = StageStatus::Running { what: "beginning", done: 0, of: 0 };
+        }
+        let own = shared.clone();
+        let work = move || Job { shared: &own }.run(since.as_ref());
+        let spawned = thread::Builder::new().name("nw-backup".into()).spawn(work);
+        match spawned {
+            Ok(thread) => {
+                self.adopt(thread);
+                Ok(())
+            }
+            Err(error) => {
+                shared.stage.status.lock().status = StageStatus::None;
+                Err(BackupError::io(&shared.options.dir, &error))
+            }
+        }
+    }
+
+    /// How far it is.
+    #[must_use]
+    pub fn backup_status(&self) -> StageStatus {
+        self.shared().stage.status.lock().status.clone()
+    }
+
+    /// It was taken, or is not wanted any more: its thread removes it.
+    pub fn drop_backup(&self) {
+        let stage = &self.shared().stage;
+        let mut inner = stage.status.lock();
+        match inner.status {
+            StageStatus::Running { .. } | StageStatus::Ready { .. } => inner.dropped = true,
+            _ => inner.status = StageStatus::None,
+        }
+        drop(inner);
+        stage.changed.notify_all();
+    }
+}
+
+/// What runs on the thread.
+struct Job<'s> {
+    shared: &'s Arc<Shared>,
+}
+
+impl Job<'_> {
+    fn run(&self, since: Option<&Since>) {
+        let (shared, dir) = (self.shared, &self.shared.options.dir);
+        let made = clear_stage(dir).map_err(|error| BackupError::io(dir, &error)).and_then(|()| {
+            let epoch = shared.epoch.load(std::sync::atomic::Ordering::Relaxed);
+            let source = Source::Running { shared, epoch };
+            let work = || make(&source, dir, since, &|| shared.options.clock.now_ms(), &mut Watched(shared));
+            // sled may panic where it meets an IO error.
+            catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(BackupError::Reopened))
+        });
+        let is_made = made.is_ok();
+        let outcome = match made.and_then(|()| self.check()) {
+            Ok(()) => {
+                let path = dir.join(NAME);
+                StageStatus::Ready { dir: fs::canonicalize(&path).unwrap_or(path) }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a backup was not made");
+                StageStatus::Failed { why: error.to_string() }
+            }
+        };
+        let until = Instant::now() + KEPT;
+        let mut inner = shared.stage.status.lock();
+        inner.status = outcome;
+        while is_made
+            && !inner.dropped
+            && shared.state.get() != StoreState::Closed
+            && !shared.queue.is_closing()
+            && Instant::now() < until
+        {
+            (inner, _) = shared.stage.changed.wait_for(inner, LOOK);
+        }
+        if let Err(error) = clear_stage(dir) {
+            tracing::warn!(%error, "a backup that was taken could not be removed");
+        }
+        if is_made || inner.dropped {
+            inner.status = StageStatus::None;
+        }
+        inner.dropped = false;
+    }
+
+    fn check(&self) -> Result<(), BackupError> {
+        match self.shared.stage.status.lock().dropped {
+            true => Err(BackupError::Cancelled),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Takes note of how far it is.
+struct Watched<'s>(&'s Shared);
+
+impl Progress for Watched<'_> {
+    fn at(&mut self, what: &'static str, done: u64, of: u64) -> Result<(), BackupError> {
+        let mut inner = self.0.stage.status.lock();
+        if inner.dropped || self.0.queue.is_closing() {
+            return Err(BackupError::Cancelled);
+        }
+        inner.status = StageStatus::Running { what, done, of };
+        Ok(())
+    }
+}

@@ -1,0 +1,467 @@
+//! Verification of a stopped data directory or of a backup: every record, row, pointer and counter.
+//!
+//! * The journal is read once over: each record that stores a piece of a log is held against the log's row. A row that some record
+//!   stored, with its very bytes, is sound; any other points elsewhere.
+//! * Counters are held against what was counted: of each log, of what organizations keep, of what is live in each segment.
+//! * A problem does not end it. Of a backup the rows are made anew in a temporary directory, as restoring would make them.
+//! * It takes 8 bytes of memory for each piece of a log.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::manifest::{self, Manifest, journal_of};
+use super::restore::{Until, replay, take_rows};
+use super::view::View;
+use super::{BackupError, Progress, row_check};
+use crate::cursor::CursorKey;
+use crate::ids::{Sequence, TenantId};
+use crate::store::disk::{Disk, Io};
+use crate::store::engine::{self, live_change, piece_of};
+use crate::store::journal::{self, Change, Extent, JournalError, Piece, Position, Record, Visit};
+use crate::store::keys::{self, Kind, Meta};
+use crate::store::live::Counts;
+use crate::store::log_entry::LogEntry;
+use crate::store::pack;
+use crate::store::recover::{self, Recovered};
+use crate::store::state::State;
+use crate::store::usage::{self, Difference, Usage, counted};
+use crate::store::{OpenError, applier, lock, memtable};
+
+/// Problems that are listed; the others are counted.
+const LISTED: usize = 100;
+const CACHE_BYTES: u64 = 64 << 20;
+/// Rows between two looks at the progress.
+const TOLD_EVERY: u64 = 4_096;
+
+/// What a verification found.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Verified {
+    /// It was a backup.
+    pub is_backup: bool,
+    /// Segments of the journal.
+    pub segments: u64,
+    /// Their records.
+    pub records: u64,
+    /// Rows.
+    pub rows: u64,
+    /// Pieces of logs.
+    pub pieces: u64,
+    /// Events in them.
+    pub events: u64,
+    /// Problems.
+    pub found: u64,
+    /// The first of them.
+    pub problems: Vec<String>,
+}
+
+impl Verified {
+    fn problem(&mut self, what: impl Into<String>) {
+        self.found += 1;
+        if self.problems.len() < LISTED {
+            self.problems.push(what.into());
+        }
+    }
+}
+
+/// Verifies the stopped data directory or the backup in `dir`.
+///
+/// # Errors
+/// [`BackupError`] where it could not be looked at; what is wrong with it is in [`Verified::problems`].
+pub fn verify(dir: &Path, progress: &mut dyn Progress) -> Result<Verified, BackupError> {
+    let mut found = Verified::default();
+    let result = match dir.join(manifest::NAME).exists() {
+        true => {
+            found.is_backup = true;
+            backup(dir, &mut found, progress)
+        }
+        false => {
+            if !crate::store::exists(dir) {
+                return Err(OpenError::Missing { dir: dir.to_owned() }.into());
+            }
+            let _lock = lock::take_lock(dir)?;
+            data_dir(dir, &mut found, progress)
+        }
+    };
+    match result {
+        Err(BackupError::Damaged { file, what }) => found.problem(format!("{}: {what}", file.display())),
+        Err(BackupError::Store(what)) => found.problem(what),
+        other => other?,
+    }
+    Ok(found)
+}
+
+fn disk() -> Arc<dyn Io> {
+    Arc::new(Disk)
+}
+
+fn open_state(path: &Path) -> Result<State, BackupError> {
+    // sled may panic where its file is damaged.
+    let opened = catch_unwind(AssertUnwindSafe(|| State::open(path, CACHE_BYTES, disk())));
+    Ok(opened.unwrap_or_else(|_| Err(engine::EngineError::Engine("the state cannot be opened".into())))?)
+}
+
+/// A directory that goes with this.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0); // it is the system's temporary directory's to clean
+    }
+}
+
+fn backup(dir: &Path, found: &mut Verified, progress: &mut dyn Progress) -> Result<(), BackupError> {
+    let manifest = Manifest::read(dir)?;
+    let name = format!("nervewire-verify-{}-{}", std::process::id(), crate::ids::fresh("v"));
+    let temporary = Temporary(std::env::temp_dir().join(name));
+    let state = open_state(&temporary.0)?;
+    let check = |progress: &mut dyn Progress| {
+        take_rows(dir, &manifest, &state, progress)?;
+        replay(&journal_of(dir), &manifest, Until::End, &state, progress)
+    };
+    let made = check(progress);
+    let extent = Extent { from: manifest.from(), until: Some(manifest.last()), is_whole: true };
+    let mut verifier = Verifier::new(View::new(state), journal_of(dir), extent, found);
+    match made {
+        Ok(_) => verifier.run(None, progress),
+        Err(error) => {
+            // The rows are not whole, so they say nothing; the journal does.
+            verifier.found.problem(error.to_string());
+            verifier.read_journal(false, progress)
+        }
+    }
+}
+
+fn data_dir(dir: &Path, found: &mut Verified, progress: &mut dyn Progress) -> Result<(), BackupError> {
+    let state = open_state(&engine::path(dir))?;
+    let layout = state.get(&keys::meta(Meta::Schema))?.and_then(|row| row.first_chunk().copied());
+    // Where there is none, the row is found to be missing.
+    if let Some(found) = layout.map(u32::from_be_bytes).filter(|layout| *layout != recover::SCHEMA) {
+        let known = recover::SCHEMA;
+        return Err(BackupError::Layout { found, known });
+    }
+    let from = applier::position(&state)?;
+    let journal = engine::journal_path(dir);
+    let firsts = journal::first_positions(&journal).map_err(|error| BackupError::io(&journal, &error))?;
+    let (mut view, mut live, mut begins_here) = (View::new(state), Changes::new(), false);
+    let extent = Extent { from, until: None, is_whole: false };
+    let visit = &mut |visit: Visit<'_>| match visit {
+        Visit::Record(record) if record.position >= from => {
+            begins_here |= record.position == from;
+            for change in record.changes() {
+                let (piece, sign) = match change? {
+                    Change::Put { key, value } => (piece_of(key, value), 1),
+                    Change::Free(piece) => (Some(piece), -1),
+                    _ => (None, 0),
+                };
+                if let Some(piece) = piece {
+                    *live.entry(segment_of(&firsts, &piece)).or_default() += live_change(&piece, sign);
+                }
+            }
+            view.apply(record)
+        }
+        _ => Ok(()), // what is damaged is told when all of the journal is read
+    };
+    let (_, end) = journal::check(&journal, &disk(), extent, visit)?;
+    if !begins_here && from != end {
+        found.problem(format!("no record of the journal begins at {from}, the position of the state"));
+    }
+    Verifier::new(view, journal, Extent { is_whole: true, ..extent }, found).run(Some(&live), progress)
+}
+
+/// How live counts differ from their rows, by segment; `None`: of pieces that no segment holds.
+type Changes = HashMap<Option<Position>, memtable::Change>;
+
+fn segment_of(firsts: &[Position], piece: &Piece) -> Option<Position> {
+    let after = firsts.partition_point(|first| *first <= piece.position);
+    firsts.get(after.checked_sub(1)?).copied()
+}
+
+/// What was counted of one log.
+#[derive(Default)]
+struct Log {
+    /// Its counters row, if there is one that can be read.
+    row: Option<Recovered>,
+    events: u64,
+    bytes: u64,
+    /// Of what the row counts: it may be behind by some pieces.
+    counted: (u64, u64),
+    last: Sequence,
+}
+
+struct Verifier<'f> {
+    view: View,
+    journal: PathBuf,
+    extent: Extent,
+    firsts: Vec<Position>,
+    cursors: CursorKey,
+    found: &'f mut Verified,
+    /// Where the pieces lie that a log's row points at, as a record says.
+    confirmed: Vec<u64>,
+    live: BTreeMap<Position, Counts>,
+}
+
+impl<'f> Verifier<'f> {
+    fn new(view: View, journal: PathBuf, extent: Extent, found: &'f mut Verified) -> Verifier<'f> {
+        let firsts = journal::first_positions(&journal).unwrap_or_default();
+        let cursors = CursorKey { store_id: [0; 4], key: [0; 16] };
+        let (confirmed, live) = (Vec::new(), BTreeMap::new());
+        Verifier { view, journal, extent, firsts, cursors, found, confirmed, live }
+    }
+
+    /// Looks at everything. `changes`: how live counts differ from their rows, where there are such rows.
+    fn run(&mut self, changes: Option<&Changes>, progress: &mut dyn Progress) -> Result<(), BackupError> {
+        self.read_journal(true, progress)?;
+        self.confirmed.sort_unstable();
+        self.read_rows(changes, progress)
+    }
+
+    fn read_journal(&mut self, hold_rows: bool, progress: &mut dyn Progress) -> Result<(), BackupError> {
+        let (mut failed, mut done) = (None, 0);
+        let (journal, extent) = (self.journal.clone(), self.extent);
+        let visit = &mut |visit: Visit<'_>| match visit {
+            Visit::Segment(segment) => {
+                self.found.segments += 1;
+                done += segment.bytes;
+                progress.at("bytes of the journal", done, 0).map_err(|error| {
+                    failed = Some(error);
+                    JournalError::Io("called off".into())
+                })
+            }
+            Visit::Damaged(error) => {
+                self.found.problem(error.to_string());
+                Ok(())
+            }
+            Visit::Torn(_) => Ok(()),
+            Visit::Record(record) => {
+                self.found.records += 1;
+                if !hold_rows {
+                    return Ok(());
+                }
+                self.record(record).map_err(|error| {
+                    let what = error.to_string();
+                    failed = Some(error);
+                    JournalError::Io(what)
+                })
+            }
+        };
+        let checked = journal::check(&journal, &disk(), extent, visit);
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(checked.map(drop)?),
+        }
+    }
+
+    /// Holds the pieces of a record against the rows of their logs.
+    fn record(&mut self, record: &Record<'_>) -> Result<(), BackupError> {
+        for change in record.changes() {
+            let (key, value) = match change {
+                Ok(Change::Put { key, value }) => (key, value),
+                Ok(_) => continue,
+                Err(error) => {
+                    self.found.problem(error.to_string());
+                    return Ok(());
+                }
+            };
+            let Some(piece) = piece_of(key, value) else { continue };
+            let Some(bytes) = record.bytes(piece) else { continue };
+            if self.view.get(key)?.as_deref() != Some(value) {
+                continue; // trimmed, or written anew since
+            }
+            self.confirmed.push(piece.position.0);
+            if let Some(segment) = segment_of(&self.firsts, &piece) {
+                let counts = self.live.entry(segment).or_default();
+                *counts = counts.after(live_change(&piece, 1));
+            }
+            if let Err(what) = self.piece(key, value, &piece, bytes) {
+                self.found.problem(format!("the piece at position {}: {what}", piece.position));
+            }
+        }
+        Ok(())
+    }
+
+    fn piece(&self, key: &[u8], value: &[u8], piece: &Piece, bytes: &[u8]) -> Result<(), &'static str> {
+        let entry = LogEntry::read(value).map_err(|_| "its row cannot be read")?;
+        let (tenant, first) = keys::parse_log(key).map_err(|_| "its key cannot be read")?;
+        if journal::crc(bytes) != piece.crc {
+            return Err("its checksum does not match");
+        }
+        let unpacked = pack::unpack(bytes, first, tenant, &self.cursors);
+        let (head, _) = unpacked.map_err(|_| "its events cannot be read")?;
+        if head != entry.head { Err("its row says something else of it than it does") } else { Ok(()) }
+    }
+
+    fn read_rows(
+        &mut self,
+        changes: Option<&Changes>,
+        progress: &mut dyn Progress,
+    ) -> Result<(), BackupError> {
+        let (mut logs, mut kept) = (HashMap::<TenantId, Log>::new(), HashMap::<TenantId, Difference>::new());
+        let (mut usages, mut segments) = (HashMap::new(), BTreeMap::new());
+        let (mut organizations, mut tenants, mut erased) = (HashSet::new(), HashSet::new(), HashSet::new());
+        let (mut metas, mut problems, mut rows) = (HashSet::new(), Vec::new(), 0);
+        let mut counters = HashMap::new();
+        self.view.each(&mut |key, value| {
+            rows += 1;
+            if rows % TOLD_EVERY == 1 {
+                progress.at("rows", rows, 0)?;
+            }
+            let kind = match row_check::check(key, value) {
+                Ok(kind) => kind,
+                Err(what) => {
+                    problems.push(format!("the row {}: {what}", name(key)));
+                    return Ok(());
+                }
+            };
+            let tenant = keys::tenant(key).unwrap_or(TenantId(0));
+            if tenant.0 != 0 {
+                tenants.insert(tenant);
+            }
+            if let Some((kind, tenant)) = counted(key) {
+                kept.entry(tenant).or_default().note(kind, key.len(), None, Some(value.len()));
+            }
+            match kind {
+                Kind::Meta => drop(metas.insert(key.to_vec())),
+                Kind::Organization => drop(organizations.insert(tenant)),
+                Kind::Erase => drop(erased.insert(tenant)),
+                Kind::Usage => drop(usages.insert(tenant, Usage::read(value).unwrap_or_default())),
+                Kind::Counters => drop(Recovered::read(value).map(|row| counters.insert(tenant, row))),
+                Kind::Segment => {
+                    let first = key.last_chunk().map(|first| Position(u64::from_be_bytes(*first)));
+                    segments.insert(first, Counts::read(value).unwrap_or_default());
+                }
+                Kind::Log => {
+                    if let Err(what) = self.log_row(key, value, &mut logs)? {
+                        problems.push(format!("the row {}: {what}", name(key)));
+                    }
+                }
+                _ => {}
+            }
+            Ok(())
+        })?;
+        self.found.rows = rows;
+        for row in [Meta::Schema, Meta::Identity, Meta::Epoch] {
+            let is_needed = row != Meta::Epoch || !tenants.is_empty();
+            if is_needed && !metas.contains(&keys::meta(row)) {
+                problems.push(format!("the row {row:?} of the store itself is missing"));
+            }
+        }
+        problems.extend(
+            tenants
+                .difference(&organizations)
+                .map(|it| format!("organization {} has rows and none of its own", it.0)),
+        );
+        // Rows of an organization that is being erased go kind by kind.
+        logs.retain(|tenant, _| !erased.contains(tenant));
+        counters.retain(|tenant, _| !erased.contains(tenant));
+        problems.extend(logs.iter().filter_map(|(tenant, log)| disagreement(*tenant, log)));
+        let without_log =
+            counters.iter().filter(|(tenant, row)| row.events > 0 && !logs.contains_key(tenant));
+        problems.extend(without_log.map(|(tenant, row)| {
+            format!("the log of organization {} has no events, its counters say {}", tenant.0, row.events)
+        }));
+        if self.view.get(&keys::meta(Meta::Usage))?.as_deref() == Some(&[usage::VERSION]) {
+            let all: HashSet<TenantId> = kept.keys().chain(usages.keys()).copied().collect();
+            for tenant in all {
+                let counted = kept.get(&tenant).copied().unwrap_or_default().applied_to(Usage::default());
+                let said = usages.get(&tenant).copied().unwrap_or_default();
+                if counted != said {
+                    problems.push(format!(
+                        "organization {} keeps {} resources and {} bytes, its usage says {} and {}",
+                        tenant.0, counted.rows, counted.bytes, said.rows, said.bytes
+                    ));
+                }
+            }
+        }
+        if let Some(changes) = changes {
+            problems.extend(self.live_problems(&segments, changes));
+        }
+        self.found.events = logs.values().map(|log| log.events).sum();
+        problems.sort_unstable();
+        problems.into_iter().for_each(|problem| self.found.problem(problem));
+        self.found.pieces = self.confirmed.len() as u64;
+        Ok(())
+    }
+
+    /// Counts a row of a log; what is wrong with it.
+    fn log_row(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        logs: &mut HashMap<TenantId, Log>,
+    ) -> Result<Result<(), String>, BackupError> {
+        let (Ok((tenant, first)), Ok(entry)) = (keys::parse_log(key), LogEntry::read(value)) else {
+            return Ok(Err("it cannot be read".into()));
+        };
+        let log = match logs.entry(tenant) {
+            std::collections::hash_map::Entry::Occupied(log) => log.into_mut(),
+            std::collections::hash_map::Entry::Vacant(new) => {
+                let row = self.view.get(&keys::key(Kind::Counters, tenant, &[]))?;
+                let row = row.and_then(|row| Recovered::read(&row));
+                new.insert(Log { row, ..Log::default() })
+            }
+        };
+        let overlaps = first <= log.last && log.events > 0;
+        log.last = entry.head.last(first);
+        log.events += u64::from(entry.head.count);
+        log.bytes += entry.bytes(key);
+        if log.row.is_some_and(|row| log.last <= row.end) {
+            log.counted = (log.events, log.bytes);
+        }
+        if overlaps {
+            return Ok(Err("it begins before the piece before it ends".into()));
+        }
+        if self.confirmed.binary_search(&entry.piece.position.0).is_ok() {
+            return Ok(Ok(()));
+        }
+        Ok(Err(match segment_of(&self.firsts, &entry.piece) {
+            None => format!("it points at position {}, which no segment holds", entry.piece.position),
+            Some(_) => format!(
+                "it points at position {}, where no sound record has stored this piece for it",
+                entry.piece.position
+            ),
+        }))
+    }
+
+    fn live_problems(&self, rows: &BTreeMap<Option<Position>, Counts>, changes: &Changes) -> Vec<String> {
+        let of_changes = changes.keys().copied();
+        let all: HashSet<Option<Position>> =
+            rows.keys().copied().chain(of_changes).chain(self.live.keys().copied().map(Some)).collect();
+        let problem = |segment: Option<Position>| {
+            let said = rows.get(&segment).copied().unwrap_or_default();
+            let said = said.after(changes.get(&segment).copied().unwrap_or_default());
+            let found = segment.and_then(|segment| self.live.get(&segment)).copied().unwrap_or_default();
+            (said != found).then(|| {
+                let at = segment.map_or("?".into(), |segment| segment.to_string());
+                format!(
+                    "the segment at {at} has {} live pieces of {} bytes, its row says {} of {}",
+                    found.pieces, found.bytes, said.pieces, said.bytes
+                )
+            })
+        };
+        all.into_iter().filter_map(problem).collect()
+    }
+}
+
+/// What a log's counters say that is not so.
+fn disagreement(tenant: TenantId, log: &Log) -> Option<String> {
+    let Some(row) = log.row else {
+        return Some(format!("the log of organization {} has no counters", tenant.0));
+    };
+    let is_right = log.counted == (row.events, row.bytes) && row.end <= log.last && row.events > 0;
+    (!is_right).then(|| {
+        format!(
+            "the log of organization {} has {} events of {} bytes up to {}, its counters say {} of {}",
+            tenant.0, log.counted.0, log.counted.1, row.end.0, row.events, row.bytes
+        )
+    })
+}
+
+/// A key for people: its kind, its organization, the rest in hexadecimal.
+fn name(key: &[u8]) -> String {
+    match keys::parse(key) {
+        Ok((kind, tenant, tail)) => format!("{kind:?} {} {}", tenant.0, super::hex(tail)),
+        Err(_) => super::hex(key),
+    }
+}

@@ -1,0 +1,67 @@
+//! The rows of a state with those of later records laid over them, for one reader.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use super::BackupError;
+use super::rows_file::TakeRow;
+use crate::store::engine::EngineError;
+use crate::store::journal::{Change, JournalError, Record};
+use crate::store::state::State;
+
+/// Rows as of the end of a journal.
+pub(super) struct View {
+    pub(super) state: State,
+    /// What the state does not have yet; `None`: it is removed.
+    newer: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+}
+
+impl View {
+    pub(super) fn new(state: State) -> View {
+        View { state, newer: BTreeMap::new() }
+    }
+
+    /// Lays the rows of a record over those that are there.
+    pub(super) fn apply(&mut self, record: &Record<'_>) -> Result<(), JournalError> {
+        for change in record.changes() {
+            match change? {
+                Change::Put { key, value } => drop(self.newer.insert(key.to_vec(), Some(value.to_vec()))),
+                Change::Delete { key } => drop(self.newer.insert(key.to_vec(), None)),
+                Change::Free(_) | Change::Piece(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The row under `key`.
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+        match self.newer.get(key) {
+            Some(row) => Ok(row.clone()),
+            None => Ok(self.state.get(key)?.map(|value| value.to_vec())),
+        }
+    }
+
+    /// Hands every row to `take`, in the order of keys.
+    pub(super) fn each(&self, take: &mut TakeRow<'_>) -> Result<(), BackupError> {
+        let mut newer = self.newer.iter().peekable();
+        for row in self.state.between((Bound::Unbounded, Bound::Unbounded))? {
+            let (key, value) = row?;
+            let mut replaced = false;
+            while let Some((newer_key, row)) = newer.next_if(|(newer_key, _)| newer_key.as_slice() <= &*key) {
+                replaced |= newer_key.as_slice() == &*key;
+                if let Some(row) = row {
+                    take(newer_key, row)?;
+                }
+            }
+            if !replaced {
+                take(&key, &value)?;
+            }
+        }
+        for (key, row) in newer {
+            if let Some(row) = row {
+                take(key, row)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,169 @@
+//! Reads a journal that nobody writes to, from its first segment to its last, and changes nothing: for verifying and restoring.
+//!
+//! * Everything that is wrong is handed to the caller, and reading goes on with the next segment.
+//! * The end is judged as an opening judges it (`recover.rs`): a torn tail is none of a journal's records and no damage.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::record::{HeaderCrc, Record};
+use super::scan::{self, Scan};
+use super::segment::{self, offset};
+use super::{JournalError, Position, SegmentInfo, first_positions};
+use crate::store::disk::Io;
+
+/// What is found on the way.
+pub(crate) enum Visit<'a> {
+    /// A segment, before its records; of the last one, as far as its file goes.
+    Segment(SegmentInfo),
+    /// A sound record.
+    Record(&'a Record<'a>),
+    /// The journal ends at this position, and something that is no record follows.
+    Torn(Position),
+    /// Bytes that are not what was written, or a segment that is not there.
+    Damaged(JournalError),
+}
+
+/// Who is told.
+pub(crate) type Visitor<'v> = dyn FnMut(Visit<'_>) -> Result<(), JournalError> + 'v;
+
+/// Which part of a journal is read.
+#[derive(Clone, Copy)]
+pub(crate) struct Extent {
+    /// From here on every segment must be there.
+    pub(crate) from: Position,
+    /// Where reading ends; `None`: where the journal does.
+    pub(crate) until: Option<Position>,
+    /// Segments before `from` are read, too, those that are there.
+    pub(crate) is_whole: bool,
+}
+
+/// Reads the records of the journal in `dir`. Returns the journal's id and where it ends.
+///
+/// # Errors
+/// Those of the disk and of `visit`; what is damaged is handed to `visit` instead.
+pub(crate) fn check(
+    dir: &Path,
+    io: &Arc<dyn Io>,
+    Extent { from, until, is_whole }: Extent,
+    visit: &mut Visitor<'_>,
+) -> Result<([u8; 16], Position), JournalError> {
+    let firsts = first_positions(dir).map_err(|error| JournalError::io(&error))?;
+    let missing = |from, to| JournalError::Missing { from, to, dir: dir.to_owned() };
+    let (mut id, mut end, mut epoch) = (None, Position(0), 0);
+    let needed = firsts.partition_point(|first| *first <= from);
+    if needed == 0 {
+        let to = firsts.first().copied().unwrap_or(from);
+        visit(Visit::Damaged(missing(from, to)))?;
+    }
+    let skipped = if is_whole { 0 } else { needed.saturating_sub(1) };
+    for (at, first) in firsts.iter().copied().enumerate().skip(skipped) {
+        if until.is_some_and(|until| first >= until) && at > 0 {
+            break;
+        }
+        let path = segment::path(dir, first);
+        let file = Arc::new(io.open(&path, false).map_err(|error| JournalError::io(&error))?);
+        let len = file.metadata().map_err(|error| JournalError::io(&error))?.len();
+        let file_end = Position(first.0.saturating_add(len.saturating_sub(segment::HEADER)));
+        let next = firsts.get(at + 1).copied();
+        let header = match scan::header_of(&**io, &file, first, &path) {
+            Ok(header) => header,
+            // Left by a power cut on a disk that does not keep the order of writes; an opening removes it.
+            Err(JournalError::Damaged { .. }) if next.is_none() && scan::is_blank(&**io, &file)? => break,
+            Err(error @ JournalError::Damaged { .. }) => {
+                visit(Visit::Damaged(error))?;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        if header.id != *id.get_or_insert(header.id) {
+            let what = "the segment is of another journal";
+            visit(Visit::Damaged(JournalError::damaged(first, what, &path)))?;
+            continue;
+        }
+        let mut limit = next.map_or(file_end, |next| next.min(file_end));
+        if let Some(next) = next.filter(|next| limit < *next && *next > from) {
+            visit(Visit::Damaged(missing(limit, next)))?;
+        }
+        limit = until.map_or(limit, |until| until.min(limit));
+        let is_sealed = next.is_some() || until.is_some();
+        visit(Visit::Segment(SegmentInfo { first, end: limit, is_sealed, bytes: len }))?;
+        let scan = Scan::new(io.clone(), file, path, HeaderCrc::new(&header.id), (first, limit));
+        epoch = header.epoch.max(epoch);
+        end = records(scan, (first, limit), is_sealed, &mut epoch, visit)?;
+    }
+    if let Some(until) = until.filter(|until| end < *until) {
+        visit(Visit::Damaged(missing(end, until)))?;
+    }
+    // What the state holds was on the disk, so it is no torn tail.
+    if until.is_none() && end < from {
+        visit(Visit::Damaged(JournalError::Beyond { position: from, end }))?;
+    }
+    Ok((id.unwrap_or_default(), end))
+}
+
+/// Reads the records of one segment; where they end.
+fn records(
+    mut scan: Scan,
+    (first, limit): (Position, Position),
+    is_sealed: bool,
+    epoch: &mut u32,
+    visit: &mut Visitor<'_>,
+) -> Result<Position, JournalError> {
+    let (mut at, mut synced) = (first, first);
+    let path = scan.path().to_owned();
+    while at < limit {
+        let error = match scan.record(at) {
+            Ok(record) if record.epoch < *epoch => {
+                JournalError::damaged(at, "the record's epoch is older than the one before", &path)
+            }
+            Ok(record) => {
+                *epoch = record.epoch;
+                synced = synced.max(record.synced);
+                visit(Visit::Record(&record))?;
+                at = record.end;
+                continue;
+            }
+            Err(error @ JournalError::Damaged { .. }) => error,
+            Err(error) => return Err(error),
+        };
+        if !is_sealed && scan.is_zero(at)? {
+            break;
+        }
+        let later = scan.last_synced(Position(at.0.saturating_add(1)))?;
+        if is_sealed || synced > at || later.is_some_and(|later| later > at) {
+            visit(Visit::Damaged(error))?;
+            // Its segment ends where the next begins, whatever is in it.
+            return Ok(if is_sealed { limit } else { at });
+        }
+        visit(Visit::Torn(at))?;
+        break;
+    }
+    Ok(at)
+}
+
+/// The file of the segment in `dir` that begins at `first`, and the bytes of it up to position `end`.
+pub(crate) fn file_of(dir: &Path, first: Position, end: Position) -> (PathBuf, u64) {
+    (segment::path(dir, first), offset(first, end))
+}
+
+/// Makes the journal in `dir`, which is closed, end at `end`, where a record ends. Durable on return.
+///
+/// # Errors
+/// Those of the disk.
+pub(crate) fn cut(dir: &Path, io: &dyn Io, end: Position) -> Result<(), JournalError> {
+    let firsts = first_positions(dir).map_err(|error| JournalError::io(&error))?;
+    // The later ones first, so that what is left is a journal at any moment.
+    for first in firsts.iter().rev().copied() {
+        let path = segment::path(dir, first);
+        if first >= end && firsts.first() != Some(&first) {
+            io.remove(&path).map_err(|error| JournalError::io(&error))?;
+            continue;
+        }
+        let file = io.open(&path, true).map_err(|error| JournalError::io(&error))?;
+        io.truncate(&file, offset(first, end)).map_err(|error| JournalError::io(&error))?;
+        io.sync_all(&file).map_err(|error| JournalError::sync(&error))?;
+        break;
+    }
+    io.sync_dir(dir).map_err(|error| JournalError::sync(&error))
+}
