@@ -9,7 +9,8 @@ use std::io::{self, IoSlice};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, SeekFrom};
+use rustix::io::Errno;
 
 /// Bytes of a file system.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,6 +97,18 @@ pub trait Io: Send + Sync {
     /// As the kernel gives it.
     fn read_at(&self, file: &File, buf: &mut [u8], at: u64) -> io::Result<usize> {
         file.read_at(buf, at)
+    }
+    /// `lseek` for data: the first byte of `file` from `at` on that may be another than zero; `None` if there is none.
+    ///
+    /// # Errors
+    /// As the kernel gives it.
+    fn next_data(&self, file: &File, at: u64) -> io::Result<Option<u64>> {
+        match rustix::fs::seek(file, SeekFrom::Data(at)) {
+            Ok(data) => Ok(Some(data)),
+            Err(Errno::NXIO) => Ok(None),
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(Some(at)), // a file system that does not know
+            Err(error) => Err(error.into()),
+        }
     }
     /// `fallocate`: takes room on the disk for the first `len` bytes of `file`, which is that long afterwards at least.
     ///

@@ -70,6 +70,8 @@ pub use cache::Page;
 pub use compact::{Compacted, compact};
 pub use daily::{Answer, DAY_MS, Idempotency, MessageId, scope};
 pub use handle::Store;
+#[doc(hidden)]
+pub use journal::door as journal_door;
 pub use log::{Congested, Permit, RESERVE_WAIT, TenantLog, UNCOMMITTED_BYTES, UNCOMMITTED_EVENTS};
 pub use pack::{MAX_EVENT_BYTES, MAX_VALUE};
 pub use places::{Group, Place};

@@ -127,11 +127,11 @@ fn records(
             Err(error @ JournalError::Damaged { .. }) => error,
             Err(error) => return Err(error),
         };
-        if !is_sealed && scan.is_zero(at)? {
+        let tail = scan.tail(at)?;
+        if !is_sealed && tail.is_blank {
             break;
         }
-        let later = scan.last_synced(Position(at.0.saturating_add(1)))?;
-        if is_sealed || synced > at || later.is_some_and(|later| later > at) {
+        if is_sealed || synced > at || tail.synced.is_some_and(|later| later > at) {
             visit(Visit::Damaged(error))?;
             // Its segment ends where the next begins, whatever is in it.
             return Ok(if is_sealed { limit } else { at });

@@ -10,6 +10,7 @@
 //! event and no storage engine: it holds rows and pieces of bytes, and does not know what they mean.
 
 mod check;
+pub mod door;
 mod error;
 mod handles;
 mod record;
@@ -33,7 +34,7 @@ pub(crate) use self::error::JournalError;
 pub(crate) use self::record::{Change, NewRecord, Record, RecordKind, crc};
 
 use self::handles::Handles;
-use self::record::HeaderCrc;
+use self::record::{HeaderCrc, MAX_RECORD};
 use self::scan::Scan;
 use self::segment::offset;
 use self::writer::Writer;
@@ -143,6 +144,7 @@ impl Journal {
             epoch: found.epoch,
             is_sealed: false,
             failed: None,
+            is_uncut: false,
         };
         Ok(Journal {
             options,
@@ -158,6 +160,7 @@ impl Journal {
     }
 
     /// What tells this journal from every other: random, made with it.
+    #[allow(dead_code, reason = "a backup says which journal it is of")]
     pub(crate) fn id(&self) -> [u8; 16] {
         self.id
     }
@@ -178,20 +181,16 @@ impl Journal {
     /// [`JournalError::Beyond`] what was appended; [`JournalError::Missing`] where its segment was removed;
     /// [`JournalError::Damaged`] where its checksum does not match; errors of the disk.
     pub(crate) fn read(&self, piece: Piece) -> Result<Vec<u8>, JournalError> {
-        let end = self.end();
-        if piece.end() > end {
-            return Err(JournalError::Beyond { position: piece.end(), end });
-        }
-        let missing = || self.missing(piece.position, piece.end());
-        let first = self.segment_of(piece.position).ok_or_else(missing)?;
-        let file = self.file(first)?.ok_or_else(missing)?;
-        let mut bytes = vec![0; piece.len as usize];
-        let at = offset(first, piece.position);
-        let read = segment::read_full(&*self.options.io, &file, &mut bytes, at);
+        let (first, file, at) = self.locate(piece)?;
         let damaged = |what| {
             let path = segment::path(&self.options.dir, first);
             Err(JournalError::damaged(piece.position, what, &path))
         };
+        if u64::from(piece.len) > MAX_RECORD {
+            return damaged("the piece is longer than any record");
+        }
+        let mut bytes = vec![0; piece.len as usize];
+        let read = segment::read_full(&*self.options.io, &file, &mut bytes, at);
         if read.map_err(|error| JournalError::io(&error))? < bytes.len() {
             return damaged("the segment is shorter than the piece");
         }
@@ -199,6 +198,22 @@ impl Journal {
             return damaged("the checksum of the piece does not match");
         }
         Ok(bytes)
+    }
+
+    /// Where the bytes of `piece` lie: the first position of the segment, its file, and the byte of the file. Nothing is checked but
+    /// that they were appended.
+    ///
+    /// # Errors
+    /// As [`Journal::read`], but for damage.
+    pub(crate) fn locate(&self, piece: Piece) -> Result<(Position, Arc<File>, u64), JournalError> {
+        let end = self.end();
+        if piece.end() > end {
+            return Err(JournalError::Beyond { position: piece.end(), end });
+        }
+        let missing = || self.missing(piece.position, piece.end());
+        let first = self.segment_of(piece.position).ok_or_else(missing)?;
+        let file = self.file(first)?.ok_or_else(missing)?;
+        Ok((first, file, offset(first, piece.position)))
     }
 
     /// All segments, oldest first.
@@ -264,6 +279,13 @@ impl Journal {
 
     fn missing(&self, from: Position, to: Position) -> JournalError {
         JournalError::Missing { from, to, dir: self.options.dir.clone() }
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        let mut writer = self.writer.lock();
+        self.take_back(&mut writer);
     }
 }
 

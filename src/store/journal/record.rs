@@ -177,6 +177,9 @@ impl Header {
         if total < HEADER as u64 || total > MAX_RECORD || !total.is_multiple_of(ALIGN) {
             return Err("the record has an impossible length");
         }
+        if !position.0.is_multiple_of(ALIGN) {
+            return Err("no record begins at such a position");
+        }
         if header.version == VERSION && total != total_len(header.pieces_len.into(), header.rows_len.into()) {
             return Err("the record's lengths disagree");
         }
@@ -268,11 +271,6 @@ impl NewRecord {
     /// Bytes it will take in the journal.
     pub(crate) fn len(&self) -> u64 {
         total_len(self.pieces_len, self.rows.len() as u64)
-    }
-
-    /// Returns true if nothing was added.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.pieces.is_empty() && self.rows.is_empty()
     }
 
     pub(super) fn epoch(&self) -> u32 {

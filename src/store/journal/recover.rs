@@ -74,7 +74,7 @@ pub(super) fn recover(
         return Err(missing(from, to));
     };
     let id = oldest.header.id;
-    let mut state = Walk { from, id, epoch: 0, end: from, synced: from };
+    let mut state = Walk { from, id, epoch: 0, end: from, synced: from, is_torn: false };
     for (one, next) in needed.iter().zip(needed.iter().skip(1).map(Some).chain([None])) {
         state.segment(options, one, next, replay)?;
     }
@@ -156,7 +156,7 @@ fn first_segment(options: &Options) -> Result<Listed, JournalError> {
     SystemRandom::new().fill(&mut id).map_err(|_| JournalError::Io("no random bytes".into()))?;
     let header = segment::Header { id, first: Position(0), epoch: 0 };
     let io = &*options.io;
-    let (file, _) = segment::make(io, &options.dir, &header, options.segment_bytes.max(segment::HEADER))?;
+    let (file, _) = segment::make(io, &options.dir, &header, segment::HEADER, options.segment_bytes)?;
     segment::publish(io, &options.dir, header.first)?;
     let len = file.metadata().map_err(|error| JournalError::io(&error))?.len();
     Ok(Listed { header, file: Arc::new(file), len })
@@ -183,6 +183,8 @@ struct Walk {
     end: Position,
     /// Everything before this is on the disk for certain.
     synced: Position,
+    /// Something that is no record comes after the end.
+    is_torn: bool,
 }
 
 impl Walk {
@@ -196,17 +198,15 @@ impl Walk {
     ) -> Result<(), JournalError> {
         let first = one.header.first;
         let limit = one.file_end();
-        if let Some(next) = next.map(|next| next.header.first).filter(|next| *next != limit) {
-            // A sealed segment ends where the next begins. What is longer is looked at below.
-            if limit < next {
-                return Err(JournalError::Missing { from: limit, to: next, dir: options.dir.clone() });
-            }
+        // A sealed segment ends where the next begins.
+        if let Some(to) = next.map(|next| next.header.first).filter(|next| *next > limit) {
+            return Err(JournalError::Missing { from: limit, to, dir: options.dir.clone() });
         }
         let limit = next.map_or(limit, |next| next.header.first);
         let path = segment::path(&options.dir, first);
         let check = HeaderCrc::new(&self.id);
         let mut scan = Scan::new(options.io.clone(), one.file.clone(), path, check, (first, limit));
-        self.epoch = self.epoch.max(one.header.epoch);
+        self.grow(one.header.epoch, first, scan.path())?;
         let mut at = first;
         if first < self.from {
             at = self.skip(&mut scan, first)?;
@@ -237,7 +237,7 @@ impl Walk {
         while at < self.from {
             let header = match scan.header(at)? {
                 Ok(header) => header,
-                Err(_) if scan.is_zero(at)? => {
+                Err(_) if scan.tail(at)?.is_blank => {
                     return Err(JournalError::Beyond { position: self.from, end: at });
                 }
                 Err(what) => return Err(JournalError::damaged(at, what, scan.path())),
@@ -283,10 +283,11 @@ impl Walk {
 
     /// Whether the journal ends at `at`, where `error` was found: it does unless something after it was written when what is
     /// there was on the disk.
-    fn judge_tail(&self, scan: &mut Scan, at: Position, error: JournalError) -> Result<(), JournalError> {
-        match scan.last_synced(Position(at.0.saturating_add(1)))? {
+    fn judge_tail(&mut self, scan: &mut Scan, at: Position, error: JournalError) -> Result<(), JournalError> {
+        let tail = scan.tail(at)?;
+        self.is_torn = !tail.is_blank;
+        match tail.synced {
             Some(synced) if synced > at => Err(error),
-            _ if self.synced > at => Err(error),
             _ => Ok(()),
         }
     }
@@ -297,14 +298,11 @@ fn settle(options: &Options, last: &Listed, state: &Walk) -> Result<u64, Journal
     let io = &*options.io;
     let first = last.header.first;
     let path = segment::path(&options.dir, first);
-    let limit = last.file_end();
-    let check = HeaderCrc::new(&state.id);
-    let mut scan = Scan::new(options.io.clone(), last.file.clone(), path, check, (first, limit));
     let end = offset(first, state.end);
     let mut allocated = last.len;
-    if !scan.is_zero(state.end)? {
+    if state.is_torn {
         let bytes = last.len.saturating_sub(end);
-        tracing::warn!(file = %scan.path().display(), at = state.end.0, bytes, "cut a torn tail off the journal");
+        tracing::warn!(file = %path.display(), at = state.end.0, bytes, "cut a torn tail off the journal");
         io.truncate(&last.file, end).map_err(|error| JournalError::io(&error))?;
         io.sync_all(&last.file).map_err(|error| JournalError::sync(&error))?;
         allocated = end;

@@ -21,6 +21,14 @@ pub(super) const HEADERS_CHUNK: usize = 16 << 10;
 /// A sound header, or why the bytes are none.
 pub(super) type Checked = Result<record::Header, &'static str>;
 
+/// What comes after the last record.
+pub(super) struct Tail {
+    /// The largest `synced` of all sound headers.
+    pub(super) synced: Option<Position>,
+    /// Every byte is zero.
+    pub(super) is_blank: bool,
+}
+
 /// Reads one segment.
 pub(super) struct Scan {
     io: Arc<dyn Io>,
@@ -98,47 +106,41 @@ impl Scan {
         Record::decode(&header, self.buf.get(skip..).unwrap_or_default(), &self.path)
     }
 
-    /// The largest `synced` of all sound headers from `from` on, wherever they lie.
-    pub(super) fn last_synced(&mut self, from: Position) -> Result<Option<Position>, JournalError> {
+    /// Looks through everything from `from` on, where no record begins.
+    pub(super) fn tail(&mut self, from: Position) -> Result<Tail, JournalError> {
         let finder = memchr::memmem::Finder::new(&MAGIC);
-        let (mut at, mut last) = (Position(from.0.next_multiple_of(ALIGN)), None);
-        while at < self.limit {
+        let (mut at, mut tail) = (from, Tail { synced: None, is_blank: true });
+        while let Some(data) = self.next_data(at)? {
+            at = data;
             let check = self.check;
             let bytes = self.bytes(at, CHUNK)?;
             let len = bytes.len();
+            tail.is_blank &= bytes.iter().all(|byte| *byte == 0);
             for found in finder.find_iter(bytes) {
                 let position = Position(at.0 + found as u64);
                 let rest = bytes.get(found..).unwrap_or_default();
-                if !position.0.is_multiple_of(ALIGN) {
-                    continue;
-                }
-                if let Ok(header) = record::Header::decode(rest, position, check) {
-                    last = last.max(Some(header.synced));
+                let is_aligned = position > from && position.0.is_multiple_of(ALIGN);
+                if let Some(Ok(header)) = is_aligned.then(|| record::Header::decode(rest, position, check)) {
+                    tail.synced = tail.synced.max(Some(header.synced));
                 }
             }
             if len <= HEADER {
                 break; // the end of the file
             }
-            // A header may lie across the end of this stretch.
-            at.0 += ((len - HEADER) as u64 / ALIGN * ALIGN).max(ALIGN);
+            at.0 += (len - HEADER) as u64; // a header may lie across the end of this stretch
         }
-        Ok(last)
+        Ok(tail)
     }
 
-    /// Returns true if nothing but zeros comes from `from` on.
-    pub(super) fn is_zero(&mut self, from: Position) -> Result<bool, JournalError> {
-        let mut at = from;
-        while at < self.limit {
-            let bytes = self.bytes(at, CHUNK)?;
-            if bytes.iter().any(|byte| *byte != 0) {
-                return Ok(false);
-            }
-            if bytes.is_empty() {
-                break;
-            }
-            at.0 += bytes.len() as u64;
+    /// The first position from `at` on that the file system does not know to be zero; `None` at the end of the segment.
+    fn next_data(&self, at: Position) -> Result<Option<Position>, JournalError> {
+        if at >= self.limit {
+            return Ok(None);
         }
-        Ok(true)
+        let from = offset(self.first, at);
+        let data = self.io.next_data(&self.file, from).map_err(|error| JournalError::io(&error))?;
+        let position = |data: u64| Position(at.0.saturating_add(data.saturating_sub(from)));
+        Ok(data.map(position).filter(|position| *position < self.limit))
     }
 
     pub(super) fn path(&self) -> &std::path::Path {

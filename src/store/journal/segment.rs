@@ -107,20 +107,28 @@ pub(super) fn offset(first: Position, position: Position) -> u64 {
     position.0.saturating_sub(first.0).saturating_add(HEADER)
 }
 
-/// Makes the file of a segment under the temporary name: room for `bytes` bytes, its header, all of it on the disk. Returns the
-/// file, and whether the file system can take room.
+/// Makes the file of a segment under the temporary name: room for `wanted` bytes or, where there is not so much, `needed`; its
+/// header; all of it on the disk. Returns the file, and how many of its bytes have room, as [`allocate`] does.
 pub(super) fn make(
     io: &dyn Io,
     dir: &Path,
     header: &Header,
-    bytes: u64,
-) -> Result<(File, bool), JournalError> {
-    let file = io.create(&temporary(dir)).map_err(|error| JournalError::io(&error))?;
-    let allocates = allocate(io, &file, bytes)?;
-    write_all(io, &file, &mut [IoSlice::new(&header.encode())], 0)
-        .map_err(|error| JournalError::io(&error))?;
-    io.sync_all(&file).map_err(|error| JournalError::sync(&error))?;
-    Ok((file, allocates))
+    needed: u64,
+    wanted: u64,
+) -> Result<(File, u64), JournalError> {
+    let path = temporary(dir);
+    let made = (|| {
+        let file = io.create(&path).map_err(|error| JournalError::io(&error))?;
+        let allocated = allocate(io, &file, HEADER, needed, wanted)?;
+        write_all(io, &file, &mut [IoSlice::new(&header.encode())], 0)
+            .map_err(|error| JournalError::io(&error))?;
+        io.sync_all(&file).map_err(|error| JournalError::sync(&error))?;
+        Ok((file, allocated))
+    })();
+    if made.is_err() {
+        let _ = io.remove(&path); // it may hold the last free bytes; the next attempt replaces it otherwise
+    }
+    made
 }
 
 /// Gives the segment made by [`make`] its name, on the disk too.
@@ -129,13 +137,28 @@ pub(super) fn publish(io: &dyn Io, dir: &Path, first: Position) -> Result<(), Jo
     io.sync_dir(dir).map_err(|error| JournalError::sync(&error))
 }
 
-/// Takes room for the first `bytes` bytes of `file`. Returns false where the file system knows no such thing.
-pub(super) fn allocate(io: &dyn Io, file: &File, bytes: u64) -> Result<bool, JournalError> {
-    match io.allocate(file, bytes) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(false),
-        Err(error) => Err(JournalError::io(&error)),
+/// Takes room for the first `wanted` bytes of `file` or, where there is not so much, the first `needed`. The first `used` bytes are
+/// left alone. Returns how many have room; 0 where the file system cannot take room ahead.
+pub(super) fn allocate(
+    io: &dyn Io,
+    file: &File,
+    used: u64,
+    needed: u64,
+    wanted: u64,
+) -> Result<u64, JournalError> {
+    let wanted = wanted.max(needed);
+    let failed = match io.allocate(file, wanted) {
+        Ok(()) => return Ok(wanted),
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(0),
+        Err(error) => JournalError::io(&error),
+    };
+    // A part of the room may have been taken.
+    io.truncate(file, used).map_err(|error| JournalError::io(&error))?;
+    if failed != JournalError::Space || needed >= wanted {
+        return Err(failed);
     }
+    io.allocate(file, needed).map_err(|error| JournalError::io(&error))?;
+    Ok(needed)
 }
 
 /// Buffers that one call may take at most, as Linux has it.

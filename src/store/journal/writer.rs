@@ -14,7 +14,6 @@ use std::sync::atomic::Ordering::Release;
 use super::record::{NewRecord, RecordKind};
 use super::segment::{self, offset};
 use super::{Journal, JournalError, Position, Segment};
-use crate::sync::MutexGuard;
 
 /// Where the next record goes.
 pub(super) struct Writer {
@@ -31,12 +30,8 @@ pub(super) struct Writer {
     pub(super) is_sealed: bool,
     /// The sync that failed; nothing is taken after it.
     pub(super) failed: Option<JournalError>,
-}
-
-impl Writer {
-    fn check(&self) -> Result<(), JournalError> {
-        self.failed.clone().map_or(Ok(()), Err)
-    }
+    /// The disk would not have the journal cut back after that.
+    pub(super) is_uncut: bool,
 }
 
 impl Journal {
@@ -53,7 +48,7 @@ impl Journal {
             drop(writer);
             let _syncing = self.syncing.lock();
             writer = self.writer.lock();
-            writer.check()?;
+            self.check(&mut writer)?;
             if self.is_full(&writer, record) {
                 self.roll(&mut writer, record)?;
             }
@@ -61,12 +56,8 @@ impl Journal {
         self.append_to(&mut writer, record)
     }
 
-    fn append_to(
-        &self,
-        writer: &mut MutexGuard<'_, Writer>,
-        record: &NewRecord,
-    ) -> Result<Position, JournalError> {
-        writer.check()?;
+    fn append_to(&self, writer: &mut Writer, record: &NewRecord) -> Result<Position, JournalError> {
+        self.check(writer)?;
         let end = self.end();
         if record.at() != end {
             return Err(JournalError::Moved { built_for: record.at(), end });
@@ -77,9 +68,10 @@ impl Journal {
         let (io, at) = (&*self.options.io, offset(writer.first, end));
         let needed = at.saturating_add(record.len());
         if writer.allocated < needed && writer.can_allocate {
-            let bytes = self.options.segment_bytes.max(needed);
-            writer.can_allocate = segment::allocate(io, &writer.file, bytes)?;
-            writer.allocated = if writer.can_allocate { bytes } else { 0 };
+            let wanted = self.options.segment_bytes;
+            writer.allocated = at; // what is over it may be given back
+            writer.allocated = segment::allocate(io, &writer.file, at, needed, wanted)?;
+            writer.can_allocate = writer.allocated > 0;
             self.note_allocated(writer);
         }
         let header = record.header(self.durable()).encode(self.check);
@@ -104,11 +96,11 @@ impl Journal {
     }
 
     /// Seals the last segment and makes the next, for `record`. `syncing` is held.
-    fn roll(&self, writer: &mut MutexGuard<'_, Writer>, record: &NewRecord) -> Result<(), JournalError> {
+    fn roll(&self, writer: &mut Writer, record: &NewRecord) -> Result<(), JournalError> {
         let (io, dir, end) = (&*self.options.io, &self.options.dir, self.end());
         let header = segment::Header { id: self.id, first: end, epoch: record.epoch().max(writer.epoch) };
-        let bytes = self.options.segment_bytes.max(segment::HEADER.saturating_add(record.len()));
-        let (file, allocates) = segment::make(io, dir, &header, bytes)?;
+        let needed = segment::HEADER.saturating_add(record.len());
+        let (file, allocated) = segment::make(io, dir, &header, needed, self.options.segment_bytes)?;
         let len = offset(writer.first, end);
         io.truncate(&writer.file, len).map_err(|error| JournalError::io(&error))?;
         (writer.is_sealed, writer.allocated) = (true, len);
@@ -118,7 +110,7 @@ impl Journal {
         }
         self.durable.fetch_max(end.0, Release);
         segment::publish(io, dir, end)?;
-        let (file, allocated) = (Arc::new(file), if allocates { bytes } else { 0 });
+        let file = Arc::new(file);
         let mut segments = self.segments.write();
         segments.insert(writer.first, Segment { end: Some(end), bytes: len });
         segments.insert(end, Segment { end: None, bytes: allocated });
@@ -135,7 +127,7 @@ impl Journal {
     pub(crate) fn seal(&self) -> Result<(), JournalError> {
         let _syncing = self.syncing.lock();
         let mut writer = self.writer.lock();
-        writer.check()?;
+        self.check(&mut writer)?;
         if self.end() == writer.first {
             return Ok(());
         }
@@ -164,8 +156,8 @@ impl Journal {
     pub(crate) fn sync(&self) -> Result<Position, JournalError> {
         let _syncing = self.syncing.lock();
         let (file, end) = {
-            let writer = self.writer.lock();
-            writer.check()?;
+            let mut writer = self.writer.lock();
+            self.check(&mut writer)?;
             (writer.file.clone(), self.end())
         };
         if self.durable() < end {
@@ -178,27 +170,41 @@ impl Journal {
         Ok(self.durable())
     }
 
+    /// The error of the sync that failed, if one did.
+    fn check(&self, writer: &mut Writer) -> Result<(), JournalError> {
+        let Some(error) = writer.failed.clone() else { return Ok(()) };
+        self.take_back(writer);
+        Err(error)
+    }
+
     /// Takes note of a sync that failed. `syncing` is held.
-    fn fail(&self, writer: &mut MutexGuard<'_, Writer>, error: JournalError) -> JournalError {
-        let durable = self.durable();
-        self.end.store(durable.0, Release); // before the cut, so that readers refuse what is going
-        self.cut(writer, durable);
-        if let Err(error) = self.options.io.sync_all(&writer.file) {
-            tracing::warn!(%error, "what the disk refused may be there after a restart");
-        }
-        writer.failed = Some(error.clone());
+    fn fail(&self, writer: &mut Writer, error: JournalError) -> JournalError {
+        self.end.store(self.durable().0, Release); // before the cut, so that readers refuse what is going
+        (writer.failed, writer.is_uncut) = (Some(error.clone()), true);
+        self.take_back(writer);
         error
+    }
+
+    /// Cuts the journal back to what is durable after a failed sync, so that nothing else is there when it is opened again. Tried
+    /// until the disk does it: with every call that is refused, and last when the journal is dropped.
+    pub(super) fn take_back(&self, writer: &mut Writer) {
+        if writer.is_uncut {
+            let is_cut = self.cut(writer, self.durable()) && self.options.io.sync_all(&writer.file).is_ok();
+            writer.is_uncut = !is_cut;
+        }
     }
 
     /// Makes the segment's file end with position `end`, if the disk lets us. What stays behind it is no record: the next is
     /// written over it, and a torn tail is cut when the journal is opened.
-    fn cut(&self, writer: &mut MutexGuard<'_, Writer>, end: Position) {
+    fn cut(&self, writer: &mut Writer, end: Position) -> bool {
         let len = offset(writer.first, end);
-        match self.options.io.truncate(&writer.file, len) {
+        let cut = self.options.io.truncate(&writer.file, len);
+        match &cut {
             Ok(()) => writer.allocated = writer.allocated.min(len),
             Err(error) => tracing::warn!(%error, "the journal could not be cut back"),
         }
         self.note_allocated(writer);
+        cut.is_ok()
     }
 
     fn note_allocated(&self, writer: &Writer) {
