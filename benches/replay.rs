@@ -1,32 +1,50 @@
-//! What it costs to bring one subscriber 2,000 events further: from the ring, from decoded pages, from the disk.
+//! What it costs to bring one subscriber 2,000 events further: from the ring, from pages in memory, from the disk; and what packing and
+//! unpacking those events costs.
 //!
 //! Each reads as the worker does, matches every frame against the subscription, merges, and joins the bytes of what one
 //! write would carry; only the write is missing. Baseline: a bare sled range over rows of one encoded event each.
 
 #![allow(clippy::expect_used, missing_docs)] // a bench's own inputs
 
+use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use nervewire::cursor::CursorKey;
 use nervewire::event::Event;
 use nervewire::filter::{Filter, Rights, Selection};
 use nervewire::frame::merge::coalesce;
 use nervewire::frame::{Encoding, Frame};
 use nervewire::ids::{Sequence, TenantId};
 use nervewire::ring::{Pins, Read, RingLimits, ring};
-use nervewire::store::{Done, LogRead, Rows, Store, StoreOptions, TenantLog};
+use nervewire::store::{
+    Done, LogRead, Page, Rows, Store, StoreOptions, TenantLog, decode_piece, encode_pieces,
+};
 use nervewire::time::{Clock as _, SystemClock};
 
 const BEHIND: u64 = 2_000;
 const BATCH: usize = 64;
 const EVENT: &str = r#"{"type":"custom","channel":"bench/1","data":{"n":"000000000001","t":"0000001234567890123","pad":"xxxxxxxxxxxxxxxxxxxxxxxxxxx"}}"#;
 
-/// What the worker does with a batch; the bytes one write would carry.
+/// What the worker does with a batch of the ring; the bytes one write would carry.
 fn serve(selection: &Selection, frames: &[Arc<Frame>], bytes: &mut Vec<u8>) -> u64 {
     let mut seen: Vec<Arc<Frame>> = frames.iter().filter(|frame| selection.matches(frame)).cloned().collect();
     coalesce(&mut seen);
     bytes.clear();
     seen.iter().for_each(|frame| frame.encoded(Encoding::Ws).append_to(bytes));
+    seen.len() as u64
+}
+
+/// The same with a page of the log, none of whose events are merged.
+fn serve_page(selection: &Selection, page: &Page, encoding: Encoding, bytes: &mut Vec<u8>) -> u64 {
+    let frames = page.frames();
+    let seen: Vec<&Frame> = frames.iter().filter(|frame| selection.matches(frame)).collect();
+    assert!(!seen.windows(2).any(|pair| pair[0].continues_in(pair[1])));
+    bytes.clear();
+    match encoding {
+        Encoding::SseChunked => drop(black_box(page.sse_chunked(0..frames.len()).expect("a slice"))),
+        _ => seen.iter().for_each(|frame| frame.encoded(encoding).append_to(bytes)),
+    }
     seen.len() as u64
 }
 
@@ -90,7 +108,11 @@ fn replay(c: &mut Criterion) {
     });
     drop(dir);
 
-    for (name, cache) in [("log, decoded pages", 32 << 20), ("log, from sled", 0)] {
+    for (name, cache, encoding) in [
+        ("log, pages in memory, WebSocket", 32 << 20, Encoding::Ws),
+        ("log, pages in memory, SSE", 32 << 20, Encoding::SseChunked),
+        ("log, from the disk, SSE", 0, Encoding::SseChunked),
+    ] {
         let (_dir, store, log, frames) = store(cache);
         let from = Sequence(frames[0].sequence().0 - 1);
         group.bench_function(name, |b| {
@@ -99,14 +121,27 @@ fn replay(c: &mut Criterion) {
                 while served < BEHIND {
                     let read = runtime.block_on(store.read_log(&log, position)).expect("readable");
                     let LogRead::Page(page) = read else { unreachable!("all of it is retained") };
-                    let frames = &page.frames;
-                    position = frames.last().expect("a page has events").sequence();
-                    served +=
-                        frames.chunks(BATCH).map(|batch| serve(&selection, batch, &mut bytes)).sum::<u64>();
+                    position = page.frames().last().expect("a page has events").sequence();
+                    served += serve_page(&selection, &page, encoding, &mut bytes);
                 }
             });
         });
     }
+
+    let owned: Vec<Frame> = frames.iter().map(|frame| Frame::clone(frame)).collect();
+    group.bench_function("packing a commit", |b| b.iter(|| encode_pieces(&owned)));
+    let pieces = encode_pieces(&owned);
+    let stored: usize = pieces.iter().map(|(_, piece)| piece.len()).sum();
+    let published = EVENT.len() * BEHIND as usize;
+    println!("{stored} bytes stored of {published} published: {:.2}", stored as f64 / published as f64);
+    let key = CursorKey { store_id: *b"test", key: [3; 16] };
+    group.bench_function("unpacking pieces", |b| {
+        b.iter(|| {
+            for (first, piece) in &pieces {
+                black_box(decode_piece(piece, *first, TenantId(1), &key).expect("sound"));
+            }
+        });
+    });
 
     let dir = tempfile::tempdir().expect("a directory");
     let db = sled::Config::new().path(dir.path()).segment_size(8 << 20).open().expect("a database");

@@ -656,7 +656,7 @@ async fn a_herd_of_resumers_reads_what_one_reads() {
             let (opened, log, after) = (opened.clone(), log.clone(), frames[at % 400].sequence());
             tokio::spawn(async move {
                 match opened.read_log(&log, after).await.expect("readable") {
-                    LogRead::Page(page) => page.frames[0].sequence() == after.next(),
+                    LogRead::Page(page) => page.frames()[0].sequence() == after.next(),
                     _ => false,
                 }
             })

@@ -13,6 +13,8 @@ pub mod chunked;
 pub mod control;
 mod encoded;
 pub mod merge;
+pub mod old_record;
+pub mod page;
 pub mod record;
 pub mod sse;
 #[cfg(test)]

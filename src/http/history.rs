@@ -130,20 +130,25 @@ async fn read_on(
     asked: &Asked,
     found: &mut Found,
 ) -> Result<(), Refusal> {
-    let mut frames = Vec::new();
+    let mut ring = Vec::new();
     loop {
-        frames.clear();
-        match x.worker.read_ring(tenant, found.position, &mut frames) {
+        ring.clear();
+        match x.worker.read_ring(tenant, found.position, &mut ring) {
             crate::ring::Read::AtHead => {
                 found.caught_up = true;
                 return Ok(());
             }
-            crate::ring::Read::Frames => {}
+            crate::ring::Read::Frames => {
+                if !found.take(asked, ring.drain(..)) {
+                    return Ok(());
+                }
+            }
             crate::ring::Read::Behind { .. } => {
                 match x.shared().tenants.store().read_log(tenant.log(), found.position).await? {
                     LogRead::Page(page) => {
-                        let from = page.frames.partition_point(|frame| frame.sequence() <= found.position);
-                        frames.extend_from_slice(&page.frames[from..]);
+                        if !found.take(asked, page.frames().iter().map(|frame| Arc::new(frame.clone()))) {
+                            return Ok(());
+                        }
                     }
                     LogRead::Gap { resumes_at } => {
                         let after = x.shared().tenants.cursors().encode(tenant.id(), found.position);
@@ -161,19 +166,26 @@ async fn read_on(
                 }
             }
         }
-        for frame in &frames {
-            if asked.selection.matches(frame) {
+    }
+}
+
+impl Found {
+    /// Adds those that are asked for. Returns false when the answer is full.
+    fn take(&mut self, asked: &Asked, frames: impl Iterator<Item = Arc<Frame>>) -> bool {
+        for frame in frames {
+            let sequence = frame.sequence();
+            if asked.selection.matches(&frame) {
                 let size = frame.json().len();
-                if found.frames.len() == asked.limit || (found.bytes + size > ANSWER_BYTES && found.bytes > 0)
-                {
-                    found.caught_up = false;
-                    return Ok(());
+                if self.frames.len() == asked.limit || (self.bytes + size > ANSWER_BYTES && self.bytes > 0) {
+                    self.caught_up = false;
+                    return false;
                 }
-                found.bytes += size;
-                found.frames.push(frame.clone());
+                self.bytes += size;
+                self.frames.push(frame);
             }
-            found.position = frame.sequence();
+            self.position = sequence;
         }
+        true
     }
 }
 

@@ -332,7 +332,7 @@ impl Committer {
             shared.logs.lock().forget_quiet(tenant);
             Ok(row)
         };
-        match self.books.sweep.step(engine, &shared.cursors, shrunk)? {
+        match self.books.sweep.step(engine, shrunk)? {
             Swept::Some => {}
             Swept::Tenant(tenant) => {
                 // Once more: a reader may have asked for it since.

@@ -244,8 +244,8 @@ impl World {
             let log = self.store().log(tenant).await.expect("a log");
             let (mut at, mut found) = (Sequence::ZERO, BTreeSet::new());
             while let LogRead::Page(page) = self.store().read_log(&log, at).await.expect("read") {
-                found.extend(page.frames.iter().map(|frame| frame.sequence()));
-                at = page.frames[page.frames.len() - 1].sequence();
+                found.extend(page.frames().iter().map(|frame| frame.sequence()));
+                at = page.frames()[page.frames().len() - 1].sequence();
             }
             let expected = self.events.keys().filter(|(of, _)| *of == tenant).map(|(_, sequence)| *sequence);
             assert_eq!(found, expected.collect(), "events of {tenant:?}");

@@ -290,7 +290,7 @@ impl Store {
     }
     /// The page that follows `after`, if it is in memory: for callers that may not wait.
     #[must_use]
-    pub fn page_in_memory(&self, log: &TenantLog, after: Sequence) -> Option<Arc<super::Page>> {
+    pub fn page_in_memory(&self, log: &TenantLog, after: Sequence) -> Option<super::Page> {
         match self.shared().reads.known(log, after) {
             Some(LogRead::Page(page)) => Some(page),
             _ => None,
@@ -307,8 +307,8 @@ impl Store {
     /// # Errors
     /// [`ReadError`].
     pub async fn position_since(&self, log: &Arc<TenantLog>, since_ms: u64) -> Result<Since, ReadError> {
-        let (tenant, log, cursors) = (log.tenant(), log.clone(), self.shared().cursors);
-        let task = move |engine: &Engine| since::position_since(engine, &log, &cursors, since_ms);
+        let (tenant, log) = (log.tenant(), log.clone());
+        let task = move |engine: &Engine| since::position_since(engine, &log, since_ms);
         self.run(tenant, task).await
     }
 

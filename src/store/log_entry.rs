@@ -75,6 +75,7 @@ mod tests {
         };
         for entry in [ENTRY, ends] {
             assert_eq!(LogEntry::read(&entry.write()), Ok(entry));
+            assert_eq!(entry.bytes(b"key"), u64::from(entry.piece.len) + 3);
         }
     }
 

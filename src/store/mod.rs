@@ -30,6 +30,7 @@ mod memtable;
 mod merged;
 mod migrate;
 mod pack;
+mod page;
 mod pin;
 mod places;
 mod queue;
@@ -66,7 +67,6 @@ pub use backup::{
     BackupError, Made, Manifest, Progress, Restored, StageStatus, Until, Verified, backup, copy_stage,
     restore, verify,
 };
-pub use cache::Page;
 pub use compact::{Compacted, compact};
 pub use daily::{Answer, DAY_MS, Idempotency, MessageId, scope};
 pub use handle::Store;
@@ -74,6 +74,9 @@ pub use handle::Store;
 pub use journal::door as journal_door;
 pub use log::{Congested, Permit, RESERVE_WAIT, TenantLog, UNCOMMITTED_BYTES, UNCOMMITTED_EVENTS};
 pub use pack::{MAX_EVENT_BYTES, MAX_VALUE};
+pub use page::Page;
+#[doc(hidden)]
+pub use page::{decode_piece, encode_pieces};
 pub use places::{Group, Place};
 pub use queue::{CommitError, Done, Frames};
 pub use quota::{Growth, OverQuota, QuotaTotals, Reservation};

@@ -1,29 +1,28 @@
-//! What the log keeps under one key: the events of one commit of one tenant, packed.
+//! A *piece*: the events of one commit of one tenant, packed.
 //!
-//! * `version u8 ‖ count u32 BE ‖ min received u64 BE ‖ max received u64 BE ‖ count frame records`. Sequences are not in it:
-//!   they are consecutive from the key's, in one epoch.
-//! * A value is the unit of reading and of trimming. It is closed at [`PACK_BYTES`]; a single event may pass that, no
-//!   value passes [`MAX_VALUE`]: sled moves leaf pages (up to 20 values) over a quarter segment into files it never
-//!   fsyncs, and 20 × 72 KiB stay below a quarter of 8 MiB.
-//! * What was erased of a value stays as one byte, [`ERASED`], so that no other event gets another sequence and nothing that
-//!   counts values or events is wrong.
+//! * `version u8 ‖ count u16 BE ‖ span u16 BE ‖ min received as LEB128 ‖ count records`. `span` is from the first to the last receive time,
+//!   milliseconds. Sequences are not in it: they are consecutive from the one in its row's key, in one epoch.
+//! * A piece is the unit of writing and of trimming. It is closed at [`PACK_BYTES`]; a single event may pass that, no
+//!   piece passes [`MAX_VALUE`].
+//! * What was erased of a piece stays as one byte, [`ERASED`], so that no other event gets another sequence and nothing that
+//!   counts pieces or events is wrong.
+//! * Versions 1 and 2 are of data directories before the journal, where they were values of the storage engine:
+//!   `version u8 ‖ count u32 BE ‖ min received u64 BE ‖ max received u64 BE ‖ count old records`.
 //! * The codec knows no tenant state, clock or disk.
-
-use std::sync::Arc;
 
 use super::keys;
 use super::tombstones::Users;
-use crate::cursor::CursorKey;
 use crate::event;
-use crate::frame::Frame;
-use crate::frame::record::BadRecord;
-use crate::ids::{Sequence, TenantId};
+use crate::frame::record::{self, BadRecord, Record};
+use crate::frame::{Frame, Key, old_record};
+use crate::ids::Sequence;
 
 /// Bytes of sled's segments, fixed at creation.
 pub(crate) const SEGMENT_BYTES: usize = 8 << 20;
-/// Most bytes of a stored value of any kind.
+/// Most bytes of a piece, and of a stored value of any kind. sled moves leaf pages (up to 20 values) over a quarter segment into
+/// files it never fsyncs, and 20 × 72 KiB stay below a quarter of 8 MiB.
 pub const MAX_VALUE: usize = 72 * 1024;
-/// Where a packed value is closed.
+/// Where a piece is closed.
 pub(crate) const PACK_BYTES: usize = 64 * 1024;
 /// Most bytes of one event as its publisher sends it; configuration may lower it, never raise it.
 pub const MAX_EVENT_BYTES: usize = 64 * 1024;
@@ -32,19 +31,21 @@ const ENVELOPE: usize = 4 * 1024;
 /// Values of one leaf page of sled 0.34, with room: it splits above 16.
 const LEAF_VALUES: usize = 20;
 
-const VERSION: u8 = 1;
-/// A value of which something was erased.
-const VERSION_ERASED: u8 = 2;
+/// Of old pieces; of those of which something was erased.
+const OLD: u8 = 1;
+const OLD_ERASED: u8 = 2;
+const VERSION: u8 = 3;
 /// Stands where the record of an erased event was; no record begins with it.
 const ERASED: u8 = u8::MAX;
-const HEADER: usize = 1 + 4 + 8 + 8;
+/// Most bytes before the records.
+const HEADER: usize = 1 + 2 + 2 + 10;
 
 const _: () = assert!(HEADER + MAX_EVENT_BYTES + ENVELOPE <= MAX_VALUE);
 const _: () = assert!(4 * event::ID_BYTES + 6 * event::ID_BYTES + 512 <= ENVELOPE);
 const _: () = assert!(PACK_BYTES <= MAX_VALUE);
 const _: () = assert!(LEAF_VALUES * (MAX_VALUE + keys::HEAD + keys::MAX_NAME) <= SEGMENT_BYTES / 4);
 
-/// The head of a stored value.
+/// The head of a piece.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Head {
     /// Events in it, 1 or more.
@@ -56,132 +57,169 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// Reads the head of a stored value.
+    /// Reads the head of a piece.
     ///
     /// # Errors
     /// [`BadRecord`] for another version or too few bytes.
-    pub(crate) fn read(value: &[u8]) -> Result<Head, BadRecord> {
-        let head: &[u8; HEADER] = value.first_chunk().ok_or(BadRecord("value"))?;
-        let u64_at = |at: usize| {
-            let mut bytes = [0; 8];
-            bytes.copy_from_slice(&head[at..at + 8]);
-            u64::from_be_bytes(bytes)
-        };
-        let count = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
-        if !matches!(head[0], VERSION | VERSION_ERASED) || count == 0 {
-            return Err(BadRecord("version"));
-        }
-        Ok(Head { count, min_ms: u64_at(5), max_ms: u64_at(13) })
+    pub(crate) fn read(piece: &[u8]) -> Result<Head, BadRecord> {
+        Ok(Records::of(piece)?.head)
     }
 
-    /// The sequence of the last event of the value that starts at `first`.
+    /// The sequence of the last event of the piece that starts at `first`.
     pub(crate) fn last(&self, first: Sequence) -> Sequence {
-        Sequence(first.0 + u64::from(self.count) - 1)
+        Sequence(first.0.saturating_add(u64::from(self.count) - 1))
     }
 }
 
-/// Reads a whole value back, without what was erased of it.
-///
-/// # Errors
-/// [`BadRecord`] when it is damaged; nothing is read past its end.
-pub(crate) fn unpack(
-    value: &[u8],
-    first: Sequence,
-    tenant: TenantId,
-    cursors: &CursorKey,
-) -> Result<(Head, Vec<Arc<Frame>>), BadRecord> {
-    let head = Head::read(value)?;
-    let mut input = &value[HEADER..];
-    let mut frames = Vec::with_capacity((head.count as usize).min(input.len()));
-    for at in 0..u64::from(head.count) {
-        if let Some(frame) = record(&mut input, Sequence(first.0 + at), tenant, cursors)? {
-            frames.push(Arc::new(frame));
+/// The records of a piece, in order; an erased event is `None`. Ends after the first error.
+pub(crate) struct Records<'a> {
+    pub(crate) head: Head,
+    is_old: bool,
+    /// Of which this many are left, and nothing but them.
+    input: &'a [u8],
+    left: u32,
+}
+
+impl<'a> Records<'a> {
+    /// Of a whole piece.
+    ///
+    /// # Errors
+    /// [`BadRecord`] for another version or a damaged head.
+    pub(crate) fn of(piece: &'a [u8]) -> Result<Records<'a>, BadRecord> {
+        let (head, input) = match piece.first() {
+            Some(&VERSION) => read_head(piece)?,
+            Some(&(OLD | OLD_ERASED)) => read_old_head(piece)?,
+            Some(_) => return Err(BadRecord("version")),
+            None => return Err(BadRecord("end")),
+        };
+        match head.count {
+            0 => Err(BadRecord("count")),
+            left => Ok(Records { head, is_old: piece[0] != VERSION, input, left }),
         }
     }
-    match input.is_empty() {
-        true => Ok((head, frames)),
-        false => Err(BadRecord("trailing bytes")),
-    }
-}
 
-/// Reads one record off the front of `input`; `None`: it was erased.
-fn record(
-    input: &mut &[u8],
-    sequence: Sequence,
-    tenant: TenantId,
-    cursors: &CursorKey,
-) -> Result<Option<Frame>, BadRecord> {
-    match input.split_first() {
-        Some((&ERASED, rest)) => {
-            *input = rest;
-            Ok(None)
+    fn read(&mut self) -> Result<Option<Record<'a>>, BadRecord> {
+        if let Some((&ERASED, rest)) = self.input.split_first() {
+            self.input = rest;
+            return Ok(None);
         }
-        _ => Frame::read_record(input, sequence, tenant, cursors).map(Some),
+        match self.is_old {
+            true => old_record::read(&mut self.input).map(Some),
+            false => Record::read(&mut self.input, self.head.min_ms).map(Some),
+        }
     }
 }
 
-/// Most users for whose names a value is searched before it is decoded: each search reads all of it.
-const SEARCHED: usize = 4;
+impl<'a> Iterator for Records<'a> {
+    type Item = Result<Option<Record<'a>>, BadRecord>;
 
-/// The value without the events of `users` and those that tell of their coming and going; `None` if it has none.
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left == 0 {
+            // Once: nothing is left to be read after it.
+            return (!std::mem::take(&mut self.input).is_empty()).then_some(Err(BadRecord("trailing bytes")));
+        }
+        self.left -= 1;
+        let read = self.read();
+        if read.is_err() {
+            (self.left, self.input) = (0, &[]);
+        }
+        Some(read)
+    }
+}
+
+/// Reads all of a piece and returns its head.
 ///
 /// # Errors
 /// [`BadRecord`] when it is damaged.
-pub(crate) fn without_users(
-    value: &[u8],
-    first: Sequence,
-    tenant: TenantId,
-    cursors: &CursorKey,
-    users: &Users,
-) -> Result<Option<Vec<u8>>, BadRecord> {
+pub(crate) fn check(piece: &[u8]) -> Result<Head, BadRecord> {
+    let records = Records::of(piece)?;
+    let head = records.head;
+    for record in records {
+        record?;
+    }
+    Ok(head)
+}
+
+fn read_head(piece: &[u8]) -> Result<(Head, &[u8]), BadRecord> {
+    let (&[_, c0, c1, s0, s1], mut rest) = piece.split_first_chunk().ok_or(BadRecord("end"))?;
+    let (count, span) = (u16::from_be_bytes([c0, c1]), u16::from_be_bytes([s0, s1]));
+    let min_ms = record::get(&mut rest)?;
+    let max_ms = min_ms.checked_add(u64::from(span)).ok_or(BadRecord("time"))?;
+    Ok((Head { count: u32::from(count), min_ms, max_ms }, rest))
+}
+
+fn read_old_head(piece: &[u8]) -> Result<(Head, &[u8]), BadRecord> {
+    fn field<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], BadRecord> {
+        let (field, tail) = rest.split_first_chunk().ok_or(BadRecord("end"))?;
+        *rest = tail;
+        Ok(*field)
+    }
+    let mut rest = piece.get(1..).unwrap_or_default();
+    let head = Head {
+        count: u32::from_be_bytes(field(&mut rest)?),
+        min_ms: u64::from_be_bytes(field(&mut rest)?),
+        max_ms: u64::from_be_bytes(field(&mut rest)?),
+    };
+    Ok((head, rest))
+}
+
+/// Most users for whose names a piece is searched before it is read: each search reads all of it.
+const SEARCHED: usize = 4;
+
+/// The piece without the events of `users` and those that tell of their coming and going; `None` if it has none.
+///
+/// # Errors
+/// [`BadRecord`] when it is damaged.
+pub(crate) fn without_users(piece: &[u8], users: &Users) -> Result<Option<Vec<u8>>, BadRecord> {
     // Routing keys are kept as they are, so they would be found.
-    let found = |key: &str| memchr::memmem::find(value, key.as_bytes()).is_some();
+    let found = |key: &str| memchr::memmem::find(piece, key.as_bytes()).is_some();
     if users.len() <= SEARCHED && !users.keys().any(found) {
         return Ok(None);
     }
-    let head = Head::read(value)?;
-    let (mut input, mut kept, mut changed) = (&value[HEADER..], value[..HEADER].to_vec(), false);
-    for at in 0..u64::from(head.count) {
-        let before = input;
-        let frame = record(&mut input, Sequence(first.0 + at), tenant, cursors)?;
-        if frame.is_some_and(|frame| users.concern(&frame)) {
+    let mut records = Records::of(piece)?;
+    let mut kept = piece[..piece.len() - records.input.len()].to_vec();
+    let mut changed = false;
+    loop {
+        let before = records.input;
+        let Some(record) = records.next() else { break };
+        if record?.is_some_and(|record| users.concern(record.key(Key::User), record.key(Key::Channel))) {
             kept.push(ERASED);
             changed = true;
         } else {
-            kept.extend_from_slice(&before[..before.len() - input.len()]);
+            kept.extend_from_slice(&before[..before.len() - records.input.len()]);
         }
     }
-    kept[0] = VERSION_ERASED;
+    if kept[0] == OLD {
+        kept[0] = OLD_ERASED;
+    }
     Ok(changed.then_some(kept))
 }
 
-/// A closed value, ready to be written.
+/// A closed piece, ready to be written.
 pub(crate) struct Packed {
     pub(crate) first: Sequence,
     pub(crate) head: Head,
     pub(crate) value: Vec<u8>,
 }
 
-/// Packs consecutive frames into values.
+/// Packs consecutive frames into pieces.
 #[derive(Default)]
 pub(crate) struct Packer {
-    /// Of the open value; meaningless while `count` is 0.
+    /// Of the open piece; meaningless while `count` is 0.
     first: Sequence,
-    count: u32,
+    count: u16,
     min_ms: u64,
     max_ms: u64,
     buf: Vec<u8>,
-    /// Something was left out of the open value.
-    erased: bool,
 }
 
-/// An event does not fit a value: the limits in front of the store are wrong.
+/// An event does not fit a piece: the limits in front of the store are wrong.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TooLarge;
 
 impl Packer {
-    /// Adds a frame, or, where it is not to be `kept`, what stands for an erased one; hands closed values to `sink`. A frame that
-    /// does not follow the one before starts a new value.
+    /// Adds a frame, or, where it is not to be `kept`, what stands for an erased one; hands closed pieces to `sink`. A frame that
+    /// does not follow the one before starts a new piece.
     ///
     /// # Errors
     /// [`TooLarge`]: the frame was left out, the others stand.
@@ -191,50 +229,62 @@ impl Packer {
         kept: bool,
         sink: &mut impl FnMut(Packed),
     ) -> Result<(), TooLarge> {
-        if self.count > 0 && frame.sequence().0 != self.first.0 + u64::from(self.count) {
+        if self.count > 0 && !self.takes(frame) {
             self.finish(sink);
         }
-        if self.buf.is_empty() {
-            self.buf.resize(HEADER, 0);
+        if self.count == 0 {
+            self.begin(frame);
         }
         let before = self.buf.len();
-        match kept {
-            true => frame.write_record(&mut self.buf),
-            false => self.buf.push(ERASED),
-        }
+        self.write(frame, kept);
         let record = self.buf.len() - before;
         if HEADER + record > MAX_VALUE {
             self.buf.truncate(before);
             return Err(TooLarge);
         }
         if self.count > 0 && self.buf.len() > PACK_BYTES {
-            let mut next = Vec::with_capacity(HEADER + record);
-            next.resize(HEADER, 0);
-            next.extend_from_slice(&self.buf[before..]);
             self.buf.truncate(before);
             self.finish(sink);
-            self.buf = next;
-        }
-        if self.count == 0 {
-            (self.first, self.min_ms) = (frame.sequence(), frame.received_ms());
+            self.begin(frame);
+            self.write(frame, kept);
         }
         self.count += 1;
-        self.erased |= !kept;
         self.max_ms = frame.received_ms();
         Ok(())
     }
 
-    /// Closes the open value, if there is one.
+    /// Whether a frame may stand in the open piece.
+    fn takes(&self, frame: &Frame) -> bool {
+        let span = frame.received_ms().checked_sub(self.min_ms);
+        frame.sequence().0 == self.first.0 + u64::from(self.count)
+            && self.count < u16::MAX
+            && span.is_some_and(|span| span <= u64::from(u16::MAX))
+    }
+
+    fn begin(&mut self, frame: &Frame) {
+        (self.first, self.min_ms) = (frame.sequence(), frame.received_ms());
+        self.buf.clear();
+        self.buf.extend_from_slice(&[VERSION, 0, 0, 0, 0]);
+        record::put(&mut self.buf, self.min_ms);
+    }
+
+    fn write(&mut self, frame: &Frame, kept: bool) {
+        match kept {
+            true => frame.write_record(self.min_ms, &mut self.buf),
+            false => self.buf.push(ERASED),
+        }
+    }
+
+    /// Closes the open piece, if there is one.
     pub(crate) fn finish(&mut self, sink: &mut impl FnMut(Packed)) {
         if self.count == 0 {
             return;
         }
         let mut value = std::mem::take(&mut self.buf);
-        value[0] = if std::mem::take(&mut self.erased) { VERSION_ERASED } else { VERSION };
-        value[1..5].copy_from_slice(&self.count.to_be_bytes());
-        value[5..13].copy_from_slice(&self.min_ms.to_be_bytes());
-        value[13..21].copy_from_slice(&self.max_ms.to_be_bytes());
-        let head = Head { count: self.count, min_ms: self.min_ms, max_ms: self.max_ms };
+        let span = self.max_ms.saturating_sub(self.min_ms) as u16; // see `Packer::takes`
+        value[1..3].copy_from_slice(&self.count.to_be_bytes());
+        value[3..5].copy_from_slice(&span.to_be_bytes());
+        let head = Head { count: u32::from(self.count), min_ms: self.min_ms, max_ms: self.max_ms };
         self.count = 0;
         sink(Packed { first: self.first, head, value });
     }
@@ -242,10 +292,35 @@ impl Packer {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::event::presence_channel;
-    use crate::frame::Key;
+    use crate::frame::page::PageWriter;
     use crate::frame::tests::{KEY, frame};
+    use crate::ids::TenantId;
+
+    /// The frames of a piece that starts at `first`, without what was erased of it.
+    fn unpack(piece: &[u8], first: u64) -> Result<(Head, Vec<Frame>), BadRecord> {
+        let (records, mut page) = (Records::of(piece)?, PageWriter::new(TenantId(1), &KEY, Vec::new()));
+        let head = records.head;
+        for (sequence, record) in (first..).zip(records) {
+            if let Some(record) = record? {
+                page.push(&record, Sequence(sequence));
+            }
+        }
+        Ok((head, page.finish(Bytes::from).1))
+    }
+
+    /// As the version before the journal packed them.
+    fn pack_old(frames: &[Frame]) -> Vec<u8> {
+        let mut value = vec![OLD];
+        value.extend((frames.len() as u32).to_be_bytes());
+        value.extend(frames.iter().map(Frame::received_ms).min().unwrap_or_default().to_be_bytes());
+        value.extend(frames.iter().map(Frame::received_ms).max().unwrap_or_default().to_be_bytes());
+        frames.iter().for_each(|frame| old_record::tests::write(frame, &mut value));
+        value
+    }
 
     fn users(sub: &str) -> Users {
         let mut users = Users::default();
@@ -268,14 +343,14 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_becomes_values_of_at_most_64_kib_and_comes_back() {
+    fn a_commit_becomes_pieces_of_at_most_64_kib_and_comes_back() {
         let frames: Vec<_> = (1..=300).map(|s| message(1000, s)).collect();
         let packed = pack(&frames);
         assert!(packed.len() > 4 && packed.iter().all(|p| p.value.len() <= PACK_BYTES));
         let mut next = 1;
         for value in &packed {
             assert_eq!(value.first, Sequence(next));
-            let (head, read) = unpack(&value.value, value.first, TenantId(1), &KEY).expect("sound");
+            let (head, read) = unpack(&value.value, value.first.0).expect("sound");
             assert_eq!((head, Head::read(&value.value)), (value.head, Ok(value.head)));
             for frame in &read {
                 assert_eq!(frame.sse(), frames[next as usize - 1].sse());
@@ -287,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_never_spans_a_jump_in_the_sequence() {
+    fn a_piece_never_spans_a_jump_in_the_sequence() {
         let packed = pack(&[message(10, 1), message(10, 2), message(10, 9)]);
         assert_eq!(packed.iter().map(|p| (p.first.0, p.head.count)).collect::<Vec<_>>(), [(1, 2), (9, 1)]);
     }
@@ -312,7 +387,7 @@ mod tests {
         packer.push(&message(10, 3), true, &mut |p| out.push(p)).expect("fits");
         packer.finish(&mut |p| out.push(p));
         assert_eq!(out.iter().map(|p| p.first.0).collect::<Vec<_>>(), [1, 3]);
-        assert!(out.iter().all(|p| unpack(&p.value, p.first, TenantId(1), &KEY).is_ok()));
+        assert!(out.iter().all(|p| unpack(&p.value, p.first.0).is_ok()));
     }
 
     #[test]
@@ -324,19 +399,17 @@ mod tests {
             )
         };
         let value = pack(&[of("ann", 5), of("bob", 6), of("ann", 7), of("anna", 8)]).remove(0).value;
-        let erase = |value: &[u8], user: &str| {
-            without_users(value, Sequence(5), TenantId(1), &KEY, &users(user)).expect("sound")
-        };
+        let erase = |value: &[u8], user: &str| without_users(value, &users(user)).expect("sound");
         assert_eq!(erase(&value, "eve"), None);
         let erased = erase(&value, "ann").expect("changed");
-        let (head, frames) = unpack(&erased, Sequence(5), TenantId(1), &KEY).expect("sound");
+        let (head, frames) = unpack(&erased, 5).expect("sound");
         assert_eq!((head.count, head.last(Sequence(5))), (4, Sequence(8)));
         let left: Vec<_> = frames.iter().map(|f| (f.sequence().0, f.key(Key::User))).collect();
         assert_eq!(left, [(6, Some("bob")), (8, Some("anna"))]);
         assert_eq!(frames[0].sse(), of("bob", 6).sse());
         assert_eq!(erase(&erased, "ann"), None, "once is enough");
         let none = erase(&erase(&erased, "bob").expect("changed"), "anna").expect("changed");
-        assert!(unpack(&none, Sequence(5), TenantId(1), &KEY).expect("sound").1.is_empty());
+        assert!(unpack(&none, 5).expect("sound").1.is_empty());
     }
 
     /// They name the user, and have no `user_id`: the whole organization sees them.
@@ -347,22 +420,58 @@ mod tests {
             frame(&format!(r#"{{"type":"custom","channel":"{channel}","data":{{"sub":"{sub}"}}}}"#), sequence)
         };
         let value = pack(&[of("a/b", 5), of("a", 6), of("a/b", 7), of("b", 8)]).remove(0).value;
-        let erased = without_users(&value, Sequence(5), TenantId(1), &KEY, &users("a/b"))
-            .expect("sound")
-            .expect("changed");
-        let (_, frames) = unpack(&erased, Sequence(5), TenantId(1), &KEY).expect("sound");
+        let erased = without_users(&value, &users("a/b")).expect("sound").expect("changed");
+        let (_, frames) = unpack(&erased, 5).expect("sound");
         let left: Vec<_> = frames.iter().map(|f| (f.sequence().0, f.key(Key::Channel))).collect();
         assert_eq!(left, [(6, Some("presence/a")), (8, Some("presence/b"))]);
     }
 
+    /// A directory of the version before is taken over with its pieces as they are: they give the same frames, and can be erased from.
     #[test]
-    fn a_damaged_value_is_an_error_at_every_length() {
-        let value = &pack(&[message(3, 1), message(3, 2)])[0].value;
-        for len in 0..value.len() {
-            assert!(unpack(&value[..len], Sequence(1), TenantId(1), &KEY).is_err(), "cut to {len}");
+    fn pieces_of_the_version_before_are_read_and_erased_from() {
+        let chunk = r#"{"type":"stream_chunk","request_id":"r\"","chunk":"a","is_final":true,"index":4,"user_id":"ann"}"#;
+        let frames = [message(10, 5), frame(chunk, 6), message(3, 7)];
+        let old = pack_old(&frames);
+        let (head, read) = unpack(&old, 5).expect("sound");
+        assert_eq!((head, Head::read(&old)), (Head { count: 3, ..pack(&frames)[0].head }, Ok(head)));
+        for (frame, read) in frames.iter().zip(&read) {
+            assert_eq!(read.sse(), frame.sse());
+            assert_eq!(Key::ALL.map(|key| read.key(key)), Key::ALL.map(|key| frame.key(key)));
         }
-        let mut longer = value.clone();
-        longer.push(0);
-        assert!(unpack(&longer, Sequence(1), TenantId(1), &KEY).is_err());
+        let erased = without_users(&old, &users("ann")).expect("sound").expect("changed");
+        let left: Vec<_> = unpack(&erased, 5).expect("sound").1.iter().map(|f| f.sequence().0).collect();
+        assert_eq!((erased[0], left), (OLD_ERASED, vec![5, 7]));
+    }
+
+    /// An event that was queued for so long that its time does not fit the open piece begins the next one.
+    #[test]
+    fn a_piece_never_spans_more_than_a_minute() {
+        let at = |sequence, received_ms| {
+            let mut frame = message(1, sequence);
+            frame.seal(Sequence(sequence), received_ms, &KEY.encode(TenantId(1), Sequence(sequence)));
+            frame
+        };
+        let packed = pack(&[at(1, 1_000), at(2, 66_535), at(3, 66_536), at(4, 66_535)]);
+        let heads: Vec<_> = packed.iter().map(|p| (p.head.count, p.head.min_ms, p.head.max_ms)).collect();
+        assert_eq!(heads, [(2, 1_000, 66_535), (1, 66_536, 66_536), (1, 66_535, 66_535)]);
+        for piece in packed {
+            assert_eq!(unpack(&piece.value, piece.first.0).expect("sound").0, piece.head);
+        }
+    }
+
+    #[test]
+    fn a_damaged_piece_is_an_error_at_every_length() {
+        let frames = [message(3, 1), message(3, 2)];
+        for piece in [pack(&frames).remove(0).value, pack_old(&frames)] {
+            for len in 0..piece.len() {
+                assert!(unpack(&piece[..len], 1).is_err(), "cut to {len}");
+            }
+            let mut longer = piece.clone();
+            longer.push(0);
+            assert!(unpack(&longer, 1).is_err());
+            let mut none = piece;
+            none[1..5].fill(0);
+            assert!(Head::read(&none).is_err());
+        }
     }
 }

@@ -11,12 +11,12 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::sync::oneshot;
 
-use super::cache::{Decoded, Page, PageCache};
+use super::cache::PageCache;
 use super::engine::{Engine, EngineError};
 use super::keys::{self, Kind};
 use super::log::TenantLog;
 use super::log_entry::LogEntry;
-use super::pack;
+use super::page::{Buffers, Page, PageReader, Stretch};
 use super::read_queue::{LaneKind, LogWaiter, ReadQueue, Replying, Work};
 use super::stats::Stats;
 use crate::cursor::CursorKey;
@@ -32,7 +32,7 @@ const SCAN_BYTES: usize = 256 * 1024;
 #[derive(Debug, Clone)]
 pub enum LogRead {
     /// Events; the first is the first committed one after the position.
-    Page(Arc<Page>),
+    Page(Page),
     /// Events after the position were trimmed; reading goes on after `resumes_at`.
     Gap {
         /// The position before the oldest retained event.
@@ -66,6 +66,7 @@ pub enum ReadError {
 pub(super) struct Reads {
     queue: ReadQueue,
     cache: PageCache,
+    buffers: Arc<Buffers>,
     cursors: CursorKey,
     stats: Arc<Stats>,
 }
@@ -73,7 +74,7 @@ pub(super) struct Reads {
 impl Reads {
     pub(super) fn new(cache_bytes: usize, cursors: CursorKey, stats: Arc<Stats>) -> Reads {
         let cache = PageCache::new(cache_bytes);
-        Reads { queue: ReadQueue::default(), cache, cursors, stats }
+        Reads { queue: ReadQueue::default(), cache, buffers: Arc::default(), cursors, stats }
     }
 
     pub(super) fn cache(&self) -> &PageCache {
@@ -148,7 +149,7 @@ impl Reads {
     fn unless_trimmed(&self, log: &TenantLog, after: Sequence, page: Option<Page>) -> LogRead {
         let resumes_at = log.oldest();
         match page {
-            Some(page) if after >= resumes_at => LogRead::Page(Arc::new(page)),
+            Some(page) if after >= resumes_at => LogRead::Page(page),
             _ => LogRead::Gap { resumes_at },
         }
     }
@@ -176,7 +177,7 @@ impl Reads {
     /// Answers those who wait at `after`, and everyone else whom what was read for them answers.
     fn answer(&self, engine: Option<&Engine>, after: Sequence, waiters: Vec<LogWaiter>) {
         let Some(log) = waiters.first().map(|waiter| waiter.log.clone()) else { return };
-        let mut fresh = None;
+        let mut fresh = Vec::new();
         let read = match engine {
             Some(engine) => self.read(engine, &log, after, &mut fresh),
             None => Err(ReadError::Unavailable),
@@ -184,9 +185,9 @@ impl Reads {
         for waiter in waiters {
             let _ = waiter.reply.send(read.clone()); // the caller may have gone
         }
-        let (fresh, last) = fresh.unwrap_or_else(|| (PageCache::new(0), after));
+        let last = fresh.last().and_then(|stretch| stretch.page.last()).unwrap_or(after);
         for (position, waiter) in self.queue.take_waiters(log.tenant(), log.oldest(), (after, last)) {
-            let page = fresh.page(log.tenant(), position);
+            let page = page_after(&fresh, position);
             if page.is_none() && position >= log.oldest() {
                 let _ = self.queue.push_log(position, waiter); // refused, it is answered by the reply that is dropped
                 continue;
@@ -195,13 +196,13 @@ impl Reads {
         }
     }
 
-    /// What follows `after`; sets `fresh` to the decoded stretch that was read for it, and where that ends.
+    /// What follows `after`; sets `fresh` to what was read for it, which the cache may be too small to keep.
     fn read(
         &self,
         engine: &Engine,
         log: &TenantLog,
         after: Sequence,
-        fresh: &mut Option<(PageCache, Sequence)>,
+        fresh: &mut Vec<Stretch>,
     ) -> Result<LogRead, ReadError> {
         if let Some(read) = self.known(log, after) {
             return Ok(read);
@@ -209,34 +210,26 @@ impl Reads {
         let committed = log.committed();
         self.stats.log_scans.fetch_add(1, Relaxed);
         let forgotten = self.cache.forgotten();
-        let values = self.scan(engine, log.tenant(), after, committed).map_err(failed)?;
-        let last = values.last().and_then(|value| value.frames.last()).map(|frame| frame.sequence());
-        let Some(last) = last else {
-            return Ok(match after < log.oldest() {
-                true => LogRead::Gap { resumes_at: log.oldest() },
-                false => LogRead::End { committed: committed.max(after) },
-            });
-        };
-        // The pages are cut from what was just read, not from the cache, which may be too small to keep it.
-        let pages = PageCache::new(usize::MAX);
-        let copies = values.iter().map(|v| Decoded { from: v.from, frames: v.frames.clone() }).collect();
-        pages.insert(log.tenant(), copies, pages.forgotten());
-        self.cache.insert(log.tenant(), values, forgotten);
-        let read = self.unless_trimmed(log, after, pages.page(log.tenant(), after));
-        *fresh = Some((pages, last));
-        Ok(read)
+        *fresh = self.scan(engine, log.tenant(), after, committed).map_err(failed)?;
+        self.cache.insert(log.tenant(), fresh, forgotten);
+        match page_after(fresh, after) {
+            Some(page) => Ok(self.unless_trimmed(log, after, Some(page))),
+            None if after < log.oldest() => Ok(LogRead::Gap { resumes_at: log.oldest() }),
+            None => Ok(LogRead::End { committed: committed.max(after) }),
+        }
     }
 
-    /// Decodes the committed values that hold what follows `after`, up to [`SCAN_BYTES`].
+    /// Decodes the committed pieces that hold what follows `after`: up to [`SCAN_BYTES`] of them, or up to where the cache
+    /// goes on.
     fn scan(
         &self,
         engine: &Engine,
         tenant: TenantId,
         after: Sequence,
         committed: Sequence,
-    ) -> Result<Vec<Decoded>, EngineError> {
+    ) -> Result<Vec<Stretch>, EngineError> {
         let damaged = |_| EngineError::Engine("a log value is damaged".into());
-        let (mut values, mut bytes, mut from) = (Vec::new(), 0, after);
+        let (mut pages, mut bytes) = (PageReader::new(&self.buffers, tenant, &self.cursors, after), 0);
         let start = value_at(engine, tenant, after.next())?;
         for row in engine.range(&start, &keys::after(Kind::Log, tenant)) {
             let (key, value) = row?;
@@ -248,21 +241,44 @@ impl Reads {
             if entry.head.last(first) <= after {
                 continue;
             }
-            let value = engine.piece(&entry.piece)?;
-            let (_, frames) = pack::unpack(&value, first, tenant, &self.cursors).map_err(|_| damaged(()))?;
-            // What followed `after` in it may all be erased.
-            let last = frames.last().map(|frame| frame.sequence()).filter(|last| *last > after);
-            let Some(last) = last else { continue };
-            // Not the value's own end: where that is erased, a reader at its last event is followed by the next value.
-            values.push(Decoded { from, frames });
-            from = last;
-            bytes += value.len();
-            if bytes >= SCAN_BYTES {
+            // What followed `after` so far may all be erased; then something is still to be found.
+            if let Some(last) = pages.last().filter(|last| *last > after)
+                && (bytes >= SCAN_BYTES || self.cache.has(tenant, last))
+            {
                 break;
             }
+            let Some(piece) = piece_of(engine, &key, entry)? else { continue };
+            pages.add(&piece, first, entry.head).map_err(|_| damaged(()))?;
+            bytes += piece.len();
         }
-        Ok(values)
+        Ok(pages.finish())
     }
+}
+
+/// The bytes of the piece that a row of the log points at. Since the row was read, its piece may have been copied to another place,
+/// or trimmed: `None`.
+pub(super) fn piece_of(
+    engine: &Engine,
+    key: &[u8],
+    mut entry: LogEntry,
+) -> Result<Option<Vec<u8>>, EngineError> {
+    loop {
+        let error = match engine.piece(&entry.piece) {
+            Ok(piece) => return Ok(Some(piece)),
+            Err(error) => error,
+        };
+        let Some(row) = engine.get(key)? else { return Ok(None) };
+        match LogEntry::read(&row) {
+            Ok(moved) if moved.piece != entry.piece => entry = moved,
+            _ => return Err(error),
+        }
+    }
+}
+
+/// What follows `after` in pages that were read for it.
+fn page_after(pages: &[Stretch], after: Sequence) -> Option<Page> {
+    let found = pages.iter().find(|stretch| stretch.page.last().is_some_and(|last| last > after))?;
+    Page::after(&found.page, after).filter(|_| found.from <= after)
 }
 
 /// The key of the last value that begins at or before `sequence`, or else where values after it begin.
@@ -282,9 +298,10 @@ pub(super) fn failed(error: EngineError) -> ReadError {
 mod tests {
     use std::sync::atomic::Ordering::Release;
 
+    use super::super::page::tests::stretches;
     use super::super::recover::Recovered;
     use super::*;
-    use crate::frame::tests::{KEY, frame};
+    use crate::frame::tests::KEY;
 
     fn reads() -> Reads {
         Reads::new(1 << 20, KEY, Arc::default())
@@ -296,16 +313,14 @@ mod tests {
         let reads = reads();
         let recovered = Recovered { end: Sequence(9), ..Recovered::default() };
         let log = Arc::new(TenantLog::new(TenantId(1), 1, &recovered, u32::MAX));
-        let event = r#"{"type":"custom","channel":"c","data":1}"#;
-        let frames = (5..=9).map(|sequence| Arc::new(frame(event, sequence))).collect();
-        reads.cache.insert(TenantId(1), vec![Decoded { from: Sequence(0), frames }], 0);
+        reads.cache.insert(TenantId(1), &stretches(0, 5..=9, 1), 0);
         let read = reads.log(&log, Sequence(0)).await.expect("known");
-        assert!(matches!(read, LogRead::Page(page) if page.frames.len() == 5));
+        assert!(matches!(read, LogRead::Page(page) if page.frames().len() == 5));
         log.oldest.store(6, Release);
         let read = reads.log(&log, Sequence(5)).await.expect("known");
         assert!(matches!(read, LogRead::Gap { resumes_at: Sequence(6) }));
         let read = reads.log(&log, Sequence(6)).await.expect("known");
-        assert!(matches!(read, LogRead::Page(page) if page.frames.len() == 3));
+        assert!(matches!(read, LogRead::Page(page) if page.frames().len() == 3));
         let read = reads.log(&log, Sequence(9)).await.expect("known");
         assert!(matches!(read, LogRead::End { committed } if committed == log.committed()));
     }

@@ -10,8 +10,8 @@ use super::engine::{Engine, EngineError};
 use super::keys::{self, Kind};
 use super::log::TenantLog;
 use super::log_entry::LogEntry;
-use super::pack;
-use crate::cursor::CursorKey;
+use super::pack::Records;
+use super::read::piece_of;
 use crate::ids::Sequence;
 
 /// Where a time lies in a tenant's log.
@@ -24,12 +24,7 @@ pub enum Since {
 }
 
 /// Finds the position before the first event received at `since_ms` or later, by bisection.
-pub(super) fn position_since(
-    engine: &Engine,
-    log: &TenantLog,
-    cursors: &CursorKey,
-    since_ms: u64,
-) -> Result<Since, EngineError> {
+pub(super) fn position_since(engine: &Engine, log: &TenantLog, since_ms: u64) -> Result<Since, EngineError> {
     let damaged = || EngineError::Engine("a log value is damaged".into());
     let committed = log.committed();
     let (tenant, end) = (log.tenant(), keys::after(Kind::Log, log.tenant()));
@@ -61,10 +56,17 @@ pub(super) fn position_since(
         return Ok(Since::Trimmed(log.oldest()));
     }
     let Some((first, entry)) = found else { return Ok(Since::At(committed)) };
-    let value = engine.piece(&entry.piece)?;
-    let (head, frames) = pack::unpack(&value, first, tenant, cursors).map_err(|_| damaged())?;
-    Ok(Since::At(match frames.iter().find(|frame| frame.received_ms() >= since_ms) {
-        Some(frame) => Sequence(frame.sequence().0 - 1),
-        None => head.last(first), // the ones it was chosen for are erased
-    }))
+    let piece = match piece_of(engine, &keys::log(tenant, first), entry)? {
+        Some(piece) => piece,
+        None => return Ok(Since::Trimmed(log.oldest())),
+    };
+    let records = Records::of(&piece).map_err(|_| damaged())?;
+    let head = records.head;
+    for (at, record) in (0..).zip(records) {
+        // The ones that it was chosen for may be erased.
+        if record.map_err(|_| damaged())?.is_some_and(|record| record.received_ms() >= since_ms) {
+            return Ok(Since::At(Sequence((first.0 + at).saturating_sub(1))));
+        }
+    }
+    Ok(Since::At(head.last(first)))
 }

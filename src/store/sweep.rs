@@ -14,7 +14,6 @@ use super::log_entry::LogEntry;
 use super::pack;
 use super::records::{self, Revoked};
 use super::tombstones::Users;
-use crate::cursor::CursorKey;
 use crate::ids::TenantId;
 
 /// Rows removed in one batch; of the log a quarter, since its rows are large.
@@ -119,13 +118,12 @@ impl Sweep {
     pub(super) fn step(
         &mut self,
         engine: &Engine,
-        cursors: &CursorKey,
         shrunk: impl FnOnce(TenantId, u64) -> Result<Option<Vec<u8>>, EngineError>,
     ) -> Result<Swept, EngineError> {
         match (self.erasing.front(), self.users.front_mut()) {
             (Some(&tenant), _) => self.step_tenant(engine, tenant),
             (None, Some(erasure)) => {
-                let swept = erasure.step(engine, cursors, shrunk)?;
+                let swept = erasure.step(engine, shrunk)?;
                 if let Swept::User(_) = swept {
                     self.users.pop_front();
                 }
@@ -183,7 +181,6 @@ impl UserErasure {
     fn step(
         &mut self,
         engine: &Engine,
-        cursors: &CursorKey,
         shrunk: impl FnOnce(TenantId, u64) -> Result<Option<Vec<u8>>, EngineError>,
     ) -> Result<Swept, EngineError> {
         let (mut batch, mut freed, mut looked) = (Batch::default(), 0, 0);
@@ -202,7 +199,7 @@ impl UserErasure {
                 }
                 read => read?,
             };
-            match pack::without_users(&piece, first, self.tenant, cursors, &self.users) {
+            match pack::without_users(&piece, &self.users) {
                 Ok(Some(without)) => {
                     freed += piece.len().saturating_sub(without.len()) as u64;
                     batch.replace_piece(key.to_vec(), &entry, without, entry.head);

@@ -57,13 +57,13 @@ impl Users {
         self.subs().chain(self.channels.iter().map(|channel| &**channel))
     }
 
-    /// Whether an event is in the name of one of them, or tells of one's coming or going.
-    pub(super) fn concern(&self, frame: &Frame) -> bool {
-        frame.key(Key::User).is_some_and(|user| self.subs.contains(user)) || self.is_presence(frame)
+    /// Whether an event of these routing keys is in the name of one of them, or tells of one's coming or going.
+    pub(super) fn concern(&self, user: Option<&str>, channel: Option<&str>) -> bool {
+        user.is_some_and(|user| self.subs.contains(user)) || self.is_presence(channel)
     }
 
-    fn is_presence(&self, frame: &Frame) -> bool {
-        frame.key(Key::Channel).is_some_and(|channel| self.channels.contains(channel))
+    fn is_presence(&self, channel: Option<&str>) -> bool {
+        channel.is_some_and(|channel| self.channels.contains(channel))
     }
 }
 
@@ -141,7 +141,7 @@ impl Tombstones {
 
     /// Whether an event tells of a deleted user's coming or going. It is sent to who is connected, and not kept.
     pub(super) fn has_presence(&self, tenant: TenantId, frame: &Frame) -> bool {
-        self.users.get(&tenant).is_some_and(|users| users.is_presence(frame))
+        self.users.get(&tenant).is_some_and(|users| users.is_presence(frame.key(Key::Channel)))
     }
 
     /// Entries of all tables.

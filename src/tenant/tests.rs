@@ -108,11 +108,11 @@ async fn a_quiet_tenant_is_forgotten_and_goes_on_from_its_log() {
         panic!("two events follow the first")
     };
     let seen: Vec<Sequence> =
-        page.frames.iter().map(|frame| frame.sequence()).filter(|s| *s > first).collect();
+        page.frames().iter().map(|frame| frame.sequence()).filter(|s| *s > first).collect();
     assert_eq!(seen[0], second);
     let after = tenants.store().read_log(tenant.log(), second).await.expect("read");
     assert!(
-        matches!(after, LogRead::Page(page) if page.frames.iter().any(|frame| frame.sequence() == third))
+        matches!(after, LogRead::Page(page) if page.frames().iter().any(|frame| frame.sequence() == third))
     );
 }
 
@@ -307,7 +307,7 @@ async fn a_change_behind_its_users_deletion_is_refused_unseen() {
         tenants.store().read_log(tenant.log(), Sequence::ZERO).await.expect("read")
     {
         let users: Vec<_> =
-            page.frames.iter().filter_map(|frame| frame.key(crate::frame::Key::User)).collect();
+            page.frames().iter().filter_map(|frame| frame.key(crate::frame::Key::User)).collect();
         if users == ["bob", "bob"] {
             break; // ann's first event is erased in a while
         }

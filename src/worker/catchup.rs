@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::close::Close;
-use crate::connection::{Mode, Outlet, Tick};
+use crate::connection::{Connection, Mode, Outlet, Tick, Wrote};
 use crate::frame::control::{Control, GapReason};
-use crate::frame::{Frame, merge};
+use crate::frame::{Encoding, Frame, merge};
 use crate::ids::Sequence;
 use crate::ring::Read;
 use crate::store::{LogRead, Page, ReadError};
@@ -23,8 +23,65 @@ use super::{State, Worker};
 
 /// Bytes one connection is sent before the next one has its turn.
 const BYTES_PER_RUN: usize = 32 * 1024;
+/// Bytes of a page of the log that one connection is given in one write.
+const BYTES_AT_ONCE: usize = 64 * 1024;
 /// How long a reader waits for a store that cannot be read now, before it asks again.
 const RETRY: Duration = Duration::from_millis(200);
+
+/// A frame of a ring or of a page of the log.
+pub(super) trait Held {
+    /// The frame.
+    fn frame(&self) -> &Frame;
+    /// A share of it.
+    fn hold(&self) -> Arc<Frame>;
+}
+
+impl Held for Arc<Frame> {
+    fn frame(&self) -> &Frame {
+        self
+    }
+    fn hold(&self) -> Arc<Frame> {
+        self.clone()
+    }
+}
+
+impl Held for Frame {
+    fn frame(&self) -> &Frame {
+        self
+    }
+    fn hold(&self) -> Arc<Frame> {
+        Arc::new(self.clone())
+    }
+}
+
+impl<F: Held> Held for &F {
+    fn frame(&self) -> &Frame {
+        (*self).frame()
+    }
+    fn hold(&self) -> Arc<Frame> {
+        (*self).hold()
+    }
+}
+
+impl Connection {
+    /// Books what came of writing all of `frames`, of which the last one looked at is `last`. Answers how many went out whole.
+    fn wrote_behind<F: Held>(&mut self, frames: &[F], wrote: Wrote, last: Sequence, now: Tick) -> u32 {
+        self.sent_bytes += wrote.bytes as u64;
+        let whole = if wrote.blocked || wrote.gone {
+            self.block(now);
+            let position = self.position;
+            self.settle_short(frames.iter(), wrote.bytes, position)
+        } else {
+            self.position = last;
+            if let Some(held) = frames.last() {
+                self.told = held.frame().sequence();
+            }
+            frames.len() as u32
+        };
+        self.sent_events += u64::from(whole);
+        whole
+    }
+}
 
 impl Worker {
     /// Goes on with a connection that has work left: what it owes, then what it has not read.
@@ -106,7 +163,7 @@ impl Worker {
         let sent = match read {
             Read::Frames => {
                 frames.retain(|frame| frame.sequence() <= joint);
-                self.deliver(state, token, &frames)
+                self.deliver(state, token, &frames, |_| None)
             }
             Read::Behind { .. } => {
                 match self.shared.tenants.store().page_in_memory(it.tenant.log(), position) {
@@ -137,56 +194,67 @@ impl Worker {
         }
     }
 
-    /// Sends what of consecutive `frames` the connection may see, merged where it may be. Answers the bytes sent, `None`
-    /// when it took no more.
-    fn deliver(self: &Rc<Self>, state: &mut State, token: Token, frames: &[Arc<Frame>]) -> Option<usize> {
-        let last = frames.last()?.sequence();
+    /// Sends what of consecutive `frames` the connection may see, merged where it may be. `all` is what all of them are on this connection
+    /// as one slice, where there is one. Answers the bytes sent, `None` when it took no more.
+    fn deliver<'p, F: Held>(
+        self: &Rc<Self>,
+        state: &mut State,
+        token: Token,
+        frames: &[F],
+        all: impl FnOnce(Encoding) -> Option<&'p [u8]>,
+    ) -> Option<usize> {
+        let last = frames.last()?.frame().sequence();
         let mut bytes = std::mem::take(&mut state.bytes);
         let now = state.wheel.now();
         let State { connections, views, .. } = state;
         let connection = connections.get_mut(token.slot as usize)?;
         let selection = views.get(connection.view as usize)?.index.selection(connection.row?)?;
-        let mut seen: Vec<Arc<Frame>> = Vec::new();
-        let mut matched = 0;
-        for frame in frames.iter().filter(|frame| selection.matches(frame) && !connection.hides(frame)) {
-            matched += u32::from(frame.sequence() > connection.evaluated);
-            seen.push(frame.clone());
-        }
-        connection.evaluated = connection.evaluated.max(last);
+        let mut seen: Vec<&F> = Vec::with_capacity(frames.len());
+        seen.extend(frames.iter().filter(|held| {
+            let frame = held.frame();
+            selection.matches(frame) && !connection.hides(frame)
+        }));
+        let evaluated = connection.evaluated;
+        let matched = match seen.first() {
+            Some(first) if first.frame().sequence() > evaluated => seen.len(),
+            _ => seen.iter().filter(|held| held.frame().sequence() > evaluated).count(),
+        } as u32;
+        connection.evaluated = evaluated.max(last);
         connection.pending += matched;
         self.metrics().matched.add(u64::from(matched));
         self.metrics().pending.add(i64::from(matched));
-        let runs = merge::coalesce(&mut seen);
         let encoding = connection.encoding();
-        for frame in &seen {
-            frame.encoded(encoding).append_to(&mut bytes);
-        }
-        let wrote = connection.sink.write(&bytes);
-        bytes.clear();
-        connection.sent_bytes += wrote.bytes as u64;
-        let whole = if wrote.blocked || wrote.gone {
-            connection.block(now);
-            let position = connection.position;
-            connection.settle_short(seen.iter(), wrote.bytes, position) as usize
+        let merges = seen.windows(2).any(|pair| pair[0].frame().continues_in(pair[1].frame()));
+        let (wrote, whole, merged) = if merges {
+            let mut seen: Vec<Arc<Frame>> = seen.into_iter().map(Held::hold).collect();
+            let runs = merge::coalesce(&mut seen);
+            seen.iter().for_each(|frame| frame.encoded(encoding).append_to(&mut bytes));
+            let wrote = connection.sink.write(&bytes);
+            let whole = connection.wrote_behind(&seen, wrote, last, now);
+            // The frame that went out in part stands for its whole run too: all but one of them are merged away.
+            let is_partial = connection.out.as_ref().is_some_and(|out| out.partial.is_some());
+            let started = (whole as usize + usize::from(is_partial)).min(runs.len());
+            (wrote, whole, runs[..started].iter().map(|run| run - 1).sum())
         } else {
-            connection.position = last;
-            if let Some(frame) = seen.last() {
-                connection.told = frame.sequence();
-            }
-            seen.len()
+            let all = if seen.len() == frames.len() { all(encoding) } else { None };
+            let wrote = match all {
+                Some(all) => connection.sink.write(all),
+                None => {
+                    seen.iter().for_each(|held| held.frame().encoded(encoding).append_to(&mut bytes));
+                    connection.sink.write(&bytes)
+                }
+            };
+            (wrote, connection.wrote_behind(&seen, wrote, last, now), 0)
         };
-        // The frame that went out in part stands for its whole run too: all but one of them are merged away.
-        let started = (whole + usize::from(connection.out.as_ref().is_some_and(|out| out.partial.is_some())))
-            .min(runs.len());
-        let merged: u32 = runs[..started].iter().map(|run| run - 1).sum();
-        connection.sent_events += whole as u64;
-        connection.pending = connection.pending.saturating_sub(merged + whole as u32);
+        let wrote_some = !bytes.is_empty() || wrote.bytes > 0;
+        bytes.clear();
+        connection.pending = connection.pending.saturating_sub(merged + whole);
         let metrics = self.metrics();
-        metrics.writes.add(u64::from(!seen.is_empty()));
+        metrics.writes.add(u64::from(wrote_some));
         metrics.bytes_sent.add(wrote.bytes as u64);
         metrics.coalesced.add(u64::from(merged));
-        metrics.delivered.add(whole as u64);
-        metrics.pending.add(-i64::from(merged + whole as u32));
+        metrics.delivered.add(u64::from(whole));
+        metrics.pending.add(-i64::from(merged + whole));
         state.bytes = bytes;
         if wrote.gone {
             self.drop_connection(state, token, Close::Peer);
@@ -265,10 +333,22 @@ impl Worker {
         joint: Sequence,
     ) -> Option<usize> {
         let position = state.connection(token)?.position;
-        let from = page.frames.partition_point(|frame| frame.sequence() <= position);
-        let to = page.frames.partition_point(|frame| frame.sequence() <= joint);
-        match page.frames.get(from..to) {
-            Some(frames) if !frames.is_empty() => self.deliver(state, token, frames),
+        let frames = page.frames();
+        let from = frames.partition_point(|frame| frame.sequence() <= position);
+        let mut bytes = 0;
+        let part = frames.get(from..).unwrap_or_default().iter().take_while(|frame| {
+            let first = bytes == 0;
+            bytes += frame.size();
+            frame.sequence() <= joint && (first || bytes <= BYTES_AT_ONCE)
+        });
+        let part = from..from + part.count();
+        match frames.get(part.clone()) {
+            Some(frames) if !frames.is_empty() => {
+                self.deliver(state, token, frames, |encoding| match encoding {
+                    Encoding::SseChunked => page.sse_chunked(part),
+                    Encoding::Ws | Encoding::Sse => None,
+                })
+            }
             // The next retained event is past the pump: nothing lies between.
             _ => {
                 self.skip_to(state, token, joint);

@@ -16,6 +16,7 @@ use crate::ids::Sequence;
 use crate::metrics::Times;
 use crate::ring::Read;
 
+use super::catchup::Held;
 use super::connection_index::Owner;
 use super::sockets::Token;
 use super::submit::Out;
@@ -337,23 +338,24 @@ impl Connection {
 
     /// After a short write of `frames` in order: holds the frame that went out in part and sets the position. Answers how
     /// many went out whole.
-    pub(super) fn settle_short<'f>(
+    pub(super) fn settle_short<'f, F: Held + 'f>(
         &mut self,
-        frames: impl Iterator<Item = &'f Arc<Frame>>,
+        frames: impl Iterator<Item = &'f F>,
         mut bytes: usize,
         mut position: Sequence,
     ) -> u32 {
         let mut whole = 0;
-        for frame in frames {
+        for held in frames {
             if bytes == 0 {
                 break;
             }
+            let frame = held.frame();
             position = frame.sequence();
             let len = frame.encoded(self.encoding()).len();
             self.told = position;
             if bytes < len {
                 // A slow connection must not hold the whole page that its frame came with.
-                self.outbox().partial = Some((frame.detached(), bytes));
+                self.outbox().partial = Some((held.hold().detached(), bytes));
                 break;
             }
             bytes -= len;

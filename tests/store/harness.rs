@@ -88,9 +88,9 @@ pub(crate) async fn try_read_all(
     loop {
         match store.read_log(log, at).await.expect("readable") {
             LogRead::Page(page) => {
-                assert!(page.frames[0].sequence() > at);
-                assert!(page.frames.windows(2).all(|pair| pair[0].sequence() < pair[1].sequence()));
-                frames.extend_from_slice(&page.frames);
+                assert!(page.frames()[0].sequence() > at);
+                assert!(page.frames().windows(2).all(|pair| pair[0].sequence() < pair[1].sequence()));
+                frames.extend(page.frames().iter().cloned().map(Arc::new));
                 at = frames[frames.len() - 1].sequence();
             }
             LogRead::End { .. } => return Ok(frames),

@@ -1,0 +1,201 @@
+//! Many frames in one buffer: records of the log become frames that stand one behind the other, as SSE carries them.
+//!
+//! * Nothing is allocated for a frame: it is a slice of the page's buffer, which grows to what the page needs and may be used again.
+//! * The writer knows neither where records come from nor where the buffer goes.
+
+use bytes::Bytes;
+
+use super::record::{
+    AFTER_KIND, AFTER_TIME, BEFORE_KIND, BEFORE_TEXT, BEFORE_TIME, Form, Record, StoredKey, beginning_len,
+};
+use super::{
+    Chunk, Frame, JSON_ID, KeyPlace, SSE_DATA, SSE_END, SSE_HEAD_LEN, SSE_ID, TAIL_LEN, TIMESTAMP_LEN,
+    chunked,
+};
+use crate::cursor::{CURSOR_LEN, CursorKey};
+use crate::event::Kind;
+use crate::ids::{Sequence, TenantId};
+use crate::time;
+
+/// What follows the JSON in a frame's buffer.
+const TAIL: [u8; TAIL_LEN] = *b"\n\n\r\n";
+/// Where the id stands in the line before the JSON, and where inside the JSON, counted from the start of that line.
+const SSE_ID_AT: usize = SSE_ID.len();
+const JSON_ID_AT: usize = SSE_HEAD_LEN + JSON_ID.len();
+/// Room for the longest beginning.
+const BEGINNING: usize = 128;
+
+/// Everything from the id line to the first field of the JSON, of one kind of event; the ids hold zeros.
+struct Beginning {
+    bytes: [u8; BEGINNING],
+    len: usize,
+}
+
+impl Beginning {
+    const fn of(kind: Kind) -> Beginning {
+        let id = [0; CURSOR_LEN];
+        let parts: [&[u8]; 8] =
+            [SSE_ID, &id, SSE_DATA, JSON_ID, &id, BEFORE_KIND, kind.name().as_bytes(), AFTER_KIND];
+        let (mut bytes, mut len, mut part) = ([0; BEGINNING], 0, 0);
+        while part < parts.len() {
+            let mut at = 0;
+            while at < parts[part].len() {
+                bytes[len] = parts[part][at];
+                at += 1;
+                len += 1;
+            }
+            part += 1;
+        }
+        assert!(len == SSE_HEAD_LEN + beginning_len(kind));
+        Beginning { bytes, len }
+    }
+}
+
+/// By the kind's ordinal.
+static BEGINNINGS: [Beginning; Kind::ALL.len()] = {
+    let mut beginnings = [const { Beginning { bytes: [0; BEGINNING], len: 0 } }; Kind::ALL.len()];
+    let mut at = 0;
+    while at < Kind::ALL.len() {
+        assert!(Kind::ALL[at] as usize == at);
+        beginnings[at] = Beginning::of(Kind::ALL[at]);
+        at += 1;
+    }
+    beginnings
+};
+
+/// Writes frames of one tenant into a buffer.
+pub struct PageWriter<'k> {
+    tenant: TenantId,
+    cursors: &'k CursorKey,
+    buf: Vec<u8>,
+    /// Still without their bytes, which begin where the ones of the frame before end.
+    frames: Vec<Frame>,
+    /// Where each frame ends in `buf`.
+    ends: Vec<usize>,
+    /// The last timestamp written, and its text.
+    timestamp: (u64, [u8; TIMESTAMP_LEN]),
+}
+
+impl<'k> PageWriter<'k> {
+    /// Writes into `buf`, which is emptied.
+    #[must_use]
+    pub fn new(tenant: TenantId, cursors: &'k CursorKey, mut buf: Vec<u8>) -> PageWriter<'k> {
+        buf.clear();
+        let timestamp = (0, time::rfc3339_bytes(0));
+        PageWriter { tenant, cursors, buf, frames: Vec::new(), ends: Vec::new(), timestamp }
+    }
+
+    /// Bytes so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.buf.len()
+    }
+
+    /// Returns true if no frame was added.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// The sequence of the last frame.
+    #[must_use]
+    pub fn last(&self) -> Option<Sequence> {
+        self.frames.last().map(Frame::sequence)
+    }
+
+    /// Adds the frame of a record, as event `sequence`.
+    pub fn push(&mut self, record: &Record<'_>, sequence: Sequence) {
+        let Record { kind, body, form, .. } = *record;
+        let (begins, timestamp_ms) = match form {
+            Form::Whole => (0, None),
+            Form::Fields => (beginning_len(kind), None),
+            Form::Timeless { timestamp_ms } => (beginning_len(kind), Some(timestamp_ms)),
+        };
+        // What is written anew between the body's head and its text.
+        let before_text = if record.chunk.is_some() { BEFORE_TEXT } else { &[] };
+        let time_len = BEFORE_TIME.len() + TIMESTAMP_LEN + before_text.len();
+        let time_len = if timestamp_ms.is_some() { time_len } else { 0 };
+        let end = if timestamp_ms.is_some() { AFTER_TIME } else { &[] };
+        let json_len = begins + body.len() + time_len + end.len();
+        let sse_len = SSE_HEAD_LEN + json_len + SSE_END.len();
+
+        let start = self.buf.len();
+        self.buf.reserve(record.apart_len() + chunked::head_len(sse_len) + sse_len + chunked::TAIL.len());
+        let mut keys = [KeyPlace::default(); 4];
+        for (place, key) in keys.iter_mut().zip(&record.keys) {
+            if let Some(StoredKey::Apart(text)) = key {
+                *place = KeyPlace { at: (self.buf.len() - start) as u16, len: text.len() as u16 };
+                self.buf.extend_from_slice(text);
+            }
+        }
+        let chunk_at = self.buf.len() - start;
+        chunked::head(sse_len, &mut self.buf);
+        let sse_at = self.buf.len();
+        let beginning = &BEGINNINGS[kind as usize];
+        self.buf.extend_from_slice(&beginning.bytes[..if begins > 0 { beginning.len } else { SSE_HEAD_LEN }]);
+        let body_at = self.buf.len();
+        if let Some(ms) = timestamp_ms {
+            let (head, text) = body.split_at(record.head_len());
+            self.buf.extend_from_slice(head);
+            self.buf.extend_from_slice(BEFORE_TIME);
+            let timestamp = self.timestamp(ms);
+            self.buf.extend_from_slice(&timestamp);
+            self.buf.extend_from_slice(before_text);
+            self.buf.extend_from_slice(text);
+            self.buf.extend_from_slice(AFTER_TIME);
+        } else {
+            self.buf.extend_from_slice(body);
+        }
+        self.buf.extend_from_slice(&TAIL);
+        let id = self.cursors.encode(self.tenant, sequence).0;
+        for at in [sse_at + SSE_ID_AT, sse_at + JSON_ID_AT] {
+            self.buf[at..at + CURSOR_LEN].copy_from_slice(&id);
+        }
+
+        for (place, key) in keys.iter_mut().zip(&record.keys) {
+            if let Some(StoredKey::InBody { at, len }) = *key {
+                *place = KeyPlace { at: (body_at - start + at) as u16, len: len as u16 }; // see `Record::checked`
+            }
+        }
+        let present = record.keys.iter().enumerate().map(|(bit, key)| u8::from(key.is_some()) << bit);
+        self.frames.push(Frame {
+            sequence,
+            received_ms: record.received_ms,
+            published_us: 0,
+            origin: record.origin,
+            kind,
+            key_present: present.sum(),
+            keys,
+            chunk_at: chunk_at as u16, // four keys and a chunk's head
+            sse_at: (sse_at - start) as u16,
+            chunk: record.chunk.map(|chunk| Chunk {
+                same_end: (begins + chunk.same_len) as u32,
+                text_at: (begins + chunk.head_len + time_len) as u32,
+                index: chunk.index,
+                first_index: chunk.first_index,
+                is_final: chunk.is_final,
+            }),
+            buf: Bytes::new(),
+        });
+        self.ends.push(self.buf.len());
+        debug_assert!(self.buf.len() - start <= record.frame_len());
+    }
+
+    /// The frames in order, and the buffer that they are slices of, which `share` makes of the writer's.
+    pub fn finish(mut self, share: impl FnOnce(Vec<u8>) -> Bytes) -> (Bytes, Vec<Frame>) {
+        let bytes = share(self.buf);
+        let mut start = 0;
+        for (frame, end) in self.frames.iter_mut().zip(self.ends) {
+            frame.buf = bytes.slice(start..end);
+            start = end;
+        }
+        (bytes, self.frames)
+    }
+
+    fn timestamp(&mut self, ms: u64) -> [u8; TIMESTAMP_LEN] {
+        if self.timestamp.0 != ms {
+            self.timestamp = (ms, time::rfc3339_bytes(ms));
+        }
+        self.timestamp.1
+    }
+}

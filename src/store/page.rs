@@ -1,0 +1,351 @@
+//! Pages: consecutive events of a tenant's log, decoded into one buffer that all their readers share.
+//!
+//! * A page is at most [`PAGE_BYTES`] and one event long. The buffers of pages that nobody reads any more are used again, and no more than
+//!   [`IDLE_BUFFERS`] wait for that: what is read from the disk passes through the same memory, however much it is.
+//! * Every stretch says from which position on it holds everything, so that a reader at any position in it is served by it.
+//! * It knows neither the cache nor the disk.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::pack::{Head, Records};
+use crate::cursor::CursorKey;
+use crate::frame::Frame;
+use crate::frame::page::PageWriter;
+use crate::frame::record::BadRecord;
+use crate::ids::{Sequence, TenantId};
+use crate::sync::Mutex;
+
+/// Where a page ends.
+pub(super) const PAGE_BYTES: usize = 128 * 1024;
+/// Buffers that wait to be used again, 2 MiB of them in all.
+const IDLE_BUFFERS: usize = 16;
+
+/// Consecutive committed events of one tenant after some position, at least one.
+#[derive(Clone, Debug)]
+pub struct Page {
+    decoded: Arc<Decoded>,
+    /// Frames before this are of no interest to whoever asked.
+    from: usize,
+}
+
+impl Page {
+    /// The part of `decoded` that follows `after`; `None` if nothing does.
+    pub(super) fn after(decoded: &Arc<Decoded>, after: Sequence) -> Option<Page> {
+        let from = decoded.frames.partition_point(|frame| frame.sequence() <= after);
+        (from < decoded.frames.len()).then(|| Page { decoded: decoded.clone(), from })
+    }
+
+    /// The events, in order.
+    #[must_use]
+    pub fn frames(&self) -> &[Frame] {
+        self.decoded.frames.get(self.from..).unwrap_or_default()
+    }
+
+    /// What [`Frame::sse_chunked`] of each of [`Page::frames`] of a range is, one behind the other, without copying them; `None` where
+    /// something else lies between them.
+    #[must_use]
+    pub fn sse_chunked(&self, range: Range<usize>) -> Option<&[u8]> {
+        let frames = self.frames().get(range)?;
+        let (first, last) = (frames.first()?.sse_chunked(), frames.last()?.sse_chunked());
+        let start = first.as_ptr().addr().checked_sub(self.decoded.bytes.as_ptr().addr())?;
+        let end = last.as_ptr().addr().checked_sub(self.decoded.bytes.as_ptr().addr())? + last.len();
+        let len: usize = frames.iter().map(|frame| frame.sse_chunked().len()).sum();
+        self.decoded.bytes.get(start..end).filter(|bytes| bytes.len() == len)
+    }
+}
+
+/// A page's frames and the buffer that they are slices of.
+#[derive(Debug)]
+pub(super) struct Decoded {
+    frames: Box<[Frame]>,
+    bytes: Bytes,
+}
+
+impl Decoded {
+    /// Sequence of the last event.
+    pub(super) fn last(&self) -> Option<Sequence> {
+        self.frames.last().map(Frame::sequence)
+    }
+
+    /// Bytes of memory it takes, about.
+    pub(super) fn size(&self) -> usize {
+        // A buffer that is used again is as large as the largest page that was in it.
+        let buffer = if self.bytes.len() > PAGE_BYTES / 2 {
+            self.bytes.len().max(PAGE_BYTES)
+        } else {
+            self.bytes.len()
+        };
+        buffer + size_of_val::<[Frame]>(&self.frames) + size_of::<Decoded>()
+    }
+}
+
+/// A page, and from where on it holds everything.
+#[derive(Clone, Debug)]
+pub(super) struct Stretch {
+    /// No event lies between this position and the first one of the page.
+    pub(super) from: Sequence,
+    pub(super) page: Arc<Decoded>,
+}
+
+/// Buffers of pages, which come back when the last reader of a page has gone.
+#[derive(Debug, Default)]
+pub(super) struct Buffers {
+    idle: Mutex<Vec<Vec<u8>>>,
+}
+
+/// A buffer that goes back.
+struct Lent {
+    buf: Vec<u8>,
+    to: Arc<Buffers>,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.buf
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.to.put(std::mem::take(&mut self.buf));
+    }
+}
+
+impl Buffers {
+    /// An empty buffer.
+    fn take(&self) -> Vec<u8> {
+        self.idle.lock().pop().unwrap_or_else(|| Vec::with_capacity(PAGE_BYTES))
+    }
+
+    fn put(&self, mut buf: Vec<u8>) {
+        buf.clear();
+        buf.shrink_to(PAGE_BYTES); // one large event may have made it longer
+        let mut idle = self.idle.lock();
+        if idle.len() < IDLE_BUFFERS {
+            idle.push(buf);
+        }
+    }
+
+    /// The bytes of a whole page: in its own buffer, or where that is much too large for them, copied out of it.
+    fn share(self: &Arc<Self>, buf: Vec<u8>) -> Bytes {
+        if buf.len() > PAGE_BYTES / 2 {
+            return Bytes::from_owner(Lent { buf, to: self.clone() });
+        }
+        let bytes = Bytes::copy_from_slice(&buf);
+        self.put(buf);
+        bytes
+    }
+}
+
+/// Makes pages of the pieces of one tenant's log, given in order.
+pub(super) struct PageReader<'k> {
+    buffers: &'k Arc<Buffers>,
+    tenant: TenantId,
+    cursors: &'k CursorKey,
+    /// Where the page in progress begins to be whole.
+    from: Sequence,
+    page: Option<PageWriter<'k>>,
+    done: Vec<Stretch>,
+}
+
+impl<'k> PageReader<'k> {
+    /// For pieces that follow `after`, or of which the first holds it: no event lies between `after` and what of them follows.
+    pub(super) fn new(
+        buffers: &'k Arc<Buffers>,
+        tenant: TenantId,
+        cursors: &'k CursorKey,
+        after: Sequence,
+    ) -> PageReader<'k> {
+        PageReader { buffers, tenant, cursors, from: after, page: None, done: Vec::new() }
+    }
+
+    /// Adds the piece that starts at `first`.
+    ///
+    /// # Errors
+    /// [`BadRecord`] when it is damaged, or has not the `head` that its row says it has.
+    pub(super) fn add(&mut self, piece: &[u8], first: Sequence, head: Head) -> Result<(), BadRecord> {
+        let records = Records::of(piece)?;
+        if records.head != head {
+            return Err(BadRecord("head"));
+        }
+        // A piece is read whole, so everything from its beginning is here.
+        self.from = self.from.min(Sequence(first.0.saturating_sub(1)));
+        for (at, record) in (0..).zip(records) {
+            let Some(record) = record? else { continue };
+            let sequence = Sequence(first.0.checked_add(at).ok_or(BadRecord("sequence"))?);
+            if self.page.as_ref().is_some_and(|page| page.len() + record.frame_len() > PAGE_BYTES) {
+                self.close();
+            }
+            let (tenant, cursors) = (self.tenant, self.cursors);
+            let page = self.page.get_or_insert_with(|| PageWriter::new(tenant, cursors, self.buffers.take()));
+            page.push(&record, sequence);
+        }
+        Ok(())
+    }
+
+    /// The last event so far.
+    pub(super) fn last(&self) -> Option<Sequence> {
+        let in_progress = self.page.as_ref().and_then(PageWriter::last);
+        in_progress.or_else(|| self.done.last().and_then(|done| done.page.last()))
+    }
+
+    /// The pages, in order.
+    pub(super) fn finish(mut self) -> Vec<Stretch> {
+        self.close();
+        std::mem::take(&mut self.done)
+    }
+
+    fn close(&mut self) {
+        let Some(page) = self.page.take() else { return };
+        let (bytes, frames) = page.finish(|buf| self.buffers.share(buf));
+        let page = Arc::new(Decoded { frames: frames.into(), bytes });
+        let from = self.from;
+        self.from = page.last().unwrap_or(from);
+        self.done.push(Stretch { from, page });
+    }
+}
+
+/// The events of one piece that starts at `first`: for the fuzzers and benches, which have nothing but its bytes.
+///
+/// # Errors
+/// [`BadRecord`] when it is damaged.
+#[doc(hidden)]
+pub fn decode_piece(
+    piece: &[u8],
+    first: Sequence,
+    tenant: TenantId,
+    cursors: &CursorKey,
+) -> Result<Vec<Page>, BadRecord> {
+    let buffers = Arc::default();
+    let mut reader = PageReader::new(&buffers, tenant, cursors, first);
+    reader.add(piece, first, Head::read(piece)?)?;
+    let page = |stretch: Stretch| Page { decoded: stretch.page, from: 0 };
+    Ok(reader.finish().into_iter().map(page).collect())
+}
+
+/// Packs consecutive events as one commit does: for the same.
+#[doc(hidden)]
+#[must_use]
+pub fn encode_pieces(frames: &[Frame]) -> Vec<(Sequence, Vec<u8>)> {
+    let (mut packer, mut pieces) = (super::pack::Packer::default(), Vec::new());
+    for frame in frames {
+        let _ = packer.push(frame, true, &mut |piece| pieces.push((piece.first, piece.value))); // too large a frame is left out
+    }
+    packer.finish(&mut |piece| pieces.push((piece.first, piece.value)));
+    pieces
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::pack::{Packed, Packer};
+    use super::*;
+    use crate::frame::Encoding;
+    use crate::frame::tests::{KEY, frame};
+
+    /// Pieces of events of `sequences`, which need not be consecutive.
+    pub(in super::super) fn pieces(sequences: impl IntoIterator<Item = u64>, len: usize) -> Vec<Packed> {
+        let (mut packer, mut pieces) = (Packer::default(), Vec::new());
+        let event = format!(r#"{{"type":"custom","channel":"c","data":"{}"}}"#, "x".repeat(len));
+        for sequence in sequences {
+            packer.push(&frame(&event, sequence), true, &mut |piece| pieces.push(piece)).expect("fits");
+        }
+        packer.finish(&mut |piece| pieces.push(piece));
+        pieces
+    }
+
+    pub(in super::super) fn stretches(
+        from: u64,
+        sequences: impl IntoIterator<Item = u64>,
+        len: usize,
+    ) -> Vec<Stretch> {
+        let buffers = Arc::default();
+        let mut reader = PageReader::new(&buffers, TenantId(1), &KEY, Sequence(from));
+        for piece in pieces(sequences, len) {
+            reader.add(&piece.value, piece.first, piece.head).expect("sound");
+        }
+        reader.finish()
+    }
+
+    #[test]
+    fn pages_follow_each_other_and_hold_everything() {
+        let pages = stretches(3, (5..=400).chain(500..=600), 1_000);
+        let mut next = (5..=400).chain(500..=600);
+        let mut from = Sequence(3);
+        for stretch in &pages {
+            assert_eq!(stretch.from, from);
+            assert!(stretch.page.bytes.len() <= PAGE_BYTES);
+            for frame in &stretch.page.frames {
+                assert_eq!(Some(frame.sequence().0), next.next());
+            }
+            from = stretch.page.last().expect("not empty");
+        }
+        assert_eq!((next.next(), pages.len()), (None, 5));
+    }
+
+    /// A reader in the middle of a page gets what follows it, as one slice without copying.
+    #[test]
+    fn the_frames_of_a_page_are_one_slice() {
+        let stretch = &stretches(0, 1..=20, 10)[0];
+        let page = Page::after(&stretch.page, Sequence(7)).expect("events follow");
+        assert_eq!(page.frames()[0].sequence(), Sequence(8));
+        let mut copied = Vec::new();
+        page.frames()[2..9]
+            .iter()
+            .for_each(|frame| frame.encoded(Encoding::SseChunked).append_to(&mut copied));
+        assert_eq!(page.sse_chunked(2..9), Some(&copied[..]));
+        assert_eq!((page.sse_chunked(2..2), page.sse_chunked(0..14)), (None, None));
+        assert!(Page::after(&stretch.page, Sequence(20)).is_none());
+    }
+
+    /// A key that had to be escaped stands between two frames: they are no slice.
+    #[test]
+    fn what_stands_between_two_frames_is_not_sent() {
+        let buffers = Arc::default();
+        let mut reader = PageReader::new(&buffers, TenantId(1), &KEY, Sequence(0));
+        let (mut packer, mut pieces) = (Packer::default(), Vec::new());
+        for (sequence, agent) in [(1, "a"), (2, "a"), (3, "\\\""), (4, "a")] {
+            let event = format!(r#"{{"type":"message","agent_id":"{agent}","content":"x"}}"#);
+            packer.push(&frame(&event, sequence), true, &mut |piece| pieces.push(piece)).expect("fits");
+        }
+        packer.finish(&mut |piece| pieces.push(piece));
+        reader.add(&pieces[0].value, pieces[0].first, pieces[0].head).expect("sound");
+        let page = Page::after(&reader.finish()[0].page, Sequence(0)).expect("events");
+        assert!(page.sse_chunked(0..2).is_some() && page.sse_chunked(2..4).is_some());
+        assert!(page.sse_chunked(1..3).is_none() && page.sse_chunked(0..4).is_none());
+    }
+
+    #[test]
+    fn the_buffer_of_a_page_is_used_again_when_its_last_reader_has_gone() {
+        let buffers: Arc<Buffers> = Arc::default();
+        let read = || {
+            let mut reader = PageReader::new(&buffers, TenantId(1), &KEY, Sequence(0));
+            for piece in pieces(1..=100, 1_000) {
+                reader.add(&piece.value, piece.first, piece.head).expect("sound");
+            }
+            reader.finish().remove(0).page
+        };
+        let page = read();
+        assert_eq!(buffers.idle.lock().len(), 0);
+        let held = page.frames[3].clone();
+        drop(page);
+        assert_eq!(buffers.idle.lock().len(), 0, "a frame of it is held");
+        drop(held);
+        assert_eq!(buffers.idle.lock().len(), 1);
+        let _page = read();
+        assert_eq!(buffers.idle.lock().len(), 0);
+    }
+
+    /// The row says what its piece holds; another piece in its place would give events other sequences.
+    #[test]
+    fn a_piece_that_is_not_what_its_row_says_is_refused() {
+        let buffers = Arc::default();
+        let mut reader = PageReader::new(&buffers, TenantId(1), &KEY, Sequence(0));
+        let piece = pieces(1..=3, 10).remove(0);
+        let head = Head { count: 2, ..piece.head };
+        assert_eq!(reader.add(&piece.value, piece.first, head), Err(BadRecord("head")));
+        assert_eq!(reader.add(&piece.value, Sequence(u64::MAX - 1), piece.head), Err(BadRecord("sequence")));
+    }
+}
