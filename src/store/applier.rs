@@ -267,7 +267,7 @@ fn write(state: &State, table: &Table, live: &mut Live) -> Result<(), EngineErro
     for (key, value) in &table.rows {
         state.write(key, value.as_ref())?;
     }
-    for (key, value) in live.apply(table.live.iter()) {
+    for (key, value) in live.apply(table.live.iter(), table.end) {
         state.write(&key, value.as_ref())?;
     }
     state.write(&position_key(), Some(&position_row(table.end)))
@@ -333,9 +333,11 @@ impl Replay {
             let after = self.segments.partition_point(|first| *first <= position);
             self.segments.get(after.checked_sub(1)?).copied()
         };
+        // What the state counts already is not counted again.
         let live = live
             .into_iter()
-            .filter_map(|(piece, sign)| Some((segment_of(piece.position)?, live_change(&piece, sign))));
+            .filter_map(|(piece, sign)| Some((segment_of(piece.position)?, live_change(&piece, sign))))
+            .filter(|(segment, _)| !self.live.counts(*segment, record.end));
         let filling = self.memtable.insert(rows.into_iter(), live, record.end);
         if filling.bytes >= TABLE_BYTES
             && let Some(table) = self.memtable.freeze()

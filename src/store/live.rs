@@ -1,6 +1,9 @@
 //! How much of each segment of the journal is live: pieces that a row of the log points at.
 //!
-//! * The state holds a row for each segment that has live pieces, as of the state's position. What came since is in the memtable.
+//! * The state holds a row for each segment that has live pieces. What came since is in the memtable.
+//! * A record says how counts change, so it must not be counted twice. A crash may leave a row on the disk and not yet the state's
+//!   position, which comes after it. So each row says itself up to which position it counts ([`Live::counts`]). A row that went because
+//!   nothing was left needs no such mark: counting the same changes from zero again ends at zero, as counts are never negative.
 //! * A segment before the checkpoint without live pieces can go.
 
 use std::collections::BTreeMap;
@@ -14,7 +17,7 @@ use super::state::{State, Value};
 use crate::ids::TenantId;
 
 const VERSION: u8 = 1;
-const LEN: usize = 1 + 2 * 8;
+const LEN: usize = 1 + 3 * 8;
 
 /// What is live in one segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -34,20 +37,37 @@ impl Counts {
         }
     }
 
+    /// What the row of a segment says.
+    pub(super) fn read(value: &[u8]) -> Option<Counts> {
+        Row::read(value).map(|row| row.counts)
+    }
+}
+
+/// What the row of a segment says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Row {
+    counts: Counts,
+    /// Records that end here or before are counted.
+    until: Position,
+}
+
+impl Row {
     fn write(self) -> Vec<u8> {
         let mut value = Vec::with_capacity(LEN);
         value.push(VERSION);
-        value.extend_from_slice(&self.bytes.to_be_bytes());
-        value.extend_from_slice(&self.pieces.to_be_bytes());
+        for n in [self.counts.bytes, self.counts.pieces, self.until.0] {
+            value.extend_from_slice(&n.to_be_bytes());
+        }
         value
     }
 
-    pub(super) fn read(value: &[u8]) -> Option<Counts> {
+    fn read(value: &[u8]) -> Option<Row> {
         let (&[VERSION], rest) = value.split_first_chunk()? else { return None };
         match rest.as_chunks::<8>() {
-            (&[bytes, pieces], []) => {
-                Some(Counts { bytes: u64::from_be_bytes(bytes), pieces: u64::from_be_bytes(pieces) })
-            }
+            (&[bytes, pieces, until], []) => Some(Row {
+                counts: Counts { bytes: u64::from_be_bytes(bytes), pieces: u64::from_be_bytes(pieces) },
+                until: Position(u64::from_be_bytes(until)),
+            }),
             _ => None,
         }
     }
@@ -56,7 +76,7 @@ impl Counts {
 /// What is live in every segment, by the segment's first position.
 #[derive(Default, Debug)]
 pub(super) struct Live {
-    segments: BTreeMap<Position, Counts>,
+    segments: BTreeMap<Position, Row>,
 }
 
 fn key(segment: Position) -> Vec<u8> {
@@ -71,9 +91,9 @@ impl Live {
         for row in state.between((Bound::Included(&from), Bound::Excluded(&to)))? {
             let (key, value) = row?;
             let tail = keys::parse(&key).ok().and_then(|(_, _, tail)| tail.first_chunk().copied());
-            match (tail, Counts::read(&value)) {
-                (Some(first), Some(counts)) => {
-                    live.segments.insert(Position(u64::from_be_bytes(first)), counts);
+            match (tail, Row::read(&value)) {
+                (Some(first), Some(row)) => {
+                    live.segments.insert(Position(u64::from_be_bytes(first)), row);
                 }
                 _ => return Err(EngineError::Engine("the row of a segment is damaged".into())),
             }
@@ -83,20 +103,26 @@ impl Live {
 
     /// What is live in one segment.
     pub(super) fn of(&self, segment: Position) -> Counts {
-        self.segments.get(&segment).copied().unwrap_or_default()
+        self.segments.get(&segment).map(|row| row.counts).unwrap_or_default()
     }
 
-    /// Takes changes over; the rows that say so.
+    /// Returns true if the changes of a record that ends at `end` are among what is known of a segment.
+    pub(super) fn counts(&self, segment: Position, end: Position) -> bool {
+        self.segments.get(&segment).is_some_and(|row| end <= row.until)
+    }
+
+    /// Takes over changes of records up to `until`; the rows that say so.
     pub(super) fn apply<'a>(
         &mut self,
         changes: impl Iterator<Item = (&'a Position, &'a Change)>,
+        until: Position,
     ) -> Vec<(Vec<u8>, Option<Value>)> {
         changes
             .map(|(segment, change)| {
-                let counts = self.of(*segment).after(*change);
-                let value = (counts != Counts::default()).then(|| Value::from(counts.write()));
+                let row = Row { counts: self.of(*segment).after(*change), until };
+                let value = (row.counts != Counts::default()).then(|| Value::from(row.write()));
                 match value {
-                    Some(_) => self.segments.insert(*segment, counts),
+                    Some(_) => self.segments.insert(*segment, row),
                     None => self.segments.remove(segment),
                 };
                 (key(*segment), value)
@@ -114,12 +140,14 @@ mod tests {
         let mut live = Live::default();
         let segment = Position(64);
         let change = Change { bytes: 100, pieces: 2 };
-        let rows = live.apply([(&segment, &change)].into_iter());
-        assert_eq!(Counts::read(rows[0].1.as_ref().expect("a row")), Some(Counts { bytes: 100, pieces: 2 }));
+        let rows = live.apply([(&segment, &change)].into_iter(), Position(500));
+        let row = Row { counts: Counts { bytes: 100, pieces: 2 }, until: Position(500) };
+        assert_eq!(Row::read(rows[0].1.as_ref().expect("a row")), Some(row));
+        assert!(live.counts(segment, Position(500)) && !live.counts(segment, Position(501)));
         assert_eq!(live.of(segment), Counts { bytes: 100, pieces: 2 });
         let gone = Change { bytes: -100, pieces: -2 };
-        assert_eq!(live.apply([(&segment, &gone)].into_iter()), [(key(segment), None)]);
+        assert_eq!(live.apply([(&segment, &gone)].into_iter(), Position(600)), [(key(segment), None)]);
         assert_eq!(live.of(segment), Counts::default());
-        assert_eq!(Counts::read(&[1; LEN - 1]), None);
+        assert_eq!(Row::read(&[1; LEN - 1]), None);
     }
 }
