@@ -3,14 +3,21 @@
 //!
 //! * A segment that dies by itself, as those of a log with a retention do, is never copied.
 //! * A step copies a bounded number of bytes, between commits: the rate of copying follows that of commits.
-//! * What is copied is durable before its segment goes, since a checkpoint syncs the journal first.
+//! * What is copied is durable before its row points at the copy.
+//! * A segment that cannot be read stays as it is, and is not tried again in this run: it costs space, not the store.
+
+use std::collections::BTreeSet;
 
 use super::engine::{Batch, Engine, EngineError, piece_of};
-use super::journal::{Change, Position};
+use super::journal::{Change, Position, SegmentInfo};
+use super::live::Counts;
 use super::log_entry::LogEntry;
 
-/// Bytes of records that are looked through in one step.
-const STEP_BYTES: u64 = 1 << 20;
+/// Bytes of records that are looked through in one step, and copied at most: a part of a small segment, so that records fill it.
+const STEP_BYTES: u64 = 256 << 10;
+/// What a piece takes in the journal besides its bytes, about: the row that points at it, and that its old place is free. Copying does
+/// not save it, so without it small pieces would look like garbage, and be copied for ever.
+const PIECE_OVERHEAD: u64 = 96;
 /// Segments are copied while the journal takes more than this part, in percent, of what is live in it, and two segments.
 const BOUND_PERCENT: u64 = 125;
 /// Only a segment of which at most this part, in percent, is live is worth copying.
@@ -21,6 +28,8 @@ const WORTH_PERCENT: u64 = 80;
 pub(super) struct Reclaimer {
     /// From where on it is still to be looked through, and its end; `None`: none is being copied.
     under_way: Option<(Position, Position)>,
+    /// The first positions of segments that could not be read: at most as many as there are segments.
+    unreadable: BTreeSet<Position>,
 }
 
 impl Reclaimer {
@@ -28,14 +37,25 @@ impl Reclaimer {
     pub(super) fn step(&mut self, engine: &Engine) -> Result<bool, EngineError> {
         let (from, end) = match self.under_way {
             Some(under_way) => under_way,
-            None => match candidate(engine) {
+            None => match candidate(engine, &self.unreadable) {
                 Some(found) => found,
                 None => return Ok(false),
             },
         };
         let until = Position(end.0.min(from.0.saturating_add(STEP_BYTES)));
-        let next = copy(engine, from, until)?;
-        self.under_way = (next < end).then_some((next, end));
+        match read(engine, from, until) {
+            Ok((batch, next)) => {
+                if !batch.is_empty() {
+                    engine.apply(batch)?;
+                }
+                self.under_way = (next < end).then_some((next, end));
+            }
+            Err(error) => {
+                tracing::error!(%error, position = from.0, "a segment of the journal cannot be read; its space is not given back");
+                self.unreadable.extend(engine.journal().segment_of(from));
+                self.under_way = None;
+            }
+        }
         Ok(true)
     }
 }
@@ -47,7 +67,12 @@ pub(super) fn all(engine: &Engine) -> Result<(), EngineError> {
     for (segment, _) in engine.segments().iter().filter(|(segment, _)| segment.is_sealed) {
         let mut from = segment.first;
         while from < segment.end {
-            from = copy(engine, from, Position(segment.end.0.min(from.0.saturating_add(STEP_BYTES))))?;
+            let until = Position(segment.end.0.min(from.0.saturating_add(STEP_BYTES)));
+            let (batch, next) = read(engine, from, until)?;
+            if !batch.is_empty() {
+                engine.apply(batch)?;
+            }
+            from = next;
         }
     }
     engine.commit(Batch::default())
@@ -55,9 +80,11 @@ pub(super) fn all(engine: &Engine) -> Result<(), EngineError> {
 
 /// The segment that gives most space back for what has to be copied, where the journal takes more than [`BOUND_PERCENT`] of what is
 /// live: its first position and its end.
-fn candidate(engine: &Engine) -> Option<(Position, Position)> {
-    let segments = engine.segments();
-    let live: u64 = segments.iter().map(|(_, live)| live.bytes).sum();
+fn candidate(engine: &Engine, unreadable: &BTreeSet<Position>) -> Option<(Position, Position)> {
+    let mut segments = engine.segments();
+    segments.retain(|(segment, _)| !unreadable.contains(&segment.first));
+    let needed = |live: &Counts| live.bytes.saturating_add(live.pieces.saturating_mul(PIECE_OVERHEAD));
+    let live: u64 = segments.iter().map(|(_, live)| needed(live)).sum();
     let size = |first: Position, end: Position| end.0 - first.0;
     // Those without live pieces go by themselves, and those of the end are still written to.
     let kept: Vec<_> =
@@ -66,15 +93,15 @@ fn candidate(engine: &Engine) -> Option<(Position, Position)> {
     if taken <= live.saturating_mul(BOUND_PERCENT) / 100 {
         return None;
     }
-    let part = |(segment, live): &&&(super::journal::SegmentInfo, super::live::Counts)| {
-        live.bytes.saturating_mul(100) / size(segment.first, segment.end).max(1)
+    let part = |(segment, live): &&&(SegmentInfo, Counts)| {
+        needed(live).saturating_mul(100) / size(segment.first, segment.end).max(1)
     };
     let best = kept.iter().min_by_key(part)?;
     (part(&best) <= WORTH_PERCENT).then_some((best.0.first, best.0.end))
 }
 
-/// Copies what is live in the records from `from` to `until`; where to go on.
-fn copy(engine: &Engine, from: Position, until: Position) -> Result<Position, EngineError> {
+/// What copies the live pieces of the records from `from` to `until`; and where to go on.
+fn read(engine: &Engine, from: Position, until: Position) -> Result<(Batch, Position), EngineError> {
     let (mut batch, mut next) = (Batch::default(), from);
     let mut entries = Vec::new();
     let mut records = engine.journal().records(from, until);
@@ -98,8 +125,5 @@ fn copy(engine: &Engine, from: Position, until: Position) -> Result<Position, En
             batch.replace_piece(key, &entry, bytes, entry.head);
         }
     }
-    if !batch.is_empty() {
-        engine.apply(batch)?;
-    }
-    Ok(if next == from { until } else { next })
+    Ok((batch, if next == from { until } else { next }))
 }
