@@ -63,6 +63,22 @@ pub(crate) fn has_blobs(database: &Path) -> io::Result<bool> {
     }
 }
 
+/// Removes snapshots that sled had not finished when its process ended: it would take them for whole ones, find them damaged, and
+/// never open again. They replace nothing before they are renamed.
+fn remove_unfinished_snapshots(database: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(database)? {
+        let entry = entry?;
+        if entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| name.starts_with("snap.") && name.ends_with(".generating"))
+        {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// A directory only we may enter, made if absent.
 pub(crate) fn private_dir(dir: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
@@ -86,7 +102,8 @@ impl State {
     pub(crate) fn open(database: &Path, cache_bytes: u64, io: Arc<dyn Io>) -> Result<State, EngineError> {
         let prepare = || -> io::Result<()> {
             private_dir(database)?;
-            private_dir(&database.join("blobs"))
+            private_dir(&database.join("blobs"))?;
+            remove_unfinished_snapshots(database)
         };
         prepare().map_err(|error| EngineError::io(&error, false))?;
         let config = sled::Config::new()
