@@ -444,7 +444,7 @@ impl Auth {
     }
 
     fn new_row(&self, id: String, new: NewOrganization) -> OrganizationRow {
-        let tenant = TenantId(self.directory.read(|table| table.next_tenant.max(1)));
+        let tenant = self.directory.take_number();
         let NewOrganization { name, visibility, presence, .. } = new;
         OrganizationRow { tenant, id, name, visibility, presence, created_at_ms: self.clock.now_ms() }
     }

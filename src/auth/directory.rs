@@ -202,6 +202,15 @@ impl Directory {
         f(&self.0.read())
     }
 
+    /// A number that no organization ever had. It is not given out again: where the commit that uses it fails, the disk may hold it
+    /// all the same.
+    pub(super) fn take_number(&self) -> TenantId {
+        let mut table = self.0.write();
+        let number = table.next_tenant.max(1);
+        table.next_tenant = number + 1;
+        TenantId(number)
+    }
+
     /// Entries of all tables.
     #[cfg(test)]
     pub(super) fn entries(&self) -> usize {

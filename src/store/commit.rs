@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use super::Shared;
 use super::daily::Lanes;
 use super::engine::{Batch, Engine, EngineError};
+use super::journal::Position;
 use super::keys::{self, Kind};
 use super::log::TenantLog;
 use super::pack::Packer;
@@ -97,6 +98,8 @@ pub(super) struct Committer {
     pub(super) space: SpaceWatch,
     /// What retention and revocations are aged by.
     pub(super) clock: CautiousClock,
+    /// Where the journal ended when the engine was last closed to be opened again.
+    pub(super) acknowledged: Option<Position>,
     /// Emptied by each commit; kept for its room.
     touched: HashMap<TenantId, Touched>,
 }
@@ -105,7 +108,7 @@ impl Committer {
     pub(super) fn new(shared: Arc<Shared>, books: Books, space: SpaceWatch) -> Committer {
         let mut clock = CautiousClock::default();
         clock.now_ms(&*shared.options.clock); // believed: the opening's time
-        Committer { shared, books, space, clock, touched: HashMap::new() }
+        Committer { shared, books, space, clock, acknowledged: None, touched: HashMap::new() }
     }
 
     /// The body of the thread: until the store closes and the queue is empty.

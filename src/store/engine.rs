@@ -156,6 +156,8 @@ pub(crate) struct EngineOptions {
     pub(crate) segment_bytes: u64,
     /// Bring each commit to the disk.
     pub(crate) fsync: bool,
+    /// Where the journal ends, if this process knows: what comes after it belongs to commits that failed, and is cut.
+    pub(crate) end: Option<Position>,
     pub(crate) io: Arc<dyn Io>,
 }
 
@@ -194,6 +196,7 @@ impl EngineOptions {
             cache_bytes: 32 << 20,
             segment_bytes: SEGMENT_BYTES,
             fsync: true,
+            end: None,
             io,
         }
     }
@@ -225,6 +228,7 @@ impl Engine {
         let journal = journal::Options {
             dir: options.journal.clone(),
             segment_bytes: options.segment_bytes,
+            end: options.end,
             io: io.clone(),
         };
         let (journal, replayed) = replay.run(journal, from)?;
@@ -242,6 +246,14 @@ impl Engine {
     /// Counts from now on what organizations keep, with every batch.
     pub(crate) fn counting(self, quotas: Arc<Quotas>) -> Engine {
         Engine { quotas: Some(quotas), ..self }
+    }
+
+    /// Closes it. Returns the position up to which commits were acknowledged: what the journal may hold after it are remains of
+    /// commits that failed.
+    pub(crate) fn close(self) -> Position {
+        let shared = self.shared.clone();
+        drop(self);
+        shared.journal.end()
     }
 
     /// The epoch that records carry from now on.
@@ -333,9 +345,12 @@ impl Engine {
             None => Vec::new(),
         };
         let Shared { journal, memtable, progress, .. } = &*self.shared;
+        // A piece that is shown and then lost with a failed sync could not be read any more.
+        let sync = sync || (self.fsync && !batch.pieces.is_empty());
         let end = if batch.is_empty() { journal.end() } else { self.append(&mut batch, kind)? };
-        if sync && journal.durable() < journal.end() {
-            journal.sync()?;
+        // Not held against the journal's end: where the applier's sync fails meanwhile, that moves back before this record.
+        if sync && journal.durable() < end && journal.sync()? < end {
+            return Err(EngineError::Disk("a sync of the journal failed".into()));
         }
         if batch.is_empty() {
             return Ok(());

@@ -130,8 +130,8 @@ impl Store {
     pub fn row_cache(&self) -> RowCacheStats {
         self.shared().engine.read().as_ref().map(Engine::row_cache).unwrap_or_default()
     }
-    /// `hook` runs on the committer's thread after the store was opened again: every log stands at the start of a new
-    /// epoch, and publishing is still refused. It must not wait for a commit.
+    /// `hook` runs on the committer's thread where logs have passed over events: after a commit failed, and after the store was opened
+    /// again, when every log stands at the start of a new epoch. Publishing is refused meanwhile. It must not wait for a commit.
     pub fn on_epoch(&self, hook: impl Fn() + Send + Sync + 'static) {
         self.shared().hooks.lock().push(Box::new(hook));
     }

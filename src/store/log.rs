@@ -91,6 +91,11 @@ impl TenantLog {
         self.committed.store(start, Release);
     }
 
+    /// Passes over what was appended and not committed, whose commit has failed: it is in no log, and its numbers are never used again.
+    pub(super) fn pass_over_uncommitted(&self) {
+        self.committed.store(self.end.load(Acquire), Release);
+    }
+
     /// Whose log it is.
     #[must_use]
     pub fn tenant(&self) -> TenantId {

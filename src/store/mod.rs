@@ -15,6 +15,8 @@ mod daily;
 mod disk;
 mod engine;
 #[cfg(test)]
+mod engine_fault_tests;
+#[cfg(test)]
 mod engine_tests;
 #[cfg(test)]
 mod erasure_tests;

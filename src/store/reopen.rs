@@ -1,7 +1,9 @@
 //! A failed commit, and the way back from it without a restart.
 //!
-//! * The batch and all queued behind it fail: whether they took place is unknown. From then on nothing is taken until a
+//! * The batch and all queued behind it fail: whether a restart finds them is unknown. From then on nothing is taken until a
 //!   new epoch is durable and every loaded log stands at its start, so no sequence is ever used twice.
+//! * What failed does not come back in this process: the journal is opened up to the last commit that was acknowledged. So whoever
+//!   keeps in memory what was committed (`auth`) still agrees with the disk.
 //! * A disk that failed to take data is not asked again: the kernel may have dropped what it could not write, and a second
 //!   fsync would say that all is well. Only a restart, which reads what is really there, ends that.
 
@@ -13,7 +15,8 @@ use std::time::Duration;
 
 use super::Shared;
 use super::commit::{Books, Committer};
-use super::engine::{Engine, EngineError};
+use super::engine::{Engine, EngineError, EngineOptions};
+use super::journal::Position;
 use super::log::TenantLog;
 use super::queue::{CommitError, Item};
 use super::recover::{self, Recovered};
@@ -39,6 +42,9 @@ impl Committer {
             waiting.refuse = Some(CommitError::Unavailable);
             waiting.take_all()
         };
+        // What failed may have been shown before its commit. Nobody who was told that it failed finds it any more.
+        shared.logs.lock().loaded.values().for_each(|log| log.pass_over_uncommitted());
+        call_hooks(&shared);
         for item in items.drain(..).chain(behind) {
             item.done.tell(Err(item.refused.unwrap_or(CommitError::Unknown)));
         }
@@ -50,7 +56,10 @@ impl Committer {
     /// Tries until it is open again, or the store closes.
     fn reopen(&mut self) {
         let shared = self.shared.clone();
-        drop(shared.engine.write().take());
+        let engine = shared.engine.write().take();
+        if let Some(engine) = engine {
+            self.acknowledged = Some(engine.close());
+        }
         shared.reads.cache().clear();
         self.space.drop_ballast();
         let mut pause = FIRST_PAUSE;
@@ -59,7 +68,8 @@ impl Committer {
                 return;
             }
             let now_ms = self.clock.now_ms(&*shared.options.clock);
-            let attempt = catch_unwind(AssertUnwindSafe(|| open_again(&shared, now_ms)))
+            let end = self.acknowledged;
+            let attempt = catch_unwind(AssertUnwindSafe(|| open_again(&shared, end, now_ms)))
                 .unwrap_or_else(|_| Err(EngineError::Engine("it panicked".into())));
             match attempt {
                 Ok((books, engine)) => {
@@ -74,12 +84,7 @@ impl Committer {
             }
         }
         shared.stats.reopenings.fetch_add(1, Relaxed);
-        for hook in shared.hooks.lock().iter() {
-            // A defect of one listener must not end the committer, on which everybody waits.
-            if catch_unwind(AssertUnwindSafe(hook)).is_err() {
-                tracing::error!("a listener for new epochs panicked");
-            }
-        }
+        call_hooks(&shared);
         shared.queue.lock().refuse = None;
         // Until the room is known to suffice.
         shared.state.set(StoreState::Reserve);
@@ -89,10 +94,23 @@ impl Committer {
     }
 }
 
+fn call_hooks(shared: &Shared) {
+    for hook in shared.hooks.lock().iter() {
+        // A defect of one listener must not end the committer, on which everybody waits.
+        if catch_unwind(AssertUnwindSafe(hook)).is_err() {
+            tracing::error!("a listener for new epochs panicked");
+        }
+    }
+}
+
 /// Opens, begins an epoch, and moves every loaded log to its start.
-fn open_again(shared: &Arc<Shared>, now_ms: u64) -> Result<(Books, Engine), EngineError> {
+fn open_again(
+    shared: &Arc<Shared>,
+    end: Option<Position>,
+    now_ms: u64,
+) -> Result<(Books, Engine), EngineError> {
     let options = &shared.options;
-    let engine = Engine::open(&options.engine())?
+    let engine = Engine::open(&EngineOptions { end, ..options.engine() })?
         .keeping_rows(options.row_cache_bytes)
         .counting(shared.quotas.clone());
     let epoch = recover::begin_epoch(&engine, shared.epoch.load(Relaxed))?;

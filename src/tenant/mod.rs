@@ -116,7 +116,7 @@ struct WriteSide {
 }
 
 impl Tenants {
-    /// An empty table. After a reopening of the store every tenant's ring restarts in the new epoch.
+    /// An empty table. Where a commit fails, and where the store reopens, every tenant's ring restarts.
     #[must_use]
     pub fn new(
         store: Store,
@@ -189,14 +189,16 @@ impl Tenants {
         }
     }
 
-    /// After the store reopened: positions go on from each log's new end, and waiting readers are woken.
+    /// After a commit failed, and after the store reopened: positions go on from each log's end, what was shown and not committed goes,
+    /// and waiting readers are woken.
     fn restart_rings(&self) {
         for entry in &self.table {
             let tenant = entry.value();
             {
                 let mut side = tenant.write.lock();
                 self.ring_bytes.fetch_sub(side.ring.bytes(), Ordering::Relaxed);
-                side.ring.restart(tenant.log.end().next().0);
+                let next = tenant.log.end().next().0.max(side.ring.head());
+                side.ring.restart(next);
             }
             self.wake(tenant);
         }

@@ -308,7 +308,7 @@ fn count_live(
             progress.at("pieces of logs", done, 0)?;
         }
     }
-    for (key, value) in Live::default().apply(live.iter()) {
+    for (key, value) in Live::default().apply(live.iter(), end) {
         state.write(&key, value.as_ref())?;
     }
     Ok(())

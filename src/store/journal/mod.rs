@@ -75,6 +75,8 @@ pub(crate) struct Options {
     pub(crate) dir: PathBuf,
     /// Bytes of a segment, which has room on the disk from its beginning. One long record may make one longer.
     pub(crate) segment_bytes: u64,
+    /// Where it ends, if that is known: records after it are cut as a torn tail is, however sound they are.
+    pub(crate) end: Option<Position>,
     /// The disk.
     pub(crate) io: Arc<dyn Io>,
 }

@@ -2,6 +2,8 @@
 //!
 //! * What stands before the end of a synced record must be sound: a segment that has a successor, everything before `from`, and
 //!   everything before the `synced` of a later record. It is [`JournalError::Damaged`] otherwise, and nothing is changed.
+//! * A process that opens its journal again knows what it acknowledged ([`Options::end`]). What follows is cut, so that a commit
+//!   that failed does not come back.
 //! * Anything else that is invalid is a torn tail, which the crash of a machine leaves: nobody was answered for it. It is cut.
 //! * What a process left unsynced may be in the memory of the kernel alone, and the kernel may have failed to write it and
 //!   forgotten that. So the last records are written once more and synced before the journal is open.
@@ -212,7 +214,11 @@ impl Walk {
             at = self.skip(&mut scan, first)?;
         }
         scan.chunk = scan::CHUNK;
+        let until = options.end.unwrap_or(Position(u64::MAX));
         while next.is_none() || at < limit {
+            if next.is_none() && at >= until {
+                break;
+            }
             match self.record(&mut scan, at, replay)? {
                 Ok(end) => at = end,
                 Err(error) if next.is_some() => return Err(error),
