@@ -1,0 +1,566 @@
+//! Every call that the store makes of the disk fails once, at every kind of change: what was acknowledged stays, what failed is never
+//! shown, and the store goes on as far as the disk lets it.
+//!
+//! * A case is a call, the n-th of its kind, and what goes wrong with it. The same story runs in each case: two lives of a store
+//!   with every kind of change.
+//! * Afterwards the store is read in process, after a restart, and on what a disk would hold had the power failed.
+//! * `NERVEWIRE_FAULTS=all` tries every n that the story makes; a few of each kind otherwise.
+
+#![allow(clippy::expect_used, clippy::panic)] // a test ends where its world does not hold
+
+#[allow(dead_code, reason = "each test program uses its part of the harness")]
+#[path = "store/harness.rs"]
+mod harness;
+#[path = "store/saboteur.rs"]
+mod saboteur;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use harness::{SmallDisk, T1, T2, until};
+use nervewire::event::Event;
+use nervewire::frame::{Frame, Key};
+use nervewire::ids::{Sequence, TenantId};
+use nervewire::store::{
+    Answer, ApiKey, CommitError, Done, Idempotency, MessageId, Organization, Retention, Rows, Store,
+    StoreOptions, StoreState, Visibility, scope,
+};
+use nervewire::time::{Clock, SystemClock};
+use saboteur::{CALLS, Call, Fault, Saboteur};
+
+/// Fills segments, and is trimmed.
+const T3: TenantId = TenantId(3);
+/// Made and deleted.
+const T7: TenantId = TenantId(7);
+/// Retention: events of any tenant.
+const KEPT: u64 = 40;
+/// Cases that run at once.
+const AT_ONCE: usize = 6;
+
+fn options(dir: &Path, io: &Arc<Saboteur>) -> StoreOptions {
+    let mut options = harness::options(dir);
+    options.segment_bytes = 64 << 10;
+    options.retention = Retention { max_age_seconds: 0, max_events: KEPT, max_bytes: 0 };
+    options.io = io.clone();
+    options
+}
+
+/// One change of the story, which is one commit for each tenant.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    /// Events of one tenant for these users.
+    Events(TenantId, &'static [&'static str], usize),
+    /// Events of two tenants at once.
+    Two,
+    /// A row alone.
+    Row,
+    /// Rows with events: an idempotency key and a message id.
+    Both,
+    CreateOrganization,
+    DeleteOrganization,
+    ApiKey,
+    EraseUser,
+}
+
+/// The changes of a life. The last ones fill segments and are trimmed.
+fn story(life: usize) -> Vec<Change> {
+    let mut story = vec![
+        Change::Events(T1, [&["ann", "bob", "ann"], &["cid", "bob", "cid"]][life], 100), // Ann is erased in the first
+        Change::Row,
+        Change::Both,
+        Change::CreateOrganization,
+        Change::Events(T7, &["eve"], 10),
+        Change::Two,
+        Change::ApiKey,
+        Change::DeleteOrganization,
+        Change::EraseUser,
+    ];
+    story.extend([Change::Events(T3, &["bob", "bob", "bob", "bob"], 6_000); 16]);
+    story
+}
+
+/// What became of a change.
+#[derive(Debug)]
+struct Made {
+    name: String,
+    change: Change,
+    acknowledged: bool,
+    /// Its witness row was part of it.
+    has_row: bool,
+    events: Vec<(TenantId, Arc<Frame>)>,
+}
+
+#[derive(Default)]
+struct Model {
+    made: Vec<Made>,
+    /// The highest sequence that a queue took.
+    given: HashMap<TenantId, Sequence>,
+}
+
+fn frames(
+    store: &Store,
+    tenant: TenantId,
+    end: Sequence,
+    users: &[&str],
+    name: &str,
+    len: usize,
+) -> Vec<Arc<Frame>> {
+    let (now_ms, text) = (SystemClock.now_ms(), "x".repeat(len));
+    let frame = |(at, user): (usize, &&str)| {
+        let json = format!(
+            r#"{{"type":"message","agent_id":"a","user_id":"{user}","content":"{name} {at} {text}"}}"#
+        );
+        let mut frame = Frame::encode(&Event::parse(&json).expect("valid"), now_ms, 0);
+        let sequence = Sequence(end.0 + 1 + at as u64);
+        frame.seal(sequence, now_ms, &store.cursor_key().encode(tenant, sequence));
+        Arc::new(frame)
+    };
+    users.iter().enumerate().map(frame).collect()
+}
+
+fn organization(deleted: bool) -> Organization {
+    Organization {
+        tenant: T7,
+        org_id: "acme".into(),
+        name: String::new(),
+        visibility: Visibility::Private,
+        presence: false,
+        created_ms: 5,
+        deleted,
+    }
+}
+
+impl Model {
+    /// Makes one change; the error of it.
+    async fn make(&mut self, store: &Store, change: Change) -> Result<(), CommitError> {
+        let name = format!("step-{}", self.made.len());
+        let mut rows = Rows::new();
+        let of_events: Vec<(TenantId, &[&str], usize)> = match change {
+            Change::Events(tenant, users, len) => vec![(tenant, users, len)],
+            Change::Two => vec![(T1, &["bob"], 10), (T2, &["bob", "bob"], 10)],
+            Change::Both => vec![(T2, &["bob", "bob"], 500)],
+            _ => Vec::new(),
+        };
+        let has_row = !matches!(change, Change::Events(..) | Change::Two);
+        match change {
+            Change::Both => {
+                let place = scope(&[name.as_bytes()]);
+                let answer = Answer::Withheld { id: name.clone() };
+                let remembered = Idempotency { body: [1; 32], answer, created_ms: SystemClock.now_ms() };
+                rows.put_idempotency(T2, &place, &remembered).expect("fits");
+                let message =
+                    MessageId { body: [2; 32], sequence: Sequence(7), created_ms: SystemClock.now_ms() };
+                rows.put_message_id(T2, &place, &message).expect("fits");
+            }
+            Change::CreateOrganization => rows.put_organization(&organization(false)).expect("fits"),
+            Change::DeleteOrganization => {
+                rows.put_organization(&organization(true)).expect("fits");
+                rows.erase_tenant(T7);
+            }
+            Change::EraseUser => rows.erase_user(T1, "ann").expect("fits"),
+            Change::ApiKey => rows
+                .put_api_key(&ApiKey {
+                    tenant: T1,
+                    key_id: name.clone(),
+                    digest: [1; 32],
+                    scopes: vec!["publish".into()],
+                    narrowing: Default::default(),
+                    name: String::new(),
+                    created_ms: 5,
+                    expires_ms: None,
+                    last_used_ms: None,
+                })
+                .expect("fits"),
+            _ => {}
+        }
+        if has_row {
+            rows.put_secret(&name, name.as_bytes()).expect("fits");
+        }
+        let (mut events, mut failed, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
+        let mut result = Ok(());
+        if of_events.is_empty() {
+            result = store.write(rows).await;
+        } else {
+            let mut rows = Some(rows);
+            for (tenant, users, len) in of_events {
+                let log = match store.log(tenant).await {
+                    Ok(log) => log,
+                    Err(_) => return Err(CommitError::Unavailable),
+                };
+                let frames = frames(store, tenant, log.end(), users, &name, len);
+                assert!(
+                    self.given.get(&tenant).is_none_or(|given| *given < frames[0].sequence()),
+                    "{name}: sequence {:?} was given before",
+                    frames[0].sequence()
+                );
+                events.extend(frames.iter().map(|frame| (tenant, frame.clone())));
+                let (done, told) = Done::channel();
+                store.append(&log, frames.clone(), rows.take().unwrap_or_default(), None, done);
+                waiting.push((tenant, frames[frames.len() - 1].sequence(), told));
+            }
+            for (tenant, last, told) in waiting {
+                let told = told.await.unwrap_or(Err(CommitError::Unavailable));
+                if matches!(told, Ok(()) | Err(CommitError::Unknown)) {
+                    self.given.insert(tenant, last);
+                }
+                if told.is_err() {
+                    result = told;
+                    // Of two tenants, one may have been acknowledged before the other failed.
+                    if matches!(change, Change::Two) {
+                        failed.extend(events.extract_if(.., |(of, _)| *of == tenant));
+                    }
+                }
+            }
+        }
+        if !failed.is_empty() {
+            let (name, events) = (name.clone(), failed);
+            self.made.push(Made { name, change, acknowledged: false, has_row, events });
+        }
+        let is_two = matches!(change, Change::Two) && !events.is_empty();
+        let acknowledged = result.is_ok() || is_two;
+        self.made.push(Made { name, change, acknowledged, has_row, events });
+        result
+    }
+
+    fn was_acknowledged(&self, wanted: impl Fn(&Change) -> bool) -> bool {
+        self.made.iter().any(|made| made.acknowledged && wanted(&made.change))
+    }
+
+    /// Holds the store against what was told. `restarted`: what failed may be there, but then all of it.
+    async fn check(&self, store: &Store, restarted: bool, case: &str) {
+        let mut found: HashMap<TenantId, BTreeMap<Sequence, Arc<Frame>>> = HashMap::new();
+        for tenant in [T1, T2, T3, T7] {
+            let log = retry(case, async || store.log(tenant).await).await;
+            let after = log.oldest();
+            let mut at = after;
+            let frames = found.entry(tenant).or_default();
+            loop {
+                let read = retry(case, async || store.read_log(&log, at).await).await;
+                match read {
+                    nervewire::store::LogRead::Page(page) => {
+                        for frame in &page.frames {
+                            assert!(frame.sequence() > at, "{case}: out of order");
+                            at = frame.sequence();
+                            frames.insert(at, frame.clone());
+                        }
+                    }
+                    nervewire::store::LogRead::End { .. } => break,
+                    nervewire::store::LogRead::Gap { resumes_at } => at = resumes_at,
+                }
+            }
+        }
+        let erased = self.made.iter().any(|made| matches!(made.change, Change::EraseUser));
+        let deleted = self.made.iter().any(|made| matches!(made.change, Change::DeleteOrganization));
+        let mut known = HashMap::new();
+        let newest: Vec<Sequence> = {
+            let of_t3 = self.made.iter().filter(|made| made.acknowledged).flat_map(|made| &made.events);
+            let mut all: Vec<_> =
+                of_t3.filter(|(of, _)| *of == T3).map(|(_, frame)| frame.sequence()).collect();
+            all.reverse();
+            all.truncate(KEPT as usize);
+            all
+        };
+        for made in &self.made {
+            let row = match made.has_row {
+                true => {
+                    let row = retry(case, async || store.secret_blocking(&made.name)).await;
+                    Some(row.is_some_and(|row| row == made.name.as_bytes()))
+                }
+                false => None,
+            };
+            if matches!(made.change, Change::Both) {
+                let place = scope(&[made.name.as_bytes()]);
+                let key = retry(case, async || store.idempotency(T2, place).await).await;
+                let message = retry(case, async || store.message_id(T2, place).await).await;
+                assert_eq!(
+                    (key.is_some(), message.is_some()),
+                    (row == Some(true), row == Some(true)),
+                    "{case}: {}",
+                    made.name
+                );
+            }
+            if matches!(made.change, Change::ApiKey) {
+                let keys = retry(case, async || store.api_keys_blocking()).await;
+                assert_eq!(
+                    keys.iter().any(|key| key.key_id == made.name),
+                    row == Some(true),
+                    "{case}: {}",
+                    made.name
+                );
+            }
+            let mut there = Vec::new();
+            for (tenant, frame) in &made.events {
+                known.insert((*tenant, frame.sequence()), frame.clone());
+                let read = found[tenant].get(&frame.sequence());
+                let may_be_gone = (*tenant == T1 && erased && frame.key(Key::User) == Some("ann"))
+                    || (*tenant == T7 && deleted)
+                    || (*tenant == T3 && !newest.contains(&frame.sequence()));
+                match read {
+                    // A failed commit's number may be another's only if its event was never in the queue; the text tells.
+                    Some(read) if read.sse() == frame.sse() => there.push(true),
+                    _ if may_be_gone && made.acknowledged => {}
+                    _ => there.push(false),
+                }
+            }
+            let all = there.iter().copied().chain(row);
+            if made.acknowledged {
+                assert!(
+                    all.clone().all(|there| there),
+                    "{case}: {} was acknowledged and is not there: row {row:?}, events {there:?}",
+                    made.name
+                );
+            } else if !restarted {
+                assert!(
+                    all.clone().all(|there| !there),
+                    "{case}: {} failed and is shown: row {row:?}, events {there:?}",
+                    made.name
+                );
+            } else {
+                let some = all.clone().any(|there| there);
+                assert!(all.clone().all(|there| there == some), "{case}: {} is there by half", made.name);
+            }
+        }
+        for (tenant, frames) in &found {
+            for (sequence, frame) in frames {
+                let sent = known.values().any(|sent| sent.sse() == frame.sse());
+                assert!(sent, "{case}: {tenant:?} {sequence:?} was never sent");
+            }
+        }
+        let organizations = retry(case, async || store.organizations_blocking()).await;
+        let acme = organizations.iter().find(|organization| organization.tenant == T7);
+        if !restarted {
+            let made = self.was_acknowledged(|change| matches!(change, Change::CreateOrganization));
+            let deleted = self.was_acknowledged(|change| matches!(change, Change::DeleteOrganization));
+            assert_eq!(acme.map(|acme| acme.deleted), (made || deleted).then_some(deleted), "{case}");
+        }
+    }
+}
+
+/// A read may meet the fault; the next does not.
+async fn retry<T, E: std::fmt::Debug>(case: &str, mut read: impl AsyncFnMut() -> Result<T, E>) -> T {
+    let mut error = None;
+    for _ in 0..3 {
+        match read().await {
+            Ok(found) => return found,
+            Err(failed) => error = Some(failed),
+        }
+    }
+    panic!("{case}: a healthy disk cannot be read: {error:?}")
+}
+
+/// Waits until the committer looked after the house once more, or the store fell into another state.
+async fn settle(store: &Store, io: &Saboteur) -> StoreState {
+    let rounds = store.stats().housekeeping_rounds.load(Relaxed);
+    until(|| match store.state() {
+        StoreState::Reopening => {
+            io.heal();
+            None
+        }
+        StoreState::Writable | StoreState::Reserve => {
+            (store.stats().housekeeping_rounds.load(Relaxed) > rounds).then_some(store.state())
+        }
+        state => Some(state),
+    })
+    .await
+}
+
+async fn open(dir: &Path, io: &Arc<Saboteur>, case: &str) -> Store {
+    match Store::open(options(dir, io)) {
+        Ok(store) => store,
+        Err(error) => {
+            assert!(io.has_tripped(), "{case}: {error}");
+            io.heal();
+            Store::open(options(dir, io))
+                .unwrap_or_else(|error| panic!("{case}: not opened afterwards: {error}"))
+        }
+    }
+}
+
+/// Runs the story with one fault. Returns whether the fault was met.
+async fn run(case: &str, io: &Arc<Saboteur>) -> bool {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut model = Model::default();
+    for life in 0..2 {
+        let case = format!("{case}, life {life}");
+        let store = open(dir.path(), io, &case).await;
+        if life > 0 {
+            settle(&store, io).await;
+            model.check(&store, true, &case).await;
+        }
+        let mut is_read_only = false;
+        for change in story(life) {
+            if life > 0
+                && matches!(
+                    change,
+                    Change::CreateOrganization | Change::DeleteOrganization | Change::Events(T7, ..)
+                )
+            {
+                continue; // it was deleted in the first
+            }
+            let created = model.was_acknowledged(|change| matches!(change, Change::CreateOrganization));
+            if !created && matches!(change, Change::DeleteOrganization | Change::Events(T7, ..)) {
+                continue;
+            }
+            let result = model.make(&store, change).await;
+            if let Err(error) = result {
+                assert!(io.has_tripped(), "{case}: {change:?} failed with {error} on a healthy disk");
+                io.heal();
+                let state = until(|| (store.state() != StoreState::Reopening).then(|| store.state())).await;
+                if state == StoreState::ReadOnly {
+                    is_read_only = true;
+                    assert!(io.may_end_writing(), "{case}: the disk had no such error");
+                    model.check(&store, false, &case).await;
+                    let again = model.make(&store, change).await;
+                    assert_eq!(again, Err(CommitError::Unavailable), "{case}");
+                    break;
+                }
+                model.check(&store, false, &case).await;
+                // Once it is open again, everything goes on.
+                let again = model.make(&store, change).await;
+                assert_eq!(again, Ok(()), "{case}: {change:?} after the disk recovered");
+            }
+        }
+        let state = settle(&store, io).await;
+        io.heal();
+        let state = if state == StoreState::ReadOnly { state } else { settle(&store, io).await };
+        is_read_only |= state == StoreState::ReadOnly;
+        assert!(!is_read_only || io.may_end_writing(), "{case}: read-only");
+        model.check(&store, false, &case).await;
+        io.lose_power(&dir.path().with_extension("lost"));
+        store.close().await;
+        drop(store);
+        let lost = dir.path().with_extension("lost");
+        match Store::open(harness::options(&lost)) {
+            Ok(store) if !io.lies() => model.check(&store, true, &format!("{case}, after power loss")).await,
+            // Nothing that was acknowledged can be expected of a disk that lies. It must end in an answer, and does not panic.
+            Ok(store) => store.close().await,
+            Err(error) => assert!(io.lies(), "{case}: not opened after power loss: {error}"),
+        }
+        std::fs::remove_dir_all(&lost).expect("removed");
+    }
+    io.heal();
+    let healthy = Arc::new(Saboteur::default());
+    let case = format!("{case}, at the end");
+    let store = open(dir.path(), &healthy, &case).await;
+    model.check(&store, true, &case).await;
+    assert_eq!(model.make(&store, Change::Events(T1, &["bob"], 10)).await, Ok(()), "{case}");
+    assert_eq!(model.make(&store, Change::Row).await, Ok(()), "{case}");
+    store.close().await;
+    io.has_tripped()
+}
+
+/// [`run`] on a thread of its own.
+fn alone(case: &str, io: &Arc<Saboteur>) -> bool {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(run(case, io))
+}
+
+/// Which calls of one kind are tried, of `count` that the story makes.
+fn chosen(count: u64, seed: u64) -> Vec<u64> {
+    if count == 0 {
+        return Vec::new();
+    }
+    if std::env::var("NERVEWIRE_FAULTS").is_ok_and(|which| which == "all") {
+        return (1..=count).collect();
+    }
+    let mut random = harness::Random(0x9e37_79b9_7f4a_7c15 ^ (seed << 8) ^ seed);
+    let mut chosen = vec![1 + random.below(count), 1 + random.below(count)];
+    chosen.sort_unstable();
+    chosen.dedup();
+    chosen
+}
+
+async fn matrix(faults: &[(Fault, &[Call])]) {
+    let healthy = Arc::new(Saboteur::default());
+    run("healthy", &healthy).await;
+    let (mut cases, mut met, mut running) = (0, 0, tokio::task::JoinSet::new());
+    for (fault, calls) in faults {
+        for call in *calls {
+            let count = healthy.count(*call);
+            for n in chosen(count, *call as u64 * 16 + *fault as u64) {
+                let (io, case) = (
+                    Arc::new(Saboteur::with(*call, *fault, n)),
+                    format!("{fault:?} at {call:?} {n} of {count}"),
+                );
+                running.spawn_blocking(move || alone(&case, &io));
+                cases += 1;
+                // Most of a case is waiting for the committer to look after its house.
+                while running.len() >= AT_ONCE {
+                    met += usize::from(running.join_next().await.expect("one runs").expect("a case"));
+                }
+            }
+        }
+    }
+    while let Some(case) = running.join_next().await {
+        met += usize::from(case.expect("a case"));
+    }
+    println!("{cases} cases, the fault was met in {met}");
+    assert!(met * 2 > cases, "the fault was met in {met} of {cases} cases");
+}
+
+#[tokio::test]
+async fn an_io_error_of_any_call_loses_nothing_and_shows_nothing_that_failed() {
+    matrix(&[(Fault::Eio, &CALLS)]).await;
+}
+
+#[tokio::test]
+async fn a_full_disk_at_any_call_is_recovered_from_without_a_restart() {
+    // Reading needs no room.
+    let calls: Vec<Call> =
+        CALLS.into_iter().filter(|call| !matches!(call, Call::ReadAt | Call::Open)).collect();
+    matrix(&[(Fault::Full, &calls)]).await;
+}
+
+#[tokio::test]
+async fn short_writes_and_lying_syncs_are_survived() {
+    let syncs = [Call::Sync, Call::SyncAll, Call::SyncDir, Call::SyncState];
+    matrix(&[
+        (Fault::Short, &[Call::WriteAt, Call::ReadAt]),
+        (Fault::ShortThenFull, &[Call::WriteAt]),
+        (Fault::ShortThenEio, &[Call::WriteAt]),
+        (Fault::Lie, &syncs),
+    ])
+    .await;
+}
+
+/// The disk is full to the last byte when the engine has to be closed: sled panics when it is dropped then. The committer lives on, and
+/// the store opens when there is room again.
+#[tokio::test]
+async fn a_disk_that_is_full_while_the_engine_closes_is_recovered_from() {
+    let disk = match SmallDisk::mount(64) {
+        Ok(disk) => disk,
+        Err(why) => return println!("skipped: no tmpfs can be mounted here ({why})"),
+    };
+    let io = Arc::new(Saboteur::default());
+    let dir = disk.path().join("data");
+    let mut options = options(&dir, &io);
+    options.reserve_bytes = 0;
+    let store = Store::open(options).expect("opened");
+    let mut model = Model::default();
+    for round in 0..4 {
+        let case = format!("round {round}");
+        for change in [Change::Row, Change::Both, Change::Two] {
+            assert_eq!(model.make(&store, change).await, Ok(()), "{case}");
+        }
+        disk.fill(None);
+        // Until a commit needs a new segment, or sled a new page.
+        let mut failed = false;
+        for _ in 0..64 {
+            if model.make(&store, Change::Events(T3, &["bob", "bob", "bob", "bob"], 6_000)).await.is_err() {
+                failed = true;
+                break;
+            }
+        }
+        assert!(failed, "{case}: the disk is full");
+        disk.free();
+        until(|| matches!(store.state(), StoreState::Writable | StoreState::Reserve).then_some(())).await;
+        model.check(&store, false, &case).await;
+    }
+    for change in [Change::Row, Change::Both, Change::Two] {
+        assert_eq!(model.make(&store, change).await, Ok(()), "at the end");
+    }
+    model.check(&store, false, "at the end").await;
+    store.close().await;
+}
