@@ -75,6 +75,14 @@ autobahn cases="*":
 powercut points="60":
     tests/powercut/run --points {{ points }}
 
+# Kills the daemon, and cuts the power, while it takes over a data directory of layout 3.
+migrate points="40" cuts="40":
+    tests/powercut/migrate --points {{ points }} --cuts {{ cuts }}
+
+# Lets fdatasync fail under each kind of change, over HTTP.
+eio:
+    tests/powercut/eio
+
 # The same with fsync doing nothing: passes when the harness notices.
 powercut-liar:
     ! tests/powercut/run --points 12 --lie

@@ -222,7 +222,10 @@ class Disk:
                 os.link(done[target], full)
             else:
                 with open(full, "wb") as f:
-                    f.write(content(target))
+                    bytes_there = content(target)
+                    # Segments have room beyond their end: zeros, which take none here.
+                    f.write(bytes_there.rstrip(b"\0"))
+                    f.truncate(len(bytes_there))
                 os.chmod(full, 0o600)
                 done[target] = full
 

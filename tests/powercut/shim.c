@@ -2,6 +2,8 @@
  *
  * POWERCUT_ROOT  the directory, absolute and without symbolic links; anything outside is left alone
  * POWERCUT_LOG   the file that records are appended to; several processes, one after another, may share it
+ * POWERCUT_KILL  a number: the process is killed as by kill -9 after that many records
+ * POWERCUT_EIO   while a file of this name is there, fdatasync of files below the root fails with EIO and does nothing
  *
  * - A change and its record happen under one lock, so the order of records is the order of changes.
  * - An fsync is two records: what was recorded before its start is durable at its end, nothing else is.
@@ -19,6 +21,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -36,6 +39,8 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static char root[PATH_MAX];
 static size_t root_len;
+static const char *eio;
+static long kill_after;
 static int log_fd = -1;
 
 static void die(const char *why) {
@@ -46,6 +51,9 @@ static void die(const char *why) {
 static void start(void) {
     const char *r = getenv("POWERCUT_ROOT"), *l = getenv("POWERCUT_LOG");
     if (!r || !l) return;
+    eio = getenv("POWERCUT_EIO");
+    const char *k = getenv("POWERCUT_KILL");
+    kill_after = k ? atol(k) : 0;
     root_len = strlen(r);
     if (root_len >= sizeof root) die("POWERCUT_ROOT too long");
     memcpy(root, r, root_len + 1);
@@ -156,6 +164,8 @@ static void record(enum kind kind, uint64_t inode, uint64_t a, uint64_t b, const
     /* One write, so that a process killed here leaves whole records or none. */
     if (syscall(SYS_write, log_fd, buffer, sizeof head + n) != (ssize_t)(sizeof head + n)) die("the log is cut short");
     free(buffer);
+    static long records;
+    if (kill_after && ++records == kill_after) kill(getpid(), SIGKILL);
     errno = saved;
 }
 
@@ -331,7 +341,10 @@ static int call_fsync(int fd) { REAL(int, "fsync", int); return real(fd); }
 static int call_fdatasync(int fd) { REAL(int, "fdatasync", int); return real(fd); }
 static int call_syncfs(int fd) { REAL(int, "syncfs", int); return real(fd); }
 int fsync(int fd) { return syncing(fd, call_fsync); }
-int fdatasync(int fd) { return syncing(fd, call_fdatasync); }
+int fdatasync(int fd) {
+    if (recording() && eio && traced_file(fd) && access(eio, F_OK) == 0) { errno = EIO; return -1; }
+    return syncing(fd, call_fdatasync);
+}
 
 int syncfs(int fd) {
     int result = call_syncfs(fd);
