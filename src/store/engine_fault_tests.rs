@@ -7,16 +7,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use super::engine::{Batch, Engine, EngineError, EngineOptions, position_key};
-use super::journal::Position;
-use super::keys;
-use super::live::Counts;
-use super::log_entry::LogEntry;
-use super::pack::Head;
-use super::reclaim::Reclaimer;
-use super::space::{Disk, Io};
-use super::state::{State, Value};
 use crate::ids::{Sequence, TenantId};
+use crate::store::engine::{Batch, Engine, EngineError, EngineOptions, position_key};
+use crate::store::journal::Position;
+use crate::store::keys;
+use crate::store::live::Counts;
+use crate::store::log_entry::LogEntry;
+use crate::store::pack::Head;
+use crate::store::reclaim::Reclaimer;
+use crate::store::space::{Disk, Io};
+use crate::store::state::{State, Value};
 
 const HEAD: Head = Head { count: 1, min_ms: 1, max_ms: 1 };
 

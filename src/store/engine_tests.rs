@@ -1,5 +1,8 @@
 //! The engine against a model: whatever is committed, frozen and applied in between, reads see the rows as they are.
 
+#[path = "engine_fault_tests.rs"]
+mod faults;
+
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;

@@ -15,8 +15,6 @@ mod daily;
 mod disk;
 mod engine;
 #[cfg(test)]
-mod engine_fault_tests;
-#[cfg(test)]
 mod engine_tests;
 #[cfg(test)]
 mod erasure_tests;
