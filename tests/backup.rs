@@ -18,8 +18,8 @@ use common::rest::{agent, all, data};
 use common::{Daemon, custom, message, until};
 use nervewire::ids::TenantId;
 use nervewire::store::{
-    self, BackupError, Manifest, OpenError, Progress, StageStatus, Store, StoreOptions, Table, Until,
-    Verified,
+    self, BackupError, Io, Manifest, OpenError, Progress, Space, StageStatus, Store, StoreOptions, Table,
+    Until, Verified,
 };
 use nervewire::time::SystemClock;
 use serde_json::{Value, json};
@@ -555,6 +555,70 @@ async fn a_backup_that_nobody_takes_leaves_nothing_behind() {
     assert!(!dir.join("backup").exists());
 }
 
+/// A disk on which a backup would leave too little for publishing.
+struct Narrow;
+
+impl Io for Narrow {
+    fn space(&self, _: &Path) -> std::io::Result<Space> {
+        Ok(Space { free: 40 << 20, total: 1 << 40 })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_never_takes_the_room_that_publishing_needs() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("data");
+    let mut options = small(&dir);
+    options.io = Arc::new(Narrow);
+    let store = Store::open(options).unwrap();
+    store.start_backup(None).unwrap();
+    let why = until("a refusal", || async {
+        match store.backup_status() {
+            StageStatus::Failed { why } => Some(why),
+            StageStatus::Running { .. } => None,
+            other => panic!("{other:?}"),
+        }
+    })
+    .await;
+    assert!(why.contains("not enough room"), "{why}");
+    until("nothing left of it", || async { (!dir.join("backup").exists()).then_some(()) }).await;
+    let writes = store.clone();
+    tokio::task::spawn_blocking(move || write_rows(&writes, 0..1)).await.unwrap();
+    store.close().await;
+    // A stopped store publishes nothing, so the room is the operator's to judge.
+    store::backup(&dir, &temp.path().join("backup"), &SystemClock, &mut silent()).unwrap();
+}
+
+/// Rows alone keep no segment: after some checkpoints the journal does not follow the backup any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_is_not_added_to_where_a_part_would_be_missing_or_another_stores() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = |name: &str| temp.path().join(name);
+    let (dir, backup) = (path("data"), path("backup"));
+    drop(Store::open(small(&dir)).unwrap());
+    let first = store::backup(&dir, &backup, &SystemClock, &mut silent()).unwrap();
+    let store = Store::open(small(&dir)).unwrap();
+    let writes = store.clone();
+    tokio::task::spawn_blocking(move || write_rows(&writes, 0..60)).await.unwrap();
+    until("the end of old segments", || async { (segments(&dir).len() <= 2).then_some(()) }).await;
+    store.close().await;
+    drop(store);
+    let error = store::backup(&dir, &backup, &SystemClock, &mut silent()).unwrap_err();
+    assert!(matches!(error, BackupError::Gone { since } if since == first.manifest.last), "{error}");
+    drop(Store::open(small(&path("other"))).unwrap());
+    let error = store::backup(&path("other"), &backup, &SystemClock, &mut silent()).unwrap_err();
+    assert!(matches!(error, BackupError::Other), "{error}");
+    assert_eq!(Manifest::read(&backup).unwrap(), first.manifest, "it is as it was");
+    assert_sound(&backup);
+    assert!(!dir.join("backup").exists());
+    // A new one is made elsewhere, and of the restored store, too.
+    store::backup(&dir, &path("second"), &SystemClock, &mut silent()).unwrap();
+    store::restore(&path("second"), &path("restored"), Until::End, &mut silent()).unwrap();
+    drop(Store::open(small(&path("restored"))).unwrap());
+    store::backup(&path("restored"), &path("third"), &SystemClock, &mut silent()).unwrap();
+    assert_sound(&path("third"));
+}
+
 #[tokio::test]
 async fn a_running_daemons_backup_needs_an_operator() {
     let daemon = Daemon::start().await;
@@ -577,4 +641,6 @@ async fn a_running_daemons_backup_needs_an_operator() {
     let output = command.args(["backup", to.to_str().unwrap(), "--data-dir", &dir]).output().await.unwrap();
     assert_eq!(output.status.code(), Some(73), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("operator's key"));
+    let output = common::command(temp.path()).args(["verify", &dir]).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(73), "a running daemon's directory is not verified: {output:?}");
 }

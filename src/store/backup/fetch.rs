@@ -83,7 +83,7 @@ pub fn copy_stage(stage: &Path, to: &Path, progress: &mut dyn Progress) -> Resul
         }
         Plan::Add(was, _) => {
             if was.journal != new.journal || new.from != was.last {
-                return Err(BackupError::Other { path: to.to_owned() });
+                return Err(BackupError::Other);
             }
             let segments = [&was.segments[..], &new.segments].concat();
             let manifest = Manifest { last: new.last, last_ms: new.last_ms, segments, ..*was };

@@ -50,6 +50,10 @@ use crate::time::Clock;
 const ROWS_AT_ONCE: usize = 1_024;
 /// How long a backup may keep segments from being removed.
 const PIN_LIMIT: Duration = Duration::from_secs(60 * 60);
+/// Free bytes, over those below which publishing stops, that a backup leaves beside what it is about to write.
+const ROOM: u64 = 64 << 20;
+/// Rows between two looks at the room.
+const LOOKED_EVERY: u64 = 64 * ROWS_AT_ONCE as u64;
 /// Files of a data directory that belong to its store and lie beside it: the key that signs tokens.
 const BESIDE: [&str; 1] = ["auth.key"];
 
@@ -112,11 +116,8 @@ pub enum BackupError {
         what: String,
     },
     /// The backup is of another store than the one it is to go on with.
-    #[error("{} is the backup of another store: name another directory", path.display())]
-    Other {
-        /// Which.
-        path: PathBuf,
-    },
+    #[error("the backup there is of another store: name another directory")]
+    Other,
     /// What came after the end of a backup is not all there any more.
     #[error("the journal since position {since} is partly gone: make a new backup in another directory")]
     Gone {
@@ -132,6 +133,11 @@ pub enum BackupError {
     /// The store was opened again or closed meanwhile.
     #[error("the store was closed or opened again while the backup was made: make it again")]
     Reopened,
+    /// Going on would leave less room than publishing needs.
+    #[error(
+        "there is not enough room for the backup of a running daemon: its rows are written beside the store first. Free some on its file system, or stop the daemon for the backup"
+    )]
+    NoRoom,
     /// It held segments for longer than it may.
     #[error("the backup took longer than {} minutes: make it when there is less to do", PIN_LIMIT.as_secs() / 60)]
     TooSlow,
@@ -204,6 +210,19 @@ impl Source<'_> {
     }
 }
 
+impl Source<'_> {
+    /// A running store must not have to stop publishing for want of the room that its backup takes.
+    fn check_room(&self) -> Result<(), BackupError> {
+        let Source::Running { shared, .. } = self else { return Ok(()) };
+        let options = &shared.options;
+        let least = options.reserve_bytes.saturating_add(options.reserve_bytes / 8).saturating_add(ROOM);
+        match options.io.space(&options.dir) {
+            Ok(space) if space.free < least => Err(BackupError::NoRoom),
+            _ => Ok(()), // as the committer has it: what cannot be asked is no reason
+        }
+    }
+}
+
 /// A part of a journal that a backup ends with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Since {
@@ -250,7 +269,7 @@ fn make(
     let pin = source.with(|engine| engine.pin(PIN_LIMIT).ok_or(BackupError::Busy))?;
     let id = source.with(|engine| Ok(hex(&engine.journal().id())))?;
     let (from, rows) = match since {
-        Some(since) if since.journal != id => return Err(BackupError::Other { path: stage }),
+        Some(since) if since.journal != id => return Err(BackupError::Other),
         Some(since) => (since.position, 0),
         None => {
             progress.at("bringing the state to the disk", 0, 0)?;
@@ -292,9 +311,13 @@ fn make(
 fn export(source: &Source<'_>, path: &Path, progress: &mut dyn Progress) -> Result<u64, BackupError> {
     let failed = |error: io::Error| BackupError::io(path, &error);
     let mut writer = rows_file::Writer::create(path).map_err(failed)?;
-    let mut lower = Bound::Unbounded;
+    let (mut lower, mut looked_at) = (Bound::Unbounded, None);
     loop {
         progress.at("rows", writer.rows, 0)?;
+        if looked_at.is_none_or(|at| writer.rows - at >= LOOKED_EVERY) {
+            source.check_room()?;
+            looked_at = Some(writer.rows);
+        }
         let mut read = 0;
         source.with(|engine| {
             for row in engine.between((lower.clone(), Bound::Unbounded)).take(ROWS_AT_ONCE) {
