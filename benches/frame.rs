@@ -7,12 +7,13 @@
 
 use std::borrow::Cow;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use nervewire::cursor::CursorKey;
 use nervewire::event::Event;
 use nervewire::frame::Frame;
+use nervewire::frame::batch::{Batch, Numbering};
 use nervewire::ids::{Sequence, TenantId};
-use nervewire::tenant::intake::parse_json;
+use nervewire::tenant::intake::{BodyReader, Format};
 use serde_json::value::RawValue;
 
 const KEY: CursorKey = CursorKey { store_id: *b"benc", key: [1; 16] };
@@ -66,9 +67,8 @@ fn parse(c: &mut Criterion) {
         });
         let array = format!("[{}]", vec![json; 100].join(","));
         group.throughput(Throughput::Elements(100));
-        group.bench_function(BenchmarkId::new("array of 100", name), |b| {
-            b.iter(|| parse_json(&array).expect("events"))
-        });
+        group
+            .bench_function(BenchmarkId::new("array of 100", name), |b| b.iter(|| read(&array, &mut |_| {})));
         group.bench_function(BenchmarkId::new("serde_json struct, array of 100", name), |b| {
             b.iter(|| serde_json::from_str::<Vec<Plain<'_>>>(&array).expect("events"))
         });
@@ -94,9 +94,61 @@ fn encode(c: &mut Criterion) {
     group.finish();
 }
 
+/// As `nervewire bench publish --size 256` sends it, and as Python's `json.dumps` would write the same.
+fn padded(spaced: bool) -> String {
+    let pad = "x".repeat(156);
+    let compact = format!(
+        r#"{{"type":"custom","channel":"bench/1","data":{{"n":"000000000001","t":"0000001234567890123","pad":"{pad}"}}}}"#
+    );
+    assert_eq!(compact.len(), 256);
+    if spaced { compact.replace(':', ": ").replace(',', ", ") } else { compact }
+}
+
+/// Reads a body that comes in one part.
+fn read(body: &str, each: &mut impl FnMut(Event<'_>)) -> usize {
+    let mut reader = BodyReader::new(Format::Json);
+    reader.read(body.as_bytes(), true, each);
+    reader.finish().expect("events")
+}
+
+/// The stages of a publish before the store: an array of 100 events of 256 bytes.
+fn intake(c: &mut Criterion) {
+    let mut group = c.benchmark_group("intake");
+    group.throughput(Throughput::Elements(100));
+    for (name, spaced) in [("compact", false), ("spaced", true)] {
+        let array = format!("[{}]", vec![padded(spaced); 100].join(if spaced { ", " } else { "," }));
+        group.bench_function(BenchmarkId::new("parse", name), |b| b.iter(|| read(&array, &mut |_| {})));
+        let event = padded(spaced);
+        let event = Event::parse(&event).expect("an event");
+        let encode = || {
+            let mut batch = Batch::new(1_700_000_000_000, 0, array.len());
+            (0..100).for_each(|_| drop(batch.push(&event)));
+            batch.close();
+            batch
+        };
+        let seal = |batch: Batch| {
+            let numbering = Numbering { first: Sequence(1), received_ms: 1_700_000_000_000, published_us: 1 };
+            batch.seal(numbering, |sequence| KEY.encode(TenantId(1), sequence))
+        };
+        group.bench_function(BenchmarkId::new("encode", name), |b| b.iter(encode));
+        group.bench_function(BenchmarkId::new("seal", name), |b| {
+            b.iter_batched(encode, seal, BatchSize::LargeInput);
+        });
+        group.bench_function(BenchmarkId::new("whole", name), |b| {
+            b.iter(|| {
+                let mut batch = Batch::new(1_700_000_000_000, 0, array.len());
+                read(&array, &mut |event| drop(batch.push(&event)));
+                batch.close();
+                seal(batch)
+            })
+        });
+    }
+    group.finish();
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(30).warm_up_time(std::time::Duration::from_millis(300)).measurement_time(std::time::Duration::from_secs(1));
-    targets = parse, encode
+    targets = parse, encode, intake
 }
 criterion_main!(benches);

@@ -73,7 +73,15 @@ impl Kind {
     /// The kind a `type` names.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Kind> {
-        Kind::ALL.into_iter().find(|kind| kind.name() == name)
+        Some(match name {
+            "message" => Kind::Message,
+            "agent_update" => Kind::AgentUpdate,
+            "memory_update" => Kind::MemoryUpdate,
+            "stream_chunk" => Kind::StreamChunk,
+            "error" => Kind::Error,
+            "custom" => Kind::Custom,
+            _ => return None,
+        })
     }
     /// The kind of a stored ordinal.
     #[must_use]
@@ -295,10 +303,19 @@ pub fn check_channel(channel: &str) -> Result<(), String> {
     if channel.len() > CHANNEL_BYTES {
         return Err(format!("must be at most {CHANNEL_BYTES} bytes"));
     }
-    if channel.split('/').any(str::is_empty) {
+    let bytes = channel.as_bytes();
+    let mut after_slash = true;
+    let are_names = bytes.iter().all(|&byte| {
+        let is_empty = byte == b'/' && after_slash;
+        after_slash = byte == b'/';
+        !is_empty
+    });
+    if !are_names || after_slash {
         return Err("must be names separated by single slashes".into());
     }
-    if channel.chars().any(|c| c == '*' || c.is_control()) {
+    // Control characters above ASCII are two bytes, the first of them 0xc2.
+    let suspicious = |byte: &u8| matches!(byte, 0..0x20 | b'*' | 0x7f..);
+    if bytes.iter().any(suspicious) && channel.chars().any(|c| c == '*' || c.is_control()) {
         return Err("must not hold '*' or control characters".into());
     }
     Ok(())

@@ -1,11 +1,11 @@
 //! JSON without the white space between its tokens.
 //!
 //! * It takes valid JSON: outside of strings every byte up to a space is white space, inside of them none is a control character.
-//! * Strings are passed by [`ordinary`], many bytes at a time; between them tokens are short.
+//! * Strings are passed many bytes at a time; between them tokens are short.
 
 use std::borrow::Cow;
 
-use super::text::ordinary;
+use super::text::plain;
 
 /// Valid JSON without the white space between its tokens; borrowed where there is none.
 pub(crate) fn compact(json: &str) -> Cow<'_, str> {
@@ -42,7 +42,7 @@ fn next_space(bytes: &[u8], mut at: usize) -> usize {
 /// Where the string that begins before `at` ends, its quote included.
 fn string_end(bytes: &[u8], mut at: usize) -> usize {
     loop {
-        at += ordinary(&bytes[at..]);
+        at += plain(&bytes[at..]);
         match bytes.get(at) {
             Some(b'\\') => at = (at + 2).min(bytes.len()),
             Some(_) => return at + 1,

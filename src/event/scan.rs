@@ -8,7 +8,7 @@
 
 use std::borrow::Cow;
 
-use super::text::ordinary;
+use super::text::{has_controls, ordinary, plain};
 use super::{CODE_BYTES, Event, ID_BYTES, Kind, METADATA_BYTES, OPERATIONS, ROLES, STATUSES};
 use super::{check_channel, compact, free_json, text_value};
 use crate::time;
@@ -20,32 +20,70 @@ const DIGITS: usize = 64;
 
 /// Reads one event and nothing after it.
 pub(super) fn event(text: &str) -> Option<Event<'_>> {
-    let mut scan = Scan { text, bytes: text.as_bytes(), at: 0 };
-    let event = scan.event()?;
+    let mut scan = Scan::new(text);
+    let mut event = Event::empty(Kind::Custom);
+    scan.event(&mut event)?;
     scan.space();
     (scan.at == text.len()).then_some(event)
 }
 
-/// Reads an array of at most `most` events and nothing after it.
-pub(crate) fn events(text: &str, most: usize) -> Option<Vec<Event<'_>>> {
-    let mut scan = Scan { text, bytes: text.as_bytes(), at: 0 };
-    scan.space();
-    scan.eat(b'[')?;
-    let mut events = Vec::new();
-    loop {
-        if events.len() == most {
-            return None;
-        }
-        events.push(scan.event()?);
-        scan.space();
-        match scan.next()? {
-            b',' => {}
-            b']' => break,
-            _ => return None,
+/// The items of an array of events, which may come in parts: what follows the array's first bytes, or one of its items.
+pub(crate) struct Items<'a> {
+    scan: Scan<'a>,
+    /// An item was read before.
+    begun: bool,
+    /// End of the last item in the text.
+    end: usize,
+}
+
+/// What came next in an array.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Next {
+    /// An event.
+    Event,
+    /// The array's end, and nothing after it.
+    End,
+    /// The text ends here. That may be all that is wrong with it.
+    Cut,
+    /// Something that the careful reader has to look at.
+    Doubtful,
+}
+
+impl<'a> Items<'a> {
+    /// The items in `text`: from an array's first byte on, or, where it has `begun`, from right behind an item.
+    pub(crate) fn new(text: &'a str, begun: bool) -> Items<'a> {
+        Items { scan: Scan::new(text), begun, end: 0 }
+    }
+
+    /// Reads the next item into `event`, which is empty. What it holds counts only if the answer is [`Next::Event`].
+    pub(crate) fn next(&mut self, event: &mut Event<'a>) -> Next {
+        self.scan.at = self.end;
+        match self.read(event) {
+            Some(next) => next,
+            None if self.scan.at == self.scan.bytes.len() => Next::Cut,
+            None => Next::Doubtful,
         }
     }
-    scan.space();
-    (scan.at == text.len()).then_some(events)
+
+    fn read(&mut self, event: &mut Event<'a>) -> Option<Next> {
+        self.scan.space();
+        match (self.scan.next()?, self.begun) {
+            (b'[', false) | (b',', true) => {}
+            (b']', true) => {
+                self.scan.space();
+                return (self.scan.at == self.scan.bytes.len()).then_some(Next::End);
+            }
+            _ => return None,
+        }
+        self.scan.event(event)?;
+        (self.begun, self.end) = (true, self.scan.at);
+        Some(Next::Event)
+    }
+
+    /// Where the last item that was read ends in the text.
+    pub(crate) fn end(&self) -> usize {
+        self.end
+    }
 }
 
 /// Which fields were given: bit by place in this list.
@@ -94,13 +132,20 @@ struct Scan<'a> {
     bytes: &'a [u8],
     /// At most the text's length; on a character boundary outside of strings.
     at: usize,
+    /// There are control characters, between tokens or where none may be.
+    controls: bool,
 }
 
 impl<'a> Scan<'a> {
-    fn event(&mut self) -> Option<Event<'a>> {
+    fn new(text: &'a str) -> Scan<'a> {
+        let bytes = text.as_bytes();
+        Scan { text, bytes, at: 0, controls: has_controls(bytes) }
+    }
+
+    /// Reads one event into `event`, which is empty.
+    fn event(&mut self, event: &mut Event<'a>) -> Option<()> {
         self.space();
         self.eat(b'{')?;
-        let mut event = Event::empty(Kind::Custom);
         let mut seen = 0;
         loop {
             self.space();
@@ -108,7 +153,7 @@ impl<'a> Scan<'a> {
             self.space();
             self.eat(b':')?;
             self.space();
-            let bit = self.field(name, &mut event)?;
+            let bit = self.field(name, event)?;
             if seen & bit != 0 {
                 return None;
             }
@@ -121,7 +166,7 @@ impl<'a> Scan<'a> {
             }
         }
         let (required, allowed) = fields(event.kind);
-        (seen & required == required && seen & !allowed == 0).then_some(event)
+        (seen & required == required && seen & !allowed == 0).then_some(())
     }
 
     /// Reads the value of `name`.
@@ -329,7 +374,8 @@ impl<'a> Scan<'a> {
         let from = self.at;
         let (mut escaped, mut unicode) = (false, false);
         loop {
-            self.at += ordinary(&self.bytes[self.at..]);
+            let rest = &self.bytes[self.at..];
+            self.at += if self.controls { ordinary(rest) } else { plain(rest) };
             match self.next()? {
                 b'"' => break,
                 b'\\' => {
@@ -352,11 +398,12 @@ impl<'a> Scan<'a> {
     }
 
     fn word(&mut self, rest: &[u8]) -> Option<()> {
-        self.bytes[self.at..].starts_with(rest).then(|| self.at += rest.len())
+        rest.iter().try_for_each(|byte| self.eat(*byte))
     }
 
+    /// Passes this byte. Any other is not passed, so that what is wrong there is not taken for the text's end.
     fn eat(&mut self, byte: u8) -> Option<()> {
-        (self.next()? == byte).then_some(())
+        (self.bytes.get(self.at) == Some(&byte)).then(|| self.at += 1)
     }
 
     fn next(&mut self) -> Option<u8> {

@@ -1,28 +1,35 @@
 //! The inside of JSON strings, passed over many bytes at a time.
 
+/// Bytes up to which a text is looked at word by word: most are short.
+const SHORT: usize = 32;
+
 /// Whether `text` is its own JSON string once it stands between quotes.
 pub(crate) fn is_ordinary(text: &str) -> bool {
-    ordinary(text.as_bytes()) == text.len()
+    let bytes = text.as_bytes();
+    match bytes.len() {
+        0..=SHORT => ordinary(bytes) == bytes.len(),
+        _ => memchr::memchr2(b'"', b'\\', bytes).is_none() && !has_controls(bytes),
+    }
+}
+
+/// Whether there is a control character, which stands in no JSON string as it is.
+pub(super) fn has_controls(bytes: &[u8]) -> bool {
+    bytes.iter().copied().min().is_some_and(|least| least < 0x20)
+}
+
+/// How many bytes from the start are neither quote nor backslash; for what has no control characters in its strings.
+pub(super) fn plain(bytes: &[u8]) -> usize {
+    if let Some(word) = bytes.first_chunk()
+        && let Some(found) = first_special(*word)
+    {
+        return found;
+    }
+    memchr::memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len())
 }
 
 /// How many bytes from the start are neither quote, backslash nor control character.
 pub(super) fn ordinary(bytes: &[u8]) -> usize {
-    // Most strings are short: two words first. Then so many bytes at once that the compiler takes vectors for them.
     let mut at = 0;
-    for _ in 0..2 {
-        match bytes.get(at..).and_then(|rest| rest.first_chunk()) {
-            Some(word) => match first_special(*word) {
-                Some(found) => return at + found,
-                None => at += size_of::<u64>(),
-            },
-            None => return at + bytes[at..].iter().take_while(|byte| !is_special(**byte)).count(),
-        }
-    }
-    while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<VECTOR>())
-        && !chunk.iter().fold(false, |any, byte| any | is_special(*byte))
-    {
-        at += VECTOR;
-    }
     while let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {
         match first_special(*word) {
             Some(found) => return at + found,
@@ -31,9 +38,6 @@ pub(super) fn ordinary(bytes: &[u8]) -> usize {
     }
     at + bytes[at..].iter().take_while(|byte| !is_special(**byte)).count()
 }
-
-/// Bytes that [`ordinary`] looks at together.
-const VECTOR: usize = 32;
 
 const fn is_special(byte: u8) -> bool {
     byte < 0x20 || byte == b'"' || byte == b'\\'
@@ -70,9 +74,30 @@ mod tests {
     }
 
     #[test]
+    fn what_has_no_controls_is_passed_by_quotes_and_backslashes_alone() {
+        for special in [b'"', b'\\'] {
+            for len in 0..100 {
+                let mut bytes = vec![b'a'; 100];
+                bytes[len] = special;
+                assert_eq!((plain(&bytes), plain(&bytes[..len])), (len, len), "{special} at {len}");
+                let text = std::str::from_utf8(&bytes).expect("ASCII");
+                assert!(!is_ordinary(text) && is_ordinary(&text[..len]), "{special} at {len}");
+            }
+        }
+        for len in 0..100 {
+            let mut bytes = vec![b'a'; 100];
+            bytes[len] = b'\n';
+            let text = std::str::from_utf8(&bytes).expect("ASCII");
+            assert!(has_controls(&bytes) && !has_controls(&bytes[..len]), "at {len}");
+            assert!(!is_ordinary(text) && is_ordinary(&text[..len]), "at {len}");
+        }
+    }
+
+    #[test]
     fn every_other_byte_is_ordinary() {
         for byte in (0..=u8::MAX).filter(|byte| !is_special(*byte)) {
-            assert_eq!(ordinary(&[byte; 70]), 70, "{byte}");
+            assert_eq!((ordinary(&[byte; 70]), plain(&[byte; 70])), (70, 70), "{byte}");
+            assert!(!has_controls(&[byte; 70]), "{byte}");
         }
     }
 }

@@ -19,12 +19,17 @@ const fn hex_digits(len: usize) -> usize {
     (usize::BITS - len.leading_zeros()).div_ceil(4) as usize
 }
 
-/// Appends the head of a chunk of `len` bytes.
-pub fn head(len: usize, out: &mut Vec<u8>) {
-    for digit in (0..hex_digits(len)).rev() {
-        out.push(b"0123456789abcdef"[len >> (4 * digit) & 15]);
+/// Longest head of a chunk.
+pub const MAX_HEAD: usize = head_len(usize::MAX);
+
+/// Writes the head of a chunk of `len` bytes and answers it.
+pub fn head(len: usize, out: &mut [u8; MAX_HEAD]) -> &[u8] {
+    let digits = hex_digits(len);
+    for (at, to) in out[..digits].iter_mut().enumerate() {
+        *to = b"0123456789abcdef"[len >> (4 * (digits - 1 - at)) & 15];
     }
-    out.extend_from_slice(b"\r\n");
+    out[digits..digits + 2].copy_from_slice(b"\r\n");
+    &out[..digits + 2]
 }
 
 /// Appends `bytes` as one chunk; nothing where there are none.
@@ -33,7 +38,7 @@ pub fn chunk(bytes: &[u8], out: &mut Vec<u8>) {
         return;
     }
     out.reserve(head_len(bytes.len()) + bytes.len() + TAIL.len());
-    head(bytes.len(), out);
+    out.extend_from_slice(head(bytes.len(), &mut [0; MAX_HEAD]));
     out.extend_from_slice(bytes);
     out.extend_from_slice(TAIL);
 }
@@ -45,10 +50,10 @@ mod tests {
     #[test]
     fn a_head_is_its_length_in_hex() {
         for len in [1, 9, 15, 16, 255, 256, 4095, 4096, 65_535, 65_536, 1 << 20] {
-            let mut out = Vec::new();
-            head(len, &mut out);
-            assert_eq!(out, format!("{len:x}\r\n").into_bytes());
-            assert_eq!(out.len(), head_len(len));
+            let mut out = [0; MAX_HEAD];
+            let head = head(len, &mut out);
+            assert_eq!(head, format!("{len:x}\r\n").into_bytes());
+            assert_eq!(head.len(), head_len(len));
         }
     }
 

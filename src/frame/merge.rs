@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use super::{CHUNK_SAME_AT, Chunk, Frame, JsonObject, Key, KeyText, TIMESTAMP_LEN};
+use super::encode::JsonObject;
+use super::{CHUNK_SAME_AT, Chunk, Frame, Key, KeyText, TIMESTAMP_LEN};
 use crate::event::Kind;
 
 /// Most bytes of text in a merged chunk.
@@ -52,26 +53,24 @@ pub fn merge(run: &[Arc<Frame>]) -> Option<Arc<Frame>> {
     }
     let (a, b) = (first.chunk.as_ref()?, last.chunk.as_ref()?);
     let mut part = Chunk { first_index: a.first_index.or(a.index), text_at: 0, ..*b };
-    let mut json = JsonObject {
-        out: Vec::with_capacity(last.json().len() + run.iter().map(|f| f.chunk_len()).sum::<usize>()),
-        keys: [None; 4],
-    };
+    let mut out = Vec::with_capacity(last.json().len() + run.iter().map(|f| f.chunk_len()).sum::<usize>());
+    let mut json = JsonObject::new(&mut out);
     json.start(Kind::StreamChunk);
     json.out.extend_from_slice(last.chunk_same(b));
-    part.same_end = json.out.len() as u32;
+    part.same_end = json.len();
     json.chunk_progress(&part);
     // The last one's `"timestamp":"…","chunk":"`, as it stands right before its text.
     let tail = b"\"timestamp\":\"".len() + TIMESTAMP_LEN + b"\",\"chunk\":\"".len();
     let text_at = b.text_at as usize;
     json.out.extend_from_slice(&last.json()[text_at - tail..text_at]);
-    part.text_at = json.out.len() as u32;
+    part.text_at = json.len();
     for frame in run {
         json.out.extend_from_slice(frame.chunk_text(frame.chunk.as_ref()?));
     }
     json.out.extend_from_slice(b"\"}");
     // What stands before the text is the last one's, byte for byte, so its keys are where they were.
     let keys = Key::ALL.map(|key| last.key_text(key));
-    let mut merged = Frame::assemble(Kind::StreamChunk, keys, &json.out, Some(part), last.origin);
+    let mut merged = Frame::assemble(Kind::StreamChunk, keys, &out, Some(part), last.origin);
     let mut id = crate::cursor::Cursor([0; crate::cursor::CURSOR_LEN]);
     id.0.copy_from_slice(last.id());
     merged.seal(last.sequence, last.received_ms, &id);

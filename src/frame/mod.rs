@@ -9,8 +9,10 @@
 //!   page is let go of is copied out first ([`Frame::detached`]), or it would hold all of the page.
 //! * A frame is immutable once sealed. It knows its sequence, not its tenant; who may see it is [`crate::filter`]'s.
 
+pub mod batch;
 pub mod chunked;
 pub mod control;
+mod encode;
 mod encoded;
 pub mod merge;
 pub mod old_record;
@@ -22,7 +24,6 @@ pub(crate) mod tests;
 pub mod ws;
 pub mod ws_decode;
 
-use std::io::Write as _;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -30,9 +31,8 @@ use bytes::{Bytes, BytesMut};
 pub use encoded::Encoded;
 
 use crate::cursor::{CURSOR_LEN, Cursor};
-use crate::event::{Event, Kind, text};
+use crate::event::Kind;
 use crate::ids::Sequence;
-use crate::time;
 
 const SSE_ID: &[u8] = b"id: ";
 const SSE_DATA: &[u8] = b"\ndata: ";
@@ -61,17 +61,6 @@ pub enum Key {
 impl Key {
     /// Every routing key, in the order of their ordinals (which the log stores).
     pub const ALL: [Key; 4] = [Key::User, Key::Agent, Key::Request, Key::Channel];
-
-    /// The key that an event's field is.
-    fn of_field(name: &str) -> Option<Key> {
-        Some(match name {
-            "user_id" => Key::User,
-            "agent_id" => Key::Agent,
-            "request_id" => Key::Request,
-            "channel" => Key::Channel,
-            _ => return None,
-        })
-    }
 }
 
 /// How a connection carries events.
@@ -139,43 +128,6 @@ pub(crate) struct Chunk {
 }
 
 impl Frame {
-    /// Encodes `event`, still without a sequence: [`Frame::seal`] gives it one. `now_ms` is its timestamp if it has none.
-    #[must_use]
-    pub fn encode(event: &Event<'_>, now_ms: u64, origin: u64) -> Frame {
-        let mut json = JsonObject::new(event);
-        let mut chunk = None;
-        match event.kind {
-            Kind::StreamChunk => {
-                let mut part = Chunk {
-                    same_end: json.out.len() as u32,
-                    text_at: 0,
-                    index: event.index,
-                    first_index: event.first_index,
-                    is_final: event.is_final.unwrap_or_default(),
-                };
-                json.chunk_progress(&part);
-                json.timestamp(event.timestamp_ms.unwrap_or(now_ms));
-                json.out.extend_from_slice(b"\"chunk\":\"");
-                part.text_at = json.out.len() as u32;
-                json.out.pop(); // the quote, which the string writes itself
-                json.string_value(event.chunk.as_deref().unwrap_or_default());
-                json.out.push(b'}');
-                chunk = Some(part);
-            }
-            _ => {
-                json.timestamp(event.timestamp_ms.unwrap_or(now_ms));
-                json.close();
-            }
-        }
-        let keys = [&event.user_id, &event.agent_id, &event.request_id, &event.channel];
-        let text = |key: Key| {
-            let text = keys[key as usize].as_deref()?;
-            let in_json = |at| KeyText::InJson { at, len: text.len() };
-            Some(json.keys[key as usize].map_or(KeyText::Apart(text), in_json))
-        };
-        Frame::assemble(event.kind, Key::ALL.map(text), &json.out, chunk, origin)
-    }
-
     /// Lays the parts out in one buffer; the id places hold zeros until [`Frame::seal`].
     fn assemble(
         kind: Kind,
@@ -206,7 +158,7 @@ impl Frame {
             key_present |= 1 << index;
             places[index] = KeyPlace { at: at as u16, len: len as u16 }; // bounded, see `KeyPlace`
         }
-        chunked::head(sse_len, &mut buf);
+        buf.extend_from_slice(chunked::head(sse_len, &mut [0; chunked::MAX_HEAD]));
         buf.extend_from_slice(SSE_ID);
         buf.extend_from_slice(&[0; CURSOR_LEN]);
         buf.extend_from_slice(SSE_DATA);
@@ -236,11 +188,15 @@ impl Frame {
             Ok(own) => own,
             Err(shared) => BytesMut::from(&shared[..]), // a frame that was cloned before it was sealed
         };
-        let sse_id = self.sse_at() + SSE_ID.len();
-        buf[sse_id..sse_id + CURSOR_LEN].copy_from_slice(&cursor.0);
-        let json_id = self.json_at() + JSON_ID.len();
-        buf[json_id..json_id + CURSOR_LEN].copy_from_slice(&cursor.0);
+        self.write_id(&mut buf, cursor);
         self.buf = buf.freeze();
+    }
+
+    /// Writes `cursor` into both encodings of this frame, whose bytes `buf` begins with.
+    fn write_id(&self, buf: &mut [u8], cursor: &Cursor) {
+        for at in [self.sse_at() + SSE_ID.len(), self.json_at() + JSON_ID.len()] {
+            buf[at..at + CURSOR_LEN].copy_from_slice(&cursor.0);
+        }
     }
 
     /// This frame without a hold on the bytes of others: itself where its buffer is its own, else a copy. For whatever keeps a
@@ -267,10 +223,6 @@ impl Frame {
     #[must_use]
     pub fn published_us(&self) -> u64 {
         self.published_us
-    }
-    /// Says when it was published.
-    pub fn stamp(&mut self, published_us: u64) {
-        self.published_us = published_us;
     }
     /// The connection that published it; 0: none.
     #[must_use]
@@ -344,105 +296,6 @@ impl std::fmt::Debug for Frame {
             .field("sequence", &self.sequence)
             .field("kind", &self.kind)
             .finish_non_exhaustive()
-    }
-}
-
-/// Writes an event's JSON in one canonical order: `id`, `type`, the fields, `timestamp` (and a chunk's text last).
-struct JsonObject {
-    out: Vec<u8>,
-    /// Where the text of each routing key starts in `out`; `None`: it is absent, or was escaped.
-    keys: [Option<usize>; 4],
-}
-
-impl JsonObject {
-    /// Starts the object with everything but the timestamp and a chunk's own fields; ends with a comma.
-    fn new(event: &Event<'_>) -> JsonObject {
-        let text = [&event.content, &event.chunk, &event.data, &event.metadata];
-        let text_len: usize = text.into_iter().flatten().map(|t| t.len()).sum();
-        let mut json = JsonObject { out: Vec::with_capacity(text_len + text_len / 8 + 320), keys: [None; 4] };
-        json.start(event.kind);
-        let fields = [
-            ("message_id", &event.message_id),
-            ("memory_id", &event.memory_id),
-            ("request_id", &event.request_id),
-            ("channel", &event.channel),
-            ("agent_id", &event.agent_id),
-            ("user_id", &event.user_id),
-            ("role", &event.role),
-            ("content", &event.content),
-            ("status", &event.status),
-            ("error_message", &event.error_message),
-            ("operation", &event.operation),
-            ("code", &event.code),
-            ("message", &event.message),
-        ];
-        for (name, value) in fields {
-            if let Some(value) = value {
-                json.name(name);
-                let at = json.out.len() + 1;
-                let as_it_is = json.string_value(value);
-                if let Some(key) = Key::of_field(name) {
-                    json.keys[key as usize] = as_it_is.then_some(at);
-                }
-                json.out.push(b',');
-            }
-        }
-        for (name, value) in [("data", &event.data), ("metadata", &event.metadata)] {
-            if let Some(value) = value {
-                json.name(name);
-                json.out.extend_from_slice(value.as_bytes());
-                json.out.push(b',');
-            }
-        }
-        json
-    }
-
-    fn start(&mut self, kind: Kind) {
-        self.out.extend_from_slice(JSON_ID);
-        self.out.extend_from_slice(&[0; CURSOR_LEN]);
-        self.out.extend_from_slice(b"\",\"type\":\"");
-        self.out.extend_from_slice(kind.name().as_bytes());
-        self.out.extend_from_slice(b"\",");
-    }
-
-    fn name(&mut self, name: &str) {
-        self.out.push(b'"');
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.extend_from_slice(b"\":");
-    }
-
-    /// Returns true if the value stands there as it is, without escapes.
-    fn string_value(&mut self, value: &str) -> bool {
-        let ordinary = text::is_ordinary(value);
-        if ordinary {
-            self.out.push(b'"');
-            self.out.extend_from_slice(value.as_bytes());
-            self.out.push(b'"');
-        } else {
-            let _ = serde_json::to_writer(&mut self.out, value); // a Vec takes every write, a str is always JSON
-        }
-        ordinary
-    }
-
-    fn chunk_progress(&mut self, chunk: &Chunk) {
-        for (name, value) in [("first_index", chunk.first_index), ("index", chunk.index)] {
-            if let Some(value) = value {
-                let _ = write!(self.out, "\"{name}\":{value},"); // a Vec takes every write
-            }
-        }
-        let _ = write!(self.out, "\"is_final\":{},", chunk.is_final);
-    }
-
-    fn timestamp(&mut self, ms: u64) {
-        self.out.extend_from_slice(b"\"timestamp\":\"");
-        self.out.extend_from_slice(&time::rfc3339_bytes(ms));
-        self.out.extend_from_slice(b"\",");
-    }
-
-    /// Replaces the trailing comma by the closing brace.
-    fn close(&mut self) {
-        self.out.pop();
-        self.out.push(b'}');
     }
 }
 

@@ -129,7 +129,7 @@ impl<'k> PageWriter<'k> {
             }
         }
         let chunk_at = self.buf.len() - start;
-        chunked::head(sse_len, &mut self.buf);
+        self.buf.extend_from_slice(chunked::head(sse_len, &mut [0; chunked::MAX_HEAD]));
         let sse_at = self.buf.len();
         let beginning = &BEGINNINGS[kind as usize];
         self.buf.extend_from_slice(&beginning.bytes[..if begins > 0 { beginning.len } else { SSE_HEAD_LEN }]);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cursor::CursorKey;
+use crate::event::Event;
 use crate::ids::TenantId;
 
 pub(crate) const KEY: CursorKey = CursorKey { store_id: *b"test", key: [3; 16] };

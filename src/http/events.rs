@@ -5,10 +5,12 @@ use http::header::HeaderValue;
 use serde_json::json;
 use utoipa::ToSchema;
 
-use crate::auth::{Publish, Use};
+use crate::auth::{Authorized, Publish, PublishDenied, Use};
+use crate::cursor::CURSOR_LEN;
 use crate::outcome::Refusal;
-use crate::tenant::idempotency::{Keyed, PublishOptions};
-use crate::tenant::intake;
+use crate::tenant::draft::Draft;
+use crate::tenant::idempotency::{Digest, Keyed, PublishOptions};
+use crate::tenant::intake::{BodyReader, Format};
 
 use super::api::parameters::{Ack, IdempotencyKey};
 use super::api::schemas::NewEventOrBatch;
@@ -45,32 +47,45 @@ pub async fn post(x: &mut Exchange) -> Result<Answer, Refusal> {
     let principal = x.principal(Use::Rest)?;
     let right = principal.authorize::<Publish>()?;
     let durable = wants_durable(x)?;
-    let format = x.expect_type(&["application/json", "application/x-ndjson", "application/ndjson"])?;
+    let format = match x.expect_type(&["application/json", "application/x-ndjson", "application/ndjson"])? {
+        0 => Format::Json,
+        _ => Format::Lines,
+    };
     let key = idempotency_key(x)?;
     x.shared().tenants.check_writable()?;
-    let body = x.body().await?;
-    x.worker.enter(principal.tenant, body.len()).await;
-    let text = std::str::from_utf8(&body).map_err(|_| Refusal::invalid("", "is not UTF-8"))?;
-    let mut events = if format == 0 { intake::parse_json(text)? } else { intake::parse_ndjson(text)? };
-    let single = format == 0 && events.len() == 1 && !text.trim_ascii_start().starts_with('[');
-    for (at, event) in events.iter_mut().enumerate() {
-        right.check(event).map_err(|denied| {
-            let details = if single { serde_json::Value::Null } else { json!({"item": at}) };
-            Refusal { details, ..denied.into() }
-        })?;
+    let expected = x.begin_body(x.shared().config.limits.body_bytes)?;
+    let mut intake = Intake::new(format, x.shared().tenants.draft(0, expected), &right);
+    let mut digest = key.is_some().then(Digest::new);
+    loop {
+        let part = x.next_part().await?;
+        let last = part.is_none() || x.body_is_over();
+        let part = part.unwrap_or_default();
+        x.worker.enter(principal.tenant, part.len()).await;
+        if let Some(digest) = &mut digest {
+            digest.update(&part);
+        }
+        intake.read(&part, last, x.shared().clock.now_ms());
+        x.keep_of_body(intake.held())?;
+        if last {
+            break;
+        }
     }
-    x.shared().rates.publish(&principal, events.len(), x.shared().clock.now_ms())?;
-    let keyed = key.map(|key| Keyed::of_request(&principal.subject(), "POST", &x.path, &key, &body));
+    x.end_body()?;
+    let (draft, events) = intake.finish()?;
+    x.shared().rates.publish(&principal, events, x.shared().clock.now_ms())?;
+    let keyed = key
+        .zip(digest)
+        .map(|(key, digest)| Keyed::of_request(&principal.subject(), "POST", &x.path, &key, digest.finish()));
     let tenant = x.tenant(&principal).await?;
     let tenants = &x.shared().tenants;
-    let options = PublishOptions { origin: 0, durable, key: keyed };
+    let options = PublishOptions { durable, key: keyed };
     let actor = x.shared().auth.actor(&right);
-    let published = tenants.publish_events(actor, &tenant, &mut events, options, &x.worker).await?;
-    let mut body = Vec::with_capacity(48 + published.ids.len() * 25);
+    let published = tenants.publish_events(actor, &tenant, draft, options, &x.worker).await?;
+    let mut body = Vec::with_capacity(48 + published.ids.len() * (CURSOR_LEN + 3));
     body.extend_from_slice(b"{\"data\":{\"ids\":[");
     for (at, id) in published.ids.iter().enumerate() {
         body.extend_from_slice(if at == 0 { b"\"" } else { b",\"" });
-        body.extend_from_slice(&tenants.cursors().encode(tenant.id(), *id).0);
+        body.extend_from_slice(&id.0);
         body.push(b'"');
     }
     body.extend_from_slice(b"]},\"success\":true}");
@@ -79,6 +94,58 @@ pub async fn post(x: &mut Exchange) -> Result<Answer, Refusal> {
         answer.headers.insert(REPLAYED, HeaderValue::from_static("true"));
     }
     Ok(answer)
+}
+
+/// The events of a request while its body comes: read, checked against the publisher's right, encoded.
+struct Intake<'r> {
+    reader: BodyReader,
+    draft: Draft,
+    right: &'r Authorized<Publish>,
+    events: usize,
+    /// The first event that the publisher may not publish, and its place. None after it is encoded.
+    denied: Option<(usize, PublishDenied)>,
+}
+
+impl<'r> Intake<'r> {
+    fn new(format: Format, draft: Draft, right: &'r Authorized<Publish>) -> Intake<'r> {
+        Intake { reader: BodyReader::new(format), draft, right, events: 0, denied: None }
+    }
+
+    /// Takes the next part of the body, the `last` or not, which came at `now_ms`.
+    fn read(&mut self, part: &[u8], last: bool, now_ms: u64) {
+        let Intake { reader, draft, right, events, denied } = self;
+        draft.received(now_ms);
+        reader.read(part, last, &mut |mut event| {
+            if denied.is_none() {
+                match right.check(&mut event) {
+                    Ok(()) => draft.push(&mut event),
+                    Err(error) => *denied = Some((*events, error)),
+                }
+            }
+            *events += 1;
+        });
+    }
+
+    /// Bytes of memory that it takes.
+    fn held(&self) -> usize {
+        self.reader.kept() + self.draft.held()
+    }
+
+    /// What is to be published, and how many events that are, once all of the body has come.
+    ///
+    /// # Errors
+    /// 400 for what is no event, 403 for what may not be published.
+    fn finish(self) -> Result<(Draft, usize), Refusal> {
+        let is_batch = self.reader.is_batch();
+        self.reader.finish()?;
+        match self.denied {
+            None => Ok((self.draft, self.events)),
+            Some((at, denied)) => {
+                let details = if is_batch { json!({"item": at}) } else { serde_json::Value::Null };
+                Err(Refusal { details, ..denied.into() })
+            }
+        }
+    }
 }
 
 /// `?ack=`: whether the answer waits for the disk.

@@ -8,9 +8,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Version, header};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::time::Instant;
 
 use crate::auth::{Authorized, Principal, RequestContext, Right, Use};
 use crate::connection::newcomers::Newcomer;
@@ -20,6 +18,7 @@ use crate::outcome::Refusal;
 use crate::tenant::Tenant;
 use crate::worker::{Shared, Worker};
 
+use super::incoming::IncomingBody;
 use super::misread::Misread;
 use super::respond::Answer;
 
@@ -51,6 +50,8 @@ pub struct Exchange {
     /// Who asks, once that is known.
     caller: RefCell<Option<Arc<Principal>>>,
     body: Option<Incoming>,
+    /// The body while it is read.
+    incoming: Option<IncomingBody>,
     /// The rest of the body will not be read: the answer is the connection's last.
     pub body_abandoned: bool,
 }
@@ -77,6 +78,7 @@ impl Exchange {
             newcomer: newcomer.clone(),
             caller: RefCell::default(),
             body: Some(body),
+            incoming: None,
             body_abandoned: false,
         }
     }
@@ -174,59 +176,86 @@ impl Exchange {
     /// 400 when it breaks off; 401 when the credential ended before all of it came. All of them are answered at once, whatever
     /// of the body is still to come.
     pub async fn body_within(&mut self, limit: usize) -> Result<Bytes, Refusal> {
-        let Some(body) = self.body.take() else { return Ok(Bytes::new()) };
-        let read = self.read_body(body, limit).await;
-        self.body_abandoned = read.is_err();
-        read
-    }
-
-    async fn read_body(&self, mut body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
-        let announced = hyper::body::Body::size_hint(&body).lower();
-        if announced > limit as u64 {
-            return Err(Refusal::too_large(limit));
-        }
-        let shared = self.worker.shared.clone();
-        let started = Instant::now();
-        let tenant = self.tenant_id();
-        let mut claim = shared.incoming.claim(tenant);
-        // What nobody answers for yet counts with its head: many may wait on one HTTP/2 connection.
-        let head = if tenant.is_none() { self.head_bytes() } else { 0 };
-        if !hyper::body::Body::is_end_stream(&body) {
-            claim.set(head)?;
-        }
+        self.begin_body(limit)?;
         let mut first = Bytes::new();
         let mut joined = BytesMut::new();
-        loop {
-            let stopped = Instant::now() + shared.config.body_timeout();
-            let late = started + shared.config.receive_time(first.len() + joined.len());
-            let frame = tokio::time::timeout_at(stopped.min(late), body.frame()).await.map_err(|_| {
-                let message = match stopped <= late {
-                    true => "the body stopped coming",
-                    false => "the body did not come whole in time",
-                };
-                Refusal::new(http::StatusCode::REQUEST_TIMEOUT, "BAD_REQUEST", message)
-            })?;
-            let Some(frame) = frame else { break };
-            let frame = frame.map_err(|_| Refusal::bad_request("the body broke off"))?;
-            let Ok(data) = frame.into_data() else { continue };
-            if first.len() + joined.len() + data.len() > limit {
-                return Err(Refusal::too_large(limit));
-            }
+        while let Some(part) = self.next_part().await? {
             match first.is_empty() && joined.is_empty() {
-                true => first = data,
+                true => first = part,
                 false => {
                     if joined.is_empty() {
                         joined.extend_from_slice(&std::mem::take(&mut first));
                     }
-                    joined.extend_from_slice(&data);
+                    joined.extend_from_slice(&part);
                 }
             }
-            if !hyper::body::Body::is_end_stream(&body) {
-                claim.set(head + first.len() + joined.len())?;
-            }
         }
-        self.confirm()?;
+        self.end_body()?;
         Ok(if joined.is_empty() { first } else { joined.freeze() })
+    }
+
+    /// Begins to read the body, of which there may be `limit` bytes, part by part. Answers how long it will be, as far as that is
+    /// known, bytes.
+    ///
+    /// # Errors
+    /// 413 where it says that it is larger; 429 over the organization's share of bodies on their way.
+    pub fn begin_body(&mut self, limit: usize) -> Result<usize, Refusal> {
+        let Some(body) = self.body.take() else { return Ok(0) };
+        let tenant = self.tenant_id();
+        // What nobody answers for yet counts with its head: many may wait on one HTTP/2 connection.
+        let head = if tenant.is_none() { self.head_bytes() } else { 0 };
+        let incoming = IncomingBody::new(body, self.shared(), limit, tenant, head);
+        self.body_abandoned = incoming.is_err();
+        let incoming = incoming?;
+        let expected = incoming.expected();
+        self.incoming = Some(incoming);
+        Ok(expected)
+    }
+
+    /// The next part of the body; `None` after the last.
+    ///
+    /// # Errors
+    /// Those of [`Exchange::body_within`].
+    pub async fn next_part(&mut self) -> Result<Option<Bytes>, Refusal> {
+        let Some(incoming) = &mut self.incoming else { return Ok(None) };
+        let part = incoming.next().await;
+        self.abandon_if(part.is_err());
+        part
+    }
+
+    /// Whether the last part of the body has come, as far as that is known.
+    #[must_use]
+    pub fn body_is_over(&self) -> bool {
+        self.incoming.as_ref().is_none_or(IncomingBody::is_over)
+    }
+
+    /// Counts `bytes` for what was made of the body so far.
+    ///
+    /// # Errors
+    /// 429 over the organization's share of bodies on their way.
+    pub fn keep_of_body(&mut self, bytes: usize) -> Result<(), Refusal> {
+        let Some(incoming) = &mut self.incoming else { return Ok(()) };
+        let kept = incoming.keep(bytes);
+        self.abandon_if(kept.is_err());
+        kept
+    }
+
+    /// Ends the reading of a body of which all parts have come.
+    ///
+    /// # Errors
+    /// 401 when the credential ended before all of it came.
+    pub fn end_body(&mut self) -> Result<(), Refusal> {
+        let confirmed = self.confirm();
+        self.abandon_if(confirmed.is_err());
+        self.incoming = None;
+        confirmed
+    }
+
+    fn abandon_if(&mut self, failed: bool) {
+        if failed {
+            self.incoming = None;
+            self.body_abandoned = true;
+        }
     }
 
     /// Whose request it is, once that is known.

@@ -21,6 +21,7 @@ pub mod h2;
 pub mod health;
 pub mod history;
 mod host;
+mod incoming;
 mod metrics_page;
 mod misread;
 mod once;

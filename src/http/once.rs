@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::auth::{Authorized, Right};
 use crate::outcome::Refusal;
 use crate::store::{self, Rows};
-use crate::tenant::idempotency::{Keyed, Once};
+use crate::tenant::idempotency::{Digest, Keyed, Once};
 use crate::worker::Shared;
 
 use super::exchange::Exchange;
@@ -58,7 +58,7 @@ pub(super) async fn turn(
 ) -> Result<Turn, Refusal> {
     let Some(key) = idempotency_key(x)? else { return Ok(Turn::First(None)) };
     let principal = right.principal();
-    let keyed = Keyed::of_request(&principal.subject(), x.method.as_str(), &x.path, &key, body);
+    let keyed = Keyed::of_request(&principal.subject(), x.method.as_str(), &x.path, &key, Digest::of(body));
     match shared.tenants.once(shared.auth.actor(right), principal.tenant, keyed).await? {
         Ok(once) => Ok(Turn::First(Some(once))),
         Err(store::Answer::Stored { status, version, body }) => {

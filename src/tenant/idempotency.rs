@@ -12,11 +12,13 @@ use ring::digest;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::auth::Actor;
+use crate::cursor::Cursor;
 use crate::event::{Event, EventError, Kind};
 use crate::frame::Frame;
 use crate::ids::{Sequence, TenantId};
 use crate::store::{Answer, Growth, Idempotency, MessageId, Rows, scope};
 
+use super::draft::Draft;
 use super::publish::{Notice, PublishError, Receipt};
 use super::{Tenant, Tenants};
 
@@ -32,28 +34,27 @@ pub struct Keyed {
 }
 
 impl Keyed {
-    /// The key of a request: the same for the same organization (by its store), subject, method, path and key.
+    /// The key of a request: the same for the same organization (by its store), subject, method, path and key. `body` is the SHA-256 of
+    /// its body.
     #[must_use]
-    pub fn of_request(subject: &str, method: &str, path: &str, key: &str, body: &[u8]) -> Keyed {
+    pub fn of_request(subject: &str, method: &str, path: &str, key: &str, body: [u8; 32]) -> Keyed {
         let parts = [subject, method, path, key].map(str::as_bytes);
-        Keyed { scope: scope(&parts), body: sha256(body) }
+        Keyed { scope: scope(&parts), body }
     }
 
     /// The key of a message with a `message_id` given by its publisher; `None` for other events.
-    fn of_message(event: &Event<'_>) -> Option<Keyed> {
+    pub(super) fn of_message(event: &Event<'_>) -> Option<Keyed> {
         let id = event.message_id.as_deref().filter(|_| event.kind == Kind::Message)?;
         let user = event.user_id.as_deref().unwrap_or_default();
         let parts = [b"message_id".as_slice(), user.as_bytes(), id.as_bytes()];
         // Encoded without number and time of receipt, equal events are equal bytes.
-        Some(Keyed { scope: scope(&parts), body: sha256(Frame::encode(event, 0, 0).json()) })
+        Some(Keyed { scope: scope(&parts), body: Digest::of(Frame::encode(event, 0, 0).json()) })
     }
 }
 
 /// How events are published.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct PublishOptions {
-    /// The connection that they come from, which may not want to see them; 0 for none.
-    pub origin: u64,
     /// Wait for the commit. A publish with a key, or with a `message_id` given by the publisher, always does.
     pub durable: bool,
     /// Publish once for this key.
@@ -63,8 +64,8 @@ pub struct PublishOptions {
 /// What a publish came to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Published {
-    /// The events' sequences, in the order they were given.
-    pub ids: Vec<Sequence>,
+    /// The events' ids, in the order they were given.
+    pub ids: Vec<Cursor>,
     /// The answer of an earlier request with the same `Idempotency-Key`.
     pub replayed: bool,
 }
@@ -174,21 +175,21 @@ impl Tenants {
         &self,
         actor: Actor<'_>,
         tenant: &Arc<Tenant>,
-        events: &mut [Event<'_>],
+        mut draft: Draft,
         options: PublishOptions,
         notice: &impl Notice,
     ) -> Result<Published, PublishError> {
-        let PublishOptions { origin, durable, key } = options;
-        let messages: Vec<Option<Keyed>> = match is_keyed(events) {
-            true => events.iter().map(Keyed::of_message).collect(),
-            false => Vec::new(),
-        };
-        name_messages(events);
-        let frames = self.encode_in_parts(events, origin).await?;
+        let PublishOptions { durable, key } = options;
+        draft.close()?;
+        let Draft { mut batch, messages, .. } = draft;
         if key.is_none() && messages.is_empty() {
-            let receipt = self.publish(actor, tenant, frames, None, durable.then_some(notice)).await?;
-            return Ok(Published { ids: receipt.sequences().collect(), replayed: false });
+            let notice = durable.then_some(notice);
+            let (_, ids) = self.publish_for_ids(actor, tenant, batch, None, notice).await?;
+            return Ok(Published { ids, replayed: false });
         }
+        let cursors = |ids: &mut dyn Iterator<Item = Sequence>| -> Vec<Cursor> {
+            ids.map(|id| self.cursors().encode(tenant.id, id)).collect()
+        };
         self.check_writable()?;
         refuse_twins(&messages)?;
         let scopes = messages.iter().flatten().chain(&key).map(|keyed| keyed.scope).collect();
@@ -197,12 +198,13 @@ impl Tenants {
             && let Some(earlier) = self.answered(tenant, key).await?
         {
             actor.confirm()?;
-            return Ok(Published { ids: earlier, replayed: true });
+            return Ok(Published { ids: cursors(&mut earlier.into_iter()), replayed: true });
         }
         let mut ids = self.known_messages(tenant, &messages).await?;
-        ids.resize(frames.len(), None);
-        let (fresh, places) = frames_left(frames, &ids);
-        if fresh.is_empty() {
+        ids.resize(batch.len(), None);
+        let places: Vec<usize> = (0..ids.len()).filter(|at| ids[*at].is_none()).collect();
+        batch.retain(|at| ids[at].is_none());
+        if batch.is_empty() {
             actor.confirm()?;
         } else {
             let growth = Growth::of_publish(messages.iter().flatten().count(), key.map(|_| ids.len()));
@@ -217,9 +219,9 @@ impl Tenants {
                 rows.hold_room(room);
                 rows
             };
-            self.publish(actor, tenant, fresh, Some(Box::new(rows)), Some(notice)).await?;
+            self.publish(actor, tenant, batch, Some(Box::new(rows)), Some(notice)).await?;
         }
-        Ok(Published { ids: ids.into_iter().flatten().collect(), replayed: false })
+        Ok(Published { ids: cursors(&mut ids.into_iter().flatten()), replayed: false })
     }
 
     /// The ids an earlier request under `key` was answered with.
@@ -301,19 +303,6 @@ fn answer(ids: &[Option<Sequence>]) -> Answer {
     }
 }
 
-/// Gives messages without an id one.
-pub fn name_messages(events: &mut [Event<'_>]) {
-    for event in events.iter_mut().filter(|event| event.kind == Kind::Message && event.message_id.is_none()) {
-        event.message_id = Some(crate::ids::fresh("msg").into());
-    }
-}
-
-/// Whether any event would be looked up before it is published.
-#[must_use]
-pub fn is_keyed(events: &[Event<'_>]) -> bool {
-    events.iter().any(|event| event.kind == Kind::Message && event.message_id.is_some())
-}
-
 fn refuse_twins(messages: &[Option<Keyed>]) -> Result<(), EventError> {
     let mut seen = std::collections::HashSet::new();
     for (at, keyed) in messages.iter().enumerate() {
@@ -324,14 +313,37 @@ fn refuse_twins(messages: &[Option<Keyed>]) -> Result<(), EventError> {
     Ok(())
 }
 
-/// The frames that are not known yet, and their places in the batch.
-fn frames_left(frames: Vec<Arc<Frame>>, known: &[Option<Sequence>]) -> (Vec<Arc<Frame>>, Vec<usize>) {
-    let left = frames.into_iter().enumerate().filter(|(at, _)| known[*at].is_none());
-    left.map(|(at, frame)| (frame, at)).unzip()
+/// SHA-256 of a body, which may come in parts.
+pub struct Digest(digest::Context);
+
+impl Default for Digest {
+    fn default() -> Digest {
+        Digest(digest::Context::new(&digest::SHA256))
+    }
 }
 
-fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let mut out = [0; 32];
-    out.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
-    out
+impl Digest {
+    /// The digest of nothing.
+    #[must_use]
+    pub fn new() -> Digest {
+        Digest::default()
+    }
+    /// The digest of a whole body.
+    #[must_use]
+    pub fn of(body: &[u8]) -> [u8; 32] {
+        let mut digest = Digest::new();
+        digest.update(body);
+        digest.finish()
+    }
+    /// Adds a part.
+    pub fn update(&mut self, part: &[u8]) {
+        self.0.update(part);
+    }
+    /// Of all parts.
+    #[must_use]
+    pub fn finish(self) -> [u8; 32] {
+        let mut out = [0; 32];
+        out.copy_from_slice(self.0.finish().as_ref());
+        out
+    }
 }

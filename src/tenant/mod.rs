@@ -5,6 +5,7 @@
 //! * Ring and log agree on order, since one lock covers numbering, the ring and the commit queue (`publish.rs`).
 //! * A tenant knows no connection, socket or worker: it sets bits, and pushes itself onto workers' queues.
 
+pub mod draft;
 pub mod idempotency;
 pub mod intake;
 pub mod publish;

@@ -1,7 +1,7 @@
 //! The write path: one function from checked events to numbered frames in ring and commit queue.
 //!
-//! Order: encode → refuse while the store is not writable → reserve room → under the tenant's lock confirm the actor, number,
-//! patch the ids, put into the ring and queue for commit → wake. The lock covers no allocation of the encoded event and no IO.
+//! Order: encode ([`Batch`]) → refuse while the store is not writable → reserve room → under the tenant's lock confirm the actor, number,
+//! write the ids, put into the ring and queue for commit → wake. The lock covers no allocation of the encoded event and no IO.
 //!
 //! Whatever is committed for a request is committed here or in `auth`, and always on the authority of an [`Actor`] that is
 //! confirmed last: `tests/architecture.rs` lets nobody else write to the store.
@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::auth::{Actor, Ended};
+use crate::cursor::Cursor;
 use crate::event::{Event, EventError};
-use crate::frame::Frame;
+use crate::frame::batch::{Batch, Numbering};
 use crate::ids::Sequence;
 use crate::store::{CommitError, Done, OverQuota, Permit, ReadError, Rows, StoreState};
 
@@ -81,9 +82,6 @@ pub trait Notice {
     fn ask(&self) -> (Done, Self::Wait);
 }
 
-/// Events of a batch that are encoded before others have their turn; some hundred microseconds.
-const ENCODED_AT_ONCE: usize = 64;
-
 /// When subscribers see events.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Shown {
@@ -95,10 +93,10 @@ enum Shown {
 /// Rows that join the events' commit, made when their first sequence is known.
 pub type RowsFor<'a> = Box<dyn FnOnce(Receipt) -> Rows + 'a>;
 
-/// Frames that have room in the commit queue.
+/// Events that have room in the commit queue.
 struct Reserved<'a> {
     tenant: &'a Arc<Tenant>,
-    frames: Vec<Arc<Frame>>,
+    batch: Batch,
     permit: Permit,
 }
 
@@ -107,50 +105,15 @@ impl Tenants {
     ///
     /// # Errors
     /// [`PublishError::TooLarge`].
-    pub fn encode(&self, events: &[Event<'_>], origin: u64) -> Result<Vec<Arc<Frame>>, PublishError> {
-        let mut frames = Vec::with_capacity(events.len());
-        self.encode_next(events, origin, events.len(), &mut frames)?;
-        Ok(frames)
-    }
-
-    /// [`Tenants::encode`], with a pause for others on this thread after every [`ENCODED_AT_ONCE`] events.
-    ///
-    /// # Errors
-    /// As there.
-    pub(super) async fn encode_in_parts(
-        &self,
-        events: &[Event<'_>],
-        origin: u64,
-    ) -> Result<Vec<Arc<Frame>>, PublishError> {
-        let mut frames = Vec::with_capacity(events.len());
-        while frames.len() < events.len() {
-            if !frames.is_empty() {
-                tokio::task::yield_now().await;
-            }
-            self.encode_next(events, origin, ENCODED_AT_ONCE, &mut frames)?;
-        }
-        Ok(frames)
-    }
-
-    /// Encodes up to `most` of the events that have no frame yet.
-    fn encode_next(
-        &self,
-        events: &[Event<'_>],
-        origin: u64,
-        most: usize,
-        frames: &mut Vec<Arc<Frame>>,
-    ) -> Result<(), PublishError> {
-        let now = self.clock.now_ms();
-        for (at, event) in events.iter().enumerate().skip(frames.len()).take(most) {
-            let frame = Frame::encode(event, now, origin);
-            let (len, max) = (frame.json().len(), self.limits.event_bytes);
-            if len > max {
-                let error = EventError::new("", format!("is {len} bytes, the limit is {max}"));
+    pub fn encode(&self, events: &[Event<'_>], origin: u64) -> Result<Batch, PublishError> {
+        let mut batch = Batch::new(self.clock.now_ms(), origin, 0);
+        for (at, event) in events.iter().enumerate() {
+            if let Some(error) = too_large(batch.push(event), self.limits.event_bytes) {
                 return Err(PublishError::TooLarge(if events.len() > 1 { error.at(at) } else { error }));
             }
-            frames.push(Arc::new(frame));
         }
-        Ok(())
+        batch.close();
+        Ok(batch)
     }
 
     /// Whether publishing is possible now.
@@ -167,7 +130,7 @@ impl Tenants {
         }
     }
 
-    /// Publishes freshly encoded frames (held by nobody else); with a `notice` it waits for their commit.
+    /// Publishes events; with a `notice` it waits for their commit.
     ///
     /// # Errors
     /// [`PublishError`]; after [`PublishError::Commit`] subscribers may have seen the events.
@@ -175,31 +138,45 @@ impl Tenants {
         &self,
         actor: Actor<'_>,
         tenant: &Arc<Tenant>,
-        frames: Vec<Arc<Frame>>,
+        batch: Batch,
         rows: Option<RowsFor<'_>>,
         notice: Option<&impl Notice>,
     ) -> Result<Receipt, PublishError> {
-        let reserved = self.reserve(tenant, frames, 0).await?;
+        self.publish_for_ids(actor, tenant, batch, rows, notice).await.map(|(receipt, _)| receipt)
+    }
+
+    /// [`Tenants::publish`], and the ids that the events got.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) async fn publish_for_ids(
+        &self,
+        actor: Actor<'_>,
+        tenant: &Arc<Tenant>,
+        batch: Batch,
+        rows: Option<RowsFor<'_>>,
+        notice: Option<&impl Notice>,
+    ) -> Result<(Receipt, Vec<Cursor>), PublishError> {
+        let reserved = self.reserve(tenant, batch, 0).await?;
         let Some(notice) = notice else {
             return self.append(actor, reserved, rows, Shown::AtOnce, |_| Done::Nobody);
         };
         let (done, commit) = notice.ask();
-        let receipt = self.append(actor, reserved, rows, Shown::AtOnce, |_| done)?;
+        let published = self.append(actor, reserved, rows, Shown::AtOnce, |_| done)?;
         commit.await?;
-        Ok(receipt)
+        Ok(published)
     }
 
-    /// Waits for room in the commit queue for frames and `rows_weight` bytes of rows.
+    /// Waits for room in the commit queue for events and `rows_weight` bytes of rows.
     async fn reserve<'t>(
         &self,
         tenant: &'t Arc<Tenant>,
-        frames: Vec<Arc<Frame>>,
+        batch: Batch,
         rows_weight: usize,
     ) -> Result<Reserved<'t>, PublishError> {
         self.check_writable()?;
-        let bytes = frames.iter().map(|frame| frame.size()).sum::<usize>() + rows_weight;
-        match tenant.log.reserve(frames.len(), bytes).await {
-            Ok(permit) => Ok(Reserved { tenant, frames, permit }),
+        match tenant.log.reserve(batch.len(), batch.size() + rows_weight).await {
+            Ok(permit) => Ok(Reserved { tenant, batch, permit }),
             Err(_) => {
                 self.metrics.publish_unavailable.add(1);
                 Err(PublishError::Backlog)
@@ -226,13 +203,13 @@ impl Tenants {
         self: &Arc<Self>,
         actor: Actor<'_>,
         tenant: &Arc<Tenant>,
-        frames: Vec<Arc<Frame>>,
+        batch: Batch,
         mut rows: Rows,
         notice: &impl Notice,
     ) -> Result<(), PublishError> {
         rows.hold_room(self.store.reserve(tenant.id, rows.growth())?);
-        let reserved = self.reserve(tenant, frames, rows.weight()).await?;
-        if reserved.frames.is_empty() {
+        let reserved = self.reserve(tenant, batch, rows.weight()).await?;
+        if reserved.batch.is_empty() {
             rows.hold(reserved.permit); // what has no event counts against the organization's share of the queue too
             return self.write(actor, rows).await;
         }
@@ -278,49 +255,74 @@ impl Tenants {
         &self,
         actor: Actor<'_>,
         tenant: &Arc<Tenant>,
-        frames: Vec<Arc<Frame>>,
+        batch: Batch,
         done: impl FnOnce(Receipt) -> Done,
     ) -> Result<Receipt, PublishError> {
         self.check_writable()?;
-        let bytes = frames.iter().map(|frame| frame.size()).sum();
-        let permit = tenant.log.try_reserve(frames.len(), bytes).ok_or(PublishError::Backlog)?;
-        self.append(actor, Reserved { tenant, frames, permit }, None, Shown::AtOnce, done)
+        let room = self.room_now(tenant, &batch).ok_or(PublishError::Backlog)?;
+        self.publish_within(actor, tenant, batch, room, done)
     }
 
-    /// Numbers, shows and queues frames whose room is reserved.
+    /// Room in the commit queue for events, if there is some at once.
+    #[must_use]
+    pub fn room_now(&self, tenant: &Tenant, batch: &Batch) -> Option<Permit> {
+        tenant.log.try_reserve(batch.len(), batch.size())
+    }
+
+    /// Publishes events for which there is `room`. What `done` makes hears of the commit on another thread.
+    ///
+    /// # Errors
+    /// [`PublishError::Unavailable`] or [`PublishError::Ended`]; `done` is not called then.
+    pub fn publish_within(
+        &self,
+        actor: Actor<'_>,
+        tenant: &Arc<Tenant>,
+        batch: Batch,
+        room: Permit,
+        done: impl FnOnce(Receipt) -> Done,
+    ) -> Result<Receipt, PublishError> {
+        let reserved = Reserved { tenant, batch, permit: room };
+        self.append(actor, reserved, None, Shown::AtOnce, done).map(|(receipt, _)| receipt)
+    }
+
+    /// Numbers, shows and queues events whose room is reserved; answers their ids.
     fn append(
         &self,
         actor: Actor<'_>,
-        Reserved { tenant, mut frames, permit }: Reserved<'_>,
+        Reserved { tenant, batch, permit }: Reserved<'_>,
         rows: Option<RowsFor<'_>>,
         shown: Shown,
         done: impl FnOnce(Receipt) -> Done,
-    ) -> Result<Receipt, PublishError> {
-        let count = frames.len() as u32;
+    ) -> Result<(Receipt, Vec<Cursor>), PublishError> {
+        let count = batch.len() as u32;
         let now = self.clock.now_ms();
-        let now_us = self.clock.monotonic_us();
+        let published_us = match shown {
+            Shown::AtOnce => self.clock.monotonic_us(),
+            // Without a stamp: how long its commit took is not how long it took to be sent.
+            Shown::Committed => 0,
+        };
+        let cursors = self.store.cursor_key();
+        let mut ids = Vec::with_capacity(batch.len());
         let receipt = {
             let mut side = tenant.write.lock();
             // Again under the lock: a store that has begun to reopen restarts this ring under the same lock.
             self.check_writable()?;
             actor.confirm()?;
-            self.store.check_publishable(&tenant.log, &frames)?;
             let receipt = Receipt { first: Sequence(side.ring.head()), count };
-            side.received_ms = side.received_ms.max(now);
+            let received_ms = side.received_ms.max(now);
+            let numbering = Numbering { first: receipt.first, received_ms, published_us };
+            let frames = batch.seal(numbering, |sequence| {
+                let cursor = cursors.encode(tenant.id, sequence);
+                ids.push(cursor);
+                cursor
+            });
+            self.store.check_publishable(&tenant.log, &frames)?;
+            side.received_ms = received_ms;
             let committed = tenant.log.committed().next().0;
             let before = side.ring.bytes();
-            for frame in &mut frames {
-                let sequence = Sequence(side.ring.head());
-                let cursor = self.store.cursor_key().encode(tenant.id, sequence);
-                // Freshly encoded and not shared yet, so this is never a copy.
-                let fresh = Arc::make_mut(frame);
-                fresh.seal(sequence, side.received_ms, &cursor);
+            for frame in &frames {
                 match shown {
-                    Shown::AtOnce => {
-                        fresh.stamp(now_us);
-                        side.ring.publish(frame.clone(), committed);
-                    }
-                    // Without a stamp: how long its commit took is not how long it took to be sent.
+                    Shown::AtOnce => side.ring.publish(frame.clone(), committed),
                     Shown::Committed => side.ring.publish_held(frame.clone(), committed),
                 }
             }
@@ -332,7 +334,7 @@ impl Tenants {
         tenant.published_ms.store(now, Ordering::Relaxed);
         self.metrics.published.add(u64::from(count));
         self.wake(tenant);
-        Ok(receipt)
+        Ok((receipt, ids))
     }
 
     /// Keeps the sum over all rings. Over its cap this ring gives up half of what is committed if it holds more than half of an equal
@@ -347,4 +349,9 @@ impl Tenants {
             self.ring_bytes.fetch_sub(freed, Ordering::Relaxed);
         }
     }
+}
+
+/// What is wrong with an event of `len` bytes where `most` are allowed.
+pub(super) fn too_large(len: usize, most: usize) -> Option<EventError> {
+    (len > most).then(|| EventError::new("", format!("is {len} bytes, the limit is {most}")))
 }

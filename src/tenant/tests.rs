@@ -334,7 +334,8 @@ async fn a_deleted_organization_takes_nothing_and_is_forgotten() {
     refused(tenants.publish(Actor::daemon(), &tenant, frames(), None, None::<&Told>).await.map(|_| ()));
     let mut rows = Rows::new();
     rows.put_row(ID, Table(0), "a", b"row").expect("fits");
-    refused(tenants.change(Actor::daemon(), &tenant, Vec::new(), rows, &Told).await);
+    let nothing = tenants.encode(&[], 0).expect("encoded");
+    refused(tenants.change(Actor::daemon(), &tenant, nothing, rows, &Told).await);
     drop(tenant);
     let late = tenants.open(ID).await.expect("open"); // somebody who passed every check before
     refused(tenants.publish(Actor::daemon(), &late, frames(), None, Some(&Told)).await.map(|_| ()));
@@ -355,10 +356,10 @@ async fn what_is_given_up_amid_its_commit_is_not_done_again() {
     let key = idempotency::Keyed { scope: [1; 32], body: [2; 32] };
     let json = r#"{"type":"custom","channel":"c","data":"once"}"#;
     let ask = || async {
-        let mut events = [Event::parse(json).expect("valid")];
-        let options = idempotency::PublishOptions { durable: true, key: Some(key), ..Default::default() };
-        let (actor, events) = (Actor::daemon(), &mut events);
-        tenants.publish_events(actor, &tenant, events, options, &Told).await.expect("published")
+        let mut draft = tenants.draft(0, 0);
+        draft.push(&mut Event::parse(json).expect("valid"));
+        let options = idempotency::PublishOptions { durable: true, key: Some(key) };
+        tenants.publish_events(Actor::daemon(), &tenant, draft, options, &Told).await.expect("published")
     };
     gate.set(true);
     let event = [Event::parse(json).expect("valid")];
@@ -381,5 +382,6 @@ async fn what_is_given_up_amid_its_commit_is_not_done_again() {
     gate.set(false);
     let answer = again.await;
     assert!(answer.replayed);
-    assert_eq!((answer.ids.as_slice(), tenant.head()), ([before.next()].as_slice(), before.next()));
+    let id = tenants.cursors().encode(ID, before.next());
+    assert_eq!((answer.ids.as_slice(), tenant.head()), ([id].as_slice(), before.next()));
 }

@@ -6,6 +6,7 @@
 //!   paused, so the order of one connection's publishes is kept.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
@@ -19,7 +20,9 @@ use crate::frame::control::{Control, Ref};
 use crate::ids::TenantId;
 use crate::outcome::Refusal;
 use crate::store::{CommitError, Done};
-use crate::tenant::idempotency::{PublishOptions, is_keyed, name_messages};
+use crate::tenant::Tenant;
+use crate::tenant::draft::Draft;
+use crate::tenant::idempotency::{PublishOptions, Published};
 use crate::tenant::intake;
 use crate::tenant::publish::{PublishError, Receipt};
 
@@ -47,6 +50,14 @@ pub(super) struct Publishing<'a> {
     /// `events` was given, so errors name the item.
     pub(super) batch: bool,
     pub(super) durable: bool,
+}
+
+/// A publish that has to wait.
+struct Later {
+    tenant: Arc<Tenant>,
+    draft: Draft,
+    reference: Option<Ref>,
+    durable: bool,
 }
 
 impl Worker {
@@ -87,32 +98,29 @@ impl Worker {
             inbound.refused = 0;
         }
         let origin = connection.id;
-        let mut events = parse(&right, &publishing)?;
+        let Publishing { reference, events, batch, durable } = publishing;
+        let mut draft = self.shared.tenants.draft(origin, 0);
+        read(&right, &events, batch, &mut draft)?;
         let Some(tenant) = self.shared.tenants.get(right.principal().tenant) else { return Ok(()) };
-        if !is_keyed(&events) {
-            name_messages(&mut events);
-            let frames = self.shared.tenants.encode(&events, origin)?;
-            let actor = self.shared.auth.actor(&right);
-            let done = |receipt| match publishing.durable {
-                true => self.ack_by_mail(token, publishing.reference.clone(), receipt),
-                false => Done::Nobody,
-            };
-            match self.shared.tenants.publish_now(actor, &tenant, frames, done) {
-                Ok(_) if publishing.durable => {
-                    if let Some(connection) = state.connection(token) {
-                        connection.inflight += 1;
-                    }
-                    return Ok(());
+        if !draft.is_keyed() {
+            draft.close()?;
+            let (tenants, actor) = (&self.shared.tenants, self.shared.auth.actor(&right));
+            tenants.check_writable()?;
+            if let Some(room) = tenants.room_now(&tenant, draft.batch()) {
+                let done = |receipt| match durable {
+                    true => self.ack_by_mail(token, reference.clone(), receipt),
+                    false => Done::Nobody,
+                };
+                let receipt = tenants.publish_within(actor, &tenant, draft.into_batch(), room, done)?;
+                if !durable {
+                    self.ack(state, token, reference, receipt);
+                } else if let Some(connection) = state.connection(token) {
+                    connection.inflight += 1;
                 }
-                Ok(receipt) => {
-                    self.ack(state, token, publishing.reference, receipt);
-                    return Ok(());
-                }
-                Err(PublishError::Backlog) => {} // waits its turn below
-                Err(error) => return Err(error.into()),
+                return Ok(());
             }
         }
-        self.publish_later(state, token, right, publishing);
+        self.publish_later(state, token, right, Later { tenant, draft, reference, durable });
         Ok(())
     }
 
@@ -142,42 +150,24 @@ impl Worker {
         state: &mut State,
         token: Token,
         right: Authorized<Publish>,
-        publishing: Publishing<'_>,
+        later: Later,
     ) {
-        let Some(tenant) = self.shared.tenants.get(right.principal().tenant) else { return };
         let Some(connection) = state.connection(token) else { return };
         connection.flags.paused = true;
-        let origin = connection.id;
-        let Publishing { reference, events, batch, durable } = publishing;
-        let texts: Vec<Box<RawValue>> = events.into_iter().map(ToOwned::to_owned).collect();
+        let Later { tenant, draft, reference, durable } = later;
         let worker = self.clone();
         // Ends with its publish, which waits at most `RESERVE_WAIT` and one commit.
         tokio::task::spawn_local(async move {
-            let events = texts.iter().map(AsRef::as_ref).collect();
-            let publishing = Publishing { reference: None, events, batch, durable };
-            let published = match parse(&right, &publishing) {
-                Ok(mut events) => {
-                    let (tenants, actor) = (&worker.shared.tenants, worker.shared.auth.actor(&right));
-                    let options = PublishOptions { origin, durable, key: None };
-                    tenants
-                        .publish_events(actor, &tenant, &mut events, options, &worker)
-                        .await
-                        .map_err(Refusal::from)
-                }
-                Err(refusal) => Err(refusal),
-            };
+            let (tenants, actor) = (&worker.shared.tenants, worker.shared.auth.actor(&right));
+            let options = PublishOptions { durable, key: None };
+            let published = tenants.publish_events(actor, &tenant, draft, options, &worker).await;
             let state = &mut *worker.state.borrow_mut();
             match published {
-                Ok(published) => {
-                    let ids: Vec<Cursor> = published
-                        .ids
-                        .iter()
-                        .map(|id| worker.shared.tenants.cursors().encode(tenant.id(), *id))
-                        .collect();
+                Ok(Published { ids, .. }) => {
                     worker.control(state, token, &Control::Ack { reference: reference.as_ref(), ids: &ids });
                 }
-                Err(refusal) => {
-                    worker.refuse(state, token, &refusal, reference);
+                Err(error) => {
+                    worker.refuse(state, token, &error.into(), reference);
                     worker.close_if_ended(state, token);
                 }
             }
@@ -250,14 +240,25 @@ impl Worker {
     }
 }
 
-/// Checked events, each allowed to this publisher.
-fn parse<'a>(right: &Authorized<Publish>, publishing: &Publishing<'a>) -> Result<Vec<Event<'a>>, Refusal> {
-    let mut events = match publishing.events.as_slice() {
-        [event] if !publishing.batch => vec![Event::parse(event.get())?],
-        events => intake::parse_items(events)?,
+/// Reads the events of a publish into its draft, each of them valid and allowed to this publisher.
+fn read(
+    right: &Authorized<Publish>,
+    events: &[&RawValue],
+    batch: bool,
+    draft: &mut Draft,
+) -> Result<(), Refusal> {
+    let mut denied = None;
+    let mut each = |mut event: Event<'_>| {
+        if denied.is_none() {
+            match right.check(&mut event) {
+                Ok(()) => draft.push(&mut event),
+                Err(error) => denied = Some(error),
+            }
+        }
     };
-    for event in &mut events {
-        right.check(event)?;
+    match events {
+        [event] if !batch => each(Event::parse(event.get())?),
+        events => intake::read_items(events, &mut each)?,
     }
-    Ok(events)
+    denied.map_or(Ok(()), |denied| Err(denied.into()))
 }

@@ -64,9 +64,13 @@ impl World {
         let open = self.tenants.open(tenant).await.expect("open");
         let json = r#"{"type":"message","agent_id":"a","user_id":"ann","message_id":"m","content":"c"}"#;
         let key = idempotency::Keyed { scope: [1; 32], body: [2; 32] };
-        let mut events = [Event::parse(json).expect("valid")];
-        let options = PublishOptions { durable: true, key: Some(key), ..PublishOptions::default() };
-        let published = self.tenants.publish_events(Actor::daemon(), &open, &mut events, options, &Told);
+        let draft = |json: &str| {
+            let mut draft = self.tenants.draft(0, 0);
+            draft.push(&mut Event::parse(json).expect("valid"));
+            draft
+        };
+        let options = PublishOptions { durable: true, key: Some(key) };
+        let published = self.tenants.publish_events(Actor::daemon(), &open, draft(json), options, &Told);
         published.await.expect("published");
         open.learn(scope(&[b"known"]));
         let mut rows = Rows::new();
@@ -75,14 +79,9 @@ impl World {
         self.tenants.write(Actor::daemon(), rows).await.expect("written");
         self.auth.delete_organization(&operate, &id).await.expect("deleted");
         // Whoever passed every check before finds nothing to write into.
-        let mut events = [Event::parse(r#"{"type":"custom","channel":"c","data":1}"#).expect("valid")];
-        let late = self.tenants.publish_events(
-            Actor::daemon(),
-            &open,
-            &mut events,
-            PublishOptions::default(),
-            &Told,
-        );
+        let late = draft(r#"{"type":"custom","channel":"c","data":1}"#);
+        let late =
+            self.tenants.publish_events(Actor::daemon(), &open, late, PublishOptions::default(), &Told);
         assert!(matches!(late.await, Err(publish::PublishError::Commit(CommitError::Deleted))));
     }
 }

@@ -1,0 +1,378 @@
+//! From an event to the bytes of its frame, in one pass, behind whatever the buffer holds already.
+//!
+//! * The length of a frame whose texts need no escapes is known before ([`Room`]), so the JSON is written where it will stand. Where it
+//!   comes out longer or shorter, and the chunk's head with it, it is moved by some bytes.
+//! * Frames that are encoded one behind the other leave nothing between them.
+//! * The ids hold zeros: a frame is numbered later.
+
+use std::borrow::Cow;
+use std::io::Write as _;
+
+use bytes::Bytes;
+
+use super::{
+    CURSOR_LEN, Chunk, Frame, JSON_ID, Key, KeyPlace, SSE_DATA, SSE_END, SSE_HEAD_LEN, SSE_ID, TAIL_LEN,
+    TIMESTAMP_LEN, chunked,
+};
+use crate::event::text::is_ordinary;
+use crate::event::{Event, Kind};
+use crate::ids::Sequence;
+use crate::time;
+
+const TYPE: &[u8] = b"\",\"type\":\"";
+const DATA: &[u8] = b"\"data\":";
+const METADATA: &[u8] = b"\"metadata\":";
+const FIRST_INDEX: &[u8] = b"\"first_index\":";
+const INDEX: &[u8] = b"\"index\":";
+const IS_FINAL: &[u8] = b"\"is_final\":";
+const CHUNK: &[u8] = b"\"chunk\":\"";
+const TIMESTAMP: &[u8] = b"\"timestamp\":\"";
+const COMMA: &[u8] = b"\",";
+/// What is in every event's JSON besides its kind and its fields; the last comma is a brace.
+const FIXED: usize =
+    JSON_ID.len() + CURSOR_LEN + TYPE.len() + COMMA.len() + TIMESTAMP.len() + TIMESTAMP_LEN + COMMA.len();
+
+impl Frame {
+    /// Encodes `event`, still without a sequence: [`Frame::seal`] gives it one. `now_ms` is its timestamp if it has none.
+    #[must_use]
+    pub fn encode(event: &Event<'_>, now_ms: u64, origin: u64) -> Frame {
+        let room = Room::of(event);
+        let mut buf = Vec::with_capacity(room.frame());
+        let mut frame = encode(event, room, &time::rfc3339_bytes(now_ms), origin, &mut buf);
+        frame.buf = Bytes::from(buf);
+        frame
+    }
+}
+
+/// The bytes that an event's JSON takes if no text in it has to be escaped.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    json: usize,
+}
+
+impl Room {
+    pub(super) fn of(event: &Event<'_>) -> Room {
+        let mut json = FIXED + event.kind.name().len();
+        each_text(event, |name, _, value| json += name.len() + value.len() + COMMA.len());
+        for (name, value) in [(DATA, &event.data), (METADATA, &event.metadata)] {
+            json += value.as_ref().map_or(0, |value| name.len() + value.len() + 1);
+        }
+        if event.kind == Kind::StreamChunk {
+            let digits =
+                |value: Option<u64>| value.map(|value| 1 + value.checked_ilog10().unwrap_or(0) as usize);
+            json += digits(event.first_index).map_or(0, |digits| FIRST_INDEX.len() + digits + 1);
+            json += digits(event.index).map_or(0, |digits| INDEX.len() + digits + 1);
+            json += IS_FINAL.len() + if event.is_final.unwrap_or_default() { 4 } else { 5 } + 1;
+            json += CHUNK.len() + event.chunk.as_ref().map_or(0, |text| text.len()) + COMMA.len();
+        }
+        Room { json }
+    }
+
+    /// Bytes of the whole frame.
+    pub(super) fn frame(self) -> usize {
+        self.before() + self.json + TAIL_LEN
+    }
+
+    /// Bytes of the event as a publisher sends it in an array, about.
+    pub(super) fn sent(self) -> usize {
+        self.json - FIXED + "{\"type\":\"\",,".len()
+    }
+
+    /// Bytes of the frames of such events, of which publishers send `sent` bytes, and some more.
+    pub(super) fn frames(self, sent: usize) -> usize {
+        let frames = sent.saturating_mul(self.frame()) / self.sent();
+        frames.saturating_add(frames / 32).saturating_add(self.frame())
+    }
+
+    /// Bytes before the JSON.
+    fn before(self) -> usize {
+        chunked::head_len(sse_len(self.json)) + SSE_HEAD_LEN
+    }
+}
+
+/// Bytes of an SSE event of so many bytes of JSON.
+fn sse_len(json: usize) -> usize {
+    SSE_HEAD_LEN + json + SSE_END.len()
+}
+
+/// Appends the frame of `event`, and answers it without its bytes: they go from what was the buffer's end to what is now. `now` is the
+/// event's timestamp if it has none.
+pub(super) fn encode(
+    event: &Event<'_>,
+    room: Room,
+    now: &[u8; TIMESTAMP_LEN],
+    origin: u64,
+    buf: &mut Vec<u8>,
+) -> Frame {
+    let start = buf.len();
+    let guess = start + room.before();
+    buf.resize(guess, 0);
+    let mut json = JsonObject::new(buf);
+    let chunk = json.event(event, now);
+    let (json_len, in_json) = (json.len() as usize, json.keys);
+
+    let keys = [&event.user_id, &event.agent_id, &event.request_id, &event.channel];
+    // A key that was escaped in the JSON stands before the heads.
+    let apart = |key: Key| keys[key as usize].as_deref().filter(|_| in_json[key as usize].is_none());
+    let chunk_at = Key::ALL.into_iter().filter_map(apart).map(str::len).sum::<usize>();
+    let mut head = [0; chunked::MAX_HEAD];
+    let head = chunked::head(sse_len(json_len), &mut head);
+    let sse_at = chunk_at + head.len();
+    let json_at = sse_at + SSE_HEAD_LEN;
+    move_end(buf, guess, start + json_at);
+    buf.extend_from_slice(SSE_END);
+    buf.extend_from_slice(chunked::TAIL);
+
+    let mut before = Before { bytes: &mut buf[start..start + json_at], at: 0 };
+    let (mut places, mut key_present) = ([KeyPlace::default(); 4], 0u8);
+    for key in Key::ALL {
+        let Some(text) = keys[key as usize].as_deref() else { continue };
+        let at = match in_json[key as usize] {
+            Some(at) => json_at + at,
+            None => before.put(text.as_bytes()),
+        };
+        key_present |= 1 << key as usize;
+        places[key as usize] = KeyPlace { at: at as u16, len: text.len() as u16 }; // bounded, see `KeyPlace`
+    }
+    before.put(head);
+    before.put(SSE_ID);
+    before.put(&[0; CURSOR_LEN]);
+    before.put(SSE_DATA);
+    Frame {
+        sequence: Sequence::ZERO,
+        received_ms: 0,
+        published_us: 0,
+        origin,
+        kind: event.kind,
+        key_present,
+        keys: places,
+        chunk_at: chunk_at as u16, // four keys of 256 bytes
+        sse_at: sse_at as u16,     // and a head
+        chunk,
+        buf: Bytes::new(),
+    }
+}
+
+/// Moves what stands from `from` to the buffer's end, so that it begins at `to`.
+fn move_end(buf: &mut Vec<u8>, from: usize, to: usize) {
+    let end = buf.len();
+    if to > from {
+        buf.resize(end + to - from, 0);
+    }
+    if to != from {
+        buf.copy_within(from..end, to);
+        buf.truncate(end - from + to);
+    }
+}
+
+/// What stands before a frame's JSON, written from the front.
+struct Before<'b> {
+    bytes: &'b mut [u8],
+    at: usize,
+}
+
+impl Before<'_> {
+    /// Writes `part`, and answers where it begins.
+    fn put(&mut self, part: &[u8]) -> usize {
+        let at = self.at;
+        self.at += part.len();
+        self.bytes[at..self.at].copy_from_slice(part);
+        at
+    }
+}
+
+/// Calls `each` with the start of the field, the key that it is, and the value of each text that an event has, in the order that they
+/// are written in; but not with a chunk's.
+fn each_text(event: &Event<'_>, mut each: impl FnMut(&'static [u8], Option<Key>, &str)) {
+    let mut text = |name, key, value: &Option<Cow<'_, str>>| {
+        if let Some(value) = value {
+            each(name, key, value);
+        }
+    };
+    text(b"\"message_id\":\"", None, &event.message_id);
+    text(b"\"memory_id\":\"", None, &event.memory_id);
+    text(b"\"request_id\":\"", Some(Key::Request), &event.request_id);
+    text(b"\"channel\":\"", Some(Key::Channel), &event.channel);
+    text(b"\"agent_id\":\"", Some(Key::Agent), &event.agent_id);
+    text(b"\"user_id\":\"", Some(Key::User), &event.user_id);
+    text(b"\"role\":\"", None, &event.role);
+    text(b"\"content\":\"", None, &event.content);
+    text(b"\"status\":\"", None, &event.status);
+    text(b"\"error_message\":\"", None, &event.error_message);
+    text(b"\"operation\":\"", None, &event.operation);
+    text(b"\"code\":\"", None, &event.code);
+    text(b"\"message\":\"", None, &event.message);
+}
+
+/// Appends an event's JSON in one canonical order: `id`, `type`, the fields, `timestamp` (and a chunk's text last).
+pub(super) struct JsonObject<'b> {
+    pub(super) out: &'b mut Vec<u8>,
+    /// Where it begins in `out`.
+    begin: usize,
+    /// Where the text of each routing key starts in the JSON; `None`: it is absent, or was escaped.
+    keys: [Option<usize>; 4],
+}
+
+impl JsonObject<'_> {
+    /// An object at the end of `out`.
+    pub(super) fn new(out: &mut Vec<u8>) -> JsonObject<'_> {
+        JsonObject { begin: out.len(), out, keys: [None; 4] }
+    }
+
+    /// All of it.
+    fn event(&mut self, event: &Event<'_>, now: &[u8; TIMESTAMP_LEN]) -> Option<Chunk> {
+        self.start(event.kind);
+        self.fields(event);
+        let given = event.timestamp_ms.map(time::rfc3339_bytes);
+        let timestamp = given.as_ref().unwrap_or(now);
+        if event.kind != Kind::StreamChunk {
+            self.timestamp(timestamp);
+            self.close();
+            return None;
+        }
+        let mut chunk = Chunk {
+            same_end: self.len(),
+            text_at: 0,
+            index: event.index,
+            first_index: event.first_index,
+            is_final: event.is_final.unwrap_or_default(),
+        };
+        self.chunk_progress(&chunk);
+        self.timestamp(timestamp);
+        self.out.extend_from_slice(CHUNK);
+        chunk.text_at = self.len();
+        self.text(event.chunk.as_deref().unwrap_or_default());
+        self.out.push(b'}');
+        Some(chunk)
+    }
+
+    /// Everything but the timestamp and a chunk's own fields; ends with a comma.
+    fn fields(&mut self, event: &Event<'_>) {
+        each_text(event, |name, key, value| {
+            self.out.extend_from_slice(name);
+            let at = self.len() as usize;
+            let as_it_is = self.text(value);
+            if let Some(key) = key {
+                self.keys[key as usize] = as_it_is.then_some(at);
+            }
+            self.out.push(b',');
+        });
+        for (name, value) in [(DATA, &event.data), (METADATA, &event.metadata)] {
+            if let Some(value) = value {
+                self.out.extend_from_slice(name);
+                self.out.extend_from_slice(value.as_bytes());
+                self.out.push(b',');
+            }
+        }
+    }
+
+    /// Bytes so far.
+    pub(super) fn len(&self) -> u32 {
+        (self.out.len() - self.begin) as u32
+    }
+
+    pub(super) fn start(&mut self, kind: Kind) {
+        self.out.extend_from_slice(JSON_ID);
+        self.out.extend_from_slice(&[0; CURSOR_LEN]);
+        self.out.extend_from_slice(TYPE);
+        self.out.extend_from_slice(kind.name().as_bytes());
+        self.out.extend_from_slice(COMMA);
+    }
+
+    /// The rest of a string behind its first quote. Returns true if the text stands there as it is, without escapes.
+    fn text(&mut self, text: &str) -> bool {
+        let ordinary = is_ordinary(text);
+        if ordinary {
+            self.out.extend_from_slice(text.as_bytes());
+            self.out.push(b'"');
+        } else {
+            self.out.pop(); // the quote, which serde_json writes itself
+            let _ = serde_json::to_writer(&mut *self.out, text); // a Vec takes every write, a str is always JSON
+        }
+        ordinary
+    }
+
+    pub(super) fn chunk_progress(&mut self, chunk: &Chunk) {
+        for (name, value) in [(FIRST_INDEX, chunk.first_index), (INDEX, chunk.index)] {
+            if let Some(value) = value {
+                self.out.extend_from_slice(name);
+                let _ = write!(self.out, "{value},"); // a Vec takes every write
+            }
+        }
+        self.out.extend_from_slice(IS_FINAL);
+        self.out.extend_from_slice(if chunk.is_final { b"true," } else { b"false," });
+    }
+
+    fn timestamp(&mut self, text: &[u8; TIMESTAMP_LEN]) {
+        self.out.extend_from_slice(TIMESTAMP);
+        self.out.extend_from_slice(text);
+        self.out.extend_from_slice(COMMA);
+    }
+
+    /// Replaces the trailing comma by the closing brace.
+    fn close(&mut self) {
+        self.out.pop();
+        self.out.push(b'}');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cursor::Cursor;
+
+    /// Reads both lengths of one event: what is expected, and what comes out.
+    fn lengths(json: &str) -> (usize, usize) {
+        let event = Event::parse(json).expect(json);
+        let mut buf = b"what stands before".to_vec();
+        let before = buf.len();
+        let frame = encode(&event, Room::of(&event), &time::rfc3339_bytes(0), 0, &mut buf);
+        assert_eq!(buf[..before], *b"what stands before");
+        assert_eq!(buf[before..], Frame::encode(&event, 0, 0).buf[..], "{json}");
+        assert!(buf[before + frame.json_at()..].starts_with(JSON_ID));
+        (Room::of(&event).frame(), buf.len() - before)
+    }
+
+    #[test]
+    fn a_frame_without_escapes_takes_what_is_expected() {
+        for json in [
+            r#"{"type":"message","message_id":"i","agent_id":"a","user_id":"ü","role":"user","content":"","metadata":{"a":1}}"#,
+            r#"{"type":"agent_update","agent_id":"a","status":"idle","error_message":"x","timestamp":"2026-01-02T03:04:05Z"}"#,
+            r#"{"type":"memory_update","memory_id":"m","agent_id":"a","operation":"created"}"#,
+            r#"{"type":"stream_chunk","request_id":"r","chunk":"text","is_final":true}"#,
+            r#"{"type":"stream_chunk","request_id":"r","chunk":"","is_final":false,"index":0,"first_index":10}"#,
+            r#"{"type":"stream_chunk","request_id":"r","chunk":"","is_final":false,"index":18446744073709551615,"first_index":9}"#,
+            r#"{"type":"error","code":"C","message":"m"}"#,
+            r#"{"type":"custom","channel":"c/d","data":[1,"\n"]}"#,
+        ] {
+            let (expected, taken) = lengths(json);
+            assert_eq!(expected, taken, "{json}");
+        }
+    }
+
+    /// The head of the chunk gets a digit more, keys are escaped, or both.
+    #[test]
+    fn a_frame_with_escapes_is_moved_to_where_it_belongs() {
+        for agent in ["a", r"\n", r"\\\\"] {
+            for len in (0..300).chain(3_900..4_000) {
+                let content = "x".repeat(len);
+                let json = format!(r#"{{"type":"message","agent_id":"{agent}","content":"{content}\n"}}"#);
+                let event = Event::parse(&json);
+                if agent == r"\n" {
+                    assert!(event.is_err(), "no id holds a control character");
+                    continue;
+                }
+                let mut frame = Frame::encode(&event.expect("valid"), 0, 0);
+                frame.seal(Sequence(1), 0, &Cursor([b'i'; CURSOR_LEN]));
+                let sse = frame.sse_chunked();
+                let head = format!("{:x}\r\n", frame.sse().len());
+                assert!(sse.starts_with(head.as_bytes()), "{len}");
+                assert_eq!(sse.len(), head.len() + frame.sse().len() + chunked::TAIL.len());
+                let shown: serde_json::Value = serde_json::from_slice(frame.json()).expect("JSON");
+                assert_eq!(shown["content"], format!("{content}\n"));
+                assert_eq!(shown["agent_id"].as_str(), frame.key(Key::Agent));
+                lengths(&json);
+            }
+        }
+    }
+}
