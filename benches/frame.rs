@@ -122,7 +122,9 @@ fn intake(c: &mut Criterion) {
         let event = Event::parse(&event).expect("an event");
         let encode = || {
             let mut batch = Batch::new(1_700_000_000_000, 0, array.len());
-            (0..100).for_each(|_| drop(batch.push(&event)));
+            (0..100).for_each(|_| {
+                batch.push(&event);
+            });
             batch.close();
             batch
         };
@@ -137,7 +139,9 @@ fn intake(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("whole", name), |b| {
             b.iter(|| {
                 let mut batch = Batch::new(1_700_000_000_000, 0, array.len());
-                read(&array, &mut |event| drop(batch.push(&event)));
+                read(&array, &mut |event| {
+                    batch.push(&event);
+                });
                 batch.close();
                 seal(batch)
             })

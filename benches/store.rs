@@ -125,7 +125,7 @@ fn reads(c: &mut Criterion) {
         let mut at = 0;
         let page = runtime.block_on(store.read_log(&log, Sequence(first))).expect("readable");
         let LogRead::Page(page) = page else { unreachable!("all of it is retained") };
-        group.throughput(Throughput::Elements(page.frames.len() as u64));
+        group.throughput(Throughput::Elements(page.frames().len() as u64));
         group.bench_function(name, |b| {
             b.iter(|| {
                 at = (at + 257) % 19_000;

@@ -63,7 +63,7 @@ mod tests {
     fn the_first_special_byte_is_found_at_every_place_and_distance() {
         for special in [0, 1, 0x1f, b'"', b'\\'] {
             for len in 0..100 {
-                let mut bytes = vec![b'a'; 100];
+                let mut bytes = [b'a'; 100];
                 bytes[len] = special;
                 for from in 0..=len {
                     assert_eq!(ordinary(&bytes[from..]), len - from, "{special} at {len} from {from}");
@@ -77,7 +77,7 @@ mod tests {
     fn what_has_no_controls_is_passed_by_quotes_and_backslashes_alone() {
         for special in [b'"', b'\\'] {
             for len in 0..100 {
-                let mut bytes = vec![b'a'; 100];
+                let mut bytes = [b'a'; 100];
                 bytes[len] = special;
                 assert_eq!((plain(&bytes), plain(&bytes[..len])), (len, len), "{special} at {len}");
                 let text = std::str::from_utf8(&bytes).expect("ASCII");
@@ -85,7 +85,7 @@ mod tests {
             }
         }
         for len in 0..100 {
-            let mut bytes = vec![b'a'; 100];
+            let mut bytes = [b'a'; 100];
             bytes[len] = b'\n';
             let text = std::str::from_utf8(&bytes).expect("ASCII");
             assert!(has_controls(&bytes) && !has_controls(&bytes[..len]), "at {len}");

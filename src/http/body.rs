@@ -1,12 +1,11 @@
-//! Response bodies: whole, or the reading end of a subscriber's queue; and the flow of one connection or stream, which knows
-//! what of the answers so far is not written.
+//! Response bodies: whole, made part by part, or the reading end of a subscriber's queue; and the flow of one connection or stream,
+//! which knows what of the answers so far is not written.
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes};
 use http_body::{Frame, SizeHint};
@@ -104,9 +103,22 @@ impl Flow {
     }
 }
 
+/// A body could not be made whole. hyper ends its connection, or resets its HTTP/2 stream, so that nobody takes what came for all of it.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer broke off")]
+pub struct Broken;
+
+/// Makes a body part by part, each when the ones before have been written.
+pub trait Parts {
+    /// The next part; `None`: the body is whole.
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>>;
+}
+
 enum Content {
     /// With the claim that what is kept in memory has on its organization's share.
     Whole(Bytes, Option<Rc<Claim>>),
+    /// What is left of the present part, and the claim that as much as one part has.
+    Parts(Box<dyn Parts>, Bytes, Rc<Claim>),
     Queue(Rc<BodyQueue>),
 }
 
@@ -125,6 +137,10 @@ impl Body {
             Cow::Owned(bytes) => bytes.into(),
         };
         Body::open(Content::Whole(bytes, claim.map(Rc::new)), flow)
+    }
+    /// What `parts` makes; `claim` is for the part that is in memory.
+    pub fn parts(parts: Box<dyn Parts>, claim: Claim, flow: &Rc<Flow>) -> Body {
+        Body::open(Content::Parts(parts, Bytes::new(), Rc::new(claim)), flow)
     }
     /// What the pump writes.
     pub fn queue(queue: Rc<BodyQueue>, flow: &Rc<Flow>) -> Body {
@@ -205,24 +221,34 @@ impl Drop for Data {
 
 impl http_body::Body for Body {
     type Data = Data;
-    type Error = Infallible;
+    type Error = Broken;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Data>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Data>, Broken>>> {
         let Body { content, flow, .. } = &mut *self;
+        let most = if flow.in_pieces { PIECE_BYTES } else { usize::MAX };
         let data = match content {
             Content::Whole(bytes, _) if bytes.is_empty() => return Poll::Ready(None),
             Content::Whole(bytes, claim) => {
-                let most = if flow.in_pieces { PIECE_BYTES } else { usize::MAX };
                 let piece = bytes.split_to(bytes.len().min(most));
                 Data::new(piece, flow, Source::Whole(claim.clone()))
             }
-            Content::Queue(queue) => match queue.poll(cx) {
-                Poll::Ready(Some(bytes)) => Data::new(bytes, flow, Source::Queue(queue.clone())),
-                Poll::Ready(None) => return Poll::Ready(None),
-                Poll::Pending => return Poll::Pending,
+            Content::Parts(parts, part, claim) => {
+                while part.is_empty() {
+                    match ready!(parts.poll_part(cx)) {
+                        Some(Ok(next)) => *part = next,
+                        Some(Err(broken)) => return Poll::Ready(Some(Err(broken))),
+                        None => return Poll::Ready(None),
+                    }
+                }
+                let piece = part.split_to(part.len().min(most));
+                Data::new(piece, flow, Source::Whole(Some(claim.clone())))
+            }
+            Content::Queue(queue) => match ready!(queue.poll(cx)) {
+                Some(bytes) => Data::new(bytes, flow, Source::Queue(queue.clone())),
+                None => return Poll::Ready(None),
             },
         };
         Poll::Ready(Some(Ok(Frame::data(data))))
@@ -235,7 +261,7 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.content {
             Content::Whole(bytes, _) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Queue(_) => SizeHint::default(),
+            Content::Parts(..) | Content::Queue(_) => SizeHint::default(),
         }
     }
 }

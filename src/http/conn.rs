@@ -318,6 +318,10 @@ pub(super) async fn respond(
             common(&mut answer.headers);
             Responded::Whole(answer.into_response(|body| Body::whole(body, claim, flow)))
         }
+        Ok(Handled::Streamed(mut answer, parts, claim)) => {
+            common(&mut answer.headers);
+            Responded::Whole(answer.into_response(|_| Body::parts(parts, claim, flow)))
+        }
         Err(refusal) => {
             tracing::debug!(path = %x.path, status = refusal.status.as_u16(), code = refusal.code, "refused");
             let mut answer = Answer::refusal(&refusal, &*worker.shared.clock);

@@ -287,6 +287,16 @@ impl Exchange {
         Ok(Some(claim))
     }
 
+    /// A claim of `bytes` on the organization's share of unread answers, for an answer that is made while it is read.
+    ///
+    /// # Errors
+    /// 429: the share is used up.
+    pub fn claim_unread(&self, bytes: usize) -> Result<Claim, Refusal> {
+        let mut claim = self.shared().unread_answers.claim(self.tenant_id());
+        claim.set(bytes)?;
+        Ok(claim)
+    }
+
     /// The body as a JSON object of `T`; an empty body is `{}`.
     ///
     /// # Errors

@@ -195,6 +195,8 @@ fn store(shared: &Shared, out: &mut Exposition) {
         "Free bytes of the data directory's file system",
         get(&stats.free_bytes) as i64,
     );
+    let help = "Reads of the log on disk, each for everyone who waits for that stretch";
+    out.counter("nervewire_log_scans", help, get(&stats.log_scans));
     out.counter("nervewire_trimmed_events", "Events trimmed by retention", get(&stats.trimmed_events));
     let dropped = get(&stats.idempotency_dropped);
     out.counter(

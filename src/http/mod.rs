@@ -20,6 +20,7 @@ mod exposition;
 pub mod h2;
 pub mod health;
 pub mod history;
+mod history_reader;
 mod host;
 mod incoming;
 mod metrics_page;
@@ -36,12 +37,14 @@ mod version;
 
 use http::{Method, StatusCode};
 
+use crate::connection::shares::Claim;
 use crate::outcome::Refusal;
 
 pub use resources::users::login::LOGIN_BYTES;
 
 use admin::{api_keys, connections, organizations, stats, tokens};
 use api::serve;
+use body::Parts;
 use exchange::Exchange;
 use resources::{agents, blocks, memories, messages, presence, tools, users};
 use respond::Answer;
@@ -52,6 +55,8 @@ use subscribe::Subscribed;
 pub enum Handled {
     /// An answer, complete.
     Answer(Answer),
+    /// An answer without its body, which is made while it is sent.
+    Streamed(Answer, Box<dyn Parts>, Claim),
     /// A subscription that starts now.
     Subscribed(Box<Subscribed>),
 }
@@ -76,10 +81,10 @@ pub async fn handle(x: &mut Exchange) -> Result<Handled, Refusal> {
         Operation::OpenWebSocket => return subscribe::ws(x).await,
         Operation::OpenSse => return subscribe::sse(x).await,
         Operation::OpenLlmSse => return subscribe::llm_sse(x).await,
+        Operation::ReadEvents => return history::get(x).await,
         Operation::Health => Ok(health::health(x.shared())),
         Operation::HealthReady => Ok(health::ready(x.shared())),
         Operation::HealthLive => Ok(health::live(x.shared())),
-        Operation::ReadEvents => history::get(x).await,
         Operation::PublishEvents => events::post(x).await,
         Operation::ListAgents => agents::list(x).await,
         Operation::CreateAgent => agents::create(x).await,

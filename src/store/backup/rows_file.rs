@@ -171,7 +171,10 @@ fn row<'a>(rest: &mut &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
 mod tests {
     use super::*;
 
-    fn rows(path: &Path) -> Result<Vec<(Vec<u8>, Vec<u8>)>, BackupError> {
+    /// A key and its value.
+    type Pair = (Vec<u8>, Vec<u8>);
+
+    fn rows(path: &Path) -> Result<Vec<Pair>, BackupError> {
         let mut found = Vec::new();
         let take = &mut |key: &[u8], value: &[u8]| {
             found.push((key.to_vec(), value.to_vec()));

@@ -90,8 +90,12 @@ impl Model {
     /// Opens the journal, and checks what comes back.
     fn open(&mut self) -> Result<(), JournalError> {
         self.journal = None;
-        let options =
-            Options { dir: self.dir.path().join("journal"), segment_bytes: SEGMENT, end: None, io: self.sim.clone() };
+        let options = Options {
+            dir: self.dir.path().join("journal"),
+            segment_bytes: SEGMENT,
+            end: None,
+            io: self.sim.clone(),
+        };
         let mut seen = Vec::new();
         let journal = Journal::open(options, self.checkpoint, &mut |record| {
             let mut written = Written {

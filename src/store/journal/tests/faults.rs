@@ -36,8 +36,12 @@ impl Worker {
     /// Opens the journal; whatever it replays was appended, in order, and all that was confirmed is there.
     fn open(&mut self) -> Result<(), JournalError> {
         self.journal = None;
-        let options =
-            Options { dir: self.dir.path().join("journal"), segment_bytes: SEGMENT, end: None, io: self.sim.clone() };
+        let options = Options {
+            dir: self.dir.path().join("journal"),
+            segment_bytes: SEGMENT,
+            end: None,
+            io: self.sim.clone(),
+        };
         let mut seen = Vec::new();
         let journal = Journal::open(options, Position(0), &mut |record| {
             for change in record.changes() {
@@ -232,7 +236,8 @@ impl Io for AppendsInSync {
 fn a_sync_confirms_nothing_that_was_appended_meanwhile() {
     let dir = temporary();
     let io = Arc::new(AppendsInSync::default());
-    let options = Options { dir: dir.path().join("journal"), segment_bytes: SEGMENT, end: None, io: io.clone() };
+    let options =
+        Options { dir: dir.path().join("journal"), segment_bytes: SEGMENT, end: None, io: io.clone() };
     let journal = Arc::new(Journal::open(options, Position(0), &mut |_| Ok(())).expect("it opens"));
     io.0.set(Arc::downgrade(&journal)).expect("once");
     append(&journal, 1, 100);

@@ -1,0 +1,260 @@
+//! Reads what follows a position and writes it as the body of an answer, a page of the log or a batch of the ring at a time.
+//!
+//! * A part is made when the one before has been written. So an answer holds one part in memory, and a peer that does not read it is
+//!   not read for.
+//! * Before each part the reader's rights are looked up. When they have ended, or the store fails, the body breaks off: what was sent
+//!   cannot be taken for a whole answer.
+//! * Events are spliced in as they were encoded, so that none is encoded again.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::auth::Principal;
+use crate::connection::admission::Polled;
+use crate::filter::Selection;
+use crate::frame::Frame;
+use crate::frame::control::{AFTER_BYTES, GapReason};
+use crate::ids::Sequence;
+use crate::outcome::Refusal;
+use crate::ring::Read;
+use crate::store::LogRead;
+use crate::tenant::Tenant;
+use crate::tenant::start::Gap;
+use crate::worker::Worker;
+
+use super::body::{Broken, Parts};
+
+/// Bytes of a part that is sent; it is longer by what the last page or batch adds to it.
+const PART_BYTES: usize = 32 * 1024;
+/// What the parts of one answer take in memory, about: the longest part, and some of it again in hyper.
+pub(super) const CLAIM_BYTES: usize = 256 * 1024;
+/// Bytes of events in one answer; at least one event goes.
+const ANSWER_BYTES: usize = 4 << 20;
+
+/// What follows the events of an answer.
+#[derive(Serialize, ToSchema)]
+#[schema(as = EventPage)]
+pub(super) struct Rest<'a> {
+    /// Where the next question goes on: past all that was looked at, whether it matched or not.
+    next_cursor: &'a str,
+    /// What is missing before the first event.
+    gap: Option<GapView<'a>>,
+    /// Whether there is nothing more by now.
+    caught_up: bool,
+    /// Always `true`.
+    success: bool,
+}
+
+/// Events that are missing: fetch the state anew.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Gap)]
+pub(super) struct GapView<'a> {
+    /// The cursor or time that was asked for, cut to 64 bytes.
+    after: &'a str,
+    /// Where it goes on.
+    resumes_at: String,
+    /// `trimmed`: from the oldest event that is kept; `unknown_cursor`: from now on.
+    reason: &'static str,
+}
+
+/// Who reads, and what for.
+pub(super) struct Reader {
+    pub(super) worker: Rc<Worker>,
+    pub(super) tenant: Arc<Tenant>,
+    pub(super) principal: Arc<Principal>,
+    /// A waiting poll is a connection, until its answer has been sent.
+    #[expect(dead_code, reason = "a place in the limits is held for its drop alone")]
+    pub(super) admitted: Option<Polled>,
+    pub(super) selection: Selection,
+    /// Most events.
+    pub(super) limit: usize,
+}
+
+/// How far a reader has got.
+pub(super) struct Progress {
+    /// Everything up to here was looked at.
+    pub(super) position: Sequence,
+    pub(super) gap: Option<Gap>,
+    /// Nothing more is there by now.
+    pub(super) caught_up: bool,
+    /// Events found, and the bytes of all of them.
+    pub(super) found: usize,
+    bytes: usize,
+    /// What was found and has not been sent, as JSON.
+    part: Vec<u8>,
+}
+
+/// Whether there may be more to read for an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum More {
+    Yes,
+    No,
+}
+
+impl Progress {
+    /// Before the first event after `position`.
+    pub(super) fn at(position: Sequence, gap: Option<Gap>) -> Progress {
+        let part = b"{\"data\":[".to_vec();
+        Progress { position, gap, caught_up: false, found: 0, bytes: 0, part }
+    }
+
+    /// Adds those of `frames` that are asked for and not yet looked at. Returns false when the answer is full.
+    fn take<'f>(&mut self, reader: &Reader, frames: impl Iterator<Item = &'f Frame>) -> bool {
+        for frame in frames {
+            if reader.selection.matches(frame) {
+                let json = frame.json();
+                let is_full =
+                    self.found == reader.limit || (self.bytes + json.len() > ANSWER_BYTES && self.bytes > 0);
+                if is_full {
+                    return false;
+                }
+                if self.found > 0 {
+                    self.part.push(b',');
+                }
+                self.part.extend_from_slice(json);
+                self.bytes += json.len();
+                self.found += 1;
+            }
+            self.position = frame.sequence();
+        }
+        true
+    }
+}
+
+impl Reader {
+    /// Takes on today's rights.
+    ///
+    /// # Errors
+    /// 401: the credential has ended.
+    pub(super) fn renew(&mut self) -> Result<(), Refusal> {
+        self.selection.rights = self.worker.shared.auth.still_valid(&self.principal)?;
+        Ok(())
+    }
+
+    /// Reads on until there is a part to send, or nothing more for this answer.
+    ///
+    /// # Errors
+    /// 503: the store cannot be read.
+    pub(super) async fn read_on(&self, progress: &mut Progress) -> Result<More, Refusal> {
+        let (store, log) = (self.worker.shared.tenants.store(), self.tenant.log());
+        let mut batch = Vec::new();
+        progress.caught_up = false;
+        while progress.part.len() < PART_BYTES {
+            batch.clear();
+            match self.worker.read_ring(&self.tenant, progress.position, &mut batch) {
+                Read::AtHead => {
+                    progress.caught_up = true;
+                    return Ok(More::No);
+                }
+                Read::Frames => {
+                    if !progress.take(self, batch.iter().map(|frame| &**frame)) {
+                        return Ok(More::No);
+                    }
+                }
+                Read::Behind { .. } => match store.read_log(log, progress.position).await? {
+                    LogRead::Page(page) => {
+                        if !progress.take(self, page.frames().iter()) {
+                            return Ok(More::No);
+                        }
+                        // Pages that are in memory already are read without a pause otherwise.
+                        tokio::task::yield_now().await;
+                    }
+                    LogRead::Gap { resumes_at } => self.note_gap(progress, resumes_at),
+                    // A new epoch has begun: its first position is the log's end.
+                    LogRead::End { committed } => progress.position = progress.position.max(committed),
+                },
+            }
+        }
+        Ok(More::Yes)
+    }
+
+    fn note_gap(&self, progress: &mut Progress, resumes_at: Sequence) {
+        let after = self.worker.shared.tenants.cursors().encode(self.tenant.id(), progress.position);
+        progress.gap = Some(Gap { after: after.as_str().into(), reason: GapReason::Trimmed, resumes_at });
+        progress.position = resumes_at;
+    }
+
+    /// The last part: what is left, and what follows the events.
+    pub(super) fn end(&self, progress: Progress) -> Vec<u8> {
+        let Progress { mut part, gap, .. } = progress;
+        let cursor = |position| self.worker.shared.tenants.cursors().encode(self.tenant.id(), position);
+        let gap = gap.as_ref().map(|gap| GapView {
+            after: &gap.after[..gap.after.floor_char_boundary(AFTER_BYTES)],
+            resumes_at: cursor(gap.resumes_at).to_string(),
+            reason: gap.reason.name(),
+        });
+        let next = cursor(progress.position);
+        let rest = Rest { next_cursor: next.as_str(), gap, caught_up: progress.caught_up, success: true };
+        let rest = serde_json::to_vec(&rest).unwrap_or_default(); // texts and flags: nothing can fail
+        part.extend_from_slice(b"],");
+        part.extend_from_slice(rest.get(1..).unwrap_or_default()); // without its brace
+        part
+    }
+}
+
+/// What is left of an answer whose first part is read.
+pub(super) struct RestOfAnswer {
+    /// `None`: the last part was made, or could not be.
+    next: Option<Pin<Box<dyn Future<Output = Step>>>>,
+}
+
+enum Step {
+    Part(Vec<u8>, Box<(Reader, Progress)>),
+    Last(Vec<u8>),
+    Broken,
+}
+
+impl RestOfAnswer {
+    pub(super) fn new(reader: Reader, progress: Progress) -> RestOfAnswer {
+        let first = Box::new((reader, progress));
+        RestOfAnswer { next: Some(Box::pin(async move { part_of(first) })) }
+    }
+}
+
+/// Hands over what was read.
+fn part_of(mut answer: Box<(Reader, Progress)>) -> Step {
+    // As much again is read next.
+    let empty = Vec::with_capacity(answer.1.part.len());
+    Step::Part(std::mem::replace(&mut answer.1.part, empty), answer)
+}
+
+async fn step(mut answer: Box<(Reader, Progress)>) -> Step {
+    let (reader, progress) = &mut *answer;
+    if reader.renew().is_err() {
+        tracing::debug!("an answer broke off: its reader's credential ended");
+        return Step::Broken;
+    }
+    match reader.read_on(progress).await {
+        Ok(More::Yes) => part_of(answer),
+        Ok(More::No) => {
+            let (reader, progress) = *answer;
+            Step::Last(reader.end(progress))
+        }
+        Err(refusal) => {
+            tracing::debug!(code = refusal.code, "an answer broke off: the log could not be read");
+            Step::Broken
+        }
+    }
+}
+
+impl Parts for RestOfAnswer {
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        let Some(next) = &mut self.next else { return Poll::Ready(None) };
+        let step_done = ready!(next.as_mut().poll(cx));
+        self.next = None;
+        Poll::Ready(Some(match step_done {
+            Step::Part(part, answer) => {
+                self.next = Some(Box::pin(step(answer)));
+                Ok(part.into())
+            }
+            Step::Last(part) => Ok(part.into()),
+            Step::Broken => Err(Broken),
+        }))
+    }
+}
