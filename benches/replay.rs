@@ -133,7 +133,7 @@ fn replay(c: &mut Criterion) {
     let pieces = encode_pieces(&owned);
     let stored: usize = pieces.iter().map(|(_, piece)| piece.len()).sum();
     let published = EVENT.len() * BEHIND as usize;
-    println!("{stored} bytes stored of {published} published: {:.2}", stored as f64 / published as f64);
+    eprintln!("{stored} bytes stored of {published} published: {:.2}", stored as f64 / published as f64);
     let key = CursorKey { store_id: *b"test", key: [3; 16] };
     group.bench_function("unpacking pieces", |b| {
         b.iter(|| {

@@ -230,7 +230,7 @@ impl Model {
 
     /// Holds the store against what was told. `restarted`: what failed may be there, but then all of it.
     async fn check(&self, store: &Store, restarted: bool, case: &str) {
-        let mut found: HashMap<TenantId, BTreeMap<Sequence, Arc<Frame>>> = HashMap::new();
+        let mut found: HashMap<TenantId, BTreeMap<Sequence, Frame>> = HashMap::new();
         for tenant in [T1, T2, T3, T7] {
             let log = retry(case, async || store.log(tenant).await).await;
             let after = log.oldest();
@@ -240,7 +240,7 @@ impl Model {
                 let read = retry(case, async || store.read_log(&log, at).await).await;
                 match read {
                     nervewire::store::LogRead::Page(page) => {
-                        for frame in &page.frames {
+                        for frame in page.frames() {
                             assert!(frame.sequence() > at, "{case}: out of order");
                             at = frame.sequence();
                             frames.insert(at, frame.clone());
@@ -496,7 +496,7 @@ async fn matrix(faults: &[(Fault, &[Call])]) {
     while let Some(case) = running.join_next().await {
         met += usize::from(case.expect("a case"));
     }
-    println!("{cases} cases, the fault was met in {met}");
+    eprintln!("{cases} cases, the fault was met in {met}");
     assert!(met * 2 > cases, "the fault was met in {met} of {cases} cases");
 }
 
