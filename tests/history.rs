@@ -6,7 +6,6 @@
 mod common;
 
 use common::h2::{DATA, END_STREAM, H2, HEADERS, RST_STREAM, window_update};
-use common::http::Call;
 use common::{Daemon, until, within};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -82,7 +81,7 @@ fn users(body: &[u8]) -> Vec<(usize, String)> {
 async fn scans_at_rest(daemon: &Daemon) -> f64 {
     let (mut scans, mut same) = (-1.0, 0);
     while same < 50 {
-        let now = daemon.metric("nervewire_log_scans").await;
+        let now = daemon.metric("nervewire_log_scans_total").await;
         same = if now == scans { same + 1 } else { 0 };
         scans = now;
     }
@@ -101,7 +100,7 @@ async fn an_answer_is_read_from_the_log_as_its_reader_takes_it() {
     let (body, is_whole) = read_chunked(&mut slow).await;
     assert!(is_whole);
     assert_eq!(users(&body).into_iter().map(|(n, _)| n).collect::<Vec<_>>(), (0..EVENTS).collect::<Vec<_>>());
-    let after = daemon.metric("nervewire_log_scans").await;
+    let after = daemon.metric("nervewire_log_scans_total").await;
     assert!(after >= at_rest + 6.0, "{after} reads for all of it");
     until("nothing is held", || async {
         (daemon.metric("nervewire_unread_bytes").await == 0.0).then_some(())
@@ -143,8 +142,6 @@ async fn a_long_answer_is_the_same_over_every_protocol() {
 
     let short = daemon.get("/api/v1/events?earliest=true&limit=1").send().await;
     assert_eq!(short.header("content-length"), Some(short.body.len().to_string().as_str()));
-    let head = Call::new(daemon.addr(), "HEAD", ALL).key(&daemon.key).send().await;
-    assert_eq!((head.status.as_u16(), head.body.len()), (200, 0));
 }
 
 /// A key is deleted while its holder reads: nothing more is sent, and what was sent is not the end of an answer.
@@ -159,7 +156,7 @@ async fn an_answer_breaks_off_when_its_readers_right_ends() {
     let mut h2 = H2::over(daemon.narrow().await, 65_535).await;
     let stream = h2.get(ALL, key).await;
     h2.next_of(DATA).await;
-    let id = made["data"]["id"].as_str().unwrap();
+    let id = made["data"]["key_id"].as_str().unwrap();
     let deleted = daemon.call("DELETE", &format!("/api/v1/api-keys/{id}")).send().await;
     assert_eq!(deleted.status, 204, "{deleted:?}");
 
@@ -168,7 +165,9 @@ async fn an_answer_breaks_off_when_its_readers_right_ends() {
     assert!(serde_json::from_slice::<Value>(&body).is_err());
     let mut bytes = Vec::new();
     let _ = within("the end", old.read_to_end(&mut bytes)).await; // an end or a reset
-    assert!(bytes.len() < EVENTS / 2 * CONTENT && !bytes.ends_with(b"}"), "{} bytes", bytes.len());
+    let at = memchr::memmem::find(&bytes, b"\r\n\r\n").expect("a head");
+    assert!(bytes.len() < EVENTS / 2 * CONTENT, "{} bytes", bytes.len());
+    assert!(serde_json::from_slice::<Value>(&bytes[at + 4..]).is_err(), "it is not a whole answer");
     h2.send(&[window_update(stream, 1 << 30), window_update(0, 1 << 30)].concat()).await;
     assert_eq!(h2.next_of(RST_STREAM).await.stream, stream);
 }

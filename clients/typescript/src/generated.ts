@@ -365,7 +365,7 @@ export interface ErrorFrame {
 /** An event, as subscribers get it. Told apart by `type`. */
 export type Event = MessageEvent | AgentUpdateEvent | MemoryUpdateEvent | StreamChunkEvent | ErrorEvent | CustomEvent;
 
-/** What follows the events of an answer. They are spliced in as they were encoded, so that none is encoded again. */
+/** What follows the events of an answer. */
 export interface EventPage {
   /** Whether there is nothing more by now. */
   caught_up: boolean;

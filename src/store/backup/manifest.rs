@@ -92,6 +92,16 @@ impl Manifest {
         sync_dir(dir).map_err(failed)
     }
 
+    /// The journal's id.
+    ///
+    /// # Errors
+    /// [`BackupError::Damaged`] where it is none.
+    pub(super) fn journal_id(&self) -> Result<[u8; 16], BackupError> {
+        let damaged =
+            || BackupError::Damaged { file: NAME.into(), what: "the id of its journal is none".into() };
+        u128::from_str_radix(&self.journal, 16).map(u128::to_be_bytes).map_err(|_| damaged())
+    }
+
     pub(super) fn from(&self) -> Position {
         Position(self.from)
     }

@@ -171,7 +171,12 @@ fn fill(
     if position.0 < manifest.first {
         return Err(out_of_range(manifest)); // a record of before the first moment has an event of after the time asked for
     }
-    journal::cut(journal, &*io, position)?;
+    if manifest.segments.is_empty() {
+        // Nothing was committed since the checkpoint, and every event is gone.
+        journal::begin(journal, &*io, manifest.journal_id()?, position)?;
+    } else {
+        journal::cut(journal, &*io, position)?;
+    }
     count_live(journal, &state, position, progress)?;
     let identity = Value::from(recover::identity_row()?);
     state.write(&keys::meta(Meta::Identity), Some(&identity))?;
@@ -211,6 +216,9 @@ pub(super) fn replay(
     progress: &mut dyn Progress,
 ) -> Result<(u64, Position), BackupError> {
     let from = manifest.from();
+    if manifest.segments.is_empty() {
+        return Ok((0, from));
+    }
     let (mut records, mut position, mut stopped, mut failed) = (0, from, false, None);
     let (mut done, mut begins_here) = (0, from == manifest.last());
     let visit = &mut |visit: Visit<'_>| match visit {

@@ -147,6 +147,16 @@ pub(crate) fn file_of(dir: &Path, first: Position, end: Position) -> (PathBuf, u
     (segment::path(dir, first), offset(first, end))
 }
 
+/// Makes a journal in the directory `dir` that holds nothing and goes on at `first`, as the journal `id`. Durable on return.
+///
+/// # Errors
+/// Those of the disk.
+pub(crate) fn begin(dir: &Path, io: &dyn Io, id: [u8; 16], first: Position) -> Result<(), JournalError> {
+    let header = segment::Header { id, first, epoch: 0 };
+    segment::make(io, dir, &header, segment::HEADER, segment::HEADER)?;
+    segment::publish(io, dir, first)
+}
+
 /// Makes the journal in `dir`, which is closed, end at `end`, where a record ends. Durable on return.
 ///
 /// # Errors

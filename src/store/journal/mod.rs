@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire};
 
-pub(crate) use self::check::{Extent, Visit, check, cut, file_of};
+pub(crate) use self::check::{Extent, Visit, begin, check, cut, file_of};
 pub(crate) use self::error::JournalError;
 pub(crate) use self::record::{Change, NewRecord, Record, RecordKind, crc};
 
