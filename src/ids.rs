@@ -82,7 +82,9 @@ pub fn fresh(prefix: &str) -> String {
     random[..8].copy_from_slice(&high.to_le_bytes());
     random[8..].copy_from_slice(&low.to_le_bytes()[..2]);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    format!("{prefix}-{}", made_at(now, random))
+    let mut uuid = uuid::Uuid::encode_buffer();
+    let uuid = made_at(now, random).hyphenated().encode_lower(&mut uuid);
+    [prefix, "-", uuid].concat()
 }
 
 /// The UUID (v7) of a time since 1970, its first twelve random bits replaced.

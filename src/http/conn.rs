@@ -46,7 +46,7 @@ use super::{h2, host};
 
 /// Most bytes of a request head.
 pub const HEAD_BYTES: usize = 16 * 1024;
-/// Most headers of a request.
+/// Most headers of a request: hyper's own limit, which is not set here, because hyper then fills two buffers for each head.
 pub const HEADERS: usize = 100;
 /// How long, and for how many reads of 8 KiB, input is discarded after the last answer.
 const LINGER: Duration = Duration::from_secs(1);
@@ -170,7 +170,7 @@ async fn serve_h1(
     let io = Io::new(stream, first, Some(flow.clone()), &activity, worker);
     let service = {
         let (worker, flow, takeover) = (worker.clone(), flow.clone(), takeover.clone());
-        let newcomer = newcomer.clone();
+        let (newcomer, activity) = (newcomer.clone(), activity.clone());
         service_fn(move |request: Request<Incoming>| {
             let (worker, flow, takeover) = (worker.clone(), flow.clone(), takeover.clone());
             let (busy, newcomer) = (activity.begin(), newcomer.clone());
@@ -193,12 +193,12 @@ async fn serve_h1(
     let mut connection = http1::Builder::new()
         .header_read_timeout(None) // `Deadlines` measures it, and idle connections otherwise
         .max_buf_size(HEAD_BYTES)
-        .max_headers(HEADERS)
         .half_close(false)
         .serve_connection(io, service);
     let mut stop = pin!(worker.stopped());
     let mut stopping = false;
     let outcome = poll_fn(|cx| {
+        let _driven = activity.drive();
         if !stopping && stop.as_mut().poll(cx).is_ready() {
             stopping = true;
             deadlines.retire();

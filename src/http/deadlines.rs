@@ -34,6 +34,17 @@ pub(super) struct Activity {
     doomed: Cell<bool>,
     /// Of the task that drives the connection.
     waker: RefCell<Option<Waker>>,
+    /// That task is at it, and looks at the deadlines before it ends.
+    driven: Cell<bool>,
+}
+
+/// While it lives, the task that drives a connection need not be woken.
+pub(super) struct Driven<'a>(&'a Activity);
+
+impl Drop for Driven<'_> {
+    fn drop(&mut self) {
+        self.0.driven.set(false);
+    }
 }
 
 /// A request that is being answered, until this is dropped.
@@ -50,7 +61,14 @@ impl Activity {
             blocked_since: Cell::new(None),
             doomed: Cell::new(false),
             waker: RefCell::default(),
+            driven: Cell::new(false),
         })
+    }
+
+    /// The connection's task begins a round at whose end it polls its [`Deadlines`].
+    pub(super) fn drive(&self) -> Driven<'_> {
+        self.driven.set(true);
+        Driven(self)
     }
 
     /// A request has come.
@@ -89,7 +107,9 @@ impl Activity {
     }
 
     fn wake(&self) {
-        if let Some(waker) = self.waker.borrow_mut().take() {
+        if !self.driven.get()
+            && let Some(waker) = self.waker.borrow_mut().take()
+        {
             waker.wake();
         }
     }

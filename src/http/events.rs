@@ -150,6 +150,9 @@ impl<'r> Intake<'r> {
 
 /// `?ack=`: whether the answer waits for the disk.
 fn wants_durable(x: &Exchange) -> Result<bool, Refusal> {
+    if x.query.is_empty() {
+        return Ok(true);
+    }
     let mut durable = true;
     for (name, value) in x.parameters()? {
         match (name.as_ref(), value.as_ref()) {

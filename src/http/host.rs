@@ -39,6 +39,12 @@ fn is_host(text: &str) -> bool {
     if text.is_empty() {
         return true;
     }
+    // As nearly all are: letters, digits, dots and hyphens, perhaps with a port.
+    let (name, port) = text.rsplit_once(':').unwrap_or((text, ""));
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    if !name.is_empty() && name.bytes().all(plain) && (port.is_empty() || is_port(port)) {
+        return true;
+    }
     if text.contains(',') {
         return false; // a name may have one, but two `Host` joined by a proxy look like this
     }
@@ -46,9 +52,13 @@ fn is_host(text: &str) -> bool {
     let port = authority.as_str().strip_prefix(authority.host()).unwrap_or("@");
     match port.strip_prefix(':') {
         Some("") => true,
-        Some(port) => port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok(),
+        Some(port) => is_port(port),
         None => port.is_empty(), // what else follows, or precedes, the host is not a host's
     }
+}
+
+fn is_port(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok()
 }
 
 #[cfg(test)]

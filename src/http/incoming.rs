@@ -1,14 +1,17 @@
 //! The body of a request as it comes: within its limit, within its organization's share of bodies on their way, and in time.
 //!
 //! * It counts what has come of a body whose end has not, until it is dropped.
+//! * Most bodies have come with their heads: a clock is read only where there is something to wait for.
 //! * Time that its reader takes is not the client's: it is added to what the body as a whole may take.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::StatusCode;
-use http_body_util::BodyExt;
-use hyper::body::{Body as _, Incoming};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Frame, Incoming};
 use tokio::time::Instant;
 
 use crate::connection::shares::{Claim, FREE_BYTES};
@@ -26,9 +29,9 @@ pub(super) struct IncomingBody {
     head: usize,
     /// Bytes that have come.
     received: usize,
-    /// When its first part was asked for, and later by the time that was spent on its parts.
-    started: Instant,
-    /// When its last part was handed over.
+    /// When it was first waited for, and later by the time that was spent on its parts since.
+    started: Option<Instant>,
+    /// When its last part was handed over, if it was waited for before.
     handed_over: Option<Instant>,
     claim: Claim,
 }
@@ -52,8 +55,8 @@ impl IncomingBody {
         if !body.is_end_stream() {
             claim.set(head)?;
         }
-        let (shared, started) = (shared.clone(), Instant::now());
-        Ok(IncomingBody { body, shared, limit, head, received: 0, started, handed_over: None, claim })
+        let shared = shared.clone();
+        Ok(IncomingBody { body, shared, limit, head, received: 0, started: None, handed_over: None, claim })
     }
 
     /// The next part; `None` after the last.
@@ -61,20 +64,11 @@ impl IncomingBody {
     /// # Errors
     /// 413 over the limit; 429 over the share; 408 when it stops coming or takes too long in whole; 400 when it breaks off.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
-        if let Some(handed_over) = self.handed_over.take() {
-            self.started += handed_over.elapsed();
-        }
         loop {
-            let stopped = Instant::now() + self.shared.config.body_timeout();
-            let late = self.started + self.shared.config.receive_time(self.received);
-            let frame =
-                tokio::time::timeout_at(stopped.min(late), self.body.frame()).await.map_err(|_| {
-                    let message = match stopped <= late {
-                        true => "the body stopped coming",
-                        false => "the body did not come whole in time",
-                    };
-                    Refusal::new(StatusCode::REQUEST_TIMEOUT, "BAD_REQUEST", message)
-                })?;
+            let frame = match self.body.frame().now_or_never() {
+                Some(frame) => frame,
+                None => self.wait().await?,
+            };
             let Some(frame) = frame else { return Ok(None) };
             let frame = frame.map_err(|_| Refusal::bad_request("the body broke off"))?;
             let Ok(data) = frame.into_data() else { continue };
@@ -83,9 +77,26 @@ impl IncomingBody {
             }
             self.received += data.len();
             self.keep(0)?;
-            self.handed_over = Some(Instant::now());
+            self.handed_over = self.started.map(|_| Instant::now());
             return Ok(Some(data));
         }
+    }
+
+    /// Waits for the next frame of the body, in time.
+    async fn wait(&mut self) -> Result<Option<hyper::Result<Frame<Bytes>>>, Refusal> {
+        let now = Instant::now();
+        let spent = self.handed_over.take().map_or(Duration::ZERO, |handed_over| now - handed_over);
+        let started = self.started.map_or(now, |started| started + spent);
+        self.started = Some(started);
+        let config = &self.shared.config;
+        let (stopped, late) = (now + config.body_timeout(), started + config.receive_time(self.received));
+        tokio::time::timeout_at(stopped.min(late), self.body.frame()).await.map_err(|_| {
+            let message = match stopped <= late {
+                true => "the body stopped coming",
+                false => "the body did not come whole in time",
+            };
+            Refusal::new(StatusCode::REQUEST_TIMEOUT, "BAD_REQUEST", message)
+        })
     }
 
     /// Counts `bytes` for what was made of it so far, where that is clearly more than what has come.
