@@ -109,7 +109,7 @@ async fn an_answer_is_read_from_the_log_as_its_reader_takes_it() {
 }
 
 /// The same bytes, whoever asks: over HTTP/1.0, whose body ends with its connection, in chunks, and over HTTP/2. A short answer says its
-/// length, as ever, and so does one to `HEAD`.
+/// length, as ever.
 #[tokio::test]
 async fn a_long_answer_is_the_same_over_every_protocol() {
     let daemon = with_a_long_log(["ann", "bob"], Daemon::start().await).await;

@@ -13,7 +13,7 @@ use super::Handled;
 use super::api::parameters::{HistoryPage, LastEventId, Subscription};
 use super::criteria::Criteria;
 use super::exchange::Exchange;
-use super::history_reader::{CLAIM_BYTES, More, Progress, Reader, Rest, RestOfAnswer};
+use super::history_reader::{CLAIM_BYTES, Outcome, Progress, Reader, Rest, RestOfAnswer, WHOLE_BYTES};
 use super::parameters::number;
 use super::respond::Answer;
 
@@ -43,6 +43,15 @@ struct Asked {
     responses((status = 200, description = "Events, and where to go on.", body = Rest))
 )]
 pub async fn get(x: &mut Exchange) -> Result<Handled, Refusal> {
+    let answer = answer(x).await;
+    // As every answer that commits nothing: given only to a credential that holds now.
+    if answer.as_ref().err().is_none_or(|refusal| refusal.status.is_client_error()) {
+        x.confirm()?;
+    }
+    answer
+}
+
+async fn answer(x: &Exchange) -> Result<Handled, Refusal> {
     let principal = x.principal(Use::Stream)?;
     principal.authorize::<Subscribe>()?;
     let asked = parameters(x)?;
@@ -57,14 +66,14 @@ pub async fn get(x: &mut Exchange) -> Result<Handled, Refusal> {
     let worker = x.worker.clone();
     let Asked { limit, selection, .. } = asked;
     let mut reader = Reader { worker, tenant, principal, admitted, selection, limit };
-    let more = loop {
+    let outcome = loop {
         let news = watch.news(); // before looking, so that nothing comes unnoticed between looking and waiting
         reader.renew()?; // today's rights, also after a long wait
-        let more = reader.read_on(&mut progress).await?;
+        let outcome = reader.read_on(&mut progress, WHOLE_BYTES).await?;
         let stop = progress.found > 0 || progress.gap.is_some() || x.shared().is_stopping();
         let now = tokio::time::Instant::now();
         if stop || !progress.caught_up || now >= deadline {
-            break more;
+            break outcome;
         }
         tokio::select! {
             () = news => {}
@@ -72,8 +81,7 @@ pub async fn get(x: &mut Exchange) -> Result<Handled, Refusal> {
             () = tokio::time::sleep_until(deadline.min(now + LOOK)) => {} // rights may have changed: look again
         }
     };
-    x.confirm()?;
-    if more == More::No {
+    if outcome == Outcome::Ended {
         return Ok(Answer::raw_json(StatusCode::OK, reader.end(progress)).into());
     }
     let claim = x.claim_unread(CLAIM_BYTES)?;

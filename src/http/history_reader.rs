@@ -30,7 +30,9 @@ use crate::worker::Worker;
 
 use super::body::{Broken, Parts};
 
-/// Bytes of a part that is sent; it is longer by what the last page or batch adds to it.
+/// Bytes that an answer is made of at once, so that its length is said; longer by what the last page or frame adds to it.
+pub(super) const WHOLE_BYTES: usize = 128 * 1024;
+/// Bytes of a part of a longer answer; longer likewise.
 const PART_BYTES: usize = 32 * 1024;
 /// What the parts of one answer take in memory, about: the longest part, and some of it again in hyper.
 pub(super) const CLAIM_BYTES: usize = 256 * 1024;
@@ -90,11 +92,13 @@ pub(super) struct Progress {
     part: Vec<u8>,
 }
 
-/// Whether there may be more to read for an answer.
+/// What reading came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum More {
-    Yes,
-    No,
+pub(super) enum Outcome {
+    /// There is nothing more to read for the answer.
+    Ended,
+    /// There is as much as was wanted, and there may be more.
+    Enough,
 }
 
 impl Progress {
@@ -104,8 +108,9 @@ impl Progress {
         Progress { position, gap, caught_up: false, found: 0, bytes: 0, part }
     }
 
-    /// Adds those of `frames` that are asked for and not yet looked at. Returns false when the answer is full.
-    fn take<'f>(&mut self, reader: &Reader, frames: impl Iterator<Item = &'f Frame>) -> bool {
+    /// Adds those of `frames` that are asked for, none of which was looked at before, until the part has `enough` bytes. Returns false
+    /// when the answer is full.
+    fn take<'f>(&mut self, reader: &Reader, frames: impl Iterator<Item = &'f Frame>, enough: usize) -> bool {
         for frame in frames {
             if reader.selection.matches(frame) {
                 let json = frame.json();
@@ -122,6 +127,9 @@ impl Progress {
                 self.found += 1;
             }
             self.position = frame.sequence();
+            if self.part.len() >= enough {
+                break;
+            }
         }
         true
     }
@@ -137,30 +145,31 @@ impl Reader {
         Ok(())
     }
 
-    /// Reads on until there is a part to send, or nothing more for this answer.
+    /// Reads on until what is to be sent has `enough` bytes, or there is nothing more for this answer.
     ///
     /// # Errors
     /// 503: the store cannot be read.
-    pub(super) async fn read_on(&self, progress: &mut Progress) -> Result<More, Refusal> {
+    pub(super) async fn read_on(&self, progress: &mut Progress, enough: usize) -> Result<Outcome, Refusal> {
         let (store, log) = (self.worker.shared.tenants.store(), self.tenant.log());
         let mut batch = Vec::new();
         progress.caught_up = false;
-        while progress.part.len() < PART_BYTES {
+        while progress.part.len() < enough {
             batch.clear();
             match self.worker.read_ring(&self.tenant, progress.position, &mut batch) {
                 Read::AtHead => {
                     progress.caught_up = true;
-                    return Ok(More::No);
+                    return Ok(Outcome::Ended);
                 }
                 Read::Frames => {
-                    if !progress.take(self, batch.iter().map(|frame| &**frame)) {
-                        return Ok(More::No);
+                    if !progress.take(self, batch.iter().map(|frame| &**frame), enough) {
+                        return Ok(Outcome::Ended);
                     }
                 }
                 Read::Behind { .. } => match store.read_log(log, progress.position).await? {
                     LogRead::Page(page) => {
-                        if !progress.take(self, page.frames().iter()) {
-                            return Ok(More::No);
+                        // All of it, which is not much: it may be gone from memory at the next look.
+                        if !progress.take(self, page.frames().iter(), usize::MAX) {
+                            return Ok(Outcome::Ended);
                         }
                         // Pages that are in memory already are read without a pause otherwise.
                         tokio::task::yield_now().await;
@@ -171,7 +180,7 @@ impl Reader {
                 },
             }
         }
-        Ok(More::Yes)
+        Ok(Outcome::Enough)
     }
 
     fn note_gap(&self, progress: &mut Progress, resumes_at: Sequence) {
@@ -230,9 +239,9 @@ async fn step(mut answer: Box<(Reader, Progress)>) -> Step {
         tracing::debug!("an answer broke off: its reader's credential ended");
         return Step::Broken;
     }
-    match reader.read_on(progress).await {
-        Ok(More::Yes) => part_of(answer),
-        Ok(More::No) => {
+    match reader.read_on(progress, PART_BYTES).await {
+        Ok(Outcome::Enough) => part_of(answer),
+        Ok(Outcome::Ended) => {
             let (reader, progress) = *answer;
             Step::Last(reader.end(progress))
         }

@@ -459,6 +459,22 @@ mod tests {
         }
     }
 
+    /// The bytes on disk are those of `docs/storage.md`, and stay so.
+    #[test]
+    fn the_example_of_the_storage_page_is_what_is_written() {
+        let page = include_str!("../../docs/storage.md");
+        let example = page.split("received at the time that is its timestamp:\n\n```text\n").nth(1);
+        let example = example.and_then(|rest| rest.split("```").next()).expect("the example");
+        let bytes: Vec<u8> = example
+            .split_whitespace()
+            .map(|byte| u8::from_str_radix(byte, 16).expect("hexadecimal"))
+            .collect();
+        let event = frame(r#"{"type":"custom","channel":"a/b","data":1}"#, 7);
+        assert_eq!(pack(std::slice::from_ref(&event))[0].value, bytes);
+        let (_, read) = unpack(&bytes, 7).expect("sound");
+        assert_eq!(read[0].sse_chunked(), event.sse_chunked());
+    }
+
     #[test]
     fn a_damaged_piece_is_an_error_at_every_length() {
         let frames = [message(3, 1), message(3, 2)];
