@@ -166,7 +166,8 @@ impl Frame {
 
     /// Whether the JSON begins with id and kind, as the encoder writes them.
     fn begins_as_encoded(&self) -> bool {
-        let rest = self.json().get(JSON_ID.len() + CURSOR_LEN..).unwrap_or_default();
+        let rest = self.json().strip_prefix(JSON_ID).and_then(|rest| rest.get(CURSOR_LEN..));
+        let rest = rest.unwrap_or_default();
         let rest =
             rest.strip_prefix(BEFORE_KIND).and_then(|rest| rest.strip_prefix(self.kind.name().as_bytes()));
         rest.is_some_and(|rest| rest.starts_with(AFTER_KIND))
@@ -440,7 +441,11 @@ mod tests {
     fn an_event_in_another_shape_is_kept_whole() {
         let frame = frame(EVENTS[0], 77);
         let json = std::str::from_utf8(frame.json()).expect("text");
-        for other in [json.replace("\",\"type\":", "\", \"type\":"), json.replace(".000Z\"}", ".000Z\" }")] {
+        for other in [
+            json.replace("\",\"type\":", "\", \"type\":"),
+            json.replace(".000Z\"}", ".000Z\" }"),
+            json.replace("{\"id\":\"", "{ \"id\":"),
+        ] {
             let mut whole = Frame::assemble(frame.kind, [None; 4], other.as_bytes(), None, 0);
             whole.seal(frame.sequence(), frame.received_ms(), &KEY.encode(TenantId(1), frame.sequence()));
             let frame = whole;

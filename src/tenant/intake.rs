@@ -3,7 +3,7 @@
 //! * [`BodyReader`] hands over each event as soon as its last byte is there, and keeps only what it could not read yet: the beginning of
 //!   the next event. Nothing may be published before [`BodyReader::finish`] has found the whole body valid.
 //! * The parts of a body are any parts: what is read, and what is wrong, is the same wherever it was cut.
-//! * Errors name the item, `[3].content`. What the quick reader of arrays ([`scan`]) does not take is kept up to the end of the body and
+//! * Errors name the item, `[3].content`. What the quick reader of arrays (`array_scan`) does not take is kept up to the end of the body and
 //!   read by serde_json, which words what is wrong. What came before it is known by its length in events, lines and bytes alone.
 
 use serde_json::value::RawValue;
