@@ -1,6 +1,8 @@
 //! What a load leaves behind: bytes written to the disk, disk taken by the data directory, memory at its peak and after.
 //!
-//! * Bytes written are the kernel's count for the process (`/proc/PID/io`): pages made dirty, whole ones, and direct writes.
+//! * Bytes written are the block device's own count (`/sys/dev/block/…/stat`), read after a `syncfs`: whatever else writes to the device
+//!   counts too. The kernel's count for a process is of no use: it takes a whole folio for every write into one, and those
+//!   of a journal are up to 2 MiB.
 //! * Disk taken is in blocks, so that preallocated space counts and holes do not.
 //! * Peaks are of resident memory, which the kernel keeps itself; sampling PSS would stop the process each time. Shared pages
 //!   are in both readings and so not in a growth.
@@ -10,7 +12,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use super::process::{self, disk_writes, peak_rss, pss, rss};
+use super::process::{self, peak_rss, pss, rss};
 use super::report::Report;
 use super::target::Target;
 
@@ -33,7 +35,7 @@ impl Footprint {
     pub fn start(target: &Target) -> Footprint {
         let resettable = target.pid.is_some_and(process::reset_peak);
         Footprint {
-            written: target.pid.and_then(disk_writes),
+            written: target.data_dir().and_then(|dir| device_writes(&dir)),
             disk: target.data_dir().map(|dir| disk_taken(&dir)),
             rss: target.pid.filter(|_| resettable).and_then(rss),
             pss: target.pid.and_then(pss),
@@ -57,7 +59,7 @@ impl Footprint {
     /// `stored_share` times its size for whoever reads it, over those too.
     pub fn tell_disk(&self, target: &Target, published: u64, stored_share: Option<f64>, report: &mut Report) {
         let (server, published) = (target.server, published.max(1) as f64);
-        if let Some((before, now)) = self.written.zip(target.pid.and_then(disk_writes)) {
+        if let Some((before, now)) = self.written.zip(target.data_dir().and_then(|dir| device_writes(&dir))) {
             let written = now.saturating_sub(before) as f64 / published;
             report.add(server, "written", "written to disk per byte published", "", written);
             if let Some(share) = stored_share {
@@ -93,6 +95,18 @@ impl Footprint {
     }
 }
 
+/// Bytes that were ever written to the block device under `dir`; everything that its file system has to write is there first.
+/// `None` where there is no such device, as under tmpfs.
+fn device_writes(dir: &Path) -> Option<u64> {
+    const SECTOR: u64 = 512;
+    let file = fs::File::open(dir).ok()?;
+    rustix::fs::syncfs(&file).ok()?;
+    let device = file.metadata().ok()?.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let stat = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/stat")).ok()?;
+    stat.split_whitespace().nth(6)?.parse::<u64>().ok()?.checked_mul(SECTOR)
+}
+
 /// Bytes of disk that the files below `dir` take. What vanishes meanwhile counts nothing.
 #[must_use]
 pub fn disk_taken(dir: &Path) -> u64 {
@@ -108,6 +122,18 @@ pub fn disk_taken(dir: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_device_counts_what_is_written_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let Some(before) = device_writes(dir.path()) else {
+            let device = dir.path().metadata().unwrap().dev();
+            assert_eq!(rustix::fs::major(device), 0, "a device that cannot be read"); // no file system on a disk
+            return;
+        };
+        fs::write(dir.path().join("file"), vec![1; 1 << 20]).unwrap();
+        assert!(device_writes(dir.path()).unwrap() >= before + (1 << 20));
+    }
 
     #[test]
     fn blocks_are_counted_in_all_folders_and_holes_are_not() {

@@ -84,14 +84,6 @@ pub fn peak_rss(pid: u32) -> Option<u64> {
     kib(text.lines().find(|line| line.starts_with("VmHWM:"))?)
 }
 
-/// Bytes that a process has caused to be written to the disk: pages made dirty in the page cache, and direct writes.
-#[must_use]
-pub fn disk_writes(pid: u32) -> Option<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
-    let line = text.lines().find(|line| line.starts_with("write_bytes:"))?;
-    line.split_whitespace().nth(1)?.parse().ok()
-}
-
 fn kib(line: &str) -> Option<u64> {
     line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1_024)
 }
@@ -144,7 +136,6 @@ mod tests {
         assert!(pss(pid).unwrap() > 100_000);
         assert!(rss(pid).unwrap() >= 100_000);
         assert!(peak_rss(pid).unwrap() >= 100_000);
-        assert!(disk_writes(pid).is_some());
         assert_eq!(Cpu::of(0), None);
     }
 

@@ -14,14 +14,16 @@ use std::time::{Duration, Instant};
 use super::engine::{EngineError, Shared, live_change, piece_of, position_key};
 use super::journal::{self, Change, Journal, JournalError, Position, Record};
 use super::live::Live;
-use super::memtable::{Filling, Memtable, Table};
+use super::memtable::{Filling, Memtable, Table, row_bytes};
 use super::state::{State, Value};
 use crate::sync::{Condvar, Mutex};
 
 /// Bytes of rows that are brought into the state at once.
 const TABLE_BYTES: usize = 8 << 20;
-/// Bytes of rows at which commits wait for the applier.
-const TABLE_BYTES_MOST: usize = 24 << 20;
+/// Bytes of rows outside of the state at which commits wait for the applier.
+const UNAPPLIED_BYTES: usize = 24 << 20;
+/// Rows brought into the state before commits that wait may go on.
+const ROWS_AT_ONCE: usize = 64;
 /// How long rows stay out of the state at most, where somebody commits.
 const TABLE_AGE: Duration = Duration::from_millis(1_000);
 /// The state is made durable after this time, or after [`CHECKPOINT_BYTES`] of the journal: what opening after a crash reads.
@@ -47,6 +49,8 @@ struct Inner {
     made: u64,
     /// The position of the last checkpoint, or what the state was of when it was opened.
     checkpoint: Option<Position>,
+    /// Bytes of the table being applied that are not in the state yet.
+    unapplied: usize,
 }
 
 impl Progress {
@@ -55,7 +59,8 @@ impl Progress {
         self.inner.lock().failed.clone().map_or(Ok(()), Err)
     }
 
-    /// Waits until the tables in memory have room for another commit.
+    /// Waits until the tables in memory have room for another commit. Room comes row by row as the applier works, so that commits
+    /// slow down to its pace instead of standing still for as long as a table takes.
     pub(super) fn wait_for_room(&self, memtable: &Memtable) -> Result<(), EngineError> {
         let mut inner = self.inner.lock();
         loop {
@@ -63,7 +68,7 @@ impl Progress {
                 return Err(error.clone());
             }
             let filling = memtable.filling();
-            if filling.bytes < TABLE_BYTES_MOST {
+            if filling.bytes.saturating_add(inner.unapplied) < UNAPPLIED_BYTES {
                 return Ok(());
             }
             self.work.notify_one();
@@ -99,6 +104,12 @@ impl Progress {
             }
             inner = self.room.wait(inner);
         }
+    }
+
+    /// So many bytes of the table being applied are not in the state yet.
+    fn unapplied(&self, bytes: usize) {
+        self.inner.lock().unapplied = bytes;
+        self.room.notify_all();
     }
 
     fn fail(&self, error: EngineError) {
@@ -189,10 +200,10 @@ impl Worker<'_> {
                         "the journal lost records that were not durable yet".into(),
                     ));
                 }
-                write(state, &table, &mut live.lock())?;
+                write_rows(state, &table, |left| progress.unapplied(left))?;
+                write_position(state, &table, &mut live.lock())?;
                 self.applied = table.end;
                 memtable.thaw();
-                progress.room.notify_all();
             }
             let behind = self.applied.0.saturating_sub(self.checkpoint.unwrap_or_default().0);
             if self.checkpoint != Some(self.applied)
@@ -262,11 +273,22 @@ impl Worker<'_> {
     }
 }
 
-/// Brings a table into the state, the position last.
-fn write(state: &State, table: &Table, live: &mut Live) -> Result<(), EngineError> {
-    for (key, value) in &table.rows {
+/// Brings the rows of a table into the state. `left` hears now and then how many of its bytes are still to come.
+fn write_rows(state: &State, table: &Table, left: impl Fn(usize)) -> Result<(), EngineError> {
+    let mut bytes = table.bytes();
+    for (at, (key, value)) in table.rows.iter().enumerate() {
+        if at % ROWS_AT_ONCE == 0 {
+            left(bytes);
+        }
         state.write(key, value.as_ref())?;
+        bytes = bytes.saturating_sub(row_bytes(key, value.as_ref()));
     }
+    left(0);
+    Ok(())
+}
+
+/// Brings what is left of a table into the state after its rows: what is live in which segment, and last the position.
+fn write_position(state: &State, table: &Table, live: &mut Live) -> Result<(), EngineError> {
     for (key, value) in live.apply(table.live.iter(), table.end) {
         state.write(&key, value.as_ref())?;
     }
@@ -342,7 +364,8 @@ impl Replay {
         if filling.bytes >= TABLE_BYTES
             && let Some(table) = self.memtable.freeze()
         {
-            write(&self.state, &table, &mut self.live)?;
+            write_rows(&self.state, &table, |_| ())?;
+            write_position(&self.state, &table, &mut self.live)?;
             self.memtable.thaw();
         }
         Ok(())

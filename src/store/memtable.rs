@@ -20,6 +20,11 @@ use crate::sync::RwLock;
 /// What a row of a table costs in memory besides its key and value, bytes.
 const ROW_OVERHEAD: usize = 96;
 
+/// Bytes of memory that a row takes in a table, about.
+pub(super) fn row_bytes(key: &Value, value: Option<&Value>) -> usize {
+    key.len() + value.map_or(0, |value| value.len()) + ROW_OVERHEAD
+}
+
 /// How the live bytes of a segment change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Change {
@@ -45,6 +50,13 @@ pub(super) struct Table {
     bytes: usize,
     /// When its first commit came.
     since: Option<Instant>,
+}
+
+impl Table {
+    /// Bytes of memory that its rows take, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 #[derive(Default)]
