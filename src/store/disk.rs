@@ -9,7 +9,7 @@ use std::io::{self, IoSlice};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, SeekFrom};
+use rustix::fs::{Advice, FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
 /// Bytes of a file system.
@@ -97,6 +97,13 @@ pub trait Io: Send + Sync {
     /// As the kernel gives it.
     fn read_at(&self, file: &File, buf: &mut [u8], at: u64) -> io::Result<usize> {
         file.read_at(buf, at)
+    }
+    /// `posix_fadvise`: whether the kernel may read more of `file` than it is asked for. It may not where there is nothing yet: what it
+    /// reads ahead of the end lies in large folios, which every later append would have to look through, and which
+    /// [`Io::next_data`] takes for data. A hint, so it cannot fail.
+    fn read_ahead(&self, file: &File, enabled: bool) {
+        let advice = if enabled { Advice::Normal } else { Advice::Random };
+        let _ = rustix::fs::fadvise(file, 0, None, advice);
     }
     /// `lseek` for data: the first byte of `file` from `at` on that may be another than zero; `None` if there is none.
     ///

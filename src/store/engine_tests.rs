@@ -16,7 +16,8 @@ use super::space::Disk;
 use crate::ids::TenantId;
 
 fn open(dir: &std::path::Path) -> Engine {
-    Engine::open(&EngineOptions::new(dir, Arc::new(Disk))).expect("the engine opens")
+    let options = EngineOptions { segment_bytes: 1 << 20, ..EngineOptions::new(dir, Arc::new(Disk)) };
+    Engine::open(&options).expect("the engine opens")
 }
 
 fn batch(rows: &[(&[u8], Option<&str>)]) -> Batch {

@@ -126,11 +126,19 @@ class Api:
             if status != 200:
                 raise Refused(status, page)
             if page["gap"] is not None:
-                raise RuntimeError(f"gap: {page['gap']}")
+                raise Gap(page["gap"])
             yield from page["data"]
             if page["caught_up"]:
                 return
             status, page, _ = self.call("GET", f"/api/v1/events?after={page['next_cursor']}&limit={limit}")
+
+
+class Gap(Exception):
+    """Events that a page should have continued with are gone."""
+
+    def __init__(self, gap):
+        super().__init__(f"gap: {gap}")
+        self.reason = gap["reason"]
 
 
 class Refused(Exception):

@@ -117,6 +117,7 @@ fn list(options: &Options) -> Result<Vec<Listed>, JournalError> {
         let is_last = at + 1 == firsts.len();
         let path = segment::path(&options.dir, *first);
         let file = io.open(&path, is_last).map_err(|error| JournalError::io(&error))?;
+        io.read_ahead(&file, !is_last);
         let len = file.metadata().map_err(|error| JournalError::io(&error))?.len();
         let header = match scan::header_of(io, &file, *first, &path) {
             // The name outlived its file, on a disk that does not keep the order of writes: nothing was written into it.
@@ -148,6 +149,7 @@ fn reopen_last(options: &Options, mut listed: Vec<Listed>) -> Result<Vec<Listed>
     if let Some(last) = listed.last_mut() {
         let path = segment::path(&options.dir, last.header.first);
         last.file = Arc::new(options.io.open(&path, true).map_err(|error| JournalError::io(&error))?);
+        options.io.read_ahead(&last.file, false);
     }
     Ok(listed)
 }

@@ -18,6 +18,9 @@ pub(super) const CHUNK: usize = 1 << 20;
 /// Bytes read at once where only headers are wanted: a page or so of small records, and little in vain before a long one.
 pub(super) const HEADERS_CHUNK: usize = 16 << 10;
 
+/// Bytes of a page of the kernel's cache, or a multiple.
+const PAGE: u64 = 4096;
+
 /// A sound header, or why the bytes are none.
 pub(super) type Checked = Result<record::Header, &'static str>;
 
@@ -69,8 +72,12 @@ impl Scan {
             self.at = at;
             let have = self.buf.len();
             let most = usize::try_from(self.limit.0.saturating_sub(at.0)).unwrap_or(usize::MAX);
-            self.buf.resize(need.max(self.chunk).min(most).max(have), 0);
             let from = offset(self.first, Position(at.0 + have as u64));
+            // Whole pages: the kernel reads those anyway, and then takes them for data.
+            let begin = offset(self.first, at);
+            let wanted = begin.saturating_add(need.max(self.chunk) as u64).next_multiple_of(PAGE) - begin;
+            let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
+            self.buf.resize(wanted.min(most).max(have), 0);
             let room = self.buf.get_mut(have..).unwrap_or_default();
             let read = match read_full(&*self.io, &self.file, room, from) {
                 Ok(read) => read,
@@ -111,23 +118,25 @@ impl Scan {
         let finder = memchr::memmem::Finder::new(&MAGIC);
         let (mut at, mut tail) = (from, Tail { synced: None, is_blank: true });
         while let Some(data) = self.next_data(at)? {
-            at = data;
+            // A header may lie across the end of the stretch before.
+            let across = Position(at.0.saturating_sub(HEADER as u64 - 1)).max(from);
+            let start = if data == at { across } else { data };
             let check = self.check;
-            let bytes = self.bytes(at, CHUNK)?;
-            let len = bytes.len();
+            let bytes = self.bytes(start, CHUNK)?;
+            let end = Position(start.0 + bytes.len() as u64);
             tail.is_blank &= bytes.iter().all(|byte| *byte == 0);
             for found in finder.find_iter(bytes) {
-                let position = Position(at.0 + found as u64);
+                let position = Position(start.0 + found as u64);
                 let rest = bytes.get(found..).unwrap_or_default();
                 let is_aligned = position > from && position.0.is_multiple_of(ALIGN);
                 if let Some(Ok(header)) = is_aligned.then(|| record::Header::decode(rest, position, check)) {
                     tail.synced = tail.synced.max(Some(header.synced));
                 }
             }
-            if len <= HEADER {
+            if end <= at {
                 break; // the end of the file
             }
-            at.0 += (len - HEADER) as u64; // a header may lie across the end of this stretch
+            at = end;
         }
         Ok(tail)
     }

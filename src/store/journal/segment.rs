@@ -119,6 +119,7 @@ pub(super) fn make(
     let path = temporary(dir);
     let made = (|| {
         let file = io.create(&path).map_err(|error| JournalError::io(&error))?;
+        io.read_ahead(&file, false); // until it is sealed
         let allocated = allocate(io, &file, HEADER, needed, wanted)?;
         write_all(io, &file, &mut [IoSlice::new(&header.encode())], 0)
             .map_err(|error| JournalError::io(&error))?;

@@ -110,6 +110,7 @@ impl Journal {
         }
         self.durable.fetch_max(end.0, Release);
         segment::publish(io, dir, end)?;
+        io.read_ahead(&writer.file, true);
         let file = Arc::new(file);
         let mut segments = self.segments.write();
         segments.insert(writer.first, Segment { end: Some(end), bytes: len });
