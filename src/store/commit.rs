@@ -146,6 +146,9 @@ impl Committer {
             Ok((values, events, bytes)) => {
                 self.shared.bury(&erased.tenants, &erased.users);
                 self.publish_watermarks();
+                // Before anybody learns of an erasure, so that none is taken for finished that has not begun.
+                let erasures = self.books.sweep.entries() + erased.tenants.len() + erased.users.len();
+                self.shared.stats.erasures.store(erasures as u64, Relaxed);
                 for item in items.drain(..) {
                     item.done.tell(item.refused.map_or(Ok(()), Err));
                 }
