@@ -13,6 +13,8 @@ use crate::ids::{Sequence, TenantId};
 /// Characters of an encoded cursor.
 pub const CURSOR_LEN: usize = 22;
 const RAW_LEN: usize = 16;
+/// Bytes that the MAC signs: tenant, store id and sequence.
+const SIGNED_LEN: usize = 8 + 4 + 8;
 
 /// An encoded cursor: ASCII, safe in a URL, a header and a JSON string.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,7 +105,7 @@ impl std::fmt::Debug for CursorKey {
 
 impl CursorKey {
     fn mac(&self, tenant: TenantId, sequence: Sequence) -> [u8; 4] {
-        let mut signed = [0; 8 + 4 + 8];
+        let mut signed = [0; SIGNED_LEN];
         signed[..8].copy_from_slice(&tenant.0.to_be_bytes());
         signed[8..12].copy_from_slice(&self.store_id);
         signed[12..].copy_from_slice(&sequence.0.to_be_bytes());
@@ -118,6 +120,23 @@ impl CursorKey {
         raw[4..12].copy_from_slice(&sequence.0.to_be_bytes());
         raw[12..].copy_from_slice(&self.mac(tenant, sequence));
         Cursor(base64url(u128::from_be_bytes(raw)))
+    }
+
+    /// Encodes many cursors of one tenant.
+    #[must_use]
+    pub fn writer(&self, tenant: TenantId) -> CursorWriter {
+        CursorWriter { key: *self, tenant, high: 0, state: self.state_before(tenant, 0) }
+    }
+
+    /// The MAC's state after the bytes that sequences with the same upper half, `high`, have in common.
+    fn state_before(&self, tenant: TenantId, high: u32) -> SipState {
+        let mut block = [0; 8];
+        block[..4].copy_from_slice(&self.store_id);
+        block[4..].copy_from_slice(&high.to_be_bytes());
+        let mut state = SipState::new(&self.key);
+        state.absorb(u64::from_le_bytes(tenant.0.to_be_bytes()));
+        state.absorb(u64::from_le_bytes(block));
+        state
     }
 
     /// The position `text` names in `tenant`, or `None` for anything this store did not sign for this tenant.
@@ -136,6 +155,78 @@ impl CursorKey {
     }
 }
 
+/// Encodes cursors of one tenant, cheaper than [`CursorKey::encode`]: what the MAC signs differs in its last four bytes, mostly.
+#[derive(Debug)]
+pub struct CursorWriter {
+    key: CursorKey,
+    tenant: TenantId,
+    /// The upper half of the sequences that `state` is of.
+    high: u32,
+    state: SipState,
+}
+
+impl CursorWriter {
+    /// As [`CursorKey::encode`].
+    pub fn encode(&mut self, sequence: Sequence) -> Cursor {
+        let (high, low) = ((sequence.0 >> 32) as u32, sequence.0 as u32);
+        if high != self.high {
+            (self.high, self.state) = (high, self.key.state_before(self.tenant, high));
+        }
+        let mac = self.state.finish(u64::from(low.swap_bytes()) | (SIGNED_LEN as u64) << 56) as u32;
+        let store = u128::from(u32::from_be_bytes(self.key.store_id));
+        Cursor(base64url(store << 96 | u128::from(sequence.0) << 32 | u128::from(mac)))
+    }
+}
+
+/// SipHash-2-4 (Aumasson and Bernstein, 2012), whose state can be kept between blocks of 8 bytes.
+#[derive(Clone, Copy)]
+struct SipState([u64; 4]);
+
+impl std::fmt::Debug for SipState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SipState").finish_non_exhaustive()
+    }
+}
+
+impl SipState {
+    fn new(key: &[u8; 16]) -> SipState {
+        let key = u128::from_le_bytes(*key);
+        let (k0, k1) = (key as u64, (key >> 64) as u64);
+        let start = [*b"somepseu", *b"dorandom", *b"lygenera", *b"tedbytes"].map(u64::from_be_bytes);
+        SipState([start[0] ^ k0, start[1] ^ k1, start[2] ^ k0, start[3] ^ k1])
+    }
+
+    fn round(&mut self) {
+        let [mut v0, mut v1, mut v2, mut v3] = self.0;
+        v0 = v0.wrapping_add(v1);
+        v2 = v2.wrapping_add(v3);
+        v1 = v1.rotate_left(13) ^ v0;
+        v3 = v3.rotate_left(16) ^ v2;
+        v0 = v0.rotate_left(32).wrapping_add(v3);
+        v2 = v2.wrapping_add(v1);
+        v1 = v1.rotate_left(17) ^ v2;
+        v3 = v3.rotate_left(21) ^ v0;
+        self.0 = [v0, v1, v2.rotate_left(32), v3];
+    }
+
+    fn absorb(&mut self, block: u64) {
+        self.0[3] ^= block;
+        self.round();
+        self.round();
+        self.0[0] ^= block;
+    }
+
+    /// The hash, with the last block: what is left of the bytes, and their number in its upper byte.
+    fn finish(mut self, last: u64) -> u64 {
+        self.absorb(last);
+        self.0[2] ^= 0xff;
+        for _ in 0..4 {
+            self.round();
+        }
+        self.0.into_iter().fold(0, std::ops::BitXor::bitxor)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,6 +237,17 @@ mod tests {
     fn the_fixed_encoder_writes_what_the_general_one_does() {
         for bits in [0, 1, u128::MAX, 0x0123_4567_89ab_cdef_fedc_ba98_7654_3210, 1 << 127, 0xff << 60] {
             assert_eq!(base64url(bits).as_slice(), URL_SAFE_NO_PAD.encode(bits.to_be_bytes()).as_bytes());
+        }
+    }
+
+    #[test]
+    fn many_cursors_are_encoded_as_one_is() {
+        let sequences = [0, 1, 2, u64::from(u32::MAX), 1 << 32, (1 << 32) + 1, 7, u64::MAX - 1, u64::MAX];
+        for tenant in [0, 9, u64::MAX].map(TenantId) {
+            let mut writer = KEY.writer(tenant);
+            for sequence in sequences.map(Sequence) {
+                assert_eq!(writer.encode(sequence), KEY.encode(tenant, sequence));
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 //!   another one, since rings, logs and indexes are per tenant.
 
 mod narrowing;
+mod selection;
 mod values;
 
 use std::borrow::Cow;
@@ -18,6 +19,7 @@ use crate::event::Kind;
 use crate::frame::{Frame, Key};
 
 pub use narrowing::{NARROWING_VALUES, Narrowing};
+pub use selection::{Rights, Selection};
 pub use values::{Kinds, Names, below};
 
 /// Most values of one filter field: each costs its subscriber index rows.
@@ -259,54 +261,6 @@ impl<'de> Visitor<'de> for ValuesVisitor {
             }
         }
         Ok(Values::Each(each))
-    }
-}
-
-/// What a principal may see within its organization; the default sees events without `user_id` only.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Rights {
-    /// Whose events it sees besides those without `user_id`; `None`: nobody's.
-    pub sub: Option<Box<str>>,
-    /// `read:all`, or an organization with `visibility = "org"`.
-    pub sees_all_users: bool,
-    /// The credential's `agents`, `channels` and `types`.
-    pub narrowing: Narrowing,
-}
-
-impl Rights {
-    /// Whether the two permit different events. A `sub` decides nothing for who sees all users.
-    #[must_use]
-    pub fn differ(&self, other: &Rights) -> bool {
-        self.sees_all_users != other.sees_all_users
-            || self.narrowing != other.narrowing
-            || (!self.sees_all_users && self.sub != other.sub)
-    }
-    /// Whether the principal may see `frame`.
-    #[must_use]
-    pub fn permit(&self, frame: &Frame) -> bool {
-        let user = match frame.key_bytes(Key::User) {
-            Some(user) => self.sees_all_users || self.sub.as_deref().map(str::as_bytes) == Some(user),
-            None => true,
-        };
-        user && (self.narrowing.is_none()
-            || self.narrowing.permits(frame.kind(), frame.key(Key::Agent), frame.key(Key::Channel)))
-    }
-}
-
-/// What one subscription gets: what it may see and asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Selection {
-    /// What it asks for.
-    pub filter: Filter,
-    /// What it may see.
-    pub rights: Rights,
-}
-
-impl Selection {
-    /// Whether `frame` goes to this subscription: the one predicate of live delivery, replay and history alike.
-    #[must_use]
-    pub fn matches(&self, frame: &Frame) -> bool {
-        self.rights.permit(frame) && self.filter.matches(frame)
     }
 }
 

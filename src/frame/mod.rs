@@ -14,6 +14,7 @@ pub mod chunked;
 pub mod control;
 mod encode;
 mod encoded;
+pub mod frame_page;
 pub mod merge;
 pub mod old_record;
 pub mod page;

@@ -1,18 +1,18 @@
 //! Many frames in one buffer: records of the log become frames that stand one behind the other, as SSE carries them.
 //!
-//! * Nothing is allocated for a frame: it is a slice of the page's buffer, which grows to what the page needs and may be used again.
+//! * Nothing is allocated for an event: it is a slice of the page's buffer, which grows to what the page needs and may be used again.
 //! * The writer knows neither where records come from nor where the buffer goes.
 
 use bytes::Bytes;
 
+use super::frame_page::{Entry, FramePage, NO_CHUNK};
 use super::record::{
     AFTER_KIND, AFTER_TIME, BEFORE_KIND, BEFORE_TEXT, BEFORE_TIME, Form, Record, StoredKey, beginning_len,
 };
 use super::{
-    Chunk, Frame, JSON_ID, KeyPlace, SSE_DATA, SSE_END, SSE_HEAD_LEN, SSE_ID, TAIL_LEN, TIMESTAMP_LEN,
-    chunked,
+    Chunk, JSON_ID, KeyPlace, SSE_DATA, SSE_END, SSE_HEAD_LEN, SSE_ID, TAIL_LEN, TIMESTAMP_LEN, chunked,
 };
-use crate::cursor::{CURSOR_LEN, CursorKey};
+use crate::cursor::{CURSOR_LEN, CursorKey, CursorWriter};
 use crate::event::Kind;
 use crate::ids::{Sequence, TenantId};
 use crate::time;
@@ -64,25 +64,23 @@ static BEGINNINGS: [Beginning; Kind::ALL.len()] = {
 };
 
 /// Writes frames of one tenant into a buffer.
-pub struct PageWriter<'k> {
-    tenant: TenantId,
-    cursors: &'k CursorKey,
+pub struct PageWriter {
+    cursors: CursorWriter,
     buf: Vec<u8>,
-    /// Still without their bytes, which begin where the ones of the frame before end.
-    frames: Vec<Frame>,
-    /// Where each frame ends in `buf`.
-    ends: Vec<usize>,
+    entries: Vec<Entry>,
+    chunks: Vec<Chunk>,
     /// The last timestamp written, and its text.
     timestamp: (u64, [u8; TIMESTAMP_LEN]),
 }
 
-impl<'k> PageWriter<'k> {
-    /// Writes into `buf`, which is emptied.
+impl PageWriter {
+    /// Writes into `buf`, which is emptied; `events` are expected.
     #[must_use]
-    pub fn new(tenant: TenantId, cursors: &'k CursorKey, mut buf: Vec<u8>) -> PageWriter<'k> {
+    pub fn new(tenant: TenantId, cursors: &CursorKey, mut buf: Vec<u8>, events: usize) -> PageWriter {
         buf.clear();
         let timestamp = (0, time::rfc3339_bytes(0));
-        PageWriter { tenant, cursors, buf, frames: Vec::new(), ends: Vec::new(), timestamp }
+        let entries = Vec::with_capacity(events);
+        PageWriter { cursors: cursors.writer(tenant), buf, entries, chunks: Vec::new(), timestamp }
     }
 
     /// Bytes so far.
@@ -94,13 +92,13 @@ impl<'k> PageWriter<'k> {
     /// Returns true if no frame was added.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.frames.is_empty()
+        self.entries.is_empty()
     }
 
     /// The sequence of the last frame.
     #[must_use]
     pub fn last(&self) -> Option<Sequence> {
-        self.frames.last().map(Frame::sequence)
+        self.entries.last().map(|entry| entry.sequence)
     }
 
     /// Adds the frame of a record, as event `sequence`.
@@ -147,7 +145,7 @@ impl<'k> PageWriter<'k> {
             self.buf.extend_from_slice(body);
         }
         self.buf.extend_from_slice(&TAIL);
-        let id = self.cursors.encode(self.tenant, sequence).0;
+        let id = self.cursors.encode(sequence).0;
         for at in [sse_at + SSE_ID_AT, sse_at + JSON_ID_AT] {
             self.buf[at..at + CURSOR_LEN].copy_from_slice(&id);
         }
@@ -158,38 +156,35 @@ impl<'k> PageWriter<'k> {
             }
         }
         let present = record.keys.iter().enumerate().map(|(bit, key)| u8::from(key.is_some()) << bit);
-        self.frames.push(Frame {
-            sequence,
-            received_ms: record.received_ms,
-            published_us: 0,
-            origin: record.origin,
-            kind,
-            key_present: present.sum(),
-            keys,
-            chunk_at: chunk_at as u16, // four keys and a chunk's head
-            sse_at: (sse_at - start) as u16,
-            chunk: record.chunk.map(|chunk| Chunk {
+        let mut chunk_at_page = NO_CHUNK;
+        if let Some(chunk) = record.chunk {
+            chunk_at_page = self.chunks.len() as u32; // as many as events, each of some bytes
+            self.chunks.push(Chunk {
                 same_end: (begins + chunk.same_len) as u32,
                 text_at: (begins + chunk.head_len + time_len) as u32,
                 index: chunk.index,
                 first_index: chunk.first_index,
                 is_final: chunk.is_final,
-            }),
-            buf: Bytes::new(),
+            });
+        }
+        self.entries.push(Entry {
+            sequence,
+            received_ms: record.received_ms,
+            origin: record.origin,
+            end: self.buf.len(),
+            keys,
+            chunk_at: chunk_at as u16, // four keys and a chunk's head
+            sse_at: (sse_at - start) as u16,
+            kind,
+            key_present: present.sum(),
+            chunk: chunk_at_page,
         });
-        self.ends.push(self.buf.len());
         debug_assert!(self.buf.len() - start <= record.frame_len());
     }
 
-    /// The frames in order, and the buffer that they are slices of, which `share` makes of the writer's.
-    pub fn finish(mut self, share: impl FnOnce(Vec<u8>) -> Bytes) -> (Bytes, Vec<Frame>) {
-        let bytes = share(self.buf);
-        let mut start = 0;
-        for (frame, end) in self.frames.iter_mut().zip(self.ends) {
-            frame.buf = bytes.slice(start..end);
-            start = end;
-        }
-        (bytes, self.frames)
+    /// The page, in the buffer that `share` makes of the writer's.
+    pub fn finish(self, share: impl FnOnce(Vec<u8>) -> Bytes) -> FramePage {
+        FramePage::new(share(self.buf), self.entries, self.chunks)
     }
 
     fn timestamp(&mut self, ms: u64) -> [u8; TIMESTAMP_LEN] {

@@ -378,11 +378,10 @@ mod tests {
         let mut input = record;
         let record = Record::read(&mut input, base_ms)?;
         assert!(input.is_empty());
-        let mut page = PageWriter::new(TenantId(1), &KEY, Vec::new());
+        let mut page = PageWriter::new(TenantId(1), &KEY, Vec::new(), 0);
         page.push(&record, Sequence(76));
         page.push(&record, Sequence(77));
-        let (_, mut frames) = page.finish(Bytes::from);
-        Ok(frames.remove(1))
+        Ok(page.finish(Bytes::from).frame(1).expect("two events"))
     }
 
     fn assert_same(read: &Frame, frame: &Frame) {
@@ -477,9 +476,10 @@ mod tests {
                     let mut damaged = record.clone();
                     damaged[at] = byte;
                     let Ok(record) = Record::read(&mut &damaged[..], 0) else { continue };
-                    let mut page = PageWriter::new(TenantId(1), &KEY, Vec::new());
+                    let mut page = PageWriter::new(TenantId(1), &KEY, Vec::new(), 0);
                     page.push(&record, Sequence(1));
-                    let (_, frames) = page.finish(Bytes::from);
+                    let page = page.finish(Bytes::from);
+                    let frames = page.frames();
                     for key in Key::ALL {
                         let _ = frames[0].key(key);
                     }

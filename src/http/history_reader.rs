@@ -23,7 +23,7 @@ use crate::frame::control::{AFTER_BYTES, GapReason};
 use crate::ids::Sequence;
 use crate::outcome::Refusal;
 use crate::ring::Read;
-use crate::store::LogRead;
+use crate::store::{LogRead, Page};
 use crate::tenant::Tenant;
 use crate::tenant::start::Gap;
 use crate::worker::Worker;
@@ -108,14 +108,18 @@ impl Progress {
         Progress { position, gap, caught_up: false, found: 0, bytes: 0, part }
     }
 
-    /// Adds those of `frames` that are asked for, none of which was looked at before, until the part has `enough` bytes. Returns false
-    /// when the answer is full.
-    fn take<'f>(&mut self, reader: &Reader, frames: impl Iterator<Item = &'f Frame>, enough: usize) -> bool {
-        for frame in frames {
-            if reader.selection.matches(frame) {
-                let json = frame.json();
+    /// Adds those of `events` that are asked for, none of which was looked at before, until the part has `enough` bytes. An event is its
+    /// sequence and its JSON, or `None` in its place where it is not asked for. Returns false when the answer is full.
+    fn take<'f>(
+        &mut self,
+        limit: usize,
+        events: impl Iterator<Item = (Sequence, Option<&'f [u8]>)>,
+        enough: usize,
+    ) -> bool {
+        for (sequence, json) in events {
+            if let Some(json) = json {
                 let is_full =
-                    self.found == reader.limit || (self.bytes + json.len() > ANSWER_BYTES && self.bytes > 0);
+                    self.found == limit || (self.bytes + json.len() > ANSWER_BYTES && self.bytes > 0);
                 if is_full {
                     return false;
                 }
@@ -126,12 +130,35 @@ impl Progress {
                 self.bytes += json.len();
                 self.found += 1;
             }
-            self.position = frame.sequence();
+            self.position = sequence;
             if self.part.len() >= enough {
                 break;
             }
         }
         true
+    }
+
+    /// [`Progress::take`] of all of a page, without a look at each event where all are asked for.
+    fn take_page(&mut self, reader: &Reader, page: &Page) -> bool {
+        let (whole, places) = page.whole();
+        if !reader.selection.matches_all(whole.has_users()) {
+            return self.take_frames(reader, page.frames().iter(), usize::MAX);
+        }
+        let events = places.clone().filter_map(|at| Some((whole.sequence(at)?, Some(whole.json(at)))));
+        // What frames an event takes more than its comma, so there is room for all.
+        let left = reader.limit.saturating_sub(self.found);
+        self.part.reserve(whole.bytes_of(places.start..places.end.min(places.start.saturating_add(left))));
+        self.take(reader.limit, events, usize::MAX)
+    }
+
+    fn take_frames<'f>(
+        &mut self,
+        reader: &Reader,
+        frames: impl Iterator<Item = &'f Frame>,
+        enough: usize,
+    ) -> bool {
+        let asked = |frame: &'f Frame| reader.selection.matches(frame).then(|| frame.json());
+        self.take(reader.limit, frames.map(|frame| (frame.sequence(), asked(frame))), enough)
     }
 }
 
@@ -161,14 +188,14 @@ impl Reader {
                     return Ok(Outcome::Ended);
                 }
                 Read::Frames => {
-                    if !progress.take(self, batch.iter().map(|frame| &**frame), enough) {
+                    if !progress.take_frames(self, batch.iter().map(|frame| &**frame), enough) {
                         return Ok(Outcome::Ended);
                     }
                 }
                 Read::Behind { .. } => match store.read_log(log, progress.position).await? {
                     LogRead::Page(page) => {
                         // All of it, which is not much: it may be gone from memory at the next look.
-                        if !progress.take(self, page.frames().iter(), usize::MAX) {
+                        if !progress.take_page(self, &page) {
                             return Ok(Outcome::Ended);
                         }
                         // Pages that are in memory already are read without a pause otherwise.
@@ -228,9 +255,8 @@ impl RestOfAnswer {
 
 /// Hands over what was read.
 fn part_of(mut answer: Box<(Reader, Progress)>) -> Step {
-    // As much again is read next.
-    let empty = Vec::with_capacity(answer.1.part.len());
-    Step::Part(std::mem::replace(&mut answer.1.part, empty), answer)
+    // Room for the next part is made when it is read: this one is still in memory until it has been written.
+    Step::Part(std::mem::take(&mut answer.1.part), answer)
 }
 
 async fn step(mut answer: Box<(Reader, Progress)>) -> Step {

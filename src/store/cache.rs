@@ -7,13 +7,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::page::{Decoded, Page, Stretch};
+use super::page::{self, Page, Stretch};
+use crate::frame::frame_page::FramePage;
 use crate::ids::{Sequence, TenantId};
 use crate::sync::Mutex;
 
 struct Entry {
     from: Sequence,
-    page: Arc<Decoded>,
+    page: Arc<FramePage>,
     /// Key in `ages`.
     age: u64,
 }
@@ -72,7 +73,7 @@ impl PageCache {
         while inner.bytes > self.limit {
             let Some((_, key)) = inner.ages.pop_first() else { break };
             if let Some(entry) = inner.entries.remove(&key) {
-                inner.bytes -= entry.page.size();
+                inner.bytes -= page::size(&entry.page);
                 dropped.push(entry);
             }
         }
@@ -87,7 +88,7 @@ impl PageCache {
         for key in keys {
             if let Some(entry) = inner.entries.remove(&key) {
                 inner.ages.remove(&entry.age);
-                inner.bytes -= entry.page.size();
+                inner.bytes -= page::size(&entry.page);
             }
         }
     }
@@ -112,7 +113,7 @@ impl Entries {
         (key.0 == tenant && entry.from <= after).then_some((*key, entry))
     }
 
-    fn touch(&mut self, tenant: TenantId, after: Sequence) -> Option<Arc<Decoded>> {
+    fn touch(&mut self, tenant: TenantId, after: Sequence) -> Option<Arc<FramePage>> {
         let age = self.next_age;
         let (key, entry) = self.find(tenant, after)?;
         let page = entry.page.clone();
@@ -132,9 +133,9 @@ impl Entries {
         let entry = Entry { from: *from, page: page.clone(), age: self.next_age };
         self.ages.insert(entry.age, key);
         self.next_age += 1;
-        self.bytes += page.size();
+        self.bytes += page::size(page);
         let old = self.entries.insert(key, entry)?;
-        self.bytes -= old.page.size();
+        self.bytes -= page::size(&old.page);
         self.ages.remove(&old.age);
         Some(old)
     }
@@ -197,7 +198,7 @@ mod tests {
 
     #[test]
     fn the_least_recently_read_goes_first_and_bytes_are_bounded() {
-        let one = page(0, 1..=1)[0].page.size();
+        let one = page::size(&page(0, 1..=1)[0].page);
         let (cache, tenant) = (PageCache::new(2 * one), TenantId(1));
         cache.insert(tenant, &[page(0, 1..=1), page(1, 2..=2)].concat(), 0);
         assert_eq!(sequences(cache.page(tenant, Sequence(0))), [1]);

@@ -411,6 +411,11 @@ impl Engine {
         Ok(self.shared.journal.read(*piece)?)
     }
 
+    /// [`Engine::piece`] into `bytes`, as [`Journal::read_into`].
+    pub(crate) fn piece_into(&self, piece: &Piece, bytes: &mut Vec<u8>) -> Result<(), EngineError> {
+        Ok(self.shared.journal.read_into(*piece, bytes)?)
+    }
+
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>, EngineError> {
         match self.shared.memtable.get(key) {
             Some(row) => Ok(row),

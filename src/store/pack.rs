@@ -302,14 +302,14 @@ mod tests {
 
     /// The frames of a piece that starts at `first`, without what was erased of it.
     fn unpack(piece: &[u8], first: u64) -> Result<(Head, Vec<Frame>), BadRecord> {
-        let (records, mut page) = (Records::of(piece)?, PageWriter::new(TenantId(1), &KEY, Vec::new()));
+        let (records, mut page) = (Records::of(piece)?, PageWriter::new(TenantId(1), &KEY, Vec::new(), 0));
         let head = records.head;
         for (sequence, record) in (first..).zip(records) {
             if let Some(record) = record? {
                 page.push(&record, Sequence(sequence));
             }
         }
-        Ok((head, page.finish(Bytes::from).1))
+        Ok((head, page.finish(Bytes::from).frames().to_vec()))
     }
 
     /// As the version before the journal packed them.

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use super::pack::{Head, Records};
 use crate::cursor::CursorKey;
 use crate::frame::Frame;
+use crate::frame::frame_page::FramePage;
 use crate::frame::page::PageWriter;
 use crate::frame::record::BadRecord;
 use crate::ids::{Sequence, TenantId};
@@ -20,66 +21,45 @@ use crate::sync::Mutex;
 
 /// Where a page ends.
 pub(super) const PAGE_BYTES: usize = 128 * 1024;
+/// Bytes that a frame has more than its record, about and not more: so many events are expected in a page.
+const FRAME_OVERHEAD: usize = 96;
 /// Buffers that wait to be used again, 2 MiB of them in all.
 const IDLE_BUFFERS: usize = 16;
 
 /// Consecutive committed events of one tenant after some position, at least one.
 #[derive(Clone, Debug)]
 pub struct Page {
-    decoded: Arc<Decoded>,
+    decoded: Arc<FramePage>,
     /// Frames before this are of no interest to whoever asked.
     from: usize,
 }
 
 impl Page {
     /// The part of `decoded` that follows `after`; `None` if nothing does.
-    pub(super) fn after(decoded: &Arc<Decoded>, after: Sequence) -> Option<Page> {
-        let from = decoded.frames.partition_point(|frame| frame.sequence() <= after);
-        (from < decoded.frames.len()).then(|| Page { decoded: decoded.clone(), from })
+    pub(super) fn after(decoded: &Arc<FramePage>, after: Sequence) -> Option<Page> {
+        let from = decoded.count_to(after);
+        (from < decoded.len()).then(|| Page { decoded: decoded.clone(), from })
     }
 
     /// The events, in order.
     #[must_use]
     pub fn frames(&self) -> &[Frame] {
-        self.decoded.frames.get(self.from..).unwrap_or_default()
+        self.decoded.frames().get(self.from..).unwrap_or_default()
     }
 
-    /// What [`Frame::sse_chunked`] of each of [`Page::frames`] of a range is, one behind the other, without copying them; `None` where
-    /// something else lies between them.
+    /// The page that the events are of, for readers that need not look at each, and the places of the events in it.
     #[must_use]
-    pub fn sse_chunked(&self, range: Range<usize>) -> Option<&[u8]> {
-        let frames = self.frames().get(range)?;
-        let (first, last) = (frames.first()?.sse_chunked(), frames.last()?.sse_chunked());
-        let start = first.as_ptr().addr().checked_sub(self.decoded.bytes.as_ptr().addr())?;
-        let end = last.as_ptr().addr().checked_sub(self.decoded.bytes.as_ptr().addr())? + last.len();
-        let len: usize = frames.iter().map(|frame| frame.sse_chunked().len()).sum();
-        self.decoded.bytes.get(start..end).filter(|bytes| bytes.len() == len)
+    pub fn whole(&self) -> (&Arc<FramePage>, Range<usize>) {
+        (&self.decoded, self.from..self.decoded.len())
     }
 }
 
-/// A page's frames and the buffer that they are slices of.
-#[derive(Debug)]
-pub(super) struct Decoded {
-    frames: Box<[Frame]>,
-    bytes: Bytes,
-}
-
-impl Decoded {
-    /// Sequence of the last event.
-    pub(super) fn last(&self) -> Option<Sequence> {
-        self.frames.last().map(Frame::sequence)
-    }
-
-    /// Bytes of memory it takes, about.
-    pub(super) fn size(&self) -> usize {
-        // A buffer that is used again is as large as the largest page that was in it.
-        let buffer = if self.bytes.len() > PAGE_BYTES / 2 {
-            self.bytes.len().max(PAGE_BYTES)
-        } else {
-            self.bytes.len()
-        };
-        buffer + size_of_val::<[Frame]>(&self.frames) + size_of::<Decoded>()
-    }
+/// Bytes of memory that a page takes, about.
+pub(super) fn size(page: &FramePage) -> usize {
+    // A buffer that is used again is as large as the largest page that was in it.
+    let bytes = page.bytes_len();
+    let buffer = if bytes > PAGE_BYTES / 2 { bytes.max(PAGE_BYTES) } else { bytes };
+    buffer + page.size()
 }
 
 /// A page, and from where on it holds everything.
@@ -87,7 +67,7 @@ impl Decoded {
 pub(super) struct Stretch {
     /// No event lies between this position and the first one of the page.
     pub(super) from: Sequence,
-    pub(super) page: Arc<Decoded>,
+    pub(super) page: Arc<FramePage>,
 }
 
 /// Buffers of pages, which come back when the last reader of a page has gone.
@@ -116,11 +96,11 @@ impl Drop for Lent {
 
 impl Buffers {
     /// An empty buffer.
-    fn take(&self) -> Vec<u8> {
+    pub(super) fn take(&self) -> Vec<u8> {
         self.idle.lock().pop().unwrap_or_else(|| Vec::with_capacity(PAGE_BYTES))
     }
 
-    fn put(&self, mut buf: Vec<u8>) {
+    pub(super) fn put(&self, mut buf: Vec<u8>) {
         buf.clear();
         buf.shrink_to(PAGE_BYTES); // one large event may have made it longer
         let mut idle = self.idle.lock();
@@ -147,7 +127,7 @@ pub(super) struct PageReader<'k> {
     cursors: &'k CursorKey,
     /// Where the page in progress begins to be whole.
     from: Sequence,
-    page: Option<PageWriter<'k>>,
+    page: Option<PageWriter>,
     done: Vec<Stretch>,
 }
 
@@ -171,6 +151,7 @@ impl<'k> PageReader<'k> {
         if records.head != head {
             return Err(BadRecord("head"));
         }
+        let record_len = piece.len() / head.count.max(1) as usize;
         // A piece is read whole, so everything from its beginning is here.
         self.from = self.from.min(Sequence(first.0.saturating_sub(1)));
         for (at, record) in (0..).zip(records) {
@@ -180,7 +161,10 @@ impl<'k> PageReader<'k> {
                 self.close();
             }
             let (tenant, cursors) = (self.tenant, self.cursors);
-            let page = self.page.get_or_insert_with(|| PageWriter::new(tenant, cursors, self.buffers.take()));
+            let page = self.page.get_or_insert_with(|| {
+                let events = PAGE_BYTES / (record_len + FRAME_OVERHEAD);
+                PageWriter::new(tenant, cursors, self.buffers.take(), events)
+            });
             page.push(&record, sequence);
         }
         Ok(())
@@ -200,8 +184,7 @@ impl<'k> PageReader<'k> {
 
     fn close(&mut self) {
         let Some(page) = self.page.take() else { return };
-        let (bytes, frames) = page.finish(|buf| self.buffers.share(buf));
-        let page = Arc::new(Decoded { frames: frames.into(), bytes });
+        let page = Arc::new(page.finish(|buf| self.buffers.share(buf)));
         let from = self.from;
         self.from = page.last().unwrap_or(from);
         self.done.push(Stretch { from, page });
@@ -276,8 +259,8 @@ pub(super) mod tests {
         let mut from = Sequence(3);
         for stretch in &pages {
             assert_eq!(stretch.from, from);
-            assert!(stretch.page.bytes.len() <= PAGE_BYTES);
-            for frame in &stretch.page.frames {
+            assert!(stretch.page.bytes_len() <= PAGE_BYTES);
+            for frame in stretch.page.frames() {
                 assert_eq!(Some(frame.sequence().0), next.next());
             }
             from = stretch.page.last().expect("not empty");
@@ -295,8 +278,10 @@ pub(super) mod tests {
         page.frames()[2..9]
             .iter()
             .for_each(|frame| frame.encoded(Encoding::SseChunked).append_to(&mut copied));
-        assert_eq!(page.sse_chunked(2..9), Some(&copied[..]));
-        assert_eq!((page.sse_chunked(2..2), page.sse_chunked(0..14)), (None, None));
+        let (whole, places) = page.whole();
+        assert_eq!(places, 7..20);
+        assert_eq!(whole.sse_chunked(9..16), Some(&copied[..]));
+        assert_eq!((whole.sse_chunked(2..2), whole.sse_chunked(0..21)), (None, None));
         assert!(Page::after(&stretch.page, Sequence(20)).is_none());
     }
 
@@ -312,7 +297,7 @@ pub(super) mod tests {
         }
         packer.finish(&mut |piece| pieces.push(piece));
         reader.add(&pieces[0].value, pieces[0].first, pieces[0].head).expect("sound");
-        let page = Page::after(&reader.finish()[0].page, Sequence(0)).expect("events");
+        let page = &reader.finish()[0].page;
         assert!(page.sse_chunked(0..2).is_some() && page.sse_chunked(2..4).is_some());
         assert!(page.sse_chunked(1..3).is_none() && page.sse_chunked(0..4).is_none());
     }
@@ -329,7 +314,7 @@ pub(super) mod tests {
         };
         let page = read();
         assert_eq!(buffers.idle.lock().len(), 0);
-        let held = page.frames[3].clone();
+        let held = page.frames()[3].clone();
         drop(page);
         assert_eq!(buffers.idle.lock().len(), 0, "a frame of it is held");
         drop(held);

@@ -11,7 +11,7 @@ use super::keys::{self, Kind};
 use super::log::TenantLog;
 use super::log_entry::LogEntry;
 use super::pack::Records;
-use super::read::piece_of;
+use super::read::read_piece;
 use crate::ids::Sequence;
 
 /// Where a time lies in a tenant's log.
@@ -56,10 +56,10 @@ pub(super) fn position_since(engine: &Engine, log: &TenantLog, since_ms: u64) ->
         return Ok(Since::Trimmed(log.oldest()));
     }
     let Some((first, entry)) = found else { return Ok(Since::At(committed)) };
-    let piece = match piece_of(engine, &keys::log(tenant, first), entry)? {
-        Some(piece) => piece,
-        None => return Ok(Since::Trimmed(log.oldest())),
-    };
+    let mut piece = Vec::new();
+    if !read_piece(engine, &keys::log(tenant, first), entry, &mut piece)? {
+        return Ok(Since::Trimmed(log.oldest()));
+    }
     let records = Records::of(&piece).map_err(|_| damaged())?;
     let head = records.head;
     for (at, record) in (0..).zip(records) {

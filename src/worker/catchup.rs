@@ -5,6 +5,7 @@
 //! * Nothing past `joint` is read, so a connection never overtakes the pump.
 //! * Neighbouring `stream_chunk`s in what the connection sees are merged here, and only here.
 
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use crate::close::Close;
 use crate::connection::{Connection, Mode, Outlet, Tick, Wrote};
 use crate::frame::control::{Control, GapReason};
+use crate::frame::frame_page::FramePage;
 use crate::frame::{Encoding, Frame, merge};
 use crate::ids::Sequence;
 use crate::ring::Read;
@@ -28,12 +30,63 @@ const BYTES_AT_ONCE: usize = 64 * 1024;
 /// How long a reader waits for a store that cannot be read now, before it asks again.
 const RETRY: Duration = Duration::from_millis(200);
 
+/// Events that one write was about.
+struct Delivery {
+    /// Evaluated for the first time.
+    matched: u32,
+    /// Merged into others.
+    merged: u32,
+    /// Written whole, merged ones as one.
+    whole: u32,
+    /// Whether there was something to write.
+    wrote_some: bool,
+}
+
+/// An event that was written to a connection, whole, in part or not at all.
+pub(super) trait Written {
+    fn sequence(&self) -> Sequence;
+    /// Bytes of it as `encoding` carries it.
+    fn encoded_len(&self, encoding: Encoding) -> usize;
+    /// A frame of it that holds nothing else.
+    fn detached(&self) -> Option<Arc<Frame>>;
+}
+
 /// A frame of a ring or of a page of the log.
 pub(super) trait Held {
     /// The frame.
     fn frame(&self) -> &Frame;
     /// A share of it.
     fn hold(&self) -> Arc<Frame>;
+}
+
+impl<F: Held> Written for F {
+    fn sequence(&self) -> Sequence {
+        self.frame().sequence()
+    }
+    fn encoded_len(&self, encoding: Encoding) -> usize {
+        self.frame().encoded(encoding).len()
+    }
+    fn detached(&self) -> Option<Arc<Frame>> {
+        Some(self.hold().detached())
+    }
+}
+
+/// An event of a page that was not made a frame.
+struct PageEvent<'p> {
+    page: &'p FramePage,
+    at: usize,
+}
+
+impl Written for PageEvent<'_> {
+    fn sequence(&self) -> Sequence {
+        self.page.sequence(self.at).unwrap_or_default()
+    }
+    fn encoded_len(&self, encoding: Encoding) -> usize {
+        self.page.encoded(self.at, encoding).len()
+    }
+    fn detached(&self) -> Option<Arc<Frame>> {
+        Some(Arc::new(self.page.frame(self.at)?).detached())
+    }
 }
 
 impl Held for Arc<Frame> {
@@ -64,22 +117,47 @@ impl<F: Held> Held for &F {
 }
 
 impl Connection {
-    /// Books what came of writing all of `frames`, of which the last one looked at is `last`. Answers how many went out whole.
-    fn wrote_behind<F: Held>(&mut self, frames: &[F], wrote: Wrote, last: Sequence, now: Tick) -> u32 {
+    /// Books `events` up to `last` as evaluated, of which this many were not before. Returns that number.
+    fn match_behind(&mut self, matched: usize, last: Sequence) -> u32 {
+        self.evaluated = self.evaluated.max(last);
+        self.pending += matched as u32;
+        matched as u32
+    }
+
+    /// Books what came of writing all of `events`, of which the last one looked at is `last`. Answers how many went out whole.
+    fn wrote_behind<W: Written>(
+        &mut self,
+        mut events: impl ExactSizeIterator<Item = W> + DoubleEndedIterator,
+        wrote: Wrote,
+        last: Sequence,
+        now: Tick,
+    ) -> u32 {
         self.sent_bytes += wrote.bytes as u64;
         let whole = if wrote.blocked || wrote.gone {
             self.block(now);
             let position = self.position;
-            self.settle_short(frames.iter(), wrote.bytes, position)
+            self.settle_short(events, wrote.bytes, position)
         } else {
             self.position = last;
-            if let Some(held) = frames.last() {
-                self.told = held.frame().sequence();
+            let count = events.len() as u32;
+            if let Some(event) = events.next_back() {
+                self.told = event.sequence();
             }
-            frames.len() as u32
+            count
         };
         self.sent_events += u64::from(whole);
         whole
+    }
+}
+
+impl State {
+    /// Whether a connection sees every event, given whether there are some with a `user_id`; false where each has to be looked at.
+    pub(super) fn sees_all(&mut self, token: Token, has_users: bool) -> bool {
+        let State { connections, views, .. } = self;
+        let Some(connection) = connections.get_mut(token.slot as usize) else { return false };
+        let view = views.get(connection.view as usize);
+        let selection = view.and_then(|view| view.index.selection(connection.row?));
+        !connection.flags.no_echo && selection.is_some_and(|selection| selection.matches_all(has_users))
     }
 }
 
@@ -163,7 +241,7 @@ impl Worker {
         let sent = match read {
             Read::Frames => {
                 frames.retain(|frame| frame.sequence() <= joint);
-                self.deliver(state, token, &frames, |_| None)
+                self.deliver(state, token, &frames)
             }
             Read::Behind { .. } => {
                 match self.shared.tenants.store().page_in_memory(it.tenant.log(), position) {
@@ -194,15 +272,9 @@ impl Worker {
         }
     }
 
-    /// Sends what of consecutive `frames` the connection may see, merged where it may be. `all` is what all of them are on this connection
-    /// as one slice, where there is one. Answers the bytes sent, `None` when it took no more.
-    fn deliver<'p, F: Held>(
-        self: &Rc<Self>,
-        state: &mut State,
-        token: Token,
-        frames: &[F],
-        all: impl FnOnce(Encoding) -> Option<&'p [u8]>,
-    ) -> Option<usize> {
+    /// Sends what of consecutive `frames` the connection may see, merged where it may be. Answers the bytes sent, `None` when it took no
+    /// more.
+    fn deliver<F: Held>(self: &Rc<Self>, state: &mut State, token: Token, frames: &[F]) -> Option<usize> {
         let last = frames.last()?.frame().sequence();
         let mut bytes = std::mem::take(&mut state.bytes);
         let now = state.wheel.now();
@@ -218,11 +290,8 @@ impl Worker {
         let matched = match seen.first() {
             Some(first) if first.frame().sequence() > evaluated => seen.len(),
             _ => seen.iter().filter(|held| held.frame().sequence() > evaluated).count(),
-        } as u32;
-        connection.evaluated = evaluated.max(last);
-        connection.pending += matched;
-        self.metrics().matched.add(u64::from(matched));
-        self.metrics().pending.add(i64::from(matched));
+        };
+        let matched = connection.match_behind(matched, last);
         let encoding = connection.encoding();
         let merges = seen.windows(2).any(|pair| pair[0].frame().continues_in(pair[1].frame()));
         let (wrote, whole, merged) = if merges {
@@ -230,32 +299,73 @@ impl Worker {
             let runs = merge::coalesce(&mut seen);
             seen.iter().for_each(|frame| frame.encoded(encoding).append_to(&mut bytes));
             let wrote = connection.sink.write(&bytes);
-            let whole = connection.wrote_behind(&seen, wrote, last, now);
+            let whole = connection.wrote_behind(seen.iter(), wrote, last, now);
             // The frame that went out in part stands for its whole run too: all but one of them are merged away.
             let is_partial = connection.out.as_ref().is_some_and(|out| out.partial.is_some());
             let started = (whole as usize + usize::from(is_partial)).min(runs.len());
             (wrote, whole, runs[..started].iter().map(|run| run - 1).sum())
         } else {
-            let all = if seen.len() == frames.len() { all(encoding) } else { None };
-            let wrote = match all {
-                Some(all) => connection.sink.write(all),
-                None => {
-                    seen.iter().for_each(|held| held.frame().encoded(encoding).append_to(&mut bytes));
-                    connection.sink.write(&bytes)
-                }
-            };
-            (wrote, connection.wrote_behind(&seen, wrote, last, now), 0)
+            seen.iter().for_each(|held| held.frame().encoded(encoding).append_to(&mut bytes));
+            let wrote = connection.sink.write(&bytes);
+            (wrote, connection.wrote_behind(seen.iter(), wrote, last, now), 0)
         };
-        let wrote_some = !bytes.is_empty() || wrote.bytes > 0;
+        let wrote_some = !bytes.is_empty();
         bytes.clear();
-        connection.pending = connection.pending.saturating_sub(merged + whole);
+        state.bytes = bytes;
+        self.count_delivery(state, token, wrote, Delivery { matched, merged, whole, wrote_some })
+    }
+
+    /// [`Worker::deliver`] of events of a page all of which the connection sees, and none of which may be merged: without a look at each.
+    fn deliver_all(
+        self: &Rc<Self>,
+        state: &mut State,
+        token: Token,
+        page: &FramePage,
+        part: Range<usize>,
+    ) -> Option<usize> {
+        let last = page.sequence(part.end.checked_sub(1)?)?;
+        let mut bytes = std::mem::take(&mut state.bytes);
+        let now = state.wheel.now();
+        let connection = state.connections.get_mut(token.slot as usize)?;
+        let unseen = part.end.saturating_sub(part.start.max(page.count_to(connection.evaluated)));
+        let matched = connection.match_behind(unseen, last);
+        let encoding = connection.encoding();
+        let slice = match encoding {
+            Encoding::SseChunked => page.sse_chunked(part.clone()),
+            Encoding::Ws | Encoding::Sse => None,
+        };
+        let wrote = match slice {
+            Some(slice) => connection.sink.write(slice),
+            None => {
+                part.clone().for_each(|at| page.encoded(at, encoding).append_to(&mut bytes));
+                connection.sink.write(&bytes)
+            }
+        };
+        let events = part.map(|at| PageEvent { page, at });
+        let whole = connection.wrote_behind(events, wrote, last, now);
+        bytes.clear();
+        state.bytes = bytes;
+        self.count_delivery(state, token, wrote, Delivery { matched, merged: 0, whole, wrote_some: true })
+    }
+
+    /// Counts what came of writing to a connection, and drops it if its peer has gone. Answers as [`Worker::deliver`].
+    fn count_delivery(
+        self: &Rc<Self>,
+        state: &mut State,
+        token: Token,
+        wrote: Wrote,
+        Delivery { matched, merged, whole, wrote_some }: Delivery,
+    ) -> Option<usize> {
         let metrics = self.metrics();
+        metrics.matched.add(u64::from(matched));
         metrics.writes.add(u64::from(wrote_some));
         metrics.bytes_sent.add(wrote.bytes as u64);
         metrics.coalesced.add(u64::from(merged));
         metrics.delivered.add(u64::from(whole));
-        metrics.pending.add(-i64::from(merged + whole));
-        state.bytes = bytes;
+        metrics.pending.add(i64::from(matched) - i64::from(merged + whole));
+        if let Some(connection) = state.connection(token) {
+            connection.pending = connection.pending.saturating_sub(merged + whole);
+        }
         if wrote.gone {
             self.drop_connection(state, token, Close::Peer);
         }
@@ -333,28 +443,17 @@ impl Worker {
         joint: Sequence,
     ) -> Option<usize> {
         let position = state.connection(token)?.position;
-        let frames = page.frames();
-        let from = frames.partition_point(|frame| frame.sequence() <= position);
-        let mut bytes = 0;
-        let part = frames.get(from..).unwrap_or_default().iter().take_while(|frame| {
-            let first = bytes == 0;
-            bytes += frame.size();
-            frame.sequence() <= joint && (first || bytes <= BYTES_AT_ONCE)
-        });
-        let part = from..from + part.count();
-        match frames.get(part.clone()) {
-            Some(frames) if !frames.is_empty() => {
-                self.deliver(state, token, frames, |encoding| match encoding {
-                    Encoding::SseChunked => page.sse_chunked(part),
-                    Encoding::Ws | Encoding::Sse => None,
-                })
-            }
+        let (whole, _) = page.whole();
+        let part = whole.part(position, joint, BYTES_AT_ONCE);
+        if part.is_empty() {
             // The next retained event is past the pump: nothing lies between.
-            _ => {
-                self.skip_to(state, token, joint);
-                Some(0)
-            }
+            self.skip_to(state, token, joint);
+            return Some(0);
         }
+        if !whole.has_runs() && state.sees_all(token, whole.has_users()) {
+            return self.deliver_all(state, token, whole, part);
+        }
+        self.deliver(state, token, whole.frames().get(part)?)
     }
 
     fn skip_to(self: &Rc<Self>, state: &mut State, token: Token, position: Sequence) {

@@ -16,7 +16,7 @@ use crate::ids::Sequence;
 use crate::metrics::Times;
 use crate::ring::Read;
 
-use super::catchup::Held;
+use super::catchup::Written;
 use super::connection_index::Owner;
 use super::sockets::Token;
 use super::submit::Out;
@@ -338,24 +338,23 @@ impl Connection {
 
     /// After a short write of `frames` in order: holds the frame that went out in part and sets the position. Answers how
     /// many went out whole.
-    pub(super) fn settle_short<'f, F: Held + 'f>(
+    pub(super) fn settle_short<W: Written>(
         &mut self,
-        frames: impl Iterator<Item = &'f F>,
+        frames: impl Iterator<Item = W>,
         mut bytes: usize,
         mut position: Sequence,
     ) -> u32 {
         let mut whole = 0;
-        for held in frames {
+        for frame in frames {
             if bytes == 0 {
                 break;
             }
-            let frame = held.frame();
             position = frame.sequence();
-            let len = frame.encoded(self.encoding()).len();
+            let len = frame.encoded_len(self.encoding());
             self.told = position;
             if bytes < len {
                 // A slow connection must not hold the whole page that its frame came with.
-                self.outbox().partial = Some((held.hold().detached(), bytes));
+                self.outbox().partial = frame.detached().map(|frame| (frame, bytes));
                 break;
             }
             bytes -= len;

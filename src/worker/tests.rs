@@ -416,3 +416,14 @@ fn a_short_read_overlooks_no_end() {
         }
     });
 }
+
+/// Whoever does not want back what it published is not sent pages of the log unseen: what it published may be in them.
+#[tokio::test]
+async fn a_connection_without_echo_has_each_event_looked_at() {
+    let bench = Bench::new().await;
+    let (token, _peer) = bench.subscriber(0);
+    let state = &mut *bench.worker.state.borrow_mut();
+    assert!(state.sees_all(token, false) && state.sees_all(token, true), "an owner's key reads everything");
+    state.connection(token).expect("connected").flags.no_echo = true;
+    assert!(!state.sees_all(token, false) && !state.sees_all(token, true));
+}

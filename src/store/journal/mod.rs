@@ -183,6 +183,17 @@ impl Journal {
     /// [`JournalError::Beyond`] what was appended; [`JournalError::Missing`] where its segment was removed;
     /// [`JournalError::Damaged`] where its checksum does not match; errors of the disk.
     pub(crate) fn read(&self, piece: Piece) -> Result<Vec<u8>, JournalError> {
+        let mut bytes = Vec::new();
+        self.read_into(piece, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// [`Journal::read`] into `bytes`, which holds nothing else afterwards: for readers of many pieces. After an error its contents are
+    /// unspecified.
+    ///
+    /// # Errors
+    /// As [`Journal::read`].
+    pub(crate) fn read_into(&self, piece: Piece, bytes: &mut Vec<u8>) -> Result<(), JournalError> {
         let (first, file, at) = self.locate(piece)?;
         let damaged = |what| {
             let path = segment::path(&self.options.dir, first);
@@ -191,15 +202,15 @@ impl Journal {
         if u64::from(piece.len) > MAX_RECORD {
             return damaged("the piece is longer than any record");
         }
-        let mut bytes = vec![0; piece.len as usize];
-        let read = segment::read_full(&*self.options.io, &file, &mut bytes, at);
+        bytes.resize(piece.len as usize, 0);
+        let read = segment::read_full(&*self.options.io, &file, bytes, at);
         if read.map_err(|error| JournalError::io(&error))? < bytes.len() {
             return damaged("the segment is shorter than the piece");
         }
-        if record::crc(&bytes) != piece.crc {
+        if record::crc(bytes) != piece.crc {
             return damaged("the checksum of the piece does not match");
         }
-        Ok(bytes)
+        Ok(())
     }
 
     /// Where the bytes of `piece` lie: the first position of the segment, its file, and the byte of the file. Nothing is checked but

@@ -1,0 +1,115 @@
+//! What one subscription gets: what its principal may see ([`Rights`]) of what it asks for ([`Filter`]).
+//!
+//! * Rights are checked for every event, or for all events of a page at once where it can be proved that all are permitted.
+
+use super::{Filter, Narrowing};
+use crate::frame::{Frame, Key};
+
+/// What a principal may see within its organization; the default sees events without `user_id` only.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Rights {
+    /// Whose events it sees besides those without `user_id`; `None`: nobody's.
+    pub sub: Option<Box<str>>,
+    /// `read:all`, or an organization with `visibility = "org"`.
+    pub sees_all_users: bool,
+    /// The credential's `agents`, `channels` and `types`.
+    pub narrowing: Narrowing,
+}
+
+impl Rights {
+    /// Whether the two permit different events. A `sub` decides nothing for who sees all users.
+    #[must_use]
+    pub fn differ(&self, other: &Rights) -> bool {
+        self.sees_all_users != other.sees_all_users
+            || self.narrowing != other.narrowing
+            || (!self.sees_all_users && self.sub != other.sub)
+    }
+    /// Whether the principal may see `frame`.
+    #[must_use]
+    pub fn permit(&self, frame: &Frame) -> bool {
+        let user = match frame.key_bytes(Key::User) {
+            Some(user) => self.sees_all_users || self.sub.as_deref().map(str::as_bytes) == Some(user),
+            None => true,
+        };
+        user && (self.narrowing.is_none()
+            || self.narrowing.permits(frame.kind(), frame.key(Key::Agent), frame.key(Key::Channel)))
+    }
+    /// Whether [`Rights::permit`] is true of every frame, given whether there are some with a `user_id`.
+    #[must_use]
+    pub fn permit_all(&self, has_users: bool) -> bool {
+        (self.sees_all_users || !has_users) && self.narrowing.is_none()
+    }
+}
+
+/// What one subscription gets: what it may see and asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Selection {
+    /// What it asks for.
+    pub filter: Filter,
+    /// What it may see.
+    pub rights: Rights,
+}
+
+impl Selection {
+    /// Whether `frame` goes to this subscription: the one predicate of live delivery, replay and history alike.
+    #[must_use]
+    pub fn matches(&self, frame: &Frame) -> bool {
+        self.rights.permit(frame) && self.filter.matches(frame)
+    }
+    /// Whether [`Selection::matches`] is true of every frame, given whether there are some with a `user_id`; false where that cannot be
+    /// said without a look at each.
+    #[must_use]
+    pub fn matches_all(&self, has_users: bool) -> bool {
+        self.rights.permit_all(has_users) && self.filter.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Kind;
+    use crate::frame::tests::frame;
+
+    /// Of every selection and every set of events: where all are said to match without a look at them, each matches.
+    #[test]
+    fn whoever_is_sent_events_unseen_may_see_each_of_them() {
+        let ours = frame(r#"{"type":"message","agent_id":"a","user_id":"ann","content":"x"}"#, 1);
+        let theirs = frame(r#"{"type":"message","agent_id":"b","user_id":"bob","content":"x"}"#, 2);
+        let public = frame(r#"{"type":"custom","channel":"c","data":1}"#, 3);
+        let narrow = |agents: &[&str], channels: &[&str], types: &[&str]| {
+            let list =
+                |names: &[&str]| (!names.is_empty()).then(|| names.iter().copied().map(Box::from).collect());
+            Narrowing::new(list(agents), list(channels), list(types)).expect("sound")
+        };
+        let narrowings = [
+            Narrowing::default(),
+            narrow(&["a"], &[], &[]),
+            narrow(&[], &["c"], &[]),
+            narrow(&[], &[], &[Kind::Message.name()]),
+        ];
+        let filters = ["", "types=custom", "user_id=ann", "channel=c"];
+        let mut said = 0;
+        for sees_all_users in [false, true] {
+            for sub in [None, Some("ann".into())] {
+                for narrowing in &narrowings {
+                    for query in filters {
+                        let pairs = crate::query::pairs(query).expect(query);
+                        let filter = Filter::from_query(&pairs).expect(query);
+                        let rights =
+                            Rights { sub: sub.clone(), sees_all_users, narrowing: narrowing.clone() };
+                        let selection = Selection { filter, rights };
+                        for frames in [&[&ours, &theirs, &public][..], &[&ours], &[&public]] {
+                            let has_users = frames.iter().any(|frame| frame.key(Key::User).is_some());
+                            if selection.matches_all(has_users) {
+                                said += 1;
+                                assert!(frames.iter().all(|frame| selection.matches(frame)), "{selection:?}");
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        // Without filter and narrowing: three sets for who sees all users, and the public one for the others, with and without a `sub`.
+        assert_eq!(said, 2 * (3 + 1));
+    }
+}

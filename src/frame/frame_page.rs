@@ -1,0 +1,301 @@
+//! A page of frames: consecutive events in one buffer as SSE carries them, and where each stands in it.
+//!
+//! * A reader that is sent everything is sent slices of the buffer. What is computed once for the page says whether it may be: whether an
+//!   event has a user, and whether neighbouring chunks could be merged.
+//! * [`Frame`]s are made of the events when the first reader has to look at each of them, and are shared by all others.
+//! * A page does not know who reads it; what a reader may see is [`crate::filter`]'s.
+
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+
+use super::{Chunk, Encoded, Encoding, Frame, Key, KeyPlace, SSE_HEAD_LEN, TAIL_LEN, chunked};
+use crate::event::Kind;
+use crate::ids::Sequence;
+
+/// The chunk of an event that is not a `stream_chunk`: no place in [`FramePage::chunks`].
+pub(super) const NO_CHUNK: u32 = u32::MAX;
+
+/// An event of a page: what a [`Frame`] is but for its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    pub(super) sequence: Sequence,
+    pub(super) received_ms: u64,
+    pub(super) origin: u64,
+    /// Where its bytes end in the buffer; they begin where those of the event before end.
+    pub(super) end: usize,
+    /// As the fields of [`Frame`], counted from where its bytes begin.
+    pub(super) keys: [KeyPlace; 4],
+    pub(super) chunk_at: u16,
+    pub(super) sse_at: u16,
+    pub(super) kind: Kind,
+    pub(super) key_present: u8,
+    /// Its place in [`FramePage::chunks`], or [`NO_CHUNK`].
+    pub(super) chunk: u32,
+}
+
+/// Consecutive events in one buffer.
+#[derive(Debug)]
+pub struct FramePage {
+    bytes: Bytes,
+    entries: Vec<Entry>,
+    chunks: Vec<Chunk>,
+    frames: OnceLock<Box<[Frame]>>,
+    has_users: bool,
+    has_runs: bool,
+    /// Whether keys stand between events.
+    has_keys_apart: bool,
+}
+
+impl FramePage {
+    pub(super) fn new(bytes: Bytes, entries: Vec<Entry>, chunks: Vec<Chunk>) -> FramePage {
+        let has_users = entries.iter().any(|entry| entry.key_present & 1 << Key::User as u8 != 0);
+        let has_keys_apart = entries.iter().any(|entry| entry.chunk_at > 0);
+        let mut page = FramePage {
+            bytes,
+            entries,
+            chunks,
+            frames: OnceLock::new(),
+            has_users,
+            has_runs: false,
+            has_keys_apart,
+        };
+        page.has_runs = page.chunks.len() > 1
+            && page.entries.windows(2).any(|pair| pair.iter().all(|entry| entry.chunk != NO_CHUNK))
+            && page.frames().windows(2).any(|pair| pair[0].continues_in(&pair[1]));
+        page
+    }
+
+    /// Number of events.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Returns true if there are no events.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Returns true if an event has a `user_id`, so that not everybody may see all of the page.
+    #[must_use]
+    pub fn has_users(&self) -> bool {
+        self.has_users
+    }
+
+    /// Returns true if an event continues the text of the one before it ([`Frame::continues_in`]), so that the two may be merged.
+    #[must_use]
+    pub fn has_runs(&self) -> bool {
+        self.has_runs
+    }
+
+    /// The sequence of event `at`.
+    #[must_use]
+    pub fn sequence(&self, at: usize) -> Option<Sequence> {
+        Some(self.entries.get(at)?.sequence)
+    }
+
+    /// The sequence of the last event.
+    #[must_use]
+    pub fn last(&self) -> Option<Sequence> {
+        Some(self.entries.last()?.sequence)
+    }
+
+    /// How many events stand at `position` or before it.
+    #[must_use]
+    pub fn count_to(&self, position: Sequence) -> usize {
+        self.entries.partition_point(|entry| entry.sequence <= position)
+    }
+
+    /// The events after `position` and not after `last`, up to `most` bytes of the buffer, yet at least one where there is one.
+    #[must_use]
+    pub fn part(&self, position: Sequence, last: Sequence, most: usize) -> Range<usize> {
+        let from = self.count_to(position);
+        let limit = self.start(from).saturating_add(most);
+        let rest = self.entries.get(from..).unwrap_or_default();
+        let fit = rest.partition_point(|entry| entry.end <= limit && entry.sequence <= last);
+        let one = rest.first().is_some_and(|entry| entry.sequence <= last);
+        from..from + fit.max(usize::from(one))
+    }
+
+    /// The events, in order, as frames.
+    pub fn frames(&self) -> &[Frame] {
+        self.frames.get_or_init(|| (0..self.len()).filter_map(|at| self.frame(at)).collect())
+    }
+
+    /// Event `at` as a frame, which holds the page's buffer.
+    #[must_use]
+    pub fn frame(&self, at: usize) -> Option<Frame> {
+        let entry = self.entries.get(at)?;
+        Some(Frame {
+            sequence: entry.sequence,
+            received_ms: entry.received_ms,
+            published_us: 0,
+            origin: entry.origin,
+            kind: entry.kind,
+            key_present: entry.key_present,
+            keys: entry.keys,
+            chunk_at: entry.chunk_at,
+            sse_at: entry.sse_at,
+            chunk: self.chunks.get(entry.chunk as usize).copied(),
+            buf: self.bytes.slice(self.start(at)..entry.end),
+        })
+    }
+
+    /// Event `at` as JSON; empty where there is no such event.
+    #[must_use]
+    pub fn json(&self, at: usize) -> &[u8] {
+        self.cut(at, |entry, start| {
+            start + usize::from(entry.sse_at) + SSE_HEAD_LEN..entry.end.saturating_sub(TAIL_LEN)
+        })
+    }
+
+    /// Event `at` as `encoding` carries it; empty where there is no such event.
+    #[must_use]
+    pub fn encoded(&self, at: usize, encoding: Encoding) -> Encoded<'_> {
+        match encoding {
+            Encoding::Ws => Encoded::ws(self.json(at)),
+            Encoding::SseChunked => {
+                Encoded::as_is(self.cut(at, |entry, start| start + usize::from(entry.chunk_at)..entry.end))
+            }
+            Encoding::Sse => Encoded::as_is(self.cut(at, |entry, start| {
+                start + usize::from(entry.sse_at)..entry.end.saturating_sub(chunked::TAIL.len())
+            })),
+        }
+    }
+
+    /// What [`Frame::sse_chunked`] of each event of a range is, one behind the other, without copying them; `None` where something else
+    /// lies between them, and for an empty range.
+    #[must_use]
+    pub fn sse_chunked(&self, range: Range<usize>) -> Option<&[u8]> {
+        let entries = self.entries.get(range.clone())?;
+        let ((first, others), last) = (entries.split_first()?, entries.last()?);
+        if self.has_keys_apart && others.iter().any(|entry| entry.chunk_at > 0) {
+            return None;
+        }
+        self.bytes.get(self.start(range.start) + usize::from(first.chunk_at)..last.end)
+    }
+
+    /// Bytes of the buffer that hold the events of a range.
+    #[must_use]
+    pub fn bytes_of(&self, range: Range<usize>) -> usize {
+        self.start(range.end).saturating_sub(self.start(range.start))
+    }
+
+    /// Bytes of the buffer.
+    #[must_use]
+    pub fn bytes_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Bytes of memory besides the buffer, about, with the frames that may be made.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry>()
+            + self.chunks.capacity() * size_of::<Chunk>()
+            + self.len() * size_of::<Frame>()
+            + size_of::<FramePage>()
+    }
+
+    /// Where the bytes of event `at` begin.
+    fn start(&self, at: usize) -> usize {
+        at.checked_sub(1).and_then(|before| self.entries.get(before)).map_or(0, |entry| entry.end)
+    }
+
+    fn cut(&self, at: usize, range: impl FnOnce(&Entry, usize) -> Range<usize>) -> &[u8] {
+        let range = self.entries.get(at).map(|entry| range(entry, self.start(at)));
+        range.and_then(|range| self.bytes.get(range)).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::page::PageWriter;
+    use super::super::record::Record;
+    use super::super::tests::{KEY, frame};
+    use super::*;
+    use crate::ids::TenantId;
+
+    /// The frames of `events`, of sequences from 1 on, and the page that they become in the log.
+    fn page(events: &[&str]) -> (Vec<Frame>, FramePage) {
+        let mut writer = PageWriter::new(TenantId(1), &KEY, Vec::new(), events.len());
+        let mut frames = Vec::new();
+        for (event, sequence) in events.iter().zip(1..) {
+            let (frame, mut record) = (frame(event, sequence), Vec::new());
+            frame.write_record(frame.received_ms(), &mut record);
+            let record = Record::read(&mut &record[..], frame.received_ms()).expect("written just now");
+            writer.push(&record, frame.sequence());
+            frames.push(frame);
+        }
+        (frames, writer.finish(Bytes::from))
+    }
+
+    const PLAIN: &str = r#"{"type":"custom","channel":"c","data":"some text"}"#;
+    const USERS: &str = r#"{"type":"message","agent_id":"a","user_id":"u","content":"x"}"#;
+    const APART: &str = r#"{"type":"message","agent_id":"a\"","content":"x"}"#;
+    const CHUNK: &str = r#"{"type":"stream_chunk","request_id":"r","chunk":"x","is_final":false}"#;
+    const OTHER: &str = r#"{"type":"stream_chunk","request_id":"s","chunk":"y","is_final":false}"#;
+    const FINAL: &str = r#"{"type":"stream_chunk","request_id":"r","chunk":"z","is_final":true}"#;
+
+    /// What a reader gets of a page unseen is what it gets of its frames.
+    #[test]
+    fn events_are_the_same_with_and_without_frames() {
+        let (frames, page) = page(&[PLAIN, USERS, APART, CHUNK, FINAL, PLAIN]);
+        assert_eq!((page.len(), page.last()), (6, Some(Sequence(6))));
+        for (at, frame) in frames.iter().enumerate() {
+            assert_eq!(page.sequence(at), Some(frame.sequence()));
+            assert_eq!(page.json(at), frame.json());
+            for encoding in [Encoding::Ws, Encoding::Sse, Encoding::SseChunked] {
+                assert_eq!(page.encoded(at, encoding).to_vec(), frame.encoded(encoding).to_vec());
+                assert_eq!(page.frames()[at].encoded(encoding).to_vec(), frame.encoded(encoding).to_vec());
+            }
+        }
+        assert!(
+            page.json(6).is_empty() && page.frame(6).is_none() && page.encoded(6, Encoding::Sse).is_empty()
+        );
+        let slice: Vec<u8> = frames[2..].iter().flat_map(|frame| frame.sse_chunked().to_vec()).collect();
+        assert_eq!(
+            page.sse_chunked(2..6),
+            Some(&slice[..]),
+            "a key that stands before all of it is left out"
+        );
+        assert_eq!(
+            (page.sse_chunked(1..3), page.sse_chunked(3..3), page.sse_chunked(3..7)),
+            (None, None, None)
+        );
+    }
+
+    #[test]
+    fn a_page_says_whether_its_events_are_everybodys_and_apart_from_each_other() {
+        let says = |events: &[&str]| {
+            let (_, page) = page(events);
+            (page.has_users(), page.has_runs())
+        };
+        assert_eq!(says(&[PLAIN, APART, CHUNK]), (false, false));
+        assert_eq!(says(&[PLAIN, PLAIN, USERS]), (true, false));
+        assert_eq!(
+            says(&[CHUNK, OTHER, CHUNK, PLAIN, CHUNK]),
+            (false, false),
+            "none is next to one of its own"
+        );
+        assert_eq!(says(&[FINAL, CHUNK]), (false, false), "what is final is not continued");
+        assert_eq!(says(&[PLAIN, CHUNK, FINAL]), (false, true));
+    }
+
+    #[test]
+    fn a_part_follows_a_position_and_ends_by_bytes_or_at_a_position() {
+        let (_, page) = page(&[PLAIN; 10]);
+        let one = page.bytes_of(0..1);
+        assert_eq!(page.bytes_len(), 10 * one);
+        let (end, most) = (Sequence(10), 20 * one);
+        assert_eq!(page.part(Sequence(0), end, most), 0..10);
+        assert_eq!(page.part(Sequence(3), end, 4 * one), 3..7);
+        assert_eq!(page.part(Sequence(3), end, 4 * one - 1), 3..6);
+        assert_eq!(page.part(Sequence(3), end, 0), 3..4, "one goes however long it is");
+        assert_eq!(page.part(Sequence(3), Sequence(5), most), 3..5);
+        assert_eq!(page.part(Sequence(3), Sequence(3), most), 3..3, "nothing past the last");
+        assert_eq!(page.part(end, Sequence(20), most), 10..10);
+    }
+}
