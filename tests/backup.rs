@@ -18,8 +18,8 @@ use common::rest::{agent, all, data};
 use common::{Daemon, custom, message, until};
 use nervewire::ids::TenantId;
 use nervewire::store::{
-    self, BackupError, Io, Manifest, OpenError, Progress, Space, StageStatus, Store, StoreOptions, Table,
-    Until, Verified,
+    self, BackupError, Io, Manifest, OpenError, Organization, Progress, Space, StageStatus, Store,
+    StoreOptions, Table, Until, Verified, Visibility,
 };
 use nervewire::time::SystemClock;
 use serde_json::{Value, json};
@@ -454,7 +454,20 @@ fn small(dir: &Path) -> StoreOptions {
     options
 }
 
+/// Writes rows of 4,000 bytes into organization 1, and the row of the organization itself.
 fn write_rows(store: &Store, rows: std::ops::Range<u32>) {
+    let mut batch = store::Rows::new();
+    let organization = Organization {
+        tenant: TenantId(1),
+        org_id: "rows".into(),
+        name: String::new(),
+        visibility: Visibility::Private,
+        presence: false,
+        created_ms: 1,
+        deleted: false,
+    };
+    batch.put_organization(&organization).unwrap();
+    store.write_blocking(batch).unwrap();
     for n in rows {
         let mut batch = store::Rows::new();
         batch.put_row(TenantId(1), Table(0), &format!("row {n}"), &vec![7; 4_000]).unwrap();
@@ -545,7 +558,11 @@ async fn a_backup_that_nobody_takes_leaves_nothing_behind() {
     until("the end of old segments", || async { (segments(&dir).len() <= 2).then_some(()) }).await;
     store.start_backup(None).unwrap();
     let stage = ready(&store).await;
-    assert_eq!(Manifest::read(&stage).unwrap().rows, 120 + 3 + 2, "rows, those of the store, usage");
+    assert_eq!(
+        Manifest::read(&stage).unwrap().rows,
+        120 + 4 + 2,
+        "rows, those of the store and of the organization, usage"
+    );
     store.close().await;
     assert!(!dir.join("backup").exists(), "closing removes it");
     drop(store);
@@ -616,6 +633,7 @@ async fn a_backup_is_not_added_to_where_a_part_would_be_missing_or_another_store
     store::restore(&path("second"), &path("restored"), Until::End, &mut silent()).unwrap();
     drop(Store::open(small(&path("restored"))).unwrap());
     store::backup(&path("restored"), &path("third"), &SystemClock, &mut silent()).unwrap();
+    assert_sound(&path("third"));
 }
 
 #[tokio::test]
