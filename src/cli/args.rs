@@ -436,8 +436,9 @@ pub struct CompactArgs {
 /// `backup`.
 #[derive(Debug, Args)]
 pub struct BackupArgs {
-    /// Where to: a directory that is empty or absent, or an earlier backup to which what came since is added
-    #[arg(value_name = "DIR")]
+    /// Where to: a directory that is empty or absent, a file `NAME.tar`, or an earlier backup, to which what came since
+    /// is added. A file takes as much room again beside it while it is written
+    #[arg(value_name = "DIR|FILE.tar")]
     pub to: PathBuf,
     /// Admin listener of the running daemon, `http://host:port` or `unix:/path` [default: the configured
     /// `admin_listen`]
@@ -458,7 +459,7 @@ pub struct BackupArgs {
 /// `restore`.
 #[derive(Debug, Args)]
 pub struct RestoreArgs {
-    /// The backup
+    /// The backup: a directory or a `.tar`
     #[arg(value_name = "BACKUP")]
     pub from: PathBuf,
     /// The data directory to make: empty or absent
@@ -476,7 +477,7 @@ pub struct RestoreArgs {
 /// `verify`.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// A backup or a data directory [default: the configured data directory]
+    /// A backup (a directory or a `.tar`) or a data directory [default: the configured data directory]
     #[arg(value_name = "DIR")]
     pub dir: Option<PathBuf>,
     /// Print {"backup","segments","records","rows","pieces","events","found","problems"}

@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 
+use super::archive::Unpacked;
 use super::args::BackupArgs;
 use super::outcome::{CliError, Exit};
 use super::rest::Rest;
@@ -62,15 +63,17 @@ pub(super) fn failed(error: BackupError) -> CliError {
 pub(super) fn run(args: &BackupArgs) -> Result<(), CliError> {
     let config = Config::load(&super::sources(&args.config, None)?)?;
     let mut bar = Bar::default();
+    let target = Unpacked::open(&args.to)?;
+    let to = target.dir();
     let made = match (&args.admin_url, given(&args.key)) {
-        (Some(_), key) => running(args, &config, key, &mut bar)?,
+        (Some(_), key) => running(args, to, &config, key, &mut bar)?,
         (None, key) => {
             if !store::exists(&config.data_dir) {
                 return Err(offline::refused(&config, &OpenError::Missing { dir: config.data_dir.clone() }));
             }
-            match (store::backup(&config.data_dir, &args.to, &SystemClock, &mut bar), key) {
+            match (store::backup(&config.data_dir, to, &SystemClock, &mut bar), key) {
                 (Err(BackupError::Open(OpenError::InUse { .. })), key @ Some(_)) => {
-                    running(args, &config, key, &mut bar)?
+                    running(args, to, &config, key, &mut bar)?
                 }
                 (Err(BackupError::Open(error @ OpenError::InUse { .. })), None) => {
                     let hint = "give an operator's key with NERVEWIRE_KEY or --key to have the running daemon make it";
@@ -81,6 +84,7 @@ pub(super) fn run(args: &BackupArgs) -> Result<(), CliError> {
         }
     };
     drop(bar);
+    target.pack()?;
     output::line(&told(&made, args.json))
 }
 
@@ -114,13 +118,19 @@ impl Drop for LetGo<'_> {
     }
 }
 
-fn running(args: &BackupArgs, config: &Config, key: Option<&str>, bar: &mut Bar) -> Result<Made, CliError> {
+fn running(
+    args: &BackupArgs,
+    to: &Path,
+    config: &Config,
+    key: Option<&str>,
+    bar: &mut Bar,
+) -> Result<Made, CliError> {
     let url = match given(&args.admin_url) {
         Some(url) => url.to_owned(),
         None => admin_url(config)?,
     };
-    let since = match args.to.join("manifest").exists() {
-        true => Some(Manifest::read(&args.to).map_err(failed)?),
+    let since = match to.join("manifest").exists() {
+        true => Some(Manifest::read(to).map_err(failed)?),
         false => None,
     };
     let path = since.map_or_else(
@@ -136,7 +146,7 @@ fn running(args: &BackupArgs, config: &Config, key: Option<&str>, bar: &mut Bar)
         let hint = "run this on the daemon's machine, as the daemon's user or root";
         return Err(CliError::new(Exit::Failed, what, hint));
     }
-    store::copy_stage(&stage, &args.to, bar).map_err(failed)
+    store::copy_stage(&stage, to, bar).map_err(failed)
 }
 
 /// Waits until the daemon has made it; where it lies.

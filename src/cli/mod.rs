@@ -6,6 +6,7 @@
 //!
 //! It does not know how the daemon works: `main` passes in what `serve` runs.
 
+mod archive;
 pub mod args;
 mod backend;
 mod backup;

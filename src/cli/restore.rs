@@ -5,13 +5,14 @@ use serde_json::json;
 use super::args::RestoreArgs;
 use super::backup::{Bar, failed};
 use super::outcome::CliError;
-use super::output;
+use super::{archive, output};
 use crate::store::{self, Until};
 
 pub(super) fn run(args: &RestoreArgs) -> Result<(), CliError> {
+    let from = archive::existing(&args.from)?;
     let mut bar = Bar::default();
     let done =
-        store::restore(&args.from, &args.dir, args.until.unwrap_or(Until::End), &mut bar).map_err(failed)?;
+        store::restore(from.dir(), &args.dir, args.until.unwrap_or(Until::End), &mut bar).map_err(failed)?;
     drop(bar);
     output::line(&if args.json {
         json!({ "position": done.position, "rows": done.rows, "records": done.records }).to_string()

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::args::VerifyArgs;
 use super::backup::{Bar, failed};
 use super::outcome::{CliError, Exit};
-use super::output;
+use super::{archive, output};
 use crate::config::Config;
 use crate::store;
 
@@ -15,7 +15,8 @@ pub(super) fn run(args: &VerifyArgs) -> Result<(), CliError> {
         None => Config::load(&super::sources(&args.config, None)?)?.data_dir,
     };
     let mut bar = Bar::default();
-    let it = store::verify(&dir, &mut bar).map_err(failed)?;
+    let unpacked = archive::existing(&dir)?;
+    let it = store::verify(unpacked.dir(), &mut bar).map_err(failed)?;
     drop(bar);
     output::line(&if args.json {
         json!({

@@ -105,6 +105,13 @@ pub trait Io: Send + Sync {
         let advice = if enabled { Advice::Normal } else { Advice::Random };
         let _ = rustix::fs::fadvise(file, 0, None, advice);
     }
+    /// `posix_fadvise`: drops what the kernel has of `file` in memory, but for what is not written yet.
+    ///
+    /// # Errors
+    /// As the kernel gives it.
+    fn drop_pages(&self, file: &File) -> io::Result<()> {
+        Ok(rustix::fs::fadvise(file, 0, None, Advice::DontNeed)?)
+    }
     /// `lseek` for data: the first byte of `file` from `at` on that may be another than zero; `None` if there is none.
     ///
     /// # Errors

@@ -6,6 +6,9 @@
 //!   readers out for as long as it takes.
 //! * `flush()` of sled 0.34 is not an fsync on Linux: [`State::sync`] calls `fdatasync` on a file handle of its own.
 //! * `flush_async` is never called: it deadlocks under concurrency. Rows come from one thread.
+//! * After a failed `fdatasync` the kernel's cache may hold pages that the disk does not have, and call them clean. [`DOUBTFUL`] says
+//!   so to the next opening, in this process or another, which drops them and reads what is really there. The journal still
+//!   has everything since the last checkpoint.
 //! * A sled handle that has met an IO error stays broken: after [`EngineError`] the state has to be opened again.
 
 use std::fs::{self, File};
@@ -13,7 +16,7 @@ use std::io;
 use std::ops::Bound;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -30,6 +33,8 @@ const HOUSEKEEPING_MS: u64 = 500;
 /// How long sled's threads may hold the file of a database that was closed: they let go of it when they have finished what
 /// they were at.
 const LET_GO: Duration = Duration::from_secs(2);
+/// The file in the database's directory that says that a sync of it failed.
+const DOUBTFUL: &str = "doubtful";
 /// Changed rows after which the pages they replaced are freed.
 const FREED_EVERY: usize = 64;
 
@@ -49,6 +54,8 @@ pub(crate) struct State {
     db: Option<sled::Db>,
     /// The file sled writes to, opened a second time for fsync.
     file: File,
+    /// The database's directory.
+    dir: PathBuf,
     io: Arc<dyn Io>,
     /// Rows changed since replaced pages were freed.
     changed: AtomicUsize,
@@ -79,6 +86,19 @@ fn remove_unfinished_snapshots(database: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Where an earlier sync of the database failed: drops what the kernel's cache has of it. Returns true if so.
+fn forget_doubtful_pages(io: &dyn Io, database: &Path) -> Result<bool, EngineError> {
+    if !database.join(DOUBTFUL).exists() {
+        return Ok(false);
+    }
+    tracing::warn!("an earlier sync of the state failed; it is read from the disk again");
+    let file = io.open(&database.join("db"), true).map_err(|error| EngineError::io(&error, false))?;
+    // Pages that are still dirty cannot be dropped.
+    io.sync_state(&file).map_err(|error| EngineError::io(&error, true))?;
+    io.drop_pages(&file).map_err(|error| EngineError::io(&error, false))?;
+    Ok(true)
+}
+
 /// A directory only we may enter, made if absent.
 pub(crate) fn private_dir(dir: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
@@ -106,6 +126,7 @@ impl State {
             remove_unfinished_snapshots(database)
         };
         prepare().map_err(|error| EngineError::io(&error, false))?;
+        let was_doubtful = forget_doubtful_pages(&*io, database)?;
         let config = sled::Config::new()
             .path(database)
             .segment_size(SEGMENT_BYTES)
@@ -134,7 +155,10 @@ impl State {
             Ok(file)
         };
         let file = reopen().map_err(|error| EngineError::io(&error, false))?;
-        Ok(State { db: Some(db), file, io, changed: AtomicUsize::new(0) })
+        if was_doubtful {
+            fs::remove_file(database.join(DOUBTFUL)).map_err(|error| EngineError::io(&error, false))?;
+        }
+        Ok(State { db: Some(db), file, dir: database.to_owned(), io, changed: AtomicUsize::new(0) })
     }
 
     fn db(&self) -> Result<&sled::Db, EngineError> {
@@ -164,7 +188,13 @@ impl State {
     /// [`EngineError`].
     pub(crate) fn sync(&self) -> Result<(), EngineError> {
         self.db()?.flush()?;
-        self.io.sync_state(&self.file).map_err(|error| EngineError::io(&error, true))
+        self.io.sync_state(&self.file).map_err(|error| {
+            let marked = File::create(self.dir.join(DOUBTFUL)).and_then(|_| sync_dir(&self.dir));
+            if let Err(error) = marked {
+                tracing::error!(%error, "that a sync of the state failed could not be noted: restart the machine before the daemon");
+            }
+            EngineError::io(&error, true)
+        })
     }
 
     /// The value under a key.

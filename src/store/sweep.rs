@@ -40,6 +40,8 @@ struct UserErasure {
     users: Users,
     /// The key of the log from which on is still to be looked through; `None`: it has not begun.
     from: Option<Vec<u8>>,
+    /// The disk did not give a piece of the log.
+    is_incomplete: bool,
 }
 
 /// What a step has done.
@@ -82,7 +84,7 @@ impl Sweep {
             None => {
                 let mut users = Users::default();
                 users.add(user);
-                self.users.push_back(UserErasure { tenant, users, from: None });
+                self.users.push_back(UserErasure { tenant, users, from: None, is_incomplete: false });
             }
         }
     }
@@ -197,6 +199,12 @@ impl UserErasure {
                     tracing::error!(tenant = self.tenant.0, ?first, %error, "no events can be erased from a piece of the log");
                     continue;
                 }
+                // One bad sector must not make the store read-only, and again after every restart.
+                Err(EngineError::Disk(error)) => {
+                    self.is_incomplete = true;
+                    tracing::error!(tenant = self.tenant.0, ?first, %error, "a piece of the log cannot be read; its events are erased with the next start, if it can be read then");
+                    continue;
+                }
                 read => read?,
             };
             match pack::without_users(&piece, &self.users) {
@@ -212,7 +220,7 @@ impl UserErasure {
         }
         let swept = match looked {
             0 => {
-                for user in self.users.subs() {
+                for user in self.users.subs().filter(|_| !self.is_incomplete) {
                     batch.delete(&keys::key(Kind::EraseUser, self.tenant, user.as_bytes()));
                 }
                 Swept::User(self.tenant)
@@ -230,3 +238,7 @@ impl UserErasure {
         Ok(swept)
     }
 }
+
+#[cfg(test)]
+#[path = "sweep_fault_tests.rs"]
+mod fault_tests;

@@ -1,0 +1,98 @@
+//! A backup as one file: `nervewire backup NAME.tar`, which `verify` and `restore` take like a directory.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use nervewire::ids::TenantId;
+use nervewire::store::{Organization, Rows, Store, StoreOptions, Visibility};
+use serde_json::Value;
+
+/// Runs the command; its exit code, what it printed, and its errors.
+async fn run(home: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let output = common::command(home).args(arguments).output().await.unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+/// Adds an organization of this name.
+fn write(dir: &Path, tenant: u64, name: &str) {
+    let store = Store::open(StoreOptions::new(dir)).unwrap();
+    let mut rows = Rows::new();
+    let organization = Organization {
+        tenant: TenantId(tenant),
+        org_id: name.into(),
+        name: String::new(),
+        visibility: Visibility::Private,
+        presence: false,
+        created_ms: 1,
+        deleted: false,
+    };
+    rows.put_organization(&organization).unwrap();
+    store.write_blocking(rows).unwrap();
+    store.close_blocking();
+}
+
+#[tokio::test]
+async fn a_backup_may_be_one_file() {
+    let temp = tempfile::tempdir().unwrap();
+    let home = temp.path();
+    write(&home.join("data"), 1, "first");
+    let backup = ["backup", "b.tar", "--data-dir", "data", "--json"];
+    let (code, _, errors) = run(home, &backup).await;
+    assert_eq!(code, 0, "{errors}");
+    let made = |home: &Path| {
+        let mut names: Vec<String> = fs::read_dir(home)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(made(home), ["b.tar", "data"], "nothing is left beside it");
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&fs::metadata(home.join("b.tar")).unwrap().permissions())
+            & 0o777,
+        0o600
+    );
+
+    write(&home.join("data"), 2, "second");
+    let (code, added, errors) = run(home, &backup).await;
+    assert_eq!(code, 0, "{errors}");
+    let added: Value = serde_json::from_str(&added).unwrap();
+    assert!(added["added_bytes"].as_u64().unwrap() > 0);
+
+    let (code, sound, errors) = run(home, &["verify", "b.tar", "--json"]).await;
+    assert_eq!(code, 0, "{sound} {errors}");
+    assert_eq!(serde_json::from_str::<Value>(&sound).unwrap()["backup"], true);
+    let (code, _, errors) = run(home, &["restore", "b.tar", "restored"]).await;
+    assert_eq!(code, 0, "{errors}");
+    let store = Store::open(StoreOptions::new(&home.join("restored"))).unwrap();
+    let mut names: Vec<String> =
+        store.organizations_blocking().unwrap().into_iter().map(|row| row.org_id).collect();
+    names.sort();
+    assert_eq!(names, ["first", "second"]);
+    store.close_blocking();
+    assert_eq!(made(home), ["b.tar", "data", "restored"]);
+}
+
+#[tokio::test]
+async fn an_archive_that_is_none_is_refused_and_stays_as_it_is() {
+    let temp = tempfile::tempdir().unwrap();
+    let home = temp.path();
+    write(&home.join("data"), 1, "first");
+    fs::write(home.join("b.tar"), [7; 2_000]).unwrap();
+    for arguments in
+        [&["backup", "b.tar", "--data-dir", "data"][..], &["verify", "b.tar"], &["restore", "b.tar", "r"]]
+    {
+        let (code, _, errors) = run(home, arguments).await;
+        assert_eq!(code, 1, "{arguments:?}: {errors}");
+        assert!(errors.contains("b.tar"), "{errors}");
+    }
+    assert_eq!(fs::read(home.join("b.tar")).unwrap(), [7; 2_000]);
+    let (code, _, errors) = run(home, &["verify", "absent.tar"]).await;
+    assert_eq!(code, 1, "{errors}");
+    assert!(errors.contains("absent.tar does not exist"), "{errors}");
+    assert!(!home.join("b.tar.unpacked").exists() && !home.join("r").exists());
+}
