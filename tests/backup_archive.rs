@@ -1,5 +1,7 @@
 //! A backup as one file: `nervewire backup NAME.tar`, which `verify` and `restore` take like a directory.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+
 mod common;
 
 use std::fs;
