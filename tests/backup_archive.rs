@@ -70,7 +70,7 @@ async fn a_backup_may_be_one_file() {
     assert_eq!(serde_json::from_str::<Value>(&sound).unwrap()["backup"], true);
     let (code, _, errors) = run(home, &["restore", "b.tar", "restored"]).await;
     assert_eq!(code, 0, "{errors}");
-    let store = Store::open(StoreOptions::new(&home.join("restored"))).unwrap();
+    let store = Store::open(StoreOptions::new(home.join("restored"))).unwrap();
     let mut names: Vec<String> =
         store.organizations_blocking().unwrap().into_iter().map(|row| row.org_id).collect();
     names.sort();
