@@ -22,6 +22,7 @@ use super::token;
 /// Settings in which a measured daemon differs from the defaults: what would refuse a load test, and nothing that speeds it up.
 pub const LIFTED: &[(&str, &str)] = &[
     ("limits.connections_per_user", "0"), // all subscribers of a run by JWT are one user
+    ("limits.publish_per_second_per_organization", "100000000"), // its default is a million
     ("log.level", "warn"),
 ];
 /// How long a server may take to come up.
