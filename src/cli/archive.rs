@@ -25,10 +25,10 @@ fn is_archive(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "tar") && !path.is_dir()
 }
 
-/// `path` with `suffix` at its end.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+/// A new path beside `path`: two commands on one archive must not get into each other's files.
+fn beside(path: &Path, what: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
+    name.push(format!(".{what}-{}", std::process::id()));
     PathBuf::from(name)
 }
 
@@ -45,12 +45,8 @@ impl Unpacked {
         if !is_archive(path) {
             return Ok(Unpacked { dir: path.to_owned(), archive: None });
         }
-        let dir = beside(path, ".unpacked");
+        let dir = beside(path, "unpacked");
         let unpack = || -> io::Result<Unpacked> {
-            match fs::remove_dir_all(&dir) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {} // an earlier command was killed
-            }
             DirBuilder::new().mode(0o700).create(&dir)?;
             let unpacked = Unpacked { dir: dir.clone(), archive: Some(path.to_owned()) };
             match File::open(path) {
@@ -73,9 +69,9 @@ impl Unpacked {
     /// As the disk gives them; an archive that was there before is as it was.
     pub(super) fn pack(self) -> Result<(), CliError> {
         let Some(archive) = &self.archive else { return Ok(()) };
-        let new = beside(archive, ".new");
+        let new = beside(archive, "new");
         let pack = || -> io::Result<()> {
-            let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+            let file = File::options().write(true).create_new(true).mode(0o600).open(&new)?;
             let mut builder = tar::Builder::new(BufWriter::with_capacity(BUFFER, file));
             builder.append_dir_all(".", &self.dir)?;
             let mut writer = builder.into_inner()?;
@@ -95,7 +91,7 @@ impl Unpacked {
 impl Drop for Unpacked {
     fn drop(&mut self) {
         if self.archive.is_some() {
-            let _ = fs::remove_dir_all(&self.dir); // the next command removes what stays
+            let _ = fs::remove_dir_all(&self.dir); // the name says what it is, where it stays
         }
     }
 }

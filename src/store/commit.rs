@@ -354,6 +354,13 @@ impl Committer {
                 shared.reads.cache().forget(tenant); // what a reader had in hand meanwhile
                 tracing::info!(tenant = tenant.0, "erased the events of users");
             }
+            Swept::Postponed(tenant) => {
+                shared.reads.cache().forget(tenant);
+                tracing::error!(
+                    tenant = tenant.0,
+                    "not all events of erased users could be read: the next start erases the rest"
+                );
+            }
         }
         self.books.sweep.revocations(engine, now_ms)?;
         let reclaims = self.books.reclaimer.step(engine)?;

@@ -86,6 +86,14 @@ fn remove_unfinished_snapshots(database: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Has the next opening of the database drop what the kernel's cache has of it.
+fn mark_doubtful(database: &Path) {
+    let marked = File::create(database.join(DOUBTFUL)).and_then(|_| sync_dir(database));
+    if let Err(error) = marked {
+        tracing::error!(%error, "that the disk failed the state could not be noted: restart the machine before the daemon");
+    }
+}
+
 /// Where an earlier sync of the database failed: drops what the kernel's cache has of it. Returns true if so.
 fn forget_doubtful_pages(io: &dyn Io, database: &Path) -> Result<bool, EngineError> {
     if !database.join(DOUBTFUL).exists() {
@@ -154,7 +162,10 @@ impl State {
             sync_dir(database)?;
             Ok(file)
         };
-        let file = reopen().map_err(|error| EngineError::io(&error, false))?;
+        let file = reopen().map_err(|error| {
+            mark_doubtful(database); // one of its syncs may have reported, once, what the kernel failed to write before
+            EngineError::io(&error, false)
+        })?;
         if was_doubtful {
             fs::remove_file(database.join(DOUBTFUL)).map_err(|error| EngineError::io(&error, false))?;
         }
@@ -170,10 +181,12 @@ impl State {
     /// # Errors
     /// [`EngineError`].
     pub(crate) fn write(&self, key: &[u8], value: Option<&Value>) -> Result<(), EngineError> {
-        match value {
-            Some(value) => self.db()?.insert(key, value.clone())?,
-            None => self.db()?.remove(key)?,
+        let db = self.db()?;
+        let written = match value {
+            Some(value) => db.insert(key, value.clone()),
+            None => db.remove(key),
         };
+        written.map_err(EngineError::from).inspect_err(|error| self.doubt(error))?;
         // sled's collector frees some hundred pieces with every 128th operation of a thread, and each change replaces a page: left to
         // itself, a process that writes much keeps many pages it has replaced.
         if self.changed.fetch_add(1, Relaxed) % FREED_EVERY == FREED_EVERY - 1 {
@@ -187,14 +200,18 @@ impl State {
     /// # Errors
     /// [`EngineError`].
     pub(crate) fn sync(&self) -> Result<(), EngineError> {
-        self.db()?.flush()?;
-        self.io.sync_state(&self.file).map_err(|error| {
-            let marked = File::create(self.dir.join(DOUBTFUL)).and_then(|_| sync_dir(&self.dir));
-            if let Err(error) = marked {
-                tracing::error!(%error, "that a sync of the state failed could not be noted: restart the machine before the daemon");
-            }
-            EngineError::io(&error, true)
-        })
+        let flush = || -> Result<(), EngineError> {
+            self.db()?.flush()?;
+            self.io.sync_state(&self.file).map_err(|error| EngineError::io(&error, true))
+        };
+        flush().inspect_err(|error| self.doubt(error))
+    }
+
+    /// Notes for the next opening that the disk failed, if `error` says so.
+    fn doubt(&self, error: &EngineError) {
+        if let EngineError::Disk(_) = error {
+            mark_doubtful(&self.dir);
+        }
     }
 
     /// The value under a key.

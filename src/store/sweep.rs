@@ -31,6 +31,8 @@ pub(super) struct Sweep {
     erasing: VecDeque<TenantId>,
     /// Each user of [`Kind::EraseUser`] is in one of them.
     users: VecDeque<UserErasure>,
+    /// Users of whom the disk did not give every piece: their rows stay, and the next opening tries again.
+    postponed: usize,
     /// When revocations were last looked through, Unix milliseconds.
     revoked_ms: u64,
 }
@@ -55,6 +57,8 @@ pub(super) enum Swept {
     Events(TenantId, u64),
     /// The last events of users.
     User(TenantId),
+    /// The last events of users that could be read; the rest is erased after the next opening.
+    Postponed(TenantId),
 }
 
 impl Sweep {
@@ -107,7 +111,8 @@ impl Sweep {
 
     /// Erasures that are not finished.
     pub(super) fn entries(&self) -> usize {
-        self.erasing.len() + self.users.iter().map(|erasure| erasure.users.len()).sum::<usize>()
+        let users = self.users.iter().map(|erasure| erasure.users.len()).sum::<usize>();
+        self.erasing.len() + users + self.postponed
     }
 
     /// Whether an erasure is going on.
@@ -126,7 +131,10 @@ impl Sweep {
             (Some(&tenant), _) => self.step_tenant(engine, tenant),
             (None, Some(erasure)) => {
                 let swept = erasure.step(engine, shrunk)?;
-                if let Swept::User(_) = swept {
+                if let Swept::Postponed(_) = swept {
+                    self.postponed += erasure.users.len();
+                }
+                if let Swept::User(_) | Swept::Postponed(_) = swept {
                     self.users.pop_front();
                 }
                 Ok(swept)
@@ -219,8 +227,9 @@ impl UserErasure {
             }
         }
         let swept = match looked {
+            0 if self.is_incomplete => Swept::Postponed(self.tenant),
             0 => {
-                for user in self.users.subs().filter(|_| !self.is_incomplete) {
+                for user in self.users.subs() {
                     batch.delete(&keys::key(Kind::EraseUser, self.tenant, user.as_bytes()));
                 }
                 Swept::User(self.tenant)
