@@ -661,3 +661,51 @@ async fn a_running_daemons_backup_needs_an_operator() {
     let output = common::command(temp.path()).args(["verify", &dir]).output().await.unwrap();
     assert_eq!(output.status.code(), Some(73), "a running daemon's directory is not verified: {output:?}");
 }
+
+#[test]
+fn a_backup_is_not_made_through_a_directory_that_is_not_there() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = |name: &str| temp.path().join(name);
+    drop(Store::open(small(&path("data"))).unwrap());
+    let first = store::backup(&path("data"), &path("b"), &SystemClock, &mut silent()).unwrap();
+    store::backup(&path("data"), &path("absent/../b"), &SystemClock, &mut silent()).unwrap_err();
+    assert!(!path("absent").exists());
+    assert_eq!(Manifest::read(&path("b")).unwrap(), first.manifest, "it is as it was");
+}
+
+/// The first backup seals the tail of a stopped store's journal, and closing removes it: the rows are then of a position that no
+/// segment reaches.
+#[test]
+fn a_stopped_store_is_backed_up_again_and_again() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = |name: &str| temp.path().join(name);
+    let store = Store::open(small(&path("data"))).unwrap();
+    write_rows(&store, 0..3);
+    store.close_blocking();
+    drop(store);
+    for (first, second) in [("b1", "b2"), ("b3", "b4")] {
+        store::backup(&path("data"), &path(first), &SystemClock, &mut silent()).unwrap();
+        store::backup(&path("data"), &path(second), &SystemClock, &mut silent()).unwrap();
+        for name in [first, second] {
+            assert_sound(&path(name));
+            let restored = path(&format!("{name}-restored"));
+            store::restore(&path(name), &restored, Until::End, &mut silent()).unwrap();
+            let store = Store::open(small(&restored)).unwrap();
+            assert_eq!(store.organizations_blocking().unwrap().len(), 1, "{name}");
+            write_rows(&store, 3..4);
+            store.close_blocking();
+            drop(store);
+            assert_sound(&restored);
+        }
+        // Adding goes on from there, with and without something new.
+        store::backup(&path("data"), &path(second), &SystemClock, &mut silent()).unwrap();
+        let store = Store::open(small(&path("data"))).unwrap();
+        write_rows(&store, 4..6);
+        store.close_blocking();
+        drop(store);
+        store::backup(&path("data"), &path(second), &SystemClock, &mut silent()).unwrap();
+        assert_sound(&path(second));
+        store::restore(&path(second), &path(&format!("{second}-added")), Until::End, &mut silent()).unwrap();
+        assert_sound(&path(&format!("{second}-added")));
+    }
+}

@@ -6,6 +6,7 @@
 //! * A checkpoint makes the state durable. Only then may segments before it go that hold no live piece.
 //! * Where it fails, commits fail with it; whoever opens the engine again begins with the journal.
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::engine::{EngineError, Shared, live_change, piece_of, position_key};
 use super::journal::{self, Change, Journal, JournalError, Position, Record};
+use super::keys::{self, Meta};
 use super::live::Live;
 use super::memtable::{Filling, Memtable, Table, row_bytes};
 use super::state::{State, Value};
@@ -134,6 +136,17 @@ pub(super) fn position(state: &State) -> Result<Position, EngineError> {
                 Ok(Position(u64::from_be_bytes(position)))
             }
             _ => Err(EngineError::Engine("the position row is damaged".into())),
+        },
+    }
+}
+
+/// The id of the journal that the state belongs to; `None` before the state was opened with one.
+pub(super) fn journal_of(state: &State) -> Result<Option<[u8; 16]>, EngineError> {
+    match state.get(&keys::meta(Meta::Journal))? {
+        None => Ok(None),
+        Some(row) => match row.as_ref().split_first_chunk() {
+            Some((&[1], id)) if let Ok(id) = <[u8; 16]>::try_from(id) => Ok(Some(id)),
+            _ => Err(EngineError::Engine("the row of the journal's id is damaged".into())),
         },
     }
 }
@@ -369,6 +382,29 @@ impl Replay {
             self.memtable.thaw();
         }
         Ok(())
+    }
+
+    /// Notes which journal the state belongs to, and looks whether every segment is there in which something lives.
+    ///
+    /// # Errors
+    /// [`EngineError`]: a segment is missing.
+    pub(super) fn check(&self, journal: &Journal) -> Result<(), EngineError> {
+        let id = keys::meta(Meta::Journal);
+        if self.state.get(&id)?.is_none() {
+            self.state.write(&id, Some(&Value::from([&[1], journal.id().as_slice()].concat())))?;
+        }
+        let there: HashSet<Position> = journal.segments().iter().map(|segment| segment.first).collect();
+        match self.live.segments().find(|segment| !there.contains(segment)) {
+            None => Ok(()),
+            Some(first) => {
+                let file = journal.path_of(first);
+                let what = format!(
+                    "{} is missing, and events lie in it: restore the data directory from a backup",
+                    file.display()
+                );
+                Err(EngineError::Engine(what))
+            }
+        }
     }
 
     pub(super) fn into_shared(self, journal: Journal) -> Shared {

@@ -224,14 +224,17 @@ impl Engine {
         recover::check_layout(&state)?;
         let from = applier::position(&state)?;
         let live = Live::load(&state)?;
+        let state_journal = applier::journal_of(&state)?;
         let replay = applier::Replay::new(state, live);
         let journal = journal::Options {
             dir: options.journal.clone(),
             segment_bytes: options.segment_bytes,
             end: options.end,
+            id: state_journal,
             io: io.clone(),
         };
         let (journal, replayed) = replay.run(journal, from)?;
+        replayed.check(&journal)?;
         let epoch = AtomicU32::new(journal.epoch());
         let shared = Arc::new(replayed.into_shared(journal));
         let applier = Applier::start(shared.clone())?;

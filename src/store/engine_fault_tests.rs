@@ -201,3 +201,41 @@ fn small_pieces_that_all_live_are_not_copied_again_and_again() {
     }
     assert_eq!(engine.segments().iter().map(|(_, live)| live.pieces).sum::<u64>(), 3_000);
 }
+
+/// The journal of another store may have a record end just where the state is.
+#[test]
+fn the_journal_of_another_store_is_refused() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+    let options = [&dirs[0], &dirs[1]].map(|dir| options(dir.path()));
+    for options in &options {
+        let engine = Engine::open(options).expect("opened");
+        put(&engine, 1, 100);
+        engine.check_point().expect("made");
+    }
+    let mixed = EngineOptions { journal: options[1].journal.clone(), ..options[0].clone() };
+    let error = Engine::open(&mixed).err().expect("refused").to_string();
+    assert!(error.contains("of another store"), "{error}");
+    for options in &options {
+        let engine = Engine::open(options).expect("both are as they were");
+        assert_eq!(engine.piece(&entry(&engine, 1).piece).expect("there"), vec![1; 100]);
+    }
+}
+
+#[test]
+fn a_missing_segment_in_which_events_lie_keeps_the_store_from_opening() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = options(dir.path());
+    let engine = Engine::open(&options).expect("opened");
+    (0..60).for_each(|n| put(&engine, n, 8 << 10));
+    engine.check_point().expect("made");
+    drop(engine);
+    let mut segments: Vec<_> =
+        std::fs::read_dir(&options.journal).expect("read").map(|entry| entry.expect("read").path()).collect();
+    segments.sort();
+    let moved = dir.path().join("moved");
+    std::fs::rename(&segments[2], &moved).expect("moved");
+    let error = Engine::open(&options).err().expect("refused").to_string();
+    assert!(error.contains(&segments[2].display().to_string()) && error.contains("missing"), "{error}");
+    std::fs::rename(&moved, &segments[2]).expect("moved back");
+    Engine::open(&options).expect("opened");
+}

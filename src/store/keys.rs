@@ -138,6 +138,8 @@ pub(crate) enum Meta {
     Usage = 4,
     /// The position in the journal that the state is of.
     Position = 5,
+    /// The id of the journal that the state belongs to.
+    Journal = 6,
 }
 
 /// A stored key that is none of ours: damage, or a newer version.
@@ -243,8 +245,16 @@ mod tests {
         for (ordinal, kind) in Kind::ALL.into_iter().enumerate() {
             assert_eq!(kind as usize, ordinal, "{kind:?}");
         }
-        let rows = [Meta::Schema, Meta::Identity, Meta::Epoch, Meta::Scopes, Meta::Usage, Meta::Position];
-        assert_eq!(rows.map(|row| row as u8), [0, 1, 2, 3, 4, 5]);
+        let rows = [
+            Meta::Schema,
+            Meta::Identity,
+            Meta::Epoch,
+            Meta::Scopes,
+            Meta::Usage,
+            Meta::Position,
+            Meta::Journal,
+        ];
+        assert_eq!(rows.map(|row| row as u8), [0, 1, 2, 3, 4, 5, 6]);
     }
 
     #[test]

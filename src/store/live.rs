@@ -101,6 +101,11 @@ impl Live {
         Ok(live)
     }
 
+    /// The first positions of segments in which something is live.
+    pub(super) fn segments(&self) -> impl Iterator<Item = Position> {
+        self.segments.iter().filter(|(_, row)| row.counts.pieces > 0).map(|(first, _)| *first)
+    }
+
     /// What is live in one segment.
     pub(super) fn of(&self, segment: Position) -> Counts {
         self.segments.get(&segment).map(|row| row.counts).unwrap_or_default()

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::path::Path;
+use std::path::{Component, Path};
 
 use super::manifest::{self, Manifest, ROWS, journal_of};
 use super::{BESIDE, BackupError, Progress, Since, private_file};
@@ -37,6 +37,11 @@ impl Plan {
     /// # Errors
     /// [`BackupError::Taken`], and what is wrong with the backup that is there.
     pub(super) fn of(to: &Path) -> Result<Plan, BackupError> {
+        // Making `a` for `a/../b` would lead to whatever `b` is, which is not seen before.
+        let leads_back = to.components().any(|part| part == Component::ParentDir);
+        if leads_back && !to.parent().is_some_and(Path::exists) {
+            return Err(BackupError::io(to, &io::ErrorKind::NotFound.into()));
+        }
         if to.join(manifest::NAME).exists() {
             let manifest = Manifest::read(to)?;
             let since = Since { journal: manifest.journal.clone(), position: manifest.last() };

@@ -106,6 +106,11 @@ impl Manifest {
         Position(self.from)
     }
 
+    /// Where the last segment ends: before [`Manifest::last`] where nothing was committed after `from`, and 0 where there is none.
+    pub(super) fn journal_end(&self) -> Position {
+        Position(self.segments.last().map_or(0, |(_, end)| *end))
+    }
+
     pub(super) fn last(&self) -> Position {
         Position(self.last)
     }

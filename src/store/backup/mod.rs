@@ -291,7 +291,8 @@ fn make(
             _ => {}
         }
     }
-    let last = segments.last().map_or(from.0, |(_, end)| *end);
+    // The last segments may be gone: nothing of them lives, and the rows have what they said.
+    let last = segments.last().map_or(from.0, |(_, end)| (*end).max(from.0));
     let manifest = Manifest {
         format: FORMAT,
         layout: recover::SCHEMA,
@@ -338,7 +339,8 @@ fn export(source: &Source<'_>, path: &Path, progress: &mut dyn Progress) -> Resu
 
 /// Whether a row is absolute, and no part of what says where the state stands.
 fn is_exported(key: &[u8]) -> bool {
-    keys::kind_of(key) != Some(Kind::Segment) && key != keys::meta(Meta::Position)
+    let of_its_own = [Meta::Position, Meta::Journal].map(keys::meta);
+    keys::kind_of(key) != Some(Kind::Segment) && !of_its_own.iter().any(|own| own == key)
 }
 
 /// Seals the journal and links every segment into the stage of `dir`, those that came `since` if that is given.

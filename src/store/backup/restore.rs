@@ -171,8 +171,8 @@ fn fill(
     if position.0 < manifest.first {
         return Err(out_of_range(manifest)); // a record of before the first moment has an event of after the time asked for
     }
-    if manifest.segments.is_empty() {
-        // Nothing was committed since the checkpoint, and every event is gone.
+    if manifest.segments.is_empty() || manifest.journal_end() < position {
+        // Nothing was committed since the checkpoint, and of the segments before it the last are gone.
         journal::begin(journal, &*io, manifest.journal_id()?, position)?;
     } else {
         journal::cut(journal, &*io, position)?;
@@ -253,7 +253,7 @@ pub(super) fn replay(
             })
         }
     };
-    let extent = Extent { from, until: Some(manifest.last()), is_whole: true };
+    let extent = Extent { from, until: Some(manifest.journal_end()), is_whole: true };
     let checked = journal::check(journal, &(Arc::new(Disk) as Arc<dyn Io>), extent, visit);
     if let Some(error) = failed {
         return Err(error);

@@ -48,6 +48,7 @@ fn is_meta(tail: &[u8], value: &[u8]) -> bool {
         () if is(Meta::Scopes) => 1 + 1,
         () if is(Meta::Usage) => 1,
         () if is(Meta::Position) => 1 + 8,
+        () if is(Meta::Journal) => 1 + 16,
         () => return false,
     };
     value.len() == len && value.first() == Some(&VERSION)

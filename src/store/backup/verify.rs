@@ -120,7 +120,7 @@ fn backup(dir: &Path, found: &mut Verified, progress: &mut dyn Progress) -> Resu
         replay(&journal_of(dir), &manifest, Until::End, &state, progress)
     };
     let made = check(progress);
-    let extent = Extent { from: manifest.from(), until: Some(manifest.last()), is_whole: true };
+    let extent = Extent { from: manifest.from(), until: Some(manifest.journal_end()), is_whole: true };
     let mut verifier = Verifier::new(View::new(state), journal_of(dir), extent, found);
     match made {
         Ok(_) => verifier.run(None, progress),

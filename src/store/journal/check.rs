@@ -30,7 +30,7 @@ pub(crate) type Visitor<'v> = dyn FnMut(Visit<'_>) -> Result<(), JournalError> +
 /// Which part of a journal is read.
 #[derive(Clone, Copy)]
 pub(crate) struct Extent {
-    /// From here on every segment must be there.
+    /// From here on every segment must be there, if reading does not end before.
     pub(crate) from: Position,
     /// Where reading ends; `None`: where the journal does.
     pub(crate) until: Option<Position>,
@@ -52,7 +52,7 @@ pub(crate) fn check(
     let missing = |from, to| JournalError::Missing { from, to, dir: dir.to_owned() };
     let (mut id, mut end, mut epoch) = (None, Position(0), 0);
     let needed = firsts.partition_point(|first| *first <= from);
-    if needed == 0 {
+    if needed == 0 && until.is_none_or(|until| until > from) {
         let to = firsts.first().copied().unwrap_or(from);
         visit(Visit::Damaged(missing(from, to)))?;
     }

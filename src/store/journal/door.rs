@@ -117,7 +117,8 @@ impl Io for Unsynced {
 /// # Errors
 /// Why it was refused, for a person.
 pub fn read(dir: &Path, from: u64) -> Result<(Vec<ReadRecord>, u64), String> {
-    let options = Options { dir: dir.to_owned(), segment_bytes: 1 << 16, end: None, io: Arc::new(Unsynced) };
+    let options =
+        Options { dir: dir.to_owned(), segment_bytes: 1 << 16, end: None, id: None, io: Arc::new(Unsynced) };
     let mut records = Vec::new();
     let journal = Journal::open(options, Position(from), &mut |record| {
         let say = |change: Change<'_>| match change {
@@ -155,7 +156,7 @@ impl Appender {
     /// # Errors
     /// As the disk gives them.
     pub fn open(dir: &Path, segment_bytes: u64) -> io::Result<Appender> {
-        let options = Options { dir: dir.to_owned(), segment_bytes, end: None, io: Arc::new(Disk) };
+        let options = Options { dir: dir.to_owned(), segment_bytes, end: None, id: None, io: Arc::new(Disk) };
         let journal = Journal::open(options, Position(0), &mut |_| Ok(())).map_err(other)?;
         let record = NewRecord::new(RecordKind::Commit, 1, journal.end());
         Ok(Appender { journal, record })

@@ -77,6 +77,8 @@ pub(crate) struct Options {
     pub(crate) segment_bytes: u64,
     /// Where it ends, if that is known: records after it are cut as a torn tail is, however sound they are.
     pub(crate) end: Option<Position>,
+    /// Its id, if that is known: the journal of another store is refused.
+    pub(crate) id: Option<[u8; 16]>,
     /// The disk.
     pub(crate) io: Arc<dyn Io>,
 }
@@ -162,9 +164,13 @@ impl Journal {
     }
 
     /// What tells this journal from every other: random, made with it.
-    #[allow(dead_code, reason = "a backup says which journal it is of")]
     pub(crate) fn id(&self) -> [u8; 16] {
         self.id
+    }
+
+    /// Where the segment that begins with `first` lies.
+    pub(crate) fn path_of(&self, first: Position) -> PathBuf {
+        segment::path(&self.options.dir, first)
     }
 
     /// Where the next record begins. A new segment does not change it.

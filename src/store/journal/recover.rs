@@ -129,6 +129,9 @@ fn list(options: &Options) -> Result<Vec<Listed>, JournalError> {
             }
             other => other?,
         };
+        if options.id.is_some_and(|id| header.id != id) {
+            return Err(JournalError::damaged(*first, "it is of another store than the state", &path));
+        }
         if listed.last().is_some_and(|before| before.header.id != header.id) {
             return Err(JournalError::damaged(*first, "the segment is of another journal", &path));
         }
@@ -156,8 +159,14 @@ fn reopen_last(options: &Options, mut listed: Vec<Listed>) -> Result<Vec<Listed>
 
 /// Makes the first segment of a new journal.
 fn first_segment(options: &Options) -> Result<Listed, JournalError> {
-    let mut id = [0; 16];
-    SystemRandom::new().fill(&mut id).map_err(|_| JournalError::Io("no random bytes".into()))?;
+    let id = match options.id {
+        Some(id) => id,
+        None => {
+            let mut id = [0; 16];
+            SystemRandom::new().fill(&mut id).map_err(|_| JournalError::Io("no random bytes".into()))?;
+            id
+        }
+    };
     let header = segment::Header { id, first: Position(0), epoch: 0 };
     let io = &*options.io;
     let (file, _) = segment::make(io, &options.dir, &header, segment::HEADER, options.segment_bytes)?;

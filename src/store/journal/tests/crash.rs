@@ -93,6 +93,7 @@ impl Model {
         let options = Options {
             dir: self.dir.path().join("journal"),
             segment_bytes: SEGMENT,
+            id: None,
             end: None,
             io: self.sim.clone(),
         };

@@ -39,6 +39,7 @@ impl Worker {
         let options = Options {
             dir: self.dir.path().join("journal"),
             segment_bytes: SEGMENT,
+            id: None,
             end: None,
             io: self.sim.clone(),
         };
@@ -236,8 +237,13 @@ impl Io for AppendsInSync {
 fn a_sync_confirms_nothing_that_was_appended_meanwhile() {
     let dir = temporary();
     let io = Arc::new(AppendsInSync::default());
-    let options =
-        Options { dir: dir.path().join("journal"), segment_bytes: SEGMENT, end: None, io: io.clone() };
+    let options = Options {
+        dir: dir.path().join("journal"),
+        segment_bytes: SEGMENT,
+        end: None,
+        id: None,
+        io: io.clone(),
+    };
     let journal = Arc::new(Journal::open(options, Position(0), &mut |_| Ok(())).expect("it opens"));
     io.0.set(Arc::downgrade(&journal)).expect("once");
     append(&journal, 1, 100);

@@ -34,7 +34,7 @@ fn temporary() -> tempfile::TempDir {
 }
 
 fn options(dir: &Path, segment_bytes: u64) -> Options {
-    Options { dir: dir.join("journal"), segment_bytes, end: None, io: Arc::new(Unsynced) }
+    Options { dir: dir.join("journal"), segment_bytes, end: None, id: None, io: Arc::new(Unsynced) }
 }
 
 fn open_from(dir: &Path, segment_bytes: u64, from: Position) -> Result<Journal, JournalError> {
