@@ -196,3 +196,27 @@ async fn what_is_erased_while_an_answer_is_read_is_not_in_the_rest_of_it() {
     let anns = of(&ann);
     assert!(anns.iter().all(|n| *n < EVENTS / 2), "what was on its way already: {anns:?}");
 }
+
+/// Everything was read and is kept in memory as JSON when a user is deleted: whoever asks afterwards gets none of the user's events, and
+/// all of the others'.
+#[tokio::test]
+async fn what_was_read_before_it_was_erased_is_not_shown_again() {
+    let daemon = Daemon::start().await;
+    let body = json!({"email": "ann@x", "password": "correct horse battery", "name": "Ann"});
+    let ann = daemon.post("/api/v1/users/register").json(&body).send().await;
+    let ann = ann.json()["data"]["id"].as_str().unwrap().to_owned();
+    let daemon = with_a_long_log([&ann, "bob"], daemon).await;
+    assert_eq!(users(&daemon.get(ALL).send().await.body).len(), EVENTS);
+    let scans = scans_at_rest(&daemon).await;
+    assert_eq!(users(&daemon.get(ALL).send().await.body).len(), EVENTS);
+    assert_eq!(scans_at_rest(&daemon).await, scans, "the second answer comes from memory");
+    let deleted = daemon.call("DELETE", &format!("/api/v1/users/{ann}")).send().await;
+    assert_eq!(deleted.status, 204, "{deleted:?}");
+    until("ann's events are erased", || async {
+        (daemon.metric("nervewire_store_erasures").await == 0.0).then_some(())
+    })
+    .await;
+    let seen = users(&daemon.get(ALL).send().await.body);
+    assert!(seen.iter().all(|(_, user)| user == "bob"), "{seen:?}");
+    assert_eq!(seen.len(), EVENTS / 2);
+}

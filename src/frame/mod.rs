@@ -15,6 +15,7 @@ pub mod control;
 mod encode;
 mod encoded;
 pub mod frame_page;
+pub mod json_page;
 pub mod merge;
 pub mod old_record;
 pub mod page;

@@ -25,17 +25,29 @@ const JSON_ID_AT: usize = SSE_HEAD_LEN + JSON_ID.len();
 /// Room for the longest beginning.
 const BEGINNING: usize = 128;
 
-/// Everything from the id line to the first field of the JSON, of one kind of event; the ids hold zeros.
-struct Beginning {
-    bytes: [u8; BEGINNING],
-    len: usize,
+/// Where the id stands in an event of an array, counted from the comma before it.
+pub(super) const ID_IN_ARRAY: usize = 1 + JSON_ID.len();
+
+/// What events of one kind begin with, up to the first field of the JSON; the ids hold zeros.
+#[derive(Clone, Copy)]
+pub(super) struct Beginning {
+    pub(super) bytes: [u8; BEGINNING],
+    pub(super) len: usize,
 }
 
 impl Beginning {
+    /// From the id line on.
     const fn of(kind: Kind) -> Beginning {
         let id = [0; CURSOR_LEN];
         let parts: [&[u8]; 8] =
             [SSE_ID, &id, SSE_DATA, JSON_ID, &id, BEFORE_KIND, kind.name().as_bytes(), AFTER_KIND];
+        let beginning = Beginning::join(&parts);
+        assert!(beginning.len == SSE_HEAD_LEN + beginning_len(kind));
+        beginning
+    }
+
+    /// Parts, one behind the other.
+    pub(super) const fn join(parts: &[&[u8]]) -> Beginning {
         let (mut bytes, mut len, mut part) = ([0; BEGINNING], 0, 0);
         while part < parts.len() {
             let mut at = 0;
@@ -46,7 +58,6 @@ impl Beginning {
             }
             part += 1;
         }
-        assert!(len == SSE_HEAD_LEN + beginning_len(kind));
         Beginning { bytes, len }
     }
 }

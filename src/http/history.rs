@@ -82,7 +82,7 @@ async fn answer(x: &Exchange) -> Result<Handled, Refusal> {
         }
     };
     if outcome == Outcome::Ended {
-        return Ok(Answer::raw_json(StatusCode::OK, reader.end(progress)).into());
+        return Ok(Answer::raw_json(StatusCode::OK, reader.end(progress).into_bytes()).into());
     }
     let claim = x.claim_unread(CLAIM_BYTES)?;
     let head = Answer::raw_json(StatusCode::OK, Vec::new());

@@ -4,8 +4,10 @@
 //!   not read for.
 //! * Before each part the reader's rights are looked up. When they have ended, or the store fails, the body breaks off: what was sent
 //!   cannot be taken for a whole answer.
-//! * Events are spliced in as they were encoded, so that none is encoded again.
+//! * Events are spliced in as they were encoded, so that none is encoded again. A reader who may see every event and asks for all is sent
+//!   slices of pages of JSON that all such readers share, without copying them.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,7 +25,7 @@ use crate::frame::control::{AFTER_BYTES, GapReason};
 use crate::ids::Sequence;
 use crate::outcome::Refusal;
 use crate::ring::Read;
-use crate::store::{LogRead, Page};
+use crate::store::{JsonEvents, LogRead, Page};
 use crate::tenant::Tenant;
 use crate::tenant::start::Gap;
 use crate::worker::Worker;
@@ -38,6 +40,9 @@ const PART_BYTES: usize = 32 * 1024;
 pub(super) const CLAIM_BYTES: usize = 256 * 1024;
 /// Bytes of events in one answer; at least one event goes.
 const ANSWER_BYTES: usize = 4 << 20;
+
+/// Slices of pages that are shorter are copied: each slice is a chunk of its own on the wire, and holds all of its page in memory.
+const COPIED_BYTES: usize = 4 * 1024;
 
 /// What follows the events of an answer.
 #[derive(Serialize, ToSchema)]
@@ -89,7 +94,56 @@ pub(super) struct Progress {
     pub(super) found: usize,
     bytes: usize,
     /// What was found and has not been sent, as JSON.
-    part: Vec<u8>,
+    part: Part,
+}
+
+/// Bytes of an answer that are to be sent, some of them slices of pages that others read too.
+#[derive(Default)]
+pub(super) struct Part {
+    slices: VecDeque<Bytes>,
+    /// What follows the slices.
+    tail: Vec<u8>,
+    /// Bytes of the slices.
+    sliced: usize,
+}
+
+impl Part {
+    fn len(&self) -> usize {
+        self.sliced + self.tail.len()
+    }
+
+    fn push_slice(&mut self, slice: Bytes) {
+        if slice.len() < COPIED_BYTES {
+            return self.tail.extend_from_slice(&slice);
+        }
+        self.end_tail();
+        self.sliced += slice.len();
+        self.slices.push_back(slice);
+    }
+
+    fn end_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.sliced += self.tail.len();
+            self.slices.push_back(std::mem::take(&mut self.tail).into());
+        }
+    }
+
+    /// All of it, as slices.
+    fn into_slices(mut self) -> VecDeque<Bytes> {
+        self.end_tail();
+        self.slices
+    }
+
+    /// All of it in one buffer.
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        if self.slices.is_empty() {
+            return self.tail;
+        }
+        let mut bytes = Vec::with_capacity(self.len());
+        self.slices.iter().for_each(|slice| bytes.extend_from_slice(slice));
+        bytes.extend_from_slice(&self.tail);
+        bytes
+    }
 }
 
 /// What reading came to.
@@ -104,7 +158,7 @@ pub(super) enum Outcome {
 impl Progress {
     /// Before the first event after `position`.
     pub(super) fn at(position: Sequence, gap: Option<Gap>) -> Progress {
-        let part = b"{\"data\":[".to_vec();
+        let part = Part { tail: b"{\"data\":[".to_vec(), ..Part::default() };
         Progress { position, gap, caught_up: false, found: 0, bytes: 0, part }
     }
 
@@ -124,9 +178,9 @@ impl Progress {
                     return false;
                 }
                 if self.found > 0 {
-                    self.part.push(b',');
+                    self.part.tail.push(b',');
                 }
-                self.part.extend_from_slice(json);
+                self.part.tail.extend_from_slice(json);
                 self.bytes += json.len();
                 self.found += 1;
             }
@@ -147,8 +201,27 @@ impl Progress {
         let events = places.clone().filter_map(|at| Some((whole.sequence(at)?, Some(whole.json(at)))));
         // What frames an event takes more than its comma, so there is room for all.
         let left = reader.limit.saturating_sub(self.found);
-        self.part.reserve(whole.bytes_of(places.start..places.end.min(places.start.saturating_add(left))));
+        self.part
+            .tail
+            .reserve(whole.bytes_of(places.start..places.end.min(places.start.saturating_add(left))));
         self.take(reader.limit, events, usize::MAX)
+    }
+
+    /// [`Progress::take`] of all of a page, for a reader who may see every event and asks for all.
+    fn take_json(&mut self, limit: usize, JsonEvents { page, from }: &JsonEvents) -> bool {
+        let left = limit.saturating_sub(self.found);
+        let mut count = page.fitting(*from, left, ANSWER_BYTES.saturating_sub(self.bytes));
+        if self.bytes == 0 && left > 0 {
+            count = count.max(1);
+        }
+        let places = *from..from.saturating_add(count).min(page.len());
+        if let Some(last) = places.end.checked_sub(1).filter(|last| last >= from) {
+            self.part.push_slice(page.json(places.clone(), self.found > 0));
+            self.bytes += page.json_len(places.clone());
+            self.found += places.len();
+            self.position = page.sequence(last).unwrap_or(self.position);
+        }
+        places.end == page.len()
     }
 
     fn take_frames<'f>(
@@ -182,7 +255,20 @@ impl Reader {
         progress.caught_up = false;
         while progress.part.len() < enough {
             batch.clear();
-            match self.worker.read_ring(&self.tenant, progress.position, &mut batch) {
+            let read = self.worker.read_ring(&self.tenant, progress.position, &mut batch);
+            // Only a reader who may see every event, whoever's it is, is given pages without a look at each event.
+            if matches!(read, Read::Behind { .. })
+                && self.selection.matches_all(true)
+                && let Some(events) = store.read_json(log, progress.position).await?
+            {
+                if !progress.take_json(self.limit, &events) {
+                    return Ok(Outcome::Ended);
+                }
+                // Pages that are in memory already are read without a pause otherwise.
+                tokio::task::yield_now().await;
+                continue;
+            }
+            match read {
                 Read::AtHead => {
                     progress.caught_up = true;
                     return Ok(Outcome::Ended);
@@ -198,8 +284,7 @@ impl Reader {
                         if !progress.take_page(self, &page) {
                             return Ok(Outcome::Ended);
                         }
-                        // Pages that are in memory already are read without a pause otherwise.
-                        tokio::task::yield_now().await;
+                        tokio::task::yield_now().await; // as above
                     }
                     LogRead::Gap { resumes_at } => self.note_gap(progress, resumes_at),
                     // A new epoch has begun: its first position is the log's end.
@@ -217,7 +302,7 @@ impl Reader {
     }
 
     /// The last part: what is left, and what follows the events.
-    pub(super) fn end(&self, progress: Progress) -> Vec<u8> {
+    pub(super) fn end(&self, progress: Progress) -> Part {
         let Progress { mut part, gap, .. } = progress;
         let cursor = |position| self.worker.shared.tenants.cursors().encode(self.tenant.id(), position);
         let gap = gap.as_ref().map(|gap| GapView {
@@ -228,28 +313,30 @@ impl Reader {
         let next = cursor(progress.position);
         let rest = Rest { next_cursor: next.as_str(), gap, caught_up: progress.caught_up, success: true };
         let rest = serde_json::to_vec(&rest).unwrap_or_default(); // texts and flags: nothing can fail
-        part.extend_from_slice(b"],");
-        part.extend_from_slice(rest.get(1..).unwrap_or_default()); // without its brace
+        part.tail.extend_from_slice(b"],");
+        part.tail.extend_from_slice(rest.get(1..).unwrap_or_default()); // without its brace
         part
     }
 }
 
 /// What is left of an answer whose first part is read.
 pub(super) struct RestOfAnswer {
+    /// What is left of the part that was made last.
+    slices: VecDeque<Bytes>,
     /// `None`: the last part was made, or could not be.
     next: Option<Pin<Box<dyn Future<Output = Step>>>>,
 }
 
 enum Step {
-    Part(Vec<u8>, Box<(Reader, Progress)>),
-    Last(Vec<u8>),
+    Part(Part, Box<(Reader, Progress)>),
+    Last(Part),
     Broken,
 }
 
 impl RestOfAnswer {
     pub(super) fn new(reader: Reader, progress: Progress) -> RestOfAnswer {
         let first = Box::new((reader, progress));
-        RestOfAnswer { next: Some(Box::pin(async move { part_of(first) })) }
+        RestOfAnswer { slices: VecDeque::new(), next: Some(Box::pin(async move { part_of(first) })) }
     }
 }
 
@@ -280,16 +367,21 @@ async fn step(mut answer: Box<(Reader, Progress)>) -> Step {
 
 impl Parts for RestOfAnswer {
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
-        let Some(next) = &mut self.next else { return Poll::Ready(None) };
-        let step_done = ready!(next.as_mut().poll(cx));
-        self.next = None;
-        Poll::Ready(Some(match step_done {
-            Step::Part(part, answer) => {
-                self.next = Some(Box::pin(step(answer)));
-                Ok(part.into())
+        loop {
+            if let Some(slice) = self.slices.pop_front() {
+                return Poll::Ready(Some(Ok(slice)));
             }
-            Step::Last(part) => Ok(part.into()),
-            Step::Broken => Err(Broken),
-        }))
+            let Some(next) = &mut self.next else { return Poll::Ready(None) };
+            let step_done = ready!(next.as_mut().poll(cx));
+            self.next = None;
+            self.slices = match step_done {
+                Step::Part(part, answer) => {
+                    self.next = Some(Box::pin(step(answer)));
+                    part.into_slices()
+                }
+                Step::Last(part) => part.into_slices(),
+                Step::Broken => return Poll::Ready(Some(Err(Broken))),
+            };
+        }
     }
 }

@@ -7,22 +7,21 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::page::{self, Page, Stretch};
+use super::page::{self, PageForm, Stretch};
 use crate::frame::frame_page::FramePage;
 use crate::ids::{Sequence, TenantId};
 use crate::sync::Mutex;
 
-struct Entry {
+struct Entry<P> {
     from: Sequence,
-    page: Arc<FramePage>,
+    page: Arc<P>,
     /// Key in `ages`.
     age: u64,
 }
 
-#[derive(Default)]
-struct Entries {
+struct Entries<P> {
     /// By tenant and last sequence.
-    entries: BTreeMap<(TenantId, Sequence), Entry>,
+    entries: BTreeMap<(TenantId, Sequence), Entry<P>>,
     ages: BTreeMap<u64, (TenantId, Sequence)>,
     next_age: u64,
     bytes: usize,
@@ -30,22 +29,27 @@ struct Entries {
     forgotten: u64,
 }
 
-/// The cache.
-pub(super) struct PageCache {
-    inner: Mutex<Entries>,
+impl<P> Default for Entries<P> {
+    fn default() -> Entries<P> {
+        Entries { entries: BTreeMap::new(), ages: BTreeMap::new(), next_age: 0, bytes: 0, forgotten: 0 }
+    }
+}
+
+/// The cache of pages of one form.
+pub(super) struct PageCache<P = FramePage> {
+    inner: Mutex<Entries<P>>,
     /// Most bytes of frames in it.
     limit: usize,
 }
 
-impl PageCache {
-    pub(super) fn new(limit: usize) -> PageCache {
+impl<P: PageForm> PageCache<P> {
+    pub(super) fn new(limit: usize) -> PageCache<P> {
         PageCache { inner: Mutex::default(), limit }
     }
 
-    /// What follows `after` in `tenant`, if it is here.
-    pub(super) fn page(&self, tenant: TenantId, after: Sequence) -> Option<Page> {
-        let page = self.inner.lock().touch(tenant, after)?;
-        Page::after(&page, after)
+    /// The page that holds what follows `after` in `tenant`, if it is here.
+    pub(super) fn page(&self, tenant: TenantId, after: Sequence) -> Option<Arc<P>> {
+        self.inner.lock().touch(tenant, after)
     }
 
     /// Whether [`PageCache::page`] has an answer.
@@ -60,7 +64,7 @@ impl PageCache {
 
     /// Keeps what was read since [`PageCache::forgotten`] answered `before`; nothing if something was forgotten meanwhile, since it
     /// may have been read before it was erased.
-    pub(super) fn insert(&self, tenant: TenantId, pages: &[Stretch], before: u64) {
+    pub(super) fn insert(&self, tenant: TenantId, pages: &[Stretch<P>], before: u64) {
         // Pages are let go of without the lock.
         let mut dropped = Vec::new();
         let mut inner = self.inner.lock();
@@ -73,7 +77,7 @@ impl PageCache {
         while inner.bytes > self.limit {
             let Some((_, key)) = inner.ages.pop_first() else { break };
             if let Some(entry) = inner.entries.remove(&key) {
-                inner.bytes -= page::size(&entry.page);
+                inner.bytes -= page::size(&*entry.page);
                 dropped.push(entry);
             }
         }
@@ -88,7 +92,7 @@ impl PageCache {
         for key in keys {
             if let Some(entry) = inner.entries.remove(&key) {
                 inner.ages.remove(&entry.age);
-                inner.bytes -= page::size(&entry.page);
+                inner.bytes -= page::size(&*entry.page);
             }
         }
     }
@@ -105,15 +109,15 @@ impl PageCache {
     }
 }
 
-impl Entries {
+impl<P: PageForm> Entries<P> {
     /// The entry that holds what follows `after`.
-    fn find(&mut self, tenant: TenantId, after: Sequence) -> Option<((TenantId, Sequence), &mut Entry)> {
+    fn find(&mut self, tenant: TenantId, after: Sequence) -> Option<((TenantId, Sequence), &mut Entry<P>)> {
         let wanted = (tenant, Sequence(after.0.checked_add(1)?));
         let (key, entry) = self.entries.range_mut(wanted..).next()?;
         (key.0 == tenant && entry.from <= after).then_some((*key, entry))
     }
 
-    fn touch(&mut self, tenant: TenantId, after: Sequence) -> Option<Arc<FramePage>> {
+    fn touch(&mut self, tenant: TenantId, after: Sequence) -> Option<Arc<P>> {
         let age = self.next_age;
         let (key, entry) = self.find(tenant, after)?;
         let page = entry.page.clone();
@@ -125,7 +129,7 @@ impl Entries {
     }
 
     /// Adds a page, unless one is here that ends with the same event and holds as much; the one in its place is returned.
-    fn insert(&mut self, tenant: TenantId, Stretch { from, page }: &Stretch) -> Option<Entry> {
+    fn insert(&mut self, tenant: TenantId, Stretch { from, page }: &Stretch<P>) -> Option<Entry<P>> {
         let key = (tenant, page.last()?);
         if self.entries.get(&key).is_some_and(|known| known.from <= *from) {
             return None;
@@ -133,9 +137,9 @@ impl Entries {
         let entry = Entry { from: *from, page: page.clone(), age: self.next_age };
         self.ages.insert(entry.age, key);
         self.next_age += 1;
-        self.bytes += page::size(page);
+        self.bytes += page::size(&**page);
         let old = self.entries.insert(key, entry)?;
-        self.bytes -= page::size(&old.page);
+        self.bytes -= page::size(&*old.page);
         self.ages.remove(&old.age);
         Some(old)
     }
@@ -143,6 +147,7 @@ impl Entries {
 
 #[cfg(test)]
 mod tests {
+    use super::super::page::Page;
     use super::super::page::tests::stretches;
     use super::*;
 
@@ -150,7 +155,9 @@ mod tests {
         stretches(from, sequences, 1)
     }
 
-    fn sequences(page: Option<Page>) -> Vec<u64> {
+    /// The sequences of what follows `after`.
+    fn follows(cache: &PageCache, tenant: TenantId, after: u64) -> Vec<u64> {
+        let page = cache.page(tenant, Sequence(after)).and_then(|page| Page::after(&page, Sequence(after)));
         page.map(|page| page.frames().iter().map(|frame| frame.sequence().0).collect()).unwrap_or_default()
     }
 
@@ -158,29 +165,25 @@ mod tests {
     fn a_reader_at_any_covered_position_is_served() {
         let (cache, tenant) = (PageCache::new(1 << 20), TenantId(1));
         cache.insert(tenant, &[page(0, 5..=7), page(7, 20..=21)].concat(), 0);
-        assert_eq!(sequences(cache.page(tenant, Sequence(0))), [5, 6, 7]);
-        assert_eq!(sequences(cache.page(tenant, Sequence(6))), [7]);
-        assert_eq!(sequences(cache.page(tenant, Sequence(7))), [20, 21]);
-        assert_eq!(sequences(cache.page(tenant, Sequence(15))), [20, 21]);
-        assert!(sequences(cache.page(tenant, Sequence(21))).is_empty());
-        assert!(sequences(cache.page(TenantId(0), Sequence(0))).is_empty());
+        assert_eq!(follows(&cache, tenant, 0), [5, 6, 7]);
+        assert_eq!(follows(&cache, tenant, 6), [7]);
+        assert_eq!(follows(&cache, tenant, 7), [20, 21]);
+        assert_eq!(follows(&cache, tenant, 15), [20, 21]);
+        assert!(follows(&cache, tenant, 21).is_empty());
+        assert!(follows(&cache, TenantId(0), 0).is_empty());
     }
 
     #[test]
     fn what_lies_before_an_entry_is_unknown_unless_it_was_seen() {
         let (cache, tenant) = (PageCache::new(1 << 20), TenantId(1));
         cache.insert(tenant, &page(9, 10..=11), 0);
-        assert!(sequences(cache.page(tenant, Sequence(8))).is_empty());
+        assert!(follows(&cache, tenant, 8).is_empty());
         cache.insert(tenant, &page(4, 10..=11), 0);
-        assert_eq!(sequences(cache.page(tenant, Sequence(8))), [10, 11]);
+        assert_eq!(follows(&cache, tenant, 8), [10, 11]);
         cache.insert(tenant, &page(9, 10..=11), 0);
-        assert_eq!(sequences(cache.page(tenant, Sequence(4))), [10, 11], "what is known stays known");
+        assert_eq!(follows(&cache, tenant, 4), [10, 11], "what is known stays known");
         cache.insert(tenant, &page(10, 11..=11), 0);
-        assert_eq!(
-            sequences(cache.page(tenant, Sequence(4))),
-            [10, 11],
-            "a page that begins later changes nothing"
-        );
+        assert_eq!(follows(&cache, tenant, 4), [10, 11], "a page that begins later changes nothing");
     }
 
     /// A reader has a page in hand, its events are erased and forgotten, and only then does the reader come to keep it.
@@ -193,19 +196,19 @@ mod tests {
         cache.insert(tenant, &read, before);
         assert!(cache.page(tenant, Sequence(0)).is_none());
         cache.insert(tenant, &page(0, 6..=7), cache.forgotten());
-        assert_eq!(sequences(cache.page(tenant, Sequence(0))), [6, 7]);
+        assert_eq!(follows(&cache, tenant, 0), [6, 7]);
     }
 
     #[test]
     fn the_least_recently_read_goes_first_and_bytes_are_bounded() {
-        let one = page::size(&page(0, 1..=1)[0].page);
+        let one = page::size(&*page(0, 1..=1)[0].page);
         let (cache, tenant) = (PageCache::new(2 * one), TenantId(1));
         cache.insert(tenant, &[page(0, 1..=1), page(1, 2..=2)].concat(), 0);
-        assert_eq!(sequences(cache.page(tenant, Sequence(0))), [1]);
+        assert_eq!(follows(&cache, tenant, 0), [1]);
         cache.insert(tenant, &page(2, 3..=3), 0);
-        assert_eq!(sequences(cache.page(tenant, Sequence(0))), [1]);
-        assert!(sequences(cache.page(tenant, Sequence(1))).is_empty());
-        assert_eq!(sequences(cache.page(tenant, Sequence(2))), [3]);
+        assert_eq!(follows(&cache, tenant, 0), [1]);
+        assert!(follows(&cache, tenant, 1).is_empty());
+        assert_eq!(follows(&cache, tenant, 2), [3]);
         assert_eq!(cache.bytes(), 2 * one);
     }
 }

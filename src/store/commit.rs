@@ -343,19 +343,19 @@ impl Committer {
             Swept::Tenant(tenant) => {
                 // Once more: a reader may have asked for it since.
                 shared.forget_log(tenant);
-                shared.reads.cache().forget(tenant);
+                shared.reads.forget(tenant);
                 self.books.forget(tenant);
                 shared.quotas.forget(tenant);
                 tracing::info!(tenant = tenant.0, "erased");
             }
             Swept::Events(_, 0) => {}
-            Swept::Events(tenant, _) => shared.reads.cache().forget(tenant),
+            Swept::Events(tenant, _) => shared.reads.forget(tenant),
             Swept::User(tenant) => {
-                shared.reads.cache().forget(tenant); // what a reader had in hand meanwhile
+                shared.reads.forget(tenant); // what a reader had in hand meanwhile
                 tracing::info!(tenant = tenant.0, "erased the events of users");
             }
             Swept::Postponed(tenant) => {
-                shared.reads.cache().forget(tenant);
+                shared.reads.forget(tenant);
                 tracing::error!(
                     tenant = tenant.0,
                     "not all events of erased users could be read: the next start erases the rest"

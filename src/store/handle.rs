@@ -118,7 +118,7 @@ impl Store {
     /// Bytes of decoded events kept for readers.
     #[must_use]
     pub fn page_cache_bytes(&self) -> usize {
-        self.shared().reads.cache().bytes()
+        self.shared().reads.cached_bytes()
     }
     /// How much disk the journal takes; all zeros while the store is not open.
     #[must_use]
@@ -287,6 +287,18 @@ impl Store {
     /// [`ReadError`].
     pub async fn read_log(&self, log: &Arc<TenantLog>, after: Sequence) -> Result<LogRead, ReadError> {
         self.shared().reads.log(log, after).await
+    }
+    /// The committed events after `after` as JSON, as many as a page holds, for a reader who may see every event. `None`:
+    /// [`Store::read_log`] says what is there.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn read_json(
+        &self,
+        log: &Arc<TenantLog>,
+        after: Sequence,
+    ) -> Result<Option<super::JsonEvents>, ReadError> {
+        self.shared().reads.json(log, after).await
     }
     /// The page that follows `after`, if it is in memory: for callers that may not wait.
     #[must_use]

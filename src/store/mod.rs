@@ -74,7 +74,7 @@ pub use handle::Store;
 pub use journal::door as journal_door;
 pub use log::{Congested, Permit, RESERVE_WAIT, TenantLog, UNCOMMITTED_BYTES, UNCOMMITTED_EVENTS};
 pub use pack::{MAX_EVENT_BYTES, MAX_VALUE};
-pub use page::Page;
+pub use page::{JsonEvents, Page};
 #[doc(hidden)]
 pub use page::{decode_piece, encode_pieces};
 pub use places::{Group, Place};
@@ -339,7 +339,7 @@ struct Shared {
     /// The backup that is being made or waits to be fetched.
     stage: backup::Stage,
     queue: Queue,
-    reads: Reads,
+    reads: Arc<Reads>,
     /// Every log that was asked for in this run and not forgotten.
     logs: Mutex<Logs>,
     /// Dates and ages what is kept for a day.
@@ -459,7 +459,7 @@ fn open(options: StoreOptions) -> Result<(Arc<Shared>, Threads), OpenError> {
         engine: RwLock::new(None),
         stage: backup::Stage::default(),
         queue: Queue::new(stats.clone()),
-        reads: Reads::new(options.page_cache_bytes, cursors, stats.clone()),
+        reads: Arc::new(Reads::new(options.page_cache_bytes, cursors, stats.clone())),
         logs: Mutex::default(),
         day: DayClock::default(),
         tombstones: RwLock::default(),

@@ -14,8 +14,9 @@ use super::pack::{Head, Records};
 use crate::cursor::CursorKey;
 use crate::frame::Frame;
 use crate::frame::frame_page::FramePage;
+use crate::frame::json_page::{JsonPage, JsonWriter};
 use crate::frame::page::PageWriter;
-use crate::frame::record::BadRecord;
+use crate::frame::record::{BadRecord, Record};
 use crate::ids::{Sequence, TenantId};
 use crate::sync::Mutex;
 
@@ -54,20 +55,91 @@ impl Page {
     }
 }
 
+/// The events of a [`JsonPage`] after some position, at least one. They are shown whatever their users are, so only a reader who may see
+/// every event of the organization may be given them.
+#[derive(Clone, Debug)]
+pub struct JsonEvents {
+    /// The page that the events are of.
+    pub page: Arc<JsonPage>,
+    /// The place of the first event in it.
+    pub from: usize,
+}
+
+impl JsonEvents {
+    /// The part of `page` that follows `after`; `None` if nothing does.
+    pub(super) fn after(page: &Arc<JsonPage>, after: Sequence) -> Option<JsonEvents> {
+        let from = page.count_to(after);
+        (from < page.len()).then(|| JsonEvents { page: page.clone(), from })
+    }
+}
+
+/// A form in which pages of the log are kept in memory.
+pub(super) trait PageForm: Sized {
+    /// Makes a page of records.
+    type Writer;
+
+    fn writer(tenant: TenantId, cursors: &CursorKey, buf: Vec<u8>, events: usize) -> Self::Writer;
+    /// Adds a record, as event `sequence`.
+    fn push(writer: &mut Self::Writer, record: &Record<'_>, sequence: Sequence);
+    /// Bytes so far, and the sequence of the last event.
+    fn so_far(writer: &Self::Writer) -> (usize, Option<Sequence>);
+    fn finish(writer: Self::Writer, share: impl FnOnce(Vec<u8>) -> Bytes) -> Self;
+    /// The sequence of the last event.
+    fn last(&self) -> Option<Sequence>;
+    /// Bytes of the buffer, and of memory besides it.
+    fn bytes(&self) -> (usize, usize);
+}
+
+macro_rules! page_form {
+    ($page:ty, $writer:ty) => {
+        impl PageForm for $page {
+            type Writer = $writer;
+
+            fn writer(tenant: TenantId, cursors: &CursorKey, buf: Vec<u8>, events: usize) -> $writer {
+                <$writer>::new(tenant, cursors, buf, events)
+            }
+            fn push(writer: &mut $writer, record: &Record<'_>, sequence: Sequence) {
+                writer.push(record, sequence);
+            }
+            fn so_far(writer: &$writer) -> (usize, Option<Sequence>) {
+                (writer.len(), writer.last())
+            }
+            fn finish(writer: $writer, share: impl FnOnce(Vec<u8>) -> Bytes) -> $page {
+                writer.finish(share)
+            }
+            fn last(&self) -> Option<Sequence> {
+                self.last()
+            }
+            fn bytes(&self) -> (usize, usize) {
+                (self.bytes_len(), self.size())
+            }
+        }
+    };
+}
+
+page_form!(FramePage, PageWriter);
+page_form!(JsonPage, JsonWriter);
+
 /// Bytes of memory that a page takes, about.
-pub(super) fn size(page: &FramePage) -> usize {
+pub(super) fn size(page: &impl PageForm) -> usize {
+    let (bytes, more) = page.bytes();
     // A buffer that is used again is as large as the largest page that was in it.
-    let bytes = page.bytes_len();
     let buffer = if bytes > PAGE_BYTES / 2 { bytes.max(PAGE_BYTES) } else { bytes };
-    buffer + page.size()
+    buffer + more
 }
 
 /// A page, and from where on it holds everything.
-#[derive(Clone, Debug)]
-pub(super) struct Stretch {
+#[derive(Debug)]
+pub(super) struct Stretch<P = FramePage> {
     /// No event lies between this position and the first one of the page.
     pub(super) from: Sequence,
-    pub(super) page: Arc<FramePage>,
+    pub(super) page: Arc<P>,
+}
+
+impl<P> Clone for Stretch<P> {
+    fn clone(&self) -> Stretch<P> {
+        Stretch { from: self.from, page: self.page.clone() }
+    }
 }
 
 /// Buffers of pages, which come back when the last reader of a page has gone.
@@ -121,24 +193,24 @@ impl Buffers {
 }
 
 /// Makes pages of the pieces of one tenant's log, given in order.
-pub(super) struct PageReader<'k> {
+pub(super) struct PageReader<'k, P: PageForm = FramePage> {
     buffers: &'k Arc<Buffers>,
     tenant: TenantId,
     cursors: &'k CursorKey,
     /// Where the page in progress begins to be whole.
     from: Sequence,
-    page: Option<PageWriter>,
-    done: Vec<Stretch>,
+    page: Option<P::Writer>,
+    done: Vec<Stretch<P>>,
 }
 
-impl<'k> PageReader<'k> {
+impl<'k, P: PageForm> PageReader<'k, P> {
     /// For pieces that follow `after`, or of which the first holds it: no event lies between `after` and what of them follows.
     pub(super) fn new(
         buffers: &'k Arc<Buffers>,
         tenant: TenantId,
         cursors: &'k CursorKey,
         after: Sequence,
-    ) -> PageReader<'k> {
+    ) -> PageReader<'k, P> {
         PageReader { buffers, tenant, cursors, from: after, page: None, done: Vec::new() }
     }
 
@@ -157,34 +229,34 @@ impl<'k> PageReader<'k> {
         for (at, record) in (0..).zip(records) {
             let Some(record) = record? else { continue };
             let sequence = Sequence(first.0.checked_add(at).ok_or(BadRecord("sequence"))?);
-            if self.page.as_ref().is_some_and(|page| page.len() + record.frame_len() > PAGE_BYTES) {
+            if self.page.as_ref().is_some_and(|page| P::so_far(page).0 + record.frame_len() > PAGE_BYTES) {
                 self.close();
             }
             let (tenant, cursors) = (self.tenant, self.cursors);
             let page = self.page.get_or_insert_with(|| {
                 let events = PAGE_BYTES / (record_len + FRAME_OVERHEAD);
-                PageWriter::new(tenant, cursors, self.buffers.take(), events)
+                P::writer(tenant, cursors, self.buffers.take(), events)
             });
-            page.push(&record, sequence);
+            P::push(page, &record, sequence);
         }
         Ok(())
     }
 
     /// The last event so far.
     pub(super) fn last(&self) -> Option<Sequence> {
-        let in_progress = self.page.as_ref().and_then(PageWriter::last);
+        let in_progress = self.page.as_ref().and_then(|page| P::so_far(page).1);
         in_progress.or_else(|| self.done.last().and_then(|done| done.page.last()))
     }
 
     /// The pages, in order.
-    pub(super) fn finish(mut self) -> Vec<Stretch> {
+    pub(super) fn finish(mut self) -> Vec<Stretch<P>> {
         self.close();
         std::mem::take(&mut self.done)
     }
 
     fn close(&mut self) {
         let Some(page) = self.page.take() else { return };
-        let page = Arc::new(page.finish(|buf| self.buffers.share(buf)));
+        let page = Arc::new(P::finish(page, |buf| self.buffers.share(buf)));
         let from = self.from;
         self.from = page.last().unwrap_or(from);
         self.done.push(Stretch { from, page });
@@ -203,7 +275,7 @@ pub fn decode_piece(
     cursors: &CursorKey,
 ) -> Result<Vec<Page>, BadRecord> {
     let buffers = Arc::default();
-    let mut reader = PageReader::new(&buffers, tenant, cursors, first);
+    let mut reader: PageReader<'_> = PageReader::new(&buffers, tenant, cursors, first);
     reader.add(piece, first, Head::read(piece)?)?;
     let page = |stretch: Stretch| Page { decoded: stretch.page, from: 0 };
     Ok(reader.finish().into_iter().map(page).collect())
@@ -245,7 +317,7 @@ pub(super) mod tests {
         len: usize,
     ) -> Vec<Stretch> {
         let buffers = Arc::default();
-        let mut reader = PageReader::new(&buffers, TenantId(1), &KEY, Sequence(from));
+        let mut reader: PageReader<'_> = PageReader::new(&buffers, TenantId(1), &KEY, Sequence(from));
         for piece in pieces(sequences, len) {
             reader.add(&piece.value, piece.first, piece.head).expect("sound");
         }
@@ -289,7 +361,7 @@ pub(super) mod tests {
     #[test]
     fn what_stands_between_two_frames_is_not_sent() {
         let buffers = Arc::default();
-        let mut reader = PageReader::new(&buffers, TenantId(1), &KEY, Sequence(0));
+        let mut reader: PageReader<'_> = PageReader::new(&buffers, TenantId(1), &KEY, Sequence(0));
         let (mut packer, mut pieces) = (Packer::default(), Vec::new());
         for (sequence, agent) in [(1, "a"), (2, "a"), (3, "\\\""), (4, "a")] {
             let event = format!(r#"{{"type":"message","agent_id":"{agent}","content":"x"}}"#);
@@ -306,7 +378,7 @@ pub(super) mod tests {
     fn the_buffer_of_a_page_is_used_again_when_its_last_reader_has_gone() {
         let buffers: Arc<Buffers> = Arc::default();
         let read = || {
-            let mut reader = PageReader::new(&buffers, TenantId(1), &KEY, Sequence(0));
+            let mut reader: PageReader<'_> = PageReader::new(&buffers, TenantId(1), &KEY, Sequence(0));
             for piece in pieces(1..=100, 1_000) {
                 reader.add(&piece.value, piece.first, piece.head).expect("sound");
             }
@@ -327,7 +399,7 @@ pub(super) mod tests {
     #[test]
     fn a_piece_that_is_not_what_its_row_says_is_refused() {
         let buffers = Arc::default();
-        let mut reader = PageReader::new(&buffers, TenantId(1), &KEY, Sequence(0));
+        let mut reader: PageReader<'_> = PageReader::new(&buffers, TenantId(1), &KEY, Sequence(0));
         let piece = pieces(1..=3, 10).remove(0);
         let head = Head { count: 2, ..piece.head };
         assert_eq!(reader.add(&piece.value, piece.first, head), Err(BadRecord("head")));

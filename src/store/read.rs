@@ -16,10 +16,11 @@ use super::engine::{Engine, EngineError};
 use super::keys::{self, Kind};
 use super::log::TenantLog;
 use super::log_entry::LogEntry;
-use super::page::{Buffers, Page, PageReader, Stretch};
+use super::page::{Buffers, JsonEvents, Page, PageForm, PageReader, Stretch};
 use super::read_queue::{LaneKind, LogWaiter, ReadQueue, Replying, Work};
 use super::stats::Stats;
 use crate::cursor::CursorKey;
+use crate::frame::json_page::JsonPage;
 use crate::ids::{Sequence, TenantId};
 use crate::sync::RwLock;
 
@@ -27,6 +28,8 @@ use crate::sync::RwLock;
 pub(super) const READERS: usize = 4;
 /// What one scan decodes ahead, bytes of pieces: some pages, so that few of them cost a hand-over between the threads.
 const SCAN_BYTES: usize = 512 * 1024;
+/// Pages of JSON take one part in this many of the memory for pages. Readers who are near each other share them.
+const JSON_SHARE: usize = 4;
 
 /// What follows a position in a tenant's log.
 #[derive(Debug, Clone)]
@@ -65,7 +68,10 @@ pub enum ReadError {
 /// The pool's queue, and what its threads read from.
 pub(super) struct Reads {
     queue: ReadQueue,
+    /// Pages of frames.
     cache: PageCache,
+    /// Pages of JSON. What is dropped of one cache is dropped of the other.
+    json_cache: PageCache<JsonPage>,
     buffers: Arc<Buffers>,
     cursors: CursorKey,
     stats: Arc<Stats>,
@@ -73,12 +79,32 @@ pub(super) struct Reads {
 
 impl Reads {
     pub(super) fn new(cache_bytes: usize, cursors: CursorKey, stats: Arc<Stats>) -> Reads {
-        let cache = PageCache::new(cache_bytes);
-        Reads { queue: ReadQueue::default(), cache, buffers: Arc::default(), cursors, stats }
+        let json_bytes = cache_bytes / JSON_SHARE;
+        Reads {
+            queue: ReadQueue::default(),
+            cache: PageCache::new(cache_bytes - json_bytes),
+            json_cache: PageCache::new(json_bytes),
+            buffers: Arc::default(),
+            cursors,
+            stats,
+        }
     }
 
-    pub(super) fn cache(&self) -> &PageCache {
-        &self.cache
+    /// Drops the pages of `tenant`. What was read before is not kept.
+    pub(super) fn forget(&self, tenant: TenantId) {
+        self.cache.forget(tenant);
+        self.json_cache.forget(tenant);
+    }
+
+    /// Drops all pages. What was read before is not kept.
+    pub(super) fn clear(&self) {
+        self.cache.clear();
+        self.json_cache.clear();
+    }
+
+    /// Bytes of pages held.
+    pub(super) fn cached_bytes(&self) -> usize {
+        self.cache.bytes() + self.json_cache.bytes()
     }
 
     /// Lets the threads end; whoever waits is answered `Unavailable`.
@@ -127,6 +153,51 @@ impl Reads {
         answer.await.unwrap_or(Err(ReadError::Unavailable))
     }
 
+    /// What follows `after` as JSON, for a reader who may see every event: from memory if it is there, else from a reader thread. `None`:
+    /// what follows is in memory as frames, or no event can be read there; [`Reads::log`] says which.
+    pub(super) async fn json(
+        self: &Arc<Self>,
+        log: &Arc<TenantLog>,
+        after: Sequence,
+    ) -> Result<Option<JsonEvents>, ReadError> {
+        if after >= log.last_event() || after < log.oldest() {
+            return Ok(None);
+        }
+        if let Some(events) = self.known_json(log, after) {
+            return Ok(Some(events));
+        }
+        if self.cache.has(log.tenant(), after) {
+            return Ok(None);
+        }
+        let (reads, log) = (self.clone(), log.clone());
+        self.run(log.tenant(), move |engine| reads.read_json(engine, &log, after)).await
+    }
+
+    fn known_json(&self, log: &TenantLog, after: Sequence) -> Option<JsonEvents> {
+        let events = JsonEvents::after(&self.json_cache.page(log.tenant(), after)?, after)?;
+        // After the page was taken, as in `Reads::unless_trimmed`.
+        (after >= log.oldest()).then_some(events)
+    }
+
+    fn read_json(
+        &self,
+        engine: &Engine,
+        log: &TenantLog,
+        after: Sequence,
+    ) -> Result<Option<JsonEvents>, EngineError> {
+        // The read of somebody else may have brought it meanwhile.
+        if let Some(events) = self.known_json(log, after) {
+            return Ok(Some(events));
+        }
+        let committed = log.committed();
+        self.stats.log_scans.fetch_add(1, Relaxed);
+        let forgotten = self.json_cache.forgotten();
+        let fresh = self.scan(engine, log.tenant(), after, committed, &self.json_cache)?;
+        self.json_cache.insert(log.tenant(), &fresh, forgotten);
+        let events = page_after(&fresh, after).and_then(|page| JsonEvents::after(page, after));
+        Ok(events.filter(|_| after >= log.oldest()))
+    }
+
     /// Whether [`Reads::known`] has a page for a reader at `after`.
     pub(super) fn has_page(&self, log: &TenantLog, after: Sequence) -> bool {
         after >= log.oldest() && self.cache.has(log.tenant(), after)
@@ -141,7 +212,7 @@ impl Reads {
         }
         let page = match after < log.oldest() {
             true => None,
-            false => Some(self.cache.page(log.tenant(), after)?),
+            false => Some(Page::after(&self.cache.page(log.tenant(), after)?, after)?),
         };
         Some(self.unless_trimmed(log, after, page))
     }
@@ -187,7 +258,7 @@ impl Reads {
         }
         let last = fresh.last().and_then(|stretch| stretch.page.last()).unwrap_or(after);
         for (position, waiter) in self.queue.take_waiters(log.tenant(), log.oldest(), (after, last)) {
-            let page = page_after(&fresh, position);
+            let page = page_after(&fresh, position).and_then(|page| Page::after(page, position));
             if page.is_none() && position >= log.oldest() {
                 let _ = self.queue.push_log(position, waiter); // refused, it is answered by the reply that is dropped
                 continue;
@@ -210,26 +281,27 @@ impl Reads {
         let committed = log.committed();
         self.stats.log_scans.fetch_add(1, Relaxed);
         let forgotten = self.cache.forgotten();
-        *fresh = self.scan(engine, log.tenant(), after, committed).map_err(failed)?;
+        *fresh = self.scan(engine, log.tenant(), after, committed, &self.cache).map_err(failed)?;
         self.cache.insert(log.tenant(), fresh, forgotten);
-        match page_after(fresh, after) {
+        match page_after(fresh, after).and_then(|page| Page::after(page, after)) {
             Some(page) => Ok(self.unless_trimmed(log, after, Some(page))),
             None if after < log.oldest() => Ok(LogRead::Gap { resumes_at: log.oldest() }),
             None => Ok(LogRead::End { committed: committed.max(after) }),
         }
     }
 
-    /// Decodes the committed pieces that hold what follows `after`: up to [`SCAN_BYTES`] of them, or up to where the cache
+    /// Decodes the committed pieces that hold what follows `after`: up to [`SCAN_BYTES`] of them, or up to where `cache`
     /// goes on.
-    fn scan(
+    fn scan<P: PageForm>(
         &self,
         engine: &Engine,
         tenant: TenantId,
         after: Sequence,
         committed: Sequence,
-    ) -> Result<Vec<Stretch>, EngineError> {
+        cache: &PageCache<P>,
+    ) -> Result<Vec<Stretch<P>>, EngineError> {
         let damaged = |_| EngineError::Engine("a log value is damaged".into());
-        let (mut pages, mut bytes) = (PageReader::new(&self.buffers, tenant, &self.cursors, after), 0);
+        let (mut pages, mut bytes) = (PageReader::<P>::new(&self.buffers, tenant, &self.cursors, after), 0);
         let start = value_at(engine, tenant, after.next())?;
         let mut piece = self.buffers.take();
         for row in engine.range(&start, &keys::after(Kind::Log, tenant)) {
@@ -244,7 +316,7 @@ impl Reads {
             }
             // What followed `after` so far may all be erased; then something is still to be found.
             if let Some(last) = pages.last().filter(|last| *last > after)
-                && (bytes >= SCAN_BYTES || self.cache.has(tenant, last))
+                && (bytes >= SCAN_BYTES || cache.has(tenant, last))
             {
                 break;
             }
@@ -280,10 +352,10 @@ pub(super) fn read_piece(
     }
 }
 
-/// What follows `after` in pages that were read for it.
-fn page_after(pages: &[Stretch], after: Sequence) -> Option<Page> {
+/// Of pages that were read for what follows `after`, the one that holds it.
+fn page_after<P: PageForm>(pages: &[Stretch<P>], after: Sequence) -> Option<&Arc<P>> {
     let found = pages.iter().find(|stretch| stretch.page.last().is_some_and(|last| last > after))?;
-    Page::after(&found.page, after).filter(|_| found.from <= after)
+    (found.from <= after).then_some(&found.page)
 }
 
 /// The key of the last value that begins at or before `sequence`, or else where values after it begin.
@@ -303,7 +375,7 @@ pub(super) fn failed(error: EngineError) -> ReadError {
 mod tests {
     use std::sync::atomic::Ordering::Release;
 
-    use super::super::page::tests::stretches;
+    use super::super::page::tests::{pieces, stretches};
     use super::super::recover::Recovered;
     use super::*;
     use crate::frame::tests::KEY;
@@ -328,5 +400,35 @@ mod tests {
         assert!(matches!(read, LogRead::Page(page) if page.frames().len() == 3));
         let read = reads.log(&log, Sequence(9)).await.expect("known");
         assert!(matches!(read, LogRead::End { committed } if committed == log.committed()));
+    }
+
+    /// Pages of JSON are in memory while their events are trimmed, erased, or read anew after a failure: they are not shown.
+    #[tokio::test]
+    async fn json_of_what_is_trimmed_or_forgotten_is_not_shown() {
+        let reads = Arc::new(reads());
+        let recovered = Recovered { end: Sequence(9), ..Recovered::default() };
+        let log = Arc::new(TenantLog::new(TenantId(1), 1, &recovered, u32::MAX));
+        let fill = || {
+            let mut pages = PageReader::<JsonPage>::new(&reads.buffers, TenantId(1), &KEY, Sequence(0));
+            for piece in pieces(5..=9, 1) {
+                pages.add(&piece.value, piece.first, piece.head).expect("sound");
+            }
+            reads.json_cache.insert(TenantId(1), &pages.finish(), reads.json_cache.forgotten());
+        };
+        fill();
+        let read = reads.json(&log, Sequence(6)).await.expect("known").expect("in memory");
+        assert_eq!(read.page.sequence(read.from), Some(Sequence(7)));
+        assert!(reads.json(&log, Sequence(9)).await.expect("known").is_none(), "nothing follows");
+        reads.forget(TenantId(1));
+        assert!(reads.known_json(&log, Sequence(6)).is_none());
+        fill();
+        reads.clear();
+        assert!(reads.known_json(&log, Sequence(6)).is_none());
+        fill();
+        log.oldest.store(7, Release);
+        assert!(reads.json(&log, Sequence(6)).await.expect("known").is_none());
+        assert!(
+            reads.known_json(&log, Sequence(6)).is_none() && reads.known_json(&log, Sequence(7)).is_some()
+        );
     }
 }

@@ -60,7 +60,7 @@ impl Committer {
         if let Some(engine) = engine {
             self.acknowledged = Some(engine.close());
         }
-        shared.reads.cache().clear();
+        shared.reads.clear();
         self.space.drop_ballast();
         let mut pause = FIRST_PAUSE;
         loop {

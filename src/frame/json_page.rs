@@ -1,0 +1,282 @@
+//! A page of JSON: consecutive events in one buffer as an array carries them, and where each ends in it.
+//!
+//! * The JSON is written straight from the records of the log. What an array does not carry, such as routing keys that had to be unescaped
+//!   and the lines of SSE, is never made.
+//! * A comma stands before each event, so that events of a page that follow each other are one slice.
+//! * A page does not say who may see its events. It is for readers who may see every event of the organization, and for no others.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::page::{Beginning, ID_IN_ARRAY};
+use super::record::{
+    AFTER_KIND, AFTER_TIME, BEFORE_KIND, BEFORE_TEXT, BEFORE_TIME, Form, Record, beginning_len,
+};
+use super::{JSON_ID, TIMESTAMP_LEN};
+use crate::cursor::{CURSOR_LEN, CursorKey, CursorWriter};
+use crate::event::Kind;
+use crate::ids::{Sequence, TenantId};
+use crate::time;
+
+/// Bytes of a timestamp and of the name before it.
+const TIME_LEN: usize = BEFORE_TIME.len() + TIMESTAMP_LEN;
+
+/// By the kind's ordinal: a comma, and the JSON up to its first field. The id holds zeros.
+static BEGINNINGS: [Beginning; Kind::ALL.len()] = {
+    let mut beginnings = [const { Beginning::join(&[]) }; Kind::ALL.len()];
+    let mut at = 0;
+    while at < Kind::ALL.len() {
+        let kind = Kind::ALL[at];
+        assert!(kind as usize == at);
+        let id = [0; CURSOR_LEN];
+        let parts: [&[u8]; 6] = [b",", JSON_ID, &id, BEFORE_KIND, kind.name().as_bytes(), AFTER_KIND];
+        beginnings[at] = Beginning::join(&parts);
+        assert!(beginnings[at].len == 1 + beginning_len(kind));
+        at += 1;
+    }
+    beginnings
+};
+
+/// An event of a page.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    sequence: Sequence,
+    /// Where its bytes end in the buffer. They begin, with the comma, where those of the event before end.
+    end: usize,
+}
+
+/// Consecutive events in one buffer.
+#[derive(Debug)]
+pub struct JsonPage {
+    bytes: Bytes,
+    entries: Vec<Entry>,
+}
+
+impl JsonPage {
+    /// Number of events.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Returns true if there are no events.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The sequence of event `at`.
+    #[must_use]
+    pub fn sequence(&self, at: usize) -> Option<Sequence> {
+        Some(self.entries.get(at)?.sequence)
+    }
+
+    /// The sequence of the last event.
+    #[must_use]
+    pub fn last(&self) -> Option<Sequence> {
+        Some(self.entries.last()?.sequence)
+    }
+
+    /// How many events stand at `position` or before it.
+    #[must_use]
+    pub fn count_to(&self, position: Sequence) -> usize {
+        self.entries.partition_point(|entry| entry.sequence <= position)
+    }
+
+    /// Bytes of the JSON of the events of a range, without commas.
+    #[must_use]
+    pub fn json_len(&self, range: Range<usize>) -> usize {
+        let bytes = self.start(range.end).saturating_sub(self.start(range.start));
+        bytes.saturating_sub(range.len())
+    }
+
+    /// How many events from event `from` on are no more than `limit`, and their JSON no more than `most` bytes.
+    #[must_use]
+    pub fn fitting(&self, from: usize, limit: usize, most: usize) -> usize {
+        let available = self.len().saturating_sub(from).min(limit);
+        if self.json_len(from..from + available) <= most {
+            return available;
+        }
+        let lens = (1..=available).map(|count| self.json_len(from..from + count));
+        lens.take_while(|len| *len <= most).count()
+    }
+
+    /// The JSON of the events of a range with commas between them, and one before them where `comma` says so; without copying. Empty where
+    /// there is no such range.
+    #[must_use]
+    pub fn json(&self, range: Range<usize>, comma: bool) -> Bytes {
+        if range.is_empty() || range.end > self.len() {
+            return Bytes::new();
+        }
+        self.bytes.slice(self.start(range.start) + usize::from(!comma)..self.start(range.end))
+    }
+
+    /// Bytes of the buffer.
+    #[must_use]
+    pub fn bytes_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Bytes of memory besides the buffer.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry>() + size_of::<JsonPage>()
+    }
+
+    /// Where the bytes of event `at` begin.
+    fn start(&self, at: usize) -> usize {
+        at.checked_sub(1).and_then(|before| self.entries.get(before)).map_or(0, |entry| entry.end)
+    }
+}
+
+/// Writes events of one tenant into a buffer.
+pub struct JsonWriter {
+    cursors: CursorWriter,
+    buf: Vec<u8>,
+    entries: Vec<Entry>,
+    /// The last timestamp written, milliseconds, and its text with the name before it.
+    timestamp: (u64, [u8; TIME_LEN]),
+}
+
+impl JsonWriter {
+    /// Writes into `buf`, which is emptied; `events` are expected.
+    #[must_use]
+    pub fn new(tenant: TenantId, cursors: &CursorKey, mut buf: Vec<u8>, events: usize) -> JsonWriter {
+        buf.clear();
+        let entries = Vec::with_capacity(events);
+        JsonWriter { cursors: cursors.writer(tenant), buf, entries, timestamp: (0, time_text(0)) }
+    }
+
+    /// Bytes so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.buf.len()
+    }
+
+    /// Returns true if no event was added.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The sequence of the last event.
+    #[must_use]
+    pub fn last(&self) -> Option<Sequence> {
+        self.entries.last().map(|entry| entry.sequence)
+    }
+
+    /// Adds a record, as event `sequence`.
+    pub fn push(&mut self, record: &Record<'_>, sequence: Sequence) {
+        let id = self.cursors.encode(sequence).0;
+        let body = record.body;
+        self.buf.reserve(record.frame_len());
+        let start = self.buf.len();
+        if record.form == Form::Whole {
+            self.buf.push(b',');
+            self.buf.extend_from_slice(body);
+            // See `Record::checked`: the body is longer than its id.
+            self.buf[start + ID_IN_ARRAY..start + ID_IN_ARRAY + CURSOR_LEN].copy_from_slice(&id);
+        } else {
+            let mut beginning = BEGINNINGS[record.kind as usize];
+            beginning.bytes[ID_IN_ARRAY..ID_IN_ARRAY + CURSOR_LEN].copy_from_slice(&id);
+            self.buf.extend_from_slice(&beginning.bytes[..beginning.len]);
+            if let Form::Timeless { timestamp_ms } = record.form {
+                if self.timestamp.0 != timestamp_ms {
+                    self.timestamp = (timestamp_ms, time_text(timestamp_ms));
+                }
+                let (head, text) = body.split_at(record.head_len());
+                self.buf.extend_from_slice(head);
+                self.buf.extend_from_slice(&self.timestamp.1);
+                if record.chunk.is_some() {
+                    self.buf.extend_from_slice(BEFORE_TEXT);
+                    self.buf.extend_from_slice(text);
+                }
+                self.buf.extend_from_slice(AFTER_TIME);
+            } else {
+                self.buf.extend_from_slice(body);
+            }
+        }
+        self.entries.push(Entry { sequence, end: self.buf.len() });
+        debug_assert!(self.buf.len() - start <= record.frame_len());
+    }
+
+    /// The page, in the buffer that `share` makes of the writer's.
+    pub fn finish(self, share: impl FnOnce(Vec<u8>) -> Bytes) -> JsonPage {
+        JsonPage { bytes: share(self.buf), entries: self.entries }
+    }
+}
+
+fn time_text(ms: u64) -> [u8; TIME_LEN] {
+    let mut text = [0; TIME_LEN];
+    text[..BEFORE_TIME.len()].copy_from_slice(BEFORE_TIME);
+    text[BEFORE_TIME.len()..].copy_from_slice(&time::rfc3339_bytes(ms));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::page::PageWriter;
+    use super::super::tests::{KEY, frame};
+    use super::*;
+
+    /// Whether an event's JSON comes from its record or from its frame, it is the same: with a text, with keys that had to be escaped, and of
+    /// chunks.
+    #[test]
+    fn events_are_the_same_from_records_and_from_frames() {
+        let events = [
+            r#"{"type":"custom","channel":"c","data":"some text"}"#,
+            r#"{"type":"message","agent_id":"a\"","user_id":"u","content":"x"}"#,
+            r#"{"type":"stream_chunk","request_id":"r","chunk":"x\n","is_final":false}"#,
+            r#"{"type":"stream_chunk","request_id":"r","chunk":"","is_final":true}"#,
+        ];
+        let mut writer = JsonWriter::new(TenantId(1), &KEY, Vec::new(), 0);
+        let mut frames = PageWriter::new(TenantId(1), &KEY, Vec::new(), 0);
+        for (event, sequence) in events.iter().zip(1..) {
+            let (frame, mut bytes) = (frame(event, sequence), Vec::new());
+            frame.write_record(frame.received_ms(), &mut bytes);
+            let read = || Record::read(&mut &bytes[..], frame.received_ms()).expect("written just now");
+            writer.push(&read(), Sequence(sequence));
+            frames.push(&read(), Sequence(sequence));
+            // A record of another form: everything is in its body.
+            let whole =
+                Record { form: Form::Whole, chunk: None, keys: [None; 4], body: frame.json(), ..read() };
+            writer.push(&whole, Sequence(sequence));
+        }
+        let (page, frames) = (writer.finish(Bytes::from), frames.finish(Bytes::from));
+        for at in 0..events.len() {
+            let json = frames.json(at);
+            assert_eq!(page.json(2 * at..2 * at + 1, false), json);
+            assert_eq!(page.json(2 * at + 1..2 * at + 2, false), json);
+            assert_eq!(page.json_len(2 * at..2 * at + 2), 2 * json.len());
+        }
+        let all = [b"[", &page.json(0..page.len(), false)[..], b"]"].concat();
+        let all: Vec<serde_json::Value> = serde_json::from_slice(&all).expect("an array");
+        assert_eq!(all.len(), 2 * events.len());
+        assert_eq!(page.json(1..3, true)[0], b',');
+        assert!(page.json(3..3, true).is_empty() && page.json(0..page.len() + 1, false).is_empty());
+    }
+
+    #[test]
+    fn as_many_events_fit_as_their_bytes_and_the_limit_allow() {
+        let mut writer = JsonWriter::new(TenantId(1), &KEY, Vec::new(), 0);
+        for sequence in 1..=9 {
+            let event = frame(r#"{"type":"custom","channel":"c","data":1}"#, sequence);
+            let mut bytes = Vec::new();
+            event.write_record(event.received_ms(), &mut bytes);
+            let record = Record::read(&mut &bytes[..], event.received_ms()).expect("written just now");
+            writer.push(&record, Sequence(sequence));
+        }
+        let page = writer.finish(Bytes::from);
+        let one = page.json_len(0..1);
+        assert_eq!(page.fitting(0, 100, 9 * one), 9);
+        assert_eq!(page.fitting(2, 3, 9 * one), 3);
+        assert_eq!(page.fitting(2, 100, 4 * one), 4);
+        assert_eq!(page.fitting(2, 100, 4 * one - 1), 3);
+        assert_eq!(
+            (page.fitting(0, 100, one - 1), page.fitting(9, 100, one), page.fitting(0, 0, one)),
+            (0, 0, 0)
+        );
+        assert_eq!((page.count_to(Sequence(4)), page.last(), page.sequence(9)), (4, Some(Sequence(9)), None));
+    }
+}
