@@ -93,12 +93,13 @@ class Api:
     def __init__(self, listen, key, timeout=30):
         self.listen, self.key, self.timeout, self.connection = listen, key, timeout, None
 
-    def call(self, method, path, body=None, headers=None):
+    def call(self, method, path, body=None, headers=None, again=False):
         """(status, parsed JSON or None, headers). A connection that the other side closed while idle is reopened."""
         if self.connection is None:
             host, _, port = self.listen.rpartition(":")
             self.connection = http.client.HTTPConnection(host, int(port), timeout=self.timeout)
         head = {"Authorization": f"Bearer {self.key}", **(headers or {})}
+        parsed = body
         if body is not None:
             body = json.dumps(body).encode()
             head["Content-Type"] = "application/json"
@@ -106,9 +107,13 @@ class Api:
             self.connection.request(method, path, body, head)
             response = self.connection.getresponse()
             raw = response.read()
-        except Exception:
+        except Exception as error:
             self.connection.close()
             self.connection = None
+            # An answer given before the body was read may end the connection after it. What can be repeated is sent again, once.
+            can_repeat = method == "GET" or "Idempotency-Key" in head
+            if isinstance(error, (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)) and can_repeat and not again:
+                return self.call(method, path, parsed, headers, again=True)
             raise
         return response.status, json.loads(raw) if raw else None, response.headers
 
