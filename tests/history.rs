@@ -197,7 +197,7 @@ async fn what_is_erased_while_an_answer_is_read_is_not_in_the_rest_of_it() {
     assert!(anns.iter().all(|n| *n < EVENTS / 2), "what was on its way already: {anns:?}");
 }
 
-/// Everything was read and is kept in memory as JSON when a user is deleted: whoever asks afterwards gets none of the user's events, and
+/// Everything was read and is kept in memory as JSON when a user is deleted: a later request gets none of the user's events, and
 /// all of the others'.
 #[tokio::test]
 async fn what_was_read_before_it_was_erased_is_not_shown_again() {

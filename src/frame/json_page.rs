@@ -148,22 +148,10 @@ impl JsonWriter {
         JsonWriter { cursors: cursors.writer(tenant), buf, entries, timestamp: (0, time_text(0)) }
     }
 
-    /// Bytes so far.
+    /// Bytes so far, and the sequence of the last event.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.buf.len()
-    }
-
-    /// Returns true if no event was added.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// The sequence of the last event.
-    #[must_use]
-    pub fn last(&self) -> Option<Sequence> {
-        self.entries.last().map(|entry| entry.sequence)
+    pub fn so_far(&self) -> (usize, Option<Sequence>) {
+        (self.buf.len(), self.entries.last().map(|entry| entry.sequence))
     }
 
     /// Adds a record, as event `sequence`.

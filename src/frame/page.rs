@@ -94,22 +94,10 @@ impl PageWriter {
         PageWriter { cursors: cursors.writer(tenant), buf, entries, chunks: Vec::new(), timestamp }
     }
 
-    /// Bytes so far.
+    /// Bytes so far, and the sequence of the last event.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.buf.len()
-    }
-
-    /// Returns true if no frame was added.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// The sequence of the last frame.
-    #[must_use]
-    pub fn last(&self) -> Option<Sequence> {
-        self.entries.last().map(|entry| entry.sequence)
+    pub fn so_far(&self) -> (usize, Option<Sequence>) {
+        (self.buf.len(), self.entries.last().map(|entry| entry.sequence))
     }
 
     /// Adds the frame of a record, as event `sequence`.

@@ -256,7 +256,7 @@ impl Reader {
         while progress.part.len() < enough {
             batch.clear();
             let read = self.worker.read_ring(&self.tenant, progress.position, &mut batch);
-            // Only a reader who may see every event, whoever's it is, is given pages without a look at each event.
+            // A reader is given pages without a look at each event only if it may see the events of all users.
             if matches!(read, Read::Behind { .. })
                 && self.selection.matches_all(true)
                 && let Some(events) = store.read_json(log, progress.position).await?

@@ -102,7 +102,7 @@ macro_rules! page_form {
                 writer.push(record, sequence);
             }
             fn so_far(writer: &$writer) -> (usize, Option<Sequence>) {
-                (writer.len(), writer.last())
+                writer.so_far()
             }
             fn finish(writer: $writer, share: impl FnOnce(Vec<u8>) -> Bytes) -> $page {
                 writer.finish(share)

@@ -31,7 +31,7 @@ pub(super) struct Sweep {
     erasing: VecDeque<TenantId>,
     /// Each user of [`Kind::EraseUser`] is in one of them.
     users: VecDeque<UserErasure>,
-    /// Users of whom the disk did not give every piece: their rows stay, and the next opening tries again.
+    /// Users whose erasure met a piece that could not be read: their rows stay, and the next opening tries again.
     postponed: usize,
     /// When revocations were last looked through, Unix milliseconds.
     revoked_ms: u64,
