@@ -329,7 +329,15 @@ impl Engine {
     /// # Errors
     /// [`EngineError`].
     pub(crate) fn apply(&self, batch: Batch) -> Result<(), EngineError> {
-        self.write(batch, false, RecordKind::Upkeep)
+        self.apply_then(batch, || ())
+    }
+
+    /// [`Engine::apply`], which calls `recorded` when the record is in the journal and before its rows are shown.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub(crate) fn apply_then(&self, batch: Batch, recorded: impl FnOnce()) -> Result<(), EngineError> {
+        self.write(batch, false, RecordKind::Upkeep, recorded)
     }
 
     /// Makes `batch` and everything applied before it durable, then shows it.
@@ -340,7 +348,13 @@ impl Engine {
         self.write(batch, self.fsync, RecordKind::Commit)
     }
 
-    fn write(&self, mut batch: Batch, sync: bool, kind: RecordKind) -> Result<(), EngineError> {
+    fn write(
+        &self,
+        mut batch: Batch,
+        sync: bool,
+        kind: RecordKind,
+        recorded: impl FnOnce(),
+    ) -> Result<(), EngineError> {
         self.io.write().map_err(|error| EngineError::io(&error, false))?;
         self.shared.progress.wait_for_room(&self.shared.memtable)?;
         let usage = match &self.quotas {
@@ -355,6 +369,7 @@ impl Engine {
         if sync && journal.durable() < end && journal.sync()? < end {
             return Err(EngineError::Disk("a sync of the journal failed".into()));
         }
+        recorded();
         if batch.is_empty() {
             return Ok(());
         }

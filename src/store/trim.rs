@@ -4,8 +4,8 @@
 //! * For all together those go whose tenant keeps most, and never of a tenant that keeps no more than an equal share: nobody
 //!   loses history by what others do.
 //! * Whole stored values go, oldest first, and only while what stays is at least the limit.
-//! * The low-water mark is raised in memory before the rows go and on disk in the same batch, so a reader that was
-//!   overtaken finds out.
+//! * The low-water mark is raised in memory when the journal has the record that removes the rows, and before they go: a trim that fails
+//!   shows nothing, and a reader that was overtaken finds out. On disk it is in the same record, which is durable with the next commit.
 //! * A time-ordered set says whose oldest value is due, once for each tenant; nobody else is looked at.
 //! * Age is told by receive times. Those ahead of the clock (it was set back since) say nothing: such a value goes once it has been
 //!   seen in the log for the whole age ([`Seen`]).
@@ -370,11 +370,13 @@ impl Retainer {
             batch.put(keys::key(Kind::Counters, tenant, &[]), kept.row.write());
             kept.unwritten = 0;
             self.live_bytes = self.live_bytes.saturating_sub(freed);
-            log.trimmed_ms.store(row.trimmed_ms, Release);
-            log.oldest.store(row.oldest.0, Release);
-            log.events.store(kept.row.events, Release);
-            log.bytes.store(kept.row.bytes, Release);
-            engine.apply(batch)?;
+            let (events, bytes) = (kept.row.events, kept.row.bytes);
+            engine.apply_then(batch, || {
+                log.trimmed_ms.store(row.trimmed_ms, Release);
+                log.oldest.store(row.oldest.0, Release);
+                log.events.store(events, Release);
+                log.bytes.store(bytes, Release);
+            })?;
         }
         self.age(tenant, row.oldest_ms, if empty { 0 } else { row.events });
         Ok(trimmed)
@@ -407,7 +409,55 @@ impl Retainer {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::io::{self, IoSlice};
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
     use super::*;
+    use crate::store::engine::EngineOptions;
+    use crate::store::page::tests::pieces;
+    use crate::store::quota::Limits;
+    use crate::store::recover;
+    use crate::store::space::{Disk, Io};
+
+    const NO_LIMITS: Limits = Limits { bytes: 0, rows: 0, max_live_bytes: 0 };
+
+    /// Fails writes on demand.
+    #[derive(Default)]
+    struct Failing(AtomicBool);
+
+    impl Io for Failing {
+        fn write_at(&self, file: &File, parts: &[IoSlice<'_>], at: u64) -> io::Result<usize> {
+            match self.0.load(SeqCst) {
+                true => Err(io::ErrorKind::StorageFull.into()),
+                false => Disk.write_at(file, parts, at),
+            }
+        }
+    }
+
+    /// The low-water mark went up before the trim was recorded: readers got a gap where every event was still there.
+    #[test]
+    fn a_trim_that_fails_is_not_shown() {
+        let (dir, io) = (tempfile::tempdir().expect("a directory"), Arc::new(Failing::default()));
+        let engine = Engine::open(&EngineOptions::new(dir.path(), io.clone())).expect("opened");
+        let mut batch = Batch::default();
+        for piece in pieces([1, 3, 5], 100) {
+            batch.put_piece(keys::log(TenantId(1), piece.first), piece.value, piece.head);
+        }
+        let counted = Recovered { end: Sequence(5), events: 3, bytes: 1_000, ..Recovered::default() };
+        batch.put(keys::key(Kind::Counters, TenantId(1), &[]), counted.write());
+        engine.commit(batch).expect("committed");
+        let log =
+            TenantLog::new(TenantId(1), 1, &recover::tenant(&engine, TenantId(1)).expect("a log"), u32::MAX);
+        let retention = Retention { max_age_seconds: 0, max_events: 1, max_bytes: 0 };
+        let load = || Retainer::load(&engine, retention, Quotas::new(NO_LIMITS), 1).expect("loaded");
+        io.0.store(true, SeqCst);
+        assert!(load().trim(&engine, &log, None, 1).is_err());
+        assert_eq!((log.oldest(), log.events()), (Sequence::ZERO, 3));
+        io.0.store(false, SeqCst);
+        assert_eq!(load().trim(&engine, &log, None, 1).expect("trimmed").values, 2);
+        assert_eq!((log.oldest(), log.events()), (Sequence(3), 1));
+    }
 
     const VALUE: Oldest = Oldest { events: 10, bytes: 1000, max_ms: 5_000 };
 
