@@ -296,32 +296,44 @@ async fn all_that_waits_behind_a_failed_commit_fails_with_it_and_later_ones_are_
     publish(&opened, T1, 1, 10).await;
 }
 
+/// A failed sync made the store read-only until a restart.
 #[tokio::test]
-async fn a_disk_that_failed_to_take_data_is_not_asked_again() {
+async fn after_a_failed_sync_reads_go_on_and_the_store_opens_again_when_the_disk_takes_data() {
     let dir = tempfile::tempdir().expect("a directory");
     let faults = Arc::new(Faults::default());
     let opened = Store::open(harness::with(dir.path(), |o| o.io = faults.clone())).expect("open");
-    let kept = publish(&opened, T1, 1, 10).await;
-    let log = opened.log(T1).await.expect("a log");
-    faults.fail_syncs(5, 1);
-    let syncs = faults.syncs();
-    let (done, told) = Done::channel();
-    opened.append(
-        &log,
-        harness::frame(&opened, T1, log.end().next(), harness::now(), 10),
-        Rows::new(),
-        None,
-        done,
+    let mut kept = publish(&opened, T1, 1, 10).await;
+    let (log, epoch) = (opened.log(T1).await.expect("a log"), opened.epoch());
+    let append = || {
+        let (done, told) = Done::channel();
+        let frame = harness::frame(&opened, T1, log.end().next(), harness::now(), 10);
+        opened.append(&log, frame, Rows::new(), None, done);
+        told
+    };
+    faults.break_disk(true);
+    assert_eq!(append().await, Ok(Err(CommitError::Unknown)));
+    // Several attempts later.
+    for refused in [3, 6] {
+        harness::until(|| (faults.refused() >= refused).then_some(())).await;
+        assert_eq!(opened.state(), StoreState::ReadOnly);
+        assert_eq!(opened.write(Rows::new()).await, Err(CommitError::Unavailable));
+        assert_eq!(append().await, Ok(Err(CommitError::Unavailable)));
+        assert_eq!(read_all(&opened, &log, Sequence::ZERO).await.len(), 1, "what is durable can be read");
+    }
+    let mut state = opened.watch_state();
+    faults.break_disk(false);
+    state.wait_for(|state| *state == StoreState::Writable).await.expect("open again");
+    assert_eq!((opened.stats().reopenings.load(Relaxed), opened.epoch()), (1, epoch + 1));
+    kept.extend(publish(&opened, T1, 2, 10).await);
+    let found = read_all(&opened, &log, Sequence::ZERO).await;
+    assert!(
+        found.iter().map(|frame| frame.sse()).eq(kept.iter().map(|frame| frame.sse())),
+        "and nothing that failed"
     );
-    assert_eq!(told.await, Ok(Err(CommitError::Unknown)));
-    assert_eq!(opened.state(), StoreState::ReadOnly);
-    assert_eq!(opened.write(Rows::new()).await, Err(CommitError::Unavailable));
-    assert_eq!(read_all(&opened, &log, Sequence::ZERO).await.len(), kept.len(), "reading goes on");
     opened.close().await;
-    assert_eq!(faults.syncs(), syncs + 1);
     let again = store(dir.path());
     let log = again.log(T1).await.expect("a log");
-    assert!(!read_all(&again, &log, Sequence::ZERO).await.is_empty());
+    assert_eq!(read_all(&again, &log, Sequence::ZERO).await.len(), kept.len());
 }
 
 #[tokio::test]

@@ -283,7 +283,10 @@ impl Committer {
     }
 
     /// Runs `f` on the open engine.
-    fn engine<T>(&self, f: impl FnOnce(&Engine) -> Result<T, EngineError>) -> Result<T, EngineError> {
+    pub(super) fn engine<T>(
+        &self,
+        f: impl FnOnce(&Engine) -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
         match self.shared.engine.read().as_ref() {
             Some(engine) => f(engine),
             None => Err(EngineError::Engine("it is not open".into())),

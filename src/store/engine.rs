@@ -315,6 +315,12 @@ impl Engine {
         segments.into_iter().map(counted).collect()
     }
 
+    /// Whether the disk takes data again after it failed. The engine has to be opened again in any case.
+    pub(crate) fn probe(&self) -> Result<(), EngineError> {
+        self.shared.journal.probe()?;
+        self.shared.state.probe()
+    }
+
     /// Why the applier stopped, if it did.
     ///
     /// # Errors

@@ -4,8 +4,10 @@
 //!   new epoch is durable and every loaded log stands at its start, so no sequence is ever used twice.
 //! * What failed does not come back in this process: the journal is opened up to the last commit that was acknowledged. So whoever
 //!   keeps in memory what was committed (`auth`) still agrees with the disk.
-//! * A disk that failed to take data is not asked again: the kernel may have dropped what it could not write, and a second
-//!   fsync would say that all is well. Only a restart, which reads what is really there, ends that.
+//! * After a failed sync the kernel may hold pages that the disk does not have, and call them clean: a second sync would say that all is
+//!   well. So nothing that was not durable before is kept: the journal is cut back, and the opening drops the kernel's pages of the
+//!   journal's end and of the state and reads what is really there.
+//! * Until the disk takes data again, what is durable can be read, since the engine stays open; then it is opened again.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,12 +24,12 @@ use super::queue::{CommitError, Item};
 use super::recover::{self, Recovered};
 use super::space::StoreState;
 
-/// Between attempts to open again: doubled from the first to the last.
+/// Between attempts, first to bring something to a disk that failed, then to open again: doubled from the first to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
 
 impl Committer {
-    /// Fails `items` and all behind them, and opens the database again unless the disk itself failed.
+    /// Fails `items` and all behind them, and opens the database again; where the disk itself failed, when it takes data again.
     pub(super) fn fail(&mut self, error: EngineError, items: &mut VecDeque<Item>) {
         let shared = self.shared.clone();
         let state = match error {
@@ -48,8 +50,27 @@ impl Committer {
         for item in items.drain(..).chain(behind) {
             item.done.tell(Err(item.refused.unwrap_or(CommitError::Unknown)));
         }
-        if state == StoreState::Reopening {
-            self.reopen();
+        if state == StoreState::ReadOnly && !self.wait_for_disk() {
+            return;
+        }
+        shared.state.set(StoreState::Reopening);
+        self.reopen();
+    }
+
+    /// Tries until the disk takes data again; false if the store closes before.
+    fn wait_for_disk(&self) -> bool {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            if self.shared.queue.pause(pause) {
+                return false;
+            }
+            match self.engine(Engine::probe) {
+                Ok(()) => return true,
+                Err(error) => {
+                    tracing::warn!(%error, "the disk still fails; what is stored can be read, and nothing is written");
+                    pause = (pause * 2).min(LAST_PAUSE);
+                }
+            }
         }
     }
 

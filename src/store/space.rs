@@ -22,7 +22,7 @@ pub enum StoreState {
     Reserve = 1,
     /// A commit failed; the database is being opened again. Nothing is read or written.
     Reopening = 2,
-    /// The disk failed to take data: what it holds is only certain after a restart.
+    /// The disk failed to take data: what is durable can be read, and the database is opened again when the disk takes data.
     ReadOnly = 3,
     /// Closed.
     Closed = 4,

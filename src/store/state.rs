@@ -207,6 +207,15 @@ impl State {
         flush().inspect_err(|error| self.doubt(error))
     }
 
+    /// Whether the disk takes data for the state, after it failed.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub(crate) fn probe(&self) -> Result<(), EngineError> {
+        let synced = self.io.sync_state(&self.file).map_err(|error| EngineError::io(&error, true));
+        synced.inspect_err(|error| self.doubt(error))
+    }
+
     /// Notes for the next opening that the disk failed, if `error` says so.
     fn doubt(&self, error: &EngineError) {
         if let EngineError::Disk(_) = error {

@@ -130,8 +130,11 @@ pub(crate) struct Faults {
     /// Errno of the next failing syncs, and how many.
     errno: AtomicI32,
     failing: AtomicU64,
-    syncs: AtomicU64,
     opening: AtomicBool,
+    /// Every sync fails with `EIO`.
+    broken: AtomicBool,
+    /// Syncs that failed for it.
+    refused: AtomicU64,
     /// Free bytes to report; 0: the truth.
     free: AtomicU64,
     gate: Mutex<Option<HeldSync>>,
@@ -163,11 +166,22 @@ impl Faults {
         self.errno.store(errno, SeqCst);
         self.failing.store(count, SeqCst);
     }
-    pub(crate) fn syncs(&self) -> u64 {
-        self.syncs.load(SeqCst)
-    }
     pub(crate) fn fail_opening(&self, fail: bool) {
         self.opening.store(fail, SeqCst);
+    }
+    pub(crate) fn break_disk(&self, broken: bool) {
+        self.broken.store(broken, SeqCst);
+    }
+    /// Syncs that failed since the disk was broken first.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(SeqCst)
+    }
+    fn check(&self) -> io::Result<()> {
+        if !self.broken.load(SeqCst) {
+            return Ok(());
+        }
+        self.refused.fetch_add(1, SeqCst);
+        Err(io::Error::from_raw_os_error(5))
     }
     pub(crate) fn set_free(&self, free: u64) {
         self.free.store(free, SeqCst);
@@ -187,8 +201,14 @@ impl Io for Faults {
             false => Ok(()),
         }
     }
+    fn sync_all(&self, file: &File) -> io::Result<()> {
+        self.check().and_then(|()| file.sync_all())
+    }
+    fn sync_state(&self, file: &File) -> io::Result<()> {
+        self.check().and_then(|()| file.sync_data())
+    }
     fn sync(&self, file: &File) -> io::Result<()> {
-        self.syncs.fetch_add(1, SeqCst);
+        self.check()?;
         if let Some(held) = self.gate.lock().take() {
             let _ = held.reached.send(());
             return held.release.recv().expect("released");

@@ -119,12 +119,6 @@ impl Saboteur {
         self.plan.is_some_and(|(_, fault, _)| fault == Fault::Lie)
     }
 
-    /// An error of this kind may leave the store read-only.
-    pub(crate) fn may_end_writing(&self) -> bool {
-        self.has_tripped()
-            && self.plan.is_some_and(|(_, fault, _)| matches!(fault, Fault::Eio | Fault::ShortThenEio))
-    }
-
     /// Counts a call; what goes wrong with it.
     fn meet(&self, call: Call) -> Option<Fault> {
         let n = self.counts[call as usize].fetch_add(1, SeqCst) + 1;

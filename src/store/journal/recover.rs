@@ -3,7 +3,8 @@
 //! * What stands before the end of a synced record must be sound: a segment that has a successor, everything before `from`, and
 //!   everything before the `synced` of a later record. It is [`JournalError::Damaged`] otherwise, and nothing is changed.
 //! * A process that opens its journal again knows what it acknowledged ([`Options::end`]). What follows is cut, so that a commit
-//!   that failed does not come back.
+//!   that failed does not come back. What was acknowledged and is not there is an error, and it reads the end from the disk itself.
+//! * The newest segment must be there ([`newest`]): without it, the end of the one before would be taken for the journal's.
 //! * Anything else that is invalid is a torn tail, which the crash of a machine leaves: nobody was answered for it. It is cut.
 //! * What a process left unsynced may be in the memory of the kernel alone, and the kernel may have failed to write it and
 //!   forgotten that. So the last records are written once more and synced before the journal is open.
@@ -76,13 +77,35 @@ pub(super) fn recover(
         return Err(missing(from, to));
     };
     let id = oldest.header.id;
+    let last = listed.last().map_or(from, |last| last.header.first);
+    let noted = newest::read(&*options.io, &options.dir, &id);
+    if let Some(gone) = noted.filter(|noted| *noted > last) {
+        return Err(missing(gone, gone));
+    }
+    if options.end.is_some()
+        && let Some(last) = needed.last()
+    {
+        forget_pages(options, last)?;
+    }
     let mut state = Walk { from, id, epoch: 0, end: from, synced: from, is_torn: false };
     for (one, next) in needed.iter().zip(needed.iter().skip(1).map(Some).chain([None])) {
         state.segment(options, one, next, replay)?;
     }
+    // What was acknowledged is there, or the disk has lost it: that is no torn tail.
+    if let Some(end) = options.end.filter(|end| state.end < *end) {
+        return Err(JournalError::Beyond { position: end, end: state.end });
+    }
     let Some(last) = needed.last() else { return Err(missing(from, from)) };
     let allocated = settle(options, last, &state)?;
     Ok(Found { id, segments, end: state.end, epoch: state.epoch, file: last.file.clone(), allocated })
+}
+
+/// Drops what the kernel has of the last segment in memory: after a failed sync it may call pages clean that the disk does not have.
+/// Earlier segments were synced as a whole before this one was made.
+fn forget_pages(options: &Options, last: &Listed) -> Result<(), JournalError> {
+    // Pages that are still dirty cannot be dropped.
+    options.io.sync_all(&last.file).map_err(|error| JournalError::sync(&error))?;
+    options.io.drop_pages(&last.file).map_err(|error| JournalError::io(&error))
 }
 
 /// Makes the directory, and removes what a crash left of a segment that had no name yet.

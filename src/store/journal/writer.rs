@@ -171,6 +171,20 @@ impl Journal {
         Ok(self.durable())
     }
 
+    /// Whether the disk takes data for the last segment, after it failed: cuts off what is not durable, if that is still to be done.
+    ///
+    /// # Errors
+    /// [`JournalError::Disk`] or [`JournalError::Space`].
+    pub(crate) fn probe(&self) -> Result<(), JournalError> {
+        let _syncing = self.syncing.lock();
+        let mut writer = self.writer.lock();
+        self.take_back(&mut writer);
+        match writer.failed.clone().filter(|_| writer.is_uncut) {
+            Some(error) => Err(error),
+            None => self.options.io.sync_all(&writer.file).map_err(|error| JournalError::sync(&error)),
+        }
+    }
+
     /// The error of the sync that failed, if one did.
     fn check(&self, writer: &mut Writer) -> Result<(), JournalError> {
         let Some(error) = writer.failed.clone() else { return Ok(()) };
