@@ -397,6 +397,7 @@ const STRIDE: usize = 997;
 fn segments(dir: &Path) -> Vec<PathBuf> {
     let mut found: Vec<_> =
         fs::read_dir(dir.join("journal")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    found.retain(|path| path.extension().is_some_and(|extension| extension == "seg"));
     found.sort();
     found
 }

@@ -13,6 +13,7 @@ mod check;
 pub mod door;
 mod error;
 mod handles;
+mod newest;
 mod record;
 mod recover;
 mod scan;

@@ -21,7 +21,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use super::record::{HeaderCrc, Record};
 use super::scan::{self, HEADERS_CHUNK, Scan};
 use super::segment::{self, offset};
-use super::{JournalError, Options, Position, Segment};
+use super::{JournalError, Options, Position, Segment, newest};
 
 /// Bytes that are written again at once.
 const REWRITE: usize = 1 << 20;
@@ -63,7 +63,8 @@ pub(super) fn recover(
     prepare(options)?;
     let mut listed = list(options)?;
     if listed.is_empty() {
-        if from != Position(0) {
+        let noted = options.id.and_then(|id| newest::read(&*options.io, &options.dir, &id));
+        if from != Position(0) || noted.is_some() {
             return Err(JournalError::Missing { from: Position(0), to: from, dir: options.dir.clone() });
         }
         listed.push(first_segment(options)?);
@@ -97,6 +98,9 @@ pub(super) fn recover(
     }
     let Some(last) = needed.last() else { return Err(missing(from, from)) };
     let allocated = settle(options, last, &state)?;
+    if noted != Some(last.header.first) {
+        newest::note(&*options.io, &options.dir, &id, last.header.first);
+    }
     Ok(Found { id, segments, end: state.end, epoch: state.epoch, file: last.file.clone(), allocated })
 }
 

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering::Release;
 
 use super::record::{NewRecord, RecordKind};
 use super::segment::{self, offset};
-use super::{Journal, JournalError, Position, Segment};
+use super::{Journal, JournalError, Position, Segment, newest};
 
 /// Where the next record goes.
 pub(super) struct Writer {
@@ -118,6 +118,7 @@ impl Journal {
         drop(segments);
         self.handles.insert(end, file.clone());
         (writer.file, writer.first, writer.allocated, writer.is_sealed) = (file, end, allocated, false);
+        newest::note(io, dir, &self.id, end);
         Ok(())
     }
 

@@ -150,6 +150,29 @@ fn the_state_and_the_journal_must_be_of_one_time() {
     assert!(matches!(open(bounds[2]), Some(JournalError::Missing { .. })));
 }
 
+/// The segment before the newest one looked like the end of the journal, and its events were gone without a word.
+#[test]
+fn a_newest_segment_that_was_deleted_is_missed() {
+    let dir = temporary();
+    let journal = open(dir.path(), 1024);
+    let pieces: Vec<_> = (0..4).map(|n| append(&journal, n, 600)).collect();
+    journal.sync().expect("synced");
+    drop(journal);
+    let newest = files(dir.path()).pop().expect("a segment");
+    let bytes = fs::read(&newest).expect("readable");
+    fs::remove_file(&newest).expect("removed");
+    let error = open_from(dir.path(), 1024, Position(0)).err();
+    assert!(matches!(&error, Some(JournalError::Missing { .. })), "{error:?}");
+    // A name that is not whole says nothing.
+    let noted = dir.path().join("journal").join("newest");
+    let mut name = fs::read(&noted).expect("readable");
+    name[20] ^= 1;
+    fs::write(&newest, bytes).expect("written");
+    fs::write(&noted, name).expect("written");
+    let journal = open(dir.path(), 1024);
+    assert_eq!(journal.read(pieces[3]).expect("there"), [3; 600]);
+}
+
 #[test]
 fn segments_of_two_journals_do_not_mix() {
     let (dir, other) = (temporary(), temporary());

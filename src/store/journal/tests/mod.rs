@@ -73,6 +73,7 @@ fn replayed(dir: &Path, segment_bytes: u64, from: Position) -> Result<Vec<(Posit
 fn files(dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir.join("journal")).expect("a directory");
     let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "seg"));
     paths.sort();
     paths
 }
