@@ -24,8 +24,8 @@ use nervewire::event::Event;
 use nervewire::frame::{Frame, Key};
 use nervewire::ids::{Sequence, TenantId};
 use nervewire::store::{
-    Answer, ApiKey, CommitError, Done, Idempotency, MessageId, Organization, Retention, Rows, Store,
-    StoreOptions, StoreState, Visibility, scope,
+    Answer, ApiKey, BackupError, CommitError, Done, Idempotency, MessageId, Organization, Retention, Rows,
+    Store, StoreOptions, StoreState, Verified, Visibility, scope, verify,
 };
 use nervewire::time::{Clock, SystemClock};
 use saboteur::{CALLS, Call, Fault, Saboteur};
@@ -557,4 +557,52 @@ async fn a_disk_that_is_full_while_the_engine_closes_is_recovered_from() {
     }
     model.check(&store, false, "at the end").await;
     store.close().await;
+}
+
+/// `kill -9` on a full disk: the start was refused. It opens on the room that was kept back, serves reads, and publishing goes on when
+/// there is room again.
+#[tokio::test]
+async fn a_full_disk_does_not_keep_a_killed_store_from_starting() {
+    let disk = match SmallDisk::mount(320) {
+        Ok(disk) => disk,
+        Err(why) => return println!("skipped: no tmpfs can be mounted here ({why})"),
+    };
+    let [dir, killed] = ["data", "killed"].map(|name| disk.path().join(name));
+    let options = |dir: &Path| harness::with(dir, |options| options.reserve_bytes = 128 << 20);
+    let store = Store::open(options(&dir)).expect("opened");
+    let mut model = Model::default();
+    for change in [Change::Row, Change::Both, Change::Two] {
+        assert_eq!(model.make(&store, change).await, Ok(()));
+    }
+    for _ in 0..20 {
+        assert_eq!(model.make(&store, Change::Events(T1, &["bob", "cid"], 6_000)).await, Ok(()));
+    }
+    harness::copy_image(&dir, &killed);
+    until(|| dir.join("ballast").exists().then_some(())).await;
+    store.close().await;
+    std::fs::rename(dir.join("ballast"), killed.join("ballast")).expect("moved");
+    std::fs::remove_dir_all(&dir).expect("removed");
+    disk.fill(None);
+    let store = Store::open(options(&killed)).expect("it starts");
+    assert_eq!(store.state(), StoreState::Reserve, "nothing is published");
+    model.check(&store, true, "on a full disk").await;
+    disk.free();
+    until(|| (store.state() == StoreState::Writable).then_some(())).await;
+    assert_eq!(model.make(&store, Change::Events(T1, &["bob"], 10)).await, Ok(()));
+    assert_eq!(model.make(&store, Change::Both).await, Ok(()));
+    model.check(&store, true, "with room again").await;
+    store.close().await;
+    drop(store);
+    // Verifying on a full disk says that it needs room, not that the store is unsound.
+    disk.fill(None);
+    // The story writes events of organizations that it has not made.
+    let other =
+        |found: Verified| found.problems.into_iter().find(|it| !it.ends_with("has rows and none of its own"));
+    let look = || verify(&killed, &mut |_: &'static str, _: u64, _: u64| {});
+    match look() {
+        Ok(found) => assert_eq!(other(found), None),
+        Err(error) => assert!(matches!(error, BackupError::Full), "{error}"),
+    }
+    disk.free();
+    assert_eq!(other(look().expect("verified")), None);
 }

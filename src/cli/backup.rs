@@ -54,7 +54,7 @@ pub(super) fn failed(error: BackupError) -> CliError {
     let exit = match &error {
         BackupError::Open(OpenError::InUse { .. }) => Exit::DataDirInUse,
         BackupError::OutOfRange { .. } => Exit::Usage,
-        BackupError::Busy => Exit::Unavailable,
+        BackupError::Busy | BackupError::Full => Exit::Unavailable,
         _ => Exit::Failed,
     };
     CliError::new(exit, error.to_string(), "")

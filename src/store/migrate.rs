@@ -14,6 +14,7 @@ use super::compact;
 use super::engine::{Batch, Engine, EngineError, EngineOptions};
 use super::keys::{self, Kind, Meta};
 use super::pack::Head;
+use super::space;
 use super::state::State;
 
 /// Bytes of rows copied in one commit.
@@ -24,13 +25,27 @@ const TOLD_EVERY: u64 = 1 << 30;
 /// Opens the engine of `dir`, after a migration where an older version has written it.
 pub(super) fn open_engine(dir: &Path, options: &EngineOptions) -> Result<Engine, OpenError> {
     let known = super::recover::SCHEMA;
-    match Engine::open(options) {
+    match open_on_full_disk(dir, options) {
         Err(EngineError::Layout(found)) if found < known => {
             migrate(dir, options, found)?;
             Engine::open(options).map_err(|error| OpenError::engine(dir, &error))
         }
         Err(EngineError::Layout(found)) => Err(OpenError::Newer { dir: dir.to_owned(), found, known }),
         other => other.map_err(|error| OpenError::engine(dir, &error)),
+    }
+}
+
+/// Opens the engine of `dir`. The state takes some room to open, so on a full disk the ballast gives up its own.
+fn open_on_full_disk(dir: &Path, options: &EngineOptions) -> Result<Engine, EngineError> {
+    match Engine::open(options) {
+        Err(EngineError::Space) => {
+            tracing::warn!(
+                "the disk is full; room that was kept back is given up so that the store can open"
+            );
+            space::drop_ballast(dir);
+            Engine::open(options)
+        }
+        opened => opened,
     }
 }
 

@@ -104,7 +104,7 @@ impl SpaceWatch {
     }
 
     fn ballast(&self) -> PathBuf {
-        self.dir.join("ballast")
+        ballast_of(&self.dir)
     }
 
     /// Lays the ballast down if there is ample room for it. Failing to is no error: it is only a reserve.
@@ -127,8 +127,17 @@ impl SpaceWatch {
 
     /// Gives the ballast's room back.
     pub(super) fn drop_ballast(&self) {
-        let _ = fs::remove_file(self.ballast()); // absent is what we want
+        drop_ballast(&self.dir);
     }
+}
+
+fn ballast_of(dir: &Path) -> PathBuf {
+    dir.join("ballast")
+}
+
+/// Gives the room of the ballast in the data directory `dir` back.
+pub(super) fn drop_ballast(dir: &Path) {
+    let _ = fs::remove_file(ballast_of(dir)); // absent is what we want
 }
 
 #[cfg(test)]

@@ -153,6 +153,11 @@ pub enum BackupError {
         /// When the latest was, Unix milliseconds.
         last_ms: u64,
     },
+    /// The file system is full. Opening a state takes some room even where nothing is changed.
+    #[error(
+        "no space is left on the file system, and opening the store takes some: free some, then try again"
+    )]
+    Full,
     /// The store failed.
     #[error("{0}")]
     Store(String),
@@ -174,13 +179,19 @@ impl BackupError {
 
 impl From<EngineError> for BackupError {
     fn from(error: EngineError) -> BackupError {
-        BackupError::Store(error.to_string())
+        match error {
+            EngineError::Space => BackupError::Full,
+            error => BackupError::Store(error.to_string()),
+        }
     }
 }
 
 impl From<JournalError> for BackupError {
     fn from(error: JournalError) -> BackupError {
-        BackupError::Store(error.to_string())
+        match error {
+            JournalError::Space => BackupError::Full,
+            error => BackupError::Store(error.to_string()),
+        }
     }
 }
 
