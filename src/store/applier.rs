@@ -31,6 +31,9 @@ const TABLE_AGE: Duration = Duration::from_millis(1_000);
 /// The state is made durable after this time, or after [`CHECKPOINT_BYTES`] of the journal: what opening after a crash reads.
 const CHECKPOINT_AGE: Duration = Duration::from_secs(5);
 const CHECKPOINT_BYTES: u64 = 64 << 20;
+/// When a segment begins, the state is made durable at once if the journal takes more than this part, in percent, of what is live in it, and
+/// two segments, and segments could go: they would wait for the next checkpoint otherwise.
+const BOUND_PERCENT: u64 = 130;
 
 /// What the applier and the committer tell each other.
 #[derive(Default)]
@@ -46,6 +49,8 @@ pub(super) struct Progress {
 struct Inner {
     stop: bool,
     failed: Option<EngineError>,
+    /// A segment began since the applier last looked.
+    has_rolled: bool,
     /// Checkpoints that were asked for, and those of them that were made.
     asked: u64,
     made: u64,
@@ -84,6 +89,12 @@ impl Progress {
             drop(self.inner.lock()); // the applier either waits, or has yet to look
             self.work.notify_one();
         }
+    }
+
+    /// A segment of the journal began: the applier looks whether others can go.
+    pub(super) fn rolled(&self) {
+        self.inner.lock().has_rolled = true;
+        self.work.notify_one();
     }
 
     /// The position of the last checkpoint that is known.
@@ -205,7 +216,7 @@ struct Worker<'s> {
 impl Worker<'_> {
     fn run(&mut self) -> Result<(), EngineError> {
         loop {
-            let (stop, asked) = self.wait();
+            let (stop, asked, has_rolled) = self.wait();
             if let Some(table) = self.shared.memtable.freeze() {
                 let Shared { journal, state, live, memtable, progress, .. } = self.shared;
                 if journal.durable() < table.end && journal.sync()? < table.end {
@@ -223,6 +234,7 @@ impl Worker<'_> {
                 && (stop
                     || asked.is_some()
                     || behind >= CHECKPOINT_BYTES
+                    || (has_rolled && self.is_over_bound())
                     || self.checked.elapsed() >= CHECKPOINT_AGE)
             {
                 self.check_point()?;
@@ -239,27 +251,44 @@ impl Worker<'_> {
         }
     }
 
-    /// Waits for a table that is worth applying, or for the time of a checkpoint; whether the engine closes, and the number of the
-    /// last checkpoint that was asked for and not made.
-    fn wait(&self) -> (bool, Option<u64>) {
+    /// Whether the journal takes more than its bound and a checkpoint would let segments go.
+    fn is_over_bound(&self) -> bool {
+        let Shared { journal, live, pins, .. } = self.shared;
+        let (mut taken, mut kept, mut may_go) = (0_u64, 0_u64, false);
+        let mut largest = 0;
+        let live = live.lock();
+        for segment in journal.segments() {
+            let counts = live.of(segment.first);
+            taken = taken.saturating_add(segment.bytes);
+            kept = kept.saturating_add(counts.bytes);
+            largest = largest.max(segment.bytes);
+            may_go |= segment.is_sealed && segment.end <= self.applied && counts.pieces == 0;
+        }
+        may_go && !pins.are_held() && taken > kept.saturating_mul(BOUND_PERCENT) / 100 + 2 * largest
+    }
+
+    /// Waits for a table that is worth applying, for a new segment, or for the time of a checkpoint. Returns whether the engine closes, the
+    /// number of the last checkpoint that was asked for and not made, and whether a segment began.
+    fn wait(&self) -> (bool, Option<u64>, bool) {
         let mut inner = self.shared.progress.inner.lock();
         loop {
             let asked = (inner.asked > inner.made).then_some(inner.asked);
-            if inner.stop || asked.is_some() {
-                return (inner.stop, asked);
+            let has_rolled = std::mem::take(&mut inner.has_rolled);
+            if inner.stop || asked.is_some() || has_rolled {
+                return (inner.stop, asked, has_rolled);
             }
             let filling = self.shared.memtable.filling();
             let age = filling.since.map(|since| since.elapsed());
             let left = match age {
-                _ if filling.bytes >= TABLE_BYTES => return (false, None),
-                Some(age) if age >= TABLE_AGE => return (false, None),
+                _ if filling.bytes >= TABLE_BYTES => return (false, None, false),
+                Some(age) if age >= TABLE_AGE => return (false, None, false),
                 Some(age) => TABLE_AGE - age,
                 None => CHECKPOINT_AGE,
             };
             let due = CHECKPOINT_AGE.saturating_sub(self.checked.elapsed());
             let unchecked = self.checkpoint != Some(self.applied);
             if due.is_zero() && unchecked {
-                return (false, None);
+                return (false, None, false);
             }
             let left = if unchecked { left.min(due) } else { left };
             (inner, _) = self.shared.progress.work.wait_for(inner, left);

@@ -424,7 +424,12 @@ impl Engine {
             }
         }
         batch.freed.iter().for_each(|piece| record.free(*piece));
-        Ok(journal.append(&record)?)
+        let last = journal.last_segment();
+        let end = journal.append(&record)?;
+        if journal.last_segment() != last {
+            self.shared.progress.rolled();
+        }
+        Ok(end)
     }
 
     /// The bytes of a piece, checked.

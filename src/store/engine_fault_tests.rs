@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::{Duration, Instant};
 
 use crate::ids::{Sequence, TenantId};
 use crate::store::engine::{Batch, Engine, EngineError, EngineOptions, position_key};
@@ -238,4 +239,21 @@ fn a_missing_segment_in_which_events_lie_keeps_the_store_from_opening() {
     assert!(error.contains(&segments[2].display().to_string()) && error.contains("missing"), "{error}");
     std::fs::rename(&moved, &segments[2]).expect("moved back");
     Engine::open(&options).expect("opened");
+}
+
+/// Segments that nothing lives in waited for the next checkpoint, five seconds later, however many there were.
+#[test]
+fn segments_go_as_soon_as_the_journal_is_over_its_bound() {
+    const CHECKPOINT_AGE: Duration = Duration::from_secs(5);
+    let dir = tempfile::tempdir().expect("a directory");
+    let engine = Engine::open(&EngineOptions { fsync: false, ..options(dir.path()) }).expect("opened");
+    let begun = Instant::now();
+    for n in 1.. {
+        put(&engine, n, 8 << 10);
+        delete(&engine, n);
+        if n >= 200 && engine.segments().len() <= 4 {
+            break;
+        }
+        assert!(begun.elapsed() < CHECKPOINT_AGE, "{} segments after {n} pieces", engine.segments().len());
+    }
 }

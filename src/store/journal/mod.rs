@@ -248,6 +248,11 @@ impl Journal {
         segments.iter().map(info).collect()
     }
 
+    /// The first position of the last segment.
+    pub(crate) fn last_segment(&self) -> Option<Position> {
+        self.segments.read().last_key_value().map(|(first, _)| *first)
+    }
+
     /// The first position of the segment in which `position` lies; `None` where it was removed, or beyond the end.
     pub(crate) fn segment_of(&self, position: Position) -> Option<Position> {
         let segments = self.segments.read();
