@@ -367,7 +367,7 @@ async fn trimming_by_count_keeps_at_least_the_limit_and_at_most_one_value_more()
         harness::until(|| (log.events() < 107).then(|| (log.events(), log.oldest()))).await;
     assert!((100..107).contains(&events), "{events}");
     match opened.read_log(&log, Sequence::ZERO).await.expect("readable") {
-        LogRead::Gap { resumes_at } => assert_eq!(resumes_at, oldest),
+        LogRead::Gap { resumes_at, .. } => assert_eq!(resumes_at, oldest),
         other => panic!("{other:?}"),
     }
     let kept = read_all(&opened, &log, oldest).await;

@@ -247,7 +247,7 @@ impl Model {
                         }
                     }
                     nervewire::store::LogRead::End { .. } => break,
-                    nervewire::store::LogRead::Gap { resumes_at } => at = resumes_at,
+                    nervewire::store::LogRead::Gap { resumes_at, .. } => at = resumes_at,
                 }
             }
         }
@@ -363,12 +363,8 @@ async fn settle(store: &Store, io: &Saboteur) {
             io.heal();
             None
         }
-        StoreState::Writable | StoreState::Reserve => {
-            (store.stats().housekeeping_rounds.load(Relaxed) > rounds).then_some(store.state())
-        }
-        state => Some(state),
     })
-    .await
+    .await;
 }
 
 async fn open(dir: &Path, io: &Arc<Saboteur>, case: &str) -> Store {

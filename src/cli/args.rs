@@ -448,7 +448,7 @@ pub struct BackupArgs {
     /// see arguments
     #[arg(long, value_name = "KEY", env = "NERVEWIRE_KEY", hide_env_values = true)]
     pub key: Option<String>,
-    /// Print {"first","last","first_time","last_time","rows","journal_bytes","added_bytes"}
+    /// Print {"first","last","first_time","last_time","rows","journal_bytes","added_bytes","damaged"}
     #[arg(long)]
     pub json: bool,
     /// Configuration.

@@ -85,7 +85,18 @@ pub(super) fn run(args: &BackupArgs) -> Result<(), CliError> {
     };
     drop(bar);
     target.pack()?;
-    output::line(&told(&made, args.json))
+    output::line(&told(&made, args.json))?;
+    match made.damaged.first() {
+        None => Ok(()),
+        Some(first) => {
+            let what = format!(
+                "the backup is made, but {} of its segments are damaged: {first}",
+                made.damaged.len()
+            );
+            let hint = "keep your earlier backups; `nervewire verify` lists what is damaged. Check the disk of the data directory";
+            Err(CliError::new(Exit::Failed, what, hint))
+        }
+    }
 }
 
 fn told(made: &Made, as_json: bool) -> String {
@@ -94,7 +105,7 @@ fn told(made: &Made, as_json: bool) -> String {
     if as_json {
         return json!({
             "first": first, "last": last, "first_time": rfc3339(first_ms), "last_time": rfc3339(last_ms),
-            "rows": rows, "journal_bytes": bytes, "added_bytes": added,
+            "rows": rows, "journal_bytes": bytes, "added_bytes": added, "damaged": made.damaged,
         })
         .to_string();
     }

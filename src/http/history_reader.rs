@@ -66,7 +66,7 @@ pub(super) struct GapView<'a> {
     after: &'a str,
     /// Where it goes on.
     resumes_at: String,
-    /// `trimmed`: from the oldest event that is kept; `unknown_cursor`: from now on.
+    /// `trimmed`: from the oldest event that is kept, or the first after stored events that are damaged; `unknown_cursor`: from now on.
     reason: &'static str,
 }
 
@@ -286,7 +286,11 @@ impl Reader {
                         }
                         tokio::task::yield_now().await; // as above
                     }
-                    LogRead::Gap { resumes_at } => self.note_gap(progress, resumes_at),
+                    // An answer has room for one gap; the next answer begins with the next one.
+                    LogRead::Gap { .. } if progress.gap.is_some() && progress.found > 0 => {
+                        return Ok(Outcome::Ended);
+                    }
+                    LogRead::Gap { resumes_at, .. } => self.note_gap(progress, resumes_at),
                     // A new epoch has begun: its first position is the log's end.
                     LogRead::End { committed } => progress.position = progress.position.max(committed),
                 },
@@ -297,7 +301,13 @@ impl Reader {
 
     fn note_gap(&self, progress: &mut Progress, resumes_at: Sequence) {
         let after = self.worker.shared.tenants.cursors().encode(self.tenant.id(), progress.position);
-        progress.gap = Some(Gap { after: after.as_str().into(), reason: GapReason::Trimmed, resumes_at });
+        match &mut progress.gap {
+            Some(gap) => gap.resumes_at = resumes_at, // nothing lies between the two
+            None => {
+                progress.gap =
+                    Some(Gap { after: after.as_str().into(), reason: GapReason::Trimmed, resumes_at });
+            }
+        }
         progress.position = resumes_at;
     }
 

@@ -206,6 +206,11 @@ fn store(shared: &Shared, out: &mut Exposition) {
     );
     let help = "Deleted organizations and users of whom something is left to erase";
     out.gauge("nervewire_store_erasures", help, get(&stats.erasures));
+    let help = "Deleted users whose erasure waits for another attempt, since stored events could not be read";
+    out.gauge("nervewire_store_erasures_postponed", help, get(&stats.erasures_postponed));
+    let help =
+        "Stored pieces of events that are damaged, each counted once; readers get a gap in their place";
+    out.counter("nervewire_store_damaged_pieces", help, stats.damaged_pieces());
     let help = "Entries of the store's housekeeping tables";
     out.gauge("nervewire_store_entries", help, get(&stats.committer_entries) + get(&stats.tombstones));
     let rows = store.row_cache();

@@ -341,7 +341,7 @@ impl Committer {
             shared.logs.lock().forget_quiet(tenant);
             Ok(row)
         };
-        match self.books.sweep.step(engine, shrunk)? {
+        match self.books.sweep.step(engine, stats, now_ms, shrunk)? {
             Swept::Some => {}
             Swept::Tenant(tenant) => {
                 // Once more: a reader may have asked for it since.
@@ -357,11 +357,12 @@ impl Committer {
                 shared.reads.forget(tenant); // what a reader had in hand meanwhile
                 tracing::info!(tenant = tenant.0, "erased the events of users");
             }
-            Swept::Postponed(tenant) => {
+            Swept::Postponed(tenant, pause_ms) => {
                 shared.reads.forget(tenant);
                 tracing::error!(
                     tenant = tenant.0,
-                    "not all events of erased users could be read: the next start erases the rest"
+                    again_in_s = pause_ms / 1000,
+                    "not all events of erased users could be read: the erasure goes on when they can be read, or when they are trimmed"
                 );
             }
         }
@@ -369,6 +370,7 @@ impl Committer {
         let reclaims = self.books.reclaimer.step(engine)?;
         stats.committer_entries.store(self.books.entries() as u64, Relaxed);
         stats.erasures.store(self.books.sweep.entries() as u64, Relaxed);
+        stats.erasures_postponed.store(self.books.sweep.postponed() as u64, Relaxed);
         stats.tombstones.store(shared.tombstones.read().entries() as u64, Relaxed);
         stats.housekeeping_rounds.fetch_add(1, Relaxed);
         if wrote == 0 {

@@ -8,7 +8,6 @@
 //! * It knows bytes, not what they mean, but for two things: which rows it keeps in memory itself (`keys.rs` says), and that the
 //!   row of a log entry points into the journal.
 
-use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +15,8 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::applier::{self, Applier};
-use super::journal::{self, Journal, JournalError, NewRecord, Piece, Position, RecordKind, SegmentInfo};
+pub(crate) use super::engine_error::EngineError;
+use super::journal::{self, Journal, NewRecord, Piece, Position, RecordKind, SegmentInfo};
 use super::keys::{self, Kind, Meta};
 use super::live::{Counts, Live};
 use super::log_entry::LogEntry;
@@ -32,44 +32,6 @@ use super::state::State;
 pub(crate) use super::state::{Value, has_blobs, private_dir, sync_dir};
 use super::stats::JournalStats;
 use crate::sync::Mutex;
-
-/// Why the engine failed.
-#[derive(Debug, Clone, thiserror::Error)]
-pub(crate) enum EngineError {
-    /// No space, or over a disk quota: opening again may help once there is.
-    #[error("no space left on the file system")]
-    Space,
-    /// The kernel could not bring data to the disk: what is there is unknown, and asking again would hide that.
-    #[error("the disk failed: {0}")]
-    Disk(String),
-    /// Anything else; opening again may help.
-    #[error("the storage engine failed: {0}")]
-    Engine(String),
-    /// The state was written by another version, in this layout.
-    #[error("the data directory is of layout {0}")]
-    Layout(u32),
-}
-
-impl EngineError {
-    pub(super) fn io(error: &io::Error, syncing: bool) -> EngineError {
-        const EIO: i32 = 5;
-        match (error.kind(), error.raw_os_error()) {
-            (io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, _) => EngineError::Space,
-            (_, code) if syncing || code == Some(EIO) => EngineError::Disk(error.kind().to_string()),
-            _ => EngineError::Engine(error.kind().to_string()),
-        }
-    }
-}
-
-impl From<JournalError> for EngineError {
-    fn from(error: JournalError) -> EngineError {
-        match error {
-            JournalError::Space => EngineError::Space,
-            JournalError::Disk(what) => EngineError::Disk(what),
-            other => EngineError::Engine(other.to_string()),
-        }
-    }
-}
 
 /// One row of a batch.
 pub(crate) struct RowChange {
@@ -351,7 +313,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError`].
     pub(crate) fn commit(&self, batch: Batch) -> Result<(), EngineError> {
-        self.write(batch, self.fsync, RecordKind::Commit)
+        self.write(batch, self.fsync, RecordKind::Commit, || ())
     }
 
     fn write(
@@ -516,3 +478,7 @@ pub(super) fn live_change(piece: &Piece, sign: i64) -> memtable::Change {
 pub(super) fn position_key() -> Vec<u8> {
     keys::meta(Meta::Position)
 }
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;

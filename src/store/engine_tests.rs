@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::engine::{Batch, Engine, EngineOptions};
-use super::keys::{self, Kind};
-use super::pack::Head;
-use super::space::Disk;
 use crate::ids::TenantId;
+use crate::store::engine::{Batch, Engine, EngineOptions};
+use crate::store::keys::{self, Kind};
+use crate::store::pack::Head;
+use crate::store::space::Disk;
 
 fn open(dir: &std::path::Path) -> Engine {
     let options = EngineOptions { segment_bytes: 1 << 20, ..EngineOptions::new(dir, Arc::new(Disk)) };
@@ -100,7 +100,7 @@ fn check(engine: &Engine, model: &BTreeMap<Vec<u8>, Vec<u8>>) {
         ] {
             let expected = of_model(bounds.clone());
             let pair = |row: Result<_, _>| {
-                let (key, value): (super::state::Value, super::state::Value) =
+                let (key, value): (crate::store::state::Value, crate::store::state::Value) =
                     Result::expect(row.map_err(drop), "read");
                 (key.to_vec(), value.to_vec())
             };
@@ -194,10 +194,10 @@ fn dead_segments_go_and_what_lives_in_mostly_dead_ones_moves() {
         let key = keys::log(TenantId(1), crate::ids::Sequence(n));
         let entry = engine.get(&key).expect("read").expect("there");
         let mut batch = Batch::default();
-        batch.delete_piece(&key, &super::log_entry::LogEntry::read(&entry).expect("an entry"));
+        batch.delete_piece(&key, &crate::store::log_entry::LogEntry::read(&entry).expect("an entry"));
         engine.commit(batch).expect("committed");
     }
-    let mut reclaimer = super::reclaim::Reclaimer::default();
+    let mut reclaimer = crate::store::reclaim::Reclaimer::default();
     while reclaimer.step(&engine).expect("copied") {}
     engine.check_point().expect("made");
     let taken: u64 = engine.segments().iter().map(|(segment, _)| segment.end.0 - segment.first.0).sum();
@@ -209,7 +209,7 @@ fn dead_segments_go_and_what_lives_in_mostly_dead_ones_moves() {
     for n in (0..pieces).filter(|n| n % 10 == 0) {
         let entry =
             engine.get(&keys::log(TenantId(1), crate::ids::Sequence(n))).expect("read").expect("there");
-        let entry = super::log_entry::LogEntry::read(&entry).expect("an entry");
+        let entry = crate::store::log_entry::LogEntry::read(&entry).expect("an entry");
         assert_eq!(engine.piece(&entry.piece).expect("read"), bytes(n));
     }
 }

@@ -12,10 +12,10 @@ mod cache;
 mod commit;
 mod compact;
 mod daily;
+mod damage;
 mod disk;
 mod engine;
-#[cfg(test)]
-mod engine_tests;
+mod engine_error;
 #[cfg(test)]
 mod erasure_tests;
 mod handle;

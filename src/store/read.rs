@@ -3,7 +3,8 @@
 //! * At most [`READERS`] threads read the disk at once, and at most one of them scans a given tenant's log: what it finds
 //!   answers everyone who waits for that stretch, so thousands who resume together cost one scan.
 //! * A reader never sees what is not committed: the watermark is read before the range.
-//! * It never sees a hole: the low-water mark is read again after the range, and `Gap` said if it has passed the start.
+//! * It never sees a hole: the low-water mark is read again after the range, and `Gap` said if it has passed the start. A damaged piece
+//!   is a gap, too: what lies before it is read first, then the gap, then what follows it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::oneshot;
 
 use super::cache::PageCache;
+use super::damage::Damage;
 use super::engine::{Engine, EngineError};
 use super::keys::{self, Kind};
 use super::log::TenantLog;
@@ -36,10 +38,12 @@ const JSON_SHARE: usize = 4;
 pub enum LogRead {
     /// Events; the first is the first committed one after the position.
     Page(Page),
-    /// Events after the position were trimmed; reading goes on after `resumes_at`.
+    /// Events after the position were trimmed or are damaged; reading goes on after `resumes_at`.
     Gap {
-        /// The position before the oldest retained event.
+        /// The position before the oldest retained event, or of the last damaged one.
         resumes_at: Sequence,
+        /// The events are retained, but their stored bytes are damaged.
+        is_damaged: bool,
     },
     /// No event lies between the position and `committed`.
     End {
@@ -75,6 +79,13 @@ pub(super) struct Reads {
     buffers: Arc<Buffers>,
     cursors: CursorKey,
     stats: Arc<Stats>,
+}
+
+/// What a scan of the log found after a position.
+struct Scanned<P> {
+    pages: Vec<Stretch<P>>,
+    /// Nothing follows but damaged pieces, as far as this one: the last sequence in it.
+    damaged_to: Option<Sequence>,
 }
 
 impl Reads {
@@ -192,7 +203,7 @@ impl Reads {
         let committed = log.committed();
         self.stats.log_scans.fetch_add(1, Relaxed);
         let forgotten = self.json_cache.forgotten();
-        let fresh = self.scan(engine, log.tenant(), after, committed, &self.json_cache)?;
+        let fresh = self.scan(engine, log.tenant(), after, committed, &self.json_cache)?.pages;
         self.json_cache.insert(log.tenant(), &fresh, forgotten);
         let events = page_after(&fresh, after).and_then(|page| JsonEvents::after(page, after));
         Ok(events.filter(|_| after >= log.oldest()))
@@ -221,7 +232,7 @@ impl Reads {
         let resumes_at = log.oldest();
         match page {
             Some(page) if after >= resumes_at => LogRead::Page(page),
-            _ => LogRead::Gap { resumes_at },
+            _ => LogRead::Gap { resumes_at, is_damaged: false },
         }
     }
 
@@ -281,17 +292,21 @@ impl Reads {
         let committed = log.committed();
         self.stats.log_scans.fetch_add(1, Relaxed);
         let forgotten = self.cache.forgotten();
-        *fresh = self.scan(engine, log.tenant(), after, committed, &self.cache).map_err(failed)?;
+        let scanned = self.scan(engine, log.tenant(), after, committed, &self.cache).map_err(failed)?;
+        *fresh = scanned.pages;
         self.cache.insert(log.tenant(), fresh, forgotten);
         match page_after(fresh, after).and_then(|page| Page::after(page, after)) {
             Some(page) => Ok(self.unless_trimmed(log, after, Some(page))),
-            None if after < log.oldest() => Ok(LogRead::Gap { resumes_at: log.oldest() }),
-            None => Ok(LogRead::End { committed: committed.max(after) }),
+            None if after < log.oldest() => Ok(LogRead::Gap { resumes_at: log.oldest(), is_damaged: false }),
+            None => Ok(match scanned.damaged_to {
+                Some(resumes_at) => LogRead::Gap { resumes_at, is_damaged: true },
+                None => LogRead::End { committed: committed.max(after) },
+            }),
         }
     }
 
     /// Decodes the committed pieces that hold what follows `after`: up to [`SCAN_BYTES`] of them, or up to where `cache`
-    /// goes on.
+    /// goes on, or up to a damaged one.
     fn scan<P: PageForm>(
         &self,
         engine: &Engine,
@@ -299,10 +314,11 @@ impl Reads {
         after: Sequence,
         committed: Sequence,
         cache: &PageCache<P>,
-    ) -> Result<Vec<Stretch<P>>, EngineError> {
+    ) -> Result<Scanned<P>, EngineError> {
         let damaged = |_| EngineError::Engine("a log value is damaged".into());
         let (mut pages, mut bytes) = (PageReader::<P>::new(&self.buffers, tenant, &self.cursors, after), 0);
         let start = value_at(engine, tenant, after.next())?;
+        let mut damaged_to = None;
         let mut piece = self.buffers.take();
         for row in engine.range(&start, &keys::after(Kind::Log, tenant)) {
             let (key, value) = row?;
@@ -320,34 +336,61 @@ impl Reads {
             {
                 break;
             }
-            if !read_piece(engine, &key, entry, &mut piece)? {
-                continue;
+            match read_piece(engine, &key, entry, &mut piece)? {
+                PieceRead::Gone => continue,
+                PieceRead::Damaged(damage) => {
+                    let last = entry.head.last(first);
+                    self.stats.damaged.note(engine, tenant, (first, last), &damage);
+                    bytes += entry.piece.len as usize;
+                    // What was read before it comes first.
+                    if pages.last().is_some_and(|last| last > after) {
+                        break;
+                    }
+                    damaged_to = Some(last.min(committed));
+                    if bytes >= SCAN_BYTES {
+                        break;
+                    }
+                    continue;
+                }
+                PieceRead::Whole if damaged_to.is_some() => break,
+                PieceRead::Whole => {}
             }
             pages.add(&piece, first, entry.head).map_err(|_| damaged(()))?;
             bytes += piece.len();
         }
         self.buffers.put(piece);
-        Ok(pages.finish())
+        Ok(Scanned { pages: pages.finish(), damaged_to })
     }
 }
 
+/// What came of reading a piece.
+pub(super) enum PieceRead {
+    /// Its bytes are those that were written.
+    Whole,
+    /// It was trimmed.
+    Gone,
+    /// They are not.
+    Damaged(Box<Damage>),
+}
+
 /// Reads the piece that a row of the log points at into `piece`. Since the row was read, it may have been copied to another place, or
-/// trimmed: `false`.
+/// trimmed.
 pub(super) fn read_piece(
     engine: &Engine,
     key: &[u8],
     mut entry: LogEntry,
     piece: &mut Vec<u8>,
-) -> Result<bool, EngineError> {
+) -> Result<PieceRead, EngineError> {
     loop {
         let error = match engine.piece_into(&entry.piece, piece) {
-            Ok(()) => return Ok(true),
+            Ok(()) => return Ok(PieceRead::Whole),
             Err(error) => error,
         };
-        let Some(row) = engine.get(key)? else { return Ok(false) };
-        match LogEntry::read(&row) {
-            Ok(moved) if moved.piece != entry.piece => entry = moved,
-            _ => return Err(error),
+        let Some(row) = engine.get(key)? else { return Ok(PieceRead::Gone) };
+        match (LogEntry::read(&row), error) {
+            (Ok(moved), _) if moved.piece != entry.piece => entry = moved,
+            (_, EngineError::Damaged(damage)) => return Ok(PieceRead::Damaged(damage)),
+            (_, error) => return Err(error),
         }
     }
 }
@@ -395,7 +438,7 @@ mod tests {
         assert!(matches!(read, LogRead::Page(page) if page.frames().len() == 5));
         log.oldest.store(6, Release);
         let read = reads.log(&log, Sequence(5)).await.expect("known");
-        assert!(matches!(read, LogRead::Gap { resumes_at: Sequence(6) }));
+        assert!(matches!(read, LogRead::Gap { resumes_at: Sequence(6), is_damaged: false }));
         let read = reads.log(&log, Sequence(6)).await.expect("known");
         assert!(matches!(read, LogRead::Page(page) if page.frames().len() == 3));
         let read = reads.log(&log, Sequence(9)).await.expect("known");

@@ -11,7 +11,7 @@ use super::keys::{self, Kind};
 use super::log::TenantLog;
 use super::log_entry::LogEntry;
 use super::pack::Records;
-use super::read::read_piece;
+use super::read::{PieceRead, read_piece};
 use crate::ids::Sequence;
 
 /// Where a time lies in a tenant's log.
@@ -57,8 +57,11 @@ pub(super) fn position_since(engine: &Engine, log: &TenantLog, since_ms: u64) ->
     }
     let Some((first, entry)) = found else { return Ok(Since::At(committed)) };
     let mut piece = Vec::new();
-    if !read_piece(engine, &keys::log(tenant, first), entry, &mut piece)? {
-        return Ok(Since::Trimmed(log.oldest()));
+    match read_piece(engine, &keys::log(tenant, first), entry, &mut piece)? {
+        PieceRead::Whole => {}
+        PieceRead::Gone => return Ok(Since::Trimmed(log.oldest())),
+        // Who reads on from here is told of the gap.
+        PieceRead::Damaged(_) => return Ok(Since::At(Sequence(first.0.saturating_sub(1)))),
     }
     let records = Records::of(&piece).map_err(|_| damaged())?;
     let head = records.head;

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::damage::DamagedPieces;
+
 /// Upper bounds of the commit latency buckets, microseconds; a last one has none.
 pub const LATENCY_BOUNDS_US: [u64; 12] =
     [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000];
@@ -59,9 +61,19 @@ pub struct Stats {
     pub committer_entries: AtomicU64,
     /// Idempotency rows dropped before their day was over, because there were too many.
     pub idempotency_dropped: AtomicU64,
+    /// The damaged pieces that were met.
+    pub(super) damaged: DamagedPieces,
+    /// Gauge: of `erasures`, those that wait for another attempt, since a piece could not be read.
+    pub erasures_postponed: AtomicU64,
 }
 
 impl Stats {
+    /// Stored pieces of events that were found damaged in this run, each counted once.
+    #[must_use]
+    pub fn damaged_pieces(&self) -> u64 {
+        self.damaged.count()
+    }
+
     pub(super) fn commit(&self, took: Duration, events: u64, bytes: u64) {
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let bucket = LATENCY_BOUNDS_US.partition_point(|bound| *bound < us);

@@ -5,6 +5,8 @@
 //! * It takes a tenant's rows kind by kind, the log first, and never its organization row.
 //! * Of users it takes the events that were in the log when their turn came, value by value; the values stay. Those of one tenant
 //!   who wait are taken in one pass.
+//! * A user's row goes only when every piece of the log was read, or has gone. While one cannot be read, or is damaged, the erasure is
+//!   tried again, after a pause that doubles up to [`LAST_PAUSE_MS`].
 
 use std::collections::VecDeque;
 
@@ -13,6 +15,7 @@ use super::keys::{self, Kind};
 use super::log_entry::LogEntry;
 use super::pack;
 use super::records::{self, Revoked};
+use super::stats::Stats;
 use super::tombstones::Users;
 use crate::ids::TenantId;
 
@@ -22,6 +25,9 @@ const ROWS_AT_ONCE: usize = 256;
 const VALUES_AT_ONCE: usize = 16;
 /// Most users taken in one pass through a log: their rows go in one batch at its end.
 const USERS_AT_ONCE: usize = 1_024;
+/// Pauses before an erasure that met an unreadable piece is tried again: each attempt reads the whole log. Milliseconds.
+const FIRST_PAUSE_MS: u64 = 60 * 1000;
+const LAST_PAUSE_MS: u64 = 60 * 60 * 1000;
 /// How often expired revocations are looked for, milliseconds.
 const REVOKED_EVERY_MS: u64 = 10 * 60 * 1000;
 
@@ -29,10 +35,10 @@ const REVOKED_EVERY_MS: u64 = 10 * 60 * 1000;
 #[derive(Default)]
 pub(super) struct Sweep {
     erasing: VecDeque<TenantId>,
-    /// Each user of [`Kind::EraseUser`] is in one of them.
+    /// Each user of [`Kind::EraseUser`] is in one of these or in `postponed`.
     users: VecDeque<UserErasure>,
-    /// Users whose erasure met a piece that could not be read: their rows stay, and the next opening tries again.
-    postponed: usize,
+    /// Erasures that met a piece that could not be read, and when they are tried again, Unix milliseconds.
+    postponed: Vec<(u64, UserErasure)>,
     /// When revocations were last looked through, Unix milliseconds.
     revoked_ms: u64,
 }
@@ -42,8 +48,10 @@ struct UserErasure {
     users: Users,
     /// The key of the log from which on is still to be looked through; `None`: it has not begun.
     from: Option<Vec<u8>>,
-    /// The disk did not give a piece of the log.
+    /// A piece of the log could not be read.
     is_incomplete: bool,
+    /// The pause before this attempt, milliseconds; 0: it is the first.
+    pause_ms: u64,
 }
 
 /// What a step has done.
@@ -57,8 +65,8 @@ pub(super) enum Swept {
     Events(TenantId, u64),
     /// The last events of users.
     User(TenantId),
-    /// The last events of users that could be read; the rest is erased after the next opening.
-    Postponed(TenantId),
+    /// The last events of users that could be read; the next attempt comes after so many milliseconds.
+    Postponed(TenantId, u64),
 }
 
 impl Sweep {
@@ -88,7 +96,8 @@ impl Sweep {
             None => {
                 let mut users = Users::default();
                 users.add(user);
-                self.users.push_back(UserErasure { tenant, users, from: None, is_incomplete: false });
+                let (from, is_incomplete, pause_ms) = (None, false, 0);
+                self.users.push_back(UserErasure { tenant, users, from, is_incomplete, pause_ms });
             }
         }
     }
@@ -100,7 +109,7 @@ impl Sweep {
 
     /// The users whose erasure is not finished.
     pub(super) fn erasing_users(&self) -> Vec<(TenantId, String)> {
-        let users = self.users.iter();
+        let users = self.users.iter().chain(self.postponed.iter().map(|(_, erasure)| erasure));
         users.flat_map(|it| it.users.subs().map(|user| (it.tenant, user.to_owned()))).collect()
     }
 
@@ -112,10 +121,15 @@ impl Sweep {
     /// Erasures that are not finished.
     pub(super) fn entries(&self) -> usize {
         let users = self.users.iter().map(|erasure| erasure.users.len()).sum::<usize>();
-        self.erasing.len() + users + self.postponed
+        self.erasing.len() + users + self.postponed()
     }
 
-    /// Whether an erasure is going on.
+    /// Those of them that wait for another attempt.
+    pub(super) fn postponed(&self) -> usize {
+        self.postponed.iter().map(|(_, erasure)| erasure.users.len()).sum()
+    }
+
+    /// Whether an erasure is going on. Those that are postponed are not.
     pub(super) fn is_busy(&self) -> bool {
         !self.erasing.is_empty() || !self.users.is_empty()
     }
@@ -125,21 +139,43 @@ impl Sweep {
     pub(super) fn step(
         &mut self,
         engine: &Engine,
+        stats: &Stats,
+        now_ms: u64,
         shrunk: impl FnOnce(TenantId, u64) -> Result<Option<Vec<u8>>, EngineError>,
     ) -> Result<Swept, EngineError> {
+        let due = self.postponed.extract_if(.., |(at_ms, _)| *at_ms <= now_ms);
+        self.users.extend(due.map(|(_, erasure)| erasure));
         match (self.erasing.front(), self.users.front_mut()) {
             (Some(&tenant), _) => self.step_tenant(engine, tenant),
             (None, Some(erasure)) => {
-                let swept = erasure.step(engine, shrunk)?;
-                if let Swept::Postponed(_) = swept {
-                    self.postponed += erasure.users.len();
-                }
-                if let Swept::User(_) | Swept::Postponed(_) = swept {
-                    self.users.pop_front();
+                let swept = erasure.step(engine, stats, shrunk)?;
+                if let Swept::User(_) | Swept::Postponed(..) = swept
+                    && let Some(ended) = self.users.pop_front()
+                    && let Swept::Postponed(_, pause_ms) = swept
+                {
+                    self.postpone(ended, pause_ms, now_ms);
                 }
                 Ok(swept)
             }
             (None, None) => Ok(Swept::Some),
+        }
+    }
+
+    /// Has an erasure tried again after `pause_ms`; together with one of the same tenant that waits already, so that few read the log.
+    fn postpone(&mut self, ended: UserErasure, pause_ms: u64, now_ms: u64) {
+        let may_join = |(_, waiting): &&mut (u64, UserErasure)| {
+            waiting.tenant == ended.tenant && waiting.users.len() + ended.users.len() <= USERS_AT_ONCE
+        };
+        match self.postponed.iter_mut().find(may_join) {
+            Some((_, waiting)) => {
+                for user in ended.users.subs() {
+                    waiting.users.add(user);
+                }
+            }
+            None => {
+                let anew = UserErasure { from: None, is_incomplete: false, pause_ms, ..ended };
+                self.postponed.push((now_ms.saturating_add(pause_ms), anew));
+            }
         }
     }
 
@@ -164,6 +200,7 @@ impl Sweep {
         engine.apply(batch)?;
         self.erasing.pop_front();
         self.users.retain(|erasure| erasure.tenant != tenant);
+        self.postponed.retain(|(_, erasure)| erasure.tenant != tenant);
         Ok(Swept::Tenant(tenant))
     }
 
@@ -187,10 +224,11 @@ impl Sweep {
 }
 
 impl UserErasure {
-    /// Rewrites the next values without the users' events. A damaged one is passed over: nothing can be told apart in it.
+    /// Rewrites the next values without the users' events. One that cannot be read is passed over, and leaves the erasure incomplete.
     fn step(
         &mut self,
         engine: &Engine,
+        stats: &Stats,
         shrunk: impl FnOnce(TenantId, u64) -> Result<Option<Vec<u8>>, EngineError>,
     ) -> Result<Swept, EngineError> {
         let (mut batch, mut freed, mut looked) = (Batch::default(), 0, 0);
@@ -203,14 +241,15 @@ impl UserErasure {
                 continue;
             };
             let piece = match engine.piece(&entry.piece) {
-                Err(EngineError::Engine(error)) => {
-                    tracing::error!(tenant = self.tenant.0, ?first, %error, "no events can be erased from a piece of the log");
+                Err(EngineError::Damaged(damage)) => {
+                    self.is_incomplete = true;
+                    stats.damaged.note(engine, self.tenant, (first, entry.head.last(first)), &damage);
                     continue;
                 }
-                // One bad sector must not make the store read-only, and again after every restart.
-                Err(EngineError::Disk(error)) => {
+                // One bad sector must not stop commits, and again after every restart.
+                Err(error @ (EngineError::Engine(_) | EngineError::Disk(_))) => {
                     self.is_incomplete = true;
-                    tracing::error!(tenant = self.tenant.0, ?first, %error, "a piece of the log cannot be read; its events are erased with the next start, if it can be read then");
+                    tracing::error!(tenant = self.tenant.0, ?first, %error, "a piece of the log cannot be read, so nothing can be erased from it yet");
                     continue;
                 }
                 read => read?,
@@ -222,12 +261,16 @@ impl UserErasure {
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::error!(tenant = self.tenant.0, ?first, %error, "no events can be erased from a log value");
+                    self.is_incomplete = true;
+                    tracing::error!(tenant = self.tenant.0, ?first, %error, "a piece of the log cannot be decoded, so nothing can be erased from it yet");
                 }
             }
         }
         let swept = match looked {
-            0 if self.is_incomplete => Swept::Postponed(self.tenant),
+            0 if self.is_incomplete => {
+                let pause_ms = (self.pause_ms * 2).clamp(FIRST_PAUSE_MS, LAST_PAUSE_MS);
+                Swept::Postponed(self.tenant, pause_ms)
+            }
             0 => {
                 for user in self.users.subs() {
                     batch.delete(&keys::key(Kind::EraseUser, self.tenant, user.as_bytes()));

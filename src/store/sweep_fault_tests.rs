@@ -3,14 +3,19 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use crate::ids::{Sequence, TenantId};
 use crate::store::engine::{Batch, Engine, EngineError, EngineOptions};
+use crate::store::journal::Position;
 use crate::store::keys::{self, Kind};
-use crate::store::pack::Head;
-use crate::store::space::Io;
+use crate::store::log_entry::LogEntry;
+use crate::store::pack::Packed;
+use crate::store::page::tests::pieces;
+use crate::store::space::{Disk, Io};
+use crate::store::stats::Stats;
 use crate::store::sweep::{Sweep, Swept};
 
 const TENANT: TenantId = TenantId(1);
@@ -41,33 +46,79 @@ impl Io for Failing {
     }
 }
 
-/// Sweeps until nothing is left to do; how many erasures are left for the next opening.
-fn sweep(engine: &Engine) -> Result<usize, EngineError> {
-    let mut sweep = Sweep::load(engine)?;
-    while sweep.is_busy() {
-        let swept = sweep.step(engine, |_, _| Ok(None))?;
+/// Takes steps at `now_ms` until nothing is left to do then.
+fn step_all(sweep: &mut Sweep, engine: &Engine, stats: &Stats, now_ms: u64) {
+    loop {
+        let swept = sweep.step(engine, stats, now_ms, |_, _| Ok(None)).expect("no error");
         assert!(!matches!(swept, Swept::Tenant(_)));
+        if !sweep.is_busy() {
+            return;
+        }
     }
-    Ok(sweep.entries())
+}
+
+/// An engine with a log of one sound piece and the row of a deleted user; that row's key.
+fn with_erasure(dir: &Path, io: Arc<dyn Io>) -> (Engine, Vec<u8>) {
+    let engine = Engine::open(&EngineOptions::new(dir, io)).expect("opened");
+    let erased = keys::key(Kind::EraseUser, TENANT, b"u");
+    let mut batch = Batch::default();
+    let Packed { first, value, head, .. } = pieces(1..=3, 100).remove(0);
+    batch.put_piece(keys::log(TENANT, first), value, head);
+    batch.put(erased.clone(), vec![1]);
+    engine.commit(batch).expect("committed");
+    (engine, erased)
 }
 
 /// An unreadable piece used to make the store read-only, and after each restart again.
 #[test]
-fn a_piece_that_cannot_be_read_keeps_the_erasure_for_the_next_start_and_hurts_nobody_else() {
+fn a_piece_that_cannot_be_read_postpones_the_erasure_and_hurts_nobody_else() {
+    const MINUTE: u64 = 60_000;
     let dir = tempfile::tempdir().expect("a directory");
-    let io = Arc::new(Failing::default());
-    let engine = Engine::open(&EngineOptions::new(dir.path(), io.clone())).expect("opened");
-    let erased = keys::key(Kind::EraseUser, TENANT, b"u");
-    let mut batch = Batch::default();
-    batch.put_piece(keys::log(TENANT, Sequence(1)), vec![7; 100], Head { count: 1, min_ms: 1, max_ms: 1 });
-    batch.put(erased.clone(), vec![1]);
-    engine.commit(batch).expect("committed");
+    let (io, stats) = (Arc::new(Failing::default()), Stats::default());
+    let (engine, erased) = with_erasure(dir.path(), io.clone());
+    let mut sweep = Sweep::load(&engine).expect("loaded");
 
     io.reads.store(true, SeqCst);
-    assert_eq!(sweep(&engine).expect("the sweep ends without an error"), 1);
+    step_all(&mut sweep, &engine, &stats, 0);
+    assert_eq!((sweep.entries(), sweep.postponed()), (1, 1));
+    assert_eq!(sweep.erasing_users(), [(TENANT, "u".to_owned())], "nothing more is taken of them meanwhile");
     assert!(engine.get(&erased).expect("read").is_some(), "it is still to be done");
+    // The second pause is twice the first.
+    step_all(&mut sweep, &engine, &stats, MINUTE);
     io.reads.store(false, SeqCst);
-    assert_eq!(sweep(&engine).expect("swept"), 0);
+    step_all(&mut sweep, &engine, &stats, 3 * MINUTE - 1);
+    assert_eq!((sweep.entries(), sweep.postponed()), (1, 1));
+    step_all(&mut sweep, &engine, &stats, 3 * MINUTE);
+    assert_eq!((sweep.entries(), stats.damaged_pieces()), (0, 0));
+    assert!(engine.get(&erased).expect("read").is_none());
+}
+
+/// The row of a deleted user went although a piece that may hold their events was damaged.
+#[test]
+fn a_damaged_piece_keeps_the_erasure_until_the_piece_has_gone() {
+    const HOUR: u64 = 60 * 60_000;
+    let dir = tempfile::tempdir().expect("a directory");
+    let (engine, erased) = with_erasure(dir.path(), Arc::new(Disk));
+    let (stats, mut sweep) = (Stats::default(), Sweep::load(&engine).expect("loaded"));
+    let key = keys::log(TENANT, Sequence(1));
+    let entry = LogEntry::read(&engine.get(&key).expect("read").expect("there")).expect("an entry");
+    let (_, file, at) = engine.journal().locate(entry.piece).expect("there");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at + 20).expect("read");
+    let path = engine.journal().path_of(Position(0));
+    let write = File::options().write(true).open(path).expect("opened");
+    write.write_all_at(&[byte[0] ^ 1], at + 20).expect("flipped");
+
+    for attempt in 0..3 {
+        step_all(&mut sweep, &engine, &stats, attempt * HOUR);
+        assert_eq!((sweep.postponed(), stats.damaged_pieces()), (1, 1), "attempt {attempt}");
+        assert!(engine.get(&erased).expect("read").is_some());
+    }
+    let mut batch = Batch::default();
+    batch.delete_piece(&key, &entry);
+    engine.commit(batch).expect("trimmed");
+    step_all(&mut sweep, &engine, &stats, 3 * HOUR);
+    assert_eq!(sweep.entries(), 0);
     assert!(engine.get(&erased).expect("read").is_none());
 }
 

@@ -418,7 +418,11 @@ impl Worker {
             Ok(LogRead::Page(_)) if self.shared.tenants.store().has_in_memory(it.tenant.log(), asked) => {}
             // Or now, since memory has dropped it already.
             Ok(LogRead::Page(page)) => drop(self.deliver_page(state, token, &page, joint)),
-            Ok(LogRead::Gap { resumes_at }) => {
+            // What the ring still holds after it is not damaged.
+            Ok(LogRead::Gap { resumes_at, is_damaged: true }) => {
+                self.declare_gap(state, token, GapReason::Trimmed, resumes_at.min(joint));
+            }
+            Ok(LogRead::Gap { resumes_at, is_damaged: false }) => {
                 let reason = if replaying { GapReason::Trimmed } else { GapReason::Lagged };
                 self.declare_gap(state, token, reason, resumes_at);
             }

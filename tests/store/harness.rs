@@ -94,7 +94,7 @@ pub(crate) async fn try_read_all(
                 at = frames[frames.len() - 1].sequence();
             }
             LogRead::End { .. } => return Ok(frames),
-            LogRead::Gap { resumes_at } => return Err(resumes_at),
+            LogRead::Gap { resumes_at, .. } => return Err(resumes_at),
         }
     }
 }

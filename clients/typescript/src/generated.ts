@@ -395,7 +395,7 @@ export interface FoundMemories {
 export interface Gap {
   /** The cursor or time that was asked for, cut to 64 bytes. */
   after: string;
-  /** `trimmed`: from the oldest event that is kept; `unknown_cursor`: from now on. */
+  /** `trimmed`: from the oldest event that is kept, or the first after stored events that are damaged; `unknown_cursor`: from now on. */
   reason: "trimmed" | "lagged" | "unknown_cursor";
   /** Where it goes on. */
   resumes_at: string;

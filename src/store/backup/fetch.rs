@@ -1,15 +1,19 @@
 //! From the stage to where a backup is wanted: files are linked, or copied where that is another file system.
 //!
 //! * The manifest comes last, when everything else is on the disk.
+//! * Every record that was taken over is checked. A backup with damaged records is kept, for nothing else may have the sound ones, but
+//!   whoever made it is told.
 //! * Segments of a journal are never changed once they are sealed, so a link is as good as a copy. Whoever restores copies.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Component, Path};
+use std::sync::Arc;
 
 use super::manifest::{self, Manifest, ROWS, journal_of};
 use super::{BESIDE, BackupError, Progress, Since, private_file};
-use crate::store::journal::{self, Position};
+use crate::store::disk::{Disk, Io};
+use crate::store::journal::{self, Extent, JournalError, Position, Visit};
 use crate::store::state::{private_dir, sync_dir};
 
 /// A backup that was made or added to.
@@ -21,6 +25,8 @@ pub struct Made {
     pub added_bytes: u64,
     /// It was there before, and was added to.
     pub was_there: bool,
+    /// What of it is damaged, at most one entry a segment: in the store that was backed up, or on the way.
+    pub damaged: Vec<String>,
 }
 
 /// What is to be done at a place.
@@ -80,11 +86,16 @@ pub fn copy_stage(stage: &Path, to: &Path, progress: &mut dyn Progress) -> Resul
     let failed = |error: io::Error| BackupError::io(to, &error);
     private_dir(to).map_err(failed)?;
     private_dir(&journal_of(to)).map_err(failed)?;
-    let made = match plan {
+    let mut made = match plan {
         Plan::Whole => {
             let len = fs::metadata(stage.join(ROWS)).map_err(failed)?.len();
             link_or_copy(&stage.join(ROWS), &to.join(ROWS), len).map_err(failed)?;
-            Made { added_bytes: new.journal_bytes(), manifest: new.clone(), was_there: false }
+            Made {
+                added_bytes: new.journal_bytes(),
+                manifest: new.clone(),
+                was_there: false,
+                damaged: Vec::new(),
+            }
         }
         Plan::Add(was, _) => {
             if was.journal != new.journal || new.from != was.last {
@@ -92,7 +103,7 @@ pub fn copy_stage(stage: &Path, to: &Path, progress: &mut dyn Progress) -> Resul
             }
             let segments = [&was.segments[..], &new.segments].concat();
             let manifest = Manifest { last: new.last, last_ms: new.last_ms, segments, ..*was };
-            Made { added_bytes: new.journal_bytes(), manifest, was_there: true }
+            Made { added_bytes: new.journal_bytes(), manifest, was_there: true, damaged: Vec::new() }
         }
     };
     copy_segments((&journal_of(stage), &journal_of(to)), &new.segments, link_or_copy, progress)?;
@@ -103,7 +114,38 @@ pub fn copy_stage(stage: &Path, to: &Path, progress: &mut dyn Progress) -> Resul
         }
     }
     made.manifest.write(to)?;
+    made.damaged = check_records(&journal_of(to), &new, made.was_there, progress)?;
     Ok(made)
+}
+
+/// Checks the records of `new` in the directory `journal`, and not those that were there before; what is damaged.
+fn check_records(
+    journal: &Path,
+    new: &Manifest,
+    was_there: bool,
+    progress: &mut dyn Progress,
+) -> Result<Vec<String>, BackupError> {
+    let (mut damaged, mut done, mut cancelled) = (Vec::new(), 0, None);
+    let extent = Extent { from: new.from(), until: Some(new.journal_end()), is_whole: !was_there };
+    let visit = &mut |visit: Visit<'_>| {
+        match visit {
+            Visit::Damaged(error) => damaged.push(error.to_string()),
+            Visit::Segment(segment) => {
+                done += segment.end.0.saturating_sub(segment.first.0);
+                if let Err(error) = progress.at("bytes checked", done, new.journal_bytes()) {
+                    cancelled = Some(error);
+                    return Err(JournalError::Io("called off".into()));
+                }
+            }
+            Visit::Record(_) | Visit::Torn(_) => {}
+        }
+        Ok(())
+    };
+    let checked = journal::check(journal, &(Arc::new(Disk) as Arc<dyn Io>), extent, visit);
+    match cancelled {
+        Some(error) => Err(error),
+        None => Ok(checked.map(|_| damaged)?),
+    }
 }
 
 /// Brings segments from one directory into another, by `bring`. Durable on return.

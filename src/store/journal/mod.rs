@@ -188,7 +188,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`JournalError::Beyond`] what was appended; [`JournalError::Missing`] where its segment was removed;
-    /// [`JournalError::Damaged`] where its checksum does not match; errors of the disk.
+    /// [`JournalError::Damaged`] where its checksum does not match or its file is gone; errors of the disk.
     pub(crate) fn read(&self, piece: Piece) -> Result<Vec<u8>, JournalError> {
         let mut bytes = Vec::new();
         self.read_into(piece, &mut bytes)?;
@@ -224,7 +224,7 @@ impl Journal {
     /// that they were appended.
     ///
     /// # Errors
-    /// As [`Journal::read`], but for damage.
+    /// As [`Journal::read`], but for checksums.
     pub(crate) fn locate(&self, piece: Piece) -> Result<(Position, Arc<File>, u64), JournalError> {
         let end = self.end();
         if piece.end() > end {
@@ -232,7 +232,11 @@ impl Journal {
         }
         let missing = || self.missing(piece.position, piece.end());
         let first = self.segment_of(piece.position).ok_or_else(missing)?;
-        let file = self.file(first)?.ok_or_else(missing)?;
+        let gone = || {
+            let path = segment::path(&self.options.dir, first);
+            JournalError::damaged(piece.position, "the segment file is gone", &path)
+        };
+        let file = self.file(first)?.ok_or_else(gone)?;
         Ok((first, file, offset(first, piece.position)))
     }
 
