@@ -379,6 +379,7 @@ impl Engine {
             let value = LogEntry { piece, head }.write();
             batch.rows.push(RowChange { key, value: Some(value), is_new: false });
         }
+        record.expect_rows(batch.rows.iter().map(|row| (&*row.key, row.value.as_deref())));
         for row in &batch.rows {
             match &row.value {
                 Some(value) => record.put(&row.key, value),

@@ -150,10 +150,15 @@ pub(crate) struct BadKey;
 /// `kind ‖ tenant ‖ tail`.
 pub(crate) fn key(kind: Kind, tenant: TenantId, tail: &[u8]) -> Vec<u8> {
     let mut key = Vec::with_capacity(HEAD + tail.len());
-    key.push(kind as u8);
-    key.extend_from_slice(&tenant.0.to_be_bytes());
+    begin(&mut key, kind, tenant);
     key.extend_from_slice(tail);
     key
+}
+
+/// Begins a key in an empty buffer; the tail follows.
+pub(crate) fn begin(key: &mut Vec<u8>, kind: Kind, tenant: TenantId) {
+    key.push(kind as u8);
+    key.extend_from_slice(&tenant.0.to_be_bytes());
 }
 
 /// The kind of a key.

@@ -235,7 +235,13 @@ struct Whose<'e> {
 
 impl Whose<'_> {
     fn key(&self, kind: Kind, (number, id): &At) -> Vec<u8> {
-        keys::key(kind, self.tenant, &tail(self.group, *number, id))
+        let mut key = Vec::with_capacity(keys::HEAD + BEFORE_ID + id.len());
+        keys::begin(&mut key, kind, self.tenant);
+        key.push(self.group.list);
+        key.extend_from_slice(&self.group.digest);
+        key.extend_from_slice(&number.to_be_bytes());
+        key.extend_from_slice(id.as_bytes());
+        key
     }
 
     /// Removes the places of `gone`, which are of one span and in order, alone and out of their runs.

@@ -139,15 +139,23 @@ pub(super) fn differences(
 ) -> Result<HashMap<TenantId, Difference>, EngineError> {
     let mut differences = HashMap::<TenantId, Difference>::new();
     let mut lengths = HashMap::<&[u8], Option<usize>>::new(); // as the changes so far leave them
-    for change in batch.changes() {
-        let Some((kind, tenant)) = counted(&change.key) else { continue };
-        let before = match lengths.get(change.key.as_slice()) {
-            Some(length) => *length,
-            None if change.is_new => None,
-            None => engine.length(&change.key)?,
-        };
+    let counted_changes = || {
+        let changes = batch.changes().iter();
+        changes.filter_map(|change| counted(&change.key).map(|(kind, tenant)| (change, kind, tenant)))
+    };
+    // Where every row is new no row is changed twice, and none has a length before: most commits are such.
+    let all_are_new = counted_changes().all(|(change, ..)| change.is_new);
+    for (change, kind, tenant) in counted_changes() {
         let after = change.value.as_ref().map(Vec::len);
-        lengths.insert(&change.key, after);
+        let before = if all_are_new {
+            None
+        } else {
+            match lengths.insert(&change.key, after) {
+                Some(length) => length,
+                None if change.is_new => None,
+                None => engine.length(&change.key)?,
+            }
+        };
         differences.entry(tenant).or_default().note(kind, change.key.len(), before, after);
     }
     Ok(differences)

@@ -34,8 +34,9 @@ use crate::wake::{WakeBits, WakeQueue};
 pub const INITIAL_SLOTS: usize = 64;
 /// Milliseconds without a publish after which a committed ring gives its memory back.
 pub const QUIET_MS: u64 = 60_000;
-/// Most things a tenant knows to be in the store.
-const KNOWN: usize = 1_024;
+/// Most things a tenant knows to be in the store: 1 MiB of memory, and the agents of a large organization. One that is not known costs
+/// its message a read on another thread.
+const KNOWN: usize = 16 * 1_024;
 /// Parts of the table of tenants, a power of two. A sweep locks one at a time, and a worker that opens a tenant waits for that one at
 /// most: of 100,000 tenants some hundred are in a part.
 const SHARDS: usize = 256;

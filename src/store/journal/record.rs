@@ -24,6 +24,8 @@ pub(super) const MAGIC: [u8; 4] = *b"\xffNWR";
 /// Records begin and end at multiples of this.
 pub(super) const ALIGN: u64 = 8;
 
+/// Bytes of a row that puts a value, besides its key and the value.
+const PUT_HEAD: usize = 1 + 2 + 4;
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
 const FREE: u8 = 3;
@@ -227,6 +229,12 @@ impl NewRecord {
         self.pieces.clear();
         self.rows.clear();
         (self.kind, self.epoch, self.at, self.pieces_len, self.refused) = (kind, epoch, at, 0, None);
+    }
+
+    /// Makes room for rows that will be put or deleted.
+    pub(crate) fn expect_rows<'r>(&mut self, rows: impl Iterator<Item = (&'r [u8], Option<&'r [u8]>)>) {
+        let bytes = rows.map(|(key, value)| PUT_HEAD + key.len() + value.map_or(0, <[u8]>::len));
+        self.rows.reserve(bytes.sum());
     }
 
     /// Stores `value` under `key`.
