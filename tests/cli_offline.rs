@@ -147,7 +147,7 @@ fn init_on_an_initialised_directory_changes_nothing() {
     for arguments in [&["init"][..], &["init", "--json"]] {
         let again = run(dir, arguments);
         assert_eq!((again.code, again.stdout.as_str()), (Some(1), ""));
-        assert!(again.stderr.contains("initialised already; nothing was changed"), "{}", again.stderr);
+        assert!(again.stderr.contains("already initialised; nothing was changed"), "{}", again.stderr);
         assert!(again.stderr.contains("key create"), "{}", again.stderr);
     }
     assert_eq!(json(dir, &["key", "list"]), before);

@@ -1,7 +1,9 @@
-//! A backup as one file: a tar archive of its directory.
+//! A backup as one file: a tar archive of the backup directory.
 //!
-//! * The commands know directories alone: an archive is unpacked beside itself before they run, and packed again afterwards.
-//! * An archive gets its name only when all of it is on the disk; what is there under the name stays until then.
+//! * The commands work on directories only. An archive is unpacked beside itself before a command runs, and
+//!   packed again afterwards.
+//! * An archive gets its final name only after all of it is on disk. Until then, an earlier file of that name
+//!   is kept.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, BufWriter, Write as _};
@@ -10,13 +12,13 @@ use std::path::{Path, PathBuf};
 
 use super::outcome::{CliError, Exit};
 
-/// Bytes written at once.
+/// Bytes per write.
 const BUFFER: usize = 1 << 20;
 
-/// A backup's directory for as long as a command works on it.
+/// The directory of a backup while a command works on it.
 pub(super) struct Unpacked {
     dir: PathBuf,
-    /// `None`: the backup is a directory.
+    /// `None` if the backup is a directory.
     archive: Option<PathBuf>,
 }
 
@@ -25,7 +27,8 @@ fn is_archive(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "tar") && !path.is_dir()
 }
 
-/// A new path beside `path`: two commands on one archive must not get into each other's files.
+/// Returns a new path beside `path`. It is unique, so that two commands on one archive do not use the same
+/// files.
 fn beside(path: &Path, what: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{what}-{}", std::process::id()));
@@ -37,10 +40,11 @@ fn failed(path: &Path, error: &io::Error) -> CliError {
 }
 
 impl Unpacked {
-    /// The backup at `path`: the directory itself, or a private one beside the archive with what is in it, if it exists.
+    /// Opens the backup at `path`: the directory itself, or a private directory beside the archive with the
+    /// unpacked files, if the archive exists.
     ///
     /// # Errors
-    /// The archive cannot be read, or there is no room for it.
+    /// The archive cannot be read, or there is no space for its files.
     pub(super) fn open(path: &Path) -> Result<Unpacked, CliError> {
         if !is_archive(path) {
             return Ok(Unpacked { dir: path.to_owned(), archive: None });
@@ -58,15 +62,15 @@ impl Unpacked {
         unpack().map_err(|error| failed(path, &error))
     }
 
-    /// Where the backup's files are.
+    /// Returns the directory that holds the backup's files.
     pub(super) fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Writes the archive, if the backup is one, and returns when it is on the disk.
+    /// Writes the archive, if the backup is one. Returns after it is on disk.
     ///
     /// # Errors
-    /// As the disk gives them; an archive that was there before is as it was.
+    /// I/O errors. An archive that existed before is unchanged.
     pub(super) fn pack(self) -> Result<(), CliError> {
         let Some(archive) = &self.archive else { return Ok(()) };
         let new = beside(archive, "new");
@@ -91,19 +95,23 @@ impl Unpacked {
 impl Drop for Unpacked {
     fn drop(&mut self) {
         if self.archive.is_some() {
-            let _ = fs::remove_dir_all(&self.dir); // the name says what it is, where it stays
+            let _ = fs::remove_dir_all(&self.dir); // if this fails, its name shows what it is
         }
     }
 }
 
-/// The backup or data directory at `path`, which must exist.
+/// Opens the backup or data directory at `path`, which must exist.
 ///
 /// # Errors
-/// As [`Unpacked::open`], and where nothing is there.
+/// As [`Unpacked::open`], or `path` does not exist.
 pub(super) fn existing(path: &Path) -> Result<Unpacked, CliError> {
     if is_archive(path) && !path.exists() {
         let what = format!("{} does not exist", path.display());
-        return Err(CliError::new(Exit::Failed, what, "name a backup that `nervewire backup` has made"));
+        return Err(CliError::new(
+            Exit::Failed,
+            what,
+            "give the path of a backup made by `nervewire backup`",
+        ));
     }
     Unpacked::open(path)
 }

@@ -1,4 +1,4 @@
-//! The command line's grammar: every command, flag, help text and example, and nothing of what they do.
+//! The grammar of the command line: every command, flag, help text and example. It does not run commands.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,21 +11,21 @@ use super::parse::seconds;
 const EXIT_CODES: &str = "\
 Exit codes:
   0   done
-  1   failed, for a reason told on standard error
+  1   failed; the reason is on standard error
   64  wrong usage or configuration
-  69  no daemon reachable, or it refuses for now (429, 503)
+  69  the daemon cannot be reached, or refuses for now (429, 503)
   73  the data directory is in use by a daemon
   77  the credential was refused, has expired or was revoked";
 
 const TOP_EXAMPLES: &str = "\
 Examples:
   nervewire                          # a daemon on 127.0.0.1:8080 with ./nervewire-data
-  export NERVEWIRE_KEY=nwk_…         # the key that its first start, or `nervewire init`, printed
+  export NERVEWIRE_KEY=nwk_…         # the key printed by the first start or by `nervewire init`
   nervewire tail                     # follow what is published
   nervewire publish --channel chat --data '{\"text\":\"hello\"}'
 ";
 
-/// Carries the events of AI-agent platforms to very many subscribers over WebSocket and SSE.
+/// Delivers the events of AI-agent platforms to very many subscribers over WebSocket and SSE.
 #[derive(Debug, Parser)]
 #[command(
     name = "nervewire",
@@ -36,24 +36,24 @@ Examples:
     after_help = format!("{TOP_EXAMPLES}\n{EXIT_CODES}"),
 )]
 pub struct Cli {
-    /// What to do; `serve` if absent.
+    /// The command to run; `serve` if absent.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// Flags of `serve`, when no command is named.
+    /// The flags of `serve`, used if no command is given.
     #[command(flatten)]
     pub serve: ServeArgs,
 }
 
-/// Every command.
+/// All commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the daemon (the default)
     #[command(after_help = "\
 Examples:
   nervewire serve --listen 0.0.0.0:8080 --listen '[::]:8080' --data-dir /var/lib/nervewire
-  nervewire serve --listen 127.0.0.1:0 --ready-file /run/nw.json   # the file tells the port")]
+  nervewire serve --listen 127.0.0.1:0 --ready-file /run/nw.json   # the port is in the file")]
     Serve(ServeArgs),
-    /// Make the store, the organization `default` and its first key, and print that key once
+    /// Create the store, the organization `default` and its first key, and print that key once
     #[command(after_help = "\
 Examples:
   nervewire init --json | jq -r .api_key")]
@@ -64,7 +64,7 @@ Examples:
     /// Create, list and delete API keys
     #[command(subcommand)]
     Key(KeyCommand),
-    /// Mint a token (JWT) for a user or a service, or revoke one
+    /// Create a token (JWT) for a user or a service, or revoke one
     #[command(
         args_conflicts_with_subcommands = true,
         subcommand_negates_reqs = true,
@@ -84,21 +84,21 @@ Examples:
   nervewire publish --agent a1 --status thinking
   nervewire publish --request r1 --chunk 'Once upon a time'
   nervewire publish --request r1 --chunk '' --final
-  generate | nervewire publish -     # one event a line; lines at hand go together, up to 1,000
+  generate | nervewire publish -     # one event per line; up to 1,000 lines per request
 
-From standard input every batch carries an idempotency key, and is sent again after 429, 503 or
-a broken connection. A single event is sent once: to repeat it safely, give --idempotency-key.")]
+Batches from standard input carry an idempotency key. They are sent again after 429, 503 or a
+broken connection. A single event is sent once: to repeat it safely, give --idempotency-key.")]
     Publish(Box<PublishArgs>),
-    /// Follow events over SSE or WebSocket, across reconnects
+    /// Follow events over SSE or WebSocket and reconnect when the connection is lost
     #[command(after_help = "\
 Examples:
-  nervewire tail                                  # what is published from now on
-  nervewire tail --earliest --json | jq .         # everything kept, then live
+  nervewire tail                                  # new events
+  nervewire tail --earliest --json | jq .         # all stored events, then new ones
   nervewire tail --ws --type message,agent_update --agent a1
   nervewire tail --channel 'chat/*' --since 2026-11-22T10:00:00Z
 
-It comes back with its cursor after a lost connection, so nothing is missed or repeated; a
-declared gap is told on standard error. It ends when the credential has expired or was revoked.")]
+After a lost connection it resumes at its cursor, so no event is missed or repeated. It reports
+a declared gap on standard error. It ends when the credential expires or is revoked.")]
     Tail(TailArgs),
     /// List connections and close them
     #[command(subcommand)]
@@ -108,32 +108,32 @@ declared gap is told on standard error. It ends when the credential has expired 
     /// Measure a daemon under load
     #[command(subcommand)]
     Bench(Box<super::bench::BenchCommand>),
-    /// Check the configuration without opening anything
+    /// Check the configuration without starting the daemon
     #[command(after_help = "\
 Examples:
   nervewire check-config --config /etc/nervewire/nervewire.toml
-  NERVEWIRE_LOG__LEVEL=debug nervewire check-config --print   # each key and where it came from")]
+  NERVEWIRE_LOG__LEVEL=debug nervewire check-config --print   # each key and its source")]
     CheckConfig(CheckConfigArgs),
     /// Copy the live data to a new, smaller store file (the daemon must be stopped)
     Compact(CompactArgs),
-    /// Back the store up, beside a running daemon or of a stopped one
+    /// Back up the store of a running or a stopped daemon
     #[command(after_help = "\
 Examples:
-  nervewire backup /backups/monday              # a new backup, of a stopped daemon
-  NERVEWIRE_KEY=nwk_… nervewire backup /backups/monday   # of a running one, with an operator's key
-  nervewire backup /backups/monday              # again: adds what came since
+  nervewire backup /backups/monday              # a new backup of a stopped daemon
+  NERVEWIRE_KEY=nwk_… nervewire backup /backups/monday   # of a running one, with an operator key
+  nervewire backup /backups/monday              # again: adds newer data
 
-A running daemon is asked on its admin listener, and is not disturbed. Run this on its machine, as a
-user who may read its data directory.")]
+A running daemon is reached through its admin listener and keeps serving. Run this command on the
+daemon's machine, as a user that can read its data directory.")]
     Backup(BackupArgs),
-    /// Restore a backup into a new data directory, under a new identity
+    /// Restore a backup into a new data directory, with a new identity
     #[command(after_help = "\
 Examples:
   nervewire restore /backups/monday /var/lib/nervewire
   nervewire restore /backups/monday ./before --until 2026-11-30T12:00:00Z
 
-The restored store is a store of its own: keys, users and resources are the same, cursors of the
-store that was backed up are refused.")]
+The restored store has a new identity. It keeps keys, users and resources, and refuses cursors of
+the store that was backed up.")]
     Restore(RestoreArgs),
     /// Verify a backup or the data directory of a stopped daemon: every record, row and counter
     #[command(after_help = "\
@@ -151,10 +151,10 @@ Examples:
     },
 }
 
-/// Where the configuration comes from.
+/// The sources of the configuration.
 #[derive(Debug, Default, Args)]
 pub struct ConfigArgs {
-    /// Configuration file [env: NERVEWIRE_CONFIG] [default: ./nervewire.toml, if it is there]
+    /// Configuration file [env: NERVEWIRE_CONFIG] [default: ./nervewire.toml, if it exists]
     #[arg(long, value_name = "PATH")]
     pub config: Option<PathBuf>,
     /// Directory of the log and of generated keys [default: ./nervewire-data]
@@ -162,10 +162,11 @@ pub struct ConfigArgs {
     pub data_dir: Option<String>,
 }
 
-/// Flags that set where to listen.
+/// The addresses to listen on.
 #[derive(Debug, Default, Args)]
 pub struct ListenArgs {
-    /// Address for clients, `addr:port`, `name:port` or `unix:/path`; may be given several times [default: 127.0.0.1:8080]
+    /// Address for clients: `addr:port`, `name:port` or `unix:/path`; may be repeated [default:
+    /// 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     pub listen: Vec<String>,
     /// Address for metrics and operators, or `off` [default: 127.0.0.1:8081]
@@ -173,16 +174,16 @@ pub struct ListenArgs {
     pub admin_listen: Option<String>,
 }
 
-/// `serve`.
+/// Flags of `serve`.
 #[derive(Debug, Default, Args)]
 pub struct ServeArgs {
-    /// Configuration.
+    /// The sources of the configuration.
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Listeners.
+    /// The addresses to listen on.
     #[command(flatten)]
     pub listen: ListenArgs,
-    /// Write {"listen","admin_listen","pid"} to this file once it serves
+    /// Write {"listen","admin_listen","pid"} to this file when the daemon is ready
     #[arg(long, value_name = "PATH")]
     pub ready_file: Option<PathBuf>,
     /// Serve a plain WebSocket echo at /echo on this loopback address, for conformance tests
@@ -190,10 +191,10 @@ pub struct ServeArgs {
     pub diagnostic_echo: Option<SocketAddr>,
 }
 
-/// `init`.
+/// Flags of `init`.
 #[derive(Debug, Args)]
 pub struct InitArgs {
-    /// Configuration.
+    /// The sources of the configuration.
     #[command(flatten)]
     pub config: ConfigArgs,
     /// Print {"org_id","key_id","api_key"}
@@ -201,33 +202,34 @@ pub struct InitArgs {
     pub json: bool,
 }
 
-/// Whom to ask: a running daemon, or the data directory of a stopped one. The variables of --url and --key are read in
-/// `super::backend`, since a flag that names the data directory is stronger than they are.
+/// The target of an administrative command: a running daemon, or the data directory of a stopped one.
+/// `super::backend` reads the variables of --url and --key, because a flag that names the data directory
+/// overrides them.
 #[derive(Debug, Args)]
 pub struct AdminArgs {
-    /// Ask the daemon running there, `http://host:port` or `unix:/path`. Without this and --key the
-    /// data directory is worked on directly, which needs the daemon stopped [env: NERVEWIRE_URL]
+    /// Address of a running daemon, `http://host:port` or `unix:/path`. Without this and --key the command
+    /// works on the data directory, and the daemon must be stopped [env: NERVEWIRE_URL]
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
-    /// API key or token for the daemon; prefer the variable, as others on the machine may see
+    /// API key or token for the daemon; prefer the variable, because other users of the machine may see
     /// arguments [env: NERVEWIRE_KEY]
     #[arg(long, value_name = "KEY")]
     pub key: Option<String>,
     /// Print JSON with stable field names
     #[arg(long)]
     pub json: bool,
-    /// Stopped daemon.
+    /// The data directory of a stopped daemon.
     #[command(flatten)]
     pub config: ConfigArgs,
 }
 
-/// A running daemon and the credential for it.
+/// The address of a running daemon and the credential for it.
 #[derive(Debug, Args)]
 pub struct RemoteArgs {
     /// Address of a running daemon, `http://host:port` or `unix:/path` [default: http://127.0.0.1:8080]
     #[arg(long, value_name = "URL", env = "NERVEWIRE_URL", hide_env_values = true)]
     pub url: Option<String>,
-    /// API key or token; prefer the variable, as others on the machine may see arguments
+    /// API key or token; prefer the variable, because other users of the machine may see arguments
     #[arg(long, value_name = "KEY", env = "NERVEWIRE_KEY", hide_env_values = true)]
     pub key: Option<String>,
     /// Print JSON with stable field names
@@ -235,24 +237,24 @@ pub struct RemoteArgs {
     pub json: bool,
 }
 
-/// `org`.
+/// Subcommands of `org`.
 #[derive(Debug, Subcommand)]
 pub enum OrgCommand {
     /// Create an organization
     #[command(after_help = "Examples:\n  nervewire org create acme --name 'Acme Inc.'")]
     Create {
-        /// Its id, 1-128 of letters, digits, `.`, `_`, `-` [default: a new one]
+        /// Id of the organization: 1-128 of letters, digits, `.`, `_`, `-` [default: a new id]
         id: Option<String>,
-        /// A name for people
+        /// Display name
         #[arg(long)]
         name: Option<String>,
-        /// Who sees an event addressed to a user: that user, or every member
+        /// Who sees an event addressed to a user: only that user, or every member
         #[arg(long, value_parser = ["private", "org"])]
         visibility: Option<String>,
-        /// Tell it which of its users are connected
+        /// Send presence events: which users of the organization are connected
         #[arg(long)]
         presence: bool,
-        /// Whom to ask.
+        /// The target of the command.
         #[command(flatten)]
         admin: AdminArgs,
     },
@@ -260,31 +262,31 @@ pub enum OrgCommand {
     List(AdminArgs),
     /// Delete an organization, its keys and its events
     Delete {
-        /// Its id
+        /// Id of the organization
         id: String,
         /// Do not ask for confirmation
         #[arg(long)]
         yes: bool,
-        /// Whom to ask.
+        /// The target of the command.
         #[command(flatten)]
         admin: AdminArgs,
     },
 }
 
-/// What a new credential may do; the server refuses more than the caller's own.
+/// The rights of a new credential. The server refuses rights that the caller does not have.
 #[derive(Debug, Default, Args)]
 pub struct GrantArgs {
-    /// Scopes: subscribe, publish, write, agents, publish:org, read:all, mint, manage, `*` for all of these; a key must name its own,
-    /// a token has those of its role without
+    /// Scopes: subscribe, publish, write, agents, publish:org, read:all, mint, manage, or `*` for all of
+    /// these. Required for a key; a token gets the scopes of its role by default
     #[arg(long = "scope", alias = "scopes", value_name = "SCOPE", value_delimiter = ',')]
     pub scopes: Option<Vec<String>>,
     /// Lifetime: seconds, or 30m, 8h, 7d
     #[arg(long, value_name = "DURATION", value_parser = seconds)]
     pub expires: Option<u64>,
-    /// Only events of these agents; repeated or comma-separated, and an empty value matches none
+    /// Only events of these agents; may be repeated or comma-separated; an empty value matches none
     #[arg(long = "agent", alias = "agents", value_name = "ID", value_delimiter = ',')]
     pub agents: Option<Vec<String>>,
-    /// Only events on these channels, `a/*` for all below `a/`
+    /// Only events on these channels; `a/*` means all channels below `a/`
     #[arg(long = "channel", alias = "channels", value_name = "CHANNEL", value_delimiter = ',')]
     pub channels: Option<Vec<String>>,
     /// Only events of these types
@@ -292,7 +294,7 @@ pub struct GrantArgs {
     pub types: Option<Vec<String>>,
 }
 
-/// `key`.
+/// Subcommands of `key`.
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
     /// Create an API key and print it once
@@ -302,20 +304,21 @@ Examples:
   nervewire key create --org acme --scope subscribe --expires 90d --json
   nervewire key create --operator                # on a stopped daemon's data directory")]
     Create {
-        /// Organization; only an operator may name another than its own [default: the credential's, or `default`]
+        /// Organization; only an operator may name an organization other than its own [default: the
+        /// credential's, or `default`]
         #[arg(long, value_name = "ID")]
         org: Option<String>,
-        /// A name for people
+        /// Display name
         #[arg(long)]
         name: Option<String>,
-        /// An operator key, as the first key is: every scope, and the right to create and delete
+        /// Create an operator key, like the first key: it has every scope and may create and delete
         /// organizations. Only on the data directory of a stopped daemon
         #[arg(long, conflicts_with_all = ["scopes", "agents", "channels", "types"])]
         operator: bool,
-        /// Rights.
+        /// The rights of the key.
         #[command(flatten)]
         grant: GrantArgs,
-        /// Whom to ask.
+        /// The target of the command.
         #[command(flatten)]
         admin: AdminArgs,
     },
@@ -324,74 +327,75 @@ Examples:
         /// Organization [default: the credential's, or `default`]
         #[arg(long, value_name = "ID")]
         org: Option<String>,
-        /// Whom to ask.
+        /// The target of the command.
         #[command(flatten)]
         admin: AdminArgs,
     },
     /// Delete an API key; its connections close within a second
     Delete {
-        /// The key's id, the middle part of the key
+        /// Id of the key: the middle part of the key
         key_id: String,
-        /// Do not ask for confirmation, also if it is the last operator key
+        /// Do not ask for confirmation, even for the last operator key
         #[arg(long)]
         yes: bool,
         /// Organization [default: the credential's, or `default`]
         #[arg(long, value_name = "ID")]
         org: Option<String>,
-        /// Whom to ask.
+        /// The target of the command.
         #[command(flatten)]
         admin: AdminArgs,
     },
 }
 
-/// `token`.
+/// Flags of `token`.
 #[derive(Debug, Args)]
 pub struct TokenArgs {
-    /// `revoke`, or minting.
+    /// `revoke`; a token is created if absent.
     #[command(subcommand)]
     pub command: Option<TokenCommand>,
-    /// Organization; only an operator may name another than its own [default: the credential's, or `default`]
+    /// Organization; only an operator may name an organization other than its own [default: the credential's,
+    /// or `default`]
     #[arg(long, value_name = "ID")]
     pub org: Option<String>,
-    /// User the token stands for (`sub`)
+    /// User that the token represents (`sub`)
     #[arg(long, value_name = "SUB")]
     pub user: Option<String>,
     /// Roles: admin, user, viewer
     #[arg(long = "role", value_name = "ROLE", value_delimiter = ',')]
     pub roles: Vec<String>,
-    /// Rights.
+    /// The rights of the token.
     #[command(flatten)]
     pub grant: GrantArgs,
-    /// Whom to ask.
+    /// The target of the command.
     #[command(flatten)]
     pub admin: AdminArgs,
 }
 
-/// `token revoke`.
+/// Subcommands of `token`.
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
     /// Revoke a token; its connections close within a second
     Revoke {
-        /// The token's `jti`, printed when it was minted
+        /// The token's `jti`, printed when it was created
         jti: String,
-        /// Organization the token speaks for [default: the credential's, or `default`]
+        /// Organization of the token [default: the credential's, or `default`]
         #[arg(long, value_name = "ID")]
         org: Option<String>,
-        /// Whom to ask.
+        /// The target of the command.
         #[command(flatten)]
         admin: AdminArgs,
     },
 }
 
-/// `connections`.
+/// Subcommands of `connections`.
 #[derive(Debug, Subcommand)]
 pub enum ConnectionsCommand {
-    /// List connections: the organization's with `manage`, else one's own
+    /// List connections: with `manage` those of the organization, else only your own
     List(RemoteArgs),
-    /// Close connections by id, user or key; they are told not to come back
+    /// Close connections by id, user or key, and ask the clients not to reconnect
     #[command(group = ArgGroup::new("who").required(true).args(["id", "user", "key_id"]))]
     Kick {
-        /// A connection's id
+        /// Id of the connection
         id: Option<String>,
         /// All connections of this user
         #[arg(long, value_name = "SUB")]
@@ -399,19 +403,19 @@ pub enum ConnectionsCommand {
         /// All connections of this API key
         #[arg(long, value_name = "KEY_ID")]
         key_id: Option<String>,
-        /// Daemon.
+        /// The running daemon.
         #[command(flatten)]
         remote: RemoteArgs,
     },
 }
 
-/// `check-config`.
+/// Flags of `check-config`.
 #[derive(Debug, Args)]
 pub struct CheckConfigArgs {
-    /// Configuration.
+    /// The sources of the configuration.
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Listeners.
+    /// The addresses to listen on.
     #[command(flatten)]
     pub listen: ListenArgs,
     /// Print every key with its effective value and its source, as TOML; secrets are redacted
@@ -422,10 +426,10 @@ pub struct CheckConfigArgs {
     pub json: bool,
 }
 
-/// `compact`.
+/// Flags of `compact`.
 #[derive(Debug, Args)]
 pub struct CompactArgs {
-    /// Configuration.
+    /// The sources of the configuration.
     #[command(flatten)]
     pub config: ConfigArgs,
     /// Print {"bytes_before","bytes_after"}
@@ -433,40 +437,40 @@ pub struct CompactArgs {
     pub json: bool,
 }
 
-/// `backup`.
+/// Flags of `backup`.
 #[derive(Debug, Args)]
 pub struct BackupArgs {
-    /// Where to: a directory that is empty or absent, a file `NAME.tar`, or an earlier backup, to which what came since
-    /// is added. A file takes as much room again beside it while it is written
+    /// Target: an empty or new directory, a file `NAME.tar`, or an earlier backup, which is extended with
+    /// newer data. Writing a file needs free space of the same size beside it
     #[arg(value_name = "DIR|FILE.tar")]
     pub to: PathBuf,
     /// Admin listener of the running daemon, `http://host:port` or `unix:/path` [default: the configured
     /// `admin_listen`]
     #[arg(long, value_name = "URL")]
     pub admin_url: Option<String>,
-    /// An operator's API key for a running daemon; prefer the variable, as others on the machine may
-    /// see arguments
+    /// Operator key for a running daemon; prefer the variable, because other users of the machine may see
+    /// arguments
     #[arg(long, value_name = "KEY", env = "NERVEWIRE_KEY", hide_env_values = true)]
     pub key: Option<String>,
     /// Print {"first","last","first_time","last_time","rows","journal_bytes","added_bytes","damaged"}
     #[arg(long)]
     pub json: bool,
-    /// Configuration.
+    /// The sources of the configuration.
     #[command(flatten)]
     pub config: ConfigArgs,
 }
 
-/// `restore`.
+/// Flags of `restore`.
 #[derive(Debug, Args)]
 pub struct RestoreArgs {
     /// The backup: a directory or a `.tar`
     #[arg(value_name = "BACKUP")]
     pub from: PathBuf,
-    /// The data directory to make: empty or absent
+    /// Data directory to create; it must be empty or absent
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
-    /// As of this position of the journal, or this time (RFC 3339), which must be between the first and
-    /// the last that `backup` printed [default: the last]
+    /// Restore as of this journal position or time (RFC 3339), between the first and the last that `backup`
+    /// printed [default: the last]
     #[arg(long, value_name = "POSITION|TIME", value_parser = super::parse::until)]
     pub until: Option<crate::store::Until>,
     /// Print {"position","rows","records"}
@@ -474,7 +478,7 @@ pub struct RestoreArgs {
     pub json: bool,
 }
 
-/// `verify`.
+/// Flags of `verify`.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
     /// A backup (a directory or a `.tar`) or a data directory [default: the configured data directory]
@@ -483,7 +487,7 @@ pub struct VerifyArgs {
     /// Print {"backup","segments","records","rows","pieces","events","found","problems"}
     #[arg(long)]
     pub json: bool,
-    /// Configuration.
+    /// The sources of the configuration.
     #[command(flatten)]
     pub config: ConfigArgs,
 }

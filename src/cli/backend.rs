@@ -1,28 +1,29 @@
-//! What administration needs, whoever does it: a running daemon over REST, or the data directory of a stopped one.
+//! The interface for administration, implemented for a running daemon over REST and for the data directory of
+//! a stopped one.
 
 use serde::{Deserialize, Serialize};
 
 use super::outcome::CliError;
 
-/// Administration. Blocking: a command does one thing and waits for it.
+/// Administration of a daemon. Calls block, because a command does one thing and waits for it.
 pub trait AdminBackend {
     /// Creates an organization.
     fn create_org(&mut self, new: &NewOrganization) -> Result<Organization, CliError>;
-    /// All organizations.
+    /// Returns all organizations.
     fn list_orgs(&mut self) -> Result<Vec<Organization>, CliError>;
     /// Deletes an organization.
     fn delete_org(&mut self, id: &str) -> Result<(), CliError>;
     /// Creates an API key.
     fn create_key(&mut self, new: &NewKey) -> Result<CreatedKey, CliError>;
-    /// The keys of an organization; `None` = the credential's own, or `default`.
+    /// Returns the keys of an organization; `None` means the credential's own, or `default`.
     fn list_keys(&mut self, org_id: Option<&str>) -> Result<Vec<KeyInfo>, CliError>;
-    /// Creates a key with `operator`.
+    /// Creates an operator key.
     fn create_operator_key(&mut self, new: &NewKey) -> Result<CreatedKey, CliError>;
-    /// What deleting this key would break, if anything, as a sentence without its full stop.
+    /// Returns what deleting this key would break, if anything, as a sentence without its full stop.
     fn warning_of_key(&mut self, key_id: &str) -> Option<String>;
     /// Deletes an API key of an organization; `None` as for [`AdminBackend::list_keys`].
     fn delete_key(&mut self, org_id: Option<&str>, key_id: &str) -> Result<(), CliError>;
-    /// Mints a token.
+    /// Creates a token.
     fn mint_token(&mut self, new: &NewToken) -> Result<MintedToken, CliError>;
     /// Revokes a token of an organization; `None` as for [`AdminBackend::list_keys`].
     fn revoke_token(&mut self, org_id: Option<&str>, jti: &str) -> Result<(), CliError>;
@@ -31,16 +32,16 @@ pub trait AdminBackend {
 /// Body of `POST /api/v1/organizations`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct NewOrganization {
-    /// 1–128 of `[A-Za-z0-9._-]`; absent = made by the daemon.
+    /// 1–128 of `[A-Za-z0-9._-]`; if absent, the daemon makes an id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// For people.
+    /// Display name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// `org` shares all events with every member.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub visibility: Option<String>,
-    /// Whether it is told which of its users are connected.
+    /// Whether presence events are sent to the organization.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub presence: bool,
 }
@@ -48,23 +49,24 @@ pub struct NewOrganization {
 /// An organization, as `--json` prints it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Organization {
-    /// Its id.
+    /// Id of the organization.
     pub id: String,
-    /// For people.
+    /// Display name.
     #[serde(default)]
     pub name: Option<String>,
-    /// Who sees events addressed to a user.
+    /// Who sees events addressed to a user: `private` or `org`.
     #[serde(default)]
     pub visibility: Option<String>,
-    /// Whether it is told which of its users are connected.
+    /// Whether presence events are sent to the organization.
     #[serde(default)]
     pub presence: bool,
-    /// RFC 3339.
+    /// Time of creation, RFC 3339.
     #[serde(default)]
     pub created_at: Option<String>,
 }
 
-/// Rights asked for; absent = the daemon's default for the kind of credential. An empty narrowing list matches nothing.
+/// Requested rights. An absent list means the daemon's default for the kind of credential. An empty narrowing
+/// list matches nothing.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Grant {
     /// Scopes.
@@ -73,13 +75,13 @@ pub struct Grant {
     /// Lifetime in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_in_seconds: Option<u64>,
-    /// Agents it is narrowed to.
+    /// Agents that the credential is narrowed to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agents: Option<Vec<String>>,
-    /// Channels it is narrowed to.
+    /// Channels that the credential is narrowed to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channels: Option<Vec<String>>,
-    /// Types it is narrowed to.
+    /// Event types that the credential is narrowed to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub types: Option<Vec<String>>,
 }
@@ -87,31 +89,31 @@ pub struct Grant {
 /// Body of `POST /api/v1/api-keys`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct NewKey {
-    /// Another organization than the caller's own: operators only.
+    /// Organization, if it is not the caller's own. Only operators may set it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub org_id: Option<String>,
-    /// For people.
+    /// Display name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Rights.
+    /// Rights of the key.
     #[serde(flatten)]
     pub grant: Grant,
 }
 
-/// A new key with its secret, shown once. No `Debug`: it would print the secret.
+/// A new key with its secret, which is shown once. It has no `Debug`, because that would print the secret.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct CreatedKey {
-    /// Public part.
+    /// Public part of the key.
     pub key_id: String,
-    /// The whole key.
+    /// The whole key, with its secret.
     pub api_key: String,
-    /// Its organization.
+    /// Organization of the key.
     #[serde(default)]
     pub org_id: Option<String>,
-    /// What it may do.
+    /// Scopes of the key.
     #[serde(default)]
     pub scopes: Vec<String>,
-    /// RFC 3339; `None` = never.
+    /// Expiry, RFC 3339; `None` means never.
     #[serde(default)]
     pub expires_at: Option<String>,
 }
@@ -119,24 +121,24 @@ pub struct CreatedKey {
 /// A key without its secret, as `--json` prints it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct KeyInfo {
-    /// Public part.
+    /// Public part of the key.
     pub key_id: String,
-    /// For people.
+    /// Display name.
     #[serde(default)]
     pub name: Option<String>,
-    /// Its organization.
+    /// Organization of the key.
     #[serde(default)]
     pub org_id: Option<String>,
-    /// What it may do.
+    /// Scopes of the key.
     #[serde(default)]
     pub scopes: Vec<String>,
-    /// RFC 3339; `None` = never.
+    /// Expiry, RFC 3339; `None` means never.
     #[serde(default)]
     pub expires_at: Option<String>,
-    /// RFC 3339; `None` = never used, or not told.
+    /// Time of last use, RFC 3339; `None` means never used or unknown.
     #[serde(default)]
     pub last_used_at: Option<String>,
-    /// RFC 3339.
+    /// Time of creation, RFC 3339.
     #[serde(default)]
     pub created_at: Option<String>,
 }
@@ -144,26 +146,26 @@ pub struct KeyInfo {
 /// Body of `POST /api/v1/tokens`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct NewToken {
-    /// Another organization than the caller's own: operators only.
+    /// Organization, if it is not the caller's own. Only operators may set it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub org_id: Option<String>,
-    /// User it stands for.
+    /// User that the token represents.
     pub sub: String,
-    /// Roles.
+    /// Roles of the user.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<String>,
-    /// Rights.
+    /// Rights of the token.
     #[serde(flatten)]
     pub grant: Grant,
 }
 
-/// A new token, as `--json` prints it. No `Debug`: it would print the secret.
+/// A new token, as `--json` prints it. It has no `Debug`, because that would print the secret.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct MintedToken {
     /// The JWT.
     pub token: String,
-    /// Its id, for `token revoke`.
+    /// Id of the token, for `token revoke`.
     pub jti: String,
-    /// RFC 3339.
+    /// Expiry, RFC 3339.
     pub expires_at: String,
 }

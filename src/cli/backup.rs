@@ -1,7 +1,8 @@
-//! `backup`: of a running daemon through its admin listener, or of a stopped one's data directory.
+//! `backup`: backs up a running daemon through its admin listener, or the data directory of a stopped one.
 //!
-//! A running daemon makes the backup inside its data directory and says where; here it is linked or copied to where it is wanted, and
-//! the daemon lets its own go, also where this fails or is interrupted.
+//! A running daemon makes the backup inside its data directory and returns the path. This command links or
+//! copies the files to the target. Then the daemon releases its own copy, also if the command fails or is
+//! interrupted.
 
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -21,10 +22,10 @@ use crate::config::{Config, ListenAddr};
 use crate::store::{self, BackupError, Made, Manifest, OpenError};
 use crate::time::{SystemClock, rfc3339};
 
-/// Between two questions how far a running daemon is.
+/// How often a running daemon is polled for its progress.
 const ASKED_EVERY: Duration = Duration::from_millis(100);
 
-/// A bar for what the store says of its progress.
+/// A progress bar for the store's progress reports.
 #[derive(Default)]
 pub(super) struct Bar {
     shown: Shown,
@@ -49,7 +50,7 @@ impl store::Progress for Bar {
     }
 }
 
-/// An error with what to do next.
+/// Converts an error and adds a hint.
 pub(super) fn failed(error: BackupError) -> CliError {
     let exit = match &error {
         BackupError::Open(OpenError::InUse { .. }) => Exit::DataDirInUse,
@@ -76,7 +77,7 @@ pub(super) fn run(args: &BackupArgs) -> Result<(), CliError> {
                     running(args, to, &config, key, &mut bar)?
                 }
                 (Err(BackupError::Open(error @ OpenError::InUse { .. })), None) => {
-                    let hint = "give an operator's key with NERVEWIRE_KEY or --key to have the running daemon make it";
+                    let hint = "give an operator key with NERVEWIRE_KEY or --key, so that the running daemon makes the backup";
                     return Err(CliError::new(Exit::DataDirInUse, error.to_string(), hint));
                 }
                 (made, _) => made.map_err(failed)?,
@@ -118,7 +119,7 @@ fn told(made: &Made, as_json: bool) -> String {
     )
 }
 
-/// Has the running daemon let its backup go, however this ends.
+/// Makes the running daemon release its copy of the backup when dropped.
 struct LetGo<'r>(&'r mut Rest);
 
 impl Drop for LetGo<'_> {
@@ -160,7 +161,7 @@ fn running(
     store::copy_stage(&stage, to, bar).map_err(failed)
 }
 
-/// Waits until the daemon has made it; where it lies.
+/// Waits until the daemon has made the backup, and returns the backup's path.
 fn wait(rest: &mut Rest, bar: &mut Bar) -> Result<PathBuf, CliError> {
     loop {
         let status = rest.data(&Request::new(Method::GET, "/backup"))?;
@@ -171,20 +172,21 @@ fn wait(rest: &mut Rest, bar: &mut Bar) -> Result<PathBuf, CliError> {
             "ready" => return Ok(Path::new(text("dir")).to_owned()),
             "failed" => return Err(CliError::new(Exit::Failed, text("why"), "")),
             _ => {
-                let hint = "did another command call it off, or was the daemon stopped? Make it again";
-                return Err(CliError::new(Exit::Failed, "the daemon has no backup any more", hint));
+                let hint =
+                    "another command may have cancelled it, or the daemon was stopped: run the backup again";
+                return Err(CliError::new(Exit::Failed, "the daemon no longer has the backup", hint));
             }
         }
         thread::sleep(ASKED_EVERY);
     }
 }
 
-/// Where the configuration says that the admin listener is.
+/// Returns the address of the configured admin listener.
 fn admin_url(config: &Config) -> Result<String, CliError> {
     match &config.admin_listen {
         None => {
-            let hint = "set `admin_listen` and restart the daemon, or stop it for the backup";
-            Err(CliError::new(Exit::Usage, "the configuration has no admin listener to ask", hint))
+            let hint = "set `admin_listen` and restart the daemon, or stop the daemon and back up its data directory";
+            Err(CliError::new(Exit::Usage, "the configuration has no admin listener", hint))
         }
         Some(ListenAddr::Unix(path)) => Ok(format!("unix:{}", path.display())),
         Some(other) => Ok(format!("http://{other}")),

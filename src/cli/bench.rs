@@ -1,4 +1,5 @@
-//! `bench`: its grammar, and from flags to what `crate::bench` runs. The figures are made there.
+//! `bench`: its command-line grammar, and the conversion of flags to the settings of `crate::bench`, which
+//! measures.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,30 +23,30 @@ use crate::bench::{
 };
 use crate::descriptors;
 
-/// Descriptors a bench has besides its connections.
+/// File descriptors of a bench besides its connections.
 const SPARE_DESCRIPTORS: usize = 64;
 const BARS: &str = "\
-Bars: --bar KEY<=NUMBER or KEY>=NUMBER holds the median over the runs to a limit, with an x behind
-the number the ratio to the floor, with x:before (or another server's name in the table) the ratio to
-that one: --bar 'cpu<=1.10x' --bar 'user<=0.6' --bar 'cpu<=1.03x:before'. The keys are those of --json.
-The exit code is 1 when a bar is missed or an event was lost or repeated.";
+Bars: --bar KEY<=NUMBER or KEY>=NUMBER sets a limit for the median of the runs. With an x after
+the number it limits the ratio to the floor, and with x:before (or another server's name in the
+table) the ratio to that server: --bar 'cpu<=1.10x' --bar 'user<=0.6' --bar 'cpu<=1.03x:before'.
+The keys are those of --json. The exit code is 1 if a bar is missed or an event is lost or repeated.";
 
-/// `bench`.
+/// Subcommands of `bench`.
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
-    /// What a delivery costs the server: CPU, system and user apart, and how many go in one write
+    /// Measure the server's CPU time per delivery (user and system) and the deliveries per write
     #[command(after_help = format!("\
 Examples:
   nervewire bench fanout                                   # 1,000 WebSockets, one event at a time
   nervewire bench fanout --transport sse --subscribers 10000 --events 60
   nervewire bench fanout --subscribers 10000 --burst 8     # lockstep bursts
-  nervewire bench fanout --outstanding 32 --events 5000    # up to 32 events under way
+  nervewire bench fanout --outstanding 32 --events 5000    # up to 32 events in progress
   nervewire bench fanout --floor --runs 5 --bar 'cpu<=1.10x' --bar 'user<=0.6'
   nervewire bench fanout --url http://127.0.0.1:8080 --pid 4711 --admin 127.0.0.1:8081
 
 {BARS}"))]
     Fanout(FanoutArgs),
-    /// What an idle connection costs in memory, and whether it comes back
+    /// Measure the memory of an idle connection, and whether it is freed afterwards
     #[command(after_help = format!("\
 Examples:
   nervewire bench idle                                     # 10,000 WebSockets, twice
@@ -54,7 +55,7 @@ Examples:
 
 {BARS}"))]
     Idle(IdleArgs),
-    /// How long an event takes to each subscriber at a fixed rate of publishing
+    /// Measure the latency from publish to each subscriber at a fixed publish rate
     #[command(after_help = format!("\
 Examples:
   nervewire bench latency --rate 20 --subscribers 1000 --seconds 20
@@ -62,7 +63,7 @@ Examples:
 
 {BARS}"))]
     Latency(LatencyArgs),
-    /// How many connections a second can be opened, authenticated by JWT, made ready and closed
+    /// Measure connections per second: each is opened, authenticated by JWT, made ready and closed
     #[command(after_help = format!("\
 Examples:
   nervewire bench churn --connects 20000 --concurrent 64
@@ -70,76 +71,77 @@ Examples:
 
 {BARS}"))]
     Churn(ChurnArgs),
-    /// How many events a second are taken and acknowledged, and how long an ack takes
+    /// Measure events published and acknowledged per second, and the latency of acks
     #[command(after_help = format!("{}\n\n{BARS}", bench_publish::EXAMPLES))]
     Publish(PublishArgs),
-    /// How many messages a second are created, each with its event, and what one costs
+    /// Measure messages created per second, each with its event, and the CPU time of one
     #[command(after_help = format!("{}\n\n{BARS}", bench_publish::MESSAGES))]
     Messages(MessagesArgs),
-    /// How fast and at what price readers get a log from its beginning, by stream or page by page
+    /// Measure the rate and CPU time of reading a log from its beginning, by stream or by page
     #[command(after_help = format!("{}\n\n{BARS}", bench_log::CATCHUP))]
     Catchup(CatchupArgs),
-    /// How long a daemon with a large log takes until it serves, after kill -9 and after an orderly end
+    /// Measure how long a daemon with a large log takes to start after kill -9 and after an orderly stop
     #[command(after_help = format!("{}\n\n{BARS}", bench_log::OPEN))]
     Open(OpenArgs),
-    /// How soon all have caught up when all come back at once, and what another tenant notices
+    /// Measure how soon all subscribers catch up when all reconnect at once, and the effect on another tenant
     #[command(after_help = format!("{}\n\n{BARS}", bench_tenants::RESUME))]
     Resume(ResumeArgs),
-    /// What a quiet tenant notices of a loud one whose subscribers do not read
+    /// Measure the effect of a busy tenant, whose subscribers do not read, on a quiet tenant
     #[command(after_help = format!("{}\n\n{BARS}", bench_tenants::NOISY))]
     Noisy(NoisyArgs),
-    /// What a chunk of a token stream costs among few streams and among many
+    /// Measure the cost of a chunk of a token stream with few streams and with many
     #[command(after_help = format!("{}\n\n{BARS}", bench_tenants::STREAMS))]
     Streams(StreamsArgs),
 }
 
-/// What every mode takes.
+/// Flags of every mode.
 #[derive(Debug, Args)]
 pub struct CommonArgs {
-    /// Measure the daemon running there, `http://host:port`; without it one is started for each run,
-    /// in a fresh directory
+    /// Measure the daemon at this address, `http://host:port`; without it a new daemon is started for each
+    /// run, in a new directory
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
-    /// API key or token (JWT) for it; prefer the variable, as others on the machine may see arguments
+    /// API key or token (JWT) for the daemon; prefer the variable, because other users of the machine may see
+    /// arguments
     #[arg(long, alias = "token", value_name = "KEY", env = "NERVEWIRE_KEY", hide_env_values = true)]
     pub key: Option<String>,
-    /// Its process, for CPU and memory
+    /// Process id of the daemon, to read CPU and memory
     #[arg(long, value_name = "PID", requires = "url")]
     pub pid: Option<u32>,
-    /// Its admin listener, `host:port`, for its counters
+    /// Admin listener of the daemon, `host:port`, to read counters
     #[arg(long, value_name = "ADDR", requires = "url")]
     pub admin: Option<String>,
     /// Executable to start as the daemon [default: this one]
     #[arg(long, value_name = "PATH", conflicts_with = "url")]
     pub daemon: Option<PathBuf>,
-    /// Another executable, measured in turns with the daemon and told as `before`, with ratios
+    /// Another executable, measured alternately with the daemon and reported as `before`, with ratios
     #[arg(long, value_name = "PATH", conflicts_with = "url")]
     pub before: Option<PathBuf>,
-    /// A setting of the daemon started, `key=value` as in docs/configuration.md; may be repeated
+    /// A setting for the started daemon, `key=value` as in docs/configuration.md; may be repeated
     #[arg(long, value_name = "KEY=VALUE", conflicts_with = "url", value_parser = setting)]
     pub set: Vec<String>,
-    /// Measure the bare epoll floor beside, alternating, and tell ratios
+    /// Also measure the bare epoll floor, alternately with the daemon, and report ratios
     #[arg(long)]
     pub floor: bool,
-    /// Measure the broadcast-channel baseline beside
+    /// Also measure the broadcast-channel baseline
     #[arg(long)]
     pub naive: bool,
-    /// Folder of the baselines [default: examples/ beside this executable]
+    /// Directory of the baselines [default: examples/ beside this executable]
     #[arg(long, value_name = "DIR")]
     pub baselines: Option<PathBuf>,
-    /// Runs against each server, a fresh process each
+    /// Runs against each server, each with a new process
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub runs: usize,
-    /// Hold a figure to a limit; may be repeated
+    /// Require a figure to keep a limit; may be repeated
     #[arg(long = "bar", value_name = "BAR")]
     pub bars: Vec<Bar>,
-    /// Seconds without any movement after which a run is given up
+    /// Seconds without progress after which a run is stopped
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub patience: u64,
     /// Print the report as JSON with stable field names
     #[arg(long)]
     pub json: bool,
-    /// Draw latency percentiles and per-second rates into this SVG file
+    /// Draw latency percentiles and rates per second into this SVG file
     #[arg(long, value_name = "FILE")]
     pub plot: Option<PathBuf>,
     /// Show no progress
@@ -147,7 +149,7 @@ pub struct CommonArgs {
     pub quiet: bool,
 }
 
-/// A setting as `--set` takes it.
+/// Parses a setting of `--set`.
 fn setting(text: &str) -> Result<String, String> {
     match text.split_once('=') {
         Some((key, _)) if !key.is_empty() => Ok(text.to_owned()),
@@ -155,7 +157,7 @@ fn setting(text: &str) -> Result<String, String> {
     }
 }
 
-/// How subscribers are connected.
+/// The transport of subscribers.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Transport {
     /// WebSocket.
@@ -173,56 +175,56 @@ impl Transport {
     }
 }
 
-/// `bench fanout`.
+/// Flags of `bench fanout`.
 #[derive(Debug, Args)]
 pub struct FanoutArgs {
-    /// How subscribers are connected
+    /// Transport of subscribers
     #[arg(long, value_enum, default_value_t = Transport::Ws)]
     pub transport: Transport,
-    /// Subscribers; the descriptor limit of one process bounds them
+    /// Subscribers; limited by the file descriptors of one process
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     pub subscribers: usize,
     /// Publishes measured in each run
     #[arg(long, value_name = "N", default_value_t = 300)]
     pub events: u64,
-    /// Events in each publish; the next goes out when every subscriber has them all
+    /// Events in each publish; the next publish is sent when every subscriber has received all of them
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub burst: usize,
-    /// Threads that hold subscribers; more than one only where the server has cores of its own
+    /// Threads that hold subscribers; use more than one only if the server has cores of its own
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub generators: usize,
-    /// Publishes under way at once, each on a keep-alive connection of its own
+    /// Publishes in progress at once, each on its own keep-alive connection
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub outstanding: usize,
     /// Bytes of an event
     #[arg(long, value_name = "BYTES", default_value_t = 128)]
     pub size: usize,
-    /// Common.
+    /// Flags of every mode.
     #[command(flatten)]
     pub common: CommonArgs,
 }
 
-/// `bench idle`.
+/// Flags of `bench idle`.
 #[derive(Debug, Args)]
 pub struct IdleArgs {
-    /// What is held open: `ws`, `sse` (HTTP/1.1) or `h2` (SSE streams over HTTP/2)
+    /// Kind of connection: `ws`, `sse` (HTTP/1.1) or `h2` (SSE streams over HTTP/2)
     #[arg(long, value_enum, default_value_t = Held::Ws)]
     pub transport: Held,
     /// Connections, or streams
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub connections: usize,
-    /// With h2: streams on each connection
+    /// Streams on each connection, with h2
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub streams_per_connection: usize,
-    /// How long memory must stand still before it is told
+    /// Seconds that memory must be stable before it is reported
     #[arg(long, value_name = "SECONDS", default_value_t = 4)]
     pub rest: u64,
-    /// Common.
+    /// Flags of every mode.
     #[command(flatten)]
     pub common: CommonArgs,
 }
 
-/// What `bench idle` holds open.
+/// The kind of connection that `bench idle` holds open.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Held {
     /// WebSocket.
@@ -233,16 +235,16 @@ pub enum Held {
     H2,
 }
 
-/// `bench latency`.
+/// Flags of `bench latency`.
 #[derive(Debug, Args)]
 pub struct LatencyArgs {
-    /// How subscribers are connected
+    /// Transport of subscribers
     #[arg(long, value_enum, default_value_t = Transport::Ws)]
     pub transport: Transport,
     /// Subscribers
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     pub subscribers: usize,
-    /// Publishes a second
+    /// Publishes per second
     #[arg(long, value_name = "N", default_value_t = 20.0)]
     pub rate: f64,
     /// Length of each run
@@ -251,24 +253,24 @@ pub struct LatencyArgs {
     /// Bytes of an event
     #[arg(long, value_name = "BYTES", default_value_t = 128)]
     pub size: usize,
-    /// Common.
+    /// Flags of every mode.
     #[command(flatten)]
     pub common: CommonArgs,
 }
 
-/// `bench churn`.
+/// Flags of `bench churn`.
 #[derive(Debug, Args)]
 pub struct ChurnArgs {
-    /// What is opened
+    /// Transport of the connections
     #[arg(long, value_enum, default_value_t = Transport::Ws)]
     pub transport: Transport,
     /// Connections opened and closed in each run
     #[arg(long, value_name = "N", default_value_t = 20_000)]
     pub connects: u64,
-    /// Connections under way at once
+    /// Connections in progress at once
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub concurrent: usize,
-    /// Common.
+    /// Flags of every mode.
     #[command(flatten)]
     pub common: CommonArgs,
 }
@@ -293,7 +295,7 @@ impl CommonArgs {
         }
     }
 
-    /// Refuses before anything is started what could only fail in the end.
+    /// Rejects settings that could only fail at the end, before anything is started.
     fn check(&self, connections: usize) -> Result<(), BenchError> {
         for bar in &self.bars {
             let (taken, flag) = match bar.against {
@@ -311,11 +313,11 @@ impl CommonArgs {
             let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
             opened.map_err(BenchError::io(format!("write {}", path.display())))?;
         }
-        let _ = descriptors::raise(); // then the limit stays, and is told below
+        let _ = descriptors::raise(); // on failure the limit stays, and is reported below
         let limit = descriptors::limit();
         if connections.saturating_add(SPARE_DESCRIPTORS) as u64 > limit {
             return Err(BenchError::Usage(format!(
-                "{connections} connections do not fit: a process may open {limit} descriptors here (ulimit -n)"
+                "{connections} connections need too many descriptors: the limit of this process is {limit} (ulimit -n)"
             )));
         }
         Ok(())
@@ -348,7 +350,7 @@ pub(super) fn run(command: BenchCommand) -> Result<(), CliError> {
                 Held::H2 => idle::Kind::H2(args.streams_per_connection),
             };
             if args.common.plot.is_some() {
-                let nothing = "idle has neither latencies nor rates that could be drawn: leave --plot out";
+                let nothing = "idle has no latencies or rates to draw: leave out --plot";
                 return Err(BenchError::Usage(nothing.into()).into());
             }
             let connections = match kind {
@@ -408,7 +410,7 @@ pub(super) fn run(command: BenchCommand) -> Result<(), CliError> {
 }
 
 impl CommonArgs {
-    /// Runs a mode, in turns with another executable where one was named, and prints its report.
+    /// Runs a mode, alternately with another executable if one was given, and prints its report.
     fn tell(&self, connections: usize, mode: &mut alternate::Mode<'_>) -> Result<(), CliError> {
         self.check(connections)?;
         crate::bench::leftovers::cleared_on_signals();
@@ -423,7 +425,7 @@ impl CommonArgs {
         }
         match report.is_ok() {
             true => Ok(()),
-            false => Err(CliError::new(Exit::Failed, "a bar was missed or a run failed, see above", "")),
+            false => Err(CliError::new(Exit::Failed, "a bar was missed or a run failed; see above", "")),
         }
     }
 }

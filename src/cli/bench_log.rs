@@ -1,4 +1,4 @@
-//! The flags of `bench catchup` and `bench open`: the modes about reading a log and opening it.
+//! The flags of `bench catchup` and `bench open`: the modes that read a log or open it.
 
 use clap::{Args, ValueEnum};
 
@@ -14,42 +14,42 @@ Examples:
   nervewire bench catchup --readers 100 --megabytes 100
   nervewire bench catchup --by pages --before ../old/nervewire --bar 'per_cpu>=4x:before'
 
-The log is filled first, from one publisher. Each reader reads all of it. Its newest events are in the
-organization's ring unless --set limits.ring_bytes_per_tenant makes that smaller. Losses, repeats and
-disorder are counted by number and fail the run.";
+One publisher fills the log first. Then each reader reads all of it. The newest events are in the
+organization's ring; --set limits.ring_bytes_per_tenant makes it smaller. Lost, repeated and
+reordered events are counted and fail the run.";
 
 /// Examples of `bench open`.
 pub(super) const OPEN: &str = "\
 Examples:
   nervewire bench open                                     # 1 GB of events
   nervewire bench open --gigabytes 20 --bar 'killed<=2' --bar 'clean<=0.2'
-  nervewire bench open --cold                              # the page cache forgets the data before
+  nervewire bench open --cold                              # the data is not in the page cache
 
-The daemon is killed while it is published to. It keeps all events (retention.max_bytes=0, unless --set
-says otherwise), so the temporary directory needs several times --gigabytes of room. An acknowledged
-event that is missing afterwards fails the run.";
+The daemon is killed while events are published. It keeps all events (retention.max_bytes=0, unless
+--set changes it), so the temporary directory needs several times --gigabytes of free space. An
+acknowledged event that is missing afterwards fails the run.";
 
 /// How a log is read.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Way {
-    /// A stream over HTTP/1.1.
+    /// An SSE stream over HTTP/1.1.
     Sse,
     /// A WebSocket.
     Ws,
-    /// `GET /api/v1/events`, a thousand events a page.
+    /// `GET /api/v1/events`, 1,000 events a page.
     Pages,
 }
 
-/// `bench catchup`.
+/// Flags of `bench catchup`.
 #[derive(Debug, Args)]
 pub struct CatchupArgs {
     /// How the log is read
     #[arg(long, value_enum, default_value_t = Way::Sse)]
     pub by: Way,
-    /// Readers, all at once
+    /// Readers, which all start at once
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub readers: usize,
-    /// Megabytes of events in the log, as they are published
+    /// Megabytes of events in the log, as published
     #[arg(long, value_name = "MB", default_value_t = 500.0)]
     pub megabytes: f64,
     /// Bytes of an event
@@ -58,27 +58,27 @@ pub struct CatchupArgs {
     /// Events in each publish that fills the log
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub array: u64,
-    /// How long nothing is done afterwards, before memory is looked at
+    /// Seconds to wait after the run before memory is read
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     pub rest: u64,
-    /// Common.
+    /// Flags of every mode.
     #[command(flatten)]
     pub common: CommonArgs,
 }
 
-/// `bench open`.
+/// Flags of `bench open`.
 #[derive(Debug, Args)]
 pub struct OpenArgs {
-    /// Gigabytes of events in the log, as they are published
+    /// Gigabytes of events in the log, as published
     #[arg(long, value_name = "GB", default_value_t = 1.0)]
     pub gigabytes: f64,
     /// Bytes of an event
     #[arg(long, value_name = "BYTES", default_value_t = 256)]
     pub size: usize,
-    /// Have the kernel drop the data from its page cache before each opening
+    /// Drop the data from the kernel's page cache before each opening
     #[arg(long)]
     pub cold: bool,
-    /// Common.
+    /// Flags of every mode.
     #[command(flatten)]
     pub common: CommonArgs,
 }

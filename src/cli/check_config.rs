@@ -1,4 +1,4 @@
-//! `check-config`: proves the configuration, and shows it.
+//! `check-config`: checks the configuration and prints it.
 
 use serde_json::json;
 
@@ -15,7 +15,7 @@ pub(super) fn run(args: &CheckConfigArgs) -> Result<(), CliError> {
         Ok(_) if args.json => output::line(&json!({ "ok": true, "problems": [] }).to_string()),
         Ok(_) => {
             let file = sources.file.map_or_else(|| "no file".to_owned(), |file| file.name);
-            output::line(&format!("the configuration is right ({file}); --print shows it"))
+            output::line(&format!("the configuration is valid ({file}); --print shows it"))
         }
         Err(error) if args.json => {
             let problems: Vec<_> = error
@@ -31,7 +31,7 @@ pub(super) fn run(args: &CheckConfigArgs) -> Result<(), CliError> {
     }
 }
 
-/// The printed configuration, or what is wrong with it.
+/// Returns the configuration as text to print, or its problems.
 fn load(sources: &Sources) -> Result<String, ConfigError> {
     Config::load_traced(sources).map(|(config, origins)| print(&config, &origins))
 }

@@ -1,4 +1,4 @@
-//! `compact`: gives disk space back that the store does not need any more.
+//! `compact`: frees disk space that the store no longer needs.
 
 use serde_json::json;
 

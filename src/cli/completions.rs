@@ -1,4 +1,4 @@
-//! `completions`: a script that teaches a shell our grammar.
+//! `completions`: prints a completion script for a shell.
 
 use clap::CommandFactory as _;
 

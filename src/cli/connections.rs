@@ -1,4 +1,4 @@
-//! `connections`: who is connected, and away with them.
+//! `connections`: lists connections and closes them.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -25,7 +25,7 @@ pub(super) fn run(command: ConnectionsCommand) -> Result<(), CliError> {
             let (path, who) = match (id, user, key_id) {
                 (Some(id), ..) => (format!("{PATH}/{}", encode(&id)), json!({ "id": id })),
                 (_, Some(user), _) => (format!("{PATH}?user={}", encode(&user)), json!({ "user": user })),
-                // The grammar requires one of the three.
+                // The grammar requires exactly one of the three.
                 (.., key) => {
                     let key = key.unwrap_or_default();
                     (format!("{PATH}?key={}", encode(&key)), json!({ "key_id": key }))
@@ -41,7 +41,7 @@ pub(super) fn run(command: ConnectionsCommand) -> Result<(), CliError> {
     }
 }
 
-/// `id` first, then the fields that any row has, nested ones left to `--json`.
+/// Returns `id` first, then the fields that any row has. Nested fields are shown only by `--json`.
 fn columns(rows: &[Value]) -> Vec<&str> {
     let mut columns = vec!["id"];
     for (name, value) in rows.iter().filter_map(Value::as_object).flatten() {

@@ -1,4 +1,4 @@
-//! `init`: the store, its first organization and its first key.
+//! `init`: creates the store, its first organization and its first key.
 
 use serde_json::json;
 
@@ -17,10 +17,10 @@ pub(super) fn run(args: &InitArgs) -> Result<(), CliError> {
         false => format!("organization  {org_id}\napi key       {key}"),
     });
     if shown.is_err() || descriptors::stdout_is_discarded() {
-        let hint = format!("it is in {}: keep it elsewhere and delete the file", made.file.display());
+        let hint = format!("it is in {}: store it elsewhere and delete the file", made.file.display());
         return Err(CliError::new(
             Exit::Failed,
-            "the store was made, but its first key could not be shown",
+            "the store was created, but its first key could not be shown",
             hint,
         ));
     }
@@ -29,7 +29,7 @@ pub(super) fn run(args: &InitArgs) -> Result<(), CliError> {
     }
     if !args.json {
         output::note(
-            "the key is not stored and not shown again; keep it, for example: export NERVEWIRE_KEY=…",
+            "the key is not stored and not shown again; save it, for example: export NERVEWIRE_KEY=…",
         );
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! `key`: create, list, delete API keys.
+//! `key`: creates, lists and deletes API keys.
 
 use serde_json::json;
 
@@ -14,7 +14,7 @@ pub(super) fn run(command: KeyCommand) -> Result<(), CliError> {
         KeyCommand::Create { org, name, operator, grant: args, admin } => {
             let grant = grant(args);
             if grant.scopes.is_none() && !operator {
-                let hint = format!("give --scope with some of {}", Scope::REQUESTABLE);
+                let hint = format!("add --scope with one or more of {}", Scope::REQUESTABLE);
                 return Err(CliError::new(Exit::Usage, "a key needs scopes", hint));
             }
             let new = NewKey { org_id: org, name, grant };
@@ -26,8 +26,8 @@ pub(super) fn run(command: KeyCommand) -> Result<(), CliError> {
                 false => key.api_key,
             });
             if shown.is_err() {
-                let what = format!("key {key_id} was made, but it could not be shown");
-                let hint = format!("delete it with `nervewire key delete {key_id}`, and make another");
+                let what = format!("key {key_id} was created, but it could not be shown");
+                let hint = format!("delete it with `nervewire key delete {key_id}`, and create another");
                 return Err(CliError::new(Exit::Failed, what, hint));
             }
             if !admin.json {
@@ -51,7 +51,7 @@ pub(super) fn run(command: KeyCommand) -> Result<(), CliError> {
     }
 }
 
-/// The rights asked for; `--agent ''` is the empty list, which matches nothing.
+/// Returns the requested rights. `--agent ''` is the empty list, which matches nothing.
 pub(super) fn grant(args: GrantArgs) -> Grant {
     let list = |values: Option<Vec<String>>| {
         values.map(|values| values.into_iter().filter(|value| !value.is_empty()).collect::<Vec<_>>())

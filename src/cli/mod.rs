@@ -1,10 +1,11 @@
 //! The command line: `nervewire <command>`.
 //!
-//! * A command reads its flags, does one thing, prints results to standard output and everything else to standard error.
-//! * How it ended is a [`CliError`] or nothing; `outcome.rs` alone turns that into an exit code.
-//! * Administration goes through [`AdminBackend`]: REST where an address or a key is given, else the data directory.
+//! * A command reads its flags, does one thing, and prints results to standard output and everything else to
+//!   standard error.
+//! * A command ends with a [`CliError`] or with nothing. Only `outcome.rs` turns that into an exit code.
+//! * Administration uses [`AdminBackend`]: REST if an address or a key is given, else the data directory.
 //!
-//! It does not know how the daemon works: `main` passes in what `serve` runs.
+//! This module does not know how the daemon works: `main` passes in the function that `serve` runs.
 
 mod archive;
 pub mod args;
@@ -50,16 +51,17 @@ pub use backend::{
 };
 pub use outcome::{CliError, Exit};
 
-/// What `serve` runs: blocks until the daemon has ended.
+/// The function that `serve` runs. It blocks until the daemon has ended.
 pub type Serve = fn(Config, ServeOptions) -> ExitCode;
 
-/// Does what `arguments` (the program's name first) ask for.
+/// Runs the command that `arguments` (with the program's name first) name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>, serve: Serve) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
             let code = if error.use_stderr() { ExitCode::from(Exit::Usage as u8) } else { ExitCode::SUCCESS };
-            // A closed pipe, most likely; the code says the same either way.
+            // Printing most likely failed because the pipe is closed. The exit code is the same in both
+            // cases.
             let _ = error.print();
             return code;
         }
@@ -94,7 +96,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, serve: Serve) -> Exit
     }
 }
 
-/// File, environment and these flags.
+/// Collects the sources of the configuration: file, environment and these flags.
 fn sources(config: &ConfigArgs, listen: Option<&ListenArgs>) -> Result<Sources, CliError> {
     let mut flags = Vec::new();
     let mut flag = |flag, key, values: &[String]| {
@@ -111,13 +113,13 @@ fn sources(config: &ConfigArgs, listen: Option<&ListenArgs>) -> Result<Sources, 
     Ok(Sources::read(config.config.as_deref().or(variable.as_deref()), flags)?)
 }
 
-/// A flag or variable that says something: an empty variable counts as absent.
+/// Returns the value of a flag or variable. An empty variable counts as absent.
 fn given(value: &Option<String>) -> Option<&str> {
     value.as_deref().map(str::trim).filter(|value| !value.is_empty())
 }
 
-/// Who does the administration these flags ask for. A flag is stronger than a variable: `--data-dir` means the data directory also
-/// where `NERVEWIRE_KEY` is set.
+/// Returns the backend that these flags select. A flag overrides a variable: `--data-dir` selects the data
+/// directory even if `NERVEWIRE_KEY` is set.
 fn backend(admin: &AdminArgs) -> Result<Box<dyn AdminBackend>, CliError> {
     let remote = [("--url", admin.url.as_deref()), ("--key", admin.key.as_deref())];
     let local =
@@ -126,14 +128,14 @@ fn backend(admin: &AdminArgs) -> Result<Box<dyn AdminBackend>, CliError> {
     for (flag, value) in remote {
         let Some(value) = value else { continue };
         if let Some(local) = local {
-            let what = format!("{local} and {flag} contradict each other");
+            let what = format!("{local} and {flag} cannot be used together");
             let hint = format!(
-                "give {flag} to ask a running daemon, or {local} to work on the data directory of a stopped one"
+                "give {flag} to use a running daemon, or {local} to work on the data directory of a stopped one"
             );
             return Err(CliError::new(Exit::Usage, what, hint));
         }
         if value.trim().is_empty() {
-            let hint = format!("is the variable that it was taken from set? Leave {flag} out to do without");
+            let hint = format!("check that the variable it is taken from is set, or leave out {flag}");
             return Err(CliError::new(Exit::Usage, format!("{flag} is empty"), hint));
         }
     }

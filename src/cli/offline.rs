@@ -1,9 +1,10 @@
-//! Administration of a stopped daemon, on its data directory.
+//! Administration on the data directory of a stopped daemon.
 //!
-//! * It runs the very functions that REST runs, as the local operator: whoever can read the data directory could forge
-//!   every credential in it, so nothing is gained by asking for one.
-//! * Only `init` makes a store; whatever else meets none says so and leaves the directory as it was.
-//! * The directory is held as long as the backend lives, and every change is on disk before it is reported.
+//! * It calls the same functions as REST, as the local operator. It asks for no credential, because a process
+//!   that can read the data directory can forge every credential in it.
+//! * Only `init` creates a store. Every other command reports a missing store and leaves the directory
+//!   unchanged.
+//! * The directory is locked as long as the backend exists. Every change is on disk before it is reported.
 
 use std::sync::Arc;
 
@@ -21,26 +22,26 @@ use crate::config::Config;
 use crate::store::{self, OpenError, Store, StoreOptions, Visibility};
 use crate::time::{Clock, SystemClock, rfc3339};
 
-/// The organization meant where none is named: the one that `init` makes.
+/// The organization used if none is given. `init` creates it.
 const DEFAULT_ORG: &str = "default";
-/// Organizations that are named where an unknown one was asked for.
+/// Maximum number of organizations listed in the error for an unknown one.
 const NAMED: usize = 10;
-/// Rows of a list read under one lock.
+/// Rows of a list that are read under one lock.
 const PAGE: usize = 1_000;
 
-/// What `compact` did, in bytes of the store's file.
+/// Result of `compact`: bytes of the store's file.
 pub(super) struct Compacted {
     pub(super) bytes_before: u64,
     pub(super) bytes_after: u64,
 }
 
-/// Takes the data directory, for as long as the result lives.
+/// Locks the data directory as long as the result exists.
 pub(super) fn open(config: &Config) -> Result<Box<dyn AdminBackend>, CliError> {
     must_exist(config)?;
     let opened = Offline::open(config).map_err(|error| match error {
         CliError::Told { exit: Exit::DataDirInUse, message, .. } => {
             let hint =
-                "ask that daemon: give --url and --key (or NERVEWIRE_URL and NERVEWIRE_KEY), or stop it first";
+                "use that daemon: give --url and --key (or NERVEWIRE_URL and NERVEWIRE_KEY), or stop it first";
             CliError::new(Exit::DataDirInUse, message, hint)
         }
         error => error,
@@ -48,7 +49,7 @@ pub(super) fn open(config: &Config) -> Result<Box<dyn AdminBackend>, CliError> {
     Ok(Box::new(opened?))
 }
 
-/// Makes the store, its first organization and key.
+/// Creates the store, its first organization and its first key.
 pub(super) fn init(config: &Config) -> Result<FirstKey, CliError> {
     let offline = Offline::open(config)?;
     let made = offline.runtime.block_on(offline.auth.make_first_key(&config.data_dir));
@@ -62,23 +63,23 @@ pub(super) fn init(config: &Config) -> Result<FirstKey, CliError> {
     made.ok_or_else(|| {
         let hint = match auth::unseen_first_key(&config.data_dir) {
             Some(file) => format!("its first key has not been shown yet: it is in {}", file.display()),
-            None => "`nervewire key create` makes another key, with --operator one like the first; `--data-dir` names another \
-                     directory"
+            None => "`nervewire key create` creates another key, with --operator one like the first; `--data-dir` \
+                     selects another directory"
                 .to_owned(),
         };
-        let what = format!("{} is initialised already; nothing was changed", config.data_dir.display());
+        let what = format!("{} is already initialised; nothing was changed", config.data_dir.display());
         CliError::new(Exit::Failed, what, hint)
     })
 }
 
-/// Rewrites the store.
+/// Rewrites the store into a smaller file.
 pub(super) fn compact(config: &Config) -> Result<Compacted, CliError> {
     must_exist(config)?;
     let done = store::compact(&config.data_dir).map_err(|error| refused(config, &error))?;
     Ok(Compacted { bytes_before: done.before, bytes_after: done.after })
 }
 
-/// A data directory nobody else has open.
+/// A locked data directory.
 struct Offline {
     runtime: Runtime,
     store: Store,
@@ -117,12 +118,12 @@ impl Offline {
         Ok(Offline { runtime: super::rest::runtime()?, store, auth, clock, operate, manage })
     }
 
-    /// The id of a key's organization.
+    /// Returns the id of a key's organization.
     fn org_of(&self, key: &KeyRow) -> Option<String> {
         self.auth.organization(key.tenant).map(|organization| organization.id.clone())
     }
 
-    /// Fails where there is no organization `org_id`, and says which there are.
+    /// Fails if the organization `org_id` does not exist. The error lists existing ones.
     fn must_know(&self, org_id: &str) -> Result<(), CliError> {
         if self.auth.find_organization(&self.manage, Some(org_id)).is_ok() {
             return Ok(());
@@ -134,8 +135,11 @@ impl Offline {
         }
         let what = format!("there is no organization {org_id:?} in this store");
         let hint = match names.is_empty() {
-            true => "it has none at all: `nervewire init` makes the first one".to_owned(),
-            false => format!("there are: {}; `nervewire org create` makes another", names.join(", ")),
+            true => "there are no organizations: `nervewire init` creates the first one".to_owned(),
+            false => format!(
+                "existing organizations: {}; `nervewire org create` creates another",
+                names.join(", ")
+            ),
         };
         Err(CliError::new(Exit::Failed, what, hint))
     }
@@ -217,7 +221,7 @@ impl AdminBackend for Offline {
         let is_last = self.auth.is_last_operator_key(key_id);
         is_last.then(|| {
             format!(
-                "{key_id} is the last operator key: without one nobody manages organizations over the network"
+                "{key_id} is the last operator key: without one, organizations cannot be managed over the network"
             )
         })
     }
@@ -313,30 +317,30 @@ fn must_exist(config: &Config) -> Result<(), CliError> {
     }
 }
 
-/// Why the data directory could not be had.
+/// Returns the error for a data directory that could not be opened.
 pub(super) fn refused(config: &Config, error: &OpenError) -> CliError {
     match error {
         OpenError::InUse { pid, .. } => in_use(config, *pid),
         OpenError::Missing { .. } => CliError::new(
             Exit::Failed,
             error.to_string(),
-            "`nervewire init` makes one; for a running daemon give --url and --key",
+            "`nervewire init` creates one; for a running daemon give --url and --key",
         ),
         _ => CliError::new(Exit::Failed, error.to_string(), ""),
     }
 }
 
-/// The error for a data directory that a daemon holds.
+/// Returns the error for a data directory that a daemon is using.
 fn in_use(config: &Config, pid: Option<u32>) -> CliError {
     let who = pid.map_or_else(|| "a daemon".to_owned(), |pid| format!("process {pid}"));
     let what = format!("{who} is using {}", config.data_dir.display());
-    CliError::new(Exit::DataDirInUse, what, "stop it first, or name another directory with --data-dir")
+    CliError::new(Exit::DataDirInUse, what, "stop it first, or select another directory with --data-dir")
 }
 
-/// Why a change was not made.
+/// Returns the error for a change that was not made.
 fn failed(error: AdminError) -> CliError {
     let hint = match &error {
-        AdminError::NotFound => "`nervewire key list --org …` shows what there is",
+        AdminError::NotFound => "`nervewire key list --org …` lists the keys",
         AdminError::Records(_) => "is the disk full, or the data directory not writable?",
         _ => "",
     };

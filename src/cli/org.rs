@@ -1,4 +1,4 @@
-//! `org`: create, list, delete organizations.
+//! `org`: creates, lists and deletes organizations.
 
 use serde_json::json;
 
@@ -32,7 +32,7 @@ pub(super) fn run(command: OrgCommand) -> Result<(), CliError> {
     }
 }
 
-/// Says that `id` is gone.
+/// Prints that `id` was deleted.
 pub(super) fn deleted(id: &str, json: bool) -> Result<(), CliError> {
     output::line(&if json { json!({ "deleted": id }).to_string() } else { format!("deleted {}", plain(id)) })
 }
@@ -41,7 +41,7 @@ pub(super) fn to_json(value: &impl serde::Serialize) -> Result<String, CliError>
     serde_json::to_string(value).map_err(|error| CliError::new(Exit::Failed, error.to_string(), ""))
 }
 
-/// A JSON array of all fields, or a table of some.
+/// Prints a JSON array with all fields, or a table with some of them.
 pub(super) fn list<T: serde::Serialize>(
     rows: &[T],
     json: bool,

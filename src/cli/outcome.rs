@@ -1,19 +1,20 @@
-//! How a command ends: its exit code and what the user is told, with what to do next. The only place that chooses codes.
+//! How a command ends: its exit code, and the error message and hint for the user. Exit codes are chosen only
+//! here.
 
 use std::process::ExitCode;
 
 use crate::client::ClientError;
 use crate::config::ConfigError;
 
-/// The exit codes, after sysexits(3) where that has one.
+/// The exit codes. They follow sysexits(3) where it has a code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// It did not work, for a reason without a code of its own.
+    /// The command failed for a reason without its own code.
     Failed = 1,
     /// Wrong usage or configuration (`EX_USAGE`).
     Usage = 64,
-    /// No daemon reachable, or it refuses for now (`EX_UNAVAILABLE`).
+    /// No daemon can be reached, or it refuses for now (`EX_UNAVAILABLE`).
     Unavailable = 69,
     /// The data directory is in use (`EX_CANTCREAT`).
     DataDirInUse = 73,
@@ -21,29 +22,29 @@ pub enum Exit {
     Refused = 77,
 }
 
-/// Why a command did not do its work.
+/// Why a command failed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum CliError {
-    /// To be told on standard error.
+    /// An error to print on standard error.
     Told {
-        /// The code.
+        /// The exit code.
         exit: Exit,
         /// What happened.
         message: String,
-        /// What to do next; empty if there is nothing to say.
+        /// What to do next; empty if there is no hint.
         hint: String,
     },
-    /// Whoever read standard output has left: not an error, and nobody to tell.
+    /// The reader of standard output has closed it. This is not an error, and nothing is printed.
     StdoutClosed,
 }
 
 impl CliError {
-    /// An error with what to do next.
+    /// Creates an error with a hint.
     pub fn new(exit: Exit, message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Told { exit, message: message.into(), hint: hint.into() }
     }
 
-    /// The code that the process ends with.
+    /// Returns the exit code of the process.
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Told { exit, .. } => ExitCode::from(*exit as u8),
@@ -69,7 +70,7 @@ impl From<ClientError> for CliError {
             ClientError::Connect { .. } | ClientError::Timeout(..) => Self::new(
                 Exit::Unavailable,
                 message,
-                "is the daemon running there? Start it with `nervewire`, or name another with --url or NERVEWIRE_URL",
+                "check that the daemon is running: start it with `nervewire`, or give another address with --url or NERVEWIRE_URL",
             ),
             ClientError::Refused(refusal) => match refusal.status {
                 401 => Self::new(
@@ -77,10 +78,10 @@ impl From<ClientError> for CliError {
                     message,
                     "give a valid API key or token with NERVEWIRE_KEY or --key",
                 ),
-                403 => Self::new(Exit::Refused, message, "use a credential with the scope this needs"),
+                403 => Self::new(Exit::Refused, message, "use a credential that has the required scope"),
                 404 => {
-                    let hint = "check the ids (`org list`, `key list` and `connections list` show them), and that --url is the \
-                                address for clients, not the admin listener's";
+                    let hint = "check the ids (see `org list`, `key list` and `connections list`), and that --url is the address \
+                                for clients, not the address of the admin listener";
                     Self::new(Exit::Failed, message, hint)
                 }
                 429 | 503 => {

@@ -1,4 +1,5 @@
-//! What a command prints: results on standard output, the rest on standard error. A closed pipe ends quietly.
+//! The output of commands: results on standard output, the rest on standard error. A closed pipe is not an
+//! error.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -7,12 +8,12 @@ use serde_json::Value;
 
 use super::outcome::{CliError, Exit};
 
-/// Writes `text` and a line end to standard output, at once.
+/// Writes `text` and a newline to standard output and flushes.
 pub(super) fn line(text: &str) -> Result<(), CliError> {
     raw(format!("{text}\n").as_bytes())
 }
 
-/// Writes bytes to standard output, at once.
+/// Writes bytes to standard output and flushes.
 pub(super) fn raw(bytes: &[u8]) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
@@ -24,12 +25,12 @@ pub(super) fn raw(bytes: &[u8]) -> Result<(), CliError> {
     }
 }
 
-/// One line to standard error; whether anyone reads it is not this command's concern.
+/// Writes one line to standard error. A write error is ignored.
 pub(super) fn note(text: &str) {
     let _ = writeln!(io::stderr(), "nervewire: {text}");
 }
 
-/// Tells how a command failed.
+/// Prints the error and its hint on standard error.
 pub(super) fn tell(error: &CliError) {
     if let CliError::Told { message, hint, .. } = error {
         note(&plain(message));
@@ -39,8 +40,8 @@ pub(super) fn tell(error: &CliError) {
     }
 }
 
-/// `text` without characters that would move a terminal's cursor or change its state, line ends excepted: what others
-/// publish must not speak to the reader's terminal.
+/// Returns `text` without characters that would move a terminal's cursor or change its state, except
+/// newlines. Publishers must not be able to control the reader's terminal.
 pub(super) fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -53,7 +54,7 @@ pub(super) fn plain(text: &str) -> String {
     out
 }
 
-/// Rows of JSON objects as columns, one line each, under a head; a missing value or null is `-`.
+/// Formats rows of JSON objects as a table with a header line. A missing value or null is `-`.
 pub(super) fn table(columns: &[&str], rows: &[Value]) -> String {
     let cell = |row: &Value, column: &str| match row.get(column) {
         None | Some(Value::Null) => "-".to_owned(),

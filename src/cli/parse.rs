@@ -3,7 +3,7 @@
 use crate::store::Until;
 use crate::time::parse_rfc3339;
 
-/// Seconds of `90`, `90s`, `15m`, `8h`, `7d`; at least one second.
+/// Parses seconds from `90`, `90s`, `15m`, `8h` or `7d`. The minimum is one second.
 pub(super) fn seconds(text: &str) -> Result<u64, String> {
     let refuse = || "expected seconds, or a number with s, m, h or d, such as 30m or 7d".to_owned();
     let (digits, factor) = match text.as_bytes().last() {
@@ -20,7 +20,7 @@ pub(super) fn seconds(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).filter(|seconds| *seconds > 0).ok_or_else(refuse)
 }
 
-/// A position of the journal, or a time.
+/// Parses a position of the journal, or a time.
 pub(super) fn until(text: &str) -> Result<Until, String> {
     match text.parse() {
         Ok(position) => Ok(Until::Position(position)),
@@ -30,19 +30,19 @@ pub(super) fn until(text: &str) -> Result<Until, String> {
     }
 }
 
-/// What a publish waits for, in the words of `?ack=`.
+/// Parses the acknowledgement mode of a publish: a value of `?ack=`.
 pub(super) fn ack(text: &str) -> Result<String, String> {
     match text {
         "durable" | "memory" => Ok(text.to_owned()),
-        "fsync" => Err("the word is `durable` now".to_owned()),
+        "fsync" => Err("use `durable` instead of `fsync`".to_owned()),
         _ => Err("expected durable or memory".to_owned()),
     }
 }
 
-/// Any JSON.
+/// Parses any JSON value.
 pub(super) fn json_value(text: &str) -> Result<serde_json::Value, String> {
     serde_json::from_str(text)
-        .map_err(|error| format!("no JSON: {error} (a string needs its own quotes: '\"text\"')"))
+        .map_err(|error| format!("not valid JSON: {error} (a string needs its own quotes: '\"text\"')"))
 }
 
 #[cfg(test)]

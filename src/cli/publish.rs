@@ -1,8 +1,9 @@
-//! `publish`: one event from flags or an argument, or many from standard input.
+//! `publish`: publishes one event from flags or an argument, or many from standard input.
 //!
-//! * Lines at hand leave together, so a slow producer's line goes at once and a fast one's fill batches. Under a key of the
-//!   user's own, batches are always filled: the same input makes the same batches, and a repeated run publishes nothing twice.
-//! * A batch is atomic and carries an idempotency key; only because of that key is it sent again.
+//! * Lines that are available are sent together, so the lines of a slow producer are sent at once and those
+//!   of a fast one fill batches. With an idempotency key from the user, batches are always filled: the same
+//!   input makes the same batches, and a repeated run publishes nothing twice.
+//! * A batch is atomic and carries an idempotency key. Only because of that key may it be sent again.
 
 use std::io::BufRead as _;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -17,11 +18,11 @@ use super::output;
 use super::rest::Rest;
 use crate::client::{ClientError, Request};
 
-/// Lines of one batch: the contract's limit (protocol §8).
+/// Maximum lines of one batch, as the protocol allows (§8).
 const BATCH_LINES_MAX: usize = 1_000;
-/// Bytes after which a batch is closed: well under the default `limits.body_bytes`.
+/// Bytes after which a batch is closed. This is well below the default `limits.body_bytes`.
 const BATCH_BYTES_MAX: usize = 1 << 20;
-/// Bytes of a line read from standard input; the daemon's own limit on an event is far lower.
+/// Maximum bytes of a line from standard input. The daemon's own limit for an event is far lower.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
 pub(super) fn run(args: PublishArgs) -> Result<(), CliError> {
@@ -43,12 +44,12 @@ fn request(args: &PublishArgs) -> Request {
     Request::new(Method::POST, format!("/api/v1/events{ack}"))
 }
 
-/// The event's JSON: the argument as it stands, or made from flags.
+/// Returns the event's JSON: the argument unchanged, or built from flags.
 fn event(args: &PublishArgs) -> Result<String, CliError> {
     if let Some(text) = &args.event {
         if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(text) {
             let hint = "for example: nervewire publish --channel chat --data '{\"text\":\"hello\"}'";
-            return Err(CliError::new(Exit::Usage, format!("the event is no JSON: {error}"), hint));
+            return Err(CliError::new(Exit::Usage, format!("the event is not valid JSON: {error}"), hint));
         }
         return Ok(text.clone());
     }
@@ -80,7 +81,7 @@ fn event(args: &PublishArgs) -> Result<String, CliError> {
     Ok(Value::Object(event).to_string())
 }
 
-/// Prints the ids of an answer.
+/// Prints the ids of a response.
 fn report(args: &PublishArgs, body: &Value) -> Result<(), CliError> {
     let ids = body.pointer("/data/ids").and_then(Value::as_array);
     let ids = ids.ok_or_else(|| ClientError::Shape("no `data.ids`".into()))?;
@@ -94,11 +95,11 @@ fn report(args: &PublishArgs, body: &Value) -> Result<(), CliError> {
     }
 }
 
-/// Publishes standard input, batch after batch.
+/// Publishes standard input in batches.
 fn lines(rest: &mut Rest, args: &PublishArgs) -> Result<(), CliError> {
-    // One batch waits while one is under way; more would only delay the news of a failure.
+    // One batch may wait while another is in progress. More would only delay the report of a failure.
     let (sender, receiver) = sync_channel(BATCH_LINES_MAX);
-    // Ends with standard input, or with the process: a blocked read cannot be called back.
+    // The thread ends with standard input or with the process, because a blocked read cannot be cancelled.
     std::thread::spawn(move || {
         let mut stdin = std::io::stdin().lock();
         loop {
@@ -119,7 +120,7 @@ fn lines(rest: &mut Rest, args: &PublishArgs) -> Result<(), CliError> {
                 .body("application/x-ndjson", batch)
                 .idempotency_key(format!("{prefix}-{number}"));
             let again = |error: &ClientError, wait: Duration| {
-                output::note(&output::plain(&format!("{error}; again in {:.1} s", wait.as_secs_f64())));
+                output::note(&output::plain(&format!("{error}; retrying in {:.1} s", wait.as_secs_f64())));
             };
             let body = rest.insist(&request, again).map_err(|error| at(error.into(), published))?;
             report(args, &body)?;
@@ -139,7 +140,7 @@ fn lines(rest: &mut Rest, args: &PublishArgs) -> Result<(), CliError> {
 
 type Line = std::io::Result<Option<Vec<u8>>>;
 
-/// A line with its end; `None` at the end of input.
+/// Reads a line with its newline; `None` at the end of input.
 fn read_line(stdin: &mut impl std::io::BufRead) -> Line {
     let mut line = Vec::new();
     let read = std::io::Read::take(&mut *stdin, LINE_BYTES_MAX as u64).read_until(b'\n', &mut line)?;
@@ -152,7 +153,8 @@ fn read_line(stdin: &mut impl std::io::BufRead) -> Line {
     Ok((!line.is_empty()).then_some(line))
 }
 
-/// Waits for a line, takes what is at hand behind it (`fill`: waits until the batch is full), and says whether input has ended.
+/// Waits for a line, adds the lines that are available after it, and returns whether input has ended. With
+/// `fill` it waits until the batch is full.
 fn next_batch(receiver: &Receiver<Line>, fill: bool) -> (Vec<u8>, usize, Option<std::io::Result<()>>) {
     let (mut batch, mut count) = (Vec::new(), 0);
     let mut next = receiver.recv().unwrap_or(Ok(None));
@@ -171,14 +173,14 @@ fn next_batch(receiver: &Receiver<Line>, fill: bool) -> (Vec<u8>, usize, Option<
         }
         match receiver.try_recv() {
             Ok(line) => next = line,
-            // Nothing at hand: the batch goes; a disconnected sender is told by the next `recv`.
+            // No line is available, so the batch is sent. The next `recv` reports a disconnected sender.
             Err(_) if count > 0 && !fill => return (batch, count, None),
             Err(_) => next = receiver.recv().unwrap_or(Ok(None)),
         }
     }
 }
 
-/// The same error, saying how much of the input was published before it.
+/// Returns the same error with the number of events published before it.
 fn at(error: CliError, published: usize) -> CliError {
     match error {
         CliError::Told { exit, message, hint } => {
@@ -261,7 +263,8 @@ mod tests {
         assert_eq!(counts, [3, 1]);
     }
 
-    /// Whether a batch waits decides whether a run can be repeated: with `fill` it does, whatever the producer's pace.
+    /// Whether batches are filled decides whether a run can be repeated. With `fill` they are, at any speed
+    /// of the producer.
     #[test]
     fn a_filled_batch_waits_for_the_end_of_input() {
         for (fill, expected) in [(false, 1), (true, 2)] {
@@ -269,7 +272,7 @@ mod tests {
             let (go, wait) = sync_channel::<()>(0);
             let producer = std::thread::spawn(move || {
                 sender.send(Ok(Some(b"a\n".to_vec()))).unwrap();
-                // Without `fill` the second line comes only after the first batch has gone.
+                // Without `fill` the second line is sent only after the first batch was taken.
                 if !fill {
                     wait.recv().unwrap();
                 }

@@ -1,4 +1,4 @@
-//! Administration of a running daemon over REST, and the blocking face of the client that the other commands share.
+//! Administration of a running daemon over REST, and the blocking client that the other commands share.
 
 use http::Method;
 use serde::Serialize;
@@ -16,18 +16,18 @@ use std::time::Duration;
 
 use crate::client::{Client, ClientError, Endpoint, Reply, Request, encode};
 
-/// Where a daemon is when nobody says.
+/// The address used if none is given.
 pub(super) const DEFAULT_URL: &str = "http://127.0.0.1:8080";
-/// Pages of a list that are followed: 100,000 rows, where a person would have given up.
+/// Maximum number of pages of a list that are read: 100,000 rows, more than a person reads.
 const PAGES_MAX: usize = 1_000;
 
-/// A running daemon, asked one thing at a time.
+/// A connection to a running daemon, with one request at a time.
 pub(super) struct Rest {
     runtime: Runtime,
     client: Client,
 }
 
-/// A runtime for one command.
+/// Creates the runtime for one command.
 pub(super) fn runtime() -> Result<Runtime, CliError> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -35,7 +35,7 @@ pub(super) fn runtime() -> Result<Runtime, CliError> {
         .map_err(|error| CliError::new(Exit::Failed, format!("cannot start: {error}"), ""))
 }
 
-/// A client of the daemon at `url`, or at the default address.
+/// Creates a client of the daemon at `url`, or at the default address.
 pub(super) fn client(url: Option<&str>, key: Option<&str>) -> Result<Client, CliError> {
     let url = url.unwrap_or(DEFAULT_URL);
     let endpoint: Endpoint = url.parse().map_err(|error| {
@@ -46,8 +46,12 @@ pub(super) fn client(url: Option<&str>, key: Option<&str>) -> Result<Client, Cli
         )
     })?;
     if key.is_some_and(|key| !key.bytes().all(|byte| byte.is_ascii_graphic())) {
-        let hint = "give the key as `key create` or `token` printed it, without quotes or line ends";
-        return Err(CliError::new(Exit::Usage, "the key holds characters that no credential has", hint));
+        let hint = "give the key exactly as `key create` or `token` printed it, without quotes or newlines";
+        return Err(CliError::new(
+            Exit::Usage,
+            "the key contains characters that are not allowed in a credential",
+            hint,
+        ));
     }
     let client = Client::builder(endpoint);
     Ok(key.into_iter().fold(client, |client, key| client.credential(key)).build())
@@ -62,12 +66,13 @@ impl Rest {
         Self::new(given(&remote.url), given(&remote.key))
     }
 
-    /// Sends a request and returns the body of its 2xx answer.
+    /// Sends a request and returns the body of its 2xx response.
     pub(super) fn call(&mut self, request: &Request) -> Result<Value, ClientError> {
         self.runtime.block_on(self.client.send(request))?.json()
     }
 
-    /// The same for a request that may be sent twice: until it is answered for good. `told` hears of each wait and why.
+    /// Sends a request that is safe to repeat, until it has a final response. `told` is called with each wait
+    /// and its reason.
     pub(super) fn insist(
         &mut self,
         request: &Request,
@@ -76,13 +81,13 @@ impl Rest {
         self.runtime.block_on(self.client.send_repeated(request, told)).and_then(Reply::json)
     }
 
-    /// `data` of the answer.
+    /// Returns `data` of the response.
     pub(super) fn data(&mut self, request: &Request) -> Result<Value, ClientError> {
         let mut body = self.call(request)?;
         Ok(body.get_mut("data").map(Value::take).unwrap_or(body))
     }
 
-    /// All pages of a list.
+    /// Reads all pages of a list.
     pub(super) fn list(&mut self, path: &str) -> Result<Vec<Value>, ClientError> {
         let mut rows = Vec::new();
         let mut cursor = String::new();
@@ -102,7 +107,7 @@ impl Rest {
         Ok(rows)
     }
 
-    /// `org_id` is the organization that was named, if one was.
+    /// `org_id` is the organization that the user gave, if any.
     fn post<T: DeserializeOwned>(
         &mut self,
         path: &str,
@@ -113,7 +118,7 @@ impl Rest {
         typed(made.map_err(|error| unreached(error, org_id))?)
     }
 
-    /// In the organization `org_id`; `None`: the credential's own.
+    /// Deletes in the organization `org_id`; `None` means the credential's own.
     fn delete(&mut self, collection: &str, id: &str, org_id: Option<&str>) -> Result<(), CliError> {
         let of = org_id.map_or(String::new(), |org_id| format!("?org_id={}", encode(org_id)));
         self.call(&Request::new(Method::DELETE, format!("{collection}/{}{of}", encode(id))))?;
@@ -121,20 +126,20 @@ impl Rest {
     }
 }
 
-/// Where an organization was named, 404 says that there is none, or that this credential does not reach it.
+/// If an organization was given, 404 means that it does not exist or that this credential may not access it.
 fn unreached(error: ClientError, org_id: Option<&str>) -> CliError {
     match org_id.filter(|_| error.refusal().is_some_and(|refusal| refusal.status == 404)) {
         None => error.into(),
         Some(org_id) => CliError::new(
             Exit::Failed,
-            format!("{error}: there is no organization {org_id:?}, or this credential does not reach it"),
-            "`nervewire org list` shows an operator which there are; without --org the credential's own is meant",
+            format!("{error}: there is no organization {org_id:?}, or this credential may not access it"),
+            "an operator can list organizations with `nervewire org list`; without --org the credential's own is used",
         ),
     }
 }
 
 fn typed<T: DeserializeOwned>(value: Value) -> Result<T, CliError> {
-    // The text of serde's error may quote the value, which may hold a secret.
+    // The text of serde's error may quote the value, which may contain a secret.
     serde_json::from_value(value).map_err(|_| ClientError::Shape("`data` lacks fields".into()).into())
 }
 
@@ -157,11 +162,11 @@ impl AdminBackend for Rest {
 
     fn create_operator_key(&mut self, _: &NewKey) -> Result<CreatedKey, CliError> {
         let hint = "stop the daemon and leave out --url and --key (or unset NERVEWIRE_URL and NERVEWIRE_KEY, or give --data-dir)";
-        let what = "an operator key is made on the data directory of a stopped daemon only";
+        let what = "an operator key can be created only on the data directory of a stopped daemon";
         Err(CliError::new(Exit::Usage, what, hint))
     }
 
-    /// The daemon refuses what would lock its operator out.
+    /// The daemon itself refuses a deletion that would lock out its operator.
     fn warning_of_key(&mut self, _: &str) -> Option<String> {
         None
     }

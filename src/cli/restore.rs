@@ -1,4 +1,4 @@
-//! `restore`: a backup becomes a data directory.
+//! `restore`: restores a backup into a new data directory.
 
 use serde_json::json;
 
@@ -18,8 +18,6 @@ pub(super) fn run(args: &RestoreArgs) -> Result<(), CliError> {
         json!({ "position": done.position, "rows": done.rows, "records": done.records }).to_string()
     } else {
         let store::Restored { rows, records, position } = done;
-        format!(
-            "restored as of position {position}: {rows} rows, and {records} records of the journal over them"
-        )
+        format!("restored as of position {position}: {rows} rows and {records} later records of the journal")
     })
 }

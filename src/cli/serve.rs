@@ -1,4 +1,4 @@
-//! `serve`: proves the configuration whole and hands it on.
+//! `serve`: checks the whole configuration and passes it on.
 
 use super::args::ServeArgs;
 use super::outcome::{CliError, Exit};
@@ -12,7 +12,9 @@ pub(super) fn prepare(args: ServeArgs) -> Result<(Config, ServeOptions), CliErro
     {
         return Err(CliError::new(
             Exit::Usage,
-            format!("--diagnostic-echo {addr}: the echo answers anyone and is served on loopback only"),
+            format!(
+                "--diagnostic-echo {addr}: the echo has no authentication and is served only on loopback"
+            ),
             "for example --diagnostic-echo 127.0.0.1:9001",
         ));
     }

@@ -1,4 +1,4 @@
-//! `stats`: a running daemon's numbers.
+//! `stats`: prints the statistics of a running daemon.
 
 use http::Method;
 use serde_json::Value;
@@ -21,7 +21,7 @@ pub(super) fn run(remote: &RemoteArgs) -> Result<(), CliError> {
     output::line(&lines.join("\n"))
 }
 
-/// `a.b  1` for each leaf.
+/// Adds a line `a.b  1` for each leaf.
 fn flatten(prefix: &str, value: &Value, lines: &mut Vec<(String, String)>) {
     match value {
         Value::Object(map) => {

@@ -1,4 +1,5 @@
-//! The grammar, and the help texts as users see them. `UPDATE_SNAPSHOTS=1 cargo test help_texts` writes the files anew.
+//! Tests of the grammar and of the help texts. `UPDATE_SNAPSHOTS=1 cargo test help_texts` rewrites the
+//! snapshots.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -44,7 +45,7 @@ fn help_texts() {
     assert_eq!(kept.len(), found.len(), "snapshots without a command: {kept:?}");
     for (name, text) in &found {
         let snapshot = std::fs::read_to_string(dir.join(format!("{name}.txt"))).unwrap_or_default();
-        assert_eq!(*text, snapshot, "{name}: run with UPDATE_SNAPSHOTS=1 if the change is meant");
+        assert_eq!(*text, snapshot, "{name}: run with UPDATE_SNAPSHOTS=1 if the change is intended");
     }
 }
 

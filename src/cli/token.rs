@@ -1,4 +1,4 @@
-//! `token`: mint a JWT, or revoke one.
+//! `token`: creates a JWT, or revokes one.
 
 use serde_json::json;
 
@@ -15,7 +15,7 @@ pub(super) fn run(args: TokenArgs) -> Result<(), CliError> {
     }
     let sub = args.user.filter(|user| !user.is_empty()).ok_or_else(|| {
         let hint =
-            "add --user with the id of the user; for a service make a key instead: `nervewire key create`";
+            "add --user with the id of the user; for a service create a key instead: `nervewire key create`";
         CliError::new(Exit::Usage, "a token needs a user", hint)
     })?;
     let new = NewToken { org_id: args.org, sub, roles: args.roles, grant: key::grant(args.grant) };

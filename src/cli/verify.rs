@@ -1,4 +1,4 @@
-//! `verify`: whether a backup or a data directory is sound.
+//! `verify`: checks that a backup or a data directory is sound.
 
 use serde_json::json;
 

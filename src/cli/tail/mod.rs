@@ -1,5 +1,5 @@
-//! `tail`: follows events, across lost connections, from its cursor. Coming back is [`crate::client`]'s; here is what a person
-//! is told of it.
+//! `tail`: follows events from its cursor, across lost connections. [`crate::client`] reconnects; this file
+//! prints what a user needs to know about it.
 
 mod show;
 
@@ -65,7 +65,7 @@ fn line(event: &Received, json: bool) -> Result<String, CliError> {
 
 fn told(status: Status, args: &TailArgs) -> Result<(), CliError> {
     match status {
-        Status::Connected { again: true, .. } => note("connected again"),
+        Status::Connected { again: true, .. } => note("reconnected"),
         Status::Told { code, message } => note(&format!("error: {code}: {message}")),
         Status::Lost { why, again_in } => {
             match why {
@@ -74,17 +74,17 @@ fn told(status: Status, args: &TailArgs) -> Result<(), CliError> {
                 why => note(&why.to_string()),
             }
             if args.no_reconnect {
-                let hint = "without --no-reconnect it would come back by itself";
+                let hint = "leave out --no-reconnect to reconnect automatically";
                 return Err(CliError::new(Exit::Unavailable, "the stream has ended", hint));
             }
-            note(&format!("the stream has ended; again in {:.1} s", again_in.as_secs_f64()));
+            note(&format!("the stream has ended; reconnecting in {:.1} s", again_in.as_secs_f64()));
         }
         Status::Connected { .. } | Status::CaughtUp => {}
     }
     Ok(())
 }
 
-/// Tells what others may have written.
+/// Prints text that may come from other users.
 fn note(text: &str) {
     output::note(&output::plain(text));
 }

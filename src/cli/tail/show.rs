@@ -1,15 +1,16 @@
-//! How `tail` shows an event: a line for eyes, or its JSON.
+//! How `tail` prints an event: as one line of text, or as JSON.
 
 use serde_json::Value;
 
 use super::super::output::plain;
 
-/// The event as one line of JSON. What the daemon sent is one line already; what is not gets rewritten.
+/// Returns the event as one line of JSON. The daemon's text is normally one line already; otherwise it is
+/// rewritten.
 pub(super) fn json(text: &str, event: &Value) -> String {
     if text.contains(['\n', '\r']) { event.to_string() } else { text.to_owned() }
 }
 
-/// The event for people: time, type, whom it concerns, what it says. Control characters are shown, not obeyed.
+/// Formats the event for people: time, type, agent or user, content. Control characters are escaped.
 pub(super) fn pretty(event: &Value) -> String {
     let text = |name: &str| event.get(name).and_then(Value::as_str).unwrap_or_default();
     // `2026-11-22T10:00:00.123Z` → `10:00:00.123`
