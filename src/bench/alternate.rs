@@ -1,7 +1,8 @@
-//! Two executables of the daemon measured in turns, so that a slow moment of the machine meets both: `--before PATH`.
+//! Measures two executables of the daemon alternately (`--before PATH`), so that a slow moment of the machine
+//! affects both.
 //!
-//! Each turn is a whole run of the mode with a fresh process. The order is reversed from turn to turn. The generator is this
-//! executable for both, and baselines run beside the daemon alone.
+//! Each turn is a whole run of the mode with a new process. The order is reversed from turn to turn. This
+//! executable generates the load for both. Baselines run beside the daemon only.
 
 use std::path::Path;
 
@@ -11,14 +12,14 @@ use super::progress::Progress;
 use super::report::Report;
 use super::target::Server;
 
-/// One run of a mode, or several, against one executable.
+/// One or several runs of a mode against one executable.
 pub type Mode<'a> = dyn FnMut(Common, &mut dyn Progress) -> Result<Report, BenchError> + 'a;
 
-/// Runs `mode` with `common`; where there is an executable `before`, in turns with that one, which the report tells as
-/// [`Server::Before`].
+/// Runs `mode` with `common`. If there is an executable `before`, it is measured alternately, and the report
+/// shows it as [`Server::Before`].
 ///
 /// # Errors
-/// As the mode.
+/// Those of the mode.
 pub fn run(
     common: &Common,
     before: Option<&Path>,
@@ -33,7 +34,7 @@ pub fn run(
     for turn in 0..common.runs {
         let mut pair = vec![(Server::Daemon, &one), (Server::Before, &other)];
         if turn == 0 {
-            pair.remove(0); // done above: it checked the settings
+            pair.remove(0); // it ran above, which checked the settings
         } else if turn % 2 == 1 {
             pair.reverse();
         }

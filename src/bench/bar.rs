@@ -1,27 +1,29 @@
-//! A limit that the median of a figure must keep: what `--bar` takes.
+//! A limit that the median of a figure must keep: the value of `--bar`.
 
 use std::str::FromStr;
 
 use super::report::Row;
 use super::target::Server;
 
-/// A limit for the daemon's median of one row, or for its ratio to another server's.
+/// A limit for the daemon's median of one row, or for its ratio to another server's median.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bar {
-    /// The row's key.
+    /// The key of the row.
     pub key: String,
-    /// Whether the limit is a lower one.
+    /// True if the limit is a lower bound.
     pub at_least: bool,
     /// The limit.
     pub limit: f64,
-    /// The server whose median the daemon's is divided by; `None`: the daemon's median itself is held to the limit.
+    /// The server whose median divides the daemon's. `None` if the limit applies to the daemon's median
+    /// itself.
     pub against: Option<Server>,
 }
 
 impl FromStr for Bar {
     type Err = String;
 
-    /// `key<=1.5` or `key>=1000`; with `x` behind the number a ratio to the floor, with `x:SERVER` one to that server.
+    /// Parses `key<=1.5` or `key>=1000`. An `x` after the number means a ratio to the floor, `x:SERVER` a
+    /// ratio to that server.
     fn from_str(text: &str) -> Result<Bar, String> {
         let (at_least, parts) = match text.split_once("<=") {
             Some(parts) => (false, Some(parts)),
@@ -48,7 +50,7 @@ impl FromStr for Bar {
 }
 
 impl Bar {
-    /// Whether it is kept; `None` where the figure was not taken.
+    /// Returns whether the limit is kept; `None` if the figure was not measured.
     #[must_use]
     pub fn kept(&self, rows: &[Row]) -> Option<bool> {
         let row = rows.iter().find(|row| row.key == self.key)?;
@@ -59,7 +61,7 @@ impl Bar {
         Some(if self.at_least { value >= self.limit } else { value <= self.limit })
     }
 
-    /// For a person: `≤ 1.25 × append`.
+    /// Returns the limit as text for people: `≤ 1.25 × append`.
     #[must_use]
     pub fn text(&self) -> String {
         let sign = if self.at_least { "≥" } else { "≤" };

@@ -1,4 +1,4 @@
-//! Where the baselines are and how they are started. They are programs of their own (`benches/baselines/`), never linked in.
+//! Finds and starts the baselines. They are separate programs (`benches/baselines/`) and are never linked in.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use super::error::BenchError;
 use super::target::{Server, Target};
 
-/// The baselines' folder: what the caller says, else `examples/` beside this executable.
+/// The directory of the baselines: the given one, else `examples/` beside this executable.
 #[derive(Clone, Debug, Default)]
 pub struct Baselines(pub Option<PathBuf>);
 
 impl Baselines {
-    /// The program `name`.
+    /// Returns the path of the program `name`.
     ///
     /// # Errors
-    /// It is not there; says how to build it.
+    /// The program does not exist. The error says how to build it.
     pub fn find(&self, name: &str) -> Result<PathBuf, BenchError> {
         let dir = match &self.0 {
             Some(dir) => dir.clone(),
@@ -34,10 +34,10 @@ impl Baselines {
         )))
     }
 
-    /// Starts the floor or the naive server; the floor puts at most `depth` events into one write.
+    /// Starts the floor or the naive server. The floor writes at most `depth` events at once.
     ///
     /// # Errors
-    /// It is not there or does not come up.
+    /// The program does not exist or does not start.
     pub fn start(&self, server: Server, depth: Option<u64>) -> Result<Target, BenchError> {
         let mut arguments: Vec<OsString> = Vec::new();
         if let (Server::Floor, Some(depth)) = (server, depth) {

@@ -1,33 +1,34 @@
-//! A load in short bursts, for where the server's latency is measured on the cores the load is made on.
+//! A load in short bursts, for measuring the server's latency on the same cores that generate the load.
 //!
-//! A thread that is always busy holds a core for a slice of the kernel's scheduler, here 1.4 ms, or until its next tick, 4 ms
-//! at 250 Hz. What a server would be told to answer for then is the slice. Publishers and readers on other machines hold none.
+//! A thread that is always busy keeps a core for a slice of the kernel's scheduler (here 1.4 ms) or until its
+//! next tick (4 ms at 250 Hz). That slice would be counted as the server's latency. Publishers and readers on
+//! other machines do not hold a core of the server.
 
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
-/// The longest the thread works without a rest, about.
+/// Approximate longest time that the thread works without a rest.
 const WORK: Duration = Duration::from_micros(200);
-/// How long it rests.
+/// Duration of a rest.
 const REST: Duration = Duration::from_micros(100);
-/// How late the kernel may end a rest, nanoseconds; by default it is 50 µs.
+/// How late the kernel may end a rest, in nanoseconds. The kernel's default is 50 µs.
 const SLACK_NS: NonZeroU64 = NonZeroU64::new(1_000).expect("not zero");
 
-/// When the thread rested last.
+/// The time of the thread's last rest.
 #[derive(Debug)]
 pub struct Bursts {
     since: Instant,
 }
 
 impl Bursts {
-    /// For the calling thread.
+    /// Creates a state for the calling thread.
     #[must_use]
     pub fn new() -> Bursts {
-        let _ = rustix::thread::set_current_timer_slack(Some(SLACK_NS)); // else rests are longer
+        let _ = rustix::thread::set_current_timer_slack(Some(SLACK_NS)); // on failure, rests are longer
         Bursts { since: Instant::now() }
     }
 
-    /// Between two pieces of work: rests if it is time to.
+    /// Called between two pieces of work. Rests if the thread has worked long enough.
     pub fn pause(&mut self) {
         if self.since.elapsed() >= WORK {
             std::thread::sleep(REST);

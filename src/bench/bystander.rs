@@ -1,12 +1,14 @@
-//! A quiet tenant beside the load: live subscribers and one steady publisher, on a thread of their own.
+//! A quiet tenant beside the load: live subscribers and one steady publisher, on their own thread.
 //!
-//! * Its figures are cut into *stretches*: alone, then under another tenant's load. A stretch ends once every subscriber has had
-//!   every event of it, so that nothing slow is left out; then the next begins.
-//! * Publishes go out at their own times over one WebSocket, whether or not earlier ones have arrived, so each subscriber sees
-//!   them in order and at once knows what is missing. They are durable.
-//! * Two clocks: from the stamp to the receipt in this process (its own delays are in it, since it shares the machine with the
-//!   load), and the daemon's own, from publish to send, by the difference of two readings of `/api/v1/stats`.
-//! * The thread ends with its [`Bystander`].
+//! * Its figures are divided into *stretches*: alone, then under the load of another tenant. A stretch ends
+//!   when every subscriber has received every event of it, so that slow events are included. Then the next
+//!   stretch begins.
+//! * Events are published on schedule over one WebSocket, whether or not earlier ones have arrived. So each
+//!   subscriber receives them in order and knows at once which are missing. They are durable.
+//! * There are two clocks. One measures from the stamp to the receipt in this process. It includes this
+//!   process's own delays, because it shares the machine with the load. The other is the daemon's own, from
+//!   publish to send, as the difference of two readings of `/api/v1/stats`.
+//! * The thread ends when its [`Bystander`] is dropped.
 
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
@@ -29,57 +31,57 @@ use super::tally::{self, Tally};
 use super::target::Access;
 use super::tenants::{Buckets, Tenant, stats};
 
-/// The publisher's tag.
+/// The tag of the publisher.
 const PUBLISHER: usize = 1 << 32;
-/// Publishes whose time is kept until their answer; a power of two.
+/// Publishes whose time is kept until they are acknowledged; a power of two.
 const UNANSWERED: usize = 4_096;
-/// The longest wait while something is to come.
+/// The longest wait while something is expected.
 const TICK: Duration = Duration::from_millis(20);
-/// Silence after which no repeat is expected any more.
+/// After this time without events, no repeat is expected any more.
 const QUIET: Duration = Duration::from_millis(30);
-/// Its first stretch, which is not told.
+/// Duration of the first stretch, which is not reported.
 const WARM_UP: Duration = Duration::from_millis(500);
-/// What a publisher that was held up makes good for; more is left out.
+/// How much delay a publisher catches up, in nanoseconds. Publishes that are later than this are left out.
 const BEHIND_NS: u64 = 1_000_000_000;
 
-/// Who stands by.
+/// The settings of the quiet tenant.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How its subscribers are connected.
+    /// The transport of its subscribers.
     pub wire: Wire,
-    /// How many.
+    /// The number of subscribers.
     pub subscribers: usize,
     /// Publishes a second.
     pub rate: f64,
     /// Bytes of an event.
     pub size: usize,
-    /// Ask other things of the daemon meanwhile ([`Probes`]).
+    /// Whether to send other requests to the daemon meanwhile ([`Probes`]).
     pub probes: bool,
-    /// How long nothing may move.
+    /// The longest time without progress.
     pub patience: Duration,
 }
 
 /// The handle of the thread.
 #[derive(Debug)]
 pub struct Bystander {
-    /// Asks for the end of a stretch; closed, it ends the thread.
+    /// Requests the end of a stretch. The thread ends when this is closed.
     cuts: Option<Sender<()>>,
     told: Receiver<Result<Option<Stretch>, BenchError>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Bystander {
-    /// Connects everybody and begins to publish: the first stretch.
+    /// Connects all subscribers and begins to publish, which starts the first stretch.
     ///
     /// # Errors
-    /// Somebody is refused.
+    /// A connection is refused.
     pub fn start(tenant: &Tenant, settings: Settings) -> Result<Bystander, BenchError> {
         let (cuts, asked) = channel();
         let (tell, told) = channel();
         let access = tenant.access.clone();
         let thread = std::thread::Builder::new().name("bystander".into()).spawn(move || {
             let ended = Live::join(access, settings).and_then(|mut live| {
-                let _ = tell.send(Ok(None)); // nobody listens: `asked` is closed too
+                let _ = tell.send(Ok(None)); // the handle is gone, so `asked` is closed too
                 live.serve(&asked, &tell)
             });
             if let Err(error) = ended {
@@ -92,17 +94,17 @@ impl Bystander {
         Ok(bystander)
     }
 
-    /// Asks for the end of the stretch; [`Bystander::poll`] answers it.
+    /// Requests the end of the stretch. [`Bystander::poll`] returns the result.
     pub fn ask(&self) {
         if let Some(cuts) = &self.cuts {
-            let _ = cuts.send(()); // an ended thread has told why
+            let _ = cuts.send(()); // an ended thread has reported its error
         }
     }
 
-    /// The stretch that was asked for, once it is over.
+    /// Returns the requested stretch, once it is over.
     ///
     /// # Errors
-    /// Somebody was thrown out, or the daemon does not answer.
+    /// A connection was closed, or the daemon does not respond.
     pub fn poll(&self) -> Result<Option<Stretch>, BenchError> {
         match self.told.try_recv() {
             Ok(told) => told,
@@ -111,10 +113,10 @@ impl Bystander {
         }
     }
 
-    /// What it finds while nobody else does anything, after a first stretch that is not told.
+    /// Measures a stretch without any other load, after a first stretch that is not reported.
     ///
     /// # Errors
-    /// As [`Bystander::cut`].
+    /// Those of [`Bystander::cut`].
     pub fn alone(&self, time: Duration) -> Result<Stretch, BenchError> {
         std::thread::sleep(WARM_UP);
         self.cut()?;
@@ -122,10 +124,10 @@ impl Bystander {
         self.cut()
     }
 
-    /// Ends the stretch and waits for it; the next begins.
+    /// Ends the stretch and waits for its result. The next stretch begins.
     ///
     /// # Errors
-    /// As [`Bystander::poll`].
+    /// Those of [`Bystander::poll`].
     pub fn cut(&self) -> Result<Stretch, BenchError> {
         self.ask();
         self.told.recv().unwrap_or_else(|_| Err(gone()))?.ok_or_else(gone)
@@ -141,10 +143,10 @@ impl Drop for Bystander {
     }
 }
 
-/// Whether another tenant's arrays and the bystander's rate are of some size.
+/// Checks that another tenant's arrays and the bystander's rate are in range.
 ///
 /// # Errors
-/// What they may be.
+/// The allowed ranges.
 pub fn check(array: u64, rate: f64) -> Result<(), BenchError> {
     if !(1..=EVENTS_PER_PUBLISH as u64).contains(&array) || !(0.1..=10_000.0).contains(&rate) {
         let limits = format!("an array holds 1 to {EVENTS_PER_PUBLISH} events, the rate is 0.1 to 10000");
@@ -157,7 +159,7 @@ fn gone() -> BenchError {
     BenchError::Server("the quiet tenant's thread ended".into())
 }
 
-/// The thread's own.
+/// The state of the thread.
 struct Live {
     engine: Engine,
     accounts: Accounts,
@@ -166,12 +168,12 @@ struct Live {
     publisher: Key,
     template: Template,
     period_ns: u64,
-    /// When the next publish is due.
+    /// When the next publish is due, in nanoseconds.
     next_ns: u64,
-    /// Events so far, and at the beginning of the stretch.
+    /// Events published so far, and at the beginning of the stretch.
     published: u64,
     published_before: u64,
-    /// The daemon's times at the beginning of the stretch.
+    /// The daemon's latency buckets at the beginning of the stretch.
     before: Buckets,
     frame: Vec<u8>,
 }
@@ -221,7 +223,7 @@ impl Live {
             match asked.try_recv() {
                 Ok(()) => {
                     let stretch = self.cut()?;
-                    let _ = tell.send(Ok(Some(stretch))); // nobody listens: closed at the next turn
+                    let _ = tell.send(Ok(Some(stretch))); // the handle is gone: the next turn sees it closed
                 }
                 Err(TryRecvError::Empty) => {}
                 Err(TryRecvError::Disconnected) => return Ok(()),
@@ -237,7 +239,7 @@ impl Live {
         }
     }
 
-    /// Whatever is due.
+    /// Publishes all events that are due.
     fn publish(&mut self) {
         let now = now_ns();
         if now.saturating_sub(self.next_ns) > BEHIND_NS {
@@ -254,19 +256,19 @@ impl Live {
         }
     }
 
-    /// Waits until everybody has everything and tells the stretch.
+    /// Waits until every subscriber has received every event, and sends the stretch to the handle.
     fn cut(&mut self) -> Result<Stretch, BenchError> {
         let mut moved = Moved::new(self.settings.patience);
         while !self.accounts.has_all(self.published) {
             self.engine.turn(TICK, &mut self.accounts)?;
             self.accounts.check()?;
-            // Given up, what is missing is counted as lost below.
+            // If the wait is given up, the missing events are counted as lost below.
             if moved.check(self.accounts.deliveries + self.accounts.answered, String::new).is_err() {
                 break;
             }
         }
         for _ in 0..2 {
-            self.engine.turn(QUIET, &mut self.accounts)?; // a repeat comes late if at all
+            self.engine.turn(QUIET, &mut self.accounts)?; // a repeat may come late
         }
         let now = stats(&self.access)?.sent;
         let accounts = &mut self.accounts;
@@ -292,18 +294,18 @@ impl Live {
     }
 }
 
-/// Who has had what.
+/// The events that each subscriber has received.
 struct Accounts {
     tallies: Vec<Tally>,
-    /// Subscribers and the publisher that are ready.
+    /// The number of subscribers and publishers that are ready.
     joined: usize,
-    /// First deliveries, in all and of this stretch.
+    /// First deliveries, in total and of this stretch.
     deliveries: u64,
     stretch: u64,
-    /// Publishes answered, and those refused in this stretch.
+    /// Acknowledged publishes, and refused ones of this stretch.
     answered: u64,
     refused: u64,
-    /// When event n was published, at n modulo [`UNANSWERED`].
+    /// The time when event n was published, at n modulo [`UNANSWERED`].
     published_at: Box<[u64]>,
     live: Histogram<u64>,
     acked: Histogram<u64>,
@@ -350,7 +352,7 @@ impl Accounts {
         }
     }
 
-    /// What the daemon said to the publisher.
+    /// Handles a response of the daemon to the publisher.
     fn answer(&mut self, text: &[u8]) {
         if is_type(text, "ack") {
             self.answered += 1;
@@ -371,7 +373,7 @@ impl Accounts {
     }
 }
 
-/// The number an answer refers to.
+/// Returns the number that a response refers to.
 fn reference(text: &[u8]) -> Option<u64> {
     const NAME: &[u8] = b"\"ref\":";
     let rest = text.get(memmem::find(text, NAME)? + NAME.len()..)?;

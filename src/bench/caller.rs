@@ -1,7 +1,8 @@
-//! One HTTP/1.1 connection that is kept and asked one thing after the other, blocking: for preparing a run, and for readers
-//! that page through a log, a thread each.
+//! One blocking HTTP/1.1 keep-alive connection with one request at a time. It prepares runs and serves
+//! readers that page through a log, one thread each.
 //!
-//! Answers may have a length or come in chunks. One buffer holds an answer whole and is used for all of them.
+//! Responses may have a length or be chunked. One buffer holds a whole response and is reused for all of
+//! them.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -13,38 +14,38 @@ use serde_json::Value;
 use super::error::BenchError;
 use super::target::Access;
 
-/// Bytes asked of the kernel at least in one read.
+/// Minimum number of bytes to read at once.
 const READ: usize = 256 * 1_024;
-/// Bytes of an answer's head.
+/// Maximum bytes of a response's head.
 const HEAD_MAX: usize = 16 * 1_024;
-/// Bytes of an answer's body.
+/// Maximum bytes of a response's body.
 const BODY_MAX: usize = 64 << 20;
 
-/// A kept connection.
+/// A keep-alive connection.
 #[derive(Debug)]
 pub struct Caller {
     stream: TcpStream,
     access: Access,
-    /// What was read; the rest of the buffer is room.
+    /// The received bytes, up to `filled`. The rest of the buffer is free.
     held: Vec<u8>,
     filled: usize,
-    /// A body that came in chunks, put together.
+    /// A chunked body, joined.
     joined: Vec<u8>,
-    /// The request under way.
+    /// The request in progress.
     request: Vec<u8>,
 }
 
-/// Where a body lies.
+/// Where a body is stored.
 enum Body {
     Held { from: usize, to: usize },
     Joined,
 }
 
 impl Caller {
-    /// Connects. An answer that does not go on for `patience` fails.
+    /// Connects. Reading fails if a response makes no progress for `patience`.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// Those of the kernel.
     pub fn new(access: &Access, patience: Duration) -> Result<Caller, BenchError> {
         let connect = || {
             let stream = TcpStream::connect(access.addr)?;
@@ -57,20 +58,20 @@ impl Caller {
         Ok(Caller { stream, access: access.clone(), held, filled: 0, joined, request })
     }
 
-    /// `GET path`: the status and the body.
+    /// Sends `GET path` and returns the status and the body.
     ///
     /// # Errors
-    /// No answer, or one that is no HTTP.
+    /// There is no response, or it is not HTTP.
     pub fn get(&mut self, path: &str) -> Result<(u16, &[u8]), BenchError> {
         let Access { host, credential, .. } = &self.access;
         let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{credential}\r\n");
         self.call(request.as_bytes())
     }
 
-    /// `POST path` with a JSON body: what was made.
+    /// Sends `POST path` with a JSON body and returns the created resource.
     ///
     /// # Errors
-    /// As [`Caller::get`], or the daemon refuses.
+    /// Those of [`Caller::get`], or the daemon refuses.
     pub fn post(&mut self, path: &str, body: &Value) -> Result<Value, BenchError> {
         let body = body.to_string();
         let Access { host, credential, .. } = &self.access;
@@ -84,20 +85,20 @@ impl Caller {
             (200..=299, Ok(mut made)) => Ok(made["data"].take()),
             _ => {
                 let answer = String::from_utf8_lossy(&answer[..answer.len().min(300)]);
-                Err(BenchError::Server(format!("POST {path}: answered {status}: {answer}")))
+                Err(BenchError::Server(format!("POST {path}: responded {status}: {answer}")))
             }
         }
     }
 
-    /// Sends a whole request and waits for its answer: the status and the body.
+    /// Sends a whole request and waits for its response. Returns the status and the body.
     ///
     /// # Errors
-    /// As [`Caller::get`].
+    /// Those of [`Caller::get`].
     pub fn call(&mut self, request: &[u8]) -> Result<(u16, &[u8]), BenchError> {
         self.request.clear();
         self.request.extend_from_slice(request);
         self.stream.write_all(&self.request).map_err(BenchError::io("send a request"))?;
-        self.filled = 0; // one request at a time: nothing of the next answer can be there
+        self.filled = 0; // one request at a time, so nothing of the next response has arrived
         let (status, body) = self.answer()?;
         let body = match body {
             Body::Held { from, to } => self.held.get(from..to),
@@ -138,7 +139,7 @@ impl Caller {
         Ok((status, Body::Held { from, to }))
     }
 
-    /// Puts the chunks from `at` on together (RFC 9112 §7.1).
+    /// Joins the chunks from `at` on (RFC 9112 §7.1).
     fn chunks(&mut self, mut at: usize) -> Result<(), BenchError> {
         self.joined.clear();
         loop {
@@ -167,7 +168,7 @@ impl Caller {
         }
     }
 
-    /// Where the line that begins at `at` ends.
+    /// Returns the end of the line that begins at `at`.
     fn line(&mut self, at: usize) -> Result<usize, BenchError> {
         loop {
             if let Some(end) = memmem::find(&self.held[at..self.filled], b"\r\n") {
@@ -185,7 +186,7 @@ impl Caller {
             self.held.resize((self.filled + READ).max(self.held.len() * 2), 0);
         }
         match self.stream.read(&mut self.held[self.filled..]).map_err(BenchError::io("read an answer"))? {
-            0 => Err(BenchError::Server("the connection ended in the middle of an answer".into())),
+            0 => Err(BenchError::Server("the connection ended in the middle of a response".into())),
             read => {
                 self.filled += read;
                 Ok(())
@@ -195,20 +196,21 @@ impl Caller {
 }
 
 fn malformed() -> BenchError {
-    BenchError::Server("an answer is no HTTP, or too long".into())
+    BenchError::Server("a response is not HTTP, or too long".into())
 }
 
-/// Makes `count` things over several connections, each by `make` with its number; they come in the order of the numbers.
+/// Creates `count` items over several connections. `make` creates one, given its number. The results are in
+/// the order of the numbers.
 ///
 /// # Errors
-/// The first thing that fails.
+/// The first error.
 pub fn many<T: Send>(
     access: &Access,
     count: usize,
     patience: Duration,
     make: &(dyn Fn(&mut Caller, usize) -> Result<T, BenchError> + Sync),
 ) -> Result<Vec<T>, BenchError> {
-    /// Connections: enough to fill commits, too few to be noticed as a crowd.
+    /// Number of connections: enough to fill commits, too few to affect the measurement.
     const CALLERS: usize = 64;
     let callers = CALLERS.min(count.max(1));
     let share = |first: usize| {
@@ -235,7 +237,8 @@ mod tests {
 
     use super::*;
 
-    /// A server that reads a request's head for each answer and sends it in pieces of `piece` bytes.
+    /// Starts a server that reads the head of a request for each response, and sends the response in pieces
+    /// of `piece` bytes.
     fn served(answers: Vec<Vec<u8>>, piece: usize) -> Access {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();

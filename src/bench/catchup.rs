@@ -1,11 +1,12 @@
-//! `catchup`: readers read a log from its beginning to its end, over an event stream or page by page (`GET /api/v1/events`).
-//! Bytes a second, bytes per CPU second of the daemon, and the memory it holds meanwhile.
+//! `catchup`: readers read a log from its beginning to its end, over an event stream or by page (`GET
+//! /api/v1/events`). It measures bytes per second, bytes per CPU second of the daemon, and the memory of the
+//! daemon.
 //!
-//! * The log is filled by one publisher, durable, in arrays; then all readers begin at once, each at the oldest event.
-//! * Bytes are those of events as the readers get them, with what frames them (`id:` and `data:` lines, commas of a page), without
-//!   heads of answers and of chunks.
-//! * Every event is counted by number at every reader: one lost, repeated or out of order is a failed run.
-//! * Page readers have a thread each, stream readers share one.
+//! * One publisher fills the log with durable arrays. Then all readers start at once at the oldest event.
+//! * Bytes are those of events as received, with their framing (`id:` and `data:` lines, commas of a page),
+//!   without the heads of responses and chunks.
+//! * Every event is counted by number at every reader. A lost, repeated or reordered event fails the run.
+//! * Each page reader has a thread. Stream readers share one.
 
 use std::time::{Duration, Instant};
 
@@ -29,39 +30,39 @@ use super::target::{Access, Server, Target};
 use super::tenants::daemon_alone;
 use super::{Common, EVENTS_PER_PUBLISH, histogram};
 
-/// The longest wait for something to be ready.
+/// The longest wait for a descriptor to become ready.
 const TICK: Duration = Duration::from_millis(100);
-/// Bytes of a publish: beyond it the arrays are shorter than asked for.
+/// Maximum bytes of a publish. Arrays are shortened to keep it.
 const PUBLISH_MAX: usize = 2 << 20;
-/// Before a publish that was answered 503 is sent again.
+/// Wait before a publish is sent again after a 503.
 const AGAIN: Duration = Duration::from_millis(100);
 const MEGABYTE: f64 = 1e6;
 
 /// How a log is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
-    /// One stream each, [`Wire::Sse`] or [`Wire::Ws`].
+    /// One stream for each reader, [`Wire::Sse`] or [`Wire::Ws`].
     Stream(Wire),
-    /// Pages of 1,000 events, one after the other.
+    /// Pages of 1,000 events, one after another.
     Pages,
 }
 
-/// What to do.
+/// The settings of the mode.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// As every mode.
+    /// The settings of every mode.
     pub common: Common,
     /// How the log is read.
     pub by: By,
-    /// Readers, all at once.
+    /// Readers, which all start at once.
     pub readers: usize,
-    /// Megabytes (10⁶) of events in the log, as they were published.
+    /// Megabytes (10⁶) of events in the log, as published.
     pub megabytes: f64,
     /// Bytes of an event.
     pub size: usize,
     /// Events in each publish.
     pub array: u64,
-    /// How long nothing is done afterwards, before memory is looked at, in seconds.
+    /// Seconds to wait after the run before memory is read.
     pub rest: u64,
 }
 
@@ -71,10 +72,10 @@ impl Settings {
     }
 }
 
-/// Runs it.
+/// Runs the mode.
 ///
 /// # Errors
-/// The daemon does not come up, refuses, or ends a connection.
+/// The daemon does not start, refuses, or ends a connection.
 pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
     let Settings { common, by, readers, megabytes, size, array, rest } = settings;
     daemon_alone(common)?;
@@ -117,7 +118,7 @@ fn measure(
         By::Pages => pages(settings, &target.access)?,
     };
     let used = meter.used(target);
-    // The wait for repeats is not part of the reading.
+    // The wait for repeats is not part of the reading time.
     let elapsed = (read.ended.max(began) - began).as_secs_f64().max(f64::MIN_POSITIVE);
     let (megabytes, deliveries) = (read.bytes as f64 / MEGABYTE, read.astray.deliveries.max(1) as f64);
     let daemon = Server::Daemon;
@@ -143,19 +144,19 @@ fn measure(
     Ok(())
 }
 
-/// What the readers had.
+/// The result of reading.
 struct Read {
     bytes: u64,
     astray: Astray,
-    /// When the last of them was done.
+    /// When the last reader finished.
     ended: Instant,
-    /// What was timed, and the times in nanoseconds.
+    /// Name of the measured interval, and its durations in nanoseconds.
     timed: &'static str,
     times: Histogram<u64>,
     stalled: Option<BenchError>,
 }
 
-/// Publishes events 0 to `events`, each array acknowledged from disk before the next.
+/// Publishes events 0 to `events`. Each array is acknowledged as durable before the next is sent.
 fn fill(
     settings: &Settings,
     access: &Access,
@@ -179,7 +180,7 @@ fn fill(
             (503, _) => std::thread::sleep(AGAIN),
             (status, answer) => {
                 let answer = String::from_utf8_lossy(&answer[..answer.len().min(300)]);
-                return Err(BenchError::Server(format!("filling the log: answered {status}: {answer}")));
+                return Err(BenchError::Server(format!("filling the log: response {status}: {answer}")));
             }
         }
         progress.at(first);
@@ -230,16 +231,16 @@ fn streams(
     Ok(Read { bytes, astray, ended, timed: "beginning to caught up", times, stalled })
 }
 
-/// Readers of streams, by tag.
+/// The readers of streams, by tag.
 struct Readers {
     tallies: Vec<Tally>,
-    /// The number of the last event.
+    /// Number of the last event.
     last: u64,
-    /// Readers that have had it.
+    /// Readers that have received it.
     finished: usize,
     deliveries: u64,
     bytes: u64,
-    /// When they began, nanoseconds.
+    /// Start of the readers, in nanoseconds.
     began: u64,
     times: Histogram<u64>,
     trouble: Option<String>,
@@ -282,10 +283,10 @@ fn pages(settings: &Settings, access: &Access) -> Result<Read, BenchError> {
     Ok(Read { bytes, astray, ended, timed: "request to page", times, stalled: None })
 }
 
-/// What one page reader had: its account, bytes, and the times of its pages.
+/// The result of one page reader: its tally, bytes, and the durations of its pages.
 type Paged = (Tally, u64, Histogram<u64>);
 
-/// Reads the log from its beginning until a page says that there was nothing more.
+/// Reads the log from its beginning until a page says that there is no more.
 fn read_pages(access: &Access, patience: Duration) -> Result<Paged, BenchError> {
     let mut caller = Caller::new(access, patience)?;
     let (scan, mut tally, mut bytes, mut times) = (Scan::new(), Tally::default(), 0, histogram()?);
@@ -296,7 +297,7 @@ fn read_pages(access: &Access, patience: Duration) -> Result<Paged, BenchError> 
         times.saturating_record(asked.elapsed().as_nanos() as u64);
         if status != 200 {
             let page = String::from_utf8_lossy(&page[..page.len().min(300)]);
-            return Err(BenchError::Server(format!("GET {path}: answered {status}: {page}")));
+            return Err(BenchError::Server(format!("GET {path}: response {status}: {page}")));
         }
         let end = memmem::rfind(page, NEXT)
             .ok_or_else(|| BenchError::Server("a page without next_cursor".into()))?;
@@ -313,5 +314,5 @@ fn read_pages(access: &Access, patience: Duration) -> Result<Paged, BenchError> 
     }
 }
 
-/// What follows the events of a page, before the cursor.
+/// The bytes after the events of a page and before the cursor.
 const NEXT: &[u8] = b",\"next_cursor\":\"";

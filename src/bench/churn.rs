@@ -1,7 +1,9 @@
-//! `churn`: connections a second, each opened, authenticated by a JWT of its own user, told `ready`, and closed by the client.
+//! `churn`: connections per second. Each is opened, authenticated by a JWT of its own user, receives `ready`,
+//! and is closed by the client.
 //!
-//! * So many are under way at once; the next is opened when one is done. Each TCP connection is new.
-//! * The baselines check no credential; that is what they are: the rate the kernel alone allows.
+//! * A fixed number of connections is in progress at once. When one is done, the next is opened. Each TCP
+//!   connection is new.
+//! * The baselines check no credential. Their figure is the rate that the kernel alone allows.
 
 use std::time::{Duration, Instant};
 
@@ -20,28 +22,28 @@ use super::stamp::now_ns;
 use super::subscriber::Wire;
 use super::target::{Server, Target};
 
-/// The longest wait for something to be ready.
+/// The longest wait for a descriptor to become ready.
 const TICK: Duration = Duration::from_millis(100);
-/// Users that connect, each with a token of its own.
+/// Users that connect, each with its own token.
 const USERS: usize = 512;
 
-/// What to do.
+/// The settings of the mode.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// As every mode.
+    /// The settings of every mode.
     pub common: Common,
-    /// What is opened.
+    /// The transport of the connections.
     pub wire: Wire,
     /// Connections measured in each run.
     pub connects: u64,
-    /// Connections under way at once.
+    /// Connections in progress at once.
     pub concurrent: usize,
 }
 
-/// Runs it.
+/// Runs the mode.
 ///
 /// # Errors
-/// A server does not come up, refuses, or stands still.
+/// A server does not start, refuses, or makes no progress.
 pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
     let Settings { common, connects, concurrent, .. } = settings;
     if *connects == 0 || *concurrent == 0 || common.runs == 0 {
@@ -64,7 +66,8 @@ pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, B
     Ok(report)
 }
 
-/// The requests that open, one for each user; of a server that was not started here, all with its one credential.
+/// Returns the opening requests, one for each user. For a server that was not started here, all use its one
+/// credential.
 fn requests(settings: &Settings, target: &Target) -> Result<Vec<Vec<u8>>, BenchError> {
     if target.server == Server::Daemon && target.secret.is_none() {
         return Ok(vec![subscribe(&target.access, settings.wire, "")]);
@@ -159,11 +162,11 @@ impl Load {
     }
 }
 
-/// Watches connections become ready.
+/// Waits for connections to become ready.
 struct Door {
-    /// When the connection of each key was opened, nanoseconds.
+    /// When the connection of each key was opened, in nanoseconds.
     began: Vec<u64>,
-    /// Ready since the last turn.
+    /// Connections that became ready since the last turn.
     ready: Vec<Key>,
     histogram: Histogram<u64>,
     trouble: Option<String>,

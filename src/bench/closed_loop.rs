@@ -1,9 +1,10 @@
-//! Clients that each have one request under way and send the next when the answer has come.
+//! Clients that each have one request in progress and send the next when the response arrives.
 //!
-//! * Every answer is looked at: its status or type, and that it names as many ids as were asked for. A 503 (`UNAVAILABLE`) is
-//!   an answer too: it is counted and a request sent again.
-//! * What a client sends is made before ([`Requests`]): a request is two pieces of memory and one system call.
-//! * It knows no figures but the answers' times; [`super::load`] makes a report of a stretch.
+//! * Every response is checked: its status or type, and that it has as many ids as requested. A 503
+//!   (`UNAVAILABLE`) is also a response: it is counted and a request is sent again.
+//! * Requests are built in advance ([`Requests`]). Sending one takes two pieces of memory and one system
+//!   call.
+//! * This file measures only response times. [`super::load`] makes a report of a stretch.
 
 use std::time::{Duration, Instant};
 
@@ -19,59 +20,59 @@ use super::stamp::now_ns;
 use super::subscriber::Wire;
 use super::target::Access;
 
-/// The longest wait for something to be ready.
+/// The longest wait for a descriptor to become ready.
 const TICK: Duration = Duration::from_millis(100);
-/// The longest answer that is told as it was, nanoseconds.
+/// Longest response time that is recorded exactly, in nanoseconds.
 const SLOWEST_NS: u64 = 60_000_000_000;
 
-/// What the clients send.
+/// The requests of the clients.
 pub trait Requests {
-    /// The next request of client `at`, two pieces that follow each other on the wire.
+    /// Returns the next request of client `at`, as two consecutive pieces.
     fn next(&mut self, at: usize) -> [&[u8]; 2];
 }
 
-/// How the clients work.
+/// The settings of the clients.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// [`Wire::Http`] keep-alive or [`Wire::Ws`].
     pub wire: Wire,
-    /// For whom each client's connection speaks; as many as there are clients.
+    /// The access of each client's connection. There are as many as clients.
     pub access: Vec<Access>,
-    /// Things in each request: events, or one message.
+    /// Items in each request: events, or one message.
     pub batch: usize,
-    /// Whether an acknowledgement names an id for each of them.
+    /// Whether an acknowledgement contains an id for each item.
     pub ids: bool,
-    /// How long nothing may move.
+    /// The longest time without progress.
     pub patience: Duration,
 }
 
 /// One client.
 struct Client {
     key: Key,
-    /// When its request was sent, nanoseconds; 0: none is under way.
+    /// When its request was sent, in nanoseconds; 0 if none is in progress.
     sent: u64,
-    /// Its connection takes requests.
+    /// True if its connection accepts requests.
     open: bool,
 }
 
-/// The clients. Their tags are their places.
+/// The clients. A client's tag is its index.
 pub struct Clients<'a> {
     all: Vec<Client>,
     plan: &'a Plan,
     requests: &'a mut dyn Requests,
-    /// Commas of an acknowledgement that names every id.
+    /// Number of commas in an acknowledgement that contains every id.
     commas: Option<usize>,
-    /// Clients that were acknowledged since the last look.
+    /// Clients that were acknowledged since the last turn.
     acked: Vec<usize>,
-    /// Clients that were refused for now.
+    /// Clients that were refused temporarily.
     refused: Vec<usize>,
-    /// Acknowledgements in the present stretch.
+    /// Response times in the current stretch.
     pub measured: Histogram<u64>,
-    /// Things acknowledged in each of its seconds.
+    /// Items acknowledged in each second of the stretch.
     pub per_second: Vec<f64>,
-    /// Requests acknowledged in all.
+    /// Requests acknowledged in total.
     pub acknowledged: u64,
-    /// Answers of 503 in the present stretch.
+    /// Responses with 503 in the current stretch.
     pub busy: u64,
     trouble: Option<String>,
 }
@@ -83,10 +84,10 @@ impl std::fmt::Debug for Clients<'_> {
 }
 
 impl<'a> Clients<'a> {
-    /// Connects them.
+    /// Connects the clients.
     ///
     /// # Errors
-    /// A connection is refused, or nothing moves.
+    /// A connection is refused, or there is no progress.
     pub fn open(
         plan: &'a Plan,
         requests: &'a mut dyn Requests,
@@ -117,7 +118,7 @@ impl<'a> Clients<'a> {
             };
             let key = engine.open(access.addr, plan.wire, at, &first)?;
             clients.all.push(Client { key, sent: 0, open: false });
-            // One by one over WebSocket: no listener's backlog overflows.
+            // Over WebSocket the clients connect one by one, so that no listener's backlog overflows.
             while plan.wire == Wire::Ws && !clients.all[at].open {
                 engine.turn(TICK, &mut clients)?;
                 clients.check(deadline, || format!("{at} clients have connected"))?;
@@ -127,18 +128,18 @@ impl<'a> Clients<'a> {
         Ok(clients)
     }
 
-    /// Forgets what was measured so far.
+    /// Discards the measurements so far.
     pub fn record(&mut self) {
         self.measured.reset();
         self.per_second.clear();
         self.busy = 0;
     }
 
-    /// Sends from every client until `until`, or until `most` requests were acknowledged in all; what is under way then stays
-    /// so. `at` is told the second.
+    /// Sends from every client until `until`, or until `most` requests are acknowledged in total. Requests in
+    /// progress stay in progress. `at` is called with the second.
     ///
     /// # Errors
-    /// A client is refused or ends, or nothing moves.
+    /// A client is refused or ends, or there is no progress.
     pub fn run(
         &mut self,
         engine: &mut Engine,
@@ -149,7 +150,8 @@ impl<'a> Clients<'a> {
         let began = Instant::now();
         let (mut seconds, mut counted) = (0, 0);
         let (mut moved, mut had) = (Instant::now(), 0);
-        // Whoever was acknowledged last in the stretch before is sent here, and must not be again as one just acknowledged.
+        // Clients acknowledged at the end of the previous stretch send here. They must not send again as
+        // newly acknowledged.
         self.acked.clear();
         for at in 0..self.all.len() {
             if self.all[at].sent == 0 {
@@ -180,10 +182,10 @@ impl<'a> Clients<'a> {
         }
     }
 
-    /// Waits for every acknowledgement that is still due, sending nothing new but what was refused for now.
+    /// Waits for all outstanding acknowledgements. Only temporarily refused requests are sent again.
     ///
     /// # Errors
-    /// As [`Clients::run`].
+    /// Those of [`Clients::run`].
     pub fn settle(&mut self, engine: &mut Engine) -> Result<(), BenchError> {
         let deadline = Instant::now() + self.plan.patience;
         while self.all.iter().any(|client| client.sent != 0) {
@@ -218,7 +220,7 @@ impl<'a> Clients<'a> {
 
     fn ack(&mut self, at: usize, text: &[u8]) {
         if self.commas.is_some_and(|commas| memchr_iter(b',', text).count() != commas) {
-            return self.wrong("an acknowledgement names other ids than were published", text);
+            return self.wrong("an acknowledgement has the wrong number of ids", text);
         }
         let client = &mut self.all[at];
         let _ = self.measured.record(now_ns().saturating_sub(client.sent).min(SLOWEST_NS)); // in its range

@@ -1,7 +1,9 @@
-//! A crowd on several threads, told as one: this thread's share and publishers, and shares on threads of their own.
+//! Subscribers on several threads, reported as one: this thread's share with the publishers, and shares on
+//! other threads.
 //!
-//! * An event is complete when every share is. Shares tell so through one bounded hand-over, and wake this thread's engine.
-//! * The threads end with the crew; each hangs on its handle.
+//! * An event is complete when it is complete in every share. Shares report this through one bounded queue,
+//!   and wake this thread's engine.
+//! * The threads end with the crew. Each has a handle.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -19,32 +21,35 @@ use super::report::Astray;
 use super::subscriber::Wire;
 use super::target::Access;
 
-/// The longest wait of a share for something to be ready, and so for its end.
+/// The longest wait of a share for a descriptor to become ready. It also bounds how long a share takes to
+/// stop.
 const TICK: Duration = Duration::from_millis(50);
 
-/// What the shares tell.
+/// The state that shares report to.
 struct Shared {
-    /// Events complete in one share since the crew looked. At most [`WINDOW`] for each share, as a mode has no more under way.
+    /// Events complete in one share since the crew last read them. There are at most [`WINDOW`] for each
+    /// share, because a mode has no more in progress.
     complete: Mutex<Vec<u64>>,
-    /// First deliveries of all shares but this thread's.
+    /// First deliveries of all shares except this thread's.
     deliveries: AtomicU64,
-    /// Shares that have joined.
+    /// Number of shares that have joined.
     joined: AtomicUsize,
-    /// The first thing that went wrong in a share.
+    /// The first error of a share.
     trouble: Mutex<Option<BenchError>>,
     stop: AtomicBool,
-    /// Rung whenever something above has changed.
+    /// An eventfd, written when something above has changed.
     bell: OwnedFd,
 }
 
-/// A lock is only poisoned by a share that panicked while it held plain data, which stays whole.
+/// Locks a mutex. Poison is ignored: only a share that panicked while it held plain data poisons a lock, and
+/// that data stays valid.
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {
     fn ring(&self) {
-        // Only a full counter refuses, and then the bell is ringing.
+        // The write fails only if the counter is full, and then the eventfd is readable already.
         let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
     }
 }
@@ -54,7 +59,8 @@ pub struct Crew {
     own: Crowd,
     shares: Vec<JoinHandle<Crowd>>,
     shared: Arc<Shared>,
-    /// Shares in which event n is complete, at n modulo [`WINDOW`]; 0 again when it is in all.
+    /// Number of shares in which event n is complete, at n modulo [`WINDOW`]; reset to 0 when it is complete
+    /// in all.
     had: Box<[u16]>,
     complete: Vec<u64>,
     len: usize,
@@ -66,20 +72,20 @@ impl std::fmt::Debug for Crew {
     }
 }
 
-/// How many there are and on how many threads.
+/// The number of subscribers and threads.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
-    /// Subscribers in all.
+    /// Subscribers in total.
     pub subscribers: usize,
-    /// Threads, this one among them; at least 1.
+    /// Threads, including this one; at least 1.
     pub threads: usize,
 }
 
 impl Crew {
-    /// Connects them and waits until all are ready.
+    /// Connects the subscribers and waits until all are ready.
     ///
     /// # Errors
-    /// As [`Crowd::join`].
+    /// Those of [`Crowd::join`].
     pub fn join(
         engine: &mut Engine,
         access: &Access,
@@ -125,10 +131,10 @@ impl Crew {
         Ok(crew)
     }
 
-    /// Serves what is ready on this thread; answers whether anything was.
+    /// Serves what is ready on this thread. Returns true if anything was ready.
     ///
     /// # Errors
-    /// What went wrong first, here or in a share.
+    /// The first error, here or in a share.
     pub fn turn(&mut self, engine: &mut Engine, timeout: Duration) -> Result<bool, BenchError> {
         let any = engine.turn(timeout, &mut self.own)?;
         self.own.check()?;
@@ -136,7 +142,7 @@ impl Crew {
             return Ok(any);
         }
         let mut counter = [0; 8];
-        let _ = rustix::io::read(&self.shared.bell, &mut counter); // nothing to read: it was not rung
+        let _ = rustix::io::read(&self.shared.bell, &mut counter); // nothing to read means that it was not written
         if let Some(error) = lock(&self.shared.trouble).take() {
             return Err(error);
         }
@@ -152,41 +158,41 @@ impl Crew {
         Ok(any)
     }
 
-    /// Events that all have had, since the last call.
+    /// Returns the events that all subscribers have received since the last call.
     pub fn completed(&mut self) -> std::vec::Drain<'_, u64> {
         if self.shares.is_empty() { self.own.completed() } else { self.complete.drain(..) }
     }
 
-    /// Publishers answered since the last call, numbered from 0.
+    /// Returns the publishers that got a response since the last call, numbered from 0.
     pub fn answered(&mut self) -> std::vec::Drain<'_, usize> {
         self.own.answered()
     }
 
-    /// First deliveries so far; those of other threads up to their last turn.
+    /// Returns the first deliveries so far. Those of other threads are as of their last turn.
     #[must_use]
     pub fn deliveries(&self) -> u64 {
         self.own.deliveries() + self.shared.deliveries.load(Ordering::Acquire)
     }
 
-    /// Subscribers.
+    /// Returns the number of subscribers.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
+    /// Returns true if there are no subscribers.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Ends the threads; what went astray of the first `end` events.
+    /// Ends the threads and returns losses, repeats and reorderings of the first `end` events.
     #[must_use]
     pub fn astray(mut self, end: u64) -> Astray {
         let mut astray = self.own.astray(end);
         self.shared.stop.store(true, Ordering::Release);
         for share in self.shares.drain(..) {
-            // A share that panicked has said so; its subscribers had nothing as far as anybody can know.
+            // A share that panicked has printed its error. Its subscribers count as having received nothing.
             astray.add(share.join().map(|crowd| crowd.astray(end)).unwrap_or_default());
         }
         astray
@@ -197,12 +203,12 @@ impl Drop for Crew {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
         for share in self.shares.drain(..) {
-            let _ = share.join(); // it has said why if it panicked
+            let _ = share.join(); // a panic has been printed
         }
     }
 }
 
-/// One thread's share, until the crew stops.
+/// Runs the share of one thread until the crew stops.
 fn share(access: &Access, wire: Wire, count: usize, patience: Duration, shared: &Shared) -> Crowd {
     let mut crowd = Crowd::new();
     if let Err(error) = serve(&mut crowd, access, wire, count, patience, shared) {

@@ -1,8 +1,10 @@
-//! A crowd of subscribers and a few publishers on one engine: who has joined, who has had what, which publish was answered.
+//! The subscribers and publishers of one engine: which have joined, which events each has received, and which
+//! publishes got a response.
 //!
 //! * Subscribers have the tags from 0, publishers those from [`PUBLISHERS`].
-//! * An event is complete when every subscriber has had it once. At most [`WINDOW`] events may be incomplete at a time.
-//! * It judges nothing: the mode decides what a loss means.
+//! * An event is complete when every subscriber has received it once. At most [`WINDOW`] events may be
+//!   incomplete at a time.
+//! * This file only counts. The mode decides what a loss means.
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
@@ -19,38 +21,38 @@ use super::subscriber::Wire;
 use super::tally::{self, Tally};
 use super::target::Access;
 
-/// Tags from here on are publishers'.
+/// First tag of publishers.
 pub const PUBLISHERS: usize = 1 << 32;
 /// Events that may be incomplete at once; a power of two.
 pub const WINDOW: usize = 4_096;
-/// Connections being opened at once: fewer than any listener's backlog.
+/// Connections opened at once. This is below the backlog of every listener.
 const JOINING: usize = 128;
-/// How long nothing may happen before something else is looked after.
+/// The longest wait for a descriptor before other work is checked.
 const TICK: Duration = Duration::from_millis(100);
 
-/// The accounts of a crowd.
+/// The counters of subscribers and publishers.
 #[derive(Debug)]
 pub struct Crowd {
-    /// One for each subscriber, by tag.
+    /// A tally for each subscriber, by tag.
     tallies: Vec<Tally>,
-    /// Subscribers that have had event n, at n modulo [`WINDOW`]; 0 again when all have.
+    /// Number of subscribers that have received event n, at n modulo [`WINDOW`]; reset to 0 when all have.
     had: Box<[u32]>,
     /// Events complete since the last [`Crowd::completed`].
     complete: Vec<u64>,
-    /// Answers to publishers since the last [`Crowd::answered`]: tag - [`PUBLISHERS`].
+    /// Publishers with a response since the last [`Crowd::answered`]: tag - [`PUBLISHERS`].
     answers: Vec<usize>,
-    /// Subscribers that are ready.
+    /// Number of subscribers that are ready.
     joined: usize,
     /// First deliveries so far.
     deliveries: u64,
-    /// Time from each event's stamp to its receipt, since [`Crowd::record`].
+    /// Time from each event's stamp to its receipt, measured since [`Crowd::record`].
     latencies: Option<Histogram<u64>>,
-    /// What went wrong first, for a person.
+    /// The first error, as text for people.
     trouble: Option<String>,
 }
 
 impl Crowd {
-    /// Nobody yet. Events are numbered from 0.
+    /// Creates an empty state. Events are numbered from 0.
     #[must_use]
     pub fn new() -> Crowd {
         Crowd {
@@ -68,7 +70,7 @@ impl Crowd {
     /// Adds `count` subscribers and waits until each is ready.
     ///
     /// # Errors
-    /// One is refused or ends, or nothing moves for `patience`.
+    /// One is refused or ends, or there is no progress for `patience`.
     pub fn join(
         &mut self,
         engine: &mut Engine,
@@ -87,57 +89,57 @@ impl Crowd {
         Ok(())
     }
 
-    /// Whether all goes well.
+    /// Checks that no error occurred.
     ///
     /// # Errors
-    /// What went wrong first: a connection that ended, a refusal, a gap.
+    /// The first error: a connection that ended, a refusal, or a gap.
     pub fn check(&self) -> Result<(), BenchError> {
         self.trouble.as_ref().map_or(Ok(()), |what| Err(BenchError::Server(what.clone())))
     }
 
-    /// Events complete since the last call.
+    /// Returns the events completed since the last call.
     pub fn completed(&mut self) -> std::vec::Drain<'_, u64> {
         self.complete.drain(..)
     }
 
-    /// Publishers answered since the last call, numbered from 0.
+    /// Returns the publishers that got a response since the last call, numbered from 0.
     pub fn answered(&mut self) -> std::vec::Drain<'_, usize> {
         self.answers.drain(..)
     }
 
-    /// Subscribers.
+    /// Returns the number of subscribers.
     #[must_use]
     pub fn len(&self) -> usize {
         self.tallies.len()
     }
 
-    /// Whether there are none.
+    /// Returns true if there are no subscribers.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tallies.is_empty()
     }
 
-    /// First deliveries so far: pairs of event and subscriber.
+    /// Returns the first deliveries so far: pairs of event and subscriber.
     #[must_use]
     pub fn deliveries(&self) -> u64 {
         self.deliveries
     }
 
-    /// From now on, takes the time of each first delivery.
+    /// Starts to measure the time of each first delivery.
     ///
     /// # Errors
-    /// As [`super::histogram`].
+    /// Those of [`super::histogram`].
     pub fn record(&mut self) -> Result<(), BenchError> {
         self.latencies = Some(super::histogram()?);
         Ok(())
     }
 
-    /// The times taken, nanoseconds; none are taken from then on.
+    /// Returns the measured times in nanoseconds, and stops measuring.
     pub fn recorded(&mut self) -> Option<Histogram<u64>> {
         self.latencies.take()
     }
 
-    /// What went astray of the first `end` events.
+    /// Returns losses, repeats and reorderings of the first `end` events.
     #[must_use]
     pub fn astray(&self, end: u64) -> Astray {
         tally::astray(&self.tallies, end)
@@ -192,7 +194,7 @@ impl Joining for Crowd {
     }
 }
 
-/// Keeps the first trouble, and on whose connection it was.
+/// Stores the first error and the connection where it happened.
 pub fn note(trouble: &mut Option<String>, tag: usize, seen: &Seen<'_>) {
     if trouble.is_none()
         && let Some(what) = seen.trouble()
@@ -204,37 +206,38 @@ pub fn note(trouble: &mut Option<String>, tag: usize, seen: &Seen<'_>) {
     }
 }
 
-/// Whoever watches subscribers come.
+/// A watch that counts the subscribers that become ready.
 pub trait Joining: Watch {
-    /// How many are ready, in all.
+    /// Returns how many are ready, in total.
     fn joined(&self) -> usize;
-    /// Whether all goes well.
+    /// Checks that no error occurred.
     ///
     /// # Errors
-    /// What went wrong first.
+    /// The first error.
     fn check(&self) -> Result<(), BenchError>;
 }
 
-/// Subscribers to come.
+/// A number of subscribers to connect.
 #[derive(Clone, Copy, Debug)]
 pub struct Wave<'a> {
-    /// Where to.
+    /// The server to connect to.
     pub access: &'a Access,
-    /// How.
+    /// The transport.
     pub wire: Wire,
-    /// The tag of the first; the others follow.
+    /// The tag of the first subscriber. The others follow.
     pub first: usize,
-    /// How many.
+    /// The number of subscribers.
     pub count: usize,
-    /// How long nothing may move.
+    /// The longest time without progress.
     pub patience: Duration,
 }
 
 impl Wave<'_> {
-    /// Opens them, [`JOINING`] at a time, each with `request` of its place, and waits until all are ready. Answers their keys.
+    /// Opens the subscribers, [`JOINING`] at a time, each with the `request` of its index, and waits until
+    /// all are ready. Returns their keys.
     ///
     /// # Errors
-    /// What `watch` finds wrong, or nothing moves.
+    /// Errors found by `watch`, or no progress.
     pub fn join<'r>(
         &self,
         engine: &mut Engine,
@@ -261,7 +264,7 @@ impl Wave<'_> {
     }
 }
 
-/// Notices when a number stands still for too long.
+/// Detects that a number has not changed for too long.
 #[derive(Debug)]
 pub struct Moved {
     patience: Duration,
@@ -270,16 +273,16 @@ pub struct Moved {
 }
 
 impl Moved {
-    /// From now on.
+    /// Starts now.
     #[must_use]
     pub fn new(patience: Duration) -> Moved {
         Moved { patience, value: u64::MAX, since: Instant::now() }
     }
 
-    /// The number now.
+    /// Checks the current number.
     ///
     /// # Errors
-    /// It has been the same for the patience; `waiting` says for what.
+    /// The number has not changed for the patience. `waiting` describes what is awaited.
     pub fn check(&mut self, value: u64, waiting: impl FnOnce() -> String) -> Result<(), BenchError> {
         if value != self.value {
             self.value = value;

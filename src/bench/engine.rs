@@ -1,10 +1,13 @@
-//! One thread's connections: an epoll set, one scratch buffer, plain structs. No task, timer or buffer for each connection.
+//! The connections of one thread: an epoll set, one scratch buffer, plain structs. There is no task, timer or
+//! buffer per connection.
 //!
-//! * [`Engine::turn`] takes what the kernel has ready and tells a [`Watch`] each message; a mode acts between turns (publishes,
-//!   opens, closes). So a watch never meets a half-changed engine, and a key is not used anew within a turn.
-//! * Sockets are edge-triggered: read until a read comes back short. A connection made [`deaf`](Engine::deaf) is never read.
-//! * Reading copies and allocates nothing but the tail of a message cut by the end of a read.
-//! * It counts bytes and messages of nobody; what a message means is the watch's.
+//! * [`Engine::turn`] takes what the kernel has ready and passes each message to a [`Watch`]. A mode acts
+//!   between turns (publishes, opens, closes). So a watch never sees a partly changed engine, and a key is
+//!   not reused within a turn.
+//! * Sockets are edge-triggered: they are read until a read is short. A connection made
+//!   [`deaf`](Engine::deaf) is never read.
+//! * Reading copies and allocates only the tail of a message that the end of a read cut off.
+//! * The engine counts nothing. The watch interprets messages.
 
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -23,55 +26,56 @@ use super::publisher;
 use super::stamp::{Scan, Stamp};
 use super::subscriber::{self, Message, Phase, Wire};
 
-/// Bytes of the buffer every connection is read through; no message is longer.
+/// Bytes of the buffer through which every connection is read. No message is longer.
 const SCRATCH: usize = 512 * 1_024;
-/// Events taken from the kernel at once.
+/// Number of events taken from the kernel at once.
 const BATCH: usize = 512;
-/// The same for who works in bursts, so that the mode has its say between few of them.
+/// The same number for engines that work in bursts, so that the mode runs more often.
 const SHORT_BATCH: usize = 16;
-/// Loopback addresses that connections come from, in turns: each has its own 28,000 ports.
+/// Number of loopback source addresses, used in turn. Each has its own 28,000 ports.
 const ADDRESSES: u32 = 200;
-/// Silence after which no repeat is expected any more, and how often it is waited for at the most.
+/// After this time without events, no repeat is expected any more; and how often it is awaited at most.
 const QUIET: Duration = Duration::from_millis(50);
 const QUIETS: usize = 100;
 const MODES_OWN: u64 = u64::MAX;
 
-/// A connection's place; used anew after it has ended.
+/// The index of a connection. It is reused after the connection has ended.
 pub type Key = usize;
 
 /// What happened on a connection.
 #[derive(Debug)]
 pub enum Seen<'a> {
-    /// The stream's head was accepted.
+    /// The head of the stream's response was accepted.
     Open,
-    /// A stamped event; its text (JSON, or the fields of an SSE event).
+    /// A stamped event with its text (JSON, or the fields of an SSE event).
     Event(Stamp, &'a [u8]),
-    /// A message without a stamp: `ready`, `ack`, `gap`, heartbeats, events of others.
+    /// A message without a stamp: `ready`, `ack`, `gap`, a heartbeat, or an event of another publisher.
     Text(&'a [u8]),
-    /// A whole HTTP answer; on a stream, its refusal.
+    /// A whole HTTP response. On a stream it means a refusal.
     Answer {
-        /// Its status.
+        /// Status of the response.
         status: u16,
-        /// Its body.
+        /// Body of the response.
         body: &'a [u8],
     },
-    /// It is over and gone; nothing follows.
+    /// The connection has ended and is removed. No other message follows.
     Ended(Ended),
 }
 
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// The peer closed; with the code of a WebSocket Close if it sent one.
+    /// The peer closed the connection; with the code of the WebSocket Close, if it sent one.
     Peer(Option<u16>),
-    /// The kernel said so (reset, refused, timed out).
+    /// The kernel reported an error (reset, refused, timed out).
     Broken(io::ErrorKind),
-    /// Bytes that are no such protocol.
+    /// The received bytes do not follow the protocol.
     Malformed,
 }
 
 impl Seen<'_> {
-    /// What it says of a connection on which nothing but events, `ready` and acks is to come; `None`: nothing is wrong.
+    /// Describes an unexpected message on a connection that should receive only events, `ready` and acks.
+    /// Returns `None` if the message is expected.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         Some(match self {
@@ -87,7 +91,7 @@ impl Seen<'_> {
     }
 }
 
-/// Whether a message is of this `type`: JSON, or an SSE event around it.
+/// Returns true if a message has this `type`. The message is JSON, or an SSE event that contains it.
 #[must_use]
 pub fn is_type(text: &[u8], kind: &str) -> bool {
     const NAME: &[u8] = b"\"type\":\"";
@@ -97,8 +101,8 @@ pub fn is_type(text: &[u8], kind: &str) -> bool {
     })
 }
 
-/// Waits until the connections are quiet: a repeat comes late if at all, and a hundred quiets are more than any server needs.
-/// `turn` serves them for as long as it is told and answers whether anything came.
+/// Waits until the connections are quiet, because a repeat may come late. The number of waits is limited; no
+/// server needs more. `turn` serves the connections for the given time and returns true if anything arrived.
 ///
 /// # Errors
 /// Those of `turn`.
@@ -111,7 +115,7 @@ pub fn until_quiet(mut turn: impl FnMut(Duration) -> Result<bool, BenchError>) -
     Ok(())
 }
 
-/// Is told what happens. `tag` is the number the mode gave the connection.
+/// Receives what happens on connections. `tag` is the number that the mode gave the connection.
 pub trait Watch {
     /// Something happened on the connection `key`.
     fn seen(&mut self, key: Key, tag: usize, seen: Seen<'_>);
@@ -120,15 +124,15 @@ pub trait Watch {
 struct Conn {
     stream: TcpStream,
     phase: Phase,
-    /// The start of a message whose rest is still to come.
+    /// The start of an incomplete message.
     partial: Vec<u8>,
-    /// Bytes not yet taken by the kernel, from `out_at` on.
+    /// Bytes that the kernel has not accepted yet, from `out_at` on.
     out: Vec<u8>,
     out_at: usize,
     tag: usize,
-    /// Not read.
+    /// True if the connection is not read.
     deaf: bool,
-    /// The code of a Close that came.
+    /// The code of a received Close.
     closed: Option<u16>,
 }
 
@@ -139,15 +143,15 @@ pub struct Engine {
     scratch: Box<[u8]>,
     ready: Vec<Event>,
     scan: Scan,
-    /// Connections opened so far: chooses the next source address.
+    /// Number of connections opened so far. It selects the next source address.
     opened: u32,
     bursts: Option<Bursts>,
-    /// Ended connections whose slots are given back when the turn is over.
+    /// Ended connections whose slots are released at the end of the turn.
     gone: Vec<Key>,
 }
 
 impl AsFd for Engine {
-    /// Readable while a connection has something.
+    /// The descriptor is readable if a connection has an event.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.set.as_fd()
     }
@@ -160,10 +164,10 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Without connections.
+    /// Creates an engine without connections.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// Those of the kernel.
     pub fn new() -> Result<Engine, BenchError> {
         Ok(Engine {
             set: epoll::create(CreateFlags::CLOEXEC).map_err(BenchError::sys("make an epoll set"))?,
@@ -177,28 +181,29 @@ impl Engine {
         })
     }
 
-    /// Works in short bursts and turns from now on, on the calling thread.
+    /// From now on works in short bursts and short turns, on the calling thread.
     pub fn in_bursts(&mut self) {
         self.bursts = Some(Bursts::new());
         self.ready = Vec::with_capacity(SHORT_BATCH);
     }
 
-    /// Open connections.
+    /// Returns the number of open connections.
     #[must_use]
     pub fn len(&self) -> usize {
         self.conns.len()
     }
 
-    /// Whether there are none.
+    /// Returns true if there are no open connections.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.conns.is_empty()
     }
 
-    /// Connects to `to`, sending `request` as soon as it stands. Loopback targets are reached from many source addresses.
+    /// Connects to `to` and sends `request` as soon as the connection is established. Loopback targets are
+    /// reached from many source addresses.
     ///
     /// # Errors
-    /// No descriptor or port left. A refused connection ends later, as told to the watch.
+    /// No descriptor or port is left. A refused connection is reported to the watch later.
     pub fn open(
         &mut self,
         to: SocketAddr,
@@ -241,26 +246,27 @@ impl Engine {
         Ok(socket.into())
     }
 
-    /// Watches a descriptor of the mode's own (an eventfd, a timer, another engine): it ends a turn, and nobody is told.
+    /// Watches a descriptor of the mode (an eventfd, a timer, another engine). It ends a turn and calls no
+    /// watch.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// Those of the kernel.
     pub fn watch(&self, fd: impl AsFd) -> Result<(), BenchError> {
         epoll::add(&self.set, fd, EventData::new_u64(MODES_OWN), EventFlags::IN)
             .map_err(BenchError::sys("watch a descriptor"))
     }
 
-    /// Sends bytes, now or as the kernel takes them. A connection that has ended drops them.
+    /// Sends bytes, now or when the kernel accepts them. A connection that has ended drops them.
     pub fn send(&mut self, key: Key, bytes: &[u8]) {
         self.send_pieces(key, [bytes, &[]]);
     }
 
-    /// Sends two pieces that follow each other, by one system call where the kernel takes them.
+    /// Sends two consecutive pieces, by one system call if the kernel accepts them.
     pub fn send_pieces(&mut self, key: Key, pieces: [&[u8]; 2]) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let mut taken = 0;
         if conn.out.is_empty() {
-            // An error comes back with the next event.
+            // The next event of the connection reports the error.
             taken = match pieces {
                 [only, []] => conn.stream.write(only),
                 [first, second] => conn.stream.write_vectored(&[IoSlice::new(first), IoSlice::new(second)]),
@@ -274,34 +280,35 @@ impl Engine {
         }
     }
 
-    /// From now on the connection is not read, or is again.
+    /// Stops or resumes reading the connection.
     pub fn deaf(&mut self, key: Key, deaf: bool, watch: &mut impl Watch) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         if conn.deaf == deaf {
             return;
         }
         conn.deaf = deaf;
-        // Out of the set, so that what comes for it does not even wake the thread. A closed socket is in no set: nothing to do.
+        // The socket is removed from the set, so that incoming data does not wake the thread. A closed socket
+        // is in no set, so there is nothing to do.
         if deaf {
             let _ = epoll::delete(&self.set, &conn.stream);
         } else {
             let _ = epoll::add(&self.set, &conn.stream, EventData::new_u64(key as u64), interest());
-            self.read(key, watch); // its edge has passed
+            self.read(key, watch); // its edge was reported earlier
             self.sweep();
         }
     }
 
-    /// Closes a connection; nobody is told. Not to be called from a watch (it cannot).
+    /// Closes a connection without calling a watch. A watch must not call this (it cannot).
     pub fn close(&mut self, key: Key) {
         self.conns.try_remove(key);
     }
 
-    /// Closes all; nobody is told.
+    /// Closes all connections without calling a watch.
     pub fn close_all(&mut self) {
         self.conns.clear();
     }
 
-    /// Serves what is ready, waiting up to `timeout` for something. Answers whether anything was.
+    /// Serves what is ready, and waits up to `timeout` for it. Returns true if anything was ready.
     ///
     /// # Errors
     /// The kernel refuses to wait.
@@ -336,7 +343,7 @@ impl Engine {
         Ok(any)
     }
 
-    /// Gives back the slots of what ended.
+    /// Releases the slots of ended connections.
     fn sweep(&mut self) {
         for key in self.gone.drain(..) {
             self.conns.try_remove(key);
@@ -349,7 +356,7 @@ impl Engine {
             match conn.stream.write(&conn.out[conn.out_at..]) {
                 Ok(taken) => conn.out_at += taken,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return, // it would block, or reading tells how it ended
+                Err(_) => return, // it would block, or the next read reports the end
             }
         }
         conn.out.clear();
@@ -399,12 +406,12 @@ impl Engine {
     }
 }
 
-/// What is waited for on every socket.
+/// The epoll events of every socket.
 const fn interest() -> EventFlags {
     EventFlags::IN.union(EventFlags::OUT).union(EventFlags::RDHUP).union(EventFlags::ET)
 }
 
-/// Tells every whole message of `buf`; answers how many bytes they were.
+/// Passes every whole message of `buf` to the watch. Returns the number of their bytes.
 fn deliver(
     conn: &mut Conn,
     key: Key,

@@ -1,53 +1,54 @@
-//! Why a bench could not be run to its end. A bar that was missed or an event that was lost is no error: the report tells it.
+//! Errors that stop a bench. A missed bar or a lost event is not an error: the report shows it.
 
 use std::io;
 
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
-    /// Settings that contradict each other, for a person.
+    /// The settings contradict each other. The text is for people.
     #[error("{0}")]
     Usage(String),
     /// The kernel refused.
     #[error("cannot {what}: {source}")]
     Io {
-        /// What was tried, an infinitive.
+        /// What was tried, as an infinitive.
         what: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// A server that was to be measured does not come up.
+    /// A server to be measured does not start.
     #[error("the {server} did not start: {why}")]
     Start {
         /// `daemon`, `floor` or `naive`.
         server: &'static str,
-        /// Its last words.
+        /// The last lines of its output.
         why: String,
     },
-    /// The server answered what the bench cannot use.
+    /// The server's response is not usable.
     #[error("{0}")]
     Server(String),
-    /// Nothing moved for longer than `--patience`.
-    #[error("nothing moved for {seconds} s: {waiting}")]
+    /// There was no progress for longer than `--patience`.
+    #[error("no progress for {seconds} s: {waiting}")]
     Stalled {
-        /// The patience.
+        /// The patience, in seconds.
         seconds: u64,
-        /// What was waited for.
+        /// What was awaited.
         waiting: String,
     },
 }
 
 impl BenchError {
-    /// For `map_err`: says what was tried.
+    /// For `map_err`: adds what was tried.
     pub fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> BenchError {
         let what = what.into();
         move |source| BenchError::Io { what, source }
     }
 
-    /// A load that stood still is told with what it had reached; every other failure ends the bench.
+    /// Returns a stalled load as a value, so that it is reported with its figures. Every other error ends the
+    /// bench.
     ///
     /// # Errors
-    /// Any but [`BenchError::Stalled`].
+    /// Any error except [`BenchError::Stalled`].
     pub fn or_stalled(load: Result<(), BenchError>) -> Result<Option<BenchError>, BenchError> {
         match load {
             Ok(()) => Ok(None),
@@ -56,7 +57,7 @@ impl BenchError {
         }
     }
 
-    /// The same for the system calls that answer an errno.
+    /// The same for system calls that return an errno.
     pub fn sys(what: impl Into<String>) -> impl FnOnce(rustix::io::Errno) -> BenchError {
         let what = what.into();
         move |source| BenchError::Io { what, source: source.into() }

@@ -1,9 +1,12 @@
-//! `fanout`: what a delivery costs the server. Publishes go to all subscribers, one after the other or some at a time.
+//! `fanout`: the cost of a delivery to the server. Events are published to all subscribers, one after another
+//! or several at a time.
 //!
-//! * A *lane* is one keep-alive publisher. It publishes again once its events have reached every subscriber and its answer came:
-//!   one lane is lockstep, W lanes keep up to W publishes outstanding.
-//! * CPU is taken over the measured publishes alone, connecting and warming up left out; deliveries are counted by the receivers.
-//! * The batch depth is deliveries ÷ the server's count of writes. A floor measured beside is held to the daemon's.
+//! * A *lane* is one keep-alive publisher. It publishes again when its events have reached every subscriber
+//!   and its response has arrived. One lane is lockstep; W lanes keep up to W publishes outstanding.
+//! * CPU is measured only during the counted publishes, without connecting and warm-up. The receivers count
+//!   deliveries.
+//! * The batch depth is deliveries ÷ the server's count of writes. A floor is compared at the daemon's batch
+//!   depth.
 
 use std::time::{Duration, Instant};
 
@@ -24,23 +27,23 @@ use super::tally::AHEAD;
 use super::target::{Server, Target};
 use super::{Common, EVENTS_PER_PUBLISH, histogram};
 
-/// The longest wait for something to be ready.
+/// The longest wait for a descriptor to become ready.
 const TICK: Duration = Duration::from_millis(100);
-/// A trial run is this much shorter than a measured one.
+/// A trial run is shorter than a measured one by this factor.
 const TRIAL: u64 = 4;
-/// Most trials before each run.
+/// Maximum number of trials before each run.
 const TRIALS: usize = 4;
-/// Depths that differ by less are the same.
+/// Depths with a smaller relative difference count as equal.
 const SAME_DEPTH: f64 = 0.05;
 
-/// What to do.
+/// The settings of the mode.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// As every mode.
+    /// The settings of every mode.
     pub common: Common,
-    /// How subscribers are connected.
+    /// The transport of subscribers.
     pub wire: Wire,
-    /// How many of them.
+    /// The number of subscribers.
     pub subscribers: usize,
     /// Publishes measured in each run.
     pub events: u64,
@@ -54,32 +57,33 @@ pub struct Settings {
     pub size: usize,
 }
 
-/// What one run found.
+/// The result of one run.
 struct Figures {
-    /// Over the measured part.
+    /// Resources used by the measured part.
     used: Used,
     /// First deliveries.
     deliveries: u64,
-    /// Deliveries in a write.
+    /// Deliveries per write.
     depth: Option<f64>,
     astray: Astray,
-    /// From each publish to its last receipt, nanoseconds.
+    /// Time from each publish to its last receipt, in nanoseconds.
     whole: Histogram<u64>,
-    /// Deliveries of each second.
+    /// Deliveries in each second.
     per_second: Vec<f64>,
-    /// Set where the run was given up.
+    /// The error, if the run was stopped.
     stalled: Option<BenchError>,
 }
 
-/// Runs it.
+/// Runs the mode.
 ///
 /// # Errors
-/// A server does not come up, refuses, or ends.
+/// A server does not start, refuses, or ends.
 pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
     check(settings)?;
     let common = &settings.common;
     let mut report = Report::new("fanout", about(settings), settings_json(settings), &common.bars);
-    // Events in one write of the floor: as many as a publish has, until the daemon's depth is known.
+    // Events in one write of the floor. Until the daemon's depth is known, this is the number of events in a
+    // publish.
     let mut limit = settings.burst as u64;
     for run in 0..common.runs {
         for server in common.servers() {
@@ -101,10 +105,11 @@ pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, B
     Ok(report)
 }
 
-/// The floor's limit with which its writes hold as many events as the daemon's did, found by short runs from `limit` on.
+/// Finds the floor's limit at which its writes hold as many events as the daemon's, by short runs that start
+/// at `limit`.
 ///
-/// How deep writes get under a limit depends on who is faster, so it is tried: without this the floor would be compared at
-/// another depth, which alone makes a delivery two times cheaper or dearer.
+/// The depth under a limit depends on the relative speed of both sides, so it must be tried. Otherwise the
+/// floor would be compared at a different depth, which alone halves or doubles the cost of a delivery.
 fn same_depth(
     settings: &Settings,
     depth: f64,
@@ -239,20 +244,20 @@ fn measure(settings: &Settings, target: &Target, progress: &mut dyn Progress) ->
 /// The publishers.
 struct Lanes {
     keys: Vec<Key>,
-    /// Of each lane: receipts still missing, its answer among them.
+    /// Receipts that each lane still misses, including its response.
     missing: Vec<usize>,
-    /// Of each lane: when it published, nanoseconds.
+    /// When each lane published, in nanoseconds.
     began: Vec<u64>,
-    /// From publishing to the last receipt, nanoseconds.
+    /// Time from publish to the last receipt, in nanoseconds.
     whole: Histogram<u64>,
-    /// Deliveries of each whole second.
+    /// Deliveries in each whole second.
     per_second: Vec<f64>,
-    /// Which lane published event n, at n modulo [`WINDOW`].
+    /// The lane that published event n, at n modulo [`WINDOW`].
     of_event: Box<[u32]>,
     burst: u64,
     publish: HttpPublish,
     template: Template,
-    /// Events so far.
+    /// Events published so far.
     published: u64,
     body: Vec<u8>,
     request: Vec<u8>,
@@ -279,7 +284,7 @@ impl Lanes {
         })
     }
 
-    /// Publishes `count` times and waits until every subscriber has everything.
+    /// Publishes `count` times and waits until every subscriber has received everything.
     fn publish(
         &mut self,
         count: u64,

@@ -1,12 +1,13 @@
-//! What a load leaves behind: bytes written to the disk, disk taken by the data directory, memory at its peak and after.
+//! The resources that a load leaves behind: bytes written to disk, disk space of the data directory, peak and
+//! final memory.
 //!
-//! * Bytes written are the block device's own count (`/sys/dev/block/…/stat`), read after a `syncfs`: whatever else writes to the device
-//!   counts too. The kernel's count for a process is of no use: it takes a whole folio for every write into one, and those
-//!   of a journal are up to 2 MiB.
-//! * Disk taken is in blocks, so that preallocated space counts and holes do not.
-//! * Peaks are of resident memory, which the kernel keeps itself; sampling PSS would stop the process each time. Shared pages
-//!   are in both readings and so not in a growth.
-//! * A daemon that was not started here has no known directory: those rows are left out then.
+//! * Bytes written are the block device's own count (`/sys/dev/block/…/stat`), read after a `syncfs`. Other
+//!   writes to the device are included. The kernel's count per process is not usable, because it counts a
+//!   whole folio for every write into one, and folios of a journal are up to 2 MiB.
+//! * Disk space is counted in blocks, so preallocated space counts and holes do not.
+//! * Peaks are of resident memory, which the kernel records itself. Sampling PSS would stop the process each
+//!   time. Shared pages are in both readings, so they are not in a difference.
+//! * The data directory of a daemon that was not started here is unknown. Its rows are left out.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -16,11 +17,11 @@ use super::process::{self, peak_rss, pss, rss};
 use super::report::Report;
 use super::target::Target;
 
-/// Bytes of a block as `stat` counts them.
+/// Bytes of a block in `stat`.
 const BLOCK: u64 = 512;
 const MIB: f64 = 1_048_576.0;
 
-/// Readings before a load.
+/// Readings taken before a load.
 #[derive(Debug)]
 pub struct Footprint {
     written: Option<u64>,
@@ -30,7 +31,7 @@ pub struct Footprint {
 }
 
 impl Footprint {
-    /// From now on.
+    /// Takes the readings now.
     #[must_use]
     pub fn start(target: &Target) -> Footprint {
         let resettable = target.pid.is_some_and(process::reset_peak);
@@ -42,7 +43,7 @@ impl Footprint {
         }
     }
 
-    /// Tells the memory since the start: `peak` and `pss_more`, and `pss` in all.
+    /// Reports the memory since the start: `peak` and `pss_more`, and the total `pss`.
     pub fn tell_memory(&self, target: &Target, report: &mut Report) {
         let (server, Some(pid)) = (target.server, target.pid) else { return };
         let more = |now: u64, before: u64| (now as f64 - before as f64) / MIB;
@@ -55,8 +56,8 @@ impl Footprint {
         }
     }
 
-    /// Tells the disk since the start, over `published` bytes of events as they were sent and, where an event has grown to
-    /// `stored_share` times its size for whoever reads it, over those too.
+    /// Reports the disk use since the start, per byte of `published` events as they were sent. If an event is
+    /// larger when it is read, by the factor `stored_share`, it is also reported per byte as read.
     pub fn tell_disk(&self, target: &Target, published: u64, stored_share: Option<f64>, report: &mut Report) {
         let (server, published) = (target.server, published.max(1) as f64);
         if let Some((before, now)) = self.written.zip(target.data_dir().and_then(|dir| device_writes(&dir))) {
@@ -95,8 +96,8 @@ impl Footprint {
     }
 }
 
-/// Bytes that were ever written to the block device under `dir`; everything that its file system has to write is there first.
-/// `None` where there is no such device, as under tmpfs.
+/// Returns the bytes ever written to the block device of `dir`, after its file system has written everything.
+/// Returns `None` if there is no such device, as under tmpfs.
 fn device_writes(dir: &Path) -> Option<u64> {
     const SECTOR: u64 = 512;
     let file = fs::File::open(dir).ok()?;
@@ -107,7 +108,7 @@ fn device_writes(dir: &Path) -> Option<u64> {
     stat.split_whitespace().nth(6)?.parse::<u64>().ok()?.checked_mul(SECTOR)
 }
 
-/// Bytes of disk that the files below `dir` take. What vanishes meanwhile counts nothing.
+/// Returns the bytes of disk space of all files below `dir`. Files that disappear meanwhile are not counted.
 #[must_use]
 pub fn disk_taken(dir: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(dir) else { return 0 };

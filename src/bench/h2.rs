@@ -1,6 +1,7 @@
-//! SSE streams over HTTP/2, many on a connection, held open by hyper's client on a runtime of this thread's.
+//! SSE streams over HTTP/2, many on a connection. Hyper's client holds them open on a runtime of this thread.
 //!
-//! The runtime moves only while streams are being opened: what is held idle longer than a keep-alive interval is not for it.
+//! The runtime runs only while streams are opened. So this mode is not for streams that are idle for longer
+//! than a keep-alive interval.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use super::error::BenchError;
 use super::progress::Progress;
 use super::target::Access;
 
-/// Open streams; they end with it.
+/// Open streams. They end when this is dropped.
 pub struct Streams {
     runtime: Runtime,
     senders: Vec<SendRequest<Empty<Bytes>>>,
@@ -31,10 +32,10 @@ impl std::fmt::Debug for Streams {
 }
 
 impl Streams {
-    /// Opens `count` streams, `each` on a connection, and waits for each one's `ready`.
+    /// Opens `count` streams, `each` on a connection, and waits for the `ready` of each.
     ///
     /// # Errors
-    /// One is refused, or takes longer than `patience`.
+    /// A stream is refused, or takes longer than `patience`.
     pub fn open(
         access: &Access,
         count: usize,
@@ -70,7 +71,8 @@ impl Drop for Streams {
     fn drop(&mut self) {
         self.bodies.clear();
         self.senders.clear();
-        // The connections' tasks see that nobody uses them and say so to the server; bounded, as the runtime ends them anyway.
+        // The tasks of the connections see that they are unused and tell the server. The time is limited,
+        // because the runtime ends them anyway.
         self.runtime.block_on(async { tokio::time::sleep(Duration::from_millis(100)).await });
     }
 }
@@ -83,7 +85,8 @@ async fn connect(access: &Access) -> Result<SendRequest<Empty<Bytes>>, BenchErro
     let stream = TcpStream::connect(access.addr).await.map_err(BenchError::io("open a connection"))?;
     let builder = Builder::new(TokioExecutor::new());
     let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(failed)?;
-    // Ends with its connection, which ends when the sender and the bodies are dropped, or with the runtime.
+    // The task ends with its connection, which ends when the sender and the bodies are dropped, or with the
+    // runtime.
     tokio::spawn(connection);
     Ok(sender)
 }
@@ -98,7 +101,7 @@ async fn subscribe(access: &Access, sender: &mut SendRequest<Empty<Bytes>>) -> R
     sender.ready().await.map_err(failed)?;
     let response = sender.send_request(request).await.map_err(failed)?;
     if response.status() != http::StatusCode::OK {
-        return Err(BenchError::Server(format!("a stream was answered {}", response.status())));
+        return Err(BenchError::Server(format!("a stream got the response {}", response.status())));
     }
     let mut body = response.into_body();
     match body.frame().await {

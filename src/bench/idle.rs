@@ -1,11 +1,12 @@
-//! `idle`: what a connection that does nothing costs in memory, and whether the memory comes back.
+//! `idle`: the memory of an idle connection, and whether it is freed.
 //!
-//! * User memory is the growth of the server's PSS from before the first wave to its end, over the connections; what connecting
-//!   leaves behind in the allocator counts. The very first connection is made and dropped before.
-//! * The wave leaves, and a second one comes: how much the process has grown then beyond the first is told in percent of the
-//!   first's growth.
-//! * Kernel memory is TCP's, both ends together, as `/proc/net/sockstat` has it for the whole namespace: on a machine where
-//!   nothing else talks.
+//! * User memory is the growth of the server's PSS from before the first wave to the end of it, per
+//!   connection. It includes what connecting leaves in the allocator. The very first connection is opened and
+//!   closed before.
+//! * The first wave disconnects, and a second one connects. The growth of the process beyond the first wave
+//!   is reported in percent of the first wave's growth.
+//! * Kernel memory is TCP's, of both ends, as in `/proc/net/sockstat` for the whole network namespace. It is
+//!   exact only if nothing else on the machine uses TCP.
 
 use std::time::{Duration, Instant};
 
@@ -22,19 +23,19 @@ use super::report::Report;
 use super::subscriber::Wire;
 use super::target::{Server, Target};
 
-/// Between two looks at a process that is to come to rest.
+/// How often the memory of a process is read until it is stable.
 const LOOK: Duration = Duration::from_millis(250);
-/// The longest it is waited for, beyond [`Settings::rest`].
+/// The longest wait for stable memory, beyond [`Settings::rest`].
 const REST_MAX: Duration = Duration::from_secs(16);
 
-/// What is held open.
+/// The kind of connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// WebSocket.
     Ws,
-    /// SSE, HTTP/1.1.
+    /// SSE over HTTP/1.1.
     Sse,
-    /// SSE streams, HTTP/2, so many on a connection.
+    /// SSE streams over HTTP/2, with the number of streams per connection.
     H2(usize),
 }
 
@@ -48,23 +49,24 @@ impl Kind {
     }
 }
 
-/// What to do.
+/// The settings of the mode.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// As every mode.
+    /// The settings of every mode.
     pub common: Common,
-    /// What is held open.
+    /// The kind of connection.
     pub kind: Kind,
-    /// How many of them.
+    /// The number of connections or streams.
     pub connections: usize,
-    /// How long memory must stand still to be told: allocators return it some time after it was freed.
+    /// How long memory must be stable before it is reported. Allocators return memory some time after it was
+    /// freed.
     pub rest: Duration,
 }
 
-/// Runs it.
+/// Runs the mode.
 ///
 /// # Errors
-/// A server does not come up, refuses, or its process is not known.
+/// A server does not start, refuses, or its process is unknown.
 pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
     let Settings { common, kind, connections, rest } = settings;
     if *connections == 0 || common.runs == 0 || *kind == Kind::H2(0) {
@@ -90,7 +92,7 @@ pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, B
     Ok(report)
 }
 
-/// A wave of connections, however they are held.
+/// A wave of connections of any kind.
 enum Wave {
     Sockets(Box<Engine>),
     Streams(Streams),
@@ -165,20 +167,20 @@ fn measure(
     Ok(())
 }
 
-/// What a server at rest takes.
+/// The memory of a server at rest.
 struct Rest {
-    /// Bytes.
+    /// PSS in bytes.
     pss: u64,
     tcp: TcpMemory,
 }
 
-/// Waits until the process's memory stands still.
+/// Waits until the memory of the process is stable.
 fn at_rest(pid: u32, rest: Duration) -> Result<Rest, BenchError> {
     let looks = rest.div_duration_f64(LOOK).ceil().max(1.0) as u32;
     let (began, mut last, mut same) = (Instant::now(), 0u64, 0);
     while same < looks && began.elapsed() < REST_MAX + rest {
         std::thread::sleep(LOOK);
-        let now = process::pss(pid).ok_or_else(|| BenchError::Server(format!("process {pid} has gone")))?;
+        let now = process::pss(pid).ok_or_else(|| BenchError::Server(format!("process {pid} has ended")))?;
         same = if now.abs_diff(last) < 32 * 1_024 { same + 1 } else { 0 };
         last = now;
     }

@@ -1,9 +1,10 @@
-//! `latency`: how long an event takes from its publish to each subscriber, at a fixed rate.
+//! `latency`: the time from an event's publish to its receipt at each subscriber, at a fixed rate.
 //!
-//! * Publishes go out at their own times, whether or not earlier ones have arrived: a server that falls behind shows in the
-//!   figures instead of slowing the load (no coordinated omission).
-//! * The stamp is taken when the request is handed to the kernel, the receipt when the event is read: both in this process, by
-//!   one clock. What this process takes to read a thousand sockets is in the figure, and in the floor's alike.
+//! * Events are published on schedule, whether or not earlier ones have arrived. A server that falls behind
+//!   shows in the figures instead of slowing the load (no coordinated omission).
+//! * The stamp is taken when the request is passed to the kernel, the receipt when the event is read. Both
+//!   are in this process, by one clock. The time that this process needs to read a thousand sockets is
+//!   included, for the floor as well.
 
 use std::time::{Duration, Instant};
 
@@ -21,32 +22,32 @@ use super::stamp::{Stamp, Template, now_ns};
 use super::subscriber::Wire;
 use super::target::Target;
 
-/// The longest wait for something to be ready.
+/// The longest wait for a descriptor to become ready.
 const TICK: Duration = Duration::from_millis(100);
 /// Publishes before the measured ones.
 const WARM_UP: u64 = 20;
 
-/// What to do.
+/// The settings of the mode.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// As every mode.
+    /// The settings of every mode.
     pub common: Common,
-    /// How subscribers are connected.
+    /// The transport of subscribers.
     pub wire: Wire,
-    /// How many of them.
+    /// The number of subscribers.
     pub subscribers: usize,
     /// Publishes a second.
     pub rate: f64,
-    /// How long, in seconds.
+    /// Duration of a run, in seconds.
     pub seconds: u64,
     /// Bytes of an event.
     pub size: usize,
 }
 
-/// Runs it.
+/// Runs the mode.
 ///
 /// # Errors
-/// A server does not come up, refuses, ends or stands still.
+/// A server does not start, refuses, ends or makes no progress.
 pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
     let Settings { common, subscribers, rate, seconds, size, .. } = settings;
     if *subscribers == 0 || *seconds == 0 || common.runs == 0 || !(0.01..=1e6).contains(rate) {
@@ -122,7 +123,7 @@ fn measure(
     Ok(())
 }
 
-/// The publisher with its timetable.
+/// The publisher and its schedule.
 struct Load {
     key: usize,
     publish: HttpPublish,
@@ -135,7 +136,7 @@ struct Load {
 }
 
 impl Load {
-    /// Publishes `count` times, each at its time, and waits until every subscriber has everything.
+    /// Publishes `count` times on schedule, and waits until every subscriber has received everything.
     fn publish(
         &mut self,
         count: u64,
@@ -163,7 +164,7 @@ impl Load {
                 counted = crowd.deliveries();
             }
             at(complete);
-            // While nothing is outstanding nothing has to move.
+            // If nothing is outstanding, no progress is required.
             moved.check(if complete == sent { u64::MAX - sent } else { crowd.deliveries() }, || {
                 format!("{complete} of {sent} events have reached all {} subscribers", crowd.len())
             })?;

@@ -1,8 +1,9 @@
-//! A daemon's process: started in a directory of its own, and started again on the same data after it has ended.
+//! The process of a daemon: started in its own directory, and started again on the same data after it has
+//! ended.
 //!
-//! * The executable is this one or the one asked for, with defaults but for what [`LIFTED`] says and what `--set` asks for.
-//!   Nothing of the caller's environment or of a `nervewire.toml` reaches it.
-//! * It is ready when its ready file appears, which it writes after its listeners are open.
+//! * The executable is this one or the given one. It has the default settings, except for [`LIFTED`] and
+//!   `--set`. The caller's environment and `nervewire.toml` do not affect it.
+//! * The daemon is ready when its ready file appears. It writes the file after its listeners are open.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -19,21 +20,21 @@ use super::leftovers;
 use super::target::{DaemonSettings, LIFTED};
 use super::token;
 
-/// Between two looks for the ready file: how finely an opening is timed.
+/// How often the ready file is looked for. This is the precision of a measured start.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// How one daemon is started, any number of times.
+/// How a daemon is started, any number of times.
 #[derive(Debug)]
 pub(super) struct Launch {
     exe: PathBuf,
-    /// Holds the data directory, the ready file and the log.
+    /// The directory with the data directory, the ready file and the log.
     pub(super) dir: PathBuf,
-    /// Signs tokens it accepts for the organization `default`.
+    /// The secret that signs tokens for the organization `default`.
     pub(super) secret: String,
     environment: Vec<(String, String)>,
 }
 
-/// Where a started daemon listens.
+/// The addresses of a started daemon.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ready {
     pub(super) listen: SocketAddr,
@@ -41,10 +42,10 @@ pub(super) struct Ready {
 }
 
 impl Launch {
-    /// A fresh directory for the daemon that these settings ask for.
+    /// Creates a new directory for the daemon of these settings.
     ///
     /// # Errors
-    /// The executable is not there, or no directory can be made.
+    /// The executable does not exist, or the directory cannot be created.
     pub(super) fn prepare(settings: &DaemonSettings) -> Result<Launch, BenchError> {
         let exe = match &settings.exe {
             Some(exe) => fs::canonicalize(exe).map_err(BenchError::io(format!("find {}", exe.display())))?,
@@ -63,19 +64,19 @@ impl Launch {
         Ok(Launch { exe, dir: fresh_dir()?, secret, environment })
     }
 
-    /// Where its data is.
+    /// Returns the data directory.
     pub(super) fn data_dir(&self) -> PathBuf {
         self.dir.join("data")
     }
 
-    /// Starts it; it ends when this process does.
+    /// Starts the daemon. It ends when this process ends.
     ///
     /// # Errors
     /// It cannot be executed.
     pub(super) fn spawn(&self) -> Result<Child, BenchError> {
         let log = fs::File::options().create(true).append(true).open(self.dir.join("log"));
         let log = log.map_err(BenchError::io("make a log file"))?;
-        let _ = fs::remove_file(self.ready_file()); // there is none before the first start
+        let _ = fs::remove_file(self.ready_file()); // it does not exist before the first start
         let mut command = Command::new(&self.exe);
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir", "data"])
@@ -98,10 +99,10 @@ impl Launch {
         Ok(child)
     }
 
-    /// Waits until it serves.
+    /// Waits until the daemon is ready.
     ///
     /// # Errors
-    /// It ends, or takes longer than `patience`; its log says why.
+    /// The daemon ends, or takes longer than `patience`. The error contains its log.
     pub(super) fn wait(&self, child: &mut Child, patience: Duration) -> Result<Ready, BenchError> {
         let told = self.ready(child, patience).map_err(|why| {
             let log = fs::read_to_string(self.dir.join("log")).unwrap_or_default();
@@ -117,7 +118,7 @@ impl Launch {
     fn ready(&self, child: &mut Child, patience: Duration) -> Result<Value, String> {
         let deadline = Instant::now() + patience;
         loop {
-            // It appears whole, by a rename.
+            // The file appears complete, because it is renamed into place.
             if let Ok(text) = fs::read_to_string(self.ready_file()) {
                 return serde_json::from_str(&text).map_err(|error| error.to_string());
             }
@@ -140,7 +141,7 @@ impl Launch {
     }
 }
 
-/// The key a daemon prints at its first start, after the ready file.
+/// Returns the key that a daemon prints at its first start, after it writes the ready file.
 pub(super) fn first_key(child: &mut Child) -> Option<String> {
     let out = child.stdout.as_mut()?;
     BufReader::new(out)
@@ -149,13 +150,13 @@ pub(super) fn first_key(child: &mut Child) -> Option<String> {
         .find_map(|line| line.split_whitespace().find(|word| word.starts_with("nwk_")).map(str::to_owned))
 }
 
-/// Removes the daemon's directory.
+/// Removes the directory of the daemon.
 pub(super) fn clear(dir: &Path) {
-    let _ = fs::remove_dir_all(dir); // what is left lies in the system's temporary directory
+    let _ = fs::remove_dir_all(dir); // leftovers are in the system's temporary directory
     leftovers::forget(dir);
 }
 
-/// A directory of our own below the system's temporary one.
+/// Creates a private directory below the system's temporary directory.
 fn fresh_dir() -> Result<PathBuf, BenchError> {
     static MADE: AtomicU32 = AtomicU32::new(0);
     let name = format!("nervewire-bench-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));

@@ -1,7 +1,8 @@
-//! What a bench that is broken off would leave behind: the daemon it started, and that one's directory.
+//! Cleans up when a bench is interrupted: ends the daemon that it started and removes the daemon's directory.
 //!
-//! * On SIGINT, SIGTERM and SIGHUP both go, and the bench ends with 128 and the signal's number, as a shell expects.
-//! * Where it cannot say anything any more (SIGKILL), the kernel ends the daemon; the directory stays.
+//! * This happens on SIGINT, SIGTERM and SIGHUP. The bench then exits with 128 plus the signal's number, as
+//!   shells expect.
+//! * On SIGKILL no code can run. The kernel ends the daemon, and the directory remains.
 
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -13,34 +14,35 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::sync::Mutex;
 
-/// Daemons that run, with their directories. Their number is that of servers under measurement: one.
+/// The running daemons with their directories. There is one for each server under measurement, that is one.
 static LEFT: LazyLock<Mutex<Vec<Left>>> = LazyLock::new(Mutex::default);
 
-/// A process, once there is one, and where it lives.
+/// A process, once it exists, and its directory.
 type Left = (Option<u32>, PathBuf);
 
-/// Notes a directory, and the process that lives in it once there is one.
+/// Registers a directory, and its process once it exists.
 pub(super) fn note(pid: Option<u32>, dir: &Path) {
     let mut left = LEFT.lock();
     left.retain(|(_, noted)| noted != dir);
     left.push((pid, dir.to_owned()));
 }
 
-/// The directory is gone, and whoever lived in it.
+/// Unregisters a directory and its process after both are gone.
 pub(super) fn forget(dir: &Path) {
     LEFT.lock().retain(|(_, noted)| noted != dir);
 }
 
-/// Has the kernel kill the child when the thread that starts it ends: the bench's main thread.
+/// Makes the kernel kill the child when the thread that starts it ends. This is the bench's main thread.
 pub(super) fn dies_with_us(command: &mut Command) {
-    // SAFETY: the closure runs between fork and exec and makes one system call; it neither allocates nor locks.
+    // SAFETY: the closure runs between fork and exec and makes one system call. It neither allocates nor
+    // locks.
     #[allow(unsafe_code)]
     unsafe {
         command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?));
     }
 }
 
-/// From now on a signal that ends the bench ends what it started too.
+/// From now on, a signal that ends the bench also cleans up what it started.
 pub fn cleared_on_signals() {
     let waiting = || -> std::io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
@@ -58,10 +60,10 @@ pub fn cleared_on_signals() {
             if let Some(pid) = pid.and_then(|pid| Pid::from_raw(pid as i32)) {
                 let _ = kill_process(pid, Signal::KILL); // it may have ended already
             }
-            let _ = std::fs::remove_dir_all(dir); // a daemon that is just dying may still write: best effort
+            let _ = std::fs::remove_dir_all(dir); // best effort: a dying daemon may still write
         }
         std::process::exit(128 + number)
     };
-    // Without a thread or a runtime a signal ends the bench as it always would.
+    // Without a thread or a runtime a signal ends the bench without cleaning up.
     let _ = std::thread::Builder::new().name("signals".into()).spawn(waiting);
 }

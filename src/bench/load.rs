@@ -1,7 +1,7 @@
-//! A stretch of a closed loop as figures: rate, times of acknowledgements, CPU, memory, disk.
+//! Measures a stretch of a closed loop: rate, response times, CPU, memory and disk.
 //!
-//! The loop warms up first; its end is waited for, and what the acknowledgements say is compared with what the daemon says it
-//! has published and committed (`/metrics`).
+//! The loop warms up first. The measurement waits for all outstanding acknowledgements, and compares their
+//! number with the events that the daemon has counted as published and committed (`/metrics`).
 
 use std::time::{Duration, Instant};
 
@@ -14,41 +14,41 @@ use super::progress::Progress;
 use super::report::{Rate, Report};
 use super::target::{Server, Target};
 
-/// Before the measured part: the log's first segment and the ring's growth are behind then.
+/// Duration of the warm-up. After it, the log has its first segment and the ring has its size.
 const WARM_UP: Duration = Duration::from_millis(700);
 
-/// What is measured.
+/// The settings of a measurement.
 #[derive(Clone, Debug)]
 pub struct Load {
-    /// How the clients work.
+    /// The settings of the clients.
     pub plan: Plan,
-    /// How figures name what is in a request: `events`, `messages`.
+    /// The names of the items in a request, such as `events` or `messages`.
     pub things: Things,
-    /// Bytes of those in one request, as they are published.
+    /// Bytes of the items in one request, as published.
     pub bytes: usize,
-    /// How long is measured.
+    /// Duration of the measurement.
     pub time: Duration,
-    /// How long nothing is done afterwards, before disk and memory are looked at once more.
+    /// How long to wait afterwards, before disk and memory are read again.
     pub rest: Duration,
 }
 
 /// The names of the rows.
 #[derive(Clone, Copy, Debug)]
 pub struct Things {
-    /// `events acknowledged`.
+    /// For example `events acknowledged`.
     pub rate: &'static str,
-    /// `CPU per event`.
+    /// For example `CPU per event`.
     pub cpu: &'static str,
-    /// `CPU of the bench per event`.
+    /// For example `CPU of the bench per event`.
     pub generator: &'static str,
-    /// `publish to ack`, with its quantiles.
+    /// For example `publish to ack`, with its quantiles.
     pub ack: [&'static str; 3],
 }
 
 /// Runs one load against one server.
 ///
 /// # Errors
-/// The server refuses, ends or stands still.
+/// The server refuses, ends or makes no progress.
 pub fn measure(
     load: &Load,
     requests: &mut dyn Requests,
@@ -107,13 +107,13 @@ pub fn measure(
     Ok(())
 }
 
-/// Events the daemon has published so far; `None` where its counters are not to be had.
+/// Returns the events that the daemon has published so far; `None` if its counters are unavailable.
 fn published(target: &Target) -> Option<u64> {
     (target.server == Server::Daemon).then(|| target.metric("nervewire_published_total"))?.map(|it| it as u64)
 }
 
-/// Compares the acknowledgements with what the daemon counted; those from memory are committed a little later. `None`: they
-/// agree, or the daemon's counters are not to be had.
+/// Compares the acknowledgements with the daemon's counters. Events acknowledged from memory are committed a
+/// little later. Returns `None` if they agree, or if the counters are unavailable.
 fn compare(target: &Target, before: u64, acknowledged: u64, patience: Duration) -> Option<String> {
     let count = |name: &str| target.metric(name).map(|count| count as u64);
     let published = count("nervewire_published_total")?;

@@ -1,7 +1,8 @@
-//! `messages`: how many messages a second the daemon creates, each with its event, and what one costs.
+//! `messages`: messages created per second, each with its event, and the CPU time of one.
 //!
-//! * Agents are made first. Each request is a message of an agent and a user drawn at random, so that with many of them a message's
-//!   places in the lists stand alone; the draw is the same in every run.
+//! * Agents are created first. Each request creates a message with a random agent and user. With many of
+//!   them, the list index entries of messages are far apart. The random sequence is
+//!   the same in every run.
 //! * A closed loop ([`super::closed_loop`]) of durable requests.
 
 use std::time::Duration;
@@ -19,7 +20,7 @@ use super::target::{Access, Server};
 use super::tenants::daemon_alone;
 use super::{Common, caller};
 
-/// The most agents or users: numbers of them have so many digits.
+/// Maximum number of agents or users. Their numbers have a fixed number of digits.
 const MOST: usize = 1_000_000;
 /// The rows of this mode.
 const THINGS: Things = Things {
@@ -29,29 +30,29 @@ const THINGS: Things = Things {
     ack: ["request to answer", "request to answer, p50", "request to answer, p99"],
 };
 
-/// What to do.
+/// The settings of the mode.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// As every mode.
+    /// The settings of every mode.
     pub common: Common,
-    /// Clients, each with one request under way.
+    /// Clients, each with one request in progress.
     pub clients: usize,
-    /// Agents the messages are of.
+    /// Number of agents of the messages.
     pub agents: usize,
-    /// Users the messages are to.
+    /// Number of users that the messages are addressed to.
     pub users: usize,
-    /// How long is measured, in seconds.
+    /// Duration of the measurement, in seconds.
     pub seconds: u64,
-    /// How long nothing is done afterwards, before disk and memory are looked at, in seconds.
+    /// How long to wait afterwards, before disk and memory are read, in seconds.
     pub rest: u64,
     /// Bytes of a message's content.
     pub size: usize,
 }
 
-/// Runs it.
+/// Runs the mode.
 ///
 /// # Errors
-/// The daemon does not come up, refuses, ends or stands still.
+/// The daemon does not start, refuses, ends or makes no progress.
 pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
     let Settings { common, clients, agents, users, seconds, rest, size } = settings;
     daemon_alone(common)?;
@@ -96,11 +97,11 @@ pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, B
     Ok(report)
 }
 
-/// Requests whose first half names the agent and whose second half names the user.
+/// Requests whose first half contains the agent and whose second half contains the user.
 struct Messages {
     agents: Vec<Vec<u8>>,
     users: Vec<Vec<u8>>,
-    /// The state of the draw, xorshift64.
+    /// State of the random generator, xorshift64.
     drawn: u64,
 }
 
@@ -111,7 +112,7 @@ impl Messages {
         let content = "x".repeat(size);
         let agent = |id: &String| {
             let start = format!(r#"{{"agent_id":"{id}","content":"{content}","user_id":""#);
-            let length = start.len() + users.first().map_or(0, Vec::len); // all users are as long
+            let length = start.len() + users.first().map_or(0, Vec::len); // all user names have the same length
             [post.head(), length.to_string().as_bytes(), b"\r\n\r\n", start.as_bytes()].concat()
         };
         Messages { agents: agents.iter().map(agent).collect(), users, drawn: 0x9e37_79b9_7f4a_7c15 }

@@ -1,18 +1,19 @@
-//! A stretch of a load on the meter: the server's CPU, this process's, the server's writes, and how long it took.
+//! Measures a stretch of a load: the server's CPU, this process's CPU, the server's writes, and the duration.
 //!
-//! * The server's CPU is read last before the stretch and first after it, so that taking the other readings costs it nothing.
-//! * Reading the writes asks the server over HTTP: only a mode that tells a batch depth asks for them.
+//! * The server's CPU is read last before the stretch and first after it, so that the other readings cost it
+//!   nothing.
+//! * The writes are read from the server over HTTP. Only a mode that reports a batch depth reads them.
 
 use std::time::{Duration, Instant};
 
 use super::process::{Cpu, Spent};
 use super::target::Target;
 
-/// Between two readings of the writes, and how many there are at most.
+/// Wait between two readings of the writes, and the maximum number of readings.
 const BETWEEN_READINGS: Duration = Duration::from_millis(20);
 const SETTLING: usize = 50;
 
-/// Readings before a stretch.
+/// The readings before a stretch.
 #[derive(Debug)]
 pub struct Meter {
     writes: Option<u64>,
@@ -21,27 +22,27 @@ pub struct Meter {
     began: Instant,
 }
 
-/// What a stretch took.
+/// The resources used by a stretch.
 #[derive(Clone, Copy, Debug)]
 pub struct Used {
-    /// Seconds.
+    /// Duration in seconds.
     pub elapsed: f64,
-    /// CPU of the server, where its process is known.
+    /// CPU of the server, if its process is known.
     pub cpu: Option<Spent>,
-    /// CPU of this process, seconds.
+    /// CPU of this process, in seconds.
     pub own: f64,
-    /// The server's writes, where they were asked for and are told.
+    /// The server's writes, if they were requested and are available.
     writes: Option<u64>,
 }
 
 impl Meter {
-    /// From now on.
+    /// Starts a measurement.
     #[must_use]
     pub fn start(target: &Target) -> Meter {
         Meter::reading(target, None)
     }
 
-    /// From now on, the server's writes too.
+    /// Starts a measurement that includes the server's writes.
     #[must_use]
     pub fn with_writes(target: &Target) -> Meter {
         Meter::reading(target, settled_writes(target))
@@ -52,7 +53,7 @@ impl Meter {
         Meter { writes, own, cpu: target.cpu(), began: Instant::now() }
     }
 
-    /// Since the start. The stretch may go on.
+    /// Returns the resources used since the start. The stretch may continue.
     #[must_use]
     pub fn used(&self, target: &Target) -> Used {
         let elapsed = self.began.elapsed().as_secs_f64();
@@ -64,7 +65,8 @@ impl Meter {
     }
 }
 
-/// The server's writes once two readings agree: it counts them after they were made, which a receiver may notice first.
+/// Returns the server's writes when two readings agree. The server counts a write after making it, and a
+/// receiver may see the event earlier.
 fn settled_writes(target: &Target) -> Option<u64> {
     let mut last = target.writes()?;
     for _ in 0..SETTLING {
@@ -79,7 +81,7 @@ fn settled_writes(target: &Target) -> Option<u64> {
 }
 
 impl Used {
-    /// Deliveries in one write, where writes are known and there were any.
+    /// Returns deliveries per write, if writes are known and not zero.
     #[must_use]
     pub fn depth(&self, deliveries: u64) -> Option<f64> {
         let writes = self.writes.filter(|writes| *writes > 0)?;

@@ -1,17 +1,19 @@
-//! The load tester: what `nervewire bench` runs.
+//! The load tester of `nervewire bench`.
 //!
-//! A run is: one server, fresh ([`target`]), one load, figures out. A mode does as many runs as asked, each against the daemon
-//! and, where asked, against the floor and the naive server ([`baseline`]) right after it, so that a slow moment of the machine
-//! meets all of them; then a [`report`].
+//! A run starts one new server ([`target`]), applies one load, and returns figures. A mode makes the
+//! requested number of runs. Each run measures the daemon and, if requested, the floor and the naive server
+//! ([`baseline`]) right after it, so that a slow moment of the machine affects all of them. Then it makes a
+//! [`report`].
 //!
-//! * One epoll thread makes the load ([`engine`], several with `--generators`, [`crew`]): it shares the machine with the server, so it must cost little. Its own CPU
-//!   is told beside the server's.
-//! * CPU and memory are the server process's, from /proc ([`process`], [`footprint`]).
-//! * Two executables of the daemon are measured in turns ([`alternate`]).
-//! * Every event is stamped ([`stamp`]) and every subscriber keeps an account ([`tally`]): a loss is a failed run.
+//! * One epoll thread generates the load ([`engine`]; several with `--generators`, [`crew`]). It shares the
+//!   machine with the server, so it must cost little. Its own CPU is reported beside the server's.
+//! * CPU and memory are those of the server's process, from /proc ([`process`], [`footprint`]).
+//! * Two executables of the daemon are measured alternately ([`alternate`]).
+//! * Every event is stamped ([`stamp`]) and every subscriber has a tally ([`tally`]). A loss fails the run.
 //!
-//! A mode is a file with `Settings` and `fn run(&Settings, &mut dyn Progress) -> Result<Report, BenchError>`; its flags are in
-//! `cli/bench.rs`. It knows nothing of the daemon's inside: only the wire, /proc and `/metrics`.
+//! A mode is a file with `Settings` and `fn run(&Settings, &mut dyn Progress) -> Result<Report, BenchError>`.
+//! Its flags are in `cli/bench.rs`. It does not know the internals of the daemon: it uses only the wire,
+//! /proc and `/metrics`.
 
 use std::time::Duration;
 
@@ -62,40 +64,41 @@ use baseline::Baselines;
 use error::BenchError;
 use target::{DaemonSettings, Server, Target};
 
-/// Most events of one publish (protocol §8).
+/// Maximum events of one publish (protocol §8).
 pub const EVENTS_PER_PUBLISH: usize = 1_000;
 
-/// What every mode is told.
+/// The settings of every mode.
 #[derive(Clone, Debug, Default)]
 pub struct Common {
-    /// Which daemon.
+    /// The daemon to measure.
     pub daemon: DaemonSettings,
-    /// Where the baselines are.
+    /// The directory of the baselines.
     pub baselines: Baselines,
-    /// Measure the floor too.
+    /// Whether to measure the floor too.
     pub floor: bool,
-    /// Measure the naive server too.
+    /// Whether to measure the naive server too.
     pub naive: bool,
     /// Runs against each server, at least 1.
     pub runs: usize,
-    /// How long nothing may move.
+    /// The longest time without progress.
     pub patience: Duration,
-    /// What the figures are held to.
+    /// Limits for the figures.
     pub bars: Vec<Bar>,
 }
 
 impl Common {
-    /// The servers of one run, in the order they are measured: the daemon first, since its batch depth is the floor's.
+    /// Returns the servers of one run in the order of measurement. The daemon is first, because the floor
+    /// uses its batch depth.
     #[must_use]
     pub fn servers(&self) -> Vec<Server> {
         let wanted = [(Server::Daemon, true), (Server::Floor, self.floor), (Server::Naive, self.naive)];
         wanted.into_iter().filter(|(_, wanted)| *wanted).map(|(server, _)| server).collect()
     }
 
-    /// Starts a server for one run; a floor puts at most `depth` events into one write.
+    /// Starts a server for one run. A floor writes at most `depth` events at once.
     ///
     /// # Errors
-    /// It is not there or does not come up.
+    /// The program does not exist or does not start.
     pub fn start(&self, server: Server, depth: Option<u64>) -> Result<Target, BenchError> {
         match server {
             Server::Daemon => Target::daemon(&self.daemon),
@@ -104,10 +107,10 @@ impl Common {
     }
 }
 
-/// An empty histogram of nanoseconds, up to a minute, to three digits.
+/// Creates an empty histogram of nanoseconds, up to a minute, with three significant digits.
 ///
 /// # Errors
-/// Never with these constants; the library cannot know.
+/// Never with these constants, but the library's constructor returns a result.
 pub fn histogram() -> Result<hdrhistogram::Histogram<u64>, BenchError> {
     hdrhistogram::Histogram::new_with_max(60_000_000_000, 3)
         .map_err(|error| BenchError::Server(format!("no histogram: {error}")))

@@ -1,10 +1,13 @@
-//! `noisy`: one tenant publishes as fast as it can to subscribers of which part never read; what another tenant notices.
+//! `noisy`: one tenant publishes as fast as possible to subscribers that partly never read. The mode measures
+//! the effect on another tenant.
 //!
-//! * Half of A's publishers send arrays, half single events, each the next as soon as it is answered, and again at once when it is
-//!   refused. Stalled subscribers are not read once they are ready: their sockets fill, and stay.
-//! * B is the quiet tenant ([`super::bystander`]): alone first, with nobody else connected, then under the load. Its stretch under
-//!   load ends only when it has everything, and A goes on until then. Besides its events: REST, new subscribers and pings.
-//! * What A's own readers miss is not judged here, but told: they may be cut off (`gap`) as the protocol says.
+//! * Half of A's publishers send arrays, the other half single events. Each publishes the next as soon as it
+//!   gets a response, also after a refusal. Stalled subscribers are not read once they are ready, so their
+//!   sockets stay full.
+//! * B is the quiet tenant ([`super::bystander`]). It is measured alone first, with no other connections,
+//!   then under the load. Its stretch under load ends only when it has received everything, and A continues
+//!   until then. Besides its events, REST requests, new subscribers and pings are measured.
+//! * Losses of A's own readers are reported but not judged: they may be cut off (`gap`) as the protocol says.
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
@@ -27,30 +30,31 @@ use super::subscriber::Wire;
 use super::target::{Server, Target};
 use super::tenants::{Tenant, daemon_alone};
 
-/// The longest wait for something to be ready.
+/// The longest wait for a descriptor to become ready.
 const TICK: Duration = Duration::from_millis(10);
-/// Between two looks at memory.
+/// How often memory is read.
 const SAMPLE: Duration = Duration::from_millis(100);
-/// What the quiet tenant may always take from publish to send, microseconds: less is nobody's concern.
+/// Latency from publish to send that the quiet tenant may always have, in microseconds. A ratio of smaller
+/// values says nothing.
 const GRACE_US: f64 = 2_000.0;
 const MIB: f64 = 1_048_576.0;
 
-/// What to do.
+/// The settings of the mode.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// As every mode.
+    /// The settings of every mode.
     pub common: Common,
-    /// How subscribers are connected, those of the other tenant too.
+    /// The transport of subscribers of both tenants.
     pub wire: Wire,
     /// A's subscribers.
     pub subscribers: usize,
-    /// The share of them that never reads, 0 to 1.
+    /// The share of A's subscribers that never reads, 0 to 1.
     pub stalled: f64,
     /// A's publishers.
     pub publishers: usize,
-    /// Events in each publish of every other publisher.
+    /// Events in each publish of every second publisher.
     pub array: u64,
-    /// Whether A waits for the disk; else for the daemon's memory alone.
+    /// True if A waits for the disk; false if it uses `ack=memory`.
     pub durable: bool,
     /// Bytes of an event.
     pub size: usize,
@@ -62,10 +66,10 @@ pub struct Settings {
     pub seconds: Duration,
 }
 
-/// Runs it.
+/// Runs the mode.
 ///
 /// # Errors
-/// The daemon does not come up, or ends a connection of the quiet tenant.
+/// The daemon does not start, or ends a connection of the quiet tenant.
 pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
     check(settings)?;
     let Settings { subscribers, stalled, publishers, array, size, live, rate, durable, .. } = settings;
@@ -102,7 +106,7 @@ fn check(settings: &Settings) -> Result<(), BenchError> {
     bystander::check(settings.array, settings.rate)
 }
 
-/// Whether subscriber `tag` stalls, so that any run of them holds about the share.
+/// Returns true if subscriber `tag` stalls. Every range of tags contains about the given share.
 fn stalls(tag: usize, share: f64) -> bool {
     let up_to = |count: usize| (count as f64 * share).floor();
     up_to(tag + 1) > up_to(tag)
@@ -135,7 +139,7 @@ fn measure(
     join(settings, &loud, &mut engine, &mut flood, progress)?;
     let mut load = Load::open(settings, &loud)?;
     engine.watch(&load.engine)?;
-    // What connecting A's subscribers did to B is in neither.
+    // The effect of connecting A's subscribers on B is in neither stretch.
     bystander.cut()?;
     progress.begin("under load", settings.seconds.as_millis() as u64);
     let mut memory = Memory::now(target);
@@ -195,7 +199,7 @@ fn tell_loud(report: &mut Report, run: usize, flood: &Flood, used: &Used) {
     report.add(daemon, "a_rate", "A: events accepted", "1/s", flood.accepted as f64 / elapsed);
     report.add(daemon, "a_refused", "A: publishes refused (503, 429)", "", flood.refused as f64);
     report.add(daemon, "a_deliveries", "A: deliveries read", "1/s", flood.deliveries as f64 / elapsed);
-    report.add(daemon, "a_gaps", "A: gaps told to its readers", "", flood.gaps as f64);
+    report.add(daemon, "a_gaps", "A: gaps sent to its readers", "", flood.gaps as f64);
     report.add(daemon, "a_ended", "A: subscribers that were closed", "", flood.ended as f64);
     if let Some(spent) = used.cpu {
         report.add(daemon, "cores", "cores used by the daemon", "", spent.total / elapsed);
@@ -224,14 +228,15 @@ fn join(
     Ok(())
 }
 
-/// A's publishers, in an epoll set of their own: in their readers' they would wait for their turn among thousands.
+/// A's publishers. They have their own epoll set, because in that of their readers they would wait behind
+/// thousands.
 struct Load {
     engine: Engine,
     keys: Vec<Key>,
     publish: HttpPublish,
     template: Template,
     array: u64,
-    /// Events offered so far.
+    /// Events sent so far.
     offered: u64,
     body: Vec<u8>,
     request: Vec<u8>,
@@ -254,7 +259,7 @@ impl Load {
         })
     }
 
-    /// Takes what was answered, and publishes the next for everybody who was.
+    /// Handles the responses, and publishes the next events for every publisher that got one.
     fn turn(&mut self, flood: &mut Flood) -> Result<(), BenchError> {
         self.engine.turn(Duration::ZERO, flood)?;
         if flood.under_way.is_empty() {
@@ -262,7 +267,7 @@ impl Load {
             flood.free = (0..self.keys.len()).collect();
         }
         for lane in flood.free.drain(..) {
-            // Every other one publishes arrays.
+            // Every second publisher sends arrays.
             let count = if lane % 2 == 0 { self.array } else { 1 };
             self.request.clear();
             if lane % 2 == 0 {
@@ -280,25 +285,25 @@ impl Load {
     }
 }
 
-/// What comes back to A.
+/// What A receives.
 #[derive(Default)]
 struct Flood {
     joined: usize,
     /// Publishers that may publish again.
     free: Vec<usize>,
-    /// Events of the publish each has under way.
+    /// Events of the publish that each publisher has in progress.
     under_way: Vec<u64>,
-    /// Events accepted, and of each second.
+    /// Events accepted, in total and in each second.
     accepted: u64,
     seconds: Vec<u64>,
-    /// Events accepted when the present second began.
+    /// Events accepted before the current second.
     before: u64,
-    /// Publishes answered 503 or 429.
+    /// Publishes with a 503 or 429 response.
     refused: u64,
     /// Events read by subscribers.
     deliveries: u64,
     gaps: u64,
-    /// Subscribers that are gone.
+    /// Subscribers that have ended.
     ended: u64,
     trouble: Option<String>,
 }
@@ -308,7 +313,7 @@ impl Flood {
         self.trouble.as_ref().map_or(Ok(()), |what| Err(BenchError::Server(what.clone())))
     }
 
-    /// Notes what was accepted in each whole second.
+    /// Records the events accepted in each whole second.
     fn second(&mut self, elapsed: Duration) {
         if self.seconds.len() < elapsed.as_secs() as usize {
             self.seconds.push(self.accepted - self.before);
@@ -321,7 +326,7 @@ impl Joining for Flood {
     fn joined(&self) -> usize {
         self.joined
     }
-    /// Later, a subscriber may be cut off; while they come, none may.
+    /// Checks that no subscriber was refused. This holds only while they connect; later they may be cut off.
     fn check(&self) -> Result<(), BenchError> {
         match self.ended {
             0 => Flood::check(self),
@@ -351,7 +356,7 @@ impl Watch for Flood {
     }
 }
 
-/// Memory of the daemon and of TCP: before, and at its highest.
+/// Memory of the daemon and of TCP: before the load, and at its peak.
 struct Memory {
     pss: Option<u64>,
     rss: Option<u64>,
@@ -369,7 +374,8 @@ impl Memory {
         Memory { pss, rss, rss_peak: rss.unwrap_or_default(), tcp, tcp_peak: tcp, looked: Instant::now() }
     }
 
-    /// Looks, if it is time to. PSS is not read under load: the kernel walks the daemon's whole memory for it.
+    /// Reads the memory if it is time to. PSS is not read under load, because the kernel must walk all memory
+    /// of the daemon.
     fn look(&mut self, target: &Target) {
         if self.looked.elapsed() < SAMPLE {
             return;

@@ -1,9 +1,12 @@
-//! `open`: how long a daemon with so many events takes until it serves: after `kill -9` in the middle of publishing, and after an
-//! orderly end.
+//! `open`: how long a daemon with a large log takes to start, after `kill -9` during publishing and after an
+//! orderly stop.
 //!
-//! * The time is from before the process is made until its ready file is there, which it writes after its listeners are open.
-//! * What it has after each opening is compared with what was acknowledged: fewer events is a failed run.
-//! * Without `cold` the kernel's page cache holds what it can of the data; with it, it is asked to forget the data's files.
+//! * The time is from before the process is created until its ready file exists. The daemon writes the file
+//!   after its listeners are open.
+//! * After each opening, the number of events is compared with the acknowledged ones. Fewer events fail the
+//!   run.
+//! * Without `cold`, the kernel's page cache may hold the data. With `cold`, the kernel is asked to drop the
+//!   data's files.
 
 use std::fs;
 use std::path::Path;
@@ -27,31 +30,31 @@ use super::subscriber::Wire;
 use super::target::{Server, Target};
 use super::tenants::{self, daemon_alone};
 
-/// Publishers that fill the log.
+/// Number of publishers that fill the log.
 const CLIENTS: usize = 16;
 /// Events in each of their publishes.
 const BATCH: u64 = 100;
-/// No limit by bytes, unless `--set` says another: nothing that was published goes.
+/// Disables the limit by bytes, unless `--set` overrides it, so that no published event is removed.
 const KEEP: &str = "retention.max_bytes=0";
 const GIGABYTE: f64 = 1e9;
 
-/// What to do.
+/// The settings of the mode.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// As every mode.
+    /// The settings of every mode.
     pub common: Common,
-    /// Gigabytes (10⁹) of events in the log, as they were published.
+    /// Gigabytes (10⁹) of events in the log, as published.
     pub gigabytes: f64,
     /// Bytes of an event.
     pub size: usize,
-    /// Whether the page cache is to forget the data before each opening.
+    /// Whether to drop the data from the page cache before each opening.
     pub cold: bool,
 }
 
-/// Runs it.
+/// Runs the mode.
 ///
 /// # Errors
-/// The daemon does not come up, refuses, or does not end.
+/// The daemon does not start, refuses, or does not stop.
 pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
     let Settings { common, gigabytes, size, cold } = settings;
     daemon_alone(common)?;
@@ -59,7 +62,7 @@ pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, B
         return Err(BenchError::Usage("this mode kills the daemon: it starts one, leave --url out".into()));
     }
     if !gigabytes.is_finite() {
-        return Err(BenchError::Usage("gigabytes are a number".into()));
+        return Err(BenchError::Usage("--gigabytes must be a number".into()));
     }
     let cache = if *cold { "not in the page cache" } else { "the page cache as it is" };
     let about = format!("opening {gigabytes} GB of events of {size} bytes, {cache}");
@@ -104,7 +107,7 @@ fn measure(
         let there = tenants::stats(&target.access)?.stored_events;
         report.astray.deliveries += acknowledged.min(there);
         if there < acknowledged {
-            let fault = format!("{name}: {acknowledged} events were acknowledged, {there} are there");
+            let fault = format!("{name}: {acknowledged} events were acknowledged, {there} are stored");
             report.fault(Server::Daemon, run, fault);
         }
     }
@@ -116,7 +119,8 @@ fn measure(
     Ok(())
 }
 
-/// Publishes until so much is acknowledged, and kills the daemon while more is under way; how many events were acknowledged.
+/// Publishes until the given number is acknowledged, and kills the daemon while more are in progress. Returns
+/// the number of acknowledged events.
 fn fill_and_kill(
     settings: &Settings,
     target: &mut Target,
@@ -150,7 +154,7 @@ fn fill_and_kill(
     Ok(clients.acknowledged * BATCH)
 }
 
-/// One request, again and again.
+/// Sends one request repeatedly.
 struct Same {
     head: Vec<u8>,
     rest: Vec<u8>,
@@ -162,7 +166,7 @@ impl Requests for Same {
     }
 }
 
-/// Writes the files below `dir` out and has the kernel drop them from the page cache.
+/// Writes the files below `dir` to disk and makes the kernel drop them from the page cache.
 fn forget(dir: &Path) -> Result<(), BenchError> {
     let failed = || BenchError::io(format!("drop {} from the page cache", dir.display()));
     for entry in fs::read_dir(dir).map_err(failed())? {

@@ -1,4 +1,5 @@
-//! A report as a picture: latency by percentile, and what went through in each second. Plain SVG, no script, no font of its own.
+//! Draws a report: latency by percentile, and rates per second. The result is plain SVG without scripts or
+//! fonts.
 
 use std::fmt::Write as _;
 
@@ -11,11 +12,11 @@ const RIGHT: f64 = 180.0;
 const TOP: f64 = 50.0;
 const BOTTOM: f64 = 40.0;
 const COLOURS: [&str; 6] = ["#1b6ca8", "#d1495b", "#3c8d53", "#8e5ea2", "#c98b1d", "#5a6570"];
-/// Percentiles on the axis, with their names.
+/// Percentiles on the axis, with their labels.
 const TICKS: [(f64, &str); 6] =
     [(0.0, "0"), (0.5, "50"), (0.9, "90"), (0.99, "99"), (0.999, "99.9"), (0.9999, "99.99")];
 
-/// The picture, a whole SVG file.
+/// Returns the picture as a whole SVG file.
 #[must_use]
 pub fn svg(report: &Report) -> String {
     let panels = usize::from(!report.latencies.is_empty()) + usize::from(!report.rates.is_empty());
@@ -62,7 +63,7 @@ struct Line {
     points: Vec<(f64, f64)>,
 }
 
-/// Where a quantile stands: each nine as wide as the one before.
+/// Returns the position of a quantile on the axis. Each further nine has the same width.
 fn nines(quantile: f64) -> f64 {
     -(1.0 - quantile.min(0.9999)).log10()
 }

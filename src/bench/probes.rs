@@ -1,9 +1,10 @@
-//! What else a client may ask of a daemon under load, ten times a second each: a probe, statistics, a new subscription, a pong.
+//! Other requests of a client to a daemon under load, each ten times a second: health check, statistics, a
+//! new subscription, a ping.
 //!
-//! * REST probes have a connection each, kept alive; one whose answer is late is not asked again, and the asks left out count as
-//!   late answers too (corrected for coordinated omission).
+//! * Each REST probe has its own keep-alive connection. A probe whose response is late is not sent again. The
+//!   probes left out count as late responses too (corrected for coordinated omission).
 //! * A new subscriber is closed once it is ready.
-//! * It never blocks and judges nothing.
+//! * Probes never block and judge nothing.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -16,37 +17,37 @@ use super::stamp::now_ns;
 use super::subscriber::Wire;
 use super::target::Access;
 
-/// Tags from here on are probes'.
+/// First tag of probes.
 pub const PROBES: usize = 1 << 33;
 const HEALTH: usize = PROBES;
 const STATS: usize = PROBES + 1;
-/// New subscribers' tags from here on.
+/// First tag of new subscribers.
 const CONNECTS: usize = PROBES + 2;
-/// Between two of a kind, nanoseconds.
+/// Interval between two probes of the same kind, in nanoseconds.
 const PERIOD_NS: u64 = 100_000_000;
-/// New subscribers and pings under way at most.
+/// Maximum number of new subscribers and of pings in progress.
 const UNDER_WAY: usize = 100;
 
-/// Times of a stretch, nanoseconds.
+/// Times of a stretch, in nanoseconds.
 #[derive(Clone, Debug)]
 pub struct Taken {
     /// `GET /health/live`.
     pub health: Histogram<u64>,
     /// `GET /api/v1/stats`.
     pub stats: Histogram<u64>,
-    /// From connecting to `ready`.
+    /// Time from connecting to `ready`.
     pub connect: Histogram<u64>,
-    /// From a client's `ping` to the `pong`.
+    /// Time from a client's `ping` to the `pong`.
     pub pong: Histogram<u64>,
-    /// Requests and connects that were refused or broken off.
+    /// Requests and connections that were refused or broke off.
     pub failed: u64,
 }
 
 impl Taken {
-    /// Nothing.
+    /// Creates an empty state.
     ///
     /// # Errors
-    /// As [`super::histogram`].
+    /// Those of [`super::histogram`].
     pub fn new() -> Result<Taken, BenchError> {
         Ok(Taken {
             health: super::histogram()?,
@@ -63,7 +64,7 @@ impl Taken {
 struct Rest {
     key: Key,
     request: Vec<u8>,
-    /// When it was asked; `None`: answered.
+    /// When the request was sent; `None` if it has its response.
     asked: Option<u64>,
 }
 
@@ -74,22 +75,22 @@ pub struct Probes {
     connect: Vec<u8>,
     access: Access,
     wire: Wire,
-    /// A WebSocket to send pings on, somebody else's.
+    /// A WebSocket of the caller on which pings are sent.
     pings: Key,
-    /// When the pings under way were sent.
+    /// When the pings in progress were sent.
     pinged: VecDeque<u64>,
-    /// New subscribers: when they came.
+    /// New subscribers in progress, with the time when they were opened.
     coming: HashMap<usize, (Key, u64)>,
-    /// Those to be closed.
+    /// Subscribers to close.
     ready: Vec<Key>,
-    /// Tags so far.
+    /// Number of tags used so far.
     connects: usize,
     next_ns: u64,
     taken: Taken,
 }
 
 impl Probes {
-    /// Connects the REST probes. Pings go to `pings`, whose pongs are told to [`Probes::pong`].
+    /// Connects the REST probes. Pings are sent on `pings`. The caller passes its pongs to [`Probes::pong`].
     ///
     /// # Errors
     /// No descriptor is left.
@@ -114,7 +115,7 @@ impl Probes {
         })
     }
 
-    /// Asks what is due; answers when more is.
+    /// Sends the probes that are due. Returns when the next one is due.
     ///
     /// # Errors
     /// No descriptor is left.
@@ -147,14 +148,14 @@ impl Probes {
         Ok(self.next_ns)
     }
 
-    /// A pong came, for the oldest ping.
+    /// Records a pong for the oldest ping.
     pub fn pong(&mut self) {
         if let Some(sent) = self.pinged.pop_front() {
             self.taken.pong.saturating_record(now_ns().saturating_sub(sent));
         }
     }
 
-    /// Something happened on a connection of ours.
+    /// Handles what happened on a connection of the probes.
     pub fn seen(&mut self, tag: usize, seen: &Seen<'_>) {
         match (tag.checked_sub(CONNECTS), seen) {
             (Some(_), Seen::Text(text)) if is_type(text, "ready") => {
@@ -164,7 +165,8 @@ impl Probes {
                 }
             }
             (Some(_), Seen::Answer { .. } | Seen::Ended(_)) => {
-                // An answer is followed by the end, or the daemon waits for more: closed either way.
+                // After a response the connection ends, or the daemon waits for another request. It is closed
+                // in both cases.
                 if let Some((key, _)) = self.coming.remove(&tag) {
                     self.taken.failed += 1;
                     if !matches!(seen, Seen::Ended(_)) {
@@ -176,7 +178,7 @@ impl Probes {
                 let Some(asked) = self.rest[usize::from(tag != HEALTH)].asked.take() else { return };
                 let took = now_ns().saturating_sub(asked);
                 let times = if tag == HEALTH { &mut self.taken.health } else { &mut self.taken.stats };
-                // Its one error is a value over the maximum, a minute: nothing waits that long.
+                // The only error is a value over the maximum, a minute. No probe waits that long.
                 let _ = times.record_correct(took, PERIOD_NS);
                 self.taken.failed += u64::from(*status != 200);
             }
@@ -185,7 +187,7 @@ impl Probes {
         }
     }
 
-    /// The times since the last call.
+    /// Returns the times since the last call.
     pub fn take(&mut self) -> Taken {
         let taken = self.taken.clone();
         for times in

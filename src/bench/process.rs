@@ -1,23 +1,24 @@
-//! What the kernel tells of a process and of TCP: CPU, memory, sockets. Reads /proc, knows no servers.
+//! Reads CPU, memory and sockets of a process, and of TCP, from /proc. This file does not know servers.
 
 use std::time::Duration;
 
 /// A tick of `stat`.
 const TICK: Duration = Duration::from_millis(10);
 
-/// CPU of a process since its start.
+/// CPU time of a process since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cpu {
-    /// All its living threads on a core, to the nanosecond (`schedstat`); where threads have ended, with theirs in steps of 10 ms.
+    /// CPU time of all living threads, to the nanosecond (`schedstat`). If threads have ended, theirs is
+    /// included in steps of 10 ms.
     pub total: Duration,
-    /// In user space, in steps of 10 ms (`stat`).
+    /// CPU time in user space, in steps of 10 ms (`stat`).
     pub user_ticks: u64,
-    /// In the kernel, in steps of 10 ms.
+    /// CPU time in the kernel, in steps of 10 ms.
     pub system_ticks: u64,
 }
 
 impl Cpu {
-    /// Of process `pid`; `None` where it has gone.
+    /// Reads the CPU time of process `pid`; `None` if it has ended.
     #[must_use]
     pub fn of(pid: u32) -> Option<Cpu> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -30,14 +31,16 @@ impl Cpu {
             total += text.split_whitespace().next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0);
         }
         let (user_ticks, system_ticks) = (ticks(11)?, ticks(12)?);
-        // The ticks hold what ended threads took, and are rounded down: more than the sum of the living is theirs.
+        // The ticks include ended threads and are rounded down. If they exceed the sum of the living threads,
+        // the rest belongs to ended threads.
         let total = Duration::from_nanos(total).max(TICK.saturating_mul((user_ticks + system_ticks) as u32));
         Some(Cpu { total, user_ticks, system_ticks })
     }
 
-    /// Since `before`: seconds in all, and the user's share of it.
+    /// Returns the CPU time since `before` in seconds, and the share in user space.
     ///
-    /// The kernel splits by sampling at its tick, some hundred times a second of CPU: the share of a short run is rough.
+    /// The kernel splits user and system time by sampling at its tick, some hundred times per second of CPU
+    /// time. So the share of a short run is imprecise.
     #[must_use]
     pub fn since(&self, before: &Cpu) -> Spent {
         let total = self.total.saturating_sub(before.total).as_secs_f64();
@@ -48,36 +51,36 @@ impl Cpu {
     }
 }
 
-/// CPU of a stretch of time, in seconds.
+/// CPU time of an interval, in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Spent {
-    /// User and system.
+    /// User and system time.
     pub total: f64,
-    /// Of it in user space.
+    /// User time.
     pub user: f64,
 }
 
-/// Bytes of memory that are this process's own share (PSS).
+/// Returns the bytes of memory that are the process's own share (PSS).
 #[must_use]
 pub fn pss(pid: u32) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     kib(text.lines().find(|line| line.starts_with("Pss:"))?)
 }
 
-/// Bytes of memory that are resident, shared ones included: cheap to read where [`pss`] is not.
+/// Returns the bytes of resident memory, including shared pages. This is cheap to read; [`pss`] is not.
 #[must_use]
 pub fn rss(pid: u32) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     kib(text.lines().find(|line| line.starts_with("VmRSS:"))?)
 }
 
-/// Makes the peak of resident memory start anew from what is resident now. False where the kernel refuses.
+/// Resets the peak of resident memory to the current value. Returns false if the kernel refuses.
 #[must_use]
 pub fn reset_peak(pid: u32) -> bool {
     std::fs::write(format!("/proc/{pid}/clear_refs"), "5").is_ok() // 5: reset VmHWM, see proc_pid_clear_refs(5)
 }
 
-/// The most bytes that were resident at once, since [`reset_peak`] or the process's start.
+/// Returns the peak of resident bytes since [`reset_peak`] or the start of the process.
 #[must_use]
 pub fn peak_rss(pid: u32) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
@@ -88,7 +91,7 @@ fn kib(line: &str) -> Option<u64> {
     line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1_024)
 }
 
-/// What all TCP sockets of this network namespace hold.
+/// The resources of all TCP sockets of this network namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpMemory {
     /// Sockets in use.
@@ -97,7 +100,7 @@ pub struct TcpMemory {
     pub bytes: u64,
 }
 
-/// TCP's line of `/proc/net/sockstat`.
+/// Reads the TCP line of `/proc/net/sockstat`.
 #[must_use]
 pub fn tcp_memory() -> Option<TcpMemory> {
     let text = std::fs::read_to_string("/proc/net/sockstat").ok()?;

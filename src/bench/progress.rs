@@ -1,16 +1,16 @@
-//! What is shown while a bench works. A mode tells its stages; whoever runs it decides whether anybody looks.
+//! Progress output of a bench. A mode reports its stages. The caller decides whether they are shown.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Is told how far a bench is.
+/// Receives the progress of a bench.
 pub trait Progress {
-    /// A stage begins: what it does, and how many steps it has.
+    /// Begins a stage with a description and a number of steps.
     fn begin(&mut self, what: &str, steps: u64);
-    /// So many of its steps are done.
+    /// Reports the number of completed steps of the stage.
     fn at(&mut self, done: u64);
 }
 
-/// Nobody looks.
+/// Shows no progress.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Silent;
 
@@ -19,10 +19,10 @@ impl Progress for Silent {
     fn at(&mut self, _: u64) {}
 }
 
-/// Redraws a second: enough to be seen moving, too few to be measured.
+/// Redraws per second. This is often enough to see movement, and too rare to affect the measurement.
 const DRAWS_PER_SECOND: u8 = 5;
 
-/// A bar on standard error, if that is a terminal.
+/// A progress bar on standard error, if that is a terminal.
 #[derive(Debug)]
 pub struct Shown(ProgressBar);
 
@@ -33,7 +33,7 @@ impl Default for Shown {
 }
 
 impl Shown {
-    /// A bar without a stage.
+    /// Creates a bar without a stage.
     #[must_use]
     pub fn new() -> Shown {
         let bar =

@@ -1,11 +1,13 @@
-//! `publish`: how many events a second the server takes and acknowledges, what one costs, and how long an acknowledgement takes.
+//! `publish`: events that the server publishes and acknowledges per second, the CPU time of one, and the
+//! latency of an acknowledgement.
 //!
-//! * A closed loop ([`super::closed_loop`]), so the times told are those of the rate told. Requests are made once and sent again
-//!   and again; the machine is the server's.
-//! * Events go to one organization or to many in turns. Over WebSocket a connection speaks for one of them.
-//! * With `--floor` bare programs (`benches/baselines/`) do the parts of the work right after each run, on the same machine and
-//!   file system: a sled commit (`floor`), one `pwrite` and `fdatasync` of the same bytes, those that came meanwhile together
-//!   (`append`), and an HTTP server that takes the same requests and drops their bodies (`parse`).
+//! * The load is a closed loop ([`super::closed_loop`]), so the reported latencies are those at the reported
+//!   rate. Requests are built once and reused, which leaves the machine to the server.
+//! * Events go to one organization, or to many in turn. Over WebSocket a connection belongs to one of them.
+//! * With `--floor`, bare programs (`benches/baselines/`) do parts of the work right after each run, on the
+//!   same machine and file system: a sled commit (`floor`); one `pwrite` and `fdatasync` of the same bytes,
+//!   for all that arrived meanwhile (`append`); and an HTTP server that reads the same requests and drops
+//!   their bodies (`parse`).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -24,13 +26,13 @@ use super::subscriber::Wire;
 use super::target::{Access, Server, Target};
 use super::{Common, EVENTS_PER_PUBLISH, caller};
 
-/// Channels the events are spread over.
+/// Channels that the events are spread over.
 const CHANNELS: usize = 16;
-/// Bytes that the log's record has beside the event: the id, the time of receipt, the channel again.
+/// Bytes that a log record has besides the event: the id, the time of receipt, and the channel again.
 const ENVELOPE: usize = 110;
-/// Commits of one bare run.
+/// Number of commits of one bare run.
 const BARE_COMMITS: usize = 2_000;
-/// Bytes of the largest bare commit: more is several values.
+/// Bytes of the largest bare commit. Larger commits are split into several values.
 const BARE_MAX: usize = 64 << 10;
 /// The rows of this mode.
 const THINGS: Things = Things {
@@ -40,35 +42,35 @@ const THINGS: Things = Things {
     ack: ["publish to ack", "publish to ack, p50", "publish to ack, p99"],
 };
 
-/// What to do.
+/// The settings of the mode.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// As every mode.
+    /// The settings of every mode.
     pub common: Common,
     /// [`Wire::Http`] keep-alive or [`Wire::Ws`].
     pub wire: Wire,
-    /// Publishers, each with one publish under way.
+    /// Publishers, each with one publish in progress.
     pub clients: usize,
     /// Events in each publish.
     pub batch: usize,
-    /// Lines of NDJSON instead of an event or an array; over HTTP.
+    /// Whether to send lines of NDJSON instead of an event or an array. Only over HTTP.
     pub lines: bool,
-    /// Organizations that events go to in turns.
+    /// Organizations that receive the events in turn.
     pub organizations: usize,
     /// Whether acks wait for the disk.
     pub durable: bool,
-    /// How long is measured, in seconds.
+    /// Duration of the measurement, in seconds.
     pub seconds: u64,
-    /// How long nothing is done afterwards, before disk and memory are looked at, in seconds.
+    /// How long to wait afterwards, before disk and memory are read, in seconds.
     pub rest: u64,
     /// Bytes of an event.
     pub size: usize,
 }
 
-/// Runs it.
+/// Runs the mode.
 ///
 /// # Errors
-/// A server does not come up, refuses, ends or stands still.
+/// A server does not start, refuses, ends or makes no progress.
 pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
     check(settings)?;
     let Settings { common, clients, batch, lines, organizations, durable, seconds, size, .. } = settings;
@@ -93,7 +95,7 @@ pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, B
         progress.begin("making organizations", 0);
         let access = accesses(&target.access, *organizations, common.patience)?;
         measure(settings, run, &target, &access, &mut report, progress)?;
-        drop(target); // its disk traffic is not the bare programs'
+        drop(target); // so that its disk traffic does not affect the bare programs
         if common.floor {
             beside(settings, run, &access, &mut report, progress)?;
         }
@@ -120,18 +122,18 @@ fn check(settings: &Settings) -> Result<(), BenchError> {
         ));
     }
     if common.naive {
-        return refuse("the naive server keeps no log: there is nothing to compare".into());
+        return refuse("the naive server has no log: there is nothing to compare".into());
     }
     if settings.lines && settings.wire == Wire::Ws {
-        return refuse("NDJSON is a body of HTTP: leave --protocol ws out".into());
+        return refuse("NDJSON works only over HTTP: leave out --protocol ws".into());
     }
     if settings.wire == Wire::Ws && organizations > clients {
-        return refuse("a WebSocket speaks for one organization: take at least as many --clients".into());
+        return refuse("a WebSocket belongs to one organization: use at least as many --clients".into());
     }
     Ok(())
 }
 
-/// Credentials for `count` organizations: the one given for one, new ones for more.
+/// Returns credentials for `count` organizations: the given one for one organization, new ones for more.
 fn accesses(access: &Access, count: usize, patience: Duration) -> Result<Vec<Access>, BenchError> {
     if count == 1 {
         return Ok(vec![access.clone()]);
@@ -145,7 +147,7 @@ fn accesses(access: &Access, count: usize, patience: Duration) -> Result<Vec<Acc
     })
 }
 
-/// Runs the load against one server, which takes the credentials of `access`.
+/// Runs the load against one server. `access` holds the credentials.
 fn measure(
     settings: &Settings,
     run: usize,
@@ -173,7 +175,7 @@ fn measure(
     load::measure(&load, &mut events, run, target, report, progress)
 }
 
-/// The bare programs, one after the other.
+/// Runs the bare programs one after another.
 fn beside(
     settings: &Settings,
     run: usize,
@@ -207,29 +209,31 @@ fn beside(
     Ok(())
 }
 
-/// Runs a bare program in a directory of its own, where the daemon's data was; what it says.
+/// Runs a bare program in its own directory, in the same place as the daemon's data. Returns its output.
 fn bare(program: &Path, arguments: &[&str]) -> Result<Value, BenchError> {
     let dir: PathBuf = std::env::temp_dir().join(format!("nervewire-bench-bare-{}", std::process::id()));
     std::fs::create_dir_all(&dir).map_err(BenchError::io("make a directory"))?;
     let output = Command::new(program).arg("--dir").arg(&dir).args(arguments).output();
-    let _ = std::fs::remove_dir_all(&dir); // it cleans up after itself, unless it failed
+    let _ = std::fs::remove_dir_all(&dir); // it removes its files itself, unless it failed
     let output = output.map_err(BenchError::io(format!("run {}", program.display())))?;
     serde_json::from_slice(&output.stdout).map_err(|_| {
         let error = String::from_utf8_lossy(&output.stderr);
-        BenchError::Server(format!("{} told no figures: {}", program.display(), error.trim()))
+        BenchError::Server(format!("{} printed no figures: {}", program.display(), error.trim()))
     })
 }
 
 fn figure(told: &Value, field: &str) -> Result<f64, BenchError> {
-    told[field].as_f64().ok_or_else(|| BenchError::Server(format!("a bare program told no {field}: {told}")))
+    told[field]
+        .as_f64()
+        .ok_or_else(|| BenchError::Server(format!("a bare program printed no {field}: {told}")))
 }
 
-/// What the publishers send: a head for each organization and the same few bodies for all.
+/// The requests of the publishers: a head for each organization, and the same few bodies for all.
 struct Events {
     heads: Vec<Vec<u8>>,
     /// By channel.
     bodies: Vec<Vec<u8>>,
-    /// Whose turn it is at each client.
+    /// The organization that is next at each client.
     turn: Vec<usize>,
 }
 
@@ -269,7 +273,7 @@ impl Requests for Events {
     fn next(&mut self, at: usize) -> [&[u8]; 2] {
         let (organizations, clients) = (self.heads.len(), self.turn.len());
         let turn = self.turn[at];
-        // Client 3 of 256 takes organization 3, 259, 515, … and then 3 again.
+        // For example client 3 of 256 uses organizations 3, 259, 515, … and then 3 again.
         let following = turn + clients;
         self.turn[at] = if following < organizations { following } else { at % organizations };
         [&self.heads[turn], &self.bodies[at % self.bodies.len()]]

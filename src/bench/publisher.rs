@@ -1,17 +1,18 @@
-//! What the bench sends: requests that open streams, publishes over HTTP keep-alive and over WebSocket.
+//! The bytes that the bench sends: requests that open streams, and publishes over HTTP keep-alive and
+//! WebSocket.
 //!
-//! Everything is appended to a buffer of the caller's, so that a publisher allocates nothing once it runs. Answers are read by
-//! [`super::subscriber`].
+//! Everything is appended to a buffer of the caller, so that a running publisher allocates nothing.
+//! [`super::subscriber`] reads the responses.
 
 use std::io::Write as _;
 
 use super::subscriber::Wire;
 use super::target::Access;
 
-/// The mask of every frame sent: zero leaves the payload as it is; the server unmasks all the same.
+/// The mask of every frame. Zero leaves the payload unchanged, and the server unmasks it anyway.
 const MASK: [u8; 4] = [0; 4];
 
-/// The request that opens a subscription at `query` (empty, or starting with `?`).
+/// Returns the request that opens a subscription with `query` (empty, or starting with `?`).
 #[must_use]
 pub fn subscribe(access: &Access, wire: Wire, query: &str) -> Vec<u8> {
     let (path, more) = match wire {
@@ -33,14 +34,14 @@ pub struct HttpPublish {
 }
 
 impl HttpPublish {
-    /// Publishes with `access`, answered before the fsync where not `durable`.
+    /// Creates publishes with `access`. Without `durable`, they are acknowledged before the fsync.
     #[must_use]
     pub fn new(access: &Access, durable: bool) -> HttpPublish {
         let path = if durable { "/api/v1/events" } else { "/api/v1/events?ack=memory" };
         HttpPublish::to(access, path, "application/json")
     }
 
-    /// Posts bodies of the type `content` to `path`.
+    /// Creates POST requests to `path` with the content type `content`.
     #[must_use]
     pub fn to(access: &Access, path: &str, content: &str) -> HttpPublish {
         let (host, credential) = (&access.host, &access.credential);
@@ -50,15 +51,15 @@ impl HttpPublish {
         HttpPublish { head: head.into_bytes() }
     }
 
-    /// The part of a request that is the same for every body; [`HttpPublish::rest`] follows it.
+    /// Returns the part of a request that is the same for every body. [`HttpPublish::rest`] follows it.
     #[must_use]
     pub fn head(&self) -> &[u8] {
         &self.head
     }
 
-    /// Appends what follows the head: the body's length and the body.
+    /// Appends the rest after the head: the length of the body and the body.
     pub fn rest(body: &[u8], out: &mut Vec<u8>) {
-        let _ = write!(out, "{}\r\n\r\n", body.len()); // a Vec takes every write
+        let _ = write!(out, "{}\r\n\r\n", body.len()); // writing to a Vec never fails
         out.extend_from_slice(body);
     }
 
@@ -69,14 +70,14 @@ impl HttpPublish {
     }
 }
 
-/// Appends a `publish` frame: `{"type":"publish","ref":…,"event":…}`, or `events` where `array`.
+/// Appends a `publish` frame: `{"type":"publish","ref":…,"event":…}`, or with `events` if `array` is set.
 pub fn ws_publish(reference: u64, body: &[u8], array: bool, durable: bool, out: &mut Vec<u8>) {
     let name = if array { "events" } else { "event" };
     let ack = if durable { "" } else { ",\"ack\":\"memory\"" };
     let (mut start, mut start_len) = ([0u8; 96], 0);
     let mut left = &mut start[..];
     let room = left.len();
-    // 96 bytes hold the longest reference (20 digits) and the longest names.
+    // 96 bytes are enough for the longest reference (20 digits) and the longest names.
     if write!(left, "{{\"type\":\"publish\",\"ref\":{reference}{ack},\"{name}\":").is_ok() {
         start_len = room - left.len();
     }

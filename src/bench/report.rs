@@ -1,9 +1,12 @@
-//! What a bench found: rows of figures by server and run, faults, histograms, rates; as a table for people and as JSON.
+//! The result of a bench: rows of figures by server and run, faults, histograms and rates; printed as a table
+//! or as JSON.
 //!
-//! * A figure is told for each run, then as the median; a ratio is the median of the daemon over the median of the floor of the
-//!   same call.
-//! * A [`Bar`] is written by whoever runs the bench (`cpu<=1.10x`), never here. A missed bar or any fault makes it not ok.
-//! * Two executables measured in turns are two reports of the same mode; [`Report::absorb`] joins them, each as a server of its own.
+//! * A figure is shown for each run, and as the median. A ratio is the median of the daemon over the median
+//!   of the floor in the same call.
+//! * A [`Bar`] comes from the user of the bench (`cpu<=1.10x`), never from here. A missed bar or any fault
+//!   makes the report fail.
+//! * Two executables measured alternately give two reports of the same mode. [`Report::absorb`] joins them;
+//!   each is a server of its own.
 
 use std::fmt::Write as _;
 
@@ -12,33 +15,33 @@ use serde_json::{Value, json};
 use super::bar::Bar;
 use super::target::Server;
 
-/// One figure of each run and server.
+/// One figure, for each run and server.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// How bars and JSON name it.
+    /// The key in bars and JSON.
     pub key: &'static str,
-    /// How people do.
+    /// The name in the table.
     pub name: &'static str,
-    /// Its unit.
+    /// The unit.
     pub unit: &'static str,
     /// The values of the runs, by server.
     pub servers: Vec<(Server, Vec<f64>)>,
 }
 
 impl Row {
-    /// The median over a server's runs.
+    /// Returns the median over the runs of a server.
     #[must_use]
     pub fn median(&self, server: Server) -> Option<f64> {
         self.servers.iter().find(|(it, _)| *it == server).and_then(|(_, runs)| median(runs))
     }
 
-    /// Daemon over floor.
+    /// Returns the daemon's median over the floor's.
     #[must_use]
     pub fn ratio(&self) -> Option<f64> {
         self.ratio_to(Server::Floor)
     }
 
-    /// The daemon's median over another server's.
+    /// Returns the daemon's median over another server's.
     #[must_use]
     pub fn ratio_to(&self, server: Server) -> Option<f64> {
         let (daemon, other) = (self.median(Server::Daemon)?, self.median(server)?);
@@ -46,7 +49,7 @@ impl Row {
     }
 }
 
-/// The median; of an even number the mean of the two in the middle.
+/// Returns the median. For an even number of values it is the mean of the middle two.
 #[must_use]
 pub fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
@@ -59,45 +62,45 @@ pub fn median(values: &[f64]) -> Option<f64> {
     }
 }
 
-/// Latencies of one server, all runs together.
+/// Latencies of one server, over all runs.
 #[derive(Clone, Debug)]
 pub struct Latencies {
-    /// Whose.
+    /// The measured server.
     pub server: Server,
-    /// What was measured, such as `publish to receipt`.
+    /// The measured interval, for example `publish to receipt`.
     pub name: &'static str,
-    /// Nanoseconds.
+    /// Latencies in nanoseconds.
     pub histogram: hdrhistogram::Histogram<u64>,
 }
 
-/// Something counted for each second of one run.
+/// A count for each second of one run.
 #[derive(Clone, Debug)]
 pub struct Rate {
-    /// Whose.
+    /// The measured server.
     pub server: Server,
     /// What was counted.
     pub name: &'static str,
-    /// The run, from 0.
+    /// The index of the run, from 0.
     pub run: usize,
-    /// One value a second.
+    /// One value for each second.
     pub per_second: Vec<f64>,
 }
 
-/// Events that went astray, over all runs of all servers.
+/// Losses, repeats and reorderings, over all runs of all servers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Astray {
-    /// Pairs of event and subscriber that arrived in the measured part, repeats not counted.
+    /// Pairs of event and subscriber that arrived in the measured part, without repeats.
     pub deliveries: u64,
     /// Pairs that never arrived.
     pub losses: u64,
-    /// Pairs that arrived again.
+    /// Pairs that arrived more than once.
     pub repeats: u64,
     /// Pairs that arrived after a later event.
     pub reordered: u64,
 }
 
 impl Astray {
-    /// Adds another run's.
+    /// Adds the counts of another run.
     pub fn add(&mut self, other: Astray) {
         self.deliveries += other.deliveries;
         self.losses += other.losses;
@@ -106,39 +109,39 @@ impl Astray {
     }
 }
 
-/// What a bench found.
+/// The result of a bench.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// `fanout`, `idle`, …
+    /// The mode: `fanout`, `idle`, …
     pub mode: &'static str,
-    /// What was done, one line for people.
+    /// A description of the run, one line for people.
     pub about: String,
-    /// The settings, for JSON.
+    /// The settings, for the JSON output.
     pub settings: Value,
     /// The figures.
     pub rows: Vec<Row>,
-    /// The limits they are held to.
+    /// The limits for the figures.
     pub bars: Vec<Bar>,
     /// Latencies.
     pub latencies: Vec<Latencies>,
     /// Rates.
     pub rates: Vec<Rate>,
-    /// Deliveries and what went astray.
+    /// Deliveries, losses, repeats and reorderings.
     pub astray: Astray,
-    /// What must not have happened, a line each; any makes the bench fail.
+    /// Faults, one line each. Any fault makes the bench fail.
     pub faults: Vec<String>,
-    /// What a reader should know.
+    /// Notes for the reader.
     pub notes: Vec<String>,
 }
 
 impl Report {
-    /// An empty one.
+    /// Creates an empty report.
     #[must_use]
     pub fn new(mode: &'static str, about: String, settings: Value, bars: &[Bar]) -> Report {
         Report { mode, about, settings, bars: bars.to_vec(), ..Report::default() }
     }
 
-    /// Adds the value of one more run to a row, which is made where it is new.
+    /// Adds the value of one more run to a row. The row is created if it is new.
     pub fn add(
         &mut self,
         server: Server,
@@ -161,12 +164,13 @@ impl Report {
         }
     }
 
-    /// Adds what must not have happened in a run.
+    /// Adds a fault of a run.
     pub fn fault(&mut self, server: Server, run: usize, what: impl std::fmt::Display) {
         self.faults.push(format!("{}, run {}: {what}", server.name(), run + 1));
     }
 
-    /// Counts a run's deliveries; losses and repeats become faults of `server`. Out of order is one where `ordered`.
+    /// Counts the deliveries of a run. Losses and repeats become faults of `server`, and reorderings too if
+    /// `ordered` is set.
     pub fn count(&mut self, server: Server, run: usize, astray: Astray, ordered: bool) {
         self.astray.add(astray);
         let mut fault = |count: u64, what: &str| {
@@ -181,7 +185,8 @@ impl Report {
         }
     }
 
-    /// Takes in the figures of one more run of the same mode; what is the daemon's there is `server`'s here.
+    /// Adds the figures of one more run of the same mode. The daemon's figures in it become those of
+    /// `server`.
     pub fn absorb(&mut self, other: Report, server: Server) {
         let renamed = |it: Server| if it == Server::Daemon { server } else { it };
         for row in other.rows {
@@ -216,13 +221,14 @@ impl Report {
         }
     }
 
-    /// Whether nothing went wrong and every bar was kept; a bar on a figure that was not taken is not kept.
+    /// Returns true if there are no faults and every bar is kept. A bar on a figure that was not measured is
+    /// not kept.
     #[must_use]
     pub fn is_ok(&self) -> bool {
         self.faults.is_empty() && self.bars.iter().all(|bar| bar.kept(&self.rows) == Some(true))
     }
 
-    /// For machines; the field names are stable.
+    /// Returns the report as JSON with stable field names.
     #[must_use]
     pub fn json(&self) -> Value {
         let rows: Vec<Value> = self.rows.iter().map(|row| self.row_json(row)).collect();
@@ -272,7 +278,7 @@ impl Report {
         json!({"key": row.key, "name": row.name, "unit": row.unit, "servers": servers, "ratio": row.ratio(), "bars": bars})
     }
 
-    /// For people.
+    /// Returns the report as a table for people.
     #[must_use]
     pub fn table(&self) -> String {
         let mut lines: Vec<[String; 5]> = vec![["", "runs", "median", "ratio", "bar"].map(str::to_owned)];
@@ -311,7 +317,7 @@ impl Report {
             );
         }
         for bar in self.bars.iter().filter(|bar| bar.kept(&self.rows).is_none()) {
-            let _ = writeln!(text, "MISSED: {} {}: this figure was not taken", bar.key, bar.text());
+            let _ = writeln!(text, "MISSED: {} {}: this figure was not measured", bar.key, bar.text());
         }
         for note in &self.notes {
             let _ = writeln!(text, "note: {note}");
@@ -353,7 +359,7 @@ fn latency_json(it: &Latencies) -> Value {
     })
 }
 
-/// Three digits that mean something, more where the number is large.
+/// Formats a number with three significant digits, or more if it is large.
 fn figure(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),

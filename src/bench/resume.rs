@@ -1,10 +1,14 @@
-//! `resume`: everybody comes back at once, each far behind. How long until all have all, and what it does to another tenant.
+//! `resume`: all subscribers reconnect at once, each far behind. It measures the time until all have caught
+//! up, and the effect on another tenant.
 //!
-//! * Subscribers of one organization see one event, keep its cursor and leave. While they are away, `behind` events are published,
-//!   durable, in arrays. Then all connect, nobody waiting for anybody; each is *caught up* when it has read the last of them.
-//! * The time is from the first connect of all to each subscriber's last event: what one waits for another is in it.
-//! * Every event is counted by number at every subscriber: one lost or repeated is a failed run.
-//! * Another organization has live subscribers meanwhile ([`super::bystander`]): its 99th percentile alone, then during.
+//! * The subscribers of one organization receive one event, keep its cursor and disconnect. Then `behind`
+//!   durable events are published in arrays. Then all subscribers connect at once. Each has *caught up* when
+//!   it has read the last event.
+//! * The time is from the first connect of all to each subscriber's last event, so it includes waiting for
+//!   other subscribers.
+//! * Every event is counted by number at every subscriber. A lost or repeated event fails the run.
+//! * Another organization has live subscribers meanwhile ([`super::bystander`]). Its 99th percentile is
+//!   measured alone, then during the run.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -29,38 +33,38 @@ use super::target::{Access, Server, Target};
 use super::tenants::{Tenant, daemon_alone};
 use super::{Common, histogram};
 
-/// The longest wait for something to be ready.
+/// The longest wait for a descriptor to become ready.
 const TICK: Duration = Duration::from_millis(100);
-/// Characters of a cursor.
+/// Length of a cursor in characters.
 const CURSOR: usize = 22;
 
-/// What to do.
+/// The settings of the mode.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// As every mode.
+    /// The settings of every mode.
     pub common: Common,
-    /// How subscribers are connected, those of the other tenant too.
+    /// The transport of subscribers of both tenants.
     pub wire: Wire,
-    /// How many leave and come back.
+    /// The number of subscribers that disconnect and reconnect.
     pub subscribers: usize,
-    /// Events published while they are away.
+    /// Events published while the subscribers are away.
     pub behind: u64,
-    /// Events in one of those publishes.
+    /// Events in each of those publishes.
     pub array: u64,
     /// Bytes of an event.
     pub size: usize,
     /// Subscribers of the other tenant.
     pub live: usize,
-    /// Its publishes a second.
+    /// Publishes per second of the other tenant.
     pub rate: f64,
-    /// How long it is measured alone.
+    /// How long the other tenant is measured alone.
     pub alone: Duration,
 }
 
-/// Runs it.
+/// Runs the mode.
 ///
 /// # Errors
-/// The daemon does not come up, refuses, or ends a connection.
+/// The daemon does not start, refuses, or ends a connection.
 pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
     check(settings)?;
     let Settings { subscribers, behind, array, size, live, rate, .. } = settings;
@@ -160,7 +164,8 @@ fn measure(
     Ok(())
 }
 
-/// Everybody sees one event and leaves, and the daemon knows; then the events they will have missed.
+/// Lets all subscribers receive one event and disconnect, and waits until the daemon has noticed. Then
+/// publishes the events that they miss.
 fn prepare(
     settings: &Settings,
     crowd: &Tenant,
@@ -206,7 +211,7 @@ fn prepare(
     Ok(())
 }
 
-/// A publisher that waits for each answer.
+/// A publisher that waits for each response.
 struct Load {
     publisher: Key,
     publish: HttpPublish,
@@ -244,7 +249,8 @@ fn come_back(
     herd: &mut Herd,
     progress: &mut dyn Progress,
 ) -> Result<(), BenchError> {
-    // Nothing is read meanwhile: who comes last would wait for what this process does with the first ones' events.
+    // Nothing is read meanwhile. Otherwise the last subscribers would wait while this process handles the
+    // events of the first ones.
     for (tag, request) in requests.iter().enumerate() {
         engine.open(access.addr, settings.wire, tag, request)?;
     }
@@ -258,22 +264,22 @@ fn come_back(
     Ok(())
 }
 
-/// Those who leave and come back.
+/// The subscribers that disconnect and reconnect.
 struct Herd {
     tallies: Vec<Tally>,
-    /// The id of the last event each had before it left.
+    /// The id of the last event that each subscriber received before it disconnected.
     cursors: Vec<Option<[u8; CURSOR]>>,
     joined: usize,
-    /// The number of the last event to come.
+    /// The number of the last event.
     last: u64,
-    /// Subscribers that have read it.
+    /// Subscribers that have read the last event.
     finished: usize,
     deliveries: u64,
-    /// Publishes answered.
+    /// Publishes that got a response.
     answers: u64,
-    /// When they began to come back; 0 before.
+    /// When the subscribers began to reconnect, in nanoseconds; 0 before that.
     began: u64,
-    /// Since then, nanoseconds: each one's `ready`, and its last event.
+    /// Times since then, in nanoseconds: until `ready`, and until the last event of each subscriber.
     ready: hdrhistogram::Histogram<u64>,
     caught_up: hdrhistogram::Histogram<u64>,
     trouble: Option<String>,
@@ -296,14 +302,14 @@ impl Herd {
         })
     }
 
-    /// What each asks when it comes back.
+    /// Returns the request of each subscriber for reconnecting.
     fn requests(&self, access: &Access, wire: Wire) -> Result<Vec<Vec<u8>>, BenchError> {
         let failed = || BenchError::Server("an event came without an id".into());
         let cursors = self.cursors.iter().map(|it| it.as_ref().and_then(|it| std::str::from_utf8(it).ok()));
         cursors.map(|cursor| Ok(resume(access, wire, cursor.ok_or_else(failed)?))).collect()
     }
 
-    /// From now on, events 1 to `behind` are to come.
+    /// From now on, events 1 to `behind` are expected.
     fn come_back(&mut self, behind: u64) {
         self.tallies.fill(Tally::from(1));
         (self.joined, self.finished, self.deliveries) = (0, 0, 0);
@@ -332,7 +338,8 @@ impl Herd {
     }
 }
 
-/// A subscription that goes on after `cursor`: as a browser's EventSource asks, or in the WebSocket's address.
+/// Returns the request for a subscription that resumes after `cursor`: as a browser's EventSource sends it,
+/// or in the WebSocket's URL.
 fn resume(access: &Access, wire: Wire, cursor: &str) -> Vec<u8> {
     if wire == Wire::Ws {
         return subscribe(access, wire, &format!("?last_event_id={cursor}"));
@@ -343,7 +350,7 @@ fn resume(access: &Access, wire: Wire, cursor: &str) -> Vec<u8> {
     request
 }
 
-/// An event's id: the field of an SSE event, the member of a WebSocket's object.
+/// Returns an event's id: the field of an SSE event, or the member of a WebSocket's JSON object.
 fn id(text: &[u8]) -> Option<[u8; CURSOR]> {
     let at = match memmem::find(text, b"\"id\":\"") {
         _ if text.starts_with(b"id: ") => 4,

@@ -1,9 +1,12 @@
-//! The bench's event: a sequence and a time inside a payload of a chosen size, found again by a fixed pattern.
+//! The event of the bench: a sequence and a time inside a payload of a chosen size, found again by a fixed
+//! pattern.
 //!
-//! * Shape: `{"type":"custom","channel":"bench/<k>","data":{"n":"<12 digits>","t":"<19 digits>","pad":"…"}}`. Both numbers are
-//!   strings of fixed width (JSON knows no leading zeros), so a stamped event is made by overwriting digits.
-//! * A server must pass `data` on byte for byte; whatever stands around it is not looked at.
-//! * Any event kind may carry the two fields side by side, `n` first (a `stream_chunk` in its `metadata`).
+//! * Shape: `{"type":"custom","channel":"bench/<k>","data":{"n":"<12 digits>","t":"<19 digits>","pad":"…"}}`.
+//!   Both numbers are strings of fixed width (JSON allows no leading zeros), so a stamped event is made by
+//!   overwriting digits.
+//! * A server must pass `data` on byte for byte. The bytes around it are not checked.
+//! * Any event type may contain the two fields next to each other, `n` first (a `stream_chunk` in its
+//!   `metadata`).
 
 use std::time::Duration;
 
@@ -20,16 +23,16 @@ const PAD_PATTERN: &[u8] = b"\",\"pad\":\"";
 /// Bytes from the start of [`N_PATTERN`] to the end of `t`.
 const STAMP_LEN: usize = N_PATTERN.len() + N_DIGITS + T_PATTERN.len() + T_DIGITS;
 
-/// What an event carries.
+/// The stamp of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    /// Its number, from 0 in each run.
+    /// The number of the event, from 0 in each run.
     pub n: u64,
-    /// When it was published, CLOCK_MONOTONIC nanoseconds.
+    /// When the event was published, in CLOCK_MONOTONIC nanoseconds.
     pub t: u64,
 }
 
-/// CLOCK_MONOTONIC in nanoseconds: the same clock in every process of the machine.
+/// Returns CLOCK_MONOTONIC in nanoseconds. It is the same clock in every process of the machine.
 #[must_use]
 pub fn now_ns() -> u64 {
     let now = rustix::time::clock_gettime(ClockId::Monotonic);
@@ -40,12 +43,13 @@ pub fn now_ns() -> u64 {
 #[derive(Clone, Debug)]
 pub struct Template {
     text: Vec<u8>,
-    /// Where `n`'s digits start; `t`'s follow at a fixed distance.
+    /// Where the digits of `n` start. Those of `t` follow at a fixed distance.
     n_at: usize,
 }
 
 impl Template {
-    /// An event on channel `bench/<lane>`, padded to `size` bytes; the shortest possible one where `size` is less.
+    /// Creates an event on channel `bench/<lane>`, padded to `size` bytes. If `size` is too small, it is the
+    /// shortest possible event.
     #[must_use]
     pub fn custom(lane: usize, size: usize) -> Template {
         let zeros = "0".repeat(N_DIGITS);
@@ -60,7 +64,8 @@ impl Template {
         Template { text, n_at }
     }
 
-    /// A template of any event's JSON that holds a stamp, such as one of [`Template::custom`]; `None` if it holds none.
+    /// Creates a template from the JSON of any event that contains a stamp, such as one of
+    /// [`Template::custom`]. Returns `None` if it contains none.
     #[must_use]
     pub fn of(json: &str) -> Option<Template> {
         let text = json.as_bytes().to_vec();
@@ -69,7 +74,7 @@ impl Template {
         Some(Template { text, n_at })
     }
 
-    /// The event with this stamp.
+    /// Returns the event with this stamp.
     pub fn stamped(&mut self, stamp: Stamp) -> &[u8] {
         digits(&mut self.text[self.n_at..self.n_at + N_DIGITS], stamp.n);
         let t_at = self.n_at + N_DIGITS + T_PATTERN.len();
@@ -77,7 +82,7 @@ impl Template {
         &self.text
     }
 
-    /// An array of `count` events numbered from `first`, as one body into `out`, which is emptied before.
+    /// Writes an array of `count` events, numbered from `first`, into `out`, which is cleared first.
     pub fn array(&mut self, first: u64, count: u64, t: u64, out: &mut Vec<u8>) {
         out.clear();
         for n in first..first + count {
@@ -87,7 +92,7 @@ impl Template {
         out.push(b']');
     }
 
-    /// The same as lines of NDJSON.
+    /// Writes the same events as lines of NDJSON.
     pub fn lines(&mut self, first: u64, count: u64, t: u64, out: &mut Vec<u8>) {
         out.clear();
         for n in first..first + count {
@@ -96,14 +101,14 @@ impl Template {
         }
     }
 
-    /// Bytes of the event.
+    /// Returns the number of bytes of the event.
     #[must_use]
     pub fn size(&self) -> usize {
         self.text.len()
     }
 }
 
-/// Writes `value` in decimal, filled up with zeros; higher digits that do not fit are cut off.
+/// Writes `value` in decimal, padded with zeros. Higher digits that do not fit are dropped.
 fn digits(out: &mut [u8], mut value: u64) {
     for place in out.iter_mut().rev() {
         *place = b'0' + (value % 10) as u8;
@@ -111,7 +116,7 @@ fn digits(out: &mut [u8], mut value: u64) {
     }
 }
 
-/// Finds stamps. Made once for each thread: the search is prepared in it.
+/// Finds stamps. There is one for each thread, because it holds a prepared search.
 #[derive(Debug)]
 pub struct Scan(Finder<'static>);
 
@@ -122,13 +127,13 @@ impl Default for Scan {
 }
 
 impl Scan {
-    /// A scanner.
+    /// Creates a scanner.
     #[must_use]
     pub fn new() -> Scan {
         Scan(Finder::new(N_PATTERN))
     }
 
-    /// The first stamp in `text`.
+    /// Returns the first stamp in `text`.
     #[must_use]
     pub fn find(&self, text: &[u8]) -> Option<Stamp> {
         let at = self.0.find(text)?;
@@ -140,7 +145,7 @@ impl Scan {
 }
 
 impl Scan {
-    /// Every stamp in `text`, in its order.
+    /// Returns every stamp in `text`, in order.
     pub fn all<'a>(&'a self, text: &'a [u8]) -> impl Iterator<Item = Stamp> + 'a {
         self.0.find_iter(text).filter_map(move |at| self.find(text.get(at..at + STAMP_LEN)?))
     }

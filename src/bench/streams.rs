@@ -1,12 +1,15 @@
-//! `streams`: token streams of language models, each with one subscriber filtered to it. Does a chunk cost more among many?
+//! `streams`: token streams of language models, each with one subscriber that filters for it. The mode
+//! measures whether a chunk costs more with many streams.
 //!
-//! * Twice the same work: few streams, then many. The chunks, the arrays they come in and the sends they cause are equal in
-//!   number: array k holds one chunk for each of `array` streams, round-robin, and the next goes out when every chunk was received
-//!   and the publisher answered. So no two chunks share a write in either case, and only the number of streams differs.
-//! * A subscriber asks for `?request_id=…` and must get exactly its stream's chunks: another's is a fault, as is a loss.
-//! * The floor beside finds a chunk's subscriber in an array, so its ratio is what the kernel takes more for sockets that it
-//!   has not touched for a while.
-//! * CPU is taken over the measured chunks alone, after each stream has had its first.
+//! * The same work is done twice: with few streams, then with many. The numbers of chunks, of arrays and of
+//!   sends are equal. Array k holds one chunk for each of `array` streams, round-robin, and the next is sent
+//!   when every chunk was received and the publisher got its response. So no two chunks share a write in
+//!   either case, and only the number of streams differs.
+//! * A subscriber requests `?request_id=…` and must receive exactly the chunks of its stream. A chunk of
+//!   another stream is a fault, and so is a loss.
+//! * The floor finds the subscriber of a chunk in an array. So its ratio shows how much more time the kernel
+//!   needs for sockets that it has not used for a while.
+//! * CPU is measured only during the counted chunks, after each stream has received its first.
 
 use std::borrow::Cow;
 use std::io::Write as _;
@@ -28,41 +31,41 @@ use super::tally::Tally;
 use super::target::{Access, Server, Target};
 use super::{Common, EVENTS_PER_PUBLISH, histogram};
 
-/// The longest wait for something to be ready.
+/// The longest wait for a descriptor to become ready.
 const TICK: Duration = Duration::from_millis(100);
 
-/// What to do.
+/// The settings of the mode.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// As every mode.
+    /// The settings of every mode.
     pub common: Common,
-    /// How subscribers are connected.
+    /// The transport of subscribers.
     pub wire: Wire,
-    /// Few, and many.
+    /// The numbers of streams: few, and many.
     pub streams: [u64; 2],
-    /// Chunks measured, of all streams together.
+    /// Chunks to measure, of all streams together.
     pub chunks: u64,
     /// Chunks in one publish.
     pub array: u64,
 }
 
-/// What one run found.
+/// The result of one run.
 struct Figures {
     used: Used,
-    /// Chunks in a write, as the daemon counts.
+    /// Chunks per write, as counted by the daemon.
     depth: Option<f64>,
     astray: Astray,
-    /// Chunks of other streams.
+    /// Received chunks of other streams.
     foreign: u64,
-    /// From each array to its last receipt, nanoseconds.
+    /// Time from each array to its last receipt, in nanoseconds.
     whole: Histogram<u64>,
     stalled: Option<BenchError>,
 }
 
-/// Runs it.
+/// Runs the mode.
 ///
 /// # Errors
-/// The daemon does not come up, refuses, or ends a connection.
+/// The daemon does not start, refuses, or ends a connection.
 pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
     check(settings)?;
     let Settings { streams: [few, many], chunks, array, common, .. } = settings;
@@ -91,7 +94,9 @@ pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, B
 fn check(settings: &Settings) -> Result<(), BenchError> {
     let refuse = |what: String| Err(BenchError::Usage(what));
     if settings.common.naive {
-        return refuse("the broadcast channel sends everything to everybody: it has no streams".into());
+        return refuse(
+            "the broadcast channel sends everything to every subscriber: it has no streams".into(),
+        );
     }
     if settings.common.runs == 0 {
         return refuse("runs are at least 1".into());
@@ -175,7 +180,8 @@ fn measure(
         body: Vec::new(),
         request: Vec::new(),
     };
-    // Every stream's first chunk; as often for few streams as for many, so that the daemon has met as many publishes.
+    // This publishes the first chunk of every stream. The number of publishes is the same for few and for
+    // many streams, so that the daemon has handled equally many.
     let warm_up = settings.streams[1].max(settings.streams[0]);
     let warmed = load.publish(warm_up, &mut engine, &mut readers, patience, &mut |_| {});
     let mut stalled = BenchError::or_stalled(warmed)?;
@@ -202,7 +208,7 @@ fn measure(
     })
 }
 
-/// The name of stream `at`.
+/// Returns the name of stream `at`.
 fn request_id(at: u64) -> String {
     format!("bench-{at:06}")
 }
@@ -232,16 +238,16 @@ struct Load {
     publish: HttpPublish,
     streams: u64,
     array: u64,
-    /// Chunks so far.
+    /// Chunks published so far.
     published: u64,
-    /// From publishing to the last receipt, nanoseconds.
+    /// Time from publish to the last receipt, in nanoseconds.
     whole: Histogram<u64>,
     body: Vec<u8>,
     request: Vec<u8>,
 }
 
 impl Load {
-    /// Publishes `count` chunks, an array at a time.
+    /// Publishes `count` chunks, one array at a time.
     fn publish(
         &mut self,
         count: u64,
@@ -273,13 +279,14 @@ impl Load {
     }
 }
 
-/// Chunks `first` and following as one body into `out`, which is emptied before: chunk n belongs to stream n mod `streams`.
+/// Writes `count` chunks from `first` on as one body into `out`, which is cleared first. Chunk n belongs to
+/// stream n mod `streams`.
 fn array(first: u64, count: u64, streams: u64, t: u64, out: &mut Vec<u8>) {
     out.clear();
     for n in first..first + count {
         out.push(if n == first { b'[' } else { b',' });
         let (stream, index) = (request_id(n % streams), n / streams);
-        // A Vec takes every write.
+        // Writing to a Vec never fails.
         let _ = write!(
             out,
             r#"{{"type":"stream_chunk","request_id":"{stream}","index":{index},"chunk":" token","is_final":false,"metadata":{{"n":"{n:012}","t":"{t:019}"}}}}"#
@@ -290,7 +297,7 @@ fn array(first: u64, count: u64, streams: u64, t: u64, out: &mut Vec<u8>) {
 
 /// The subscribers, one for each stream.
 struct Readers {
-    /// What each has had, by the index in its stream.
+    /// The tally of each subscriber, by the index in its stream.
     tallies: Vec<Tally>,
     joined: usize,
     deliveries: u64,
@@ -305,7 +312,7 @@ impl Readers {
         Readers { tallies, joined: 0, deliveries: 0, foreign: 0, answers: 0, trouble: None }
     }
 
-    /// What went astray of the first `published` chunks.
+    /// Returns losses, repeats and reorderings of the first `published` chunks.
     fn astray(&self, published: u64) -> Astray {
         let streams = self.tallies.len() as u64;
         // Stream s has the chunks s, s + streams, …

@@ -1,7 +1,9 @@
-//! A stretch of a quiet tenant's time: what was published, how long it took, what went astray; and how reports tell two of them.
+//! A stretch of a quiet tenant's run: what was published, the latencies, losses and repeats; and the report
+//! of two stretches.
 //!
-//! * `alone` is the tenant by itself, `during` the same under another's load. The keys of the rows are the same in every mode.
-//! * It knows no connections: [`super::bystander`] makes stretches.
+//! * `alone` is the tenant without other load, `during` the same tenant under the load of another. The row
+//!   keys are the same in every mode.
+//! * This file does not know connections: [`super::bystander`] makes stretches.
 
 use hdrhistogram::Histogram;
 
@@ -10,44 +12,45 @@ use super::report::{Astray, Report};
 use super::target::Server;
 use super::tenants::Buckets;
 
-/// What `live` and `sent` in the rows' keys mean.
-pub const NOTE: &str =
-    "live: from stamp to receipt, this process's own delays in it; sent: in the daemon, from publish to send";
+/// Explains `live` and `sent` in the keys of the rows.
+pub const NOTE: &str = "live: from stamp to receipt, including delays of this process; sent: in the daemon, from publish to send";
 
-/// What one stretch of time found.
+/// The result of one stretch.
 #[derive(Clone, Debug)]
 pub struct Stretch {
-    /// Events published in it.
+    /// Events published in the stretch.
     pub published: u64,
-    /// Of them, refused.
+    /// Publishes of the stretch that were refused.
     pub refused: u64,
-    /// From stamp to receipt, nanoseconds.
+    /// Time from stamp to receipt, in nanoseconds.
     pub live: Histogram<u64>,
-    /// From stamp to the publisher's ack, nanoseconds.
+    /// Time from stamp to the publisher's ack, in nanoseconds.
     pub acked: Histogram<u64>,
-    /// In the daemon, from publish to send.
+    /// Time in the daemon from publish to send.
     pub sent: Buckets,
-    /// What went astray, of this and all stretches before it; deliveries are of this one alone.
+    /// Losses, repeats and reorderings of this and all earlier stretches. The deliveries are only of this
+    /// one.
     pub astray: Astray,
-    /// What else was asked.
+    /// The results of other requests.
     pub probes: Taken,
 }
 
 impl Stretch {
-    /// The daemon's 99th percentile from publish to send, microseconds; 0 without deliveries.
+    /// Returns the daemon's 99th percentile from publish to send, in microseconds; 0 without deliveries.
     #[must_use]
     pub fn sent_p99(&self) -> f64 {
         self.sent.quantile_us(0.99).unwrap_or_default()
     }
 
-    /// The 99th percentile from stamp to receipt, microseconds.
+    /// Returns the 99th percentile from stamp to receipt, in microseconds.
     #[must_use]
     pub fn live_p99(&self) -> f64 {
         self.live.value_at_quantile(0.99) as f64 / 1e3
     }
 }
 
-/// Adds one run's rows: alone, and during a load. What was lost or repeated since the start, or refused, is a fault.
+/// Adds the rows of one run: alone, and under load. Events lost or repeated since the start, or refused, are
+/// faults.
 pub fn tell(report: &mut Report, run: usize, alone: &Stretch, during: &Stretch) {
     let daemon = Server::Daemon;
     let over = |during: f64, alone: f64| if alone > 0.0 { during / alone } else { 0.0 };
@@ -73,7 +76,7 @@ pub fn tell(report: &mut Report, run: usize, alone: &Stretch, during: &Stretch) 
     report.latency(daemon, "B during: receipt", &during.live);
     report.latency(daemon, "B alone: durable ack", &alone.acked);
     report.latency(daemon, "B during: durable ack", &during.acked);
-    // The stretches' own deliveries, and what went astray in all of them.
+    // The deliveries of the two stretches; losses and repeats of all stretches.
     let deliveries = alone.astray.deliveries + during.astray.deliveries;
     report.count(daemon, run, Astray { deliveries, ..during.astray }, true);
     let refused = alone.refused + during.refused;

@@ -1,29 +1,31 @@
-//! One connection's bytes as messages: the answer's head, then WebSocket frames, SSE events or further HTTP answers.
+//! Splits the bytes of one connection into messages: the head of the response, then WebSocket frames, SSE
+//! events or further HTTP responses.
 //!
-//! * [`next`] takes the first whole message off a buffer and answers how long it was; a cut message waits for more bytes. It
-//!   copies and allocates nothing, so a thread reads ten thousand connections through one buffer.
-//! * It trusts the server as far as a measured server may be trusted: framing is checked, JSON is not.
-//! * Chunked SSE bodies are read through: the chunk heads between two events are not part of either's text that anybody looks
-//!   at, provided no chunk boundary falls inside an event's stamp.
+//! * [`next`] takes the first whole message from a buffer and returns its length. An incomplete message waits
+//!   for more bytes. It copies and allocates nothing, so a thread reads ten thousand connections through one
+//!   buffer.
+//! * It trusts the measured server: framing is checked, JSON is not.
+//! * Chunked SSE bodies are read without decoding. The chunk heads between two events are in neither event's
+//!   used text, provided that no chunk boundary is inside an event's stamp.
 
 use memchr::memmem;
 
-/// Longest head of an answer.
+/// Maximum length of a response's head.
 const HEAD_MAX: usize = 16 * 1_024;
 
-/// What is spoken after the request.
+/// The protocol after the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wire {
-    /// RFC 6455, unmasked, messages in one frame each.
+    /// RFC 6455, unmasked, with each message in one frame.
     Ws,
     /// `text/event-stream`.
     Sse,
-    /// HTTP/1.1 answers with `Content-Length`.
+    /// HTTP/1.1 responses with `Content-Length`.
     Http,
 }
 
 impl Wire {
-    /// For a person.
+    /// Returns the name for people.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -32,7 +34,7 @@ impl Wire {
             Wire::Http => "HTTP keep-alive",
         }
     }
-    /// As the flags and the JSON have it.
+    /// Returns the name used in flags and JSON.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -43,55 +45,56 @@ impl Wire {
     }
 }
 
-/// Where in the stream a connection is.
+/// The phase of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// The answer's head is still to come.
+    /// The head of the response has not arrived yet.
     Head(Wire),
-    /// Past it; for [`Wire::Http`], between two answers.
+    /// The head has arrived. For [`Wire::Http`] this is between two responses.
     Body(Wire),
 }
 
 /// One whole message.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Message<'a> {
-    /// The head of a stream's answer, accepted: 101 for WebSocket, 200 for SSE.
+    /// The head of a successful stream response: 101 for WebSocket, 200 for SSE.
     Open,
     /// A WebSocket text message, or an SSE event with all its fields.
     Text(&'a [u8]),
-    /// A WebSocket Ping, to be answered.
+    /// A WebSocket Ping, which needs a Pong.
     Ping(&'a [u8]),
     /// A WebSocket Close with its code, 1005 if it had none.
     Close(u16),
-    /// A whole HTTP answer; also the refusal of a stream.
+    /// A whole HTTP response. For a stream it is a refusal.
     Answer {
-        /// Its status.
+        /// Status of the response.
         status: u16,
-        /// Its body.
+        /// Body of the response.
         body: &'a [u8],
     },
-    /// A WebSocket Pong: nothing.
+    /// A message that needs no action, such as a WebSocket Pong.
     Nothing,
 }
 
-/// Bytes that are no such protocol.
+/// Why received bytes do not follow the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// No status line, or a head beyond all measure.
-    #[error("the answer is no HTTP")]
+    /// There is no status line, or the head is too long.
+    #[error("the response is not HTTP")]
     Head,
-    /// An answer whose end cannot be known.
-    #[error("an HTTP answer without Content-Length")]
+    /// The end of a response cannot be determined.
+    #[error("an HTTP response without Content-Length")]
     Length,
-    /// Masked, fragmented, or an unknown opcode.
+    /// The frame is masked or fragmented, or its opcode is unknown.
     #[error("an unexpected WebSocket frame")]
     Frame,
 }
 
-/// Takes the first whole message from `buf`: its length and itself, or `None` until more bytes are there.
+/// Takes the first whole message from `buf`. Returns its length and the message, or `None` if more bytes are
+/// needed.
 ///
 /// # Errors
-/// [`Malformed`]; the connection is of no use then.
+/// [`Malformed`]. The connection cannot be used after it.
 pub fn next<'a>(phase: &mut Phase, buf: &'a [u8]) -> Result<Option<(usize, Message<'a>)>, Malformed> {
     match *phase {
         Phase::Head(wire) => head(wire, phase, buf),
@@ -133,7 +136,7 @@ fn content_length(head: &[u8]) -> Option<usize> {
     std::str::from_utf8(&line[NAME.len()..]).ok()?.trim().parse().ok()
 }
 
-/// RFC 6455 §5.2, from a server.
+/// Parses a frame from a server (RFC 6455 §5.2).
 fn frame(buf: &[u8]) -> Result<Option<(usize, Message<'_>)>, Malformed> {
     let [first, second, rest @ ..] = buf else { return Ok(None) };
     if second & 0x80 != 0 || first & 0xf0 != 0x80 {
@@ -166,7 +169,7 @@ mod tests {
     use super::*;
     use crate::bench::stamp::{Scan, Stamp, Template};
 
-    /// What a reader that gets `stream` cut at `cut` (and once more at every further byte) makes of it.
+    /// Returns the messages that a reader finds in `stream` when it is cut into `pieces`.
     fn read(wire: Wire, stream: &[u8], pieces: &[&[u8]]) -> Vec<String> {
         let mut phase = Phase::Head(wire);
         let (mut held, mut told) = (Vec::new(), Vec::new());
@@ -222,7 +225,7 @@ mod tests {
         .concat();
         let expected = ["Open", "text", "1@41", "Ping([104, 105])", "2@42", "Nothing", "3@43", "Close(1012)"];
         assert_eq!(read(Wire::Ws, &stream, &[&stream]), expected);
-        // The large event's inside is all alike; its ends are cut everywhere.
+        // The middle of the large event is uniform, so only its ends are cut everywhere.
         for cut in (0..800).chain(stream.len() - 200..stream.len()) {
             assert_eq!(read(Wire::Ws, &stream, &[&stream[..cut], &stream[cut..]]), expected, "cut at {cut}");
         }

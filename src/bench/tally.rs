@@ -1,11 +1,14 @@
-//! What one subscriber has had: losses, repeats and order, counted by the events' numbers.
+//! The events of one subscriber: losses, repeats and order, counted by the numbers of the events.
 //!
-//! * Exact as long as an event overtakes at most [`AHEAD`] others; one further ahead gives up the oldest missing as lost.
-//! * Several publishers may overtake each other; from one, an event out of order is a fault (the mode decides).
+//! * The counts are exact as long as an event overtakes at most [`AHEAD`] others. An event further ahead
+//!   makes the oldest missing one count as lost.
+//! * Events of several publishers may overtake each other. From one publisher, an event out of order is a
+//!   fault (the mode decides).
 
 use super::report::Astray;
 
-/// What went astray of the first `end` events for all of `tallies`. Deliveries are the mode's to count.
+/// Returns losses, repeats and reorderings of the first `end` events over all `tallies`. The mode counts
+/// deliveries.
 #[must_use]
 pub fn astray(tallies: &[Tally], end: u64) -> Astray {
     let sum = |of: &dyn Fn(&Tally) -> u64| tallies.iter().map(of).sum();
@@ -17,32 +20,32 @@ pub fn astray(tallies: &[Tally], end: u64) -> Astray {
     }
 }
 
-/// How many events one may overtake; also the most a mode may have outstanding.
+/// How many other events an event may overtake. It is also the maximum of outstanding events in a mode.
 pub const AHEAD: u64 = 128;
 
-/// One subscriber's account.
+/// The tally of one subscriber.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// The lowest number neither had nor given up.
+    /// The lowest number that was neither received nor given up.
     next: u64,
-    /// Bit i: `next + 1 + i` has been had.
+    /// Bit i is set if `next + 1 + i` was received.
     ahead: u128,
-    /// Given up.
+    /// Number of events given up.
     skipped: u64,
-    /// Had more than once.
+    /// Events received more than once.
     repeats: u32,
-    /// Had after a higher one.
+    /// Events received after a higher one.
     reordered: u32,
 }
 
 impl Tally {
-    /// Nothing had; the first is number `next`.
+    /// Creates a tally without events. The first event has the number `next`.
     #[must_use]
     pub fn from(next: u64) -> Tally {
         Tally { next, ..Tally::default() }
     }
 
-    /// Event `n` came. Answers whether for the first time.
+    /// Records event `n`. Returns true if it is the first time.
     pub fn take(&mut self, n: u64) -> bool {
         if n == self.next {
             self.reordered += u32::from(self.ahead != 0);
@@ -53,7 +56,8 @@ impl Tally {
             self.repeats += 1;
             return false;
         }
-        // Never steps past `n`, which nothing ahead of it can be: it is further away than `ahead` reaches.
+        // This never passes `n`. No received event ahead can be `n`, which is further away than `ahead`
+        // reaches.
         while n - self.next > AHEAD {
             self.skipped += 1;
             self.advance();
@@ -72,7 +76,7 @@ impl Tally {
         true
     }
 
-    /// Steps over `next` and whatever had come ahead directly behind it.
+    /// Advances past `next` and past all received events directly after it.
     fn advance(&mut self) {
         loop {
             let had = self.ahead & 1 != 0;
@@ -84,19 +88,19 @@ impl Tally {
         }
     }
 
-    /// How many of the first `end` events never came.
+    /// Returns how many of the first `end` events never arrived.
     #[must_use]
     pub fn lost(&self, end: u64) -> u64 {
         self.skipped + end.saturating_sub(self.next).saturating_sub(u64::from(self.ahead.count_ones()))
     }
 
-    /// Events had more than once.
+    /// Returns the events received more than once.
     #[must_use]
     pub fn repeats(&self) -> u64 {
         u64::from(self.repeats)
     }
 
-    /// Events that came after a later one.
+    /// Returns the events that arrived after a later one.
     #[must_use]
     pub fn reordered(&self) -> u64 {
         u64::from(self.reordered)

@@ -1,7 +1,8 @@
-//! What is measured: a daemon started for the run and gone after it, a baseline, or a server somebody else runs.
+//! The server under measurement: a daemon started for the run, a baseline, or a server that is already
+//! running.
 //!
-//! * How a daemon's process is started says [`super::launch`].
-//! * Whatever was started ends with its [`Target`], and its files go.
+//! * [`super::launch`] starts the process of a daemon.
+//! * A started process ends with its [`Target`], and its files are removed.
 
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -19,20 +20,21 @@ use super::process::Cpu;
 use super::subscriber::{self, Message, Phase, Wire};
 use super::token;
 
-/// Settings in which a measured daemon differs from the defaults: what would refuse a load test, and nothing that speeds it up.
+/// Settings of a measured daemon that differ from the defaults. They lift limits that would refuse a load
+/// test, and make nothing faster.
 pub const LIFTED: &[(&str, &str)] = &[
-    ("limits.connections_per_user", "0"), // all subscribers of a run by JWT are one user
-    ("limits.publish_per_second_per_organization", "100000000"), // its default is a million
+    ("limits.connections_per_user", "0"), // all subscribers of a run with a JWT are one user
+    ("limits.publish_per_second_per_organization", "100000000"), // the default is a million
     ("log.level", "warn"),
 ];
-/// How long a server may take to come up.
+/// How long a server may take to start.
 const START: Duration = Duration::from_secs(20);
-/// Between two looks whether a process has ended.
+/// How often to check whether a process has ended.
 const END_LOOK: Duration = Duration::from_millis(1);
-/// Bytes of an admin or statistics page.
+/// Maximum bytes of an admin or statistics page.
 const PAGE_MAX: usize = 1 << 20;
 
-/// Which server.
+/// The kind of server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Server {
     /// Nervewire, started here or reached by `--url`.
@@ -41,16 +43,16 @@ pub enum Server {
     Floor,
     /// The broadcast-channel baseline.
     Naive,
-    /// The bare `pwrite` and `fdatasync`, which is no server.
+    /// The bare `pwrite` and `fdatasync`. It is not a server.
     Append,
     /// The bare HTTP server that drops every body.
     Parse,
-    /// Another executable of the daemon, measured in turns with it.
+    /// Another executable of the daemon, measured alternately with it.
     Before,
 }
 
 impl Server {
-    /// Its name in reports.
+    /// Returns the name in reports.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -63,7 +65,7 @@ impl Server {
         }
     }
 
-    /// The server of this name that a ratio may be taken to.
+    /// Returns the server of this name, if a ratio to it is possible.
     #[must_use]
     pub fn named(name: &str) -> Option<Server> {
         let all = [Server::Floor, Server::Naive, Server::Append, Server::Parse, Server::Before];
@@ -71,19 +73,19 @@ impl Server {
     }
 }
 
-/// How to reach a server and speak for somebody there.
+/// The address of a server and a credential for it.
 #[derive(Clone, Debug)]
 pub struct Access {
-    /// Where.
+    /// The address.
     pub addr: SocketAddr,
-    /// `Host`.
+    /// The value of the `Host` header.
     pub host: String,
-    /// The credential's header line with its line end; empty for none.
+    /// The header line of the credential with its line end; empty if there is none.
     pub credential: String,
 }
 
 impl Access {
-    /// The same place with another API key or token.
+    /// Returns the same address with another API key or token.
     #[must_use]
     pub fn with_credential(&self, credential: &str) -> Access {
         Access { credential: header(credential), ..self.clone() }
@@ -98,46 +100,46 @@ fn header(credential: &str) -> String {
     }
 }
 
-/// Which daemon to measure.
+/// The daemon to measure.
 #[derive(Clone, Debug, Default)]
 pub struct DaemonSettings {
-    /// `http://host:port` of a running one; else one is started for each run.
+    /// `http://host:port` of a running daemon. If absent, a daemon is started for each run.
     pub url: Option<String>,
-    /// API key or token for it.
+    /// API key or token for the daemon.
     pub key: Option<String>,
-    /// Its process, for CPU and memory.
+    /// Process id of the daemon, to read CPU and memory.
     pub pid: Option<u32>,
-    /// `host:port` of its admin listener, for its counters.
+    /// `host:port` of the daemon's admin listener, to read counters.
     pub admin: Option<String>,
-    /// The executable to start; `None`: this one.
+    /// The executable to start; `None` means this one.
     pub exe: Option<PathBuf>,
-    /// `key=value` settings of the one started here.
+    /// `key=value` settings of a started daemon.
     pub set: Vec<String>,
 }
 
 /// A server to be measured.
 #[derive(Debug)]
 pub struct Target {
-    /// Which.
+    /// The kind of server.
     pub server: Server,
-    /// Publishes and subscribes for everybody.
+    /// The access of publishers and subscribers.
     pub access: Access,
-    /// Its process, where known.
+    /// Process id of the server, if known.
     pub pid: Option<u32>,
-    /// Signs tokens it accepts for the organization `default`; only of a daemon started here.
+    /// The secret that signs tokens for the organization `default`. Only for a daemon started here.
     pub secret: Option<String>,
-    /// Where its counters are: the daemon's admin listener, a baseline itself.
+    /// Where to read counters: the daemon's admin listener, or the baseline itself.
     counters: Option<SocketAddr>,
     child: Option<Child>,
-    /// How it is started again; only of a daemon started here.
+    /// How to start the daemon again. Only for a daemon started here.
     launch: Option<Launch>,
 }
 
 impl Target {
-    /// Starts the daemon these settings ask for, or names the running one.
+    /// Starts the daemon of these settings, or uses the running one.
     ///
     /// # Errors
-    /// It does not come up, or the address is none.
+    /// The daemon does not start, or the address is invalid.
     pub fn daemon(settings: &DaemonSettings) -> Result<Target, BenchError> {
         match &settings.url {
             Some(url) => running(url, settings),
@@ -145,22 +147,22 @@ impl Target {
         }
     }
 
-    /// A program that prints `{"listen":"…"}` once it serves, as the baselines do.
+    /// Starts a program that prints `{"listen":"…"}` once it serves, as the baselines do.
     ///
     /// # Errors
-    /// It does not come up.
+    /// It does not start.
     pub fn baseline(server: Server, program: &Path, arguments: &[OsString]) -> Result<Target, BenchError> {
         let failed = |why: String| BenchError::Start { server: server.name(), why };
         let mut child = Command::new(program)
             .args(["--listen", "127.0.0.1:0"])
             .args(arguments)
-            .stdin(Stdio::piped()) // it ends when this closes, however we end
+            .stdin(Stdio::piped()) // it ends when this closes, even if this process crashes
             .stdout(Stdio::piped())
             .spawn()
             .map_err(|error| failed(format!("{}: {error}", program.display())))?;
         let mut line = String::new();
         if let Some(out) = child.stdout.as_mut() {
-            let _ = BufReader::new(out).read_line(&mut line); // an empty line says that it ended
+            let _ = BufReader::new(out).read_line(&mut line); // an empty line means that it ended
         }
         let addr = serde_json::from_str::<Value>(&line)
             .ok()
@@ -168,7 +170,7 @@ impl Target {
         let Some(addr) = addr else {
             let _ = child.kill();
             let _ = child.wait();
-            return Err(failed(format!("it said {line:?} instead of where it listens")));
+            return Err(failed(format!("it printed {line:?} instead of its address")));
         };
         let access = Access { addr, host: addr.to_string(), credential: String::new() };
         let pid = Some(child.id());
@@ -176,7 +178,7 @@ impl Target {
         Ok(Target { server, access, pid, secret: None, counters, child: Some(child), launch: None })
     }
 
-    /// A token of user `sub` in the organization `default`, valid for a day.
+    /// Creates a token for user `sub` in the organization `default`, valid for a day.
     ///
     /// # Errors
     /// The daemon was not started here, so its keys are unknown.
@@ -184,28 +186,27 @@ impl Target {
         self.token_for("default", sub, scopes)
     }
 
-    /// The same for another organization, which has to be there.
+    /// Creates a token for another organization, which must exist.
     ///
     /// # Errors
-    /// As [`Target::token`].
+    /// Those of [`Target::token`].
     pub fn token_for(&self, org: &str, sub: &str, scopes: &[&str]) -> Result<String, BenchError> {
         match &self.secret {
             Some(secret) => Ok(token::mint(secret, org, sub, scopes)),
             None if self.server != Server::Daemon => Ok("none".to_owned()),
             None => Err(BenchError::Usage(
-                "this mode mints tokens itself: it works with a daemon it starts, or give --key a token"
-                    .into(),
+                "this mode creates tokens: let it start the daemon, or give a token with --key".into(),
             )),
         }
     }
 
-    /// CPU so far; `None` where the process is not known or has gone.
+    /// Returns the CPU time so far; `None` if the process is unknown or has ended.
     #[must_use]
     pub fn cpu(&self) -> Option<Cpu> {
         self.pid.and_then(Cpu::of)
     }
 
-    /// System calls so far that wrote events to subscribers, where the server tells them.
+    /// Returns the number of system calls that wrote events to subscribers so far, if the server reports it.
     #[must_use]
     pub fn writes(&self) -> Option<u64> {
         if self.server == Server::Daemon {
@@ -215,7 +216,8 @@ impl Target {
         said["sends"].as_u64()
     }
 
-    /// One number of the daemon's `/metrics`: the line that starts with `name` (labels included) and a space.
+    /// Returns one value of the daemon's `/metrics`: the line that starts with `name` (including labels) and
+    /// a space.
     #[must_use]
     pub fn metric(&self, name: &str) -> Option<f64> {
         let page = self.metrics()?;
@@ -224,22 +226,22 @@ impl Target {
         line.rsplit(' ').next()?.parse().ok()
     }
 
-    /// The daemon's `/metrics`.
+    /// Returns the daemon's `/metrics`.
     #[must_use]
     pub fn metrics(&self) -> Option<String> {
         get(self.counters?, "/metrics").ok()
     }
 
-    /// Where its data is; only of a daemon started here.
+    /// Returns the data directory. Only for a daemon started here.
     #[must_use]
     pub fn data_dir(&self) -> Option<PathBuf> {
         self.launch.as_ref().map(Launch::data_dir)
     }
 
-    /// Ends the daemon by `signal`; answers how long it took to end.
+    /// Ends the daemon with `signal`. Returns how long it took.
     ///
     /// # Errors
-    /// It was not started here, or is still there after `patience`.
+    /// The daemon was not started here, or is still running after `patience`.
     pub fn end(&mut self, signal: Signal, patience: Duration) -> Result<Duration, BenchError> {
         let child = self.child.as_mut().ok_or_else(not_ours)?;
         let began = Instant::now();
@@ -256,10 +258,10 @@ impl Target {
         Ok(began.elapsed())
     }
 
-    /// Starts the daemon again on its data; answers how long it took until it served.
+    /// Starts the daemon again on its data. Returns how long it took until the daemon was ready.
     ///
     /// # Errors
-    /// It was not started here, ends, or takes longer than `patience`.
+    /// The daemon was not started here, ends, or takes longer than `patience`.
     pub fn start_again(&mut self, patience: Duration) -> Result<Duration, BenchError> {
         let began = Instant::now();
         let child = self.launch.as_ref().ok_or_else(not_ours)?.spawn()?;
@@ -269,7 +271,7 @@ impl Target {
         Ok(began.elapsed())
     }
 
-    /// Waits until the child serves, and notes where.
+    /// Waits until the child is ready, and stores its addresses.
     fn serves(&mut self, patience: Duration) -> Result<(), BenchError> {
         let (Some(launch), Some(child)) = (&self.launch, &mut self.child) else { return Err(not_ours()) };
         let ready = launch.wait(child, patience)?;
@@ -293,7 +295,7 @@ impl Drop for Target {
 }
 
 fn not_ours() -> BenchError {
-    BenchError::Usage("this needs a daemon that the bench starts: leave --url out".into())
+    BenchError::Usage("this needs a daemon that the bench starts: leave out --url".into())
 }
 
 fn running(url: &str, settings: &DaemonSettings) -> Result<Target, BenchError> {
@@ -302,7 +304,7 @@ fn running(url: &str, settings: &DaemonSettings) -> Result<Target, BenchError> {
         found.ok_or_else(|| BenchError::Usage(format!("{host}: no such host:port")))
     };
     if let Some((scheme, _)) = url.split_once("://").filter(|(scheme, _)| *scheme != "http") {
-        return Err(BenchError::Usage(format!("{scheme}://: only http:// URLs are measured, without TLS")));
+        return Err(BenchError::Usage(format!("{scheme}://: only http:// URLs are supported, without TLS")));
     }
     let host = url.trim_end_matches('/').strip_prefix("http://").unwrap_or(url);
     let host = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
@@ -340,7 +342,7 @@ fn start_daemon(settings: &DaemonSettings) -> Result<Target, BenchError> {
     Ok(target)
 }
 
-/// The body of a small page.
+/// Returns the body of a small page.
 fn get(from: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(from)?;
     stream.set_read_timeout(Some(START))?;

@@ -1,9 +1,10 @@
-//! Organizations of a run, and what the daemon tells of one: its statistics.
+//! The organizations of a run, and the daemon's statistics of one.
 //!
-//! * A mode that sets tenants against each other makes them in the daemon it measures, each with a key of its own. In a daemon
-//!   that somebody else runs they are deleted afterwards.
-//! * [`Buckets`] are the daemon's own times from publish to send; a stretch of time is the difference of two readings.
-//! * Requests here block. They are for quiet moments, or for a thread that has nothing else to do.
+//! * A mode with several tenants creates them in the daemon that it measures, each with its own key. If the
+//!   daemon was not started here, they are deleted afterwards.
+//! * [`Buckets`] are the daemon's own times from publish to send. The values of a stretch are the difference
+//!   of two readings.
+//! * Requests here block. Use them in quiet moments, or on a thread that has nothing else to do.
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -18,15 +19,15 @@ use super::error::BenchError;
 use super::subscriber::{self, Message, Phase, Wire};
 use super::target::{Access, Target};
 
-/// How long one answer may take.
+/// The longest time for one response.
 const ANSWER: Duration = Duration::from_secs(20);
-/// Bytes of an answer.
+/// Maximum bytes of a response.
 const ANSWER_MAX: usize = 1 << 20;
 
-/// For modes about what the baselines do not have: tenants, filters, a log.
+/// Checks the settings of modes that use what the baselines do not have: tenants, filters, a log.
 ///
 /// # Errors
-/// A baseline was asked for.
+/// A baseline was requested.
 pub fn daemon_alone(common: &Common) -> Result<(), BenchError> {
     if common.floor || common.naive {
         return Err(BenchError::Usage(
@@ -43,23 +44,23 @@ pub fn daemon_alone(common: &Common) -> Result<(), BenchError> {
 /// An organization of the measured daemon.
 #[derive(Debug)]
 pub struct Tenant {
-    /// Speaks for it with every right.
+    /// Access with every right in the organization.
     pub access: Access,
     id: String,
-    /// Deletes it.
+    /// Access that may delete the organization.
     owner: Option<Access>,
 }
 
 impl Tenant {
-    /// Makes one.
+    /// Creates an organization.
     ///
     /// # Errors
-    /// The daemon refuses: the key given is no operator's.
+    /// The daemon refuses, because the given key is not an operator key.
     pub fn make(target: &Target, name: &str) -> Result<Tenant, BenchError> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let id = format!("bench-{name}-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
         made(&target.access, "/api/v1/organizations", &json!({"id": id}))?;
-        // One started here goes as a whole.
+        // A daemon started here is removed with all its organizations.
         let owner = target.secret.is_none().then(|| target.access.clone());
         let mut tenant = Tenant { access: target.access.clone(), id, owner };
         let asked = json!({"org_id": tenant.id, "name": "bench", "scopes": ["*"]});
@@ -69,10 +70,10 @@ impl Tenant {
         Ok(tenant)
     }
 
-    /// What the daemon tells of it.
+    /// Reads the statistics of the organization.
     ///
     /// # Errors
-    /// It does not answer.
+    /// The daemon does not respond.
     pub fn stats(&self) -> Result<Stats, BenchError> {
         stats(&self.access)
     }
@@ -81,7 +82,7 @@ impl Tenant {
 impl Drop for Tenant {
     fn drop(&mut self) {
         if let Some(owner) = &self.owner {
-            // Where it fails, an organization named bench-… stays, with its events until they are too old.
+            // If this fails, an organization named bench-… remains, with its events until they expire.
             let _ = call(owner, "DELETE", &format!("/api/v1/organizations/{}", self.id), None);
         }
     }
@@ -91,15 +92,15 @@ fn made(access: &Access, path: &str, body: &Value) -> Result<Value, BenchError> 
     match call(access, "POST", path, Some(body))? {
         (200..=299, said) => Ok(said),
         (status, said) => Err(BenchError::Server(format!(
-            "{path}: answered {status}: {said}; this mode makes organizations, its key must be the operator's first one"
+            "{path}: response {status}: {said}; this mode creates organizations, so its key must be an operator key"
         ))),
     }
 }
 
-/// One request on a connection of its own: status and body (`null` where it is no JSON).
+/// Sends one request on its own connection. Returns status and body (`null` if it is not JSON).
 ///
 /// # Errors
-/// No answer, or one that is no HTTP.
+/// There is no response, or it is not HTTP.
 pub fn call(
     access: &Access,
     method: &str,
@@ -129,10 +130,10 @@ pub fn call(
             _ => break,
         }
     }
-    Err(BenchError::Server(format!("{method} {path}: the answer is no HTTP or too long")))
+    Err(BenchError::Server(format!("{method} {path}: the response is not HTTP or too long")))
 }
 
-/// What `GET /api/v1/stats` tells.
+/// The statistics of `GET /api/v1/stats`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Open connections.
@@ -143,10 +144,10 @@ pub struct Stats {
     pub sent: Buckets,
 }
 
-/// Of the organization `access` speaks for.
+/// Reads the statistics of the organization of `access`.
 ///
 /// # Errors
-/// It does not answer, or not to this credential.
+/// The daemon does not respond, or refuses this credential.
 pub fn stats(access: &Access) -> Result<Stats, BenchError> {
     let (status, said) = call(access, "GET", "/api/v1/stats", None)?;
     let data = &said["data"];
@@ -160,15 +161,17 @@ pub fn stats(access: &Access) -> Result<Stats, BenchError> {
     })
 }
 
-/// Bytes of the oldest event as `access` reads it from the log, with its id and its time; `None` if there is none.
+/// Returns the bytes of the oldest event as `access` reads it from the log, with its id and time; `None` if
+/// there is none.
 #[must_use]
 pub fn event_as_read(access: &Access) -> Option<usize> {
     let (status, page) = call(access, "GET", "/api/v1/events?earliest=true&limit=1", None).ok()?;
-    // The members keep neither their order nor their spelling here, but their length: compact in, compact out.
+    // Parsing changes the order and spelling of the members, but not the total length: input and output are
+    // compact.
     page["data"].get(0).filter(|_| status == 200).map(|event| event.to_string().len())
 }
 
-/// Times by the bucket they lie in: bound in microseconds (`u64::MAX` for none) to how many.
+/// Times by bucket: the upper bound in microseconds (`u64::MAX` for none) and the count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Buckets(BTreeMap<u64, u64>);
 
@@ -179,7 +182,7 @@ impl Buckets {
         Buckets(buckets.iter().map(|it| (bound(it), it["count"].as_u64().unwrap_or_default())).collect())
     }
 
-    /// What came after an earlier reading.
+    /// Returns what was added after an earlier reading.
     #[must_use]
     pub fn since(&self, before: &Buckets) -> Buckets {
         let earlier = |bound| before.0.get(bound).copied().unwrap_or_default();
@@ -187,14 +190,14 @@ impl Buckets {
         Buckets(left.filter(|(_, count)| *count > 0).collect())
     }
 
-    /// How many.
+    /// Returns the total count.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.0.values().sum()
     }
 
-    /// The bound, microseconds, that a share `q` (0 to 1) of them stays under; `None` if there are none. The daemon's buckets
-    /// are a quarter of an octave wide, and so is the doubt about it.
+    /// Returns the upper bound, in microseconds, of a share `q` (0 to 1) of the times; `None` if there are
+    /// none. The daemon's buckets are a quarter of an octave wide, and so is the uncertainty.
     #[must_use]
     pub fn quantile_us(&self, q: f64) -> Option<f64> {
         let rank = ((self.count() as f64 * q).ceil() as u64).max(1);

@@ -1,4 +1,4 @@
-//! Tokens of a daemon that the bench started itself: HS256 (RFC 7515, RFC 7519) under a secret made for that run.
+//! Tokens for a daemon that the bench started: HS256 (RFC 7515, RFC 7519) with a secret made for that run.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -8,19 +8,19 @@ use serde_json::json;
 
 use crate::time::{Clock as _, SystemClock};
 
-/// How long a token is good for, seconds.
+/// Lifetime of a token, in seconds.
 const LIFETIME: u64 = 24 * 3_600;
 
-/// A new secret, 43 characters. Not for keeping: where the system has no randomness it is a weak one.
+/// Creates a new secret of 43 characters. Do not store it: without system randomness it is weak.
 #[must_use]
 pub fn secret() -> String {
     let mut bytes = [0u8; 32];
-    // A measured daemon listens on loopback for some seconds; nothing else is ever behind this secret.
+    // A measured daemon listens on loopback for some seconds. The secret protects nothing else.
     let _ = SystemRandom::new().fill(&mut bytes);
     BASE64.encode(bytes)
 }
 
-/// A token of `sub` in `org` with these scopes.
+/// Creates a token for `sub` in `org` with these scopes.
 #[must_use]
 pub fn mint(secret: &str, org: &str, sub: &str, scopes: &[&str]) -> String {
     let now = SystemClock.now_ms() / 1_000;
