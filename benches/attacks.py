@@ -1,24 +1,28 @@
 #!/usr/bin/env python3
-"""What an attack costs the daemon and another organization: attacks.py DAEMON [--seconds N] [--check] [NAME ...].
+"""Measures the effect of attacks on the daemon and on another organization.
 
-For each attack a fresh daemon with the default configuration serves two organizations. The organization `victim` has ten
-subscribers and publishes fifty events a second: first alone, then while the attacker works from a process of its own. Each line
-tells
+    attacks.py DAEMON [--seconds N] [--check] [NAME ...]
 
-    rss      the daemon's largest resident memory during the attack, over the quiet state before it, in MiB
-    kept     what of that was still there three seconds after the attacker had gone
-    p99      publish to send of the victim's events in microseconds, by the daemon's own count: alone, and under attack
-    cpu      cores the daemon used during the attack
+For each attack a new daemon with the default configuration serves two organizations. The organization
+`victim` has ten subscribers and publishes fifty events per second: first alone, then while the attacker
+runs in a separate process. Each line shows
 
-`--check` exits 1 where a bar is missed: 64 MiB for attackers without a credential, SHARE for an organization's, and
-p99 <= max(2 x alone, 5 ms). The attacker and the daemon share the machine's cores; the attacker is niced.
+    rss      the growth of the daemon's peak resident memory during the attack, in MiB
+    kept     the part of this growth that remains three seconds after the attack
+    p99      the victim's 99th percentile from publish to send in microseconds, counted by the daemon: alone,
+             and under attack
+    cpu      cores used by the daemon during the attack
 
-Standard library only. Everything stays on the loopback interface and ends by itself.
+`--check` exits with 1 if a limit is missed: 64 MiB for attackers without a credential, SHARE for those of an
+organization, and p99 <= max(2 x alone, 5 ms). The attacker and the daemon share the machine's cores; the
+attacker is niced.
+
+It needs only the standard library. All traffic is on the loopback interface, and all processes end by themselves.
 """
 
 import argparse, http.client, json, multiprocessing, os, random, re, selectors, socket, struct, subprocess, sys, tempfile, threading, time
 
-# The bars, MiB and microseconds.
+# The limits, in MiB and microseconds.
 ANONYMOUS, SHARE, P99 = 64, 256, 5_000
 ATTACKS = {}
 
@@ -70,19 +74,19 @@ class Daemon:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def organization(self, id):
-        """A key with every scope of a new organization."""
+        """Creates an organization and returns a key with every scope."""
         made = self.made("POST", "/api/v1/organizations", {"id": id})
         if "api_key" in made:
             return made["api_key"]
         return self.made("POST", "/api/v1/api-keys", {"org_id": id, "scopes": ["*"]})["api_key"]
 
     def user(self, key, sub):
-        """A token of role `user`."""
+        """Returns a token of role `user`."""
         return self.made("POST", "/api/v1/tokens", {"sub": sub, "roles": ["user"]}, key)["token"]
 
 
 class Victim:
-    """Ten subscribers and a publisher, on threads."""
+    """Ten subscribers and a publisher, each on a thread."""
 
     def __init__(self, daemon):
         self.daemon, self.key, self.ended = daemon, daemon.organization("victim"), False
@@ -131,7 +135,7 @@ def p99(before, after):
 
 
 def crowd(address, count, first, ended, answer=None):
-    """Opens `count` sockets, sends `first(n)` on each, and then `answer(n, stream)` in turn until `ended`."""
+    """Opens `count` sockets, sends `first(n)` on each, then calls `answer(n, stream)` in turn until `ended`."""
     streams = []
     for n in range(count):
         if ended():
@@ -161,7 +165,7 @@ STATUSES = {}
 
 
 def flood(address, request, ended, connections=32):
-    """Sends `request(n)` as fast as answers come, on each of `connections`; reconnects where it is closed."""
+    """Sends `request(n)` as fast as responses arrive, on each of `connections`; reconnects closed ones."""
     selector, n = selectors.DefaultSelector(), 0
 
     def open_one():
@@ -204,7 +208,7 @@ def flood(address, request, ended, connections=32):
 
 
 def publish_beside(c, ended):
-    """Has the attacker's organization publish arrays of 500 kB, on a thread."""
+    """Publishes arrays of 500 kB in the attacker's organization, on a thread."""
     events = [{"type": "custom", "channel": "c", "data": {"text": "x" * 10_000}}] * 50
     def publish():
         flood(c.address, lambda n: request("POST", "/api/v1/events?ack=memory", events, c.key), ended, 1)
@@ -251,37 +255,37 @@ class H2:
         return cls.PREFACE + cls.frame(4, 0, 0, struct.pack(">HI", 4, window))
 
 
-# Without a credential.
+# Attacks without a credential.
 
 @attack()
 def h2_unread_assets(c, ended):
-    """20 HTTP/2 connections with a window of 0 ask 100 times for the largest file."""
+    """20 HTTP/2 connections with a window of 0 request the largest file 100 times."""
     first = H2.start(0) + b"".join(H2.get(1 + 2 * n, "/docs/swagger-ui-bundle.js") for n in range(100))
     crowd(c.address, 20, lambda _: first, ended)
 
 
 @attack()
 def h1_unread_assets(c, ended):
-    """500 connections ask 20 times each for the largest file and read nothing."""
+    """500 connections request the largest file 20 times each and read nothing."""
     crowd(c.address, 500, lambda _: request("GET", "/docs/swagger-ui-bundle.js") * 20, ended)
 
 
 @attack()
 def slow_heads(c, ended):
-    """2,000 sockets send a byte of a head now and then."""
+    """2,000 sockets send their request heads very slowly."""
     crowd(c.address, 2_000, lambda _: b"GET / HTTP/1.1\r\nHost: a\r\nX-Filler: ", ended, lambda n, s: s.send(b"y" * 64))
 
 
 @attack()
 def slow_bodies(c, ended):
-    """1,000 logins whose body of 4 KiB drips."""
+    """1,000 logins send their body of 4 KiB very slowly."""
     head = b"POST /api/v1/users/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 4000\r\n\r\n{"
     crowd(c.address, 1_000, lambda _: head, ended, lambda n, s: s.send(b" "))
 
 
 @attack()
 def wrong_passwords(c, ended):
-    """Logins with wrong passwords, as fast as they are answered."""
+    """Logins with wrong passwords, as fast as responses arrive."""
     body = {"email": "boss@example.com", "password": "wrong-password", "organization_id": "victim"}
     flood(c.address, lambda n: request("POST", "/api/v1/users/login", {**body, "password": f"wrong-{n}"}), ended)
 
@@ -294,7 +298,7 @@ def wrong_keys(c, ended):
 
 @attack()
 def h2_rapid_reset(c, ended):
-    """Streams that are opened and reset at once, 100 at a time."""
+    """Streams that are opened and reset immediately, 100 at a time."""
     def more(n, stream):
         at = more.next[n]
         more.next[n] += 200
@@ -305,7 +309,7 @@ def h2_rapid_reset(c, ended):
 
 @attack()
 def h2_pings(c, ended):
-    """Pings whose answers nobody reads."""
+    """Pings whose responses are not read."""
     crowd(c.address, 50, lambda _: H2.start(0), ended, lambda n, s: s.send(H2.frame(6, 0, 0, b"12345678") * 500))
 
 
@@ -319,13 +323,13 @@ def h2_continuations(c, ended):
 
 @attack()
 def pipelined(c, ended):
-    """Requests one behind the other whose answers nobody reads."""
+    """Pipelined requests whose responses are not read."""
     crowd(c.address, 200, lambda _: request("GET", "/api-docs/openapi.json") * 50, ended, lambda n, s: s.send(request("GET", "/api-docs/openapi.json") * 10))
 
 
 @attack()
 def connects(c, ended):
-    """Sockets opened and closed as fast as it goes."""
+    """Sockets opened and closed as fast as possible."""
     while not ended():
         try:
             socket.create_connection(c.address, timeout=1).close()
@@ -333,11 +337,11 @@ def connects(c, ended):
             pass
 
 
-# With a credential of an organization of one's own.
+# Attacks with a credential of an organization.
 
 @attack(SHARE)
 def h2_unread_sse(c, ended):
-    """HTTP/2 event streams whose window stays shut while the organization publishes."""
+    """HTTP/2 event streams whose window stays closed while the organization publishes."""
     bearer = [("authorization", f"Bearer {c.key}")]
     first = H2.start(0) + b"".join(H2.get(1 + 2 * n, "/api/v1/sse", bearer) for n in range(50))
     publish_beside(c, ended)
@@ -369,7 +373,7 @@ def large_bodies(c, ended):
 
 @attack(SHARE)
 def messages(c, ended):
-    """One user's messages, as many as are taken."""
+    """One user creates messages, as many as are accepted."""
     text = "x" * 30_000
     body = {"agent_id": c.agent, "content": text, "role": "user"}
     flood(c.address, lambda n: request("POST", "/api/v1/messages", body, c.user), ended, 16)
@@ -377,14 +381,14 @@ def messages(c, ended):
 
 @attack(SHARE)
 def events(c, ended):
-    """Arrays of events as fast as they are acknowledged from memory."""
+    """Arrays of events, as fast as they are acknowledged from memory."""
     events = [{"type": "custom", "channel": "c", "data": {"text": "x" * 1_000}}] * 500
     flood(c.address, lambda n: request("POST", "/api/v1/events?ack=memory", events, c.key), ended, 16)
 
 
 @attack(SHARE)
 def toggles(c, ended):
-    """A user disabled and enabled again while the organization has 2,000 connections."""
+    """Users disabled and enabled repeatedly while the organization has 2,000 connections."""
     head = request("GET", "/api/v1/sse", None, c.key)
     threading.Thread(target=lambda: crowd(c.address, 2_000, lambda _: head, ended), daemon=True).start()
     flood(c.address, lambda n: request("PUT", f"/api/v1/users/u{n % 50}/disabled", {"disabled": n // 50 % 2 == 0}, c.key), ended, 16)
@@ -392,7 +396,7 @@ def toggles(c, ended):
 
 @attack(SHARE)
 def listings(c, ended):
-    """GET /connections while the organization has 2,000."""
+    """GET /connections while the organization has 2,000 connections."""
     head = request("GET", "/api/v1/sse", None, c.key)
     threading.Thread(target=lambda: crowd(c.address, 2_000, lambda _: head, ended), daemon=True).start()
     flood(c.address, lambda n: request("GET", "/api/v1/connections?limit=100", None, c.key), ended, 16)
@@ -412,20 +416,20 @@ def searches(c, ended):
 
 @attack(SHARE)
 def tickets(c, ended):
-    """Tickets as fast as they are made."""
+    """Tickets created as fast as possible."""
     flood(c.address, lambda n: request("POST", "/api/v1/tickets", {}, c.user), ended, 16)
 
 
 @attack(SHARE)
 def idempotency_keys(c, ended):
-    """Publishes that each keep an idempotency key."""
+    """Publishes with a new idempotency key each."""
     event = {"type": "custom", "channel": "c", "data": 1}
     flood(c.address, lambda n: request("POST", "/api/v1/events?ack=memory", event, c.key, f"Idempotency-Key: {n}\r\n"), ended, 32)
 
 
 @attack(SHARE)
 def keys(c, ended):
-    """API keys made and made."""
+    """API keys created as fast as possible."""
     flood(c.address, lambda n: request("POST", "/api/v1/api-keys", {"name": "k", "scopes": ["subscribe"]}, c.key), ended, 16)
 
 
@@ -489,7 +493,7 @@ def main():
     parser.add_argument("--check", action="store_true")
     options = parser.parse_intermixed_args()
     kept = [run(options.daemon, name, options.seconds) for name in options.names or list(ATTACKS)]
-    print(f"{sum(kept)} of {len(kept)} attacks within the bars")
+    print(f"{sum(kept)} of {len(kept)} attacks within the limits")
     sys.exit(options.check and not all(kept))
 
 

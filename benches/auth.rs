@@ -1,5 +1,6 @@
-//! What a request's credential costs: the whole of `Auth::authenticate`, from headers to principal, by kind. Baseline:
-//! the bare signature or digest, checked by ring, without parsing, claims, revocation or rights.
+//! Measures the credential of a request by kind: the whole of `Auth::authenticate`, from headers to
+//! principal. Baseline: the bare signature or digest, checked by ring, without parsing, claims, revocation or
+//! rights.
 
 #![allow(clippy::expect_used, missing_docs)] // a bench's own inputs
 
@@ -24,7 +25,7 @@ use ring::signature::{
 use ring::{digest, hmac};
 use rustls_pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
 
-/// Keeps nothing: memory is what is measured.
+/// Stores nothing, because only work in memory is measured.
 struct Nowhere;
 
 impl Records for Nowhere {
@@ -70,7 +71,7 @@ fn signed(name: &str, algorithm: Algorithm) -> String {
     format!("{message}.{}", BASE64.encode(signature))
 }
 
-/// The public half, for ring alone.
+/// Returns the public key for checking with ring alone.
 fn public_key(name: &str, algorithm: Algorithm) -> UnparsedPublicKey<Vec<u8>> {
     let pem = std::fs::read(fixture(&format!("{name}.private.pem"))).expect("a fixture");
     let der = PrivatePkcs8KeyDer::from_pem_slice(&pem).expect("PKCS#8");

@@ -1,7 +1,8 @@
-//! What an event costs on its way in: parsing, one by one and in arrays of 100, encoding, numbering.
+//! Measures an incoming event: parsing, one by one and in arrays of 100, encoding, and numbering.
 //!
-//! Baselines: serde_json, into a `Value` (which checks nothing) and into a struct of the same fields (which checks types,
-//! no lengths, names or repeats) for parsing, and from that struct for encoding.
+//! Baselines for parsing: serde_json, into a `Value` (which checks nothing) and into a struct of the same
+//! fields (which checks types, but no lengths, names or repeats). Baseline for encoding: serde_json from that
+//! struct.
 
 #![allow(clippy::expect_used, missing_docs)] // a bench's own inputs
 
@@ -19,11 +20,11 @@ use serde_json::value::RawValue;
 const KEY: CursorKey = CursorKey { store_id: *b"benc", key: [1; 16] };
 const CHUNK: &str = r#"{"type":"stream_chunk","request_id":"request-7","chunk":" quick brown","is_final":false,"index":12,"agent_id":"agent-1","user_id":"user-7"}"#;
 const MESSAGE: &str = r#"{"type":"message","agent_id":"agent-1","user_id":"user-7","role":"assistant","content":"The quick brown fox jumps over the lazy dog, \"again\" and\nagain.","metadata":{"model":"m-1","tokens":17}}"#;
-/// As the load tester sends it: 128 bytes.
+/// An event of 128 bytes, as the load tester sends it.
 const CUSTOM: &str = r#"{"type":"custom","channel":"bench/1","data":{"n":"000000000001","t":"0000001234567890123","pad":"xxxxxxxxxxxxxxxxxxxxxxxxxxx"}}"#;
 const EVENTS: [(&str, &str); 3] = [("chunk", CHUNK), ("message", MESSAGE), ("custom", CUSTOM)];
 
-/// The same fields, read by serde.
+/// The same fields, deserialized by serde.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Plain<'a> {
     #[serde(rename = "type", borrow)]
@@ -94,7 +95,8 @@ fn encode(c: &mut Criterion) {
     group.finish();
 }
 
-/// As `nervewire bench publish --size 256` sends it, and as Python's `json.dumps` would write the same.
+/// An event as `nervewire bench publish --size 256` sends it; if `spaced`, as Python's `json.dumps` would
+/// write it.
 fn padded(spaced: bool) -> String {
     let pad = "x".repeat(156);
     let compact = format!(
@@ -104,14 +106,14 @@ fn padded(spaced: bool) -> String {
     if spaced { compact.replace(':', ": ").replace(',', ", ") } else { compact }
 }
 
-/// Reads a body that comes in one part.
+/// Parses a body that arrives in one part.
 fn read(body: &str, each: &mut impl FnMut(Event<'_>)) -> usize {
     let mut reader = BodyReader::new(Format::Json);
     reader.read(body.as_bytes(), true, each);
     reader.finish().expect("events")
 }
 
-/// The stages of a publish before the store: an array of 100 events of 256 bytes.
+/// Measures the stages of a publish before the store: an array of 100 events of 256 bytes.
 fn intake(c: &mut Criterion) {
     let mut group = c.benchmark_group("intake");
     group.throughput(Throughput::Elements(100));

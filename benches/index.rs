@@ -1,8 +1,12 @@
-//! What finding a frame's subscribers costs, by number of subscriptions.
+//! Measures finding the subscribers of a frame, by number of subscriptions.
 //!
-//! `stream`: each subscribes to its own stream; one chunk. `user`: each is another user without a filter; one addressed
-//! event. `agent`: each another user, all on one agent; one addressed event. `shared`: all equal; everyone matches.
-//! `nobody`: the streams again, an event no one asked for. Baseline: comparing with every subscription in turn.
+//! * `stream`: each subscribes to its own stream; one chunk.
+//! * `user`: each is a different user without a filter; one addressed event.
+//! * `agent`: each is a different user, and all filter for one agent; one addressed event.
+//! * `shared`: all are equal; every subscription matches.
+//! * `nobody`: the streams again, with an event that matches no subscription.
+//!
+//! Baseline: comparing with every subscription in turn.
 
 #![allow(clippy::expect_used, missing_docs)] // a bench's own inputs
 
@@ -13,7 +17,7 @@ use nervewire::frame::Frame;
 use nervewire::index::Index;
 
 const SIZES: [u32; 3] = [10, 10_000, 100_000];
-/// Most frames that are looked for in turn.
+/// Maximum number of frames to look up in turn.
 const FRAMES: u32 = 10_000;
 
 fn selection(query: &str, sub: Option<&str>) -> Selection {
@@ -30,7 +34,7 @@ fn filled(size: u32, selection: impl Fn(u32) -> Selection) -> Index<u32> {
     index
 }
 
-/// A chunk of stream and user `id`, of agent-1.
+/// Creates a chunk of stream and user `id`, from agent-1.
 fn chunk(id: u32) -> Frame {
     let json = format!(
         r#"{{"type":"stream_chunk","request_id":"request-{id}","chunk":"x","is_final":false,"agent_id":"agent-1","user_id":"user-{id}"}}"#
@@ -38,7 +42,8 @@ fn chunk(id: u32) -> Frame {
     Frame::encode(&Event::parse(&json).expect("event"), 0, 0)
 }
 
-/// Finds the subscribers of one frame after the other, of many, so that a large index is not measured in the cache.
+/// Finds the subscribers of many different frames in turn, so that a large index is not measured in the
+/// cache.
 fn find(c: &mut Criterion) {
     let mut group = c.benchmark_group("index");
     group.throughput(Throughput::Elements(1));
@@ -46,7 +51,7 @@ fn find(c: &mut Criterion) {
         let user = |id: u32| format!("user-{id}");
         let stream = |id: u32| selection(&format!("request_id=request-{id}"), Some(&user(id)));
         let steps = size.min(FRAMES);
-        // Spread over all, in an order the processor does not foresee.
+        // The frames are spread over all streams, in an order that the processor cannot predict.
         let each: Vec<Frame> = (0..steps).map(|n| chunk((n * 7_919) % steps * (size / steps))).collect();
         let seven = vec![chunk(7)];
         let other = (0..steps).map(|n| chunk(size + n)).collect();

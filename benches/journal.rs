@@ -1,7 +1,8 @@
-//! What a record of the journal costs, beside a bare appender on the same disk: the same bytes, written into room that was taken
-//! ahead, and an fdatasync.
+//! Measures a record of the journal, and beside it a bare appender on the same disk that writes the same
+//! bytes into preallocated space and calls fdatasync.
 //!
-//! `cargo bench --bench journal`. `append` is without a sync: its time is CPU, and its throughput the CPU of a byte.
+//! `cargo bench --bench journal`. `append` has no sync: its time is CPU time, and its throughput shows the
+//! CPU time of a byte.
 
 #![allow(missing_docs, clippy::expect_used)]
 
@@ -16,10 +17,10 @@ use nervewire::store::journal_door::Appender;
 
 /// Bytes of a segment, and of the bare appender's file.
 const SEGMENT: u64 = 64 << 20;
-/// A lone small event, a page of events, a large commit.
+/// A single small event, a page of events, and a large commit.
 const SIZES: [(&str, usize); 3] = [("400_B", 400), ("64_KiB", 64 << 10), ("1_MiB", 1 << 20)];
 
-/// `pwrite` into a file that is allocated ahead, and made anew when it is full.
+/// Appends with `pwrite` to a preallocated file, and creates a new file when it is full.
 struct Bare<'a> {
     dir: &'a Path,
     file: File,

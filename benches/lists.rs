@@ -1,9 +1,11 @@
-//! What a page of a list costs in an organization of a thousand rows and in one of very many, over HTTP, in one run.
+//! Measures a page of a list in an organization of a thousand rows and in one of very many, over HTTP, in one
+//! run.
 //!
-//! `NERVEWIRE_LIST_ROWS=1000000 cargo bench --bench lists`; 20,000 without it. Messages of 200 bytes, each agent with a hundred
-//! of them, spread over the table: the pages of the large organization lie far apart. Both are asked in turns, `same` for one
-//! page again and again, `other` each time for that of another agent or user. It says what 256 clients' messages came to.
-//! `NERVEWIRE_LIST_CACHE` is the daemon's `store.cache_bytes`.
+//! `NERVEWIRE_LIST_ROWS=1000000 cargo bench --bench lists`; the default is 20,000. Messages have 200 bytes.
+//! Each agent has a hundred of them, spread over the table, so the pages of the large organization are far
+//! apart. Both organizations are measured alternately: `same` requests one page repeatedly, `other` each time
+//! that of another agent or user. The bench also prints the rate at which 256 clients created the messages.
+//! `NERVEWIRE_LIST_CACHE` sets the daemon's `store.cache_bytes`.
 
 #![allow(missing_docs, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
@@ -21,7 +23,7 @@ const OF_AN_AGENT: usize = 100;
 const CLIENTS: usize = 256;
 const ASKED: usize = 400;
 
-/// One kept connection.
+/// A keep-alive connection.
 struct Caller {
     stream: TcpStream,
     held: Vec<u8>,
@@ -35,7 +37,7 @@ impl Caller {
         Caller { stream, held: Vec::new(), access: access.clone() }
     }
 
-    /// Sends a request and has `read` take its answer.
+    /// Sends a request and passes its response to `read`.
     fn call<T>(&mut self, method: &str, path: &str, body: &str, read: impl FnOnce(&[u8]) -> T) -> T {
         let Access { host, credential, .. } = &self.access;
         let length = body.len();
@@ -71,7 +73,7 @@ impl Caller {
         })
     }
 
-    /// How long a page takes, with how many rows it has.
+    /// Returns the duration of a request for a page, and the number of rows in the page.
     fn page(&mut self, path: &str) -> (Duration, usize) {
         let began = Instant::now();
         let body = self.call("GET", path, "", <[u8]>::to_vec);
@@ -81,7 +83,7 @@ impl Caller {
     }
 }
 
-/// An organization with `rows` messages, as many tools, and an agent for each hundred.
+/// An organization with `rows` messages, the same number of tools, and an agent for each hundred.
 struct Organization {
     access: Access,
     agents: Vec<String>,
@@ -143,7 +145,7 @@ fn main() {
     let mut set = vec!["limits.publish_per_second=0".into(), "log.level=warn".into()];
     set.extend(std::env::var("NERVEWIRE_LIST_CACHE").ok().map(|bytes| format!("store.cache_bytes={bytes}")));
     let settings = DaemonSettings { exe: Some(exe.into()), set, ..DaemonSettings::default() };
-    // `cargo test --benches` runs it to see that it works.
+    // `cargo test --benches` runs the bench only to check that it works.
     let rows = asked.unwrap_or(if std::env::args().any(|arg| arg == "--bench") { 20_000 } else { FEW });
     let target = Target::daemon(&settings).expect("the daemon starts");
     let [few, many] = [("few", FEW), ("many", rows)].map(|(name, rows)| {

@@ -1,8 +1,11 @@
-//! What merging the chunks of a slow reader costs, per batch of 64 frames.
+//! Measures merging the chunks of a slow reader, per batch of 64 frames.
 //!
-//! `one stream`: all become one. `four streams in turn`: neighbours differ, nothing merges. `runs of 8`: eight streams, one
-//! after the other. `messages`: nothing that could merge. Baseline: the same through serde_json, decoded, joined and
-//! encoded again.
+//! * `one stream`: all chunks become one.
+//! * `four streams in turn`: neighbours differ, so nothing is merged.
+//! * `runs of 8`: eight streams, one after another.
+//! * `messages`: nothing can be merged.
+//!
+//! Baseline: the same through serde_json: decoded, joined and encoded again.
 
 #![allow(clippy::expect_used, missing_docs)] // a bench's own inputs
 
@@ -31,7 +34,7 @@ fn chunk(stream: u64, index: u64) -> String {
     )
 }
 
-/// The same rule on decoded JSON.
+/// Applies the same rule to decoded JSON.
 fn with_serde_json(frames: &[Arc<Frame>]) -> Vec<Vec<u8>> {
     let mut out: Vec<Value> = Vec::new();
     for frame in frames {

@@ -1,15 +1,18 @@
-//! A million connections on one worker, without a kernel: `cargo bench --bench million [-- all | each | users [COUNT]]`.
+//! A million connections on one worker, without a kernel: `cargo bench --bench million [-- all | each | users
+//! [COUNT]]`.
 //!
-//! The worker, its connections, slab, index, wheel, views, tenants, admission and the store are the daemon's own; only
-//! the sockets are not (`connection::sink::Ledger`: what would have been sent is counted), since a process here may open
-//! 20,000 descriptors. It tells, per audience:
+//! The worker, its connections, slab, index, wheel, views, tenants, admission and the store are the daemon's
+//! own. Only the sockets are replaced (`connection::sink::Ledger` counts what would have been sent), because
+//! a process here may open only 20,000 descriptors. The bench prints for each audience:
 //!
 //! * memory: growth of this process's resident anonymous memory while they connect, per connection.
-//! * heartbeats: CPU of the worker's thread in one second of the interval (25 s, so 40,000 connections a second).
-//! * fan-out: CPU per delivery of one event to all, of 8 together (one write each), and of events that few asked for.
+//! * heartbeats: CPU of the worker's thread in one second of the interval (25 s, so 40,000 connections per
+//!   second).
+//! * fan-out: CPU per delivery of one event to all, of 8 together (one write each), and of events with few
+//!   subscribers.
 //!
-//! Audiences: `all` by one API key, everything; `each` by one API key, ten to a channel of their own; `users` each with
-//! a token of their own (checked like any other: 100,000 unless told).
+//! Audiences: `all` use one API key and receive everything; `each` use one API key, with ten connections per
+//! channel; `users` have a token each, which is checked like any other (100,000 by default).
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -50,13 +53,13 @@ static ALLOCATOR: Allocator = Allocator;
 
 /// Seconds between heartbeats.
 const INTERVAL: u64 = 25;
-/// Connections of one channel in `each`.
+/// Connections per channel in `each`.
 const PER_CHANNEL: usize = 10;
-/// Events published one after another to channels of few.
+/// Events published one after another to channels with few subscribers.
 const SELECTIVE: usize = 2_000;
-/// Events to everyone, one at a time.
+/// Events published to all, one at a time.
 const ROUNDS: usize = 5;
-/// Events that leave in one write.
+/// Events that are sent in one write.
 const TOGETHER: usize = 8;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -112,7 +115,7 @@ impl Simulation {
         Simulation { worker, auth, key, tenant, ledger: Rc::default(), store, _dir: dir }
     }
 
-    /// One more, as `http` would hand it over.
+    /// Adds a connection, in the same way as `http` hands it over.
     fn connect(&self, audience: Audience, n: usize) {
         let principal = match audience {
             Audience::Users => self.user(n),
@@ -147,7 +150,7 @@ impl Simulation {
         enter(&self.auth, "authorization", &format!("Bearer {}", token.token.expose()))
     }
 
-    /// Publishes to `channel` and waits until `writes` more have left.
+    /// Publishes to `channel` and waits for `writes` further writes.
     async fn deliver(&self, channel: &str, events: usize, writes: u64) {
         let until = self.ledger.writes.get() + writes;
         let pad = "x".repeat(80);
@@ -169,7 +172,7 @@ fn enter(auth: &Auth, header: &'static str, credential: &str) -> Arc<Principal> 
     auth.authenticate(&auth.present(&headers, ""), &cx).unwrap()
 }
 
-/// Resident memory that is this process's own, bytes.
+/// Returns the resident memory that is this process's own, in bytes.
 fn resident() -> f64 {
     memory::give_back(true);
     let text = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
@@ -177,7 +180,7 @@ fn resident() -> f64 {
     line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() * 1_024.0
 }
 
-/// CPU of this thread so far, and of it in the kernel (to 10 ms), seconds.
+/// Returns the CPU time of this thread so far, and its share in the kernel (to 10 ms), in seconds.
 fn cpu() -> (f64, f64) {
     let all = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     let all: f64 = all.split_whitespace().next().unwrap().parse().unwrap();
@@ -195,11 +198,11 @@ async fn simulate(audience: Audience, name: &str, count: usize) {
     for n in 1..count {
         sim.connect(audience, n);
         if n % 1_000 == 0 {
-            tokio::task::yield_now().await; // the worker's second hand goes on
+            tokio::task::yield_now().await; // lets the worker's timer advance
         }
     }
     while sim.ledger.writes.get() < count as u64 {
-        tokio::task::yield_now().await; // each was told `ready`
+        tokio::task::yield_now().await; // each has received `ready`
     }
     let each = (cpu().0 - began.0) / count as f64 * 1e6;
     let bytes = (resident() - before) / count as f64;
@@ -235,20 +238,21 @@ async fn simulate(audience: Audience, name: &str, count: usize) {
     }
 
     if count < 1_000 {
-        return; // it works
+        return; // a test run only checks that it works
     }
-    // A whole interval, so that each of them has had one.
+    // Runs for a whole interval, so that each connection has had a heartbeat.
     let (began, wrote, since) = (cpu(), sim.ledger.writes.get(), Instant::now());
     tokio::time::sleep(Duration::from_secs(INTERVAL)).await;
     let (ended, beats) = (cpu(), sim.ledger.writes.get() - wrote);
-    // Of a second that the thread had: where others keep the machine busy, a sleep is longer than it was to be.
+    // Per second of elapsed time: if other processes keep the machine busy, a sleep takes longer than
+    // requested.
     let second = (ended.0 - began.0) / since.elapsed().as_secs_f64() * 1e3;
     let beat = (ended.0 - began.0) / beats as f64 * 1e6;
     println!("million {name}: heartbeats: {second:.1} ms of CPU a second, {beat:.3} µs each ({beats})");
     let began = Instant::now();
     memory::give_back(false);
     let took = began.elapsed().as_secs_f64() * 1e3;
-    println!("million {name}: looking for memory to give back, once a second: {took:.3} ms");
+    println!("million {name}: looking for memory to return, once a second: {took:.3} ms");
     sim.store.close().await;
 }
 
@@ -258,7 +262,7 @@ fn main() {
     let (name, count) = (wanted.next(), wanted.next());
     let measured = std::env::args().any(|arg| arg == "--bench");
     if measured && name.is_none() {
-        // A process each: what one leaves in the allocator must not serve the next.
+        // Each audience has its own process, so that memory left in the allocator is not reused by the next.
         for name in ["all", "each", "users"] {
             let mut child = std::process::Command::new(std::env::current_exe().unwrap());
             assert!(child.args(["--bench", name]).status().unwrap().success());
@@ -272,7 +276,7 @@ fn main() {
         "users" => (Audience::Users, 100_000),
         other => panic!("no audience is called {other}"),
     };
-    // `cargo test --benches` only wants to know that it works.
+    // `cargo test --benches` runs the bench only to check that it works.
     let count = if measured { count.map_or(usual, |count| count.parse().unwrap()) } else { 100 };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
     runtime.unwrap().block_on(simulate(audience, &name, count));

@@ -1,8 +1,9 @@
-//! What it costs to bring one subscriber 2,000 events further: from the ring, from pages in memory, from the disk; and what packing and
-//! unpacking those events costs.
+//! Measures bringing one subscriber forward by 2,000 events: from the ring, from pages in memory, and from
+//! the disk. Also measures packing and unpacking those events.
 //!
-//! Each reads as the worker does, matches every frame against the subscription, merges, and joins the bytes of what one
-//! write would carry; only the write is missing. Baseline: a bare sled range over rows of one encoded event each.
+//! Each case reads as the worker does, matches every frame against the subscription, merges, and joins the
+//! bytes of one write. Only the write itself is missing. Baseline: a bare sled range over rows of one encoded
+//! event each.
 
 #![allow(clippy::expect_used, missing_docs)] // a bench's own inputs
 
@@ -26,7 +27,7 @@ const BEHIND: u64 = 2_000;
 const BATCH: usize = 64;
 const EVENT: &str = r#"{"type":"custom","channel":"bench/1","data":{"n":"000000000001","t":"0000001234567890123","pad":"xxxxxxxxxxxxxxxxxxxxxxxxxxx"}}"#;
 
-/// What the worker does with a batch of the ring; the bytes one write would carry.
+/// Does what the worker does with a batch from the ring. Produces the bytes of one write.
 fn serve(selection: &Selection, frames: &[Arc<Frame>], bytes: &mut Vec<u8>) -> u64 {
     let mut seen: Vec<Arc<Frame>> = frames.iter().filter(|frame| selection.matches(frame)).cloned().collect();
     coalesce(&mut seen);
@@ -35,7 +36,7 @@ fn serve(selection: &Selection, frames: &[Arc<Frame>], bytes: &mut Vec<u8>) -> u
     seen.len() as u64
 }
 
-/// The same with a page of the log, none of whose events are merged.
+/// Does the same with a page of the log, without merging events.
 fn serve_page(selection: &Selection, page: &Page, encoding: Encoding, bytes: &mut Vec<u8>) -> u64 {
     let frames = page.frames();
     let seen: Vec<&Frame> = frames.iter().filter(|frame| selection.matches(frame)).collect();
@@ -58,7 +59,7 @@ fn store(cache: usize) -> (tempfile::TempDir, Store, Arc<TenantLog>, Vec<Arc<Fra
     let store = Store::open(options).expect("the store opens");
     let log = store.log_blocking(TenantId(1)).expect("a log");
     let mut all = Vec::new();
-    // As publishing in arrays of 100 packs them.
+    // The events are packed as by publishing in arrays of 100.
     for _ in 0..BEHIND / 100 {
         let end = log.end();
         let now = SystemClock.now_ms();

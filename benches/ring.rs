@@ -1,8 +1,9 @@
-//! Publish and read of the ring with 1, 2 and 4 readers, beside a mutex around a `VecDeque` and tokio's broadcast.
+//! Measures publish and read of the ring with 1, 2 and 4 readers. Baselines: a mutex around a `VecDeque`, and
+//! tokio's broadcast.
 //!
-//! `publish`: the writer's cost of one frame while the ring is full (so each publish also retires a frame) and the
-//! readers follow in their threads, never sleeping (0: nobody reads). `read`: one reader's cost per frame, in
-//! batches of 64, of a ring nobody writes to, while the other readers read the same ring.
+//! `publish`: the writer's cost of one frame while the ring is full, so each publish also retires a frame.
+//! The readers follow in their threads and never sleep (0: there are no readers). `read`: one reader's cost
+//! per frame, in batches of 64, from a ring without a writer, while the other readers read the same ring.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -19,7 +20,7 @@ use tokio::sync::broadcast;
 
 const SLOTS: usize = 4096;
 const BATCH: usize = 64;
-/// How often one reader goes through the full ring; a thread's start is long beside one pass.
+/// How often one reader reads the full ring. Starting a thread takes long compared with one pass.
 const PASSES: usize = 16;
 
 struct Frame(u64);
@@ -33,7 +34,7 @@ impl Slotted for Frame {
     }
 }
 
-/// One way of fanning out.
+/// A fan-out implementation.
 trait Fanout: Sized {
     type Follower: Follower;
     fn new(readers: usize) -> (Self, Vec<Self::Follower>);
@@ -44,7 +45,7 @@ trait Fanout: Sized {
 trait Follower: Send + 'static {
     /// Takes up to [`BATCH`] frames.
     fn turn(&mut self, out: &mut Vec<Arc<Frame>>);
-    /// Back to the oldest frame; at least [`PASSES`] times.
+    /// Moves back to the oldest frame. This works at least [`PASSES`] times.
     fn rewind(&mut self);
 }
 
@@ -78,7 +79,7 @@ impl Follower for LockfreeFollower {
     }
 }
 
-/// Frames and the sequence of the first.
+/// The frames, and the sequence of the first one.
 type Shelf = Arc<Mutex<(VecDeque<Arc<Frame>>, u64)>>;
 struct Locked(Shelf);
 struct LockedFollower(Shelf, u64);
@@ -112,11 +113,11 @@ impl Follower for LockedFollower {
 }
 
 struct Broadcast(broadcast::Sender<Arc<Frame>>);
-/// The receiver in use is the last.
+/// The last receiver is the one in use.
 struct BroadcastFollower(Vec<broadcast::Receiver<Arc<Frame>>>);
 
 impl Broadcast {
-    /// A receiver cannot go back, so `passes` of them stand at the beginning.
+    /// A receiver cannot move back, so `passes` of them are created at the beginning.
     fn with_passes(readers: usize, passes: usize) -> (Self, Vec<BroadcastFollower>) {
         let (sender, _) = broadcast::channel(SLOTS);
         let receivers = || (0..passes).map(|_| sender.subscribe()).collect();
@@ -165,7 +166,8 @@ impl Follower for BroadcastFollower {
     }
 }
 
-/// Runs `work` while the followers read in threads of their own, for ever round or following.
+/// Runs `work` while the followers read in their own threads. With `round` they start over at the end, else
+/// they follow.
 fn beside<F: Follower>(followers: Vec<F>, round: bool, work: impl FnOnce() -> Duration) -> Duration {
     let (stop, begun, all) = (AtomicBool::new(false), AtomicUsize::new(0), followers.len());
     thread::scope(|scope| {
@@ -201,7 +203,7 @@ fn publish<T: Fanout>(readers: usize, count: u64) -> Duration {
         left -= now;
         let (mut fanout, followers) = T::new(readers);
         let kept: Vec<_> = (0..now + SLOTS as u64).map(|sequence| Arc::new(Frame(sequence))).collect();
-        // The second owner keeps the allocator's work out of the figure.
+        // A second owner of the frames keeps the cost of freeing them out of the figure.
         let mut frames = kept.clone().into_iter();
         frames.by_ref().take(SLOTS).for_each(|frame| fanout.publish(frame));
         took += beside(followers, false, || {

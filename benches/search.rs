@@ -1,6 +1,7 @@
-//! What a search costs among few and among many memories, for queries that find as many in both: the bar is twice the time.
+//! Measures a search among few and among many memories, for queries with the same number of hits in both. The
+//! limit is twice the time.
 //!
-//! `cargo bench --bench search`; `NERVEWIRE_SEARCH_ROWS` says how many are many (100,000).
+//! `cargo bench --bench search`; `NERVEWIRE_SEARCH_ROWS` sets how many are many (100,000).
 
 #![allow(missing_docs, clippy::expect_used)]
 
@@ -16,15 +17,15 @@ use nervewire::store::{
 const TENANT: TenantId = TenantId(1);
 const TABLE: Table = Table(16);
 const FEW: u64 = 1_000;
-/// Words of a memory besides those that are looked for.
+/// Words of a memory besides those that queries search for.
 const WORDS: u64 = 8;
-/// Words there are.
+/// Size of the vocabulary.
 const VOCABULARY: u64 = 20_000;
-/// Memories that hold the rare and the common word, in both tenants.
+/// Memories that contain the rare and the common word, in both tenants.
 const RARE: u64 = 20;
 const COMMON: u64 = 1_000;
 
-/// The groups of a memory of one of many users and agents.
+/// Returns the groups of a memory. Its user and agent are some of many.
 fn groups(number: u64) -> [Group; 4] {
     let (agent, user) = (format!("agent-{}", number % 50), format!("user-{}", number % 500));
     [
@@ -45,7 +46,8 @@ fn id(document: &Document) -> String {
     format!("memory-{}", uuid::Uuid::from_bytes(*document))
 }
 
-/// The words of one of `all` memories, the looked-for ones spread evenly over them.
+/// Returns the words of one of `all` memories. The words that queries search for are spread evenly over the
+/// memories.
 fn words(number: u64, all: u64) -> Vec<String> {
     let mut words: Vec<String> = (0..WORDS)
         .map(|n| format!("w{}", (number * WORDS + n).wrapping_mul(0x9E37_79B9_7F4A_7C15) % VOCABULARY))
@@ -97,7 +99,7 @@ fn sought(words: &[(&str, bool)]) -> Sought {
     }
 }
 
-/// A search as it is answered: the best ten, and their rows.
+/// Runs a search as the daemon does: the best ten hits, with their rows.
 async fn search(store: &Store, sought: Sought) -> Hits {
     let hits = store.search(TENANT, sought).await.expect("readable");
     let ids = hits.hits.iter().map(|hit| id(&hit.document)).collect();

@@ -1,5 +1,5 @@
-//! What the store costs: group commit with an fsync, packing, and reading a page. Baseline of the commits: sled alone, a
-//! batch of one row per event, a flush, an fdatasync.
+//! Measures the store: group commit with an fsync, packing, and reading a page. Baseline of the commits: sled
+//! alone, with a batch of one row per event, a flush and an fdatasync.
 //!
 //! `cargo bench --bench store`. On a slow disk the first group measures the disk.
 
@@ -43,7 +43,7 @@ fn append(
     told
 }
 
-/// `writers` in `tenants`, each publishing one event and waiting for its ack, again and again.
+/// Runs `writers` in `tenants`. Each repeatedly publishes one event and waits for its ack.
 fn group_commit(store: &Store, writers: u64, tenants: u64, rounds: u64) -> Duration {
     let log = |writer| store.log_blocking(TenantId(writer % tenants + 1)).expect("a log");
     let logs: Vec<_> = (0..writers).map(log).collect();
@@ -85,7 +85,7 @@ fn commits(c: &mut Criterion) {
     group.bench_function("1000_packed", |b| {
         b.iter(|| runtime.block_on(append(&store, &log, 1000)).expect("told").expect("committed"));
     });
-    // sled alone, on the same disk.
+    // Baseline: sled alone, on the same disk.
     let dir = tempfile::tempdir().expect("a directory");
     let db = sled::Config::new().path(dir.path()).segment_size(8 << 20).open().expect("a database");
     let file = std::fs::File::options().write(true).open(dir.path().join("db")).expect("sled's file");

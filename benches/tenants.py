@@ -1,18 +1,19 @@
 #!/usr/bin/env python3
-"""What an idle organization costs a running daemon: tenants.py DAEMON [COUNT].
+"""Measures the memory of an idle organization in a running daemon: tenants.py DAEMON [COUNT].
 
-Creates COUNT organizations (100,000) over REST in two halves, publishes one event to each, waits until all are quiet and
-forgotten, and tells the growth of PSS per organization. The second half is the figure: the engine's buffers, which the
-first one fills, are no organization's. The page cache is at its least (1 MiB), for the same reason.
+Creates COUNT organizations (100,000) over REST in two halves, publishes one event to each, waits until the
+daemon has unloaded them, and prints the growth of PSS per organization. Use the figure of the second half: the
+first half also fills the engine's buffers, which belong to no organization. The page cache is set to its minimum
+(1 MiB) for the same reason.
 
-Tokens are signed with the daemon's own key, from the fresh data directory that this script made.
+Tokens are signed with the daemon's own key, from the new data directory that this script creates.
 """
 
 import base64, hashlib, hmac, json, os, re, selectors, socket, subprocess, sys, tempfile, time, urllib.request
 
 DAEMON, COUNT = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 100_000
 CONNECTIONS = 64
-QUIET_SECONDS = 80  # a ring goes after a minute; sweeps come every five seconds
+QUIET_SECONDS = 80  # a ring is removed after a minute; sweeps run every five seconds
 
 
 def encode(data):
@@ -55,7 +56,7 @@ class Daemon:
         return f"{text}.{encode(hmac.new(self.secret, text.encode(), hashlib.sha256).digest())}"
 
     def post(self, requests):
-        """Each of (path, credential, body), one at a time on each of CONNECTIONS."""
+        """Posts each (path, credential, body), with one request at a time on each of CONNECTIONS."""
         host, port = self.ready["listen"].rsplit(":", 1)
         ready, requests, open_ = selectors.DefaultSelector(), iter(requests), 0
 

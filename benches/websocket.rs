@@ -1,7 +1,8 @@
-//! What WebSocket framing costs: headers, unmasking, and a whole message read from a buffer, beside tungstenite.
+//! Measures WebSocket framing: headers, unmasking, and reading a whole message from a buffer, beside
+//! tungstenite.
 //!
-//! `message`: the bytes are copied as a `read` would bring them, then one text message comes out, UTF-8 checked.
-//! tungstenite keeps its mask private, so `unmask` has the byte-wise rule of RFC 6455 §5.3 as its baseline.
+//! `message`: the bytes are copied as by a `read`, then one text message is decoded and its UTF-8 checked.
+//! tungstenite's unmasking is private, so the baseline of `unmask` is the byte-wise rule of RFC 6455 §5.3.
 
 #![allow(clippy::expect_used, missing_docs)] // a bench's own inputs
 
@@ -17,7 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocket};
 const MASK: [u8; 4] = [1, 2, 3, 4];
 const SIZES: [usize; 4] = [16, 256, 4_096, 65_536];
 
-/// A client's text frame.
+/// Returns a client's text frame.
 fn masked(len: usize) -> Vec<u8> {
     let mut wire = Vec::new();
     ws::text(&"x".repeat(len), &mut wire);
@@ -28,7 +29,7 @@ fn masked(len: usize) -> Vec<u8> {
     wire
 }
 
-/// A peer that sends the same frame for ever.
+/// A peer that sends the same frame forever.
 struct Again {
     wire: Vec<u8>,
     at: usize,
@@ -66,7 +67,8 @@ fn headers(c: &mut Criterion) {
             let mut out = [0; ws::MAX_HEADER];
             b.iter(|| header.format(std::hint::black_box(len as u64), &mut &mut out[..]));
         });
-        // Only a header: ours keeps its bytes' meaning in the decoder, tungstenite's parser answers it.
+        // Only a header. Our decoder keeps the meaning of the payload bytes in its state; tungstenite's
+        // parser returns it.
         let wire = &masked(len)[..if len < 126 {
             6
         } else if len < 65_536 {
@@ -78,7 +80,7 @@ fn headers(c: &mut Criterion) {
             b.iter(|| FrameHeader::parse(&mut Cursor::new(wire)).expect("valid"));
         });
     }
-    // The shortest message is a header and nothing else to do.
+    // The shortest message is only a header.
     let wire = masked(0);
     group.bench_function(BenchmarkId::new("read", 0), |b| {
         let (mut decoder, limits) = (Decoder::default(), Limits::client(1 << 20));

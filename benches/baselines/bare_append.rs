@@ -1,16 +1,18 @@
-//! What making bytes durable costs without a daemon around it: `pwrite` into a preallocated file and `fdatasync`.
+//! The cost of making bytes durable without a daemon: `pwrite` into a preallocated file and `fdatasync`.
 //! `nervewire bench publish --floor` compares the daemon's acknowledgement with it.
 //!
-//! * One stream: an append and its sync, one after the other, on one thread.
-//! * Several (`--streams`): each has one append under way and hands in the next when it is acknowledged. A thread of its own
-//!   writes what was handed in while the last sync ran and syncs it once, as a write-ahead log does.
-//! * The file is allocated and filled with zeros before, and its end is followed by its start: neither its size nor its extents ever
-//!   change, as in a log that uses its segments again. `--unwritten` allocates it only: each sync then also has the file system
-//!   note what was written, in a journal that it shares with everybody else.
+//! * One stream: an append and its sync, one after another, on one thread.
+//! * Several (`--streams`): each has one append in progress and submits the next when it is acknowledged. A
+//!   separate thread writes what was submitted during the last sync and syncs it once, as a write-ahead log
+//!   does.
+//! * The file is allocated and filled with zeros first, and is written in a circle. Neither its size nor its
+//!   extents ever change, as in a log that reuses its segments. With `--unwritten` it is only allocated. Then
+//!   each sync also makes the file system record what was written, in a journal that it shares with all other
+//!   files.
 //! * Appends follow each other without padding, as records do.
 //!
-//! `bare_append --dir DIR --bytes N` prints `{"p50_ns":…,"p99_ns":…,"cpu_ns":…,"rate":…,"n":…,"syncs":…}`; `cpu_ns` is the CPU
-//! of an append and `rate` appends a second.
+//! `bare_append --dir DIR --bytes N` prints `{"p50_ns":…,"p99_ns":…,"cpu_ns":…,"rate":…,"n":…,"syncs":…}`.
+//! `cpu_ns` is the CPU time of an append and `rate` is appends per second.
 
 #![allow(clippy::print_stdout, missing_docs, reason = "a program beside the daemon")]
 
@@ -28,33 +30,33 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// Bytes of the file.
 const FILE_BYTES: u64 = 64 << 20;
-/// Bytes of one write at most; what waits beyond it is written by further ones before the sync.
+/// Maximum bytes of one write. What exceeds it is written by further writes before the sync.
 const WRITE_MAX: usize = 4 << 20;
 
 #[derive(Parser)]
 struct Args {
-    /// Where the file is made; on the disk that is to be measured.
+    /// Directory of the file, on the disk to measure.
     #[arg(long)]
     dir: PathBuf,
     /// Bytes of an append.
     #[arg(long, default_value_t = 256)]
     bytes: usize,
-    /// How many have one append under way.
+    /// Number of streams, each with one append in progress.
     #[arg(long, default_value_t = 1)]
     streams: usize,
-    /// How long.
+    /// Duration in seconds.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
-    /// Allocates the file without filling it.
+    /// Allocate the file without filling it.
     #[arg(long)]
     unwritten: bool,
 }
 
-/// The file, and where the next append goes.
+/// The file, and the position of the next append.
 struct Log {
     file: File,
     at: u64,
-    /// Bytes to be written, as many as one write takes.
+    /// Bytes to write: as many as one write may have.
     noise: Vec<u8>,
 }
 
@@ -79,7 +81,7 @@ impl Log {
         Ok(Log { file, at: 0, noise: noise.take(WRITE_MAX).collect() })
     }
 
-    /// Makes `bytes` more durable.
+    /// Appends `bytes` more bytes and makes them durable.
     fn append(&mut self, mut bytes: usize) -> io::Result<()> {
         while bytes > 0 {
             let now = bytes.min(WRITE_MAX);
@@ -94,7 +96,7 @@ impl Log {
     }
 }
 
-/// What a run took.
+/// The result of a run.
 struct Taken {
     times: Histogram<u64>,
     syncs: u64,
@@ -135,11 +137,11 @@ fn alone(log: &mut Log, args: &Args, until: Instant) -> Result<Taken, Box<dyn st
     Ok(Taken { times, syncs })
 }
 
-/// Appends handed in and not yet taken by the writer: when each was.
+/// Appends submitted and not yet taken by the writer, with their times.
 #[derive(Default)]
 struct Queue {
     waiting: Vec<Instant>,
-    /// Appends that are durable and not yet handed in anew.
+    /// Appends that are durable and whose streams have not submitted the next one.
     durable: usize,
     over: bool,
 }
@@ -167,7 +169,7 @@ fn together(mut log: Log, args: &Args, until: Instant) -> Result<Taken, Box<dyn 
                 syncs += 1;
                 let now = Instant::now();
                 for handed_in in &taken {
-                    let _ = times.record((now - *handed_in).as_nanos() as u64); // in its range: it resizes
+                    let _ = times.record((now - *handed_in).as_nanos() as u64); // never fails: the histogram resizes
                 }
                 let mut queue = lock();
                 queue.durable += taken.len();
@@ -195,7 +197,7 @@ fn together(mut log: Log, args: &Args, until: Instant) -> Result<Taken, Box<dyn 
     })
 }
 
-/// CPU of this process so far, nanoseconds, threads that have ended included.
+/// Returns the CPU time of this process so far, in nanoseconds, including ended threads.
 fn cpu_ns() -> u64 {
     let taken = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(taken.tv_sec.unsigned_abs(), taken.tv_nsec.unsigned_abs() as u32).as_nanos() as u64

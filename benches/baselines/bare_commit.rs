@@ -1,11 +1,12 @@
-//! What one durable commit costs without a daemon around it: a sled batch of one row, a flush, an fdatasync, one after the
-//! other. `nervewire bench publish` compares the daemon's acknowledgement with it.
+//! The cost of one durable commit without a daemon: a sled batch of one row, a flush and an fdatasync, one
+//! after another. `nervewire bench publish` compares the daemon's acknowledgement with it.
 //!
-//! * sled is opened as the daemon opens it (`src/store/engine.rs`: segment size, cache, housekeeping); the fsync is our own,
-//!   because sled's flush is none.
-//! * It knows nothing of events: keys count, values are `--bytes` bytes of noise.
+//! * sled is opened as the daemon opens it (`src/store/engine.rs`: segment size, cache, housekeeping). The
+//!   fsync is made here, because sled's flush does not sync.
+//! * It does not know events: keys are counters, values are `--bytes` bytes of noise.
 //!
-//! `bare_commit --dir DIR --commits N --bytes N` prints `{"p50_ns":…,"p99_ns":…,"n":…}`; DIR must not hold a database.
+//! `bare_commit --dir DIR --commits N --bytes N` prints `{"p50_ns":…,"p99_ns":…,"n":…}`. DIR must not contain
+//! a database.
 
 #![allow(clippy::print_stdout, missing_docs, reason = "a program beside the daemon")]
 
@@ -16,19 +17,19 @@ use std::time::Instant;
 use clap::Parser;
 use hdrhistogram::Histogram;
 
-/// As `store::pack::SEGMENT_BYTES`.
+/// Same as `store::pack::SEGMENT_BYTES`.
 const SEGMENT_BYTES: usize = 8 << 20;
-/// As `StoreOptions::cache_bytes`.
+/// Same as `StoreOptions::cache_bytes`.
 const CACHE_BYTES: u64 = 64 << 20;
-/// As `store::engine::HOUSEKEEPING_MS`.
+/// Same as `store::engine::HOUSEKEEPING_MS`.
 const HOUSEKEEPING_MS: u64 = 500;
 
 #[derive(Parser)]
 struct Args {
-    /// Where the database is made; on the disk that is to be measured.
+    /// Directory of the database, on the disk to measure.
     #[arg(long)]
     dir: PathBuf,
-    /// How many commits.
+    /// Number of commits.
     #[arg(long, default_value_t = 2_000)]
     commits: u64,
     /// Bytes of a row's value.
@@ -40,7 +41,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args = Args::parse();
     let path = args.dir.join("bare");
     if path.exists() {
-        return Err(format!("{} is there already", path.display()).into());
+        return Err(format!("{} already exists", path.display()).into());
     }
     let db = sled::Config::new()
         .path(&path)
@@ -51,7 +52,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let file = File::options().read(true).write(true).open(path.join("db"))?;
     file.sync_all()?;
     let mut histogram = Histogram::<u64>::new(3)?;
-    // Noise, so that nothing on the way can make it smaller.
+    // The values are noise, so that they cannot be compressed.
     let mut noise = 0x9e37_79b9_7f4a_7c15_u64;
     let value: Vec<u8> = std::iter::repeat_with(|| {
         noise ^= noise << 13;

@@ -1,13 +1,16 @@
-//! What taking requests costs without anything done with them: accepts, parses heads, drops bodies, answers 201 with ids that
-//! are always the same. `nervewire bench publish --floor` puts the same load on it as on the daemon.
+//! The cost of receiving requests without processing them. The program accepts, parses heads, drops bodies,
+//! and responds 201 with constant ids. `nervewire bench publish --floor` puts the same load on it as on the
+//! daemon.
 //!
-//! * As many threads as the daemon has workers, each with a listener of its own on the same port and an epoll set.
-//! * `httparse` for the head; a body is never held, only counted off. The answer is one `send`.
-//! * `--hyper` serves by hyper instead, on as many runtimes of one thread: what its share is.
-//! * Nothing is authenticated, checked, kept or routed.
+//! * It has as many threads as the daemon has workers. Each has its own listener on the same port, and an
+//!   epoll set.
+//! * `httparse` parses the head. A body is never stored, only counted. The response is one `send`.
+//! * `--hyper` serves with hyper instead, on the same number of single-threaded runtimes, to measure hyper's
+//!   cost.
+//! * Nothing is authenticated, checked, stored or routed.
 //!
-//! `bare_http --listen 127.0.0.1:0 [--ids N] [--threads N] [--hyper]` prints `{"listen":"…"}` and serves until its standard input
-//! closes.
+//! `bare_http --listen 127.0.0.1:0 [--ids N] [--threads N] [--hyper]` prints `{"listen":"…"}` and serves
+//! until its standard input closes.
 
 #![allow(clippy::print_stdout, missing_docs, reason = "a program beside the daemon")]
 
@@ -28,13 +31,13 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use slab::Slab;
 use socket2::{Domain, Socket, Type};
 
-/// Connections the kernel keeps until they are accepted, as the daemon's.
+/// Length of the listener's backlog, the same as the daemon's.
 const BACKLOG: i32 = 4_096;
 /// Bytes read at once.
 const READ: usize = 256 * 1_024;
-/// Headers of a request at most.
+/// Maximum headers of a request.
 const HEADERS: usize = 32;
-/// Events taken from the kernel at once.
+/// Number of events taken from the kernel at once.
 const BATCH: usize = 256;
 const LISTENER: u64 = u64::MAX;
 
@@ -42,16 +45,16 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Parser)]
 struct Args {
-    /// Where to listen.
+    /// Address to listen on.
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
-    /// Ids in an answer.
+    /// Number of ids in a response.
     #[arg(long, default_value_t = 1)]
     ids: usize,
-    /// Threads that serve; one per core if absent.
+    /// Number of threads; one per core if absent.
     #[arg(long)]
     threads: Option<usize>,
-    /// Serves by hyper.
+    /// Serve with hyper.
     #[arg(long)]
     hyper: bool,
 }
@@ -86,7 +89,7 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// A listener that shares its port with the other threads'.
+/// Creates a listener that shares its port with those of the other threads.
 fn listener(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
     socket.set_reuse_port(true)?;
@@ -96,13 +99,13 @@ fn listener(addr: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// The body of an answer, as long as the daemon's.
+/// Returns the body of a response, with the same length as the daemon's.
 fn ids(count: usize) -> Vec<u8> {
     let ids = vec!["\"AAAAAAAAAAAAAAAAAAAAAA\""; count].join(",");
     format!("{{\"data\":{{\"ids\":[{ids}]}},\"success\":true}}").into_bytes()
 }
 
-/// A whole answer with the daemon's headers.
+/// Returns a whole response with the daemon's headers.
 fn answer(body: &[u8]) -> Vec<u8> {
     let head = format!(
         "HTTP/1.1 201 Created\r\ncontent-type: application/json\r\n\
@@ -115,13 +118,13 @@ fn answer(body: &[u8]) -> Vec<u8> {
 
 struct Conn {
     stream: TcpStream,
-    /// The start of a head whose rest is still to come.
+    /// The start of an incomplete head.
     head: Vec<u8>,
-    /// Bytes of the present body still to come.
+    /// Bytes of the current body that have not arrived yet.
     body: usize,
 }
 
-/// One thread's connections.
+/// Serves the connections of one thread.
 fn serve(listener: &TcpListener, answer: &[u8]) -> Result<(), Failure> {
     let set = epoll::create(CreateFlags::CLOEXEC)?;
     epoll::add(&set, listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
@@ -154,7 +157,7 @@ fn serve(listener: &TcpListener, answer: &[u8]) -> Result<(), Failure> {
     }
 }
 
-/// Takes what has come and answers each request that is whole. False: the connection is over.
+/// Reads what has arrived and responds to each whole request. Returns false if the connection has ended.
 fn read(conn: &mut Conn, scratch: &mut [u8], answer: &[u8]) -> bool {
     let got = match conn.stream.read(scratch) {
         Ok(0) => return false,
@@ -200,12 +203,13 @@ fn read(conn: &mut Conn, scratch: &mut [u8], answer: &[u8]) -> bool {
     }
 }
 
-/// An answer is short and its reader waits for it: the kernel takes it whole, or the connection is over.
+/// Sends a response. It is short and its reader waits for it, so the kernel accepts it whole, or the
+/// connection has ended.
 fn send(conn: &mut Conn, answer: &[u8]) -> bool {
     conn.stream.write(answer).is_ok_and(|sent| sent == answer.len())
 }
 
-/// One thread's connections by hyper.
+/// Serves the connections of one thread with hyper.
 fn serve_hyper(listener: TcpListener, body: Bytes) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
@@ -217,7 +221,7 @@ fn serve_hyper(listener: TcpListener, body: Bytes) -> Result<(), Failure> {
             let body = body.clone();
             tokio::task::spawn_local(async move {
                 let service = service_fn(move |request| answer_hyper(request, body.clone()));
-                // It ends when the bench closes the connection.
+                // The task ends when the bench closes the connection.
                 let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
             });
         }

@@ -1,16 +1,19 @@
-//! The floor: what the kernel alone takes to carry events to subscribers. `nervewire bench --floor` compares with it.
+//! The floor: the cost in the kernel alone of sending events to subscribers. `nervewire bench --floor`
+//! compares with it.
 //!
-//! * One thread, one epoll, edge-triggered; nothing is authenticated, filtered, logged or numbered per tenant.
-//! * Every event found in one wake-up (at most `--depth`) is encoded once and leaves as one `send` per subscriber, straight
-//!   from one shared buffer: no allocation, no copy, no queue per delivery. `--depth 1`: one `send` per event.
-//! * A subscriber that asks for a stream (`?request_id=`) gets its events alone, each by a `send` of its own; whose they are is
-//!   looked up in an array.
-//! * Nothing is lost: what a socket does not take is kept and written when it can be, in order. A subscriber that lets
-//!   [`MAX_UNSENT`] pile up is closed.
-//! * A publish is answered once its events were sent.
+//! * One thread, one epoll set, edge-triggered. Nothing is authenticated, filtered, logged or numbered per
+//!   tenant.
+//! * All events of one wake-up (at most `--depth`) are encoded once and sent as one `send` per subscriber,
+//!   directly from one shared buffer. There is no allocation, copy or queue per delivery. `--depth 1` means
+//!   one `send` per event.
+//! * A subscriber that requests a stream (`?request_id=`) receives only the events of the stream, each by its
+//!   own `send`. An array maps streams to subscribers.
+//! * Nothing is lost. Bytes that a socket does not accept are kept and written later, in order. A subscriber
+//!   with more than [`MAX_UNSENT`] unsent bytes is closed.
+//! * The response to a publish is sent after its events.
 //!
-//! `floor --listen 127.0.0.1:0 [--depth N] [--uring [--uring-batch N] [--uring-fixed]]` prints `{"listen":"…"}` and serves
-//! until its standard input (a pipe or a terminal) closes.
+//! `floor --listen 127.0.0.1:0 [--depth N] [--uring [--uring-batch N] [--uring-fixed]]` prints
+//! `{"listen":"…"}` and serves until its standard input (a pipe or a terminal) closes.
 
 #![allow(clippy::print_stdout, missing_docs, reason = "a program beside the daemon")]
 
@@ -27,48 +30,48 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags, accept_with, recv, send};
 use socket2::{Domain, Socket, Type};
 
-/// Connections the kernel keeps until they are accepted, as the daemon's.
+/// Length of the listener's backlog, the same as the daemon's.
 const BACKLOG: i32 = 4_096;
-/// Most bytes kept for a subscriber that does not read.
+/// Maximum bytes that are kept for a subscriber that does not read.
 const MAX_UNSENT: usize = 256 << 20;
 const LISTENER: u64 = u64::MAX;
 const STDIN: u64 = u64::MAX - 1;
 
 #[derive(Parser)]
 struct Args {
-    /// Where to listen.
+    /// Address to listen on.
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
-    /// Most events of one send.
+    /// Maximum events in one send.
     #[arg(long, default_value_t = 1_024)]
     depth: usize,
-    /// Sends through io_uring, one enter per batch.
+    /// Send through io_uring, with one enter per batch.
     #[arg(long)]
     uring: bool,
-    /// Sends of one enter.
+    /// Maximum sends in one enter.
     #[arg(long, default_value_t = 64)]
     uring_batch: u32,
-    /// Registers the subscribers' sockets with the ring.
+    /// Register the sockets of subscribers with the ring.
     #[arg(long)]
     uring_fixed: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Nobody: to be used again.
+    /// A free slot.
     Free,
-    /// Still speaks HTTP.
+    /// The connection has no subscription: it sends HTTP requests.
     Http,
     Ws,
     Sse,
 }
 
-/// What only a few connections have.
+/// State that only a few connections have.
 #[derive(Default)]
 struct Side {
-    /// A request not whole yet.
+    /// An incomplete request.
     partial: Vec<u8>,
-    /// What the socket did not take; sent before anything else.
+    /// Bytes that the socket did not accept. They are sent before anything else.
     unsent: Vec<u8>,
 }
 
@@ -85,24 +88,24 @@ struct Floor {
     free: Vec<u32>,
     depth: usize,
     uring: Option<uring::Sender>,
-    /// Events of this wake-up, encoded, for each transport.
+    /// Encoded events of this wake-up, for each transport.
     ws: Vec<u8>,
     sse: Vec<u8>,
-    /// How many they are.
+    /// The number of these events.
     pending: usize,
-    /// Whose each stream is.
+    /// The subscriber of each stream.
     streams: Vec<u32>,
-    /// Whom a publish's answer is owed, once per publish.
+    /// Connections with an outstanding response, one entry per publish.
     owed: Vec<u32>,
     answers: Vec<u8>,
-    /// Connections of each transport: an encoding nobody reads is not made.
+    /// Number of subscribers of each transport. An encoding without subscribers is skipped.
     readers: [u32; 2],
     events: u64,
     deliveries: u64,
     sends: u64,
 }
 
-/// Sends what the socket takes now; `None`: it is dead.
+/// Sends the bytes that the socket accepts now; `None` if the connection is dead.
 fn send_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> Option<usize> {
     match send(fd, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
         Ok(sent) => Some(sent),
@@ -112,12 +115,13 @@ fn send_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> Option<usize> {
 }
 
 impl Conn {
-    /// Whether something waits for the socket already.
+    /// Returns true if bytes are already waiting for the socket.
     fn blocked(&self) -> bool {
         self.side.as_ref().is_some_and(|side| !side.unsent.is_empty())
     }
 
-    /// Keeps what the socket did not take and asks to be told when it does. False: too much, or the kernel refused.
+    /// Keeps the bytes that the socket did not accept, and registers for writability. Returns false if there
+    /// are too many, or if the kernel refused.
     fn keep(&mut self, at: u32, rest: &[u8], epoll: &OwnedFd) -> bool {
         let Some(fd) = &self.fd else { return false };
         let side = self.side.get_or_insert_default();
@@ -129,7 +133,7 @@ impl Conn {
             && (!first || epoll::modify(epoll, fd, epoll::EventData::new_u64(at.into()), all).is_ok())
     }
 
-    /// Sends `bytes`, or keeps the rest. False: the connection is to be closed.
+    /// Sends `bytes`, or keeps the rest. Returns false if the connection must be closed.
     fn deliver(&mut self, at: u32, bytes: &[u8], epoll: &OwnedFd) -> bool {
         if self.blocked() {
             return self.keep(at, bytes, epoll);
@@ -142,7 +146,7 @@ impl Conn {
         }
     }
 
-    /// The socket takes more.
+    /// Handles a writable socket.
     fn writable(&mut self) -> bool {
         let (Some(fd), Some(side)) = (&self.fd, &mut self.side) else { return true };
         while !side.unsent.is_empty() {
@@ -166,7 +170,7 @@ impl Floor {
         listener.listen(BACKLOG)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &listener, epoll::EventData::new_u64(LISTENER), epoll::EventFlags::IN)?;
-        // Refused for a file and for /dev/null, which never close.
+        // The kernel refuses this for a file and for /dev/null, which never close.
         let _ = epoll::add(&epoll, io::stdin(), epoll::EventData::new_u64(STDIN), epoll::EventFlags::IN);
         let uring = args.uring.then(|| uring::Sender::new(args.uring_batch, args.uring_fixed)).transpose()?;
         Ok(Floor {
@@ -256,11 +260,12 @@ impl Floor {
             uring.forget(at);
         }
         self.owed.retain(|owed| *owed != at);
-        *conn = Conn { fd: None, kind: Kind::Free, side: None }; // closing takes it out of the epoll
+        *conn = Conn { fd: None, kind: Kind::Free, side: None }; // closing removes it from the epoll set
         self.free.push(at);
     }
 
-    /// Reads all there is; `end`: up to the end of the stream, which an edge tells once.
+    /// Reads everything that is available. With `end`, it reads to the end of the stream, which an edge
+    /// reports once.
     fn readable(&mut self, at: u32, end: bool, buf: &mut [u8]) {
         loop {
             let conn = &mut self.conns[at as usize];
@@ -274,7 +279,7 @@ impl Floor {
             };
             let going = match conn.kind {
                 Kind::Http => self.requests(at, &buf[..got]),
-                Kind::Ws => buf[0] & 0x0f != 8, // a close frame ends it; anything else a client says is passed over
+                Kind::Ws => buf[0] & 0x0f != 8, // a Close frame ends it; other frames are ignored
                 Kind::Sse | Kind::Free => true,
             };
             if !going {
@@ -286,7 +291,7 @@ impl Floor {
         }
     }
 
-    /// Serves every whole request of what was read. False: the connection is to be closed.
+    /// Handles every whole request in `read`. Returns false if the connection must be closed.
     fn requests(&mut self, at: u32, read: &[u8]) -> bool {
         let conn = &mut self.conns[at as usize];
         let mut kept = conn.side.as_mut().map(|side| std::mem::take(&mut side.partial)).unwrap_or_default();
@@ -338,7 +343,7 @@ impl Floor {
             Kind::Ws => wire::ws_opening(key, &mut self.answers),
             _ => wire::sse_opening(&mut self.answers),
         }
-        // What is pending was published before it came.
+        // Pending events were published before this subscriber connected.
         self.fan_out();
         let conn = &mut self.conns[at as usize];
         conn.kind = kind;
@@ -370,7 +375,7 @@ impl Floor {
         }
     }
 
-    /// Sends an event to the one subscriber of its stream.
+    /// Sends an event to the only subscriber of its stream.
     fn publish_to_one(&mut self, event: &[u8]) {
         let whose = wire::stream_of(event).and_then(|stream| self.streams.get(stream));
         let Some((at, conn)) = whose.and_then(|&at| Some((at, self.conns.get_mut(at as usize)?))) else {
@@ -392,12 +397,12 @@ impl Floor {
         }
     }
 
-    /// Sends what is pending to everyone.
+    /// Sends all pending events to every subscriber.
     fn fan_out(&mut self) {
         if self.pending == 0 {
             return;
         }
-        let mut dead = Vec::new(); // allocates only where a connection broke
+        let mut dead = Vec::new(); // allocates only if a connection broke
         let readers = u64::from(self.readers[0] + self.readers[1]);
         self.deliveries += readers * self.pending as u64;
         self.sends += readers;
@@ -432,7 +437,7 @@ impl Floor {
         self.pending = 0;
     }
 
-    /// Answers the publishes of this wake-up, those of one connection with one send.
+    /// Sends the responses to the publishes of this wake-up. Responses on one connection share one send.
     fn answer(&mut self) {
         let owed = std::mem::take(&mut self.owed);
         for same in owed.chunk_by(|a, b| a == b) {

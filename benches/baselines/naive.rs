@@ -1,9 +1,10 @@
-//! The usual way to write such a server: tokio's threads, a task per connection, one broadcast channel, tungstenite, a
-//! flush per event. `nervewire bench --naive` compares with it.
+//! The usual way to write such a server: tokio's threads, a task per connection, one broadcast channel,
+//! tungstenite, and a flush per event. `nervewire bench --naive` compares with it.
 //!
-//! * It speaks what [the floor](floor.rs) speaks, and like it authenticates, filters and logs nothing.
-//! * A subscriber that falls [`SLOTS`] events behind loses events: that is what a broadcast channel does. `/stats` counts.
-//! * Sockets have `TCP_NODELAY`, as the daemon's.
+//! * Its protocol is that of [the floor](floor.rs). Like the floor, it does not authenticate, filter or log.
+//! * A subscriber that falls [`SLOTS`] events behind loses events, as usual for a broadcast channel. `/stats`
+//!   counts them.
+//! * Sockets have `TCP_NODELAY`, like the daemon's.
 //!
 //! `naive --listen 127.0.0.1:0` prints `{"listen":"…"}` and serves until its standard input closes.
 
@@ -25,12 +26,12 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{Bytes, Message, Utf8Bytes};
 
-/// Events a subscriber may be behind.
+/// How many events a subscriber may be behind.
 const SLOTS: usize = 65_536;
 
 #[derive(Parser)]
 struct Args {
-    /// Where to listen.
+    /// Address to listen on.
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
 }
@@ -51,16 +52,16 @@ struct Hub {
 
 impl Hub {
     fn publish(&self, event: &[u8]) {
-        let sequence = self.published.fetch_add(1, Ordering::Relaxed) + 1; // a number, no order
+        let sequence = self.published.fetch_add(1, Ordering::Relaxed) + 1; // only a number: no ordering is needed
         let (mut json, mut sse) = (Vec::new(), Vec::new());
         wire::json_event(event, sequence, &mut json);
         wire::sse_event(event, sequence, &mut sse);
         if let Ok(json) = Utf8Bytes::try_from(json) {
-            let _ = self.events.send(Event { json, sse: sse.into() }); // nobody there is nobody's loss
+            let _ = self.events.send(Event { json, sse: sse.into() }); // without subscribers nothing is lost
         }
     }
 
-    /// The next event; `None`: the server ends.
+    /// Returns the next event; `None` if the server ends.
     async fn next(&self, events: &mut broadcast::Receiver<Event>) -> Option<Event> {
         loop {
             match events.recv().await {
@@ -173,11 +174,11 @@ async fn main() -> io::Result<()> {
     socket.bind(args.listen)?;
     let listener: TcpListener = socket.listen(4_096)?;
     println!("{{\"listen\":\"{}\"}}", listener.local_addr()?);
-    // A file or /dev/null never closes; reading them would end at once.
+    // A file or /dev/null never closes; reading it would end at once.
     let kind = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(io::stdin())?.st_mode);
     if matches!(kind, rustix::fs::FileType::Fifo | rustix::fs::FileType::Socket) {
         std::thread::spawn(|| {
-            let _ = io::copy(&mut io::stdin(), &mut io::sink()); // whatever ends it, it ended
+            let _ = io::copy(&mut io::stdin(), &mut io::sink()); // it has ended, with or without an error
             std::process::exit(0);
         });
     }

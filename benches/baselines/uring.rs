@@ -1,9 +1,11 @@
-//! Sends of one fan-out through io_uring: one `io_uring_enter` per batch, its completions reaped before the next.
+//! Sends of one fan-out through io_uring: one `io_uring_enter` per batch. Its completions are reaped before
+//! the next.
 //!
-//! * Every send is complete when [`Sender::push`] (of a full batch) or [`Sender::finish`] returns: the kernel holds no
-//!   pointer of ours beyond that, so the shared buffer may be written again.
-//! * `MSG_DONTWAIT`: a send that would block completes at once, short or with EAGAIN, and is told by [`Sender::short`].
-//! * It knows sockets by the caller's number, and no connections.
+//! * Every send is complete when [`Sender::push`] (of a full batch) or [`Sender::finish`] returns. The kernel
+//!   then holds no pointer of this program, so the shared buffer may be overwritten.
+//! * `MSG_DONTWAIT`: a send that would block completes at once, short or with EAGAIN. [`Sender::short`]
+//!   returns it.
+//! * This file knows sockets by the caller's number, and no connections.
 
 #![allow(clippy::panic, reason = "a broken ring ends the program")]
 #![allow(
@@ -16,7 +18,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
-/// Most sockets registered, by number; the kernel allows as many as the process may open files.
+/// Maximum number of registered sockets. The kernel allows as many as the process may open files.
 const FIXED: u32 = 16_384;
 const EAGAIN: i32 = 11;
 const EINTR: i32 = 4;
@@ -26,20 +28,22 @@ const MSG_NOSIGNAL: i32 = 0x4000;
 pub(crate) struct Sender {
     ring: IoUring,
     batch: usize,
-    /// Entries pushed and not yet submitted.
+    /// Entries that are pushed and not yet submitted.
     queued: usize,
     fixed: bool,
-    /// Sends that did not take everything: whose, and how much (`None`: the socket is dead).
+    /// Sends that were not accepted completely: the socket, and the number of sent bytes (`None` if the
+    /// socket is dead).
     short: Vec<(u32, Option<usize>)>,
 }
 
 impl Sender {
-    /// A ring for `batch` sends per enter; `fixed`: sockets are registered with [`Sender::learn`].
+    /// Creates a ring for `batch` sends per enter. With `fixed`, sockets are registered with
+    /// [`Sender::learn`].
     pub(crate) fn new(batch: u32, fixed: bool) -> io::Result<Sender> {
         let batch = batch.clamp(1, 4_096);
         let entries = batch.next_power_of_two();
-        // Completions are reaped by the thread that submits, in the enter that waits for them: no interrupts (6.1), else
-        // fewer (5.19), else as it was.
+        // The thread that submits also reaps completions, in the enter that waits for them. So the ring needs
+        // no interrupts (kernel 6.1), or fewer (5.19); older kernels use the default.
         let ring = IoUring::<squeue::Entry, cqueue::Entry>::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -55,19 +59,19 @@ impl Sender {
     /// Registers a subscriber's socket.
     pub(crate) fn learn(&mut self, at: u32, fd: &OwnedFd) {
         if self.fixed && at < FIXED {
-            let _ = self.ring.submitter().register_files_update(at, &[fd.as_raw_fd()]); // else its sends fail, and it is closed
+            let _ = self.ring.submitter().register_files_update(at, &[fd.as_raw_fd()]); // on failure, its sends fail and it is closed
         }
     }
 
-    /// Takes it out again: the kernel would keep the socket open.
+    /// Unregisters the socket. Otherwise the kernel would keep it open.
     pub(crate) fn forget(&mut self, at: u32) {
         if self.fixed && at < FIXED {
-            let _ = self.ring.submitter().register_files_update(at, &[-1]); // it was there, or never
+            let _ = self.ring.submitter().register_files_update(at, &[-1]); // it may never have been registered
         }
     }
 
-    /// Queues a send of all of `bytes`, and submits once there is a batch. `bytes` must stay as it is until
-    /// [`Sender::finish`] returned. False: the ring is broken.
+    /// Queues a send of all of `bytes`, and submits a full batch. `bytes` must not change until
+    /// [`Sender::finish`] has returned. Returns false if the ring is broken.
     pub(crate) fn push(&mut self, at: u32, fd: BorrowedFd<'_>, bytes: &[u8]) -> bool {
         let len = bytes.len() as u32;
         let entry = match self.fixed && at < FIXED {
@@ -76,8 +80,9 @@ impl Sender {
         };
         let entry = entry.flags(MSG_DONTWAIT | MSG_NOSIGNAL).build();
         let entry = entry.user_data(u64::from(at) << 32 | u64::from(len));
-        // SAFETY: the kernel reads `bytes` until the send completes; `submit` reaps every completion of the batch before it
-        // returns, and callers neither write nor free `bytes` before `finish`, which submits what is left.
+        // SAFETY: the kernel reads `bytes` until the send completes. `submit` reaps every completion of the
+        // batch before it returns, and callers neither write nor free `bytes` before `finish`, which submits
+        // the rest.
         let pushed = unsafe { self.ring.submission().push(&entry) };
         self.queued += usize::from(pushed.is_ok());
         if self.queued == self.batch {
@@ -86,12 +91,12 @@ impl Sender {
         pushed.is_ok()
     }
 
-    /// Submits what is left.
+    /// Submits the rest.
     pub(crate) fn finish(&mut self) {
         self.submit();
     }
 
-    /// Submits the batch and waits for all of it.
+    /// Submits the batch and waits for all completions.
     fn submit(&mut self) {
         let mut missing = std::mem::take(&mut self.queued);
         while missing > 0 {
@@ -112,7 +117,7 @@ impl Sender {
         }
     }
 
-    /// Whose sends did not take everything since it was last asked.
+    /// Returns the sends since the last call that were not accepted completely.
     pub(crate) fn short(&mut self) -> Vec<(u32, Option<usize>)> {
         std::mem::take(&mut self.short)
     }

@@ -1,9 +1,12 @@
-//! What the baselines speak: just enough HTTP/1.1, WebSocket and SSE to be measured in the daemon's place.
+//! The protocol of the baselines: only as much HTTP/1.1, WebSocket and SSE as the bench needs to measure them
+//! like the daemon.
 //!
-//! * An event leaves with the daemon's envelope (an id of 22 characters, a timestamp of 24), so both put equal bytes on the
-//!   wire; the id only counts and the timestamp stands still, which is cheaper than anything a real server does.
-//! * Only what the bench sends is understood: one request line, `Content-Length`, `Sec-WebSocket-Key`, compact JSON.
-//! * It knows bytes, not sockets.
+//! * An event is sent with the daemon's envelope (an id of 22 characters, a timestamp of 24), so both send
+//!   the same number of bytes. The id is only a counter and the timestamp is constant, which is cheaper than
+//!   what any real server does.
+//! * Only the bench's own requests are understood: one request line, `Content-Length`, `Sec-WebSocket-Key`,
+//!   compact JSON.
+//! * This file handles bytes, not sockets.
 
 #![allow(dead_code, reason = "each baseline uses what it needs")]
 
@@ -11,18 +14,18 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::digest;
 
-/// Most bytes of one request; more ends the connection.
+/// Maximum bytes of one request. A longer one ends the connection.
 pub(crate) const MAX_REQUEST: usize = 16 << 20;
-/// The answer to a publish.
+/// The response to a publish.
 pub(crate) const PUBLISHED: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 16\r\n\r\n{\"success\":true}";
-/// What a subscription begins with, of the daemon's shape and size.
+/// The first message of a subscription, with the daemon's format and size.
 const READY: &str = r#"{"type":"ready","connection_id":"0190c5f0-0000-7000-8000-000000000000","cursor":"0000000000000000000000","resumed":false,"replaying":0,"heartbeat_seconds":30}"#;
 const TIMESTAMP: &[u8] = b",\"timestamp\":\"2026-01-02T03:04:05.678Z\"}";
-/// RFC 6455 §1.3.
+/// The GUID of RFC 6455 §1.3.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// What is asked for.
+/// The requested resource.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Target {
     Ws,
@@ -35,19 +38,19 @@ pub(crate) enum Target {
 /// One whole request at the start of a buffer.
 pub(crate) struct Request<'a> {
     pub(crate) target: Target,
-    /// `Sec-WebSocket-Key`, empty where there is none.
+    /// `Sec-WebSocket-Key`; empty if there is none.
     pub(crate) key: &'a [u8],
-    /// The one stream that is asked for.
+    /// The requested stream, if only one is requested.
     pub(crate) stream: Option<usize>,
     pub(crate) body: &'a [u8],
-    /// Bytes it takes of the buffer.
+    /// Length of the request in the buffer, in bytes.
     pub(crate) used: usize,
 }
 
-/// The request at the start of `buf`; `Ok(None)`: not whole yet.
+/// Parses the request at the start of `buf`. Returns `Ok(None)` if it is incomplete.
 ///
 /// # Errors
-/// It is none, or longer than [`MAX_REQUEST`].
+/// It is not a request, or it is longer than [`MAX_REQUEST`].
 pub(crate) fn request(buf: &[u8]) -> Result<Option<Request<'_>>, &'static str> {
     let mut lines = buf.split_inclusive(|&b| b == b'\n');
     let Some(first) = lines.next().filter(|line| line.ends_with(b"\n")) else { return partial(buf) };
@@ -83,12 +86,12 @@ pub(crate) fn request(buf: &[u8]) -> Result<Option<Request<'_>>, &'static str> {
     Ok(Some(Request { target, key, stream, body, used }))
 }
 
-/// The stream an event is of.
+/// Returns the stream of an event.
 pub(crate) fn stream_of(event: &[u8]) -> Option<usize> {
     stream(event, b"\"request_id\":\"")
 }
 
-/// The number of the stream named after `mark`, as the bench names them: `bench-000042`.
+/// Returns the number of the stream named after `mark`, in the bench's format: `bench-000042`.
 fn stream(text: &[u8], mark: &[u8]) -> Option<usize> {
     let at = memchr::memmem::find(text, mark)? + mark.len();
     let digits = text.get(at..)?.strip_prefix(b"bench-")?.get(..6)?;
@@ -99,7 +102,7 @@ fn partial(buf: &[u8]) -> Result<Option<Request<'_>>, &'static str> {
     if buf.len() > MAX_REQUEST { Err("too long") } else { Ok(None) }
 }
 
-/// The events of a publish: an array's elements, or the one object.
+/// Returns the events of a publish: the elements of an array, or the single object.
 pub(crate) fn events(body: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = body.trim_ascii();
     rest = rest.strip_prefix(b"[").unwrap_or(rest);
@@ -135,7 +138,7 @@ fn id(sequence: u64) -> [u8; 22] {
     text
 }
 
-/// Bytes of the JSON that carries `event`.
+/// Returns the number of bytes of the JSON that contains `event`.
 fn enveloped(event: &[u8]) -> usize {
     b"{\"id\":\"\",".len() + 22 + event.len() - 2 + TIMESTAMP.len()
 }
@@ -170,7 +173,7 @@ pub(crate) fn ws_event(event: &[u8], sequence: u64, out: &mut Vec<u8>) {
     envelope(event, &id(sequence), out);
 }
 
-/// Appends `event` as JSON alone, for a library that frames it itself.
+/// Appends `event` as JSON only, for a library that does the framing.
 pub(crate) fn json_event(event: &[u8], sequence: u64, out: &mut Vec<u8>) {
     envelope(event, &id(sequence), out);
 }
@@ -185,7 +188,7 @@ pub(crate) fn sse_event(event: &[u8], sequence: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\n\n");
 }
 
-/// `Sec-WebSocket-Accept` for a key.
+/// Returns `Sec-WebSocket-Accept` for a key.
 pub(crate) fn accept_key(key: &[u8]) -> String {
     let mut sha1 = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
     sha1.update(key);
@@ -193,7 +196,7 @@ pub(crate) fn accept_key(key: &[u8]) -> String {
     BASE64.encode(sha1.finish())
 }
 
-/// Appends the answer to an upgrade, and `ready`.
+/// Appends the response to an upgrade, and `ready`.
 pub(crate) fn ws_opening(key: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n",
@@ -205,7 +208,7 @@ pub(crate) fn ws_opening(key: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(READY.as_bytes());
 }
 
-/// Appends the answer to an SSE request, and `ready`.
+/// Appends the response to an SSE request, and `ready`.
 pub(crate) fn sse_opening(out: &mut Vec<u8>) {
     out.extend_from_slice(
         b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\n\r\n",
@@ -215,12 +218,12 @@ pub(crate) fn sse_opening(out: &mut Vec<u8>) {
     out.extend_from_slice(b"\n\n");
 }
 
-/// `ready` alone, for a library that frames it itself.
+/// Returns `ready` only, for a library that does the framing.
 pub(crate) const fn ready() -> &'static str {
     READY
 }
 
-/// A short answer that is not a publish's.
+/// Returns a short response, not for a publish.
 pub(crate) fn answer(status: &str, body: &str) -> String {
     format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",

@@ -194,7 +194,7 @@ impl Watch for Door {
                 self.ready.push(key);
             }
             Seen::Answer { status, body } => {
-                self.trouble = Some(format!("answered {status}: {}", String::from_utf8_lossy(body)));
+                self.trouble = Some(format!("response {status}: {}", String::from_utf8_lossy(body)));
             }
             Seen::Ended(ended) => self.trouble = Some(format!("ended before it was ready: {ended:?}")),
             _ => {}

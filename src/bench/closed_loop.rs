@@ -247,7 +247,7 @@ impl Watch for Clients<'_> {
                 self.ack(tag, body);
             }
             Seen::Answer { status: 503, .. } if self.plan.wire == Wire::Http => self.busy(tag),
-            Seen::Answer { status, body } => self.wrong(&format!("answered {status}"), body),
+            Seen::Answer { status, body } => self.wrong(&format!("response {status}"), body),
             Seen::Text(text) | Seen::Event(_, text) => {
                 if text.starts_with(b"{\"type\":\"ack\"") {
                     self.ack(tag, text);

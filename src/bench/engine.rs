@@ -82,7 +82,7 @@ impl Seen<'_> {
             Seen::Text(text) if is_type(text, "gap") || is_type(text, "error") => {
                 String::from_utf8_lossy(text).into_owned()
             }
-            Seen::Answer { status, body } => format!("answered {status}: {}", String::from_utf8_lossy(body)),
+            Seen::Answer { status, body } => format!("response {status}: {}", String::from_utf8_lossy(body)),
             Seen::Ended(Ended::Peer(None)) => "the server closed the connection".into(),
             Seen::Ended(Ended::Peer(Some(code))) => format!("closed with {code}"),
             Seen::Ended(ended) => format!("ended: {ended:?}"),

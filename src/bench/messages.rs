@@ -1,8 +1,7 @@
 //! `messages`: messages created per second, each with its event, and the CPU time of one.
 //!
 //! * Agents are created first. Each request creates a message with a random agent and user. With many of
-//!   them, the list index entries of messages are far apart. The random sequence is
-//!   the same in every run.
+//!   them, the list index entries of messages are far apart. The random sequence is the same in every run.
 //! * A closed loop ([`super::closed_loop`]) of durable requests.
 
 use std::time::Duration;

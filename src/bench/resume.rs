@@ -235,7 +235,7 @@ impl Load {
         while herd.answers < wanted {
             engine.turn(TICK, herd)?;
             herd.check()?;
-            moved.check(herd.answers, || "a publish is not answered".into())?;
+            moved.check(herd.answers, || "a publish has no response".into())?;
         }
         Ok(())
     }

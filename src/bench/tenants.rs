@@ -152,7 +152,7 @@ pub fn stats(access: &Access) -> Result<Stats, BenchError> {
     let (status, said) = call(access, "GET", "/api/v1/stats", None)?;
     let data = &said["data"];
     if status != 200 || !data["publish_to_send"].is_object() {
-        return Err(BenchError::Server(format!("/api/v1/stats: answered {status}: {said}")));
+        return Err(BenchError::Server(format!("/api/v1/stats: response {status}: {said}")));
     }
     Ok(Stats {
         connections: data["connections"].as_u64().unwrap_or_default(),
