@@ -1,5 +1,5 @@
-//! A million connections on one worker, without a kernel: `cargo bench --bench million [-- all | each | users
-//! [COUNT]]`.
+//! A million connections on one worker, without a kernel:
+//! `cargo bench --bench million [-- all | each | users [COUNT]]`.
 //!
 //! The worker, its connections, slab, index, wheel, views, tenants, admission and the store are the daemon's
 //! own. Only the sockets are replaced (`connection::sink::Ledger` counts what would have been sent), because

@@ -76,7 +76,7 @@ fn store(cache: usize) -> (tempfile::TempDir, Store, Arc<TenantLog>, Vec<Arc<Fra
         all.extend_from_slice(&frames);
         let (done, told) = Done::channel();
         store.append(&log, frames, Rows::new(), None, done);
-        told.blocking_recv().expect("told").expect("committed");
+        told.blocking_recv().expect("a result").expect("committed");
     }
     (dir, store, log, all)
 }

@@ -56,7 +56,7 @@ fn group_commit(store: &Store, writers: u64, tenants: u64, rounds: u64) -> Durat
                 let store = store.clone();
                 tokio::spawn(async move {
                     for _ in 0..rounds {
-                        append(&store, &log, 1).await.expect("told").expect("committed");
+                        append(&store, &log, 1).await.expect("a result").expect("committed");
                     }
                 })
             })
@@ -83,7 +83,7 @@ fn commits(c: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     group.throughput(Throughput::Elements(1000));
     group.bench_function("1000_packed", |b| {
-        b.iter(|| runtime.block_on(append(&store, &log, 1000)).expect("told").expect("committed"));
+        b.iter(|| runtime.block_on(append(&store, &log, 1000)).expect("a result").expect("committed"));
     });
     // Baseline: sled alone, on the same disk.
     let dir = tempfile::tempdir().expect("a directory");
@@ -119,7 +119,7 @@ fn reads(c: &mut Criterion) {
         let store = Store::open(options).expect("the store opens");
         let log = store.log_blocking(TenantId(1)).expect("a log");
         for _ in 0..20 {
-            runtime.block_on(append(&store, &log, 1000)).expect("told").expect("committed");
+            runtime.block_on(append(&store, &log, 1000)).expect("a result").expect("committed");
         }
         let first = log.last_event().0 - 20_000;
         let mut at = 0;

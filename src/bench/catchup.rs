@@ -1,5 +1,5 @@
-//! `catchup`: readers read a log from its beginning to its end, over an event stream or by page (`GET
-//! /api/v1/events`). It measures bytes per second, bytes per CPU second of the daemon, and the memory of the
+//! `catchup`: readers read a log from its beginning to its end, over an event stream or by page
+//! (`GET /api/v1/events`). It measures bytes per second, bytes per CPU second of the daemon, and the memory of the
 //! daemon.
 //!
 //! * One publisher fills the log with durable arrays. Then all readers start at once at the oldest event.
