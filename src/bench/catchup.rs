@@ -1,6 +1,6 @@
 //! `catchup`: readers read a log from its beginning to its end, over an event stream or by page
-//! (`GET /api/v1/events`). It measures bytes per second, bytes per CPU second of the daemon, and the memory of the
-//! daemon.
+//! (`GET /api/v1/events`). It measures bytes per second, bytes per CPU second of the daemon, and the memory
+//! of the daemon.
 //!
 //! * One publisher fills the log with durable arrays. Then all readers start at once at the oldest event.
 //! * Bytes are those of events as received, with their framing (`id:` and `data:` lines, commas of a page),
