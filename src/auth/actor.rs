@@ -1,11 +1,12 @@
-//! On whose authority something is committed.
+//! The authority under which a commit is made.
 //!
-//! * Every function that commits takes an [`Actor`] and calls [`Actor::confirm`] last: after the body was read, after every wait
-//!   for a lock or for room, right before it numbers, queues or writes anything. A request therefore never outlives the
-//!   credential that it came with.
-//! * An actor is made of a right ([`Auth::actor`]) or is the daemon itself ([`Actor::daemon`]), so no caller's commit can be
-//!   written down without a right.
-//! * Confirming reads memory alone: no IO and no wait. Publishing does it under the organization's lock.
+//! * Every function that commits takes an [`Actor`] and calls [`Actor::confirm`] last: after the body is read
+//!   and after every wait for a lock or for room, right before it numbers, queues or writes anything. So a
+//!   request never commits after its credential has ended.
+//! * An actor is created from a right ([`Auth::actor`]) or is the daemon itself ([`Actor::daemon`]), so no
+//!   caller can commit without a right.
+//! * `confirm` reads memory only. It does no IO and does not wait, because publishing calls it under the
+//!   organization's lock.
 
 use std::fmt;
 
@@ -13,7 +14,7 @@ use super::error::Ended;
 use super::principal::{Authorized, Credential, Principal};
 use super::{Auth, verify};
 
-/// Who commits something: a caller whose credential is looked at again right before the commit, or the daemon.
+/// Who commits: a caller, whose credential is checked again right before the commit, or the daemon.
 #[derive(Clone, Copy, Debug)]
 pub struct Actor<'a>(Kind<'a>);
 
@@ -33,16 +34,17 @@ impl fmt::Debug for Kind<'_> {
 }
 
 impl Actor<'_> {
-    /// The daemon itself, for what no request asked for: presence, erasure, upkeep. Never for a request.
+    /// The daemon itself, for commits that no request caused: presence, erasure, maintenance. Never use it
+    /// for a request.
     #[must_use]
     pub const fn daemon() -> Actor<'static> {
         Actor(Kind::Daemon)
     }
 
-    /// Returns an error if the caller's credential has ended by now. What commits calls this last.
+    /// Returns an error if the caller's credential has ended. A function that commits calls this last.
     ///
     /// # Errors
-    /// Why the credential has ended.
+    /// The reason why the credential has ended.
     pub fn confirm(self) -> Result<(), Ended> {
         match self.0 {
             Kind::Daemon => Ok(()),
@@ -52,16 +54,16 @@ impl Actor<'_> {
 }
 
 impl Auth {
-    /// The caller who was granted `right`, for what it commits.
+    /// Returns the caller that was granted `right`, as the actor of a commit.
     #[must_use]
     pub fn actor<'a, R>(&'a self, right: &'a Authorized<R>) -> Actor<'a> {
         Actor(Kind::Caller { auth: self, principal: right.principal() })
     }
 
-    /// Returns an error if a principal does not hold any more. The command line on a stopped store always holds.
+    /// Returns an error if the principal's credential has ended. The offline command line's never ends.
     ///
     /// # Errors
-    /// Why its credential has ended.
+    /// The reason why the credential has ended.
     pub fn confirm(&self, principal: &Principal) -> Result<(), Ended> {
         if principal.credential == Credential::Local {
             return Ok(());

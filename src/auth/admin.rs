@@ -1,11 +1,14 @@
-//! Organizations, revocation and disabling: what REST handlers and the offline command line do alike.
+//! Administration of organizations, revocations and disabled users. REST handlers and the offline command
+//! line share this code.
 //!
-//! * A change is checked, written, safe on disk, followed in memory, told to the hooks, and only then answered. Last of all checks,
-//!   whoever asks must still hold ([`Actor`]).
-//! * Changes are made one at a time, so what was checked still holds when it is written.
-//! * A foreign organization and an unknown one are the same [`AdminError::NotFound`]. Only the operator, who can
-//!   delete them anyway, acts in organizations other than its own.
-//! * Dropping a caller (its client hung up) does not stop a write that was begun; memory follows it then too.
+//! * A change is checked, written, synced to disk and applied in memory; then the hooks run, and only then
+//!   the caller gets its response. The last check before the write is that the caller's credential is still
+//!   valid ([`Actor`]).
+//! * Changes of an organization run one at a time, so what was checked is still true when it is written.
+//! * An organization of somebody else and an unknown one give the same [`AdminError::NotFound`]. Only the
+//!   operator, who may delete any organization, may act in organizations other than its own.
+//! * If the caller is dropped (its client hung up), a write that has begun continues, and memory is still
+//!   updated.
 
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;
@@ -25,54 +28,54 @@ use super::{
 use crate::ids::{TenantId, fresh, is_org_id};
 use crate::store::Rows;
 
-/// Most bytes of a name for people.
+/// Maximum length of a display name, in bytes.
 pub const NAME_BYTES: usize = 256;
-/// Why an administrative change was not made. `outcome` alone turns it into a status.
+/// Why an administrative change was not made. Only `outcome` maps it to a status.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    /// No such thing in the caller's reach: 404.
+    /// The object does not exist or the caller may not see it: 404.
     #[error("not found")]
     NotFound,
-    /// It exists already, or is in use: 409.
+    /// The object already exists or is in use: 409.
     #[error("{0}")]
     Conflict(&'static str),
-    /// It is of this version, not of the one the caller named: 412.
+    /// The object has this version, not the version that the caller named: 412.
     #[error("it has changed: its version is {0} now")]
     Changed(u64),
-    /// Wider than the caller's own rights: 403.
+    /// The object would have wider rights than the caller: 403.
     #[error("{0}")]
     Forbidden(&'static str),
-    /// A field is unusable: 400.
+    /// A field is invalid: 400.
     #[error("{field}: {reason}")]
     Invalid {
-        /// Such as `scopes[1]`.
+        /// The field's path, such as `scopes[1]`.
         field: String,
-        /// What is wrong, for a person.
+        /// What is wrong, as text for a person.
         reason: String,
     },
-    /// One more would pass a named limit: 409.
+    /// One more object would exceed a named limit: 409.
     #[error("at most {max} {what}")]
     Limit {
-        /// Of what.
+        /// What is limited.
         what: &'static str,
-        /// How many there may be.
+        /// The maximum number.
         max: usize,
     },
-    /// There is no room for one more for a while: 429.
+    /// There is no room for one more object at the moment: 429.
     #[error("at most {max} {what}")]
     Full {
-        /// Of what.
+        /// What is limited.
         what: &'static str,
-        /// How many there may be.
+        /// The maximum number.
         max: usize,
     },
-    /// The credential of whoever asks has ended meanwhile: 401.
+    /// The caller's credential has ended in the meantime: 401.
     #[error("{0}")]
     Ended(#[from] Ended),
-    /// The system gave no random bytes: 500.
+    /// The system returned no random bytes: 500.
     #[error("no random bytes")]
     Random,
-    /// The write failed; whether it survives is unknown: 503.
+    /// The write failed. It is unknown whether it is on disk: 503.
     #[error("writing")]
     Records(#[source] RecordsError),
 }
@@ -83,43 +86,44 @@ impl AdminError {
     }
 }
 
-/// An organization to be made.
+/// Fields of a new organization.
 #[derive(Debug, Clone, Default)]
 pub struct NewOrganization {
-    /// `None`: made up (`org-…`).
+    /// The public id. `None` generates one (`org-…`).
     pub id: Option<String>,
-    /// For people; at most 256 bytes.
+    /// Display name, at most 256 bytes.
     pub name: String,
-    /// See [`Visibility`].
+    /// Which users see which events; see [`Visibility`].
     pub visibility: Visibility,
-    /// Whether it is told which of its users are connected.
+    /// Whether the organization gets presence events (which of its users are connected).
     pub presence: bool,
-    /// Makes its first key too, with `*`: nobody else could.
+    /// Whether to create the first key too, with scope `*`. Without it nobody could create one.
     pub first_key: bool,
 }
 
-/// What was made.
+/// The result of creating an organization.
 #[derive(Debug, Clone)]
 pub struct CreatedOrganization {
     /// The organization.
     pub organization: Organization,
-    /// Its first key, shown once.
+    /// Its first key. The secret is shown only once.
     pub key: Option<IssuedKey>,
 }
 
-/// What is to change; `None` stays.
+/// Fields of an organization to change. `None` leaves a field as it is.
 #[derive(Debug, Clone, Default)]
 pub struct OrganizationChange {
-    /// For people; at most 256 bytes.
+    /// Display name, at most 256 bytes.
     pub name: Option<String>,
-    /// See [`Visibility`].
+    /// Which users see which events; see [`Visibility`].
     pub visibility: Option<Visibility>,
-    /// Whether it is told which of its users are connected.
+    /// Whether the organization gets presence events (which of its users are connected).
     pub presence: Option<bool>,
 }
 
 impl Auth {
-    /// On a store without organizations: makes `default` and its bootstrap key (`*` and `operator`), to be shown once.
+    /// If the store has no organizations, creates `default` and its bootstrap key (`*` and `operator`), which
+    /// is shown once.
     ///
     /// # Errors
     /// [`AdminError::Records`], [`AdminError::Random`].
@@ -127,7 +131,8 @@ impl Auth {
         self.bootstrap_after(|_| true).await
     }
 
-    /// [`Auth::bootstrap`], where `ready` may do what has to come before the commit. Where it returns false nothing is made.
+    /// Like [`Auth::bootstrap`], but calls `ready` before the commit. If `ready` returns false, nothing is
+    /// created.
     pub(super) async fn bootstrap_after(
         &self,
         ready: impl FnOnce(&IssuedKey) -> bool,
@@ -146,7 +151,7 @@ impl Auth {
         Ok(Some((organization, key)))
     }
 
-    /// Makes an organization.
+    /// Creates an organization.
     ///
     /// # Errors
     /// `Conflict` if the id is taken, `Invalid`, `Limit`, `Records`.
@@ -158,10 +163,11 @@ impl Auth {
         self.create_organization_with(by, new, |_| Rows::new()).await
     }
 
-    /// [`Auth::create_organization`], with the caller's own rows in the same commit, such as its idempotency row.
+    /// Like [`Auth::create_organization`], and commits the caller's own rows, such as its idempotency row, in
+    /// the same commit.
     ///
     /// # Errors
-    /// As there.
+    /// The same as [`Auth::create_organization`].
     pub async fn create_organization_with(
         &self,
         by: &Authorized<Operate>,
@@ -195,7 +201,7 @@ impl Auth {
         Ok(CreatedOrganization { organization, key })
     }
 
-    /// Up to `limit` organizations after the id `after`, by id.
+    /// Lists up to `limit` organizations with ids greater than `after`, in the order of ids.
     #[must_use]
     pub fn organizations(
         &self,
@@ -209,10 +215,12 @@ impl Auth {
         })
     }
 
-    /// The organization `org_id`, or the caller's own, to show or change what belongs to it as a whole: its users, its numbers.
+    /// Returns the organization `org_id`, or the caller's own if `None`, for requests about the organization
+    /// as a whole: its users and its statistics.
     ///
     /// # Errors
-    /// `NotFound`: unknown or foreign; `Forbidden` to a narrowed credential, since none of that is an agent's, a channel's or a type's.
+    /// `NotFound` if it is unknown or not the caller's. `Forbidden` for a narrowed credential, because such
+    /// requests concern no single agent, channel or type.
     pub fn find_organization(
         &self,
         by: &Authorized<Manage>,
@@ -225,7 +233,7 @@ impl Auth {
         }
     }
 
-    /// The organizations that are told which of their users are connected.
+    /// Lists the organizations that get presence events.
     #[must_use]
     pub fn with_presence(&self) -> Vec<TenantId> {
         self.directory.read(|table| {
@@ -234,11 +242,12 @@ impl Auth {
         })
     }
 
-    /// Renames an organization, changes who sees what, or whether it is told who is connected, if `version` is still its own.
+    /// Changes an organization's name, visibility or presence setting if its version is still `version`.
     ///
     /// # Errors
-    /// `NotFound`, `Invalid`, `Records`; `Forbidden` to a narrowed credential, and, for `visibility`, to one without `read:all`:
-    /// it would show itself what it may not see; `Changed`.
+    /// `NotFound`, `Invalid`, `Records`. `Changed` if the version differs. `Forbidden` for a narrowed
+    /// credential, and, for `visibility`, for a credential without `read:all`: it could give itself access to
+    /// what it may not see.
     pub async fn change_organization(
         &self,
         by: &Authorized<Manage>,
@@ -274,7 +283,7 @@ impl Auth {
     /// Deletes an organization, its keys and, within 24 hours, its events.
     ///
     /// # Errors
-    /// `NotFound`; `Conflict` for the organization of the key that asks; `Records`.
+    /// `NotFound`; `Conflict` for the organization of the calling key; `Records`.
     pub async fn delete_organization(
         &self,
         by: &Authorized<Operate>,
@@ -291,12 +300,12 @@ impl Auth {
         Ok(Organization::clone(&organization))
     }
 
-    /// Revokes the token of this `jti`. Whether such a token exists is not known, so repeating it, or naming
-    /// another's, is a success without effect.
+    /// Revokes the token with this `jti`. The daemon does not know whether such a token exists, so a repeated
+    /// revocation, or the `jti` of another organization's token, succeeds without effect.
     ///
     /// # Errors
-    /// `NotFound` for the organization, `Invalid`, `Limit`, `Ended`, `Records`; `Forbidden` for a token that is, or may be, wider
-    /// than the caller's own rights.
+    /// `NotFound` for the organization, `Invalid`, `Limit`, `Ended`, `Records`. `Forbidden` for a token that
+    /// has, or may have, wider rights than the caller.
     pub async fn revoke_token(
         &self,
         by: &Authorized<Manage>,
@@ -315,7 +324,8 @@ impl Auth {
             None => (false, 0, Vec::new()),
             Some(entry) => {
                 let full = entry.revoked.len() >= REVOCATIONS_PER_ORGANIZATION;
-                // Those that follow the new one in the order of names, so which they are is chance.
+                // Only the entries after the new one in the order of names are examined, so which ones is a
+                // matter of chance.
                 let (rest, first) = ((Included(jti), Unbounded), (Unbounded, Excluded(jti)));
                 let all = entry.revoked.range::<str, _>(rest).chain(entry.revoked.range::<str, _>(first));
                 let some = all.take(if full { UPKEEP_LOOKS } else { 0 });
@@ -333,11 +343,13 @@ impl Auth {
         self.commit(self.actor(by), writes, Rows::new(), &[Change::TokenRevoked(tenant, jti.into())]).await
     }
 
-    /// Disables a user, or enables it again. The user need not be known here; `role` is that of one who is.
+    /// Disables or enables a user. The user need not be registered here; `role` is the role of a registered
+    /// user.
     ///
     /// # Errors
-    /// `NotFound` for the organization, `Invalid`, `Limit`, `Ended`, `Records`; `Forbidden` for a user who has, or may have, wider
-    /// rights than the caller's own, and where a credential that ends would enable somebody for good.
+    /// `NotFound` for the organization, `Invalid`, `Limit`, `Ended`, `Records`. `Forbidden` for a user who
+    /// has, or may have, wider rights than the caller, and if a credential that expires would enable a user
+    /// permanently.
     pub async fn set_disabled(
         &self,
         by: &Authorized<Manage>,
@@ -372,14 +384,14 @@ impl Auth {
         .await
     }
 
-    /// Whether a user is disabled.
+    /// Returns true if the user is disabled.
     #[must_use]
     pub fn is_disabled(&self, tenant: TenantId, sub: &str) -> bool {
         let entry = |entry: &super::Entry| entry.disabled.contains(sub);
         self.directory.read(|table| table.by_tenant.get(&tenant).is_some_and(entry))
     }
 
-    /// The organization a manager means: its own, or, for the operator, any.
+    /// Returns the organization that a manager addresses: its own or, for the operator, any.
     pub(super) fn target(
         &self,
         by: &Principal,
@@ -396,7 +408,7 @@ impl Auth {
         found.filter(reach).ok_or(AdminError::NotFound)
     }
 
-    /// The organization that is to be changed, and the place of the change.
+    /// Resolves and locks the organization to change.
     pub(super) async fn lock_target(
         &self,
         by: &Principal,
@@ -404,7 +416,7 @@ impl Auth {
     ) -> Result<(Arc<Organization>, ChangingTenants<'_>), AdminError> {
         let tenant = self.target(by, org_id)?.tenant;
         let changing = self.changing.lock_tenants(by.tenant, tenant).await;
-        // It may have been deleted meanwhile, and another made under its id.
+        // The organization may have been deleted during the wait, and another one created with the same id.
         let organization = self.target(by, org_id)?;
         match organization.tenant == tenant {
             true => Ok((organization, changing)),
@@ -412,7 +424,7 @@ impl Auth {
         }
     }
 
-    /// Confirms the actor, writes, follows in memory, and calls the hooks. The caller holds `changing`.
+    /// Confirms the actor, writes, updates memory and calls the hooks. The caller holds the lock `changing`.
     pub(super) async fn commit(
         &self,
         actor: Actor<'_>,
@@ -432,7 +444,7 @@ impl Auth {
                 follow.writes.clear();
                 follow.changes = &[];
                 Err(match error {
-                    // Names and ids are bounded far below a row; a narrowing is not.
+                    // Names and ids are limited to far less than a row; a narrowing is not.
                     RecordsError::TooLong => {
                         AdminError::invalid("agents", "agents and channels are too long")
                     }
@@ -454,7 +466,8 @@ impl Auth {
     }
 }
 
-/// Brings memory up to a write that was begun: when it is done, or when its caller is dropped while it runs.
+/// Applies a write that has begun to memory: when the write completes, or when the caller is dropped while it
+/// runs.
 struct Follow<'a> {
     auth: &'a Auth,
     writes: Vec<Write>,

@@ -1,8 +1,10 @@
-//! The form of an API key: `nwk_<key id>_<secret>`.
+//! The format of an API key: `nwk_<key id>_<secret>`.
 //!
-//! * Key id and secret are letters and digits only, so the parts cannot be confused and a double click selects all.
-//! * The secret has 256 random bits, so a plain SHA-256 of it is stored: there is nothing to guess offline.
-//! * A comparison takes the same time wherever the texts differ, and [`matches`] does the same work without a record.
+//! * Key id and secret consist of letters and digits only, so the parts are unambiguous and a double click
+//!   selects the whole key.
+//! * The secret has 256 random bits, so a plain SHA-256 of it is stored: it cannot be guessed offline.
+//! * A comparison takes the same time wherever the texts differ. [`matches`] does the same work when no
+//!   record exists.
 
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::{digest, error};
@@ -10,13 +12,13 @@ use subtle::ConstantTimeEq as _;
 
 use super::secret::Secret;
 
-/// How every API key begins.
+/// The prefix of every API key.
 pub const PREFIX: &str = "nwk_";
-/// Characters of a key id: 71 bits, so ids never meet.
+/// Characters of a key id: 71 bits, so two ids do not collide.
 const ID_CHARS: usize = 12;
 /// Characters of a secret: 62^43 > 2^256.
 const SECRET_CHARS: usize = 43;
-/// More characters than any key has are not even digested.
+/// Maximum length of a text that is hashed. No key is longer.
 const MAX_BYTES: usize = 256;
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -24,17 +26,17 @@ const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmn
 /// SHA-256 of a secret.
 pub(super) type Digest = [u8; 32];
 
-/// A new key: its id, what is stored, and the text that is shown once.
+/// A new key: its id, the digest to store, and the text that is shown once.
 pub(super) struct NewKey {
     pub(super) id: String,
     pub(super) digest: Digest,
     pub(super) text: Secret,
 }
 
-/// Makes a key.
+/// Creates a key.
 ///
 /// # Errors
-/// The system gave no random bytes.
+/// The system returned no random bytes.
 pub(super) fn make(random: &SystemRandom) -> Result<NewKey, error::Unspecified> {
     let id = letters(random, ID_CHARS)?;
     let secret = letters(random, SECRET_CHARS)?;
@@ -42,7 +44,7 @@ pub(super) fn make(random: &SystemRandom) -> Result<NewKey, error::Unspecified> 
     Ok(NewKey { digest, text: Secret::new(format!("{PREFIX}{id}_{secret}")), id })
 }
 
-/// Key id and secret of a text that has the form of a key.
+/// Splits a text that has the format of a key into key id and secret.
 pub(super) fn split(text: &str) -> Option<(&str, &str)> {
     if text.len() > MAX_BYTES {
         return None;
@@ -52,20 +54,20 @@ pub(super) fn split(text: &str) -> Option<(&str, &str)> {
     (plain(id) && plain(secret)).then_some((id, secret))
 }
 
-/// Whether `secret` is the one of `stored`; without a record false, after the same work.
+/// Returns true if `secret` is the secret of `stored`. Without a record it returns false after the same work.
 pub(super) fn matches(secret: &str, stored: Option<&Digest>) -> bool {
     let nobody = [0; 32];
     let equal = digest_of(secret).ct_eq(stored.unwrap_or(&nobody));
     bool::from(equal) & stored.is_some()
 }
 
-/// Text of `count` letters and digits, each equally likely.
+/// Returns `count` random letters and digits, all equally likely.
 pub(super) fn letters(random: &SystemRandom, count: usize) -> Result<String, error::Unspecified> {
     let mut text = String::with_capacity(count);
     let mut bytes = [0; 64];
     while text.len() < count {
         random.fill(&mut bytes)?;
-        // 248 = 4 × 62: larger bytes would make the first letters likelier.
+        // 248 = 4 × 62: larger bytes would make the first letters more likely.
         let fair = bytes.iter().filter(|byte| **byte < 248);
         text.extend(fair.take(count - text.len()).map(|byte| char::from(ALPHABET[usize::from(*byte) % 62])));
     }

@@ -1,8 +1,12 @@
-//! Who may change what `auth` keeps: one change of an organization at a time, and changes of different organizations beside each other.
+//! Locks for administrative changes: one change of an organization at a time; different organizations in
+//! parallel.
 //!
-//! * A change holds its place from its check to its commit, so that two cannot both find a limit not reached.
-//! * What concerns organizations together (making and deleting them, maintenance) waits for changes under way and holds off new ones.
-//! * An organization's changes wait for its own, however many there are: they hold up nobody else's revocation.
+//! * A change holds its lock from its check to its commit, so two changes cannot both find a limit not yet
+//!   reached.
+//! * What concerns all organizations (creating and deleting them, maintenance) waits for running changes and
+//!   blocks new ones.
+//! * Changes of one organization wait only for each other. However many there are, they delay no other
+//!   organization's revocation.
 
 use std::sync::Arc;
 
@@ -11,33 +15,34 @@ use tokio::sync::{Mutex, OwnedMutexGuard, RwLock, RwLockReadGuard, RwLockWriteGu
 
 use crate::ids::TenantId;
 
-/// The places.
+/// The locks of all organizations.
 #[derive(Default)]
 pub(super) struct Changing {
     all: RwLock<()>,
-    /// An entry lives while somebody holds it or waits for it.
+    /// An entry exists while somebody holds its lock or waits for it.
     tenants: DashMap<TenantId, Arc<Mutex<()>>>,
 }
 
-/// The places of a change, of its own organization and of its caller's.
+/// The locks that a change holds: of its own organization and of its caller's.
 pub(super) struct ChangingTenants<'a> {
     changing: &'a Changing,
-    /// `None` while a place is waited for, and at the end.
+    /// `None` while the lock is being acquired, and after it is released.
     held: Vec<(TenantId, Option<OwnedMutexGuard<()>>)>,
     _all: RwLockReadGuard<'a, ()>,
 }
 
 impl Changing {
-    /// Waits until nothing else is changed.
+    /// Waits until no other change runs.
     pub(super) async fn lock(&self) -> RwLockWriteGuard<'_, ()> {
         self.all.write().await
     }
 
-    /// Waits until nothing else of these organizations is changed. What was known of them before may not be so any more.
+    /// Waits until no other change of these organizations runs. The caller must read their state again
+    /// afterwards.
     pub(super) async fn lock_tenants(&self, one: TenantId, other: TenantId) -> ChangingTenants<'_> {
         let (all, held) = (self.all.read().await, Vec::with_capacity(2));
         let mut tenants = ChangingTenants { changing: self, held, _all: all };
-        // In order, so that two changes never wait for each other.
+        // The locks are acquired in order, so two changes never wait for each other.
         let mut wanted = vec![one.min(other), one.max(other)];
         wanted.dedup();
         for tenant in wanted {

@@ -1,9 +1,10 @@
 //! Organizations, keys, revocations and disabled users as they are now, in memory.
 //!
-//! * The records are the truth and are written first; this follows, under one lock, so a reader never sees half a
-//!   change.
-//! * Everything is bounded by a named limit per organization, and the organizations by [`ORGANIZATIONS`].
-//! * Knows no credential's form.
+//! * The records on disk are the truth and are written first. The directory is updated afterwards, under one
+//!   lock, so a reader never sees half a change.
+//! * Everything is limited by a named constant per organization, and the number of organizations by
+//!   [`ORGANIZATIONS`].
+//! * The directory does not know the format of any credential.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -19,27 +20,28 @@ use super::scope::Scope;
 use crate::ids::TenantId;
 use crate::sync::RwLock;
 
-/// Most organizations (about 400 bytes each).
+/// Maximum number of organizations (about 400 bytes each).
 pub const ORGANIZATIONS: usize = 1_000_000;
-/// Most API keys of an organization; stops a runaway script from filling memory (about 300 bytes each).
+/// Maximum number of API keys of an organization. Stops a runaway script from filling memory (about 300 bytes
+/// each).
 pub const KEYS_PER_ORGANIZATION: usize = 10_000;
-/// Most revoked tokens an organization has at a time (about 100 bytes each).
+/// Maximum number of revoked tokens that an organization has at a time (about 100 bytes each).
 pub const REVOCATIONS_PER_ORGANIZATION: usize = 100_000;
-/// Most disabled users of an organization (about 100 bytes each).
+/// Maximum number of disabled users of an organization (about 100 bytes each).
 pub const DISABLED_PER_ORGANIZATION: usize = 100_000;
 
-/// Most users of an organization whose tokens were ended at a time (about 100 bytes each); a mark goes when the tokens it ended
-/// have expired.
+/// Maximum number of users of an organization whose tokens were ended (about 100 bytes each). An entry is
+/// removed when the tokens that it ended have expired.
 pub const ENDED_PER_ORGANIZATION: usize = 100_000;
 
-/// One organization, as it is today.
+/// One organization, as it is now.
 pub type Organization = OrganizationRow;
 
-/// A key and what changes without a commit.
+/// A key, and the part of it that changes without a commit.
 #[derive(Debug)]
 pub(super) struct Key {
     pub(super) row: KeyRow,
-    /// Unix milliseconds, 0 = never; written by whoever authenticates, once a minute.
+    /// Unix milliseconds, 0 = never. Authentication writes it, at most once a minute.
     pub(super) last_used_ms: AtomicU64,
 }
 
@@ -47,7 +49,7 @@ impl Key {
     pub(super) fn new(row: KeyRow) -> Arc<Key> {
         Arc::new(Key { last_used_ms: AtomicU64::new(row.last_used_ms.unwrap_or(0)), row })
     }
-    /// The row with the last use known in memory.
+    /// Returns the row with the last use known in memory.
     pub(super) fn current(&self) -> KeyRow {
         let last_used_ms = match self.last_used_ms.load(Relaxed) {
             0 => None,
@@ -57,7 +59,8 @@ impl Key {
     }
 }
 
-/// An organization's keys by id. Most have one or two, for which a tree would keep room for eleven.
+/// An organization's keys by id. Most organizations have one or two, and a tree would reserve room for
+/// eleven.
 #[derive(Debug, Default)]
 pub(super) struct Keys(Vec<Arc<Key>>);
 
@@ -71,7 +74,7 @@ impl Keys {
     pub(super) fn get(&self, id: &str) -> Option<&Arc<Key>> {
         self.0.get(self.place(id).ok()?)
     }
-    /// Those with ids after `id`, in order; all for `None`.
+    /// Returns the keys with ids greater than `id`, in order; all keys for `None`.
     pub(super) fn after(&self, id: Option<&str>) -> &[Arc<Key>] {
         let from = id.map_or(0, |id| self.place(id).map_or_else(|at| at, |at| at + 1));
         self.0.get(from..).unwrap_or_default()
@@ -94,26 +97,28 @@ impl Keys {
     }
 }
 
-/// What is known of one organization. Trees where nearly all are empty: an empty hash table is twice their size.
+/// What is known about one organization. It uses trees because nearly all are empty: an empty hash table is
+/// twice their size.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) organization: Arc<Organization>,
     pub(super) keys: Keys,
-    /// jti → until when it must be remembered (Unix milliseconds; `None`: for ever).
+    /// Revoked `jti` → time until which it must be remembered (Unix milliseconds; `None`: for ever).
     pub(super) revoked: BTreeMap<String, Option<u64>>,
     pub(super) disabled: BTreeSet<String>,
-    /// sub → since when (Unix milliseconds) a token must have been issued to be good.
+    /// `sub` → earliest time of issue (Unix milliseconds) of a token that is still valid.
     pub(super) good_since: BTreeMap<String, u64>,
 }
 
 impl Entry {
-    /// Returns true if what was issued to a user at this time has been ended since.
+    /// Returns true if tokens that a user was issued at this time have been ended since.
     pub(super) fn has_ended(&self, sub: Option<&str>, issued_at_ms: u64) -> bool {
         sub.and_then(|sub| self.good_since.get(sub)).is_some_and(|since_ms| issued_at_ms < *since_ms)
     }
 
-    /// Users whose ended tokens have all expired, among `most` users, those from `from` on first. No token lives longer than
-    /// [`TOKEN_MAX_MS`]; who gives users of this daemon tokens of a foreign issuer that do must end them by disabling the user.
+    /// Returns users whose ended tokens have all expired. It examines at most `most` users, first those from
+    /// `from` on. No token lives longer than [`TOKEN_MAX_MS`]. If a foreign issuer's tokens do, they must be
+    /// ended by disabling the user.
     pub(super) fn outlived(&self, now_ms: u64, from: &str, most: usize) -> impl Iterator<Item = &str> {
         let (rest, first) = ((Included(from), Unbounded), (Unbounded, Excluded(from)));
         let all = self.good_since.range::<str, _>(rest).chain(self.good_since.range::<str, _>(first));
@@ -123,13 +128,13 @@ impl Entry {
     }
 }
 
-/// Whether every token that was issued before an instant has expired.
+/// Returns true if every token that was issued before this time has expired.
 pub(super) fn is_outlived(since_ms: u64, now_ms: u64) -> bool {
     since_ms.saturating_add(TOKEN_MAX_MS) <= now_ms
 }
 
-/// An organization in the order of public ids. The id is the row's own: a second one would be a quarter of what an idle
-/// organization takes.
+/// An organization in the order of public ids. It uses the id in the row: a copy would be a quarter of the
+/// memory of an idle organization.
 #[derive(Debug)]
 pub(super) struct ById(Arc<Organization>);
 
@@ -170,7 +175,7 @@ pub(super) struct Table {
     pub(super) by_tenant: HashMap<TenantId, Entry>,
     /// Ordered, so lists can be paged.
     pub(super) by_id: BTreeSet<ById>,
-    /// Whose a key is, by key id.
+    /// Key id → organization of the key.
     key_owner: HashMap<String, TenantId>,
     /// Ids of the keys with `operator`, of all organizations.
     operator_keys: BTreeSet<String>,
@@ -197,13 +202,13 @@ impl Directory {
         Directory(RwLock::new(table))
     }
 
-    /// Reads under the lock; `f` must be short: every worker asks here.
+    /// Reads under the lock. `f` must be short, because every worker reads here.
     pub(super) fn read<T>(&self, f: impl FnOnce(&Table) -> T) -> T {
         f(&self.0.read())
     }
 
-    /// A number that no organization ever had. It is not given out again: where the commit that uses it fails, the disk may hold it
-    /// all the same.
+    /// Returns a number that no organization has ever had. It is never used again, because a commit that
+    /// failed may still be on disk.
     pub(super) fn take_number(&self) -> TenantId {
         let mut table = self.0.write();
         let number = table.next_tenant.max(1);
@@ -211,7 +216,7 @@ impl Directory {
         TenantId(number)
     }
 
-    /// Entries of all tables.
+    /// Number of entries in all tables.
     #[cfg(test)]
     pub(super) fn entries(&self) -> usize {
         let table = self.0.read();
@@ -221,7 +226,7 @@ impl Directory {
         table.by_tenant.values().map(of).sum::<usize>() + table.by_id.len() + table.key_owner.len()
     }
 
-    /// Follows a commit, in one step.
+    /// Applies a commit in one step.
     pub(super) fn apply(&self, writes: Vec<Write>) {
         let mut table = self.0.write();
         writes.into_iter().for_each(|write| table.apply(write));
@@ -233,13 +238,13 @@ impl Table {
         self.by_tenant.get(&self.by_id.get(org_id)?.0.tenant)
     }
 
-    /// The key of this id, and its organization.
+    /// Returns the key with this id, and its organization.
     pub(super) fn key(&self, key_id: &str) -> Option<(&Entry, &Arc<Key>)> {
         let entry = self.by_tenant.get(self.key_owner.get(key_id)?)?;
         Some((entry, entry.keys.get(key_id)?))
     }
 
-    /// Whether `key_id` has `operator` and no other key that has not expired does.
+    /// Returns true if `key_id` has `operator` and no other unexpired key does.
     pub(super) fn is_last_operator_key(&self, key_id: &str, now_ms: u64) -> bool {
         let lives = |id: &String| {
             self.key(id).is_some_and(|(_, key)| key.row.expires_at_ms.is_none_or(|end| end > now_ms))

@@ -1,54 +1,54 @@
-//! Why a credential was not taken, once for whoever must answer and once for the log.
+//! Why a credential was refused, for the response and for the log.
 //!
-//! * The peer learns the class (401, 403, 429) and nothing else: every [`Refusal`] is the same 401, so an unknown
+//! * The peer learns only the class (401, 403, 429): every [`Refusal`] is the same 401, so an unknown
 //!   organization looks like a wrong signature.
-//! * No variant carries any part of a credential.
+//! * No variant contains any part of a credential.
 
-/// What the answer is. `outcome` alone turns it into a status.
+/// The result of a failed authentication. Only `outcome` maps it to a status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
-    /// 401 + `WWW-Authenticate`.
+    /// 401 with `WWW-Authenticate`.
     #[error("credential refused: {0}")]
     Unauthorized(Refusal),
-    /// 403: the credential is valid, but not from here or not for this.
+    /// 403: the credential is valid, but not from this origin or not for this request.
     #[error("{0}")]
     Forbidden(Forbidden),
-    /// 429: the address has failed too often this minute.
+    /// 429: the address has had too many failures this minute.
     #[error("too many failed credentials")]
     TooManyFailures {
-        /// Seconds, at least 1: the `Retry-After`.
+        /// `Retry-After` in seconds, at least 1.
         retry_after: u64,
     },
 }
 
-/// Why a credential authenticates nobody: for debug logs and counters, never for the peer.
+/// Why a credential was refused. For debug logs and counters, never for the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refusal {
-    /// The request presents none; this is not counted as a failure.
+    /// The request has no credential. This does not count as a failure.
     #[error("none presented")]
     Absent,
-    /// It has no known form.
+    /// The credential has no known format.
     #[error("malformed")]
     Malformed,
-    /// It is longer than any valid one.
+    /// The credential is longer than any valid one.
     #[error("too long")]
     TooLong,
-    /// The token's `alg` is not the key's.
+    /// The token's `alg` is not the key's algorithm.
     #[error("algorithm mismatch")]
     Algorithm,
-    /// No key of that name, or a token without `kid` and no default key.
+    /// No key has this name, or the token has no `kid` and there is no default key.
     #[error("unknown key")]
     UnknownKey,
     /// The signature, secret or ticket is not genuine.
     #[error("not genuine")]
     NotGenuine,
-    /// Its time is over.
+    /// The credential has expired.
     #[error("expired")]
     Expired,
-    /// It would hold for longer than `auth.max_token_seconds` allows, or has done so already.
+    /// The token is valid for longer than `auth.max_token_seconds` allows, or has already reached that age.
     #[error("lives longer than auth.max_token_seconds")]
     Lifetime,
-    /// `nbf` or `iat` lies in the future.
+    /// `nbf` or `iat` is in the future.
     #[error("not valid yet")]
     NotYet,
     /// `iss` is not the key's issuer.
@@ -57,43 +57,43 @@ pub enum Refusal {
     /// `aud` does not name this daemon.
     #[error("wrong audience")]
     Audience,
-    /// A claim is missing or unusable.
+    /// A claim is missing or invalid.
     #[error("unusable claims")]
     Claims,
-    /// The organization does not exist, or the key may not speak for it.
+    /// The organization does not exist, or the key may not issue tokens for it.
     #[error("wrong organization")]
     Organization,
-    /// Revoked, or its key has gone.
+    /// The credential was revoked, or its key was deleted.
     #[error("revoked")]
     Revoked,
     /// The user is disabled.
     #[error("user disabled")]
     Disabled,
-    /// A one-shot ticket that was used, ran out, or never was.
+    /// The one-shot ticket was used, has expired, or never existed.
     #[error("unknown or spent ticket")]
     Ticket,
 }
 
-/// Why a valid credential does not count here.
+/// Why a valid credential is not accepted for this request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Forbidden {
     /// The page's origin is not allowed.
     #[error("this origin is not allowed")]
     Origin,
-    /// A ticket opens streams and reads history; one for reconnecting opens SSE and polling only.
+    /// A ticket opens streams and reads history. A reconnect ticket opens SSE and polling only.
     #[error(
         "a ticket opens streams and reads history only; send the credential itself in the Authorization header"
     )]
     TicketUse,
 }
 
-/// Why a live connection's credential no longer holds.
+/// Why the credential of a live connection has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Ended {
-    /// Its time is over: close 4401.
+    /// It has expired: close 4401.
     #[error("credential expired")]
     Expired,
-    /// Key or token revoked: close 4403.
+    /// The key or token was revoked: close 4403.
     #[error("credential revoked")]
     Revoked,
     /// The user was disabled: close 4403.
@@ -104,70 +104,70 @@ pub enum Ended {
     OrganizationDeleted,
 }
 
-/// Why a live connection keeps its old credential.
+/// Why a live connection did not get a new credential.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RenewError {
-    /// The new credential is not valid: the connection goes on with the old one.
+    /// The new credential is not valid. The connection continues with the old one.
     #[error("{0}")]
     Refused(AuthError),
-    /// It is valid, but of another organization or user: close 4403.
+    /// The new credential is valid, but belongs to another organization or user: close 4403.
     #[error("the credential is of another organization or user")]
     ChangedIdentity,
 }
 
-/// The principal lacks the scope for what it asked: 403.
+/// The principal does not have the required scope: 403.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("needs the scope {0}")]
 pub struct MissingScope(pub &'static str);
 
-/// Why an event may not be published by this principal: 403 (protocol §3).
+/// Why this principal may not publish an event: 403 (protocol §3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum PublishDenied {
-    /// `user_id` of someone else.
+    /// `user_id` is another user's.
     #[error("user_id: only your own, without the scope publish:org")]
     OtherUser,
-    /// The credential stands for no user.
+    /// The credential has no user.
     #[error("user_id: this credential has no user, and needs the scope publish:org")]
     NoUser,
-    /// The type goes to the whole organization.
+    /// An event of this type goes to the whole organization.
     #[error("type: addressed to the whole organization, which needs the scope publish:org")]
     WholeOrganization,
-    /// Outside the credential's `agents`, `channels` or `types`.
+    /// The event is outside the credential's `agents`, `channels` or `types`.
     #[error("the credential does not extend to this event's agent, channel or type")]
     Narrowed,
 }
 
-/// Why `Auth` could not be set up: exit code of bad configuration.
+/// Why `Auth` could not be set up. The process exits with the code for bad configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthConfigError {
     /// A key file could not be read or written.
     #[error("{path}: {source}")]
     File {
-        /// As configured.
+        /// The path as configured.
         path: String,
-        /// What the system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// A key file's content is unusable.
+    /// The content of a key file is invalid.
     #[error("{path}: {reason}")]
     KeyFile {
-        /// As configured.
+        /// The path as configured.
         path: String,
         /// What is wrong; never the content.
         reason: String,
     },
-    /// A configured key is unusable.
+    /// A configured key is invalid.
     #[error("auth.jwt_keys[{index}]: {reason}")]
     Key {
-        /// Position in the list.
+        /// Index in the list.
         index: usize,
         /// What is wrong; never the secret.
         reason: String,
     },
-    /// The configured keys do not go together.
+    /// The configured keys conflict with each other.
     #[error("auth.jwt_keys: {0}")]
     Keys(String),
-    /// Not `scheme://host[:port]`.
+    /// An entry is not `scheme://host[:port]`.
     #[error("allowed_origins: {0:?} is no origin")]
     Origin(String),
     /// The stored organizations and keys could not be read.

@@ -1,9 +1,11 @@
-//! How often an address may present a wrong credential. Passwords are counted elsewhere (`guesses`).
+//! Limits how many wrong credentials an address may present. Passwords are counted separately (`guesses`).
 //!
-//! * Only failures are counted and only failures are refused: a valid credential always passes, so nobody can lock
-//!   out the neighbours behind their own address.
-//! * IPv6 counts by /64, the least a single customer holds; an IPv4 address mapped into IPv6 counts as itself.
-//! * At most [`ADDRESSES`] are held; when full, further addresses share one count instead of pushing others out.
+//! * Only failures are counted and only failures are refused. A valid credential is always accepted, so
+//!   nobody can lock out other clients behind the same address.
+//! * IPv6 is counted by /64, the smallest block that a single customer gets. An IPv4 address mapped into IPv6
+//!   counts as the IPv4 address.
+//! * At most [`ADDRESSES`] addresses have counts of their own. When the table is full, further addresses
+//!   share one count and replace no other.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -11,11 +13,12 @@ use std::net::IpAddr;
 
 use crate::sync::Mutex;
 
-/// Addresses counted at once; stops a spray of forged credentials from filling memory (about 2 MiB).
+/// Maximum number of addresses with a count. Stops a flood of forged credentials from filling memory (about 2
+/// MiB).
 pub const ADDRESSES: usize = 65_536;
 /// A count starts at an address's first failure and ends after this many milliseconds.
 pub(super) const WINDOW_MS: u64 = 60_000;
-/// A full table is searched for ended counts at most this often, in milliseconds.
+/// A full table is searched for expired counts at most once in this many milliseconds.
 const SWEEP_MS: u64 = 1_000;
 
 /// Counts of failed credentials by address.
@@ -29,7 +32,7 @@ pub(super) struct Failures {
 #[derive(Debug, Default)]
 struct Table {
     by_address: HashMap<u64, Count>,
-    /// Every address that found the table full.
+    /// The shared count of all addresses that found the table full.
     others: Count,
     swept_ms: u64,
 }
@@ -42,10 +45,10 @@ struct Count {
 
 impl Count {
     fn ended(&self, now_ms: u64) -> bool {
-        // A clock set back ends a count too, rather than prolonging it.
+        // A clock that is set back ends a count too; otherwise the count would last longer.
         now_ms < self.since_ms || now_ms - self.since_ms >= WINDOW_MS
     }
-    /// Seconds until it ends, at least 1.
+    /// Seconds until the count ends, at least 1.
     fn left_s(&self, now_ms: u64) -> u64 {
         (self.since_ms + WINDOW_MS).saturating_sub(now_ms).div_ceil(1_000).max(1)
     }
@@ -56,7 +59,8 @@ impl Failures {
         Failures { limit, table: Mutex::default() }
     }
 
-    /// Counts one failure. `Err(seconds)`: the address has used up its minute; it may try again after that many.
+    /// Counts one failure. Returns `Err(seconds)` if the address has reached its limit; it may try again
+    /// after that time.
     pub(super) fn count(&self, address: Option<IpAddr>, now_ms: u64) -> Result<(), u64> {
         if self.limit == 0 {
             return Ok(());
@@ -93,7 +97,7 @@ impl Table {
     }
 }
 
-/// What counts as one address. IPv4 lives where IPv6 has `::/64`, which is never a client's.
+/// The key under which an address is counted. IPv4 is mapped into `::/64`, which no client uses.
 pub(super) fn bucket(address: IpAddr) -> u64 {
     match address.to_canonical() {
         IpAddr::V4(v4) => u64::from(v4.to_bits()),

@@ -1,8 +1,9 @@
-//! The first operator key of a new store, kept in a file until somebody has seen it.
+//! The first operator key of a new store, kept in a file until it has been shown to somebody.
 //!
-//! * The file is on disk before the store knows the key, so no failure between the two loses the only operator key.
-//! * Whoever showed the key to its reader calls [`FirstKey::shown`], which removes the file. Otherwise the file stays, readable by
-//!   its owner alone, and [`unseen`] finds it at the next start.
+//! * The file is on disk before the key is committed to the store, so a failure between the two cannot lose
+//!   the only operator key.
+//! * After the key has been shown, the caller calls [`FirstKey::shown`], which removes the file. Otherwise
+//!   the file stays, readable by its owner only, and [`unseen`] finds it at the next start.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
@@ -16,39 +17,41 @@ use super::{Auth, Organization};
 /// The file's name in the data directory.
 const FILE: &str = "first-key";
 
-/// A key that was made for a new store.
+/// The first key of a new store.
 #[derive(Debug)]
 pub struct FirstKey {
-    /// The organization that was made with it.
+    /// The organization that was created with it.
     pub organization: Organization,
-    /// The key: `*` and `operator`.
+    /// The key, with scopes `*` and `operator`.
     pub key: IssuedKey,
-    /// Where it is kept until it has been shown.
+    /// The file that holds the key until it has been shown.
     pub file: PathBuf,
 }
 
-/// Why a new store got no first key.
+/// Why a new store did not get a first key.
 #[derive(Debug, thiserror::Error)]
 pub enum FirstKeyError {
-    /// The key could not be kept, so it was not made.
+    /// The key could not be written to the file, so it was not created.
     #[error("cannot write {path}: {source}")]
     Keep {
-        /// The file.
+        /// The file's path.
         path: String,
-        /// What the system said.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// The organization or the key could not be made.
+    /// The organization or the key could not be created.
     #[error("the first organization could not be made: {0}")]
     Admin(#[from] AdminError),
 }
 
 impl Auth {
-    /// On a store without organizations: makes `default` and its first key, which is kept in `data_dir` until it was shown.
+    /// If the store has no organizations, creates `default` and its first key, which is kept in `data_dir`
+    /// until it has been shown.
     ///
     /// # Errors
-    /// [`FirstKeyError`]. After one the next call makes another key, or the key that was made is in the file.
+    /// [`FirstKeyError`]. After an error the next call creates another key, or the created key is in the
+    /// file.
     pub async fn make_first_key(&self, data_dir: &Path) -> Result<Option<FirstKey>, FirstKeyError> {
         let file = data_dir.join(FILE);
         let mut kept = Ok(());
@@ -63,7 +66,7 @@ impl Auth {
 }
 
 impl FirstKey {
-    /// Removes the file: the key has reached its reader.
+    /// Removes the file, because the key has been shown.
     ///
     /// # Errors
     /// The file cannot be removed.
@@ -72,7 +75,7 @@ impl FirstKey {
     }
 }
 
-/// The file of a first key that nobody has been shown, if there is one.
+/// Returns the file of a first key that has not been shown yet, if there is one.
 #[must_use]
 pub fn unseen(data_dir: &Path) -> Option<PathBuf> {
     Some(data_dir.join(FILE)).filter(|file| file.is_file())

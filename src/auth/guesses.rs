@@ -1,14 +1,18 @@
-//! Counts wrong passwords: how many an address may send, in all and for one account.
+//! Limits how many wrong passwords an address may send, in total and for one account.
 //!
-//! * An address over either limit is refused before its password is looked at, so a refused attempt costs no hash.
-//! * Counts belong to addresses. What one address does refuses no other, so nobody can lock an account for its owner.
-//! * An account is an organization and an email as they were sent, whether or not there is such a user: a refusal says nothing.
-//! * An attempt counts as wrong from its beginning until it has succeeded, so attempts side by side cannot pass a limit, and a
-//!   client that hangs up has not made one less.
-//! * A full table drops its oldest count. To drop a given one takes as many attempts as the table has rows, each of them a hash.
+//! * An address over either limit is refused before its password is verified, so a refused attempt costs no
+//!   hash.
+//! * Counts belong to addresses. One address cannot cause refusals for another, so nobody can lock the owner
+//!   out of an account.
+//! * An account is an organization and an email as they were sent, whether or not such a user exists. So a
+//!   refusal does not reveal whether a user exists.
+//! * An attempt counts as wrong from its start until it succeeds. So parallel attempts cannot exceed a limit,
+//!   and an attempt whose client hung up is still counted.
+//! * A full table drops its oldest count. To make it drop a given count takes as many attempts as the table
+//!   has rows, and each attempt costs a hash.
 //!
-//! Guesses for one account from many addresses are not limited here: each address has its own count. What bounds them together is
-//! how many hashes run at once (`hash_queue`).
+//! Guesses for one account from many addresses are not limited here, because each address has its own count.
+//! The number of hashes that run at once (`hash_queue`) limits them together.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -16,16 +20,17 @@ use std::hash::Hash;
 use crate::store::scope;
 use crate::sync::Mutex;
 
-/// Counts held at once, of addresses and of accounts; stops a spray of names from filling memory (about 12 MiB).
+/// Maximum number of counts, for addresses and for accounts each. Stops a flood of names from filling memory
+/// (about 12 MiB).
 pub const GUESS_COUNTS: usize = 65_536;
 /// Wrong passwords of one address for one account before further ones are refused.
 pub const ACCOUNT_FAILURES: u32 = 10;
-/// Such a count ends so many milliseconds after its first failure: 15 minutes.
+/// Milliseconds from the first failure until the count of an account ends: 15 minutes.
 pub const ACCOUNT_WINDOW_MS: u64 = 15 * 60_000;
-/// The count of an address ends so many milliseconds after its first failure.
+/// Milliseconds from the first failure until the count of an address ends.
 const ADDRESS_WINDOW_MS: u64 = 60_000;
 
-/// Who tries what: an address, and that address together with an account.
+/// What an attempt is counted under: the address, and the address together with the account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Guess {
     address: u64,
@@ -33,7 +38,7 @@ pub(super) struct Guess {
 }
 
 impl Guess {
-    /// `address` as `failures::bucket` counts it.
+    /// `address` is a value of `failures::bucket`.
     pub(super) fn new(address: u64, org_id: &str, email: &str) -> Guess {
         let account = scope(&[org_id.as_bytes(), email.as_bytes(), &address.to_be_bytes()]);
         Guess { address, account }
@@ -51,7 +56,7 @@ struct Tables {
 }
 
 impl Guesses {
-    /// `per_minute` wrong passwords of one address; 0: not counted by address alone.
+    /// `per_minute` is the limit of wrong passwords for one address; 0 disables the count by address alone.
     pub(super) fn new(per_minute: u32) -> Guesses {
         Guesses(Mutex::new(Tables {
             addresses: Counts::new(per_minute, ADDRESS_WINDOW_MS),
@@ -59,12 +64,12 @@ impl Guesses {
         }))
     }
 
-    /// Returns `Err(seconds)` if the guess is refused; the next may be made after that many.
+    /// Returns `Err(seconds)` if the guess is refused; the next one may be made after that time.
     pub(super) fn check(&self, guess: &Guess, now_ms: u64) -> Result<(), u64> {
         self.0.lock().check(guess, now_ms)
     }
 
-    /// The same, and counts the guess as a wrong one where it is not refused.
+    /// Like `check`, and counts the guess as wrong unless it is refused.
     pub(super) fn begin(&self, guess: &Guess, now_ms: u64) -> Result<(), u64> {
         let mut tables = self.0.lock();
         tables.check(guess, now_ms)?;
@@ -73,14 +78,14 @@ impl Guesses {
         Ok(())
     }
 
-    /// The password of a guess that was begun was not verified.
+    /// Removes a guess from the counts, because its password was not verified.
     pub(super) fn withdraw(&self, guess: &Guess) {
         let mut tables = self.0.lock();
         tables.addresses.take_back(guess.address);
         tables.accounts.take_back(guess.account);
     }
 
-    /// The password was right: the address begins anew for this account.
+    /// Records that the password was right: resets the count of this address for this account.
     pub(super) fn succeed(&self, guess: &Guess) {
         let mut tables = self.0.lock();
         tables.addresses.take_back(guess.address);
@@ -98,11 +103,11 @@ impl Tables {
 /// Counts of one kind, at most [`GUESS_COUNTS`].
 #[derive(Debug)]
 struct Counts<K> {
-    /// 0: nothing is counted.
+    /// Failures before a refusal; 0 = nothing is counted.
     limit: u32,
     window_ms: u64,
     counts: HashMap<K, Count>,
-    /// In the order they began; each key of `counts` once.
+    /// The keys in the order in which their counts began; each key of `counts` occurs once.
     order: VecDeque<K>,
 }
 
@@ -117,7 +122,8 @@ impl<K: Copy + Eq + Hash> Counts<K> {
         Counts { limit, window_ms, counts: HashMap::new(), order: VecDeque::new() }
     }
 
-    /// Milliseconds until a count ends; `None`: it has ended. A clock set back ends it too, rather than prolonging it.
+    /// Milliseconds until the count ends; `None` if it has ended. A clock that is set back ends it too;
+    /// otherwise the count would last longer.
     fn left_ms(&self, count: &Count, now_ms: u64) -> Option<u64> {
         let age_ms = now_ms.checked_sub(count.since_ms)?;
         self.window_ms.checked_sub(age_ms).filter(|left| *left > 0)
@@ -159,14 +165,14 @@ impl<K: Copy + Eq + Hash> Counts<K> {
         }
     }
 
-    /// Sets a count to 0. Its row stays until it is dropped: one without failures refuses nothing.
+    /// Sets a count to 0. Its row stays until it is dropped; a row without failures refuses nothing.
     fn clear(&mut self, key: K) {
         if let Some(count) = self.counts.get_mut(&key) {
             count.failures = 0;
         }
     }
 
-    /// Drops the ended counts at the front of the order.
+    /// Drops the expired counts at the front of the order.
     fn drop_ended(&mut self, now_ms: u64) {
         while let Some(first) = self.order.front()
             && self.counts.get(first).is_none_or(|count| self.left_ms(count, now_ms).is_none())
@@ -222,7 +228,7 @@ mod tests {
             assert_eq!(guesses.begin(&guess(1, ANN), 0), Ok(()));
             guesses.succeed(&guess(1, ANN));
         }
-        // One's own account is no way to get guesses for another's.
+        // A success for the attacker's own account must not allow more guesses for another account.
         for _ in 0..ACCOUNT_FAILURES {
             assert_eq!(guesses.begin(&guess(1, BOB), 0), Ok(()));
             assert_eq!(guesses.begin(&guess(1, ANN), 0), Ok(()));
@@ -245,7 +251,7 @@ mod tests {
         assert!(guesses.0.lock().addresses.counts.is_empty());
     }
 
-    /// A spray of addresses drops the oldest count, one for each that it adds, and refuses nobody.
+    /// A flood of addresses drops one old count for each new one and refuses nobody.
     #[test]
     fn a_full_table_stays_full_and_refuses_nobody() {
         let mut counts = Counts::new(2, 60_000);

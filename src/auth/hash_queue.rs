@@ -1,13 +1,17 @@
-//! Limits how many password hashes run or wait, in total and for one address or organization, and decides in which order they run.
+//! Limits how many password hashes run or wait, in total and per address or organization, and decides their
+//! order.
 //!
-//! * At most `at_once` run. Turns go round among the parties that wait: addresses that log in, organizations that set passwords.
-//!   A party that sends many therefore delays another's by one hash for each hash that may run, not by all of its own.
-//! * A party has a few places, of which it needs one for as long as it hashes or waits. Without a free place it is refused at once.
-//! * A login that finds the queue full takes the place of the last one of the party with the most waiting, if that has more than
-//!   its own. A few addresses can therefore not keep another's login out.
-//! * Dropping a future that waits leaves the queue; dropping a [`Turn`] lets the next one run.
+//! * At most `at_once` hashes run. Turns rotate among the waiting parties: addresses that log in and
+//!   organizations that set passwords. So a party that sends many requests delays another party by one hash
+//!   per running hash, not by all of its own.
+//! * Each party has a small number of permits and needs one for as long as it hashes or waits. Without a free
+//!   permit it is refused at once.
+//! * A login that finds the queue full replaces the last login of the party with the most waiting logins, if
+//!   that party has more than its own. So a few addresses cannot keep out the logins of others.
+//! * Dropping a waiting future leaves the queue. Dropping a [`Turn`] starts the next one.
 //!
-//! Clients of a unix socket or of loopback have no address of their own: they are one party, which may fill the queue.
+//! Clients over a unix socket or loopback have no address of their own. They are one party, which may fill
+//! the queue.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -21,23 +25,23 @@ use super::password::PasswordError;
 use crate::ids::TenantId;
 use crate::sync::Mutex;
 
-/// Logins that wait for their turn at most, two or three seconds of work; stops a flood of logins from piling up.
+/// Maximum number of waiting logins, two or three seconds of work. Stops a flood of logins from piling up.
 pub const LOGINS_WAITING: usize = 64;
-/// Of the logins that wait or run, how many may come from one address.
+/// Maximum number of waiting or running logins from one address.
 pub const LOGINS_PER_ADDRESS: usize = 16;
-/// Registrations and changes of passwords that wait or run.
+/// Maximum number of waiting or running registrations and password changes.
 pub const SETTERS: usize = 16;
-/// Of those, how many may be of one organization; stops one from keeping the others out.
+/// Maximum number of those for one organization. Stops one organization from keeping the others out.
 pub const SETTERS_PER_ORGANIZATION: usize = 4;
 
-/// Who waits for hashes.
+/// A party that waits for hashes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Party {
-    /// Logins from an address, as `failures::bucket` counts it.
+    /// Logins from an address, identified by `failures::bucket`.
     Address(u64),
     /// Logins over loopback and unix sockets.
     Local,
-    /// Registrations and changes of passwords of an organization.
+    /// Registrations and password changes of an organization.
     Organization(TenantId),
 }
 
@@ -73,13 +77,13 @@ pub(super) struct HashQueue {
 struct State {
     /// Turns that are held, at most `at_once`.
     running: usize,
-    /// Logins that wait, at most [`LOGINS_WAITING`].
+    /// Waiting logins, at most [`LOGINS_WAITING`].
     logins: usize,
-    /// Places held by organizations, at most [`SETTERS`].
+    /// Permits held by organizations, at most [`SETTERS`].
     setters: usize,
-    /// Those who hold a place.
+    /// The parties that hold a permit.
     lanes: HashMap<Party, Lane>,
-    /// Those of whom somebody waits, each once; the front is next.
+    /// The parties that have a waiter, each once; the front is next.
     order: VecDeque<Party>,
     next_id: u64,
 }
@@ -87,11 +91,11 @@ struct State {
 #[derive(Debug, Default)]
 struct Lane {
     places: usize,
-    /// In order of arrival; a message is the turn, a closed channel a refusal.
+    /// Waiters in the order of arrival. A message grants the turn; a closed channel refuses it.
     waiting: VecDeque<(u64, oneshot::Sender<()>)>,
 }
 
-/// A place of a party; held while it waits and hashes, once or several times.
+/// A permit of a party. It is held while the party waits and hashes, once or several times.
 #[derive(Clone)]
 pub struct Place(Arc<Placed>);
 
@@ -106,14 +110,14 @@ impl fmt::Debug for Place {
     }
 }
 
-/// The right to run one hash. It keeps its place.
+/// The right to run one hash. It holds its party's permit.
 #[derive(Debug)]
 pub struct Turn {
     place: Place,
 }
 
 impl HashQueue {
-    /// A queue of which `at_once` run.
+    /// Creates a queue that runs `at_once` hashes at a time.
     pub(super) fn new(at_once: usize) -> Arc<HashQueue> {
         Arc::new(HashQueue { at_once: at_once.max(1), state: Mutex::default() })
     }
@@ -123,12 +127,12 @@ impl HashQueue {
         self.state.lock().check_place(Party::of_peer(peer))
     }
 
-    /// A place for a login (`None`: over a unix socket).
+    /// Acquires a permit for a login (`None`: over a unix socket).
     pub(super) fn login(self: &Arc<Self>, peer: Option<IpAddr>) -> Result<Place, PasswordError> {
         self.place(Party::of_peer(peer))
     }
 
-    /// A place for somebody of this organization who sets a password.
+    /// Acquires a permit for setting a password in this organization.
     pub(super) fn setter(self: &Arc<Self>, tenant: TenantId) -> Result<Place, PasswordError> {
         self.place(Party::Organization(tenant))
     }
@@ -141,7 +145,7 @@ impl HashQueue {
         Ok(Place(Arc::new(Placed { queue: Arc::clone(self), party })))
     }
 
-    /// Gives a turn back and starts who is next.
+    /// Releases a turn and starts the next waiter.
     fn release(&self) {
         let mut state = self.state.lock();
         state.running -= 1;
@@ -153,7 +157,8 @@ impl Place {
     /// Waits for this party's turn.
     ///
     /// # Errors
-    /// [`PasswordError::Busy`] where the queue is full, [`PasswordError::Share`] where this party has most of it.
+    /// [`PasswordError::Busy`] if the queue is full, [`PasswordError::Share`] if this party has most of the
+    /// queue.
     pub async fn turn(&self) -> Result<Turn, PasswordError> {
         let mut waiter = {
             let mut state = self.0.queue.state.lock();
@@ -178,7 +183,7 @@ impl State {
         }
     }
 
-    /// Joins the end of the party's lane.
+    /// Appends a waiter to the party's lane.
     fn enter(&mut self, party: Party) -> Result<(u64, oneshot::Receiver<()>), PasswordError> {
         if party.logs_in() {
             if self.logins >= LOGINS_WAITING {
@@ -197,7 +202,8 @@ impl State {
         Ok((id, receiver))
     }
 
-    /// Refuses the last login of the party that has the most waiting, if that is two more than `party` has.
+    /// Refuses the last login of the party with the most waiting logins, if it has at least two more than
+    /// `party`.
     fn make_room(&mut self, party: Party) -> Result<(), PasswordError> {
         let own = self.lanes.get(&party).map_or(0, |lane| lane.waiting.len());
         let logins = self.lanes.iter().filter(|(party, _)| party.logs_in());
@@ -217,7 +223,7 @@ impl State {
         }
     }
 
-    /// Takes a waiter out; false if it does not wait any more.
+    /// Removes a waiter. Returns false if it no longer waits.
     fn leave(&mut self, party: Party, id: u64) -> bool {
         let Some(lane) = self.lanes.get_mut(&party) else { return false };
         let Some(at) = lane.waiting.iter().position(|(waiting, _)| *waiting == id) else { return false };
@@ -229,7 +235,7 @@ impl State {
         true
     }
 
-    /// Gives free turns to those who are next.
+    /// Gives free turns to the next waiters.
     fn start(&mut self, at_once: usize) {
         while self.running < at_once {
             let Some(party) = self.order.pop_front() else { return };
@@ -239,13 +245,14 @@ impl State {
                 self.order.push_back(party);
             }
             self.logins -= usize::from(party.logs_in());
-            // A waiter leaves the lane before its receiver is dropped, so this arrives.
+            // A waiter leaves the lane before its receiver is dropped, so this send succeeds.
             self.running += usize::from(next.send(()).is_ok());
         }
     }
 }
 
-/// Somebody who waits. Dropped while it waits, it leaves; dropped with a turn that nobody has taken, it gives that back.
+/// A waiter. If it is dropped while it waits, it leaves the queue. If it is dropped with a turn that was not
+/// taken, it releases the turn.
 struct Waiter<'a> {
     place: &'a Place,
     id: u64,
@@ -299,7 +306,7 @@ mod tests {
 
     type Waiting = Pin<Box<dyn Future<Output = Result<Turn, PasswordError>>>>;
 
-    /// A login that waits, or why it does not.
+    /// Returns a login that waits, or the reason why it was refused.
     fn wait(queue: &Arc<HashQueue>, peer: Option<IpAddr>) -> Result<Waiting, PasswordError> {
         let place = queue.login(peer)?;
         let mut waiting: Waiting = Box::pin(async move { place.turn().await });
@@ -317,7 +324,7 @@ mod tests {
             && state.order.is_empty()
     }
 
-    /// Lets everybody run, one after the other; answers in which order, by the index in `waiting`.
+    /// Lets every waiter run, one after the other, and returns their order as indices in `waiting`.
     fn order(held: Turn, waiting: &mut Vec<(usize, Waiting)>) -> Vec<usize> {
         let mut order = Vec::new();
         let mut held = Some(held);
@@ -377,7 +384,8 @@ mod tests {
         assert!(empty(&queue));
     }
 
-    /// Four addresses fill the queue; whoever comes from elsewhere takes a place of theirs, and runs after one of each.
+    /// Four addresses fill the queue. A login from another address replaces one of theirs and runs after one
+    /// of each.
     #[tokio::test]
     async fn a_full_queue_has_room_for_other_addresses() {
         let queue = HashQueue::new(1);
@@ -397,7 +405,7 @@ mod tests {
         assert_eq!(order.iter().position(|n| *n == 1_000), Some(4), "{order:?}");
         assert!(empty(&queue));
 
-        // Where everybody has one, the next is refused.
+        // When every party has one waiter, the next login is refused.
         let held = queue.login(None).expect("a place").turn().await.expect("nobody runs");
         let crowd = (0..LOGINS_WAITING).map(|n| wait(&queue, ip(&format!("10.0.0.{n}"))).expect("waits"));
         let crowd: Vec<_> = crowd.collect();
@@ -406,7 +414,7 @@ mod tests {
         assert!(empty(&queue));
     }
 
-    /// Clients without an address of their own may fill the queue, and make room like any other party.
+    /// Clients without an address of their own may fill the queue, and lose waiters like any other party.
     #[tokio::test]
     async fn local_clients_are_one_party() {
         for local in [None, ip("127.0.0.1"), ip("::1"), ip("::ffff:127.0.0.1")] {
@@ -443,7 +451,7 @@ mod tests {
         assert!(empty(&queue));
     }
 
-    /// A turn that was given to somebody who went away at the same moment is not lost.
+    /// A turn that was granted to a waiter that left at the same moment is not lost.
     #[tokio::test]
     async fn a_turn_that_nobody_took_goes_on() {
         let queue = HashQueue::new(1);

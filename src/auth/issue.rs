@@ -1,10 +1,13 @@
-//! Issuing API keys and tokens.
+//! Issues API keys and tokens.
 //!
-//! * Nobody issues a scope, role, claim or expiry wider than their own (protocol §3). Speaking or reading as another
-//!   user is wider than one's own unless one may publish for, or read of, everyone. The scope `mint` is the right to issue
-//!   what a user has by their role, to any user, and no more than that.
-//! * What a request leaves out is inherited, so forgetting a narrowing never widens.
-//! * `operator` cannot be issued; a token's `jti` carries its expiry, so its revocation is forgotten in time.
+//! * Nobody issues a scope, role, claim or expiry wider than their own (protocol §3). A token that acts or
+//!   reads as another user is wider than one's own, unless the issuer may publish for, or read the events of,
+//!   everyone. The scope `mint` is the right to issue to any user what a user has by their role, and nothing
+//!   more.
+//! * A field that the request omits is inherited from the issuer, so an omitted narrowing never widens the
+//!   rights.
+//! * `operator` cannot be issued. A token's `jti` contains its expiry, so its revocation can be forgotten
+//!   after it.
 
 use std::sync::Arc;
 
@@ -24,77 +27,78 @@ use crate::filter::{Names, Narrowing};
 use crate::ids::TenantId;
 use crate::store::Rows;
 
-/// How long a token lives where the request does not say, in milliseconds: 24 hours.
+/// Default lifetime of a token, in milliseconds: 24 hours.
 pub const TOKEN_DEFAULT_MS: u64 = 24 * 3_600_000;
-/// How long a token may live, in milliseconds: 30 days.
+/// Maximum lifetime of a token, in milliseconds: 30 days.
 pub const TOKEN_MAX_MS: u64 = 30 * 24 * 3_600_000;
 
-/// Narrowing claims as a request gives them; `None` is inherited.
+/// Narrowing claims of a request. `None` inherits the issuer's.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub struct NarrowingClaims {
-    /// Agents' ids.
+    /// Agent ids.
     #[serde(default)]
     pub agents: Option<Vec<Box<str>>>,
     /// Channels and patterns (`a/*`).
     #[serde(default)]
     pub channels: Option<Vec<Box<str>>>,
-    /// Types of events.
+    /// Event types.
     #[serde(default)]
     pub types: Option<Vec<Box<str>>>,
 }
 
-/// An API key to be made.
+/// Fields of a new API key.
 #[derive(Debug, Clone, Default)]
 pub struct NewKey {
-    /// For people; at most 256 bytes.
+    /// Display name, at most 256 bytes.
     pub name: String,
-    /// Names of scopes or `*`, at least one.
+    /// Names of scopes, or `*`; at least one.
     pub scopes: Vec<String>,
-    /// What it may touch.
+    /// What the key is limited to.
     pub narrowing: NarrowingClaims,
-    /// Unix milliseconds; `None`: as long as the issuer's own credential.
+    /// Expiry in Unix milliseconds. `None` takes the expiry of the issuer's credential.
     pub expires_at_ms: Option<u64>,
 }
 
-/// A key that was made.
+/// An API key that was created.
 #[derive(Debug, Clone)]
 pub struct IssuedKey {
-    /// What is kept of it.
+    /// The stored row.
     pub row: KeyRow,
-    /// The key itself: shown once, stored nowhere.
+    /// The key itself. It is shown once and stored nowhere.
     pub api_key: Secret,
 }
 
-/// A token to be minted.
+/// Fields of a new token.
 #[derive(Debug, Clone, Default)]
 pub struct NewToken {
-    /// The user.
+    /// The user's id.
     pub sub: String,
-    /// `admin`, `user`, `viewer` or `readonly`. Neither roles nor scopes: `user`.
+    /// `admin`, `user`, `viewer` or `readonly`. Without roles and scopes the role is `user`.
     pub roles: Vec<String>,
-    /// Names of scopes or `*`; `None`: the roles' defaults.
+    /// Names of scopes, or `*`. `None` takes the scopes of the roles.
     pub scopes: Option<Vec<String>>,
-    /// What it may touch.
+    /// What the token is limited to.
     pub narrowing: NarrowingClaims,
-    /// Milliseconds from now, at most [`TOKEN_MAX_MS`]; `None`: [`TOKEN_DEFAULT_MS`], or the issuer's expiry.
+    /// Lifetime in milliseconds, at most [`TOKEN_MAX_MS`]. `None` takes [`TOKEN_DEFAULT_MS`], or the issuer's
+    /// expiry if that is earlier.
     pub expires_in_ms: Option<u64>,
 }
 
-/// What a token is to say.
+/// Contents of a token to sign.
 pub(super) struct Signed<'a> {
     pub(super) sub: &'a str,
     pub(super) org_id: &'a str,
     pub(super) roles: &'a [String],
-    /// `None`: the roles' defaults.
+    /// `None` takes the scopes of the roles.
     pub(super) scopes: Option<ScopeSet>,
     pub(super) narrowing: &'a Narrowing,
     /// Unix milliseconds.
     pub(super) issued_at_ms: u64,
-    /// Unix milliseconds; whole seconds count.
+    /// Unix milliseconds, rounded down to whole seconds.
     pub(super) expires_at_ms: u64,
-    /// It is given for a password.
+    /// True if the token is issued for a password.
     pub(super) session: bool,
-    /// The credential that mints it ([`jti::maker_of`]); it ends with that.
+    /// The credential that mints the token ([`jti::maker_of`]). The token ends with it.
     pub(super) maker: Option<&'a str>,
 }
 
@@ -103,17 +107,18 @@ pub(super) struct Signed<'a> {
 pub struct IssuedToken {
     /// The JWT.
     pub token: Secret,
-    /// The handle for revoking it.
+    /// The `jti`, by which the token is revoked.
     pub jti: String,
-    /// Unix milliseconds, whole seconds.
+    /// Expiry in Unix milliseconds, in whole seconds.
     pub expires_at_ms: u64,
 }
 
 impl Auth {
-    /// Makes an API key of `org_id`, or of the caller's own organization.
+    /// Creates an API key of `org_id`, or of the caller's own organization.
     ///
     /// # Errors
-    /// `Invalid`, `Forbidden` where it would be wider than the caller's own, `NotFound`, `Limit`, `Ended`, `Records`.
+    /// `Invalid`, `Forbidden` if the key would be wider than the caller's own rights, `NotFound`, `Limit`,
+    /// `Ended`, `Records`.
     pub async fn create_key(
         &self,
         by: &Authorized<Manage>,
@@ -123,10 +128,11 @@ impl Auth {
         self.create_key_with(by, org_id, new, |_| Rows::new()).await
     }
 
-    /// [`Auth::create_key`], with the caller's own rows in the same commit, such as its idempotency row.
+    /// Like [`Auth::create_key`], and commits the caller's own rows, such as its idempotency row, in the same
+    /// commit.
     ///
     /// # Errors
-    /// As there.
+    /// The same as [`Auth::create_key`].
     pub async fn create_key_with(
         &self,
         by: &Authorized<Manage>,
@@ -158,8 +164,8 @@ impl Auth {
         Ok(key)
     }
 
-    /// Makes a key with `*` and `operator` in `org_id`. Only the command line on a stopped daemon's store offers this; over REST
-    /// `operator` cannot be issued.
+    /// Creates a key with `*` and `operator` in `org_id`. Only the offline command line offers this. REST
+    /// cannot issue `operator`.
     ///
     /// # Errors
     /// `Invalid`, `NotFound`, `Limit`, `Records`.
@@ -181,13 +187,14 @@ impl Auth {
         Ok(key)
     }
 
-    /// Whether `key_id` is the only key with `operator` that has not expired.
+    /// Returns true if `key_id` is the only key with `operator` that has not expired.
     #[must_use]
     pub fn is_last_operator_key(&self, key_id: &str) -> bool {
         self.directory.read(|table| table.is_last_operator_key(key_id, self.clock.now_ms()))
     }
 
-    /// Up to `limit` keys after the key id `after`, by key id; to a narrowed credential those that are narrowed at least as much.
+    /// Lists up to `limit` keys with key ids greater than `after`, in the order of key ids. A narrowed
+    /// credential gets only the keys that are narrowed at least as much.
     ///
     /// # Errors
     /// `NotFound` for the organization.
@@ -207,11 +214,12 @@ impl Auth {
         }))
     }
 
-    /// Deletes a key; connections that came by it end.
+    /// Deletes a key. Connections that were authenticated by it are closed.
     ///
     /// # Errors
-    /// `NotFound`; `Forbidden` for a key that is wider than the caller's own rights; `Conflict` for the last operator key, unless
-    /// the local command line asks, which can make another; `Ended`, `Records`.
+    /// `NotFound`. `Forbidden` for a key that is wider than the caller's own rights. `Conflict` for the last
+    /// operator key, unless the caller is the offline command line, which can create another. `Ended`,
+    /// `Records`.
     pub async fn delete_key(
         &self,
         by: &Authorized<Manage>,
@@ -222,7 +230,7 @@ impl Auth {
         let (organization, _changing) = self.lock_target(issuer, org_id).await?;
         let tenant = organization.tenant;
         let key = self.directory.read(|table| table.by_tenant.get(&tenant)?.keys.get(key_id).map(Arc::clone));
-        // What the list does not show is not there.
+        // A key that the list hides from the caller must be not found here as well.
         let key =
             key.filter(|key| key.row.narrowing.within(&issuer.narrowing)).ok_or(AdminError::NotFound)?;
         if issuer.key_id() != Some(key_id) && !issuer.reaches(key.row.scopes, &key.row.narrowing) {
@@ -239,10 +247,10 @@ impl Auth {
             .await
     }
 
-    /// Mints a token of a user of `org_id`, or of the caller's own organization. Nothing is stored.
+    /// Mints a token for a user of `org_id`, or of the caller's own organization. Nothing is stored.
     ///
     /// # Errors
-    /// `Invalid`, `Forbidden` where it would be wider than the caller's own, `NotFound`, `Ended`.
+    /// `Invalid`, `Forbidden` if the token would be wider than the caller's own rights, `NotFound`, `Ended`.
     pub fn mint_token(
         &self,
         by: &Authorized<impl MintsTokens>,
@@ -266,7 +274,8 @@ impl Auth {
         let now_ms = self.clock.now_ms();
         let expires_at_ms = token_end(new.expires_in_ms, issuer, now_ms)?;
         let organization = self.target(issuer, org_id)?;
-        // Whoever mints now knows of every end of tokens so far, also of one a moment ahead of the clock.
+        // A token minted now is newer than every end of tokens so far, also than one that is a moment ahead
+        // of the clock.
         let issued_at_ms = now_ms.max(self.good_since(organization.tenant, &new.sub));
         self.sign(Signed {
             sub: &new.sub,
@@ -281,10 +290,10 @@ impl Auth {
         })
     }
 
-    /// The principal that a user has by the role `user`, for a ticket in their name.
+    /// Returns the principal that a user has by the role `user`, for a ticket in the user's name.
     ///
     /// # Errors
-    /// `Invalid`, `Forbidden` where it would be wider than the caller's own, `NotFound`, `Random`.
+    /// `Invalid`, `Forbidden` if it would be wider than the caller's own rights, `NotFound`, `Random`.
     pub fn principal_for_ticket(
         &self,
         by: &Authorized<Mint>,
@@ -298,7 +307,7 @@ impl Auth {
         may_mint(issuer, sub, ScopeSet::MINTABLE, None)?;
         let now_ms = self.clock.now_ms();
         let expires_at_ms = token_end(None, issuer, now_ms)?;
-        // It ends with the credential that made it, and with what ends the user's own tokens.
+        // The ticket ends with the credential that made it, and when the user's own tokens end.
         let issued_at_ms = now_ms.max(self.good_since(issuer.tenant, sub));
         let credential = match issuer.credential.clone() {
             Credential::Key { key_id, .. } => Credential::Key { key_id, issued_at_ms },
@@ -320,7 +329,7 @@ impl Auth {
         }))
     }
 
-    /// A token that says this, unchecked.
+    /// Signs a token with these contents, without checks.
     pub(super) fn sign(&self, new: Signed<'_>) -> Result<IssuedToken, AdminError> {
         let exp = new.expires_at_ms / 1_000;
         let scopes = new.scopes.map_or_else(|| role_scopes(new.roles), Ok)?;
@@ -344,7 +353,7 @@ impl Auth {
         }
     }
 
-    /// A key's row and text, unchecked.
+    /// Makes a key's row and text, without checks.
     pub(super) fn make_key(
         &self,
         tenant: TenantId,
@@ -387,14 +396,14 @@ fn role_scopes(roles: &[String]) -> Result<ScopeSet, AdminError> {
     roles.iter().enumerate().map(one).collect()
 }
 
-/// Whether `issuer` may issue these scopes, or else those of these roles, to the user `sub`.
+/// Checks whether `issuer` may issue these scopes, or else the scopes of these roles, to the user `sub`.
 fn may_mint(
     issuer: &Principal,
     sub: &str,
     of_roles: ScopeSet,
     scopes: Option<ScopeSet>,
 ) -> Result<(), AdminError> {
-    // A role is checked even beside scopes: other readers of the token may go by it.
+    // A role is checked even if scopes are given, because other readers of the token may use the role.
     let all = of_roles | scopes.unwrap_or_default();
     if issuer.scopes.has(Scope::Mint) && ScopeSet::MINTABLE.covers(all) {
         return Ok(());
@@ -410,7 +419,8 @@ fn may_mint(
     check_user(issuer, sub, scopes.unwrap_or(of_roles))
 }
 
-/// A token of another user reads that user's events, publishes and writes in that user's name, and changes their agents.
+/// Checks the right to issue a token for another user. Such a token reads that user's events, publishes and
+/// writes in that user's name, and changes the user's agents.
 fn check_user(issuer: &Principal, sub: &str, scopes: ScopeSet) -> Result<(), AdminError> {
     let oneself = issuer.sub.as_deref() == Some(sub);
     let wider = |own: Scope, given: Scope| scopes.has(given) && !issuer.scopes.has(own);
@@ -424,7 +434,7 @@ fn check_user(issuer: &Principal, sub: &str, scopes: ScopeSet) -> Result<(), Adm
     }
 }
 
-/// The requested narrowing, each absent claim taken from the issuer's.
+/// Returns the requested narrowing, with each absent claim taken from the issuer.
 fn inherited(claims: &NarrowingClaims, issuer: &Principal) -> Result<Narrowing, AdminError> {
     let outer = &issuer.narrowing;
     let names = |names: &Names| names.iter().map(Into::into).collect();
@@ -441,7 +451,7 @@ fn inherited(claims: &NarrowingClaims, issuer: &Principal) -> Result<Narrowing, 
     }
 }
 
-/// A requested end, or else the issuer's own.
+/// Returns the requested expiry, or else the issuer's own.
 fn within_own(requested: Option<u64>, issuer: &Principal) -> Result<Option<u64>, AdminError> {
     match (requested, issuer.expires_at_ms) {
         (Some(end), Some(own)) if end > own => {

@@ -1,12 +1,13 @@
-//! The `jti` of tokens made here: `<prefix><expiry>-<extent><scopes>-<random letters>[.<maker>]`, expiry (Unix seconds) and scopes
-//! hexadecimal.
+//! The `jti` of tokens minted here: `<prefix><expiry>-<extent><scopes>-<random letters>[.<maker>]`. Expiry
+//! (Unix seconds) and scopes are hexadecimal.
 //!
-//! * It says what an administrator needs to know of a token that is stored nowhere: until when its revocation must be
-//!   remembered, and how wide it is, so that nobody revokes what is wider than themselves.
-//! * The maker is the credential that minted the token. The token ends with it, since nobody could list the tokens of a key that
-//!   was stolen. A token that mints hands on the API key that it was minted by itself.
-//! * Anybody can make one up; that revokes a token that does not exist. A maker is believed only where the token's signature was
-//!   verified.
+//! * No token is stored, so the `jti` says what an administrator needs to know about it: until when its
+//!   revocation must be remembered, and how wide its rights are, so that nobody revokes a token wider than
+//!   their own rights.
+//! * The maker is the credential that minted the token. The token ends with it, because the tokens of a
+//!   stolen key cannot be listed. A token that mints passes on the API key that it was minted by itself.
+//! * Anybody can invent a `jti`; that only revokes a token that does not exist. A maker is trusted only after
+//!   the token's signature was verified.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -16,22 +17,24 @@ use super::principal::{Credential, Principal};
 use super::scope::ScopeSet;
 use crate::filter::Narrowing;
 
-/// How the `jti` of a minted token begins.
+/// The prefix of the `jti` of a minted token.
 const MINTED_PREFIX: &str = "tok-";
-/// How the `jti` of the session of a user who logged in begins.
+/// The prefix of the `jti` of a session token, which a user gets by logging in.
 const SESSION_PREFIX: &str = "ses-";
 /// Random letters at the end.
 pub(super) const RANDOM_CHARS: usize = 22;
-/// The extent of a token that may touch everything, or what its narrowing lets it.
+/// The extent of a token: not narrowed, or narrowed.
 const WHOLE: char = 'w';
 const NARROWED: char = 'n';
-/// How a maker begins: an API key's id follows, or the digest of a verifying key and, after another `.`, a user.
+/// The first character of a maker: an API key's id follows, or the digest of a verifying key and, after
+/// another `.`, a user id.
 const BY_KEY: char = 'k';
 const BY_TOKEN: char = 't';
-/// Most bytes of a user's id in a maker: a `jti` has 256. A longer one is left out, and the verifying key stands alone.
+/// Maximum length of a user id in a maker, in bytes, because a `jti` has at most 256. A longer id is omitted,
+/// and the maker is the verifying key alone.
 const MAKER_SUB_BYTES: usize = 128;
 
-/// The `jti` of a token with these rights; `random` is [`RANDOM_CHARS`] letters.
+/// Returns the `jti` of a token with these rights; `random` is [`RANDOM_CHARS`] letters.
 pub(super) fn of(
     session: bool,
     scopes: ScopeSet,
@@ -46,16 +49,17 @@ pub(super) fn of(
     format!("{prefix}{:x}-{extent}{:x}-{random}{maker}", expires_at_ms / 1_000, scopes.bits())
 }
 
-/// Which credential minted a token.
+/// The credential that minted a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Maker<'j> {
-    /// The API key of this id.
+    /// The API key with this id.
     Key(&'j str),
-    /// A token that this key verified, of this user.
+    /// A token of this user, verified by this key.
     Token(KeyDigest, Option<String>),
 }
 
-/// The maker, as text, of tokens that `issuer` mints; `None`: the command line, which lasts.
+/// Returns the maker, as text, of tokens that `issuer` mints; `None` for the command line, which does not
+/// end.
 pub(super) fn maker_of(issuer: &Principal) -> Option<String> {
     match &issuer.credential {
         Credential::Key { key_id, .. } => Some(format!("{BY_KEY}{key_id}")),
@@ -70,7 +74,7 @@ pub(super) fn maker_of(issuer: &Principal) -> Option<String> {
     }
 }
 
-/// The maker in the `jti` of a verified token of our own.
+/// Returns the maker in the `jti` of a verified token of our own.
 pub(super) fn maker(jti: &str) -> Option<Maker<'_>> {
     let (_, maker) = jti.split_once('.')?;
     if let Some(key_id) = maker.strip_prefix(BY_KEY) {
@@ -83,16 +87,18 @@ pub(super) fn maker(jti: &str) -> Option<Maker<'_>> {
     Some(Maker::Token(digest, sub))
 }
 
-/// What the `jti` of a token made here tells of it.
+/// What the `jti` of a token minted here says about the token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TokenFacts {
     /// Unix milliseconds.
     pub(super) expires_at_ms: u64,
-    /// What the token may do, and whether it is narrowed; `None`: made by a version that did not say.
+    /// The token's scopes, and whether it is narrowed. `None`: an older version minted it, which did not
+    /// record them.
     pub(super) rights: Option<(ScopeSet, bool)>,
 }
 
-/// Reads a `jti`; `None`: it is of another issuer. Who makes one up revokes a token that does not exist.
+/// Reads a `jti`. `None`: another issuer's token. A caller that invents a `jti` revokes a token that does not
+/// exist.
 pub(super) fn read(jti: &str) -> Option<TokenFacts> {
     let rest = jti.split_once('.').map_or(jti, |(rest, _)| rest);
     let rest = rest.strip_prefix(MINTED_PREFIX).or_else(|| rest.strip_prefix(SESSION_PREFIX))?;
@@ -111,7 +117,7 @@ pub(super) fn read(jti: &str) -> Option<TokenFacts> {
     Some(TokenFacts { expires_at_ms: seconds.checked_mul(1_000)?, rights })
 }
 
-/// Returns true for the `jti` of a session that this daemon gave.
+/// Returns true for the `jti` of a session token of this daemon.
 pub(super) fn is_session(jti: &str) -> bool {
     jti.starts_with(SESSION_PREFIX)
 }

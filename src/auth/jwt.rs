@@ -1,14 +1,17 @@
-//! JSON Web Tokens (RFC 7519) in compact form (RFC 7515 §3.1), verified and made.
+//! Verifies and signs JSON Web Tokens (RFC 7519) in compact form (RFC 7515 §3.1).
 //!
-//! * The signature is checked before a single claim is read.
-//! * `alg` must be the key's; `crit` is refused, since no extension is understood here (RFC 7515 §4.1.11).
-//! * A claim of a wrong type, or given twice, refuses the token: nothing is guessed. `null` is a wrong type: an
-//!   absent narrowing narrows nothing, so "absent" must not be sayable by accident.
-//! * `exp` has no leeway; `nbf` and `iat` have [`CLOCK_SKEW_MS`], since an issuer's clock may be a little ahead. `iat` of the
-//!   daemon's own tokens is not compared with the clock: after the clock was set back they are still ours.
-//! * A token of a configured key ends at the latest `max_token_ms` after its `iat`, whatever its `exp` says. Without `iat`
-//!   there is nothing to count from, and "from now" could be renewed by reconnecting: then a later `exp` refuses the token.
-//! * Knows no organization and no revocation.
+//! * The signature is checked before any claim is read.
+//! * `alg` must be the key's algorithm. `crit` is refused, because no extension is supported (RFC 7515
+//!   §4.1.11).
+//! * A claim of a wrong type, or a repeated claim, refuses the token: nothing is guessed. `null` is a wrong
+//!   type. An absent narrowing does not narrow, so an issuer must not be able to say "absent" by accident.
+//! * `exp` has no leeway. `nbf` and `iat` have [`CLOCK_SKEW_MS`], because an issuer's clock may be a little
+//!   ahead. `iat` of the daemon's own tokens is not compared with the clock, so they stay valid after the
+//!   clock is set back.
+//! * A token of a configured key ends at the latest `max_token_ms` after its `iat`, whatever its `exp` is.
+//!   Without `iat` there is no time to count from, and counting from now would let a reconnect renew the
+//!   token. So without `iat` a later `exp` refuses the token.
+//! * This module does not know organizations or revocations.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -24,25 +27,27 @@ use crate::event::ID_BYTES;
 use crate::filter::Narrowing;
 use crate::ids::is_org_id;
 
-/// Longest token read, in bytes: what fits a request head and bounds the work of a forged one.
+/// Maximum length of a token, in bytes. It fits into a request head and limits the work that a forged token
+/// causes.
 pub const TOKEN_BYTES: usize = 8 * 1024;
-/// What tokens that are minted here say beside `scopes`. One that says nothing is of the time before `write`, `agents` and `mint`
-/// were scopes of their own; the last of those ends 30 days after the daemon was replaced.
+/// The value of `scopes_version`, which tokens minted here carry beside `scopes`. A token without it was
+/// minted before `write`, `agents` and `mint` were scopes of their own. The last of those expires 30 days
+/// after the upgrade.
 pub(super) const SCOPES_VERSION: u8 = 1;
-/// How far in the future `nbf` and `iat` may lie, in milliseconds.
+/// How far in the future `nbf` and `iat` may be, in milliseconds.
 pub const CLOCK_SKEW_MS: u64 = 5_000;
-/// Most roles kept of a token, and most bytes of each.
+/// Maximum number of roles kept of a token, and maximum length of a role in bytes.
 pub(super) const ROLES: usize = 64;
 const ROLE_BYTES: usize = 64;
 
-/// The claims of a genuine token within its time.
+/// The claims of a genuine token that is valid now.
 #[derive(Debug, Clone)]
 pub(super) struct Claims {
     pub(super) sub: Box<str>,
     pub(super) org_id: Box<str>,
     pub(super) expires_at_ms: u64,
     pub(super) issued_at_ms: Option<u64>,
-    /// Whether `iat` was written with a fraction, as our own are: it is good to the millisecond.
+    /// True if `iat` has a fraction, as in our own tokens: it is precise to the millisecond.
     pub(super) to_the_ms: bool,
     pub(super) jti: Option<Box<str>>,
     pub(super) roles: Box<[Box<str>]>,
@@ -50,22 +55,22 @@ pub(super) struct Claims {
     pub(super) narrowing: Narrowing,
 }
 
-/// What a new token says.
+/// The claims of a new token.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct NewClaims<'a> {
     pub(super) sub: &'a str,
     pub(super) org_id: &'a str,
     /// Seconds since the Unix epoch.
     pub(super) exp: u64,
-    /// Seconds since the Unix epoch, with milliseconds (RFC 7519 §2 allows fractions): a change of a user's password ends
-    /// what was issued before it, also within the same second.
+    /// Seconds since the Unix epoch, with milliseconds (RFC 7519 §2 allows fractions). A password change ends
+    /// tokens that were issued before it, also within the same second.
     pub(super) iat: f64,
     pub(super) jti: &'a str,
     pub(super) roles: &'a [String],
-    /// Absent: the roles' defaults.
+    /// Absent: the scopes of the roles.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) scopes: Option<Vec<&'static str>>,
-    /// [`SCOPES_VERSION`], beside `scopes`.
+    /// [`SCOPES_VERSION`], if `scopes` is present.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) scopes_version: Option<u8>,
     #[serde(flatten)]
@@ -110,12 +115,13 @@ struct Raw {
     types: Option<Vec<Box<str>>>,
 }
 
-/// Reads a field that is there, so that `null` is an error instead of an absence.
+/// Reads a field that is present, so that `null` is an error and not the same as absent.
 fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
 }
 
-/// Seconds since the epoch (RFC 7519 §2), whole or not; kept as milliseconds, and whether a fraction was written.
+/// Seconds since the epoch (RFC 7519 §2), whole or not. Stored as milliseconds, and whether a fraction was
+/// written.
 #[derive(Clone, Copy)]
 struct NumericDate(u64, bool);
 
@@ -126,7 +132,7 @@ impl<'de> Deserialize<'de> for NumericDate {
             return Ok(NumericDate(seconds.saturating_mul(1_000), false));
         }
         match number.as_f64() {
-            // Rounded: the nearest double of 0.29 s is a little less than 290 ms.
+            // It is rounded, because the nearest double of 0.29 s is a little less than 290 ms.
             Some(seconds) if seconds >= 0.0 => Ok(NumericDate((seconds * 1_000.0).round() as u64, true)),
             _ => Err(D::Error::custom("no NumericDate")),
         }
@@ -149,7 +155,7 @@ impl Audience {
     }
 }
 
-/// The claims of `token`, if it is genuine and within its time, and the key that says so.
+/// Verifies `token`. Returns its claims if it is genuine and valid now, and the key that verified it.
 pub(super) fn verify<'k>(
     token: &str,
     keys: &'k KeySet,
@@ -178,7 +184,8 @@ pub(super) fn verify<'k>(
     Ok((check(raw, key, now_ms)?, key))
 }
 
-/// A token of `claims`, signed with HS256 by the key named `kid`. `None` only if the claims are no JSON.
+/// Signs a token with `claims` by HS256 and the key named `kid`. Returns `None` only if the claims are not
+/// JSON.
 pub(super) fn sign(claims: &NewClaims<'_>, kid: &str, key: &hmac::Key) -> Option<String> {
     let header = serde_json::json!({ "alg": Algorithm::Hs256.name(), "kid": kid, "typ": "JWT" });
     let mut token = BASE64.encode(header.to_string());
@@ -190,7 +197,7 @@ pub(super) fn sign(claims: &NewClaims<'_>, kid: &str, key: &hmac::Key) -> Option
     Some(token)
 }
 
-/// Decodes one part, which must be a JSON object (serde would take an array for a struct).
+/// Decodes one part, which must be a JSON object (serde would accept an array for a struct).
 fn object(part: &str) -> Result<Vec<u8>, Refusal> {
     let json = BASE64.decode(part).map_err(|_| Refusal::Malformed)?;
     match json.trim_ascii_start().first() {
@@ -220,7 +227,7 @@ fn check(raw: Raw, key: &VerifyingKey, now_ms: u64) -> Result<Claims, Refusal> {
     if key.issuer.is_some() && key.issuer != raw.iss {
         return Err(Refusal::Issuer);
     }
-    // RFC 7519 §4.1.3: whoever is not named by a present `aud` must refuse the token.
+    // RFC 7519 §4.1.3: a recipient that a present `aud` does not name must refuse the token.
     let audience_ok = match (&raw.aud, &key.audience) {
         (Some(aud), Some(audience)) => aud.names(audience),
         (Some(aud), None) => aud.names(AUDIENCE),
@@ -255,7 +262,7 @@ fn check(raw: Raw, key: &VerifyingKey, now_ms: u64) -> Result<Claims, Refusal> {
     })
 }
 
-/// Whether `text` may be a `sub` or a `jti`: what an event's `user_id` may be.
+/// Returns true if `text` is valid as a `sub` or `jti`. The rules are those of an event's `user_id`.
 pub(super) fn is_id(text: &str) -> bool {
     (1..=ID_BYTES).contains(&text.len()) && !text.chars().any(char::is_control)
 }

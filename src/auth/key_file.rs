@@ -1,8 +1,9 @@
-//! Public keys from files: one PEM key (RFC 7468 §13), or a JWK set (RFC 7517 §5).
+//! Reads public keys from files: one PEM key (RFC 7468 §13), or a JWK set (RFC 7517 §5).
 //!
-//! * A key that is not understood is an error in PEM and skipped in a set: issuers publish keys for other uses too.
-//! * A set with no usable key is an error, as is a usable key that is malformed.
-//! * Knows no `kid` policy: `keys` judges the whole.
+//! * An unsupported key is an error in PEM and is skipped in a set, because issuers publish keys for other
+//!   uses too.
+//! * A set without a usable key is an error, and so is a usable key that is malformed.
+//! * This module has no rules about `kid`: `keys` checks the complete key set.
 
 use std::collections::HashSet;
 
@@ -14,10 +15,10 @@ use serde::Deserialize;
 
 use super::keys::{Algorithm, Material};
 
-/// Longest key file read, in bytes.
+/// Maximum size of a key file, in bytes.
 pub(super) const FILE_BYTES: u64 = 1 << 20;
 
-/// Object identifiers of the three kinds of key, as DER contents.
+/// Object identifiers of the three kinds of keys, as DER contents.
 const RSA_ENCRYPTION: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01]; // RFC 8017 A.1
 const EC_PUBLIC_KEY: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01]; // RFC 5480 §2.1.1
 const PRIME256V1: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07]; // RFC 5480 §2.1.1.1
@@ -28,7 +29,7 @@ const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
 const OBJECT_ID: u8 = 0x06;
 
-/// The key of a PEM file's first `PUBLIC KEY` section.
+/// Reads the first `PUBLIC KEY` section of a PEM file.
 pub(super) fn from_pem(pem: &[u8]) -> Result<Material, String> {
     let info = SubjectPublicKeyInfoDer::from_pem_slice(pem)
         .map_err(|_| "holds no PEM section PUBLIC KEY".to_owned())?;
@@ -42,7 +43,7 @@ pub(super) struct SetKey {
     pub(super) material: Material,
 }
 
-/// The keys of a set that can verify JWTs; with `only`, those of that algorithm.
+/// Returns the keys of a set that can verify JWTs; with `only`, those of that algorithm.
 pub(super) fn from_jwks(json: &[u8], only: Option<Algorithm>) -> Result<Vec<SetKey>, String> {
     let set: JwkSet = serde_json::from_slice(json).map_err(|_| "is no JWK set".to_owned())?;
     let (mut keys, mut kids) = (Vec::new(), HashSet::new());
@@ -53,7 +54,7 @@ pub(super) fn from_jwks(json: &[u8], only: Option<Algorithm>) -> Result<Vec<SetK
             continue;
         }
         let material = jwk.material().map_err(|reason| format!("keys[{index}]: {reason}"))?;
-        // Which of two is meant would hang on the order in which an issuer lists them.
+        // Otherwise the order of an issuer's list would decide which of the two is used.
         if jwk.kid.as_ref().is_some_and(|kid| !kids.insert(kid.clone())) {
             return Err(format!(
                 "keys[{index}]: its kid {:?} is that of an earlier key",
@@ -90,7 +91,8 @@ struct Jwk {
 }
 
 impl Jwk {
-    /// What it verifies; `None`: not a key for verifying, or not one of ours.
+    /// Returns the algorithm that the key verifies. `None`: the key does not verify, or its algorithm is not
+    /// supported.
     fn algorithm(&self) -> Option<Algorithm> {
         let for_signatures = self.use_.as_deref().is_none_or(|u| u == "sig")
             && self.key_ops.as_ref().is_none_or(|ops| ops.iter().any(|op| op == "verify"));
@@ -132,7 +134,8 @@ fn rsa_size() -> String {
     "an RSA key has 2048 to 8192 bits".to_owned()
 }
 
-/// ring wants numbers without leading zeros and refuses keys outside 2048–8192 bits at every token; say it once here.
+/// ring needs numbers without leading zeros and refuses keys outside 2048–8192 bits at every token. They are
+/// checked here once instead.
 fn rsa(n: &[u8], e: &[u8]) -> Option<Material> {
     let strip = |bytes: &[u8]| -> Box<[u8]> {
         let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
@@ -143,7 +146,7 @@ fn rsa(n: &[u8], e: &[u8]) -> Option<Material> {
     ((2048..=8192).contains(&bits) && !e.is_empty()).then_some(Material::Rsa(n, e))
 }
 
-/// SubjectPublicKeyInfo (RFC 5280 §4.1.2.7).
+/// Reads a SubjectPublicKeyInfo (RFC 5280 §4.1.2.7).
 fn from_spki(der: &[u8]) -> Option<Material> {
     let (info, rest) = element(SEQUENCE, der)?;
     let (algorithm, key) = element(SEQUENCE, info)?;
@@ -167,7 +170,8 @@ fn from_spki(der: &[u8]) -> Option<Material> {
     (oid == ED25519 && bits.len() == 32).then(|| Material::Ed25519(bits.into()))
 }
 
-/// The contents of a DER element of `tag` at the start of `der`, and what follows it (X.690 §8.1, lengths to 65,535).
+/// Returns the contents of a DER element of `tag` at the start of `der`, and the bytes after it (X.690 §8.1,
+/// lengths up to 65,535).
 fn element(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (first, rest) = der.split_first()?;
     let (length, rest) = rest.split_first()?;

@@ -1,11 +1,12 @@
 //! The keys that verify JWTs.
 //!
-//! * A key pins one algorithm; a token's header never chooses (RFC 8725 §3.1).
-//! * A key names the organizations it may speak for; only the daemon's own key speaks for all.
-//! * One lookup per token: by `kid`, or without one the default key. Keys are never tried in turn.
-//! * A session records the digest of the key that opened it, not its `kid`: a key that is replaced under the same `kid` ends
-//!   the sessions of the old one.
-//! * Knows bytes, not files: `key_file` and `own_key` read those.
+//! * A key has one fixed algorithm; a token's header never chooses it (RFC 8725 §3.1).
+//! * A key lists the organizations that it may issue tokens for. Only the daemon's own key may issue them for
+//!   all.
+//! * One lookup per token: by `kid`, or the default key if there is none. Keys are never tried in turn.
+//! * A session records the digest of the key that opened it, not its `kid`. If a key is replaced under the
+//!   same `kid`, the sessions of the old key end.
+//! * This module works on bytes; `key_file` and `own_key` read files.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,9 +17,9 @@ use ring::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey};
 use ring::{digest, hmac};
 use serde::{Deserialize, Serialize};
 
-/// Most keys one daemon verifies with, those of JWKS files included.
+/// Maximum number of keys that a daemon verifies with, including those of JWKS files.
 pub(super) const KEYS: usize = 1_024;
-/// HS256 needs a key of at least the digest's size (RFC 7518 §3.2).
+/// HS256 needs a key at least as long as the digest (RFC 7518 §3.2).
 pub(super) const SECRET_BYTES_MIN: usize = 32;
 
 /// A signature algorithm (RFC 7518 §3.1, RFC 8037 §3.1).
@@ -45,7 +46,7 @@ impl Algorithm {
             Algorithm::EdDsa => "EdDSA",
         }
     }
-    /// The algorithm of a name; `None` for any other, `none` included.
+    /// Returns the algorithm with this name; `None` for any other name, including `none`.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Algorithm> {
         use Algorithm::{EdDsa, Es256, Hs256, Rs256};
@@ -53,7 +54,7 @@ impl Algorithm {
     }
 }
 
-/// What verifies. `Debug` shows the algorithm only.
+/// The key material that verifies. `Debug` shows only the algorithm.
 #[derive(Clone)]
 pub(super) enum Material {
     Hmac(hmac::Key),
@@ -66,6 +67,8 @@ pub(super) enum Material {
 }
 
 impl Material {
+    /// Makes an HMAC key.
+    ///
     /// # Errors
     /// The secret is shorter than the digest.
     pub(super) fn secret(bytes: &[u8]) -> Result<Material, String> {
@@ -84,7 +87,8 @@ impl Material {
         }
     }
 
-    /// Adds what distinguishes this key from every other. Of an HMAC secret that is a tag, since ring does not show the secret.
+    /// Adds what distinguishes this key from all others. For an HMAC secret this is a tag, because ring does
+    /// not expose the secret.
     fn identify(&self, context: &mut digest::Context) {
         field(context, self.algorithm().name().as_bytes());
         match self {
@@ -97,7 +101,8 @@ impl Material {
         }
     }
 
-    /// Whether `signature` is this key's over `message`; HMAC is compared in constant time by ring.
+    /// Returns true if `signature` is this key's signature over `message`. ring compares HMAC in constant
+    /// time.
     pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         match self {
             Material::Hmac(key) => hmac::verify(key, message, signature).is_ok(),
@@ -120,49 +125,51 @@ impl fmt::Debug for Material {
     }
 }
 
-/// Identifies a verifying key: its `kid`, material, issuer and audience. What a session records to be found again.
+/// Identifies a verifying key by its `kid`, material, issuer and audience. A session records it to find the
+/// key again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct KeyDigest(u64); // every session of a token has one
 
 impl KeyDigest {
-    /// As a number, for text.
+    /// The digest as a number, for use in text.
     pub(super) const fn number(self) -> u64 {
         self.0
     }
-    /// The digest that [`KeyDigest::number`] told.
+    /// Returns the digest for a value of [`KeyDigest::number`].
     pub(super) const fn of_number(number: u64) -> KeyDigest {
         KeyDigest(number)
     }
 }
 
-/// Adds a field with its length, so that two neighbouring fields cannot be taken for others.
+/// Adds a field with its length, so that two adjacent fields cannot be confused with others.
 fn field(context: &mut digest::Context, bytes: &[u8]) {
     context.update(&(bytes.len() as u64).to_be_bytes());
     context.update(bytes);
 }
 
-/// Whom a key's tokens may name.
+/// The organizations that a key's tokens may name.
 #[derive(Clone, Debug)]
 pub(super) enum SpeaksFor {
-    /// Every organization: the daemon's own key.
+    /// Every organization: only the daemon's own key.
     All,
-    /// These ids.
+    /// The organizations with these ids.
     Named(Arc<[Box<str>]>),
 }
 
 /// One key.
 #[derive(Clone, Debug)]
 pub(super) struct VerifyingKey {
-    /// The name tokens choose it by; empty: only the default or sole key may be nameless.
+    /// The name by which tokens choose the key. Empty only for the default or sole key.
     pub(super) kid: Arc<str>,
     pub(super) material: Material,
     pub(super) speaks_for: SpeaksFor,
-    /// The `iss` its tokens must carry; `None`: any or none.
+    /// The `iss` that its tokens must have. `None`: any `iss`, or none.
     pub(super) issuer: Option<Box<str>>,
-    /// What the `aud` of its tokens must contain; `None`: [`AUDIENCE`], if they have one.
+    /// What the `aud` of its tokens must contain. `None`: [`AUDIENCE`], if a token has an `aud`.
     pub(super) audience: Option<Box<str>>,
-    /// How long after `iat` its tokens may hold, in milliseconds; `None`: no limit, for the daemon's own key.
+    /// Maximum lifetime of its tokens after `iat`, in milliseconds. `None`: no limit, for the daemon's own
+    /// key.
     pub(super) max_token_ms: Option<u64>,
 }
 
@@ -185,7 +192,7 @@ impl VerifyingKey {
             SpeaksFor::Named(ids) => ids.iter().any(|id| id.as_ref() == org_id),
         }
     }
-    /// Whether it is the daemon's own.
+    /// Returns true if this is the daemon's own key.
     pub(super) fn is_own(&self) -> bool {
         matches!(self.speaks_for, SpeaksFor::All)
     }
@@ -211,7 +218,7 @@ impl KnownKey {
     }
 }
 
-/// All keys. Replaced whole when they are read anew.
+/// All keys. The set is replaced as a whole when the keys are read again.
 #[derive(Debug, Default)]
 pub(super) struct KeySet {
     by_kid: HashMap<Arc<str>, Arc<KnownKey>>,
@@ -220,11 +227,12 @@ pub(super) struct KeySet {
 }
 
 impl KeySet {
-    /// A set of configured keys, each with whether it is marked default, and the daemon's own key, which is the
-    /// default only where nothing is configured.
+    /// Builds the set of the configured keys, each with a flag whether it is marked as the default, and the
+    /// daemon's own key. The own key is the default only if no key is configured.
     ///
     /// # Errors
-    /// Two keys of one name, two defaults, too many keys, or a nameless key no token could choose.
+    /// Two keys with one name, two defaults, too many keys, or a key without `kid` that no token could
+    /// choose.
     pub(super) fn new(own: VerifyingKey, configured: Vec<(VerifyingKey, bool)>) -> Result<KeySet, String> {
         if configured.len() > KEYS {
             return Err(format!("more than {KEYS} keys"));
@@ -255,7 +263,7 @@ impl KeySet {
         Ok(set)
     }
 
-    /// The one key a token with this `kid` may be signed by.
+    /// Returns the one key that may have signed a token with this `kid`.
     pub(super) fn choose(&self, kid: Option<&str>) -> Option<&Arc<KnownKey>> {
         match kid {
             Some(kid) => self.by_kid.get(kid),
@@ -263,7 +271,7 @@ impl KeySet {
         }
     }
 
-    /// The key that a session recorded, if it still verifies.
+    /// Returns the key that a session recorded, if it is still in the set.
     pub(super) fn recorded(&self, digest: KeyDigest) -> Option<&Arc<KnownKey>> {
         self.by_digest.get(&digest)
     }

@@ -1,12 +1,14 @@
-//! From a credential to a [`Principal`], and from a principal to the right to act (protocol §1, §3, §4).
+//! Authentication and authorization: from a credential to a [`Principal`], and from a principal to a right
+//! (protocol §1, §3, §4).
 //!
-//! * Only this folder makes a [`Principal`] and mints [`Authorized`].
-//! * [`Auth::authenticate`] does no IO and does not wait: organizations, keys, revocations and disabled users are in
-//!   memory, loaded at start and followed with every change.
-//! * A change is written and safe before memory follows and before anyone is told it happened (`admin`).
-//! * Whatever is wrong with a credential, the peer sees one and the same 401; the reason is for the log.
-//! * Knows no connection: whoever holds principals hears of changes by [`Auth::on_change`] and asks
-//!   [`Auth::still_valid`] again. Knows no status code: `outcome` chooses it.
+//! * Only this folder creates a [`Principal`] and an [`Authorized`].
+//! * [`Auth::authenticate`] does no IO and does not wait. Organizations, keys, revocations and disabled users
+//!   are in memory; they are loaded at start and updated with every change.
+//! * A change is written and synced before memory is updated and before anybody is notified (`admin`).
+//! * Whatever is wrong with a credential, the peer gets the same 401. The reason goes to the log only.
+//! * This module does not know connections. Code that holds principals is notified of changes by
+//!   [`Auth::on_change`] and calls [`Auth::still_valid`] again. It does not know status codes either:
+//!   `outcome` chooses them.
 
 mod actor;
 mod admin;
@@ -99,7 +101,8 @@ use keys::KeySet;
 use origin::RefusedOrigins;
 use ticket::{OneShots, Seal, TicketError};
 
-/// Something that can end live principals or change their rights; told after memory has changed.
+/// A change that can end live principals or change their rights. The hooks are called after memory was
+/// updated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Change {
@@ -107,22 +110,22 @@ pub enum Change {
     KeyRevoked(TenantId, String),
     /// A token was revoked.
     TokenRevoked(TenantId, String),
-    /// A user was disabled, or enabled again.
+    /// A user was disabled (`true`) or enabled again (`false`).
     UserDisabled(TenantId, String, bool),
-    /// A user's older tokens were ended: another password, another role, or the user has gone.
+    /// A user's older tokens were ended: the password or role changed, or the user was deleted.
     TokensEnded(TenantId, String),
     /// The organization was deleted.
     OrganizationDeleted(TenantId),
-    /// The organization's `visibility` changed: rights must be asked for again.
+    /// The organization's `visibility` changed: the rights of its principals must be computed again.
     VisibilityChanged(TenantId),
-    /// Whether the organization is told which of its users are connected has changed, to this. Nobody's rights have.
+    /// The organization's presence setting changed to this value. No rights change.
     PresenceChanged(TenantId, bool),
-    /// The verifying keys were read anew: tokens of any organization may have lost theirs.
+    /// The verifying keys were read again: the key of any organization's tokens may have been removed.
     KeysReloaded,
 }
 
 impl Change {
-    /// Whose principals are concerned; `None`: everyone's.
+    /// The organization whose principals are affected; `None`: all organizations.
     #[must_use]
     pub fn tenant(&self) -> Option<TenantId> {
         match self {
@@ -140,13 +143,13 @@ impl Change {
 
 type Hook = Box<dyn Fn(&Change) + Send + Sync>;
 
-/// The one judge of credentials; shared by all workers.
+/// Verifies all credentials; shared by all workers.
 pub struct Auth {
     clock: Arc<dyn Clock>,
     records: Arc<dyn Records>,
     directory: Directory,
     own_key: OwnKey,
-    /// Replaced whole by [`Auth::reload_keys`].
+    /// Replaced as a whole by [`Auth::reload_keys`].
     keys: RwLock<Arc<KeySet>>,
     max_token_ms: u64,
     origins: OriginPolicy,
@@ -162,9 +165,11 @@ pub struct Auth {
     /// Keys whose last use is not stored yet; at most one entry per key.
     used: Mutex<HashSet<(TenantId, String)>>,
     rewritten_keys: usize,
-    /// What revocations and ends of tokens are forgotten by: forgotten too early, a token would be good again.
+    /// The clock by which revocations and ends of tokens are forgotten. If one were forgotten too early, its
+    /// token would be valid again.
     forgetting: Mutex<CautiousClock>,
-    /// Held over check and commit of an administrative change, so two cannot both find a name free.
+    /// Held from the check to the commit of an administrative change, so two changes cannot both find a name
+    /// free.
     changing: Changing,
 }
 
@@ -175,7 +180,7 @@ impl fmt::Debug for Auth {
 }
 
 impl Auth {
-    /// Entries of the tables that have some for each organization.
+    /// Number of entries in the tables that have entries for each organization.
     #[cfg(test)]
     pub(crate) fn entries(&self) -> usize {
         self.directory.entries() + self.used.lock().len()
@@ -184,7 +189,7 @@ impl Auth {
     /// Reads key files and stored records.
     ///
     /// # Errors
-    /// [`AuthConfigError`]: a setting, a key file or the records are unusable.
+    /// [`AuthConfigError`]: a setting, a key file or the records are invalid.
     pub fn new(
         settings: &AuthSettings,
         own_key: OwnKey,
@@ -226,17 +231,17 @@ impl Auth {
         })
     }
 
-    /// Which credential a request presents; `query` without `?`.
+    /// Finds the credential in a request. `query` is without `?`.
     #[must_use]
     pub fn present<'a>(&self, headers: &'a http::HeaderMap, query: &'a str) -> Presented<'a> {
         request::present(headers, query, self.token_in_query)
     }
 
-    /// The principal of a presented credential. A one-shot ticket is spent by success.
+    /// Authenticates a credential and returns its principal. Success uses up a one-shot ticket.
     ///
     /// # Errors
-    /// 401 (also without any credential), 403 for a valid credential from a wrong origin or for a wrong use, 429 when
-    /// the address has failed too often. Valid credentials are never refused for failures.
+    /// 401 (also without any credential), 403 for a valid credential with a disallowed origin or use, 429 if
+    /// the address has had too many failures. A valid credential is never refused because of failures.
     pub fn authenticate(
         &self,
         presented: &Presented<'_>,
@@ -246,10 +251,10 @@ impl Auth {
         self.judge(presented, cx, now_ms).map_err(|error| self.counted(error, cx.peer, now_ms))
     }
 
-    /// Whether a principal still holds, and what it may see today.
+    /// Checks that a principal is still valid and returns its current read rights.
     ///
     /// # Errors
-    /// Why it does not.
+    /// The reason why its credential has ended.
     pub fn still_valid(&self, principal: &Principal) -> Result<Rights, Ended> {
         let (now_ms, keys) = (self.clock.now_ms(), Arc::clone(&self.keys.read()));
         self.directory.read(|table| {
@@ -258,10 +263,12 @@ impl Auth {
         })
     }
 
-    /// The principal a live connection goes on with after presenting `token` (a JWT or an API key).
+    /// Returns the principal with which a live connection continues after presenting `token` (a JWT or an API
+    /// key).
     ///
     /// # Errors
-    /// [`RenewError::Refused`]: the old one stays; [`RenewError::ChangedIdentity`]: the connection must close.
+    /// [`RenewError::Refused`]: the old principal stays. [`RenewError::ChangedIdentity`]: the connection must
+    /// be closed.
     pub fn renew(
         &self,
         current: &Principal,
@@ -279,11 +286,11 @@ impl Auth {
         }
     }
 
-    /// Makes a ticket that stands for the principal of `by`; with `reconnect` one for SSE and polling only, bound to `origin`
-    /// (the request's `Origin`).
+    /// Makes a ticket for the principal of `by`. With `reconnect` the ticket is for SSE and polling only, and
+    /// bound to `origin` (the request's `Origin`).
     ///
     /// # Errors
-    /// No random bytes, a narrowing too long for a URL, or a credential that has ended.
+    /// No random bytes, a narrowing that is too long for a URL, or a credential that has ended.
     pub fn ticket(
         &self,
         by: &Authorized<Authenticated>,
@@ -305,31 +312,32 @@ impl Auth {
         })
     }
 
-    /// How many stored keys this start wrote out in today's scopes; [`REWRITTEN_KEYS`] says how.
+    /// Number of stored keys that this start rewrote with the current scopes; see [`REWRITTEN_KEYS`].
     #[must_use]
     pub fn rewritten_keys(&self) -> usize {
         self.rewritten_keys
     }
 
-    /// The allow-list, for CORS.
+    /// The origin allow-list, for CORS.
     #[must_use]
     pub fn origins(&self) -> &OriginPolicy {
         &self.origins
     }
 
-    /// What to log of an `Origin` that was refused just now; `None` where the log is told enough already.
+    /// Returns the text to log for an `Origin` that was just refused; `None` if it must not be logged again
+    /// now.
     #[must_use]
     pub fn refused_origin_to_log(&self, origin: &str) -> Option<Box<str>> {
         self.refused_origins.to_log(origin, self.clock.now_ms())
     }
 
-    /// Calls `hook` after every [`Change`], on the thread that made it; it must be short and must not call back into
-    /// administration.
+    /// Registers `hook` to be called after every [`Change`], on the thread that made the change. It must be
+    /// short and must not call administration.
     pub fn on_change(&self, hook: impl Fn(&Change) + Send + Sync + 'static) {
         self.hooks.write().push(Box::new(hook));
     }
 
-    /// Reads the configured keys anew, all or none.
+    /// Reads the configured keys again. Either all of them are replaced or none.
     ///
     /// # Errors
     /// The keys stay as they were.
@@ -340,7 +348,7 @@ impl Auth {
         Ok(())
     }
 
-    /// The organization of this number, as it is today.
+    /// Returns the current row of the organization with this number.
     #[must_use]
     pub fn organization(&self, tenant: TenantId) -> Option<Arc<Organization>> {
         self.directory.read(|table| table.by_tenant.get(&tenant).map(|entry| Arc::clone(&entry.organization)))

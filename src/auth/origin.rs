@@ -1,42 +1,43 @@
-//! Which web pages may talk to the daemon (protocol §4, "Browsers").
+//! Which web pages may use the daemon (protocol §4, "Browsers").
 //!
-//! * A browser attaches cookies by itself, so a cookie counts only beside an allowed `Origin`, except on GET and HEAD.
-//! * WebSockets are not bound by the browser's same-origin policy (RFC 6455 §10.2): an upgrade with a foreign
-//!   `Origin` is refused whatever its credential.
-//! * `null` (sandboxed frames, `file:`) is never allowed; the list never holds a wildcard.
-//! * Knows no credential: `auth` says when the question is asked.
+//! * A browser sends cookies by itself, so a cookie is accepted only with an allowed `Origin`, except on GET
+//!   and HEAD.
+//! * The browser's same-origin policy does not cover WebSockets (RFC 6455 §10.2): an upgrade with a foreign
+//!   `Origin` is refused, whatever its credential.
+//! * `null` (sandboxed frames, `file:`) is never allowed, and the list has no wildcards.
+//! * This module does not know credentials: `auth` decides when an origin is checked.
 
 use http::Method;
 
 use crate::sync::Mutex;
 
-/// Methods a preflight allows.
+/// Methods that a preflight allows.
 pub const ALLOW_METHODS: &str = "GET, POST, PUT, PATCH, DELETE";
-/// Request headers a preflight allows.
+/// Request headers that a preflight allows.
 pub const ALLOW_HEADERS: &str = "authorization, content-type, x-api-key, last-event-id, idempotency-key, if-match, \
      x-producer-token, x-user-id, x-organization-id, x-request-id, traceparent";
-/// Answer headers a page may read.
+/// Response headers that a page may read.
 pub const EXPOSE_HEADERS: &str = "x-request-id, Retry-After, Idempotent-Replayed, ETag";
-/// Seconds a browser may keep a preflight's answer.
+/// Seconds for which a browser may cache a preflight response.
 pub const PREFLIGHT_MAX_AGE_SECONDS: &str = "600";
 
-/// Refused origins that are logged in [`REFUSED_WINDOW_MS`]; further ones are not.
+/// Maximum number of refused origins logged within [`REFUSED_WINDOW_MS`].
 const REFUSED_ORIGINS: usize = 16;
-/// How long a refused origin is not logged again, in milliseconds.
+/// For how long a refused origin is not logged again, in milliseconds.
 const REFUSED_WINDOW_MS: u64 = 60_000;
-/// Longest origin that is logged: a scheme, a domain name and a port.
+/// Maximum length of an origin that is logged: a scheme, a domain name and a port.
 const REFUSED_BYTES: usize = 300;
 
-/// The allow-list. Same origin is always allowed.
+/// The origin allow-list. The same origin is always allowed.
 #[derive(Debug, Clone)]
 pub struct OriginPolicy {
-    /// Lower case, without a trailing slash; empty: localhost at any port.
+    /// Lower case, without a trailing slash. Empty: localhost at any port.
     allowed: Box<[Box<str>]>,
 }
 
 impl OriginPolicy {
-    /// A list of origins (`scheme://host[:port]`). With an empty list pages served from this machine's loopback
-    /// names are allowed, at any port.
+    /// Builds the policy from a list of origins (`scheme://host[:port]`). An empty list allows pages that are
+    /// served from this machine's loopback names, at any port.
     ///
     /// # Errors
     /// The entry that is not an origin.
@@ -51,7 +52,8 @@ impl OriginPolicy {
         Ok(OriginPolicy { allowed: allowed.iter().map(entry).collect::<Result<_, _>>()? })
     }
 
-    /// Whether a page of `origin` may use the daemon it reaches as `host` (the request's `Host` or `:authority`).
+    /// Returns true if a page of `origin` may use the daemon at `host` (the request's `Host` or
+    /// `:authority`).
     #[must_use]
     pub fn allows(&self, origin: &str, host: Option<&str>) -> bool {
         let Some(parts) = Parts::of(origin) else { return false };
@@ -64,7 +66,7 @@ impl OriginPolicy {
         }
     }
 
-    /// Whether a request authenticated by cookie may go on: a safe method, or an allowed `Origin`.
+    /// Returns true if a request with a cookie may continue: a safe method, or an allowed `Origin`.
     #[must_use]
     pub fn allows_cookie(
         &self,
@@ -78,20 +80,21 @@ impl OriginPolicy {
     }
 }
 
-/// Origins that were refused and logged within the last minute: a page that tries again and again fills no log.
+/// Origins that were refused and logged within the last minute, so that a page that keeps retrying does not
+/// fill the log.
 #[derive(Debug, Default)]
 pub(super) struct RefusedOrigins(Mutex<Logged>);
 
 #[derive(Debug, Default)]
 struct Logged {
-    /// Unix milliseconds of the first of them.
+    /// Time at which the first of them was logged, in Unix milliseconds.
     since_ms: u64,
     origins: Vec<Box<str>>,
 }
 
 impl RefusedOrigins {
-    /// What to log of a refused `Origin`; `None` where the log has it, or enough others, already. Only what a browser sends is
-    /// repeated: scheme, host and port.
+    /// Returns the text to log for a refused `Origin`; `None` if it, or enough other origins, was logged
+    /// already. Only what a browser sends is copied into the log: scheme, host and port.
     pub(super) fn to_log(&self, origin: &str, now_ms: u64) -> Option<Box<str>> {
         let known = origin.len() <= REFUSED_BYTES && (origin == "null" || Parts::of(origin).is_some());
         let shown = if known { origin } else { "(not an origin)" };
@@ -107,7 +110,7 @@ impl RefusedOrigins {
     }
 }
 
-/// An origin taken apart (RFC 6454 §7: exactly scheme, host and port).
+/// The parts of an origin (RFC 6454 §7: exactly scheme, host and port).
 struct Parts<'a> {
     scheme: &'a str,
     host: &'a str,
@@ -127,7 +130,8 @@ impl<'a> Parts<'a> {
         ["localhost", "127.0.0.1", "[::1]"].iter().any(|name| self.host.eq_ignore_ascii_case(name))
     }
 
-    /// Same host and port; behind a proxy the daemon cannot know its own scheme, so the port's default is the origin's.
+    /// Returns true for the same host and port. Behind a proxy the daemon cannot know its own scheme, so the
+    /// default port is that of the origin's scheme.
     fn is_at(&self, host: &str) -> bool {
         let default = match self.scheme.to_ascii_lowercase().as_str() {
             "http" => "80",
@@ -139,7 +143,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// `host[:port]`, where an IPv6 host keeps its brackets.
+/// Splits `host[:port]`; an IPv6 host keeps its brackets.
 fn split_port(authority: &str) -> Option<(&str, Option<&str>)> {
     let (host, port) = match authority.rfind(']') {
         Some(end) => (authority.get(..=end)?, authority.get(end + 1..)?),
@@ -222,7 +226,8 @@ mod tests {
         }
     }
 
-    /// A form on another site can make the browser send our cookie: only reading is open to it.
+    /// A form on another site can make the browser send our cookie, so without an allowed origin it may only
+    /// read.
     #[test]
     fn a_cookie_needs_an_allowed_origin_to_change_anything() {
         let policy = policy(&[]);

@@ -1,9 +1,10 @@
-//! The daemon's own key: it signs the tokens minted here and seals reconnect tickets.
+//! The daemon's own key, which signs the tokens minted here and encrypts reconnect tickets.
 //!
-//! * One file in the data directory, readable by its owner alone; a file others can read is refused, as is a damaged
-//!   one: replacing it silently would end every token.
-//! * It appears whole or not at all: written beside, synced, renamed.
-//! * The seal's key is derived under a label no JWT can be (it holds spaces), so neither can stand for the other.
+//! * It is one file in the data directory, readable by its owner only. A file that others can read, or a
+//!   damaged file, is refused: to replace it silently would invalidate every token.
+//! * The file is created atomically: a temporary file is written, synced and renamed.
+//! * The encryption key is derived with a label that cannot be a JWT (it contains spaces), so a signature and
+//!   a ticket cannot be confused.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -20,25 +21,25 @@ use zeroize::Zeroizing;
 use super::error::AuthConfigError;
 use super::keys::{Material, SpeaksFor, VerifyingKey};
 
-/// The file's name in the data directory: 32 random bytes, base64url (the `k` of a JWK).
+/// The file's name in the data directory. It holds 32 random bytes as base64url (the `k` of a JWK).
 pub(super) const FILE: &str = "auth.key";
-/// The audience the daemon goes by where nothing else is configured.
+/// The default audience of the daemon.
 pub(super) const AUDIENCE: &str = "nervewire";
 
 const SEAL_LABEL: &[u8] = b"nervewire reconnect ticket 1";
 
 /// The daemon's own key.
 pub struct OwnKey {
-    /// `own-` and a digest of the key: a new key has a new name.
+    /// `own-` and a digest of the key, so a new key has a new name.
     pub(super) kid: Arc<str>,
     /// Signs and verifies tokens.
     pub(super) jwt: hmac::Key,
-    /// Seals reconnect tickets.
+    /// Encrypts reconnect tickets.
     pub(super) seal: Zeroizing<[u8; 32]>,
 }
 
 impl OwnKey {
-    /// The key of these bytes.
+    /// Returns the key with these bytes.
     #[must_use]
     pub fn from_bytes(bytes: &[u8; 32]) -> Self {
         let jwt = hmac::Key::new(hmac::HMAC_SHA256, bytes);
@@ -49,7 +50,8 @@ impl OwnKey {
         OwnKey { kid: kid.into(), jwt, seal }
     }
 
-    /// Reads the key of a data directory, or makes it if there is none. The caller holds the directory's lock.
+    /// Reads the key of a data directory, or creates it if there is none. The caller holds the directory's
+    /// lock.
     ///
     /// # Errors
     /// The file cannot be read or written, can be read by others, or is damaged.

@@ -1,10 +1,11 @@
-//! Passwords: read without being shown, hashed with Argon2id (RFC 9106), verified.
+//! Passwords: read without being shown, hashed with Argon2id (RFC 9106), and verified.
 //!
-//! * A password is wiped when it is dropped, absent from `Debug`, and not named by the error of a body that cannot be read.
+//! * A password is wiped from memory when it is dropped. `Debug` does not show it, nor does the error for an
+//!   unreadable body.
 //! * A verification costs the same whether or not there is a hash to compare with ([`NOBODYS`]).
-//! * Hashing takes a core and 19 MiB for some hundredths of a second: it runs beside the workers, on all cores but one and at
-//!   most [`HASHES_AT_ONCE`] at once. The others wait for their turn (`hash_queue`).
-//! * Who verified a password gets a [`Proven`]; without one no session begins.
+//! * Hashing takes a core and 19 MiB for some hundredths of a second. It runs outside the workers, on all
+//!   cores but one and at most [`HASHES_AT_ONCE`] at once. Other requests wait for their turn (`hash_queue`).
+//! * A verified password gives a [`Proven`]; without one no session starts.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -20,17 +21,18 @@ use zeroize::Zeroizing;
 use super::hash_queue::{HashQueue, Place, Turn};
 use crate::ids::TenantId;
 
-/// Fewest characters of a new password.
+/// Minimum length of a new password, in characters.
 pub const PASSWORD_CHARS: usize = 8;
-/// Most bytes of a password; stops a body from being hashed for long.
+/// Maximum length of a password, in bytes. Limits the time that hashing takes.
 pub const PASSWORD_BYTES: usize = 1_024;
-/// Hashes that run at once on a machine with more cores than that; bounds their memory to 57 MiB, for anybody may log in.
+/// Hashes that run at once on a machine with more cores than that. Limits their memory to 57 MiB, because
+/// anybody may try to log in.
 pub const HASHES_AT_ONCE: usize = 3;
 
 /// Memory in KiB, passes and lanes, as OWASP recommends for Argon2id.
 const COST: (u32, u32, u32) = (19 * 1_024, 2, 1);
 const SALT_BYTES: usize = 16;
-/// What is verified where there is no user: the same work, and no password fits.
+/// The hash that is verified if the user does not exist: the same work, and no password matches.
 const NOBODYS: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
@@ -38,10 +40,10 @@ const NOBODYS: &str =
 pub struct Password(Zeroizing<String>);
 
 impl Password {
-    /// Whether it may become a user's password.
+    /// Checks that it may become a user's password.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// What is wrong with the password.
     pub fn check_new(&self) -> Result<(), String> {
         if self.0.chars().count() < PASSWORD_CHARS {
             return Err(format!("must have at least {PASSWORD_CHARS} characters"));
@@ -49,10 +51,10 @@ impl Password {
         self.check_length()
     }
 
-    /// Whether it may be a password at all.
+    /// Checks that it is not too long to be any password.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// What is wrong with the password.
     pub fn check_length(&self) -> Result<(), String> {
         match self.0.len() <= PASSWORD_BYTES {
             true => Ok(()),
@@ -68,7 +70,7 @@ impl fmt::Debug for Password {
 }
 
 impl<'de> Deserialize<'de> for Password {
-    /// By way of raw JSON: serde's own errors would quote what stands where a text should.
+    /// Reads raw JSON first, because serde's own errors would quote a value that is not a string.
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Password, D::Error> {
         let raw: Box<str> = Box::<RawValue>::deserialize(from)?.into();
         let raw = Zeroizing::new(String::from(raw));
@@ -77,7 +79,7 @@ impl<'de> Deserialize<'de> for Password {
     }
 }
 
-/// What is kept of a password: a PHC string with its own parameters and salt.
+/// The stored form of a password: a PHC string with its own parameters and salt.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PasswordHash(String);
@@ -88,7 +90,7 @@ impl fmt::Debug for PasswordHash {
     }
 }
 
-/// Proof that somebody knew a user's password just now. Only [`Passwords::verify`] makes one.
+/// Proof that a user's password was just verified. Only [`Passwords::verify`] creates one.
 #[derive(Debug)]
 pub struct Proven {
     pub(super) tenant: TenantId,
@@ -106,13 +108,13 @@ impl Proven {
 /// Why a password was neither hashed nor verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PasswordError {
-    /// Too many wait already: 503.
+    /// Too many requests are waiting: 503.
     #[error("too many passwords are being verified; try again")]
     Busy,
-    /// Too many of this address or organization wait already: 429.
+    /// Too many requests of this address or organization are waiting: 429.
     #[error("too many passwords of this address or organization are being verified; try again")]
     Share,
-    /// No random bytes, or no memory: 500.
+    /// There are no random bytes, or no memory: 500.
     #[error("a password could not be hashed")]
     Failed,
 }
@@ -125,14 +127,14 @@ pub struct Passwords {
 
 impl Default for Passwords {
     fn default() -> Passwords {
-        // One core is left to the workers.
+        // One core is left for the workers.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Passwords { queue: HashQueue::new((cores - 1).min(HASHES_AT_ONCE)), random: SystemRandom::new() }
     }
 }
 
 impl Passwords {
-    /// What is to be kept of a password.
+    /// Hashes a password for storage.
     ///
     /// # Errors
     /// [`PasswordError`].
@@ -146,7 +148,8 @@ impl Passwords {
         run(place.turn().await?, hash).await?.ok_or(PasswordError::Failed)
     }
 
-    /// Whether `password` is that of the user `whose` tenant, id and hash are given; `None`: of nobody, after the same work.
+    /// Verifies `password` against the tenant, user id and hash in `whose`. With `None` it does the same work
+    /// and fails.
     ///
     /// # Errors
     /// [`PasswordError`].
@@ -162,7 +165,8 @@ impl Passwords {
         Ok(proven.filter(|_| fits))
     }
 
-    /// Whether one more login from there may wait: asked before anything is read for it.
+    /// Checks whether one more login from this peer may wait. It is called before anything is read for the
+    /// login.
     ///
     /// # Errors
     /// [`PasswordError::Share`].
@@ -170,7 +174,7 @@ impl Passwords {
         self.queue.check_login(peer)
     }
 
-    /// A place for a login from there (`None`: a unix socket).
+    /// Acquires a permit for a login from this peer (`None`: a unix socket).
     ///
     /// # Errors
     /// [`PasswordError::Share`].
@@ -178,7 +182,7 @@ impl Passwords {
         self.queue.login(peer)
     }
 
-    /// A place for somebody of this organization, who registers a user or changes a password.
+    /// Acquires a permit to set a password in this organization: to register a user or to change a password.
     ///
     /// # Errors
     /// [`PasswordError::Busy`], [`PasswordError::Share`].
@@ -186,8 +190,8 @@ impl Passwords {
         self.queue.setter(tenant)
     }
 
-    /// A digest that tells two passwords apart and is as hard to invert as what is kept of them: for whatever must
-    /// recognize a repeated request.
+    /// Returns a digest that distinguishes passwords and is as hard to invert as the stored hash. It is used
+    /// to recognize a repeated request.
     ///
     /// # Errors
     /// [`PasswordError`].
@@ -206,7 +210,8 @@ impl Passwords {
     }
 }
 
-/// Runs `work` beside the workers. The turn is held until it is done, whether or not anybody still waits for the result.
+/// Runs `work` outside the workers. The turn is held until the work is done, whether or not a caller still
+/// waits for the result.
 async fn run<T: Send + 'static>(
     turn: Turn,
     work: impl FnOnce() -> T + Send + 'static,
@@ -223,7 +228,7 @@ fn argon2() -> Option<Argon2<'static>> {
     Some(Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(memory, passes, lanes, None).ok()?))
 }
 
-/// Verifies with the parameters of the hash.
+/// Verifies a password with the parameters in the hash.
 fn fits(password: &Password, hash: &str) -> bool {
     Argon2::default().verify_password(password.0.as_bytes(), hash).is_ok()
 }
@@ -255,7 +260,8 @@ mod tests {
         assert!(verify("correct horse", None).await.is_none());
     }
 
-    /// The hash of nobody is read and computed like any other: else its refusal would come sooner.
+    /// The hash for an unknown user is parsed and computed like any other. Otherwise its refusal would come
+    /// earlier.
     #[test]
     fn nobodys_hash_costs_what_a_users_does() {
         let parsed = argon2::PasswordHash::new(NOBODYS).expect("a PHC string");

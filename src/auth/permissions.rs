@@ -1,34 +1,34 @@
-//! Who may do what: the one table of roles and permissions.
+//! The permissions of each role, in one table.
 //!
-//! * A token that names no scopes has those of its roles ([`Role::scopes`]), and a handler asks for a permission by its right
-//!   (`principal.rs`): both are read off [`PERMISSIONS`], so they cannot disagree.
-//! * A permission says what may be done at all. Whose data may be touched is asked besides: of `Rights` when reading, of
-//!   [`super::Authorized::check`] when writing.
+//! * A token without scopes has those of its roles ([`Role::scopes`]), and a handler requires a permission
+//!   through a right (`principal.rs`). Both come from [`PERMISSIONS`], so they cannot disagree.
+//! * A permission says which action is allowed at all. Whose data it may touch is checked separately: by
+//!   `Rights` for reading and by [`super::Authorized::check`] for writing.
 
 use serde::{Deserialize, Serialize};
 
 use super::scope::{Scope, ScopeSet};
 
-/// What a user of an organization is.
+/// Role of a user in an organization.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = UserRole)]
 pub enum Role {
-    /// Everything inside the organization.
+    /// May do everything inside the organization.
     Admin,
-    /// Reads, and writes in their own name.
+    /// May read, and write in their own name.
     #[default]
     User,
-    /// Reads.
+    /// May read only.
     #[serde(alias = "readonly")]
     Viewer,
 }
 
 impl Role {
-    /// Every role.
+    /// All roles.
     pub const ALL: [Role; 3] = [Role::Admin, Role::User, Role::Viewer];
 
-    /// Its name in tokens and answers.
+    /// The name in tokens and responses.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -38,7 +38,7 @@ impl Role {
         }
     }
 
-    /// The role of this name; `readonly` is a viewer.
+    /// Returns the role with this name; `readonly` is another name for `viewer`.
     #[must_use]
     pub fn named(name: &str) -> Option<Role> {
         match name {
@@ -47,7 +47,7 @@ impl Role {
         }
     }
 
-    /// The scopes it stands for.
+    /// Returns the scopes that the role grants.
     #[must_use]
     pub fn scopes(self) -> ScopeSet {
         let given = PERMISSIONS.iter().filter(|permission| permission.roles.contains(&self));
@@ -55,83 +55,83 @@ impl Role {
     }
 }
 
-/// Something that may be done.
+/// One kind of allowed action.
 #[derive(Clone, Copy, Debug)]
 pub struct Permission {
-    /// What, as `docs/protocol.md` says it.
+    /// What is allowed, in the words of `docs/protocol.md`.
     pub what: &'static str,
     /// One of these scopes is enough.
     pub any_of: ScopeSet,
-    /// The scope by which a role gives it.
+    /// The scope through which a role grants the permission.
     pub gives: Scope,
-    /// Whose it is.
+    /// The roles that have the permission.
     pub roles: &'static [Role],
 }
 
-/// To read.
+/// Reading.
 pub const READ: Permission = Permission {
     what: "read events, agents, messages, memories, core memory, tools, presence, one's own connections",
     any_of: ScopeSet::of(&[Scope::Subscribe]),
     gives: Scope::Subscribe,
     roles: &[Role::Admin, Role::User, Role::Viewer],
 };
-/// To read what is addressed to others.
+/// Reading what is addressed to other users.
 pub const READ_ALL: Permission = Permission {
     what: "read what is every user's",
     any_of: ScopeSet::of(&[Scope::ReadAll]),
     gives: Scope::ReadAll,
     roles: &[Role::Admin],
 };
-/// To publish events.
+/// Publishing events.
 pub const PUBLISH: Permission = Permission {
     what: "publish events in one's own name",
     any_of: ScopeSet::of(&[Scope::Publish, Scope::PublishOrg]),
     gives: Scope::Publish,
     roles: &[Role::Admin, Role::User],
 };
-/// To publish and write in anyone's name.
+/// Publishing and writing in any user's name.
 pub const PUBLISH_ALL: Permission = Permission {
     what: "publish for every user, and for all at once; with `write`, write messages and memories for them too",
     any_of: ScopeSet::of(&[Scope::PublishOrg]),
     gives: Scope::PublishOrg,
     roles: &[Role::Admin],
 };
-/// To write what belongs to a user.
+/// Writing what belongs to a user.
 pub const WRITE: Permission = Permission {
     what: "write messages, memories, core memory in one's own name; one's own profile",
     any_of: ScopeSet::of(&[Scope::Write]),
     gives: Scope::Write,
     roles: &[Role::Admin, Role::User],
 };
-/// To write agents and tools: those one owns, unless one has [`AGENTS`] too.
+/// Writing one's own agents and tools; any agents and tools with [`AGENTS`] as well.
 pub const WRITE_OWN: Permission = Permission {
     what: "create agents and tools; change and delete those one owns, and an agent's shared core memory",
     any_of: ScopeSet::of(&[Scope::Write, Scope::Agents]),
     gives: Scope::Write,
     roles: &[Role::Admin, Role::User],
 };
-/// To write anyone's agents and tools.
+/// Writing any user's agents and tools.
 pub const AGENTS: Permission = Permission {
     what: "change and delete any agent and tool, and set its owner",
     any_of: ScopeSet::of(&[Scope::Agents]),
     gives: Scope::Agents,
     roles: &[Role::Admin],
 };
-/// To mint what users come with.
+/// Minting credentials for users.
 pub const MINT: Permission = Permission {
     what: "mint tokens and tickets of users, with at most `subscribe publish write`",
     any_of: ScopeSet::of(&[Scope::Mint, Scope::Manage]),
     gives: Scope::Mint,
     roles: &[Role::Admin],
 };
-/// To manage an organization.
+/// Managing an organization.
 pub const MANAGE: Permission = Permission {
     what: "users and members, API keys, tokens, connections, statistics, one's own organization",
     any_of: ScopeSet::of(&[Scope::Manage]),
     gives: Scope::Manage,
     roles: &[Role::Admin],
 };
-/// To make and delete organizations: nobody's by a role.
+/// Creating and deleting organizations. No role has this permission.
 pub const OPERATE: Permission = Permission {
     what: "create, list and delete organizations",
     any_of: ScopeSet::of(&[Scope::Operate]),
@@ -139,7 +139,7 @@ pub const OPERATE: Permission = Permission {
     roles: &[],
 };
 
-/// The table.
+/// All permissions.
 pub const PERMISSIONS: [Permission; 10] =
     [READ, READ_ALL, PUBLISH, PUBLISH_ALL, WRITE, WRITE_OWN, AGENTS, MINT, MANAGE, OPERATE];
 

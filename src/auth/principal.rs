@@ -1,9 +1,9 @@
-//! Who a credential stands for, and what that allows.
+//! Who a credential stands for, and what it allows.
 //!
-//! * Only this folder makes a [`Principal`], only from a verified credential, and only it mints [`Authorized`]:
-//!   whoever takes an `Authorized<Publish>` need not ask again.
-//! * A principal is a snapshot; whether it still holds is asked of `Auth::still_valid`.
-//! * Knows no connection and no event that was logged.
+//! * Only this folder creates a [`Principal`], and only from a verified credential. Only this folder creates
+//!   [`Authorized`], so a function that takes an `Authorized<Publish>` does not check the right again.
+//! * A principal is a snapshot; `Auth::still_valid` says whether it is still valid.
+//! * This module does not know connections or logged events.
 
 use std::borrow::Cow;
 use std::marker::PhantomData;
@@ -21,59 +21,61 @@ use crate::event::Event;
 use crate::filter::{Narrowing, Rights};
 use crate::ids::TenantId;
 
-/// Who a verified credential stands for. Written once, by `auth`.
+/// Who a verified credential stands for. Only `auth` creates it, and it never changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Principal {
-    /// The organization's number: what everything is looked up by.
+    /// The organization's number, the key of every lookup.
     pub tenant: TenantId,
     /// The organization's public id.
     pub org_id: Arc<str>,
-    /// The user; `None` for an API key.
+    /// The user's id; `None` for an API key.
     pub sub: Option<Box<str>>,
-    /// As the token named them; what they give is already in `scopes`.
+    /// The roles that the token names. The scopes that they grant are already in `scopes`.
     pub roles: Box<[Box<str>]>,
-    /// What it may do.
+    /// What the principal may do.
     pub scopes: ScopeSet,
-    /// What it may touch at all.
+    /// What the principal is limited to.
     pub narrowing: Narrowing,
-    /// Unix milliseconds, the first at which it is over; `None`: does not end by time. A ticket's bearer has the
-    /// expiry of the credential the ticket was made from.
+    /// Expiry in Unix milliseconds: it is invalid from then on. `None`: it does not expire. For a ticket it
+    /// is the expiry of the credential that the ticket was made from.
     pub expires_at_ms: Option<u64>,
-    /// What is revoked to end it. A ticket's bearer has that of the credential the ticket was made from.
+    /// The credential that is revoked to end this principal. For a ticket it is the credential that the
+    /// ticket was made from.
     pub credential: Credential,
-    /// Where the credential stood.
+    /// Where in the request the credential was.
     pub via: Via,
 }
 
-/// The name of a credential; no secret.
+/// Identifies a credential. It contains no secret.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Credential {
     /// An API key.
     Key {
-        /// Its key id.
+        /// The key id.
         key_id: Arc<str>,
-        /// Unix milliseconds: when the key made a ticket in the name of a user; 0 where the key itself is presented.
+        /// Unix milliseconds at which the key made a ticket in the name of a user; 0 if the key itself was
+        /// presented.
         issued_at_ms: u64,
     },
     /// A JWT.
     Token {
         /// The key that verified it.
         key: KeyDigest,
-        /// Its `jti`, the handle for revoking it.
+        /// Its `jti`, by which it is revoked.
         jti: Option<Box<str>>,
-        /// Unix milliseconds; 0 where the token does not say.
+        /// Unix milliseconds; 0 if the token does not say.
         issued_at_ms: u64,
-        /// It was given for a password: it stands for a registered user, who lasts longer than the token does.
+        /// True if it was issued for a password: it stands for a registered user, who outlasts the token.
         session: bool,
     },
-    /// Whoever holds the data directory itself.
+    /// The command line with direct access to the data directory.
     Local,
 }
 
 impl Principal {
-    /// The command line working on a data directory no daemon has open: every scope, in every organization. It
-    /// belongs to no organization, so it can administer and nothing else. Never for a request.
+    /// The command line on a data directory that no daemon has open. It has every scope in every
+    /// organization. It belongs to no organization, so it can only administer. Never use it for a request.
     #[must_use]
     pub fn local_operator() -> Arc<Principal> {
         Arc::new(Principal {
@@ -89,7 +91,7 @@ impl Principal {
         })
     }
 
-    /// What it may see today, given its organization as it is today.
+    /// Returns what the principal may read now, given the current row of its organization.
     #[must_use]
     pub fn rights(&self, organization: &Organization) -> Rights {
         Rights {
@@ -99,13 +101,14 @@ impl Principal {
         }
     }
 
-    /// Who a repeated request must come from to be the same request: the user, or else the key, narrowed in the same way. An answer
-    /// is thus never repeated to a credential that may not see what it tells of.
+    /// The identity that makes a repeated request the same request: the user, or else the key, with the same
+    /// narrowing. So a stored response is never repeated to a credential that may not see its contents.
     #[must_use]
     pub fn subject(&self) -> Cow<'_, str> {
         let narrowing = match self.narrowing.is_none() {
             true => String::new(),
-            // No `sub` and no key id holds a line end. A narrowing is names alone: writing it cannot fail.
+            // No `sub` and no key id contains a line feed. A narrowing consists of names, so serializing it
+            // cannot fail.
             false => format!("\n{}", serde_json::to_string(&self.narrowing).unwrap_or_default()),
         };
         match (&self.sub, &self.credential) {
@@ -115,7 +118,7 @@ impl Principal {
         }
     }
 
-    /// The API key it came by, if it did.
+    /// The id of the API key that authenticated the principal, if it was one.
     #[must_use]
     pub fn key_id(&self) -> Option<&str> {
         match &self.credential {
@@ -124,21 +127,22 @@ impl Principal {
         }
     }
 
-    /// The rate that this principal may publish and write at, over all of its connections: `limit`, or none (0) for who may speak for
-    /// the whole organization, which only services do.
+    /// The rate at which this principal may publish and write, over all of its connections: `limit`, or 0 (no
+    /// limit) for a principal that may publish for the whole organization. Only services have that right.
     #[must_use]
     pub fn publish_rate(&self, limit: u64) -> u64 {
         if self.scopes.has(Scope::PublishOrg) { 0 } else { limit }
     }
 
-    /// Whether it may change and delete an agent or tool with this owner. What nobody owns takes the scope `agents`.
+    /// Returns true if the principal may change and delete an agent or tool with this owner. Without an
+    /// owner, that needs the scope `agents`.
     #[must_use]
     pub fn may_change_owned_by(&self, owner: Option<&str>) -> bool {
         let owns = owner.is_some() && owner == self.sub.as_deref();
         self.scopes.has(Scope::Agents) || (owns && self.scopes.has(Scope::Write))
     }
 
-    /// The API key that minted the token, or the token's own maker: the token ends with it.
+    /// The API key that minted the token, or that minted the token's own maker. The token ends with it.
     #[must_use]
     pub fn made_by_key(&self) -> Option<&str> {
         match self.maker()? {
@@ -147,7 +151,7 @@ impl Principal {
         }
     }
 
-    /// The user whose token minted this one, which ends with that user's.
+    /// The user whose token minted this one. This token ends when that user's tokens end.
     #[must_use]
     pub fn made_by_user(&self) -> Option<String> {
         match self.maker()? {
@@ -163,10 +167,10 @@ impl Principal {
         }
     }
 
-    /// Mints the right `R`.
+    /// Grants the right `R`.
     ///
     /// # Errors
-    /// The scope it lacks: 403.
+    /// The missing scope: 403.
     pub fn authorize<R: Right>(self: &Arc<Self>) -> Result<Authorized<R>, MissingScope> {
         match R::is_given_by(self.scopes) {
             true => Ok(Authorized { principal: Arc::clone(self), right: PhantomData }),
@@ -175,7 +179,7 @@ impl Principal {
     }
 }
 
-/// Proof that a principal may do `R`. Only [`Principal::authorize`] makes one.
+/// Proof that a principal has the right `R`. Only [`Principal::authorize`] creates one.
 #[derive(Debug)]
 pub struct Authorized<R> {
     principal: Arc<Principal>,
@@ -183,7 +187,7 @@ pub struct Authorized<R> {
 }
 
 impl<R> Authorized<R> {
-    /// Who.
+    /// The principal that has the right.
     #[must_use]
     pub fn principal(&self) -> &Arc<Principal> {
         &self.principal
@@ -197,11 +201,11 @@ impl<R> Clone for Authorized<R> {
 }
 
 impl<R: NamesUsers> Authorized<R> {
-    /// Whether `event` may be published (protocol §3), or the message or memory that it tells of be written; fills in the
-    /// caller's `user_id` where the caller may only speak for itself.
+    /// Checks that `event` may be published (protocol §3), or the message or memory in it be written. Fills
+    /// in the caller's `user_id` if the caller may only act for itself.
     ///
     /// # Errors
-    /// [`PublishDenied`]: 403. The event is then unchanged.
+    /// [`PublishDenied`]: 403. The event is unchanged in this case.
     pub fn check(&self, event: &mut Event<'_>) -> Result<(), PublishDenied> {
         self.principal.check_publish(event)
     }
@@ -231,11 +235,11 @@ impl Principal {
     }
 }
 
-/// A kind of [`Authorized`].
+/// A kind of right, the parameter of [`Authorized`].
 pub trait Right: sealed::Sealed {
     /// One of these scopes is enough.
     const ANY_OF: ScopeSet;
-    /// The scope named in the refusal.
+    /// The scope that the error names.
     const NAME: &'static str;
 
     /// Returns true if a principal with these scopes has the right.
@@ -245,7 +249,7 @@ pub trait Right: sealed::Sealed {
     }
 }
 
-/// What every valid credential may do, whatever its scopes: look after itself.
+/// The right that every valid credential has, whatever its scopes: to manage itself.
 #[derive(Debug, Clone, Copy)]
 pub enum Authenticated {}
 impl sealed::Sealed for Authenticated {}
@@ -275,26 +279,27 @@ macro_rules! rights {
     )*};
 }
 
-/// A right to act in a user's name, or in everybody's.
+/// A right to act in the name of one user or of all users.
 pub trait NamesUsers: Right {}
 impl NamesUsers for Publish {}
 impl NamesUsers for WriteAsUser {}
 
-/// A right to mint tokens of users; how wide ones, the principal's scopes say.
+/// A right to mint tokens for users. The principal's scopes limit the rights in those tokens.
 pub trait MintsTokens: Right {}
 impl MintsTokens for Mint {}
 impl MintsTokens for Manage {}
 
 rights! {
-    /// May publish events; which, [`Authorized::check`] says of each.
+    /// May publish events. [`Authorized::check`] decides for each event.
     Publish = permissions::PUBLISH;
-    /// May write messages, memories and its own profile; which, [`Authorized::check`] says of the event that tells of each.
+    /// May write messages, memories and its own profile. [`Authorized::check`] decides for the event of each
+    /// write.
     WriteAsUser = permissions::WRITE;
-    /// May write agents and tools; which, [`Principal::may_change_owned_by`] says of each.
+    /// May write agents and tools. [`Principal::may_change_owned_by`] decides for each.
     WriteOwned = permissions::WRITE_OWN;
     /// May open subscriptions and read history and resources.
     Subscribe = permissions::READ;
-    /// May mint tokens and tickets of users.
+    /// May mint tokens and tickets for users.
     Mint = permissions::MINT;
     /// May manage its organization's keys, tokens, users and connections.
     Manage = permissions::MANAGE;

@@ -1,9 +1,11 @@
-//! How far a manager's rights reach: what it may take from others, and what it may leave behind.
+//! Limits of a manager's rights over other credentials and users.
 //!
-//! * Nobody disables, enables, revokes or deletes what is wider than their own rights. Of a token or user that the daemon did not
-//!   make it knows nothing: they may be an admin's, so every scope of the organization is needed.
-//! * A user lasts until somebody deletes them. So only who lasts as well makes one, raises one's role or lets one in again: an
-//!   API key without expiry, or an admin who logged in. Else a credential that ends would leave one that does not.
+//! * Nobody disables, enables, revokes or deletes a credential or user with wider rights than their own. The
+//!   daemon does not know the rights of tokens and users that it did not create. They may be an admin's, so
+//!   every scope of the organization is needed.
+//! * A user lasts until somebody deletes them. So only a credential that lasts as long may create one, raise
+//!   one's role or enable one again: an API key without expiry, or an admin who logged in. Otherwise a
+//!   credential that expires would leave rights that do not.
 
 use super::admin::AdminError;
 use super::jti;
@@ -13,12 +15,12 @@ use super::scope::ScopeSet;
 use crate::filter::Narrowing;
 
 impl Principal {
-    /// Returns true if rights of this extent are no wider than the principal's own.
+    /// Returns true if rights of this extent are not wider than the principal's own.
     pub(super) fn reaches(&self, scopes: ScopeSet, narrowing: &Narrowing) -> bool {
         self.scopes.covers(scopes) && narrowing.within(&self.narrowing)
     }
 
-    /// Returns an error if this principal ends by time while a user who is made by it would not.
+    /// Returns an error if this principal expires while a user that it creates would not.
     ///
     /// # Errors
     /// `Forbidden`.
@@ -37,7 +39,7 @@ impl Principal {
         }
     }
 
-    /// Whether the principal may revoke the token of this `jti`.
+    /// Checks that the principal may revoke the token with this `jti`.
     pub(super) fn may_revoke_token(&self, jti: &str) -> Result<(), AdminError> {
         if matches!(&self.credential, Credential::Token { jti: Some(own), .. } if own.as_ref() == jti) {
             return Ok(());
@@ -52,7 +54,8 @@ impl Principal {
         }
     }
 
-    /// Whether the principal may disable a user of this role, or enable them again; `None`: a user who is not registered here.
+    /// Checks that the principal may disable or enable a user with this role; `None`: a user who is not
+    /// registered here.
     pub(super) fn may_disable(&self, role: Option<Role>, disabled: bool) -> Result<(), AdminError> {
         let scopes = role.map_or(ScopeSet::ORGANIZATION, Role::scopes);
         if !self.reaches(scopes, &Narrowing::default()) {

@@ -1,8 +1,10 @@
-//! The rows credentials are made of, and the face of whatever keeps them.
+//! The stored rows of `auth`, and the interface of the store that keeps them.
 //!
-//! * [`Records::commit`] returns after the rows survive a crash (fsync); memory changes only afterwards.
-//! * One commit is all or nothing.
-//! * A tenant's number is never used again, so nothing that outlives an organization can speak for its successor.
+//! * [`Records::commit`] returns after the rows are synced and survive a crash. Memory changes only
+//!   afterwards.
+//! * A commit is atomic.
+//! * A tenant's number is never used again, so a credential that outlives its organization has no rights in
+//!   the next one.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,22 +18,23 @@ use crate::store::{Rows, scope};
 /// One organization.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrganizationRow {
-    /// Given once, never again.
+    /// Assigned once and never used again.
     pub tenant: TenantId,
     /// The public id.
     pub id: String,
-    /// For people; may be empty.
+    /// Display name; may be empty.
     pub name: String,
-    /// See [`Visibility`].
+    /// Which users see which events; see [`Visibility`].
     pub visibility: Visibility,
-    /// Whether it is told which of its users are connected.
+    /// Whether the organization gets presence events (which of its users are connected).
     pub presence: bool,
     /// Unix milliseconds.
     pub created_at_ms: u64,
 }
 
 impl OrganizationRow {
-    /// Another number for another name, visibility or presence. Below 2^53: clients' numbers may be doubles.
+    /// Returns a number that changes with the name, visibility and presence setting. It is below 2^53,
+    /// because clients may read numbers as doubles.
     #[must_use]
     pub fn version(&self) -> u64 {
         let flags = [u8::from(self.visibility == Visibility::Org), u8::from(self.presence)];
@@ -45,62 +48,63 @@ impl OrganizationRow {
 /// One API key. The secret itself is stored nowhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyRow {
-    /// Whose.
+    /// The organization of the key.
     pub tenant: TenantId,
-    /// The public part.
+    /// The public part of the key.
     pub id: String,
     /// SHA-256 of the secret.
     pub digest: [u8; 32],
-    /// For people; may be empty.
+    /// Display name; may be empty.
     pub name: String,
-    /// What it may do.
+    /// What the key may do.
     pub scopes: ScopeSet,
-    /// What it may touch.
+    /// What the key is limited to.
     pub narrowing: Narrowing,
     /// Unix milliseconds.
     pub created_at_ms: u64,
-    /// Unix milliseconds; `None`: does not expire.
+    /// Unix milliseconds; `None`: the key does not expire.
     pub expires_at_ms: Option<u64>,
     /// Unix milliseconds, up to a minute late; `None`: never used.
     pub last_used_ms: Option<u64>,
 }
 
-/// One change of a commit.
+/// One change in a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Write {
-    /// A new or changed organization.
+    /// Creates or changes an organization.
     PutOrganization(OrganizationRow),
-    /// The organization and all its rows (keys, revocations, disabled users); its events go within 24 h.
+    /// Deletes the organization and all its rows (keys, revocations, disabled users). Its events are deleted
+    /// within 24 h.
     DeleteOrganization(OrganizationRow),
-    /// A new or changed key.
+    /// Creates or changes a key.
     PutKey(KeyRow),
-    /// A key is gone.
+    /// Deletes a key.
     DeleteKey(TenantId, String),
-    /// A token is revoked; the row may go after `until_ms` (`None`: never).
+    /// Revokes a token. The row may be deleted after `until_ms` (`None`: never).
     Revoke {
-        /// Whose.
+        /// The organization.
         tenant: TenantId,
         /// The token's `jti`.
         jti: String,
         /// Unix milliseconds.
         until_ms: Option<u64>,
     },
-    /// A revocation whose token has expired anyway.
+    /// Deletes a revocation whose token has expired.
     ForgetRevocation(TenantId, String),
-    /// A user's older tokens are good no more.
+    /// Ends a user's older tokens.
     EndTokens {
-        /// Whose.
+        /// The organization.
         tenant: TenantId,
         /// The user.
         sub: String,
-        /// Unix milliseconds: what was issued earlier is over.
+        /// Unix milliseconds. Tokens that were issued earlier are invalid.
         since_ms: u64,
     },
-    /// An end of tokens that have all expired anyway.
+    /// Deletes an end of tokens that have all expired.
     ForgetEnd(TenantId, String),
-    /// A user is disabled, or no longer.
+    /// Disables or enables a user.
     SetDisabled {
-        /// Whose.
+        /// The organization.
         tenant: TenantId,
         /// The user.
         sub: String,
@@ -109,38 +113,38 @@ pub enum Write {
     },
 }
 
-/// Everything, as read at start.
+/// All rows, as read at start.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    /// The next [`TenantId`] nobody ever had.
+    /// The next unused [`TenantId`].
     pub next_tenant: u64,
-    /// How many keys this start wrote out in today's scopes.
+    /// Number of keys that this start rewrote with the current scopes.
     pub rewritten_keys: usize,
-    /// Every organization.
+    /// All organizations.
     pub organizations: Vec<OrganizationRow>,
-    /// Every key.
+    /// All keys.
     pub keys: Vec<KeyRow>,
-    /// (tenant, jti, until).
+    /// Revoked tokens: (tenant, `jti`, until when, in Unix milliseconds).
     pub revocations: Vec<(TenantId, String, Option<u64>)>,
-    /// (tenant, sub).
+    /// Disabled users: (tenant, `sub`).
     pub disabled: Vec<(TenantId, String)>,
-    /// (tenant, sub, since).
+    /// Ends of tokens: (tenant, `sub`, since when, in Unix milliseconds).
     pub ended: Vec<(TenantId, String, u64)>,
 }
 
-/// Why the keeper failed.
+/// Why the store failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RecordsError {
-    /// The commit failed; it may be found done after a restart, or not.
+    /// The commit failed. After a restart its rows may exist or not.
     #[error("the write failed; whether it took place is unknown")]
     Unknown,
-    /// Nothing is read or written now; nothing was done.
+    /// The store cannot be read or written now. Nothing was done.
     #[error("the store cannot be used now")]
     Unavailable,
-    /// A row is longer than can be stored; nothing was done.
+    /// A row is longer than the store allows. Nothing was done.
     #[error("too long to be stored")]
     TooLong,
-    /// The organization was deleted before; nothing was done.
+    /// The organization has already been deleted. Nothing was done.
     #[error("the organization was deleted")]
     Deleted,
     /// The stored rows cannot be read.
@@ -148,18 +152,18 @@ pub enum RecordsError {
     Unreadable,
 }
 
-/// A commit under way.
+/// The future of a commit.
 pub type Commit<'a> = Pin<Box<dyn Future<Output = Result<(), RecordsError>> + Send + 'a>>;
 
-/// Keeper of the rows.
+/// The store of the rows.
 pub trait Records: Send + Sync {
-    /// Reads everything; called once, at start.
+    /// Reads all rows. Called once, at start.
     ///
     /// # Errors
     /// The rows cannot be read.
     fn load(&self) -> Result<Snapshot, RecordsError>;
 
-    /// Writes all of `writes` and `beside` (a caller's own rows, such as an idempotency row) or none, and returns once
-    /// they are safe. The write is under way after the first poll, whether or not the future is kept.
+    /// Writes all of `writes` and `beside` (a caller's own rows, such as an idempotency row) or none of them.
+    /// Returns once they are synced. After the first poll the write continues even if the future is dropped.
     fn commit(&self, writes: Vec<Write>, beside: Rows) -> Commit<'_>;
 }

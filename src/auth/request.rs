@@ -1,9 +1,9 @@
-//! Which credential a request presents (protocol §4, first bullet).
+//! Finds the credential in a request (protocol §4, first bullet).
 //!
-//! * `Authorization: Bearer` > `X-API-Key` > `?ticket=` > `?token=` > cookie `nervewire_token`. The highest present
-//!   decides; nothing falls through to a weaker one.
-//! * A credential given twice in one place is a wrong credential: two readers could choose differently.
-//! * Only reads; whether the credential is right is `Auth`'s business. `Debug` shows the place, never the text.
+//! * The order is `Authorization: Bearer` > `X-API-Key` > `?ticket=` > `?token=` > cookie `nervewire_token`.
+//!   The first one present decides; there is no fallback to a weaker one.
+//! * A credential given twice in one place is refused, because two readers could choose different ones.
+//! * This module only reads; `Auth` verifies. `Debug` shows where the credential was, never its text.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,7 +16,7 @@ pub const COOKIE: &str = "nervewire_token";
 /// Query parameters that carry a credential.
 pub const QUERY_PARAMETERS: [&str; 2] = ["ticket", "token"];
 
-/// Where a credential stood.
+/// Where in a request the credential was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Via {
     /// `Authorization: Bearer`.
@@ -31,14 +31,14 @@ pub enum Via {
     Cookie,
 }
 
-/// The credential that decides a request, not yet verified.
+/// The credential in a request, not yet verified. `None`: there is none.
 pub struct Presented<'a>(pub(super) Option<(Via, Text<'a>)>);
 
-/// The credential's text; `None` when it was given twice or cannot be text.
+/// The credential's text; `None` if it was given twice or is not valid text.
 pub(super) type Text<'a> = Option<Cow<'a, str>>;
 
 impl Presented<'_> {
-    /// Where it stood; `None`: the request presents no credential.
+    /// Where the credential was; `None`: the request has no credential.
     #[must_use]
     pub fn via(&self) -> Option<Via> {
         self.0.as_ref().map(|(via, _)| *via)
@@ -51,10 +51,10 @@ impl fmt::Debug for Presented<'_> {
     }
 }
 
-/// What a credential is to be used for.
+/// What a credential is used for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Use {
-    /// SSE and `GET /events`: what a reconnect ticket may open.
+    /// SSE and `GET /events`, which a reconnect ticket may open.
     Stream,
     /// A WebSocket upgrade.
     WebSocket,
@@ -62,10 +62,10 @@ pub enum Use {
     Rest,
 }
 
-/// What besides the credential decides whether it counts.
+/// The parts of a request, besides the credential, that decide whether it is accepted.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestContext<'a> {
-    /// The peer; `None` on a unix socket.
+    /// The peer's address; `None` on a unix socket.
     pub peer: Option<IpAddr>,
     /// `Origin`, as sent.
     pub origin: Option<&'a str>,
@@ -73,13 +73,13 @@ pub struct RequestContext<'a> {
     pub host: Option<&'a str>,
     /// The request's method.
     pub method: &'a Method,
-    /// What it asks for.
+    /// What the request uses the credential for.
     pub use_: Use,
 }
 
 impl<'a> RequestContext<'a> {
-    /// The context of a request. An `Origin` that is not text, or is given twice, counts as `null`; an authority
-    /// given by the request target (HTTP/2) is stronger than `Host`.
+    /// Returns the context of a request. An `Origin` that is not text, or is given twice, is taken as `null`.
+    /// The authority in the request target (HTTP/2) takes precedence over `Host`.
     #[must_use]
     pub fn of(
         headers: &'a HeaderMap,
@@ -98,7 +98,8 @@ impl<'a> RequestContext<'a> {
     }
 }
 
-/// The credential `headers` and `query` (without `?`) present. `token_in_query` false: `?token=` does not exist.
+/// Finds the credential in `headers` and `query` (without `?`). If `token_in_query` is false, `?token=` is
+/// ignored.
 pub(super) fn present<'a>(headers: &'a HeaderMap, query: &'a str, token_in_query: bool) -> Presented<'a> {
     Presented(
         bearer(headers)
@@ -113,7 +114,7 @@ pub(super) fn present<'a>(headers: &'a HeaderMap, query: &'a str, token_in_query
     )
 }
 
-/// The query with the values of credential parameters replaced by `-`: the only form that may be logged.
+/// Returns the query with the values of credential parameters replaced by `-`. Only this form may be logged.
 #[must_use]
 pub fn redact_query(query: &str) -> Cow<'_, str> {
     let secret = |pair: &str| {
@@ -130,7 +131,8 @@ pub fn redact_query(query: &str) -> Cow<'_, str> {
     Cow::Owned(shown.collect::<Vec<_>>().join("&"))
 }
 
-/// Outer `None`: absent. Schemes other than Bearer belong to proxies in front and are not ours.
+/// The outer `None` means absent. Schemes other than Bearer are for proxies in front of the daemon and are
+/// ignored.
 fn bearer(headers: &HeaderMap) -> Option<Text<'_>> {
     let mut found = None;
     for value in headers.get_all(header::AUTHORIZATION) {
@@ -157,7 +159,7 @@ fn api_key_header(headers: &HeaderMap) -> Option<Text<'_>> {
     }
 }
 
-/// An empty parameter counts as absent: pages write `?token=${token}` before they have one.
+/// An empty parameter counts as absent, because pages write `?token=${token}` before they have a token.
 fn parameter<'a>(query: &'a str, name: &str) -> Option<Text<'a>> {
     let mut found = None;
     for pair in query.split('&') {
@@ -192,7 +194,7 @@ fn cookie(headers: &HeaderMap) -> Option<Text<'_>> {
     found
 }
 
-/// Percent-decoding; `None` where it is malformed or no UTF-8.
+/// Decodes percent-encoding; `None` if it is malformed or not UTF-8.
 fn unescape(text: &str) -> Option<Cow<'_, str>> {
     if !text.contains('%') {
         return Some(Cow::Borrowed(text));

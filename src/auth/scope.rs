@@ -1,14 +1,16 @@
-//! What a principal may do, as a small set.
+//! Scopes: what a principal may do, as a small set.
 //!
-//! * `*` is the eight scopes of an organization; [`Scope::Operate`] stands above organizations and is never part of it.
-//! * A role stands for scopes only where a token names none (`permissions.rs`); an unknown role or scope gives nothing.
+//! * `*` is the eight scopes of an organization. [`Scope::Operate`] is above organizations and never part of
+//!   it.
+//! * A role grants scopes only if the token has none (`permissions.rs`). An unknown role or scope grants
+//!   nothing.
 
 use std::fmt;
 use std::ops::{BitOr, BitOrAssign};
 
 use super::permissions::Role;
 
-/// One right (protocol §3).
+/// One scope (protocol §3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[repr(u16)]
 pub enum Scope {
@@ -18,22 +20,22 @@ pub enum Scope {
     PublishOrg = 2,
     /// Read events and resources that are addressed to oneself or to everyone.
     Subscribe = 4,
-    /// Read what is addressed to others as well.
+    /// Read what is addressed to other users as well.
     ReadAll = 8,
-    /// Keys, tokens, users and connections of the own organization.
+    /// Manage keys, tokens, users and connections of the own organization.
     Manage = 16,
-    /// Organizations themselves: the bootstrap key and the local command line.
+    /// Manage organizations: for the bootstrap key and the offline command line.
     Operate = 32,
-    /// Write messages, memories and core memory in one's own name, and the agents and tools one owns.
+    /// Write messages, memories and core memory in one's own name, and the agents and tools that one owns.
     Write = 64,
     /// Write any agent and any tool of the organization.
     Agents = 128,
-    /// Mint tokens and tickets of users, with at most [`ScopeSet::MINTABLE`].
+    /// Mint tokens and tickets for users, with at most [`ScopeSet::MINTABLE`].
     Mint = 256,
 }
 
 impl Scope {
-    /// Every scope, in the order in which documents and answers name them.
+    /// All scopes, in the order in which documents and responses list them.
     pub const ALL: [Scope; 9] = [
         Scope::Subscribe,
         Scope::Publish,
@@ -45,11 +47,11 @@ impl Scope {
         Scope::Manage,
         Scope::Operate,
     ];
-    /// What a request may ask for, as error texts say it: every scope but `operator`, and `*`.
+    /// The scopes that a request may ask for, as error texts list them: every scope but `operator`, and `*`.
     pub const REQUESTABLE: &str =
         "subscribe, publish, write, agents, publish:org, read:all, mint, manage or * (all of these)";
 
-    /// The name in tokens and answers.
+    /// The name in tokens and responses.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -71,22 +73,23 @@ impl Scope {
 pub struct ScopeSet(u16);
 
 impl ScopeSet {
-    /// No right at all.
+    /// No scopes.
     pub const NONE: ScopeSet = ScopeSet(0);
-    /// `*`: every right inside an organization.
+    /// `*`: every scope inside an organization.
     pub const ORGANIZATION: ScopeSet = ScopeSet(Self::OPERATOR.0 & !(Scope::Operate as u16));
-    /// What the bootstrap key and the local command line hold.
+    /// The scopes of the bootstrap key and the offline command line.
     pub const OPERATOR: ScopeSet = ScopeSet::of(&Scope::ALL);
-    /// The most that [`Scope::Mint`] gives to others: what a user has by their role.
+    /// The most that [`Scope::Mint`] can grant: what a user has by their role.
     pub const MINTABLE: ScopeSet = ScopeSet::of(&[Scope::Subscribe, Scope::Publish, Scope::Write]);
-    /// `*` as it was before [`Scope::Write`], [`Scope::Agents`] and [`Scope::Mint`] were scopes of their own.
+    /// The meaning of `*` before [`Scope::Write`], [`Scope::Agents`] and [`Scope::Mint`] were scopes of their
+    /// own.
     const OLD_ORGANIZATION: ScopeSet =
         ScopeSet::of(&[Scope::Subscribe, Scope::Publish, Scope::PublishOrg, Scope::ReadAll, Scope::Manage]);
 
-    /// The most that a ticket gives: it stands in a URL, which others may log.
+    /// The most that a ticket grants. A ticket is part of a URL, which others may log.
     pub const OF_TICKETS: ScopeSet = ScopeSet::of(&[Scope::Subscribe, Scope::ReadAll]);
 
-    /// These scopes.
+    /// Returns the set of these scopes.
     #[must_use]
     pub const fn of(scopes: &[Scope]) -> ScopeSet {
         let (mut bits, mut at) = (0, 0);
@@ -96,17 +99,17 @@ impl ScopeSet {
         }
         ScopeSet(bits)
     }
-    /// Whether `scope` is in the set.
+    /// Returns true if `scope` is in the set.
     #[must_use]
     pub const fn has(self, scope: Scope) -> bool {
         self.0 & scope as u16 != 0
     }
-    /// Whether every scope of `other` is in this set.
+    /// Returns true if every scope of `other` is in this set.
     #[must_use]
     pub const fn covers(self, other: ScopeSet) -> bool {
         other.0 & !self.0 == 0
     }
-    /// Whether any scope of `other` is in this set.
+    /// Returns true if any scope of `other` is in this set.
     #[must_use]
     pub const fn meets(self, other: ScopeSet) -> bool {
         self.0 & other.0 != 0
@@ -116,7 +119,7 @@ impl ScopeSet {
     pub const fn and(self, other: ScopeSet) -> ScopeSet {
         ScopeSet(self.0 & other.0)
     }
-    /// The set without [`Scope::Operate`]: what may be passed on by a token.
+    /// The set without [`Scope::Operate`], which a token cannot pass on.
     #[must_use]
     pub const fn without_operator(self) -> ScopeSet {
         ScopeSet(self.0 & ScopeSet::ORGANIZATION.0)
@@ -126,7 +129,7 @@ impl ScopeSet {
     pub const fn bits(self) -> u16 {
         self.0
     }
-    /// A stored set; bits this build does not know are dropped: they give nothing.
+    /// Reads a stored set. Bits that this version does not know are ignored.
     #[must_use]
     pub const fn from_bits(bits: u16) -> ScopeSet {
         ScopeSet(bits & ScopeSet::OPERATOR.0)
@@ -137,8 +140,9 @@ impl ScopeSet {
         Scope::ALL.into_iter().filter(|scope| self.has(*scope)).map(Scope::name).collect()
     }
 
-    /// What an API key could do that was stored with these scopes when publishing still included writing any agent, tool,
-    /// message and memory. An administrator gave the key to a service, so it keeps all of that.
+    /// The current scopes of an API key that was stored with these scopes when publishing still included
+    /// writing any agent, tool, message and memory. An administrator gave the key to a service, so it keeps
+    /// all of these rights.
     #[must_use]
     pub(super) fn of_old_key(self) -> ScopeSet {
         let wrote = match self.meets(Scope::Publish | Scope::PublishOrg) {
@@ -148,8 +152,9 @@ impl ScopeSet {
         self | wrote | self.all_of_old()
     }
 
-    /// What a token with these scopes means that this daemon minted in that time. A user's token writes in the user's name
-    /// from now on: writing everybody's agents and tools stays with tokens that speak for everybody.
+    /// The current scopes of a token that this daemon minted with these scopes at that time. From now on a
+    /// user's token writes in the user's name. Only tokens that may publish for everyone still write
+    /// everybody's agents and tools.
     #[must_use]
     pub(super) fn of_old_token(self) -> ScopeSet {
         let wrote = match (self.has(Scope::PublishOrg), self.has(Scope::Publish)) {
@@ -160,7 +165,7 @@ impl ScopeSet {
         self | wrote | self.all_of_old()
     }
 
-    /// Every scope there is now, for a set that held every scope there was.
+    /// Returns all current scopes for a set that had all scopes of that time; other sets are unchanged.
     fn all_of_old(self) -> ScopeSet {
         match self.covers(ScopeSet::OLD_ORGANIZATION) {
             true => ScopeSet::ORGANIZATION,
@@ -168,14 +173,15 @@ impl ScopeSet {
         }
     }
 
-    /// The set of stored names, `operator` included; a name this build does not know gives nothing.
+    /// Reads a set of stored names, including `operator`. A name that this version does not know grants
+    /// nothing.
     #[must_use]
     pub(super) fn from_stored(names: &[String]) -> ScopeSet {
         let known = |name: &String| Scope::ALL.into_iter().find(|scope| scope.name() == name);
         names.iter().filter_map(known).map(ScopeSet::from).collect()
     }
 
-    /// What one name in a token's `scopes` gives: `operator` and unknown names give nothing.
+    /// The scopes that one name in a token's `scopes` grants. `operator` and unknown names grant nothing.
     #[must_use]
     pub fn from_claim(name: &str) -> ScopeSet {
         if name == "*" {
@@ -185,14 +191,14 @@ impl ScopeSet {
         known.map_or(ScopeSet::NONE, |scope| ScopeSet::from(scope).without_operator())
     }
 
-    /// What one name asked for by an administrator means; `None` for a name that is not a scope. `operator` cannot
-    /// be asked for.
+    /// The scopes that an administrator requests by one name; `None` for a name that is not a scope.
+    /// `operator` cannot be requested.
     #[must_use]
     pub fn from_request(name: &str) -> Option<ScopeSet> {
         Some(ScopeSet::from_claim(name)).filter(|set| *set != ScopeSet::NONE)
     }
 
-    /// What a role stands for where no scopes are named; `None` for a role nobody here knows.
+    /// The scopes of a role; `None` for an unknown role.
     #[must_use]
     pub fn of_role(role: &str) -> Option<ScopeSet> {
         Role::named(role).map(Role::scopes)

@@ -1,10 +1,10 @@
-//! Text that is shown once: wiped on drop, absent from `Debug`.
+//! Text that is shown once. It is wiped on drop, and `Debug` does not show it.
 
 use std::fmt;
 
 use zeroize::Zeroizing;
 
-/// A new credential on its way to the one who asked for it.
+/// A new credential on its way to the requester.
 #[derive(Clone)]
 pub struct Secret(Zeroizing<String>);
 
@@ -12,7 +12,7 @@ impl Secret {
     pub(super) fn new(text: String) -> Self {
         Secret(Zeroizing::new(text))
     }
-    /// The text. Every use of it is found by this name.
+    /// The text. All uses of the secret can be found by this method's name.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0

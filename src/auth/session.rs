@@ -1,12 +1,15 @@
-//! Sessions of users who have a password: attempts to log in, the token that a proven password gives, and the end of all tokens
-//! that were issued before something changed.
+//! Sessions of users with a password: login attempts, the token that a verified password gives, and ending
+//! all tokens that were issued before a change.
 //!
-//! * A user's tokens are good from an instant on: another password, another role and the user's deletion move it past every
-//!   token issued so far. Tokens carry milliseconds, so it parts what was issued in the same second too.
-//! * Whoever moves the instant holds the user's lock from reading the user to the commit, and who logs in holds it while reading
-//!   the user: a token is dated not before the user it was made of was read, nor before that user's instant.
-//! * Guesses are limited by address, in all and for one account, before the password is looked at (`guesses`).
-//! * Knows no user's row: that is `resource`'s.
+//! * A user's tokens are valid from an instant on. A new password, a new role and the user's deletion move it
+//!   past every token issued so far. Tokens carry milliseconds, so it also separates tokens that were issued
+//!   in the same second.
+//! * Code that moves the instant holds the user's lock from reading the user to the commit. A login holds the
+//!   lock while it reads the user. So a token is never dated before the read of the user that it stands for,
+//!   nor before that user's instant.
+//! * Guesses are limited by address, in total and for one account, before the password is verified
+//!   (`guesses`).
+//! * This module does not know users' rows: `resource` has them.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,15 +28,16 @@ use crate::filter::Narrowing;
 use crate::ids::TenantId;
 use crate::store::Rows;
 
-/// Too many passwords of this address were wrong: 429. It says neither of which account, nor whether there is one.
+/// Too many wrong passwords from this address: 429. It does not say for which account, nor whether the
+/// account exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many failed logins")]
 pub struct TooMany {
-    /// Seconds, at least 1: the `Retry-After`.
+    /// `Retry-After` in seconds, at least 1.
     pub retry_after: u64,
 }
 
-/// A password is about to be verified; it counts as wrong until it was right.
+/// A password that is about to be verified. It counts as wrong until [`Attempt::succeeded`] is called.
 #[derive(Debug)]
 #[must_use]
 pub struct Attempt<'a> {
@@ -42,32 +46,33 @@ pub struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    /// The password was right.
+    /// Records that the password was right.
     pub fn succeeded(self) {
         self.auth.guesses.succeed(&self.guess);
     }
-    /// The password was wrong, or there is no such user: it stays counted.
+    /// Records that the password was wrong, or that there is no such user. The attempt stays counted.
     pub fn failed(self) {}
-    /// The password was not verified.
+    /// Removes the attempt from the counts, because the password was not verified.
     pub fn void(self) {
         self.auth.guesses.withdraw(&self.guess);
     }
 }
 
 impl Auth {
-    /// What hashes passwords.
+    /// The password hasher.
     #[must_use]
     pub fn passwords(&self) -> &Passwords {
         &self.passwords
     }
 
-    /// The organization of this public id, for a user who would log in.
+    /// Returns the organization with this public id, for a user who wants to log in.
     #[must_use]
     pub fn organization_named(&self, org_id: &str) -> Option<Arc<Organization>> {
         self.directory.read(|table| table.by_org_id(org_id).map(|entry| Arc::clone(&entry.organization)))
     }
 
-    /// Whether a password of this account may be tried from there: asked before anything is done for it.
+    /// Checks whether this peer may try a password of this account. It is called before any work is done for
+    /// the login.
     ///
     /// # Errors
     /// [`TooMany`].
@@ -76,7 +81,8 @@ impl Auth {
         self.guesses.check(&guess, self.clock.now_ms()).map_err(|retry_after| TooMany { retry_after })
     }
 
-    /// Begins to try one: asked when its turn to be hashed has come, so that what waited is held to what failed meanwhile.
+    /// Starts an attempt. It is called when its turn to hash has come, so that failures during the wait count
+    /// too.
     ///
     /// # Errors
     /// [`TooMany`].
@@ -87,10 +93,10 @@ impl Auth {
         Ok(Attempt { auth: self, guess })
     }
 
-    /// A token of the user whose password was proven: 24 hours, the rights of the role.
+    /// Issues a token to the user whose password was verified: 24 hours, with the rights of the role.
     ///
     /// # Errors
-    /// `NotFound`: the organization has gone; `Random`.
+    /// `NotFound`: the organization was deleted; `Random`.
     pub fn session(&self, of: &Proven, role: Role, issued_at_ms: u64) -> Result<IssuedToken, AdminError> {
         let organization = self.organization(of.tenant).ok_or(AdminError::NotFound)?;
         self.sign(Signed {
@@ -106,19 +112,20 @@ impl Auth {
         })
     }
 
-    /// An instant after everything that was issued to a user so far.
+    /// Returns an instant after every token that a user was issued so far.
     #[must_use]
     pub fn next_since(&self, tenant: TenantId, sub: &str) -> u64 {
         self.clock.now_ms().max(self.good_since(tenant, sub)).saturating_add(1)
     }
 
-    /// Since when a user's tokens are good; 0: always.
+    /// Returns the instant from which a user's tokens are valid; 0: always.
     pub(super) fn good_since(&self, tenant: TenantId, sub: &str) -> u64 {
         let since = |entry: &super::Entry| entry.good_since.get(sub).copied();
         self.directory.read(|table| table.by_tenant.get(&tenant).and_then(since)).unwrap_or_default()
     }
 
-    /// Ends every token of a user that was issued before `since_ms` ([`Auth::next_since`]), in the commit of `beside`.
+    /// Ends all tokens of a user that were issued before `since_ms` ([`Auth::next_since`]), in the same
+    /// commit as `beside`.
     ///
     /// # Errors
     /// `NotFound` for the organization, `Limit`, `Ended`, `Records`.

@@ -1,6 +1,6 @@
-//! What `auth` is told at start, and the key set that follows from it.
+//! The settings of `auth`, and the key set built from them.
 //!
-//! * Everything is proved before a port opens; a complaint names the key's position, never its content.
+//! * Everything is checked before a port opens. An error names the index of a key, never its content.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -18,15 +18,15 @@ use crate::ids::is_org_id;
 /// Settings of [`super::Auth`].
 #[derive(Debug, Clone)]
 pub struct AuthSettings {
-    /// Keys of other issuers; empty: only tokens minted here are taken.
+    /// Keys of other issuers. Empty: only tokens minted here are accepted.
     pub jwt_keys: Vec<JwtKeySettings>,
-    /// Whether `?token=` is read.
+    /// Whether `?token=` is accepted.
     pub token_in_query: bool,
-    /// Web origins; empty: same origin and loopback.
+    /// Allowed web origins. Empty: same origin and loopback.
     pub allowed_origins: Vec<String>,
-    /// Failed credentials per address (IPv6 /64) and minute before 429; 0 = off.
+    /// Failed credentials per address (IPv6 /64) and minute before 429; 0 = no limit.
     pub failures_per_minute: u32,
-    /// How long after its `iat` a token of a configured key may hold, in milliseconds.
+    /// Maximum lifetime of a configured key's tokens after `iat`, in milliseconds.
     pub max_token_ms: u64,
 }
 
@@ -57,17 +57,17 @@ impl From<&config::Config> for AuthSettings {
 /// One entry of `auth.jwt_keys`.
 #[derive(Debug, Clone)]
 pub struct JwtKeySettings {
-    /// The name tokens choose it by; `None` for a JWKS file, whose keys bring their own.
+    /// The name by which tokens choose the key. `None` for a JWKS file, whose keys have their own.
     pub kid: Option<String>,
-    /// Whether it verifies tokens without `kid`.
+    /// Whether the key verifies tokens without `kid`.
     pub default: bool,
-    /// What it is made of.
+    /// Where the key material comes from.
     pub source: KeySource,
-    /// The organizations its tokens may name; at least one, no wildcard.
+    /// The organizations that its tokens may name; at least one, no wildcard.
     pub organizations: Vec<String>,
-    /// The `iss` its tokens must carry; `None`: any.
+    /// The `iss` that its tokens must have; `None`: any.
     pub issuer: Option<String>,
-    /// What their `aud` must contain; `None`: `nervewire`, where a token has one.
+    /// What the `aud` of its tokens must contain. `None`: `nervewire`, if a token has an `aud`.
     pub audience: Option<String>,
 }
 
@@ -104,14 +104,14 @@ impl From<JwtAlgorithm> for Algorithm {
     }
 }
 
-/// What a configured key is made of, with the algorithm it pins.
+/// The source of a configured key, with its algorithm.
 #[derive(Clone)]
 pub enum KeySource {
     /// HS256 with these bytes, at least 32.
     Secret(Zeroizing<Vec<u8>>),
-    /// A PEM public key of this algorithm.
+    /// A PEM public key for this algorithm.
     PublicKeyFile(PathBuf, Algorithm),
-    /// A JWK set; with an algorithm, only its keys of that one.
+    /// A JWK set. With an algorithm, only its keys for that algorithm.
     JwksFile(PathBuf, Option<Algorithm>),
 }
 
@@ -125,7 +125,7 @@ impl std::fmt::Debug for KeySource {
     }
 }
 
-/// Reads every configured key.
+/// Reads all configured keys.
 pub(super) fn key_set(
     own: &OwnKey,
     settings: &[JwtKeySettings],

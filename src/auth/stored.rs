@@ -1,9 +1,9 @@
-//! The records kept by the real store.
+//! [`Records`] in the real store.
 //!
-//! * A deleted organization's row stays, marked, so that its number is never given out again; its other rows are erased
-//!   by the store in the background, and are ignored here from the moment the mark is written.
-//! * A revocation without a known end is stored with the latest end there is.
-//! * Reading blocks on the disk: at start only.
+//! * A deleted organization's row stays, with a mark, so that its number is never used again. The store
+//!   erases its other rows in the background; they are ignored here as soon as the mark is written.
+//! * A revocation without a known end is stored with the latest possible end.
+//! * Reading blocks on the disk, so it is done at start only.
 
 use super::records::{Commit, KeyRow, OrganizationRow, Records, RecordsError, Snapshot, Write};
 use super::scope::ScopeSet;
@@ -23,7 +23,7 @@ pub struct StoredRecords {
 }
 
 impl StoredRecords {
-    /// The records of `store`; the clock dates a user's disabling.
+    /// Creates the records of `store`. The clock gives the time at which a user was disabled.
     #[must_use]
     pub fn new(store: Store, clock: std::sync::Arc<dyn crate::time::Clock>) -> Self {
         StoredRecords { store, clock }
@@ -205,7 +205,7 @@ mod tests {
         super::super::tests::enter(auth, &[("authorization", &format!("Bearer {text}"))], "", Use::Rest)
     }
 
-    /// Everything an administrator did holds after the daemon was started again on the same directory.
+    /// All changes by an administrator are still there after a restart on the same directory.
     #[tokio::test]
     async fn a_restart_on_a_real_store_changes_nothing() {
         let dir = tempfile::tempdir().expect("a directory");
@@ -271,7 +271,8 @@ mod tests {
         store.close().await;
     }
 
-    /// Keys that an older daemon stored, byte for byte as it wrote them, keep what they could do; a second start changes nothing.
+    /// Keys that an older daemon stored, byte for byte as it wrote them, keep their rights. A second start
+    /// changes nothing.
     #[tokio::test]
     async fn stored_keys_of_before_write_was_a_scope_are_written_out_once() {
         let dir = tempfile::tempdir().expect("a directory");
@@ -337,7 +338,7 @@ mod tests {
                 assert_eq!(row.scopes.join(" "), *scopes, "on disk, life {life}");
             }
             let manager = Principal::local_operator().authorize::<Manage>().expect("manager");
-            // What is made from now on says what it means.
+            // A key that is created from now on has exactly its scopes.
             let new = NewKey { scopes: vec!["publish".into()], ..NewKey::default() };
             let made = match later.take() {
                 Some(made) => made,
@@ -350,7 +351,7 @@ mod tests {
         }
     }
 
-    /// A repeated request must find its answer exactly when the key exists: one commit holds both.
+    /// A repeated request must find its response exactly if the key exists, so one commit holds both.
     #[tokio::test]
     async fn a_caller_s_rows_are_in_the_same_commit() {
         use crate::store::{Answer, Idempotency, scope};
