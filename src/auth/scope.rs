@@ -165,7 +165,7 @@ impl ScopeSet {
         self | wrote | self.all_of_old()
     }
 
-    /// Returns all current scopes for a set that had all scopes of that time; other sets are unchanged.
+    /// Returns all current scopes for a set that had all scopes of that time, else no scopes.
     fn all_of_old(self) -> ScopeSet {
         match self.covers(ScopeSet::OLD_ORGANIZATION) {
             true => ScopeSet::ORGANIZATION,

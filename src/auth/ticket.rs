@@ -1,13 +1,13 @@
-//! Tickets: credentials fit for a URL (protocol §4).
+//! Tickets: credentials that may be part of a URL (protocol §4).
 //!
-//! * A one-shot ticket lives [`ONE_SHOT_MS`] in this process's memory and is spent at first successful use: two
-//!   racing uses have one winner, because taking it out of the map is the use.
-//! * A reconnect ticket is the principal itself, sealed (ChaCha20-Poly1305) with the daemon's own key. It is kept
-//!   nowhere, so it survives a restart: EventSource comes back with the same URL after a `kill -9`. Sealed rather
-//!   than signed, since URLs are logged by others and the claims are nobody's business.
-//! * Either stands for a principal whose expiry and revocation are those of the credential it was made from, and that may read
-//!   streams and history and nothing else ([`ScopeSet::OF_TICKETS`]).
-//! * Knows no request; `Auth` asks about origin and use.
+//! * A one-shot ticket lives for [`ONE_SHOT_MS`] in this process's memory and is used up by its first
+//!   successful use. Of two concurrent uses one succeeds, because removing it from the map is the use.
+//! * A reconnect ticket is the principal itself, encrypted (ChaCha20-Poly1305) with the daemon's own key. It
+//!   is not stored, so it survives a restart: EventSource reconnects with the same URL after a `kill -9`. It
+//!   is encrypted and not only signed, because others log URLs and must not read the claims.
+//! * Both kinds stand for a principal with the expiry and revocation of the credential that they were made
+//!   from. The principal may only read streams and history ([`ScopeSet::OF_TICKETS`]).
+//! * This module does not know requests; `Auth` checks origin and use.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -28,20 +28,22 @@ use crate::filter::Narrowing;
 use crate::ids::TenantId;
 use crate::sync::Mutex;
 
-/// How long a one-shot ticket lives, in milliseconds.
+/// Lifetime of a one-shot ticket, in milliseconds.
 pub const ONE_SHOT_MS: u64 = 30_000;
-/// How long a reconnect ticket lives at most, in milliseconds.
+/// Maximum lifetime of a reconnect ticket, in milliseconds.
 pub const RECONNECT_MS: u64 = 3_600_000;
-/// Most unspent one-shot tickets of one user or API key; beyond it their own oldest go, and nobody else's.
+/// Maximum number of unused one-shot tickets of one user or API key. Beyond it, their own oldest ticket is
+/// dropped, never another's.
 pub const TICKETS_PER_SUBJECT: usize = 100;
-/// Most unspent one-shot tickets of an organization; beyond it no further one is made.
+/// Maximum number of unused one-shot tickets of an organization. Beyond it, no further one is made.
 pub const TICKETS_PER_ORGANIZATION: usize = 10_000;
-/// Most unspent one-shot tickets of all (about 30 MiB). Beyond it an organization that holds more than its equal share gets no
-/// further one, and the others' replace those of the organization that holds most.
+/// Maximum number of unused one-shot tickets in total (about 30 MiB). Beyond it, an organization that holds
+/// more than its equal share gets no further one; a new ticket of any other replaces one of the organization
+/// that holds most.
 pub const TICKETS: usize = 100_000;
-/// How often a full organization looks for expired tickets of its own, in milliseconds.
+/// Minimum time between two searches of a full organization for its own expired tickets, in milliseconds.
 const SWEEP_MS: u64 = 1_000;
-/// Longest ticket read, in bytes: a sealed principal with the narrowing of the longest token.
+/// Maximum length of a ticket, in bytes: an encrypted principal with the narrowing of the longest token.
 pub(super) const TICKET_BYTES: usize = 16 * 1024;
 
 const ONE_SHOT_PREFIX: &str = "nwt1_";
@@ -53,35 +55,35 @@ const SEAL_CONTEXT: &[u8] = b"nervewire reconnect ticket 1";
 pub struct Ticket {
     /// The text for `?ticket=`.
     pub ticket: Secret,
-    /// Unix milliseconds after which it opens nothing.
+    /// Expiry in Unix milliseconds.
     pub expires_at_ms: u64,
 }
 
-/// A ticket that was read, not yet judged.
+/// A ticket that was read but not yet accepted.
 #[derive(Debug)]
 pub(super) enum Read {
-    /// Found, and not spent by looking: [`OneShots::spend`] does.
+    /// It exists and is not used up yet: [`OneShots::spend`] does that.
     OneShot(Spend, Arc<Principal>),
-    /// Genuine and within its time.
+    /// It is genuine and not expired.
     Reconnect { principal: Principal, origin: Option<Box<str>> },
 }
 
-/// The handle for spending a one-shot ticket.
+/// The handle for using up a one-shot ticket.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Spend(Digest);
 
 type Digest = [u8; 32];
 
-/// Why no ticket is made.
+/// Why no ticket was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TicketError {
-    /// No random bytes, or a principal that is too long to be sealed.
+    /// There are no random bytes, or the principal is too long for a ticket.
     Unmakeable,
-    /// Too many are unspent.
+    /// There are too many unused tickets.
     Full {
-        /// Of what.
+        /// What is limited.
         what: &'static str,
-        /// How many there may be.
+        /// The maximum number.
         max: usize,
     },
 }
@@ -92,7 +94,8 @@ impl From<Unspecified> for TicketError {
     }
 }
 
-/// The one-shot tickets not yet spent. They are found by digest, so a lookup's time tells nothing about a ticket.
+/// The unused one-shot tickets. They are found by digest, so the time of a lookup reveals nothing about a
+/// ticket.
 #[derive(Debug, Default)]
 pub(super) struct OneShots(Mutex<Unspent>);
 
@@ -100,23 +103,23 @@ pub(super) struct OneShots(Mutex<Unspent>);
 struct Unspent {
     tickets: HashMap<Digest, OneShot>,
     by_tenant: HashMap<TenantId, OfTenant>,
-    /// When expired tickets of every organization were last dropped, Unix milliseconds.
+    /// When expired tickets of all organizations were last dropped, in Unix milliseconds.
     swept_ms: u64,
 }
 
 #[derive(Debug)]
 struct OneShot {
     principal: Arc<Principal>,
-    /// Unix milliseconds.
+    /// Expiry in Unix milliseconds.
     until_ms: u64,
 }
 
 #[derive(Debug, Default)]
 struct OfTenant {
     count: usize,
-    /// Tickets of each user or API key, oldest first; none is empty.
+    /// Tickets of each user or API key, oldest first. No queue is empty.
     by_subject: HashMap<Box<str>, VecDeque<Digest>>,
-    /// When its expired tickets were last dropped because it was full, Unix milliseconds.
+    /// When the organization's expired tickets were last dropped because it was full, in Unix milliseconds.
     swept_ms: u64,
 }
 
@@ -148,7 +151,7 @@ impl OneShots {
         Some(Read::OneShot(Spend(digest), Arc::clone(&found.principal)))
     }
 
-    /// Takes the ticket; false: someone else was first.
+    /// Uses up the ticket. Returns false if another request was first.
     pub(super) fn spend(&self, Spend(digest): Spend) -> bool {
         self.0.lock().remove(&digest)
     }
@@ -200,7 +203,7 @@ impl Unspent {
         }
     }
 
-    /// Makes room among the tickets of all for an organization that holds `count`.
+    /// Makes room in the total for an organization that holds `count` tickets.
     fn make_room_for_all(&mut self, count: usize) -> Result<(), TicketError> {
         if self.tickets.len() < TICKETS {
             return Ok(());
@@ -229,10 +232,10 @@ impl Unspent {
     }
 }
 
-/// Makes and opens reconnect tickets.
+/// Encrypts and decrypts reconnect tickets.
 pub(super) struct Seal(LessSafeKey);
 
-/// A principal as it stands in a sealed ticket.
+/// A principal as it is encrypted in a ticket.
 #[derive(Serialize, Deserialize)]
 struct Sealed {
     tenant: u64,
@@ -256,7 +259,7 @@ struct Sealed {
     issued_at_ms: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     origin: Option<Box<str>>,
-    /// Unix milliseconds: the ticket's own end.
+    /// Expiry of the ticket itself, in Unix milliseconds.
     until_ms: u64,
 }
 
@@ -294,8 +297,8 @@ impl Seal {
             until_ms,
         };
         let mut body = serde_json::to_vec(&sealed).map_err(|_| TicketError::Unmakeable)?;
-        // Random nonces are safe for 2^32 tickets of one key: a thousand a second for 49 days, sealed under one key
-        // that a new data directory replaces.
+        // Random nonces are safe for 2^32 tickets of one key: a thousand a second for 49 days. A new data
+        // directory has a new key.
         let mut nonce = [0; NONCE_LEN];
         random.fill(&mut nonce)?;
         let unique = Nonce::assume_unique_for_key(nonce);
@@ -307,7 +310,7 @@ impl Seal {
         }
     }
 
-    /// The principal and bound origin of a genuine ticket; `Err(true)`: genuine, but over.
+    /// Returns the principal and bound origin of a genuine ticket; `Err(true)`: genuine but expired.
     fn open(&self, body: &str, now_ms: u64) -> Result<(Principal, Option<Box<str>>), bool> {
         let mut bytes = BASE64.decode(body).map_err(|_| false)?;
         let (nonce, body) = bytes.split_at_mut_checked(NONCE_LEN).ok_or(false)?;
@@ -338,7 +341,7 @@ impl Seal {
         Ok((principal, sealed.origin))
     }
 
-    /// Reads a ticket of either kind; `Err(true)`: genuine, but over.
+    /// Reads a ticket of either kind; `Err(true)`: genuine but expired.
     pub(super) fn read(&self, text: &str, one_shots: &OneShots, now_ms: u64) -> Result<Read, bool> {
         if let Some(body) = text.strip_prefix(RECONNECT_PREFIX) {
             let (principal, origin) = self.open(body, now_ms)?;

@@ -1,6 +1,8 @@
-//! What is written without anyone asking: last uses of keys, and revocations and ends of tokens that have outlived them.
+//! Periodic maintenance: stores the last uses of keys, and forgets revocations and ends of tokens that have
+//! expired.
 //!
-//! * Authenticating writes nothing; it notes a key at most once a minute, and this stores the notes in one commit.
+//! * Authentication writes nothing. It marks a key at most once a minute, and maintenance stores the marks in
+//!   one commit.
 
 use std::ops::Bound;
 use std::sync::atomic::Ordering;
@@ -12,17 +14,17 @@ use super::records::Write;
 use crate::ids::TenantId;
 use crate::store::Rows;
 
-/// Most writes of each sort in one commit; more waits for the next call.
+/// Maximum number of writes of each kind in one commit. The others wait for the next call.
 pub(super) const UPKEEP_WRITES: usize = 1_000;
-/// Entries of a full table that a change looks at for some that have expired: what one organization keeps costs a request so much at
-/// most. Those it does not find, maintenance does.
+/// Entries of a full table that a change searches for expired ones. This limits what a request costs however
+/// much an organization keeps. Maintenance finds the others.
 pub(super) const UPKEEP_LOOKS: usize = 2_000;
 
 impl Auth {
-    /// Stores last uses and forgets revocations whose tokens have expired; to be called about once a minute.
+    /// Stores last uses and forgets revocations whose tokens have expired. Call it about once a minute.
     ///
     /// # Errors
-    /// [`AdminError::Records`]: what was due is due again next time.
+    /// [`AdminError::Records`]: the next call tries the same work again.
     pub async fn maintain(&self) -> Result<(), AdminError> {
         let now_ms = self.forgetting.lock().now_ms(&*self.clock);
         let expired = self.expired(now_ms).await;
@@ -33,7 +35,7 @@ impl Auth {
                 let key = table.by_tenant.get(tenant)?.keys.get(id)?;
                 key.last_used_ms.load(Ordering::Relaxed).ne(&0).then(|| Write::PutKey(key.current()))
             };
-            // A user's tokens may have been ended anew since it was found.
+            // The user's tokens may have been ended again since the mark was found.
             let still = |write: &Write| match write {
                 Write::ForgetEnd(tenant, sub) => {
                     let since_ms = table.by_tenant.get(tenant).and_then(|entry| entry.good_since.get(sub));
@@ -48,14 +50,14 @@ impl Auth {
         }
         let mut pending = self.used.lock();
         pending.retain(|key| !used.contains(key));
-        // Memory has the uses already, and maybe newer ones.
+        // Memory already has these uses, or newer ones.
         writes.retain(|write| !matches!(write, Write::PutKey(_)));
         self.directory.apply(writes);
         Ok(())
     }
 
-    /// Revocations and ends of tokens that have outlived them, at most [`UPKEEP_WRITES`] of each. The table is locked for some
-    /// organizations at a time.
+    /// Returns revocations and ends of tokens whose tokens have expired, at most [`UPKEEP_WRITES`] of each.
+    /// The table is locked for a few organizations at a time.
     async fn expired(&self, now_ms: u64) -> Vec<Write> {
         let (mut revocations, mut ends) = (Vec::new(), Vec::new());
         let mut after: Option<String> = None;

@@ -1,7 +1,7 @@
-//! One credential judged: genuine, in time, not revoked, and from where it may come.
+//! Verifies one credential: that it is genuine, valid now, not revoked, and allowed from its origin.
 //!
-//! * Nothing here waits or counts failures; `Auth::authenticate` does the counting.
-//! * A one-shot ticket is spent last, when nothing else can refuse it.
+//! * Nothing here waits or counts failures; `Auth::authenticate` counts them.
+//! * A one-shot ticket is used up last, when nothing else can refuse the request.
 //! * An unknown key id costs the same work as a wrong secret.
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::scope::ScopeSet;
 use super::ticket::{self, Read};
 use super::{API_KEY_PREFIX, Auth, api_key, jti, jwt};
 
-/// How stale a key's last use may be, in milliseconds.
+/// How old the recorded last use of a key may be, in milliseconds.
 const LAST_USE_MS: u64 = 60_000;
 
 impl Auth {
@@ -97,8 +97,8 @@ impl Auth {
         }
         self.directory.read(|table| {
             let entry = table.by_org_id(&claims.org_id).ok_or(Refusal::Organization)?;
-            // A token minted here for an organization that was deleted does not speak for its successor of that name.
-            // Where `iat` has whole seconds, one of the same second may be of either.
+            // A token that was minted here for a deleted organization has no rights in a later organization
+            // of the same name. If `iat` has whole seconds, a token of the same second may belong to either.
             let born_ms = match claims.to_the_ms {
                 true => entry.organization.created_at_ms,
                 false => entry.organization.created_at_ms / 1_000 * 1_000,
@@ -145,7 +145,8 @@ impl Auth {
             Read::Reconnect { principal, origin } => (Arc::new(principal), None, Some(origin)),
         };
         self.still_valid(&principal).map_err(|ended| refuse(refusal(ended)))?;
-        // A ticket stands in a URL: it opens streams and reads history. One for reconnecting opens no WebSocket either.
+        // A ticket is part of a URL, so it only opens streams and reads history. A reconnect ticket opens no
+        // WebSocket either.
         if cx.use_ == Use::Rest || (bound.is_some() && cx.use_ != Use::Stream) {
             return Err(AuthError::Forbidden(Forbidden::TicketUse));
         }
@@ -153,7 +154,8 @@ impl Auth {
             let same_page = match (cx.origin, bound) {
                 (None, _) => true,
                 (Some(origin), Some(bound)) => origin.eq_ignore_ascii_case(&bound),
-                // Made by a server for its pages: any page that may use the daemon at all.
+                // A server made the ticket for its pages, so any page that may use the daemon at all may use
+                // it.
                 (Some(origin), None) => self.origins.allows(origin, cx.host),
             };
             if !same_page {
@@ -168,14 +170,15 @@ impl Auth {
     fn note_use(&self, key: &Key, now_ms: u64) {
         let last = key.last_used_ms.load(Ordering::Relaxed);
         let stale = last == 0 || now_ms.saturating_sub(last) >= LAST_USE_MS;
-        // Relaxed: the time alone is shared; two winners would only note the same use twice.
+        // Relaxed: only the time is shared. If two threads store it at once, they only mark the same use
+        // twice.
         if stale && key.last_used_ms.swap(now_ms, Ordering::Relaxed) == last {
             self.used.lock().insert((key.row.tenant, key.row.id.clone()));
         }
     }
 }
 
-/// The organization of a principal that still holds.
+/// Checks that a principal is still valid, and returns its organization.
 pub(super) fn holds<'t>(
     table: &'t Table,
     keys: &KeySet,
@@ -211,11 +214,11 @@ pub(super) fn holds<'t>(
     }
 }
 
-/// Returns true if the credential that minted a token has ended: its API key was deleted, its verifying key removed, or its user
-/// disabled or parted from the tokens of that time.
+/// Returns true if the credential that minted a token has ended: its API key was deleted, its verifying key
+/// was removed, its user was disabled, or the user's tokens of that time were ended.
 fn has_ended(table: &Table, entry: &Entry, keys: &KeySet, maker: &Maker<'_>, issued_at_ms: u64) -> bool {
     match maker {
-        // The operator's keys mint for other organizations than their own.
+        // An operator's key may mint for other organizations than its own.
         Maker::Key(id) => table.key(id).is_none(),
         Maker::Token(key, sub) => {
             let user_ended =

@@ -1,20 +1,24 @@
-//! How long to wait before trying again: exponential, jittered, never sooner than asked. No clock, no socket.
+//! Wait times between attempts: exponential, with jitter, and never shorter than requested. It has no clock
+//! or socket.
 
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::time::Duration;
 
-/// The waits between attempts, and how many attempts a request gets.
+/// Wait times between attempts, and the number of attempts for a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
-    /// The first wait, doubled with every failure in a row.
+    /// The first wait. It doubles with every failure in a row.
     pub first: Duration,
-    /// The longest wait but for one that the daemon asks for. A stream that lived this long starts over with `first`.
+    /// The longest wait, unless the daemon requests a longer one. After a stream that lived this long, waits
+    /// start again with `first`.
     pub longest: Duration,
-    /// The longest wait that a daemon may ask for: more is cut, so that nobody can send a client to sleep for ever.
+    /// The longest wait that a daemon may request. A longer request is cut, so that no peer can stop a client
+    /// for ever.
     pub longest_asked: Duration,
-    /// How often a request that may be repeated is sent in all; a subscription never gives up for failures alone.
+    /// The number of attempts for a request that may be repeated. A subscription never stops because of
+    /// failures alone.
     pub attempts: u32,
-    /// Any number, a new one each time; its low 16 bits decide within the jitter.
+    /// Returns a new random number at each call. The low 16 bits select the jitter.
     pub random: fn() -> u64,
 }
 
@@ -25,20 +29,21 @@ impl Default for Backoff {
     }
 }
 
-/// Fresh random keys are what the standard library's hasher is made with.
+/// The standard library's hasher is created with fresh random keys.
 fn random() -> u64 {
     std::hash::RandomState::new().build_hasher().finish()
 }
 
 impl Backoff {
-    /// The wait after failure number `failures` (from 1) in a row: exponential, with jitter between half and the whole,
-    /// never under what was asked for.
+    /// Returns the wait after `failures` failures in a row (from 1): exponential, with jitter between half
+    /// and the whole, and never shorter than `asked`.
     pub(super) fn wait(&self, failures: u32, asked: Duration) -> Duration {
         let asked = asked.min(self.longest_asked);
         let factor = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
         let exponential = self.first.saturating_mul(factor).min(self.longest);
         let base = exponential.max(asked);
-        // Upwards of what was asked for, since the herd was asked for the same.
+        // The jitter is added to the requested wait, because the daemon requested the same wait from all
+        // clients.
         let jitter = base / 2 * u32::from((self.random)() as u16) / u32::from(u16::MAX);
         if asked > exponential { base + jitter } else { (base / 2 + jitter).max(asked) }
     }

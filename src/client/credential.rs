@@ -1,8 +1,9 @@
-//! The credential a client shows, and where it gets another one when the daemon no longer takes it.
+//! The credential of a client, and how it is replaced when the daemon no longer accepts it.
 //!
-//! * It is shown to the daemon in `Authorization` and to nobody else: it has no readable `Debug` and is wiped from memory.
-//! * However many requests meet its end at once, the provider is asked once. Whoever waits moves that one question on, so
-//!   nobody is held up by a reader that asked and looks no more.
+//! * It is sent to the daemon in `Authorization` and nowhere else. `Debug` does not show it, and it is wiped
+//!   from memory.
+//! * When many requests find at once that it has expired, the provider is called once. All of them wait on
+//!   the same call, and each one that is polled drives it, so a caller that stops polling blocks nobody.
 
 use std::fmt;
 use std::pin::Pin;
@@ -17,7 +18,7 @@ use zeroize::Zeroizing;
 use super::ClientError;
 use crate::sync::{Arc, Mutex};
 
-/// How long a provider may take: beyond it, whoever waits for the new credential fails instead of hanging with it.
+/// Maximum time for a provider. After it, everyone who waits for the new credential gets an error.
 pub const PROVIDER_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// An API key, a JWT, or any other secret text.
@@ -62,26 +63,27 @@ impl Serialize for Credential {
 }
 
 type Asked = Pin<Box<dyn Future<Output = Option<Credential>> + Send>>;
-/// Answers with a new credential, or with none.
+/// Returns a new credential, or `None`.
 pub(super) type Provider = Box<dyn Fn() -> Asked + Send + Sync>;
 
-/// The provider's answer, or nothing in time.
+/// The provider's result, or an error if it timed out.
 type Answer = Result<Option<Arc<Credential>>, ()>;
-/// One question to the provider, for all who wait for its answer.
+/// One call of the provider, shared by all who wait for its result.
 type Question = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
-/// The credential in force, of one client and all its clones.
+/// The current credential of a client and all its clones.
 pub(super) struct Credentials {
     held: Mutex<Held>,
     provider: Option<Provider>,
-    /// The question that is asked, as long as somebody waits for its answer, and the generation that is to be replaced.
+    /// The running call of the provider, while somebody waits for its result, and the generation that it
+    /// replaces.
     asking: Mutex<Option<(u64, WeakShared<Question>)>>,
 }
 
 #[derive(Clone, Default)]
 pub(super) struct Held {
     pub(super) credential: Option<Arc<Credential>>,
-    /// Grows with every renewal, so that whoever was refused knows whether it was under the one in force.
+    /// Grows with every renewal, so a refused request can see whether it used the current credential.
     pub(super) generation: u64,
 }
 
@@ -91,16 +93,16 @@ impl Credentials {
         Self { held: Mutex::new(held), provider, asking: Mutex::default() }
     }
 
-    /// The one in force.
+    /// The current credential.
     pub(super) fn held(&self) -> Held {
         self.held.lock().clone()
     }
 
-    /// Has another one put in force than that of `generation`; answers whether there is one now.
+    /// Replaces the credential of `generation` with a new one. Returns whether a newer one is in use now.
     pub(super) async fn renew(&self, generation: u64) -> Result<bool, ClientError> {
         let Some(provider) = &self.provider else { return Ok(false) };
         let Some(question) = self.ask(provider, generation) else { return Ok(true) };
-        // A clone, so that the question outlives its answer until that is in force: see `ask`.
+        // A clone, so that the call lives until its result is in use: see `ask`.
         let answer = question.clone().await;
         let answer = answer.map_err(|()| ClientError::Timeout("a new credential", PROVIDER_WAIT_MAX))?;
         let Some(credential) = answer else { return Ok(false) };
@@ -111,17 +113,18 @@ impl Credentials {
         Ok(true)
     }
 
-    /// Joins the question that is asked about this generation, or asks it; `None`: somebody else was first.
+    /// Joins the running call for this generation, or starts one. `None`: the credential was already
+    /// replaced.
     fn ask(&self, provider: &Provider, generation: u64) -> Option<Shared<Question>> {
         let mut asking = self.asking.lock();
         let asked = asking.as_ref().filter(|(about, _)| *about == generation);
         let asked = asked.and_then(|(_, asked)| asked.upgrade());
-        // One whose answer did not help is asked again.
+        // A call that gave no credential is made again.
         let asked = asked.filter(|asked| !matches!(asked.peek(), Some(Ok(None) | Err(()))));
         if asked.is_some() {
             return asked;
         }
-        // Nobody waits: an answer that helped is in force by now.
+        // Nobody waits for a call, so a credential from an earlier one is already in use.
         if self.held.lock().generation != generation {
             return None;
         }
@@ -167,7 +170,8 @@ mod tests {
         assert_eq!(credentials.held().generation, 2);
     }
 
-    /// One that asks and is then no longer looked at neither holds up the others nor has its answer used twice.
+    /// A caller that starts the provider's call and is then no longer polled does not block the others, and
+    /// the result is used once.
     #[tokio::test]
     async fn whoever_looks_no_more_holds_up_nobody() {
         let asked = Arc::new(AtomicUsize::new(0));

@@ -1,10 +1,10 @@
-//! Where a daemon is: `http://host[:port][/prefix]` or `unix:/path`.
+//! The address of a daemon: `http://host[:port][/prefix]` or `unix:/path`.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// A daemon's address. Only plain HTTP: beyond one machine, let a proxy end the TLS.
+/// A daemon's address. Only plain HTTP is supported: beyond one machine, let a proxy terminate TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     pub(super) target: Target,
@@ -21,13 +21,13 @@ pub(super) enum Target {
     Unix(PathBuf),
 }
 
-/// Why a text is no [`Endpoint`].
+/// Why a text is not an [`Endpoint`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
-    /// `https://` or `wss://`.
+    /// The scheme is `https://` or `wss://`.
     #[error("this client speaks no TLS: use the daemon's own http:// address or a tunnel")]
     Tls,
-    /// Anything else.
+    /// The text has another form.
     #[error("expected http://host[:port][/prefix] or unix:/path")]
     Shape,
 }
@@ -59,7 +59,8 @@ impl FromStr for Endpoint {
         if authority.as_str().contains('@') || authority.host().is_empty() || !plain_path {
             return Err(EndpointError::Shape);
         }
-        // `host:` followed by no number, or by one beyond a port, has no port but is not what was meant.
+        // `host:` without a number, or with a number that is too large, has no port but is not what the user
+        // meant.
         let port = match authority.port_u16() {
             Some(port) => port,
             None if authority.as_str() == authority.host() => 80,
@@ -83,7 +84,8 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// `text` for use inside a path segment or a query value: everything but RFC 3986's unreserved characters escaped.
+/// Encodes `text` for a path segment or a query value: escapes everything but RFC 3986's unreserved
+/// characters.
 pub fn encode(text: &str) -> String {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     let mut out = String::with_capacity(text.len());

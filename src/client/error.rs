@@ -1,7 +1,9 @@
-//! What can go wrong between a client and a daemon: what the daemon said, apart from what the connection did.
+//! Errors between a client and a daemon. Errors that the daemon reports are separate from errors of the
+//! connection.
 //!
-//! * No text here holds a credential: neither requests nor their headers are quoted.
-//! * It chooses nothing: whether to come back is `policy`'s, which exit code the command line's.
+//! * No text here contains a credential: neither requests nor their headers are quoted.
+//! * This module decides nothing: `policy` decides whether to reconnect, the command line which exit code to
+//!   use.
 
 use std::fmt;
 use std::io;
@@ -12,20 +14,20 @@ use tokio_tungstenite::tungstenite;
 
 use super::sse::SseError;
 
-/// What the daemon said when it refused a request: its error body, or what can be told without one.
+/// The daemon's refusal of a request: its error body, or what is known without one.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Refusal {
     /// The HTTP status.
     pub status: u16,
-    /// The `code` of the error body, e.g. `NOT_FOUND`; empty if the body was none.
+    /// The `code` of the error body, e.g. `NOT_FOUND`; empty without an error body.
     pub code: String,
-    /// The `message` of the error body, or a cut of what came instead.
+    /// The `message` of the error body, or the start of another body.
     pub message: String,
-    /// The `details` of the error body; null if none.
+    /// The `details` of the error body; null if there are none.
     pub details: Value,
     /// Seconds of `Retry-After`, if it was sent as a number.
     pub retry_after: Option<u64>,
-    /// `x-request-id`: by it the daemon's log finds the request.
+    /// `x-request-id`, by which the request is found in the daemon's log.
     pub request_id: Option<String>,
 }
 
@@ -38,7 +40,7 @@ impl fmt::Display for Refusal {
         if !self.message.is_empty() {
             write!(f, ": {}", self.message)?;
         }
-        // A refused field is in the message already.
+        // The message already names a refused field.
         let repeats = self.details.get("reason").and_then(Value::as_str);
         if !self.details.is_null() && !repeats.is_some_and(|reason| self.message.ends_with(reason)) {
             write!(f, " {}", self.details)?;
@@ -51,40 +53,40 @@ impl fmt::Display for Refusal {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// The daemon refused.
+    /// The daemon refused the request.
     #[error("{0}")]
     Refused(Box<Refusal>),
     /// The daemon closed the WebSocket with a code of protocol §5.
     #[error("closed with {code}{}{reason}", if reason.is_empty() { "" } else { ": " })]
     Closed {
-        /// The code.
+        /// The close code.
         code: u16,
-        /// What it said beside the code; may be empty.
+        /// The close reason; may be empty.
         reason: String,
     },
     /// The daemon ended the SSE stream with `event: closing`.
     #[error("closed: {code}: {message}")]
     Closing {
-        /// As in an error body.
+        /// The `code`, as in an error body.
         code: String,
-        /// As in an error body.
+        /// The `message`, as in an error body.
         message: String,
     },
-    /// The stream broke off without a word.
+    /// The stream ended without an error or a close code.
     #[error("the stream has ended")]
     Ended,
     /// No connection could be made.
     #[error("cannot connect to {address}: {source}")]
     Connect {
-        /// Where to.
+        /// The address.
         address: String,
-        /// Why not.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A wait met its limit.
+    /// A step took longer than its limit.
     #[error("{0} took longer than {1:?}")]
     Timeout(&'static str, Duration),
-    /// The peer answered with something that is not HTTP, or broke off.
+    /// The response is not HTTP, or the connection was lost.
     #[error("HTTP: {0}")]
     Http(#[from] hyper::Error),
     /// A request that cannot be written, such as a header value with a line break.
@@ -93,10 +95,10 @@ pub enum ClientError {
     /// A body that cannot be written as JSON.
     #[error("the body is no JSON: {0}")]
     Body(serde_json::Error),
-    /// An answer beyond the limit of what the client holds.
+    /// A response that is larger than the client accepts.
     #[error("the answer is larger than {0} bytes")]
     TooLarge(usize),
-    /// An answer of another shape than the contract's.
+    /// A response with a shape that the protocol does not define.
     #[error("unexpected answer: {0}")]
     Shape(String),
     /// An SSE stream that cannot be read.
@@ -114,7 +116,7 @@ impl From<tungstenite::Error> for ClientError {
 }
 
 impl ClientError {
-    /// What the daemon said, if it was the daemon that refused.
+    /// Returns the daemon's refusal, if the daemon refused.
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {
             Self::Refused(refusal) => Some(refusal),
@@ -122,7 +124,7 @@ impl ClientError {
         }
     }
 
-    /// Whether the credential is what the daemon did not want: another one may do.
+    /// Returns true if the daemon did not accept the credential: another one may work.
     pub fn is_unauthorized(&self) -> bool {
         match self {
             Self::Refused(refusal) => refusal.status == 401,

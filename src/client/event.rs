@@ -1,8 +1,8 @@
-//! Events as clients write and read them (protocol §2): one type for both ways.
+//! Events as clients write and read them (protocol §2): one type for both directions.
 //!
-//! * What this version does not know, a new type or a known one in another shape, is [`Event::Other`] with all its fields:
-//!   a newer daemon breaks no older client.
-//! * A field that is absent is left out, since the daemon takes `null` for a value.
+//! * What this version does not know (a new type, or a known type with another shape) is [`Event::Other`]
+//!   with all its fields, so a newer daemon does not break an older client.
+//! * An absent field is omitted, because the daemon reads `null` as a value.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 /// Free data of an event.
 pub type Metadata = Map<String, Value>;
 
-/// A struct of the wire: fields that must be there, and fields that may.
+/// Defines a struct of the protocol with required and optional fields.
 macro_rules! wire {
     ($(#[$about:meta])* $name:ident {
         $($(#[$must:meta])* $field:ident: $type:ty,)*
@@ -32,40 +32,40 @@ pub(super) use wire;
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Event {
-    /// What somebody said to an agent, or it to them.
+    /// A message between a user and an agent.
     Message(Message),
-    /// What an agent does now.
+    /// The new state of an agent.
     AgentUpdate(AgentUpdate),
-    /// What became of a memory.
+    /// A change of a memory.
     MemoryUpdate(MemoryUpdate),
     /// A piece of a stream of text.
     StreamChunk(StreamChunk),
-    /// What went wrong, for people or for a stream.
+    /// An error, for people or for a stream.
     Error(ErrorEvent),
-    /// Anything else, on a channel.
+    /// Application data on a channel.
     Custom(Custom),
-    /// What this version does not know, with its `type` and all other fields.
+    /// An event that this version does not know, with its `type` and all other fields.
     #[serde(untagged)]
     Other(Map<String, Value>),
 }
 
 wire! {
-    /// `message`.
+    /// Event of type `message`.
     Message {
-        /// To or from whom.
+        /// The agent that sends or receives it.
         agent_id: String,
-        /// What.
+        /// The text.
         content: String,
     } maybe {
-        /// From or to whom; absent: everybody.
+        /// The user who sends or receives it; absent: everybody.
         user_id: String,
-        /// The event's id and cursor; the daemon's.
+        /// The event's id, which is also its cursor. The daemon sets it.
         id: String,
-        /// RFC 3339; the daemon's where absent.
+        /// RFC 3339. The daemon sets it if absent.
         timestamp: String,
-        /// Made where absent; deduplicates for 24 h.
+        /// Identifies the message for 24 hours, so that a repeated one is dropped. Generated if absent.
         message_id: String,
-        /// Who speaks.
+        /// The role of the sender.
         role: Role,
         /// Free data.
         metadata: Metadata,
@@ -73,18 +73,18 @@ wire! {
 }
 
 wire! {
-    /// `agent_update`.
+    /// Event of type `agent_update`.
     AgentUpdate {
-        /// Whose.
+        /// The agent.
         agent_id: String,
-        /// What it does now.
+        /// Its new state.
         status: AgentStatus,
     } maybe {
-        /// The event's id and cursor; the daemon's.
+        /// The event's id, which is also its cursor. The daemon sets it.
         id: String,
-        /// RFC 3339; the daemon's where absent.
+        /// RFC 3339. The daemon sets it if absent.
         timestamp: String,
-        /// Why it is in `error`.
+        /// Why the agent is in state `error`.
         error_message: String,
         /// Free data.
         metadata: Metadata,
@@ -92,20 +92,20 @@ wire! {
 }
 
 wire! {
-    /// `memory_update`.
+    /// Event of type `memory_update`.
     MemoryUpdate {
-        /// Which.
+        /// The memory.
         memory_id: String,
-        /// Whose.
+        /// The agent that the memory belongs to.
         agent_id: String,
-        /// What became of it.
+        /// What happened to the memory.
         operation: Operation,
     } maybe {
-        /// The event's id and cursor; the daemon's.
+        /// The event's id, which is also its cursor. The daemon sets it.
         id: String,
-        /// RFC 3339; the daemon's where absent.
+        /// RFC 3339. The daemon sets it if absent.
         timestamp: String,
-        /// Whom it is about.
+        /// The user whom the memory is about.
         user_id: String,
         /// Free data.
         metadata: Metadata,
@@ -113,26 +113,26 @@ wire! {
 }
 
 wire! {
-    /// `stream_chunk`.
+    /// Event of type `stream_chunk`.
     StreamChunk {
-        /// Of which stream.
+        /// The stream that the chunk belongs to.
         request_id: String,
         /// The text; may be empty.
         chunk: String,
-        /// Whether it is the last.
+        /// Whether it is the last chunk of the stream.
         is_final: bool,
     } maybe {
-        /// The event's id and cursor; the daemon's.
+        /// The event's id, which is also its cursor. The daemon sets it.
         id: String,
-        /// RFC 3339; the daemon's where absent.
+        /// RFC 3339. The daemon sets it if absent.
         timestamp: String,
         /// Its number in the stream.
         index: u64,
-        /// Where several were merged, the number of the first.
+        /// If several chunks were merged, the number of the first.
         first_index: u64,
-        /// Who speaks.
+        /// The agent that writes the text.
         agent_id: String,
-        /// To whom.
+        /// The user who receives it.
         user_id: String,
         /// Free data.
         metadata: Metadata,
@@ -140,46 +140,46 @@ wire! {
 }
 
 wire! {
-    /// `error`.
+    /// Event of type `error`.
     ErrorEvent {
-        /// For programs.
+        /// Error code, for programs.
         code: String,
-        /// For people.
+        /// Error text, for people.
         message: String,
     } maybe {
-        /// The event's id and cursor; the daemon's.
+        /// The event's id, which is also its cursor. The daemon sets it.
         id: String,
-        /// RFC 3339; the daemon's where absent.
+        /// RFC 3339. The daemon sets it if absent.
         timestamp: String,
-        /// Whose.
+        /// The agent that it concerns.
         agent_id: String,
-        /// To whom.
+        /// The user who receives it.
         user_id: String,
-        /// Of which stream.
+        /// The stream that it concerns.
         request_id: String,
     }
 }
 
 wire! {
-    /// `custom`.
+    /// Event of type `custom`.
     Custom {
-        /// Up to 200 bytes, levels separated by `/`.
+        /// Channel name, up to 200 bytes, with levels separated by `/`.
         channel: String,
         /// Any JSON.
         data: Value,
     } maybe {
-        /// The event's id and cursor; the daemon's.
+        /// The event's id, which is also its cursor. The daemon sets it.
         id: String,
-        /// RFC 3339; the daemon's where absent.
+        /// RFC 3339. The daemon sets it if absent.
         timestamp: String,
-        /// To whom; absent: to all of the organization.
+        /// The user who receives it; absent: the whole organization.
         user_id: String,
-        /// Whose.
+        /// The agent that it concerns.
         agent_id: String,
     }
 }
 
-/// A closed list of words, and room for those that come later.
+/// Defines an enum of known words that also accepts words added later.
 macro_rules! words {
     ($case:literal $(#[$about:meta])* $name:ident { $(#[$first_about:meta])* $first:ident, $($(#[$one:meta])* $word:ident,)* }) => {
         $(#[$about])*
@@ -199,13 +199,13 @@ pub(super) use words;
 
 words! {
     "lowercase"
-    /// Who speaks.
+    /// The role of a message's sender.
     Role {
         /// A person.
         User,
         /// The agent.
         Assistant,
-        /// Whoever set the agent up.
+        /// The party that configured the agent.
         System,
         /// A tool that the agent used.
         Tool,
@@ -214,40 +214,40 @@ words! {
 
 words! {
     "lowercase"
-    /// What an agent does.
+    /// The state of an agent.
     AgentStatus {
-        /// Nothing.
+        /// It is idle.
         Idle,
-        /// It thinks.
+        /// It is thinking.
         Thinking,
-        /// It uses a tool.
+        /// It is using a tool.
         Executing,
-        /// It waits for somebody.
+        /// It is waiting for somebody.
         Waiting,
-        /// Something went wrong.
+        /// It has failed.
         Error,
-        /// It is new.
+        /// It was created.
         Created,
-        /// It is gone.
+        /// It was deleted.
         Deleted,
     }
 }
 
 words! {
     "lowercase"
-    /// What became of a memory.
+    /// What happened to a memory.
     Operation {
-        /// It is new.
+        /// It was created.
         Created,
         /// It was changed.
         Updated,
-        /// It is gone.
+        /// It was deleted.
         Deleted,
     }
 }
 
 impl Event {
-    /// A message between a user and an agent.
+    /// Creates a message between a user and an agent.
     pub fn message(
         agent_id: impl Into<String>,
         user_id: impl Into<String>,
@@ -257,12 +257,12 @@ impl Event {
         Self::Message(Message { agent_id, user_id, content, ..Message::default() })
     }
 
-    /// Anything, on a channel.
+    /// Creates an event with any data on a channel.
     pub fn custom(channel: impl Into<String>, data: impl Into<Value>) -> Self {
         Self::Custom(Custom { channel: channel.into(), data: data.into(), ..Custom::default() })
     }
 
-    /// A piece of a stream.
+    /// Creates a chunk of a stream.
     pub fn chunk(request_id: impl Into<String>, chunk: impl Into<String>, is_final: bool) -> Self {
         let (request_id, chunk) = (request_id.into(), chunk.into());
         Self::StreamChunk(StreamChunk { request_id, chunk, is_final, ..StreamChunk::default() })

@@ -1,8 +1,10 @@
-//! What a subscription asks for and where it starts, as a query. Knows no cursor's inside and no socket.
+//! The filter and start position of a subscription, as a query string. It does not read cursors and has no
+//! socket.
 
 use super::encode;
 
-/// Which events: those that match every field that is given, by any of its values. Empty: all one may see.
+/// Selects events: an event must match every field that is set, by any of its values. An empty filter matches
+/// all events that the credential may see.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     types: Vec<String>,
@@ -12,7 +14,7 @@ pub struct Filter {
     channels: Vec<String>,
 }
 
-/// Sets one field.
+/// Defines the setter of one field.
 macro_rules! field {
     ($(#[$about:meta])* $name:ident) => {
         $(#[$about])*
@@ -25,29 +27,29 @@ macro_rules! field {
 }
 
 impl Filter {
-    /// All one may see.
+    /// Creates an empty filter, which matches all events that the credential may see.
     pub fn new() -> Self {
         Self::default()
     }
 
     field!(
-        /// Of these types, e.g. `message`.
+        /// Only events of these types, e.g. `message`.
         types
     );
     field!(
-        /// Of these agents.
+        /// Only events of these agents.
         agents
     );
     field!(
-        /// To or about these users.
+        /// Only events to or about these users.
         users
     );
     field!(
-        /// Of these streams (`request_id`).
+        /// Only events of these streams (`request_id`).
         requests
     );
     field!(
-        /// On these channels; `a/*` for all below `a/`.
+        /// Only events on these channels; `a/*` matches all channels below `a/`.
         channels
     );
 
@@ -60,7 +62,7 @@ impl Filter {
             ("channel", &self.channels),
         ];
         fields.into_iter().filter(|(_, values)| !values.is_empty()).map(|(name, values)| {
-            // The commas between values are the list's, those within are escaped.
+            // Commas between values separate the list; commas in values are escaped.
             (name, values.iter().map(|value| encode(value)).collect::<Vec<_>>().join(","))
         })
     }
@@ -69,18 +71,18 @@ impl Filter {
 /// Where a subscription starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Position {
-    /// With what comes from now on.
+    /// With the next event published from now on.
     #[default]
     Now,
     /// With the oldest event kept.
     Earliest,
     /// With the first event received at or after this time, RFC 3339.
     Since(String),
-    /// After this cursor, the id of an event.
+    /// After this cursor, which is the id of an event.
     After(String),
 }
 
-/// `/api/v1/<endpoint>` with filter and position.
+/// Returns `/api/v1/<endpoint>` with filter and position.
 pub(super) fn path(endpoint: &str, filter: &Filter, position: &Position) -> String {
     let position = match position {
         Position::Now => None,

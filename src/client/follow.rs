@@ -1,7 +1,9 @@
-//! What frames mean to a subscriber: items to hand on, a cursor to come back with, an answer to give. No socket, no clock.
+//! What frames mean to a subscriber: items to return, a cursor to reconnect with, a reply to send. It has no
+//! socket or clock.
 //!
-//! * The cursor moves with every event and every control frame that carries one, so a quiet stream's stays young.
-//! * The position asked for counts until the first cursor arrives; from then on the cursor.
+//! * Every event and every control frame with a cursor moves the cursor, so the cursor of a quiet stream
+//!   stays recent.
+//! * The requested position is used until the first cursor arrives; after that, the cursor is used.
 
 use std::time::Duration;
 
@@ -12,88 +14,88 @@ use super::filter::{self, Filter, Position};
 use super::sse::SseEvent;
 use super::{ClientError, Event};
 
-/// The longest heartbeat interval that is believed: the greatest that a daemon can be configured to.
+/// The longest heartbeat interval that is accepted: the maximum that a daemon can be configured to.
 const HEARTBEAT_SECONDS_MAX: u64 = 3_600;
-/// How many heartbeats have to be missed before a peer counts as gone.
+/// Number of missed heartbeats after which a peer counts as gone.
 const HEARTBEATS_MISSED: u32 = 2;
-/// For the heartbeat that is late: both sides have other things to do.
+/// Allowance for a late heartbeat, because both sides may be busy.
 const HEARTBEAT_SLACK: Duration = Duration::from_secs(5);
 
-/// What a subscription brings.
+/// An item of a subscription.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Item {
     /// An event, in order, each once.
     Event(Received),
-    /// Events are missing: whoever keeps a state of them reads it anew over REST.
+    /// Events are missing. A client that keeps state from events must read that state again over REST.
     Gap(Gap),
-    /// How the subscription fares.
+    /// A change in the state of the connection.
     Status(Status),
 }
 
-/// An event as it came.
+/// An event as it was received.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Received {
     /// Its id, which is the cursor after it.
     pub id: String,
-    /// It.
+    /// The event.
     pub event: Event,
     /// Its JSON as the daemon sent it.
     pub json: String,
 }
 
-/// A hole in what was delivered.
+/// A declared loss of events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
     /// The cursor that was presented.
     pub after: String,
-    /// Where it goes on.
+    /// The cursor at which delivery continues.
     pub resumes_at: String,
-    /// `trimmed`, `lagged`, `unknown_cursor`, or what a later version says.
+    /// `trimmed`, `lagged`, `unknown_cursor`, or a reason that a later version adds.
     pub reason: String,
 }
 
-/// How a subscription fares.
+/// The state of a subscription's connection.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Status {
     /// A stream is open.
     Connected {
-        /// The connection's id, for whoever administers.
+        /// The connection's id, for administrators.
         connection_id: String,
-        /// Whether it goes on after the cursor without a gap.
+        /// Whether the stream continues after the cursor without a gap.
         resumed: bool,
-        /// At most so many events are to be replayed before `CaughtUp`.
+        /// Maximum number of events to be replayed before `CaughtUp`.
         replaying: u64,
-        /// Whether there was a stream before.
+        /// Whether this is a reconnect.
         again: bool,
     },
-    /// What was missed has been delivered; from here on events are as they happen.
+    /// All missed events were delivered. From here on events are live.
     CaughtUp,
-    /// The daemon says that something it was sent is wrong.
+    /// The daemon reports that something it was sent is wrong.
     Told {
-        /// As in an error body.
+        /// The `code`, as in an error body.
         code: String,
-        /// As in an error body.
+        /// The `message`, as in an error body.
         message: String,
     },
-    /// The stream was lost; another one is opened after a wait.
+    /// The stream was lost. Another one is opened after a wait.
     Lost {
-        /// How it ended, or why there was none.
+        /// How it ended, or why it could not be opened.
         why: ClientError,
-        /// How long the wait is.
+        /// The length of the wait.
         again_in: Duration,
     },
 }
 
-/// What one frame asks for.
+/// The effect of one frame.
 #[derive(Debug)]
 pub(super) enum Heard {
     Nothing,
     Item(Item),
-    /// To be sent back.
+    /// A pong to send.
     Pong(String),
-    /// A greeting, and how long the stream may be silent from now on.
+    /// The `ready` frame, and how long the stream may be silent from now on.
     Ready(Item, Duration),
     End(ClientError),
 }
@@ -102,11 +104,11 @@ pub(super) enum Heard {
 #[derive(Debug)]
 pub(super) struct Follower {
     pub(super) filter: Filter,
-    /// Where it was asked to start; after its first cursor only that counts.
+    /// The requested start. After the first cursor it is no longer used.
     pub(super) position: Position,
-    /// Empty until the first one arrives.
+    /// Empty until the first cursor arrives.
     pub(super) cursor: String,
-    /// Whether a stream was ever greeted.
+    /// Whether a stream ever sent `ready`.
     pub(super) greeted: bool,
     /// Streams lost in a row without an event.
     pub(super) failures: u32,
@@ -117,7 +119,7 @@ impl Follower {
         Self { filter, position: Position::Now, cursor: String::new(), greeted: false, failures: 0 }
     }
 
-    /// The path with filter and position.
+    /// Returns the path with filter and position.
     pub(super) fn path(&self, endpoint: &str) -> String {
         if self.cursor.is_empty() {
             return filter::path(endpoint, &self.filter, &self.position);
@@ -125,7 +127,7 @@ impl Follower {
         filter::path(endpoint, &self.filter, &Position::After(self.cursor.clone()))
     }
 
-    /// Takes an event of an SSE stream.
+    /// Handles an event of an SSE stream.
     pub(super) fn sse(&mut self, event: SseEvent) -> Result<Heard, ClientError> {
         if !event.id.is_empty() {
             self.cursor.clone_from(&event.id);
@@ -141,10 +143,11 @@ impl Follower {
         }
     }
 
-    /// Takes a text frame of a WebSocket.
+    /// Handles a text frame of a WebSocket.
     pub(super) fn ws(&mut self, json: String) -> Result<Heard, ClientError> {
         let frame = parse(&json)?;
-        // Events have an id; control frames, of which `error` shares its name with an event, have none.
+        // Events have an id. Control frames have none; the control frame `error` has the same name as an
+        // event.
         if let Some(id) = frame.get("id").and_then(Value::as_str).map(str::to_owned) {
             self.cursor.clone_from(&id);
             return self.event(id, frame, json);
@@ -244,7 +247,8 @@ mod tests {
         };
         assert_eq!((connection_id.as_str(), resumed, replaying, again), ("c", true, 4, false));
         assert_eq!(silence, Duration::from_secs(65));
-        // A greeting alone proves nothing: what greets and falls is waited for longer each time.
+        // `ready` alone does not reset the failures: if streams fail after `ready`, each wait is longer than
+        // the last.
         assert_eq!((follower.cursor.as_str(), follower.greeted, follower.failures), ("A", true, 3));
         let again = follower.sse(sse("ready", "A", r#"{"heartbeat_seconds":99999999}"#)).unwrap();
         let Heard::Ready(Item::Status(Status::Connected { again, .. }), silence) = again else {

@@ -1,7 +1,7 @@
-//! HTTP/1.1 over hyper: a few kept-alive connections for requests, fresh ones for streams and sockets.
+//! HTTP/1.1 over hyper: a few kept-alive connections for requests, new ones for streams and WebSockets.
 //!
-//! * A request is sent again only if not a byte of it left, if the daemon refused its credential and there is another, or
-//!   (`send_repeated`) if doing it twice does no more than doing it once.
+//! * A request is sent again only if no byte of it was sent, if the daemon refused its credential and there
+//!   is another, or (`send_repeated`) if repeating it does no harm.
 
 use std::io;
 use std::pin::Pin;
@@ -24,11 +24,11 @@ use super::endpoint::Target;
 use super::request::{Reply, Request, refusal};
 use super::{Client, ClientError, policy};
 
-/// Bytes of an answer the client holds: 1,000 events of the largest size.
+/// Maximum size of a response, in bytes: 1,000 events of the largest size.
 const ANSWER_BYTES_MAX: usize = 80 << 20;
-/// Bytes of an answer read at once: a stream's reader holds the events of one such piece.
+/// Maximum bytes of a response that are read at once. A stream's reader holds the events of one such read.
 const READ_BYTES_MAX: usize = 256 << 10;
-/// Connections kept for further requests; more than this many at once have theirs closed behind them.
+/// Maximum number of idle connections. Beyond it, a connection is closed after its request.
 pub(super) const IDLE_CONNECTIONS_MAX: usize = 8;
 
 /// A connected byte stream.
@@ -36,7 +36,7 @@ pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 pub(super) type BoxIo = Pin<Box<dyn Io>>;
 
-/// The task that drives a connection; it ends with its owner.
+/// The task that drives a connection. It is aborted when its owner is dropped.
 pub(super) struct Driver(JoinHandle<()>);
 
 impl Drop for Driver {
@@ -52,11 +52,12 @@ pub(super) struct Kept {
 }
 
 impl Client {
-    /// Sends a request over a kept connection, or over a new one, and reads the whole answer. Where the daemon refuses the
-    /// credential and there is a provider, it is asked for another, and the request goes once more.
+    /// Sends a request over an idle connection, or over a new one, and reads the whole response. If the
+    /// daemon refuses the credential and there is a provider, it gets another one and sends the request once
+    /// more.
     ///
     /// # Errors
-    /// [`ClientError`]; a status beyond 2xx is no error here, see [`Reply::json`].
+    /// [`ClientError`]. A status other than 2xx is not an error here, see [`Reply::json`].
     pub async fn send(&self, request: &Request) -> Result<Reply, ClientError> {
         let held = self.shared.credentials.held();
         let reply = self.send_as(request, &held).await?;
@@ -66,9 +67,10 @@ impl Client {
         Ok(reply)
     }
 
-    /// Sends a request until it is answered for good, if it may be sent twice (it only reads, or it has an idempotency
-    /// key): after 408, 429, 500, 502–504 and lost connections again, [`Backoff::attempts`](super::Backoff) times in all, later
-    /// each time and never sooner than `Retry-After`. `told` hears of each failure and of the wait after it.
+    /// Sends a request and repeats it if it may be sent twice (it only reads, or it has an idempotency key).
+    /// It is repeated after 408, 429, 500, 502–504 and lost connections, up to
+    /// [`Backoff::attempts`](super::Backoff) attempts in all. Each wait is longer than the last and never
+    /// shorter than `Retry-After`. `told` is called with each failure and the wait after it.
     ///
     /// # Errors
     /// [`ClientError`]: the last failure, or the refusal.
@@ -103,7 +105,7 @@ impl Client {
             match self.head_of(kept.sender.try_send_request(unsent)).await? {
                 Ok(response) => return self.finish(kept, response).await,
                 Err(mut error) => match error.take_message() {
-                    // It never left: the peer had closed the idle connection, which is its right.
+                    // The request was not sent: the peer had closed the idle connection, which it may do.
                     Some(request) => unsent = request,
                     None => return Err(error.into_error().into()),
                 },
@@ -115,7 +117,7 @@ impl Client {
         self.finish(fresh, response).await
     }
 
-    /// Sends a request over a connection of its own and returns the answer with its body still to come.
+    /// Sends a request over its own connection and returns the response before its body is read.
     pub(super) async fn stream(
         &self,
         request: &Request,
@@ -132,7 +134,7 @@ impl Client {
         Err(refusal(parts.status, &parts.headers, &body))
     }
 
-    /// A connected socket, for those who speak something else than plain requests.
+    /// Connects a socket, for uses other than plain requests.
     pub(super) async fn connect(&self) -> Result<BoxIo, ClientError> {
         let limit = self.shared.timeouts.connect;
         let endpoint = &self.shared.endpoint;
@@ -152,7 +154,7 @@ impl Client {
         connected.map_err(|source| ClientError::Connect { address: endpoint.to_string(), source })
     }
 
-    /// The request with host, credential and body, ready for hyper or a WebSocket handshake.
+    /// Returns the request with host, credential and body, ready for hyper or a WebSocket handshake.
     pub(super) fn prepare(
         &self,
         request: &Request,
@@ -181,7 +183,7 @@ impl Client {
         let io = TokioIo::new(self.connect().await?);
         let (sender, connection) = Builder::new().max_buf_size(READ_BYTES_MAX).handshake(io).await?;
         let driver = tokio::spawn(async move {
-            // Its failure is told by the request that waits on it.
+            // The request that waits on this connection reports its failure.
             let _ = connection.await;
         });
         Ok(Kept { sender, _driver: Driver(driver) })

@@ -1,14 +1,15 @@
-//! A client of a Nervewire daemon over TCP or a unix socket: publishing, subscriptions that come back with their cursor,
-//! and resources, typed.
+//! A client of a Nervewire daemon over TCP or a unix socket: publishing, subscriptions that reconnect with
+//! their cursor, and typed resources.
 //!
 //! * Every wait has a limit ([`Timeouts`], [`Backoff`]); every body, line and frame has a size limit.
-//! * A request is sent again only where that does no harm: not a byte of it left, its credential was refused, it only
-//!   reads, or it has an idempotency key. An answer that never came says nothing about what happened.
+//! * A request is sent again only if that does no harm: no byte of it was sent, its credential was refused,
+//!   it only reads, or it has an idempotency key. Without a response it is unknown whether the request was
+//!   carried out.
 //! * Each connection is driven by a task whose handle the client owns; dropping the client ends it.
-//! * The credential goes into the `Authorization` header and nowhere else.
+//! * The credential is sent in the `Authorization` header and nowhere else.
 //!
-//! It imports nothing of the daemon but its locks: an honest outsider that shares no parser with what it talks to. It
-//! speaks no TLS.
+//! This module imports nothing of the daemon but its locks, so it tests the daemon as an outside client
+//! would. It does not support TLS.
 //!
 //! ```no_run
 //! use nervewire::client::{Client, Event, Filter, Item, NewAgent, Position};
@@ -17,11 +18,11 @@
 //! let client = Client::new("http://127.0.0.1:8080".parse()?, "nwk_…");
 //! // With tokens that expire: Client::builder(url).credential(token).renewing(async || Some(fetch().await)).build()
 //!
-//! // An agent, and what it says.
+//! // Create an agent and publish a message to it.
 //! let agent = client.agents().create(&NewAgent { name: Some("ada".into()), ..NewAgent::default() }).await?.value;
 //! client.publish(&Event::message(agent.id.as_str(), "user-1", "hello")).await?;
 //!
-//! // All that was said, from the oldest event on, through whatever happens to the connection.
+//! // Read all messages from the oldest event on, across reconnects.
 //! let filter = Filter::new().types(["message"]).agents([agent.id]);
 //! let mut subscription = client.subscribe(filter).starting(Position::Earliest);
 //! while let Some(item) = subscription.next().await {
@@ -33,14 +34,14 @@
 //!         Item::Gap(gap) => println!("events after {} are missing: read the state anew", gap.after),
 //!         status => println!("{status:?}"),
 //!     }
-//!     // What comes after this, in another life: Position::After(cursor)
+//!     // To continue later from here: Position::After(cursor)
 //!     let _cursor = subscription.cursor();
 //! }
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! The same story runs against a daemon in `tests/client.rs`.
+//! The same example runs against a daemon in `tests/client.rs`.
 
 mod backoff;
 mod credential;
@@ -82,7 +83,8 @@ pub use stream::SseStream;
 pub use subscription::{Subscription, Transport};
 pub use ws::{WsMessage, WsStream};
 
-/// How long a stream may be silent whose greeting has not told its heartbeat: three of the default ones.
+/// How long a stream may be silent before its `ready` frame says the heartbeat interval: three default
+/// intervals.
 pub(crate) const SILENCE_UNTOLD: Duration = Duration::from_secs(90);
 
 /// A client of one daemon. Clones share credential and connections.
@@ -96,7 +98,7 @@ struct Shared {
     credentials: credential::Credentials,
     timeouts: Timeouts,
     backoff: Backoff,
-    /// Connections that can take another request: at most [`http1::IDLE_CONNECTIONS_MAX`].
+    /// Idle connections: at most [`http1::IDLE_CONNECTIONS_MAX`].
     idle: Mutex<Vec<http1::Kept>>,
 }
 
@@ -107,12 +109,12 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// A client with an API key or a JWT that is never renewed. It connects at its first request.
+    /// Creates a client with an API key or a JWT that is never renewed. It connects at its first request.
     pub fn new(endpoint: Endpoint, credential: impl Into<Credential>) -> Self {
         Self::builder(endpoint).credential(credential).build()
     }
 
-    /// A client of the daemon at `endpoint`, to be told more about.
+    /// Starts building a client of the daemon at `endpoint`.
     pub fn builder(endpoint: Endpoint) -> Builder {
         Builder {
             endpoint,
@@ -123,7 +125,7 @@ impl Client {
         }
     }
 
-    /// Where it connects.
+    /// The daemon's address.
     pub fn endpoint(&self) -> &Endpoint {
         &self.shared.endpoint
     }
@@ -139,15 +141,16 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Shows this API key or JWT.
+    /// Sets the API key or JWT.
     #[must_use]
     pub fn credential(mut self, credential: impl Into<Credential>) -> Self {
         self.credential = Some(credential.into());
         self
     }
 
-    /// Asks for another credential whenever the daemon no longer takes the one in force (401, 4401), within
-    /// [`PROVIDER_WAIT_MAX`]. `None`: there is none, and the refusal stands.
+    /// Sets a provider that is called for another credential whenever the daemon no longer accepts the
+    /// current one (401, 4401). It has [`PROVIDER_WAIT_MAX`] to return one. If it returns `None`, the request
+    /// fails.
     #[must_use]
     pub fn renewing<C: Into<Credential>, F: Future<Output = Option<C>> + Send + 'static>(
         mut self,
@@ -160,21 +163,21 @@ impl Builder {
         self
     }
 
-    /// How long each step may take.
+    /// Sets the time limit of each step.
     #[must_use]
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
         self.timeouts = timeouts;
         self
     }
 
-    /// How long to wait between attempts, and how many a request gets.
+    /// Sets the wait times between attempts and the number of attempts.
     #[must_use]
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
         self
     }
 
-    /// The client. It connects at its first request.
+    /// Builds the client. It connects at its first request.
     pub fn build(self) -> Client {
         let credentials = credential::Credentials::new(self.credential, self.provider);
         let Self { endpoint, timeouts, backoff, .. } = self;
@@ -184,7 +187,7 @@ impl Builder {
     }
 }
 
-/// `base` with these parameters, whose values are escaped already.
+/// Returns `base` with these parameters, whose values are already escaped.
 fn path(base: &str, pairs: impl IntoIterator<Item = (&'static str, String)>) -> String {
     let mut path = base.to_owned();
     for (n, (name, value)) in pairs.into_iter().enumerate() {

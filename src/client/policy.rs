@@ -1,6 +1,7 @@
-//! Whether to come back after a stream has ended: the client's half of protocol §5's table. No clock, no socket.
+//! Decides whether to reconnect after a stream has ended: the client's part of the table in protocol §5. It
+//! has no clock or socket.
 //!
-//! * `tests/fixtures/verdicts.json` has its rows; the TypeScript client goes by the same.
+//! * `tests/fixtures/verdicts.json` has the table's rows; the TypeScript client uses the same file.
 
 use std::time::Duration;
 
@@ -9,30 +10,32 @@ use tokio_tungstenite::tungstenite::error::ProtocolError;
 
 use super::ClientError;
 
-/// The least wait after 1013, "later": what one second's publish rate needs to recover several times over.
+/// Minimum wait after 1013 ("try again later"): several times what a publish rate per second needs to
+/// recover.
 const AFTER_OVERLOAD: Duration = Duration::from_secs(5);
-/// The least wait after a refusal for want of room that names none: 429, 502–504.
+/// Minimum wait after a refusal for lack of capacity (429, 502–504) that names no wait.
 const AFTER_BUSY: Duration = Duration::from_secs(1);
 
-/// What to do after the end of a stream.
+/// What to do after a stream has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Come back with the cursor, after a wait at least this long.
+    /// Reconnect with the cursor, after a wait of at least this long.
     Again(Duration),
-    /// Come back with another credential, or not at all.
+    /// Reconnect with another credential, or not at all.
     Renew,
-    /// Do not come back.
+    /// Do not reconnect.
     Stop,
 }
 
-/// After this end; `asked`: milliseconds of the stream's last `retry` field.
+/// Decides what follows `end`. `retry_ms` is the stream's last `retry` field, in milliseconds.
 pub(super) fn after(end: &ClientError, retry_ms: Option<u64>) -> Next {
     let retry = Duration::from_millis(retry_ms.unwrap_or(0));
     match end {
         _ if end.is_unauthorized() => Next::Renew,
         ClientError::Refused(_) => passing(end).map_or(Next::Stop, Next::Again),
         ClientError::Closed { code, .. } => match code {
-            // The last is "kicked, revoked, changed identity"; the rest are this client's own faults.
+            // 4403 means closed by an administrator, revoked, or changed identity. The others are errors of
+            // this client.
             1002 | 1003 | 1007..=1010 | 4403 => Next::Stop,
             1013 => Next::Again(AFTER_OVERLOAD),
             _ => Next::Again(Duration::ZERO),
@@ -47,11 +50,11 @@ pub(super) fn after(end: &ClientError, retry_ms: Option<u64>) -> Next {
             Next::Again(Duration::ZERO)
         }
         ClientError::WebSocket(error) => match **error {
-            // Cut in the middle of a handshake or a frame.
+            // The connection was cut in the middle of a handshake or a frame.
             WsError::Protocol(
                 ProtocolError::HandshakeIncomplete | ProtocolError::ResetWithoutClosingHandshake,
             ) => Next::Again(Duration::ZERO),
-            // What would meet the client again at the same cursor.
+            // These errors would occur again at the same cursor.
             WsError::Capacity(_) | WsError::Protocol(_) | WsError::Utf8(_) | WsError::HttpFormat(_) => {
                 Next::Stop
             }
@@ -65,8 +68,8 @@ pub(super) fn after(end: &ClientError, retry_ms: Option<u64>) -> Next {
     }
 }
 
-/// How long to leave the daemon, or what stands before it, alone after a refusal that will pass; `None`: it would refuse
-/// again.
+/// Returns how long to wait after a temporary refusal by the daemon or a proxy; `None` if the request would
+/// be refused again.
 fn passing(error: &ClientError) -> Option<Duration> {
     let refusal = error.refusal()?;
     let least = match refusal.status {
@@ -77,7 +80,7 @@ fn passing(error: &ClientError) -> Option<Duration> {
     Some(refusal.retry_after.map_or(least, Duration::from_secs))
 }
 
-/// The least wait before a request that may be repeated is; `None`: what failed would fail again.
+/// Returns the minimum wait before a repeatable request is sent again; `None` if it would fail again.
 pub(super) fn repeat(error: &ClientError) -> Option<Duration> {
     match error {
         ClientError::Connect { .. } | ClientError::Http(_) | ClientError::Timeout(..) => Some(Duration::ZERO),
@@ -93,11 +96,11 @@ mod tests {
     use super::*;
 
     const AT_ONCE: Next = Next::Again(Duration::ZERO);
-    /// For what a table has no row of.
+    /// A code and a status that the tables do not contain.
     const OTHER_CODE: u16 = 4_999;
     const OTHER_STATUS: u16 = 418;
 
-    /// What both clients go by.
+    /// The table that both clients use.
     fn verdicts() -> Value {
         serde_json::from_str(include_str!("../../tests/fixtures/verdicts.json")).unwrap()
     }
@@ -108,7 +111,7 @@ mod tests {
         rows
     }
 
-    /// What a row of this table asks for, where the peer asked for nothing itself.
+    /// What a row of this table requires if the peer names no wait.
     fn wanted(verdicts: &Value, table: &str, verdict: &Value) -> Next {
         match verdict.as_str().unwrap() {
             "end" => Next::Stop,
@@ -161,7 +164,7 @@ mod tests {
             let status = row.parse().unwrap_or(OTHER_STATUS);
             let next = wanted(&verdicts, "status", verdict);
             assert_eq!(after(&refused(status, None), None), next, "{row}");
-            // A request's own 401 was followed by another credential before it came here.
+            // The client already used another credential after a 401, before the error came here.
             let repeats = |next| if let Next::Again(wait) = next { Some(wait) } else { None };
             assert_eq!(repeat(&refused(status, None)), repeats(next), "{row}");
             if repeats(next).is_some() {

@@ -1,20 +1,20 @@
-//! Publishing over REST (protocol §8): one event or many as one atomic batch, with the ack one asks for.
+//! Publishing over REST (protocol §8): one event, or many as one atomic batch, with the requested ack.
 //!
 //! * With an idempotency key a batch is sent again after a lost connection, 429 and 503, and published once.
-//! * Without one it is sent once: an answer that never came says nothing about what happened.
+//! * Without one it is sent once. Without a response it is unknown whether it was published.
 
 use http::Method;
 use serde::{Deserialize, Serialize};
 
 use super::{Client, ClientError, Request};
 
-/// What an answer to a publish means.
+/// When the daemon acknowledges a publish.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ack {
-    /// The events survive `kill -9` and power loss.
+    /// After the sync: the events survive `kill -9` and power loss.
     #[default]
     Durable,
-    /// The daemon has them and delivers them; a crash within milliseconds may take them.
+    /// Once the events are queued for delivery. A crash within milliseconds may lose them.
     Memory,
 }
 
@@ -27,7 +27,8 @@ pub struct Publish<'a> {
 }
 
 impl Client {
-    /// Publishes one event durably; answers its id. An [`Event`](super::Event), or whatever serializes to one.
+    /// Publishes one event durably and returns its id. Takes an [`Event`](super::Event), or any value that
+    /// serializes to one.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -35,53 +36,55 @@ impl Client {
         self.publishing().one(event).await
     }
 
-    /// Publishes up to 1,000 events as one batch, durably; answers their ids.
+    /// Publishes up to 1,000 events durably as one batch and returns their ids.
     ///
     /// # Errors
-    /// [`ClientError`]; then none was published, or nothing can be told (a lost connection, `details.outcome:"unknown"`).
+    /// [`ClientError`]. In this case none was published, or the outcome is unknown (a lost connection,
+    /// `details.outcome:"unknown"`).
     pub async fn publish_all(&self, events: &[impl Serialize]) -> Result<Vec<String>, ClientError> {
         self.publishing().all(events).await
     }
 
-    /// A publish with more to say than which events.
+    /// Starts a publish with options.
     pub fn publishing(&self) -> Publish<'_> {
         Publish { client: self, ack: Ack::default(), key: None }
     }
 }
 
 impl Publish<'_> {
-    /// Asks for this ack.
+    /// Sets the ack.
     #[must_use]
     pub fn ack(mut self, ack: Ack) -> Self {
         self.ack = ack;
         self
     }
 
-    /// Under this key the same events are published once within 24 hours, however often they are sent.
+    /// Sets the idempotency key. The same events under this key are published once within 24 hours, however
+    /// often they are sent.
     #[must_use]
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
         self
     }
 
-    /// Publishes one event; answers its id.
+    /// Publishes one event and returns its id.
     ///
     /// # Errors
-    /// As [`Client::publish`].
+    /// The same as [`Client::publish`].
     pub async fn one(self, event: &impl Serialize) -> Result<String, ClientError> {
         let ids = self.send(self.request().json(event)?).await?;
         ids.into_iter().next().ok_or_else(|| ClientError::Shape("no id".into()))
     }
 
-    /// Publishes a batch; answers the ids.
+    /// Publishes a batch and returns the ids.
     ///
     /// # Errors
-    /// As [`Client::publish_all`].
+    /// The same as [`Client::publish_all`].
     pub async fn all(self, events: &[impl Serialize]) -> Result<Vec<String>, ClientError> {
         self.send(self.request().json(events)?).await
     }
 
-    /// The request, its body still to come.
+    /// Returns the request without its body.
     pub(crate) fn request(&self) -> Request {
         let query = if self.ack == Ack::Memory { "?ack=memory" } else { "" };
         let request = Request::new(Method::POST, format!("/api/v1/events{query}"));

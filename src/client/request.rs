@@ -1,6 +1,6 @@
-//! A request without its credential, an answer whole, and the limits of waiting for it. No socket.
+//! A request without its credential, a complete response, and time limits. It has no socket.
 //!
-//! * `Debug` shows neither headers' values nor bodies: passwords, keys and tokens go both ways in them.
+//! * `Debug` shows neither header values nor bodies, because they may contain passwords, keys and tokens.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,21 +12,21 @@ use serde::de::DeserializeOwned;
 
 use super::{ClientError, Refusal};
 
-/// Bytes of a text that is no error body and is shown in its place.
+/// Maximum bytes of a body that is not an error body and is shown as the message.
 const SHOWN_BYTES_MAX: usize = 200;
-/// Bytes of a request id that is kept.
+/// Maximum bytes of a request id that is kept.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// How long each step may take.
+/// Time limits of each step.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// From the name to a connected socket.
+    /// From name resolution to a connected socket.
     pub connect: Duration,
-    /// From the request to the head of the answer; a long poll needs its `wait` more.
+    /// From the request to the head of the response. A long poll adds its `wait`.
     pub head: Duration,
-    /// From the head to the end of the answer's body.
+    /// From the head to the end of the response body.
     pub body: Duration,
 }
 
@@ -41,7 +41,7 @@ impl Default for Timeouts {
 #[derive(Clone)]
 pub struct Request {
     pub(super) method: Method,
-    /// From `/api/v1/…` on, query included.
+    /// The path from `/api/v1/…` on, with the query.
     pub(super) path: String,
     pub(super) headers: Vec<(HeaderName, String)>,
     pub(super) body: Bytes,
@@ -55,19 +55,19 @@ impl fmt::Debug for Request {
 }
 
 impl Request {
-    /// A request without a body. `path` is absolute and already encoded.
+    /// Creates a request without a body. `path` is absolute and already encoded.
     pub fn new(method: Method, path: impl Into<String>) -> Self {
         Self { method, path: path.into(), headers: Vec::new(), body: Bytes::new() }
     }
 
-    /// Adds a header; a value that cannot be one fails when sent.
+    /// Adds a header. An invalid value fails when the request is sent.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 
-    /// Sets the body and its type.
+    /// Sets the body and its content type.
     #[must_use]
     pub fn body(self, content_type: &str, body: impl Into<Bytes>) -> Self {
         let mut request = self.header(header::CONTENT_TYPE, content_type);
@@ -83,26 +83,27 @@ impl Request {
         Ok(self.body("application/json", serde_json::to_vec(body).map_err(ClientError::Body)?))
     }
 
-    /// Sets the key under which the daemon does this once, however often it is sent within 24 hours (protocol §7).
+    /// Sets the idempotency key, under which the daemon carries out the request once, however often it is
+    /// sent within 24 hours (protocol §7).
     #[must_use]
     pub fn idempotency_key(self, key: impl Into<String>) -> Self {
         self.header(IDEMPOTENCY_KEY, key)
     }
 
-    /// Whether sending it again does no more than sending it once.
+    /// Returns true if the request may be sent more than once without harm.
     pub(super) fn may_repeat(&self) -> bool {
         self.method.is_safe() || self.headers.iter().any(|(name, _)| *name == IDEMPOTENCY_KEY)
     }
 }
 
-/// An answer, whole.
+/// A complete response.
 #[derive(Clone)]
 pub struct Reply {
-    /// Its status.
+    /// The status.
     pub status: StatusCode,
-    /// Its headers.
+    /// The headers.
     pub headers: HeaderMap,
-    /// Its body.
+    /// The body.
     pub body: Bytes,
 }
 
@@ -113,10 +114,10 @@ impl fmt::Debug for Reply {
 }
 
 impl Reply {
-    /// The body as JSON if the status is 2xx (null if it is empty), else the refusal.
+    /// Returns the body as JSON if the status is 2xx (null if it is empty), else the refusal.
     ///
     /// # Errors
-    /// [`ClientError::Refused`], or [`ClientError::Shape`] for a body that is no JSON.
+    /// [`ClientError::Refused`], or [`ClientError::Shape`] for a body that is not JSON.
     pub fn json(self) -> Result<serde_json::Value, ClientError> {
         let reply = self.accepted()?;
         if reply.body.is_empty() {
@@ -125,7 +126,7 @@ impl Reply {
         reply.parsed()
     }
 
-    /// Itself if the status is 2xx.
+    /// Returns the response itself if the status is 2xx, else the refusal.
     ///
     /// # Errors
     /// [`ClientError::Refused`].
@@ -136,16 +137,17 @@ impl Reply {
         Err(refusal(self.status, &self.headers, &self.body))
     }
 
-    /// The body of a 2xx as this type.
+    /// Returns the body of a 2xx response as this type.
     pub(super) fn parsed<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
-        // Where, but not what: serde's text may quote the body, which may hold a secret.
+        // The error names the position, not the content: serde's text may quote the body, which may hold a
+        // secret.
         serde_json::from_slice(&self.body).map_err(|error| {
             let (category, line, column) = (error.classify(), error.line(), error.column());
             ClientError::Shape(format!("body: {category:?} error at line {line}, column {column}"))
         })
     }
 
-    /// `data` of a 2xx as this type.
+    /// Returns `data` in the body of a 2xx response as this type.
     pub(super) fn data<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
         #[derive(serde::Deserialize)]
         struct Enveloped<T> {
@@ -155,7 +157,7 @@ impl Reply {
     }
 }
 
-/// What an answer beyond 2xx says.
+/// Returns the error for a response whose status is not 2xx.
 pub(super) fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ClientError {
     let mut json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let text = |name: &str| json.get(name).and_then(|value| value.as_str()).map(str::to_owned);

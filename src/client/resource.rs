@@ -1,7 +1,9 @@
-//! What a daemon keeps besides events, whatever it is called: made, read, changed, deleted and listed the same way (protocol §9).
+//! Generic access to the daemon's resources: create, get, change, delete and list work the same way for all
+//! (protocol §9).
 //!
-//! * A kind of resource is a type with a path ([`Resource`]); what it can do beyond reading is a trait more.
-//! * Reading, and making under a key, are repeated through lost connections, 429 and 503; changing and deleting are not.
+//! * A kind of resource is a type with a path ([`Resource`]). Each further operation is a trait.
+//! * Reads, and creation with a key, are repeated after lost connections, 429 and 503. Changes and deletions
+//!   are not.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -13,34 +15,34 @@ use serde::de::DeserializeOwned;
 
 use super::{Client, ClientError, Reply, Request, encode, path};
 
-/// Rows of a page that [`Rows`] asks for: the most that the daemon gives.
+/// Rows of a page that [`Rows`] requests: the maximum that the daemon returns.
 const PAGE_ROWS: u64 = 100;
 
 /// A kind of resource.
 pub trait Resource: DeserializeOwned {
-    /// Where they are, e.g. `/api/v1/agents`.
+    /// The path of the resources, e.g. `/api/v1/agents`.
     const PATH: &'static str;
-    /// What narrows a list; `()` where nothing does.
+    /// The selector of a list; `()` if there is none.
     type Of: Query;
 }
 
-/// A kind of resource that clients make.
+/// A kind of resource that clients can create.
 pub trait Create: Resource {
-    /// What one is made of.
+    /// The fields of a new one.
     type New: Serialize;
-    /// What the daemon answers; most often the resource.
+    /// The body of the response, usually the resource.
     type Made: DeserializeOwned;
 }
 
-/// A kind of resource that clients change.
+/// A kind of resource that clients can change.
 pub trait Change: Resource {
-    /// What to change: absent fields stay.
+    /// The fields to change; absent fields stay as they are.
     type Change: Serialize;
 }
 
-/// What narrows a list.
+/// A selector of a list.
 pub trait Query: Default {
-    /// Parameters and their unescaped values.
+    /// Query parameters and their unescaped values.
     fn pairs(&self) -> Vec<(&'static str, String)>;
 }
 
@@ -50,21 +52,21 @@ impl Query for () {
     }
 }
 
-/// Which page of a list.
+/// Selects one page of a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct List<Q = ()> {
-    /// What narrows it.
+    /// The selector.
     pub of: Q,
-    /// Rows at most, 1–100; the daemon's default is 50.
+    /// Maximum number of rows, 1–100; the daemon's default is 50.
     pub limit: Option<u64>,
-    /// After the page that gave this cursor.
+    /// The `next_cursor` of the previous page; `None`: the first page.
     pub cursor: Option<String>,
     /// Oldest first instead of newest first.
     pub ascending: bool,
 }
 
 impl<Q: Query> List<Q> {
-    /// Asks for the page at `place`.
+    /// Returns the request for the page of the list at path `place`.
     pub(super) fn request(&self, place: &str) -> Request {
         let mut pairs = self.of.pairs();
         pairs.extend(self.limit.map(|limit| ("limit", limit.to_string())));
@@ -80,18 +82,18 @@ impl<Q: Query> List<Q> {
 pub struct Page<T> {
     /// The rows.
     pub data: Vec<T>,
-    /// The cursor of the next page; `None`: this is the last.
+    /// The cursor of the next page; `None`: this is the last page.
     #[serde(default)]
     pub next_cursor: Option<String>,
 }
 
-/// A resource and its version, which a change may insist on.
+/// A resource and its version, which a change may require.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Versioned<T> {
-    /// It.
+    /// The resource.
     pub value: T,
-    /// From its `ETag`; `None` where there was none: for kinds that never change. Of an answer that the daemon kept for an
-    /// idempotency key: the version that was made, which may have changed after it.
+    /// The version from `ETag`; `None` without one: for kinds that never change. In a response that was
+    /// stored for an idempotency key it is the version at creation; the resource may have changed since then.
     pub version: Option<u64>,
 }
 
@@ -108,22 +110,22 @@ impl<T: Resource> fmt::Debug for Resources<'_, T> {
 }
 
 impl Client {
-    /// The resources of a kind.
+    /// Returns access to the resources of a kind.
     pub fn resource<T: Resource>(&self) -> Resources<'_, T> {
         Resources { client: self, kind: PhantomData }
     }
 }
 
 impl<'a, T: Resource> Resources<'a, T> {
-    /// One by its id.
+    /// Gets one by its id.
     ///
     /// # Errors
-    /// [`ClientError`]; 404 also for what is not one's to see.
+    /// [`ClientError`]; 404 also for a resource that the caller may not see.
     pub async fn get(&self, id: &str) -> Result<Versioned<T>, ClientError> {
         versioned(self.client.repeated(&Request::new(Method::GET, self.at(id))).await?)
     }
 
-    /// A page.
+    /// Gets a page.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -131,7 +133,7 @@ impl<'a, T: Resource> Resources<'a, T> {
         self.client.repeated(&list.request(T::PATH)).await?.parsed()
     }
 
-    /// All of them, newest first, read page by page as they are asked for.
+    /// Lists all rows, newest first. Pages are read as needed.
     pub fn all(&self, of: T::Of) -> Rows<'a, T> {
         let list = List { of, limit: Some(PAGE_ROWS), cursor: None, ascending: false };
         Rows {
@@ -141,7 +143,7 @@ impl<'a, T: Resource> Resources<'a, T> {
         }
     }
 
-    /// Deletes one, if it is still of `version`, where one is named.
+    /// Deletes one. If `version` is set, deletes it only if it still has that version.
     ///
     /// # Errors
     /// [`ClientError`]; 412 if it has changed.
@@ -151,14 +153,14 @@ impl<'a, T: Resource> Resources<'a, T> {
         Ok(())
     }
 
-    /// The path of one.
+    /// Returns the path of one.
     pub(super) fn at(&self, id: &str) -> String {
         format!("{}/{}", T::PATH, encode(id))
     }
 }
 
 impl<T: Create> Resources<'_, T> {
-    /// Makes one. Sent once: after a lost connection it may be there or not.
+    /// Creates one. The request is sent once: after a lost connection it may have been created or not.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -166,10 +168,10 @@ impl<T: Create> Resources<'_, T> {
         versioned(self.client.send(&Request::new(Method::POST, T::PATH).json(new)?).await?.accepted()?)
     }
 
-    /// Makes one, once for this key within 24 hours, however often it is called and sent.
+    /// Creates one, once for this key within 24 hours, however often it is called and sent.
     ///
     /// # Errors
-    /// [`ClientError`]; 409 for a key that something else was made under.
+    /// [`ClientError`]; 409 if the key was used for something else.
     pub async fn create_once(&self, key: &str, new: &T::New) -> Result<Versioned<T::Made>, ClientError> {
         let request = Request::new(Method::POST, T::PATH).json(new)?.idempotency_key(key);
         versioned(self.client.repeated(&request).await?)
@@ -177,7 +179,7 @@ impl<T: Create> Resources<'_, T> {
 }
 
 impl<T: Change> Resources<'_, T> {
-    /// Changes one, if it is still of `version`, where one is named.
+    /// Changes one. If `version` is set, changes it only if it still has that version.
     ///
     /// # Errors
     /// [`ClientError`]; 412 if it has changed.
@@ -203,12 +205,12 @@ pub struct Rows<'a, T: Resource> {
     of: Resources<'a, T>,
     /// The page to read next; `None`: there is none.
     next: Option<List<T::Of>>,
-    /// At most one page.
+    /// The rows of at most one page that are not returned yet.
     page: VecDeque<T>,
 }
 
 impl<T: Resource> Rows<'_, T> {
-    /// The next row; `None` at the end and after an error.
+    /// Returns the next row; `None` at the end and after an error.
     pub async fn next(&mut self) -> Option<Result<T, ClientError>> {
         loop {
             if let Some(row) = self.page.pop_front() {
@@ -222,7 +224,7 @@ impl<T: Resource> Rows<'_, T> {
                     return Some(Err(error));
                 }
             };
-            // A cursor that leads to itself would lead on for ever.
+            // A cursor that is its own next cursor would cause an endless loop.
             match page.next_cursor.filter(|next| !next.is_empty() && list.cursor.as_ref() != Some(next)) {
                 Some(next) => list.cursor = Some(next),
                 None => self.next = None,
@@ -231,10 +233,11 @@ impl<T: Resource> Rows<'_, T> {
         }
     }
 
-    /// The rest, up to `most`: so that a list that somebody else fills does not fill this process.
+    /// Returns the remaining rows, up to `most`. The limit stops a long list from filling this process's
+    /// memory.
     ///
     /// # Errors
-    /// The first.
+    /// The first error.
     pub async fn take(mut self, most: usize) -> Result<Vec<T>, ClientError> {
         let mut rows = Vec::new();
         while rows.len() < most

@@ -1,7 +1,9 @@
-//! How long a peer may be silent: a deadline that outlives the calls that wait for it. No socket.
+//! How long a peer may be silent: a deadline that outlives the calls that wait for it. It has no socket.
 //!
-//! * What cancels a wait (a `select!` with a timer) does not reset it, or a dead peer would never be noticed.
-//! * Who did not look for a while hears what has piled up first: a deadline found passed is put off once, by [`GRACE`].
+//! * Cancelling a wait (a `select!` with a timer) does not reset the deadline; otherwise a dead peer would
+//!   never be noticed.
+//! * A caller that did not wait for a while first gets what has arrived in the meantime: a deadline that has
+//!   passed is extended once, by [`GRACE`].
 
 use std::time::Duration;
 
@@ -9,30 +11,30 @@ use tokio::time::{Instant, timeout_at};
 
 use super::ClientError;
 
-/// For what has arrived while nobody looked to come through.
+/// Time to read what arrived while nobody was reading.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// A peer's silence.
+/// The silence of a peer.
 #[derive(Debug)]
 pub(super) struct Silence {
     limit: Duration,
     deadline: Instant,
-    /// Whether the deadline was put off since the last sign of life.
+    /// Whether the deadline was extended since the peer was last heard.
     graced: bool,
 }
 
 impl Silence {
-    /// Beginning now.
+    /// Starts counting now.
     pub(super) fn new(limit: Duration) -> Self {
         Self { limit, deadline: Instant::now() + limit, graced: false }
     }
 
-    /// Changes the limit; counts from now.
+    /// Changes the limit and starts counting from now.
     pub(super) fn set(&mut self, limit: Duration) {
         *self = Self::new(limit);
     }
 
-    /// Waits for the peer's next sign of life, `what`.
+    /// Waits for the next sign of life from the peer; `what` names it in the error.
     pub(super) async fn broken<T>(
         &mut self,
         what: &'static str,

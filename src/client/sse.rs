@@ -1,28 +1,29 @@
-//! A parser of `text/event-stream` after the WHATWG HTML standard, §9.2.6, bytes in, events out.
+//! A parser of `text/event-stream` (WHATWG HTML standard, §9.2.6): it takes bytes and returns events.
 //!
-//! * It takes bytes however they are cut: inside a character, inside a line end, one at a time.
-//! * It holds at most [`EVENT_BYTES_MAX`] of an unfinished event; beyond that the stream is refused.
+//! * The bytes may be cut anywhere: inside a character, inside a line end, one at a time.
+//! * The parser holds at most [`EVENT_BYTES_MAX`] of an unfinished event. A larger one is an error.
 //!
-//! It knows no sockets and none of Nervewire's event names, so it can judge the daemon's output from outside.
+//! It does not know sockets or the names of Nervewire's events, so it checks the daemon's output
+//! independently.
 
-/// Bytes of one line, and of one event's data: far above any event Nervewire sends.
+/// Maximum bytes of one line, and of one event's data: far more than any event of Nervewire.
 pub(super) const EVENT_BYTES_MAX: usize = 4 << 20;
 
 /// One dispatched event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SseEvent {
-    /// The event's name; `message` if it gave none.
+    /// The event's name; `message` if it has none.
     pub event: String,
-    /// Its data, lines joined by LF; never empty, as an event without data is not dispatched.
+    /// The data, with lines joined by LF. It is never empty, because an event without data is not dispatched.
     pub data: String,
-    /// The last event id in force, which an event without an `id` field inherits; empty if none or reset.
+    /// The current last event id, which an event without an `id` field inherits; empty if none or reset.
     pub id: String,
 }
 
-/// Why a stream cannot be read on.
+/// Why a stream cannot be read further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SseError {
-    /// A line or an event beyond [`EVENT_BYTES_MAX`].
+    /// A line or an event is larger than [`EVENT_BYTES_MAX`].
     #[error("an event is larger than {EVENT_BYTES_MAX} bytes")]
     TooLarge,
 }
@@ -34,26 +35,27 @@ pub struct SseParser {
     line: Vec<u8>,
     /// Whether the last byte was a CR, so that an LF now belongs to the same line end.
     after_cr: bool,
-    /// Whether the first line is still to come, which alone may start with a byte order mark.
+    /// Whether the first line has been received. Only that line may start with a byte order mark.
     started: bool,
     event: String,
     data: String,
-    /// The `id` field's buffer; takes effect at the next blank line.
+    /// The `id` field's buffer; it takes effect at the next blank line.
     id_buffer: String,
     last_event_id: String,
     retry: Option<u64>,
 }
 
 impl SseParser {
-    /// A parser at the start of a stream, whose connection presented this last event id (empty: none).
+    /// Creates a parser for the start of a stream whose connection presented this last event id (empty:
+    /// none).
     pub fn new(last_event_id: &str) -> Self {
         Self { id_buffer: last_event_id.into(), last_event_id: last_event_id.into(), ..Self::default() }
     }
 
-    /// Takes the next bytes and appends the events they complete.
+    /// Takes the next bytes and appends the events that they complete.
     ///
     /// # Errors
-    /// [`SseError::TooLarge`]; the parser is of no use then.
+    /// [`SseError::TooLarge`]; the parser cannot be used after it.
     pub fn push(&mut self, bytes: &[u8], events: &mut Vec<SseEvent>) -> Result<(), SseError> {
         for &byte in bytes {
             let joins_cr = std::mem::take(&mut self.after_cr) && byte == b'\n';
@@ -73,12 +75,12 @@ impl SseParser {
         Ok(())
     }
 
-    /// The id a reconnecting client presents; it moves at blank lines, also where no event is dispatched.
+    /// The id that a reconnecting client presents. It changes at blank lines, even if no event is dispatched.
     pub fn last_event_id(&self) -> &str {
         &self.last_event_id
     }
 
-    /// Milliseconds of the last `retry` field.
+    /// The last `retry` field, in milliseconds.
     pub fn retry_ms(&self) -> Option<u64> {
         self.retry
     }
@@ -120,7 +122,7 @@ impl SseParser {
         self.last_event_id.clone_from(&self.id_buffer);
         let mut data = std::mem::take(&mut self.data);
         let event = std::mem::take(&mut self.event);
-        // The buffer gained an LF with every `data` line; the last one is not content.
+        // Every `data` line added an LF to the buffer; the last LF is not content.
         data.pop()?;
         let event = if event.is_empty() { "message".to_owned() } else { event };
         Some(SseEvent { event, data, id: self.last_event_id.clone() })
@@ -148,7 +150,7 @@ mod tests {
         id: B\r\ndata:  two\r\ndata:lines\r\n\r\nid\ndata: reset\n\ndata\n\nevent: dropped\n\nid: C\n\n\
         data: é€😀\rid: no\0de\r\rnonsense: 1\ndata: last\n\ndata: unfinished";
 
-    /// The same events however the bytes are cut, down to one at a time.
+    /// The events are the same however the bytes are cut, down to one at a time.
     #[test]
     fn cuts_do_not_matter() {
         let expected = [
@@ -164,7 +166,7 @@ mod tests {
         }
     }
 
-    /// A comment without a blank line after an id must not emit anything, nor lose the id.
+    /// A comment without a blank line after an id must neither dispatch an event nor lose the id.
     #[test]
     fn a_keep_alive_comment_emits_nothing() {
         let mut parser = SseParser::new("");

@@ -1,4 +1,4 @@
-//! An open SSE stream: bytes of the answer through the parser, with a limit on silence.
+//! An open SSE stream: it parses the response body, and limits how long the peer may be silent.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -18,7 +18,7 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 pub struct SseStream {
     body: Incoming,
     parser: SseParser,
-    /// The events of one piece read: at most that many bytes of them, and one event begun before.
+    /// The events of one read: at most that many bytes of them, and one event begun before.
     pending: VecDeque<SseEvent>,
     /// How long the stream may be without a byte before it counts as dead.
     silence: Silence,
@@ -29,7 +29,8 @@ impl Client {
     /// Opens an SSE stream at `path`, after `last_event_id` if that is not empty.
     ///
     /// # Errors
-    /// [`ClientError`]; among them [`ClientError::Refused`], and [`ClientError::Shape`] for an answer that is no stream.
+    /// [`ClientError`]; among them [`ClientError::Refused`], and [`ClientError::Shape`] for a response that
+    /// is not a stream.
     pub async fn sse(
         &self,
         path: &str,
@@ -63,15 +64,15 @@ impl Client {
 }
 
 impl SseStream {
-    /// Changes how long it may be silent.
+    /// Changes how long the stream may be silent.
     pub fn set_silence(&mut self, silence: Duration) {
         self.silence.set(silence);
     }
 
-    /// The next event; `None` when the peer has ended the stream.
+    /// Returns the next event; `None` if the peer has ended the stream.
     ///
     /// # Errors
-    /// A broken connection, silence beyond the limit, or an event too large.
+    /// A broken connection, silence beyond the limit, or an event that is too large.
     pub async fn next(&mut self) -> Result<Option<SseEvent>, ClientError> {
         loop {
             if let Some(event) = self.pending.pop_front() {
@@ -88,12 +89,12 @@ impl SseStream {
         }
     }
 
-    /// The cursor to come back with.
+    /// The cursor to reconnect with.
     pub fn last_event_id(&self) -> &str {
         self.parser.last_event_id()
     }
 
-    /// Milliseconds the peer wants a client to wait before it comes back.
+    /// The time that the peer wants a client to wait before it reconnects, in milliseconds.
     pub fn retry_ms(&self) -> Option<u64> {
         self.parser.retry_ms()
     }

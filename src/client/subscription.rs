@@ -1,10 +1,11 @@
-//! A subscription that outlives its connections: it comes back, with its cursor, as protocol §5 and §6 say it may.
+//! A subscription that outlives its connections: it reconnects with its cursor as protocol §5 and §6 allow.
 //!
-//! * It is pulled: between two calls of [`Subscription::next`] nothing runs and nothing is read, so a slow reader holds back
-//!   the daemon (which keeps its place) and not memory. What was read is handed on before more is.
-//! * A call that is given up half-way (`select!`) loses nothing: what was begun (a wait, a handshake, asking for a credential,
-//!   an answer to a ping) is kept in the state with its deadline, and the next call goes on with it.
-//! * After an error it has ended; everything it survives is told as [`Status::Lost`].
+//! * It is pull-based: between two calls of [`Subscription::next`] nothing runs and nothing is read. So a
+//!   slow reader slows the daemon down (which keeps its position) and does not fill memory. Events that were
+//!   read are returned before more are read.
+//! * A call that is cancelled (`select!`) loses nothing. What it began (a wait, a handshake, a new
+//!   credential, a pong) is kept in the state with its deadline, and the next call continues it.
+//! * An error ends the subscription. Every loss that it survives is reported as [`Status::Lost`].
 
 use std::time::Duration;
 
@@ -19,13 +20,13 @@ use super::stream::SseStream;
 use super::ws::{WsMessage, WsStream};
 use super::{Client, ClientError, SILENCE_UNTOLD};
 
-/// By which of the daemon's two streaming endpoints.
+/// One of the daemon's two streaming endpoints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Transport {
     /// `/api/v1/ws`.
     #[default]
     WebSocket,
-    /// `/api/v1/sse`: for where a proxy lets no WebSocket pass.
+    /// `/api/v1/sse`, for networks where a proxy blocks WebSockets.
     Sse,
 }
 
@@ -33,24 +34,24 @@ pub enum Transport {
 pub struct Subscription {
     client: Client,
     transport: Transport,
-    /// Whether a daemon that cannot be reached at the very first attempt is an error.
+    /// Whether it is an error if the daemon cannot be reached at the first attempt.
     impatient: bool,
     follower: Follower,
     state: State,
-    /// The credential's generation of the stream that is or was open.
+    /// The generation of the credential that the current or last stream was opened with.
     generation: u64,
-    /// Whether the credential was renewed and no stream was greeted since.
+    /// Whether the credential was renewed and no stream has sent `ready` since.
     unproven: bool,
 }
 
 enum State {
-    /// To be opened now.
+    /// A stream must be opened now.
     Idle,
-    /// To be opened then.
+    /// A stream must be opened at this time.
     Waiting(Instant),
     Opening(BoxFuture<'static, Result<Either, ClientError>>),
     Open(Box<Open>),
-    /// The credential was refused so; the provider is asked.
+    /// The credential was refused with this error; the provider is being called.
     Renewing(ClientError, BoxFuture<'static, Result<bool, ClientError>>),
     Ended,
 }
@@ -58,7 +59,7 @@ enum State {
 struct Open {
     stream: Either,
     since: Instant,
-    /// The answer to a ping that is on its way, and until when it may be. Given up half-way it may go out twice.
+    /// The pong that is being sent, and its deadline. If the call is cancelled, it may be sent twice.
     pong: Option<(Instant, String)>,
 }
 
@@ -68,7 +69,7 @@ enum Either {
 }
 
 impl Client {
-    /// Subscribes to what `filter` lets through. Nothing is sent before the first [`Subscription::next`].
+    /// Subscribes to the events that match `filter`. Nothing is sent before the first [`Subscription::next`].
     pub fn subscribe(&self, filter: Filter) -> Subscription {
         Subscription {
             client: self.clone(),
@@ -83,33 +84,35 @@ impl Client {
 }
 
 impl Subscription {
-    /// Over this transport; default [`Transport::WebSocket`].
+    /// Sets the transport; the default is [`Transport::WebSocket`].
     #[must_use]
     pub fn over(mut self, transport: Transport) -> Self {
         self.transport = transport;
         self
     }
 
-    /// Starting there; default [`Position::Now`]. A lost connection continues at [`Subscription::cursor`] in any case.
+    /// Sets the start position; the default is [`Position::Now`]. After a lost connection the subscription
+    /// always continues at [`Subscription::cursor`].
     #[must_use]
     pub fn starting(mut self, position: Position) -> Self {
         self.follower.position = position;
         self
     }
 
-    /// Ends with an error if the daemon cannot be reached at the very first attempt, instead of waiting for it.
+    /// Ends with an error if the daemon cannot be reached at the first attempt, instead of waiting for it.
     #[must_use]
     pub fn impatient(mut self) -> Self {
         self.impatient = true;
         self
     }
 
-    /// The position after what was handed out last, for [`Position::After`] in another life; `None`: nothing came yet.
+    /// The cursor after the last item that was returned, for [`Position::After`] in a later subscription;
+    /// `None` if nothing has arrived yet.
     pub fn cursor(&self) -> Option<&str> {
         Some(self.follower.cursor.as_str()).filter(|cursor| !cursor.is_empty())
     }
 
-    /// The next item. `None` after an error, which is the last thing that comes.
+    /// Returns the next item; `None` after an error, which is always the last item.
     pub async fn next(&mut self) -> Option<Result<Item, ClientError>> {
         loop {
             let done = match &mut self.state {
@@ -139,7 +142,7 @@ impl Subscription {
         }
     }
 
-    /// The same as a stream.
+    /// Returns the subscription as a stream.
     pub fn into_stream(self) -> impl Stream<Item = Result<Item, ClientError>> {
         futures_util::stream::unfold(self, async |mut subscription| {
             let item = subscription.next().await?;
@@ -147,7 +150,8 @@ impl Subscription {
         })
     }
 
-    /// Ends it, with a farewell where the transport has one. Dropping a subscription ends it as well.
+    /// Ends the subscription, with a close frame if the transport has one. Dropping a subscription ends it as
+    /// well.
     pub async fn close(&mut self) {
         if let State::Open(open) = std::mem::replace(&mut self.state, State::Ended)
             && let Either::Ws(socket) = open.stream
@@ -224,7 +228,7 @@ impl Subscription {
         self.lost(error)
     }
 
-    /// After the end of a stream that was open.
+    /// Handles the end of a stream that was open.
     fn lost(&mut self, error: ClientError) -> Option<Result<Item, ClientError>> {
         let State::Open(open) = &self.state else { return None };
         if open.since.elapsed() >= self.client.shared.backoff.longest {
@@ -254,14 +258,15 @@ impl Subscription {
         }
     }
 
-    /// What follows from the end of a stream, or of the attempt to open one.
+    /// Decides what follows after a stream has ended or could not be opened.
     fn ended(&mut self, why: ClientError, retry_ms: Option<u64>) -> Option<Result<Item, ClientError>> {
         self.state = State::Ended;
         let unreachable = matches!(why, ClientError::Connect { .. });
         match policy::after(&why, retry_ms) {
             Next::Again(_) if self.impatient && unreachable && !self.follower.greeted => Some(Err(why)),
             Next::Again(asked) => Some(Ok(self.again(why, asked))),
-            // A new credential that is refused as well is the provider's answer: it is not asked for ever.
+            // If a new credential is refused as well, the provider is not called again, to avoid an endless
+            // loop.
             Next::Renew if !self.unproven => {
                 self.state = State::Renewing(why, self.renew());
                 None

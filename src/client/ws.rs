@@ -1,4 +1,4 @@
-//! A WebSocket to a daemon: text frames of JSON in and out, and the code it closes with.
+//! A WebSocket to a daemon: JSON text frames in both directions, and the daemon's close code.
 
 use std::time::Duration;
 
@@ -15,16 +15,16 @@ use super::request::refusal;
 use super::silence::Silence;
 use super::{Client, ClientError, Request};
 
-/// Bytes of a message from the daemon: above any frame it sends.
+/// Maximum bytes of a message from the daemon: more than any frame that it sends.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 const CONNECTION: HeaderName = header::CONNECTION;
 
-/// What a WebSocket brings.
+/// A message from a WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WsMessage {
     /// A text frame.
     Text(String),
-    /// The end, with the peer's code and reason if it gave them; `None` for a connection that broke off.
+    /// The end, with the peer's code and reason if it sent them; `None` for a connection that was lost.
     Closed(Option<(u16, String)>),
 }
 
@@ -33,7 +33,7 @@ pub struct WsStream {
     inner: WebSocketStream<BoxIo>,
     /// How long it may be without a frame before it counts as dead.
     silence: Silence,
-    /// How long a frame may wait for the peer to take it.
+    /// How long a frame may wait for the peer to read.
     limit: Duration,
 }
 
@@ -41,7 +41,7 @@ impl Client {
     /// Opens a WebSocket at `path`.
     ///
     /// # Errors
-    /// [`ClientError`]; among them [`ClientError::Refused`] for any answer but 101.
+    /// [`ClientError`]; among them [`ClientError::Refused`] for any response but 101.
     pub async fn ws(&self, path: &str, silence: Duration) -> Result<WsStream, ClientError> {
         let request = Request::new(Method::GET, path)
             .header(CONNECTION, "Upgrade")
@@ -49,7 +49,7 @@ impl Client {
             .header(header::SEC_WEBSOCKET_VERSION, "13")
             .header(header::SEC_WEBSOCKET_KEY, generate_key());
         let mut request = self.prepare(&request, &self.shared.credentials.held())?.map(|_| ());
-        // The handshake wants an absolute address; it sends the path only.
+        // The handshake needs an absolute address, but sends only the path.
         *request.uri_mut() = http::Uri::builder()
             .scheme("ws")
             .authority(self.endpoint().host.as_str())
@@ -74,15 +74,16 @@ impl Client {
 }
 
 impl WsStream {
-    /// Changes how long it may be silent.
+    /// Changes how long the WebSocket may be silent.
     pub fn set_silence(&mut self, silence: Duration) {
         self.silence.set(silence);
     }
 
-    /// The next text frame or the end. Pings are answered by the protocol; binary frames are none of the contract's.
+    /// Returns the next text frame or the end. The library answers pings. Binary frames are not part of the
+    /// protocol.
     ///
     /// # Errors
-    /// A frame against RFC 6455, one too large, or silence beyond the limit.
+    /// A frame that violates RFC 6455, a frame that is too large, or silence beyond the limit.
     pub async fn next(&mut self) -> Result<WsMessage, ClientError> {
         loop {
             match self.silence.broken("the next frame", self.inner.next()).await? {
@@ -106,20 +107,21 @@ impl WsStream {
     /// Sends a text frame.
     ///
     /// # Errors
-    /// A connection that has ended, or whose peer does not read.
+    /// The connection has ended, or the peer does not read.
     pub async fn send(&mut self, text: String) -> Result<(), ClientError> {
         self.send_until(Instant::now() + self.limit, text).await
     }
 
-    /// The same with a deadline of the caller's. Given up half-way, the frame has been taken or not.
+    /// Sends a text frame with the caller's deadline. If the call is cancelled, the frame may have been sent
+    /// or not.
     pub(super) async fn send_until(&mut self, deadline: Instant, text: String) -> Result<(), ClientError> {
         let sent = timeout_at(deadline, self.inner.send(Message::text(text))).await;
         sent.map_err(|_| ClientError::Timeout("room to send", self.limit))?.map_err(ClientError::from)
     }
 
-    /// Sends a close frame with code 1000 and leaves; the peer's answer is not awaited.
+    /// Sends a close frame with code 1000 and drops the connection, without waiting for the peer's response.
     pub async fn close(mut self) {
-        // The connection goes with `self` in any case.
+        // The connection is dropped with `self` in any case.
         let _ = timeout(Duration::from_secs(1), self.inner.close(None)).await;
     }
 }

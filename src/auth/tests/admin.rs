@@ -1,4 +1,5 @@
-//! Administration: what is safe before it is visible, what nobody may issue, and what nobody may learn.
+//! Tests of administration: what is durable before it is visible, what nobody may issue, and what nobody may
+//! learn.
 
 use super::*;
 
@@ -18,7 +19,7 @@ fn operator() -> Authorized<Operate> {
     Principal::local_operator().authorize().expect("the operator")
 }
 
-/// A manager of `acme` by a key of these scopes, narrowing and lifetime.
+/// A manager of `acme`, authenticated by a key with these scopes, narrowing and lifetime.
 async fn manager(world: &World, new: NewKey) -> Authorized<Manage> {
     let key = world.auth.create_key(&world.manager(), None, new).await.expect("made");
     world.bearer(key.api_key.expose()).expect("genuine").authorize().expect("a manager")
@@ -55,8 +56,8 @@ async fn a_change_is_seen_only_after_it_is_safe() {
     assert_eq!(world.refusal(&token(json!({"jti": "j"}))), Refusal::Revoked);
 }
 
-/// The client of `DELETE /tokens/{jti}` hangs up while the write is under way: the row is there after a restart, so
-/// it must hold now as well.
+/// The client of `DELETE /tokens/{jti}` hangs up during the write. The row exists after a restart, so the
+/// revocation must be in effect now as well.
 #[tokio::test]
 async fn a_change_whose_caller_left_is_followed_too() {
     let world = World::new().await;
@@ -152,7 +153,7 @@ async fn foreign_and_unknown_are_the_same_not_found() {
     assert!(world.auth.keys(&manager, Some("acme"), None, 10).is_ok(), "its own, by name");
 }
 
-/// A revoked `jti` or disabled `sub` of one organization is nobody's of another.
+/// A revoked `jti` or disabled `sub` of one organization has no effect in another.
 #[tokio::test]
 async fn revocation_stays_inside_its_organization() {
     let mut both = hs256("k1", SECRET);
@@ -209,7 +210,7 @@ async fn nobody_issues_wider_scopes_or_roles() {
     let admin = NewToken { roles: vec!["admin".into()], scopes: Some(vec![]), ..new_token("u") };
     assert!(forbidden(world.auth.mint_token(&by, None, &admin).map(drop)), "a role, even beside scopes");
     assert!(world.auth.create_key(&by, None, new_key(&["subscribe"])).await.is_ok());
-    // It may not read or speak as every user, so not as one by way of a token either.
+    // It may not read or act as every user, so it may not mint a token for one either.
     assert!(forbidden(world.auth.mint_token(&by, None, &new_token("victim")).map(drop)));
 
     for (field, scopes) in
@@ -223,7 +224,8 @@ async fn nobody_issues_wider_scopes_or_roles() {
     assert!(matches!(error, AdminError::Invalid { ref field, .. } if field == "roles[1]"), "{error}");
 }
 
-/// `mint` alone: what a user has by their role, for anyone, within the issuer's narrowing and time; nothing else.
+/// `mint` alone grants what a user has by their role, to any user, within the issuer's narrowing and
+/// lifetime, and nothing else.
 #[tokio::test]
 async fn mint_gives_what_a_user_has_and_no_more() {
     let world = World::new().await;
@@ -346,7 +348,7 @@ async fn a_minted_token_works_is_revoked_and_forgotten_in_time() {
     assert_eq!(world.refusal(minted.token.expose()), Refusal::Expired);
 }
 
-/// A clock that is set a year ahead by mistake, and back, does not make a revoked token good again.
+/// A clock that is set a year ahead by mistake, and then back, does not make a revoked token valid again.
 #[tokio::test]
 async fn a_revocation_survives_a_clock_that_was_wrong_for_an_hour() {
     let world = World::new().await;

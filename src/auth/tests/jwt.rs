@@ -1,4 +1,4 @@
-//! JWTs as a peer may send them: genuine, forged, stale, foreign, oversized.
+//! Tests of JWTs that a peer may send: genuine, forged, expired, foreign and oversized.
 
 use ring::rand::SystemRandom;
 use ring::signature::{
@@ -69,7 +69,7 @@ async fn forgeries_are_refused() {
     ] {
         assert_eq!(world.refusal(&text), expected, "{text}");
     }
-    // The one key is meant where no kid is given.
+    // A token without `kid` is verified by the only key.
     assert!(world.bearer(&by(json!({"alg": "HS256"}))).is_ok());
 }
 
@@ -124,7 +124,8 @@ async fn time_and_claims_are_checked_after_the_signature() {
     }
 }
 
-/// An issuer that writes `"agents": null` means something; taking it for "not narrowed" would widen.
+/// An issuer that writes `"agents": null` means something. To read it as "not narrowed" would widen the
+/// rights.
 #[tokio::test]
 async fn null_and_repeated_claims_refuse_the_token() {
     let world = World::new().await;
@@ -164,7 +165,7 @@ async fn issuer_and_audience_can_be_pinned() {
     }
 }
 
-/// A token that its issuer lets live for ever holds for 30 days from its `iat`, however often it is presented.
+/// A token without an end is valid for 30 days from its `iat`, however often it is presented.
 #[tokio::test]
 async fn the_life_of_a_foreign_token_is_capped() {
     let world = World::new().await;
@@ -194,7 +195,8 @@ async fn the_life_of_a_foreign_token_is_capped() {
     assert_eq!(world.auth.still_valid(&late), Err(Ended::Expired));
 }
 
-/// The daemon's own tokens are not capped here (`POST /tokens` has its own limit), and hold after the clock was set back.
+/// The daemon's own tokens are not capped here (`POST /tokens` has its own limit) and stay valid after the
+/// clock is set back.
 #[tokio::test]
 async fn own_tokens_know_neither_cap_nor_a_clock_set_back() {
     let world = World::new().await;
@@ -207,7 +209,8 @@ async fn own_tokens_know_neither_cap_nor_a_clock_set_back() {
     assert_eq!(world.refusal(&own(json!({"iat": T0_S, "exp": T0_S}))), Refusal::Expired);
 }
 
-/// A key that is replaced under the same `kid` ends what it opened: sessions, and tickets of either kind.
+/// Replacing a key under the same `kid` ends everything it authenticated: sessions, and tickets of both
+/// kinds.
 #[tokio::test]
 async fn a_replaced_key_ends_what_it_opened() {
     let next = hs256("k1", b"the next secret of thirty-two bytes!");
@@ -234,13 +237,13 @@ async fn a_replaced_key_ends_what_it_opened() {
             assert_eq!(refused, AuthError::Unauthorized(Refusal::Revoked));
         }
         assert!(world.auth.still_valid(&own).is_ok(), "API keys have no part in it");
-        // After a restart with the same keys the sealed ticket is read again, and refused again.
+        // After a restart with the same keys the reconnect ticket is read again, and refused again.
         let settings = AuthSettings { jwt_keys: replacement, ..AuthSettings::default() };
         assert!(enter(&world.restarted(&settings), &[], &tickets[0], Use::Stream).is_err());
     }
 }
 
-/// What a header may try: a name that is none, extensions, keys of its own.
+/// What a header may try: an unknown algorithm, extensions, keys of its own.
 #[tokio::test]
 async fn a_header_chooses_no_key_of_its_own() {
     let world = World::with(AuthSettings {
@@ -278,13 +281,14 @@ async fn a_key_speaks_only_for_the_organizations_it_names() {
     let mut ghost = hs256("k1", SECRET);
     ghost.organizations.push("ghost".into());
     let world = World::with(AuthSettings { jwt_keys: vec![ghost], ..AuthSettings::default() }).await;
-    // `globex` exists and `ghost` does not; the peer cannot tell, since every 401 is the same.
+    // `globex` exists and `ghost` does not. The peer cannot see the difference, because every 401 is the
+    // same.
     assert_eq!(world.refusal(&token(json!({"org_id": "globex"}))), Refusal::Organization);
     assert_eq!(world.refusal(&token(json!({"org_id": "ghost"}))), Refusal::Organization);
     assert_eq!(world.refusal(&token(json!({"org_id": "ACME"}))), Refusal::Organization);
 }
 
-/// Rotation: the new key joins, signs, becomes the default; the old one goes, and with it the tokens it signed.
+/// Rotation: the new key is added, signs and becomes the default; the old key is removed, and its tokens end.
 #[tokio::test]
 async fn keys_rotate_by_kid() {
     let world = World::new().await;
@@ -323,7 +327,7 @@ async fn keys_rotate_by_kid() {
     assert!(world.bearer(&by_k2(json!("k2"))).is_ok(), "the keys stay as they were");
 }
 
-/// With two keys and none marked, a token without kid is nobody's: keys are never tried in turn.
+/// With two keys and no default, a token without `kid` is refused: keys are never tried in turn.
 #[tokio::test]
 async fn without_a_default_a_token_needs_a_kid() {
     let keys = vec![hs256("k1", SECRET), hs256("k2", SECRET)];
@@ -339,7 +343,7 @@ async fn without_configured_keys_the_own_key_is_the_only_one() {
     let nameless = |with| sign(unsigned(&json!({"alg": "HS256"}), &claims(with)), &OWN);
     assert!(world.bearer(&nameless(json!({"iat": T0_S, "org_id": "globex"}))).is_ok());
     assert_eq!(world.refusal(&nameless(json!({}))), Refusal::Organization, "own tokens carry iat");
-    // Once others are configured it must be named.
+    // Once other keys are configured, the token must name the key.
     world.auth.reload_keys(&[hs256("k1", SECRET)]).expect("valid");
     assert_eq!(world.refusal(&nameless(json!({"iat": T0_S}))), Refusal::NotGenuine);
 }
@@ -399,7 +403,7 @@ async fn public_keys_from_pem_verify_their_own_algorithm_only() {
                 assert_eq!(world.refusal(&signer.sign(other.0)), Refusal::Algorithm);
             }
         }
-        // The classic confusion: the public key, which everyone has, taken for an HMAC secret.
+        // The classic attack: the public key, which everyone has, used as an HMAC secret.
         let pem = std::fs::read(fixture(&format!("{}.public.pem", signer.0))).expect("a fixture");
         let header = json!({"alg": "HS256", "kid": signer.0});
         let confused = sign(unsigned(&header, &claims(json!({}))), &pem);
@@ -468,7 +472,7 @@ async fn a_jwks_file_brings_keys_with_their_kids() {
     assert_eq!(world.refusal(&SIGNERS[0].sign("rsa")), Refusal::UnknownKey);
 }
 
-/// RFC 7515 A.1 and A.3, RFC 8037 A.4: signatures nobody here made.
+/// RFC 7515 A.1 and A.3, RFC 8037 A.4: signatures that this code did not make.
 #[test]
 fn the_standards_own_signatures_verify() {
     let joe =

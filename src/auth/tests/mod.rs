@@ -1,4 +1,4 @@
-//! The room as a whole, over records in memory and a clock that is moved by hand.
+//! Tests of the whole module, with records in memory and a clock that is set by hand.
 
 mod admin;
 mod jwt;
@@ -23,9 +23,9 @@ use crate::store::Rows;
 use crate::sync::Mutex;
 use crate::time::ManualClock;
 
-/// The instant every test begins at, Unix milliseconds.
+/// The time at which every test begins, in Unix milliseconds.
 pub(super) const T0: u64 = 1_800_000_000_000;
-/// The same, as JWTs count.
+/// The same time in seconds, as in JWTs.
 pub(super) const T0_S: u64 = T0 / 1_000;
 pub(super) const SECRET: &[u8] = b"a secret of at least thirty-two bytes";
 
@@ -93,12 +93,13 @@ fn keep(rows: &mut Snapshot, write: Write) {
     }
 }
 
-/// A daemon's credentials: organizations `acme` and `globex`, one configured HS256 key `k1` that speaks for `acme`.
+/// The credentials of a daemon: organizations `acme` and `globex`, and one configured HS256 key `k1` for
+/// `acme`.
 pub(super) struct World {
     pub(super) auth: Auth,
     pub(super) clock: Arc<ManualClock>,
     pub(super) memory: Arc<Memory>,
-    /// `*` keys of the two organizations.
+    /// Keys with `*` of the two organizations.
     pub(super) acme: IssuedKey,
     pub(super) globex: IssuedKey,
 }
@@ -121,7 +122,7 @@ impl World {
         World { auth, clock, memory, acme: key(acme), globex: key(globex) }
     }
 
-    /// A daemon that was started again on the same data.
+    /// A daemon that was restarted on the same data.
     pub(super) fn restarted(&self, settings: &AuthSettings) -> Auth {
         open(settings, &self.memory, &self.clock)
     }
@@ -158,7 +159,7 @@ pub(super) fn open(settings: &AuthSettings, memory: &Arc<Memory>, clock: &Arc<Ma
     Auth::new(settings, OwnKey::from_bytes(&OWN), records, clock).expect("valid settings")
 }
 
-/// A request with these headers; GET, or POST for [`Use::Rest`].
+/// Authenticates a request with these headers: GET, or POST for [`Use::Rest`].
 pub(super) fn enter(
     auth: &Auth,
     pairs: &[(&'static str, &str)],
@@ -200,7 +201,7 @@ pub(super) fn claims(with: Value) -> Value {
     claims
 }
 
-/// header.payload, ready to be signed.
+/// `header.payload`, ready to be signed.
 pub(super) fn unsigned(header: &Value, claims: &Value) -> String {
     format!("{}.{}", BASE64.encode(header.to_string()), BASE64.encode(claims.to_string()))
 }
@@ -210,7 +211,7 @@ pub(super) fn sign(message: String, secret: &[u8]) -> String {
     format!("{message}.{}", BASE64.encode(tag.as_ref()))
 }
 
-/// A token by the configured key `k1`.
+/// A token signed by the configured key `k1`.
 pub(super) fn token(with: Value) -> String {
     sign(unsigned(&json!({"alg": "HS256", "kid": "k1"}), &claims(with)), SECRET)
 }

@@ -1,4 +1,5 @@
-//! What holds for any input: nothing a peer sends panics, and nothing but a genuine credential passes.
+//! Properties of any input: nothing that a peer sends causes a panic, and only a genuine credential is
+//! accepted.
 
 use proptest::prelude::*;
 
@@ -36,7 +37,8 @@ proptest! {
         prop_assert!(jwt::verify(&dots, &keys(), T0).is_err());
     }
 
-    /// Whoever holds the key can still not make the reader panic or take a token without its required claims.
+    /// Even the holder of the key cannot make the reader panic, or make it accept a token without the
+    /// required claims.
     #[test]
     fn signed_nonsense_is_refused(
         header in json_value(), payload in json_value(), name in "sub|org_id|exp|nbf|iat|aud|roles|scopes|agents|types|jti",
@@ -53,7 +55,7 @@ proptest! {
         }
     }
 
-    /// Every bit of a token counts, the unused ones of the last character included.
+    /// Every bit of a token matters, including the unused bits of the last character.
     #[test]
     fn a_changed_character_is_a_wrong_token(at in any::<prop::sample::Index>(), by in "[A-Za-z0-9_.-]") {
         let good = token(json!({}));
@@ -73,7 +75,7 @@ proptest! {
         let _ = key_file::from_pem(pem.as_bytes());
     }
 
-    /// The logged form of a query never holds the value that would have been taken as a credential.
+    /// The logged form of a query never contains a value that would be read as a credential.
     #[test]
     fn what_is_presented_is_redacted(
         before in "[a-z=&%0-9]{0,20}", escaped in any::<bool>(), secret in "[A-Z]{24}", after in "[a-z=&%0-9]{0,20}",

@@ -1,4 +1,4 @@
-//! API keys, precedence, browsers and failures, as a request meets them; and how a live principal ends.
+//! Tests of requests: API keys, precedence, browsers and failures; and of how a live principal ends.
 
 use super::*;
 
@@ -86,7 +86,7 @@ async fn failures_run_out_but_a_valid_credential_always_passes() {
     assert_eq!(world.refusal("wrong"), Refusal::Malformed);
 }
 
-/// RFC 6455 §10.2: any page can open a WebSocket anywhere, and the browser attaches cookies.
+/// RFC 6455 §10.2: any page can open a WebSocket to any host, and the browser attaches cookies.
 #[tokio::test]
 async fn a_websocket_from_a_foreign_page_is_refused_whatever_its_credential() {
     let world = World::new().await;
@@ -98,7 +98,7 @@ async fn a_websocket_from_a_foreign_page_is_refused_whatever_its_credential() {
         assert!(enter(&world.auth, &[page], &query, Use::WebSocket).is_ok());
     }
     assert!(enter(&world.auth, &[], &query, Use::WebSocket).is_ok(), "no browser");
-    // Fetch obeys CORS by itself; the credential is explicit.
+    // `fetch` obeys CORS by itself, and the credential is explicit.
     assert!(enter(&world.auth, &[EVIL_PAGE], &query, Use::Stream).is_ok());
     let wrong = enter(&world.auth, &[EVIL_PAGE], "token=wrong", Use::WebSocket);
     assert_eq!(wrong, Err(AuthError::Unauthorized(Refusal::Malformed)), "401 goes before 403");

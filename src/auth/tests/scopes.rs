@@ -1,8 +1,9 @@
-//! Scopes of tokens that an older daemon minted.
+//! Tests of scopes in tokens that an older daemon minted.
 
 use super::*;
 
-/// Tokens of before `write` was a scope say so by what they lack; only the daemon's own are read that way.
+/// Tokens from before `write` was a scope are recognized by a missing claim. Only the daemon's own tokens are
+/// read this way.
 #[tokio::test]
 async fn own_tokens_of_before_write_was_a_scope_keep_what_a_user_could_do() {
     let world = World::new().await;

@@ -1,9 +1,10 @@
-//! What a proven password gives, and what ends it: instants to the millisecond, and the counts of guesses.
+//! Tests of what a verified password grants and what ends it: instants to the millisecond, and the counts of
+//! guesses.
 
 use super::super::password::Proven;
 use super::*;
 
-/// The proof that a user of `acme` knows their password.
+/// The proof that the password of a user of `acme` was verified.
 fn proven(world: &World, sub: &str) -> Proven {
     let tenant = world.bearer(world.acme.api_key.expose()).expect("the key of acme").tenant;
     Proven { tenant, sub: sub.into() }
@@ -15,7 +16,7 @@ async fn end(world: &World, of: &Proven) -> u64 {
     since_ms
 }
 
-/// All within one millisecond: the token from before dies, the one from after lives, also after a restart.
+/// All within one millisecond: the older token ends, the newer one stays valid, also after a restart.
 #[tokio::test]
 async fn an_end_parts_tokens_of_the_same_instant() {
     let world = World::new().await;
@@ -51,7 +52,8 @@ async fn an_end_parts_tokens_of_the_same_instant() {
     assert_eq!(world.refusal(after.token.expose()), Refusal::Revoked);
 }
 
-/// A foreign issuer's dates have whole seconds: what it issued in the second of the end is taken for older.
+/// A foreign issuer's dates have whole seconds. A token that it issued in the same second as the end counts
+/// as older.
 #[tokio::test]
 async fn an_end_holds_for_every_issuer() {
     let world = World::new().await;
@@ -64,7 +66,8 @@ async fn an_end_holds_for_every_issuer() {
     assert!(world.bearer(&of(json!(T0_S + 1))).is_ok());
 }
 
-/// Deleted and made anew within a second: what was minted before is the old one's, also where it was minted at a whole second.
+/// A user is deleted and created again within a second. Tokens minted before belong to the old user, even if
+/// they were minted at a whole second.
 #[tokio::test]
 async fn a_successor_of_the_same_second_takes_no_older_token() {
     let world = World::new().await;

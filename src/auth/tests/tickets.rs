@@ -1,4 +1,5 @@
-//! Tickets of both kinds: spent once, bound to a page, ended with the credential they were made from.
+//! Tests of both kinds of tickets: used once, bound to a page, ended with the credential that they were made
+//! from.
 
 use super::super::ticket::{ONE_SHOT_MS, RECONNECT_MS, TICKETS_PER_ORGANIZATION, TICKETS_PER_SUBJECT};
 use super::*;
@@ -18,7 +19,7 @@ async fn ann(world: &World) -> Arc<Principal> {
     world.bearer(&token(json!({"jti": "j", "agents": ["a"]}))).expect("genuine")
 }
 
-/// A principal as its ticket stands for it.
+/// The principal that a ticket of this principal stands for.
 fn as_ticket(of: &Principal) -> Principal {
     Principal { via: Via::Ticket, scopes: of.scopes.and(ScopeSet::OF_TICKETS), ..of.clone() }
 }
@@ -34,7 +35,7 @@ async fn a_one_shot_ticket_is_its_maker_once() {
     assert_eq!(go(&world.auth, &ticket, None, Use::WebSocket), unauthorized(Refusal::Ticket));
 }
 
-/// What refuses the request must not cost the ticket: only success spends it.
+/// A request that is refused must not use up the ticket: only success does.
 #[tokio::test]
 async fn a_refused_use_does_not_spend_the_ticket() {
     let world = World::new().await;
@@ -88,7 +89,8 @@ async fn a_subject_s_oldest_tickets_go_first_and_no_other_s() {
     }
 }
 
-/// A full organization gets no further ticket until some are spent or over; others get theirs.
+/// A full organization gets no further ticket until some are used or expired. Other organizations still get
+/// theirs.
 #[tokio::test]
 async fn a_full_organization_is_refused_and_no_other() {
     let world = World::new().await;
@@ -134,14 +136,14 @@ async fn a_reconnect_ticket_is_bound_to_its_page() {
     let unnamed = go(&world.auth, &bound, Some("null"), Use::Stream);
     assert_eq!(unnamed, Err(AuthError::Forbidden(Forbidden::Origin)));
     assert!(go(&world.auth, &bound, None, Use::Stream).is_ok(), "a same-origin EventSource sends none");
-    // Made by a server, for any page that may use the daemon.
+    // A ticket without an origin was made by a server, for any page that may use the daemon.
     let unbound = world.ticket(&ann, None, true).expect("made");
     assert!(go(&world.auth, &unbound, Some("http://localhost:3000"), Use::Stream).is_ok());
     let evil = go(&world.auth, &unbound, Some("https://evil.example"), Use::Stream);
     assert_eq!(evil, Err(AuthError::Forbidden(Forbidden::Origin)));
 }
 
-/// EventSource comes back with the same URL after a `kill -9` of the daemon.
+/// EventSource reconnects with the same URL after a `kill -9` of the daemon.
 #[tokio::test]
 async fn a_reconnect_ticket_survives_a_restart() {
     let world = World::new().await;
@@ -152,7 +154,7 @@ async fn a_reconnect_ticket_survives_a_restart() {
     let again = world.restarted(&settings);
     assert!(go(&again, &ticket, Some(PAGE), Use::Stream).is_ok());
     assert_eq!(go(&again, &one_shot, None, Use::Stream), unauthorized(Refusal::Ticket));
-    // Its key was taken out of the configuration meanwhile.
+    // The key was removed from the configuration in the meantime.
     let without = world.restarted(&AuthSettings::default());
     assert_eq!(go(&without, &ticket, Some(PAGE), Use::Stream), unauthorized(Refusal::Revoked));
 }

@@ -1,4 +1,4 @@
-//! Agents, their states, and what is said to them.
+//! Agents, their states, and messages to them.
 
 use http::Method;
 use serde_json::Value;
@@ -8,7 +8,7 @@ use super::super::resource::{Change, Create, Resource, Resources, Versioned, if_
 use super::super::{Client, ClientError, Request};
 
 impl Client {
-    /// Agents.
+    /// Returns access to agents.
     pub fn agents(&self) -> Resources<'_, Agent> {
         self.resource()
     }
@@ -16,17 +16,17 @@ impl Client {
 
 words! {
     "lowercase"
-    /// What an agent does.
+    /// The state of an agent.
     State {
-        /// Nothing.
+        /// It is idle.
         Idle,
-        /// It thinks.
+        /// It is thinking.
         Thinking,
-        /// It uses a tool.
+        /// It is using a tool.
         Executing,
-        /// It waits for somebody.
+        /// It is waiting for somebody.
         Waiting,
-        /// Something went wrong.
+        /// It has failed.
         Error,
     }
 }
@@ -34,20 +34,20 @@ words! {
 wire! {
     /// An agent.
     Agent {
-        /// `agent-…`.
+        /// The id, `agent-…`.
         id: String,
-        /// Whose.
+        /// The organization of the agent.
         organization_id: String,
-        /// What it does now.
+        /// The current state.
         state: State,
-        /// RFC 3339.
+        /// Time of creation, RFC 3339.
         created_at: String,
-        /// RFC 3339.
+        /// Time of the last change, RFC 3339.
         updated_at: String,
     } maybe {
-        /// For people.
+        /// Display name.
         name: String,
-        /// For people.
+        /// Description for people.
         description: String,
         /// Its system prompt.
         system: String,
@@ -59,23 +59,23 @@ wire! {
         embedding_config: Value,
         /// Any JSON.
         tool_rules: Value,
-        /// The user who may change it with the scope `write`; absent: changing it takes `agents`.
+        /// The user who may change it with the scope `write`. Absent: changing it needs the scope `agents`.
         owner: String,
         /// Free data.
         metadata: Metadata,
-        /// Why it is in `error`.
+        /// Why the agent is in state `error`.
         error_message: String,
-        /// RFC 3339.
+        /// Time of the last activity, RFC 3339.
         last_active_at: String,
     }
 }
 
 wire! {
-    /// What an agent is made of.
+    /// Fields of a new agent.
     NewAgent {} maybe {
-        /// For people; 1–255 bytes.
+        /// Display name, 1–255 bytes.
         name: String,
-        /// For people.
+        /// Description for people.
         description: String,
         /// Its system prompt.
         system: String,
@@ -87,7 +87,7 @@ wire! {
         embedding_config: Value,
         /// Any JSON.
         tool_rules: Value,
-        /// The user who may change it; another than oneself takes the scope `agents`.
+        /// The user who may change it. Naming another user than oneself needs the scope `agents`.
         owner: String,
         /// Free data.
         metadata: Metadata,
@@ -95,11 +95,11 @@ wire! {
 }
 
 wire! {
-    /// What to change in an agent.
+    /// Fields of an agent to change.
     AgentChange {} maybe {
-        /// For people; 1–255 bytes.
+        /// Display name, 1–255 bytes.
         name: Option<String>,
-        /// For people.
+        /// Description for people.
         description: Option<String>,
         /// Its system prompt.
         system: Option<String>,
@@ -111,7 +111,7 @@ wire! {
         embedding_config: Option<Value>,
         /// Any JSON.
         tool_rules: Option<Value>,
-        /// The user who may change it, or nobody; takes the scope `agents`.
+        /// The user who may change it, or nobody. Setting it needs the scope `agents`.
         owner: Option<String>,
         /// Free data.
         metadata: Option<Metadata>,
@@ -133,33 +133,33 @@ impl Change for Agent {
 }
 
 wire! {
-    /// What an agent does, and since when.
+    /// The state of an agent, and since when.
     AgentState {
-        /// Whose.
+        /// The agent.
         agent_id: String,
-        /// What.
+        /// The current state.
         state: State,
     } maybe {
-        /// Why it is in `error`.
+        /// Why the agent is in state `error`.
         error_message: String,
-        /// RFC 3339.
+        /// Time of the last activity, RFC 3339.
         last_active_at: String,
     }
 }
 
 wire! {
-    /// What is said to an agent.
+    /// A message to an agent.
     Saying {
         /// The text.
         message: String,
     } maybe {
-        /// Who says it; a user's own credential needs none.
+        /// The user who sends it. A user's own credential does not need it.
         user_id: String,
-        /// Whether the platform is to remember it.
+        /// Whether the platform should store it as a memory.
         memorizing: bool,
-        /// Pictures that belong to it.
+        /// Images that belong to the message.
         image_uris: Vec<String>,
-        /// Recordings that belong to it.
+        /// Voice recordings that belong to the message.
         voice_files: Vec<String>,
         /// Free data.
         metadata: Metadata,
@@ -167,20 +167,20 @@ wire! {
 }
 
 wire! {
-    /// What became of what was said.
+    /// The result of a message to an agent.
     Said {
-        /// The message that was made of it; what the agent answers comes as events.
+        /// The id of the message that was created. The agent's replies arrive as events.
         message_id: String,
     } maybe {
-        /// What the agent answered at once, if it does so.
+        /// The agent's reply, if it replies at once.
         response: String,
-        /// How long it took.
+        /// Processing time, in milliseconds.
         processing_time_ms: u64,
     }
 }
 
 impl Resources<'_, Agent> {
-    /// What an agent does now.
+    /// Gets the state of an agent.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -188,11 +188,11 @@ impl Resources<'_, Agent> {
         versioned(self.client.repeated(&Request::new(Method::GET, format!("{}/state", self.at(id)))).await?)
     }
 
-    /// Puts an agent into another state, if it is still of `version`, where one is named; `error_message` says why it is in
-    /// [`State::Error`].
+    /// Sets the state of an agent. If `version` is set, only if it still has that version. `error_message`
+    /// says why it is in [`State::Error`].
     ///
     /// # Errors
-    /// [`ClientError`]; 409 where no way leads there from the state it is in, 412 if it has changed.
+    /// [`ClientError`]; 409 if the current state does not allow this change, 412 if the agent has changed.
     pub async fn set_state(
         &self,
         id: &str,
@@ -211,7 +211,7 @@ impl Resources<'_, Agent> {
         versioned(self.client.send(&request).await?.accepted()?)
     }
 
-    /// Says something to an agent. Sent once.
+    /// Sends a message to an agent. The request is sent once.
     ///
     /// # Errors
     /// [`ClientError`].

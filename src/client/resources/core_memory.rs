@@ -1,4 +1,4 @@
-//! Core memory: the blocks of text that an agent always has before it, for everybody or about one user.
+//! Core memory: labelled text blocks that an agent always has in its prompt, for everybody or about one user.
 
 use http::Method;
 
@@ -9,35 +9,35 @@ use super::super::{Client, ClientError, Request, encode, path};
 wire! {
     /// A block.
     Block {
-        /// `block-…`.
+        /// The id, `block-…`.
         id: String,
-        /// Whose organization's.
+        /// The organization of the block.
         organization_id: String,
-        /// Of which agent.
+        /// The agent of the block.
         agent_id: String,
         /// `human`, `persona` or `system`.
         label: String,
-        /// What it says.
+        /// The text.
         value: String,
-        /// Characters that fit.
+        /// Maximum length of the text, in characters.
         limit: u64,
-        /// RFC 3339.
+        /// Time of creation, RFC 3339.
         created_at: String,
-        /// RFC 3339.
+        /// Time of the last change, RFC 3339.
         updated_at: String,
     } maybe {
-        /// About which user; absent: for everybody.
+        /// The user whom the block is about; absent: it is for everybody.
         user_id: String,
     }
 }
 
 wire! {
-    /// What a block is to hold.
+    /// New content of a block.
     Holding {
-        /// What it says.
+        /// The text.
         value: String,
     } maybe {
-        /// Characters that fit, up to 10,000; the daemon's default is 2,000.
+        /// Maximum length of the text, up to 10,000 characters; the daemon's default is 2,000.
         limit: u64,
     }
 }
@@ -51,14 +51,14 @@ pub struct CoreMemory<'a> {
 }
 
 impl Client {
-    /// The core memory of an agent: about `user_id`, or for everybody.
+    /// Returns access to the core memory of an agent: about `user_id`, or for everybody.
     pub fn core_memory(&self, agent_id: &str, user_id: Option<&str>) -> CoreMemory<'_> {
         CoreMemory { client: self, agent_id: agent_id.to_owned(), user_id: user_id.map(str::to_owned) }
     }
 }
 
 impl CoreMemory<'_> {
-    /// Its blocks: three at most.
+    /// Lists its blocks: three at most.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -66,15 +66,15 @@ impl CoreMemory<'_> {
         self.client.repeated(&Request::new(Method::GET, self.path(None))).await?.parsed()
     }
 
-    /// A block.
+    /// Gets a block.
     ///
     /// # Errors
-    /// [`ClientError`]; 404 if nothing was put there.
+    /// [`ClientError`]; 404 if there is no such block.
     pub async fn get(&self, label: &str) -> Result<Versioned<Block>, ClientError> {
         versioned(self.client.repeated(&Request::new(Method::GET, self.path(Some(label)))).await?)
     }
 
-    /// Puts a block there, in the place of `version`, where one is named.
+    /// Creates or replaces a block. If `version` is set, only if the block still has that version.
     ///
     /// # Errors
     /// [`ClientError`]; 412 if it has changed.
@@ -88,7 +88,7 @@ impl CoreMemory<'_> {
         versioned(self.client.send(&if_match(request, version)).await?.accepted()?)
     }
 
-    /// Removes a block.
+    /// Deletes a block. If `version` is set, only if it still has that version.
     ///
     /// # Errors
     /// [`ClientError`]; 412 if it has changed.

@@ -1,4 +1,4 @@
-//! Memories, their versions, and what is found in them.
+//! Memories, their versions, and search.
 
 use http::Method;
 
@@ -7,7 +7,7 @@ use super::super::resource::{Change, Create, List, Page, Query, Resource, Resour
 use super::super::{Client, ClientError, Request};
 
 impl Client {
-    /// Memories.
+    /// Returns access to memories.
     pub fn memories(&self) -> Resources<'_, Memory> {
         self.resource()
     }
@@ -15,9 +15,9 @@ impl Client {
 
 words! {
     "PascalCase"
-    /// What kind of memory it is.
+    /// The kind of a memory.
     MemoryType {
-        /// What is known.
+        /// General knowledge.
         Semantic,
         /// A fact.
         Factual,
@@ -25,15 +25,15 @@ words! {
         Episodic,
         /// How something is done.
         Procedural,
-        /// What matters just now.
+        /// What is relevant at the moment.
         Working,
-        /// What always matters.
+        /// What is always relevant.
         Core,
         /// A thing to use.
         Resource,
         /// Something learned.
         Knowledge,
-        /// What surrounds something.
+        /// The context of something.
         Contextual,
     }
 }
@@ -41,28 +41,28 @@ words! {
 wire! {
     /// A memory.
     Memory {
-        /// `memory-…`.
+        /// The id, `memory-…`.
         id: String,
-        /// Whose organization's.
+        /// The organization of the memory.
         organization_id: String,
-        /// What it says.
+        /// The text.
         content: String,
-        /// What kind it is.
+        /// The kind of the memory.
         memory_type: MemoryType,
-        /// 0 to 1.
+        /// Importance, from 0 to 1.
         importance: f64,
-        /// Counts its changes.
+        /// The version, which grows with each change.
         version: u64,
-        /// RFC 3339.
+        /// Time of creation, RFC 3339.
         created_at: String,
-        /// RFC 3339.
+        /// Time of the last change, RFC 3339.
         updated_at: String,
     } maybe {
-        /// Of which agent.
+        /// The agent of the memory.
         agent_id: String,
-        /// Of which user; absent: everybody's.
+        /// The user of the memory; absent: everybody's.
         user_id: String,
-        /// What it belongs to.
+        /// What the memory belongs to, as free text.
         scope: String,
         /// Free data.
         metadata: Metadata,
@@ -70,20 +70,20 @@ wire! {
 }
 
 wire! {
-    /// What a memory is made of.
+    /// Fields of a new memory.
     NewMemory {
-        /// 1–10,000 characters.
+        /// The text, 1–10,000 characters.
         content: String,
     } maybe {
-        /// Of which agent; it has to be there.
+        /// The agent of the memory, which must exist.
         agent_id: String,
-        /// Of which user; absent: one's own, or everybody's where one may write for all.
+        /// The user of the memory. Absent: the caller's user, or everybody if the caller may write for all.
         user_id: String,
-        /// What kind it is.
+        /// The kind of the memory.
         memory_type: MemoryType,
-        /// 0 to 1.
+        /// Importance, from 0 to 1.
         importance: f64,
-        /// What it belongs to.
+        /// What the memory belongs to, as free text.
         scope: String,
         /// Free data.
         metadata: Metadata,
@@ -91,25 +91,25 @@ wire! {
 }
 
 wire! {
-    /// What to change in a memory.
+    /// Fields of a memory to change.
     MemoryChange {} maybe {
-        /// 1–10,000 characters.
+        /// The text, 1–10,000 characters.
         content: String,
-        /// What kind it is.
+        /// The kind of the memory.
         memory_type: Option<MemoryType>,
-        /// 0 to 1.
+        /// Importance, from 0 to 1.
         importance: Option<f64>,
         /// Free data.
         metadata: Option<Metadata>,
     }
 }
 
-/// Which memories.
+/// Selects the memories of a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemoriesOf {
-    /// Of this agent.
+    /// Only memories of this agent.
     pub agent_id: Option<String>,
-    /// Of this user.
+    /// Only memories of this user.
     pub user_id: Option<String>,
 }
 
@@ -135,19 +135,19 @@ impl Change for Memory {
 }
 
 wire! {
-    /// What a memory was.
+    /// An earlier or the current version of a memory.
     MemoryVersion {
-        /// Which version: 1 is the first.
+        /// The version number; 1 is the first.
         version: u64,
         /// `created` or `updated`.
         operation: String,
-        /// What it said.
+        /// The text of this version.
         content: String,
-        /// What kind it was.
+        /// The kind in this version.
         memory_type: MemoryType,
-        /// 0 to 1.
+        /// Importance, from 0 to 1.
         importance: f64,
-        /// RFC 3339.
+        /// Time of the change, RFC 3339.
         updated_at: String,
     } maybe {
         /// Free data.
@@ -156,53 +156,53 @@ wire! {
 }
 
 wire! {
-    /// What to look for.
+    /// A search request.
     Search {
-        /// Words; `walk*` finds what begins so.
+        /// Words to search for; `walk*` finds words that begin with `walk`.
         query: String,
     } maybe {
-        /// Of this agent alone.
+        /// Only memories of this agent.
         agent_id: String,
-        /// Of this user alone.
+        /// Only memories of this user.
         user_id: String,
-        /// Of this kind alone.
+        /// Only memories of this kind.
         memory_type: MemoryType,
-        /// Of this importance at least.
+        /// Minimum importance.
         min_importance: f64,
-        /// Made in so many days.
+        /// Maximum age, in days.
         max_age_days: u64,
-        /// That fit so well at least, 0 to 1.
+        /// Minimum score, from 0 to 1.
         threshold: f64,
-        /// Memories at most, 1–100; the daemon's default is 10.
+        /// Maximum number of results, 1–100; the daemon's default is 10.
         limit: u64,
-        /// So many are passed over.
+        /// Number of results to skip.
         offset: u64,
     }
 }
 
-/// What was found, the best first.
+/// The results of a search, best first.
 #[derive(Clone, Debug, PartialEq, serde::Deserialize)]
 pub struct Found {
-    /// A page of it.
+    /// A page of results.
     pub results: Vec<Hit>,
-    /// How many there are, as far as the daemon counts.
+    /// Total number of results, as far as the daemon counts.
     pub total: u64,
-    /// Whether there are more after these.
+    /// Whether there are more results after these.
     pub has_more: bool,
 }
 
-/// A memory that was found.
+/// A search result.
 #[derive(Clone, Debug, PartialEq, serde::Deserialize)]
 pub struct Hit {
-    /// It.
+    /// The memory.
     #[serde(flatten)]
     pub memory: Memory,
-    /// How well it fits, 0 to 1.
+    /// How well it matches, from 0 to 1.
     pub score: f64,
 }
 
 impl Resources<'_, Memory> {
-    /// Memories that have any of the words.
+    /// Searches for memories that contain any of the words.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -211,7 +211,7 @@ impl Resources<'_, Memory> {
         self.client.send(&request).await?.accepted()?.data()
     }
 
-    /// What a memory was, the newest version first; `list` as of any list.
+    /// Lists the versions of a memory, newest first. `list` works as for any list.
     ///
     /// # Errors
     /// [`ClientError`].

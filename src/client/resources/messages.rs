@@ -1,4 +1,4 @@
-//! Messages between users and agents. They are made and deleted, never changed.
+//! Messages between users and agents. They are created and deleted, never changed.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use super::super::event::{Metadata, Role, wire};
 use super::super::resource::{Create, Query, Resource, Resources};
 
 impl Client {
-    /// Messages.
+    /// Returns access to messages.
     pub fn messages(&self) -> Resources<'_, Message> {
         self.resource()
     }
@@ -16,22 +16,22 @@ impl Client {
 wire! {
     /// A message.
     Message {
-        /// `msg-…`.
+        /// The id, `msg-…`.
         id: String,
-        /// Whose.
+        /// The organization of the message.
         organization_id: String,
-        /// To or from whom.
+        /// The agent that sends or receives it.
         agent_id: String,
-        /// Who speaks.
+        /// The role of the sender.
         role: Role,
-        /// What.
+        /// The text.
         content: String,
-        /// RFC 3339.
+        /// Time of creation, RFC 3339.
         created_at: String,
     } maybe {
-        /// From or to whom; absent: everybody.
+        /// The user who sends or receives it; absent: everybody.
         user_id: String,
-        /// Which model made it.
+        /// The model that generated it.
         model: String,
         /// Any JSON.
         tool_calls: Value,
@@ -41,18 +41,18 @@ wire! {
 }
 
 wire! {
-    /// What a message is made of.
+    /// Fields of a new message.
     NewMessage {
-        /// To or from whom.
+        /// The agent that sends or receives it.
         agent_id: String,
-        /// What.
+        /// The text.
         content: String,
     } maybe {
-        /// From or to whom; a user's own credential needs none.
+        /// The user who sends or receives it. A user's own credential does not need it.
         user_id: String,
-        /// Who speaks; the user where absent.
+        /// The role of the sender; the default is the user.
         role: Role,
-        /// Which model made it.
+        /// The model that generated it.
         model: String,
         /// Any JSON.
         tool_calls: Value,
@@ -61,12 +61,12 @@ wire! {
     }
 }
 
-/// Which messages.
+/// Selects the messages of a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MessagesOf {
-    /// Of this agent.
+    /// Only messages of this agent.
     pub agent_id: Option<String>,
-    /// Of this user.
+    /// Only messages of this user.
     pub user_id: Option<String>,
 }
 

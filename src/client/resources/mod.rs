@@ -1,7 +1,7 @@
-//! The kinds of resources that a daemon keeps (protocol §9), as clients see them, a file each.
+//! The kinds of resources of a daemon (protocol §9), as clients see them, one file each.
 //!
-//! * A field that a later version adds is passed over; one that may be absent is an `Option`.
-//! * In a change `None` leaves a field as it is and `Some(None)` empties it.
+//! * Fields that a later version adds are ignored. A field that may be absent is an `Option`.
+//! * In a change, `None` leaves a field as it is and `Some(None)` clears it.
 
 mod agents;
 mod core_memory;

@@ -1,4 +1,4 @@
-//! Tools, found by their tags.
+//! Tools, which are found by their tags.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use super::super::event::{Metadata, wire};
 use super::super::resource::{Change, Create, Query, Resource, Resources};
 
 impl Client {
-    /// Tools.
+    /// Returns access to tools.
     pub fn tools(&self) -> Resources<'_, Tool> {
         self.resource()
     }
@@ -16,28 +16,28 @@ impl Client {
 wire! {
     /// A tool.
     Tool {
-        /// `tool-…`.
+        /// The id, `tool-…`.
         id: String,
-        /// Whose.
+        /// The organization of the tool.
         organization_id: String,
-        /// For people and agents.
+        /// The name, for people and agents.
         name: String,
-        /// By these it is found.
+        /// Tags, by which lists are filtered.
         tags: Vec<String>,
-        /// RFC 3339.
+        /// Time of creation, RFC 3339.
         created_at: String,
-        /// RFC 3339.
+        /// Time of the last change, RFC 3339.
         updated_at: String,
     } maybe {
-        /// For agents.
+        /// Description for agents.
         description: String,
-        /// What it takes.
+        /// JSON schema of the input.
         json_schema: Value,
         /// Free text.
         source_type: String,
-        /// What it does.
+        /// Source code of the tool.
         source_code: String,
-        /// The user who may change it with the scope `write`; absent: changing it takes `agents`.
+        /// The user who may change it with the scope `write`. Absent: changing it needs the scope `agents`.
         owner: String,
         /// Free data.
         metadata: Metadata,
@@ -45,22 +45,22 @@ wire! {
 }
 
 wire! {
-    /// What a tool is made of.
+    /// Fields of a new tool.
     NewTool {
-        /// 1–255 bytes.
+        /// The name, 1–255 bytes.
         name: String,
     } maybe {
-        /// For agents.
+        /// Description for agents.
         description: String,
-        /// What it takes.
+        /// JSON schema of the input.
         json_schema: Value,
         /// Free text.
         source_type: String,
-        /// What it does.
+        /// Source code of the tool.
         source_code: String,
-        /// By these it is found.
+        /// Tags, by which lists are filtered.
         tags: Vec<String>,
-        /// The user who may change it; another than oneself takes the scope `agents`.
+        /// The user who may change it. Naming another user than oneself needs the scope `agents`.
         owner: String,
         /// Free data.
         metadata: Metadata,
@@ -68,33 +68,33 @@ wire! {
 }
 
 wire! {
-    /// What to change in a tool.
+    /// Fields of a tool to change.
     ToolChange {} maybe {
-        /// 1–255 bytes.
+        /// The name, 1–255 bytes.
         name: String,
-        /// For agents.
+        /// Description for agents.
         description: Option<String>,
-        /// What it takes.
+        /// JSON schema of the input.
         json_schema: Option<Value>,
         /// Free text.
         source_type: Option<String>,
-        /// What it does.
+        /// Source code of the tool.
         source_code: Option<String>,
-        /// By these it is found.
+        /// Tags, by which lists are filtered.
         tags: Vec<String>,
-        /// The user who may change it, or nobody; takes the scope `agents`.
+        /// The user who may change it, or nobody. Setting it needs the scope `agents`.
         owner: Option<String>,
         /// Free data.
         metadata: Option<Metadata>,
     }
 }
 
-/// Which tools.
+/// Selects the tools of a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ToolsOf {
-    /// With these tags; a tag holds no comma.
+    /// Only tools with these tags. A tag contains no comma.
     pub tags: Vec<String>,
-    /// With all of them instead of any.
+    /// Requires all of the tags instead of any.
     pub match_all: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Users: how they enter, and what they say of themselves.
+//! Users: registration, login, profile and password.
 
 use http::Method;
 
@@ -7,7 +7,7 @@ use super::super::resource::{Resource, Resources, Versioned, if_match, versioned
 use super::super::{Client, ClientError, Credential, Request};
 
 impl Client {
-    /// An organization's users, for whoever manages it.
+    /// Returns access to an organization's users, for its managers.
     pub fn users(&self) -> Resources<'_, User> {
         self.resource()
     }
@@ -15,13 +15,13 @@ impl Client {
 
 words! {
     "lowercase"
-    /// What a user is in an organization.
+    /// Role of a user in an organization.
     UserRole {
-        /// Reads, and writes in their own name.
+        /// May read, and write in their own name.
         User,
-        /// Everything inside the organization.
+        /// May do everything inside the organization.
         Admin,
-        /// Reads.
+        /// May read only.
         Viewer,
     }
 }
@@ -29,38 +29,38 @@ words! {
 wire! {
     /// A user.
     User {
-        /// `user-…`; the `sub` of their tokens.
+        /// The id, `user-…`, which is the `sub` of the user's tokens.
         id: String,
-        /// Whose.
+        /// The organization of the user.
         organization_id: String,
-        /// Theirs alone within the organization.
+        /// The email, unique within the organization.
         email: String,
-        /// For people.
+        /// Display name.
         name: String,
-        /// What they may do.
+        /// What the user may do.
         role: UserRole,
-        /// Whether they are kept out.
+        /// Whether the user is disabled and cannot log in.
         disabled: bool,
-        /// RFC 3339.
+        /// Time of creation, RFC 3339.
         created_at: String,
-        /// RFC 3339.
+        /// Time of the last change, RFC 3339.
         updated_at: String,
     } maybe {
-        /// An IANA name.
+        /// IANA name of the time zone.
         timezone: String,
     }
 }
 
-/// A user to be registered.
+/// Fields of a new user.
 #[derive(Clone, serde::Serialize)]
 pub struct NewUser {
-    /// Theirs alone within the organization.
+    /// The email, unique within the organization.
     pub email: String,
-    /// At least 8 characters.
+    /// The password, at least 8 characters.
     pub password: String,
-    /// At least 2 characters.
+    /// Display name, at least 2 characters.
     pub name: String,
-    /// What they may do; not wider than the registrar's own rights.
+    /// What the user may do; not wider than the caller's own rights.
     pub role: UserRole,
 }
 
@@ -74,11 +74,11 @@ impl std::fmt::Debug for NewUser {
 }
 
 wire! {
-    /// What users change of themselves.
+    /// Fields that users may change in their own profile.
     Profile {} maybe {
-        /// At least 2 characters.
+        /// Display name, at least 2 characters.
         name: String,
-        /// An IANA name.
+        /// IANA name of the time zone.
         timezone: Option<String>,
     }
 }
@@ -88,23 +88,24 @@ impl Resource for User {
     type Of = ();
 }
 
-/// What a login gives.
+/// The result of a login.
 #[derive(Debug)]
 pub struct Session {
-    /// Shows who it is for 24 hours.
+    /// The credential of the user, valid for 24 hours.
     pub token: Credential,
-    /// RFC 3339.
+    /// Expiry, RFC 3339.
     pub expires_at: String,
-    /// Whose it is.
+    /// The user who logged in.
     pub user: User,
 }
 
 impl Client {
-    /// Enters an organization with an email and a password; the client's own credential is not looked at. Give the token to a
-    /// client of its own.
+    /// Logs in to an organization with an email and a password. The client's own credential is not used. Give
+    /// the token to a separate client.
     ///
     /// # Errors
-    /// [`ClientError`]; 401 for whatever is wrong with the three, 429 after too many that were.
+    /// [`ClientError`]; 401 if the organization, email or password is wrong, 429 after too many failed
+    /// logins.
     pub async fn login(
         &self,
         organization_id: &str,
@@ -129,24 +130,24 @@ impl Client {
 }
 
 impl Resources<'_, User> {
-    /// Registers one. Sent once: after a lost connection the email may be taken.
+    /// Registers a user. The request is sent once: after a lost connection the user may have been created.
     ///
     /// # Errors
-    /// [`ClientError`]; 409 for an email that is taken.
+    /// [`ClientError`]; 409 if the email is taken.
     pub async fn register(&self, new: &NewUser) -> Result<Versioned<User>, ClientError> {
         let request = Request::new(Method::POST, format!("{}/register", User::PATH)).json(new)?;
         versioned(self.client.send(&request).await?.accepted()?)
     }
 
-    /// Whoever asks.
+    /// Gets the calling user.
     ///
     /// # Errors
-    /// [`ClientError`]; 404 for an API key and for users of elsewhere.
+    /// [`ClientError`]; 404 for an API key and for users who are not registered here.
     pub async fn me(&self) -> Result<Versioned<User>, ClientError> {
         versioned(self.client.repeated(&Request::new(Method::GET, self.at("me"))).await?)
     }
 
-    /// Changes what one says of oneself, if it is still of `version`, where one is named.
+    /// Changes the calling user's profile. If `version` is set, only if it still has that version.
     ///
     /// # Errors
     /// [`ClientError`]; 412 if it has changed.
@@ -159,7 +160,7 @@ impl Resources<'_, User> {
         versioned(self.client.send(&request).await?.accepted()?)
     }
 
-    /// Changes one's password: every older token ends, the answer has a fresh one.
+    /// Changes the calling user's password. All older tokens end; the result has a new one.
     ///
     /// # Errors
     /// [`ClientError`]; 401 if `current` is not the password.
