@@ -73,10 +73,10 @@ pub enum AdminError {
     #[error("{0}")]
     Ended(#[from] Ended),
     /// The system returned no random bytes: 500.
-    #[error("no random bytes")]
+    #[error("the system returned no random bytes")]
     Random,
     /// The write failed. It is unknown whether it is on disk: 503.
-    #[error("writing")]
+    #[error("the change could not be written")]
     Records(#[source] RecordsError),
 }
 
@@ -184,7 +184,7 @@ impl Auth {
         let (taken, count) =
             self.directory.read(|table| (table.by_id.contains(id.as_str()), table.by_tenant.len()));
         if taken {
-            return Err(AdminError::Conflict("an organization of this id exists"));
+            return Err(AdminError::Conflict("an organization with this id already exists"));
         }
         limit("organizations", count, ORGANIZATIONS)?;
         let first_key = new.first_key;
@@ -229,7 +229,7 @@ impl Auth {
         let organization = self.target(by.principal(), org_id)?;
         match by.principal().narrowing.is_none() {
             true => Ok(organization),
-            false => Err(AdminError::Forbidden("a narrowed credential administers keys and tokens alone")),
+            false => Err(AdminError::Forbidden("a narrowed credential may administer only keys and tokens")),
         }
     }
 
@@ -264,10 +264,10 @@ impl Auth {
             ..Organization::clone(&old)
         };
         if !by.principal().narrowing.is_none() {
-            return Err(AdminError::Forbidden("a narrowed credential does not change an organization"));
+            return Err(AdminError::Forbidden("a narrowed credential may not change an organization"));
         }
         if new.visibility != old.visibility && !by.principal().scopes.has(Scope::ReadAll) {
-            return Err(AdminError::Forbidden("visibility: to change who sees what needs read:all"));
+            return Err(AdminError::Forbidden("visibility: changing it needs the scope read:all"));
         }
         if version.is_some_and(|version| version != old.version()) {
             return Err(AdminError::Changed(old.version()));
@@ -292,7 +292,7 @@ impl Auth {
         let _changing = self.changing.lock().await;
         let organization = self.target(by.principal(), Some(org_id))?;
         if organization.tenant == by.principal().tenant {
-            return Err(AdminError::Conflict("the key that asks belongs to this organization"));
+            return Err(AdminError::Conflict("the calling key belongs to this organization"));
         }
         let tenant = organization.tenant;
         let write = Write::DeleteOrganization(Organization::clone(&organization));

@@ -81,15 +81,15 @@ mod tests {
         let held = changing.lock_tenants(A, A).await;
         let mut next = Box::pin(changing.lock_tenants(A, A));
         assert!((&mut next).now_or_never().is_none());
-        drop(changing.lock_tenants(B, B).now_or_never().expect("another's place is free"));
-        assert!(changing.lock().now_or_never().is_none(), "what concerns all waits");
+        drop(changing.lock_tenants(B, B).now_or_never().expect("another organization's lock is free"));
+        assert!(changing.lock().now_or_never().is_none(), "a change of all organizations waits");
         assert!(changing.lock_tenants(B, A).now_or_never().is_none(), "an operator's change waits for both");
         drop(held);
         drop((&mut next).now_or_never().expect("free"));
         let mut all = changing.lock().now_or_never();
         assert!(all.is_some() && changing.lock_tenants(B, B).now_or_never().is_none());
         all.take();
-        assert!(changing.tenants.is_empty(), "nothing is left behind");
+        assert!(changing.tenants.is_empty(), "no entry is left");
     }
 
     #[tokio::test]

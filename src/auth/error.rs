@@ -25,7 +25,7 @@ pub enum AuthError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refusal {
     /// The request has no credential. This does not count as a failure.
-    #[error("none presented")]
+    #[error("no credential")]
     Absent,
     /// The credential has no known format.
     #[error("malformed")]
@@ -58,7 +58,7 @@ pub enum Refusal {
     #[error("wrong audience")]
     Audience,
     /// A claim is missing or invalid.
-    #[error("unusable claims")]
+    #[error("invalid claims")]
     Claims,
     /// The organization does not exist, or the key may not issue tokens for it.
     #[error("wrong organization")]
@@ -70,7 +70,7 @@ pub enum Refusal {
     #[error("user disabled")]
     Disabled,
     /// The one-shot ticket was used, has expired, or never existed.
-    #[error("unknown or spent ticket")]
+    #[error("unknown or used ticket")]
     Ticket,
 }
 
@@ -111,7 +111,7 @@ pub enum RenewError {
     #[error("{0}")]
     Refused(AuthError),
     /// The new credential is valid, but belongs to another organization or user: close 4403.
-    #[error("the credential is of another organization or user")]
+    #[error("the credential belongs to another organization or user")]
     ChangedIdentity,
 }
 
@@ -124,16 +124,16 @@ pub struct MissingScope(pub &'static str);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum PublishDenied {
     /// `user_id` is another user's.
-    #[error("user_id: only your own, without the scope publish:org")]
+    #[error("user_id: acting for another user needs the scope publish:org")]
     OtherUser,
     /// The credential has no user.
-    #[error("user_id: this credential has no user, and needs the scope publish:org")]
+    #[error("user_id: a credential without a user needs the scope publish:org")]
     NoUser,
     /// An event of this type goes to the whole organization.
-    #[error("type: addressed to the whole organization, which needs the scope publish:org")]
+    #[error("type: an event for the whole organization needs the scope publish:org")]
     WholeOrganization,
     /// The event is outside the credential's `agents`, `channels` or `types`.
-    #[error("the credential does not extend to this event's agent, channel or type")]
+    #[error("the credential does not cover this event's agent, channel or type")]
     Narrowed,
 }
 
@@ -168,9 +168,9 @@ pub enum AuthConfigError {
     #[error("auth.jwt_keys: {0}")]
     Keys(String),
     /// An entry is not `scheme://host[:port]`.
-    #[error("allowed_origins: {0:?} is no origin")]
+    #[error("allowed_origins: {0:?} is not an origin")]
     Origin(String),
     /// The stored organizations and keys could not be read.
-    #[error("reading organizations and keys")]
+    #[error("organizations and keys could not be read")]
     Records(#[source] super::records::RecordsError),
 }

@@ -148,7 +148,7 @@ mod tests {
             assert!(failures.count(Some(IpAddr::from(n.to_be_bytes())), 5_000).is_ok());
         }
         let late = ip("2001:db8:9::1");
-        assert_eq!(failures.count(late, 5_000), Ok(()), "the shared count's first");
+        assert_eq!(failures.count(late, 5_000), Ok(()), "the first failure in the shared count");
         assert!(failures.count(ip("2001:db8:8::1"), 5_000).is_err());
         assert_eq!(failures.table.lock().by_address.len(), ADDRESSES);
         assert_eq!(failures.count(late, 65_000), Ok(()));

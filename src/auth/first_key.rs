@@ -41,7 +41,7 @@ pub enum FirstKeyError {
         source: io::Error,
     },
     /// The organization or the key could not be created.
-    #[error("the first organization could not be made: {0}")]
+    #[error("the first organization could not be created: {0}")]
     Admin(#[from] AdminError),
 }
 
@@ -83,7 +83,7 @@ pub fn unseen(data_dir: &Path) -> Option<PathBuf> {
 
 fn keep(data_dir: &Path, path: &Path, key: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.set_permissions(Permissions::from_mode(0o600))?; // a file from before keeps its mode when it is opened
+    file.set_permissions(Permissions::from_mode(0o600))?; // an existing file keeps its mode when it is opened
     writeln!(file, "{key}")?;
     file.sync_all()?;
     File::open(data_dir)?.sync_all()

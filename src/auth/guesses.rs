@@ -202,17 +202,17 @@ mod tests {
         }
         assert_eq!(guesses.check(&guess(1, ANN), 1_000), Err(900), "too many for this account");
         assert_eq!(guesses.begin(&guess(1, ANN), 1_000), Err(900));
-        assert_eq!(guesses.check(&guess(2, ANN), 1_000), Ok(()), "another address may go on");
+        assert_eq!(guesses.check(&guess(2, ANN), 1_000), Ok(()), "another address is not refused");
         for _ in 0..5 {
             assert_eq!(guesses.begin(&guess(1, BOB), 2_000), Ok(()));
         }
-        assert_eq!(guesses.begin(&guess(1, BOB), 2_000), Err(59), "too many of this address");
+        assert_eq!(guesses.begin(&guess(1, BOB), 2_000), Err(59), "too many from this address");
         assert_eq!(guesses.begin(&guess(2, BOB), 2_000), Ok(()));
-        assert_eq!(guesses.check(&guess(1, BOB), 61_000), Ok(()), "its minute is over");
+        assert_eq!(guesses.check(&guess(1, BOB), 61_000), Ok(()), "the minute has ended");
         assert_eq!(
             guesses.check(&guess(1, ANN), 61_000),
             Err(840),
-            "the account's quarter of an hour is not"
+            "the account's 15 minutes have not ended"
         );
         assert_eq!(guesses.check(&guess(1, ANN), 1_000 + ACCOUNT_WINDOW_MS - 500), Err(1));
         assert_eq!(guesses.begin(&guess(1, ANN), 1_000 + ACCOUNT_WINDOW_MS), Ok(()));
@@ -262,6 +262,6 @@ mod tests {
         assert_eq!((counts.counts.len(), counts.order.len()), (GUESS_COUNTS, GUESS_COUNTS));
         assert!(!counts.counts.contains_key(&9) && counts.counts.contains_key(&10));
         counts.add(10, 60_005);
-        assert_eq!((counts.counts.len(), counts.order.len()), (1, 1), "what has ended was dropped");
+        assert_eq!((counts.counts.len(), counts.order.len()), (1, 1), "the expired count was dropped");
     }
 }

@@ -344,7 +344,7 @@ mod tests {
     #[tokio::test]
     async fn turns_go_round_among_addresses() {
         let queue = HashQueue::new(1);
-        let held = queue.login(None).expect("a place").turn().await.expect("nobody runs");
+        let held = queue.login(None).expect("a permit").turn().await.expect("nobody runs");
         let peers =
             ["192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.1", "192.0.2.3", "192.0.2.2"];
         let mut waiting =
@@ -356,7 +356,7 @@ mod tests {
     #[tokio::test]
     async fn so_many_run_at_once() {
         let queue = HashQueue::new(3);
-        let place = queue.login(ip("192.0.2.1")).expect("a place");
+        let place = queue.login(ip("192.0.2.1")).expect("a permit");
         let mut running = Vec::new();
         for _ in 0..3 {
             running.push(place.turn().await.expect("there is a turn"));
@@ -371,7 +371,7 @@ mod tests {
     #[tokio::test]
     async fn an_address_has_a_few_places() {
         let queue = HashQueue::new(1);
-        let held = queue.login(None).expect("a place").turn().await.expect("nobody runs");
+        let held = queue.login(None).expect("a permit").turn().await.expect("nobody runs");
         let flood: Vec<_> = (0..100).map_while(|_| wait(&queue, ip("2001:db8:0:1::1")).ok()).collect();
         assert_eq!(flood.len(), LOGINS_PER_ADDRESS);
         let neighbour = ip("2001:db8:0:1:ffff::2");
@@ -379,7 +379,7 @@ mod tests {
         assert!(queue.login(neighbour).is_err());
         assert_eq!(queue.check_login(ip("2001:db8:0:2::1")), Ok(()));
         drop(flood);
-        assert!(queue.login(neighbour).is_ok(), "who went away holds no place");
+        assert!(queue.login(neighbour).is_ok(), "a waiter that left holds no permit");
         drop(held);
         assert!(empty(&queue));
     }
@@ -389,13 +389,13 @@ mod tests {
     #[tokio::test]
     async fn a_full_queue_has_room_for_other_addresses() {
         let queue = HashQueue::new(1);
-        let held = queue.login(None).expect("a place").turn().await.expect("nobody runs");
+        let held = queue.login(None).expect("a permit").turn().await.expect("nobody runs");
         let mut flood: Vec<(usize, Waiting)> = Vec::new();
         for n in 0..LOGINS_WAITING {
             flood.push((n, wait(&queue, ip(&format!("192.0.2.{}", n % 4))).expect("waits")));
         }
         assert_eq!(wait(&queue, ip("192.0.2.0")).err(), Some(PasswordError::Share));
-        let other = wait(&queue, ip("198.51.100.1")).expect("takes a place of the flood's");
+        let other = wait(&queue, ip("198.51.100.1")).expect("it replaces a login of the flood");
         let refused = flood.iter_mut().filter_map(|(_, waiter)| waiter.as_mut().now_or_never());
         let refused: Vec<_> = refused.map(|turn| turn.err()).collect();
         assert_eq!(refused, [Some(PasswordError::Share)]);
@@ -406,7 +406,7 @@ mod tests {
         assert!(empty(&queue));
 
         // When every party has one waiter, the next login is refused.
-        let held = queue.login(None).expect("a place").turn().await.expect("nobody runs");
+        let held = queue.login(None).expect("a permit").turn().await.expect("nobody runs");
         let crowd = (0..LOGINS_WAITING).map(|n| wait(&queue, ip(&format!("10.0.0.{n}"))).expect("waits"));
         let crowd: Vec<_> = crowd.collect();
         assert_eq!(wait(&queue, ip("198.51.100.1")).err(), Some(PasswordError::Busy));
@@ -419,7 +419,7 @@ mod tests {
     async fn local_clients_are_one_party() {
         for local in [None, ip("127.0.0.1"), ip("::1"), ip("::ffff:127.0.0.1")] {
             let queue = HashQueue::new(1);
-            let held = queue.login(local).expect("a place").turn().await.expect("nobody runs");
+            let held = queue.login(local).expect("a permit").turn().await.expect("nobody runs");
             let all: Vec<_> = (0..100).map_while(|_| wait(&queue, local).ok()).collect();
             assert_eq!(all.len(), LOGINS_WAITING);
             assert_eq!(queue.check_login(local), Err(PasswordError::Share));
@@ -439,14 +439,14 @@ mod tests {
         assert_eq!(first.len() + others.len(), SETTERS);
         assert_eq!(queue.setter(TenantId(1)).err(), Some(PasswordError::Share));
         assert_eq!(queue.setter(TenantId(10)).err(), Some(PasswordError::Busy));
-        let turn = queue.login(None).expect("a login has its own").turn().await.expect("a turn");
+        let turn = queue.login(None).expect("logins have their own permits").turn().await.expect("a turn");
         drop(first);
         let place = queue.setter(TenantId(10)).expect("there is room again");
-        assert!(place.turn().now_or_never().is_none(), "waits, and goes away");
+        assert!(place.turn().now_or_never().is_none(), "it waits and is dropped");
         drop(turn);
         let turn = place.turn().await.expect("its turn");
         drop((place, others));
-        assert_eq!(queue.state.lock().setters, 1, "a turn keeps its place");
+        assert_eq!(queue.state.lock().setters, 1, "a turn holds its permit");
         drop(turn);
         assert!(empty(&queue));
     }
@@ -455,7 +455,7 @@ mod tests {
     #[tokio::test]
     async fn a_turn_that_nobody_took_goes_on() {
         let queue = HashQueue::new(1);
-        let held = queue.login(None).expect("a place").turn().await.expect("nobody runs");
+        let held = queue.login(None).expect("a permit").turn().await.expect("nobody runs");
         let first = wait(&queue, ip("192.0.2.1")).expect("waits");
         let mut second = wait(&queue, ip("192.0.2.2")).expect("waits");
         drop(held);

@@ -152,7 +152,7 @@ impl Auth {
         let narrowing = inherited(&new.narrowing, issuer)?;
         let now_ms = self.clock.now_ms();
         if new.expires_at_ms.is_some_and(|end| end <= now_ms) {
-            return Err(AdminError::invalid("expires_in_seconds", "lies in the past"));
+            return Err(AdminError::invalid("expires_in_seconds", "is in the past"));
         }
         let expires_at_ms = within_own(new.expires_at_ms, issuer)?;
         let (organization, _changing) = self.lock_target(issuer, org_id).await?;
@@ -410,7 +410,7 @@ fn may_mint(
     }
     if !issuer.scopes.has(Scope::Manage) {
         return Err(AdminError::Forbidden(
-            "roles, scopes: mint gives at most subscribe, publish and write, and no role above user",
+            "roles, scopes: mint grants at most subscribe, publish and write, and no role above user",
         ));
     }
     if !issuer.scopes.covers(all) {
@@ -428,7 +428,7 @@ fn check_user(issuer: &Principal, sub: &str, scopes: ScopeSet) -> Result<(), Adm
     let speaks = wider(Scope::PublishOrg, Scope::Publish) || wider(Scope::PublishOrg, Scope::Write);
     match !oneself && (reads || speaks || wider(Scope::Agents, Scope::Write)) {
         true => Err(AdminError::Forbidden(
-            "sub: a token of another user needs mint, or read:all to subscribe, publish:org to publish and write, and agents to write",
+            "sub: a token for another user needs mint, or read:all to subscribe, publish:org to publish and write, and agents to write",
         )),
         false => Ok(()),
     }

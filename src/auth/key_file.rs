@@ -45,7 +45,7 @@ pub(super) struct SetKey {
 
 /// Returns the keys of a set that can verify JWTs; with `only`, those of that algorithm.
 pub(super) fn from_jwks(json: &[u8], only: Option<Algorithm>) -> Result<Vec<SetKey>, String> {
-    let set: JwkSet = serde_json::from_slice(json).map_err(|_| "is no JWK set".to_owned())?;
+    let set: JwkSet = serde_json::from_slice(json).map_err(|_| "is not a JWK set".to_owned())?;
     let (mut keys, mut kids) = (Vec::new(), HashSet::new());
     for (index, value) in set.keys.into_iter().enumerate() {
         let Ok(jwk) = serde_json::from_value::<Jwk>(value) else { continue };
@@ -57,7 +57,7 @@ pub(super) fn from_jwks(json: &[u8], only: Option<Algorithm>) -> Result<Vec<SetK
         // Otherwise the order of an issuer's list would decide which of the two is used.
         if jwk.kid.as_ref().is_some_and(|kid| !kids.insert(kid.clone())) {
             return Err(format!(
-                "keys[{index}]: its kid {:?} is that of an earlier key",
+                "keys[{index}]: its kid {:?} is already used by an earlier key",
                 jwk.kid.unwrap_or_default()
             ));
         }
@@ -112,7 +112,7 @@ impl Jwk {
     fn material(&self) -> Result<Material, String> {
         let field = |name: &str, value: &Option<String>| {
             let value = value.as_deref().ok_or_else(|| format!("{name} is missing"))?;
-            BASE64.decode(value.trim_end_matches('=')).map_err(|_| format!("{name} is no base64url"))
+            BASE64.decode(value.trim_end_matches('=')).map_err(|_| format!("{name} is not base64url"))
         };
         let sized = |name: &str, value: &Option<String>| match field(name, value)? {
             bytes if bytes.len() == 32 => Ok(bytes),
@@ -152,7 +152,7 @@ fn from_spki(der: &[u8]) -> Option<Material> {
     let (algorithm, key) = element(SEQUENCE, info)?;
     let (oid, parameters) = element(OBJECT_ID, algorithm)?;
     let (bits, after) = element(BIT_STRING, key)?;
-    let (0, bits) = bits.split_first()? else { return None }; // no unused bits in a whole number of bytes
+    let (0, bits) = bits.split_first()? else { return None }; // a whole number of bytes has no unused bits
     if !rest.is_empty() || !after.is_empty() {
         return None;
     }
@@ -206,7 +206,7 @@ mod tests {
             (r#"{"keys":[{"kty":"RSA","n":"AQ","e":"AQAB"}]}"#, "2048 to 8192"),
             (r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AQ"}]}"#, "1 bytes instead of 32"),
             (r#"{"keys":[{"kty":"OKP","crv":"Ed25519"}]}"#, "x is missing"),
-            (&twice, "keys[1]: its kid \"a\" is that of an earlier key"),
+            (&twice, "keys[1]: its kid \"a\" is already used by an earlier key"),
             (r#"{"keys":[]}"#, "no key usable"),
             ("[]", "no JWK set"),
         ] {

@@ -129,7 +129,7 @@ impl fmt::Debug for Material {
 /// key again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct KeyDigest(u64); // every session of a token has one
+pub struct KeyDigest(u64); // 8 bytes, because every session of a token holds one
 
 impl KeyDigest {
     /// The digest as a number, for use in text.
@@ -249,7 +249,8 @@ impl KeySet {
             let key = KnownKey::new(key);
             if key.kid.is_empty() && !marked && !sole {
                 return Err(
-                    "a key without kid, not marked default, beside others: no token could choose it".into()
+                    "a key has no kid, is not the default and is not the only key: no token could choose it"
+                        .into(),
                 );
             }
             if (marked || sole) && set.default.replace(Arc::clone(&key)).is_some() {

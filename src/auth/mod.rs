@@ -305,9 +305,7 @@ impl Auth {
             false => self.one_shots.make(principal, now_ms, &self.random),
         };
         ticket.map_err(|error| match error {
-            TicketError::Unmakeable => {
-                AdminError::Conflict("the credential is too long to be put into a ticket")
-            }
+            TicketError::Unmakeable => AdminError::Conflict("the credential is too long for a ticket"),
             TicketError::Full { what, max } => AdminError::Full { what, max },
         })
     }

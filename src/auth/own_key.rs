@@ -103,7 +103,9 @@ fn read(mut file: File) -> io::Result<Result<OwnKey, &'static str>> {
 
 fn make(data_dir: &Path) -> io::Result<OwnKey> {
     let mut bytes = Zeroizing::new([0; 32]);
-    SystemRandom::new().fill(bytes.as_mut()).map_err(|_| io::Error::other("no random bytes"))?;
+    SystemRandom::new()
+        .fill(bytes.as_mut())
+        .map_err(|_| io::Error::other("the system returned no random bytes"))?;
     let text = Zeroizing::new(BASE64.encode(bytes.as_ref()) + "\n");
     let new = data_dir.join(format!("{FILE}.new"));
     match fs::remove_file(&new) {

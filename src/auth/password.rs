@@ -244,7 +244,7 @@ mod tests {
     #[tokio::test]
     async fn a_password_fits_its_own_hash_alone() {
         let passwords = Passwords::default();
-        let place = passwords.login(None).expect("a place");
+        let place = passwords.login(None).expect("a permit");
         let hash = passwords.hash(&place, password("correct horse")).await.expect("hashed");
         let again = passwords.hash(&place, password("correct horse")).await.expect("hashed");
         assert_ne!(hash, again, "each has its own salt");
@@ -277,7 +277,7 @@ mod tests {
     #[tokio::test]
     async fn a_digest_tells_passwords_apart() {
         let passwords = Passwords::default();
-        let place = passwords.login(None).expect("a place");
+        let place = passwords.login(None).expect("a permit");
         let one = passwords.digest(&place, password("password 1"), [1; 32]).await.expect("digested");
         assert_eq!(passwords.digest(&place, password("password 1"), [1; 32]).await, Ok(one));
         assert_ne!(passwords.digest(&place, password("password 2"), [1; 32]).await, Ok(one));

@@ -77,7 +77,7 @@ pub const READ: Permission = Permission {
 };
 /// Reading what is addressed to other users.
 pub const READ_ALL: Permission = Permission {
-    what: "read what is every user's",
+    what: "read what is addressed to other users",
     any_of: ScopeSet::of(&[Scope::ReadAll]),
     gives: Scope::ReadAll,
     roles: &[Role::Admin],

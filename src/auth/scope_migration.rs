@@ -17,8 +17,8 @@ const VERSION: u8 = 1;
 const KEYS_A_COMMIT: usize = 500;
 
 /// The log text of a start that rewrote keys, after their number.
-pub const REWRITTEN_KEYS: &str = "stored API keys keep what they could do: those with publish or publish:org have write and agents \
-     too, those with all five older scopes have all eight; narrow them by making new keys with --scope";
+pub const REWRITTEN_KEYS: &str = "stored API keys keep what they could do: keys with publish or publish:org also have write and agents, \
+     keys with all five older scopes have all eight; to narrow a key, create a new one with --scope";
 
 /// Rewrites `keys`, which are all keys of the store, with the current scopes unless that was done before.
 /// Returns how many were changed.

@@ -135,7 +135,7 @@ pub(super) fn key_set(
     for (index, entry) in settings.iter().enumerate() {
         let refuse = |reason: String| AuthConfigError::Key { index, reason };
         if entry.organizations.is_empty() || !entry.organizations.iter().all(|id| is_org_id(id)) {
-            return Err(refuse("names no organizations, or one that cannot exist".into()));
+            return Err(refuse("names no organizations, or an invalid one".into()));
         }
         let materials = materials(entry, refuse)?;
         let sole = materials.len() == 1;
@@ -168,7 +168,7 @@ fn materials(
             let material = key_file::from_pem(&read(path)?).map_err(|reason| bad_file(path, reason))?;
             match material.algorithm() == *algorithm {
                 true => Ok(vec![(entry.kid.clone(), material)]),
-                false => Err(bad_file(path, format!("is no key for {}", algorithm.name()))),
+                false => Err(bad_file(path, format!("is not a key for {}", algorithm.name()))),
             }
         }
         KeySource::JwksFile(path, only) => {

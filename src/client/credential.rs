@@ -190,7 +190,7 @@ mod tests {
         let mut refused = Box::pin(credentials.renew(1));
         assert!((&mut refused).now_or_never().is_none());
         assert!(!credentials.renew(1).await.unwrap(), "the provider has none now");
-        assert!(credentials.renew(1).await.unwrap(), "and one then");
+        assert!(credentials.renew(1).await.unwrap(), "and it has one now");
         assert!(parked.await.unwrap() && !refused.await.unwrap());
         assert_eq!(asked.load(Ordering::SeqCst), 3);
         let held = credentials.held();

@@ -25,7 +25,7 @@ pub(super) enum Target {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
     /// The scheme is `https://` or `wss://`.
-    #[error("this client speaks no TLS: use the daemon's own http:// address or a tunnel")]
+    #[error("this client does not support TLS: use the daemon's own http:// address or a tunnel")]
     Tls,
     /// The text has another form.
     #[error("expected http://host[:port][/prefix] or unix:/path")]

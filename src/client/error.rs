@@ -93,13 +93,13 @@ pub enum ClientError {
     #[error("request: {0}")]
     Request(#[from] http::Error),
     /// A body that cannot be written as JSON.
-    #[error("the body is no JSON: {0}")]
+    #[error("the body is not JSON: {0}")]
     Body(serde_json::Error),
     /// A response that is larger than the client accepts.
-    #[error("the answer is larger than {0} bytes")]
+    #[error("the response is larger than {0} bytes")]
     TooLarge(usize),
     /// A response with a shape that the protocol does not define.
-    #[error("unexpected answer: {0}")]
+    #[error("unexpected response: {0}")]
     Shape(String),
     /// An SSE stream that cannot be read.
     #[error("SSE: {0}")]

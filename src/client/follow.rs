@@ -164,7 +164,7 @@ impl Follower {
     fn event(&mut self, id: String, frame: Value, json: String) -> Result<Heard, ClientError> {
         self.failures = 0;
         let event = Event::deserialize(frame)
-            .map_err(|error| ClientError::Shape(format!("an event that is no object: {error}")))?;
+            .map_err(|error| ClientError::Shape(format!("an event that is not an object: {error}")))?;
         Ok(Heard::Item(Item::Event(Received { id, event, json })))
     }
 
@@ -209,7 +209,7 @@ fn text(frame: &Value, name: &str) -> String {
 
 fn parse(json: &str) -> Result<Value, ClientError> {
     serde_json::from_str(json)
-        .map_err(|error| ClientError::Shape(format!("an event that is no JSON: {error}")))
+        .map_err(|error| ClientError::Shape(format!("an event that is not JSON: {error}")))
 }
 
 #[cfg(test)]

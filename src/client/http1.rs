@@ -191,7 +191,7 @@ impl Client {
 
     async fn head_of<T>(&self, answer: impl Future<Output = T>) -> Result<T, ClientError> {
         let limit = self.shared.timeouts.head;
-        timeout(limit, answer).await.map_err(|_| ClientError::Timeout("the answer", limit))
+        timeout(limit, answer).await.map_err(|_| ClientError::Timeout("the response", limit))
     }
 
     async fn finish(&self, kept: Kept, response: http::Response<Incoming>) -> Result<Reply, ClientError> {
@@ -208,7 +208,7 @@ impl Client {
     async fn collect(&self, body: Incoming) -> Result<Bytes, ClientError> {
         let limit = self.shared.timeouts.body;
         let whole = timeout(limit, Limited::new(body, ANSWER_BYTES_MAX).collect());
-        match whole.await.map_err(|_| ClientError::Timeout("the answer's body", limit))? {
+        match whole.await.map_err(|_| ClientError::Timeout("the response body", limit))? {
             Ok(collected) => Ok(collected.to_bytes()),
             Err(error) if error.is::<LengthLimitError>() => Err(ClientError::TooLarge(ANSWER_BYTES_MAX)),
             Err(error) => Err(match error.downcast::<hyper::Error>() {
@@ -269,7 +269,7 @@ mod tests {
     async fn a_daemon_that_does_not_answer_is_a_timeout() {
         let (listener, client) = daemon().await;
         let error = client.send(&Request::new(Method::GET, "/")).await.unwrap_err();
-        assert!(matches!(error, ClientError::Timeout("the answer", _)), "{error}");
+        assert!(matches!(error, ClientError::Timeout("the response", _)), "{error}");
         drop(listener);
     }
 }

@@ -16,10 +16,12 @@
 //!
 //! # async fn story() -> Result<(), Box<dyn std::error::Error>> {
 //! let client = Client::new("http://127.0.0.1:8080".parse()?, "nwk_…");
-//! // With tokens that expire: Client::builder(url).credential(token).renewing(async || Some(fetch().await)).build()
+//! // For tokens that expire:
+//! // Client::builder(url).credential(token).renewing(async || Some(fetch().await)).build()
 //!
 //! // Create an agent and publish a message to it.
-//! let agent = client.agents().create(&NewAgent { name: Some("ada".into()), ..NewAgent::default() }).await?.value;
+//! let new = NewAgent { name: Some("ada".into()), ..NewAgent::default() };
+//! let agent = client.agents().create(&new).await?.value;
 //! client.publish(&Event::message(agent.id.as_str(), "user-1", "hello")).await?;
 //!
 //! // Read all messages from the oldest event on, across reconnects.
@@ -31,7 +33,7 @@
 //!             Event::Message(message) => println!("{}: {}", message.agent_id, message.content),
 //!             other => println!("{other:?}"),
 //!         },
-//!         Item::Gap(gap) => println!("events after {} are missing: read the state anew", gap.after),
+//!         Item::Gap(gap) => println!("events after {} are missing: read the state again", gap.after),
 //!         status => println!("{status:?}"),
 //!     }
 //!     // To continue later from here: Position::After(cursor)

@@ -146,7 +146,7 @@ mod tests {
                 assert_eq!(
                     closing(Some(70)),
                     Next::Again(Duration::from_millis(70)),
-                    "{row}: what was asked"
+                    "{row}: the requested wait"
                 );
             }
         }

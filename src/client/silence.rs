@@ -92,7 +92,7 @@ mod tests {
         let began = Instant::now();
         assert!(silence.broken("a byte", pending::<()>()).await.is_err());
         assert_eq!(began.elapsed(), GRACE);
-        assert!(silence.broken("a byte", pending::<()>()).await.is_err(), "and no second grace");
+        assert!(silence.broken("a byte", pending::<()>()).await.is_err(), "there is no second grace");
         assert_eq!(began.elapsed(), GRACE);
     }
 }

@@ -1221,7 +1221,7 @@ export interface UserDisabledChange {
   disabled: boolean;
 }
 
-/** What a user of an organization is. */
+/** Role of a user in an organization. */
 export type UserRole = "admin" | "user" | "viewer";
 
 /** Who sees events without a `user_id` of theirs. */

@@ -49,7 +49,7 @@ async fn a_change_is_seen_only_after_it_is_safe() {
     let mut revoking = Box::pin(world.auth.revoke_token(&manager, None, "j"));
     let pending = tokio::time::timeout(std::time::Duration::from_millis(1), &mut revoking).await;
     assert!(pending.is_err());
-    assert!(world.auth.still_valid(&ann).is_ok(), "not safe yet");
+    assert!(world.auth.still_valid(&ann).is_ok(), "not durable yet");
     drop(closed);
     revoking.await.expect("revoked");
     assert_eq!(world.auth.still_valid(&ann), Err(Ended::Revoked));
@@ -73,7 +73,7 @@ async fn a_change_whose_caller_left_is_followed_too() {
 async fn a_failed_write_changes_nothing_and_tells_nobody() {
     let world = World::new().await;
     let (manager, ann) = (world.manager(), world.bearer(&token(json!({"jti": "j"}))).expect("genuine"));
-    world.auth.on_change(|change| panic!("told of {change:?}"));
+    world.auth.on_change(|change| panic!("unexpected hook call: {change:?}"));
     world.memory.failing.store(true, Ordering::Relaxed);
     let failed = |error| matches!(error, AdminError::Records(_));
     assert!(failed(world.auth.revoke_token(&manager, None, "j").await.expect_err("no disk")));

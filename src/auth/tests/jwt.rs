@@ -188,8 +188,8 @@ async fn the_life_of_a_foreign_token_is_capped() {
     let for_ever = token(json!({"exp": year_9999, "iat": T0_S}));
     let early = world.bearer(&for_ever).expect("new");
     world.clock.advance(cap_s * 1_000 - 1);
-    let late = world.bearer(&for_ever).expect("not over yet");
-    assert_eq!(late.expires_at_ms, early.expires_at_ms, "presenting it again renews nothing");
+    let late = world.bearer(&for_ever).expect("not expired yet");
+    assert_eq!(late.expires_at_ms, early.expires_at_ms, "presenting it again does not renew it");
     world.clock.advance(1);
     assert_eq!(world.refusal(&for_ever), Refusal::Lifetime);
     assert_eq!(world.auth.still_valid(&late), Err(Ended::Expired));
@@ -227,7 +227,7 @@ async fn a_replaced_key_ends_what_it_opened() {
         };
         let tickets = [ticket(true), ticket(false)];
         world.auth.reload_keys(&[hs256("k0", SECRET), hs256("k1", SECRET)]).expect("valid");
-        assert!(world.auth.still_valid(&ann).is_ok(), "the same key, beside another");
+        assert!(world.auth.still_valid(&ann).is_ok(), "the same key, with another one added");
         assert!(enter(&world.auth, &[], &tickets[0], Use::Stream).is_ok());
 
         world.auth.reload_keys(&replacement).expect("valid");
@@ -236,7 +236,7 @@ async fn a_replaced_key_ends_what_it_opened() {
             let refused = enter(&world.auth, &[], query, Use::Stream).expect_err(query);
             assert_eq!(refused, AuthError::Unauthorized(Refusal::Revoked));
         }
-        assert!(world.auth.still_valid(&own).is_ok(), "API keys have no part in it");
+        assert!(world.auth.still_valid(&own).is_ok(), "API keys are not affected");
         // After a restart with the same keys the reconnect ticket is read again, and refused again.
         let settings = AuthSettings { jwt_keys: replacement, ..AuthSettings::default() };
         assert!(enter(&world.restarted(&settings), &[], &tickets[0], Use::Stream).is_err());
@@ -342,7 +342,7 @@ async fn without_configured_keys_the_own_key_is_the_only_one() {
     let world = World::with(AuthSettings::default()).await;
     let nameless = |with| sign(unsigned(&json!({"alg": "HS256"}), &claims(with)), &OWN);
     assert!(world.bearer(&nameless(json!({"iat": T0_S, "org_id": "globex"}))).is_ok());
-    assert_eq!(world.refusal(&nameless(json!({}))), Refusal::Organization, "own tokens carry iat");
+    assert_eq!(world.refusal(&nameless(json!({}))), Refusal::Organization, "own tokens have iat");
     // Once other keys are configured, the token must name the key.
     world.auth.reload_keys(&[hs256("k1", SECRET)]).expect("valid");
     assert_eq!(world.refusal(&nameless(json!({"iat": T0_S}))), Refusal::NotGenuine);
@@ -420,7 +420,7 @@ fn unusable_key_files_are_refused_by_name() {
     let (memory, clock) = (Arc::new(Memory::default()), Arc::new(ManualClock::at(T0)));
     let auth = open(&AuthSettings::default(), &memory, &clock);
     for (key, expected) in [
-        (settings("rsa.public.pem", Algorithm::Es256), "is no key for ES256"),
+        (settings("rsa.public.pem", Algorithm::Es256), "is not a key for ES256"),
         (settings("rsa1024.public.pem", Algorithm::Rs256), "holds no RSA, P-256"),
         (settings("p384.public.pem", Algorithm::Es256), "holds no RSA, P-256"),
         (settings("rsa.private.pem", Algorithm::Rs256), "holds no PEM section PUBLIC KEY"),

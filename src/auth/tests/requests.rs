@@ -101,7 +101,7 @@ async fn a_websocket_from_a_foreign_page_is_refused_whatever_its_credential() {
     // `fetch` obeys CORS by itself, and the credential is explicit.
     assert!(enter(&world.auth, &[EVIL_PAGE], &query, Use::Stream).is_ok());
     let wrong = enter(&world.auth, &[EVIL_PAGE], "token=wrong", Use::WebSocket);
-    assert_eq!(wrong, Err(AuthError::Unauthorized(Refusal::Malformed)), "401 goes before 403");
+    assert_eq!(wrong, Err(AuthError::Unauthorized(Refusal::Malformed)), "401 comes before 403");
 }
 
 #[tokio::test]
@@ -184,7 +184,7 @@ async fn last_use_is_noted_once_a_minute_and_stored_in_batches() {
     for _ in 0..100 {
         use_it();
     }
-    assert_eq!((stored(), commits()), (None, before), "authenticating writes nothing");
+    assert_eq!((stored(), commits()), (None, before), "authentication writes nothing");
     world.auth.maintain().await.expect("stored");
     assert_eq!((stored(), commits()), (Some(T0), before + 1));
     world.clock.advance(59_999);

@@ -35,5 +35,5 @@ async fn own_tokens_of_before_write_was_a_scope_keep_what_a_user_could_do() {
     assert_eq!(minted(None, &["user"], None), "subscribe publish write");
     assert_eq!(minted(None, &["admin"], None), all);
     let foreign = world.bearer(&token(json!({"scopes": ["publish"]}))).expect("genuine");
-    assert_eq!(foreign.scopes, Scope::Publish.into(), "another issuer's says what it means");
+    assert_eq!(foreign.scopes, Scope::Publish.into(), "scopes of another issuer's token are unchanged");
 }

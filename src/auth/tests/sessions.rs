@@ -41,14 +41,14 @@ async fn an_end_parts_tokens_of_the_same_instant() {
         let ticket = enter(auth, &[], &format!("ticket={}", ticket.ticket.expose()), Use::Stream);
         assert_eq!(ticket, Err(AuthError::Unauthorized(Refusal::Revoked)));
         assert!(bearer(after.token.expose()).is_ok());
-        assert!(bearer(minted.token.expose()).is_ok(), "whoever mints after the end mints what holds");
+        assert!(bearer(minted.token.expose()).is_ok(), "a token minted after the end is valid");
         assert!(bearer(other.token.expose()).is_ok(), "another user's");
     }
     let once = enter(&world.auth, &[], &format!("ticket={}", once.ticket.expose()), Use::Stream);
     assert_eq!(once, Err(AuthError::Unauthorized(Refusal::Revoked)));
 
     let second = end(&world, &ann).await;
-    assert!(second > since_ms, "an end after an end, although the clock stands");
+    assert!(second > since_ms, "the second end is later, although the clock did not move");
     assert_eq!(world.refusal(after.token.expose()), Refusal::Revoked);
 }
 
@@ -62,7 +62,7 @@ async fn an_end_holds_for_every_issuer() {
     end(&world, &ann).await;
     let of = |iat: Value| token(json!({"sub": "user-ann", "iat": iat}));
     assert_eq!(world.refusal(&of(json!(T0_S))), Refusal::Revoked);
-    assert_eq!(world.refusal(&of(Value::Null)), Refusal::Revoked, "one that does not say when");
+    assert_eq!(world.refusal(&of(Value::Null)), Refusal::Revoked, "a token without iat");
     assert!(world.bearer(&of(json!(T0_S + 1))).is_ok());
 }
 
@@ -85,7 +85,7 @@ async fn a_successor_of_the_same_second_takes_no_older_token() {
         world.auth.create_organization(&operate, again).await.expect("made");
         assert_eq!(world.refusal(old.token.expose()), Refusal::Organization);
         let of_now = world.auth.mint_token(&manage, Some("globex"), &new).expect("minted");
-        assert!(world.bearer(of_now.token.expose()).is_ok(), "of the same millisecond");
+        assert!(world.bearer(of_now.token.expose()).is_ok(), "minted in the same millisecond");
     }
 }
 
@@ -116,14 +116,18 @@ async fn guesses_are_counted_by_address_in_all_and_for_an_account() {
     let refused = attempt(peer("::ffff:192.0.2.7"), "acme", "ann@example.org").err();
     assert_eq!(refused, Some(TooMany { retry_after: ACCOUNT_WINDOW_MS / 1_000 }), "the same address as IPv6");
     assert_eq!(world.auth.may_attempt(here, "acme", "ann@example.org").err(), refused);
-    attempt(there, "acme", "ann@example.org").expect("the owner is elsewhere").succeeded();
-    attempt(None, "acme", "ann@example.org").expect("a unix socket is elsewhere too").void();
+    attempt(there, "acme", "ann@example.org").expect("the owner has another address").succeeded();
+    attempt(None, "acme", "ann@example.org").expect("a unix socket has no address").void();
     attempt(here, "globex", "ann@example.org").expect("another organization's").succeeded();
     for _ in 0..2 {
         attempt(here, "acme", "bob@example.org").expect("may be tried").failed();
     }
     let refused = attempt(here, "acme", "carl@example.org").err();
-    assert_eq!(refused, Some(TooMany { retry_after: 60 }), "the address has used up its minute");
-    assert!(attempt(there, "acme", "carl@example.org").is_ok(), "dropped without a word, it counts");
-    assert_eq!(world.refusal("nonsense"), Refusal::Malformed, "tokens and keys are counted apart");
+    assert_eq!(
+        refused,
+        Some(TooMany { retry_after: 60 }),
+        "the address has reached its limit for this minute"
+    );
+    assert!(attempt(there, "acme", "carl@example.org").is_ok(), "an attempt that is dropped counts");
+    assert_eq!(world.refusal("nonsense"), Refusal::Malformed, "tokens and keys are counted separately");
 }

@@ -105,10 +105,10 @@ async fn a_full_organization_is_refused_and_no_other() {
     assert!(matches!(full, AdminError::Full { max: TICKETS_PER_ORGANIZATION, .. }), "{full:?}");
     let globex = world.bearer(world.globex.api_key.expose()).expect("genuine");
     world.ticket(&globex, None, false).expect("another organization's");
-    assert!(go(&world.auth, &mine, None, Use::Stream).is_ok(), "it pushed nobody's out");
-    world.ticket(&other(0), None, false).expect("one was spent");
+    assert!(go(&world.auth, &mine, None, Use::Stream).is_ok(), "no other user's ticket was dropped");
+    world.ticket(&other(0), None, false).expect("one was used");
     world.clock.advance(ONE_SHOT_MS);
-    world.ticket(&other(1), None, false).expect("the others are over");
+    world.ticket(&other(1), None, false).expect("the other tickets have expired");
 }
 
 #[tokio::test]
@@ -135,7 +135,7 @@ async fn a_reconnect_ticket_is_bound_to_its_page() {
     assert_eq!(elsewhere, Err(AuthError::Forbidden(Forbidden::Origin)));
     let unnamed = go(&world.auth, &bound, Some("null"), Use::Stream);
     assert_eq!(unnamed, Err(AuthError::Forbidden(Forbidden::Origin)));
-    assert!(go(&world.auth, &bound, None, Use::Stream).is_ok(), "a same-origin EventSource sends none");
+    assert!(go(&world.auth, &bound, None, Use::Stream).is_ok(), "a same-origin EventSource sends no Origin");
     // A ticket without an origin was made by a server, for any page that may use the daemon.
     let unbound = world.ticket(&ann, None, true).expect("made");
     assert!(go(&world.auth, &unbound, Some("http://localhost:3000"), Use::Stream).is_ok());
