@@ -127,20 +127,20 @@ mod tests {
     #[test]
     fn the_key_is_made_once_and_found_again() {
         let dir = tempfile::tempdir().expect("a directory");
-        let first = OwnKey::load_or_make(dir.path()).expect("made");
+        let first = OwnKey::load_or_make(dir.path()).expect("created");
         let again = OwnKey::load_or_make(dir.path()).expect("read");
         assert_eq!(first.kid, again.kid);
         assert_eq!(first.seal, again.seal);
         let mode = fs::metadata(dir.path().join(FILE)).expect("the file").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let other = OwnKey::load_or_make(tempfile::tempdir().expect("a directory").path()).expect("made");
+        let other = OwnKey::load_or_make(tempfile::tempdir().expect("a directory").path()).expect("created");
         assert_ne!(first.kid, other.kid);
     }
 
     #[test]
     fn a_file_others_can_read_or_that_is_damaged_is_refused() {
         let dir = tempfile::tempdir().expect("a directory");
-        OwnKey::load_or_make(dir.path()).expect("made");
+        OwnKey::load_or_make(dir.path()).expect("created");
         let path = dir.path().join(FILE);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("chmod");
         assert!(matches!(OwnKey::load_or_make(dir.path()), Err(AuthConfigError::KeyFile { .. })));

@@ -148,8 +148,8 @@ impl Passwords {
         run(place.turn().await?, hash).await?.ok_or(PasswordError::Failed)
     }
 
-    /// Verifies `password` against the tenant, user id and hash in `whose`. With `None` it does the same work
-    /// and fails.
+    /// Verifies `password` against the tenant, user id and hash in `whose`. If `whose` is `None`, it does
+    /// the same work and returns `None`.
     ///
     /// # Errors
     /// [`PasswordError`].

@@ -211,12 +211,12 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let clock = Arc::new(ManualClock::at(1_800_000_000_000));
         let (store, auth) = open(dir.path(), &clock);
-        let (_, bootstrap) = auth.bootstrap().await.expect("made").expect("an empty store");
+        let (_, bootstrap) = auth.bootstrap().await.expect("created").expect("an empty store");
         let operator = enter(&auth, bootstrap.api_key.expose()).expect("genuine");
         let (operate, manage) =
             (operator.authorize::<Operate>().expect("operator"), operator.authorize().expect("manager"));
         let new = NewOrganization { id: Some("acme".into()), first_key: true, ..Default::default() };
-        let acme = auth.create_organization(&operate, new.clone()).await.expect("made");
+        let acme = auth.create_organization(&operate, new.clone()).await.expect("created");
         let change = OrganizationChange {
             name: Some("Acme".into()),
             visibility: Some(Visibility::Org),
@@ -235,11 +235,11 @@ mod tests {
             NarrowingClaims { agents: Some(vec!["a".into()]), types: Some(vec![]), ..Default::default() };
         let expires_at_ms = Some(clock.now_ms() + 5_000);
         let new_key = NewKey { name: "n".into(), scopes: vec!["subscribe".into()], narrowing, expires_at_ms };
-        let key = auth.create_key(&manage, Some("acme"), new_key).await.expect("made");
+        let key = auth.create_key(&manage, Some("acme"), new_key).await.expect("created");
         enter(&auth, key.api_key.expose()).expect("genuine");
         auth.maintain().await.expect("stored");
         let gone = NewOrganization { id: Some("gone".into()), first_key: true, ..Default::default() };
-        let gone = auth.create_organization(&operate, gone).await.expect("made");
+        let gone = auth.create_organization(&operate, gone).await.expect("created");
         auth.delete_organization(&operate, "gone").await.expect("deleted");
         drop(auth);
         store.close().await;
@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(listed, KeyRow { last_used_ms: Some(clock.now_ms()), ..key.row });
         let again = auth
             .create_organization(&operate, NewOrganization { id: Some("gone".into()), ..Default::default() });
-        let again = again.await.expect("made");
+        let again = again.await.expect("created");
         assert!(again.organization.tenant > gone.organization.tenant, "a number is never used again");
         drop(auth);
         store.close().await;
@@ -342,7 +342,7 @@ mod tests {
             let new = NewKey { scopes: vec!["publish".into()], ..NewKey::default() };
             let made = match later.take() {
                 Some(made) => made,
-                None => auth.create_key(&manager, Some("acme"), new).await.expect("made").api_key,
+                None => auth.create_key(&manager, Some("acme"), new).await.expect("created").api_key,
             };
             assert_eq!(enter(&auth, made.expose()).expect("genuine").scopes, Scope::Publish.into());
             later = Some(made);
@@ -358,7 +358,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let clock = Arc::new(ManualClock::at(1_800_000_000_000));
         let (store, auth) = open(dir.path(), &clock);
-        let (organization, bootstrap) = auth.bootstrap().await.expect("made").expect("an empty store");
+        let (organization, bootstrap) = auth.bootstrap().await.expect("created").expect("an empty store");
         let manager =
             enter(&auth, bootstrap.api_key.expose()).expect("genuine").authorize().expect("manager");
         let (tenant, place) = (organization.tenant, scope(&[b"POST /api-keys", b"k"]));
@@ -371,7 +371,7 @@ mod tests {
             rows
         };
         let new = NewKey { scopes: vec!["manage".into()], ..NewKey::default() };
-        let key = auth.create_key_with(&manager, None, new, withheld).await.expect("made");
+        let key = auth.create_key_with(&manager, None, new, withheld).await.expect("created");
         let found = store.idempotency(tenant, place).await.expect("read").expect("stored");
         assert_eq!(found.answer, Answer::Withheld { id: key.row.id });
         store.close().await;

@@ -21,7 +21,7 @@ fn operator() -> Authorized<Operate> {
 
 /// A manager of `acme`, authenticated by a key with these scopes, narrowing and lifetime.
 async fn manager(world: &World, new: NewKey) -> Authorized<Manage> {
-    let key = world.auth.create_key(&world.manager(), None, new).await.expect("made");
+    let key = world.auth.create_key(&world.manager(), None, new).await.expect("created");
     world.bearer(key.api_key.expose()).expect("genuine").authorize().expect("a manager")
 }
 
@@ -29,7 +29,7 @@ async fn manager(world: &World, new: NewKey) -> Authorized<Manage> {
 async fn the_first_start_makes_the_operator_s_key_and_the_second_does_not() {
     let (memory, clock) = (Arc::new(Memory::default()), Arc::new(ManualClock::at(T0)));
     let auth = open(&AuthSettings::default(), &memory, &clock);
-    let (organization, key) = auth.bootstrap().await.expect("made").expect("an empty store");
+    let (organization, key) = auth.bootstrap().await.expect("created").expect("an empty store");
     assert_eq!((organization.id.as_str(), key.row.scopes), ("default", ScopeSet::OPERATOR));
     assert!(organization.tenant.0 > 0);
     assert!(auth.bootstrap().await.expect("nothing to do").is_none());
@@ -91,7 +91,7 @@ async fn changes_end_principals_are_told_and_survive_a_restart() {
     let sink = Arc::clone(&told);
     world.auth.on_change(move |change| sink.lock().push(change.clone()));
     let (manager, tenant) = (world.manager(), world.acme.row.tenant);
-    let key = world.auth.create_key(&manager, None, new_key(&["subscribe"])).await.expect("made");
+    let key = world.auth.create_key(&manager, None, new_key(&["subscribe"])).await.expect("created");
     let by_key = world.bearer(key.api_key.expose()).expect("genuine");
     let ann = world.bearer(&token(json!({}))).expect("genuine");
     let globex = world.bearer(world.globex.api_key.expose()).expect("genuine");
@@ -176,7 +176,7 @@ async fn organizations_are_unique_listed_in_order_and_never_confused_with_succes
         let error = auth.create_organization(&by, named(bad)).await.expect_err(bad);
         assert!(matches!(error, AdminError::Invalid { ref field, .. } if field == "id"));
     }
-    let made_up = auth.create_organization(&by, NewOrganization::default()).await.expect("made");
+    let made_up = auth.create_organization(&by, NewOrganization::default()).await.expect("created");
     assert!(made_up.organization.id.starts_with("org-") && made_up.key.is_none());
     let ids = |after, limit| -> Vec<String> {
         auth.organizations(&by, after, limit).iter().map(|organization| organization.id.clone()).collect()
@@ -189,7 +189,7 @@ async fn organizations_are_unique_listed_in_order_and_never_confused_with_succes
     let old = world.bearer(minted.token.expose()).expect("genuine");
     auth.delete_organization(&by, "globex").await.expect("deleted");
     world.clock.advance(2_000);
-    let successor = auth.create_organization(&by, named("globex")).await.expect("made").organization;
+    let successor = auth.create_organization(&by, named("globex")).await.expect("created").organization;
     assert!(successor.tenant > old.tenant);
     assert_eq!(world.refusal(minted.token.expose()), Refusal::Organization);
     assert_eq!(auth.still_valid(&old), Err(Ended::OrganizationDeleted));
@@ -232,7 +232,7 @@ async fn mint_gives_what_a_user_has_and_no_more() {
     let narrowing = NarrowingClaims { agents: list(&["a"]), ..Default::default() };
     let end = T0 + 3_600_000;
     let issuer = NewKey { narrowing, expires_at_ms: Some(end), ..new_key(&["mint"]) };
-    let key = world.auth.create_key(&world.manager(), None, issuer).await.expect("made");
+    let key = world.auth.create_key(&world.manager(), None, issuer).await.expect("created");
     let who = world.bearer(key.api_key.expose()).expect("genuine");
     assert!(who.authorize::<Manage>().is_err());
     let by = who.authorize::<Mint>().expect("a minter");
@@ -271,7 +271,7 @@ async fn mint_gives_what_a_user_has_and_no_more() {
         let got = world.auth.mint_token(&by, None, &new);
         assert!(matches!(got, Err(AdminError::Forbidden(_))), "{new:?} {got:?}");
     }
-    let bob = world.auth.principal_for_ticket(&by, "bob").expect("made");
+    let bob = world.auth.principal_for_ticket(&by, "bob").expect("created");
     assert_eq!((bob.sub.as_deref(), bob.scopes), (Some("bob"), ScopeSet::MINTABLE));
     assert_eq!((&bob.narrowing, bob.expires_at_ms), (&who.narrowing, Some(end)));
     assert!(world.auth.still_valid(&bob).is_ok());
@@ -297,7 +297,7 @@ async fn nobody_issues_a_wider_narrowing_and_none_is_forgotten() {
         let got = world.auth.mint_token(&by, None, &ask(agents.clone(), channels.clone()));
         assert!(matches!(got, Err(AdminError::Forbidden(_))), "{agents:?} {channels:?}");
     }
-    let key = world.auth.create_key(&by, None, new_key(&["*"])).await.expect("made");
+    let key = world.auth.create_key(&by, None, new_key(&["*"])).await.expect("created");
     assert_eq!(key.row.narrowing, by.principal().narrowing);
 }
 
@@ -309,7 +309,7 @@ async fn nobody_issues_a_later_expiry() {
     let expires_at_ms = Some(end + 1);
     let later = world.auth.create_key(&by, None, NewKey { expires_at_ms, ..new_key(&["*"]) }).await;
     assert!(matches!(later, Err(AdminError::Forbidden(_))));
-    let inherited = world.auth.create_key(&by, None, new_key(&["*"])).await.expect("made");
+    let inherited = world.auth.create_key(&by, None, new_key(&["*"])).await.expect("created");
     assert_eq!(inherited.row.expires_at_ms, Some(end));
     let minted = world.auth.mint_token(&by, None, &new_token("u")).expect("minted");
     assert_eq!(minted.expires_at_ms, end);
@@ -371,13 +371,13 @@ async fn a_revocation_survives_a_clock_that_was_wrong_for_an_hour() {
 async fn the_operator_s_key_is_not_a_manager_s_to_delete() {
     let (memory, clock) = (Arc::new(Memory::default()), Arc::new(ManualClock::at(T0)));
     let auth = open(&AuthSettings::default(), &memory, &clock);
-    let (_, bootstrap) = auth.bootstrap().await.expect("made").expect("an empty store");
+    let (_, bootstrap) = auth.bootstrap().await.expect("created").expect("an empty store");
     let enter_by = |key: &IssuedKey| {
         let header = format!("Bearer {}", key.api_key.expose());
         enter(&auth, &[("authorization", &header)], "", Use::Rest).expect("genuine")
     };
     let operator = enter_by(&bootstrap).authorize::<Manage>().expect("a manager");
-    let star = auth.create_key(&operator, None, new_key(&["*"])).await.expect("made");
+    let star = auth.create_key(&operator, None, new_key(&["*"])).await.expect("created");
     let manager = enter_by(&star).authorize::<Manage>().expect("a manager");
     let got = auth.delete_key(&manager, None, &bootstrap.row.id).await;
     assert!(matches!(got, Err(AdminError::Forbidden(_))));

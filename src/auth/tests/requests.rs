@@ -133,7 +133,7 @@ async fn expiry_ends_a_principal_at_its_instant() {
     let manager = world.manager();
     let expires_at_ms = Some(world.clock.now_ms() + 10);
     let new = NewKey { scopes: vec!["subscribe".into()], expires_at_ms, ..NewKey::default() };
-    let short = world.auth.create_key(&manager, None, new).await.expect("made");
+    let short = world.auth.create_key(&manager, None, new).await.expect("created");
     let who = world.bearer(short.api_key.expose()).expect("in time");
     world.clock.advance(10);
     assert_eq!(world.auth.still_valid(&who), Err(Ended::Expired));
@@ -208,7 +208,7 @@ async fn nothing_shown_by_debug_or_display_is_a_credential() {
     let key = world.acme.api_key.expose();
     let secret = key.rsplit('_').next().expect("a secret");
     let principal = world.bearer(key).expect("genuine");
-    let ticket = world.ticket(&principal, None, true).expect("made");
+    let ticket = world.ticket(&principal, None, true).expect("created");
     let minted =
         world.auth.mint_token(&world.manager(), None, &NewToken { sub: "u".into(), ..Default::default() });
     let minted = minted.expect("minted");

@@ -82,7 +82,7 @@ async fn a_successor_of_the_same_second_takes_no_older_token() {
         world.auth.delete_organization(&operate, "globex").await.expect("deleted");
         world.clock.advance(1);
         let again = NewOrganization { id: Some("globex".into()), ..Default::default() };
-        world.auth.create_organization(&operate, again).await.expect("made");
+        world.auth.create_organization(&operate, again).await.expect("created");
         assert_eq!(world.refusal(old.token.expose()), Refusal::Organization);
         let of_now = world.auth.mint_token(&manage, Some("globex"), &new).expect("minted");
         assert!(world.bearer(of_now.token.expose()).is_ok(), "minted in the same millisecond");

@@ -28,7 +28,7 @@ fn as_ticket(of: &Principal) -> Principal {
 async fn a_one_shot_ticket_is_its_maker_once() {
     let world = World::new().await;
     let ann = ann(&world).await;
-    let ticket = world.ticket(&ann, Some(PAGE), false).expect("made");
+    let ticket = world.ticket(&ann, Some(PAGE), false).expect("created");
     assert_eq!(ticket.expires_at_ms, T0 + ONE_SHOT_MS);
     let who = go(&world.auth, &ticket, None, Use::WebSocket).expect("its first use");
     assert_eq!(*who, as_ticket(&ann));
@@ -39,7 +39,7 @@ async fn a_one_shot_ticket_is_its_maker_once() {
 #[tokio::test]
 async fn a_refused_use_does_not_spend_the_ticket() {
     let world = World::new().await;
-    let ticket = world.ticket(&ann(&world).await, None, false).expect("made");
+    let ticket = world.ticket(&ann(&world).await, None, false).expect("created");
     let evil = go(&world.auth, &ticket, Some("https://evil.example"), Use::WebSocket);
     assert_eq!(evil, Err(AuthError::Forbidden(Forbidden::Origin)));
     assert!(go(&world.auth, &ticket, None, Use::Stream).is_ok());
@@ -50,7 +50,7 @@ async fn of_racing_uses_one_wins() {
     let world = World::new().await;
     let ann = ann(&world).await;
     for _ in 0..50 {
-        let ticket = world.ticket(&ann, None, false).expect("made");
+        let ticket = world.ticket(&ann, None, false).expect("created");
         let wins = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for _ in 0..4 {
@@ -67,7 +67,7 @@ async fn of_racing_uses_one_wins() {
 #[tokio::test]
 async fn a_one_shot_ticket_runs_out() {
     let world = World::new().await;
-    let ticket = world.ticket(&ann(&world).await, None, false).expect("made");
+    let ticket = world.ticket(&ann(&world).await, None, false).expect("created");
     world.clock.advance(ONE_SHOT_MS);
     assert_eq!(go(&world.auth, &ticket, None, Use::Stream), unauthorized(Refusal::Ticket));
 }
@@ -77,11 +77,11 @@ async fn a_subject_s_oldest_tickets_go_first_and_no_other_s() {
     let world = World::new().await;
     let ann = ann(&world).await;
     let other = |sub: &str| Arc::new(Principal { sub: Some(sub.into()), ..Principal::clone(&ann) });
-    let colleague = world.ticket(&other("bob"), None, false).expect("made");
-    let first = world.ticket(&ann, None, false).expect("made");
-    let second = world.ticket(&ann, None, false).expect("made");
+    let colleague = world.ticket(&other("bob"), None, false).expect("created");
+    let first = world.ticket(&ann, None, false).expect("created");
+    let second = world.ticket(&ann, None, false).expect("created");
     for _ in 0..TICKETS_PER_SUBJECT - 1 {
-        world.ticket(&ann, None, false).expect("made");
+        world.ticket(&ann, None, false).expect("created");
     }
     assert_eq!(go(&world.auth, &first, None, Use::Stream), unauthorized(Refusal::Ticket));
     for ticket in [&second, &colleague] {
@@ -97,9 +97,9 @@ async fn a_full_organization_is_refused_and_no_other() {
     let ann = ann(&world).await;
     let other =
         |n: usize| Arc::new(Principal { sub: Some(format!("u{n}").into()), ..Principal::clone(&ann) });
-    let mine = world.ticket(&ann, None, false).expect("made");
+    let mine = world.ticket(&ann, None, false).expect("created");
     for n in 1..TICKETS_PER_ORGANIZATION {
-        world.ticket(&other(n), None, false).expect("made");
+        world.ticket(&other(n), None, false).expect("created");
     }
     let full = world.ticket(&other(0), None, false).expect_err("full");
     assert!(matches!(full, AdminError::Full { max: TICKETS_PER_ORGANIZATION, .. }), "{full:?}");
@@ -115,7 +115,7 @@ async fn a_full_organization_is_refused_and_no_other() {
 async fn a_reconnect_ticket_opens_streams_again_and_again_and_nothing_else() {
     let world = World::new().await;
     let ann = ann(&world).await;
-    let ticket = world.ticket(&ann, Some(PAGE), true).expect("made");
+    let ticket = world.ticket(&ann, Some(PAGE), true).expect("created");
     for _ in 0..3 {
         let who = go(&world.auth, &ticket, Some(PAGE), Use::Stream).expect("its page");
         assert_eq!(*who, as_ticket(&ann));
@@ -130,14 +130,14 @@ async fn a_reconnect_ticket_opens_streams_again_and_again_and_nothing_else() {
 async fn a_reconnect_ticket_is_bound_to_its_page() {
     let world = World::new().await;
     let ann = ann(&world).await;
-    let bound = world.ticket(&ann, Some(PAGE), true).expect("made");
+    let bound = world.ticket(&ann, Some(PAGE), true).expect("created");
     let elsewhere = go(&world.auth, &bound, Some("https://evil.example"), Use::Stream);
     assert_eq!(elsewhere, Err(AuthError::Forbidden(Forbidden::Origin)));
     let unnamed = go(&world.auth, &bound, Some("null"), Use::Stream);
     assert_eq!(unnamed, Err(AuthError::Forbidden(Forbidden::Origin)));
     assert!(go(&world.auth, &bound, None, Use::Stream).is_ok(), "a same-origin EventSource sends no Origin");
     // A ticket without an origin was made by a server, for any page that may use the daemon.
-    let unbound = world.ticket(&ann, None, true).expect("made");
+    let unbound = world.ticket(&ann, None, true).expect("created");
     assert!(go(&world.auth, &unbound, Some("http://localhost:3000"), Use::Stream).is_ok());
     let evil = go(&world.auth, &unbound, Some("https://evil.example"), Use::Stream);
     assert_eq!(evil, Err(AuthError::Forbidden(Forbidden::Origin)));
@@ -148,8 +148,8 @@ async fn a_reconnect_ticket_is_bound_to_its_page() {
 async fn a_reconnect_ticket_survives_a_restart() {
     let world = World::new().await;
     let ann = ann(&world).await;
-    let ticket = world.ticket(&ann, Some(PAGE), true).expect("made");
-    let one_shot = world.ticket(&ann, None, false).expect("made");
+    let ticket = world.ticket(&ann, Some(PAGE), true).expect("created");
+    let one_shot = world.ticket(&ann, None, false).expect("created");
     let settings = AuthSettings { jwt_keys: vec![hs256("k1", SECRET)], ..AuthSettings::default() };
     let again = world.restarted(&settings);
     assert!(go(&again, &ticket, Some(PAGE), Use::Stream).is_ok());
@@ -163,10 +163,10 @@ async fn a_reconnect_ticket_survives_a_restart() {
 async fn a_reconnect_ticket_ends_with_its_maker_s_credential_or_after_an_hour() {
     let world = World::new().await;
     let brief = world.bearer(&token(json!({"exp": T0_S + 60}))).expect("genuine");
-    let brief = world.ticket(&brief, None, true).expect("made");
+    let brief = world.ticket(&brief, None, true).expect("created");
     assert_eq!(brief.expires_at_ms, T0 + 60_000);
     let key = world.bearer(world.acme.api_key.expose()).expect("genuine");
-    let long = world.ticket(&key, None, true).expect("made");
+    let long = world.ticket(&key, None, true).expect("created");
     assert_eq!(long.expires_at_ms, T0 + RECONNECT_MS);
     let stream = go(&world.auth, &long, None, Use::Stream).expect("in time");
     assert_eq!(stream.expires_at_ms, None, "a connection it opened lives as long as the key");
@@ -183,19 +183,19 @@ async fn tickets_of_either_kind_are_revoked_with_their_maker_s_credential() {
     for reconnect in [false, true] {
         let jti = format!("j{reconnect}");
         let by_token = world.bearer(&token(json!({"jti": jti, "sub": "eve"}))).expect("genuine");
-        let by_token = world.ticket(&by_token, None, reconnect).expect("made");
+        let by_token = world.ticket(&by_token, None, reconnect).expect("created");
         world.auth.revoke_token(&manager, None, &jti).await.expect("revoked");
         assert_eq!(go(&world.auth, &by_token, None, Use::Stream), unauthorized(Refusal::Revoked));
 
         let new = NewKey { scopes: vec!["*".into()], ..NewKey::default() };
-        let key = world.auth.create_key(&manager, None, new).await.expect("made");
+        let key = world.auth.create_key(&manager, None, new).await.expect("created");
         let by_key = world.bearer(key.api_key.expose()).expect("genuine");
-        let by_key = world.ticket(&by_key, None, reconnect).expect("made");
+        let by_key = world.ticket(&by_key, None, reconnect).expect("created");
         world.auth.delete_key(&manager, None, &key.row.id).await.expect("deleted");
         assert_eq!(go(&world.auth, &by_key, None, Use::Stream), unauthorized(Refusal::Revoked));
 
         let eve = world.bearer(&token(json!({"sub": "eve"}))).expect("genuine");
-        let by_eve = world.ticket(&eve, None, reconnect).expect("made");
+        let by_eve = world.ticket(&eve, None, reconnect).expect("created");
         world.auth.set_disabled(&manager, None, "eve", None, true).await.expect("disabled");
         assert_eq!(go(&world.auth, &by_eve, None, Use::Stream), unauthorized(Refusal::Disabled));
         world.auth.set_disabled(&manager, None, "eve", None, false).await.expect("enabled");
@@ -205,7 +205,7 @@ async fn tickets_of_either_kind_are_revoked_with_their_maker_s_credential() {
 #[tokio::test]
 async fn a_ticket_says_nothing_and_cannot_be_changed() {
     let world = World::new().await;
-    let ticket = world.ticket(&ann(&world).await, Some(PAGE), true).expect("made");
+    let ticket = world.ticket(&ann(&world).await, Some(PAGE), true).expect("created");
     let text = ticket.ticket.expose();
     let sealed = BASE64.decode(text.strip_prefix("nwt2_").expect("its prefix")).expect("base64url");
     for hidden in ["ann", "acme", "app.example"] {
