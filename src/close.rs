@@ -1,6 +1,7 @@
-//! Why a connection ends: a closed list, each reason with its WebSocket close code and the words a client sees.
+//! The reasons for closing a connection: a closed list, each with its WebSocket close code and the text that
+//! a client sees.
 //!
-//! The server never starts a close with 1000 or 1001, since clients take those as "do not come back".
+//! The server never starts a close with 1000 or 1001, because clients take those as "do not reconnect".
 
 /// Why a connection ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -8,35 +9,36 @@
 pub enum Close {
     /// RFC 6455 was violated.
     Protocol = 0,
-    /// A binary message, where only JSON text is spoken.
+    /// The client sent a binary message; only JSON text is accepted.
     Binary,
-    /// Text that is not UTF-8.
+    /// A text message is not UTF-8.
     BadText,
-    /// A frame or message over the limit.
+    /// A frame or message is larger than the limit.
     TooLarge,
-    /// Repeated bad frames.
+    /// The client sent too many bad frames in a row.
     Policy,
-    /// The daemon restarts or drains.
+    /// The daemon is restarting or draining.
     Restart,
-    /// Over a publish rate again and again.
+    /// The client exceeded its publish rate too many times in a row.
     OverRate,
     /// The credential expired.
     Expired,
-    /// The credential was revoked, its user disabled, its organization deleted, or a renewal named someone else.
+    /// The credential was revoked, its user disabled, its organization deleted, or a renewal named another
+    /// subject.
     Revoked,
-    /// An administrator or the owner closed it.
+    /// An administrator or the owner closed the connection.
     Kicked,
-    /// No write progress for `write_timeout`.
+    /// The client read nothing for `write_timeout`.
     Stalled,
-    /// Nothing heard for two heartbeats.
+    /// Nothing was received from the client for two heartbeats.
     HeartbeatMissed,
-    /// The peer closed it, or went away.
+    /// The peer closed the connection or disappeared.
     Peer,
     /// The log could not be read.
     Internal,
-    /// A message did not come whole in time.
+    /// A message was not complete in time.
     Late,
-    /// The organization's messages that have come in part are as many as they may be.
+    /// The incomplete messages of the organization use up its share of memory.
     OverShare,
 }
 
@@ -61,7 +63,7 @@ impl Close {
         Close::OverShare,
     ];
 
-    /// The close code (RFC 6455 §7.4, private codes 4400–4499); `None` where no close frame is sent.
+    /// Returns the close code (RFC 6455 §7.4, private codes 4400–4499), or `None` if no close frame is sent.
     #[must_use]
     pub const fn code(self) -> Option<u16> {
         Some(match self {
@@ -81,12 +83,13 @@ impl Close {
         })
     }
 
-    /// The error code and sentence that `event: closing` carries, and the reason text of the close frame.
+    /// Returns the error code and the message of `event: closing`. The message is also the reason of the
+    /// close frame.
     #[must_use]
     pub const fn words(self) -> (&'static str, &'static str) {
         match self {
             Close::Protocol => ("BAD_REQUEST", "protocol error"),
-            Close::Binary => ("BAD_REQUEST", "only text messages are spoken here"),
+            Close::Binary => ("BAD_REQUEST", "only text messages are accepted"),
             Close::BadText => ("BAD_REQUEST", "text is not UTF-8"),
             Close::TooLarge => ("PAYLOAD_TOO_LARGE", "message over the limit"),
             Close::Policy => ("BAD_REQUEST", "too many bad frames"),
@@ -99,12 +102,12 @@ impl Close {
             Close::HeartbeatMissed => ("UNAVAILABLE", "heartbeat missed"),
             Close::Peer => ("UNAVAILABLE", "closed by the peer"),
             Close::Internal => ("INTERNAL_ERROR", "internal error: reconnect with your cursor"),
-            Close::Late => ("UNAVAILABLE", "a message did not come whole in time"),
-            Close::OverShare => ("QUOTA_EXCEEDED", "too much of the organization has come in part"),
+            Close::Late => ("UNAVAILABLE", "a message was not complete in time"),
+            Close::OverShare => ("QUOTA_EXCEEDED", "the organization has too many incomplete messages"),
         }
     }
 
-    /// The name metrics use.
+    /// Returns the name that metrics use.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {

@@ -1,19 +1,21 @@
 //! The cursor: a position in one tenant's order, as a client holds it.
 //!
-//! * Text: 22 characters of base64url without padding of `store_id(4) ‖ sequence(8) ‖ MAC(4)`, all big endian.
-//! * The MAC is SipHash-2-4 over tenant, store id and sequence, cut to 32 bits. It keeps a cursor of another tenant
-//!   or store from being mistaken for a position here; it is an integrity check, never a right.
-//! * The codec does not know where a tenant's order ends: whoever decodes compares with the log.
+//! * Text: 22 characters of base64url without padding of `store_id(4) ‖ sequence(8) ‖ MAC(4)`, all big
+//!   endian.
+//! * The MAC is SipHash-2-4 over tenant, store id and sequence, cut to 32 bits. It prevents a cursor of
+//!   another tenant or store from being taken for a position here. It is an integrity check and grants no
+//!   right.
+//! * The codec does not know where a tenant's order ends: its callers compare the position with the log.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use siphasher::sip::SipHasher24;
 
 use crate::ids::{Sequence, TenantId};
 
-/// Characters of an encoded cursor.
+/// Length of an encoded cursor in characters.
 pub const CURSOR_LEN: usize = 22;
 const RAW_LEN: usize = 16;
-/// Bytes that the MAC signs: tenant, store id and sequence.
+/// Number of bytes that the MAC covers: tenant, store id and sequence.
 const SIGNED_LEN: usize = 8 + 4 + 8;
 
 /// An encoded cursor: ASCII, safe in a URL, a header and a JSON string.
@@ -21,7 +23,7 @@ const SIGNED_LEN: usize = 8 + 4 + 8;
 pub struct Cursor(pub [u8; CURSOR_LEN]);
 
 impl Cursor {
-    /// The text, as a client sees it.
+    /// Returns the text that a client sees.
     #[must_use]
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default() // base64url is ASCII
@@ -34,13 +36,14 @@ impl std::fmt::Display for Cursor {
     }
 }
 
-/// The position a client asks for, strongest first: cursor, `since`, `earliest`; an empty value counts as absent.
+/// The position that a client asks for. If several are given, the order is cursor, `since`, `earliest`; an
+/// empty value counts as absent.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum From {
-    /// Live from the present end.
+    /// Live, from the present end.
     #[default]
     Now,
-    /// After this cursor, whatever it is.
+    /// After this cursor, which is not verified yet.
     Cursor(Box<str>),
     /// From the first event received at or after this time, Unix milliseconds.
     Since(u64),
@@ -49,7 +52,7 @@ pub enum From {
 }
 
 impl From {
-    /// The strongest of what was given.
+    /// Returns the first of those given, in the order of precedence.
     #[must_use]
     pub fn strongest(cursor: Option<Box<str>>, since_ms: Option<u64>, earliest: bool) -> From {
         match (cursor, since_ms) {
@@ -63,7 +66,7 @@ impl From {
 
 const BASE64URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// The characters of each 12 bits.
+/// The two characters of each 12-bit value.
 static PAIRS: [[u8; 2]; 1 << 12] = {
     let mut pairs = [[0; 2]; 1 << 12];
     let mut bits = 0;
@@ -74,12 +77,13 @@ static PAIRS: [[u8; 2]; 1 << 12] = {
     pairs
 };
 
-/// 128 bits, six a character from the front; the last has two and four zeros. Fixed in length and two characters at a time: every event
-/// is numbered under its tenant's lock.
+/// Encodes 128 bits, six bits per character from the front; the last character has two bits and four zeros.
+/// The length is fixed and two characters are written at a time, because every event is numbered under its
+/// tenant's lock.
 fn base64url(bits: u128) -> [u8; CURSOR_LEN] {
     let mut text = [0; CURSOR_LEN];
     let (high, low) = ((bits >> 64) as u64, bits as u64);
-    // 60 bits, 60 bits and the last 8.
+    // 60 bits, 60 bits and the last 8 bits.
     let parts = [high >> 4, high << 56 | low >> 8, low << 4];
     for (at, to) in text.as_chunks_mut::<2>().0.iter_mut().enumerate() {
         let shift = if at == 10 { 0 } else { 48 - 12 * (at % 5) };
@@ -88,12 +92,12 @@ fn base64url(bits: u128) -> [u8; CURSOR_LEN] {
     text
 }
 
-/// What a store signs its cursors with; both halves are made at `init` and kept in the store.
+/// The key that signs a store's cursors. Both halves are created at `init` and kept in the store.
 #[derive(Clone, Copy)]
 pub struct CursorKey {
-    /// Which store the cursor belongs to.
+    /// The store that the cursor belongs to.
     pub store_id: [u8; 4],
-    /// SipHash key.
+    /// The SipHash key.
     pub key: [u8; 16],
 }
 
@@ -112,7 +116,7 @@ impl CursorKey {
         (SipHasher24::new_with_key(&self.key).hash(&signed) as u32).to_be_bytes()
     }
 
-    /// The cursor right after `sequence` in `tenant`.
+    /// Returns the cursor right after `sequence` in `tenant`.
     #[must_use]
     pub fn encode(&self, tenant: TenantId, sequence: Sequence) -> Cursor {
         let mut raw = [0u8; RAW_LEN];
@@ -122,13 +126,14 @@ impl CursorKey {
         Cursor(base64url(u128::from_be_bytes(raw)))
     }
 
-    /// Encodes many cursors of one tenant.
+    /// Returns an encoder for many cursors of one tenant.
     #[must_use]
     pub fn writer(&self, tenant: TenantId) -> CursorWriter {
         CursorWriter { key: *self, tenant, high: 0, state: self.state_before(tenant, 0) }
     }
 
-    /// The MAC's state after the bytes that sequences with the same upper half, `high`, have in common.
+    /// Returns the state of the MAC after the bytes that all sequences with the upper half `high` have in
+    /// common.
     fn state_before(&self, tenant: TenantId, high: u32) -> SipState {
         let mut block = [0; 8];
         block[..4].copy_from_slice(&self.store_id);
@@ -139,13 +144,14 @@ impl CursorKey {
         state
     }
 
-    /// The position `text` names in `tenant`, or `None` for anything this store did not sign for this tenant.
+    /// Returns the position that `text` names in `tenant`, or `None` for a text that this store did not sign
+    /// for this tenant.
     #[must_use]
     pub fn decode(&self, tenant: TenantId, text: &[u8]) -> Option<Sequence> {
         if text.len() != CURSOR_LEN {
             return None;
         }
-        let mut raw = [0u8; RAW_LEN + 2]; // the decoder asks for room for whole quads
+        let mut raw = [0u8; RAW_LEN + 2]; // the decoder needs room for whole groups of four characters
         let len = URL_SAFE_NO_PAD.decode_slice(text, &mut raw).ok()?;
         if len != RAW_LEN || raw[..4] != self.store_id {
             return None;
@@ -155,12 +161,13 @@ impl CursorKey {
     }
 }
 
-/// Encodes cursors of one tenant, cheaper than [`CursorKey::encode`]: what the MAC signs differs in its last four bytes, mostly.
+/// Encodes cursors of one tenant faster than [`CursorKey::encode`]: mostly only the last four bytes under the
+/// MAC differ.
 #[derive(Debug)]
 pub struct CursorWriter {
     key: CursorKey,
     tenant: TenantId,
-    /// The upper half of the sequences that `state` is of.
+    /// The upper half of the sequences that `state` belongs to.
     high: u32,
     state: SipState,
 }
@@ -216,7 +223,8 @@ impl SipState {
         self.0[0] ^= block;
     }
 
-    /// The hash, with the last block: what is left of the bytes, and their number in its upper byte.
+    /// Returns the hash. `last` is the last block: the remaining bytes, and the total number of bytes in its
+    /// upper byte.
     fn finish(mut self, last: u64) -> u64 {
         self.absorb(last);
         self.0[2] ^= 0xff;

@@ -1,11 +1,11 @@
-//! How many descriptors this process may have open: its soft limit, which it may raise to the hard one by itself. And whether
-//! standard output leads anywhere.
+//! The limit of open file descriptors: the soft limit, which a process may raise to the hard limit itself.
+//! Also a check whether standard output is discarded.
 
 use std::os::unix::fs::MetadataExt as _;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the limit as far as it goes.
+/// Raises the soft limit to the hard limit.
 ///
 /// # Errors
 /// The system refuses; then the limit stays as it was.
@@ -14,13 +14,13 @@ pub fn raise() -> std::io::Result<()> {
     Ok(setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })?)
 }
 
-/// The limit; `u64::MAX`: there is none.
+/// Returns the limit; `u64::MAX` means that there is none.
 #[must_use]
 pub fn limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// Whether what is written to standard output is thrown away: it is `/dev/null`, which a closed one becomes before `main`.
+/// Returns true if standard output is `/dev/null`. A closed standard output becomes that before `main`.
 #[must_use]
 pub fn stdout_is_discarded() -> bool {
     let device = |path: &str| std::fs::metadata(path).ok().map(|it| it.rdev()).filter(|device| *device != 0);

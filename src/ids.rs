@@ -1,7 +1,7 @@
-//! The numbers and names everything is told apart by.
+//! The numbers and names that identify things.
 //!
-//! A [`Sequence`] orders one tenant's events; it is compared as a plain `u64`, so a later epoch is always later.
-//! Nothing here knows where a number is stored.
+//! A [`Sequence`] orders one tenant's events. It is compared as a plain `u64`, so a later epoch is always
+//! later. Nothing here knows where a number is stored.
 
 use std::cell::Cell;
 use std::fmt;
@@ -12,13 +12,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub const COUNTER_BITS: u32 = 40;
 const COUNTER_MASK: u64 = (1 << COUNTER_BITS) - 1;
 
-/// Position of one event in its tenant's total order: epoch (24 bits) ‖ counter (40 bits). `0` stands before
-/// the first event.
+/// Position of one event in its tenant's total order: epoch (24 bits) ‖ counter (40 bits). `0` is before the
+/// first event.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Sequence(pub u64);
 
 impl Sequence {
-    /// Before every event.
+    /// The position before every event.
     pub const ZERO: Sequence = Sequence(0);
 
     /// Joins an epoch (24 bits used) and a counter (40 bits used).
@@ -26,17 +26,18 @@ impl Sequence {
     pub const fn new(epoch: u32, counter: u64) -> Self {
         Sequence(((epoch as u64) << COUNTER_BITS) | (counter & COUNTER_MASK))
     }
-    /// The epoch: it grows at every start and after a failed commit.
+    /// Returns the epoch, which grows at every start and after a failed commit.
     #[must_use]
     pub const fn epoch(self) -> u32 {
         (self.0 >> COUNTER_BITS) as u32
     }
-    /// The count inside the tenant; it goes on across epochs, so differences bound a number of events.
+    /// Returns the counter of the tenant. It continues across epochs, so a difference is an upper bound of a
+    /// number of events.
     #[must_use]
     pub const fn counter(self) -> u64 {
         self.0 & COUNTER_MASK
     }
-    /// The sequence right after this one, in the same epoch.
+    /// Returns the sequence right after this one, in the same epoch.
     #[must_use]
     pub const fn next(self) -> Self {
         Sequence(self.0 + 1)
@@ -49,25 +50,27 @@ impl fmt::Debug for Sequence {
     }
 }
 
-/// The daemon's own number of an organization, never shown to a client and never reused.
+/// The daemon's internal number of an organization. It is never shown to a client and never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TenantId(pub u64);
 
-/// Most bytes an organization's id may have (`[A-Za-z0-9._-]`).
+/// The most bytes of an organization's id (`[A-Za-z0-9._-]`).
 pub const ORG_ID_BYTES: usize = 128;
 
-/// Whether `id` may name an organization: 1 to [`ORG_ID_BYTES`] bytes of `[A-Za-z0-9._-]`.
+/// Returns true if `id` may name an organization: 1 to [`ORG_ID_BYTES`] bytes of `[A-Za-z0-9._-]`.
 #[must_use]
 pub fn is_org_id(id: &str) -> bool {
     (1..=ORG_ID_BYTES).contains(&id.len())
         && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
-/// A fresh public id: `<prefix>-<uuid v7>`. Ids of one kind sort by the quarter of a microsecond of their making: behind the
-/// millisecond stand twelve bits of what is below it (RFC 9562, 6.2, method 3). Rows that come in the order of their keys fill page
-/// after page of the store instead of going back to those before.
+/// Returns a new public id: `<prefix>-<uuid v7>`. Ids of one kind sort by their time of creation, to a
+/// quarter of a microsecond: the millisecond is followed by twelve bits of the fraction below it (RFC 9562,
+/// 6.2, method 3). So rows arrive in the order of their keys and fill page after page of the store instead of
+/// returning to earlier pages.
 ///
-/// Every answer carries one, so its random part asks no system call: it is a count under a hash that each thread keys at random.
+/// Every response carries such an id, so its random part needs no system call: it is a counter under a hash
+/// with a random key per thread.
 #[must_use]
 pub fn fresh(prefix: &str) -> String {
     thread_local! {
@@ -87,10 +90,10 @@ pub fn fresh(prefix: &str) -> String {
     [prefix, "-", uuid].concat()
 }
 
-/// The UUID (v7) of a time since 1970, its first twelve random bits replaced.
+/// Returns the UUID (v7) of a time since 1970, with its first twelve random bits replaced.
 fn made_at(now: Duration, mut random: [u8; 10]) -> uuid::Uuid {
     let below_ms = (now.subsec_nanos() % 1_000_000) * (1 << 12) / 1_000_000;
-    random[..2].copy_from_slice(&(below_ms as u16).to_be_bytes()); // the upper four bits are the version's
+    random[..2].copy_from_slice(&(below_ms as u16).to_be_bytes()); // the upper four bits hold the version
     uuid::Builder::from_unix_timestamp_millis(now.as_millis() as u64, &random).into_uuid()
 }
 
@@ -125,7 +128,7 @@ mod tests {
         let began = Duration::from_millis(1_790_000_000_000);
         let ids: Vec<_> = (0..8_192)
             .map(|quarter| {
-                let random = [u8::MAX - quarter as u8; 10]; // must not decide
+                let random = [u8::MAX - quarter as u8; 10]; // the random part must not decide the order
                 made_at(began + Duration::from_nanos(quarter * 1_000_000 / 4_096 + 1), random)
             })
             .collect();

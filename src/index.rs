@@ -1,11 +1,11 @@
-//! Which subscriptions of one tenant on one worker get a frame: by hash, not by scan.
+//! Finds the subscriptions of one tenant on one worker that get a frame, by hash and not by a scan.
 //!
 //! * Subscriptions with an equal [`Selection`] share an *audience*; a frame is compared once per audience.
-//! * An audience stands in the lists of its *leads* (the most selective values it asks for, else none) crossed with its
-//!   *scopes* (whose events it sees). A frame looks up its own few (lead, scope) pairs.
-//! * Hashes, keyed per process, only find candidates; [`Selection::matches`] decides byte for byte. A collision
-//!   costs a comparison, never an event for the wrong user.
-//! * It knows no sockets, positions or tenants; `Id` is whatever the worker calls a connection.
+//! * An audience has an entry in the list of each pair of a *lead* (the most selective values that it asks
+//!   for, else none) and a *scope* (whose events it sees). A frame looks up its own few (lead, scope) pairs.
+//! * Hashes, keyed per process, only find candidates; [`Selection::matches`] decides byte for byte. A
+//!   collision costs a comparison and never sends an event to the wrong user.
+//! * It does not know sockets, positions or tenants; `Id` is the worker's handle of a connection.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
@@ -17,36 +17,37 @@ use slab::Slab;
 use crate::filter::{RowId, Selection, below};
 use crate::frame::{Frame, Key};
 
-/// Most (lead, scope) pairs of one audience before its users go uncrossed: bounds the rows that one filter of
-/// [`crate::filter::FILTER_VALUES`] values in every field costs.
+/// The most (lead, scope) pairs of one audience. Above it, its users are not part of the pairs. This bounds
+/// the rows of a filter with [`crate::filter::FILTER_VALUES`] values in every field.
 const CROSSED: usize = 256;
 
-/// The index. Empty, it owns no memory.
+/// The index. An empty one owns no memory.
 #[derive(Debug)]
 pub struct Index<Id> {
     keys: Keys,
     audiences: Slab<Audience<Id>>,
-    /// Hash of a selection → its audience. Two selections of one hash (never met) just do not share.
+    /// Hash of a selection → its audience. Two selections with the same hash, which is very unlikely, do not
+    /// share an audience.
     by_selection: Table<u32>,
     /// Hash of (lead, scope) → audiences.
     candidates: Table<List>,
-    /// How many list entries each [`Lead`] has, of who sees anyone's events and of others: a frame looks up no kind nobody
-    /// asked for.
+    /// Number of list entries of each [`Lead`], for subscriptions that see anyone's events and for others. So
+    /// a frame does not look up a kind of lead that no subscription has.
     leads: [Entries; LEADS],
     members: usize,
-    /// Number of the current [`Index::for_each_match`].
+    /// Number of the present [`Index::for_each_match`].
     visit: u32,
-    /// Selections that frames were compared with so far.
+    /// Number of selections that frames were compared with so far.
     #[cfg(test)]
     compared: usize,
 }
 
-/// List entries of one [`Lead`].
+/// Numbers of list entries of one [`Lead`].
 #[derive(Clone, Copy, Debug, Default)]
 struct Entries {
-    /// Crossed with [`ANYONE`].
+    /// Entries in pairs with [`ANYONE`].
     anyone: u32,
-    /// Crossed with a user, or with [`UNADDRESSED`].
+    /// Entries in pairs with a user, or with [`UNADDRESSED`].
     scoped: u32,
 }
 
@@ -59,15 +60,15 @@ impl Entries {
     }
 }
 
-/// What an audience is found by.
+/// A (lead, scope) pair by which an audience is found.
 struct Pair {
     lead: Lead,
-    /// Its scope is [`ANYONE`].
+    /// The scope is [`ANYONE`].
     anyone: bool,
     hash: u64,
 }
 
-/// SipHash keys of this process.
+/// The SipHash keys of this process.
 #[derive(Clone, Copy, Debug)]
 struct Keys(u64, u64);
 
@@ -84,7 +85,7 @@ impl Keys {
         selection.hash(&mut hasher);
         hasher.finish()
     }
-    /// A value of one domain; each domain has its own key, so that the value alone is hashed.
+    /// Hashes a value of one domain. Each domain has its own key, so that only the value is hashed.
     fn of_value(self, domain: u8, value: &[u8]) -> u64 {
         SipHasher13::new_with_keys(self.0 ^ (u64::from(domain) + 1), self.1).hash(value)
     }
@@ -96,7 +97,7 @@ impl Keys {
     }
 }
 
-/// Keyed by hashes, so it hashes nothing itself.
+/// The keys are hashes already, so the table does not hash them again.
 type Table<V> = HashMap<u64, V, BuildHasherDefault<AsIs>>;
 
 #[derive(Debug, Default)]
@@ -116,9 +117,9 @@ impl Hasher for AsIs {
 struct Audience<Id> {
     selection: Selection,
     members: Members<Id>,
-    /// Its place in each of its lists, in the order of [`Index::pairs`].
+    /// Its position in each of its lists, in the order of [`Index::pairs`].
     places: Box<[u32]>,
-    /// The last visit that looked at it: it may be found by two patterns, and is reported once.
+    /// The last visit that saw it: two patterns may find it, and it must be reported once.
     seen: u32,
 }
 
@@ -135,31 +136,31 @@ enum List {
     Many(Vec<u32>),
 }
 
-/// What an audience is found by, the most selective first.
+/// The kind of value by which an audience is found, the most selective first.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Lead {
     Request = 0,
     Channel,
     Agent,
-    /// A pattern's prefix, its slash included.
+    /// A pattern's prefix, including its slash.
     Below,
-    /// By its scope alone.
+    /// No value: only the scope.
     Nothing,
 }
 const LEADS: usize = 5;
 
-/// What a member was removed from.
+/// The result of a removal.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Removed<Id> {
-    /// Who was removed.
+    /// The removed member.
     pub id: Id,
-    /// Who now stands in that row: its holder's [`RowId`] is the removed one from now on.
+    /// The member that now has the row: its [`RowId`] is from now on that of the removed member.
     pub moved: Option<Id>,
 }
 
 impl<Id: Copy> Index<Id> {
-    /// An empty index, hashing with this process's keys.
+    /// Creates an empty index with this process's hash keys.
     #[must_use]
     pub fn new() -> Index<Id> {
         Index {
@@ -174,26 +175,26 @@ impl<Id: Copy> Index<Id> {
             compared: 0,
         }
     }
-    /// How many subscriptions it has.
+    /// Returns the number of subscriptions.
     #[must_use]
     pub fn len(&self) -> usize {
         self.members
     }
-    /// Whether it has none.
+    /// Returns true if there are no subscriptions.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.members == 0
     }
-    /// How many different selections there are: the most that a frame is compared with.
+    /// Returns the number of different selections: the most that a frame is compared with.
     #[must_use]
     pub fn audiences(&self) -> usize {
         self.audiences.len()
     }
 
-    /// Adds a subscription. `None` only when 2³² audiences are taken.
+    /// Adds a subscription. Returns `None` only if 2³² audiences exist.
     pub fn insert(&mut self, mut selection: Selection, id: Id) -> Option<RowId> {
         if selection.rights.sees_all_users {
-            selection.rights.sub = None; // decides nothing, so that all who read all share one audience
+            selection.rights.sub = None; // has no effect here; without it all that see all users share one audience
         }
         let hash = self.keys.of_selection(&selection);
         let shared = self.by_selection.get(&hash).copied();
@@ -224,7 +225,7 @@ impl<Id: Copy> Index<Id> {
         Some(row)
     }
 
-    /// Takes a subscription out. `None` when there is no such row.
+    /// Removes a subscription. Returns `None` if there is no such row.
     pub fn remove(&mut self, row: RowId) -> Option<Removed<Id>> {
         let audience = self.audiences.get_mut(row.audience() as usize)?;
         let place = row.place() as usize;
@@ -243,13 +244,14 @@ impl<Id: Copy> Index<Id> {
         Some(Removed { id, moved: None })
     }
 
-    /// What the subscription of `row` gets; of one that sees all users without its `sub`.
+    /// Returns the selection of a row. If it sees all users, its `sub` is missing.
     #[must_use]
     pub fn selection(&self, row: RowId) -> Option<&Selection> {
         self.audiences.get(row.audience() as usize).map(|audience| &audience.selection)
     }
 
-    /// Hands over the members of each audience that `frame` goes to. No member comes twice; nothing is allocated.
+    /// Calls `each` with the members of each audience that gets `frame`. No member comes twice; nothing is
+    /// allocated.
     pub fn for_each_match(&mut self, frame: &Frame, mut each: impl FnMut(&[Id])) {
         if self.candidates.is_empty() {
             return;
@@ -282,7 +284,7 @@ impl<Id: Copy> Index<Id> {
         }
     }
 
-    /// `scope` is the frame's own, hashed once somebody needs it.
+    /// Looks up one lead. `scope` is the frame's own, hashed on first use.
     fn look_up(
         &mut self,
         frame: &Frame,
@@ -337,13 +339,13 @@ impl<Id: Copy> Index<Id> {
         }
     }
 
-    /// Notes that audience `at` now stands at `place` of the list of `hash`, having been its last.
+    /// Records that audience `at` is now at `place` of the list of `hash`; before, it was the last one there.
     fn moved(&mut self, at: u32, hash: u64, place: u32) {
         let Some(audience) = self.audiences.get_mut(at as usize) else { return };
         let pairs = pairs(self.keys, &audience.selection);
         let last = self.candidates.get(&hash).map_or(0, |list| list.as_slice().len() as u32);
         for (own, slot) in pairs.into_iter().zip(&mut audience.places) {
-            // By hash and old place, since two of its pairs could have one hash.
+            // Compared by hash and old position, since two of its pairs could have the same hash.
             if own.hash == hash && *slot == last {
                 *slot = place;
                 return;
@@ -358,7 +360,7 @@ impl<Id: Copy> Default for Index<Id> {
     }
 }
 
-/// Gives memory back after a herd has left; rarely, so that it costs nothing on average.
+/// Frees memory after many subscriptions have left; rarely, so that it costs nothing on average.
 fn shrink<V>(table: &mut Table<V>) {
     if table.capacity() > 64 && table.len() < table.capacity() / 8 {
         table.shrink_to(table.len() * 2);
@@ -367,7 +369,7 @@ fn shrink<V>(table: &mut Table<V>) {
     }
 }
 
-/// As [`shrink`], for a list.
+/// Like [`shrink`], for a list.
 fn spare<T>(list: &mut Vec<T>) {
     if list.capacity() > 64 && list.len() < list.capacity() / 4 {
         list.shrink_to(list.len() * 2);
@@ -378,13 +380,13 @@ const ANYONE: u64 = 0x9e37_79b9_7f4a_7c15;
 const UNADDRESSED: u64 = 0xc2b2_ae3d_27d4_eb4f;
 const NO_LEAD: u64 = 0x1656_67b1_9e37_79f9;
 
-/// Joins two keyed hashes (or constants), each not to be foreseen from outside.
+/// Joins two keyed hashes (or constants), neither of which can be predicted from outside.
 fn cross(lead: u64, scope: u64) -> u64 {
     lead.rotate_left(29).wrapping_mul(ANYONE) ^ scope
 }
 
-/// The (lead, scope) pairs a selection is found by; none for one that can never match. Always the same for equal
-/// selections.
+/// Returns the (lead, scope) pairs by which a selection is found; none for one that can never match. Always
+/// the same for equal selections.
 fn pairs(keys: Keys, selection: &Selection) -> Vec<Pair> {
     let (filter, rights) = (&selection.filter, &selection.rights);
     let narrowing = &rights.narrowing;
@@ -415,7 +417,7 @@ fn pairs(keys: Keys, selection: &Selection) -> Vec<Pair> {
         (Some(sub), false) if users.is_empty() => vec![UNADDRESSED, keys.of_user(sub.as_bytes())],
         (Some(sub), false) if users.contains(sub) => vec![keys.of_user(sub.as_bytes())],
         (None, false) if users.is_empty() => vec![UNADDRESSED],
-        (_, false) => Vec::new(), // asks for users it may not see
+        (_, false) => Vec::new(), // it asks for users that it may not see
     };
     let pair = |lead, value, scope| Pair { lead, anyone: scope == ANYONE, hash: cross(value, scope) };
     leads.iter().flat_map(|(lead, value)| scopes.iter().map(|scope| pair(*lead, *value, *scope))).collect()
@@ -428,7 +430,7 @@ impl<Id: Copy> Members<Id> {
             Members::Many(members) => members,
         }
     }
-    /// Answers the new one's place.
+    /// Returns the position of the new entry.
     fn push(&mut self, id: Id) -> u32 {
         match self {
             Members::One(first) => {
@@ -446,7 +448,7 @@ impl<Id: Copy> Members<Id> {
 enum Left {
     Nobody,
     Same,
-    /// The last one took the place.
+    /// The last entry was moved to the removed one's position.
     Moved(u32),
 }
 
@@ -457,7 +459,7 @@ impl List {
             List::Many(list) => list,
         }
     }
-    /// Answers the new one's place.
+    /// Returns the position of the new entry.
     fn push(&mut self, at: u32) -> u32 {
         match self {
             List::One(first) => {

@@ -1,15 +1,19 @@
 //! Nervewire carries the events of AI-agent platforms to very many subscribers over WebSocket and SSE.
 //!
-//! The map, from what knows nothing to what knows all (`tests/architecture.rs` holds the order; `docs/architecture.md` says why):
+//! The modules, from the lowest to the highest rank (`tests/architecture.rs` checks the order;
+//! `docs/architecture.md` explains it):
 //!
-//! * numbers and names: [`ids`], [`time`], [`cursor`], [`query`], [`config`], [`metrics`], [`close`], [`sync`], [`memory`],
-//!   [`descriptors`], [`whole`]
-//! * one event: [`event`] (as sent), [`frame`] (numbered and encoded), [`filter`] (who asks, who may see)
-//! * shared by many: [`ring`] and [`wake`] (fan-out without locks), [`index`] (subscribers by hash), [`store`] (log and records)
-//! * who and what: [`auth`] (credential to right), [`tenant`] (the write side of an organization),
+//! * numbers and names: [`ids`], [`time`], [`cursor`], [`query`], [`config`], [`metrics`], [`close`],
+//!   [`sync`], [`memory`], [`descriptors`], [`whole`]
+//! * one event: [`event`] (as sent), [`frame`] (numbered and encoded), [`filter`] (which subscriber gets it)
+//! * shared by many connections: [`ring`] and [`wake`] (fan-out without locks), [`index`] (subscribers by
+//!   hash), [`store`] (log and records)
+//! * rights and data: [`auth`] (credential to right), [`tenant`] (the write side of an organization),
 //!   [`resource`] (agents and messages)
-//! * one connection: [`connection`] (as data), [`outcome`] (error to status or close), [`worker`] (the loop that serves them)
-//! * the outside: [`http`], [`server`] and [`lifecycle`], [`cli`] and [`client`], [`mod@bench`] (the load tester)
+//! * one connection: [`connection`] (as data), [`outcome`] (error to status or close), [`worker`] (the loop
+//!   that serves connections)
+//! * the outer layers: [`http`], [`server`] and [`lifecycle`], [`cli`] and [`client`], [`mod@bench`] (the
+//!   load tester)
 
 pub mod auth;
 pub mod bench;

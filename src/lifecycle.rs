@@ -1,8 +1,8 @@
-//! Signals, readiness told to systemd, the paced end, and the errands between.
+//! Signals, readiness for systemd, the graceful end, and periodic tasks.
 //!
-//! A first SIGTERM or SIGINT drains: accepting stops, readiness turns false, publishers get 503, subscribers are closed spread
-//! over the drain time. A second one ends the process at once; what was acknowledged is on disk either way. A SIGHUP reads
-//! the configured JWT key files anew.
+//! The first SIGTERM or SIGINT drains: the daemon stops accepting, readiness turns false, publishers get 503,
+//! and subscribers are closed spread over the drain time. A second one ends the process at once; acknowledged
+//! events are on disk either way. A SIGHUP reads the configured JWT key files again.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,11 +17,11 @@ use crate::resource::leaving;
 use crate::worker::Shared;
 use crate::worker::mail::Mail;
 
-/// Between sweeps of quiet rings.
+/// Time between sweeps of quiet rings.
 const SWEEP: Duration = Duration::from_secs(5);
-/// Between writes of what auth has put off.
+/// Time between writes of what auth has deferred.
 const MAINTENANCE: Duration = Duration::from_secs(60);
-/// How long closed connections may take to go after the drain time.
+/// Time for closed connections to end after the drain time.
 const LAST: Duration = Duration::from_secs(2);
 
 /// The signals that end the daemon.
@@ -32,7 +32,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// From now on these signals are ours. Needs a runtime.
+    /// Installs handlers for these signals. Needs a tokio runtime.
     ///
     /// # Errors
     /// The system refuses a handler.
@@ -44,7 +44,8 @@ impl Signals {
         })
     }
 
-    /// The next one that ends; answers the exit code a shell would show for it. A SIGHUP before it calls `on_hangup`.
+    /// Waits for the next signal that ends the daemon; returns the exit code that a shell shows for it. Each
+    /// SIGHUP before it calls `on_hangup`.
     pub async fn next(&mut self, on_hangup: impl Fn()) -> u8 {
         loop {
             tokio::select! {
@@ -56,14 +57,15 @@ impl Signals {
     }
 }
 
-/// Tells systemd; nothing without it.
+/// Notifies systemd; does nothing without it.
 pub fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(%error, "systemd was not told");
+        tracing::debug!(%error, "systemd could not be notified");
     }
 }
 
-/// Sweeps, maintenance and the watchdog, until dropped. The watchdog is answered only while every worker turns.
+/// Runs sweeps, maintenance and the watchdog until dropped. The watchdog is notified only while every
+/// worker's loop is running.
 pub async fn errands(shared: Arc<Shared>) {
     let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 3);
     let mut sweep = tokio::time::interval(SWEEP);
@@ -75,7 +77,7 @@ pub async fn errands(shared: Arc<Shared>) {
             _ = sweep.tick() => {
                 shared.tenants.sweep();
                 shared.rates.sweep(shared.clock.now_ms());
-                memory::give_back(true); // this thread opened the store, and has no hurry
+                memory::give_back(true); // this thread opened the store and has no other work
             }
             _ = maintain.tick() => {
                 if let Err(error) = shared.auth.maintain().await {
@@ -84,7 +86,7 @@ pub async fn errands(shared: Arc<Shared>) {
             }
             _ = watch.tick() => {
                 let turns: Vec<u64> = shared.metrics.workers.iter().map(|worker| worker.turns.get()).collect();
-                // Each worker turns at least once a second, also when idle.
+                // Each worker completes at least one turn a second, also when idle.
                 if turns.iter().zip(&seen).all(|(now, before)| now > before) && watchdog.is_some() {
                     notify(&[NotifyState::Watchdog]);
                 }
@@ -94,19 +96,21 @@ pub async fn errands(shared: Arc<Shared>) {
     }
 }
 
-/// Erases what deleted users left, until dropped: beside the errands, since it may have much to do.
+/// Erases the data of deleted users, until dropped. It is separate from the periodic tasks, since it may have
+/// much to do.
 pub async fn erasures(shared: Arc<Shared>) {
     let mut round = tokio::time::interval(MAINTENANCE);
     round.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         round.tick().await;
         if let Err(error) = leaving::erase(&shared.tenants).await {
-            tracing::warn!(%error, "what deleted users left could not be erased; it is tried again");
+            tracing::warn!(%error, "data of deleted users could not be erased; retrying later");
         }
     }
 }
 
-/// Stops accepting, closes everyone within `seconds`, and returns when they are gone or the time is over.
+/// Stops accepting, closes all connections within `seconds`, and returns when they are gone or the time is
+/// over.
 pub async fn drain(shared: &Shared, seconds: u64) {
     shared.stopping.store(true, Ordering::Relaxed);
     notify(&[NotifyState::Stopping]);
@@ -116,7 +120,7 @@ pub async fn drain(shared: &Shared, seconds: u64) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(seconds) + LAST;
     while shared.loads.iter().any(|load| load.load(Ordering::Relaxed) > 0) {
         if tokio::time::Instant::now() >= deadline {
-            tracing::warn!("some connections did not go in time");
+            tracing::warn!("some connections did not close in time");
             return;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

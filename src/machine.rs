@@ -1,13 +1,13 @@
-//! How much memory this process may use: what the machine has, or less where a cgroup says so.
+//! The memory that this process may use: the machine's, or less if a cgroup limits it.
 //!
-//! * Limits of its own group and of those above it, of cgroup v2 (`memory.max`) and v1 (`memory.limit_in_bytes`): a systemd
-//!   unit's `MemoryMax=`, a container's.
-//! * Asked once, at start: a limit that is moved later is not seen.
+//! * The limits are those of its own group and of the groups above it, of cgroup v2 (`memory.max`) and v1
+//!   (`memory.limit_in_bytes`): a systemd unit's `MemoryMax=`, a container's limit.
+//! * The limit is read once, at start; a later change is not seen.
 
 use std::fs;
 use std::path::Path;
 
-/// Bytes.
+/// Returns the memory in bytes.
 #[must_use]
 pub fn memory() -> u64 {
     let info = rustix::system::sysinfo();
@@ -16,7 +16,8 @@ pub fn memory() -> u64 {
     limit(Path::new("/sys/fs/cgroup"), &own).map_or(machine, |limit| limit.min(machine))
 }
 
-/// The least limit of the groups that `own`, a `/proc/<pid>/cgroup`, names below `root`, and of those above them.
+/// Returns the lowest limit of the groups that `own`, a `/proc/<pid>/cgroup`, names below `root`, and of
+/// those above them.
 fn limit(root: &Path, own: &str) -> Option<u64> {
     let limits_of = |line: &str| {
         let (_, group) = line.split_once(':')?;
@@ -34,7 +35,7 @@ fn limit(root: &Path, own: &str) -> Option<u64> {
     own.lines().filter_map(limits_of).min()
 }
 
-/// A number in a file.
+/// Reads a number from a file.
 fn read(file: &Path) -> Option<u64> {
     fs::read_to_string(file).ok()?.trim().parse().ok()
 }

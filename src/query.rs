@@ -1,14 +1,14 @@
-//! A query string as its pairs: `application/x-www-form-urlencoded` (WHATWG URL §5.1), bounded.
+//! Parses a query string into pairs: `application/x-www-form-urlencoded` (WHATWG URL §5.1), with limits.
 //!
-//! * Stricter than the standard where leniency would hide a mistake: a broken escape and bytes that are not UTF-8
-//!   are refused instead of replaced.
+//! * It is stricter than the standard: a broken escape and bytes that are not UTF-8 are refused instead of
+//!   replaced, because replacing would hide a mistake.
 //! * An error never shows the query, which may hold a credential.
 
 use std::borrow::Cow;
 
-/// Most bytes of a query string; more cannot be a filter, a position and a token.
+/// The most bytes of a query string; a filter, a position and a token fit.
 pub const QUERY_BYTES: usize = 16 * 1024;
-/// Most pairs; every endpoint knows fewer names, and the lists inside a value have their own limit.
+/// The most pairs. Every endpoint knows fewer names, and the lists inside a value have their own limit.
 pub const QUERY_PAIRS: usize = 64;
 
 /// Why a query string was refused.
@@ -31,7 +31,8 @@ pub enum QueryError {
 /// A name and its value, unescaped.
 pub type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
 
-/// The pairs of `query` (without `?`), in order; empty pieces are skipped and a name without `=` has an empty value.
+/// Returns the pairs of `query` (without `?`), in order; empty pieces are skipped and a name without `=` has
+/// an empty value.
 ///
 /// # Errors
 /// [`QueryError`]: which rule the query broke.
@@ -50,7 +51,8 @@ pub fn pairs(query: &str) -> Result<Vec<Pair<'_>>, QueryError> {
     Ok(pairs)
 }
 
-/// One segment of a path, unescaped (RFC 3986 §2.1; `+` is itself there). `None` for a broken escape or no UTF-8.
+/// Unescapes one segment of a path (RFC 3986 §2.1; there `+` is itself). Returns `None` for a broken escape
+/// or bytes that are not UTF-8.
 #[must_use]
 pub fn unescape_path(segment: &str) -> Option<String> {
     let literal = segment.replace('+', "%2B");

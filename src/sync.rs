@@ -1,9 +1,10 @@
 //! The atomics, locks and shared pointers of the lock-free code: std's, or loom's in the model checker.
 //!
-//! * `ring` and `wake` import these and nothing else of the kind, so `tests/loom` checks the very code that ships.
-//! * Locks are std's, taken over when poisoned: a panic is one request's, not everybody's who needs the lock after it. A
-//!   contended one sleeps until it is free. parking_lot's yields first, and the kernel takes a yield as leave to run
-//!   everybody else: workers that met at one lock were off their core for up to 7 ms.
+//! * `ring` and `wake` import their atomics and locks only from here, so `tests/loom` checks the very code
+//!   that ships.
+//! * Locks are std's, and a poisoned one is used on: a panic ends one request and must not fail every later
+//!   one that needs the lock. A contended lock sleeps until it is free. parking_lot's yields first, and the
+//!   kernel then runs every other thread: workers that met at one lock were off their core for up to 7 ms.
 //! * loom 0.7 treats `SeqCst` *accesses* as `AcqRel`; where a total order is needed, use [`fence`]`(SeqCst)`,
 //!   which it models and which the C++ memory model makes strong enough.
 
@@ -24,17 +25,17 @@ pub use std::sync::{
 
 pub use imp::MutexGuard;
 
-/// A lock for one.
+/// A mutual exclusion lock.
 #[derive(Debug, Default)]
 pub struct Mutex<T>(imp::Mutex<T>);
 
 impl<T> Mutex<T> {
-    /// A mutex around `value`.
+    /// Creates a mutex around `value`.
     pub fn new(value: T) -> Self {
         Self(imp::Mutex::new(value))
     }
 
-    /// Waits for the lock.
+    /// Acquires the lock, waiting until it is free.
     pub fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -42,7 +43,7 @@ impl<T> Mutex<T> {
 
 #[cfg(not(loom))]
 impl<T> Mutex<T> {
-    /// The lock, if it is free.
+    /// Acquires the lock if it is free.
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         match self.0.try_lock() {
             Ok(guard) => Some(guard),
@@ -52,52 +53,52 @@ impl<T> Mutex<T> {
     }
 }
 
-/// A lock for one who writes or many who read.
+/// A lock for one writer or many readers.
 #[cfg(not(loom))]
 #[derive(Debug, Default)]
 pub struct RwLock<T>(imp::RwLock<T>);
 
 #[cfg(not(loom))]
 impl<T> RwLock<T> {
-    /// A lock around `value`.
+    /// Creates a lock around `value`.
     pub fn new(value: T) -> Self {
         Self(imp::RwLock::new(value))
     }
 
-    /// Waits until nobody writes.
+    /// Acquires the lock for reading, waiting until there is no writer.
     pub fn read(&self) -> imp::RwLockReadGuard<'_, T> {
         self.0.read().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Waits until nobody else has it.
+    /// Acquires the lock for writing, waiting until it is free.
     pub fn write(&self) -> imp::RwLockWriteGuard<'_, T> {
         self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
-/// Where threads wait for what another does under a [`Mutex`].
+/// A condition variable, used with a [`Mutex`].
 #[cfg(not(loom))]
 #[derive(Debug, Default)]
 pub struct Condvar(imp::Condvar);
 
 #[cfg(not(loom))]
 impl Condvar {
-    /// Wakes one of those that wait.
+    /// Wakes one waiting thread.
     pub fn notify_one(&self) {
         self.0.notify_one();
     }
 
-    /// Wakes all that wait.
+    /// Wakes all waiting threads.
     pub fn notify_all(&self) {
         self.0.notify_all();
     }
 
-    /// Gives the lock back until it is told, or for no reason.
+    /// Releases the lock and waits for a notification; it may also wake spuriously.
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         self.0.wait(guard).unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Likewise, for `patience` at most; whether that has passed.
+    /// Like `wait`, for at most `patience`; also returns true if that time has passed.
     pub fn wait_for<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,
@@ -109,8 +110,8 @@ impl Condvar {
     }
 }
 
-/// Lets loom see an object's lifetime: touching it after, or concurrently with, its drop fails the model.
-/// Outside loom it has no size and does nothing.
+/// Makes an object's lifetime visible to loom: touching it after its drop, or concurrently with it, fails the
+/// model. Outside loom it has no size and does nothing.
 #[derive(Debug, Default)]
 pub struct Alive {
     #[cfg(loom)]
@@ -126,7 +127,8 @@ impl Alive {
     }
 }
 
-// SAFETY: the cell guards no data; that it may be misused from several threads, and loom then says so, is its purpose.
+// SAFETY: the cell guards no data. Its purpose is that several threads may misuse it and loom then reports
+// it.
 #[cfg(loom)]
 #[allow(unsafe_code)]
 unsafe impl Sync for Alive {}

@@ -1,15 +1,15 @@
-//! The one clock, injected: whoever needs the time is handed a [`Clock`], so tests decide what time it is.
+//! The injected clock: code that needs the time is given a [`Clock`], so that tests control the time.
 
 use std::cell::Cell;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// Where the time comes from.
+/// A source of the time.
 pub trait Clock: Send + Sync {
-    /// Milliseconds since the Unix epoch.
+    /// Returns milliseconds since the Unix epoch.
     fn now_ms(&self) -> u64;
-    /// Microseconds since some start, never going back: for lengths of time only.
+    /// Returns microseconds since an arbitrary start. It never goes back and is only for durations.
     fn monotonic_us(&self) -> u64 {
         self.now_ms().saturating_mul(1_000)
     }
@@ -25,12 +25,12 @@ impl Clock for SystemClock {
     }
     fn monotonic_us(&self) -> u64 {
         static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-        // Never 0, which says "no time".
+        // Never 0, which means "no time".
         START.elapsed().as_micros() as u64 + 1
     }
 }
 
-/// A clock that stands until it is moved.
+/// A clock that does not move until it is set or advanced.
 #[derive(Debug, Default)]
 pub struct ManualClock {
     wall_ms: AtomicU64,
@@ -38,17 +38,18 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// A clock that shows `now_ms`.
+    /// Creates a clock that shows `now_ms`.
     #[must_use]
     pub fn at(now_ms: u64) -> Self {
         ManualClock { wall_ms: AtomicU64::new(now_ms), monotonic_ms: AtomicU64::new(now_ms) }
     }
-    /// Lets time pass.
+    /// Advances both clocks.
     pub fn advance(&self, ms: u64) {
         self.wall_ms.fetch_add(ms, Ordering::Relaxed);
         self.monotonic_ms.fetch_add(ms, Ordering::Relaxed);
     }
-    /// Sets the wall clock, forward or back, as an administrator or NTP does; no time passes.
+    /// Sets the wall clock, forward or back, as an administrator or NTP does. The monotonic clock does not
+    /// move.
     pub fn set(&self, now_ms: u64) {
         self.wall_ms.store(now_ms, Ordering::Relaxed);
     }
@@ -63,27 +64,28 @@ impl Clock for ManualClock {
     }
 }
 
-/// The wall clock as far as it can be believed, for whatever forgets old things: a clock that is set forward by mistake must not
-/// make it forget everything at once.
+/// The wall clock as far as it can be trusted, for code that removes old data: a clock that is set forward by
+/// mistake must not remove everything at once.
 ///
 /// * It is never ahead of the wall clock, and follows it back at once.
-/// * Where the wall clock steps ahead of the time that has passed by more than [`STEP_MS`], this one goes on by the time that
-///   passes, and follows once the step has lasted for [`BELIEVED_MS`].
+/// * If the wall clock jumps ahead of the monotonic clock by more than [`STEP_MS`], this clock continues with
+///   the monotonic time, and follows the wall clock once the jump has lasted for [`BELIEVED_MS`].
 #[derive(Debug, Default)]
 pub struct CautiousClock {
-    /// What it showed last, Unix milliseconds, and the monotonic clock then; `None`: not read yet.
+    /// The time it showed last, in Unix milliseconds, and the monotonic clock then; `None` before the first
+    /// reading.
     last: Option<(u64, u64)>,
-    /// Since when, by the monotonic clock, the wall clock is so many milliseconds ahead.
+    /// Since when, by the monotonic clock, the wall clock is ahead, and by how many milliseconds.
     doubt: Option<(u64, u64)>,
 }
 
-/// A step that is believed at once, milliseconds.
+/// The largest jump that is followed at once, in milliseconds.
 const STEP_MS: u64 = 60_000;
-/// How long a larger step must last to be believed, milliseconds.
+/// How long a larger jump must last before it is followed, in milliseconds.
 pub const BELIEVED_MS: u64 = 24 * 60 * 60 * 1_000;
 
 impl CautiousClock {
-    /// Reads `clock`; to be called every minute at least. The first reading is believed.
+    /// Reads `clock`; call it at least every minute. The first reading is trusted.
     pub fn now_ms(&mut self, clock: &dyn Clock) -> u64 {
         let (wall, monotonic) = (clock.now_ms(), clock.monotonic_us() / 1_000);
         let (last, then) = self.last.unwrap_or((wall, monotonic));
@@ -101,10 +103,11 @@ impl CautiousClock {
     }
 }
 
-/// The last instant that can be shown, Unix milliseconds.
+/// The last time that can be shown, in Unix milliseconds.
 const CALENDAR_END_MS: u64 = 253_402_207_200_999;
 
-/// RFC 3339 in UTC with milliseconds, `2026-01-02T03:04:05.678Z`. Times past year 9999 are shown as its end.
+/// Formats a time as RFC 3339 in UTC with milliseconds, `2026-01-02T03:04:05.678Z`. Times past the year 9999
+/// are shown as its end.
 #[must_use]
 pub fn rfc3339(ms: u64) -> String {
     let ms = i64::try_from(ms.min(CALENDAR_END_MS)).unwrap_or(i64::MAX);
@@ -114,11 +117,11 @@ pub fn rfc3339(ms: u64) -> String {
     }
 }
 
-/// Characters of [`rfc3339`].
+/// Length of [`rfc3339`] in characters.
 pub const RFC3339_LEN: usize = 24;
 
-/// [`rfc3339`] as bytes. Times within one second are written by thread from that second's text: an event's time of receipt
-/// is written once an event, and the calendar behind it costs more than the rest of the encoding.
+/// Returns [`rfc3339`] as bytes. Each thread caches the text of the last second: the time of receipt is
+/// written once per event, and the calendar computation costs more than the rest of the encoding.
 #[must_use]
 pub fn rfc3339_bytes(ms: u64) -> [u8; RFC3339_LEN] {
     thread_local! {
@@ -141,7 +144,8 @@ pub fn rfc3339_bytes(ms: u64) -> [u8; RFC3339_LEN] {
     })
 }
 
-/// Reads RFC 3339 into Unix milliseconds; `None` when it is not RFC 3339 with an offset. Times before 1970 are 0.
+/// Parses RFC 3339 into Unix milliseconds. Returns `None` if the text is not RFC 3339 with an offset. Times
+/// before 1970 are 0.
 #[must_use]
 pub fn parse_rfc3339(text: &str) -> Option<u64> {
     if text.len() > 64 {

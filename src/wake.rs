@@ -1,58 +1,63 @@
 //! Waking workers: one bit per (tenant, worker), never anything per connection.
 //!
-//! * A publisher stores the ring's head, then [`WakeBits::signal`]s. The bit's change 0→1 puts the tenant on the
-//!   worker's [`WakeQueue`], so a tenant is on a queue at most once and a queue is never longer than there are tenants.
-//! * A worker takes a tenant off its queue, then [`WakeBits::take`]s, then reads the head, until it is at the head.
-//! * A worker that gains a subscriber [`WakeBits::subscribe`]s, then reads the head.
-//! * Each of these three has a SeqCst fence between its store and its load. Two such sides cannot both miss the
-//!   other's store, which is the whole proof that no wake-up is lost; `tests/loom` tries it on this code.
-//! * The queue rings its bell only if the worker may have seen it silent: a burst costs one system call.
+//! * A publisher stores the ring's head and then calls [`WakeBits::signal`]. The bit's change 0→1 puts the
+//!   tenant on the worker's [`WakeQueue`], so a tenant is on a queue at most once and a queue is never longer
+//!   than the number of tenants.
+//! * A worker takes a tenant off its queue, then calls [`WakeBits::take`], then reads the ring until it is at
+//!   the head.
+//! * A worker that gets a first subscriber calls [`WakeBits::subscribe`], then reads the head.
+//! * Each of these three has a SeqCst fence between its store and its load. Two such sides cannot both miss
+//!   the other's store, which is the whole proof that no wake-up is lost; `tests/loom` checks it on this
+//!   code.
+//! * The queue rings its bell only if the worker may have seen it silent, so a burst costs one system call.
 //!
-//! It knows no rings, tenants or sockets.
+//! It does not know rings, tenants or sockets.
 
 #[cfg(not(loom))]
 use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, fence};
 
-/// How many workers the bits of a tenant can name.
+/// The most workers that the bits of a tenant can name.
 pub const MAX_WORKERS: usize = 64;
 
-/// A worker's inbox. Anyone pushes; the worker waits for the bell and drains.
+/// The inbox of a worker. Any thread pushes; the worker waits for the bell and drains.
 pub struct WakeQueue<T> {
     items: Mutex<Vec<T>>,
-    /// True from the push that rings until the drain that follows. Pushers set it, the worker clears it.
+    /// True from the push that rings the bell until the drain that follows. Pushers set it, the worker clears
+    /// it.
     notified: AtomicBool,
     bell: Bell,
 }
 
 impl<T> WakeQueue<T> {
-    /// An empty queue, with a bell of its own.
+    /// Creates an empty queue with its own bell.
     ///
     /// # Errors
-    /// When the process has no descriptor left for the bell.
+    /// The process has no file descriptor left for the bell.
     pub fn new() -> std::io::Result<Self> {
         Ok(Self { items: Mutex::new(Vec::new()), notified: AtomicBool::new(false), bell: Bell::new()? })
     }
 
-    /// Adds `item` and sees to it that the worker will drain. Order among pushers is not kept.
+    /// Adds `item` and ensures that the worker will drain the queue. There is no order between pushers.
     pub fn push(&self, item: T) {
         self.items.lock().push(item);
-        // AcqRel, partner: the swap in `drain`. Reading true leaves the item to a drain that has yet to swap, and
-        // which therefore sees it.
+        // AcqRel, partner: the swap in `drain`. If this reads true, a drain has yet to swap, and that drain
+        // sees the item.
         if !self.notified.swap(true, Ordering::AcqRel) {
             self.bell.ring();
         }
     }
 
-    /// Moves everything into `out` and silences the bell. One worker calls it, whenever the bell rang or it is awake
-    /// anyway; without a bell rung it costs one load.
+    /// Moves everything into `out` and silences the bell. One worker calls it, when the bell rang or when the
+    /// worker is awake anyway; if the bell has not rung it costs one load.
     pub fn drain(&self, out: &mut Vec<T>) {
         if !self.notified.load(Ordering::Relaxed) {
-            return; // A push under way has yet to ring.
+            return; // A push in progress has yet to ring.
         }
-        // In this order: a push that finds `notified` cleared rings a bell that nobody silences without looking into
-        // the queue afterwards. Silencing last could swallow that ring and leave `notified` set for ever.
+        // The order matters: a push that finds `notified` cleared rings a bell, and after that bell is
+        // silenced the queue is always read. Silencing last could swallow that ring and leave `notified` set
+        // for ever.
         self.bell.silence();
         self.notified.swap(false, Ordering::AcqRel); // partner: the swap in `push`
         let mut items = self.items.lock();
@@ -98,12 +103,13 @@ impl Bell {
     }
 
     fn ring(&self) {
-        // Fails only if the count would overflow, and then the bell is ringing already.
+        // It fails only if the count would overflow, and then the bell is ringing already.
         let _ = rustix::io::retry_on_intr(|| rustix::io::write(&self.0, &1u64.to_ne_bytes()));
     }
 
     fn silence(&self) {
-        // Fails only with EAGAIN: a pusher has set `notified` and is about to ring, so there will be one idle wake-up.
+        // It fails only with EAGAIN: a pusher has set `notified` and is about to ring, so there will be one
+        // idle wake-up.
         let _ = rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut [0u8; 8]));
     }
 }
@@ -130,7 +136,7 @@ impl Bell {
         *self.ringing.lock().unwrap() = false;
     }
 
-    /// What epoll does for the worker.
+    /// Waits as the worker does in epoll.
     #[cfg(test)]
     fn wait(&self) {
         let mut ringing = self.ringing.lock().unwrap();
@@ -140,13 +146,14 @@ impl Bell {
     }
 }
 
-/// Held by each tenant: which workers have subscribers of it, and which of them have been told of something new.
+/// State of a tenant: which workers have subscribers of it, and which of them were already notified of new
+/// events.
 #[derive(Debug)]
 pub struct WakeBits {
     /// Bit n: worker n has subscribers. Only worker n changes it.
     interested: AtomicU64,
-    /// Bit n: the tenant is on worker n's queue, or off it and about to be `take`n. Set by signalers, cleared by
-    /// worker n.
+    /// Bit n: the tenant is on worker n's queue, or off it and about to be passed to `take`. Set by
+    /// signalers, cleared by worker n.
     pending: AtomicU64,
 }
 
@@ -157,34 +164,35 @@ impl Default for WakeBits {
 }
 
 impl WakeBits {
-    /// Nobody interested, nobody told.
+    /// Creates bits without subscribers.
     pub fn new() -> Self {
         Self { interested: AtomicU64::new(0), pending: AtomicU64::new(0) }
     }
 
-    /// Worker `worker` (< [`MAX_WORKERS`]) has its first subscriber. It reads the ring's head *after* this: what is
-    /// below that head it knows of, and whatever is published later will wake it.
+    /// Records that `worker` (< [`MAX_WORKERS`]) has its first subscriber. It reads the ring's head *after*
+    /// this: it sees everything below that head, and whatever is published later will wake it.
     pub fn subscribe(&self, worker: usize) {
         self.interested.fetch_or(bit(worker), Ordering::Relaxed);
         fence(Ordering::SeqCst); // partner: the fence in `signal`
     }
 
-    /// The last subscriber of `worker` has gone. The tenant may still be on its queue; it is taken off as ever.
+    /// Records that the last subscriber of `worker` has left. The tenant may still be on its queue and is
+    /// taken off as usual.
     pub fn unsubscribe(&self, worker: usize) {
         self.interested.fetch_and(!bit(worker), Ordering::Relaxed);
     }
 
-    /// Whether any worker has subscribers.
+    /// Returns true if any worker has subscribers.
     pub fn any(&self) -> bool {
         self.interested.load(Ordering::Relaxed) != 0
     }
 
-    /// Call after storing the ring's head. Calls `push(worker)` for each interested worker that was not yet told;
-    /// any number of threads may signal, one of them pushes.
+    /// Calls `push(worker)` for each worker with subscribers that is not yet notified; call it after storing
+    /// the ring's head. Any number of threads may signal; one of them pushes.
     pub fn signal(&self, mut push: impl FnMut(usize)) {
         fence(Ordering::SeqCst); // partners: the fences in `subscribe` and `take`
         let interested = self.interested.load(Ordering::Relaxed);
-        // A set bit seen here means that its `take` has yet to come after our fence: it will see our head.
+        // A set bit seen here means that its `take` comes after our fence, so it will see our head.
         if interested & !self.pending.load(Ordering::Relaxed) == 0 {
             return;
         }
@@ -196,7 +204,8 @@ impl WakeBits {
         }
     }
 
-    /// Worker `worker` has taken the tenant off its queue and is about to read the head (not before this returns).
+    /// Records that `worker` has taken the tenant off its queue and is about to read the head (not before
+    /// this returns).
     pub fn take(&self, worker: usize) {
         self.pending.fetch_and(!bit(worker), Ordering::Relaxed);
         fence(Ordering::SeqCst); // partner: the fence in `signal`
@@ -215,7 +224,7 @@ mod tests {
     use crate::sync::Arc;
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-    /// Waits as a worker's epoll would; false after ten seconds without a ring.
+    /// Waits as a worker's epoll would; returns false after ten seconds without a ring.
     fn rings(queue: &WakeQueue<impl Sized>, patience: Timespec) -> bool {
         poll(&mut [PollFd::new(queue, PollFlags::IN)], Some(&patience)).unwrap() == 1
     }
@@ -264,7 +273,8 @@ mod tests {
         assert_eq!(told(), [0]);
     }
 
-    /// Four publishers bump counters and signal; a worker that sleeps whenever it can still sees every last value.
+    /// Four publishers increment counters and signal; a worker that sleeps whenever it can still sees every
+    /// last value.
     #[test]
     fn no_wake_up_is_lost_under_load() {
         const PUBLISHERS: usize = 4;
@@ -331,8 +341,8 @@ mod loom_tests {
             self.bits.signal(|worker| self.queues[worker].push(()));
         }
 
-        /// Follows the tenant until its head is `end`, sleeping in between. A lost wake-up is a deadlock, which loom
-        /// tells.
+        /// Follows the tenant until its head is `end`, sleeping in between. A lost wake-up is a deadlock,
+        /// which loom reports.
         fn follow(&self, worker: usize, end: u64) {
             self.bits.subscribe(worker);
             let mut seen = self.head.load(Ordering::Relaxed);
@@ -378,7 +388,7 @@ mod loom_tests {
         });
     }
 
-    /// One worker's bits are not undone or invented while the other's change.
+    /// One worker's bits are not cleared or set while the other's change.
     #[test]
     fn loom_two_workers_are_woken_each_for_itself() {
         check(|| {
@@ -400,7 +410,7 @@ mod loom_tests {
         });
     }
 
-    /// Pushes `items` one by one from each of the pushers; the worker gets them all.
+    /// Pushes `items` one by one from each of the pushers; the worker gets all of them.
     fn push_and_collect<const N: usize>(pushers: [&'static [u32]; N]) {
         check(move || {
             let queue = Arc::new(WakeQueue::new().unwrap());
@@ -424,7 +434,7 @@ mod loom_tests {
         push_and_collect([&[1], &[2]]);
     }
 
-    /// The drain of the first must not swallow the bell of the second, or the third rings none.
+    /// The drain after the first push must not swallow the bell of the second, or the third rings none.
     #[test]
     fn loom_a_drain_swallows_no_bell() {
         push_and_collect([&[1, 2, 3]]);

@@ -1,16 +1,17 @@
-//! Whole numbers in JSON, as JSON Schema counts them: `368`, `368.0` and `3.68e2` are the same integer.
+//! Whole numbers in JSON, as JSON Schema defines them: `368`, `368.0` and `3.68e2` are the same integer.
 //!
-//! * What has a fraction, is negative or does not fit 64 bits is refused, never rounded to something else.
-//! * A number with a point or an exponent is read as a double: beyond 2^53 it is the nearest one that a double can say.
+//! * A number that has a fraction, is negative or does not fit into 64 bits is refused, never rounded.
+//! * A number with a point or an exponent is read as a double: beyond 2^53 it is the nearest one that a
+//!   double can hold.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 
-/// Doubles below this fit 64 bits: 2^64.
+/// Doubles below this (2^64) fit into 64 bits.
 const LIMIT: f64 = 18_446_744_073_709_551_616.0;
 
-/// The whole number that a JSON number says; `None` where it is none.
+/// Returns the whole number of a JSON number; `None` if it is not whole.
 #[must_use]
 pub fn from_json(text: &str) -> Option<u64> {
     let double = || text.parse().ok().and_then(from_double);
@@ -18,7 +19,7 @@ pub fn from_json(text: &str) -> Option<u64> {
     text.parse().ok().or_else(double).filter(|_| is_number)
 }
 
-/// The whole number that a double is; `None` where it is none or does not fit.
+/// Returns the whole number of a double; `None` if it is not whole or does not fit.
 #[must_use]
 pub fn from_double(number: f64) -> Option<u64> {
     (number.fract() == 0.0 && (0.0..LIMIT).contains(&number)).then_some(number as u64)
@@ -27,7 +28,7 @@ pub fn from_double(number: f64) -> Option<u64> {
 /// Reads a field that may be absent or `null`, for `#[serde(default, deserialize_with = "…")]`.
 ///
 /// # Errors
-/// It is no whole number, or no `T` holds it.
+/// The value is not a whole number, or does not fit into `T`.
 pub fn optional<'de, D: Deserializer<'de>, T: TryFrom<u64>>(deserializer: D) -> Result<Option<T>, D::Error> {
     let fits = |Whole(number)| {
         T::try_from(number).map_err(|_| D::Error::invalid_value(Unexpected::Unsigned(number), &WholeVisitor))
@@ -49,7 +50,7 @@ impl Visitor<'_> for WholeVisitor {
     type Value = u64;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("u64") // as serde's own numbers say it, which refusals put into words
+        f.write_str("u64") // as serde's own numbers do; error messages are worded from it
     }
     fn visit_u64<E: Error>(self, number: u64) -> Result<u64, E> {
         Ok(number)

@@ -1,10 +1,13 @@
-//! Who may connect: counts of live connections overall, per organization, per user and per address.
+//! Limits of live connections: in total, per organization, per user and per address.
 //!
-//! * A place is taken before the upgrade and given back by dropping [`Admitted`], whatever ends the connection.
-//! * Where connections run short, those that are left are for organizations that hold less than an equal part: none can take all.
-//! * A waiting poll takes a place too ([`Polled`]), and does not make its user present: streams are counted beside places.
-//! * Loopback and unix sockets have no limit per address, so that a proxy or load tester on the machine is not refused; unless they
-//!   are trusted proxies, whose clients have addresses of their own.
+//! * A permit is acquired before the upgrade and released by dropping [`Admitted`], whatever ends the
+//!   connection.
+//! * When few connections are left, only organizations with less than an equal part get them, so none can
+//!   take all.
+//! * A waiting poll takes a permit too ([`Polled`]) but does not make its user present. So streams are
+//!   counted separately from permits.
+//! * Loopback and unix sockets have no limit per address, so that a proxy or load tester on the machine is
+//!   not refused. This does not apply to trusted proxies, because their clients have addresses of their own.
 
 use std::collections::BTreeMap;
 use std::hash::Hash;
@@ -20,10 +23,11 @@ use crate::ids::TenantId;
 
 use super::presence::Presence;
 
-/// Users of an organization that are mustered while their count is locked: connections of the organization come and go between.
+/// How many users of an organization [`Admission::muster`] puts on the roster under one lock. Between two
+/// such steps the organization's connections can come and go.
 const MUSTERED: usize = 256;
 
-/// How many connections may live at once; 0: no limit of that kind.
+/// The most live connections of each kind; 0 means no limit.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// In the whole process.
@@ -32,34 +36,35 @@ pub struct Limits {
     pub per_organization: usize,
     /// Of one user of an organization (a credential with a `sub`).
     pub per_user: usize,
-    /// From one address (IPv6: one /64).
+    /// From one address (for IPv6, from one /64).
     pub per_address: usize,
-    /// Whether that holds for loopback and unix sockets too.
+    /// Whether `per_address` also applies to loopback and unix sockets.
     pub count_local: bool,
 }
 
-/// Which part of all connections only organizations get that hold less than an equal part of all.
+/// One part in this many of all connections is reserved for organizations that hold less than an equal part.
 const SHARED_PART: usize = 8;
 
-/// Which limit refused a connection.
+/// The limit that refused a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Refused {
-    /// The process is full.
-    #[error("the server holds as many connections as it may")]
+    /// The limit of the process is reached.
+    #[error("the server has reached its connection limit")]
     Total,
-    /// The organization is full.
-    #[error("the organization holds as many connections as it may ({0})")]
+    /// The organization's limit is reached.
+    #[error("the organization has reached its connection limit ({0})")]
     Organization(usize),
-    /// The user is full.
-    #[error("the user holds as many connections as it may ({0})")]
+    /// The user's limit is reached.
+    #[error("the user has reached its connection limit ({0})")]
     User(usize),
-    /// The address is full.
-    #[error("the address holds as many connections as it may ({0})")]
+    /// The address's limit is reached.
+    #[error("the address has reached its connection limit ({0})")]
     Address(usize),
 }
 
 impl Refused {
-    /// The configuration key of the limit, and what it allows now; `None`: it is nobody's own.
+    /// Returns the configuration key of the limit and its present value, or `None` for the limit of the whole
+    /// process.
     #[must_use]
     pub fn limit(self) -> Option<(&'static str, usize)> {
         match self {
@@ -71,46 +76,48 @@ impl Refused {
     }
 }
 
-/// The counts.
+/// Counts the live connections against their limits.
 #[derive(Debug)]
 pub struct Admission {
     limits: Limits,
     total: AtomicUsize,
     organizations: DashMap<TenantId, usize>,
-    /// By organization, so that nobody has to look at another one's users.
+    /// Grouped by organization, so that a search never looks at another organization's users.
     users: DashMap<TenantId, BTreeMap<Box<str>, Held>>,
     addresses: DashMap<IpAddr, usize>,
-    /// Sockets without a credential. Counted apart, so that an address whose streams fill its places can still send requests.
+    /// Sockets without a credential. They are counted separately, so that an address whose streams use up its
+    /// permits can still send requests.
     newcomers: DashMap<IpAddr, usize>,
     presence: Arc<Presence>,
 }
 
-/// What one user holds.
+/// Permits of one user.
 #[derive(Default, Debug)]
 struct Held {
-    /// Connections and waiting polls.
+    /// Number of connections and waiting polls.
     places: u32,
-    /// Connections alone; at most `places`.
+    /// Number of connections without the polls; at most `places`.
     streams: u32,
 }
 
-/// What takes a place.
+/// What a permit is acquired for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Taker {
     Stream,
     Poll,
 }
 
-/// A place in every count, held by a live connection.
+/// A live connection's permit in every count.
 #[derive(Debug)]
 pub struct Admitted {
     admission: Arc<Admission>,
     principal: Arc<Principal>,
-    /// IPv4 as mapped, none as `::`: a byte less than an `Option<IpAddr>`, which is eight in a [`super::Connection`].
+    /// IPv4 is stored as IPv4-mapped and "no address" as `::`. This is a byte less than an `Option<IpAddr>`,
+    /// which saves eight bytes in a [`super::Connection`].
     peer: Ipv6Addr,
 }
 
-/// A place in every count, held by a request that waits for news.
+/// A waiting poll's permit in every count.
 #[derive(Debug)]
 pub struct Polled {
     admission: Arc<Admission>,
@@ -118,14 +125,15 @@ pub struct Polled {
     peer: Option<IpAddr>,
 }
 
-/// A place in the count of its address, held by a socket whose peer has not shown a credential.
+/// A permit in the count of its address, for a socket whose peer has not presented a credential.
 #[derive(Debug)]
 pub struct SocketPlace {
     admission: Arc<Admission>,
     address: Option<IpAddr>,
 }
 
-/// What counts as one address: the /64 of IPv6. Unix sockets are `::`, which is no client's.
+/// The unit that is counted as one address: for IPv6 the /64. Unix sockets are `::`, which is no client's
+/// address.
 pub(super) fn network(peer: Option<IpAddr>) -> IpAddr {
     match peer.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |peer| peer.to_canonical()) {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
@@ -134,7 +142,8 @@ pub(super) fn network(peer: Option<IpAddr>) -> IpAddr {
 }
 
 impl Admission {
-    /// No connections yet. `presence` is told when a user comes and goes.
+    /// Creates empty counts. `presence` is notified when a user's first stream begins and when its last one
+    /// ends.
     #[must_use]
     pub fn new(limits: Limits, presence: Arc<Presence>) -> Arc<Admission> {
         Arc::new(Admission {
@@ -148,10 +157,10 @@ impl Admission {
         })
     }
 
-    /// Takes a place for a stream of `principal` coming from `peer` (`None`: a unix socket).
+    /// Acquires a permit for a stream of `principal` that comes from `peer` (`None`: a unix socket).
     ///
     /// # Errors
-    /// [`Refused`] names the limit that is reached; nothing is taken then.
+    /// [`Refused`] names the limit that is reached; nothing is acquired then.
     pub fn admit(
         self: &Arc<Self>,
         principal: Arc<Principal>,
@@ -166,10 +175,10 @@ impl Admission {
         Ok(Admitted { admission: self.clone(), principal, peer })
     }
 
-    /// [`Admission::admit`] for a request that waits for news.
+    /// Like [`Admission::admit`], for a poll that waits for events.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Admission::admit`].
     pub fn admit_poll(
         self: &Arc<Self>,
         principal: Arc<Principal>,
@@ -179,7 +188,8 @@ impl Admission {
         Ok(Polled { admission: self.clone(), principal, peer })
     }
 
-    /// Takes a place for a socket whose peer has not shown a credential: its address alone has a limit for it.
+    /// Acquires a permit for a socket whose peer has not presented a credential. Only the limit per address
+    /// applies.
     ///
     /// # Errors
     /// [`Refused::Address`].
@@ -199,7 +209,7 @@ impl Admission {
             self.total.fetch_sub(1, Ordering::Relaxed);
             return Err(Refused::Total);
         }
-        // Built first, so that an error below gives back exactly what was taken so far.
+        // This guard is built first, so that an error below releases exactly what was acquired so far.
         let mut taken = Taken { admission: self, taker, organization: None, user: None, armed: true };
         let tenant = principal.tenant;
         let most = self.most_of_organization(total);
@@ -218,11 +228,12 @@ impl Admission {
         {
             return Err(Refused::Address(self.limits.per_address));
         }
-        taken.armed = false; // from here on `Admitted` or `Polled` gives it all back
+        taken.armed = false; // from here on `Admitted` or `Polled` releases everything
         Ok(())
     }
 
-    /// How many connections one organization may hold while all hold `total`; 0: any number.
+    /// Returns how many connections one organization may hold while all organizations hold `total`; 0 means
+    /// no limit.
     fn most_of_organization(&self, total: usize) -> usize {
         let all = self.limits.total;
         if self.limits.per_organization != 0 || all == 0 || total < all - all / SHARED_PART {
@@ -274,7 +285,7 @@ impl Admission {
         }
     }
 
-    /// The address a limit counts: none for local peers, else the [`network`].
+    /// Returns the address that a limit counts: `None` for local peers, else the [`network`].
     fn counted(&self, peer: Option<IpAddr>) -> Option<IpAddr> {
         let local = peer.is_none_or(|peer| {
             let peer = peer.to_canonical();
@@ -283,14 +294,14 @@ impl Admission {
         (self.limits.count_local || !local).then(|| network(peer))
     }
 
-    /// Who is present.
+    /// Returns the rosters of present users.
     #[must_use]
     pub fn presence(&self) -> &Arc<Presence> {
         &self.presence
     }
 
-    /// Has some connected users of an organization put on its roster, those after one in the order of their `sub`. Returns after whom
-    /// to go on; `None`: that was all.
+    /// Puts some connected users of an organization on its roster, starting after `after` in the order of
+    /// their `sub`. Returns the `sub` to continue after, or `None` when all users were visited.
     pub fn muster(&self, tenant: TenantId, after: Option<&str>) -> Option<Box<str>> {
         let users = self.users.get(&tenant)?;
         let after = after.map_or(Bound::Unbounded, Bound::Excluded);
@@ -304,19 +315,19 @@ impl Admission {
         last.cloned()
     }
 
-    /// Live streams of one user.
+    /// Returns the number of live streams of one user.
     #[must_use]
     pub fn streams_of(&self, tenant: TenantId, sub: &str) -> u32 {
         self.users.get(&tenant).and_then(|users| users.get(sub).map(|held| held.streams)).unwrap_or_default()
     }
 
-    /// Live connections.
+    /// Returns the number of live connections.
     #[must_use]
     pub fn total(&self) -> usize {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// Live connections of one organization.
+    /// Returns the number of live connections of one organization.
     #[must_use]
     pub fn of_organization(&self, tenant: TenantId) -> usize {
         self.organizations.get(&tenant).map_or(0, |n| *n)
@@ -324,18 +335,19 @@ impl Admission {
 }
 
 impl Admitted {
-    /// Who it is.
+    /// Returns the principal of the connection.
     #[must_use]
     pub fn principal(&self) -> &Arc<Principal> {
         &self.principal
     }
-    /// It is served now: its user is present.
+    /// Marks the connection as served, which makes its user present.
     pub fn arrived(&self) {
         if let Some(sub) = self.principal.sub.as_deref() {
             self.admission.presence.arrived(self.principal.tenant, sub);
         }
     }
-    /// Replaces the principal by a renewed one: same organization, same subject, so the counts stand.
+    /// Replaces the principal by a renewed one. Organization and subject are the same, so the counts stay
+    /// valid.
     pub fn renew(&mut self, principal: Arc<Principal>) {
         debug_assert!(
             self.principal.tenant == principal.tenant
@@ -343,7 +355,7 @@ impl Admitted {
         );
         self.principal = principal;
     }
-    /// Where it comes from; `None`: a unix socket.
+    /// Returns the peer's address, or `None` for a unix socket.
     #[must_use]
     pub fn peer(&self) -> Option<IpAddr> {
         (!self.peer.is_unspecified()).then(|| self.peer.to_canonical())
@@ -370,7 +382,7 @@ impl Drop for Polled {
     }
 }
 
-/// What a refused admission gives back.
+/// Counts acquired so far by an admission; dropping this releases them unless the admission succeeded.
 struct Taken<'a> {
     admission: &'a Admission,
     taker: Taker,

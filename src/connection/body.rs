@@ -1,10 +1,12 @@
-//! The bytes between the pump and an HTTP response body: SSE over HTTP/2, where no socket can be taken over.
+//! The queue of bytes between the worker and an HTTP response body: SSE over HTTP/2, where no socket can be
+//! taken over.
 //!
-//! * Both ends live on one worker. The queue blocks like a full socket: it takes what fits into [`BODY_BYTES`], and the worker
-//!   learns when it takes more.
-//! * Bytes count until the connection has written them, so a stream that nobody reads holds at most [`BODY_BYTES`].
-//! * They count against the organization's share of what is not read. Where that is used up, a stream still gets what a
-//!   [`Claim`] leaves uncounted, so one that is read goes on, slower.
+//! * Both ends are on one worker. The queue blocks like a full socket: it takes what fits into [`BODY_BYTES`]
+//!   and notifies the worker when it can take more.
+//! * Bytes count until the HTTP connection has written them, so a stream that its client does not read holds
+//!   at most [`BODY_BYTES`].
+//! * The bytes count against the organization's share of unread bytes. When that share is used up, a stream
+//!   still gets the bytes that a [`Claim`] does not count, so a stream that is read continues, only slower.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -15,24 +17,24 @@ use bytes::Bytes;
 use super::Wrote;
 use super::shares::{Claim, FREE_BYTES};
 
-/// Bytes of a body that wait to be written before its writer blocks.
+/// The most bytes of a body that wait to be written before its writer blocks.
 pub const BODY_BYTES: usize = 32 * 1024;
 
-/// The queue.
+/// The queue of one response body.
 pub struct BodyQueue {
-    /// Written by the pump and not yet taken by the body.
+    /// Bytes written by the worker and not yet taken by the body.
     queued: RefCell<Vec<u8>>,
-    /// Bytes in `queued`, and taken and not yet sent; at most [`BODY_BYTES`].
+    /// Number of bytes in `queued` and of those taken but not yet sent; at most [`BODY_BYTES`].
     bytes: Cell<usize>,
     claim: RefCell<Claim>,
-    /// No more will come.
+    /// The writer has ended the body.
     ended: Cell<bool>,
-    /// The body was dropped: the peer is gone.
+    /// The body was dropped because the peer is gone.
     dropped: Cell<bool>,
     /// A write was refused since bytes were last sent.
     refused: Cell<bool>,
     waker: RefCell<Option<Waker>>,
-    /// Tells the worker that the queue takes bytes again, or that the body is gone.
+    /// Notifies the worker that the queue takes bytes again, or that the body is gone.
     on_room: Box<dyn Fn()>,
 }
 
@@ -43,7 +45,8 @@ impl std::fmt::Debug for BodyQueue {
 }
 
 impl BodyQueue {
-    /// An empty queue; `on_room` is called when a refused writer may go on, and when the body is dropped.
+    /// Creates an empty queue. `on_room` is called when a refused writer may continue, and when the body is
+    /// dropped.
     pub fn new(claim: Claim, on_room: impl Fn() + 'static) -> Rc<BodyQueue> {
         Rc::new(BodyQueue {
             queued: RefCell::default(),
@@ -57,7 +60,7 @@ impl BodyQueue {
         })
     }
 
-    /// Takes as many of `bytes` as there is room for.
+    /// Takes as many of `bytes` as fit.
     pub fn push(&self, bytes: &[u8]) -> Wrote {
         if self.dropped.get() {
             return Wrote { bytes: 0, blocked: false, gone: true };
@@ -79,13 +82,14 @@ impl BodyQueue {
         Wrote { bytes: taken, blocked, gone: false }
     }
 
-    /// No more will come.
+    /// Ends the body: no more bytes will be written.
     pub fn end(&self) {
         self.ended.set(true);
         self.wake();
     }
 
-    /// The next bytes, which count until [`BodyQueue::sent`]; `None` when it has ended.
+    /// Returns the next bytes, which count until [`BodyQueue::sent`] is called for them; `None` at the end of
+    /// the body.
     pub fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let queued = std::mem::take(&mut *self.queued.borrow_mut());
         if !queued.is_empty() {
@@ -98,22 +102,22 @@ impl BodyQueue {
         Poll::Pending
     }
 
-    /// The connection has written `bytes` of what was taken.
+    /// Records that the HTTP connection has written `bytes` of those taken.
     pub fn sent(&self, bytes: usize) {
         self.bytes.set(self.bytes.get().saturating_sub(bytes));
-        let _ = self.claim.borrow_mut().set(self.bytes.get()); // fewer bytes than before are never refused
+        let _ = self.claim.borrow_mut().set(self.bytes.get()); // a smaller number is never refused
         if self.bytes.get() <= BODY_BYTES / 2 && self.refused.replace(false) {
             (self.on_room)();
         }
     }
 
-    /// The reading end is gone.
+    /// Records that the reader was dropped.
     pub fn drop_body(&self) {
         self.dropped.set(true);
         (self.on_room)();
     }
 
-    /// Whether the reading end is gone.
+    /// Returns true if the reader was dropped.
     #[must_use]
     pub fn is_dropped(&self) -> bool {
         self.dropped.get()

@@ -1,8 +1,8 @@
-//! What a WebSocket client says: one JSON object a text message, tagged by `type`.
+//! Frames that a WebSocket client sends: one JSON object per text message, tagged by `type`.
 //!
-//! * A frame is read whole or refused whole; an unknown type or field is refused by name.
-//! * Published events stay raw JSON: [`crate::event::Event::parse`] alone decides what an event is.
-//! * Only syntax and limits are decided here, never rights; and nothing shows a token, `Debug` included.
+//! * A frame is accepted or refused as a whole; the refusal names an unknown type or field.
+//! * Published events stay raw JSON: only [`crate::event::Event::parse`] decides what an event is.
+//! * Only syntax and limits are checked here, never rights. Nothing prints a token, not even `Debug`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,14 +16,14 @@ use crate::filter::{Filter, FilterBuilder, Values};
 use crate::frame::control::Ref;
 use crate::time;
 
-/// Most events of one `publish`.
+/// The most events of one `publish`.
 pub const PUBLISH_EVENTS: usize = crate::tenant::intake::BATCH_EVENTS;
-/// Most bytes of a `token`; a longer one cannot have come as a header either.
+/// The most bytes of a `token`. A longer one could not be sent in a header either.
 pub const TOKEN_BYTES: usize = 8 * 1024;
-/// More fields than this cannot be a frame; stops a million keys.
+/// The most fields that are read of a frame; this stops a frame with a million keys.
 const MAX_FIELDS: usize = 16;
 
-/// Each frame a client may send and its fields besides `type` and `ref`.
+/// The frames that a client may send, each with its fields besides `type` and `ref`.
 pub const FRAMES: [(&str, &[&str]); 6] = [
     ("ping", &["timestamp", "cursor"]),
     ("pong", &["timestamp", "cursor"]),
@@ -36,36 +36,36 @@ pub const FRAMES: [(&str, &[&str]); 6] = [
     ("cancel", &["request_id"]),
 ];
 
-/// A client's frame.
+/// A frame from a client.
 #[derive(Debug)]
 pub enum ClientFrame<'a> {
-    /// To be answered by `pong`.
+    /// A ping, which is answered by `pong`.
     Ping,
-    /// An answer to our `ping`.
+    /// The answer to the server's `ping`.
     Pong,
-    /// Replaces filter, and position if one is given; answered by `ready`.
+    /// Replaces the filter, and the position if one is given; answered by `ready`.
     Subscribe(Subscribe),
-    /// Renews the credential in place.
+    /// Renews the credential of this connection.
     Auth {
-        /// The new one.
+        /// The new credential.
         token: Token<'a>,
         /// Echoed in `ack`.
         reference: Option<Ref>,
     },
-    /// Publishes.
+    /// Publishes events.
     Publish {
         /// The events, 1 to [`PUBLISH_EVENTS`], still raw.
         events: Vec<&'a RawValue>,
         /// `events` was given, so an error names the item too: `[3].content`.
         batch: bool,
-        /// `"ack":"memory"`: the ack need not wait for the disk.
+        /// `events` was given, so an error also names the item: `[3].content`.
         memory: bool,
-        /// Echoed in `ack` or `error`.
+        /// `"ack":"memory"`: the ack does not wait for the disk.
         reference: Option<Ref>,
     },
     /// Cancels a stream.
     Cancel {
-        /// The stream.
+        /// The stream to cancel.
         request_id: Cow<'a, str>,
         /// Echoed in the answer.
         reference: Option<Ref>,
@@ -75,15 +75,15 @@ pub enum ClientFrame<'a> {
 /// A client's `subscribe`.
 #[derive(Debug)]
 pub struct Subscribe {
-    /// What it asks for.
+    /// The filter to apply.
     pub filter: Filter,
-    /// Where it starts; `None` keeps the present position.
+    /// Where the subscription starts; `None` keeps the present position.
     pub from: Option<From>,
     /// Echoed in `ready`.
     pub reference: Option<Ref>,
 }
 
-/// A credential as it came.
+/// A credential as the client sent it.
 pub struct Token<'a>(pub Cow<'a, str>);
 
 impl AsRef<str> for Token<'_> {
@@ -102,17 +102,18 @@ impl fmt::Debug for Token<'_> {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct BadFrame {
-    /// What is wrong, for a person; names the field.
+    /// What is wrong, in words; names the field.
     pub reason: String,
     /// The frame's `ref`, if it could be read.
     pub reference: Option<Ref>,
 }
 
 impl<'a> ClientFrame<'a> {
-    /// Reads one frame.
+    /// Parses one frame.
     ///
     /// # Errors
-    /// [`BadFrame`]: not one JSON object, an unknown type or field, a field missing, given twice or of a wrong type.
+    /// [`BadFrame`]: the text is not one JSON object, or a field is unknown, missing, repeated or of a wrong
+    /// type.
     pub fn parse(text: &'a str) -> Result<ClientFrame<'a>, BadFrame> {
         let mut fields = Fields::default();
         let result = fields.read(text).and_then(|()| fields.frame());
@@ -120,7 +121,7 @@ impl<'a> ClientFrame<'a> {
     }
 }
 
-/// The fields of a frame in their order; what could be read stands even if the rest is broken.
+/// The fields of a frame, in order. The fields that could be read are kept even if the rest is broken.
 #[derive(Default)]
 struct Fields<'a> {
     fields: Vec<(Cow<'a, str>, &'a RawValue)>,
@@ -133,7 +134,7 @@ impl<'a> Fields<'a> {
     fn read(&mut self, text: &'a str) -> Result<(), Refused> {
         let mut reader = serde_json::Deserializer::from_str(text);
         let read = reader.deserialize_map(FieldsVisitor(&mut self.fields)).and_then(|()| reader.end());
-        // First of all, so that whatever else is wrong can be answered to it.
+        // The reference is read first, so that an error of any other field can carry it.
         let mut references = self.fields.iter().filter(|(name, _)| name == "ref");
         let reference = references.next().map(|(_, raw)| serde_json::from_str::<Option<Ref>>(raw.get()));
         if let Some(Ok(reference)) = &reference {
@@ -253,7 +254,7 @@ fn unknown(name: &str, kind: &str) -> Refused {
     format!("{}: is not a field of {kind}", shown(name))
 }
 
-/// A client's own word in an error, short.
+/// A client's own text for an error message, shortened.
 fn shown(word: &str) -> String {
     word.chars().take(64).collect()
 }
@@ -263,7 +264,7 @@ fn text<'a>(name: &str, raw: &'a RawValue) -> Result<Cow<'a, str>, Refused> {
     Ok(text)
 }
 
-/// `null` and `""` count as absent.
+/// Returns the text of a field; `null` and `""` count as absent.
 fn present<'a>(name: &str, raw: &'a RawValue) -> Result<Option<Cow<'a, str>>, Refused> {
     match raw.get() {
         "null" => Ok(None),
@@ -293,7 +294,7 @@ impl<'de> Visitor<'de> for FieldsVisitor<'_, 'de> {
     }
 }
 
-/// 1 to [`PUBLISH_EVENTS`] raw values; the rest of a longer array is not kept.
+/// 1 to [`PUBLISH_EVENTS`] raw values. Of a longer array the rest is not kept.
 struct Batch<'a>(Vec<&'a RawValue>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Batch<'a> {

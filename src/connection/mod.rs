@@ -1,8 +1,9 @@
-//! One subscriber's or publisher's connection, as plain data in its worker's slab.
+//! The connection of one subscriber or publisher, as plain data in its worker's slab.
 //!
-//! * It lives and dies on one worker; nothing here is shared or locked.
-//! * While idle it owns no buffer, timer or task: [`Outbox`] and [`Inbound`] exist only while something is partial.
-//! * It knows bytes and positions, not tenants' rings, indexes or the wheel: the worker moves it.
+//! * A connection stays on one worker; nothing here is shared or locked.
+//! * While idle it owns no buffer, timer or task: [`Outbox`] and [`Inbound`] exist only while something is
+//!   incomplete.
+//! * It knows bytes and positions. Rings, indexes and the timer wheel are the worker's.
 
 pub mod admission;
 pub mod body;
@@ -29,45 +30,46 @@ use admission::Admitted;
 use shares::Claim;
 pub use sink::{Sink, Wrote};
 
-/// Most bytes of acks, pongs and errors held for a blocked connection; beyond that its inbound side is not read.
+/// The most bytes of acks, pongs and errors that are kept for a blocked connection. Above it nothing is read
+/// from the client.
 pub const CONTROL_BYTES: usize = 4 * 1024;
-/// Most publishes of one WebSocket waiting for their commit; beyond that its inbound side is not read.
+/// The most publishes of one WebSocket that wait for their commit. Above it nothing is read from the client.
 pub const INFLIGHT_PUBLISHES: u16 = 1_024;
 
-/// Seconds of a worker's life: what its wheel counts. 136 years fit.
+/// Seconds since the worker started, the unit of its timer wheel. 136 years fit.
 pub type Tick = u32;
 
-/// How a connection reads.
+/// How a connection reads events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
-    /// Opened for publishing only.
+    /// The connection only publishes.
     Silent,
-    /// Its cursor is the worker's drained position of the tenant: the pump serves it.
+    /// The connection's cursor is the worker's position in the tenant; the fan-out serves it.
     Live,
-    /// It reads ring or log at its own pace.
+    /// The connection reads the ring or the log at its own pace.
     Behind,
 }
 
 /// Whether a connection's transport takes bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Outlet {
-    /// As far as anybody knows.
+    /// The transport takes bytes, as far as is known.
     #[default]
     Open,
-    /// It took no more; an edge will say when it does.
+    /// The transport took no more bytes. An edge-triggered event will report when it does.
     Blocked,
-    /// The edge has come, and the connection's turn has not. Still blocked for everyone else: what it owes goes first, since
-    /// the front of that may be out in part.
+    /// The event has arrived, and the connection's turn has not. For all other code the connection is still
+    /// blocked: its pending bytes go first, since part of a frame may already be sent.
     Ready,
 }
 
 impl Outlet {
-    /// Whether bytes have to wait.
+    /// Returns true if new bytes have to wait.
     #[must_use]
     pub fn is_blocked(self) -> bool {
         self != Outlet::Open
     }
-    /// The transport took no more.
+    /// Records that the transport took no more bytes.
     pub fn block(&mut self) {
         if *self == Outlet::Open {
             *self = Outlet::Blocked;
@@ -75,131 +77,135 @@ impl Outlet {
     }
 }
 
-/// Yes-or-no facts of a connection.
+/// Boolean state of a connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Flags {
     /// Whether the transport takes bytes.
     pub outlet: Outlet,
-    /// A log page was asked for and has not come.
+    /// A log page was requested and has not arrived.
     pub awaiting_log: bool,
-    /// It is on the run list.
+    /// The connection is on the run list.
     pub running: bool,
-    /// `caught_up` is owed when it gets live.
+    /// `caught_up` has to be sent when the connection becomes live.
     pub caught_up_owed: bool,
-    /// Its own publishes are hidden from it.
+    /// The connection does not receive its own publishes.
     pub no_echo: bool,
     /// A keep-alive is always an event, never a comment.
     pub heartbeat_event: bool,
-    /// A close was sent; input is discarded until the peer is done.
+    /// A close was sent; input is discarded until the peer closes.
     pub closing: bool,
-    /// Nothing is read from it until an asynchronous step is done.
+    /// Nothing is read from the client until an asynchronous step is done.
     pub paused: bool,
-    /// Input was left in the socket; no further edge will tell.
+    /// Input was left in the socket; no further edge will report it.
     pub unread: bool,
-    /// It answers each message with itself (the diagnostic echo).
+    /// The connection returns each message to its sender (the diagnostic echo).
     pub diagnostic_echo: bool,
 }
 
-/// An ack that is owed to a publisher: encoded when the connection takes bytes.
+/// An ack that is still to be sent to a publisher. It is encoded when the connection takes bytes.
 #[derive(Debug)]
 pub struct Owed {
-    /// The client's reference.
+    /// The client's `ref`.
     pub reference: Option<Ref>,
-    /// First sequence, and how many follow it without a hole.
+    /// Sequence of the first event; the others follow without a gap.
     pub first: Sequence,
     /// Number of events.
     pub count: u32,
 }
 
-/// What a blocked connection still has to write.
+/// What a blocked connection still has to write, in the order of the fields.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    /// The frame that went out in part, and how many of its bytes did.
+    /// The frame that was sent in part, and the number of its bytes that were sent.
     pub partial: Option<(Arc<Frame>, usize)>,
-    /// Control bytes to follow it; taken from the front in as many pieces as the transport likes.
+    /// Control bytes that follow the frame. The transport may take them in any number of pieces.
     pub control: BytesMut,
-    /// Acks to follow them.
+    /// Acks that follow the control bytes.
     pub owed: VecDeque<Owed>,
-    /// Tick at which the last byte went out; a stall is measured from here.
+    /// Tick at which the last byte was sent; a stall is measured from here.
     pub since: Tick,
 }
 
-/// What a peer has sent and is not dealt with, and what it was refused.
+/// Input of a peer that is incomplete or not yet handled, and the count of its refused publishes.
 #[derive(Debug, Default)]
 pub struct Inbound {
-    /// WebSocket frames and messages that are partial.
+    /// Incomplete WebSocket frames and messages.
     pub decoder: Decoder,
-    /// Input that was read and has to wait, at most one read buffer; only while it may not be read.
+    /// Input that was read and has to wait, at most one read buffer. Present only while the connection may
+    /// not be read.
     pub kept: Option<Box<[u8]>>,
-    /// Publishes in a row that were refused for their rate; at [`rate::REFUSALS`] the connection ends.
+    /// Publishes in a row that were refused for their rate. At [`rate::REFUSALS`] the connection is closed.
     pub refused: u8,
-    /// Tick at which the message began that `decoder` holds a part of.
+    /// Tick at which the incomplete message in `decoder` began.
     pub since: Option<Tick>,
-    /// What `decoder` and `kept` have of the organization's share.
+    /// The bytes of `decoder` and `kept`, counted in the organization's share.
     pub claim: Option<Claim>,
 }
 
-/// A connection.
+/// One connection of a client.
 #[derive(Debug)]
 pub struct Connection {
     /// Unique in this process, never 0; shown in `ready` and listings.
     pub id: u64,
-    /// Of its slab slot.
+    /// Generation of its slab slot.
     pub generation: u32,
-    /// Who it is, and its place in every limit: dropped with it. `None` for the diagnostic echo alone.
+    /// The principal, and the permits in every limit, which are released when this is dropped. `None` only
+    /// for the diagnostic echo.
     pub admitted: Option<Admitted>,
-    /// Where its bytes go.
+    /// The transport that takes the bytes.
     pub sink: Sink,
-    /// What it speaks.
+    /// The protocol that the client speaks.
     pub transport: Transport,
-    /// How it reads.
+    /// How the connection reads events.
     pub mode: Mode,
-    /// Facts.
+    /// Boolean state.
     pub flags: Flags,
-    /// Its tenant's view on this worker; meaningless while [`Mode::Silent`].
+    /// The tenant's view on this worker; has no meaning in [`Mode::Silent`].
     pub view: u32,
     /// Its row in the view's index.
     pub row: Option<crate::filter::RowId>,
-    /// Behind: the position read up to. Live: the position it joined at, below which the pump skips it.
+    /// In [`Mode::Behind`] the position that is read. In [`Mode::Live`] the position at which the connection
+    /// became live; the fan-out skips events up to it.
     pub position: Sequence,
-    /// Matches up to here are counted already.
+    /// Matching events up to this position are already counted.
     pub evaluated: Sequence,
-    /// The last position whose id went out.
+    /// The last position whose cursor was sent to the client.
     pub told: Sequence,
-    /// Which frames of the batch in progress are for it; bit per frame.
+    /// The frames of the present batch that match, one bit per frame.
     pub mask: u64,
-    /// Matches counted and not yet written.
+    /// Matching events that are counted and not yet written.
     pub pending: u32,
-    /// Unix milliseconds.
+    /// When the connection began, in Unix milliseconds.
     pub since_ms: u64,
-    /// Events written.
+    /// Number of events written.
     pub sent_events: u64,
-    /// Bytes written.
+    /// Number of bytes written.
     pub sent_bytes: u64,
-    /// Tick at which the peer was last heard.
+    /// Tick at which input was last received from the peer.
     pub heard: Tick,
     /// Tick at which the next heartbeat is due.
     pub heartbeat_at: Tick,
-    /// Tick of its one valid entry in the wheel.
+    /// Tick of its one valid entry in the timer wheel.
     pub look_at: Tick,
-    /// What it still has to write, if anything.
+    /// What is still to be written; `None` if nothing is.
     pub out: Option<Box<Outbox>>,
-    /// What its peer has sent and is not dealt with, if anything, or what it was refused.
+    /// Input that is incomplete or not yet handled; `None` if there is none and no publish was refused.
     pub inbound: Option<Box<Inbound>>,
-    /// Bad frames in a row.
+    /// Number of bad frames in a row.
     pub bad_frames: u8,
-    /// Publishes waiting for their commit.
+    /// Number of publishes that wait for their commit.
     pub inflight: u16,
-    /// While [`Flags::closing`]: why.
+    /// The reason, while [`Flags::closing`] is set.
     pub closing_for: Close,
 }
 
-/// Every connection of a full process pays for each byte of this: density is a promise (`docs/benchmarks.md`).
+/// A full process has one of these for every connection, so each byte counts: memory per connection is a
+/// published figure (`docs/benchmarks.md`).
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<Option<Connection>>() <= 176);
 
 impl Outbox {
-    /// Whether nothing is left to write.
+    /// Returns true if nothing is left to write.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.partial.is_none() && self.control.is_empty() && self.owed.is_empty()
@@ -207,13 +213,13 @@ impl Outbox {
 }
 
 impl Connection {
-    /// Whether it speaks WebSocket.
+    /// Returns true if the client uses WebSocket.
     #[must_use]
     pub fn is_ws(&self) -> bool {
         self.transport == Transport::Ws
     }
 
-    /// How its transport carries events.
+    /// Returns the encoding of events on this transport.
     #[must_use]
     pub fn encoding(&self) -> Encoding {
         match self.transport {
@@ -223,17 +229,17 @@ impl Connection {
         }
     }
 
-    /// What it still has to write; made when first needed.
+    /// Returns what is still to be written; allocated on first use.
     pub fn outbox(&mut self) -> &mut Outbox {
         self.out.get_or_insert_default()
     }
 
-    /// What its peer has sent; made when first needed.
+    /// Returns the pending input; allocated on first use.
     pub fn inbound(&mut self) -> &mut Inbound {
         self.inbound.get_or_insert_default()
     }
 
-    /// Frees [`Connection::inbound`] if nothing is in it.
+    /// Frees [`Connection::inbound`] if it is empty.
     pub fn tidy_inbound(&mut self) {
         if self
             .inbound
@@ -244,7 +250,7 @@ impl Connection {
         }
     }
 
-    /// Writes what is owed. `Wrote::blocked` says that something is left.
+    /// Writes pending bytes. `Wrote::blocked` is true if some are left.
     pub fn flush(&mut self) -> Wrote {
         let mut total = Wrote { bytes: 0, blocked: false, gone: false };
         let Some(mut out) = self.out.take() else { return total };
@@ -278,8 +284,8 @@ impl Connection {
         total
     }
 
-    /// Writes control bytes now, or holds what the transport does not take. Over [`CONTROL_BYTES`] the inbound side
-    /// is paused until they are gone ([`Connection::may_read`]).
+    /// Writes control bytes now, or keeps what the transport does not take. Above [`CONTROL_BYTES`] nothing
+    /// is read from the client until they are written ([`Connection::may_read`]).
     pub fn control(&mut self, bytes: &[u8]) -> Wrote {
         let waiting = self.out.as_ref().is_some_and(|out| out.partial.is_some() || !out.control.is_empty());
         let blocked = self.flags.outlet.is_blocked();
@@ -297,7 +303,8 @@ impl Connection {
         wrote
     }
 
-    /// Whether its inbound side may be read: not while it owes too much or waits for an asynchronous step.
+    /// Returns true if input may be read: not while too much is waiting to be written or an asynchronous step
+    /// is running.
     #[must_use]
     pub fn may_read(&self) -> bool {
         !self.flags.paused

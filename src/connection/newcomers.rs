@@ -1,11 +1,13 @@
-//! Sockets whose peers have not shown a valid credential: how many there may be, in all and from one address.
+//! Limits the sockets whose peers have not presented a valid credential, in total and per address.
 //!
-//! * Where there are more than there may be, the address (IPv6: the /64) that holds most loses its oldest, however young that is.
-//!   So an address takes room from others only while they hold as much as it does, and a new socket is never refused.
-//! * Loopback and unix sockets count as an address each. A socket of a trusted proxy counts from when the proxy has named its
-//!   client, or clearly names none. Before, it is unnamed: as many of these may wait beside the others, and the oldest makes room.
-//! * A socket counts for its address ([`Admission::admit_socket`]) until its peer has shown a credential; then what the
-//!   credential opens counts.
+//! * Above the limit, the address (IPv6: the /64) with the most such sockets loses its oldest one, however
+//!   young that is. So an address takes room from others only while they hold as many as it does, and a new
+//!   socket is never refused.
+//! * Loopback and unix sockets count as one address each. A socket of a trusted proxy counts from the moment
+//!   the proxy has named its client, or clearly names none. Until then it is unnamed: the same number of
+//!   unnamed sockets may wait in addition to the others, and above it the oldest is closed.
+//! * A socket counts for its address ([`Admission::admit_socket`]) until its peer has presented a credential.
+//!   From then on its connection or request is counted instead.
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
@@ -17,10 +19,10 @@ use tokio::sync::Notify;
 
 use super::admission::{Admission, Refused, SocketPlace, network};
 
-/// All such sockets of the process.
+/// All sockets of the process without a valid credential.
 #[derive(Debug)]
 pub struct Newcomers {
-    /// 0: no limit.
+    /// The limit; 0 means none.
     most: usize,
     admission: Arc<Admission>,
     waiting: Mutex<Waiting>,
@@ -28,26 +30,28 @@ pub struct Newcomers {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    /// Of trusted proxies, by the order in which they came. At most [`Newcomers::most`].
+    /// Sockets of trusted proxies, in the order of their arrival. At most [`Newcomers::most`].
     unnamed: Sockets,
-    /// By what counts as one address; none is without a socket. Together at most [`Newcomers::most`].
+    /// Sockets by address (see `network`); no address is without a socket. Together at most
+    /// [`Newcomers::most`].
     named: HashMap<IpAddr, Sockets>,
-    /// The addresses by the number of their sockets, then by the oldest of these. What holds most stands last.
+    /// The addresses by their number of sockets, then by the age of the oldest one. The address with the most
+    /// sockets comes last.
     ranks: BTreeMap<(usize, Reverse<u64>), IpAddr>,
-    /// How many `named` has.
+    /// The number of sockets in `named`.
     count: usize,
     next: u64,
 }
 
-/// By the order in which they came, with what ends them.
+/// Sockets in the order of their arrival, each with the notification that closes it.
 type Sockets = BTreeMap<u64, Arc<Notify>>;
 
-/// One socket, until it is settled or dropped.
+/// One socket, until its peer presents a valid credential or it is dropped.
 #[derive(Debug)]
 pub struct Newcomer {
     newcomers: Arc<Newcomers>,
     number: u64,
-    /// `None`: unnamed.
+    /// `None` while the socket is unnamed.
     address: Cell<Option<IpAddr>>,
     evicted: Arc<Notify>,
     place: RefCell<Option<SocketPlace>>,
@@ -55,14 +59,14 @@ pub struct Newcomer {
 }
 
 impl Newcomers {
-    /// At most `most` at once; 0: no limit.
+    /// Creates the limit: at most `most` sockets at once; 0 means no limit.
     #[must_use]
     pub fn new(most: usize, admission: Arc<Admission>) -> Arc<Newcomers> {
         Arc::new(Newcomers { most, admission, waiting: Mutex::default() })
     }
 
-    /// A socket was accepted. `None`: a trusted proxy opened it, and may name its client. The limit of the address counts it from
-    /// [`Newcomer::comes_from`] on.
+    /// Adds an accepted socket. `None` says that a trusted proxy opened it and may name its client; then it
+    /// counts in the limit of an address from [`Newcomer::comes_from`] on.
     #[must_use]
     pub fn enter(self: &Arc<Self>, from: Option<Option<IpAddr>>) -> Newcomer {
         let address = from.map(network);
@@ -82,7 +86,7 @@ impl Newcomers {
         }
     }
 
-    /// How many there are.
+    /// Returns the number of sockets.
     #[must_use]
     pub fn count(&self) -> usize {
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,7 +95,7 @@ impl Newcomers {
 }
 
 impl Waiting {
-    /// Adds a socket, and ends another where there are more than `most` then.
+    /// Adds a socket, and closes another if there are more than `most` now.
     fn put(&mut self, address: Option<IpAddr>, number: u64, evicted: Arc<Notify>, most: usize) {
         let ended = if let Some(address) = address {
             self.change(address, |sockets| sockets.insert(number, evicted));
@@ -113,7 +117,7 @@ impl Waiting {
         }
     }
 
-    /// `None`: it has made room already.
+    /// Removes a socket. `None` says that it was already closed to make room.
     fn take(&mut self, address: Option<IpAddr>, number: u64) -> Option<Arc<Notify>> {
         let Some(address) = address else { return self.unnamed.remove(&number) };
         let evicted = self.change(address, |sockets| sockets.remove(&number))?;
@@ -121,7 +125,7 @@ impl Waiting {
         Some(evicted)
     }
 
-    /// Changes the sockets of an address, and its rank with them.
+    /// Changes the sockets of an address and updates its rank.
     fn change<T>(&mut self, address: IpAddr, change: impl FnOnce(&mut Sockets) -> T) -> T {
         let rank = |sockets: &Sockets| {
             sockets.first_key_value().map(|(oldest, _)| (sockets.len(), Reverse(*oldest)))
@@ -142,7 +146,7 @@ impl Waiting {
 }
 
 impl Newcomer {
-    /// Counts the socket for the address of its peer, and in the limit of that address.
+    /// Counts the socket for its peer's address, in the limit of that address too.
     ///
     /// # Errors
     /// [`Refused::Address`].
@@ -153,7 +157,7 @@ impl Newcomer {
         Ok(())
     }
 
-    /// Counts the socket for this address, which has no limit of its own: a trusted proxy that named no client.
+    /// Counts the socket for this address without a limit per address: a trusted proxy that named no client.
     pub fn counts_for(&self, address: Option<IpAddr>) {
         let address = Some(network(address));
         let before = self.address.replace(address);
@@ -165,7 +169,7 @@ impl Newcomer {
         }
     }
 
-    /// Its peer has shown a valid credential.
+    /// Records that the peer has presented a valid credential.
     pub fn settle(&self) {
         if !self.settled.replace(true) {
             *self.place.borrow_mut() = None;
@@ -173,13 +177,13 @@ impl Newcomer {
         }
     }
 
-    /// Whether its peer has shown a valid credential.
+    /// Returns true if the peer has presented a valid credential.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.settled.get()
     }
 
-    /// Ends when the socket has to make room for another.
+    /// Completes when the socket has to be closed to make room for another.
     pub async fn evicted(&self) {
         self.evicted.notified().await;
     }

@@ -1,11 +1,13 @@
-//! Which users are present, in organizations that have it switched on, and what is to be told of their coming and going.
+//! The present users of each organization that has presence switched on, and the notices to publish about
+//! them.
 //!
-//! * A user is on the roster from the first stream (WebSocket or SSE) until there was none for the grace time.
-//! * [`super::admission`] counts streams; what comes here are its steps from none to one and back, under the lock of that
-//!   count and so in order. Locks are taken in this order: a user's count, the rosters, one roster, the work.
-//! * [`Keeper`] is the one who decides what is told, so a user's `online` and `offline` alternate. It knows no tenant, log or
-//!   event: its owner publishes, and says whether that worked.
-//! * An organization without presence has no roster, and nothing here is kept or told of its users.
+//! * A user is on the roster from its first stream (WebSocket or SSE) until it has had none for the grace
+//!   time.
+//! * [`super::admission`] counts streams. It reports the steps from none to one and back, under the lock of
+//!   that count and so in order. The lock order is: a user's count, the rosters, one roster, the work queue.
+//! * Only [`Keeper`] decides what is published, so a user's `online` and `offline` alternate. It does not
+//!   know tenants, the log or events: its owner publishes and reports whether that succeeded.
+//! * An organization without presence has no roster; nothing is stored or published about its users.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
@@ -20,24 +22,26 @@ use crate::ids::TenantId;
 use crate::sync::{Mutex, RwLock};
 use crate::time::Clock;
 
-/// Most users on an organization's roster, those within their grace time included; it stops credentials that are minted,
-/// used once and dropped from filling memory (about 200 bytes each). Who comes to a full roster is not on it until the next
-/// first connection.
+/// The most users on an organization's roster, including those within their grace time. The limit stops
+/// credentials that are minted, used once and dropped from filling memory (about 200 bytes each). A user that
+/// arrives when the roster is full is not added before its next first connection.
 pub const PRESENT: usize = 100_000;
-/// Most users one [`Presence::page`] looks at: what passes none of a narrow credential's channels is not looked for for ever.
+/// The most users that one [`Presence::page`] examines, so that a credential that may see few channels does
+/// not cause an endless search.
 const EXAMINED: usize = 1_000;
-/// Milliseconds after which what could not be published is tried again.
+/// Milliseconds after which a failed publish is tried again.
 const AGAIN_MS: u64 = 1_000;
 
-/// Everybody's rosters.
+/// The rosters of all organizations.
 pub struct Presence {
     clock: Arc<dyn Clock>,
     grace_ms: u64,
     rosters: RwLock<HashMap<TenantId, Mutex<Roster>>>,
-    /// How many rosters there are, written under their lock. Read without it: who counts a user and sees too few is found by
-    /// the muster that follows a new roster, which takes the lock of that user's count later than they did.
+    /// The number of rosters, written under their lock and read without it. A thread that counts a new stream
+    /// and reads too small a number misses nothing: the muster that follows a new roster takes the lock of
+    /// that user's count later, and so finds the user.
     switched_on: AtomicUsize,
-    /// At most one entry for each user on a roster, and one for each switch.
+    /// At most one entry for each user on a roster, and one for each change of the setting.
     work: Mutex<VecDeque<Work>>,
     news: Notify,
 }
@@ -47,47 +51,48 @@ type Roster = BTreeMap<Arc<str>, User>;
 
 #[derive(Debug)]
 struct User {
-    /// Unix milliseconds.
+    /// When the user became present, in Unix milliseconds.
     since_ms: u64,
-    /// Since when there is no stream, in milliseconds of the monotonic clock; `None`: there is one.
+    /// When the last stream ended, in milliseconds of the monotonic clock; `None` while there is one.
     gone_ms: Option<u64>,
-    /// Whether `online` was told; written by the keeper, or on arrival by a muster.
+    /// Whether `online` was published. Written by the keeper, or on arrival by a muster.
     told: bool,
-    /// Whether the keeper has it to look at, now or at a time.
+    /// Whether the keeper has an entry for this user, due now or later.
     in_hand: bool,
 }
 
-/// What the keeper is given to do.
+/// Work for the keeper.
 #[derive(Debug)]
 enum Work {
-    /// A roster was made: who is connected is to be put on it.
+    /// A roster was created: put the connected users on it.
     On(TenantId),
-    /// A roster is gone: so is what was to be looked at later. It is dropped where nobody waits for that.
+    /// A roster was removed, and with it the entries that were due later. It is dropped in the keeper, where
+    /// no request waits for that.
     Off(TenantId, Mutex<Roster>),
-    /// Look at this user.
+    /// Check this user.
     Look(TenantId, Arc<str>),
 }
 
 /// A user who is present.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Present {
-    /// Whose.
+    /// The user's `sub`.
     pub sub: Arc<str>,
-    /// Unix milliseconds.
+    /// When the user became present, in Unix milliseconds.
     pub since_ms: u64,
 }
 
 /// Part of a roster.
 #[derive(Default, Debug)]
 pub struct PresentPage {
-    /// In the order of `sub`.
+    /// Users in the order of their `sub`.
     pub users: Vec<Present>,
-    /// After whom to go on; `None`: that was all.
+    /// The `sub` to continue after; `None` on the last page.
     pub next: Option<Arc<str>>,
 }
 
 impl Presence {
-    /// Nobody is present, and no organization has it switched on.
+    /// Creates the rosters, with presence switched off for every organization.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, grace: Duration) -> Arc<Presence> {
         Arc::new(Presence {
@@ -100,7 +105,8 @@ impl Presence {
         })
     }
 
-    /// Switches it on, whereupon those who are connected are soon on the roster, or off, whereupon nobody is.
+    /// Switches presence on or off for an organization. Switched on, the users that are connected are soon on
+    /// the roster; switched off, the roster is removed.
     pub fn switch(&self, tenant: TenantId, on: bool) {
         let mut rosters = self.rosters.write();
         let work = match (on, rosters.remove(&tenant)) {
@@ -120,12 +126,12 @@ impl Presence {
         work.into_iter().for_each(|work| self.give(work));
     }
 
-    /// A user has a first stream. The caller holds the lock of its count.
+    /// Records a user's first stream. The caller holds the lock of its count.
     pub(super) fn came(&self, tenant: TenantId, sub: &str) {
         self.enrol(tenant, sub, false);
     }
 
-    /// A muster found a user who is connected. The caller holds the lock of its count.
+    /// Records a connected user that a muster found. The caller holds the lock of its count.
     pub(super) fn found(&self, tenant: TenantId, sub: &str) {
         self.enrol(tenant, sub, true);
     }
@@ -141,7 +147,8 @@ impl Presence {
         });
     }
 
-    /// A stream of this user is served: from here on it is told. What ends before, such as an upgrade that fails, never is.
+    /// Records that a stream of this user is served; only now is the user's presence published. A stream that
+    /// ends before, such as one whose upgrade fails, causes no notice.
     pub fn arrived(&self, tenant: TenantId, sub: &str) {
         self.with(tenant, |roster| {
             if let Some(user) = roster.get_mut(sub)
@@ -152,12 +159,12 @@ impl Presence {
         });
     }
 
-    /// A user's last stream is gone. The caller holds the lock of its count.
+    /// Records that a user's last stream has ended. The caller holds the lock of its count.
     pub(super) fn went(&self, tenant: TenantId, sub: &str) {
         self.with(tenant, |roster| {
             let Some(user) = roster.get_mut(sub) else { return };
             if !user.told && !user.in_hand {
-                roster.remove(sub); // it never arrived
+                roster.remove(sub); // no stream of this user was ever served
                 return;
             }
             user.gone_ms = Some(self.now_ms());
@@ -165,8 +172,9 @@ impl Presence {
         });
     }
 
-    /// Up to `limit` users of those `wanted` (`None`: all) and `shown`, after `after`; `None`: it is not switched on. A page
-    /// may be shorter than `limit` and not the last.
+    /// Returns up to `limit` users after `after`, of those that are in `wanted` (`None`: all) and that
+    /// `shown` accepts. Returns `None` if presence is switched off. A page that is shorter than `limit` need
+    /// not be the last.
     pub fn page(
         &self,
         tenant: TenantId,
@@ -189,7 +197,7 @@ impl Presence {
         let mut page = PresentPage::default();
         for _ in 0..EXAMINED {
             let Some((sub, user)) = users.next() else { break };
-            // Who is neither told nor to be told has only asked to be let in.
+            // A user that is neither published nor due to be published has only started to connect.
             if (user.told || user.in_hand) && shown(sub) {
                 page.users.push(Present { sub: sub.clone(), since_ms: user.since_ms });
             }
@@ -201,7 +209,7 @@ impl Presence {
         Some(page)
     }
 
-    /// Ends when there is work for the keeper, also if that came before the call.
+    /// Completes when the keeper has work, also if that was added before the call.
     pub async fn news(&self) {
         self.news.notified().await;
     }
@@ -237,46 +245,47 @@ impl std::fmt::Debug for Presence {
     }
 }
 
-/// What is to be told of a user.
+/// A notice to publish about a user.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Tell {
-    /// The organization.
+    /// The user's organization.
     pub tenant: TenantId,
-    /// The user.
+    /// The user's `sub`.
     pub sub: Arc<str>,
-    /// Came, or is gone.
+    /// True for `online`, false for `offline`.
     pub online: bool,
-    /// Since when it was gone when this was decided.
+    /// The user's `gone_ms` when the keeper decided this.
     gone_ms: Option<u64>,
 }
 
-/// What the keeper's owner does next.
+/// What the keeper's owner has to do next.
 #[derive(PartialEq, Eq, Debug)]
 pub enum Step {
-    /// Publish this, and say whether that worked: [`Keeper::told`].
+    /// Publish this, and report whether that succeeded: [`Keeper::told`].
     Tell(Tell),
-    /// Have the connected users of this organization put on its roster: `Admission::muster`.
+    /// Put the connected users of this organization on its roster: `Admission::muster`.
     Muster(TenantId),
-    /// Wait for [`Presence::news`], at most so long.
+    /// Wait for [`Presence::news`], at most this long.
     Wait(Option<Duration>),
 }
 
-/// Who decides what is told. There is one.
+/// Decides which notices are published. There is one keeper per process.
 #[derive(Debug)]
 pub struct Keeper {
     presence: Arc<Presence>,
-    /// Who is to be looked at again, by milliseconds of the monotonic clock; in hand, so each once.
+    /// The users to check later, by milliseconds of the monotonic clock. Their `in_hand` is set, so each is
+    /// here once.
     later: BinaryHeap<Reverse<(u64, TenantId, Arc<str>)>>,
 }
 
 impl Keeper {
-    /// The keeper of these rosters.
+    /// Creates the keeper of these rosters.
     #[must_use]
     pub fn new(presence: Arc<Presence>) -> Keeper {
         Keeper { presence, later: BinaryHeap::new() }
     }
 
-    /// What to do now.
+    /// Returns the next step.
     pub fn step(&mut self) -> Step {
         loop {
             let now = self.presence.now_ms();
@@ -325,18 +334,18 @@ impl Keeper {
         None
     }
 
-    /// What was to be told is published, or could not be.
+    /// Records whether a notice could be published.
     pub fn told(&mut self, tell: Tell, published: bool) {
         let rosters = self.presence.rosters.read();
         let Some(mut roster) = rosters.get(&tell.tenant).map(|roster| roster.lock()) else { return };
         let Some(user) = roster.get_mut(&*tell.sub) else { return };
         match (published, tell.online) {
             (true, true) => user.told = true,
-            // Came back while it was told: that is news again.
+            // The user came back while `offline` was being published, so `online` has to follow.
             (true, false) if user.gone_ms != tell.gone_ms => {
                 (user.told, user.since_ms) = (false, self.presence.clock.now_ms());
             }
-            // Nobody heard that it came, so nobody has to hear that it went.
+            // `online` was never published, so `offline` need not be.
             (false, _) if !user.told && user.gone_ms.is_some() => drop(roster.remove(&*tell.sub)),
             (true, false) => drop(roster.remove(&*tell.sub)),
             (false, _) => {

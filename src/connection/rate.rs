@@ -1,11 +1,14 @@
-//! How many events and requests a second an organization, and one subject of it, may spend over all of its connections.
+//! Rates: how many events and requests per second an organization, and one subject of it, may spend over all
+//! of its connections.
 //!
-//! * Each rate is a token bucket over injected time that holds two seconds' worth. A charge that is larger than the whole bucket
-//!   passes once the bucket is full.
-//! * Without a configured rate an organization has a share: what the machine is taken to be able to do, divided by the
-//!   organizations that spent something within the last second. Alone it is not limited by others that are not there.
-//! * A bucket that is full says nothing, so it is forgotten ([`Rates::sweep`]): there are only as many as are in use.
-//! * It knows no connection: more connections do not mean more tokens.
+//! * Each rate is a token bucket over injected time that holds the tokens of two seconds. A charge that is
+//!   larger than the whole bucket passes once the bucket is full.
+//! * Without a configured rate an organization has a share: the assumed capacity of the machine, divided by
+//!   the number of organizations that spent something within the last second. An organization that is alone
+//!   is not limited by idle ones.
+//! * A full bucket holds no information, so it is removed ([`Rates::sweep`]). Only buckets in use take
+//!   memory.
+//! * Rates do not know connections: more connections do not mean more tokens.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -17,36 +20,38 @@ use crate::config;
 use crate::ids::TenantId;
 use crate::sync::Mutex;
 
-/// Refusals in a row after which a WebSocket is closed (1013).
+/// Refusals in a row after which a WebSocket is closed with code 1013.
 pub const REFUSALS: u8 = 100;
-/// Events a second that the organizations share, for each worker: above what one worker was measured to publish, since what
-/// they really get is divided by the worker's turns and the commit queue. This bounds what many share.
+/// Events per second and worker that the organizations share. It is more than one worker was measured to
+/// publish, since the real division is made by the worker's turns and the commit queue. It bounds many
+/// organizations together.
 pub const SHARED_EVENTS: u64 = 500_000;
-/// Requests a second that the organizations share, for each worker; above what one worker was measured to answer.
+/// Requests per second and worker that the organizations share. It is more than one worker was measured to
+/// answer.
 pub const SHARED_REQUESTS: u64 = 100_000;
-/// What an organization may spend at least, however many others are there.
+/// The least events per second of one organization, however many others are active.
 pub const LEAST_EVENTS: u64 = 1_000;
-/// The same of requests.
+/// The least requests per second of one organization.
 pub const LEAST_REQUESTS: u64 = 200;
-/// How much a bucket holds, milliseconds of its rate.
+/// The size of a bucket, in milliseconds of its rate.
 const BURST_MS: u64 = 2_000;
 
-/// A charge was refused.
+/// A charge was refused because the rate is exceeded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("over {limit}, which allows {per_second} a second now: slow down, or ask the operator to raise it")]
+#[error("over {limit}, which allows {per_second} per second now: slow down, or ask the operator to raise it")]
 pub struct OverRate {
     /// The configuration key of the limit.
     pub limit: &'static str,
-    /// What it allows now.
+    /// The present limit per second.
     pub per_second: u64,
-    /// Milliseconds until the same would pass.
+    /// Milliseconds until the same charge would pass.
     pub wait_ms: u64,
 }
 
 /// A token bucket.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
-    /// Tokens that are missing from a full bucket, in thousandths.
+    /// Tokens missing from a full bucket, in thousandths.
     missing: u64,
     /// Unix milliseconds of the last refill.
     refilled_ms: u64,
@@ -63,7 +68,7 @@ impl Bucket {
         self.refilled_ms = now_ms;
     }
 
-    /// Takes `cost` tokens, or answers the milliseconds until they are there.
+    /// Takes `cost` tokens, or returns the milliseconds until they are available.
     fn take(&mut self, cost: u64, per_second: u64, now_ms: u64) -> Result<(), u64> {
         let holds = per_second * BURST_MS;
         self.refill(per_second, now_ms);
@@ -77,7 +82,7 @@ impl Bucket {
         Ok(())
     }
 
-    /// Gives back what a charge took that was refused elsewhere.
+    /// Returns the tokens of a charge that another bucket refused.
     fn give_back(&mut self, cost: u64) {
         self.missing = self.missing.saturating_sub(cost.saturating_mul(1_000));
     }
@@ -87,15 +92,15 @@ impl Bucket {
     }
 }
 
-/// How many organizations spent something within the last second.
+/// Counts the organizations that spent something within the last second.
 #[derive(Default)]
 struct Active {
     seconds: Mutex<Seconds>,
-    /// What [`Active::count`] answers.
+    /// The value that [`Active::count`] returns.
     count: AtomicU64,
 }
 
-/// Organizations of a running second and of the one before.
+/// The organizations of the present second and of the one before.
 #[derive(Default)]
 struct Seconds {
     now: u64,
@@ -104,7 +109,7 @@ struct Seconds {
 }
 
 impl Active {
-    /// An organization spends for the first time in the second `now`.
+    /// Records an organization that spends for the first time in the second `now`.
     fn came(&self, now: u64) {
         let mut seconds = self.seconds.lock();
         if seconds.now != now {
@@ -119,16 +124,16 @@ impl Active {
     }
 }
 
-/// One kind of thing that organizations spend.
+/// One kind of rate: events or requests.
 struct Kind {
     /// The configuration key of the rate of one organization.
     limit: &'static str,
-    /// A second; 0: a share.
+    /// The configured rate per second; 0 means a share.
     configured: u64,
     shared: u64,
     least: u64,
     active: Active,
-    /// Each with the second in which its organization last spent something.
+    /// Each bucket with the second in which its organization last spent something.
     buckets: DashMap<TenantId, (Bucket, u64)>,
 }
 
@@ -137,7 +142,7 @@ impl Kind {
         Kind { limit, configured, shared, least, active: Active::default(), buckets: DashMap::new() }
     }
 
-    /// What one organization may spend a second now.
+    /// Returns what one organization may spend per second now.
     fn per_second(&self) -> u64 {
         match self.configured {
             0 => (self.shared / self.active.count()).max(self.least),
@@ -168,16 +173,17 @@ impl Kind {
 pub struct Rates {
     events: Kind,
     requests: Kind,
-    /// Events a second of one subject without `publish:org`; 0: any number.
+    /// Events per second of one subject without `publish:org`; 0 means no limit.
     per_subject: u64,
-    /// By a keyed digest of organization and subject: two that shared one would share a bucket, no more.
+    /// Keyed by a digest of organization and subject. If two subjects had the same digest, they would only
+    /// share a bucket.
     subjects: DashMap<u64, Bucket>,
     digest: RandomState,
     refused: AtomicU64,
 }
 
 impl Rates {
-    /// Full buckets. `workers` is how many threads serve.
+    /// Creates full buckets. `workers` is the number of worker threads.
     #[must_use]
     pub fn new(limits: &config::Limits, workers: usize) -> Rates {
         let workers = workers.max(1) as u64;
@@ -201,7 +207,8 @@ impl Rates {
         }
     }
 
-    /// Charges `events` to the organization of `principal`, and to its subject unless that speaks for the whole organization.
+    /// Charges `events` to the organization of `principal`, and to its subject unless the subject may publish
+    /// for the whole organization.
     ///
     /// # Errors
     /// [`OverRate`]; nothing is charged then.
@@ -225,7 +232,7 @@ impl Rates {
         })
     }
 
-    /// Charges a request to an organization.
+    /// Charges one request to an organization.
     ///
     /// # Errors
     /// [`OverRate`]; nothing is charged then.
@@ -240,25 +247,25 @@ impl Rates {
         charged
     }
 
-    /// Charges that were refused.
+    /// Returns the number of refused charges.
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.refused.load(Relaxed)
     }
 
-    /// Forgets full buckets; called every few seconds.
+    /// Removes full buckets; called every few seconds.
     pub fn sweep(&self, now_ms: u64) {
         self.events.sweep(now_ms);
         self.requests.sweep(now_ms);
         self.subjects.retain(|_, bucket| !bucket.is_full(self.per_subject, now_ms));
     }
 
-    /// Buckets that are kept.
+    /// Returns the number of buckets.
     #[must_use]
     pub fn len(&self) -> usize {
         self.events.buckets.len() + self.requests.buckets.len() + self.subjects.len()
     }
-    /// Whether none is.
+    /// Returns true if there are no buckets.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

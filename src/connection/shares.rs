@@ -1,10 +1,12 @@
-//! Bytes that the daemon keeps because a peer has not sent or not read the rest: how many there may be of one organization.
+//! Limits the bytes that the daemon keeps for each organization because a peer has not sent or not read the
+//! rest.
 //!
-//! * There are three of these: what has come in part (bodies of requests, messages of WebSockets), answers that are not read,
-//!   and event streams over HTTP/2 that are not read. Each organization has its own share of each.
-//! * Peers without a valid credential have one share together.
-//! * Up to [`FREE_BYTES`] of an organization's request, answer or connection are not counted, so that what is quick and small
-//!   costs no look-up; they are bounded by the number of connections.
+//! * There are three limits of this kind: incomplete input (bodies of requests, WebSocket messages),
+//!   responses that are not read, and event streams over HTTP/2 that are not read. Each organization has its
+//!   own share of each.
+//! * All peers without a valid credential have one share together.
+//! * The first [`FREE_BYTES`] of each request, response or connection are not counted, so that small and
+//!   quick ones cost no look-up. They are bounded by the number of connections.
 
 use std::sync::Arc;
 
@@ -13,26 +15,26 @@ use dashmap::mapref::entry::Entry;
 
 use crate::ids::TenantId;
 
-/// Bytes of one request, answer or connection that are not counted.
+/// Bytes of one request, response or connection that are not counted.
 pub const FREE_BYTES: usize = 4 * 1024;
 
 /// The share is used up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Full {
-    /// An organization's.
-    #[error("the organization's {what} hold {most} bytes, as many as they may")]
+    /// The share of an organization is used up.
+    #[error("the organization's {what} have reached their limit of {most} bytes")]
     Organization {
-        /// What is counted.
+        /// What is counted, in the plural.
         what: &'static str,
-        /// The share.
+        /// The size of the share in bytes.
         most: usize,
     },
-    /// That of all peers without a credential.
-    #[error("too many requests without a credential are under way")]
+    /// The share of all peers without a credential is used up.
+    #[error("too many requests without a credential are in progress")]
     Unauthenticated,
 }
 
-/// The counts; an entry lives while a claim is made on it.
+/// The counted bytes; an entry exists while there is a claim on it.
 #[derive(Debug)]
 pub struct Shares {
     what: &'static str,
@@ -42,21 +44,22 @@ pub struct Shares {
 }
 
 impl Shares {
-    /// At most `most` bytes of one organization, and `unauthenticated` of all peers without a credential; `what` names in the
-    /// plural what is counted.
+    /// Allows at most `most` bytes for one organization, and `unauthenticated` for all peers without a
+    /// credential. `what` names in the plural what is counted.
     #[must_use]
     pub fn new(what: &'static str, most: usize, unauthenticated: usize) -> Arc<Shares> {
         Arc::new(Shares { what, most, unauthenticated, held: DashMap::new() })
     }
 
-    /// Bytes that are counted now, of all together.
+    /// Returns the number of bytes that are counted now, in total.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.held.iter().map(|held| *held.value()).sum()
     }
 
-    /// Whether what will [force](Claim::force) its claim may begin. It has a share of its own above the one that claims are
-    /// refused by, so that who may only read cannot keep others from writing.
+    /// Checks whether a request may begin that will [force](Claim::force) its claim. This check has a share
+    /// of its own above the share at which claims are refused, so that users that may only read cannot keep
+    /// others from writing.
     ///
     /// # Errors
     /// [`Full`].
@@ -66,7 +69,7 @@ impl Shares {
         if held < most.saturating_mul(2) { Ok(()) } else { Err(full) }
     }
 
-    /// A claim on the share of `tenant` (`None`: of peers without a credential) that counts nothing yet.
+    /// Creates a claim of 0 bytes on the share of `tenant` (`None`: of peers without a credential).
     #[must_use]
     pub fn claim(self: &Arc<Self>, tenant: Option<TenantId>) -> Claim {
         Claim { shares: self.clone(), tenant, bytes: 0 }
@@ -80,20 +83,20 @@ impl Shares {
     }
 }
 
-/// Bytes of one request, answer or connection; given back when this is dropped.
+/// The counted bytes of one request, response or connection; released when this is dropped.
 #[derive(Debug)]
 pub struct Claim {
     shares: Arc<Shares>,
     tenant: Option<TenantId>,
-    /// What is counted.
+    /// The number of bytes that are counted.
     bytes: usize,
 }
 
 impl Claim {
-    /// `bytes` are kept now.
+    /// Sets the number of bytes that are kept.
     ///
     /// # Errors
-    /// [`Full`]: the share has no room for what is more than before; what was counted stays so.
+    /// [`Full`]: the share has no room for the increase; the claim stays as it was.
     pub fn set(&mut self, bytes: usize) -> Result<(), Full> {
         let (most, full) = self.shares.limit(self.tenant);
         let free = self.tenant.is_some() && bytes <= FREE_BYTES;
@@ -112,7 +115,7 @@ impl Claim {
         Ok(())
     }
 
-    /// [`Claim::set`] for what cannot be refused any more: the share may be exceeded by it.
+    /// Like [`Claim::set`], for bytes that can no longer be refused: the share may be exceeded.
     pub fn force(&mut self, bytes: usize) {
         if self.set(bytes).is_err() {
             *self.shares.held.entry(self.tenant).or_insert(0) += bytes.saturating_sub(self.bytes);

@@ -1,9 +1,9 @@
-//! Where a connection's bytes go and come from: the one place that touches the transport, so the one seam for another.
+//! The transport of a connection. This is the only place that reads and writes it.
 //!
-//! * [`Sink::write`] takes bytes until the transport takes no more; it knows no frame, and nobody's position.
-//! * Closing, lingering and the epoll set are the worker's; a sink only ever moves bytes.
-//! * [`Sink::Memory`] is for the simulation (`benches/million.rs`): everything above the kernel is the daemon's own code
-//!   then. The daemon makes none; it costs it a third arm of a match that was there.
+//! * [`Sink::write`] writes until the transport takes no more bytes. It does not know frames or positions.
+//! * The worker closes sockets and owns the epoll set; a sink only moves bytes.
+//! * [`Sink::Memory`] is for the simulation in `benches/million.rs`, in which everything above the kernel is
+//!   the daemon's own code. The daemon never creates one; the cost is a third arm in an existing match.
 
 use std::cell::Cell;
 use std::io;
@@ -17,36 +17,36 @@ use super::body::BodyQueue;
 /// A connection's transport.
 #[derive(Debug)]
 pub enum Sink {
-    /// A socket of its own, non-blocking.
+    /// A non-blocking socket that the connection owns.
     Socket(OwnedFd),
-    /// The body of an HTTP/2 (or not separable) response.
+    /// The body of a response whose socket cannot be taken over, such as HTTP/2.
     Body(Rc<BodyQueue>),
-    /// No kernel: what would have left is counted.
+    /// No transport: the bytes are only counted.
     Memory(Rc<Ledger>),
 }
 
-/// What in-memory sockets took; any number of connections of one worker share it.
+/// Counts what in-memory sinks took. Any number of connections of one worker share it.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    /// Writes so far: what would have been system calls.
+    /// Number of writes, each of which would have been a system call.
     pub writes: Cell<u64>,
-    /// Bytes so far.
+    /// Number of bytes.
     pub bytes: Cell<u64>,
 }
 
-/// What came of writing to a connection.
+/// The result of writing to a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Wrote {
-    /// Bytes the transport took.
+    /// Number of bytes that the transport took.
     pub bytes: usize,
-    /// It took no more.
+    /// The transport takes no more bytes now.
     pub blocked: bool,
     /// The transport is dead.
     pub gone: bool,
 }
 
 impl Wrote {
-    /// Nothing was tried, or nothing was taken.
+    /// The result of a write that was not tried or that took nothing.
     #[must_use]
     pub const fn nothing(blocked: bool) -> Wrote {
         Wrote { bytes: 0, blocked, gone: false }
@@ -54,7 +54,7 @@ impl Wrote {
 }
 
 impl Sink {
-    /// Writes as much as the transport takes; repeats short writes until it would block.
+    /// Writes as much as the transport takes; repeats short writes until the transport would block.
     pub fn write(&self, bytes: &[u8]) -> Wrote {
         match self {
             Sink::Body(queue) => queue.push(bytes),
@@ -76,10 +76,10 @@ impl Sink {
         }
     }
 
-    /// Reads what is there. `Ok(0)` is the end.
+    /// Reads available input. `Ok(0)` is the end of the input.
     ///
     /// # Errors
-    /// `WouldBlock` when nothing is there, else what the kernel says. Only a socket has input of its own.
+    /// `WouldBlock` if no input is available, else the kernel's error. Only a socket has input.
     pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             Sink::Body(_) | Sink::Memory(_) => Err(io::ErrorKind::WouldBlock.into()),
@@ -90,7 +90,8 @@ impl Sink {
         }
     }
 
-    /// The socket, for what only a socket can (shutdown, options, a batched send); `None`: use [`Sink::write`].
+    /// Returns the socket, for operations that only a socket has (shutdown, options, a batched send). `None`
+    /// means that [`Sink::write`] must be used.
     #[must_use]
     pub fn socket(&self) -> Option<BorrowedFd<'_>> {
         match self {
@@ -101,7 +102,7 @@ impl Sink {
 }
 
 impl Ledger {
-    /// Takes everything; an empty write is none, as on a socket.
+    /// Takes all bytes. An empty write is not counted as a write, as on a socket.
     fn take(&self, bytes: &[u8]) -> Wrote {
         self.writes.set(self.writes.get() + u64::from(!bytes.is_empty()));
         self.bytes.set(self.bytes.get() + bytes.len() as u64);

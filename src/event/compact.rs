@@ -1,13 +1,14 @@
-//! JSON without the white space between its tokens.
+//! Removes the white space between the tokens of JSON.
 //!
-//! * It takes valid JSON: outside of strings every byte up to a space is white space, inside of them none is a control character.
-//! * Strings are passed many bytes at a time; between them tokens are short.
+//! * The input must be valid JSON: outside of strings every byte up to a space is white space, and strings
+//!   contain no control character.
+//! * Strings are skipped many bytes at a time; the tokens between them are short.
 
 use std::borrow::Cow;
 
 use super::text::plain;
 
-/// Valid JSON without the white space between its tokens; borrowed where there is none.
+/// Returns valid JSON without the white space between its tokens; borrowed if there is none.
 pub(crate) fn compact(json: &str) -> Cow<'_, str> {
     let bytes = json.as_bytes();
     let mut space = next_space(bytes, 0);
@@ -26,7 +27,8 @@ pub(crate) fn compact(json: &str) -> Cow<'_, str> {
     }
 }
 
-/// Where the first white space outside of strings is, from `at` on, which is outside of them too; the end where there is none.
+/// Returns the position of the first white space outside of strings from `at` on, or the end if there is
+/// none. `at` is outside of strings too.
 fn next_space(bytes: &[u8], mut at: usize) -> usize {
     while let Some(&byte) = bytes.get(at) {
         at += 1;
@@ -39,7 +41,7 @@ fn next_space(bytes: &[u8], mut at: usize) -> usize {
     bytes.len()
 }
 
-/// Where the string that begins before `at` ends, its quote included.
+/// Returns the end of the string that begins before `at`, including its closing quote.
 fn string_end(bytes: &[u8], mut at: usize) -> usize {
     loop {
         at += plain(&bytes[at..]);
@@ -88,7 +90,7 @@ mod tests {
     }
 
     proptest! {
-        /// serde_json writes compactly and with white space; the one becomes the other.
+        /// serde_json's output with white space becomes its compact output.
         #[test]
         fn pretty_json_becomes_what_serde_json_writes_compactly(value in value()) {
             let pretty = serde_json::to_string_pretty(&value).unwrap();
@@ -96,7 +98,7 @@ mod tests {
             prop_assert_eq!(compacted.as_ref(), value.to_string());
         }
 
-        /// Whatever the text, it is read to its end without a panic.
+        /// Any text is read to its end without a panic.
         #[test]
         fn any_text_is_survived(text in "[ \n\"\\\\a{}:,ü\u{1}]{0,80}") {
             let out = compact(&text);

@@ -1,54 +1,54 @@
-//! The fields of each kind of event: which there are, which must be given, and what they may hold.
+//! The fields of each kind of event: their names, which are required, and the values that they take.
 //!
-//! * [`super::Event::parse`] refuses by this table, and the documents of the API are written from it.
-//! * The quick reader (`scan`) has the same as bits; a property holds the two together.
+//! * [`super::Event::parse`] checks events against this table, and the API documents are generated from it.
+//! * The quick reader (`scan`) has the same table as bits; a property test compares the two.
 
 use super::{CHANNEL_BYTES, CODE_BYTES, ID_BYTES, Kind, METADATA_BYTES, OPERATIONS, ROLES, STATUSES};
 
-/// What a field may hold.
+/// The values that a field takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Shape {
-    /// A text of 1 to so many bytes without control characters.
+    /// A text without control characters, of 1 byte to this many.
     Id(usize),
     /// Any text.
     Text,
-    /// One of these.
+    /// One of these texts.
     Choice(&'static [&'static str]),
     /// RFC 3339.
     Time,
-    /// True or false.
+    /// A boolean.
     Flag,
     /// A whole number from 0 to 2^64 - 1.
     Count,
-    /// Names separated by single slashes, at most so many bytes.
+    /// Names separated by single slashes, at most this many bytes.
     Channel(usize),
     /// Any JSON.
     Json,
-    /// A JSON object of at most so many bytes.
+    /// A JSON object of at most this many bytes.
     Object(usize),
 }
 
-/// Who gives a field.
+/// Whether a field is required.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Given {
-    /// The publisher, always.
+    /// The publisher must give the field.
     Always,
-    /// The publisher, or else the daemon: a subscriber always gets it.
+    /// The publisher may give the field; otherwise the daemon sets it. A subscriber always receives it.
     OrMade,
-    /// The publisher, if it likes.
+    /// The publisher may give the field.
     IfLiked,
 }
 
-/// A field of an event besides `type` and `id`.
+/// A field of an event, besides `type` and `id`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Field {
-    /// Its name.
+    /// The name on the wire.
     pub name: &'static str,
-    /// What it may hold.
+    /// The values that it takes.
     pub shape: Shape,
-    /// Who gives it.
+    /// Whether it is required.
     pub given: Given,
-    /// What it is, for people.
+    /// The description in the API documents.
     pub says: &'static str,
 }
 
@@ -64,51 +64,51 @@ const fn made(name: &'static str, shape: Shape, says: &'static str) -> Field {
 
 const ID: Shape = Shape::Id(ID_BYTES);
 const TIMESTAMP: Field =
-    made("timestamp", Shape::Time, "When it happened; the time of receipt where none is given.");
+    made("timestamp", Shape::Time, "When it happened. Defaults to the time of receipt.");
 const USER: Field =
-    may("user_id", ID, "The user who may see it; without it everyone of the organization may.");
-const AGENT: Field = may("agent_id", ID, "The agent concerned.");
-const OF_AGENT: Field = must("agent_id", ID, "The agent concerned.");
-const METADATA: Field = may("metadata", Shape::Object(METADATA_BYTES), "Free data.");
+    may("user_id", ID, "The user who may see the event. If absent, everyone in the organization may.");
+const AGENT: Field = may("agent_id", ID, "The agent that the event is about.");
+const OF_AGENT: Field = must("agent_id", ID, "The agent that the event is about.");
+const METADATA: Field = may("metadata", Shape::Object(METADATA_BYTES), "Any JSON object, at most 8 KiB.");
 
 const MESSAGE: &[Field] = &[
-    made("message_id", ID, "The message's id; one of your own is published once within 24 hours."),
+    made("message_id", ID, "The message's id. If you set it, the message is published only once within 24 hours."),
     OF_AGENT,
     USER,
-    must("content", Shape::Text, "The text."),
-    may("role", Shape::Choice(&ROLES), "Who speaks."),
+    must("content", Shape::Text, "The text of the message."),
+    may("role", Shape::Choice(&ROLES), "The author's role."),
     METADATA,
     TIMESTAMP,
 ];
 const AGENT_UPDATE: &[Field] = &[
     OF_AGENT,
-    must("status", Shape::Choice(&STATUSES), "What it does, or what became of it."),
-    may("error_message", Shape::Text, "Why it failed."),
+    must("status", Shape::Choice(&STATUSES), "The agent's status."),
+    may("error_message", Shape::Text, "Why the agent failed."),
     METADATA,
     TIMESTAMP,
 ];
 const MEMORY_UPDATE: &[Field] = &[
     must("memory_id", ID, "The memory."),
     OF_AGENT,
-    must("operation", Shape::Choice(&OPERATIONS), "What became of it."),
+    must("operation", Shape::Choice(&OPERATIONS), "What happened to the memory."),
     USER,
     METADATA,
     TIMESTAMP,
 ];
 const STREAM_CHUNK: &[Field] = &[
     must("request_id", ID, "The stream."),
-    must("chunk", Shape::Text, "The next piece of text; may be empty."),
-    must("is_final", Shape::Flag, "Whether it is the last one."),
-    may("index", Shape::Count, "Its place in the stream."),
-    may("first_index", Shape::Count, "The first of several that were merged; `index` is the last of them."),
+    must("chunk", Shape::Text, "The next piece of text. May be empty."),
+    must("is_final", Shape::Flag, "True for the last chunk of the stream."),
+    may("index", Shape::Count, "The chunk's position in the stream."),
+    may("first_index", Shape::Count, "The index of the first of several merged chunks; `index` is that of the last."),
     AGENT,
     USER,
     METADATA,
     TIMESTAMP,
 ];
 const ERROR: &[Field] = &[
-    must("code", Shape::Id(CODE_BYTES), "For programs."),
-    must("message", Shape::Text, "For people."),
+    must("code", Shape::Id(CODE_BYTES), "A code for programs."),
+    must("message", Shape::Text, "A message for people."),
     AGENT,
     USER,
     may("request_id", ID, "The stream that failed."),
@@ -123,7 +123,7 @@ const CUSTOM: &[Field] = &[
 ];
 
 impl Kind {
-    /// Its fields, besides `type` and `id`.
+    /// Returns the fields of this kind, besides `type` and `id`.
     #[must_use]
     pub const fn fields(self) -> &'static [Field] {
         match self {
@@ -136,7 +136,7 @@ impl Kind {
         }
     }
 
-    /// Its field of this name.
+    /// Returns the field of this name.
     #[must_use]
     pub fn field(self, name: &str) -> Option<&'static Field> {
         self.fields().iter().find(|field| field.name == name)
@@ -150,7 +150,7 @@ mod tests {
     use super::super::Event;
     use super::*;
 
-    /// A value that a field of this shape takes.
+    /// Returns a value that a field of this shape takes.
     fn sample(shape: Shape) -> Value {
         match shape {
             Shape::Choice(choices) => json!(choices[0]),

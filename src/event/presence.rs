@@ -1,14 +1,14 @@
-//! The channel on which it is told that a user came or went.
+//! The channel of a user's presence events.
 //!
-//! Who publishes on it, who may list it and what is erased with its user agree on it here.
+//! The code that publishes on it, lists it, and erases it with its user takes the name from here.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use super::CHANNEL_BYTES;
 
-/// The channel on which a user's coming and going is told: `presence/` and the `sub` as JavaScript's `encodeURIComponent`
-/// writes it, and `*` as `%2A`, so that it is one segment and no pattern. Where that is too long for a channel, the SHA-256
-/// of the `sub`.
+/// Returns the channel of a user's presence events: `presence/` and the `sub` encoded as by JavaScript's
+/// `encodeURIComponent`, with `*` as `%2A`, so that it is one segment and no pattern. If that is too long for
+/// a channel, the SHA-256 of the `sub` is used instead.
 #[must_use]
 pub fn presence_channel(sub: &str) -> String {
     const PREFIX: &str = "presence/";
@@ -26,7 +26,7 @@ pub fn presence_channel(sub: &str) -> String {
     }
     if name.len() > CHANNEL_BYTES {
         let digest = ring::digest::digest(&ring::digest::SHA256, sub.as_bytes());
-        // A colon is always escaped above: no other user's channel looks like this.
+        // A colon is always escaped above, so no other user's channel looks like this.
         name = format!("{PREFIX}sha256:{}", URL_SAFE_NO_PAD.encode(digest));
     }
     name

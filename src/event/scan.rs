@@ -1,10 +1,13 @@
-//! Events in one pass: what nearly every publisher sends, read without building anything but the event.
+//! The quick reader: parses an event in one pass and allocates nothing but the event. It reads what nearly
+//! every publisher sends.
 //!
-//! * It accepts a subset of what [`Event::parse`]'s careful reader accepts, with the same result; `None` says nothing about
-//!   the input but that the careful reader has to look (it alone words errors). A property and the fuzzer hold this.
-//! * The subset is JSON whole: strings without raw control characters, numbers and literals by RFC 8259, nesting to
-//!   [`DEPTH`]. What needs judgement (escaped `\u`, exponents, very long numbers) is handed over as one value.
-//! * It knows bytes and fields, no transport and no batch limits.
+//! * It accepts a subset of what the careful reader of [`Event::parse`] accepts, with the same result. `None`
+//!   only says that the careful reader has to read the input; that one also words the errors. A property test
+//!   and the fuzzer check this.
+//! * The subset is full JSON: strings without raw control characters, numbers and literals by RFC 8259,
+//!   nesting up to [`DEPTH`]. What needs closer checks (escaped `\u`, exponents, very long numbers) is passed
+//!   on as one value.
+//! * It knows bytes and fields, but not transports or batch limits.
 
 use std::borrow::Cow;
 
@@ -13,9 +16,9 @@ use super::{CODE_BYTES, Event, ID_BYTES, Kind, METADATA_BYTES, OPERATIONS, ROLES
 use super::{check_channel, compact, free_json, text_value};
 use crate::time;
 
-/// Deepest nesting read here; the careful reader goes a little deeper.
+/// The deepest nesting read here; the careful reader goes a little deeper.
 const DEPTH: u32 = 64;
-/// Longest run of digits read here: far from what no number type holds.
+/// The longest run of digits read here; every number type holds far fewer.
 const DIGITS: usize = 64;
 
 /// Reads one event and nothing after it.
@@ -27,7 +30,8 @@ pub(super) fn event(text: &str) -> Option<Event<'_>> {
     (scan.at == text.len()).then_some(event)
 }
 
-/// The items of an array of events, which may come in parts: what follows the array's first bytes, or one of its items.
+/// Reads the items of an array of events, which may arrive in parts: the text starts with the array's first
+/// byte, or right after an item.
 pub(crate) struct Items<'a> {
     scan: Scan<'a>,
     /// An item was read before.
@@ -36,26 +40,28 @@ pub(crate) struct Items<'a> {
     end: usize,
 }
 
-/// What came next in an array.
+/// What follows in an array.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Next {
     /// An event.
     Event,
     /// The array's end, and nothing after it.
     End,
-    /// The text ends here. That may be all that is wrong with it.
+    /// The text ends here. Apart from that it may be valid.
     Cut,
-    /// Something that the careful reader has to look at.
+    /// Input that the careful reader has to read.
     Doubtful,
 }
 
 impl<'a> Items<'a> {
-    /// The items in `text`: from an array's first byte on, or, where it has `begun`, from right behind an item.
+    /// Reads the items in `text`, which starts with the array's first byte or, if `begun`, right after an
+    /// item.
     pub(crate) fn new(text: &'a str, begun: bool) -> Items<'a> {
         Items { scan: Scan::new(text), begun, end: 0 }
     }
 
-    /// Reads the next item into `event`, which is empty. What it holds counts only if the answer is [`Next::Event`].
+    /// Reads the next item into `event`, which must be empty. Its content is valid only if the result is
+    /// [`Next::Event`].
     pub(crate) fn next(&mut self, event: &mut Event<'a>) -> Next {
         self.scan.at = self.end;
         match self.read(event) {
@@ -80,13 +86,13 @@ impl<'a> Items<'a> {
         Some(Next::Event)
     }
 
-    /// Where the last item that was read ends in the text.
+    /// Returns the position in the text where the last item that was read ends.
     pub(crate) fn end(&self) -> usize {
         self.end
     }
 }
 
-/// Which fields were given: bit by place in this list.
+/// Bits of the fields that were given.
 mod field {
     pub(super) const TYPE: u32 = 1;
     pub(super) const TIMESTAMP: u32 = 1 << 1;
@@ -113,7 +119,7 @@ mod field {
     pub(super) const ALWAYS: u32 = TYPE | TIMESTAMP | AGENT;
 }
 
-/// The fields a kind must have, and those it may have.
+/// The required fields of a kind, and all fields that it may have.
 const fn fields(kind: Kind) -> (u32, u32) {
     use field::*;
     let (required, optional) = match kind {
@@ -132,7 +138,7 @@ struct Scan<'a> {
     bytes: &'a [u8],
     /// At most the text's length; on a character boundary outside of strings.
     at: usize,
-    /// There are control characters, between tokens or where none may be.
+    /// Control characters were seen, between tokens or where none may be.
     controls: bool,
 }
 
@@ -142,7 +148,7 @@ impl<'a> Scan<'a> {
         Scan { text, bytes, at: 0, controls: has_controls(bytes) }
     }
 
-    /// Reads one event into `event`, which is empty.
+    /// Reads one event into `event`, which must be empty.
     fn event(&mut self, event: &mut Event<'a>) -> Option<()> {
         self.space();
         self.eat(b'{')?;
@@ -237,7 +243,7 @@ impl<'a> Scan<'a> {
 
     fn id(&mut self, slot: &mut Option<Cow<'a, str>>, bit: u32) -> Option<u32> {
         let id = self.plain()?;
-        // DEL is no raw control character to JSON, and those above ASCII are two bytes.
+        // DEL is not a control character in JSON, and the control characters above ASCII are two bytes.
         let suspicious = |b: u8| b >= 0x7f;
         if id.is_empty()
             || id.len() > ID_BYTES
@@ -255,7 +261,7 @@ impl<'a> Scan<'a> {
         slot.is_some().then_some(bit)
     }
 
-    /// A string of any content.
+    /// Reads a string of any content.
     fn string(&mut self, slot: &mut Option<Cow<'a, str>>, bit: u32) -> Option<u32> {
         let from = self.at;
         let text = match self.quoted()? {
@@ -266,7 +272,7 @@ impl<'a> Scan<'a> {
         Some(bit)
     }
 
-    /// A whole number that fits 64 bits with ease.
+    /// Reads a whole number that fits into 64 bits without a check of its last digit.
     fn count(&mut self) -> Option<u64> {
         let from = self.at;
         while self.bytes.get(self.at).is_some_and(u8::is_ascii_digit) {
@@ -277,7 +283,7 @@ impl<'a> Scan<'a> {
         (canonical && (1..=18).contains(&digits.len())).then(|| digits.parse().ok())?
     }
 
-    /// Any JSON, without the white space between its tokens.
+    /// Reads any JSON and removes the white space between its tokens.
     fn free(&mut self) -> Option<Cow<'a, str>> {
         let from = self.at;
         let mut doubt = Doubt::default();
@@ -290,7 +296,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Passes one value.
+    /// Skips one value.
     fn value(&mut self, depth: u32, doubt: &mut Doubt) -> Option<()> {
         match self.next()? {
             b'"' => {
@@ -312,7 +318,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// The inside of an object or array, up to and with `end`.
+    /// Skips the inside of an object or array, including `end`.
     fn members(&mut self, depth: u32, doubt: &mut Doubt, end: u8) -> Option<()> {
         doubt.spaced |= self.space();
         if self.bytes.get(self.at) == Some(&end) {
@@ -335,7 +341,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// A number after its sign.
+    /// Skips a number after its sign.
     fn number(&mut self, doubt: &mut Doubt) -> Option<()> {
         let from = self.at;
         self.digits()?;
@@ -347,11 +353,11 @@ impl<'a> Scan<'a> {
             self.digits()?;
         }
         doubt.judge |= self.at - from > DIGITS;
-        // Where there is an exponent there may be no such number.
+        // With an exponent the number may be out of range.
         (!matches!(self.bytes.get(self.at), Some(b'e' | b'E'))).then_some(())
     }
 
-    /// One digit or more.
+    /// Skips one digit or more.
     fn digits(&mut self) -> Option<()> {
         let from = self.at;
         while self.bytes.get(self.at).is_some_and(u8::is_ascii_digit) {
@@ -360,7 +366,7 @@ impl<'a> Scan<'a> {
         (self.at > from).then_some(())
     }
 
-    /// A string without escapes.
+    /// Reads a string without escapes.
     fn plain(&mut self) -> Option<&'a str> {
         match self.quoted()? {
             Quoted::Plain(text) => Some(text),
@@ -368,7 +374,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Passes a string, its quotes included.
+    /// Skips a string, including its quotes.
     fn quoted(&mut self) -> Option<Quoted<'a>> {
         self.eat(b'"')?;
         let from = self.at;
@@ -392,7 +398,7 @@ impl<'a> Scan<'a> {
         Some(match (escaped, unicode) {
             (_, true) => Quoted::Unicode,
             (true, _) => Quoted::Escaped,
-            // Between two ASCII quotes: on character boundaries.
+            // The slice is between two ASCII quotes, so it is on character boundaries.
             _ => Quoted::Plain(&self.text[from..self.at - 1]),
         })
     }
@@ -401,7 +407,8 @@ impl<'a> Scan<'a> {
         rest.iter().try_for_each(|byte| self.eat(*byte))
     }
 
-    /// Passes this byte. Any other is not passed, so that what is wrong there is not taken for the text's end.
+    /// Skips this byte. Any other byte is not skipped, so that an error there is not taken for the end of the
+    /// text.
     fn eat(&mut self, byte: u8) -> Option<()> {
         (self.bytes.get(self.at) == Some(&byte)).then(|| self.at += 1)
     }
@@ -412,7 +419,7 @@ impl<'a> Scan<'a> {
         Some(byte)
     }
 
-    /// Passes white space; whether there was any.
+    /// Skips white space; returns true if there was any.
     fn space(&mut self) -> bool {
         let from = self.at;
         while matches!(self.bytes.get(self.at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
@@ -422,21 +429,21 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// What was met inside a value that is more than passing over it can settle.
+/// Facts about a skipped value that need further work.
 #[derive(Default)]
 struct Doubt {
-    /// Only the careful reader can tell whether it is right.
+    /// Only the careful reader can decide whether the value is valid.
     judge: bool,
-    /// White space between tokens.
+    /// The value has white space between tokens.
     spaced: bool,
 }
 
-/// A string that was passed.
+/// A string that was skipped.
 enum Quoted<'a> {
     /// Without escapes.
     Plain(&'a str),
     /// With escapes of one character each.
     Escaped,
-    /// With `\u`, which may say nothing that is Unicode.
+    /// With `\u`, which may not be valid Unicode.
     Unicode,
 }

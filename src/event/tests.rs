@@ -1,4 +1,5 @@
-//! What an event may be: each kind read, each fault named, and the quick reader held to the careful one.
+//! Tests of the parser: each kind is read, each error is named, and the quick reader agrees with the careful
+//! one.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // tests may
 
@@ -59,7 +60,7 @@ fn deep_json_is_an_error_not_a_stack_overflow() {
     assert_eq!(refused(&deep).field, "data");
 }
 
-/// What the quick reader takes, the careful one takes too, and reads the same.
+/// Checks that what the quick reader accepts, the careful reader accepts too, with the same result.
 fn agree(json: &str) -> bool {
     let Some(quick) = scan::event(json) else { return false };
     let careful = Event::parse_carefully(json).unwrap_or_else(|error| panic!("{error} in {json}"));
@@ -145,7 +146,7 @@ mod quick_reader {
 
     use crate::event::scan::Next;
 
-    /// JSON-ish pieces put together in any order: most of it is nearly valid.
+    /// Pieces of JSON in any order: most of it is nearly valid.
     fn soup() -> impl Strategy<Value = String> {
         let pieces = prop::sample::select(vec![
             "{",

@@ -1,9 +1,9 @@
-//! The inside of JSON strings, passed over many bytes at a time.
+//! Skips the content of JSON strings many bytes at a time.
 
-/// Bytes up to which a text is looked at word by word: most are short.
+/// Texts up to this many bytes are examined word by word, because most are short.
 const SHORT: usize = 32;
 
-/// Whether `text` is its own JSON string once it stands between quotes.
+/// Returns true if `text` between quotes is its own JSON string, without escapes.
 pub(crate) fn is_ordinary(text: &str) -> bool {
     let bytes = text.as_bytes();
     match bytes.len() {
@@ -12,12 +12,13 @@ pub(crate) fn is_ordinary(text: &str) -> bool {
     }
 }
 
-/// Whether there is a control character, which stands in no JSON string as it is.
+/// Returns true if there is a control character, which no JSON string may contain unescaped.
 pub(super) fn has_controls(bytes: &[u8]) -> bool {
     bytes.iter().copied().min().is_some_and(|least| least < 0x20)
 }
 
-/// How many bytes from the start are neither quote nor backslash; for what has no control characters in its strings.
+/// Returns how many bytes from the start are neither quote nor backslash. The strings must not contain
+/// control characters.
 pub(super) fn plain(bytes: &[u8]) -> usize {
     if let Some(word) = bytes.first_chunk()
         && let Some(found) = first_special(*word)
@@ -27,7 +28,7 @@ pub(super) fn plain(bytes: &[u8]) -> usize {
     memchr::memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len())
 }
 
-/// How many bytes from the start are neither quote, backslash nor control character.
+/// Returns how many bytes from the start are neither quote, backslash nor control character.
 pub(super) fn ordinary(bytes: &[u8]) -> usize {
     let mut at = 0;
     while let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {
@@ -43,12 +44,12 @@ const fn is_special(byte: u8) -> bool {
     byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
-/// Where the first special byte of a word is.
+/// Returns the position of the first special byte of a word.
 fn first_special(word: [u8; 8]) -> Option<usize> {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
-    // A byte is below n where subtracting n borrows into a high bit that it had not set. A borrow can only mark further bytes above
-    // a true one, and the lowest is what counts.
+    // A byte is below n if subtracting n borrows into a high bit that the byte had not set. A borrow can only
+    // mark more bytes above a true one, and only the lowest mark is used.
     let word = u64::from_le_bytes(word);
     let below = |word: u64, n: u64| word.wrapping_sub(ONES * n) & !word & HIGHS;
     let found = below(word, 0x20) | below(word ^ (ONES * 0x22), 1) | below(word ^ (ONES * 0x5c), 1);

@@ -1,9 +1,10 @@
-//! Who gets which event: what a subscriber asks for ([`Filter`]) and may see ([`Rights`]), joined in a [`Selection`].
+//! Decides which subscriber gets which event: what a subscriber asks for ([`Filter`]) and may see
+//! ([`Rights`]), joined in a [`Selection`].
 //!
 //! * A filter narrows, never widens: rights are checked for every event, whatever the filter says.
-//! * Fields AND, values OR; an event lacking a named field does not match.
-//! * Values are compared byte for byte. Nothing here knows an organization: an event never reaches a selection of
-//!   another one, since rings, logs and indexes are per tenant.
+//! * Fields are combined by AND, values of one field by OR. An event that lacks a named field does not match.
+//! * Values are compared byte for byte. Nothing here knows organizations: rings, logs and indexes are per
+//!   tenant, so an event never reaches a selection of another organization.
 
 mod narrowing;
 mod selection;
@@ -22,7 +23,7 @@ pub use narrowing::{NARROWING_VALUES, Narrowing};
 pub use selection::{Rights, Selection};
 pub use values::{Kinds, Names, below};
 
-/// Most values of one filter field: each costs its subscriber index rows.
+/// The most values of one filter field. Each value costs its subscriber index rows.
 pub const FILTER_VALUES: usize = 100;
 
 /// Why a filter or narrowing was refused.
@@ -31,15 +32,15 @@ pub const FILTER_VALUES: usize = 100;
 pub struct FilterError {
     /// The parameter, field or claim.
     pub field: &'static str,
-    /// What is wrong, for a person.
+    /// What is wrong, in words.
     pub reason: String,
 }
 
-/// What a subscriber asks for; the default asks for everything and owns no memory.
+/// What a subscriber asks for. The default asks for everything and owns no memory.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Filter(Option<Box<Fields>>);
 
-/// An empty set is an absent field; at least one is not empty, so that equal filters are equal values.
+/// An empty set is an absent field. At least one set is not empty, so that equal filters are equal values.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 struct Fields {
     types: Kinds,
@@ -51,18 +52,18 @@ struct Fields {
     streams: bool,
 }
 
-/// Stands for an absent field.
+/// The value of an absent field.
 static NO_NAMES: Names = Names::EMPTY;
 
 impl Filter {
-    /// The parameters of a query, and the fields of `subscribe`, that make a filter.
+    /// The query parameters, and the fields of `subscribe`, that form a filter.
     pub const PARAMETERS: [&'static str; 5] = ["types", "agent_id", "user_id", "request_id", "channel"];
 
-    /// The filter in a query's unescaped pairs: comma lists, a repeated name goes on with its list, other names are
-    /// left to the caller. An empty value counts as absent.
+    /// Reads the filter from a query's unescaped pairs. Values are comma lists; a repeated name continues its
+    /// list. Other names are ignored. An empty value counts as absent.
     ///
     /// # Errors
-    /// [`FilterError`]: an unknown type, a value no event can have, or too many values.
+    /// [`FilterError`]: an unknown type, a value that no event can have, or too many values.
     pub fn from_query<'a, N, V>(pairs: impl IntoIterator<Item = &'a (N, V)>) -> Result<Filter, FilterError>
     where
         N: AsRef<str> + 'a,
@@ -74,43 +75,43 @@ impl Filter {
         }
         builder.build()
     }
-    /// The same, of events that belong to a stream alone (`/sse/llm`).
+    /// Returns the same filter, restricted to events of a stream (`/sse/llm`).
     #[must_use]
     pub fn streams_only(self) -> Filter {
         let fields = Fields { streams: true, ..self.0.map_or_else(Fields::default, |fields| *fields) };
         Filter(Some(Box::new(fields)))
     }
-    /// Whether it asks for everything.
+    /// Returns true if the filter asks for everything.
     #[must_use]
     pub fn is_none(&self) -> bool {
         self.0.is_none()
     }
-    /// The kinds asked for; empty: all.
+    /// Returns the kinds asked for; empty means all.
     #[must_use]
     pub fn types(&self) -> Kinds {
         self.0.as_ref().map(|fields| fields.types).unwrap_or_default()
     }
-    /// The agents asked for; empty: all.
+    /// Returns the agents asked for; empty means all.
     #[must_use]
     pub fn agents(&self) -> &Names {
         self.0.as_ref().map_or(&NO_NAMES, |fields| &fields.agent_id)
     }
-    /// The users asked for; empty: all, and events without a user.
+    /// Returns the users asked for; empty means all, and events without a user.
     #[must_use]
     pub fn users(&self) -> &Names {
         self.0.as_ref().map_or(&NO_NAMES, |fields| &fields.user_id)
     }
-    /// The streams asked for; empty: all.
+    /// Returns the streams asked for; empty means all.
     #[must_use]
     pub fn requests(&self) -> &Names {
         self.0.as_ref().map_or(&NO_NAMES, |fields| &fields.request_id)
     }
-    /// The channels and patterns asked for; empty: all, and events without a channel.
+    /// Returns the channels and patterns asked for; empty means all, and events without a channel.
     #[must_use]
     pub fn channels(&self) -> &Names {
         self.0.as_ref().map_or(&NO_NAMES, |fields| &fields.channel)
     }
-    /// Whether `frame` has what is asked for.
+    /// Returns true if `frame` is asked for.
     #[must_use]
     pub fn matches(&self, frame: &Frame) -> bool {
         let Some(fields) = &self.0 else { return true };
@@ -128,7 +129,7 @@ impl Filter {
     }
 }
 
-/// As query parameters, for listings; nothing for a filter that asks for everything.
+/// Writes the filter as query parameters, for listings; writes nothing for a filter that asks for everything.
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let types: Vec<&str> = self.types().iter().map(Kind::name).collect();
@@ -150,7 +151,7 @@ impl fmt::Display for Filter {
     }
 }
 
-/// Collects a filter field by field; what [`Filter::from_query`] and `subscribe` share.
+/// Collects a filter field by field, for both [`Filter::from_query`] and `subscribe`.
 #[derive(Debug, Default)]
 pub struct FilterBuilder {
     /// In the order of [`Filter::PARAMETERS`].
@@ -158,7 +159,7 @@ pub struct FilterBuilder {
 }
 
 impl FilterBuilder {
-    /// Adds a comma list. Answers whether `name` is a filter's at all.
+    /// Adds a comma list. Returns true if `name` is a field of a filter.
     ///
     /// # Errors
     /// [`FilterError`] on a bad value, or more than [`FILTER_VALUES`] of them.
@@ -167,7 +168,7 @@ impl FilterBuilder {
         list.split(',').try_for_each(|value| self.push(at, value))?;
         Ok(true)
     }
-    /// Adds values as they are, commas included. Answers whether `name` is a filter's at all.
+    /// Adds values as they are, commas included. Returns true if `name` is a field of a filter.
     ///
     /// # Errors
     /// As [`FilterBuilder::list`].
@@ -200,7 +201,7 @@ impl FilterBuilder {
         Ok(())
     }
 
-    /// The filter.
+    /// Builds the filter.
     ///
     /// # Errors
     /// [`FilterError`] on an unknown type.
@@ -221,7 +222,7 @@ impl FilterBuilder {
 /// A filter field of `subscribe`: a comma list, or an array of values that may hold commas.
 #[derive(Debug)]
 pub enum Values<'a> {
-    /// `"a,b"`; `null` is an empty one.
+    /// `"a,b"`; `null` is an empty list.
     List(Cow<'a, str>),
     /// `["a","b"]`, at most one more than [`FILTER_VALUES`], which [`FilterBuilder::values`] refuses.
     Each(Vec<Cow<'a, str>>),
@@ -264,27 +265,27 @@ impl<'de> Visitor<'de> for ValuesVisitor {
     }
 }
 
-/// Where a subscription stands in an index: its audience (the subscriptions with an equal [`Selection`]) and its
-/// place there. 8 bytes, also as an `Option`.
+/// The row of a subscription in an index: its audience (the subscriptions with an equal [`Selection`]) and
+/// its position in the audience. 8 bytes, also as an `Option`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RowId {
-    /// One more than the audience's number.
+    /// The number of the audience plus one.
     audience: NonZeroU32,
     place: u32,
 }
 
 impl RowId {
-    /// The row of `place` in `audience`; `None` for the one number that does not fit.
+    /// Returns the row of `place` in `audience`; `None` for the one number that does not fit.
     #[must_use]
     pub fn new(audience: u32, place: u32) -> Option<RowId> {
         Some(RowId { audience: NonZeroU32::new(audience.wrapping_add(1))?, place })
     }
-    /// The audience's number.
+    /// Returns the number of the audience.
     #[must_use]
     pub fn audience(self) -> u32 {
         self.audience.get() - 1
     }
-    /// The place among the audience's members.
+    /// Returns the position among the audience's members.
     #[must_use]
     pub fn place(self) -> u32 {
         self.place
@@ -381,7 +382,7 @@ mod tests {
         }
     }
 
-    /// Isolation inside an organization: the one rule a defect here would break for users.
+    /// Isolation inside an organization: a defect of this rule would show events to the wrong user.
     #[test]
     fn an_addressed_event_reaches_its_user_and_those_who_read_all() {
         let sub = |sub: Option<&str>| Rights { sub: sub.map(Into::into), ..Rights::default() };
@@ -409,7 +410,7 @@ mod tests {
     ];
 
     proptest! {
-        /// Each field added, and each narrowing, can only take events away.
+        /// Each added field, and each narrowing, can only remove events.
         #[test]
         fn adding_a_filter_never_widens(
             picked in prop::sample::subsequence(&FIELDS[..], 0..=9),
@@ -418,7 +419,7 @@ mod tests {
             sees_all_users: bool,
             narrowed: bool,
         ) {
-            // A repeated name would go on with its list, which is no added field.
+            // A repeated name would continue its list and so is not an added field.
             let name = |field: &str| field.split('=').next().map(str::to_owned);
             let mut fields: Vec<&str> = Vec::new();
             for field in picked {

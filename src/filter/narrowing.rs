@@ -1,8 +1,8 @@
-//! What a credential may touch at all, as its claims `agents[] channels[] types[]` say.
+//! The limits of a credential: the agents, channels and types of its claims `agents[] channels[] types[]`.
 //!
-//! * An absent claim narrows nothing; an empty one matches nothing.
-//! * The same rule binds reading and publishing: an event without a named field is outside.
-//! * A narrowing knows no user: who may see whose events is [`super::Rights`]'.
+//! * An absent claim narrows nothing; an empty claim matches nothing.
+//! * The same rule applies to reading and publishing: an event that lacks a named field is outside.
+//! * A narrowing does not know users; [`super::Rights`] decides which user's events may be seen.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,15 +10,15 @@ use super::FilterError;
 use super::values::{Kinds, Names, check_id, check_pattern};
 use crate::event::Kind;
 
-/// Most values of one claim; a larger token is refused rather than indexed.
+/// The most values of one claim. A token with more is refused, because every value would be indexed.
 pub const NARROWING_VALUES: usize = 256;
 
-/// A narrowing; the default one narrows nothing and owns no memory.
+/// A narrowing. The default narrows nothing and owns no memory.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(try_from = "Claims", into = "Claims")]
 pub struct Narrowing(Option<Box<Limits>>);
 
-/// At least one of them is `Some`, so that equal narrowings are equal values.
+/// At least one field is `Some`, so that equal narrowings are equal values.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 struct Limits {
     agents: Option<Names>,
@@ -26,7 +26,8 @@ struct Limits {
     types: Option<Kinds>,
 }
 
-/// The claims as they stand in a token. Other claims beside them are not its business, so it can be flattened.
+/// The claims as they are in a token. Other claims are ignored, so this can be flattened into a larger
+/// struct.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Claims {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -38,10 +39,12 @@ struct Claims {
 }
 
 impl Narrowing {
-    /// A narrowing of claims: `None` is an absent claim, `Some` of nothing matches nothing. Channels may be `a/*`.
+    /// Creates a narrowing from claims: `None` is an absent claim, and an empty `Some` matches nothing.
+    /// Channels may be patterns like `a/*`.
     ///
     /// # Errors
-    /// [`FilterError`] names the claim with an unknown type, a value no event can have, or too many values.
+    /// [`FilterError`] names the claim with an unknown type, a value that no event can have, or too many
+    /// values.
     pub fn new(
         agents: Option<Vec<Box<str>>>,
         channels: Option<Vec<Box<str>>>,
@@ -53,27 +56,27 @@ impl Narrowing {
         let limits = Limits { agents, channels, types };
         Ok(Narrowing((limits != Limits::default()).then(|| Box::new(limits))))
     }
-    /// Whether it narrows nothing.
+    /// Returns true if nothing is narrowed.
     #[must_use]
     pub fn is_none(&self) -> bool {
         self.0.is_none()
     }
-    /// The agents, if narrowed.
+    /// Returns the agents, if narrowed.
     #[must_use]
     pub fn agents(&self) -> Option<&Names> {
         self.0.as_ref()?.agents.as_ref()
     }
-    /// The channels and patterns, if narrowed.
+    /// Returns the channels and patterns, if narrowed.
     #[must_use]
     pub fn channels(&self) -> Option<&Names> {
         self.0.as_ref()?.channels.as_ref()
     }
-    /// The types, if narrowed.
+    /// Returns the types, if narrowed.
     #[must_use]
     pub fn types(&self) -> Option<Kinds> {
         self.0.as_ref()?.types
     }
-    /// Whether an event with these fields is inside, for reading as for publishing.
+    /// Returns true if an event with these fields is inside, for reading and for publishing.
     #[must_use]
     pub fn permits(&self, kind: Kind, agent_id: Option<&str>, channel: Option<&str>) -> bool {
         let Some(limits) = &self.0 else { return true };
@@ -84,17 +87,18 @@ impl Narrowing {
                 .as_ref()
                 .is_none_or(|channels| channel.is_some_and(|name| channels.covers_channel(name)))
     }
-    /// Whether an event of this kind without a channel may be inside, whatever its agent.
+    /// Returns true if an event of this kind without a channel may be inside, whatever its agent.
     #[must_use]
     pub fn permits_kind(&self, kind: Kind) -> bool {
         self.channels().is_none() && self.types().is_none_or(|types| types.contains(kind))
     }
-    /// Whether something of this agent may be touched at all, whatever kind it is.
+    /// Returns true if anything of this agent may be read or published, of whatever kind.
     #[must_use]
     pub fn permits_agent(&self, agent_id: &str) -> bool {
         self.agents().is_none_or(|agents| agents.contains(agent_id))
     }
-    /// Whether whoever is bound by `outer` may issue this one: each value is covered by a value of `outer`.
+    /// Returns true if a principal limited by `outer` may issue this narrowing: each value is covered by a
+    /// value of `outer`.
     #[must_use]
     pub fn within(&self, outer: &Narrowing) -> bool {
         let inside = |mine: Option<&Names>, theirs: Option<&Names>, covers: fn(&Names, &str) -> bool| {
@@ -136,7 +140,7 @@ fn names(
     Ok(Names::new(values))
 }
 
-/// The kinds named by `values`.
+/// Returns the kinds named by `values`.
 pub(super) fn kinds(field: &'static str, values: &[Box<str>]) -> Result<Kinds, FilterError> {
     let mut kinds = Kinds::default();
     for value in values {

@@ -1,30 +1,33 @@
-//! What one subscription gets: what its principal may see ([`Rights`]) of what it asks for ([`Filter`]).
+//! The events of one subscription: those that its principal may see ([`Rights`]) and that it asks for
+//! ([`Filter`]).
 //!
-//! * Rights are checked for every event, or for all events of a page at once where it can be proved that all are permitted.
+//! * Rights are checked for every event, or for all events of a page at once if it is proved that all of them
+//!   are permitted.
 
 use super::{Filter, Narrowing};
 use crate::frame::{Frame, Key};
 
-/// What a principal may see within its organization; the default sees events without `user_id` only.
+/// What a principal may see within its organization. The default sees only events without `user_id`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Rights {
-    /// Whose events it sees besides those without `user_id`; `None`: nobody's.
+    /// The user whose events are seen in addition to those without `user_id`; `None` for no user.
     pub sub: Option<Box<str>>,
-    /// `read:all`, or an organization with `visibility = "org"`.
+    /// True with the scope `read:all`, or in an organization with `visibility = "org"`.
     pub sees_all_users: bool,
     /// The credential's `agents`, `channels` and `types`.
     pub narrowing: Narrowing,
 }
 
 impl Rights {
-    /// Whether the two permit different events. A `sub` decides nothing for who sees all users.
+    /// Returns true if the two permit different events. For a principal that sees all users, the `sub` makes
+    /// no difference.
     #[must_use]
     pub fn differ(&self, other: &Rights) -> bool {
         self.sees_all_users != other.sees_all_users
             || self.narrowing != other.narrowing
             || (!self.sees_all_users && self.sub != other.sub)
     }
-    /// Whether the principal may see `frame`.
+    /// Returns true if the principal may see `frame`.
     #[must_use]
     pub fn permit(&self, frame: &Frame) -> bool {
         let user = match frame.key_bytes(Key::User) {
@@ -34,14 +37,15 @@ impl Rights {
         user && (self.narrowing.is_none()
             || self.narrowing.permits(frame.kind(), frame.key(Key::Agent), frame.key(Key::Channel)))
     }
-    /// Whether [`Rights::permit`] is true of every frame, given whether there are some with a `user_id`.
+    /// Returns true if [`Rights::permit`] is true of every frame. `has_users` says whether some frames have a
+    /// `user_id`.
     #[must_use]
     pub fn permit_all(&self, has_users: bool) -> bool {
         (self.sees_all_users || !has_users) && self.narrowing.is_none()
     }
 }
 
-/// What one subscription gets: what it may see and asks for.
+/// What one subscription may see and asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Selection {
     /// What it asks for.
@@ -51,13 +55,14 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Whether `frame` goes to this subscription: the one predicate of live delivery, replay and history alike.
+    /// Returns true if `frame` is sent to this subscription. Live delivery, replay and history all use this
+    /// predicate.
     #[must_use]
     pub fn matches(&self, frame: &Frame) -> bool {
         self.rights.permit(frame) && self.filter.matches(frame)
     }
-    /// Whether [`Selection::matches`] is true of every frame, given whether there are some with a `user_id`; false where that cannot be
-    /// said without a look at each.
+    /// Returns true if [`Selection::matches`] is true of every frame. `has_users` says whether some frames
+    /// have a `user_id`. Returns false if the answer needs a check of each frame.
     #[must_use]
     pub fn matches_all(&self, has_users: bool) -> bool {
         self.rights.permit_all(has_users) && self.filter.is_none()
@@ -70,7 +75,8 @@ mod tests {
     use crate::event::Kind;
     use crate::frame::tests::frame;
 
-    /// Of every selection and every set of events: where all are said to match without a look at them, each matches.
+    /// For every selection and every set of events: if all are said to match without a check, each of them
+    /// matches.
     #[test]
     fn whoever_is_sent_events_unseen_may_see_each_of_them() {
         let ours = frame(r#"{"type":"message","agent_id":"a","user_id":"ann","content":"x"}"#, 1);
@@ -109,7 +115,8 @@ mod tests {
                 }
             }
         }
-        // Without filter and narrowing: three sets for who sees all users, and the public one for the others, with and without a `sub`.
+        // Without filter and narrowing: three sets for a principal that sees all users, and the public set
+        // for the others, with and without a `sub`.
         assert_eq!(said, 2 * (3 + 1));
     }
 }

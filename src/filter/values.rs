@@ -1,4 +1,4 @@
-//! The sets a filter or a narrowing is made of: names, channel patterns, kinds.
+//! The sets that a filter or a narrowing consists of: names, channel patterns, kinds.
 //!
 //! * A set is sorted and holds no value twice, so equal sets are equal values and hash alike.
 //! * Comparison is byte for byte: no case folding, no trimming, no Unicode normalisation.
@@ -7,20 +7,21 @@ use std::fmt;
 
 use crate::event::{CHANNEL_BYTES, ID_BYTES, Kind, check_channel};
 
-/// A sorted set of texts, in one allocation, so that a subscription among very many is compared in few cache misses.
+/// A sorted set of texts in one allocation, so that comparing one subscription of very many costs few cache
+/// misses.
 ///
-/// Each value is its length, two bytes little endian, and its bytes; `None` is the empty set.
+/// Each value is stored as its length, two bytes little endian, and its bytes; `None` is the empty set.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct Names(Option<Box<[u8]>>);
 
-// A length takes two bytes: `check_id` and `check_pattern` let nothing longer through.
+// A length fits into two bytes: `check_id` and `check_pattern` refuse longer values.
 const _: () = assert!(ID_BYTES + CHANNEL_BYTES <= u16::MAX as usize);
 
 impl Names {
-    /// No value.
+    /// The empty set.
     pub const EMPTY: Names = Names(None);
 
-    /// The set of values that were checked.
+    /// Creates the set of values that were already checked.
     pub(super) fn new(mut names: Vec<Box<str>>) -> Names {
         names.sort_unstable();
         names.dedup();
@@ -31,36 +32,37 @@ impl Names {
         }
         Names((!packed.is_empty()).then(|| packed.into_boxed_slice()))
     }
-    /// Whether the set is empty.
+    /// Returns true if the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
     }
-    /// How many values it has.
+    /// Returns the number of values.
     #[must_use]
     pub fn len(&self) -> usize {
         self.each().count()
     }
-    /// The values, in order.
+    /// Returns the values, in order.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.each().map(|value| std::str::from_utf8(value).unwrap_or_default()) // packed from texts
     }
-    /// Whether `name` is one of them.
+    /// Returns true if `name` is in the set.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
         self.has(name.as_bytes())
     }
-    /// With the values read as channel patterns: whether one of them covers `channel`, a name or a pattern itself.
+    /// Reads the values as channel patterns; returns true if one of them covers `channel`, which is a name or
+    /// itself a pattern.
     #[must_use]
     pub fn covers_channel(&self, channel: &str) -> bool {
         self.covers(channel.as_bytes())
     }
 
-    /// [`Names::contains`] for a frame's field, whose text nobody has to check again.
+    /// Like [`Names::contains`], for a field of a frame, whose text is already checked.
     pub(super) fn has(&self, name: &[u8]) -> bool {
         self.each().any(|value| value == name)
     }
-    /// [`Names::covers_channel`], in the same way.
+    /// Like [`Names::covers_channel`], for a field of a frame.
     pub(super) fn covers(&self, channel: &[u8]) -> bool {
         self.each().any(|value| {
             value == channel || value.strip_suffix(b"*").is_some_and(|prefix| is_below(channel, prefix))
@@ -84,14 +86,15 @@ impl fmt::Debug for Names {
     }
 }
 
-/// The `a/` of a pattern `a/*`, `None` for a plain channel name.
+/// Returns the `a/` of a pattern `a/*`, or `None` for a plain channel name.
 #[must_use]
 pub fn below(pattern: &str) -> Option<&str> {
     pattern.strip_suffix('*')
 }
 
-/// `prefix` ends with a slash and no level of a channel is empty, so `a/` itself is never below `a/`. A pattern
-/// `a/b/*` is below `a/` as its channels are; the pattern `a/*` is below itself.
+/// Returns true if `channel` is below `prefix`. The prefix ends with a slash and no level of a channel is
+/// empty, so `a/` itself is never below `a/`. A pattern `a/b/*` is below `a/` like its channels, and the
+/// pattern `a/*` is below itself.
 fn is_below(channel: &[u8], prefix: &[u8]) -> bool {
     channel.len() > prefix.len() && channel.starts_with(prefix)
 }
@@ -119,26 +122,26 @@ pub(super) fn check_pattern(pattern: &str) -> Result<(), String> {
 pub struct Kinds(u8);
 
 impl Kinds {
-    /// Puts `kind` in.
+    /// Adds `kind`.
     pub fn insert(&mut self, kind: Kind) {
         self.0 |= 1 << kind as u8;
     }
-    /// Whether `kind` is one of them.
+    /// Returns true if `kind` is in the set.
     #[must_use]
     pub fn contains(self, kind: Kind) -> bool {
         self.0 & (1 << kind as u8) != 0
     }
-    /// Whether the set is empty.
+    /// Returns true if the set is empty.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
-    /// Whether every kind of this set is in `other`.
+    /// Returns true if every kind of this set is in `other`.
     #[must_use]
     pub fn is_subset(self, other: Kinds) -> bool {
         self.0 & !other.0 == 0
     }
-    /// The kinds, in the order of their ordinals.
+    /// Returns the kinds, in the order of their ordinals.
     pub fn iter(self) -> impl Iterator<Item = Kind> {
         Kind::ALL.into_iter().filter(move |kind| self.contains(*kind))
     }

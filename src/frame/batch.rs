@@ -1,10 +1,12 @@
-//! Events that are published together: encoded one behind the other, numbered together, and shared from then on.
+//! Events that are published together: encoded one after the other, numbered together, and shared from then
+//! on.
 //!
-//! * Their bytes lie in as few buffers as [`SHARED_BYTES`] allows. A buffer is the batch's alone until its ids are written: numbering
-//!   copies no event.
-//! * A frame keeps the whole buffer that it lies in. Rings let go of frames in their order, so a ring keeps at most one buffer more
-//!   than its frames take; whoever keeps a single frame for long copies it out ([`Frame::detached`]).
-//! * A batch knows no tenant: where its numbers begin, and what its cursors are, it is told.
+//! * Their bytes are in as few buffers as [`SHARED_BYTES`] allows. A buffer belongs only to the batch until
+//!   its ids are written, so numbering copies no event.
+//! * A frame keeps its whole buffer in memory. Rings release frames in order, so a ring keeps at most one
+//!   buffer more than its frames need. Code that keeps a single frame for long copies it
+//!   ([`Frame::detached`]).
+//! * A batch does not know its tenant; the caller provides the first sequence and the cursors.
 
 use std::sync::Arc;
 
@@ -17,22 +19,22 @@ use crate::event::Event;
 use crate::ids::Sequence;
 use crate::time;
 
-/// Most bytes of a buffer that several events share. An event that is larger has one of its own.
+/// The most bytes of a buffer that several events share. A larger event has its own buffer.
 pub const SHARED_BYTES: usize = 64 * 1024;
-/// A buffer of which less than one part in so many is unused is kept as it is.
+/// A buffer is kept as it is if less than one part in this many of it is unused.
 const SPARE_PART: usize = 8;
 
-/// Encoded events without numbers, in their order.
+/// Encoded events without sequences, in order.
 pub struct Batch {
-    /// Still without their bytes.
+    /// The frames, still without their bytes.
     frames: Vec<Arc<Frame>>,
-    /// Where each one's bytes are in its buffer.
+    /// The position of each event's bytes in its buffer.
     places: Vec<Place>,
-    /// The last is being filled, unless the batch is closed.
+    /// The last buffer is being filled, unless the batch is closed.
     buffers: Vec<Vec<u8>>,
     /// Bytes of events that are still expected, as their publisher sends them.
     expected: usize,
-    /// Timestamp of events that have none.
+    /// The timestamp of events that have none.
     now: [u8; TIMESTAMP_LEN],
     origin: u64,
     size: usize,
@@ -49,17 +51,18 @@ struct Place {
 /// What the events of a batch get when they are numbered.
 #[derive(Clone, Copy, Debug)]
 pub struct Numbering {
-    /// Sequence of the first; the others follow it.
+    /// Sequence of the first event; the others follow it.
     pub first: Sequence,
-    /// Server's receive time, Unix milliseconds.
+    /// The server's receive time in Unix milliseconds.
     pub received_ms: u64,
-    /// When they are published, [`crate::time::Clock::monotonic_us`]; 0: not known.
+    /// When the events are published ([`crate::time::Clock::monotonic_us`]); 0 if not known.
     pub published_us: u64,
 }
 
 impl Batch {
-    /// A batch without events. `now_ms` is the timestamp of those that have none, `origin` the connection that they come from (0: none),
-    /// and `expected` the bytes that their publisher sends, as far as that is known.
+    /// Creates a batch without events. `now_ms` is the timestamp of events that have none, `origin` the
+    /// connection that publishes (0: none), and `expected` the number of bytes that the publisher sends, as
+    /// far as known.
     #[must_use]
     pub fn new(now_ms: u64, origin: u64, expected: usize) -> Batch {
         Batch {
@@ -73,12 +76,12 @@ impl Batch {
         }
     }
 
-    /// From now on `now_ms` is the timestamp of events that have none.
+    /// Sets the timestamp of later events that have none.
     pub fn received(&mut self, now_ms: u64) {
         self.now = time::rfc3339_bytes(now_ms);
     }
 
-    /// Encodes one more event, and answers the length of its JSON.
+    /// Encodes one more event; returns the length of its JSON.
     pub fn push(&mut self, event: &Event<'_>) -> usize {
         let room = Room::of(event);
         if self.buffers.last().is_none_or(|buffer| buffer.len() + room.frame() > SHARED_BYTES) {
@@ -94,28 +97,28 @@ impl Batch {
         let json = end - start - frame.json_at() - TAIL_LEN;
         self.expected = self.expected.saturating_sub(room.sent());
         self.size += end - start + size_of::<Frame>();
-        // A buffer is one event, or at most `SHARED_BYTES` and what had to be escaped.
+        // A buffer holds one event, or at most `SHARED_BYTES` plus the bytes added by escapes.
         self.places.push(Place { buffer: buffer as u32, start: start as u32, end: end as u32 });
         self.frames.push(Arc::new(frame));
         json
     }
 
-    /// Events in it.
+    /// Returns the number of events.
     #[must_use]
     pub fn len(&self) -> usize {
         self.frames.len()
     }
-    /// Whether it has none.
+    /// Returns true if there are no events.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.frames.is_empty()
     }
-    /// Bytes of memory that its frames stand for ([`Frame::size`]).
+    /// Returns the bytes of memory that its frames take ([`Frame::size`]).
     #[must_use]
     pub fn size(&self) -> usize {
         self.size
     }
-    /// Gives back what the last buffer does not need; to be called when no more events come.
+    /// Frees the unused part of the last buffer; call it when no more events come.
     pub fn close(&mut self) {
         let Some(buffer) = self.buffers.last_mut() else { return };
         if buffer.capacity() - buffer.len() > buffer.len() / SPARE_PART {
@@ -123,7 +126,7 @@ impl Batch {
         }
     }
 
-    /// Keeps the events whose place in the batch `wanted` says yes to.
+    /// Keeps the events for which `wanted` returns true; it gets the event's position in the batch.
     pub fn retain(&mut self, wanted: impl Fn(usize) -> bool) {
         retain(&mut self.places, &wanted);
         retain(&mut self.frames, &wanted);
@@ -131,8 +134,8 @@ impl Batch {
         self.size = bytes + self.frames.len() * size_of::<Frame>();
     }
 
-    /// Numbers the events and writes `cursor` of each one's number into its encodings. For use under a tenant's lock: no event is
-    /// copied, and nothing is allocated but a counter for each buffer.
+    /// Numbers the events and writes `cursor` of each sequence into the encodings. Made for use under a
+    /// tenant's lock: no event is copied, and nothing is allocated but one counter per buffer.
     #[must_use]
     pub fn seal(self, numbering: Numbering, mut cursor: impl FnMut(Sequence) -> Cursor) -> Vec<Arc<Frame>> {
         let Batch { mut frames, places, mut buffers, .. } = self;
@@ -143,7 +146,7 @@ impl Batch {
         }
         let buffers: Vec<Bytes> = buffers.into_iter().map(Bytes::from).collect();
         for (at, (frame, place)) in frames.iter_mut().zip(&places).enumerate() {
-            let frame = Arc::make_mut(frame); // nobody else has it, so this is never a copy
+            let frame = Arc::make_mut(frame); // the only reference, so this never copies
             frame.sequence = number(at);
             frame.received_ms = numbering.received_ms;
             frame.published_us = numbering.published_us;
@@ -190,7 +193,7 @@ mod tests {
         batch.seal(numbering, |sequence| KEY.encode(TenantId(1), sequence))
     }
 
-    /// The same event, encoded by itself.
+    /// The same event, encoded without a batch.
     fn alone(event: &str, sequence: Sequence) -> Frame {
         let mut frame = Frame::encode(&Event::parse(event).expect("valid"), NOW_MS, 3);
         frame.seal(sequence, NOW_MS, &KEY.encode(TenantId(1), sequence));

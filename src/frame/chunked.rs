@@ -1,15 +1,16 @@
-//! Chunks of an HTTP/1.1 body (RFC 9112 §7.1): `<length in hex>\r\n<bytes>\r\n`, and the last one, which is empty.
+//! Chunks of an HTTP/1.1 body (RFC 9112 §7.1): `<length in hex>\r\n<bytes>\r\n`, and the last one, which is
+//! empty.
 //!
-//! * A stream is chunked because clients that read a body which ends with its connection wait for a full buffer before they hand
-//!   an event on; a chunk is handed on at once.
+//! * A stream is chunked because many clients wait for a full buffer if a body ends with its connection. They
+//!   hand on a chunk at once.
 //! * No chunk is empty but the last, or the body would end early.
 
-/// What follows the bytes of a chunk.
+/// The bytes after the content of a chunk.
 pub const TAIL: &[u8] = b"\r\n";
 /// The end of a body, without trailers.
 pub const END: &[u8] = b"0\r\n\r\n";
 
-/// Bytes that the head of a chunk of `len` bytes takes; `len` is not 0.
+/// Returns the length of the head of a chunk of `len` bytes; `len` is not 0.
 #[must_use]
 pub const fn head_len(len: usize) -> usize {
     hex_digits(len) + 2
@@ -19,10 +20,10 @@ const fn hex_digits(len: usize) -> usize {
     (usize::BITS - len.leading_zeros()).div_ceil(4) as usize
 }
 
-/// Longest head of a chunk.
+/// The longest head of a chunk.
 pub const MAX_HEAD: usize = head_len(usize::MAX);
 
-/// Writes the head of a chunk of `len` bytes and answers it.
+/// Writes the head of a chunk of `len` bytes and returns it.
 pub fn head(len: usize, out: &mut [u8; MAX_HEAD]) -> &[u8] {
     let digits = hex_digits(len);
     for (at, to) in out[..digits].iter_mut().enumerate() {
@@ -32,7 +33,7 @@ pub fn head(len: usize, out: &mut [u8; MAX_HEAD]) -> &[u8] {
     &out[..digits + 2]
 }
 
-/// Appends `bytes` as one chunk; nothing where there are none.
+/// Appends `bytes` as one chunk; appends nothing if there are none.
 pub fn chunk(bytes: &[u8], out: &mut Vec<u8>) {
     if bytes.is_empty() {
         return;

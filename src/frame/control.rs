@@ -1,8 +1,8 @@
-//! Control frames: what the server tells one connection and never logs.
+//! Control frames: what the server sends to one connection and never logs.
 //!
-//! * One JSON object each; WebSocket carries it as a text message, [`super::sse`] as a named event.
+//! * Each is one JSON object. WebSocket carries it as a text message, [`super::sse`] as a named event.
 //! * Every text goes through the JSON encoder, so no value can end a string, a line or an event.
-//! * It knows values, not connections: who is told what, and when, is the worker's.
+//! * It knows values, not connections: the worker decides which frame is sent when.
 
 use std::io::Write as _;
 
@@ -13,17 +13,17 @@ use super::ws;
 use crate::cursor::Cursor;
 use crate::{time, whole};
 
-/// Most bytes of a client's `ref`, which is echoed.
+/// The most bytes of a client's `ref`, which is echoed.
 pub const REF_BYTES: usize = 64;
-/// Most bytes of a presented cursor that `gap.after` shows.
+/// The most bytes of a presented cursor that `gap.after` shows.
 pub const AFTER_BYTES: usize = 64;
 
-/// A client's own name for a request, echoed in its answer.
+/// A client's reference to a request, echoed in the response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ref {
     /// A whole number.
     Number(u64),
-    /// At most [`REF_BYTES`] bytes.
+    /// A text of at most [`REF_BYTES`] bytes.
     Text(Box<str>),
 }
 
@@ -68,16 +68,16 @@ impl Visitor<'_> for RefVisitor {
 /// Why a subscription does not continue where it asked to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum GapReason {
-    /// Retention took what was asked for; goes on from the oldest retained event.
+    /// Retention has removed the events asked for; the subscription continues from the oldest retained event.
     Trimmed,
-    /// As `Trimmed`, while connected: it read slower than retention took.
+    /// As `Trimmed`, while connected: the client read more slowly than retention removed.
     Lagged,
-    /// The cursor is none of this organization and store; goes on live.
+    /// The cursor is not of this organization and store; the subscription continues live.
     UnknownCursor,
 }
 
 impl GapReason {
-    /// The name on the wire.
+    /// Returns the name on the wire.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -91,21 +91,21 @@ impl GapReason {
 /// A control frame. Times are Unix milliseconds.
 #[derive(Debug, Clone, Copy)]
 pub enum Control<'a> {
-    /// Asks a WebSocket client for a sign of life, and keeps its cursor young.
+    /// Asks a WebSocket client for a response, and gives it a recent cursor.
     Ping {
-        /// Now.
+        /// The present time.
         timestamp_ms: u64,
         /// The connection's position.
         cursor: Cursor,
     },
     /// Answers a client's `ping`.
     Pong {
-        /// Now.
+        /// The present time.
         timestamp_ms: u64,
     },
-    /// Keeps an SSE client's cursor young.
+    /// Gives an SSE client a recent cursor.
     Heartbeat {
-        /// Now.
+        /// The present time.
         timestamp_ms: u64,
         /// The connection's position.
         cursor: Cursor,
@@ -116,56 +116,56 @@ pub enum Control<'a> {
         connection_id: &'a str,
         /// The starting position.
         cursor: Cursor,
-        /// A cursor was accepted without gap.
+        /// True if a cursor was accepted without a gap.
         resumed: bool,
-        /// Upper bound of the events to come before `caught_up`.
+        /// The most events that may come before `caught_up`.
         replaying: u64,
         /// Seconds between heartbeats.
         heartbeat_seconds: u64,
-        /// Of the `subscribe` it answers.
+        /// The `ref` of the `subscribe` that this answers.
         reference: Option<&'a Ref>,
     },
-    /// Everything before `cursor` was sent.
+    /// All events before `cursor` were sent.
     CaughtUp {
-        /// The position.
+        /// The connection's position.
         cursor: Cursor,
     },
     /// Events were skipped.
     Gap {
-        /// The presented position, as presented; cut to [`AFTER_BYTES`].
+        /// The presented position, as presented, cut to [`AFTER_BYTES`].
         after: &'a str,
-        /// Where it goes on.
+        /// Where the subscription continues.
         resumes_at: Cursor,
-        /// Why.
+        /// The reason for the gap.
         reason: GapReason,
     },
-    /// Accepted and durable (or as far as the client asked).
+    /// The events are accepted, and durable unless the client asked for less.
     Ack {
-        /// Of the frame it answers; `null` where that had none.
+        /// The `ref` of the frame that this answers; `null` if that had none.
         reference: Option<&'a Ref>,
         /// Ids of the events, in the order they were given.
         ids: &'a [Cursor],
     },
-    /// The producer of this stream is to stop.
+    /// Asks the producer of this stream to stop.
     Cancel {
         /// The stream.
         request_id: &'a str,
     },
-    /// A refusal, or the last word before the end (`event: closing`).
+    /// An error, or the last message before the end (`event: closing`).
     Error {
-        /// For programs.
+        /// The error code, for programs.
         code: &'a str,
-        /// For people.
+        /// The message, for people.
         message: &'a str,
-        /// More, if there is any.
+        /// Further details, if there are any.
         details: Option<&'a serde_json::Value>,
-        /// Of the frame it answers.
+        /// The `ref` of the frame that this answers.
         reference: Option<&'a Ref>,
     },
 }
 
 impl<'a> Control<'a> {
-    /// The `type`.
+    /// Returns the `type`.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -181,7 +181,7 @@ impl<'a> Control<'a> {
         }
     }
 
-    /// Where a client that saw this frame stands, for those that tell.
+    /// Returns the client's position after this frame, for frames that carry one.
     #[must_use]
     pub const fn position(&self) -> Option<Cursor> {
         match self {
@@ -194,7 +194,7 @@ impl<'a> Control<'a> {
         }
     }
 
-    /// Appends it as one JSON object.
+    /// Appends the frame as one JSON object.
     pub fn json(&self, out: &mut Vec<u8>) {
         let mut object = Object::new(self.name(), out);
         match *self {
@@ -235,7 +235,7 @@ impl<'a> Control<'a> {
         object.close();
     }
 
-    /// Appends it as one WebSocket text message.
+    /// Appends the frame as one WebSocket text message.
     pub fn ws(&self, out: &mut Vec<u8>) {
         let from = out.len();
         out.extend_from_slice(&[0; ws::MAX_HEADER]);
@@ -251,7 +251,7 @@ struct Object<'o> {
     out: &'o mut Vec<u8>,
 }
 
-// A Vec takes every write, and what is written here always serialises: so no result is looked at.
+// Results are ignored here: a `Vec` takes every write, and all values written here can be serialised.
 impl<'o> Object<'o> {
     fn new(name: &str, out: &'o mut Vec<u8>) -> Object<'o> {
         let _ = write!(out, "{{\"type\":\"{name}\"");

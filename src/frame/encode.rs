@@ -1,9 +1,10 @@
-//! From an event to the bytes of its frame, in one pass, behind whatever the buffer holds already.
+//! Encodes an event into the bytes of its frame, in one pass, after whatever the buffer already holds.
 //!
-//! * The length of a frame whose texts need no escapes is known before ([`Room`]), so the JSON is written where it will stand. Where it
-//!   comes out longer or shorter, and the chunk's head with it, it is moved by some bytes.
-//! * Frames that are encoded one behind the other leave nothing between them.
-//! * The ids hold zeros: a frame is numbered later.
+//! * The length of a frame whose texts need no escapes is known in advance ([`Room`]), so the JSON is written
+//!   at its final position. If it turns out longer or shorter, and so the chunk's head too, it is moved by
+//!   some bytes.
+//! * Frames that are encoded one after the other leave no gap between them.
+//! * The ids are zeros, because a frame is numbered later.
 
 use std::borrow::Cow;
 use std::io::Write as _;
@@ -28,12 +29,13 @@ const IS_FINAL: &[u8] = b"\"is_final\":";
 const CHUNK: &[u8] = b"\"chunk\":\"";
 const TIMESTAMP: &[u8] = b"\"timestamp\":\"";
 const COMMA: &[u8] = b"\",";
-/// What is in every event's JSON besides its kind and its fields; the last comma is a brace.
+/// Bytes of every event's JSON besides its kind and its fields; the last comma becomes a brace.
 const FIXED: usize =
     JSON_ID.len() + CURSOR_LEN + TYPE.len() + COMMA.len() + TIMESTAMP.len() + TIMESTAMP_LEN + COMMA.len();
 
 impl Frame {
-    /// Encodes `event`, still without a sequence: [`Frame::seal`] gives it one. `now_ms` is its timestamp if it has none.
+    /// Encodes `event` without a sequence; [`Frame::seal`] sets it. `now_ms` is the timestamp if the event
+    /// has none.
     #[must_use]
     pub fn encode(event: &Event<'_>, now_ms: u64, origin: u64) -> Frame {
         let room = Room::of(event);
@@ -44,7 +46,7 @@ impl Frame {
     }
 }
 
-/// The bytes that an event's JSON takes if no text in it has to be escaped.
+/// The bytes that an event's JSON takes if no text in it needs an escape.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Room {
     json: usize,
@@ -68,35 +70,36 @@ impl Room {
         Room { json }
     }
 
-    /// Bytes of the whole frame.
+    /// Returns the bytes of the whole frame.
     pub(super) fn frame(self) -> usize {
         self.before() + self.json + TAIL_LEN
     }
 
-    /// Bytes of the event as a publisher sends it in an array, about.
+    /// Returns about how many bytes the event takes as a publisher sends it in an array.
     pub(super) fn sent(self) -> usize {
         self.json - FIXED + "{\"type\":\"\",,".len()
     }
 
-    /// Bytes of the frames of such events, of which publishers send `sent` bytes, and some more.
+    /// Returns the bytes of the frames of such events, of which publishers send `sent` bytes, with some
+    /// reserve.
     pub(super) fn frames(self, sent: usize) -> usize {
         let frames = sent.saturating_mul(self.frame()) / self.sent();
         frames.saturating_add(frames / 32).saturating_add(self.frame())
     }
 
-    /// Bytes before the JSON.
+    /// Returns the bytes before the JSON.
     fn before(self) -> usize {
         chunked::head_len(sse_len(self.json)) + SSE_HEAD_LEN
     }
 }
 
-/// Bytes of an SSE event of so many bytes of JSON.
+/// Returns the bytes of an SSE event with `json` bytes of JSON.
 fn sse_len(json: usize) -> usize {
     SSE_HEAD_LEN + json + SSE_END.len()
 }
 
-/// Appends the frame of `event`, and answers it without its bytes: they go from what was the buffer's end to what is now. `now` is the
-/// event's timestamp if it has none.
+/// Appends the frame of `event` and returns it without its bytes, which are those appended to the buffer.
+/// `now` is the timestamp if the event has none.
 pub(super) fn encode(
     event: &Event<'_>,
     room: Room,
@@ -112,7 +115,7 @@ pub(super) fn encode(
     let (json_len, in_json) = (json.len() as usize, json.keys);
 
     let keys = [&event.user_id, &event.agent_id, &event.request_id, &event.channel];
-    // A key that was escaped in the JSON stands before the heads.
+    // A key that was escaped in the JSON is also written before the heads, unescaped.
     let apart = |key: Key| keys[key as usize].as_deref().filter(|_| in_json[key as usize].is_none());
     let chunk_at = Key::ALL.into_iter().filter_map(apart).map(str::len).sum::<usize>();
     let mut head = [0; chunked::MAX_HEAD];
@@ -153,7 +156,7 @@ pub(super) fn encode(
     }
 }
 
-/// Moves what stands from `from` to the buffer's end, so that it begins at `to`.
+/// Moves the bytes from `from` to the buffer's end, so that they begin at `to`.
 fn move_end(buf: &mut Vec<u8>, from: usize, to: usize) {
     let end = buf.len();
     if to > from {
@@ -165,14 +168,14 @@ fn move_end(buf: &mut Vec<u8>, from: usize, to: usize) {
     }
 }
 
-/// What stands before a frame's JSON, written from the front.
+/// The bytes before a frame's JSON, written from the front.
 struct Before<'b> {
     bytes: &'b mut [u8],
     at: usize,
 }
 
 impl Before<'_> {
-    /// Writes `part`, and answers where it begins.
+    /// Writes `part` and returns its start.
     fn put(&mut self, part: &[u8]) -> usize {
         let at = self.at;
         self.at += part.len();
@@ -181,8 +184,8 @@ impl Before<'_> {
     }
 }
 
-/// Calls `each` with the start of the field, the key that it is, and the value of each text that an event has, in the order that they
-/// are written in; but not with a chunk's.
+/// Calls `each` for each text of an event except a chunk's text, in the order in which they are written. It
+/// gets the start of the field, its routing key if it is one, and the value.
 fn each_text(event: &Event<'_>, mut each: impl FnMut(&'static [u8], Option<Key>, &str)) {
     let mut text = |name, key, value: &Option<Cow<'_, str>>| {
         if let Some(value) = value {
@@ -204,22 +207,23 @@ fn each_text(event: &Event<'_>, mut each: impl FnMut(&'static [u8], Option<Key>,
     text(b"\"message\":\"", None, &event.message);
 }
 
-/// Appends an event's JSON in one canonical order: `id`, `type`, the fields, `timestamp` (and a chunk's text last).
+/// Appends an event's JSON in one canonical order: `id`, `type`, the fields, `timestamp` (and last a chunk's
+/// text).
 pub(super) struct JsonObject<'b> {
     pub(super) out: &'b mut Vec<u8>,
-    /// Where it begins in `out`.
+    /// Start of the JSON in `out`.
     begin: usize,
-    /// Where the text of each routing key starts in the JSON; `None`: it is absent, or was escaped.
+    /// Start of each routing key's text in the JSON; `None` if the key is absent or was escaped.
     keys: [Option<usize>; 4],
 }
 
 impl JsonObject<'_> {
-    /// An object at the end of `out`.
+    /// Starts an object at the end of `out`.
     pub(super) fn new(out: &mut Vec<u8>) -> JsonObject<'_> {
         JsonObject { begin: out.len(), out, keys: [None; 4] }
     }
 
-    /// All of it.
+    /// Writes the whole event.
     fn event(&mut self, event: &Event<'_>, now: &[u8; TIMESTAMP_LEN]) -> Option<Chunk> {
         self.start(event.kind);
         self.fields(event);
@@ -246,7 +250,7 @@ impl JsonObject<'_> {
         Some(chunk)
     }
 
-    /// Everything but the timestamp and a chunk's own fields; ends with a comma.
+    /// Writes everything but the timestamp and a chunk's own fields; ends with a comma.
     fn fields(&mut self, event: &Event<'_>) {
         each_text(event, |name, key, value| {
             self.out.extend_from_slice(name);
@@ -266,7 +270,7 @@ impl JsonObject<'_> {
         }
     }
 
-    /// Bytes so far.
+    /// Returns the bytes written so far.
     pub(super) fn len(&self) -> u32 {
         (self.out.len() - self.begin) as u32
     }
@@ -279,14 +283,14 @@ impl JsonObject<'_> {
         self.out.extend_from_slice(COMMA);
     }
 
-    /// The rest of a string behind its first quote. Returns true if the text stands there as it is, without escapes.
+    /// Writes the rest of a string after its first quote. Returns true if the text needed no escapes.
     fn text(&mut self, text: &str) -> bool {
         let ordinary = is_ordinary(text);
         if ordinary {
             self.out.extend_from_slice(text.as_bytes());
             self.out.push(b'"');
         } else {
-            self.out.pop(); // the quote, which serde_json writes itself
+            self.out.pop(); // serde_json writes the quote itself
             let _ = serde_json::to_writer(&mut *self.out, text); // a Vec takes every write, a str is always JSON
         }
         ordinary
@@ -321,7 +325,7 @@ mod tests {
     use super::*;
     use crate::cursor::Cursor;
 
-    /// Reads both lengths of one event: what is expected, and what comes out.
+    /// Returns both lengths of one event: the expected one and the real one.
     fn lengths(json: &str) -> (usize, usize) {
         let event = Event::parse(json).expect(json);
         let mut buf = b"what stands before".to_vec();
@@ -350,7 +354,7 @@ mod tests {
         }
     }
 
-    /// The head of the chunk gets a digit more, keys are escaped, or both.
+    /// The head of the chunk gets one digit more, keys are escaped, or both.
     #[test]
     fn a_frame_with_escapes_is_moved_to_where_it_belongs() {
         for agent in ["a", r"\n", r"\\\\"] {

@@ -1,9 +1,10 @@
-//! A page of frames: consecutive events in one buffer as SSE carries them, and where each stands in it.
+//! A page of frames: consecutive events in one buffer as SSE carries them, and the position of each.
 //!
-//! * A reader that is sent everything is sent slices of the buffer. What is computed once for the page says whether it may be: whether an
-//!   event has a user, and whether neighbouring chunks could be merged.
-//! * [`Frame`]s are made of the events when the first reader has to look at each of them, and are shared by all others.
-//! * A page does not know who reads it; what a reader may see is [`crate::filter`]'s.
+//! * A reader that gets every event is sent slices of the buffer. Facts computed once per page say whether it
+//!   may be: whether an event has a user, and whether neighbouring chunks could be merged.
+//! * [`Frame`]s are created from the events when the first reader has to check each of them, and are shared
+//!   by all other readers.
+//! * A page does not know its readers; [`crate::filter`] decides what a reader may see.
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -14,24 +15,24 @@ use super::{Chunk, Encoded, Encoding, Frame, Key, KeyPlace, SSE_HEAD_LEN, TAIL_L
 use crate::event::Kind;
 use crate::ids::Sequence;
 
-/// The chunk of an event that is not a `stream_chunk`: no place in [`FramePage::chunks`].
+/// The chunk index of an event that is not a `stream_chunk`: it has no entry in [`FramePage::chunks`].
 pub(super) const NO_CHUNK: u32 = u32::MAX;
 
-/// An event of a page: what a [`Frame`] is but for its bytes.
+/// An event of a page: a [`Frame`] without its bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     pub(super) sequence: Sequence,
     pub(super) received_ms: u64,
     pub(super) origin: u64,
-    /// Where its bytes end in the buffer; they begin where those of the event before end.
+    /// End of its bytes in the buffer; they begin where the bytes of the event before end.
     pub(super) end: usize,
-    /// As the fields of [`Frame`], counted from where its bytes begin.
+    /// As the fields of [`Frame`], counted from the start of its bytes.
     pub(super) keys: [KeyPlace; 4],
     pub(super) chunk_at: u16,
     pub(super) sse_at: u16,
     pub(super) kind: Kind,
     pub(super) key_present: u8,
-    /// Its place in [`FramePage::chunks`], or [`NO_CHUNK`].
+    /// Its index in [`FramePage::chunks`], or [`NO_CHUNK`].
     pub(super) chunk: u32,
 }
 
@@ -44,7 +45,7 @@ pub struct FramePage {
     frames: OnceLock<Box<[Frame]>>,
     has_users: bool,
     has_runs: bool,
-    /// Whether keys stand between events.
+    /// Whether there are routing keys between events in the buffer.
     has_keys_apart: bool,
 }
 
@@ -67,7 +68,7 @@ impl FramePage {
         page
     }
 
-    /// Number of events.
+    /// Returns the number of events.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -79,7 +80,7 @@ impl FramePage {
         self.entries.is_empty()
     }
 
-    /// Returns true if an event has a `user_id`, so that not everybody may see all of the page.
+    /// Returns true if an event has a `user_id`, so that not every reader may see the whole page.
     #[must_use]
     pub fn has_users(&self) -> bool {
         self.has_users
@@ -91,25 +92,26 @@ impl FramePage {
         self.has_runs
     }
 
-    /// The sequence of event `at`.
+    /// Returns the sequence of event `at`.
     #[must_use]
     pub fn sequence(&self, at: usize) -> Option<Sequence> {
         Some(self.entries.get(at)?.sequence)
     }
 
-    /// The sequence of the last event.
+    /// Returns the sequence of the last event.
     #[must_use]
     pub fn last(&self) -> Option<Sequence> {
         Some(self.entries.last()?.sequence)
     }
 
-    /// How many events stand at `position` or before it.
+    /// Returns how many events are at `position` or before it.
     #[must_use]
     pub fn count_to(&self, position: Sequence) -> usize {
         self.entries.partition_point(|entry| entry.sequence <= position)
     }
 
-    /// The events after `position` and not after `last`, up to `most` bytes of the buffer, yet at least one where there is one.
+    /// Returns the events after `position` and not after `last`, up to `most` bytes of the buffer, but at
+    /// least one if there is one.
     #[must_use]
     pub fn part(&self, position: Sequence, last: Sequence, most: usize) -> Range<usize> {
         let from = self.count_to(position);
@@ -120,12 +122,12 @@ impl FramePage {
         from..from + fit.max(usize::from(one))
     }
 
-    /// The events, in order, as frames.
+    /// Returns the events as frames, in order.
     pub fn frames(&self) -> &[Frame] {
         self.frames.get_or_init(|| (0..self.len()).filter_map(|at| self.frame(at)).collect())
     }
 
-    /// Event `at` as a frame, which holds the page's buffer.
+    /// Returns event `at` as a frame, which keeps the page's buffer in memory.
     #[must_use]
     pub fn frame(&self, at: usize) -> Option<Frame> {
         let entry = self.entries.get(at)?;
@@ -144,7 +146,7 @@ impl FramePage {
         })
     }
 
-    /// Event `at` as JSON; empty where there is no such event.
+    /// Returns event `at` as JSON; empty if there is no such event.
     #[must_use]
     pub fn json(&self, at: usize) -> &[u8] {
         self.cut(at, |entry, start| {
@@ -152,7 +154,7 @@ impl FramePage {
         })
     }
 
-    /// Event `at` as `encoding` carries it; empty where there is no such event.
+    /// Returns event `at` in `encoding`; empty if there is no such event.
     #[must_use]
     pub fn encoded(&self, at: usize, encoding: Encoding) -> Encoded<'_> {
         match encoding {
@@ -166,8 +168,8 @@ impl FramePage {
         }
     }
 
-    /// What [`Frame::sse_chunked`] of each event of a range is, one behind the other, without copying them; `None` where something else
-    /// lies between them, and for an empty range.
+    /// Returns [`Frame::sse_chunked`] of all events of a range as one slice. Returns `None` for an empty
+    /// range, and if there are other bytes between the events.
     #[must_use]
     pub fn sse_chunked(&self, range: Range<usize>) -> Option<&[u8]> {
         let entries = self.entries.get(range.clone())?;
@@ -178,19 +180,20 @@ impl FramePage {
         self.bytes.get(self.start(range.start) + usize::from(first.chunk_at)..last.end)
     }
 
-    /// Bytes of the buffer that hold the events of a range.
+    /// Returns the bytes of the buffer that hold the events of a range.
     #[must_use]
     pub fn bytes_of(&self, range: Range<usize>) -> usize {
         self.start(range.end).saturating_sub(self.start(range.start))
     }
 
-    /// Bytes of the buffer.
+    /// Returns the bytes of the buffer.
     #[must_use]
     pub fn bytes_len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Bytes of memory besides the buffer, about, with the frames that may be made.
+    /// Returns about how many bytes of memory the page takes besides the buffer, including the frames that
+    /// may be created.
     #[must_use]
     pub fn size(&self) -> usize {
         self.entries.capacity() * size_of::<Entry>()
@@ -199,7 +202,7 @@ impl FramePage {
             + size_of::<FramePage>()
     }
 
-    /// Where the bytes of event `at` begin.
+    /// Returns the start of the bytes of event `at`.
     fn start(&self, at: usize) -> usize {
         at.checked_sub(1).and_then(|before| self.entries.get(before)).map_or(0, |entry| entry.end)
     }
@@ -218,7 +221,7 @@ mod tests {
     use super::*;
     use crate::ids::TenantId;
 
-    /// The frames of `events`, of sequences from 1 on, and the page that they become in the log.
+    /// Returns the frames of `events`, with sequences from 1, and the page that they become in the log.
     fn page(events: &[&str]) -> (Vec<Frame>, FramePage) {
         let mut writer = PageWriter::new(TenantId(1), &KEY, Vec::new(), events.len());
         let mut frames = Vec::new();
@@ -239,7 +242,7 @@ mod tests {
     const OTHER: &str = r#"{"type":"stream_chunk","request_id":"s","chunk":"y","is_final":false}"#;
     const FINAL: &str = r#"{"type":"stream_chunk","request_id":"r","chunk":"z","is_final":true}"#;
 
-    /// What a reader gets of a page unseen is what it gets of its frames.
+    /// A reader gets the same from a page without a check of each event as from its frames.
     #[test]
     fn events_are_the_same_with_and_without_frames() {
         let (frames, page) = page(&[PLAIN, USERS, APART, CHUNK, FINAL, PLAIN]);

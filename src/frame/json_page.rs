@@ -1,9 +1,10 @@
-//! A page of JSON: consecutive events in one buffer as an array carries them, and where each ends in it.
+//! A page of JSON: consecutive events in one buffer as an array carries them, and the end of each.
 //!
-//! * The JSON is written straight from the records of the log. What an array does not carry, such as routing keys that had to be unescaped
-//!   and the lines of SSE, is never made.
-//! * A comma stands before each event, so that events of a page that follow each other are one slice.
-//! * A page does not say who may see its events. It is for readers who may see every event of the organization, and for no others.
+//! * The JSON is written directly from the records of the log. What an array does not carry, such as routing
+//!   keys that had to be unescaped and the lines of SSE, is never created.
+//! * A comma precedes each event, so that consecutive events of a page are one slice.
+//! * A page does not say who may see its events. It is only for readers that may see every event of the
+//!   organization.
 
 use std::ops::Range;
 
@@ -22,7 +23,7 @@ use crate::time;
 /// Bytes of a timestamp and of the name before it.
 const TIME_LEN: usize = BEFORE_TIME.len() + TIMESTAMP_LEN;
 
-/// By the kind's ordinal: a comma, and the JSON up to its first field. The id holds zeros.
+/// By the kind's ordinal: a comma, and the JSON up to its first field. The id is zeros.
 static BEGINNINGS: [Beginning; Kind::ALL.len()] = {
     let mut beginnings = [const { Beginning::join(&[]) }; Kind::ALL.len()];
     let mut at = 0;
@@ -42,7 +43,7 @@ static BEGINNINGS: [Beginning; Kind::ALL.len()] = {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     sequence: Sequence,
-    /// Where its bytes end in the buffer. They begin, with the comma, where those of the event before end.
+    /// End of its bytes in the buffer. They begin, with the comma, where the bytes of the event before end.
     end: usize,
 }
 
@@ -54,7 +55,7 @@ pub struct JsonPage {
 }
 
 impl JsonPage {
-    /// Number of events.
+    /// Returns the number of events.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -66,32 +67,32 @@ impl JsonPage {
         self.entries.is_empty()
     }
 
-    /// The sequence of event `at`.
+    /// Returns the sequence of event `at`.
     #[must_use]
     pub fn sequence(&self, at: usize) -> Option<Sequence> {
         Some(self.entries.get(at)?.sequence)
     }
 
-    /// The sequence of the last event.
+    /// Returns the sequence of the last event.
     #[must_use]
     pub fn last(&self) -> Option<Sequence> {
         Some(self.entries.last()?.sequence)
     }
 
-    /// How many events stand at `position` or before it.
+    /// Returns how many events are at `position` or before it.
     #[must_use]
     pub fn count_to(&self, position: Sequence) -> usize {
         self.entries.partition_point(|entry| entry.sequence <= position)
     }
 
-    /// Bytes of the JSON of the events of a range, without commas.
+    /// Returns the bytes of the JSON of a range's events, without commas.
     #[must_use]
     pub fn json_len(&self, range: Range<usize>) -> usize {
         let bytes = self.start(range.end).saturating_sub(self.start(range.start));
         bytes.saturating_sub(range.len())
     }
 
-    /// How many events from event `from` on are no more than `limit`, and their JSON no more than `most` bytes.
+    /// Returns how many events from event `from` on fit into `limit` events and `most` bytes of JSON.
     #[must_use]
     pub fn fitting(&self, from: usize, limit: usize, most: usize) -> usize {
         let available = self.len().saturating_sub(from).min(limit);
@@ -102,8 +103,8 @@ impl JsonPage {
         lens.take_while(|len| *len <= most).count()
     }
 
-    /// The JSON of the events of a range with commas between them, and one before them where `comma` says so; without copying. Empty where
-    /// there is no such range.
+    /// Returns the JSON of a range's events with commas between them, and with one before them if `comma` is
+    /// true, without copying. Empty if there is no such range.
     #[must_use]
     pub fn json(&self, range: Range<usize>, comma: bool) -> Bytes {
         if range.is_empty() || range.end > self.len() {
@@ -112,19 +113,19 @@ impl JsonPage {
         self.bytes.slice(self.start(range.start) + usize::from(!comma)..self.start(range.end))
     }
 
-    /// Bytes of the buffer.
+    /// Returns the bytes of the buffer.
     #[must_use]
     pub fn bytes_len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Bytes of memory besides the buffer.
+    /// Returns the bytes of memory besides the buffer.
     #[must_use]
     pub fn size(&self) -> usize {
         self.entries.capacity() * size_of::<Entry>() + size_of::<JsonPage>()
     }
 
-    /// Where the bytes of event `at` begin.
+    /// Returns the start of the bytes of event `at`.
     fn start(&self, at: usize) -> usize {
         at.checked_sub(1).and_then(|before| self.entries.get(before)).map_or(0, |entry| entry.end)
     }
@@ -135,12 +136,12 @@ pub struct JsonWriter {
     cursors: CursorWriter,
     buf: Vec<u8>,
     entries: Vec<Entry>,
-    /// The last timestamp written, milliseconds, and its text with the name before it.
+    /// The last timestamp written, in Unix milliseconds, and its text with the name before it.
     timestamp: (u64, [u8; TIME_LEN]),
 }
 
 impl JsonWriter {
-    /// Writes into `buf`, which is emptied; `events` are expected.
+    /// Creates a writer into `buf`, which is cleared. `events` is the expected number of events.
     #[must_use]
     pub fn new(tenant: TenantId, cursors: &CursorKey, mut buf: Vec<u8>, events: usize) -> JsonWriter {
         buf.clear();
@@ -148,7 +149,7 @@ impl JsonWriter {
         JsonWriter { cursors: cursors.writer(tenant), buf, entries, timestamp: (0, time_text(0)) }
     }
 
-    /// Bytes so far, and the sequence of the last event.
+    /// Returns the bytes written so far, and the sequence of the last event.
     #[must_use]
     pub fn so_far(&self) -> (usize, Option<Sequence>) {
         (self.buf.len(), self.entries.last().map(|entry| entry.sequence))
@@ -163,7 +164,7 @@ impl JsonWriter {
         if record.form == Form::Whole {
             self.buf.push(b',');
             self.buf.extend_from_slice(body);
-            // See `Record::checked`: the body is longer than its id.
+            // `Record::checked` ensures that the body is longer than its id.
             self.buf[start + ID_IN_ARRAY..start + ID_IN_ARRAY + CURSOR_LEN].copy_from_slice(&id);
         } else {
             let mut beginning = BEGINNINGS[record.kind as usize];
@@ -189,7 +190,7 @@ impl JsonWriter {
         debug_assert!(self.buf.len() - start <= record.frame_len());
     }
 
-    /// The page, in the buffer that `share` makes of the writer's.
+    /// Returns the page; `share` turns the writer's buffer into the page's.
     pub fn finish(self, share: impl FnOnce(Vec<u8>) -> Bytes) -> JsonPage {
         JsonPage { bytes: share(self.buf), entries: self.entries }
     }
@@ -208,8 +209,8 @@ mod tests {
     use super::super::tests::{KEY, frame};
     use super::*;
 
-    /// Whether an event's JSON comes from its record or from its frame, it is the same: with a text, with keys that had to be escaped, and of
-    /// chunks.
+    /// An event's JSON is the same from its record and from its frame: with a text, with keys that had to be
+    /// escaped, and for chunks.
     #[test]
     fn events_are_the_same_from_records_and_from_frames() {
         let events = [
@@ -226,7 +227,7 @@ mod tests {
             let read = || Record::read(&mut &bytes[..], frame.received_ms()).expect("written just now");
             writer.push(&read(), Sequence(sequence));
             frames.push(&read(), Sequence(sequence));
-            // A record of another form: everything is in its body.
+            // A record of the other form, in which the body is the whole JSON.
             let whole =
                 Record { form: Form::Whole, chunk: None, keys: [None; 4], body: frame.json(), ..read() };
             writer.push(&whole, Sequence(sequence));

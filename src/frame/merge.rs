@@ -1,7 +1,8 @@
-//! Merging runs of `stream_chunk`s for a reader that is behind: fewer, longer chunks, the same text.
+//! Merges runs of `stream_chunk`s for a reader that is behind: fewer, longer chunks with the same text.
 //!
-//! Two frames merge when they are neighbours in what the reader sees, agree in everything but text, index and
-//! time, and the earlier is not final. The escaped texts are joined as they are, so nothing is decoded again.
+//! Two frames are merged if they are neighbours in what the reader sees, agree in everything but text, index
+//! and time, and the earlier one is not final. The escaped texts are joined as they are, so nothing is
+//! decoded again.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use super::encode::JsonObject;
 use super::{CHUNK_SAME_AT, Chunk, Frame, Key, KeyText, TIMESTAMP_LEN};
 use crate::event::Kind;
 
-/// Most bytes of text in a merged chunk.
+/// The most bytes of text in a merged chunk.
 pub const MERGED_BYTES: usize = 64 * 1024;
 
 impl Frame {
@@ -22,29 +23,30 @@ impl Frame {
         &json[chunk.text_at as usize..json.len() - 2]
     }
 
-    /// A key's text, for a frame whose JSON has the same fields in front of the text.
+    /// Returns the text of a key, for a frame whose JSON has the same fields before the text.
     fn key_text(&self, key: Key) -> Option<KeyText<'_>> {
         let text = self.key(key)?;
         let at = usize::from(self.keys[key as usize].at).checked_sub(self.json_at());
         Some(at.map_or(KeyText::Apart(text), |at| KeyText::InJson { at, len: text.len() }))
     }
 
-    /// Whether `next`, the following frame in what a reader sees, continues this one's text.
+    /// Returns true if `next`, the following frame that a reader sees, continues this frame's text.
     #[must_use]
     pub fn continues_in(&self, next: &Frame) -> bool {
         let (Some(a), Some(b)) = (&self.chunk, &next.chunk) else { return false };
         !a.is_final && self.chunk_same(a) == next.chunk_same(b)
     }
 
-    /// Bytes of escaped text, 0 for other kinds.
+    /// Returns the bytes of escaped text; 0 for other kinds.
     #[must_use]
     pub fn chunk_len(&self) -> usize {
         self.chunk.as_ref().map_or(0, |chunk| self.chunk_text(chunk).len())
     }
 }
 
-/// One frame for a run of frames that each [`Frame::continues_in`] the next: joined text, the last one's id, index,
-/// `is_final` and timestamp, and `first_index` of the first. A run of one is that frame itself.
+/// Returns one frame for a run of frames in which each [`Frame::continues_in`] the next. It has the joined
+/// text, the id, index, `is_final` and timestamp of the last, and the `first_index` of the first. A run of
+/// one is that frame itself.
 #[must_use]
 pub fn merge(run: &[Arc<Frame>]) -> Option<Arc<Frame>> {
     let (first, last) = (run.first()?, run.last()?);
@@ -59,7 +61,7 @@ pub fn merge(run: &[Arc<Frame>]) -> Option<Arc<Frame>> {
     json.out.extend_from_slice(last.chunk_same(b));
     part.same_end = json.len();
     json.chunk_progress(&part);
-    // The last one's `"timestamp":"…","chunk":"`, as it stands right before its text.
+    // The `"timestamp":"…","chunk":"` of the last frame, which is right before its text.
     let tail = b"\"timestamp\":\"".len() + TIMESTAMP_LEN + b"\",\"chunk\":\"".len();
     let text_at = b.text_at as usize;
     json.out.extend_from_slice(&last.json()[text_at - tail..text_at]);
@@ -68,7 +70,7 @@ pub fn merge(run: &[Arc<Frame>]) -> Option<Arc<Frame>> {
         json.out.extend_from_slice(frame.chunk_text(frame.chunk.as_ref()?));
     }
     json.out.extend_from_slice(b"\"}");
-    // What stands before the text is the last one's, byte for byte, so its keys are where they were.
+    // The bytes before the text are those of the last frame, so its keys keep their positions.
     let keys = Key::ALL.map(|key| last.key_text(key));
     let mut merged = Frame::assemble(Kind::StreamChunk, keys, &out, Some(part), last.origin);
     let mut id = crate::cursor::Cursor([0; crate::cursor::CURSOR_LEN]);
@@ -77,8 +79,9 @@ pub fn merge(run: &[Arc<Frame>]) -> Option<Arc<Frame>> {
     Some(Arc::new(merged))
 }
 
-/// Joins neighbouring chunks of `frames` (what one reader sees, in order) into as few as [`MERGED_BYTES`] allows.
-/// Answers how many each one stands for. Frames that stay as they are cost a comparison, no copy and no allocation.
+/// Joins neighbouring chunks of `frames` (what one reader sees, in order) into as few as [`MERGED_BYTES`]
+/// allows. Returns how many original frames each one replaces. Unmerged frames cost one comparison, no copy
+/// and no allocation.
 pub fn coalesce(frames: &mut Vec<Arc<Frame>>) -> Vec<u32> {
     let mut runs = Vec::with_capacity(frames.len());
     let (mut at, mut kept) = (0, 0);
@@ -99,7 +102,8 @@ pub fn coalesce(frames: &mut Vec<Arc<Frame>>) -> Vec<u32> {
                 kept += 1;
                 runs.push((end - at) as u32);
             }
-            // A run of one, as nearly all are. A longer one holds chunks only; were it otherwise, nothing may be lost.
+            // Nearly every run is of one frame. A longer run holds only chunks; if that were wrong, still no
+            // frame may be lost.
             None => {
                 for one in at..end {
                     frames.swap(kept, one);

@@ -1,13 +1,16 @@
-//! A frame: one event, numbered, encoded once for every transport, shared by all who read it.
+//! A frame: one numbered event, encoded once for every transport and shared by all of its readers.
 //!
 //! * One slice of a buffer holds the event as SSE carries it over HTTP/1.1, in one chunk (RFC 9112 §7.1):
-//!   `[keys][chunk head][id: <cursor>\ndata: ][json][\n\n][chunk tail]`. Frames that stand one behind the other in a page of the log are one
-//!   slice for one write. A WebSocket message is a header, which is made when it is sent, and the JSON.
-//! * Routing keys are pointed at inside the JSON. Only a key that had to be escaped there stands before the chunk's head.
+//!   `[keys][chunk head][id: <cursor>\ndata: ][json][\n\n][chunk tail]`. Consecutive frames of a page of the
+//!   log are one slice for one write. A WebSocket message is a header, which is created when it is sent, and
+//!   the JSON.
+//! * Routing keys point into the JSON. Only a key that had to be escaped there is also stored before the
+//!   chunk's head.
 //! * The JSON never holds a raw CR or LF, so no payload can forge an SSE field.
-//! * The buffer may be shared: frames that were read together from the log are slices of one page. A frame that is kept while its
-//!   page is let go of is copied out first ([`Frame::detached`]), or it would hold all of the page.
-//! * A frame is immutable once sealed. It knows its sequence, not its tenant; who may see it is [`crate::filter`]'s.
+//! * The buffer may be shared: frames that were read together from the log are slices of one page. A frame
+//!   that outlives its page is copied first ([`Frame::detached`]), or it would keep the whole page in memory.
+//! * A frame is immutable once sealed. It knows its sequence but not its tenant; [`crate::filter`] decides
+//!   who may see it.
 
 pub mod batch;
 pub mod chunked;
@@ -40,13 +43,13 @@ const SSE_ID: &[u8] = b"id: ";
 const SSE_DATA: &[u8] = b"\ndata: ";
 const SSE_END: &[u8] = b"\n\n";
 const SSE_HEAD_LEN: usize = SSE_ID.len() + CURSOR_LEN + SSE_DATA.len();
-/// What follows the JSON in a frame's buffer.
+/// Bytes after the JSON in a frame's buffer.
 const TAIL_LEN: usize = SSE_END.len() + chunked::TAIL.len();
 const JSON_ID: &[u8] = b"{\"id\":\"";
 /// `2026-01-02T03:04:05.678Z`
 const TIMESTAMP_LEN: usize = 24;
 
-/// The fields an event is routed by.
+/// The fields by which an event is routed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[repr(u8)]
 pub enum Key {
@@ -65,14 +68,15 @@ impl Key {
     pub const ALL: [Key; 4] = [Key::User, Key::Agent, Key::Request, Key::Channel];
 }
 
-/// How a connection carries events.
+/// The encoding of events on a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Encoding {
-    /// One WebSocket text message an event.
+    /// One WebSocket text message per event.
     Ws,
-    /// `text/event-stream` in chunks, one an event: over HTTP/1.1.
+    /// `text/event-stream` with one HTTP/1.1 chunk per event.
     SseChunked,
-    /// `text/event-stream` as it is: over HTTP/1.0, whose body ends with the connection, and in HTTP/2 data frames.
+    /// `text/event-stream` without chunks: in HTTP/2 data frames, and over HTTP/1.0, whose body ends with the
+    /// connection.
     Sse,
 }
 
@@ -80,49 +84,51 @@ pub enum Encoding {
 #[derive(Clone)]
 pub struct Frame {
     sequence: Sequence,
-    /// Server's receive time, Unix milliseconds, never decreasing within a tenant.
+    /// The server's receive time in Unix milliseconds; never decreases within a tenant.
     received_ms: u64,
-    /// When it got its sequence, [`crate::time::Clock::monotonic_us`] of this process; 0: it was read from the log.
+    /// When the event got its sequence ([`crate::time::Clock::monotonic_us`] of this process); 0 if it was
+    /// read from the log.
     published_us: u64,
-    /// The connection that published it; 0: none. For `echo=false`.
+    /// The connection that published the event; 0 for none. Used for `echo=false`.
     origin: u64,
     kind: Kind,
-    /// Bit per [`Key`]: whether the event has that field (an id is never empty, yet absent is not empty).
+    /// One bit per [`Key`]: whether the event has that field.
     key_present: u8,
-    /// Where each key lies in `buf`; meaningless for an absent one.
+    /// The position of each key in `buf`; no meaning for an absent key.
     keys: [KeyPlace; 4],
-    /// Where the chunk's head starts in `buf`; keys that are not in the JSON end there.
+    /// Start of the chunk's head in `buf`; the keys that are not in the JSON end there.
     chunk_at: u16,
-    /// Where the SSE id line starts in `buf`; the chunk's head ends there.
+    /// Start of the SSE id line in `buf`; the chunk's head ends there.
     sse_at: u16,
-    /// Of a `stream_chunk`: what merging needs.
+    /// For a `stream_chunk`: what merging needs.
     chunk: Option<Chunk>,
-    /// Nobody else holds a part of it until [`Frame::seal`].
+    /// The encoded bytes. Until [`Frame::seal`] no other value shares them.
     buf: Bytes,
 }
 
-/// Where a routing key lies in its frame's buffer, bytes. [`crate::event`] bounds each field, so that 16 bits suffice.
+/// The position of a routing key in its frame's buffer, in bytes. [`crate::event`] limits each field, so 16
+/// bits suffice.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct KeyPlace {
     at: u16,
     len: u16,
 }
 
-/// The text of a routing key, for laying a frame out.
+/// The text of a routing key, for the layout of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum KeyText<'a> {
-    /// It stands in the JSON as it is: its offset from the JSON's start, and its length.
+    /// The text is in the JSON without escapes: its offset from the JSON's start, and its length.
     InJson { at: usize, len: usize },
-    /// It is written before the heads.
+    /// The text is written before the heads.
     Apart(&'a str),
 }
 
-/// What merging needs to know of a `stream_chunk`, offsets into the JSON.
+/// What merging needs to know of a `stream_chunk`: offsets into the JSON.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Chunk {
-    /// End of `"request_id":…,"agent_id":…,"user_id":…,"metadata":…,`, which starts at a fixed place.
+    /// End of `"request_id":…,"agent_id":…,"user_id":…,"metadata":…,`, which starts at a fixed offset.
     pub same_end: u32,
-    /// Start of the chunk's escaped text, which ends 2 bytes before the JSON does.
+    /// Start of the chunk's escaped text, which ends 2 bytes before the JSON's end.
     pub text_at: u32,
     pub index: Option<u64>,
     pub first_index: Option<u64>,
@@ -130,7 +136,7 @@ pub(crate) struct Chunk {
 }
 
 impl Frame {
-    /// Lays the parts out in one buffer; the id places hold zeros until [`Frame::seal`].
+    /// Writes the parts into one buffer; the ids are zeros until [`Frame::seal`].
     fn assemble(
         kind: Kind,
         keys: [Option<KeyText<'_>>; 4],
@@ -178,11 +184,12 @@ impl Frame {
             chunk_at: chunk_at as u16, // four keys of 256 bytes
             sse_at: sse_at as u16,     // and a head
             chunk,
-            buf: buf.into(), // of exactly its length, so it is neither copied nor does it need a counter of its own
+            buf: buf.into(), // exactly full, so it is not copied and needs no counter of its own
         }
     }
 
-    /// Numbers the frame and writes `cursor` into both encodings. Cheap: no allocation, for use under the tenant's lock.
+    /// Numbers the frame and writes `cursor` into both encodings. It allocates nothing, for use under the
+    /// tenant's lock.
     pub fn seal(&mut self, sequence: Sequence, received_ms: u64, cursor: &Cursor) {
         self.sequence = sequence;
         self.received_ms = received_ms;
@@ -194,15 +201,15 @@ impl Frame {
         self.buf = buf.freeze();
     }
 
-    /// Writes `cursor` into both encodings of this frame, whose bytes `buf` begins with.
+    /// Writes `cursor` into both encodings of this frame, whose bytes are at the start of `buf`.
     fn write_id(&self, buf: &mut [u8], cursor: &Cursor) {
         for at in [self.sse_at() + SSE_ID.len(), self.json_at() + JSON_ID.len()] {
             buf[at..at + CURSOR_LEN].copy_from_slice(&cursor.0);
         }
     }
 
-    /// This frame without a hold on the bytes of others: itself where its buffer is its own, else a copy. For whatever keeps a
-    /// frame longer than the page or batch that it came with.
+    /// Returns this frame in a buffer of its own: itself if it already has one, else a copy. For code that
+    /// keeps a frame longer than its page or batch.
     #[must_use]
     pub fn detached(self: &Arc<Frame>) -> Arc<Frame> {
         match self.buf.is_unique() {
@@ -211,37 +218,38 @@ impl Frame {
         }
     }
 
-    /// The position in the tenant's order.
+    /// Returns the position in the tenant's order.
     #[must_use]
     pub fn sequence(&self) -> Sequence {
         self.sequence
     }
-    /// Server's receive time, Unix milliseconds.
+    /// Returns the server's receive time in Unix milliseconds.
     #[must_use]
     pub fn received_ms(&self) -> u64 {
         self.received_ms
     }
-    /// When it was published, [`crate::time::Clock::monotonic_us`]; 0 if this process did not publish it.
+    /// Returns when the event was published ([`crate::time::Clock::monotonic_us`]); 0 if this process did not
+    /// publish it.
     #[must_use]
     pub fn published_us(&self) -> u64 {
         self.published_us
     }
-    /// The connection that published it; 0: none.
+    /// Returns the connection that published the event; 0 for none.
     #[must_use]
     pub fn origin(&self) -> u64 {
         self.origin
     }
-    /// The event's kind.
+    /// Returns the event's kind.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
     }
-    /// The value of a routing field, `None` where the event has none.
+    /// Returns the value of a routing field, or `None` if the event does not have it.
     #[must_use]
     pub fn key(&self, key: Key) -> Option<&str> {
         std::str::from_utf8(self.key_bytes(key)?).ok()
     }
-    /// [`Frame::key`] for comparing: the bytes of the same text, which are not looked at.
+    /// Like [`Frame::key`], for comparisons: the same bytes, without a check that they are UTF-8.
     #[must_use]
     pub fn key_bytes(&self, key: Key) -> Option<&[u8]> {
         let at = key as usize;
@@ -251,22 +259,22 @@ impl Frame {
         let KeyPlace { at, len } = self.keys[at];
         Some(&self.buf[usize::from(at)..usize::from(at) + usize::from(len)])
     }
-    /// The event as JSON text, its `id` inside.
+    /// Returns the event as JSON text, including its `id`.
     #[must_use]
     pub fn json(&self) -> &[u8] {
         &self.buf[self.json_at()..self.buf.len() - TAIL_LEN]
     }
-    /// The event in `text/event-stream`.
+    /// Returns the event in `text/event-stream`.
     #[must_use]
     pub fn sse(&self) -> &[u8] {
         &self.buf[self.sse_at()..self.buf.len() - chunked::TAIL.len()]
     }
-    /// [`Frame::sse`] as one whole chunk of an HTTP/1.1 body.
+    /// Returns [`Frame::sse`] as one complete chunk of an HTTP/1.1 body.
     #[must_use]
     pub fn sse_chunked(&self) -> &[u8] {
         &self.buf[usize::from(self.chunk_at)..]
     }
-    /// The event's bytes as `encoding` carries them.
+    /// Returns the event's bytes in `encoding`.
     #[must_use]
     pub fn encoded(&self, encoding: Encoding) -> Encoded<'_> {
         match encoding {
@@ -275,18 +283,18 @@ impl Frame {
             Encoding::Sse => Encoded::as_is(self.sse()),
         }
     }
-    /// Bytes of memory this frame stands for: its slice of a buffer and its struct.
+    /// Returns the bytes of memory that this frame takes: its slice of a buffer and its struct.
     #[must_use]
     pub fn size(&self) -> usize {
         self.buf.len() + size_of::<Frame>()
     }
 
-    /// Where the id line starts in `buf`.
+    /// Returns the start of the id line in `buf`.
     fn sse_at(&self) -> usize {
         usize::from(self.sse_at)
     }
 
-    /// Where the JSON starts in `buf`.
+    /// Returns the start of the JSON in `buf`.
     fn json_at(&self) -> usize {
         self.sse_at() + SSE_HEAD_LEN
     }
@@ -301,5 +309,5 @@ impl std::fmt::Debug for Frame {
     }
 }
 
-/// Where a chunk's `"request_id"…` part starts: right after `{"id":"…","type":"stream_chunk",`.
+/// Start of a chunk's `"request_id"…` part, right after `{"id":"…","type":"stream_chunk",`.
 const CHUNK_SAME_AT: usize = JSON_ID.len() + CURSOR_LEN + b"\",\"type\":\"stream_chunk\",".len();

@@ -1,7 +1,8 @@
-//! A frame as the log kept it before the journal: routing keys and the whole JSON. Read where a data directory was taken over.
+//! The record format of the log before the journal: routing keys and the whole JSON. It is read in data
+//! directories that an older version created.
 //!
-//! `kind u8 ‖ key_present u8 ‖ received_ms ‖ origin ‖ [chunk: same_end ‖ text_at ‖ flags u8 ‖ index? ‖ first_index?] ‖
-//! (len ‖ bytes) per present key ‖ len ‖ json`, numbers as LEB128.
+//! `kind u8 ‖ key_present u8 ‖ received_ms ‖ origin ‖ [chunk: same_end ‖ text_at ‖ flags u8 ‖ index? ‖
+//! first_index?] ‖ (len ‖ bytes) per present key ‖ len ‖ json`, numbers as LEB128.
 
 use super::record::{
     BadRecord, Form, HAS_FIRST_INDEX, HAS_INDEX, IS_FINAL, JSON_BYTES, KEY_BYTES, Record, StoredChunk,
@@ -9,10 +10,10 @@ use super::record::{
 };
 use crate::event::Kind;
 
-/// Reads one record off the front of `input`, which is moved past it.
+/// Reads one record from the front of `input` and advances it.
 ///
 /// # Errors
-/// [`BadRecord`] when the bytes are not such a record; nothing is read past the end.
+/// [`BadRecord`] if the bytes are not such a record; nothing is read past the end.
 pub fn read<'a>(input: &mut &'a [u8]) -> Result<Record<'a>, BadRecord> {
     let kind = Kind::from_ordinal(byte(input)?).ok_or(BadRecord("kind"))?;
     let present = byte(input)?;
@@ -46,7 +47,7 @@ pub(crate) mod tests {
     use super::super::{Frame, Key};
     use super::*;
 
-    /// Writes the record that the version before the journal wrote.
+    /// Writes a record as the version before the journal did.
     pub(crate) fn write(frame: &Frame, out: &mut Vec<u8>) {
         out.extend([frame.kind as u8, frame.key_present]);
         put(out, frame.received_ms);
@@ -68,7 +69,8 @@ pub(crate) mod tests {
         out.extend_from_slice(frame.json());
     }
 
-    /// The bytes that version 0.1 wrote for an event, as they lie in data directories: no change of code may change how they are read.
+    /// The bytes that version 0.1 wrote for an event. They exist in data directories, so no change of the
+    /// code may change how they are read.
     #[test]
     fn a_record_of_an_old_directory_is_read() {
         let record = b"\x05\x08\x80\xd0\x95\xff\xbc\x31\x00\x03a/b\x66{\"id\":\"AAAAAAAAAAAAAAAAAAAAAA\",\"type\":\"custom\",\"channel\":\"a/b\",\"timestamp\":\"2023-11-14T22:13:20.000Z\"}";

@@ -1,7 +1,8 @@
-//! Many frames in one buffer: records of the log become frames that stand one behind the other, as SSE carries them.
+//! Many frames in one buffer: records of the log become consecutive frames as SSE carries them.
 //!
-//! * Nothing is allocated for an event: it is a slice of the page's buffer, which grows to what the page needs and may be used again.
-//! * The writer knows neither where records come from nor where the buffer goes.
+//! * No memory is allocated per event: it is a slice of the page's buffer, which grows as needed and may be
+//!   reused.
+//! * The writer does not know where records come from or where the buffer goes.
 
 use bytes::Bytes;
 
@@ -17,18 +18,18 @@ use crate::event::Kind;
 use crate::ids::{Sequence, TenantId};
 use crate::time;
 
-/// What follows the JSON in a frame's buffer.
+/// Bytes after the JSON in a frame's buffer.
 const TAIL: [u8; TAIL_LEN] = *b"\n\n\r\n";
-/// Where the id stands in the line before the JSON, and where inside the JSON, counted from the start of that line.
+/// Offset of the id in the line before the JSON, and inside the JSON, counted from the start of that line.
 const SSE_ID_AT: usize = SSE_ID.len();
 const JSON_ID_AT: usize = SSE_HEAD_LEN + JSON_ID.len();
 /// Room for the longest beginning.
 const BEGINNING: usize = 128;
 
-/// Where the id stands in an event of an array, counted from the comma before it.
+/// Offset of the id in an event of an array, counted from the comma before it.
 pub(super) const ID_IN_ARRAY: usize = 1 + JSON_ID.len();
 
-/// What events of one kind begin with, up to the first field of the JSON; the ids hold zeros.
+/// The first bytes of events of one kind, up to the first field of the JSON; the ids are zeros.
 #[derive(Clone, Copy)]
 pub(super) struct Beginning {
     pub(super) bytes: [u8; BEGINNING],
@@ -36,7 +37,7 @@ pub(super) struct Beginning {
 }
 
 impl Beginning {
-    /// From the id line on.
+    /// Returns the beginning, from the id line on.
     const fn of(kind: Kind) -> Beginning {
         let id = [0; CURSOR_LEN];
         let parts: [&[u8]; 8] =
@@ -46,7 +47,7 @@ impl Beginning {
         beginning
     }
 
-    /// Parts, one behind the other.
+    /// Joins parts, one after the other.
     pub(super) const fn join(parts: &[&[u8]]) -> Beginning {
         let (mut bytes, mut len, mut part) = ([0; BEGINNING], 0, 0);
         while part < parts.len() {
@@ -85,7 +86,7 @@ pub struct PageWriter {
 }
 
 impl PageWriter {
-    /// Writes into `buf`, which is emptied; `events` are expected.
+    /// Creates a writer into `buf`, which is cleared. `events` is the expected number of events.
     #[must_use]
     pub fn new(tenant: TenantId, cursors: &CursorKey, mut buf: Vec<u8>, events: usize) -> PageWriter {
         buf.clear();
@@ -94,7 +95,7 @@ impl PageWriter {
         PageWriter { cursors: cursors.writer(tenant), buf, entries, chunks: Vec::new(), timestamp }
     }
 
-    /// Bytes so far, and the sequence of the last event.
+    /// Returns the bytes written so far, and the sequence of the last event.
     #[must_use]
     pub fn so_far(&self) -> (usize, Option<Sequence>) {
         (self.buf.len(), self.entries.last().map(|entry| entry.sequence))
@@ -108,7 +109,7 @@ impl PageWriter {
             Form::Fields => (beginning_len(kind), None),
             Form::Timeless { timestamp_ms } => (beginning_len(kind), Some(timestamp_ms)),
         };
-        // What is written anew between the body's head and its text.
+        // The bytes that are written again between the body's head and its text.
         let before_text = if record.chunk.is_some() { BEFORE_TEXT } else { &[] };
         let time_len = BEFORE_TIME.len() + TIMESTAMP_LEN + before_text.len();
         let time_len = if timestamp_ms.is_some() { time_len } else { 0 };
@@ -157,7 +158,7 @@ impl PageWriter {
         let present = record.keys.iter().enumerate().map(|(bit, key)| u8::from(key.is_some()) << bit);
         let mut chunk_at_page = NO_CHUNK;
         if let Some(chunk) = record.chunk {
-            chunk_at_page = self.chunks.len() as u32; // as many as events, each of some bytes
+            chunk_at_page = self.chunks.len() as u32; // at most one per event, so it fits
             self.chunks.push(Chunk {
                 same_end: (begins + chunk.same_len) as u32,
                 text_at: (begins + chunk.head_len + time_len) as u32,
@@ -181,7 +182,7 @@ impl PageWriter {
         debug_assert!(self.buf.len() - start <= record.frame_len());
     }
 
-    /// The page, in the buffer that `share` makes of the writer's.
+    /// Returns the page; `share` turns the writer's buffer into the page's.
     pub fn finish(self, share: impl FnOnce(Vec<u8>) -> Bytes) -> FramePage {
         FramePage::new(share(self.buf), self.entries, self.chunks)
     }

@@ -1,20 +1,23 @@
-//! A frame as the log keeps it: what does not follow from its place, little endian, numbers as LEB128.
+//! The log's record of a frame. It holds only what does not follow from its position in the log; little
+//! endian, numbers as LEB128.
 //!
-//! * `kind u8 (low half; high half: a bit per routing key) ‖ received_ms − base ‖ origin ‖ form ‖ [chunk: flags u8 ‖ same_len ‖ head_len ‖ index? ‖
-//!   first_index?] ‖ (at + 1 ‖ len, or 0 ‖ len ‖ bytes) per present key ‖ len ‖ body`.
-//! * The body is the JSON without what can be written again: the id, which follows from the sequence, with all that stands around it up to
-//!   the fields, and the timestamp, of which only the distance to the receive time is kept. `form` says what was left out: 0
-//!   nothing, 1 the beginning, more the timestamp too, and then it is that distance (zigzag) plus 2.
-//! * Lengths and offsets (of a key that stands in the JSON as it is, of the end of a chunk's common fields, of its timestamp) count from
-//!   where the body starts.
-//! * The codec before this one is [`super::old_record`].
+//! * `kind u8 (low half; high half: a bit per routing key) ‖ received_ms − base ‖ origin ‖ form ‖ [chunk:
+//!   flags u8 ‖ same_len ‖ head_len ‖ index? ‖ first_index?] ‖ (at + 1 ‖ len, or 0 ‖ len ‖ bytes) per present
+//!   key ‖ len ‖ body`.
+//! * The body is the JSON without the parts that can be written again. These are the id, which follows from
+//!   the sequence, with everything around it up to the fields, and the timestamp, of which only the distance
+//!   to the receive time is stored. `form` says what is left out: 0 nothing; 1 the beginning; a larger number
+//!   also the timestamp, and then it is that distance (zigzag) plus 2.
+//! * Lengths and offsets (of a key that is in the JSON without escapes, of the end of a chunk's common
+//!   fields, of its timestamp) count from the start of the body.
+//! * The earlier format is in [`super::old_record`].
 
 use super::{CHUNK_SAME_AT, Chunk, Frame, JSON_ID, Key, TIMESTAMP_LEN};
 use crate::cursor::CURSOR_LEN;
 use crate::event::Kind;
 use crate::time;
 
-/// A stored record cannot be read: the log is damaged or of another version.
+/// A stored record cannot be read: the log is damaged or was written by another version.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a log record is damaged: {0}")]
 pub struct BadRecord(pub &'static str);
@@ -23,32 +26,34 @@ pub(super) const HAS_INDEX: u8 = 1;
 pub(super) const HAS_FIRST_INDEX: u8 = 2;
 pub(super) const IS_FINAL: u8 = 4;
 
-/// What stands between the id and the kind's name.
+/// The bytes between the id and the kind's name.
 pub(super) const BEFORE_KIND: &[u8] = b"\",\"type\":\"";
-/// What stands between the kind's name and the first field.
+/// The bytes between the kind's name and the first field.
 pub(super) const AFTER_KIND: &[u8] = b"\",";
 pub(super) const BEFORE_TIME: &[u8] = b"\"timestamp\":\"";
-/// What follows the timestamp of an event that is no chunk: the end.
+/// The bytes after the timestamp of an event that is not a chunk.
 pub(super) const AFTER_TIME: &[u8] = b"\"}";
-/// What stands between the timestamp and the text of a chunk.
+/// The bytes between the timestamp and the text of a chunk.
 pub(super) const BEFORE_TEXT: &[u8] = b"\",\"chunk\":\"";
-/// Most bytes of a frame besides its body and the keys before it.
+/// The most bytes of a frame besides its body and the keys before it.
 const AROUND_BODY: usize = 256;
 /// Bytes of a timestamp that are the same for a whole second.
 const SECOND_LEN: usize = "2026-01-02T03:04:05.".len();
-/// Longest routing key.
+/// The longest routing key.
 pub(super) const KEY_BYTES: usize = crate::event::ID_BYTES;
-/// Furthest place of a routing key in a body: what stands before the keys is short, and a frame's own places have 16 bits.
+/// The largest offset of a routing key in a body. The bytes before the keys are few, and a frame's own
+/// offsets have 16 bits.
 const KEY_AT: usize = 32 * 1024;
-/// Longest JSON.
+/// The longest JSON.
 pub(super) const JSON_BYTES: usize = (u32::MAX / 4) as usize;
 
-/// No kind's ordinal reaches it, so that no record begins with 255, which [`crate::store`] uses for erased ones.
+/// Every kind's ordinal is lower, so no record begins with 255, which [`crate::store`] uses for erased
+/// records.
 const KINDS: u8 = 15;
 const _: () = assert!(Kind::ALL.len() < KINDS as usize);
 const _: () = assert!(Key::ALL.len() == 4);
 
-/// A record that was read, pointing at its bytes.
+/// A decoded record, which points into its bytes.
 #[derive(Debug)]
 pub struct Record<'a> {
     pub(super) kind: Kind,
@@ -60,42 +65,43 @@ pub struct Record<'a> {
     pub(super) body: &'a [u8],
 }
 
-/// What a record has of a chunk; lengths are of parts of the body.
+/// A chunk's part of a record; lengths are of parts of the body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct StoredChunk {
-    /// Up to the end of the fields that neighbouring chunks have in common.
+    /// Length up to the end of the fields that neighbouring chunks have in common.
     pub(super) same_len: usize,
-    /// Up to the timestamp, where that was left out, else up to the text.
+    /// Length up to the timestamp if that was left out, else up to the text.
     pub(super) head_len: usize,
     pub(super) index: Option<u64>,
     pub(super) first_index: Option<u64>,
     pub(super) is_final: bool,
 }
 
-/// What the body lacks of the JSON.
+/// The part of the JSON that is not in the body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Form {
-    /// Nothing.
+    /// The body is the whole JSON.
     Whole,
-    /// Everything before the first field.
+    /// Everything before the first field is left out.
     Fields,
-    /// That, and the timestamp, which is this one, Unix milliseconds.
+    /// The timestamp is left out too; it is this one, in Unix milliseconds.
     Timeless { timestamp_ms: u64 },
 }
 
-/// Where a routing key's text is.
+/// The position of a routing key's text.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum StoredKey<'a> {
     InBody { at: usize, len: usize },
     Apart(&'a [u8]),
 }
 
-/// The length of `{"id":"…","type":"…",`.
+/// Returns the length of `{"id":"…","type":"…",`.
 pub(super) const fn beginning_len(kind: Kind) -> usize {
     JSON_ID.len() + CURSOR_LEN + BEFORE_KIND.len() + kind.name().len() + AFTER_KIND.len()
 }
 
-/// The timestamp in a JSON text, where it stands where the encoder puts it: its text, and where the part around it starts and ends.
+/// Finds the timestamp in a JSON text, if it is where the encoder puts it. Returns its text, and the start
+/// and end of the part around it.
 fn find_timestamp(json: &[u8], chunk: Option<&Chunk>) -> Option<(usize, usize)> {
     let (end, after) = match chunk {
         Some(chunk) => (chunk.text_at as usize, BEFORE_TEXT),
@@ -107,7 +113,8 @@ fn find_timestamp(json: &[u8], chunk: Option<&Chunk>) -> Option<(usize, usize)> 
 }
 
 impl Frame {
-    /// Appends this frame's record to `out`. `base_ms` is the receive time that its own is counted from, which its reader gives too.
+    /// Appends this frame's record to `out`. Its receive time is stored relative to `base_ms`; the reader has
+    /// to pass the same value.
     pub fn write_record(&self, base_ms: u64, out: &mut Vec<u8>) {
         let json = self.json();
         let begins = if self.begins_as_encoded() { beginning_len(self.kind) } else { 0 };
@@ -155,7 +162,8 @@ impl Frame {
                 out.extend_from_slice(&json[begins..]);
             }
             Some((start, end)) => {
-                // A chunk's text goes without its closing quote and brace, as everything else does without its own.
+                // A chunk's text is stored without its closing quote and brace; other events are stored
+                // without their closing bytes too.
                 let text = if self.chunk.is_some() { &json[end..json.len() - AFTER_TIME.len()] } else { &[] };
                 put(out, (start - begins + text.len()) as u64);
                 out.extend_from_slice(&json[begins..start]);
@@ -164,7 +172,7 @@ impl Frame {
         }
     }
 
-    /// Whether the JSON begins with id and kind, as the encoder writes them.
+    /// Returns true if the JSON begins with id and kind as the encoder writes them.
     fn begins_as_encoded(&self) -> bool {
         let rest = self.json().strip_prefix(JSON_ID).and_then(|rest| rest.get(CURSOR_LEN..));
         let rest = rest.unwrap_or_default();
@@ -173,7 +181,8 @@ impl Frame {
         rest.is_some_and(|rest| rest.starts_with(AFTER_KIND))
     }
 
-    /// From the receive time to the timestamp at `at`, milliseconds; `None` where they lie in different seconds.
+    /// Returns the milliseconds from the receive time to the timestamp at `at`; `None` if the two are in
+    /// different seconds.
     fn timestamp_distance(&self, json: &[u8], at: usize) -> Option<i64> {
         let text: &[u8; TIMESTAMP_LEN] = json.get(at..)?.first_chunk()?;
         let received = time::rfc3339_bytes(self.received_ms);
@@ -184,7 +193,7 @@ impl Frame {
         same.then(|| ms - (self.received_ms % 1_000) as i64)
     }
 
-    /// The `id` inside the JSON.
+    /// Returns the `id` inside the JSON.
     pub(super) fn id(&self) -> &[u8] {
         let at = JSON_ID.len();
         &self.json()[at..at + CURSOR_LEN]
@@ -192,10 +201,11 @@ impl Frame {
 }
 
 impl<'a> Record<'a> {
-    /// Reads one record off the front of `input`, which is moved past it. `base_ms` is what it was written with.
+    /// Reads one record from the front of `input` and advances it. `base_ms` is the value that it was written
+    /// with.
     ///
     /// # Errors
-    /// [`BadRecord`] when the bytes are not such a record; nothing is read past the end.
+    /// [`BadRecord`] if the bytes are not such a record; nothing is read past the end.
     pub fn read(input: &mut &'a [u8], base_ms: u64) -> Result<Record<'a>, BadRecord> {
         let first = byte(input)?;
         let kind = Kind::from_ordinal(first & 15).ok_or(BadRecord("kind"))?;
@@ -226,7 +236,7 @@ impl<'a> Record<'a> {
         Record { kind, received_ms, origin, form, chunk, keys, body }.checked()
     }
 
-    /// Itself, if everything that points into the body stays inside.
+    /// Returns the record if all of its offsets into the body are inside the body.
     pub(super) fn checked(self) -> Result<Record<'a>, BadRecord> {
         let body_len = self.body.len();
         let head_len = self.chunk.map_or(body_len, |chunk| chunk.head_len);
@@ -253,13 +263,13 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// Bytes of the frame that it becomes, at most.
+    /// Returns the most bytes that its frame takes.
     #[must_use]
     pub fn frame_len(&self) -> usize {
         self.apart_len() + self.body.len() + AROUND_BODY
     }
 
-    /// Bytes of routing keys that are not in the body.
+    /// Returns the bytes of routing keys that are not in the body.
     pub(super) fn apart_len(&self) -> usize {
         let len = |key: &StoredKey<'_>| match key {
             StoredKey::Apart(text) => text.len(),
@@ -268,18 +278,18 @@ impl<'a> Record<'a> {
         self.keys.iter().flatten().map(len).sum()
     }
 
-    /// Bytes of the body before the timestamp, where that was left out.
+    /// Returns the bytes of the body before the timestamp, if that was left out.
     pub(super) fn head_len(&self) -> usize {
         self.chunk.map_or(self.body.len(), |chunk| chunk.head_len)
     }
 
-    /// Server's receive time, Unix milliseconds.
+    /// Returns the server's receive time in Unix milliseconds.
     #[must_use]
     pub fn received_ms(&self) -> u64 {
         self.received_ms
     }
 
-    /// The value of a routing field, `None` where the event has none.
+    /// Returns the value of a routing field, or `None` if the event does not have it.
     #[must_use]
     pub fn key(&self, key: Key) -> Option<&'a str> {
         let bytes = match self.keys[key as usize]? {
@@ -298,7 +308,7 @@ fn read_chunk(input: &mut &[u8]) -> Result<StoredChunk, BadRecord> {
     Ok(StoredChunk { same_len, head_len, index, first_index, is_final: flags & IS_FINAL != 0 })
 }
 
-/// Small numbers of either sign as small numbers.
+/// Encodes small numbers of either sign as small numbers.
 fn zigzag(n: i64) -> u64 {
     (n << 1 ^ n >> 63) as u64
 }
@@ -307,7 +317,7 @@ fn unzigzag(n: u64) -> i64 {
     (n >> 1) as i64 ^ -((n & 1) as i64)
 }
 
-/// Appends `n` as LEB128: 7 bits a byte, low first.
+/// Appends `n` as LEB128: 7 bits per byte, low bits first.
 pub fn put(out: &mut Vec<u8>, mut n: u64) {
     while n >= 0x80 {
         out.push(n as u8 | 0x80);
@@ -316,7 +326,7 @@ pub fn put(out: &mut Vec<u8>, mut n: u64) {
     out.push(n as u8);
 }
 
-/// Reads a LEB128 number off the front of `input`.
+/// Reads a LEB128 number from the front of `input`.
 ///
 /// # Errors
 /// [`BadRecord`] at the end of input or past 64 bits.
@@ -332,7 +342,7 @@ pub fn get(input: &mut &[u8]) -> Result<u64, BadRecord> {
     Err(BadRecord("number"))
 }
 
-/// A length or offset: below [`JSON_BYTES`], so that sums of some of them do not overflow.
+/// Returns a length or offset below [`JSON_BYTES`], so that sums of some of them do not overflow.
 pub(super) fn small(n: u64) -> Result<usize, BadRecord> {
     usize::try_from(n).ok().filter(|n| *n <= JSON_BYTES).ok_or(BadRecord("length"))
 }
@@ -343,7 +353,7 @@ pub(super) fn byte(input: &mut &[u8]) -> Result<u8, BadRecord> {
     Ok(first)
 }
 
-/// Reads a length of at most `max` and so many bytes.
+/// Reads a length of at most `max`, and that many bytes.
 pub(super) fn take<'a>(input: &mut &'a [u8], max: usize) -> Result<&'a [u8], BadRecord> {
     let len = small(get(input)?)?;
     if len > max {
@@ -373,7 +383,7 @@ mod tests {
         r#"{"type":"error","request_id":"r","code":"c","message":"m"}"#,
     ];
 
-    /// As it comes back from a page on which it is not the only frame.
+    /// Reads the record back on a page with other frames.
     fn read_back(record: &[u8], base_ms: u64) -> Result<Frame, BadRecord> {
         let mut input = record;
         let record = Record::read(&mut input, base_ms)?;
@@ -410,7 +420,8 @@ mod tests {
         }
     }
 
-    /// A record has neither the id nor what stands around it, the timestamp is a number, and a key is not there twice.
+    /// A record holds neither the id nor the bytes around it, the timestamp is a number, and no key is stored
+    /// twice.
     #[test]
     fn a_record_is_smaller_than_what_was_published() {
         for json in EVENTS.iter().filter(|json| !json.contains("timestamp") && !json.contains('\\')) {
@@ -420,7 +431,8 @@ mod tests {
         }
     }
 
-    /// The timestamp may be of any time around the receive time: in its second it is a distance, else it stays text.
+    /// The timestamp may be any time around the receive time: within the same second it is a distance,
+    /// otherwise it stays text.
     #[test]
     fn a_timestamp_beside_the_receive_time_comes_back() {
         let event = Event::parse(EVENTS[0]).expect("valid");
@@ -435,7 +447,7 @@ mod tests {
         }
     }
 
-    /// What another version encoded differently is kept as it is.
+    /// An event that another version encoded differently is stored as it is.
     #[test]
     fn an_event_in_another_shape_is_kept_whole() {
         let frame = frame(EVENTS[0], 77);
@@ -465,7 +477,8 @@ mod tests {
         }
     }
 
-    /// Any byte may be any other: an error, or a frame of other content, whose parts all lie inside it.
+    /// Any byte may be wrong: the result is an error, or a frame with other content whose parts are all
+    /// inside it.
     #[test]
     fn a_record_with_a_wrong_byte_is_an_error_or_another_frame() {
         for json in EVENTS {

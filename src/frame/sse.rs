@@ -1,8 +1,8 @@
-//! `text/event-stream` (WHATWG HTML §9.2) as the server writes it, for everything but logged events, which carry
-//! theirs ([`super::Frame::sse`]).
+//! `text/event-stream` (WHATWG HTML §9.2) for everything but logged events, which carry their own encoding
+//! ([`super::Frame::sse`]).
 //!
-//! * Control frames are named events; the names `error`, `open` and `message` mean something to a browser and are
-//!   never used.
+//! * Control frames are named events. The names `error`, `open` and `message` have a meaning in browsers and
+//!   are never used.
 //! * No value can forge a field: data is split at every line end, and ids are cursors.
 
 use super::Encoding;
@@ -10,15 +10,15 @@ use super::chunked;
 use super::control::Control;
 use crate::cursor::Cursor;
 
-/// A comment that keeps the connection alive. Without a blank line: after an id, one makes several client libraries
-/// emit an empty message.
+/// A comment that keeps the connection alive. It has no blank line: after an id, a blank line makes several
+/// client libraries emit an empty message.
 pub const KEEP_ALIVE: &[u8] = b": heartbeat\n";
 /// [`KEEP_ALIVE`] as a chunk of an HTTP/1.1 body.
 pub const KEEP_ALIVE_CHUNKED: &[u8] = b"c\r\n: heartbeat\n\r\n";
-/// The end of `/sse/llm`.
+/// The last event of `/sse/llm`.
 pub const DONE: &[u8] = b"event: done\ndata: {}\n\n";
 
-/// Appends how long the client waits before it reconnects. It belongs to the event that follows.
+/// Appends the time that a client waits before it reconnects. It belongs to the event that follows.
 pub fn retry(ms: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(b"retry: ");
     out.extend_from_slice(ms.to_string().as_bytes());
@@ -50,7 +50,8 @@ pub fn named(name: &'static str, id: Option<&Cursor>, data: &[u8], out: &mut Vec
 }
 
 impl Control<'_> {
-    /// Appends it as a named event: an error is `closing`; those that tell a position carry it as `id`.
+    /// Appends the frame as a named event. An error is named `closing`; frames with a position carry it as
+    /// `id`.
     pub fn sse(&self, out: &mut Vec<u8>) {
         let name = match self {
             Control::Error { .. } => "closing",
@@ -61,7 +62,7 @@ impl Control<'_> {
         named(name, self.position().as_ref(), &json, out);
     }
 
-    /// Appends it as a connection of this encoding carries it.
+    /// Appends the frame in this encoding.
     pub fn encode(&self, encoding: Encoding, out: &mut Vec<u8>) {
         match encoding {
             Encoding::Ws => self.ws(out),
@@ -92,7 +93,8 @@ mod tests {
         last_id: String,
     }
 
-    /// An independent reader by the rules of WHATWG HTML §9.2.5 and §9.2.6. Answers events and the reconnection time.
+    /// An independent reader by the rules of WHATWG HTML §9.2.5 and §9.2.6. Returns the events and the
+    /// reconnection time.
     fn read(stream: &str) -> (Vec<Dispatched>, Option<u64>) {
         let (mut events, mut retry) = (Vec::new(), None);
         let (mut name, mut data, mut id, mut last_id) =
@@ -199,7 +201,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a client or a log put into a field, a reader gets one event with that value.
+        /// Whatever a client or a log puts into a field, a reader gets one event with that value.
         #[test]
         fn no_field_can_be_forged(a in hostile(), b in hostile(), c in hostile()) {
             let short: String = a.chars().take(12).collect();

@@ -1,4 +1,4 @@
-//! What a frame shows of its event, and the frames that other tests use.
+//! Tests of a frame's content, and frames for other tests.
 
 use super::*;
 use crate::cursor::CursorKey;
@@ -7,7 +7,7 @@ use crate::ids::TenantId;
 
 pub(crate) const KEY: CursorKey = CursorKey { store_id: *b"test", key: [3; 16] };
 
-/// A sealed frame of an event's JSON, of tenant 1.
+/// Returns a sealed frame of an event's JSON, of tenant 1.
 pub(crate) fn frame(json: &str, sequence: u64) -> Frame {
     let event = Event::parse(json).expect(json);
     let mut frame = Frame::encode(&event, 1_700_000_000_000, 0);
@@ -36,7 +36,7 @@ fn both_transports_carry_the_same_json() {
     );
 }
 
-/// A page of the log is let go of while a slow connection still holds one frame of it: that frame is copied out.
+/// A page of the log is dropped while a slow connection still has one frame of it: that frame is copied.
 #[test]
 fn a_detached_frame_holds_no_part_of_a_shared_buffer() {
     let own = Arc::new(frame(r#"{"type":"message","agent_id":"a","content":"x"}"#, 5));
@@ -49,7 +49,7 @@ fn a_detached_frame_holds_no_part_of_a_shared_buffer() {
     assert_eq!(detached.sse_chunked(), own.sse_chunked());
 }
 
-/// An escaped key is compared as its publisher wrote it, and whatever stands before the JSON belongs to no transport.
+/// An escaped key is compared as its publisher wrote it, and no transport sends the bytes before the JSON.
 #[test]
 fn a_key_that_had_to_be_escaped_is_kept_apart() {
     let plain = frame(r#"{"type":"message","agent_id":"a","user_id":"b","content":"x"}"#, 5);

@@ -1,17 +1,17 @@
-//! RFC 6455 framing of what the server sends. Knows bytes, no sockets.
+//! RFC 6455 framing of what the server sends. It knows bytes, not sockets.
 //!
 //! The server masks nothing (§5.1) and fragments nothing: every frame is final.
 
-/// Longest header of an unmasked frame.
+/// The longest header of an unmasked frame.
 pub const MAX_HEADER: usize = 10;
-/// Most payload bytes of a control frame (§5.5).
+/// The most payload bytes of a control frame (§5.5).
 pub const MAX_CONTROL: usize = 125;
 
-/// What a frame is (§5.2).
+/// The opcode of a frame (§5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Opcode {
-    /// More of a fragmented message.
+    /// A further part of a fragmented message.
     Continuation = 0,
     /// Text.
     Text = 1,
@@ -26,7 +26,7 @@ pub enum Opcode {
 }
 
 impl Opcode {
-    /// The opcode of a header's low four bits; `None` for the reserved ones.
+    /// Returns the opcode of a header's low four bits; `None` for the reserved ones.
     #[must_use]
     pub const fn from_bits(bits: u8) -> Option<Opcode> {
         Some(match bits {
@@ -39,19 +39,19 @@ impl Opcode {
             _ => return None,
         })
     }
-    /// Close, Ping and Pong.
+    /// Returns true for Close, Ping and Pong.
     #[must_use]
     pub const fn is_control(self) -> bool {
         self as u8 >= 8
     }
 }
 
-/// Writes the header of a final text frame of `len` payload bytes (RFC 6455 §5.2) and answers it.
+/// Writes the header of a final text frame of `len` payload bytes (RFC 6455 §5.2) and returns it.
 pub fn text_header(len: usize, out: &mut [u8; MAX_HEADER]) -> &[u8] {
     header(0x81, len, out)
 }
 
-/// Writes the header of a final, unmasked frame with first byte `first`.
+/// Writes the header of a final, unmasked frame with first byte `first`, and returns it.
 pub fn header(first: u8, len: usize, out: &mut [u8; MAX_HEADER]) -> &[u8] {
     out[0] = first;
     match len {
@@ -72,12 +72,12 @@ pub fn header(first: u8, len: usize, out: &mut [u8; MAX_HEADER]) -> &[u8] {
     }
 }
 
-/// Appends a whole text message.
+/// Appends a complete text message.
 pub fn text(payload: &str, out: &mut Vec<u8>) {
     frame(Opcode::Text, payload.as_bytes(), out);
 }
 
-/// Appends a whole binary message.
+/// Appends a complete binary message.
 pub fn binary(payload: &[u8], out: &mut Vec<u8>) {
     frame(Opcode::Binary, payload, out);
 }
@@ -92,8 +92,8 @@ pub fn pong(payload: &[u8], out: &mut Vec<u8>) {
     frame(Opcode::Pong, &payload[..payload.len().min(MAX_CONTROL)], out);
 }
 
-/// Appends a Close (§5.5.1); `None` is an empty one, as an answer to an empty one. A reason that does not fit is cut
-/// between characters.
+/// Appends a Close (§5.5.1). `None` is an empty one, which answers an empty one. A reason that does not fit
+/// is cut between characters.
 pub fn close(code: Option<u16>, reason: &str, out: &mut Vec<u8>) {
     let mut payload = [0u8; MAX_CONTROL];
     let len = match code {

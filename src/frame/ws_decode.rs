@@ -1,68 +1,73 @@
-//! RFC 6455 as the server reads it: bytes in any split, whole messages out. Knows bytes and limits, no sockets.
+//! RFC 6455 decoder of the server: it takes bytes in any split and returns complete messages. It knows bytes
+//! and limits, not sockets.
 //!
-//! * An idle decoder is one null pointer. It owns memory only while a frame or a fragmented message is partial.
-//! * A message that lies whole in the input is unmasked in place and borrowed from it, never copied.
-//! * A buffer grows with the bytes that came, never with the length that was announced.
-//! * Everything is refused as soon as the offending byte is there: a header's bits, an order, a length, bad UTF-8.
-//! * After a [`Violation`] or [`Message::Close`] the rest of the input means nothing; the caller feeds no more.
+//! * An idle decoder is one null pointer. It owns memory only while a frame or a fragmented message is
+//!   incomplete.
+//! * A message that is complete in the input is unmasked in place and borrowed from it, never copied.
+//! * A buffer grows with the bytes received, never with the announced length.
+//! * An error is reported as soon as the offending byte arrives: a header's bits, an order, a length, bad
+//!   UTF-8.
+//! * After a [`Violation`] or [`Message::Close`] the rest of the input has no meaning; the caller must not
+//!   pass more.
 
 use super::ws::{MAX_CONTROL, Opcode};
 
-/// Longest header of a masked frame.
+/// The longest header of a masked frame.
 const MAX_HEAD: usize = 14;
 
-/// What a peer may make us hold.
+/// Limits of what a peer can make the server keep.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Most payload bytes of one frame; a longer one is refused at its header.
+    /// The most payload bytes of one frame; a longer one is refused at its header.
     pub frame_bytes: usize,
-    /// Most payload bytes of a message, all fragments together. A buffer never has more.
+    /// The most payload bytes of a message, all fragments together. A buffer never has more.
     pub message_bytes: usize,
-    /// Most frames of one message: stops an endless run of empty fragments.
+    /// The most frames of one message; this stops an endless run of empty fragments.
     pub fragments: u32,
 }
 
 impl Limits {
-    /// The diagnostic echo, as wide as conformance suites send: 4 MiB in fragments of 64 bytes, and an empty last one.
+    /// Limits of the diagnostic echo, large enough for conformance suites: 4 MiB in fragments of 64 bytes,
+    /// and an empty last one.
     pub const ECHO: Limits = Limits { frame_bytes: 16 << 20, message_bytes: 16 << 20, fragments: 1 << 17 };
 
-    /// Clients: a message of at most `bytes`, in one frame or some.
+    /// Limits of clients: a message of at most `bytes`, in one frame or several.
     #[must_use]
     pub const fn client(bytes: usize) -> Limits {
         Limits { frame_bytes: bytes, message_bytes: bytes, fragments: 1_024 }
     }
 }
 
-/// A message of the peer, unmasked.
+/// A message from the peer, unmasked.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Message<'a> {
     /// Text; valid UTF-8.
     Text(&'a str),
     /// Binary.
     Binary(&'a [u8]),
-    /// To be answered by a Pong of the same payload, at most 125 bytes.
+    /// A Ping, to be answered by a Pong with the same payload, at most 125 bytes.
     Ping(&'a [u8]),
-    /// An answer to a Ping, or unasked.
+    /// A Pong, which answers a Ping or was unsolicited.
     Pong(&'a [u8]),
-    /// The peer closes; the code is one a peer may send.
+    /// The peer closes; the code is one that a peer may send.
     Close {
-        /// `None` where the frame was empty.
+        /// `None` if the frame was empty.
         code: Option<u16>,
-        /// At most 123 bytes.
+        /// The reason, at most 123 bytes.
         reason: &'a str,
     },
 }
 
-/// What one call made of its input.
+/// The result of one call.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Step<'a> {
-    /// Bytes of the input that were used up; all of them when there is no message.
+    /// Number of input bytes that were used; all of them if there is no message.
     pub used: usize,
-    /// A message, or `None` when more input is needed.
+    /// A message, or `None` if more input is needed.
     pub message: Option<Message<'a>>,
 }
 
-/// How the peer broke RFC 6455, or a limit.
+/// How the peer violated RFC 6455 or a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
     /// §5.1: a client masks every frame.
@@ -77,28 +82,28 @@ pub enum Violation {
     /// §5.5: a control frame is neither fragmented nor longer than 125 bytes.
     #[error("a control frame is fragmented or over 125 bytes")]
     Control,
-    /// §5.4: nothing to continue.
+    /// §5.4: there is no message to continue.
     #[error("a continuation without a start")]
     NothingToContinue,
-    /// §5.4: fragments of two messages never mix.
+    /// §5.4: fragments of two messages may not be mixed.
     #[error("a new message inside a fragmented one")]
     Interleaved,
-    /// §5.2: the fewest bytes are used for a length, and a 64-bit one starts with a zero bit.
+    /// §5.2: a length uses the fewest bytes, and a 64-bit length starts with a zero bit.
     #[error("a length is not encoded in the fewest bytes, or its highest bit is set")]
     Length,
-    /// §5.5.1 and §7.4: a code of two bytes, and one that may be sent.
+    /// §5.5.1 and §7.4: the code has two bytes and is one that may be sent.
     #[error("the close frame is invalid")]
     Close,
-    /// §5.6 and §8.1.
+    /// §5.6 and §8.1: a text is not UTF-8.
     #[error("text is not UTF-8")]
     NotUtf8,
-    /// §10.4: a frame, message or number of fragments over [`Limits`].
+    /// §10.4: a frame, a message or a number of fragments exceeds [`Limits`].
     #[error("over the limit")]
     TooLarge,
 }
 
 impl Violation {
-    /// The code the connection is closed with (§7.4.1).
+    /// Returns the code with which the connection is closed (§7.4.1).
     #[must_use]
     pub const fn code(self) -> u16 {
         match self {
@@ -109,31 +114,31 @@ impl Violation {
     }
 }
 
-/// The state between two reads: nothing, but for what is partial.
+/// The state between two reads: empty unless a frame or message is incomplete.
 #[derive(Debug, Default)]
 pub struct Decoder(Option<Box<Partial>>);
 
 #[derive(Debug, Default)]
 struct Partial {
-    /// The bytes of a header that ended with the input.
+    /// The bytes of a header that the input ended in.
     head: [u8; MAX_HEAD],
     head_len: u8,
     /// The frame whose payload is being read.
     frame: Option<Open>,
-    /// Payload of a control frame that is being read, or was handed out by the last call.
+    /// Payload of a control frame that is being read, or that the last call returned.
     control: Vec<u8>,
-    /// The data message that is being read, or was handed out by the last call.
+    /// The data message that is being read, or that the last call returned.
     message: Option<Buffered>,
-    /// `control` or `message` was handed out: the next call frees it.
+    /// The last call returned `control` or `message`; the next call frees it.
     handed_out: Option<Opcode>,
 }
 
-/// A frame whose header is read.
+/// A frame whose header was read.
 #[derive(Debug, Clone, Copy)]
 struct Open {
     opcode: Opcode,
     fin: bool,
-    /// Turned so that it starts at the next payload byte.
+    /// The mask, rotated so that it starts at the next payload byte.
     mask: [u8; 4],
     /// Payload bytes still to come.
     remaining: usize,
@@ -143,13 +148,14 @@ struct Open {
 struct Buffered {
     opcode: Opcode,
     data: Vec<u8>,
-    /// Frames so far.
+    /// Number of frames so far.
     fragments: u32,
-    /// Of a text: bytes of `data` known to be UTF-8; less than all only inside a character.
+    /// For a text: the number of bytes of `data` that are known to be UTF-8. It is less than all only inside
+    /// a character.
     valid: usize,
 }
 
-/// Where a complete message lies.
+/// Where a complete message is stored.
 enum Ready {
     Nothing,
     Input { opcode: Opcode, at: usize },
@@ -158,13 +164,13 @@ enum Ready {
 }
 
 impl Decoder {
-    /// Whether a frame or message is partial, so that memory is held.
+    /// Returns true if a frame or message is incomplete, so that memory is in use.
     #[must_use]
     pub fn is_partial(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Bytes of memory that it holds for what is partial.
+    /// Returns the bytes of memory that incomplete frames and messages take.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         let buffers = |partial: &Partial| {
@@ -174,11 +180,12 @@ impl Decoder {
         self.0.as_deref().map_or(0, buffers)
     }
 
-    /// Reads up to the end of the next message. Call it with the rest of the input, even an empty rest, until there is
-    /// none: that call also frees what the message before was kept in (or call [`Decoder::free`]).
+    /// Reads up to the end of the next message. Call it with the rest of the input, even an empty rest, until
+    /// it returns no message: that call also frees the buffer of the message before (or call
+    /// [`Decoder::free`]).
     ///
     /// # Errors
-    /// [`Violation`]: close with its code.
+    /// [`Violation`]: close the connection with its code.
     pub fn next<'a>(&'a mut self, input: &'a mut [u8], limits: &Limits) -> Result<Step<'a>, Violation> {
         let (used, ready) = self.advance(input, limits)?;
         let message = match (ready, self.0.as_deref()) {
@@ -228,7 +235,7 @@ impl Decoder {
         }
     }
 
-    /// Frees the message handed out last, and the state when nothing is partial.
+    /// Frees the message returned last, and the state if nothing is incomplete.
     pub fn free(&mut self) {
         let Some(partial) = &mut self.0 else { return };
         match partial.handed_out.take() {
@@ -241,7 +248,7 @@ impl Decoder {
         }
     }
 
-    /// Reads a header that may have begun in earlier input; keeps what there is of it when it is not whole.
+    /// Reads a header that may have begun in earlier input; keeps its bytes if it is incomplete.
     fn head(&mut self, input: &[u8]) -> Result<Option<(usize, Open)>, Violation> {
         let fragmented = self.0.as_ref().is_some_and(|partial| partial.message.is_some());
         let kept = self.0.as_ref().map_or(0, |partial| partial.head_len);
@@ -256,7 +263,7 @@ impl Decoder {
         let partial = self.0.get_or_insert_default();
         for (at, byte) in input.iter().enumerate() {
             let len = usize::from(partial.head_len);
-            partial.head[len] = *byte; // a header of `MAX_HEAD` bytes is whole, so `len` is less
+            partial.head[len] = *byte; // a header of `MAX_HEAD` bytes is complete, so `len` is less
             partial.head_len += 1;
             if let Some((_, open)) = parse_head(&partial.head[..=len], fragmented)? {
                 partial.head_len = 0;
@@ -285,7 +292,8 @@ impl Partial {
         Ok(())
     }
 
-    /// Takes payload of the open frame. `None` once a fragment is whole that does not end its message.
+    /// Takes payload of the open frame. Returns `None` at the end of a fragment that does not end its
+    /// message.
     fn payload(&mut self, input: &mut [u8], limits: &Limits) -> Result<(usize, Option<Ready>), Violation> {
         let Some(open) = &mut self.frame else { return Ok((0, None)) };
         let used = open.remaining.min(input.len());
@@ -295,7 +303,7 @@ impl Partial {
         open.remaining -= used;
         let Open { opcode, fin, remaining, .. } = *open;
         if opcode.is_control() {
-            self.control.extend_from_slice(piece); // at most 125 bytes, by its header
+            self.control.extend_from_slice(piece); // at most 125 bytes, as its header was checked
         } else if let Some(message) = &mut self.message {
             message.push(piece, remaining, limits)?;
         }
@@ -319,11 +327,11 @@ impl Partial {
 }
 
 impl Buffered {
-    /// Adds `piece`, after which the frame has `remaining` bytes.
+    /// Adds `piece`, after which `remaining` bytes of the frame are missing.
     fn push(&mut self, piece: &[u8], remaining: usize, limits: &Limits) -> Result<(), Violation> {
         let need = self.data.len() + piece.len();
         if need > self.data.capacity() {
-            // Doubling, but never past what the frame can fill or a message may have.
+            // The buffer doubles, but never past what the frame can fill or a message may have.
             let most = need.saturating_add(remaining).min(limits.message_bytes.max(need));
             let target = (self.data.capacity() * 2).clamp(need, most);
             self.data.reserve_exact(target - self.data.len());
@@ -334,7 +342,7 @@ impl Buffered {
         }
         match std::str::from_utf8(&self.data[self.valid..]) {
             Ok(_) => self.valid = self.data.len(),
-            // Without a length the tail may still become a character.
+            // Without an error length, the tail may still become a character.
             Err(error) if error.error_len().is_none() => self.valid += error.valid_up_to(),
             Err(_) => return Err(Violation::NotUtf8),
         }
@@ -349,7 +357,8 @@ impl Buffered {
     }
 }
 
-/// Reads a client's frame header (§5.2), checking each byte as it is there. `None`: it is longer than `bytes`.
+/// Reads a client's frame header (§5.2) and checks each byte as it arrives. `None` means that the header is
+/// longer than `bytes`.
 fn parse_head(bytes: &[u8], fragmented: bool) -> Result<Option<(usize, Open)>, Violation> {
     let Some(&first) = bytes.first() else { return Ok(None) };
     if first & 0x70 != 0 {
@@ -420,13 +429,14 @@ fn text(payload: &[u8]) -> Result<&str, Violation> {
     std::str::from_utf8(payload).map_err(|_| Violation::NotUtf8)
 }
 
-/// Whether a peer may send this close code: §7.4.1, the registry's 1012–1014, and the ranges of §7.4.2.
+/// Returns true if a peer may send this close code: §7.4.1, the registry's 1012–1014, and the ranges of
+/// §7.4.2.
 #[must_use]
 pub const fn may_be_sent(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 
-/// Takes the mask off (§5.3), eight bytes a step, which the compiler widens to the machine's vectors.
+/// Removes the mask (§5.3), eight bytes per step, which the compiler widens to the machine's vectors.
 pub fn unmask(payload: &mut [u8], mask: [u8; 4]) {
     let [a, b, c, d] = mask;
     let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);

@@ -1,4 +1,5 @@
-//! Counters every room adds to: relaxed atomics, one padded block per worker, so counting never shares a cache line.
+//! Counters for all modules: relaxed atomics in one padded block per worker, so that workers never share a
+//! cache line.
 //!
 //! Labels are a closed set: no metric names an organization, user, address or credential.
 
@@ -16,7 +17,7 @@ use crate::close::Close;
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
-/// Log lines that were dropped since standard error was not read. There is one log for the process.
+/// Log lines that were dropped because standard error was not read. There is one log per process.
 pub static LOG_LINES_DROPPED: Counter = Counter(AtomicU64::new(0));
 
 impl Counter {
@@ -24,7 +25,7 @@ impl Counter {
     pub fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
-    /// The value.
+    /// Returns the value.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -40,14 +41,14 @@ impl Gauge {
     pub fn add(&self, n: i64) {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
-    /// The value.
+    /// Returns the value.
     #[must_use]
     pub fn get(&self) -> i64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// How a subscriber is connected.
+/// The transport of a subscriber.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[repr(u8)]
 pub enum Transport {
@@ -64,7 +65,7 @@ pub enum Transport {
 impl Transport {
     /// Every transport, in the order of their ordinals.
     pub const ALL: [Transport; 4] = [Transport::Ws, Transport::Sse, Transport::SseH2, Transport::SseHttp10];
-    /// The name used in metrics and listings.
+    /// Returns the name used in metrics and listings.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -76,61 +77,61 @@ impl Transport {
     }
 }
 
-/// What one worker counts. Only its own thread adds; anyone reads.
+/// The counters of one worker. Only its own thread adds; any thread reads.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct WorkerMetrics {
-    /// Sockets accepted and not yet closed, whatever they speak.
+    /// Sockets accepted and not yet closed, of any protocol.
     pub sockets: Gauge,
-    /// Connections by [`Transport`].
+    /// Open connections, by [`Transport`].
     pub connections: [Gauge; Transport::ALL.len()],
-    /// (event, subscriber) pairs found when an event was evaluated against a subscription.
+    /// (event, subscriber) pairs that matched when the event was evaluated against the subscription.
     pub matched: Counter,
-    /// Pairs written whole into the transport, a merged chunk counted once.
+    /// Pairs written completely to the transport; a merged chunk counts once.
     pub delivered: Counter,
-    /// Pairs that went into another by merging of chunks.
+    /// Pairs that were merged into another chunk.
     pub coalesced: Counter,
-    /// Pairs matched and not yet written.
+    /// Pairs that matched and are not yet written.
     pub pending: Gauge,
-    /// Pairs that were pending when their connection ended or met a gap.
+    /// Pairs that were pending when their connection ended or had a gap.
     pub dropped: Counter,
     /// Connections that read behind the live position.
     pub behind: Gauge,
-    /// Sequences passed over by declared gaps.
+    /// Sequences skipped by declared gaps.
     pub gap_skipped: Counter,
     /// Bytes written to subscribers.
     pub bytes_sent: Counter,
-    /// System calls that wrote to subscribers.
+    /// Writes to subscribers, in system calls.
     pub writes: Counter,
-    /// Connections ended, by [`Close`].
+    /// Closed connections, by [`Close`].
     pub closed: [Counter; Close::ALL.len()],
-    /// Connections whose rights were looked at anew after a change.
+    /// Connections whose rights were checked again after a change.
     pub rechecked: Counter,
     /// HTTP requests answered.
     pub requests: Counter,
-    /// From publishing to the end of the system call that wrote it, per live delivery.
+    /// Time from publishing an event to the end of the system call that wrote it, per live delivery.
     pub times: Times,
-    /// Turns of the worker's loop; it stands still when the worker hangs.
+    /// Turns of the worker's loop. The count does not grow while the worker hangs.
     pub turns: Counter,
 }
 
-/// What is counted for the process as a whole.
+/// The counters of the process.
 #[derive(Debug)]
 pub struct Metrics {
     /// One block per worker.
     pub workers: Box<[WorkerMetrics]>,
     /// Events accepted for publishing.
     pub published: Counter,
-    /// Publishes refused for want of room, space or a healthy store.
+    /// Publishes refused because of a full queue, a full disk or an unhealthy store.
     pub publish_unavailable: Counter,
-    /// Failed credentials.
+    /// Credentials that could not be verified.
     pub auth_failures: Counter,
     /// Connections refused by a limit.
     pub refused: Counter,
 }
 
 impl Metrics {
-    /// Zeroes, for so many workers.
+    /// Creates counters at zero for this many workers.
     #[must_use]
     pub fn new(workers: usize) -> Metrics {
         Metrics {
@@ -141,11 +142,11 @@ impl Metrics {
             refused: Counter::default(),
         }
     }
-    /// A counter summed over the workers.
+    /// Returns a counter summed over the workers.
     pub fn sum(&self, of: impl Fn(&WorkerMetrics) -> u64) -> u64 {
         self.workers.iter().map(of).sum()
     }
-    /// A gauge summed over the workers.
+    /// Returns a gauge summed over the workers.
     pub fn sum_gauge(&self, of: impl Fn(&WorkerMetrics) -> i64) -> i64 {
         self.workers.iter().map(of).sum()
     }

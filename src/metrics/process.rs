@@ -1,4 +1,4 @@
-//! What the kernel says of this process, read anew at each call.
+//! Facts about this process from the kernel, read at each call.
 
 use std::sync::LazyLock;
 
@@ -6,27 +6,29 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::descriptors;
 
-/// Ticks a second in `/proc`, which Linux promises to programs whatever its own clock does (`USER_HZ`).
+/// Ticks per second in `/proc`. Linux promises this number to programs, whatever its own clock does
+/// (`USER_HZ`).
 const TICKS: f64 = 100.0;
 
-/// Numbers under the names that every Prometheus client uses for them.
+/// Facts with the names that every Prometheus client uses for them.
 #[derive(Clone, Copy, Debug)]
 pub struct Process {
-    /// CPU in user and kernel space, seconds.
+    /// CPU time in user and kernel space, in seconds.
     pub cpu_seconds: f64,
-    /// Resident memory, bytes.
+    /// Resident memory in bytes.
     pub resident_bytes: u64,
-    /// Address space, bytes.
+    /// Address space in bytes.
     pub virtual_bytes: u64,
-    /// Descriptors that are open.
+    /// Number of open file descriptors.
     pub open_descriptors: u64,
-    /// Descriptors that may be open; `u64::MAX`: no limit.
+    /// The limit of open file descriptors; `u64::MAX` means no limit.
     pub max_descriptors: u64,
-    /// When the process started, in Unix seconds; `None` where `/proc` does not say.
+    /// When the process started, in Unix seconds; `None` if `/proc` does not say.
     pub started_at: Option<f64>,
 }
 
-/// When the process started: it cannot change, and `/proc/stat` is long on large machines.
+/// When the process started. It is read once, because it cannot change and `/proc/stat` is long on large
+/// machines.
 static STARTED_AT: LazyLock<Option<f64>> = LazyLock::new(|| {
     let own = std::fs::read_to_string("/proc/self/stat").ok()?;
     let ticks: f64 = own.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
@@ -36,7 +38,7 @@ static STARTED_AT: LazyLock<Option<f64>> = LazyLock::new(|| {
 });
 
 impl Process {
-    /// As it is now; `None` without `/proc`.
+    /// Reads the present values; `None` without `/proc`.
     #[must_use]
     pub fn read() -> Option<Process> {
         let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -56,7 +58,8 @@ impl Process {
     }
 }
 
-/// Since Linux 6.2 the folder's size is their number; before, they have to be counted.
+/// Returns the number of open file descriptors. Since Linux 6.2 it is the size of the directory; before, they
+/// have to be counted.
 fn open_descriptors() -> Option<u64> {
     match std::fs::metadata("/proc/self/fd").ok()?.len() {
         0 => Some(std::fs::read_dir("/proc/self/fd").ok()?.count() as u64),

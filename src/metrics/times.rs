@@ -1,22 +1,22 @@
-//! A histogram of lengths of time, cheap to add to and exact at every power of two.
+//! A histogram of durations, cheap to add to and exact at every power of two.
 //!
-//! * Four buckets an octave, so a percentile is told within a quarter of its value.
-//! * Whoever adds and whoever reads need no lock; a reading taken meanwhile is off by what came meanwhile.
-//! * It knows no clock, tenant or label.
+//! * There are four buckets per octave, so a percentile is accurate to a quarter of its value.
+//! * Adding and reading need no lock; a snapshot may miss durations that are added while it is taken.
+//! * It does not know clocks, tenants or labels.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Lengths below this, microseconds, share the first bucket.
+/// Durations below this many microseconds share the first bucket.
 const FIRST_US: u64 = 8;
-/// Octaves above [`FIRST_US`]; what is longer (16 s and more) shares the last bucket.
+/// Octaves above [`FIRST_US`]; longer durations (16 s and more) share the last bucket.
 const OCTAVES: usize = 21;
 const BUCKETS: usize = 1 + 4 * OCTAVES + 1;
 
-/// How often something took how long.
+/// A histogram of durations.
 #[derive(Debug)]
 pub struct Times {
     buckets: [AtomicU64; BUCKETS],
-    /// Sum of all lengths, microseconds.
+    /// Sum of all durations in microseconds.
     sum_us: AtomicU64,
 }
 
@@ -27,13 +27,13 @@ impl Default for Times {
 }
 
 impl Times {
-    /// `n` times `us` microseconds.
+    /// Adds `n` durations of `us` microseconds.
     pub fn record(&self, us: u64, n: u64) {
         self.buckets[bucket(us)].fetch_add(n, Ordering::Relaxed);
         self.sum_us.fetch_add(us.saturating_mul(n), Ordering::Relaxed);
     }
 
-    /// What was recorded so far.
+    /// Returns what was recorded so far.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
@@ -43,11 +43,11 @@ impl Times {
     }
 }
 
-/// A reading of [`Times`].
+/// A snapshot of [`Times`].
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     counts: [u64; BUCKETS],
-    /// Sum of all lengths, microseconds.
+    /// Sum of all durations in microseconds.
     pub sum_us: u64,
 }
 
@@ -58,17 +58,18 @@ impl Default for Snapshot {
 }
 
 impl Snapshot {
-    /// Adds another reading.
+    /// Adds another snapshot.
     pub fn add(&mut self, other: &Snapshot) {
         self.counts.iter_mut().zip(&other.counts).for_each(|(own, other)| *own += other);
         self.sum_us += other.sum_us;
     }
-    /// How many lengths.
+    /// Returns the number of durations.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
-    /// The bound, microseconds, that a share `q` (0 to 1) of the lengths stays under; 0 if there are none.
+    /// Returns the bound in microseconds below which a share `q` (0 to 1) of the durations is; 0 if there are
+    /// none.
     #[must_use]
     pub fn quantile_us(&self, q: f64) -> u64 {
         let rank = ((self.count() as f64 * q).ceil() as u64).max(1);
@@ -81,8 +82,8 @@ impl Snapshot {
         }
         0
     }
-    /// Buckets that are not empty: (bound in microseconds, `None` for none; how many lengths lie under it and over the
-    /// bound before).
+    /// Returns the buckets that are not empty: the bound in microseconds (`None` for no bound), and the
+    /// number of durations between this bound and the one before.
     pub fn buckets(&self) -> impl Iterator<Item = (Option<u64>, u64)> {
         self.counts
             .iter()
@@ -90,7 +91,8 @@ impl Snapshot {
             .filter(|(_, count)| **count > 0)
             .map(|(at, count)| (bound_us(at), *count))
     }
-    /// One bucket an octave: (bound in microseconds, `None` for the last; how many lengths lie in it).
+    /// Returns one bucket per octave: the bound in microseconds (`None` for the last), and the number of
+    /// durations in it.
     #[must_use]
     pub fn octaves(&self) -> Vec<(Option<u64>, u64)> {
         let (first, rest) = self.counts.split_at(1);
@@ -110,7 +112,7 @@ fn bucket(us: u64) -> usize {
     (1 + 4 * (octave - FIRST_US.ilog2() as usize) + quarter).min(BUCKETS - 1)
 }
 
-/// What every length of a bucket is under; `None` for the last one.
+/// Returns the upper bound of a bucket; `None` for the last one.
 fn bound_us(at: usize) -> Option<u64> {
     match at {
         0 => Some(FIRST_US),

@@ -1,8 +1,8 @@
-//! Models of the ring, on the code that ships with smaller arrays. Run by `tests/loom`.
+//! Loom models of the ring, on the code that ships but with smaller arrays. Run by `tests/loom`.
 //!
-//! A frame touches its [`Alive`] when read, when checked by a reader, and when dropped: loom fails a model in which
-//! one may follow or accompany the other. Preemptions are bounded as loom's manual advises (`LOOM_MAX_PREEMPTIONS`
-//! sets another bound).
+//! A frame touches its [`Alive`] when it is read, when a reader checks it, and when it is dropped: loom fails
+//! a model in which a touch can follow the drop or be concurrent with it. Preemptions are bounded as loom's
+//! manual advises (`LOOM_MAX_PREEMPTIONS` sets another bound).
 
 use loom::thread;
 
@@ -44,8 +44,8 @@ fn check(bound: usize, model: impl Fn() + Sync + Send + 'static) {
     builder.check(model);
 }
 
-/// One look at the ring from `from`: the frames are consecutive and alive, and `Behind` leads on.
-/// Returns where the reader stands afterwards.
+/// Reads the ring once from `from`: the frames are consecutive and alive, and `Behind` leads to a later
+/// sequence. Returns the reader's position afterwards.
 fn look(ring: &Ring<Frame>, reader: &mut Reader, from: u64) -> u64 {
     let mut out = Vec::new();
     match ring.read(reader, from, &mut out, 2) {
@@ -79,7 +79,7 @@ fn spawn_looks(
     })
 }
 
-/// Each publish of a full ring gives a slot to a new frame and retires the old one under the readers' eyes.
+/// Each publish to a full ring gives a slot to a new frame and retires the old one while readers read.
 #[test]
 fn loom_overwriting_under_two_readers() {
     check(3, || {
@@ -92,8 +92,8 @@ fn loom_overwriting_under_two_readers() {
     });
 }
 
-/// The clock moves on while a reader holds up garbage; a second visit must not free what the first protects, nor
-/// the other way round.
+/// The clock advances while a reader holds up garbage. A second visit must not free what the first protects,
+/// nor the other way round.
 #[test]
 fn loom_overwriting_under_a_reader_that_returns() {
     check(4, || {
@@ -107,7 +107,7 @@ fn loom_overwriting_under_a_reader_that_returns() {
     });
 }
 
-/// Growing replaces the array while a reader walks the old one.
+/// Growing replaces the array while a reader reads the old one.
 #[test]
 fn loom_growing_under_a_reader() {
     check(4, || {
@@ -121,7 +121,8 @@ fn loom_growing_under_a_reader() {
     });
 }
 
-/// Trimming leaves stale pointers in the array: only the tail, read under the pin, keeps a reader off them.
+/// Trimming leaves stale pointers in the array: only the tail, read under the pin, prevents a reader from
+/// following them.
 #[test]
 fn loom_trimming_under_a_reader() {
     check(4, || {
@@ -135,7 +136,7 @@ fn loom_trimming_under_a_reader() {
     });
 }
 
-/// A quiet tenant lets go of all, then wakes up; a reader is inside all the while.
+/// A quiet tenant releases everything, then publishes again; a reader is inside all the time.
 #[test]
 fn loom_release_and_reuse_under_a_reader() {
     check(4, || {
@@ -150,7 +151,7 @@ fn loom_release_and_reuse_under_a_reader() {
     });
 }
 
-/// A new epoch: whatever a reader sees, it is told a sequence that leads into it.
+/// A new epoch: whatever a reader sees, it gets a sequence that leads into the epoch.
 #[test]
 fn loom_restart_under_a_reader() {
     check(4, || {
@@ -163,7 +164,8 @@ fn loom_restart_under_a_reader() {
     });
 }
 
-/// The writer goes while a reader is inside: the ring inherits and frees with its last holder.
+/// The writer is dropped while a reader is inside: the ring takes over its frames and frees them with the
+/// last reference.
 #[test]
 fn loom_the_writer_goes_under_a_reader() {
     check(4, || {
@@ -177,7 +179,7 @@ fn loom_the_writer_goes_under_a_reader() {
     });
 }
 
-/// Two rings share the pins: one writer's stamps and clock must not free what the other's reader holds.
+/// Two rings share the pins: one writer's stamps and clock must not free what the other's reader protects.
 #[test]
 fn loom_two_writers_share_the_pins() {
     check(4, || {
@@ -195,7 +197,7 @@ fn loom_two_writers_share_the_pins() {
     });
 }
 
-/// A held frame is never seen before its release, and what follows waits for it.
+/// A held frame is never visible before its release, and the frames after it wait for it.
 #[test]
 fn loom_held_frames_stay_hidden() {
     check(4, || {

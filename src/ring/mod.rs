@@ -1,15 +1,20 @@
-//! Per-tenant fan-out ring: one writer at a time, any number of workers reading, no lock on the read side.
+//! Fan-out ring of a tenant: one writer at a time, any number of workers reading, no lock on the read side.
 //!
-//! * Positions are whole sequences. Those in `tail..head` are readable, consecutive, and sit at `sequence & mask`.
-//! * `tail` and `head` only grow, across epochs too. A sequence below `tail` is unlinked: no reader that pins from
-//!   then on follows its slot, so stale pointers may stay in the array.
-//! * `head` is what readers may see; the writer may be ahead of it by frames that are *held* until their commit.
+//! * Positions are complete sequences. Those in `tail..head` are readable, consecutive, and at `sequence &
+//!   mask`.
+//! * `tail` and `head` only grow, across epochs too. A sequence below `tail` is unlinked: no reader that pins
+//!   from then on follows its slot, so stale pointers may stay in the array.
+//! * `head` is the end of what readers may see. The writer may be ahead of it by frames that are *held* until
+//!   their commit.
 //! * A frame carries its sequence: a lapped reader sees a wrong number, never torn bytes.
-//! * Frames and arrays are owned by [`RingWriter`] (safe `Arc`s) and dropped when no pin can reach them
-//!   ([`pins`]); readers see bare pointers to them. The two `unsafe` blocks of the module are both in [`Ring::read`].
-//! * The ring knows no sockets, tenants or log; whoever is told [`Read::Behind`] reads the log from the same cursor.
+//! * Frames and arrays are owned by [`RingWriter`] (as safe `Arc`s) and dropped when no pin protects them
+//!   ([`pins`]); readers see raw pointers to them. The two `unsafe` blocks of the module are both in
+//!   [`Ring::read`].
+//! * The ring does not know sockets, tenants or the log. A reader that gets [`Read::Behind`] reads the log
+//!   from the same cursor.
 //!
-//! Why bare pointers: measured in `benches/ring.rs` against a mutex around a `VecDeque` and tokio's broadcast.
+//! Why raw pointers: `benches/ring.rs` compares with a mutex around a `VecDeque` and with tokio's broadcast
+//! channel.
 
 pub mod pins;
 mod writer;
@@ -25,40 +30,42 @@ pub use writer::RingWriter;
 
 use crate::sync::{Alive, Arc, AtomicPtr, AtomicU64, Mutex, Ordering};
 
-/// What a ring carries.
+/// A frame that a ring can carry.
 pub trait Slotted: Send + Sync + 'static {
-    /// The position of this frame; fixed for its life.
+    /// Returns the position of this frame, which never changes.
     fn sequence(&self) -> u64;
-    /// What it counts against [`RingLimits::max_bytes`]; fixed for its life.
+    /// Returns what the frame counts against [`RingLimits::max_bytes`]; never changes.
     fn bytes(&self) -> usize;
 }
 
-/// How much a ring may keep.
+/// Limits of what a ring keeps.
 #[derive(Clone, Copy, Debug)]
 pub struct RingLimits {
-    /// Slots of the first array (8 bytes each, as much again for ownership); rounded up to a power of two.
+    /// Slots of the first array (8 bytes each, and the same again for ownership); rounded up to a power of
+    /// two.
     pub initial_slots: usize,
-    /// Where doubling ends; rounded up to a power of two, at least `initial_slots`.
+    /// The most slots after doubling; rounded up to a power of two, at least `initial_slots`.
     pub max_slots: usize,
-    /// Sum of [`Slotted::bytes`] above which committed frames leave. Uncommitted ones may exceed it.
+    /// The sum of [`Slotted::bytes`] above which committed frames leave. Uncommitted ones may exceed it.
     pub max_bytes: usize,
 }
 
-/// What [`Ring::read`] found.
+/// The result of [`Ring::read`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Read {
-    /// At least one frame was appended, the first with the sequence asked for; there may be more.
+    /// At least one frame was appended, the first with the requested sequence. There may be more.
     Frames,
-    /// Nothing at or above the sequence asked for is visible.
+    /// No frame at or above the requested sequence is visible.
     AtHead,
-    /// The frame asked for has left the ring (or lies between two epochs): the log has it.
+    /// The requested frame has left the ring (or is between two epochs): the log has it.
     Behind {
-        /// The first sequence this ring can still serve, or will serve next; above the one asked for.
+        /// The first sequence that this ring can serve now or will serve next. It is above the requested one.
         tail: u64,
     },
 }
 
-/// An empty ring whose first frame gets sequence `start`; no array is allocated before the first publish.
+/// Creates an empty ring whose first frame gets sequence `start`. No array is allocated before the first
+/// publish.
 pub fn ring<F: Slotted>(pins: &Arc<Pins>, limits: RingLimits, start: u64) -> (RingWriter<F>, Arc<Ring<F>>) {
     let ring = Arc::new(Ring {
         head: AtomicU64::new(start),
@@ -74,29 +81,31 @@ pub fn ring<F: Slotted>(pins: &Arc<Pins>, limits: RingLimits, start: u64) -> (Ri
 pub struct Ring<F: Slotted> {
     /// The sequence after the last visible frame; stored by the writer after the slot.
     head: AtomicU64,
-    /// The oldest sequence not unlinked; stored by the writer before anything at a lower sequence is retired, and
-    /// before `slots` is cleared.
+    /// The oldest sequence that is not unlinked. The writer stores it before anything at a lower sequence is
+    /// retired, and before `slots` is cleared.
     tail: AtomicU64,
-    /// The array, owned by the writer; null while quiet. Stored by the writer, before the `head` that needs it.
+    /// The array, owned by the writer; null while the tenant is quiet. The writer stores it before the `head`
+    /// that needs it.
     slots: AtomicPtr<Slots<F>>,
     pins: Arc<Pins>,
-    /// What the writer still owned when it was dropped; readers may be inside, so it goes with the ring itself.
+    /// What the writer still owned when it was dropped. Readers may be inside, so it is freed with the ring
+    /// itself.
     estate: Mutex<Option<Box<writer::Estate<F>>>>,
 }
 
 impl<F: Slotted> Ring<F> {
-    /// The sequence after the last visible frame: where a subscription to `now` begins.
+    /// Returns the sequence after the last visible frame, where a subscription from `now` begins.
     pub fn head(&self) -> u64 {
         self.head.load(Ordering::Acquire)
     }
 
-    /// The oldest sequence the ring can serve; equals the writer's head while nothing is kept.
+    /// Returns the oldest sequence that the ring can serve; equals the writer's head while it keeps no frame.
     pub fn tail(&self) -> u64 {
         self.tail.load(Ordering::Acquire)
     }
 
-    /// Appends to `out` up to `max` (at least one) frames, consecutive from sequence `from`. Never blocks and never waits for a
-    /// writer; writers never wait for it.
+    /// Appends to `out` up to `max` (at least one) frames, consecutive from sequence `from`. It never blocks
+    /// or waits for a writer, and writers never wait for it.
     ///
     /// # Panics
     /// If `reader` belongs to other [`Pins`] than this ring's, which would make reading unsound.
@@ -112,7 +121,7 @@ impl<F: Slotted> Ring<F> {
         out.reserve((end - from).min(self.tail_to(head)) as usize); // outside the pin: allocation may take long
 
         let pinned = reader.pin();
-        // After the pin: whatever is unlinked and not yet protected by the pin is below this tail.
+        // Loaded after the pin: whatever is unlinked and not yet protected by the pin is below this tail.
         let tail = self.tail.load(Ordering::Acquire);
         if from < tail {
             return Read::Behind { tail };
@@ -120,11 +129,12 @@ impl<F: Slotted> Ring<F> {
         // Acquire, partner: the Release stores in `RingWriter::grow` and `::empty`.
         let slots = self.slots.load(Ordering::Acquire);
         if slots.is_null() {
-            // Released since; the tail was stored first, so it is now above `from`.
+            // Released meanwhile. The tail was stored first, so it is now above `from`.
             return Read::Behind { tail: self.tail() };
         }
-        // SAFETY: `slots` came from an `Arc` that the writer keeps until `pins` shows no reader that pinned before
-        // the pointer was replaced (proof in `pins`); this thread has been pinned since before it loaded it.
+        // SAFETY: `slots` came from an `Arc` that the writer keeps until `pins` shows no reader that pinned
+        // before the pointer was replaced (proof in `pins`); this thread has been pinned since before it
+        // loaded the pointer.
         #[allow(unsafe_code)]
         let slots = unsafe { &*slots };
         slots.alive.touch();
@@ -134,10 +144,11 @@ impl<F: Slotted> Ring<F> {
             if frame.is_null() {
                 break; // A newer array, made after this sequence had left.
             }
-            // SAFETY: `frame` came from an `Arc` the writer keeps until no reader that pinned before the frame was
-            // unlinked is left, and it was not unlinked before this pin: `tail <= sequence < head`, so the slot of
-            // `sequence` holds that frame or one that came later to the same slot, all of them at or above the
-            // `tail` that was loaded under the pin. So the count is at least one while it is raised here.
+            // SAFETY: `frame` came from an `Arc` that the writer keeps until no reader is left that pinned
+            // before the frame was unlinked, and it was not unlinked before this pin: `tail <= sequence <
+            // head`, so the slot of `sequence` holds that frame or one that came later to the same slot, all
+            // of them at or above the `tail` that was loaded under the pin. So the reference count is at
+            // least one while it is raised here.
             #[allow(unsafe_code)]
             let frame = unsafe {
                 if (*frame).sequence() != sequence {
@@ -152,11 +163,13 @@ impl<F: Slotted> Ring<F> {
         if out.len() > already {
             return Read::Frames;
         }
-        // `from` left between the two looks; the tail was stored before its slot, which we read, was given away.
+        // `from` left between the two reads. The tail was stored before the slot that was read here got a
+        // later frame.
         Read::Behind { tail: self.tail() }
     }
 
-    /// How many frames can lie between tail and `head`; bounds the reservation of an absurdly low `from`.
+    /// Returns how many frames can be between tail and `head`; this bounds the reservation for a `from` that
+    /// is far too low.
     fn tail_to(&self, head: u64) -> u64 {
         head.saturating_sub(self.tail.load(Ordering::Relaxed))
     }
@@ -170,7 +183,7 @@ impl<F: Slotted> std::fmt::Debug for Ring<F> {
 
 /// One array of slots. Its size never changes; growing replaces it.
 struct Slots<F> {
-    /// Length − 1; the length is a power of two.
+    /// The length minus one; the length is a power of two.
     mask: u64,
     slots: Box<[AtomicPtr<F>]>,
     alive: Alive,

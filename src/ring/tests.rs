@@ -1,11 +1,11 @@
-//! The ring's promises, one by one, and then all at once under load.
+//! Tests of the ring: each rule alone, then all of them under load.
 
 use std::sync::atomic::AtomicUsize;
 use std::thread;
 
 use super::*;
 
-/// Counts itself alive, and knows whether its content is what it was made with.
+/// A frame that counts the frames alive and can check its own content.
 struct Frame {
     sequence: u64,
     check: u64,
@@ -14,7 +14,7 @@ struct Frame {
 }
 
 impl Slotted for Frame {
-    /// Dawdles now and then: a reader calls this between finding a frame and owning it, where a writer that did not
+    /// Sometimes slow: a reader calls this between finding a frame and owning it, when a writer that did not
     /// respect its pin would free the frame.
     fn sequence(&self) -> u64 {
         CALLS.set(CALLS.get() + 1);
@@ -60,7 +60,7 @@ impl World {
         frame(self.writer.head(), bytes, &self.living)
     }
 
-    /// Publishes `count` frames of 10 bytes, all before them committed.
+    /// Publishes `count` frames of 10 bytes; all frames before them are committed.
     fn publish(&mut self, count: usize) {
         for _ in 0..count {
             let committed = self.writer.head();
@@ -68,7 +68,7 @@ impl World {
         }
     }
 
-    /// Sequences (less `START`) of what a read from `from` returns, or what it says instead.
+    /// Returns the sequences (minus `START`) that a read from `from` returns, or its other result.
     fn read(&mut self, from: u64, max: usize) -> Result<Vec<u64>, Read> {
         let mut out = Vec::new();
         match self.ring.read(&mut self.readers[0], START + from, &mut out, max) {
@@ -80,7 +80,7 @@ impl World {
         }
     }
 
-    /// Frames alive once publishing has swept up behind itself.
+    /// Returns the number of frames alive after publishing has freed what it can.
     fn settled_living(&mut self) -> usize {
         self.writer.shrink_to(usize::MAX, 0);
         self.living()
@@ -211,7 +211,8 @@ fn a_held_frame_hides_itself_and_all_that_follow_until_its_commit() {
     assert!(!world.writer.unhold(START + 4));
 }
 
-/// A held frame whose commit was refused is never read from the ring: readers before it go to the log, and on from there.
+/// A held frame whose commit was refused is never read from the ring: readers before it continue with the
+/// log.
 #[test]
 fn a_discarded_frame_is_never_seen() {
     let mut world = World::new(1, 4, 4, 1000);
@@ -312,14 +313,14 @@ fn a_frame_out_of_sequence_is_refused() {
     world.writer.publish(stranger, START);
 }
 
-/// What one reader met while it followed the ring to `end`.
+/// What one reader saw while it followed the ring to `end`.
 #[derive(Default)]
 struct Journey {
     frames: u64,
     skipped: u64,
 }
 
-/// Follows the ring to `end`, checking every frame; a reader told `Behind` goes on at the tail.
+/// Follows the ring to `end` and checks every frame; after `Behind` it continues at the tail.
 fn follow(ring: &Ring<Frame>, reader: &mut Reader, mut at: u64, end: u64) -> Journey {
     let (mut journey, mut out) = (Journey::default(), Vec::new());
     while at < end {
@@ -342,7 +343,7 @@ fn follow(ring: &Ring<Frame>, reader: &mut Reader, mut at: u64, end: u64) -> Jou
     journey
 }
 
-/// Readers run beside a writer that does `turn(world, n)` for n in 0..turns; everything is freed at the end.
+/// Runs readers beside a writer that does `turn(world, n)` for n in 0..turns; everything is freed at the end.
 fn race(mut world: World, turns: usize, mut turn: impl FnMut(&mut World, usize)) -> Vec<Journey> {
     // The last sequence is known only at the end: readers follow until the writer says where that is.
     let end = Arc::new(AtomicU64::new(u64::MAX));

@@ -1,49 +1,51 @@
-//! The one writer of a ring: assigns slots, decides what leaves, and owns every frame until no reader can reach it.
+//! The writer of a ring: it assigns slots, decides which frames leave, and owns every frame until no reader
+//! can reach it.
 //!
-//! * It lives inside the tenant's mutex; `&mut self` is what makes it the only one.
+//! * It is inside the tenant's mutex; `&mut self` makes it the only writer.
 //! * `tail <= visible <= next`. A frame in `visible..next` is held, or follows one that is.
-//! * Unlinking is: move `tail` past a frame, or replace `slots`. Only what is unlinked goes to `retired`, and only
-//!   `collect` drops from there.
-//! * It does not know what is committed, only the `committed_end` it is told: the sequence after the last commit.
+//! * To unlink is to move `tail` past a frame, or to replace `slots`. Only unlinked objects go to `retired`,
+//!   and only `collect` drops them.
+//! * It does not know what is committed, only the given `committed_end`: the sequence after the last commit.
 
 use std::collections::VecDeque;
 
 use super::{Pins, Ring, RingLimits, Slots, Slotted};
 use crate::sync::{Arc, Ordering};
 
-/// Retired things a publish leaves lying before it surveys the pins: a survey fetches a cache line from each reading
-/// core, and most of a publish's cost under readers was that. So up to this many frames outlive the ring's caps until
-/// the next publish or trim. loom looks at every step.
+/// The number of retired objects that a publish leaves before it surveys the pins. A survey fetches a cache
+/// line from each reading core, which was most of the cost of a publish under readers. So up to this many
+/// frames stay above the ring's limits until the next publish or trim. Under loom every step surveys.
 pub(super) const RECLAIM_BATCH: usize = if cfg!(loom) { 1 } else { 16 };
 
 /// The stamp of what was unlinked since the last survey of the pins.
 const UNSTAMPED: u64 = u64::MAX;
 
-/// The writer's side of a ring, made by [`super::ring`].
+/// The writer's side of a ring, created by [`super::ring`].
 pub struct RingWriter<F: Slotted> {
     ring: Arc<Ring<F>>,
     limits: RingLimits,
-    /// The sequence the next frame gets.
+    /// The sequence of the next frame.
     next: u64,
     /// Sum of [`Slotted::bytes`] over `estate.frames`.
     bytes: usize,
-    /// Sequences of held frames, ascending; empty for nearly every tenant nearly always.
+    /// Sequences of held frames, ascending; nearly always empty.
     held: VecDeque<u64>,
-    /// `None` while quiet.
+    /// `None` while the tenant is quiet.
     estate: Option<Box<Estate<F>>>,
 }
 
-/// Everything that goes when a tenant falls quiet, and what must outlive the readers when the writer is dropped.
+/// Everything that is freed when a tenant becomes quiet, and that must outlive the readers if the writer is
+/// dropped.
 pub(super) struct Estate<F> {
-    /// The array readers see; `None` after a release that some reader still holds up.
+    /// The array that readers see; `None` after a release that a reader still holds up.
     slots: Option<Arc<Slots<F>>>,
     /// The frames `tail..next`, oldest first.
     frames: VecDeque<Arc<F>>,
-    /// Unlinked but perhaps still in a reader's hands, by ascending stamp.
+    /// Unlinked objects that a reader may still use, by ascending stamp.
     retired: VecDeque<(u64, Retired<F>)>,
 }
 
-/// Kept only to be dropped later, hence the fields nobody reads.
+/// Kept only to be dropped later, so its fields are never read.
 #[allow(dead_code)]
 enum Retired<F> {
     Frame(Arc<F>),
@@ -56,50 +58,54 @@ impl<F: Slotted> RingWriter<F> {
         Self { ring, limits, next: start, bytes: 0, held: VecDeque::new(), estate: None }
     }
 
-    /// The sequence the next frame gets; at or above [`Ring::head`], which stops before held frames.
+    /// Returns the sequence of the next frame. It is at or above [`Ring::head`], which stops before held
+    /// frames.
     pub fn head(&self) -> u64 {
         self.next
     }
 
-    /// The oldest sequence kept.
+    /// Returns the oldest sequence kept.
     pub fn tail(&self) -> u64 {
         self.ring.tail.load(Ordering::Relaxed) // only this writer stores it
     }
 
-    /// Frames kept.
+    /// Returns the number of frames kept.
     pub fn len(&self) -> usize {
         (self.next - self.tail()) as usize
     }
 
-    /// Whether no frame is kept.
+    /// Returns true if no frame is kept.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Sum of [`Slotted::bytes`] over the frames kept.
+    /// Returns the sum of [`Slotted::bytes`] over the frames kept.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Slots allocated; 0 while quiet.
+    /// Returns the number of slots allocated; 0 while the tenant is quiet.
     pub fn slots(&self) -> usize {
         self.estate.as_ref().and_then(|estate| estate.slots.as_ref()).map_or(0, |slots| slots.len())
     }
 
-    /// Whether nothing waits for a reader to move on.
+    /// Returns true if nothing waits for a reader to leave.
     pub fn is_settled(&self) -> bool {
         self.estate.as_ref().is_none_or(|estate| estate.retired.is_empty())
     }
 
-    /// Whether one more frame fits without losing one at or above `committed_end`. False means: wait for the commit.
+    /// Returns true if one more frame fits without losing one at or above `committed_end`. If false, wait for
+    /// the commit.
     pub fn has_room(&self, committed_end: u64) -> bool {
         self.len() < self.max_slots() || self.tail() < committed_end
     }
 
-    /// Puts `frame` at the head and shows it to readers, unless an earlier one is held. The caller then signals.
+    /// Adds `frame` at the head and makes it visible to readers, unless an earlier one is held. The caller
+    /// then signals.
     ///
-    /// Below the byte cap and `max_slots` nothing leaves; over them, committed frames do, oldest first. Without
-    /// [`has_room`](Self::has_room) the oldest uncommitted frame leaves too: its readers wait for the log.
+    /// Below the byte limit and `max_slots` no frame leaves; above them committed frames leave, oldest first.
+    /// Without [`has_room`](Self::has_room) the oldest uncommitted frame leaves too, and its readers wait for
+    /// the log.
     ///
     /// # Panics
     /// If the frame's sequence is not [`head`](Self::head): readers would look for it for ever.
@@ -108,14 +114,15 @@ impl<F: Slotted> RingWriter<F> {
         self.show();
     }
 
-    /// Like [`publish`](Self::publish), but neither this frame nor any after it is seen before
+    /// Like [`publish`](Self::publish), but neither this frame nor any after it is visible before
     /// [`unhold`](Self::unhold) passes it.
     pub fn publish_held(&mut self, frame: Arc<F>, committed_end: u64) {
         self.put(frame, committed_end);
         self.held.push_back(self.next - 1);
     }
 
-    /// Releases held frames below `committed_end`. True if readers can see more than before: signal them.
+    /// Releases held frames below `committed_end`. Returns true if readers can see more than before, so that
+    /// they must be signalled.
     pub fn unhold(&mut self, committed_end: u64) -> bool {
         while self.held.front().is_some_and(|first| *first < committed_end) {
             self.held.pop_front();
@@ -123,8 +130,9 @@ impl<F: Slotted> RingWriter<F> {
         self.show()
     }
 
-    /// Lets go of every frame below `end`, held ones unseen: readers go on from the log. For frames whose commit was refused.
-    /// True if readers can see more than before: signal them.
+    /// Removes every frame below `end`, held ones without having been visible; readers continue with the log.
+    /// For frames whose commit was refused. Returns true if readers can see more than before, so that they
+    /// must be signalled.
     pub fn discard(&mut self, end: u64) -> bool {
         while self.tail() < end && self.evict() {}
         let more = self.unhold(end); // after the tail has passed them
@@ -139,8 +147,8 @@ impl<F: Slotted> RingWriter<F> {
         self.collect();
     }
 
-    /// Drops committed frames, oldest first, until `bytes` are left (for the cap over all tenants).
-    /// Returns the bytes that left.
+    /// Drops committed frames, oldest first, until `bytes` are left (for the limit over all tenants). Returns
+    /// the bytes that were dropped.
     pub fn shrink_to(&mut self, bytes: usize, committed_end: u64) -> usize {
         let before = self.bytes;
         self.evict_to(bytes, committed_end);
@@ -148,15 +156,15 @@ impl<F: Slotted> RingWriter<F> {
         before - self.bytes
     }
 
-    /// Lets go of every frame and of the array; the next publish allocates again. For a tenant that is quiet and
-    /// committed. If a reader is inside right now, a later call (or publish) frees the rest: see
+    /// Releases every frame and the array; the next publish allocates again. For a tenant that is quiet and
+    /// committed. If a reader is inside now, a later call (or publish) frees the rest: see
     /// [`is_settled`](Self::is_settled).
     pub fn release(&mut self) {
         self.held = VecDeque::new();
         self.empty(self.next);
     }
 
-    /// Begins a new epoch: nothing kept, the next frame gets `start`, which must not be below
+    /// Begins a new epoch: no frame is kept, and the next frame gets `start`, which must not be below
     /// [`head`](Self::head).
     pub fn restart(&mut self, start: u64) {
         debug_assert!(start >= self.next, "sequences only grow");
@@ -194,18 +202,19 @@ impl<F: Slotted> RingWriter<F> {
         }
     }
 
-    /// Moves the visible head up to the first held frame. True if it moved.
+    /// Moves the visible head up to the first held frame. Returns true if it moved.
     fn show(&mut self) -> bool {
         let end = self.held.front().copied().unwrap_or(self.next);
         let moved = end > self.ring.head.load(Ordering::Relaxed);
         if moved {
-            // Release, partner: the Acquire loads of `head` in `Ring`: array and slots came before.
+            // Release, partner: the Acquire loads of `head` in `Ring`. The array and the slots were stored
+            // before.
             self.ring.head.store(end, Ordering::Release);
         }
         moved
     }
 
-    /// Replaces the array by one twice as long (or the first), holding the same frames.
+    /// Replaces the array by one twice as long (or creates the first), with the same frames.
     fn grow(&mut self) {
         let first = self.limits.initial_slots.max(1).next_power_of_two();
         let tail = self.tail();
@@ -230,24 +239,25 @@ impl<F: Slotted> RingWriter<F> {
         while self.bytes > bytes && self.tail() < end && self.evict() {}
     }
 
-    /// Unlinks the oldest frame. False if there is none.
+    /// Unlinks the oldest frame. Returns false if there is none.
     fn evict(&mut self) -> bool {
         let Some(estate) = &mut self.estate else { return false };
         let Some(frame) = estate.frames.pop_front() else { return false };
         self.bytes -= frame.bytes();
-        // Before the slot is reused: whoever finds a later frame there finds this tail too, by the slot's Release.
-        // Release, partner: the Acquire loads of `tail` in `Ring`, for the caller's sake: who is told `Behind` also
-        // sees the commit watermark by which the writer let go.
+        // Stored before the slot is reused: a reader that finds a later frame there also finds this tail, by
+        // the slot's Release. Release, partner: the Acquire loads of `tail` in `Ring`, for the reader's
+        // caller: after `Behind` it also sees the commit watermark by which the writer dropped the frame.
         self.ring.tail.store(frame.sequence() + 1, Ordering::Release);
         estate.retired.push_back((UNSTAMPED, Retired::Frame(frame)));
         true
     }
 
-    /// Unlinks everything; the ring goes on at `start`.
+    /// Unlinks everything; the ring continues at `start`.
     fn empty(&mut self, start: u64) {
         self.next = start;
         self.bytes = 0;
-        // Before `slots`: whoever finds no array finds this tail too, by the Release of `slots`. Release as in `evict`.
+        // Stored before `slots`: a reader that finds no array also finds this tail, by the Release of
+        // `slots`. Release as in `evict`.
         self.ring.tail.store(start, Ordering::Release);
         self.ring.slots.store(std::ptr::null_mut(), Ordering::Release); // partner: the Acquire load in `read`
         self.ring.head.store(start, Ordering::Release);
@@ -266,7 +276,7 @@ impl<F: Slotted> RingWriter<F> {
         }
     }
 
-    /// Drops what no reader can reach any more. One fence, and only if something was unlinked.
+    /// Drops what no reader can reach any more. It costs one fence, and only if something was unlinked.
     fn collect(&mut self) {
         if let Some(estate) = &mut self.estate {
             estate.collect(&self.ring.pins);
@@ -286,7 +296,7 @@ impl<F> Estate<F> {
         while self.retired.front().is_some_and(|(stamp, _)| *stamp < least) {
             self.retired.pop_front();
         }
-        // Held up, and by this very stamp: readers that pin from now on shall not prolong it.
+        // Held up by this very stamp: readers that pin from now on must not delay it further.
         if self.retired.back().is_some_and(|(newest, _)| *newest == stamp) {
             pins.pass(stamp);
         }
@@ -294,7 +304,8 @@ impl<F> Estate<F> {
 }
 
 impl<F: Slotted> Drop for RingWriter<F> {
-    /// Readers may be inside and hold the ring only: it inherits. What is in it stays readable.
+    /// Readers may be inside and have only the ring, so the ring takes everything over. Its frames stay
+    /// readable.
     fn drop(&mut self) {
         *self.ring.estate.lock() = self.estate.take();
     }
@@ -321,7 +332,7 @@ mod tests {
         }
     }
 
-    /// 100,000 quiet tenants at 512 bytes each, all told, leave the ring a third.
+    /// 100,000 quiet tenants at 512 bytes each in total leave the ring a third of that.
     #[test]
     fn a_quiet_ring_is_small() {
         let counts = 2 * size_of::<usize>();

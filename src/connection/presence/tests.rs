@@ -1,4 +1,5 @@
-//! Stories of rosters in a time that is moved by hand; counting streams over sockets is `tests/presence.rs`'s.
+//! Tests of the rosters under a clock that the test moves. Counting streams over sockets is tested in
+//! `tests/presence.rs`.
 
 use super::super::admission::{Admission, Admitted, Limits, Refused};
 use super::*;
@@ -15,7 +16,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// With presence on for [`ACME`].
+    /// Presence is switched on for [`ACME`].
     fn new() -> Bench {
         let clock = Arc::new(ManualClock::at(1_800_000_000_000));
         let presence = Presence::new(clock.clone(), Duration::from_millis(GRACE_MS));
@@ -30,7 +31,7 @@ impl Bench {
         self.presence.arrived(ACME, sub);
     }
 
-    /// What is told until there is nothing more to do now; with `works` false nothing can be published, each once.
+    /// Returns the notices until nothing is left to do now. If `works` is false, every publish fails once.
     fn tells(&mut self, works: bool) -> Vec<String> {
         let mut told = Vec::new();
         loop {
@@ -87,7 +88,8 @@ fn coming_is_told_at_once_and_going_after_the_grace_time() {
     assert_eq!(bench.keeper.step(), Step::Wait(None), "nothing is kept of who is gone");
 }
 
-/// However often: nothing is told, one entry waits, and the grace time is counted from the last going.
+/// However often the user goes and comes back, nothing is published, one entry waits, and the grace time
+/// counts from the last time it went.
 #[test]
 fn who_is_back_in_time_was_never_away() {
     let mut bench = Bench::new();
@@ -107,7 +109,7 @@ fn who_is_back_in_time_was_never_away() {
     assert_eq!(bench.told(), ["-ann"]);
 }
 
-/// A short visit is told like a long one, also where the keeper comes late to it.
+/// A short visit is published like a long one, also if the keeper checks it late.
 #[test]
 fn online_and_offline_alternate_whatever_comes_between() {
     let mut bench = Bench::new();
@@ -116,7 +118,7 @@ fn online_and_offline_alternate_whatever_comes_between() {
     bench.clock.advance(GRACE_MS);
     assert_eq!(bench.told(), ["+ann", "-ann"]);
 
-    // Back while its going is told: that is news again, with a new beginning.
+    // The user is back while `offline` is being published: that is a new `online`, with a new start time.
     bench.comes("ann");
     assert_eq!(bench.told(), ["+ann"]);
     bench.presence.went(ACME, "ann");
@@ -130,7 +132,7 @@ fn online_and_offline_alternate_whatever_comes_between() {
     assert_eq!(page.users[0].since_ms, bench.clock.now_ms());
 }
 
-/// An upgrade that was let in and then failed.
+/// The stream was admitted, and then its upgrade failed.
 #[test]
 fn who_never_arrives_is_neither_told_nor_listed() {
     let mut bench = Bench::new();
@@ -149,7 +151,7 @@ fn what_cannot_be_published_is_tried_again_as_long_as_it_is_true() {
     bench.comes("cy");
     assert_eq!(bench.tells(false), ["+ann", "+bob", "+cy"]);
     assert!(bench.tells(false).is_empty(), "not before its time");
-    // Bob goes before anybody heard of him, and is not spoken of.
+    // Bob leaves before `online` was published for him, so `offline` is not published either.
     bench.presence.went(ACME, "bob");
     bench.clock.advance(AGAIN_MS);
     assert_eq!(bench.tells(false), ["+ann", "+bob", "+cy"]);
@@ -168,7 +170,8 @@ fn what_cannot_be_published_is_tried_again_as_long_as_it_is_true() {
     assert_eq!(bench.present(), ["ann"]);
 }
 
-/// Who was connected before is found by the muster: listed, not told, and missed when gone.
+/// The muster finds users that were connected before: they are listed without a notice, and `offline` is
+/// published when they leave.
 #[test]
 fn the_switch_is_obeyed_at_any_time() {
     let mut bench = Bench::new();
@@ -195,7 +198,7 @@ fn the_switch_is_obeyed_at_any_time() {
     assert!(bench.present().is_empty());
 }
 
-/// The going of a user that waits from before the switch ends nothing of after it.
+/// An `offline` that waits from before the switch does not end a presence that began after it.
 #[test]
 fn a_roster_knows_nothing_of_the_one_before_it() {
     let mut bench = Bench::new();
@@ -241,7 +244,7 @@ fn a_roster_is_read_page_by_page() {
     assert!(bench.presence.page(TenantId(2), None, 10, None, |_| true).is_none());
 }
 
-/// A narrow credential's page looks at so many and says where to go on.
+/// A page for a credential with few channels examines a limited number of users and says where to continue.
 #[test]
 fn a_page_that_finds_nothing_ends_and_goes_on() {
     let bench = Bench::new();
@@ -268,7 +271,7 @@ fn a_full_roster_takes_nobody() {
     assert_eq!(bench.told(), ["+late"]);
 }
 
-/// Streams alone make present, and who is refused a place by a later limit never came.
+/// Only streams make a user present, and a stream that a later limit refuses does not.
 #[test]
 fn what_is_counted_is_streams_that_were_let_in() {
     let mut bench = Bench::new();
@@ -296,7 +299,7 @@ fn what_is_counted_is_streams_that_were_let_in() {
     assert_eq!(bench.keeper.step(), Step::Wait(None));
 }
 
-/// Of one organization, whoever is connected, and nobody who only waits.
+/// A muster finds every connected user of its organization only, and none that only has a waiting poll.
 #[test]
 fn a_muster_finds_who_came_before_the_switch() {
     let clock = Arc::new(ManualClock::at(1_800_000_000_000));

@@ -1,4 +1,4 @@
-//! The decoder byte by byte: split anywhere it says the same, and agrees with an independent one.
+//! Tests of the decoder byte by byte: any split gives the same result, and an independent decoder agrees.
 
 use proptest::prelude::*;
 use tokio_tungstenite::tungstenite;
@@ -29,7 +29,8 @@ impl From<Message<'_>> for Owned {
 
 const SMALL: Limits = Limits { frame_bytes: 1 << 20, message_bytes: 1 << 20, fragments: 64 };
 
-/// Feeds `wire` in reads that end at `splits`; stops at a violation or close. Also answers how many bytes were fed.
+/// Feeds `wire` in reads that end at `splits`; stops at a violation or close. Also returns how many bytes
+/// were fed.
 fn decode(wire: &[u8], splits: &[usize], limits: &Limits) -> (Vec<Owned>, Option<Violation>, usize) {
     let mut decoder = Decoder::default();
     let mut messages = Vec::new();
@@ -65,7 +66,7 @@ fn every_byte(wire: &[u8]) -> Vec<usize> {
     (1..wire.len()).collect()
 }
 
-/// A client's frame, masked.
+/// Returns a client's frame, masked.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mask = [0x37, 0xfa, 0x21, 0x3d];
     let mut head = [0; super::super::ws::MAX_HEADER];
@@ -205,7 +206,8 @@ fn limits_are_refused_at_the_header() {
     );
 }
 
-/// As Autobahn's 6.4 cases want it: the connection fails at the bad byte, not at the end of frame or message.
+/// Autobahn's 6.4 cases require that the connection fails at the bad byte, not at the end of the frame or
+/// message.
 #[test]
 fn bad_text_fails_with_the_byte_that_spoils_it() {
     let good = "κόσμε".as_bytes();
@@ -226,7 +228,7 @@ fn bad_text_fails_with_the_byte_that_spoils_it() {
     assert_eq!(super::tests::violation(&cut), Some(Violation::NotUtf8), "half a character at the end");
 }
 
-/// Text, binary and control frames, also broken ones.
+/// Text, binary and control frames, including broken ones.
 fn frames() -> impl Strategy<Value = Vec<u8>> {
     let first = prop_oneof![
         6 => prop::sample::select(vec![0x81u8, 0x01, 0x00, 0x80, 0x82, 0x02, 0x89, 0x8a]),
@@ -246,7 +248,8 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(frame, 1..8).prop_map(|frames| frames.concat())
 }
 
-/// What tungstenite makes of the same bytes: messages, and whether it ended in an error other than the end of input.
+/// Returns tungstenite's result for the same bytes: the messages, and whether it ended in an error other than
+/// the end of input.
 fn tungstenite(wire: &[u8]) -> (Vec<Owned>, bool) {
     struct Wire<'a>(&'a [u8]);
     impl std::io::Read for Wire<'_> {
@@ -278,7 +281,7 @@ fn tungstenite(wire: &[u8]) -> (Vec<Owned>, bool) {
             Ok(tungstenite::Message::Ping(bytes)) => Owned::Ping(bytes.to_vec()),
             Ok(tungstenite::Message::Pong(bytes)) => Owned::Pong(bytes.to_vec()),
             Ok(tungstenite::Message::Close(close)) => {
-                // It hands an invalid code out as its own answer to it.
+                // tungstenite returns an invalid code as its own answer to it.
                 if close.as_ref().is_some_and(|c| c.reason.as_str() == "Protocol violation") {
                     return (messages, true);
                 }
@@ -308,16 +311,17 @@ proptest! {
         let (theirs, failed) = tungstenite(&wire);
         match violation {
             None => {
-                // It does not know 1014.
+                // tungstenite does not know 1014.
                 if !matches!(messages.last(), Some(Owned::Close(Some(1014), _))) {
                     prop_assert_eq!(&messages, &theirs);
                     prop_assert!(!failed);
                 }
             }
             Some(violation) => {
-                // We may fail earlier (at a header, at a bad byte), or where it is lenient; never later.
+                // Our decoder may fail earlier (at a header, at a bad byte), or where tungstenite is lenient,
+                // but never later.
                 prop_assert!(messages.len() <= theirs.len() && messages == theirs[..messages.len()]);
-                // It takes lengths in more bytes than needed, of control frames too.
+                // tungstenite accepts lengths in more bytes than needed, also for control frames.
                 let early = matches!(violation, Violation::NotUtf8 | Violation::Length | Violation::Control);
                 prop_assert!(early || theirs.len() == messages.len());
             }
