@@ -17,8 +17,8 @@ use slab::Slab;
 use crate::filter::{RowId, Selection, below};
 use crate::frame::{Frame, Key};
 
-/// The most (lead, scope) pairs of one audience. Above it, its users are not part of the pairs. This bounds
-/// the rows of a filter with [`crate::filter::FILTER_VALUES`] values in every field.
+/// The most (lead, scope) pairs of one audience with users as scopes. Above it, the scope is [`ANYONE`]. This
+/// bounds the rows of a filter with [`crate::filter::FILTER_VALUES`] values in every field.
 const CROSSED: usize = 256;
 
 /// The index. An empty one owns no memory.
@@ -194,7 +194,8 @@ impl<Id: Copy> Index<Id> {
     /// Adds a subscription. Returns `None` only if 2³² audiences exist.
     pub fn insert(&mut self, mut selection: Selection, id: Id) -> Option<RowId> {
         if selection.rights.sees_all_users {
-            selection.rights.sub = None; // has no effect here; without it all that see all users share one audience
+            // Has no effect here; without it all that see all users share one audience.
+            selection.rights.sub = None;
         }
         let hash = self.keys.of_selection(&selection);
         let shared = self.by_selection.get(&hash).copied();

@@ -3,8 +3,8 @@
 //! * A publisher stores the ring's head and then calls [`WakeBits::signal`]. The bit's change 0→1 puts the
 //!   tenant on the worker's [`WakeQueue`], so a tenant is on a queue at most once and a queue is never longer
 //!   than the number of tenants.
-//! * A worker takes a tenant off its queue, then calls [`WakeBits::take`], then reads the ring until it is at
-//!   the head.
+//! * A worker takes a tenant off its queue, then calls [`WakeBits::take`], then reads the head, until it
+//!   has read all events up to the head.
 //! * A worker that gets a first subscriber calls [`WakeBits::subscribe`], then reads the head.
 //! * Each of these three has a SeqCst fence between its store and its load. Two such sides cannot both miss
 //!   the other's store, which is the whole proof that no wake-up is lost; `tests/loom` checks it on this

@@ -399,7 +399,7 @@ async fn messages_that_hold_back_their_ends_fill_one_organizations_share() {
         over.push(ws);
     }
     let said = everything(&mut over[2]).await;
-    assert!(said.contains("too much of the organization has come in part"), "{said:?}");
+    assert!(said.contains("the organization has too many incomplete messages"), "{said:?}");
     assert!(kept().await <= 3 * MIB);
     // Another's message of the same kind comes whole.
     let mut theirs = bare_ws(&daemon, &acme).await;
@@ -411,7 +411,7 @@ async fn messages_that_hold_back_their_ends_fill_one_organizations_share() {
     // Nothing more comes of the first: they are late, as each of them is told.
     for ws in &mut held {
         let said = everything(ws).await;
-        assert!(said.contains("a message did not come whole in time"), "{said:?}");
+        assert!(said.contains("a message was not complete in time"), "{said:?}");
     }
     drop(over);
     until("nothing is kept", || async { (kept().await == 0).then_some(()) }).await;

@@ -56,18 +56,18 @@ pub enum ClientFrame<'a> {
     Publish {
         /// The events, 1 to [`PUBLISH_EVENTS`], still raw.
         events: Vec<&'a RawValue>,
-        /// `events` was given, so an error names the item too: `[3].content`.
-        batch: bool,
         /// `events` was given, so an error also names the item: `[3].content`.
-        memory: bool,
+        batch: bool,
         /// `"ack":"memory"`: the ack does not wait for the disk.
+        memory: bool,
+        /// Echoed in `ack` or `error`.
         reference: Option<Ref>,
     },
     /// Cancels a stream.
     Cancel {
         /// The stream to cancel.
         request_id: Cow<'a, str>,
-        /// Echoed in the answer.
+        /// Echoed in the response.
         reference: Option<Ref>,
     },
 }

@@ -63,16 +63,19 @@ const fn made(name: &'static str, shape: Shape, says: &'static str) -> Field {
 }
 
 const ID: Shape = Shape::Id(ID_BYTES);
-const TIMESTAMP: Field =
-    made("timestamp", Shape::Time, "When it happened. Defaults to the time of receipt.");
+const TIMESTAMP: Field = made("timestamp", Shape::Time, "When it happened. Defaults to the time of receipt.");
 const USER: Field =
     may("user_id", ID, "The user who may see the event. If absent, everyone in the organization may.");
 const AGENT: Field = may("agent_id", ID, "The agent that the event is about.");
 const OF_AGENT: Field = must("agent_id", ID, "The agent that the event is about.");
-const METADATA: Field = may("metadata", Shape::Object(METADATA_BYTES), "Any JSON object, at most 8 KiB.");
+const METADATA: Field = may("metadata", Shape::Object(METADATA_BYTES), "Any JSON object.");
 
 const MESSAGE: &[Field] = &[
-    made("message_id", ID, "The message's id. If you set it, the message is published only once within 24 hours."),
+    made(
+        "message_id",
+        ID,
+        "The message's id. If you set it, the message is published only once within 24 hours.",
+    ),
     OF_AGENT,
     USER,
     must("content", Shape::Text, "The text of the message."),
@@ -100,7 +103,11 @@ const STREAM_CHUNK: &[Field] = &[
     must("chunk", Shape::Text, "The next piece of text. May be empty."),
     must("is_final", Shape::Flag, "True for the last chunk of the stream."),
     may("index", Shape::Count, "The chunk's position in the stream."),
-    may("first_index", Shape::Count, "The index of the first of several merged chunks; `index` is that of the last."),
+    may(
+        "first_index",
+        Shape::Count,
+        "The index of the first of several merged chunks; `index` is that of the last.",
+    ),
     AGENT,
     USER,
     METADATA,

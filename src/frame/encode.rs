@@ -291,7 +291,8 @@ impl JsonObject<'_> {
             self.out.push(b'"');
         } else {
             self.out.pop(); // serde_json writes the quote itself
-            let _ = serde_json::to_writer(&mut *self.out, text); // a Vec takes every write, a str is always JSON
+            // A Vec takes every write, a str is always JSON.
+            let _ = serde_json::to_writer(&mut *self.out, text);
         }
         ordinary
     }

@@ -86,7 +86,8 @@ impl FramePage {
         self.has_users
     }
 
-    /// Returns true if an event continues the text of the one before it ([`Frame::continues_in`]), so that the two may be merged.
+    /// Returns true if an event continues the text of the one before it ([`Frame::continues_in`]), so that
+    /// the two may be merged.
     #[must_use]
     pub fn has_runs(&self) -> bool {
         self.has_runs

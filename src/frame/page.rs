@@ -152,7 +152,8 @@ impl PageWriter {
 
         for (place, key) in keys.iter_mut().zip(&record.keys) {
             if let Some(StoredKey::InBody { at, len }) = *key {
-                *place = KeyPlace { at: (body_at - start + at) as u16, len: len as u16 }; // see `Record::checked`
+                // See `Record::checked`.
+                *place = KeyPlace { at: (body_at - start + at) as u16, len: len as u16 };
             }
         }
         let present = record.keys.iter().enumerate().map(|(bit, key)| u8::from(key.is_some()) << bit);

@@ -1,7 +1,7 @@
 //! Fan-out ring of a tenant: one writer at a time, any number of workers reading, no lock on the read side.
 //!
-//! * Positions are complete sequences. Those in `tail..head` are readable, consecutive, and at `sequence &
-//!   mask`.
+//! * Positions are complete sequences. Those in `tail..head` are readable, consecutive, and at
+//!   `sequence & mask`.
 //! * `tail` and `head` only grow, across epochs too. A sequence below `tail` is unlinked: no reader that pins
 //!   from then on follows its slot, so stale pointers may stay in the array.
 //! * `head` is the end of what readers may see. The writer may be ahead of it by frames that are *held* until
@@ -111,14 +111,16 @@ impl<F: Slotted> Ring<F> {
     /// If `reader` belongs to other [`Pins`] than this ring's, which would make reading unsound.
     pub fn read(&self, reader: &mut Reader, from: u64, out: &mut Vec<Arc<F>>, max: usize) -> Read {
         assert!(reader.belongs_to(&self.pins), "the reader is pinned elsewhere");
-        // Acquire, partner: the Release store of `head` in `RingWriter`: slots and array below `head` are visible.
+        // Acquire, partner: the Release store of `head` in `RingWriter`: slots and array below `head` are
+        // visible.
         let head = self.head.load(Ordering::Acquire);
         if from >= head {
             return Read::AtHead;
         }
         let end = head.min(from.saturating_add(max.max(1) as u64));
         let already = out.len();
-        out.reserve((end - from).min(self.tail_to(head)) as usize); // outside the pin: allocation may take long
+        // Outside the pin: allocation may take long.
+        out.reserve((end - from).min(self.tail_to(head)) as usize);
 
         let pinned = reader.pin();
         // Loaded after the pin: whatever is unlinked and not yet protected by the pin is below this tail.
@@ -145,9 +147,9 @@ impl<F: Slotted> Ring<F> {
                 break; // A newer array, made after this sequence had left.
             }
             // SAFETY: `frame` came from an `Arc` that the writer keeps until no reader is left that pinned
-            // before the frame was unlinked, and it was not unlinked before this pin: `tail <= sequence <
-            // head`, so the slot of `sequence` holds that frame or one that came later to the same slot, all
-            // of them at or above the `tail` that was loaded under the pin. So the reference count is at
+            // before the frame was unlinked, and it was not unlinked before this pin:
+            // `tail <= sequence < head`, so the slot of `sequence` holds that frame or one that came later to
+            // the same slot, all of them at or above the `tail` that was loaded under the pin. So the reference count is at
             // least one while it is raised here.
             #[allow(unsafe_code)]
             let frame = unsafe {

@@ -140,7 +140,8 @@ impl<F: Slotted> RingWriter<F> {
         more
     }
 
-    /// Drops visible frames below `to`. `to` must not be above the committed end, or readers wait for the log.
+    /// Drops visible frames below `to`. `to` must not be above the committed end, or readers wait for the
+    /// log.
     pub fn advance_tail(&mut self, to: u64) {
         let to = to.min(self.ring.head.load(Ordering::Relaxed));
         while self.tail() < to && self.evict() {}

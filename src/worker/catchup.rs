@@ -1,9 +1,10 @@
-//! Connections behind the live position: each reads ring or log at its own pace, a quantum a turn.
+//! Serves connections that are behind the live position: each reads the ring or the log at its own pace, one
+//! quantum per turn.
 //!
-//! * There is no catch-up mode to fall out of step: the loop asks "what comes after my position", and who reaches the
-//!   view's `joint` is live.
-//! * Nothing past `joint` is read, so a connection never overtakes the pump.
-//! * Neighbouring `stream_chunk`s in what the connection sees are merged here, and only here.
+//! * There is no separate catch-up mode that could get out of step: the loop reads what follows a
+//!   connection's position, and a connection that reaches the view's `joint` is live.
+//! * Nothing past `joint` is read, so a connection never overtakes the fan-out.
+//! * Neighbouring `stream_chunk`s that a connection sees are merged here, and only here.
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -23,31 +24,31 @@ use super::sockets::Token;
 use super::view::BATCH_FRAMES;
 use super::{State, Worker};
 
-/// Bytes one connection is sent before the next one has its turn.
+/// Bytes sent to one connection before the next one has its turn.
 const BYTES_PER_RUN: usize = 32 * 1024;
-/// Bytes of a page of the log that one connection is given in one write.
+/// The most bytes of a log page that one connection gets in one write.
 const BYTES_AT_ONCE: usize = 64 * 1024;
-/// How long a reader waits for a store that cannot be read now, before it asks again.
+/// How long a reader waits before it retries a store that cannot be read now.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// Events that one write was about.
+/// The events of one write.
 struct Delivery {
-    /// Evaluated for the first time.
+    /// Number of events evaluated for the first time.
     matched: u32,
-    /// Merged into others.
+    /// Number of events merged into others.
     merged: u32,
-    /// Written whole, merged ones as one.
+    /// Number of events written completely; merged ones count once.
     whole: u32,
-    /// Whether there was something to write.
+    /// Whether there was anything to write.
     wrote_some: bool,
 }
 
-/// An event that was written to a connection, whole, in part or not at all.
+/// An event that was written to a connection, completely, in part or not at all.
 pub(super) trait Written {
     fn sequence(&self) -> Sequence;
-    /// Bytes of it as `encoding` carries it.
+    /// Returns the bytes of the event in `encoding`.
     fn encoded_len(&self, encoding: Encoding) -> usize;
-    /// A frame of it that holds nothing else.
+    /// Returns the event as a frame with a buffer of its own.
     fn detached(&self) -> Option<Arc<Frame>>;
 }
 
@@ -55,7 +56,7 @@ pub(super) trait Written {
 pub(super) trait Held {
     /// The frame.
     fn frame(&self) -> &Frame;
-    /// A share of it.
+    /// Returns a shared reference to the frame.
     fn hold(&self) -> Arc<Frame>;
 }
 
@@ -71,7 +72,7 @@ impl<F: Held> Written for F {
     }
 }
 
-/// An event of a page that was not made a frame.
+/// An event of a page for which no frame was created.
 struct PageEvent<'p> {
     page: &'p FramePage,
     at: usize,
@@ -117,14 +118,16 @@ impl<F: Held> Held for &F {
 }
 
 impl Connection {
-    /// Books `events` up to `last` as evaluated, of which this many were not before. Returns that number.
+    /// Records the events up to `last` as evaluated, of which `matched` match. Returns how many of these were
+    /// not counted before.
     fn match_behind(&mut self, matched: usize, last: Sequence) -> u32 {
         self.evaluated = self.evaluated.max(last);
         self.pending += matched as u32;
         matched as u32
     }
 
-    /// Books what came of writing all of `events`, of which the last one looked at is `last`. Answers how many went out whole.
+    /// Records the result of writing `events`, up to and including `last`. Returns how many were written
+    /// completely.
     fn wrote_behind<W: Written>(
         &mut self,
         mut events: impl ExactSizeIterator<Item = W> + DoubleEndedIterator,
@@ -151,7 +154,8 @@ impl Connection {
 }
 
 impl State {
-    /// Whether a connection sees every event, given whether there are some with a `user_id`; false where each has to be looked at.
+    /// Returns true if a connection sees every event. `has_users` says whether some events have a `user_id`.
+    /// Returns false if the answer needs a check of each event.
     pub(super) fn sees_all(&mut self, token: Token, has_users: bool) -> bool {
         let State { connections, views, .. } = self;
         let Some(connection) = connections.get_mut(token.slot as usize) else { return false };
@@ -162,7 +166,8 @@ impl State {
 }
 
 impl Worker {
-    /// Goes on with a connection that has work left: what it owes, then what it has not read.
+    /// Continues a connection that has work left: first its pending output, then the events that it has not
+    /// read.
     pub(super) fn advance(self: &Rc<Self>, state: &mut State, token: Token) {
         let now = state.wheel.now();
         let Some(connection) = state.connection(token) else { return };
@@ -172,8 +177,8 @@ impl Worker {
         }
         let owes = connection.flags.outlet.is_blocked()
             || (connection.out.is_some() && !self.flush(state, token, now));
-        // After the flush, which may have lifted the reason for not reading, and whose end no further edge tells. What a
-        // blocked connection sends is still taken.
+        // This comes after the flush, which may have removed the reason for not reading; no further edge
+        // reports that. What a blocked connection sends is still read.
         if state.connection(token).is_some_and(|connection| connection.flags.unread) {
             self.read(state, token, true);
         }
@@ -201,7 +206,7 @@ impl Worker {
         }
     }
 
-    /// Writes what a connection owes. Answers whether nothing is left.
+    /// Writes a connection's pending output. Returns true if none is left.
     pub(super) fn flush(self: &Rc<Self>, state: &mut State, token: Token, now: Tick) -> bool {
         let Some(connection) = state.connection(token) else { return false };
         let held = connection.out.as_ref().is_some_and(|out| out.partial.is_some());
@@ -211,7 +216,7 @@ impl Worker {
             connection.pending = connection.pending.saturating_sub(1);
         }
         if wrote.blocked && wrote.bytes > 0 {
-            connection.outbox().since = now; // progress: the stall begins anew
+            connection.outbox().since = now; // there was progress, so the stall timer restarts
         }
         let left = connection.flags.outlet.is_blocked();
         self.metrics().bytes_sent.add(wrote.bytes as u64);
@@ -226,7 +231,7 @@ impl Worker {
         !left && self.send_owed_acks(state, token)
     }
 
-    /// Reads and sends one batch from ring or log. `None`: nothing to do now.
+    /// Reads and sends one batch from the ring or the log. Returns `None` if there is nothing to do now.
     fn read_on(self: &Rc<Self>, state: &mut State, token: Token) -> Option<usize> {
         let connection = state.connection(token)?;
         let (view, position) = (connection.view, connection.position);
@@ -252,14 +257,15 @@ impl Worker {
                     }
                 }
             }
-            Read::AtHead => None, // a new epoch has just begun; its news is on the way
+            Read::AtHead => None, // a new epoch has just begun; a wake-up will follow
         };
         frames.clear();
         state.frames = frames;
         sent
     }
 
-    /// It has read everything the live connections have: from now on the pump serves it.
+    /// Makes a connection live that has read as far as the live connections: from now on the fan-out serves
+    /// it.
     fn join_live(self: &Rc<Self>, state: &mut State, token: Token) {
         let Some(connection) = state.connection(token) else { return };
         connection.mode = Mode::Live;
@@ -272,8 +278,8 @@ impl Worker {
         }
     }
 
-    /// Sends what of consecutive `frames` the connection may see, merged where it may be. Answers the bytes sent, `None` when it took no
-    /// more.
+    /// Sends those of consecutive `frames` that the connection may see, merged where possible. Returns the
+    /// bytes sent, or `None` if the transport took no more.
     fn deliver<F: Held>(self: &Rc<Self>, state: &mut State, token: Token, frames: &[F]) -> Option<usize> {
         let last = frames.last()?.frame().sequence();
         let mut bytes = std::mem::take(&mut state.bytes);
@@ -300,7 +306,8 @@ impl Worker {
             seen.iter().for_each(|frame| frame.encoded(encoding).append_to(&mut bytes));
             let wrote = connection.sink.write(&bytes);
             let whole = connection.wrote_behind(seen.iter(), wrote, last, now);
-            // The frame that went out in part stands for its whole run too: all but one of them are merged away.
+            // A frame that was sent in part counts for its whole run: all events of the run but one are
+            // merged away.
             let is_partial = connection.out.as_ref().is_some_and(|out| out.partial.is_some());
             let started = (whole as usize + usize::from(is_partial)).min(runs.len());
             (wrote, whole, runs[..started].iter().map(|run| run - 1).sum())
@@ -315,7 +322,8 @@ impl Worker {
         self.count_delivery(state, token, wrote, Delivery { matched, merged, whole, wrote_some })
     }
 
-    /// [`Worker::deliver`] of events of a page all of which the connection sees, and none of which may be merged: without a look at each.
+    /// Like [`Worker::deliver`], for events of a page of which the connection sees all and of which none can
+    /// be merged, so that no event is checked.
     fn deliver_all(
         self: &Rc<Self>,
         state: &mut State,
@@ -348,7 +356,8 @@ impl Worker {
         self.count_delivery(state, token, wrote, Delivery { matched, merged: 0, whole, wrote_some: true })
     }
 
-    /// Counts what came of writing to a connection, and drops it if its peer has gone. Answers as [`Worker::deliver`].
+    /// Counts the result of writing to a connection, and drops the connection if its peer is gone. Returns
+    /// the same as [`Worker::deliver`].
     fn count_delivery(
         self: &Rc<Self>,
         state: &mut State,
@@ -372,7 +381,7 @@ impl Worker {
         (!wrote.blocked && !wrote.gone).then_some(wrote.bytes)
     }
 
-    /// Asks for the log page after the connection's position; the answer comes back as [`Worker::on_log`].
+    /// Requests the log page after the connection's position; the result arrives at [`Worker::on_log`].
     fn ask_log(self: &Rc<Self>, state: &mut State, token: Token) {
         let Some(connection) = state.connection(token) else { return };
         connection.flags.awaiting_log = true;
@@ -381,12 +390,13 @@ impl Worker {
         let Some(it) = state.views.get(view as usize) else { return };
         let log = it.tenant.log().clone();
         let worker = self.clone();
-        // Owned by this worker's LocalSet; it ends with its one answer, which names the connection by generation.
+        // The task is owned by this worker's LocalSet. It ends with its one result, which names the
+        // connection by generation.
         tokio::task::spawn_local(async move {
             let read = loop {
                 let read = worker.shared.tenants.store().read_log(&log, position).await;
-                // A store that reopens or is crowded is waited for: the subscriber is late, not lost.
-                // So is a commit that has yet to bring what has left the ring.
+                // If the store is reopening or overloaded, the task waits: the subscriber is late, not lost.
+                // It also waits for a commit that has yet to write what has left the ring.
                 let passing = match &read {
                     Err(ReadError::Unavailable | ReadError::Busy | ReadError::OverShare) => true,
                     Ok(LogRead::End { committed }) => *committed <= position,
@@ -406,7 +416,7 @@ impl Worker {
         let Some(connection) = state.connection(token) else { return };
         connection.flags.awaiting_log = false;
         if connection.mode != Mode::Behind || connection.position != asked {
-            state.run(token); // resubscribed meanwhile
+            state.run(token); // the client subscribed again meanwhile
             self.nudge();
             return;
         }
@@ -414,9 +424,10 @@ impl Worker {
         let Some(it) = state.views.get(view as usize) else { return };
         let joint = it.joint;
         match read {
-            // In its turn, with everyone else's: thousands may be answered at once.
+            // The page is read again in the connection's turn, because thousands of reads may complete at
+            // once.
             Ok(LogRead::Page(_)) if self.shared.tenants.store().has_in_memory(it.tenant.log(), asked) => {}
-            // Or now, since memory has dropped it already.
+            // The page is sent now, since it is not in memory any more.
             Ok(LogRead::Page(page)) => drop(self.deliver_page(state, token, &page, joint)),
             // What the ring still holds after it is not damaged.
             Ok(LogRead::Gap { resumes_at, is_damaged: true }) => {
@@ -426,7 +437,7 @@ impl Worker {
                 let reason = if replaying { GapReason::Trimmed } else { GapReason::Lagged };
                 self.declare_gap(state, token, reason, resumes_at);
             }
-            // Nothing is in the log after it, and nothing of the ring either: a new epoch began.
+            // The log has nothing after this position and the ring neither: a new epoch began.
             Ok(LogRead::End { committed }) => self.skip_to(state, token, committed.min(joint)),
             Err(error) => {
                 tracing::error!(%error, "the log could not be read for a subscriber");
@@ -438,7 +449,7 @@ impl Worker {
         self.nudge();
     }
 
-    /// Sends what of a page of the log follows the connection's position, as [`Worker::deliver`].
+    /// Sends the events of a log page that follow the connection's position, like [`Worker::deliver`].
     fn deliver_page(
         self: &Rc<Self>,
         state: &mut State,
@@ -450,7 +461,7 @@ impl Worker {
         let (whole, _) = page.whole();
         let part = whole.part(position, joint, BYTES_AT_ONCE);
         if part.is_empty() {
-            // The next retained event is past the pump: nothing lies between.
+            // The next retained event is past the live position: there is nothing in between.
             self.skip_to(state, token, joint);
             return Some(0);
         }
@@ -466,7 +477,7 @@ impl Worker {
         }
     }
 
-    /// Tells the subscriber that events are gone, and goes on after them.
+    /// Sends a `gap` for events that were removed, and continues after them.
     fn declare_gap(
         self: &Rc<Self>,
         state: &mut State,

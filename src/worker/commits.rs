@@ -1,10 +1,11 @@
-//! Tasks of this worker that wait for a commit: told by mail, so that a whole commit's acks ring the bell once.
+//! Tasks of this worker that wait for a commit. They are notified by mail, so that all acks of a commit ring
+//! the bell once.
 //!
-//! * A task woken from another thread costs that thread a system call; the committer would pay it for every ack. Mail costs
-//!   it the first of a burst, and the wake-ups happen here, on the tasks' own thread.
-//! * Exactly one mail comes for each wait, also when the store drops its [`Done`] untold; only then is the slot free again. So
-//!   a slot needs no generation.
-//! * There are no more waits than publishes under way: one per HTTP request or paused WebSocket.
+//! * Waking a task from another thread costs that thread a system call, which the committer would pay for
+//!   every ack. Mail costs one per burst, and the tasks are woken here, on their own thread.
+//! * Exactly one mail comes for each wait, also when the store drops its [`Done`] without calling it. Only
+//!   then is the slot free again, so a slot needs no generation.
+//! * There are at most as many waits as publishes in progress: one per HTTP request or paused WebSocket.
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -19,10 +20,10 @@ use super::mail::Mail;
 use super::slab::Slab;
 use super::{Shared, Worker};
 
-/// How a commit ended.
+/// The result of a commit.
 type Outcome = Result<(), CommitError>;
 
-/// What the committer's thread sends of one commit.
+/// The result of a commit, sent by the committer's thread.
 #[derive(Debug)]
 pub struct Told {
     slot: u32,
@@ -31,11 +32,11 @@ pub struct Told {
 
 #[derive(Debug)]
 enum Waiting {
-    /// Not told yet; whom to wake, once it was polled.
+    /// No result yet; holds the waker once the wait was polled.
     Asked(Option<Waker>),
-    /// Told, not fetched yet.
+    /// The result has arrived and was not fetched yet.
     Told(Outcome),
-    /// Whoever asked has gone.
+    /// The waiting task is gone.
     Abandoned,
 }
 
@@ -44,7 +45,7 @@ enum Waiting {
 pub(super) struct Commits(RefCell<Slab<Waiting>>);
 
 impl Commits {
-    /// Waits whose slot is taken.
+    /// Returns the number of slots in use.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.0.borrow().len()
@@ -55,7 +56,7 @@ impl Commits {
         let Some(waiting) = waits.get_mut(told.slot as usize) else { return };
         match std::mem::replace(waiting, Waiting::Told(told.outcome)) {
             Waiting::Asked(waker) => {
-                drop(waits); // a waker may run anything
+                drop(waits); // a waker may run any code
                 if let Some(waker) = waker {
                     waker.wake();
                 }
@@ -65,11 +66,11 @@ impl Commits {
     }
 }
 
-/// Ends when the commit is over. Must stay on its worker's thread.
+/// Completes when the commit is over. Must stay on its worker's thread.
 pub struct CommitWait {
     worker: Rc<Worker>,
     slot: u32,
-    /// The slot was given back.
+    /// The slot was released.
     over: bool,
 }
 
@@ -112,13 +113,13 @@ impl Drop for CommitWait {
         }
         let mut waits = self.worker.commits.0.borrow_mut();
         match waits.get_mut(self.slot as usize) {
-            Some(waiting @ Waiting::Asked(_)) => *waiting = Waiting::Abandoned, // its mail frees the slot
+            Some(waiting @ Waiting::Asked(_)) => *waiting = Waiting::Abandoned, // its mail releases the slot
             _ => drop(waits.remove(self.slot as usize)),
         }
     }
 }
 
-/// Lives with the committer.
+/// The committer's side of a wait; sends the result, also when dropped.
 struct Teller {
     shared: Arc<Shared>,
     worker: usize,

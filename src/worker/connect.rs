@@ -1,9 +1,11 @@
-//! Connections come and go: adoption of a socket that left hyper, closing with a reason, and the one place that drops.
+//! The start and end of connections: taking over a socket from hyper, closing with a reason, and the one
+//! place that drops a connection.
 //!
-//! * Dropping a [`Connection`] gives back its limits (`Admitted`) and its descriptor; [`Worker::drop_connection`] undoes
-//!   the rest (index row, view, gauges), and nothing else does.
-//! * A WebSocket that is closed by us lingers, its input discarded, until the peer is done or [`LINGER_TICKS`] passed:
-//!   closing at once would reset the connection and could destroy the close frame on its way.
+//! * Dropping a [`Connection`] releases its permits (`Admitted`) and its descriptor.
+//!   [`Worker::drop_connection`] undoes the rest (index row, view, gauges), and no other code does.
+//! * A WebSocket that the server closes lingers, with its input discarded, until the peer closes or
+//!   [`LINGER_TICKS`] have passed: closing at once would reset the connection and could destroy the close
+//!   frame on its way.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -31,33 +33,34 @@ use super::connection_index::Owner;
 use super::sockets::Token;
 use super::{State, Worker};
 
-/// Ticks (seconds) a closed WebSocket may take to answer the close.
+/// Ticks (seconds) that a closed WebSocket may take to answer the close.
 const LINGER_TICKS: Tick = 1;
 
-/// A connection that is ready to be served.
+/// A connection that is handed over to the worker.
 pub struct Adopt {
-    /// Its place in the limits, and whose it is; `None`: the diagnostic echo.
+    /// Its permits and its principal; `None` for the diagnostic echo.
     pub admitted: Option<Admitted>,
-    /// Its organization, held until the worker holds it; `None`: the diagnostic echo.
+    /// Its organization, kept in memory until the worker keeps it; `None` for the diagnostic echo.
     pub tenant: Option<Arc<Tenant>>,
-    /// What it speaks.
+    /// The protocol that the client speaks.
     pub transport: Transport,
-    /// What it asks for; `None`: for publishing only.
+    /// The filter to subscribe to; `None` if the connection only publishes.
     pub filter: Option<Filter>,
-    /// Where it starts.
+    /// Where the subscription starts.
     pub start: Start,
     /// `echo=false`.
     pub no_echo: bool,
     /// `heartbeat=event`.
     pub heartbeat_event: bool,
-    /// The response head, for a socket that left hyper.
+    /// The response head, for a socket that was taken over from hyper.
     pub head: Vec<u8>,
-    /// Bytes that came after the request head.
+    /// Bytes that the client sent after the request head.
     pub leftover: Bytes,
 }
 
 impl Worker {
-    /// Takes over a socket: adds it to the set, writes head and `ready` in one write, and starts its subscription.
+    /// Takes over a socket: adds it to the epoll set, writes head and `ready` in one write, and starts its
+    /// subscription.
     ///
     /// # Errors
     /// The kernel refused the socket.
@@ -70,7 +73,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Serves a response body like a socket; the queue's reading end goes into the response.
+    /// Serves a response body like a socket. The response reads from the returned queue.
     pub fn adopt_body(self: &Rc<Self>, adopt: Adopt) -> Rc<BodyQueue> {
         let state = &mut *self.state.borrow_mut();
         let token = vacant(state);
@@ -87,7 +90,7 @@ impl Worker {
         queue
     }
 
-    /// Serves a connection whose bytes end in memory; the simulation alone does (`benches/million.rs`).
+    /// Serves a connection without a transport; only the simulation uses it (`benches/million.rs`).
     pub fn adopt_memory(self: &Rc<Self>, ledger: Rc<Ledger>, adopt: Adopt) {
         let state = &mut *self.state.borrow_mut();
         let token = vacant(state);
@@ -105,7 +108,7 @@ impl Worker {
             state.share_principal(admitted);
             ended = self.shared.auth.still_valid(admitted.principal()).err().map(crate::outcome::close_of);
         }
-        // Granted before the drain began: nothing else would tell its client to come back.
+        // The connection was granted before the drain began, so nothing else would close it.
         ended = ended.or_else(|| self.stop.borrow().then_some(Close::Restart));
         let connection = Connection {
             id: self.shared.connection_id(),
@@ -132,7 +135,7 @@ impl Worker {
             sent_events: 0,
             sent_bytes: 0,
             heard: now,
-            // Spread: the first heartbeat comes anywhere within the interval.
+            // Heartbeats are spread: the first one comes anywhere within the interval.
             heartbeat_at: now + 1 + token.generation % interval,
             look_at: 0,
             out: None,
@@ -147,16 +150,16 @@ impl Worker {
         self.metrics().connections[adopt.transport as usize].add(1);
         self.look_after(state, token);
         if let Some(connection) = state.connection(token) {
-            // Held, so that what follows joins it and all leaves in one write.
+            // Kept back, so that what follows is written together with it.
             let out = connection.outbox();
             (out.control, out.since) = (adopt.head.as_slice().into(), now);
         }
         if let Some(tenant) = adopt.tenant.as_ref().filter(|_| !is_echo) {
             state.hold_tenant(tenant);
         }
-        // Asked here as well, since a connection is looked at again for changes that come after this.
+        // Rights are checked here too, since later rechecks only follow later changes.
         if let Some(reason) = ended {
-            self.flush(state, token, now); // the answer's head goes before the reason
+            self.flush(state, token, now); // the response head is sent before the reason
             return self.close(state, token, reason);
         }
         if !is_echo {
@@ -166,7 +169,7 @@ impl Worker {
             }
         }
         if let Some(admitted) = state.connection(token).and_then(|connection| connection.admitted.as_ref()) {
-            admitted.arrived(); // after it has its position: it hears of it itself
+            admitted.arrived(); // it has its position now, so it gets its own presence event
         }
         self.take_leftover(state, token, &adopt.leftover);
         if self.flush(state, token, now) {
@@ -174,7 +177,7 @@ impl Worker {
         }
     }
 
-    /// Writes a control frame, or holds it until the transport takes it.
+    /// Writes a control frame, or keeps it until the transport takes it.
     pub(super) fn control(self: &Rc<Self>, state: &mut State, token: Token, control: &Control<'_>) {
         let Some(connection) = state.connection(token) else { return };
         let encoding = connection.encoding();
@@ -185,7 +188,7 @@ impl Worker {
         state.control = bytes;
     }
 
-    /// A position as the connection's client sees it.
+    /// Returns a position as the connection's client sees it.
     pub(super) fn cursor_of(&self, state: &mut State, token: Token, position: Sequence) -> Cursor {
         let cursors = self.shared.tenants.cursors();
         let Some(connection) = state.connection(token) else {
@@ -198,13 +201,13 @@ impl Worker {
         }
     }
 
-    /// Writes control bytes, or holds them.
+    /// Writes control bytes, or keeps them until the transport takes them.
     pub(super) fn raw_control(self: &Rc<Self>, state: &mut State, token: Token, bytes: &[u8]) {
         let now = state.wheel.now();
         let Some(connection) = state.connection(token) else { return };
         let was_blocked = connection.flags.outlet.is_blocked();
         let wrote = connection.control(bytes);
-        // Bytes held for a blocked connection are no progress: its stall goes on.
+        // Keeping bytes for a blocked connection is no progress, so its stall continues.
         if wrote.blocked && !was_blocked {
             connection.outbox().since = now;
         }
@@ -213,7 +216,7 @@ impl Worker {
         }
     }
 
-    /// Ends a connection with a reason its peer is told.
+    /// Closes a connection with a reason that is sent to its peer.
     pub(super) fn close(self: &Rc<Self>, state: &mut State, token: Token, reason: Close) {
         let Some(connection) = state.connection(token) else { return };
         if connection.flags.closing {
@@ -238,28 +241,29 @@ impl Worker {
         }
     }
 
-    /// Sends a last frame, leaves the tenant, and lingers for the peer's end.
+    /// Sends a last frame, leaves the tenant, and lingers until the peer closes.
     pub(super) fn end_ws(self: &Rc<Self>, state: &mut State, token: Token, frame: &[u8], reason: Close) {
         self.raw_control(state, token, frame);
         let Some(connection) = state.connection(token) else { return };
         if connection.flags.outlet.is_blocked() {
-            // The frame cannot go out; a reset says as much as the peer can still hear.
+            // The frame cannot be sent, so the connection is reset.
             self.drop_connection(state, token, reason);
             return;
         }
         if let Some(fd) = connection.sink.socket() {
-            let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Write); // already gone is as good
+            // An error says that the connection is gone already.
+            let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Write);
         }
         connection.flags.closing = true;
         connection.closing_for = reason;
-        // What the peer still sends is read and thrown away, on a turn of its own: this may be called amid a read.
+        // Further input is read and discarded in a later turn, since this may be called during a read.
         connection.flags.unread = true;
         self.leave(state, token);
         self.look_within(state, token, LINGER_TICKS);
         state.run(token);
     }
 
-    /// Takes a connection out of its tenant's view: it gets nothing more.
+    /// Removes a connection from its tenant's view: it gets no more events.
     pub(super) fn leave(&self, state: &mut State, token: Token) {
         let Some(connection) = state.connection(token) else { return };
         let mode = std::mem::replace(&mut connection.mode, Mode::Silent);
@@ -277,7 +281,7 @@ impl Worker {
         }
     }
 
-    /// Forgets a connection at once; the only place that does.
+    /// Drops a connection at once; the only place that does.
     pub(super) fn drop_connection(&self, state: &mut State, token: Token, reason: Close) {
         if state.connection(token).is_none() {
             return;
@@ -315,10 +319,10 @@ fn vacant(state: &mut State) -> Token {
 }
 
 impl State {
-    /// Connections that came by one API key hold one principal together.
+    /// Lets connections of one API key share one principal.
     fn share_principal(&self, admitted: &mut Admitted) {
         let principal = admitted.principal();
-        // A ticket in a user's name came by a key too, and is theirs alone.
+        // A ticket in a user's name was issued by a key too, but its principal is the user's own.
         let Some(key_id) = principal.key_id().filter(|_| principal.sub.is_none()) else { return };
         let tag = self.index.tag(Owner::Key(principal.tenant, key_id));
         let slot = self.index.next(tag, 0);
@@ -328,7 +332,7 @@ impl State {
         }
     }
 
-    /// Enters a connection under its owners, in place of those it had with an earlier principal.
+    /// Adds a connection to the index under its owners, in place of those of an earlier principal.
     pub(super) fn index_owners(&mut self, slot: u32, before: Option<&Principal>) {
         let Some(admitted) = self.connections.get(slot as usize).and_then(|it| it.admitted.as_ref()) else {
             return;
@@ -339,7 +343,7 @@ impl State {
         self.index.insert(admitted.principal(), slot);
     }
 
-    /// Removes an index row; whoever took its place learns its new row.
+    /// Removes an index row. The connection that is moved to its place gets its new row.
     pub(super) fn remove_row(&mut self, view: u32, row: RowId) {
         let Some(it) = self.views.get_mut(view as usize) else { return };
         if let Some(moved) = it.index.remove(row).and_then(|removed| removed.moved)

@@ -1,9 +1,9 @@
-//! Which connections of this worker belong to an organization, a user or an API key.
+//! Finds the connections of an organization, a user or an API key on this worker.
 //!
-//! * An owner is known by 32 bits of a keyed hash, so what is found is looked at before anything is done to it: owners that
-//!   share a hash cost a comparison.
-//! * A slot alone stands in the table itself, several are a [`SlotSet`]: one API key's connections cost a bit each, a user with
-//!   one connection about 12 bytes (`docs/benchmarks.md`, "Density").
+//! * An owner is identified by 32 bits of a keyed hash, so each connection that is found must be checked:
+//!   owners that share a hash cost a comparison.
+//! * A single slot is stored in the table itself, several in a [`SlotSet`]: the connections of one API key
+//!   cost a bit each, a user with one connection about 12 bytes (`docs/benchmarks.md`, "Density").
 //! * It knows slots and principals, not connections.
 
 use std::collections::HashMap;
@@ -17,12 +17,12 @@ use crate::ids::TenantId;
 
 use super::slot_set::SlotSet;
 
-/// Tables that owners are spread over, so that a table that grows moves a part of them.
+/// Number of tables that owners are spread over. A table that grows then moves only a part of them.
 const TABLES: usize = 64;
-/// Marks an entry that is the number of a set; slots are below.
+/// Marks an entry as the number of a set; slots are below this.
 const SET: u32 = 1 << 31;
 
-/// Whose connections are meant.
+/// The owner of connections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub(super) enum Owner<'a> {
     Organization(TenantId),
@@ -30,9 +30,10 @@ pub(super) enum Owner<'a> {
     User(TenantId, &'a str),
     /// An API key of an organization, by its id.
     Key(TenantId, &'a str),
-    /// The tokens that an API key minted, by its id; the operator's mint for any organization.
+    /// The tokens that an API key issued, by the key's id. The operator's key issues tokens for any
+    /// organization.
     MadeByKey(&'a str),
-    /// The tokens that a user's tokens minted.
+    /// The tokens that a user's tokens issued.
     MadeByUser(TenantId, &'a str),
 }
 
@@ -73,14 +74,14 @@ impl ConnectionIndex {
         OwnerTag(self.keys.hash_one(owner) as u32)
     }
 
-    /// Enters the connection in `slot` under each of its owners.
+    /// Adds the connection in `slot` under each of its owners.
     pub(super) fn insert(&mut self, principal: &Principal, slot: u32) {
         for tag in self.tags(principal) {
             self.add(tag, slot);
         }
     }
 
-    /// Removes what [`ConnectionIndex::insert`] entered for the same owners.
+    /// Removes what [`ConnectionIndex::insert`] added for the same owners.
     pub(super) fn remove(&mut self, principal: &Principal, slot: u32) {
         for tag in self.tags(principal) {
             self.take(tag, slot);
@@ -99,7 +100,7 @@ impl ConnectionIndex {
         owners.map(|owner| owner.map(|owner| self.tag(owner))).into_iter().flatten()
     }
 
-    /// The lowest slot from `from` on that may be one of the owner's.
+    /// Returns the lowest slot from `from` on that may be one of the owner's.
     pub(super) fn next(&self, tag: OwnerTag, from: u32) -> Option<u32> {
         let entry = *self.tables[tag.0 as usize % TABLES].get(&tag)?;
         match entry & SET {
@@ -148,7 +149,7 @@ impl ConnectionIndex {
     }
 }
 
-/// Gives memory back after a crowd has left; rarely, so that it costs nothing on average.
+/// Frees memory after many connections have left; rarely, so that it costs nothing on average.
 fn shrink(table: &mut Table) {
     if table.is_empty() {
         *table = Table::default();

@@ -1,7 +1,8 @@
 //! A queue that organizations share: each has a queue of its own, and they are served in turns.
 //!
-//! * However much one organization has queued, another one's first item waits for at most one item of each other organization.
-//! * It owns memory only for organizations that have something queued.
+//! * However many items one organization has queued, another one's first item waits for at most one item of
+//!   each other organization.
+//! * It owns memory only for organizations with queued items.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -12,7 +13,7 @@ use crate::ids::TenantId;
 #[derive(Debug)]
 pub(super) struct FairQueue<T> {
     queues: HashMap<TenantId, VecDeque<T>>,
-    /// The organizations with a queue, each once, in the order they are served.
+    /// The organizations with a queue, each once, in the order in which they are served.
     turns: VecDeque<TenantId>,
     len: usize,
 }
@@ -32,12 +33,13 @@ impl<T> FairQueue<T> {
         self.len == 0
     }
 
-    /// Queues an item behind those of its organization.
+    /// Adds an item behind those of its organization.
     pub(super) fn push(&mut self, tenant: TenantId, item: T) {
         self.queue(tenant).push_back(item);
     }
 
-    /// Puts an item that was popped and is not finished in front of those of its organization, which has had its turn.
+    /// Returns an item that was popped and is not finished to the front of its organization's queue. The
+    /// organization goes to the back, as it has had its turn.
     pub(super) fn push_front(&mut self, tenant: TenantId, item: T) {
         self.queue(tenant).push_front(item);
     }
@@ -64,12 +66,12 @@ impl<T> FairQueue<T> {
         Some((tenant, item))
     }
 
-    /// How many items of an organization are queued.
+    /// Returns the number of queued items of an organization.
     pub(super) fn len_of(&self, tenant: TenantId) -> usize {
         self.queues.get(&tenant).map_or(0, VecDeque::len)
     }
 
-    /// Removes the items of an organization that are not wanted any more.
+    /// Keeps the items of an organization for which `wanted` returns true.
     pub(super) fn retain(&mut self, tenant: TenantId, wanted: impl FnMut(&T) -> bool) {
         let Entry::Occupied(mut queue) = self.queues.entry(tenant) else { return };
         let before = queue.get().len();

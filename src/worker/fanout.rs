@@ -1,10 +1,11 @@
-//! The pump: each new frame is taken once, its live subscribers found by index, and the shared bytes written straight
-//! to their sockets, everything pending for one connection in one write.
+//! The fan-out: reads each new frame once, finds its live subscribers by index, and writes the shared bytes
+//! directly to their sockets. Everything pending for one connection is one write.
 //!
-//! * A batch is at most 64 frames; a connection's mask says which of them are for it.
-//! * A turn serves at most [`SENDS_PER_TURN`] connections of one tenant, then the next tenant has its turn: a tenant
-//!   with many subscribers delays another by one turn, not by its whole audience.
-//! * A connection that takes no more leaves the live ones with its exact position; `catchup` goes on from there.
+//! * A batch is at most 64 frames; a connection's mask says which of them match.
+//! * A turn serves at most [`SENDS_PER_TURN`] connections of one tenant before the next tenant: a tenant with
+//!   many subscribers delays another by one turn, not by its whole audience.
+//! * A connection whose transport takes no more stops being live, with its exact position; `catchup`
+//!   continues from there.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,18 +24,19 @@ use super::submit::Out;
 use super::view::{BATCH_FRAMES, Batch};
 use super::{State, Worker};
 
-/// Connections of one tenant written to before the next tenant's turn.
+/// The most connections of one tenant that are written to before the next tenant's turn.
 pub const SENDS_PER_TURN: usize = 64;
-/// Bytes of one tenant's writes before the next tenant's turn.
+/// The most bytes of one tenant's writes before the next tenant's turn.
 const BYTES_PER_TURN: usize = 128 * 1024;
-/// (frame, connection) pairs marked before the next tenant's turn, about, but one frame at least; some hundred microseconds, and
-/// some milliseconds where a worker has 100,000 different subscriptions of one tenant.
+/// About how many (frame, connection) pairs are marked before the next tenant's turn, but at least one frame.
+/// This takes some hundred microseconds, and some milliseconds if a worker has 100,000 different
+/// subscriptions of one tenant.
 const MARKS_PER_TURN: usize = 32 * 1024;
-/// Frames of a batch whatever the audience: together they cost one write each.
+/// The least frames of a batch, whatever the audience: together they cost one write each.
 const LEAST_FRAMES: usize = 8;
-/// Connections that are taken out of the live ones before the next tenant's turn.
+/// The most connections that stop being live before the next tenant's turn, when the worker was lapped.
 const LAPPED_PER_TURN: usize = 256;
-/// Different (mask, encoding) pairs whose joined bytes are kept during a turn.
+/// The most different (mask, encoding) pairs whose joined bytes are kept during a turn.
 const GROUPS: usize = 16;
 
 /// The bytes of one set of frames in one encoding, joined once for all connections that get the same.
@@ -43,12 +45,12 @@ struct Group {
     encoding: Encoding,
     start: usize,
     end: usize,
-    /// Connections that took it whole and are not timed yet.
+    /// Connections that took all of the bytes and are not yet in the delivery times.
     served: u64,
 }
 
 impl Worker {
-    /// One tenant's turn. Answers whether it has more.
+    /// Runs one tenant's turn. Returns true if work remains for the next turn.
     pub(super) fn fan_out(self: &Rc<Self>, state: &mut State, view: u32) -> bool {
         let Some(it) = state.views.get_mut(view as usize) else { return false };
         let mut batch = match it.batch.take() {
@@ -62,7 +64,7 @@ impl Worker {
             Some(_) => self.fall_behind(state, view, &mut batch),
             None => self.mark_some(state, view, &mut batch) && self.send_some(state, view, &mut batch),
         };
-        let Some(it) = state.views.get_mut(view as usize) else { return false }; // its last member went
+        let Some(it) = state.views.get_mut(view as usize) else { return false }; // its last member left
         if done {
             it.drained = it.joint;
             it.news.notify_waiters();
@@ -73,7 +75,7 @@ impl Worker {
         true
     }
 
-    /// Reads the next frames. `None` at the head.
+    /// Reads the next frames. Returns `None` at the head.
     pub(super) fn take_batch(self: &Rc<Self>, state: &mut State, view: u32) -> Option<Batch> {
         let State { views, reader, frames, .. } = state;
         let it = &mut views[view as usize];
@@ -94,8 +96,8 @@ impl Worker {
         Some(batch)
     }
 
-    /// Marks who gets some more of the frames of the batch; returns whether all are marked. One frame at least: the matching
-    /// subscriptions of a frame are not looked for in parts.
+    /// Marks the connections that get some more frames of the batch. Returns true if all frames are marked.
+    /// At least one frame is marked, because the matching subscriptions of a frame are not searched in parts.
     pub(super) fn mark_some(&self, state: &mut State, view: u32, batch: &mut Batch) -> bool {
         let State { views, connections, .. } = state;
         let it = &mut views[view as usize];
@@ -126,15 +128,17 @@ impl Worker {
         batch.marked == batch.frames.len()
     }
 
-    /// This worker was lapped, or a new epoch began: every live connection reads on at its own pace. They are told so over as many
-    /// turns as it takes; whoever catches up meanwhile does so at the new end.
+    /// Handles that this worker was lapped, or that a new epoch began: every live connection continues at its
+    /// own pace. They are switched over as many turns as needed; one that catches up meanwhile becomes live
+    /// at the new end.
     fn all_behind(&self, state: &mut State, view: u32) -> Batch {
         let it = &mut state.views[view as usize];
         it.joint = it.tenant.head();
         Batch { lapped: Some(0), ..Batch::default() }
     }
 
-    /// Takes some more of the connections that were live before the lap out of the live ones; returns whether all are.
+    /// Switches some more connections that were live before the lap to [`Mode::Behind`]. Returns true if all
+    /// are switched.
     fn fall_behind(&self, state: &mut State, view: u32, batch: &mut Batch) -> bool {
         let it = &state.views[view as usize];
         let (from, joint) = (it.drained, it.joint);
@@ -156,11 +160,12 @@ impl Worker {
         false
     }
 
-    /// Writes to some more connections of the batch; answers whether all were served.
+    /// Writes to some more connections of the batch. Returns true if all were served.
     fn send_some(self: &Rc<Self>, state: &mut State, view: u32, batch: &mut Batch) -> bool {
         let mut joined = std::mem::take(&mut state.bytes);
         let mut outs = std::mem::take(&mut state.outs);
-        // Held apart: whoever is found gone is dropped, and the last one takes the view with it.
+        // The batch is outside the view here, because a connection that is found gone is dropped, and the
+        // last one drops the view.
         let it = &state.views[view as usize];
         let (from, times) = (it.drained, it.times.clone());
         let mut turn = Turn::default();
@@ -183,7 +188,7 @@ impl Worker {
         batch.at >= batch.touched.len()
     }
 
-    /// Takes the next connections of the batch, up to a submission's worth, and joins what is for them.
+    /// Takes the next connections of the batch, up to one submission, and joins their bytes.
     fn choose(
         &self,
         state: &mut State,
@@ -197,12 +202,12 @@ impl Worker {
         while outs.len() < state.submission.depth() && batch.at < stop && chosen < BYTES_PER_TURN {
             let Some(&token) = batch.touched.get(batch.at) else { break };
             let Some(connection) = state.connection(token) else {
-                batch.at += 1; // gone since the batch was marked
+                batch.at += 1; // it has ended since the batch was marked
                 continue;
             };
             let (mask, blocked) = (connection.mask, connection.flags.outlet.is_blocked());
             if mask == 0 {
-                batch.at += 1; // closed or resubscribed since
+                batch.at += 1; // it was closed or subscribed again since
                 continue;
             }
             let Some(group) = turn.group(mask, connection.encoding(), joined, &batch.frames) else { break };
@@ -214,7 +219,7 @@ impl Worker {
         }
     }
 
-    /// Books what a live connection, so far served up to `from`, took of its part of the batch.
+    /// Records what a live connection, served up to `from` before, took of its part of the batch.
     fn settle(
         self: &Rc<Self>,
         state: &mut State,
@@ -256,7 +261,7 @@ impl Worker {
         }
     }
 
-    /// Counts how long the deliveries of the last submission took since they were published.
+    /// Adds the delivery times of the last submission, counted from the publishing of each event.
     fn time(&self, times: &Times, frames: &[Arc<Frame>], turn: &mut Turn) {
         let now = self.shared.clock.monotonic_us();
         for group in &mut turn.groups {
@@ -274,7 +279,8 @@ impl Worker {
         }
     }
 
-    /// Adds a turn's sums to the counters: once a turn, since each addition is a locked instruction.
+    /// Adds a turn's sums to the counters. This is done once per turn, since each addition is a locked
+    /// instruction.
     fn book(&self, turn: &Turn) {
         let metrics = self.metrics();
         metrics.writes.add(turn.writes);
@@ -284,7 +290,7 @@ impl Worker {
     }
 }
 
-/// What one turn has joined and counted so far.
+/// The bytes and counts of one turn so far.
 #[derive(Default)]
 struct Turn {
     groups: Vec<Group>,
@@ -294,8 +300,8 @@ struct Turn {
 }
 
 impl Turn {
-    /// The group of (mask, encoding), its bytes joined at the end of `joined` if it is new. `None`: there are
-    /// [`GROUPS`] already, which may be dropped once nobody writes from them.
+    /// Returns the group of (mask, encoding). If it is new, its bytes are appended to `joined`. Returns
+    /// `None` if there are [`GROUPS`] already, which may be dropped once no write uses them.
     fn group(
         &mut self,
         mask: u64,
@@ -323,7 +329,7 @@ impl Turn {
 }
 
 impl Connection {
-    /// The transport takes no more: the stall is measured from now on.
+    /// Records that the transport takes no more: the stall is measured from now on.
     pub(super) fn block(&mut self, now: Tick) {
         if !self.flags.outlet.is_blocked() {
             self.flags.outlet.block();
@@ -331,13 +337,13 @@ impl Connection {
         }
     }
 
-    /// Whether it published `frame` itself and does not want it back.
+    /// Returns true if this connection published `frame` itself and asked not to receive its own events.
     pub(super) fn hides(&self, frame: &Frame) -> bool {
         self.flags.no_echo && frame.origin() == self.id
     }
 
-    /// After a short write of `frames` in order: holds the frame that went out in part and sets the position. Answers how
-    /// many went out whole.
+    /// Handles a short write of consecutive `frames`: keeps the frame that was sent in part, and sets the
+    /// position. Returns how many were sent completely.
     pub(super) fn settle_short<W: Written>(
         &mut self,
         frames: impl Iterator<Item = W>,
@@ -353,7 +359,7 @@ impl Connection {
             let len = frame.encoded_len(self.encoding());
             self.told = position;
             if bytes < len {
-                // A slow connection must not hold the whole page that its frame came with.
+                // A slow connection must not keep the whole page of its frame in memory.
                 self.outbox().partial = frame.detached().map(|frame| (frame, bytes));
                 break;
             }

@@ -1,9 +1,10 @@
-//! Whose request is worked on in this turn: what an organization publishes over HTTP has a share of each turn.
+//! Fair shares of a turn: an organization's HTTP publishes get a limited part of each turn.
 //!
-//! * Parsing and encoding a body are the long part of a task. Without a share, one organization's publishers would fill the
-//!   runtime's queue, and everybody else's requests and new connections would wait behind all of them.
-//! * What is over the share waits for the next turn, in its order. Waiting costs the connection nothing it does not hold anyway:
-//!   one request, whose body was read already.
+//! * Parsing and encoding a body are the long part of a task. Without a share, one organization's publishers
+//!   would fill the runtime's queue, and the requests and new connections of all others would wait behind
+//!   them.
+//! * What exceeds the share waits for the next turn, in order. While it waits, the connection keeps only what
+//!   it keeps anyway: one request whose body was already read.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -11,20 +12,21 @@ use tokio::sync::oneshot;
 
 use crate::ids::TenantId;
 
-/// Bytes of one organization's bodies that are begun in a turn; some hundred microseconds.
+/// The bytes of one organization's bodies that are started in one turn; some hundred microseconds.
 const BYTES_PER_TURN: usize = 16 * 1024;
-/// What any body counts for, however small: the work around it.
+/// The least bytes that any body counts as, however small, because of the work around it.
 const LEAST_BYTES: usize = 1024;
 
-/// One organization's part.
+/// The share of one organization.
 #[derive(Debug, Default)]
 struct Share {
-    /// Bytes begun in this turn.
+    /// Bytes started in this turn.
     used: usize,
     waiting: VecDeque<(usize, oneshot::Sender<()>)>,
 }
 
-/// Shares of the organizations that have published in this turn or wait; no more than requests under way.
+/// The shares of the organizations that have published in this turn or wait; at most as many as requests in
+/// progress.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     shares: HashMap<TenantId, Share>,
@@ -32,7 +34,7 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// Begins a body of `bytes`: at once (`None`), or when what is answered ends.
+    /// Starts a body of `bytes`: at once if this returns `None`, else when the returned receiver completes.
     pub(super) fn enter(&mut self, tenant: TenantId, bytes: usize) -> Option<oneshot::Receiver<()>> {
         let bytes = bytes.max(LEAST_BYTES);
         let share = self.shares.entry(tenant).or_default();
@@ -46,7 +48,7 @@ impl Gate {
         Some(told)
     }
 
-    /// A new turn: everybody has a whole share again.
+    /// Starts a new turn: every organization has its whole share again.
     pub(super) fn renew(&mut self) {
         self.shares.retain(|_, share| {
             share.used = 0;
@@ -55,14 +57,14 @@ impl Gate {
             {
                 self.waiting -= 1;
                 if go_on.send(()).is_ok() {
-                    share.used += bytes; // a request that was given up takes nothing
+                    share.used += bytes; // a cancelled request takes nothing
                 }
             }
             share.used > 0
         });
     }
 
-    /// Whether somebody waits for the next turn.
+    /// Returns true if a body waits for the next turn.
     pub(super) fn is_waited_for(&self) -> bool {
         self.waiting > 0
     }

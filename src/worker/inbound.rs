@@ -1,8 +1,11 @@
-//! What clients send: bytes from a socket, messages from the decoder, client frames from messages.
+//! Input from clients: bytes from a socket, messages from the decoder, client frames from messages.
 //!
-//! * One read buffer per worker; a connection keeps input only while it is paused ([`crate::connection::Inbound::kept`]).
-//! * A connection that owes too much, or waits for something, is not read: its peer meets TCP's own backpressure.
-//! * A peer's bytes never end in a panic: every way out is an answer, a close code, or the end of the connection.
+//! * There is one read buffer per worker. A connection keeps input only while it is paused
+//!   ([`crate::connection::Inbound::kept`]).
+//! * A connection with too much pending output, or that waits for something, is not read: TCP's own
+//!   backpressure slows its peer.
+//! * A peer's bytes never cause a panic: the result is a response, a close code, or the end of the
+//!   connection.
 
 use std::io;
 use std::rc::Rc;
@@ -20,24 +23,26 @@ use super::sockets::Token;
 use super::ws_publish::Publishing;
 use super::{State, Worker};
 
-/// Bad frames in a row before the connection is closed (1008).
+/// Bad frames in a row before the connection is closed with code 1008.
 pub const BAD_FRAMES: u8 = 10;
 /// Reads of one connection before others have their turn.
 const READS_PER_TURN: usize = 1;
-/// Microseconds that one connection's messages are dealt with before others have their turn: a buffer holds thousands of them.
+/// Microseconds for one connection's messages before others have their turn. A buffer can hold thousands of
+/// messages.
 const SHARE_US: u64 = 200;
 
 impl Worker {
-    /// Reads a connection until it is drained, is paused, or has had its turn. A read that leaves room in the buffer has
-    /// drained the socket, and what comes later is a new edge; not so where the peer's end came before: `ended` says that an
-    /// edge told it, or that nobody knows which edges there were.
+    /// Reads a connection until it is drained, is paused, or has had its turn. A read that does not fill the
+    /// buffer has drained the socket, and later input causes a new edge. This is not so if the peer has
+    /// already ended its side: `ended` says that an edge reported this, or that it is unknown which edges
+    /// there were.
     pub(super) fn read(self: &Rc<Self>, state: &mut State, token: Token, ended: bool) {
         let mut input = std::mem::take(&mut state.input);
         for turn in 0.. {
             let now = state.wheel.now();
             let Some(connection) = state.connection(token) else { break };
             if !connection.flags.closing && !connection.may_read() {
-                connection.flags.unread = true; // whoever lifts the reason reads on
+                connection.flags.unread = true; // reading continues when the reason is gone
                 break;
             }
             if turn == READS_PER_TURN {
@@ -56,7 +61,8 @@ impl Worker {
                 }
                 Ok(n) => {
                     connection.heard = now;
-                    // A subscriber over SSE has nothing to say once it asked, and a closed WebSocket no more.
+                    // An SSE client sends nothing after its request, and input of a closed WebSocket is
+                    // ignored.
                     if !connection.flags.closing && connection.is_ws() {
                         self.feed(state, token, &mut input[..n]);
                     }
@@ -83,7 +89,7 @@ impl Worker {
         state.input = input;
     }
 
-    /// Reads on if the reason for not reading is gone.
+    /// Continues reading if the reason for not reading is gone.
     pub(super) fn resume_reading(self: &Rc<Self>, state: &mut State, token: Token) {
         if state.connection(token).is_some_and(|connection| connection.flags.unread && connection.may_read())
         {
@@ -91,7 +97,7 @@ impl Worker {
         }
     }
 
-    /// Bytes that hyper had read after the head.
+    /// Handles bytes that hyper had read after the request head.
     pub(super) fn take_leftover(&self, state: &mut State, token: Token, leftover: &[u8]) {
         if let Some(connection) = state.connection(token)
             && !leftover.is_empty()
@@ -137,7 +143,7 @@ impl Worker {
                 break;
             }
         }
-        decoder.free(); // what the last message was handed out of; what is partial stays
+        decoder.free(); // frees the last message; incomplete ones stay
         if let Some(connection) = state.connection(token) {
             if decoder.is_partial() {
                 connection.inbound().decoder = decoder;
@@ -147,8 +153,8 @@ impl Worker {
         self.account(state, token, whole);
     }
 
-    /// Counts what the connection's peer has sent in part against its organization, and sets the time by which a message has to
-    /// be whole. `whole`: one was, since this was last called.
+    /// Counts the peer's incomplete input against its organization's share, and sets the time by which a
+    /// message must be complete. `whole` says that a message was completed since the last call.
     fn account(self: &Rc<Self>, state: &mut State, token: Token, whole: bool) {
         let now = state.wheel.now();
         let Some(connection) = state.connection(token) else { return };
@@ -162,14 +168,14 @@ impl Worker {
             (true, true) => inbound.since = Some(now),
             (true, false) => {}
         }
-        // The diagnostic echo takes what conformance suites send, and is not for strangers.
+        // The diagnostic echo takes whatever conformance suites send, and is not open to strangers.
         if held == 0 || connection.flags.diagnostic_echo {
             inbound.claim = None;
             return;
         }
         let claim = inbound.claim.get_or_insert_with(|| self.shared.incoming.claim(tenant));
         if claim.set(held).is_err() {
-            // Input that waits for this worker alone is nobody's fault.
+            // Input that only waits for this worker is not the peer's fault.
             if partial > FREE_BYTES || connection.flags.outlet.is_blocked() {
                 return self.close(state, token, Close::OverShare);
             }
@@ -188,7 +194,7 @@ impl Worker {
         }
     }
 
-    /// The diagnostic echo: each message comes back as one of its type.
+    /// Handles the diagnostic echo: each message is returned as one of its type.
     fn on_echo(self: &Rc<Self>, state: &mut State, token: Token, message: Message<'_>) {
         let mut bytes = Vec::new();
         match message {
@@ -252,7 +258,7 @@ impl Worker {
         if let Err(missing) = admitted.principal().authorize::<crate::auth::Subscribe>() {
             return self.refuse(state, token, &missing.into(), reference);
         }
-        // As a request over HTTP: matching it may read the log.
+        // Charged like an HTTP request, because resolving the start position may read the log.
         if let Err(over) = self.shared.rates.request(admitted.principal().tenant, self.shared.clock.now_ms())
         {
             return self.refuse(state, token, &over.into(), reference);
@@ -262,7 +268,8 @@ impl Worker {
         if let Some(start) = start::resolve_now(&self.shared.tenants.cursors(), &tenant, &from) {
             return self.subscribe(state, token, filter, Some(start), reference);
         }
-        // Only `since` reads the log: the old subscription goes on until the answer is there, unread input waits.
+        // Only `since` reads the log. The old subscription continues until the result is there, and unread
+        // input waits.
         connection.flags.paused = true;
         let worker = self.clone();
         tokio::task::spawn_local(async move {
@@ -292,7 +299,7 @@ impl Worker {
                 admitted.renew(principal);
                 state.index_owners(token.slot, Some(&before));
                 match rights {
-                    // A subscription goes on by the new credential's right to it or not at all.
+                    // The new credential must allow the subscription, or the connection is closed.
                     Ok(_) if subscribed && !may_subscribe => return self.close(state, token, Close::Revoked),
                     Ok(rights) => self.renew_rights(state, token, rights),
                     Err(ended) => return self.close(state, token, crate::outcome::close_of(ended)),

@@ -1,10 +1,12 @@
-//! The second hand: heartbeats, silence, stalls and expiry, from one wheel.
+//! Work that is due by the second: heartbeats, silence, stalls and expiry, all from one timer wheel.
 //!
-//! * A tick only collects who is due. They are looked at in the turns that follow, which give them a share of their time: a second of a
-//!   million connections' heartbeats holds up nothing.
-//! * Each connection has one valid entry in the wheel ([`crate::connection::Connection::look_at`]); an entry that is not due any more is ignored.
-//! * Silence is reset by bytes from the peer, or by a blocked socket becoming writable, never by our own write.
-//! * A cursor told here never passes an undelivered match.
+//! * A tick only collects the connections that are due. They are handled in the turns that follow, which give
+//!   them a share of their time: the heartbeats of a million connections in one second delay nothing else.
+//! * Each connection has one valid entry in the wheel ([`crate::connection::Connection::look_at`]); an entry
+//!   that is no longer valid is ignored.
+//! * The silence timer is reset by bytes from the peer, or by a blocked socket that becomes writable, never
+//!   by our own write.
+//! * A cursor sent here never passes an undelivered match.
 
 use std::rc::Rc;
 
@@ -20,11 +22,12 @@ use super::sockets::Token;
 use super::wheel::Wheel;
 use super::{State, Worker};
 
-/// Entries of the wheel that are looked at before the next tenants with news.
+/// Entries of the wheel that are cleaned up before the next tenants with new events.
 const TIDIED_PER_STEP: usize = 256;
 
 impl Worker {
-    /// One second has passed. What is due by that is looked at by [`Worker::look_at_next`], over the turns that follow.
+    /// Advances the wheel by one second. [`Worker::look_at_next`] handles what is due, over the turns that
+    /// follow.
     pub(super) fn tick(self: &Rc<Self>) {
         let state = &mut *self.state.borrow_mut();
         let due = state.wheel.tick();
@@ -32,13 +35,15 @@ impl Worker {
             state.due.push_back((state.wheel.now(), due.into_iter()));
         }
         state.wheel.begin_to_tidy();
-        // Who comes and who goes leaves pages behind that hold next to nothing; when the crowd has passed, they go.
+        // Connections that come and go leave nearly empty pages behind, which are freed when a burst of them
+        // is over.
         let crowded = std::mem::take(&mut state.crowded);
         memory::give_back(state.was_crowded && !crowded);
         state.was_crowded = crowded;
     }
 
-    /// Looks at the next connection that is due, else forgets some dead entries of the wheel. Returns false where there are none.
+    /// Handles the next connection that is due, else removes some dead entries of the wheel. Returns false if
+    /// there are none.
     pub(super) fn look_at_next(self: &Rc<Self>, state: &mut State) -> bool {
         while let Some((tick, due)) = state.due.front_mut() {
             let tick = *tick;
@@ -56,7 +61,7 @@ impl Worker {
         })
     }
 
-    /// Ticks between a transport's keep-alives.
+    /// Returns the ticks between a transport's keep-alives.
     pub(super) fn keepalive_ticks(&self, transport: Transport) -> Tick {
         let config = &self.shared.config;
         let seconds = match transport {
@@ -66,7 +71,7 @@ impl Worker {
         Tick::try_from(seconds).unwrap_or(Tick::MAX / 4).max(1)
     }
 
-    /// Enters a connection into the wheel for whatever comes first.
+    /// Adds a connection to the wheel for its earliest deadline.
     pub(super) fn look_after(&self, state: &mut State, token: Token) {
         let now = state.wheel.now();
         let stall = self.stall_ticks();
@@ -83,15 +88,16 @@ impl Worker {
         self.look_within(state, token, ticks);
     }
 
-    /// When the message is late of which the connection has sent a part; a part that grows has longer.
+    /// Returns when the peer's incomplete message is too late. A message that grows gets more time.
     pub(super) fn late_at(&self, state: &mut State, token: Token) -> Option<Tick> {
         let inbound = state.connection(token)?.inbound.as_ref()?;
         let seconds = self.shared.config.receive_time(inbound.decoder.held_bytes()).as_secs() + 1;
         Some(inbound.since?.saturating_add(Tick::try_from(seconds).unwrap_or(Tick::MAX / 4)))
     }
 
-    /// Has the connection looked at within `ticks`. An entry that comes sooner stays the valid one, and what is due later is entered
-    /// then: a peer that moves its deadline again and again leaves no entry for each time.
+    /// Ensures that the connection is handled within `ticks`. An entry that is due sooner stays the valid
+    /// one, and a later deadline is entered then: so a peer that moves its deadline again and again leaves no
+    /// entry for each time.
     pub(super) fn look_within(&self, state: &mut State, token: Token, ticks: Tick) {
         let now = state.wheel.now();
         let at = Wheel::tick_of(now, ticks);
@@ -108,14 +114,14 @@ impl Worker {
         Tick::try_from(seconds).unwrap_or(Tick::MAX / 4).max(1)
     }
 
-    /// Looks at a connection for which an entry stood at `tick`.
+    /// Handles a connection whose entry was due at `tick`.
     fn look(self: &Rc<Self>, state: &mut State, token: Token, tick: Tick) {
         let (now, now_ms) = (state.wheel.now(), self.shared.clock.now_ms());
         let stall = self.stall_ticks();
         let late = self.late_at(state, token).is_some_and(|late| late <= now);
         let Some(connection) = state.connection(token) else { return };
         if connection.look_at != tick {
-            return; // a newer entry stands elsewhere
+            return; // a newer entry is elsewhere
         }
         if connection.flags.closing {
             self.drop_connection(state, token, Close::Peer);
@@ -153,7 +159,8 @@ impl Worker {
         self.look_after(state, token);
     }
 
-    /// A Ping and the JSON `ping` in one write; on SSE a comment, or an event where the position moved.
+    /// Sends a heartbeat: on WebSocket a Ping and the JSON `ping` in one write; on SSE a comment, or an event
+    /// if the position moved.
     fn heartbeat(self: &Rc<Self>, state: &mut State, token: Token) {
         let timestamp_ms = self.shared.clock.now_ms();
         let Some(connection) = state.connection(token) else { return };

@@ -1,4 +1,5 @@
-//! What other threads ask of a worker, and how it answers: listings, kicks, changed rights, commits, the end.
+//! Messages from other threads to a worker, and how it handles them: listings, closing, changed rights,
+//! commits, the drain.
 
 use std::rc::Rc;
 
@@ -15,39 +16,39 @@ use super::{Accepted, State, Worker};
 
 /// A message to a worker.
 pub enum Mail {
-    /// A fresh socket, dealt by load.
+    /// A new socket, assigned to this worker by load.
     Accepted(Accepted),
-    /// A WebSocket's publish was committed, or was not.
+    /// A publish over WebSocket was committed, or its commit failed.
     Committed(Committed),
     /// A commit that a task waits for is over.
     Told(Told),
-    /// Find the connections with the lowest ids after one, at most so many.
+    /// Finds the connections with the lowest ids after `after`, about `most` of them.
     List {
-        /// Among these.
+        /// Which connections to find.
         selector: Selector,
         /// Only ids above this one.
         after: Option<u64>,
-        /// So many, or some more.
+        /// How many to find; the result may have some more.
         most: usize,
-        /// Whom to answer.
+        /// Where to send the result.
         reply: FoundReply,
     },
-    /// Describe connections of one organization that were found on this worker.
+    /// Describes connections of one organization that were found on this worker.
     Describe {
         /// The organization.
         tenant: TenantId,
-        /// What was found.
+        /// The connections that were found.
         found: Vec<Found>,
-        /// Whom to answer.
+        /// Where to send the result.
         reply: DescribedReply,
     },
-    /// Close connections; answers how many.
+    /// Closes connections; the reply is their number.
     Close(Selector, ClosedReply),
-    /// Credentials, users or organizations changed: look at the rights of the connections concerned.
+    /// Credentials, users or organizations changed: check the rights of their connections.
     Recheck(Change),
-    /// The daemon stops: close everything, spread over this many seconds.
+    /// The daemon stops: close every connection, spread over this many seconds.
     Drain {
-        /// 0: at once.
+        /// 0 means at once.
         seconds: u64,
     },
 }
@@ -62,22 +63,22 @@ pub struct Listed {
     pub transport: &'static str,
     /// The credential's `sub`.
     pub user: Option<String>,
-    /// The API key it came with.
+    /// The API key that the connection was opened with.
     pub key_id: Option<String>,
-    /// What it asks for, as query parameters; empty: everything it may see.
+    /// The filter as query parameters; empty for everything that the connection may see.
     pub filter: String,
-    /// Where it comes from; absent for a unix socket.
+    /// The client's address; absent for a unix socket.
     pub peer: Option<String>,
-    /// Since when it is open.
+    /// When the connection was opened.
     #[schema(format = DateTime)]
     pub since: String,
-    /// Events written.
+    /// Number of events written.
     pub sent_events: u64,
-    /// Bytes written.
+    /// Number of bytes written.
     pub sent_bytes: u64,
-    /// How many sequences its cursor is behind the end.
+    /// How many sequences the cursor is behind the end.
     pub cursor_lag: u64,
-    /// Whether it was opened for publishing only.
+    /// True if the connection only publishes.
     pub publish_only: bool,
 }
 
@@ -86,7 +87,7 @@ impl Worker {
         match mail {
             Mail::Accepted(accepted) => match self.on_accepted.get() {
                 Some(serve) => serve(accepted),
-                None => tracing::warn!("a socket was dealt to a worker that does not serve yet"),
+                None => tracing::warn!("a socket was assigned to a worker that is not serving yet"),
             },
             Mail::Committed(committed) => {
                 if let Some(tenant) = state.tenant_of(committed.token()) {
@@ -134,7 +135,7 @@ impl Worker {
         })
     }
 
-    /// Closes a connection whose credential has ended, without waiting for the mail that tells of it.
+    /// Closes a connection whose credential has ended, without waiting for the mail about it.
     pub(super) fn close_if_ended(self: &Rc<Self>, state: &mut State, token: Token) {
         let Some(admitted) = state.connection(token).and_then(|connection| connection.admitted.as_ref())
         else {
@@ -146,13 +147,13 @@ impl Worker {
     }
 }
 
-/// A connection id as clients see it.
+/// Returns a connection id as clients see it.
 #[must_use]
 pub fn connection_name(id: u64) -> String {
     format!("conn-{id:016x}")
 }
 
-/// The id a name stands for.
+/// Returns the connection id of a name.
 #[must_use]
 pub fn connection_id(name: &str) -> Option<u64> {
     u64::from_str_radix(name.strip_prefix("conn-")?, 16).ok()

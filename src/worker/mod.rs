@@ -1,9 +1,13 @@
-//! A worker: one thread, one runtime, its own sockets; nothing on it is shared or locked but what arrives by mail.
+//! A worker: one thread, one runtime, its own sockets. Its state is never shared or locked; other threads
+//! only send mail.
 //!
-//! * Its state is one [`RefCell`], borrowed only between awaits, so the loop and its tasks never meet inside it.
-//! * The loop serves in turns (`turn`): socket events, mail, tenants with news, connections with work left; after each
-//!   turn it yields to the reactor, so that accepts, requests and heartbeats go on under any load.
-//! * Who is told what: `fanout` serves live connections, `catchup` those behind, `inbound` reads, `keepalive` ticks.
+//! * Its state is one [`RefCell`], borrowed only between awaits, so the loop and its tasks never borrow it at
+//!   the same time.
+//! * The loop serves in turns (`turn`): socket events, mail, tenants with new events, connections with work
+//!   left. After each turn it yields to the reactor, so that accepts, requests and heartbeats continue under
+//!   any load.
+//! * `fanout` serves live connections, `catchup` those that are behind, `inbound` reads input, `keepalive`
+//!   handles ticks.
 
 pub mod catchup;
 pub mod commits;
@@ -66,27 +70,28 @@ use view::View;
 use wheel::Wheel;
 use ws_publish::Committed;
 
-/// Bytes of the one read buffer of a worker, and so the most that is kept of a connection whose turn ended amid its input.
+/// Size of a worker's one read buffer in bytes, and so the most input that is kept for a connection whose
+/// turn ended.
 const READ_BUFFER: usize = 16 * 1024;
-/// What every worker sees.
+/// What all workers share.
 pub struct Shared {
     /// The checked configuration.
     pub config: Arc<Config>,
-    /// Who may do what.
+    /// Credentials and rights.
     pub auth: Arc<Auth>,
-    /// Every tenant.
+    /// All tenants.
     pub tenants: Arc<Tenants>,
-    /// Limits on connections.
+    /// Limits of connections.
     pub admission: Arc<Admission>,
-    /// Sockets whose peers have not shown a valid credential.
+    /// Sockets whose peers have not presented a valid credential.
     pub newcomers: Arc<Newcomers>,
-    /// What has come in part: request bodies and WebSocket messages.
+    /// Memory share of incomplete input: request bodies and WebSocket messages.
     pub incoming: Arc<Shares>,
-    /// Answers that wait to be read.
+    /// Memory share of responses that are not read yet.
     pub unread_answers: Arc<Shares>,
-    /// Event streams over HTTP/2 that wait to be read.
+    /// Memory share of event streams over HTTP/2 that are not read yet.
     pub unread_streams: Arc<Shares>,
-    /// How much organizations publish and ask a second.
+    /// Rates of events and requests.
     pub rates: Rates,
     /// Counters.
     pub metrics: Arc<Metrics>,
@@ -94,24 +99,25 @@ pub struct Shared {
     pub clock: Arc<dyn Clock>,
     /// One mailbox per worker.
     pub mail: Arc<[WakeQueue<Mail>]>,
-    /// Tenants with news, one queue per worker.
+    /// Tenants with new events, one queue per worker.
     pub wakes: Arc<[WakeQueue<Arc<Tenant>>]>,
-    /// Sockets each worker holds, for dealing new ones.
+    /// Number of sockets of each worker, for assigning new ones.
     pub loads: Box<[AtomicUsize]>,
-    /// Bounds of inbound WebSocket messages.
+    /// Limits of inbound WebSocket messages.
     pub ws_limits: ws_decode::Limits,
-    /// Set when the daemon stops: nothing new is accepted.
+    /// Set when the daemon stops; then nothing new is accepted.
     pub stopping: AtomicBool,
-    /// Connections so far, in every organization together.
+    /// Number of connections so far, over all organizations.
     next_connection: AtomicU64,
-    /// Keyed at random: makes ids of that count, so that they tell nobody how many others connect, and differ between
-    /// runs, so that a replayed event's origin never hides another run's event.
+    /// Derives connection ids from that count, with a random key. So an id does not reveal how many other
+    /// connections there are. Ids also differ between runs, so that a replayed event's origin never hides
+    /// another run's event.
     connection_ids: RandomState,
 }
 
 impl Shared {
-    /// Joins the parts.
-    #[allow(clippy::too_many_arguments)] // each is one room's handle, named at its only caller
+    /// Creates the shared state from its parts.
+    #[allow(clippy::too_many_arguments)] // each is one module's handle, named at its only caller
     pub fn new(
         config: Arc<Config>,
         auth: Arc<Auth>,
@@ -157,18 +163,18 @@ impl Shared {
         })
     }
 
-    /// A connection id that was not given out before, but for one chance in 2^64 per pair.
+    /// Returns a new connection id. Two ids are equal with a chance of one in 2^64.
     pub fn connection_id(&self) -> u64 {
         self.connection_ids.hash_one(self.next_connection.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Whether the daemon stops.
+    /// Returns true if the daemon is stopping.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// Whether anything new may begin.
+    /// Checks that new work may begin.
     ///
     /// # Errors
     /// 503 once the daemon stops.
@@ -180,26 +186,26 @@ impl Shared {
     }
 }
 
-/// A fresh socket, non-blocking.
+/// A new, non-blocking socket.
 #[derive(Debug)]
 pub enum Accepted {
-    /// Over TCP, with its peer.
+    /// A TCP socket, with its peer.
     Tcp(std::net::TcpStream, std::net::IpAddr),
-    /// Over a unix socket.
+    /// A unix socket.
     Unix(std::os::unix::net::UnixStream),
 }
 
-/// What serves sockets that are dealt to a worker.
+/// Serves the sockets that are assigned to a worker.
 pub type OnAccepted = Box<dyn Fn(Accepted)>;
 
-/// A socket's place in its worker's load, given back when it is dropped.
+/// A socket's entry in its worker's load, released on drop.
 pub struct HeldSocket {
     worker: Rc<Worker>,
     handed_over: bool,
 }
 
 impl HeldSocket {
-    /// The connection took it over: [`Worker::drop_connection`] gives it back.
+    /// Passes the entry to the connection that took over the socket: [`Worker::drop_connection`] releases it.
     pub fn hand_over(mut self) {
         self.handed_over = true;
     }
@@ -217,57 +223,61 @@ impl Drop for HeldSocket {
 pub struct Worker {
     /// Its number.
     pub id: usize,
-    /// What it shares.
+    /// What it shares with the other workers.
     pub shared: Arc<Shared>,
     sockets: Sockets,
     state: RefCell<State>,
-    /// What serves sockets that come by mail; set once, before any comes.
+    /// Serves the sockets that come by mail; set once, before any comes.
     pub on_accepted: OnceCell<OnAccepted>,
     /// True once this worker drains: connections still in hyper end after their present request.
     stop: tokio::sync::watch::Sender<bool>,
-    /// Bodies that were drained after they had blocked, or dropped. Outside `state`: a body may be drained while it is borrowed.
+    /// Bodies that were drained after they had blocked, or that were dropped. Outside `state`, because a body
+    /// may be drained while that is borrowed.
     body_ready: RefCell<VecDeque<Token>>,
     /// Wakes the loop from this thread's own tasks.
     nudge: Notify,
-    /// Outside `state`: a task asks while it is not borrowed, mail tells while it is.
+    /// Outside `state`: a task polls it while that is not borrowed, and mail completes it while that is
+    /// borrowed.
     commits: commits::Commits,
-    /// Outside `state` likewise.
+    /// Outside `state` for the same reason.
     gate: RefCell<gate::Gate>,
 }
 
-/// What a worker owns.
+/// The state that a worker owns.
 pub(crate) struct State {
     pub(crate) connections: Slab<Connection>,
     pub(crate) views: Slab<View>,
     pub(crate) by_tenant: HashMap<TenantId, u32>,
-    /// Tenants of connections that never subscribed, with how many those are: a quiet tenant that nobody holds is
-    /// forgotten.
+    /// Tenants of connections that never subscribed, with the number of these. A quiet tenant without such a
+    /// reference is removed from memory.
     pub(crate) held: HashMap<TenantId, (Arc<Tenant>, u32)>,
     index: ConnectionIndex,
     pub(crate) wheel: Wheel,
-    /// Connections whose tick has come, with that tick; those of a tick that took long come before those of the next.
+    /// Connections that are due, with their tick. Those of a tick that is not finished come before those of
+    /// the next.
     due: VecDeque<(Tick, std::vec::IntoIter<Token>)>,
     /// Connections with work left that no edge will announce.
     run: FairQueue<Token>,
     scans: Scans,
-    /// Publishes over WebSockets whose commit is over and whose publisher has not been answered.
+    /// Publishes over WebSocket whose commit is over and whose publisher was not answered yet.
     acks: FairQueue<Committed>,
-    /// Turns so far.
+    /// Number of turns so far.
     turn: u64,
-    /// Views with news that were not served in this turn, each once in this or in `news` ([`View::queued`]).
+    /// Views with new events that were not served in this turn. A view is at most once in this or in `news`
+    /// ([`View::queued`]).
     fresh: VecDeque<u32>,
-    /// Views with news that had their share of this turn.
+    /// Views with new events that had their share of this turn.
     news: VecDeque<u32>,
     pub(crate) reader: Reader,
     generation: u32,
-    /// Connections came or went in this second, and in the one before.
+    /// Whether connections came or went in this second or in the one before.
     pub(crate) crowded: bool,
     pub(crate) was_crowded: bool,
-    /// Sockets that are ready and have not been served.
+    /// Sockets that are ready and were not served yet.
     events: VecDeque<Ready>,
-    /// Mail that was taken out of the mailbox and has not been dealt with.
+    /// Mail that was taken from the mailbox and not handled yet.
     mail: VecDeque<Mail>,
-    /// Scratch, empty between uses.
+    /// A buffer for reuse, empty between uses.
     told: Vec<Arc<Tenant>>,
     pub(crate) input: Box<[u8]>,
     pub(crate) frames: Vec<Arc<Frame>>,
@@ -278,10 +288,10 @@ pub(crate) struct State {
 }
 
 impl Worker {
-    /// A worker without connections, on the current runtime.
+    /// Creates a worker without connections, on the current runtime.
     ///
     /// # Errors
-    /// No descriptor is left for its epoll set.
+    /// No file descriptor is left for its epoll set.
     pub fn new(id: usize, shared: Arc<Shared>, reader: Reader) -> io::Result<Rc<Worker>> {
         let sockets = Sockets::new()?;
         sockets.add_wake(&shared.mail[id])?;
@@ -328,7 +338,7 @@ impl Worker {
         }))
     }
 
-    /// Serves until the thread's runtime is dropped.
+    /// Runs the loop until the thread's runtime is dropped.
     ///
     /// # Errors
     /// The epoll set failed, which ends the process.
@@ -342,7 +352,7 @@ impl Worker {
                 _ = second.tick() => self.tick(),
             }
             while self.turn()? {
-                // Other tasks of this thread and the reactor get their part between turns.
+                // Other tasks of this thread and the reactor run between turns.
                 tokio::task::yield_now().await;
                 if self.due(&mut second).await {
                     self.tick();
@@ -351,7 +361,7 @@ impl Worker {
         }
     }
 
-    /// Whether a second has passed, without waiting.
+    /// Returns true if a second has passed, without waiting.
     async fn due(&self, second: &mut tokio::time::Interval) -> bool {
         tokio::select! {
             biased;
@@ -360,7 +370,7 @@ impl Worker {
         }
     }
 
-    /// Takes a place in this worker's load for a socket.
+    /// Counts a socket in this worker's load.
     #[must_use]
     pub fn hold_socket(self: &Rc<Self>) -> HeldSocket {
         self.shared.loads[self.id].fetch_add(1, Ordering::Relaxed);
@@ -373,7 +383,7 @@ impl Worker {
         self.metrics().sockets.add(-1);
     }
 
-    /// Ends when this worker begins to drain.
+    /// Completes when this worker begins to drain.
     pub fn stopped(&self) -> impl Future<Output = ()> + use<> {
         let mut stop = self.stop.subscribe();
         async move {
@@ -381,7 +391,7 @@ impl Worker {
         }
     }
 
-    /// Keeps this worker's view of a tenant alive for a reader that waits for news.
+    /// Keeps this worker's view of a tenant for a reader that waits for new events.
     #[must_use]
     pub fn watch(self: &Rc<Self>, tenant: &Arc<Tenant>) -> Watch {
         let state = &mut *self.state.borrow_mut();
@@ -396,28 +406,28 @@ impl Worker {
         tenant.ring().read(&mut state.reader, position.next().0, out, view::BATCH_FRAMES)
     }
 
-    /// Waits, if need be, until a body of `bytes` that `tenant` publishes may be worked on.
+    /// Waits, if needed, until a body of `bytes` that `tenant` publishes may be processed.
     pub async fn enter(&self, tenant: TenantId, bytes: usize) {
         let wait = self.gate.borrow_mut().enter(tenant, bytes);
         if let Some(wait) = wait {
             self.nudge();
-            let _ = wait.await; // a gate that has gone holds nobody up
+            let _ = wait.await; // if the gate was dropped, continue
         }
     }
 
-    /// Wakes the loop: a task of this thread left work for it.
+    /// Wakes the loop, because a task of this thread left work for it.
     pub fn nudge(&self) {
         self.nudge.notify_one();
     }
 
-    /// This worker's counters.
+    /// Returns this worker's counters.
     #[must_use]
     pub fn metrics(&self) -> &WorkerMetrics {
         &self.shared.metrics.workers[self.id]
     }
 }
 
-/// A reader's interest in a tenant's news; see [`Worker::watch`].
+/// A reader that waits for a tenant's events; see [`Worker::watch`].
 pub struct Watch {
     worker: Rc<Worker>,
     view: u32,
@@ -425,10 +435,10 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Ends when the worker has seen events after this call.
+    /// Completes when the worker has seen events after this call.
     pub fn news(&self) -> impl Future<Output = ()> + use<> {
         let notified = Rc::clone(&self.news);
-        // Registered at once, not at the first poll: nothing comes unnoticed.
+        // Registered at once and not at the first poll, so that no event is missed.
         let mut waiting = Box::pin(async move { notified.notified().await });
         let _ = futures_util::FutureExt::now_or_never(&mut waiting);
         waiting
@@ -443,19 +453,19 @@ impl Drop for Watch {
 }
 
 impl State {
-    /// The connection a token names, if it still lives.
+    /// Returns the connection of a token, if it still exists.
     pub(crate) fn connection(&mut self, token: Token) -> Option<&mut Connection> {
         self.connections
             .get_mut(token.slot as usize)
             .filter(|connection| connection.generation == token.generation)
     }
 
-    /// The organization of a connection that still lives.
+    /// Returns the organization of a connection, if it still exists.
     fn tenant_of(&mut self, token: Token) -> Option<TenantId> {
         self.connection(token).map(|connection| tenant_of(connection))
     }
 
-    /// Puts a connection on the run list, once.
+    /// Adds a connection to the run list, at most once.
     pub(crate) fn run(&mut self, token: Token) {
         if let Some(connection) = self.connection(token)
             && !connection.flags.running
@@ -466,7 +476,7 @@ impl State {
         }
     }
 
-    /// Puts a view on a list of those with news, once.
+    /// Adds a view to a list of those with new events, at most once.
     pub(crate) fn queue_view(&mut self, view: u32) {
         if let Some(it) = self.views.get_mut(view as usize)
             && !it.queued
@@ -479,17 +489,17 @@ impl State {
         }
     }
 
-    /// A generation no earlier holder of any slot had, while 2^32 connections last.
+    /// Returns a generation that no slot has had before, within 2^32 connections.
     pub(crate) fn next_generation(&mut self) -> u32 {
         self.generation = self.generation.wrapping_add(1);
         if self.generation == u32::MAX {
-            self.generation = 1; // u32::MAX is the wake token's
+            self.generation = 1; // u32::MAX belongs to the wake token
         }
         self.generation
     }
 }
 
-/// The organization of a connection; the diagnostic echo has a number that no organization has.
+/// Returns the organization of a connection. The diagnostic echo has a number that no organization has.
 fn tenant_of(connection: &Connection) -> TenantId {
     connection.admitted.as_ref().map_or(TenantId(0), |admitted| admitted.principal().tenant)
 }

@@ -1,10 +1,11 @@
-//! Work that looks at many connections: rechecks after a change of rights, listings, closing by an administrator, the drain.
+//! Work over many connections: rechecks after a change of rights, listings, closing by an administrator, the
+//! drain.
 //!
-//! * A step looks at [`STEP`] connections at most. Steps have a share of each turn, and organizations take them in turns, so what
-//!   one organization asks for costs the others a step.
-//! * A recheck looks at the connections of the users, keys and tokens that changed. What changes while it waits joins it: one
-//!   recheck of an organization waits at most, however many changes there were.
-//! * A scan goes on from a slot. A connection that comes meanwhile has been checked when it was adopted.
+//! * A step handles at most [`STEP`] connections. Steps have a share of each turn, and organizations take
+//!   turns, so one organization's scans delay the others by one step.
+//! * A recheck covers the connections of the users, keys and tokens that changed. Changes that come while it
+//!   waits are added to it: at most one recheck of an organization waits, however many changes there were.
+//! * A scan continues from a slot. A connection that comes meanwhile was checked when it was adopted.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
@@ -24,32 +25,33 @@ use super::mail::Listed;
 use super::sockets::Token;
 use super::{State, Worker};
 
-/// Connections that one step looks at, at most.
+/// The most connections of one step.
 const STEP: usize = 16;
-/// Users, keys and tokens of an organization that wait for a recheck by name; more are a recheck of the whole organization.
+/// The most users, keys and tokens of an organization that wait for a recheck by name. With more, the whole
+/// organization is rechecked.
 const NAMED: usize = 1_024;
-/// Listings and closings of one organization that wait on a worker; more are refused.
+/// The most listings and closings of one organization that wait on a worker; more are refused.
 pub const WAITING: usize = 64;
-/// Stands for all organizations together where only an operator can ask for a scan.
+/// The tenant under which scans of all organizations are queued, which only an operator can request.
 const EVERYBODY: TenantId = TenantId(0);
 
-/// Too many listings and closings of the organization wait already.
+/// Too many listings and closings of the organization are waiting.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("too many listings of the organization's connections wait ({WAITING})")]
+#[error("too many listings of the organization's connections are waiting ({WAITING})")]
 pub struct Busy;
 
-/// Which connections of one organization.
+/// Selects connections of one organization.
 #[derive(Clone, Debug)]
 pub struct Selector {
     /// The organization.
     pub tenant: TenantId,
-    /// Only this one.
+    /// Only the connection with this id.
     pub id: Option<u64>,
-    /// Only of this `sub`.
+    /// Only connections of this `sub`.
     pub user: Option<Arc<str>>,
-    /// Only of this API key.
+    /// Only connections of this API key.
     pub key: Option<Arc<str>>,
-    /// Only of credentials that are narrowed at least so much.
+    /// Only connections whose credentials are limited at least this much.
     pub within: Narrowing,
 }
 
@@ -72,29 +74,29 @@ impl Selector {
     }
 }
 
-/// A connection, as a listing finds it.
+/// A connection that a listing found.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Found {
     /// Its id.
     pub id: u64,
-    /// The worker that has it.
+    /// Its worker.
     pub worker: usize,
-    /// Its slot there.
+    /// Its slot on that worker.
     pub slot: u32,
     /// The generation of that slot.
     pub generation: u32,
 }
 
-/// How the caller of a listing hears of its end.
+/// Sends the result of a listing.
 pub type FoundReply = oneshot::Sender<Result<Vec<Found>, Busy>>;
-/// How the caller of a listing hears what was found looks like.
+/// Sends the descriptions of the connections that were found.
 pub type DescribedReply = oneshot::Sender<Result<Vec<Listed>, Busy>>;
-/// How the caller of a closing hears how many were closed.
+/// Sends the number of closed connections.
 pub type ClosedReply = oneshot::Sender<Result<usize, Busy>>;
 
-/// A scan that waits or is under way.
+/// A scan that is waiting or in progress.
 enum Scan {
-    /// Looks at rights anew.
+    /// Checks rights again.
     Recheck(Option<Recheck>, Walk),
     /// Finds the `most` connections with the lowest ids after `after`, in any order.
     List {
@@ -105,7 +107,7 @@ enum Scan {
         reply: FoundReply,
         walk: Walk,
     },
-    /// Describes connections, leaving out those that have gone.
+    /// Describes connections, except those that have ended.
     Describe {
         found: std::vec::IntoIter<Found>,
         listed: Vec<Listed>,
@@ -120,23 +122,23 @@ enum Scan {
 }
 
 impl Scan {
-    /// Whether nobody waits for its result any more.
+    /// Returns true if no caller waits for the result any more.
     fn is_abandoned(&self) -> bool {
         match self {
             Scan::Recheck(..) => false,
             Scan::List { reply, .. } => reply.is_closed(),
             Scan::Describe { reply, .. } => reply.is_closed(),
-            // What an administrator began to close is closed.
+            // A closing that has begun is finished.
             Scan::Close { closed, reply, .. } => *closed == 0 && reply.is_closed(),
         }
     }
 }
 
-/// Where a scan goes on: owners that are still to be walked, and the next slot of the first of them.
+/// Where a scan continues: the remaining owners, and the next slot of the first of them.
 #[derive(Debug, Default)]
 struct Walk {
     owners: VecDeque<OwnerTag>,
-    /// Walks every slot instead.
+    /// Visits every slot instead.
     all: bool,
     at: u32,
 }
@@ -160,7 +162,7 @@ impl Walk {
     }
 }
 
-/// Whose rights have changed in an organization.
+/// The users, keys and tokens of an organization whose rights have changed.
 #[derive(Debug, Default)]
 pub(super) struct Recheck {
     everyone: bool,
@@ -196,12 +198,13 @@ impl Recheck {
             || (!self.tokens.is_empty() && token().is_some_and(|jti| self.tokens.contains(jti)))
     }
 
-    /// Returns true where a key that was deleted minted the credential, for whichever organization.
+    /// Returns true if a key that was deleted issued the credential, for any organization.
     fn concerns_made(&self, principal: &Principal) -> bool {
         !self.keys.is_empty() && principal.made_by_key().is_some_and(|key| self.keys.contains(key))
     }
 
-    /// The owners whose connections are looked at. Nothing leads from a `jti` to its connections but their organization.
+    /// Returns the owners whose connections are checked. A `jti` has no index of its own, so it stands for
+    /// its organization.
     fn owners(&self, state: &State, tenant: TenantId) -> VecDeque<OwnerTag> {
         let made_by_keys = self.keys.iter().map(|key| Owner::MadeByKey(key));
         let all = (self.everyone || !self.tokens.is_empty()).then_some(Owner::Organization(tenant));
@@ -217,12 +220,12 @@ impl Recheck {
 #[derive(Default)]
 pub(super) struct Scans {
     queue: FairQueue<Scan>,
-    /// What the recheck that an organization has in the queue, and which has not begun, is to look at.
+    /// For each organization with a recheck in the queue that has not begun: what that recheck covers.
     rechecks: HashMap<TenantId, Recheck>,
     drain: Option<Drain>,
 }
 
-/// The end of the daemon: every connection is closed, so many at a time.
+/// The drain: every connection is closed, a limited number at a time.
 #[derive(Debug)]
 struct Drain {
     walk: Walk,
@@ -235,7 +238,7 @@ impl Scans {
         self.queue.is_empty() && self.drain.as_ref().is_none_or(|drain| drain.allowed == 0)
     }
 
-    /// Has the connections looked at that a change concerns.
+    /// Queues a recheck of the connections that a change affects.
     pub(super) fn recheck(&mut self, change: &Change) {
         let tenant = change.tenant().unwrap_or(EVERYBODY);
         let queue = &mut self.queue;
@@ -251,7 +254,7 @@ impl Scans {
         self.queue.len_of(tenant)
     }
 
-    /// Whether one more listing or closing of an organization may wait.
+    /// Returns true if one more listing or closing of an organization may wait.
     fn has_room(&mut self, tenant: TenantId) -> bool {
         if self.queue.len_of(tenant) >= WAITING {
             self.queue.retain(tenant, |scan| !scan.is_abandoned());
@@ -267,7 +270,7 @@ impl State {
 
     pub(super) fn list(&mut self, selector: Selector, after: Option<u64>, most: usize, reply: FoundReply) {
         if !self.scans.has_room(selector.tenant) {
-            let _ = reply.send(Err(Busy)); // the caller may have gone
+            let _ = reply.send(Err(Busy)); // the caller may be gone
             return;
         }
         let (tenant, walk) = (selector.tenant, self.walk(&selector));
@@ -276,7 +279,7 @@ impl State {
 
     pub(super) fn describe(&mut self, tenant: TenantId, found: Vec<Found>, reply: DescribedReply) {
         if !self.scans.has_room(tenant) {
-            let _ = reply.send(Err(Busy)); // the caller may have gone
+            let _ = reply.send(Err(Busy)); // the caller may be gone
             return;
         }
         let listed = Vec::with_capacity(found.len());
@@ -285,14 +288,15 @@ impl State {
 
     pub(super) fn close_selected(&mut self, selector: Selector, reply: ClosedReply) {
         if !self.scans.has_room(selector.tenant) {
-            let _ = reply.send(Err(Busy)); // the caller may have gone
+            let _ = reply.send(Err(Busy)); // the caller may be gone
             return;
         }
         let (tenant, walk) = (selector.tenant, self.walk(&selector));
         self.scans.queue.push(tenant, Scan::Close { selector, closed: 0, reply, walk });
     }
 
-    /// A token of the connection in a slot, and its principal; `None` for an empty slot and for the diagnostic echo.
+    /// Returns the token of the connection in a slot, and its principal; `None` for an empty slot and for the
+    /// diagnostic echo.
     fn holder(&self, slot: u32) -> Option<(Token, &Connection, &Arc<Principal>)> {
         let connection = self.connections.get(slot as usize)?;
         let principal = connection.admitted.as_ref()?.principal();
@@ -301,7 +305,7 @@ impl State {
 }
 
 impl Worker {
-    /// Goes on with the scan of the organization whose turn it is.
+    /// Continues the scan of the organization whose turn it is.
     pub(super) fn scan(self: &Rc<Self>, state: &mut State) {
         self.drain_some(state);
         let Some((tenant, mut scan)) = state.scans.queue.pop() else { return };
@@ -314,10 +318,10 @@ impl Worker {
             Scan::List { found, reply, .. } => reply.send(Ok(found)).map_err(drop),
             Scan::Describe { listed, reply, .. } => reply.send(Ok(listed)).map_err(drop),
             Scan::Close { closed, reply, .. } => reply.send(Ok(closed)).map_err(drop),
-        }; // the caller may have gone
+        }; // the caller may be gone
     }
 
-    /// Looks at some more connections; returns true at the end of the scan.
+    /// Handles some more connections; returns true at the end of the scan.
     fn step(self: &Rc<Self>, state: &mut State, tenant: TenantId, scan: &mut Scan) -> bool {
         for _ in 0..STEP {
             let ended = match scan {
@@ -334,7 +338,7 @@ impl Worker {
                     }
                     false
                 }
-                // One in a step: its filter may be some hundred values to write out.
+                // One per step, because formatting a filter may take some hundred values.
                 Scan::Describe { found, listed, .. } => {
                     let Some(next) = found.next() else { return true };
                     listed.extend(self.describe(state, &next));
@@ -358,7 +362,8 @@ impl Worker {
         false
     }
 
-    /// Closes the next connection if its credential does not hold any more, else gives it today's rights.
+    /// Checks the next connection: closes it if its credential is no longer valid, else gives it the present
+    /// rights.
     fn recheck_next(
         self: &Rc<Self>,
         state: &mut State,
@@ -391,8 +396,8 @@ impl Worker {
         false
     }
 
-    /// Begins to close everything within `seconds`, in slices, so that clients do not all come back at once. A connection that
-    /// is adopted from here on is closed by [`Worker::adopt`].
+    /// Begins to close every connection within `seconds`, in parts, so that clients do not all reconnect at
+    /// once. [`Worker::adopt`] closes a connection that is adopted from here on.
     pub(super) fn drain(self: &Rc<Self>, state: &mut State, seconds: u64) {
         self.stop.send_replace(true);
         let walk = Walk { all: true, ..Walk::default() };
@@ -401,7 +406,7 @@ impl Worker {
             return;
         }
         let worker = self.clone();
-        // Ends with its last slice; the runtime is dropped when the drain time is over anyway.
+        // The task ends with its last part; the runtime is dropped when the drain time is over anyway.
         tokio::task::spawn_local(async move {
             for left in (1..=seconds * 10).rev() {
                 {
@@ -432,7 +437,8 @@ impl Worker {
     }
 }
 
-/// Cuts a list to the `most` lowest when it holds twice as many, so that keeping them costs the same however many are found.
+/// Cuts a list to the `most` lowest ids when it has twice as many, so that the cost per found connection is
+/// constant.
 fn keep_lowest(found: &mut Vec<Found>, most: usize) {
     if most > 0 && found.len() >= 2 * most {
         found.select_nth_unstable(most - 1);

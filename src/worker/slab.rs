@@ -1,24 +1,24 @@
-//! Slots for connections, in blocks that never move: growing copies nothing, and a block that nobody needs is given back.
+//! Slots for connections, in blocks that never move: growing copies nothing, and an unused block is freed.
 //!
-//! * A block fills a page of the system as well as `T` divides it; a `Vec` that doubles held up to three times its live
-//!   size in the allocator while thousands connected.
-//! * The lowest free slot is taken first, so that after a crowd has left the rest gathers below, and whole blocks above
-//!   are free.
+//! * A block fills a page of the system as well as `T` divides it. A `Vec` that doubles used up to three
+//!   times its live size in the allocator while thousands of clients connected.
+//! * The lowest free slot is taken first. So after many connections have left, the rest gathers in the lower
+//!   blocks, and the blocks above become free.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ops::{Index, IndexMut};
 
-/// Bytes of one block, about.
+/// About how many bytes one block has.
 const BLOCK_BYTES: usize = 4_096;
 
-/// Slots of `T`, named by number.
+/// Slots of `T`, identified by number.
 #[derive(Debug)]
 pub struct Slab<T> {
     blocks: Vec<Block<T>>,
     /// Blocks with a free slot, each once, the lowest on top.
     open: BinaryHeap<Reverse<u32>>,
-    /// Slots taken.
+    /// Number of slots in use.
     len: usize,
 }
 
@@ -26,12 +26,12 @@ pub struct Slab<T> {
 struct Block<T> {
     /// `Slab::BLOCK` slots, or none while all are free.
     slots: Box<[Option<T>]>,
-    /// Bit per slot: free.
+    /// One bit per slot, set if it is free.
     free: u64,
 }
 
 impl<T> Slab<T> {
-    /// Slots of one block: at most one per bit of [`Block::free`].
+    /// Number of slots of one block: at most one per bit of [`Block::free`].
     const BLOCK: usize = {
         let fit = BLOCK_BYTES / size_of::<Option<T>>();
         if fit == 0 {
@@ -45,31 +45,31 @@ impl<T> Slab<T> {
     /// [`Block::free`] of an empty block.
     const ALL_FREE: u64 = u64::MAX >> (64 - Self::BLOCK);
 
-    /// No slots.
+    /// Creates a slab without slots.
     #[must_use]
     pub const fn new() -> Slab<T> {
         Slab { blocks: Vec::new(), open: BinaryHeap::new(), len: 0 }
     }
 
-    /// How many are taken.
+    /// Returns the number of slots in use.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether none is taken.
+    /// Returns true if no slot is in use.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// One more than the highest slot that may be taken.
+    /// Returns one more than the highest slot that may be in use.
     #[must_use]
     pub fn slots(&self) -> usize {
         self.blocks.len() * Self::BLOCK
     }
 
-    /// The slot that [`Slab::insert`] takes next.
+    /// Returns the slot that [`Slab::insert`] takes next.
     #[must_use]
     pub fn vacant_key(&self) -> usize {
         match self.open.peek() {
@@ -81,7 +81,7 @@ impl<T> Slab<T> {
         }
     }
 
-    /// Puts `value` into the next slot and answers which.
+    /// Puts `value` into the next slot and returns the slot.
     pub fn insert(&mut self, value: T) -> usize {
         let slot = self.vacant_key();
         let (at, place) = (slot / Self::BLOCK, slot % Self::BLOCK);
@@ -96,24 +96,24 @@ impl<T> Slab<T> {
         block.slots[place] = Some(value);
         block.free &= !(1 << place);
         if block.free == 0 {
-            self.open.pop(); // it was on top
+            self.open.pop(); // it was at the top
         }
         self.len += 1;
         slot
     }
 
-    /// What is in a slot.
+    /// Returns the value of a slot.
     #[must_use]
     pub fn get(&self, slot: usize) -> Option<&T> {
         self.blocks.get(slot / Self::BLOCK)?.slots.get(slot % Self::BLOCK)?.as_ref()
     }
 
-    /// What is in a slot.
+    /// Returns the value of a slot.
     pub fn get_mut(&mut self, slot: usize) -> Option<&mut T> {
         self.blocks.get_mut(slot / Self::BLOCK)?.slots.get_mut(slot % Self::BLOCK)?.as_mut()
     }
 
-    /// Empties a slot. The last one of a block leaves no block behind.
+    /// Empties a slot. A block is freed with its last value.
     pub fn remove(&mut self, slot: usize) -> Option<T> {
         let (at, place) = (slot / Self::BLOCK, slot % Self::BLOCK);
         let block = self.blocks.get_mut(at)?;
@@ -143,7 +143,7 @@ impl<T> Index<usize> for Slab<T> {
     type Output = T;
 
     /// # Panics
-    /// On an empty slot: callers hold a number only while it is taken.
+    /// On an empty slot: callers keep a number only while the slot is in use.
     fn index(&self, slot: usize) -> &T {
         match self.get(slot) {
             Some(value) => value,
@@ -161,7 +161,7 @@ impl<T> IndexMut<usize> for Slab<T> {
     }
 }
 
-#[allow(clippy::panic)] // what `Vec`'s own index does; an index row or batch never outlives its slot
+#[allow(clippy::panic)] // as `Vec`'s index; no index row or batch outlives its slot
 fn empty(slot: usize) -> ! {
     panic!("slot {slot} is empty")
 }
@@ -190,14 +190,14 @@ mod tests {
         let mut slab = Slab::new();
         let block = Slab::<usize>::BLOCK;
         (0..3 * block).for_each(|n| assert_eq!(slab.insert(n), n));
-        // The middle one empties but for one; then wholly.
+        // The middle block is emptied except for one slot, then completely.
         (block..2 * block - 1).for_each(|slot| assert_eq!(slab.remove(slot), Some(slot)));
         assert_eq!(slab.blocks[1].slots.len(), block);
         assert_eq!(slab.remove(2 * block - 1), Some(2 * block - 1));
         assert!(slab.blocks[1].slots.is_empty() && slab.get(block).is_none() && slab.remove(block).is_none());
         let taken = (0..slab.slots()).filter(|slot| slab.get(*slot).is_some()).count();
         assert_eq!((slab.len(), taken), (2 * block, 2 * block));
-        // Below first, in order, then on above.
+        // The lower block is filled first, in order, then the ones above.
         assert_eq!(slab.remove(3), Some(3));
         assert_eq!((slab.insert(1_003), slab.insert(1_000)), (3, block));
         (1..block).for_each(|n| assert_eq!(slab.insert(n), block + n));

@@ -1,19 +1,21 @@
-//! A set of slab slots that takes at most a few bytes a slot, however many they are and however far they lie apart.
+//! A set of slab slots that takes at most a few bytes per slot, whatever their number and distances.
 //!
-//! * Slots are kept in chunks of [`CHUNK`]: a sorted list of two bytes each while a chunk has few, else one bit each.
-//! * Walking goes on from a slot, not from a place in the set, so the set may change meanwhile: a slot that stays is found.
+//! * Slots are kept in chunks of [`CHUNK`]: a sorted list of two bytes each while a chunk has few, else one
+//!   bit each.
+//! * Iteration continues from a slot, not from a position in the set, so the set may change meanwhile: a slot
+//!   that stays is found.
 
-/// Slots of one chunk.
+/// Number of slots that one chunk covers.
 const CHUNK: u32 = 1 << 14;
-/// Words of a chunk's bits.
+/// Number of words of a chunk's bits.
 const WORDS: usize = CHUNK as usize / 64;
-/// Most slots of a chunk that is a list; as many bytes as the bits take.
+/// The most slots of a chunk that is a list; the list then takes as many bytes as the bits.
 const LISTED: usize = WORDS * 4;
 
 /// The set.
 #[derive(Debug, Default)]
 pub(super) struct SlotSet {
-    /// Sorted by the number of the chunk; none is empty.
+    /// Sorted by the number of the chunk; no chunk is empty.
     chunks: Vec<(u32, Chunk)>,
 }
 
@@ -48,7 +50,7 @@ impl SlotSet {
         }
     }
 
-    /// The lowest slot of the set from `from` on.
+    /// Returns the lowest slot of the set from `from` on.
     pub(super) fn next(&self, from: u32) -> Option<u32> {
         let (number, offset) = (from / CHUNK, (from % CHUNK) as u16);
         let at = self.chunks.partition_point(|(it, _)| *it < number);
@@ -58,7 +60,7 @@ impl SlotSet {
         })
     }
 
-    /// The slot of a set that has no other.
+    /// Returns the slot of a set that has only one.
     pub(super) fn only(&self) -> Option<u32> {
         match &self.chunks[..] {
             [(number, chunk)] if chunk.len() == 1 => Some(number * CHUNK + u32::from(chunk.next(0)?)),
@@ -107,7 +109,8 @@ impl Chunk {
                 let word = &mut bits[usize::from(offset) / 64];
                 *len -= u32::from(*word & (1 << (offset % 64)) != 0);
                 *word &= !(1 << (offset % 64));
-                // Not at the very number at which a list becomes bits, so that one who comes and goes changes nothing.
+                // This is below the number at which a list becomes bits, so that one connection that comes
+                // and goes does not convert it each time.
                 if (*len as usize) < LISTED / 2 {
                     let set =
                         (0..CHUNK as u16).filter(|it| bits[usize::from(*it) / 64] & (1 << (it % 64)) != 0);

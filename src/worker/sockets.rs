@@ -1,9 +1,10 @@
 //! A worker's own epoll set, nested in its runtime's reactor: thousands of sockets, one waiting task.
 //!
-//! * Sockets are registered edge-triggered once, for reading and writing, and leave the set when they are closed.
-//! * A [`Token`] names a slab slot and its generation, so an event of a closed socket never reaches the next tenant of
-//!   the slot.
-//! * The set knows file descriptors and tokens, not what is spoken on them.
+//! * Sockets are registered edge-triggered once, for reading and writing, and leave the set when they are
+//!   closed.
+//! * A [`Token`] consists of a slab slot and its generation, so an event of a closed socket never reaches the
+//!   next connection of the slot.
+//! * The set knows file descriptors and tokens, not the protocol on them.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,15 +14,15 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use tokio::io::unix::AsyncFd;
 
-/// Events taken from the kernel at once.
+/// The most events taken from the kernel at once.
 const BATCH: usize = 256;
 
-/// A slot of a worker's slab, with the generation of its present holder.
+/// A slot of a worker's slab, with the generation of its present connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct Token {
     /// Index into the slab.
     pub slot: u32,
-    /// Grows with each holder of the slot.
+    /// Grows with each connection of the slot.
     pub generation: u32,
 }
 
@@ -37,16 +38,16 @@ impl Token {
     }
 }
 
-/// What happened on a socket.
+/// An event of a socket.
 #[derive(Clone, Copy, Debug)]
 pub struct Ready {
-    /// Whose socket.
+    /// The socket's token.
     pub token: Token,
-    /// There is something to read, or the peer is done.
+    /// There is input, or the peer has ended its side.
     pub readable: bool,
     /// The socket takes bytes again.
     pub writable: bool,
-    /// The peer is done, or the socket is broken: what is left is read to its end.
+    /// The peer has ended its side, or the socket is broken: read the rest to its end.
     pub ended: bool,
 }
 
@@ -57,14 +58,14 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// An empty set, watched by the current tokio runtime.
+    /// Creates an empty set, watched by the current tokio runtime.
     ///
     /// # Errors
-    /// What the kernel says: usually that no descriptor is left.
+    /// The kernel's error, usually that no file descriptor is left.
     pub fn new() -> io::Result<Sockets> {
         let set = epoll::create(CreateFlags::CLOEXEC)?;
-        // SAFETY: `set` is an open descriptor that the `AsyncFd` owns from here on: nobody else closes or replaces it, and
-        // an `OwnedFd` always answers the same number.
+        // SAFETY: `set` is an open descriptor that the `AsyncFd` owns from here on: no other code closes or
+        // replaces it, and an `OwnedFd` always returns the same number.
         #[allow(unsafe_code)]
         let inner = unsafe { AsyncFd::register_with_interest(set, tokio::io::Interest::READABLE) }?;
         Ok(Sockets { inner })
@@ -73,7 +74,7 @@ impl Sockets {
     /// Adds a non-blocking socket, edge-triggered, both directions.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's error.
     pub fn add(&self, fd: impl AsFd, token: Token) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         Ok(epoll::add(self.inner.get_ref(), fd, EventData::new_u64(token.pack()), flags)?)
@@ -82,7 +83,7 @@ impl Sockets {
     /// Adds an eventfd that wakes this worker; each ring is an edge.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's error.
     pub fn add_wake(&self, fd: impl AsFd) -> io::Result<()> {
         Ok(epoll::add(
             self.inner.get_ref(),
@@ -92,10 +93,10 @@ impl Sockets {
         )?)
     }
 
-    /// Waits until something may be ready.
+    /// Waits until a socket may be ready.
     ///
     /// # Errors
-    /// What the reactor says.
+    /// The reactor's error.
     pub async fn readable(&self) -> io::Result<()> {
         let mut guard = self.inner.readable().await?;
         // Cleared before the set is read: what becomes ready from here on is a new edge.
@@ -103,10 +104,10 @@ impl Sockets {
         Ok(())
     }
 
-    /// Takes what is ready now, at most [`BATCH`] events; answers whether there may be more.
+    /// Takes the events that are ready now, at most [`BATCH`]; returns true if there may be more.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's error.
     pub fn take(&self, out: &mut VecDeque<Ready>) -> io::Result<bool> {
         let mut events = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; BATCH];
         let (events, _) = match epoll::wait(self.inner.get_ref(), &mut events, Some(&Timespec::default())) {

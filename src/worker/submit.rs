@@ -1,8 +1,9 @@
-//! How a turn's writes reach the kernel: one system call each, or all of them by one `io_uring_enter`.
+//! How the writes of a turn reach the kernel: one system call each, or all of them by one `io_uring_enter`.
 //!
-//! * Every write is complete when [`Submission::write`] returns: no buffer and no descriptor is lent beyond it.
-//! * Batching is an optimisation that may be missing (old kernel, seccomp, a limit on locked memory): then, and when a ring
-//!   fails later, every write is a `send`. What subscribers get is the same.
+//! * Every write is complete when [`Submission::write`] returns: no buffer and no descriptor is in use after
+//!   it.
+//! * Batching is an optimisation that may be unavailable (old kernel, seccomp, a limit on locked memory).
+//!   Then, and if a ring fails later, every write is a `send`. Subscribers get the same.
 //! * It knows tokens and bytes, not frames, positions or tenants.
 #![allow(
     unsafe_code,
@@ -21,44 +22,44 @@ use super::fanout::SENDS_PER_TURN;
 use super::slab::Slab;
 use super::sockets::Token;
 
-/// Writes between two looks at the clock when each is a system call.
+/// Writes between two reads of the clock when each write is a system call.
 const SENDS_PER_LOOK: usize = 16;
-/// Fewer writes than this are not worth a batch.
+/// With fewer writes than this a batch is not worth it.
 const LEAST_BATCH: usize = 4;
 const _: () = assert!(SENDS_PER_TURN == 64, "a bit of a u64 each, and entries of a ring are a power of two");
 
-/// One write of a turn: to whom, which of the joined bytes, and what came of it.
+/// One write of a turn: its connection, its group of bytes, and its result.
 #[derive(Debug)]
 pub(crate) struct Out {
     pub(crate) token: Token,
-    /// Which group of the turn the bytes are of.
+    /// The group of the turn whose bytes are written.
     pub(crate) group: u32,
     pub(crate) start: usize,
     pub(crate) end: usize,
-    /// Set by [`Submission::write`]; given as blocked, nothing is tried.
+    /// The result, set by [`Submission::write`]. If it is blocked from the start, nothing is tried.
     pub(crate) wrote: Wrote,
 }
 
-/// One worker's way to write.
+/// Writes for one worker.
 pub(crate) struct Submission {
-    /// `None`: one `send` each.
+    /// `None` means one `send` per write.
     ring: Option<IoUring>,
 }
 
 impl Submission {
-    /// As configured; a refusing kernel is told in the log.
+    /// Creates it as configured; if the kernel refuses, that is logged.
     pub(crate) fn new(how: FanoutSubmission) -> Submission {
         Submission::with(how, make_ring)
     }
 
-    /// With a ring of one's own making.
+    /// Creates it with a ring from `make`.
     pub(super) fn with(how: FanoutSubmission, make: impl FnOnce() -> io::Result<IoUring>) -> Submission {
         let ring = match how {
             FanoutSubmission::Send => None,
             FanoutSubmission::IoUring => match make() {
                 Ok(ring) => Some(ring),
                 Err(error) => {
-                    tracing::info!(%error, "io_uring is not to be had: fan-out writes by send");
+                    tracing::info!(%error, "io_uring is not available; fan-out uses send");
                     None
                 }
             },
@@ -66,7 +67,7 @@ impl Submission {
         Submission { ring }
     }
 
-    /// Writes worth giving to [`Submission::write`] at once.
+    /// Returns how many writes to pass to [`Submission::write`] at once.
     pub(crate) fn depth(&self) -> usize {
         match self.ring {
             Some(_) => SENDS_PER_TURN,
@@ -74,12 +75,12 @@ impl Submission {
         }
     }
 
-    /// Writes each connection's part of `joined`, and says in [`Out::wrote`] what came of it.
+    /// Writes each connection's part of `joined`, and sets the result in [`Out::wrote`].
     pub(crate) fn write(&mut self, connections: &Slab<Connection>, joined: &[u8], outs: &mut [Out]) {
         match &mut self.ring {
             Some(ring) if (LEAST_BATCH..=SENDS_PER_TURN).contains(&outs.len()) => {
                 if let Err(error) = write_batch(ring, connections, joined, outs) {
-                    tracing::warn!(%error, "io_uring failed: fan-out writes by send from now on");
+                    tracing::warn!(%error, "io_uring failed; fan-out uses send from now on");
                     self.ring = None;
                 }
             }
@@ -90,23 +91,23 @@ impl Submission {
 
 fn make_ring() -> io::Result<IoUring> {
     let entries = SENDS_PER_TURN as u32;
-    // Older kernels know neither flag, which only save work.
+    // Older kernels do not know these flags, which only save work.
     let ring = IoUring::builder().setup_single_issuer().setup_coop_taskrun().build(entries);
     ring.or_else(|_| IoUring::<squeue::Entry, cqueue::Entry>::new(entries))
 }
 
-/// A ring whose descriptor is no ring any more: every submission fails.
+/// Returns a ring whose descriptor is not a ring any more: every submission fails.
 #[cfg(test)]
 pub(super) fn broken_ring() -> io::Result<IoUring> {
     use std::os::fd::{FromRawFd, OwnedFd};
     let ring = make_ring()?;
-    // SAFETY: the descriptor is the ring's and stays so; it is closed once, by the ring.
+    // SAFETY: the descriptor belongs to the ring and stays so; the ring closes it once.
     let mut fd = std::mem::ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(ring.as_raw_fd()) });
     rustix::io::dup2(std::fs::File::open("/dev/null")?, &mut fd)?;
     Ok(ring)
 }
 
-/// By a system call of its own, from `at` of its bytes on.
+/// Writes by a system call, starting at byte `at`.
 fn write_one(connections: &Slab<Connection>, joined: &[u8], out: &mut Out, at: usize) {
     if out.wrote.blocked {
         return;
@@ -116,14 +117,15 @@ fn write_one(connections: &Slab<Connection>, joined: &[u8], out: &mut Out, at: u
     out.wrote = Wrote { bytes: at + more.bytes, ..more };
 }
 
-/// By one submission. Every one of `outs` is dealt with, also on an error, after which the ring is of no use.
+/// Writes by one submission. Every one of `outs` gets its result, also on an error, after which the ring must
+/// not be used.
 fn write_batch(
     ring: &mut IoUring,
     connections: &Slab<Connection>,
     joined: &[u8],
     outs: &mut [Out],
 ) -> io::Result<()> {
-    // Bit per entry that the ring has and that has not completed.
+    // One bit per entry that the ring has and that has not completed.
     let mut waiting = 0u64;
     for (at, out) in outs.iter_mut().enumerate() {
         let socket = connections.get(out.token.slot as usize).and_then(|connection| connection.sink.socket());
@@ -137,13 +139,13 @@ fn write_batch(
             .flags(flags)
             .build()
             .user_data(at as u64);
-        // SAFETY: the kernel reads `bytes` and looks the descriptor up before this function returns: it leaves only when
-        // every submitted entry has completed, `joined` and `connections` are borrowed until then, and what could not be
-        // submitted goes with the ring.
+        // SAFETY: the kernel reads `bytes` and looks up the descriptor before this function returns: it
+        // returns only when every submitted entry has completed, `joined` and `connections` are borrowed
+        // until then, and what could not be submitted is dropped with the ring.
         let pushed = unsafe { ring.submission().push(&entry) };
         match pushed {
             Ok(()) => waiting |= 1 << at,
-            Err(_) => write_one(connections, joined, out, 0), // more than a ring holds; callers give no more
+            Err(_) => write_one(connections, joined, out, 0), // the ring is full, which callers avoid
         }
     }
     while waiting != 0 {
@@ -157,8 +159,8 @@ fn write_batch(
         if let Err(error) = result
             && error.kind() != io::ErrorKind::Interrupted
         {
-            // Entries are taken in order, and a send that may not wait completes as it is submitted. So what is left is
-            // the tail of the queue, which the kernel never saw.
+            // Entries are taken in order, and a send that may not wait completes as it is submitted. So what
+            // is left is the tail of the queue, which the kernel never saw.
             if ring.submission().len() == waiting.count_ones() as usize {
                 for (_, out) in outs.iter_mut().enumerate().filter(|(at, _)| waiting & (1 << at) != 0) {
                     write_one(connections, joined, out, 0);
@@ -170,7 +172,7 @@ fn write_batch(
     Ok(())
 }
 
-/// Books a completion; a short write goes on as a `send` until it would block.
+/// Records a completion; a short write continues as a `send` until it would block.
 fn complete(connections: &Slab<Connection>, joined: &[u8], out: &mut Out, result: i32) {
     match usize::try_from(result) {
         Ok(bytes) if bytes == out.end - out.start => {

@@ -1,8 +1,8 @@
-//! Subscribing: the first time at adoption, again by a WebSocket `subscribe`, and anew when rights change.
+//! Subscribing: when a connection is adopted, again by a WebSocket `subscribe`, and again when rights change.
 //!
-//! * A row in the view's index is replaced before the next frame is looked at, so no frame of an old filter or right
-//!   follows the `ready` that answers.
-//! * Without a position the present one is kept, also while behind.
+//! * A row in the view's index is replaced before the next frame is matched, so no frame by an old filter or
+//!   right follows the `ready` that answers.
+//! * Without a position in the request the present one is kept, also while behind.
 
 use std::rc::Rc;
 
@@ -17,7 +17,7 @@ use super::sockets::Token;
 use super::{State, Worker};
 
 impl Worker {
-    /// Subscribes a connection to `filter`, from `start` if one is given, and answers `ready`.
+    /// Subscribes a connection to `filter`, from `start` if one is given, and sends `ready`.
     pub(super) fn subscribe(
         self: &Rc<Self>,
         state: &mut State,
@@ -28,7 +28,8 @@ impl Worker {
     ) {
         let Some(connection) = state.connection(token) else { return };
         let Some(admitted) = &connection.admitted else { return };
-        let Ok(rights) = self.shared.auth.still_valid(admitted.principal()) else { return }; // the sweep closes it
+        // On an error the recheck closes the connection.
+        let Ok(rights) = self.shared.auth.still_valid(admitted.principal()) else { return };
         let Some(tenant) = self.shared.tenants.get(admitted.principal().tenant) else { return };
         let first = connection.row.is_none();
         if first {
@@ -36,11 +37,11 @@ impl Worker {
             if let Some(connection) = state.connection(token)
                 && std::mem::replace(&mut connection.view, view) == u32::MAX
             {
-                state.release_tenant(tenant.id()); // the view holds it from here on
+                state.release_tenant(tenant.id()); // the view keeps it from here on
             }
         }
         let kept = self.lift(state, token);
-        let head = tenant.head(); // after the worker's interest was set: what comes later wakes us
+        let head = tenant.head(); // read after the worker's bit was set, so later events wake us
         let start = match start {
             Some(start) => start,
             None if first => Start::NOW,
@@ -49,13 +50,13 @@ impl Worker {
         let position = start.position.unwrap_or(head);
         self.place(state, token, Selection { filter, rights }, position);
         let Some(connection) = state.connection(token) else { return };
-        // A position kept while behind brings its debt along.
+        // A position kept while behind still owes its `caught_up`.
         connection.flags.caught_up_owed |= start.asked;
         self.say_ready(state, token, &Start { position: Some(position), ..start }, reference);
         state.run(token);
     }
 
-    /// Today's rights replace the row of a subscription; its position stands.
+    /// Replaces the row of a subscription by one with the present rights; its position stays.
     pub(super) fn renew_rights(self: &Rc<Self>, state: &mut State, token: Token, rights: Rights) {
         let Some(connection) = state.connection(token) else { return };
         let (view, Some(row)) = (connection.view, connection.row) else { return };
@@ -71,7 +72,7 @@ impl Worker {
         state.run(token);
     }
 
-    /// Takes the connection's row out of the index and answers its exact position.
+    /// Removes the connection's row from the index and returns its exact position.
     fn lift(&self, state: &mut State, token: Token) -> Sequence {
         let Some(connection) = state.connection(token) else { return Sequence::ZERO };
         let (view, row, mode) = (connection.view, connection.row.take(), connection.mode);
@@ -83,7 +84,8 @@ impl Worker {
         state.remove_row(view, row);
         if let Some(connection) = state.connection(token) {
             connection.mask = 0;
-            // What was matched for the old row and did not go out is matched anew, but for a frame on its way.
+            // Events that matched the old row and were not sent are matched again, except a frame that was
+            // sent in part.
             let on_its_way = u32::from(connection.out.as_ref().is_some_and(|out| out.partial.is_some()));
             let forgotten = connection.pending.saturating_sub(on_its_way);
             connection.pending -= forgotten;
@@ -95,14 +97,14 @@ impl Worker {
         position
     }
 
-    /// Puts a row for the connection into its view's index, reading on from `position`.
+    /// Adds a row for the connection to its view's index; it continues from `position`.
     fn place(&self, state: &mut State, token: Token, selection: Selection, position: Sequence) {
         let Some(connection) = state.connection(token) else { return };
         let view = connection.view;
         let Some(row) =
             state.views.get_mut(view as usize).and_then(|it| it.index.insert(selection, token.slot))
         else {
-            return; // 2^32 audiences in one view cannot be
+            return; // one view cannot have 2^32 audiences
         };
         let joint = state.views[view as usize].joint;
         let Some(connection) = state.connection(token) else { return };
@@ -110,13 +112,14 @@ impl Worker {
         connection.position = position;
         connection.evaluated = position;
         connection.told = position;
-        // The pump has not reached a position past the joint (the ring's end at this moment, or an id behind a held frame) yet
-        // and skips up to it.
+        // A position past the joint is the ring's present end, or an id behind a held frame. The fan-out has
+        // not reached it yet and skips events up to it.
         connection.mode = if position < joint { Mode::Behind } else { Mode::Live };
         self.metrics().behind.add(i64::from(position < joint));
     }
 
-    /// Answers `ready`, and the gap if one is declared. Who is live already is told `caught_up` at once.
+    /// Sends `ready`, and a `gap` if one is declared. A connection that is already live gets `caught_up` at
+    /// once.
     pub(super) fn say_ready(
         self: &Rc<Self>,
         state: &mut State,

@@ -1,4 +1,4 @@
-//! The loop turn by turn, over socket pairs: what no outsider can bring about at will.
+//! Tests of the loop turn by turn, over socket pairs: states that a client cannot cause at will.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -27,7 +27,7 @@ use crate::time::SystemClock;
 mod fairness;
 mod submission;
 
-/// One worker that nobody runs, and the organizations `a` and `b`.
+/// One worker that the test runs step by step, and the organizations `a` and `b`.
 struct Bench {
     worker: Rc<Worker>,
     principals: [Arc<Principal>; 2],
@@ -80,7 +80,7 @@ impl Bench {
         Bench { worker, principals, _dir: dir }
     }
 
-    /// A live subscriber of organization `of` over SSE: its token, and the peer's end.
+    /// Returns a live subscriber of organization `of` over SSE: its token, and the peer's end.
     fn subscriber(&self, of: usize) -> (Token, UnixStream) {
         self.connect(of, Transport::Sse)
     }
@@ -163,7 +163,7 @@ impl Bench {
     }
 }
 
-/// Everything that has arrived.
+/// Returns everything that has arrived.
 fn read_bytes(peer: &mut UnixStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     let _ = peer.read_to_end(&mut bytes); // ends with "would block"
@@ -174,8 +174,8 @@ fn read(peer: &mut UnixStream) -> String {
     String::from_utf8(read_bytes(peer)).expect("text")
 }
 
-/// A subscriber leaves amid its organization's batch, and its slot passes to a connection of another organization, which has a
-/// batch of its own under way: neither gets what is the other's.
+/// A subscriber leaves during its organization's batch, and its slot passes to a connection of another
+/// organization, which has a batch of its own in progress: neither gets the other's events.
 #[test]
 fn a_slot_that_changes_hands_amid_a_batch_carries_nothing_over() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
@@ -187,7 +187,8 @@ fn a_slot_that_changes_hands_amid_a_batch_carries_nothing_over() {
 
         bench.publish(0, "for-a").await;
         bench.turn();
-        // The last one of `a` is not served yet. Its slot passes to `b`, which is then amid a longer batch.
+        // The last subscriber of `a` is not served yet. Its slot passes to `b`, which then has a longer batch
+        // in progress.
         let (leaving, _) = of_a.pop().expect("one");
         bench.worker.drop_connection(&mut bench.worker.state.borrow_mut(), leaving, Close::Peer);
         let (taken, peer) = bench.subscriber(1);
@@ -206,8 +207,8 @@ fn a_slot_that_changes_hands_amid_a_batch_carries_nothing_over() {
     });
 }
 
-/// A publisher resumes from an id that is not visible yet, because an earlier change waits for its commit: it is told that position,
-/// and nothing up to it is sent to it.
+/// A publisher resumes from an id that is not visible yet, because an earlier change waits for its commit:
+/// `ready` has that position, and no event up to it is sent.
 #[test]
 fn who_resumes_ahead_of_the_visible_head_gets_what_comes_after() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
@@ -235,7 +236,8 @@ fn who_resumes_ahead_of_the_visible_head_gets_what_comes_after() {
     });
 }
 
-/// A quiet organization is forgotten when nobody holds it: its connections do, also those that only publish.
+/// A quiet organization is removed from memory if nothing refers to it. Its connections do, also those that
+/// only publish.
 #[test]
 fn every_connection_keeps_its_organization_in_memory() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
@@ -245,7 +247,7 @@ fn every_connection_keeps_its_organization_in_memory() {
         let before = Arc::strong_count(&tenant);
         let (publisher, mut end) = bench.connect_with(0, Transport::Ws, None);
         assert_eq!(Arc::strong_count(&tenant), before + 1);
-        // It subscribes: its view holds the tenant from then on.
+        // It subscribes, and its view keeps the tenant from then on.
         let text = br#"{"type":"subscribe"}"#;
         let mut frame = vec![0x81, 0x80 | text.len() as u8, 0, 0, 0, 0];
         frame.extend_from_slice(text);
@@ -262,8 +264,8 @@ fn every_connection_keeps_its_organization_in_memory() {
     });
 }
 
-/// A client sends pings and reads none of the answers until it has sent all: each is answered all the same, also those that had
-/// to wait, already read, for the answers before them to leave.
+/// A client sends pings and reads the answers only after it has sent all. Each is answered, also those that
+/// were already read and had to wait until the answers before them were sent.
 #[test]
 fn what_was_read_behind_a_full_outbox_is_answered() {
     const PINGS: usize = 4_000;
@@ -282,7 +284,7 @@ fn what_was_read_behind_a_full_outbox_is_answered() {
             unsent.drain(..sent);
             while bench.turn() {}
             let answers = if unsent.is_empty() { read_bytes(&mut peer) } else { Vec::new() };
-            // Not even the sender's own bytes move while its answers are not read: then read them after all.
+            // If even the sender's own bytes do not move while its answers are not read, read them.
             let answers = if sent == 0 && answers.is_empty() { read_bytes(&mut peer) } else { answers };
             pongs += answers.len() / (2 + 4);
             idle = if sent == 0 && answers.is_empty() { idle + 1 } else { 0 };
@@ -291,8 +293,9 @@ fn what_was_read_behind_a_full_outbox_is_answered() {
     });
 }
 
-/// A live subscriber owes pongs that its socket did not take. The socket takes bytes again in the same turn in which an event
-/// comes: what is owed goes first, since its front may be out in part, and a frame amid another is no frame.
+/// A live subscriber has pending pongs that its socket did not take. The socket takes bytes again in the same
+/// turn in which an event comes: the pongs go first, since the first may be sent in part, and a frame inside
+/// another would be invalid.
 #[test]
 fn what_a_blocked_connection_owes_goes_before_news() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
@@ -324,7 +327,8 @@ fn what_a_blocked_connection_owes_goes_before_news() {
     });
 }
 
-/// Every subscriber of an organization turns out to be gone while an event is written to them: its view goes amid the batch.
+/// Every subscriber of an organization turns out to be gone while an event is written to them: its view is
+/// removed during the batch.
 #[test]
 fn an_audience_that_is_gone_takes_its_view_with_it() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
@@ -334,7 +338,8 @@ fn an_audience_that_is_gone_takes_its_view_with_it() {
             let peers: Vec<_> = (0..audience).map(|_| bench.subscriber(0)).collect();
             while bench.turn() {}
             bench.publish(0, "into-the-void").await;
-            // Gone after the sockets were looked at and before they are written to, as far as the worker can know.
+            // They are gone after the sockets were checked and before they are written to, as far as the
+            // worker can know.
             let view = {
                 let state = &mut *bench.worker.state.borrow_mut();
                 state.by_tenant[&bench.principals[0].tenant]
@@ -363,13 +368,13 @@ fn a_large_audience_delays_another_organization_by_one_turn() {
         assert!(read(&mut one).contains("for-one"));
         let served =
             many.iter_mut().filter_map(|(_, peer)| read(peer).contains("for-many").then_some(())).count();
-        // Its share as news, and one more of what a turn gives to those that want more.
+        // Its share for new events, and one more that a turn gives to tenants with work left.
         assert_eq!(served, 2 * fanout::SENDS_PER_TURN);
     });
 }
 
-/// Tasks that wait for a commit are told when the worker reads its mail: whether it was kept, and also when the store goes
-/// without a word. One that has gone meanwhile leaves nothing behind.
+/// Tasks that wait for a commit are notified when the worker reads its mail: with the result, and also when
+/// the store is dropped without one. A task that is gone by then leaves nothing behind.
 #[test]
 fn a_task_hears_of_its_commit_by_mail() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
@@ -391,7 +396,7 @@ fn a_task_hears_of_its_commit_by_mail() {
     });
 }
 
-/// What a peer says last is read, and its end noticed, whether they come together or one after the other.
+/// A peer's last bytes are read, and its end is noticed, whether they arrive together or one after the other.
 #[test]
 fn a_short_read_overlooks_no_end() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
@@ -417,7 +422,8 @@ fn a_short_read_overlooks_no_end() {
     });
 }
 
-/// Whoever does not want back what it published is not sent pages of the log unseen: what it published may be in them.
+/// A connection that does not receive its own events is not sent log pages without a check, because they may
+/// contain its events.
 #[tokio::test]
 async fn a_connection_without_echo_has_each_event_looked_at() {
     let bench = Bench::new().await;

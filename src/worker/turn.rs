@@ -1,10 +1,10 @@
-//! One turn of a worker's loop: sockets that are ready, bodies, mail, acks, scans, heartbeats, tenants with news, connections with
-//! work left.
+//! One turn of a worker's loop: sockets that are ready, bodies, mail, acks, scans, heartbeats, tenants with
+//! new events, connections with work left.
 //!
-//! * News goes before everything: after each step the tenants with news that this turn has not served are, so what one tenant
-//!   can delay another's events by is one step, not a turn.
-//! * Whatever may be long has a share of time and goes on in the next turn: between two turns the reactor, accepts, requests
-//!   and the tick have theirs.
+//! * New events come before everything: after each step the tenants with new events that this turn has not
+//!   served are served. So one tenant can delay another's events by one step, not by a turn.
+//! * Work that may be long has a share of time and continues in the next turn: between two turns the reactor,
+//!   accepts, requests and the tick run.
 //! * Each part makes some progress in every turn, so that none starves another.
 
 use std::io;
@@ -17,16 +17,17 @@ use crate::time::Clock;
 use super::sockets::{Ready, Token};
 use super::{State, Worker};
 
-/// Microseconds a turn gives to sockets that are ready, to tenants with news, and to connections with work left, each.
+/// Microseconds per turn for each of: sockets that are ready, tenants with new events, connections with work
+/// left.
 const SHARE_US: u64 = 200;
-/// Pieces of mail between two looks at the clock and at tenants with news.
+/// Pieces of mail between two checks of the clock and of tenants with new events.
 const MAIL_PER_STEP: usize = 16;
-/// Tenants with news that are served in a turn whatever the time: one with a large audience delays at least so many others
-/// by no more than its own share.
+/// Tenants with new events that are served in a turn whatever the time. So one with a large audience delays
+/// at least this many others by no more than its own share.
 const LEAST_NEWS: usize = 4;
 
 impl Worker {
-    /// One round over everything that has work. Answers whether some is left.
+    /// Does one round over everything that has work. Returns true if work remains for the next turn.
     pub(super) fn turn(self: &Rc<Self>) -> io::Result<bool> {
         let state = &mut *self.state.borrow_mut();
         self.metrics().turns.add(1);
@@ -107,7 +108,8 @@ impl Worker {
         self.body_ready.borrow_mut().pop_front()
     }
 
-    /// Takes what is in the mailbox. Each piece of mail is a short step, or puts the work on a queue that has a share of its own.
+    /// Takes the mail from the mailbox. Each piece is a short step, or adds the work to a queue that has a
+    /// share of its own.
     fn read_mail(self: &Rc<Self>, state: &mut State) {
         if state.mail.is_empty() {
             let mut fresh = Vec::from(std::mem::take(&mut state.mail)); // two buffers in turn, no allocation
@@ -125,8 +127,8 @@ impl Worker {
         }
     }
 
-    /// Serves tenants with news that had no share of this turn; costs a load where there are none. Whoever has more joins those
-    /// that wait for another.
+    /// Serves tenants with new events that had no share of this turn; if there are none it costs one load. A
+    /// tenant with more work joins those that wait for another share.
     fn serve_fresh(self: &Rc<Self>, state: &mut State) {
         let mut told = std::mem::take(&mut state.told);
         self.shared.wakes[self.id].drain(&mut told);
@@ -149,7 +151,7 @@ impl Worker {
         }
     }
 
-    /// One view's share.
+    /// Serves one view for its share.
     fn serve(self: &Rc<Self>, state: &mut State, view: u32) {
         if let Some(it) = state.views.get_mut(view as usize) {
             it.served = state.turn;
@@ -175,7 +177,7 @@ impl Worker {
         let Some(connection) = state.connection(event.token) else { return };
         if event.writable && connection.flags.outlet.is_blocked() {
             connection.flags.outlet = Outlet::Ready;
-            connection.heard = now; // a blocked socket that takes bytes again has been heard
+            connection.heard = now; // a blocked socket that takes bytes again counts as input
             state.run(event.token);
         }
         if event.readable {
@@ -184,7 +186,7 @@ impl Worker {
     }
 }
 
-/// Time for one part of a turn.
+/// The time for one part of a turn.
 struct Budget<'a> {
     clock: &'a dyn Clock,
     until_us: u64,
@@ -197,7 +199,7 @@ impl<'a> Budget<'a> {
         Budget { clock, until_us: clock.monotonic_us() + SHARE_US, least }
     }
 
-    /// Whether another step may be taken.
+    /// Returns true if another step may be taken.
     fn lasts(&mut self) -> bool {
         if self.least > 0 {
             self.least -= 1;

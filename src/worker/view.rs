@@ -1,8 +1,8 @@
-//! One tenant as one worker sees it: who of its subscribers is here, and how far they have been served.
+//! One tenant on one worker: its subscribers here, and how far they have been served.
 //!
-//! * `drained` (D in the design) is the position of every live connection. It moves when a batch is done.
+//! * `drained` is the position of every live connection. It moves when a batch is finished.
 //! * While a batch is in progress, `joint` is its end: a connection that catches up becomes live there.
-//! * A view lives while the worker has subscribers (or waiting readers) of the tenant.
+//! * A view exists while the worker has subscribers (or waiting readers) of the tenant.
 
 use std::collections::hash_map::Entry;
 use std::rc::Rc;
@@ -21,52 +21,53 @@ use crate::tenant::Tenant;
 use super::State;
 use super::sockets::Token;
 
-/// Frames read from the ring at once: one bit each in [`Connection::mask`].
+/// The most frames read from the ring at once: one bit each in [`Connection::mask`].
 pub const BATCH_FRAMES: usize = 64;
 
-/// A tenant on a worker.
+/// The state of a tenant on a worker.
 pub(crate) struct View {
     pub(crate) tenant: Arc<Tenant>,
     /// Rows of the live and behind connections, by slab slot.
     pub(crate) index: Index<u32>,
-    /// Live connections were served up to here.
+    /// Live connections were served up to this position.
     pub(crate) drained: Sequence,
     /// The end of the batch in progress, else `drained`: where a connection that catches up becomes live.
     pub(crate) joint: Sequence,
-    /// Frames on their way to live connections.
+    /// The batch that is being sent to live connections.
     pub(crate) batch: Option<Batch>,
-    /// On one of the worker's lists of views with news.
+    /// True while the view is on one of the worker's lists of views with new events.
     pub(crate) queued: bool,
-    /// The turn it was served in last.
+    /// The turn in which it was last served.
     pub(crate) served: u64,
-    /// Connections and waiting readers that keep the view.
+    /// Number of connections and waiting readers that keep the view.
     pub(crate) members: u32,
-    /// What live deliveries add to.
+    /// The histogram of live delivery times.
     pub(crate) times: Arc<Times>,
-    /// Wakes readers that wait for news (long-polls).
+    /// Wakes readers that wait for events (long-polls).
     pub(crate) news: Rc<Notify>,
-    /// Cursor of a position, since all live connections are told the same one.
+    /// The cursor of one position, cached because all live connections get the same one.
     cursor: Option<(Sequence, Cursor)>,
 }
 
-/// Frames being sent to live connections.
+/// Frames that are being sent to live connections.
 #[derive(Default)]
 pub(crate) struct Batch {
     pub(crate) frames: Vec<Arc<Frame>>,
-    /// How many of them are marked: nothing is sent before all are.
+    /// How many of the frames are marked. Nothing is sent before all are.
     pub(crate) marked: usize,
-    /// Who has a mask, in index order. By generation: a turn may end amid the batch, and a slot may pass to another
-    /// organization's connection meanwhile, with a mask of its own batch.
+    /// The connections with a mask, in index order. They are tokens with a generation because a turn may end
+    /// during the batch, and a slot may pass to another organization's connection meanwhile, with a mask of
+    /// its own batch.
     pub(crate) touched: Vec<Token>,
-    /// The next of `touched`.
+    /// Index into `touched` of the next connection.
     pub(crate) at: usize,
-    /// There are no frames: the ring went on without this worker, and the live connections from this slot on have yet to be told
-    /// that they are behind.
+    /// If set there are no frames, because the ring overtook this worker. The live connections from this slot
+    /// on are still to be switched to [`Mode::Behind`].
     pub(crate) lapped: Option<u32>,
 }
 
 impl Batch {
-    /// The frames' buffer, emptied, for the next batch.
+    /// Returns the frames' buffer, cleared, for the next batch.
     pub(crate) fn recycle(mut self) -> Vec<Arc<Frame>> {
         self.frames.clear();
         self.frames
@@ -74,7 +75,8 @@ impl Batch {
 }
 
 impl View {
-    /// A view that starts at the tenant's present end. The caller has set the worker's interest first.
+    /// Creates a view that starts at the tenant's present end. The caller must first set the worker's bit in
+    /// the tenant.
     pub(crate) fn new(tenant: Arc<Tenant>) -> View {
         let drained = tenant.head();
         let times = tenant.times();
@@ -93,22 +95,22 @@ impl View {
         }
     }
 
-    /// The position `connection` could resume from without loss or repeat.
+    /// Returns the position from which `connection` could resume without loss or repetition.
     pub(crate) fn position_of(&self, connection: &Connection) -> Sequence {
         match connection.mode {
             Mode::Silent => self.drained,
             Mode::Behind => connection.position,
-            // Behind as well, if it did not catch up at the new end.
+            // It is behind as well, unless it has caught up at the new end.
             Mode::Live if self.batch.as_ref().is_some_and(|batch| batch.lapped.is_some()) => {
                 self.drained.max(connection.position)
             }
-            // Not yet served from the batch in progress.
+            // It is not yet served from the batch in progress.
             Mode::Live if connection.mask != 0 => self.drained.max(connection.position),
             Mode::Live => self.marked().max(connection.position),
         }
     }
 
-    /// Up to here it is known which frames are for whom.
+    /// Returns the position up to which frames are marked.
     fn marked(&self) -> Sequence {
         match &self.batch {
             Some(batch) if batch.marked < batch.frames.len() => {
@@ -119,7 +121,7 @@ impl View {
         }
     }
 
-    /// The text of a position.
+    /// Returns the cursor of a position.
     pub(crate) fn cursor(&mut self, cursors: &CursorKey, position: Sequence) -> Cursor {
         match self.cursor {
             Some((at, cursor)) if at == position => cursor,
@@ -133,12 +135,12 @@ impl View {
 }
 
 impl State {
-    /// The view of `tenant`, made if need be, with one member more.
+    /// Returns the view of `tenant` with one more member; creates it if needed.
     pub(crate) fn join_view(&mut self, tenant: &Arc<Tenant>, worker: usize) -> u32 {
         let view = match self.by_tenant.get(&tenant.id()) {
             Some(&view) => view,
             None => {
-                tenant.wake_bits().subscribe(worker); // before the head is read
+                tenant.wake_bits().subscribe(worker); // must come before the head is read
                 let view = self.views.insert(View::new(tenant.clone())) as u32;
                 self.by_tenant.insert(tenant.id(), view);
                 view
@@ -153,7 +155,7 @@ impl State {
         self.held.entry(tenant.id()).or_insert_with(|| (tenant.clone(), 0)).1 += 1;
     }
 
-    /// One such connection less.
+    /// Removes one such connection.
     pub(crate) fn release_tenant(&mut self, tenant: TenantId) {
         if let Entry::Occupied(mut held) = self.held.entry(tenant) {
             held.get_mut().1 -= 1;
@@ -163,7 +165,7 @@ impl State {
         }
     }
 
-    /// One member less; the last one takes the view with it.
+    /// Removes one member; with the last one the view is removed.
     pub(crate) fn leave_view(&mut self, view: u32, worker: usize) {
         let Some(it) = self.views.get_mut(view as usize) else { return };
         it.members -= 1;

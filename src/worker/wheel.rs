@@ -1,65 +1,65 @@
-//! One bucket wheel per worker: every deadline of every connection, a second apart, without a timer each.
+//! The timer wheel of a worker: every deadline of every connection, to the second, without a timer each.
 //!
-//! * Time is a tick count (seconds since the worker began), handed in.
-//! * An entry is a token; whoever takes it out checks whether it still means something and puts it back if so, so a
-//!   closed connection costs nothing to forget.
+//! * Time is a tick count (seconds since the worker began) that the caller passes in.
+//! * An entry is a token. Code that takes it out checks whether it is still valid and puts it back if so. So
+//!   a closed connection's entry need not be removed.
 
 use crate::connection::Tick;
 
 use super::sockets::Token;
 
-/// Buckets, so the farthest deadline; later ones are looked at on the way and put back.
+/// Number of buckets, and so the farthest deadline in ticks. Later ones are checked on the way and put back.
 pub const BUCKETS: Tick = 64;
-/// Fewer dead entries are waited for.
+/// With fewer dead entries than this no clean-up begins.
 const DEAD: usize = 256;
 
-/// The wheel.
+/// The timer wheel.
 #[derive(Debug)]
 pub struct Wheel {
     buckets: Box<[Vec<Token>]>,
     /// The tick that was taken last.
     now: Tick,
-    /// Entries of the dead, at most: told since the last round of [`Wheel::tidy`].
+    /// The most dead entries there can be: connections that ended since the last round of [`Wheel::tidy`].
     dead: usize,
-    /// Buckets that this round has yet to look into; the last of them is looked into now.
+    /// Buckets that this round has yet to clean up; the last of them is being cleaned up now.
     untidy: Tick,
-    /// The next entry of that bucket.
+    /// Index of the next entry of that bucket.
     place: usize,
 }
 
 impl Wheel {
-    /// An empty wheel at tick 0.
+    /// Creates an empty wheel at tick 0.
     #[must_use]
     pub fn new() -> Wheel {
         Wheel { buckets: (0..BUCKETS).map(|_| Vec::new()).collect(), now: 0, dead: 0, untidy: 0, place: 0 }
     }
 
-    /// The present tick.
+    /// Returns the present tick.
     #[must_use]
     pub fn now(&self) -> Tick {
         self.now
     }
 
-    /// Has `token` looked at in `ticks` ticks, at the earliest with the next and at the latest after one round.
-    /// Answers the tick at which it comes.
+    /// Adds an entry for `token` in `ticks` ticks, at the earliest in the next one and at the latest after
+    /// one round. Returns the tick at which it is due.
     pub fn after(&mut self, ticks: Tick, token: Token) -> Tick {
         let at = Wheel::tick_of(self.now, ticks);
         self.buckets[(at % BUCKETS) as usize].push(token);
         at
     }
 
-    /// The tick at which an entry comes that is made at tick `now` for `ticks` later.
+    /// Returns the tick at which an entry is due that is added at tick `now` for `ticks` later.
     #[must_use]
     pub fn tick_of(now: Tick, ticks: Tick) -> Tick {
         now + ticks.clamp(1, BUCKETS - 1)
     }
 
-    /// Somebody with an entry has died.
+    /// Records that a connection with an entry has ended.
     pub fn died(&mut self) {
         self.dead += 1;
     }
 
-    /// Begins a round of [`Wheel::tidy`] where a crowd has died and none is under way.
+    /// Begins a round of [`Wheel::tidy`] if many connections have ended and no round is in progress.
     pub fn begin_to_tidy(&mut self) {
         let entries = || self.buckets.iter().map(Vec::len).sum::<usize>();
         if self.untidy == 0 && self.dead >= DEAD && self.dead >= entries() / 4 {
@@ -67,13 +67,13 @@ impl Wheel {
         }
     }
 
-    /// Looks at up to `most` more entries of the round and forgets those that are not `wanted` (who, and the tick they stand at)
-    /// before their time. Returns false when there is no round, or it has ended.
+    /// Checks up to `most` more entries of the round and removes those that are not `wanted` (given the token
+    /// and the tick at which it is due) early. Returns false if there is no round, or it has ended.
     pub fn tidy(&mut self, most: usize, mut wanted: impl FnMut(Token, Tick) -> bool) -> bool {
         let mut left = most;
         while self.untidy > 0 {
             let number = self.untidy - 1;
-            // Whatever stands in a bucket is due within a round after now.
+            // All entries of a bucket are due within one round from now.
             let at = self.now + 1 + (number.wrapping_sub(self.now + 1) % BUCKETS);
             let bucket = &mut self.buckets[(number % BUCKETS) as usize];
             while let Some(token) = bucket.get(self.place).copied() {
@@ -92,13 +92,13 @@ impl Wheel {
         false
     }
 
-    /// Entries of all buckets.
+    /// Returns the number of entries in all buckets.
     #[cfg(test)]
     pub(super) fn entries(&self) -> usize {
         self.buckets.iter().map(Vec::len).sum()
     }
 
-    /// Moves on by one tick and takes what is due.
+    /// Advances by one tick and takes the entries that are due.
     pub fn tick(&mut self) -> Vec<Token> {
         self.now += 1;
         std::mem::take(&mut self.buckets[(self.now % BUCKETS) as usize])

@@ -1,9 +1,11 @@
-//! Publishing over a WebSocket: frames go out of order with nothing, acks come back when the commit is done.
+//! Publishing over a WebSocket: a client may send further frames while acks are pending; each ack is sent
+//! when its commit is done.
 //!
-//! * The common publish is synchronous up to the commit queue; the ack returns as mail from the committer's thread,
-//!   addressed by slot and generation. If the client has gone by then, the event stands and the ack is dropped.
-//! * What must wait (room in the queue, a `message_id` to look up) runs as a task while the connection's input is
-//!   paused, so the order of one connection's publishes is kept.
+//! * The common publish is synchronous up to the commit queue. The ack returns as mail from the committer's
+//!   thread, addressed by slot and generation. If the client has left by then, the event stays published and
+//!   the ack is dropped.
+//! * A publish that must wait (for room in the queue, or for a `message_id` to be looked up) runs as a task
+//!   while the connection's input is paused, so the order of one connection's publishes is kept.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -61,7 +63,7 @@ struct Later {
 }
 
 impl Worker {
-    /// Publishes, or answers why not.
+    /// Publishes, or sends an error.
     pub(super) fn publish(self: &Rc<Self>, state: &mut State, token: Token, publishing: Publishing<'_>) {
         let reference = publishing.reference.clone();
         if let Err(refusal) = self.try_publish(state, token, publishing) {
@@ -124,7 +126,7 @@ impl Worker {
         Ok(())
     }
 
-    /// The committer's answer, brought to this thread.
+    /// Returns the callback that brings the committer's result to this thread.
     fn ack_by_mail(&self, token: Token, reference: Option<Ref>, receipt: Receipt) -> Done {
         let (shared, worker) = (self.shared.clone(), self.id);
         Done::call(move |result| {
@@ -144,7 +146,7 @@ impl Worker {
         self.resume_reading(state, token);
     }
 
-    /// Publishes in a task, the connection's input paused meanwhile.
+    /// Publishes in a task, while the connection's input is paused.
     fn publish_later(
         self: &Rc<Self>,
         state: &mut State,
@@ -156,7 +158,7 @@ impl Worker {
         connection.flags.paused = true;
         let Later { tenant, draft, reference, durable } = later;
         let worker = self.clone();
-        // Ends with its publish, which waits at most `RESERVE_WAIT` and one commit.
+        // The task ends with its publish, which waits at most `RESERVE_WAIT` and one commit.
         tokio::task::spawn_local(async move {
             let (tenants, actor) = (&worker.shared.tenants, worker.shared.auth.actor(&right));
             let options = PublishOptions { durable, key: None };
@@ -179,12 +181,12 @@ impl Worker {
         });
     }
 
-    /// Sends an ack, or owes it while the connection is blocked.
+    /// Sends an ack, or keeps it while the connection is blocked.
     fn ack(self: &Rc<Self>, state: &mut State, token: Token, reference: Option<Ref>, receipt: Receipt) {
         let Some(connection) = state.connection(token) else { return };
         let Some(tenant) = connection.admitted.as_ref().map(|it| it.principal().tenant) else { return };
         if connection.flags.outlet.is_blocked() {
-            // At most `INFLIGHT_PUBLISHES` at once are under way, and no more are read while blocked.
+            // At most `INFLIGHT_PUBLISHES` are in progress at once, and no more are read while blocked.
             let owed = Owed { reference, first: receipt.first, count: receipt.count };
             connection.outbox().owed.push_back(owed);
             return;
@@ -205,7 +207,7 @@ impl Worker {
         self.control(state, token, &Control::Ack { reference, ids: &ids });
     }
 
-    /// Sends acks that were owed; answers whether none is left.
+    /// Sends acks that were kept; returns true if none is left.
     pub(super) fn send_owed_acks(self: &Rc<Self>, state: &mut State, token: Token) -> bool {
         while let Some(connection) = state.connection(token) {
             if connection.flags.outlet.is_blocked() {
@@ -226,7 +228,7 @@ impl Worker {
         false
     }
 
-    /// Answers `error`.
+    /// Sends an `error`.
     pub(super) fn refuse(
         self: &Rc<Self>,
         state: &mut State,
@@ -240,7 +242,8 @@ impl Worker {
     }
 }
 
-/// Reads the events of a publish into its draft, each of them valid and allowed to this publisher.
+/// Reads the events of a publish into its draft, and checks that each is valid and allowed for this
+/// publisher.
 fn read(
     right: &Authorized<Publish>,
     events: &[&RawValue],

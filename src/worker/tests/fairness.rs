@@ -1,4 +1,5 @@
-//! What one organization makes the worker do costs another organization a step, and is done for the connections concerned alone.
+//! One organization's work delays another organization by one step, and it is done only for the connections
+//! concerned.
 
 use std::sync::atomic::AtomicU64;
 
@@ -10,7 +11,7 @@ use crate::filter::Narrowing;
 use crate::worker::mail::Listed;
 use crate::worker::scan::{self, Found, Selector};
 
-/// Each look at this clock takes longer than a share of a turn: a turn does no more than it must.
+/// Each reading of this clock takes longer than a share of a turn, so a turn does no more than it must.
 #[derive(Default)]
 struct Hurried(AtomicU64);
 
@@ -33,7 +34,7 @@ impl Bench {
         self.principals[of].authorize().expect("a manager")
     }
 
-    /// A user of an organization, with a token of their own, and the token's `jti`.
+    /// Returns a user of an organization, with a token, and the token's `jti`.
     fn user(&self, of: usize, sub: &str) -> (Arc<Principal>, String) {
         let auth = &self.worker.shared.auth;
         let new = NewToken { sub: sub.into(), ..NewToken::default() };
@@ -88,8 +89,8 @@ mod scan_result {
     pub(super) type Found = Result<Vec<super::Found>, super::scan::Busy>;
 }
 
-/// A toggle of one user rechecks that user's connections, whatever they are for, and none of anybody else; those of a disabled user
-/// end, also when they only publish and when they are behind.
+/// A change of one user rechecks that user's connections of every kind and no others. Those of a disabled
+/// user are closed, also when they only publish and when they are behind.
 #[test]
 fn a_change_rechecks_the_connections_it_concerns_and_no_others() {
     run(async {
@@ -122,7 +123,7 @@ fn a_change_rechecks_the_connections_it_concerns_and_no_others() {
     });
 }
 
-/// Changes that come faster than the worker turns are one look at each connection concerned.
+/// Changes that come faster than the worker's turns cause one check of each connection concerned.
 #[test]
 fn many_changes_are_one_recheck() {
     run(async {
@@ -147,14 +148,15 @@ fn many_changes_are_one_recheck() {
         bench.idle();
         assert_eq!(bench.rechecked(), 10);
         assert!(held.iter().all(|(token, _)| !bench.is_open(*token)));
-        // More names than are remembered are a look at the whole organization.
+        // With more names than are remembered, the whole organization is checked.
         (0..2_000).for_each(|n| note(Change::UserDisabled(tenant, n.to_string(), true)));
         bench.idle();
         assert_eq!(bench.rechecked(), 10 + 1, "bob's; those that were closed are not looked at");
     });
 }
 
-/// One organization's scans, heartbeats and acks take a step of each turn; another one's news is delivered in the next turn.
+/// One organization's scans, heartbeats and acks take one step of each turn; another one's events are
+/// delivered in the next turn.
 #[test]
 fn a_scan_of_many_takes_a_step_of_each_turn() {
     run(async {
@@ -180,7 +182,7 @@ fn a_scan_of_many_takes_a_step_of_each_turn() {
     });
 }
 
-/// A second's heartbeats are sent over the turns that follow, and each connection gets its own.
+/// The heartbeats of a second are sent over the turns that follow, and each connection gets its own.
 #[test]
 fn the_heartbeats_of_a_tick_are_spread_over_turns() {
     run(async {
@@ -210,8 +212,8 @@ fn the_heartbeats_of_a_tick_are_spread_over_turns() {
     });
 }
 
-/// A listing finds the lowest ids after one, of its owner alone; more listings of one organization than may wait are refused, unless
-/// those who asked have gone.
+/// A listing finds the lowest ids after one, only of its organization. More listings of one organization than
+/// may wait are refused, unless the callers of waiting ones are gone.
 #[test]
 fn listings_are_bounded_for_each_organization() {
     run(async {
@@ -252,7 +254,7 @@ fn listings_are_bounded_for_each_organization() {
     });
 }
 
-/// Whatever is adopted after the drain began is told so, with its answer's head before it.
+/// A connection that is adopted after the drain began is closed with a reason, after its response head.
 #[test]
 fn what_is_adopted_during_the_drain_is_closed_too() {
     run(async {
@@ -280,7 +282,8 @@ fn what_is_adopted_during_the_drain_is_closed_too() {
     });
 }
 
-/// A credential that ended between its request and its adoption is noticed there: no later change would tell.
+/// A credential that ended between its request and its adoption is noticed at adoption, because no later
+/// change would report it.
 #[test]
 fn what_was_revoked_before_it_was_adopted_is_closed() {
     run(async {
@@ -297,7 +300,8 @@ fn what_was_revoked_before_it_was_adopted_is_closed() {
     });
 }
 
-/// The index forgets every connection that ends, and one that renews itself by another key is found by that.
+/// The index removes every connection that ends, and finds a connection that renewed with another key by that
+/// key.
 #[test]
 fn the_index_follows_connections_as_they_come_and_go() {
     run(async {
@@ -328,8 +332,8 @@ fn the_index_follows_connections_as_they_come_and_go() {
     });
 }
 
-/// A WebSocket that sends thousands of subscriptions at once has one of them dealt with in a turn of its own; another organization's
-/// news is delivered meanwhile, and every subscription is answered in the end.
+/// A WebSocket that sends thousands of subscriptions at once gets one of them handled per turn. Another
+/// organization's events are delivered meanwhile, and every subscription is answered in the end.
 #[test]
 fn a_flood_of_subscriptions_over_one_connection_takes_a_step_of_each_turn() {
     const SUBSCRIPTIONS: usize = 40;
@@ -357,7 +361,7 @@ fn a_flood_of_subscriptions_over_one_connection_takes_a_step_of_each_turn() {
     });
 }
 
-/// What one organization leaves to be done for its connections does not queue before another one's.
+/// Connections of one organization that have work left do not delay another organization's.
 #[test]
 fn connections_with_work_left_take_turns_by_organization() {
     run(async {
@@ -372,8 +376,8 @@ fn connections_with_work_left_take_turns_by_organization() {
     });
 }
 
-/// Frames of a batch are marked over several turns where the audience is large. A subscriber that changes its subscription amid that
-/// loses nothing and gets nothing twice, and neither do the others.
+/// Frames of a batch are marked over several turns if the audience is large. A subscriber that changes its
+/// subscription meanwhile loses nothing and gets nothing twice, and neither do the others.
 #[test]
 fn a_subscription_that_changes_while_a_batch_is_marked_loses_nothing() {
     const EVENTS: usize = 8;
@@ -392,7 +396,7 @@ fn a_subscription_that_changes_while_a_batch_is_marked_loses_nothing() {
             let mut batch = bench.worker.take_batch(state, view).expect("news");
             assert_eq!(batch.frames.len(), EVENTS);
             for part in [3, EVENTS] {
-                // As a step does it in which only so many frames have room.
+                // Splits the batch as a step does that has room for only some frames.
                 let rest = batch.frames.split_off(part);
                 bench.worker.mark_some(state, view, &mut batch);
                 batch.frames.extend(rest);
@@ -429,7 +433,7 @@ fn a_deadline_that_moves_leaves_no_entry_for_each_time() {
             bench.worker.look_within(state, token, ticks);
         }
         assert!(state.wheel.entries() <= before + 60, "{}", state.wheel.entries());
-        // The one that comes first is the valid one.
+        // The earliest entry is the valid one.
         let at = state.connection(token).expect("alive").look_at;
         assert_eq!(at, state.wheel.now() + 1);
     });

@@ -1,15 +1,16 @@
-//! Whatever way writes take to the kernel, subscribers get the same: by `send`, by io_uring, and when the ring is not to be
-//! had or fails amid its work.
+//! However writes reach the kernel, subscribers get the same: by `send`, by io_uring, and if the ring is
+//! unavailable or fails during its work.
 
 use super::*;
 use crate::config::FanoutSubmission;
 use crate::worker::submit::{Submission, broken_ring};
 
 const EVENTS: usize = 12;
-/// More than one submission's worth.
+/// More than one submission.
 const SUBSCRIBERS: usize = fanout::SENDS_PER_TURN + 20;
 
-/// Publishes to many who read, one who reads late, and one who is gone. Answers what each of the first two kinds saw.
+/// Publishes to many subscribers that read, one that reads late, and one that is gone. Returns what each of
+/// the first two kinds received.
 async fn story(submission: Submission) -> Vec<String> {
     let bench = Bench::new().await;
     bench.worker.state.borrow_mut().submission = submission;
@@ -19,7 +20,8 @@ async fn story(submission: Submission) -> Vec<String> {
     drop(peer);
     let mut seen = vec![String::new(); SUBSCRIBERS];
     for event in 0..EVENTS {
-        // The last one's socket takes some 8 KiB of these, so it is written to in part and falls behind.
+        // The late subscriber's socket takes about 8 KiB of these, so it is written to in part and falls
+        // behind.
         bench.publish(0, &format!("<{event}>{}", "x".repeat(2_000))).await;
         while bench.turn() {}
         for (peer, seen) in peers.iter_mut().zip(&mut seen).take(SUBSCRIBERS - 1) {
@@ -60,7 +62,7 @@ fn each_by_a_send() {
     check(|| Submission::new(FanoutSubmission::Send));
 }
 
-/// Where the kernel has no io_uring, this is the test above.
+/// On a kernel without io_uring, this is the same as the test above.
 #[test]
 fn together_by_io_uring() {
     check(|| Submission::new(FanoutSubmission::IoUring));
@@ -72,7 +74,7 @@ fn a_refused_ring_falls_back_to_send() {
     check(|| Submission::with(FanoutSubmission::IoUring, refused));
 }
 
-/// The ring's descriptor turns into something else: its first submission fails, nothing of it is lost.
+/// The ring's descriptor becomes something else: its first submission fails, and nothing of it is lost.
 #[test]
 fn a_ring_that_fails_falls_back_to_send() {
     check(|| Submission::with(FanoutSubmission::IoUring, broken_ring));
