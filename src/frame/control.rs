@@ -68,7 +68,8 @@ impl Visitor<'_> for RefVisitor {
 /// Why a subscription does not continue where it asked to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum GapReason {
-    /// Retention has removed the events asked for; the subscription continues from the oldest retained event.
+    /// Retention has removed the events asked for, or they are damaged in the log; the subscription continues
+    /// from the next event that can be read.
     Trimmed,
     /// As `Trimmed`, while connected: the client read more slowly than retention removed.
     Lagged,

@@ -149,8 +149,8 @@ impl<F: Slotted> Ring<F> {
             // SAFETY: `frame` came from an `Arc` that the writer keeps until no reader is left that pinned
             // before the frame was unlinked, and it was not unlinked before this pin:
             // `tail <= sequence < head`, so the slot of `sequence` holds that frame or one that came later to
-            // the same slot, all of them at or above the `tail` that was loaded under the pin. So the reference count is at
-            // least one while it is raised here.
+            // the same slot, all of them at or above the `tail` that was loaded under the pin. So the reference
+            // count is at least one while it is raised here.
             #[allow(unsafe_code)]
             let frame = unsafe {
                 if (*frame).sequence() != sequence {

@@ -429,7 +429,7 @@ impl Worker {
             Ok(LogRead::Page(_)) if self.shared.tenants.store().has_in_memory(it.tenant.log(), asked) => {}
             // The page is sent now, since it is not in memory any more.
             Ok(LogRead::Page(page)) => drop(self.deliver_page(state, token, &page, joint)),
-            // What the ring still holds after it is not damaged.
+            // Events that the ring still holds are not damaged, so the gap ends there at the latest.
             Ok(LogRead::Gap { resumes_at, is_damaged: true }) => {
                 self.declare_gap(state, token, GapReason::Trimmed, resumes_at.min(joint));
             }
@@ -477,7 +477,7 @@ impl Worker {
         }
     }
 
-    /// Sends a `gap` for events that were removed, and continues after them.
+    /// Sends a `gap` for events that were removed or are damaged, and continues after them.
     fn declare_gap(
         self: &Rc<Self>,
         state: &mut State,

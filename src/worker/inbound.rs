@@ -239,7 +239,7 @@ impl Worker {
                 self.publish(state, token, Publishing { reference, events, batch, durable: !memory });
             }
             Ok(ClientFrame::Cancel { reference, .. }) => {
-                let refusal = Refusal::not_implemented("cancelling streams is not built yet");
+                let refusal = Refusal::not_implemented("cancelling streams is not supported yet");
                 self.refuse(state, token, &refusal, reference);
             }
             Err(error) => {

@@ -133,12 +133,12 @@ impl Shared {
         let newcomers = Newcomers::new(config.limits.unauthenticated_connections, admission.clone());
         let anybody = config.limits.unauthenticated_bytes;
         let incoming = Shares::new(
-            "requests and messages on their way",
+            "incomplete requests and messages",
             config.limits.body_bytes_per_organization,
             anybody,
         );
         let unread = config.limits.unread_bytes_per_organization;
-        let unread_answers = Shares::new("unread answers", unread, anybody);
+        let unread_answers = Shares::new("unread responses", unread, anybody);
         let unread_streams = Shares::new("unread event streams", unread, anybody);
         let rates = Rates::new(&config.limits, mail.len());
         Arc::new(Shared {
