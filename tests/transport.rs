@@ -21,6 +21,14 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+/// Requests that are answered without a look at their bodies.
+const UNREAD: &[&str] = &[
+    "POST /api/v1/events HTTP/1.1\r\nauthorization: Bearer wrong",
+    "POST /nowhere HTTP/1.1",
+    "PUT /health HTTP/1.1",
+    "GET /health HTTP/1.1",
+];
+
 /// Sends `bytes`, then one byte every 20 ms until the peer ends; answers what the peer said.
 async fn drip(daemon: &Daemon, bytes: &[u8], byte: &[u8]) -> String {
     let stream = TcpStream::connect(daemon.addr()).await.unwrap();
@@ -106,6 +114,43 @@ async fn an_announced_length_over_the_limit_is_413_at_once() {
     all.resize(all.len() + 8_000_000, b' ');
     let said = raw(&daemon, &all).await;
     answers(&said)[0].refused(413, "PAYLOAD_TOO_LARGE");
+}
+
+/// A request that is refused before its body was read leaves its connection to the next one, if the body is short.
+#[tokio::test]
+async fn a_connection_goes_on_after_a_short_body_that_was_not_read() {
+    let daemon = Daemon::start().await;
+    let mut stream = TcpStream::connect(daemon.addr()).await.unwrap();
+    let body = custom("c", json!("x".repeat(40_000))).to_string();
+    for request in UNREAD {
+        let head = format!("{request}\r\nhost: a\r\ncontent-length: {}\r\n\r\n", body.len());
+        let (first, rest) = body.as_bytes().split_at(10_000);
+        stream.write_all(&[head.as_bytes(), first].concat()).await.unwrap();
+        stream.write_all(rest).await.unwrap();
+    }
+    stream.write_all(LIVE).await.unwrap();
+    let said = everything(&mut stream).await;
+    let all = answers(&said);
+    assert_eq!(all.len(), UNREAD.len() + 1, "{said}");
+    for (reply, request) in all.iter().zip(UNREAD) {
+        assert_eq!(reply.header("connection"), None, "{request}: {reply:?}");
+    }
+}
+
+/// Where the rest of the body is long, does not come, or waits for leave to be sent, the answer is the connection's last and says so.
+#[tokio::test]
+async fn an_answer_before_a_body_that_is_not_read_ends_its_connection_and_says_so() {
+    let daemon = Daemon::start().await;
+    for request in UNREAD {
+        for more in
+            ["content-length: 100000", "content-length: 10", "content-length: 10\r\nexpect: 100-continue"]
+        {
+            let said = raw(&daemon, format!("{request}\r\nhost: a\r\n{more}\r\n\r\n").as_bytes()).await;
+            let all = answers(&said);
+            assert_eq!(all.len(), 1, "{said}");
+            assert_eq!(all[0].header("connection"), Some("close"), "{request}, {more}: {said}");
+        }
+    }
 }
 
 /// RFC 9112 §3.2: one host, and one that can be a host.

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::{Request, Response, Version};
+use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -283,7 +283,13 @@ pub(super) async fn respond(
     let origin = cors::allowed_origin(&x);
     let id = request_id(&x.headers);
     // A request with both framings may have been read differently in front of us (RFC 9112 §6.1): no other follows it.
-    let last = x.headers.contains_key(header::TRANSFER_ENCODING);
+    let mut last = x.headers.contains_key(header::TRANSFER_ENCODING);
+    let is_http_1 = x.version <= Version::HTTP_11;
+    // The body of a safe method means nothing: it is read first, so that nothing waits between the last look at the credential and
+    // the answer.
+    if is_http_1 && x.method.is_safe() {
+        last |= !x.discard_body(true).await;
+    }
     let handled = match (host::check(x.version, x.authority.as_deref(), &x.headers), door) {
         (Err(refusal), _) => Err(refusal),
         (Ok(()), Door::Public) => super::handle(&mut x).await,
@@ -297,6 +303,10 @@ pub(super) async fn respond(
         }
         Ok(handled)
     });
+    if is_http_1 {
+        let is_late = handled.as_ref().is_err_and(|refusal| refusal.status == StatusCode::REQUEST_TIMEOUT);
+        last |= !x.discard_body(!is_late && !last).await;
+    }
     let common = |headers: &mut http::HeaderMap| {
         headers.insert(REQUEST_ID, id.clone());
         if let Some(parent) = x.headers.get(TRACEPARENT) {
@@ -326,9 +336,6 @@ pub(super) async fn respond(
             tracing::debug!(path = %x.path, status = refusal.status.as_u16(), code = refusal.code, "refused");
             let mut answer = Answer::refusal(&refusal, &*worker.shared.clock);
             common(&mut answer.headers);
-            if x.body_abandoned && x.version <= Version::HTTP_11 {
-                answer.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-            }
             Responded::Whole(answer.into_response(|body| Body::whole(body, None, flow)))
         }
     }

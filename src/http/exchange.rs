@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Version, header};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 
 use crate::auth::{Authorized, Principal, RequestContext, Right, Use};
 use crate::connection::newcomers::Newcomer;
@@ -18,7 +18,7 @@ use crate::outcome::Refusal;
 use crate::tenant::Tenant;
 use crate::worker::{Shared, Worker};
 
-use super::incoming::IncomingBody;
+use super::incoming::{IncomingBody, discard};
 use super::misread::Misread;
 use super::respond::Answer;
 
@@ -49,11 +49,10 @@ pub struct Exchange {
     newcomer: Rc<Newcomer>,
     /// Who asks, once that is known.
     caller: RefCell<Option<Arc<Principal>>>,
+    /// The body before it is read, and what is left of one that is read no further.
     body: Option<Incoming>,
     /// The body while it is read.
     incoming: Option<IncomingBody>,
-    /// The rest of the body will not be read: the answer is the connection's last.
-    pub body_abandoned: bool,
 }
 
 impl Exchange {
@@ -79,7 +78,6 @@ impl Exchange {
             caller: RefCell::default(),
             body: Some(body),
             incoming: None,
-            body_abandoned: false,
         }
     }
 
@@ -173,8 +171,8 @@ impl Exchange {
     /// # Errors
     /// 413 over the limit; 429 over the organization's share of bodies on their way; 408 when it stops coming for
     /// `body_timeout_ms` or takes longer than [`Config::receive_time`](crate::config::Config::receive_time) in whole;
-    /// 400 when it breaks off; 401 when the credential ended before all of it came. All of them are answered at once, whatever
-    /// of the body is still to come.
+    /// 400 when it breaks off; 401 when the credential ended before all of it came. All of them are answered whatever of the
+    /// body is still to come.
     pub async fn body_within(&mut self, limit: usize) -> Result<Bytes, Refusal> {
         self.begin_body(limit)?;
         let mut first = Bytes::new();
@@ -204,12 +202,11 @@ impl Exchange {
         let tenant = self.tenant_id();
         // What nobody answers for yet counts with its head: many may wait on one HTTP/2 connection.
         let head = if tenant.is_none() { self.head_bytes() } else { 0 };
-        let incoming = IncomingBody::new(body, self.shared(), limit, tenant, head);
-        self.body_abandoned = incoming.is_err();
-        let incoming = incoming?;
-        let expected = incoming.expected();
+        let mut incoming = IncomingBody::new(body, self.shared(), limit, tenant, head);
+        let (admitted, expected) = (incoming.admit(), incoming.expected());
         self.incoming = Some(incoming);
-        Ok(expected)
+        self.abandon_if(admitted.is_err());
+        admitted.map(|()| expected)
     }
 
     /// The next part of the body; `None` after the last.
@@ -253,8 +250,22 @@ impl Exchange {
 
     fn abandon_if(&mut self, failed: bool) {
         if failed {
-            self.incoming = None;
-            self.body_abandoned = true;
+            self.body = self.incoming.take().map(IncomingBody::into_rest);
+        }
+    }
+
+    /// Ends the body before the answer is sent. Returns true if none of it is left, so that the next request can follow on an
+    /// HTTP/1 connection: what is short is read and dropped, except where `waits` is false, or the client waits for leave to send it.
+    pub(super) async fn discard_body(&mut self, waits: bool) -> bool {
+        let began = self.incoming.is_some();
+        let body = self.incoming.take().map(IncomingBody::into_rest).or_else(|| self.body.take());
+        match body {
+            Some(body) if body.is_end_stream() => true,
+            Some(body) if waits && (began || !self.headers.contains_key(header::EXPECT)) => {
+                discard(body).await
+            }
+            Some(_) => false,
+            None => true,
         }
     }
 

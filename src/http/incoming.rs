@@ -3,6 +3,7 @@
 //! * It counts what has come of a body whose end has not, until it is dropped.
 //! * Most bodies have come with their heads: a clock is read only where there is something to wait for.
 //! * Time that its reader takes is not the client's: it is added to what the body as a whole may take.
+//! * What is left of a body when its request is answered is read and dropped if it is short ([`discard`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,30 @@ use crate::connection::shares::{Claim, FREE_BYTES};
 use crate::ids::TenantId;
 use crate::outcome::Refusal;
 use crate::worker::Shared;
+
+/// Most bytes of a body that are read and dropped, so that its connection serves the next request.
+pub(super) const DISCARD_BYTES: u64 = 64 * 1024;
+/// How long an answer waits for those bytes.
+const DISCARD_TIME: Duration = Duration::from_millis(250);
+
+/// Reads what is left of the body of a request that is answered, and drops it. Returns false if some is left: it is longer than
+/// [`DISCARD_BYTES`], it did not come within [`DISCARD_TIME`], or it broke off.
+pub(super) async fn discard(mut body: Incoming) -> bool {
+    if body.size_hint().lower() > DISCARD_BYTES {
+        return false;
+    }
+    let mut left = DISCARD_BYTES;
+    let read = async {
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else { return false };
+            let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+            let Some(rest) = left.checked_sub(length) else { return false };
+            left = rest;
+        }
+        true
+    };
+    tokio::time::timeout(DISCARD_TIME, read).await.unwrap_or(false)
+}
 
 /// A body of which some may be still to come.
 pub(super) struct IncomingBody {
@@ -38,25 +63,35 @@ pub(super) struct IncomingBody {
 
 impl IncomingBody {
     /// `body`, of which at most `limit` bytes are read. It counts against the share of `tenant`, together with `head` bytes.
-    ///
-    /// # Errors
-    /// 413 where it says that it is larger; 429 over the share.
     pub(super) fn new(
         body: Incoming,
         shared: &Arc<Shared>,
         limit: usize,
         tenant: Option<TenantId>,
         head: usize,
-    ) -> Result<IncomingBody, Refusal> {
-        if body.size_hint().lower() > limit as u64 {
-            return Err(Refusal::too_large(limit));
-        }
-        let mut claim = shared.incoming.claim(tenant);
-        if !body.is_end_stream() {
-            claim.set(head)?;
-        }
+    ) -> IncomingBody {
+        let claim = shared.incoming.claim(tenant);
         let shared = shared.clone();
-        Ok(IncomingBody { body, shared, limit, head, received: 0, started: None, handed_over: None, claim })
+        IncomingBody { body, shared, limit, head, received: 0, started: None, handed_over: None, claim }
+    }
+
+    /// Checks, before any of it is read, whether it may be read.
+    ///
+    /// # Errors
+    /// 413 where it says that it is larger than its limit; 429 over the share.
+    pub(super) fn admit(&mut self) -> Result<(), Refusal> {
+        if self.body.size_hint().lower() > self.limit as u64 {
+            return Err(Refusal::too_large(self.limit));
+        }
+        if !self.body.is_end_stream() {
+            self.claim.set(self.head)?;
+        }
+        Ok(())
+    }
+
+    /// What is left of it, which counts no longer.
+    pub(super) fn into_rest(self) -> Incoming {
+        self.body
     }
 
     /// The next part; `None` after the last.
