@@ -76,7 +76,7 @@ async fn each_refusal_has_its_status_code_and_shape() {
         (daemon.get("/api/v1/sse").header("accept", "text/html"), 406, None),
         (daemon.post("/api/v1/events").body("text/html", "x"), 415, None),
         (daemon.get("/api/v1/ws"), 426, None),
-        (daemon.call("PUT", "/api/v1/events"), 405, Some("GET, POST")),
+        (daemon.call("PUT", "/api/v1/events"), 405, Some("GET, HEAD, POST")),
         (daemon.call("PATCH", "/api/v1/tokens"), 405, Some("POST")),
         (daemon.post("/health"), 405, Some("GET, HEAD")),
     ];

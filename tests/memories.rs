@@ -484,11 +484,11 @@ async fn what_cannot_be_remembered_is_refused_by_name() {
         assert_eq!(reply.json()["details"]["field"], field, "{reply:?}");
     }
     for (method, path, allow) in [
-        ("PUT", "", "GET, POST"),
-        ("POST", "/x", "GET, PUT, PATCH, DELETE"),
-        ("POST", "/x/history", "GET"),
+        ("PUT", "", "GET, HEAD, POST"),
+        ("POST", "/x", "GET, HEAD, PUT, PATCH, DELETE"),
+        ("POST", "/x/history", "GET, HEAD"),
         ("GET", "/batch", "POST"),
-        ("DELETE", "/search", "GET, POST"),
+        ("DELETE", "/search", "GET, HEAD, POST"),
     ] {
         let reply = daemon.call(method, &format!("{MEMORIES}{path}")).send().await;
         let allow = (reply.status.as_u16(), reply.header("allow")) == (405, Some(allow));

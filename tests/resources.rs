@@ -332,9 +332,9 @@ async fn what_cannot_be_is_refused_by_name_and_changes_nothing() {
         daemon.call("DELETE", &format!("/api/v1/agents/{id}")).header("if-match", "W/\"1\"").send().await;
     assert_eq!(refused(&tagged), (400, "BAD_REQUEST".into()));
     for (method, path, allow) in [
-        ("PUT", "agents", "GET, POST"),
-        ("PATCH", "messages/x", "GET, DELETE"),
-        ("POST", "agents/x/state", "GET, PUT"),
+        ("PUT", "agents", "GET, HEAD, POST"),
+        ("PATCH", "messages/x", "GET, HEAD, DELETE"),
+        ("POST", "agents/x/state", "GET, HEAD, PUT"),
     ] {
         let reply = daemon.call(method, &format!("/api/v1/{path}")).send().await;
         assert_eq!((reply.status.as_u16(), reply.header("allow")), (405, Some(allow)), "{path}");

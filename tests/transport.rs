@@ -649,7 +649,7 @@ async fn head_over_http_2_has_no_body() {
     let (mut client, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
     tokio::spawn(connection);
-    for path in ["/health/live", BUNDLE, "/api-docs/openapi.json", "/no-such-path"] {
+    for path in ["/health/live", BUNDLE, "/api-docs/openapi.json", "/api/v1/agents", "/no-such-path"] {
         let mut heads = Vec::new();
         for method in ["GET", "HEAD"] {
             let request = http::Request::builder()
@@ -673,6 +673,35 @@ async fn head_over_http_2_has_no_body() {
             last = h2.next_of(DATA).await;
             assert_eq!(last.payload.len(), 0, "{path}");
         }
+    }
+}
+
+/// The same over HTTP/1, for answers that are made while they are sent, and errors, too; the connection goes on.
+#[tokio::test]
+async fn head_over_http_1_has_no_body() {
+    let daemon = Daemon::start().await;
+    daemon.publish(custom("c", json!(1))).await;
+    let paths =
+        ["/api/v1/agents", "/api/v1/events", "/api/v1/events?limit=1", "/api/v1/agents/none", "/api/v1/sse"];
+    for path in paths {
+        let request = |method: &str, more: &str| {
+            format!(
+                "{method} {path} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\n{more}\r\n",
+                daemon.key
+            )
+        };
+        let both = [request("HEAD", ""), String::from_utf8_lossy(LIVE).into_owned()].concat();
+        let said = raw(&daemon, both.as_bytes()).await;
+        let (head, next) = said.split_once("\r\n\r\n").unwrap();
+        assert!(next.starts_with("HTTP/1.1 200 OK\r\n"), "{path}: {said}");
+        let status = head.split(' ').nth(1).unwrap();
+        if path == "/api/v1/sse" {
+            assert_eq!(status, "405", "a stream has no answer without its content");
+            continue;
+        }
+        let get = raw(&daemon, request("GET", "connection: close\r\n").as_bytes()).await;
+        assert_eq!(Some(status), get.split(' ').nth(1), "{path}");
+        assert_eq!(head.contains("content-length"), get.contains("content-length"), "{path}: {head}");
     }
 }
 

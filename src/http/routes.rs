@@ -1,5 +1,8 @@
 //! One table of routes: which methods of which path are which operation. 404, 405 and `Allow` follow from it, and the API's
 //! document is compared with it.
+//!
+//! A path that has `GET` has `HEAD`, too, whether or not the table says so, except where `GET` opens a stream: hyper leaves the
+//! content of an answer to `HEAD` out.
 
 use std::sync::LazyLock;
 
@@ -96,6 +99,11 @@ impl Operation {
     /// confirm the credential.
     pub(super) const fn is_answer_only(self) -> bool {
         matches!(self, Operation::SearchMemories | Operation::MintToken | Operation::MakeTicket)
+    }
+
+    /// Returns true if the answer is a stream: without its content there is nothing to answer.
+    const fn is_stream(self) -> bool {
+        matches!(self, Operation::OpenWebSocket | Operation::OpenSse | Operation::OpenLlmSse)
     }
 }
 
@@ -205,6 +213,26 @@ struct Place {
     allow: String,
 }
 
+impl Place {
+    fn operation(&self, method: &Method) -> Option<Operation> {
+        let (_, operation) = self.operations.iter().find(|(served, _)| *served == method)?;
+        Some(*operation)
+    }
+
+    /// Has `HEAD` answered as `GET` is.
+    fn add_head(&mut self) {
+        let get = self
+            .operations
+            .iter()
+            .position(|(method, operation)| *method == Method::GET && !operation.is_stream());
+        if let Some(at) = get.filter(|_| self.operation(&Method::HEAD).is_none())
+            && let Some((_, operation)) = self.operations.get(at).copied()
+        {
+            self.operations.insert(at + 1, (&Method::HEAD, operation));
+        }
+    }
+}
+
 /// Built of [`ROUTES`] alone, which a test has built.
 static ROUTER: LazyLock<Router<Place>> = LazyLock::new(router);
 
@@ -222,6 +250,7 @@ fn router() -> Router<Place> {
         for route in ROUTES.iter().filter(|route| route.path == first.path) {
             place.operations.extend(route.methods.iter().map(|method| (method, route.operation)));
         }
+        place.add_head();
         let methods: Vec<&str> = place.operations.iter().map(|(method, _)| method.as_str()).collect();
         place.allow = methods.join(", ");
         if let Err(error) = router.insert(first.path, place) {
@@ -237,13 +266,12 @@ fn router() -> Router<Place> {
 /// 404 for an unknown path, 405 for a known one with another method.
 pub(super) fn find<'p>(method: &Method, path: &'p str) -> Result<(Operation, [&'p str; NAMES]), Refusal> {
     let found = ROUTER.at(path).map_err(|_| Refusal::not_found())?;
-    let asked = found.value.operations.iter().find(|(served, _)| *served == method);
-    let (_, operation) = asked.ok_or_else(|| Refusal::method(&found.value.allow))?;
+    let operation = found.value.operation(method).ok_or_else(|| Refusal::method(&found.value.allow))?;
     let mut names = [""; NAMES];
     for (name, (_, value)) in names.iter_mut().zip(found.params.iter()) {
         *name = value;
     }
-    Ok((*operation, names))
+    Ok((operation, names))
 }
 
 #[cfg(test)]
@@ -271,6 +299,18 @@ mod tests {
             assert_eq!(find(&Method::GET, path).expect_err("refused").status, 404, "{path}");
         }
         let refusal = find(&Method::TRACE, "/api/v1/agents/a%2Fb").expect_err("refused");
-        assert_eq!((refusal.status.as_u16(), refusal.allow), (405, Some("GET, PUT, PATCH, DELETE")));
+        assert_eq!((refusal.status.as_u16(), refusal.allow), (405, Some("GET, HEAD, PUT, PATCH, DELETE")));
+    }
+
+    #[test]
+    fn head_is_served_wherever_get_is_unless_that_opens_a_stream() {
+        for route in ROUTES.iter().filter(|route| route.methods.contains(&Method::GET)) {
+            let path = route.path.replace(['{', '}'], "");
+            let found = find(&Method::HEAD, &path);
+            match route.operation.is_stream() {
+                true => assert_eq!(found.expect_err("refused").allow, Some("GET"), "{}", route.path),
+                false => assert_eq!(found.expect("found").0, route.operation, "{}", route.path),
+            }
+        }
     }
 }
