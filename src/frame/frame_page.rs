@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 
+use super::event_index::{self, EventIndex};
 use super::{Chunk, Encoded, Encoding, Frame, Key, KeyPlace, SSE_HEAD_LEN, TAIL_LEN, chunked};
 use crate::event::Kind;
 use crate::ids::Sequence;
@@ -20,7 +21,7 @@ pub(super) const NO_CHUNK: u32 = u32::MAX;
 
 /// An event of a page: a [`Frame`] without its bytes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Entry {
+pub struct Entry {
     pub(super) sequence: Sequence,
     pub(super) received_ms: u64,
     pub(super) origin: u64,
@@ -36,11 +37,20 @@ pub(super) struct Entry {
     pub(super) chunk: u32,
 }
 
+impl event_index::Entry for Entry {
+    fn sequence(&self) -> Sequence {
+        self.sequence
+    }
+    fn end(&self) -> usize {
+        self.end
+    }
+}
+
 /// Consecutive events in one buffer.
 #[derive(Debug)]
 pub struct FramePage {
     bytes: Bytes,
-    entries: Vec<Entry>,
+    events: EventIndex<Entry>,
     chunks: Vec<Chunk>,
     frames: OnceLock<Box<[Frame]>>,
     has_users: bool,
@@ -55,7 +65,7 @@ impl FramePage {
         let has_keys_apart = entries.iter().any(|entry| entry.chunk_at > 0);
         let mut page = FramePage {
             bytes,
-            entries,
+            events: EventIndex::new(entries),
             chunks,
             frames: OnceLock::new(),
             has_users,
@@ -63,21 +73,15 @@ impl FramePage {
             has_keys_apart,
         };
         page.has_runs = page.chunks.len() > 1
-            && page.entries.windows(2).any(|pair| pair.iter().all(|entry| entry.chunk != NO_CHUNK))
+            && page.events.entries().windows(2).any(|pair| pair.iter().all(|entry| entry.chunk != NO_CHUNK))
             && page.frames().windows(2).any(|pair| pair[0].continues_in(&pair[1]));
         page
     }
 
-    /// Returns the number of events.
+    /// The events by index and sequence.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Returns true if there are no events.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+    pub fn events(&self) -> &EventIndex<Entry> {
+        &self.events
     }
 
     /// Returns true if an event has a `user_id`, so that not every reader may see the whole page.
@@ -93,31 +97,13 @@ impl FramePage {
         self.has_runs
     }
 
-    /// Returns the sequence of event `at`.
-    #[must_use]
-    pub fn sequence(&self, at: usize) -> Option<Sequence> {
-        Some(self.entries.get(at)?.sequence)
-    }
-
-    /// Returns the sequence of the last event.
-    #[must_use]
-    pub fn last(&self) -> Option<Sequence> {
-        Some(self.entries.last()?.sequence)
-    }
-
-    /// Returns how many events are at `position` or before it.
-    #[must_use]
-    pub fn count_to(&self, position: Sequence) -> usize {
-        self.entries.partition_point(|entry| entry.sequence <= position)
-    }
-
     /// Returns the events after `position` and not after `last`, up to `most` bytes of the buffer, but at
     /// least one if there is one.
     #[must_use]
     pub fn part(&self, position: Sequence, last: Sequence, most: usize) -> Range<usize> {
-        let from = self.count_to(position);
-        let limit = self.start(from).saturating_add(most);
-        let rest = self.entries.get(from..).unwrap_or_default();
+        let from = self.events.count_to(position);
+        let limit = self.events.start(from).saturating_add(most);
+        let rest = self.events.entries().get(from..).unwrap_or_default();
         let fit = rest.partition_point(|entry| entry.end <= limit && entry.sequence <= last);
         let one = rest.first().is_some_and(|entry| entry.sequence <= last);
         from..from + fit.max(usize::from(one))
@@ -125,13 +111,13 @@ impl FramePage {
 
     /// Returns the events as frames, in order.
     pub fn frames(&self) -> &[Frame] {
-        self.frames.get_or_init(|| (0..self.len()).filter_map(|at| self.frame(at)).collect())
+        self.frames.get_or_init(|| (0..self.events.len()).filter_map(|at| self.frame(at)).collect())
     }
 
     /// Returns event `at` as a frame, which keeps the page's buffer in memory.
     #[must_use]
     pub fn frame(&self, at: usize) -> Option<Frame> {
-        let entry = self.entries.get(at)?;
+        let entry = self.events.entries().get(at)?;
         Some(Frame {
             sequence: entry.sequence,
             received_ms: entry.received_ms,
@@ -143,7 +129,7 @@ impl FramePage {
             chunk_at: entry.chunk_at,
             sse_at: entry.sse_at,
             chunk: self.chunks.get(entry.chunk as usize).copied(),
-            buf: self.bytes.slice(self.start(at)..entry.end),
+            buf: self.bytes.slice(self.events.start(at)..entry.end),
         })
     }
 
@@ -173,18 +159,18 @@ impl FramePage {
     /// range, and if there are other bytes between the events.
     #[must_use]
     pub fn sse_chunked(&self, range: Range<usize>) -> Option<&[u8]> {
-        let entries = self.entries.get(range.clone())?;
+        let entries = self.events.entries().get(range.clone())?;
         let ((first, others), last) = (entries.split_first()?, entries.last()?);
         if self.has_keys_apart && others.iter().any(|entry| entry.chunk_at > 0) {
             return None;
         }
-        self.bytes.get(self.start(range.start) + usize::from(first.chunk_at)..last.end)
+        self.bytes.get(self.events.start(range.start) + usize::from(first.chunk_at)..last.end)
     }
 
     /// Returns the bytes of the buffer that hold the events of a range.
     #[must_use]
     pub fn bytes_of(&self, range: Range<usize>) -> usize {
-        self.start(range.end).saturating_sub(self.start(range.start))
+        self.events.start(range.end).saturating_sub(self.events.start(range.start))
     }
 
     /// Returns the bytes of the buffer.
@@ -197,19 +183,14 @@ impl FramePage {
     /// may be created.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry>()
+        self.events.size()
             + self.chunks.capacity() * size_of::<Chunk>()
-            + self.len() * size_of::<Frame>()
+            + self.events.len() * size_of::<Frame>()
             + size_of::<FramePage>()
     }
 
-    /// Returns the start of the bytes of event `at`.
-    fn start(&self, at: usize) -> usize {
-        at.checked_sub(1).and_then(|before| self.entries.get(before)).map_or(0, |entry| entry.end)
-    }
-
     fn cut(&self, at: usize, range: impl FnOnce(&Entry, usize) -> Range<usize>) -> &[u8] {
-        let range = self.entries.get(at).map(|entry| range(entry, self.start(at)));
+        let range = self.events.entries().get(at).map(|entry| range(entry, self.events.start(at)));
         range.and_then(|range| self.bytes.get(range)).unwrap_or_default()
     }
 }
@@ -247,9 +228,9 @@ mod tests {
     #[test]
     fn events_are_the_same_with_and_without_frames() {
         let (frames, page) = page(&[PLAIN, USERS, APART, CHUNK, FINAL, PLAIN]);
-        assert_eq!((page.len(), page.last()), (6, Some(Sequence(6))));
+        assert_eq!((page.events().len(), page.events().last()), (6, Some(Sequence(6))));
         for (at, frame) in frames.iter().enumerate() {
-            assert_eq!(page.sequence(at), Some(frame.sequence()));
+            assert_eq!(page.events().sequence(at), Some(frame.sequence()));
             assert_eq!(page.json(at), frame.json());
             for encoding in [Encoding::Ws, Encoding::Sse, Encoding::SseChunked] {
                 assert_eq!(page.encoded(at, encoding).to_vec(), frame.encoded(encoding).to_vec());

@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::event_index::{self, EventIndex};
 use super::page::{Beginning, ID_IN_ARRAY};
 use super::record::{
     AFTER_KIND, AFTER_TIME, BEFORE_KIND, BEFORE_TEXT, BEFORE_TIME, Form, Record, beginning_len,
@@ -41,61 +42,46 @@ static BEGINNINGS: [Beginning; Kind::ALL.len()] = {
 
 /// An event of a page.
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+pub struct Entry {
     sequence: Sequence,
     /// End of its bytes in the buffer. They begin, with the comma, where the bytes of the event before end.
     end: usize,
+}
+
+impl event_index::Entry for Entry {
+    fn sequence(&self) -> Sequence {
+        self.sequence
+    }
+    fn end(&self) -> usize {
+        self.end
+    }
 }
 
 /// Consecutive events in one buffer.
 #[derive(Debug)]
 pub struct JsonPage {
     bytes: Bytes,
-    entries: Vec<Entry>,
+    events: EventIndex<Entry>,
 }
 
 impl JsonPage {
-    /// Returns the number of events.
+    /// The events by index and sequence.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Returns true if there are no events.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// Returns the sequence of event `at`.
-    #[must_use]
-    pub fn sequence(&self, at: usize) -> Option<Sequence> {
-        Some(self.entries.get(at)?.sequence)
-    }
-
-    /// Returns the sequence of the last event.
-    #[must_use]
-    pub fn last(&self) -> Option<Sequence> {
-        Some(self.entries.last()?.sequence)
-    }
-
-    /// Returns how many events are at `position` or before it.
-    #[must_use]
-    pub fn count_to(&self, position: Sequence) -> usize {
-        self.entries.partition_point(|entry| entry.sequence <= position)
+    pub fn events(&self) -> &EventIndex<Entry> {
+        &self.events
     }
 
     /// Returns the bytes of the JSON of a range's events, without commas.
     #[must_use]
     pub fn json_len(&self, range: Range<usize>) -> usize {
-        let bytes = self.start(range.end).saturating_sub(self.start(range.start));
+        let bytes = self.events.start(range.end).saturating_sub(self.events.start(range.start));
         bytes.saturating_sub(range.len())
     }
 
     /// Returns how many events from event `from` on fit into `limit` events and `most` bytes of JSON.
     #[must_use]
     pub fn fitting(&self, from: usize, limit: usize, most: usize) -> usize {
-        let available = self.len().saturating_sub(from).min(limit);
+        let available = self.events.len().saturating_sub(from).min(limit);
         if self.json_len(from..from + available) <= most {
             return available;
         }
@@ -107,10 +93,10 @@ impl JsonPage {
     /// true, without copying. Empty if there is no such range.
     #[must_use]
     pub fn json(&self, range: Range<usize>, comma: bool) -> Bytes {
-        if range.is_empty() || range.end > self.len() {
+        if range.is_empty() || range.end > self.events.len() {
             return Bytes::new();
         }
-        self.bytes.slice(self.start(range.start) + usize::from(!comma)..self.start(range.end))
+        self.bytes.slice(self.events.start(range.start) + usize::from(!comma)..self.events.start(range.end))
     }
 
     /// Returns the bytes of the buffer.
@@ -122,12 +108,7 @@ impl JsonPage {
     /// Returns the bytes of memory besides the buffer.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry>() + size_of::<JsonPage>()
-    }
-
-    /// Returns the start of the bytes of event `at`.
-    fn start(&self, at: usize) -> usize {
-        at.checked_sub(1).and_then(|before| self.entries.get(before)).map_or(0, |entry| entry.end)
+        self.events.size() + size_of::<JsonPage>()
     }
 }
 
@@ -192,7 +173,7 @@ impl JsonWriter {
 
     /// Returns the page; `share` turns the writer's buffer into the page's.
     pub fn finish(self, share: impl FnOnce(Vec<u8>) -> Bytes) -> JsonPage {
-        JsonPage { bytes: share(self.buf), entries: self.entries }
+        JsonPage { bytes: share(self.buf), events: EventIndex::new(self.entries) }
     }
 }
 
@@ -239,11 +220,11 @@ mod tests {
             assert_eq!(page.json(2 * at + 1..2 * at + 2, false), json);
             assert_eq!(page.json_len(2 * at..2 * at + 2), 2 * json.len());
         }
-        let all = [b"[", &page.json(0..page.len(), false)[..], b"]"].concat();
+        let all = [b"[", &page.json(0..page.events().len(), false)[..], b"]"].concat();
         let all: Vec<serde_json::Value> = serde_json::from_slice(&all).expect("an array");
         assert_eq!(all.len(), 2 * events.len());
         assert_eq!(page.json(1..3, true)[0], b',');
-        assert!(page.json(3..3, true).is_empty() && page.json(0..page.len() + 1, false).is_empty());
+        assert!(page.json(3..3, true).is_empty() && page.json(0..page.events().len() + 1, false).is_empty());
     }
 
     #[test]
@@ -266,6 +247,9 @@ mod tests {
             (page.fitting(0, 100, one - 1), page.fitting(9, 100, one), page.fitting(0, 0, one)),
             (0, 0, 0)
         );
-        assert_eq!((page.count_to(Sequence(4)), page.last(), page.sequence(9)), (4, Some(Sequence(9)), None));
+        assert_eq!(
+            (page.events().count_to(Sequence(4)), page.events().last(), page.events().sequence(9)),
+            (4, Some(Sequence(9)), None)
+        );
     }
 }

@@ -17,6 +17,7 @@ pub mod chunked;
 pub mod control;
 mod encode;
 mod encoded;
+pub mod event_index;
 pub mod frame_page;
 pub mod json_page;
 pub mod merge;

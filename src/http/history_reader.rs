@@ -214,14 +214,14 @@ impl Progress {
         if self.bytes == 0 && left > 0 {
             count = count.max(1);
         }
-        let places = *from..from.saturating_add(count).min(page.len());
+        let places = *from..from.saturating_add(count).min(page.events().len());
         if let Some(last) = places.end.checked_sub(1).filter(|last| last >= from) {
             self.part.push_slice(page.json(places.clone(), self.found > 0));
             self.bytes += page.json_len(places.clone());
             self.found += places.len();
-            self.position = page.sequence(last).unwrap_or(self.position);
+            self.position = page.events().sequence(last).unwrap_or(self.position);
         }
-        places.end == page.len()
+        places.end == page.events().len()
     }
 
     fn take_frames<'f>(

@@ -38,8 +38,8 @@ pub struct Page {
 impl Page {
     /// The part of `decoded` that follows `after`; `None` if nothing does.
     pub(super) fn after(decoded: &Arc<FramePage>, after: Sequence) -> Option<Page> {
-        let from = decoded.count_to(after);
-        (from < decoded.len()).then(|| Page { decoded: decoded.clone(), from })
+        let from = decoded.events().count_to(after);
+        (from < decoded.events().len()).then(|| Page { decoded: decoded.clone(), from })
     }
 
     /// The events, in order.
@@ -51,7 +51,7 @@ impl Page {
     /// The page that the events are of, for readers that need not look at each, and the places of the events in it.
     #[must_use]
     pub fn whole(&self) -> (&Arc<FramePage>, Range<usize>) {
-        (&self.decoded, self.from..self.decoded.len())
+        (&self.decoded, self.from..self.decoded.events().len())
     }
 }
 
@@ -68,8 +68,8 @@ pub struct JsonEvents {
 impl JsonEvents {
     /// The part of `page` that follows `after`; `None` if nothing does.
     pub(super) fn after(page: &Arc<JsonPage>, after: Sequence) -> Option<JsonEvents> {
-        let from = page.count_to(after);
-        (from < page.len()).then(|| JsonEvents { page: page.clone(), from })
+        let from = page.events().count_to(after);
+        (from < page.events().len()).then(|| JsonEvents { page: page.clone(), from })
     }
 }
 
@@ -108,7 +108,7 @@ macro_rules! page_form {
                 writer.finish(share)
             }
             fn last(&self) -> Option<Sequence> {
-                self.last()
+                self.events().last()
             }
             fn bytes(&self) -> (usize, usize) {
                 (self.bytes_len(), self.size())

@@ -460,7 +460,7 @@ mod tests {
         };
         fill();
         let read = reads.json(&log, Sequence(6)).await.expect("known").expect("in memory");
-        assert_eq!(read.page.sequence(read.from), Some(Sequence(7)));
+        assert_eq!(read.page.events().sequence(read.from), Some(Sequence(7)));
         assert!(reads.json(&log, Sequence(9)).await.expect("known").is_none(), "nothing follows");
         reads.forget(TenantId(1));
         assert!(reads.known_json(&log, Sequence(6)).is_none());

@@ -80,7 +80,7 @@ struct PageEvent<'p> {
 
 impl Written for PageEvent<'_> {
     fn sequence(&self) -> Sequence {
-        self.page.sequence(self.at).unwrap_or_default()
+        self.page.events().sequence(self.at).unwrap_or_default()
     }
     fn encoded_len(&self, encoding: Encoding) -> usize {
         self.page.encoded(self.at, encoding).len()
@@ -331,11 +331,11 @@ impl Worker {
         page: &FramePage,
         part: Range<usize>,
     ) -> Option<usize> {
-        let last = page.sequence(part.end.checked_sub(1)?)?;
+        let last = page.events().sequence(part.end.checked_sub(1)?)?;
         let mut bytes = std::mem::take(&mut state.bytes);
         let now = state.wheel.now();
         let connection = state.connections.get_mut(token.slot as usize)?;
-        let unseen = part.end.saturating_sub(part.start.max(page.count_to(connection.evaluated)));
+        let unseen = part.end.saturating_sub(part.start.max(page.events().count_to(connection.evaluated)));
         let matched = connection.match_behind(unseen, last);
         let encoding = connection.encoding();
         let slice = match encoding {
