@@ -22,7 +22,11 @@ const ROW_OVERHEAD: usize = 96;
 
 /// Bytes of memory that a row takes in a table, about.
 pub(super) fn row_bytes(key: &Value, value: Option<&Value>) -> usize {
-    key.len() + value.map_or(0, |value| value.len()) + ROW_OVERHEAD
+    key.len() + value_bytes(value) + ROW_OVERHEAD
+}
+
+fn value_bytes(value: Option<&Value>) -> usize {
+    value.map_or(0, |value| value.len())
 }
 
 /// How the live bytes of a segment change.
@@ -97,14 +101,10 @@ impl Memtable {
         let mut tables = self.tables.write();
         let table = &mut tables.active;
         for (key, value) in rows {
-            let (key_len, value_len) = (key.len(), value.as_ref().map_or(0, |value| value.len()));
-            match table.rows.insert(key, value) {
-                Some(old) => {
-                    let old = old.map_or(0, |old| old.len());
-                    table.bytes = (table.bytes + value_len).saturating_sub(old);
-                }
-                None => table.bytes += key_len + value_len + ROW_OVERHEAD,
-            }
+            let (without, with) = (row_bytes(&key, None), row_bytes(&key, value.as_ref()));
+            // The key and the row's own cost are counted once.
+            let before = table.rows.insert(key, value).map_or(0, |old| without + value_bytes(old.as_ref()));
+            table.bytes = (table.bytes + with).saturating_sub(before);
         }
         for (segment, change) in live {
             *table.live.entry(segment).or_default() += change;
