@@ -309,7 +309,7 @@ const GENERAL: &[Key] = &[
         },
         unit: "bytes",
         memory: "itself, once the log has grown",
-        text: "Page cache of the store. Replay is served from the rings first.",
+        text: "Page cache of the storage engine, for rows. Events that were decoded for readers are kept beside it in 32 MiB more, a quarter of them as JSON for `GET /api/v1/events`, the rest as frames. Replay is served from the rings first.",
     },
     Key {
         name: "store.row_cache_bytes",
