@@ -18,8 +18,8 @@ use common::rest::{agent, all, data};
 use common::{Daemon, custom, message, until};
 use nervewire::ids::TenantId;
 use nervewire::store::{
-    self, BackupError, Io, Manifest, OpenError, Organization, Progress, Space, StageStatus, Store,
-    StoreOptions, Table, Until, Verified, Visibility,
+    self, BackupError, Io, Manifest, OpenError, Progress, Space, StageStatus, Store, StoreOptions, Table,
+    Until, Verified,
 };
 use nervewire::time::SystemClock;
 use serde_json::{Value, json};
@@ -449,25 +449,19 @@ impl Progress for StopsAt {
     }
 }
 
+/// What the store of [`small`] keeps free for publishing, bytes.
+const RESERVE: u64 = 1 << 20;
+
 fn small(dir: &Path) -> StoreOptions {
     let mut options = StoreOptions::new(dir);
-    (options.cache_bytes, options.reserve_bytes, options.segment_bytes) = (16 << 20, 1 << 20, 64 << 10);
+    (options.cache_bytes, options.reserve_bytes, options.segment_bytes) = (16 << 20, RESERVE, 64 << 10);
     options
 }
 
 /// Writes rows of 4,000 bytes into organization 1, and the row of the organization itself.
 fn write_rows(store: &Store, rows: std::ops::Range<u32>) {
     let mut batch = store::Rows::new();
-    let organization = Organization {
-        tenant: TenantId(1),
-        org_id: "rows".into(),
-        name: String::new(),
-        visibility: Visibility::Private,
-        presence: false,
-        created_ms: 1,
-        deleted: false,
-    };
-    batch.put_organization(&organization).unwrap();
+    batch.put_organization(&common::organization(1, "rows")).unwrap();
     store.write_blocking(batch).unwrap();
     for n in rows {
         let mut batch = store::Rows::new();
@@ -599,6 +593,8 @@ async fn a_backup_never_takes_the_room_that_publishing_needs() {
     })
     .await;
     assert!(why.contains("not enough room"), "{why}");
+    let least = (RESERVE + RESERVE / 8 + (64 << 20)).to_string();
+    assert!(why.contains(&least) && why.contains("store.reserve_bytes"), "{why}");
     until("nothing left of it", || async { (!dir.join("backup").exists()).then_some(()) }).await;
     let writes = store.clone();
     tokio::task::spawn_blocking(move || write_rows(&writes, 0..1)).await.unwrap();
@@ -661,6 +657,35 @@ async fn a_running_daemons_backup_needs_an_operator() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("operator's key"));
     let output = common::command(temp.path()).args(["verify", &dir]).output().await.unwrap();
     assert_eq!(output.status.code(), Some(73), "a running daemon's directory is not verified: {output:?}");
+}
+
+/// A backup inside the store would be taken for a part of it, and go with it.
+#[test]
+fn a_backup_is_not_made_inside_its_own_data_directory() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = |name: &str| temp.path().join(name);
+    drop(Store::open(small(&path("data"))).unwrap());
+    fs::create_dir(path("data/room")).unwrap();
+    std::os::unix::fs::symlink(path("data/room"), path("link")).unwrap();
+    std::os::unix::fs::symlink(path("data"), path("other")).unwrap();
+    for name in [
+        "data/b",
+        "data/room",
+        "data/a/b",
+        "link/b",
+        "link",
+        "other/b",
+        "data/../data/b",
+        "data",
+        "link/../b",
+    ] {
+        for dir in ["data", "other", "link/.."] {
+            let error = store::backup(&path(dir), &path(name), &SystemClock, &mut silent()).unwrap_err();
+            assert!(matches!(error, BackupError::Inside { .. }), "{dir} into {name}: {error}");
+        }
+    }
+    assert_eq!(fs::read_dir(path("data/room")).unwrap().count(), 0);
+    store::backup(&path("data"), &path("data-b"), &SystemClock, &mut silent()).unwrap();
 }
 
 #[test]

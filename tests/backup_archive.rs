@@ -7,8 +7,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use nervewire::ids::TenantId;
-use nervewire::store::{Organization, Rows, Store, StoreOptions, Visibility};
+use nervewire::store::{Rows, Store, StoreOptions};
 use serde_json::Value;
 
 /// Runs the command; its exit code, what it printed, and its errors.
@@ -22,16 +21,7 @@ async fn run(home: &Path, arguments: &[&str]) -> (i32, String, String) {
 fn write(dir: &Path, tenant: u64, name: &str) {
     let store = Store::open(StoreOptions::new(dir)).unwrap();
     let mut rows = Rows::new();
-    let organization = Organization {
-        tenant: TenantId(tenant),
-        org_id: name.into(),
-        name: String::new(),
-        visibility: Visibility::Private,
-        presence: false,
-        created_ms: 1,
-        deleted: false,
-    };
-    rows.put_organization(&organization).unwrap();
+    rows.put_organization(&common::organization(tenant, name)).unwrap();
     store.write_blocking(rows).unwrap();
     store.close_blocking();
 }
@@ -68,6 +58,11 @@ async fn a_backup_may_be_one_file() {
     let (code, sound, errors) = run(home, &["verify", "b.tar", "--json"]).await;
     assert_eq!(code, 0, "{sound} {errors}");
     assert_eq!(serde_json::from_str::<Value>(&sound).unwrap()["backup"], true);
+    let (_, sound, _) = run(home, &["verify", "b.tar"]).await;
+    let rows = sound.strip_prefix("The backup is sound: 2 organizations, 0 events, ");
+    assert!(rows.is_some_and(|rest| rest.ends_with(" rows checked.\n")), "{sound}");
+    let (_, sound, _) = run(home, &["verify", "data"]).await;
+    assert!(sound.starts_with("The store is sound: 2 organizations, 0 events, "), "{sound}");
     let (code, _, errors) = run(home, &["restore", "b.tar", "restored"]).await;
     assert_eq!(code, 0, "{errors}");
     let store = Store::open(StoreOptions::new(home.join("restored"))).unwrap();
@@ -77,6 +72,30 @@ async fn a_backup_may_be_one_file() {
     assert_eq!(names, ["first", "second"]);
     store.close_blocking();
     assert_eq!(made(home), ["b.tar", "data", "restored"]);
+}
+
+#[tokio::test]
+async fn an_archive_that_is_cut_off_is_named_with_what_to_do() {
+    let temp = tempfile::tempdir().unwrap();
+    let home = temp.path();
+    write(&home.join("data"), 1, "first");
+    let (code, _, errors) = run(home, &["backup", "b.tar", "--data-dir", "data"]).await;
+    assert_eq!(code, 0, "{errors}");
+    let whole = fs::read(home.join("b.tar")).unwrap();
+    // The archive's end is two empty blocks of 512 bytes, and nothing is lost without them.
+    let end = whole.iter().rposition(|byte| *byte != 0).unwrap();
+    for cut in (700..end).step_by(end / 6) {
+        fs::write(home.join("b.tar"), &whole[..cut]).unwrap();
+        for arguments in [&["verify", "b.tar"][..], &["restore", "b.tar", "r"]] {
+            let (code, found, errors) = run(home, arguments).await;
+            assert_eq!(code, 1, "{arguments:?} of {cut} bytes: {found} {errors}");
+            assert!(errors.contains("b.tar") && !errors.contains("unpacked"), "{errors}");
+            assert!(!found.contains("unpacked") && !errors.contains("panicked"), "{found} {errors}");
+            let says_what_to_do =
+                ["use another backup", "is not a backup"].iter().any(|it| errors.contains(it));
+            assert!(says_what_to_do, "{arguments:?} of {cut} bytes: {errors}");
+        }
+    }
 }
 
 #[tokio::test]

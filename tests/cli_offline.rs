@@ -135,6 +135,52 @@ fn a_stopped_daemon_is_administered_on_its_data_directory() {
     assert_eq!(json(dir, &["key", "list", "--org", "acme"]), serde_json::json!([]));
 }
 
+/// The flags that `text` names, but for those in commands that it quotes.
+fn flags(text: &str) -> Vec<&str> {
+    let unquoted = text.split('`').step_by(2);
+    let words = unquoted.flat_map(|part| part.split(|c: char| !c.is_ascii_lowercase() && c != '-'));
+    words.filter(|word| word.starts_with("--") && word.len() > 2).collect()
+}
+
+/// What a command tells to do names flags of that command.
+#[test]
+fn hints_name_flags_of_the_command_that_failed() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let with_store = tempfile::tempdir().unwrap();
+    run(with_store.path(), &["init"]);
+    let daemon = Daemon::start(with_store.path());
+    let nobody = "http://127.0.0.1:1";
+    let admin = |url, key| ["backup", "to", "--admin-url", url, "--key", key];
+    let cases: &[(&Path, usize, &[&str])] = &[
+        (dir, 1, &admin(nobody, "k")),
+        (dir, 1, &admin("nonsense", "k")),
+        (dir, 1, &admin(&daemon.url, "k")),
+        (dir, 1, &["backup", "to"]),
+        (dir, 1, &["compact"]),
+        (dir, 1, &["verify"]),
+        (dir, 2, &["key", "list"]),
+        (dir, 2, &["key", "list", "--url", nobody]),
+        (dir, 1, &["stats", "--url", nobody]),
+        (dir, 1, &["tail", "--url", "nonsense"]),
+        (with_store.path(), 1, &["init"]),
+        (with_store.path(), 1, &["backup", "to"]),
+        (with_store.path(), 1, &["compact"]),
+        (with_store.path(), 2, &["key", "list"]),
+    ];
+    let mut named = 0;
+    for (dir, words, arguments) in cases {
+        let failed = run(dir, arguments);
+        assert!(failed.code.is_some_and(|code| code != 0), "{arguments:?}: {failed:?}");
+        let help = run(dir, &[&arguments[..*words], &["--help"]].concat()).stdout;
+        for flag in flags(&failed.stderr) {
+            named += 1;
+            assert!(flags(&help).contains(&flag), "{arguments:?} names {flag}: {}", failed.stderr);
+        }
+    }
+    assert!(named > 8, "{named}");
+}
+
 /// A second `init` must not make a second bootstrap key, nor touch the first.
 #[test]
 fn init_on_an_initialised_directory_changes_nothing() {

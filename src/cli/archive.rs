@@ -6,11 +6,12 @@
 //!   is kept.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, BufWriter, Write as _};
+use std::io::{self, BufWriter, ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::outcome::{CliError, Exit};
+use crate::store;
 
 /// Bytes per write.
 const BUFFER: usize = 1 << 20;
@@ -39,6 +40,16 @@ fn failed(path: &Path, error: &io::Error) -> CliError {
     CliError::new(Exit::Failed, format!("{}: {error}", path.display()), "")
 }
 
+/// Unpacks the archive into `dir`; `at` is the entry that it is at.
+fn unpack(archive: File, dir: &Path, at: &mut String) -> io::Result<()> {
+    for entry in tar::Archive::new(archive).entries()? {
+        let mut entry = entry?;
+        *at = entry.path()?.display().to_string();
+        entry.unpack_in(dir)?;
+    }
+    Ok(())
+}
+
 impl Unpacked {
     /// Opens the backup at `path`: the directory itself, or a private directory beside the archive with the
     /// unpacked files, if the archive exists.
@@ -50,16 +61,49 @@ impl Unpacked {
             return Ok(Unpacked { dir: path.to_owned(), archive: None });
         }
         let dir = beside(path, "unpacked");
-        let unpack = || -> io::Result<Unpacked> {
+        let mut at = String::new();
+        let mut open = || -> io::Result<Unpacked> {
             DirBuilder::new().mode(0o700).create(&dir)?;
             let unpacked = Unpacked { dir: dir.clone(), archive: Some(path.to_owned()) };
             match File::open(path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                file => tar::Archive::new(file?).unpack(&dir)?,
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                file => unpack(file?, &dir, &mut at)?,
             }
             Ok(unpacked)
         };
-        unpack().map_err(|error| failed(path, &error))
+        open().map_err(|error| {
+            let archive = path.display();
+            let (what, hint) = match error.kind() {
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => (
+                    format!("{archive} cannot be unpacked: {}", error.kind()),
+                    "it is unpacked beside itself, where there must be as much room again",
+                ),
+                ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotFound => {
+                    return failed(path, &error);
+                }
+                _ if at.is_empty() => (format!("{archive} is damaged or no archive"), "use another backup"),
+                _ => (format!("{archive} is cut off or damaged, in or after {at}"), "use another backup"),
+            };
+            CliError::new(Exit::Failed, what, hint)
+        })
+    }
+
+    /// The error with the archive's name in the place of the directory that it was unpacked into.
+    pub(super) fn named(&self, error: CliError) -> CliError {
+        match (error, &self.archive) {
+            (CliError::Told { exit, message, hint }, Some(_)) => {
+                CliError::Told { exit, message: self.renamed(&message), hint }
+            }
+            (error, _) => error,
+        }
+    }
+
+    /// A text with the archive's name in the place of the directory that it was unpacked into.
+    pub(super) fn renamed(&self, text: &str) -> String {
+        match &self.archive {
+            Some(archive) => text.replace(&*self.dir.to_string_lossy(), &archive.to_string_lossy()),
+            None => text.to_owned(),
+        }
     }
 
     /// Returns the directory that holds the backup's files.
@@ -83,7 +127,7 @@ impl Unpacked {
             writer.get_ref().sync_all()?;
             fs::rename(&new, archive)?;
             let parent = archive.parent().filter(|parent| !parent.as_os_str().is_empty());
-            File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+            store::sync_dir(parent.unwrap_or(Path::new(".")))
         };
         pack().map_err(|error| {
             let _ = fs::remove_file(&new);

@@ -484,7 +484,7 @@ pub struct VerifyArgs {
     /// A backup (a directory or a `.tar`) or a data directory [default: the configured data directory]
     #[arg(value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// Print {"backup","segments","records","rows","pieces","events","found","problems"}
+    /// Print {"backup","organizations","segments","records","rows","pieces","events","found","problems"}
     #[arg(long)]
     pub json: bool,
     /// The sources of the configuration.

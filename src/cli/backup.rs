@@ -13,11 +13,11 @@ use serde_json::{Value, json};
 
 use super::archive::Unpacked;
 use super::args::BackupArgs;
-use super::outcome::{CliError, Exit};
+use super::outcome::{CliError, Exit, Listener};
 use super::rest::Rest;
 use super::{given, offline, output};
 use crate::bench::progress::{Progress as _, Shown};
-use crate::client::{Request, encode};
+use crate::client::{ClientError, Request, encode};
 use crate::config::{Config, ListenAddr};
 use crate::store::{self, BackupError, Made, Manifest, OpenError};
 use crate::time::{SystemClock, rfc3339};
@@ -63,15 +63,15 @@ pub(super) fn failed(error: BackupError) -> CliError {
 
 pub(super) fn run(args: &BackupArgs) -> Result<(), CliError> {
     let config = Config::load(&super::sources(&args.config, None)?)?;
+    store::must_be_outside(&config.data_dir, &args.to).map_err(failed)?;
     let mut bar = Bar::default();
     let target = Unpacked::open(&args.to)?;
     let to = target.dir();
     let made = match (&args.admin_url, given(&args.key)) {
         (Some(_), key) => running(args, to, &config, key, &mut bar)?,
         (None, key) => {
-            if !store::exists(&config.data_dir) {
-                return Err(offline::refused(&config, &OpenError::Missing { dir: config.data_dir.clone() }));
-            }
+            let hint = "--data-dir names another directory; for a running daemon give --admin-url and --key";
+            offline::must_exist(&config, hint)?;
             match (store::backup(&config.data_dir, to, &SystemClock, &mut bar), key) {
                 (Err(BackupError::Open(OpenError::InUse { .. })), key @ Some(_)) => {
                     running(args, to, &config, key, &mut bar)?
@@ -112,8 +112,10 @@ fn told(made: &Made, as_json: bool) -> String {
     }
     let what = if made.was_there { "added to the backup" } else { "a new backup" };
     format!(
-        "{what}: {rows} rows, {bytes} bytes of the journal, {added} of them new\n\
+        "{what}: {}, {} of the journal, {added} of them new\n\
          can be restored as of positions {first} to {last}, {} to {}",
+        output::counted(rows, "row"),
+        output::counted(bytes, "byte"),
         rfc3339(first_ms),
         rfc3339(last_ms)
     )
@@ -149,8 +151,8 @@ fn running(
         || "/backup".to_owned(),
         |it| format!("/backup?journal={}&position={}", encode(&it.journal), it.last),
     );
-    let mut rest = Rest::new(Some(&url), key)?;
-    rest.data(&Request::new(Method::POST, path))?;
+    let mut rest = Rest::of_admin(&url, key)?;
+    rest.data(&Request::new(Method::POST, path)).map_err(not_asked)?;
     let own = LetGo(&mut rest);
     let stage = wait(own.0, bar)?;
     if Manifest::read(&stage).is_err() {
@@ -161,10 +163,15 @@ fn running(
     store::copy_stage(&stage, to, bar).map_err(failed)
 }
 
+/// Returns the error for a request that the daemon's admin listener did not carry out.
+fn not_asked(error: ClientError) -> CliError {
+    CliError::of(&error, Listener::Admin)
+}
+
 /// Waits until the daemon has made the backup, and returns the backup's path.
 fn wait(rest: &mut Rest, bar: &mut Bar) -> Result<PathBuf, CliError> {
     loop {
-        let status = rest.data(&Request::new(Method::GET, "/backup"))?;
+        let status = rest.data(&Request::new(Method::GET, "/backup")).map_err(not_asked)?;
         let text = |name: &str| status.get(name).and_then(Value::as_str).unwrap_or_default();
         let number = |name: &str| status.get(name).and_then(Value::as_u64).unwrap_or_default();
         match text("state") {

@@ -24,8 +24,8 @@ pub(super) fn run(args: &CheckConfigArgs) -> Result<(), CliError> {
                 .map(|problem| json!({ "key": problem.key, "source": problem.origin.to_string(), "what": problem.what }))
                 .collect();
             output::line(&json!({ "ok": false, "problems": problems }).to_string())?;
-            let count = problems.len();
-            Err(CliError::new(Exit::Usage, format!("the configuration has {count} problem(s)"), ""))
+            let count = output::counted(problems.len() as u64, "problem");
+            Err(CliError::new(Exit::Usage, format!("the configuration has {count}"), ""))
         }
         Err(error) => Err(error.into()),
     }

@@ -14,6 +14,6 @@ pub(super) fn run(args: &CompactArgs) -> Result<(), CliError> {
     output::line(&if args.json {
         json!({ "bytes_before": before, "bytes_after": after }).to_string()
     } else {
-        format!("{before} bytes before, {after} bytes after")
+        format!("{} before, {} after", output::counted(before, "byte"), output::counted(after, "byte"))
     })
 }

@@ -37,7 +37,7 @@ pub(super) struct Compacted {
 
 /// Locks the data directory as long as the result exists.
 pub(super) fn open(config: &Config) -> Result<Box<dyn AdminBackend>, CliError> {
-    must_exist(config)?;
+    must_exist(config, "`nervewire init` makes one; for a running daemon give --url and --key")?;
     let opened = Offline::open(config).map_err(|error| match error {
         CliError::Told { exit: Exit::DataDirInUse, message, .. } => {
             let hint =
@@ -63,8 +63,7 @@ pub(super) fn init(config: &Config) -> Result<FirstKey, CliError> {
     made.ok_or_else(|| {
         let hint = match auth::unseen_first_key(&config.data_dir) {
             Some(file) => format!("its first key has not been shown yet: it is in {}", file.display()),
-            None => "`nervewire key create` creates another key, with --operator one like the first; `--data-dir` \
-                     selects another directory"
+            None => "`nervewire key create --operator` creates another key like the first; --data-dir selects another directory"
                 .to_owned(),
         };
         let what = format!("{} is already initialised; nothing was changed", config.data_dir.display());
@@ -74,7 +73,7 @@ pub(super) fn init(config: &Config) -> Result<FirstKey, CliError> {
 
 /// Rewrites the store into a smaller file.
 pub(super) fn compact(config: &Config) -> Result<Compacted, CliError> {
-    must_exist(config)?;
+    must_exist(config, "`nervewire init` makes one; --data-dir names another directory")?;
     let done = store::compact(&config.data_dir).map_err(|error| refused(config, &error))?;
     Ok(Compacted { bytes_before: done.before, bytes_after: done.after })
 }
@@ -310,22 +309,18 @@ fn narrowing(grant: &Grant) -> NarrowingClaims {
     }
 }
 
-fn must_exist(config: &Config) -> Result<(), CliError> {
-    match store::exists(&config.data_dir) {
-        true => Ok(()),
-        false => Err(refused(config, &OpenError::Missing { dir: config.data_dir.clone() })),
-    }
+/// Fails with this `hint` where there is no store.
+pub(super) fn must_exist(config: &Config, hint: &str) -> Result<(), CliError> {
+    store::find(&config.data_dir).map_err(|error| {
+        let is_missing = matches!(error, OpenError::Missing { .. });
+        CliError::new(Exit::Failed, error.to_string(), if is_missing { hint } else { "" })
+    })
 }
 
 /// Returns the error for a data directory that could not be opened.
-pub(super) fn refused(config: &Config, error: &OpenError) -> CliError {
+fn refused(config: &Config, error: &OpenError) -> CliError {
     match error {
         OpenError::InUse { pid, .. } => in_use(config, *pid),
-        OpenError::Missing { .. } => CliError::new(
-            Exit::Failed,
-            error.to_string(),
-            "`nervewire init` creates one; for a running daemon give --url and --key",
-        ),
         _ => CliError::new(Exit::Failed, error.to_string(), ""),
     }
 }

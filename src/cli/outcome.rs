@@ -22,6 +22,47 @@ pub enum Exit {
     Refused = 77,
 }
 
+/// A listener of a running daemon, as a command addresses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listener {
+    /// The listener for clients.
+    Clients,
+    /// The admin listener.
+    Admin,
+}
+
+impl Listener {
+    /// Returns the flag that takes its address.
+    pub const fn flag(self) -> &'static str {
+        match self {
+            Self::Clients => "--url",
+            Self::Admin => "--admin-url",
+        }
+    }
+
+    const fn when_unreachable(self) -> &'static str {
+        match self {
+            Self::Clients => {
+                "is the daemon running there? Start it with `nervewire`, or name another with --url or NERVEWIRE_URL"
+            }
+            Self::Admin => {
+                "is the daemon running, and is this its `admin_listen`? Name another address with --admin-url"
+            }
+        }
+    }
+
+    const fn when_not_found(self) -> &'static str {
+        match self {
+            Self::Clients => {
+                "check the ids (`org list`, `key list` and `connections list` show them), and that --url is the address for clients, not the admin listener's"
+            }
+            Self::Admin => {
+                "check that --admin-url is the daemon's admin listener, not its address for clients"
+            }
+        }
+    }
+}
+
 /// Why a command failed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum CliError {
@@ -65,13 +106,18 @@ impl From<ConfigError> for CliError {
 
 impl From<ClientError> for CliError {
     fn from(error: ClientError) -> Self {
+        Self::of(&error, Listener::Clients)
+    }
+}
+
+impl CliError {
+    /// Why the daemon did not do what it was asked for on this listener.
+    pub fn of(error: &ClientError, listener: Listener) -> Self {
         let message = error.to_string();
-        match &error {
-            ClientError::Connect { .. } | ClientError::Timeout(..) => Self::new(
-                Exit::Unavailable,
-                message,
-                "check that the daemon is running: start it with `nervewire`, or give another address with --url or NERVEWIRE_URL",
-            ),
+        match error {
+            ClientError::Connect { .. } | ClientError::Timeout(..) => {
+                Self::new(Exit::Unavailable, message, listener.when_unreachable())
+            }
             ClientError::Refused(refusal) => match refusal.status {
                 401 => Self::new(
                     Exit::Refused,
@@ -79,11 +125,7 @@ impl From<ClientError> for CliError {
                     "give a valid API key or token with NERVEWIRE_KEY or --key",
                 ),
                 403 => Self::new(Exit::Refused, message, "use a credential that has the required scope"),
-                404 => {
-                    let hint = "check the ids (see `org list`, `key list` and `connections list`), and that --url is the address \
-                                for clients, not the address of the admin listener";
-                    Self::new(Exit::Failed, message, hint)
-                }
+                404 => Self::new(Exit::Failed, message, listener.when_not_found()),
                 429 | 503 => {
                     let when = refusal.retry_after.map_or_else(|| "later".into(), |s| format!("in {s} s"));
                     Self::new(Exit::Unavailable, message, format!("try again {when}"))

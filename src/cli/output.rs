@@ -54,6 +54,11 @@ pub(super) fn plain(text: &str) -> String {
     out
 }
 
+/// Returns a number with its noun: `1 row`, `2 rows`.
+pub(super) fn counted(number: u64, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Formats rows of JSON objects as a table with a header line. A missing value or null is `-`.
 pub(super) fn table(columns: &[&str], rows: &[Value]) -> String {
     let cell = |row: &Value, column: &str| match row.get(column) {
@@ -91,6 +96,11 @@ mod tests {
     fn a_table_lines_up_and_shows_what_is_missing() {
         let rows = [json!({"id": "a", "scopes": ["x", "y"]}), json!({"id": "longer", "scopes": null})];
         assert_eq!(table(&["id", "scopes"], &rows), "ID      SCOPES\na       x,y\nlonger  -");
+    }
+
+    #[test]
+    fn one_thing_is_no_plural() {
+        assert_eq!([0, 1, 2].map(|number| counted(number, "row")), ["0 rows", "1 row", "2 rows"]);
     }
 
     #[test]

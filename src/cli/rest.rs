@@ -11,13 +11,15 @@ use super::backend::{
     AdminBackend, CreatedKey, KeyInfo, MintedToken, NewKey, NewOrganization, NewToken, Organization,
 };
 use super::given;
-use super::outcome::{CliError, Exit};
+use super::outcome::{CliError, Exit, Listener};
 use std::time::Duration;
 
 use crate::client::{Client, ClientError, Endpoint, Reply, Request, encode};
 
 /// The address used if none is given.
 pub(super) const DEFAULT_URL: &str = "http://127.0.0.1:8080";
+/// The default address of the admin listener, for examples.
+const DEFAULT_ADMIN_URL: &str = "http://127.0.0.1:8081";
 /// Maximum number of pages of a list that are read: 100,000 rows, more than a person reads.
 const PAGES_MAX: usize = 1_000;
 
@@ -37,12 +39,21 @@ pub(super) fn runtime() -> Result<Runtime, CliError> {
 
 /// Creates a client of the daemon at `url`, or at the default address.
 pub(super) fn client(url: Option<&str>, key: Option<&str>) -> Result<Client, CliError> {
-    let url = url.unwrap_or(DEFAULT_URL);
+    client_of(Listener::Clients, url.unwrap_or(DEFAULT_URL), key)
+}
+
+/// A client of the listener at `url`.
+fn client_of(listener: Listener, url: &str, key: Option<&str>) -> Result<Client, CliError> {
+    let flag = listener.flag();
     let endpoint: Endpoint = url.parse().map_err(|error| {
+        let example = match listener {
+            Listener::Clients => DEFAULT_URL,
+            Listener::Admin => DEFAULT_ADMIN_URL,
+        };
         CliError::new(
             Exit::Usage,
-            format!("--url {url:?}: {error}"),
-            format!("for example --url {DEFAULT_URL}"),
+            format!("{flag} {url:?}: {error}"),
+            format!("for example {flag} {example}"),
         )
     })?;
     if key.is_some_and(|key| !key.bytes().all(|byte| byte.is_ascii_graphic())) {
@@ -60,6 +71,11 @@ pub(super) fn client(url: Option<&str>, key: Option<&str>) -> Result<Client, Cli
 impl Rest {
     pub(super) fn new(url: Option<&str>, key: Option<&str>) -> Result<Self, CliError> {
         Ok(Self { runtime: runtime()?, client: client(url, key)? })
+    }
+
+    /// The admin listener at `url`.
+    pub(super) fn of_admin(url: &str, key: Option<&str>) -> Result<Self, CliError> {
+        Ok(Self { runtime: runtime()?, client: client_of(Listener::Admin, url, key)? })
     }
 
     pub(super) fn of(remote: &RemoteArgs) -> Result<Self, CliError> {

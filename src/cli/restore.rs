@@ -11,13 +11,14 @@ use crate::store::{self, Until};
 pub(super) fn run(args: &RestoreArgs) -> Result<(), CliError> {
     let from = archive::existing(&args.from)?;
     let mut bar = Bar::default();
-    let done =
-        store::restore(from.dir(), &args.dir, args.until.unwrap_or(Until::End), &mut bar).map_err(failed)?;
+    let done = store::restore(from.dir(), &args.dir, args.until.unwrap_or(Until::End), &mut bar)
+        .map_err(|error| from.named(failed(error)))?;
     drop(bar);
     output::line(&if args.json {
         json!({ "position": done.position, "rows": done.rows, "records": done.records }).to_string()
     } else {
         let store::Restored { rows, records, position } = done;
-        format!("restored as of position {position}: {rows} rows and {records} later records of the journal")
+        let (rows, records) = (output::counted(rows, "row"), output::counted(records, "record"));
+        format!("restored as of position {position}: {rows} and {records} of the journal after them")
     })
 }

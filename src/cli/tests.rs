@@ -1,8 +1,8 @@
 //! Tests of the grammar and of the help texts. `UPDATE_SNAPSHOTS=1 cargo test help_texts` rewrites the
 //! snapshots.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use clap::CommandFactory as _;
 
@@ -46,6 +46,53 @@ fn help_texts() {
     for (name, text) in &found {
         let snapshot = std::fs::read_to_string(dir.join(format!("{name}.txt"))).unwrap_or_default();
         assert_eq!(*text, snapshot, "{name}: run with UPDATE_SNAPSHOTS=1 if the change is intended");
+    }
+}
+
+/// The long names of all flags of `command` and of the commands below it.
+fn flags(command: &clap::Command, found: &mut BTreeSet<String>) {
+    for argument in command.get_arguments() {
+        found.extend(argument.get_long().map(str::to_owned));
+        found.extend(argument.get_all_aliases().into_iter().flatten().map(str::to_owned));
+    }
+    command.get_subcommands().for_each(|command| flags(command, found));
+}
+
+/// The Rust files below `dir`.
+fn sources_below(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => sources_below(&path, found),
+            false if path.extension().is_some_and(|extension| extension == "rs") => found.push(path),
+            false => {}
+        }
+    }
+}
+
+/// A message may name a flag that was renamed or never was.
+#[test]
+fn every_flag_that_the_sources_name_exists() {
+    let of_clap_and_cargo = ["help", "version", "release", "examples"];
+    let (mut known, mut files) = (BTreeSet::from(of_clap_and_cargo.map(str::to_owned)), Vec::new());
+    flags(&Cli::command(), &mut known);
+    sources_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    // The programs that a load compares with have flags of their own.
+    let is_ours = |file: &PathBuf| {
+        !file.ends_with("tests.rs") && !file.components().any(|part| part.as_os_str() == "bench")
+    };
+    for file in files.into_iter().filter(is_ours) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let (code, _) = text.split_once("#[cfg(test)]").unwrap_or((&text, ""));
+        for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            for (at, _) in line.match_indices("--") {
+                let before = line[..at].chars().next_back().unwrap_or(' ');
+                let name: String =
+                    line[at + 2..].chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect();
+                let is_flag = matches!(before, ' ' | '"' | '`' | '(') && name.starts_with(|c: char| c != '-');
+                assert!(!is_flag || known.contains(&name), "{}: --{name} in {line:?}", file.display());
+            }
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use super::backup::{Bar, failed};
 use super::outcome::{CliError, Exit};
 use super::{archive, output};
 use crate::config::Config;
-use crate::store;
+use crate::store::{self, Verified};
 
 pub(super) fn run(args: &VerifyArgs) -> Result<(), CliError> {
     let dir = match &args.dir {
@@ -16,29 +16,42 @@ pub(super) fn run(args: &VerifyArgs) -> Result<(), CliError> {
     };
     let mut bar = Bar::default();
     let unpacked = archive::existing(&dir)?;
-    let it = store::verify(unpacked.dir(), &mut bar).map_err(failed)?;
+    let it = store::verify(unpacked.dir(), &mut bar).map_err(|error| unpacked.named(failed(error)))?;
+    let problems: Vec<String> = it.problems.iter().map(|problem| unpacked.renamed(problem)).collect();
     drop(bar);
     output::line(&if args.json {
         json!({
-            "backup": it.is_backup, "segments": it.segments, "records": it.records, "rows": it.rows,
-            "pieces": it.pieces, "events": it.events, "found": it.found, "problems": it.problems,
+            "backup": it.is_backup, "organizations": it.organizations, "segments": it.segments,
+            "records": it.records, "rows": it.rows, "pieces": it.pieces, "events": it.events,
+            "found": it.found, "problems": problems,
         })
         .to_string()
     } else {
-        let mut lines = vec![format!(
-            "{} segments, {} records, {} rows, {} pieces with {} events",
-            it.segments, it.records, it.rows, it.pieces, it.events
-        )];
-        lines.extend(it.problems.iter().map(|problem| output::plain(problem)));
-        lines.join("\n")
+        let checked = checked(&it);
+        match it.found {
+            0 if it.is_backup => format!("The backup is sound: {checked} checked."),
+            0 => format!("The store is sound: {checked} checked."),
+            _ => {
+                let problems = problems.iter().map(|problem| output::plain(problem));
+                problems.chain([format!("{checked} checked")]).collect::<Vec<_>>().join("\n")
+            }
+        }
     })?;
     match it.found {
         0 => Ok(()),
         found => {
-            let what = format!("{} is not sound: {found} problems", dir.display());
+            let what = format!("{} is not sound: {}", dir.display(), output::counted(found, "problem"));
             let hint =
                 if it.is_backup { "use another backup" } else { "restore a backup into a new directory" };
             Err(CliError::new(Exit::Failed, what, hint))
         }
     }
+}
+
+/// What was looked at.
+fn checked(it: &Verified) -> String {
+    let [organizations, events, rows] =
+        [(it.organizations, "organization"), (it.events, "event"), (it.rows, "row")]
+            .map(|(number, thing)| output::counted(number, thing));
+    format!("{organizations}, {events}, {rows}")
 }

@@ -44,10 +44,8 @@ pub struct Compacted {
 pub fn compact(dir: &Path) -> Result<Compacted, OpenError> {
     let _lock = super::lock::take_lock(dir)?;
     settle(dir).map_err(|error| OpenError::io(dir, &error))?;
+    super::find(dir)?;
     let live = engine::path(dir);
-    if !live.exists() {
-        return Err(OpenError::Missing { dir: dir.to_owned() });
-    }
     let journal = engine::journal_path(dir);
     let bytes = || -> Result<u64, OpenError> {
         let bytes = disk_bytes(&live).and_then(|state| Ok(state + disk_bytes(&journal)?));

@@ -169,6 +169,11 @@ pub(crate) fn path(dir: &Path) -> PathBuf {
     dir.join("log")
 }
 
+/// Returns true if there is a state in the data directory `dir`.
+pub(crate) fn has_state(dir: &Path) -> bool {
+    path(dir).join("db").exists()
+}
+
 /// Where the journal of a data directory lies.
 pub(crate) fn journal_path(dir: &Path) -> PathBuf {
     dir.join("journal")

@@ -20,6 +20,7 @@ use super::row_cache::RowCacheStats;
 use super::rows::Rows;
 use super::since::{self, Since};
 use super::space::StoreState;
+use super::state::guard_damaged;
 use super::stats::{JournalStats, Stats};
 use super::usage::{self, Usage};
 use super::{OpenError, Shared, StoreOptions, Threads};
@@ -61,7 +62,9 @@ impl Store {
     /// # Errors
     /// [`OpenError`], each naming the data directory and what to do.
     pub fn open(options: StoreOptions) -> Result<Store, OpenError> {
-        let (shared, threads) = super::open(options)?;
+        let dir = options.dir.clone();
+        let opened: Result<_, EngineError> = guard_damaged(|| Ok(super::open(options)));
+        let (shared, threads) = opened.map_err(|error| OpenError::engine(&dir, &error))??;
         Ok(Store(Arc::new(Open { shared, threads })))
     }
 

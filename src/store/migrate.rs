@@ -15,7 +15,7 @@ use super::engine::{Batch, Engine, EngineError, EngineOptions};
 use super::keys::{self, Kind, Meta};
 use super::pack::Head;
 use super::space;
-use super::state::State;
+use super::state::{State, guard_damaged};
 
 /// Bytes of rows copied in one commit.
 const COPY_BYTES: u64 = 4 << 20;
@@ -25,7 +25,11 @@ const TOLD_EVERY: u64 = 1 << 30;
 /// Opens the engine of `dir`, after a migration where an older version has written it.
 pub(super) fn open_engine(dir: &Path, options: &EngineOptions) -> Result<Engine, OpenError> {
     let known = super::recover::SCHEMA;
-    match open_on_full_disk(dir, options) {
+    // A journal without its state would be taken for that of a new store.
+    if let Err(error @ OpenError::StateGone { .. }) = super::find(dir) {
+        return Err(error);
+    }
+    match guard_damaged(|| open_on_full_disk(dir, options)) {
         Err(EngineError::Layout(found)) if found < known => {
             migrate(dir, options, found)?;
             Engine::open(options).map_err(|error| OpenError::engine(dir, &error))

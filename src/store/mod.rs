@@ -29,6 +29,7 @@ mod meet;
 mod memtable;
 mod merged;
 mod migrate;
+mod open_error;
 mod pack;
 mod page;
 mod pin;
@@ -58,14 +59,14 @@ mod walk;
 
 use std::collections::HashMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread;
 
 pub use backup::{
     BackupError, Made, Manifest, Progress, Restored, StageStatus, Until, Verified, backup, copy_stage,
-    restore, verify,
+    must_be_outside, restore, verify,
 };
 pub use compact::{Compacted, compact};
 pub use daily::{Answer, DAY_MS, Idempotency, MessageId, scope};
@@ -73,6 +74,7 @@ pub use handle::Store;
 #[doc(hidden)]
 pub use journal::door as journal_door;
 pub use log::{Congested, Permit, RESERVE_WAIT, TenantLog, UNCOMMITTED_BYTES, UNCOMMITTED_EVENTS};
+pub use open_error::{OpenError, find};
 pub use pack::{MAX_EVENT_BYTES, MAX_VALUE};
 pub use page::{JsonEvents, Page};
 #[doc(hidden)]
@@ -99,6 +101,7 @@ pub use walk::Of;
 
 use self::commit::{Books, Committer};
 use self::daily::DayClock;
+pub(crate) use self::engine::sync_dir;
 use self::engine::{Engine, EngineError, EngineOptions};
 use self::lock::{DirLock, take_lock};
 use self::queue::Queue;
@@ -136,6 +139,9 @@ const ROW_CACHE_LEAST: u64 = 32 << 20;
 /// A segment of the journal is at most this part of the file system, but not smaller than [`SEGMENT_LEAST`] bytes.
 const SEGMENTS_AT_LEAST: u64 = 64;
 const SEGMENT_LEAST: u64 = 1 << 20;
+
+/// Bytes of events that were decoded for readers and are kept. The text of `store.cache_bytes` names the number.
+const PAGE_CACHE_BYTES: usize = 32 << 20;
 
 /// How a store is opened.
 #[derive(Clone)]
@@ -182,7 +188,7 @@ impl StoreOptions {
             cache_bytes: 64 << 20,
             segment_bytes: engine::SEGMENT_BYTES,
             row_cache_bytes: 64 << 20,
-            page_cache_bytes: 32 << 20,
+            page_cache_bytes: PAGE_CACHE_BYTES,
             reserve_bytes: 256 << 20,
             max_live_bytes: 0,
             bytes_per_organization: 0,
@@ -249,79 +255,6 @@ impl From<&Config> for StoreOptions {
             uncommitted_events: u32::try_from(config.limits.uncommitted_events).unwrap_or(u32::MAX),
             ..StoreOptions::new(&config.data_dir)
         }
-    }
-}
-
-/// Whether there is a store in the data directory `dir`, whole or left by an interrupted compaction.
-#[must_use]
-pub fn exists(dir: &Path) -> bool {
-    engine::path(dir).exists() || dir.join("log.old").exists()
-}
-
-/// Why a store did not open.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another process holds the data directory.
-    #[error("the data directory {} is in use by process {}: stop it, or give this one another directory", dir.display(), pid.map_or("?".into(), |pid| pid.to_string()))]
-    InUse {
-        /// The data directory.
-        dir: PathBuf,
-        /// Who holds it, if it could be read.
-        pid: Option<u32>,
-    },
-    /// A newer version has written it.
-    #[error("the data directory {} was written by a newer version (layout {found}, this one reads up to {known}): run that version", dir.display())]
-    Newer {
-        /// The data directory.
-        dir: PathBuf,
-        /// Layout found.
-        found: u32,
-        /// Newest layout known here.
-        known: u32,
-    },
-    /// There is no store in it.
-    #[error("there is no store in the data directory {}", dir.display())]
-    Missing {
-        /// The data directory.
-        dir: PathBuf,
-    },
-    /// It holds files that the storage engine never brings to the disk safely; this program makes none.
-    #[error("the data directory {} holds files in log/blobs, which this program never writes: restore a sound copy", dir.display())]
-    Blobs {
-        /// The data directory.
-        dir: PathBuf,
-    },
-    /// It is being restored, or that was interrupted.
-    #[error("the data directory {} was not restored to the end: run `nervewire restore` again", dir.display())]
-    Unfinished {
-        /// The data directory.
-        dir: PathBuf,
-    },
-    /// The file system refuses.
-    #[error("the data directory {} cannot be used: {reason}", dir.display())]
-    Io {
-        /// The data directory.
-        dir: PathBuf,
-        /// What is wrong, for a person.
-        reason: String,
-    },
-}
-
-impl OpenError {
-    fn io(dir: &Path, error: &io::Error) -> OpenError {
-        use io::ErrorKind::{AlreadyExists, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
-        let advice = match error.kind() {
-            PermissionDenied | ReadOnlyFilesystem => {
-                ": choose one that this user may write, or change its owner"
-            }
-            AlreadyExists | NotADirectory => ": it is a file, and has to be a directory",
-            NotFound => ": no directory can be made there",
-            _ => "",
-        };
-        OpenError::Io { dir: dir.to_owned(), reason: format!("{}{advice}", error.kind()) }
-    }
-    fn engine(dir: &Path, error: &EngineError) -> OpenError {
-        OpenError::Io { dir: dir.to_owned(), reason: error.to_string() }
     }
 }
 

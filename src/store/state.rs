@@ -42,10 +42,23 @@ impl From<sled::Error> for EngineError {
     fn from(error: sled::Error) -> EngineError {
         match &error {
             sled::Error::Io(io) => EngineError::io(io, false),
-            sled::Error::Corruption { .. } => EngineError::Engine("damaged data".into()),
+            sled::Error::Corruption { .. } => EngineError::Engine(DAMAGED.into()),
             other => EngineError::Engine(other.to_string()),
         }
     }
+}
+
+/// What is wrong where sled finds bytes that it has not written, and what to do.
+const DAMAGED: &str = "the state, log/db, is damaged: restore a backup into a new directory (`nervewire restore`); \
+                       `nervewire verify` shows what of the journal is sound";
+
+/// Runs what opens or reads a database of which nobody knows whether it is whole: sled panics over some damage.
+///
+/// # Errors
+/// What `read` says, and that the database is damaged.
+pub(crate) fn guard_damaged<T, E: From<EngineError>>(read: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    let damaged = |_| Err(EngineError::Engine(DAMAGED.into()).into());
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(damaged)
 }
 
 /// An open state.

@@ -26,6 +26,8 @@ use std::process::{ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use nervewire::ids::TenantId;
+use nervewire::store::{Organization, Visibility};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
@@ -428,6 +430,19 @@ impl Daemon {
             }
         }
         found.unwrap_or_else(|| panic!("no metric {name} in\n{text}"))
+    }
+}
+
+/// The row of an organization.
+pub(crate) fn organization(tenant: u64, id: &str) -> Organization {
+    Organization {
+        tenant: TenantId(tenant),
+        org_id: id.into(),
+        name: String::new(),
+        visibility: Visibility::Private,
+        presence: false,
+        created_ms: 1,
+        deleted: false,
     }
 }
 

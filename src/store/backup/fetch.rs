@@ -67,6 +67,22 @@ impl Plan {
     }
 }
 
+/// Checks that a backup of the data directory `dir` at `to` is not inside of it, whatever links lead there.
+///
+/// # Errors
+/// [`BackupError::Inside`].
+pub fn must_be_outside(dir: &Path, to: &Path) -> Result<(), BackupError> {
+    // What is there of the way to it: the rest is made, and leads nowhere else.
+    let there = to.ancestors().map(|part| if part.as_os_str().is_empty() { Path::new(".") } else { part });
+    let real = there.map(fs::canonicalize).find_map(Result::ok);
+    match (real, fs::canonicalize(dir)) {
+        (Some(real), Ok(own)) if real.starts_with(&own) => {
+            Err(BackupError::Inside { path: to.to_owned(), dir: dir.to_owned() })
+        }
+        _ => Ok(()), // one that is not there has nothing inside of it
+    }
+}
+
 /// Whether nothing is in `dir`, which may be absent.
 pub(super) fn is_empty(dir: &Path) -> io::Result<bool> {
     match fs::read_dir(dir) {
@@ -81,6 +97,9 @@ pub(super) fn is_empty(dir: &Path) -> io::Result<bool> {
 /// # Errors
 /// [`BackupError`]; a backup that was there is as it was.
 pub fn copy_stage(stage: &Path, to: &Path, progress: &mut dyn Progress) -> Result<Made, BackupError> {
+    if let Some(dir) = stage.parent() {
+        must_be_outside(dir, to)?;
+    }
     let plan = Plan::of(to)?;
     let new = Manifest::read(stage)?;
     let failed = |error: io::Error| BackupError::io(to, &error);
@@ -160,7 +179,13 @@ pub(super) fn copy_segments(
         progress.at("bytes of segments", done, of)?;
         let (from, len) = journal::file_of(from, Position(*first), Position(*end));
         let (to, _) = journal::file_of(to, Position(*first), Position(*end));
-        bring(&from, &to, len).map_err(|error| BackupError::io(&from, &error))?;
+        bring(&from, &to, len).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => BackupError::Damaged { file: from.clone(), what: "it is gone".into() },
+            io::ErrorKind::UnexpectedEof => {
+                BackupError::Damaged { file: from.clone(), what: error.to_string() }
+            }
+            _ => BackupError::io(&from, &error),
+        })?;
         done += end.saturating_sub(*first);
     }
     sync_dir(to).map_err(|error| BackupError::io(to, &error))

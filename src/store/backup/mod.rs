@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-pub use self::fetch::{Made, copy_stage};
+pub use self::fetch::{Made, copy_stage, must_be_outside};
 pub use self::manifest::Manifest;
 pub use self::restore::{Restored, Until, restore};
 pub use self::stage::StageStatus;
@@ -85,6 +85,18 @@ pub enum BackupError {
         /// Which.
         path: PathBuf,
     },
+    /// The place to write to is the store's own.
+    #[error(
+        "{} lies in the data directory {}, which is not the place for its own backup: name a directory outside of it, on another disk if there is one",
+        path.display(),
+        dir.display()
+    )]
+    Inside {
+        /// Where the backup was to be.
+        path: PathBuf,
+        /// The data directory.
+        dir: PathBuf,
+    },
     /// There is no backup.
     #[error("{} is not a backup: it has no manifest, which is written last", path.display())]
     NotABackup {
@@ -135,9 +147,14 @@ pub enum BackupError {
     Reopened,
     /// Going on would leave less room than publishing needs.
     #[error(
-        "there is not enough room for the backup of a running daemon: its rows are written beside the store first. Free some on its file system, or stop the daemon for the backup"
+        "there is not enough room for the backup of a running daemon: {free} bytes are free on its file system, and {least} must stay free while its rows are written beside the store (store.reserve_bytes, an eighth of that, and 64 MiB). Free some, or stop the daemon for the backup"
     )]
-    NoRoom,
+    NoRoom {
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that must stay free.
+        least: u64,
+    },
     /// It held segments for longer than it may.
     #[error("the backup took longer than {} minutes: make it when there is less to do", PIN_LIMIT.as_secs() / 60)]
     TooSlow,
@@ -228,7 +245,7 @@ impl Source<'_> {
         let options = &shared.options;
         let least = options.reserve_bytes.saturating_add(options.reserve_bytes / 8).saturating_add(ROOM);
         match options.io.space(&options.dir) {
-            Ok(space) if space.free < least => Err(BackupError::NoRoom),
+            Ok(space) if space.free < least => Err(BackupError::NoRoom { free: space.free, least }),
             _ => Ok(()), // as the committer has it: what cannot be asked is no reason
         }
     }
@@ -253,6 +270,7 @@ pub fn backup(
     clock: &dyn Clock,
     progress: &mut dyn Progress,
 ) -> Result<Made, BackupError> {
+    fetch::must_be_outside(dir, to)?;
     let _lock = lock::take_lock(dir)?;
     super::compact::settle(dir).map_err(|error| OpenError::io(dir, &error))?;
     let engine = super::migrate::open_engine(dir, &EngineOptions::new(dir, Arc::new(Disk)))?;

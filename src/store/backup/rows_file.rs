@@ -85,8 +85,13 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn open(path: &Path) -> Result<Reader, BackupError> {
-        let failed = |error: io::Error| BackupError::io(path, &error);
-        let input = BufReader::new(File::open(path).map_err(failed)?);
+        let input = File::open(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                BackupError::Damaged { file: path.to_owned(), what: "it is gone".into() }
+            }
+            _ => BackupError::io(path, &error),
+        })?;
+        let input = BufReader::new(input);
         let mut reader = Reader { input, path: path.to_owned(), last: Vec::new(), rows: 0 };
         let head: [u8; 12] = reader.array()?;
         match head.strip_prefix(&MAGIC) {

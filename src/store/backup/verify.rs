@@ -7,7 +7,6 @@
 //! * It takes 8 bytes of memory for each piece of a log.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,10 +22,11 @@ use crate::store::keys::{self, Kind, Meta};
 use crate::store::live::Counts;
 use crate::store::log_entry::LogEntry;
 use crate::store::pack;
+use crate::store::records::{self, Organization};
 use crate::store::recover::{self, Recovered};
-use crate::store::state::State;
+use crate::store::state::{State, guard_damaged};
 use crate::store::usage::{self, Difference, Usage, counted};
-use crate::store::{OpenError, applier, lock, memtable};
+use crate::store::{applier, lock, memtable};
 
 /// Problems that are listed; the others are counted.
 const LISTED: usize = 100;
@@ -39,6 +39,8 @@ const TOLD_EVERY: u64 = 4_096;
 pub struct Verified {
     /// It was a backup.
     pub is_backup: bool,
+    /// Organizations that are not deleted.
+    pub organizations: u64,
     /// Segments of the journal.
     pub segments: u64,
     /// Their records.
@@ -76,11 +78,9 @@ pub fn verify(dir: &Path, progress: &mut dyn Progress) -> Result<Verified, Backu
             backup(dir, &mut found, progress)
         }
         false => {
-            if !crate::store::exists(dir) {
-                return Err(OpenError::Missing { dir: dir.to_owned() }.into());
-            }
+            crate::store::find(dir)?;
             let _lock = lock::take_lock(dir)?;
-            data_dir(dir, &mut found, progress)
+            guard_damaged(|| data_dir(dir, &mut found, progress))
         }
     };
     match result {
@@ -93,12 +93,6 @@ pub fn verify(dir: &Path, progress: &mut dyn Progress) -> Result<Verified, Backu
 
 fn disk() -> Arc<dyn Io> {
     Arc::new(Disk)
-}
-
-fn open_state(path: &Path) -> Result<State, BackupError> {
-    // sled may panic where its file is damaged.
-    let opened = catch_unwind(AssertUnwindSafe(|| State::open(path, CACHE_BYTES, disk())));
-    Ok(opened.unwrap_or_else(|_| Err(engine::EngineError::Engine("the state cannot be opened".into())))?)
 }
 
 /// A directory that goes with this.
@@ -114,7 +108,7 @@ fn backup(dir: &Path, found: &mut Verified, progress: &mut dyn Progress) -> Resu
     let manifest = Manifest::read(dir)?;
     let name = format!("nervewire-verify-{}-{}", std::process::id(), crate::ids::fresh("v"));
     let temporary = Temporary(std::env::temp_dir().join(name));
-    let state = open_state(&temporary.0)?;
+    let state = State::open(&temporary.0, CACHE_BYTES, disk())?;
     let check = |progress: &mut dyn Progress| {
         take_rows(dir, &manifest, &state, progress)?;
         replay(&journal_of(dir), &manifest, Until::End, &state, progress)
@@ -133,14 +127,14 @@ fn backup(dir: &Path, found: &mut Verified, progress: &mut dyn Progress) -> Resu
 }
 
 fn data_dir(dir: &Path, found: &mut Verified, progress: &mut dyn Progress) -> Result<(), BackupError> {
-    let state = open_state(&engine::path(dir))?;
+    let state = State::open(&engine::path(dir), CACHE_BYTES, disk())?;
     let layout = state.get(&keys::meta(Meta::Schema))?.and_then(|row| row.first_chunk().copied());
     // Where there is none, the row is found to be missing.
     if let Some(found) = layout.map(u32::from_be_bytes).filter(|layout| *layout != recover::SCHEMA) {
         let known = recover::SCHEMA;
         return Err(BackupError::Layout { found, known });
     }
-    let from = applier::position(&state)?;
+    let (from, own) = (applier::position(&state)?, applier::journal_of(&state)?);
     let journal = engine::journal_path(dir);
     let firsts = journal::first_positions(&journal).map_err(|error| BackupError::io(&journal, &error))?;
     let (mut view, mut live, mut begins_here) = (View::new(state), Changes::new(), false);
@@ -162,7 +156,12 @@ fn data_dir(dir: &Path, found: &mut Verified, progress: &mut dyn Progress) -> Re
         }
         _ => Ok(()), // what is damaged is told when all of the journal is read
     };
-    let (_, end) = journal::check(&journal, &disk(), extent, visit)?;
+    let (id, end) = journal::check(&journal, &disk(), extent, visit)?;
+    if let Some(own) = own.filter(|own| *own != id && !firsts.is_empty()) {
+        let (dir, own, id) = (journal.display(), super::hex(&own), super::hex(&id));
+        found.problem(format!("{dir}: it is the journal {id} of another store; the state belongs to {own}"));
+        return Ok(()); // what it holds says nothing of these rows
+    }
     if !begins_here && from != end {
         found.problem(format!("no record of the journal begins at {from}, the position of the state"));
     }
@@ -297,7 +296,7 @@ impl<'f> Verifier<'f> {
         let (mut usages, mut segments) = (HashMap::new(), BTreeMap::new());
         let (mut organizations, mut tenants, mut erased) = (HashSet::new(), HashSet::new(), HashSet::new());
         let (mut metas, mut problems, mut rows) = (HashSet::new(), Vec::new(), 0);
-        let mut counters = HashMap::new();
+        let (mut counters, mut existing) = (HashMap::new(), 0);
         self.view.each(&mut |key, value| {
             rows += 1;
             if rows % TOLD_EVERY == 1 {
@@ -319,7 +318,11 @@ impl<'f> Verifier<'f> {
             }
             match kind {
                 Kind::Meta => drop(metas.insert(key.to_vec())),
-                Kind::Organization => drop(organizations.insert(tenant)),
+                Kind::Organization => {
+                    organizations.insert(tenant);
+                    let row = records::read::<Organization>(key, value);
+                    existing += u64::from(row.is_ok_and(|row| !row.deleted));
+                }
                 Kind::Erase => drop(erased.insert(tenant)),
                 Kind::Usage => drop(usages.insert(tenant, Usage::read(value).unwrap_or_default())),
                 Kind::Counters => drop(Recovered::read(value).map(|row| counters.insert(tenant, row))),
@@ -373,6 +376,7 @@ impl<'f> Verifier<'f> {
         if let Some(changes) = changes {
             problems.extend(self.live_problems(&segments, changes));
         }
+        self.found.organizations = existing;
         self.found.events = logs.values().map(|log| log.events).sum();
         problems.sort_unstable();
         problems.into_iter().for_each(|problem| self.found.problem(problem));
