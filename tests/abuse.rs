@@ -1,11 +1,11 @@
-//! What a hostile or broken peer sends: each is answered as the contract says or cut off, nothing leaks, nobody else is
-//! hurt, and the daemon never panics.
+//! Hostile and broken peers. Each gets the response of the contract or is disconnected, nothing leaks, no
+//! other client is affected, and the daemon never panics.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "helpers of tests fail like tests"
+    reason = "a failing helper fails its test"
 )]
 
 mod common;
@@ -19,7 +19,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// Checks that the daemon still serves and has never panicked.
+/// Checks that the daemon still serves requests and has never panicked.
 async fn unhurt(daemon: &Daemon) {
     let mut ws = daemon.live_ws("/api/v1/ws").await;
     let id = daemon.publish(custom("after", json!(1))).await;
@@ -28,10 +28,10 @@ async fn unhurt(daemon: &Daemon) {
     assert!(!log.contains("panicked"), "{log}");
 }
 
-/// Sends bytes on a fresh connection and reads until the peer ends; `None` where it was reset.
+/// Sends bytes on a new connection and reads until the peer ends it; `None` if the connection was reset.
 async fn raw(daemon: &Daemon, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(daemon.addr()).await.unwrap();
-    // The peer may hang up in the middle of it.
+    // The peer may close the connection during the write.
     let _ = stream.write_all(bytes).await;
     everything(&mut stream).await
 }
@@ -42,7 +42,7 @@ async fn everything(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&all).into_owned()
 }
 
-/// The status line's code and the body of the first answer in `text`.
+/// The status code and the body of the first response in `text`.
 #[track_caller]
 fn answer(text: &str) -> (u16, Value) {
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head in {text:?}"));
@@ -57,7 +57,7 @@ fn answer(text: &str) -> (u16, Value) {
     (status, json)
 }
 
-/// A refusal's JSON, and the end of the connection.
+/// Checks that `text` is a refusal with a JSON body, and that it ends the connection.
 #[track_caller]
 fn refused(text: &str, status: u16) {
     let (found, body) = answer(text);
@@ -68,7 +68,7 @@ fn refused(text: &str, status: u16) {
     assert!(text.to_ascii_lowercase().contains("x-request-id: "), "{text}");
 }
 
-/// Heads over the limit are told so in the shape of every refusal.
+/// A head over the limit is refused with 431, in the usual error format.
 #[tokio::test]
 async fn oversize_heads_are_431_with_a_body() {
     let daemon = Daemon::start().await;
@@ -76,7 +76,7 @@ async fn oversize_heads_are_431_with_a_body() {
     refused(&raw(&daemon, head(&format!("x: {}\r\n", "y".repeat(17_000))).as_bytes()).await, 431);
     let many: String = (0..101).map(|n| format!("x-{n}: y\r\n")).collect();
     refused(&raw(&daemon, head(&many).as_bytes()).await, 431);
-    // The longest legal one passes.
+    // The longest allowed head is accepted.
     let long = head(&format!("x: {}\r\nconnection: close\r\n", "y".repeat(12_000)));
     assert_eq!(answer(&raw(&daemon, long.as_bytes()).await).0, 200);
     let (status, _) = answer(
@@ -86,7 +86,8 @@ async fn oversize_heads_are_431_with_a_body() {
     unhurt(&daemon).await;
 }
 
-/// A head that does not end holds its socket for `header_timeout_ms` and no longer, drop by drop or not at all.
+/// A head that never completes holds its socket for at most `header_timeout_ms`, whether bytes arrive slowly
+/// or not at all.
 #[tokio::test]
 async fn slow_heads_are_cut_off() {
     let daemon = Daemon::with().env("HEADER_TIMEOUT_MS", 400).env("IDLE_TIMEOUT_MS", 400).start().await;
@@ -113,7 +114,7 @@ async fn slow_heads_are_cut_off() {
         }
     };
     let idle = async {
-        // Kept alive after an answer, then silent.
+        // A kept-alive connection that is silent after a response.
         let mut stream = TcpStream::connect(daemon.addr()).await.unwrap();
         stream.write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
         everything(&mut stream).await
@@ -123,14 +124,14 @@ async fn slow_heads_are_cut_off() {
     assert!(idle.starts_with("HTTP/1.1 200"), "{idle}");
     let took = started.elapsed();
     assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(10), "{took:?}");
-    // One that lives is not measured by it.
+    // The timeout does not apply to a WebSocket.
     let mut ws = daemon.live_ws("/api/v1/ws").await;
-    tokio::time::sleep(Duration::from_millis(600)).await; // longer than the limit: nothing to wait for but time
+    tokio::time::sleep(Duration::from_millis(600)).await; // longer than the limit: only time can show that nothing happens
     assert_eq!(ws.ask(&json!({"type": "ping"})).await["type"], "pong");
     unhurt(&daemon).await;
 }
 
-/// A body that stops coming is refused after `body_timeout_ms`; one that is too large at once.
+/// A body that stalls is refused after `body_timeout_ms`; a body that is too large is refused at once.
 #[tokio::test]
 async fn slow_and_oversize_bodies_are_refused() {
     let daemon = Daemon::with()
@@ -161,7 +162,7 @@ async fn slow_and_oversize_bodies_are_refused() {
     unhurt(&daemon).await;
 }
 
-/// Who holds back the ends of bodies fills the share of their own organization, and nobody else's.
+/// Clients that hold back the ends of their bodies fill the share of their own organization, and of no other.
 #[tokio::test]
 async fn bodies_that_hold_back_their_ends_fill_one_organizations_share() {
     let daemon = Daemon::with()
@@ -187,7 +188,7 @@ async fn bodies_that_hold_back_their_ends_fill_one_organizations_share() {
         held.push(stream);
     }
     let status = async |bytes: &[u8]| answer(&raw(&daemon, bytes).await).0;
-    // Both have come, but for their ends.
+    // Both bodies have arrived, except for their ends.
     let head = whole.len() - body.len();
     let kept = 2 * (most.len() - head);
     until("both are kept", || async {
@@ -204,7 +205,8 @@ async fn bodies_that_hold_back_their_ends_fill_one_organizations_share() {
     unhurt(&daemon).await;
 }
 
-/// Two ways to say how long a body is are one too many (RFC 9112 §6.1, §6.3): a proxy may have read another request.
+/// Two contradicting body lengths are refused (RFC 9112 §6.1, §6.3), because a proxy may have read another
+/// request.
 #[tokio::test]
 async fn ambiguous_lengths_end_the_connection() {
     let daemon = Daemon::start().await;
@@ -251,7 +253,7 @@ async fn ambiguous_lengths_end_the_connection() {
     unhurt(&daemon).await;
 }
 
-/// Bytes that are no HTTP at all, and HTTP/2 that goes wrong after its preface.
+/// Bytes that are not HTTP, and HTTP/2 that is invalid after its preface.
 #[tokio::test]
 async fn garbage_is_cut_off() {
     let daemon = Daemon::with().env("HEADER_TIMEOUT_MS", 1_000).env("HEARTBEAT_SECONDS", 1).start().await;
@@ -290,7 +292,7 @@ async fn garbage_is_cut_off() {
     unhurt(&daemon).await;
 }
 
-/// An upgrade whose head is wrong never becomes a WebSocket.
+/// An upgrade request with an invalid head never becomes a WebSocket.
 #[tokio::test]
 async fn bad_upgrades_are_refused_before_credentials_are_read() {
     let daemon = Daemon::start().await;
@@ -325,7 +327,7 @@ async fn bad_upgrades_are_refused_before_credentials_are_read() {
     unhurt(&daemon).await;
 }
 
-/// A client's frame, masked with zeros so that it can be read here.
+/// A client frame, masked with zeros so that it is readable here.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
     match payload.len() {
@@ -344,7 +346,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// An upgraded socket that got its `ready`, and nothing more of it is unread.
+/// An upgraded socket whose `ready` has been read, with no bytes left unread.
 async fn bare_ws(daemon: &Daemon) -> TcpStream {
     let mut stream = TcpStream::connect(daemon.addr()).await.unwrap();
     let head = format!(
@@ -364,7 +366,7 @@ async fn bare_ws(daemon: &Daemon) -> TcpStream {
     stream
 }
 
-/// The code of the close frame that ends what the peer says.
+/// The code of the close frame at the end of `bytes`.
 #[track_caller]
 fn close_code(bytes: &[u8]) -> Option<u16> {
     let mut at = 0;
@@ -383,7 +385,7 @@ fn close_code(bytes: &[u8]) -> Option<u16> {
     None
 }
 
-/// RFC 6455 violations get their close code and the end of the TCP connection.
+/// A violation of RFC 6455 gets its close code and ends the TCP connection.
 #[tokio::test]
 async fn websocket_violations_get_their_close_code() {
     let daemon = Daemon::with().env("LIMITS__WS_FRAME_BYTES", 65_536).start().await;
@@ -427,7 +429,7 @@ async fn websocket_violations_get_their_close_code() {
         let _ = within(what, stream.read_to_end(&mut said)).await;
         assert_eq!(close_code(&said), Some(code), "{what}: {said:x?}");
     }
-    // A peer's own close is echoed, code and all.
+    // A close frame from the peer is echoed with its code.
     for code in [1000_u16, 1001, 3000, 4999] {
         let mut stream = bare_ws(&daemon).await;
         stream.write_all(&frame(0x88, &code.to_be_bytes())).await.unwrap();
@@ -435,7 +437,7 @@ async fn websocket_violations_get_their_close_code() {
         within("the echo", stream.read_to_end(&mut said)).await.unwrap();
         assert_eq!(close_code(&said), Some(code));
     }
-    // Ten frames in a row that do not parse.
+    // Ten invalid frames in a row.
     let mut ws = daemon.live_ws("/api/v1/ws").await;
     for _ in 0..2 {
         for _ in 0..9 {
@@ -451,7 +453,7 @@ async fn websocket_violations_get_their_close_code() {
     unhurt(&daemon).await;
 }
 
-/// A whole session, head and frames, one byte a write.
+/// A whole session, head and frames, one byte per write.
 #[tokio::test]
 async fn byte_at_a_time_input_is_understood() {
     let daemon = Daemon::start().await;
@@ -490,7 +492,7 @@ async fn byte_at_a_time_input_is_understood() {
     );
     let page = daemon.get("/api/v1/events?earliest=true").send().await.json();
     assert_eq!(page["data"][0]["data"], "täg");
-    // REST and SSE the same way.
+    // REST and SSE, byte by byte.
     let mut stream = TcpStream::connect(daemon.addr()).await.unwrap();
     let head = format!(
         "GET /api/v1/sse?earliest=true HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\n\r\n",
@@ -516,7 +518,7 @@ fn resident_bytes(pid: i32) -> usize {
     line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1_024
 }
 
-/// Drops a connection with a reset instead of an end.
+/// Closes a connection with a reset instead of a FIN.
 fn reset(stream: TcpStream) {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
 }
@@ -529,7 +531,7 @@ async fn no_descriptor_is_left(daemon: &Daemon, before: usize) {
     .await;
 }
 
-/// A peer that resets in any state leaves nothing behind.
+/// A peer that resets its connection in any state leaks nothing.
 #[tokio::test]
 async fn resets_in_every_state_leak_nothing() {
     let daemon = Daemon::start().await;
@@ -559,7 +561,7 @@ async fn resets_in_every_state_leak_nothing() {
             let mut stream = TcpStream::connect(daemon.addr()).await.unwrap();
             let _ = stream.write_all(bytes.as_bytes()).await;
             if round % 2 == 1 {
-                // At other times, after the daemon has begun to answer.
+                // In other rounds the reset comes after the daemon has begun to respond.
                 let mut byte = [0];
                 let _ = tokio::time::timeout(Duration::from_millis(5), stream.read(&mut byte)).await;
             }
@@ -576,7 +578,7 @@ async fn resets_in_every_state_leak_nothing() {
     unhurt(&daemon).await;
 }
 
-/// Ten thousand peers that come and go at once, in several ways.
+/// Ten thousand peers that connect and disconnect at once, in several ways.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_aborted_connects_leak_nothing() {
     let daemon = Daemon::start().await;
@@ -599,7 +601,7 @@ async fn ten_thousand_aborted_connects_leak_nothing() {
                         let mut some = [0; 64];
                         let _ = tokio::time::timeout(Duration::from_millis(1), stream.read(&mut some)).await;
                     }
-                    reset(stream); // an orderly end would leave 10,000 ports waiting on this machine
+                    reset(stream); // an orderly close would leave 10,000 ports in TIME_WAIT on this machine
                 }
             })
         })
@@ -611,14 +613,14 @@ async fn ten_thousand_aborted_connects_leak_nothing() {
     unhurt(&daemon).await;
 }
 
-/// Pings are answered as far as the peer reads the answers, and cost no memory where it does not.
+/// Pings are answered as long as the peer reads the responses, and use no memory if it does not.
 #[tokio::test]
 async fn a_ping_flood_is_bounded() {
     let daemon = Daemon::start().await;
     let stream = bare_ws(&daemon).await;
     let before = resident_bytes(daemon.pid());
     let flood = [frame(0x89, &[b'x'; 125]), frame(0x81, br#"{"type":"ping"}"#)].concat().repeat(100);
-    // Nothing is read: the daemon must stop reading too, so that this stops being taken.
+    // The client reads nothing, so the daemon must stop reading too, and the write must block.
     let mut sent = 0;
     while let Ok(Ok(n)) = tokio::time::timeout(Duration::from_millis(500), async {
         stream.writable().await?;
@@ -637,7 +639,7 @@ async fn a_ping_flood_is_bounded() {
     unhurt(&daemon).await;
 }
 
-/// Subscribers that never read hold neither their publisher nor their neighbours up, and cost little memory.
+/// Subscribers that never read delay neither the publisher nor other subscribers, and use little memory.
 #[tokio::test]
 async fn subscribers_that_never_read_hurt_themselves_only() {
     let daemon = Daemon::with()
@@ -676,9 +678,10 @@ async fn subscribers_that_never_read_hurt_themselves_only() {
     let before = resident_bytes(daemon.pid());
     let ((), _) = tokio::join!(publish(30), read(&mut reads, 3_000));
     let after = resident_bytes(daemon.pid());
-    // 24 MB went by each of 50: one copy each would be 1.2 GB. The store itself takes some of this.
+    // 24 MB were sent to each of 50 subscribers; a copy for each would take 1.2 GB. The store itself takes a
+    // part of this.
     assert!(after < before + (150 << 20), "{before} {after}");
-    // When they read again, everything is there.
+    // When they read again, every event is there.
     drop(stuck_ws);
     let mut sse = Sse::read_head(stuck_sse.pop().unwrap(), Vec::new()).await;
     sse.next().await.named("ready");
@@ -686,7 +689,7 @@ async fn subscribers_that_never_read_hurt_themselves_only() {
     unhurt(&daemon).await;
 }
 
-/// JSON of any depth is answered, in every place that reads JSON.
+/// JSON of any depth gets a response, in every place that reads JSON.
 #[tokio::test]
 async fn deep_json_is_refused_or_taken_but_never_fatal() {
     let daemon = Daemon::start().await;

@@ -1,7 +1,7 @@
-//! What AgentMem's UI and SDKs send and read, as they do it: the first table of `docs/agentmem.md`, and what their own server
-//! gets wrong.
+//! The requests of AgentMem's UI and SDKs, exactly as they send them: the first table of `docs/agentmem.md`,
+//! and the errors of AgentMem's own server.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
 mod common;
 
@@ -9,7 +9,8 @@ use common::rest::data;
 use common::{Daemon, custom};
 use serde_json::{Value, json};
 
-/// Their SDKs send API keys as `Bearer`, their server's other clients as `X-API-Key`; the UI's two headers say nothing.
+/// Their SDKs send API keys as `Bearer`, other clients as `X-API-Key`. The two extra headers of the UI have
+/// no effect.
 #[tokio::test]
 async fn an_api_key_is_taken_from_either_header_and_the_uis_own_headers_decide_nothing() {
     let daemon = Daemon::start().await;
@@ -30,7 +31,8 @@ async fn an_api_key_is_taken_from_either_header_and_the_uis_own_headers_decide_n
     stranger.refused(404, "NOT_FOUND");
 }
 
-/// Their UI opens both streams with `?token=`, reads unnamed SSE events by `onmessage`, and pings over the WebSocket.
+/// Their UI opens both streams with `?token=`, reads unnamed SSE events with `onmessage`, and sends pings
+/// over the WebSocket.
 #[tokio::test]
 async fn the_ui_gets_its_events_over_both_streams_with_a_token_in_the_url() {
     let daemon = Daemon::start().await;
@@ -43,7 +45,7 @@ async fn the_ui_gets_its_events_over_both_streams_with_a_token_in_the_url() {
     let mut sse = daemon.sse(&format!("/api/v1/sse?token={token}")).without("x-api-key").open().await;
     let made = daemon.post("/api/v1/agents").json(&json!({"name": "planner"})).send().await;
     let agent = data(&made, 201)["id"].clone();
-    // As the UI's hooks do: whatever has a name is not for `onmessage`.
+    // As in the UI's hooks: a named event does not reach `onmessage`.
     let told = loop {
         let block = sse.next().await;
         if block.name.is_none() {
@@ -76,7 +78,7 @@ async fn the_ui_gets_its_events_over_both_streams_with_a_token_in_the_url() {
     );
 }
 
-/// The state of the platform as their dashboard loads it: envelopes, `limit` and `offset`, `null` details.
+/// The platform as their dashboard loads it: envelopes, `limit` and `offset`, `null` details.
 #[tokio::test]
 async fn the_dashboard_pages_by_offset_and_reads_envelope_and_error_body() {
     let daemon = Daemon::start().await;
@@ -98,7 +100,8 @@ async fn the_dashboard_pages_by_offset_and_reads_envelope_and_error_body() {
     assert!(body["message"].is_string() && body["timestamp"].is_string(), "{body}");
 }
 
-/// Their server forgets a message's metadata, finds tools by any tag only, and tells nobody of anything.
+/// Their server loses the metadata of a message, finds tools by any tag only, and publishes no events of
+/// changes.
 #[tokio::test]
 async fn what_their_server_drops_is_kept_found_and_told() {
     let daemon = Daemon::start().await;
@@ -120,7 +123,7 @@ async fn what_their_server_drops_is_kept_found_and_told() {
     }
 }
 
-/// The names of an object's fields, in the order of letters.
+/// The names of an object's fields, sorted.
 #[track_caller]
 fn fields(object: &Value) -> Vec<&str> {
     let mut fields: Vec<&str> = object.as_object().expect("an object").keys().map(String::as_str).collect();
@@ -128,7 +131,8 @@ fn fields(object: &Value) -> Vec<&str> {
     fields
 }
 
-/// Their SDKs send memory types in lower case and batches flat, page by number, and read what a batch came to without an envelope.
+/// Their SDKs send memory types in lower case and flat batches, page by number, and read the result of a
+/// batch without an envelope.
 #[tokio::test]
 async fn their_sdks_keep_find_and_page_memories() {
     let daemon = Daemon::start().await;
@@ -168,7 +172,7 @@ async fn their_sdks_keep_find_and_page_memories() {
     assert_eq!((&gone["successful"], &gone["failed"], &gone["results"]), (&json!(1), &json!(1), &json!([a])));
 }
 
-/// What is not as there, as `docs/agentmem.md` says.
+/// The differences that `docs/agentmem.md` lists.
 #[tokio::test]
 async fn a_page_is_of_fifty_and_in_the_order_of_time_and_what_they_serve_elsewhere_is_not_found() {
     let daemon = Daemon::start().await;
@@ -188,7 +192,7 @@ async fn a_page_is_of_fifty_and_in_the_order_of_time_and_what_they_serve_elsewhe
     assert_eq!((traced.header("x-trace-id"), traced.header("x-request-id")), (None, Some("r")));
 }
 
-/// Events of one organization never reach another's clients, whatever these ask for.
+/// Events of one organization never reach clients of another, whatever filter they send.
 #[tokio::test]
 async fn the_filter_that_is_a_todo_there_is_a_wall_here() {
     let daemon = Daemon::start().await;
@@ -200,8 +204,8 @@ async fn the_filter_that_is_a_todo_there_is_a_wall_here() {
     assert_eq!(theirs.expect("custom").await["data"], "theirs");
 }
 
-/// Their UI logs in with these three fields and reads `token` and `user` beside the envelope, then sends the token as Bearer and
-/// in its WebSocket's URL.
+/// Their UI logs in with these three fields, reads `token` and `user` beside the envelope, and then sends the
+/// token as Bearer and in the URL of its WebSocket.
 #[tokio::test]
 async fn whoever_logs_in_as_the_ui_does_goes_on_with_the_token() {
     let daemon = Daemon::start().await;

@@ -1,17 +1,20 @@
-//! The map of the crate, held by reading its sources: who may import whom, how long a file may grow, what it opens with.
+//! Checks the module structure of the crate by reading its sources: imports between modules, the length of
+//! files, and the header of each file.
 //!
-//! * A module imports modules of a strictly lower rank, or stays in its own folder; ranks are in [`RANKS`].
-//! * Paths count wherever they stand (`use crate::…`, `crate::…` inside a function), in tests too; comments do not.
-//! * It knows nothing of what the code means: `cargo check` does.
+//! * A module imports modules of a strictly lower rank, or stays in its own folder. The ranks are in
+//!   [`RANKS`].
+//! * Paths are checked everywhere (`use crate::…`, `crate::…` inside a function), also in tests, but not in
+//!   comments.
+//! * The check works on text only; the compiler checks what the code means.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+#![allow(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each top-level module and its rank. A new module needs a line here; so does a new folder's first file.
+/// Each top-level module and its rank. A new module, or the first file of a new folder, needs a line here.
 const RANKS: &[(&str, u8)] = &[
-    // Leaves: no module of ours.
+    // Leaves: they import no other module of the crate.
     ("close", 0),
     ("config", 0),
     ("descriptors", 0),
@@ -22,27 +25,27 @@ const RANKS: &[(&str, u8)] = &[
     ("sync", 0),
     ("time", 0),
     ("whole", 0),
-    // What is carried.
+    // Data types.
     ("cursor", 1),
     ("event", 1),
     ("metrics", 1),
     ("frame", 2),
     ("filter", 3),
-    // Where it is kept, and how it goes round.
+    // Storage and fan-out.
     ("index", 4),
     ("ring", 4),
     ("store", 4),
     ("wake", 4),
-    // Who may.
+    // Authorization.
     ("auth", 5),
     ("tenant", 6),
-    // To whom.
+    // Delivery.
     ("connection", 7),
     ("resource", 7),
     ("outcome", 8),
     ("worker", 9),
     ("http", 10),
-    // Phases and commands; `cli` and `server` meet in `main` alone.
+    // Phases and commands. Only `main` imports both `cli` and `server`.
     ("bench", 11),
     ("client", 11),
     ("lifecycle", 11),
@@ -52,25 +55,25 @@ const RANKS: &[(&str, u8)] = &[
     ("main", 13),
 ];
 
-/// Most lines of a file: more than one noun.
+/// Most lines of a file. A longer file usually has more than one subject.
 const FILE_LINES: usize = 500;
 /// Files that may be longer, each with its reason.
 const LONGER: &[(&str, &str)] = &[];
 
 struct Source {
-    /// Relative to `src`, with `/`.
+    /// Path relative to `src`, with `/`.
     path: String,
     text: String,
 }
 
 impl Source {
-    /// The top-level module it belongs to.
+    /// The top-level module of the file.
     fn module(&self) -> &str {
         let first = self.path.split('/').next().unwrap_or_default();
         first.strip_suffix(".rs").unwrap_or(first)
     }
 
-    /// Whether `super` is the crate's root there.
+    /// Whether `super` is the crate root in this file.
     fn is_top(&self) -> bool {
         !self.path.contains('/') || self.path.split_once('/').is_some_and(|(_, rest)| rest == "mod.rs")
     }
@@ -101,8 +104,8 @@ fn rank(module: &str) -> Option<u8> {
     RANKS.iter().find(|(name, _)| *name == module).map(|(_, rank)| *rank)
 }
 
-/// The modules a line of code names, `top` saying that `super` is the root: the first segment after each `crate::`,
-/// every first segment of a `crate::{…}` that ends on the line.
+/// The modules that a line of code names: the first segment after each `crate::`, and every first segment of
+/// a `crate::{…}` that ends on the line. With `top`, `super` is the crate root.
 fn named(line: &str, top: bool) -> Vec<&str> {
     let code = line.trim_start();
     if code.starts_with("//") {
@@ -133,7 +136,7 @@ fn first_segment(path: &str) -> &str {
     &path[..path.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(path.len())]
 }
 
-/// What is wrong with one file's imports, a line each.
+/// The forbidden imports of one file, one per line.
 fn breaches(source: &Source) -> Vec<String> {
     let own = source.module();
     let Some(own_rank) = rank(own) else {
@@ -194,8 +197,9 @@ fn files_open_with_what_keeps_them_correct() {
     assert!(bare.is_empty(), "without a `//!` header:\n{}", bare.join("\n"));
 }
 
-/// Nothing is committed but on an actor's authority, which `tenant` and `auth` confirm right before the commit. Whoever else wrote
-/// to the store could commit what was revoked while a request waited.
+/// Every commit needs the authority of an actor, which `tenant` and `auth` confirm right before the commit.
+/// If another module wrote to the store, it could commit on a right that was revoked while the request
+/// waited.
 #[test]
 fn only_tenant_and_auth_write_to_the_store() {
     let writers = ["store", "tenant", "auth"];
@@ -211,7 +215,7 @@ fn only_tenant_and_auth_write_to_the_store() {
         .iter()
         .filter(|source| !writers.contains(&source.module()))
         .flat_map(|source| {
-            // Without white space, so that a call on a line of its own is seen as well.
+            // White space is removed, so that a call on a line of its own is found as well.
             let code: String = source.text.chars().filter(|c| !c.is_whitespace()).collect();
             calls
                 .into_iter()
@@ -226,7 +230,7 @@ fn only_tenant_and_auth_write_to_the_store() {
     );
 }
 
-/// The reader of imports sees what it must: else the ranks would hold by blindness.
+/// Tests the import parser itself: if it missed imports, the rank check would pass wrongly.
 #[test]
 fn imports_are_seen() {
     let ring = |text: &str| Source { path: "ring/mod.rs".into(), text: text.into() };

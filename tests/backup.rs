@@ -1,9 +1,10 @@
-//! Backup, restore and verification: of a daemon that goes on working, of a stopped one, and of what was damaged on purpose.
+//! Backup, restore and verification: of a running daemon, of a stopped one, and of damaged data.
 //!
-//! * What was acknowledged before a backup began is in it; what came later is there whole or not at all.
-//! * Damage is made row by row and byte by byte in copies of one data directory that holds every kind of row a daemon writes.
+//! * Everything acknowledged before a backup began is in it. A later commit is in it whole or not at all.
+//! * Damage is made row by row and byte by byte in copies of one data directory that contains every kind of
+//!   row that a daemon writes.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
 mod common;
 
@@ -24,9 +25,9 @@ use nervewire::store::{
 use nervewire::time::SystemClock;
 use serde_json::{Value, json};
 
-/// Acknowledged publishes before a backup begins, and at least so many after it has ended.
+/// Acknowledged publishes before a backup begins, and at least as many after it has ended.
 const ACKS: usize = 60;
-/// Events of one publish: they are in a backup together or not at all.
+/// Events of one publish. A backup contains all of them or none.
 const BATCH: u64 = 3;
 
 fn copy_dir(from: &Path, to: &Path) {
@@ -65,9 +66,9 @@ async fn backup_running(daemon: &Daemon, to: &Path) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// A daemon on a directory that was restored from one whose bootstrap key is `key`.
+/// Starts a daemon on a directory that was restored from one whose bootstrap key is `key`.
 async fn restored_daemon(dir: &Path, key: &str) -> Daemon {
-    fs::write(dir.join(".known"), "").unwrap(); // it prints no key
+    fs::write(dir.join(".known"), "").unwrap(); // the restored store prints no key
     let mut daemon = Daemon::with().data_dir(dir).start().await;
     daemon.key = key.to_owned();
     daemon
@@ -90,11 +91,11 @@ async fn history(daemon: &Daemon) -> Vec<Value> {
     }
 }
 
-/// What two publishers of events and two that make resources were told.
+/// The acknowledged work of two event publishers and two clients that create resources.
 #[derive(Clone, Default)]
 struct Load {
     stop: Arc<AtomicBool>,
-    /// Publisher and number of the batch.
+    /// Publisher and batch number.
     batches: Arc<Mutex<Vec<(u64, u64)>>>,
     /// Names of agents.
     agents: Arc<Mutex<Vec<String>>>,
@@ -142,7 +143,7 @@ impl Load {
     }
 }
 
-/// The batches in a history, each whole, and each publisher's without a hole.
+/// The batches in a history. Checks that each is whole and that no publisher's batch is missing.
 fn batches_of(events: &[Value]) -> HashSet<(u64, u64)> {
     let mut parts: BTreeMap<(u64, u64), Vec<u64>> = BTreeMap::new();
     for event in events.iter().filter(|event| event["channel"] == "load") {
@@ -174,7 +175,7 @@ async fn a_backup_of_a_working_daemon_has_all_that_was_acknowledged_and_nothing_
     load.more().await;
     let (batches, agents) = (load.batches.lock().unwrap().clone(), load.agents.lock().unwrap().clone());
     let made = backup_running(&daemon, &backup).await;
-    load.more().await; // nobody was stopped
+    load.more().await; // the backup stopped no publisher
     load.stop.store(true, SeqCst);
     for worker in workers {
         worker.await.unwrap();
@@ -206,7 +207,7 @@ async fn a_backup_of_a_working_daemon_has_all_that_was_acknowledged_and_nothing_
     for name in agents {
         assert!(names.contains(&json!(name)), "{name}");
     }
-    // Keys and tokens hold, ids are the new store's, and cursors of the old one are unknown.
+    // Keys and tokens stay valid. Ids belong to the new store, and cursors of the old store are unknown.
     let mine = copy.get("/api/v1/users/me").key(&user).send().await;
     assert_ne!(mine.status, 401, "{mine:?}");
     let fresh = copy.publish(message("hello")).await.remove(0);
@@ -237,7 +238,7 @@ async fn a_backup_is_added_to_and_restored_as_of_any_moment_that_it_knows() {
     assert_sound(&backup);
     let key = daemon.key.clone();
     assert_eq!(daemon.terminate().await, 0);
-    // Of the stopped daemon: what it wrote at its end is added.
+    // A backup of the stopped daemon adds what it wrote at its end.
     let stopped = store::backup(daemon.data_dir(), &backup, &SystemClock, &mut silent()).unwrap();
     assert!(stopped.was_there && stopped.manifest.last > position(2));
 
@@ -260,7 +261,7 @@ async fn a_backup_is_added_to_and_restored_as_of_any_moment_that_it_knows() {
         assert_eq!(json!(data), json!((0..rounds).collect::<Vec<_>>()), "as of {moment}");
         let agents = all(&copy, &copy.key, "/api/v1/agents?limit=100").await;
         assert_eq!(agents.len(), rounds, "as of {moment}");
-        // It is a store like any other: it goes on from there.
+        // The restored store works like any other and accepts events.
         copy.publish(custom("rounds", json!("more"))).await;
         assert_eq!(copy.terminate().await, 0);
         assert_sound(&dir);
@@ -279,7 +280,7 @@ async fn a_backup_is_added_to_and_restored_as_of_any_moment_that_it_knows() {
     }
 }
 
-/// A data directory with every kind of row that clients can bring about, of a daemon that has ended.
+/// A data directory of a stopped daemon, with every kind of row that clients can create.
 async fn example() -> (tempfile::TempDir, PathBuf) {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("data");
@@ -313,7 +314,7 @@ fn state(dir: &Path) -> sled::Db {
     sled::Config::new().path(dir.join("log")).segment_size(8 << 20).open().unwrap()
 }
 
-/// Changes the state of a copy of `dir`, and asserts that verification finds it.
+/// Changes the state of a copy of `dir`, and asserts that verification finds the change.
 fn assert_found(dir: &Path, what: &str, change: impl FnOnce(&sled::Db)) {
     let copy = tempfile::tempdir().unwrap();
     copy_dir(dir, copy.path());
@@ -337,7 +338,8 @@ async fn verification_finds_every_kind_of_damage() {
     const META: u8 = 0;
     const LOG: u8 = 1;
     const SECRET: u8 = 11;
-    // The store can do without: secrets are made anew, and all is counted where there is no mark that it was.
+    // The store can open without these rows: secrets are created again, and everything is counted again if
+    // the mark is missing.
     let is_optional = |key: &[u8]| key[0] == SECRET || (key[0] == META && [3, 4].contains(&key[9]));
     let mut kinds: BTreeMap<u8, &(Vec<u8>, Vec<u8>)> = BTreeMap::new();
     for row in rows.iter().filter(|(key, _)| !is_optional(key)) {
@@ -372,13 +374,13 @@ async fn verification_finds_every_kind_of_damage() {
         db.insert(first, of_second.as_slice()).unwrap();
         db.insert(second, of_first.as_slice()).unwrap();
     });
-    // An entry: version, position, checksum, then numbers.
+    // A list index entry: version, position, checksum, then numbers.
     for at in 1..of_first.len() {
         let mut value = of_first.clone();
         value[at] ^= 1;
         assert_found(&dir, &format!("byte {at} of an entry"), |db| drop(db.insert(first, value).unwrap()));
     }
-    // Counters, usage and live counts are numbers of eight bytes behind a version.
+    // Counters, usage and live counts are eight-byte numbers after a version.
     let is_counter = |kind: u8| [2, 18, 19].contains(&kind);
     for (key, value) in rows.iter().filter(|(key, _)| is_counter(key[0])) {
         let numbers = if key[0] == 2 { &[0, 5, 6][..] } else { &[0, 1][..] };
@@ -391,7 +393,7 @@ async fn verification_finds_every_kind_of_damage() {
     }
 }
 
-/// Every so many bytes one is flipped.
+/// Distance between two flipped bytes.
 const STRIDE: usize = 997;
 
 fn segments(dir: &Path) -> Vec<PathBuf> {
@@ -419,7 +421,7 @@ async fn verification_finds_a_flipped_byte_anywhere_in_the_journal_and_in_a_back
             let file = copy.path().join(file.strip_prefix(whole).unwrap());
             let bytes = fs::read(&file).unwrap();
             if bytes.len() == 64 {
-                continue; // a segment that was made and never written to
+                continue; // a segment that was created and never written to
             }
             let places = (0..bytes.len().min(64)).step_by(7).chain((64..bytes.len()).step_by(STRIDE));
             for at in places.chain([bytes.len() - 1]) {
@@ -439,7 +441,7 @@ async fn verification_finds_a_flipped_byte_anywhere_in_the_journal_and_in_a_back
     }
 }
 
-/// Calls a restore off at its n-th step.
+/// Stops a restore at its n-th step.
 struct StopsAt(usize);
 
 impl Progress for StopsAt {
@@ -496,7 +498,7 @@ fn a_restore_that_was_interrupted_is_refused_and_begins_anew() {
         assert!(store::verify(&to, &mut silent()).is_err(), "step {step}");
     }
     assert!(interrupted >= 3, "{interrupted}");
-    // Also between its last steps, when all names are there.
+    // The same between the last steps, when all names exist.
     fs::write(to.join("restoring"), "").unwrap();
     assert!(is_unfinished(&Store::open(small(&to))));
     store::restore(&backup, &to, Until::End, &mut silent()).unwrap();
@@ -526,7 +528,8 @@ async fn gone(store: &Store) {
     until("no backup", || async { (store.backup_status() == StageStatus::None).then_some(()) }).await;
 }
 
-/// Whoever asked for a backup may go away at any moment: neither the pin nor the files stay, and the next is made.
+/// A client may cancel its backup at any moment: neither the pin nor the files stay, and the next backup
+/// succeeds.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_that_nobody_takes_leaves_nothing_behind() {
     let temp = tempfile::tempdir().unwrap();
@@ -535,7 +538,7 @@ async fn a_backup_that_nobody_takes_leaves_nothing_behind() {
     let writes = store.clone();
     tokio::task::spawn_blocking(move || write_rows(&writes, 0..60)).await.unwrap();
     store.start_backup(None).unwrap();
-    store.drop_backup(); // called off while it was being made, or just after
+    store.drop_backup(); // cancelled during the backup, or just after it
     until("no backup", || async {
         matches!(store.backup_status(), StageStatus::None | StageStatus::Failed { .. }).then_some(())
     })
@@ -547,7 +550,7 @@ async fn a_backup_that_nobody_takes_leaves_nothing_behind() {
     store.drop_backup();
     gone(&store).await;
     assert!(!dir.join("backup").exists());
-    // No pin: segments of rows alone go with the next checkpoints.
+    // There is no pin any more: the next checkpoints remove segments that hold only rows.
     let writes = store.clone();
     tokio::task::spawn_blocking(move || write_rows(&writes, 60..120)).await.unwrap();
     until("the end of old segments", || async { (segments(&dir).len() <= 2).then_some(()) }).await;
@@ -561,13 +564,13 @@ async fn a_backup_that_nobody_takes_leaves_nothing_behind() {
     store.close().await;
     assert!(!dir.join("backup").exists(), "closing removes it");
     drop(store);
-    // A killed daemon leaves it to the next opening.
+    // What a killed daemon leaves behind is removed at the next opening.
     fs::create_dir(dir.join("backup")).unwrap();
     drop(Store::open(small(&dir)).unwrap());
     assert!(!dir.join("backup").exists());
 }
 
-/// A disk on which a backup would leave too little for publishing.
+/// A disk on which a backup would leave too little room for publishing.
 struct Narrow;
 
 impl Io for Narrow {
@@ -599,11 +602,11 @@ async fn a_backup_never_takes_the_room_that_publishing_needs() {
     let writes = store.clone();
     tokio::task::spawn_blocking(move || write_rows(&writes, 0..1)).await.unwrap();
     store.close().await;
-    // A stopped store publishes nothing, so the room is the operator's to judge.
+    // A stopped store publishes nothing, so the operator decides about the room.
     store::backup(&dir, &temp.path().join("backup"), &SystemClock, &mut silent()).unwrap();
 }
 
-/// Rows alone keep no segment: after some checkpoints the journal does not follow the backup any more.
+/// Rows alone keep no segment: after some checkpoints the journal no longer continues where the backup ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_is_not_added_to_where_a_part_would_be_missing_or_another_stores() {
     let temp = tempfile::tempdir().unwrap();
@@ -625,7 +628,7 @@ async fn a_backup_is_not_added_to_where_a_part_would_be_missing_or_another_store
     assert_eq!(Manifest::read(&backup).unwrap(), first.manifest, "it is as it was");
     assert_sound(&backup);
     assert!(!dir.join("backup").exists());
-    // A new one is made elsewhere, and of the restored store, too.
+    // A new backup is made in another place, and also of the restored store.
     store::backup(&dir, &path("second"), &SystemClock, &mut silent()).unwrap();
     store::restore(&path("second"), &path("restored"), Until::End, &mut silent()).unwrap();
     drop(Store::open(small(&path("restored"))).unwrap());
@@ -699,8 +702,8 @@ fn a_backup_is_not_made_through_a_directory_that_is_not_there() {
     assert_eq!(Manifest::read(&path("b")).unwrap(), first.manifest, "it is as it was");
 }
 
-/// The first backup seals the tail of a stopped store's journal, and closing removes it: the rows are then of a position that no
-/// segment reaches.
+/// The first backup seals the tail of a stopped store's journal, and closing removes it. After that the state
+/// is at a position that no segment reaches.
 #[test]
 fn a_stopped_store_is_backed_up_again_and_again() {
     let temp = tempfile::tempdir().unwrap();
@@ -723,7 +726,7 @@ fn a_stopped_store_is_backed_up_again_and_again() {
             drop(store);
             assert_sound(&restored);
         }
-        // Adding goes on from there, with and without something new.
+        // Adding to the backup continues from there, with and without new data.
         store::backup(&path("data"), &path(second), &SystemClock, &mut silent()).unwrap();
         let store = Store::open(small(&path("data"))).unwrap();
         write_rows(&store, 4..6);

@@ -1,6 +1,6 @@
-//! A backup as one file: `nervewire backup NAME.tar`, which `verify` and `restore` take like a directory.
+//! A backup in one file: `nervewire backup NAME.tar`. `verify` and `restore` accept it like a directory.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
 mod common;
 
@@ -10,14 +10,14 @@ use std::path::Path;
 use nervewire::store::{Rows, Store, StoreOptions};
 use serde_json::Value;
 
-/// Runs the command; its exit code, what it printed, and its errors.
+/// Runs the command. Returns its exit code, its standard output and its standard error.
 async fn run(home: &Path, arguments: &[&str]) -> (i32, String, String) {
     let output = common::command(home).args(arguments).output().await.unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
 }
 
-/// Adds an organization of this name.
+/// Adds an organization with this name.
 fn write(dir: &Path, tenant: u64, name: &str) {
     let store = Store::open(StoreOptions::new(dir)).unwrap();
     let mut rows = Rows::new();

@@ -1,8 +1,9 @@
-//! `nervewire bench` from outside: it measures what it should and notices a server that loses or repeats events.
+//! `nervewire bench` as a black box: it measures what it should, and it detects a server that loses or
+//! repeats events.
 //!
-//! Nothing is timed here: figures need a release build and a quiet machine (`docs/benchmarks.md`).
+//! These tests check no times: figures need a release build and a quiet machine (`docs/benchmarks.md`).
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failing helper fails its test")]
 
 #[path = "common/report.rs"]
 mod common;
@@ -84,12 +85,13 @@ enum Fault {
     Repeat,
 }
 
-/// Speaks just enough SSE to be measured; event 7 fails to reach, or reaches twice, its second subscriber.
+/// Implements just enough SSE to be measured. Event 7 does not reach its second subscriber, or reaches it
+/// twice.
 fn broken_server(fault: Fault) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let subscribers: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
-    // Ends with the process.
+    // The thread ends with the process.
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let subscribers = subscribers.clone();
@@ -139,7 +141,7 @@ fn serve(mut stream: TcpStream, fault: Fault, subscribers: &Mutex<Vec<TcpStream>
     }
 }
 
-/// One text frame, RFC 6455 §5.2.
+/// Sends one text frame (RFC 6455 §5.2).
 fn send(stream: &mut TcpStream, payload: &[u8]) {
     let mut frame = vec![0x81];
     if payload.len() < 126 {

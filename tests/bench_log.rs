@@ -1,8 +1,9 @@
-//! `nervewire bench publish`, `messages`, `catchup` and `open` from outside, and `--before`: they do what they say and count everything.
+//! `nervewire bench publish`, `messages`, `catchup` and `open`, and `--before`, as a black box: they do what
+//! they promise and count everything.
 //!
-//! Nothing is timed here: figures need a release build and a quiet machine (`docs/benchmarks.md`).
+//! These tests check no times: figures need a release build and a quiet machine (`docs/benchmarks.md`).
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failing helper fails its test")]
 
 #[path = "common/report.rs"]
 mod common;
@@ -10,14 +11,14 @@ mod common;
 use common::{bench, report, row};
 use serde_json::Value;
 
-/// The median of a server's figure.
+/// The median of one figure of a server.
 fn of(report: &Value, key: &str, server: &str) -> f64 {
     let servers = row(report, key)["servers"].as_array().unwrap();
     let it = servers.iter().find(|it| it["server"] == server);
     it.and_then(|it| it["median"].as_f64()).unwrap_or_else(|| panic!("no {key} of {server} in {report}"))
 }
 
-/// Runs a bench that must succeed without a fault.
+/// Runs a benchmark that must succeed without a fault.
 fn clean(line: &str) -> Value {
     let output = bench(line);
     let report = report(&output);
@@ -45,7 +46,8 @@ fn every_shape_of_publishing_is_acknowledged_and_its_footprint_is_told() {
     }
 }
 
-/// The programs are examples: `cargo test` builds them, `cargo test --test bench_log` needs `cargo build --examples` before.
+/// The compared programs are examples. `cargo test` builds them; before `cargo test --test bench_log`, run
+/// `cargo build --examples`.
 #[test]
 fn the_bare_programs_do_their_parts_beside_the_daemon() {
     let report = clean(
@@ -75,7 +77,7 @@ fn messages_are_created_for_many_agents() {
 #[test]
 fn a_log_is_read_whole_by_every_reader_in_every_way() {
     for way in ["sse", "ws", "pages"] {
-        // 3,906 events, more than three pages, of which a small ring holds the last alone.
+        // 3,906 events are more than three pages. A small ring holds only the last of them.
         let report = clean(&format!(
             "catchup --by {way} --readers 3 --megabytes 1 --set limits.ring_slots=1024 \
              --set limits.uncommitted_events=1000 --json"
@@ -85,7 +87,7 @@ fn a_log_is_read_whole_by_every_reader_in_every_way() {
         for key in ["rate", "per_cpu", "cpu"] {
             assert!(of(&report, key, "daemon") > 0.0, "{way} {key}: {report}");
         }
-        // At least what was published, and ids and times beside.
+        // At least the published bytes, plus ids and times.
         let read = of(&report, "per_cpu", "daemon") * of(&report, "cpu", "daemon") * 3_906.0 * 3.0 / 1e6;
         assert!(read > 3.0, "{way}: {read} MB: {report}");
         let timed = report["latencies"][0]["count"].as_u64().unwrap();
@@ -100,7 +102,7 @@ fn a_killed_daemon_opens_again_with_all_that_was_acknowledged() {
         for key in ["killed", "stop", "clean", "data", "pss"] {
             assert!(of(&report, key, "daemon") > 0.0, "{cache} {key}: {report}");
         }
-        // Both openings had 79 publishes of 100 events and perhaps more.
+        // Both openings had 79 publishes of 100 events, and possibly more.
         assert!(report["deliveries"].as_u64().unwrap() >= 2 * 7_800, "{cache}: {report}");
     }
 }

@@ -1,7 +1,8 @@
-//! `nervewire bench resume`, `noisy` and `streams` from outside: they do what they say, count everything and notice their bars.
+//! `nervewire bench resume`, `noisy` and `streams` as a black box: they do what they promise, count
+//! everything and check their limits.
 //!
-//! Nothing is timed here: figures need a release build and a quiet machine (`docs/benchmarks.md`).
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+//! These tests check no times: figures need a release build and a quiet machine (`docs/benchmarks.md`).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
 #[path = "common/report.rs"]
 mod common;
@@ -28,7 +29,7 @@ fn everybody_who_comes_back_gets_all_of_it_once() {
         let report = report(&output);
         assert_eq!(report["faults"], Value::Array(vec![]), "{report}");
         assert_eq!((&report["losses"], &report["repeats"]), (&0.into(), &0.into()), "{report}");
-        // Besides, the quiet tenant's own.
+        // The quiet tenant's own events are counted as well.
         assert!(report["deliveries"].as_u64().unwrap() >= 20 * 50 + 3, "{report}");
         assert_eq!(count(&report, "A: first connect to caught up"), 20);
         assert!(median(&report, "p99") >= median(&report, "median"));
@@ -65,7 +66,7 @@ fn every_chunk_reaches_its_own_stream_alone() {
         let report = report(&output);
         assert_eq!(report["faults"], Value::Array(vec![]), "{report}");
         assert_eq!(report["deliveries"], 2 * 200, "{report}");
-        // Nothing shares a write, among few as among many: else the two would not be comparable.
+        // No events share a write, with few tenants or with many; otherwise the two could not be compared.
         assert_eq!((median(&report, "few_depth"), median(&report, "many_depth")), (1.0, 1.0), "{report}");
         assert!(median(&report, "many_over_few") > 0.0);
         assert!(output.status.success(), "{transport}");

@@ -1,12 +1,13 @@
-//! The daemon holds as many connections as it may: what those are told who come then.
+//! The daemon holds as many connections as allowed. These tests check the responses to further clients.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
 mod common;
 
 use common::Daemon;
 
-/// `EventSource` gives up for ever on a 503, so it is told to come back instead; everybody else gets the status.
+/// `EventSource` gives up for ever on a 503, so it gets an event that makes it reconnect. All other clients
+/// get the status.
 #[tokio::test]
 async fn a_full_process_answers_each_in_its_own_way() {
     let daemon = Daemon::with().env("LIMITS__CONNECTIONS", 2).start().await;
@@ -22,11 +23,11 @@ async fn a_full_process_answers_each_in_its_own_way() {
     let refused = daemon.ws("/api/v1/ws").refused().await;
     refused.refused(503, "UNAVAILABLE");
     assert_eq!(refused.header("retry-after"), Some("1"));
-    // Publishers and operators still get through.
+    // Publishers and operators are still served.
     daemon.publish_messages(&["in between"]).await;
     assert_eq!(daemon.get("/health").send().await.status, 200);
 
-    // A place that is given back is taken.
+    // A released permit can be acquired again.
     drop(sse);
     common::until("a place", || async {
         let mut sse = daemon.sse("/api/v1/sse").ask().await;
@@ -36,7 +37,8 @@ async fn a_full_process_answers_each_in_its_own_way() {
     .await;
 }
 
-/// Beyond what can be answered one by one, one write says it, and says it as every refusal is said.
+/// Connections that cannot be served one by one get a complete refusal in a single write, in the usual
+/// format.
 #[tokio::test]
 async fn a_flood_is_refused_in_one_write() {
     let daemon = Daemon::with().env("LIMITS__CONNECTIONS", 2).start().await;
@@ -46,7 +48,7 @@ async fn a_flood_is_refused_in_one_write() {
     }
     common::until("a refusal", || async {
         use tokio::io::AsyncReadExt as _;
-        // Nothing is asked: what comes is said without reading a request.
+        // The client sends nothing: the daemon responds without reading a request.
         let mut stream = tokio::net::TcpStream::connect(daemon.addr()).await.unwrap();
         let mut answer = Vec::new();
         let read = stream.read_to_end(&mut answer);

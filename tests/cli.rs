@@ -1,8 +1,9 @@
-//! The command line from outside: the real binary against scripted daemons, its exit codes and its streams.
+//! The command line as a black box: the real binary against scripted daemons, its exit codes and its output.
 //!
-//! The daemons here are written out byte by byte, so that the client is judged by the contract and not by our own server.
+//! The responses of these daemons are written out byte by byte, so the client is tested against the contract
+//! and not against our own server.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
 use std::process::{Output, Stdio};
 
@@ -14,7 +15,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, frame::coding::CloseCode};
 
-/// The binary in an empty directory and without our variables.
+/// The binary in an empty directory and without our environment variables.
 struct Nervewire {
     command: Command,
     _dir: tempfile::TempDir,
@@ -57,7 +58,7 @@ impl From<Output> for Done {
     }
 }
 
-/// A daemon that answers one connection after another with these bytes, and tells which requests it got.
+/// A daemon that answers one connection after another with these bytes and reports the requests it got.
 struct Scripted {
     url: String,
     requests: tokio::task::JoinHandle<Vec<String>>,
@@ -271,8 +272,9 @@ async fn publish_sends_what_the_flags_say_and_prints_ids() {
     assert!(request.ends_with(r#"{"channel":"chat","data":{},"type":"custom"}"#), "{request}");
 }
 
-/// The batch that met a 503 is sent again, unchanged and under the same key: published once, whatever the first try did. Under a
-/// key of one's own, batches are filled, however slowly the lines come.
+/// A batch that got a 503 is sent again, unchanged and with the same idempotency key, so it is published once
+/// whatever happened to the first attempt. With a key of the user's own, batches are filled however slowly
+/// the lines arrive.
 #[tokio::test]
 async fn publish_from_stdin_repeats_a_batch_under_its_key() {
     let ids = json("201 Created", r#"{"data":{"ids":["I1","I2"]},"success":true}"#);
@@ -298,7 +300,7 @@ async fn publish_from_stdin_repeats_a_batch_under_its_key() {
     assert_eq!(requests[0].split("\r\n\r\n").nth(1), requests[1].split("\r\n\r\n").nth(1));
 }
 
-/// A subscriber that saw C1, and was told of a gap to G, comes back with G; control events are not shown as events.
+/// A subscriber that saw C1 and got a gap to G reconnects with G. Control events are not printed as events.
 #[tokio::test]
 async fn tail_over_sse_comes_back_with_its_cursor() {
     let first = format!(
@@ -340,7 +342,8 @@ async fn tail_without_reconnect_ends_with_the_stream() {
     assert!(done.stderr.contains("instead of an event stream"), "{}", done.stderr);
 }
 
-/// Over WebSocket: pings are answered, `error` frames are told and not shown, 1012 means come back with the cursor, 4403 do not.
+/// Over WebSocket, pings are answered, `error` frames are reported and not printed, 1012 reconnects with the
+/// cursor, and 4403 does not reconnect.
 #[tokio::test]
 async fn tail_over_websocket_obeys_close_codes() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -396,7 +399,8 @@ async fn connections_are_kicked_by_id_user_or_key() {
     }
 }
 
-/// A credential without `--url` asks the default address; a daemon on a unix socket is reached as well.
+/// With a credential but without `--url` the client uses the default address. A daemon on a unix socket is
+/// reached as well.
 #[tokio::test]
 async fn a_unix_socket_will_do() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,6 +1,7 @@
-//! Administration of a stopped daemon: the real binary on a data directory, and what a daemon then makes of it.
+//! Administration of a stopped daemon: the real binary on a data directory, and the daemon that starts on it
+//! afterwards.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -34,7 +35,7 @@ fn run(dir: &Path, arguments: &[&str]) -> Done {
     Done { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-/// Runs a command that must succeed, and reads what it printed.
+/// Runs a command that must succeed, and parses its output.
 fn json(dir: &Path, arguments: &[&str]) -> Value {
     let mut all = arguments.to_vec();
     all.push("--json");
@@ -43,7 +44,7 @@ fn json(dir: &Path, arguments: &[&str]) -> Value {
     serde_json::from_str(&done.stdout).unwrap()
 }
 
-/// A daemon on `dir/nervewire-data`; killed when dropped.
+/// A daemon on `dir/nervewire-data`. It is killed on drop.
 struct Daemon {
     child: Child,
     url: String,
@@ -75,7 +76,7 @@ impl Drop for Daemon {
     }
 }
 
-/// What is administered while the daemon is stopped is what the daemon serves by afterwards.
+/// Changes made while the daemon is stopped take effect at its next start.
 #[test]
 fn a_stopped_daemon_is_administered_on_its_data_directory() {
     let dir = tempfile::tempdir().unwrap();
@@ -135,14 +136,14 @@ fn a_stopped_daemon_is_administered_on_its_data_directory() {
     assert_eq!(json(dir, &["key", "list", "--org", "acme"]), serde_json::json!([]));
 }
 
-/// The flags that `text` names, but for those in commands that it quotes.
+/// The flags in `text`, except for those inside quoted commands.
 fn flags(text: &str) -> Vec<&str> {
     let unquoted = text.split('`').step_by(2);
     let words = unquoted.flat_map(|part| part.split(|c: char| !c.is_ascii_lowercase() && c != '-'));
     words.filter(|word| word.starts_with("--") && word.len() > 2).collect()
 }
 
-/// What a command tells to do names flags of that command.
+/// The advice of a failed command only names flags of that command.
 #[test]
 fn hints_name_flags_of_the_command_that_failed() {
     let dir = tempfile::tempdir().unwrap();
@@ -181,7 +182,7 @@ fn hints_name_flags_of_the_command_that_failed() {
     assert!(named > 8, "{named}");
 }
 
-/// A second `init` must not make a second bootstrap key, nor touch the first.
+/// A second `init` must neither create a second bootstrap key nor change the first.
 #[test]
 fn init_on_an_initialised_directory_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
@@ -223,7 +224,7 @@ fn while_a_daemon_runs_its_directory_is_refused_with_what_to_do() {
         assert_eq!((refused.code, refused.stdout.as_str()), (Some(73), ""), "{arguments:?}");
         let pid = daemon.child.id().to_string();
         assert!(refused.stderr.contains(&format!("process {pid} is using")), "{}", refused.stderr);
-        // `init` and `compact` ask no daemon.
+        // `init` and `compact` cannot use a running daemon.
         let advice = if arguments.len() > 1 { "--url and --key" } else { "stop it first" };
         assert!(refused.stderr.contains(advice), "{}", refused.stderr);
         assert!(arguments.len() > 1 || !refused.stderr.contains("--url"), "{}", refused.stderr);
@@ -248,7 +249,7 @@ fn a_data_directory_that_cannot_be_made_says_what_to_do() {
     }
 }
 
-/// Asking must not make a store: a mistyped directory would look like an empty daemon.
+/// A read must not create a store: a mistyped directory would look like an empty daemon.
 #[test]
 fn a_directory_without_a_store_is_an_error_and_stays_empty() {
     let dir = tempfile::tempdir().unwrap();
@@ -312,7 +313,7 @@ fn compact_keeps_everything_and_tells_the_bytes() {
     assert!(!text.is_empty(), "the directory was locked by whoever worked on it");
 }
 
-/// What is in `dir/nervewire-data/first-key`; only its owner may read it.
+/// The key in `dir/nervewire-data/first-key`. Only its owner may read the file.
 fn kept_key(dir: &Path) -> String {
     let path = dir.join("nervewire-data/first-key");
     let text = std::fs::read_to_string(&path).unwrap();
@@ -320,7 +321,7 @@ fn kept_key(dir: &Path) -> String {
     text.trim().to_owned()
 }
 
-/// The first key is the only one that may do everything: a start that fails must not make it and then lose it.
+/// The first key is the only one with all rights. A start that fails must not create it and then lose it.
 #[test]
 fn a_taken_port_makes_no_key_and_the_next_start_shows_it() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -335,7 +336,8 @@ fn a_taken_port_makes_no_key_and_the_next_start_shows_it() {
     }
 }
 
-/// Standard output may be full, closed, thrown away or have no reader: then the key is in a file that only its owner reads.
+/// If standard output is full, closed, discarded or has no reader, the key stays in a file that only its
+/// owner can read.
 #[test]
 fn a_first_key_that_nobody_saw_is_kept_in_a_file() {
     let serve = "serve --listen 127.0.0.1:0 --admin-listen off --ready-file ready";
@@ -376,7 +378,7 @@ fn a_first_key_that_nobody_saw_is_kept_in_a_file() {
     }
 }
 
-/// Who has lost every operator key, and holds the data directory, makes another.
+/// An operator who has lost every operator key can create another with access to the data directory.
 #[test]
 fn an_operator_key_is_made_on_a_stopped_store_only() {
     let dir = tempfile::tempdir().unwrap();
@@ -447,7 +449,7 @@ fn an_organization_is_deleted_when_somebody_agreed() {
     }
 }
 
-/// A flag is stronger than a variable, and two flags that cannot both be meant are an error.
+/// A flag overrides a variable, and two contradicting flags are an error.
 #[test]
 fn a_named_data_directory_is_the_one_that_is_worked_on() {
     let dir = tempfile::tempdir().unwrap();
@@ -455,7 +457,7 @@ fn a_named_data_directory_is_the_one_that_is_worked_on() {
     json(dir, &["init"]);
     json(dir, &["init", "--data-dir", "other"]);
     json(dir, &["org", "create", "acme", "--data-dir", "other"]);
-    // Bound and not listened on: nobody can connect, and nobody else can get the port.
+    // A bound socket that does not listen: no client can connect, and no other process can get the port.
     let nobody = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     nobody.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     let url = format!("http://{}", nobody.local_addr().unwrap().as_socket().unwrap());
@@ -493,7 +495,7 @@ fn a_named_data_directory_is_the_one_that_is_worked_on() {
     assert_eq!(json(dir, &["org", "list"]).as_array().unwrap().len(), 1, "nothing was deleted");
 }
 
-/// A new command with the environment of another.
+/// Creates a new command with the environment of another.
 trait EnvironmentOf {
     fn envs_of(&mut self, other: &mut Command) -> &mut Command;
 }

@@ -1,9 +1,9 @@
-//! `nervewire::client` against the real daemon: what it promises whoever builds on it, through connections that are cut, tokens
-//! that end and daemons that refuse.
+//! `nervewire::client` against the real daemon: its promises to applications hold across cut connections,
+//! expired tokens and refusals.
 //!
-//! Where a daemon cannot be made to say something, a few lines here say it in its place.
+//! Where the real daemon cannot be made to send a response, a scripted server sends it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
 mod common;
 
@@ -30,7 +30,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_tungstenite::tungstenite::Message as Frame;
 
 const BOTH: [Transport; 2] = [Transport::WebSocket, Transport::Sse];
-/// Comes back within milliseconds: these tests are about what happens, not about when.
+/// Reconnects within milliseconds: these tests check what happens, not when.
 const SOON: Backoff = Backoff {
     first: Duration::from_millis(2),
     longest: Duration::from_millis(20),
@@ -38,14 +38,14 @@ const SOON: Backoff = Backoff {
     attempts: 6,
     random: || 0,
 };
-/// The same, and a daemon's `retry: 2000` is not waited for.
+/// As `SOON`, but does not wait for a daemon's `retry: 2000`.
 const AT_ONCE: Backoff = Backoff { longest_asked: Duration::from_millis(5), ..SOON };
 
 fn client(addr: SocketAddr, key: &str) -> Client {
     Client::builder(format!("http://{addr}").parse().unwrap()).credential(key).backoff(AT_ONCE).build()
 }
 
-/// The next item but greetings and the like.
+/// The next item, without greetings and the like.
 async fn next(subscription: &mut Subscription) -> Item {
     loop {
         match within("an item", subscription.next()).await {
@@ -63,7 +63,7 @@ async fn next_event(subscription: &mut Subscription) -> Received {
     }
 }
 
-/// How it ends: the error that comes last, and what was lost before.
+/// The end of a subscription: the last error, and the losses reported before it.
 async fn end(subscription: &mut Subscription) -> (ClientError, Vec<ClientError>) {
     let mut lost = Vec::new();
     let error = loop {
@@ -88,18 +88,18 @@ async fn connected(subscription: &mut Subscription) {
     }
 }
 
-/// A proxy between client and daemon that cuts connections, in turns with a FIN and with a reset.
+/// A proxy between client and daemon that cuts connections, alternately with a FIN and with a reset.
 struct Proxy {
     addr: SocketAddr,
-    /// Connections taken so far.
+    /// Connections accepted so far.
     taken: Arc<AtomicUsize>,
-    /// Whether it lets anything through; what is open is cut when it no longer does.
+    /// Whether it passes anything through. When this becomes false, open connections are cut.
     open: watch::Sender<bool>,
     _serving: JoinHandle<()>,
 }
 
 impl Proxy {
-    /// Cuts connection number `n` after `bytes(n)` from the daemon.
+    /// Cuts connection number `n` after `bytes(n)` bytes from the daemon.
     async fn start(to: SocketAddr, bytes: fn(usize) -> usize) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -154,7 +154,8 @@ async fn pass(
     }
 }
 
-/// A daemon that answers one connection after another with these bytes and closes it; answers the requests' heads.
+/// A daemon that answers one connection after another with these bytes and closes it. Returns the heads of
+/// the requests.
 async fn scripted(answers: Vec<String>) -> (SocketAddr, JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
@@ -180,7 +181,7 @@ fn answer(status: &str, headers: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n{body}")
 }
 
-/// The story of the module's documentation.
+/// The example of the module's documentation.
 #[tokio::test]
 async fn an_agent_is_made_spoken_to_and_listened_to() {
     let daemon = Daemon::start().await;
@@ -200,7 +201,7 @@ async fn an_agent_is_made_spoken_to_and_listened_to() {
     );
     assert_eq!((received.id.as_str(), subscription.cursor()), (id.as_str(), Some(id.as_str())));
 
-    // In another life, over the other transport, as a `Stream`.
+    // A second client, over the other transport, as a `Stream`.
     let cursor = subscription.cursor().unwrap().to_owned();
     subscription.close().await;
     assert!(subscription.next().await.is_none());
@@ -237,14 +238,14 @@ async fn publishing_says_what_it_is_told_to() {
     assert_eq!(error.refusal().unwrap().status, 409);
 }
 
-/// Numbered events, half of them kept and half of them live, through a connection that is cut again and again, in heads,
-/// frames and lines, by a reader that gives up every other look: each comes once, in order.
+/// Numbered events, half of them stored and half of them live, through a connection that is cut repeatedly
+/// inside heads, frames and lines. The reader gives up every second wait. Each event arrives once, in order.
 #[tokio::test]
 async fn what_is_cut_again_and_again_arrives_once_and_in_order() {
     const EVENTS: u64 = 400;
     for transport in BOTH {
         let daemon = Daemon::start().await;
-        // From inside the head to several events; a prime, so that cuts fall everywhere.
+        // From a cut inside the head to several events. The step is a prime, so cuts fall everywhere.
         let proxy = Proxy::start(daemon.addr(), |n| 100 + (n * 397) % 1_600).await;
         let publish = async |from: u64, to: u64| {
             let batch: Vec<_> = (from..to).map(|n| Event::custom("n", n)).collect();
@@ -294,14 +295,14 @@ async fn a_lapse_longer_than_the_log_is_a_gap() {
 
         proxy.open.send(false).unwrap();
         for n in 0..20 {
-            daemon.publish(custom("n", json!(n))).await; // a stored value each
+            daemon.publish(custom("n", json!(n))).await; // one stored value for each event
         }
         until("the trim", async || {
             let page = daemon.get("/api/v1/events?earliest=true").send().await.json();
             (page["data"].as_array().unwrap().len() <= 5).then_some(())
         })
         .await;
-        // It tries and is cut for as long as the proxy lets nothing through.
+        // While the proxy passes nothing through, the client retries and is cut.
         while proxy.taken() < 4 {
             match within("a lost connection", subscription.next()).await {
                 Some(Ok(Item::Status(Status::Lost { .. }))) => {}
@@ -357,7 +358,7 @@ async fn an_expired_token_is_replaced_and_nothing_is_missed() {
             "{first:?} {second:?}"
         );
         assert_eq!(asked.load(SeqCst), 1);
-        // Requests have it as well.
+        // Requests have the new credential as well.
         client.agents().list(&List::default()).await.unwrap();
         assert_eq!(asked.load(SeqCst), 1);
     }
@@ -532,7 +533,7 @@ async fn a_busy_daemon_is_left_alone_for_as_long_as_it_asks() {
     );
     let second = Duration::from_secs(1);
 
-    // A publish under a key goes again, and is the same.
+    // A publish with a key is retried with the same body.
     let ids = answer("201 Created", "", r#"{"data":{"ids":["I"]},"success":true}"#);
     let (addr, requests) = scripted(vec![busy.clone(), ids]).await;
     let client =
@@ -542,13 +543,13 @@ async fn a_busy_daemon_is_left_alone_for_as_long_as_it_asks() {
     assert_eq!(client(addr).publishing().idempotency_key("k").one(&event).await.unwrap(), "I");
     assert!(began.elapsed() >= second, "{:?}", began.elapsed());
     assert!(requests.await.unwrap().iter().all(|request| request.contains("idempotency-key: k\r\n")));
-    // Without a key it does not.
+    // Without a key it is not retried.
     let (addr, requests) = scripted(vec![busy.clone()]).await;
     let error = client(addr).publish(&event).await.unwrap_err();
     assert_eq!((error.refusal().unwrap().status, error.refusal().unwrap().retry_after), (503, Some(1)));
     assert_eq!(requests.await.unwrap().len(), 1);
 
-    // A subscription comes back; over SSE a refusal may come as a stream that closes.
+    // A subscription reconnects. Over SSE a refusal may be a stream that closes.
     for (transport, refusal, least) in [
         (Transport::WebSocket, busy.clone(), second),
         (Transport::WebSocket, many.clone(), second),
@@ -578,7 +579,8 @@ async fn a_busy_daemon_is_left_alone_for_as_long_as_it_asks() {
     }
 }
 
-/// After a greeting that promises a heartbeat each second nothing comes: that peer is gone, whatever its kernel says.
+/// After a greeting that promises a heartbeat every second, nothing arrives: the client treats the peer as
+/// dead, whatever the kernel reports.
 #[tokio::test]
 async fn a_peer_that_misses_two_heartbeats_is_left() {
     const READY: &str = r#"{"type":"ready","connection_id":"c","cursor":"C0","resumed":false,"replaying":0,"heartbeat_seconds":1}"#;
@@ -622,7 +624,7 @@ async fn a_peer_that_misses_two_heartbeats_is_left() {
     assert_eq!(serving.await.unwrap().len(), 4);
 }
 
-/// Looks again and again, `looks` times for an instant each, before it waits; then `told` is told.
+/// Polls `looks` times for an instant each before it waits; after that it calls `told`.
 async fn look_often<T>(mut look: impl AsyncFnMut() -> T, looks: usize, told: impl FnOnce()) -> T {
     for _ in 0..looks {
         if let Ok(item) = tokio::time::timeout(Duration::from_millis(1), look()).await {
@@ -633,7 +635,8 @@ async fn look_often<T>(mut look: impl AsyncFnMut() -> T, looks: usize, told: imp
     within("an item", look()).await
 }
 
-/// A loop that does something else every millisecond gets its stream from a daemon that takes longer than that to answer.
+/// A loop that does other work every millisecond still gets its stream from a daemon that needs longer than
+/// that to respond.
 #[tokio::test]
 async fn a_reader_that_gives_up_early_does_not_begin_anew() {
     const READY: &str = r#"{"type":"ready","connection_id":"c","cursor":"C0","resumed":false,"replaying":0,"heartbeat_seconds":9}"#;
@@ -642,7 +645,7 @@ async fn a_reader_that_gives_up_early_does_not_begin_anew() {
         let addr = listener.local_addr().unwrap();
         let (answer, mut is_answered) = watch::channel(false);
         let serving = tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap(); // the first; there is to be no second
+            let (mut stream, _) = listener.accept().await.unwrap(); // the first connection; there must be no second
             is_answered.changed().await.unwrap();
             if transport == Transport::WebSocket {
                 let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
@@ -665,8 +668,8 @@ async fn a_reader_that_gives_up_early_does_not_begin_anew() {
     }
 }
 
-/// The same while a new credential is asked for: the provider is asked once, and whoever else needs it is not held up by a
-/// reader that looks no more.
+/// The same while a new credential is requested: the provider is called once, and other requests that need
+/// the credential are not blocked by a reader that stopped polling.
 #[tokio::test]
 async fn a_reader_that_gives_up_early_asks_for_one_credential() {
     let denied = answer("401 Unauthorized", "", r#"{"code":"UNAUTHORIZED","message":"no"}"#);
@@ -692,12 +695,12 @@ async fn a_reader_that_gives_up_early_asks_for_one_credential() {
         let mut subscription = client.subscribe(Filter::new()).over(transport);
         let mut looks = 0;
         while looks < 30 {
-            looks += asked.load(SeqCst).min(1); // counted from the question on
+            looks += asked.load(SeqCst).min(1); // counted from the call on
             let look = tokio::time::timeout(Duration::from_millis(1), subscription.next()).await;
             assert!(look.is_err(), "{look:?}");
         }
 
-        // It looks no more, and a request needs the credential too.
+        // The reader has stopped polling, and a request needs the credential too.
         let agents = client.agents();
         let mut listing = std::pin::pin!(async { agents.list(&List::default()).await });
         let look = tokio::time::timeout(Duration::from_millis(50), &mut listing).await;
@@ -739,7 +742,8 @@ async fn a_daemon_that_restarts_is_waited_for_unless_told_otherwise() {
     }
 }
 
-/// Users enter with a password; what agents remember of them is theirs, found by its words, and kept in versions.
+/// Users log in with a password. The memories about them are their own; they are found by their words, and
+/// their versions are kept.
 #[tokio::test]
 async fn users_enter_and_memories_are_theirs() {
     let daemon = Daemon::start().await;

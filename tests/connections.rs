@@ -1,10 +1,10 @@
-//! Connections as their owners and administrators see them: listed, counted, limited, closed.
+//! Connections as their owners and administrators manage them: list, count, limit, close.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "helpers of tests fail like tests"
+    reason = "a failing helper fails its test"
 )]
 
 mod common;
@@ -24,7 +24,7 @@ fn id_of(ready: &Value) -> String {
     ready["connection_id"].as_str().unwrap().to_owned()
 }
 
-/// A connection's row tells whose it is, what it asks for and how far it is.
+/// The entry of a connection shows its owner, its filter and its position.
 #[tokio::test]
 async fn a_listing_describes_each_connection() {
     let daemon = Daemon::start().await;
@@ -57,7 +57,7 @@ async fn a_listing_describes_each_connection() {
         assert!(row["sent_bytes"].as_u64().unwrap() > 0 || row["publish_only"] == true, "{row}");
         assert!(!row.to_string().contains(&daemon.key) && !row.to_string().contains(&ann));
     }
-    // Without `manage` one sees one's own.
+    // Without `manage`, a principal lists only its own connections.
     let own = list(&daemon, &ann).await;
     assert_eq!(own.iter().map(|row| row["id"].as_str().unwrap()).collect::<Vec<_>>(), [sse_id.as_str()]);
     // Page by page.
@@ -87,7 +87,8 @@ async fn a_listing_describes_each_connection() {
     daemon.post("/api/v1/connections").send().await.refused(405, "METHOD_NOT_ALLOWED");
 }
 
-/// Closing by id, user and key: those and no others, with a code that says not to come back.
+/// Connections are closed by id, user and key. No others are closed, and the close code says not to
+/// reconnect.
 #[tokio::test]
 async fn connections_are_kicked_by_id_user_and_key() {
     let daemon = Daemon::start().await;
@@ -124,7 +125,7 @@ async fn connections_are_kicked_by_id_user_and_key() {
     assert_eq!(kick(&format!("?key={second_id}"), &daemon.key).await.json()["data"]["closed"], 1);
     assert_eq!(keyed.closed().await.0, 4403);
 
-    // One's own, without `manage`.
+    // A principal without `manage` closes its own connection.
     let mut own = daemon.ws("/api/v1/ws").key(&bob).open().await;
     let id = id_of(&own.next_json().await);
     assert_eq!(kick(&format!("/{id}"), &bob).await.status, 204);
@@ -136,7 +137,7 @@ async fn connections_are_kicked_by_id_user_and_key() {
     kick("?agent=a", &daemon.key).await.refused(400, "BAD_REQUEST");
     let published = daemon.publish(custom("c", json!(1))).await;
     assert_eq!(stays.next_json().await["id"], published[0].as_str(), "nobody else was closed");
-    // They may come again: a kick is no revocation.
+    // The users may reconnect: closing a connection revokes nothing.
     daemon.ws("/api/v1/ws").key(&ann).open().await.expect("ready").await;
 }
 
@@ -146,7 +147,7 @@ async fn connections(daemon: &Daemon, key: &str) -> u64 {
     stats.json()["data"]["connections"].as_u64().unwrap()
 }
 
-/// Counts come back with every way a connection can end, and with every refused one.
+/// The counts are right again after every way in which a connection can end, and after every refusal.
 #[tokio::test]
 async fn counts_return() {
     let daemon = Daemon::with().env("LIMITS__CONNECTIONS_PER_USER", 2).start().await;
@@ -188,8 +189,8 @@ async fn counts_return() {
     }
 }
 
-/// Each limit refuses before the upgrade, by its own words: 429 for an organization, a user or an address, 503 where the
-/// process is full; and an `EventSource`, which would give up for ever, is told by an event instead.
+/// Each limit refuses before the upgrade with its own error: 429 for an organization, a user or an address,
+/// 503 if the process is full. `EventSource` would give up for ever, so it gets an event instead.
 #[tokio::test]
 async fn each_limit_has_its_refusal() {
     for (limit, user, status, code, word) in [
@@ -222,16 +223,16 @@ async fn each_limit_has_its_refusal() {
             text.contains("event: closing\n") && text.contains(&format!("\"code\":\"{code}\"")),
             "{text}"
         );
-        // Whoever does not name an event stream is told by status.
+        // A client that does not accept an event stream gets the status.
         let plain = daemon.sse("/api/v1/sse").key(&key).header("accept", "*/*").ask().await;
         assert_eq!(plain.status, status);
         let polled = daemon.get("/api/v1/events?wait=5").key(&key).send().await;
         polled.refused(status, code);
-        // Others are not concerned, where the limit is not everybody's.
+        // Others are not affected, unless the limit is shared by all.
         let other = daemon.create_org("other").await;
         let theirs = daemon.ws("/api/v1/ws").key(&other).ask().await;
         assert_eq!(theirs.is_ok(), limit != "CONNECTIONS");
-        // REST is served all the same, and a place that is given back is taken again.
+        // REST is still served, and a released permit can be acquired again.
         assert_eq!(daemon.get("/api/v1/events").key(&key).send().await.status, 200);
         drop(third);
         drop(theirs);
@@ -244,13 +245,13 @@ async fn each_limit_has_its_refusal() {
     }
 }
 
-/// One address cannot take every place; loopback, where proxies and load tests live, is exempt.
+/// One address cannot acquire every permit. Loopback is exempt, because proxies and load tests use it.
 #[tokio::test]
 async fn addresses_are_limited_but_for_loopback() {
     let daemon = Daemon::with().env("LIMITS__CONNECTIONS_PER_ADDRESS", 2).start().await;
     let mut held = Vec::new();
     for n in 0..5 {
-        // Any address of 127/8 is loopback.
+        // Every address of 127/8 is loopback.
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(format!("127.0.0.{}:0", 1 + n % 2).parse().unwrap()).unwrap();
         let stream = socket.connect(daemon.addr()).await.unwrap();
@@ -259,10 +260,10 @@ async fn addresses_are_limited_but_for_loopback() {
     assert_eq!(connections(&daemon, &daemon.key).await, 5);
 }
 
-/// The same from an address that is not loopback, where this machine has one.
+/// The same from an address that is not loopback, if this machine has one.
 #[tokio::test]
 async fn an_address_is_limited() {
-    // No packet is sent: this only asks the kernel which address it would use.
+    // This sends no packet; it only asks the kernel which source address it would use.
     let probe = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
     if probe.connect("192.0.2.1:9").is_err() {
         return;
@@ -296,16 +297,16 @@ async fn an_address_is_limited() {
         }
     }
     assert_eq!(held.len(), 2);
-    // Requests are not connections in this sense.
+    // Plain requests do not count as connections.
     let reply = Call::new((own, port).into(), "GET", "/api/v1/events").key(&daemon.key).send().await;
     assert_eq!(reply.status, 200);
 }
 
-/// A WebSocket over its publish rate is told when to go on; others publish unhindered.
+/// A WebSocket that exceeds its publish rate gets the time to wait. Others publish unaffected.
 #[tokio::test]
 async fn publishing_over_the_rate_is_refused_then_closed() {
     let daemon = Daemon::with().env("LIMITS__PUBLISH_PER_SECOND", 5).start().await;
-    // Who may speak for the whole organization is a service, and has no such limit.
+    // A principal that may publish for the whole organization is a service and has no such limit.
     let ann = daemon.user("ann").await;
     let mut fast = daemon.ws("/api/v1/ws?subscribe=none").key(&ann).open().await;
     fast.expect("ready").await;

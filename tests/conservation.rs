@@ -1,7 +1,7 @@
-//! Nothing is delivered that is not counted, and nothing counted that is not delivered (metrics of the admin listener):
-//! matched = delivered + coalesced away + pending + dropped with ended connections, and clients agree.
+//! The metrics of the admin listener balance, and clients agree with them: matched = delivered + coalesced +
+//! pending + dropped with ended connections.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
 mod common;
 
@@ -40,11 +40,11 @@ impl Balance {
         self.matched == self.delivered + self.coalesced + self.pending + self.dropped
     }
 
-    /// The balance once it stands still: two readings in a row that are equal.
+    /// The balance once it no longer changes: two equal readings in a row.
     async fn settled(daemon: &Daemon) -> Balance {
         let mut before = Balance::read(daemon).await;
         for _ in 0..200 {
-            tokio::time::sleep(std::time::Duration::from_millis(25)).await; // a reading is no moment, but two are
+            tokio::time::sleep(std::time::Duration::from_millis(25)).await; // one reading is not atomic, but two equal ones are consistent
             let now = Balance::read(daemon).await;
             if now == before {
                 return now;
@@ -103,7 +103,7 @@ async fn count_sse(sse: &mut Sse) -> Counted {
     }
 }
 
-/// Batches of 100: 40 custom events on two channels, 60 chunks of one stream.
+/// Publishes batches of 100: 40 custom events on two channels, 60 chunks of one stream.
 async fn publish(daemon: &Daemon, batches: u64) {
     let pad = "x".repeat(500);
     for batch in 0..batches {
@@ -126,7 +126,7 @@ fn small_ring() -> common::Builder {
 #[tokio::test]
 async fn what_clients_counted_is_what_the_metrics_say() {
     let daemon = small_ring().start().await;
-    publish(&daemon, 10).await; // something to replay
+    publish(&daemon, 10).await; // events to replay
     let mut fast = daemon.ws("/api/v1/ws").open().await;
     let mut filtered = daemon.sse("/api/v1/sse?channel=a").open().await;
     let mut slow_ws = daemon.ws("/api/v1/ws?earliest=true").ask_on(daemon.narrow().await).await.ok().unwrap();
@@ -145,7 +145,7 @@ async fn what_clients_counted_is_what_the_metrics_say() {
     assert_eq!(fast_counted.events + fast_counted.merged, 5_001);
     assert_eq!(filtered_counted.events, 1_001);
 
-    // The slow ones hold still, blocked: nothing is lost sight of.
+    // The slow connections are blocked. Every frame is still counted.
     let blocked = Balance::settled(&daemon).await;
     assert!(blocked.holds(), "{blocked:?}");
     assert!(blocked.pending > 0 && blocked.dropped == 0, "{blocked:?}");
@@ -190,8 +190,8 @@ async fn what_ended_connections_had_coming_is_dropped_and_counted() {
     let blocked = Balance::settled(&daemon).await;
     assert!(blocked.holds() && blocked.pending > 0, "{blocked:?}");
 
-    // One changes its filter while it is blocked, with frames matched for the old one; the others go: kicked or by
-    // themselves.
+    // One connection changes its filter while it is blocked, with frames matched for the old filter. The
+    // others end: closed by the daemon or by themselves.
     changing.send(&json!({"type": "subscribe", "ref": 1, "channel": "b"})).await;
     let kicked = daemon.call("DELETE", &format!("/api/v1/connections/{}", ids[0])).send().await;
     assert_eq!(kicked.status, 204);

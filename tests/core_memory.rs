@@ -1,6 +1,7 @@
-//! Core memory over REST: blocks that an agent always has before it, everybody's or one user's, and the events that tell of them.
+//! Core memory over REST: text blocks that are always in an agent's prompt, for everybody or for one user,
+//! and their events.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
 mod common;
 
@@ -39,7 +40,7 @@ async fn a_block_is_made_replaced_and_deleted_and_each_is_told() {
     let got = daemon.get(&format!("{path}/persona")).send().await;
     assert_eq!((data(&got, 200), got.header("etag")), (block.clone(), Some("\"1\"")));
 
-    // The limit stays until another is given, and counts characters.
+    // The limit stays until another is set. It counts characters.
     put(&daemon, &agent, "persona", json!({"value": "x".repeat(31)}))
         .send()
         .await
@@ -117,7 +118,8 @@ async fn what_cannot_be_a_block_is_refused() {
     daemon.get(&format!("{path}/system")).send().await.refused(404, "NOT_FOUND");
 }
 
-/// A user's blocks are theirs: another user sees neither them nor the events, and an organization nothing of another's.
+/// A user's blocks are private: another user sees neither the blocks nor their events, and no other
+/// organization sees anything.
 #[tokio::test]
 async fn a_users_blocks_are_seen_by_them_and_whoever_reads_all() {
     let daemon = Daemon::start().await;
@@ -158,7 +160,7 @@ async fn a_users_blocks_are_seen_by_them_and_whoever_reads_all() {
         assert_eq!(listed.as_array().unwrap().len(), count, "{query}");
     }
 
-    // Who speaks for themselves alone changes their own, not everybody's and not another's.
+    // A principal with rights on its own data changes its own blocks, but no shared ones and no other user's.
     for (what, status) in [("human", 403), (mine.as_str(), 403), (bobs_own.as_str(), 200)] {
         let reply = put(&daemon, &agent, what, json!({"value": "changed"})).key(&bob).send().await;
         assert_eq!(reply.status, status, "{what}: {reply:?}");

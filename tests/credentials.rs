@@ -1,7 +1,7 @@
-//! Credentials as a peer presents them (protocol §4): where they may stand, what makes them hold, what ends them while a
-//! connection lives, and that nothing ever writes them down.
+//! Credentials as a peer presents them (protocol §4): the places where they may be, what makes them valid,
+//! what ends them while a connection is open, and that they are never written to a log.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
 mod common;
 
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
 const NEXT: &str = "the next secret of thirty-two bytes!";
-/// "Within about a second" (protocol §4), on a machine that runs other tests as well.
+/// "Within about a second" (protocol §4), with a margin for a machine that runs other tests as well.
 const SOON: Duration = Duration::from_secs(3);
 
 fn now() -> u64 {
@@ -47,12 +47,12 @@ fn hs256(header: Value, claims: &Value, secret: &str) -> String {
     format!("{message}.{}", BASE64.encode(tag.as_ref()))
 }
 
-/// A token by the configured key `k1`.
+/// A token signed with the configured key `k1`.
 fn token(with: Value) -> String {
     hs256(json!({"alg": "HS256", "kid": "k1"}), &claims(with), SECRET)
 }
 
-/// Configured keys as the environment gives them.
+/// Configured keys as the environment variable has them.
 fn keys(entries: Value) -> String {
     entries.to_string()
 }
@@ -61,7 +61,7 @@ fn k1() -> Value {
     json!({"kid": "k1", "alg": "HS256", "secret": SECRET, "organizations": ["acme"]})
 }
 
-/// A daemon with `acme`, a key of it, and `k1` that speaks for it.
+/// A daemon with the organization `acme`, an API key in it, and `k1`, which is valid for it.
 async fn acme() -> (Daemon, String) {
     let daemon = Daemon::with()
         .env("AUTH__JWT_KEYS", keys(json!([k1()])))
@@ -86,7 +86,7 @@ async fn ticket(daemon: &Daemon, key: &str, body: Value) -> String {
 
 const EVENTS: &str = "/api/v1/events";
 
-/// A request that presents `good` or not at each of the five places, the strongest first.
+/// Sends a request that has `good` or another credential at each of the five places, the strongest first.
 async fn present(daemon: &Daemon, places: [Option<&str>; 5]) -> Reply {
     let [bearer, api_key, ticket, query, cookie] = places;
     let mut path = format!("{EVENTS}?limit=1");
@@ -108,7 +108,8 @@ async fn present(daemon: &Daemon, places: [Option<&str>; 5]) -> Reply {
     call.send().await
 }
 
-/// Each place opens; the strongest present decides alone, so a wrong one never falls through to a right one below.
+/// Every place is accepted. If there are several, only the strongest counts: a wrong one never falls through
+/// to a right one below it.
 #[tokio::test]
 async fn the_strongest_presentation_decides() {
     let (daemon, key) = acme().await;

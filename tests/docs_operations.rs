@@ -1,6 +1,6 @@
 //! What `docs/operations.md` and the README promise, tried: metric names, exit codes, the invariant of delivery.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
 mod common;
 

@@ -4,7 +4,7 @@
 //! * Statuses, named headers and JSON are compared exactly, placeholders by form (`docs/pattern.rs`).
 //! * The tables of the document are compared with the code's own lists and constants.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
 mod common;
 

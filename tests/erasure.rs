@@ -1,7 +1,7 @@
 //! Deletion while everybody goes on writing, over a restart: nothing of who was deleted is left in the store, nothing of the others
 //! is gone.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
 mod common;
 

@@ -1,6 +1,6 @@
 //! Refusals (protocol §10): each status with its code, one shape for every body, and an id for every request.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
 mod common;
 

@@ -1,7 +1,7 @@
 //! Long answers of `GET /api/v1/events` are made while they are read: what that holds in memory, what a reader may still see, and how an
 //! answer that cannot be finished ends.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
 mod common;
 

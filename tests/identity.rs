@@ -1,6 +1,6 @@
 //! Who somebody is: keys of other issuers while the daemon runs, passwords under attack, and addresses behind proxies.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
 mod common;
 

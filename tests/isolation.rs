@@ -1,7 +1,7 @@
 //! Nothing crosses an organization (protocol §1, §3): a credential of one tries everything of another's and learns
 //! nothing, not even that it exists. And inside an organization: who sees whose events.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
 mod common;
 

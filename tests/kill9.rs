@@ -3,7 +3,7 @@
 //! Publishers never repeat an event, so an event whose answer was lost may be there once or not at all; what was
 //! acknowledged must be there. The daemon gets another port in each life, as if clients had asked a name server again.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
 mod common;
 

@@ -1,7 +1,7 @@
 //! Memories over REST (protocol §9): their lives and versions, lists and batches, and that a search finds what it should and
 //! nobody else's.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
 mod common;
 

@@ -4,7 +4,7 @@
 //!   newcomer is the mark up to which nothing was told.
 //! * How often the grace time runs out, and what is tried again, is proved in moved time beside the code.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
 mod common;
 

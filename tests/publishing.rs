@@ -1,7 +1,7 @@
 //! Publishing, as publishers see it (protocol §2, §3, §8 first bullet): every kind, every way in, what is refused and how it
 //! is named, and what happens to those who ask twice.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
 mod common;
 

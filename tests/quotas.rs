@@ -1,6 +1,6 @@
 //! What one organization keeps, publishes and asks for is limited, and no other organization pays for it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
 mod common;
 

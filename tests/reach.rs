@@ -3,7 +3,7 @@
 //!
 //! The cases are products of issuers, ways and targets; what is expected of each follows from the rights of both.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
 mod common;
 

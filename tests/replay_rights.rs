@@ -1,6 +1,6 @@
 //! Whoever reads the log gets what they may see and asked for, and nothing else: also from pages that others are sent as they are.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
 mod common;
 

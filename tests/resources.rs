@@ -1,7 +1,7 @@
 //! Agents and messages over REST (protocol §9): what clients ask and get, who may see it, and that a change and the event
 //! that tells of it are one.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
 mod common;
 

@@ -1,7 +1,7 @@
 //! Whatever was answered is kept, and whatever is kept was told: after `kill -9` at any moment of any change, records, their
 //! events and what search finds agree. `NERVEWIRE_KILL9_POINTS` says how often it is killed.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
 mod common;
 

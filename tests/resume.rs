@@ -1,7 +1,7 @@
 //! Coming back (protocol §7): by cursor, by time, from the beginning; from ring and log; over every transport; after
 //! `kill -9`; with gaps declared; and slow readers, who get everything in their own time.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
 mod common;
 

@@ -5,7 +5,7 @@
 //!   refused, and nothing may be different from what it was.
 //! * `Expect: 100-continue` makes the daemon say that it has accepted the credential and waits for the body.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
 mod common;
 

@@ -1,7 +1,7 @@
 //! Bodies of publishes that come in parts: wherever they are cut they mean the same, nothing is published before all of it is valid, and
 //! what was read of a body that never becomes whole leaves nothing behind.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
 mod common;
 

@@ -1,7 +1,7 @@
 //! Event streams as their clients see them (protocol §6): the head, which event has which fields, keep-alives, positions,
 //! refusals, HTTP/1.0, HTTP/1.1 and HTTP/2, and payloads that try to forge a field.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
 mod common;
 

@@ -1,6 +1,6 @@
 //! Users over REST (protocol §9): registered by a manager, let in by email and password, what they may do, and how that ends.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
 mod common;
 

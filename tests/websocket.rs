@@ -1,7 +1,7 @@
 //! The WebSocket as its clients see it (protocol §5): the order of frames, every client frame and its answer, heartbeats,
 //! every close code, and what is refused before the upgrade.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests fail like tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
 mod common;
 

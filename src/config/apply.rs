@@ -1,4 +1,5 @@
-//! One raw value into its field: type and range are judged here, relations between keys in `check.rs`.
+//! Parses one raw value into its field. Type and range are checked here; relations between keys are checked
+//! in `check.rs`.
 
 use std::fmt::Display;
 
@@ -6,12 +7,12 @@ use super::key::{Key, Kind};
 use super::raw::Raw;
 use super::{Config, ListenAddr, TrustedProxies, jwt_keys};
 
-/// Addresses one daemon listens on: what an operator could mean, not what a typo could expand to.
+/// Most addresses that one daemon listens on. It catches typing errors; real setups use a few.
 const LISTENERS_MAX: usize = 64;
-/// Entries of `allowed_origins`; each upgrade compares with them.
+/// Most entries of `allowed_origins`. Each upgrade request is compared with all of them.
 const ORIGINS_MAX: usize = 1_000;
 
-/// Stores `value` under `key`, or says what was expected.
+/// Stores `value` under `key`. The error text says what the key expects.
 pub(super) fn apply(key: &Key, value: &Raw, config: &mut Config) -> Result<(), String> {
     match &key.kind {
         Kind::Int { at, min, max, zero, .. } => *at(config) = in_range(value, *min, *max, *zero)?,
@@ -46,7 +47,7 @@ pub(super) fn apply(key: &Key, value: &Raw, config: &mut Config) -> Result<(), S
 
 /// `expects X, got Y`, where Y is a short value or the type of a long one.
 pub(super) fn expects(what: &str, got: &Raw) -> String {
-    /// Longer texts are described rather than repeated.
+    /// Longer texts are not repeated in the error; their type is named instead.
     const SHOWN: usize = 64;
     match got {
         Raw::Int(number) => format!("expects {what}, got {number}"),
@@ -56,7 +57,7 @@ pub(super) fn expects(what: &str, got: &Raw) -> String {
     }
 }
 
-/// The range in words: `an integer from 1 to 3600`, `… or 0 (no limit)`.
+/// The range as text: `an integer from 1 to 3600`, `… or 0 (no limit)`.
 pub(super) fn range_text(min: impl Display, max: impl Display, zero: Option<&str>) -> String {
     match zero {
         Some(meaning) => format!("an integer from {min} to {max}, or 0 ({meaning})"),
@@ -107,8 +108,8 @@ fn web_origins(value: &Raw) -> Result<Vec<String>, String> {
     items.iter().map(web_origin).collect()
 }
 
-/// An origin as browsers serialise it (RFC 6454 §6.2), in lower case. `*` and `null` would let any page use a visitor's
-/// cookie, so they are no origins here.
+/// Parses an origin as browsers serialise it (RFC 6454 §6.2) and converts it to lower case. `*` and `null`
+/// are refused, because they would let any page use a visitor's cookie.
 fn web_origin(value: &Raw) -> Result<String, String> {
     let refuse =
         || expects("an origin `scheme://host[:port]` without a path, and neither `*` nor `null`", value);

@@ -1,4 +1,5 @@
-//! What must hold between keys once each is right by itself. Every relation says what would break without it.
+//! Checks the relations between keys after each key was checked by itself. Every relation says what would
+//! break without it.
 
 use std::collections::HashSet;
 
@@ -7,7 +8,7 @@ use super::key::Key;
 use super::raw::Raw;
 use super::{Config, Origins};
 
-/// `small` + `plus` ≤ `large`, because `why`.
+/// Requires `small` + `plus` ≤ `large`, because of `why`.
 struct AtMost {
     small: &'static str,
     plus: usize,
@@ -83,7 +84,8 @@ pub(super) fn relations(config: &Config, origins: &Origins, problems: &mut Vec<P
     }
 }
 
-/// The number a key holds; 0 for one that holds none, which a test rules out for [`RELATIONS`].
+/// The number that a key holds, or 0 if its value is not a number. A test makes sure that all keys in
+/// [`RELATIONS`] are numbers.
 fn number(config: &Config, name: &str) -> i128 {
     match Key::find(name).map(|key| key.value(config)) {
         Some(Raw::Int(number)) => number,

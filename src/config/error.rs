@@ -1,22 +1,23 @@
-//! What can be wrong with a configuration, told all at once: each problem names its key, its source and what is expected.
+//! The problems of a configuration, all reported at once. Each problem names its key, its source and the
+//! expected value.
 
 use std::fmt;
 
-/// Where a value stood.
+/// The source of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// In the file, at this line (from 1).
+    /// The configuration file, at this line.
     File {
         /// The file's name as the user gave it.
         name: String,
         /// The line, from 1.
         line: usize,
     },
-    /// In an environment variable of this name.
+    /// The environment variable of this name.
     Env(String),
-    /// In a command line flag, such as `--listen`.
+    /// The command line flag, such as `--listen`.
     Flag(&'static str),
-    /// Nowhere: the default of the key.
+    /// No source: the key has its default.
     Default,
 }
 
@@ -31,14 +32,14 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One thing wrong. `what` never holds a secret's text.
+/// One problem. `what` never contains a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The key concerned, as the file writes it, or the name that is no key; empty for a file that is no TOML.
+    /// The key as the file writes it, or the unknown name. Empty if the file is not valid TOML.
     pub key: String,
-    /// Where it stood.
+    /// The source of the value.
     pub origin: Origin,
-    /// What is wrong and what is expected.
+    /// What is wrong, and what is expected.
     pub what: String,
 }
 
@@ -60,15 +61,15 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything wrong with a configuration; never empty.
+/// Every problem of a configuration. The list is never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// In the order found: file, environment, flags, relations.
+    /// In the order in which they were found: file, environment, flags, relations.
     pub problems: Vec<Problem>,
 }
 
 impl ConfigError {
-    /// The exit code of a daemon refused by its configuration (`EX_USAGE` of sysexits).
+    /// Exit code of a daemon whose configuration is invalid (`EX_USAGE` of sysexits).
     pub const EXIT_CODE: u8 = 64;
 }
 

@@ -1,10 +1,12 @@
-//! `auth.jwt_keys[]`: which foreign keys verify JWTs, and for whom.
+//! `auth.jwt_keys[]`: the keys of other issuers that verify JWTs, and the organizations each key is valid
+//! for.
 //!
-//! * A key pins one algorithm; the token's header never chooses.
-//! * A key names its organizations; only the daemon's own key, which is not configured here, speaks for all.
-//! * No complaint repeats a secret.
+//! * A key pins one algorithm. The token's header never chooses the algorithm.
+//! * A key lists its organizations. Only the daemon's own key, which is not configured here, is valid for
+//!   all.
+//! * An error text never contains a secret.
 //!
-//! It opens no key file: `auth` does, and judges its content.
+//! This module opens no key files. `auth` opens them and checks their content.
 
 use std::path::PathBuf;
 
@@ -14,13 +16,13 @@ use super::raw::Raw;
 use super::secret::{REDACTED, Secret};
 use super::values::words;
 
-/// Keys one daemon holds: more than any rotation needs.
+/// Most keys of one daemon. A rotation needs fewer.
 const KEYS_MAX: usize = 64;
-/// HS256 needs a key of at least the digest's size (RFC 7518 §3.2).
+/// Least bytes of an HS256 key: the size of the digest (RFC 7518 §3.2).
 const SECRET_BYTES_MIN: usize = 32;
-/// Bytes of a `kid` or an organization id (protocol §9).
+/// Most bytes of a `kid` or an organization id (protocol §9).
 const NAME_BYTES_MAX: usize = 128;
-/// Bytes of an issuer or an audience, which are often URLs.
+/// Most bytes of an issuer or an audience, which are often URLs.
 const CLAIM_BYTES_MAX: usize = 2_048;
 const FIELDS: &[&str] = &[
     "kid",
@@ -51,44 +53,46 @@ words! {
 /// One entry of `auth.jwt_keys`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JwtKey {
-    /// The `kid` whose tokens it verifies, 1–128 bytes; never set with a JWKS file, whose keys bring their own.
+    /// The `kid` of the tokens that this key verifies, 1–128 bytes. Never set with a JWKS file, whose keys
+    /// have their own `kid`.
     pub kid: Option<String>,
-    /// Whether it verifies tokens without a `kid`; at most one key, never a JWKS file.
+    /// Whether this key verifies tokens without a `kid`. At most one key has it, and never a JWKS file.
     pub default: bool,
-    /// What it is made of, with the algorithm it pins.
+    /// The key material and the algorithm that it pins.
     pub material: JwtKeyMaterial,
-    /// Ids of the organizations its tokens may name, at least one.
+    /// Ids of the organizations that the tokens may name, at least one.
     pub organizations: Vec<String>,
-    /// The `iss` its tokens must carry; `None`: any or none.
+    /// The `iss` that the tokens must carry. `None` accepts any or no `iss`.
     pub issuer: Option<String>,
-    /// What the `aud` of its tokens must contain; `None`: `nervewire`, if they have one.
+    /// A value that the `aud` of the tokens must contain. With `None`, an `aud` must contain `nervewire` if
+    /// there is one.
     pub audience: Option<String>,
 }
 
-/// What verifies.
+/// The key material.
 #[derive(Clone, Debug, PartialEq)]
 pub enum JwtKeyMaterial {
-    /// HS256 with this secret, at least 32 bytes.
+    /// An HS256 secret of at least 32 bytes.
     Secret(Secret),
-    /// A PEM public key, for RS256, ES256 or EdDSA.
+    /// A PEM public key for RS256, ES256 or EdDSA.
     PublicKeyFile {
-        /// Relative to the working directory.
+        /// The path, relative to the working directory.
         path: PathBuf,
-        /// Never HS256.
+        /// The algorithm, never HS256.
         alg: JwtAlgorithm,
     },
-    /// A JWK set (RFC 7517 §5), each key pinned by its own `alg`.
+    /// A JWK set (RFC 7517 §5). Each key in it is pinned by its own `alg`.
     JwksFile {
-        /// Relative to the working directory.
+        /// The path, relative to the working directory.
         path: PathBuf,
-        /// Where given, keys of another algorithm are ignored; never HS256.
+        /// If set, keys of other algorithms are ignored. Never HS256.
         alg: Option<JwtAlgorithm>,
     },
 }
 
 pub(super) fn from_raw(value: &Raw) -> Result<Vec<JwtKey>, String> {
     let Raw::List(items) = value else {
-        // Never the text itself: it may hold a secret.
+        // The text is not repeated here, because it may contain a secret.
         return Err(format!("expects a list of tables (JSON in the environment), got {}", value.type_name()));
     };
     if items.len() > KEYS_MAX {
@@ -108,7 +112,7 @@ pub(super) fn from_raw(value: &Raw) -> Result<Vec<JwtKey>, String> {
     if problems.is_empty() { Ok(keys) } else { Err(problems.join("; ")) }
 }
 
-/// One entry; the error starts with `.field` or with a space.
+/// Parses one entry. The error starts with `.field` or with a space.
 fn entry(item: &Raw) -> Result<JwtKey, String> {
     let Raw::Table(fields) = item else { return Err(format!(" expects a table, got {}", item.type_name())) };
     if let Some((name, _)) = fields.iter().find(|(name, _)| !FIELDS.contains(&name.as_str())) {
@@ -210,7 +214,7 @@ fn organizations(value: Option<&Raw>) -> Result<Vec<String>, String> {
     ids.filter(|ids| !ids.is_empty()).ok_or_else(refuse)
 }
 
-/// What holds between the entries.
+/// Checks the relations between the entries.
 fn together(keys: &[JwtKey], problems: &mut Vec<String>) {
     if keys.iter().filter(|key| key.default).count() > 1 {
         problems.push("more than one key is marked default".to_owned());
@@ -227,7 +231,7 @@ fn together(keys: &[JwtKey], problems: &mut Vec<String>) {
     }
 }
 
-/// As a file would write them, secrets redacted.
+/// The keys as a file would write them, with secrets redacted.
 pub(super) fn to_raw(keys: &[JwtKey]) -> Raw {
     let text = |text: &str| Raw::Str(text.to_owned());
     let one = |key: &JwtKey| {

@@ -1,4 +1,4 @@
-//! A key of the configuration: its name, its kind with place and range, and what is written about it.
+//! A key of the configuration: its name, its kind with field and range, and its documentation.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,115 +7,115 @@ use super::raw::Raw;
 use super::table::KEYS;
 use super::{Config, ListenAddr, TrustedProxies, jwt_keys};
 
-/// One key.
+/// One key of the configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
-    /// As the file writes it, dotted: `limits.ring_slots`.
+    /// The dotted name, as the file writes it: `limits.ring_slots`.
     pub name: &'static str,
-    /// Type, place, range and default.
+    /// Type, field, range and default.
     pub kind: Kind,
-    /// What the number counts; empty where there is none.
+    /// The unit of the number; empty if the key has none.
     pub unit: &'static str,
-    /// What a larger value costs in memory; empty where it costs none.
+    /// What a larger value costs in memory; empty if it costs none.
     pub memory: &'static str,
-    /// What it does, one or two sentences of Markdown.
+    /// What the key does, in one or two sentences of Markdown.
     pub text: &'static str,
 }
 
-/// A key's type. `at` borrows its place in a [`Config`].
+/// The type of a key. `at` borrows the key's field in a [`Config`].
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     /// A count, time or size up to `u64`.
     Int {
-        /// Its field.
+        /// Borrows the field.
         at: fn(&mut Config) -> &mut u64,
-        /// Its default.
+        /// The default.
         default: u64,
-        /// Least value, but for `zero`.
+        /// Least value, except for `zero`.
         min: u64,
         /// Greatest value.
         max: u64,
-        /// What 0 means where it is allowed beside the range.
+        /// The meaning of 0, where 0 is allowed outside the range.
         zero: Option<&'static str>,
     },
-    /// The same for what lives in memory.
+    /// As `Int`, for counts and sizes in memory (`usize`).
     Size {
-        /// Its field.
+        /// Borrows the field.
         at: fn(&mut Config) -> &mut usize,
-        /// Its default.
+        /// The default.
         default: usize,
-        /// Least value, but for `zero`.
+        /// Least value, except for `zero`.
         min: usize,
         /// Greatest value.
         max: usize,
-        /// What 0 means where it is allowed beside the range.
+        /// The meaning of 0, where 0 is allowed outside the range.
         zero: Option<&'static str>,
     },
-    /// true or false.
+    /// `true` or `false`.
     Bool {
-        /// Its field.
+        /// Borrows the field.
         at: fn(&mut Config) -> &mut bool,
-        /// Its default.
+        /// The default.
         default: bool,
     },
     /// A path.
     Path {
-        /// Its field.
+        /// Borrows the field.
         at: fn(&mut Config) -> &mut PathBuf,
-        /// Its default.
+        /// The default.
         default: &'static str,
     },
     /// One or more addresses to listen on.
     Listens {
-        /// Its field.
+        /// Borrows the field.
         at: fn(&mut Config) -> &mut Vec<ListenAddr>,
-        /// Its default: this address alone.
+        /// The default address.
         default: SocketAddr,
     },
     /// One address to listen on, or `"off"`.
     Listen {
-        /// Its field.
+        /// Borrows the field.
         at: fn(&mut Config) -> &mut Option<ListenAddr>,
-        /// Its default.
+        /// The default.
         default: SocketAddr,
     },
-    /// Web origins (RFC 6454); default none.
+    /// Web origins (RFC 6454); none by default.
     WebOrigins {
-        /// Its field.
+        /// Borrows the field.
         at: fn(&mut Config) -> &mut Vec<String>,
     },
-    /// Peers that are proxies; default none.
+    /// Trusted proxies; none by default.
     Proxies {
-        /// Its field.
+        /// Borrows the field.
         at: fn(&mut Config) -> &mut TrustedProxies,
     },
-    /// One word out of a few.
+    /// One of a fixed set of words.
     Word {
-        /// The words.
+        /// The allowed words.
         words: &'static [&'static str],
-        /// Its default.
+        /// The default.
         default: &'static str,
-        /// The word in force.
+        /// Returns the current word.
         get: fn(&Config) -> &'static str,
-        /// Stores one of `words`; false for any other.
+        /// Stores one of `words`. Returns false for any other word.
         set: fn(&mut Config, &str) -> bool,
     },
-    /// `auth.jwt_keys[]`; default none.
+    /// `auth.jwt_keys[]`; none by default.
     JwtKeys,
 }
 
 impl Key {
-    /// The key of that name.
+    /// Finds the key with this name.
     pub fn find(name: &str) -> Option<&'static Self> {
         KEYS.iter().find(|key| key.name == name)
     }
 
-    /// The environment variable that sets it: `NERVEWIRE_LIMITS__RING_SLOTS`.
+    /// The environment variable of the key, such as `NERVEWIRE_LIMITS__RING_SLOTS`.
     pub fn variable(&self) -> String {
         format!("NERVEWIRE_{}", self.name.to_ascii_uppercase().replace('.', "__"))
     }
 
-    /// The part before the dot; empty for a key of the top level.
+    /// The part before the dot; empty for a top-level key.
     pub fn section(&self) -> &'static str {
         self.name.split_once('.').map_or("", |(section, _)| section)
     }
@@ -125,7 +125,7 @@ impl Key {
         self.name.split_once('.').map_or(self.name, |(_, leaf)| leaf)
     }
 
-    /// Puts the default into `config`.
+    /// Stores the default in `config`.
     pub(super) fn reset(&self, config: &mut Config) {
         match &self.kind {
             Kind::Int { at, default, .. } => *at(config) = *default,
@@ -144,9 +144,10 @@ impl Key {
         }
     }
 
-    /// The value in force, in the shape a file would give it; secrets redacted.
+    /// The current value as a file would write it, with secrets redacted.
     pub(super) fn value(&self, config: &Config) -> Raw {
-        // The table has one accessor a key, and it borrows mutably; a copy is cheap where values are shown.
+        // Each key has one accessor, which borrows mutably. Values are shown rarely, so a clone is cheap
+        // enough.
         let mut config = config.clone();
         match &self.kind {
             Kind::Int { at, .. } => Raw::Int(i128::from(*at(&mut config))),

@@ -1,11 +1,13 @@
-//! The rows of `limits.*` in the table of keys: bounds of memory, sizes, connections and rates.
+//! The `limits.*` rows of the key table: limits of memory, sizes, connections and rates.
 
 use super::key::{Key, Kind};
 use super::table::{KIB, MIB};
 
-/// The most one event may have: its encoded form has to fit one stored value of 64 KiB and its key (docs/architecture.md, store).
+/// Largest allowed event. Its encoded form and its key must fit one stored value of 64 KiB
+/// (docs/architecture.md, store).
 pub(super) const EVENT_BYTES_MAX: usize = 64 * KIB;
-/// Events of the largest atomic batch (protocol §8): all of them must fit under the uncommitted limit at once.
+/// Events of the largest atomic batch (protocol §8). All of them must fit under the limit of uncommitted
+/// events at once.
 pub(super) const BATCH_EVENTS_MAX: usize = 1_000;
 
 /// Every key of `limits.*`, in the order of the documentation.

@@ -5,32 +5,33 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Longest unix socket path: `sun_path` of unix(7) is 108 bytes with its final NUL.
+/// Longest unix socket path: `sun_path` of unix(7) is 108 bytes including its final NUL.
 const UNIX_PATH_MAX: usize = 107;
-/// Longest name of a host (RFC 1035 §2.3.4).
+/// Longest host name (RFC 1035 §2.3.4).
 const NAME_MAX: usize = 253;
 
-/// Where to listen. Port 0 lets the kernel choose.
+/// An address to listen on. With port 0 the kernel chooses the port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ListenAddr {
     /// An IPv4 or IPv6 address and port.
     Tcp(SocketAddr),
-    /// A host's name and a port. The name is resolved when it is bound, and every address that it has is listened on.
+    /// A host name and a port. The name is resolved when the socket is bound, and the daemon listens on all
+    /// of its addresses.
     Name(String, u16),
     /// The path of a unix stream socket, at most 107 bytes.
     Unix(PathBuf),
 }
 
-/// Why a text is no [`ListenAddr`]; says what is expected.
+/// Why a text is not a [`ListenAddr`]. The message says what is expected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ListenAddrError {
-    /// Neither `addr:port` nor `name:port` nor `unix:/path`.
+    /// The text is neither `addr:port` nor `name:port` nor `unix:/path`.
     #[error("{0:?} is not `addr:port` (`127.0.0.1:8080`, `[::1]:8080`, `localhost:8080`) or `unix:/path`")]
     Shape(String),
-    /// `unix:` without an absolute path.
+    /// The path after `unix:` is not absolute.
     #[error("{0:?} needs an absolute path after `unix:`")]
     Relative(String),
-    /// A path the kernel cannot bind.
+    /// The path is too long for the kernel; the number is its length in bytes.
     #[error("the socket path has {0} bytes, at most 107 fit")]
     TooLong(usize),
 }
@@ -68,7 +69,8 @@ impl ListenAddr {
     }
 }
 
-/// Whether `name` is a host's name (RFC 1123 §2.1): no mistyped number, whose last part would be digits.
+/// Whether `name` is a host name (RFC 1123 §2.1). A mistyped IPv4 address is not, because its last label is
+/// all digits.
 fn is_name(name: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())

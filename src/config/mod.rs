@@ -1,12 +1,15 @@
-//! The daemon's settings: one checked [`Config`], made once before anything binds.
+//! The settings of the daemon: one checked [`Config`], created once before any socket is bound.
 //!
-//! * Every key is one row of [`KEYS`] (`table.rs`): name, kind, range, default, unit, memory cost, text. Loading, printing and
-//!   the tables of `docs/configuration.md` come from that row, so they cannot disagree.
-//! * Strength rises file < environment < flags. A later source replaces a key whole; lists are never joined.
-//! * [`Config::load`] is pure: text and pairs in, settings or *all* problems out. It opens nothing; key files are opened by `auth`.
-//! * Secrets live in [`Secret`]; no `Debug`, `Display` or error text ever shows one.
+//! * Every key is one row of [`KEYS`] (`table.rs`): name, kind, range, default, unit, memory cost, text.
+//!   Loading, printing and the tables of `docs/configuration.md` all use that row, so they cannot disagree.
+//! * Flags override the environment, and the environment overrides the file. A stronger source replaces the
+//!   whole value of a key; lists are never joined.
+//! * [`Config::load`] is pure: its input is text and pairs, its output is the settings or *all* problems. It
+//!   opens no files; `auth` opens the key files.
+//! * Secrets are held in [`Secret`]. No `Debug`, `Display` or error text ever shows one.
 //!
-//! It does not know what the settings are used for, nor whether a port is free or a directory writable.
+//! This module does not know what the settings are used for, whether a port is free or whether a directory is
+//! writable.
 
 mod apply;
 mod check;
@@ -42,49 +45,51 @@ pub use sources::{CLI_VARIABLES, FileText, FlagValue, Sources};
 pub use table::KEYS;
 pub use values::{Durability, FanoutSubmission, LogFormat, LogLevel};
 
-/// Where each key's effective value came from, by key name; a key absent here has its default.
+/// The source of each key's value, by key name. A key that is missing here has its default.
 pub type Origins = BTreeMap<&'static str, Origin>;
 
-/// Every setting of the daemon, checked. Field = key; units and ranges stand in [`KEYS`].
+/// Every setting of the daemon, checked. Each field is a key; units and ranges are in [`KEYS`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Threads that own connections; 0 = one per core.
     pub worker_threads: usize,
     /// How fan-out writes reach the kernel.
     pub fanout_submission: FanoutSubmission,
-    /// Public listeners, at least one.
+    /// The public listeners, at least one.
     pub listen: Vec<ListenAddr>,
-    /// The admin listener; `None` when switched off (`"off"`).
+    /// The address of the admin listener; `None` if it is off (`"off"`).
     pub admin_listen: Option<ListenAddr>,
-    /// Directory of the store and of generated keys; relative to the working directory.
+    /// Directory of the store and of generated keys, relative to the working directory.
     pub data_dir: PathBuf,
-    /// Seconds between heartbeats on a WebSocket; a peer silent for two of them is closed 4440.
+    /// Seconds between heartbeats on a WebSocket. A peer that is silent for two of them is closed with 4440.
     pub heartbeat_seconds: u64,
     /// Seconds between keep-alives on an SSE stream.
     pub sse_keepalive_seconds: u64,
-    /// Milliseconds a request head may take.
+    /// Milliseconds within which a request head must be complete.
     pub header_timeout_ms: u64,
-    /// Milliseconds a request body may go without a byte.
+    /// Milliseconds that a request body may stall.
     pub body_timeout_ms: u64,
-    /// Milliseconds a whole request body or WebSocket message may take, beside what `min_bytes_per_second` grants.
+    /// Milliseconds within which a whole request body or WebSocket message must arrive, plus the time that
+    /// `min_bytes_per_second` adds.
     pub request_timeout_ms: u64,
-    /// Bytes of a body or message that extend its time by a second.
+    /// Each time this many bytes of a body or message have arrived, its time is extended by a second.
     pub min_bytes_per_second: u64,
-    /// Milliseconds a socket may be blocked without write progress.
+    /// Milliseconds that a socket may be blocked without write progress.
     pub write_timeout_ms: u64,
-    /// Milliseconds an HTTP connection may be open without a request.
+    /// Milliseconds that an HTTP connection may be open without a request.
     pub idle_timeout_ms: u64,
-    /// Seconds for which an HTTP connection takes new requests; 0 = no limit.
+    /// Seconds during which an HTTP connection accepts new requests; 0 = no limit.
     pub connection_age_seconds: u64,
-    /// Seconds over which a stopping daemon spreads its closes.
+    /// Seconds over which a stopping daemon spreads the closing of connections.
     pub drain_seconds: u64,
-    /// Seconds for which a user without a connection still counts as present.
+    /// Seconds during which a user without a connection still counts as present.
     pub presence_grace_seconds: u64,
-    /// Browser origins (`https://app.example`) besides the same one; empty = the same origin and localhost.
+    /// Allowed browser origins (`https://app.example`) besides the daemon's own; empty = its own and
+    /// localhost.
     pub allowed_origins: Vec<String>,
-    /// Whether `?token=` is a credential.
+    /// Whether `?token=` is accepted as a credential.
     pub token_in_query: bool,
-    /// The peers whose word about a client's address counts.
+    /// The proxies that are trusted to name a client's address.
     pub trusted_proxies: TrustedProxies,
     /// `auth.*`
     pub auth: Auth,
@@ -98,14 +103,15 @@ pub struct Config {
     pub log: Log,
 }
 
-/// `auth.*`: who may speak, and how often they may fail.
+/// `auth.*`: foreign keys, and limits of failed credentials.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Auth {
-    /// Keys that verify JWTs of others; empty = only the daemon's own key. `kid`s are distinct, at most one is the default.
+    /// Keys that verify JWTs of other issuers; empty = only the daemon's own key. Each `kid` is unique, and
+    /// at most one key is the default.
     pub jwt_keys: Vec<JwtKey>,
-    /// Failed credentials per address (IPv6 /64) and minute; 0 = off.
+    /// Failed credentials per address (IPv6 /64) and minute; 0 = no limit.
     pub failures_per_minute: u64,
-    /// Seconds after `iat` for which a token of `jwt_keys` holds at most.
+    /// Seconds after its `iat` until which a token of `jwt_keys` is valid at most.
     pub max_token_seconds: u64,
 }
 
@@ -125,28 +131,28 @@ pub struct Retention {
 pub struct Store {
     /// Bytes of page cache.
     pub cache_bytes: u64,
-    /// Bytes of rows of resources kept in memory; 0 = a sixteenth of what this process may use.
+    /// Bytes of resource rows kept in memory; 0 = a sixteenth of the memory that the process may use.
     pub row_cache_bytes: u64,
-    /// Bytes of a segment of the journal.
+    /// Bytes of one journal segment.
     pub segment_bytes: u64,
-    /// Bytes of free disk under which publishing answers 503.
+    /// Bytes of free disk space below which publishing is answered with 503.
     pub reserve_bytes: u64,
-    /// Bytes of live data over all organizations; 0 = a sixth of the file system.
+    /// Bytes of live data of all organizations; 0 = a sixth of the file system.
     pub max_live_bytes: u64,
     /// Whether an acknowledgement waits for the disk.
     pub durability: Durability,
 }
 
-/// `limits.*`: bounds of memory, sizes, connections and rates.
+/// `limits.*`: limits of memory, sizes, connections and rates.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
-    /// Slots of one organization's ring at its largest; a power of two.
+    /// Largest number of slots of one organization's ring; a power of two.
     pub ring_slots: usize,
-    /// Bytes of frames one ring may hold.
+    /// Bytes of frames in one ring.
     pub ring_bytes_per_tenant: usize,
-    /// Bytes of frames all rings together may hold.
+    /// Bytes of frames in all rings together.
     pub ring_bytes_total: usize,
-    /// Events of one organization accepted and not yet committed; at most `ring_slots`.
+    /// Accepted and not yet committed events of one organization; at most `ring_slots`.
     pub uncommitted_events: usize,
     /// Bytes written to a socket and not yet sent (`TCP_NOTSENT_LOWAT`).
     pub unsent_bytes: usize,
@@ -154,47 +160,47 @@ pub struct Limits {
     pub event_bytes: usize,
     /// Bytes of a request body.
     pub body_bytes: usize,
-    /// Bytes of one organization's request bodies that are on their way.
+    /// Bytes of one organization's request bodies that have arrived in part.
     pub body_bytes_per_organization: usize,
-    /// Bytes of one organization's answers and HTTP/2 event streams that are not read.
+    /// Bytes of one organization's responses and HTTP/2 event streams that were not read yet.
     pub unread_bytes_per_organization: usize,
-    /// Bytes of both kinds of all peers without a valid credential.
+    /// Bytes of both kinds, for all peers without a valid credential together.
     pub unauthenticated_bytes: usize,
-    /// Sockets whose peers have not shown a valid credential; 0 = no limit.
+    /// Connections without a valid credential; 0 = no limit.
     pub unauthenticated_connections: usize,
     /// Bytes of an inbound WebSocket message.
     pub ws_frame_bytes: usize,
-    /// Connections of the process; 0 = all the descriptor limit allows.
+    /// Connections of the process; 0 = as many as the descriptor limit allows.
     pub connections: usize,
     /// Connections of one organization; 0 = no limit.
     pub connections_per_organization: usize,
-    /// Connections of one user (principals with a `sub`); 0 = no limit.
+    /// Connections of one user (a principal with a `sub`); 0 = no limit.
     pub connections_per_user: usize,
-    /// Connections of one address (IPv6 /64), loopback exempt; 0 = no limit.
+    /// Connections of one address (IPv6 /64), except for loopback; 0 = no limit.
     pub connections_per_address: usize,
-    /// Events per second and user, of principals without `publish:org`; 0 = off.
+    /// Events per second of one user, for principals without `publish:org`; 0 = no limit.
     pub publish_per_second: u64,
-    /// Events per second and organization; 0 = a share.
+    /// Events per second of one organization; 0 = an equal share.
     pub publish_per_second_per_organization: u64,
-    /// Requests per second and organization; 0 = a share.
+    /// Requests per second of one organization; 0 = an equal share.
     pub requests_per_second_per_organization: u64,
-    /// Bytes one organization may keep; 0 = a share of `store.max_live_bytes`.
+    /// Bytes that one organization may store; 0 = a share of `store.max_live_bytes`.
     pub bytes_per_organization: u64,
-    /// Resources one organization may keep; 0 = no limit.
+    /// Resources that one organization may store; 0 = no limit.
     pub rows_per_organization: u64,
 }
 
 /// `log.*`: the daemon's own log lines.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Log {
-    /// The least important level written.
+    /// The least severe level that is written.
     pub level: LogLevel,
-    /// Shape of a line.
+    /// The format of a line.
     pub format: LogFormat,
 }
 
 impl Default for Config {
-    /// Every key at the default of its row in [`KEYS`].
+    /// Every key has the default of its row in [`KEYS`].
     fn default() -> Self {
         let mut config = blank();
         for key in KEYS {
@@ -205,15 +211,15 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The settings these sources make, or every problem found in them. Opens nothing.
+    /// Builds the settings from these sources, or returns every problem found in them. Opens no files.
     ///
     /// # Errors
-    /// [`ConfigError`] with each unknown key, wrong type, value out of range and broken relation.
+    /// [`ConfigError`] with each unknown key, wrong type, value out of range and violated relation.
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
         Self::load_traced(sources).map(|(config, _)| config)
     }
 
-    /// As [`Config::load`], with the origin of each key that some source set.
+    /// As [`Config::load`], and also returns the source of each key that is not at its default.
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -229,7 +235,7 @@ impl Config {
                 Err(what) => problems.push(Problem::new(setting.key.name, setting.origin, what)),
             }
         }
-        // Relations of values that did not all arrive would only echo the first complaint.
+        // If some values are missing, their relations would only repeat the first problem.
         if problems.is_empty() {
             check::relations(&config, &origins, &mut problems);
         }
@@ -256,8 +262,8 @@ impl Config {
         Duration::from_millis(self.body_timeout_ms)
     }
 
-    /// How long a body or message may take of which `bytes` have come: `request_timeout_ms`, and a second for each
-    /// `min_bytes_per_second`.
+    /// How long a body or message may take of which `bytes` have arrived: `request_timeout_ms`, plus a second
+    /// for each `min_bytes_per_second`.
     pub fn receive_time(&self, bytes: usize) -> Duration {
         let earned = (bytes as u64).saturating_mul(1_000) / self.min_bytes_per_second.max(1);
         Duration::from_millis(self.request_timeout_ms.saturating_add(earned))
@@ -279,7 +285,7 @@ impl Config {
     }
 }
 
-/// A config of zeros, which [`Config::default`] fills from the table; never seen outside.
+/// A config of zeros that [`Config::default`] fills from the table. It is never visible outside.
 fn blank() -> Config {
     Config {
         worker_threads: 0,

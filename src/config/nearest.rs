@@ -1,6 +1,7 @@
-//! Which known name a mistyped one probably meant.
+//! Finds the known name that a mistyped name probably meant.
 
-/// Edits (insert, delete, replace one character) that turn `a` into `b`. Time O(|a|·|b|), memory O(|b|).
+/// Number of edits (insert, delete or replace one character) that turn `a` into `b`. Time O(|a|·|b|), memory
+/// O(|b|).
 pub fn levenshtein(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
@@ -21,11 +22,11 @@ pub fn levenshtein(a: &str, b: &str) -> usize {
     row.last().copied().unwrap_or(0)
 }
 
-/// Characters of a peer's or user's name that are compared: bounds the work for absurd input.
+/// Most characters of an unknown name that are compared. It bounds the work for very long input.
 const COMPARED: usize = 100;
 
-/// The known name closest to `unknown`; `None` only when `known` is empty. Dotted names are compared whole and by
-/// their last part, so `ring_slots` finds `limits.ring_slots`.
+/// The known name closest to `unknown`; `None` only if `known` is empty. Dotted names are compared as a whole
+/// and by their last part, so `ring_slots` finds `limits.ring_slots`.
 pub fn nearest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let unknown: String = unknown.chars().take(COMPARED).collect::<String>().to_ascii_lowercase();
     let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();

@@ -1,4 +1,4 @@
-//! The configuration as text: TOML that loads again, and the tables of `docs/configuration.md`.
+//! Prints the configuration: as TOML that can be loaded again, and as the tables of `docs/configuration.md`.
 
 use std::fmt::Write as _;
 
@@ -9,8 +9,8 @@ use super::raw::Raw;
 use super::table::KEYS;
 use super::{Config, Origins};
 
-/// Every key with its effective value and, as a comment, its source: valid TOML that loads to the same configuration,
-/// but for secrets, which are replaced by a word that is refused when loaded.
+/// Prints every key with its value and, as a comment, its source. The result is valid TOML that loads to the
+/// same configuration. Only secrets are replaced, by a word that is refused when loaded.
 pub fn print(config: &Config, origins: &Origins) -> String {
     let mut out = String::new();
     let mut section = "";
@@ -20,14 +20,14 @@ pub fn print(config: &Config, origins: &Origins) -> String {
             let _ = write!(out, "\n[{section}]\n");
         }
         let origin = origins.get(key.name).unwrap_or(&Origin::Default).to_string();
-        // A file's name may hold anything; a comment ends at the line.
+        // A file name may contain any character, but a comment ends at the end of the line.
         let origin = origin.replace(|c: char| c.is_control(), "?");
         let _ = writeln!(out, "{} = {} # {origin}", key.leaf(), toml_text(&key.value(config)));
     }
     out
 }
 
-/// The reference tables of `docs/configuration.md`, one a section. A test holds the page to them.
+/// The reference tables of `docs/configuration.md`, one per section. A test compares the page with them.
 pub fn reference() -> String {
     let mut out = String::new();
     let mut section = None;

@@ -1,16 +1,16 @@
-//! `trusted_proxies[]`: the peers whose word about a client's address counts.
+//! `trusted_proxies[]`: the peers that are trusted to name a client's address.
 //!
 //! * An entry is an address, a network in CIDR notation, or `unix` for every peer of a unix socket.
 //! * Addresses are compared in canonical form: an IPv4 address mapped into IPv6 is the IPv4 address.
 //!
-//! How a trusted peer names the client is `http`'s business.
+//! `http` reads the headers with which a trusted peer names the client.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::raw::Raw;
 
-/// Entries of the list; each request of a trusted proxy compares with them.
+/// Most entries of the list. Each request of a trusted proxy is compared with all of them.
 const PROXIES_MAX: usize = 1_000;
 const UNIX: &str = "unix";
 
@@ -23,7 +23,7 @@ pub struct TrustedProxies {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Entry {
     Unix,
-    /// An address of which the first `prefix` bits count; the others are 0.
+    /// An address whose first `prefix` bits are compared. The other bits are 0.
     Network {
         address: IpAddr,
         prefix: u32,
@@ -31,7 +31,7 @@ enum Entry {
 }
 
 impl TrustedProxies {
-    /// Whether this peer is trusted (`None`: one of a unix socket).
+    /// Whether this peer is trusted. `None` stands for a peer of a unix socket.
     #[must_use]
     pub fn contains(&self, peer: Option<IpAddr>) -> bool {
         let peer = peer.map(|peer| peer.to_canonical());
@@ -81,7 +81,8 @@ fn entry(item: &Raw) -> Result<Entry, String> {
     )
 }
 
-/// Parses an address or a network. Inner error: a network that is not taken, with the bits beyond its prefix cleared.
+/// Parses an address or a network. The inner error is a network that is not allowed, with the bits after its
+/// prefix cleared.
 fn network(text: &str) -> Option<Result<Entry, Entry>> {
     let (address, prefix) = match text.split_once('/') {
         Some((address, prefix)) if prefix.bytes().all(|b| b.is_ascii_digit()) => {
@@ -94,7 +95,7 @@ fn network(text: &str) -> Option<Result<Entry, Entry>> {
     let prefix = match prefix {
         None => bits(canonical),
         Some(prefix) if prefix > bits(address) => return None,
-        // `::ffff:10.0.0.0/104` is 10.0.0.0/8.
+        // `::ffff:10.0.0.0/104` means 10.0.0.0/8.
         Some(prefix) => prefix.checked_sub(bits(address) - bits(canonical))?,
     };
     let network = Entry::Network { address: truncated(canonical, prefix)?, prefix };
@@ -106,7 +107,7 @@ fn bits(address: IpAddr) -> u32 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
-/// The address with all but its first `prefix` bits cleared; `None` if it has not so many.
+/// The address with all but its first `prefix` bits cleared; `None` if the address has fewer bits.
 fn truncated(address: IpAddr, prefix: u32) -> Option<IpAddr> {
     Some(match address {
         IpAddr::V4(v4) => {

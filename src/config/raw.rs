@@ -1,24 +1,25 @@
-//! A value as a source gave it, before its key has judged it: the common shape of TOML, JSON, variables and flags.
+//! A value as a source gave it, before its key has checked it: the common form of TOML, JSON, variables and
+//! flags.
 
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::key::Kind;
 
-/// An untyped value. Integers are wide enough that every out-of-range number is still itself in the complaint.
+/// An untyped value. Integers are wide enough that an error can show every number that is out of range.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Raw {
     Int(i128),
     Bool(bool),
     Str(String),
     List(Vec<Raw>),
-    /// In the order given.
+    /// Fields in the order given.
     Table(Vec<(String, Raw)>),
-    /// A type no key has; says which.
+    /// A type that no key has; the text names it.
     Other(&'static str),
 }
 
 impl Raw {
-    /// The type with its article, for "expects …, got …".
+    /// The type with its article, for error texts: "expects …, got …".
     pub(super) fn type_name(&self) -> &'static str {
         match self {
             Self::Int(_) => "an integer",
@@ -72,8 +73,8 @@ impl Raw {
         }
     }
 
-    /// What a variable or flag means for a key of this kind. Text that does not fit stays text, so that the key's own
-    /// complaint names what it expects.
+    /// Parses the text of a variable or flag for a key of this kind. Text that does not fit stays text, so
+    /// that the error of the key says what it expects.
     pub(super) fn from_text(kind: &Kind, text: &str) -> Self {
         let text = text.trim();
         let json = || serde_json::from_str(text).map_or_else(|_| Self::Str(text.to_owned()), Self::from_json);
@@ -100,7 +101,7 @@ impl Raw {
     }
 }
 
-/// `[::1]:8080` starts like a JSON list and is none.
+/// Whether the text is a JSON list. `[::1]:8080` starts like one, but is not.
 fn json_list(text: &str) -> bool {
     serde_json::from_str::<Vec<serde_json::Value>>(text).is_ok()
 }

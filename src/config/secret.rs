@@ -1,24 +1,24 @@
-//! Text that must not be seen: wiped on drop, compared in constant time, never printed by `Debug` or `Display`.
+//! A secret: wiped on drop, compared in constant time, never printed by `Debug` or `Display`.
 
 use std::fmt;
 
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroize as _;
 
-/// What a printed configuration shows instead of a secret; refused when loaded.
+/// The word that a printed configuration shows instead of a secret. It is refused when loaded.
 pub(super) const REDACTED: &str = "(redacted)";
 
-/// A secret's bytes. The only way to them is [`Secret::expose`], so a grep finds every use.
+/// The bytes of a secret. [`Secret::expose`] is the only access to them, so a text search finds every use.
 #[derive(Clone)]
 pub struct Secret(Vec<u8>);
 
 impl Secret {
-    /// Takes the bytes over; the caller's copy, if it kept one, is its own to wipe.
+    /// Takes ownership of the bytes. If the caller keeps a copy, the caller has to wipe it.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
         Self(bytes.into())
     }
 
-    /// The bytes, for the one who signs or verifies.
+    /// The bytes, for signing and verifying.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }

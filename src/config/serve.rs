@@ -1,20 +1,20 @@
-//! What `serve` is told beside the configuration: facts of one start, which no file or variable sets.
+//! Options of `serve` besides the configuration. They belong to one start; no file or variable sets them.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::{Config, ConfigError, FlagValue, Sources};
 
-/// What `serve` is told beside the configuration.
+/// Options of `serve` besides the configuration.
 #[derive(Clone, Debug, Default)]
 pub struct ServeOptions {
-    /// File to write `{"listen","admin_listen","pid"}` to, once it serves.
+    /// File to which `{"listen","admin_listen","pid"}` is written once the daemon serves.
     pub ready_file: Option<PathBuf>,
-    /// Loopback address of the diagnostic echo; `None` = off.
+    /// Loopback address of the diagnostic echo server; `None` = off.
     pub diagnostic_echo: Option<SocketAddr>,
-    /// The file named on the command line, if one was.
+    /// The configuration file named on the command line.
     pub config_file: Option<PathBuf>,
-    /// The flags of this start that set keys.
+    /// The command line flags that set keys.
     pub flags: Vec<FlagValue>,
 }
 

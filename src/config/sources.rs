@@ -1,7 +1,7 @@
-//! The three places a setting may stand, turned into one list from weak to strong.
+//! The three sources of settings, combined into one list from the weakest to the strongest.
 //!
-//! Only [`Sources::read`] touches the process; everything else is text in, settings or problems out. Unknown names are
-//! refused with the nearest known one, in the file as in the environment.
+//! Only [`Sources::read`] accesses the process. Everything else is pure: text in, settings or problems out.
+//! An unknown name in the file or the environment is an error that suggests the nearest known name.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -14,7 +14,7 @@ use super::nearest::nearest;
 use super::raw::Raw;
 use super::table::KEYS;
 
-/// Variables of this prefix that belong to the command line, not to the configuration.
+/// Variables with the prefix `NERVEWIRE_` that belong to the command line and not to the configuration.
 pub const CLI_VARIABLES: &[(&str, &str)] = &[
     ("NERVEWIRE_URL", "address of a running daemon, as `--url`"),
     ("NERVEWIRE_KEY", "API key or token for it, as `--key`"),
@@ -22,45 +22,45 @@ pub const CLI_VARIABLES: &[(&str, &str)] = &[
     ("NERVEWIRE_LOG", "filter of the log by module, e.g. `info,nervewire::auth=debug`"),
 ];
 
-/// Variables that this project's own test programs set around a daemon, which then inherits them.
+/// Variables that the project's own test programs set and a daemon inherits.
 const HARNESS_VARIABLES: &[&str] = &["NERVEWIRE_BIN", "NERVEWIRE_PROXY", "NERVEWIRE_KILL9_CYCLES"];
-/// Bytes read of a configuration file: far beyond a real one, so that `--config /dev/zero` ends.
+/// Most bytes read from a configuration file. It is far above a real one and makes `--config /dev/zero` end.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 const DEFAULT_FILE: &str = "nervewire.toml";
 const PREFIX: &str = "NERVEWIRE_";
 
-/// Everything [`super::Config::load`] looks at.
+/// The input of [`super::Config::load`].
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     /// The file, if there is one.
     pub file: Option<FileText>,
-    /// The environment; names without the prefix `NERVEWIRE_` are ignored.
+    /// The environment. Names without the prefix `NERVEWIRE_` are ignored.
     pub env: Vec<(String, String)>,
-    /// Flags of the command line, strongest; a later one replaces an earlier one of the same key.
+    /// Command line flags, the strongest source. A later flag replaces an earlier one of the same key.
     pub flags: Vec<FlagValue>,
 }
 
 /// A configuration file.
 #[derive(Clone, Debug)]
 pub struct FileText {
-    /// Its name, as complaints shall show it.
+    /// Its name, as error texts show it.
     pub name: String,
-    /// Its content, TOML.
+    /// Its content in TOML.
     pub text: String,
 }
 
-/// A flag that sets a key.
+/// A command line flag that sets a key.
 #[derive(Clone, Debug)]
 pub struct FlagValue {
-    /// The flag, e.g. `--listen`.
+    /// The flag, such as `--listen`.
     pub flag: &'static str,
     /// The key it sets, one of [`KEYS`].
     pub key: &'static str,
-    /// Its values in the order given; one, but for keys that hold a list.
+    /// The values in the order given. Only keys that hold a list may have several.
     pub values: Vec<String>,
 }
 
-/// One value for one known key, not yet judged.
+/// One value of a known key, not checked yet.
 pub(super) struct Setting {
     pub(super) key: &'static Key,
     pub(super) value: Raw,
@@ -68,8 +68,8 @@ pub(super) struct Setting {
 }
 
 impl Sources {
-    /// The sources of this process: the file named (it must be readable), else `./nervewire.toml` if there is one; its
-    /// environment; these flags.
+    /// Reads the sources of this process: the named file, which must be readable, or else `./nervewire.toml`
+    /// if it exists; the environment; these flags.
     ///
     /// # Errors
     /// A file that cannot be read, or a `NERVEWIRE_*` variable that is not UTF-8.
@@ -98,7 +98,8 @@ impl Sources {
         if problems.is_empty() { Ok(Self { file, env, flags }) } else { Err(ConfigError { problems }) }
     }
 
-    /// Every value for a known key, from weak to strong; what is unknown or no TOML goes to `problems`.
+    /// Returns every value of a known key, from the weakest to the strongest source. Unknown names and
+    /// invalid TOML are added to `problems`.
     pub(super) fn settings(&self, problems: &mut Vec<Problem>) -> Vec<Setting> {
         let mut settings = Vec::new();
         if let Some(file) = &self.file {
@@ -139,7 +140,7 @@ fn from_file(file: &FileText, settings: &mut Vec<Setting>, problems: &mut Vec<Pr
     let (table, errors) = DeTable::parse_recoverable(&file.text);
     let at = |offset: usize| Origin::File { name: file.name.clone(), line: line_of(&file.text, offset) };
     if !errors.is_empty() {
-        // The message only: the excerpt that the error would render may be the line of a secret.
+        // Only the message is used: the excerpt in the full error could show a line with a secret.
         problems.extend(errors.iter().map(|error| {
             Problem::new(
                 "",
@@ -207,14 +208,15 @@ fn from_variable(name: &str, value: &str, settings: &mut Vec<Setting>, problems:
     }
 }
 
-/// Kubernetes gives every pod variables about each service; those of a service called `nervewire` carry our prefix
-/// (`NERVEWIRE_SERVICE_HOST`, `NERVEWIRE_PORT_8080_TCP_ADDR`). They are not the operator's words.
+/// Whether Kubernetes sets this variable. It gives every pod variables for each service, and those of a
+/// service called `nervewire` have our prefix (`NERVEWIRE_SERVICE_HOST`, `NERVEWIRE_PORT_8080_TCP_ADDR`).
+/// They are not settings.
 fn kubernetes(suffix: &str) -> bool {
     suffix == "PORT"
         || ["PORT_", "SERVICE_HOST", "SERVICE_PORT"].iter().any(|start| suffix.starts_with(start))
 }
 
-/// The line, from 1, that byte `offset` of `text` stands in.
+/// The line number, from 1, of the byte at `offset` in `text`.
 fn line_of(text: &str, offset: usize) -> usize {
     text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
 }

@@ -1,5 +1,5 @@
-//! The table of keys: the one home of every key's name, place in [`super::Config`], range, default, unit, memory cost and text.
-//! The rows of `limits.*` are in `limits.rs`.
+//! The table of keys. It is the only place that declares a key's name, field in [`super::Config`], range,
+//! default, unit, memory cost and text. The rows of `limits.*` are in `limits.rs`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 

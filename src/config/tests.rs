@@ -1,4 +1,4 @@
-//! The configuration as an operator meets it: sources, refusals, printing and the documentation.
+//! Tests of the configuration as an operator uses it: sources, errors, printing and the documentation.
 
 use super::*;
 
@@ -50,7 +50,7 @@ fn flags_beat_the_environment_and_the_environment_beats_the_file() {
     assert!(!origins.contains_key("log.level"));
 }
 
-/// Each key set through its own variable arrives in its own field: the table's places are right.
+/// Each key is set through its own variable, and only its own field changes.
 #[test]
 fn every_key_has_a_variable_that_reaches_it_and_nothing_else() {
     for key in KEYS {
@@ -325,11 +325,11 @@ fn secrets_are_never_shown() {
     assert!(!printed.contains(SECRET), "{printed}");
     assert!(!format!("{config:?}{config:#?}").contains(SECRET));
     assert!(refused(&file(&printed)).contains("put the secret back"));
-    // With the secret put back, it is the same configuration.
+    // After the secret is put back, the configuration is the same.
     assert_eq!(Config::load(&file(&printed.replace("(redacted)", SECRET))).unwrap(), config);
 }
 
-/// `UPDATE_DOCS=1 cargo test docs_configuration` writes the tables anew.
+/// `UPDATE_DOCS=1 cargo test docs_configuration` writes the tables again.
 #[test]
 fn docs_configuration_holds_the_table_of_keys() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");

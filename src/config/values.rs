@@ -1,4 +1,5 @@
-//! The settings that are one word out of a few. Each lists its words once; parsing and printing use that list.
+//! Settings whose value is one of a few words. Each type lists its words once; parsing and printing use that
+//! list.
 
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
@@ -17,7 +18,7 @@ macro_rules! words {
         }
 
         impl std::str::FromStr for $name {
-            /// The words that would have done.
+            /// The words that are allowed.
             type Err = &'static [&'static str];
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -34,11 +35,11 @@ macro_rules! words {
 }
 
 words! {
-    /// What an acknowledgement has waited for.
+    /// What an acknowledgement waits for.
     Durability {
-        /// The batch is fsynced: it survives `kill -9` and power loss.
+        /// The batch is synced: it survives `kill -9` and power loss.
         Fsync = "fsync",
-        /// The batch is in the process: faster, and lost with it. For tests and throw-away data.
+        /// The batch is queued in memory: faster, but lost with the process. For tests and temporary data.
         Memory = "memory",
     }
 }
@@ -48,21 +49,21 @@ words! {
     FanoutSubmission {
         /// One system call per connection.
         Send = "send",
-        /// Up to 64 connections by one system call, where the kernel allows it.
+        /// One system call for up to 64 connections, where the kernel allows it.
         IoUring = "io_uring",
     }
 }
 
 words! {
-    /// The least important level the log writes.
+    /// The least severe level that is written to the log.
     LogLevel {
         /// Nothing.
         Off = "off",
-        /// What needs a hand.
+        /// Failures that need an operator.
         Error = "error",
-        /// What may need one soon.
+        /// Conditions that may soon need an operator.
         Warn = "warn",
-        /// Starts, stops, listeners, changes by operators.
+        /// Starts, stops, listeners, and changes made by operators.
         Info = "info",
         /// Connections and requests.
         Debug = "debug",
@@ -72,13 +73,13 @@ words! {
 }
 
 words! {
-    /// The shape of a log line.
+    /// The format of a log line.
     LogFormat {
-        /// Human on a terminal, JSON otherwise.
+        /// `human` on a terminal, `json` otherwise.
         Auto = "auto",
-        /// Text for eyes.
+        /// Text for people.
         Human = "human",
-        /// One JSON object a line.
+        /// One JSON object per line.
         Json = "json",
     }
 }

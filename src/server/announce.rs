@@ -1,7 +1,8 @@
-//! What is said once it serves: the ready file, systemd, the log, and to a newcomer what to paste next.
+//! Announces that the daemon serves: ready file, systemd, log, and example commands on standard output.
 //!
-//! The first key is shown once, on standard output, and is in a file of the data directory until then. It stays in that file where
-//! standard output is no place for it: a journal would keep it for ever, and `/dev/null` shows it to nobody.
+//! The first key is shown once, on standard output. Until then it is in a file of the data directory. It
+//! stays in that file if standard output is the journal, which would keep it for ever, or `/dev/null`, where
+//! nobody would see it.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -13,24 +14,24 @@ use super::ServeError;
 use crate::auth::{FirstKey, unseen_first_key};
 use crate::{descriptors, lifecycle};
 
-/// Set by systemd where standard output or error is the journal.
+/// systemd sets this variable if standard output or standard error is the journal.
 const JOURNAL: &str = "JOURNAL_STREAM";
 
-/// What there is to say.
+/// The facts to announce.
 #[derive(Debug)]
 pub(super) struct Serving<'a> {
     /// Public addresses, at least one.
     pub(super) public: Vec<&'a str>,
-    /// The admin listener's.
+    /// The address of the admin listener.
     pub(super) admin: Option<&'a str>,
-    /// Where to write `{"listen","admin_listen","pid"}`.
+    /// The file to which `{"listen","admin_listen","pid"}` is written.
     pub(super) ready_file: Option<&'a Path>,
     /// The data directory.
     pub(super) data_dir: &'a Path,
 }
 
 impl Serving<'_> {
-    /// Says it. `first_key` is the key of a store made just now.
+    /// Announces them. `first_key` is the key of a store that was just created.
     ///
     /// # Errors
     /// The ready file cannot be written.
@@ -53,7 +54,7 @@ impl Serving<'_> {
         };
         let mut out = io::stdout().lock();
         let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-        // A closed standard output is no reason not to serve.
+        // If standard output is closed, the daemon still serves.
         let unseen = match (&shown, written) {
             (Some(first), Ok(())) => {
                 if let Err(error) = first.shown() {
@@ -79,7 +80,7 @@ impl Serving<'_> {
     }
 }
 
-/// Whether standard output is a place for a key that is shown once.
+/// Whether standard output is suitable for a key that is shown only once.
 fn stdout_may_show_a_key() -> bool {
     std::env::var_os(JOURNAL).is_none() && !descriptors::stdout_is_discarded()
 }

@@ -1,11 +1,13 @@
-//! How many connections the process can hold: its descriptor limit, raised as far as it goes.
+//! Computes how many connections the process can hold, after raising its descriptor limit as far as possible.
 
 use crate::descriptors;
 
-/// Descriptors kept for the store, listeners, eventfds, the admin listener and connections that are being refused.
+/// Descriptors reserved for the store, listeners, eventfds, the admin listener and connections that are being
+/// refused.
 pub(super) const RESERVED: u64 = 192;
 
-/// Raises the soft descriptor limit to the hard one and answers how many connections fit, at most `wanted` (0: all).
+/// Raises the soft descriptor limit to the hard one. Returns how many connections fit, at most `wanted` (0:
+/// no other limit).
 #[must_use]
 pub(super) fn raise(wanted: usize) -> usize {
     if let Err(error) = descriptors::raise() {

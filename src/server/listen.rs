@@ -1,4 +1,5 @@
-//! Binding: TCP, unix sockets, and listeners that systemd hands over; with the options that accepted sockets inherit.
+//! Binds TCP and unix sockets, and takes listeners that systemd passes. Sets the options that accepted
+//! sockets inherit.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -11,51 +12,51 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::config::ListenAddr;
 
-/// Connections the kernel keeps for us until they are accepted.
+/// Connections that the kernel queues until they are accepted.
 const BACKLOG: i32 = 4_096;
 
-/// What accepted sockets inherit.
+/// Options that accepted sockets inherit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SocketOptions {
-    /// `TCP_NOTSENT_LOWAT`, bytes: what a subscriber that does not read may cost the kernel.
+    /// `TCP_NOTSENT_LOWAT`, bytes. It limits the kernel memory of a subscriber that does not read.
     pub(super) unsent_bytes: u32,
     /// `TCP_USER_TIMEOUT`: how long sent bytes may stay unacknowledged.
     pub(super) write_timeout: Duration,
 }
 
-/// A listener, non-blocking, ready to be accepted from by every worker.
+/// A non-blocking listener that every worker can accept from.
 #[derive(Debug)]
 pub(super) struct Bound {
     /// The listening socket.
     pub(super) socket: Socket,
-    /// As shown: `127.0.0.1:8080`, or `unix:/path`.
+    /// The address as shown: `127.0.0.1:8080`, or `unix:/path`.
     pub(super) shown: String,
     /// Whether it is a unix socket.
     pub(super) unix: bool,
-    /// A socket file of ours, removed at the end.
+    /// The socket file that this process created. It is removed on drop.
     file: Option<PathBuf>,
 }
 
 impl Drop for Bound {
     fn drop(&mut self) {
         if let Some(file) = &self.file {
-            let _ = std::fs::remove_file(file); // whoever removed it first did the same
+            let _ = std::fs::remove_file(file); // it may be gone already
         }
     }
 }
 
-/// Why nothing listens: what, and what to do.
+/// Why an address could not be bound, with advice.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {addr}: {source}{}", advice(source))]
 pub(super) struct ListenError {
-    /// As configured.
+    /// The address as configured.
     pub(super) addr: String,
-    /// What the system said.
+    /// The error of the system.
     #[source]
     pub(super) source: io::Error,
 }
 
-/// What to do about it, as the rest of a sentence.
+/// Advice for the operator, as the rest of a sentence.
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
@@ -80,7 +81,8 @@ pub(super) fn bind(addr: &ListenAddr, options: SocketOptions) -> Result<Vec<Boun
     bound.map_err(|source| ListenError { addr: addr.to_string(), source })
 }
 
-/// Binds every address that `name` has and this machine knows. Where the kernel chooses the port, all get the same.
+/// Binds every address of `name` that this machine has. If the kernel chooses the port, all addresses get the
+/// same port.
 fn bind_name(name: &str, mut port: u16, options: SocketOptions) -> io::Result<Vec<Bound>> {
     let (mut found, mut tried) = (Vec::new(), Vec::new());
     let mut absent = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
@@ -95,7 +97,7 @@ fn bind_name(name: &str, mut port: u16, options: SocketOptions) -> io::Result<Ve
                 port = bound.socket.local_addr()?.as_socket().map_or(port, |addr| addr.port());
                 found.push(bound);
             }
-            // `localhost` is `::1` too, also on a machine without IPv6.
+            // `localhost` also resolves to `::1` on a machine without IPv6.
             Err(error) if is_absent(&error) => {
                 tracing::debug!(%addr, %error, "not listened on");
                 absent = error;
@@ -134,7 +136,7 @@ fn bind_unix(path: &Path) -> io::Result<Bound> {
     let addr = SockAddr::unix(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     if let Err(error) = socket.bind(&addr) {
-        // A file that nobody listens behind was left by a process that died.
+        // A process that died left this file behind: nothing listens on it any more.
         let stale = error.kind() == io::ErrorKind::AddrInUse
             && Socket::new(Domain::UNIX, Type::STREAM, None)?.connect(&addr).is_err();
         if !stale {
@@ -148,19 +150,20 @@ fn bind_unix(path: &Path) -> io::Result<Bound> {
     Ok(Bound { socket, shown: format!("unix:{}", path.display()), unix: true, file: Some(path.to_owned()) })
 }
 
-/// The listeners systemd handed over (`LISTEN_FDS`), none without it. They replace the configured public ones.
+/// Returns the listeners that systemd passed (`LISTEN_FDS`), or none. They replace the configured public
+/// listeners.
 ///
 /// # Errors
-/// A descriptor that is no listening stream socket.
+/// A descriptor is not a listening stream socket.
 pub(super) fn inherited(options: SocketOptions) -> io::Result<Vec<Bound>> {
     let Ok(fds) = sd_notify::listen_fds() else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     for fd in fds {
-        // SAFETY: sd_listen_fds(3): the descriptors 3 to 3 + LISTEN_FDS are ours to own when LISTEN_PID names this process,
-        // which `listen_fds` checked; nothing else in this program takes them.
+        // SAFETY: sd_listen_fds(3): this process owns the descriptors from 3 to 3 + LISTEN_FDS if LISTEN_PID
+        // names it, which `listen_fds` checked. Nothing else in this program takes them.
         #[allow(unsafe_code)]
         let socket = Socket::from(unsafe { OwnedFd::from_raw_fd(fd) });
-        let _ = rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC); // a leak to a child we never start
+        let _ = rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC); // a failure would only leak it to a child process, and we start none
         if !socket.is_listener()? || socket.r#type()? != Type::STREAM {
             return Err(io::Error::other("an inherited descriptor is no listening stream socket"));
         }

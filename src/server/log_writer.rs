@@ -1,8 +1,8 @@
-//! The way of log lines to standard error: a bounded queue and a thread of its own that writes.
+//! Writes log lines to standard error through a bounded queue and a thread of its own.
 //!
-//! * Whoever logs never waits. A pipe that nobody reads fills, then the queue does; what comes after that is dropped and counted,
-//!   and how many lines were is said as soon as the log is read again.
-//! * At the end of the process what is queued is still written, for [`LAST`] at most.
+//! * A thread that logs never waits. If nobody reads the pipe, the pipe fills up and then the queue. Further
+//!   lines are dropped and counted, and the number is logged as soon as the pipe is read again.
+//! * At the end of the process the queued lines are still written, for at most [`LAST`].
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -18,12 +18,12 @@ use crate::sync::{Condvar, Mutex};
 
 /// Most bytes of lines that wait to be written.
 const WAITING_BYTES: usize = 1 << 20;
-/// How long the last lines may take at the end of the process.
+/// Most time for writing the last lines at the end of the process.
 const LAST: Duration = Duration::from_secs(1);
-/// Between two looks at whether the last lines are out.
+/// Interval between two checks whether the last lines are written.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// Where lines are given to.
+/// The sender of log lines.
 #[derive(Clone)]
 pub(super) struct LogWriter(Arc<Waiting>);
 
@@ -36,18 +36,18 @@ struct Waiting {
 struct Lines {
     queue: VecDeque<Box<[u8]>>,
     bytes: usize,
-    /// Lines that were dropped and not told of yet.
+    /// Dropped lines that were not reported yet.
     dropped: u64,
-    /// The thread has a line in hand.
+    /// Whether the thread is writing a line.
     is_writing: bool,
 }
 
 impl LogWriter {
-    /// Starts the thread, which ends with the process. It writes to `out` and calls `dropped` with how many lines were dropped before
-    /// the next ones.
+    /// Starts the thread, which ends with the process. It writes to `out`. Before the next line it calls
+    /// `dropped` with the number of lines that were dropped.
     ///
     /// # Errors
-    /// No thread is to be had.
+    /// The thread cannot be started.
     pub(super) fn start(out: impl Write + Send + 'static, dropped: fn(u64)) -> io::Result<LogWriter> {
         let waiting = Arc::new(Waiting { lines: Mutex::default(), wake: Condvar::default() });
         let writer = LogWriter(waiting.clone());
@@ -55,7 +55,7 @@ impl LogWriter {
         Ok(writer)
     }
 
-    /// Waits until what was logged so far is written, for [`LAST`] at most.
+    /// Waits until the lines logged so far are written, for at most [`LAST`].
     pub(super) fn flush(&self) {
         let begun = Instant::now();
         let is_empty = || {
@@ -91,12 +91,12 @@ impl Waiting {
             let Some(line) = lines.queue.pop_front() else { continue };
             lines.is_writing = true;
             drop(lines);
-            let _ = out.write_all(&line); // where the log cannot be written, nothing can say so
+            let _ = out.write_all(&line); // if the log cannot be written, there is no other place to report it
             lines = self.lines.lock();
             lines.bytes -= line.len();
             let lost = std::mem::take(&mut lines.dropped);
             if lost > 0 {
-                drop(lines); // it logs
+                drop(lines); // `dropped` logs, which takes this lock
                 dropped(lost);
                 lines = self.lines.lock();
             }
@@ -105,7 +105,7 @@ impl Waiting {
 }
 
 impl Write for LogWriter {
-    /// Takes one event's line, whole.
+    /// Queues one whole line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.0.push(line);
         Ok(line.len())
@@ -123,7 +123,7 @@ impl<'a> MakeWriter<'a> for LogWriter {
     }
 }
 
-/// Standard error, also where another process has made it non-blocking.
+/// Standard error. It also works if another process made the file non-blocking.
 pub(super) struct StandardError;
 
 impl Write for StandardError {
@@ -151,7 +151,7 @@ mod tests {
 
     use super::*;
 
-    /// Writes what may be written: one line for each permission.
+    /// A writer that writes one line for each permission.
     struct Stalled {
         permissions: Receiver<()>,
         written: Sender<Vec<u8>>,
@@ -159,7 +159,7 @@ mod tests {
 
     impl Write for Stalled {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let _ = self.permissions.recv(); // once the test is over, everything may
+            let _ = self.permissions.recv(); // after the test the sender is gone and every write proceeds
             let _ = self.written.send(bytes.to_vec());
             Ok(bytes.len())
         }
@@ -168,7 +168,8 @@ mod tests {
         }
     }
 
-    /// A log that is not read holds nobody up, keeps a bounded part of what is logged, and says what it lost.
+    /// A log that is not read blocks no caller, keeps a bounded part of the lines, and reports how many were
+    /// lost.
     #[test]
     fn a_log_that_nobody_reads_drops_lines_and_says_so_later() {
         static TOLD: AtomicU64 = AtomicU64::new(0);

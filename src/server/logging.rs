@@ -1,5 +1,5 @@
-//! Logs by tracing: for a person on a terminal, JSON lines otherwise. No line ever holds a credential: nothing that could be
-//! one is given to tracing.
+//! Sets up logging with tracing: text on a terminal, JSON lines otherwise. A log line never contains a
+//! credential, because nothing that could be one is passed to tracing.
 
 use std::io::IsTerminal;
 use std::sync::OnceLock;
@@ -11,13 +11,13 @@ use crate::config::{LogFormat, LogLevel};
 
 use super::log_writer::{LogWriter, StandardError};
 
-/// The variable with a tracing filter, stronger than `log.level`.
+/// The variable with a tracing filter. It overrides `log.level`.
 pub(super) const VARIABLE: &str = "NERVEWIRE_LOG";
 
-/// Where lines go, once the subscriber is installed.
+/// The writer of the log lines, set when the subscriber is installed.
 static WRITER: OnceLock<LogWriter> = OnceLock::new();
 
-/// Waits a moment until the last lines are written; for the end of the process.
+/// Waits briefly until the last lines are written. Called at the end of the process.
 pub(super) fn flush() {
     if let Some(writer) = WRITER.get() {
         writer.flush();
@@ -32,7 +32,7 @@ fn dropped(lines: u64) {
 pub(super) fn init(level: LogLevel, format: LogFormat) {
     let filter = std::env::var(VARIABLE).ok().and_then(|text| EnvFilter::try_new(text).ok());
     let filter = filter.unwrap_or_else(|| EnvFilter::new(level.word()));
-    // These may show header values at their finest levels, whatever is asked for.
+    // At their finest levels these crates may log header values, so their level is fixed.
     let quiet = ["h2=warn", "hyper=warn", "hyper_util=warn", "sled=warn"];
     let filter = quiet.iter().filter_map(|it| it.parse().ok()).fold(filter, EnvFilter::add_directive);
     let json = match format {
@@ -42,10 +42,10 @@ pub(super) fn init(level: LogLevel, format: LogFormat) {
     };
     let writer = match WRITER.get().cloned().map_or_else(|| LogWriter::start(StandardError, dropped), Ok) {
         Ok(writer) => BoxMakeWriter::new(WRITER.get_or_init(|| writer).clone()),
-        Err(_) => BoxMakeWriter::new(std::io::stderr), // without a thread, whoever logs writes
+        Err(_) => BoxMakeWriter::new(std::io::stderr), // without a thread, the caller writes
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
-    // A second call (tests in one process) keeps the first subscriber.
+    // On a second call (tests in one process) the first subscriber stays.
     let _ = match json {
         true => builder.json().flatten_event(true).try_init(),
         false => builder.with_target(false).try_init(),

@@ -1,7 +1,9 @@
-//! The daemon as a sequence of phases: descriptors, store, credentials, listeners, first key, workers, ready, wait, drain, end.
+//! Runs the daemon as a sequence of phases: descriptors, store, credentials, listeners, first key, workers,
+//! ready, wait, drain, end.
 //!
-//! * Nothing listens before everything it needs is open; nothing is torn down before those who use it are gone.
-//! * Every address is bound before a new store gets its first key: a start that fails makes no key that nobody sees.
+//! * Nothing listens before everything it needs is open. Nothing is closed before its users have ended.
+//! * Every address is bound before a new store gets its first key, so a start that fails creates no key that
+//!   nobody sees.
 
 mod announce;
 mod capacity;
@@ -35,7 +37,7 @@ use crate::worker::mail::Mail;
 use announce::Serving;
 use listen::{Bound, SocketOptions};
 
-/// Why the daemon did not come up, or went down.
+/// Why the daemon did not start, or ended.
 #[derive(Debug, thiserror::Error)]
 enum ServeError {
     #[error("{0}")]
@@ -55,7 +57,7 @@ enum ServeError {
 }
 
 impl ServeError {
-    /// Exit codes in the manner of sysexits.h; `docs/operations.md` lists them.
+    /// Exit codes follow sysexits.h; `docs/operations.md` lists them.
     fn exit(&self) -> u8 {
         match self {
             ServeError::Store(OpenError::InUse { .. }) => 73,
@@ -71,7 +73,7 @@ fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> ServeError {
     move |source| ServeError::Io { what, source }
 }
 
-/// Runs the daemon until it is told to end.
+/// Runs the daemon until a signal ends it.
 #[must_use]
 pub fn run(config: Config, options: ServeOptions) -> ExitCode {
     logging::init(config.log.level, config.log.format);
@@ -129,9 +131,9 @@ fn serve(config: Config, options: &ServeOptions) -> Result<u8, ServeError> {
         };
         errands.abort();
         erasures.abort();
-        presence.abort(); // who is closed by the end of the daemon has not left
-        // Refused at once, a client goes elsewhere; in the kernel's queue it would wait for the whole drain. systemd keeps
-        // an inherited socket open, and the next process accepts from it.
+        presence.abort(); // users whose connections the drain closes are not reported as offline
+        // A client that is refused at once connects elsewhere; in the kernel's queue it would wait for the
+        // whole drain. systemd keeps an inherited socket open, and the next process accepts from it.
         drop(listeners);
         tracing::info!(seconds = config.drain_seconds, "draining");
         tokio::select! {
@@ -155,8 +157,8 @@ fn open_auth(config: &Config, store: &Store, clock: &Arc<dyn Clock>) -> Result<A
     Ok(Arc::new(Auth::new(&AuthSettings::from(config), own, records, clock.clone())?))
 }
 
-/// Reads `auth.jwt_keys` and the files it names again: rotation without a restart. Where anything is wrong, in the
-/// configuration or in a key file, all keys stay as they were.
+/// Reads `auth.jwt_keys` and its key files again, so that keys rotate without a restart. If anything in the
+/// configuration or in a key file is wrong, all keys stay as they were.
 fn reload_keys(options: &ServeOptions, shared: &Shared) {
     let reloaded = options.reload().map_err(|error| error.to_string()).and_then(|config| {
         let keys = AuthSettings::from(&config).jwt_keys;
@@ -224,7 +226,7 @@ fn share(
     auth.on_change(move |change| {
         match change {
             Change::PresenceChanged(tenant, on) => return presence.switch(*tenant, *on),
-            // Before its connections end: nobody is to hear of it, nor could.
+            // Presence is switched off before the connections end, so that their end publishes nothing.
             Change::OrganizationDeleted(tenant) => presence.switch(*tenant, false),
             _ => {}
         }
@@ -258,7 +260,7 @@ fn bind_admin(config: &Config) -> Result<Vec<Bound>, ServeError> {
     Ok(listen::bind(addr, options)?)
 }
 
-/// Serves the admin listeners on a thread of their own, which ends with the process.
+/// Serves the admin listeners on a separate thread, which ends with the process.
 fn start_admin(bound: Vec<Bound>, shared: &Arc<Shared>) -> Result<(), ServeError> {
     if bound.is_empty() {
         return Ok(());

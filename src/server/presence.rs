@@ -1,8 +1,9 @@
-//! The task that tells an organization who of its users came and who is gone.
+//! The task that publishes which users of an organization came online and went offline.
 //!
-//! * One task for all of them, so what it tells of a user is in order; it hangs on the handle that `serve` aborts before it
-//!   drains: a daemon that ends tells nothing of those it closes.
-//! * It waits for no commit and no room: a full organization's news are tried again later, and delay nobody else's.
+//! * One task serves all organizations, so the events of one user are in order. `serve` aborts the task
+//!   before the drain, so the connections that the drain closes are not published as offline.
+//! * The task never waits for a commit or for room. Events of an organization whose queue is full are tried
+//!   again later and delay no other organization.
 
 use std::sync::Arc;
 
@@ -15,10 +16,10 @@ use crate::event::{Event, presence_channel};
 use crate::store::Done;
 use crate::worker::Shared;
 
-/// Steps between two yields to the errands of the same thread.
+/// Steps after which the task yields to other tasks of its thread.
 const STEPS: u32 = 64;
 
-/// A `custom` event, as its JSON.
+/// A `custom` event, serialized as JSON.
 #[derive(Serialize)]
 struct Told<'a> {
     r#type: &'static str,
@@ -32,7 +33,7 @@ struct Data<'a> {
     sub: &'a str,
 }
 
-/// Publishes who comes and goes, until dropped.
+/// Publishes presence changes until it is dropped.
 pub(super) async fn keep(shared: Arc<Shared>) {
     let presence = shared.admission.presence().clone();
     let mut keeper = Keeper::new(presence.clone());
@@ -54,7 +55,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
                 }
             }
             Step::Wait(None) => presence.news().await,
-            // Over, or news: either way there is something to look at.
+            // After a timeout and after a change alike, the loop looks for work.
             Step::Wait(Some(limit)) => drop(timeout(limit, presence.news()).await),
         }
         steps = steps.wrapping_add(1);
@@ -64,7 +65,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
     }
 }
 
-/// `None`: not now.
+/// Publishes one change. Returns `None` if that is not possible now.
 async fn publish(shared: &Shared, tell: &Tell) -> Option<()> {
     let data = Data { status: if tell.online { "online" } else { "offline" }, sub: &tell.sub };
     let json =

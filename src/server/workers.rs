@@ -1,7 +1,7 @@
-//! The workers' threads: each with its runtime, its share of every listener, and its end.
+//! The worker threads: each has a runtime, its copy of every listener, and a way to end it.
 //!
-//! Every worker accepts from every listener and deals what it accepted to the worker with the fewest sockets, so that one
-//! inherited listener serves as well as many.
+//! Every worker accepts from every listener and passes an accepted socket to the worker with the fewest
+//! sockets. So a single inherited listener serves as well as many.
 
 use std::io;
 use std::rc::Rc;
@@ -20,20 +20,21 @@ use crate::ring::Reader;
 use crate::worker::mail::Mail;
 use crate::worker::{Accepted, Shared, Worker};
 
-/// Tasks (requests, accepts) a worker polls between two turns of its loop and looks at the reactor: a request with a large
-/// body takes some hundred microseconds, so tokio's 61 of them would delay live events by many milliseconds.
+/// Tasks (requests, accepts) that a worker polls before its loop and the reactor run again. A request with a
+/// large body takes some hundred microseconds, so tokio's default of 61 tasks would delay live events by many
+/// milliseconds.
 const TASKS_PER_TURN: u32 = 4;
-/// How many sockets more than the least loaded worker one may have before it deals on.
+/// A worker keeps an accepted socket while it has at most this many more than the least loaded worker.
 const IMBALANCE: usize = 2;
-/// How long accepting rests when no descriptor is left.
+/// How long accepting pauses after an error, such as when no descriptor is left.
 const REST: Duration = Duration::from_millis(100);
-/// Sockets served beyond the capacity: long enough for their requests to be read and refused in the right form (an event
-/// stream by an event), and for probes to be answered by a full daemon.
+/// Sockets served beyond the capacity. Their requests are read and refused in the right form (an event stream
+/// by an event), and a full daemon still answers probes.
 const REFUSING: usize = 64;
-/// The rest of what is held in reserve is the store's, the listeners' and the eventfds'.
+/// The rest of the reserved descriptors belongs to the store, the listeners and the eventfds.
 const _: () = assert!(REFUSING as u64 + 32 <= super::capacity::RESERVED);
 
-/// A running worker.
+/// A running worker thread.
 #[derive(Debug)]
 pub(super) struct Running {
     thread: JoinHandle<io::Result<()>>,
@@ -43,7 +44,7 @@ pub(super) struct Running {
 impl Running {
     /// Ends the worker and waits for its thread.
     pub(super) fn end(self) {
-        let _ = self.stop.send(()); // a worker that failed has gone already
+        let _ = self.stop.send(()); // a worker that failed has already ended
         match self.thread.join() {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "a worker failed"),
@@ -51,17 +52,17 @@ impl Running {
         }
     }
 
-    /// Whether it has ended, which it must not while the daemon serves.
+    /// Whether the worker has ended, which must not happen while the daemon serves.
     #[must_use]
     pub(super) fn has_ended(&self) -> bool {
         self.thread.is_finished()
     }
 }
 
-/// Starts one worker; returns once it serves.
+/// Starts one worker. Returns once it serves.
 ///
 /// # Errors
-/// No thread, descriptor or runtime is to be had.
+/// The thread, a descriptor or the runtime cannot be created.
 pub(super) fn start(
     id: usize,
     shared: &Arc<Shared>,
@@ -114,7 +115,7 @@ fn prepare(
         return Err(io::Error::other("a worker was prepared twice"));
     }
     for (fd, unix, door) in listeners {
-        // Both loops end when the worker drains; the runtime drops them with the thread at the latest.
+        // Both loops end when the worker drains. At the latest, the runtime drops them with the thread.
         if unix {
             let listener = UnixListener::from_std(fd.into())?;
             tokio::task::spawn_local(accept_unix(worker.clone(), listener, capacity));
@@ -156,13 +157,13 @@ async fn accept_unix(worker: Rc<Worker>, listener: UnixListener, capacity: usize
     }
 }
 
-/// Whether a socket more cannot even be told properly why it is refused.
+/// Whether there are too many sockets even to refuse one more with a full response.
 fn is_full(worker: &Worker, capacity: usize) -> bool {
     let held: usize = worker.shared.loads.iter().map(|load| load.load(Ordering::Relaxed)).sum();
     held >= capacity.saturating_add(REFUSING)
 }
 
-/// Says that the daemon is full, as far as one write gets.
+/// Answers 503 with a single non-blocking write.
 fn refuse(worker: &Worker, stream: &impl std::os::fd::AsFd) {
     let refusal = Refusal::unavailable("the server is full");
     let answer = Answer::refusal(&refusal, &*worker.shared.clock).whole_and_last();
@@ -173,7 +174,7 @@ fn refuse(worker: &Worker, stream: &impl std::os::fd::AsFd) {
     );
 }
 
-/// Gives a socket to the worker with the fewest, if that is not this one.
+/// Passes a socket to the worker with the fewest sockets, which may be this one.
 fn deal(worker: &Rc<Worker>, accepted: Accepted, door: Door) {
     let load = |id: usize| worker.shared.loads[id].load(Ordering::Relaxed);
     let least = (0..worker.shared.loads.len()).min_by_key(|id| load(*id)).unwrap_or(worker.id);
@@ -184,7 +185,7 @@ fn deal(worker: &Rc<Worker>, accepted: Accepted, door: Door) {
     }
 }
 
-/// A failed accept is this connection's bad luck, or means that no descriptor is left.
+/// Logs a failed accept and pauses: the error concerns one connection, or no descriptor is left.
 async fn rest(error: &io::Error) {
     tracing::warn!(%error, "a connection could not be accepted");
     tokio::time::sleep(REST).await;

@@ -10,7 +10,7 @@ import json
 import sys
 
 ALWAYS_INFORMATIONAL = {"7.1.6", "7.13.1", "7.13.2"}
-# Number of cases of autobahntestsuite 25.10.1 outside 12.* and 13.*.
+# Number of cases of autobahntestsuite 25.10.1, without 12.* and 13.*.
 ALL_CASES = 301
 
 

@@ -1,5 +1,5 @@
-// Chromium's own EventSource and WebSocket: same origin with a reconnect ticket, another allowed origin with a token
-// in the query, and an origin that is not allowed.
+// Chromium's own EventSource and WebSocket: same origin with a reconnect ticket, another allowed origin with
+// a token in the query, and an origin that is not allowed.
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -17,7 +17,7 @@ const browser = await chromium.launchPersistentContext(profile, {
     '--disable-component-update', '--disable-sync', '--host-resolver-rules=MAP evil.test 127.0.0.1'],
 });
 
-/** A page with the helpers below in its `window`. */
+/** Opens a page with the helpers below in its `window`. */
 async function open(url) {
   const page = await browser.newPage();
   await page.goto(url);
@@ -39,7 +39,7 @@ async function ready(page, times) {
   await page.waitForFunction((times) => window.readies >= times, times, WAIT);
 }
 
-/** What the page has heard by now, once it is at least as much as expected. */
+/** The values that the page has received, once they are at least as many as expected. */
 async function heard(page, ids, values) {
   await page.waitForFunction((count) => heard.length >= count, ids.length, WAIT);
   assert.deepEqual(await page.evaluate(() => heard.splice(0)), ids.map((id, i) => ({ id, n: values[i] })));

@@ -1,4 +1,5 @@
-// The page at /docs in Chromium: it shows both documents under its policy, and asks nobody but the daemon.
+// The page at /docs in Chromium: it shows both documents under its content security policy, and sends
+// requests only to the daemon.
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

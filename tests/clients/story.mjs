@@ -1,4 +1,5 @@
-// What the Node clients share: the daemon's REST face, the stage hand, and waiting with an end.
+// Shared helpers of the Node clients: the daemon's REST API, the control of the test, and waiting with a
+// timeout.
 import assert from 'node:assert/strict';
 
 export const { NERVEWIRE_URL: direct, NERVEWIRE_PROXY: proxied, NERVEWIRE_KEY: key, STAGE: stageUrl } = process.env;
@@ -16,7 +17,7 @@ export async function api(method, path, body) {
   return text ? JSON.parse(text) : null;
 }
 
-/** Publishes one `custom` event a value, as one request; returns the ids. */
+/** Publishes one `custom` event per value in one request, and returns the ids. */
 export async function publish(channel, values) {
   const events = values.map((n) => ({ type: 'custom', channel, data: { n } }));
   return (await api('POST', '/api/v1/events', events)).data.ids;
@@ -27,7 +28,7 @@ export async function stage(action) {
   assert.equal(response.status, 200, `stage ${action}: ${await response.text()}`);
 }
 
-/** A list that can be waited on. `next` takes from the front, in order of arrival. */
+/** A list to wait on. `next` removes the first item, in order of arrival. */
 export class Inbox {
   items = [];
   #waiting = [];
@@ -60,7 +61,9 @@ export class Inbox {
   }
 }
 
-/** Runs the named stories one after another; the first that fails ends the program. `leave` runs before it ends. */
+/**
+ * Runs the named stories one after another. The first failure ends the program. `leave` runs before the end.
+ */
 export async function tell(client, stories, leave = () => {}) {
   for (const [name, story] of Object.entries(stories)) {
     try {

@@ -8,7 +8,7 @@ import httpx
 
 DIRECT, PROXIED, KEY, STAGE = (os.environ[name] for name in ("NERVEWIRE_URL", "NERVEWIRE_PROXY", "NERVEWIRE_KEY", "STAGE"))
 BEARER = {"Authorization": f"Bearer {KEY}"}
-# Seconds to wait for anything that must come.
+# Seconds to wait for anything that is expected.
 LIMIT = 20
 
 

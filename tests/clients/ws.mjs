@@ -24,7 +24,7 @@ class Socket {
     this.ws.send(JSON.stringify(frame));
   }
 
-  /** The next frame, which must be of this type; a heartbeat may come between. */
+  /** Returns the next frame, which must be of this type. Heartbeats are skipped. */
   async expect(type) {
     for (;;) {
       const frame = await this.frames.next(type);

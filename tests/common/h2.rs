@@ -1,4 +1,5 @@
-//! HTTP/2 by hand, for peers that no client library would play: frames as they are, and no window that opens by itself.
+//! HTTP/2 written by hand, for peers that no client library would act as: raw frames, and no automatic window
+//! updates.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -28,7 +29,7 @@ pub(crate) struct Frame {
     pub(crate) payload: Vec<u8>,
 }
 
-/// A frame's bytes.
+/// The bytes of a frame.
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
     bytes.extend_from_slice(&[kind, flags]);
@@ -37,16 +38,16 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     bytes
 }
 
-/// Opens a window by so many bytes; `stream` 0 is the connection's.
+/// A WINDOW_UPDATE of `bytes`. `stream` 0 is the connection.
 pub(crate) fn window_update(stream: u32, bytes: u32) -> Vec<u8> {
     frame(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes())
 }
 
-/// A header block: every field literal, never indexed, no Huffman code.
+/// A header block: every field literal, never indexed, without Huffman coding.
 pub(crate) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let text = |bytes: &mut Vec<u8>, text: &str| {
-        // An integer of a 7-bit prefix (RFC 7541 §5.1).
+        // An integer with a 7-bit prefix (RFC 7541 §5.1).
         let mut rest = text.len();
         if rest < 127 {
             bytes.push(rest as u8);
@@ -69,7 +70,7 @@ pub(crate) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     bytes
 }
 
-/// A connection, its preface and SETTINGS sent.
+/// A connection whose preface and SETTINGS are sent.
 pub(crate) struct H2 {
     pub(crate) socket: TcpStream,
     buffer: Vec<u8>,
@@ -77,7 +78,7 @@ pub(crate) struct H2 {
 }
 
 impl H2 {
-    /// A connection whose streams' windows are of `window` bytes.
+    /// Opens a connection whose stream windows are `window` bytes.
     pub(crate) async fn open(daemon: &Daemon, window: u32) -> H2 {
         H2::over(TcpStream::connect(daemon.addr()).await.unwrap(), window).await
     }
@@ -89,12 +90,12 @@ impl H2 {
         H2 { socket, buffer: Vec::new(), next_stream: 1 }
     }
 
-    /// Sends bytes; what the peer no longer takes is lost.
+    /// Sends bytes. An error of a closed connection is ignored.
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         let _ = self.socket.write_all(bytes).await;
     }
 
-    /// A request; its stream stays open for a body unless `whole`.
+    /// Sends a request. Its stream stays open for a body unless `whole` is set.
     pub(crate) async fn request(
         &mut self,
         method: &str,
@@ -111,13 +112,13 @@ impl H2 {
         stream
     }
 
-    /// `GET` under a key.
+    /// Sends a `GET` with an API key.
     pub(crate) async fn get(&mut self, path: &str, key: &str) -> u32 {
         let credential = format!("Bearer {key}");
         self.request("GET", path, &[("authorization", &credential)], true).await
     }
 
-    /// The next frame; `None` where the peer ended or reset the connection. SETTINGS and PING are acknowledged.
+    /// The next frame; `None` if the peer ended or reset the connection. SETTINGS and PING are acknowledged.
     pub(crate) async fn next(&mut self) -> Option<Frame> {
         loop {
             if let Some(head) = self.buffer.get(..9) {
@@ -143,7 +144,7 @@ impl H2 {
         }
     }
 
-    /// Frames up to the next of this kind, which is the last; an end of the connection is a failure.
+    /// Reads frames up to the next of this kind and returns that one. Fails if the connection ends.
     pub(crate) async fn next_of(&mut self, kind: u8) -> Frame {
         loop {
             let frame =

@@ -1,4 +1,4 @@
-//! One request and its answer, each over a connection of its own.
+//! One request and its response, each over its own connection.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use super::within;
 
-/// A request under construction.
+/// A request builder.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
     to: SocketAddr,
@@ -38,7 +38,7 @@ impl Call {
         self.header("authorization", format!("Bearer {credential}"))
     }
 
-    /// No credential in the header.
+    /// Removes the credential header.
     pub(crate) fn anonymous(mut self) -> Call {
         self.headers.retain(|(name, _)| name != "authorization");
         self
@@ -54,19 +54,19 @@ impl Call {
         call
     }
 
-    /// A body without a content type.
+    /// Sets a body without a content type.
     pub(crate) fn bare_body(mut self, body: impl Into<Bytes>) -> Call {
         self.body = body.into();
         self
     }
 
-    /// Sends it and reads the whole answer.
+    /// Sends the request and reads the whole response.
     pub(crate) async fn send(self) -> Reply {
         let what = format!("the answer to {} {}", self.method, self.path);
         within(&what, async { self.try_send().await.unwrap() }).await
     }
 
-    /// The same where the daemon may be gone before it has answered.
+    /// As `send`, for a daemon that may end before it has responded.
     pub(crate) async fn try_send(self) -> Result<Reply, Box<dyn std::error::Error + Send + Sync>> {
         let stream = TcpStream::connect(self.to).await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -85,7 +85,7 @@ impl Call {
     }
 }
 
-/// An answer, whole.
+/// A complete response.
 #[derive(Clone)]
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,
@@ -113,7 +113,7 @@ impl Reply {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
-    /// `data.ids` of a publish.
+    /// `data.ids` of a publish response.
     #[track_caller]
     pub(crate) fn ids(&self) -> Vec<String> {
         let json = self.json();
@@ -121,7 +121,7 @@ impl Reply {
         ids.iter().map(|id| id.as_str().unwrap().to_owned()).collect()
     }
 
-    /// Checks that this is a refusal of the contract's shape with this status and code; answers its body.
+    /// Checks that this is an error response with this status and code. Returns its body.
     #[track_caller]
     pub(crate) fn refused(&self, status: u16, code: &str) -> Value {
         assert_eq!(self.status.as_u16(), status, "{self:?}");

@@ -1,8 +1,8 @@
-//! A daemon under test: the real binary on ports the kernel chose, with a data directory of its own.
+//! A daemon under test: the real binary on ports that the kernel chose, with its own data directory.
 //!
-//! * Every wait has a limit ([`PATIENCE`]): what never comes is a failing test, not a hanging one.
-//! * The process ends with its [`Daemon`]; a test that fails prints what the daemon logged.
-//! * The clients beside it (`http`, `sse`, `ws`) share no parser with the daemon.
+//! * Every wait has a limit ([`PATIENCE`]), so a missing event fails the test and does not hang it.
+//! * The process ends with its [`Daemon`]. A failing test prints the daemon's log.
+//! * The clients in `http`, `sse` and `ws` share no parser with the daemon.
 
 #![allow(dead_code, reason = "each test program uses its part of the harness")]
 #![allow(
@@ -10,7 +10,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stderr,
-    reason = "helpers of tests fail like tests"
+    reason = "a failing helper fails its test"
 )]
 
 pub(crate) mod h2;
@@ -40,10 +40,10 @@ use http::Call;
 use sse::{Sse, SseRequest};
 use ws::{Ws, WsRequest};
 
-/// How long anything may take before the test fails.
+/// Longest wait for anything before the test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Waits for `future`, and fails naming `what` where it does not come.
+/// Waits for `future`. Fails with `what` if it takes too long.
 #[track_caller]
 pub(crate) fn within<F: Future>(what: &str, future: F) -> impl Future<Output = F::Output> {
     let (what, at) = (what.to_owned(), std::panic::Location::caller());
@@ -55,7 +55,7 @@ pub(crate) fn within<F: Future>(what: &str, future: F) -> impl Future<Output = F
     }
 }
 
-/// Repeats `probe` until it answers `Some`; for states that nothing announces, such as a metric.
+/// Repeats `probe` until it returns `Some`. For states that nothing announces, such as a metric.
 #[track_caller]
 pub(crate) fn until<T, F: Future<Output = Option<T>>>(
     what: &str,
@@ -71,7 +71,7 @@ pub(crate) fn until<T, F: Future<Output = Option<T>>>(
     })
 }
 
-/// How a daemon is started.
+/// A builder for a daemon.
 #[derive(Clone, Default)]
 pub(crate) struct Builder {
     env: Vec<(String, String)>,
@@ -88,25 +88,25 @@ impl Builder {
         self
     }
 
-    /// A configuration file with this text.
+    /// Sets the text of the configuration file.
     pub(crate) fn toml(mut self, text: &str) -> Self {
         self.toml = Some(text.to_owned());
         self
     }
 
-    /// Further flags of `serve`.
+    /// Adds flags of `serve`.
     pub(crate) fn flags(mut self, flags: &[&str]) -> Self {
         self.flags.extend(flags.iter().map(ToString::to_string));
         self
     }
 
-    /// A data directory that outlives the daemon, instead of a temporary one.
+    /// Uses a data directory that outlives the daemon instead of a temporary one.
     pub(crate) fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.dir = Some(dir.into());
         self
     }
 
-    /// Starts it and waits until it serves.
+    /// Starts the daemon and waits until it serves.
     pub(crate) async fn start(self) -> Daemon {
         let temp = tempfile::tempdir().unwrap();
         let data_dir = self.dir.clone().unwrap_or_else(|| temp.path().join("data"));
@@ -145,7 +145,7 @@ impl Builder {
                     return text;
                 }
                 if let Some(status) = child.try_wait().unwrap() {
-                    sleep(Duration::from_millis(50)).await; // the last of its log
+                    sleep(Duration::from_millis(50)).await; // time for the last of its log
                     panic!("the daemon ended with {status}:\n{}", log.lock().unwrap());
                 }
                 sleep(Duration::from_millis(5)).await;
@@ -156,7 +156,7 @@ impl Builder {
         let addr = |name: &str| told[name].as_str().unwrap().parse().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let first_key = within("the first key", async {
-            // The first line tells whether a key follows it.
+            // The first line shows whether a key follows it.
             let _ = lines.next_line().await.unwrap();
             if data_dir.join(".known").exists() {
                 return None;
@@ -183,7 +183,7 @@ impl Builder {
     }
 }
 
-/// The binary in `home`, without variables of ours in its environment.
+/// The binary in `home`, without our variables in its environment.
 pub(crate) fn command(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nervewire"));
     command.current_dir(home).stdin(Stdio::null()).kill_on_drop(true);
@@ -196,7 +196,7 @@ pub(crate) fn command(home: &Path) -> Command {
     command
 }
 
-/// One life of the process.
+/// One run of the process.
 struct Running {
     child: Child,
     addr: SocketAddr,
@@ -226,12 +226,12 @@ impl Drop for Daemon {
 }
 
 impl Daemon {
-    /// A daemon with the default configuration.
+    /// Starts a daemon with the default configuration.
     pub(crate) async fn start() -> Daemon {
         Builder::default().start().await
     }
 
-    /// A daemon with another configuration.
+    /// A builder for a daemon with another configuration.
     pub(crate) fn with() -> Builder {
         Builder::default()
     }
@@ -240,12 +240,12 @@ impl Daemon {
         self.running.as_ref().expect("the daemon runs")
     }
 
-    /// Where clients connect.
+    /// The address of the public listener.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.running().addr
     }
 
-    /// Where metrics are.
+    /// The address of the admin listener.
     pub(crate) fn admin_addr(&self) -> SocketAddr {
         self.running().admin
     }
@@ -255,22 +255,22 @@ impl Daemon {
         format!("http://{}", self.addr())
     }
 
-    /// Its process id.
+    /// The process id.
     pub(crate) fn pid(&self) -> i32 {
         self.running().pid
     }
 
-    /// Where its store is.
+    /// The data directory.
     pub(crate) fn data_dir(&self) -> &Path {
         &self.data_dir
     }
 
-    /// What it has logged in this life.
+    /// The log of the current run.
     pub(crate) fn log(&self) -> String {
         self.running().log.lock().unwrap().clone()
     }
 
-    /// `kill -9`; what it wrote to disk is all that stays.
+    /// `kill -9`. Only what is on disk survives.
     pub(crate) async fn kill9(&mut self) {
         let mut running = self.running.take().expect("the daemon runs");
         running.child.start_kill().unwrap();
@@ -283,13 +283,13 @@ impl Daemon {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// SIGTERM; answers the exit code.
+    /// Sends SIGTERM. Returns the exit code.
     pub(crate) async fn terminate(&mut self) -> i32 {
         self.signal(rustix::process::Signal::TERM);
         self.ended().await.code().expect("it exits by itself")
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until the process ends by itself.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         let mut running = self.running.take().expect("the daemon runs");
         let status = within("the end of the daemon", running.child.wait()).await.unwrap();
@@ -298,32 +298,32 @@ impl Daemon {
         status
     }
 
-    /// Starts the stopped daemon again on the same data, at a port of its own.
+    /// Starts the stopped daemon again on the same data, at a new port.
     pub(crate) async fn start_again(&mut self) {
         assert!(self.running.is_none(), "it runs still");
         self.running = Some(self.how.spawn(self.temp.path(), &self.data_dir).await);
     }
 
-    /// `kill -9`, then the same data and the same port again.
+    /// `kill -9`, then a start on the same data and the same port.
     pub(crate) async fn restart(&mut self) {
         self.how.listen = Some(self.addr());
         self.kill9().await;
         self.start_again().await;
     }
 
-    /// The same with another configuration: `NERVEWIRE_<name>`.
+    /// Changes the configuration for the next start: `NERVEWIRE_<name>`.
     pub(crate) fn reconfigure(&mut self, name: &str, value: impl ToString) {
         self.how = std::mem::take(&mut self.how).env(name, value);
     }
 
-    /// Runs the binary beside the daemon and waits for its end.
+    /// Runs the binary as a command beside the daemon and waits for its end.
     pub(crate) async fn cli(&self, arguments: &[&str]) -> Output {
         let mut command = command(self.temp.path());
         command.args(arguments).env("NERVEWIRE_URL", self.url()).env("NERVEWIRE_KEY", &self.key);
         within("the command line", command.output()).await.unwrap()
     }
 
-    /// A request to the public listener, under the bootstrap key unless another is named.
+    /// A request to the public listener. It uses the bootstrap key unless another is set.
     pub(crate) fn call(&self, method: &str, path: &str) -> Call {
         Call::new(self.addr(), method, path).key(&self.key)
     }
@@ -338,17 +338,17 @@ impl Daemon {
         self.call("POST", path)
     }
 
-    /// An SSE stream, under the bootstrap key unless another is named.
+    /// An SSE stream. It uses the bootstrap key unless another is set.
     pub(crate) fn sse(&self, path: &str) -> SseRequest {
         SseRequest::new(self.addr(), path).key(&self.key)
     }
 
-    /// A WebSocket, under the bootstrap key unless another is named.
+    /// A WebSocket. It uses the bootstrap key unless another is set.
     pub(crate) fn ws(&self, path: &str) -> WsRequest {
         WsRequest::new(self.addr(), path).key(&self.key)
     }
 
-    /// A WebSocket that got its `ready`.
+    /// A WebSocket whose `ready` has been read.
     pub(crate) async fn live_ws(&self, path: &str) -> Ws {
         let mut ws = self.ws(path).open().await;
         let ready = ws.next_json().await;
@@ -356,7 +356,7 @@ impl Daemon {
         ws
     }
 
-    /// An SSE stream that got its `ready`.
+    /// An SSE stream whose `ready` has been read.
     pub(crate) async fn live_sse(&self, path: &str) -> Sse {
         let mut sse = self.sse(path).open().await;
         let ready = sse.next().await;
@@ -364,45 +364,46 @@ impl Daemon {
         sse
     }
 
-    /// A connection whose receive buffer is as small as the kernel lets it be: it blocks its peer soon.
+    /// A connection with the smallest receive buffer that the kernel allows, so it blocks its peer soon.
     pub(crate) async fn narrow(&self) -> TcpStream {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4_096).unwrap();
         within("a connection", socket.connect(self.addr())).await.unwrap()
     }
 
-    /// Publishes one event, an array, or anything else as JSON; answers the ids.
+    /// Publishes one event, an array, or any other JSON. Returns the ids.
     pub(crate) async fn publish(&self, body: Value) -> Vec<String> {
         self.publish_as(&self.key, body).await
     }
 
-    /// The same under another credential.
+    /// As `publish`, with another credential.
     pub(crate) async fn publish_as(&self, key: &str, body: Value) -> Vec<String> {
         let reply = self.post("/api/v1/events").key(key).json(&body).send().await;
         assert_eq!(reply.status, 201, "{reply:?}");
         reply.ids()
     }
 
-    /// Publishes messages of `agent-1` to `user-1` in one batch; answers their ids.
+    /// Publishes messages of `agent-1` to `user-1` in one batch. Returns their ids.
     pub(crate) async fn publish_messages(&self, contents: &[&str]) -> Vec<String> {
         self.publish(contents.iter().map(|content| message(content)).collect()).await
     }
 
-    /// A new organization and an API key with all scopes (`*`) in it.
+    /// Creates an organization. Returns an API key in it with all scopes (`*`).
     pub(crate) async fn create_org(&self, id: &str) -> String {
         let made = self.post("/api/v1/organizations").json(&json!({"id": id})).send().await;
         assert_eq!(made.status, 201, "{made:?}");
         self.create_key(json!({"org_id": id, "name": "test", "scopes": ["*"]})).await
     }
 
-    /// A new API key; `body` as `POST /api-keys` takes it.
+    /// Creates an API key. `body` has the fields of `POST /api-keys`.
     pub(crate) async fn create_key(&self, body: Value) -> String {
         let made = self.post("/api/v1/api-keys").json(&body).send().await;
         assert_eq!(made.status, 201, "{made:?}");
         made.json()["data"]["api_key"].as_str().unwrap().to_owned()
     }
 
-    /// A JWT of `sub` in the organization of `key`; `more` has further fields of `POST /tokens` (`roles`, `scopes`, …).
+    /// Creates a JWT for `sub` in the organization of `key`. `more` has further fields of `POST /tokens`
+    /// (`roles`, `scopes`, …).
     pub(crate) async fn mint_token(&self, key: &str, sub: &str, more: Value) -> String {
         let mut body = json!({"sub": sub, "expires_in_seconds": 3_600});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -411,12 +412,12 @@ impl Daemon {
         minted.json()["data"]["token"].as_str().unwrap().to_owned()
     }
 
-    /// A user's JWT in the organization `default`.
+    /// Creates a JWT of a user in the organization `default`.
     pub(crate) async fn user(&self, sub: &str) -> String {
         self.mint_token(&self.key, sub, json!({"roles": ["user"]})).await
     }
 
-    /// A metric: the series of exactly this name, or where no labels are given the sum over them.
+    /// A metric: the series with exactly this name, or the sum over all series if no labels are given.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
         let page = Call::new(self.admin_addr(), "GET", "/metrics").send().await;
         assert_eq!(page.status, 200, "{page:?}");
@@ -456,12 +457,12 @@ pub(crate) fn custom(channel: &str, data: Value) -> Value {
     json!({"type": "custom", "channel": channel, "data": data})
 }
 
-/// A piece of a stream that is not its last.
+/// A chunk of a stream that is not the last one.
 pub(crate) fn chunk(request_id: &str, text: &str, index: u64) -> Value {
     json!({"type": "stream_chunk", "request_id": request_id, "chunk": text, "is_final": false, "index": index})
 }
 
-/// Whether this is RFC 3339 in UTC with milliseconds, as the daemon writes it.
+/// Whether this is an RFC 3339 time in UTC with milliseconds, as the daemon writes it.
 pub(crate) fn is_timestamp(text: &str) -> bool {
     let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
     shape == "0000-00-00T00:00:00.000Z"

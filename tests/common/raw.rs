@@ -1,4 +1,4 @@
-//! Bytes as they are on the wire, for peers that no client library would play.
+//! Raw bytes on the wire, for peers that no client library would act as.
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
@@ -7,21 +7,21 @@ use tokio::net::TcpStream;
 use super::http::Reply;
 use super::{Daemon, within};
 
-/// Sends bytes on a fresh connection and reads until the peer ends or resets it.
+/// Sends bytes on a new connection and reads until the peer ends or resets it.
 pub(crate) async fn raw(daemon: &Daemon, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(daemon.addr()).await.unwrap();
-    let _ = stream.write_all(bytes).await; // the peer may hang up in the middle of it
+    let _ = stream.write_all(bytes).await; // the peer may close the connection during the write
     everything(&mut stream).await
 }
 
-/// What comes until the peer ends or resets.
+/// Reads until the peer ends or resets the connection.
 pub(crate) async fn everything(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut all = Vec::new();
     let _ = within("the peer's end", stream.read_to_end(&mut all)).await;
     String::from_utf8_lossy(&all).into_owned()
 }
 
-/// The HTTP/1 answers in `text`, all of them with `content-length`.
+/// Parses the HTTP/1 responses in `text`, which all have a `content-length`.
 #[track_caller]
 pub(crate) fn answers(mut text: &str) -> Vec<Reply> {
     let mut found = Vec::new();

@@ -1,11 +1,11 @@
-//! What tests of resources ask again and again, and how they read what comes.
+//! Helpers for tests of resources: common requests, and parsing of responses.
 
 use serde_json::{Value, json};
 
 use super::Daemon;
 use super::http::Reply;
 
-/// `data` of an answer with this status.
+/// `data` of a response with this status.
 #[track_caller]
 pub(crate) fn data(reply: &Reply, status: u16) -> Value {
     assert_eq!(reply.status.as_u16(), status, "{reply:?}");
@@ -14,13 +14,13 @@ pub(crate) fn data(reply: &Reply, status: u16) -> Value {
     body["data"].clone()
 }
 
-/// Status and code of a refusal.
+/// Status and error code of a refusal.
 #[track_caller]
 pub(crate) fn refused(reply: &Reply) -> (u16, String) {
     (reply.status.as_u16(), reply.json()["code"].as_str().unwrap().to_owned())
 }
 
-/// Every row of a list, page by page; `path` has a query already.
+/// Every row of a list, page by page. `path` already has a query.
 pub(crate) async fn all(daemon: &Daemon, key: &str, path: &str) -> Vec<Value> {
     let mut rows = Vec::new();
     let mut cursor = String::new();
@@ -34,7 +34,7 @@ pub(crate) async fn all(daemon: &Daemon, key: &str, path: &str) -> Vec<Value> {
     }
 }
 
-/// A new agent's id.
+/// Creates an agent. Returns its id.
 pub(crate) async fn agent(daemon: &Daemon, key: &str, name: &str) -> String {
     let reply = daemon.post("/api/v1/agents").key(key).json(&json!({"name": name})).send().await;
     data(&reply, 201)["id"].as_str().unwrap().to_owned()

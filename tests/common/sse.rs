@@ -1,5 +1,5 @@
-//! An event stream over a bare socket, read by a parser of its own that keeps what standard ones throw away: which fields
-//! an event really had, its comments, and its bytes.
+//! An event stream over a plain socket. Its parser keeps what standard ones discard: which fields an event
+//! had, its comments, and its bytes.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use super::within;
 
-/// A request for a stream under construction.
+/// A builder for a stream request.
 #[derive(Clone, Debug)]
 pub(crate) struct SseRequest {
     to: SocketAddr,
@@ -31,7 +31,7 @@ impl SseRequest {
         self
     }
 
-    /// Leaves the header out.
+    /// Removes the header.
     pub(crate) fn without(mut self, name: &str) -> SseRequest {
         self.headers.retain(|(other, _)| other != name);
         self
@@ -41,7 +41,7 @@ impl SseRequest {
         self.header("authorization", &format!("Bearer {credential}"))
     }
 
-    /// Where to go on.
+    /// Sets the cursor to resume after.
     pub(crate) fn last_event_id(self, id: &str) -> SseRequest {
         self.header("last-event-id", id)
     }
@@ -51,7 +51,7 @@ impl SseRequest {
         self
     }
 
-    /// The request's head as it goes out.
+    /// The head of the request, as it is sent.
     pub(crate) fn head(&self) -> String {
         let mut head = format!("GET {} {}\r\nhost: {}\r\n", self.path, self.version, self.to);
         for (name, value) in &self.headers {
@@ -60,19 +60,19 @@ impl SseRequest {
         head + "\r\n"
     }
 
-    /// Asks, and reads the answer's head whatever it is.
+    /// Sends the request and reads the head of any response.
     pub(crate) async fn ask(self) -> Sse {
         let stream = TcpStream::connect(self.to).await.unwrap();
         self.ask_on(stream).await
     }
 
-    /// The same over a socket that is connected already.
+    /// As `ask`, over a connected socket.
     pub(crate) async fn ask_on(self, mut stream: TcpStream) -> Sse {
         stream.write_all(self.head().as_bytes()).await.unwrap();
         Sse::read_head(stream, Vec::new()).await
     }
 
-    /// Asks for a stream that is granted.
+    /// Opens a stream, which must be granted.
     #[track_caller]
     pub(crate) fn open(self) -> impl Future<Output = Sse> {
         let at = std::panic::Location::caller();
@@ -99,9 +99,9 @@ pub(crate) struct Block {
     pub(crate) data: Option<String>,
     /// The `retry` field, if there was one.
     pub(crate) retry: Option<String>,
-    /// The comment, without its colon; then nothing else is set.
+    /// The comment without its colon. If set, all other fields are `None`.
     pub(crate) comment: Option<String>,
-    /// Every line as it came, without line ends.
+    /// Every line as it arrived, without line ends.
     pub(crate) lines: Vec<String>,
 }
 
@@ -112,14 +112,14 @@ impl Block {
         serde_json::from_str(data).unwrap_or_else(|error| panic!("{error} in {self:?}"))
     }
 
-    /// Checks that it is a control frame of this name; answers its data.
+    /// Checks that this is a control frame with this name. Returns its data.
     #[track_caller]
     pub(crate) fn named(&self, name: &str) -> Value {
         assert_eq!(self.name.as_deref(), Some(name), "{self:?}");
         self.json()
     }
 
-    /// Checks that it is an event (unnamed, with an id that is the event's own); answers its data.
+    /// Checks that this is an event (unnamed, and its id is the event's own). Returns its data.
     #[track_caller]
     pub(crate) fn event(&self) -> Value {
         assert_eq!(self.name, None, "{self:?}");
@@ -129,19 +129,19 @@ impl Block {
     }
 }
 
-/// A chunked body under way (RFC 9112 §7.1), strictly read.
+/// A strict parser of a chunked body (RFC 9112 §7.1).
 #[derive(Default)]
 struct Chunks {
-    /// Received and not yet a whole chunk.
+    /// Received bytes that are not yet a whole chunk.
     raw: Vec<u8>,
-    /// The chunks that were whole, in order.
+    /// The complete chunks, in order.
     whole: Vec<String>,
-    /// The last chunk has come.
+    /// Whether the last chunk has arrived.
     ended: bool,
 }
 
 impl Chunks {
-    /// Moves the bytes of whole chunks to `out`.
+    /// Moves the bytes of complete chunks to `out`.
     fn unpack(&mut self, out: &mut Vec<u8>) {
         while !self.ended {
             let Some(line) = self.raw.windows(2).position(|two| two == b"\r\n") else { return };
@@ -163,22 +163,22 @@ impl Chunks {
     }
 }
 
-/// An answer whose head is read and whose body may be a stream.
+/// A response whose head is read and whose body may be a stream.
 pub(crate) struct Sse {
     pub(crate) status: u16,
     /// Status line and headers.
     pub(crate) head: String,
     stream: TcpStream,
-    /// Received, out of its chunks, and not yet parsed.
+    /// Received body bytes, without chunk framing, that are not parsed yet.
     buffer: Vec<u8>,
-    /// The chunks of the body, if it comes in chunks.
+    /// The chunk parser, if the body is chunked.
     chunks: Option<Chunks>,
-    /// The id a client would come back with.
+    /// The id that a client would reconnect with.
     pub(crate) last_event_id: String,
 }
 
 impl Sse {
-    /// Reads a response head from a socket; `buffer` holds what was read from it before.
+    /// Reads a response head from a socket. `buffer` holds bytes that were read from it before.
     pub(crate) async fn read_head(mut stream: TcpStream, mut buffer: Vec<u8>) -> Sse {
         let end = within("a response head", async {
             loop {
@@ -203,7 +203,7 @@ impl Sse {
         sse
     }
 
-    /// Reads more of the body; false at its end.
+    /// Reads more of the body. Returns false at its end.
     async fn read_more(&mut self) -> bool {
         let Some(chunks) = &mut self.chunks else {
             return matches!(self.stream.read_buf(&mut self.buffer).await, Ok(1..));
@@ -215,17 +215,17 @@ impl Sse {
         true
     }
 
-    /// Whether the body ended with its last chunk, and was not cut off.
+    /// Whether the body ended with its last chunk and was not cut off.
     pub(crate) fn ended_whole(&self) -> bool {
         self.chunks.as_ref().is_some_and(|chunks| chunks.ended)
     }
 
-    /// The chunks that came so far, each as it was framed.
+    /// The chunks received so far, as they were framed.
     pub(crate) fn chunks(&self) -> &[String] {
         self.chunks.as_ref().map_or(&[], |chunks| &chunks.whole)
     }
 
-    /// A header of the answer.
+    /// A header of the response.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().skip(1).find_map(|line| {
             let (found, value) = line.split_once(':')?;
@@ -233,18 +233,18 @@ impl Sse {
         })
     }
 
-    /// The socket, for those who have no use for the rest.
+    /// The socket, without the parser.
     pub(crate) fn into_stream(self) -> TcpStream {
         self.stream
     }
 
-    /// What else comes until the peer ends.
+    /// Reads everything until the peer ends the connection.
     pub(crate) async fn rest(&mut self) -> String {
         within("the end of an answer", async { while self.read_more().await {} }).await;
         String::from_utf8(std::mem::take(&mut self.buffer)).unwrap()
     }
 
-    /// A body of `content-length` bytes, which leaves the connection usable.
+    /// Reads a body of `content-length` bytes. The connection stays usable.
     pub(crate) async fn body(&mut self) -> String {
         let length: usize = self.header("content-length").unwrap().parse().unwrap();
         within("a body", async {
@@ -256,12 +256,12 @@ impl Sse {
         String::from_utf8(self.buffer.drain(..length).collect()).unwrap()
     }
 
-    /// The head of the next answer on the same connection.
+    /// Reads the head of the next response on the same connection.
     pub(crate) async fn next_answer(self) -> Sse {
         Sse::read_head(self.stream, self.buffer).await
     }
 
-    /// The next block or comment, whatever it is; `None` at the end.
+    /// The next block or comment of any kind; `None` at the end.
     #[track_caller]
     pub(crate) fn next_block(&mut self) -> impl Future<Output = Option<Block>> {
         within("the next event", async {
@@ -301,7 +301,7 @@ impl Sse {
         })
     }
 
-    /// The next block with data that is no keep-alive.
+    /// The next block with data that is not a keep-alive.
     #[track_caller]
     pub(crate) fn next(&mut self) -> impl Future<Output = Block> {
         let at = std::panic::Location::caller();
@@ -315,7 +315,7 @@ impl Sse {
         }
     }
 
-    /// The next event, which must be no control frame.
+    /// The next block, which must be an event and not a control frame.
     #[track_caller]
     pub(crate) fn next_event(&mut self) -> impl Future<Output = Value> {
         let at = std::panic::Location::caller();
@@ -335,12 +335,12 @@ impl Sse {
         events
     }
 
-    /// One line; any of the three line ends. `None` at the end of the stream.
+    /// One line with any of the three line ends. `None` at the end of the stream.
     async fn line(&mut self) -> Option<String> {
         loop {
             if let Some(at) = self.buffer.iter().position(|byte| matches!(byte, b'\n' | b'\r')) {
                 let cr = self.buffer[at] == b'\r';
-                // After a CR an LF may follow, and whether it does is known only with the next byte.
+                // A CR may be followed by an LF, which only the next byte shows.
                 if !cr || at + 1 < self.buffer.len() {
                     let end = if cr && self.buffer[at + 1] == b'\n' { at + 2 } else { at + 1 };
                     let line = String::from_utf8(self.buffer[..at].to_vec()).expect("UTF-8");

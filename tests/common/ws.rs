@@ -1,4 +1,4 @@
-//! A WebSocket by tokio-tungstenite: JSON in and out, and every frame to those who want to see it.
+//! A WebSocket client with tokio-tungstenite: sends and receives JSON, and gives access to every frame.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use super::http::Reply;
 use super::within;
 
-/// A request for a WebSocket under construction.
+/// A builder for a WebSocket request.
 #[derive(Clone, Debug)]
 pub(crate) struct WsRequest {
     to: SocketAddr,
@@ -32,7 +32,7 @@ impl WsRequest {
         self
     }
 
-    /// Leaves the header out.
+    /// Removes the header.
     pub(crate) fn without(mut self, name: &str) -> WsRequest {
         self.headers.retain(|(other, _)| other != name);
         self
@@ -42,13 +42,13 @@ impl WsRequest {
         self.header("authorization", &format!("Bearer {credential}"))
     }
 
-    /// Asks for the upgrade.
+    /// Sends the upgrade request.
     pub(crate) async fn ask(self) -> Result<Ws, Reply> {
         let stream = TcpStream::connect(self.to).await.unwrap();
         self.ask_on(stream).await
     }
 
-    /// The same over a socket that is connected already.
+    /// As `ask`, over a connected socket.
     pub(crate) async fn ask_on(self, stream: TcpStream) -> Result<Ws, Reply> {
         let mut request = format!("ws://{}{}", self.to, self.path).into_client_request().unwrap();
         for (name, value) in &self.headers {
@@ -70,14 +70,14 @@ impl WsRequest {
         }
     }
 
-    /// Asks for an upgrade that is granted.
+    /// Opens a WebSocket. The upgrade must be granted.
     #[track_caller]
     pub(crate) fn open(self) -> impl Future<Output = Ws> {
         let at = std::panic::Location::caller();
         async move { self.ask().await.unwrap_or_else(|reply| panic!("{reply:?} ({at})")) }
     }
 
-    /// Asks for an upgrade that is refused.
+    /// Sends an upgrade request, which must be refused.
     #[track_caller]
     pub(crate) fn refused(self) -> impl Future<Output = Reply> {
         let at = std::panic::Location::caller();
@@ -108,18 +108,18 @@ impl Ws {
         within("room to send", self.inner.send(message)).await.unwrap();
     }
 
-    /// Sends without minding whether the peer has gone.
+    /// Sends a frame and ignores errors of a closed connection.
     pub(crate) async fn try_send(&mut self, frame: &Value) -> bool {
         within("room to send", self.inner.send(Message::text(frame.to_string()))).await.is_ok()
     }
 
-    /// The next message of any kind; `None` when the connection has ended without a close frame.
+    /// The next message of any kind; `None` if the connection ended without a close frame.
     #[track_caller]
     pub(crate) fn next_message(&mut self) -> impl Future<Output = Option<Message>> {
         within("the next frame", async { self.inner.next().await.and_then(Result::ok) })
     }
 
-    /// The next JSON frame, heartbeats and all.
+    /// The next JSON frame, including heartbeats.
     #[track_caller]
     pub(crate) fn next_frame(&mut self) -> impl Future<Output = Value> {
         let at = std::panic::Location::caller();
@@ -137,7 +137,7 @@ impl Ws {
         }
     }
 
-    /// The next JSON frame that is no heartbeat.
+    /// The next JSON frame that is not a heartbeat.
     #[track_caller]
     pub(crate) fn next_json(&mut self) -> impl Future<Output = Value> {
         let at = std::panic::Location::caller();
@@ -147,7 +147,8 @@ impl Ws {
         }
     }
 
-    /// The next JSON frame that is no heartbeat, or the code and reason of its end (`None`: it broke off).
+    /// The next JSON frame that is not a heartbeat, or the code and reason of the close (`None`: no close
+    /// frame).
     pub(crate) async fn try_next_json(&mut self) -> Result<Value, Option<(u16, String)>> {
         loop {
             match self.next_message().await {
@@ -167,7 +168,7 @@ impl Ws {
         }
     }
 
-    /// The next JSON frame that is no heartbeat, which must be of this type.
+    /// The next JSON frame that is not a heartbeat, which must be of this type.
     #[track_caller]
     pub(crate) fn expect(&mut self, kind: &str) -> impl Future<Output = Value> {
         let (kind, at) = (kind.to_owned(), std::panic::Location::caller());
@@ -178,13 +179,13 @@ impl Ws {
         }
     }
 
-    /// Sends a frame and awaits the answer to it, which must be the next frame.
+    /// Sends a frame and returns its response, which must be the next frame.
     pub(crate) async fn ask(&mut self, frame: &Value) -> Value {
         self.send(frame).await;
         self.next_json().await
     }
 
-    /// Reads on to the end; answers the code and reason of the close frame.
+    /// Reads to the end. Returns the code and reason of the close frame.
     #[track_caller]
     pub(crate) fn closed(&mut self) -> impl Future<Output = (u16, String)> {
         let at = std::panic::Location::caller();
@@ -201,7 +202,7 @@ impl Ws {
         }
     }
 
-    /// The socket below, to misuse.
+    /// The TCP socket below, for violations of the protocol.
     pub(crate) fn socket(&mut self) -> &mut TcpStream {
         self.inner.get_mut()
     }
