@@ -7,7 +7,7 @@ seconds=${2:-30}
 shift; [ $# -eq 0 ] || shift
 
 host=$(rustc -vV | sed -n 's/^host: //p')
-export RUSTC_BOOTSTRAP=1 # sanitizers are not stable; the compiler is
+export RUSTC_BOOTSTRAP=1 # sanitizers need unstable flags, and this is a stable compiler
 export RUSTFLAGS="--cfg fuzzing -Zsanitizer=address -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1"

@@ -132,7 +132,7 @@ async fn the_strongest_presentation_decides() {
         }
     }
     unauthorized(&present(&daemon, [None; 5]).await);
-    // An API key may stand wherever a token may; X-API-Key takes keys only.
+    // An API key is accepted wherever a token is. X-API-Key accepts only keys.
     for places in [
         [Some(key.as_str()), None, None, None, None],
         [None, None, None, Some(&key), None],
@@ -141,14 +141,14 @@ async fn the_strongest_presentation_decides() {
         assert_eq!(present(&daemon, places).await.status, 200);
     }
     unauthorized(&present(&daemon, [None, Some(&jwt), None, None, None]).await);
-    // Empty parameters are absent ones; a scheme that is not ours belongs to a proxy.
+    // An empty parameter counts as absent. An unknown scheme belongs to a proxy.
     let path = format!("{EVENTS}?token=&ticket=");
     let call = Call::new(daemon.addr(), "GET", &path).header("authorization", "Basic dTpw");
     assert_eq!(call.header("x-api-key", &key).send().await.status, 200);
-    // Given twice, it is wrong: two readers could choose differently.
+    // A parameter given twice is an error: two parsers could choose differently.
     let path = format!("{EVENTS}?token={jwt}&token={jwt}");
     unauthorized(&Call::new(daemon.addr(), "GET", &path).send().await);
-    // On WebSocket and SSE alike.
+    // The same on WebSocket and SSE.
     for (wrong, right) in [("wrong", &jwt), (jwt.as_str(), &jwt)] {
         let granted = wrong != "wrong";
         let ws = daemon.ws(&format!("/api/v1/ws?token={right}")).key(wrong).ask().await;
@@ -168,7 +168,7 @@ async fn a_token_in_the_query_can_be_switched_off() {
     assert_eq!(present(&daemon, [None, None, Some(&one), None, None]).await.status, 200);
 }
 
-/// Every forgery is the same 401, byte for byte: the answer does not say what was wrong.
+/// Every forged token gets the same 401, byte for byte: the response does not say what was wrong.
 #[tokio::test]
 async fn forged_and_stale_tokens_are_one_and_the_same_401() {
     let (daemon, _) = acme().await;
@@ -220,11 +220,11 @@ async fn forged_and_stale_tokens_are_one_and_the_same_401() {
         answers.insert(body.to_string());
     }
     assert_eq!(answers.len(), 1, "{answers:?}");
-    // A little ahead of us is allowed for `nbf`, as clocks differ.
+    // `nbf` may be slightly in the future, because clocks differ.
     assert_eq!(daemon.get(EVENTS).key(&token(json!({"nbf": now() + 2}))).send().await.status, 200);
 }
 
-/// The key marked default, or the only one, verifies tokens without `kid`; others are never tried.
+/// Tokens without `kid` are verified by the default key, or by the only one. Other keys are never tried.
 #[tokio::test]
 async fn keys_rotate_by_kid_over_restarts() {
     let mut daemon = Daemon::with()
@@ -272,7 +272,7 @@ fn der(name: &str) -> Vec<u8> {
     STANDARD.decode(body).unwrap()
 }
 
-/// RS256, ES256 and EdDSA by PEM and by JWKS; a public key is never a secret for HS256.
+/// RS256, ES256 and EdDSA keys in PEM and JWKS files. A public key never serves as an HS256 secret.
 #[tokio::test]
 async fn asymmetric_keys_are_read_from_files() {
     let dir = tempfile::tempdir().unwrap();
@@ -331,15 +331,15 @@ async fn asymmetric_keys_are_read_from_files() {
     unauthorized(&daemon.get(EVENTS).key(&confused).send().await);
 }
 
-/// A one-shot ticket is spent by its first successful use, and only by that.
+/// A one-shot ticket is used up by its first successful use, and only by that.
 #[tokio::test]
 async fn a_ticket_is_spent_once() {
     let (daemon, key) = acme().await;
     let one = ticket(&daemon, &key, json!({})).await;
     let path = |kind: &str| format!("/api/v1/{kind}?ticket={one}");
-    // Refused before credentials are looked at, so it is not spent.
+    // This request is refused before credentials are checked, so the ticket is not used up.
     assert_eq!(Call::new(daemon.addr(), "GET", &path("ws")).send().await.status, 426);
-    // From a page that may not, it is refused and not spent either.
+    // A request from a foreign origin is refused and does not use up the ticket either.
     let foreign = daemon.ws(&path("ws")).without("authorization").header("origin", "https://evil.example");
     foreign.refused().await.refused(403, "FORBIDDEN");
     let mut ws = daemon.ws(&path("ws")).without("authorization").open().await;
@@ -350,7 +350,7 @@ async fn a_ticket_is_spent_once() {
         unauthorized(&Call::new(daemon.addr(), "GET", &path(kind)).send().await);
     }
     assert_eq!(daemon.sse(&path("sse")).without("authorization").ask().await.status, 401);
-    // Two racing uses have one winner.
+    // Of two concurrent uses, one succeeds.
     let one = ticket(&daemon, &key, json!({})).await;
     let path = format!("{EVENTS}?ticket={one}");
     let uses = (0..8).map(|_| tokio::spawn(Call::new(daemon.addr(), "GET", &path).send()));
@@ -361,8 +361,8 @@ async fn a_ticket_is_spent_once() {
     assert_eq!(granted, 1);
 }
 
-/// A reconnect ticket is for streams and polling only, is bound to its page, comes back after `kill -9`, and ends with
-/// the credential it was made from.
+/// A reconnect ticket is only for streams and polling, is bound to its page, survives `kill -9`, and ends
+/// with the credential it was created from.
 #[tokio::test]
 async fn a_reconnect_ticket_survives_the_daemon_and_not_its_parent() {
     let mut daemon = Daemon::with()
@@ -399,7 +399,7 @@ async fn a_reconnect_ticket_survives_the_daemon_and_not_its_parent() {
         ws.refused().await.refused(403, "FORBIDDEN");
         let rest = Call::new(daemon.addr(), "POST", &format!("/api/v1/tickets?ticket={text}"));
         rest.json(&json!({})).send().await.refused(403, "FORBIDDEN");
-        // Narrowing is inherited.
+        // The ticket inherits the narrowing.
         let mut sse = stream(&daemon, None).await;
         sse.next().await.named("ready");
         daemon.publish_as(&acme, json!([custom("b", json!(1)), custom("a", json!(2))])).await;
@@ -411,7 +411,7 @@ async fn a_reconnect_ticket_survives_the_daemon_and_not_its_parent() {
     assert_eq!(stream(&daemon, None).await.status, 401, "a deleted key takes its tickets along");
 }
 
-/// A page elsewhere cannot ride on a cookie: whatever changes something, and every WebSocket, needs an allowed origin.
+/// A foreign page cannot use a visitor's cookie: every change, and every WebSocket, needs an allowed origin.
 #[tokio::test]
 async fn cookies_count_only_with_an_allowed_origin() {
     let daemon = Daemon::with()
@@ -453,7 +453,8 @@ async fn cookies_count_only_with_an_allowed_origin() {
                 reply.refused(403, "FORBIDDEN");
             }
         }
-        // With a header credential the origin matters for a WebSocket if there is one: pages cannot set headers there.
+        // With a credential in a header, a WebSocket still needs an allowed origin if it has one: pages
+        // cannot set headers there.
         let mut ws = daemon.ws("/api/v1/ws");
         if let Some(origin) = origin {
             ws = ws.header("origin", origin);
@@ -512,7 +513,7 @@ async fn cors_tells_browsers_what_they_may() {
     }
 }
 
-/// Narrowing binds what is read and what is published, over REST and WebSocket; empty matches nothing.
+/// Narrowing applies to reading and publishing, over REST and WebSocket. An empty list matches nothing.
 #[tokio::test]
 async fn narrowing_binds_reading_and_publishing() {
     let (daemon, key) = acme().await;
@@ -572,7 +573,7 @@ async fn narrowing_binds_reading_and_publishing() {
                 }
             }
         }
-        // A batch with one event too many publishes none.
+        // If one event of a batch is not allowed, none is published.
         if may.len() < 5 {
             daemon.post(EVENTS).key(&token).json(&events).send().await.refused(403, "FORBIDDEN");
         }
@@ -608,7 +609,7 @@ async fn who_may_publish_what() {
             assert_eq!(reply.status.as_u16(), status, "{event} {reply:?}");
         }
     }
-    // `publish` without `publish:org` speaks as oneself even where nobody is named.
+    // `publish` without `publish:org` publishes as oneself, also if the event names nobody.
     let page = daemon.get(&format!("{EVENTS}?earliest=true&limit=2")).key(&key).send().await.json();
     assert_eq!(page["data"][1]["user_id"], "ann");
     for who in [&org, &plain] {
@@ -637,7 +638,7 @@ async fn who_may_publish_what() {
     }
 }
 
-/// Nobody issues what is wider than their own, and `operator` is in nobody's gift.
+/// No credential can issue one with more rights than its own, and none can grant `operator`.
 #[tokio::test]
 async fn nobody_issues_wider_than_their_own() {
     let (daemon, key) = acme().await;
@@ -672,7 +673,7 @@ async fn nobody_issues_wider_than_their_own() {
         let reply = daemon.post(&format!("/api/v1/{path}")).key(who).json(&body).send().await;
         reply.refused(400, "VALIDATION_ERROR");
     }
-    // What is left out is inherited: a child never sees more than its parent.
+    // A field that is left out is inherited: a child never has more than its parent.
     let made =
         daemon.post("/api/v1/api-keys").key(&short).json(&json!({"scopes": ["subscribe"]})).send().await;
     assert!(made.json()["data"]["expires_at"].is_string(), "{made:?}");
@@ -681,7 +682,7 @@ async fn nobody_issues_wider_than_their_own() {
     let made = made.json();
     assert_eq!((&made["data"]["agents"], &made["data"]["types"]), (&json!(["a"]), &json!([])));
 
-    // `*` is not `operator`, whoever says so.
+    // `*` does not include `operator`, and a token cannot claim it.
     let claims_it = token(json!({"scopes": ["*", "operator"], "roles": ["admin", "operator"]}));
     let second = daemon.create_key(json!({"scopes": ["*"]})).await;
     for who in [&claims_it, &key, &second] {
@@ -691,13 +692,13 @@ async fn nobody_issues_wider_than_their_own() {
         daemon.call("DELETE", "/api/v1/organizations/acme").key(who).send().await.refused(403, "FORBIDDEN");
     }
     assert_eq!(daemon.get("/api/v1/organizations").send().await.status, 200);
-    // Nor may a manager of the operator's own organization take the operator's key away.
+    // A manager of the operator's own organization cannot delete the operator's key either.
     let id = daemon.key.split('_').nth(1).unwrap().to_owned();
     let deleted = daemon.call("DELETE", &format!("/api/v1/api-keys/{id}")).key(&second).send().await;
     deleted.refused(403, "FORBIDDEN");
 }
 
-/// A connection over each transport under one credential.
+/// A connection over each transport with one credential.
 struct Live {
     ws: Ws,
     silent: Ws,
@@ -715,7 +716,7 @@ impl Live {
         Live { ws, silent, sse }
     }
 
-    /// Checks that all end with this code, soon after `since`; what was published before may come first.
+    /// Checks that all end with this code, soon after `since`. Earlier events may come first.
     async fn ended(mut self, code: u16, said: &str, since: Instant) {
         assert_eq!(self.ws.closed().await.0, code);
         assert_eq!(self.silent.closed().await.0, code);
@@ -729,17 +730,17 @@ impl Live {
         assert!(since.elapsed() < SOON, "{:?}", since.elapsed());
     }
 
-    /// Checks that all still get what is published.
+    /// Checks that all still receive events.
     async fn lives(&mut self, daemon: &Daemon, key: &str) {
         let id = daemon.publish_as(key, custom("lives", json!(1))).await;
-        // Others may have published before.
+        // Other events may have been published before.
         while self.ws.next_json().await["id"] != id[0].as_str() {}
         while self.sse.next_event().await["id"] != id[0].as_str() {}
         assert_eq!(self.silent.ask(&json!({"type": "ping"})).await["type"], "pong");
     }
 }
 
-/// What ends a credential ends its connections, and nobody else's.
+/// The end of a credential ends its connections, and no others.
 #[tokio::test]
 async fn revocation_ends_live_connections() {
     let (daemon, key) = acme().await;
@@ -803,7 +804,7 @@ async fn revocation_ends_live_connections() {
     assert!(since.elapsed() < SOON, "{:?}", since.elapsed());
 }
 
-/// Expiry closes with another code than revocation: come back with a new credential.
+/// Expiry has a close code of its own, which means: reconnect with a new credential.
 #[tokio::test]
 async fn expiry_ends_live_connections() {
     let (daemon, key) = acme().await;
@@ -824,7 +825,8 @@ async fn expiry_ends_live_connections() {
     unauthorized(&daemon.get(EVENTS).key(&dying).send().await);
 }
 
-/// `auth` on a WebSocket renews in place: same identity, new expiry and new rights, before the next frame.
+/// `auth` on a WebSocket renews the credential in place: same identity, new expiry and new rights, before the
+/// next frame.
 #[tokio::test]
 async fn a_websocket_renews_its_credential() {
     let (daemon, key) = acme().await;
@@ -832,7 +834,7 @@ async fn a_websocket_renews_its_credential() {
     let mut ws = daemon.ws("/api/v1/ws").key(&token(json!({"exp": exp}))).open().await;
     ws.expect("ready").await;
     let ask = |token: &str| json!({"type": "auth", "token": token, "ref": "r"});
-    // A wrong one changes nothing.
+    // A wrong credential changes nothing.
     let refused = ws.ask(&ask("wrong")).await;
     assert_eq!(
         (&refused["type"], &refused["code"], &refused["ref"]),
@@ -843,12 +845,12 @@ async fn a_websocket_renews_its_credential() {
     until("the first credential's end", async || (now() > exp + 1).then_some(())).await;
     let id = daemon.publish_as(&key, custom("c", json!(1))).await;
     assert_eq!(ws.next_json().await["id"], id[0].as_str(), "it outlives its first credential");
-    // New rights hold before the next frame.
+    // The new rights apply to the next frame.
     let narrow = token(json!({"channels": ["only"]}));
     assert_eq!(ws.ask(&ask(&narrow)).await["type"], "ack");
     daemon.publish_as(&key, json!([custom("other", json!(1)), custom("only", json!(2))])).await;
     assert_eq!(ws.next_json().await["data"], 2);
-    // Another identity ends it.
+    // Another identity ends the connection.
     for other in [token(json!({"sub": "bob"})), key.clone(), daemon.key.clone()] {
         let mut ws = daemon.ws("/api/v1/ws").key(&token(json!({}))).open().await;
         ws.expect("ready").await;
@@ -857,7 +859,7 @@ async fn a_websocket_renews_its_credential() {
     }
 }
 
-/// `visibility` changes what live connections see, both ways.
+/// `visibility` changes what live connections see, in both directions.
 #[tokio::test]
 async fn visibility_changes_take_effect_on_live_connections() {
     let (daemon, key) = acme().await;
@@ -872,7 +874,8 @@ async fn visibility_changes_take_effect_on_live_connections() {
         let call = daemon.call("PATCH", "/api/v1/organizations/acme").key(&key);
         assert_eq!(call.json(&body).send().await.status, 200);
     };
-    // The change reaches workers by message, a moment after its answer: publish until it shows.
+    // The change reaches the workers by message, slightly after the response, so publish until it takes
+    // effect.
     for (visibility, seen) in [("org", true), ("private", false), ("org", true)] {
         set(visibility).await;
         let since = Instant::now();
@@ -893,7 +896,8 @@ async fn visibility_changes_take_effect_on_live_connections() {
     }
 }
 
-/// Sixty failures a minute and address, then 429 for further failures; valid credentials and absent ones never count.
+/// After sixty failures per minute and address, further failures get 429. Valid and missing credentials never
+/// count.
 #[tokio::test]
 async fn failures_are_limited_and_successes_are_not() {
     let daemon = Daemon::start().await;
@@ -910,12 +914,12 @@ async fn failures_are_limited_and_successes_are_not() {
     unauthorized(&Call::new(daemon.addr(), "GET", EVENTS).send().await);
     daemon.ws("/api/v1/ws").key("wrong").refused().await.refused(429, "QUOTA_EXCEEDED");
     daemon.live_ws("/api/v1/ws").await;
-    // EventSource must hear of it by status: it is a wrong credential, not a full house.
+    // EventSource must get the status: the credential is wrong, and the daemon is not full.
     assert_eq!(daemon.sse("/api/v1/sse").key("wrong").ask().await.status, 429);
     assert_eq!(daemon.sse("/api/v1/sse").ask().await.status, 200);
 }
 
-/// No credential, right or wrong, wherever it stands, is ever written to the log, a metric or an answer.
+/// No credential, right or wrong, in any place, is ever written to the log, a metric or a response.
 #[tokio::test]
 async fn credentials_are_never_written_down() {
     let daemon = Daemon::with().env("LOG", "trace").env("AUTH__JWT_KEYS", keys(json!([k1()]))).start().await;
@@ -945,9 +949,9 @@ async fn credentials_are_never_written_down() {
         ws.send_text(&format!("{{\"type\":\"auth\",\"token\":\"{text}\"")).await;
         answers.push_str(&ws.next_json().await.to_string());
         ws.send(&json!({"type": "auth", "token": text})).await;
-        // Answered or closed, depending on whose it is.
+        // The response is a frame or a close, depending on the credential's owner.
         answers.push_str(&format!("{:?}", ws.try_next_json().await));
-        // A request line and a head that do not parse.
+        // An invalid request line and an invalid head.
         let path = format!("/api/v1/%zz?token={text}");
         answers.push_str(&format!("{:?}", Call::new(daemon.addr(), "GET", &path).send().await));
         h2_request(&daemon, text).await;
@@ -956,7 +960,7 @@ async fn credentials_are_never_written_down() {
     let log = daemon.log();
     assert!(log.contains("\"level\":\"DEBUG\"") && log.contains("credential refused"), "it logs at all");
     for text in [&key, &jwt, &minted, &one, &reconnect, &daemon.key, &wrong.to_owned(), &SECRET.to_owned()] {
-        // The middle of a credential would be as bad as the whole.
+        // A part of a credential would be as bad as the whole.
         for part in [text.as_str(), &text[text.len() - 20..]] {
             let at = |haystack: &str| {
                 haystack.find(part).map(|at| {
@@ -971,7 +975,7 @@ async fn credentials_are_never_written_down() {
     assert!(!log.contains("panicked"), "{log}");
 }
 
-/// One request over HTTP/2 whose head carries the credential three times.
+/// Sends one request over HTTP/2 whose head has the credential three times.
 async fn h2_request(daemon: &Daemon, text: &str) {
     use hyper_util::rt::{TokioExecutor, TokioIo};
     let stream = tokio::net::TcpStream::connect(daemon.addr()).await.unwrap();

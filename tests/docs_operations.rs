@@ -1,4 +1,5 @@
-//! What `docs/operations.md` and the README promise, tried: metric names, exit codes, the invariant of delivery.
+//! Tests what `docs/operations.md` and the README promise: metric names, exit codes, the invariant of
+//! delivery.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
@@ -23,7 +24,7 @@ async fn metrics(daemon: &Daemon) -> String {
     Call::new(daemon.admin_addr(), "GET", "/metrics").send().await.text()
 }
 
-/// The series a document names in backquotes.
+/// The series that a document names in backquotes.
 fn named_series() -> BTreeSet<&'static str> {
     let words = DOCUMENTS.iter().flat_map(|text| text.split('`'));
     words.filter(|word| word.starts_with("nervewire_")).collect()
@@ -45,7 +46,7 @@ async fn every_metric_a_document_names_is_there() {
     }
 }
 
-/// A scraper that asks for nothing gets the format that all of them read.
+/// A scraper without an `Accept` header gets the format that all scrapers can read.
 #[tokio::test]
 async fn metrics_come_in_the_format_that_was_asked_for() {
     let daemon = Daemon::start().await;
@@ -83,7 +84,8 @@ async fn metrics_come_in_the_format_that_was_asked_for() {
     }
 }
 
-/// What `promtool check metrics` asks for, and for each family of the text format once: help, a type, and its samples together.
+/// The rules of `promtool check metrics`, and for each family of the text format: help and type once, with
+/// its samples together.
 #[tokio::test]
 async fn every_family_has_help_and_a_type_and_a_name_that_fits() {
     let daemon = Daemon::start().await;
@@ -127,7 +129,7 @@ async fn every_family_has_help_and_a_type_and_a_name_that_fits() {
     assert!(checked.status.success() && said.is_empty(), "{said}");
 }
 
-/// Without it `histogram_quantile` knows no total and answers nothing.
+/// Without the `+Inf` bucket, `histogram_quantile` knows no total and returns nothing.
 #[tokio::test]
 async fn a_histogram_ends_with_the_bucket_of_infinity() {
     let daemon = Daemon::start().await;
@@ -160,7 +162,7 @@ async fn matched_is_delivered_coalesced_pending_and_dropped() {
     .await;
 }
 
-/// Each row of the table, but 71, which needs a system that refuses threads.
+/// Every row of the table except 71, which needs a system that refuses to start threads.
 #[tokio::test]
 async fn serve_ends_with_the_codes_of_the_table() {
     let mut daemon = Daemon::with().env("DRAIN_SECONDS", 20).start().await;
@@ -185,7 +187,7 @@ async fn serve_ends_with_the_codes_of_the_table() {
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {output:?}");
         assert!(OPERATIONS.contains(&format!("| {code} |")), "{code} is not in the table");
     }
-    // A subscriber makes the drain last, so that the second signal comes into it.
+    // A subscriber makes the drain take a while, so the second signal arrives during it.
     let mut held = Vec::new();
     for _ in 0..200 {
         held.push(daemon.live_sse("/api/v1/sse").await);
@@ -198,7 +200,8 @@ async fn serve_ends_with_the_codes_of_the_table() {
     assert!(OPERATIONS.contains("| 130, 143 |") && OPERATIONS.contains("| 0 |"));
 }
 
-/// What is accepted is what counts: more workers than a wake-up word has bits would silently be fewer.
+/// A value that is accepted must take effect: workers beyond the bits of a wake-up word would silently be
+/// missing.
 #[tokio::test]
 async fn worker_threads_are_as_many_as_there_may_be() {
     let home = tempfile::tempdir().unwrap();
@@ -211,7 +214,8 @@ async fn worker_threads_are_as_many_as_there_may_be() {
     }
 }
 
-/// A load balancer goes elsewhere at once; a connection left in the kernel's queue would wait for the whole drain.
+/// A load balancer connects elsewhere at once. A connection in the kernel's queue would wait for the whole
+/// drain.
 #[tokio::test]
 async fn a_draining_daemon_refuses_new_connections_and_is_not_ready() {
     let mut daemon = Daemon::with().env("DRAIN_SECONDS", 20).start().await;

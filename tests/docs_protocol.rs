@@ -1,8 +1,9 @@
-//! Executes every example of `docs/protocol.md` against the real daemon, in the document's order, on one store.
+//! Executes every example of `docs/protocol.md` against the real daemon, in the order of the document, on one
+//! store.
 //!
-//! * No block is skipped: one of a kind that nobody executes fails the test (`docs/document.rs`).
-//! * Statuses, named headers and JSON are compared exactly, placeholders by form (`docs/pattern.rs`).
-//! * The tables of the document are compared with the code's own lists and constants.
+//! * No block is skipped: a block of an unknown kind fails the test (`docs/document.rs`).
+//! * Statuses, the shown headers and JSON are compared exactly, placeholders by form (`docs/pattern.rs`).
+//! * The tables of the document are compared with the lists and constants of the code.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
@@ -27,7 +28,7 @@ use tungstenite::protocol::CloseFrame;
 
 const DOCUMENT: &str = include_str!("../docs/protocol.md");
 
-/// A daemon of one configuration, and what the examples on it have named so far.
+/// A daemon with one configuration, and the placeholder values of its examples so far.
 struct Stage {
     daemon: Daemon,
     names: Names,
@@ -44,7 +45,7 @@ impl Stage {
         Stage { daemon, names }
     }
 
-    /// A request as written, and nothing besides: no credential, no content type that is not in the example.
+    /// A request exactly as written: no credential and no content type that the example does not show.
     fn call(&self, request: &str) -> Result<common::http::Call, String> {
         let request = fill(request.trim_end(), &self.names)?;
         let Message { start, headers, body } = message(&request)?;
@@ -75,7 +76,7 @@ impl Stage {
         }
     }
 
-    /// Publishes the event, and reads it back: what was given, with id and timestamp.
+    /// Publishes the event and reads it back: as given, with id and timestamp.
     async fn event(&mut self, text: &str) -> Result<(), String> {
         let given: Value = serde_json::from_str(text).map_err(|error| format!("{error} in {text}"))?;
         let published = self.daemon.post("/api/v1/events").json(&given).send().await;
@@ -96,7 +97,7 @@ impl Stage {
         pattern::json(&wanted, found, &mut self.names)
     }
 
-    /// `# METHOD /path {json}` in a dialogue: what someone with the first key does meanwhile.
+    /// `# METHOD /path {json}` in a dialogue: a request that is sent meanwhile with the first key.
     async fn meanwhile(&mut self, line: &str) -> Result<(), String> {
         let line = fill(line, &self.names)?;
         let mut parts = line.splitn(3, ' ');
@@ -151,7 +152,7 @@ impl Stage {
                 let wanted = pattern::parse(frame)?;
                 loop {
                     let got = ws.next_frame().await;
-                    // Heartbeats come when they come; one is waited for only where the example shows it.
+                    // Heartbeats come at any time. The test waits for one only if the example shows it.
                     if got["type"] != "ping" || wanted["type"] == "ping" {
                         return pattern::json(&wanted, &got, &mut self.names);
                     }
@@ -187,7 +188,7 @@ impl Stage {
         Ok(())
     }
 
-    /// One event, one comment, one thing done meanwhile, or the end.
+    /// Handles one event, one comment, one request in between, or the end.
     async fn sse_piece(&mut self, sse: &mut Sse, piece: &str) -> Result<(), String> {
         if piece == "# the end" {
             return match sse.next_block().await {
@@ -223,7 +224,7 @@ impl Stage {
     }
 }
 
-/// Plays a document; answers how many blocks were executed.
+/// Executes a document. Returns how many blocks were executed.
 async fn play(document: &str) -> Result<usize, String> {
     let blocks = blocks(document)?;
     let mut stages: HashMap<Vec<(String, String)>, Stage> = HashMap::new();
@@ -259,7 +260,8 @@ async fn every_example_of_the_protocol_document_is_what_the_daemon_does() {
     assert!(played >= 40, "only {played} examples");
 }
 
-/// Every kind of event, every control frame but those not built, and every refusal the tables promise has an example.
+/// The document has an example of every kind of event, of every implemented control frame, and of every
+/// refusal in the tables.
 #[test]
 fn the_examples_cover_what_the_wire_knows() {
     let blocks = blocks(DOCUMENT).unwrap();
@@ -282,7 +284,7 @@ fn the_examples_cover_what_the_wire_knows() {
     }
 }
 
-/// The close codes, from the table of the document and from the code.
+/// Compares the table of close codes with the code.
 #[test]
 fn the_table_of_close_codes_is_complete() {
     let code = |row: &str| row.strip_prefix("| ")?.split(" |").next()?.parse::<u16>().ok();
@@ -299,7 +301,7 @@ fn the_table_of_close_codes_is_complete() {
     }
 }
 
-/// Numbers in the table of limits are the code's.
+/// Compares the numbers in the table of limits with the code.
 #[test]
 fn the_table_of_limits_has_the_numbers_of_the_code() {
     use nervewire::resource::memories;
@@ -385,7 +387,7 @@ fn the_table_of_limits_has_the_numbers_of_the_code() {
     }
 }
 
-/// The table of permissions is the one that token defaults and handlers go by.
+/// Compares the table of permissions with the one that token defaults and handlers use.
 #[test]
 fn the_table_of_permissions_is_the_codes() {
     use nervewire::auth::Role;
@@ -409,7 +411,7 @@ fn the_table_of_permissions_is_the_codes() {
     assert_eq!(rows[2..], wanted);
 }
 
-/// The checker itself: what it must not let through.
+/// Tests the checker itself: these wrong documents must fail.
 #[tokio::test]
 async fn a_document_that_is_wrong_is_refused() {
     for unread in [

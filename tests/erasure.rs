@@ -1,5 +1,5 @@
-//! Deletion while everybody goes on writing, over a restart: nothing of who was deleted is left in the store, nothing of the others
-//! is gone.
+//! Deletes users and an organization while all clients go on writing, over a restart. Nothing of the deleted
+//! ones is left in the store, and nothing of the others is missing.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
@@ -27,7 +27,7 @@ async fn login(daemon: &Daemon, email: &str) -> String {
     data(&reply, 200)["token"].as_str().unwrap().to_owned()
 }
 
-/// Everything one writer may write: method, path and body with `content`.
+/// Everything that one writer may write: method, path and body with `content`.
 fn writes(user: &str, agent: &str, content: &str) -> [(&'static str, String, Value); 5] {
     let event = json!({"type": "message", "agent_id": agent, "user_id": user, "content": content});
     let block = format!("/api/v1/agents/{agent}/core-memory/human?user_id={user}");
@@ -40,7 +40,8 @@ fn writes(user: &str, agent: &str, content: &str) -> [(&'static str, String, Val
     ]
 }
 
-/// Whether any row of the stopped daemon's store holds `content`: compacted, its file has rows and nothing besides.
+/// Whether any row of the stopped daemon's store contains `content`. After a compaction the file contains
+/// only rows.
 fn is_stored(store: &[u8], content: &str) -> bool {
     memchr::memmem::find(store, content.as_bytes()).is_some()
 }
@@ -48,7 +49,7 @@ fn is_stored(store: &[u8], content: &str) -> bool {
 #[tokio::test]
 async fn nothing_is_left_of_who_was_deleted_amid_writes_and_all_of_the_others() {
     const USERS: usize = 6;
-    // Deleted users go on trying; that is no guessing here.
+    // Deleted users go on sending requests, which would count as failed credentials.
     let mut daemon = Daemon::with().env("AUTH__FAILURES_PER_MINUTE", 0).start().await;
     let key = daemon.key.clone();
     let bot = agent(&daemon, &key, "bot").await;
@@ -60,7 +61,8 @@ async fn nothing_is_left_of_who_was_deleted_amid_writes_and_all_of_the_others() 
     let acme = daemon.create_org("acme").await;
     let theirs = agent(&daemon, &acme, "bot").await;
 
-    // Each user writes, so does a service in each user's name, and an organization's key; until they are told to stop.
+    // Each user writes, a service writes in each user's name, and so does a key of the organization, until
+    // `stop` is set.
     let stop = Arc::new(AtomicBool::new(false));
     let mut writers = Vec::new();
     let writer = |user: &str, credential: &str, agent: &str, name: String| {
@@ -92,7 +94,8 @@ async fn nothing_is_left_of_who_was_deleted_amid_writes_and_all_of_the_others() 
     }
     let of_acme = tokio::spawn(writer("user-of-acme", &acme, &theirs, "acme".into()));
 
-    // The first half of the users goes, one after the other, and the organization is replaced by one of the same id.
+    // Half of the users are deleted one after the other, and the organization is replaced by one with the
+    // same id.
     for (id, _) in &users[..USERS / 2] {
         let deleted = daemon.call("DELETE", &format!("/api/v1/users/{id}")).send().await;
         assert_eq!(deleted.status, 204, "{deleted:?}");

@@ -1,4 +1,5 @@
-//! Refusals (protocol §10): each status with its code, one shape for every body, and an id for every request.
+//! Error responses (protocol §10): each status has its code, every body has one format, and every request has
+//! an id.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
@@ -71,7 +72,7 @@ async fn each_refusal_has_its_status_code_and_shape() {
         assert_eq!(status == 401, reply.header("www-authenticate").is_some(), "{reply:?}");
         assert!(!reply.text().contains("nonsense"), "no credential in an error: {reply:?}");
     }
-    // These have no code of their own in the contract, and the same shape.
+    // These have no code of their own in the contract, but the same format.
     let cases = [
         (daemon.get("/api/v1/sse").header("accept", "text/html"), 406, None),
         (daemon.post("/api/v1/events").body("text/html", "x"), 415, None),
@@ -109,7 +110,7 @@ async fn every_answer_carries_the_requests_id_or_a_new_one() {
     assert_ne!(reply.header("x-request-id"), Some(long.as_str()), "not any length");
 }
 
-/// What hyper answers before any handler sees the request has the same shape.
+/// Errors that hyper finds before any handler runs have the same format.
 #[tokio::test]
 async fn what_is_no_http_is_refused_in_the_same_shape() {
     let daemon = Daemon::start().await;
@@ -122,7 +123,7 @@ async fn what_is_no_http_is_refused_in_the_same_shape() {
         (format!("GET /health HTTP/1.1\r\nhost: x\r\n{huge}\r\n"), 431),
     ] {
         let mut stream = TcpStream::connect(daemon.addr()).await.unwrap();
-        let _ = stream.write_all(bytes.as_bytes()).await; // it may be refused before it is all written
+        let _ = stream.write_all(bytes.as_bytes()).await; // it may be refused before everything is written
         let mut answer = Sse::read_head(stream, Vec::new()).await;
         assert_eq!(answer.status, status, "{}", answer.head);
         assert!(answer.header("x-request-id").is_some() && answer.header("connection") == Some("close"));
@@ -172,13 +173,13 @@ async fn a_draining_daemon_takes_no_publish_and_finishes_what_it_took() {
     }
     let ids = daemon.publish_messages(&["kept"]).await;
     daemon.signal(Signal::TERM);
-    // Readiness turns false; health stays on the admin listener.
+    // Readiness becomes false. Health is still served by the admin listener.
     let admin = daemon.admin_addr();
     until("readiness to turn false", async || {
         (Call::new(admin, "GET", "/health/ready").send().await.status == 503).then_some(())
     })
     .await;
-    // Who is still connected is told so, or closed with 1012.
+    // Connected clients get an event or frame about it, or are closed with 1012.
     let (mut told, mut closed) = (0, 0);
     for ws in &mut sockets {
         let publish = json!({"type": "publish", "ref": 1, "event": message("too late")});
@@ -199,7 +200,7 @@ async fn a_draining_daemon_takes_no_publish_and_finishes_what_it_took() {
     }
     assert!(told >= 1 && closed == 8, "closing is spread over the drain: {told} were still there");
     let refused = within("a connection", TcpStream::connect(addr)).await;
-    drop(refused); // refused, or never served: either is the end of accepting
+    drop(refused); // refused, or never served: in both cases accepting has ended
     assert_eq!(daemon.ended().await.code(), Some(0));
     daemon.start_again().await;
     let page = daemon.get("/api/v1/events?earliest=true").key(&key).send().await.json();
@@ -207,7 +208,8 @@ async fn a_draining_daemon_takes_no_publish_and_finishes_what_it_took() {
     assert_eq!(page["data"][0]["id"], ids[0].as_str());
 }
 
-/// What a repeat under an `Idempotency-Key` gets (protocol §7): the same answer, or where that held a secret its id alone.
+/// A repeated request with an `Idempotency-Key` (protocol §7) gets the same response, or only the id if the
+/// response had a secret.
 #[tokio::test]
 async fn administration_is_done_once_under_an_idempotency_key() {
     let mut daemon = Daemon::start().await;
@@ -220,7 +222,7 @@ async fn administration_is_done_once_under_an_idempotency_key() {
     let (key, token) = (json!({"name": "n", "scopes": ["*"]}), json!({"sub": "ann", "roles": ["user"]}));
     let made = call(&daemon, "/api/v1/api-keys", &key).send().await.json();
     let minted = call(&daemon, "/api/v1/tokens", &token).send().await.json();
-    // The same header value on another path is another key; across a restart as well.
+    // The same header value on another path is another key. This also holds across a restart.
     for life in 0..2 {
         let again = call(&daemon, "/api/v1/organizations", &organization).send().await;
         assert_eq!(
@@ -245,7 +247,7 @@ async fn administration_is_done_once_under_an_idempotency_key() {
     let keys = daemon.get("/api/v1/api-keys").send().await.json();
     assert_eq!(keys["data"].as_array().unwrap().len(), 2, "the first key and this one: {keys}");
 
-    // Refusals are not kept, and concurrent repeats make one organization.
+    // Refusals are not stored, and concurrent repeats create one organization.
     call(&daemon, "/api/v1/api-keys", &json!({"name": 7, "scopes": ["*"]}))
         .send()
         .await

@@ -1,4 +1,4 @@
-//! What one organization, or nobody at all, makes the daemon do is not paid for by others.
+//! Work that one organization, or an unauthenticated client, causes must not slow down others.
 
 #![allow(
     clippy::unwrap_used,
@@ -25,7 +25,8 @@ async fn disable(daemon: &Daemon, sub: &str, disabled: bool) {
     assert!(reply.status.is_success(), "{reply:?}");
 }
 
-/// Each toggle of a user looks at that user's connections; a flood of them looks at nobody else's, and others go on receiving.
+/// Each change of a user rechecks only that user's connections. A flood of changes rechecks no other
+/// connections, and other users keep receiving.
 #[tokio::test]
 async fn toggling_a_user_rechecks_that_users_connections_alone() {
     let daemon = Daemon::start().await;
@@ -52,7 +53,7 @@ async fn toggling_a_user_rechecks_that_users_connections_alone() {
     }
     assert_eq!(daemon.metric(RECHECKED).await - before, 3.0);
 
-    // Nobody of that name is connected now, so nothing is looked at any more.
+    // No user with this name is connected any more, so nothing is rechecked.
     let before = daemon.metric(RECHECKED).await;
     for disabled in [false, true].repeat(10) {
         disable(&daemon, "ann", disabled).await;
@@ -63,11 +64,11 @@ async fn toggling_a_user_rechecks_that_users_connections_alone() {
     }
     daemon.publish(custom("c", json!(2))).await;
     assert_eq!(bobs.next_json().await["data"], 2);
-    // Connections that were closed linger for a moment and may be looked at once more.
+    // Closed connections exist for a moment longer and may be rechecked once more.
     assert!(daemon.metric(RECHECKED).await - before <= 3.0 * 20.0);
 }
 
-/// A key, a token and an organization's `visibility`: what each is looked at for.
+/// Which connections are rechecked after a change of a key, a token or an organization's `visibility`.
 #[tokio::test]
 async fn a_revoked_key_ends_its_connections_and_no_others() {
     let daemon = Daemon::start().await;
@@ -88,8 +89,8 @@ async fn a_revoked_key_ends_its_connections_and_no_others() {
     assert_eq!(stays.next_json().await["data"], 1);
 }
 
-/// Standard error is a pipe that nobody reads: the daemon goes on, counts what it could not log, says so when the pipe is read, and
-/// writes its last lines before it ends.
+/// Standard error is a pipe that nobody reads. The daemon keeps working, counts the lines it could not log,
+/// reports the number when the pipe is read, and writes its last lines before it ends.
 #[tokio::test]
 async fn a_log_that_nobody_reads_holds_nothing_up() {
     let home = tempfile::tempdir().unwrap();
@@ -101,7 +102,7 @@ async fn a_log_that_nobody_reads_holds_nothing_up() {
     let told = until("the ready file", async || std::fs::read_to_string(&ready).ok()).await;
     let told: Value = serde_json::from_str(&told).unwrap();
     let addr = |name: &str| told[name].as_str().unwrap().parse().unwrap();
-    // Each of these is refused, and the refusal is logged with its path.
+    // Each of these requests is refused, and the refusal is logged with its path.
     let path = format!("/{}", "x".repeat(12_000));
     let dropped = async || {
         let page = Call::new(addr("admin_listen"), "GET", "/metrics").send().await.text();

@@ -1,5 +1,5 @@
-//! Long answers of `GET /api/v1/events` are made while they are read: what that holds in memory, what a reader may still see, and how an
-//! answer that cannot be finished ends.
+//! Long responses of `GET /api/v1/events` are produced while they are read. These tests check the memory use,
+//! the rights of the reader meanwhile, and how a response ends that cannot be completed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
@@ -12,11 +12,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 const EVENTS: usize = 120;
-/// All of them are nearly as much as one answer may hold.
+/// All of them together are nearly the size limit of one response.
 const CONTENT: usize = 30_000;
 const ALL: &str = "/api/v1/events?earliest=true&limit=1000";
 
-/// A daemon whose ring is empty and whose log holds events of two users in turns.
+/// A daemon whose ring is empty and whose log has events of two users alternately.
 async fn with_a_long_log(users: [&str; 2], daemon: Daemon) -> Daemon {
     let mut daemon = daemon;
     let text = "x".repeat(CONTENT);
@@ -29,7 +29,7 @@ async fn with_a_long_log(users: [&str; 2], daemon: Daemon) -> Daemon {
     daemon
 }
 
-/// A request whose answer is read only as far as the test reads it; its first byte has come.
+/// A request whose response is only read as far as the test reads it. Its first byte has arrived.
 async fn narrow(daemon: &Daemon, version: &str, key: &str) -> TcpStream {
     let mut stream = daemon.narrow().await;
     let head = format!("GET {ALL} {version}\r\nhost: a\r\nauthorization: Bearer {key}\r\n\r\n");
@@ -38,7 +38,8 @@ async fn narrow(daemon: &Daemon, version: &str, key: &str) -> TcpStream {
     stream
 }
 
-/// Reads until an answer in chunks is whole, or its connection ends. Returns the body, and whether it is whole.
+/// Reads until a chunked response is complete or its connection ends. Returns the body, and whether it is
+/// complete.
 async fn read_chunked(stream: &mut TcpStream) -> (Vec<u8>, bool) {
     let mut all = Vec::new();
     loop {
@@ -66,7 +67,7 @@ async fn read_chunked(stream: &mut TcpStream) -> (Vec<u8>, bool) {
     }
 }
 
-/// The users of an answer's events, by the number that each event's content begins with.
+/// The users of a response's events, with the number at the start of each event's content.
 fn users(body: &[u8]) -> Vec<(usize, String)> {
     let page: Value = serde_json::from_slice(body).expect("a whole JSON text");
     assert_eq!((&page["success"], &page["caught_up"]), (&json!(true), &json!(true)));
@@ -77,7 +78,7 @@ fn users(body: &[u8]) -> Vec<(usize, String)> {
     page["data"].as_array().unwrap().iter().map(of).collect()
 }
 
-/// Asks the daemon until it reads no more of its log; returns how often it has read.
+/// Polls until the daemon reads no more of its log. Returns the number of reads.
 async fn scans_at_rest(daemon: &Daemon) -> f64 {
     let (mut scans, mut same) = (-1.0, 0);
     while same < 50 {
@@ -88,7 +89,7 @@ async fn scans_at_rest(daemon: &Daemon) -> f64 {
     scans
 }
 
-/// A reader that stops reading is not read for: the daemon holds a part of its answer, not all of it.
+/// If the reader stops, the daemon stops reading too: it holds a part of the response, not all of it.
 #[tokio::test]
 async fn an_answer_is_read_from_the_log_as_its_reader_takes_it() {
     let daemon = with_a_long_log(["ann", "bob"], Daemon::start().await).await;
@@ -108,8 +109,8 @@ async fn an_answer_is_read_from_the_log_as_its_reader_takes_it() {
     .await;
 }
 
-/// The same bytes, whoever asks: over HTTP/1.0, whose body ends with its connection, in chunks, and over HTTP/2. A short answer says its
-/// length, as ever.
+/// The bytes are the same over HTTP/1.0, whose body ends with its connection, over HTTP/1.1 in chunks, and
+/// over HTTP/2. A short response still has a `content-length`.
 #[tokio::test]
 async fn a_long_answer_is_the_same_over_every_protocol() {
     let daemon = with_a_long_log(["ann", "bob"], Daemon::start().await).await;
@@ -144,7 +145,7 @@ async fn a_long_answer_is_the_same_over_every_protocol() {
     assert_eq!(short.header("content-length"), Some(short.body.len().to_string().as_str()));
 }
 
-/// A key is deleted while its holder reads: nothing more is sent, and what was sent is not the end of an answer.
+/// A key is deleted while its owner reads: nothing more is sent, and the response is visibly incomplete.
 #[tokio::test]
 async fn an_answer_breaks_off_when_its_readers_right_ends() {
     let daemon = with_a_long_log(["ann", "bob"], Daemon::start().await).await;
@@ -172,7 +173,8 @@ async fn an_answer_breaks_off_when_its_readers_right_ends() {
     assert_eq!(h2.next_of(RST_STREAM).await.stream, stream);
 }
 
-/// A user is deleted while somebody reads the log: what is read from then on has none of the user's events, and all of the others'.
+/// A user is deleted while another client reads the log: the rest of the response has none of the user's
+/// events, and all of the others'.
 #[tokio::test]
 async fn what_is_erased_while_an_answer_is_read_is_not_in_the_rest_of_it() {
     let daemon = Daemon::start().await;
@@ -197,8 +199,8 @@ async fn what_is_erased_while_an_answer_is_read_is_not_in_the_rest_of_it() {
     assert!(anns.iter().all(|n| *n < EVENTS / 2), "what was on its way already: {anns:?}");
 }
 
-/// Everything was read and is kept in memory as JSON when a user is deleted: a later request gets none of the user's events, and
-/// all of the others'.
+/// The whole log is cached as JSON when a user is deleted: a later request gets none of the user's events,
+/// and all of the others'.
 #[tokio::test]
 async fn what_was_read_before_it_was_erased_is_not_shown_again() {
     let daemon = Daemon::start().await;

@@ -1,4 +1,5 @@
-//! Who somebody is: keys of other issuers while the daemon runs, passwords under attack, and addresses behind proxies.
+//! Identity of clients: keys of other issuers that change at run time, passwords under attack, and addresses
+//! behind proxies.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
@@ -18,10 +19,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 
 const EVENTS: &str = "/api/v1/events";
-/// "Within a second" (protocol §4), on a machine that runs other tests as well.
+/// "Within a second" (protocol §4), with a margin for a machine that runs other tests as well.
 const SOON: Duration = Duration::from_secs(3);
 
-/// An issuer outside of the daemon.
+/// A token issuer outside of the daemon.
 struct Issuer(Ed25519KeyPair);
 
 impl Issuer {
@@ -42,7 +43,8 @@ impl Issuer {
         json!({"kty": "OKP", "crv": "Ed25519", "kid": kid, "x": x})
     }
 
-    /// A token of user `ann` in the organization `default` for an hour, changed by `with` (`null` removes a claim).
+    /// A token of user `ann` in the organization `default`, valid for an hour. `with` changes claims; `null`
+    /// removes one.
     fn token(&self, kid: &str, with: Value) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let mut claims =
@@ -56,7 +58,8 @@ impl Issuer {
     }
 }
 
-/// What a key entry demands is demanded of each token, and no token outlives `auth.max_token_seconds`.
+/// Each token must meet the demands of its key entry, and no token is valid longer than
+/// `auth.max_token_seconds`.
 #[tokio::test]
 async fn issuer_audience_and_the_longest_life_are_enforced() {
     let dir = tempfile::tempdir().unwrap();
@@ -90,15 +93,15 @@ async fn issuer_audience_and_the_longest_life_are_enforced() {
     }
     assert!(daemon.log().contains("lives longer than auth.max_token_seconds"), "{}", daemon.log());
 
-    // What it opened ends with it: a token "for ever" that has a second left.
+    // Connections end with their token: this one is valid "for ever", but has a second left.
     let short = issuer.token("k", json!({"iss": iss, "aud": "chat", "exp": year_9999, "iat": now - 597}));
     let mut ws = daemon.ws("/api/v1/ws").key(&short).open().await;
     ws.expect("ready").await;
     assert_eq!(ws.closed().await.0, 4401);
 }
 
-/// A key that goes, or is replaced under the same `kid`, takes its sessions along, tickets included; a broken file changes
-/// nothing.
+/// When a key is removed, or replaced under the same `kid`, its sessions end, tickets included. A broken file
+/// changes nothing.
 #[tokio::test]
 async fn a_reload_ends_the_sessions_of_keys_that_are_gone() {
     let dir = tempfile::tempdir().unwrap();
@@ -133,7 +136,7 @@ async fn a_reload_ends_the_sessions_of_keys_that_are_gone() {
     let mut ticketed = daemon.sse(&path).without("authorization").open().await;
     ticketed.next().await.named("ready");
 
-    // A broken file changes nothing, and the log names it and says so.
+    // A broken file changes nothing, and the log names the file.
     std::fs::write(&pem, "not a key").unwrap();
     daemon.signal(Signal::HUP);
     until("the complaint", async || {
@@ -144,7 +147,7 @@ async fn a_reload_ends_the_sessions_of_keys_that_are_gone() {
     for token in [&by_pem, &by_gone, &by_other] {
         assert_eq!(daemon.get(EVENTS).key(token).send().await.status, 200);
     }
-    // So does a broken configuration.
+    // The same holds for a broken configuration.
     std::fs::write(&config, format!("{toml}\nlisten = 7")).unwrap();
     daemon.signal(Signal::HUP);
     until("the complaint", async || daemon.log().contains("test.toml line").then_some(())).await;
@@ -182,7 +185,7 @@ async fn register(daemon: &Daemon, email: &str) {
     assert_eq!(made.status, 201, "{made:?}");
 }
 
-/// A login of a client at `address`, through the proxy that the test is.
+/// Sends a login of a client at `address` through a proxy, whose role the test plays.
 async fn login(daemon: &Daemon, address: &str, email: &str, password: &str) -> Reply {
     let body = json!({"email": email, "password": password, "organization_id": "default"});
     let call = daemon.post("/api/v1/users/login").anonymous().header("x-forwarded-for", address);
@@ -195,7 +198,7 @@ fn retry_after(reply: &Reply) -> u64 {
     reply.header("retry-after").unwrap().parse().unwrap()
 }
 
-/// Ten wrong passwords for an account refuse the address that sent them, and nobody else.
+/// Ten wrong passwords for an account block the address that sent them, and no other.
 #[tokio::test]
 async fn wrong_passwords_lock_no_account_for_its_owner() {
     let daemon = Daemon::with().env("TRUSTED_PROXIES", "127.0.0.1").start().await;
@@ -217,7 +220,8 @@ async fn wrong_passwords_lock_no_account_for_its_owner() {
     assert_eq!(login(&daemon, attacker, "bob@example.org", PASSWORD).await.status, 200);
 }
 
-/// Past its limit an address gets no password verified, not even a right one, and its tokens and keys go on.
+/// For an address over its limit no password is verified, not even a right one, but its tokens and keys still
+/// work.
 #[tokio::test]
 async fn an_address_past_its_limit_gets_no_password_verified() {
     let daemon =
@@ -236,7 +240,7 @@ async fn an_address_past_its_limit_gets_no_password_verified() {
     assert_eq!(key.status, 200, "valid keys and tokens always pass");
     assert_eq!(login(&daemon, OWNER, "ann@example.org", PASSWORD).await.status, 200);
 
-    // Keys that do not hold are counted by client as well.
+    // Invalid keys are counted by client as well.
     let wrong = async |address: &str| {
         let call = daemon.get(EVENTS).key("nwk_wrong_wrong").header("x-forwarded-for", address);
         call.send().await.status.as_u16()
@@ -247,7 +251,7 @@ async fn an_address_past_its_limit_gets_no_password_verified() {
     assert_eq!(wrong(OWNER).await, 401);
 }
 
-/// Four addresses send more guesses than may wait; a login from a fifth comes through amid them.
+/// Four addresses send more guesses than may wait. A login from a fifth address still succeeds.
 #[tokio::test]
 async fn a_flood_of_guesses_keeps_no_login_out() {
     let daemon =
@@ -270,7 +274,7 @@ async fn a_flood_of_guesses_keeps_no_login_out() {
     assert!(statuses.iter().all(|status| [401, 429].contains(status)), "{statuses:?}");
 }
 
-/// The addresses under which the daemon lists its connections.
+/// The addresses of the connections that the daemon lists.
 async fn peers(daemon: &Daemon) -> Vec<String> {
     let listed = daemon.get("/api/v1/connections").send().await.json();
     let peers = listed["data"].as_array().unwrap().iter();
@@ -279,7 +283,7 @@ async fn peers(daemon: &Daemon) -> Vec<String> {
     peers
 }
 
-/// A PROXY header of version 2 for an IPv4 client, with an addition behind its addresses.
+/// A PROXY header of version 2 for an IPv4 client, with an extra field after its addresses.
 fn proxy_v2(client: [u8; 4]) -> Vec<u8> {
     let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x10".to_vec();
     header.extend_from_slice(&client);
@@ -300,7 +304,7 @@ async fn rest(mut stream: TcpStream) -> String {
     text
 }
 
-/// Behind a trusted proxy connections are listed and limited by their clients' addresses.
+/// Behind a trusted proxy, connections are listed and limited by the addresses of their clients.
 #[tokio::test]
 async fn a_trusted_proxy_names_its_clients() {
     let daemon = Daemon::with()
@@ -322,7 +326,8 @@ async fn a_trusted_proxy_names_its_clients() {
     through("x-forwarded-for", "192.0.2.1").refused().await.refused(429, "QUOTA_EXCEEDED");
     let mut sse = daemon.sse("/api/v1/sse").header("x-forwarded-for", "192.0.2.2").open().await;
     sse.next().await.named("ready");
-    // A client that sends the header its proxy does not set is counted with the proxy, and does not escape the limit.
+    // A client may send the header that its proxy does not set. It then counts for the proxy's address and
+    // does not escape the limit.
     for expected in [true, true, false] {
         let both = through("x-forwarded-for", "192.0.2.1").header("forwarded", "for=203.0.113.9").ask().await;
         assert_eq!(both.is_ok(), expected);
@@ -331,7 +336,7 @@ async fn a_trusted_proxy_names_its_clients() {
     assert!(peers(&daemon).await.contains(&"127.0.0.1".to_owned()));
 }
 
-/// From anybody else the same bytes name nobody.
+/// From an untrusted peer the same bytes name no client.
 #[tokio::test]
 async fn an_untrusted_peer_names_nobody() {
     let daemon = Daemon::with().env("TRUSTED_PROXIES", "10.0.0.0/8").start().await;
@@ -346,7 +351,8 @@ async fn an_untrusted_peer_names_nobody() {
     assert!(rest(stream).await.starts_with("HTTP/1.1 400 "));
 }
 
-/// A PROXY header may come in pieces, but not for ever; a broken one is a bad request, one that names nobody is nobody's.
+/// A PROXY header may arrive in parts, but only for a limited time. A broken one is a bad request; one
+/// without an address names no client.
 #[tokio::test]
 async fn proxy_headers_are_bounded() {
     let daemon =
@@ -374,7 +380,7 @@ async fn proxy_headers_are_bounded() {
     }
 }
 
-/// Clients of a unix socket have no address, until its peer is trusted to name them.
+/// Clients of a unix socket have no address, unless its peer is trusted to name them.
 #[tokio::test]
 async fn clients_of_a_unix_socket_have_the_addresses_that_it_names() {
     let dir = tempfile::tempdir().unwrap();

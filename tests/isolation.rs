@@ -1,5 +1,6 @@
-//! Nothing crosses an organization (protocol §1, §3): a credential of one tries everything of another's and learns
-//! nothing, not even that it exists. And inside an organization: who sees whose events.
+//! Organizations are isolated (protocol §1, §3): a credential of one tries everything with resources of
+//! another and learns nothing, not even that they exist. Inside an organization: which users see which
+//! events.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
@@ -9,14 +10,14 @@ use common::http::Reply;
 use common::{Daemon, until};
 use serde_json::{Value, json};
 
-/// Two organizations; `globex` has one of everything.
+/// Two organizations. `globex` has one resource of every kind.
 struct Two {
     daemon: Daemon,
-    /// `*` in `acme`.
+    /// A `*` key in `acme`.
     acme: String,
     /// An administrator's token in `acme`.
     acme_admin: String,
-    /// `*` in `globex`.
+    /// A `*` key in `globex`.
     globex: String,
     globex_key_id: String,
     /// A user's token in `globex`, and its `jti`.
@@ -52,7 +53,7 @@ impl Two {
     }
 }
 
-/// An answer without what differs from one request to the next, and with the words of the request taken out.
+/// A response without the parts that differ between requests, and with the words of the request removed.
 fn seen(reply: &Reply, words: &[&str]) -> String {
     let mut headers: Vec<String> = reply
         .headers
@@ -74,8 +75,8 @@ fn seen(reply: &Reply, words: &[&str]) -> String {
     format!("{} {headers:?} {body}", reply.status)
 }
 
-/// Every way to name a thing of another organization is answered as if the thing did not exist, byte for byte, whatever
-/// the caller may do in its own.
+/// Every request that names a resource of another organization gets exactly the response for a resource that
+/// does not exist, whatever rights the caller has in its own.
 #[tokio::test]
 async fn a_foreign_thing_and_an_unknown_one_are_answered_alike() {
     let two = Two::start().await;
@@ -88,7 +89,7 @@ async fn a_foreign_thing_and_an_unknown_one_are_answered_alike() {
 
     // (method, path with {}, body with {}, the foreign name, an unknown name of the same form)
     let key_id = two.globex_key_id.as_str();
-    // Its neighbour: as a cursor it names the same place among the caller's own keys.
+    // The neighbour of that id: as a cursor it names the same position among the caller's own keys.
     let no_key = format!("{}{}", &key_id[..key_id.len() - 1], if key_id.ends_with('x') { 'y' } else { 'x' });
     let no_connection = "conn-0123456789abcdef";
     let no_ticket: String = ticket.chars().rev().collect();
@@ -151,7 +152,7 @@ async fn a_foreign_thing_and_an_unknown_one_are_answered_alike() {
                 let own = if *path == "events" && reply.status == 201 { made(reply) } else { Vec::new() };
                 let mut words = vec![name];
                 words.extend(own.iter().map(String::as_str));
-                // A name that is echoed may be longer than the other.
+                // The response may repeat the name, whose length can differ.
                 seen(reply, &words)
                     .replace(&format!("content-length: {}", reply.body.len()), "content-length: N")
             };
@@ -161,7 +162,7 @@ async fn a_foreign_thing_and_an_unknown_one_are_answered_alike() {
         refused.refused(401, "UNAUTHORIZED");
     }
 
-    // And nothing of globex was touched.
+    // Nothing of globex has changed.
     assert_eq!(daemon.get("/api/v1/events").key(&two.bob).send().await.status, 200);
     let reply = daemon.get("/api/v1/api-keys").key(&two.globex).send().await;
     assert_eq!(reply.json()["data"].as_array().unwrap().len(), 1);
@@ -174,7 +175,7 @@ async fn a_foreign_thing_and_an_unknown_one_are_answered_alike() {
     assert_eq!(watched.next_json().await["id"], sent[0].as_str(), "the connection lives");
 }
 
-/// What others do shows nowhere: no event, connection, key, statistic or metric label.
+/// No list, statistic or metric label shows an event, connection or key of another organization.
 #[tokio::test]
 async fn lists_and_statistics_show_ones_own_organization_only() {
     let two = Two::start().await;
@@ -200,7 +201,7 @@ async fn lists_and_statistics_show_ones_own_organization_only() {
     }
 }
 
-/// Connection ids must not count everybody's connections.
+/// A connection id must not reveal the number of connections of others.
 #[tokio::test]
 async fn a_connection_id_tells_nothing_of_other_connections() {
     let daemon = Daemon::start().await;
@@ -214,7 +215,7 @@ async fn a_connection_id_tells_nothing_of_other_connections() {
     assert!(ids[0].abs_diff(ids[1]) > 1 << 24 && ids[1].abs_diff(ids[2]) > 1 << 24, "{ids:x?}");
 }
 
-/// A cursor of another organization is one that nobody made: declared, on every transport, in the very same words.
+/// A cursor of another organization is treated as unknown, on every transport, with the same response.
 #[tokio::test]
 async fn a_foreign_cursor_is_an_unknown_cursor() {
     let two = Two::start().await;
@@ -247,7 +248,8 @@ async fn a_foreign_cursor_is_an_unknown_cursor() {
     assert_eq!(told[0], told[1]);
 }
 
-/// Subscribers of every kind, filtered by the other organization's names or not at all, hear of their own only.
+/// Subscribers of every kind, filtered by names of the other organization or unfiltered, only receive events
+/// of their own.
 #[tokio::test]
 async fn live_events_stay_in_their_organization() {
     let two = Two::start().await;
@@ -276,7 +278,7 @@ async fn live_events_stay_in_their_organization() {
     })
     .await;
     daemon.publish_as(&two.globex, secrets_of_globex()).await;
-    // The same names, used by acme itself: these must come, and come first.
+    // The same names in acme itself: these events must arrive, and arrive first.
     let mut own = secrets_of_globex();
     for event in own.as_array_mut().unwrap() {
         event["metadata"] = json!({"whose": "acme"});
@@ -296,7 +298,7 @@ async fn live_events_stay_in_their_organization() {
     assert!(ids.contains(&polled["data"][0]["id"].as_str().unwrap().to_owned()), "{polled}");
 }
 
-/// Keys by which requests and messages are recognised are an organization's own.
+/// Idempotency keys and message ids belong to one organization.
 #[tokio::test]
 async fn idempotency_keys_and_message_ids_do_not_meet() {
     let two = Two::start().await;
@@ -314,7 +316,7 @@ async fn idempotency_keys_and_message_ids_do_not_meet() {
     assert_eq!((again.ids(), again.header("idempotent-replayed")), (ours.ids(), Some("true")));
 }
 
-/// A ticket is its maker's: it opens its maker's organization and nothing else.
+/// A ticket belongs to the organization of its creator and opens nothing else.
 #[tokio::test]
 async fn a_ticket_opens_its_makers_organization() {
     let two = Two::start().await;
@@ -336,7 +338,7 @@ async fn a_ticket_opens_its_makers_organization() {
     }
 }
 
-/// Who of an organization sees which event, on every transport.
+/// Which users of an organization see which event, on every transport.
 #[tokio::test]
 async fn inside_an_organization_users_see_their_own_and_everyones() {
     let daemon = Daemon::start().await;
@@ -377,7 +379,7 @@ async fn inside_an_organization_users_see_their_own_and_everyones() {
         }
         sse.next().await.named("caught_up");
     };
-    // Live first.
+    // First live.
     let mut live = Vec::new();
     for (who, expected) in [
         (&ann, &["to-ann", "to-all"][..]),
@@ -389,7 +391,7 @@ async fn inside_an_organization_users_see_their_own_and_everyones() {
         ws.expect("ready").await;
         live.push((who, expected, ws));
     }
-    // Asking for another's narrows to nothing and is no error.
+    // A filter for another user's events matches nothing and is not an error.
     let mut asks = daemon.ws("/api/v1/ws?user_id=bob").key(&ann).open().await;
     asks.expect("ready").await;
     daemon.publish_as(&key, batch).await;
@@ -404,7 +406,7 @@ async fn inside_an_organization_users_see_their_own_and_everyones() {
     let mine = daemon.get("/api/v1/events?earliest=true&user_id=ann,bob").key(&ann).send().await.json();
     assert_eq!(mine["data"].as_array().unwrap().len(), 1);
 
-    // The organization opens itself: everyone sees everything, replay included; then it closes again.
+    // With visibility `org` everyone sees everything, also in replay. Then it is set back.
     let visibility = async |visibility: &str| {
         let body = json!({"visibility": visibility});
         let changed = daemon.call("PATCH", "/api/v1/organizations/acme").key(&key).json(&body).send().await;

@@ -1,7 +1,9 @@
-//! `kill -9` under load: every acknowledged event reaches every subscriber that comes back, exactly once and in order.
+//! `kill -9` under load: every acknowledged event reaches every subscriber that reconnects, exactly once and
+//! in order.
 //!
-//! Publishers never repeat an event, so an event whose answer was lost may be there once or not at all; what was
-//! acknowledged must be there. The daemon gets another port in each life, as if clients had asked a name server again.
+//! Publishers never repeat an event. So an event whose response was lost may exist once or not at all, but an
+//! acknowledged one must exist. The daemon gets a new port in each run, as if clients had resolved its name
+//! again.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
@@ -19,12 +21,12 @@ use nervewire::client::{Client, Request, Timeouts, WsMessage};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-/// Acknowledged events between two kills, at least.
+/// Least acknowledged events between two kills.
 const ACKS_A_LIFE: usize = 60;
-/// Publishes a WebSocket has under way at once.
+/// Unacknowledged publishes of one WebSocket.
 const IN_FLIGHT: u64 = 16;
 
-/// What all clients know.
+/// State that all clients share.
 #[derive(Clone)]
 struct World {
     addr: watch::Receiver<SocketAddr>,
@@ -54,7 +56,7 @@ impl World {
     }
 }
 
-/// Between two attempts to reach a daemon that is down.
+/// A pause between two attempts to reach a daemon that is down.
 async fn pause() {
     tokio::time::sleep(Duration::from_millis(5)).await;
 }
@@ -117,7 +119,7 @@ async fn publish_ws(world: World, publisher: u64) {
     }
 }
 
-/// What a subscriber has seen, and where it stands.
+/// The events that a subscriber has seen, and its position.
 struct Seen {
     cursor: String,
     /// Id, publisher, number.
@@ -188,7 +190,7 @@ async fn subscribe(world: World, how: usize, begin: String) -> Seen {
     seen
 }
 
-/// The sequence inside a cursor (protocol §1): for a test that holds the contract's own bytes against it.
+/// The sequence inside a cursor (protocol §1). The test decodes the documented bytes itself.
 fn sequence(id: &str) -> u64 {
     let raw = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(id).unwrap();
     u64::from_be_bytes(raw[4..12].try_into().unwrap())
@@ -213,7 +215,7 @@ async fn acknowledged_events_survive_kill_9_and_reach_resuming_subscribers_exact
 
     let target = AtomicUsize::new(0);
     for cycle in 0..cycles {
-        // A little more each time, so that kills fall at other moments of a commit.
+        // A little more in each cycle, so that kills happen at different moments of a commit.
         target.store(world.acked.lock().unwrap().len() + ACKS_A_LIFE + cycle % 13, SeqCst);
         until("acks", async || (world.acked.lock().unwrap().len() >= target.load(SeqCst)).then_some(()))
             .await;

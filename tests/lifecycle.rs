@@ -1,4 +1,4 @@
-//! The daemon's life from outside: how it starts, what it says of itself, how it ends, and what it refuses.
+//! The life of the daemon as a black box: how it starts, what it reports, how it ends, and what it refuses.
 
 #![allow(
     clippy::unwrap_used,
@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 
-/// Runs `serve` where it cannot start, and answers how it ended.
+/// Runs `serve` where it cannot start. Returns its result.
 async fn serve(home: &Path, arguments: &[&str]) -> Output {
     let mut command = command(home);
     command.arg("serve").args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -40,7 +40,8 @@ fn failed(output: &Output, code: i32, words: &[&str]) {
     assert!(!said.contains("panicked"), "{said}");
 }
 
-/// SIGTERM: everyone is told to come back with a cursor, nothing acknowledged is lost, and it exits 0.
+/// SIGTERM: every client gets a cursor and is asked to reconnect, nothing acknowledged is lost, and the exit
+/// code is 0.
 #[tokio::test]
 async fn sigterm_drains() {
     let mut daemon = Daemon::with().env("DRAIN_SECONDS", 3).start().await;
@@ -49,12 +50,12 @@ async fn sigterm_drains() {
     let mut silent = daemon.live_ws("/api/v1/ws?subscribe=none").await;
     let mut sse = daemon.live_sse("/api/v1/sse").await;
     let poll = tokio::spawn(daemon.get("/api/v1/events?wait=60").send());
-    // Many, so that the drain takes its time.
+    // Many connections, so that the drain takes a while.
     let mut crowd = Vec::new();
     for _ in 0..40 {
         crowd.push(daemon.live_ws("/api/v1/ws").await);
     }
-    // Connections that are open already go on being answered for a while.
+    // Open connections are still served for a while.
     let mut kept = TcpStream::connect(daemon.addr()).await.unwrap();
     let request = |path: &str, more: &str, body: &str| {
         format!(
@@ -66,7 +67,7 @@ async fn sigterm_drains() {
     let event = custom("c", json!(1)).to_string();
     let publish = request("POST /api/v1/events", "", &event);
     let (addr, admin) = (daemon.addr(), daemon.admin_addr());
-    // One request is under way, its body ends only after the signal; of another not even the head is there.
+    // One request is in progress and its body ends only after the signal. Another has not even sent its head.
     let (first, second) = publish.split_at(publish.len() - 5);
     kept.write_all(first.as_bytes()).await.unwrap();
     let mut late = TcpStream::connect(daemon.addr()).await.unwrap();
@@ -97,7 +98,7 @@ async fn sigterm_drains() {
 
     assert_eq!(ws.closed().await.0, 1012);
     assert_eq!(silent.closed().await.0, 1012);
-    // What was begun is delivered to who is still there; who was closed before finds it in the log (below).
+    // The event is delivered to connections that are still open. Closed ones find it in the log (below).
     let mut block = sse.next().await;
     if block.name.is_none() {
         assert_eq!(block.event()["data"], 1);
@@ -121,7 +122,7 @@ async fn sigterm_drains() {
     assert_eq!(found[..2], ids);
 }
 
-/// A connection that the kernel took before the listener closed is not served.
+/// Whether a connection that the kernel accepted before the listener closed is not served.
 async fn refuses(addr: std::net::SocketAddr) -> bool {
     let Ok(mut stream) = TcpStream::connect(addr).await else { return true };
     let _ = stream.write_all(b"GET /health/live HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
@@ -130,7 +131,7 @@ async fn refuses(addr: std::net::SocketAddr) -> bool {
     !said.starts_with(b"HTTP/1.1 200")
 }
 
-/// Under a stream of publishes every one is acknowledged and kept, or refused and not kept.
+/// During a stream of publishes, each one is either acknowledged and stored, or refused and not stored.
 #[tokio::test]
 async fn publishes_during_a_drain_are_kept_or_refused() {
     let mut daemon = Daemon::start().await;
@@ -140,7 +141,7 @@ async fn publishes_during_a_drain_are_kept_or_refused() {
         tokio::spawn(async move {
             let mut acked = Vec::new();
             for n in 0.. {
-                // Refused to connect is the end as well.
+                // A refused connection is the end as well.
                 if TcpStream::connect(addr).await.is_err() {
                     break;
                 }
@@ -169,7 +170,7 @@ async fn publishes_during_a_drain_are_kept_or_refused() {
     let page = daemon.get("/api/v1/events?earliest=true&limit=1000").send().await.json();
     let kept: Vec<Value> =
         page["data"].as_array().unwrap().iter().map(|event| event["data"].clone()).collect();
-    // The last one's answer may have been lost on its way.
+    // The response of the last one may have been lost.
     assert!(
         kept.starts_with(&acked) && kept.len() <= acked.len() + 1,
         "{} acked, {} kept",
@@ -178,7 +179,7 @@ async fn publishes_during_a_drain_are_kept_or_refused() {
     );
 }
 
-/// A second signal does not wait for anyone; what was acknowledged is there all the same.
+/// A second signal ends the daemon without waiting. Everything acknowledged is still stored.
 #[tokio::test]
 async fn a_second_signal_ends_at_once() {
     for (first, second, code) in [(Signal::TERM, Signal::TERM, 143), (Signal::INT, Signal::INT, 130)] {
@@ -188,7 +189,7 @@ async fn a_second_signal_ends_at_once() {
             crowd.push(daemon.live_ws("/api/v1/ws").await);
         }
         let ids = daemon.publish_messages(&["a"]).await;
-        // A request that does not end keeps the drain waiting.
+        // A request that does not end delays the drain.
         let mut open = TcpStream::connect(daemon.addr()).await.unwrap();
         open.write_all(b"POST /api/v1/events HTTP/1.1\r\nhost: a\r\ncontent-le").await.unwrap();
         let admin = daemon.admin_addr();
@@ -231,11 +232,11 @@ async fn what_cannot_start_says_why_and_with_which_code() {
     let wrong =
         serve(home, &["--config", "key.toml", "--listen", "127.0.0.1:0", "--admin-listen", "off"]).await;
     failed(&wrong, 64, &["missing.pem"]);
-    // The first daemon never noticed.
+    // The first daemon was not affected.
     assert_eq!(daemon.get("/api/v1/events").send().await.status, 200);
 }
 
-/// `localhost` may be two addresses: a client that takes either is to find the daemon.
+/// `localhost` may have two addresses; a client must reach the daemon at both.
 #[tokio::test]
 async fn a_name_is_listened_on_at_every_address_it_has() {
     let home = tempfile::tempdir().unwrap();
@@ -269,7 +270,7 @@ async fn a_name_is_listened_on_at_every_address_it_has() {
     failed(&unknown, 69, &["cannot listen on no-such-host.invalid:80"]);
 }
 
-/// A browser tells its page nothing of why, so the operator needs to read it.
+/// A browser does not tell its page the reason, so the operator has to find it in the log.
 #[tokio::test]
 async fn a_refused_origin_is_logged_once() {
     let daemon = Daemon::start().await;
@@ -328,8 +329,8 @@ async fn health_is_told_on_both_listeners() {
     Call::new(daemon.addr(), "GET", "/metrics").send().await.refused(404, "NOT_FOUND");
 }
 
-/// Metrics and health are for the machine; everything else on the admin listener is the operator's, and only under a
-/// `Host` that no foreign page can have.
+/// Metrics and health are open. Everything else on the admin listener needs operator rights, and a `Host`
+/// that no foreign page can have.
 #[tokio::test]
 async fn the_admin_listener_is_the_operators() {
     let daemon = Daemon::start().await;
@@ -367,7 +368,8 @@ async fn raw_get(addr: std::net::SocketAddr, path: &str, host: &str, key: &str) 
     said
 }
 
-/// A unix socket serves REST, SSE and WebSocket; its file is the daemon's, goes with it, and a stale one is no obstacle.
+/// A unix socket serves REST, SSE and WebSocket. The daemon creates and removes its file, and replaces a
+/// stale one.
 #[tokio::test]
 async fn a_unix_socket_is_served() {
     let home = tempfile::tempdir().unwrap();
@@ -419,13 +421,13 @@ async fn a_unix_socket_is_served() {
     assert!(!path.exists(), "its socket file goes with it");
 }
 
-/// A listening socket handed over by systemd (`LISTEN_FDS`) takes the place of the configured one.
+/// A listening socket passed by systemd (`LISTEN_FDS`) replaces the configured one.
 #[tokio::test]
 async fn an_inherited_listener_is_taken_up() {
     let home = tempfile::tempdir().unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
-    // The shell becomes the daemon, so that LISTEN_PID is right; the listener is its descriptor 3.
+    // The shell becomes the daemon, so LISTEN_PID is right. The listener is its descriptor 3.
     let mut command = std::process::Command::new("sh");
     let script = r#"LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" serve --listen 127.0.0.1:1 --admin-listen off --ready-file ready.json 3<&0 0</dev/null"#;
     command.args(["-c", script, env!("CARGO_BIN_EXE_nervewire")]).current_dir(home.path());
@@ -450,7 +452,7 @@ async fn an_inherited_listener_is_taken_up() {
     assert_eq!(within("its end", child.wait()).await.unwrap().code(), Some(0));
 }
 
-/// The soft descriptor limit is raised to the hard one, and the log says what that holds.
+/// The soft descriptor limit is raised to the hard one, and the log says how many connections fit.
 #[tokio::test]
 async fn the_descriptor_limit_is_raised() {
     let home = tempfile::tempdir().unwrap();

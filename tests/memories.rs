@@ -1,5 +1,5 @@
-//! Memories over REST (protocol §9): their lives and versions, lists and batches, and that a search finds what it should and
-//! nobody else's.
+//! Memories over REST (protocol §9): their life and versions, lists and batches. A search finds what it
+//! should, and nothing of other users.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
@@ -30,7 +30,7 @@ fn contents(rows: &[Value]) -> Vec<&str> {
     rows.iter().map(|row| row["content"].as_str().unwrap()).collect()
 }
 
-/// What a search by body finds.
+/// The result of a search with this body.
 async fn search(daemon: &Daemon, key: &str, body: Value) -> Value {
     data(&daemon.post(&format!("{MEMORIES}/search")).key(key).json(&body).send().await, 200)
 }
@@ -189,7 +189,7 @@ async fn memories_are_listed_by_whom_they_are_of() {
     ] {
         assert_eq!(daemon.get(&format!("/api/v1/{path}")).send().await.status, status, "{path}");
     }
-    // An agent that is gone has none by its path; what it remembered stays, and it gets no more.
+    // A deleted agent lists no memories and accepts no new ones. Its existing memories stay.
     assert_eq!(daemon.call("DELETE", &format!("/api/v1/agents/{one}")).send().await.status, 204);
     assert_eq!(daemon.get(&path).send().await.status, 404);
     let late = daemon.post(MEMORIES).json(&json!({"agent_id": one, "content": "late"})).send().await;
@@ -270,7 +270,8 @@ async fn a_batch_keeps_what_it_can_in_one_write_and_tells_of_the_rest() {
         let reply = daemon.post(&format!("{MEMORIES}/batch{path}")).json(&body).send().await;
         assert_eq!(refused(&reply), (400, "VALIDATION_ERROR".into()), "{path}");
     }
-    // One write is bounded: what does not fit is told to come again, and the rest is kept.
+    // One write is limited: items that do not fit are refused with advice to retry, and the others are
+    // stored.
     let long = |n: usize| (0..950).map(|word| format!("{n}{word:x} ")).collect::<String>();
     let memories: Vec<Value> = (0..5).map(|n| json!({"content": long(n)})).collect();
     let reply = daemon.post(&format!("{MEMORIES}/batch")).json(&json!({"memories": memories})).send().await;
@@ -319,7 +320,7 @@ async fn a_search_finds_words_in_order_of_how_well_they_fit() {
         (json!({"query": "tea morning", "threshold": 0.5}), vec![MORNING]),
     ] {
         assert_eq!(texts(&daemon, &daemon.key, query.clone()).await, wanted, "{query}");
-        // The same, asked in the query.
+        // The same search with a query string.
         let pairs: Vec<String> = query
             .as_object()
             .unwrap()
@@ -344,7 +345,7 @@ async fn a_search_finds_words_in_order_of_how_well_they_fit() {
     let last = search(&daemon, &daemon.key, json!({"query": "tea*", "limit": 2, "offset": 1})).await;
     assert_eq!((&last["has_more"], last["results"].as_array().unwrap().len()), (&json!(false), 2));
 
-    // A change is found by what it says now, by its type and importance too.
+    // A changed memory is found by its new text, type and importance.
     let found = search(&daemon, &daemon.key, json!({"query": "coffee"})).await;
     let path = path_of(&found["results"][0]);
     let change = json!({"content": "A teacup of milk", "importance": 1, "memory_type": "Working"});
@@ -410,7 +411,7 @@ async fn nobody_finds_lists_or_writes_what_is_anothers() {
     );
     assert!(all(&daemon, &acme, &format!("{MEMORIES}?")).await.is_empty());
 
-    // What others have written does not move the scores one sees.
+    // Memories that the reader cannot see do not change the scores.
     let score = |found: Value| found["results"][0]["score"].clone();
     let before = score(search(&daemon, &ann, json!({"query": "ann"})).await);
     for _ in 0..5 {
@@ -443,7 +444,7 @@ async fn nobody_finds_lists_or_writes_what_is_anothers() {
         daemon.post(MEMORIES).key(&acme).json(&json!({"content": "x", "agent_id": bot})).send().await;
     assert_eq!(refused(&stranger), (400, "VALIDATION_ERROR".into()), "another's agent is none");
 
-    // A reader may not write; a narrowed credential finds what it is narrowed to.
+    // A reader may not write. A narrowed credential finds only what it is narrowed to.
     let viewer = daemon.mint_token(&daemon.key, "vic", json!({"roles": ["viewer"]})).await;
     let viewers = daemon.post(MEMORIES).key(&viewer).json(&json!({"content": "x"})).send().await;
     assert_eq!(refused(&viewers), (403, "FORBIDDEN".into()));
@@ -497,7 +498,8 @@ async fn what_cannot_be_remembered_is_refused_by_name() {
     daemon.publish(common::custom("end", json!(1))).await;
     assert_eq!(sse.next_event().await["channel"], "end", "none of it was told");
 
-    // The longest that may be: characters are counted, and what it costs to say them again fits the key's answer.
+    // The longest allowed content, counted in characters. A repeat of it also fits the stored response of an
+    // idempotency key.
     let mut daemon = daemon;
     let long = json!({"content": "\u{1}ü漢 ".repeat(2_500), "metadata": {"m": "x".repeat(8_000)}});
     let twice = |call: Call| {
@@ -534,7 +536,7 @@ async fn record_event_and_index_agree_after_kill_9() {
         answered += writers.await.into_iter().map(Result::unwrap).sum::<usize>();
         daemon.start_again().await;
     }
-    // What the events say there is, with how many changes.
+    // The memories according to the events, with their number of changes.
     let mut told = BTreeMap::<String, u64>::new();
     let mut path = "/api/v1/events?earliest=true&limit=1000".to_owned();
     loop {
@@ -575,7 +577,8 @@ async fn record_event_and_index_agree_after_kill_9() {
     }
 }
 
-/// Makes, changes and deletes memories, one in four each, until the daemon is gone; how many answers came.
+/// Creates, changes and deletes memories, one of four each, until the daemon ends. Returns how many responses
+/// arrived.
 async fn write_until_it_ends(addr: std::net::SocketAddr, key: String, name: String) -> usize {
     use nervewire::client::{Client, Reply, Request, Timeouts};
     let wait = common::PATIENCE;

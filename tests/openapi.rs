@@ -1,8 +1,10 @@
-//! The documents of the API against a running daemon: what they say is answered, and what is answered is as they say.
+//! Compares the API documents with a running daemon: every documented request works, and every response
+//! matches the document.
 //!
-//! * One story asks every operation once, with every answer checked against its schema, strictly: a field that the document
-//!   does not know is a failure too.
-//! * The same story is where the document's examples come from (`src/http/api/examples.json`; `UPDATE_DOCS=1` writes them).
+//! * One story calls every operation once and checks each response strictly against its schema: an
+//!   undocumented field is a failure too.
+//! * The examples of the document come from the same story (`src/http/api/examples.json`; `UPDATE_DOCS=1`
+//!   writes them).
 
 #![allow(
     clippy::unwrap_used,
@@ -20,7 +22,7 @@ use common::http::Reply;
 use common::{Daemon, is_timestamp};
 use serde_json::{Map, Value, json};
 
-/// A document with its schemas closed: whatever is not described is refused.
+/// A document with closed schemas: undocumented fields are refused.
 struct Document(Value);
 
 impl Document {
@@ -44,7 +46,7 @@ impl Document {
         validator.validate(value).unwrap_or_else(|error| panic!("{at}: {error}\nin {value:#}"));
     }
 
-    /// What is said of a status of an operation, references followed.
+    /// The documented response of an operation and status, with references resolved.
     fn answer(&self, method: &str, path: &str, status: u16) -> &Value {
         let operation = &self.0["paths"][path][method.to_lowercase()];
         assert!(operation.is_object(), "{method} {path} is not described");
@@ -58,7 +60,7 @@ impl Document {
         }
     }
 
-    /// Checks one answer: status, content type, headers, body.
+    /// Checks one response: status, content type, headers, body.
     fn check(&self, method: &str, path: &str, reply: &Reply) {
         let at = format!("{method} {path}: {reply:?}");
         assert_eq!(reply.header("x-content-type-options"), Some("nosniff"), "{at}");
@@ -85,7 +87,8 @@ impl Document {
     }
 }
 
-/// Closes every object that lists its fields. The parts of an `allOf` would refuse each other's: there the whole is closed.
+/// Closes every object that lists its fields. An `allOf` is closed as a whole, because its parts would refuse
+/// each other's fields.
 fn close(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
@@ -104,11 +107,12 @@ fn close(schema: &mut Value) {
     }
 }
 
-/// What was asked and answered, for the document's examples: what differs between runs stands for itself.
+/// Requests and responses for the document's examples. Values that differ between runs are replaced by fixed
+/// ones.
 #[derive(Default)]
 struct Record {
     told: Vec<Value>,
-    /// Each id, secret and time that was met, and what stands for it.
+    /// Each id, secret and time so far, and its replacement.
     names: BTreeMap<String, String>,
 }
 
@@ -201,18 +205,19 @@ impl Record {
     }
 }
 
-/// A daemon, its document, and what it was asked.
+/// A daemon, its document, and the operations called so far.
 struct Story {
     daemon: Daemon,
     document: Document,
     record: Record,
     asked: BTreeSet<(String, String)>,
-    /// Who asks, where it is not the operator.
+    /// The token to use instead of the operator's key.
     token: Option<String>,
 }
 
 impl Story {
-    /// Asks an operation, expects a status, and checks the answer. `names` fill the path's braces; a `?…` follows it.
+    /// Calls an operation, expects a status, and checks the response. `names` fill the braces of the path; a
+    /// name with `?…` is its query.
     async fn ask(&mut self, method: &str, path: &str, names: &[&str], body: Value, status: u16) -> Value {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let mut filled = path.to_owned();
@@ -329,7 +334,7 @@ async fn agents(story: &mut Story) {
     story.ask("GET", at, &[&agent], Value::Null, 200).await;
     story.ask("PUT", at, &[&agent], json!({"description": "Plans journeys by rail"}), 200).await;
     story.ask("PATCH", at, &[&agent], json!({"system": null}), 200).await;
-    // An array is no object, though its items could be taken for the fields in their order.
+    // An array is not an object, although serde would accept its items as the fields in their order.
     let array = story
         .daemon
         .call("PATCH", &format!("/api/v1/agents/{agent}"))
@@ -485,8 +490,8 @@ async fn administration(story: &mut Story) {
     drop(sse);
 }
 
-/// Whoever has no credential is told so by every operation that needs one, and by no other.
-/// JSON Schema counts `368.0` as an integer and `""` as a text too short for an id; the pattern of a key has no tab.
+/// JSON Schema counts `368.0` as an integer and `""` as too short for an id; the pattern of a key excludes a
+/// tab.
 #[tokio::test]
 async fn values_are_judged_as_the_document_says() {
     let daemon = Daemon::start().await;
@@ -551,8 +556,8 @@ async fn operations_ask_for_a_credential_where_the_document_says_so() {
     }
 }
 
-/// Every kind of event as the AsyncAPI document shows it is published, and comes over both transports as it says; so do the
-/// frames around it.
+/// Every kind of event in the AsyncAPI document can be published as shown and arrives over both transports as
+/// documented. The same holds for the control frames.
 #[tokio::test]
 async fn what_flows_is_as_the_asyncapi_document_says() {
     let daemon = Daemon::start().await;

@@ -1,8 +1,8 @@
-//! Presence (protocol §9): who of an organization's users is connected, over real sockets.
+//! Presence (protocol §9): which users of an organization are connected, over real sockets.
 //!
-//! * The one who tells is one and works in order: what a newcomer's `online` follows would have been told before it. So a
-//!   newcomer is the mark up to which nothing was told.
-//! * How often the grace time runs out, and what is tried again, is proved in moved time beside the code.
+//! * One task publishes all presence events in order. Events of earlier changes come before the `online` of a
+//!   new user, so that event proves that nothing else was published before it.
+//! * Expiry of the grace time, and retries, are tested with a simulated clock beside the code.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
@@ -29,7 +29,7 @@ async fn switch(daemon: &Daemon, org: &str, on: bool) {
     assert_eq!((reply.status.as_u16(), &reply.json()["data"]["presence"]), (200, &json!(on)), "{reply:?}");
 }
 
-/// The answer of `GET /presence` with this query.
+/// The response of `GET /presence` with this query.
 async fn list(daemon: &Daemon, key: &str, query: &str) -> Value {
     let reply = daemon.get(&format!("/api/v1/presence{query}")).key(key).send().await;
     assert_eq!(reply.status, 200, "{reply:?}");
@@ -38,7 +38,7 @@ async fn list(daemon: &Daemon, key: &str, query: &str) -> Value {
     body
 }
 
-/// Who is listed, with how many connections.
+/// The listed users, with their number of connections.
 async fn present(daemon: &Daemon) -> Vec<(String, u64)> {
     let listed = list(daemon, &daemon.key, "").await;
     let row = |row: &Value| {
@@ -49,7 +49,7 @@ async fn present(daemon: &Daemon) -> Vec<(String, u64)> {
     listed["data"].as_array().unwrap().iter().map(row).collect()
 }
 
-/// Waits until `sub` is listed with so many connections; `None`: not at all.
+/// Waits until `sub` is listed with this number of connections; `None`: not listed.
 async fn counted(daemon: &Daemon, sub: &str, connections: Option<u64>) {
     until("a count of connections", async || {
         let found = present(daemon).await.into_iter().find(|(name, _)| name == sub).map(|(_, n)| n);
@@ -58,7 +58,7 @@ async fn counted(daemon: &Daemon, sub: &str, connections: Option<u64>) {
     .await;
 }
 
-/// Everything that is told of anybody.
+/// A WebSocket that receives the presence events of all users.
 async fn watcher(daemon: &Daemon) -> Ws {
     daemon.live_ws("/api/v1/ws?channel=presence/*").await
 }
@@ -69,7 +69,7 @@ async fn connect(daemon: &Daemon, token: &str) -> Ws {
     ws
 }
 
-/// What was told next: channel, sub, status.
+/// The next presence event: channel, sub, status.
 async fn told(watcher: &mut Ws) -> (String, String, String) {
     let event = watcher.expect("custom").await;
     assert_eq!((event.get("user_id"), event.get("agent_id")), (None, None), "{event}");
@@ -81,7 +81,8 @@ async fn expect(watcher: &mut Ws, sub: &str, status: &str) {
     assert_eq!(told(watcher).await, (format!("presence/{sub}"), sub.to_owned(), status.to_owned()));
 }
 
-/// Nothing was told up to now: the next is a newcomer's coming. It stays as long as what is answered.
+/// Checks that nothing was published up to now: the next event is that a new user is online. The user stays
+/// online as long as the returned connection.
 async fn nothing_told(daemon: &Daemon, watcher: &mut Ws, newcomer: &str) -> Ws {
     let ws = connect(daemon, &daemon.user(newcomer).await).await;
     expect(watcher, newcomer, "online").await;
@@ -94,14 +95,14 @@ async fn the_first_connection_is_told_and_the_end_of_the_last() {
     let ann = daemon.user("ann").await;
     let mut watcher = watcher(&daemon).await;
 
-    // Her own connection hears of it too, and so does another user's.
+    // Her own connection receives it too, and so does another user's.
     let mut first = daemon.ws("/api/v1/ws").key(&ann).open().await;
     first.expect("ready").await;
     expect(&mut watcher, "ann", "online").await;
     expect(&mut first, "ann", "online").await;
     assert_eq!(present(&daemon).await, [("ann".to_owned(), 1)]);
 
-    // WebSockets, for publishing only too, and streams over HTTP/1.1 and HTTP/2 count alike.
+    // Publish-only WebSockets and streams over HTTP/1.1 and HTTP/2 count alike.
     let silent = daemon.ws("/api/v1/ws?subscribe=none").key(&ann).open().await;
     let mut sse = daemon.sse("/api/v1/sse").key(&ann).open().await;
     sse.next().await.named("ready");
@@ -147,7 +148,7 @@ async fn who_is_back_within_the_grace_time_was_never_away() {
 async fn keys_and_waiting_polls_are_not_users_who_are_present() {
     let daemon = watched(LONG).await;
     let ann = daemon.user("ann").await;
-    let mut watcher = watcher(&daemon).await; // by an API key
+    let mut watcher = watcher(&daemon).await; // with an API key
     let poll = daemon.get("/api/v1/events?wait=1").key(&ann).send().await;
     assert_eq!((poll.status.as_u16(), &poll.json()["data"]), (200, &json!([])));
     let refused = daemon.ws("/api/v1/ws?no_such=1").key(&ann).refused().await;
@@ -156,7 +157,8 @@ async fn keys_and_waiting_polls_are_not_users_who_are_present() {
     assert_eq!(present(&daemon).await, [("mark".to_owned(), 1)]);
 }
 
-/// Off unless switched on; those who are connected then are listed, and missed when they go.
+/// Presence is off by default. When it is switched on, the connected users are listed, and an event follows
+/// when they go offline.
 #[tokio::test]
 async fn an_organization_decides_whether_it_is_told() {
     let daemon = Daemon::with().env("PRESENCE_GRACE_SECONDS", 0).start().await;
@@ -203,14 +205,14 @@ async fn nothing_of_it_crosses_organizations() {
     let listed = list(&daemon, &acme, "?user_id=ann,mark").await;
     assert_eq!((listed["data"].as_array().unwrap().len(), &listed["data"][0]["sub"]), (1, &json!("ann")));
 
-    // The same name in two organizations is two users.
+    // Users with the same name in two organizations are different users.
     let same = connect(&daemon, &daemon.user("ann").await).await;
     expect(&mut ours, "ann", "online").await;
     drop(ann);
     expect(&mut theirs, "ann", "offline").await;
     counted(&daemon, "ann", Some(1)).await;
 
-    // With the organization its users are gone, and nothing is published of it, not even where nobody reads.
+    // With the organization its users are deleted, and no event is published about it, even if nobody reads.
     let bob = connect(&daemon, &daemon.mint_token(&acme, "bob", json!({})).await).await;
     expect(&mut theirs, "bob", "online").await;
     let published = daemon.metric("nervewire_published_total").await;
@@ -220,7 +222,7 @@ async fn nothing_of_it_crosses_organizations() {
     }
     until("the end of their connections", async || {
         let connections = daemon.metric("nervewire_connections").await;
-        (connections == 3.0).then_some(()) // ours, and those of the mark and our ann
+        (connections == 3.0).then_some(()) // this one, the new user's and ann's
     })
     .await;
     let last = nothing_told(&daemon, &mut ours, "last").await;
@@ -228,7 +230,7 @@ async fn nothing_of_it_crosses_organizations() {
     drop((same, mark, last));
 }
 
-/// What a credential may not read of the events, the list does not tell it either.
+/// A credential that may not read the presence events of a user does not see that user in the list either.
 #[tokio::test]
 async fn a_narrow_credential_sees_the_users_of_its_channels() {
     let daemon = watched(LONG).await;
@@ -291,7 +293,7 @@ async fn the_list_is_read_in_pages_and_by_name() {
     daemon.post("/api/v1/presence").json(&json!({})).send().await.refused(405, "METHOD_NOT_ALLOWED");
 }
 
-/// A `sub` may be anything; its channel is one segment.
+/// A `sub` may have any characters, but its channel has one segment.
 #[tokio::test]
 async fn a_strange_name_has_a_channel_of_its_own() {
     let daemon = watched(LONG).await;
@@ -306,7 +308,7 @@ async fn a_strange_name_has_a_channel_of_its_own() {
     }
 }
 
-/// A daemon that ends tells nothing of whom it closes; after a restart the list is the truth.
+/// A daemon that stops publishes no `offline` events. After a restart the list is correct.
 #[tokio::test]
 async fn the_end_of_the_daemon_is_nobodys_going() {
     let mut daemon = watched(0).await;
@@ -334,7 +336,7 @@ async fn the_end_of_the_daemon_is_nobodys_going() {
     assert_eq!(statuses, ["online", "online"]);
 }
 
-/// A stream over HTTP/2 that got its head; it ends with this.
+/// A stream over HTTP/2 whose head has arrived. It ends when this is dropped.
 struct H2Stream {
     _sender: hyper::client::conn::http2::SendRequest<http_body_util::Empty<&'static [u8]>>,
     _body: hyper::body::Incoming,

@@ -1,5 +1,5 @@
-//! Publishing, as publishers see it (protocol §2, §3, §8 first bullet): every kind, every way in, what is refused and how it
-//! is named, and what happens to those who ask twice.
+//! Publishing for clients (protocol §2, §3, §8 first bullet): every kind of event, every way to publish,
+//! every refusal with its code, and repeated requests.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
@@ -28,7 +28,7 @@ fn all_kinds() -> Vec<Value> {
     ]
 }
 
-/// The event as it went in: without its id.
+/// The event without its id.
 fn without_id(mut event: Value) -> Value {
     event.as_object_mut().unwrap().remove("id").expect("an id");
     event
@@ -49,7 +49,7 @@ async fn every_kind_arrives_as_it_was_sent_whichever_way_it_went_in() {
         assert_eq!(without_id(got.clone()), *event);
         assert_eq!(ws.next_json().await, got);
     }
-    // A message_id deduplicates: the array, the lines and the socket need one of their own.
+    // A message_id deduplicates, so the array, the lines and the socket need different ones.
     let renamed = |name: &str| {
         let mut events = kinds.clone();
         events[0]["message_id"] = name.into();
@@ -207,7 +207,7 @@ async fn what_is_wrong_with_an_event_is_named() {
         assert_eq!(body["details"]["field"], *field, "{event}");
         assert!(body["details"]["reason"].as_str().is_some_and(|reason| !reason.is_empty()));
     }
-    // The same over a WebSocket, and as the fourth of a batch, where the item is named too.
+    // The same over a WebSocket, and as the fourth event of a batch, where the error names the item too.
     let good = message("fine");
     let mut ws = daemon.live_ws("/api/v1/ws?subscribe=none").await;
     for (at, (event, field)) in cases.iter().enumerate() {
@@ -230,7 +230,7 @@ async fn what_is_wrong_with_an_event_is_named() {
     let twice = r#"{"type":"custom","channel":"a","channel":"b","data":1}"#;
     let reply = daemon.post("/api/v1/events").body("application/json", twice).send().await;
     assert_eq!(reply.refused(400, "VALIDATION_ERROR")["details"]["field"], "channel");
-    // Nothing of all that was published.
+    // None of these events was published.
     let page = daemon.get("/api/v1/events?earliest=true").send().await.json();
     assert_eq!(page["data"], json!([]));
 }
@@ -242,7 +242,7 @@ async fn a_batch_is_taken_whole_or_not_at_all() {
     lines[999] = json!({"type": "custom", "channel": "c"}).to_string();
     let reply = daemon.post("/api/v1/events").body("application/x-ndjson", lines.join("\n")).send().await;
     assert_eq!(reply.refused(400, "VALIDATION_ERROR")["details"]["field"], "[999].data");
-    // An unpaired surrogate is found by the last check of all.
+    // Only the last check finds an unpaired surrogate.
     let bad = r#"[{"type":"custom","channel":"c","data":1},{"type":"custom","channel":"c","data":"\ud800"}]"#;
     let reply = daemon.post("/api/v1/events").body("application/json", bad).send().await;
     assert_eq!(reply.refused(400, "VALIDATION_ERROR")["details"]["field"], "[1].data");
@@ -386,7 +386,7 @@ async fn a_user_speaks_for_itself_alone() {
         let error = ws.ask(&json!({"type": "publish", "ref": 7, "event": named})).await;
         assert_eq!((&error["code"], &error["ref"]), (&json!("FORBIDDEN"), &json!(7)), "{error}");
     }
-    // A kind that has no user is everyone's, and so not a user's to publish.
+    // An event kind without a user is visible to all, so a user may not publish it.
     let update = json!({"type": "agent_update", "agent_id": "a", "status": "idle"});
     daemon.post("/api/v1/events").key(&ann).json(&update).send().await.refused(403, "FORBIDDEN");
     assert_eq!(daemon.metric("nervewire_published_total").await, 15.0);
@@ -506,7 +506,7 @@ async fn a_message_id_given_twice_is_published_once() {
     assert_eq!(daemon.publish(named("hi", "ann")).await, first);
     assert_eq!(sse.next_event().await["id"], first[0].as_str());
     daemon.post("/api/v1/events").json(&named("ho", "ann")).send().await.refused(409, "CONFLICT");
-    // Another user's message of the same id is another message.
+    // Another user's message with the same id is a different message.
     let bobs = daemon.publish(named("hi", "bob")).await;
     assert_ne!(bobs, first);
     assert_eq!(sse.next_event().await["user_id"], "bob", "nothing in between");
@@ -517,7 +517,7 @@ async fn a_message_id_given_twice_is_published_once() {
     let error = ws.ask(&json!({"type": "publish", "ref": 2, "event": named("ho", "ann")})).await;
     assert_eq!((&error["code"], &error["ref"]), (&json!("CONFLICT"), &json!(2)), "{error}");
 
-    // In a batch the known one keeps its id and the new ones get theirs.
+    // In a batch a known message keeps its id and new ones get their own.
     let batch =
         daemon.publish(json!([custom("c", json!(1)), named("hi", "ann"), custom("c", json!(2))])).await;
     assert_eq!(batch[1], first[0]);

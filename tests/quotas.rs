@@ -1,4 +1,5 @@
-//! What one organization keeps, publishes and asks for is limited, and no other organization pays for it.
+//! The data that one organization stores, publishes and requests is limited, and no other organization is
+//! affected.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 
 const MIB: u64 = 1 << 20;
 
-/// `details` of a 429 that names `limit` and when to come back.
+/// `details` of a 429 that names `limit` and the time to wait.
 #[track_caller]
 fn over(reply: &Reply, limit: &str) -> Value {
     let body = reply.refused(429, "QUOTA_EXCEEDED");
@@ -27,7 +28,7 @@ async fn say(daemon: &Daemon, key: &str, agent: &str, bytes: usize) -> Reply {
     daemon.post("/api/v1/messages").key(key).json(&body).send().await
 }
 
-/// Makes messages until one is refused: their ids, and the refusal.
+/// Creates messages until one is refused. Returns their ids and the refusal.
 async fn fill(daemon: &Daemon, key: &str, agent: &str, bytes: usize) -> (Vec<String>, Reply) {
     let mut ids = Vec::new();
     loop {
@@ -87,20 +88,20 @@ async fn a_flood_fills_its_own_share_and_deleting_frees_it() {
     assert_eq!(kept["stored_rows"].as_u64().unwrap(), 2 + ids.len() as u64, "{kept}");
     assert!(daemon.metric("nervewire_quota_refused_total").await >= 1.0);
 
-    // The same over the other ways of adding.
+    // The same for the other ways to add resources.
     let many: Vec<Value> =
         (0..20).map(|_| json!({"agent_id": bot, "content": "word ".repeat(900)})).collect();
     let many = daemon.post("/api/v1/memories/batch").key(&loud).json(&json!({"memories": many})).send().await;
     assert!(many.status == 429 || many.json()["data"]["succeeded"] == 0, "{many:?}");
 
-    // Nobody else notices.
+    // No other organization is affected.
     published.extend(daemon.publish_as(&quiet, json!([custom("c", json!("later"))])).await);
     assert_eq!(say(&daemon, &quiet, &own, 40_000).await.status, 201);
     let read = history(&daemon, &quiet).await;
     assert_eq!(read[..published.len()], published, "the whole history of the other");
     assert_eq!(read.len(), published.len() + 1);
 
-    // What shrinks passes, events pass, and what is deleted is free at once.
+    // Changes that shrink data are accepted, events are accepted, and deleted bytes are free at once.
     let shorter = daemon.call("PUT", &tool).key(&loud).json(&json!({"description": "d"})).send().await;
     assert_eq!(shorter.status, 200, "{shorter:?}");
     daemon.publish_as(&loud, json!([custom("c", json!("still"))])).await;
@@ -116,7 +117,8 @@ async fn a_flood_fills_its_own_share_and_deleting_frees_it() {
     assert_eq!(left["stored_rows"], 0, "{left}");
 }
 
-/// Credentials and what remembers their requests count as everything else; taking rights away always passes.
+/// Credentials and their stored idempotency keys count like everything else. Removing rights is always
+/// accepted.
 #[tokio::test]
 async fn a_full_organization_makes_no_credentials_and_still_revokes_them() {
     let daemon = Daemon::with().env("LIMITS__BYTES_PER_ORGANIZATION", MIB).start().await;
@@ -179,12 +181,12 @@ async fn a_full_organization_is_told_over_a_websocket_too() {
     }
     assert_eq!(error["code"], "QUOTA_EXCEEDED", "{error}");
     assert_eq!(error["details"]["limit"], "limits.bytes_per_organization", "{error}");
-    // What is not remembered by its id adds nothing that stays.
+    // Events without an id that is remembered add no rows.
     ws.send(&json!({"type": "publish", "ref": "s", "events": [custom("c", json!(1))]})).await;
     assert_eq!(ws.expect("ack").await["ref"], "s");
 }
 
-/// Without a limit of its own an organization may take half of what all may keep, as long as others leave it.
+/// Without a limit of its own an organization may use half of the total, as long as others leave it.
 #[tokio::test]
 async fn a_flood_takes_no_more_than_half_and_never_trims_another() {
     let daemon = Daemon::with().env("STORE__MAX_LIVE_BYTES", 2 * MIB).start().await;
@@ -224,7 +226,8 @@ async fn as_many_resources_are_made_as_may_be_however_many_are_asked_for_at_once
     for reply in replies.iter().filter(|reply| reply.status != 201) {
         assert_eq!(over(reply, "limits.rows_per_organization")["max"], 5);
     }
-    // Room is given back when the commit is over, so for a moment one may be refused that would have fitted; never one too many.
+    // Room is released at the end of a commit, so a request may be refused that would fit a moment later. One
+    // too many is never accepted.
     assert!((1..=5).contains(&made.len()), "{}", made.len());
     for name in made.len()..5 {
         assert_eq!(make(100 + name).await.status, 201);
@@ -237,12 +240,12 @@ async fn as_many_resources_are_made_as_may_be_however_many_are_asked_for_at_once
     delete(&daemon, &daemon.key, &path).await;
     assert_eq!(make(21).await.status, 201);
     over(&make(22).await, "limits.rows_per_organization");
-    // A user is one too, and two rows: itself and its email.
+    // A user counts as a resource and takes two rows: itself and its email.
     let user = json!({"email": "ann@example.org", "name": "Ann", "password": "a long enough one"});
     over(&daemon.post("/api/v1/users/register").json(&user).send().await, "limits.rows_per_organization");
 }
 
-/// Killed amid changes of every kind; the store is then opened beside, and its rows are counted.
+/// The daemon is killed during changes of every kind. Then the test opens the store and counts its rows.
 #[tokio::test]
 async fn what_is_counted_is_what_is_there_after_kill_9() {
     let mut daemon = Daemon::start().await;
@@ -297,14 +300,14 @@ async fn what_is_counted_is_what_is_there_after_kill_9() {
     assert_eq!(daemon.terminate().await, 0);
     daemon.start_again().await;
     let after = stats(&daemon, "default").await;
-    // Bytes too, but for the time at which the key was last used: that is written late.
+    // The bytes match too, except for the time of a key's last use, which is written late.
     for name in ["stored_rows", "idempotency_rows"] {
         assert_eq!(after[name], before[name], "{name}");
         assert!(after[name].as_u64().unwrap() > 0, "{name}");
     }
 }
 
-/// Every call comes over a connection of its own: more connections give no more tokens.
+/// Every call has a connection of its own: more connections give no more tokens.
 #[tokio::test]
 async fn an_organizations_requests_have_a_rate_over_all_its_connections() {
     let daemon = Daemon::with().env("LIMITS__REQUESTS_PER_SECOND_PER_ORGANIZATION", 2).start().await;
@@ -380,7 +383,8 @@ async fn a_user_has_one_rate_over_all_connections_and_another_user_has_another()
     daemon.publish(event).await;
 }
 
-/// Sixteen connections in all: one organization opens what it can, and another still gets its part.
+/// With sixteen connections in total, one organization opens as many as it can, and another still gets its
+/// share.
 #[tokio::test]
 async fn one_organization_cannot_take_all_connections() {
     let daemon = Daemon::with().env("LIMITS__CONNECTIONS", 16).start().await;

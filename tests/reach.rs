@@ -1,7 +1,8 @@
-//! How far rights reach (protocol §3, §4): what is issued never outlives or exceeds its issuer, nobody takes away what is wider than
-//! their own rights, and a ticket opens streams and reads history alone.
+//! Limits of rights (protocol §3, §4): a credential never outlives or exceeds its issuer, nobody takes away
+//! wider rights than their own, and a ticket only opens streams and reads history.
 //!
-//! The cases are products of issuers, ways and targets; what is expected of each follows from the rights of both.
+//! The cases are products of issuers, ways and targets. The expected result of each follows from the rights
+//! of both.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
@@ -53,7 +54,8 @@ async fn set_disabled(daemon: &Daemon, key: &str, sub: &str, disabled: bool) -> 
     call.send().await.status.as_u16()
 }
 
-/// Each kind of issuer that ends, and of those that do not: whether it may make what lasts, by each way to a user.
+/// For each kind of issuer, expiring or not, and each way to create a user: whether it may create what lasts
+/// longer than itself.
 #[tokio::test]
 async fn who_ends_leaves_no_user_who_does_not() {
     let daemon = daemon().await;
@@ -92,7 +94,7 @@ async fn who_ends_leaves_no_user_who_does_not() {
         let sub = user(&daemon, &format!("out-{at}@x"), "admin").await;
         assert_eq!(set_disabled(&daemon, key, &sub, true).await, 200, "{who} disables");
         assert_eq!(set_disabled(&daemon, key, &sub, false).await, done, "{who} enables");
-        // Less is always allowed: it leaves nothing.
+        // A user with fewer rights is always allowed.
         let sub = user(&daemon, &format!("less-{at}@x"), "admin").await;
         assert_eq!(set_role(&daemon, key, &sub, "viewer").await, 200, "{who} makes an admin a viewer");
     }
@@ -102,7 +104,8 @@ fn seconds(timestamp: &Value) -> u64 {
     timestamp.as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_second() as u64
 }
 
-/// Keys, tokens and tickets end no later than the credential that made them, whether or not an end is asked for.
+/// Keys, tokens and tickets expire no later than the credential that created them, whether or not an expiry
+/// is requested.
 #[tokio::test]
 async fn what_is_issued_ends_with_its_issuer() {
     let daemon = daemon().await;
@@ -131,8 +134,8 @@ async fn what_is_issued_ends_with_its_issuer() {
     }
 }
 
-/// Nobody can list tokens, so those of a stolen credential would go on for a month. They end with what minted them, at once and
-/// over any number of steps; live connections too.
+/// Tokens cannot be listed, so those minted with a stolen credential would stay valid for a month. They end
+/// at once with the credential that minted them, over any number of steps, and so do live connections.
 #[tokio::test]
 async fn minted_tokens_end_with_the_credential_that_minted_them() {
     let daemon = daemon().await;
@@ -164,7 +167,7 @@ async fn minted_tokens_end_with_the_credential_that_minted_them() {
     assert_eq!(works(&untouched).await, 200);
 }
 
-/// A manager, by the scopes of its key and whether it is narrowed.
+/// A manager: the scopes of its key, and whether it is narrowed.
 struct Manager {
     scopes: &'static [&'static str],
     narrowed: bool,
@@ -192,7 +195,7 @@ impl Manager {
     }
 }
 
-/// Scopes and whether they are narrowed to the agent `a`.
+/// Scopes, and whether they are narrowed to the agent `a`.
 const EXTENTS: [(&[&str], bool); 6] = [
     (&["subscribe"], false),
     (&["subscribe"], true),
@@ -202,7 +205,7 @@ const EXTENTS: [(&[&str], bool); 6] = [
     (&["*"], true),
 ];
 
-/// Keys and tokens of every extent, deleted and revoked by every manager.
+/// Every manager deletes and revokes keys and tokens of every extent.
 #[tokio::test]
 async fn nobody_revokes_what_is_wider() {
     let daemon = daemon().await;
@@ -223,14 +226,14 @@ async fn nobody_revokes_what_is_wider() {
                 let made = data(&daemon.post(path).json(&body).send().await, 201);
                 let (name, secret) = (text(&made[name]), text(&made[secret]));
                 let gone = daemon.call("DELETE", &format!("{path}/{name}")).key(&by).send().await;
-                // A key outside of the manager's narrowing is not there at all.
+                // A key outside of the manager's narrowing is reported as not existing.
                 let hidden = path == "/api/v1/api-keys" && manager.narrowed && !narrowed;
                 assert_eq!(gone.status, if hidden { 404 } else { expected }, "{case} {path}: {gone:?}");
                 let works = daemon.get("/api/v1/connections").key(&secret).send().await.status;
                 assert_eq!(works, if allowed { 401 } else { 200 }, "{case} {path}");
             }
         }
-        // Of a token that the daemon did not make nothing is known: it may be an admin's.
+        // The rights of a token that the daemon did not mint are unknown: it may belong to an admin.
         let expected = if manager.covers(&["*"], false) { 204 } else { 403 };
         let gone =
             daemon.call("DELETE", &format!("/api/v1/tokens/made-elsewhere-{at}")).key(&by).send().await;
@@ -238,7 +241,7 @@ async fn nobody_revokes_what_is_wider() {
     }
 }
 
-/// Users of every role, and one who is not registered, disabled, enabled, demoted and deleted by every manager.
+/// Every manager disables, enables, demotes and deletes users of every role, and one who is not registered.
 #[tokio::test]
 async fn nobody_takes_from_users_who_are_wider() {
     let daemon = daemon().await;
@@ -272,7 +275,7 @@ async fn ticket(daemon: &Daemon, key: &str, reconnect: bool) -> String {
     text(&data(&made, 201)["ticket"])
 }
 
-/// Every operation of the API's document that is no stream and no history, under a ticket of either kind.
+/// Every operation of the API document except streams and history, with a ticket of either kind.
 #[tokio::test]
 async fn a_ticket_opens_streams_and_history_alone() {
     const READERS: [&str; 4] = ["openSse", "openLlmSse", "openWebSocket", "readEvents"];
@@ -298,14 +301,14 @@ async fn a_ticket_opens_streams_and_history_alone() {
             }
         }
     }
-    // None of that has spent it.
+    // None of these requests has used up the ticket.
     let history = daemon.get(&format!("/api/v1/events?ticket={once}")).anonymous().send().await;
     assert_eq!(history.status, 200, "{history:?}");
     let mut sse = daemon.sse(&format!("/api/v1/sse?ticket={again}")).without("authorization").open().await;
     sse.next().await.named("ready");
 }
 
-/// A WebSocket that was opened with a ticket listens. It speaks once it has shown the credential itself.
+/// A WebSocket opened with a ticket only receives. It may publish once it has sent the credential itself.
 #[tokio::test]
 async fn a_ticket_does_not_publish_over_a_websocket() {
     let daemon = daemon().await;
@@ -323,7 +326,7 @@ async fn a_ticket_does_not_publish_over_a_websocket() {
     assert_eq!(ws.ask(&publish).await["type"], "ack");
 }
 
-/// A ticket in a user's name ends with the key that made it, on open streams too.
+/// A ticket in a user's name ends with the key that created it, also on open streams.
 #[tokio::test]
 async fn a_ticket_in_a_users_name_ends_with_its_maker() {
     let daemon = daemon().await;
@@ -340,7 +343,7 @@ async fn a_ticket_in_a_users_name_ends_with_its_maker() {
     again.refused(401, "UNAUTHORIZED");
 }
 
-/// Whatever one subject asks for, the tickets of another stand; beyond its limit its own oldest go.
+/// One subject's tickets never displace another's. Beyond its limit, its own oldest tickets end.
 #[tokio::test]
 async fn a_flood_of_tickets_pushes_out_ones_own() {
     let daemon = daemon().await;
@@ -357,7 +360,8 @@ async fn a_flood_of_tickets_pushes_out_ones_own() {
     }
 }
 
-/// `auth` with a credential that may not subscribe ends a subscription, whatever sort it is; one that publishes alone goes on.
+/// `auth` with a credential that may not subscribe ends every kind of subscription. A publish-only connection
+/// continues.
 #[tokio::test]
 async fn a_subscription_does_not_survive_the_right_to_it() {
     let daemon = daemon().await;

@@ -1,4 +1,5 @@
-//! Whoever reads the log gets what they may see and asked for, and nothing else: also from pages that others are sent as they are.
+//! A reader of the log gets the events that it may see and asked for, and no others, also from cached pages
+//! that other readers get unchanged.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
@@ -7,16 +8,16 @@ mod common;
 use common::{Daemon, chunk, custom};
 use serde_json::{Value, json};
 
-/// Events of each kind of neighbourhood in the log: more than a page of them.
+/// Events of each mix of users in the log: more than a page of them.
 const EVENTS: usize = 200;
 
-/// What of an event tells it from all others here.
+/// The part of an event that identifies it here.
 fn name(event: &Value) -> String {
     let text = ["content", "chunk", "data"].iter().find_map(|field| event[*field].as_str());
     text.unwrap().chars().take_while(|char| *char != ' ').collect()
 }
 
-/// The names of what `who` reads of the log with `query`, over each transport.
+/// The names of the events that `who` reads from the log with `query`, over each transport.
 async fn readings(daemon: &Daemon, who: &str, query: &str) -> [(&'static str, Vec<String>); 4] {
     let mut pages = Vec::new();
     let mut at = "earliest=true".to_owned();
@@ -80,7 +81,8 @@ async fn each_reader_of_the_same_pages_gets_its_own() {
     let plain = made(json!({"scopes": ["subscribe"]})).await;
     let narrowed = made(json!({"scopes": ["subscribe", "read:all"], "agents": ["a"]})).await;
 
-    // Pages that everybody may see, then pages with an event of bob's among everybody's, then pages of ann's and bob's.
+    // Pages that everybody may see, then pages with one event of bob's among shared ones, then pages of ann's
+    // and bob's events.
     let text = "x".repeat(1_000);
     let public = |n: usize| custom("c", json!(format!("public-{n} {text}")));
     let of = |user: &str, n: usize| json!({"type": "message", "agent_id": (if n.is_multiple_of(2) { "a" } else { "b" }), "user_id": user, "content": format!("{user}-{n} {text}")});
@@ -93,7 +95,7 @@ async fn each_reader_of_the_same_pages_gets_its_own() {
         daemon.publish_as(&key, batch.clone().into()).await;
     }
     let events = batches.concat();
-    // The ring is empty afterwards: everything is read from the log.
+    // After the restart the ring is empty, so everything is read from the log.
     daemon.restart().await;
 
     let names = |sees: &dyn Fn(&Value) -> bool| {
@@ -101,7 +103,7 @@ async fn each_reader_of_the_same_pages_gets_its_own() {
     };
     let anns = names(&|event| event["user_id"] != "bob");
     let everything = names(&|_| true);
-    // In turns, so that each meets pages in memory that were made for another.
+    // Alternately, so that each reader meets cached pages that were created for another.
     for _ in 0..2 {
         check(&daemon, &all, "", &everything).await;
         check(&daemon, &ann, "", &anns).await;
@@ -112,7 +114,7 @@ async fn each_reader_of_the_same_pages_gets_its_own() {
         check(&daemon, &all, "&user_id=bob", &names(&|event| event["user_id"] == "bob")).await;
     }
 
-    // Today's rights count, not those of when a page was read.
+    // The current rights count, not those at the time when a page was read.
     let body = json!({"visibility": "org"});
     let changed = daemon.call("PATCH", "/api/v1/organizations/acme").key(&key).json(&body).send().await;
     assert_eq!(changed.status, 200, "{changed:?}");
@@ -122,14 +124,16 @@ async fn each_reader_of_the_same_pages_gets_its_own() {
     check(&daemon, &ann, "", &anns).await;
 }
 
-/// Streams see chunks merged, pages of history each by itself, whether a neighbour of the chunk is of the same stream or not.
+/// Streams get merged chunks and pages of history get single ones, whether or not a neighbour of the chunk
+/// belongs to the same stream.
 #[tokio::test]
 async fn chunks_of_the_log_are_merged_where_they_are_neighbours() {
     let mut daemon = Daemon::start().await;
     let text = "x".repeat(1_000);
     let mut events: Vec<Value> =
         (0..EVENTS).map(|n| custom("c", json!(format!("plain-{n} {text}")))).collect();
-    // Alternating streams: nothing to be merged for who sees all, everything for who asks for one.
+    // Alternating streams: an unfiltered reader can merge nothing, a reader of one stream can merge
+    // everything.
     events.extend((0..10).map(|n| chunk(["r", "s"][n % 2], &format!("{n};"), n as u64 / 2)));
     daemon.publish(events.clone().into()).await;
     daemon.publish((5..8).map(|n| chunk("s", &format!("more-{n};"), n)).collect()).await;

@@ -1,5 +1,5 @@
-//! Agents and messages over REST (protocol §9): what clients ask and get, who may see it, and that a change and the event
-//! that tells of it are one.
+//! Agents and messages over REST (protocol §9): requests and responses, visibility, and that a change and its
+//! event are one write.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
@@ -125,7 +125,7 @@ async fn messages_are_kept_told_and_listed_from_whichever_side() {
     let page = daemon.get("/api/v1/messages?limit=5&offset=4").send().await;
     assert_eq!(data(&page, 200), json!(newest_first[4..9]));
 
-    // What is said to an agent by its path is a message like any other.
+    // A message posted to an agent's path is a message like any other.
     let said = daemon
         .post(&format!("/api/v1/agents/{ada}/messages"))
         .json(&json!({"message": "hi", "user_id": "u9", "memorizing": true, "image_uris": ["file:a.png"],
@@ -149,7 +149,7 @@ async fn messages_are_kept_told_and_listed_from_whichever_side() {
     assert_eq!(daemon.get(&path).send().await.status, 404);
     assert!(all(&daemon, &daemon.key, "/api/v1/messages?user_id=u9").await.is_empty());
 
-    // An agent that was deleted gets no more, however often it was written to; what it got stays.
+    // A deleted agent accepts no messages, however many it got before. Its existing messages stay.
     assert_eq!(daemon.call("DELETE", &format!("/api/v1/agents/{ada}")).send().await.status, 204);
     let late = json!({"agent_id": ada, "user_id": "u1", "content": "late"});
     let late = daemon.post("/api/v1/messages").json(&late).send().await;
@@ -167,7 +167,8 @@ async fn messages_are_kept_told_and_listed_from_whichever_side() {
     );
 }
 
-/// What is made at once is kept together; half of it goes at once, and the daemon is killed in between.
+/// Messages created in one batch are stored together. Half of them are deleted in one batch, and the daemon
+/// is killed in between.
 #[tokio::test]
 async fn messages_made_and_deleted_at_once_are_each_in_their_lists_or_in_none() {
     let mut daemon = Daemon::start().await;
@@ -251,7 +252,7 @@ async fn a_user_sees_and_sends_their_own_and_a_stranger_nothing() {
     }
     assert_eq!(daemon.call("DELETE", &path(&for_eve)).key(&ann).send().await.status, 404);
 
-    // Another organization: neither agent nor message is there, nor may a message name the agent.
+    // From another organization neither agent nor message is visible, and no message may name the agent.
     let agent_path = format!("/api/v1/agents/{bot}");
     for call in [daemon.get(&agent_path), daemon.call("DELETE", &agent_path), daemon.call("PUT", &agent_path)]
     {
@@ -262,7 +263,7 @@ async fn a_user_sees_and_sends_their_own_and_a_stranger_nothing() {
         all(&daemon, &acme, "/api/v1/agents?").await.is_empty() && all(&daemon, &acme, list).await.is_empty()
     );
 
-    // A reader may not write, a narrowed credential sees what it is narrowed to.
+    // A reader may not write, and a narrowed credential sees only what it is narrowed to.
     let viewer = daemon.mint_token(&daemon.key, "vic", json!({"roles": ["viewer"]})).await;
     assert_eq!(refused(&send(&viewer, json!({})).await), (403, "FORBIDDEN".into()));
     assert_eq!(daemon.get(&agent_path).key(&viewer).send().await.status, 200);
@@ -339,7 +340,7 @@ async fn what_cannot_be_is_refused_by_name_and_changes_nothing() {
         let reply = daemon.call(method, &format!("/api/v1/{path}")).send().await;
         assert_eq!((reply.status.as_u16(), reply.header("allow")), (405, Some(allow)), "{path}");
     }
-    // None of it was published: the next event is this one.
+    // None of these changes was published: the next event is this one.
     daemon.publish(common::custom("end", json!(1))).await;
     assert_eq!(sse.next_event().await["channel"], "end");
     assert_eq!(ids(&all(&daemon, &daemon.key, "/api/v1/agents?").await), [id.as_str()]);
@@ -362,7 +363,8 @@ async fn a_key_makes_one_of_what_is_asked_twice_even_across_kill_9() {
         assert_eq!((again.json(), again.header("idempotent-replayed")), (earlier.json(), Some("true")));
     }
     let other = make(&daemon, "/api/v1/agents", &json!({"name": "other"})).send().await;
-    // Also of the longest that is taken; what could not be remembered is not done at all.
+    // The same for the longest accepted body. A request whose response could not be stored is not done at
+    // all.
     let long = |text: &str| {
         json!({"agent_id": agent_id, "user_id": "u", "content": text.repeat(48 * 1024 / text.len()),
         "metadata": {"m": "x".repeat(8_000)}, "tool_calls": "x".repeat(8_000)})
@@ -400,7 +402,8 @@ async fn of_two_who_change_the_same_version_one_is_told_that_it_lost() {
     }
 }
 
-/// Rows are kept in memory: what a change replaced must not come back from there, by id or in a list, whoever reads meanwhile.
+/// Rows are cached in memory. A replaced row must not come back from the cache, by id or in a list, even with
+/// concurrent readers.
 #[tokio::test]
 async fn who_was_told_of_a_change_reads_it() {
     const CHANGES: u64 = 150;
@@ -478,7 +481,7 @@ async fn tools_are_found_by_any_or_all_of_their_tags() {
             assert_eq!(ascending, wanted, "{path} ascending");
         }
     }
-    // A tag that is taken away is not found under any more.
+    // A removed tag no longer finds the tool.
     let path = format!("/api/v1/tools/{}", made[0]["id"].as_str().unwrap());
     let change = daemon
         .call("PATCH", &path)
@@ -515,7 +518,8 @@ async fn tools_are_found_by_any_or_all_of_their_tags() {
     assert_eq!(daemon.get(&path).send().await.status, 404);
 }
 
-/// What a credential may publish decides what it may write, whatever it may see; and what it may see, what it is shown.
+/// Rights to publish decide what a credential may write, whatever it may see. Rights to read decide which
+/// data a response shows.
 #[tokio::test]
 async fn seeing_is_not_writing_and_writing_is_not_seeing() {
     let daemon = Daemon::start().await;
@@ -532,7 +536,7 @@ async fn seeing_is_not_writing_and_writing_is_not_seeing() {
     assert_eq!(refused(&daemon.call("DELETE", &path).key(&bob).send().await), (403, "FORBIDDEN".into()));
     assert_eq!(daemon.call("DELETE", &path).key(&ann).send().await.status, 204);
 
-    // Who speaks for the organization may say something to everybody.
+    // A principal that may publish for the organization may send a message to everybody.
     let mut sse = daemon.sse("/api/v1/sse?types=message").key(&bob).open().await;
     assert_eq!(sse.next().await.name.as_deref(), Some("ready"));
     let all_s = data(&daemon.post("/api/v1/messages").key(&acme).json(&body).send().await, 201);
@@ -551,7 +555,7 @@ async fn seeing_is_not_writing_and_writing_is_not_seeing() {
     let odd = json!({"agent_id": bot, "content": "x", "user_id": "a\u{0}b"});
     assert_eq!(refused(&daemon.post("/api/v1/messages").key(&acme).json(&odd).send().await).0, 400);
 
-    // A key that only publishes is not shown what it changes.
+    // A key that only publishes does not see the resource that it changes.
     let key = async |more: Value| {
         let mut body = json!({"org_id": "acme", "name": "k", "scopes": ["*"]});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -561,7 +565,7 @@ async fn seeing_is_not_writing_and_writing_is_not_seeing() {
     let bots = format!("/api/v1/agents/{bot}");
     assert_eq!(refused(&daemon.call("PATCH", &bots).key(&mute).json(&json!({})).send().await).0, 403);
 
-    // Narrowed to messages it sends some; narrowed to an agent it learns of no other.
+    // Narrowed to messages it sends some; narrowed to an agent it cannot see another.
     let messages = key(json!({"types": ["message"]})).await;
     data(&daemon.post("/api/v1/messages").key(&messages).json(&body).send().await, 201);
     let mut own = Vec::new();

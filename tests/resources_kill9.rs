@@ -1,5 +1,6 @@
-//! Whatever was answered is kept, and whatever is kept was told: after `kill -9` at any moment of any change, records, their
-//! events and what search finds agree. `NERVEWIRE_KILL9_POINTS` says how often it is killed.
+//! Every acknowledged change is stored, and every stored change has its event: after `kill -9` at any moment
+//! of any change, records, their events and search results agree. `NERVEWIRE_KILL9_POINTS` sets how often the
+//! daemon is killed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
@@ -12,25 +13,25 @@ use common::Daemon;
 use common::http::Call;
 use serde_json::{Value, json};
 
-/// What becomes of a resource, as far as its owner was told.
+/// The state of a resource, as far as its writer got responses.
 #[derive(Clone, Debug, Default)]
 struct Answered {
-    /// Changes that were answered, the making included.
+    /// Acknowledged changes, including the creation.
     changes: u64,
     deleted: bool,
 }
 
-/// Somebody who makes, changes and deletes until the daemon is gone.
+/// A client that creates, changes and deletes until the daemon is gone.
 struct Writer {
     addr: SocketAddr,
     key: String,
     bot: String,
-    /// How often the daemon was killed before: what is written now can be told from what was written then.
+    /// How often the daemon was killed before. It marks what was written in this run.
     point: usize,
     answered: BTreeMap<String, Answered>,
 }
 
-/// The daemon is gone, or was while it answered.
+/// The daemon is gone, or ended during the response.
 struct Gone;
 
 impl Writer {
@@ -64,7 +65,7 @@ impl Writer {
         Ok(())
     }
 
-    /// An agent thinks; every other one goes again.
+    /// Creates an agent and changes it; every other agent is deleted again.
     async fn agents(&mut self, round: u64) -> Result<(), Gone> {
         let id = self.make("/api/v1/agents", json!({"name": format!("agent {}", self.point)})).await?;
         let path = format!("/api/v1/agents/{id}");
@@ -78,7 +79,8 @@ impl Writer {
         self.make("/api/v1/messages", body).await.map(drop)
     }
 
-    /// A memory learns better; every other one is forgotten. Two come and go together.
+    /// Creates a memory and changes it; every other memory is deleted. Two are created and deleted in one
+    /// batch.
     async fn memories(&mut self, round: u64) -> Result<(), Gone> {
         let path = "/api/v1/memories";
         let id =
@@ -138,7 +140,7 @@ async fn rows(daemon: &Daemon, path: &str) -> BTreeMap<String, Value> {
     }
 }
 
-/// What was told of each resource, in order.
+/// The events of each resource, in order.
 async fn told(daemon: &Daemon) -> BTreeMap<String, Vec<String>> {
     let mut told = BTreeMap::<String, Vec<String>>::new();
     let mut path = "/api/v1/events?earliest=true&limit=1000".to_owned();
@@ -160,7 +162,7 @@ async fn told(daemon: &Daemon) -> BTreeMap<String, Vec<String>> {
     }
 }
 
-/// Ids of what search finds, all of it.
+/// The ids of all search results.
 async fn found(daemon: &Daemon, query: &str) -> Vec<String> {
     let mut ids = Vec::new();
     loop {
@@ -195,7 +197,7 @@ async fn records_events_and_search_agree_after_kill_9_amid_every_kind_of_change(
             tokio::spawn(writer.work(n % 3))
         });
         let writers = futures_util::future::join_all(writers.collect::<Vec<_>>());
-        // Killed after so many events; where in a commit that falls is chance.
+        // The daemon is killed after this many events, at a random moment of a commit.
         let enough = before + 20.0 + (point % 50) as f64;
         common::until("some more events", || async {
             (daemon.metric("nervewire_published_total").await >= enough).then_some(())
@@ -227,7 +229,7 @@ async fn records_events_and_search_agree_after_kill_9_amid_every_kind_of_change(
             assert_eq!(version, changes, "{id}: {events:?}");
         }
         if agents.contains_key(id) {
-            // The second change says what the agent does, the third its description.
+            // The second change sets the agent's state, the third its description.
             assert_eq!(row["state"] == "thinking", changes >= 2, "{id}: {events:?} {row}");
             assert_eq!(row["description"] == "busy", changes >= 3, "{id}: {events:?} {row}");
         }

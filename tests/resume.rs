@@ -1,5 +1,5 @@
-//! Coming back (protocol §7): by cursor, by time, from the beginning; from ring and log; over every transport; after
-//! `kill -9`; with gaps declared; and slow readers, who get everything in their own time.
+//! Resuming (protocol §7): by cursor, by time, from the beginning; from ring and log; over every transport;
+//! after `kill -9`; with declared gaps; and slow readers, which get every event at their own pace.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
@@ -12,7 +12,7 @@ use base64::Engine as _;
 use common::{Daemon, chunk, custom, message, until};
 use serde_json::{Value, json};
 
-/// What a subscription brought between `ready` and `caught_up`, and both of these.
+/// The events of a subscription between `ready` and `caught_up`, and both frames.
 #[derive(Debug)]
 struct Replay {
     ready: Value,
@@ -64,7 +64,7 @@ async fn replay_sse(daemon: &Daemon, query: &str) -> Replay {
     }
 }
 
-/// Page after page until the end; in the shape of the others.
+/// Reads page after page until the end, and returns them in the form of the other transports.
 async fn replay_pages(daemon: &Daemon, query: &str, limit: usize) -> Replay {
     let (mut gap, mut events) = (None, Vec::new());
     let mut at = query.to_owned();
@@ -88,7 +88,7 @@ async fn replay_pages(daemon: &Daemon, query: &str, limit: usize) -> Replay {
     }
 }
 
-/// The same from each transport, which must agree.
+/// The replay over each transport. All must be equal.
 async fn replay(daemon: &Daemon, query: &str) -> Replay {
     let ws = replay_ws(daemon, query).await;
     let sse = replay_sse(daemon, query).await;
@@ -105,7 +105,7 @@ async fn replay(daemon: &Daemon, query: &str) -> Replay {
     ws
 }
 
-/// A ring that is soon lapped.
+/// A small ring that is soon overwritten.
 fn small_ring() -> common::Builder {
     Daemon::with().env("LIMITS__RING_SLOTS", 1_024).env("LIMITS__UNCOMMITTED_EVENTS", 1_000)
 }
@@ -134,14 +134,14 @@ async fn a_subscriber_gets_what_came_after_its_cursor_from_ring_log_or_both() {
         );
     }
     assert_eq!(replay(&daemon, "earliest=true").await.ids(), ids);
-    // The ring has been lapped: log first, ring then.
+    // The ring has been overwritten: the log is read first, then the ring.
     ids.extend(publish_numbers(&daemon, 200, 3_000).await);
     for at in [0, 150, 2_000, 2_500, 3_199] {
         let found = replay(&daemon, &format!("after={}", ids[at])).await;
         assert_eq!(found.ids(), ids[at + 1..]);
         assert!(found.events.iter().enumerate().all(|(n, event)| event["data"] == at + 1 + n));
     }
-    // A filter at the same position: a subsequence.
+    // With a filter at the same position, the result is a subsequence.
     let found = replay(&daemon, &format!("after={}&channel=n/1", ids[10])).await;
     assert!(
         found
@@ -150,7 +150,8 @@ async fn a_subscriber_gets_what_came_after_its_cursor_from_ring_log_or_both() {
             .map(|event| event["data"].as_u64().unwrap())
             .eq((11..3_200).filter(|n| n % 3 == 1))
     );
-    // After a restart the ring is empty: log alone, then log and the new epoch's ring.
+    // After a restart the ring is empty: first only the log is read, then the log and the ring of the new
+    // epoch.
     daemon.restart().await;
     for at in [0, 2_500, 3_199] {
         let found = replay(&daemon, &format!("after={}", ids[at])).await;
@@ -185,7 +186,7 @@ async fn a_cursor_is_good_on_every_transport_and_under_every_filter() {
         .await;
     let ready = ws.expect("ready").await;
     assert_eq!(ws.expect("custom").await["data"], 7);
-    // The cursors of control frames are as good as those of events.
+    // Cursors of control frames can be used like those of events.
     let mut sse = daemon.sse("/api/v1/sse").last_event_id(ready["cursor"].as_str().unwrap()).open().await;
     sse.next().await.named("ready");
     assert_eq!(sse.next_event().await["data"], 7);
@@ -194,13 +195,13 @@ async fn a_cursor_is_good_on_every_transport_and_under_every_filter() {
 #[tokio::test]
 async fn since_is_the_servers_time_of_receipt() {
     let daemon = Daemon::start().await;
-    // What the publisher says of its own time does not matter.
+    // The publisher's own timestamp is ignored.
     let mut early = custom("n/0", json!("early"));
     early["timestamp"] = "2099-01-01T00:00:00Z".into();
     let mut late = custom("n/0", json!("late"));
     late["timestamp"] = "2001-01-01T00:00:00Z".into();
     let first = daemon.publish(early).await;
-    tokio::time::sleep(Duration::from_millis(3)).await; // another millisecond of receipt
+    tokio::time::sleep(Duration::from_millis(3)).await; // so that the receive time is another millisecond
     let between = jiff::Timestamp::from_millisecond(jiff::Timestamp::now().as_millisecond()).unwrap();
     let second = daemon.publish(late).await;
     assert_eq!(replay(&daemon, "since=2020-01-01T00:00:00Z").await.ids(), [&*first[0], &second[0]]);
@@ -215,7 +216,7 @@ async fn what_retention_took_is_a_declared_gap() {
     let begin = daemon.get("/api/v1/events").send().await.json()["next_cursor"].as_str().unwrap().to_owned();
     let mut ids = Vec::new();
     for n in 0..20 {
-        ids.extend(daemon.publish(custom("n/0", json!(n))).await); // a stored value each
+        ids.extend(daemon.publish(custom("n/0", json!(n))).await); // one stored value for each event
     }
     let kept = until("the trim", async || {
         let page = daemon.get("/api/v1/events?earliest=true").send().await.json();
@@ -231,7 +232,7 @@ async fn what_retention_took_is_a_declared_gap() {
         assert_eq!(found.ready["resumed"], false);
         assert_eq!(found.ready["cursor"], gap["resumes_at"]);
         assert!(found.events.len() >= 5, "goes on from the oldest retained event: {found:?}");
-        // Resuming from where it said it resumes is a resumption without gap.
+        // Resuming at `resumes_at` is a resumption without a gap.
         let again = replay(&daemon, &format!("after={}", gap["resumes_at"].as_str().unwrap())).await;
         assert_eq!((again.ids(), &again.gap), (found.ids(), &None));
     }
@@ -286,7 +287,7 @@ fn copy_dir(from: &Path, to: &Path) {
     }
 }
 
-/// An older copy of the data knows nothing of what was published later: such cursors are ahead of its end.
+/// After an older copy of the data is restored, cursors of later events are beyond its end.
 #[tokio::test]
 async fn a_cursor_ahead_of_the_end_is_unknown() {
     let mut daemon = Daemon::start().await;
@@ -399,13 +400,13 @@ async fn chunks_merge_for_those_behind_and_never_for_those_who_are_live() {
             found.check();
         }
     }
-    // A merge begins after the presented cursor.
+    // A merged chunk begins after the given cursor.
     let found = replay_ws(&daemon, &format!("after={}", ids[2])).await;
     assert_eq!(merged(&found), [&[t("\"é", Some(2), 3, false, 4)][..], &tail].concat());
-    // Neighbours are those in what it sees: a filter brings chunks together.
+    // Neighbours are determined after filtering: a filter brings chunks of one stream together.
     let found = replay_sse(&daemon, "earliest=true&request_id=r&types=stream_chunk").await;
     assert_eq!(merged(&found)[0], t("ab\n\"éc", Some(0), 4, false, 7));
-    // And whoever resumes from a merged id gets the next text, not one twice.
+    // A client that resumes from the id of a merged chunk gets the next text and no text twice.
     let found = replay_ws(&daemon, &format!("after={}&request_id=s", ids[6])).await;
     assert!(found.events.is_empty());
 }
@@ -422,7 +423,7 @@ async fn a_merged_chunk_is_no_longer_than_64_kib() {
     assert_eq!(lengths.iter().sum::<usize>(), 200 * 1024);
 }
 
-/// A generator of numbers that look random and are the same in every run.
+/// A generator of pseudo-random numbers that are the same in every run.
 struct Lcg(u64);
 
 impl Lcg {
@@ -432,7 +433,7 @@ impl Lcg {
     }
 }
 
-/// Whoever comes and goes at random, over any transport, sees each event once and in order.
+/// A client that connects and disconnects at random, over any transport, sees each event once and in order.
 #[tokio::test]
 async fn random_disconnects_lose_nothing_and_repeat_nothing() {
     let daemon = small_ring().start().await;
@@ -536,7 +537,7 @@ async fn slow_readers_get_everything_once_while_others_are_live() {
             assert_eq!(slow_few.expect("custom").await["id"], id.as_str());
         }
     }
-    // No gap, no second caught_up; and live again.
+    // There is no gap and no second caught_up, and the subscription is live again.
     let id = daemon.publish(custom("n/1", json!("end"))).await.remove(0);
     assert_eq!(slow_ws.next_json().await["id"], id.as_str());
     assert_eq!(slow_sse.next_event().await["id"], id.as_str());
@@ -599,14 +600,14 @@ async fn a_poll_pages_waits_and_moves_on_past_what_the_filter_skipped() {
     assert!(
         found.events.iter().map(|event| event["data"].as_u64().unwrap()).eq((0..250).filter(|n| n % 3 == 1))
     );
-    // Nothing matches: empty, and yet further on.
+    // Nothing matches: the page is empty, but its cursor moves on.
     let page = daemon.get("/api/v1/events?earliest=true&channel=none").send().await.json();
     assert_eq!((&page["data"], &page["next_cursor"]), (&json!([]), &json!(ids[249])));
     for bad in ["limit=0", "limit=1001", "limit=x", "wait=61", "wait=-1"] {
         daemon.get(&format!("/api/v1/events?{bad}")).send().await.refused(400, "BAD_REQUEST");
     }
 
-    // A wait ends with the first match, not with what is filtered out.
+    // A wait ends with the first matching event, not with one that is filtered out.
     let poll = daemon.get(&format!("/api/v1/events?after={}&channel=mine&wait=30", ids[249]));
     let waiting = tokio::spawn(poll.send());
     until("the poll to wait", async || {
@@ -618,7 +619,7 @@ async fn a_poll_pages_waits_and_moves_on_past_what_the_filter_skipped() {
     let mine = daemon.publish(custom("mine", json!(2))).await;
     let page = waiting.await.unwrap().json();
     assert_eq!((&page["data"][0]["id"], &page["next_cursor"]), (&json!(mine[0]), &json!(mine[0])));
-    // One that times out is empty; its cursor is past what came meanwhile.
+    // A wait that times out is empty. Its cursor is after the events that arrived meanwhile.
     let waiting = tokio::spawn(daemon.get("/api/v1/events?channel=mine&wait=1").send());
     let page = waiting.await.unwrap().json();
     assert_eq!(
@@ -629,7 +630,7 @@ async fn a_poll_pages_waits_and_moves_on_past_what_the_filter_skipped() {
     assert_eq!(stats["data"]["connections"], 0, "its place is free again");
 }
 
-/// Merged or not: the text of each stream, its indexes and its end are what was published.
+/// Merged or not, the text of each stream, its indexes and its end are as published.
 #[tokio::test]
 async fn a_slow_reader_of_streams_gets_all_their_text_once() {
     let daemon = small_ring().start().await;
@@ -640,7 +641,7 @@ async fn a_slow_reader_of_streams_gets_all_their_text_once() {
     let mut next = [0; 3];
     for _ in 0..40 {
         let batch = (0..200).map(|_| {
-            let stream = random.below(9).min(2) as usize; // mostly the third, so that it has neighbours
+            let stream = random.below(9).min(2) as usize; // mostly the third, so that its chunks have neighbours
             let text = format!("<{}é\n{}>", next[stream], "x".repeat(random.below(300) as usize));
             texts[stream].push_str(&text);
             next[stream] += 1;
@@ -682,7 +683,7 @@ async fn events_older_than_the_retention_go() {
     assert_eq!(before["gap"], Value::Null);
 }
 
-/// Publishes small batches until told to stop; answers all ids in order.
+/// Publishes small batches until it is stopped. Returns all ids in order.
 fn flood(
     daemon: &Daemon,
     stop: &std::sync::Arc<std::sync::atomic::AtomicBool>,
@@ -698,7 +699,7 @@ fn flood(
     })
 }
 
-/// Whoever joins in the midst of a flood gets the very next event after the position it was told.
+/// A client that joins during a flood gets the next event after the position in its `ready`.
 #[tokio::test]
 async fn between_ready_and_the_first_live_event_nothing_is_lost() {
     let daemon = Daemon::start().await;
@@ -732,7 +733,7 @@ fn sequence(cursor: &Value) -> u64 {
     u64::from_be_bytes(raw[4..12].try_into().unwrap())
 }
 
-/// A cursor is a promise: everything up to it has been delivered, nothing after it has.
+/// A cursor is a promise: everything up to it was delivered, and nothing after it.
 #[tokio::test]
 async fn no_heartbeat_tells_a_position_past_an_undelivered_event() {
     let daemon = small_ring().env("HEARTBEAT_SECONDS", 1).start().await;

@@ -1,9 +1,12 @@
-//! A right is checked where it is used: nobody keeps by waiting what was taken away meanwhile (protocol §3).
+//! A right is checked where it is used: a request that waits does not keep a right that is removed meanwhile
+//! (protocol §3).
 //!
-//! * The operations come from the API's document, with its examples as bodies, so a new operation is covered without a line here.
-//! * Each is sent up to the middle of its body under a valid credential. Then the rights change. Then the rest is sent: it must be
-//!   refused, and nothing may be different from what it was.
-//! * `Expect: 100-continue` makes the daemon say that it has accepted the credential and waits for the body.
+//! * The operations come from the API document, with its examples as bodies, so a new operation is covered
+//!   without a change here.
+//! * Each request is sent up to the middle of its body with a valid credential. Then the rights change, and
+//!   the rest is sent. The request must be refused and must change nothing.
+//! * With `Expect: 100-continue` the daemon signals that it has accepted the credential and waits for the
+//!   body.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
@@ -26,22 +29,22 @@ use tokio::net::TcpStream;
 
 /// The password in the document's examples.
 const PASSWORD: &str = "correct horse battery";
-/// Operations that ask for a right which only the bootstrap key has: they are refused before a body is read.
+/// Operations that need a right which only the bootstrap key has. They are refused before a body is read.
 const OF_THE_OPERATOR: &[&str] = &["createOrganization"];
-/// "Within one second" (protocol §4), on a machine that runs other tests as well.
+/// "Within one second" (protocol §4), with a margin for a machine that runs other tests as well.
 const SOON: Duration = Duration::from_secs(5);
 
-/// An operation of the API's document.
+/// An operation of the API document.
 #[derive(Clone, Debug)]
 struct Operation {
     id: String,
     method: String,
     path: String,
-    /// The example of its body; `None`: it takes none.
+    /// The example of its body; `None` if it has no body.
     body: Option<Value>,
 }
 
-/// Every operation of the document that asks for a credential.
+/// Every operation of the document that needs a credential.
 fn operations() -> Vec<Operation> {
     let text =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/api/openapi.json")).unwrap();
@@ -64,13 +67,13 @@ fn operations() -> Vec<Operation> {
     found
 }
 
-/// An organization with one of everything that a path or a body of an example names.
+/// An organization with one resource of every kind that a path or an example body names.
 struct Organization<'a> {
     daemon: &'a Daemon,
     id: String,
-    /// A key with all scopes, which no change touches.
+    /// A key with all scopes. No change affects it.
     key: String,
-    /// An admin who may log in, and their email.
+    /// The email of an admin who may log in.
     admin: String,
     agent: String,
     memories: [String; 2],
@@ -102,7 +105,7 @@ impl<'a> Organization<'a> {
         Organization { daemon, id: id.into(), key, admin, agent, memories, message, tool, user: target }
     }
 
-    /// A path with the names in it replaced by what this organization has.
+    /// A path whose names are replaced by those of this organization.
     fn path(&self, path: &str) -> String {
         let mut before = "";
         let segments = path.split('/').map(|segment| {
@@ -123,7 +126,7 @@ impl<'a> Organization<'a> {
         segments.collect::<Vec<_>>().join("/")
     }
 
-    /// A body of an example with the ids in it replaced likewise.
+    /// An example body whose ids are replaced in the same way.
     fn body(&self, example: &Value) -> String {
         fn replace(value: &mut Value, with: &impl Fn(&str) -> Option<String>) {
             match value {
@@ -153,10 +156,10 @@ impl<'a> Organization<'a> {
         data(&reply, 200)["token"].as_str().unwrap().to_owned()
     }
 
-    /// Everything that another admin can read: each `GET` of the document that answers data.
+    /// Everything that another admin can read: each `GET` of the document that returns data.
     async fn contents(&self, operations: &[Operation]) -> Vec<(String, Value)> {
         let reads = operations.iter().filter(|operation| operation.method == "GET");
-        // What is live is no content: open streams, who is connected, times.
+        // Live state is left out: open streams, connected users, times.
         let reads = reads.filter(|it| {
             !["openSse", "openLlmSse", "openWebSocket", "listConnections", "getStats"]
                 .contains(&it.id.as_str())
@@ -180,14 +183,15 @@ impl<'a> Organization<'a> {
     }
 }
 
-/// A request whose body has come half.
+/// A request of whose body half was sent.
 struct Half {
     operation: Operation,
     stream: TcpStream,
     rest: Vec<u8>,
 }
 
-/// Sends the head and half of the body; `Err` is the status of an answer that came before the body was asked for.
+/// Sends the head and half of the body. `Err` is the status of a response that came before the daemon asked
+/// for the body.
 async fn begin(of: &Organization<'_>, operation: &Operation, credential: &str) -> Result<Half, u16> {
     let body = of.body(operation.body.as_ref().unwrap()).into_bytes();
     let head = format!(
@@ -217,7 +221,7 @@ async fn begin(of: &Organization<'_>, operation: &Operation, credential: &str) -
 }
 
 impl Half {
-    /// Sends the rest and reads the answer.
+    /// Sends the rest and reads the response.
     async fn finish(mut self) -> (String, u16, String) {
         let answer = within(&format!("the answer to {}", self.operation.id), async {
             self.stream.write_all(&self.rest).await.unwrap();
@@ -234,7 +238,7 @@ fn status(answer: &[u8]) -> u16 {
     std::str::from_utf8(&answer[9..12]).unwrap().parse().unwrap()
 }
 
-/// What takes a credential's rights away.
+/// The ways in which a credential loses its rights.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Change {
     KeyDeleted,
@@ -260,7 +264,7 @@ const CHANGES: [Change; 9] = [
     Change::SigningKeyRemoved,
 ];
 
-/// A key set whose Ed25519 key signs tokens elsewhere.
+/// A key set of another issuer, with an Ed25519 key that signs tokens.
 struct Federation {
     file: PathBuf,
     pair: Ed25519KeyPair,
@@ -286,7 +290,7 @@ impl Federation {
         federation
     }
 
-    /// Writes the key set, with the key or with another in its place.
+    /// Writes the key set, with the key or with another instead.
     fn publish(&self, with_key: bool) {
         let mut key = self.jwk.clone();
         if !with_key {
@@ -305,12 +309,12 @@ impl Federation {
 }
 
 impl Change {
-    /// The name of its organization.
+    /// The id of its organization.
     fn organization(self) -> String {
         format!("{self:?}")
     }
 
-    /// A credential that it ends, and what names that credential.
+    /// A credential that this change ends, and the name of that credential.
     async fn credential(
         self,
         of: &Organization<'_>,
@@ -375,13 +379,14 @@ async fn daemon_with(federation: &Federation, organizations: &[String]) -> Daemo
     Daemon::with().env("AUTH__JWT_KEYS", keys).env("AUTH__FAILURES_PER_MINUTE", 0).start().await
 }
 
-/// Without a change in between each of these requests succeeds, so what the matrix refuses it refuses for the change.
+/// Without a change in between each of these requests succeeds. So a refusal in the matrix is caused by the
+/// change.
 #[tokio::test]
 async fn a_request_that_drips_succeeds_while_its_credential_holds() {
     let daemon = Daemon::with().env("AUTH__FAILURES_PER_MINUTE", 0).start().await;
     let of = Organization::new(&daemon, "acme").await;
     for operation in operations().into_iter().filter(|operation| operation.body.is_some()) {
-        // A key has no profile and no password.
+        // An API key has no profile and no password.
         let credential = match operation.path.contains("/users/me") {
             true => daemon.mint_token(&of.key, &of.admin, json!({"roles": ["admin"]})).await,
             false => of.key.clone(),
@@ -399,7 +404,7 @@ async fn a_request_that_drips_succeeds_while_its_credential_holds() {
     }
 }
 
-/// Every operation with a body, and a poll that waits, for every change of rights.
+/// Every operation with a body, and a waiting poll, for every change of rights.
 #[tokio::test]
 async fn no_request_outlives_its_credential() {
     let dir = tempfile::tempdir().unwrap();
@@ -420,7 +425,7 @@ async fn case(daemon: &Daemon, federation: &Federation, change: Change) {
         let begun = join_all(with_body.iter().map(|operation| begin(&of, operation, &credential))).await;
         let refused: Vec<u16> = begun.iter().filter_map(|begun| begun.as_ref().err().copied()).collect();
         if change == Change::KeyExpired && refused.contains(&401) {
-            continue; // the machine was slower than the key is short-lived
+            continue; // the machine was slower than the short life of the key
         }
         assert_eq!(refused, vec![403; OF_THE_OPERATOR.len()], "{change:?}");
         break (credential, name, begun);

@@ -1,9 +1,9 @@
-//! Who may do what, asked of the daemon: every operation of the API's document as every kind of caller.
+//! Permissions, tested on the daemon: every operation of the API document with every kind of caller.
 //!
-//! * Each operation has one class, and each class one row of verdicts ([`VERDICTS`]). An operation without a class fails the test,
-//!   so a new one cannot be forgotten.
-//! * What is refused leaves no trace: everything that an administrator can see is the same afterwards.
-//! * The resources that are asked for belong to the user `ann`; each request that succeeds has resources of its own.
+//! * Each operation has one class, and each class has one row of verdicts ([`VERDICTS`]). An operation
+//!   without a class fails the test, so a new one cannot be forgotten.
+//! * A refused request leaves no trace: everything that an administrator can see is the same afterwards.
+//! * The requested resources belong to the user `ann`. Each request that succeeds has its own resources.
 
 #![allow(
     clippy::unwrap_used,
@@ -23,7 +23,7 @@ use common::http::Reply;
 use common::rest::{all, data};
 use serde_json::{Value, json};
 
-/// Who asks, in the order of the columns of [`VERDICTS`].
+/// The callers, in the order of the columns of [`VERDICTS`].
 const CALLERS: [&str; 10] = [
     "viewer",
     "user",
@@ -37,17 +37,17 @@ const CALLERS: [&str; 10] = [
     "ticket",
 ];
 
-/// What operations have in common that one rule decides about.
+/// The classes of operations. One rule decides about all operations of a class.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Class {
-    /// Needs no credential, or is asked for by other tests: probes, documents, login, open streams.
+    /// Needs no credential, or is covered by other tests: probes, documents, login, open streams.
     Open,
     ReadEvents,
     PublishEvents,
     ListOfAgents,
     ReadAgent,
     CreateAgent,
-    /// Answers with the agent, so it takes `subscribe` too.
+    /// Responds with the agent, so it needs `subscribe` too.
     ChangeAgent,
     DeleteAgent,
     ReadOfAgent,
@@ -119,7 +119,7 @@ const VERDICTS: &[(Class, [&str; 10])] = {
     ]
 };
 
-/// What an operation is asked with: its class, its body, and a query where it takes one.
+/// The request of an operation: its class, its body, and its query if it has one.
 fn asked(method: &str, path: &str, seed: &Seed) -> Option<(Class, Value, String)> {
     use Class::*;
     let (agent, none) = (seed.agent.as_str(), Value::Null);
@@ -151,7 +151,7 @@ fn asked(method: &str, path: &str, seed: &Seed) -> Option<(Class, Value, String)
         ("post", "messages" | "memories") => plain(CreateOfUser, json!({"agent_id": agent, "content": "x"})),
         ("put" | "patch", "memories/{id}") => plain(ChangeOfUser, json!({"content": "other"})),
         ("delete", "messages/{id}" | "memories/{id}") => plain(DeleteOfUser, none),
-        // Ann's name is nobody else's to write in.
+        // Only Ann may write in her own name.
         ("post", "memories/batch") => {
             plain(Batch, json!({"memories": [{"agent_id": agent, "user_id": "ann", "content": "x"}]}))
         }
@@ -189,7 +189,7 @@ fn asked(method: &str, path: &str, seed: &Seed) -> Option<(Class, Value, String)
     }
 }
 
-/// Resources that one request may ask for; those of a user are Ann's.
+/// The resources of one request. Those that belong to a user are Ann's.
 #[derive(Default)]
 struct Seed {
     number: usize,
@@ -202,7 +202,7 @@ struct Seed {
 }
 
 impl Seed {
-    /// What stands at a path's names.
+    /// The values for the names in a path.
     fn path(&self, path: &str) -> String {
         let id = match path {
             path if path.contains("/messages/{id}") => &self.message,
@@ -218,12 +218,12 @@ impl Seed {
     }
 }
 
-/// A daemon with an organization and one of each kind of caller.
+/// A daemon with an organization and one caller of each kind.
 struct World {
     daemon: Daemon,
-    /// The organization's `*` key, which sees and makes everything.
+    /// The organization's `*` key, which can see and create everything.
     star: String,
-    /// The credentials of [`CALLERS`] but for the ticket, which is new for each request.
+    /// The credentials of [`CALLERS`], except for the ticket, which is new for each request.
     keys: Vec<String>,
     seeds: usize,
 }
@@ -243,12 +243,12 @@ impl World {
             key(json!(["agents", "subscribe"])).await,
             key(json!(["publish"])).await,
             key(json!(["mint"])).await,
-            key(json!(["*"])).await, // a token ends, and would register nobody
+            key(json!(["*"])).await, // not a token: a token expires, so it could not register a user
         ];
         World { daemon, star, keys, seeds: 0 }
     }
 
-    /// Makes what requests to `path` ask for.
+    /// Creates the resources that a request to `path` needs.
     async fn seed(&mut self, path: &str) -> Seed {
         self.seeds += 1;
         let (daemon, star, ann) = (&self.daemon, &self.star, &self.keys[2]);
@@ -337,7 +337,7 @@ fn is_refusal(verdict: &str) -> bool {
     !matches!(verdict, "ok" | "501")
 }
 
-/// How many rows an answer has; a search counts its results, a batch what it did.
+/// The number of rows in a response. A search counts its results, a batch its changes.
 fn rows(reply: &Reply) -> usize {
     let data = &reply.json()["data"];
     let rows = data.as_array().or_else(|| data["results"].as_array());
@@ -358,7 +358,7 @@ fn keeps(reply: &Reply, verdict: &str) -> bool {
     }
 }
 
-/// The whole matrix.
+/// Tests the whole matrix.
 #[tokio::test]
 async fn every_operation_is_decided_by_its_class_and_refusals_leave_no_trace() {
     let document: Value = serde_json::from_str(include_str!("../docs/api/openapi.json")).unwrap();
@@ -402,7 +402,7 @@ async fn every_operation_is_decided_by_its_class_and_refusals_leave_no_trace() {
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// Answers to requests for somebody else's agent tell whether it is there to nobody who may not see it.
+/// The response to a request for another user's agent does not reveal whether the agent exists.
 #[tokio::test]
 async fn an_agent_outside_of_the_narrowing_answers_as_one_that_never_was() {
     let mut world = World::start().await;
@@ -465,7 +465,7 @@ async fn an_agent_outside_of_the_narrowing_answers_as_one_that_never_was() {
     assert_eq!((&data(&agent, 200)["owner"], agent.header("etag")), (&json!("ann"), Some("\"1\"")));
 }
 
-/// Owners: who makes it; nobody, for a service; set by `agents` alone.
+/// The owner is the creator, or nobody for a service. Only `agents` may set it.
 #[tokio::test]
 async fn owners_are_set_by_agents_alone() {
     let world = World::start().await;
@@ -515,7 +515,7 @@ async fn owners_are_set_by_agents_alone() {
     }
 }
 
-/// A key without scopes is refused with their names, over REST as on the command line.
+/// A key without scopes is refused with a list of the scopes, over REST and on the command line.
 #[tokio::test]
 async fn a_key_without_scopes_is_refused_and_told_what_there_is() {
     let daemon = Daemon::start().await;
@@ -533,7 +533,7 @@ async fn a_key_without_scopes_is_refused_and_told_what_there_is() {
     assert_eq!(all(&daemon, &daemon.key, "/api/v1/api-keys?").await.len(), 1, "the first key alone");
 }
 
-/// A backend with `mint` gets its users in, and nobody else, and nothing more than users.
+/// A backend with `mint` can create tokens for its users, and for nothing but users.
 #[tokio::test]
 async fn a_mint_key_gets_users_in_and_nothing_more() {
     let world = World::start().await;
@@ -563,7 +563,7 @@ async fn a_mint_key_gets_users_in_and_nothing_more() {
     post(eve, "tickets", json!({"sub": "ann"})).await.refused(403, "FORBIDDEN");
 }
 
-/// Keys that an older daemon stored: the daemon that finds them writes them out, says so in one line, and that once.
+/// Keys that an older daemon stored: the daemon converts them and reports it once, in one log line.
 #[tokio::test]
 async fn keys_of_an_older_store_keep_what_they_could_do_and_the_log_says_so() {
     use nervewire::store::{ApiKey, Organization, Rows, Store, StoreOptions, Visibility};
@@ -605,7 +605,7 @@ async fn keys_of_an_older_store_keep_what_they_could_do_and_the_log_says_so() {
     store.write(rows).await.unwrap();
     store.close().await;
     drop(store);
-    std::fs::write(data_dir.join(".known"), "").unwrap(); // no first key is made, so none is waited for
+    std::fs::write(data_dir.join(".known"), "").unwrap(); // no first key is created, so the harness must not wait for one
 
     let mut daemon = Daemon::with().data_dir(&data_dir).start().await;
     let old = |id: &str| format!("nwk_{id}_{secret}");
@@ -632,7 +632,8 @@ async fn keys_of_an_older_store_keep_what_they_could_do_and_the_log_says_so() {
     }
 }
 
-/// An answer is not repeated to the same user under another narrowing: the request is another one.
+/// A stored response is not repeated for the same user with another narrowing, because that is a different
+/// request.
 #[tokio::test]
 async fn an_answer_is_repeated_to_an_equally_narrowed_credential_alone() {
     let world = World::start().await;
@@ -655,7 +656,7 @@ async fn an_answer_is_repeated_to_an_equally_narrowed_credential_alone() {
         assert!(matches!(reply.status.as_u16(), 400 | 403), "{reply:?}");
         assert!(!reply.text().contains(data(&first, 201)["id"].as_str().unwrap()), "{reply:?}");
     }
-    // A renewed token of the same narrowing goes on with its own.
+    // A renewed token with the same narrowing gets its stored response.
     let narrow = async || world.daemon.mint_token(&world.star, "ann", json!({"agents": [agent["id"]]})).await;
     let own = say(&narrow().await).await;
     assert_eq!(data(&own, 201)["content"], "secret");
@@ -664,7 +665,7 @@ async fn an_answer_is_repeated_to_an_equally_narrowed_credential_alone() {
     assert_eq!((renewed.header("idempotent-replayed"), &renewed.body), (Some("true"), &own.body));
 }
 
-/// What is narrowed administers what is narrowed at least as much, and learns of nothing else.
+/// A narrowed credential administers only what is narrowed at least as much, and sees nothing else.
 #[tokio::test]
 async fn a_narrowed_credential_administers_within_its_narrowing() {
     let world = World::start().await;
@@ -713,14 +714,15 @@ async fn a_narrowed_credential_administers_within_its_narrowing() {
     assert_eq!(kick(&format!("/{of_inner}")).await.status, 204);
     assert_eq!(closing.closed().await.0, 4403);
 
-    // A user's narrowed token does not see what their other tokens are connected for.
+    // A user's narrowed token does not see the filters of their other tokens' connections.
     let ann = daemon.mint_token(&world.star, "ann", json!({"agents": ["a"]})).await;
     let (_, _whole) = open(&world.keys[2]).await;
     let seen = daemon.get("/api/v1/connections").key(&ann).send().await.json();
     assert_eq!(seen["data"], json!([]));
 }
 
-/// Lists without an agent are empty to whom no such event could reach; to others narrowed to agents they say what to name.
+/// A list without an agent is empty for callers that no such event could reach. Callers narrowed to agents
+/// get an error that says which parameter to set.
 #[tokio::test]
 async fn lists_of_what_no_event_could_tell_of_are_empty() {
     let mut world = World::start().await;

@@ -1,5 +1,5 @@
-//! Bodies of publishes that come in parts: wherever they are cut they mean the same, nothing is published before all of it is valid, and
-//! what was read of a body that never becomes whole leaves nothing behind.
+//! Publish bodies that arrive in parts: the result is the same wherever they are cut, nothing is published
+//! before the whole body is valid, and an incomplete body leaves nothing behind.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
@@ -15,7 +15,8 @@ use tokio::net::TcpStream;
 const JSON: &str = "application/json";
 const LINES: &str = "application/x-ndjson";
 
-/// Two events of which one needs more than the quick reader of arrays, white space, escapes and characters of several bytes.
+/// Two events. One needs more than the fast path of the array parser; both have white space, escapes and
+/// multi-byte characters.
 const ARRAY: &str = " [ {\"type\":\"custom\",\"channel\":\"s\",\"data\": {\"ü\": \"a\\\"]},\"}} ,\n{\"type\":\"custom\",\"channel\":\"\\u0073\",\"data\":\"😀\"}]\n";
 const NDJSON: &str = "{\"type\":\"custom\",\"channel\":\"s\",\"data\":{\"ü\": \"a\\\"]},\"}}\r\n\n{\"type\":\"custom\",\"channel\":\"\\u0073\",\"data\":\"😀\"}";
 
@@ -26,7 +27,7 @@ fn head(daemon: &Daemon, content_type: &str, more: &str) -> String {
     )
 }
 
-/// A publish whose body comes in these parts: the chunks of HTTP/1.1, which the daemon sees as they are.
+/// A publish whose body has these parts as HTTP/1.1 chunks, which the daemon receives one by one.
 fn in_chunks(daemon: &Daemon, content_type: &str, more: &str, parts: &[&[u8]]) -> Vec<u8> {
     let mut request =
         head(daemon, content_type, &format!("transfer-encoding: chunked\r\n{more}")).into_bytes();
@@ -39,7 +40,7 @@ fn in_chunks(daemon: &Daemon, content_type: &str, more: &str, parts: &[&[u8]]) -
     request
 }
 
-/// The one answer to a request on a connection of its own.
+/// The only response on a connection of its own.
 async fn answer(daemon: &Daemon, request: &[u8]) -> Reply {
     let mut answers = answers(&raw(daemon, request).await);
     assert_eq!(answers.len(), 1, "{answers:?}");
@@ -73,7 +74,7 @@ async fn a_body_means_the_same_wherever_it_is_cut() {
     }
 }
 
-/// With a length that is told before, as clients send it: one connection for all of them, each body in two writes.
+/// With a `content-length`, as clients send it: one connection for all requests, each body in two writes.
 #[tokio::test]
 async fn a_connection_goes_on_after_bodies_that_came_in_parts() {
     let daemon = Daemon::start().await;
@@ -149,8 +150,8 @@ async fn what_is_wrong_at_the_end_publishes_nothing_and_is_named() {
     assert_eq!(counted(&daemon).await, before);
 }
 
-/// The right to an event is looked at while later ones are still to come; the refusal waits for them, since what is no event at all
-/// comes first.
+/// The right to publish an event is checked while later events are still arriving. The refusal waits for
+/// them, because an invalid event has priority.
 #[tokio::test]
 async fn what_may_not_be_published_is_refused_after_what_is_no_event() {
     let daemon = Daemon::start().await;
@@ -181,7 +182,7 @@ async fn what_may_not_be_published_is_refused_after_what_is_no_event() {
     assert_eq!(counted(&daemon).await, 0.0);
 }
 
-/// The key of a request stands for its body, not for the parts that it came in.
+/// An idempotency key covers the body, not the parts in which it arrived.
 #[tokio::test]
 async fn a_repeat_in_other_parts_is_the_same_request() {
     let daemon = Daemon::start().await;
@@ -198,7 +199,8 @@ async fn a_repeat_in_other_parts_is_the_same_request() {
     other.refused(409, "CONFLICT");
 }
 
-/// A body that stops, breaks off, or whose credential ends on the way: its events were read and encoded, and none is published.
+/// A body that stalls or breaks off, or whose credential ends meanwhile: its events were read and encoded,
+/// and none is published.
 #[tokio::test]
 async fn a_body_that_never_becomes_whole_publishes_nothing() {
     let daemon = Daemon::with().env("BODY_TIMEOUT_MS", 300).start().await;

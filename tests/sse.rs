@@ -1,4 +1,4 @@
-//! Event streams as their clients see them (protocol §6): the head, which event has which fields, keep-alives, positions,
+//! Event streams for clients (protocol §6): the head, the fields of each event, keep-alives, positions,
 //! refusals, HTTP/1.0, HTTP/1.1 and HTTP/2, and payloads that try to forge a field.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
@@ -122,7 +122,7 @@ async fn a_selective_subscribers_cursor_stays_young() {
     for _ in 0..2 {
         always.next_block().await.unwrap().named("heartbeat");
     }
-    // The young cursor resumes without what was skipped, and without a gap.
+    // The newer cursor resumes without the skipped events and without a gap.
     let mine = daemon.publish(custom("mine", json!(1))).await;
     let mut back =
         daemon.sse("/api/v1/sse?channel=mine").last_event_id(&selective.last_event_id).open().await;
@@ -137,7 +137,7 @@ async fn positions_have_a_precedence_and_an_empty_one_is_none() {
     let daemon = Daemon::start().await;
     let ids = daemon.publish_messages(&["a", "b", "c"]).await;
     let (old, future) = ("since=2020-01-01T00:00:00Z", "since=2090-01-01T00:00:00Z");
-    // The header, the query, and what comes: `None` is a live stream without a position.
+    // The header, the query, and the expected events. `None` is a live stream without a position.
     type Case<'a> = (Option<&'a str>, String, Option<&'a [&'a str]>);
     let cases: [Case<'_>; 14] = [
         (None, String::new(), None),
@@ -228,7 +228,7 @@ async fn an_accept_that_excludes_event_streams_is_406() {
     assert_eq!((reply.status.as_u16(), reply.header("allow")), (405, Some("GET")));
 }
 
-/// A refusal that an `EventSource` survives: 200, `retry`, `closing`, the end.
+/// Checks a refusal that makes an `EventSource` reconnect: 200, `retry`, `closing`, the end.
 async fn told_to_come_back(mut sse: Sse, code: &str) {
     assert_eq!((sse.status, sse.header("content-type")), (200, Some("text/event-stream")), "{}", sse.head);
     let closing = sse.next_block().await.unwrap();
@@ -258,7 +258,7 @@ async fn a_refusal_by_capacity_is_an_event_to_those_who_name_event_streams() {
     daemon.get("/api/v1/events?wait=1").key(&ann).send().await.refused(429, "QUOTA_EXCEEDED");
     let now = daemon.get("/api/v1/events").key(&ann).send().await;
     assert_eq!(now.status, 200, "a poll that does not wait is no connection");
-    // A failed credential, and too many of them, are statuses even so.
+    // A wrong credential, and too many of them, are still answered with a status.
     for status in [401, 401, 429, 429] {
         assert_eq!(daemon.sse("/api/v1/sse").key("nonsense").ask().await.status, status);
     }
@@ -271,7 +271,7 @@ async fn a_full_daemon_says_so_in_the_same_way() {
     let _second = daemon.live_ws("/api/v1/ws").await;
     told_to_come_back(daemon.sse("/api/v1/sse").ask().await, "QUOTA_EXCEEDED").await;
     daemon.ws("/api/v1/ws").refused().await.refused(429, "QUOTA_EXCEEDED");
-    // Another organization has places of its own.
+    // Another organization has its own permits.
     let other = daemon.create_org("other").await;
     daemon.sse("/api/v1/sse").key(&other).open().await.next().await.named("ready");
 }
@@ -306,7 +306,7 @@ async fn the_llm_stream_carries_chunks_and_the_errors_of_streams_only() {
     back.next().await.named("caught_up");
 }
 
-/// Clients that read a body piece by piece hand an event on when its chunk is whole, so no event may wait for the next one's bytes.
+/// Some clients deliver an event when its chunk is complete, so no event may wait for bytes of the next one.
 #[tokio::test]
 async fn over_http_1_1_each_event_is_whole_chunks_and_the_stream_ends_with_the_last_chunk() {
     let daemon = Daemon::start().await;
@@ -329,7 +329,8 @@ async fn over_http_1_1_each_event_is_whole_chunks_and_the_stream_ends_with_the_l
     assert!(sse.ended_whole(), "the last chunk says that nothing was cut off");
 }
 
-/// A slow reader gets every event in whole chunks however its socket cuts them, merged chunks of streams among them.
+/// A slow reader gets every event in whole chunks, however its socket splits them, including merged stream
+/// chunks.
 #[tokio::test]
 async fn a_reader_that_was_blocked_gets_whole_chunks() {
     let daemon = Daemon::with().env("LIMITS__UNSENT_BYTES", 16_384).start().await;
@@ -438,7 +439,7 @@ async fn http_2_carries_rest_and_many_streams_over_one_connection() {
         );
         assert_eq!(replay.next().await.2, id);
     }
-    drop(streams.remove(0)); // a reset stream is not the connection's end
+    drop(streams.remove(0)); // a reset stream does not end the connection
     daemon.publish(custom("y", json!("again"))).await;
     assert_eq!(streams[0].next().await.1["data"], "again");
     let reply = h2.send("GET", "/api/v1/nowhere", &[], &Value::Null).await;
@@ -476,7 +477,7 @@ impl H2Stream {
         H2Stream { body, parser: SseParser::new(""), events: Default::default() }
     }
 
-    /// The next event's name, data and id.
+    /// The name, data and id of the next event.
     async fn next(&mut self) -> (String, Value, String) {
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -559,7 +560,7 @@ async fn no_payload_forges_a_field() {
                 assert_eq!(got[name], *value, "{name} of {sent}");
             }
         }
-        // Ids, which could end up in cursors and indexes, hold no control character at all.
+        // Ids may become part of cursors and indexes, so they contain no control characters.
         if evil.contains(char::is_control) {
             for field in ["agent_id", "user_id", "message_id"] {
                 let mut event = message("x");
@@ -568,13 +569,13 @@ async fn no_payload_forges_a_field() {
             }
         }
     }
-    // Insignificant white space in free JSON is not passed on.
+    // Insignificant white space in free JSON is removed.
     let spaced = "{\"type\":\"custom\",\"channel\":\"c\",\"data\":{\n\n\"id\":\r\n9\r}\n\n}";
     let reply = daemon.post("/api/v1/events").body("application/json", spaced).send().await;
     assert_eq!(reply.status, 201);
     let block = sse.next_block().await.unwrap();
     assert_eq!((block.lines.len(), &block.event()["data"]), (2, &json!({"id": 9})));
-    // What a client presents comes back in `gap`, cut and harmless.
+    // The cursor that a client sent is returned in `gap`, truncated and escaped.
     let presented = "%0A%0Aid:%209%0Adata:%20x".to_owned() + &"y".repeat(100);
     let mut sse = daemon.sse(&format!("/api/v1/sse?after={presented}")).open().await;
     sse.next_block().await.unwrap().named("ready");

@@ -1,4 +1,5 @@
-//! The store from outside: what is acknowledged stays, in order, under one number each; what fails says so.
+//! The store as a black box: acknowledged events stay, in order, each with one sequence; failures are
+//! reported.
 
 #![allow(clippy::expect_used, clippy::panic)] // a test ends where its world does not hold
 
@@ -48,7 +49,8 @@ async fn what_was_acknowledged_is_there_after_a_restart_in_order_under_the_same_
     assert_eq!(read, [ids[299], more[0].sequence()], "a cursor of the epoch before goes on into this one");
 }
 
-/// An event was delivered live, the daemon was killed before its commit: its number is never given to another.
+/// An event was delivered live, and the daemon was killed before its commit: its sequence is never used
+/// again.
 #[tokio::test]
 async fn a_new_epoch_begins_one_uncommitted_limit_above_what_is_on_disk() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -209,7 +211,7 @@ async fn rows_and_events_are_one_write_and_come_back_typed() {
     assert_eq!(opened.revoked_blocking().expect("read"), [revoked]);
     assert_eq!(opened.disabled_users_blocking().expect("read"), [user]);
     assert_eq!(opened.secret_blocking("ticket").expect("read").as_deref(), Some(&b"abc"[..]));
-    // Both are dated at their commit.
+    // Both have the time of their commit.
     let answer = opened.idempotency(tenant, request).await.expect("read").expect("kept");
     assert_eq!(Idempotency { created_ms: now, ..answer }, remembered);
     let found = opened.message_id(tenant, message_id).await.expect("read").expect("kept");
@@ -396,7 +398,7 @@ async fn trimming_by_age_and_bytes_and_since_tells_what_is_gone() {
         firsts.push(harness::publish_at(&opened, T1, 3, 10, clock.now_ms()).await[0].sequence());
         clock.advance(20_000);
     }
-    // Now is 1,120,000: what was received before 1,060,000 is over age.
+    // Now is 1,120,000, so events received before 1,060,000 are too old.
     let before = |sequence: Sequence| Sequence(sequence.0 - 1);
     harness::until(|| (log.oldest() >= before(firsts[3])).then_some(())).await;
     assert_eq!(log.oldest(), before(firsts[3]), "exactly the limit stays");
@@ -431,7 +433,7 @@ async fn the_tenant_furthest_over_its_share_pays_for_all() {
     let small = opened.log(T2).await.expect("a log");
     assert_eq!((small.events(), small.oldest()), (50, Sequence::ZERO));
     assert!(large.events() > 200 && large.oldest() > Sequence::ZERO);
-    // Trimming comes after the answers and may have a round to go, under the reader's feet.
+    // Trimming runs after the acknowledgements and may still remove events while a reader reads.
     for attempt in 0.. {
         let read = harness::try_read_all(&opened, &large, large.oldest()).await;
         if read.is_ok_and(|frames| frames.len() as u64 == large.events()) {
@@ -468,7 +470,7 @@ async fn an_erased_tenant_leaves_nothing_but_its_number_even_across_a_restart() 
     rows.put_organization(&gone).expect("fits");
     rows.erase_tenant(tenant);
     opened.write(rows).await.expect("written");
-    opened.close().await; // most of it is still there
+    opened.close().await; // most of it still exists
 
     let opened = store(dir.path());
     harness::until(|| {
@@ -513,13 +515,14 @@ async fn a_day_old_answer_is_forgotten_and_too_many_are_dropped_oldest_first() {
 
     let opened = Store::open(harness::with(dir.path(), with)).expect("open");
     clock.advance(DAY_MS - 8);
-    put(&opened, 5).await; // used again after a restart, before the sweep has seen that it is over age
+    put(&opened, 5).await; // used again after a restart, before the sweep has seen that it is too old
     assert!(has(&opened, 5).await && !has(&opened, 7).await && has(&opened, 8).await);
     clock.advance(7);
     assert!(has(&opened, 5).await && !has(&opened, 14).await);
 }
 
-/// Rows that are kept for a day count time that passes: neither does a clock set far ahead drop them, nor one set back keep them.
+/// Rows that are kept for a day are aged by elapsed time: a clock set far ahead does not drop them, and one
+/// set back does not keep them.
 #[tokio::test]
 async fn a_wall_clock_that_is_set_neither_drops_nor_keeps_what_is_kept_for_a_day() {
     const YEAR_MS: u64 = 365 * DAY_MS;
@@ -552,7 +555,7 @@ async fn a_wall_clock_that_is_set_neither_drops_nor_keeps_what_is_kept_for_a_day
     assert!(!has(&opened, 1).await && !has(&opened, 2).await && !has(&opened, 3).await);
     harness::until(|| (opened.stats().committer_entries.load(Relaxed) == 0).then_some(())).await;
 
-    // A run whose clock was wrong from its start on: what it left goes a day into the next one.
+    // A run whose clock was wrong from the start: its rows last a day into the next run.
     clock.set(70 * YEAR_MS);
     opened.close().await;
     let opened = Store::open(harness::with(dir.path(), with)).expect("open");
@@ -567,8 +570,8 @@ async fn a_wall_clock_that_is_set_neither_drops_nor_keeps_what_is_kept_for_a_day
     harness::until(|| (opened.stats().committer_entries.load(Relaxed) == 0).then_some(())).await;
 }
 
-/// One commit may pass the number of rows kept, the next one finds it restored; and a lane that is always over its number does not
-/// keep another organization's old rows.
+/// One commit may exceed the number of kept rows, and the next commit finds it restored. An organization that
+/// always exceeds it does not keep old rows of another alive.
 #[tokio::test]
 async fn a_lane_is_over_its_number_by_one_commit_at_most_and_holds_up_no_other() {
     const ROWS: u64 = 2_000;
@@ -589,15 +592,16 @@ async fn a_lane_is_over_its_number_by_one_commit_at_most_and_holds_up_no_other()
     clock.advance(DAY_MS);
     for round in 0..20 {
         put(T1, round * ROWS, ROWS).await;
-        opened.write(Rows::new()).await.expect("written"); // told after the housekeeping of the round before
+        opened.write(Rows::new()).await.expect("written"); // acknowledged after the housekeeping of the previous round
         let kept = (round + 1) * ROWS - opened.stats().idempotency_dropped.load(Relaxed);
         assert!(kept <= 10, "{kept} rows are kept after round {round}");
     }
-    // All that is left is the one lane of 10.
+    // Only the 10 rows of one organization are left.
     harness::until(|| (opened.stats().committer_entries.load(Relaxed) == 2).then_some(())).await;
 }
 
-/// However much is trimmed, what is due is one entry for each organization, and logs that only trimming read are not kept.
+/// However much is trimmed, each organization has one due entry, and logs that only trimming reads are not
+/// kept in memory.
 #[tokio::test]
 async fn trimming_leaves_one_due_entry_for_each_log_and_no_log_in_memory() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -617,7 +621,8 @@ async fn trimming_leaves_one_due_entry_for_each_log_and_no_log_in_memory() {
     harness::until(|| opened.loaded_log(T1).or(opened.loaded_log(T2)).is_none().then_some(())).await;
 }
 
-/// A clock that is set a year ahead by mistake costs no history, nor does setting it back keep what came meanwhile for ever.
+/// A clock that is set a year ahead by mistake deletes no history. Setting it back does not keep later events
+/// for ever.
 #[tokio::test]
 async fn a_wall_clock_that_is_set_neither_drops_nor_keeps_events() {
     const HOUR_MS: u64 = 3_600_000;
@@ -641,7 +646,7 @@ async fn a_wall_clock_that_is_set_neither_drops_nor_keeps_events() {
     clock.set(YEAR_MS);
     harness::publish_at(&opened, T1, 1, 10, 2 * YEAR_MS).await; // receive times never decrease
     clock.advance(HOUR_MS + 1);
-    harness::until(|| (log.events() == 2).then_some(())).await; // the first, as ever; the second is looked at from now on
+    harness::until(|| (log.events() == 2).then_some(())).await; // the first, as usual; the second is checked from now on
     round().await;
     assert_eq!(log.events(), 2);
     harness::publish_at(&opened, T1, 1, 10, 2 * YEAR_MS).await;
@@ -649,14 +654,14 @@ async fn a_wall_clock_that_is_set_neither_drops_nor_keeps_events() {
     round().await;
     assert_eq!(log.events(), 3);
     clock.advance(2);
-    harness::until(|| (log.events() == 1).then_some(())).await; // what was there an hour ago has gone, and no more
+    harness::until(|| (log.events() == 1).then_some(())).await; // what existed an hour ago is gone, and nothing more
     round().await;
     assert_eq!(log.events(), 1);
     clock.advance(HOUR_MS + 2);
     harness::until(|| (log.events() == 0).then_some(())).await;
 }
 
-/// 5,000 subscribers of one tenant come back at once: they cost one scan, not 5,000.
+/// 5,000 subscribers of one tenant resume at once: they cost one scan, not 5,000.
 #[tokio::test]
 async fn a_herd_of_resumers_reads_what_one_reads() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -681,7 +686,7 @@ async fn a_herd_of_resumers_reads_what_one_reads() {
     assert!(scans <= 4, "{scans} scans");
 }
 
-/// The image of a data directory taken while the store runs is what `kill -9` leaves behind.
+/// A copy of a running store's data directory is what `kill -9` leaves behind.
 #[tokio::test]
 async fn counters_that_a_kill_left_behind_are_repaired_from_the_log() {
     let (dir, image) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
@@ -723,7 +728,7 @@ async fn compacting_keeps_every_row_and_gives_room_back_even_when_it_was_interru
 
     let done = compact(dir.path()).expect("compacted");
     assert!(done.after < done.before, "{done:?}");
-    // As if the power had gone between the two renames, and then after the second one.
+    // The state after a power cut between the two renames, and after the second one.
     let at = |name: &str| dir.path().join(name);
     std::fs::create_dir(at("log.old")).expect("made");
     std::fs::rename(at("log"), at("log.new")).expect("renamed");
@@ -742,8 +747,8 @@ async fn compacting_keeps_every_row_and_gives_room_back_even_when_it_was_interru
     assert!(matches!(compact(empty.path()), Err(OpenError::Missing { .. })));
 }
 
-/// A real, small file system is filled to the last byte under a publisher and freed again: what was acknowledged is
-/// there, the daemon was never restarted.
+/// A real, small file system is filled to the last byte while a client publishes, and is then freed:
+/// everything acknowledged exists, without a restart of the daemon.
 #[tokio::test]
 async fn a_full_disk_is_survived_in_process() {
     let disk = match harness::SmallDisk::mount(128) {
@@ -756,14 +761,14 @@ async fn a_full_disk_is_survived_in_process() {
     let mut acked: Vec<Sequence> = Vec::new();
     acked.extend(publish(&opened, T1, 20, 1000).await.iter().map(|f| f.sequence()));
 
-    // Slowly: the reserve is met first, and publishing is refused before anything was lost.
+    // Slowly: the reserve is reached first, and publishing is refused before anything is lost.
     disk.fill(Some(12 << 20));
     let mut state = opened.watch_state();
     state.wait_for(|state| *state == StoreState::Reserve).await.expect("refused");
     disk.free();
     state.wait_for(|state| *state == StoreState::Writable).await.expect("allowed again");
 
-    // At once: the disk is full before the store has looked.
+    // At once: the disk is full before the store has checked it.
     disk.fill(None);
     let mut failed = false;
     for _ in 0..200 {
@@ -797,7 +802,7 @@ async fn a_full_disk_is_survived_in_process() {
     assert_eq!(after, read);
 }
 
-/// Three tenants, commits that fail now and then, and restarts, against what a model says must be there.
+/// Three tenants with occasional commit failures and restarts, compared with a model.
 #[tokio::test]
 async fn any_history_of_failures_and_restarts_keeps_what_was_acknowledged_and_reuses_no_number() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -1,4 +1,4 @@
-//! A user's events leave the log, and nobody else's do.
+//! The events of a deleted user are removed from the log, and no others.
 
 #![allow(clippy::expect_used, clippy::panic)] // a test ends where its world does not hold
 
@@ -16,7 +16,7 @@ use nervewire::ids::{Sequence, TenantId};
 use nervewire::store::{CommitError, Done, Rows, Store, TenantLog};
 use nervewire::time::{Clock, SystemClock};
 
-/// One commit of an event for each of `users`, of `len` bytes.
+/// Commits one event of `len` bytes for each of `users`.
 async fn publish(store: &Store, tenant: TenantId, users: &[&str], len: usize) -> Vec<Arc<Frame>> {
     let frames = frames(store, tenant, users, len).await;
     assert_eq!(append(store, tenant, frames.clone()).await, Ok(()));
@@ -56,7 +56,7 @@ fn users(frames: &[Arc<Frame>]) -> Vec<(u64, &str)> {
         .collect()
 }
 
-/// Reads the whole log until none of it is `user`'s.
+/// Reads the whole log repeatedly until it has no events of `user`.
 async fn without(store: &Store, log: &Arc<TenantLog>, user: &str) -> Vec<Arc<Frame>> {
     let read = async {
         loop {
@@ -70,7 +70,8 @@ async fn without(store: &Store, log: &Arc<TenantLog>, user: &str) -> Vec<Arc<Fra
     tokio::time::timeout(Duration::from_secs(30), read).await.expect("erased")
 }
 
-/// Ann goes; Bob, who published between her events, is read as before from wherever he was, and so after a restart.
+/// Ann is erased. Bob, who published between her events, can still be read from every position, also after a
+/// restart.
 #[tokio::test]
 async fn a_users_events_go_and_every_other_stays_where_it_was() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -80,7 +81,7 @@ async fn a_users_events_go_and_every_other_stays_where_it_was() {
     let third = publish(&store, T1, &["bob", "ann"], 10).await;
     publish(&store, T2, &["ann"], 10).await;
     let log = store.log(T1).await.expect("a log");
-    assert_eq!(read_all(&store, &log, Sequence::ZERO).await.len(), 7); // decoded, and held so
+    assert_eq!(read_all(&store, &log, Sequence::ZERO).await.len(), 7); // decoded, and kept in memory
     let before = log.bytes();
 
     store.write(erasure(T1, "ann")).await.expect("written");
@@ -88,7 +89,7 @@ async fn a_users_events_go_and_every_other_stays_where_it_was() {
     let bobs = [first[1].clone(), third[0].clone()];
     assert_eq!(users(&left), users(&bobs));
     assert_eq!(left[0].sse(), first[1].sse());
-    // From every position, also from those of events that are gone.
+    // From every position, also from those of removed events.
     for (at, frame) in first.iter().chain(&second).chain(&third).enumerate() {
         let after = read_all(&store, &log, frame.sequence()).await;
         let expected = bobs.iter().filter(|bob| bob.sequence() > frame.sequence()).count();
@@ -97,7 +98,7 @@ async fn a_users_events_go_and_every_other_stays_where_it_was() {
     let theirs = store.log(T2).await.expect("a log");
     assert_eq!(read_all(&store, &theirs, Sequence::ZERO).await.len(), 1, "another organization's ann stays");
 
-    // Nothing more of hers is taken. The sequences go on where they were, also over a restart.
+    // Her new events are refused. The sequences continue where they were, also over a restart.
     let late = frames(&store, T1, &["bob", "ann"], 10).await;
     assert_eq!(append(&store, T1, late).await, Err(CommitError::Deleted));
     let fourth = publish(&store, T1, &["bob"], 10).await;
@@ -116,13 +117,13 @@ async fn a_users_events_go_and_every_other_stays_where_it_was() {
     );
 }
 
-/// A daemon that ends in the middle of an erasure goes on with it when it starts again.
+/// A daemon that ends in the middle of an erasure continues it at its next start.
 #[tokio::test]
 async fn an_erasure_that_was_cut_short_is_finished_after_the_restart() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = store(dir.path());
     for _ in 0..100 {
-        publish(&store, T1, &["ann", "bob"], 30_000).await; // one value each
+        publish(&store, T1, &["ann", "bob"], 30_000).await; // one stored value each
     }
     let written = {
         let store = store.clone();

@@ -1,10 +1,11 @@
-//! Every call that the store makes of the disk fails once, at every kind of change: what was acknowledged stays, what failed is never
-//! shown, and the store goes on as far as the disk lets it.
+//! Every disk call of the store fails once, in every kind of change: acknowledged changes stay, failed ones
+//! are never shown, and the store continues as far as the disk allows.
 //!
-//! * A case is a call, the n-th of its kind, and what goes wrong with it. The same story runs in each case: two lives of a store
-//!   with every kind of change.
-//! * Afterwards the store is read in process, after a restart, and on what a disk would hold had the power failed.
-//! * `NERVEWIRE_FAULTS=all` tries every n that the story makes; a few of each kind otherwise.
+//! * A case is a call, the n-th of its kind, and its failure. The same story runs in each case: two runs of a
+//!   store with every kind of change.
+//! * Afterwards the store is read in the process, after a restart, and from what the disk would hold after a
+//!   power cut.
+//! * `NERVEWIRE_FAULTS=all` tries every n of the story; otherwise a few of each kind.
 
 #![allow(clippy::expect_used, clippy::panic)] // a test ends where its world does not hold
 
@@ -30,13 +31,13 @@ use nervewire::store::{
 use nervewire::time::{Clock, SystemClock};
 use saboteur::{CALLS, Call, Fault, Saboteur};
 
-/// Fills segments, and is trimmed.
+/// The tenant that fills segments and is trimmed.
 const T3: TenantId = TenantId(3);
-/// Made and deleted.
+/// The tenant that is created and deleted.
 const T7: TenantId = TenantId(7);
-/// Retention: events of any tenant.
+/// Retention: events kept for each tenant.
 const KEPT: u64 = 40;
-/// Cases that run at once.
+/// Cases that run concurrently.
 const AT_ONCE: usize = 6;
 
 fn options(dir: &Path, io: &Arc<Saboteur>) -> StoreOptions {
@@ -54,7 +55,7 @@ enum Change {
     Events(TenantId, &'static [&'static str], usize),
     /// Events of two tenants at once.
     Two,
-    /// A row alone.
+    /// A row without events.
     Row,
     /// Rows with events: an idempotency key and a message id.
     Both,
@@ -64,10 +65,10 @@ enum Change {
     EraseUser,
 }
 
-/// The changes of a life. The last ones fill segments and are trimmed.
+/// The changes of one run. The last ones fill segments and are trimmed.
 fn story(life: usize) -> Vec<Change> {
     let mut story = vec![
-        Change::Events(T1, [&["ann", "bob", "ann"], &["cid", "bob", "cid"]][life], 100), // Ann is erased in the first
+        Change::Events(T1, [&["ann", "bob", "ann"], &["cid", "bob", "cid"]][life], 100), // Ann is erased in the first run
         Change::Row,
         Change::Both,
         Change::CreateOrganization,
@@ -81,13 +82,13 @@ fn story(life: usize) -> Vec<Change> {
     story
 }
 
-/// What became of a change.
+/// The result of a change.
 #[derive(Debug)]
 struct Made {
     name: String,
     change: Change,
     acknowledged: bool,
-    /// Its witness row was part of it.
+    /// Whether its witness row was part of it.
     has_row: bool,
     events: Vec<(TenantId, Arc<Frame>)>,
 }
@@ -95,7 +96,7 @@ struct Made {
 #[derive(Default)]
 struct Model {
     made: Vec<Made>,
-    /// The highest sequence that a queue took.
+    /// The highest sequence that was queued.
     given: HashMap<TenantId, Sequence>,
 }
 
@@ -133,7 +134,7 @@ fn organization(deleted: bool) -> Organization {
 }
 
 impl Model {
-    /// Makes one change; the error of it.
+    /// Makes one change. Returns its error.
     async fn make(&mut self, store: &Store, change: Change) -> Result<(), CommitError> {
         let name = format!("step-{}", self.made.len());
         let mut rows = Rows::new();
@@ -207,7 +208,7 @@ impl Model {
                 }
                 if told.is_err() {
                     result = told;
-                    // Of two tenants, one may have been acknowledged before the other failed.
+                    // If the change has two tenants, one may have been acknowledged before the other failed.
                     if matches!(change, Change::Two) {
                         failed.extend(events.extract_if(.., |(of, _)| *of == tenant));
                     }
@@ -228,7 +229,8 @@ impl Model {
         self.made.iter().any(|made| made.acknowledged && wanted(&made.change))
     }
 
-    /// Holds the store against what was told. `restarted`: what failed may be there, but then all of it.
+    /// Compares the store with the acknowledgements. `restarted`: a failed change may exist, but then as a
+    /// whole.
     async fn check(&self, store: &Store, restarted: bool, case: &str) {
         let mut found: HashMap<TenantId, BTreeMap<Sequence, Frame>> = HashMap::new();
         for tenant in [T1, T2, T3, T7] {
@@ -298,7 +300,8 @@ impl Model {
                     || (*tenant == T7 && deleted)
                     || (*tenant == T3 && !newest.contains(&frame.sequence()));
                 match read {
-                    // A failed commit's number may be another's only if its event was never in the queue; the text tells.
+                    // The sequence of a failed commit may be used again only if its event was never queued.
+                    // The content shows which event it is.
                     Some(read) if read.sse() == frame.sse() => there.push(true),
                     _ if may_be_gone && made.acknowledged => {}
                     _ => there.push(false),
@@ -338,7 +341,7 @@ impl Model {
     }
 }
 
-/// A read may meet the fault; the next does not.
+/// A read may meet the fault; the next one does not.
 async fn retry<T, E: std::fmt::Debug>(case: &str, mut read: impl AsyncFnMut() -> Result<T, E>) -> T {
     let mut error = None;
     for _ in 0..3 {
@@ -354,7 +357,7 @@ fn is_open(store: &Store) -> bool {
     matches!(store.state(), StoreState::Writable | StoreState::Reserve)
 }
 
-/// Waits until the committer looked after the house once more, and opened the store again where it had to.
+/// Waits until the committer has done its housekeeping again, and has opened the store again if it had to.
 async fn settle(store: &Store, io: &Saboteur) {
     let rounds = store.stats().housekeeping_rounds.load(Relaxed);
     until(|| match is_open(store) {
@@ -397,7 +400,7 @@ async fn run(case: &str, io: &Arc<Saboteur>) -> bool {
                     Change::CreateOrganization | Change::DeleteOrganization | Change::Events(T7, ..)
                 )
             {
-                continue; // it was deleted in the first
+                continue; // it was deleted in the first run
             }
             let created = model.was_acknowledged(|change| matches!(change, Change::CreateOrganization));
             if !created && matches!(change, Change::DeleteOrganization | Change::Events(T7, ..)) {
@@ -409,7 +412,7 @@ async fn run(case: &str, io: &Arc<Saboteur>) -> bool {
                 io.heal();
                 until(|| is_open(&store).then_some(())).await;
                 model.check(&store, false, &case).await;
-                // Once it is open again, everything goes on.
+                // After it is opened again, everything works.
                 let again = model.make(&store, change).await;
                 assert_eq!(again, Ok(()), "{case}: {change:?} after the disk recovered");
             }
@@ -424,7 +427,8 @@ async fn run(case: &str, io: &Arc<Saboteur>) -> bool {
         let lost = dir.path().with_extension("lost");
         match Store::open(harness::options(&lost)) {
             Ok(store) if !io.lies() => model.check(&store, true, &format!("{case}, after power loss")).await,
-            // Nothing that was acknowledged can be expected of a disk that lies. It must end in an answer, and does not panic.
+            // No acknowledged data can be expected on a disk that lies. Opening must return a result and must
+            // not panic.
             Ok(store) => store.close().await,
             Err(error) => assert!(io.lies(), "{case}: not opened after power loss: {error}"),
         }
@@ -441,13 +445,13 @@ async fn run(case: &str, io: &Arc<Saboteur>) -> bool {
     io.has_tripped()
 }
 
-/// [`run`] on a thread of its own.
+/// [`run`] on a separate thread.
 fn alone(case: &str, io: &Arc<Saboteur>) -> bool {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(run(case, io))
 }
 
-/// Which calls of one kind are tried, of `count` that the story makes.
+/// The calls of one kind that are tried, out of `count` in the story.
 fn chosen(count: u64, seed: u64) -> Vec<u64> {
     if count == 0 {
         return Vec::new();
@@ -476,7 +480,7 @@ async fn matrix(faults: &[(Fault, &[Call])]) {
                 );
                 running.spawn_blocking(move || alone(&case, &io));
                 cases += 1;
-                // Most of a case is waiting for the committer to look after its house.
+                // A case mostly waits for the committer's housekeeping.
                 while running.len() >= AT_ONCE {
                     met += usize::from(running.join_next().await.expect("one runs").expect("a case"));
                 }
@@ -497,7 +501,7 @@ async fn an_io_error_of_any_call_loses_nothing_and_shows_nothing_that_failed() {
 
 #[tokio::test]
 async fn a_full_disk_at_any_call_is_recovered_from_without_a_restart() {
-    // Reading needs no room.
+    // A read needs no room.
     let calls: Vec<Call> =
         CALLS.into_iter().filter(|call| !matches!(call, Call::ReadAt | Call::Open)).collect();
     matrix(&[(Fault::Full, &calls)]).await;
@@ -515,8 +519,8 @@ async fn short_writes_and_lying_syncs_are_survived() {
     .await;
 }
 
-/// The disk is full to the last byte when the engine has to be closed: sled panics when it is dropped then. The committer lives on, and
-/// the store opens when there is room again.
+/// The disk is completely full when the engine has to be closed, where sled panics on drop. The committer
+/// survives, and the store opens when there is room again.
 #[tokio::test]
 async fn a_disk_that_is_full_while_the_engine_closes_is_recovered_from() {
     let disk = match SmallDisk::mount(64) {

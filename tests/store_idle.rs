@@ -1,4 +1,4 @@
-//! What a tenant costs that does nothing. A file of its own, so that no other test's memory is counted.
+//! The memory of an idle tenant. This file has only one test, so that no other test's memory is counted.
 
 #![allow(clippy::expect_used)] // a test ends where its world does not hold
 
@@ -13,7 +13,7 @@ fn resident_bytes() -> usize {
     kib * 1024
 }
 
-/// 100,000 organizations that publish nothing cost what their numbers cost.
+/// 100,000 organizations that publish nothing use no more memory than their counters.
 #[test]
 fn a_hundred_thousand_idle_tenants_fit() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -1,4 +1,5 @@
-//! What the store says an organization keeps is what its rows are, whatever was written and however it ended.
+//! The usage that the store reports for an organization matches its rows, whatever was written and however it
+//! ended.
 
 #![allow(clippy::expect_used, clippy::panic)] // a test ends where its world does not hold
 
@@ -29,7 +30,7 @@ fn open(dir: &Path, clock: &Arc<ManualClock>) -> Store {
     .expect("the store opens")
 }
 
-/// Checks that what is said of each organization is what is counted.
+/// Checks that the reported usage of each organization equals the counted one.
 fn is_exact(store: &Store) -> HashMap<TenantId, Usage> {
     let counted = store.counted_usage_blocking().expect("counted");
     for tenant in [T1, T2] {
@@ -41,10 +42,10 @@ fn is_exact(store: &Store) -> HashMap<TenantId, Usage> {
     counted
 }
 
-/// Something that a commit does.
+/// One operation in a commit.
 #[derive(Clone, Debug)]
 enum Step {
-    /// Writes a row of so many bytes, with its places and a term, or replaces it.
+    /// Writes or replaces a row of this size, with its list index entries and a term.
     Row(TenantId, u8, usize),
     Delete(TenantId, u8),
     Key(TenantId, u8, usize),
@@ -73,11 +74,11 @@ enum Between {
     Day,
 }
 
-/// What rows there are, and of how many bytes.
+/// The existing rows and their sizes in bytes.
 type Model = BTreeMap<(TenantId, u8), usize>;
 
 fn places(id: u8) -> [Place; 2] {
-    let number = 4_096 + u64::from(id) * 700; // several to a span
+    let number = 4_096 + u64::from(id) * 700; // several per span
     [1, 2].map(|list| Place { group: Group::new(list, &["group"]), number })
 }
 
@@ -96,12 +97,12 @@ fn rows_of(step: &Step, model: &mut Model, now_ms: u64) -> Rows {
                     rows.put_place(tenant, &place, &id(n)).expect("short");
                 }
                 rows.put_term(tenant, group, "word", &document(n), &mark, Before::Nothing).expect("short");
-                // Said twice, in one commit.
+                // Added twice in one commit.
                 rows.put_term(tenant, group, "word", &document(n), &mark, Before::Unknown).expect("short");
             }
         },
         Step::Delete(tenant, n) => {
-            // Also of what is not there.
+            // Rows that do not exist are deleted too.
             model.remove(&(tenant, n));
             rows.delete_row(tenant, TABLE, &id(n));
             for place in places(n) {
@@ -193,7 +194,7 @@ proptest! {
     }
 }
 
-/// A store of before usage was counted: its rows are there, and nothing says how many.
+/// A store written before usage was counted: its rows exist, but no usage row does.
 #[test]
 fn a_store_that_was_never_counted_is_counted_when_it_is_opened() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -220,7 +221,7 @@ fn a_store_that_was_never_counted_is_counted_when_it_is_opened() {
     assert_eq!(is_exact(&store), before);
 }
 
-/// Sixteen at once where five fit.
+/// Sixteen concurrent changes where five fit.
 #[test]
 fn changes_under_way_together_do_not_pass_a_limit() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -258,7 +259,7 @@ fn a_lone_organization_may_fill_half_and_those_within_their_share_are_never_refu
     assert_eq!(store.reserve(T1, piece).err(), Some(full), "room that another freed is not the largest's");
 }
 
-/// The rows of one take all there is; nobody else loses events for it, and it keeps some of its own.
+/// One organization's rows use all the room. No other loses events, and it keeps some of its own.
 #[tokio::test]
 async fn who_keeps_no_more_than_an_equal_share_is_never_trimmed_for_another() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -270,7 +271,7 @@ async fn who_keeps_no_more_than_an_equal_share_is_never_trimmed_for_another() {
     for n in 0..8 {
         rows.create_row(T1, TABLE, &n.to_string(), &[7; 60_000]).expect("short");
     }
-    store.write(rows).await.expect("written"); // more than was to be admitted
+    store.write(rows).await.expect("written"); // more than would be admitted
     let (large, small) = (store.log(T1).await.expect("a log"), store.log(T2).await.expect("a log"));
     harness::until(|| (large.events() == 0).then_some(())).await;
     for _ in 0..20 {
@@ -279,7 +280,7 @@ async fn who_keeps_no_more_than_an_equal_share_is_never_trimmed_for_another() {
     assert_eq!((small.events(), small.oldest()), (100, Sequence::ZERO));
 }
 
-/// Where an organization has a limit of its own, its events make room for its rows, down to a sixteenth.
+/// With a limit of its own, an organization's events make room for its rows, down to a sixteenth.
 #[tokio::test]
 async fn events_make_room_for_rows_of_their_own_organization() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -291,7 +292,7 @@ async fn events_make_room_for_rows_of_their_own_organization() {
         publish(&store, T2, 1, 1_000).await;
     }
     let log = store.log(T1).await.expect("a log");
-    let most = |bytes: u64| bytes + 72 * 1_024; // one value more than the limit stays
+    let most = |bytes: u64| bytes + 72 * 1_024; // one stored value more than the limit stays
     harness::until(|| (log.bytes() <= most(limit)).then_some(())).await;
     assert!(log.bytes() >= limit, "{}", log.bytes());
     let mut rows = Rows::new();

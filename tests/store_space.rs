@@ -1,4 +1,5 @@
-//! A day of simulated time under retention: the journal never takes much more of the disk than what is kept.
+//! A day of simulated time with retention: the journal never takes much more disk space than the data that is
+//! kept.
 
 #![allow(clippy::expect_used, clippy::panic)] // a test ends where its world does not hold
 
@@ -19,7 +20,7 @@ const SEGMENT_BYTES: u64 = 128 << 10;
 const TENANTS: u64 = 3;
 const HOUR_MS: u64 = 3_600_000;
 
-/// Bytes that the journal takes on the disk.
+/// Bytes of disk that the journal takes.
 fn taken(dir: &Path) -> u64 {
     let entries = std::fs::read_dir(dir.join("journal")).expect("a journal");
     entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.blocks() * 512)).sum()
@@ -29,7 +30,7 @@ fn live(store: &Store) -> u64 {
     (1..=TENANTS).filter_map(|tenant| store.loaded_log(TenantId(tenant))).map(|log| log.bytes()).sum()
 }
 
-/// `NERVEWIRE_DAYS` says how many days are simulated, each with another retention.
+/// `NERVEWIRE_DAYS` sets how many days are simulated, each with another retention.
 #[tokio::test]
 async fn a_day_under_retention_takes_no_more_disk_than_what_is_kept_and_two_segments() {
     let days: u64 = std::env::var("NERVEWIRE_DAYS").map_or(1, |text| text.parse().expect("a number"));
@@ -48,7 +49,7 @@ async fn a_day_under_retention_takes_no_more_disk_than_what_is_kept_and_two_segm
             options.clock = clock.clone();
         });
         let store = Store::open(options).expect("opened");
-        // Held, so that what each log keeps can be asked.
+        // Kept open, so that the size of each log can be read.
         let mut logs = Vec::new();
         for tenant in 1..=TENANTS {
             logs.push(store.log(TenantId(tenant)).await.expect("a log"));
@@ -62,7 +63,7 @@ async fn a_day_under_retention_takes_no_more_disk_than_what_is_kept_and_two_segm
             if hour % 8 > 0 {
                 continue;
             }
-            // What is trimmed goes with the next checkpoint, seconds later.
+            // Trimmed data is removed with the next checkpoint, seconds later.
             let mut seen = (0, 0);
             for _ in 0..3_000 {
                 seen = (taken(dir.path()), live(&store));

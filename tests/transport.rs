@@ -1,5 +1,5 @@
-//! What one peer can make the daemon keep or wait for over HTTP: every request, answer and connection has an end, and what
-//! waits for it has a bound.
+//! Limits of what one HTTP peer can make the daemon hold or wait for: every request, response and connection
+//! has an end, and everything that waits is bounded.
 
 #![allow(
     clippy::unwrap_used,
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// Requests that are answered without a look at their bodies.
+/// Requests that get a response before their bodies are read.
 const UNREAD: &[&str] = &[
     "POST /api/v1/events HTTP/1.1\r\nauthorization: Bearer wrong",
     "POST /nowhere HTTP/1.1",
@@ -29,7 +29,7 @@ const UNREAD: &[&str] = &[
     "GET /health HTTP/1.1",
 ];
 
-/// Sends `bytes`, then one byte every 20 ms until the peer ends; answers what the peer said.
+/// Sends `bytes`, then one byte every 20 ms until the peer ends. Returns the response.
 async fn drip(daemon: &Daemon, bytes: &[u8], byte: &[u8]) -> String {
     let stream = TcpStream::connect(daemon.addr()).await.unwrap();
     let (mut reader, mut writer) = stream.into_split();
@@ -49,7 +49,8 @@ async fn drip(daemon: &Daemon, bytes: &[u8], byte: &[u8]) -> String {
     }
 }
 
-/// A body that never pauses for long, and never ends either, is late as a whole; login knows nobody yet and is no exception.
+/// A body that never stalls for long but never ends is refused as a whole. Login has no credential and is no
+/// exception.
 #[tokio::test]
 async fn a_body_that_drips_is_408_and_the_end() {
     let daemon = Daemon::with().env("REQUEST_TIMEOUT_MS", 300).start().await;
@@ -70,7 +71,7 @@ async fn a_body_that_drips_is_408_and_the_end() {
     }
 }
 
-/// Time is granted for what has come: a slow line that keeps the least rate is never late.
+/// Received bytes extend the time: a slow client that keeps the least rate is never late.
 #[tokio::test]
 async fn a_slow_body_at_the_least_rate_is_taken() {
     let daemon =
@@ -92,7 +93,7 @@ async fn a_slow_body_at_the_least_rate_is_taken() {
     assert_eq!(answers(&said)[0].status, 201, "{said}");
 }
 
-/// Who announces too much is told so before any of it has come.
+/// A length over the limit is refused before any of the body has arrived.
 #[tokio::test]
 async fn an_announced_length_over_the_limit_is_413_at_once() {
     let daemon = Daemon::with().env("LIMITS__BODY_BYTES", 100_000).start().await; // body_timeout_ms: 30 s
@@ -105,7 +106,7 @@ async fn an_announced_length_over_the_limit_is_413_at_once() {
         let said = said.expect("an answer before the body's time is over");
         answers(&said)[0].refused(413, "PAYLOAD_TOO_LARGE");
     }
-    // A client that only reads when it has sent everything gets its answer too.
+    // A client that reads only after it has sent everything gets its response too.
     let mut all = format!(
         "POST /api/v1/events HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\ncontent-length: 8000000\r\n\r\n",
         daemon.key
@@ -116,7 +117,7 @@ async fn an_announced_length_over_the_limit_is_413_at_once() {
     answers(&said)[0].refused(413, "PAYLOAD_TOO_LARGE");
 }
 
-/// A request that is refused before its body was read leaves its connection to the next one, if the body is short.
+/// After a request that is refused before its body was read, the connection stays usable if the body is short.
 #[tokio::test]
 async fn a_connection_goes_on_after_a_short_body_that_was_not_read() {
     let daemon = Daemon::start().await;
@@ -137,7 +138,8 @@ async fn a_connection_goes_on_after_a_short_body_that_was_not_read() {
     }
 }
 
-/// Where the rest of the body is long, does not come, or waits for leave to be sent, the answer is the connection's last and says so.
+/// If the rest of the body is long, does not arrive, or waits for `100 Continue`, the response closes the
+/// connection and has `connection: close`.
 #[tokio::test]
 async fn an_answer_before_a_body_that_is_not_read_ends_its_connection_and_says_so() {
     let daemon = Daemon::start().await;
@@ -153,7 +155,7 @@ async fn an_answer_before_a_body_that_is_not_read_ends_its_connection_and_says_s
     }
 }
 
-/// RFC 9112 §3.2: one host, and one that can be a host.
+/// RFC 9112 §3.2: exactly one valid host.
 #[tokio::test]
 async fn a_missing_doubled_or_invalid_host_is_400() {
     let daemon = Daemon::start().await;
@@ -188,7 +190,7 @@ async fn a_missing_doubled_or_invalid_host_is_400() {
     }
 }
 
-/// `reconnecting-eventsource` resumes by this name.
+/// `reconnecting-eventsource` resumes with this parameter.
 #[tokio::test]
 async fn last_event_id_has_a_camel_case_alias() {
     let daemon = Daemon::start().await;
@@ -197,7 +199,7 @@ async fn last_event_id_has_a_camel_case_alias() {
     assert_eq!(sse.next_event().await["id"], ids[1].as_str());
     let page = daemon.get(&format!("/api/v1/events?lastEventId={}", ids[1])).send().await.json();
     assert_eq!(page["data"][0]["id"], ids[2].as_str());
-    // The header is stronger, and an empty value is none.
+    // The header overrides the parameter, and an empty value counts as absent.
     let call = daemon.get(&format!("/api/v1/events?lastEventId={}", ids[2]));
     let page = call.header("last-event-id", &ids[0]).send().await.json();
     assert_eq!(page["data"][0]["id"], ids[1].as_str());
@@ -220,8 +222,8 @@ fn resident_bytes(daemon: &Daemon) -> usize {
     line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1_024
 }
 
-/// Twenty connections, each with a hundred answers of half a megabyte whose windows never open: nothing of them is copied, and
-/// in the end each stream is reset.
+/// Twenty connections, each with a hundred responses of half a megabyte whose windows never open: the
+/// responses are not copied, and in the end each stream is reset.
 #[tokio::test]
 async fn answers_that_http2_windows_never_take_cost_little_and_end() {
     let daemon = Daemon::with().env("WRITE_TIMEOUT_MS", 3_000).start().await;
@@ -248,13 +250,14 @@ async fn answers_that_http2_windows_never_take_cost_little_and_end() {
         for _ in 0..100 {
             h2.next_of(RST_STREAM).await;
         }
-        // The connection serves on.
+        // The connection still serves requests.
         let health = h2.request("GET", "/health/live", &[], true).await;
         assert_eq!(h2.next_of(HEADERS).await.stream, health);
     }
 }
 
-/// What hyper has handed over whole, and the peer takes one byte of, has no stream to reset any more: the connection ends.
+/// If hyper has sent a whole response and the peer reads one byte of it, there is no stream left to reset.
+/// The connection ends.
 #[tokio::test]
 async fn an_answer_of_which_one_byte_is_taken_ends_its_connection() {
     let daemon = Daemon::with().env("WRITE_TIMEOUT_MS", 500).start().await;
@@ -265,7 +268,7 @@ async fn an_answer_of_which_one_byte_is_taken_ends_its_connection() {
     until("no socket", || async { (daemon.metric("nervewire_sockets").await == 0.0).then_some(()) }).await;
 }
 
-/// Slow is not stalled: who takes a little now and then gets all of it.
+/// Slow is not stalled: a client that reads a little from time to time gets everything.
 #[tokio::test]
 async fn a_slow_reader_of_an_answer_gets_all_of_it() {
     let daemon = Daemon::with().env("WRITE_TIMEOUT_MS", 1_000).start().await;
@@ -279,7 +282,7 @@ async fn a_slow_reader_of_an_answer_gets_all_of_it() {
         got.extend_from_slice(&data.payload);
         if pauses < 8 {
             pauses += 1;
-            tokio::time::sleep(Duration::from_millis(300)).await; // longer in all than the limit
+            tokio::time::sleep(Duration::from_millis(300)).await; // in total longer than the limit
         }
         let wanted = if pauses < 8 { 1_000 } else { 60_000 };
         h2.send(&[window_update(stream, wanted), window_update(0, wanted)].concat()).await;
@@ -287,7 +290,8 @@ async fn a_slow_reader_of_an_answer_gets_all_of_it() {
     assert_eq!(got, whole);
 }
 
-/// Connections without requests end: at once where none ever came, after the idle time else, HTTP/2 with GOAWAY.
+/// Connections without requests end: after the header timeout if there was none, otherwise after the idle
+/// timeout, HTTP/2 with GOAWAY.
 #[tokio::test]
 async fn connections_without_requests_end() {
     let daemon = Daemon::with()
@@ -302,7 +306,7 @@ async fn connections_without_requests_end() {
     used.request("GET", "/health/live", &[], true).await;
     let frames = used.rest().await;
     assert!(frames.iter().any(|frame| frame.kind == GOAWAY), "{frames:?}");
-    // A head that never ends is no sign of life.
+    // A head that never ends does not keep the connection open.
     let mut dripping = H2::open(&daemon, 1_000).await;
     dripping.request("GET", "/health/live", &[], true).await;
     dripping.send(&common::h2::frame(HEADERS, 1, 3, &[0])).await; // without END_HEADERS
@@ -317,7 +321,7 @@ async fn connections_without_requests_end() {
     until("no socket", || async { (daemon.metric("nervewire_sockets").await == 0.0).then_some(()) }).await;
 }
 
-/// An old connection takes no new request; what is under way goes on.
+/// An old connection accepts no new request; requests in progress continue.
 #[tokio::test]
 async fn an_old_connection_retires() {
     let daemon = Daemon::with().env("CONNECTION_AGE_SECONDS", 1).start().await;
@@ -337,7 +341,8 @@ async fn an_old_connection_retires() {
     assert_eq!(answers(&said)[0].status, 200);
 }
 
-/// Event streams over HTTP/2 that nobody reads hold a small queue each, and go on from the log when somebody does.
+/// HTTP/2 event streams that are not read hold a small queue each. When the client reads again, they continue
+/// from the log.
 #[tokio::test]
 async fn unread_event_streams_over_http2_hold_little() {
     let daemon = Daemon::with()
@@ -349,7 +354,7 @@ async fn unread_event_streams_over_http2_hold_little() {
     let acme = daemon.create_org("acme").await;
     let piece = "x".repeat(20_000);
     let batch: Vec<Value> = (0..50).map(|_| custom("c", json!(piece))).collect();
-    daemon.publish(json!(batch)).await; // what the store takes for its first events is not the streams'
+    daemon.publish(json!(batch)).await; // memory that the store needs for its first events is not the streams'
     let before = resident_bytes(&daemon);
     let mut held = Vec::new();
     for _ in 0..4 {
@@ -370,14 +375,14 @@ async fn unread_event_streams_over_http2_hold_little() {
     let after = resident_bytes(&daemon);
     // 400 streams that were sent 4 MB each.
     assert!(after < before + 64 * MIB, "{before} {after}");
-    // The share is this organization's alone.
+    // The share belongs to this organization only.
     let mut other = H2::open(&daemon, 1 << 20).await;
     other.get("/api/v1/sse", &acme).await;
     other.next_of(DATA).await;
     daemon.publish_as(&acme, custom("c", json!("theirs"))).await;
     let data = other.next_of(DATA).await;
     assert!(String::from_utf8_lossy(&data.payload).contains("theirs"));
-    // Whoever reads again misses nothing.
+    // A client that reads again misses nothing.
     let mut text = String::new();
     let h2 = &mut held[0];
     h2.send(&[window_update(0, 1 << 30), window_update(1, 1 << 30)].concat()).await;
@@ -394,7 +399,7 @@ async fn unread_event_streams_over_http2_hold_little() {
     .await;
 }
 
-/// A masked text frame of `announced` bytes, of which `sent` follow.
+/// A masked text frame with a length of `announced` bytes, of which `sent` follow.
 fn partial_text(announced: u64, sent: usize) -> Vec<u8> {
     let mut bytes = vec![0x81, 0x80 | 127];
     bytes.extend_from_slice(&announced.to_be_bytes());
@@ -417,7 +422,8 @@ async fn bare_ws(daemon: &Daemon, key: &str) -> TcpStream {
     stream
 }
 
-/// Messages that lack their last byte fill one organization's share and nobody else's; and each has its time.
+/// Messages that lack their last byte fill the share of one organization only, and each has its own time
+/// limit.
 #[tokio::test]
 async fn messages_that_hold_back_their_ends_fill_one_organizations_share() {
     let daemon = Daemon::with()
@@ -440,20 +446,20 @@ async fn messages_that_hold_back_their_ends_fill_one_organizations_share() {
     let mut over = Vec::new();
     for _ in 0..3 {
         let mut ws = bare_ws(&daemon, &daemon.key).await;
-        let _ = ws.write_all(&most).await; // it may be ended in the middle of it
+        let _ = ws.write_all(&most).await; // it may be closed during the write
         over.push(ws);
     }
     let said = everything(&mut over[2]).await;
     assert!(said.contains("the organization has too many incomplete messages"), "{said:?}");
     assert!(kept().await <= 3 * MIB);
-    // Another's message of the same kind comes whole.
+    // The same message of another organization is accepted.
     let mut theirs = bare_ws(&daemon, &acme).await;
     theirs.write_all(&partial_text(100_000, 100_000)).await.unwrap();
     let mut said = Vec::new();
     while !String::from_utf8_lossy(&said).contains("BAD_REQUEST") {
         assert_ne!(within("an answer", theirs.read_buf(&mut said)).await.unwrap(), 0);
     }
-    // Nothing more comes of the first: they are late, as each of them is told.
+    // Nothing more arrives on the first ones: each is closed as late.
     for ws in &mut held {
         let said = everything(ws).await;
         assert!(said.contains("a message was not complete in time"), "{said:?}");
@@ -462,10 +468,10 @@ async fn messages_that_hold_back_their_ends_fill_one_organizations_share() {
     until("nothing is kept", || async { (kept().await == 0).then_some(()) }).await;
 }
 
-/// Answers that nobody reads fill one organization's share; what changes something is refused before it is done.
+/// Responses that are not read fill the share of one organization. A change is refused before it is made.
 #[tokio::test]
 async fn unread_answers_fill_one_organizations_share() {
-    // An answer that is made while it is read counts 256 KiB, however long it is.
+    // A response that is produced while it is read counts 256 KiB, however long it is.
     let share = 600 * 1024;
     let daemon = Daemon::with().env("LIMITS__UNREAD_BYTES_PER_ORGANIZATION", share).start().await;
     let acme = daemon.create_org("acme").await;
@@ -489,9 +495,9 @@ async fn unread_answers_fill_one_organizations_share() {
     daemon.get("/api/v1/events?earliest=true&limit=1000").send().await.refused(429, "QUOTA_EXCEEDED");
     let theirs = daemon.get("/api/v1/events?earliest=true").key(&acme).send().await;
     assert_eq!(theirs.status, 200);
-    // Nobody keeps others from writing by not reading.
+    // A client that does not read does not stop others from writing.
     daemon.publish(custom("c", json!("written"))).await;
-    // What is small is answered all the same.
+    // Small responses are still sent.
     assert_eq!(daemon.get("/api/v1/events").send().await.status, 200);
     assert_eq!(daemon.get("/api/v1/users/me").send().await.status.as_u16() / 100, 4);
     drop(stuck);
@@ -500,7 +506,7 @@ async fn unread_answers_fill_one_organizations_share() {
     assert_eq!(daemon.get("/api/v1/events?earliest=true&limit=1000").send().await.status, 200);
 }
 
-/// Requests that come together are answered as far as the answers are read.
+/// Pipelined requests are answered only as fast as the responses are read.
 #[tokio::test]
 async fn pipelined_requests_wait_for_their_reader() {
     let daemon = Daemon::with().env("WRITE_TIMEOUT_MS", 2_000).start().await;
@@ -514,11 +520,11 @@ async fn pipelined_requests_wait_for_their_reader() {
     }
     let after = resident_bytes(&daemon);
     assert!(after < before + 8 * MIB, "{before} {after}");
-    // And the connection ends, since nobody reads.
+    // The connection ends, because nobody reads.
     until("no socket", || async { (daemon.metric("nervewire_sockets").await == 0.0).then_some(()) }).await;
 }
 
-/// The header by which a trusted proxy names its client (PROXY protocol v2, TCP over IPv4).
+/// The header with which a trusted proxy names its client (PROXY protocol v2, TCP over IPv4).
 fn proxied(client: [u8; 4]) -> Vec<u8> {
     let mut bytes = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
     bytes.extend_from_slice(&client);
@@ -528,7 +534,7 @@ fn proxied(client: [u8; 4]) -> Vec<u8> {
 
 const LIVE: &[u8] = b"GET /health/live HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
 
-/// An address has its limit before anybody there has shown a credential, and gets room again when somebody does.
+/// An address has a limit of connections without a credential. A connection that shows one no longer counts.
 #[tokio::test]
 async fn an_address_has_a_limit_before_any_credential() {
     let daemon = Daemon::with()
@@ -544,7 +550,7 @@ async fn an_address_has_a_limit_before_any_credential() {
     let mut held = Vec::new();
     for _ in 0..3 {
         let mut stream = open([192, 0, 2, 1], b"GET /health/live HTTP/1.1\r\nhost: a\r\n\r\n").await;
-        // Once it is answered it counts for its address.
+        // A connection that got a response counts for its address.
         assert_ne!(within("an answer", stream.read(&mut [0; 4_096])).await.unwrap(), 0);
         held.push(stream);
     }
@@ -553,10 +559,10 @@ async fn an_address_has_a_limit_before_any_credential() {
         let said = everything(&mut stream).await;
         answers(&said).first().map(|answer| answer.status.as_u16())
     };
-    // A refusal may be lost to the reset that follows it.
+    // The refusal may be lost to the reset that follows it.
     assert!(matches!(status([192, 0, 2, 1]).await, Some(429) | None));
     assert_eq!(status([192, 0, 2, 2]).await, Some(200));
-    // Who has shown a credential is no newcomer any more.
+    // A connection that has shown a credential no longer counts as new.
     let rest =
         format!("GET /api/v1/events HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\n\r\n", daemon.key);
     held[0].write_all(rest.as_bytes()).await.unwrap();
@@ -567,7 +573,7 @@ async fn an_address_has_a_limit_before_any_credential() {
     assert_eq!(status([192, 0, 2, 1]).await, Some(200));
 }
 
-/// One address that opens sockets without a credential takes room from itself alone: others always get in.
+/// An address that opens sockets without a credential takes room only from itself: others can always connect.
 #[tokio::test]
 async fn an_address_without_a_credential_keeps_nobody_else_out() {
     let daemon = Daemon::with()
@@ -581,7 +587,7 @@ async fn an_address_without_a_credential_keeps_nobody_else_out() {
         stream
     };
     let (attacker, other) = ([192, 0, 2, 1], [192, 0, 2, 2]);
-    // This one has no credential either, and keeps its place: it is not of the address that holds most.
+    // This connection has no credential either and stays open, because its address does not hold the most.
     let mut patient = open(other, b"GET /health/live HTTP/1.1\r\nhost: a\r\n\r\n").await;
     assert_ne!(within("an answer", patient.read(&mut [0; 4_096])).await.unwrap(), 0);
     patient.write_all(b"GET /health/live HTTP/1.1\r\nhost: a\r\n").await.unwrap();
@@ -611,13 +617,13 @@ async fn an_address_without_a_credential_keeps_nobody_else_out() {
     }
 }
 
-/// Where all peers have one address, the oldest socket without a credential makes room at once.
+/// If all peers have one address, the oldest socket without a credential is closed at once.
 #[tokio::test]
 async fn the_oldest_without_a_credential_makes_room() {
     let daemon = Daemon::with().env("LIMITS__UNAUTHENTICATED_CONNECTIONS", 20).start().await;
     let mut live = Vec::new();
     for _ in 0..30 {
-        live.push(daemon.live_ws("/api/v1/ws").await); // they have shown one, and do not count
+        live.push(daemon.live_ws("/api/v1/ws").await); // they have shown a credential and do not count
     }
     let mut idle = Vec::new();
     for _ in 0..20 {
@@ -640,7 +646,7 @@ async fn the_oldest_without_a_credential_makes_room() {
     }
 }
 
-/// RFC 9110 §9.3.2: the answer to `HEAD` has the headers of the answer to `GET`, and no content.
+/// RFC 9110 §9.3.2: the response to `HEAD` has the headers of the response to `GET`, and no content.
 #[tokio::test]
 async fn head_over_http_2_has_no_body() {
     let daemon = Daemon::start().await;
@@ -665,7 +671,7 @@ async fn head_over_http_2_has_no_body() {
             heads.push((head.status, head.headers));
         }
         assert_eq!(heads[0], heads[1], "{path}");
-        // By hand: what a client library makes of content that must not be there is its own affair.
+        // Raw frames, because a client library may hide content that must not be there.
         let mut h2 = H2::open(&daemon, 1 << 20).await;
         h2.request("HEAD", path, &[("authorization", &bearer)], true).await;
         let mut last = h2.next_of(HEADERS).await;
@@ -676,7 +682,8 @@ async fn head_over_http_2_has_no_body() {
     }
 }
 
-/// The same over HTTP/1, for answers that are made while they are sent, and errors, too; the connection goes on.
+/// The same over HTTP/1, also for responses that are produced while they are sent, and for errors. The connection
+/// stays usable.
 #[tokio::test]
 async fn head_over_http_1_has_no_body() {
     let daemon = Daemon::start().await;
@@ -705,7 +712,7 @@ async fn head_over_http_1_has_no_body() {
     }
 }
 
-/// What peers without a credential can make the daemon keep, all of them together.
+/// The memory that all peers without a credential together can make the daemon use.
 #[tokio::test]
 async fn unauthenticated_peers_cost_little_together() {
     let daemon = Daemon::start().await;
@@ -713,7 +720,7 @@ async fn unauthenticated_peers_cost_little_together() {
     warm.get(BUNDLE, "").await;
     warm.next_of(DATA).await;
     let before = resident_bytes(&daemon);
-    // Heads that lack their end.
+    // Heads without their end.
     let head = format!("GET /health/live HTTP/1.1\r\nhost: a\r\nx: {}", "y".repeat(15_000));
     let mut held = Vec::new();
     for _ in 0..800 {
@@ -721,7 +728,7 @@ async fn unauthenticated_peers_cost_little_together() {
         stream.write_all(head.as_bytes()).await.unwrap();
         held.push(stream);
     }
-    // Logins that lack their bodies, with the largest heads there may be.
+    // Logins without their bodies, with the largest allowed heads.
     let large = "z".repeat(15_000);
     let mut streams = Vec::new();
     for _ in 0..100 {
@@ -731,7 +738,8 @@ async fn unauthenticated_peers_cost_little_together() {
         }
         streams.push(h2);
     }
-    // Each connection's frames are dealt with in their order: this is answered when what precedes it was read.
+    // The frames of a connection are handled in order: a response to this one means that the earlier ones
+    // were read.
     for h2 in &mut streams {
         let last = h2.request("GET", "/health/live", &[], true).await;
         loop {
@@ -744,14 +752,15 @@ async fn unauthenticated_peers_cost_little_together() {
     }
     let after = resident_bytes(&daemon);
     println!("unauthenticated: {} KiB", after.saturating_sub(before) / 1_024);
-    // Unoptimised code has larger futures: it was measured at 55 to 70 MiB, the release build is held to 64 by `benches/attacks.py`.
+    // Unoptimised code has larger futures: 55 to 70 MiB were measured. `benches/attacks.py` holds the release
+    // build to 64.
     let most = if cfg!(debug_assertions) { 80 } else { 64 };
     assert!(after < before + most * MIB, "{before} {after}");
-    // And it does not keep out who has a credential.
+    // Clients with a credential are still served.
     daemon.publish(custom("c", json!("served"))).await;
 }
 
-/// The places of the admin listener are few: who asks for pages and does not read them gives theirs back.
+/// The admin listener has few permits: a client that requests pages and does not read them loses its own.
 #[tokio::test]
 async fn admin_connections_that_are_not_read_end() {
     let daemon = Daemon::with().env("IDLE_TIMEOUT_MS", 1_000).env("WRITE_TIMEOUT_MS", 500).start().await;

@@ -1,4 +1,5 @@
-//! Users over REST (protocol §9): registered by a manager, let in by email and password, what they may do, and how that ends.
+//! Users over REST (protocol §9): registration by a manager, login with email and password, their rights, and
+//! the end of both.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
@@ -30,7 +31,7 @@ async fn login(daemon: &Daemon, organization: &str, email: &str) -> String {
     data(&reply, 200)["token"].as_str().unwrap().to_owned()
 }
 
-/// The body of a refusal, but for its time.
+/// The body of a refusal, without its time.
 #[track_caller]
 fn refusal(reply: &Reply, status: u16, code: &str) -> Value {
     let mut body = reply.refused(status, code);
@@ -69,7 +70,8 @@ async fn whoever_is_registered_enters_and_subscribes() {
     assert_eq!(reply.header("etag"), Some("\"1\""));
     assert_eq!(ann.as_object().unwrap().len(), 9, "nothing besides: {ann}");
 
-    // The same again is told again; another password under the key is another request; the email is taken.
+    // A repeat gets the stored response. Another password with the same key is another request. The email is
+    // taken.
     let again = call.clone().header("idempotency-key", "k1").send().await;
     assert_eq!((data(&again, 201), again.header("idempotent-replayed")), (ann.clone(), Some("true")));
     assert_eq!(again.header("etag"), Some("\"1\""));
@@ -126,7 +128,7 @@ async fn what_cannot_be_a_user_is_refused_by_its_field() {
     assert!(daemon.get("/api/v1/users").send().await.json()["data"].as_array().unwrap().is_empty());
 }
 
-/// Whoever is not let in learns nothing from the answer.
+/// A refused login reveals nothing in its response.
 #[tokio::test]
 async fn every_refused_login_is_the_same() {
     let daemon = Daemon::start().await;
@@ -154,7 +156,7 @@ async fn every_refused_login_is_the_same() {
     }
     assert!(refusals.windows(2).all(|two| two[0] == two[1]), "{refusals:#?}");
 
-    // One email in two organizations is two users.
+    // The same email in two organizations belongs to two users.
     let body = json!({"email": "ann@example.org", "password": "another password", "name": "Another"});
     let other = data(&daemon.post("/api/v1/users/register").key(&acme).json(&body).send().await, 201);
     let entered = data(&try_login(&daemon, "acme", "ann@example.org", "another password").await, 200);
@@ -167,7 +169,7 @@ async fn every_refused_login_is_the_same() {
     login(&daemon, "default", "bob@example.org").await;
 }
 
-/// An account's guesses are counted whether or not there is such an account, and the limit answers the same.
+/// Guesses are counted per account, whether or not the account exists, with the same response.
 #[tokio::test]
 async fn guesses_are_limited_by_account() {
     let daemon = Daemon::with().env("AUTH__FAILURES_PER_MINUTE", 0).start().await;
@@ -188,7 +190,8 @@ async fn guesses_are_limited_by_account() {
     login(&daemon, "default", "bob@example.org").await;
 }
 
-/// A manager who registers many at once is told to come again; others come in meanwhile.
+/// A manager who registers many users at once gets a refusal with a time to wait. Logins still succeed
+/// meanwhile.
 #[tokio::test]
 async fn whoever_registers_many_keeps_no_login_out() {
     let daemon = Daemon::start().await;
@@ -234,7 +237,7 @@ async fn another_password_ends_what_was_there_before() {
     };
     change("a guess", "another password").key(&old).send().await.refused(403, "FORBIDDEN");
     change(PASSWORD, "short").key(&old).send().await.refused(400, "VALIDATION_ERROR");
-    change(PASSWORD, "another password").send().await.refused(404, "NOT_FOUND"); // an API key is no user
+    change(PASSWORD, "another password").send().await.refused(404, "NOT_FOUND"); // an API key is not a user
     let changed = data(&change(PASSWORD, "another password").key(&old).send().await, 200);
     let new = changed["token"].as_str().unwrap().to_owned();
     assert_eq!(changed["user"]["id"], ann["id"]);
@@ -257,7 +260,8 @@ async fn another_password_ends_what_was_there_before() {
     }
 }
 
-/// Whoever logs in with the old password while it changes comes too late or has a token that ends: none is left over.
+/// A login with the old password during the change is either refused or gets a token that ends: no token
+/// survives.
 #[tokio::test]
 async fn no_token_of_the_old_password_survives_its_change() {
     let daemon = Daemon::start().await;
@@ -315,7 +319,7 @@ async fn roles_say_what_may_be_done() {
         }
     }
 
-    // Nobody gives, or takes away, more than they have; who is narrowed gives nothing.
+    // Nobody can grant or remove more than they have; a narrowed credential can grant nothing.
     let keeper = daemon.create_key(json!({"scopes": ["manage", "subscribe"]})).await;
     let narrow = daemon.create_key(json!({"scopes": ["*"], "agents": ["a"]})).await;
     for (key, role, status) in
@@ -331,7 +335,8 @@ async fn roles_say_what_may_be_done() {
     lower.refused(403, "FORBIDDEN");
 }
 
-/// Who may not see everything does not show it to everybody, themselves among them.
+/// A principal without the right to see everything cannot make everything visible, neither to others nor to
+/// itself.
 #[tokio::test]
 async fn who_sees_what_is_changed_by_who_sees_everything() {
     let daemon = Daemon::start().await;
@@ -375,7 +380,7 @@ async fn an_organization_is_changed_in_the_version_that_was_read() {
     assert_eq!(format!("\"{}\"", refused["details"]["version"]), first);
     change(json!({"name": "x"}), "x").await.refused(400, "BAD_REQUEST");
 
-    // Of many at once one is of the version they have read.
+    // Of many concurrent changes, only one has the version that they read.
     let names: Vec<_> = (0..8).map(|n| json!({"name": format!("name {n}")})).collect();
     let all = futures_util::future::join_all(names.iter().map(|body| change(body.clone(), &first))).await;
     assert_eq!(all.iter().filter(|reply| reply.status == 200).count(), 1, "{all:?}");
@@ -389,13 +394,13 @@ async fn an_organization_is_changed_in_the_version_that_was_read() {
     }
     assert_eq!(change(json!({"presence": false}), "*").await.status, 200);
 
-    // A repeat shows what was made, and by its version nothing newer is changed.
+    // A repeat returns the created state, and its version cannot change anything newer.
     let again = make(&daemon).send().await;
     assert_eq!((data(&again, 201), tag(&again)), (data(&made, 201), tag(&made)));
     change(json!({"name": "y"}), &tag(&again)).await.refused(412, "CONFLICT");
 }
 
-/// A ticket is a secret: a repeat learns that it was made, and not what it is.
+/// A ticket is a secret: a repeat gets the fact that it was created, but not the ticket.
 #[tokio::test]
 async fn a_ticket_is_made_once_for_a_key() {
     let mut daemon = Daemon::start().await;
@@ -429,7 +434,7 @@ async fn members_come_change_and_go() {
     }
     assert!(made.iter().all(|user| user["organization_id"] == "acme"));
 
-    // By the operator or a manager, as members or users, page by page.
+    // As the operator and as a manager, by members and by users, page by page.
     for (path, key) in [
         (format!("{members}?limit=3"), &acme),
         (format!("{members}?limit=3"), &daemon.key),
@@ -453,7 +458,7 @@ async fn members_come_change_and_go() {
     daemon.get(members).key(&globex).send().await.refused(404, "NOT_FOUND");
     daemon.get("/api/v1/users?org_id=acme").key(&globex).send().await.refused(404, "NOT_FOUND");
 
-    // A new role: older tokens end, and what comes after has it.
+    // After a change of role, older tokens end and new ones have the new role.
     let path = format!("{members}/{}", id(&made[0]));
     let token = login(&daemon, "acme", "u0@x").await;
     let mut ws = daemon.ws("/api/v1/ws").key(&token).open().await;
@@ -486,7 +491,8 @@ async fn members_come_change_and_go() {
     assert_ne!(again["id"], made[0]["id"], "the email is free, the id is not given again");
 }
 
-/// What is a deleted user's goes soon, also where the daemon was killed before it began; others' stays.
+/// The data of a deleted user is erased soon, even if the daemon was killed before it began. Data of others
+/// stays.
 #[tokio::test]
 async fn what_a_deleted_user_left_is_erased() {
     let mut daemon = Daemon::start().await;
@@ -550,7 +556,7 @@ async fn users_say_who_they_are() {
     for refused in [json!({"role": "admin"}), json!({"email": "x@y"}), json!({"name": "A"})] {
         change(refused).send().await.refused(400, "VALIDATION_ERROR");
     }
-    // Neither a key nor a user who was not registered here has a profile.
+    // Neither a key nor an unregistered user has a profile.
     daemon.get("/api/v1/users/me").send().await.refused(404, "NOT_FOUND");
     let stranger = daemon.user("stranger").await;
     daemon.get("/api/v1/users/me").key(&stranger).send().await.refused(404, "NOT_FOUND");

@@ -1,5 +1,5 @@
-//! The WebSocket as its clients see it (protocol §5): the order of frames, every client frame and its answer, heartbeats,
-//! every close code, and what is refused before the upgrade.
+//! WebSockets for clients (protocol §5): the order of frames, every client frame and its response,
+//! heartbeats, every close code, and refusals before the upgrade.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failing helper fails its test
 
@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 const SAMPLE_KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
-/// An upgrade request with these headers changed; an empty value leaves the header out.
+/// An upgrade request with these headers changed. An empty value removes the header.
 fn upgrade(daemon: &Daemon, path: &str, changes: &[(&str, &str)]) -> Call {
     let mut headers = vec![
         ("connection", "Upgrade"),
@@ -37,7 +37,7 @@ fn upgrade(daemon: &Daemon, path: &str, changes: &[(&str, &str)]) -> Call {
     headers.into_iter().fold(daemon.get(path), |call, (name, value)| call.header(name, value))
 }
 
-/// A client's frame, masked with a key of zeros.
+/// A client frame, masked with a key of zeros.
 fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     match payload.len() {
@@ -52,7 +52,7 @@ fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// What comes until the peer ends; its last close frame's code and reason.
+/// Reads until the peer ends. Returns the code and reason of its last close frame.
 async fn raw_close(stream: &mut TcpStream) -> (u16, String) {
     let mut bytes = Vec::new();
     let _ = within("the end", stream.read_to_end(&mut bytes)).await;
@@ -100,7 +100,7 @@ async fn what_is_wrong_is_told_before_the_upgrade_and_in_this_order() {
     let mut only = daemon.ws("/api/v1/ws").key(&reader).open().await;
     only.expect("ready").await;
 
-    // Each has all that is wrong with the next, too.
+    // Each request also has every fault of the next one.
     for wrong in [
         ("upgrade", ""),
         ("connection", "close"),
@@ -141,7 +141,7 @@ async fn what_is_wrong_is_told_before_the_upgrade_and_in_this_order() {
     }
     let reply = daemon.post("/api/v1/ws").send().await;
     assert_eq!((reply.status.as_u16(), reply.header("allow")), (405, Some("GET")));
-    // The place is free again when the connection has gone.
+    // When the connection has ended, its permit is free again.
     only.send_message(Message::Close(None)).await;
     until("a free place", async || daemon.ws("/api/v1/ws").key(&reader).ask().await.ok()).await;
 }
@@ -211,7 +211,7 @@ async fn nothing_of_the_old_filter_follows_the_ready_of_the_new_one_and_nothing_
             ids
         })
     };
-    // In the midst of the flood: b, then a again, and so on.
+    // During the flood: b, then a again, and so on.
     let (mut got, mut cuts) = (Vec::new(), Vec::new());
     let mut channel = "a";
     for turn in 0..10 {
@@ -243,7 +243,7 @@ async fn nothing_of_the_old_filter_follows_the_ready_of_the_new_one_and_nothing_
         }
         got.push(frame);
     }
-    // Position by position: each filter saw exactly its own between its `ready` and the next.
+    // Position by position: each filter saw exactly its own events between its `ready` and the next one.
     let mut expected = Vec::new();
     let mut cut = 0;
     for (at, id) in ids.iter().enumerate() {
@@ -292,7 +292,7 @@ async fn a_subscribe_while_behind_keeps_the_position() {
                 assert_eq!(frame["channel"], "b");
                 got.push(frame["id"].clone());
             }
-            "caught_up" => break, // owed since `earliest`
+            "caught_up" => break, // the response to `earliest`
             other => panic!("{other} in the replay"),
         }
     }
@@ -392,7 +392,7 @@ async fn ones_own_publishes_can_be_hidden() {
     assert_eq!((&ack["type"], &ack["ref"], &ack["ids"][0]), (&json!("ack"), &json!("l"), &event["id"]));
     assert_eq!(quiet.expect("message").await["content"], "from loud");
 
-    // Hidden on replay too, as long as it is the same connection.
+    // Hidden in replay too, as long as the connection is the same.
     quiet.send(&json!({"type": "subscribe", "earliest": true})).await;
     quiet.expect("ready").await;
     assert_eq!(quiet.expect("message").await["content"], "from loud");
@@ -420,7 +420,7 @@ async fn each_client_frame_gets_its_answer() {
     assert_eq!(ws.expect("message").await["id"], ack["ids"][0]);
     assert_eq!(ws.expect("message").await["id"], ack["ids"][1]);
 
-    // Many at once: each ref is acknowledged once, ids in the order of publishing.
+    // Many at once: each ref is acknowledged once, with ids in the order of publishing.
     for n in 0..500 {
         writer.send(&json!({"type": "publish", "ref": n, "event": custom("n", json!(n))})).await;
     }
@@ -473,7 +473,7 @@ async fn over_the_publish_rate_is_an_error_and_a_hundred_times_is_the_end() {
     let ann = daemon.user("ann").await;
     let mut ws = daemon.ws("/api/v1/ws?subscribe=none").key(&ann).open().await;
     ws.expect("ready").await;
-    // Two seconds' worth at once, and nothing more for as long.
+    // Twice the rate at once, and nothing more until it has recovered.
     let publish = |n: u64| json!({"type": "publish", "ref": n, "events": [custom("c", json!(n)), custom("c", json!(n))]});
     ws.send(&publish(0)).await;
     ws.expect("ack").await;
@@ -487,7 +487,7 @@ async fn over_the_publish_rate_is_an_error_and_a_hundred_times_is_the_end() {
     }
     assert_eq!(ws.closed().await.0, 1013);
 
-    // A service that may publish for the organization is not rated.
+    // A service that may publish for the organization has no rate limit.
     let mut ws = daemon.live_ws("/api/v1/ws?subscribe=none").await;
     for n in 0..200 {
         ws.send(&publish(n)).await;
@@ -510,7 +510,7 @@ async fn a_heartbeat_is_a_ping_and_a_json_ping_in_one_write_and_tells_the_cursor
     assert!(ping["type"] == "ping" && is_timestamp(ping["timestamp"].as_str().unwrap()), "{ping}");
     assert_eq!(ping["cursor"], ids[0].as_str(), "young although nothing was for it");
 
-    // Who answers, by a protocol Pong or a JSON one, stays.
+    // A peer that responds with a protocol Pong or a JSON pong stays connected.
     for _ in 0..4 {
         assert_eq!(ws.next_frame().await["type"], "ping");
         ws.send(&json!({"type": "pong"})).await;
@@ -575,7 +575,7 @@ async fn violations_have_their_close_codes() {
         ws.socket().write_all(&bytes).await.unwrap();
         assert_eq!(raw_close(ws.socket()).await.0, code, "{what}");
     }
-    // A message in many fragments with a ping between them is still a message.
+    // A message in many fragments with a ping between them is accepted.
     let mut ws = daemon.live_ws("/api/v1/ws").await;
     let mut bytes = masked(0x01, b"{\"type\"");
     bytes.extend(masked(0x89, b"x"));
@@ -586,8 +586,8 @@ async fn violations_have_their_close_codes() {
     ws.expect("pong").await;
 }
 
-/// Closing a socket with input unread makes the kernel send a reset: a client amid a write fails there and never reads
-/// the close frame.
+/// If a socket with unread input is closed, the kernel sends a reset: a client that is writing fails there
+/// and never reads the close frame.
 #[tokio::test]
 async fn a_violation_with_more_behind_it_ends_in_a_close_frame_not_a_reset() {
     let daemon = Daemon::start().await;
@@ -627,9 +627,9 @@ async fn a_peer_that_takes_nothing_for_the_write_timeout_is_reset() {
     let mut ws = daemon.live_ws("/api/v1/ws").await;
     let text = "x".repeat(60_000);
     let batch: Value = (0..60).map(|_| custom("c", json!(text))).collect();
-    daemon.publish(batch).await; // far beyond what a socket's buffers hold
-    // What the peer says meanwhile, and we would answer, is no progress. Who notices first, we or the kernel
-    // (`TCP_USER_TIMEOUT`), is open.
+    daemon.publish(batch).await; // far more than a socket's buffers hold
+    // Frames that the peer sends meanwhile, and our responses to them, are not write progress. Either the
+    // daemon or the kernel (`TCP_USER_TIMEOUT`) may notice first.
     let ping = masked(0x81, b"{\"type\":\"ping\"}");
     for pings in 0.. {
         let stalled = daemon.metric("nervewire_closed_total{reason=\"stalled\"}").await;
@@ -667,13 +667,13 @@ async fn a_credential_is_renewed_in_place_for_the_same_subject_only() {
     assert_eq!((&error["code"], &error["ref"]), (&json!("UNAUTHORIZED"), &json!(1)));
     renew(&mut ws, &mint("ann", user.clone()).await, json!("two")).await;
     assert_eq!(ws.expect("ack").await, json!({"type": "ack", "ref": "two", "ids": []}));
-    // The one that was not renewed ends, the other outlives its first credential.
+    // The connection that was not renewed ends; the other one outlives its first credential.
     assert_eq!(left.closed().await.0, 4401);
     ws.next_frame().await;
     daemon.publish(custom("c", json!("alive"))).await;
     assert_eq!(ws.expect("custom").await["data"], "alive");
 
-    // Narrower from the very next frame on.
+    // The narrowing applies to the very next frame.
     let narrow = mint("ann", json!({"scopes": ["subscribe"], "channels": ["only"]})).await;
     renew(&mut ws, &narrow, json!(3)).await;
     ws.expect("ack").await;
@@ -692,7 +692,7 @@ async fn a_credential_is_renewed_in_place_for_the_same_subject_only() {
     assert_eq!(ws.closed().await.0, 4403);
 }
 
-/// Some frames need a look into the log or the store; what was sent behind them waits, and is not lost.
+/// Some frames need a read from the log or the store. Frames sent after them wait and are not lost.
 #[tokio::test]
 async fn frames_sent_together_are_answered_in_their_order() {
     let daemon = Daemon::start().await;
@@ -733,7 +733,7 @@ async fn frames_sent_together_are_answered_in_their_order() {
     assert!(ids.chunks(2).all(|twins| twins[0] == twins[1]), "the second of each pair was a repeat");
 }
 
-/// Its own events block its socket while it publishes on; acks are owed, none is lost and none comes twice.
+/// The publisher's own events block its socket while it continues to publish. Every ack arrives later, once.
 #[tokio::test]
 async fn a_publisher_that_does_not_read_gets_all_its_acks_when_it_does() {
     let daemon = Daemon::start().await;

@@ -1,4 +1,5 @@
-//! A WebSocket client's words: accepted only if they are a JSON object with that type, and echoed by the right `ref`.
+//! Frames of a WebSocket client: accepted only if they are a JSON object with that type, and answered with
+//! the right `ref`.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -24,7 +25,8 @@ fuzz_target!(|data: &[u8]| {
         ClientFrame::Publish { .. } => "publish",
         ClientFrame::Cancel { .. } => "cancel",
     };
-    // A plain parser refuses more than we have to (lone surrogates inside raw events, depth), never less.
+    // A plain parser refuses more than the daemon must (lone surrogates inside raw events, depth), never
+    // less.
     if let Some(plain) = &plain {
         assert_eq!(plain["type"], kind);
         let reference = match &frame {

@@ -1,4 +1,5 @@
-//! Cursors, query strings, filters and narrowing claims: only what was signed verifies, and nothing ever widens.
+//! Cursors, query strings, filters and narrowing claims: only signed cursors verify, and nothing ever widens
+//! a filter.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

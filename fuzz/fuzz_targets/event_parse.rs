@@ -1,4 +1,5 @@
-//! Events: what is accepted comes back from its own JSON and from a piece of the log, and neither holds a line end.
+//! Events: an accepted event is equal after a round trip through its own JSON and through a piece of the log,
+//! and neither contains a line end.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,7 +1,7 @@
-//! Files of a journal, with sound checksums around hostile bytes, cut and flipped: they are read the same way every time or refused
-//! as they are.
+//! Journal files with valid checksums around hostile bytes, cut and flipped: they are either read the same
+//! way every time or refused unchanged.
 //!
-//! Input: commands of one byte each, with their arguments behind them; `run` lists them.
+//! Input: commands of one byte each, followed by their arguments; `run` lists them.
 #![no_main]
 
 use std::fs;
@@ -24,14 +24,14 @@ fn bytes<'a>(input: &mut &'a [u8]) -> &'a [u8] {
     bytes
 }
 
-/// The files that `input` asks for, and the position to read from.
+/// Builds the files that `input` describes. Returns them and the position to read from.
 fn build(mut input: &[u8]) -> (Vec<(u64, Vec<u8>)>, u64) {
     let input = &mut input;
     let mut files = Vec::new();
     let (mut first, mut from, mut recorder) = (0, 0, Recorder::new(0, 0));
     while !input.is_empty() {
         match byte(input) % 8 {
-            // A record whose fields may be anything.
+            // A record with arbitrary fields.
             0 => {
                 let fields = Fields {
                     unsynced: u64::from(byte(input)) * 8,
@@ -44,7 +44,7 @@ fn build(mut input: &[u8]) -> (Vec<(u64, Vec<u8>)>, u64) {
                 let body = bytes(input);
                 recorder.record(fields, body);
             }
-            // A record as we write them, its rows anything.
+            // A record as the daemon writes it, with arbitrary rows.
             1 => {
                 let body = bytes(input);
                 let fields = Fields { unsynced: 0, epoch: 1, kind: 1, version: 1, flags: 0, pieces_len: 0 };
@@ -68,7 +68,7 @@ fn build(mut input: &[u8]) -> (Vec<(u64, Vec<u8>)>, u64) {
                 let len = recorder.bytes().len().saturating_sub(less);
                 recorder.bytes().truncate(len);
             }
-            // The next segment, rarely not where this one ends.
+            // The next segment, which rarely does not begin where this one ends.
             6 => {
                 let next = recorder.position() + u64::from(byte(input) / 32) * 8;
                 files.push((first, recorder.bytes().clone()));
@@ -89,14 +89,14 @@ fn lay(dir: &Path, files: &[(u64, Vec<u8>)]) {
     }
 }
 
-/// In memory where there is such a directory.
+/// A directory in memory, if there is one.
 fn dir() -> PathBuf {
     let memory = Path::new("/dev/shm");
     let base = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
     base.join(format!("nervewire-fuzz-journal-{}", std::process::id()))
 }
 
-/// Records follow each other, and nothing follows a change that cannot be read.
+/// Checks that records are contiguous, and that no record follows a change that cannot be parsed.
 fn check(records: &[ReadRecord], from: u64, end: u64) {
     let mut at = from;
     for record in records {
@@ -121,7 +121,7 @@ fuzz_target!(|data: &[u8]| {
             assert!(!error.starts_with("read again"), "{error}");
             let last = files.len() - 1;
             for (at, (first, bytes)) in files.iter().enumerate() {
-                // An empty file may have been removed: it is what a crash leaves of a new segment.
+                // An empty file may have been removed: a crash leaves it when a new segment is created.
                 let is_blank = at == last && bytes.iter().all(|byte| *byte == 0);
                 let twice = files.iter().skip(at + 1).any(|(other, _)| other == first);
                 if !is_blank && !twice {

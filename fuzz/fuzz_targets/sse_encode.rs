@@ -1,4 +1,4 @@
-//! Hostile values in events and control frames: a reader gets one event each, with those values.
+//! Hostile values in events and control frames: a reader gets exactly one event for each, with those values.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -14,7 +14,7 @@ const KEY: CursorKey = CursorKey { store_id: *b"fuzz", key: [9; 16] };
 /// One dispatched event: name, data, last event id.
 type Dispatched = (Vec<u8>, Vec<u8>, Vec<u8>);
 
-/// A byte-wise reader of WHATWG HTML §9.2.6, sharing nothing with the encoder.
+/// A byte-wise parser of WHATWG HTML §9.2.6 that shares no code with the encoder.
 fn read(stream: &[u8]) -> Vec<Dispatched> {
     let (mut out, mut name, mut data, mut id) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut at = 0;
@@ -100,7 +100,7 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(id, &last);
     }
 
-    // Data that was never JSON keeps its text too, line ends unified as the standard has it.
+    // Data that was never JSON keeps its text too, with line ends unified as the standard says.
     let mut out = Vec::new();
     sse::named("x", None, text.as_bytes(), &mut out);
     let unified = text.replace("\r\n", "\n").replace('\r', "\n");

@@ -1,5 +1,5 @@
-//! Stored pieces of a log, of all versions: they come from our own disk, but a damaged one must be an error, not a panic, and what is
-//! read of one lies inside it.
+//! Stored pieces of a log, of all versions. They come from the daemon's own disk, but a damaged one must be
+//! an error and not a panic, and everything read from one must be inside it.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -29,7 +29,7 @@ fuzz_target!(|data: &[u8]| {
             let _ = frame.key(key);
         }
     }
-    // What was read can be packed again, and gives the same.
+    // The events that were read can be packed again, with the same result.
     let mut again = Vec::new();
     for (first, piece) in encode_pieces(&frames) {
         for page in decode_piece(&piece, first, TenantId(1), &KEY).expect("packed just now") {

@@ -1,7 +1,8 @@
-//! WebSocket bytes: the decoder agrees with tungstenite, and with itself whatever the split.
+//! WebSocket bytes: the decoder agrees with tungstenite, and with itself however the input is split.
 //!
-//! Input: one byte of split lengths' seed, then the wire. Mutations of masked frames are rare to survive, so the top
-//! bit of the first byte asks for the wire to be built from frames: `first byte, length byte, payload…`.
+//! Input: one byte that seeds the split lengths, then the bytes on the wire. Masked frames rarely survive
+//! mutation, so the top bit of the first byte makes the target build the wire from frames: `first byte,
+//! length byte, payload…`.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -64,7 +65,7 @@ impl std::io::Write for Wire<'_> {
     }
 }
 
-/// Messages, and whether it ended in an error other than the end of input.
+/// The messages, and whether the input ended in an error other than its end.
 fn reference(wire: &[u8]) -> (Vec<Owned>, bool) {
     use tungstenite::{Error, Message, WebSocket, error::ProtocolError, protocol};
     let config = protocol::WebSocketConfig::default()
@@ -82,7 +83,7 @@ fn reference(wire: &[u8]) -> (Vec<Owned>, bool) {
             Ok(Message::Close(close)) => {
                 let close = close.map(|close| (u16::from(close.code), close.reason.as_str().to_owned()));
                 if matches!(&close, Some((1002, reason)) if reason == "Protocol violation") {
-                    return (messages, true); // how it hands out an invalid code
+                    return (messages, true); // tungstenite reports an invalid close code in this way
                 }
                 messages.push(match close {
                     Some((code, reason)) => Owned::Close(Some(code), reason),
@@ -97,7 +98,7 @@ fn reference(wire: &[u8]) -> (Vec<Owned>, bool) {
     }
 }
 
-/// Masks and frames `recipe`.
+/// Builds masked frames from `recipe`.
 fn frames(mut recipe: &[u8]) -> Vec<u8> {
     let mut wire = Vec::new();
     while let [first, len, rest @ ..] = recipe {
@@ -133,7 +134,8 @@ fuzz_target!(|data: &[u8]| {
     }
     match violation {
         None => assert_eq!((ours, false), (theirs, failed)),
-        // It takes lengths in more bytes than needed, of control frames too, and any number of fragments.
+        // tungstenite accepts lengths in more bytes than needed, also of control frames, and any number of
+        // fragments.
         Some(Violation::NotUtf8 | Violation::Length | Violation::Control | Violation::TooLarge) => {
             assert!(theirs.starts_with(&ours), "stricter or earlier")
         }

@@ -1,24 +1,24 @@
-//! The document as a list of examples. Every fenced block is an example of a known kind, or the document is refused.
+//! Reads a document as a list of examples. Every fenced block must be an example of a known kind.
 
-/// One block, and where it stands.
+/// One block and its position.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Block {
     /// The line of its opening fence, from 1.
     pub(crate) line: usize,
     pub(crate) kind: Kind,
-    /// Settings it needs (`config: a.b=1 c=2`), as environment names and values.
+    /// The settings that it needs (`config: a.b=1 c=2`), as environment names and values.
     pub(crate) config: Vec<(String, String)>,
     pub(crate) text: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A request; its answer follows in the next block.
+    /// A request. The next block is its response.
     Request,
     Response,
-    /// An event to be published and read back.
+    /// An event to publish and read back.
     Event,
-    /// A WebSocket's dialogue.
+    /// The dialogue of a WebSocket.
     Ws,
     /// An event stream.
     Sse,
@@ -84,14 +84,14 @@ fn block(line: usize, info: &str) -> Result<Block, String> {
     Ok(Block { line, kind, config, text: String::new() })
 }
 
-/// A head and what follows its blank line.
+/// A head and the text after its blank line.
 pub(crate) struct Message<'a> {
     pub(crate) start: &'a str,
     pub(crate) headers: Vec<(&'a str, &'a str)>,
     pub(crate) body: &'a str,
 }
 
-/// Takes an HTTP message apart.
+/// Parses an HTTP message.
 ///
 /// # Errors
 /// A header without a colon.
@@ -105,10 +105,10 @@ pub(crate) fn message(text: &str) -> Result<Message<'_>, String> {
     Ok(Message { start, headers, body })
 }
 
-/// Method and path of a request line.
+/// Parses method and path of a request line.
 ///
 /// # Errors
-/// It has no such form.
+/// The line has another form.
 pub(crate) fn request_line(line: &str) -> Result<(&str, &str), String> {
     match line.split(' ').collect::<Vec<_>>()[..] {
         [method, path] if path.starts_with('/') => Ok((method, path)),

@@ -1,17 +1,19 @@
-//! What an example writes, and what the daemon answered: equal but for placeholders.
+//! Compares an example with the response of the daemon: equal except for placeholders.
 //!
-//! * `<form>` stands for a value of that form and names it; `<form:name>` names it apart. The next request may use it.
-//! * `<form:name>` met again must be the same value: an example cannot say that two ids are one unless they are.
-//! * A form nobody defined here is an error, so a slip of the pen is not a placeholder that fits everything.
+//! * `<form>` stands for a value of that form and gives it a name; `<form:name>` gives it a name of its own.
+//!   Later requests may use it.
+//! * A `<form:name>` that occurs again must have the same value, so an example cannot show two equal ids
+//!   unless they are equal.
+//! * An unknown form is an error, so a typing error is not a placeholder that matches everything.
 
 use std::collections::HashMap;
 
 use serde_json::Value;
 
-/// What placeholders stood for so far, by their text between `<` and `>`.
+/// The values of the placeholders so far, by their text between `<` and `>`.
 pub(crate) type Names = HashMap<String, String>;
 
-/// Whether `text` has the form. `None`: no such form.
+/// Whether `text` has the form. `None`: the form is unknown.
 fn has_form(form: &str, text: &str) -> Option<bool> {
     let base64url = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
     let prefixed = |prefix: &str, text: &str| text.strip_prefix(prefix).is_some_and(|rest| rest.len() > 8);
@@ -23,7 +25,7 @@ fn has_form(form: &str, text: &str) -> Option<bool> {
         "token" => {
             text.split('.').count() == 3 && text.split('.').all(|part| !part.is_empty() && base64url(part))
         }
-        // After a point the credential that minted it.
+        // The part after the dot names the credential that minted the token.
         "jti" => prefixed("tok-", text) && text.split('.').all(base64url),
         "ticket" => (prefixed("nwt1_", text) || prefixed("nwt2_", text)) && base64url(text),
         "connection" => text.strip_prefix("conn-").is_some_and(|id| u64::from_str_radix(id, 16).is_ok()),
@@ -54,14 +56,14 @@ impl<'a> Placeholder<'a> {
     }
 }
 
-/// Splits at the first placeholder: what precedes it, itself, what follows.
+/// Splits at the first placeholder into the text before it, the placeholder, and the text after it.
 fn split(pattern: &str) -> Result<Option<(&str, Placeholder<'_>, &str)>, String> {
     let Some(at) = pattern.find('<') else { return Ok(None) };
     let end = pattern[at..].find('>').ok_or_else(|| format!("no end of placeholder in {pattern:?}"))? + at;
     Ok(Some((&pattern[..at], Placeholder::of(&pattern[at + 1..end])?, &pattern[end + 1..])))
 }
 
-/// A request's text, with what its placeholders stand for.
+/// Replaces the placeholders in a request's text by their values.
 pub(crate) fn fill(text: &str, names: &Names) -> Result<String, String> {
     let mut filled = String::new();
     let mut rest = text;
@@ -74,7 +76,7 @@ pub(crate) fn fill(text: &str, names: &Names) -> Result<String, String> {
     Ok(filled + rest)
 }
 
-/// Compares a text, and remembers what its placeholders stood for.
+/// Compares a text and stores the values of its placeholders.
 pub(crate) fn text(pattern: &str, got: &str, names: &mut Names) -> Result<(), String> {
     let differ = || format!("the document says {pattern:?}, the daemon {got:?}");
     let Some((before, placeholder, after)) = split(pattern)? else {
@@ -96,7 +98,7 @@ pub(crate) fn text(pattern: &str, got: &str, names: &mut Names) -> Result<(), St
     text(after, rest, names)
 }
 
-/// Reads an example's JSON, in which a placeholder may stand for a number too.
+/// Parses the JSON of an example, in which a placeholder may also stand for a number.
 pub(crate) fn parse(example: &str) -> Result<Value, String> {
     let mut quoted = String::new();
     let mut rest = example;
@@ -111,7 +113,7 @@ pub(crate) fn parse(example: &str) -> Result<Value, String> {
     serde_json::from_str(&(quoted + rest)).map_err(|error| format!("{error} in the example {example}"))
 }
 
-/// Compares JSON: the same fields, no more and no fewer.
+/// Compares JSON. The fields must be the same, no more and no fewer.
 pub(crate) fn json(pattern: &Value, got: &Value, names: &mut Names) -> Result<(), String> {
     let differ = || Err(format!("the document says {pattern}, the daemon {got}"));
     match (pattern, got) {

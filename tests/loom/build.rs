@@ -1,4 +1,4 @@
-//! Sets `cfg(loom)` for this package alone.
+//! Sets `cfg(loom)` for this package only.
 fn main() {
     println!("cargo::rustc-cfg=loom");
 }

@@ -93,7 +93,7 @@ class Inode:
             if fate < keep:
                 sectors = range(first, last + 1)
             elif fate < keep + (1 - keep) / 3:
-                # Torn: a part of the sectors, in one run from the start as often as scattered.
+                # Torn: a part of the sectors, either one run from the start or scattered.
                 if rng.random() < 0.5:
                     sectors = range(first, first + rng.randrange(last - first + 1))
                 else:
@@ -112,10 +112,10 @@ class Disk:
     """The directory below the root, fed with records one by one."""
 
     def __init__(self, honest=True):
-        self.honest = honest  # False: an fsync does nothing, which every good check must notice
+        self.honest = honest  # False: an fsync does nothing, and every good check must notice that
         self.index = 0
         self.inodes = {}  # inode number -> Inode, the latest of that number
-        self.names = {}  # path -> Inode, or None for a directory: as the running system sees it
+        self.names = {}  # path -> Inode, or None for a directory: the state of the running system
         self.durable_names = {}
         self.pending_names = []  # (log index, {directories touched}, [(path, Inode | None | GONE)])
         self.starts = {}  # ticket -> log index of its SYNC_START
@@ -167,7 +167,7 @@ class Disk:
             below = [path for path in self.names if path == one or path.startswith(one + "/")]
             moves = [(two + path[len(one) :], self.names[path]) for path in below]
             moves += [(path, self.GONE) for path in below]
-        # A rename between directories counts as synced with the directory it arrives in.
+        # A rename between directories counts as synced together with its target directory.
         directory = os.path.dirname(two if record.kind in (RENAME, LINK) else one)
         self._move(self.names, moves)
         self.pending_names.append((self.index, directory, moves))
@@ -200,7 +200,7 @@ class Disk:
         kept = {"all": count, "none": 0, "some": rng.randint(0, count)}[fate]
         for change in self.pending_names[:kept]:
             self._move(names, change[2])
-        # A name whose directory did not make it is lost with it.
+        # If a directory is lost, the names in it are lost too.
         names = {
             path: target
             for path, target in names.items()
@@ -223,7 +223,7 @@ class Disk:
             else:
                 with open(full, "wb") as f:
                     bytes_there = content(target)
-                    # Segments have room beyond their end: zeros, which take none here.
+                    # Segments are allocated beyond their end. Those zeros are left out here.
                     f.write(bytes_there.rstrip(b"\0"))
                     f.truncate(len(bytes_there))
                 os.chmod(full, 0o600)
@@ -236,7 +236,8 @@ def parents(path):
         yield path
 
 
-# Files whose contents nobody reads: the store's ballast is room, laid by a system call that passes libc by.
+# Files whose contents are never read: the store's ballast only takes room, allocated by a system call that
+# bypasses libc.
 UNREAD = {"ballast"}
 
 

@@ -71,14 +71,17 @@ static int recording(void) {
     if (!real) real = (ret(*)(__VA_ARGS__))dlsym(RTLD_NEXT, name);    \
     if (!real) die("no " name)
 
-/* The path below the root ("" for the root itself), or NULL for a path elsewhere. */
+/* Returns the path below the root ("" for the root itself), or NULL for a path elsewhere. */
 static const char *below(const char *path) {
     if (strncmp(path, root, root_len) != 0) return NULL;
     if (path[root_len] == 0) return path + root_len;
     return path[root_len] == '/' ? path + root_len + 1 : NULL;
 }
 
-/* What a path names, its last component not followed; NULL if that is not below the root. */
+/*
+ * Returns the path that a name refers to, without following its last component; NULL if it is not below the
+ * root.
+ */
 static const char *resolve(int dir, const char *path, char out[PATH_MAX]) {
     char joined[PATH_MAX * 2], parent[PATH_MAX * 2], real_parent[PATH_MAX];
     if (path[0] == '/') {
@@ -107,7 +110,9 @@ static const char *resolve(int dir, const char *path, char out[PATH_MAX]) {
     return below(out);
 }
 
-/* The inode behind a descriptor of a file or directory below the root, with its path; 0 for anything else. */
+/*
+ * Returns the inode of a descriptor of a file or directory below the root, and its path; 0 for anything else.
+ */
 static uint64_t traced(int fd, mode_t *mode, char path[PATH_MAX], const char **relative) {
     struct stat st;
     char link[64];
@@ -136,7 +141,7 @@ static uint64_t traced_file(int fd) {
     return inode && S_ISREG(mode) ? inode : 0;
 }
 
-/* Appends one record; the lock is held. */
+/* Appends one record. The caller holds the lock. */
 static void record(enum kind kind, uint64_t inode, uint64_t a, uint64_t b, const struct iovec *data, int parts, size_t n) {
     struct __attribute__((packed)) {
         uint8_t kind;
@@ -217,7 +222,9 @@ int creat64(const char *path, mode_t mode) { return creat(path, mode); }
 
 /* ---- contents ---- */
 
-/* Where a plain write on this descriptor ended, so that its start is known for O_APPEND too. */
+/*
+ * Where a plain write on this descriptor began, computed from its end, so that it is also known for O_APPEND.
+ */
 static uint64_t position_before(int fd, ssize_t written) { return (uint64_t)lseek64(fd, 0, SEEK_CUR) - written; }
 
 ssize_t write(int fd, const void *data, size_t n) {
@@ -280,7 +287,7 @@ int ftruncate64(int fd, off64_t size) {
 }
 int ftruncate(int fd, off_t size) { return ftruncate64(fd, size); }
 
-/* Only the plain growing kind; the caller of any other is told that the file system has none. */
+/* Supports only plain growing. For any other mode, reports that the file system does not support it. */
 int fallocate64(int fd, int mode, off64_t at, off64_t n) {
     REAL(int, "fallocate64", int, int, off64_t, off64_t);
     uint64_t inode = traced_file(fd);
@@ -297,7 +304,7 @@ int fallocate(int fd, int mode, off_t at, off_t n) { return fallocate64(fd, mode
 int posix_fallocate64(int fd, off64_t at, off64_t n) { return fallocate64(fd, 0, at, n) == 0 ? 0 : errno; }
 int posix_fallocate(int fd, off_t at, off_t n) { return posix_fallocate64(fd, at, n); }
 
-/* In-kernel copies have no bytes to record: callers fall back to read and write. */
+/* In-kernel copies have no bytes to record. With an error, callers fall back to read and write. */
 ssize_t copy_file_range(int in, off64_t *in_at, int out, off64_t *out_at, size_t n, unsigned flags) {
     REAL(ssize_t, "copy_file_range", int, off64_t *, int, off64_t *, size_t, unsigned);
     if (!traced_file(out)) return real(in, in_at, out, out_at, n, flags);

@@ -7,12 +7,12 @@ import re
 import schemathesis
 from hypothesis import strategies
 
-# The least limit of a text, in bytes: no text within it is too long anywhere.
+# The smallest limit of any text, in bytes: a text within it is nowhere too long.
 BYTES = 64
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
-# A page's cursor, as the daemon makes them: a number and an id.
+# A page cursor as the daemon encodes it: a number and an id.
 number = strategies.integers(0, 2**63).map(lambda number: number.to_bytes(8, "big"))
 identity = strategies.text(min_size=1, max_size=40).filter(lambda text: "\ud800" > text or text > "\udfff")
 schemathesis.openapi.format(
@@ -56,14 +56,14 @@ def filter_query(context, query):
 def before_call(context, case, kwargs):
     label, query, headers = case.operation.label, case.query or {}, case.headers or {}
     body = case.body if isinstance(case.body, dict) else {}
-    # A message needs an agent that exists: a made-up one is 400.
+    # A message needs an agent that exists: a random one gets 400.
     agent = body.get("agent_id")
     if label in ("POST /api/v1/messages", "POST /api/v1/memories") and isinstance(agent, str) and 0 < len(agent) <= 256 and not CONTROL.search(agent):
         body["agent_id"] = os.environ["AN_AGENT"]
-    # Whoever asks with an API key is no user, and has to name one.
+    # An API key is not a user, so the request has to name one.
     if label in ("POST /api/v1/messages", "POST /api/v1/agents/{id}/messages") and body and body.get("user_id") is None:
         body["user_id"] = "alice"
-    # A block's text must fit its limit, also the one it has already.
+    # The text of a block must fit its limit, also the text that it already has.
     if "core-memory" in label and isinstance(body.get("value"), str) and type(body.get("limit")) in (int, float, type(None)) and 1 <= (body.get("limit") or 1) <= 10_000:
         body["limit"] = 10_000
     # The path names the organization.
@@ -75,24 +75,24 @@ def before_call(context, case, kwargs):
             place["query"] += " x"
     if label == "GET /api/v1/memories/search" and "query" not in query:
         query = case.query = {**query, "query": "x"}
-    # A poll that waits for a minute says no more than one that waits for a second.
+    # A poll that waits for a minute tests no more than one that waits for a second.
     if label == "GET /api/v1/events" and str(query.get("wait", "")).isdecimal() and 1 < int(query["wait"]) <= 60:
         query["wait"] = "1"
-    # What holds between parameters no schema of one can tell: one of these two,
+    # The schema of one parameter cannot express relations between parameters: one of these two,
     if label == "DELETE /api/v1/connections" and not ("user" in query or "key" in query):
         case.query = {**query, "user": "nobody"}
     # not both of these,
     if query.get("cursor") and query.get("offset") not in (None, ""):
         del query["offset"]
-    # nor this with either, nor far,
+    # nor this together with either, nor a far page,
     if "page" in query and (query.get("cursor") or query.get("offset") or str(query["page"]).isdecimal() and 100 < int(query["page"]) <= 10_000):
         del query["page"]
-    # a cursor is one list's,
+    # a cursor belongs to one list,
     if label in ("GET /api/v1/connections", "GET /api/v1/presence", "GET /api/v1/memories/{id}/history"):
         query.pop("cursor", None)
-    # which the letters alone do not make,
+    # and cannot be made from the alphabet alone,
     if re.fullmatch("[A-Za-z0-9_-]+", str(query.get("cursor", ""))) and not is_page_cursor(query["cursor"]):
         del query["cursor"]
-    # and an empty header is none to schemathesis, whatever its pattern.
+    # and schemathesis treats an empty header as missing, whatever its pattern.
     if headers.get("If-Match") == "":
         del headers["If-Match"]

@@ -1,4 +1,4 @@
-//! What the store's tests share: small stores, frames, and a disk that fails on demand.
+//! Helpers of the store tests: small stores, frames, and a disk that fails on demand.
 
 use std::fs::File;
 use std::io;
@@ -70,7 +70,7 @@ pub(crate) async fn publish_at(
     frames
 }
 
-/// Reads to the end; a gap is a failure.
+/// Reads to the end. A gap fails the test.
 pub(crate) async fn read_all(store: &Store, log: &Arc<TenantLog>, after: Sequence) -> Vec<Arc<Frame>> {
     match try_read_all(store, log, after).await {
         Ok(frames) => frames,
@@ -78,7 +78,7 @@ pub(crate) async fn read_all(store: &Store, log: &Arc<TenantLog>, after: Sequenc
     }
 }
 
-/// Reads to the end, or up to the gap, whose end it answers.
+/// Reads to the end or to a gap. Returns the end of the gap in that case.
 pub(crate) async fn try_read_all(
     store: &Store,
     log: &Arc<TenantLog>,
@@ -99,8 +99,8 @@ pub(crate) async fn try_read_all(
     }
 }
 
-/// Copies the data directory of a store that runs: what `kill -9` leaves behind. The state first: it never holds what the journal
-/// lacks.
+/// Copies the data directory of a running store: what `kill -9` leaves behind. The state is copied first, so
+/// it never contains what the journal lacks.
 pub(crate) fn copy_image(from: &Path, to: &Path) {
     for part in ["log", "journal"] {
         std::fs::create_dir_all(to.join(part)).expect("made");
@@ -113,7 +113,7 @@ pub(crate) fn copy_image(from: &Path, to: &Path) {
     }
 }
 
-/// Waits for housekeeping to bring something about.
+/// Waits until housekeeping has reached a state.
 pub(crate) async fn until<T>(mut found: impl FnMut() -> Option<T>) -> T {
     for _ in 0..2000 {
         if let Some(found) = found() {
@@ -127,15 +127,15 @@ pub(crate) async fn until<T>(mut found: impl FnMut() -> Option<T>) -> T {
 /// A disk that fails on demand.
 #[derive(Default)]
 pub(crate) struct Faults {
-    /// Errno of the next failing syncs, and how many.
+    /// Errno of the next failing syncs, and their number.
     errno: AtomicI32,
     failing: AtomicU64,
     opening: AtomicBool,
     /// Every sync fails with `EIO`.
     broken: AtomicBool,
-    /// Syncs that failed for it.
+    /// Syncs that failed because of `broken`.
     refused: AtomicU64,
-    /// Free bytes to report; 0: the truth.
+    /// Free bytes to report; 0: the real number.
     free: AtomicU64,
     gate: Mutex<Option<HeldSync>>,
 }
@@ -145,7 +145,7 @@ struct HeldSync {
     release: std::sync::mpsc::Receiver<io::Result<()>>,
 }
 
-/// The test's side of a sync that waits.
+/// The test's side of a sync that blocks.
 pub(crate) struct Gate {
     reached: Mutex<Option<tokio::sync::oneshot::Receiver<()>>>,
     release: std::sync::mpsc::Sender<io::Result<()>>,
@@ -234,7 +234,7 @@ pub(crate) fn now() -> u64 {
     SystemClock.now_ms()
 }
 
-/// A tmpfs of its own, gone when it is dropped.
+/// A tmpfs mount, removed on drop.
 pub(crate) struct SmallDisk {
     dir: tempfile::TempDir,
 }
@@ -253,7 +253,7 @@ impl SmallDisk {
     pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
-    /// Leaves `left` bytes free; none: nothing at all.
+    /// Fills the disk except for `left` bytes; `None`: completely.
     pub(crate) fn fill(&self, left: Option<u64>) {
         let fs = rustix::fs::statvfs(self.path()).expect("statvfs");
         let len = (fs.f_bavail * fs.f_frsize).saturating_sub(left.unwrap_or(0));
@@ -271,7 +271,7 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Numbers that are the same in every run (xorshift).
+/// Pseudo-random numbers that are the same in every run (xorshift).
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {

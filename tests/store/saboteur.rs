@@ -1,4 +1,4 @@
-//! A disk of which one call goes wrong, and which knows what it would hold had the power failed.
+//! A disk where one call fails, and which knows what would be on it after a power cut.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use nervewire::store::{Disk, Io, Space};
 use nervewire::sync::Mutex;
 
-/// A kind of call.
+/// The kind of a system call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Call {
     Write,
@@ -46,27 +46,27 @@ pub(crate) const CALLS: [Call; 14] = [
     Call::Remove,
 ];
 
-/// What goes wrong.
+/// The kind of failure.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fault {
     /// `EIO`, once.
     Eio,
-    /// `ENOSPC`, from then on until the disk is healed.
+    /// `ENOSPC` from then on, until the disk is healed.
     Full,
     /// Half of the bytes, once.
     Short,
-    /// Half of the bytes, and `ENOSPC` afterwards.
+    /// Half of the bytes, then `ENOSPC`.
     ShortThenFull,
-    /// Half of the bytes, and `EIO` at the next.
+    /// Half of the bytes, then `EIO` at the next call.
     ShortThenEio,
-    /// It does nothing and says that it did, from then on.
+    /// From then on, the call does nothing and reports success.
     Lie,
 }
 
-/// What would be there after a power cut.
+/// The files that would exist after a power cut.
 #[derive(Default)]
 struct Durable {
-    /// By inode.
+    /// File contents by inode.
     files: HashMap<u64, Vec<u8>>,
     /// The names in the journal.
     names: BTreeMap<String, u64>,
@@ -95,7 +95,7 @@ fn content(file: &File) -> io::Result<Vec<u8>> {
 }
 
 impl Saboteur {
-    /// One whose `n`-th call of a kind goes wrong, counted from 1.
+    /// A disk whose `n`-th call of a kind fails, counted from 1.
     pub(crate) fn with(call: Call, fault: Fault, n: u64) -> Saboteur {
         Saboteur { plan: Some((call, fault, n)), ..Saboteur::default() }
     }
@@ -108,7 +108,7 @@ impl Saboteur {
         self.tripped.load(SeqCst)
     }
 
-    /// From now on nothing more goes wrong, but for what was met already; a lie goes on.
+    /// No further call fails from now on. Failures that have happened stay, and so does `Lie`.
     pub(crate) fn heal(&self) {
         if self.has_tripped() {
             self.healed.store(true, SeqCst);
@@ -119,7 +119,7 @@ impl Saboteur {
         self.plan.is_some_and(|(_, fault, _)| fault == Fault::Lie)
     }
 
-    /// Counts a call; what goes wrong with it.
+    /// Counts a call. Returns its failure, if any.
     fn meet(&self, call: Call) -> Option<Fault> {
         let n = self.counts[call as usize].fetch_add(1, SeqCst) + 1;
         let (_, fault, at) = self.plan.filter(|(planned, _, _)| *planned == call)?;
@@ -141,7 +141,7 @@ impl Saboteur {
         })
     }
 
-    /// The error of a call that cannot be done by half.
+    /// The error of a call that cannot be done in part.
     fn whole(&self, call: Call) -> io::Result<Option<Fault>> {
         match self.meet(call) {
             Some(Fault::Eio) => Err(error(rustix::io::Errno::IO)),
@@ -156,7 +156,7 @@ impl Saboteur {
         Ok(())
     }
 
-    /// Makes a data directory of what a disk would hold after a power cut now.
+    /// Creates a data directory with what the disk would hold after a power cut now.
     pub(crate) fn lose_power(&self, to: &Path) {
         let durable = self.durable.lock();
         for part in ["journal", "log"] {

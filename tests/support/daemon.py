@@ -110,7 +110,8 @@ class Api:
         except Exception as error:
             self.connection.close()
             self.connection = None
-            # An answer given before the body was read may end the connection after it. What can be repeated is sent again, once.
+            # A response sent before the body was read may end the connection. A repeatable request is sent
+            # once more.
             can_repeat = method == "GET" or "Idempotency-Key" in head
             if isinstance(error, (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)) and can_repeat and not again:
                 return self.call(method, path, parsed, headers, again=True)

@@ -1,11 +1,12 @@
-// Writes src/generated.ts: the schemas of the daemon's two documents as TypeScript types.
+// Writes src/generated.ts: the schemas of the daemon's two API documents as TypeScript types.
 //
-//   node scripts/generate.mjs           writes it
-//   node scripts/generate.mjs --check   exits 1 if it is not what the documents say
+//     node scripts/generate.mjs           writes it
+//     node scripts/generate.mjs --check   exits 1 if it differs from the documents
 //
-// Reads docs/api/openapi.json and docs/api/asyncapi.json, the committed snapshots of what the daemon serves below /api-docs. A schema of
-// both documents is written once and must say the same in both. Understood is the part of JSON Schema that they use; anything else is an
-// error, so that no type is silently wrong.
+// Reads docs/api/openapi.json and docs/api/asyncapi.json, the committed snapshots of the documents below
+// /api-docs. A schema that is in both documents is written once and must be equal in both. The generator
+// understands the part of JSON Schema that the documents use; anything else is an error, so that no type is
+// silently wrong.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
@@ -15,7 +16,7 @@ const HEADER = `/**
 /* eslint-disable */
 `;
 
-/** What says nothing about the type. */
+/** Keywords that do not affect the type. */
 const ANNOTATIONS = new Set([
   'title',
   'description',
@@ -103,7 +104,7 @@ function typeOf(schema, where, indent) {
   else if (schema.type !== undefined || schema.properties || schema.additionalProperties)
     parts.push(plain(schema, where, indent));
   for (const key of ['oneOf', 'anyOf']) {
-    // Alternatives that only say which fields must be there leave the type as it is.
+    // Alternatives that only require fields leave the type as it is.
     const choices = schema[key]?.filter((choice) =>
       Object.keys(choice).some((word) => word !== 'required' && !ANNOTATIONS.has(word)),
     );

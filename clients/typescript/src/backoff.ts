@@ -1,11 +1,11 @@
 /**
- * How long to wait before the next attempt: twice as long after every failure, half of it left to chance, so that clients that were
- * cut off together do not come back together.
+ * The wait before the next attempt. It doubles after every failure, and half of it is random, so that clients
+ * that lost their connection together do not reconnect together.
  */
 
-/** Waits of the first attempts, milliseconds. */
+/** Wait of the first attempts, milliseconds. */
 export const BACKOFF_LEAST_MS = 500;
-/** Longest wait: what a client that was away for hours is late by at most. */
+/** Longest wait, milliseconds: how late at most a client is after an outage of hours. */
 export const BACKOFF_MOST_MS = 30_000;
 
 export class Backoff {
@@ -22,7 +22,10 @@ export class Backoff {
     return this.#failures;
   }
 
-  /** The wait before the next attempt; `atLeast` is spread too, upwards: everybody was told the same. */
+  /**
+   * Returns the wait before the next attempt. `atLeast` is also spread, upwards, because every client got the
+   * same value.
+   */
   next(atLeast = 0): number {
     const doubled = Math.min(this.mostMs, this.leastMs * 2 ** Math.min(this.#failures, 30));
     this.#failures += 1;
@@ -35,7 +38,7 @@ export class Backoff {
   }
 }
 
-/** Waits; ends early, without an error, when `signal` does. */
+/** Waits. Ends early, without an error, if `signal` is aborted. */
 export function sleep(ms: number, signal: AbortSignal): Promise<void> {
   return new Promise((done) => {
     if (signal.aborted) return done();

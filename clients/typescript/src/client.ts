@@ -1,7 +1,7 @@
 /**
  * The client: one daemon, one credential, any number of subscriptions, publishing, and the resources.
  *
- * - It opens nothing by itself: a connection belongs to a subscription. `close` ends them all.
+ * - The client opens no connection by itself: a connection belongs to a subscription. `close` ends them all.
  */
 import { Backoff } from './backoff.js';
 import { Credential, type GetToken } from './credential.js';
@@ -17,39 +17,42 @@ import { TIMING, type Timing, type WebSocketConstructor } from './transports/ses
 import { ticketIn } from './transports/ws.js';
 
 export interface Options {
-  /** Where the daemon is, such as `https://events.example.com`; without `/api/v1`. */
+  /** The address of the daemon, such as `https://events.example.com`, without `/api/v1`. */
   url: string;
   /** A JWT that does not change. */
   token?: string;
   apiKey?: string;
-  /** Gives a token whenever one is needed: at first, before the last one ends, and when it was refused. */
+  /** Returns a token. Called at the start, before the current token expires, and when it was refused. */
   getToken?: GetToken;
-  /** `auto`: WebSocket, else SSE, else long-poll. */
+  /** `auto` uses WebSocket, or else SSE, or else long-poll. */
   transport?: 'auto' | TransportName;
   fetch?: typeof globalThis.fetch;
-  /** Node 20 has none: give npm `ws`'s, or `auto` begins with SSE. */
+  /** Node 20 has no WebSocket: pass the one of npm `ws`, or `auto` starts with SSE. */
   WebSocket?: WebSocketConstructor;
   requestTimeoutMs?: number;
   /** Waits between attempts. */
   backoff?: { leastMs?: number; mostMs?: number };
   timing?: Partial<Timing> & {
-    /** After so long on a lesser transport, `auto` tries the best again. */
+    /** Time on a lesser transport after which `auto` tries the best one again. */
     climbAfterMs?: number;
   };
 }
 
 export interface SubscribeOptions<K extends EventType = EventType> extends Filter<K>, Start, Callbacks<EventOf<K>> {
   signal?: AbortSignal | undefined;
-  /** Events kept for a consumer that is behind, 1,024 unless said. */
+  /** Events kept for a consumer that is behind; 1,024 by default. */
   buffer?: number | undefined;
-  /** Iterate over `Item`s: events, gaps, and the end of the past that was asked for. */
+  /** Iterates over `Item`s: events, gaps, and the end of the requested history. */
   control?: boolean | undefined;
 }
 
 export interface PublishOptions {
   /** `memory`: do not wait for the disk. */
   ack?: 'durable' | 'memory';
-  /** Say the same under the same key again, and it is published once. Without one a fresh key is made, so that a lost answer is asked for again; `false`: none, and no second attempt. */
+  /**
+   * Requests with the same key are published once. By default each publish has a new key, so that it can be
+   * repeated if the response is lost. With `false` there is no key and no second attempt.
+   */
   idempotencyKey?: string | false;
   signal?: AbortSignal;
 }
@@ -89,8 +92,8 @@ export class Nervewire extends Resources {
   }
 
   /**
-   * Follows events from now on, or from where `lastEventId`, `since` or `earliest` say, over connection losses, each exactly once
-   * and in order. Iterate over it with `for await`, or give callbacks.
+   * Follows events from now on, or from `lastEventId`, `since` or `earliest`, across connection losses, each
+   * exactly once and in order. Iterate over it with `for await`, or pass callbacks.
    */
   subscribe<K extends EventType = EventType>(
     options: SubscribeOptions<K> & { control: true },
@@ -112,8 +115,8 @@ export class Nervewire extends Resources {
   }
 
   /**
-   * The text of one stream, piece by piece, to its end; from its first chunk unless a start is given. Throws if the stream ended
-   * with an error.
+   * Yields the text of one stream, chunk by chunk, to its end. It starts with the first chunk unless a start
+   * is given. Throws if the stream ended with an error.
    */
   async *stream(requestId: string, options: Start & { signal?: AbortSignal } = {}): AsyncGenerator<string, TextState, undefined> {
     const { signal, lastEventId, since, earliest = true } = options;
@@ -129,7 +132,7 @@ export class Nervewire extends Resources {
     return stream.state;
   }
 
-  /** Publishes one event or several, all or none; answers their ids when they are on disk. */
+  /** Publishes one event or several, all or none. Returns their ids when they are on disk. */
   async publish(events: NewEvent | readonly NewEvent[], options: PublishOptions = {}): Promise<string[]> {
     const { ack, idempotencyKey = freshKey(), signal } = options;
     const call: Call = { body: events, signal, idempotencyKey: idempotencyKey === false ? undefined : idempotencyKey };
@@ -138,17 +141,20 @@ export class Nervewire extends Resources {
     return (body as { data: { ids: string[] } }).data.ids;
   }
 
-  /** Asks for a stream to be cancelled. */
+  /** Requests the cancellation of a stream. */
   async cancel(requestId: string): Promise<void> {
     await this.http.call('POST', `/streams/${encodeURIComponent(requestId)}/cancel`);
   }
 
-  /** A ticket for a URL: for one WebSocket, or with `reconnect` for `EventSource` and polling, for an hour. Subscriptions make their own. */
+  /**
+   * Creates a ticket for a URL: for one WebSocket, or with `reconnect` for `EventSource` and polling during
+   * an hour. Subscriptions create their own.
+   */
   async ticket(options: { reconnect?: boolean } = {}): Promise<string> {
     return ticketIn((await this.http.call('POST', '/tickets', { body: { reconnect: options.reconnect ?? false } })).body);
   }
 
-  /** Any request below `/api/v1`, with this client's credential, errors and repeats. */
+  /** Sends any request below `/api/v1`, with this client's credential, errors and retries. */
   request(method: string, path: string, call: Call = {}): Promise<Answer> {
     return this.http.call(method, path, call);
   }

@@ -1,8 +1,9 @@
 /**
- * What every resource has in common: rows that are made, read, changed, deleted and listed.
+ * The common part of all resources: create, get, list, update and delete rows.
  *
- * - Whatever is made is made under a fresh `Idempotency-Key`, so a lost answer does not make it twice.
- * - `etagOf(row)` is the version that came with it; given as `ifMatch`, a change of another version is refused (412).
+ * - Every row is created with a new `Idempotency-Key`, so a lost response does not create it twice.
+ * - `etagOf(row)` is the version of a row. Passed as `ifMatch`, it makes a change of another version fail
+ *   (412).
  */
 import { freshKey, type Answer, type Call, type Http, type QueryValue } from './http.js';
 import { List, type ListOptions } from './pages.js';
@@ -13,19 +14,19 @@ export interface Writing {
 }
 
 export interface Changing {
-  /** `etagOf` what was read: change only that version. */
+  /** Change only this version: `etagOf` of the row that was read. */
   ifMatch?: string | undefined;
   signal?: AbortSignal | undefined;
 }
 
 const etags = new WeakMap<object, string>();
 
-/** The version of something that this client read, for `ifMatch`. */
+/** Returns the version of a row that this client read, for `ifMatch`. */
 export function etagOf(resource: object): string | undefined {
   return etags.get(resource);
 }
 
-/** One kind of resource: its rows, what makes and what changes one, and what its list may be narrowed by. */
+/** One kind of resource: the types of its rows, of a new row, of a change, and of its list filter. */
 export class Collection<Row extends object, New, Change, Narrow extends object = Record<never, never>> {
   constructor(
     protected readonly http: Http,
@@ -40,7 +41,7 @@ export class Collection<Row extends object, New, Change, Narrow extends object =
     return dataOf<Row>(await this.http.call('GET', this.at(id), { signal }));
   }
 
-  /** Changes what is given; `null` clears. */
+  /** Changes the given fields; `null` clears a field. */
   async update(id: string, change: Change, { ifMatch, signal }: Changing = {}): Promise<Row> {
     return dataOf<Row>(await this.http.call('PATCH', this.at(id), { body: change, signal, ...matching(ifMatch) }));
   }
@@ -70,7 +71,7 @@ export function matching(etag: string | undefined): Pick<Call, 'headers'> {
   return etag === undefined ? {} : { headers: { 'if-match': etag } };
 }
 
-/** `agentId` is `agent_id` on the wire. */
+/** Converts option names: `agentId` is `agent_id` on the wire. */
 export function queried(filter: object): Record<string, QueryValue> {
   const entries = Object.entries(filter) as [string, QueryValue][];
   return Object.fromEntries(

@@ -1,13 +1,16 @@
 /**
- * Who asks: a fixed token or API key, or tokens that are fetched anew before they expire and when one is refused.
+ * The credential of a client: a fixed token or API key, or tokens that are fetched again before they expire
+ * and when one is refused.
  *
- * - At most one fetch at a time, within `GET_TOKEN_MOST_MS`; whoever asks meanwhile gets its result.
- * - A clock that is wrong here costs a renewal too early, or a refusal and then a renewal; never fetches without a pause.
- * - A token never goes into a URL: requests carry it in a header, WebSockets a ticket made with it.
+ * - At most one fetch runs at a time, for at most `GET_TOKEN_MOST_MS`. All requests that need the token
+ *   meanwhile wait for its result.
+ * - If the local clock is wrong, a renewal comes too early, or a refusal comes before the renewal. It never
+ *   causes fetches without a pause.
+ * - A token is never part of a URL: requests have it in a header, WebSockets use a ticket created with it.
  */
 import { NervewireError } from './errors.js';
 
-/** A token and when it ends (milliseconds since 1970, RFC 3339, or a `Date`). */
+/** A token and its expiry (milliseconds since 1970, RFC 3339, or a `Date`). */
 export interface ExpiringToken {
   token: string;
   expiresAt?: number | string | Date;
@@ -15,16 +18,22 @@ export interface ExpiringToken {
 
 export type GetToken = () => Promise<string | ExpiringToken>;
 
-/** A token is fetched anew so long before its end, or at four fifths of its life if that is short. */
+/** A token is renewed this long before its expiry, or after four fifths of its life if that is short. */
 export const RENEW_BEFORE_MS = 60_000;
-/** Least time between two fetches that nobody's refusal asked for: tokens that seem to have ended would be fetched without pause. */
+/**
+ * Least time between two fetches that no refusal caused. Otherwise tokens that seem expired would be fetched
+ * without a pause.
+ */
 export const RENEW_LEAST_MS = 5_000;
-/** Longest that `getToken` may take: beyond it, whoever waits for the token fails instead of hanging with it. */
+/**
+ * Longest time that `getToken` may take. After it, the requests that wait for the token fail instead of
+ * hanging.
+ */
 export const GET_TOKEN_MOST_MS = 30_000;
 
 interface Held {
   token: string;
-  /** When to fetch the next. */
+  /** When to fetch the next token, milliseconds since 1970. */
   renewAt: number;
 }
 
@@ -49,23 +58,23 @@ export class Credential {
     );
   }
 
-  /** Nobody, for the one request that asks for no credential. */
+  /** No credential, for the one request that needs none. */
   static none(): Credential {
     return new Credential({ token: '', header: '' }, undefined);
   }
 
-  /** Whether there may be another after this one. */
+  /** Whether the token can be replaced by a new one. */
   get renewable(): boolean {
     return this.getToken !== undefined;
   }
 
-  /** When the token in use should be renewed, milliseconds since 1970; `undefined`: never. */
+  /** When to renew the current token, milliseconds since 1970; `undefined`: never. */
   get renewAt(): number | undefined {
     const at = this.#held?.renewAt;
     return at === Infinity ? undefined : at;
   }
 
-  /** A token that should hold. */
+  /** Returns a token that should be valid. */
   async current(): Promise<string> {
     if (this.fixed) return this.fixed.token;
     if (this.#held && Date.now() < this.#held.renewAt) return this.#held.token;
@@ -73,7 +82,7 @@ export class Credential {
     return this.#fetching;
   }
 
-  /** The daemon refused this one: it is not used again if there may be another. */
+  /** Marks a token as refused by the daemon. It is not used again if it can be renewed. */
   refused(token: string): void {
     if (this.#held?.token === token) this.#held = undefined;
   }
@@ -96,7 +105,7 @@ export class Credential {
   }
 }
 
-/** `asked`, or an error when its time is over. */
+/** Returns the result of `asked`, or fails after its time limit. */
 async function inTime<T>(asked: Promise<T>): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<never>((_, failed) => {
@@ -116,22 +125,26 @@ interface Times {
 }
 
 /**
- * How long a token lives that was just got, milliseconds. By the clock here, unless that cannot be right: nobody gives a token that
- * has ended or that lives longer than from its `iat` to its `exp`. `Infinity`: until the daemon refuses it.
+ * Returns how long a token that was just received is valid, in milliseconds, by the local clock. If that
+ * cannot be right, the clock is wrong: nobody issues a token that has expired, or that is valid longer than
+ * from its `iat` to its `exp`. `Infinity`: until the daemon refuses it.
  */
 function lifeOf({ exp = Infinity, iat = -Infinity }: Times, now: number): number {
   const left = exp - now;
   return left > 0 ? Math.min(left, exp - iat) : exp - iat;
 }
 
-/** `exp` and `iat` of a JWT in milliseconds, unverified: only the daemon can verify them. `undefined` where there are none. */
+/**
+ * Returns `exp` and `iat` of a JWT in milliseconds, not verified, because only the daemon can verify them.
+ * `undefined` if there are none.
+ */
 export function timesOf(token: string): Times {
   const [, payload = ''] = token.split('.');
   let claims: { exp?: unknown; iat?: unknown } = {};
   try {
     claims = Object(JSON.parse(atob(payload.replaceAll('-', '+').replaceAll('_', '/')))) as typeof claims;
   } catch {
-    // no JWT: an API key, or something of the platform's own
+    // not a JWT: an API key, or a format of the platform
   }
   const time = (claim: unknown) => (typeof claim === 'number' ? claim * 1000 : undefined);
   return { exp: time(claims.exp), iat: time(claims.iat) };

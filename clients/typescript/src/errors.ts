@@ -1,11 +1,11 @@
 /**
- * What can go wrong, as one class: the daemon's refusals with their code, and what never reached it.
+ * All errors as one class: the daemon's error responses with their code, and failures of the client.
  *
- * - `code` is for programs, `message` for people. A refusal has the daemon's `code` and a `status`; `NETWORK`, `TIMEOUT` and
- *   `CLOSED` are this client's own and have none.
+ * - `code` is for programs, `message` for people. An error response has the daemon's `code` and a `status`.
+ *   `NETWORK`, `TIMEOUT` and `CLOSED` are codes of this client and have no status.
  */
 
-/** The body of every answer that is not 2xx. */
+/** The body of every response that is not 2xx. */
 interface Refusal {
   code: string;
   message: string;
@@ -24,14 +24,14 @@ export interface ErrorParts {
 export class NervewireError extends Error {
   override readonly name = 'NervewireError';
   readonly code: string;
-  /** The HTTP status, if there was an answer. */
+  /** The HTTP status, if there was a response. */
   readonly status: number | undefined;
   readonly details: unknown;
-  /** Name it when you report a problem. */
+  /** The id of the request. Quote it when you report a problem. */
   readonly requestId: string | undefined;
-  /** How long the daemon asked to wait. */
+  /** How long the daemon asked the client to wait. */
   readonly retryAfterMs: number | undefined;
-  /** The WebSocket's close code, if that is how it ended. */
+  /** The close code of the WebSocket, if it was closed. */
   readonly closeCode: number | undefined;
 
   constructor(code: string, message: string, parts: ErrorParts = {}) {
@@ -45,7 +45,10 @@ export class NervewireError extends Error {
   }
 }
 
-/** An answer that is not 2xx. `code` is `NOT_NERVEWIRE` where the body is not the daemon's: something in between answered. */
+/**
+ * Creates the error for a response that is not 2xx. `code` is `NOT_NERVEWIRE` if the body is not the
+ * daemon's, so something in between responded.
+ */
 export async function refusalOf(response: Response): Promise<NervewireError> {
   const text = await response.text().catch(() => '');
   const parts: ErrorParts = {
@@ -76,7 +79,7 @@ function retryAfter(seconds: string | null): number | undefined {
   return seconds !== null && /^\d+$/.test(seconds) ? Number(seconds) * 1000 : undefined;
 }
 
-/** Anything thrown, as a `NervewireError`. */
+/** Converts anything thrown into a `NervewireError`. */
 export function asError(thrown: unknown): NervewireError {
   if (thrown instanceof NervewireError) return thrown;
   const message = thrown instanceof Error ? thrown.message : String(thrown);

@@ -1,4 +1,6 @@
-/** The daemon's events and the gap, as its AsyncAPI document has them. `EventOf<'message'>` is an event of one kind. */
+/**
+ * The daemon's events and the gap, as in its AsyncAPI document. `EventOf<'message'>` is an event of one type.
+ */
 import type { Event, GapFrame, NewEvent } from './generated.js';
 
 export type NervewireEvent = Event;
@@ -6,5 +8,5 @@ export type { GapFrame, NewEvent };
 
 export type EventType = NervewireEvent['type'];
 
-/** An event of this kind, or of one of these. */
+/** An event of this type, or of one of these types. */
 export type EventOf<K extends EventType> = Extract<NervewireEvent, { type: K }>;

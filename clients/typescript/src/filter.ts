@@ -1,4 +1,4 @@
-/** What a subscriber asks for, as the query parameters of every endpoint that delivers events. */
+/** The filter of a subscriber, as query parameters of every endpoint that delivers events. */
 import type { EventType } from './events.js';
 import type { Position } from './transports/session.js';
 
@@ -7,17 +7,17 @@ export interface Filter<K extends EventType = EventType> {
   agentId?: string | readonly string[] | undefined;
   userId?: string | readonly string[] | undefined;
   requestId?: string | readonly string[] | undefined;
-  /** `orders/*` is everything below `orders/`. */
+  /** `orders/*` matches everything below `orders/`. */
   channel?: string | readonly string[] | undefined;
 }
 
-/** Where to begin; the first that is given counts, else now. */
+/** The start position. The first one that is set counts; without any, now. */
 export interface Start {
-  /** A cursor: go on right after it. */
+  /** A cursor: start right after it. */
   lastEventId?: string | undefined;
-  /** With the first event received at or after this time. */
+  /** Start with the first event received at or after this time. */
   since?: Date | string | undefined;
-  /** With the oldest event kept. */
+  /** Start with the oldest retained event. */
   earliest?: boolean | undefined;
 }
 
@@ -33,7 +33,10 @@ export function queryOf(filter: Filter): URLSearchParams {
   return query;
 }
 
-/** Values as one parameter, where a comma parts them and an empty list would ask for everything instead of nothing. */
+/**
+ * Joins values into one parameter. Throws for a value with a comma, which separates values, and for an empty
+ * list, which would match everything instead of nothing.
+ */
 export function listed(option: string, values: readonly string[]): string {
   if (values.length === 0) throw new TypeError(`${option}: an empty list matches nothing; leave it out to match everything`);
   for (const value of values) {

@@ -1,7 +1,7 @@
 /**
- * What the daemon says on a subscription, told apart: an event has an `id`, a control frame has none.
+ * Parses what the daemon sends on a subscription: an event has an `id`, a control frame has none.
  *
- * - Unknown control frames are passed over, so that a newer daemon may say more.
+ * - Unknown control frames are ignored, so that a newer daemon may send more.
  */
 import type { GapFrame, NervewireEvent } from './events.js';
 
@@ -10,7 +10,7 @@ export type Frame =
   | { kind: 'ready'; cursor: string; resumed: boolean; replaying: number; heartbeatMs: number; ref: Ref }
   | { kind: 'gap'; gap: GapFrame }
   | { kind: 'caught_up'; cursor: string }
-  /** Keep this cursor. */
+  /** Store this cursor. */
   | { kind: 'cursor'; cursor: string }
   | { kind: 'ack'; ref: Ref }
   | { kind: 'error'; code: string; message: string; ref: Ref }
@@ -18,10 +18,10 @@ export type Frame =
 
 type Ref = string | number | undefined;
 
-/** Where the daemon told no interval. */
+/** Used if the daemon sent no interval. */
 const HEARTBEAT_SECONDS = 30;
 
-/** Reads a frame; throws a `SyntaxError` if it is not a JSON object. */
+/** Parses a frame. Throws a `SyntaxError` if it is not a JSON object. */
 export function frameOf(json: string): Frame {
   const frame: unknown = JSON.parse(json);
   if (typeof frame !== 'object' || frame === null) throw new SyntaxError('a frame is a JSON object');

@@ -1,20 +1,20 @@
 /**
- * Requests to the daemon: credential, time limit, errors, and repeating what may be repeated.
+ * Requests to the daemon: credential, time limit, errors and retries.
  *
- * - A request is repeated after a lost answer or a refusal that passes (`repeatAfterMs`) only if that does no harm: a read, or one
- *   with an `Idempotency-Key`.
- * - A 401 is followed by one attempt with a new credential, where there may be one.
+ * - A request is retried after a lost response or a temporary error (`repeatAfterMs`) only if that does no
+ *   harm: a read, or a request with an `Idempotency-Key`.
+ * - After a 401 there is one attempt with a new credential, if it can be renewed.
  */
 import { Backoff, sleep } from './backoff.js';
 import type { Credential } from './credential.js';
 import { asError, NervewireError, refusalOf } from './errors.js';
 import { repeatAfterMs } from './verdict.js';
 
-/** Longest a request may take, milliseconds (option `requestTimeoutMs`). */
+/** Longest time of a request, milliseconds (option `requestTimeoutMs`). */
 export const REQUEST_TIMEOUT_MS = 30_000;
-/** Attempts of a request that may be repeated. */
+/** Attempts of a request that may be retried. */
 export const REQUEST_TRIES = 4;
-/** Longest `Retry-After` that is waited for; beyond it the refusal is told. */
+/** Longest `Retry-After` that the client waits for. If it is longer, the error is thrown. */
 export const RETRY_AFTER_MOST_MS = 10_000;
 
 export type QueryValue = string | number | boolean | undefined;
@@ -23,15 +23,15 @@ export interface Call {
   query?: Record<string, QueryValue> | URLSearchParams;
   body?: unknown;
   headers?: Record<string, string>;
-  /** Makes it safe to say twice; then a lost answer is asked for again. */
+  /** Makes a request safe to repeat, so it is retried if the response is lost. */
   idempotencyKey?: string | undefined;
   signal?: AbortSignal | undefined;
-  /** Of this very credential, and without another attempt: the caller decides. */
+  /** Use this token, and make no second attempt: the caller decides. */
   token?: string;
   timeoutMs?: number;
 }
 
-/** What was answered. `body` is `undefined` for 204. */
+/** A response. `body` is `undefined` for 204. */
 export interface Answer {
   status: number;
   headers: Headers;
@@ -47,7 +47,7 @@ export class Http {
     private readonly backoff: () => Backoff,
   ) {}
 
-  /** `path` below `/api/v1`, escaped. */
+  /** Returns the URL of `path` below `/api/v1`. The path must be escaped. */
   url(path: string, query?: Call['query']): string {
     const pairs = query instanceof URLSearchParams ? query : new URLSearchParams();
     if (query && !(query instanceof URLSearchParams)) {
@@ -57,7 +57,7 @@ export class Http {
     return `${this.base}/api/v1${path}${text && '?'}${text}`;
   }
 
-  /** The answer, if it is 2xx; else a `NervewireError`. */
+  /** Sends a request. Returns the response if it is 2xx, and throws a `NervewireError` otherwise. */
   async call(method: string, path: string, call: Call = {}): Promise<Answer> {
     if (call.token !== undefined) return this.#once(method, path, call, call.token);
     const repeats = method === 'GET' || call.idempotencyKey !== undefined;
@@ -82,7 +82,7 @@ export class Http {
     }
   }
 
-  /** The response itself, whatever its status; it ends with `signal`. */
+  /** Sends a request. Returns the response whatever its status; it ends with `signal`. */
   open(
     path: string,
     query: URLSearchParams,
@@ -137,13 +137,13 @@ function parsed(text: string, response: Response): unknown {
   }
 }
 
-/** A key nobody else has made. */
+/** Returns a new unique key. */
 export function freshKey(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
 
-/** The daemon's address as it was given, checked. */
+/** Checks the daemon's address. */
 export function baseOf(url: string): string {
   const here = (globalThis as { location?: { href?: string } }).location?.href;
   const base = new URL(url, here);

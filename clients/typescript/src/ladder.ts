@@ -1,31 +1,36 @@
 /**
- * Which transport to try: the best first, the next where one does not work, and the best again after a while.
+ * Chooses the transport: the best first, the next one if it does not work, and the best again after a while.
  *
- * - A transport does not work here if it never got as far as `ready` twice in a row, held its answer back once, or was cut short
- *   again and again. One lost connection says nothing about it.
- * - Knows no sockets; time is given.
+ * - A transport does not work if it failed to reach `ready` twice in a row, delayed its response once, or was
+ *   cut short repeatedly. One lost connection proves nothing.
+ * - The ladder has no sockets and no clock: the caller passes the time.
  */
 
 export type TransportName = 'ws' | 'sse' | 'poll';
 
-/** Attempts in a row that never became ready. */
+/** Attempts in a row that did not reach `ready`. */
 export const NEVER_READY = 2;
-/** Connections in a row that were cut short, as by a proxy that does not let a stream live. */
+/** Connections in a row that were cut short, for example by a proxy that limits streams. */
 export const CUT_SHORT = 5;
-/** What counts as short, milliseconds. */
+/** Longest duration that counts as short, milliseconds. */
 export const SHORT_MS = 10_000;
-/** After so long on a lesser transport the best is tried again; twice as long each time that it fails. */
+/**
+ * Time on a lesser transport after which the best is tried again. It doubles each time that the best fails.
+ */
 export const CLIMB_AFTER_MS = 300_000;
-/** And so long at most. */
+/** Longest such time. */
 export const CLIMB_MOST_MS = 3_600_000;
 
-/** How an attempt went. */
+/** The result of an attempt. */
 export interface Attempt {
-  /** Whether `ready` came. */
+  /** Whether `ready` arrived. */
   ready: boolean;
-  /** Whether it never answered, though the network did: something holds the answer back. */
+  /** Whether no response arrived although the network works: something holds the response back. */
   heldBack?: boolean;
-  /** Whether how it ended says nothing about the transport: the daemon said so itself, or there was no network at all. */
+  /**
+   * Whether the end proves nothing about the transport: the daemon itself ended it, or there was no network
+   * at all.
+   */
   neutral?: boolean;
   livedMs: number;
 }
@@ -54,7 +59,7 @@ export class Ladder {
     return this.#climbAt;
   }
 
-  /** Before an attempt. */
+  /** Call before an attempt. Returns the transport to use. */
   begin(now: number): TransportName {
     if (now >= this.#climbAt) {
       this.#to(0);
@@ -63,7 +68,7 @@ export class Ladder {
     return this.transport;
   }
 
-  /** After an attempt; answers whether the transport changed. */
+  /** Call after an attempt. Returns whether the transport changed. */
   ended(attempt: Attempt, now: number): boolean {
     if (attempt.neutral) {
       this.#neverReady = 0;
@@ -75,7 +80,7 @@ export class Ladder {
     return false;
   }
 
-  /** The next lesser transport; answers whether there was one. */
+  /** Changes to the next lesser transport. Returns whether there was one. */
   fall(now: number): boolean {
     if (this.isLast) return false;
     if (this.#step === 0) this.#climbAt = now + this.climbMs;

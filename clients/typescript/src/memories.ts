@@ -1,4 +1,4 @@
-/** Memories with their versions and their search, and the blocks of core memory. */
+/** Memories with their versions and search, and core memory blocks. */
 import { Collection, dataOf, matching, queried, type Changing, type Writing } from './collection.js';
 import { freshKey, type Http } from './http.js';
 import { List, type ListOptions } from './pages.js';
@@ -10,17 +10,17 @@ export class Memories extends Collection<
   shape.MemoryChange,
   { agentId?: string; userId?: string }
 > {
-  /** What a memory was, version by version. */
+  /** Lists the versions of a memory. */
   history(id: string, options: ListOptions = {}): List<shape.MemoryVersion> {
     return new List(this.http, this.at(id, 'history'), {}, options);
   }
 
-  /** Ranked by how well they fit, best first. */
+  /** Searches memories. The results are ranked, best first. */
   async search(query: shape.MemoryQuery, signal?: AbortSignal): Promise<shape.FoundMemories> {
     return dataOf(await this.http.call('GET', `${this.path}/search`, { query: queried(query), signal }));
   }
 
-  /** Several at once; what is wrong with one is told of it alone, in `errors`. */
+  /** Creates several at once. An invalid item is reported in `errors` and does not affect the others. */
   async createMany(
     memories: readonly shape.NewMemory[],
     { idempotencyKey = freshKey(), signal }: Writing = {},
@@ -33,7 +33,7 @@ export class Memories extends Collection<
   }
 }
 
-/** Whose core memory: an agent's, and of that what is about one user or about everybody. */
+/** The owner of core memory blocks: an agent, and either one user or everybody. */
 export interface Whose {
   agentId: string;
   userId?: string | undefined;
@@ -50,7 +50,7 @@ export class CoreMemory {
     return dataOf(await this.http.call('GET', pathOf(whose, label), { query: queried({ userId: whose.userId }) }));
   }
 
-  /** Makes the block, or replaces what it holds. */
+  /** Creates the block, or replaces its value. */
   async put(
     whose: Whose,
     label: shape.CoreMemoryLabel,

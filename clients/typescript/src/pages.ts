@@ -1,21 +1,19 @@
-/**
- * Lists that come in pages: iterate over rows, or over pages, or ask for one page and keep its cursor.
- */
+/** Paged lists: iterate over rows, iterate over pages, or get one page and keep its cursor. */
 import type { Http, QueryValue } from './http.js';
 
 export interface ListOptions {
-  /** Rows of a page, at most 100. */
+  /** Rows per page, at most 100. */
   limit?: number | undefined;
   /** Newest first unless `asc`. */
   order?: 'asc' | 'desc' | undefined;
-  /** A `nextCursor` of the same list. */
+  /** The `nextCursor` of a page of the same list. */
   cursor?: string | undefined;
   signal?: AbortSignal | undefined;
 }
 
 export interface Page<T> {
   rows: T[];
-  /** Where the next page begins; `null` on the last. */
+  /** The cursor of the next page; `null` on the last page. */
   nextCursor: string | null;
 }
 
@@ -27,7 +25,7 @@ export class List<T> implements AsyncIterable<T> {
     private readonly options: ListOptions,
   ) {}
 
-  /** One page: the first, or the one that `cursor` names. */
+  /** Gets one page: the first, or the one at `cursor`. */
   async page(cursor: string | undefined = this.options.cursor): Promise<Page<T>> {
     const { limit, order, signal } = this.options;
     const { body } = await this.http.call('GET', this.path, { query: { ...this.filter, limit, order, cursor }, signal });
@@ -44,7 +42,7 @@ export class List<T> implements AsyncIterable<T> {
     }
   }
 
-  /** Every row; pages are fetched as they are needed. */
+  /** Iterates over every row. Pages are fetched as they are needed. */
   async *[Symbol.asyncIterator](): AsyncGenerator<T, void, undefined> {
     for await (const page of this.pages()) yield* page.rows;
   }

@@ -1,8 +1,6 @@
-/**
- * What came and was not taken yet: bounded, for one consumer. The producer looks at `room` before it brings more.
- */
+/** A bounded queue of received items for one consumer. The producer checks `room` before it adds more. */
 
-/** Items kept for a slow consumer; beyond it nothing is read from the network (option `buffer`). */
+/** Items kept for a slow consumer. When it is full, nothing is read from the network (option `buffer`). */
 export const BUFFER_ITEMS = 1024;
 
 interface Waiting<T> {
@@ -12,7 +10,7 @@ interface Waiting<T> {
 
 export class Queue<T extends object> {
   #items: T[] = [];
-  /** Where the first item not taken is: taking does not move the others. */
+  /** The index of the first item, so that taking an item does not move the others. */
   #first = 0;
   #waiting: Waiting<T>[] = [];
   #drained: (() => void)[] = [];
@@ -29,7 +27,7 @@ export class Queue<T extends object> {
     return Math.max(0, this.limit - this.size);
   }
 
-  /** Answers whether a waiting consumer has it already. */
+  /** Adds an item. Returns whether a waiting consumer got it at once. */
   push(item: T): boolean {
     if (this.#end) return false;
     const waiting = this.#waiting.shift();
@@ -38,7 +36,7 @@ export class Queue<T extends object> {
     return waiting !== undefined;
   }
 
-  /** The first item, if there is one. */
+  /** Removes and returns the first item, if there is one. */
   take(): T | undefined {
     if (this.size === 0) return undefined;
     const item = this.#items[this.#first];
@@ -51,26 +49,26 @@ export class Queue<T extends object> {
     return item;
   }
 
-  /** The next one, or the end; for when there is nothing to take. */
+  /** Returns the next item or the end. For use when the queue is empty. */
   next(): Promise<IteratorResult<T, undefined>> {
     const item = this.take();
     if (item !== undefined) return Promise.resolve({ done: false, value: item });
     if (this.#end) {
       const { error } = this.#end;
       if (error === undefined) return Promise.resolve({ done: true, value: undefined });
-      this.#end = {}; // told once, as an iterator does
+      this.#end = {}; // the error is thrown once, as iterators do
       return Promise.reject(error);
     }
     return new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
   }
 
-  /** Resolves when at least half of it is free, or it has ended. */
+  /** Resolves when at least half of the queue is free, or when it has ended. */
   drained(): Promise<void> {
     if (this.#end || this.size <= this.limit / 2) return Promise.resolve();
     return new Promise((done) => this.#drained.push(done));
   }
 
-  /** No more comes. With an error, it is thrown after the last item. */
+  /** Ends the queue. An error is thrown after the last item. */
   end(error?: unknown): void {
     if (this.#end) return;
     this.#end = error === undefined ? {} : { error };
@@ -84,7 +82,7 @@ export class Queue<T extends object> {
     this.#tellDrained();
   }
 
-  /** No more comes, and what was not taken is dropped. */
+  /** Ends the queue and drops its items. */
   discard(): void {
     this.#items = [];
     this.#first = 0;

@@ -1,9 +1,9 @@
 /**
- * React hooks: a client in a provider, `useNervewire` for events, `useStream` for one stream's text.
+ * React hooks: a client in a provider, `useNervewire` for events, `useStream` for the text of one stream.
  *
- * - A subscription belongs to a mounted component: it begins in an effect and is closed by its clean-up, so StrictMode's second mount
- *   leaves one. What is kept for rendering is bounded.
- * - Renders are gathered: whatever comes in one turn of the event loop is one change.
+ * - A subscription belongs to a mounted component: an effect creates it and the clean-up closes it, so one is
+ *   left after StrictMode's second mount. The data kept for rendering is bounded.
+ * - Updates are batched: everything that arrives in one turn of the event loop is one change.
  */
 import { createContext, createElement, useContext, useEffect, useMemo, useSyncExternalStore, type ReactNode } from 'react';
 import { asError, type NervewireError } from './errors.js';
@@ -13,12 +13,15 @@ import { queryOf, type Filter, type Start } from './filter.js';
 import type { Status } from './subscription.js';
 import { StreamText, type TextState } from './text.js';
 
-/** Events that `useNervewire` keeps unless told otherwise. */
+/** Events that `useNervewire` keeps by default. */
 export const KEEP = 100;
 
 const Context = createContext<Nervewire | undefined>(undefined);
 
-/** Gives the hooks below it their client. Make the client outside of rendering, or in `useState`, so that there is one. */
+/**
+ * Provides the client for the hooks below it. Create the client outside of rendering, or in `useState`, so
+ * that there is only one.
+ */
 export function NervewireProvider({ client, children }: { client: Nervewire; children?: ReactNode }): ReactNode {
   return createElement(Context.Provider, { value: client }, children);
 }
@@ -35,27 +38,29 @@ export interface Feed<E extends NervewireEvent> {
   status: Status;
   /** The latest events, oldest first. */
   events: readonly E[];
-  /** The last gap, if there was one: fetch the state you need anew. */
+  /** The last gap, if there was one: fetch the state you need again. */
   gap: GapFrame | undefined;
-  /** Why it is over, if it is. */
+  /** The error that ended it, if it has ended. */
   error: NervewireError | undefined;
-  /** Forgets the events kept. */
+  /** Removes the kept events. */
   clear(): void;
 }
 
 export interface FeedOptions<K extends EventType> extends Filter<K>, Start {
-  /** How many events are kept, the latest: 100 unless said. */
+  /** How many of the latest events are kept; 100 by default. */
   keep?: number;
-  /** Called for every event, also those that are not kept. The latest function given is called. */
+  /**
+   * Called for every event, also for those that are not kept. The latest function is the one that is called.
+   */
   onEvent?: (event: EventOf<K>) => void;
 }
 
-/** Follows events while the component is mounted, and anew when the filter changes. */
+/** Follows events while the component is mounted, and starts again when the filter changes. */
 export function useNervewire<K extends EventType = EventType>(options: FeedOptions<K> = {}): Feed<EventOf<K>> {
   const client = useClient();
   const { keep = KEEP, lastEventId, earliest } = options;
   const since = options.since instanceof Date ? options.since.toISOString() : options.since;
-  // Equal filters are one filter, however often the object is made anew.
+  // Equal filters count as the same filter, even if the object is new in every render.
   const key = JSON.stringify([queryOf(options as Filter).toString(), lastEventId, since, earliest, keep]);
   const store = useMemo(() => new FeedStore<EventOf<K>>(keep), [client, key]);
   useEffect(() => {
@@ -72,8 +77,9 @@ export function useNervewire<K extends EventType = EventType>(options: FeedOptio
 }
 
 /**
- * The text of a stream as it grows. `undefined`: no stream yet. From its first chunk, unless `start` says where to look from: `since` the
- * request was made is cheaper where much is kept. `start` counts when the stream begins to be followed.
+ * Returns the text of a stream as it grows; `undefined`: no stream yet. It starts with the first chunk unless
+ * `start` says where to look. `since` with the time of the request is cheaper if many events are retained.
+ * `start` is read when the stream begins to be followed.
  */
 export function useStream(requestId: string | undefined, start: Start = {}): StreamView {
   const client = useClient();
@@ -87,20 +93,20 @@ export function useStream(requestId: string | undefined, start: Start = {}): Str
 }
 
 export interface StreamView extends Omit<TextState, 'requestId' | 'error'> {
-  /** How the stream, or following it, failed. */
+  /** The error of the stream or of the subscription. */
   error: { code: string; message: string } | undefined;
 }
 
 type Handlers<E extends NervewireEvent> = Pick<SubscribeOptions, 'onGap' | 'onStatus' | 'onError'> & { onEvent(event: E): void };
 
-/** The part of a subscription that a store needs. */
+/** The part of a subscription that a store uses. */
 interface Followed {
   readonly status: Status;
   readonly cursor: string | undefined;
   close(): void;
 }
 
-/** A value outside of React that says when it changed, at most once in a turn of the event loop. */
+/** A value outside of React that announces its changes, at most once in a turn of the event loop. */
 abstract class Store<S> {
   readonly #listeners = new Set<() => void>();
   #isTold = true;
@@ -122,7 +128,7 @@ abstract class Store<S> {
     });
   }
 
-  /** Makes what `read` gives. */
+  /** Computes the value that `read` returns. */
   protected abstract settle(): void;
 }
 
@@ -148,7 +154,9 @@ class FeedStore<E extends NervewireEvent> extends Store<FeedState<E>> {
     this.changed();
   };
 
-  /** `subscribe` is given where an earlier mount left off: nothing is missed in between. */
+  /**
+   * Subscribes. `subscribe` gets the position where an earlier mount ended, so nothing is missed in between.
+   */
   follow(subscribe: (handlers: Handlers<E>, cursor: string | undefined) => Followed): () => void {
     this.#set({ status: CONNECTING, error: undefined });
     const handlers: Handlers<E> = {
@@ -157,12 +165,12 @@ class FeedStore<E extends NervewireEvent> extends Store<FeedState<E>> {
       onError: (error) => {
         if (subscription.status.state === 'closed') return;
         queueMicrotask(() => {
-          throw error; // the component's own: not swallowed
+          throw error; // thrown by the component, so it is not swallowed
         });
       },
       onEvent: (event) => {
         this.#kept.push(event);
-        // Twice the room, so that not every event moves all others.
+        // Trims at twice the size, so that not every event moves all others.
         if (this.#kept.length > this.keep * 2) this.#kept = this.#kept.slice(-this.keep);
         this.changed();
         this.onEvent?.(event);
@@ -199,7 +207,7 @@ class StreamStore extends Store<StreamView> {
   override read = (): StreamView => this.#state;
 
   follow(subscribe: (handlers: Handlers<EventOf<'stream_chunk' | 'error'>>) => Followed): () => void {
-    if (this.#stream.state.done) return () => {}; // read to its end before
+    if (this.#stream.state.done) return () => {}; // it was already read to its end
     this.#stream = new StreamText(this.requestId ?? '');
     this.#failed = undefined;
     const subscription = subscribe({

@@ -1,4 +1,4 @@
-/** The resources of an organization over REST, each a property of the client. */
+/** The REST resources of an organization. Each is a property of the client. */
 import { Collection, dataOf, matching, type Changing, type Writing } from './collection.js';
 import { listed } from './filter.js';
 import { freshKey, type Http } from './http.js';
@@ -22,7 +22,7 @@ export class Agents extends Collection<shape.Agent, shape.NewAgent, shape.AgentC
     return dataOf(await this.http.call('PUT', this.at(id, 'state'), { body, signal, ...matching(ifMatch) }));
   }
 
-  /** Keeps what a user says to an agent; what the agent answers comes as events. */
+  /** Stores a message of a user to an agent. The response of the agent arrives as events. */
   async say(
     id: string,
     said: shape.NewAgentMessage,
@@ -58,9 +58,9 @@ export class Messages {
 }
 
 export interface ToolFilter {
-  /** One of these, or a comma list. */
+  /** One of these tags; an array or a comma list. */
   tags?: string | readonly string[] | undefined;
-  /** All of them. */
+  /** Match all tags instead of any. */
   matchAll?: boolean | undefined;
 }
 

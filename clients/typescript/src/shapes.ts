@@ -1,4 +1,4 @@
-/** The rows of the resources, and what makes and changes them, as the OpenAPI document has them. */
+/** The types of rows, new rows and changes of the resources, as in the OpenAPI document. */
 import type { AgentChange, MemoryQuery as Query } from './generated.js';
 
 export type {
@@ -33,10 +33,10 @@ export type {
   UserRole,
 } from './generated.js';
 
-/** What an agent is made of: what it may be changed to. */
+/** A new agent has the same fields as a change. */
 export type NewAgent = AgentChange;
 
 type Camel<Name extends string> = Name extends `${infer Head}_${infer Tail}` ? `${Head}${Capitalize<Camel<Tail>>}` : Name;
 
-/** What a search asks for: the document's names as options are written, `agentId` for `agent_id`. */
+/** A search: the fields of the document as option names, `agentId` for `agent_id`. */
 export type MemoryQuery = { [Name in keyof Query as Camel<Name>]: Exclude<Query[Name], null> };

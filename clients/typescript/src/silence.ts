@@ -1,7 +1,8 @@
 /**
- * Notices a peer that says nothing any more: a connection that died without a word looks alive to its socket for minutes.
+ * Detects a peer that no longer sends anything. A connection that died silently looks alive to its socket for
+ * minutes.
  *
- * - Time is read again when the timer fires, since a machine that slept has timers that did not.
+ * - The clock is read again when the timer fires, because timers do not advance while a machine sleeps.
  */
 
 export class Silence {
@@ -11,7 +12,7 @@ export class Silence {
 
   constructor(private readonly onSilent: () => void) {}
 
-  /** From now on at most so long. */
+  /** Allows silence of this length from now on. */
   allow(ms: number): void {
     this.#limitMs = ms;
     this.heard();

@@ -1,21 +1,25 @@
 /**
- * `text/event-stream` (WHATWG HTML §9.2), from text in pieces of any size to messages.
+ * Parses `text/event-stream` (WHATWG HTML §9.2) from text parts of any size into messages.
  *
- * - A message whose blank line has not come does not exist: a stream cut within one leaves the cursor where it was.
- * - An event's data is one line; more are joined as the specification says.
- * - At most `EVENT_MOST` of an unfinished message is held; beyond that the stream is refused.
+ * - A message without its blank line does not count: a stream that is cut inside one leaves the cursor
+ *   unchanged.
+ * - The daemon sends one data line per event; several lines are joined as the specification says.
+ * - At most `EVENT_MOST` of an unfinished message is held. A longer one is an error.
  */
 import { NervewireError } from './errors.js';
 
 export interface Message {
-  /** `message` where the stream names none. */
+  /** `message` if the stream names none. */
   event: string;
   data: string;
   /** The last `id:` of the stream. */
   id: string;
 }
 
-/** UTF-16 units of one line, and of one message's data: far above any event of the daemon's, which are 64 KiB at most. */
+/**
+ * UTF-16 units of one line, and of the data of one message. Far above the daemon's events, which are at most
+ * 64 KiB.
+ */
 export const EVENT_MOST = 4 << 20;
 
 export class SseParser {
@@ -24,19 +28,22 @@ export class SseParser {
   #begun = false;
   #event = '';
   #data: string[] = [];
-  /** Of `#data`, each line's end counted too. */
+  /** The length of `#data`, including line ends. */
   #dataLength = 0;
   #id = '';
   #retryMs: number | undefined;
 
-  /** What the stream said last under `retry:`. */
+  /** The last value of `retry:`. */
   get retryMs(): number | undefined {
     return this.#retryMs;
   }
 
-  /** Takes the next piece and gives the messages that it completes. Throws `TOO_LARGE`; the parser is of no use then. */
+  /**
+   * Parses the next part. Returns the messages that it completes. Throws `TOO_LARGE`; after that the parser
+   * must not be used.
+   */
   push(piece: string): Message[] {
-    const scanned = this.#rest.length; // holds no line end
+    const scanned = this.#rest.length; // this part has no line end
     let text = this.#rest + piece;
     if (!this.#begun && text !== '') {
       this.#begun = true;
@@ -54,7 +61,7 @@ export class SseParser {
       const message = this.#line(text.slice(from, end.index));
       if (message) messages.push(message);
       from = ends.lastIndex;
-      // A carriage return at the very end may be half of a pair.
+      // A carriage return at the very end may be the first half of a CR LF.
       this.#skipLineFeed = end[0] === '\r' && from === text.length;
     }
     this.#rest = text.slice(from);

@@ -1,9 +1,12 @@
 /**
- * A subscription: sessions one after another over whatever transport works, told to its consumer as one unbroken sequence.
+ * A subscription: one session after another over any transport that works, delivered to its consumer as one
+ * sequence.
  *
- * - `#received` is where the next session starts: it moves with every event that was taken over, and with nothing else that the
- *   consumer could miss. `cursor` is what the consumer has had, so it may be kept and given back later.
- * - A session is told to end before the next begins, and nothing that it says afterwards counts: hence each event exactly once.
+ * - `#received` is the start of the next session. It moves with every event that was taken over, and with
+ *   nothing that the consumer could still miss. `cursor` is what the consumer has received, so it can be
+ *   stored and used later.
+ * - A session is ended before the next one starts, and its later output is ignored. So each event arrives
+ *   exactly once.
  */
 import { Backoff, sleep } from './backoff.js';
 import { asError, NervewireError } from './errors.js';
@@ -16,10 +19,13 @@ import type { Ended, Position, Run, Sink, Timing, WebSocketConstructor } from '.
 import { overSse } from './transports/sse.js';
 import { overWebSocket } from './transports/ws.js';
 
-/** Credentials refused in a row before a subscription gives up: a new one that is refused as well is `getToken`'s answer. */
+/**
+ * Credentials refused in a row before a subscription gives up: if a new one is refused as well, `getToken`
+ * returns invalid ones.
+ */
 export const REFUSED_MOST = 2;
 
-/** How a subscription is doing. `waiting` is between two attempts. */
+/** The state of a subscription. `waiting` is between two attempts. */
 export type Status =
   | { state: 'connecting'; transport: TransportName; attempt: number }
   | { state: 'open'; transport: TransportName; resumed: boolean }
@@ -27,12 +33,12 @@ export type Status =
   | { state: 'behind'; transport: TransportName }
   | { state: 'closed'; error?: NervewireError };
 
-/** What happens on a subscription, for who wants more than events (option `control`). */
+/** Items of a subscription for consumers that need more than events (option `control`). */
 export type Item<E extends NervewireEvent = NervewireEvent> =
   | { kind: 'event'; event: E; cursor: string }
-  /** Events are missing here: fetch the state you need anew, then go on. */
+  /** Events are missing here: fetch the state you need again, then continue. */
   | { kind: 'gap'; gap: GapFrame; cursor: string }
-  /** The past that was asked for is over. */
+  /** The requested history is complete. */
   | { kind: 'caught_up'; cursor: string };
 
 export interface Callbacks<E extends NervewireEvent = NervewireEvent> {
@@ -40,7 +46,7 @@ export interface Callbacks<E extends NervewireEvent = NervewireEvent> {
   onGap?: ((gap: GapFrame) => void) | undefined;
   onCaughtUp?: ((cursor: string) => void) | undefined;
   onStatus?: ((status: Status) => void) | undefined;
-  /** The subscription is over, or a callback of yours threw (then it goes on). */
+  /** The subscription has ended, or one of your callbacks threw (then it continues). */
   onError?: ((error: unknown) => void) | undefined;
 }
 
@@ -51,7 +57,7 @@ export interface Host {
   timing: Timing;
   climbAfterMs: number | undefined;
   backoff: () => Backoff;
-  /** Told when it is over. */
+  /** Called when it has ended. */
   left(subscription: object): void;
 }
 
@@ -71,10 +77,10 @@ interface Settle {
 const RUN: Record<TransportName, Run> = { ws: overWebSocket, sse: overSse, poll: overPoll };
 
 export class Subscription<T, E extends NervewireEvent = NervewireEvent> implements AsyncIterableIterator<T, undefined> {
-  /** Resolves when the subscription stands for the first time; rejects if it never does. */
+  /** Resolves when the subscription is ready for the first time. Rejects if that never happens. */
   readonly ready: Promise<void>;
   readonly #queue: Queue<Item<E>>;
-  /** Whether somebody iterates: without `onEvent`, from the beginning. */
+  /** Whether a consumer iterates; true from the start if there is no `onEvent`. */
   #isQueued: boolean;
   readonly #closing = new AbortController();
   #status: Status;
@@ -96,22 +102,25 @@ export class Subscription<T, E extends NervewireEvent = NervewireEvent> implemen
     let settle: Settle = { resolve() {}, reject() {} };
     this.ready = new Promise<void>((resolve, reject) => (settle = { resolve, reject }));
     this.#settleReady = settle;
-    this.ready.catch(() => {}); // who does not ask is told by onError and the iterator
+    this.ready.catch(() => {}); // without a reader of `ready`, onError and the iterator report the error
     asked.signal?.addEventListener('abort', this.#outerAborted);
     if (asked.signal?.aborted) this.close();
-    else queueMicrotask(() => void this.#live()); // nothing is told before `subscribe` has returned
+    else queueMicrotask(() => void this.#live()); // no callback runs before `subscribe` has returned
   }
 
   get status(): Status {
     return this.#status;
   }
 
-  /** The position after the last event handed out: give it as `lastEventId` to go on there, on any transport, in any process. */
+  /**
+   * The position after the last delivered event. Pass it as `lastEventId` to continue there, on any
+   * transport, in any process.
+   */
   get cursor(): string | undefined {
     return this.#delivered;
   }
 
-  /** Ends it. Events that came and were not taken yet are dropped; `cursor` stands before them. */
+  /** Ends the subscription. Received events that were not taken are dropped; `cursor` is before them. */
   close(): void {
     if (this.#status.state === 'closed') return;
     this.#over(undefined);
@@ -157,7 +166,8 @@ export class Subscription<T, E extends NervewireEvent = NervewireEvent> implemen
       if (this.#closing.signal.aborted) return;
       const livedMs = Date.now() - began;
       if (isReady) refused = 0;
-      // What brought it no further makes the next wait longer: a daemon that accepts and closes at once is not hammered.
+      // A connection without progress makes the next wait longer, so that a daemon that accepts and closes at
+      // once is not flooded.
       if (isReady && (this.#received.cursor !== reached || livedMs >= SHORT_MS)) backoff.reset();
       reached = this.#received.cursor;
       const { verdict, error } = ended;
@@ -170,7 +180,7 @@ export class Subscription<T, E extends NervewireEvent = NervewireEvent> implemen
         refused += 1;
         if (!host.http.credential.renewable || refused >= REFUSED_MOST) return this.#over(error);
         if (backoff.failures === 0) {
-          backoff.next(); // at once, but only once
+          backoff.next(); // at once, but only one time
           continue;
         }
       }
@@ -186,13 +196,13 @@ export class Subscription<T, E extends NervewireEvent = NervewireEvent> implemen
     }
   }
 
-  /** Until the consumer has taken half of what came. */
+  /** Waits until the consumer has taken half of the received events. */
   #caughtUp(transport: TransportName): Promise<void> {
     if (this.#queue.room < this.#queue.limit / 2) this.#tell({ state: 'behind', transport });
     return this.#queue.drained();
   }
 
-  /** One session, with an end of its own. */
+  /** Runs one session. It has its own abort signal. */
   async #attempt(transport: TransportName, until: number): Promise<{ ended: Ended; isReady: boolean }> {
     const { http, WebSocket, timing } = this.host;
     const end = new AbortController();
@@ -224,7 +234,7 @@ export class Subscription<T, E extends NervewireEvent = NervewireEvent> implemen
       if (ended.verdict === 'renew') http.credential.refused(session.token);
       return { ended, isReady };
     } catch (thrown) {
-      // getToken failed, or there is a mistake in here: either way it is tried again, and told.
+      // getToken failed, or this client has a defect: in both cases it is retried and reported.
       return { ended: { verdict: 'reconnect', error: asError(thrown), neutral: true }, isReady };
     } finally {
       this.#closing.signal.removeEventListener('abort', closed);
@@ -242,7 +252,7 @@ export class Subscription<T, E extends NervewireEvent = NervewireEvent> implemen
     return {
       opened: live(opened),
       event: live((event) => {
-        // The filter asked for these types alone.
+        // The filter requested only these types.
         this.#hand({ kind: 'event', event: event as E, cursor: event.id }, () => onEvent?.(event as E));
       }),
       gap: live((gap) => this.#hand({ kind: 'gap', gap, cursor: gap.resumes_at }, () => onGap?.(gap))),
@@ -259,7 +269,7 @@ export class Subscription<T, E extends NervewireEvent = NervewireEvent> implemen
     this.#guard(call);
   }
 
-  /** The position moved without an event: for the consumer only once it has what came before. */
+  /** The position moved without an event. The consumer sees it only after the events before it. */
   #moved(cursor: string): void {
     this.#received = { cursor };
     if (!this.#isQueued || this.#queue.size === 0) this.#delivered = cursor;
@@ -291,7 +301,7 @@ export class Subscription<T, E extends NervewireEvent = NervewireEvent> implemen
   }
 }
 
-/** What the daemon itself said is no word about the transport; a loss is. */
+/** An end that the daemon announced proves nothing about the transport; a loss does. */
 function isNeutral(ended: Ended): boolean {
   return ended.neutral ?? !['NETWORK', 'TIMEOUT', 'NOT_NERVEWIRE'].includes(ended.error.code);
 }

@@ -1,27 +1,27 @@
 /**
- * Text of a language model, put together from `stream_chunk` events.
+ * Assembles the text of a language model from `stream_chunk` events.
  *
- * - Chunks may be merged by the daemon for a reader that is behind (`first_index`…`index`), and may be told again by a producer:
- *   what is there already is not added twice, and what is missing is said.
+ * - The daemon may merge chunks for a reader that is behind (`first_index`…`index`), and a producer may
+ *   repeat chunks. Text that exists is not added twice, and missing text is reported.
  * - A stream ends with `is_final`, or with an `error` that names its `request_id`.
  */
 import type { EventOf, NervewireEvent } from './events.js';
 
-/** Longest text kept of a stream, UTF-16 units; what follows is counted as missing. */
+/** Longest text kept of a stream, in UTF-16 units. The rest counts as missing. */
 export const TEXT_MOST = 8 << 20;
-/** Places of a text that are remembered, so that a merged repeat can be laid over it: the latest. */
+/** Latest chunk positions that are kept, so that a merged repeat can be placed over the text. */
 export const PLACES_MOST = 4096;
-/** Streams that a `TextAccumulator` keeps; beyond it the oldest go, finished ones first. */
+/** Streams that a `TextAccumulator` keeps. Beyond it the oldest are removed, finished ones first. */
 export const STREAMS_MOST = 256;
 
 export interface TextState {
   requestId: string;
   text: string;
-  /** Whether no more comes. */
+  /** Whether the stream has ended. */
   done: boolean;
-  /** Why it ended, if not well. */
+  /** The error that ended the stream, if any. */
   error: { code: string; message: string } | undefined;
-  /** Whether chunks are missing in `text`: they were no longer kept, or it was too long. */
+  /** Whether chunks are missing in `text`: they were no longer retained, or the text was too long. */
   incomplete: boolean;
 }
 
@@ -30,9 +30,9 @@ type Chunk = EventOf<'stream_chunk'>;
 /** One stream. `state` is a new object after every change. */
 export class StreamText {
   #state: TextState;
-  /** The index that comes next, once one was given. */
+  /** The next expected index, once an index was received. */
   #next: number | undefined;
-  /** Where in the text a chunk of this index begins. */
+  /** The position in the text where the chunk of an index begins. */
   readonly #places = new Map<number, number>();
 
   constructor(requestId: string) {
@@ -43,7 +43,7 @@ export class StreamText {
     return this.#state;
   }
 
-  /** Takes an event of this stream and answers what it added to the text; others are passed over. */
+  /** Adds an event of this stream and returns the added text. Other events are ignored. */
   push(event: NervewireEvent): string {
     const { requestId, done } = this.#state;
     if (done || !('request_id' in event) || event.request_id !== requestId) return '';
@@ -65,9 +65,9 @@ export class StreamText {
       const first = typeof chunk.first_index === 'number' ? chunk.first_index : last;
       const next = this.#next;
       if (next !== undefined && last < next)
-        whole = text; // all of it was told before
+        whole = text; // the whole text is known
       else if (next !== undefined && first < next) {
-        // Told before in part: it is laid over the text from where its first chunk began.
+        // A part is known: it is placed over the text from the position of its first chunk.
         const place = this.#places.get(first);
         if (place === undefined) {
           whole = text;
@@ -97,7 +97,7 @@ export class StreamText {
 export class TextAccumulator {
   readonly #streams = new Map<string, StreamText>();
 
-  /** Takes any event; answers the state of its stream, if it belongs to one, and what it added. */
+  /** Adds any event. If it belongs to a stream, returns the state of the stream and the added text. */
   push(event: NervewireEvent): (TextState & { delta: string }) | undefined {
     const id = 'request_id' in event ? event.request_id : undefined;
     if (typeof id !== 'string') return undefined;

@@ -1,4 +1,4 @@
-/** The users of an organization. Whoever has no token yet gets one from `login`. */
+/** The users of an organization. A user without a token gets one from `login`. */
 import { Backoff } from './backoff.js';
 import { dataOf, matching, type Changing, type Writing } from './collection.js';
 import { Credential } from './credential.js';
@@ -22,7 +22,7 @@ export class Users {
     return dataOf(await this.http.call('PATCH', '/users/me', { body: change, signal, ...matching(ifMatch) }));
   }
 
-  /** Ends every token that the user had, this client's too, and gives a new one. */
+  /** Ends every token of the user, including this client's, and returns a new one. */
   async changePassword(current: string, next: string): Promise<shape.Session> {
     return dataOf(await this.http.call('PUT', '/users/me/password', { body: { current_password: current, new_password: next } }));
   }
@@ -39,13 +39,16 @@ export class Users {
     await this.http.call('DELETE', `/users/${encodeURIComponent(id)}`, { signal, ...matching(ifMatch) });
   }
 
-  /** No credential of a disabled user holds; its connections end within a second. */
+  /**
+   * Disables or enables a user. No credential of a disabled user is valid; its connections end within a
+   * second.
+   */
   async setDisabled(id: string, disabled: boolean): Promise<void> {
     await this.http.call('PUT', `/users/${encodeURIComponent(id)}/disabled`, { body: { disabled } });
   }
 }
 
-/** Whom `login` lets in. */
+/** The credentials of a login. */
 export interface Login {
   url: string;
   organizationId: string;
@@ -54,7 +57,7 @@ export interface Login {
   fetch?: typeof globalThis.fetch;
 }
 
-/** A token for an email and a password; give it, or a `getToken` that calls this, to a client. */
+/** Gets a token for an email and a password. Pass it, or a `getToken` that calls this, to a client. */
 export async function login({ url, organizationId, email, password, fetch }: Login): Promise<shape.Session> {
   const ask: typeof globalThis.fetch = fetch ?? ((...request) => globalThis.fetch(...request));
   const http = new Http(baseOf(url), Credential.none(), ask, REQUEST_TIMEOUT_MS, () => new Backoff());

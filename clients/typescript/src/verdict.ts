@@ -1,34 +1,41 @@
 /**
- * What to do when a connection ended: the table of docs/protocol.md ("How it ends", "SSE", "Errors"), and the only place that
- * decides it. Knows no sockets and no time. `tests/fixtures/verdicts.json` has its rows; the Rust client goes by the same.
+ * Decides what to do when a connection has ended: the table of docs/protocol.md ("How it ends", "SSE",
+ * "Errors"). This is the only place that decides it. It has no sockets and no clock.
+ * `tests/fixtures/verdicts.json` has the same rows, and the Rust client follows them too.
  */
 import { NervewireError } from './errors.js';
 
 /**
- * - `again`: with the cursor, at once: it was our own wish
- * - `reconnect`: with the cursor, after a jittered while, `afterMs` at least
- * - `renew`: after a new credential
- * - `fall`: this transport does not work here, another may
- * - `stop`: not at all
+ * - `again`: reconnect at once with the cursor, because this client chose to end
+ * - `reconnect`: reconnect with the cursor after a random wait of at least `afterMs`
+ * - `renew`: reconnect with a new credential
+ * - `fall`: this transport does not work here, another one may
+ * - `stop`: do not reconnect
  */
 export type Verdict = 'again' | 'reconnect' | 'renew' | 'fall' | 'stop';
 
 export interface End {
   verdict: Verdict;
   error: NervewireError;
-  /** Wait at least so long. */
+  /** Least wait, milliseconds. */
   afterMs?: number | undefined;
 }
 
-/** How long "later" is, for a 1013, which says no time of its own: what a second's publish rate needs to recover several times over. */
+/**
+ * The wait after a 1013, which has no time of its own. It is several times what the publish rate needs to
+ * recover.
+ */
 export const LATER_MS = 5_000;
-/** And for what was refused for want of room without a time: 429, 502, 503, 504, and a stream closed for it. */
+/**
+ * The least wait after an error for lack of room without a time: 429, 502, 503, 504, and a stream closed for
+ * it.
+ */
 export const BUSY_MS = 1_000;
 
 const STOPS = new Set([1002, 1003, 1007, 1008, 1009, 1010, 4403]);
 const CLOSING_STOPS = new Set(['FORBIDDEN', 'BAD_REQUEST', 'VALIDATION_ERROR', 'NOT_FOUND']);
 
-/** Of a WebSocket that was open. */
+/** The verdict for an open WebSocket that was closed. */
 export function ofClose(code: number, reason: string): End {
   const error = (name: string, words: string) => new NervewireError(name, reason || words, { closeCode: code });
   if (STOPS.has(code)) {
@@ -46,12 +53,13 @@ export function ofClose(code: number, reason: string): End {
     case 4440:
       return { verdict: 'reconnect', error: error('UNAVAILABLE', `closed with ${code}`) };
     default:
-      // 1006 and 1005: lost. 1000 and 1001 are never the daemon's own: something in between closed it.
+      // 1006 and 1005: lost. The daemon itself never sends 1000 or 1001: something in between closed the
+      // connection.
       return { verdict: 'reconnect', error: error('NETWORK', `the connection was lost (${code})`) };
   }
 }
 
-/** Of an event stream that ended with `event: closing`; `retryMs` is what it said last under `retry:`. */
+/** The verdict for an event stream that ended with `event: closing`; `retryMs` is its last `retry:`. */
 export function ofClosing(code: string, message: string, retryMs: number | undefined): End {
   const error = new NervewireError(code, message);
   if (code === 'UNAUTHORIZED') return { verdict: 'renew', error };
@@ -59,22 +67,23 @@ export function ofClosing(code: string, message: string, retryMs: number | undef
   return { verdict: 'reconnect', error, afterMs: retryMs ?? (code === 'QUOTA_EXCEEDED' ? BUSY_MS : undefined) };
 }
 
-/** Of a request that was refused, or had no answer, or one that cannot be read. */
+/** The verdict for a request that was refused, got no response, or got one that cannot be parsed. */
 export function ofRefusal(error: NervewireError): End {
   if (error.status === 401) return { verdict: 'renew', error };
   const leastMs = passesAfterMs(error);
   if (leastMs !== undefined) return { verdict: 'reconnect', error, afterMs: error.retryAfterMs ?? (leastMs || undefined) };
-  // What the daemon refuses it refuses on every transport; what something in between says is about this one.
+  // An error of the daemon is the same on every transport. An error of something in between concerns this
+  // transport.
   return { verdict: error.code === 'NOT_NERVEWIRE' ? 'fall' : 'stop', error };
 }
 
-/** The least wait before a request that may be repeated is; `undefined`: what failed would fail again. */
+/** Least wait before a request is retried; `undefined`: it would fail again. */
 export function repeatAfterMs(error: NervewireError): number | undefined {
   const leastMs = passesAfterMs(error);
   return leastMs === undefined ? undefined : (error.retryAfterMs ?? leastMs);
 }
 
-/** How long to leave alone what failed, where it names no time; `undefined`: it does not pass. */
+/** How long to wait after a temporary error without a time; `undefined`: the error is permanent. */
 function passesAfterMs(error: NervewireError): number | undefined {
   switch (error.status) {
     case undefined:

@@ -1,4 +1,5 @@
-// The same client in real headless Chromium, from a page of another origin: resume over a proxy that cuts, fall-back, React hooks.
+// The client in real headless Chromium, from a page of another origin: resume over a proxy that cuts,
+// fallback, React hooks.
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { Browser } from './support/chromium.mjs';
@@ -90,7 +91,7 @@ describe('browser', () => {
     'React in StrictMode: useNervewire and useStream, through a cut, and nothing left after unmount',
     withProxy(async (page) => {
       const connections = async (count) => {
-        // Asked again until what was closed has gone.
+        // Repeats until the closed connections are gone.
         const settled = async () => {
           while ((await daemon.api('GET', '/connections')).length !== count);
         };
@@ -104,7 +105,7 @@ describe('browser', () => {
       await page.evaluate(([url]) => mount(url, 'react', 'r-1'), [proxy.url]);
       await shows('status', 'open');
       await shows('text', 'Your train ');
-      await connections(2); // StrictMode mounts twice; the first mount's are closed
+      await connections(2); // StrictMode mounts twice; the connections of the first mount are closed
       await daemon.publish('react', [1, 2, 3]);
       await shows('events', '1 2 3');
 
@@ -115,7 +116,7 @@ describe('browser', () => {
       await chunk('r-1', 2, 'at 9.', true);
       await shows('text', 'Your train leaves at 9.');
       await shows('done', 'true');
-      await connections(1); // a stream that is done needs none
+      await connections(1); // a finished stream needs none
       assert.deepEqual(await page.evaluate(() => heard), [1, 2, 3, 4, 5, 6, 7]);
 
       await page.click('#clear');
@@ -133,7 +134,7 @@ describe('browser', () => {
       await page.evaluate(() => setProps({ isThere: false }));
       await connections(0);
       await page.evaluate(() => setProps({ isThere: true }));
-      // The stream has ended long since: it is read again, and followed no longer.
+      // The stream ended long ago: it is read again and not followed any longer.
       await shows('error', 'TOOL_FAILED');
       await connections(1);
       await page.evaluate(() => unmount());

@@ -1,4 +1,4 @@
-// How events reach who asked for them: iteration, callbacks, slow consumers, gaps, filters, aborting.
+// How events reach their consumer: iteration, callbacks, slow consumers, gaps, filters, aborting.
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { Nervewire } from 'nervewire';
@@ -30,7 +30,7 @@ describe('consumers', () => {
       if (transport === 'ws') await states.find((status) => status.state === 'behind', 'behind');
       const first = events.cursor;
       for (let n = 0; n < total; n += 1, taken += 1) assert.equal((await take(iterator, 1))[0].data.n, n);
-      assert.ok(most >= 40 && most <= 51, `${most} were kept`); // one is in the consumer's hands
+      assert.ok(most >= 40 && most <= 51, `${most} were kept`); // one is being handled by the consumer
       assert.notEqual(first, events.cursor);
       if (transport === 'ws') assert.ok(opened >= total / 50, `opened ${opened} times: never more than 50 at once`);
       else assert.equal(opened, 1);
@@ -153,7 +153,7 @@ describe('consumers', () => {
     const late = client.subscribe({ signal: aborting.signal });
     assert.equal(late.status.state, 'closed');
     await assert.rejects(late.ready, { code: 'CLOSED' });
-    // Closing goes its way over the network: asked again until it has arrived.
+    // A close takes time on the network: repeats until it has arrived.
     await within(
       (async () => {
         while ((await daemon.api('GET', '/connections')).length > 0);

@@ -1,4 +1,4 @@
-// Tokens that end and are renewed, tickets, revocation: on every transport, against the real daemon.
+// Tokens that expire and are renewed, tickets, revocation: on every transport, against the real daemon.
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { WebSocket } from 'ws';
@@ -52,7 +52,7 @@ describe('credentials', () => {
     await within(events.ready, 'ready');
     const auth = await sent.find((frame) => frame.type === 'auth', 'auth');
     assert.equal(asked, 2);
-    // The first token's end is told to a connection that has no other.
+    // A connection without another token is closed when the first one expires.
     const short = clientOf(daemon, {
       token: await daemon.token('alice', { expires_in_seconds: 3 }),
       transport: 'ws',
@@ -69,7 +69,7 @@ describe('credentials', () => {
     it(`${transport}: a token that ended is followed by the next, with nothing lost`, async () => {
       const channel = `ended/${transport}`;
       let asked = 0;
-      // Told to be good for an hour, so that only the daemon's word makes the client ask again.
+      // The token claims to be valid for an hour, so the client renews it only because the daemon refuses it.
       const getToken = async () => {
         asked += 1;
         return {

@@ -1,5 +1,5 @@
-// How connections end, and what the client does then: every row of docs/protocol.md's tables that the daemon cannot be made to say at
-// will is said by a fake server.
+// How connections end, and how the client reacts. A fake server sends the rows of docs/protocol.md's tables
+// that the real daemon cannot be made to send.
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { CURSOR, event, Fake, ready, say } from './support/fake.mjs';
@@ -71,7 +71,7 @@ describe('endings', () => {
     client.subscribe({ onStatus: (status) => status.state === 'waiting' && waits.push(status.retryInMs) });
     await waits.find(() => waits.items.length === 7, 'seven waits');
     client.close();
-    // The first got as far as a cursor.
+    // The first one got a cursor, which is progress.
     assert.ok(waits.items[5] > 8 * waits.items[0], waits.items.join(' '));
     assert.ok(waits.items[6] <= 2, waits.items.join(' '));
   });

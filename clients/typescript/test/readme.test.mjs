@@ -1,4 +1,4 @@
-// Every example of README.md is type-checked; those marked `run` are run against the real daemon.
+// Every example of README.md is type-checked. Examples marked `run` are run against the real daemon.
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -18,7 +18,7 @@ import { Daemon } from './support/daemon.mjs';
 
 const at = (path) => fileURLToPath(new URL(path, import.meta.url));
 const run = promisify(execFile);
-// Within the package: `nervewire` is found by its own name there, as by whoever has installed it.
+// Inside the package `nervewire` resolves by its own name, as in a project that has installed it.
 const work = at('./.readme');
 const text = readFileSync(at('../README.md'), 'utf8');
 const examples = [...text.matchAll(/^```(tsx?)( run)?\n([\s\S]*?)^```$/gm)].map(([, kind, isRun, code]) => ({
@@ -64,7 +64,7 @@ describe('README', () => {
         code.replace("'./client.js'", `'./example${examples.findIndex((one) => one.code.includes('export const client'))}.js'`),
       ),
     );
-    // What the examples take from Node and from npm `ws`, whose types are not installed.
+    // Types of Node and npm `ws` that the examples use and that are not installed.
     writeFileSync(
       `${work}/node.d.ts`,
       `declare const process: { env: Record<string, string | undefined>; stdout: { write(text: string): void } };

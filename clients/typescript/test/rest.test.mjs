@@ -37,7 +37,7 @@ describe('publishing', () => {
   it('an answer that is lost is asked for again, and nothing is published twice', async () => {
     const proxy = await Proxy.before(daemon.port);
     const [before] = await client.publish(custom('before'));
-    // Each connection is cut within the answer; the third lets it through.
+    // Each connection is cut inside the response; the third one is not.
     let connections = 0;
     proxy.budget = () => ((connections += 1) < 3 ? 20 : Infinity);
     const ids = await clientOf({ url: proxy.url, key: daemon.key }).publish([custom('once'), custom('only')]);
@@ -50,7 +50,7 @@ describe('publishing', () => {
     await client.publish(custom('next'));
     assert.equal((await take(events, 1))[0].data, 'next');
     events.close();
-    // Without a key it is not said again.
+    // Without a key the request is not repeated.
     const other = await Proxy.before(daemon.port);
     other.budget = () => 20;
     await assert.rejects(clientOf({ url: other.url, key: daemon.key }).publish(custom('lost'), { idempotencyKey: false }), {
@@ -71,7 +71,8 @@ describe('publishing', () => {
     const limited = await Daemon.start({ NERVEWIRE_LIMITS__PUBLISH_PER_SECOND: '1' });
     const user = clientOf(limited, { token: await limited.token('alice') });
     await user.publish([custom(1), custom(2)]);
-    // Over the rate of this connection: the second attempt gets through after the second that the daemon asked for.
+    // Over the rate of this connection: the second attempt succeeds after the second that the daemon asked
+    // for.
     assert.equal((await within(user.publish(custom(3)), 'the second attempt')).length, 1);
     await limited.stop();
   });

@@ -5,7 +5,7 @@ import { Daemon } from './support/daemon.mjs';
 import { Proxy, seeded } from './support/proxy.mjs';
 import { clientOf, Inbox, take, within } from './support/story.mjs';
 
-// So many that ten cuts are certain: 450 KB at least, 40 KB at most over one connection.
+// So many that ten cuts are certain: at least 450 KB, and at most 40 KB over one connection.
 const EVENTS = 3000;
 
 describe('resume', () => {
@@ -44,7 +44,7 @@ describe('resume', () => {
         const events = client.subscribe({ channel, onStatus: (status) => status.state === 'open' && used.add(status.transport) });
         await within(events.ready, 'ready');
         const random = seeded(seed);
-        // Heads and single frames are cut as well as long runs.
+        // Cuts fall inside heads and single frames as well as in long runs.
         proxy.budget = () => Math.floor(80 + random() ** 2 * 40_000);
         proxy.cut();
         const [got] = await Promise.all([take(events, EVENTS, 'events'), publishAll(channel, random)]);
@@ -56,7 +56,7 @@ describe('resume', () => {
         assert.equal(events.cursor, got.at(-1).id);
         assert.ok(proxy.cuts >= 10, `cut only ${proxy.cuts} times`);
         if (transport !== 'auto') assert.deepEqual([...used], [transport]);
-        // Nothing comes twice afterwards either.
+        // Nothing arrives twice afterwards either.
         proxy.budget = () => Infinity;
         await daemon.publish(channel, ['last']);
         assert.equal((await take(events, 1))[0].data.n, 'last');
@@ -76,7 +76,7 @@ describe('resume', () => {
       const events = client.subscribe({ channel, lastEventId: cursor, earliest: true });
       await within(events.ready, 'ready');
       await daemon.publish(channel, [2 * at, 2 * at + 1]);
-      // The second of the two is left for the next.
+      // The second of the two is left for the next reader.
       seen.push(...(await take(events, cursor === undefined ? 1 : 2)).map((event) => event.data.n));
       cursor = events.cursor;
       client.close();
@@ -167,7 +167,7 @@ describe('resume', () => {
       await daemon.serve();
       await daemon.publish(channel, [2]);
       for (const one of subscriptions) assert.equal((await take(one, 1))[0].data.n, 2);
-      // A daemon that is asked to end says so: 1012 and `event: closing`.
+      // A daemon that is asked to end sends 1012 and `event: closing`.
       const first = (transport) => told.items.find((one) => one.transport === transport).code;
       assert.deepEqual(['ws', 'sse'].map(first), end === 'kill' ? ['NETWORK', 'NETWORK'] : ['UNAVAILABLE', 'UNAVAILABLE']);
       subscriptions.forEach((one) => one.close());

@@ -1,4 +1,5 @@
-//! `ring` and `wake` under loom; the models are in those modules' `loom_tests`. The command is in `Cargo.toml`.
+//! `ring` and `wake` under loom. The models are in the `loom_tests` of those modules; the command is in
+//! `Cargo.toml`.
 
 #[path = "../../../src/ring/mod.rs"]
 pub mod ring;
@@ -33,8 +34,8 @@ mod loom_tests {
         bits: WakeBits,
     }
 
-    /// What a worker does: register, take up at the head, then sleep, drain, take, read, until `end` is seen.
-    /// A wake-up lost anywhere is a deadlock. Returns how many frames it was shown.
+    /// A worker: registers, starts at the head, then sleeps, drains, takes and reads until it sees `end`. A
+    /// lost wake-up would be a deadlock. Returns the number of frames it read.
     fn work(tenant: &Tenant, queue: &WakeQueue<()>, reader: &mut Reader, end: u64) -> usize {
         tenant.bits.subscribe(0);
         let mut at = tenant.ring.head();
@@ -56,8 +57,8 @@ mod loom_tests {
         out.len()
     }
 
-    /// The whole way of an event inside the process, from two publishers of one tenant to a worker that has just
-    /// got its first subscriber: it reaches the end, whatever it has to skip.
+    /// The path of an event inside the process, from two publishers of one tenant to a worker that just got
+    /// its first subscriber. The worker reaches the end, whatever frames it has to skip.
     #[test]
     fn loom_publishers_reach_a_worker_that_is_registering() {
         static FULL: AtomicUsize = AtomicUsize::new(0);

@@ -1,12 +1,13 @@
 /**
- * Long-poll: `GET /events` again and again, each answer whole or not at all. For networks that let neither of the others through.
+ * Long-poll: repeats `GET /events`, each response whole or not at all. For networks that block the other
+ * transports.
  */
 import { asError, NervewireError } from '../errors.js';
 import type { EventPage } from '../generated.js';
 import { ofRefusal } from '../verdict.js';
 import { again, lost, positioned, type Ended, type Position, type Session } from './session.js';
 
-/** Events asked for at once, at most. */
+/** Most events per request. */
 export const POLL_LIMIT = 1000;
 
 export async function overPoll(session: Session): Promise<Ended> {
@@ -24,7 +25,7 @@ export async function overPoll(session: Session): Promise<Ended> {
       }
       const query = positioned(session.filter, position, 'after');
       query.set('limit', String(Math.min(pace.pollLimit, sink.room())));
-      // The first answer comes at once, so that the subscription is known to stand.
+      // The first response comes at once and shows that the subscription is ready.
       const wait = isReady && isCaughtUp ? timing.pollWaitSeconds : 0;
       query.set('wait', String(wait));
       const timeoutMs = wait * 1000 + timing.readyTimeoutMs;
@@ -36,7 +37,7 @@ export async function overPoll(session: Session): Promise<Ended> {
       if (signal.aborted) break;
       if (!isReady) {
         isReady = true;
-        // Where it begins is known unless the daemon chose it; what came is told next, before anything can go wrong.
+        // The start is known unless the daemon chose it. The events follow at once, before anything can fail.
         const begins = position.cursor ?? (asked ? undefined : page.next_cursor);
         sink.opened(begins, position.cursor !== undefined && page.gap === null);
       }

@@ -1,29 +1,30 @@
 /**
- * What the three transports have in common: one attempt from one position to its end. Each tells the same sink the same things
- * and answers why it ended; none of them knows the others, nor when to try again.
+ * The common part of the three transports: one attempt from one position to its end. Each transport reports
+ * the same things to the same sink and returns why it ended. None of them knows the others or the retry
+ * policy.
  */
 import type { NervewireEvent, GapFrame } from '../events.js';
 import { asError, NervewireError } from '../errors.js';
 import type { Http } from '../http.js';
 import type { End } from '../verdict.js';
 
-/** Where to start; nothing: now. */
+/** The start position; empty: now. */
 export interface Position {
   cursor?: string | undefined;
   since?: string | undefined;
   earliest?: boolean | undefined;
 }
 
-/** Whom a session tells. Nothing may be told once the session's signal is aborted. */
+/** The receiver of a session's output. A session must not call it once its signal is aborted. */
 export interface Sink {
-  /** The subscription stands; `cursor`, if known, is where it begins. */
+  /** The subscription is ready; `cursor`, if known, is its start. */
   opened(cursor: string | undefined, resumed: boolean): void;
   event(event: NervewireEvent): void;
   gap(gap: GapFrame): void;
   /** The position moved without an event. */
   cursor(cursor: string): void;
   caughtUp(cursor: string): void;
-  /** How many events may be told now. */
+  /** How many more events the sink accepts now. */
   room(): number;
   /** Resolves when there is room again. */
   drained(): Promise<void>;
@@ -31,45 +32,51 @@ export interface Sink {
 
 /** Times that tests and unusual networks change. */
 export interface Timing {
-  /** Longest until `ready`, milliseconds. A transport that takes longer is held back by something in between. */
+  /**
+   * Longest time until `ready`, milliseconds. If it takes longer, something in between delays the transport.
+   */
   readyTimeoutMs: number;
   /** How long a poll waits at the daemon, seconds. */
   pollWaitSeconds: number;
 }
 
-/** Below what proxies cut as idle. */
+/** Below the idle timeout of common proxies. */
 export const TIMING: Timing = { readyTimeoutMs: 10_000, pollWaitSeconds: 25 };
 
-/** A peer may be silent for so many of its heartbeats. */
+/** Heartbeats that a peer may miss. */
 export const SILENT_HEARTBEATS = 2;
 
 export interface Session {
   http: Http;
   WebSocket: WebSocketConstructor | undefined;
-  /** Of this attempt. */
+  /** The token of this attempt. */
   token: string;
   filter: URLSearchParams;
   position: Position;
   sink: Sink;
   signal: AbortSignal;
   timing: Timing;
-  /** When to end, for a better transport is to be tried: milliseconds since 1970. */
+  /** When to end in order to try a better transport: milliseconds since 1970. */
   until: number;
   pace: Pace;
 }
 
-/** What one session learns for the next. */
+/** State that one session passes to the next. */
 export interface Pace {
-  /** Events that a poll asks for: halved when an answer is lost, so that one gets through where connections live briefly. */
+  /**
+   * Events per poll. Halved when a response is lost, so that one gets through where connections are short.
+   */
   pollLimit: number;
 }
 
 export type Run = (session: Session) => Promise<Ended>;
 
-/** `heldBack`: nothing came in time; `neutral`: it says nothing about the transport. See `Ladder`. */
+/**
+ * `heldBack`: nothing arrived in time. `neutral`: the end proves nothing about the transport. See `Ladder`.
+ */
 export type Ended = End & { heldBack?: boolean; neutral?: boolean };
 
-/** The part of a WebSocket that is used; the browsers', Node's and npm `ws`'s have it. */
+/** The part of a WebSocket that is used. Browsers, Node and npm `ws` have it. */
 export interface WebSocketLike {
   readonly readyState: number;
   send(data: string): void;
@@ -82,7 +89,7 @@ export interface WebSocketLike {
 
 export type WebSocketConstructor = new (url: string) => WebSocketLike;
 
-/** The position as query parameters. */
+/** Adds the position to the query parameters. */
 export function positioned(filter: URLSearchParams, position: Position, cursorName: string | undefined): URLSearchParams {
   const query = new URLSearchParams(filter);
   if (position.cursor !== undefined) {
@@ -96,7 +103,7 @@ export function lost(why: string, cause?: unknown): End {
   return { verdict: 'reconnect', error: cause === undefined ? new NervewireError('NETWORK', why) : asError(cause) };
 }
 
-/** Ended by our own wish. */
+/** An end that this client chose. */
 export function again(why: string): End {
   return { verdict: 'again', error: new NervewireError('CLOSED', why) };
 }

@@ -1,6 +1,6 @@
 /**
- * Server-sent events, read with `fetch`: unlike `EventSource` it sends the credential and the cursor in headers, sees the status of
- * a refusal, and reads no further while the consumer is behind.
+ * Server-sent events, read with `fetch`. Unlike `EventSource` it sends the credential and the cursor in
+ * headers, sees the status of an error, and stops reading while the consumer is behind.
  */
 import { asError, NervewireError, refusalOf } from '../errors.js';
 import { frameOf } from '../frames.js';
@@ -22,12 +22,12 @@ export async function overSse(session: Session): Promise<Ended> {
   } finally {
     stream.stop();
     session.signal.removeEventListener('abort', aborted);
-    end.abort(); // lets go of the connection, however it ended
+    end.abort(); // releases the connection, however it ended
   }
 }
 
 class Stream {
-  /** Why it was given up, if it was for silence. */
+  /** Set if the connection was given up because of silence. */
   silent: Ended | undefined;
   #isReady = false;
   #heartbeatMs = 0;
@@ -74,7 +74,7 @@ class Stream {
     }
   }
 
-  /** Until the consumer has caught up; the daemon's silence is not its fault meanwhile. */
+  /** Waits until the consumer has caught up. The daemon's silence meanwhile is not its fault. */
   async #wait(): Promise<void> {
     this.#silence.stop();
     await this.session.sink.drained();

@@ -1,8 +1,11 @@
 /**
- * WebSocket: opened with a one-shot ticket, its credential renewed in place, closed when the consumer is behind.
+ * WebSocket: opened with a one-shot ticket, its credential renewed in place, closed when the consumer is
+ * behind.
  *
- * - A socket in a browser cannot send headers, and a token does not belong into a URL: hence the ticket.
- * - It cannot be paused there either: with no room left it is closed, and the cursor brings back what was not taken.
+ * - A browser cannot send headers with a WebSocket, and a token does not belong in a URL. So a ticket is
+ *   used.
+ * - A browser cannot pause a WebSocket either: when the buffer is full it is closed, and the cursor brings
+ *   back the events that were not taken.
  */
 import type { Credential } from '../credential.js';
 import { asError, NervewireError } from '../errors.js';
@@ -11,7 +14,7 @@ import { Silence } from '../silence.js';
 import { ofClose, ofRefusal } from '../verdict.js';
 import { again, lost, positioned, SILENT_HEARTBEATS, type Ended, type Session, type WebSocketLike } from './session.js';
 
-/** Longest a timer waits: browsers and Node fire at once beyond 2^31 ms. */
+/** Longest wait of a timer: browsers and Node fire at once beyond 2^31 ms. */
 const TIMER_MOST_MS = 2 ** 31 - 1;
 
 export async function overWebSocket(session: Session): Promise<Ended> {
@@ -23,7 +26,7 @@ export async function overWebSocket(session: Session): Promise<Ended> {
     const answer = await http.call('POST', '/tickets', { token, signal, timeoutMs: session.timing.readyTimeoutMs });
     ticket = ticketIn(answer.body);
   } catch (thrown) {
-    return { ...ofRefusal(asError(thrown)), neutral: true }; // no word about WebSockets yet
+    return { ...ofRefusal(asError(thrown)), neutral: true }; // this proves nothing about WebSockets yet
   }
   if (signal.aborted) return lost('closed');
   const query = positioned(session.filter, session.position, 'last_event_id');
@@ -59,9 +62,10 @@ class OpenSocket {
     this.#silence.allow(session.timing.readyTimeoutMs);
     session.signal.addEventListener('abort', this.#aborted);
     socket.onmessage = ({ data }: { data: unknown }) => this.#message(data);
-    socket.onerror = () => {}; // `close` follows and says as much
+    socket.onerror = () => {}; // `close` follows and has the same information
     socket.onclose = ({ code, reason }: { code: number; reason: string }) => {
-      // Before `ready` a browser does not tell a refused upgrade from a lost connection; the daemon had just given a ticket.
+      // Before `ready` a browser does not distinguish a refused upgrade from a lost connection. The daemon
+      // had just created a ticket.
       this.#end(ofClose(code, reason));
     };
   }
@@ -96,11 +100,11 @@ class OpenSocket {
       case 'cursor':
         sink.cursor(frame.cursor);
         break;
-      default: // answers to `auth`: one that is refused leaves the old credential, whose end is told by 4401
+      default: // responses to `auth`: a refused one leaves the old credential, whose end is a 4401
     }
   }
 
-  /** Sends the next token before this one ends. */
+  /** Sends the next token before the current one expires. */
   #renewLater(): void {
     const { credential } = this.session.http;
     const at = credential.renewAt;
@@ -119,7 +123,7 @@ class OpenSocket {
       }
       this.#renewLater();
     } catch {
-      // 4401 comes when the old one ends, and then getToken is asked again.
+      // A 4401 follows when the old token expires, and then getToken is called again.
     }
   }
 
@@ -128,14 +132,14 @@ class OpenSocket {
     this.#leave({ ...lost(words), heldBack: !this.#isReady });
   }
 
-  /** Ends it from this side. The peer may be gone, so its answer is not waited for. */
+  /** Closes the socket. The peer may be gone, so its response is not awaited. */
   #leave(ended: Ended): void {
     if (this.#isDone) return;
     this.#end(ended);
     try {
       this.socket.close(1000);
     } catch {
-      // It was not open yet; `ws` throws then and closes all the same.
+      // The socket was not open yet; `ws` throws in that case and closes it anyway.
     }
   }
 

@@ -1,10 +1,10 @@
-// What the pages of the browser tests run: bundled by esbuild, called by the tests through `window`.
+// The code of the pages of the browser tests: bundled by esbuild, called by the tests through `window`.
 import { Nervewire } from 'nervewire';
 import { NervewireProvider, useNervewire, useStream } from 'nervewire/react';
 import { createElement as h, StrictMode, useState } from 'react';
 import { createRoot } from 'react-dom/client';
 
-/** As a real page does it: its own server, which knows who is logged in, gives it a token. */
+/** As on a real page: its own server knows who is logged in and returns a token. */
 const getToken = async () => (await fetch('/token')).text();
 const backoff = { leastMs: 1, mostMs: 20 };
 

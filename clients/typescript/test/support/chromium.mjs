@@ -1,4 +1,5 @@
-// Real Chromium, headless, and the web server its pages come from. CHROMIUM names the binary, else it is looked for in the PATH.
+// Real headless Chromium, and the web server of its pages. CHROMIUM names the binary; otherwise it is
+// searched in the PATH.
 import { createServer } from 'node:http';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
@@ -21,7 +22,7 @@ const ARGS = [
 const WAIT = { timeout: LIMIT_MS, polling: 20 };
 
 export class Browser {
-  /** `token` answers what the pages' own server gives them. */
+  /** `token` returns the token that the pages' own server gives them. */
   static async start(token) {
     const browser = new Browser();
     const { outputFiles } = await build({
@@ -57,7 +58,7 @@ export class Browser {
     page.errors = [];
     page.on('pageerror', (error) => page.errors.push(error.message));
     await page.goto(`http://localhost:${this.server.address().port}/`, { waitUntil: 'load' });
-    /** Until a function of the page answers something true; then that. */
+    /** Waits until a function of the page returns a truthy value, and returns it. */
     page.until = async (fits, argument) => (await page.waitForFunction(fits, argument, WAIT)).jsonValue();
     return page;
   }

@@ -6,14 +6,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 
-/** Longest until it is ready, milliseconds. */
+/** Longest start, milliseconds. */
 const START_MS = 30_000;
 
 export class Daemon {
   listen = '127.0.0.1:0';
   #starts = 0;
 
-  /** `env`: its configuration, such as `{ NERVEWIRE_HEARTBEAT_SECONDS: '1' }`. */
+  /** `env` has the configuration, such as `{ NERVEWIRE_HEARTBEAT_SECONDS: '1' }`. */
   static async start(env = {}) {
     const daemon = new Daemon();
     daemon.binary = process.env.NERVEWIRE_BIN;
@@ -36,7 +36,7 @@ export class Daemon {
     return Number(this.listen.split(':').at(-1));
   }
 
-  /** Starts serving; again on the same port. */
+  /** Starts the daemon; later starts use the same port. */
   async serve() {
     this.#starts += 1;
     const ready = join(this.work, `ready-${this.#starts}.json`);
@@ -46,7 +46,7 @@ export class Daemon {
         try {
           done(JSON.parse(readFileSync(ready, 'utf8')));
         } catch {
-          // not whole yet
+          // not complete yet
         }
       };
       this.watcher = watch(this.work, look);
@@ -80,26 +80,26 @@ export class Daemon {
     }
   }
 
-  /** kill -9. */
+  /** Sends SIGKILL. */
   async kill() {
     this.process.kill('SIGKILL');
     await this.ended;
   }
 
-  /** SIGTERM, for good. */
+  /** Sends SIGTERM and removes the daemon. */
   async stop() {
     await this.drain();
     rmSync(this.work, { recursive: true, force: true });
   }
 
-  /** SIGTERM; anything but exit 0 is a failure. */
+  /** Sends SIGTERM. Any exit code but 0 is a failure. */
   async drain() {
     this.process.kill('SIGTERM');
     const [code] = await this.ended;
     if (code !== 0) throw new Error(`exit ${code} after SIGTERM:\n${this.log}`);
   }
 
-  /** The data of an answer of the REST face. */
+  /** Returns the data of a REST response. */
   async api(method, path, body, key = this.key) {
     const response = await fetch(`${this.url}/api/v1${path}`, {
       method,
@@ -111,13 +111,13 @@ export class Daemon {
     return text ? JSON.parse(text).data : undefined;
   }
 
-  /** One `custom` event a value, as one request; the ids. */
+  /** Publishes one `custom` event per value in one request. Returns the ids. */
   async publish(channel, values) {
     const events = values.map((n) => ({ type: 'custom', channel, data: { n } }));
     return (await this.api('POST', '/events', events)).ids;
   }
 
-  /** A user's token. */
+  /** Creates a user's token. */
   token(sub, more = {}) {
     return this.api('POST', '/tokens', { sub, ...more }).then((made) => made.token);
   }

@@ -1,4 +1,5 @@
-// A server that speaks just enough to say what the daemon cannot be made to say: any close code, any status, silence.
+// A server with just enough of the protocol for cases that the daemon cannot be made to produce: any close
+// code, any status, silence.
 import { createServer } from 'node:http';
 import { once } from 'node:events';
 import { WebSocketServer } from 'ws';
@@ -6,9 +7,12 @@ import { WebSocketServer } from 'ws';
 export const CURSOR = (n) => `cursor-${String(n).padStart(15, '0')}`;
 
 export class Fake {
-  /** What happens on the next connections, in order; the last is repeated. Each gets the socket and the request's query. */
+  /**
+   * Scripts of the next connections, in order; the last one is repeated. Each gets the socket and the
+   * request's query.
+   */
   scripts = [];
-  /** Answers to requests but tickets: (request, response). */
+  /** Responds to requests other than tickets: (request, response). */
   answer = (_, response) => response.writeHead(404).end();
   connections = [];
 

@@ -1,18 +1,18 @@
-// A TCP proxy between a client and the daemon that fails as networks do: it cuts connections after so many bytes, refuses upgrades,
-// ends event streams, or holds them back.
+// A TCP proxy between a client and the daemon that fails like a real network: it cuts connections after some
+// bytes, refuses upgrades, ends event streams, or holds them back.
 import { createServer, connect } from 'node:net';
 import { once } from 'node:events';
 
 export class Proxy {
-  /** How often it cut. */
+  /** Number of cuts. */
   cuts = 0;
-  /** The paths that were asked for, in order. */
+  /** The requested paths, in order. */
   paths = [];
-  /** Answers the bytes after which the next connection is cut; Infinity: never. */
+  /** Returns the bytes after which the next connection is cut; Infinity: never. */
   budget = () => Infinity;
   /** While set, every connection is reset. */
   isDown = false;
-  /** What happens to requests of these kinds: undefined, 'refuse', 'end' or 'hold'. */
+  /** What to do with requests of these kinds: undefined, 'refuse', 'end' or 'hold'. */
   upgrades;
   streams;
   #open = new Set();
@@ -28,7 +28,7 @@ export class Proxy {
     return proxy;
   }
 
-  /** Resets every connection that there is. */
+  /** Resets every open connection. */
   cut() {
     for (const pair of [...this.#open]) this.#reset(pair);
   }
@@ -84,7 +84,7 @@ export class Proxy {
       const piece = data.subarray(0, left);
       left -= piece.length;
       const drained = client.write(piece);
-      if (left <= 0) return this.#reset(pair); // what is written may or may not arrive: as in a real loss
+      if (left <= 0) return this.#reset(pair); // written bytes may or may not arrive, as in a real loss
       if (!drained) {
         server.pause();
         client.once('drain', () => server.resume());
@@ -93,7 +93,7 @@ export class Proxy {
   }
 }
 
-/** Seeded numbers in [0, 1): mulberry32. */
+/** Seeded pseudo-random numbers in [0, 1): mulberry32. */
 export function seeded(seed) {
   let state = seed >>> 0;
   return () => {

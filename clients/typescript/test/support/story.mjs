@@ -1,18 +1,18 @@
-// What stories share: clients of a daemon, a wait that has an end, and lists that can be waited on.
+// Shared helpers of the tests: clients of a daemon, a wait with a limit, and lists to wait on.
 import assert from 'node:assert/strict';
 import { WebSocket } from 'ws';
 import { Nervewire } from 'nervewire';
 
-/** Longest that anything is waited for, milliseconds. */
+/** Longest wait for anything, milliseconds. */
 export const LIMIT_MS = Number(process.env.STORY_LIMIT_MS ?? 30_000);
 
-/** A client that comes back quickly; a test has no time to be polite. */
+/** A client that reconnects quickly, to keep the tests short. */
 export function clientOf(base, options = {}) {
   const credential = options.token || options.getToken || options.apiKey ? {} : { apiKey: base.key };
   return new Nervewire({ url: base.url, WebSocket, backoff: { leastMs: 1, mostMs: 20 }, ...credential, ...options });
 }
 
-/** `promise`, or a failure that says what did not happen. */
+/** Waits for `promise`. Fails with `what` if it takes too long. */
 export async function within(promise, what, limitMs = LIMIT_MS) {
   let timer;
   const late = new Promise(
@@ -43,7 +43,7 @@ export async function take(iterator, count, what = 'items') {
   return items;
 }
 
-/** A list that can be waited on. */
+/** A list to wait on. */
 export class Inbox {
   items = [];
   #looking = [];
@@ -53,7 +53,7 @@ export class Inbox {
     this.#looking = this.#looking.filter((look) => !look());
   };
 
-  /** The first item that fits, also among those that are there already. */
+  /** Returns the first item that matches, including items that are already in the list. */
   find(fits, what = 'an item') {
     return within(
       new Promise((done) => {

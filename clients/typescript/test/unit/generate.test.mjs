@@ -1,4 +1,4 @@
-// The generator, on documents of the shape that the daemon's have.
+// Tests of the generator on documents with the structure of the daemon's.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';

@@ -1,4 +1,4 @@
-// The parts that know no network.
+// Tests of the parts that use no network.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
@@ -226,9 +226,9 @@ test("a token's end is read from it, or told", async () => {
   near(await renewal({ token: jwt({ exp: now / 1000 + 10 }), expiresAt: now + 3_600_000 }), 3_600_000 - RENEW_BEFORE_MS);
   assert.equal(await renewal('nwk_a_b'), undefined);
   const second = Math.floor(now / 1000);
-  near(await renewal(jwt({ iat: second - 3000, exp: second + 600 })), 600_000 - RENEW_BEFORE_MS); // got late in its life
-  near(await renewal(jwt({ iat: second + 7200, exp: second + 7300 })), 80_000); // the clock here is behind
-  near(await renewal(jwt({ iat: second - 7200, exp: second - 3600 })), 3_600_000 - RENEW_BEFORE_MS); // and here ahead
+  near(await renewal(jwt({ iat: second - 3000, exp: second + 600 })), 600_000 - RENEW_BEFORE_MS); // received late in its life
+  near(await renewal(jwt({ iat: second + 7200, exp: second + 7300 })), 80_000); // the local clock is behind
+  near(await renewal(jwt({ iat: second - 7200, exp: second - 3600 })), 3_600_000 - RENEW_BEFORE_MS); // the local clock is ahead
   for (const ended of [jwt({ exp: second - 9 }), { token: 't', expiresAt: now - 1 }])
     assert.equal(await renewal(ended), undefined, 'the daemon will say so if it is true');
   for (const short of [jwt({ exp: second + 2 }), { token: 't', expiresAt: now + 999 }, jwt({ iat: second, exp: second + 1 })])

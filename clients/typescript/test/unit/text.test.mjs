@@ -68,7 +68,7 @@ test('however a text is cut, merged and repeated, it comes out whole', () => {
     const begun = [];
     let added = '';
     for (let at = 0; at < pieces.length;) {
-      // A repeat begins where something that was told began.
+      // A repeat begins where a chunk began.
       const first = begun.length > 0 && random() < 0.4 ? begun[below(begun.length)] : at;
       const end = Math.min(pieces.length, at + 1 + below(3));
       added += stream.push(
