@@ -1,5 +1,6 @@
 #!/bin/sh
-# Builds all fuzzers and runs one: ./run.sh TARGET [SECONDS=30] [libFuzzer options]. `./run.sh build` only builds.
+# Builds all fuzzers and runs one: ./run.sh TARGET [SECONDS=30] [libFuzzer options].
+# `./run.sh build` only builds.
 set -eu
 cd "$(dirname "$0")"
 target=${1:?name a target: ws_inbound event_parse cursor_filter sse_encode client_frame journal stored_piece}

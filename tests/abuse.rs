@@ -1,12 +1,7 @@
 //! Hostile and broken peers. Each gets the response of the contract or is disconnected, nothing leaks, no
 //! other client is affected, and the daemon never panics.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a failing helper fails its test"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failing helper fails its test")]
 
 mod common;
 

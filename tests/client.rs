@@ -617,7 +617,7 @@ async fn a_peer_that_misses_two_heartbeats_is_left() {
             other => panic!("{other:?}"),
         }
         assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
-        connected(&mut subscription).await; // and comes back
+        connected(&mut subscription).await; // and reconnects
         assert_eq!(subscription.cursor(), Some("C0"));
     });
     futures_util::future::join_all(left).await;

@@ -1,11 +1,6 @@
 //! Connections as their owners and administrators manage them: list, count, limit, close.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a failing helper fails its test"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failing helper fails its test")]
 
 mod common;
 

@@ -1,11 +1,6 @@
 //! The life of the daemon as a black box: how it starts, what it reports, how it ends, and what it refuses.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a failing helper fails its test"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failing helper fails its test")]
 
 mod common;
 

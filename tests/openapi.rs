@@ -6,12 +6,7 @@
 //! * The examples of the document come from the same story (`src/http/api/examples.json`; `UPDATE_DOCS=1`
 //!   writes them).
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a failing helper fails its test"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failing helper fails its test")]
 
 mod common;
 

@@ -78,7 +78,8 @@ enum Class {
     Ticket,
 }
 
-/// Verdicts of each class: a status, `ok` (2xx), `empty` (200 without rows), `none` (200 that did nothing), `no` (401 or 403).
+/// Verdicts of each class: a status, `ok` (2xx), `empty` (200 without rows), `none` (200 without any change),
+/// `no` (401 or 403).
 const VERDICTS: &[(Class, [&str; 10])] = {
     use Class::*;
     &[

@@ -1,12 +1,7 @@
 //! Limits of what one HTTP peer can make the daemon hold or wait for: every request, response and connection
 //! has an end, and everything that waits is bounded.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a failing helper fails its test"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failing helper fails its test")]
 
 mod common;
 

@@ -126,7 +126,7 @@ fn web_origin(value: &Raw) -> Result<String, String> {
         return Err(refuse());
     }
     if default_port {
-        return Err(format!("{text:?} names the default port, which browsers leave out: write it without"));
+        return Err(format!("{text:?} names the default port, which browsers leave out: remove the port"));
     }
     Ok(text.to_ascii_lowercase())
 }

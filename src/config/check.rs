@@ -45,7 +45,7 @@ const RELATIONS: &[AtMost] = &[
         small: "limits.ring_bytes_per_tenant",
         plus: 0,
         large: "limits.ring_bytes_total",
-        why: "one ring is a part of all",
+        why: "one ring is part of the total",
     },
 ];
 
@@ -79,7 +79,7 @@ pub(super) fn relations(config: &Config, origins: &Origins, problems: &mut Vec<P
     {
         if !addr.has_any_port() && !taken.insert(addr) {
             let origin = origins.get(key).cloned().unwrap_or(Origin::Default);
-            problems.push(Problem::new(key, origin, format!("{addr} is listened on twice")));
+            problems.push(Problem::new(key, origin, format!("{addr} is configured twice")));
         }
     }
 }

@@ -154,7 +154,7 @@ fn entry(item: &Raw) -> Result<JwtKey, String> {
             }
             if kid.is_some() || default {
                 return Err(
-                    " has a jwks_file, whose keys bring their own kid: leave out kid and default".to_owned()
+                    " has a jwks_file, whose keys have their own kid: leave out kid and default".to_owned()
                 );
             }
             JwtKeyMaterial::JwksFile { path: path.into(), alg }
@@ -183,7 +183,7 @@ fn secret(text: String, alg: Option<JwtAlgorithm>) -> Result<JwtKeyMaterial, Str
     }
     if text == REDACTED {
         return Err(format!(
-            ".secret is {REDACTED:?}, which check-config prints in its place: put the secret back"
+            ".secret is {REDACTED:?}, which check-config prints instead of a secret: put the secret back"
         ));
     }
     if text.len() < SECRET_BYTES_MIN {
@@ -226,7 +226,7 @@ fn together(keys: &[JwtKey], problems: &mut Vec<String>) {
         }
         let jwks = matches!(key.material, JwtKeyMaterial::JwksFile { .. });
         if keys.len() > 1 && key.kid.is_none() && !key.default && !jwks {
-            problems.push(format!("[{i}] needs a kid, or default = true: no token could ever choose it"));
+            problems.push(format!("[{i}] needs a kid, or default = true: otherwise no token can choose it"));
         }
     }
 }

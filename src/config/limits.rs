@@ -23,7 +23,7 @@ pub(super) const LIMITS: &[Key] = &[
         },
         unit: "events, a power of two",
         memory: "8 bytes a slot and active organization at its largest; a ring starts with 64 slots and goes when quiet",
-        text: "The newest events of an organization that are served without reading the log.",
+        text: "Number of an organization's newest events that are served without reading the log.",
     },
     Key {
         name: "limits.ring_bytes_per_tenant",
@@ -36,7 +36,7 @@ pub(super) const LIMITS: &[Key] = &[
         },
         unit: "bytes",
         memory: "itself, for an organization that publishes that much",
-        text: "Encoded events one ring holds; beyond it the oldest committed ones are read from the log.",
+        text: "Size of the encoded events in one ring. Older committed events are read from the log.",
     },
     Key {
         name: "limits.ring_bytes_total",
@@ -49,7 +49,7 @@ pub(super) const LIMITS: &[Key] = &[
         },
         unit: "bytes",
         memory: "itself: the bound over all organizations",
-        text: "Encoded events all rings together hold. Above it a ring that holds more than half of an equal part gives up half of its own; smaller ones stay.",
+        text: "Size of the encoded events in all rings. Above it, a ring that holds more than half of an equal share gives up half of its own; smaller rings are unchanged.",
     },
     Key {
         name: "limits.uncommitted_events",
@@ -62,7 +62,7 @@ pub(super) const LIMITS: &[Key] = &[
         },
         unit: "events",
         memory: "",
-        text: "Events of one organization accepted and not yet on disk, each counted as 512 bytes at least. A publish over it waits up to a second, then gets 503.",
+        text: "Events of one organization accepted and not yet on disk, each counted as 512 bytes at least. A publish over the limit waits up to a second, then gets 503.",
     },
     Key {
         name: "limits.unsent_bytes",
@@ -75,7 +75,7 @@ pub(super) const LIMITS: &[Key] = &[
         },
         unit: "bytes",
         memory: "kernel memory, about five times itself for a connection that does not read",
-        text: "Bytes a socket takes before it counts as blocked (`TCP_NOTSENT_LOWAT`).",
+        text: "Bytes that a socket accepts before it counts as blocked (`TCP_NOTSENT_LOWAT`).",
     },
     Key {
         name: "limits.event_bytes",
@@ -88,7 +88,7 @@ pub(super) const LIMITS: &[Key] = &[
         },
         unit: "bytes",
         memory: "",
-        text: "One event's JSON; a larger one is refused with 413.",
+        text: "Size of one event's JSON; a larger one is refused with 413.",
     },
     Key {
         name: "limits.body_bytes",
@@ -101,7 +101,7 @@ pub(super) const LIMITS: &[Key] = &[
         },
         unit: "bytes",
         memory: "itself for each request in flight",
-        text: "A request body; a larger one is refused with 413.",
+        text: "Size of a request body; a larger one is refused with 413.",
     },
     Key {
         name: "limits.body_bytes_per_organization",
@@ -113,8 +113,8 @@ pub(super) const LIMITS: &[Key] = &[
             zero: None,
         },
         unit: "bytes",
-        memory: "itself for each organization whose clients hold back the ends of what they send",
-        text: "Request bodies and WebSocket messages of one organization that have come in part, beside the first 4 KiB of each; further ones get 429 or 1013.",
+        memory: "itself for each organization whose clients do not finish what they send",
+        text: "Incomplete request bodies and WebSocket messages of one organization, without the first 4 KiB of each; further ones get 429 or 1013.",
     },
     Key {
         name: "limits.unread_bytes_per_organization",
@@ -127,7 +127,7 @@ pub(super) const LIMITS: &[Key] = &[
         },
         unit: "bytes",
         memory: "itself, up to three times, for each organization whose clients do not read",
-        text: "Answers of one organization that wait to be read, and as many bytes again of HTTP/2 event streams; of each answer and stream 4 KiB are free. Further large answers to reads get 429, to writes at twice as much; event streams go on in small pieces.",
+        text: "Unread responses of one organization, and the same number of bytes of HTTP/2 event streams; the first 4 KiB of each response and stream are free. Further large responses to reads get 429, to writes at twice the limit; event streams continue in small pieces.",
     },
     Key {
         name: "limits.unauthenticated_bytes",
@@ -140,7 +140,7 @@ pub(super) const LIMITS: &[Key] = &[
         },
         unit: "bytes",
         memory: "itself, twice",
-        text: "The same for all peers without a valid credential together: requests whose bodies have come in part, HTTP/2 streams, and answers that wait to be read. Over it requests get 503, and streams are reset.",
+        text: "The same for all peers without a valid credential together: incomplete request bodies, HTTP/2 streams, and unread responses. Over the limit requests get 503, and streams are reset.",
     },
     Key {
         name: "limits.unauthenticated_connections",
@@ -153,7 +153,7 @@ pub(super) const LIMITS: &[Key] = &[
         },
         unit: "connections",
         memory: "up to 64 KiB each",
-        text: "Connections without a valid credential so far. One more ends the oldest of the address (IPv6: the /64) that holds most of them, so that no address takes room from others that hold less. As many again may wait for the name that a trusted proxy gives their client. Each counts for its address too (`limits.connections_per_address`).",
+        text: "Connections that have not shown a valid credential yet. One more ends the oldest of the address (IPv6: the /64) that holds the most, so that no address takes room from others that hold fewer. The same number may wait for a trusted proxy to name their client. Each counts for its address too (`limits.connections_per_address`).",
     },
     Key {
         name: "limits.ws_frame_bytes",
@@ -166,7 +166,7 @@ pub(super) const LIMITS: &[Key] = &[
         },
         unit: "bytes",
         memory: "itself for each connection in the middle of sending that much",
-        text: "A message from a WebSocket client, fragments together; a larger one closes with 1009.",
+        text: "Size of a message from a WebSocket client, all fragments together; a larger one closes with 1009.",
     },
     Key {
         name: "limits.connections",
@@ -192,7 +192,7 @@ pub(super) const LIMITS: &[Key] = &[
         },
         unit: "connections",
         memory: "",
-        text: "WebSocket and SSE connections of one organization; further ones get 429. By default an organization may hold what others leave; the last eighth of `limits.connections` is for those that hold less than an equal part of all.",
+        text: "WebSocket and SSE connections of one organization; further ones get 429. By default an organization may hold what others leave; the last eighth of `limits.connections` is for organizations that hold less than an equal share.",
     },
     Key {
         name: "limits.connections_per_user",
@@ -205,7 +205,7 @@ pub(super) const LIMITS: &[Key] = &[
         },
         unit: "connections",
         memory: "",
-        text: "The same for one user, that is a credential with a `sub`. API keys are not users.",
+        text: "The same for one user, which is a credential with a `sub`. API keys are not users.",
     },
     Key {
         name: "limits.connections_per_address",
@@ -218,7 +218,7 @@ pub(super) const LIMITS: &[Key] = &[
         },
         unit: "connections",
         memory: "",
-        text: "The same for one peer address (IPv6: one /64), and again for its connections without a valid credential so far. Loopback and unix sockets are exempt, unless they are trusted proxies. Behind a proxy set `trusted_proxies`, or all its clients count as one address.",
+        text: "The same for one peer address (IPv6: one /64), and separately for its connections without a valid credential. Loopback and unix sockets are exempt, unless they are trusted proxies. Behind a proxy set `trusted_proxies`, or all its clients count as one address.",
     },
     Key {
         name: "limits.publish_per_second",
@@ -231,7 +231,7 @@ pub(super) const LIMITS: &[Key] = &[
         },
         unit: "events per second and user",
         memory: "",
-        text: "Publishing rate of one subject without `publish:org`, over all of its connections; twice as many at once. Over it `QUOTA_EXCEEDED` with `retry_after`.",
+        text: "Publishing rate of one subject without `publish:org`, over all of its connections; bursts of twice as many. Over the limit: `QUOTA_EXCEEDED` with `retry_after`.",
     },
     Key {
         name: "limits.publish_per_second_per_organization",
@@ -244,7 +244,7 @@ pub(super) const LIMITS: &[Key] = &[
         },
         unit: "events per second and organization",
         memory: "",
-        text: "Publishing rate of one organization, `publish:org` included, changes of resources too; twice as many at once. Over it `QUOTA_EXCEEDED` with `retry_after`.",
+        text: "Publishing rate of one organization, including `publish:org` and changes of resources; bursts of twice as many. Over the limit: `QUOTA_EXCEEDED` with `retry_after`.",
     },
     Key {
         name: "limits.requests_per_second_per_organization",
@@ -257,7 +257,7 @@ pub(super) const LIMITS: &[Key] = &[
         },
         unit: "requests per second and organization",
         memory: "",
-        text: "Authenticated HTTP requests of one organization, reads and new connections included; twice as many at once. Over it 429 with `Retry-After`.",
+        text: "Authenticated HTTP requests of one organization, including reads and new connections; bursts of twice as many. Over the limit: 429 with `Retry-After`.",
     },
     Key {
         name: "limits.bytes_per_organization",
@@ -270,7 +270,7 @@ pub(super) const LIMITS: &[Key] = &[
         },
         unit: "bytes of disk",
         memory: "",
-        text: "What one organization may keep: resources with their indexes, idempotency rows, events. Events are trimmed, oldest first, down to a sixteenth of it; what adds a resource is then refused with 429.",
+        text: "Bytes that one organization may store: resources with their indexes, idempotency rows, events. Above it events are trimmed, oldest first, down to a sixteenth of the limit; then a request that adds a resource is refused with 429.",
     },
     Key {
         name: "limits.rows_per_organization",

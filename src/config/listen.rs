@@ -32,7 +32,7 @@ pub enum ListenAddrError {
     #[error("{0:?} needs an absolute path after `unix:`")]
     Relative(String),
     /// The path is too long for the kernel; the number is its length in bytes.
-    #[error("the socket path has {0} bytes, at most 107 fit")]
+    #[error("the socket path has {0} bytes; the limit is 107")]
     TooLong(usize),
 }
 

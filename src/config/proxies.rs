@@ -75,7 +75,7 @@ fn entry(item: &Raw) -> Result<Entry, String> {
     }
     network(text).ok_or_else(|| format!("{text:?} is not an address, a network or \"unix\""))?.map_err(
         |network| match network {
-            Entry::Network { prefix: 0, .. } => format!("{text:?} would trust every peer there is"),
+            Entry::Network { prefix: 0, .. } => format!("{text:?} would trust every peer"),
             network => format!("{text:?} has bits beyond its prefix: write \"{network}\""),
         },
     )

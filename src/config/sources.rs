@@ -113,7 +113,7 @@ impl Sources {
         for flag in &self.flags {
             let origin = Origin::Flag(flag.flag);
             let Some(key) = Key::find(flag.key) else {
-                problems.push(Problem::new(flag.key, origin, "is no key"));
+                problems.push(Problem::new(flag.key, origin, "is not a key"));
                 continue;
             };
             let value = match flag.values.as_slice() {
@@ -145,7 +145,7 @@ fn from_file(file: &FileText, settings: &mut Vec<Setting>, problems: &mut Vec<Pr
             Problem::new(
                 "",
                 at(error.span().map_or(0, |span| span.start)),
-                format!("no TOML: {}", error.message()),
+                format!("invalid TOML: {}", error.message()),
             )
         }));
         return;

@@ -39,21 +39,21 @@ const GENERAL: &[Key] = &[
         kind: Kind::Listens { at: |c| &mut c.listen, default: local(8080) },
         unit: "address",
         memory: "",
-        text: "Where clients connect: `addr:port` (IPv4, or IPv6 in brackets), `name:port` (every address of the name) or `unix:/path`, one or several. Port 0 lets the kernel choose. An inherited socket (systemd) replaces them.",
+        text: "Addresses for clients: `addr:port` (IPv4, or IPv6 in brackets), `name:port` (every address of the name) or `unix:/path`, one or several. Port 0 lets the kernel choose. An inherited socket (systemd) replaces them.",
     },
     Key {
         name: "admin_listen",
         kind: Kind::Listen { at: |c| &mut c.admin_listen, default: local(8081) },
         unit: "address",
         memory: "",
-        text: "Where `/metrics`, probes and operator endpoints are served; `\"off\"` for nowhere. Keep it off public networks.",
+        text: "Address of `/metrics`, probes and operator endpoints; `\"off\"` for none. Keep it off public networks.",
     },
     Key {
         name: "data_dir",
         kind: Kind::Path { at: |c| &mut c.data_dir, default: "./nervewire-data" },
         unit: "path",
         memory: "",
-        text: "Directory of the log and of generated keys, made at first start with mode 0700. Relative to the working directory. One daemon at a time.",
+        text: "Directory of the store and of generated keys, created at the first start with mode 0700. Relative to the working directory. Only one daemon may use it at a time.",
     },
     Key {
         name: "worker_threads",
@@ -78,21 +78,21 @@ const GENERAL: &[Key] = &[
         },
         unit: "",
         memory: "a ring of 64 entries per worker with `io_uring`",
-        text: "How live events are written: up to 64 connections by one system call (`io_uring`), or one each (`send`). Where the kernel or a sandbox refuses io_uring it is `send` all the same, and the log says so.",
+        text: "How live events are written: up to 64 connections by one system call (`io_uring`), or one each (`send`). If the kernel or a sandbox refuses io_uring, the daemon uses `send` and logs it.",
     },
     Key {
         name: "heartbeat_seconds",
         kind: Kind::Int { at: |c| &mut c.heartbeat_seconds, default: 30, min: 1, max: 3_600, zero: None },
         unit: "seconds",
         memory: "",
-        text: "Between two pings on a WebSocket, spread over the connections. A peer silent for two intervals is closed with 4440.",
+        text: "Interval between two pings on a WebSocket, spread over the connections. A peer that is silent for two intervals is closed with 4440.",
     },
     Key {
         name: "sse_keepalive_seconds",
         kind: Kind::Int { at: |c| &mut c.sse_keepalive_seconds, default: 15, min: 1, max: 3_600, zero: None },
         unit: "seconds",
         memory: "",
-        text: "Between two keep-alives on an SSE stream. Keep it under the idle timeout of the proxies in front.",
+        text: "Interval between two keep-alives on an SSE stream. Keep it below the idle timeout of the proxies in front.",
     },
     Key {
         name: "header_timeout_ms",
@@ -105,7 +105,7 @@ const GENERAL: &[Key] = &[
         },
         unit: "milliseconds",
         memory: "",
-        text: "How long a request head may take, from the connection's first moment; then it is closed.",
+        text: "Time for a request head, from the start of the connection. Then the connection is closed.",
     },
     Key {
         name: "body_timeout_ms",
@@ -118,7 +118,7 @@ const GENERAL: &[Key] = &[
         },
         unit: "milliseconds",
         memory: "",
-        text: "How long a request body may go without a byte; then the request fails and its connection ends.",
+        text: "How long a request body may stall. Then the request fails and its connection ends.",
     },
     Key {
         name: "request_timeout_ms",
@@ -131,7 +131,7 @@ const GENERAL: &[Key] = &[
         },
         unit: "milliseconds",
         memory: "",
-        text: "How long a whole request body, or a whole message of a WebSocket, may take to come, beside what `min_bytes_per_second` grants. Then a request gets 408 and a WebSocket 4408.",
+        text: "Time for a whole request body or WebSocket message to arrive, plus the time that `min_bytes_per_second` adds. Then a request gets 408 and a WebSocket 4408.",
     },
     Key {
         name: "min_bytes_per_second",
@@ -144,7 +144,7 @@ const GENERAL: &[Key] = &[
         },
         unit: "bytes per second",
         memory: "",
-        text: "Each so many bytes of a request body or message that have come extend `request_timeout_ms` by a second: whatever keeps this rate is never late.",
+        text: "Each time this many bytes of a request body or message have arrived, `request_timeout_ms` is extended by a second. So a client that keeps this rate never times out.",
     },
     Key {
         name: "write_timeout_ms",
@@ -157,7 +157,7 @@ const GENERAL: &[Key] = &[
         },
         unit: "milliseconds",
         memory: "",
-        text: "How long a WebSocket, an event stream or an answer may go without any write progress while bytes wait; then 4408, or the end of the connection or HTTP/2 stream. Who reads slowly makes progress and stays.",
+        text: "How long a WebSocket, an event stream or a response may go without write progress while bytes wait. Then it is closed with 4408, or its connection or HTTP/2 stream ends. A slow reader makes progress and stays connected.",
     },
     Key {
         name: "idle_timeout_ms",
@@ -170,7 +170,7 @@ const GENERAL: &[Key] = &[
         },
         unit: "milliseconds",
         memory: "",
-        text: "How long an HTTP connection may stay open without a request; HTTP/2 is told by GOAWAY. Keep it above the idle timeout of the proxies in front. A WebSocket or event stream is a request that goes on.",
+        text: "How long an HTTP connection may stay open without a request; HTTP/2 gets a GOAWAY. Keep it above the idle timeout of the proxies in front. A WebSocket or event stream counts as an open request.",
     },
     Key {
         name: "connection_age_seconds",
@@ -183,14 +183,14 @@ const GENERAL: &[Key] = &[
         },
         unit: "seconds",
         memory: "",
-        text: "How long an HTTP connection takes new requests; then it ends as soon as those under way are done, event streams over HTTP/2 included (GOAWAY). WebSockets and HTTP/1 event streams are not concerned.",
+        text: "How long an HTTP connection accepts new requests. Then it ends when its open requests are done, event streams over HTTP/2 included (GOAWAY). WebSockets and HTTP/1 event streams are not affected.",
     },
     Key {
         name: "drain_seconds",
         kind: Kind::Int { at: |c| &mut c.drain_seconds, default: 10, min: 0, max: 3_600, zero: None },
         unit: "seconds",
         memory: "",
-        text: "Over how long a stopping daemon spreads the closing of its connections, so that they do not all return at once.",
+        text: "Time over which a stopping daemon spreads the closing of its connections, so that they do not all reconnect at once.",
     },
     Key {
         name: "presence_grace_seconds",
@@ -203,28 +203,28 @@ const GENERAL: &[Key] = &[
         },
         unit: "seconds",
         memory: "",
-        text: "How long a user may be without any connection and still counts as present, in organizations that have presence switched on.",
+        text: "How long a user without a connection still counts as present, in organizations with presence switched on.",
     },
     Key {
         name: "allowed_origins",
         kind: Kind::WebOrigins { at: |c| &mut c.allowed_origins },
         unit: "origins",
         memory: "",
-        text: "Browser origins (`https://app.example`) that may use WebSocket, CORS and cookies, besides the daemon's own origin. Empty: its own and localhost.",
+        text: "Browser origins (`https://app.example`) that may use WebSocket, CORS and cookies, besides the daemon's own origin. Empty: only its own and localhost.",
     },
     Key {
         name: "token_in_query",
         kind: Kind::Bool { at: |c| &mut c.token_in_query, default: true },
         unit: "",
         memory: "",
-        text: "Whether `?token=` is a credential. Addresses end up in the logs of proxies: switch it off where clients can use headers, tickets or the cookie.",
+        text: "Whether `?token=` is accepted as a credential. Proxies log URLs, so switch it off if your clients can use headers, tickets or the cookie.",
     },
     Key {
         name: "trusted_proxies",
         kind: Kind::Proxies { at: |c| &mut c.trusted_proxies },
         unit: "addresses, networks or `unix`",
         memory: "",
-        text: "Proxies in front of the daemon: `192.0.2.1`, `10.0.0.0/8`, or `unix` for all peers of a unix socket. `X-Forwarded-For`, `Forwarded` or PROXY protocol v2 from them alone names the client that limits by address count, see [behind a proxy](operations.md#behind-a-proxy).",
+        text: "Proxies in front of the daemon: `192.0.2.1`, `10.0.0.0/8`, or `unix` for all peers of a unix socket. `X-Forwarded-For`, `Forwarded` or PROXY protocol v2 is trusted only from them to name the client, which the limits per address count; see [behind a proxy](operations.md#behind-a-proxy).",
     },
     Key {
         name: "auth.failures_per_minute",
@@ -237,7 +237,7 @@ const GENERAL: &[Key] = &[
         },
         unit: "per minute and address",
         memory: "",
-        text: "Failed credentials allowed to one address (IPv6: one /64); further failures get 429, and valid credentials always pass. As many wrong passwords besides; further passwords of the address are not verified and get 429.",
+        text: "Failed credentials allowed to one address (IPv6: one /64); further failures get 429, and valid credentials are always accepted. The same number of wrong passwords is allowed separately; further passwords from the address are not verified and get 429.",
     },
     Key {
         name: "auth.max_token_seconds",
@@ -250,14 +250,14 @@ const GENERAL: &[Key] = &[
         },
         unit: "seconds",
         memory: "",
-        text: "How long after its `iat` a JWT of `auth.jwt_keys` holds at most, whatever its `exp` says. One without `iat` is refused if its `exp` lies further off than this.",
+        text: "How long after its `iat` a JWT of `auth.jwt_keys` is valid at most, whatever its `exp` says. A JWT without `iat` is refused if its `exp` is further away than this.",
     },
     Key {
         name: "auth.jwt_keys",
         kind: Kind::JwtKeys,
         unit: "keys",
         memory: "",
-        text: "Keys that verify the JWTs of other issuers, see [below](#authjwt_keys). Without any, only the daemon's own HS256 key in `data_dir` counts.",
+        text: "Keys that verify the JWTs of other issuers, see [below](#authjwt_keys). Without any, only the daemon's own HS256 key in `data_dir` is used.",
     },
     Key {
         name: "retention.max_age_seconds",
@@ -270,7 +270,7 @@ const GENERAL: &[Key] = &[
         },
         unit: "seconds",
         memory: "",
-        text: "How long an organization's events are kept at least. Whole stored values go, so up to one value more stays.",
+        text: "How long an organization's events are kept at least. Whole stored values are removed, so up to one value more stays.",
     },
     Key {
         name: "retention.max_events",
@@ -309,7 +309,7 @@ const GENERAL: &[Key] = &[
         },
         unit: "bytes",
         memory: "itself, once the log has grown",
-        text: "Page cache of the storage engine, for rows. Events that were decoded for readers are kept beside it in 32 MiB more, a quarter of them as JSON for `GET /api/v1/events`, the rest as frames. Replay is served from the rings first.",
+        text: "Page cache of the storage engine, for rows. Another 32 MiB cache events that were decoded for readers, a quarter of it as JSON for `GET /api/v1/events`, the rest as frames. Replay is served from the rings first.",
     },
     Key {
         name: "store.row_cache_bytes",
@@ -322,7 +322,7 @@ const GENERAL: &[Key] = &[
         },
         unit: "bytes",
         memory: "itself, once as many rows of resources were written or read",
-        text: "Rows of resources kept in memory, the latest. A page of rows that are there costs as much in a large organization as in a small one.",
+        text: "The latest resource rows, kept in memory. A page of cached rows costs the same in a large organization as in a small one.",
     },
     Key {
         name: "store.segment_bytes",
@@ -335,7 +335,7 @@ const GENERAL: &[Key] = &[
         },
         unit: "bytes of disk",
         memory: "",
-        text: "Size of a segment of the journal; at most a 64th of the file system. Disk is given back in whole segments.",
+        text: "Size of a segment of the journal; at most a 64th of the file system. Disk space is freed in whole segments.",
     },
     Key {
         name: "store.reserve_bytes",
@@ -348,7 +348,7 @@ const GENERAL: &[Key] = &[
         },
         unit: "bytes of disk",
         memory: "",
-        text: "Free disk space under which publishing answers 503: the store must never meet a full disk.",
+        text: "Free disk space below which publishing gets 503, because the store must never fill the disk.",
     },
     Key {
         name: "store.max_live_bytes",
@@ -361,7 +361,7 @@ const GENERAL: &[Key] = &[
         },
         unit: "bytes of disk",
         memory: "",
-        text: "Live data of all organizations, events and resources. Above it the events of those that keep most are trimmed, never of one that keeps no more than an equal share; resources of those over their share are refused from half of it on. The file may take three times as much and never shrinks but by `nervewire compact`.",
+        text: "Live data of all organizations, events and resources. Above it, events of the organizations that store the most are trimmed, but never those of one that stores no more than an equal share. From half of it on, organizations over their share cannot add resources. The file may take three times as much; only `nervewire compact` shrinks it.",
     },
     Key {
         name: "store.durability",
@@ -373,7 +373,7 @@ const GENERAL: &[Key] = &[
         },
         unit: "",
         memory: "",
-        text: "What an acknowledgement means: `fsync` survives power loss; `memory` does not survive the process, and is for tests.",
+        text: "What an acknowledgement means: `fsync` survives power loss; `memory` is lost with the process and is for tests.",
     },
 ];
 
@@ -388,7 +388,7 @@ const LOG: &[Key] = &[
         },
         unit: "",
         memory: "",
-        text: "The least important level written, to standard error. `NERVEWIRE_LOG`, a filter by module, takes its place.",
+        text: "The least severe level that is written to standard error. `NERVEWIRE_LOG`, a filter by module, overrides it.",
     },
     Key {
         name: "log.format",
@@ -400,6 +400,6 @@ const LOG: &[Key] = &[
         },
         unit: "",
         memory: "",
-        text: "`auto` is human on a terminal and JSON otherwise.",
+        text: "`auto` is `human` on a terminal and `json` otherwise.",
     },
 ];

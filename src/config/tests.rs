@@ -187,8 +187,8 @@ fn relations_between_limits_are_checked() {
         assert!(error.contains(expected), "{text}: {error}");
         assert!(error.contains("nervewire.toml line 2"), "{text}: {error}");
     }
-    assert!(refused(&file("listen = [\"127.0.0.1:1\", \"127.0.0.1:1\"]")).contains("listened on twice"));
-    assert!(refused(&file("listen = \"127.0.0.1:8081\"")).contains("listened on twice"));
+    assert!(refused(&file("listen = [\"127.0.0.1:1\", \"127.0.0.1:1\"]")).contains("configured twice"));
+    assert!(refused(&file("listen = \"127.0.0.1:8081\"")).contains("configured twice"));
     assert!(Config::load(&file("listen = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"")).is_ok());
 }
 

@@ -66,7 +66,10 @@ impl Serving<'_> {
             (None, _) => unseen,
         };
         if let Some(path) = unseen {
-            tracing::warn!("the first key is in {}: keep it elsewhere and delete the file", path.display());
+            tracing::warn!(
+                "the first key is in {}: copy it to a safe place and delete the file",
+                path.display()
+            );
         }
         Ok(())
     }
@@ -86,14 +89,14 @@ fn stdout_may_show_a_key() -> bool {
 }
 
 fn in_file(url: &str, path: &Path) -> String {
-    format!("nervewire serves on {url}; the first key of its store is in {}\n", path.display())
+    format!("nervewire serves on {url}; the first key of this store is in {}\n", path.display())
 }
 
 fn known(program: &str, url: &str, data_dir: &Path) -> String {
     format!(
         "nervewire serves on {url}\n\nWith your key in NERVEWIRE_KEY:\n\n  {program} tail --url {url}\n  \
          {program} publish --url {url} --channel hello --data '{{\"text\":\"hi\"}}'\n\n\
-         No key at hand? Stop the daemon and run: {program} key create --operator --data-dir {}\n",
+         No key? Stop the daemon and run: {program} key create --operator --data-dir {}\n",
         data_dir.display()
     )
 }
@@ -101,10 +104,10 @@ fn known(program: &str, url: &str, data_dir: &Path) -> String {
 fn welcome(program: &str, url: &str, key: &str) -> String {
     format!(
         "nervewire serves on {url}\n\n\
-         This is a new store. Its organization is `default`, and this is its first key, shown only now:\n\n  {key}\n\n\
-         Paste this in a second terminal, to follow what is published:\n\n  \
+         This is a new store. Its organization is `default`. This is its first key; it is shown only once:\n\n  {key}\n\n\
+         To follow events, run in a second terminal:\n\n  \
          {program} tail --url {url} --key {key}\n\n\
-         and this in a third, to publish:\n\n  \
+         To publish an event, run in a third terminal:\n\n  \
          {program} publish --url {url} --key {key} --channel hello --data '{{\"text\":\"hi\"}}'\n\n"
     )
 }

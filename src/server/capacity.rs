@@ -17,7 +17,7 @@ pub(super) fn raise(wanted: usize) -> usize {
     let room = usize::try_from(descriptors.saturating_sub(RESERVED).max(1)).unwrap_or(usize::MAX);
     let capacity = if wanted == 0 { room } else { wanted.min(room) };
     if wanted > room {
-        tracing::warn!(wanted, capacity, "limits.connections is over what the descriptor limit allows");
+        tracing::warn!(wanted, capacity, "limits.connections exceeds what the descriptor limit allows");
     }
     tracing::info!(descriptors, connections = capacity, "capacity");
     capacity

@@ -60,10 +60,10 @@ pub(super) struct ListenError {
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
-            "; another program has it: stop that one, or choose another address with --listen or --admin-listen"
+            "; another program uses it: stop that program, or choose another address with --listen or --admin-listen"
         }
-        io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
-        io::ErrorKind::PermissionDenied => "; ports below 1024 are for root and CAP_NET_BIND_SERVICE",
+        io::ErrorKind::AddrNotAvailable => "; this machine does not have that address",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need root or CAP_NET_BIND_SERVICE",
         _ => "",
     }
 }
@@ -99,7 +99,7 @@ fn bind_name(name: &str, mut port: u16, options: SocketOptions) -> io::Result<Ve
             }
             // `localhost` also resolves to `::1` on a machine without IPv6.
             Err(error) if is_absent(&error) => {
-                tracing::debug!(%addr, %error, "not listened on");
+                tracing::debug!(%addr, %error, "address skipped");
                 absent = error;
             }
             Err(error) => return Err(error),
@@ -165,7 +165,7 @@ pub(super) fn inherited(options: SocketOptions) -> io::Result<Vec<Bound>> {
         let socket = Socket::from(unsafe { OwnedFd::from_raw_fd(fd) });
         let _ = rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC); // a failure would only leak it to a child process, and we start none
         if !socket.is_listener()? || socket.r#type()? != Type::STREAM {
-            return Err(io::Error::other("an inherited descriptor is no listening stream socket"));
+            return Err(io::Error::other("an inherited descriptor is not a listening stream socket"));
         }
         socket.set_nonblocking(true)?;
         let addr = socket.local_addr()?;

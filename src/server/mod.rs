@@ -166,7 +166,7 @@ fn reload_keys(options: &ServeOptions, shared: &Shared) {
     });
     match reloaded {
         Ok(()) => tracing::info!("auth.jwt_keys reloaded"),
-        Err(error) => tracing::error!(%error, "auth.jwt_keys not reloaded: the keys stay as they were"),
+        Err(error) => tracing::error!(%error, "auth.jwt_keys not reloaded: the keys are unchanged"),
     }
 }
 

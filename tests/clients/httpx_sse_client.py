@@ -1,4 +1,6 @@
-"""PyPI `httpx-sse`: live events over SSE, and resume with the `Last-Event-ID` header across a cut and `kill -9`."""
+"""PyPI `httpx-sse`: live events over SSE, and resume with the `Last-Event-ID` header across a cut and
+`kill -9`.
+"""
 
 import contextlib
 import json
@@ -21,7 +23,7 @@ def source(base, headers=None):
 
 
 def expect(events, name):
-    """The next event, which must be of this name; a heartbeat that carries an id may come between."""
+    """The next event, which must have this name; heartbeats with an id are skipped."""
     for event in events:
         if event.event == "heartbeat":
             continue

@@ -1,7 +1,8 @@
-"""PyPI `requests` (`iter_lines`) and `sseclient-py`: each event is handed on when it is published, not when later bytes push it.
+"""PyPI `requests` (`iter_lines`) and `sseclient-py`: each event arrives when it is published, not when later
+bytes push it.
 
-Both read a body piece by piece. From a body that ends with its connection they wait for a full piece; from a chunked one each
-chunk is a piece. The keep-alive, which would push an event out too, is counted as a failure.
+Both read a body in parts. If a body ends with its connection they wait for a full part; if it is chunked,
+each chunk is a part. A keep-alive would push an event out too, so it counts as a failure.
 """
 
 import json

@@ -1,4 +1,6 @@
-"""What the Python clients share: the daemon's REST face, the stage hand, and telling stories one after another."""
+"""Shared helpers of the Python clients: the daemon's REST API, the control of the test, and running stories
+in order.
+"""
 
 import os
 import sys
@@ -19,7 +21,7 @@ def api(method, path, body=None):
 
 
 def publish(channel, values):
-    """One `custom` event a value, as one request; the ids."""
+    """Publishes one `custom` event per value in one request; returns the ids."""
     return api("POST", "/api/v1/events", [{"type": "custom", "channel": channel, "data": {"n": n}} for n in values])["data"]["ids"]
 
 
@@ -29,7 +31,7 @@ def stage(action):
 
 
 def tell(client, stories):
-    """Runs (name, function) pairs; the first that fails ends the program."""
+    """Runs (name, function) pairs; the first failure ends the program."""
     for name, story in stories:
         try:
             story()

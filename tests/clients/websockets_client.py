@@ -1,4 +1,5 @@
-"""PyPI `websockets`: live events, JSON ping, resume with `last_event_id` across a cut and `kill -9`, refusal."""
+"""PyPI `websockets`: live events, JSON ping, resume with `last_event_id` across a cut and `kill -9`, refusal.
+"""
 
 import json
 import urllib.parse
@@ -17,7 +18,7 @@ def dial(base, headers=BEARER, **query):
 
 
 def expect(ws, kind):
-    """The next frame, which must be of this type; a heartbeat may come between."""
+    """The next frame, which must be of this type; heartbeats are skipped."""
     while True:
         frame = json.loads(ws.recv(timeout=LIMIT))
         if frame["type"] == "ping":
@@ -47,7 +48,7 @@ def ping():
 
 
 def fragments():
-    """A frame sent in pieces is one frame."""
+    """A message sent in fragments is one message."""
     with dial(DIRECT) as ws:
         expect(ws, "ready")
         text = json.dumps({"type": "publish", "ref": "r", "event": {"type": "custom", "channel": CHANNEL, "data": {"n": "ü€😀"}}}, ensure_ascii=False)

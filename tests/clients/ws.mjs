@@ -1,4 +1,5 @@
-// npm `ws`: live events, JSON ping, publishing, resume with `last_event_id` across a cut and `kill -9`, refusals, closing.
+// npm `ws`: live events, JSON ping, publishing, resume with `last_event_id` across a cut and `kill -9`,
+// refusals, closing.
 import assert from 'node:assert/strict';
 import WebSocket from 'ws';
 import { api, direct, Inbox, key, proxied, publish, stage, tell } from './story.mjs';

@@ -1,13 +1,14 @@
-"""What a disk may hold after the power fails, computed from the records of shim.c.
+"""Computes what a disk may hold after a power failure from the records of shim.c.
 
-* A byte is durable once an fsync or fdatasync of its file, started after the write, has ended. A name (create, rename,
-  unlink, mkdir) is durable once an fsync of its directory, started after the change, has ended. Nothing else is:
-  not close, not sync_file_range, not the fsync of a file for the file's own name. (With sled 0.34 this finds a store
-  whose `conf`, never fsynced by sled, was cut short: it opens never again.)
-* What is not durable may be there or not. Contents: every unsynced write is kept, lost or torn; its unit is the
-  512-byte sector, and a kept sector holds what the file held there right after that write. Names: they are kept in
-  order up to a point (a journal), all, or none.
-* This file knows no daemon and no events.
+* A byte is durable once an fsync or fdatasync of its file, started after the write, has ended. A name
+  (create, rename, unlink, mkdir) is durable once an fsync of its directory, started after the change, has
+  ended. Nothing else makes it durable: not close, not sync_file_range, not the fsync of a file for the file's
+  own name. (With sled 0.34 this finds a store whose `conf`, which sled never fsyncs, was cut short, so it can
+  never be opened again.)
+* A change that is not durable may be lost. Contents: every unsynced write is kept, lost or torn; its unit is
+  the 512-byte sector, and a kept sector holds what the file held there right after that write. Names: they
+  are kept in order up to a point (a journal), all, or none.
+* This file does not know the daemon or events.
 """
 
 import os
@@ -30,7 +31,8 @@ class Record:
 
 
 def read_log(path):
-    """All whole records, in order. A torn one can only be the last: the process was killed while writing it."""
+    """All whole records, in order. A torn one can only be the last: the process was killed while writing it.
+    """
     with open(path, "rb") as f:
         raw = f.read()
     records, at = [], 0
@@ -44,7 +46,7 @@ def read_log(path):
 
 
 class Inode:
-    """A file: its durable contents, and the changes since, oldest first, each with its place in the log."""
+    """A file: its durable contents, and the changes since, oldest first, each with its index in the log."""
 
     def __init__(self):
         self.durable = bytearray()
@@ -63,7 +65,7 @@ class Inode:
             content[at : at + len(data)] = data
 
     def sync(self, before):
-        """Everything recorded before log index `before` is durable."""
+        """Makes everything recorded before log index `before` durable."""
         keep = 0
         while keep < len(self.pending) and self.pending[keep][0] < before:
             self.apply(self.durable, self.pending[keep])
@@ -78,7 +80,9 @@ class Inode:
         return content
 
     def after_crash(self, rng, keep):
-        """One of the contents possible after power loss. `keep`: the chance of an unsynced write to be kept whole."""
+        """One of the possible contents after power loss. `keep`: the chance that an unsynced write is kept
+        whole.
+        """
         seen = bytearray(self.durable)
         disk = bytearray(self.durable)
         for change in self.pending:
@@ -109,7 +113,7 @@ class Inode:
 
 
 class Disk:
-    """The directory below the root, fed with records one by one."""
+    """The directory below the root, built from records one by one."""
 
     def __init__(self, honest=True):
         self.honest = honest  # False: an fsync does nothing, and every good check must notice that
@@ -193,7 +197,7 @@ class Disk:
         self._write(into, self.names, Inode.whole)
 
     def write_crashed(self, into, rng):
-        """One of the directories possible after power loss now. Returns a line that says which."""
+        """Writes one of the possible directories after a power loss now. Returns a line that describes it."""
         names = dict(self.durable_names)
         fate = rng.choice(["all", "none", "some"])
         count = len(self.pending_names)
@@ -242,7 +246,7 @@ UNREAD = {"ballast"}
 
 
 def differences(replayed, real):
-    """Paths that differ between two directories: not empty if a change went past the shim."""
+    """Paths that differ between two directories: not empty if a change bypassed the shim."""
     found = []
     for left, right in ((replayed, real), (real, replayed)):
         for folder, folders, files in os.walk(left):

@@ -1,19 +1,21 @@
-/* Records what a process does to one directory, for powercut.py to replay: LD_PRELOAD it.
+/*
+ * Records what a process does to one directory, for disk.py to replay. Load it with LD_PRELOAD.
  *
- * POWERCUT_ROOT  the directory, absolute and without symbolic links; anything outside is left alone
+ * POWERCUT_ROOT  the directory, absolute and without symbolic links; anything outside is ignored
  * POWERCUT_LOG   the file that records are appended to; several processes, one after another, may share it
  * POWERCUT_KILL  a number: the process is killed as by kill -9 after that many records
- * POWERCUT_EIO   while a file of this name is there, fdatasync of files below the root fails with EIO and does nothing
+ * POWERCUT_EIO   while a file of this name exists, fdatasync of files below the root does nothing and fails
+ *                with EIO
  *
  * - A change and its record happen under one lock, so the order of records is the order of changes.
- * - An fsync is two records: what was recorded before its start is durable at its end, nothing else is.
- * - sync_file_range is passed on and not recorded: it promises nothing.
- * - A record carries CLOCK_MONOTONIC, taken under the lock and before the caller learns the outcome, so whatever a
- *   client was told later rests on records with smaller stamps only.
- * - Only calls that go through libc are seen. Raw system calls and writable shared mappings are not: powercut.py
- *   notices, since the replayed directory then differs from the real one.
+ * - An fsync is two records: what was recorded before its start is durable at its end, and nothing else.
+ * - sync_file_range is passed on and not recorded, because it promises nothing.
+ * - A record has the CLOCK_MONOTONIC time, taken under the lock and before the caller learns the result. So
+ *   everything that a client was told later depends only on records with smaller times.
+ * - Only calls that go through libc are recorded. Raw system calls and writable shared mappings are not; the
+ *   replayed directory then differs from the real one, which powercut/run detects.
  *
- * Record, little endian: kind u8, stamp u64 (ns), inode u64, a u64, b u64, n u32, n bytes. powercut.py reads it.
+ * A record in little endian: kind u8, stamp u64 (ns), inode u64, a u64, b u64, n u32, n bytes.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

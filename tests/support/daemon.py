@@ -1,8 +1,9 @@
 """The real binary as a child process, for black-box tests written in Python. Standard library only.
 
-* What it needs of the daemon: `init --json` → {org_id,key_id,api_key}; `serve --listen --admin-listen --data-dir
-  --ready-file`, the ready file appearing whole as {listen,admin_listen,pid}; exit 0 after SIGTERM.
-* It knows nothing of events beyond publishing them and reading a page of them.
+* It needs these commands of the daemon: `init --json` → {org_id,key_id,api_key}; `serve --listen
+  --admin-listen --data-dir --ready-file`, the ready file, written at once, with {listen,admin_listen,pid};
+  exit 0 after SIGTERM.
+* It only publishes events and reads pages of them.
 """
 
 import http.client
@@ -14,7 +15,7 @@ import time
 
 
 class Daemon:
-    """One `nervewire serve`. `listen` is kept over restarts, so clients find it again."""
+    """One `nervewire serve`. `listen` is the same after a restart, so clients find it again."""
 
     def __init__(self, binary, data_dir, work_dir, env=None, arguments=()):
         self.binary, self.data_dir, self.work_dir = binary, data_dir, work_dir
@@ -32,7 +33,7 @@ class Daemon:
         return json.loads(out.stdout)
 
     def start(self, within=30):
-        """Starts serving and waits for the ready file; raises with the end of the log if it does not come."""
+        """Starts serving and waits for the ready file; raises with the end of the log if there is none."""
         self.starts += 1
         ready = os.path.join(self.work_dir, f"ready-{self.starts}.json")
         self.log = os.path.join(self.work_dir, "daemon.log")
@@ -64,7 +65,7 @@ class Daemon:
             return "".join(f.readlines()[-lines:])
 
     def stop(self, within=30):
-        """SIGTERM and wait; anything but exit 0 is a failure."""
+        """Sends SIGTERM and waits; any exit code but 0 is a failure."""
         self.process.send_signal(signal.SIGTERM)
         try:
             status = self.process.wait(within)
@@ -75,7 +76,7 @@ class Daemon:
             raise RuntimeError(f"exit {status} after SIGTERM:\n{self.log_end()}")
 
     def kill(self):
-        """kill -9."""
+        """Sends SIGKILL."""
         if self.process and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
@@ -94,7 +95,7 @@ class Api:
         self.listen, self.key, self.timeout, self.connection = listen, key, timeout, None
 
     def call(self, method, path, body=None, headers=None, again=False):
-        """(status, parsed JSON or None, headers). A connection that the other side closed while idle is reopened."""
+        """(status, parsed JSON or None, headers). A connection that was closed while idle is reopened."""
         if self.connection is None:
             host, _, port = self.listen.rpartition(":")
             self.connection = http.client.HTTPConnection(host, int(port), timeout=self.timeout)
@@ -119,7 +120,7 @@ class Api:
         return response.status, json.loads(raw) if raw else None, response.headers
 
     def publish(self, events):
-        """One event or a list; returns the ids, or raises with what the daemon said."""
+        """One event or a list; returns the ids, or raises with the daemon's response."""
         status, body, _ = self.call("POST", "/api/v1/events", events)
         if status != 201:
             raise Refused(status, body)
@@ -140,7 +141,7 @@ class Api:
 
 
 class Gap(Exception):
-    """Events that a page should have continued with are gone."""
+    """The events after a page are no longer retained."""
 
     def __init__(self, gap):
         super().__init__(f"gap: {gap}")
@@ -154,7 +155,7 @@ class Refused(Exception):
 
 
 def find_binary(root):
-    """NERVEWIRE_BIN, or the release build made now."""
+    """NERVEWIRE_BIN, or a release build that is made now."""
     binary = os.environ.get("NERVEWIRE_BIN")
     if not binary:
         subprocess.run(["cargo", "build", "--release", "--bin", "nervewire"], cwd=root, stdin=subprocess.DEVNULL, check=True)

@@ -1,6 +1,7 @@
-"""A TCP proxy that can be cut: the network between a client and the daemon fails, the daemon does not notice at once.
+"""A TCP proxy that can be cut: the network between a client and the daemon fails, and the daemon does not
+notice at once.
 
-While cut, every connection there was is reset and every new one is reset as soon as it is made.
+While it is cut, every open connection is reset, and every new one is reset at once.
 """
 
 import socket

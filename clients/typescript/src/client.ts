@@ -74,7 +74,7 @@ export class Nervewire extends Resources {
     const WebSocket = options.WebSocket ?? (globalThis as { WebSocket?: WebSocketConstructor }).WebSocket;
     if (!Object.hasOwn(STEPS, transport))
       throw new TypeError(`transport: must be one of ${Object.keys(STEPS).join(', ')}, not ${JSON.stringify(transport)}`);
-    if (transport === 'ws' && !WebSocket) throw new TypeError('there is no WebSocket here: give one as the option WebSocket');
+    if (transport === 'ws' && !WebSocket) throw new TypeError('this runtime has no WebSocket: pass one as the option WebSocket');
     const makeBackoff = () => new Backoff(backoff.leastMs, backoff.mostMs);
     const fetch: typeof globalThis.fetch = options.fetch ?? ((...request) => globalThis.fetch(...request));
     const timeout = options.requestTimeoutMs ?? REQUEST_TIMEOUT_MS;

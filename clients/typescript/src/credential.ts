@@ -49,7 +49,7 @@ export class Credential {
   static of(options: { token?: string | undefined; apiKey?: string | undefined; getToken?: GetToken | undefined }): Credential {
     const { token, apiKey, getToken } = options;
     if ([token, apiKey, getToken].filter((one) => one !== undefined).length !== 1) {
-      throw new TypeError('give exactly one of token, apiKey and getToken');
+      throw new TypeError('set exactly one of token, apiKey and getToken');
     }
     if (getToken) return new Credential(undefined, getToken);
     return new Credential(
@@ -96,7 +96,7 @@ export class Credential {
   async #fetch(): Promise<string> {
     const got = await inTime((this.getToken as GetToken)());
     const { token, expiresAt } = typeof got === 'string' ? { token: got, expiresAt: undefined } : got;
-    if (typeof token !== 'string' || token === '') throw new TypeError('getToken must give a token');
+    if (typeof token !== 'string' || token === '') throw new TypeError('getToken must return a token');
     const now = Date.now();
     const life = lifeOf(expiresAt === undefined ? timesOf(token) : { exp: new Date(expiresAt).getTime() }, now);
     const renewIn = Number.isNaN(life) ? Infinity : Math.max(life - RENEW_BEFORE_MS, life * 0.8, RENEW_LEAST_MS);
@@ -109,7 +109,7 @@ export class Credential {
 async function inTime<T>(asked: Promise<T>): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<never>((_, failed) => {
-    const words = `getToken gave nothing within ${GET_TOKEN_MOST_MS} ms`;
+    const words = `getToken returned nothing within ${GET_TOKEN_MOST_MS} ms`;
     timer = setTimeout(() => failed(new NervewireError('TIMEOUT', words)), GET_TOKEN_MOST_MS);
   });
   try {

@@ -40,7 +40,7 @@ export function queryOf(filter: Filter): URLSearchParams {
 export function listed(option: string, values: readonly string[]): string {
   if (values.length === 0) throw new TypeError(`${option}: an empty list matches nothing; leave it out to match everything`);
   for (const value of values) {
-    if (value === '' || value.includes(',')) throw new TypeError(`${option}: a value must not be empty or hold a comma`);
+    if (value === '' || value.includes(',')) throw new TypeError(`${option}: a value must not be empty or contain a comma`);
   }
   return values.join(',');
 }

@@ -24,7 +24,7 @@ const HEARTBEAT_SECONDS = 30;
 /** Parses a frame. Throws a `SyntaxError` if it is not a JSON object. */
 export function frameOf(json: string): Frame {
   const frame: unknown = JSON.parse(json);
-  if (typeof frame !== 'object' || frame === null) throw new SyntaxError('a frame is a JSON object');
+  if (typeof frame !== 'object' || frame === null) throw new SyntaxError('a frame must be a JSON object');
   const { id, type, cursor, ref } = frame as { id?: unknown; type?: unknown; cursor?: unknown; ref?: Ref };
   if (typeof id === 'string') return { kind: 'event', event: frame as NervewireEvent };
   if (type === 'gap') return { kind: 'gap', gap: frame as GapFrame };

@@ -104,7 +104,7 @@ export class Http {
     const end = new AbortController();
     const stop = () => end.abort(call.signal?.reason);
     const limit = call.timeoutMs ?? this.timeoutMs;
-    const timeout = new NervewireError('TIMEOUT', `no answer within ${limit} ms`);
+    const timeout = new NervewireError('TIMEOUT', `no response within ${limit} ms`);
     const timer = setTimeout(() => end.abort(timeout), limit);
     call.signal?.addEventListener('abort', stop);
     if (call.signal?.aborted) stop();
@@ -133,7 +133,7 @@ function parsed(text: string, response: Response): unknown {
   try {
     return JSON.parse(text);
   } catch (cause) {
-    throw new NervewireError('NOT_NERVEWIRE', 'the answer is not JSON', { status: response.status, cause });
+    throw new NervewireError('NOT_NERVEWIRE', 'the response is not JSON', { status: response.status, cause });
   }
 }
 
@@ -147,9 +147,9 @@ export function freshKey(): string {
 export function baseOf(url: string): string {
   const here = (globalThis as { location?: { href?: string } }).location?.href;
   const base = new URL(url, here);
-  if (!/^https?:$/.test(base.protocol)) throw new TypeError('url: must begin with http:// or https://');
+  if (!/^https?:$/.test(base.protocol)) throw new TypeError('url: must start with http:// or https://');
   if (base.username || base.password || base.search || base.hash) {
-    throw new TypeError('url: no credential, query or fragment belongs here');
+    throw new TypeError('url: must not contain a credential, query or fragment');
   }
   return base.origin + base.pathname.replace(/\/+$/, '');
 }

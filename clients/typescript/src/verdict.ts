@@ -45,7 +45,7 @@ export function ofClose(code: number, reason: string): End {
     case 4401:
       return { verdict: 'renew', error: error('UNAUTHORIZED', 'credential expired') };
     case 1013:
-      return { verdict: 'reconnect', error: error('QUOTA_EXCEEDED', 'over a rate'), afterMs: LATER_MS };
+      return { verdict: 'reconnect', error: error('QUOTA_EXCEEDED', 'publish rate exceeded'), afterMs: LATER_MS };
     case 1011:
       return { verdict: 'reconnect', error: error('INTERNAL_ERROR', 'internal error') };
     case 1012:

@@ -1,4 +1,5 @@
-// Connections are cut at random bytes, many times, while numbered events are published: each arrives exactly once and in order.
+// Connections are cut at random bytes, many times, while numbered events are published. Each event arrives
+// exactly once and in order.
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { Daemon } from './support/daemon.mjs';

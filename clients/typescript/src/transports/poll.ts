@@ -61,7 +61,7 @@ export async function overPoll(session: Session): Promise<Ended> {
 function pageIn(body: unknown): Omit<EventPage, 'success'> {
   const page = Object(body) as Partial<EventPage>;
   if (!Array.isArray(page.data) || typeof page.next_cursor !== 'string') {
-    throw new NervewireError('NOT_NERVEWIRE', 'the answer is no page of events', { status: 200 });
+    throw new NervewireError('NOT_NERVEWIRE', 'the response is not a page of events', { status: 200 });
   }
   return { data: page.data, next_cursor: page.next_cursor, gap: page.gap ?? null, caught_up: page.caught_up === true };
 }

@@ -57,7 +57,7 @@ class Stream {
     const response = await http.open('/sse', positioned(filter, position, undefined), headers, token, this.end.signal);
     if (!response.ok) throw await refusalOf(response);
     if (!response.headers.get('content-type')?.startsWith('text/event-stream') || !response.body) {
-      return { verdict: 'fall', error: new NervewireError('NOT_NERVEWIRE', 'no event stream was answered') };
+      return { verdict: 'fall', error: new NervewireError('NOT_NERVEWIRE', 'the response is not an event stream') };
     }
     const reader = response.body.getReader();
     const text = new TextDecoder();

@@ -19,7 +19,7 @@ const TIMER_MOST_MS = 2 ** 31 - 1;
 
 export async function overWebSocket(session: Session): Promise<Ended> {
   const { http, WebSocket, signal } = session;
-  if (!WebSocket) return { verdict: 'fall', error: new NervewireError('NETWORK', 'there is no WebSocket here') };
+  if (!WebSocket) return { verdict: 'fall', error: new NervewireError('NETWORK', 'this runtime has no WebSocket') };
   let ticket: string;
   try {
     const { token } = session;
@@ -39,7 +39,7 @@ export async function overWebSocket(session: Session): Promise<Ended> {
 
 export function ticketIn(body: unknown): string {
   const { data } = Object(body) as { data?: { ticket?: unknown } };
-  if (typeof data?.ticket !== 'string') throw new NervewireError('NOT_NERVEWIRE', 'the answer holds no ticket', { status: 200 });
+  if (typeof data?.ticket !== 'string') throw new NervewireError('NOT_NERVEWIRE', 'the response contains no ticket', { status: 200 });
   return data.ticket;
 }
 
