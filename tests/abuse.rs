@@ -121,7 +121,8 @@ async fn slow_heads_are_cut_off() {
     assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(10), "{took:?}");
     // The timeout does not apply to a WebSocket.
     let mut ws = daemon.live_ws("/api/v1/ws").await;
-    tokio::time::sleep(Duration::from_millis(600)).await; // longer than the limit: only time can show that nothing happens
+    // Longer than the limit: only time can show that nothing happens.
+    tokio::time::sleep(Duration::from_millis(600)).await;
     assert_eq!(ws.ask(&json!({"type": "ping"})).await["type"], "pong");
     unhurt(&daemon).await;
 }
@@ -270,7 +271,8 @@ async fn garbage_is_cut_off() {
         [PREFACE, b"\xff\xff\xff\xff\xff\xff\xff\xff\xff"].concat(), // a frame of 16 MiB
         [PREFACE, b"\0\0\0\x01\0\0\0\0\0"].concat(),                 // HEADERS on stream 0
         [PREFACE, b"\0\0\0\x04\0\0\0\0\0", b"\0\0\x04\x08\0\0\0\0\0\0\0\0\0"].concat(), // WINDOW_UPDATE of 0
-        [PREFACE, &b"\0\0\x08\x06\0\0\0\0\0abcdefgh".repeat(2_000)].concat(), // a flood of PING without SETTINGS
+        // A flood of PING without SETTINGS.
+        [PREFACE, &b"\0\0\x08\x06\0\0\0\0\0abcdefgh".repeat(2_000)].concat(),
         b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n".to_vec(),
         b"\r\n".repeat(20_000),
     ];

@@ -645,7 +645,8 @@ async fn a_reader_that_gives_up_early_does_not_begin_anew() {
         let addr = listener.local_addr().unwrap();
         let (answer, mut is_answered) = watch::channel(false);
         let serving = tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap(); // the first connection; there must be no second
+            // The first connection; there must be no second.
+            let (mut stream, _) = listener.accept().await.unwrap();
             is_answered.changed().await.unwrap();
             if transport == Transport::WebSocket {
                 let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();

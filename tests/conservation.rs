@@ -44,7 +44,8 @@ impl Balance {
     async fn settled(daemon: &Daemon) -> Balance {
         let mut before = Balance::read(daemon).await;
         for _ in 0..200 {
-            tokio::time::sleep(std::time::Duration::from_millis(25)).await; // one reading is not atomic, but two equal ones are consistent
+            // One reading is not atomic, but two equal ones are consistent.
+            tokio::time::sleep(std::time::Duration::from_millis(25)).await;
             let now = Balance::read(daemon).await;
             if now == before {
                 return now;

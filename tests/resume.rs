@@ -221,7 +221,8 @@ async fn what_retention_took_is_a_declared_gap() {
     let kept = until("the trim", async || {
         let page = daemon.get("/api/v1/events?earliest=true").send().await.json();
         let kept = page["data"].as_array().unwrap().clone();
-        (kept.len() <= 5).then_some(kept) // exactly the limit: from here on nothing is trimmed between two readings
+        // Exactly the limit: from here on nothing is trimmed between two readings.
+        (kept.len() <= 5).then_some(kept)
     })
     .await;
     assert!(kept.len() >= 5, "at least the limit is kept: {kept:?}");
@@ -641,7 +642,8 @@ async fn a_slow_reader_of_streams_gets_all_their_text_once() {
     let mut next = [0; 3];
     for _ in 0..40 {
         let batch = (0..200).map(|_| {
-            let stream = random.below(9).min(2) as usize; // mostly the third, so that its chunks have neighbours
+            // Mostly the third, so that its chunks have neighbours.
+            let stream = random.below(9).min(2) as usize;
             let text = format!("<{}é\n{}>", next[stream], "x".repeat(random.below(300) as usize));
             texts[stream].push_str(&text);
             next[stream] += 1;

@@ -606,7 +606,8 @@ async fn keys_of_an_older_store_keep_what_they_could_do_and_the_log_says_so() {
     store.write(rows).await.unwrap();
     store.close().await;
     drop(store);
-    std::fs::write(data_dir.join(".known"), "").unwrap(); // no first key is created, so the harness must not wait for one
+    // No first key is created, so the harness must not wait for one.
+    std::fs::write(data_dir.join(".known"), "").unwrap();
 
     let mut daemon = Daemon::with().data_dir(&data_dir).start().await;
     let old = |id: &str| format!("nwk_{id}_{secret}");

@@ -298,7 +298,7 @@ async fn all_that_waits_behind_a_failed_commit_fails_with_it_and_later_ones_are_
     publish(&opened, T1, 1, 10).await;
 }
 
-/// A failed sync made the store read-only until a restart.
+/// After a failed sync the store is read-only. It tries to open again until the disk takes data.
 #[tokio::test]
 async fn after_a_failed_sync_reads_go_on_and_the_store_opens_again_when_the_disk_takes_data() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -592,7 +592,8 @@ async fn a_lane_is_over_its_number_by_one_commit_at_most_and_holds_up_no_other()
     clock.advance(DAY_MS);
     for round in 0..20 {
         put(T1, round * ROWS, ROWS).await;
-        opened.write(Rows::new()).await.expect("written"); // acknowledged after the housekeeping of the previous round
+        // Acknowledged after the housekeeping of the previous round.
+        opened.write(Rows::new()).await.expect("written");
         let kept = (round + 1) * ROWS - opened.stats().idempotency_dropped.load(Relaxed);
         assert!(kept <= 10, "{kept} rows are kept after round {round}");
     }
@@ -646,7 +647,8 @@ async fn a_wall_clock_that_is_set_neither_drops_nor_keeps_events() {
     clock.set(YEAR_MS);
     harness::publish_at(&opened, T1, 1, 10, 2 * YEAR_MS).await; // receive times never decrease
     clock.advance(HOUR_MS + 1);
-    harness::until(|| (log.events() == 2).then_some(())).await; // the first, as usual; the second is checked from now on
+    // The first, as usual; the second is checked from now on.
+    harness::until(|| (log.events() == 2).then_some(())).await;
     round().await;
     assert_eq!(log.events(), 2);
     harness::publish_at(&opened, T1, 1, 10, 2 * YEAR_MS).await;
@@ -654,7 +656,8 @@ async fn a_wall_clock_that_is_set_neither_drops_nor_keeps_events() {
     round().await;
     assert_eq!(log.events(), 3);
     clock.advance(2);
-    harness::until(|| (log.events() == 1).then_some(())).await; // what existed an hour ago is gone, and nothing more
+    // What existed an hour ago is gone, and nothing more.
+    harness::until(|| (log.events() == 1).then_some(())).await;
     round().await;
     assert_eq!(log.events(), 1);
     clock.advance(HOUR_MS + 2);

@@ -68,7 +68,8 @@ enum Change {
 /// The changes of one run. The last ones fill segments and are trimmed.
 fn story(life: usize) -> Vec<Change> {
     let mut story = vec![
-        Change::Events(T1, [&["ann", "bob", "ann"], &["cid", "bob", "cid"]][life], 100), // Ann is erased in the first run
+        // Ann is erased in the first run.
+        Change::Events(T1, [&["ann", "bob", "ann"], &["cid", "bob", "cid"]][life], 100),
         Change::Row,
         Change::Both,
         Change::CreateOrganization,
@@ -559,8 +560,8 @@ async fn a_disk_that_is_full_while_the_engine_closes_is_recovered_from() {
     store.close().await;
 }
 
-/// `kill -9` on a full disk: the start was refused. It opens on the room that was kept back, serves reads, and publishing goes on when
-/// there is room again.
+/// `kill -9` on a full disk: the next start was once refused. The store opens with the room of its ballast and
+/// serves reads, and publishing continues when there is room again.
 #[tokio::test]
 async fn a_full_disk_does_not_keep_a_killed_store_from_starting() {
     let disk = match SmallDisk::mount(320) {
@@ -593,9 +594,9 @@ async fn a_full_disk_does_not_keep_a_killed_store_from_starting() {
     model.check(&store, true, "with room again").await;
     store.close().await;
     drop(store);
-    // Verifying on a full disk says that it needs room, not that the store is unsound.
+    // Verification on a full disk reports that it needs room, and not that the store is damaged.
     disk.fill(None);
-    // The story writes events of organizations that it has not made.
+    // The story writes events of organizations that it has not created.
     let other =
         |found: Verified| found.problems.into_iter().find(|it| !it.ends_with("has rows and none of its own"));
     let look = || verify(&killed, &mut |_: &'static str, _: u64, _: u64| {});

@@ -349,7 +349,8 @@ async fn unread_event_streams_over_http2_hold_little() {
     let acme = daemon.create_org("acme").await;
     let piece = "x".repeat(20_000);
     let batch: Vec<Value> = (0..50).map(|_| custom("c", json!(piece))).collect();
-    daemon.publish(json!(batch)).await; // memory that the store needs for its first events is not the streams'
+    // Memory that the store needs for its first events is not the streams'.
+    daemon.publish(json!(batch)).await;
     let before = resident_bytes(&daemon);
     let mut held = Vec::new();
     for _ in 0..4 {

@@ -1,8 +1,8 @@
 //! WebSocket bytes: the decoder agrees with tungstenite, and with itself however the input is split.
 //!
 //! Input: one byte that seeds the split lengths, then the bytes on the wire. Masked frames rarely survive
-//! mutation, so the top bit of the first byte makes the target build the wire from frames: `first byte,
-//! length byte, payload…`.
+//! mutation, so the top bit of the first byte makes the target build the wire from frames:
+//! `first byte, length byte, payload…`.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

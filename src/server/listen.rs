@@ -163,7 +163,8 @@ pub(super) fn inherited(options: SocketOptions) -> io::Result<Vec<Bound>> {
         // names it, which `listen_fds` checked. Nothing else in this program takes them.
         #[allow(unsafe_code)]
         let socket = Socket::from(unsafe { OwnedFd::from_raw_fd(fd) });
-        let _ = rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC); // a failure would only leak it to a child process, and we start none
+        // A failure would only leak it to a child process, and we start none.
+        let _ = rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC);
         if !socket.is_listener()? || socket.r#type()? != Type::STREAM {
             return Err(io::Error::other("an inherited descriptor is not a listening stream socket"));
         }

@@ -91,7 +91,8 @@ impl Waiting {
             let Some(line) = lines.queue.pop_front() else { continue };
             lines.is_writing = true;
             drop(lines);
-            let _ = out.write_all(&line); // if the log cannot be written, there is no other place to report it
+            // If the log cannot be written, there is no other place to report it.
+            let _ = out.write_all(&line);
             lines = self.lines.lock();
             lines.bytes -= line.len();
             let lost = std::mem::take(&mut lines.dropped);

@@ -172,7 +172,7 @@ impl Faults {
     pub(crate) fn break_disk(&self, broken: bool) {
         self.broken.store(broken, SeqCst);
     }
-    /// Syncs that failed since the disk was broken first.
+    /// Syncs that failed because of `broken`, in total.
     pub(crate) fn refused(&self) -> u64 {
         self.refused.load(SeqCst)
     }
