@@ -560,8 +560,8 @@ async fn a_disk_that_is_full_while_the_engine_closes_is_recovered_from() {
     store.close().await;
 }
 
-/// `kill -9` on a full disk: the next start was once refused. The store opens with the room of its ballast and
-/// serves reads, and publishing continues when there is room again.
+/// `kill -9` on a full disk: the next start was once refused. The store opens with the room of its ballast
+/// and serves reads, and publishing continues when there is room again.
 #[tokio::test]
 async fn a_full_disk_does_not_keep_a_killed_store_from_starting() {
     let disk = match SmallDisk::mount(320) {

@@ -112,7 +112,8 @@ async fn an_announced_length_over_the_limit_is_413_at_once() {
     answers(&said)[0].refused(413, "PAYLOAD_TOO_LARGE");
 }
 
-/// After a request that is refused before its body was read, the connection stays usable if the body is short.
+/// After a request that is refused before its body was read, the connection stays usable if the body is
+/// short.
 #[tokio::test]
 async fn a_connection_goes_on_after_a_short_body_that_was_not_read() {
     let daemon = Daemon::start().await;
@@ -678,8 +679,8 @@ async fn head_over_http_2_has_no_body() {
     }
 }
 
-/// The same over HTTP/1, also for responses that are produced while they are sent, and for errors. The connection
-/// stays usable.
+/// The same over HTTP/1, also for responses that are produced while they are sent, and for errors. The
+/// connection stays usable.
 #[tokio::test]
 async fn head_over_http_1_has_no_body() {
     let daemon = Daemon::start().await;
