@@ -451,7 +451,7 @@ impl Progress for StopsAt {
     }
 }
 
-/// What the store of [`small`] keeps free for publishing, bytes.
+/// Bytes that the store of [`small`] reserves for publishing.
 const RESERVE: u64 = 1 << 20;
 
 fn small(dir: &Path) -> StoreOptions {
@@ -662,7 +662,7 @@ async fn a_running_daemons_backup_needs_an_operator() {
     assert_eq!(output.status.code(), Some(73), "a running daemon's directory is not verified: {output:?}");
 }
 
-/// A backup inside the store would be taken for a part of it, and go with it.
+/// A backup inside the data directory would be treated as a part of the store and be deleted with it.
 #[test]
 fn a_backup_is_not_made_inside_its_own_data_directory() {
     let temp = tempfile::tempdir().unwrap();
