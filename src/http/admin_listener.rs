@@ -128,8 +128,8 @@ impl Page {
                 answer.headers.insert(header::CONTENT_TYPE, format.content_type());
                 Ok(answer)
             }
-            ["health"] | ["health", "ready"] => Ok(health::ready(&self.shared)),
-            ["health", "live"] => Ok(health::live(&self.shared)),
+            ["health"] | ["health", "ready"] => Ok(health::readiness(&self.shared)),
+            ["health", "live"] => Ok(health::liveness(&self.shared)),
             ["health", ..] => Err(Refusal::not_found()),
             ["backup"] => {
                 self.operator(request)?;

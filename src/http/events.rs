@@ -5,7 +5,7 @@ use http::header::HeaderValue;
 use serde_json::json;
 use utoipa::ToSchema;
 
-use crate::auth::{Authorized, Publish, PublishDenied, Use};
+use crate::auth::{Authorized, Publish, PublishDenied};
 use crate::cursor::CURSOR_LEN;
 use crate::outcome::Refusal;
 use crate::tenant::draft::Draft;
@@ -42,9 +42,8 @@ struct Published {
     )),
     responses((status = 201, description = "It is on disk, or as far as was asked for.", body = Published))
 )]
-pub async fn post(x: &mut Exchange) -> Result<Answer, Refusal> {
-    x.shared().serving()?;
-    let principal = x.principal(Use::Rest)?;
+pub async fn post(x: &mut Exchange, right: Authorized<Publish>) -> Result<Answer, Refusal> {
+    let principal = right.principal().clone();
     let right = principal.authorize::<Publish>()?;
     let durable = wants_durable(x)?;
     let format = match x.expect_type(&["application/json", "application/x-ndjson", "application/ndjson"])? {

@@ -7,6 +7,9 @@ use utoipa::ToSchema;
 use crate::store::StoreState;
 use crate::worker::Shared;
 
+use crate::outcome::Refusal;
+
+use super::exchange::Exchange;
 use super::respond::Answer;
 
 /// How the daemon is.
@@ -33,48 +36,52 @@ struct Checks {
     accepting: bool,
 }
 
-/// Whether it lives: 200 as long as it can answer.
+/// Tells whether the process is alive: 200 as long as it can answer.
 #[utoipa::path(
-    method(get, head),
+    get,
     path = "/health/live",
     tag = "health",
-    security(()),
-    responses((status = 200, description = "It lives.", body = Health))
+    responses((status = 200, description = "The process is alive.", body = Health))
 )]
-#[must_use]
-pub fn live(shared: &Shared) -> Answer {
+pub async fn live(x: &Exchange, _: ()) -> Result<Answer, Refusal> {
+    Ok(liveness(x.shared()))
+}
+
+/// Tells whether the daemon serves: 200, or 503 with what prevents it.
+#[utoipa::path(
+    get,
+    path = "/health/ready",
+    tag = "health",
+    responses(
+        (status = 200, description = "The daemon serves.", body = Health),
+        (status = 503, description = "The daemon does not serve.", body = Health),
+    )
+)]
+pub async fn ready(x: &Exchange, _: ()) -> Result<Answer, Refusal> {
+    Ok(readiness(x.shared()))
+}
+
+/// Tells how the daemon is: 200 while it serves, else 503.
+#[utoipa::path(
+    get,
+    path = "/health",
+    tag = "health",
+    responses(
+        (status = 200, description = "The daemon serves.", body = Health),
+        (status = 503, description = "The daemon does not serve.", body = Health),
+    )
+)]
+pub async fn health(x: &Exchange, _: ()) -> Result<Answer, Refusal> {
+    Ok(readiness(x.shared()))
+}
+
+/// 200 with the daemon's health.
+pub(super) fn liveness(shared: &Shared) -> Answer {
     answer(StatusCode::OK, &report(shared))
 }
 
-/// How it is: 200 where it serves, else 503.
-#[utoipa::path(
-    method(get, head),
-    path = "/health",
-    tag = "health",
-    security(()),
-    responses(
-        (status = 200, description = "It serves.", body = Health),
-        (status = 503, description = "It does not serve.", body = Health),
-    )
-)]
-#[must_use]
-pub fn health(shared: &Shared) -> Answer {
-    ready(shared)
-}
-
-/// Whether it serves: 200, or 503 with what is in the way.
-#[utoipa::path(
-    method(get, head),
-    path = "/health/ready",
-    tag = "health",
-    security(()),
-    responses(
-        (status = 200, description = "It serves.", body = Health),
-        (status = 503, description = "It does not serve.", body = Health),
-    )
-)]
-#[must_use]
-pub fn ready(shared: &Shared) -> Answer {
+/// 200 with the daemon's health while it serves, else 503.
+pub(super) fn readiness(shared: &Shared) -> Answer {
     let report = report(shared);
     let serves = report.status == "healthy";
     answer(if serves { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &report)

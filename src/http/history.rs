@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::auth::{Subscribe, Use};
+use crate::auth::{Authorized, Subscribe};
 use crate::filter::Selection;
 use crate::outcome::Refusal;
 use crate::tenant::start::{self, From};
@@ -42,18 +42,9 @@ struct Asked {
     params(Subscription, HistoryPage, LastEventId),
     responses((status = 200, description = "Events, and where to go on.", body = Rest))
 )]
-pub async fn get(x: &mut Exchange) -> Result<Handled, Refusal> {
-    let answer = answer(x).await;
-    // As every answer that commits nothing: given only to a credential that holds now.
-    if answer.as_ref().err().is_none_or(|refusal| refusal.status.is_client_error()) {
-        x.confirm()?;
-    }
-    answer
-}
-
-async fn answer(x: &Exchange) -> Result<Handled, Refusal> {
-    let principal = x.principal(Use::Stream)?;
-    principal.authorize::<Subscribe>()?;
+pub async fn get(x: &mut Exchange, right: Authorized<Subscribe>) -> Result<Handled, Refusal> {
+    let x = &*x;
+    let principal = right.principal().clone();
     let asked = parameters(x)?;
     let tenant = x.tenant(&principal).await?;
     // A waiting poll is a connection: it takes a place in every limit.

@@ -1,277 +1,234 @@
-//! One table of routes: which methods of which path are which operation. 404, 405 and `Allow` follow from it, and the API's
-//! document is compared with it.
+//! The table of routes: the only place where a method of a path, its operation id, the access it needs and its handler meet.
 //!
-//! A path that has `GET` has `HEAD`, too, whether or not the table says so, except where `GET` opens a stream: hyper leaves the
-//! content of an answer to `HEAD` out.
+//! * Dispatch, 404, 405 and `Allow` follow from the table. So do the operations of the OpenAPI document (`api/openapi.rs`): their
+//!   ids, and the scopes that they need.
+//! * A handler takes what its row's access grants (`access.rs`).
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::LazyLock;
 
 use http::Method;
 use matchit::Router;
 
+use crate::auth::{Authenticated, Manage, Mint, Operate, Publish, Subscribe, WriteAsUser, WriteOwned};
 use crate::outcome::Refusal;
+
+use super::access::{Access, ByHandler, Needs, Public, ReadsHistory, Writes, WritesAndReads};
+use super::admin::{api_keys, connections, organizations, stats, tokens};
+use super::api::serve;
+use super::exchange::Exchange;
+use super::resources::{agents, blocks, memories, messages, presence, tools, users};
+use super::{Handled, events, health, history, subscribe};
 
 /// Most names in braces that a path has.
 const NAMES: usize = 2;
 
-/// What a request asks for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs, reason = "each is the row of the table that names it")]
-pub(super) enum Operation {
-    Health,
-    HealthLive,
-    HealthReady,
-    OpenWebSocket,
-    OpenSse,
-    OpenLlmSse,
-    ReadEvents,
-    PublishEvents,
-    ListAgents,
-    CreateAgent,
-    GetAgent,
-    ChangeAgent,
-    DeleteAgent,
-    GetAgentState,
-    SetAgentState,
-    SendAgentMessage,
-    ListAgentMemories,
-    ListMemories,
-    CreateMemory,
-    CreateMemories,
-    DeleteMemories,
-    SearchMemories,
-    SearchMemoriesByQuery,
-    GetMemory,
-    ChangeMemory,
-    DeleteMemory,
-    GetMemoryHistory,
-    ListMessages,
-    CreateMessage,
-    GetMessage,
-    DeleteMessage,
-    ListTools,
-    CreateTool,
-    GetTool,
-    ChangeTool,
-    DeleteTool,
-    ExecuteTool,
-    ListOrganizations,
-    CreateOrganization,
-    GetOrganization,
-    ChangeOrganization,
-    DeleteOrganization,
-    ListApiKeys,
-    CreateApiKey,
-    DeleteApiKey,
-    MintToken,
-    RevokeToken,
-    SetUserDisabled,
-    RegisterUser,
-    Login,
-    ListUsers,
-    GetMe,
-    ChangeMe,
-    ChangePassword,
-    GetUser,
-    DeleteUser,
-    ListMembers,
-    AddMember,
-    ChangeMember,
-    RemoveMember,
-    ListCoreMemory,
-    GetCoreMemory,
-    PutCoreMemory,
-    DeleteCoreMemory,
-    MakeTicket,
-    ListConnections,
-    KickConnections,
-    KickConnection,
-    ListPresence,
-    GetStats,
-    GetOpenApi,
-    GetAsyncApi,
-    GetDocs,
-    GetDocsFile,
-}
+/// What stands in a request's path where the route's path has names; empty where it has fewer.
+pub(super) type Names<'a> = [&'a str; NAMES];
 
-impl Operation {
-    /// Returns true if the answer is all that a request with an unsafe method brings about: it commits nothing that would
-    /// confirm the credential.
-    pub(super) const fn is_answer_only(self) -> bool {
-        matches!(self, Operation::SearchMemories | Operation::MintToken | Operation::MakeTicket)
-    }
-
-    /// Returns true if the answer is a stream: without its content there is nothing to answer.
-    const fn is_stream(self) -> bool {
-        matches!(self, Operation::OpenWebSocket | Operation::OpenSse | Operation::OpenLlmSse)
-    }
-}
+type Outcome<'a> = Pin<Box<dyn Future<Output = Result<Handled, Refusal>> + 'a>>;
 
 /// A row of the table.
 pub(super) struct Route {
-    /// Its methods.
-    pub(super) methods: &'static [Method],
-    /// Its path, with names in braces.
+    /// Each method, and the id of its operation in the OpenAPI document.
+    pub(super) operations: &'static [(Method, &'static str)],
+    /// The path, with names in braces.
     pub(super) path: &'static str,
-    /// What that is.
-    pub(super) operation: Operation,
+    /// The scopes of which one is needed; `None`: no credential is needed.
+    pub(super) scopes: fn() -> Option<Vec<&'static str>>,
+    /// What is special about it.
+    pub(super) special: Special,
+    /// Checks the access, then runs the handler.
+    pub(super) serve: for<'a> fn(&'a mut Exchange, Names<'a>) -> Outcome<'a>,
 }
 
-const GET: &[Method] = &[Method::GET];
-const PROBE: &[Method] = &[Method::GET, Method::HEAD];
-const POST: &[Method] = &[Method::POST];
-const PUT: &[Method] = &[Method::PUT];
-const CHANGE: &[Method] = &[Method::PUT, Method::PATCH];
-const DELETE: &[Method] = &[Method::DELETE];
-
-const fn route(methods: &'static [Method], path: &'static str, operation: Operation) -> Route {
-    Route { methods, path, operation }
+/// What is special about a route.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Special {
+    /// Nothing.
+    None,
+    /// The answer is all that a request with an unsafe method brings about: no commit confirms the credential.
+    AnswerOnly,
+    /// The answer has no end, so there is none to `HEAD`.
+    Stream,
 }
 
-/// All routes.
-pub(super) const ROUTES: &[Route] = &[
-    route(PROBE, "/health", Operation::Health),
-    route(PROBE, "/health/live", Operation::HealthLive),
-    route(PROBE, "/health/ready", Operation::HealthReady),
-    route(GET, "/api/v1/ws", Operation::OpenWebSocket),
-    route(GET, "/api/v1/sse", Operation::OpenSse),
-    route(GET, "/api/v1/sse/llm", Operation::OpenLlmSse),
-    route(GET, "/api/v1/events", Operation::ReadEvents),
-    route(POST, "/api/v1/events", Operation::PublishEvents),
-    route(GET, "/api/v1/agents", Operation::ListAgents),
-    route(POST, "/api/v1/agents", Operation::CreateAgent),
-    route(GET, "/api/v1/agents/{id}", Operation::GetAgent),
-    route(CHANGE, "/api/v1/agents/{id}", Operation::ChangeAgent),
-    route(DELETE, "/api/v1/agents/{id}", Operation::DeleteAgent),
-    route(GET, "/api/v1/agents/{id}/state", Operation::GetAgentState),
-    route(PUT, "/api/v1/agents/{id}/state", Operation::SetAgentState),
-    route(POST, "/api/v1/agents/{id}/messages", Operation::SendAgentMessage),
-    route(GET, "/api/v1/agents/{id}/memories", Operation::ListAgentMemories),
-    route(GET, "/api/v1/memories", Operation::ListMemories),
-    route(POST, "/api/v1/memories", Operation::CreateMemory),
-    route(POST, "/api/v1/memories/batch", Operation::CreateMemories),
-    route(POST, "/api/v1/memories/batch/delete", Operation::DeleteMemories),
-    route(GET, "/api/v1/memories/search", Operation::SearchMemoriesByQuery),
-    route(POST, "/api/v1/memories/search", Operation::SearchMemories),
-    route(GET, "/api/v1/memories/{id}", Operation::GetMemory),
-    route(CHANGE, "/api/v1/memories/{id}", Operation::ChangeMemory),
-    route(DELETE, "/api/v1/memories/{id}", Operation::DeleteMemory),
-    route(GET, "/api/v1/memories/{id}/history", Operation::GetMemoryHistory),
-    route(GET, "/api/v1/messages", Operation::ListMessages),
-    route(POST, "/api/v1/messages", Operation::CreateMessage),
-    route(GET, "/api/v1/messages/{id}", Operation::GetMessage),
-    route(DELETE, "/api/v1/messages/{id}", Operation::DeleteMessage),
-    route(GET, "/api/v1/tools", Operation::ListTools),
-    route(POST, "/api/v1/tools", Operation::CreateTool),
-    route(GET, "/api/v1/tools/{id}", Operation::GetTool),
-    route(CHANGE, "/api/v1/tools/{id}", Operation::ChangeTool),
-    route(DELETE, "/api/v1/tools/{id}", Operation::DeleteTool),
-    route(POST, "/api/v1/tools/{id}/execute", Operation::ExecuteTool),
-    route(GET, "/api/v1/organizations", Operation::ListOrganizations),
-    route(POST, "/api/v1/organizations", Operation::CreateOrganization),
-    route(GET, "/api/v1/organizations/{id}", Operation::GetOrganization),
-    route(CHANGE, "/api/v1/organizations/{id}", Operation::ChangeOrganization),
-    route(DELETE, "/api/v1/organizations/{id}", Operation::DeleteOrganization),
-    route(GET, "/api/v1/api-keys", Operation::ListApiKeys),
-    route(POST, "/api/v1/api-keys", Operation::CreateApiKey),
-    route(DELETE, "/api/v1/api-keys/{id}", Operation::DeleteApiKey),
-    route(POST, "/api/v1/tokens", Operation::MintToken),
-    route(DELETE, "/api/v1/tokens/{jti}", Operation::RevokeToken),
-    route(POST, "/api/v1/users/register", Operation::RegisterUser),
-    route(POST, "/api/v1/users/login", Operation::Login),
-    route(GET, "/api/v1/users", Operation::ListUsers),
-    route(GET, "/api/v1/users/me", Operation::GetMe),
-    route(CHANGE, "/api/v1/users/me", Operation::ChangeMe),
-    route(PUT, "/api/v1/users/me/password", Operation::ChangePassword),
-    route(GET, "/api/v1/users/{sub}", Operation::GetUser),
-    route(DELETE, "/api/v1/users/{sub}", Operation::DeleteUser),
-    route(PUT, "/api/v1/users/{sub}/disabled", Operation::SetUserDisabled),
-    route(GET, "/api/v1/organizations/{id}/members", Operation::ListMembers),
-    route(POST, "/api/v1/organizations/{id}/members", Operation::AddMember),
-    route(PUT, "/api/v1/organizations/{id}/members/{sub}", Operation::ChangeMember),
-    route(DELETE, "/api/v1/organizations/{id}/members/{sub}", Operation::RemoveMember),
-    route(GET, "/api/v1/agents/{id}/core-memory", Operation::ListCoreMemory),
-    route(GET, "/api/v1/agents/{id}/core-memory/{label}", Operation::GetCoreMemory),
-    route(PUT, "/api/v1/agents/{id}/core-memory/{label}", Operation::PutCoreMemory),
-    route(DELETE, "/api/v1/agents/{id}/core-memory/{label}", Operation::DeleteCoreMemory),
-    route(POST, "/api/v1/tickets", Operation::MakeTicket),
-    route(GET, "/api/v1/connections", Operation::ListConnections),
-    route(DELETE, "/api/v1/connections", Operation::KickConnections),
-    route(DELETE, "/api/v1/connections/{id}", Operation::KickConnection),
-    route(GET, "/api/v1/presence", Operation::ListPresence),
-    route(GET, "/api/v1/stats", Operation::GetStats),
-    route(PROBE, "/api-docs/openapi.json", Operation::GetOpenApi),
-    route(PROBE, "/api-docs/asyncapi.json", Operation::GetAsyncApi),
-    route(PROBE, "/docs", Operation::GetDocs),
-    route(PROBE, "/docs/{name}", Operation::GetDocsFile),
-];
+macro_rules! special {
+    () => {
+        Special::None
+    };
+    (answer_only) => {
+        Special::AnswerOnly
+    };
+    (stream) => {
+        Special::Stream
+    };
+}
 
-/// What stands at a path.
+/// Calls `$callback!` with the rows of the table: methods with their operation ids, path, access, handler with the names of the path that it takes,
+/// and what is special about it.
+macro_rules! with_routes {
+    ($callback:ident) => {
+        $callback! {
+            GET getHealth "/health": Public, health::health();
+            GET getLiveness "/health/live": Public, health::live();
+            GET getReadiness "/health/ready": Public, health::ready();
+            GET openWebSocket "/api/v1/ws": ByHandler<Subscribe>, subscribe::ws() stream;
+            GET openEventStream "/api/v1/sse": ByHandler<Subscribe>, subscribe::sse() stream;
+            GET openLlmEventStream "/api/v1/sse/llm": ByHandler<Subscribe>, subscribe::llm_sse() stream;
+            GET listEvents "/api/v1/events": ReadsHistory, history::get();
+            POST publishEvents "/api/v1/events": Writes<Publish>, events::post();
+            GET listAgents "/api/v1/agents": Needs<Subscribe>, agents::list();
+            POST createAgent "/api/v1/agents": Writes<WriteOwned>, agents::create();
+            GET getAgent "/api/v1/agents/{id}": Needs<Subscribe>, agents::get(id);
+            PUT putAgent | PATCH updateAgent "/api/v1/agents/{id}": WritesAndReads<WriteOwned>, agents::change(id);
+            DELETE deleteAgent "/api/v1/agents/{id}": Writes<WriteOwned>, agents::delete(id);
+            GET getAgentState "/api/v1/agents/{id}/state": Needs<Subscribe>, agents::get_state(id);
+            PUT setAgentState "/api/v1/agents/{id}/state": Writes<WriteOwned>, agents::set_state(id);
+            POST sendAgentMessage "/api/v1/agents/{id}/messages": Writes<WriteAsUser>, agents::say(id);
+            GET listAgentMemories "/api/v1/agents/{id}/memories": Needs<Subscribe>, memories::list_of_agent(id);
+            GET listMemories "/api/v1/memories": Needs<Subscribe>, memories::list();
+            POST createMemory "/api/v1/memories": Writes<WriteAsUser>, memories::create();
+            POST createMemoryBatch "/api/v1/memories/batch": Writes<WriteAsUser>, memories::batch::create();
+            POST deleteMemoryBatch "/api/v1/memories/batch/delete": Writes<WriteAsUser>, memories::batch::delete();
+            GET searchMemoriesByQuery "/api/v1/memories/search": Needs<Subscribe>, memories::search::by_query();
+            POST searchMemories "/api/v1/memories/search": Needs<Subscribe>, memories::search::by_body() answer_only;
+            GET getMemory "/api/v1/memories/{id}": Needs<Subscribe>, memories::get(id);
+            PUT putMemory | PATCH updateMemory "/api/v1/memories/{id}": WritesAndReads<WriteAsUser>, memories::change(id);
+            DELETE deleteMemory "/api/v1/memories/{id}": Writes<WriteAsUser>, memories::delete(id);
+            GET listMemoryVersions "/api/v1/memories/{id}/history": Needs<Subscribe>, memories::history(id);
+            GET listMessages "/api/v1/messages": Needs<Subscribe>, messages::list();
+            POST createMessage "/api/v1/messages": Writes<WriteAsUser>, messages::create();
+            GET getMessage "/api/v1/messages/{id}": Needs<Subscribe>, messages::get(id);
+            DELETE deleteMessage "/api/v1/messages/{id}": Writes<WriteAsUser>, messages::delete(id);
+            GET listTools "/api/v1/tools": Needs<Subscribe>, tools::list();
+            POST createTool "/api/v1/tools": Writes<WriteOwned>, tools::create();
+            GET getTool "/api/v1/tools/{id}": Needs<Subscribe>, tools::get(id);
+            PUT putTool | PATCH updateTool "/api/v1/tools/{id}": WritesAndReads<WriteOwned>, tools::change(id);
+            DELETE deleteTool "/api/v1/tools/{id}": Writes<WriteOwned>, tools::delete(id);
+            POST executeTool "/api/v1/tools/{id}/execute": WritesAndReads<WriteOwned>, tools::execute(id);
+            GET listOrganizations "/api/v1/organizations": Needs<Operate>, organizations::list();
+            POST createOrganization "/api/v1/organizations": Needs<Operate>, organizations::create();
+            GET getOrganization "/api/v1/organizations/{id}": Needs<Manage>, organizations::get(id);
+            PUT putOrganization | PATCH updateOrganization "/api/v1/organizations/{id}": Needs<Manage>, organizations::change(id);
+            DELETE deleteOrganization "/api/v1/organizations/{id}": Needs<Operate>, organizations::delete(id);
+            GET listApiKeys "/api/v1/api-keys": Needs<Manage>, api_keys::list();
+            POST createApiKey "/api/v1/api-keys": Needs<Manage>, api_keys::create();
+            DELETE deleteApiKey "/api/v1/api-keys/{id}": Needs<Manage>, api_keys::delete(id);
+            POST createToken "/api/v1/tokens": Needs<Mint>, tokens::mint() answer_only;
+            DELETE revokeToken "/api/v1/tokens/{jti}": Needs<Manage>, tokens::revoke(jti);
+            POST registerUser "/api/v1/users/register": Writes<Manage>, users::register::register();
+            POST login "/api/v1/users/login": Public, users::login::login();
+            GET listUsers "/api/v1/users": Needs<Manage>, users::list();
+            GET getOwnUser "/api/v1/users/me": Needs<Authenticated>, users::me();
+            PUT putOwnUser | PATCH updateOwnUser "/api/v1/users/me": Writes<WriteAsUser>, users::change_me();
+            PUT changePassword "/api/v1/users/me/password": Writes<Authenticated>, users::login::change_password();
+            GET getUser "/api/v1/users/{sub}": Needs<Manage>, users::get(sub);
+            DELETE deleteUser "/api/v1/users/{sub}": Writes<Manage>, users::delete(sub);
+            PUT setUserDisabled "/api/v1/users/{sub}/disabled": Needs<Manage>, tokens::set_disabled(sub);
+            GET listMembers "/api/v1/organizations/{id}/members": Needs<Manage>, users::list_members(id);
+            POST addMember "/api/v1/organizations/{id}/members": Writes<Manage>, users::register::add_member(id);
+            PUT setMemberRole "/api/v1/organizations/{id}/members/{sub}": Writes<Manage>, users::change_member(id, sub);
+            DELETE removeMember "/api/v1/organizations/{id}/members/{sub}": Writes<Manage>, users::remove_member(id, sub);
+            GET listCoreMemory "/api/v1/agents/{id}/core-memory": Needs<Subscribe>, blocks::list(id);
+            GET getCoreMemory "/api/v1/agents/{id}/core-memory/{label}": Needs<Subscribe>, blocks::get(id, label);
+            PUT putCoreMemory "/api/v1/agents/{id}/core-memory/{label}": Writes<WriteOwned>, blocks::put(id, label);
+            DELETE deleteCoreMemory "/api/v1/agents/{id}/core-memory/{label}": Writes<WriteOwned>, blocks::delete(id, label);
+            POST createTicket "/api/v1/tickets": Needs<Authenticated>, tokens::make_ticket() answer_only;
+            GET listConnections "/api/v1/connections": Needs<Authenticated>, connections::list();
+            DELETE closeConnections "/api/v1/connections": Needs<Authenticated>, connections::kick_all();
+            DELETE closeConnection "/api/v1/connections/{id}": Needs<Authenticated>, connections::kick_one(id);
+            GET listPresence "/api/v1/presence": Needs<Subscribe>, presence::list();
+            GET getStats "/api/v1/stats": Needs<Manage>, stats::get();
+            GET getOpenApi "/api-docs/openapi.json": Public, serve::openapi();
+            GET getAsyncApi "/api-docs/asyncapi.json": Public, serve::asyncapi();
+            GET getDocs "/docs": Public, serve::page();
+            GET getDocsFile "/docs/{name}": Public, serve::asset(name);
+        }
+    };
+}
+pub(super) use with_routes;
+
+macro_rules! table {
+    ($(
+        $($method:ident $id:ident)|+ $path:literal: $access:ty,
+        $($handler:ident)::+ ($($name:ident),*) $($flag:ident)?;
+    )*) => {
+        /// All routes.
+        pub(super) static ROUTES: &[Route] = &[$(Route {
+            operations: &[$((Method::$method, stringify!($id))),+],
+            path: $path,
+            scopes: <$access as Access>::scopes,
+            special: special!($($flag)?),
+            serve: |x, names| Box::pin(async move {
+                let granted = <$access as Access>::check(x)?;
+                let [$($name,)* ..] = names;
+                Ok(Handled::from($($handler)::+(x, granted, $($name),*).await?))
+            }),
+        }),*];
+    };
+}
+with_routes!(table);
+
+impl Route {
+    /// Returns true if a request with this method is served. `HEAD` is answered as `GET` is, without the body (RFC 9110 §9.3.2).
+    fn answers(&self, method: &Method) -> bool {
+        let has = |wanted: &Method| self.operations.iter().any(|(method, _)| method == wanted);
+        has(method) || *method == Method::HEAD && has(&Method::GET) && self.special != Special::Stream
+    }
+
+    /// The id of the operation of a method, in any case.
+    pub(super) fn operation_id(&self, method: &str) -> Option<&'static str> {
+        let found = self.operations.iter().find(|(served, _)| served.as_str().eq_ignore_ascii_case(method));
+        found.map(|(_, id)| *id)
+    }
+}
+
+/// The routes of one path.
 #[derive(Default)]
-struct Place {
-    operations: Vec<(&'static Method, Operation)>,
+struct PathRoutes {
+    routes: Vec<&'static Route>,
+    /// The value of the header `Allow`.
     allow: String,
 }
 
-impl Place {
-    fn operation(&self, method: &Method) -> Option<Operation> {
-        let (_, operation) = self.operations.iter().find(|(served, _)| *served == method)?;
-        Some(*operation)
-    }
+/// Made from [`ROUTES`] alone, so a test that makes it shows that it can be made.
+static ROUTER: LazyLock<Router<PathRoutes>> = LazyLock::new(router);
 
-    /// Has `HEAD` answered as `GET` is.
-    fn add_head(&mut self) {
-        let get = self
-            .operations
-            .iter()
-            .position(|(method, operation)| *method == Method::GET && !operation.is_stream());
-        if let Some(at) = get.filter(|_| self.operation(&Method::HEAD).is_none())
-            && let Some((_, operation)) = self.operations.get(at).copied()
-        {
-            self.operations.insert(at + 1, (&Method::HEAD, operation));
-        }
-    }
-}
-
-/// Built of [`ROUTES`] alone, which a test has built.
-static ROUTER: LazyLock<Router<Place>> = LazyLock::new(router);
-
-fn router() -> Router<Place> {
+fn router() -> Router<PathRoutes> {
     let mut router = Router::new();
-    for first in ROUTES {
-        if ROUTES
-            .iter()
-            .find(|route| route.path == first.path)
-            .is_some_and(|it| it.operation != first.operation)
-        {
+    for (at, first) in ROUTES.iter().enumerate() {
+        if ROUTES[..at].iter().any(|earlier| earlier.path == first.path) {
             continue; // its path is in already, with all of its methods
         }
-        let mut place = Place::default();
-        for route in ROUTES.iter().filter(|route| route.path == first.path) {
-            place.operations.extend(route.methods.iter().map(|method| (method, route.operation)));
+        let routes: Vec<&Route> = ROUTES.iter().filter(|route| route.path == first.path).collect();
+        let operations = routes.iter().flat_map(|route| route.operations);
+        let mut methods: Vec<&str> = operations.map(|(method, _)| method.as_str()).collect();
+        if routes.iter().any(|route| route.answers(&Method::HEAD)) {
+            methods.insert(1, "HEAD");
         }
-        place.add_head();
-        let methods: Vec<&str> = place.operations.iter().map(|(method, _)| method.as_str()).collect();
-        place.allow = methods.join(", ");
-        if let Err(error) = router.insert(first.path, place) {
+        let allow = methods.join(", ");
+        if let Err(error) = router.insert(first.path, PathRoutes { routes, allow }) {
             tracing::error!(path = first.path, %error, "a route cannot be served");
         }
     }
     router
 }
 
-/// What a method of a path asks for, and what stands where the path has names; empty where it has fewer.
+/// The route of a method and path, and what stands where the path has names.
 ///
 /// # Errors
 /// 404 for an unknown path, 405 for a known one with another method.
-pub(super) fn find<'p>(method: &Method, path: &'p str) -> Result<(Operation, [&'p str; NAMES]), Refusal> {
+pub(super) fn find<'p>(method: &Method, path: &'p str) -> Result<(&'static Route, Names<'p>), Refusal> {
     let found = ROUTER.at(path).map_err(|_| Refusal::not_found())?;
-    let operation = found.value.operation(method).ok_or_else(|| Refusal::method(&found.value.allow))?;
+    let route = found.value.routes.iter().find(|route| route.answers(method));
+    let route = route.ok_or_else(|| Refusal::method(&found.value.allow))?;
     let mut names = [""; NAMES];
     for (name, (_, value)) in names.iter_mut().zip(found.params.iter()) {
         *name = value;
     }
-    Ok((operation, names))
+    Ok((route, names))
 }
 
 #[cfg(test)]
@@ -279,12 +236,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_route_is_found_by_each_of_its_methods() {
+    fn every_route_is_found_by_its_method_and_path() {
         for route in ROUTES {
             let path = route.path.replace(['{', '}'], "");
-            for method in route.methods {
-                let (operation, names) = find(method, &path).expect("found");
-                assert_eq!(operation, route.operation, "{method} {path}");
+            for (method, _) in route.operations {
+                let (found, names) = find(method, &path).expect("found");
+                assert!(std::ptr::eq(found, route), "{method} {path}");
                 let named = route.path.matches('{').count();
                 assert_eq!(names.iter().filter(|name| !name.is_empty()).count(), named, "{path}");
             }
@@ -296,20 +253,23 @@ mod tests {
         for path in
             ["/", "", "/api/v1", "/api/v1/agents/", "/api/v1/agents//state", "/api/v2/agents", "//health"]
         {
-            assert_eq!(find(&Method::GET, path).expect_err("refused").status, 404, "{path}");
+            assert_eq!(find(&Method::GET, path).map(|_| ()).expect_err("refused").status, 404, "{path}");
         }
-        let refusal = find(&Method::TRACE, "/api/v1/agents/a%2Fb").expect_err("refused");
+        let refusal = find(&Method::TRACE, "/api/v1/agents/a%2Fb").map(|_| ()).expect_err("refused");
         assert_eq!((refusal.status.as_u16(), refusal.allow), (405, Some("GET, HEAD, PUT, PATCH, DELETE")));
     }
 
     #[test]
     fn head_is_served_wherever_get_is_unless_that_opens_a_stream() {
-        for route in ROUTES.iter().filter(|route| route.methods.contains(&Method::GET)) {
+        for route in ROUTES.iter().filter(|route| route.operation_id("get").is_some()) {
             let path = route.path.replace(['{', '}'], "");
             let found = find(&Method::HEAD, &path);
-            match route.operation.is_stream() {
-                true => assert_eq!(found.expect_err("refused").allow, Some("GET"), "{}", route.path),
-                false => assert_eq!(found.expect("found").0, route.operation, "{}", route.path),
+            match route.special == Special::Stream {
+                true => {
+                    let refusal = found.map(|_| ()).expect_err("refused");
+                    assert_eq!(refusal.allow, Some("GET"), "{path}");
+                }
+                false => assert!(std::ptr::eq(found.expect("found").0, route), "{path}"),
             }
         }
     }

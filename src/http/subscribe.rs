@@ -62,7 +62,7 @@ struct Asked {
     params(Subscription, OfWebSocket, Upgrade),
     responses((status = 101, description = "It is a WebSocket now; `/api-docs/asyncapi.json` tells what it says."), (status = 426))
 )]
-pub async fn ws(x: &mut Exchange) -> Result<Handled, Refusal> {
+pub async fn ws(x: &mut Exchange, _: ()) -> Result<Handled, Refusal> {
     let accept = handshake(x)?;
     let principal = x.principal(Use::WebSocket)?;
     let asked = parameters(x, true, false)?;
@@ -113,7 +113,7 @@ pub fn echo(x: &Exchange) -> Result<Handled, Refusal> {
         (status = 406),
     )
 )]
-pub async fn sse(x: &mut Exchange) -> Result<Handled, Refusal> {
+pub async fn sse(x: &mut Exchange, _: ()) -> Result<Handled, Refusal> {
     events(x, false).await
 }
 
@@ -131,7 +131,7 @@ pub async fn sse(x: &mut Exchange) -> Result<Handled, Refusal> {
         (status = 406),
     )
 )]
-pub async fn llm_sse(x: &mut Exchange) -> Result<Handled, Refusal> {
+pub async fn llm_sse(x: &mut Exchange, _: ()) -> Result<Handled, Refusal> {
     events(x, true).await
 }
 

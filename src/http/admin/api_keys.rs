@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::auth::{KeyRow, Manage, NarrowingClaims, NewKey};
+use crate::auth::{Authorized, KeyRow, Manage, NarrowingClaims, NewKey};
 use crate::outcome::Refusal;
 use crate::store::Growth;
 use crate::time::rfc3339;
@@ -110,8 +110,7 @@ fn view<'a>(x: &Exchange, key: &'a KeyRow) -> View<'a> {
     request_body = KeyBody,
     responses((status = 201, description = "It was made.", body = CreatedView), (status = 404))
 )]
-pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
-    let by = x.authorized::<Manage>()?;
+pub(in crate::http) async fn create(x: &mut Exchange, by: Authorized<Manage>) -> Result<Answer, Refusal> {
     no_parameters(x)?;
     let (body, bytes): (KeyBody, _) = x.json_and_bytes().await?;
     let shared = x.shared().clone();
@@ -150,8 +149,7 @@ pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal>
     params(AdminPage, OfOrganization),
     responses((status = 200, description = "A page.", body = Vec<View>))
 )]
-pub(in crate::http) fn list(x: &Exchange) -> Result<Answer, Refusal> {
-    let by = x.authorized::<Manage>()?;
+pub(in crate::http) async fn list(x: &Exchange, by: Authorized<Manage>) -> Result<Answer, Refusal> {
     let page = parameters(x, &["cursor", "offset", "limit", "org_id"])?;
     let keys = x.shared().auth.keys(&by, page.org_id.as_deref(), page.after.as_deref(), page.reach())?;
     let rows: Vec<View<'_>> = keys.iter().map(|key| view(x, key)).collect();
@@ -166,8 +164,11 @@ pub(in crate::http) fn list(x: &Exchange) -> Result<Answer, Refusal> {
     params(OfOrganization),
     responses((status = 204, description = "It opens nothing any more."), (status = 409))
 )]
-pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
-    let by = x.authorized::<Manage>()?;
+pub(in crate::http) async fn delete(
+    x: &Exchange,
+    by: Authorized<Manage>,
+    id: &str,
+) -> Result<Answer, Refusal> {
     let org_id = only_parameter(x, "org_id")?;
     x.shared().auth.delete_key(&by, org_id.as_deref(), &unescaped(id)?).await?;
     Ok(Answer::empty())

@@ -7,7 +7,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
-use crate::auth::{Manage, Principal, Subscribe, Use};
+use crate::auth::{Authenticated, Authorized, Manage, Principal, Subscribe};
 use crate::ids::TenantId;
 use crate::outcome::Refusal;
 use crate::wake::WakeQueue;
@@ -49,8 +49,8 @@ fn visible(principal: &Arc<Principal>) -> Selector {
     params(AdminPage),
     responses((status = 200, description = "A page.", body = Vec<Listed>))
 )]
-pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
-    let principal = x.principal(Use::Rest)?;
+pub(in crate::http) async fn list(x: &Exchange, right: Authorized<Authenticated>) -> Result<Answer, Refusal> {
+    let principal = right.principal().clone();
     // Who manages an organization reads its connections by that; reading one's own takes the scope of all reading.
     if principal.authorize::<Manage>().is_err() {
         principal.authorize::<Subscribe>()?;
@@ -117,8 +117,12 @@ async fn describe(x: &Exchange, tenant: TenantId, found: &[Found]) -> Result<Vec
     tag = "connections",
     responses((status = 204, description = "It is closed."))
 )]
-pub(in crate::http) async fn kick_one(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
-    let principal = x.principal(Use::Rest)?;
+pub(in crate::http) async fn kick_one(
+    x: &Exchange,
+    right: Authorized<Authenticated>,
+    id: &str,
+) -> Result<Answer, Refusal> {
+    let principal = right.principal().clone();
     no_parameters(x)?;
     let mut which = visible(&principal);
     which.id = Some(connection_id(&unescaped(id)?).ok_or_else(Refusal::not_found)?);
@@ -136,8 +140,11 @@ pub(in crate::http) async fn kick_one(x: &Exchange, id: &str) -> Result<Answer, 
     params(OfConnections),
     responses((status = 200, description = "So many were closed.", body = ClosedView))
 )]
-pub(in crate::http) async fn kick_all(x: &Exchange) -> Result<Answer, Refusal> {
-    let principal = x.principal(Use::Rest)?;
+pub(in crate::http) async fn kick_all(
+    x: &Exchange,
+    right: Authorized<Authenticated>,
+) -> Result<Answer, Refusal> {
+    let principal = right.principal().clone();
     let mut which = visible(&principal);
     let own = which.user.is_some() || which.key.is_some();
     let mut named = false;

@@ -5,7 +5,9 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::auth::{Manage, NewOrganization, Operate, Organization, OrganizationChange, Visibility};
+use crate::auth::{
+    Authorized, Manage, NewOrganization, Operate, Organization, OrganizationChange, Visibility,
+};
 use crate::outcome::Refusal;
 use crate::time::rfc3339;
 
@@ -55,8 +57,7 @@ fn told(status: StatusCode, organization: &Organization) -> Answer {
     params(AdminPage),
     responses((status = 200, description = "A page.", body = Vec<View>))
 )]
-pub(in crate::http) fn list(x: &Exchange) -> Result<Answer, Refusal> {
-    let by = x.authorized::<Operate>()?;
+pub(in crate::http) async fn list(x: &Exchange, by: Authorized<Operate>) -> Result<Answer, Refusal> {
     let page = parameters(x, &["cursor", "offset", "limit"])?;
     let found = x.shared().auth.organizations(&by, page.after.as_deref(), page.reach());
     let rows: Vec<View<'_>> = found.iter().map(|organization| view(organization)).collect();
@@ -103,8 +104,7 @@ struct ChangeBody {
     request_body = NewBody,
     responses((status = 201, description = "It was made.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
-pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
-    let by = x.authorized::<Operate>()?;
+pub(in crate::http) async fn create(x: &mut Exchange, by: Authorized<Operate>) -> Result<Answer, Refusal> {
     no_parameters(x)?;
     let (body, bytes): (NewBody, _) = x.json_and_bytes().await?;
     let shared = x.shared().clone();
@@ -131,8 +131,7 @@ pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal>
     tag = "organizations",
     responses((status = 200, description = "The organization.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
-pub(in crate::http) fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
-    let by = x.authorized::<Manage>()?;
+pub(in crate::http) async fn get(x: &Exchange, by: Authorized<Manage>, id: &str) -> Result<Answer, Refusal> {
     no_parameters(x)?;
     let found = x.shared().auth.find_organization(&by, Some(&unescaped(id)?))?;
     Ok(told(StatusCode::OK, &found))
@@ -147,8 +146,11 @@ pub(in crate::http) fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
     request_body = ChangeBody,
     responses((status = 200, description = "It was changed.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
-pub(in crate::http) async fn change(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
-    let by = x.authorized::<Manage>()?;
+pub(in crate::http) async fn change(
+    x: &mut Exchange,
+    by: Authorized<Manage>,
+    id: &str,
+) -> Result<Answer, Refusal> {
     no_parameters(x)?;
     let body: ChangeBody = x.json().await?;
     if body.id.is_some() {
@@ -167,8 +169,11 @@ pub(in crate::http) async fn change(x: &mut Exchange, id: &str) -> Result<Answer
     tag = "organizations",
     responses((status = 204, description = "It is gone."), (status = 409))
 )]
-pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
-    let by = x.authorized::<Operate>()?;
+pub(in crate::http) async fn delete(
+    x: &Exchange,
+    by: Authorized<Operate>,
+    id: &str,
+) -> Result<Answer, Refusal> {
     no_parameters(x)?;
     x.shared().auth.delete_organization(&by, &unescaped(id)?).await?;
     Ok(Answer::empty())

@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::auth::Manage;
+use crate::auth::{Authorized, Manage};
 use crate::outcome::Refusal;
 
 use super::super::api::parameters::OfOrganization;
@@ -72,8 +72,7 @@ struct Bucket {
     params(OfOrganization),
     responses((status = 200, description = "The numbers.", body = View))
 )]
-pub(in crate::http) async fn get(x: &Exchange) -> Result<Answer, Refusal> {
-    let by = x.authorized::<Manage>()?;
+pub(in crate::http) async fn get(x: &Exchange, by: Authorized<Manage>) -> Result<Answer, Refusal> {
     let org_id = only_parameter(x, "org_id")?;
     let organization = x.shared().auth.find_organization(&by, org_id.as_deref())?;
     let tenant = x.shared().tenants.open(organization.tenant).await?;

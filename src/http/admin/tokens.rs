@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::auth::{Authenticated, Manage, Mint, NarrowingClaims, NewToken};
+use crate::auth::{Authenticated, Authorized, Manage, Mint, NarrowingClaims, NewToken};
 use crate::outcome::Refusal;
 use crate::resource::users::{self, Desk};
 use crate::time::rfc3339;
@@ -67,8 +67,7 @@ struct TokenView<'a> {
     request_body = TokenBody,
     responses((status = 201, description = "It was minted.", body = TokenView), (status = 404))
 )]
-pub(in crate::http) async fn mint(x: &mut Exchange) -> Result<Answer, Refusal> {
-    let by = x.authorized::<Mint>()?;
+pub(in crate::http) async fn mint(x: &mut Exchange, by: Authorized<Mint>) -> Result<Answer, Refusal> {
     no_parameters(x)?;
     let (body, bytes): (TokenBody, _) = x.json_and_bytes().await?;
     let shared = x.shared().clone();
@@ -97,8 +96,11 @@ pub(in crate::http) async fn mint(x: &mut Exchange) -> Result<Answer, Refusal> {
     params(OfOrganization),
     responses((status = 204, description = "It opens nothing any more."), (status = 409))
 )]
-pub(in crate::http) async fn revoke(x: &Exchange, jti: &str) -> Result<Answer, Refusal> {
-    let by = x.authorized::<Manage>()?;
+pub(in crate::http) async fn revoke(
+    x: &Exchange,
+    by: Authorized<Manage>,
+    jti: &str,
+) -> Result<Answer, Refusal> {
     let org_id = only_parameter(x, "org_id")?;
     x.shared().auth.revoke_token(&by, org_id.as_deref(), &unescaped(jti)?).await?;
     Ok(Answer::empty())
@@ -132,8 +134,11 @@ struct DisabledView<'a> {
     request_body = DisabledBody,
     responses((status = 200, description = "So it is now.", body = DisabledView), (status = 409))
 )]
-pub(in crate::http) async fn set_disabled(x: &mut Exchange, sub: &str) -> Result<Answer, Refusal> {
-    let by = x.authorized::<Manage>()?;
+pub(in crate::http) async fn set_disabled(
+    x: &mut Exchange,
+    by: Authorized<Manage>,
+    sub: &str,
+) -> Result<Answer, Refusal> {
     let org_id = only_parameter(x, "org_id")?;
     let body: DisabledBody = x.json().await?;
     let sub = unescaped(sub)?;
@@ -174,8 +179,10 @@ struct TicketView<'a> {
     request_body = TicketBody,
     responses((status = 201, description = "It was made.", body = TicketView))
 )]
-pub(in crate::http) async fn make_ticket(x: &mut Exchange) -> Result<Answer, Refusal> {
-    let by = x.authorized::<Authenticated>()?;
+pub(in crate::http) async fn make_ticket(
+    x: &mut Exchange,
+    by: Authorized<Authenticated>,
+) -> Result<Answer, Refusal> {
     no_parameters(x)?;
     let (body, bytes): (TicketBody, _) = x.json_and_bytes().await?;
     let shared = x.shared().clone();

@@ -110,10 +110,7 @@ pub(super) fn refusals() -> Value {
 
 /// Completes the answers of one operation.
 pub(super) fn complete(path: &str, method: &str, operation: &mut Value, document: &Value) {
-    let open = operation["security"].as_array().is_some_and(|all| all.iter().any(|one| one == &json!({})));
-    if open {
-        operation["security"] = json!([]);
-    }
+    let open = operation["security"].as_array().is_some_and(Vec::is_empty);
     let has = |name: &str| {
         let parameters = operation["parameters"].as_array();
         parameters.into_iter().flatten().any(|parameter| parameter["name"] == name)

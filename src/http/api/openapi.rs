@@ -8,83 +8,48 @@ use utoipa::OpenApi;
 
 use super::super::admin::{api_keys, connections, organizations, stats, tokens};
 use super::super::resources::{agents, blocks, memories, messages, presence, tools, users};
-use super::super::routes::ROUTES;
+use super::super::routes::{ROUTES, with_routes};
 use super::super::{events, health, history, subscribe};
 use super::{answers, examples, limits, schemas, serve};
 use crate::resource::blocks::Label;
 use crate::resource::memories::batch::ITEMS;
 
-#[derive(OpenApi)]
-#[openapi(
-    info(
-        title = "Nervewire",
-        description = "Carries the events of AI-agent platforms to very many subscribers over WebSocket and SSE.\n\n\
-            What flows over the streams is described by `/api-docs/asyncapi.json`; what the words mean and what is promised \
-            stands in docs/protocol.md. An unknown parameter or field is refused (400); a whole \
-            number is written without a fraction. A method that a path does not have is \
-            405 with `Allow`, an unknown path 404.",
-    ),
-    paths(
-        health::health, health::live, health::ready,
-        subscribe::ws, subscribe::sse, subscribe::llm_sse,
-        history::get, events::post,
-        agents::list, agents::create, agents::get, agents::change, agents::delete,
-        agents::get_state, agents::set_state, agents::say,
-        messages::list, messages::create, messages::get, messages::delete,
-        tools::list, tools::create, tools::get, tools::change, tools::delete, tools::execute,
-        organizations::list, organizations::create, organizations::get, organizations::change, organizations::delete,
-        api_keys::list, api_keys::create, api_keys::delete,
-        tokens::mint, tokens::revoke, tokens::set_disabled, tokens::make_ticket,
-        connections::list, connections::kick_all, connections::kick_one,
-        presence::list,
-        memories::list,
-        memories::list_of_agent,
-        memories::create,
-        memories::batch::create,
-        memories::batch::delete,
-        memories::search::by_body,
-        memories::search::by_query,
-        memories::get,
-        memories::change,
-        memories::delete,
-        memories::history,
-        users::register::register,
-        users::login::login,
-        users::list,
-        users::me,
-        users::change_me,
-        users::login::change_password,
-        users::get,
-        users::delete,
-        users::list_members,
-        users::register::add_member,
-        users::change_member,
-        users::remove_member,
-        blocks::list,
-        blocks::get,
-        blocks::put,
-        blocks::delete,
-        stats::get,
-        serve::openapi, serve::asyncapi, serve::page, serve::asset,
-    ),
-    tags(
-        (name = "events", description = "Publishing, history, long-poll."),
-        (name = "subscriptions", description = "WebSocket and SSE."),
-        (name = "agents", description = "What the platform keeps of its agents."),
-        (name = "messages", description = "What is said to agents and by them."),
-        (name = "memories", description = "What agents remember, with its versions, and searched."),
-        (name = "tools", description = "What agents may call. None is run here."),
-        (name = "credentials", description = "API keys, tokens, tickets."),
-        (name = "users", description = "Who may come in."),
-        (name = "organizations", description = "The walls between tenants."),
-        (name = "connections", description = "Who is connected."),
-        (name = "core memory", description = "What an agent always has before it."),
-        (name = "presence", description = "Which users are connected."),
-        (name = "health", description = "Whether it lives and serves."),
-        (name = "documents", description = "What you read."),
-    ),
-)]
-struct Collected;
+/// What the document says of the API as a whole.
+const DESCRIPTION: &str = "Carries the events of AI-agent platforms to very many subscribers over WebSocket and SSE.\n\n\
+    `/api-docs/asyncapi.json` describes the events of the streams; docs/protocol.md says what is promised. An unknown parameter or \
+    field is refused (400). Whole numbers are written without a fraction. Every `GET` but those that open a stream answers `HEAD` as \
+    well. A method that a path does not have is 405 with `Allow`, an unknown path 404.";
+
+macro_rules! collected {
+    ($(
+        $($method:ident $id:ident)|+ $path:literal: $access:ty,
+        $($handler:ident)::+ ($($name:ident),*) $($flag:ident)?;
+    )*) => {
+        #[derive(OpenApi)]
+        #[openapi(
+            info(title = "Nervewire", description = DESCRIPTION),
+            paths($($($handler)::+),*),
+            tags(
+                (name = "events", description = "Publishing, history, long-poll."),
+                (name = "subscriptions", description = "WebSocket and SSE."),
+                (name = "agents", description = "What the platform keeps of its agents."),
+                (name = "messages", description = "What is said to agents and by them."),
+                (name = "memories", description = "What agents remember, with its versions, and searched."),
+                (name = "tools", description = "What agents may call. None is run here."),
+                (name = "credentials", description = "API keys, tokens, tickets."),
+                (name = "users", description = "Who may come in."),
+                (name = "organizations", description = "The walls between tenants."),
+                (name = "connections", description = "Who is connected."),
+                (name = "core memory", description = "What an agent always has before it."),
+                (name = "presence", description = "Which users are connected."),
+                (name = "health", description = "Whether it lives and serves."),
+                (name = "documents", description = "What you read."),
+            ),
+        )]
+        struct Collected;
+    };
+}
+with_routes!(collected);
 
 /// The document.
 pub(super) fn document() -> Value {
@@ -198,8 +163,14 @@ fn special(all: &mut Map<String, Value>) {
 
 /// What the rules add to one operation.
 fn complete(path: &str, method: &str, operation: &mut Value, document: &Value) {
-    if let Some(id) = operation_id(path, method) {
+    let mut routes = ROUTES.iter().filter(|route| route.path == path);
+    if let Some((route, id)) = routes.find_map(|route| Some((route, route.operation_id(method)?))) {
         operation["operationId"] = json!(id);
+        match (route.scopes)().as_deref() {
+            None => operation["security"] = json!([]),
+            Some([]) => {}
+            Some(scopes) => operation["x-scopes"] = json!(scopes),
+        }
     }
     if path == "/api/v1/tools" && method == "post" {
         operation["requestBody"]["content"]["application/json"]["schema"] = schemas::of("NewTool");
@@ -249,20 +220,6 @@ fn path_parameter(name: &str) -> Value {
         schema["pattern"] = json!(schemas::NO_CONTROLS);
     }
     json!({"name": name, "in": "path", "required": true, "description": says, "schema": schema})
-}
-
-/// The route's own name; of a route with two methods the second is named after it.
-fn operation_id(path: &str, method: &str) -> Option<String> {
-    let served = |route: &&super::super::routes::Route| {
-        route.path == path && route.methods.iter().any(|it| it.as_str().eq_ignore_ascii_case(method))
-    };
-    let name = format!("{:?}", ROUTES.iter().find(served)?.operation);
-    let name = match (method, name.strip_prefix("Change")) {
-        ("patch", Some(rest)) => format!("Patch{rest}"),
-        ("head", _) => format!("Head{}", name.strip_prefix("Get").unwrap_or(&name)),
-        _ => name,
-    };
-    Some(name[..1].to_lowercase() + &name[1..]) // names of variants are ASCII
 }
 
 fn security() -> Value {

@@ -79,50 +79,47 @@ static TAG: LazyLock<HeaderValue> = LazyLock::new(|| {
 
 /// The OpenAPI document.
 #[utoipa::path(
-    method(get, head),
+    get,
     path = "/api-docs/openapi.json",
     tag = "documents",
-    security(()),
     params(IfNoneMatch),
     responses(
         (status = 200, description = "The document.", content((Object = "application/json"))),
         (status = 304, description = "It is still the one of `If-None-Match`."),
     )
 )]
-pub(in crate::http) fn openapi(x: &Exchange) -> Answer {
-    fresh(x, JSON, OPENAPI.as_bytes())
+pub(in crate::http) async fn openapi(x: &Exchange, _: ()) -> Result<Answer, Refusal> {
+    Ok(fresh(x, JSON, OPENAPI.as_bytes()))
 }
 
 /// The AsyncAPI document.
 #[utoipa::path(
-    method(get, head),
+    get,
     path = "/api-docs/asyncapi.json",
     tag = "documents",
-    security(()),
     params(IfNoneMatch),
     responses(
         (status = 200, description = "The document.", content((Object = "application/json"))),
         (status = 304, description = "It is still the one of `If-None-Match`."),
     )
 )]
-pub(in crate::http) fn asyncapi(x: &Exchange) -> Answer {
-    fresh(x, JSON, ASYNCAPI.as_bytes())
+pub(in crate::http) async fn asyncapi(x: &Exchange, _: ()) -> Result<Answer, Refusal> {
+    Ok(fresh(x, JSON, ASYNCAPI.as_bytes()))
 }
 
 /// A page that shows both documents.
 #[utoipa::path(
-    method(get, head),
+    get,
     path = "/docs",
     tag = "documents",
-    security(()),
     params(IfNoneMatch),
     responses(
         (status = 200, description = "The page.", content((String = "text/html"))),
         (status = 304, description = "It is still the one of `If-None-Match`."),
     )
 )]
-pub(in crate::http) fn page(x: &Exchange) -> Answer {
-    file(x, &PAGE)
+pub(in crate::http) async fn page(x: &Exchange, _: ()) -> Result<Answer, Refusal> {
+    Ok(file(x, &PAGE))
 }
 
 /// A file of that page.
@@ -130,17 +127,16 @@ pub(in crate::http) fn page(x: &Exchange) -> Answer {
 /// # Errors
 /// 404.
 #[utoipa::path(
-    method(get, head),
+    get,
     path = "/docs/{name}",
     tag = "documents",
-    security(()),
     params(IfNoneMatch),
     responses(
         (status = 200, description = "The file.", content((String = "text/javascript"), (String = "text/css"))),
         (status = 304, description = "It is still the one of `If-None-Match`."),
     )
 )]
-pub(in crate::http) fn asset(x: &Exchange, name: &str) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn asset(x: &Exchange, _: (), name: &str) -> Result<Answer, Refusal> {
     FILES.iter().find(|it| it.name == name).map(|it| file(x, it)).ok_or_else(Refusal::not_found)
 }
 

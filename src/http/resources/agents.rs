@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::auth::{WriteAsUser, WriteOwned};
+use crate::auth::{Authorized, Subscribe, WriteAsUser, WriteOwned};
 use crate::event::Kind;
 use crate::outcome::Refusal;
 use crate::resource::agents::{self, Agent, Json, Saying, State};
@@ -18,8 +18,7 @@ use super::super::created;
 use super::super::exchange::Exchange;
 use super::super::respond::Answer;
 use super::{
-    Written, changing, if_match, listed, made, may_write, no_parameters, of_version, page, reading,
-    unescaped, writing, written,
+    Written, if_match, listed, made, no_parameters, of_version, page, reading, unescaped, writing, written,
 };
 
 /// An agent as clients see it.
@@ -97,8 +96,8 @@ fn view<'a>(org_id: &'a str, agent: &'a Agent) -> View<'a> {
     params(Page),
     responses((status = 200, description = "A page.", body = Vec<View>))
 )]
-pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
-    let caller = reading(x).await?;
+pub(in crate::http) async fn list(x: &Exchange, right: Authorized<Subscribe>) -> Result<Answer, Refusal> {
+    let caller = reading(x, &right).await?;
     let page = page(x, |_, _| Ok(false))?;
     let (agents, next) = agents::list(&caller, &page).await?;
     let views: Vec<View<'_>> = agents.iter().map(|agent| view(&caller.principal.org_id, agent)).collect();
@@ -114,8 +113,11 @@ pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
     request_body = Saying,
     responses((status = 201, description = "It was made.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
-pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
-    let Written { x, right, caller, bytes, body: saying } = written::<Saying, WriteOwned>(x).await?;
+pub(in crate::http) async fn create(
+    x: &mut Exchange,
+    right: Authorized<WriteOwned>,
+) -> Result<Answer, Refusal> {
+    let Written { x, right, caller, bytes, body: saying } = written::<Saying, WriteOwned>(x, right).await?;
     let answer = |agent: &Agent| of_version(created(view(&caller.principal.org_id, agent)), agent.version);
     made(x, &right, &bytes, answer, async |kept| agents::create(&caller, &right, saying, kept).await).await
 }
@@ -127,9 +129,13 @@ pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal>
     tag = "agents",
     responses((status = 200, description = "The agent.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
-pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn get(
+    x: &Exchange,
+    right: Authorized<Subscribe>,
+    id: &str,
+) -> Result<Answer, Refusal> {
     no_parameters(x)?;
-    let caller = reading(x).await?;
+    let caller = reading(x, &right).await?;
     let agent = agents::get(&caller, &unescaped(id)?).await?;
     Ok(told(&caller.principal.org_id, &agent))
 }
@@ -143,8 +149,12 @@ pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refus
     request_body = Saying,
     responses((status = 200, description = "It was changed.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
-pub(in crate::http) async fn change(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
-    let Written { x, right, caller, body: saying, .. } = changing::<Saying, WriteOwned>(x).await?;
+pub(in crate::http) async fn change(
+    x: &mut Exchange,
+    right: Authorized<WriteOwned>,
+    id: &str,
+) -> Result<Answer, Refusal> {
+    let Written { x, right, caller, body: saying, .. } = written::<Saying, WriteOwned>(x, right).await?;
     let agent = agents::change(&caller, &right, &unescaped(id)?, if_match(x)?, saying).await?;
     Ok(told(&caller.principal.org_id, &agent))
 }
@@ -157,8 +167,11 @@ pub(in crate::http) async fn change(x: &mut Exchange, id: &str) -> Result<Answer
     params(IfMatch),
     responses((status = 204, description = "It is gone."))
 )]
-pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
-    let right = may_write::<WriteOwned>(x)?;
+pub(in crate::http) async fn delete(
+    x: &Exchange,
+    right: Authorized<WriteOwned>,
+    id: &str,
+) -> Result<Answer, Refusal> {
     no_parameters(x)?;
     let caller = writing(x, &right, 0).await?;
     agents::delete(&caller, &right, &unescaped(id)?, if_match(x)?).await?;
@@ -212,9 +225,13 @@ struct StateBody {
     tag = "agents",
     responses((status = 200, description = "Its state.", body = StateView, headers(("ETag" = String, description = "Its version."))))
 )]
-pub(in crate::http) async fn get_state(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn get_state(
+    x: &Exchange,
+    right: Authorized<Subscribe>,
+    id: &str,
+) -> Result<Answer, Refusal> {
     no_parameters(x)?;
-    let caller = reading(x).await?;
+    let caller = reading(x, &right).await?;
     Ok(state_told(&agents::get(&caller, &unescaped(id)?).await?))
 }
 
@@ -227,8 +244,12 @@ pub(in crate::http) async fn get_state(x: &Exchange, id: &str) -> Result<Answer,
     request_body = StateBody,
     responses((status = 200, description = "Its state.", body = StateView, headers(("ETag" = String, description = "Its version."))), (status = 409))
 )]
-pub(in crate::http) async fn set_state(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
-    let Written { x, right, caller, body, .. } = written::<StateBody, WriteOwned>(x).await?;
+pub(in crate::http) async fn set_state(
+    x: &mut Exchange,
+    right: Authorized<WriteOwned>,
+    id: &str,
+) -> Result<Answer, Refusal> {
+    let Written { x, right, caller, body, .. } = written::<StateBody, WriteOwned>(x, right).await?;
     let version = if_match(x)?;
     let agent =
         agents::set_state(&caller, &right, &unescaped(id)?, version, body.state, body.error_message).await?;
@@ -292,9 +313,13 @@ struct Said<'a> {
     request_body = SayBody,
     responses((status = 201, description = "It is kept.", body = Said))
 )]
-pub(in crate::http) async fn say(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn say(
+    x: &mut Exchange,
+    right: Authorized<WriteAsUser>,
+    id: &str,
+) -> Result<Answer, Refusal> {
     let began = std::time::Instant::now();
-    let Written { x, right, caller, bytes, body, .. } = written::<SayBody, WriteAsUser>(x).await?;
+    let Written { x, right, caller, bytes, body, .. } = written::<SayBody, WriteAsUser>(x, right).await?;
     let id = unescaped(id)?;
     agents::exists(&caller, Kind::Message, &id).await?; // here the path names it: 404, not 400
     let notes = body.notes();

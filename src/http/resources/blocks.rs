@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::auth::WriteOwned;
+use crate::auth::{Authorized, Subscribe, WriteOwned};
 use crate::outcome::Refusal;
 use crate::resource::blocks::{self, Block, Holding, Label, Whose};
 use crate::time::rfc3339;
@@ -13,7 +13,7 @@ use super::super::api::parameters::{ForUser, IfMatch, OfUser, Page};
 use super::super::created;
 use super::super::exchange::Exchange;
 use super::super::respond::Answer;
-use super::{if_match, listed, may_write, of_version, only_parameter, page, reading, unescaped, writing};
+use super::{if_match, listed, of_version, only_parameter, page, reading, unescaped, writing};
 
 /// A block of core memory as clients see it.
 #[derive(Serialize, ToSchema)]
@@ -63,8 +63,12 @@ fn view<'a>(org_id: &'a str, block: &'a Block) -> View<'a> {
     params(Page, OfUser),
     responses((status = 200, description = "All of them.", body = Vec<View>))
 )]
-pub(in crate::http) async fn list(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
-    let caller = reading(x).await?;
+pub(in crate::http) async fn list(
+    x: &Exchange,
+    right: Authorized<Subscribe>,
+    id: &str,
+) -> Result<Answer, Refusal> {
+    let caller = reading(x, &right).await?;
     let mut user_id = None;
     // There is one page at most: its parameters are read to be refused where they are wrong.
     page(x, |name, value| {
@@ -87,8 +91,13 @@ pub(in crate::http) async fn list(x: &Exchange, id: &str) -> Result<Answer, Refu
     params(OfUser),
     responses((status = 200, description = "The block.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
-pub(in crate::http) async fn get(x: &Exchange, id: &str, label: &str) -> Result<Answer, Refusal> {
-    let caller = reading(x).await?;
+pub(in crate::http) async fn get(
+    x: &Exchange,
+    right: Authorized<Subscribe>,
+    id: &str,
+    label: &str,
+) -> Result<Answer, Refusal> {
+    let caller = reading(x, &right).await?;
     let (id, user_id) = (unescaped(id)?, only_parameter(x, "user_id")?);
     let whose = Whose { agent_id: &id, user_id: user_id.as_deref() };
     let block = blocks::get(&caller, whose, Label::named(&unescaped(label)?)?).await?;
@@ -107,8 +116,12 @@ pub(in crate::http) async fn get(x: &Exchange, id: &str, label: &str) -> Result<
         (status = 201, description = "It was made.", body = View, headers(("ETag" = String, description = "Its version."))),
     )
 )]
-pub(in crate::http) async fn put(x: &mut Exchange, id: &str, label: &str) -> Result<Answer, Refusal> {
-    let right = may_write::<WriteOwned>(x)?;
+pub(in crate::http) async fn put(
+    x: &mut Exchange,
+    right: Authorized<WriteOwned>,
+    id: &str,
+    label: &str,
+) -> Result<Answer, Refusal> {
     let (id, label, user_id) =
         (unescaped(id)?, Label::named(&unescaped(label)?)?, only_parameter(x, "user_id")?);
     let (holding, bytes): (Holding, _) = x.json_and_bytes().await?;
@@ -129,8 +142,12 @@ pub(in crate::http) async fn put(x: &mut Exchange, id: &str, label: &str) -> Res
     params(OfUser, IfMatch),
     responses((status = 204, description = "It is gone."))
 )]
-pub(in crate::http) async fn delete(x: &Exchange, id: &str, label: &str) -> Result<Answer, Refusal> {
-    let right = may_write::<WriteOwned>(x)?;
+pub(in crate::http) async fn delete(
+    x: &Exchange,
+    right: Authorized<WriteOwned>,
+    id: &str,
+    label: &str,
+) -> Result<Answer, Refusal> {
     let (id, label, user_id) =
         (unescaped(id)?, Label::named(&unescaped(label)?)?, only_parameter(x, "user_id")?);
     let caller = writing(x, &right, 0).await?;

@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::auth::WriteAsUser;
+use crate::auth::{Authorized, Subscribe, WriteAsUser};
 use crate::outcome::Refusal;
 use crate::resource::agents::Json;
 use crate::resource::messages::{self, Message, NewMessage, Role};
@@ -14,7 +14,7 @@ use super::super::api::parameters::{IdempotencyKey, OfMessages, Page};
 use super::super::created;
 use super::super::exchange::Exchange;
 use super::super::respond::Answer;
-use super::{Written, listed, made, may_write, no_parameters, page, reading, unescaped, writing, written};
+use super::{Written, listed, made, no_parameters, page, reading, unescaped, writing, written};
 
 /// A message as clients see it.
 #[derive(Serialize, ToSchema)]
@@ -68,8 +68,8 @@ fn view<'a>(org_id: &'a str, message: &'a Message) -> View<'a> {
     params(Page, OfMessages),
     responses((status = 200, description = "A page.", body = Vec<View>))
 )]
-pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
-    let caller = reading(x).await?;
+pub(in crate::http) async fn list(x: &Exchange, right: Authorized<Subscribe>) -> Result<Answer, Refusal> {
+    let caller = reading(x, &right).await?;
     let (mut agent_id, mut user_id) = (None, None);
     let page = page(x, |name, value| {
         match name {
@@ -95,8 +95,12 @@ pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
     request_body = NewMessage,
     responses((status = 201, description = "It is kept.", body = View))
 )]
-pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
-    let Written { x, right, caller, bytes, body: new, .. } = written::<NewMessage, WriteAsUser>(x).await?;
+pub(in crate::http) async fn create(
+    x: &mut Exchange,
+    right: Authorized<WriteAsUser>,
+) -> Result<Answer, Refusal> {
+    let Written { x, right, caller, bytes, body: new, .. } =
+        written::<NewMessage, WriteAsUser>(x, right).await?;
     let answer = |message: &Message| created(view(&caller.principal.org_id, message));
     made(x, &right, &bytes, answer, async |kept| messages::create(&caller, &right, new, kept).await).await
 }
@@ -108,9 +112,13 @@ pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal>
     tag = "messages",
     responses((status = 200, description = "The message.", body = View))
 )]
-pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn get(
+    x: &Exchange,
+    right: Authorized<Subscribe>,
+    id: &str,
+) -> Result<Answer, Refusal> {
     no_parameters(x)?;
-    let caller = reading(x).await?;
+    let caller = reading(x, &right).await?;
     let message = messages::get(&caller, &unescaped(id)?).await?;
     Ok(Answer::data(StatusCode::OK, view(&caller.principal.org_id, &message)))
 }
@@ -122,8 +130,11 @@ pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refus
     tag = "messages",
     responses((status = 204, description = "It is gone."))
 )]
-pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
-    let right = may_write(x)?;
+pub(in crate::http) async fn delete(
+    x: &Exchange,
+    right: Authorized<WriteAsUser>,
+    id: &str,
+) -> Result<Answer, Refusal> {
     no_parameters(x)?;
     let caller = writing(x, &right, 0).await?;
     messages::delete(&caller, &right, &unescaped(id)?).await?;

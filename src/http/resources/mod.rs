@@ -20,7 +20,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::auth::{Authorized, Principal, Right, Subscribe, Use};
+use crate::auth::{Authorized, Principal, Right, Subscribe};
 use crate::outcome::Refusal;
 use crate::resource::{Caller, Page, Position, ResourceError};
 use crate::store::Rows;
@@ -37,24 +37,9 @@ use super::version::{if_match, of_version};
 /// Who asks on this worker.
 type Asker<'a> = Caller<'a, Rc<Worker>>;
 
-/// Who reads.
-async fn reading(x: &Exchange) -> Result<Asker<'_>, Refusal> {
-    let principal = x.principal(Use::Rest)?;
-    principal.authorize::<Subscribe>()?;
-    asking(x, principal).await
-}
-
-/// Whether they may write; asked before a body is read.
-fn may_write<R: Right>(x: &Exchange) -> Result<Authorized<R>, Refusal> {
-    x.shared().serving()?;
-    x.authorized()
-}
-
-/// [`may_write`], and whether they may read. The credential is looked at once: a ticket is spent by that.
-fn may_write_and_read<R: Right>(x: &Exchange) -> Result<Authorized<R>, Refusal> {
-    let right = may_write(x)?;
-    right.principal().authorize::<Subscribe>()?;
-    Ok(right)
+/// A caller who reads.
+async fn reading<'a>(x: &'a Exchange, right: &Authorized<Subscribe>) -> Result<Asker<'a>, Refusal> {
+    asking(x, right.principal().clone()).await
 }
 
 /// A request that writes: who, by what right, its body as read and as it came.
@@ -67,20 +52,15 @@ struct Written<'a, T, R> {
 }
 
 /// Reads a request that writes and has a JSON body and no parameters.
-async fn written<T: DeserializeOwned, R: Right>(x: &mut Exchange) -> Result<Written<'_, T, R>, Refusal> {
-    written_together(x, |_: &T| Ok(1)).await
+async fn written<T: DeserializeOwned, R: Right>(
+    x: &mut Exchange,
+    right: Authorized<R>,
+) -> Result<Written<'_, T, R>, Refusal> {
+    written_together(x, right, |_: &T| Ok(1)).await
 }
 
 /// [`written`] of a body that asks for as many writes as `count` says.
 async fn written_together<T: DeserializeOwned, R: Right>(
-    x: &mut Exchange,
-    count: impl FnOnce(&T) -> Result<usize, Refusal>,
-) -> Result<Written<'_, T, R>, Refusal> {
-    let right = may_write(x)?;
-    written_by(x, right, count).await
-}
-
-async fn written_by<T: DeserializeOwned, R: Right>(
     x: &mut Exchange,
     right: Authorized<R>,
     count: impl FnOnce(&T) -> Result<usize, Refusal>,
@@ -93,9 +73,9 @@ async fn written_by<T: DeserializeOwned, R: Right>(
 /// The same of a body that may be an array.
 async fn written_from_array<T: DeserializeOwned, R: Right>(
     x: &mut Exchange,
+    right: Authorized<R>,
     count: impl FnOnce(&T) -> Result<usize, Refusal>,
 ) -> Result<Written<'_, T, R>, Refusal> {
-    let right = may_write(x)?;
     no_parameters(x)?;
     let read = x.json_or_array().await?;
     written_of(x, right, read, count).await
@@ -110,12 +90,6 @@ async fn written_of<T, R: Right>(
     let writes = count(&body)?;
     let caller = writing_together(x, &right, bytes.len(), writes).await?;
     Ok(Written { x, right, caller, body, bytes })
-}
-
-/// [`written`] for what answers with more than was written: who may not read is not shown it.
-async fn changing<T: DeserializeOwned, R: Right>(x: &mut Exchange) -> Result<Written<'_, T, R>, Refusal> {
-    let right = may_write_and_read(x)?;
-    written_by(x, right, |_: &T| Ok(1)).await
 }
 
 /// Who writes, with a body of `bytes`.

@@ -6,6 +6,7 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::auth::{Authorized, Subscribe};
 use crate::connection::presence::PresentPage;
 use crate::event::{Kind, presence_channel};
 use crate::outcome::Refusal;
@@ -65,8 +66,8 @@ struct Asked {
     params(OfPresence),
     responses((status = 200, description = "A page.", body = PresenceList))
 )]
-pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
-    let caller = reading(x).await?;
+pub(in crate::http) async fn list(x: &Exchange, right: Authorized<Subscribe>) -> Result<Answer, Refusal> {
+    let caller = reading(x, &right).await?;
     let asked = asked(x)?;
     let narrowing = &caller.rights.narrowing;
     let shown = |sub: &str| narrowing.permits(Kind::Custom, None, Some(&presence_channel(sub)));

@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::auth::WriteOwned;
+use crate::auth::{Authorized, Subscribe, WriteOwned};
 use crate::outcome::Refusal;
 use crate::resource::agents::Json;
 use crate::resource::tools::{self, Saying, Tool};
@@ -16,8 +16,8 @@ use super::super::exchange::Exchange;
 use super::super::parameters::boolean;
 use super::super::respond::Answer;
 use super::{
-    Written, asking, changing, if_match, listed, made, may_write, may_write_and_read, no_parameters,
-    of_version, page, reading, unescaped, writing, written,
+    Written, asking, if_match, listed, made, no_parameters, of_version, page, reading, unescaped, writing,
+    written,
 };
 
 /// A tool as clients see it.
@@ -84,8 +84,8 @@ fn told(org_id: &str, tool: &Tool) -> Answer {
     params(Page, OfTools),
     responses((status = 200, description = "A page.", body = Vec<View>))
 )]
-pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
-    let caller = reading(x).await?;
+pub(in crate::http) async fn list(x: &Exchange, right: Authorized<Subscribe>) -> Result<Answer, Refusal> {
+    let caller = reading(x, &right).await?;
     let (mut tags, mut match_all) = (Vec::new(), false);
     let page = page(x, |name, value| {
         match name {
@@ -109,8 +109,11 @@ pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
     request_body = Saying,
     responses((status = 201, description = "It was made.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
-pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
-    let Written { x, right, caller, bytes, body: saying } = written::<Saying, WriteOwned>(x).await?;
+pub(in crate::http) async fn create(
+    x: &mut Exchange,
+    right: Authorized<WriteOwned>,
+) -> Result<Answer, Refusal> {
+    let Written { x, right, caller, bytes, body: saying } = written::<Saying, WriteOwned>(x, right).await?;
     let answer = |tool: &Tool| of_version(created(view(&caller.principal.org_id, tool)), tool.version);
     made(x, &right, &bytes, answer, async |kept| tools::create(&caller, &right, saying, kept).await).await
 }
@@ -122,9 +125,13 @@ pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal>
     tag = "tools",
     responses((status = 200, description = "The tool.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
-pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn get(
+    x: &Exchange,
+    right: Authorized<Subscribe>,
+    id: &str,
+) -> Result<Answer, Refusal> {
     no_parameters(x)?;
-    let caller = reading(x).await?;
+    let caller = reading(x, &right).await?;
     let tool = tools::get(&caller, &unescaped(id)?).await?;
     Ok(told(&caller.principal.org_id, &tool))
 }
@@ -138,8 +145,12 @@ pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refus
     request_body = Saying,
     responses((status = 200, description = "It was changed.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
-pub(in crate::http) async fn change(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
-    let Written { x, right, caller, body: saying, .. } = changing::<Saying, WriteOwned>(x).await?;
+pub(in crate::http) async fn change(
+    x: &mut Exchange,
+    right: Authorized<WriteOwned>,
+    id: &str,
+) -> Result<Answer, Refusal> {
+    let Written { x, right, caller, body: saying, .. } = written::<Saying, WriteOwned>(x, right).await?;
     let tool = tools::change(&caller, &right, &unescaped(id)?, if_match(x)?, saying).await?;
     Ok(told(&caller.principal.org_id, &tool))
 }
@@ -152,8 +163,11 @@ pub(in crate::http) async fn change(x: &mut Exchange, id: &str) -> Result<Answer
     params(IfMatch),
     responses((status = 204, description = "It is gone."))
 )]
-pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
-    let right = may_write::<WriteOwned>(x)?;
+pub(in crate::http) async fn delete(
+    x: &Exchange,
+    right: Authorized<WriteOwned>,
+    id: &str,
+) -> Result<Answer, Refusal> {
     no_parameters(x)?;
     let caller = writing(x, &right, 0).await?;
     tools::delete(&caller, &right, &unescaped(id)?, if_match(x)?).await?;
@@ -167,8 +181,11 @@ pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Re
     tag = "tools",
     responses((status = 501))
 )]
-pub(in crate::http) async fn execute(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
-    let right = may_write_and_read::<WriteOwned>(x)?;
+pub(in crate::http) async fn execute(
+    x: &Exchange,
+    right: Authorized<WriteOwned>,
+    id: &str,
+) -> Result<Answer, Refusal> {
     let caller = asking(x, right.principal().clone()).await?;
     tools::get(&caller, &unescaped(id)?).await?;
     Err(Refusal::not_implemented("tools are not executed here: run it where you have a sandbox"))

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::auth::{Authorized, WriteAsUser};
 use crate::outcome::Refusal;
 use crate::resource::ResourceError;
 use crate::resource::agents::Json;
@@ -155,9 +156,12 @@ fn item(json: &RawValue) -> Result<NewMemory, ResourceError> {
     request_body = NewMemories,
     responses((status = 200, description = "What became of each.", body = BatchAnswer))
 )]
-pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn create(
+    x: &mut Exchange,
+    right: Authorized<WriteAsUser>,
+) -> Result<Answer, Refusal> {
     let count = |body: &NewMemories| counted("memories", body.memories.len());
-    let Written { x, right, caller, bytes, body } = written_together(x, count).await?;
+    let Written { x, right, caller, bytes, body } = written_together(x, right, count).await?;
     let items = body.memories.iter().map(|json| item(json)).collect();
     made(x, &right, &bytes, outcome_told, async |kept| batch::create(&caller, &right, items, kept).await)
         .await
@@ -172,9 +176,12 @@ pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal>
     request_body = OldMemories,
     responses((status = 200, description = "What became of each.", body = BatchAnswer))
 )]
-pub(in crate::http) async fn delete(x: &mut Exchange) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn delete(
+    x: &mut Exchange,
+    right: Authorized<WriteAsUser>,
+) -> Result<Answer, Refusal> {
     let count = |body: &OldMemories| counted("ids", body.ids().len());
-    let Written { x, right, caller, bytes, body } = written_from_array(x, count).await?;
+    let Written { x, right, caller, bytes, body } = written_from_array(x, right, count).await?;
     let ids = body.ids().to_vec();
     made(x, &right, &bytes, outcome_told, async |kept| batch::delete(&caller, &right, ids, kept).await).await
 }

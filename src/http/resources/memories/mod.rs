@@ -7,7 +7,7 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::auth::WriteAsUser;
+use crate::auth::{Authorized, Subscribe, WriteAsUser};
 use crate::event::Kind;
 use crate::outcome::Refusal;
 use crate::resource::agents::{self, Json};
@@ -23,8 +23,8 @@ use super::super::exchange::Exchange;
 use super::super::parameters::{OFFSET_MOST, number};
 use super::super::respond::Answer;
 use super::{
-    Asker, Written, changing, if_match, listed, made, may_write, no_parameters, of_version, page, reading,
-    unescaped, writing, written,
+    Asker, Written, if_match, listed, made, no_parameters, of_version, page, reading, unescaped, writing,
+    written,
 };
 
 /// A memory as clients see it.
@@ -137,8 +137,8 @@ async fn list_of(caller: &Asker<'_>, asked: Asked, page: Page) -> Result<Answer,
     params(PageAsked, OfMessages, OfMemories),
     responses((status = 200, description = "A page.", body = Vec<View>))
 )]
-pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
-    let caller = reading(x).await?;
+pub(in crate::http) async fn list(x: &Exchange, right: Authorized<Subscribe>) -> Result<Answer, Refusal> {
+    let caller = reading(x, &right).await?;
     let mut asked = Asked::default();
     let page = page(x, |name, value| asked.take(name, value))?;
     list_of(&caller, asked, page).await
@@ -152,8 +152,12 @@ pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
     params(PageAsked, OfUser, OfMemories),
     responses((status = 200, description = "A page.", body = Vec<View>))
 )]
-pub(in crate::http) async fn list_of_agent(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
-    let caller = reading(x).await?;
+pub(in crate::http) async fn list_of_agent(
+    x: &Exchange,
+    right: Authorized<Subscribe>,
+    id: &str,
+) -> Result<Answer, Refusal> {
+    let caller = reading(x, &right).await?;
     let mut asked = Asked::default();
     let page = page(x, |name, value| Ok(name != "agent_id" && asked.take(name, value)?))?;
     let id = unescaped(id)?;
@@ -171,8 +175,11 @@ pub(in crate::http) async fn list_of_agent(x: &Exchange, id: &str) -> Result<Ans
     request_body = NewMemory,
     responses((status = 201, description = "It is kept.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
-pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal> {
-    let Written { x, right, caller, bytes, body: new } = written::<NewMemory, WriteAsUser>(x).await?;
+pub(in crate::http) async fn create(
+    x: &mut Exchange,
+    right: Authorized<WriteAsUser>,
+) -> Result<Answer, Refusal> {
+    let Written { x, right, caller, bytes, body: new } = written::<NewMemory, WriteAsUser>(x, right).await?;
     let answer =
         |memory: &Memory| of_version(created(view(&caller.principal.org_id, memory)), memory.version);
     made(x, &right, &bytes, answer, async |kept| memories::create(&caller, &right, new, kept).await).await
@@ -185,9 +192,13 @@ pub(in crate::http) async fn create(x: &mut Exchange) -> Result<Answer, Refusal>
     tag = "memories",
     responses((status = 200, description = "The memory.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
-pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn get(
+    x: &Exchange,
+    right: Authorized<Subscribe>,
+    id: &str,
+) -> Result<Answer, Refusal> {
     no_parameters(x)?;
-    let caller = reading(x).await?;
+    let caller = reading(x, &right).await?;
     let memory = memories::get(&caller, &unescaped(id)?).await?;
     Ok(told(&caller.principal.org_id, &memory))
 }
@@ -201,8 +212,12 @@ pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refus
     request_body = Saying,
     responses((status = 200, description = "It was changed.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
-pub(in crate::http) async fn change(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
-    let Written { x, right, caller, body: saying, .. } = changing::<Saying, WriteAsUser>(x).await?;
+pub(in crate::http) async fn change(
+    x: &mut Exchange,
+    right: Authorized<WriteAsUser>,
+    id: &str,
+) -> Result<Answer, Refusal> {
+    let Written { x, right, caller, body: saying, .. } = written::<Saying, WriteAsUser>(x, right).await?;
     let memory = memories::change(&caller, &right, &unescaped(id)?, if_match(x)?, saying).await?;
     Ok(told(&caller.principal.org_id, &memory))
 }
@@ -215,8 +230,11 @@ pub(in crate::http) async fn change(x: &mut Exchange, id: &str) -> Result<Answer
     params(IfMatch),
     responses((status = 204, description = "It is gone."))
 )]
-pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
-    let right = may_write(x)?;
+pub(in crate::http) async fn delete(
+    x: &Exchange,
+    right: Authorized<WriteAsUser>,
+    id: &str,
+) -> Result<Answer, Refusal> {
     no_parameters(x)?;
     let caller = writing(x, &right, 0).await?;
     memories::delete(&caller, &right, &unescaped(id)?, if_match(x)?).await?;
@@ -265,8 +283,12 @@ fn version_view(version: &Version) -> VersionView<'_> {
     params(PageAsked),
     responses((status = 200, description = "A page.", body = Vec<VersionView>))
 )]
-pub(in crate::http) async fn history(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
-    let caller = reading(x).await?;
+pub(in crate::http) async fn history(
+    x: &Exchange,
+    right: Authorized<Subscribe>,
+    id: &str,
+) -> Result<Answer, Refusal> {
+    let caller = reading(x, &right).await?;
     let page = page(x, |_, _| Ok(false))?;
     let (versions, next) = memories::history(&caller, &unescaped(id)?, &page).await?;
     let views: Vec<VersionView<'_>> = versions.iter().map(version_view).collect();

@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::auth::{Subscribe, Use};
+use crate::auth::{Authorized, Subscribe};
 use crate::outcome::Refusal;
 use crate::resource::memories::MemoryType;
 use crate::resource::memories::search::{self as engine, Query};
@@ -67,9 +67,12 @@ async fn found(caller: &Asker<'_>, query: Query) -> Result<Answer, Refusal> {
     request_body = Query,
     responses((status = 200, description = "What was found.", body = FoundView))
 )]
-pub(in crate::http) async fn by_body(x: &mut Exchange) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn by_body(
+    x: &mut Exchange,
+    right: Authorized<Subscribe>,
+) -> Result<Answer, Refusal> {
     no_parameters(x)?;
-    let principal = x.principal(Use::Rest)?;
+    let principal = right.principal().clone();
     principal.authorize::<Subscribe>()?;
     let query = x.json::<Query>().await?;
     found(&asking(x, principal).await?, query).await
@@ -83,8 +86,8 @@ pub(in crate::http) async fn by_body(x: &mut Exchange) -> Result<Answer, Refusal
     params(MemoryWords, MemorySearch),
     responses((status = 200, description = "What was found.", body = FoundView))
 )]
-pub(in crate::http) async fn by_query(x: &Exchange) -> Result<Answer, Refusal> {
-    let caller = reading(x).await?;
+pub(in crate::http) async fn by_query(x: &Exchange, right: Authorized<Subscribe>) -> Result<Answer, Refusal> {
+    let caller = reading(x, &right).await?;
     let mut query = Query::default();
     for (name, value) in &x.parameters()? {
         match (name.as_ref(), value.as_ref()) {

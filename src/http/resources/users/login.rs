@@ -8,7 +8,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::auth::{Authenticated, Password};
+use crate::auth::{Authenticated, Authorized, Password};
 use crate::outcome::Refusal;
 use crate::resource::entry::{self, Entered};
 use crate::resource::users::UserError;
@@ -88,7 +88,6 @@ fn counted(x: &Exchange, error: UserError) -> Refusal {
     post,
     path = "/api/v1/users/login",
     tag = "users",
-    security(()),
     request_body = LoginBody,
     responses(
         (status = 200, description = "A session.", body = SessionAnswer),
@@ -97,7 +96,7 @@ fn counted(x: &Exchange, error: UserError) -> Refusal {
         (status = 503),
     )
 )]
-pub(in crate::http) async fn login(x: &mut Exchange) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn login(x: &mut Exchange, _: ()) -> Result<Answer, Refusal> {
     x.shared().serving()?;
     no_parameters(x)?;
     let (body, bytes): (LoginBody, _) = x.small_json(LOGIN_BYTES).await?;
@@ -129,9 +128,10 @@ struct PasswordBody {
     request_body = PasswordBody,
     responses((status = 200, description = "A new session; the tokens before it have ended.", body = SessionAnswer), (status = 404), (status = 409))
 )]
-pub(in crate::http) async fn change_password(x: &mut Exchange) -> Result<Answer, Refusal> {
-    x.shared().serving()?;
-    let right = x.authorized::<Authenticated>()?;
+pub(in crate::http) async fn change_password(
+    x: &mut Exchange,
+    right: Authorized<Authenticated>,
+) -> Result<Answer, Refusal> {
     no_parameters(x)?;
     let (body, bytes): (PasswordBody, _) = x.small_json(LOGIN_BYTES).await?;
     wipe(bytes);

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use zeroize::Zeroize as _;
 
-use crate::auth::{Authorized, Manage, Organization, Principal, Role, Use, WriteAsUser};
+use crate::auth::{Authenticated, Authorized, Manage, Organization, Principal, Role, WriteAsUser};
 use crate::outcome::Refusal;
 use crate::resource::users::{self, Desk, Saying, User};
 use crate::time::rfc3339;
@@ -22,7 +22,7 @@ use crate::time::rfc3339;
 use super::super::api::parameters::{IfMatch, OfOrganization, Page};
 use super::super::exchange::Exchange;
 use super::super::respond::Answer;
-use super::{if_match, listed, may_write, no_parameters, of_version, only_parameter, page, unescaped};
+use super::{if_match, listed, no_parameters, of_version, only_parameter, page, unescaped};
 
 /// A user as clients see them.
 #[derive(Serialize, ToSchema)]
@@ -77,12 +77,6 @@ fn desk(x: &Exchange) -> Desk<'_> {
     Desk { tenants: &x.shared().tenants, auth: &x.shared().auth }
 }
 
-/// Whether they may change users; asked before a body is read.
-fn may_manage(x: &Exchange) -> Result<Authorized<Manage>, Refusal> {
-    x.shared().serving()?;
-    x.authorized::<Manage>()
-}
-
 /// Wipes a body, if this is all there is of it.
 fn wipe(body: Bytes) {
     if let Ok(mut body) = body.try_into_mut() {
@@ -97,8 +91,8 @@ fn wipe(body: Bytes) {
     tag = "users",
     responses((status = 200, description = "The user.", body = View, headers(("ETag" = String, description = "Its version."))), (status = 404))
 )]
-pub(in crate::http) async fn me(x: &Exchange) -> Result<Answer, Refusal> {
-    let principal = x.principal(Use::Rest)?;
+pub(in crate::http) async fn me(x: &Exchange, right: Authorized<Authenticated>) -> Result<Answer, Refusal> {
+    let principal = right.principal().clone();
     no_parameters(x)?;
     let user = users::own(desk(x), &principal).await?;
     Ok(told(x, &*own_organization(x, &principal)?, &user))
@@ -113,8 +107,10 @@ pub(in crate::http) async fn me(x: &Exchange) -> Result<Answer, Refusal> {
     request_body = Saying,
     responses((status = 200, description = "The user.", body = View, headers(("ETag" = String, description = "Its version."))), (status = 404))
 )]
-pub(in crate::http) async fn change_me(x: &mut Exchange) -> Result<Answer, Refusal> {
-    let right = may_write::<WriteAsUser>(x)?;
+pub(in crate::http) async fn change_me(
+    x: &mut Exchange,
+    right: Authorized<WriteAsUser>,
+) -> Result<Answer, Refusal> {
     no_parameters(x)?;
     let saying: Saying = x.json().await?;
     let x = &*x;
@@ -130,8 +126,7 @@ pub(in crate::http) async fn change_me(x: &mut Exchange) -> Result<Answer, Refus
     params(Page, OfOrganization),
     responses((status = 200, description = "A page.", body = Vec<View>))
 )]
-pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
-    let by = x.authorized::<Manage>()?;
+pub(in crate::http) async fn list(x: &Exchange, by: Authorized<Manage>) -> Result<Answer, Refusal> {
     let mut org_id = None;
     let page = page(x, |name, value| {
         if name == "org_id" && !value.is_empty() {
@@ -150,8 +145,11 @@ pub(in crate::http) async fn list(x: &Exchange) -> Result<Answer, Refusal> {
     params(Page),
     responses((status = 200, description = "A page.", body = Vec<View>))
 )]
-pub(in crate::http) async fn list_members(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
-    let by = x.authorized::<Manage>()?;
+pub(in crate::http) async fn list_members(
+    x: &Exchange,
+    by: Authorized<Manage>,
+    id: &str,
+) -> Result<Answer, Refusal> {
     let page = page(x, |_, _| Ok(false))?;
     listing(x, &by, Some(&unescaped(id)?), &page).await
 }
@@ -175,8 +173,7 @@ async fn listing(
     params(OfOrganization),
     responses((status = 200, description = "The user.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
-pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
-    let by = x.authorized::<Manage>()?;
+pub(in crate::http) async fn get(x: &Exchange, by: Authorized<Manage>, id: &str) -> Result<Answer, Refusal> {
     let org_id = only_parameter(x, "org_id")?;
     let (user, organization) = users::get(desk(x), &by, org_id.as_deref(), &unescaped(id)?).await?;
     Ok(told(x, &organization, &user))
@@ -190,8 +187,11 @@ pub(in crate::http) async fn get(x: &Exchange, id: &str) -> Result<Answer, Refus
     params(OfOrganization, IfMatch),
     responses((status = 204, description = "They are gone."))
 )]
-pub(in crate::http) async fn delete(x: &Exchange, id: &str) -> Result<Answer, Refusal> {
-    let by = may_manage(x)?;
+pub(in crate::http) async fn delete(
+    x: &Exchange,
+    by: Authorized<Manage>,
+    id: &str,
+) -> Result<Answer, Refusal> {
     let org_id = only_parameter(x, "org_id")?;
     users::delete(desk(x), &by, org_id.as_deref(), &unescaped(id)?, if_match(x)?).await?;
     Ok(Answer::empty())
@@ -215,8 +215,12 @@ struct RoleBody {
     request_body = RoleBody,
     responses((status = 200, description = "The user.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
-pub(in crate::http) async fn change_member(x: &mut Exchange, id: &str, sub: &str) -> Result<Answer, Refusal> {
-    let by = may_manage(x)?;
+pub(in crate::http) async fn change_member(
+    x: &mut Exchange,
+    by: Authorized<Manage>,
+    id: &str,
+    sub: &str,
+) -> Result<Answer, Refusal> {
     no_parameters(x)?;
     let body: RoleBody = x.json().await?;
     let x = &*x;
@@ -234,8 +238,12 @@ pub(in crate::http) async fn change_member(x: &mut Exchange, id: &str, sub: &str
     params(IfMatch),
     responses((status = 204, description = "They are gone."))
 )]
-pub(in crate::http) async fn remove_member(x: &Exchange, id: &str, sub: &str) -> Result<Answer, Refusal> {
-    let by = may_manage(x)?;
+pub(in crate::http) async fn remove_member(
+    x: &Exchange,
+    by: Authorized<Manage>,
+    id: &str,
+    sub: &str,
+) -> Result<Answer, Refusal> {
     no_parameters(x)?;
     users::delete(desk(x), &by, Some(&unescaped(id)?), &unescaped(sub)?, if_match(x)?).await?;
     Ok(Answer::empty())

@@ -17,7 +17,7 @@ use super::super::super::exchange::Exchange;
 use super::super::super::once::{self, Turn};
 use super::super::super::respond::Answer;
 use super::super::{no_parameters, of_version, unescaped};
-use super::{View, desk, may_manage, view, wipe};
+use super::{View, desk, view, wipe};
 
 /// A user to be registered.
 #[derive(Deserialize, ToSchema)]
@@ -49,8 +49,11 @@ struct RegisterBody {
     request_body = RegisterBody,
     responses((status = 201, description = "They may enter.", body = View, headers(("ETag" = String, description = "Its version."))), (status = 404))
 )]
-pub(in crate::http) async fn register(x: &mut Exchange) -> Result<Answer, Refusal> {
-    enrol(x, None).await
+pub(in crate::http) async fn register(
+    x: &mut Exchange,
+    right: Authorized<Manage>,
+) -> Result<Answer, Refusal> {
+    enrol(x, right, None).await
 }
 
 /// Registers a user in this organization.
@@ -62,13 +65,20 @@ pub(in crate::http) async fn register(x: &mut Exchange) -> Result<Answer, Refusa
     request_body = RegisterBody,
     responses((status = 201, description = "They may enter.", body = View, headers(("ETag" = String, description = "Its version."))), (status = 404))
 )]
-pub(in crate::http) async fn add_member(x: &mut Exchange, id: &str) -> Result<Answer, Refusal> {
-    enrol(x, Some(unescaped(id)?)).await
+pub(in crate::http) async fn add_member(
+    x: &mut Exchange,
+    right: Authorized<Manage>,
+    id: &str,
+) -> Result<Answer, Refusal> {
+    enrol(x, right, Some(unescaped(id)?)).await
 }
 
 /// Registers a user in the organization that path or body names, or else the caller's.
-async fn enrol(x: &mut Exchange, organization: Option<String>) -> Result<Answer, Refusal> {
-    let by = may_manage(x)?;
+async fn enrol(
+    x: &mut Exchange,
+    by: Authorized<Manage>,
+    organization: Option<String>,
+) -> Result<Answer, Refusal> {
     no_parameters(x)?;
     let (body, bytes): (RegisterBody, _) = x.json_and_bytes().await?;
     wipe(bytes);
