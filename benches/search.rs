@@ -11,11 +11,11 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use nervewire::ids::TenantId;
 use nervewire::store::{
-    Before, Document, Group, Hits, Mark, Rows, Sought, Store, StoreOptions, Table, Word, length_of,
+    Before, Document, Group, Hits, List, Mark, Rows, Sought, Store, StoreOptions, Table, Word, length_of,
 };
 
 const TENANT: TenantId = TenantId(1);
-const TABLE: Table = Table(16);
+const TABLE: Table = Table::Memories;
 const FEW: u64 = 1_000;
 /// Words of a memory besides those that queries search for.
 const WORDS: u64 = 8;
@@ -29,10 +29,10 @@ const COMMON: u64 = 1_000;
 fn groups(number: u64) -> [Group; 4] {
     let (agent, user) = (format!("agent-{}", number % 50), format!("user-{}", number % 500));
     [
-        Group::new(32, &[]),
-        Group::new(33, &[&agent]),
-        Group::new(34, &[&user]),
-        Group::new(35, &[&agent, &user]),
+        Group::new(List::AllMemories, &[]),
+        Group::new(List::MemoriesOfAgent, &[&agent]),
+        Group::new(List::MemoriesOfUser, &[&user]),
+        Group::new(List::MemoriesOfAgentAndUser, &[&agent, &user]),
     ]
 }
 
@@ -88,7 +88,7 @@ fn store(all: u64) -> (tempfile::TempDir, Store) {
 fn sought(words: &[(&str, bool)]) -> Sought {
     let words = words.iter().map(|(term, prefix)| Word { term: (*term).into(), prefix: *prefix });
     Sought {
-        groups: vec![Group::new(32, &[])],
+        groups: vec![Group::new(List::AllMemories, &[])],
         words: words.collect(),
         since: [0; 16],
         kind: None,

@@ -467,7 +467,7 @@ fn write_rows(store: &Store, rows: std::ops::Range<u32>) {
     store.write_blocking(batch).unwrap();
     for n in rows {
         let mut batch = store::Rows::new();
-        batch.put_row(TenantId(1), Table(0), &format!("row {n}"), &vec![7; 4_000]).unwrap();
+        batch.put_row(TenantId(1), Table::Agents, &format!("row {n}"), &vec![7; 4_000]).unwrap();
         store.write_blocking(batch).unwrap();
     }
 }

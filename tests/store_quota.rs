@@ -14,13 +14,13 @@ use std::sync::Arc;
 use harness::{T1, T2, publish};
 use nervewire::ids::{Sequence, TenantId};
 use nervewire::store::{
-    Answer, Before, DAY_MS, Document, Durability, Group, Growth, Idempotency, Mark, MessageId, OverQuota,
-    Place, Rows, Store, Table, Usage, UserSince,
+    Answer, Before, DAY_MS, Document, Durability, Group, Growth, Idempotency, List, Mark, MessageId,
+    OverQuota, Place, Rows, Store, Table, Usage, UserSince,
 };
 use nervewire::time::{Clock, ManualClock};
 use proptest::prelude::*;
 
-const TABLE: Table = Table(9);
+const TABLE: Table = Table::Memories;
 
 fn open(dir: &Path, clock: &Arc<ManualClock>) -> Store {
     let clock = clock.clone();
@@ -79,7 +79,8 @@ type Model = BTreeMap<(TenantId, u8), usize>;
 
 fn places(id: u8) -> [Place; 2] {
     let number = 4_096 + u64::from(id) * 700; // several per span
-    [1, 2].map(|list| Place { group: Group::new(list, &["group"]), number })
+    [List::AllMessages, List::MessagesOfAgent]
+        .map(|list| Place { group: Group::new(list, &["group"]), number })
 }
 
 fn rows_of(step: &Step, model: &mut Model, now_ms: u64) -> Rows {
@@ -87,7 +88,7 @@ fn rows_of(step: &Step, model: &mut Model, now_ms: u64) -> Rows {
     let mark = Mark { kind: 1, count: 1, length: 1, weight: 0.5 };
     let document = |id: u8| -> Document { [id; 16] };
     let id = |id: u8| format!("row-{id}");
-    let group = Group::new(3, &["words"]);
+    let group = Group::new(List::AllMemories, &["words"]);
     match *step {
         Step::Row(tenant, n, len) => match model.insert((tenant, n), len) {
             Some(old) => rows.replace_row(tenant, TABLE, &id(n), &vec![7; len], old).expect("short"),

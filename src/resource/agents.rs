@@ -16,13 +16,11 @@ use super::{
 };
 use crate::auth::{Authorized, WriteOwned};
 use crate::event::{Event, Kind};
-use crate::store::{Group, Rows, Table};
+use crate::store::{Group, List, Rows, Table};
 use crate::tenant::publish::Notice;
 
 /// What locks of agents are named with.
 const KIND: &str = "agent";
-/// The list of all.
-const ALL: u8 = 0;
 
 /// What an agent does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
@@ -185,7 +183,7 @@ impl Said {
 }
 
 impl Record for Agent {
-    const TABLE: Table = Table(0);
+    const TABLE: Table = Table::Agents;
     fn id(&self) -> &str {
         &self.id
     }
@@ -194,7 +192,7 @@ impl Record for Agent {
     }
     fn groups(&self) -> Vec<Group> {
         match self.deleted_ms {
-            None => vec![Group::new(ALL, &[])],
+            None => vec![Group::new(List::AllAgents, &[])],
             Some(_) => Vec::new(),
         }
     }
@@ -298,7 +296,7 @@ pub async fn list<N: Notice>(
     let (narrowing, store) = (&caller.rights.narrowing, caller.tenants.store());
     let Some(names) = narrowing.agents() else {
         return match narrowing.permits(Kind::AgentUpdate, None, None) {
-            true => record::list(store, caller.tenant.id(), Group::new(ALL, &[]), page).await,
+            true => record::list(store, caller.tenant.id(), Group::new(List::AllAgents, &[]), page).await,
             false => Ok((Vec::new(), None)),
         };
     };

@@ -15,13 +15,9 @@ use super::record::{self, Page, Position, Record};
 use super::{Caller, ResourceError, agents, is_version, next_number};
 use crate::auth::{Authorized, WriteAsUser, WriteOwned};
 use crate::event::{Event, Kind, check_id};
-use crate::store::{Group, Rows, Table, scope};
+use crate::store::{Group, List, Rows, Table, scope};
 use crate::tenant::publish::Notice;
 
-/// An agent's, and an agent's and a user's.
-const OF_AGENT: u8 = 16;
-/// All of a user's.
-const OF_USER: u8 = 17;
 /// Most characters of a block whose limit nobody set.
 pub const BLOCK_CHARS: u32 = 2_000;
 /// The highest limit of a block: all blocks of an agent go into every prompt.
@@ -101,7 +97,7 @@ pub struct Holding {
 }
 
 impl Record for Block {
-    const TABLE: Table = Table(7);
+    const TABLE: Table = Table::CoreMemory;
     fn id(&self) -> &str {
         &self.id
     }
@@ -125,13 +121,13 @@ impl Block {
     }
     fn of_agent(agent_id: &str, user_id: Option<&str>) -> Group {
         match user_id {
-            Some(user_id) => Group::new(OF_AGENT, &[agent_id, user_id]),
-            None => Group::new(OF_AGENT, &[agent_id]),
+            Some(user_id) => Group::new(List::CoreMemoryOfAgent, &[agent_id, user_id]),
+            None => Group::new(List::CoreMemoryOfAgent, &[agent_id]),
         }
     }
 
     pub(super) fn of_user(user_id: &str) -> Group {
-        Group::new(OF_USER, &[user_id])
+        Group::new(List::CoreMemoryOfUser, &[user_id])
     }
 
     /// The event that tells of it; `metadata` is [`Block::metadata`].

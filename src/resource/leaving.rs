@@ -15,7 +15,7 @@ use super::record::{self, Page, Position, Record};
 use super::{ResourceError, lock_of, next_number};
 use crate::auth::Actor;
 use crate::ids::TenantId;
-use crate::store::{Group, Rows, Table};
+use crate::store::{Group, List, Rows, Table};
 use crate::tenant::Tenants;
 
 /// Changes of rows that one call makes, and users that it looks at as one of them: some seconds of commits, beside others'.
@@ -24,8 +24,6 @@ pub const CHANGES_AT_ONCE: usize = 50_000;
 const READ: usize = 100;
 /// Changes after which a commit is not added to: a memory is many rows.
 const CHANGES: usize = 2_000;
-/// The list of those who are leaving.
-const ALL: u8 = 18;
 /// They belong to no tenant's data: a tenant's own rows go with it.
 const NOWHERE: TenantId = TenantId(0);
 
@@ -40,7 +38,7 @@ pub(super) struct Leaving {
 
 impl Record for Leaving {
     /// The users' table, where tenant 0 has no users.
-    const TABLE: Table = Table(5);
+    const TABLE: Table = Table::Users;
     fn id(&self) -> &str {
         &self.id
     }
@@ -48,7 +46,7 @@ impl Record for Leaving {
         self.number
     }
     fn groups(&self) -> Vec<Group> {
-        vec![Group::new(ALL, &[])]
+        vec![Group::new(List::UserErasures, &[])]
     }
 }
 
@@ -75,7 +73,8 @@ pub async fn erase(tenants: &Tenants) -> Result<(), ResourceError> {
     let mut page = Page { from: Position::Offset(0), descending: false, limit: READ };
     loop {
         let (leavers, next) =
-            record::list::<Leaving>(tenants.store(), NOWHERE, Group::new(ALL, &[]), &page).await?;
+            record::list::<Leaving>(tenants.store(), NOWHERE, Group::new(List::UserErasures, &[]), &page)
+                .await?;
         for leaver in &leavers {
             if !all_of(tenants, leaver, &mut left).await? {
                 return Ok(());

@@ -15,15 +15,11 @@ use super::record::{self, Page, Position, Record};
 use super::{Caller, ResourceError, free, lock_of, next_number, object, short};
 use crate::auth::{Authorized, WriteAsUser};
 use crate::event::{Event, Kind, check_id};
-use crate::store::{Group, Of, Rows, Table};
+use crate::store::{Group, List, Of, Rows, Table};
 use crate::tenant::publish::Notice;
 
 /// What locks of messages are named with.
 pub(super) const KIND: &str = "message";
-const ALL: u8 = 1;
-const OF_AGENT: u8 = 2;
-const OF_USER: u8 = 3;
-const OF_BOTH: u8 = 4;
 /// Whose a message is that is everybody's; no user's id is empty.
 const EVERYBODY: &str = "";
 /// Most bytes of a message's text: an event must hold it.
@@ -109,7 +105,7 @@ pub struct NewMessage {
 }
 
 impl Record for Message {
-    const TABLE: Table = Table(1);
+    const TABLE: Table = Table::Messages;
     fn id(&self) -> &str {
         &self.id
     }
@@ -121,10 +117,10 @@ impl Record for Message {
     }
     fn groups(&self) -> Vec<Group> {
         vec![
-            Group::new(ALL, &[]),
-            Group::new(OF_AGENT, &[&self.agent_id]),
+            Group::new(List::AllMessages, &[]),
+            Group::new(List::MessagesOfAgent, &[&self.agent_id]),
             Message::of_user(&self.user_id),
-            Group::new(OF_BOTH, &[&self.agent_id, &self.user_id]),
+            Group::new(List::MessagesOfAgentAndUser, &[&self.agent_id, &self.user_id]),
         ]
     }
 }
@@ -137,7 +133,7 @@ impl Message {
     }
 
     pub(super) fn of_user(user_id: &str) -> Group {
-        Group::new(OF_USER, &[user_id])
+        Group::new(List::MessagesOfUser, &[user_id])
     }
 
     fn told(&self) -> Event<'_> {
@@ -273,10 +269,12 @@ pub async fn list<N: Notice>(
         _ => {}
     }
     let groups = match (agent_id, users.as_slice()) {
-        (None, []) => vec![Group::new(ALL, &[])],
-        (Some(agent), []) => vec![Group::new(OF_AGENT, &[agent])],
+        (None, []) => vec![Group::new(List::AllMessages, &[])],
+        (Some(agent), []) => vec![Group::new(List::MessagesOfAgent, &[agent])],
         (None, users) => users.iter().map(|user| Message::of_user(user)).collect(),
-        (Some(agent), users) => users.iter().map(|user| Group::new(OF_BOTH, &[agent, user])).collect(),
+        (Some(agent), users) => {
+            users.iter().map(|user| Group::new(List::MessagesOfAgentAndUser, &[agent, user])).collect()
+        }
     };
     record::list(caller.tenants.store(), caller.tenant.id(), Of::Any(groups), page).await
 }

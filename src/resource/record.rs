@@ -156,7 +156,7 @@ pub(super) fn page_of<R: Record>(mut records: Vec<R>, page: &Page) -> (Vec<R>, O
 
 fn read<R: Record>(row: &[u8]) -> Result<R, ResourceError> {
     serde_json::from_slice(row).map_err(|error| {
-        tracing::error!(%error, table = R::TABLE.0, "a stored resource cannot be read");
+        tracing::error!(%error, table = ?R::TABLE, "a stored resource cannot be read");
         ResourceError::Read(ReadError::Failed)
     })
 }

@@ -13,11 +13,9 @@ use super::{
     ownership, short,
 };
 use crate::auth::{Authorized, WriteOwned};
-use crate::store::{Group, Of, Rows, Table};
+use crate::store::{Group, List, Of, Rows, Table};
 use crate::tenant::publish::Notice;
 
-const ALL: u8 = 5;
-const TAGGED: u8 = 6;
 /// Most tags of a tool, and of a question.
 pub const TAGS: usize = 32;
 /// Most bytes of a tag.
@@ -119,7 +117,7 @@ impl Tool {
 }
 
 impl Record for Tool {
-    const TABLE: Table = Table(2);
+    const TABLE: Table = Table::Tools;
     fn id(&self) -> &str {
         &self.id
     }
@@ -144,8 +142,8 @@ impl Record for Tool {
 }
 
 fn groups_with(tags: &[String]) -> Vec<Group> {
-    let tagged = tags.iter().map(|tag| Group::new(TAGGED, &[tag]));
-    std::iter::once(Group::new(ALL, &[])).chain(tagged).collect()
+    let tagged = tags.iter().map(|tag| Group::new(List::ToolsWithTag, &[tag]));
+    std::iter::once(Group::new(List::AllTools, &[])).chain(tagged).collect()
 }
 
 /// Tags as they are kept: each once.
@@ -230,9 +228,9 @@ pub async fn list<N: Notice>(
     if !caller.rights.narrowing.is_none() {
         return Ok((Vec::new(), None));
     }
-    let groups: Vec<Group> = wanted.iter().map(|tag| Group::new(TAGGED, &[tag])).collect();
+    let groups: Vec<Group> = wanted.iter().map(|tag| Group::new(List::ToolsWithTag, &[tag])).collect();
     let of = match (groups.is_empty(), match_all) {
-        (true, _) => Of::from(Group::new(ALL, &[])),
+        (true, _) => Of::from(Group::new(List::AllTools, &[])),
         (false, true) => Of::All(groups),
         (false, false) => Of::Any(groups),
     };

@@ -17,14 +17,13 @@ use crate::auth::{
     Principal, Role, TooMany, WriteAsUser,
 };
 use crate::ids::TenantId;
-use crate::store::{Group, Rows, Table};
+use crate::store::{Group, List, Rows, Table};
 use crate::tenant::Tenants;
 use crate::tenant::idempotency::Held;
 use crate::tenant::publish::PublishError;
 
-const ALL: u8 = 15;
 /// Whose an email is: under the email, the user's id.
-pub(super) const EMAILS: Table = Table(6);
+pub(super) const EMAILS: Table = Table::Emails;
 /// Most bytes of an email (RFC 5321 §4.5.3.1.3).
 pub const EMAIL_BYTES: usize = 254;
 /// Fewest characters of a user's name.
@@ -56,7 +55,7 @@ pub struct User {
 }
 
 impl Record for User {
-    const TABLE: Table = Table(5);
+    const TABLE: Table = Table::Users;
     fn id(&self) -> &str {
         &self.id
     }
@@ -64,7 +63,7 @@ impl Record for User {
         self.number
     }
     fn groups(&self) -> Vec<Group> {
-        vec![Group::new(ALL, &[])]
+        vec![Group::new(List::AllUsers, &[])]
     }
 }
 
@@ -377,7 +376,7 @@ pub async fn list(
 ) -> Result<(Users, Arc<Organization>), UserError> {
     let organization = desk.target(by, org_id)?;
     let store = desk.tenants.store();
-    Ok((record::list(store, organization.tenant, Group::new(ALL, &[]), page).await?, organization))
+    Ok((record::list(store, organization.tenant, Group::new(List::AllUsers, &[]), page).await?, organization))
 }
 
 /// Nobody gives, or takes, rights wider than their own. Users are not narrowed, so who is may make none.

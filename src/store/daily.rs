@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ring::digest;
 
 use super::engine::{Batch, Engine, EngineError, Value};
-use super::keys::{self, Kind};
+use super::keys::{self, ExpiryLane, Kind};
 use super::rows::{Rows, TooLong};
 use crate::ids::{Sequence, TenantId};
 use crate::time::Clock;
@@ -26,8 +26,8 @@ pub(super) const MESSAGE_IDS: u64 = 16_000_000;
 const REMOVE_AT_ONCE: usize = 256;
 
 const VERSION: u8 = 1;
-const LANE_IDEMPOTENCY: u8 = 0;
-const LANE_MESSAGE_ID: u8 = 1;
+const LANE_IDEMPOTENCY: u8 = ExpiryLane::Idempotency as u8;
+const LANE_MESSAGE_ID: u8 = ExpiryLane::MessageId as u8;
 
 /// What is remembered of a request with an `Idempotency-Key`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot::Receiver;
 
 use super::engine::{Engine, EngineOptions};
-use super::keys::{self, Kind};
+use super::keys::{self, Kind, List};
 use super::log_entry::LogEntry;
 use super::{
     Answer, CommitError, Done, Group, Idempotency, LogRead, Organization, Place, Retention, Rows, Store,
@@ -19,7 +19,7 @@ use crate::frame::Frame;
 use crate::ids::{Sequence, TenantId};
 
 const STEPS: u64 = 400;
-const TABLE: Table = Table(1);
+const TABLE: Table = Table::Messages;
 
 /// Numbers that are the same in every run (xorshift).
 struct Random(u64);
@@ -135,7 +135,7 @@ impl World {
         let mut rows = Rows::new();
         rows.in_name_of(who.0, &who.1);
         rows.put_row(who.0, TABLE, &id, who.1.as_bytes()).expect("short");
-        let place = Place { group: Group::new(1, &[&who.1]), number: self.step };
+        let place = Place { group: Group::new(List::AllMessages, &[&who.1]), number: self.step };
         rows.put_place(who.0, &place, &id).expect("short");
         let answer = Answer::Withheld { id: who.1.clone() };
         let row = Idempotency { body: [0; 32], answer, created_ms: 0 };
@@ -176,7 +176,7 @@ impl World {
         for (id, _) in self.rows.extract_if(.., |_, of| *of == who) {
             rows.delete_row(who.0, TABLE, &id);
             let number = id["row-".len()..].parse().expect("a step");
-            rows.delete_place(who.0, &Place { group: Group::new(1, &[&who.1]), number }, &id);
+            rows.delete_place(who.0, &Place { group: Group::new(List::AllMessages, &[&who.1]), number }, &id);
         }
         self.events.retain(|_, of| *of != who);
         self.deleted_users.insert(who);

@@ -7,50 +7,142 @@
 
 use crate::ids::{Sequence, TenantId};
 
-/// What a row is. The ordinals are on disk.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
-#[repr(u8)]
-pub(crate) enum Kind {
-    /// The store itself; tail: [`Meta`] ordinal, 1 byte.
-    Meta = 0,
-    /// Where packed events lie in the journal; tail: first sequence, 8 bytes.
-    Log = 1,
-    /// A tenant's counters; no tail.
-    Counters = 2,
-    /// An organization; no tail.
-    Organization = 3,
-    /// An API key; tail: key id.
-    ApiKey = 4,
-    /// A revoked token; tail: `jti`.
-    Revoked = 5,
-    /// A disabled user; tail: `sub`.
-    DisabledUser = 6,
-    /// An `Idempotency-Key`; tail: digest of its scope, 32 bytes.
-    Idempotency = 7,
-    /// A client-given `message_id`; tail: digest of user and id, 32 bytes.
-    MessageId = 8,
-    /// What expires after a day, in order of its making; tail: lane u8, ordinal u64.
-    Expiry = 9,
-    /// A tenant whose rows are being erased; no tail.
-    Erase = 10,
-    /// Opaque bytes under a name; tail: the name.
-    Secret = 11,
-    /// A resource; tail: table u8, id.
-    Row = 12,
-    /// Where a resource stands in a list; tail: list u8, digest of the group 16 bytes, number u64, id.
-    Place = 13,
-    /// A term that occurs in a text, for search; tail: list u8, the rest is the search index's own.
-    Term = 14,
-    /// From when on a user's tokens are good; tail: `sub`.
-    UserSince = 15,
-    /// A user whose events are being erased; tail: `sub`.
-    EraseUser = 16,
-    /// Several places of one group; tail: as [`Kind::Place`], of the one it began with.
-    Run = 17,
-    /// What a tenant keeps besides its log; no tail.
-    Usage = 18,
-    /// What is live in a segment of the journal; tail: the segment's first position, 8 bytes.
-    Segment = 19,
+/// Declares an enum whose ordinals are on disk, with all of its members in the order of ordinals. The compiler refuses an ordinal that
+/// is given twice.
+macro_rules! ordinals {
+    ($(#[$doc:meta])* $vis:vis enum $name:ident { $($(#[$member_doc:meta])* $member:ident = $ordinal:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        $vis enum $name { $($(#[$member_doc])* $member = $ordinal,)+ }
+
+        impl $name {
+            /// Every member, in the order of ordinals.
+            $vis const ALL: &[$name] = &[$($name::$member,)+];
+
+            /// The member of an ordinal.
+            #[allow(dead_code, reason = "not every enum is read back from its ordinal")]
+            $vis fn from_ordinal(ordinal: u8) -> Option<$name> {
+                $name::ALL.iter().copied().find(|member| *member as u8 == ordinal)
+            }
+        }
+    };
+}
+
+ordinals! {
+    /// What a row is.
+    pub(crate) enum Kind {
+        /// The store itself; tail: [`Meta`] ordinal, 1 byte.
+        Meta = 0,
+        /// Where packed events lie in the journal; tail: first sequence, 8 bytes.
+        Log = 1,
+        /// A tenant's counters; no tail.
+        Counters = 2,
+        /// An organization; no tail.
+        Organization = 3,
+        /// An API key; tail: key id.
+        ApiKey = 4,
+        /// A revoked token; tail: `jti`.
+        Revoked = 5,
+        /// A disabled user; tail: `sub`.
+        DisabledUser = 6,
+        /// An `Idempotency-Key`; tail: digest of its scope, 32 bytes.
+        Idempotency = 7,
+        /// A client-given `message_id`; tail: digest of user and id, 32 bytes.
+        MessageId = 8,
+        /// What expires after a day, in order of its making; tail: lane u8, ordinal u64.
+        Expiry = 9,
+        /// A tenant whose rows are being erased; no tail.
+        Erase = 10,
+        /// Opaque bytes under a name; tail: the name.
+        Secret = 11,
+        /// A resource; tail: table u8, id.
+        Row = 12,
+        /// Where a resource stands in a list; tail: list u8, digest of the group 16 bytes, number u64, id.
+        Place = 13,
+        /// A term that occurs in a text, for search; tail: list u8, the rest is the search index's own.
+        Term = 14,
+        /// From when on a user's tokens are good; tail: `sub`.
+        UserSince = 15,
+        /// A user whose events are being erased; tail: `sub`.
+        EraseUser = 16,
+        /// Several places of one group; tail: as [`Kind::Place`], of the one it began with.
+        Run = 17,
+        /// What a tenant keeps besides its log; no tail.
+        Usage = 18,
+        /// What is live in a segment of the journal; tail: the segment's first position, 8 bytes.
+        Segment = 19,
+    }
+}
+
+ordinals! {
+    /// A table of resources: the first byte in the tail of a [`Kind::Row`].
+    pub enum Table {
+        /// Agents, by id.
+        Agents = 0,
+        /// Messages, by id.
+        Messages = 1,
+        /// Tools, by id.
+        Tools = 2,
+        /// Users, by id. Of tenant 0: deleted users whose data is still being erased.
+        Users = 5,
+        /// Which user has an email, by the email.
+        Emails = 6,
+        /// Blocks of core memory, by agent, user and label.
+        CoreMemory = 7,
+        /// Memories, by id.
+        Memories = 16,
+        /// Earlier versions of memories, by memory and version.
+        MemoryVersions = 17,
+    }
+}
+
+ordinals! {
+    /// A list that rows stand in: the first byte in the tail of a [`Kind::Place`], a [`Kind::Run`] and a [`Kind::Term`].
+    pub enum List {
+        /// Every agent.
+        AllAgents = 0,
+        /// Every message.
+        AllMessages = 1,
+        /// Messages of an agent.
+        MessagesOfAgent = 2,
+        /// Messages of a user.
+        MessagesOfUser = 3,
+        /// Messages of an agent and a user.
+        MessagesOfAgentAndUser = 4,
+        /// Every tool.
+        AllTools = 5,
+        /// Tools with a tag.
+        ToolsWithTag = 6,
+        /// Every user.
+        AllUsers = 15,
+        /// Blocks of core memory of an agent, or of an agent and a user.
+        CoreMemoryOfAgent = 16,
+        /// Blocks of core memory of a user.
+        CoreMemoryOfUser = 17,
+        /// Deleted users whose data is still being erased.
+        UserErasures = 18,
+        /// Every memory, and the terms of all.
+        AllMemories = 32,
+        /// Memories of an agent, and their terms.
+        MemoriesOfAgent = 33,
+        /// Memories of a user, and their terms.
+        MemoriesOfUser = 34,
+        /// Memories of an agent and a user, and their terms.
+        MemoriesOfAgentAndUser = 35,
+        /// Versions of a memory.
+        VersionsOfMemory = 36,
+    }
+}
+
+ordinals! {
+    /// A lane of rows that expire: the first byte in the tail of a [`Kind::Expiry`].
+    pub(crate) enum ExpiryLane {
+        /// [`Kind::Idempotency`].
+        Idempotency = 0,
+        /// [`Kind::MessageId`].
+        MessageId = 1,
+    }
 }
 
 /// How long the tail of a kind's key may be, in bytes: least and most.
@@ -72,30 +164,6 @@ pub(crate) const fn tail_len(kind: Kind) -> (usize, usize) {
 }
 
 impl Kind {
-    /// Every kind, in the order of ordinals.
-    pub(crate) const ALL: [Kind; 20] = [
-        Kind::Meta,
-        Kind::Log,
-        Kind::Counters,
-        Kind::Organization,
-        Kind::ApiKey,
-        Kind::Revoked,
-        Kind::DisabledUser,
-        Kind::Idempotency,
-        Kind::MessageId,
-        Kind::Expiry,
-        Kind::Erase,
-        Kind::Secret,
-        Kind::Row,
-        Kind::Place,
-        Kind::Term,
-        Kind::UserSince,
-        Kind::EraseUser,
-        Kind::Run,
-        Kind::Usage,
-        Kind::Segment,
-    ];
-
     /// What an erased tenant loses, the log first. Its organization row stays, marked deleted, so that its number is
     /// never given out again.
     pub(crate) const OF_TENANT: [Kind; 15] = [
@@ -122,24 +190,24 @@ pub(crate) const HEAD: usize = 9;
 /// Most bytes of a `jti`, `sub` or key id: ids are at most 256 bytes, see [`crate::event::ID_BYTES`].
 pub(crate) const MAX_NAME: usize = 256;
 
-/// The rows of [`Kind::Meta`]. The ordinals are on disk.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub(crate) enum Meta {
-    /// Layout of everything else.
-    Schema = 0,
-    /// Store id and cursor key.
-    Identity = 1,
-    /// The running epoch.
-    Epoch = 2,
-    /// The version of the scopes that API keys are written in; `auth` knows what it means.
-    Scopes = 3,
-    /// The version by which the rows of all tenants were counted.
-    Usage = 4,
-    /// The position in the journal that the state is of.
-    Position = 5,
-    /// The id of the journal that the state belongs to.
-    Journal = 6,
+ordinals! {
+    /// The rows of [`Kind::Meta`].
+    pub(crate) enum Meta {
+        /// Layout of everything else.
+        Schema = 0,
+        /// Store id and cursor key.
+        Identity = 1,
+        /// The running epoch.
+        Epoch = 2,
+        /// The version of the scopes that API keys are written in; `auth` knows what it means.
+        Scopes = 3,
+        /// The version by which the rows of all tenants were counted.
+        Usage = 4,
+        /// The position in the journal that the state is of.
+        Position = 5,
+        /// The id of the journal that the state belongs to.
+        Journal = 6,
+    }
 }
 
 /// A stored key that is none of ours: damage, or a newer version.
@@ -163,7 +231,7 @@ pub(crate) fn begin(key: &mut Vec<u8>, kind: Kind, tenant: TenantId) {
 
 /// The kind of a key.
 pub(crate) fn kind_of(key: &[u8]) -> Option<Kind> {
-    Kind::ALL.get(usize::from(*key.first()?)).copied()
+    Kind::from_ordinal(*key.first()?)
 }
 
 /// The first key of a kind, and the first after all of its keys.
@@ -207,7 +275,7 @@ pub(crate) fn after(kind: Kind, tenant: TenantId) -> Vec<u8> {
 /// [`BadKey`] for an unknown kind or a tail whose length is not that kind's.
 pub(crate) fn parse(key: &[u8]) -> Result<(Kind, TenantId, &[u8]), BadKey> {
     let (head, tail) = key.split_at_checked(HEAD).ok_or(BadKey)?;
-    let kind = *Kind::ALL.get(usize::from(head[0])).ok_or(BadKey)?;
+    let kind = Kind::from_ordinal(head[0]).ok_or(BadKey)?;
     let tenant = u64::from_be_bytes(head[1..].try_into().map_err(|_| BadKey)?);
     let (least, most) = tail_len(kind);
     if tail.len() < least || tail.len() > most {
@@ -245,26 +313,26 @@ pub(crate) fn parse_expiry(key: &[u8]) -> Result<(TenantId, u8, u64), BadKey> {
 mod tests {
     use super::*;
 
+    /// A changed ordinal would read old data directories wrongly, so each stands here once more.
     #[test]
     fn ordinals_are_stable() {
-        for (ordinal, kind) in Kind::ALL.into_iter().enumerate() {
-            assert_eq!(kind as usize, ordinal, "{kind:?}");
+        let kinds: Vec<u8> = Kind::ALL.iter().map(|kind| *kind as u8).collect();
+        assert_eq!(kinds, (0..20).collect::<Vec<u8>>());
+        let rows: Vec<u8> = Meta::ALL.iter().map(|row| *row as u8).collect();
+        assert_eq!(rows, [0, 1, 2, 3, 4, 5, 6]);
+        let tables: Vec<u8> = Table::ALL.iter().map(|table| *table as u8).collect();
+        assert_eq!(tables, [0, 1, 2, 5, 6, 7, 16, 17]);
+        let lists: Vec<u8> = List::ALL.iter().map(|list| *list as u8).collect();
+        assert_eq!(lists, [0, 1, 2, 3, 4, 5, 6, 15, 16, 17, 18, 32, 33, 34, 35, 36]);
+        assert_eq!([ExpiryLane::Idempotency as u8, ExpiryLane::MessageId as u8], [0, 1]);
+        for kind in Kind::ALL {
+            assert_eq!(Kind::from_ordinal(*kind as u8), Some(*kind));
         }
-        let rows = [
-            Meta::Schema,
-            Meta::Identity,
-            Meta::Epoch,
-            Meta::Scopes,
-            Meta::Usage,
-            Meta::Position,
-            Meta::Journal,
-        ];
-        assert_eq!(rows.map(|row| row as u8), [0, 1, 2, 3, 4, 5, 6]);
     }
 
     #[test]
     fn every_kind_round_trips_and_refuses_other_lengths() {
-        for kind in Kind::ALL {
+        for kind in Kind::ALL.iter().copied() {
             let (least, most) = tail_len(kind);
             for len in [least, most] {
                 let tail = vec![7; len];

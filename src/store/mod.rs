@@ -73,6 +73,7 @@ pub use daily::{Answer, DAY_MS, Idempotency, MessageId, scope};
 pub use handle::Store;
 #[doc(hidden)]
 pub use journal::door as journal_door;
+pub use keys::{List, Table};
 pub use log::{Congested, Permit, RESERVE_WAIT, TenantLog, UNCOMMITTED_BYTES, UNCOMMITTED_EVENTS};
 pub use open_error::{OpenError, find};
 pub use pack::{MAX_EVENT_BYTES, MAX_VALUE};
@@ -93,7 +94,7 @@ pub use space::StoreState;
 #[doc(hidden)]
 pub use space::{Disk, Io, Space};
 pub use stats::{JournalStats, LATENCY_BOUNDS_US, Stats};
-pub use tables::{Asked, Listed, Table};
+pub use tables::{Asked, Listed};
 pub use terms::{Document, EXPANDED, Mark, POSTINGS, Sought, TERM_BYTES, Word, length_of};
 pub use trim::Retention;
 pub use usage::Usage;

@@ -10,7 +10,7 @@
 
 use super::daily::scope;
 use super::engine::{Batch, Engine, EngineError};
-use super::keys::{self, Kind};
+use super::keys::{self, Kind, List};
 use super::rows::{Rows, TooLong, check_tail};
 use crate::ids::TenantId;
 
@@ -33,14 +33,14 @@ const _: () = assert!(RUN * (IN_RUN + keys::MAX_NAME) < super::pack::MAX_VALUE);
 /// A group of a list: what one page is taken from.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Group {
-    list: u8,
+    list: List,
     digest: [u8; GROUP],
 }
 
 impl Group {
-    /// The group of `list` (by its number on disk) that `parts` name.
+    /// The group of `list` that `parts` name.
     #[must_use]
-    pub fn new(list: u8, parts: &[&str]) -> Group {
+    pub fn new(list: List, parts: &[&str]) -> Group {
         let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
         let mut digest = [0; GROUP];
         digest.copy_from_slice(&scope(&parts)[..GROUP]);
@@ -48,7 +48,7 @@ impl Group {
     }
 
     pub(super) fn prefix(self) -> Vec<u8> {
-        [&[self.list][..], &self.digest].concat()
+        [&[self.list as u8][..], &self.digest].concat()
     }
 }
 
@@ -237,7 +237,7 @@ impl Whose<'_> {
     fn key(&self, kind: Kind, (number, id): &At) -> Vec<u8> {
         let mut key = Vec::with_capacity(keys::HEAD + BEFORE_ID + id.len());
         keys::begin(&mut key, kind, self.tenant);
-        key.push(self.group.list);
+        key.push(self.group.list as u8);
         key.extend_from_slice(&self.group.digest);
         key.extend_from_slice(&number.to_be_bytes());
         key.extend_from_slice(id.as_bytes());
@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_run_comes_back_and_nothing_cut_is_one() {
-        let group = Group::new(1, &["a"]);
+        let group = Group::new(List::AllMessages, &["a"]);
         let run: Vec<At> = [(start_of(7), "x"), (start_of(7) + 5, "a longer one"), (start_of(8) - 1, "")]
             .map(|(n, id)| (n, id.to_owned()))
             .into();

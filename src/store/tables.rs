@@ -6,7 +6,7 @@
 
 use super::Store;
 use super::engine::{Engine, EngineError};
-use super::keys::{self, Kind};
+use super::keys::{self, Kind, Table};
 use super::places::{At, Group};
 use super::read::ReadError;
 use super::rows::{Before, Rows, TooLong};
@@ -16,10 +16,6 @@ use crate::ids::TenantId;
 const VERSION: u8 = 1;
 /// Places that a page of what several lists have in common looks at before another organization has its turn; some milliseconds.
 const SLICE: usize = 500;
-
-/// A table, by its number on disk.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Table(pub u8);
 
 /// Which part of a list is asked for.
 #[derive(Clone, Debug)]
@@ -48,7 +44,7 @@ pub struct Listed {
 }
 
 fn row_key(table: Table, id: &str) -> Vec<u8> {
-    [&[table.0][..], id.as_bytes()].concat()
+    [&[table as u8][..], id.as_bytes()].concat()
 }
 
 impl Rows {
@@ -234,17 +230,17 @@ impl PageRead {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Group, Place, StoreOptions};
+    use crate::store::{Group, List, Place, StoreOptions};
 
     const TENANT: TenantId = TenantId(3);
-    const TABLE: Table = Table(9);
+    const TABLE: Table = Table::Memories;
 
     /// Rows go while a page of them is read: what it finds is a place without a row.
     #[tokio::test]
     async fn a_page_goes_on_after_rows_that_went_while_it_was_read() {
         let dir = tempfile::tempdir().expect("a directory");
         let store = Store::open(StoreOptions::new(dir.path())).expect("the store opens");
-        let group = Group::new(1, &[]);
+        let group = Group::new(List::AllMessages, &[]);
         let mut rows = Rows::new();
         for number in 0..10 {
             let id = number.to_string();

@@ -286,6 +286,7 @@ fn posting((key, value): &(Value, Value)) -> Result<Posting, EngineError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::keys::List;
     use super::*;
     use crate::store::StoreOptions;
 
@@ -299,7 +300,7 @@ mod tests {
     }
 
     fn group(user: &str) -> Group {
-        Group::new(7, &[user])
+        Group::new(List::AllMemories, &[user])
     }
 
     fn sought(words: &[(&str, bool)]) -> Sought {

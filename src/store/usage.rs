@@ -164,7 +164,7 @@ pub(super) fn differences(
 /// What every organization keeps, by its rows.
 pub(super) fn count(engine: &Engine) -> Result<HashMap<TenantId, Usage>, EngineError> {
     let mut found = HashMap::<TenantId, Difference>::new();
-    for kind in Kind::ALL.into_iter().filter(|kind| is_counted(*kind)) {
+    for kind in Kind::ALL.iter().copied().filter(|kind| is_counted(*kind)) {
         for row in engine.range(&[kind as u8], &[kind as u8 + 1]) {
             let (key, value) = row?;
             if let Some((kind, tenant)) = counted(&key) {

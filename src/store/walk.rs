@@ -288,6 +288,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::engine::{Batch, EngineOptions};
+    use super::super::keys::List;
     use super::super::places::{Place, Sheet};
     use super::super::space::Disk;
     use super::*;
@@ -296,7 +297,7 @@ mod tests {
     const GROUPS: usize = 3;
 
     fn group(which: usize) -> Group {
-        Group::new(9, &[&which.to_string()])
+        Group::new(List::AllMemories, &[&which.to_string()])
     }
 
     /// Places as they should be, and as they are kept.

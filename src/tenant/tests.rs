@@ -182,7 +182,7 @@ async fn a_change_is_seen_when_it_is_on_disk_and_not_before() {
         tenants.encode(&[Event::parse(&json).expect("valid")], 0).expect("encoded")
     };
     let mut rows = Rows::new();
-    rows.put_row(ID, Table(0), "a", b"row").expect("fits");
+    rows.put_row(ID, Table::Agents, "a", b"row").expect("fits");
     let mut change = Box::pin(tenants.change(Actor::daemon(), &tenant, frames("change"), rows, &Told));
     assert!(futures_util::FutureExt::now_or_never(change.as_mut()).is_none());
     let after = tenants
@@ -195,7 +195,7 @@ async fn a_change_is_seen_when_it_is_on_disk_and_not_before() {
     gate.set(false);
     change.await.expect("committed");
     assert_eq!(tenant.head(), after);
-    assert_eq!(tenants.store().row(ID, Table(0), "a").await.expect("read"), Some(b"row".to_vec()));
+    assert_eq!(tenants.store().row(ID, Table::Agents, "a").await.expect("read"), Some(b"row".to_vec()));
 }
 
 /// A request that gives up while it waits for a key leaves no entry behind, whether the holder ends before or after it.
@@ -233,7 +233,7 @@ async fn an_id_above_a_held_frame_is_a_position_to_resume_from() {
         tenants.encode(&[Event::parse(&json).expect("valid")], 0).expect("encoded")
     };
     let mut rows = Rows::new();
-    rows.put_row(ID, Table(0), "a", b"row").expect("fits");
+    rows.put_row(ID, Table::Agents, "a", b"row").expect("fits");
     let mut change = Box::pin(tenants.change(Actor::daemon(), &tenant, frames("change"), rows, &Told));
     assert!(futures_util::FutureExt::now_or_never(change.as_mut()).is_none());
     let id = tenants
@@ -268,7 +268,7 @@ async fn a_change_behind_its_users_deletion_is_refused_unseen() {
     };
     let row = |id: &str, user: &str| {
         let mut rows = Rows::new();
-        rows.put_row(ID, Table(0), id, b"row").expect("fits");
+        rows.put_row(ID, Table::Agents, id, b"row").expect("fits");
         rows.in_name_of(ID, user);
         rows
     };
@@ -296,7 +296,7 @@ async fn a_change_behind_its_users_deletion_is_refused_unseen() {
         assert_eq!(refused, at % 2 == 1, "change {at}");
     }
     for id in ["a", "b", "c", "d"] {
-        let row = tenants.store().row(ID, Table(0), id).await.expect("read");
+        let row = tenants.store().row(ID, Table::Agents, id).await.expect("read");
         assert_eq!(row.is_some(), ["a", "c"].contains(&id), "row {id}");
     }
     // From now on it does not even get a number; the ring has all that is after the last refused event, which is nothing.
@@ -333,7 +333,7 @@ async fn a_deleted_organization_takes_nothing_and_is_forgotten() {
     };
     refused(tenants.publish(Actor::daemon(), &tenant, frames(), None, None::<&Told>).await.map(|_| ()));
     let mut rows = Rows::new();
-    rows.put_row(ID, Table(0), "a", b"row").expect("fits");
+    rows.put_row(ID, Table::Agents, "a", b"row").expect("fits");
     let nothing = tenants.encode(&[], 0).expect("encoded");
     refused(tenants.change(Actor::daemon(), &tenant, nothing, rows, &Told).await);
     drop(tenant);

@@ -28,17 +28,12 @@ use super::{Caller, ResourceError, given, is_version, lock_of, next_number, obje
 use crate::auth::{Authorized, WriteAsUser};
 use crate::event::{Event, Kind, check_id};
 use crate::ids::TenantId;
-use crate::store::{Group, Of, Rows, Table};
+use crate::store::{Group, List, Of, Rows, Table};
 use crate::tenant::publish::Notice;
 
 const ID_PREFIX: &str = "memory";
 /// What locks of memories are named with.
 pub(super) const KIND: &str = "memory";
-const ALL: u8 = 32;
-const OF_AGENT: u8 = 33;
-const OF_USER: u8 = 34;
-const OF_BOTH: u8 = 35;
-const VERSIONS_LIST: u8 = 36;
 /// Most characters of a memory's text.
 pub const CONTENT_CHARS: usize = 10_000;
 /// What the event of a memory without an agent names as its agent, and what such memories are asked for by.
@@ -156,7 +151,7 @@ impl Said {
 }
 
 impl Record for Memory {
-    const TABLE: Table = Table(16);
+    const TABLE: Table = Table::Memories;
     fn id(&self) -> &str {
         &self.id
     }
@@ -169,10 +164,10 @@ impl Record for Memory {
     fn groups(&self) -> Vec<Group> {
         let (agent, user) = (self.agent(), self.user_id.as_deref().unwrap_or(EVERYBODY));
         vec![
-            Group::new(ALL, &[]),
-            Group::new(OF_AGENT, &[agent]),
+            Group::new(List::AllMemories, &[]),
+            Group::new(List::MemoriesOfAgent, &[agent]),
             Memory::of_user(user),
-            Group::new(OF_BOTH, &[agent, user]),
+            Group::new(List::MemoriesOfAgentAndUser, &[agent, user]),
         ]
     }
 }
@@ -180,7 +175,7 @@ impl Record for Memory {
 impl Memory {
     /// The list of a user's.
     pub(super) fn of_user(user: &str) -> Group {
-        Group::new(OF_USER, &[user])
+        Group::new(List::MemoriesOfUser, &[user])
     }
 
     fn agent(&self) -> &str {
@@ -398,10 +393,10 @@ fn seen<N>(
         (Some(_), false) => Vec::new(),
     };
     let group = |user| match (agent_id, user) {
-        (None, None) => Group::new(ALL, &[]),
-        (Some(agent), None) => Group::new(OF_AGENT, &[agent]),
+        (None, None) => Group::new(List::AllMemories, &[]),
+        (Some(agent), None) => Group::new(List::MemoriesOfAgent, &[agent]),
         (None, Some(user)) => Memory::of_user(user),
-        (Some(agent), Some(user)) => Group::new(OF_BOTH, &[agent, user]),
+        (Some(agent), Some(user)) => Group::new(List::MemoriesOfAgentAndUser, &[agent, user]),
     };
     Ok(users.into_iter().map(group).collect())
 }

@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::super::record::{self, Record};
 use super::super::{Caller, Page, Position, ResourceError};
-use super::{Memory, Said, VERSIONS_LIST};
+use super::{Memory, Said};
 use crate::ids::TenantId;
-use crate::store::{Group, Place, Rows, Table};
+use crate::store::{Group, List, Place, Rows, Table};
 use crate::tenant::publish::Notice;
 
 /// Most versions that are kept of a memory.
@@ -28,7 +28,7 @@ pub struct Version {
 }
 
 impl Record for Version {
-    const TABLE: Table = Table(17);
+    const TABLE: Table = Table::MemoryVersions;
     fn id(&self) -> &str {
         &self.id
     }
@@ -41,7 +41,7 @@ impl Record for Version {
 }
 
 fn group(memory_id: &str) -> Group {
-    Group::new(VERSIONS_LIST, &[memory_id])
+    Group::new(List::VersionsOfMemory, &[memory_id])
 }
 
 fn id_of(memory_id: &str, version: u64) -> String {

@@ -74,7 +74,7 @@ impl World {
         published.await.expect("published");
         open.learn(scope(&[b"known"]));
         let mut rows = Rows::new();
-        rows.put_row(tenant, Table(1), "id", b"row").expect("short");
+        rows.put_row(tenant, Table::Messages, "id", b"row").expect("short");
         rows.erase_user(tenant, "ann").expect("short");
         self.tenants.write(Actor::daemon(), rows).await.expect("written");
         self.auth.delete_organization(&operate, &id).await.expect("deleted");
