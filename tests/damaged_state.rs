@@ -21,7 +21,7 @@ fn make(dir: &Path) {
     let mut rows = Rows::new();
     rows.put_organization(&common::organization(1, "one")).unwrap();
     for n in 0..40 {
-        rows.put_row(TenantId(1), Table(0), &format!("row {n}"), &[7; 1_000]).unwrap();
+        rows.put_row(TenantId(1), Table::Agents, &format!("row {n}"), &[7; 1_000]).unwrap();
     }
     store.write_blocking(rows).unwrap();
     store.close_blocking();

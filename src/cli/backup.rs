@@ -90,10 +90,8 @@ pub(super) fn run(args: &BackupArgs) -> Result<(), CliError> {
     match made.damaged.first() {
         None => Ok(()),
         Some(first) => {
-            let what = format!(
-                "the backup is made, but {} of its segments are damaged: {first}",
-                made.damaged.len()
-            );
+            let damaged = output::counted(made.damaged.len() as u64, "segment");
+            let what = format!("the backup is made, and damaged in {damaged}: {first}");
             let hint = "keep your earlier backups; `nervewire verify` lists what is damaged. Check the disk of the data directory";
             Err(CliError::new(Exit::Failed, what, hint))
         }
