@@ -208,7 +208,7 @@ mod tests {
             (r#"{"keys":[{"kty":"OKP","crv":"Ed25519"}]}"#, "x is missing"),
             (&twice, "keys[1]: its kid \"a\" is already used by an earlier key"),
             (r#"{"keys":[]}"#, "no key usable"),
-            ("[]", "no JWK set"),
+            ("[]", "is not a JWK set"),
         ] {
             let error = from_jwks(bad.as_bytes(), None).expect_err(bad);
             assert!(error.contains(expected), "{error}");

@@ -198,7 +198,8 @@ impl Progress {
         if !reader.selection.matches_all(whole.has_users()) {
             return self.take_frames(reader, page.frames().iter(), usize::MAX);
         }
-        let events = places.clone().filter_map(|at| Some((whole.events().sequence(at)?, Some(whole.json(at)))));
+        let events =
+            places.clone().filter_map(|at| Some((whole.events().sequence(at)?, Some(whole.json(at)))));
         // What frames an event takes more than its comma, so there is room for all.
         let left = reader.limit.saturating_sub(self.found);
         self.part

@@ -98,17 +98,17 @@ export type AgentStatus = "idle" | "thinking" | "executing" | "waiting" | "error
 
 /** An agent's status, or what became of the agent. */
 export interface AgentUpdateEvent {
-  /** The agent concerned. At most 256 bytes of UTF-8. */
+  /** The agent that the event is about. At most 256 bytes of UTF-8. */
   agent_id: string;
-  /** Why it failed. */
+  /** Why the agent failed. */
   error_message?: string;
   /** The event's cursor. */
   id: string;
-  /** Free data. At most 8192 bytes. */
+  /** Any JSON object. At most 8192 bytes. */
   metadata?: Record<string, unknown>;
-  /** What it does, or what became of it. */
+  /** The agent's status. */
   status: "idle" | "thinking" | "executing" | "waiting" | "error" | "created" | "deleted";
-  /** When it happened; the time of receipt where none is given. */
+  /** When it happened. Defaults to the time of receipt. */
   timestamp: string;
   type: "agent_update";
 }
@@ -239,23 +239,23 @@ export interface Closed {
 
 /** One connection, as a listing shows it. */
 export interface Connection {
-  /** How many sequences its cursor is behind the end. */
+  /** How many sequences the cursor is behind the end. */
   cursor_lag: number;
-  /** What it asks for, as query parameters; empty: everything it may see. */
+  /** The filter as query parameters; empty for everything that the connection may see. */
   filter: string;
   /** Its id. */
   id: string;
-  /** The API key it came with. */
+  /** The API key that the connection was opened with. */
   key_id: string | null;
-  /** Where it comes from; absent for a unix socket. */
+  /** The client's address; absent for a unix socket. */
   peer: string | null;
-  /** Whether it was opened for publishing only. */
+  /** True if the connection only publishes. */
   publish_only: boolean;
-  /** Bytes written. */
+  /** Number of bytes written. */
   sent_bytes: number;
-  /** Events written. */
+  /** Number of events written. */
   sent_events: number;
-  /** Since when it is open. */
+  /** When the connection was opened. */
   since: string;
   /** `ws`, `sse`, `sse_h2`, `sse_http10`. */
   transport: "ws" | "sse" | "sse_h2" | "sse_http10";
@@ -304,7 +304,7 @@ export type CreatedApiKey = ApiKey & {
 
 /** Anything else, on a named channel. */
 export interface CustomEvent {
-  /** The agent concerned. At most 256 bytes of UTF-8. */
+  /** The agent that the event is about. At most 256 bytes of UTF-8. */
   agent_id?: string;
   /** Names separated by single slashes, without `*`. At most 200 bytes of UTF-8. */
   channel: string;
@@ -312,10 +312,10 @@ export interface CustomEvent {
   data: unknown;
   /** The event's cursor. */
   id: string;
-  /** When it happened; the time of receipt where none is given. */
+  /** When it happened. Defaults to the time of receipt. */
   timestamp: string;
   type: "custom";
-  /** The user who may see it; without it everyone of the organization may. At most 256 bytes of UTF-8. */
+  /** The user who may see the event. If absent, everyone in the organization may. At most 256 bytes of UTF-8. */
   user_id?: string;
 }
 
@@ -333,20 +333,20 @@ export interface Error {
 
 /** Something failed. */
 export interface ErrorEvent {
-  /** The agent concerned. At most 256 bytes of UTF-8. */
+  /** The agent that the event is about. At most 256 bytes of UTF-8. */
   agent_id?: string;
-  /** For programs. At most 64 bytes of UTF-8. */
+  /** A code for programs. At most 64 bytes of UTF-8. */
   code: string;
   /** The event's cursor. */
   id: string;
-  /** For people. */
+  /** A message for people. */
   message: string;
   /** The stream that failed. At most 256 bytes of UTF-8. */
   request_id?: string;
-  /** When it happened; the time of receipt where none is given. */
+  /** When it happened. Defaults to the time of receipt. */
   timestamp: string;
   type: "error";
-  /** The user who may see it; without it everyone of the organization may. At most 256 bytes of UTF-8. */
+  /** The user who may see the event. If absent, everyone in the organization may. At most 256 bytes of UTF-8. */
   user_id?: string;
 }
 
@@ -532,20 +532,20 @@ export type MemoryType = "Factual" | "Episodic" | "Procedural" | "Semantic" | "W
 
 /** A memory was created, changed or deleted. */
 export interface MemoryUpdateEvent {
-  /** The agent concerned. At most 256 bytes of UTF-8. */
+  /** The agent that the event is about. At most 256 bytes of UTF-8. */
   agent_id: string;
   /** The event's cursor. */
   id: string;
   /** The memory. At most 256 bytes of UTF-8. */
   memory_id: string;
-  /** Free data. At most 8192 bytes. */
+  /** Any JSON object. At most 8192 bytes. */
   metadata?: Record<string, unknown>;
-  /** What became of it. */
+  /** What happened to the memory. */
   operation: "created" | "updated" | "deleted";
-  /** When it happened; the time of receipt where none is given. */
+  /** When it happened. Defaults to the time of receipt. */
   timestamp: string;
   type: "memory_update";
-  /** The user who may see it; without it everyone of the organization may. At most 256 bytes of UTF-8. */
+  /** The user who may see the event. If absent, everyone in the organization may. At most 256 bytes of UTF-8. */
   user_id?: string;
 }
 
@@ -593,22 +593,22 @@ export interface Message {
 
 /** A chat message. */
 export interface MessageEvent {
-  /** The agent concerned. At most 256 bytes of UTF-8. */
+  /** The agent that the event is about. At most 256 bytes of UTF-8. */
   agent_id: string;
-  /** The text. */
+  /** The text of the message. */
   content: string;
   /** The event's cursor. */
   id: string;
-  /** The message's id; one of your own is published once within 24 hours. At most 256 bytes of UTF-8. */
+  /** The message's id. If you set it, the message is published only once within 24 hours. At most 256 bytes of UTF-8. */
   message_id: string;
-  /** Free data. At most 8192 bytes. */
+  /** Any JSON object. At most 8192 bytes. */
   metadata?: Record<string, unknown>;
-  /** Who speaks. */
+  /** The author's role. */
   role?: "user" | "assistant" | "system" | "tool";
-  /** When it happened; the time of receipt where none is given. */
+  /** When it happened. Defaults to the time of receipt. */
   timestamp: string;
   type: "message";
-  /** The user who may see it; without it everyone of the organization may. At most 256 bytes of UTF-8. */
+  /** The user who may see the event. If absent, everyone in the organization may. At most 256 bytes of UTF-8. */
   user_id?: string;
 }
 
@@ -643,15 +643,15 @@ export interface NewAgentMessage {
 
 /** An agent's status, or what became of the agent. */
 export interface NewAgentUpdateEvent {
-  /** The agent concerned. At most 256 bytes of UTF-8. */
+  /** The agent that the event is about. At most 256 bytes of UTF-8. */
   agent_id: string;
-  /** Why it failed. */
+  /** Why the agent failed. */
   error_message?: string;
-  /** Free data. At most 8192 bytes. */
+  /** Any JSON object. At most 8192 bytes. */
   metadata?: Record<string, unknown>;
-  /** What it does, or what became of it. */
+  /** The agent's status. */
   status: "idle" | "thinking" | "executing" | "waiting" | "error" | "created" | "deleted";
-  /** When it happened; the time of receipt where none is given. */
+  /** When it happened. Defaults to the time of receipt. */
   timestamp?: string;
   type: "agent_update";
 }
@@ -676,33 +676,33 @@ export interface NewApiKey {
 
 /** Anything else, on a named channel. */
 export interface NewCustomEvent {
-  /** The agent concerned. At most 256 bytes of UTF-8. */
+  /** The agent that the event is about. At most 256 bytes of UTF-8. */
   agent_id?: string;
   /** Names separated by single slashes, without `*`. At most 200 bytes of UTF-8. */
   channel: string;
   /** Any JSON. */
   data: unknown;
-  /** When it happened; the time of receipt where none is given. */
+  /** When it happened. Defaults to the time of receipt. */
   timestamp?: string;
   type: "custom";
-  /** The user who may see it; without it everyone of the organization may. At most 256 bytes of UTF-8. */
+  /** The user who may see the event. If absent, everyone in the organization may. At most 256 bytes of UTF-8. */
   user_id?: string;
 }
 
 /** Something failed. */
 export interface NewErrorEvent {
-  /** The agent concerned. At most 256 bytes of UTF-8. */
+  /** The agent that the event is about. At most 256 bytes of UTF-8. */
   agent_id?: string;
-  /** For programs. At most 64 bytes of UTF-8. */
+  /** A code for programs. At most 64 bytes of UTF-8. */
   code: string;
-  /** For people. */
+  /** A message for people. */
   message: string;
   /** The stream that failed. At most 256 bytes of UTF-8. */
   request_id?: string;
-  /** When it happened; the time of receipt where none is given. */
+  /** When it happened. Defaults to the time of receipt. */
   timestamp?: string;
   type: "error";
-  /** The user who may see it; without it everyone of the organization may. At most 256 bytes of UTF-8. */
+  /** The user who may see the event. If absent, everyone in the organization may. At most 256 bytes of UTF-8. */
   user_id?: string;
 }
 
@@ -739,18 +739,18 @@ export interface NewMemory {
 
 /** A memory was created, changed or deleted. */
 export interface NewMemoryUpdateEvent {
-  /** The agent concerned. At most 256 bytes of UTF-8. */
+  /** The agent that the event is about. At most 256 bytes of UTF-8. */
   agent_id: string;
   /** The memory. At most 256 bytes of UTF-8. */
   memory_id: string;
-  /** Free data. At most 8192 bytes. */
+  /** Any JSON object. At most 8192 bytes. */
   metadata?: Record<string, unknown>;
-  /** What became of it. */
+  /** What happened to the memory. */
   operation: "created" | "updated" | "deleted";
-  /** When it happened; the time of receipt where none is given. */
+  /** When it happened. Defaults to the time of receipt. */
   timestamp?: string;
   type: "memory_update";
-  /** The user who may see it; without it everyone of the organization may. At most 256 bytes of UTF-8. */
+  /** The user who may see the event. If absent, everyone in the organization may. At most 256 bytes of UTF-8. */
   user_id?: string;
 }
 
@@ -776,20 +776,20 @@ export interface NewMessage {
 
 /** A chat message. */
 export interface NewMessageEvent {
-  /** The agent concerned. At most 256 bytes of UTF-8. */
+  /** The agent that the event is about. At most 256 bytes of UTF-8. */
   agent_id: string;
-  /** The text. */
+  /** The text of the message. */
   content: string;
-  /** The message's id; one of your own is published once within 24 hours. At most 256 bytes of UTF-8. */
+  /** The message's id. If you set it, the message is published only once within 24 hours. At most 256 bytes of UTF-8. */
   message_id?: string;
-  /** Free data. At most 8192 bytes. */
+  /** Any JSON object. At most 8192 bytes. */
   metadata?: Record<string, unknown>;
-  /** Who speaks. */
+  /** The author's role. */
   role?: "user" | "assistant" | "system" | "tool";
-  /** When it happened; the time of receipt where none is given. */
+  /** When it happened. Defaults to the time of receipt. */
   timestamp?: string;
   type: "message";
-  /** The user who may see it; without it everyone of the organization may. At most 256 bytes of UTF-8. */
+  /** The user who may see the event. If absent, everyone in the organization may. At most 256 bytes of UTF-8. */
   user_id?: string;
 }
 
@@ -806,24 +806,24 @@ export interface NewOrganization {
 
 /** A piece of an LLM's output. */
 export interface NewStreamChunkEvent {
-  /** The agent concerned. At most 256 bytes of UTF-8. */
+  /** The agent that the event is about. At most 256 bytes of UTF-8. */
   agent_id?: string;
-  /** The next piece of text; may be empty. */
+  /** The next piece of text. May be empty. */
   chunk: string;
-  /** The first of several that were merged; `index` is the last of them. */
+  /** The index of the first of several merged chunks; `index` is that of the last. */
   first_index?: number;
-  /** Its place in the stream. */
+  /** The chunk's position in the stream. */
   index?: number;
-  /** Whether it is the last one. */
+  /** True for the last chunk of the stream. */
   is_final: boolean;
-  /** Free data. At most 8192 bytes. */
+  /** Any JSON object. At most 8192 bytes. */
   metadata?: Record<string, unknown>;
   /** The stream. At most 256 bytes of UTF-8. */
   request_id: string;
-  /** When it happened; the time of receipt where none is given. */
+  /** When it happened. Defaults to the time of receipt. */
   timestamp?: string;
   type: "stream_chunk";
-  /** The user who may see it; without it everyone of the organization may. At most 256 bytes of UTF-8. */
+  /** The user who may see the event. If absent, everyone in the organization may. At most 256 bytes of UTF-8. */
   user_id?: string;
 }
 
@@ -1053,26 +1053,26 @@ export interface Stats {
 
 /** A piece of an LLM's output. */
 export interface StreamChunkEvent {
-  /** The agent concerned. At most 256 bytes of UTF-8. */
+  /** The agent that the event is about. At most 256 bytes of UTF-8. */
   agent_id?: string;
-  /** The next piece of text; may be empty. */
+  /** The next piece of text. May be empty. */
   chunk: string;
-  /** The first of several that were merged; `index` is the last of them. */
+  /** The index of the first of several merged chunks; `index` is that of the last. */
   first_index?: number;
   /** The event's cursor. */
   id: string;
-  /** Its place in the stream. */
+  /** The chunk's position in the stream. */
   index?: number;
-  /** Whether it is the last one. */
+  /** True for the last chunk of the stream. */
   is_final: boolean;
-  /** Free data. At most 8192 bytes. */
+  /** Any JSON object. At most 8192 bytes. */
   metadata?: Record<string, unknown>;
   /** The stream. At most 256 bytes of UTF-8. */
   request_id: string;
-  /** When it happened; the time of receipt where none is given. */
+  /** When it happened. Defaults to the time of receipt. */
   timestamp: string;
   type: "stream_chunk";
-  /** The user who may see it; without it everyone of the organization may. At most 256 bytes of UTF-8. */
+  /** The user who may see the event. If absent, everyone in the organization may. At most 256 bytes of UTF-8. */
   user_id?: string;
 }
 
