@@ -1,7 +1,7 @@
-//! Access: what a route demands of its caller before its handler runs.
+//! Access: what a route requires of its caller before its handler runs.
 //!
-//! Each type here can stand in the column `access` of the route table (`routes.rs`). The handler of a row takes what the row's type
-//! grants, so no handler runs without its check.
+//! Each type here can be used in the column `access` of the route table (`routes.rs`). The handler of a route
+//! takes the value that the type grants, so no handler runs without its check.
 
 use std::marker::PhantomData;
 
@@ -10,23 +10,23 @@ use crate::outcome::Refusal;
 
 use super::exchange::Exchange;
 
-/// A demand on the caller of a route.
+/// A requirement on the caller of a route.
 pub(super) trait Access {
-    /// What the handler gets as proof.
+    /// The proof that the handler receives.
     type Granted;
 
-    /// One of these scopes is needed, and the second list besides; empty where any valid credential is enough. `None`: no credential
-    /// is needed.
+    /// The inner list names scopes of which one is required. An empty list means that any valid credential is
+    /// enough; `None` means that no credential is required.
     fn scopes() -> Option<Vec<&'static str>>;
 
     /// Checks the caller of `x`.
     ///
     /// # Errors
-    /// 401, 403, 429; 503 where the route writes and the daemon does not serve.
+    /// 401, 403, 429; 503 if the route writes and the daemon is not ready.
     fn check(x: &Exchange) -> Result<Self::Granted, Refusal>;
 }
 
-/// No credential is needed.
+/// No credential is required.
 pub(super) enum Public {}
 
 impl Access for Public {
@@ -41,7 +41,7 @@ impl Access for Public {
     }
 }
 
-/// The right `R`.
+/// The right `R` is required.
 pub(super) struct Needs<R>(PhantomData<R>);
 
 impl<R: Right> Access for Needs<R> {
@@ -56,7 +56,8 @@ impl<R: Right> Access for Needs<R> {
     }
 }
 
-/// The right `R`, to change something. Refused before the body is read while the daemon does not serve.
+/// The right `R` is required in order to change something. The request is refused before its body is read
+/// while the daemon is not ready.
 pub(super) struct Writes<R>(PhantomData<R>);
 
 impl<R: Right> Access for Writes<R> {
@@ -72,7 +73,8 @@ impl<R: Right> Access for Writes<R> {
     }
 }
 
-/// [`Writes`], for an answer that shows more than what was written: the caller must hold the right to read as well.
+/// Like [`Writes`], for a response that shows more than what was written: the caller must also have the right
+/// to read.
 pub(super) struct WritesAndReads<R>(PhantomData<R>);
 
 impl<R: Right> Access for WritesAndReads<R> {
@@ -89,7 +91,7 @@ impl<R: Right> Access for WritesAndReads<R> {
     }
 }
 
-/// The right to read history, which a ticket for reconnecting gives as well.
+/// The right to read history is required. A reconnect ticket grants it too.
 pub(super) enum ReadsHistory {}
 
 impl Access for ReadsHistory {
@@ -104,8 +106,9 @@ impl Access for ReadsHistory {
     }
 }
 
-/// The handler checks the right `R` itself, because something of the protocol is refused before credentials are looked at: a request
-/// that is no WebSocket upgrade (426), or that does not accept an event stream (406).
+/// The handler checks the right `R` itself, because the protocol refuses some requests before it checks
+/// credentials: a request that is not a WebSocket upgrade (426), or one that does not accept an event stream
+/// (406).
 pub(super) struct ByHandler<R>(PhantomData<R>);
 
 impl<R: Right> Access for ByHandler<R> {

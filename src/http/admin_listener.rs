@@ -1,5 +1,5 @@
-//! The admin listener: metrics and health for the machine it runs on, on a thread of its own, so that a probe answers under
-//! full load. Everything else there needs an operator's credential and an expected `Host`.
+//! The admin listener: serves metrics and health on a thread of its own, so that a probe is answered under
+//! full load. Everything else on it needs an operator's credential and an expected `Host`.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -27,14 +27,15 @@ use super::exposition::Format;
 use super::respond::{Answer, REQUEST_ID, guard, request_id};
 use super::{backup, health, host, metrics_page};
 
-/// Most connections of the admin listener at once; one more ends the oldest, so that idle ones keep no probe out.
+/// Maximum of concurrent connections of the admin listener. One more closes the oldest, so that idle
+/// connections cannot block a probe.
 const CONNECTIONS: usize = 64;
 
 /// A bound admin listener.
 pub enum Listener {
-    /// TCP.
+    /// A TCP socket.
     Tcp(TcpListener),
-    /// Unix.
+    /// A Unix socket.
     Unix(UnixListener),
 }
 
@@ -42,7 +43,7 @@ struct Page {
     shared: Arc<Shared>,
 }
 
-/// Serves until the runtime is dropped.
+/// Serves connections until the runtime is dropped.
 pub async fn serve(listener: Listener, shared: Arc<Shared>) {
     let page = Arc::new(Page { shared });
     let mut open: VecDeque<AbortHandle> = VecDeque::new();
@@ -69,7 +70,8 @@ pub async fn serve(listener: Listener, shared: Arc<Shared>) {
     }
 }
 
-/// The task of a connection, which ends with it, with the runtime, or when its place is needed.
+/// Starts the task of a connection. It ends with the connection, with the runtime, or when a newer connection
+/// needs its slot.
 fn spawn(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, page: &Arc<Page>) -> AbortHandle {
     let page = page.clone();
     let task = tokio::spawn(async move {
@@ -89,7 +91,8 @@ fn spawn(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, page: &Ar
         let mut connection = std::pin::pin!(connection);
         let ended = match tokio::time::timeout(age, connection.as_mut()).await {
             Ok(ended) => Ok(ended),
-            // Places are few: whoever does not read gives theirs back, and others come again.
+            // The number of connections is small, so one whose peer does not read is closed. Its client can
+            // connect again.
             Err(_) => {
                 connection.as_mut().graceful_shutdown();
                 tokio::time::timeout(end, connection).await
@@ -98,7 +101,7 @@ fn spawn(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, page: &Ar
         match ended {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%error, "an admin connection ended"),
-            Err(_) => tracing::debug!("an admin connection was not read and was ended"),
+            Err(_) => tracing::debug!("closed an admin connection whose peer does not read"),
         }
     });
     task.abort_handle()
@@ -142,7 +145,8 @@ impl Page {
         }
     }
 
-    /// A name other than a loopback one in `Host` is a page of another site reaching in (DNS rebinding).
+    /// A `Host` that is not a loopback name means that a page of another site sent the request (DNS
+    /// rebinding).
     fn operator(&self, request: &Request<Incoming>) -> Result<(), Refusal> {
         let host =
             request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();

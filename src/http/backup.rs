@@ -1,6 +1,8 @@
-//! `/backup` of the admin listener: begins a backup in the data directory, says how far it is, and lets it go. For an operator.
+//! `/backup` of the admin listener, for the operator: starts a backup in the data directory, reports its
+//! progress, and releases it.
 //!
-//! The daemon writes into its own data directory alone. Whoever takes the backup from there needs the right to read that directory.
+//! The daemon writes only into its own data directory. Copying the backup from there needs read access to
+//! that directory.
 
 use http::{Method, StatusCode, Uri};
 use serde_json::json;
@@ -10,7 +12,8 @@ use crate::store::{BackupError, StageStatus, Store};
 
 use super::respond::Answer;
 
-/// Answers an operator: `POST` begins (`?journal=` and `?position=`: with what came since), `GET` says how far it is, `DELETE` lets it go.
+/// Handles a request of the operator. `POST` starts a backup; with `?journal=` and `?position=` it is
+/// incremental from there. `GET` reports its progress, `DELETE` releases it.
 pub(super) fn answer(store: &Store, method: &Method, uri: &Uri) -> Result<Answer, Refusal> {
     match *method {
         Method::GET => Ok(status(&store.backup_status())),
@@ -18,8 +21,8 @@ pub(super) fn answer(store: &Store, method: &Method, uri: &Uri) -> Result<Answer
             Ok(()) => Ok(status(&store.backup_status())),
             Err(error @ BackupError::Busy) => Err(Refusal::conflict(error.to_string())),
             Err(error) => {
-                tracing::error!(%error, "a backup could not be begun");
-                Err(Refusal::unavailable("the backup could not be begun"))
+                tracing::error!(%error, "a backup could not be started");
+                Err(Refusal::unavailable("the backup could not be started"))
             }
         },
         Method::DELETE => {
@@ -30,7 +33,7 @@ pub(super) fn answer(store: &Store, method: &Method, uri: &Uri) -> Result<Answer
     }
 }
 
-/// Where an earlier backup ends, if the query says so.
+/// The end of the earlier backup, if the query names one.
 fn since(query: &str) -> Result<Option<(String, u64)>, Refusal> {
     let pairs = crate::query::pairs(query).map_err(|error| Refusal::bad_request(error.to_string()))?;
     let (mut journal, mut position) = (None, None);
@@ -38,17 +41,17 @@ fn since(query: &str) -> Result<Option<(String, u64)>, Refusal> {
         match name.as_ref() {
             "journal" => journal = Some(value.into_owned()),
             "position" => {
-                let number = value.parse().map_err(|_| Refusal::bad_request("position: is not a number"))?;
+                let number = value.parse().map_err(|_| Refusal::bad_request("position: must be a number"))?;
                 position = Some(number);
             }
             "token" | "ticket" => {}
-            other => return Err(Refusal::bad_request(format!("{other}: is no parameter of this"))),
+            other => return Err(Refusal::bad_request(format!("{other}: no such parameter"))),
         }
     }
     match (journal, position) {
         (None, None) => Ok(None),
         (Some(journal), Some(position)) => Ok(Some((journal, position))),
-        _ => Err(Refusal::bad_request("journal and position are given together")),
+        _ => Err(Refusal::bad_request("journal and position must be given together")),
     }
 }
 

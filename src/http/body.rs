@@ -1,5 +1,5 @@
-//! Response bodies: whole, made part by part, or the reading end of a subscriber's queue; and the flow of one connection or stream,
-//! which knows what of the answers so far is not written.
+//! Response bodies: a complete one, one that is produced part by part, or the reading end of a subscriber's
+//! queue. [`Flow`] tracks which bytes of the responses of one connection or stream are not written yet.
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -16,20 +16,21 @@ use crate::connection::shares::Claim;
 
 use super::deadlines::Busy;
 
-/// Bytes that a body hands over at once on HTTP/2, where hyper keeps all it was given until the peer's window takes it.
+/// Bytes that a body hands over at once on HTTP/2, where hyper buffers everything until the peer's window
+/// accepts it.
 const PIECE_BYTES: usize = 16 * 1024;
 
-/// How far the answers of one HTTP/1 connection, or of one HTTP/2 stream, have got. A socket may leave hyper only when
-/// [`Flow::is_clean`].
+/// Tracks how far the responses of one HTTP/1 connection, or of one HTTP/2 stream, have been written. A
+/// socket may be taken from hyper only when [`Flow::is_clean`] returns true.
 #[derive(Debug)]
 pub struct Flow {
-    /// Whole bodies go in pieces of [`PIECE_BYTES`].
+    /// True if complete bodies are handed over in pieces of [`PIECE_BYTES`].
     in_pieces: bool,
-    /// Responses whose body hyper still holds.
+    /// Number of responses whose body hyper still has.
     open: Cell<u32>,
-    /// Bytes may lie in hyper's buffer: set when a body ends, cleared by the flush that follows.
+    /// True if hyper's buffer may have bytes. Set when a body ends, cleared by the flush that follows.
     dirty: Cell<bool>,
-    /// Bytes of bodies that hyper was given and has not written.
+    /// Bytes of bodies that hyper has received and not written.
     unsent: Cell<usize>,
     /// When `unsent` last fell, or rose from 0.
     progress: Cell<Instant>,
@@ -38,12 +39,12 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// The flow of an HTTP/1 connection.
+    /// A flow for an HTTP/1 connection.
     #[must_use]
     pub fn of_connection() -> Rc<Flow> {
         Flow::new(false)
     }
-    /// The flow of an HTTP/2 stream.
+    /// A flow for an HTTP/2 stream.
     #[must_use]
     pub fn of_stream() -> Rc<Flow> {
         Flow::new(true)
@@ -58,18 +59,18 @@ impl Flow {
             waker: RefCell::default(),
         })
     }
-    /// Whether hyper holds nothing that the peer has not got.
+    /// Returns true if hyper buffers nothing that the peer has not received.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.open.get() == 0 && !self.dirty.get()
     }
-    /// hyper's buffer is empty: it flushes the transport only then.
+    /// Notes that hyper's buffer is empty. hyper flushes the transport only then.
     pub fn flushed(&self) {
         if self.open.get() == 0 {
             self.dirty.set(false);
         }
     }
-    /// Since when bytes wait to be written without any progress; `None`: none wait.
+    /// The time since which bytes wait to be written without progress; `None` if none wait.
     #[must_use]
     pub fn waits_since(&self) -> Option<Instant> {
         (self.unsent.get() > 0).then(|| self.progress.get())
@@ -103,21 +104,22 @@ impl Flow {
     }
 }
 
-/// A body could not be made whole. hyper ends its connection, or resets its HTTP/2 stream, so that nobody takes what came for all of it.
+/// A body could not be completed. hyper then closes the connection, or resets the HTTP/2 stream, so that the
+/// peer cannot take the truncated body for a complete one.
 #[derive(Debug, thiserror::Error)]
-#[error("the answer broke off")]
+#[error("the response body could not be completed")]
 pub struct Broken;
 
-/// Makes a body part by part, each when the ones before have been written.
+/// Produces a body part by part. A part is requested when the previous ones have been written.
 pub trait Parts {
-    /// The next part; `None`: the body is whole.
+    /// The next part; `None` when the body is complete.
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>>;
 }
 
 enum Content {
-    /// With the claim that what is kept in memory has on its organization's share.
+    /// A complete body, with the claim of its memory on the organization's share.
     Whole(Bytes, Option<Rc<Claim>>),
-    /// What is left of the present part, and the claim that as much as one part has.
+    /// What remains of the current part, and a claim for the memory of one part.
     Parts(Box<dyn Parts>, Bytes, Rc<Claim>),
     Queue(Rc<BodyQueue>),
 }
@@ -130,7 +132,7 @@ pub struct Body {
 }
 
 impl Body {
-    /// All of it. What is static costs no memory and has no claim.
+    /// A complete body. Static bytes take no memory and need no claim.
     pub fn whole(bytes: Cow<'static, [u8]>, claim: Option<Claim>, flow: &Rc<Flow>) -> Body {
         let bytes = match bytes {
             Cow::Borrowed(bytes) => Bytes::from_static(bytes),
@@ -138,11 +140,11 @@ impl Body {
         };
         Body::open(Content::Whole(bytes, claim.map(Rc::new)), flow)
     }
-    /// What `parts` makes; `claim` is for the part that is in memory.
+    /// A body that `parts` produces. `claim` covers the part that is in memory.
     pub fn parts(parts: Box<dyn Parts>, claim: Claim, flow: &Rc<Flow>) -> Body {
         Body::open(Content::Parts(parts, Bytes::new(), Rc::new(claim)), flow)
     }
-    /// What the pump writes.
+    /// A body that reads what the pump writes into `queue`.
     pub fn queue(queue: Rc<BodyQueue>, flow: &Rc<Flow>) -> Body {
         Body::open(Content::Queue(queue), flow)
     }
@@ -150,14 +152,14 @@ impl Body {
         flow.open.set(flow.open.get() + 1);
         Body { content, flow: flow.clone(), busy: None }
     }
-    /// Leaves nothing to send: what answers `HEAD`. A queue ends.
+    /// Removes everything that is to be sent, for the response to `HEAD`. A queue is closed.
     pub(super) fn empty(&mut self) {
         if let Content::Queue(queue) = &self.content {
             queue.drop_body();
         }
         self.content = Content::Whole(Bytes::new(), None);
     }
-    /// Its connection is busy until the body ends.
+    /// Marks the connection as busy until the body ends.
     pub(super) fn keep(&mut self, busy: Busy) {
         self.busy = Some(busy);
     }
@@ -173,14 +175,14 @@ impl Drop for Body {
     }
 }
 
-/// Bytes on their way through hyper: counted until they are written or dropped.
+/// Bytes on their way through hyper. They are counted until they are written or dropped.
 pub struct Data {
     bytes: Bytes,
     flow: Rc<Flow>,
     source: Source,
 }
 
-/// Where bytes come from: held until they are gone.
+/// The owner of the bytes. It is kept alive until they are written.
 #[expect(dead_code, reason = "a claim is held for its drop alone")]
 enum Source {
     Whole(Option<Rc<Claim>>),

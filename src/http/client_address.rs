@@ -1,13 +1,14 @@
 //! The address of the client behind a trusted proxy, from `Forwarded` (RFC 7239) or `X-Forwarded-For`.
 //!
-//! * Only a peer in `trusted_proxies` is believed. Each proxy appends the address that it was called from, so the list is read
-//!   from its end: trusted addresses are further proxies, and the first that is not trusted is the client. What stands before
-//!   that came from the client and is not even parsed.
-//! * `unknown` and obfuscated names (`_gateway`) are of clients that the proxy does not name: the last address known counts.
-//! * What cannot be parsed, and two headers that name different clients, count for the proxy itself: never for an address that
-//!   the client may have chosen.
+//! * These headers count only from a peer in `trusted_proxies`. Each proxy appends the address it was called
+//!   from, so the list is read from its end: trusted addresses are further proxies, and the first untrusted
+//!   one is the client. Whatever precedes it was sent by the client and is not even parsed.
+//! * `unknown` and obfuscated names (`_gateway`) mean that the proxy does not name its client. The last known
+//!   address counts.
+//! * If a header cannot be parsed, or both headers name different clients, the proxy's own address counts,
+//!   never an address that the client may have chosen.
 //!
-//! Knows no limits and no connection.
+//! This module does not know limits or connections.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Once;
@@ -19,7 +20,7 @@ use crate::config::TrustedProxies;
 
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// The client of a request that came from `peer` (`None`: a unix socket).
+/// The client of a request that came from `peer` (`None` for a Unix socket).
 pub(super) fn client_address(
     peer: Option<IpAddr>,
     headers: &HeaderMap,
@@ -34,12 +35,12 @@ pub(super) fn client_address(
         return peer;
     }
     client_of(peer, headers, trusted).unwrap_or_else(|Unusable(why)| {
-        tracing::debug!(?peer, why, "the client of a trusted proxy is not known");
+        tracing::debug!(?peer, why, "a trusted proxy does not name its client in a usable way");
         peer
     })
 }
 
-/// An operator who forgets `trusted_proxies` has all clients share one address: this is said once.
+/// If `trusted_proxies` is missing in the configuration, all clients share one address. This is logged once.
 fn warn_of_unknown_proxy(peer: Option<IpAddr>) {
     static ONCE: Once = Once::new();
     let nearby = match peer {
@@ -59,7 +60,7 @@ fn warn_of_unknown_proxy(peer: Option<IpAddr>) {
     }
 }
 
-/// Why a header names no client.
+/// The reason why a header names no client.
 #[derive(Debug, PartialEq, Eq)]
 struct Unusable(&'static str);
 
@@ -84,7 +85,7 @@ fn client_of(
         (false, false) => {
             let one = last_untrusted(peer, &forwarded, forwarded_element, trusted)?;
             let other = last_untrusted(peer, &x_forwarded_for, node, trusted)?;
-            // A proxy that sets one of them passes the client's own of the other kind on.
+            // A proxy that sets one of the headers passes on the client's own value of the other.
             let disagree =
                 Unusable("Forwarded and X-Forwarded-For disagree: let the proxy remove one of them");
             if one == other { Ok(one) } else { Err(disagree) }
@@ -92,7 +93,7 @@ fn client_of(
     }
 }
 
-/// Reads the lines of one header as one list, from its end to the first address that is not trusted.
+/// Reads all lines of one header as one list, from its end to the first untrusted address.
 fn last_untrusted(
     peer: Option<IpAddr>,
     lines: &[&[u8]],
@@ -114,7 +115,8 @@ fn last_untrusted(
     Ok(last)
 }
 
-/// Parses `1.2.3.4`, `1.2.3.4:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`, `unknown`, `_name` and, of nginx, `unix:`.
+/// Parses `1.2.3.4`, `1.2.3.4:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`, `unknown`, `_name`,
+/// and `unix:`, which nginx sends.
 fn node(text: &str) -> Result<Node, Unusable> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(Node::Address(address.to_canonical()));
@@ -148,15 +150,15 @@ fn is_port(text: &str) -> bool {
     is_obfuscated(text) || ((1..=5).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// RFC 7239 §6.3.
+/// Returns true for an obfuscated name (RFC 7239 §6.3).
 fn is_obfuscated(text: &str) -> bool {
     text.len() > 1
         && text.starts_with('_')
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 
-/// Parses one element of `Forwarded`, `for=…;proto=…` (RFC 7239 §4). Lists are cut at every comma, so a comma within a quoted
-/// string leaves two halves that are refused here.
+/// Parses one element of `Forwarded`, `for=…;proto=…` (RFC 7239 §4). Lists are split at every comma, so a
+/// comma in a quoted string leaves two halves, which are refused here.
 fn forwarded_element(text: &str) -> Result<Node, Unusable> {
     let mut found = None;
     let mut rest = text;
@@ -179,7 +181,8 @@ fn forwarded_element(text: &str) -> Result<Node, Unusable> {
     Ok(found.unwrap_or(Node::Unnamed))
 }
 
-/// A token or a quoted string, and what follows it. Addresses with a port are taken without quotes too, as many proxies write them.
+/// Parses a token or a quoted string and returns it with the remaining text. Addresses with a port are
+/// accepted without quotes too, as many proxies write them so.
 fn value(text: &str) -> Result<(String, &str), Unusable> {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.bytes().position(|b| !is_token(b) && !b":[]".contains(&b)).unwrap_or(text.len());
@@ -198,7 +201,7 @@ fn value(text: &str) -> Result<(String, &str), Unusable> {
     Err(Unusable("a quoted string without end"))
 }
 
-/// RFC 9110 §5.6.2.
+/// Returns true for a token character (RFC 9110 §5.6.2).
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
@@ -221,7 +224,8 @@ mod tests {
     const PROXY: &str = "127.0.0.1";
     const CLIENT: &str = "192.0.2.60";
 
-    /// The client of a request from `peer` with these headers; `unix` and the empty text are a unix socket.
+    /// The client of a request from `peer` with these headers. The result `unix` and the empty `peer` mean a
+    /// Unix socket.
     fn client(peer: &str, headers: &[(&'static str, &str)]) -> String {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
@@ -296,7 +300,7 @@ mod tests {
             ("for=192.0.2.60 by=1.1.1.1", PROXY),
             ("for =192.0.2.60", PROXY),
             ("for=192.0.2.60;=x", PROXY),
-            // A comma that a proxy quotes: the halves are no elements.
+            // A comma in a quoted string: the halves are not valid elements.
             ("for=192.0.2.60;host=\"a, for=1.1.1.1\"", PROXY),
             ("for=192.0.2.60;host=\"a, for=1.1.1.1;x=\\\"y\"", PROXY),
         ] {
@@ -323,7 +327,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a client sends before the address that the proxy appends, in the same line or in lines before it.
+        /// A client may send anything before the address that the proxy appends, on the same line or on
+        /// earlier lines.
         #[test]
         fn a_client_cannot_choose_its_address(
             sent in proptest::collection::vec(prop_oneof![0x20_u8..0x7f, 0x80_u8..=0xff, Just(b','), Just(b'"'), Just(b'\\')], 0..60),

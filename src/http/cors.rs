@@ -1,4 +1,5 @@
-//! Cross-origin requests: what a browser may send from another origin, and which answers it may read (WHATWG Fetch).
+//! Cross-origin requests: which requests a browser may send from another origin, and which responses it may
+//! read (WHATWG Fetch).
 
 use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -8,7 +9,8 @@ use crate::auth::{ALLOW_HEADERS, ALLOW_METHODS, EXPOSE_HEADERS, PREFLIGHT_MAX_AG
 use super::exchange::Exchange;
 use super::respond::Answer;
 
-/// Answers `OPTIONS`. Without an allowed origin it carries no permission, which is how the browser is told no.
+/// Answers `OPTIONS`. Without an allowed origin the response has no CORS permission, so the browser refuses
+/// the request.
 #[must_use]
 pub fn preflight(x: &Exchange) -> Answer {
     let mut answer =
@@ -25,7 +27,8 @@ pub fn preflight(x: &Exchange) -> Answer {
     answer
 }
 
-/// The request's `Origin`, if it may read answers. One that may not is logged: the browser tells its page nothing of why.
+/// The request's `Origin` if it may read responses. A refused origin is logged, because the browser does not
+/// tell its page the reason.
 #[must_use]
 pub fn allowed_origin(x: &Exchange) -> Option<HeaderValue> {
     let origin = x.headers.get(header::ORIGIN)?;
@@ -36,12 +39,12 @@ pub fn allowed_origin(x: &Exchange) -> Option<HeaderValue> {
         return Some(origin.clone());
     }
     if let Some(origin) = auth.refused_origin_to_log(text) {
-        tracing::warn!(%origin, path = %x.path, "a page of this origin was refused; allowed_origins names those that may");
+        tracing::warn!(%origin, path = %x.path, "refused a cross-origin request; to allow this origin, add it to allowed_origins");
     }
     None
 }
 
-/// Adds what an answer to a cross-origin request carries.
+/// Adds the CORS headers of a response.
 pub fn stamp(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
     headers.append(header::VARY, HeaderValue::from_static("origin"));
     if let Some(origin) = origin {

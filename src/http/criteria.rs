@@ -1,4 +1,4 @@
-//! What `/ws`, `/sse` and `/events` have in common in their queries: a filter, and a position to start from.
+//! The query parameters that `/ws`, `/sse` and `/events` share: a filter and a start position.
 
 use crate::cursor::From;
 use crate::filter::{Filter, FilterBuilder};
@@ -7,7 +7,7 @@ use crate::outcome::Refusal;
 use super::exchange::Exchange;
 use super::parameters::{boolean, unknown};
 
-/// Filter and position, as far as they were read.
+/// The filter and position that were parsed so far.
 #[derive(Default)]
 pub struct Criteria {
     filter: FilterBuilder,
@@ -17,11 +17,11 @@ pub struct Criteria {
 }
 
 impl Criteria {
-    /// Reads the query. `other` is offered each parameter first and answers whether it was its own; an empty value of a position
-    /// counts as absent.
+    /// Reads the query. Each parameter is first passed to `other`, which returns true if it has handled it.
+    /// An empty value of a position counts as absent.
     ///
     /// # Errors
-    /// 400: a value that cannot be, or a parameter nobody knows.
+    /// 400: an invalid value, or an unknown parameter.
     pub fn read(
         x: &Exchange,
         mut other: impl FnMut(&str, &str) -> Result<bool, Refusal>,
@@ -43,7 +43,7 @@ impl Criteria {
     fn take(&mut self, name: &str, value: &str) -> Result<bool, Refusal> {
         match (name, value) {
             ("last_event_id" | "after" | "lastEventId" | "since" | "earliest", "") => {}
-            // `lastEventId` is what the npm package `reconnecting-eventsource` resumes with.
+            // The npm package `reconnecting-eventsource` resumes with `lastEventId`.
             ("last_event_id" | "after" | "lastEventId", cursor) => self.cursor = Some(cursor.into()),
             ("since", time) => {
                 let ms = crate::time::parse_rfc3339(time);

@@ -1,8 +1,10 @@
-//! How long a connection under hyper may go on: without a request, with half a head, with an answer that nobody reads, and in all.
+//! Time limits of a connection under hyper: without a request, with an incomplete head, with a response that
+//! the peer does not read, and in total.
 //!
-//! * [`Activity`] is what the transport and the requests of a connection note; [`Deadlines`] says from it when to end.
-//! * One timer a connection, set for whatever comes first and moved only when it fires.
-//! * A request that is being answered has no limit here: its body, its wait and its answer have their own.
+//! * The transport and the requests of a connection record [`Activity`]; [`Deadlines`] decides from it when
+//!   to close the connection.
+//! * Each connection has one timer. It is set for the earliest deadline and is moved only when it fires.
+//! * A request in progress has no limit here: its body, its wait and its response have their own.
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
@@ -14,31 +16,31 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::config::Config;
 
-/// How long a connection that was asked to end by itself may take once nothing is under way.
+/// Time for a connection to close by itself after it was asked to, once no request is in progress.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// What goes on on a connection.
+/// The current activity of a connection.
 #[derive(Debug)]
 pub(super) struct Activity {
-    /// Requests that are being answered.
+    /// Number of requests in progress.
     busy: Cell<u32>,
-    /// Whether there was any request.
+    /// True once a request has been received.
     used: Cell<bool>,
-    /// When `busy` last fell to 0, or the connection began.
+    /// When `busy` last fell to 0, or when the connection started.
     idle_since: Cell<Instant>,
-    /// When the first bytes came of a head that is not whole.
+    /// When the first bytes of a head arrived that is not complete.
     head_since: Cell<Option<Instant>>,
-    /// Since when the socket has taken no byte of what waits.
+    /// Since when the socket has accepted no byte although bytes are waiting.
     blocked_since: Cell<Option<Instant>>,
-    /// An answer cannot be got rid of in another way than by ending the connection.
+    /// True if a response can only be stopped by closing the connection.
     doomed: Cell<bool>,
-    /// Of the task that drives the connection.
+    /// Wakes the task that drives the connection.
     waker: RefCell<Option<Waker>>,
-    /// That task is at it, and looks at the deadlines before it ends.
+    /// True while that task runs. It checks the deadlines before it returns.
     driven: Cell<bool>,
 }
 
-/// While it lives, the task that drives a connection need not be woken.
+/// While this exists, the task that drives a connection need not be woken.
 pub(super) struct Driven<'a>(&'a Activity);
 
 impl Drop for Driven<'_> {
@@ -47,7 +49,7 @@ impl Drop for Driven<'_> {
     }
 }
 
-/// A request that is being answered, until this is dropped.
+/// A request in progress. Dropping this ends it.
 #[derive(Debug)]
 pub(super) struct Busy(Rc<Activity>);
 
@@ -65,13 +67,13 @@ impl Activity {
         })
     }
 
-    /// The connection's task begins a round at whose end it polls its [`Deadlines`].
+    /// Marks the start of a poll of the connection's task. The task polls its [`Deadlines`] at the end of it.
     pub(super) fn drive(&self) -> Driven<'_> {
         self.driven.set(true);
         Driven(self)
     }
 
-    /// A request has come.
+    /// Notes the start of a request.
     pub(super) fn begin(self: &Rc<Self>) -> Busy {
         self.busy.set(self.busy.get() + 1);
         self.used.set(true);
@@ -79,14 +81,15 @@ impl Activity {
         Busy(self.clone())
     }
 
-    /// Bytes were read from the socket.
+    /// Notes that bytes were read from the socket.
     pub(super) fn read(&self) {
         if self.busy.get() == 0 && self.head_since.get().is_none() {
             self.head_since.set(Some(Instant::now()));
         }
     }
 
-    /// The socket took bytes, or (`blocked`) none of those that wait.
+    /// Notes that the socket accepted bytes, or, if `blocked`, that it accepted none although bytes are
+    /// waiting.
     pub(super) fn wrote(&self, blocked: bool) {
         match blocked {
             false => self.blocked_since.set(None),
@@ -95,12 +98,12 @@ impl Activity {
         }
     }
 
-    /// Whether bytes wait for the socket to take them.
+    /// Returns true if bytes are waiting for the socket to accept them.
     pub(super) fn is_blocked(&self) -> bool {
         self.blocked_since.get().is_some()
     }
 
-    /// Ends the connection at once.
+    /// Closes the connection at once.
     pub(super) fn doom(&self) {
         self.doomed.set(true);
         self.wake();
@@ -121,35 +124,35 @@ impl Drop for Busy {
         self.0.busy.set(busy);
         if busy == 0 {
             self.0.idle_since.set(Instant::now());
-            self.0.wake(); // which sets the timer
+            self.0.wake(); // so that the task sets the timer
         }
     }
 }
 
-/// What is to be done with a connection.
+/// How to end a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum End {
-    /// It takes no further request and ends when what is under way is done.
+    /// The connection accepts no further request and closes when those in progress are complete.
     Retire,
-    /// It is dropped: nothing is under way, or what is does not go on.
+    /// The connection is dropped: no request is in progress, or it does not make progress.
     Drop,
-    /// It is dropped, with what the peer has not read.
+    /// The connection is reset: unread bytes are discarded.
     Reset,
 }
 
-/// The limits of one connection, and its timer.
+/// The time limits of one connection, and its timer.
 #[derive(Debug)]
 pub(super) struct Deadlines {
     activity: Rc<Activity>,
     header: Duration,
     idle: Duration,
     write: Duration,
-    /// When it is as old as it may get.
+    /// When the connection reaches its maximum age.
     oldest: Option<Instant>,
-    /// When it was asked to end by itself.
+    /// When the connection was asked to close by itself.
     retired: Option<Instant>,
-    /// Whether the peer's bytes before a request are a request's head, which has to be whole in time. On HTTP/2 they may be
-    /// anything, and no sign of life.
+    /// True if bytes that the peer sends before a request are a request head, which must be complete in time.
+    /// On HTTP/2 they may be any frames, and do not show that the connection is in use.
     heads: bool,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -169,12 +172,12 @@ impl Deadlines {
         }
     }
 
-    /// It was asked to end by itself.
+    /// Notes that the connection was asked to close by itself.
     pub(super) fn retire(&mut self) {
         self.retired.get_or_insert_with(Instant::now);
     }
 
-    /// What comes next, and when.
+    /// The next deadline, and how to end the connection then.
     fn next(&self) -> Option<(Instant, End)> {
         let it = &*self.activity;
         if it.doomed.get() {
@@ -193,7 +196,7 @@ impl Deadlines {
         [waiting, blocked, old].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
-    /// Ready when the connection is to end. Polled after the connection, in its task.
+    /// Ready when the connection must end. It is polled after the connection, in the same task.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         *self.activity.waker.borrow_mut() = Some(cx.waker().clone());
         loop {
@@ -202,7 +205,8 @@ impl Deadlines {
                 return Poll::Ready(end);
             }
             let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
-            // A timer that fires early is set anew then; one that would fire late is moved now.
+            // A timer that fires too early is set again when it fires. One that would fire too late is moved
+            // now.
             if timer.is_elapsed() || timer.deadline() > at {
                 timer.as_mut().reset(at);
             }

@@ -1,4 +1,4 @@
-//! `POST /api/v1/events`: one event, an array, or NDJSON; all of it or nothing.
+//! `POST /api/v1/events`: publishes one event, an array, or NDJSON. Either all events are published or none.
 
 use http::StatusCode;
 use http::header::HeaderValue;
@@ -19,14 +19,14 @@ use super::once::idempotency_key;
 use super::parameters::unknown;
 use super::respond::{Answer, REPLAYED};
 
-/// The ids of what was published, in the order it was given.
+/// Ids of the published events, in the order they were sent.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "the answer is written by hand: a batch has a thousand of them")]
 struct Published {
     ids: Vec<String>,
 }
 
-/// Publishes one event or a batch of at most 1,000: all of it or nothing.
+/// Publishes one event or a batch of at most 1,000. Either all events are published or none.
 ///
 /// # Errors
 /// 400 naming the field, 401, 403, 409, 413, 415, 429, 503.
@@ -40,7 +40,7 @@ struct Published {
         (String = "application/x-ndjson"),
         (String = "application/ndjson"),
     )),
-    responses((status = 201, description = "It is on disk, or as far as was asked for.", body = Published))
+    responses((status = 201, description = "The events are published, and on disk unless `ack=memory` was set.", body = Published))
 )]
 pub async fn post(x: &mut Exchange, right: Authorized<Publish>) -> Result<Answer, Refusal> {
     let principal = right.principal().clone();
@@ -95,13 +95,14 @@ pub async fn post(x: &mut Exchange, right: Authorized<Publish>) -> Result<Answer
     Ok(answer)
 }
 
-/// The events of a request while its body comes: read, checked against the publisher's right, encoded.
+/// The events of a request while its body arrives: parsed, checked against the publisher's rights, and
+/// encoded.
 struct Intake<'r> {
     reader: BodyReader,
     draft: Draft,
     right: &'r Authorized<Publish>,
     events: usize,
-    /// The first event that the publisher may not publish, and its place. None after it is encoded.
+    /// The first event that the publisher may not publish, with its index. No later event is encoded.
     denied: Option<(usize, PublishDenied)>,
 }
 
@@ -110,7 +111,7 @@ impl<'r> Intake<'r> {
         Intake { reader: BodyReader::new(format), draft, right, events: 0, denied: None }
     }
 
-    /// Takes the next part of the body, the `last` or not, which came at `now_ms`.
+    /// Parses the next part of the body, which arrived at `now_ms`. `last` is true for the last part.
     fn read(&mut self, part: &[u8], last: bool, now_ms: u64) {
         let Intake { reader, draft, right, events, denied } = self;
         draft.received(now_ms);
@@ -125,15 +126,15 @@ impl<'r> Intake<'r> {
         });
     }
 
-    /// Bytes of memory that it takes.
+    /// Bytes of memory in use.
     fn held(&self) -> usize {
         self.reader.kept() + self.draft.held()
     }
 
-    /// What is to be published, and how many events that are, once all of the body has come.
+    /// Returns the events to publish, and their number, once the whole body has arrived.
     ///
     /// # Errors
-    /// 400 for what is no event, 403 for what may not be published.
+    /// 400 for an invalid event, 403 for one that the caller may not publish.
     fn finish(self) -> Result<(Draft, usize), Refusal> {
         let is_batch = self.reader.is_batch();
         self.reader.finish()?;
@@ -147,7 +148,7 @@ impl<'r> Intake<'r> {
     }
 }
 
-/// `?ack=`: whether the answer waits for the disk.
+/// Parses `?ack=`. Returns true if the response must wait for the disk.
 fn wants_durable(x: &Exchange) -> Result<bool, Refusal> {
     if x.query.is_empty() {
         return Ok(true);

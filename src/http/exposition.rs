@@ -1,8 +1,9 @@
-//! The text that a Prometheus server reads, in the two formats that it knows: its own 0.0.4, and OpenMetrics 1.0.0.
+//! The text that a Prometheus server scrapes, in the two formats that it accepts: its own 0.0.4, and
+//! OpenMetrics 1.0.0.
 //!
-//! * They differ in what a counter's family is called (OpenMetrics leaves `_total` to the sample), in the type `info`, and in the
-//!   end mark.
-//! * Names and labels are constants of this program; only label values are escaped.
+//! * They differ in the name of a counter's family (OpenMetrics adds `_total` to the sample only), in the
+//!   type `info`, and in the end mark.
+//! * Names and labels are constants of this program, so only label values are escaped.
 
 use std::fmt::Write as _;
 
@@ -12,14 +13,14 @@ use http::header::{self, HeaderValue};
 /// A format of the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
-    /// `text/plain; version=0.0.4`, which everything reads.
+    /// `text/plain; version=0.0.4`, which every scraper reads.
     Text,
-    /// OpenMetrics 1.0.0, for those who ask for it.
+    /// OpenMetrics 1.0.0, for scrapers that request it.
     OpenMetrics,
 }
 
 impl Format {
-    /// What `Accept` prefers; [`Format::Text`] where it does not name OpenMetrics.
+    /// Returns the format that `Accept` prefers; [`Format::Text`] if it does not name OpenMetrics.
     pub(super) fn negotiate(headers: &HeaderMap) -> Format {
         let (mut text, mut open) = (0, 0);
         for value in headers.get_all(header::ACCEPT) {
@@ -37,7 +38,7 @@ impl Format {
         if open > 0 && open >= text { Format::OpenMetrics } else { Format::Text }
     }
 
-    /// `Content-Type`.
+    /// The value of `Content-Type`.
     pub(super) fn content_type(self) -> HeaderValue {
         HeaderValue::from_static(match self {
             Format::Text => "text/plain; version=0.0.4; charset=utf-8",
@@ -46,13 +47,13 @@ impl Format {
     }
 }
 
-/// A quality of `Accept` in thousandths (RFC 9110 §12.4.2); 0 for what is none.
+/// Converts a quality of `Accept` to thousandths (RFC 9110 §12.4.2). Returns 0 for an invalid one.
 fn thousandths(quality: &str) -> u32 {
     let quality: f32 = quality.parse().unwrap_or(0.0);
     (quality.clamp(0.0, 1.0) * 1_000.0) as u32
 }
 
-/// A page being written.
+/// A page in progress.
 pub(super) struct Exposition {
     format: Format,
     text: String,
@@ -63,7 +64,7 @@ impl Exposition {
         Exposition { format, text: String::with_capacity(16 * 1024) }
     }
 
-    /// The page, complete.
+    /// Returns the complete page.
     pub(super) fn end(mut self) -> String {
         if self.format == Format::OpenMetrics {
             self.text.push_str("# EOF\n");
@@ -71,13 +72,13 @@ impl Exposition {
         self.text
     }
 
-    /// A number that only grows. `name` is without `_total`.
+    /// Writes a value that only grows. `name` is without `_total`.
     pub(super) fn counter(&mut self, name: &str, help: &str, value: impl std::fmt::Display) {
         self.counter_head(name, help);
         self.line(format_args!("{name}_total {value}"));
     }
 
-    /// The same by one label.
+    /// Writes counters with one label.
     pub(super) fn counters(&mut self, name: &str, help: &str, label: &str, values: &[(&str, u64)]) {
         self.counter_head(name, help);
         for (of, value) in values {
@@ -85,13 +86,13 @@ impl Exposition {
         }
     }
 
-    /// A number that goes up and down.
+    /// Writes a value that can rise and fall.
     pub(super) fn gauge(&mut self, name: &str, help: &str, value: impl std::fmt::Display) {
         self.head(name, help, "gauge");
         self.line(format_args!("{name} {value}"));
     }
 
-    /// The same by one label.
+    /// Writes gauges with one label.
     pub(super) fn gauges(&mut self, name: &str, help: &str, label: &str, values: &[(&str, i64)]) {
         self.head(name, help, "gauge");
         for (of, value) in values {
@@ -99,7 +100,7 @@ impl Exposition {
         }
     }
 
-    /// Constant text as labels of a 1. `name` is without `_info`.
+    /// Writes constant texts as labels of the value 1. `name` is without `_info`.
     pub(super) fn info(&mut self, name: &str, help: &str, labels: &[(&str, &str)]) {
         match self.format {
             Format::Text => self.head(&format!("{name}_info"), help, "gauge"),
@@ -110,7 +111,8 @@ impl Exposition {
         self.line(format_args!("{name}_info{{{}}} 1", labels.join(",")));
     }
 
-    /// `buckets` are (bound in seconds, how many lie under it and over the bound before); the last bound is infinite.
+    /// Writes a histogram. Each bucket is its upper bound in seconds, and the number of values between the
+    /// previous bound and this one. The last bound is infinite.
     pub(super) fn histogram(&mut self, name: &str, help: &str, sum_us: u64, buckets: &[(f64, u64)]) {
         self.head(name, help, "histogram");
         let mut below = 0;
@@ -136,7 +138,7 @@ impl Exposition {
     }
 
     fn line(&mut self, line: std::fmt::Arguments<'_>) {
-        let _ = writeln!(self.text, "{line}"); // a String takes every write
+        let _ = writeln!(self.text, "{line}"); // writing to a String cannot fail
     }
 }
 

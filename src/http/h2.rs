@@ -1,9 +1,11 @@
-//! HTTP/2 connections by hyper, and what hyper leaves to its users: answers that are not read, and connections without requests.
+//! HTTP/2 connections through hyper, and the limits that hyper leaves to its users: responses that the peer
+//! does not read, and connections without requests.
 //!
-//! * Each stream is a task that hyper makes ([`Streams`] runs it). An answer whose bytes make no progress for
-//!   `write_timeout_ms` resets its stream: the task is dropped. Where hyper has handed everything to the connection already,
-//!   there is no stream left to reset, and the connection ends.
-//! * Floods are bounded by h2; its numbers stand here, so that an update of the library changes none.
+//! * hyper starts a task for each stream, which [`Streams`] runs. If the bytes of a response make no progress
+//!   for `write_timeout_ms`, the task is dropped, which resets the stream. If hyper has handed all bytes to
+//!   the connection already, there is no stream to reset, and the connection is closed.
+//! * h2 bounds floods of frames. Its limits are set here, so that an update of the library cannot change
+//!   them.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -35,28 +37,30 @@ use super::deadlines::{Activity, Deadlines, End};
 use super::respond::Answer;
 use super::transport::{Io, Stream};
 
-/// Concurrent streams of a connection.
+/// Maximum of concurrent streams of a connection.
 pub const STREAMS: u32 = 100;
-/// Flow-control window for requests, of a stream and of the connection, bytes: what a connection's request bodies may hold that
-/// nobody has read.
+/// Flow-control window for requests, in bytes, for a stream and for the connection. It bounds the unread
+/// request bodies of one connection.
 const WINDOW: u32 = 64 * 1024;
-/// Most bytes of a stream's answer that are handed to the connection beyond the peer's window.
+/// Maximum of bytes of a stream's response that are buffered beyond the peer's window.
 const SEND_BUFFER_BYTES: usize = 32 * 1024;
-/// Streams that the peer has reset and that were not seen yet; one more ends the connection (CVE-2023-44487, rapid reset).
+/// Maximum of streams that the peer has reset and that are not processed yet. One more closes the connection
+/// (CVE-2023-44487, rapid reset).
 const RESET_UNSEEN: usize = 20;
-/// Streams of a connection that may be reset for the peer's errors; one more ends the connection (CVE-2025-8671).
+/// Maximum of streams of a connection that are reset because of the peer's errors. One more closes the
+/// connection (CVE-2025-8671).
 const RESET_FOR_ERRORS: usize = 100;
-/// What a stream takes in memory, about: counted for each whose peer has not shown a credential.
+/// Estimated memory of a stream. It is counted while its peer has not shown a credential.
 const STREAM_BYTES: usize = 4 * 1024;
-/// HPACK's dynamic table, bytes.
+/// Size of HPACK's dynamic table, bytes.
 const HEADER_TABLE: u32 = 4 * 1024;
 
 tokio::task_local! {
-    /// Of the stream whose task runs.
+    /// The flow of the stream whose task is running.
     static FLOW: Rc<Flow>;
 }
 
-/// Serves a connection whose first bytes are HTTP/2's preface.
+/// Serves a connection that starts with the HTTP/2 preface.
 pub(super) async fn serve(
     worker: &Rc<Worker>,
     stream: Stream,
@@ -75,12 +79,14 @@ pub(super) async fn serve(
             let head = request.method() == Method::HEAD;
             async move {
                 let flow = FLOW.try_with(Rc::clone).unwrap_or_else(|_| Flow::of_stream());
-                // Boxed: it is large, and would stay as long as the answer is not read.
+                // The future is boxed because it is large and would otherwise stay until the response is
+                // read.
                 let answer = Box::pin(respond(request, &worker, peer, Door::Public, &flow, &newcomer));
                 match answer.await {
                     Responded::Whole(response) if head => Ok(without_content(response)),
                     Responded::Whole(response) => Ok::<_, Infallible>(response),
-                    // Only HTTP/1 is taken over: `respond` answers subscriptions of HTTP/2 with a body.
+                    // Only HTTP/1 sockets are taken from hyper: `respond` answers HTTP/2 subscriptions with a
+                    // body.
                     Responded::TakeOver(_) => {
                         let refusal = Answer::refusal(&Refusal::internal(), &*worker.shared.clock);
                         Ok(refusal.into_response(|body| Body::whole(body, None, &flow)))
@@ -132,7 +138,7 @@ pub(super) async fn serve(
                     connection.as_mut().graceful_shutdown(); // GOAWAY
                 }
                 Poll::Ready(end) => {
-                    tracing::debug!(?end, "an HTTP/2 connection was ended");
+                    tracing::debug!(?end, "closed an HTTP/2 connection");
                     return Poll::Ready(());
                 }
             }
@@ -141,7 +147,8 @@ pub(super) async fn serve(
     .await;
 }
 
-/// The answer to `HEAD` in place of the answer to `GET` (RFC 9110 §9.3.2), which hyper makes over HTTP/1 alone.
+/// Turns the response to `GET` into the response to `HEAD` (RFC 9110 §9.3.2). hyper does this only for
+/// HTTP/1.
 fn without_content(mut response: Response<Body>) -> Response<Body> {
     let length = response.body().size_hint().exact().filter(|length| *length > 0);
     if let (Entry::Vacant(header), Some(length)) = (response.headers_mut().entry(CONTENT_LENGTH), length) {
@@ -151,7 +158,8 @@ fn without_content(mut response: Response<Body>) -> Response<Body> {
     response
 }
 
-/// Runs the tasks that hyper makes for the streams of one connection, on the worker's own thread; each ends with its connection.
+/// Runs the tasks that hyper starts for the streams of one connection, on the worker's thread. They end with
+/// the connection.
 #[derive(Clone)]
 struct Streams {
     activity: Rc<Activity>,
@@ -171,7 +179,7 @@ impl Streams {
         let _busy = self.activity.begin();
         let mut claim = (!self.newcomer.is_settled()).then(|| self.shares.claim(None));
         if claim.as_mut().is_some_and(|claim| claim.set(STREAM_BYTES).is_err()) {
-            return tracing::debug!("a stream was reset: too many of peers without a credential are open");
+            return tracing::debug!("reset a stream: too many streams of peers without a credential are open");
         }
         let flow = Flow::of_stream();
         let mut stall = Stall { flow: flow.clone(), limit: self.write_timeout, timer: None };
@@ -190,7 +198,7 @@ impl Streams {
             .await
         };
         if stalled {
-            return tracing::debug!("an answer was not read: its stream was reset");
+            return tracing::debug!("reset a stream whose response the peer does not read");
         }
         let sent = poll_fn(|cx| match flow.poll_sent(cx) {
             Poll::Ready(()) => Poll::Ready(true),
@@ -202,7 +210,7 @@ impl Streams {
     }
 }
 
-/// Tells when a stream's bytes have made no progress for too long.
+/// Completes when a stream's bytes have made no progress for too long.
 struct Stall {
     flow: Rc<Flow>,
     limit: Duration,

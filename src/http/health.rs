@@ -1,4 +1,4 @@
-//! Whether the daemon lives, and whether it serves.
+//! Liveness and readiness of the daemon.
 
 use http::StatusCode;
 use serde::Serialize;
@@ -12,31 +12,31 @@ use crate::outcome::Refusal;
 use super::exchange::Exchange;
 use super::respond::Answer;
 
-/// How the daemon is.
+/// Health of the daemon.
 #[derive(Serialize, ToSchema)]
 struct Health {
     /// `healthy`, `degraded` or `stopping`.
     status: &'static str,
-    /// The daemon's version.
+    /// Version of the daemon.
     version: &'static str,
-    /// Now.
+    /// Time of the response.
     #[schema(format = DateTime)]
     timestamp: String,
-    /// What it is made of.
+    /// Individual checks.
     checks: Checks,
 }
 
-/// What a daemon's health is made of.
+/// Individual health checks.
 #[derive(Serialize, ToSchema)]
 #[schema(as = HealthChecks)]
 struct Checks {
-    /// `ok`, `no_space`, `reopening` or `read_only`.
+    /// State of the store: `ok`, `no_space`, `reopening` or `read_only`.
     store: &'static str,
-    /// Whether it takes new connections.
+    /// True if the daemon accepts new connections.
     accepting: bool,
 }
 
-/// Tells whether the process is alive: 200 as long as it can answer.
+/// Checks that the process is alive: 200 as long as it can respond.
 #[utoipa::path(
     get,
     path = "/health/live",
@@ -47,40 +47,40 @@ pub async fn live(x: &Exchange, _: ()) -> Result<Answer, Refusal> {
     Ok(liveness(x.shared()))
 }
 
-/// Tells whether the daemon serves: 200, or 503 with what prevents it.
+/// Checks that the daemon is ready: 200, or 503 with the reason.
 #[utoipa::path(
     get,
     path = "/health/ready",
     tag = "health",
     responses(
-        (status = 200, description = "The daemon serves.", body = Health),
-        (status = 503, description = "The daemon does not serve.", body = Health),
+        (status = 200, description = "The daemon is ready.", body = Health),
+        (status = 503, description = "The daemon is not ready.", body = Health),
     )
 )]
 pub async fn ready(x: &Exchange, _: ()) -> Result<Answer, Refusal> {
     Ok(readiness(x.shared()))
 }
 
-/// Tells how the daemon is: 200 while it serves, else 503.
+/// Gets the health of the daemon: 200 while it is ready, otherwise 503.
 #[utoipa::path(
     get,
     path = "/health",
     tag = "health",
     responses(
-        (status = 200, description = "The daemon serves.", body = Health),
-        (status = 503, description = "The daemon does not serve.", body = Health),
+        (status = 200, description = "The daemon is ready.", body = Health),
+        (status = 503, description = "The daemon is not ready.", body = Health),
     )
 )]
 pub async fn health(x: &Exchange, _: ()) -> Result<Answer, Refusal> {
     Ok(readiness(x.shared()))
 }
 
-/// 200 with the daemon's health.
+/// Returns 200 with the daemon's health.
 pub(super) fn liveness(shared: &Shared) -> Answer {
     answer(StatusCode::OK, &report(shared))
 }
 
-/// 200 with the daemon's health while it serves, else 503.
+/// Returns the daemon's health, with 200 while it is ready, otherwise 503.
 pub(super) fn readiness(shared: &Shared) -> Answer {
     let report = report(shared);
     let serves = report.status == "healthy";

@@ -1,4 +1,4 @@
-//! `GET /api/v1/events`: history and long-poll in one, over the same log and ring as every subscription.
+//! `GET /api/v1/events`: history and long-poll in one request, over the same log and ring as subscriptions.
 
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ use super::history_reader::{CLAIM_BYTES, Outcome, Progress, Reader, Rest, RestOf
 use super::parameters::number;
 use super::respond::Answer;
 
-/// Most events of one answer.
+/// Maximum of events in one response.
 pub const LIMIT: usize = 1_000;
 const DEFAULT_LIMIT: usize = 100;
-/// Longest wait, seconds.
+/// Longest wait, in seconds.
 pub const WAIT_SECONDS: u64 = 60;
-/// A waiting poll looks at its credential, and whether the daemon stops, at least this often.
+/// A waiting poll checks its credential, and whether the daemon is stopping, at least this often.
 const LOOK: Duration = Duration::from_secs(1);
 struct Asked {
     from: From,
@@ -31,7 +31,7 @@ struct Asked {
     selection: Selection,
 }
 
-/// Answers events after a position, or waits for the first.
+/// Lists events after a position, or waits for the first one.
 ///
 /// # Errors
 /// 400, 401, 403, 429, 503.
@@ -40,14 +40,14 @@ struct Asked {
     path = "/api/v1/events",
     tag = "events",
     params(Subscription, HistoryPage, LastEventId),
-    responses((status = 200, description = "Events, and where to go on.", body = Rest))
+    responses((status = 200, description = "Events, and the cursor of the next page.", body = Rest))
 )]
 pub async fn get(x: &mut Exchange, right: Authorized<Subscribe>) -> Result<Handled, Refusal> {
     let x = &*x;
     let principal = right.principal().clone();
     let asked = parameters(x)?;
     let tenant = x.tenant(&principal).await?;
-    // A waiting poll is a connection: it takes a place in every limit.
+    // A waiting poll is a connection: it takes a permit of every limit.
     let waiting = asked.wait > Duration::ZERO;
     let admitted = waiting.then(|| x.shared().admission.admit_poll(principal.clone(), x.peer)).transpose()?;
     let start = start::resolve(x.shared().tenants.store(), &tenant, &asked.from).await?;
@@ -58,8 +58,9 @@ pub async fn get(x: &mut Exchange, right: Authorized<Subscribe>) -> Result<Handl
     let Asked { limit, selection, .. } = asked;
     let mut reader = Reader { worker, tenant, principal, admitted, selection, limit };
     let outcome = loop {
-        let news = watch.news(); // before looking, so that nothing comes unnoticed between looking and waiting
-        reader.renew()?; // today's rights, also after a long wait
+        // taken before reading, so that no event is missed between reading and waiting
+        let news = watch.news();
+        reader.renew()?; // the rights may have changed during a long wait
         let outcome = reader.read_on(&mut progress, WHOLE_BYTES).await?;
         let stop = progress.found > 0 || progress.gap.is_some() || x.shared().is_stopping();
         let now = tokio::time::Instant::now();
@@ -69,7 +70,8 @@ pub async fn get(x: &mut Exchange, right: Authorized<Subscribe>) -> Result<Handl
         tokio::select! {
             () = news => {}
             () = x.worker.stopped() => {}
-            () = tokio::time::sleep_until(deadline.min(now + LOOK)) => {} // rights may have changed: look again
+            // the rights may have changed: check them again
+            () = tokio::time::sleep_until(deadline.min(now + LOOK)) => {}
         }
     };
     if outcome == Outcome::Ended {

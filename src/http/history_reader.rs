@@ -1,11 +1,12 @@
-//! Reads what follows a position and writes it as the body of an answer, a page of the log or a batch of the ring at a time.
+//! Reads the events after a position and writes them as a response body, one page of the log or one batch of
+//! the ring at a time.
 //!
-//! * A part is made when the one before has been written. So an answer holds one part in memory, and a peer that does not read it is
-//!   not read for.
-//! * Before each part the reader's rights are looked up. When they have ended, or the store fails, the body breaks off: what was sent
-//!   cannot be taken for a whole answer.
-//! * Events are spliced in as they were encoded, so that none is encoded again. A reader who may see every event and asks for all is sent
-//!   slices of pages of JSON that all such readers share, without copying them.
+//! * A part is made when the previous one has been written. So a response keeps one part in memory, and
+//!   nothing is read for a peer that does not read its response.
+//! * Before each part the reader's rights are checked again. If they have ended, or the store fails, the body
+//!   is cut off, so that the peer cannot take it for a complete one.
+//! * Events are copied in their encoded form; none is encoded again. A reader who may see every event and has
+//!   no filter receives slices of JSON pages that all such readers share, without a copy.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -32,78 +33,81 @@ use crate::worker::Worker;
 
 use super::body::{Broken, Parts};
 
-/// Bytes that an answer is made of at once, so that its length is said; longer by what the last page or frame adds to it.
+/// Bytes up to which a response is built at once, so that its length is known. The last page or frame may
+/// exceed it.
 pub(super) const WHOLE_BYTES: usize = 128 * 1024;
-/// Bytes of a part of a longer answer; longer likewise.
+/// Bytes of one part of a longer response. The last page or frame may exceed it.
 const PART_BYTES: usize = 32 * 1024;
-/// What the parts of one answer take in memory, about: the longest part, and some of it again in hyper.
+/// Estimated memory of one response in parts: the longest part, and some of it again in hyper.
 pub(super) const CLAIM_BYTES: usize = 256 * 1024;
-/// Bytes of events in one answer; at least one event goes.
+/// Maximum of bytes of events in one response. At least one event is sent.
 const ANSWER_BYTES: usize = 4 << 20;
 
-/// Slices of pages that are shorter are copied: each slice is a chunk of its own on the wire, and holds all of its page in memory.
+/// Slices of pages shorter than this are copied, because each slice is a chunk of its own on the wire and
+/// keeps its whole page in memory.
 const COPIED_BYTES: usize = 4 * 1024;
 
-/// What follows the events of an answer.
+/// What follows the events of a response.
 #[derive(Serialize, ToSchema)]
 #[schema(as = EventPage)]
 pub(super) struct Rest<'a> {
-    /// Where the next question goes on: past all that was looked at, whether it matched or not.
+    /// Cursor for the next request. It is after everything that was examined, whether it matched or not.
     next_cursor: &'a str,
-    /// What is missing before the first event.
+    /// Events that are missing before the first one, if any.
     gap: Option<GapView<'a>>,
-    /// Whether there is nothing more by now.
+    /// True if there were no more events at the time of the response.
     caught_up: bool,
     /// Always `true`.
     success: bool,
 }
 
-/// Events that are missing: fetch the state anew.
+/// Events that are missing: fetch the state again.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Gap)]
 pub(super) struct GapView<'a> {
-    /// The cursor or time that was asked for, cut to 64 bytes.
+    /// Cursor or time of the request, cut to 64 bytes.
     after: &'a str,
-    /// Where it goes on.
+    /// Position at which the events continue.
     resumes_at: String,
-    /// `trimmed`: from the oldest event that is kept, or the first after stored events that are damaged; `unknown_cursor`: from now on.
+    /// `trimmed`: continues from the oldest retained event, or after stored events that are damaged.
+    /// `unknown_cursor`: continues with new events.
     reason: &'static str,
 }
 
-/// Who reads, and what for.
+/// A reader of history: its rights, filter and limits.
 pub(super) struct Reader {
     pub(super) worker: Rc<Worker>,
     pub(super) tenant: Arc<Tenant>,
     pub(super) principal: Arc<Principal>,
-    /// A waiting poll is a connection, until its answer has been sent.
-    #[expect(dead_code, reason = "a place in the limits is held for its drop alone")]
+    /// A waiting poll is a connection until its response has been sent.
+    #[expect(dead_code, reason = "a permit is held for its drop alone")]
     pub(super) admitted: Option<Polled>,
     pub(super) selection: Selection,
-    /// Most events.
+    /// Maximum of events.
     pub(super) limit: usize,
 }
 
-/// How far a reader has got.
+/// How far a reader has come.
 pub(super) struct Progress {
-    /// Everything up to here was looked at.
+    /// Everything up to this position was examined.
     pub(super) position: Sequence,
     pub(super) gap: Option<Gap>,
-    /// Nothing more is there by now.
+    /// True if there are no more events for now.
     pub(super) caught_up: bool,
-    /// Events found, and the bytes of all of them.
+    /// Number of events found. `bytes` is the size of all of them.
     pub(super) found: usize,
     bytes: usize,
-    /// What was found and has not been sent, as JSON.
+    /// JSON that was produced and not sent yet.
     part: Part,
 }
 
-/// Bytes of an answer that are to be sent, some of them slices of pages that others read too.
+/// Bytes of a response that are to be sent. Some are slices of pages shared with other readers.
 #[derive(Default)]
 pub(super) struct Part {
     slices: VecDeque<Bytes>,
-    /// What follows the slices.
+    /// The bytes after the slices.
     tail: Vec<u8>,
-    /// Bytes of the slices.
+    /// Total size of the slices, in bytes.
     sliced: usize,
 }
 
@@ -128,13 +132,13 @@ impl Part {
         }
     }
 
-    /// All of it, as slices.
+    /// Returns everything as slices.
     fn into_slices(mut self) -> VecDeque<Bytes> {
         self.end_tail();
         self.slices
     }
 
-    /// All of it in one buffer.
+    /// Returns everything in one buffer.
     pub(super) fn into_bytes(self) -> Vec<u8> {
         if self.slices.is_empty() {
             return self.tail;
@@ -146,24 +150,25 @@ impl Part {
     }
 }
 
-/// What reading came to.
+/// The result of reading.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Outcome {
-    /// There is nothing more to read for the answer.
+    /// The response needs no more events.
     Ended,
-    /// There is as much as was wanted, and there may be more.
+    /// As many bytes were read as were requested, and there may be more.
     Enough,
 }
 
 impl Progress {
-    /// Before the first event after `position`.
+    /// Progress that starts right after `position`.
     pub(super) fn at(position: Sequence, gap: Option<Gap>) -> Progress {
         let part = Part { tail: b"{\"data\":[".to_vec(), ..Part::default() };
         Progress { position, gap, caught_up: false, found: 0, bytes: 0, part }
     }
 
-    /// Adds those of `events` that are asked for, none of which was looked at before, until the part has `enough` bytes. An event is its
-    /// sequence and its JSON, or `None` in its place where it is not asked for. Returns false when the answer is full.
+    /// Adds the events of `events` that match, until the part has `enough` bytes. None of them was examined
+    /// before. Each item is a sequence with the event's JSON, or with `None` if the event does not match.
+    /// Returns false when the response is full.
     fn take<'f>(
         &mut self,
         limit: usize,
@@ -192,7 +197,7 @@ impl Progress {
         true
     }
 
-    /// [`Progress::take`] of all of a page, without a look at each event where all are asked for.
+    /// Calls [`Progress::take`] for a whole page, without examining each event if all of them match.
     fn take_page(&mut self, reader: &Reader, page: &Page) -> bool {
         let (whole, places) = page.whole();
         if !reader.selection.matches_all(whole.has_users()) {
@@ -200,7 +205,7 @@ impl Progress {
         }
         let events =
             places.clone().filter_map(|at| Some((whole.events().sequence(at)?, Some(whole.json(at)))));
-        // What frames an event takes more than its comma, so there is room for all.
+        // Framing an event takes more than a comma, so there is room for all of them.
         let left = reader.limit.saturating_sub(self.found);
         self.part
             .tail
@@ -208,7 +213,7 @@ impl Progress {
         self.take(reader.limit, events, usize::MAX)
     }
 
-    /// [`Progress::take`] of all of a page, for a reader who may see every event and asks for all.
+    /// Calls [`Progress::take`] for a whole page, for a reader who may see every event and has no filter.
     fn take_json(&mut self, limit: usize, JsonEvents { page, from }: &JsonEvents) -> bool {
         let left = limit.saturating_sub(self.found);
         let mut count = page.fitting(*from, left, ANSWER_BYTES.saturating_sub(self.bytes));
@@ -237,7 +242,7 @@ impl Progress {
 }
 
 impl Reader {
-    /// Takes on today's rights.
+    /// Updates the rights to the current ones.
     ///
     /// # Errors
     /// 401: the credential has ended.
@@ -246,7 +251,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Reads on until what is to be sent has `enough` bytes, or there is nothing more for this answer.
+    /// Reads until the part has `enough` bytes, or until the response needs no more.
     ///
     /// # Errors
     /// 503: the store cannot be read.
@@ -257,7 +262,8 @@ impl Reader {
         while progress.part.len() < enough {
             batch.clear();
             let read = self.worker.read_ring(&self.tenant, progress.position, &mut batch);
-            // A reader is given pages without a look at each event only if it may see the events of all users.
+            // A page is taken without examining each event only if the reader may see the events of all
+            // users.
             if matches!(read, Read::Behind { .. })
                 && self.selection.matches_all(true)
                 && let Some(events) = store.read_json(log, progress.position).await?
@@ -265,7 +271,7 @@ impl Reader {
                 if !progress.take_json(self.limit, &events) {
                     return Ok(Outcome::Ended);
                 }
-                // Pages that are in memory already are read without a pause otherwise.
+                // Reading pages that are in memory never waits, so other tasks need this pause.
                 tokio::task::yield_now().await;
                 continue;
             }
@@ -281,18 +287,18 @@ impl Reader {
                 }
                 Read::Behind { .. } => match store.read_log(log, progress.position).await? {
                     LogRead::Page(page) => {
-                        // All of it, which is not much: it may be gone from memory at the next look.
+                        // All of it is taken; it is not much, and it may be evicted before the next read.
                         if !progress.take_page(self, &page) {
                             return Ok(Outcome::Ended);
                         }
-                        tokio::task::yield_now().await; // as above
+                        tokio::task::yield_now().await; // see the pause above
                     }
-                    // An answer has room for one gap; the next answer begins with the next one.
+                    // A response can declare one gap. The next response starts with the next one.
                     LogRead::Gap { .. } if progress.gap.is_some() && progress.found > 0 => {
                         return Ok(Outcome::Ended);
                     }
                     LogRead::Gap { resumes_at, .. } => self.note_gap(progress, resumes_at),
-                    // A new epoch has begun: its first position is the log's end.
+                    // A new epoch has started: its first position is the end of the log.
                     LogRead::End { committed } => progress.position = progress.position.max(committed),
                 },
             }
@@ -303,7 +309,7 @@ impl Reader {
     fn note_gap(&self, progress: &mut Progress, resumes_at: Sequence) {
         let after = self.worker.shared.tenants.cursors().encode(self.tenant.id(), progress.position);
         match &mut progress.gap {
-            Some(gap) => gap.resumes_at = resumes_at, // nothing lies between the two
+            Some(gap) => gap.resumes_at = resumes_at, // there is no event between the two gaps
             None => {
                 progress.gap =
                     Some(Gap { after: after.as_str().into(), reason: GapReason::Trimmed, resumes_at });
@@ -312,7 +318,7 @@ impl Reader {
         progress.position = resumes_at;
     }
 
-    /// The last part: what is left, and what follows the events.
+    /// Returns the last part: the remaining events, and the fields that follow them.
     pub(super) fn end(&self, progress: Progress) -> Part {
         let Progress { mut part, gap, .. } = progress;
         let cursor = |position| self.worker.shared.tenants.cursors().encode(self.tenant.id(), position);
@@ -323,18 +329,18 @@ impl Reader {
         });
         let next = cursor(progress.position);
         let rest = Rest { next_cursor: next.as_str(), gap, caught_up: progress.caught_up, success: true };
-        let rest = serde_json::to_vec(&rest).unwrap_or_default(); // texts and flags: nothing can fail
+        let rest = serde_json::to_vec(&rest).unwrap_or_default(); // texts and flags: this cannot fail
         part.tail.extend_from_slice(b"],");
-        part.tail.extend_from_slice(rest.get(1..).unwrap_or_default()); // without its brace
+        part.tail.extend_from_slice(rest.get(1..).unwrap_or_default()); // without its opening brace
         part
     }
 }
 
-/// What is left of an answer whose first part is read.
+/// The parts of a response that follow its first part.
 pub(super) struct RestOfAnswer {
-    /// What is left of the part that was made last.
+    /// The unsent slices of the last part that was made.
     slices: VecDeque<Bytes>,
-    /// `None`: the last part was made, or could not be.
+    /// The future that makes the next part; `None` if the last part was made or reading has failed.
     next: Option<Pin<Box<dyn Future<Output = Step>>>>,
 }
 
@@ -353,14 +359,15 @@ impl RestOfAnswer {
 
 /// Hands over what was read.
 fn part_of(mut answer: Box<(Reader, Progress)>) -> Step {
-    // Room for the next part is made when it is read: this one is still in memory until it has been written.
+    // Space for the next part is allocated when it is read, because this part stays in memory until it has
+    // been written.
     Step::Part(std::mem::take(&mut answer.1.part), answer)
 }
 
 async fn step(mut answer: Box<(Reader, Progress)>) -> Step {
     let (reader, progress) = &mut *answer;
     if reader.renew().is_err() {
-        tracing::debug!("an answer broke off: its reader's credential ended");
+        tracing::debug!("cut off a response: the reader's credential has ended");
         return Step::Broken;
     }
     match reader.read_on(progress, PART_BYTES).await {
@@ -370,7 +377,7 @@ async fn step(mut answer: Box<(Reader, Progress)>) -> Step {
             Step::Last(reader.end(progress))
         }
         Err(refusal) => {
-            tracing::debug!(code = refusal.code, "an answer broke off: the log could not be read");
+            tracing::debug!(code = refusal.code, "cut off a response: the log could not be read");
             Step::Broken
         }
     }

@@ -1,6 +1,7 @@
-//! The host that a request names: which there may be (RFC 9112 §3.2, RFC 9113 §8.3.1).
+//! Checks the host that a request names (RFC 9112 §3.2, RFC 9113 §8.3.1).
 //!
-//! Two names, or one that cannot be a host, may be read differently by a proxy in front of us: such a request is refused.
+//! A proxy in front of the daemon may read two names, or an invalid one, differently than we do. Such a
+//! request is refused.
 
 use http::Version;
 use http::header::{self, HeaderMap};
@@ -11,13 +12,13 @@ use crate::outcome::Refusal;
 /// Checks the `Host` header and the authority of the request target.
 ///
 /// # Errors
-/// 400: HTTP/1.1 without `Host`, HTTP/2 with neither `:authority` nor `Host`, more than one `Host`, HTTP/2 with a `Host` other
-/// than `:authority`, or a value that is not `host[:port]`.
+/// 400: HTTP/1.1 without `Host`, HTTP/2 with neither `:authority` nor `Host`, more than one `Host`, HTTP/2
+/// with a `Host` other than `:authority`, or a value that is not `host[:port]`.
 pub(super) fn check(version: Version, authority: Option<&str>, headers: &HeaderMap) -> Result<(), Refusal> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
-        return Err(Refusal::bad_request("Host: may stand only once"));
+        return Err(Refusal::bad_request("Host: must be given once"));
     }
     let host = host.map(|host| host.to_str().ok().filter(|host| is_host(host)).ok_or(())).transpose();
     let Ok(host) = host else { return Err(Refusal::bad_request("Host: must be host or host:port")) };
@@ -34,26 +35,28 @@ pub(super) fn check(version: Version, authority: Option<&str>, headers: &HeaderM
     }
 }
 
-/// Whether `text` is `uri-host [":" port]`. An empty host is one: a target without an authority has it.
+/// Returns true if `text` is `uri-host [":" port]`. An empty host is valid: a target without an authority has
+/// it.
 fn is_host(text: &str) -> bool {
     if text.is_empty() {
         return true;
     }
-    // As nearly all are: letters, digits, dots and hyphens, perhaps with a port.
+    // The fast path for nearly all hosts: letters, digits, dots and hyphens, perhaps with a port.
     let (name, port) = text.rsplit_once(':').unwrap_or((text, ""));
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
     if !name.is_empty() && name.bytes().all(plain) && (port.is_empty() || is_port(port)) {
         return true;
     }
     if text.contains(',') {
-        return false; // a name may have one, but two `Host` joined by a proxy look like this
+        // a registered name may have a comma, but two `Host` headers joined by a proxy look the same
+        return false;
     }
     let Ok(authority) = text.parse::<Authority>() else { return false };
     let port = authority.as_str().strip_prefix(authority.host()).unwrap_or("@");
     match port.strip_prefix(':') {
         Some("") => true,
         Some(port) => is_port(port),
-        None => port.is_empty(), // what else follows, or precedes, the host is not a host's
+        None => port.is_empty(), // other characters around the brackets are not part of a host
     }
 }
 

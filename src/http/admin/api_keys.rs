@@ -1,4 +1,4 @@
-//! `/api-keys`, `/api-keys/{id}`. A key is shown once, when it is made.
+//! `/api-keys`, `/api-keys/{id}`. The secret of a key is shown once, when the key is created.
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -15,62 +15,62 @@ use super::super::once::{self, Turn};
 use super::super::respond::Answer;
 use super::{no_parameters, only_parameter, parameters, unescaped};
 
-/// What a key takes of its organization's quota besides its name and narrowing, about, in bytes.
+/// Bytes that a key is counted with in its organization's quota, besides its name and narrowing. An estimate.
 const KEY_ROW_BYTES: usize = 512;
 
-/// An API key to be made; what is absent is as wide as the caller's own.
+/// An API key to create. A limit that is left out is the same as that of the caller's own credential.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewApiKey)]
 struct KeyBody {
-    /// For people.
+    /// Name for people.
     #[serde(default)]
     name: String,
-    /// What it may do; required. `*` is all that an organization's key can have.
+    /// Scopes of the key; required. `*` means every scope that a key of an organization can have.
     #[serde(default)]
     #[schema(required = true)]
     scopes: Vec<String>,
-    /// As long as the caller's own credential if absent.
+    /// Lifetime in seconds. If absent, the key expires when the caller's own credential does.
     #[serde(default, deserialize_with = "crate::whole::optional")]
     expires_in_seconds: Option<u64>,
-    /// The agents it may touch.
+    /// Agents that the key is limited to.
     #[schema(value_type = Option<Vec<String>>)]
     agents: Option<Vec<Box<str>>>,
-    /// The channels it may touch; `a/*` is everything below `a/`.
+    /// Channels that the key is limited to; `a/*` means every channel below `a/`.
     #[schema(value_type = Option<Vec<String>>)]
     channels: Option<Vec<Box<str>>>,
-    /// The kinds of event it may touch.
+    /// Event types that the key is limited to.
     #[schema(value_type = Option<Vec<String>>)]
     types: Option<Vec<Box<str>>>,
-    /// The operator alone may name another organization than its own.
+    /// Organization of the key. Only the operator may name another organization than its own.
     org_id: Option<String>,
 }
 
-/// An API key as clients see it.
+/// An API key, without its secret.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ApiKey)]
 struct View<'a> {
-    /// Names it; no secret.
+    /// Id of the key. It is not secret.
     key_id: &'a str,
-    /// Its organization.
+    /// Organization of the key.
     org_id: Option<String>,
-    /// For people.
+    /// Name for people.
     name: &'a str,
-    /// What it may do.
+    /// Scopes of the key.
     scopes: Vec<&'static str>,
-    /// The agents it may touch; `null`: all.
+    /// Agents that the key is limited to; `null` means all.
     agents: Option<Vec<&'a str>>,
-    /// The channels it may touch; `null`: all.
+    /// Channels that the key is limited to; `null` means all.
     channels: Option<Vec<&'a str>>,
-    /// The kinds of event it may touch; `null`: all.
+    /// Event types that the key is limited to; `null` means all.
     types: Option<Vec<&'static str>>,
-    /// When it was made.
+    /// Time of creation.
     #[schema(format = DateTime)]
     created_at: String,
-    /// When it ends; `null`: never.
+    /// Time of expiry; `null` means never.
     #[schema(format = DateTime)]
     expires_at: Option<String>,
-    /// When it was last used.
+    /// Time of last use.
     #[schema(format = DateTime)]
     last_used_at: Option<String>,
 }
@@ -81,7 +81,7 @@ struct View<'a> {
 struct CreatedView<'a> {
     #[serde(flatten)]
     key: View<'a>,
-    /// The key itself, shown once.
+    /// The secret key. It is shown only once.
     api_key: &'a str,
 }
 
@@ -101,14 +101,14 @@ fn view<'a>(x: &Exchange, key: &'a KeyRow) -> View<'a> {
     }
 }
 
-/// Makes an API key, no wider than the caller's own credential. Its secret is shown this once.
+/// Creates an API key. Its rights cannot exceed the caller's own. The secret is shown only in this response.
 #[utoipa::path(
     post,
     path = "/api/v1/api-keys",
     tag = "credentials",
     params(IdempotencyKey),
     request_body = KeyBody,
-    responses((status = 201, description = "It was made.", body = CreatedView), (status = 404))
+    responses((status = 201, description = "The new key, with its secret.", body = CreatedView), (status = 404))
 )]
 pub(in crate::http) async fn create(x: &mut Exchange, by: Authorized<Manage>) -> Result<Answer, Refusal> {
     no_parameters(x)?;
@@ -141,13 +141,13 @@ pub(in crate::http) async fn create(x: &mut Exchange, by: Authorized<Manage>) ->
     Ok(Answer::data(StatusCode::CREATED, made))
 }
 
-/// Lists API keys by their ids.
+/// Lists API keys in the order of their ids.
 #[utoipa::path(
     get,
     path = "/api/v1/api-keys",
     tag = "credentials",
     params(AdminPage, OfOrganization),
-    responses((status = 200, description = "A page.", body = Vec<View>))
+    responses((status = 200, description = "A page of API keys.", body = Vec<View>))
 )]
 pub(in crate::http) async fn list(x: &Exchange, by: Authorized<Manage>) -> Result<Answer, Refusal> {
     let page = parameters(x, &["cursor", "offset", "limit", "org_id"])?;
@@ -156,13 +156,13 @@ pub(in crate::http) async fn list(x: &Exchange, by: Authorized<Manage>) -> Resul
     Ok(super::list(&rows, &page, |row| row.key_id))
 }
 
-/// Deletes an API key; its connections are closed. The last key with `operator` is refused.
+/// Deletes an API key and closes its connections. The last key with the scope `operator` cannot be deleted.
 #[utoipa::path(
     delete,
     path = "/api/v1/api-keys/{id}",
     tag = "credentials",
     params(OfOrganization),
-    responses((status = 204, description = "It opens nothing any more."), (status = 409))
+    responses((status = 204, description = "The key is no longer valid."), (status = 409))
 )]
 pub(in crate::http) async fn delete(
     x: &Exchange,

@@ -1,4 +1,4 @@
-//! `/connections`, `/connections/{id}`: who is connected, and closing them.
+//! `/connections`, `/connections/{id}`: lists open connections and closes them.
 
 use std::sync::Arc;
 
@@ -19,16 +19,17 @@ use super::super::exchange::Exchange;
 use super::super::respond::Answer;
 use super::{no_parameters, parameters, unescaped, unknown};
 
-/// How many connections were closed.
+/// The number of connections that were closed.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Closed)]
 struct ClosedView {
-    /// How many.
+    /// Number of connections that were closed.
     closed: usize,
 }
 
-/// The connections a principal may see: with `manage` its organization's, else those of its own user or key; narrowed, those that
-/// are narrowed at least as much.
+/// The connections that a principal may see: those of its organization if it has `manage`, otherwise those of
+/// its own user or key. A principal with a narrowing sees only connections that are narrowed at least as
+/// much.
 fn visible(principal: &Arc<Principal>) -> Selector {
     let within = principal.narrowing.clone();
     let mut which = Selector { tenant: principal.tenant, id: None, user: None, key: None, within };
@@ -41,25 +42,26 @@ fn visible(principal: &Arc<Principal>) -> Selector {
     which
 }
 
-/// Lists open connections: with `manage` the organization's, else one's own.
+/// Lists open connections: with `manage` those of the organization, otherwise your own.
 #[utoipa::path(
     get,
     path = "/api/v1/connections",
     tag = "connections",
     params(AdminPage),
-    responses((status = 200, description = "A page.", body = Vec<Listed>))
+    responses((status = 200, description = "A page of connections.", body = Vec<Listed>))
 )]
 pub(in crate::http) async fn list(x: &Exchange, right: Authorized<Authenticated>) -> Result<Answer, Refusal> {
     let principal = right.principal().clone();
-    // Who manages an organization reads its connections by that; reading one's own takes the scope of all reading.
+    // The right `manage` covers all connections of the organization. Reading your own needs the scope that
+    // all reading needs.
     if principal.authorize::<Manage>().is_err() {
         principal.authorize::<Subscribe>()?;
     }
     let page = parameters(x, &["cursor", "offset", "limit"])?;
-    let refused = || Refusal::bad_request("cursor: is none of this list's; begin without one");
+    let refused = || Refusal::bad_request("cursor: not a cursor of this list; start without one");
     let after = page.after.as_deref().map(|name| connection_id(name).ok_or_else(refused)).transpose()?;
     let mut found = find(x, &visible(&principal), after, page.reach()).await?;
-    // Only the rows that are shown are put in order and described.
+    // Only the rows of this page are sorted and described.
     if found.len() > page.reach() {
         found.select_nth_unstable(page.reach());
         found.truncate(page.reach());
@@ -69,14 +71,16 @@ pub(in crate::http) async fn list(x: &Exchange, right: Authorized<Authenticated>
     }
     let mut shown = found.split_off(page.offset.min(found.len()));
     shown.sort_unstable();
-    // By what was found: a connection that goes before it is described makes no page the last one.
+    // The next cursor comes from what was found, not from what could be described. A connection may close
+    // before it is described, and the page must not look like the last one because of that.
     let next = shown.last().filter(|_| shown.len() == page.limit).map(|last| connection_name(last.id));
     let mut rows = describe(x, principal.tenant, &shown).await?;
     rows.sort_by(|a, b| a.id.cmp(&b.id));
     Ok(Answer::list(&rows, next))
 }
 
-/// The connections with the lowest ids after `after`, at most `most` of each worker or some more, in any order.
+/// Returns the connections with the lowest ids after `after`, in any order: up to `most` of each worker,
+/// sometimes a few more.
 async fn find(
     x: &Exchange,
     selector: &Selector,
@@ -110,12 +114,12 @@ async fn describe(x: &Exchange, tenant: TenantId, found: &[Found]) -> Result<Vec
     Ok(rows)
 }
 
-/// Closes a connection: with `manage` one of the organization's, else one's own.
+/// Closes a connection: with `manage` any of the organization, otherwise one of your own.
 #[utoipa::path(
     delete,
     path = "/api/v1/connections/{id}",
     tag = "connections",
-    responses((status = 204, description = "It is closed."))
+    responses((status = 204, description = "The connection is closed."))
 )]
 pub(in crate::http) async fn kick_one(
     x: &Exchange,
@@ -132,13 +136,13 @@ pub(in crate::http) async fn kick_one(
     }
 }
 
-/// Closes the connections of a user or an API key: with `manage` anybody's of the organization, else one's own.
+/// Closes all connections of a user or an API key: with `manage` any of the organization, otherwise your own.
 #[utoipa::path(
     delete,
     path = "/api/v1/connections",
     tag = "connections",
     params(OfConnections),
-    responses((status = 200, description = "So many were closed.", body = ClosedView))
+    responses((status = 200, description = "The number of connections that were closed.", body = ClosedView))
 )]
 pub(in crate::http) async fn kick_all(
     x: &Exchange,
@@ -154,7 +158,8 @@ pub(in crate::http) async fn kick_all(
             "key" => &mut which.key,
             other => return Err(unknown(other)),
         };
-        // A foreign user or key is one nobody here has: nothing is found, nothing learnt.
+        // A user or key of somebody else is treated as one that does not exist: nothing is found, and nothing
+        // is revealed.
         if own && slot.as_deref() != Some(value.as_ref()) {
             return Ok(Answer::data(StatusCode::OK, ClosedView { closed: 0 }));
         }

@@ -1,6 +1,7 @@
-//! Organizations, API keys, tokens, tickets, users, connections, statistics: administration over REST.
+//! Administration over REST: organizations, API keys, tokens, tickets, users, connections, statistics.
 //!
-//! The rules live in [`crate::auth`]; here are shapes only. The command line runs the same functions on a data directory.
+//! The rules are in [`crate::auth`]; this module only has the request and response types. The command line
+//! calls the same functions on a data directory.
 
 pub(in crate::http) mod api_keys;
 pub(in crate::http) mod connections;
@@ -18,23 +19,23 @@ use super::parameters::{
 };
 use super::respond::Answer;
 
-/// What the query of a list may hold.
+/// The query parameters that a list may have.
 struct Parameters {
     after: Option<String>,
-    /// Rows to pass over.
+    /// Number of rows to skip.
     offset: usize,
     limit: usize,
     org_id: Option<String>,
 }
 
 impl Parameters {
-    /// Rows to find: those passed over, and those shown.
+    /// Number of rows to find: those that are skipped and those that are shown.
     fn reach(&self) -> usize {
         self.offset + self.limit
     }
 }
 
-/// Reads the parameters of a list, those that `known` names.
+/// Reads the parameters of a list. Only those in `known` are accepted.
 fn parameters(x: &Exchange, known: &[&str]) -> Result<Parameters, Refusal> {
     let mut read = Parameters { after: None, offset: 0, limit: PAGE_DEFAULT, org_id: None };
     let mut offset = None;
@@ -55,8 +56,8 @@ fn parameters(x: &Exchange, known: &[&str]) -> Result<Parameters, Refusal> {
     Ok(read)
 }
 
-/// 200 with the page of what was found within [`Parameters::reach`], and the cursor of the next: the last row's id, if there may
-/// be more.
+/// Returns 200 with one page of what was found within [`Parameters::reach`]. The cursor of the next page is
+/// the last row's id if there may be more rows.
 fn list<T: Serialize>(found: &[T], page: &Parameters, id: impl Fn(&T) -> &str) -> Answer {
     let rows = found.get(page.offset..).unwrap_or_default();
     let next = rows.last().filter(|_| rows.len() == page.limit).map(|row| id(row).to_owned());

@@ -1,5 +1,5 @@
-//! `/organizations`, `/organizations/{id}`: for the operator, and for managers their own. Who may not operate learns nothing of
-//! others, not even that there are some.
+//! `/organizations`, `/organizations/{id}`: the operator manages all organizations, a manager its own. Others
+//! learn nothing about foreign organizations, not even that they exist.
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -18,19 +18,19 @@ use super::super::respond::Answer;
 use super::super::version::{if_match, of_version};
 use super::{no_parameters, parameters, unescaped};
 
-/// An organization as clients see it.
+/// An organization.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Organization)]
 struct View<'a> {
-    /// Its id, part of no other organization's.
+    /// Unique id of the organization.
     id: &'a str,
-    /// For people.
+    /// Name for people.
     name: &'a str,
-    /// Who sees events that carry a `user_id`.
+    /// Which users receive events that carry a `user_id`.
     visibility: Visibility,
-    /// Whether it tells which of its users are connected.
+    /// True if the organization publishes which of its users are connected.
     presence: bool,
-    /// When it was made.
+    /// Time of creation.
     #[schema(format = DateTime)]
     created_at: String,
 }
@@ -49,13 +49,13 @@ fn told(status: StatusCode, organization: &Organization) -> Answer {
     of_version(Answer::data(status, view(organization)), organization.version())
 }
 
-/// Lists organizations by their ids. For the operator.
+/// Lists organizations in the order of their ids. For the operator.
 #[utoipa::path(
     get,
     path = "/api/v1/organizations",
     tag = "organizations",
     params(AdminPage),
-    responses((status = 200, description = "A page.", body = Vec<View>))
+    responses((status = 200, description = "A page of organizations.", body = Vec<View>))
 )]
 pub(in crate::http) async fn list(x: &Exchange, by: Authorized<Operate>) -> Result<Answer, Refusal> {
     let page = parameters(x, &["cursor", "offset", "limit"])?;
@@ -64,45 +64,45 @@ pub(in crate::http) async fn list(x: &Exchange, by: Authorized<Operate>) -> Resu
     Ok(super::list(&rows, &page, |row| row.id))
 }
 
-/// An organization to be made.
+/// An organization to create.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewOrganization)]
 struct NewBody {
-    /// For tokens that are issued elsewhere; made if absent.
+    /// Id for tokens that another service issues; generated if absent.
     id: Option<String>,
-    /// For people.
+    /// Name for people.
     name: Option<String>,
-    /// `private` if absent.
+    /// Which users receive events that carry a `user_id`; `private` if absent.
     visibility: Option<Visibility>,
-    /// Whether to tell which of its users are connected; not if absent.
+    /// Whether to publish which users are connected; `false` if absent.
     presence: Option<bool>,
 }
 
-/// What is to change of an organization; what is absent stays.
+/// A change of an organization. Fields that are left out stay as they are.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = OrganizationChange)]
 struct ChangeBody {
-    /// Cannot be changed: named here so that it is refused with these words.
+    /// Cannot be changed. The field exists so that the refusal can say so.
     #[schema(ignore)]
     id: Option<serde::de::IgnoredAny>,
-    /// For people.
+    /// Name for people.
     name: Option<String>,
-    /// Who sees events that carry a `user_id`.
+    /// Which users receive events that carry a `user_id`.
     visibility: Option<Visibility>,
-    /// Whether to tell which of its users are connected.
+    /// Whether to publish which users are connected.
     presence: Option<bool>,
 }
 
-/// Makes an organization. For the operator.
+/// Creates an organization. For the operator.
 #[utoipa::path(
     post,
     path = "/api/v1/organizations",
     tag = "organizations",
     params(IdempotencyKey),
     request_body = NewBody,
-    responses((status = 201, description = "It was made.", body = View, headers(("ETag" = String, description = "Its version."))))
+    responses((status = 201, description = "The new organization.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
 pub(in crate::http) async fn create(x: &mut Exchange, by: Authorized<Operate>) -> Result<Answer, Refusal> {
     no_parameters(x)?;
@@ -124,7 +124,7 @@ pub(in crate::http) async fn create(x: &mut Exchange, by: Authorized<Operate>) -
     Ok(told(StatusCode::CREATED, &made.organization))
 }
 
-/// Shows an organization: one's own, to the operator any.
+/// Gets an organization: your own, or any for the operator.
 #[utoipa::path(
     get,
     path = "/api/v1/organizations/{id}",
@@ -137,14 +137,14 @@ pub(in crate::http) async fn get(x: &Exchange, by: Authorized<Manage>, id: &str)
     Ok(told(StatusCode::OK, &found))
 }
 
-/// Changes what is given. `visibility` takes effect at once, for open connections too.
+/// Updates the given fields. A change of `visibility` takes effect at once, on open connections too.
 #[utoipa::path(
     method(put, patch),
     path = "/api/v1/organizations/{id}",
     tag = "organizations",
     params(IfMatch),
     request_body = ChangeBody,
-    responses((status = 200, description = "It was changed.", body = View, headers(("ETag" = String, description = "Its version."))))
+    responses((status = 200, description = "The updated organization.", body = View, headers(("ETag" = String, description = "Its version."))))
 )]
 pub(in crate::http) async fn change(
     x: &mut Exchange,
@@ -162,12 +162,12 @@ pub(in crate::http) async fn change(
     Ok(told(StatusCode::OK, &changed))
 }
 
-/// Deletes an organization with its credentials, and its events within 24 hours. For the operator.
+/// Deletes an organization with its credentials at once, and its events within 24 hours. For the operator.
 #[utoipa::path(
     delete,
     path = "/api/v1/organizations/{id}",
     tag = "organizations",
-    responses((status = 204, description = "It is gone."), (status = 409))
+    responses((status = 204, description = "The organization is deleted."), (status = 409))
 )]
 pub(in crate::http) async fn delete(
     x: &Exchange,

@@ -1,4 +1,4 @@
-//! `/stats`: an organization in numbers.
+//! `/stats`: statistics of one organization.
 
 use http::StatusCode;
 use serde::Serialize;
@@ -12,65 +12,66 @@ use super::super::exchange::Exchange;
 use super::super::respond::Answer;
 use super::only_parameter;
 
-/// An organization in numbers.
+/// Statistics of an organization.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Stats)]
 struct View<'a> {
-    /// Which.
+    /// Organization that the statistics are about.
     org_id: &'a str,
-    /// Open now.
+    /// Connections that are open now.
     connections: usize,
-    /// Events that are kept.
+    /// Events that are stored.
     stored_events: u64,
-    /// Their bytes.
+    /// Bytes of the stored events.
     stored_bytes: u64,
-    /// Resources that are kept, memories' versions included.
+    /// Stored resources, including versions of memories.
     stored_rows: u64,
-    /// Bytes of what is kept besides events: resources with their indexes, idempotency rows, credentials.
+    /// Bytes stored besides events: resources with their indexes, idempotency rows and credentials.
     row_bytes: u64,
-    /// Remembered `Idempotency-Key`s and `message_id`s.
+    /// Stored `Idempotency-Key`s and `message_id`s.
     idempotency_rows: u64,
-    /// Events that are numbered and not yet on disk.
+    /// Events that have a sequence and are not on disk yet.
     uncommitted_events: u64,
-    /// How long live deliveries took from publishing to the end of the write, since it last had no subscriber.
+    /// Time of live deliveries, from the publish to the end of the write. It restarts when the organization
+    /// has had no subscriber.
     publish_to_send: Times,
-    /// Before the oldest event that is kept.
+    /// Cursor before the oldest stored event.
     oldest_cursor: &'a str,
-    /// After the newest.
+    /// Cursor after the newest event.
     newest_cursor: &'a str,
 }
 
-/// How long something took.
+/// Distribution of durations.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Times)]
 struct Times {
-    /// How often it happened.
+    /// Number of measurements.
     count: u64,
-    /// Microseconds that half of them are under.
+    /// Median, in microseconds.
     p50_us: u64,
-    /// Microseconds that 99 of 100 are under.
+    /// 99th percentile, in microseconds.
     p99_us: u64,
-    /// Four to an octave; those that are not empty.
+    /// Histogram with four buckets for each doubling of the time. Empty buckets are left out.
     buckets: Vec<Bucket>,
 }
 
-/// How many took so long.
+/// One bucket of the histogram.
 #[derive(Serialize, ToSchema)]
 #[schema(as = TimesBucket)]
 struct Bucket {
-    /// Microseconds they are under; `null`: no bound.
+    /// Upper bound in microseconds; `null` means no bound.
     under_us: Option<u64>,
-    /// How many.
+    /// Number of measurements in this bucket.
     count: u64,
 }
 
-/// Shows an organization in numbers.
+/// Gets statistics of an organization.
 #[utoipa::path(
     get,
     path = "/api/v1/stats",
     tag = "organizations",
     params(OfOrganization),
-    responses((status = 200, description = "The numbers.", body = View))
+    responses((status = 200, description = "The statistics.", body = View))
 )]
 pub(in crate::http) async fn get(x: &Exchange, by: Authorized<Manage>) -> Result<Answer, Refusal> {
     let org_id = only_parameter(x, "org_id")?;

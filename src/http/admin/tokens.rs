@@ -1,4 +1,5 @@
-//! `/tokens`, `/tokens/{jti}`, `/users/{sub}/disabled`, `/tickets`: what users come with, and how it ends.
+//! `/tokens`, `/tokens/{jti}`, `/users/{sub}/disabled`, `/tickets`: issues tokens and tickets, revokes
+//! tokens, disables users.
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -16,56 +17,58 @@ use super::super::once::{self, Turn};
 use super::super::respond::Answer;
 use super::{no_parameters, only_parameter, unescaped};
 
-/// A token to be minted; what is absent is as wide as the caller's own.
+/// A token to issue. A limit that is left out is the same as that of the caller's own credential.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewToken)]
 struct TokenBody {
-    /// The user it stands for.
+    /// User that the token is for.
     sub: String,
-    /// Stand for scopes where none are named; neither roles nor scopes: `user`.
+    /// Roles, whose scopes apply if `scopes` is absent. If both are absent, the role is `user`.
     #[serde(default)]
     roles: Vec<String>,
-    /// What it may do; those of its roles if absent.
+    /// Scopes of the token; those of its roles if absent.
     scopes: Option<Vec<String>>,
-    /// A day if absent, or as long as the caller's own credential.
+    /// Lifetime in seconds. If absent, one day, but no longer than the caller's own credential.
     #[serde(default, deserialize_with = "crate::whole::optional")]
     expires_in_seconds: Option<u64>,
-    /// The agents it may touch.
+    /// Agents that the token is limited to.
     #[schema(value_type = Option<Vec<String>>)]
     agents: Option<Vec<Box<str>>>,
-    /// The channels it may touch; `a/*` is everything below `a/`.
+    /// Channels that the token is limited to; `a/*` means every channel below `a/`.
     #[schema(value_type = Option<Vec<String>>)]
     channels: Option<Vec<Box<str>>>,
-    /// The kinds of event it may touch.
+    /// Event types that the token is limited to.
     #[schema(value_type = Option<Vec<String>>)]
     types: Option<Vec<Box<str>>>,
-    /// The operator alone may name another organization than its own.
+    /// Organization of the token. Only the operator may name another organization than its own.
     org_id: Option<String>,
 }
 
-/// A token that was minted.
+/// A new token.
 #[derive(Serialize, ToSchema)]
 #[schema(as = MintedToken)]
 struct TokenView<'a> {
-    /// The JWT, shown once.
+    /// The JWT. It is shown only once.
     token: &'a str,
-    /// Names it, for `DELETE /api/v1/tokens/{jti}`.
+    /// Id of the token, for `DELETE /api/v1/tokens/{jti}`.
     jti: &'a str,
-    /// When it ends.
+    /// Time of expiry.
     #[schema(format = DateTime)]
     expires_at: String,
 }
 
-/// Mints a token of a user, no wider than the caller's own credential. With `mint` alone: at most `subscribe`, `publish` and
-/// `write`, and no role above `user`.
+/// Issues a token for a user. Its rights cannot exceed the caller's own.
+///
+/// With the scope `mint` alone, the token can have at most the scopes `subscribe`, `publish` and `write`, and
+/// no role above `user`.
 #[utoipa::path(
     post,
     path = "/api/v1/tokens",
     tag = "credentials",
     params(IdempotencyKey),
     request_body = TokenBody,
-    responses((status = 201, description = "It was minted.", body = TokenView), (status = 404))
+    responses((status = 201, description = "The new token.", body = TokenView), (status = 404))
 )]
 pub(in crate::http) async fn mint(x: &mut Exchange, by: Authorized<Mint>) -> Result<Answer, Refusal> {
     no_parameters(x)?;
@@ -88,13 +91,14 @@ pub(in crate::http) async fn mint(x: &mut Exchange, by: Authorized<Mint>) -> Res
     Ok(created(TokenView { token: issued.token.expose(), jti: &issued.jti, expires_at }))
 }
 
-/// Revokes the token of this `jti`; its connections are closed. Whether there is one is not known.
+/// Revokes the token with this `jti` and closes its connections. The response does not say whether such a
+/// token exists.
 #[utoipa::path(
     delete,
     path = "/api/v1/tokens/{jti}",
     tag = "credentials",
     params(OfOrganization),
-    responses((status = 204, description = "It opens nothing any more."), (status = 409))
+    responses((status = 204, description = "The token is no longer valid."), (status = 409))
 )]
 pub(in crate::http) async fn revoke(
     x: &Exchange,
@@ -106,33 +110,33 @@ pub(in crate::http) async fn revoke(
     Ok(Answer::empty())
 }
 
-/// Whether a user is kept out.
+/// Disables or enables a user.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = UserDisabledChange)]
 struct DisabledBody {
-    /// Whether its tokens are refused and its connections closed.
+    /// True to refuse the user's tokens and close the user's connections.
     disabled: bool,
 }
 
-/// Whether a user is kept out.
+/// Whether a user is disabled.
 #[derive(Serialize, ToSchema)]
 #[schema(as = UserDisabled)]
 struct DisabledView<'a> {
-    /// The user.
+    /// User that was changed.
     sub: &'a str,
-    /// Whether its tokens are refused.
+    /// True if the user's tokens are refused.
     disabled: bool,
 }
 
-/// Keeps a user out, or lets it in again. The user need not be known here.
+/// Disables or enables a user. The user need not be registered here.
 #[utoipa::path(
     put,
     path = "/api/v1/users/{sub}/disabled",
     tag = "users",
     params(OfOrganization),
     request_body = DisabledBody,
-    responses((status = 200, description = "So it is now.", body = DisabledView), (status = 409))
+    responses((status = 200, description = "The new setting.", body = DisabledView), (status = 409))
 )]
 pub(in crate::http) async fn set_disabled(
     x: &mut Exchange,
@@ -147,37 +151,40 @@ pub(in crate::http) async fn set_disabled(
     Ok(Answer::data(StatusCode::OK, DisabledView { sub: &sub, disabled: body.disabled }))
 }
 
-/// Which ticket is wanted.
+/// A ticket to create.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewTicket)]
 struct TicketBody {
-    /// The user it stands for, as a token of role `user` would; the caller if absent. Takes the scope `mint`.
+    /// User that the ticket is for, with the rights of the role `user`; the caller if absent. Needs the scope
+    /// `mint`.
     sub: Option<String>,
-    /// One that lasts: for SSE and polling, bound to the request's `Origin`. Else it is spent at its first use.
+    /// True for a reconnect ticket: it can be used repeatedly for SSE and polling, and only with the `Origin`
+    /// of this request. Otherwise the ticket can be used once.
     #[serde(default)]
     reconnect: bool,
 }
 
-/// A ticket, for a browser's URL.
+/// A ticket, for use in a URL.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Ticket)]
 struct TicketView<'a> {
-    /// For `?ticket=`.
+    /// Value for `?ticket=`.
     ticket: &'a str,
-    /// When it opens nothing any more.
+    /// Time of expiry.
     #[schema(format = DateTime)]
     expires_at: String,
 }
 
-/// Makes a ticket for a browser that can send no header: of the caller's own rights, or of a user's.
+/// Creates a ticket for browser clients that cannot send headers. It carries the caller's rights, or those of
+/// the given user.
 #[utoipa::path(
     post,
     path = "/api/v1/tickets",
     tag = "credentials",
     params(IdempotencyKey),
     request_body = TicketBody,
-    responses((status = 201, description = "It was made.", body = TicketView))
+    responses((status = 201, description = "The new ticket.", body = TicketView))
 )]
 pub(in crate::http) async fn make_ticket(
     x: &mut Exchange,
@@ -198,7 +205,7 @@ pub(in crate::http) async fn make_ticket(
         }
         None => shared.auth.ticket(&by, origin, body.reconnect)?,
     };
-    once::withhold(&shared, &by, once.as_ref(), "").await?; // a ticket has no name besides itself
+    once::withhold(&shared, &by, once.as_ref(), "").await?; // a ticket has no id besides its own value
     let expires_at = rfc3339(ticket.expires_at_ms);
     Ok(created(TicketView { ticket: ticket.ticket.expose(), expires_at }))
 }

@@ -1,5 +1,5 @@
-//! What answers have in common: the envelope, the body of every refusal, headers, and which refusals an operation's own
-//! parameters and body bring with them.
+//! What all responses have in common: the envelope, the error body, the headers, and the error statuses that
+//! follow from an operation's parameters and body.
 
 use std::collections::BTreeSet;
 
@@ -7,40 +7,40 @@ use serde_json::{Map, Value, json};
 
 use super::schemas::{self, TIME};
 
-/// Each status that is no success, its codes, and when.
+/// Each error status with its codes and its description.
 const REFUSALS: &[(u16, &[&str], &str)] = &[
     (
         400,
         &["BAD_REQUEST", "VALIDATION_ERROR"],
-        "A parameter, header or field is wrong; of a field `details` has `field` and `reason`.",
+        "A parameter, header or field is invalid. For a field, `details` has `field` and `reason`.",
     ),
-    (401, &["UNAUTHORIZED"], "No credential, or one that does not hold."),
+    (401, &["UNAUTHORIZED"], "The credential is missing or not valid."),
     (
         403,
         &["FORBIDDEN"],
-        "The credential holds and does not reach so far, or comes from an origin that is not allowed.",
+        "The credential does not grant this, or the request's origin is not allowed.",
     ),
-    (404, &["NOT_FOUND"], "There is no such thing in your organization."),
-    (405, &["METHOD_NOT_ALLOWED"], "The path is not served by this method."),
+    (404, &["NOT_FOUND"], "Your organization has no such resource."),
+    (405, &["METHOD_NOT_ALLOWED"], "The path does not support this method."),
     (406, &["BAD_REQUEST"], "`Accept` excludes `text/event-stream`."),
-    (408, &["BAD_REQUEST"], "The body stopped coming."),
+    (408, &["BAD_REQUEST"], "The body was not received in time."),
     (
         409,
         &["CONFLICT"],
-        "The present state does not allow it, or the `Idempotency-Key` was used for something else.",
+        "The current state does not allow this, or the `Idempotency-Key` was used for another request.",
     ),
-    (412, &["CONFLICT"], "It is of another version than `If-Match` names; `details` has `version`."),
-    (413, &["PAYLOAD_TOO_LARGE"], "The body or an event is over its limit."),
-    (415, &["BAD_REQUEST"], "A content type that is not read here."),
-    (426, &["BAD_REQUEST"], "No WebSocket upgrade of version 13 over HTTP/1.1."),
-    (429, &["QUOTA_EXCEEDED"], "A limit of the organization, user, address or connection."),
-    (431, &["BAD_REQUEST"], "The request's head is too large."),
-    (500, &["INTERNAL_ERROR"], "A fault of the daemon."),
-    (501, &["NOT_IMPLEMENTED"], "It is not built."),
+    (412, &["CONFLICT"], "The resource has another version than `If-Match` names. `details` has `version`."),
+    (413, &["PAYLOAD_TOO_LARGE"], "The body or an event is larger than its limit."),
+    (415, &["BAD_REQUEST"], "The content type is not supported."),
+    (426, &["BAD_REQUEST"], "The request is not a WebSocket upgrade of version 13 over HTTP/1.1."),
+    (429, &["QUOTA_EXCEEDED"], "A limit of the organization, user, address or connection is reached."),
+    (431, &["BAD_REQUEST"], "The header section is too large."),
+    (500, &["INTERNAL_ERROR"], "The daemon failed."),
+    (501, &["NOT_IMPLEMENTED"], "This is not implemented."),
     (
         503,
         &["UNAVAILABLE"],
-        "The daemon stops, is full, or cannot write now. Nothing happened, unless `details.outcome` is `unknown`.",
+        "The daemon is stopping, is full, or cannot write now. Nothing was changed, unless `details.outcome` is `unknown`.",
     ),
 ];
 
@@ -48,43 +48,43 @@ fn header(name: &str) -> Value {
     json!({"$ref": format!("#/components/headers/{name}")})
 }
 
-/// The headers of answers.
+/// The response headers.
 pub(super) fn headers() -> Value {
     let text = |says: &str| json!({"description": says, "schema": {"type": "string"}});
     json!({
-        "x-request-id": {"description": "Names this request; the client's own, if it sent one.", "required": true,
+        "x-request-id": {"description": "Id of this request: the client's own if it sent one.", "required": true,
             "schema": {"type": "string"}},
         "traceparent": text("As it came."),
         "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}},
-        "Allow": text("The methods of this path."),
+        "Allow": text("Methods of this path."),
         "WWW-Authenticate": text("How to authenticate."),
-        "Sec-WebSocket-Version": text("The version that is spoken."),
-        "Idempotent-Replayed": {"description": "This is an earlier answer.", "schema": {"const": "true"}},
+        "Sec-WebSocket-Version": text("Supported WebSocket version."),
+        "Idempotent-Replayed": {"description": "This response repeats an earlier one.", "schema": {"const": "true"}},
     })
 }
 
-/// The body of a refusal.
+/// The schema of an error body.
 pub(super) fn error_body() -> Value {
     let codes: BTreeSet<&str> = REFUSALS.iter().flat_map(|(_, codes, _)| *codes).copied().collect();
     json!({
         "type": "object",
-        "description": "What every answer that is no success says.",
+        "description": "Body of every error response.",
         "required": ["code", "message", "details", "timestamp"],
         "properties": {
-            "code": {"type": "string", "enum": codes, "description": "For programs."},
-            "message": {"type": "string", "description": "For people; may change."},
-            "details": {"type": ["object", "null"], "description": "More for a program; `null` unless said."},
-            "timestamp": {"type": "string", "format": "date-time", "description": "Now."},
+            "code": {"type": "string", "enum": codes, "description": "Error code, for programs."},
+            "message": {"type": "string", "description": "Text for people. It may change."},
+            "details": {"type": ["object", "null"], "description": "More information for programs, or `null`."},
+            "timestamp": {"type": "string", "format": "date-time", "description": "Time of the response."},
         },
     })
 }
 
-/// The name of a refusal among the document's responses.
+/// The name of an error status among the document's responses.
 fn name_of(status: u16) -> String {
     format!("Status{status}")
 }
 
-/// All refusals, for operations to refer to.
+/// All error responses, for operations to refer to.
 pub(super) fn refusals() -> Value {
     let refusal = |status: u16, codes: &[&str], says: &str| {
         let mut headers = Map::new();
@@ -108,7 +108,7 @@ pub(super) fn refusals() -> Value {
     json!(all)
 }
 
-/// Completes the answers of one operation.
+/// Completes the responses of one operation.
 pub(super) fn complete(path: &str, method: &str, operation: &mut Value, document: &Value) {
     let open = operation["security"].as_array().is_some_and(Vec::is_empty);
     let has = |name: &str| {
@@ -152,7 +152,7 @@ pub(super) fn complete(path: &str, method: &str, operation: &mut Value, document
             envelop(schema, document);
         }
     }
-    // A refusal that is declared without a body of its own is the common one.
+    // An error status that is declared without a body of its own has the common one.
     refused.extend(declared.iter().filter(|status| **status >= 400));
     for status in refused {
         let own = responses.get(&status.to_string()).is_some_and(|answer| answer["content"].is_object());
@@ -165,25 +165,25 @@ pub(super) fn complete(path: &str, method: &str, operation: &mut Value, document
     }
 }
 
-/// `{data, success}` around what a handler answers, with `next_cursor` around a list.
+/// Wraps what a handler returns in `{data, success}`, with `next_cursor` for a list.
 fn envelop(schema: &mut Value, document: &Value) {
     let named = schema["$ref"].as_str().and_then(|to| document.pointer(to.strip_prefix('#')?));
     if named.is_some_and(|it| it["properties"]["success"].is_object()) {
-        return; // it brings its own
+        return; // it has its own envelope
     }
     let data = schema.take();
     let mut properties = json!({"success": {"const": true}});
     let mut required = vec!["data", "success"];
     if data["type"] == "array" {
         properties["next_cursor"] = json!({"type": ["string", "null"],
-            "description": "Where the next page begins; `null`: this is the last."});
+            "description": "Cursor of the next page; `null` on the last page."});
         required.push("next_cursor");
     }
     properties["data"] = data;
     *schema = json!({"type": "object", "required": required, "properties": properties});
 }
 
-/// The schemas that only answers refer to.
+/// The schemas that only responses refer to.
 pub(super) fn only_answered(document: &Value) -> BTreeSet<String> {
     let mut asked = BTreeSet::new();
     let mut answered = BTreeSet::new();

@@ -1,6 +1,7 @@
-//! The AsyncAPI 3 document: the WebSocket and the SSE channels with every event and control frame that goes over them.
+//! The AsyncAPI 3 document: the WebSocket and SSE channels with every event and control frame that they
+//! carry.
 //!
-//! `action` is the daemon's own: it sends events and receives what clients say.
+//! `action` is from the daemon's point of view: it sends events and receives client frames.
 
 use serde_json::{Map, Value, json};
 
@@ -9,7 +10,7 @@ use super::schemas::{self, event_name, filter_fields};
 use crate::close::Close;
 use crate::event::Kind;
 
-/// The control frames that SSE carries, each as a named event; `closing` is an `ErrorFrame`.
+/// The control frames that SSE carries, each as a named event. `closing` carries an `ErrorFrame`.
 const OF_SSE: [(&str, &str); 5] = [
     ("ReadyFrame", "ready"),
     ("GapFrame", "gap"),
@@ -29,7 +30,7 @@ const OF_WEBSOCKET: [&str; 8] = [
     "ErrorFrame",
 ];
 
-/// The document.
+/// Builds the document.
 pub(super) fn document() -> Value {
     let mut schemas = schemas::events();
     schemas.extend(frames::schemas());
@@ -47,13 +48,13 @@ pub(super) fn document() -> Value {
             "websocket": {
                 "host": "localhost:8080",
                 "protocol": "ws",
-                "description": "A daemon's public listener.",
+                "description": "Public listener of a daemon.",
                 "security": security(),
             },
             "sse": {
                 "host": "localhost:8080",
                 "protocol": "http",
-                "description": "The same listener.",
+                "description": "The same listener, for SSE.",
                 "security": security(),
             },
         },
@@ -78,11 +79,11 @@ fn security_schemes() -> Value {
         "bearer": {"type": "http", "scheme": "bearer", "description": "A JWT or an API key in `Authorization`."},
         "apiKey": {"type": "httpApiKey", "name": "X-API-Key", "in": "header", "description": "An API key."},
         "ticket": {"type": "httpApiKey", "name": "ticket", "in": "query",
-            "description": "From `POST /api/v1/tickets`, for browsers."},
+            "description": "A ticket from `POST /api/v1/tickets`, for browsers."},
         "token": {"type": "httpApiKey", "name": "token", "in": "query",
-            "description": "A JWT or an API key, for clients that can send nothing else; may be switched off."},
+            "description": "A JWT or an API key, for clients that cannot send headers. The operator may disable it."},
         "cookie": {"type": "httpApiKey", "name": "nervewire_token", "in": "cookie",
-            "description": "A JWT; with an allowed `Origin`."},
+            "description": "A JWT. Needs an allowed `Origin`."},
     })
 }
 
@@ -98,32 +99,32 @@ fn messages() -> Map<String, Value> {
     messages
 }
 
-/// The filter and the position, as query parameters of every channel; `more` are a channel's own.
+/// The filter and the position, as query parameters of every channel. `more` are parameters of one channel.
 fn query(more: &[(&str, Value)]) -> Value {
     let mut properties: Map<String, Value> = filter_fields()
         .map(|(name, says)| (name.to_owned(), json!({"type": "string", "description": says})))
         .collect();
     properties.insert(
         "last_event_id".into(),
-        json!({"type": "string", "description": "Goes on after this cursor."}),
+        json!({"type": "string", "description": "Continues after this cursor."}),
     );
     for name in ["after", "lastEventId"] {
-        let alias = json!({"type": "string", "description": "Another name of `last_event_id`."});
+        let alias = json!({"type": "string", "description": "Alias of `last_event_id`."});
         properties.insert(name.into(), alias);
     }
     properties.insert(
         "since".into(),
-        json!({"type": "string", "format": "date-time", "description": "Goes on from this time."}),
+        json!({"type": "string", "format": "date-time", "description": "Continues from this time."}),
     );
     properties.insert(
         "earliest".into(),
-        json!({"type": "boolean", "description": "Goes on from the oldest event that is kept."}),
+        json!({"type": "boolean", "description": "Continues from the oldest retained event."}),
     );
     properties.extend(more.iter().map(|(name, schema)| ((*name).to_owned(), schema.clone())));
     json!({"type": "object", "additionalProperties": false, "properties": properties})
 }
 
-/// A channel's messages, each under its own name.
+/// The messages of a channel, each under its own name.
 fn listed<'a>(names: impl Iterator<Item = &'a str>) -> Map<String, Value> {
     names.map(|name| (name.to_owned(), json!({"$ref": format!("#/components/messages/{name}")}))).collect()
 }
@@ -149,8 +150,8 @@ fn channels() -> Value {
             "x-named-events": names,
         })
     };
-    let no = json!({"type": "string", "enum": ["none"], "description": "Opens it for publishing only."});
-    let echo = json!({"type": "boolean", "description": "`false` hides one's own publishes."});
+    let no = json!({"type": "string", "enum": ["none"], "description": "Opens the connection for publishing only."});
+    let echo = json!({"type": "boolean", "description": "`false` hides events that this connection published."});
     json!({
         "websocket": {
             "address": "/api/v1/ws",
@@ -169,7 +170,7 @@ fn channels() -> Value {
         ),
         "sseLlm": sse(
             "/api/v1/sse/llm",
-            "The same of LLM streams alone: `stream_chunk`, and `error` with a `request_id`.",
+            "The same for LLM streams only: `stream_chunk`, and `error` with a `request_id`.",
             listed(streams.chain(stream())),
         ),
     })
@@ -193,7 +194,7 @@ fn operations() -> Value {
     let stream = || OF_SSE.iter().map(|(name, _)| *name);
     let over_sse = |channel: &str, says: &str, names: Vec<&str>| {
         let heartbeat = json!({"type": "string", "enum": ["comment", "event"],
-            "description": "`event`: a sign of life is always an event with the cursor."});
+            "description": "`event`: every heartbeat is an event with the cursor."});
         let mut operation = operation("send", channel, says, names);
         operation["bindings"] = json!({"http": {"method": "GET", "query": query(&[("heartbeat", heartbeat)]),
             "bindingVersion": "0.3.0"}});
@@ -203,16 +204,16 @@ fn operations() -> Value {
         "sendOverWebSocket": operation(
             "send", "websocket", "Events and control frames, in order.", events().chain(OF_WEBSOCKET).collect(),
         ),
-        "subscribe": answered("SubscribeFrame", "Changes what comes.", &["ReadyFrame", "ErrorFrame"]),
+        "subscribe": answered("SubscribeFrame", "Changes the subscription.", &["ReadyFrame", "ErrorFrame"]),
         "publish": answered("PublishFrame", "Publishes.", &["AckFrame", "ErrorFrame"]),
         "renew": answered("AuthFrame", "Renews the credential.", &["AckFrame", "ErrorFrame"]),
-        "ping": answered("ClientPingFrame", "Asks for a sign of life.", &["PongFrame"]),
+        "ping": answered("ClientPingFrame", "Requests a `pong`.", &["PongFrame"]),
         "pong": operation("receive", "websocket", "Answers the daemon's `ping`.", vec!["ClientPongFrame"]),
         "cancel": answered("ClientCancelFrame", "Cancels a stream.", &["AckFrame", "ErrorFrame"]),
         "sendOverSse": over_sse("sse", "Events and control frames, in order.", events().chain(stream()).collect()),
         "sendOverLlmSse": over_sse(
             "sseLlm",
-            "Pieces of LLM streams, in order.",
+            "Chunks of LLM streams, in order.",
             vec![event_name(Kind::StreamChunk), event_name(Kind::Error)].into_iter().chain(stream()).collect(),
         ),
     })

@@ -1,12 +1,13 @@
-//! Examples: requests and answers as they went over the wire. `tests/openapi.rs` tells the story they come from against a
-//! daemon, and compares or writes them; what differs from run to run (ids, times, secrets) stands for itself.
+//! Examples: requests and responses as they were sent over the wire. `tests/openapi.rs` runs them against a
+//! daemon, and compares or records them. Values that differ between runs (ids, times, secrets) are replaced
+//! by placeholders.
 
 use std::sync::LazyLock;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// One request and its answer.
+/// One request and its response.
 #[derive(Deserialize)]
 struct Told {
     method: String,
@@ -18,11 +19,11 @@ struct Told {
     response: Value,
 }
 
-/// Those that were recorded; a test reads the file too.
+/// The recorded examples. A test reads the same file.
 static TOLD: LazyLock<Vec<Told>> =
     LazyLock::new(|| serde_json::from_str(include_str!("examples.json")).unwrap_or_default());
 
-/// Adds an operation's examples.
+/// Adds the examples of an operation.
 pub(super) fn add(path: &str, method: &str, operation: &mut Value) {
     let told = TOLD.iter().filter(|told| told.path == path && told.method.eq_ignore_ascii_case(method));
     for told in told {

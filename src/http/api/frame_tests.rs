@@ -1,4 +1,4 @@
-//! The schemas of frames are what the encoder writes and what the reader reads.
+//! Tests that the schemas of frames match what the encoder writes and what the parser accepts.
 
 #![allow(
     clippy::unwrap_used,
@@ -31,7 +31,7 @@ fn names(schema: &Value, of: &str) -> BTreeSet<String> {
     }
 }
 
-/// The schema's name of a control frame. A new one does not compile until it has one.
+/// The schema's name of a control frame. A new control frame does not compile until it has a name here.
 fn name_of(control: &Control<'_>) -> &'static str {
     match control {
         Control::Ping { .. } => "PingFrame",
@@ -52,7 +52,7 @@ fn what_the_daemon_says_has_the_fields_of_its_schema() {
     let reference = Ref::Text("r".into());
     let number = Ref::Number(u64::MAX);
     let (some, details) = (Some(&reference), json!({"a": 1}));
-    // Each with all it may hold, and with the least.
+    // Each control frame with all of its fields, and with as few as possible.
     let pairs = [
         [Control::Ping { timestamp_ms: 0, cursor }; 2],
         [Control::Pong { timestamp_ms: 0 }; 2],
@@ -136,7 +136,7 @@ fn every_example_is_one() {
     }
 }
 
-/// Every body that the OpenAPI document shows is one by its schema.
+/// Every example body in the OpenAPI document is valid by its schema.
 #[test]
 fn every_body_that_is_shown_is_one() {
     let document: Value = serde_json::from_str(&OPENAPI).unwrap();

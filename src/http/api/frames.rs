@@ -1,7 +1,8 @@
-//! JSON schemas of control frames: what the daemon tells one connection, and what a WebSocket client says.
+//! JSON schemas of control frames: those that the daemon sends on one connection, and those that a WebSocket
+//! client sends.
 //!
-//! * Frames are written field by field (`frame/control.rs`) and read field by field (`connection/client.rs`); the tests below
-//!   hold every schema to what those write and read.
+//! * Frames are written field by field (`frame/control.rs`) and parsed field by field
+//!   (`connection/client.rs`). The tests in `frame_tests.rs` compare every schema with both.
 
 use serde_json::{Map, Value, json};
 
@@ -10,13 +11,13 @@ use crate::connection::client::{PUBLISH_EVENTS, TOKEN_BYTES};
 use crate::filter::FILTER_VALUES;
 use crate::frame::control::{AFTER_BYTES, GapReason, REF_BYTES};
 
-/// A frame: its schema's name, its `type`, whether SSE names an event so, and its schema.
+/// A frame: the name of its schema, its `type`, and the schema.
 pub(super) struct Frame {
-    /// The schema's name.
+    /// Name of the schema.
     pub(super) name: &'static str,
-    /// The `type`.
+    /// Value of `type`.
     pub(super) kind: &'static str,
-    /// Its schema.
+    /// The schema.
     pub(super) schema: Value,
 }
 
@@ -25,7 +26,7 @@ fn fields<const N: usize>(of: [(&str, Value); N]) -> Map<String, Value> {
 }
 
 fn time() -> Value {
-    json!({"type": "string", "format": "date-time", "description": "Now."})
+    json!({"type": "string", "format": "date-time", "description": "Time of sending."})
 }
 
 fn count(says: &str) -> Value {
@@ -36,7 +37,7 @@ fn text(says: &str) -> Value {
     json!({"type": "string", "description": says})
 }
 
-/// What the daemon says.
+/// The control frames that the daemon sends.
 pub(super) fn of_daemon() -> Vec<Frame> {
     let frame = |name, kind, says, required, optional, example: Value| {
         let mut schema = tagged(kind, says, required, optional, true);
@@ -49,16 +50,16 @@ pub(super) fn of_daemon() -> Vec<Frame> {
         frame(
             "ReadyFrame",
             "ready",
-            "A subscription begins.",
+            "A subscription has started.",
             fields([
-                ("connection_id", text("The connection's id, as `/api/v1/connections` lists it.")),
-                ("cursor", cursor("Where it begins.")),
+                ("connection_id", text("Id of the connection in `/api/v1/connections`.")),
+                ("cursor", cursor("Position at which the subscription starts.")),
                 (
                     "resumed",
-                    json!({"type": "boolean", "description": "A cursor was accepted without a gap."}),
+                    json!({"type": "boolean", "description": "True if the cursor was accepted and no event is missing."}),
                 ),
-                ("replaying", count("At most so many events come before `caught_up`, before filters.")),
-                ("heartbeat_seconds", count("Seconds between signs of life.")),
+                ("replaying", count("Upper bound of the events before `caught_up`, without the filter.")),
+                ("heartbeat_seconds", count("Seconds between heartbeats.")),
             ]),
             reference(),
             json!({"type": "ready", "connection_id": "conn-0000000000000001", "cursor": CURSOR, "resumed": false,
@@ -67,18 +68,18 @@ pub(super) fn of_daemon() -> Vec<Frame> {
         frame(
             "GapFrame",
             "gap",
-            "Events are missing here: fetch the state anew.",
+            "Events are missing here. Fetch the state again.",
             fields([
                 (
                     "after",
                     json!({"type": "string", "description":
-                    format!("The cursor or time that was asked for, cut to {AFTER_BYTES} bytes.")}),
+                    format!("The cursor or time of the request, cut to {AFTER_BYTES} bytes.")}),
                 ),
-                ("resumes_at", cursor("Where it goes on.")),
+                ("resumes_at", cursor("Position at which delivery continues.")),
                 (
                     "reason",
                     json!({"type": "string", "enum": reasons, "description":
-                    "`trimmed`, `lagged`: goes on from the oldest retained event; `unknown_cursor`: goes on live."}),
+                    "`trimmed`, `lagged`: continues from the oldest retained event; `unknown_cursor`: continues live."}),
                 ),
             ]),
             Map::new(),
@@ -87,7 +88,7 @@ pub(super) fn of_daemon() -> Vec<Frame> {
         frame(
             "CaughtUpFrame",
             "caught_up",
-            "The replay is over; once for each subscription that asked for a position.",
+            "The replay is complete. Sent once for each subscription with a position.",
             fields([("cursor", cursor("The position."))]),
             Map::new(),
             json!({"type": "caught_up", "cursor": CURSOR}),
@@ -95,7 +96,7 @@ pub(super) fn of_daemon() -> Vec<Frame> {
         frame(
             "HeartbeatFrame",
             "heartbeat",
-            "SSE: keep this cursor.",
+            "A heartbeat over SSE. Save its cursor.",
             fields([("timestamp", time()), ("cursor", cursor("The position."))]),
             Map::new(),
             json!({"type": "heartbeat", "timestamp": TIME, "cursor": CURSOR}),
@@ -103,7 +104,7 @@ pub(super) fn of_daemon() -> Vec<Frame> {
         frame(
             "PingFrame",
             "ping",
-            "WebSocket: keep this cursor, and say something.",
+            "A heartbeat over WebSocket. Save its cursor and answer with `pong`.",
             fields([("timestamp", time()), ("cursor", cursor("The position."))]),
             Map::new(),
             json!({"type": "ping", "timestamp": TIME, "cursor": CURSOR}),
@@ -111,7 +112,7 @@ pub(super) fn of_daemon() -> Vec<Frame> {
         frame(
             "PongFrame",
             "pong",
-            "The answer to a client's `ping`.",
+            "The response to a client's `ping`.",
             fields([("timestamp", time())]),
             Map::new(),
             json!({"type": "pong", "timestamp": TIME}),
@@ -119,16 +120,16 @@ pub(super) fn of_daemon() -> Vec<Frame> {
         frame(
             "AckFrame",
             "ack",
-            "Accepted, and on disk, or as far as was asked for.",
+            "The frame was accepted. A publish is on disk, unless it requested `memory`.",
             fields([
                 (
                     "ref",
-                    json!({"oneOf": [of("Ref"), {"type": "null"}], "description": "`null` if none was given."}),
+                    json!({"oneOf": [of("Ref"), {"type": "null"}], "description": "`null` if the frame had none."}),
                 ),
                 (
                     "ids",
                     json!({"type": "array", "items": cursor("An event's id."),
-                    "description": "In the order the events were given."}),
+                    "description": "Ids in the order of the events."}),
                 ),
             ]),
             Map::new(),
@@ -137,7 +138,7 @@ pub(super) fn of_daemon() -> Vec<Frame> {
         frame(
             "CancelFrame",
             "cancel",
-            "The producer of this stream is to stop.",
+            "A request to the producer of this stream to stop.",
             fields([("request_id", text("The stream."))]),
             Map::new(),
             json!({"type": "cancel", "request_id": "r-1"}),
@@ -145,10 +146,10 @@ pub(super) fn of_daemon() -> Vec<Frame> {
         frame(
             "ErrorFrame",
             "error",
-            "A frame was refused; on SSE, as `event: closing`, the last word. Unlike an event of this type it has no `id`.",
+            "A frame was refused. On SSE it is the last event, `event: closing`. Unlike an event of this type it has no `id`.",
             fields([("code", text("For programs.")), ("message", text("For people."))]),
             fields([
-                ("details", json!({"type": "object", "description": "More, if there is any."})),
+                ("details", json!({"type": "object", "description": "More information, if any."})),
                 ("ref", of("Ref")),
             ]),
             json!({"type": "error", "code": "BAD_REQUEST", "message": "type: is required"}),
@@ -156,7 +157,7 @@ pub(super) fn of_daemon() -> Vec<Frame> {
     ]
 }
 
-/// What a WebSocket client says.
+/// The frames that a WebSocket client sends.
 pub(super) fn of_client() -> Vec<Frame> {
     let frame = |name, kind, says, required, optional: Map<String, Value>, example: Value| {
         let mut optional = optional;
@@ -167,26 +168,26 @@ pub(super) fn of_client() -> Vec<Frame> {
     };
     let alive = || {
         let any = |says| json!({"description": says});
-        fields([("timestamp", any("Not looked at.")), ("cursor", any("Not looked at."))])
+        fields([("timestamp", any("Ignored.")), ("cursor", any("Ignored."))])
     };
     let nullable = |says: &str| json!({"type": ["string", "null"], "description": says});
     let list = json!({"type": "array", "items": {"type": "string"}, "maxItems": FILTER_VALUES});
     let mut subscription: Map<String, Value> = filter_fields()
         .map(|(name, says)| {
             let schema = json!({"anyOf": [{"type": ["string", "null"]}, list],
-                "description": format!("{says} Or an array, whose items may hold commas.")});
+                "description": format!("{says} Or an array, whose items may contain commas.")});
             (name.to_owned(), schema)
         })
         .collect();
     subscription.extend(fields([
-        ("last_event_id", nullable("Goes on after this cursor.")),
+        ("last_event_id", nullable("Continues after this cursor.")),
         (
             "since",
-            json!({"type": ["string", "null"], "format": "date-time", "description": "Goes on from this time."}),
+            json!({"type": ["string", "null"], "format": "date-time", "description": "Continues from this time."}),
         ),
         (
             "earliest",
-            json!({"type": ["boolean", "null"], "description": "Goes on from the oldest event that is kept."}),
+            json!({"type": ["boolean", "null"], "description": "Continues from the oldest retained event."}),
         ),
     ]));
     let mut publish = frame(
@@ -202,7 +203,7 @@ pub(super) fn of_client() -> Vec<Frame> {
             ),
             (
                 "ack",
-                json!({"enum": ["memory", "durable", "", null], "description": "`memory`: the ack need not wait for the disk."}),
+                json!({"enum": ["memory", "durable", "", null], "description": "`memory`: acknowledges before the event is on disk."}),
             ),
         ]),
         json!({"type": "publish", "ref": 7,
@@ -222,7 +223,7 @@ pub(super) fn of_client() -> Vec<Frame> {
         frame(
             "AuthFrame",
             "auth",
-            "Renews the credential: the same organization and `sub`; answered by `ack`.",
+            "Renews the credential, for the same organization and `sub`; answered by `ack`.",
             fields([(
                 "token",
                 json!({"type": "string", "minLength": 1, "maxLength": TOKEN_BYTES, "description": "A JWT or an API key."}),
@@ -230,7 +231,7 @@ pub(super) fn of_client() -> Vec<Frame> {
             Map::new(),
             json!({"type": "auth", "token": "a.new.token"}),
         ),
-        frame("ClientPingFrame", "ping", "Answered by `pong`.", Map::new(), alive(), json!({"type": "ping"})),
+        frame("ClientPingFrame", "ping", "Requests a `pong`.", Map::new(), alive(), json!({"type": "ping"})),
         frame(
             "ClientPongFrame",
             "pong",
@@ -250,12 +251,12 @@ pub(super) fn of_client() -> Vec<Frame> {
     ]
 }
 
-/// The schemas of all frames, and what is one of either side's.
+/// The schemas of all frames, and one union for each direction.
 pub(super) fn schemas() -> Map<String, Value> {
     let mut schemas = Map::new();
     schemas.insert(
         "Ref".into(),
-        json!({"description": "A client's own name for a frame, echoed in its answer.", "oneOf": [
+        json!({"description": "The client's reference for a frame, repeated in the response.", "oneOf": [
             {"type": "integer", "format": "uint64", "minimum": 0, "maximum": u64::MAX},
             {"type": "string", "maxLength": REF_BYTES},
         ]}),
@@ -263,10 +264,10 @@ pub(super) fn schemas() -> Map<String, Value> {
     for (union, says, frames) in [
         (
             "ServerFrame",
-            "What the daemon tells one connection and does not log. Told apart by `type`.",
+            "A control frame of the daemon for one connection. It is not logged. `type` says which one it is.",
             of_daemon(),
         ),
-        ("ClientFrame", "What a WebSocket client says. Told apart by `type`.", of_client()),
+        ("ClientFrame", "A frame that a WebSocket client sends. `type` says which one it is.", of_client()),
     ] {
         let one: Vec<Value> = frames.iter().map(|frame| of(frame.name)).collect();
         schemas.insert(union.into(), json!({"description": says, "oneOf": one}));

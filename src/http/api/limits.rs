@@ -1,5 +1,5 @@
-//! What the fields of bodies may hold, with the numbers that the code checks by. The derives tell names, types and words; these
-//! numbers they cannot take from constants.
+//! The limits of body fields, with the constants that the code checks. The derives provide names, types and
+//! texts; they cannot read these constants.
 
 use serde_json::{Map, Value, json};
 
@@ -14,46 +14,46 @@ use crate::resource::memories::search::{self, QUERY_CHARS};
 use crate::resource::users::EMAIL_BYTES;
 use crate::resource::{NAME_BYTES, TEXT_BYTES, messages, tools};
 
-/// What a field may hold.
+/// The values that a field may have.
 #[derive(Clone, Copy)]
 enum Holds {
-    /// A text of so many bytes.
+    /// A text of at most this many bytes.
     Text(usize),
-    /// A text of so many characters.
+    /// A text of at most this many characters.
     Characters(u32),
-    /// A text of so many bytes that is not blank.
+    /// A text of at most this many bytes that is not blank.
     Named(usize),
     /// A text of 1 to 256 bytes without control characters.
     Id,
-    /// A text of so many bytes without control characters.
+    /// A text of at most this many bytes without control characters.
     Name(usize),
-    /// A text of 1 to so many characters.
+    /// A text of 1 to this many characters.
     Content(usize),
     /// A number from 0 to 1.
     Fraction,
-    /// 1 to so many items.
+    /// An array of 1 to this many items.
     Items(usize),
-    /// Two characters that are not blank, at least.
+    /// A text with at least two characters that are not blank.
     UserName,
-    /// An address.
+    /// An email address.
     Email,
-    /// A secret of at least so many characters.
+    /// A password of at least this many characters.
     Password(usize),
-    /// A text that matches.
+    /// A text that matches this pattern.
     Pattern(&'static str),
     /// Any JSON.
     Json,
     /// A JSON object.
     Object,
-    /// A whole number.
+    /// A whole number within these bounds.
     Number(u64, u64),
-    /// Texts, each one of these.
+    /// An array of these texts.
     Each(&'static [&'static str]),
-    /// The same, and at least one.
+    /// A non-empty array of these texts.
     Some(&'static [&'static str]),
-    /// So many texts, of so many bytes, that match.
+    /// An array of at most this many texts, each of at most this many bytes, that match the pattern.
     Matching(usize, usize, &'static str),
-    /// One of these.
+    /// One of these texts.
     OneOf(&'static [&'static str]),
 }
 
@@ -68,12 +68,12 @@ const TYPES: [&str; 6] = [
     Kind::Error.name(),
     Kind::Custom.name(),
 ];
-/// What names an organization.
+/// The pattern of an organization's id.
 const ORGANIZATION: &str = "^[A-Za-z0-9._-]{1,128}$";
-/// What the code takes for an address.
+/// The pattern that the code accepts as an email address.
 const EMAIL: &str = "^[^@\\s\\u0000-\\u001f\\u007f-\\u009f]+@[^@\\s\\u0000-\\u001f\\u007f-\\u009f]+$";
 const CHANNEL: &str = "^[^/*\\u0000-\\u001f\\u007f-\\u009f]+(/[^/*\\u0000-\\u001f\\u007f-\\u009f]+)*(/\\*)?$";
-/// Each schema's fields that are limited.
+/// The limited fields of each schema.
 const LIMITS: &[(&str, &[(&str, Holds)])] = &[
     (
         "AgentChange",
@@ -186,7 +186,7 @@ const LIMITS: &[(&str, &[(&str, Holds)])] = &[
     ("Connection", &[("transport", Holds::OneOf(&["ws", "sse", "sse_h2", "sse_http10"]))]),
     ("Gap", &[("reason", Holds::OneOf(&["trimmed", "lagged", "unknown_cursor"]))]),
 ];
-/// Free data, wherever it stands.
+/// Fields with free data, in every schema.
 const FREE: &[(&str, Holds)] = &[
     ("metadata", Holds::Object),
     ("llm_config", Holds::Json),
@@ -295,7 +295,7 @@ fn limit(schema: &mut Value, holds: Holds) {
 mod tests {
     use super::*;
 
-    /// A limit of a field that is no more is a limit that nobody sees.
+    /// A limit of a field that does not exist any more would be in no document.
     #[test]
     fn every_limited_field_is_there() {
         let document: Value = serde_json::from_str(&super::super::OPENAPI).expect("JSON");

@@ -1,7 +1,9 @@
-//! The documents of the API: OpenAPI 3.1 of what is asked over HTTP, AsyncAPI 3 of what flows over WebSocket and SSE.
+//! The documents of the API: OpenAPI 3.1 for requests over HTTP, AsyncAPI 3 for frames over WebSocket and
+//! SSE.
 //!
-//! * Both are written from the code that serves: handlers' own types, the tables of events, frames and filters.
-//! * What they say is the same for everybody, so it is made once, and nobody needs a credential to read it.
+//! * Both are generated from the code that serves: the handlers' types, and the tables of events, frames and
+//!   filters.
+//! * They are the same for every caller, so each is built once and needs no credential.
 
 mod answers;
 mod asyncapi;
@@ -19,9 +21,9 @@ mod tests;
 
 use std::sync::LazyLock;
 
-/// The OpenAPI document, as it is served.
+/// The OpenAPI document as it is served.
 static OPENAPI: LazyLock<String> = LazyLock::new(|| pretty(&openapi::document()));
-/// The AsyncAPI document, as it is served.
+/// The AsyncAPI document as it is served.
 static ASYNCAPI: LazyLock<String> = LazyLock::new(|| pretty(&asyncapi::document()));
 
 fn pretty(document: &serde_json::Value) -> String {

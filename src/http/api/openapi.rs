@@ -1,7 +1,9 @@
-//! The OpenAPI 3.1 document: what utoipa collects of the handlers, and what holds for all of them by rule.
+//! The OpenAPI 3.1 document: what utoipa collects from the handlers, completed by rules that hold for all of
+//! them.
 //!
-//! A handler tells its path, parameters, body and answers. Rules add what no handler decides: the envelope, the refusals that
-//! its parameters and body bring with them, headers, credentials, names, limits, and examples from a run against a daemon.
+//! A handler declares its path, parameters, body and responses. The rules add what no handler decides: the
+//! envelope, the errors that follow from its parameters and body, headers, credentials, operation ids,
+//! limits, and examples that were recorded from a daemon.
 
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
@@ -14,11 +16,11 @@ use super::{answers, examples, limits, schemas, serve};
 use crate::resource::blocks::Label;
 use crate::resource::memories::batch::ITEMS;
 
-/// What the document says of the API as a whole.
-const DESCRIPTION: &str = "Carries the events of AI-agent platforms to very many subscribers over WebSocket and SSE.\n\n\
-    `/api-docs/asyncapi.json` describes the events of the streams; docs/protocol.md says what is promised. An unknown parameter or \
-    field is refused (400). Whole numbers are written without a fraction. Every `GET` but those that open a stream answers `HEAD` as \
-    well. A method that a path does not have is 405 with `Allow`, an unknown path 404.";
+/// Description of the API as a whole.
+const DESCRIPTION: &str = "Delivers the events of AI-agent platforms to many subscribers over WebSocket and SSE.\n\n\
+    `/api-docs/asyncapi.json` describes the streams; docs/protocol.md describes the guarantees. An unknown parameter or \
+    field is refused (400). Whole numbers have no fraction. `HEAD` works wherever `GET` does, except for streams. \
+    A method that a path does not support is answered with 405 and `Allow`, an unknown path with 404.";
 
 macro_rules! collected {
     ($(
@@ -30,20 +32,20 @@ macro_rules! collected {
             info(title = "Nervewire", description = DESCRIPTION),
             paths($($($handler)::+),*),
             tags(
-                (name = "events", description = "Publishing, history, long-poll."),
-                (name = "subscriptions", description = "WebSocket and SSE."),
-                (name = "agents", description = "What the platform keeps of its agents."),
-                (name = "messages", description = "What is said to agents and by them."),
-                (name = "memories", description = "What agents remember, with its versions, and searched."),
-                (name = "tools", description = "What agents may call. None is run here."),
-                (name = "credentials", description = "API keys, tokens, tickets."),
-                (name = "users", description = "Who may come in."),
-                (name = "organizations", description = "The walls between tenants."),
-                (name = "connections", description = "Who is connected."),
-                (name = "core memory", description = "What an agent always has before it."),
-                (name = "presence", description = "Which users are connected."),
-                (name = "health", description = "Whether it lives and serves."),
-                (name = "documents", description = "What you read."),
+                (name = "events", description = "Publish events, read history, long-poll."),
+                (name = "subscriptions", description = "Subscribe to events over WebSocket and SSE."),
+                (name = "agents", description = "Agents and their states."),
+                (name = "messages", description = "Messages to and from agents."),
+                (name = "memories", description = "Memories of agents, with version history and search."),
+                (name = "tools", description = "Tools that agents can call. The daemon does not run them."),
+                (name = "credentials", description = "API keys, tokens and tickets."),
+                (name = "users", description = "Users, their roles and logins."),
+                (name = "organizations", description = "Organizations. Data of one is not visible to another."),
+                (name = "connections", description = "Open connections."),
+                (name = "core memory", description = "Labelled text blocks that an agent always has in its prompt."),
+                (name = "presence", description = "Users who are connected."),
+                (name = "health", description = "Liveness and readiness of the daemon."),
+                (name = "documents", description = "This document, the AsyncAPI document, and the page that shows both."),
             ),
         )]
         struct Collected;
@@ -51,7 +53,7 @@ macro_rules! collected {
 }
 with_routes!(collected);
 
-/// The document.
+/// Builds the document.
 pub(super) fn document() -> Value {
     let mut document = serde_json::to_value(Collected::openapi()).unwrap_or_default(); // texts and numbers: nothing can fail
     document["info"]["version"] = json!(env!("CARGO_PKG_VERSION"));
@@ -70,21 +72,22 @@ pub(super) fn document() -> Value {
         let either = [schemas::of("NewEvent"), schemas::of("NewEvents")];
         all.insert(
             "NewEventOrBatch".into(),
-            json!({"description": "One event, or a batch.", "oneOf": either}),
+            json!({"description": "An event or a batch of events.", "oneOf": either}),
         );
         all.insert("Error".into(), answers::error_body());
         special(all);
         for schema in all.values_mut() {
             let fields = schema.get_mut("properties").and_then(Value::as_object_mut);
             for field in fields.into_iter().flatten().filter_map(|(_, field)| field.as_object_mut()) {
-                field.remove("default"); // of absence: it says nothing
+                // the default of a field that may be absent is null, which tells the reader nothing
+                field.remove("default");
             }
         }
     }
     let answered = answers::only_answered(&document);
     for name in answered {
         let schema = &mut document["components"]["schemas"][&name];
-        // Handlers leave no field out: what there is none of is null.
+        // Handlers leave no field out: a missing value is null.
         let all: Vec<Value> =
             schema["properties"].as_object().into_iter().flatten().map(|(name, _)| json!(name)).collect();
         let left_out = |field: &Value| name == "BatchItemError" && field == "id";
@@ -105,7 +108,7 @@ pub(super) fn document() -> Value {
     document
 }
 
-/// Whether a body must be sent: an absent one is `{}`.
+/// Returns true if a body must be sent. An absent body counts as `{}`.
 fn is_required(body: &Value, document: &Value) -> bool {
     let schema = &body["content"]["application/json"]["schema"];
     let named = schema["$ref"].as_str().and_then(|to| document.pointer(to.strip_prefix('#')?));
@@ -113,14 +116,15 @@ fn is_required(body: &Value, document: &Value) -> bool {
     schema["required"].as_array().is_some_and(|names| !names.is_empty()) || schema["properties"].is_null()
 }
 
-/// What derives cannot say of some schemas.
+/// Changes schemas where the derives cannot express what holds.
 fn special(all: &mut Map<String, Value>) {
     if let Some(page) = all.get_mut("EventPage") {
         page["properties"]["data"] =
-            json!({"type": "array", "items": schemas::of("Event"), "description": "In order."});
+            json!({"type": "array", "items": schemas::of("Event"), "description": "Events in the order of their sequences."});
     }
     for (whole, part) in [("SessionAnswer", "Session"), ("BatchAnswer", "Batch")] {
-        // What is in the envelope stands beside it too, where AgentMem's clients read it.
+        // The fields of the envelope's `data` are repeated beside it, where the clients of AgentMem read
+        // them.
         let fields = all.get(part).map(|part| part["properties"].clone()).unwrap_or_default();
         if let (Some(answer), Value::Object(fields)) = (all.get_mut(whole), fields) {
             fields.into_iter().for_each(|(name, field)| answer["properties"][name] = field);
@@ -154,14 +158,14 @@ fn special(all: &mut Map<String, Value>) {
     }
     all.insert(
         "NewTool".into(),
-        json!({"description": "A tool to be made.", "allOf": [
+        json!({"description": "A tool to create.", "allOf": [
             schemas::of("ToolChange"),
             {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}},
         ]}),
     );
 }
 
-/// What the rules add to one operation.
+/// Adds to one operation what follows from rules.
 fn complete(path: &str, method: &str, operation: &mut Value, document: &Value) {
     let mut routes = ROUTES.iter().filter(|route| route.path == path);
     if let Some((route, id)) = routes.find_map(|route| Some((route, route.operation_id(method)?))) {
@@ -175,7 +179,8 @@ fn complete(path: &str, method: &str, operation: &mut Value, document: &Value) {
     if path == "/api/v1/tools" && method == "post" {
         operation["requestBody"]["content"]["application/json"]["schema"] = schemas::of("NewTool");
     }
-    // What errors a handler has stands with its answers.
+    // The section `# Errors` of a handler's comment is left out: the document lists the errors with the
+    // responses.
     let says = operation["description"]
         .as_str()
         .map(|text| text.split("# Errors").next().unwrap_or_default().trim());
@@ -205,7 +210,7 @@ fn path_parameter(name: &str) -> Value {
         "sub" => "The user's `sub`.",
         "jti" => "The token's `jti`.",
         "name" => "The file.",
-        "label" => "What it is about.",
+        "label" => "Label of the block.",
         _ => "Its id.",
     };
     let mut schema = json!({"type": "string", "minLength": 1});
@@ -232,19 +237,19 @@ fn security_schemes() -> Value {
             sent decides: this, `X-API-Key`, `ticket`, `token`, the cookie."},
         "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key."},
         "ticket": {"type": "apiKey", "in": "query", "name": "ticket",
-            "description": "From `POST /api/v1/tickets`, for browsers."},
+            "description": "A ticket from `POST /api/v1/tickets`, for browsers."},
         "token": {"type": "apiKey", "in": "query", "name": "token",
-            "description": "A JWT or an API key, for clients that can send nothing else; may be switched off."},
+            "description": "A JWT or an API key, for clients that cannot send headers. The operator may disable it."},
         "cookie": {"type": "apiKey", "in": "cookie", "name": "nervewire_token",
-            "description": "A JWT; a request that is not GET or HEAD needs an allowed `Origin` with it."},
+            "description": "A JWT. Requests other than GET and HEAD need an allowed `Origin`."},
     })
 }
 
 fn common_parameters() -> Value {
     json!({
         "x-request-id": {"name": "x-request-id", "in": "header", "schema": {"type": "string"},
-            "description": "1 to 128 visible ASCII characters are taken over into the answer; else one is made."},
+            "description": "Id of the request, 1 to 128 visible ASCII characters, returned in the response. Generated otherwise."},
         "traceparent": {"name": "traceparent", "in": "header", "schema": {"type": "string"},
-            "description": "Returned as it came (W3C Trace Context)."},
+            "description": "Returned unchanged (W3C Trace Context)."},
     })
 }

@@ -1,7 +1,7 @@
-//! The parameters that requests share, as the documents show them. Their readers are in `criteria.rs`, `resources/mod.rs`,
-//! `admin/mod.rs` and `once.rs`.
+//! The parameters that requests share, as the documents show them. Their parsers are in `criteria.rs`,
+//! `resources/mod.rs`, `admin/mod.rs` and `once.rs`.
 //!
-//! An empty value counts as absent wherever the schema takes an empty text.
+//! An empty value counts as absent wherever the schema accepts an empty text.
 
 use serde_json::{Value, json};
 use utoipa::IntoParams;
@@ -15,7 +15,7 @@ use crate::event::Kind;
 use crate::resource::memories::MemoryType;
 use crate::resource::memories::search::{LIMIT as MEMORIES, OFFSET as PASSED, QUERY_CHARS};
 
-/// Types that handlers name for parameters that they have.
+/// Defines types that handlers name for the parameters they accept.
 macro_rules! parameters {
     ($($(#[$says:meta])* $of:ident in $place:ident, $required:ident { $($name:literal: $schema:expr, $what:literal;)* })*) => {$(
         $(#[$says])*
@@ -34,111 +34,111 @@ macro_rules! parameters {
 parameters! {
     /// A page of a list.
     Page in Query, False {
-        "limit": number(1, PAGE_MOST), "Rows at most; 50 if absent.";
-        "cursor": page_cursor(), "`next_cursor` of the page before.";
-        "offset": number(0, OFFSET_MOST), "Rows to pass over, for clients that count; not together with `cursor`.";
-        "order": one_of(&["asc", "desc", ""]), "`asc`: oldest first.";
+        "limit": number(1, PAGE_MOST), "Maximum of rows; 50 if absent.";
+        "cursor": page_cursor(), "`next_cursor` of the previous page.";
+        "offset": number(0, OFFSET_MOST), "Rows to skip. Cannot be combined with `cursor`.";
+        "order": one_of(&["asc", "desc", ""]), "`asc`: oldest first; `desc`, the default: newest first.";
     }
-    /// A page of a list of administration.
+    /// A page of a list of the administration.
     AdminPage in Query, False {
-        "limit": number(1, PAGE_MOST), "Rows at most; 50 if absent.";
-        "cursor": any(), "`next_cursor` of the page before.";
-        "offset": number(0, OFFSET_MOST), "Rows to pass over, for clients that count; not together with `cursor`.";
+        "limit": number(1, PAGE_MOST), "Maximum of rows; 50 if absent.";
+        "cursor": any(), "`next_cursor` of the previous page.";
+        "offset": number(0, OFFSET_MOST), "Rows to skip. Cannot be combined with `cursor`.";
     }
-    /// Which messages.
+    /// Selects messages.
     OfMessages in Query, False {
-        "agent_id": any(), "Of this agent.";
-        "user_id": any(), "Of this user; without `read:all` of oneself alone.";
+        "agent_id": any(), "Only messages of this agent.";
+        "user_id": any(), "Only messages of this user. Without `read:all` only your own are visible.";
     }
-    /// Which tools.
+    /// Selects tools.
     OfTools in Query, False {
-        "tags": text(&list_of("[^,]*[^,\\s][^,]*")), "Those with one of these tags, a comma list.";
-        "match_all": flag(), "Those with all of them.";
+        "tags": text(&list_of("[^,]*[^,\\s][^,]*")), "Comma-separated tags: only tools with one of them.";
+        "match_all": flag(), "Only tools with all of the tags.";
     }
-    /// Which organization.
+    /// Selects an organization.
     OfOrganization in Query, False {
-        "org_id": any(), "The operator alone may name another than its own.";
+        "org_id": any(), "Organization. Only the operator may name another than its own.";
     }
-    /// Whose connections.
+    /// Selects connections.
     OfConnections in Query, False {
-        "user": any(), "Of this user. This or `key` must be given.";
-        "key": any(), "Of the API key of this id.";
+        "user": any(), "Connections of this user. Give this or `key`.";
+        "key": any(), "Connections of the API key with this id.";
     }
-    /// Which memories, for older clients.
+    /// Paging and order of memories, for older clients.
     OfMemories in Query, False {
-        "page": number(0, OFFSET_MOST), "The page by its number, from 0; not together with `cursor` or `offset`.";
-        "sort_by": one_of(&["created_at", ""]), "Lists have no other order.";
+        "page": number(0, OFFSET_MOST), "Number of the page, from 0. Cannot be combined with `cursor` or `offset`.";
+        "sort_by": one_of(&["created_at", ""]), "Only `created_at` is supported.";
     }
-    /// What is looked for.
+    /// The words of a search.
     MemoryWords in Query, True {
-        "query": words(), "Words, any of which a memory holds; one with a `*` behind it stands for all that begin with it.";
+        "query": words(), "Words, at least one of which a memory contains. A word that ends with `*` matches every word that begins with it.";
     }
-    /// Which memories are looked for.
+    /// Selects memories in a search.
     MemorySearch in Query, False {
-        "prefix": flag(), "The last word stands for all that begin with it.";
-        "agent_id": any(), "Only this agent's.";
-        "user_id": any(), "Only this user's.";
-        "memory_type": one_of_types(), "Only of this type.";
-        "min_importance": fraction(), "Only of this importance or more.";
-        "threshold": fraction(), "Only with this score or more.";
-        "max_age_days": whole(0, u64::MAX), "Only those made in so many days.";
-        "limit": whole(1, MEMORIES), "How many at most; 10 if absent.";
-        "offset": whole(0, PASSED), "How many to pass over.";
+        "prefix": flag(), "The last word matches every word that begins with it.";
+        "agent_id": any(), "Only memories of this agent.";
+        "user_id": any(), "Only memories of this user.";
+        "memory_type": one_of_types(), "Only memories of this type.";
+        "min_importance": fraction(), "Only memories of at least this importance.";
+        "threshold": fraction(), "Only memories with at least this score.";
+        "max_age_days": whole(0, u64::MAX), "Only memories created in the last so many days.";
+        "limit": whole(1, MEMORIES), "Maximum of results; 10 if absent.";
+        "offset": whole(0, PASSED), "Results to skip.";
     }
-    /// About whom.
+    /// Selects blocks by user.
     OfUser in Query, False {
-        "user_id": any(), "About this user; everybody if absent.";
+        "user_id": any(), "The blocks about this user; about all users if absent.";
     }
-    /// About whom something is to be kept.
+    /// Names the user of a block.
     ForUser in Query, False {
-        "user_id": text(super::schemas::NO_CONTROLS), "About this user; everybody if absent.";
+        "user_id": text(super::schemas::NO_CONTROLS), "The block is about this user; about all users if absent.";
     }
-    /// Who is asked about.
+    /// Selects users in the presence list.
     OfPresence in Query, False {
-        "limit": number(1, PAGE_MOST), "Rows at most; 50 if absent.";
-        "cursor": page_cursor(), "`next_cursor` of the page before.";
-        "user_id": any(), "These users alone, a comma list.";
+        "limit": number(1, PAGE_MOST), "Maximum of rows; 50 if absent.";
+        "cursor": page_cursor(), "`next_cursor` of the previous page.";
+        "user_id": any(), "Comma-separated users: only these.";
     }
-    /// How many events, and how long to wait.
+    /// Size of a page of history, and how long to wait for it.
     HistoryPage in Query, False {
-        "limit": number(1, LIMIT as u64), "Events at most; 100 if absent.";
-        "wait": number(0, WAIT_SECONDS), "Seconds to wait for the first event where there is none.";
+        "limit": number(1, LIMIT as u64), "Maximum of events; 100 if absent.";
+        "wait": number(0, WAIT_SECONDS), "Seconds to wait for the first event if there is none.";
     }
-    /// When a publish is answered.
+    /// When a publish is acknowledged.
     Ack in Query, False {
-        "ack": one_of(&["memory", "durable", ""]), "`memory`: before it is on disk.";
+        "ack": one_of(&["memory", "durable", ""]), "`memory`: acknowledge before the events are on disk; `durable`, the default: after.";
     }
-    /// What a WebSocket may ask for besides.
+    /// Options of a WebSocket.
     OfWebSocket in Query, False {
-        "subscribe": one_of(&["none", ""]), "`none`: for publishing only.";
-        "echo": one_of(&["true", "false", "1", "0", ""]), "`false`: not one's own publishes.";
+        "subscribe": one_of(&["none", ""]), "`none`: open the connection for publishing only.";
+        "echo": one_of(&["true", "false", "1", "0", ""]), "`false`: do not deliver events that this connection published.";
     }
-    /// What an event stream may ask for besides.
+    /// Options of an event stream.
     OfSse in Query, False {
-        "heartbeat": one_of(&["event", "comment", ""]), "`event`: a sign of life is always an event with the cursor.";
+        "heartbeat": one_of(&["event", "comment", ""]), "`event`: every heartbeat is an event with the cursor.";
     }
-    /// To do it once.
+    /// Makes a request safe to repeat.
     IdempotencyKey in Header, False {
-        "Idempotency-Key": key(), "Done once within 24 hours, however often it is sent: a repeat gets the first answer again.";
+        "Idempotency-Key": key(), "Within 24 hours the request is done only once; a repeat gets the first response again.";
     }
-    /// To do it to one version.
+    /// Makes a change conditional on the version.
     IfMatch in Header, False {
-        "If-Match": tag(), "Only where this is still its `ETag`.";
+        "If-Match": tag(), "Change the resource only if this is still its `ETag`.";
     }
-    /// Where to go on.
+    /// The position to continue from.
     LastEventId in Header, False {
-        "Last-Event-ID": any(), "Goes on after this cursor; stronger than the query's.";
+        "Last-Event-ID": any(), "Continue after this cursor. Overrides the query.";
     }
-    /// To have it only where it is another.
+    /// Makes a read conditional on the version.
     IfNoneMatch in Header, False {
-        "If-None-Match": any(), "`ETag`s of what one has: 304 where it is still the same.";
+        "If-None-Match": any(), "`ETag`s of the copies you have. The response is 304 if one is still current.";
     }
-    /// The head of a WebSocket upgrade (RFC 6455).
+    /// The headers of a WebSocket upgrade (RFC 6455).
     Upgrade in Header, True {
-        "Upgrade": one_of(&["websocket"]), "To what.";
-        "Connection": one_of(&["Upgrade"]), "Names `Upgrade`.";
+        "Upgrade": one_of(&["websocket"]), "The new protocol.";
+        "Connection": one_of(&["Upgrade"]), "Must name `Upgrade`.";
         "Sec-WebSocket-Version": one_of(&["13"]), "Of RFC 6455.";
-        "Sec-WebSocket-Key": text("^[A-Za-z0-9+/]{21}[AQgw]==$"), "16 bytes in base64.";
+        "Sec-WebSocket-Key": text("^[A-Za-z0-9+/]{21}[AQgw]==$"), "16 random bytes in base64.";
     }
 }
 
@@ -157,13 +157,13 @@ impl IntoParams for Subscription {
         };
         let filter = filter_fields().map(|(name, says)| (name, says, list(name)));
         let position = [
-            ("last_event_id", "Goes on after this cursor.", any()),
-            ("after", "Another name of `last_event_id`.", any()),
-            ("lastEventId", "Another name of `last_event_id`.", any()),
-            ("since", "Goes on from this time.", since()),
+            ("last_event_id", "Continue after this cursor.", any()),
+            ("after", "Alias of `last_event_id`.", any()),
+            ("lastEventId", "Alias of `last_event_id`.", any()),
+            ("since", "Continue from this time.", since()),
             (
                 "earliest",
-                "Goes on from the oldest event that is kept.",
+                "Continue from the oldest retained event.",
                 one_of(&["true", "false", "1", "0", ""]),
             ),
         ];
@@ -184,13 +184,14 @@ fn parameter(
     parameter.description(Some(says.into())).schema(Some(schema)).build()
 }
 
-/// A comma list of what `item` matches; empty items count as absent.
+/// The pattern of a comma-separated list of what `item` matches. Empty items count as absent.
 fn list_of(item: &str) -> String {
     format!("^({item})?(,({item})?)*$")
 }
 
 fn schema(value: Value) -> RefOr<Schema> {
-    // Literals of this file and patterns joined from them; a test reads every document whole.
+    // The values are literals of this file and patterns joined from them. A test checks every document
+    // completely.
     serde_json::from_value(value).unwrap_or_else(|_| Schema::default().into())
 }
 
@@ -206,7 +207,7 @@ fn one_of(choices: &[&str]) -> RefOr<Schema> {
     schema(json!({"type": "string", "enum": choices}))
 }
 
-/// A whole number, or nothing.
+/// A whole number, or an empty text.
 fn number(least: u64, most: u64) -> RefOr<Schema> {
     schema(json!({"oneOf": [
         {"type": "integer", "minimum": least, "maximum": most},
@@ -231,7 +232,7 @@ fn one_of_types() -> RefOr<Schema> {
 fn flag() -> RefOr<Schema> {
     one_of(&["true", "false", "1", "0"])
 }
-/// Made by the daemon; which ones there are no pattern can tell.
+/// The daemon makes page cursors; no pattern can say which of them are valid.
 fn page_cursor() -> RefOr<Schema> {
     schema(json!({"type": "string", "format": "page-cursor", "pattern": "^[A-Za-z0-9_-]*$"}))
 }

@@ -1,5 +1,5 @@
-//! JSON schemas of events, for both documents: written from the tables that [`Event::parse`](crate::event::Event::parse)
-//! and the filter read by, so that no document can say more or less than they do.
+//! JSON schemas of events, for both documents. They are built from the tables that
+//! [`Event::parse`](crate::event::Event::parse) and the filter use, so the documents always match the code.
 
 use serde_json::{Map, Value, json};
 use utoipa::openapi::schema::OneOfBuilder;
@@ -10,7 +10,7 @@ use crate::event::Kind;
 use crate::event::fields::{Field, Given, Shape};
 use crate::filter::{FILTER_VALUES, Filter};
 
-/// Stands for an event, or an array of them, in a handler's description; its schema is written below.
+/// Placeholder for an event, or an array of events, in a handler's description. Its schema is built below.
 pub(in crate::http) struct NewEventOrBatch;
 
 impl utoipa::PartialSchema for NewEventOrBatch {
@@ -24,13 +24,13 @@ impl utoipa::PartialSchema for NewEventOrBatch {
 
 impl utoipa::ToSchema for NewEventOrBatch {}
 
-/// Where the schemas of a document stand.
+/// Where a document keeps its schemas.
 const SCHEMAS: &str = "#/components/schemas/";
-/// What a text without control characters is.
+/// The pattern of a text without control characters.
 pub(super) const NO_CONTROLS: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$";
-/// An id, as shown in examples; of the length and alphabet that every cursor has.
+/// A cursor for examples, with the length and alphabet that every cursor has.
 pub(super) const CURSOR: &str = "AAECAwQFBgcICQoLDA0ODw";
-/// A time, as shown in examples.
+/// A time for examples.
 pub(super) const TIME: &str = "2026-01-02T03:04:05.678Z";
 
 /// A reference to a schema of the same document.
@@ -38,12 +38,12 @@ pub(super) fn of(name: &str) -> Value {
     json!({"$ref": format!("{SCHEMAS}{name}")})
 }
 
-/// A place in an organization's order.
+/// The schema of a cursor: a position in an organization's order.
 pub(super) fn cursor(says: &str) -> Value {
     json!({"type": "string", "pattern": "^[A-Za-z0-9_-]{22}$", "description": says})
 }
 
-/// An object of a fixed `type`; `open`: it may get more fields in later versions.
+/// The schema of an object with a fixed `type`. `open` means that later versions may add fields.
 pub(super) fn tagged(
     kind: &str,
     says: &str,
@@ -65,7 +65,7 @@ pub(super) fn tagged(
     schema
 }
 
-/// The schema's name of an event as subscribers get it; as published it is `New…`.
+/// The schema's name of an event as subscribers receive it. The schema for publishers is called `New…`.
 pub(super) const fn event_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Message => "MessageEvent",
@@ -80,9 +80,9 @@ pub(super) const fn event_name(kind: Kind) -> &'static str {
 const fn event_says(kind: Kind) -> &'static str {
     match kind {
         Kind::Message => "A chat message.",
-        Kind::AgentUpdate => "An agent's status, or what became of the agent.",
+        Kind::AgentUpdate => "An agent was created, changed or deleted, or has a new status.",
         Kind::MemoryUpdate => "A memory was created, changed or deleted.",
-        Kind::StreamChunk => "A piece of an LLM's output.",
+        Kind::StreamChunk => "A chunk of an LLM's output.",
         Kind::Error => "Something failed.",
         Kind::Custom => "Anything else, on a named channel.",
     }
@@ -134,7 +134,7 @@ fn event(kind: Kind, published: bool) -> Value {
     schema
 }
 
-/// An event as a publisher sends it or a subscriber gets it.
+/// An example event, as a publisher sends it or a subscriber receives it.
 pub(super) fn example(kind: Kind, published: bool) -> Value {
     let mut event = match kind {
         Kind::Message => json!({"type": "message", "agent_id": "planner", "user_id": "alice", "role": "user",
@@ -162,7 +162,7 @@ pub(super) fn example(kind: Kind, published: bool) -> Value {
     event
 }
 
-/// The schemas of all events: as subscribers get them, as publishers send them, and what is one of either.
+/// The schemas of all events, as subscribers receive them and as publishers send them, with a union of each.
 pub(super) fn events() -> Map<String, Value> {
     let mut schemas = Map::new();
     for kind in Kind::ALL {
@@ -172,31 +172,31 @@ pub(super) fn events() -> Map<String, Value> {
     let all = |prefix: &str| Kind::ALL.map(|kind| of(&format!("{prefix}{}", event_name(kind))));
     schemas.insert(
         "Event".into(),
-        json!({"description": "An event, as subscribers get it. Told apart by `type`.", "oneOf": all("")}),
+        json!({"description": "An event as subscribers receive it. `type` says which one it is.", "oneOf": all("")}),
     );
     schemas.insert(
         "NewEvent".into(),
-        json!({"description": "An event, as publishers send it. Told apart by `type`.", "oneOf": all("New")}),
+        json!({"description": "An event as publishers send it. `type` says which one it is.", "oneOf": all("New")}),
     );
     schemas.insert(
         "NewEvents".into(),
-        json!({"description": "A batch: all of it is accepted, or none.", "type": "array", "items": of("NewEvent"),
+        json!({"description": "A batch. Either all of its events are accepted or none.", "type": "array", "items": of("NewEvent"),
             "minItems": 1, "maxItems": PUBLISH_EVENTS}),
     );
     schemas
 }
 
-/// The fields of a filter: a comma list each.
+/// The fields of a filter with their descriptions. Each is a comma-separated list.
 pub(super) fn filter_fields() -> impl Iterator<Item = (&'static str, String)> {
     Filter::PARAMETERS.into_iter().map(|name| {
         let what = match name {
-            "types" => "Kinds of event",
+            "types" => "Event types",
             "agent_id" => "Agents",
             "user_id" => "Users",
             "request_id" => "Streams",
-            _ => "Channels; `a/*` is everything below `a/`",
+            _ => "Channels; `a/*` means every channel below `a/`",
         };
-        let says = format!("{what}, a comma list of at most {FILTER_VALUES}: events with one of these. Empty counts as absent.");
+        let says = format!("{what}, comma-separated, at most {FILTER_VALUES}. Selects events with one of them. Empty counts as absent.");
         (name, says)
     })
 }

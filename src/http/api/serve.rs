@@ -1,9 +1,10 @@
-//! `/api-docs/openapi.json`, `/api-docs/asyncapi.json`, and `/docs`, which shows both without asking anybody else.
+//! `/api-docs/openapi.json`, `/api-docs/asyncapi.json`, and `/docs`, a page that shows both without loading
+//! anything from other sites.
 //!
-//! * Nothing here is a secret or differs between callers: no credential, and one `ETag` for all of it, which stands as long as
-//!   the binary.
-//! * The page may load from its own origin alone, and no script or style stands inside it (`Content-Security-Policy`): text
-//!   that a document carries cannot become a program.
+//! * Nothing here is secret or differs between callers, so no credential is needed. One `ETag` covers all of
+//!   it and changes only with the binary.
+//! * The page may load from its own origin only and has no inline script or style
+//!   (`Content-Security-Policy`), so text in a document cannot be executed.
 
 use std::sync::LazyLock;
 
@@ -17,17 +18,17 @@ use super::parameters::IfNoneMatch;
 use super::{ASYNCAPI, OPENAPI};
 use crate::outcome::Refusal;
 
-/// What the page may do.
+/// The content security policy of the page.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
     frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 const JSON: &str = "application/json";
 
 /// A file of the page.
 pub(super) struct File {
-    /// Its name below `/docs/`.
+    /// Name of the file below `/docs/`.
     pub(super) name: &'static str,
     kind: &'static str,
-    /// As it goes over the wire; what is packed is packed with gzip, which every browser reads.
+    /// The bytes that are sent. They are gzip if `packed` is set, which every browser supports.
     bytes: &'static [u8],
     packed: bool,
 }
@@ -38,7 +39,7 @@ const PAGE: File = File {
     bytes: include_bytes!("../docs/page.html"),
     packed: false,
 };
-/// The files of the page, besides itself.
+/// The files that the page loads.
 pub(super) const FILES: [File; 4] = [
     File {
         name: "page.js",
@@ -66,7 +67,8 @@ pub(super) const FILES: [File; 4] = [
     },
 ];
 
-/// Names all of the above and both documents: what the binary carries changes together, and is read through once.
+/// One `ETag` for the page, its files and both documents. All of them are part of the binary and change
+/// together; they are hashed once.
 static TAG: LazyLock<HeaderValue> = LazyLock::new(|| {
     let mut digest = digest::Context::new(&digest::SHA256);
     let files = [&PAGE].into_iter().chain(&FILES).map(|file| file.bytes);
@@ -77,7 +79,7 @@ static TAG: LazyLock<HeaderValue> = LazyLock::new(|| {
     HeaderValue::from_str(&format!("\"{hex}\"")).unwrap_or(HeaderValue::from_static("\"0\""))
 });
 
-/// The OpenAPI document.
+/// Gets the OpenAPI document.
 #[utoipa::path(
     get,
     path = "/api-docs/openapi.json",
@@ -85,14 +87,14 @@ static TAG: LazyLock<HeaderValue> = LazyLock::new(|| {
     params(IfNoneMatch),
     responses(
         (status = 200, description = "The document.", content((Object = "application/json"))),
-        (status = 304, description = "It is still the one of `If-None-Match`."),
+        (status = 304, description = "Not modified since the copy that `If-None-Match` names."),
     )
 )]
 pub(in crate::http) async fn openapi(x: &Exchange, _: ()) -> Result<Answer, Refusal> {
     Ok(fresh(x, JSON, OPENAPI.as_bytes()))
 }
 
-/// The AsyncAPI document.
+/// Gets the AsyncAPI document.
 #[utoipa::path(
     get,
     path = "/api-docs/asyncapi.json",
@@ -100,14 +102,14 @@ pub(in crate::http) async fn openapi(x: &Exchange, _: ()) -> Result<Answer, Refu
     params(IfNoneMatch),
     responses(
         (status = 200, description = "The document.", content((Object = "application/json"))),
-        (status = 304, description = "It is still the one of `If-None-Match`."),
+        (status = 304, description = "Not modified since the copy that `If-None-Match` names."),
     )
 )]
 pub(in crate::http) async fn asyncapi(x: &Exchange, _: ()) -> Result<Answer, Refusal> {
     Ok(fresh(x, JSON, ASYNCAPI.as_bytes()))
 }
 
-/// A page that shows both documents.
+/// Gets a page that shows both documents.
 #[utoipa::path(
     get,
     path = "/docs",
@@ -115,14 +117,14 @@ pub(in crate::http) async fn asyncapi(x: &Exchange, _: ()) -> Result<Answer, Ref
     params(IfNoneMatch),
     responses(
         (status = 200, description = "The page.", content((String = "text/html"))),
-        (status = 304, description = "It is still the one of `If-None-Match`."),
+        (status = 304, description = "Not modified since the copy that `If-None-Match` names."),
     )
 )]
 pub(in crate::http) async fn page(x: &Exchange, _: ()) -> Result<Answer, Refusal> {
     Ok(file(x, &PAGE))
 }
 
-/// A file of that page.
+/// Gets a file of the documentation page.
 ///
 /// # Errors
 /// 404.
@@ -133,7 +135,7 @@ pub(in crate::http) async fn page(x: &Exchange, _: ()) -> Result<Answer, Refusal
     params(IfNoneMatch),
     responses(
         (status = 200, description = "The file.", content((String = "text/javascript"), (String = "text/css"))),
-        (status = 304, description = "It is still the one of `If-None-Match`."),
+        (status = 304, description = "Not modified since the copy that `If-None-Match` names."),
     )
 )]
 pub(in crate::http) async fn asset(x: &Exchange, _: (), name: &str) -> Result<Answer, Refusal> {
@@ -152,11 +154,12 @@ fn file(x: &Exchange, file: &File) -> Answer {
     answer
 }
 
-/// The bytes, or 304 where the caller has them.
+/// Returns the bytes, or 304 if the caller has the current version.
 fn fresh(x: &Exchange, kind: &'static str, bytes: &'static [u8]) -> Answer {
     let mut headers = HeaderMap::new();
     headers.insert(header::ETAG, TAG.clone());
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache")); // kept, and asked about each time
+    // caches store it, and revalidate it each time
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     let known = x.headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let mut known = known.flat_map(|list| list.split(',')).map(str::trim);
     if known.any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one).as_bytes() == TAG.as_bytes()) {

@@ -1,4 +1,4 @@
-//! The documents are those that are checked in, and say what the code does.
+//! Tests that the documents match those that are checked in, and match the code.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::*;
 
-/// Compares with the file that is checked in, or writes it with `UPDATE_DOCS=1`.
+/// Compares with the checked-in file, or writes it if `UPDATE_DOCS=1`.
 fn is_checked_in(name: &str, document: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/api").join(name);
     if std::env::var_os("UPDATE_DOCS").is_some() {
@@ -37,7 +37,7 @@ fn the_openapi_document_is_the_one_that_is_checked_in() {
     is_checked_in("openapi.json", &OPENAPI);
 }
 
-/// Every reference of a document, with where it stands.
+/// Collects every reference of a document, with its location.
 fn references(value: &Value, at: &str, found: &mut Vec<(String, String)>) {
     match value {
         Value::Object(fields) => {
@@ -69,7 +69,7 @@ fn every_reference_points_at_something() {
     }
 }
 
-/// Each operation of the document: method, path, and what is said of it.
+/// Each operation of the document: method, path, and its description object.
 fn operations(document: &Value) -> Vec<(String, String, &Value)> {
     let paths = document["paths"].as_object().unwrap().iter();
     paths
