@@ -1,6 +1,7 @@
-//! The only place where an error becomes a status, a code and a sentence for the client.
+//! The only place that maps an error to a status, a code and a message for the client.
 //!
-//! Public text is written here or is the display text of a typed error; inner errors (IO, sled) go to the log, never out.
+//! Messages for clients are written here or come from the display text of a typed error. Inner errors (IO,
+//! sled) are logged and never sent to clients.
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -17,30 +18,31 @@ use crate::resource::users::UserError;
 use crate::store::{CommitError, OverQuota, ReadError};
 use crate::tenant::publish::PublishError;
 
-/// Seconds a client should wait where nothing better is known.
+/// Seconds that a client should wait if nothing better is known.
 const RETRY_SECONDS: u64 = 1;
-/// Seconds a client should wait where its organization is full: it takes a person, or a day for what is remembered for a day.
+/// Seconds that a client should wait when its organization has reached its quota. Space becomes free only
+/// when somebody deletes data, or when idempotency rows expire after a day.
 const FULL_RETRY_SECONDS: u64 = 60;
 
-/// What a client is told instead of what it asked for.
+/// An error response.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
     /// HTTP status.
     pub status: StatusCode,
-    /// The error code, in capitals.
+    /// Error code, in capitals.
     pub code: &'static str,
-    /// A sentence for a person.
+    /// Message for people.
     pub message: String,
-    /// More for a program; `null` unless said.
+    /// More information for programs, or `null`.
     pub details: Value,
-    /// `Retry-After`, seconds.
+    /// `Retry-After`, in seconds.
     pub retry_after: Option<u64>,
-    /// `Allow`, of a 405.
+    /// `Allow`, for a 405.
     pub allow: Option<&'static str>,
 }
 
 impl Refusal {
-    /// A refusal without details.
+    /// Creates a refusal without details.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Refusal {
         Refusal {
             status,
@@ -55,13 +57,13 @@ impl Refusal {
     pub fn bad_request(message: impl Into<String>) -> Refusal {
         Refusal::new(StatusCode::BAD_REQUEST, "BAD_REQUEST", message)
     }
-    /// 400 `VALIDATION_ERROR`, naming the field.
+    /// 400 `VALIDATION_ERROR`, with the name of the field.
     pub fn invalid(field: &str, reason: &str) -> Refusal {
         let message = if field.is_empty() { reason.to_owned() } else { format!("{field}: {reason}") };
         let details = json!({"field": field, "reason": reason});
         Refusal { details, ..Refusal::new(StatusCode::BAD_REQUEST, "VALIDATION_ERROR", message) }
     }
-    /// 404: what does not exist and what is another's look alike.
+    /// 404. What does not exist and what belongs to others look the same.
     #[must_use]
     pub fn not_found() -> Refusal {
         Refusal::new(StatusCode::NOT_FOUND, "NOT_FOUND", "not found")
@@ -74,7 +76,7 @@ impl Refusal {
     pub fn conflict(message: impl Into<String>) -> Refusal {
         Refusal::new(StatusCode::CONFLICT, "CONFLICT", message)
     }
-    /// 405 with what is allowed.
+    /// 405 with the allowed methods.
     #[must_use]
     pub fn method(allow: &'static str) -> Refusal {
         let message = format!("method not allowed; allowed: {allow}");
@@ -87,22 +89,22 @@ impl Refusal {
         let message = format!("the body is over {limit} bytes");
         Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", message)
     }
-    /// 503 + `Retry-After`.
+    /// 503 with `Retry-After`.
     pub fn unavailable(message: impl Into<String>) -> Refusal {
         let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", message);
         Refusal { retry_after: Some(RETRY_SECONDS), ..refusal }
     }
-    /// 412: it is of this version now.
+    /// 412, with the current version.
     fn changed(message: String, version: u64) -> Refusal {
         let refusal = Refusal::new(StatusCode::PRECONDITION_FAILED, "CONFLICT", message);
         Refusal { details: json!({"version": version}), ..refusal }
     }
-    /// 429 + `Retry-After`.
+    /// 429 with `Retry-After`.
     pub fn quota(message: impl Into<String>, retry_after: u64) -> Refusal {
         let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, "QUOTA_EXCEEDED", message);
         Refusal { retry_after: Some(retry_after.max(1)), ..refusal }
     }
-    /// 500 without inner text.
+    /// 500 without any inner text.
     #[must_use]
     pub fn internal() -> Refusal {
         Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", "internal error")
@@ -111,7 +113,8 @@ impl Refusal {
     pub fn not_implemented(message: impl Into<String>) -> Refusal {
         Refusal::new(StatusCode::NOT_IMPLEMENTED, "NOT_IMPLEMENTED", message)
     }
-    /// Whether an SSE client is told by an event instead of by the status, which would end its `EventSource` for good.
+    /// Returns true if an SSE client receives this as an event. As a status it would stop the client's
+    /// `EventSource` for ever.
     #[must_use]
     pub fn is_passing(&self) -> bool {
         matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
@@ -164,7 +167,7 @@ impl From<AdminError> for Refusal {
             AdminError::Random => Refusal::internal(),
             AdminError::Records(_) => Refusal {
                 details: json!({"outcome": "unknown"}),
-                ..Refusal::unavailable("the change may not be kept")
+                ..Refusal::unavailable("the change may not have been stored")
             },
         }
     }
@@ -292,7 +295,7 @@ impl From<PasswordError> for Refusal {
     }
 }
 
-/// The close a live connection gets when its credential ends.
+/// The close code that a live connection gets when its credential ends.
 #[must_use]
 pub fn close_of(ended: Ended) -> Close {
     match ended {

@@ -1,4 +1,4 @@
-//! The daemon's numbers as Prometheus text, read at each scrape.
+//! The daemon's metrics as Prometheus text. They are read at each scrape.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,7 +8,7 @@ use crate::metrics::{LOG_LINES_DROPPED, Process, Snapshot, Transport};
 use crate::store::{LATENCY_BOUNDS_US, StoreState};
 use crate::worker::Shared;
 
-/// The page.
+/// Builds the page.
 #[must_use]
 pub(super) fn page(shared: &Shared, format: Format) -> String {
     let mut out = Exposition::new(format);
@@ -19,17 +19,17 @@ pub(super) fn page(shared: &Shared, format: Format) -> String {
     out.end()
 }
 
-/// Under the names that dashboards of every Prometheus client look for.
+/// Process metrics, under the names that every Prometheus client library uses.
 fn process(out: &mut Exposition) {
-    out.info("nervewire_build", "The version that runs", &[("version", env!("CARGO_PKG_VERSION"))]);
+    out.info("nervewire_build", "Version of the daemon", &[("version", env!("CARGO_PKG_VERSION"))]);
     let Some(process) = Process::read() else { return };
     out.counter("process_cpu_seconds", "CPU time in user and kernel space, seconds", process.cpu_seconds);
     out.gauge("process_resident_memory_bytes", "Resident memory, bytes", process.resident_bytes);
     out.gauge("process_virtual_memory_bytes", "Address space, bytes", process.virtual_bytes);
     out.gauge("process_open_fds", "Open file descriptors", process.open_descriptors);
-    out.gauge("process_max_fds", "File descriptors that may be open", process.max_descriptors);
+    out.gauge("process_max_fds", "Maximum of open file descriptors", process.max_descriptors);
     if let Some(started_at) = process.started_at {
-        out.gauge("process_start_time_seconds", "When the process started, Unix seconds", started_at);
+        out.gauge("process_start_time_seconds", "Start time of the process, Unix seconds", started_at);
     }
 }
 
@@ -45,7 +45,7 @@ fn connections(shared: &Shared, out: &mut Exposition) {
     );
     out.gauge(
         "nervewire_sockets",
-        "Sockets accepted and open, whatever they speak",
+        "Open sockets that were accepted, of any protocol",
         metrics.sum_gauge(|w| w.sockets.get()),
     );
     out.gauge(
@@ -62,24 +62,24 @@ fn connections(shared: &Shared, out: &mut Exposition) {
     out.counters("nervewire_closed", "Connections ended, by reason", "reason", &closed);
     out.counter(
         "nervewire_rechecked_connections",
-        "Connections whose rights were looked at anew after a change of credentials or users",
+        "Connections whose rights were checked again after a change of credentials or users",
         metrics.sum(|w| w.rechecked.get()),
     );
     out.counter("nervewire_refused", "Connections refused by a limit", metrics.refused.get());
     out.gauge(
         "nervewire_request_body_bytes",
-        "Bytes of request bodies and WebSocket messages whose end has not come",
+        "Bytes of incomplete request bodies and WebSocket messages",
         shared.incoming.bytes(),
     );
     out.gauge(
         "nervewire_unread_bytes",
-        "Bytes of answers and HTTP/2 event streams that wait to be read",
+        "Bytes of responses and HTTP/2 event streams that wait to be sent",
         shared.unread_answers.bytes() + shared.unread_streams.bytes(),
     );
     out.counter("nervewire_auth_failures", "Requests with a failed credential", metrics.auth_failures.get());
     out.counter(
         "nervewire_log_lines_dropped",
-        "Log lines dropped since standard error was not read fast enough",
+        "Log lines dropped because standard error was not read fast enough",
         LOG_LINES_DROPPED.get(),
     );
     out.counter("nervewire_requests", "HTTP requests answered", metrics.sum(|w| w.requests.get()));
@@ -91,17 +91,17 @@ fn delivery(shared: &Shared, out: &mut Exposition) {
     let unavailable = metrics.publish_unavailable.get();
     out.counter(
         "nervewire_publish_unavailable",
-        "Publishes refused for want of room or a healthy store",
+        "Publishes refused because a queue was full or the store was not writable",
         unavailable,
     );
     out.counter(
         "nervewire_matched",
-        "Pairs of event and subscriber, counted when evaluated",
+        "Pairs of event and subscriber whose filter was evaluated",
         metrics.sum(|w| w.matched.get()),
     );
     out.counter(
         "nervewire_delivered",
-        "Pairs written whole, a merged chunk once",
+        "Pairs written completely; a merged chunk counts once",
         metrics.sum(|w| w.delivered.get()),
     );
     out.counter("nervewire_coalesced", "Pairs merged into another", metrics.sum(|w| w.coalesced.get()));
@@ -112,12 +112,12 @@ fn delivery(shared: &Shared, out: &mut Exposition) {
     );
     out.counter(
         "nervewire_dropped",
-        "Pairs pending when their connection ended or met a gap",
+        "Pairs not written because their connection ended or had a gap",
         metrics.sum(|w| w.dropped.get()),
     );
     out.counter(
         "nervewire_gap_skipped",
-        "Sequences passed over by declared gaps",
+        "Sequences skipped by declared gaps",
         metrics.sum(|w| w.gap_skipped.get()),
     );
     out.counter("nervewire_sent_bytes", "Bytes written to subscribers", metrics.sum(|w| w.bytes_sent.get()));
@@ -133,7 +133,7 @@ fn delivery(shared: &Shared, out: &mut Exposition) {
     out.histogram("nervewire_publish_to_send_seconds", help, times.sum_us, &buckets);
     out.gauge(
         "nervewire_ring_bytes",
-        "Bytes of frames in all rings, about",
+        "Bytes of frames in all rings, approximately",
         shared.tenants.ring_bytes() as i64,
     );
     out.gauge("nervewire_tenants", "Organizations in memory", shared.tenants.len() as i64);
@@ -148,7 +148,7 @@ fn store(shared: &Shared, out: &mut Exposition) {
     out.counter("nervewire_failed_commits", "Commits that failed", get(&stats.failed_commits));
     out.counter(
         "nervewire_store_reopenings",
-        "Times the store was opened anew after an error",
+        "Times the store was reopened after an error",
         get(&stats.reopenings),
     );
     let buckets = stats.latency.iter().enumerate().map(|(at, count)| {
@@ -165,29 +165,29 @@ fn store(shared: &Shared, out: &mut Exposition) {
     );
     out.gauge("nervewire_log_bytes", "Bytes of retained events", get(&stats.log_bytes) as i64);
     let journal = store.journal();
-    out.gauge("nervewire_journal_bytes", "Bytes of disk that the journal takes", journal.bytes as i64);
+    out.gauge("nervewire_journal_bytes", "Bytes of the journal on disk", journal.bytes as i64);
     out.gauge("nervewire_journal_segments", "Files of the journal", journal.segments as i64);
-    let help = "Bytes of the journal that retained events take";
+    let help = "Bytes of retained events in the journal";
     out.gauge("nervewire_journal_live_bytes", help, journal.live_bytes as i64);
     let help = "Bytes of the journal that a start after a crash would replay";
     out.gauge("nervewire_journal_replay_bytes", help, journal.replay_bytes as i64);
     let quotas = store.quota_totals();
-    out.gauge("nervewire_stored_rows", "Resources that are kept", quotas.rows);
-    out.gauge("nervewire_row_bytes", "Bytes of what is kept besides events", quotas.bytes);
+    out.gauge("nervewire_stored_rows", "Stored resources", quotas.rows);
+    out.gauge("nervewire_row_bytes", "Bytes stored besides events", quotas.bytes);
     out.gauge(
         "nervewire_keeping_organizations",
-        "Organizations that keep something besides events",
+        "Organizations with stored data besides events",
         quotas.organizations,
     );
-    out.gauge("nervewire_full_organizations", "Organizations that may not keep more now", quotas.full);
+    out.gauge("nervewire_full_organizations", "Organizations that have reached their quota", quotas.full);
     out.counter(
         "nervewire_quota_refused",
-        "Changes refused since their organization is full",
+        "Changes refused because their organization has reached its quota",
         quotas.refused,
     );
     out.counter(
         "nervewire_rate_refused",
-        "Publishes and requests refused for their organization's or subject's rate",
+        "Publishes and requests refused by the rate limit of their organization or subject",
         shared.rates.refused(),
     );
     out.gauge(
@@ -195,18 +195,18 @@ fn store(shared: &Shared, out: &mut Exposition) {
         "Free bytes of the data directory's file system",
         get(&stats.free_bytes) as i64,
     );
-    let help = "Reads of the log on disk, each for everyone who waits for that stretch";
+    let help = "Reads of the log on disk; readers that wait for the same page share one";
     out.counter("nervewire_log_scans", help, get(&stats.log_scans));
     out.counter("nervewire_trimmed_events", "Events trimmed by retention", get(&stats.trimmed_events));
     let dropped = get(&stats.idempotency_dropped);
     out.counter(
         "nervewire_idempotency_dropped",
-        "Idempotency rows dropped before their day was over",
+        "Idempotency rows dropped before they were a day old",
         dropped,
     );
-    let help = "Deleted organizations and users of whom something is left to erase";
+    let help = "Deleted organizations and users whose data is not completely erased";
     out.gauge("nervewire_store_erasures", help, get(&stats.erasures));
-    let help = "Deleted users whose erasure waits for another attempt, since stored events could not be read";
+    let help = "Deleted users whose erasure waits for another attempt, because stored events could not be read";
     out.gauge("nervewire_store_erasures_postponed", help, get(&stats.erasures_postponed));
     let help =
         "Stored pieces of events that are damaged, each counted once; readers get a gap in their place";
@@ -215,9 +215,9 @@ fn store(shared: &Shared, out: &mut Exposition) {
     out.gauge("nervewire_store_entries", help, get(&stats.committer_entries) + get(&stats.tombstones));
     let rows = store.row_cache();
     out.gauge("nervewire_row_cache_bytes", "Bytes of rows of resources kept in memory", rows.bytes as i64);
-    out.gauge("nervewire_row_cache_limit_bytes", "Most bytes of them", rows.limit as i64);
-    out.counter("nervewire_row_cache_hits", "Rows of resources that were found in memory", rows.hits);
-    out.counter("nervewire_row_cache_misses", "Rows of resources that were read from the store", rows.misses);
+    out.gauge("nervewire_row_cache_limit_bytes", "Maximum of bytes of rows of resources kept in memory", rows.limit as i64);
+    out.counter("nervewire_row_cache_hits", "Rows of resources found in memory", rows.hits);
+    out.counter("nervewire_row_cache_misses", "Rows of resources read from the store", rows.misses);
     let ready = i64::from(store.state() == StoreState::Writable && !shared.is_stopping());
     out.gauge("nervewire_ready", "1 while publishing is possible", ready);
 }

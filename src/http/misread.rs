@@ -1,15 +1,15 @@
-//! What is wrong with JSON that cannot be read: which field, and why.
+//! Explains JSON that does not deserialize: which field is wrong, and why.
 //!
-//! * The field is named as in events: `metadata.x`, `[3].content`; empty where it is the whole.
-//! * The reason repeats nothing that stood for a value: it may be a password.
-//! * Costs a second reading, of what is refused anyway.
+//! * The field is named as in events: `metadata.x`, `[3].content`. It is empty if the whole body is wrong.
+//! * The reason never repeats a value, which may be a password.
+//! * The text is parsed a second time, but only if it is refused.
 
 use serde::de::DeserializeOwned;
 
-/// Longest path to a field that is told, and longest name in it: a body is much longer.
+/// Maximum of bytes of the reported path, and of a name in it. A body may be much longer.
 const FIELD_BYTES: usize = 128;
 
-/// Where and why.
+/// The wrong field, and the reason.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Misread {
     pub(super) field: String,
@@ -17,7 +17,7 @@ pub(super) struct Misread {
 }
 
 impl Misread {
-    /// Why `text` is no `T`, which `error` says.
+    /// Explains why `text` is not a `T`. `error` is what serde reported.
     pub(super) fn of<T: DeserializeOwned>(text: &[u8], error: &serde_json::Error) -> Misread {
         if !error.is_data() {
             return Misread { field: String::new(), reason: format!("is not JSON: {error}") };
@@ -36,7 +36,7 @@ impl Misread {
         Misread { field, reason }
     }
 
-    /// In at most so many bytes, cut between words.
+    /// Shortens field and reason to `bytes` in total. The reason is cut between words.
     pub(super) fn within(mut self, bytes: usize) -> Misread {
         shorten(&mut self.field, bytes / 2);
         let room = bytes - self.field.len();
@@ -50,11 +50,12 @@ impl Misread {
     }
 }
 
-/// The field that serde's words name, if any, and what they come to.
+/// Parses serde's message. Returns the field that it names, if any, and the reason in our words.
 fn reason(said: &str) -> (Option<&str>, String) {
     let quoted = |start: &str| {
         let rest = said.strip_prefix(start)?.strip_prefix('`')?;
-        // A name may hold the same quote: what follows it never does where one field is expected alone.
+        // A name may contain the same quote character. The text after it never does when a single field is
+        // expected.
         let end = rest.find("`, expected ").or_else(|| rest.rfind('`'))?;
         Some((&rest[..end], rest[end + 1..].strip_prefix(", expected ")))
     };
@@ -65,8 +66,8 @@ fn reason(said: &str) -> (Option<&str>, String) {
         return (Some(name), "is given twice".to_owned());
     }
     if let Some((name, known)) = quoted("unknown field ") {
-        let known = known.map(|known| format!("; there are {}", listed(known))).unwrap_or_default();
-        return (Some(name), format!("is not a field here{known}"));
+        let known = known.map(|known| format!("; the fields are {}", listed(known))).unwrap_or_default();
+        return (Some(name), format!("is not a known field{known}"));
     }
     if said.starts_with("unknown variant ")
         && let Some(start) = said.rfind("`, expected ")
@@ -81,17 +82,17 @@ fn reason(said: &str) -> (Option<&str>, String) {
     }
 }
 
-/// serde's list of names without its quotes.
+/// Removes the quotes from serde's list of names.
 fn choices(names: &str) -> String {
     names.replace('`', "")
 }
 
-/// The same as a list.
+/// Turns serde's list of names into a comma-separated list.
 fn listed(names: &str) -> String {
     choices(&names.strip_prefix("one of ").unwrap_or(names).replace("` or `", ", "))
 }
 
-/// What serde expects, in JSON's words.
+/// Translates the type that serde expects into the words of JSON.
 fn wanted(expected: &str) -> &str {
     match expected {
         "f32" | "f64" => "a number",
@@ -104,7 +105,7 @@ fn wanted(expected: &str) -> &str {
     }
 }
 
-/// The path of the field `name`, which the path may end with already.
+/// Appends the field `name` to the path, unless the path ends with it.
 fn named(path: String, name: &str) -> String {
     match path.strip_suffix(name) {
         Some("") => path,
@@ -179,7 +180,7 @@ mod tests {
             (
                 r#"{"part":{"content":"","part":1}}"#,
                 "part.part",
-                "is not a field here; there are content, weight",
+                "is not a known field; the fields are content, weight",
             ),
             (
                 r#"{"parts":[{"content":"a"},{"content":"b","weight":"c"}]}"#,
@@ -195,7 +196,7 @@ mod tests {
         }
         let (field, reason) = misread::<Whole>(r#"{"na`me":1}"#);
         assert_eq!(field, "na`me");
-        assert!(reason.starts_with("is not a field here; there are name, count, mood, metadata"), "{reason}");
+        assert!(reason.starts_with("is not a known field; the fields are name, count, mood, metadata"), "{reason}");
         let content = |field: &str| (field.to_owned(), "is required".to_owned());
         assert_eq!(misread::<Vec<Part>>(r#"[{"content":"a"},{}]"#), content("[1].content"));
         assert_eq!(misread::<Part>("{}"), content("content"));

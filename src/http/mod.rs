@@ -1,8 +1,10 @@
-//! HTTP: from a request's method and path to its handler, and from what handlers answer to responses.
+//! HTTP: finds the handler for a request's method and path, and turns what handlers return into responses.
 //!
-//! * Every answer carries `x-request-id`, and CORS headers where the origin is allowed; every non-2xx body has one shape.
-//! * Handlers authenticate first and learn what a principal may do from [`crate::auth`] alone.
-//! * A handler that subscribes answers with a [`Subscribed`]; on HTTP/1 its socket then leaves hyper (`conn.rs`).
+//! * Every response has `x-request-id`, and CORS headers if the origin is allowed. All error bodies have the
+//!   same shape.
+//! * Handlers authenticate first. Only [`crate::auth`] decides what a principal may do.
+//! * A handler that subscribes returns a [`Subscribed`]. On HTTP/1 the socket is then taken from hyper
+//!   (`conn.rs`).
 
 mod access;
 pub mod admin;
@@ -49,11 +51,11 @@ use respond::Answer;
 use routes::Special;
 use subscribe::Subscribed;
 
-/// What a handler came to.
+/// The result of a handler.
 pub enum Handled {
-    /// An answer, complete.
+    /// A complete response.
     Answer(Answer),
-    /// An answer without its body, which is made while it is sent.
+    /// A response whose body is produced while it is sent.
     Streamed(Answer, Box<dyn Parts>, Claim),
     /// A subscription that starts now.
     Subscribed(Box<Subscribed>),
@@ -68,7 +70,7 @@ impl From<Answer> for Handled {
 /// Finds and runs the handler of a request.
 ///
 /// # Errors
-/// The handler's refusal; 404 for an unknown path, 405 for a known one with another method.
+/// The handler's error; 404 for an unknown path, 405 for a known path with another method.
 pub async fn handle(x: &mut Exchange) -> Result<Handled, Refusal> {
     if x.method == Method::OPTIONS {
         return Ok(cors::preflight(x).into());
@@ -76,8 +78,8 @@ pub async fn handle(x: &mut Exchange) -> Result<Handled, Refusal> {
     let path = x.path.clone();
     let (route, names) = routes::find(&x.method, &path)?;
     let answer = (route.serve)(x, names).await;
-    // A commit confirms the credential itself. Any other answer is given only to a credential that holds now: the request may have
-    // waited for a lock, for a turn at the store or for news.
+    // A commit checks the credential itself. Any other response is sent only if the credential is still
+    // valid, because the request may have waited for a lock, for the store or for events.
     let is_refusal = answer.as_ref().is_err_and(|refusal| refusal.status.is_client_error());
     if is_refusal || route.special == Special::AnswerOnly || x.method.is_safe() {
         x.confirm()?;
@@ -85,7 +87,7 @@ pub async fn handle(x: &mut Exchange) -> Result<Handled, Refusal> {
     answer
 }
 
-/// 200 or 201 with `{data, success:true}`.
+/// Returns 200 or 201 with `{data, success:true}`.
 pub(crate) fn created(data: impl serde::Serialize) -> Answer {
     Answer::data(StatusCode::CREATED, data)
 }

@@ -1,8 +1,10 @@
-//! `Idempotency-Key` on requests other than publishing: done once, answered as often as asked.
+//! `Idempotency-Key` on requests other than publishing: the request is done once, and every repeat receives
+//! the same response.
 //!
-//! * The key's row joins the commit of what was done, so after any crash both are there or neither.
-//! * A repeat shows what was made as it was then, and its `ETag` is that version's.
-//! * An answer that carries a secret is not kept: a repeat learns the id of what was made, if it has one, never the secret.
+//! * The row of the key is part of the commit of the change, so after any crash both exist or neither does.
+//! * A repeat shows the resource as it was created, with the `ETag` of that version.
+//! * A response with a secret is not stored. A repeat is answered with the id of what was created, if it has
+//!   one, never with the secret.
 
 use http::header::HeaderValue;
 use http::{HeaderName, StatusCode};
@@ -19,18 +21,18 @@ use super::respond::{Answer, REPLAYED};
 use super::version::{of_version, version_of};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// Longest key, bytes.
+/// Longest key, in bytes.
 const KEY_BYTES: usize = 255;
 
-/// Whose turn it is.
+/// What a request with a key must do.
 pub(super) enum Turn {
-    /// To do it; `None`: without a key.
+    /// Do it. `None` if the request has no key.
     First(Option<Once>),
-    /// It was done: this is the answer.
+    /// Send this response of the earlier request.
     Repeat(Answer),
 }
 
-/// The request's key, if it has one.
+/// Returns the request's key, if it has one.
 ///
 /// # Errors
 /// 400.
@@ -45,11 +47,12 @@ pub(super) fn idempotency_key(x: &Exchange) -> Result<Option<String>, Refusal> {
     }
 }
 
-/// Finds out whether this request is the first under its key; one that is not alone waits.
+/// Decides whether this request is the first with its key. It waits while another one with the same key is in
+/// progress.
 ///
 /// # Errors
-/// 400 for the key, 401 where the credential ended while waiting, 409 where it was used with another body or for an answer that held a
-/// secret, 503.
+/// 400 for an invalid key; 401 if the credential ended during the wait; 409 if the key was used with another
+/// body, or for a response with a secret; 503.
 pub(super) async fn turn(
     shared: &Shared,
     x: &Exchange,
@@ -72,7 +75,7 @@ pub(super) async fn turn(
         }
         Err(store::Answer::Withheld { id }) => {
             let message =
-                "this was done under the same Idempotency-Key; its answer held a secret and is not repeated";
+                "this Idempotency-Key was used before; the response had a secret and cannot be repeated";
             let details = if id.is_empty() { Value::Null } else { json!({"id": id}) };
             Err(Refusal { details, ..Refusal::conflict(message) })
         }
@@ -82,7 +85,7 @@ pub(super) async fn turn(
     }
 }
 
-/// The rows that keep an answer without a secret; nothing is answered where nothing is to be kept.
+/// Returns the rows that store a response without a secret. Without a key the response is not even built.
 pub(super) fn kept(once: Option<&Once>, answer: impl FnOnce() -> Answer) -> Rows {
     let stored = || {
         let answer = answer();
@@ -95,12 +98,13 @@ pub(super) fn kept(once: Option<&Once>, answer: impl FnOnce() -> Answer) -> Rows
     once.map_or_else(Rows::new, |once| once.rows(stored()))
 }
 
-/// The rows that remember that something with a secret was made.
+/// Returns the rows that remember that something with a secret was created.
 pub(super) fn withheld(once: Option<&Once>, id: &str) -> Rows {
     once.map_or_else(Rows::new, |once| once.rows(store::Answer::Withheld { id: id.to_owned() }))
 }
 
-/// [`withheld`], written: for what is kept nowhere, so that its row is all there is to commit.
+/// Commits the rows of [`withheld`]. This is for results that are not stored, so that the row is all there is
+/// to commit.
 ///
 /// # Errors
 /// 503.

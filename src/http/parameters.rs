@@ -1,20 +1,21 @@
-//! Parameters of requests: what their values can be, and which there may be.
+//! Query parameters: which ones a request may have, and which values they accept.
 //!
-//! * An unknown one is refused: ignored, an `org_id` would act on another organization than its sender thinks.
-//! * Credentials are none of them: every request may carry one, and [`crate::auth`] reads it.
+//! * An unknown parameter is refused. If it were ignored, a misspelt `org_id` would act on another
+//!   organization than the sender expects.
+//! * Credentials are not handled here: every request may carry one, and [`crate::auth`] reads it.
 
 use crate::outcome::Refusal;
 
 use super::exchange::Exchange;
 
-/// Rows of a page where nobody asks for fewer.
+/// Rows of a page if the request does not say.
 pub(super) const PAGE_DEFAULT: usize = 50;
-/// Most rows of a page.
+/// Maximum of rows of a page.
 pub(super) const PAGE_MOST: u64 = 100;
-/// How far `offset` reaches; who goes on needs the cursor.
+/// Maximum of `offset`. Clients that read further need the cursor.
 pub(super) const OFFSET_MOST: u64 = 10_000;
 
-/// What a parameter is refused with that the request does not have.
+/// The error for a parameter that the request does not support.
 pub(super) fn unknown(name: &str) -> Refusal {
     Refusal::bad_request(format!("{name}: no such parameter"))
 }
@@ -22,7 +23,7 @@ pub(super) fn unknown(name: &str) -> Refusal {
 /// Refuses every parameter.
 ///
 /// # Errors
-/// 400 naming one.
+/// 400 naming the parameter.
 pub(super) fn no_parameters(x: &Exchange) -> Result<(), Refusal> {
     match x.parameters()?.first() {
         Some((name, _)) => Err(unknown(name)),
@@ -30,10 +31,10 @@ pub(super) fn no_parameters(x: &Exchange) -> Result<(), Refusal> {
     }
 }
 
-/// The parameter `name` of a request that has no other; an empty value counts as absent.
+/// Returns the parameter `name` of a request that supports no other. An empty value counts as absent.
 ///
 /// # Errors
-/// 400 naming another.
+/// 400 naming an unknown parameter.
 pub(super) fn only_parameter(x: &Exchange, name: &str) -> Result<Option<String>, Refusal> {
     let mut asked = None;
     for (other, value) in x.parameters()? {
@@ -46,15 +47,15 @@ pub(super) fn only_parameter(x: &Exchange, name: &str) -> Result<Option<String>,
     Ok(asked)
 }
 
-/// One segment of the path, unescaped.
+/// Unescapes one segment of the path.
 ///
 /// # Errors
-/// 404: nothing has such a name.
+/// 404: no resource can have this name.
 pub(super) fn unescaped(segment: &str) -> Result<String, Refusal> {
     crate::query::unescape_path(segment).ok_or_else(Refusal::not_found)
 }
 
-/// `true` or `false`, as a parameter's value.
+/// Parses `true` or `false`.
 ///
 /// # Errors
 /// 400 naming the parameter.
@@ -66,7 +67,7 @@ pub(super) fn boolean(name: &str, text: &str) -> Result<bool, Refusal> {
     }
 }
 
-/// A whole number within bounds, as a parameter's value.
+/// Parses a whole number within bounds.
 ///
 /// # Errors
 /// 400 naming the parameter and its bounds.
@@ -77,7 +78,7 @@ pub(super) fn number(name: &str, text: &str, least: u64, most: u64) -> Result<u6
         .ok_or_else(|| Refusal::bad_request(format!("{name}: must be a whole number from {least} to {most}")))
 }
 
-/// A number from 0 to 1, as a parameter's value.
+/// Parses a number from 0 to 1.
 ///
 /// # Errors
 /// 400 naming the parameter.

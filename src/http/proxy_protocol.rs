@@ -1,35 +1,38 @@
-//! PROXY protocol version 2: the address of a connection's client, told by a proxy before the first byte of HTTP.
+//! PROXY protocol version 2: a proxy sends the client's address before the first byte of HTTP.
 //!
-//! * Binary, a fixed head of 16 bytes and as many more as it says, at most [`PROXY_HEADER_BYTES`] in all.
-//! * `LOCAL` (a health check of the proxy) and address families without an IP address name no client.
-//! * Additions behind the addresses (TLVs) are passed over.
+//! * The header is binary: a fixed head of 16 bytes, which gives the number of bytes that follow, at most
+//!   [`PROXY_HEADER_BYTES`] in total.
+//! * `LOCAL` (a health check of the proxy) and address families without IP addresses name no client.
+//! * Extensions after the addresses (TLVs) are skipped.
 //!
-//! Takes bytes; that only trusted peers are believed is decided where it is called. Version 1, which is text, is not read.
+//! This module only parses bytes. The caller decides which peers are trusted. Version 1, which is text, is
+//! not supported.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Longest header read; room for the additions that load balancers make, client certificates included.
+/// Longest header that is accepted. It leaves room for the extensions of load balancers, including client
+/// certificates.
 pub(super) const PROXY_HEADER_BYTES: usize = 4_096;
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
-/// Signature, version and command, family, length.
+/// Length of the head: signature, version and command, family, length.
 const HEAD_BYTES: usize = 16;
 
 /// What the first bytes of a connection are.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Parsed {
-    /// No header of this kind, or none that can be read.
+    /// Not a header of this version, or one that cannot be parsed.
     Other,
-    /// The beginning of a header.
+    /// The start of a header; more bytes are needed.
     Partial,
-    /// A header of `length` bytes.
+    /// A complete header of `length` bytes.
     Header {
         length: usize,
-        /// The client; `None` where the header names none.
+        /// The client's address; `None` if the header names none.
         source: Option<IpAddr>,
     },
 }
 
-/// Reads a header at the start of `bytes`.
+/// Parses a header at the start of `bytes`.
 pub(super) fn parse(bytes: &[u8]) -> Parsed {
     let Some((signature, rest)) = bytes.split_first_chunk() else {
         return if SIGNATURE.starts_with(bytes) { Parsed::Partial } else { Parsed::Other };

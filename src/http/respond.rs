@@ -1,4 +1,4 @@
-//! Shapes of answers: the envelope, the error body, and the headers every answer carries.
+//! Responses: the envelope, the error body, and the headers that every response has.
 
 use std::borrow::Cow;
 
@@ -10,28 +10,28 @@ use serde_json::{Value, json};
 use crate::outcome::Refusal;
 use crate::time::Clock;
 
-/// `x-request-id`: taken from the request or made.
+/// `x-request-id`: taken from the request, or generated.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// `traceparent`: returned as it came.
+/// `traceparent`: returned unchanged.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-/// Says that an answer is an earlier one again.
+/// Marks a response that repeats an earlier one.
 pub const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
-/// Longest request id taken over from a client, bytes.
+/// Longest request id that is accepted from a client, in bytes.
 const REQUEST_ID_BYTES: usize = 128;
 
-/// A handler's answer: status, headers and a JSON (or text) body.
+/// A handler's response: status, headers and a body of JSON or text.
 #[derive(Debug)]
 pub struct Answer {
-    /// Status.
+    /// HTTP status.
     pub status: StatusCode,
-    /// Headers besides the common ones.
+    /// Headers in addition to the common ones.
     pub headers: HeaderMap,
-    /// The body.
+    /// Body.
     pub body: Cow<'static, [u8]>,
 }
 
 impl Answer {
-    /// `{data, success:true}` with `status`.
+    /// Returns `{data, success:true}` with `status`.
     pub fn data(status: StatusCode, data: impl Serialize) -> Answer {
         #[derive(Serialize)]
         struct Envelope<T> {
@@ -39,9 +39,9 @@ impl Answer {
             success: bool,
         }
         let body = serde_json::to_vec(&Envelope { data, success: true });
-        Answer::raw_json(status, body.unwrap_or_default()) // our own structs of texts and numbers: nothing can fail
+        Answer::raw_json(status, body.unwrap_or_default()) // structs of texts and numbers: this cannot fail
     }
-    /// 200 with `{data, next_cursor, success:true}`.
+    /// Returns 200 with `{data, next_cursor, success:true}`.
     pub fn list(data: &[impl Serialize], next_cursor: Option<String>) -> Answer {
         #[derive(Serialize)]
         struct List<'a, T> {
@@ -50,26 +50,26 @@ impl Answer {
             success: bool,
         }
         let body = serde_json::to_vec(&List { data, next_cursor, success: true });
-        Answer::raw_json(StatusCode::OK, body.unwrap_or_default()) // as above
+        Answer::raw_json(StatusCode::OK, body.unwrap_or_default()) // see above
     }
-    /// Any JSON.
+    /// Returns any JSON value.
     #[must_use]
     pub fn json(status: StatusCode, value: &Value) -> Answer {
         Answer::raw_json(status, value.to_string().into_bytes())
     }
-    /// JSON text.
+    /// Returns JSON text.
     #[must_use]
     pub fn raw_json(status: StatusCode, body: Vec<u8>) -> Answer {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Answer { status, headers, body: body.into() }
     }
-    /// 204.
+    /// Returns 204.
     #[must_use]
     pub fn empty() -> Answer {
         Answer { status: StatusCode::NO_CONTENT, headers: HeaderMap::new(), body: Cow::Borrowed(&[]) }
     }
-    /// The body of a refusal: `{code, message, details, timestamp}`.
+    /// Returns the error body of a refusal: `{code, message, details, timestamp}`.
     #[must_use]
     pub fn refusal(refusal: &Refusal, clock: &dyn Clock) -> Answer {
         let timestamp = crate::time::rfc3339(clock.now_ms());
@@ -96,7 +96,7 @@ impl Answer {
         }
         answer
     }
-    /// The answer as bytes on a connection that ends with it, where no request could be read.
+    /// The response as bytes, for a connection that closes after it because no request could be parsed.
     #[must_use]
     pub fn whole_and_last(mut self) -> Vec<u8> {
         self.headers.insert(REQUEST_ID, request_id(&HeaderMap::new()));
@@ -107,7 +107,7 @@ impl Answer {
         bytes.extend_from_slice(&self.body);
         bytes
     }
-    /// Joins head and body.
+    /// Combines head and body.
     #[must_use]
     pub fn into_response<B>(self, body: impl FnOnce(Cow<'static, [u8]>) -> B) -> Response<B> {
         let mut response = Response::new(body(self.body));
@@ -117,13 +117,13 @@ impl Answer {
     }
 }
 
-/// Says that an answer is what its content type says and is kept by no cache, unless it allows that itself.
+/// Sets the headers that forbid content sniffing, and caching unless the response allows it.
 pub fn guard(headers: &mut HeaderMap) {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
 }
 
-/// The request's id, if it may be returned, else a new one.
+/// Returns the request's id if it is acceptable, otherwise a new one.
 #[must_use]
 pub fn request_id(headers: &HeaderMap) -> HeaderValue {
     headers
@@ -137,7 +137,7 @@ pub fn request_id(headers: &HeaderMap) -> HeaderValue {
         })
 }
 
-/// The head of a response written on a socket that left hyper (HTTP/1.1).
+/// The head of a response on a socket that was taken from hyper (HTTP/1.1).
 #[must_use]
 pub fn raw_head(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
     let reason = status.canonical_reason().unwrap_or_default();
@@ -145,7 +145,7 @@ pub fn raw_head(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
     for (name, value) in headers {
         head.extend_from_slice(name.as_str().as_bytes());
         head.extend_from_slice(b": ");
-        head.extend_from_slice(value.as_bytes()); // a HeaderValue holds no CR or LF
+        head.extend_from_slice(value.as_bytes()); // a HeaderValue cannot contain CR or LF
         head.extend_from_slice(b"\r\n");
     }
     head.extend_from_slice(b"\r\n");

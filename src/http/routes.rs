@@ -1,8 +1,9 @@
-//! The table of routes: the only place where a method of a path, its operation id, the access it needs and its handler meet.
+//! The table of routes: the only place that connects a method and path with its operation id, the access it
+//! needs and its handler.
 //!
-//! * Dispatch, 404, 405 and `Allow` follow from the table. So do the operations of the OpenAPI document (`api/openapi.rs`): their
-//!   ids, and the scopes that they need.
-//! * A handler takes what its row's access grants (`access.rs`).
+//! * Dispatch, 404, 405 and `Allow` follow from the table. So do the operations of the OpenAPI document
+//!   (`api/openapi.rs`) with their ids and scopes.
+//! * A handler takes what the access type of its row grants (`access.rs`).
 
 use std::future::Future;
 use std::pin::Pin;
@@ -21,36 +22,37 @@ use super::exchange::Exchange;
 use super::resources::{agents, blocks, memories, messages, presence, tools, users};
 use super::{Handled, events, health, history, subscribe};
 
-/// Most names in braces that a path has.
+/// Maximum of names in braces in one path.
 const NAMES: usize = 2;
 
-/// What stands in a request's path where the route's path has names; empty where it has fewer.
+/// The values in a request's path for the names in the route's path. Unused ones are empty.
 pub(super) type Names<'a> = [&'a str; NAMES];
 
 type Outcome<'a> = Pin<Box<dyn Future<Output = Result<Handled, Refusal>> + 'a>>;
 
 /// A row of the table.
 pub(super) struct Route {
-    /// Each method, and the id of its operation in the OpenAPI document.
+    /// Each method with the id of its operation in the OpenAPI document.
     pub(super) operations: &'static [(Method, &'static str)],
     /// The path, with names in braces.
     pub(super) path: &'static str,
-    /// The scopes of which one is needed; `None`: no credential is needed.
+    /// Scopes of which one is required; `None` if no credential is required.
     pub(super) scopes: fn() -> Option<Vec<&'static str>>,
-    /// What is special about it.
+    /// Special property of the route.
     pub(super) special: Special,
     /// Checks the access, then runs the handler.
     pub(super) serve: for<'a> fn(&'a mut Exchange, Names<'a>) -> Outcome<'a>,
 }
 
-/// What is special about a route.
+/// A special property of a route.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Special {
-    /// Nothing.
+    /// No special property.
     None,
-    /// The answer is all that a request with an unsafe method brings about: no commit confirms the credential.
+    /// A request with an unsafe method only produces a response, so there is no commit that checks the
+    /// credential.
     AnswerOnly,
-    /// The answer has no end, so there is none to `HEAD`.
+    /// The response has no end, so it has no `HEAD`.
     Stream,
 }
 
@@ -66,8 +68,8 @@ macro_rules! special {
     };
 }
 
-/// Calls `$callback!` with the rows of the table: methods with their operation ids, path, access, handler with the names of the path that it takes,
-/// and what is special about it.
+/// Calls `$callback!` with the rows of the table. A row has the methods with their operation ids, the path,
+/// the access, the handler with the path's names that it takes, and its special property.
 macro_rules! with_routes {
     ($callback:ident) => {
         $callback! {
@@ -172,13 +174,13 @@ macro_rules! table {
 with_routes!(table);
 
 impl Route {
-    /// Returns true if a request with this method is served. `HEAD` is answered as `GET` is, without the body (RFC 9110 §9.3.2).
+    /// Returns true if a request with this method is served. `HEAD` is answered like `GET`, without the body (RFC 9110 §9.3.2).
     fn answers(&self, method: &Method) -> bool {
         let has = |wanted: &Method| self.operations.iter().any(|(method, _)| method == wanted);
         has(method) || *method == Method::HEAD && has(&Method::GET) && self.special != Special::Stream
     }
 
-    /// The id of the operation of a method, in any case.
+    /// Returns the operation id of a method. The method may be in any case.
     pub(super) fn operation_id(&self, method: &str) -> Option<&'static str> {
         let found = self.operations.iter().find(|(served, _)| served.as_str().eq_ignore_ascii_case(method));
         found.map(|(_, id)| *id)
@@ -189,18 +191,18 @@ impl Route {
 #[derive(Default)]
 struct PathRoutes {
     routes: Vec<&'static Route>,
-    /// The value of the header `Allow`.
+    /// Value of the header `Allow`.
     allow: String,
 }
 
-/// Made from [`ROUTES`] alone, so a test that makes it shows that it can be made.
+/// The router is built from [`ROUTES`] only, so any test that uses it proves that it can be built.
 static ROUTER: LazyLock<Router<PathRoutes>> = LazyLock::new(router);
 
 fn router() -> Router<PathRoutes> {
     let mut router = Router::new();
     for (at, first) in ROUTES.iter().enumerate() {
         if ROUTES[..at].iter().any(|earlier| earlier.path == first.path) {
-            continue; // its path is in already, with all of its methods
+            continue; // the path was added already, with all of its methods
         }
         let routes: Vec<&Route> = ROUTES.iter().filter(|route| route.path == first.path).collect();
         let operations = routes.iter().flat_map(|route| route.operations);
@@ -210,13 +212,13 @@ fn router() -> Router<PathRoutes> {
         }
         let allow = methods.join(", ");
         if let Err(error) = router.insert(first.path, PathRoutes { routes, allow }) {
-            tracing::error!(path = first.path, %error, "a route cannot be served");
+            tracing::error!(path = first.path, %error, "cannot add a route");
         }
     }
     router
 }
 
-/// The route of a method and path, and what stands where the path has names.
+/// Finds the route of a method and path, and the values of the path's names.
 ///
 /// # Errors
 /// 404 for an unknown path, 405 for a known one with another method.

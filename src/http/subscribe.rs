@@ -1,4 +1,5 @@
-//! `GET /api/v1/ws`, `/sse`, `/sse/llm`: everything is checked before the upgrade; then the connection is the worker's.
+//! `GET /api/v1/ws`, `/sse`, `/sse/llm`: everything is checked before the upgrade. Then the worker takes over
+//! the connection.
 
 use std::sync::Arc;
 
@@ -26,16 +27,16 @@ use super::exchange::Exchange;
 use super::parameters::boolean;
 use super::respond::Answer;
 
-/// Milliseconds an `EventSource` waits before it reconnects.
+/// Milliseconds that an `EventSource` waits before it reconnects.
 pub const RETRY_MS: u64 = 2_000;
-/// Appended to the key before it is digested (RFC 6455 §1.3).
+/// The text that is appended to the key before it is hashed (RFC 6455 §1.3).
 const WS_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// A subscription that was granted.
+/// A subscription that was accepted.
 pub struct Subscribed {
-    /// 101 or 200.
+    /// Status: 101 or 200.
     pub status: StatusCode,
-    /// Headers of the answer.
+    /// Headers of the response.
     pub headers: HeaderMap,
     /// Body bytes that precede what the worker writes.
     pub preface: Vec<u8>,
@@ -51,7 +52,7 @@ struct Asked {
     heartbeat_event: bool,
 }
 
-/// Upgrades to a WebSocket: subscribing and publishing over one connection.
+/// Opens a WebSocket to subscribe and publish over one connection.
 ///
 /// # Errors
 /// 426, 400, then 401, 403, 429, 503.
@@ -60,7 +61,7 @@ struct Asked {
     path = "/api/v1/ws",
     tag = "subscriptions",
     params(Subscription, OfWebSocket, Upgrade),
-    responses((status = 101, description = "It is a WebSocket now; `/api-docs/asyncapi.json` tells what it says."), (status = 426))
+    responses((status = 101, description = "The connection is a WebSocket now. `/api-docs/asyncapi.json` describes its frames."), (status = 426))
 )]
 pub async fn ws(x: &mut Exchange, _: ()) -> Result<Handled, Refusal> {
     let accept = handshake(x)?;
@@ -83,7 +84,7 @@ pub async fn ws(x: &mut Exchange, _: ()) -> Result<Handled, Refusal> {
     Ok(Handled::Subscribed(Box::new(Subscribed { status, headers, preface: Vec::new(), adopt })))
 }
 
-/// Upgrades to the diagnostic echo, which asks for no credential and sees no event.
+/// Upgrades to the diagnostic echo, which needs no credential and delivers no event.
 ///
 /// # Errors
 /// 426, 400.
@@ -99,17 +100,18 @@ pub fn echo(x: &Exchange) -> Result<Handled, Refusal> {
     Ok(Handled::Subscribed(Box::new(Subscribed { status, headers, preface: Vec::new(), adopt })))
 }
 
-/// Follows events as a stream.
+/// Subscribes to events as a stream (SSE).
 ///
 /// # Errors
-/// 400, 401, 403, 406; 429 and 503 unless the client accepts an event stream, which is then told by an event.
+/// 400, 401, 403, 406. 429 and 503 if the client does not accept an event stream; otherwise these are sent as
+/// an event.
 #[utoipa::path(
     get,
     path = "/api/v1/sse",
     tag = "subscriptions",
     params(Subscription, OfSse, LastEventId),
     responses(
-        (status = 200, description = "Events, without end.", content((String = "text/event-stream"))),
+        (status = 200, description = "An endless stream of events.", content((String = "text/event-stream"))),
         (status = 406),
     )
 )]
@@ -117,17 +119,17 @@ pub async fn sse(x: &mut Exchange, _: ()) -> Result<Handled, Refusal> {
     events(x, false).await
 }
 
-/// Follows the pieces of LLM streams: `stream_chunk`, and `error` with a `request_id`.
+/// Subscribes to LLM streams over SSE: `stream_chunk`, and `error` with a `request_id`.
 ///
 /// # Errors
-/// As [`sse()`].
+/// The same as [`sse()`].
 #[utoipa::path(
     get,
     path = "/api/v1/sse/llm",
     tag = "subscriptions",
     params(Subscription, OfSse, LastEventId),
     responses(
-        (status = 200, description = "Events, without end.", content((String = "text/event-stream"))),
+        (status = 200, description = "An endless stream of events.", content((String = "text/event-stream"))),
         (status = 406),
     )
 )]
@@ -202,11 +204,13 @@ fn event_stream_headers() -> HeaderMap {
     headers
 }
 
-/// 200 and the end, with a jittered wait: `EventSource` gives up for ever on 429 and 503.
+/// Returns 200 with one event that closes the stream and a reconnect delay with jitter, because `EventSource`
+/// stops for ever on 429 and 503.
 fn closing(x: &Exchange, refusal: &Refusal) -> Answer {
     let wait = refusal.retry_after.unwrap_or(1) * 1_000;
     let mut jitter = [0u8; 2];
-    let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut jitter); // zeros would do
+    // zeros would do too
+    let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut jitter);
     let mut body = Vec::new();
     sse::retry(wait + u64::from(u16::from_be_bytes(jitter)) * wait / u64::from(u16::MAX), &mut body);
     let error = crate::frame::control::Control::Error {
@@ -218,13 +222,13 @@ fn closing(x: &Exchange, refusal: &Refusal) -> Answer {
     error.sse(&mut body);
     let mut headers = event_stream_headers();
     if x.version != Version::HTTP_2 {
-        // Where places are short, a refused client keeps none.
+        // When permits are scarce, the connection of a refused client is closed.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Answer { status: StatusCode::OK, headers, body: body.into() }
 }
 
-/// Checks the upgrade's head (RFC 6455 §4.2.1) and answers `Sec-WebSocket-Accept`.
+/// Checks the headers of the upgrade (RFC 6455 §4.2.1) and returns the value of `Sec-WebSocket-Accept`.
 fn handshake(x: &Exchange) -> Result<HeaderValue, Refusal> {
     let lists = |name: header::HeaderName, token: &str| {
         let values = x.headers.get_all(name);
@@ -257,7 +261,7 @@ fn handshake(x: &Exchange) -> Result<HeaderValue, Refusal> {
     HeaderValue::from_str(&STANDARD.encode(context.finish())).map_err(|_| Refusal::internal())
 }
 
-/// Whether `Accept` lets an event stream through; absent counts as anything.
+/// Returns true if `Accept` allows an event stream. An absent header allows everything.
 fn accepts_event_stream(x: &Exchange) -> bool {
     let mut accepts =
         x.headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).peekable();
@@ -276,7 +280,7 @@ fn names_event_stream(x: &Exchange) -> bool {
     accepts.any(|value| value.to_ascii_lowercase().contains("text/event-stream"))
 }
 
-/// Reads the query of a subscription.
+/// Parses the query of a subscription.
 fn parameters(x: &Exchange, ws: bool, llm: bool) -> Result<Asked, Refusal> {
     let (mut silent, mut no_echo, mut heartbeat_event) = (false, false, false);
     let (filter, from) = Criteria::read(x, |name, value| {
@@ -285,7 +289,7 @@ fn parameters(x: &Exchange, ws: bool, llm: bool) -> Result<Asked, Refusal> {
             ("heartbeat", "" | "comment") if !ws => {}
             ("subscribe", "none") if ws => silent = true,
             ("subscribe", _) if ws => {
-                return Err(Refusal::bad_request("subscribe: only none can be asked for"));
+                return Err(Refusal::bad_request("subscribe: must be none"));
             }
             ("echo", flag) if ws => no_echo = !boolean("echo", flag)?,
             ("heartbeat", "event") if !ws => heartbeat_event = true,

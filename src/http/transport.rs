@@ -1,4 +1,5 @@
-//! The transport under hyper: a socket of either kind, what was read of it while sniffing, and an eye on what is written.
+//! The transport under hyper: a TCP or Unix socket that replays the bytes read during protocol detection, and
+//! tracks what is written.
 
 use std::io;
 use std::net::IpAddr;
@@ -22,22 +23,22 @@ use super::conn::{HEAD_BYTES, HEADERS};
 use super::deadlines::{Activity, End};
 use super::respond::Answer;
 
-/// A socket of either kind.
+/// A TCP or Unix socket.
 pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
-/// The transport under hyper: replays the first bytes, and watches what is written ([`Flow`]).
+/// The transport under hyper. It replays the first bytes and tracks what is written ([`Flow`]).
 pub(super) struct Io {
     inner: TokioIo<Stream>,
-    /// Read while sniffing; replayed first.
+    /// Bytes that were read during protocol detection. They are replayed first.
     first: Bytes,
-    /// HTTP/1 only.
+    /// Set on HTTP/1 only.
     flow: Option<Rc<Flow>>,
-    /// Bytes that go out in place of what hyper answers on its own.
+    /// Bytes to send in place of hyper's own error response, with the position reached.
     own: Option<(Vec<u8>, usize)>,
-    /// Nothing was read because the socket took no bytes.
+    /// True if nothing was read because the socket accepted no bytes.
     starved: bool,
     activity: Rc<Activity>,
     worker: Rc<Worker>,
@@ -54,7 +55,8 @@ impl hyper::rt::Read for Io {
             buf.put_slice(&self.first.split_to(len));
             return Poll::Ready(Ok(()));
         }
-        // From who does not read the answers nothing more is read: hyper would go on answering requests that came together.
+        // Nothing more is read from a peer that does not read its responses. Otherwise hyper would go on
+        // answering pipelined requests.
         if self.flow.is_some() && self.activity.is_blocked() {
             self.starved = true;
             return Poll::Pending;
@@ -68,7 +70,7 @@ impl hyper::rt::Read for Io {
 }
 
 impl Io {
-    /// A transport that replays `first`; with a `flow` on HTTP/1.
+    /// Creates a transport that replays `first`. On HTTP/1 it has a `flow`.
     pub(super) fn new(
         stream: Stream,
         first: Bytes,
@@ -83,16 +85,17 @@ impl Io {
     fn note(&mut self, cx: &mut Context<'_>, blocked: bool) {
         self.activity.wrote(blocked);
         if !blocked && std::mem::take(&mut self.starved) {
-            cx.waker().wake_by_ref(); // to read on
+            cx.waker().wake_by_ref(); // so that hyper reads again
         }
     }
 
-    /// The socket, back from hyper.
+    /// Returns the socket, taken back from hyper.
     pub(super) fn into_stream(self) -> Stream {
         self.inner.into_inner()
     }
 
-    /// Where hyper answers on its own (no response of ours is under way), what is sent instead.
+    /// Returns the response to send in place of one that hyper made on its own, while no response of ours is
+    /// in progress.
     fn replacement(&self, head: &[u8]) -> Option<Vec<u8>> {
         let idle = self.flow.as_ref().is_some_and(|flow| flow.is_clean());
         if !idle || !head.starts_with(b"HTTP/1.1 4") && !head.starts_with(b"HTTP/1.0 4") {
@@ -104,7 +107,7 @@ impl Io {
                 format!("the request head is over {HEAD_BYTES} bytes or {HEADERS} fields")
             }
             StatusCode::URI_TOO_LONG => "the request target is too long".into(),
-            StatusCode::REQUEST_TIMEOUT => "the request head did not come in time".into(),
+            StatusCode::REQUEST_TIMEOUT => "the request head was not received in time".into(),
             _ => "the request is not valid HTTP".into(),
         };
         let refusal = Refusal::new(status, "BAD_REQUEST", message);
@@ -173,12 +176,13 @@ impl hyper::rt::Write for Io {
 }
 
 impl Stream {
-    /// Closes the socket. What the peer has not read is lost with [`End::Reset`].
+    /// Closes the socket. With [`End::Reset`] the peer loses what it has not read.
     pub(super) fn end(self, end: End) {
         if end == End::Reset
             && let Stream::Tcp(stream) = &self
         {
-            let _ = socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO)); // it is closed either way
+            // the socket is closed even if this fails
+            let _ = socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
         }
     }
 
@@ -191,7 +195,7 @@ impl Stream {
         })
     }
 
-    /// Leaves the runtime's reactor; stays non-blocking.
+    /// Takes the socket out of the runtime's reactor. It stays non-blocking.
     pub(super) fn into_fd(self) -> io::Result<OwnedFd> {
         Ok(match self {
             Stream::Tcp(stream) => stream.into_std()?.into(),

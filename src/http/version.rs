@@ -1,4 +1,5 @@
-//! Versions of what is kept: `ETag` says which one an answer shows, `If-Match` refuses a change of another (RFC 9110 §13.1.1).
+//! Versions of resources: `ETag` is the version in a response, and a change with an `If-Match` of another
+//! version is refused (RFC 9110 §13.1.1).
 
 use http::header::{ETAG, HeaderValue, IF_MATCH};
 
@@ -7,7 +8,7 @@ use crate::outcome::Refusal;
 use super::exchange::Exchange;
 use super::respond::Answer;
 
-/// An answer about something in this version.
+/// Adds the `ETag` of this version to a response.
 pub(super) fn of_version(mut answer: Answer, version: u64) -> Answer {
     if let Ok(tag) = HeaderValue::from_str(&format!("\"{version}\"")) {
         answer.headers.insert(ETAG, tag);
@@ -15,12 +16,12 @@ pub(super) fn of_version(mut answer: Answer, version: u64) -> Answer {
     answer
 }
 
-/// The version that an answer shows, if it says so.
+/// Returns the version in a response's `ETag`, if it has one.
 pub(super) fn version_of(answer: &Answer) -> Option<u64> {
     answer.headers.get(ETAG).and_then(|tag| tag.to_str().ok()).and_then(read)
 }
 
-/// The version that `If-Match` names; `None`: any.
+/// Returns the version that `If-Match` names; `None` means any.
 ///
 /// # Errors
 /// 400.
@@ -31,7 +32,7 @@ pub(super) fn if_match(x: &Exchange) -> Result<Option<u64>, Refusal> {
         return Ok(None);
     }
     let refused =
-        || Refusal::bad_request("If-Match: must be one ETag as this server gives them, such as \"3\"");
+        || Refusal::bad_request("If-Match: must be one ETag of this server, such as \"3\"");
     read(tag).map(Some).ok_or_else(refused)
 }
 

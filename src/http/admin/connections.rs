@@ -58,7 +58,7 @@ pub(in crate::http) async fn list(x: &Exchange, right: Authorized<Authenticated>
         principal.authorize::<Subscribe>()?;
     }
     let page = parameters(x, &["cursor", "offset", "limit"])?;
-    let refused = || Refusal::bad_request("cursor: not a cursor of this list; start without one");
+    let refused = || Refusal::bad_request("cursor: is not a cursor of this list; start without one");
     let after = page.after.as_deref().map(|name| connection_id(name).ok_or_else(refused)).transpose()?;
     let mut found = find(x, &visible(&principal), after, page.reach()).await?;
     // Only the rows of this page are sorted and described.

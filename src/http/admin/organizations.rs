@@ -102,7 +102,7 @@ struct ChangeBody {
     tag = "organizations",
     params(IdempotencyKey),
     request_body = NewBody,
-    responses((status = 201, description = "The new organization.", body = View, headers(("ETag" = String, description = "Its version."))))
+    responses((status = 201, description = "The new organization.", body = View, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn create(x: &mut Exchange, by: Authorized<Operate>) -> Result<Answer, Refusal> {
     no_parameters(x)?;
@@ -129,7 +129,7 @@ pub(in crate::http) async fn create(x: &mut Exchange, by: Authorized<Operate>) -
     get,
     path = "/api/v1/organizations/{id}",
     tag = "organizations",
-    responses((status = 200, description = "The organization.", body = View, headers(("ETag" = String, description = "Its version."))))
+    responses((status = 200, description = "The organization.", body = View, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn get(x: &Exchange, by: Authorized<Manage>, id: &str) -> Result<Answer, Refusal> {
     no_parameters(x)?;
@@ -144,7 +144,7 @@ pub(in crate::http) async fn get(x: &Exchange, by: Authorized<Manage>, id: &str)
     tag = "organizations",
     params(IfMatch),
     request_body = ChangeBody,
-    responses((status = 200, description = "The updated organization.", body = View, headers(("ETag" = String, description = "Its version."))))
+    responses((status = 200, description = "The updated organization.", body = View, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn change(
     x: &mut Exchange,

@@ -21,47 +21,48 @@ use super::{
     Written, if_match, listed, made, no_parameters, of_version, page, reading, unescaped, writing, written,
 };
 
-/// An agent as clients see it.
+/// An agent.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Agent)]
 struct View<'a> {
-    /// `agent-<uuid7>`.
+    /// Id: `agent-<uuid7>`.
     id: &'a str,
-    /// Its organization.
+    /// Organization of the agent.
     organization_id: &'a str,
-    /// The user who may change it with the scope `write`; `null`: changing it takes `agents`.
+    /// User who may change the agent with the scope `write`. `null` means that only the scope `agents` can
+    /// change it.
     owner: Option<&'a str>,
-    /// For people.
+    /// Name for people.
     name: Option<&'a str>,
-    /// For people.
+    /// Description for people.
     description: Option<&'a str>,
-    /// The system prompt.
+    /// System prompt.
     system: Option<&'a str>,
-    /// A name the platform gives a meaning.
+    /// Type of the agent, as the platform defines it.
     agent_type: Option<&'a str>,
-    /// JSON of the platform's.
+    /// Model settings, as the platform defines them.
     #[schema(value_type = Option<Object>)]
     llm_config: Option<&'a Json>,
-    /// JSON of the platform's.
+    /// Embedding settings, as the platform defines them.
     #[schema(value_type = Option<Object>)]
     embedding_config: Option<&'a Json>,
-    /// JSON of the platform's.
+    /// Tool rules, as the platform defines them.
     #[schema(value_type = Option<Object>)]
     tool_rules: Option<&'a Json>,
     /// Free data.
     #[schema(value_type = Option<Object>)]
     metadata: Option<&'a Json>,
-    /// What it does.
+    /// Current state.
     state: State,
-    /// Why it failed, while its state is `error`.
+    /// Reason of the failure, if the state is `error`.
     error_message: Option<&'a str>,
-    /// When its state was last told.
+    /// Time when the state was last set.
     #[schema(format = DateTime)]
     last_active_at: Option<String>,
-    /// When it was made.
+    /// Time of creation.
     #[schema(format = DateTime)]
     created_at: String,
-    /// When it was last changed.
+    /// Time of the last change.
     #[schema(format = DateTime)]
     updated_at: String,
 }
@@ -94,7 +95,7 @@ fn view<'a>(org_id: &'a str, agent: &'a Agent) -> View<'a> {
     path = "/api/v1/agents",
     tag = "agents",
     params(Page),
-    responses((status = 200, description = "A page.", body = Vec<View>))
+    responses((status = 200, description = "A page of agents.", body = Vec<View>))
 )]
 pub(in crate::http) async fn list(x: &Exchange, right: Authorized<Subscribe>) -> Result<Answer, Refusal> {
     let caller = reading(x, &right).await?;
@@ -104,14 +105,14 @@ pub(in crate::http) async fn list(x: &Exchange, right: Authorized<Subscribe>) ->
     Ok(listed(&views, next.as_ref()))
 }
 
-/// Makes an agent, `idle`. Publishes `agent_update` with `created`.
+/// Creates an agent in the state `idle`. Publishes `agent_update` with the status `created`.
 #[utoipa::path(
     post,
     path = "/api/v1/agents",
     tag = "agents",
     params(IdempotencyKey),
     request_body = Saying,
-    responses((status = 201, description = "It was made.", body = View, headers(("ETag" = String, description = "Its version."))))
+    responses((status = 201, description = "The new agent.", body = View, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn create(
     x: &mut Exchange,
@@ -122,12 +123,12 @@ pub(in crate::http) async fn create(
     made(x, &right, &bytes, answer, async |kept| agents::create(&caller, &right, saying, kept).await).await
 }
 
-/// Shows an agent.
+/// Gets an agent.
 #[utoipa::path(
     get,
     path = "/api/v1/agents/{id}",
     tag = "agents",
-    responses((status = 200, description = "The agent.", body = View, headers(("ETag" = String, description = "Its version."))))
+    responses((status = 200, description = "The agent.", body = View, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn get(
     x: &Exchange,
@@ -140,14 +141,14 @@ pub(in crate::http) async fn get(
     Ok(told(&caller.principal.org_id, &agent))
 }
 
-/// Changes what is given; `null` clears. Publishes `agent_update` with its state.
+/// Updates the given fields; `null` clears a field. Publishes `agent_update` with the agent's state.
 #[utoipa::path(
     method(put, patch),
     path = "/api/v1/agents/{id}",
     tag = "agents",
     params(IfMatch),
     request_body = Saying,
-    responses((status = 200, description = "It was changed.", body = View, headers(("ETag" = String, description = "Its version."))))
+    responses((status = 200, description = "The updated agent.", body = View, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn change(
     x: &mut Exchange,
@@ -159,13 +160,13 @@ pub(in crate::http) async fn change(
     Ok(told(&caller.principal.org_id, &agent))
 }
 
-/// Deletes an agent; its messages stay. Publishes `agent_update` with `deleted`.
+/// Deletes an agent. Its messages stay. Publishes `agent_update` with the status `deleted`.
 #[utoipa::path(
     delete,
     path = "/api/v1/agents/{id}",
     tag = "agents",
     params(IfMatch),
-    responses((status = 204, description = "It is gone."))
+    responses((status = 204, description = "The agent is deleted."))
 )]
 pub(in crate::http) async fn delete(
     x: &Exchange,
@@ -182,18 +183,18 @@ fn told(org_id: &str, agent: &Agent) -> Answer {
     of_version(Answer::data(StatusCode::OK, view(org_id, agent)), agent.version)
 }
 
-/// What an agent does.
+/// State of an agent.
 #[derive(Serialize, ToSchema)]
 #[schema(as = AgentState)]
 struct StateView<'a> {
-    /// The agent.
+    /// Id of the agent.
     agent_id: &'a str,
-    /// What it does.
+    /// Current state.
     state: State,
-    /// When that was last told.
+    /// Time when the state was last set.
     #[schema(format = DateTime)]
     last_active_at: Option<String>,
-    /// Why it failed, while its state is `error`.
+    /// Reason of the failure, if the state is `error`.
     error_message: Option<&'a str>,
 }
 
@@ -207,23 +208,23 @@ fn state_told(agent: &Agent) -> Answer {
     of_version(Answer::data(StatusCode::OK, view), agent.version)
 }
 
-/// What an agent does from now on.
+/// New state of an agent.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = AgentStateChange)]
 struct StateBody {
-    /// What it does.
+    /// New state.
     state: State,
-    /// Why it failed; kept with the state `error` alone.
+    /// Reason of the failure. Stored only with the state `error`.
     error_message: Option<String>,
 }
 
-/// Shows an agent's state.
+/// Gets an agent's state.
 #[utoipa::path(
     get,
     path = "/api/v1/agents/{id}/state",
     tag = "agents",
-    responses((status = 200, description = "Its state.", body = StateView, headers(("ETag" = String, description = "Its version."))))
+    responses((status = 200, description = "The agent's state.", body = StateView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn get_state(
     x: &Exchange,
@@ -235,14 +236,14 @@ pub(in crate::http) async fn get_state(
     Ok(state_told(&agents::get(&caller, &unescaped(id)?).await?))
 }
 
-/// Tells an agent's state, if it may follow upon the present one. Publishes `agent_update`.
+/// Sets an agent's state, if the current state allows it. Publishes `agent_update`.
 #[utoipa::path(
     put,
     path = "/api/v1/agents/{id}/state",
     tag = "agents",
     params(IfMatch),
     request_body = StateBody,
-    responses((status = 200, description = "Its state.", body = StateView, headers(("ETag" = String, description = "Its version."))), (status = 409))
+    responses((status = 200, description = "The new state.", body = StateView, headers(("ETag" = String, description = "Version of the resource."))), (status = 409))
 )]
 pub(in crate::http) async fn set_state(
     x: &mut Exchange,
@@ -256,20 +257,21 @@ pub(in crate::http) async fn set_state(
     Ok(state_told(&agent))
 }
 
-/// What is said to an agent.
+/// A message to an agent.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewAgentMessage)]
 struct SayBody {
-    /// The text.
+    /// Text of the message.
     message: String,
-    /// Whose conversation it is; the caller's own if absent.
+    /// User whose conversation the message belongs to; the caller if absent.
     user_id: Option<String>,
-    /// Whether the platform is to remember it; like the next two it goes into the message's metadata, for agents to see.
+    /// Whether the platform should remember the message. Like the next two fields it is stored in the
+    /// message's metadata, where agents can read it.
     memorizing: Option<bool>,
-    /// Images that belong to it.
+    /// URIs of images that belong to the message.
     image_uris: Option<Vec<String>>,
-    /// Recordings that belong to it.
+    /// Voice recordings that belong to the message.
     voice_files: Option<Vec<String>>,
     /// Free data.
     #[schema(value_type = Option<Object>)]
@@ -277,10 +279,10 @@ struct SayBody {
 }
 
 impl SayBody {
-    /// What goes into the message's metadata beside its own.
+    /// The fields that are stored in the message's metadata, next to the sender's own.
     fn notes(&self) -> Vec<(&'static str, Json)> {
         fn note<T: Serialize>(name: &'static str, said: Option<&T>) -> Option<(&'static str, Json)> {
-            let json = serde_json::value::to_raw_value(said?).ok()?; // texts and booleans: nothing can fail
+            let json = serde_json::value::to_raw_value(said?).ok()?; // texts and booleans: this cannot fail
             Some((name, json))
         }
         let notes = [
@@ -292,26 +294,26 @@ impl SayBody {
     }
 }
 
-/// A message to an agent that was kept.
+/// The stored message.
 #[derive(Serialize, ToSchema)]
 #[schema(as = SentAgentMessage)]
 struct Said<'a> {
-    /// The message's id.
+    /// Id of the message.
     message_id: &'a str,
-    /// What the agent answers comes as events: nothing here runs agents.
+    /// Always `null`. The agent's answer is delivered as events, since the daemon does not run agents.
     response: Option<&'a str>,
-    /// How long keeping it took.
+    /// Time that storing the message took, in milliseconds.
     processing_time_ms: u64,
 }
 
-/// Keeps a user's message to an agent. Publishes `message`; what the agent answers comes as events.
+/// Sends a user's message to an agent. Publishes `message`. The agent's answer is delivered as events.
 #[utoipa::path(
     post,
     path = "/api/v1/agents/{id}/messages",
     tag = "messages",
     params(IdempotencyKey),
     request_body = SayBody,
-    responses((status = 201, description = "It is kept.", body = Said))
+    responses((status = 201, description = "The message is stored.", body = Said))
 )]
 pub(in crate::http) async fn say(
     x: &mut Exchange,
@@ -321,7 +323,8 @@ pub(in crate::http) async fn say(
     let began = std::time::Instant::now();
     let Written { x, right, caller, bytes, body, .. } = written::<SayBody, WriteAsUser>(x, right).await?;
     let id = unescaped(id)?;
-    agents::exists(&caller, Kind::Message, &id).await?; // here the path names it: 404, not 400
+    // the path names the agent, so a missing one is 404, not 400
+    agents::exists(&caller, Kind::Message, &id).await?;
     let notes = body.notes();
     let new = NewMessage {
         agent_id: Some(id),
@@ -335,7 +338,7 @@ pub(in crate::http) async fn say(
     };
     let took = OnceCell::new();
     let answer = |message: &messages::Message| {
-        // Once: what is kept for a repeat is what is answered now.
+        // Measured once: a repeated request receives the same response as this one.
         let processing_time_ms = *took.get_or_init(|| began.elapsed().as_millis() as u64);
         created(Said { message_id: &message.id, response: None, processing_time_ms })
     };

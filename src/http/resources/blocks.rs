@@ -15,28 +15,28 @@ use super::super::exchange::Exchange;
 use super::super::respond::Answer;
 use super::{if_match, listed, of_version, only_parameter, page, reading, unescaped, writing};
 
-/// A block of core memory as clients see it.
+/// A block of core memory.
 #[derive(Serialize, ToSchema)]
 #[schema(as = CoreMemoryBlock)]
 struct View<'a> {
-    /// `block-<uuid7>`: the `memory_id` of the events that tell of it.
+    /// Id: `block-<uuid7>`. It is the `memory_id` of the block's events.
     id: &'a str,
-    /// Its organization.
+    /// Organization of the block.
     organization_id: &'a str,
-    /// Whose memory it is.
+    /// Agent whose core memory the block is in.
     agent_id: &'a str,
-    /// Whom it is about; `null`: everybody.
+    /// User that the block is about; `null` means all users.
     user_id: Option<&'a str>,
-    /// What it is about.
+    /// Label of the block.
     label: Label,
-    /// The text.
+    /// Text of the block.
     value: &'a str,
-    /// Most characters of the text.
+    /// Maximum length of the text, in characters.
     limit: u32,
-    /// When it was made.
+    /// Time of creation.
     #[schema(format = DateTime)]
     created_at: String,
-    /// When it was last changed.
+    /// Time of the last change.
     #[schema(format = DateTime)]
     updated_at: String,
 }
@@ -55,13 +55,13 @@ fn view<'a>(org_id: &'a str, block: &'a Block) -> View<'a> {
     }
 }
 
-/// Lists an agent's blocks of core memory: everybody's, or a user's.
+/// Lists an agent's core memory blocks: those about all users, or those about one user.
 #[utoipa::path(
     get,
     path = "/api/v1/agents/{id}/core-memory",
     tag = "core memory",
     params(Page, OfUser),
-    responses((status = 200, description = "All of them.", body = Vec<View>))
+    responses((status = 200, description = "All of these blocks.", body = Vec<View>))
 )]
 pub(in crate::http) async fn list(
     x: &Exchange,
@@ -70,7 +70,7 @@ pub(in crate::http) async fn list(
 ) -> Result<Answer, Refusal> {
     let caller = reading(x, &right).await?;
     let mut user_id = None;
-    // There is one page at most: its parameters are read to be refused where they are wrong.
+    // There is at most one page. The paging parameters are parsed only so that invalid ones are refused.
     page(x, |name, value| {
         if name == "user_id" && !value.is_empty() {
             user_id = Some(value.to_owned());
@@ -83,13 +83,13 @@ pub(in crate::http) async fn list(
     Ok(listed(&views, None))
 }
 
-/// Shows a block.
+/// Gets a core memory block.
 #[utoipa::path(
     get,
     path = "/api/v1/agents/{id}/core-memory/{label}",
     tag = "core memory",
     params(OfUser),
-    responses((status = 200, description = "The block.", body = View, headers(("ETag" = String, description = "Its version."))))
+    responses((status = 200, description = "The block.", body = View, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn get(
     x: &Exchange,
@@ -104,7 +104,7 @@ pub(in crate::http) async fn get(
     Ok(of_version(Answer::data(StatusCode::OK, view(&caller.principal.org_id, &block)), block.version))
 }
 
-/// Makes a block, or has it hold something else. Publishes `memory_update`.
+/// Creates or replaces a core memory block. Publishes `memory_update`.
 #[utoipa::path(
     put,
     path = "/api/v1/agents/{id}/core-memory/{label}",
@@ -112,8 +112,8 @@ pub(in crate::http) async fn get(
     params(ForUser, IfMatch),
     request_body = Holding,
     responses(
-        (status = 200, description = "It holds that.", body = View, headers(("ETag" = String, description = "Its version."))),
-        (status = 201, description = "It was made.", body = View, headers(("ETag" = String, description = "Its version."))),
+        (status = 200, description = "The replaced block.", body = View, headers(("ETag" = String, description = "Version of the resource."))),
+        (status = 201, description = "The new block.", body = View, headers(("ETag" = String, description = "Version of the resource."))),
     )
 )]
 pub(in crate::http) async fn put(
@@ -134,13 +134,13 @@ pub(in crate::http) async fn put(
     Ok(of_version(answer, block.version))
 }
 
-/// Deletes a block. Publishes `memory_update`.
+/// Deletes a core memory block. Publishes `memory_update`.
 #[utoipa::path(
     delete,
     path = "/api/v1/agents/{id}/core-memory/{label}",
     tag = "core memory",
     params(OfUser, IfMatch),
-    responses((status = 204, description = "It is gone."))
+    responses((status = 204, description = "The block is deleted."))
 )]
 pub(in crate::http) async fn delete(
     x: &Exchange,

@@ -16,31 +16,31 @@ use super::super::exchange::Exchange;
 use super::super::respond::Answer;
 use super::{Written, listed, made, no_parameters, page, reading, unescaped, writing, written};
 
-/// A message as clients see it.
+/// A message.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Message)]
 struct View<'a> {
-    /// `msg-<uuid7>`.
+    /// Id: `msg-<uuid7>`.
     id: &'a str,
-    /// Its organization.
+    /// Organization of the message.
     organization_id: &'a str,
-    /// To or from which agent.
+    /// Agent that the message is to or from.
     agent_id: &'a str,
-    /// Whose conversation it is; `null`: everybody's.
+    /// User whose conversation the message belongs to; `null` means all users.
     user_id: Option<&'a str>,
-    /// Who speaks.
+    /// Role of the sender.
     role: Role,
-    /// The text.
+    /// Text of the message.
     content: &'a str,
-    /// The model that wrote it.
+    /// Model that wrote the message.
     model: Option<&'a str>,
-    /// JSON of the platform's.
+    /// Tool calls, as the platform defines them.
     #[schema(value_type = Option<Object>)]
     tool_calls: Option<&'a Json>,
     /// Free data.
     #[schema(value_type = Option<Object>)]
     metadata: Option<&'a Json>,
-    /// When it was made.
+    /// Time of creation.
     #[schema(format = DateTime)]
     created_at: String,
 }
@@ -60,13 +60,13 @@ fn view<'a>(org_id: &'a str, message: &'a Message) -> View<'a> {
     }
 }
 
-/// Lists messages of an agent, a user, both, or all, newest first.
+/// Lists messages of an agent, of a user, of both, or all, newest first.
 #[utoipa::path(
     get,
     path = "/api/v1/messages",
     tag = "messages",
     params(Page, OfMessages),
-    responses((status = 200, description = "A page.", body = Vec<View>))
+    responses((status = 200, description = "A page of messages.", body = Vec<View>))
 )]
 pub(in crate::http) async fn list(x: &Exchange, right: Authorized<Subscribe>) -> Result<Answer, Refusal> {
     let caller = reading(x, &right).await?;
@@ -86,14 +86,14 @@ pub(in crate::http) async fn list(x: &Exchange, right: Authorized<Subscribe>) ->
     Ok(listed(&views, next.as_ref()))
 }
 
-/// Keeps a message of an agent that exists. Publishes `message`.
+/// Creates a message to or from an existing agent. Publishes `message`.
 #[utoipa::path(
     post,
     path = "/api/v1/messages",
     tag = "messages",
     params(IdempotencyKey),
     request_body = NewMessage,
-    responses((status = 201, description = "It is kept.", body = View))
+    responses((status = 201, description = "The new message.", body = View))
 )]
 pub(in crate::http) async fn create(
     x: &mut Exchange,
@@ -105,7 +105,7 @@ pub(in crate::http) async fn create(
     made(x, &right, &bytes, answer, async |kept| messages::create(&caller, &right, new, kept).await).await
 }
 
-/// Shows a message.
+/// Gets a message.
 #[utoipa::path(
     get,
     path = "/api/v1/messages/{id}",
@@ -123,12 +123,12 @@ pub(in crate::http) async fn get(
     Ok(Answer::data(StatusCode::OK, view(&caller.principal.org_id, &message)))
 }
 
-/// Deletes a message. No event tells of it.
+/// Deletes a message. Publishes no event.
 #[utoipa::path(
     delete,
     path = "/api/v1/messages/{id}",
     tag = "messages",
-    responses((status = 204, description = "It is gone."))
+    responses((status = 204, description = "The message is deleted."))
 )]
 pub(in crate::http) async fn delete(
     x: &Exchange,

@@ -1,8 +1,9 @@
-//! `/agents`, `/memories`, `/messages`, `/tools` and `/presence`: what they ask and answer. The rules live in [`crate::resource`]; here
-//! are shapes only.
+//! `/agents`, `/memories`, `/messages`, `/tools` and `/presence`: request and response types. The rules are
+//! in [`crate::resource`].
 //!
-//! * A list is answered newest first, with the cursor of the next page, or counted by `offset` for older clients.
-//! * `ETag` is a resource's version; `If-Match` refuses a change of another (RFC 9110 §13.1.1).
+//! * Lists are newest first. The next page is selected by a cursor, or by `offset` for older clients.
+//! * `ETag` is the version of a resource. A change with an `If-Match` of another version is refused (RFC 9110
+//!   §13.1.1).
 
 pub(super) mod agents;
 pub(super) mod blocks;
@@ -34,15 +35,15 @@ use super::parameters::{
 use super::respond::Answer;
 use super::version::{if_match, of_version};
 
-/// Who asks on this worker.
+/// The caller of a request on this worker.
 type Asker<'a> = Caller<'a, Rc<Worker>>;
 
-/// A caller who reads.
+/// Returns the caller of a request that reads.
 async fn reading<'a>(x: &'a Exchange, right: &Authorized<Subscribe>) -> Result<Asker<'a>, Refusal> {
     asking(x, right.principal().clone()).await
 }
 
-/// A request that writes: who, by what right, its body as read and as it came.
+/// A request that writes: the right it uses, and its body, both parsed and raw.
 struct Written<'a, T, R> {
     x: &'a Exchange,
     right: Authorized<R>,
@@ -51,7 +52,7 @@ struct Written<'a, T, R> {
     bytes: Bytes,
 }
 
-/// Reads a request that writes and has a JSON body and no parameters.
+/// Reads a request that writes. It has a JSON body and no parameters.
 async fn written<T: DeserializeOwned, R: Right>(
     x: &mut Exchange,
     right: Authorized<R>,
@@ -59,7 +60,7 @@ async fn written<T: DeserializeOwned, R: Right>(
     written_together(x, right, |_: &T| Ok(1)).await
 }
 
-/// [`written`] of a body that asks for as many writes as `count` says.
+/// Like [`written`], for a body with as many writes as `count` returns.
 async fn written_together<T: DeserializeOwned, R: Right>(
     x: &mut Exchange,
     right: Authorized<R>,
@@ -70,7 +71,7 @@ async fn written_together<T: DeserializeOwned, R: Right>(
     written_of(x, right, read, count).await
 }
 
-/// The same of a body that may be an array.
+/// Like [`written`], for a body that may be an array.
 async fn written_from_array<T: DeserializeOwned, R: Right>(
     x: &mut Exchange,
     right: Authorized<R>,
@@ -92,7 +93,7 @@ async fn written_of<T, R: Right>(
     Ok(Written { x, right, caller, body, bytes })
 }
 
-/// Who writes, with a body of `bytes`.
+/// Returns the caller of a request that writes, with a body of `bytes`.
 async fn writing<'a, R: Right>(
     x: &'a Exchange,
     right: &Authorized<R>,
@@ -101,7 +102,7 @@ async fn writing<'a, R: Right>(
     writing_together(x, right, bytes, 1).await
 }
 
-/// Who makes so many writes at once.
+/// Returns the caller of a request with several writes.
 async fn writing_together<'a, R: Right>(
     x: &'a Exchange,
     right: &Authorized<R>,
@@ -121,7 +122,8 @@ async fn asking(x: &Exchange, principal: Arc<Principal>) -> Result<Asker<'_>, Re
     Ok(Caller { tenants, auth, tenant, principal, rights, notice: &x.worker })
 }
 
-/// Makes something, once for the request's `Idempotency-Key`; `make` is given what goes into its commit.
+/// Creates something, once for the request's `Idempotency-Key`. `make` receives the function that returns the
+/// rows to add to its commit.
 async fn made<M, R: Right>(
     x: &Exchange,
     right: &Authorized<R>,
@@ -137,7 +139,8 @@ async fn made<M, R: Right>(
     Ok(answer(&made))
 }
 
-/// Reads the page that the query asks for; `other` is offered every other parameter and answers whether it was its own.
+/// Parses the page that the query selects. Every other parameter is passed to `other`, which returns true if
+/// it has handled it.
 fn page(x: &Exchange, mut other: impl FnMut(&str, &str) -> Result<bool, Refusal>) -> Result<Page, Refusal> {
     let mut page = Page { from: Position::Offset(0), descending: true, limit: PAGE_DEFAULT };
     let (mut offset, mut cursor) = (None, None);
@@ -151,7 +154,7 @@ fn page(x: &Exchange, mut other: impl FnMut(&str, &str) -> Result<bool, Refusal>
             ("order", _) => return Err(Refusal::bad_request("order: must be asc or desc")),
             ("cursor", text) => {
                 let position = position(text);
-                let refused = || Refusal::bad_request("cursor: is none of this list's; begin without one");
+                let refused = || Refusal::bad_request("cursor: is not a cursor of this list; start without one");
                 cursor = Some(position.ok_or_else(refused)?);
             }
             (name, value) if other(name, value)? => {}
@@ -183,7 +186,7 @@ fn cursor(position: &Position) -> Option<String> {
     }
 }
 
-/// 200 with a page and the cursor of the next.
+/// Returns 200 with a page and the cursor of the next one.
 fn listed(rows: &[impl Serialize], next: Option<&Position>) -> Answer {
     Answer::list(rows, next.and_then(cursor))
 }

@@ -19,52 +19,52 @@ use super::super::parameters::{PAGE_DEFAULT, PAGE_MOST, number, unknown};
 use super::super::respond::Answer;
 use super::{cursor, position, reading};
 
-/// Most users one request may name.
+/// Maximum of users that one request may name.
 const NAMED: usize = PAGE_MOST as usize;
 
-/// A user who is present.
+/// A user who is connected.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Present)]
 struct PresentView<'a> {
     /// The user.
     sub: &'a str,
-    /// Always `online`: who is not is not listed.
+    /// Always `online`: other users are not listed.
     status: &'static str,
-    /// WebSocket and SSE connections; 0 while the grace time runs.
+    /// Open WebSocket and SSE connections. 0 during the grace period after the last one has closed.
     connections: u32,
-    /// Since when the user is present.
+    /// Time since which the user has been connected.
     #[schema(format = DateTime)]
     since: String,
 }
 
-/// A page of those who are present.
+/// A page of users who are connected.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PresencePage)]
 struct PresenceList<'a> {
-    /// In the order of `sub`.
+    /// Users, in the order of `sub`.
     data: Vec<PresentView<'a>>,
-    /// Where the next page begins; `null`: this was the last.
+    /// Cursor of the next page; `null` on the last page.
     next_cursor: Option<String>,
-    /// Whether the organization has presence switched on; nobody is listed otherwise.
+    /// Whether presence is enabled for the organization. If not, the list is empty.
     enabled: bool,
-    /// `true`.
+    /// Always `true`.
     success: bool,
 }
 
-/// What is asked for.
+/// The query of a request.
 struct Asked {
     limit: usize,
     after: Option<String>,
     users: Option<BTreeSet<Box<str>>>,
 }
 
-/// Lists who is present, of those whose channel the credential may read.
+/// Lists connected users whose presence channel the credential may read.
 #[utoipa::path(
     get,
     path = "/api/v1/presence",
     tag = "presence",
     params(OfPresence),
-    responses((status = 200, description = "A page.", body = PresenceList))
+    responses((status = 200, description = "A page of users.", body = PresenceList))
 )]
 pub(in crate::http) async fn list(x: &Exchange, right: Authorized<Subscribe>) -> Result<Answer, Refusal> {
     let caller = reading(x, &right).await?;
@@ -87,7 +87,8 @@ pub(in crate::http) async fn list(x: &Exchange, right: Authorized<Subscribe>) ->
         .collect();
     let next_cursor = next.and_then(|sub| cursor(&Position::After(0, sub.as_ref().to_owned())));
     let list = PresenceList { data, next_cursor, enabled, success: true };
-    Ok(Answer::raw_json(StatusCode::OK, serde_json::to_vec(&list).unwrap_or_default())) // texts and numbers: nothing can fail
+    // texts and numbers: this cannot fail
+    Ok(Answer::raw_json(StatusCode::OK, serde_json::to_vec(&list).unwrap_or_default()))
 }
 
 fn asked(x: &Exchange) -> Result<Asked, Refusal> {
@@ -99,13 +100,13 @@ fn asked(x: &Exchange) -> Result<Asked, Refusal> {
             ("cursor", text) => match position(text) {
                 Some(Position::After(0, sub)) => asked.after = Some(sub),
                 _ => {
-                    return Err(Refusal::bad_request("cursor: is none of this list's; begin without one"));
+                    return Err(Refusal::bad_request("cursor: is not a cursor of this list; start without one"));
                 }
             },
             ("user_id", names) => {
                 let names: BTreeSet<Box<str>> = names.split(',').map(Box::from).collect();
                 if names.len() > NAMED {
-                    return Err(Refusal::bad_request(format!("user_id: at most {NAMED} can be named")));
+                    return Err(Refusal::bad_request(format!("user_id: must name at most {NAMED} users")));
                 }
                 asked.users = Some(names);
             }

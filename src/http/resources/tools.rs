@@ -20,36 +20,37 @@ use super::{
     written,
 };
 
-/// A tool as clients see it.
+/// A tool.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Tool)]
 struct View<'a> {
-    /// `tool-<uuid7>`.
+    /// Id: `tool-<uuid7>`.
     id: &'a str,
-    /// Its organization.
+    /// Organization of the tool.
     organization_id: &'a str,
-    /// The user who may change it with the scope `write`; `null`: changing it takes `agents`.
+    /// User who may change the tool with the scope `write`. `null` means that only the scope `agents` can
+    /// change it.
     owner: Option<&'a str>,
-    /// What it is called.
+    /// Name of the tool.
     name: &'a str,
-    /// For people, and for models.
+    /// Description for people and models.
     description: Option<&'a str>,
-    /// What it takes.
+    /// JSON schema of the tool's arguments.
     #[schema(value_type = Option<Object>)]
     json_schema: Option<&'a Json>,
-    /// A name the platform gives a meaning.
+    /// Type of the source code, as the platform defines it.
     source_type: Option<&'a str>,
-    /// What it does.
+    /// Source code of the tool.
     source_code: Option<&'a str>,
-    /// In the order they were given, each once.
+    /// Tags, in the order they were given, without duplicates.
     tags: &'a [String],
     /// Free data.
     #[schema(value_type = Option<Object>)]
     metadata: Option<&'a Json>,
-    /// When it was made.
+    /// Time of creation.
     #[schema(format = DateTime)]
     created_at: String,
-    /// When it was last changed.
+    /// Time of the last change.
     #[schema(format = DateTime)]
     updated_at: String,
 }
@@ -76,13 +77,13 @@ fn told(org_id: &str, tool: &Tool) -> Answer {
     of_version(Answer::data(StatusCode::OK, view(org_id, tool)), tool.version)
 }
 
-/// Lists tools, newest first: all, or those with any or all of some tags.
+/// Lists tools, newest first: all, or those with any or all of the given tags.
 #[utoipa::path(
     get,
     path = "/api/v1/tools",
     tag = "tools",
     params(Page, OfTools),
-    responses((status = 200, description = "A page.", body = Vec<View>))
+    responses((status = 200, description = "A page of tools.", body = Vec<View>))
 )]
 pub(in crate::http) async fn list(x: &Exchange, right: Authorized<Subscribe>) -> Result<Answer, Refusal> {
     let caller = reading(x, &right).await?;
@@ -100,14 +101,14 @@ pub(in crate::http) async fn list(x: &Exchange, right: Authorized<Subscribe>) ->
     Ok(listed(&views, next.as_ref()))
 }
 
-/// Makes a tool. No event tells of tools.
+/// Creates a tool. Publishes no event.
 #[utoipa::path(
     post,
     path = "/api/v1/tools",
     tag = "tools",
     params(IdempotencyKey),
     request_body = Saying,
-    responses((status = 201, description = "It was made.", body = View, headers(("ETag" = String, description = "Its version."))))
+    responses((status = 201, description = "The new tool.", body = View, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn create(
     x: &mut Exchange,
@@ -118,12 +119,12 @@ pub(in crate::http) async fn create(
     made(x, &right, &bytes, answer, async |kept| tools::create(&caller, &right, saying, kept).await).await
 }
 
-/// Shows a tool.
+/// Gets a tool.
 #[utoipa::path(
     get,
     path = "/api/v1/tools/{id}",
     tag = "tools",
-    responses((status = 200, description = "The tool.", body = View, headers(("ETag" = String, description = "Its version."))))
+    responses((status = 200, description = "The tool.", body = View, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn get(
     x: &Exchange,
@@ -136,14 +137,14 @@ pub(in crate::http) async fn get(
     Ok(told(&caller.principal.org_id, &tool))
 }
 
-/// Changes what is given; `null` clears.
+/// Updates the given fields; `null` clears a field.
 #[utoipa::path(
     method(put, patch),
     path = "/api/v1/tools/{id}",
     tag = "tools",
     params(IfMatch),
     request_body = Saying,
-    responses((status = 200, description = "It was changed.", body = View, headers(("ETag" = String, description = "Its version."))))
+    responses((status = 200, description = "The updated tool.", body = View, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn change(
     x: &mut Exchange,
@@ -161,7 +162,7 @@ pub(in crate::http) async fn change(
     path = "/api/v1/tools/{id}",
     tag = "tools",
     params(IfMatch),
-    responses((status = 204, description = "It is gone."))
+    responses((status = 204, description = "The tool is deleted."))
 )]
 pub(in crate::http) async fn delete(
     x: &Exchange,
@@ -174,7 +175,7 @@ pub(in crate::http) async fn delete(
     Ok(Answer::empty())
 }
 
-/// Refuses to run a tool: there is no sandbox to run it in, and none is run outside of one.
+/// Always refuses: the daemon does not run tools, because it has no sandbox for them.
 #[utoipa::path(
     post,
     path = "/api/v1/tools/{id}/execute",
@@ -188,5 +189,5 @@ pub(in crate::http) async fn execute(
 ) -> Result<Answer, Refusal> {
     let caller = asking(x, right.principal().clone()).await?;
     tools::get(&caller, &unescaped(id)?).await?;
-    Err(Refusal::not_implemented("tools are not executed here: run it where you have a sandbox"))
+    Err(Refusal::not_implemented("the daemon does not run tools; run it in your own sandbox"))
 }

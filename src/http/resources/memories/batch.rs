@@ -1,4 +1,5 @@
-//! `/memories/batch`, `/memories/batch/delete`: many at once, each told of by itself.
+//! `/memories/batch`, `/memories/batch/delete`: creates or deletes many memories in one request, with a
+//! result for each.
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -18,23 +19,23 @@ use super::super::super::misread::Misread;
 use super::super::super::respond::Answer;
 use super::super::{Written, made, written_from_array, written_together};
 
-/// Most bytes of what is said of one item that cannot be read, its field and the reason: a hundred of them, twice, must fit the answer that is kept for
-/// an `Idempotency-Key`.
+/// Maximum of bytes of the field and reason reported for one item that cannot be parsed. A hundred of them,
+/// each twice, must fit into the response that is stored for an `Idempotency-Key`.
 const REASON_BYTES: usize = 112;
-/// Longest id that an item's error repeats.
+/// Longest id that the error of an item repeats.
 const SHOWN_ID: usize = 64;
 
-/// Memories to be made together.
+/// Memories to create together.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewMemories)]
 struct NewMemories {
-    /// Each as it would be by itself.
+    /// Memories, each as for `POST /api/v1/memories`.
     #[schema(value_type = Vec<NewMemory>)]
     memories: Vec<Json>,
 }
 
-/// Memories to be deleted together, by their ids.
+/// Memories to delete together, by their ids.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = OldMemories)]
 #[serde(untagged, expecting = "ids must be an array of texts, by itself or as {\"ids\": […]}")]
@@ -48,7 +49,7 @@ enum OldMemories {
 #[serde(deny_unknown_fields)]
 #[schema(as = MemoryIds)]
 struct Ids {
-    /// Of memories.
+    /// Ids of the memories.
     ids: Vec<String>,
 }
 
@@ -60,48 +61,48 @@ impl OldMemories {
     }
 }
 
-/// What a batch came to.
+/// Result of a batch.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Batch)]
 struct BatchView {
-    /// How many were.
+    /// Number of items that succeeded.
     successful: usize,
-    /// How many were not.
+    /// Number of items that failed.
     failed: usize,
-    /// The ids of what was made or deleted.
+    /// Ids of the memories that were created or deleted.
     results: Vec<String>,
-    /// What is wrong with the others.
+    /// Errors of the items that failed.
     errors: Vec<ItemError>,
 }
 
-/// What a batch came to, in the envelope, and beside it for clients that know none.
+/// Result of a batch, in the envelope, and repeated beside it for clients that do not read the envelope.
 #[derive(Serialize, ToSchema)]
 #[schema(as = BatchAnswer)]
 struct BatchAnswer<'a> {
-    /// The outcome.
+    /// The result.
     #[schema(value_type = BatchView)]
     data: &'a BatchView,
     /// Always `true`.
     success: bool,
     #[serde(flatten)]
-    #[schema(ignore)] // its fields are told where the document is made
+    #[schema(ignore)] // `special` in api/openapi.rs adds its fields
     flat: &'a BatchView,
 }
 
-/// What is wrong with one item.
+/// Error of one item.
 #[derive(Serialize, ToSchema)]
 #[schema(as = BatchItemError)]
 struct ItemError {
-    /// Which, from 0.
+    /// Index of the item, from 0.
     index: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
-    /// Its id, where it named one.
+    /// Id of the item, if it had one.
     id: Option<String>,
-    /// For programs; those of refusals.
+    /// Error code, for programs; the same codes as in error responses.
     code: &'static str,
-    /// For people.
+    /// Text for people.
     message: String,
-    /// More for a program, or `null`.
+    /// More information for programs, or `null`.
     details: serde_json::Value,
 }
 
@@ -126,10 +127,11 @@ fn outcome_told(outcome: &Outcome) -> Answer {
         errors: outcome.failed.iter().map(error).collect(),
     };
     let both = BatchAnswer { data: &view, success: true, flat: &view };
-    Answer::raw_json(StatusCode::OK, serde_json::to_vec(&both).unwrap_or_default()) // texts and numbers: nothing can fail
+    // texts and numbers: this cannot fail
+    Answer::raw_json(StatusCode::OK, serde_json::to_vec(&both).unwrap_or_default())
 }
 
-/// Refuses a batch of none or too many.
+/// Refuses an empty batch and one with too many items.
 fn counted(field: &str, items: usize) -> Result<usize, Refusal> {
     match (1..=ITEMS).contains(&items) {
         true => Ok(items),
@@ -141,20 +143,20 @@ fn item(json: &RawValue) -> Result<NewMemory, ResourceError> {
     serde_json::from_str(json.get()).map_err(|error| {
         let Misread { field, reason } =
             Misread::of::<NewMemory>(json.get().as_bytes(), &error).within(REASON_BYTES);
-        // Nothing that JSON writes longer than it is.
+        // Characters that JSON would escape, and so make longer, are replaced.
         let plain = |c: char| if c.is_control() || matches!(c, '"' | '\\') { '\'' } else { c };
         ResourceError::Invalid { field: field.chars().map(plain).collect(), reason }
     })
 }
 
-/// Keeps memories together; a wrong one is told of and does not refuse the others.
+/// Creates several memories. An invalid item is reported and does not affect the others.
 #[utoipa::path(
     post,
     path = "/api/v1/memories/batch",
     tag = "memories",
     params(IdempotencyKey),
     request_body = NewMemories,
-    responses((status = 200, description = "What became of each.", body = BatchAnswer))
+    responses((status = 200, description = "The result of each item.", body = BatchAnswer))
 )]
 pub(in crate::http) async fn create(
     x: &mut Exchange,
@@ -167,14 +169,14 @@ pub(in crate::http) async fn create(
         .await
 }
 
-/// Deletes memories together; one that is not there is told of and does not refuse the others.
+/// Deletes several memories. A missing one is reported and does not affect the others.
 #[utoipa::path(
     post,
     path = "/api/v1/memories/batch/delete",
     tag = "memories",
     params(IdempotencyKey),
     request_body = OldMemories,
-    responses((status = 200, description = "What became of each.", body = BatchAnswer))
+    responses((status = 200, description = "The result of each item.", body = BatchAnswer))
 )]
 pub(in crate::http) async fn delete(
     x: &mut Exchange,
@@ -190,14 +192,14 @@ pub(in crate::http) async fn delete(
 mod tests {
     use super::*;
 
-    /// Else a repeat under the same `Idempotency-Key` would be done again.
+    /// If the response were too long to store, a repeat with the same `Idempotency-Key` would be done again.
     #[test]
     fn the_longest_answer_to_a_batch_can_be_kept() {
         let hostile = format!("{{\"{}\":1}}", "\\u0001\\\"\\\\".repeat(1_000));
         let raw = RawValue::from_string(hostile).expect("JSON");
         let failed = |index| batch::Failed {
             index,
-            id: None, // only what is to be deleted has one, and it is read already
+            id: None, // only items to delete have an id, and those are parsed already
             error: item(&raw).expect_err("no such field"),
         };
         let outcome = Outcome { done: Vec::new(), failed: (0..ITEMS).map(failed).collect() };

@@ -1,4 +1,5 @@
-//! `/memories`, `/memories/{id}` and its history; `/agents/{id}/memories`. Many at once and search have a file each.
+//! `/memories`, `/memories/{id}` and its history; `/agents/{id}/memories`. Batches and search have their own
+//! files.
 
 pub(in crate::http) mod batch;
 pub(in crate::http) mod search;
@@ -27,35 +28,35 @@ use super::{
     written,
 };
 
-/// A memory as clients see it.
+/// A memory.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Memory)]
 struct View<'a> {
-    /// `memory-<uuid7>`.
+    /// Id: `memory-<uuid7>`.
     id: &'a str,
-    /// Its organization.
+    /// Organization of the memory.
     organization_id: &'a str,
-    /// Which agent's.
+    /// Agent that the memory belongs to; `null` if none.
     agent_id: Option<&'a str>,
-    /// Which user's; `null`: everybody's.
+    /// User that the memory belongs to; `null` means all users.
     user_id: Option<&'a str>,
-    /// The text.
+    /// Text of the memory.
     content: &'a str,
-    /// What kind it is.
+    /// Type of the memory.
     memory_type: MemoryType,
-    /// 0 to 1.
+    /// Importance, 0 to 1.
     importance: f64,
-    /// What it belongs to.
+    /// What the memory belongs to.
     scope: Option<Scope>,
     /// Free data.
     #[schema(value_type = Option<Object>)]
     metadata: Option<&'a Json>,
-    /// Counts its changes.
+    /// Version; it increases with each change.
     version: u64,
-    /// When it was made.
+    /// Time of creation.
     #[schema(format = DateTime)]
     created_at: String,
-    /// When it was last changed.
+    /// Time of the last change.
     #[schema(format = DateTime)]
     updated_at: String,
 }
@@ -81,12 +82,12 @@ fn told(org_id: &str, memory: &Memory) -> Answer {
     of_version(Answer::data(StatusCode::OK, view(org_id, memory)), memory.version)
 }
 
-/// Which memories a list is of.
+/// The query of a list of memories.
 #[derive(Default)]
 struct Asked {
     agent_id: Option<String>,
     user_id: Option<String>,
-    /// Counted from 0, for older clients.
+    /// Number of the page, from 0, for older clients.
     page: Option<u64>,
 }
 
@@ -105,7 +106,7 @@ impl Asked {
         Ok(true)
     }
 
-    /// The page that is meant where one is asked for by its number.
+    /// Returns the page that the request selects by its number, if it does.
     fn numbered(&self, mut page: Page) -> Result<Page, Refusal> {
         let Some(wanted) = self.page else { return Ok(page) };
         let offset = wanted * page.limit as u64;
@@ -113,7 +114,7 @@ impl Asked {
             return Err(Refusal::bad_request("page cannot be given together with cursor or offset"));
         }
         if offset > OFFSET_MOST {
-            let message = format!("page: passes over more than {OFFSET_MOST} rows; use cursor");
+            let message = format!("page: skips more than {OFFSET_MOST} rows; use cursor");
             return Err(Refusal::bad_request(message));
         }
         page.from = Position::Offset(offset as usize);
@@ -129,13 +130,13 @@ async fn list_of(caller: &Asker<'_>, asked: Asked, page: Page) -> Result<Answer,
     Ok(listed(&views, next.as_ref()))
 }
 
-/// Lists memories of an agent, a user, both, or all, newest first.
+/// Lists memories of an agent, of a user, of both, or all, newest first.
 #[utoipa::path(
     get,
     path = "/api/v1/memories",
     tag = "memories",
     params(PageAsked, OfMessages, OfMemories),
-    responses((status = 200, description = "A page.", body = Vec<View>))
+    responses((status = 200, description = "A page of memories.", body = Vec<View>))
 )]
 pub(in crate::http) async fn list(x: &Exchange, right: Authorized<Subscribe>) -> Result<Answer, Refusal> {
     let caller = reading(x, &right).await?;
@@ -150,7 +151,7 @@ pub(in crate::http) async fn list(x: &Exchange, right: Authorized<Subscribe>) ->
     path = "/api/v1/agents/{id}/memories",
     tag = "memories",
     params(PageAsked, OfUser, OfMemories),
-    responses((status = 200, description = "A page.", body = Vec<View>))
+    responses((status = 200, description = "A page of memories.", body = Vec<View>))
 )]
 pub(in crate::http) async fn list_of_agent(
     x: &Exchange,
@@ -161,19 +162,20 @@ pub(in crate::http) async fn list_of_agent(
     let mut asked = Asked::default();
     let page = page(x, |name, value| Ok(name != "agent_id" && asked.take(name, value)?))?;
     let id = unescaped(id)?;
-    agents::exists(&caller, Kind::MemoryUpdate, &id).await?; // here the path names it: 404, not an empty list
+    // the path names the agent, so a missing one is 404, not an empty list
+    agents::exists(&caller, Kind::MemoryUpdate, &id).await?;
     asked.agent_id = Some(id);
     list_of(&caller, asked, page).await
 }
 
-/// Keeps a memory. Publishes `memory_update` with `created`.
+/// Creates a memory. Publishes `memory_update` with the operation `created`.
 #[utoipa::path(
     post,
     path = "/api/v1/memories",
     tag = "memories",
     params(IdempotencyKey),
     request_body = NewMemory,
-    responses((status = 201, description = "It is kept.", body = View, headers(("ETag" = String, description = "Its version."))))
+    responses((status = 201, description = "The new memory.", body = View, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn create(
     x: &mut Exchange,
@@ -185,12 +187,12 @@ pub(in crate::http) async fn create(
     made(x, &right, &bytes, answer, async |kept| memories::create(&caller, &right, new, kept).await).await
 }
 
-/// Shows a memory.
+/// Gets a memory.
 #[utoipa::path(
     get,
     path = "/api/v1/memories/{id}",
     tag = "memories",
-    responses((status = 200, description = "The memory.", body = View, headers(("ETag" = String, description = "Its version."))))
+    responses((status = 200, description = "The memory.", body = View, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn get(
     x: &Exchange,
@@ -203,14 +205,15 @@ pub(in crate::http) async fn get(
     Ok(told(&caller.principal.org_id, &memory))
 }
 
-/// Changes what is given; the version before stays in the history. Publishes `memory_update` with `updated`.
+/// Updates the given fields. The previous version stays in the history. Publishes `memory_update` with the
+/// operation `updated`.
 #[utoipa::path(
     method(put, patch),
     path = "/api/v1/memories/{id}",
     tag = "memories",
     params(IfMatch),
     request_body = Saying,
-    responses((status = 200, description = "It was changed.", body = View, headers(("ETag" = String, description = "Its version."))))
+    responses((status = 200, description = "The updated memory.", body = View, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn change(
     x: &mut Exchange,
@@ -222,13 +225,13 @@ pub(in crate::http) async fn change(
     Ok(told(&caller.principal.org_id, &memory))
 }
 
-/// Deletes a memory. Publishes `memory_update` with `deleted`.
+/// Deletes a memory. Publishes `memory_update` with the operation `deleted`.
 #[utoipa::path(
     delete,
     path = "/api/v1/memories/{id}",
     tag = "memories",
     params(IfMatch),
-    responses((status = 204, description = "It is gone."))
+    responses((status = 204, description = "The memory is deleted."))
 )]
 pub(in crate::http) async fn delete(
     x: &Exchange,
@@ -245,20 +248,20 @@ pub(in crate::http) async fn delete(
 #[derive(Serialize, ToSchema)]
 #[schema(as = MemoryVersion)]
 struct VersionView<'a> {
-    /// Which.
+    /// Number of the version.
     version: u64,
-    /// What made it.
+    /// Operation that made the version: `created` or `updated`.
     operation: &'a str,
-    /// The text.
+    /// Text of the memory.
     content: &'a str,
-    /// What kind it was.
+    /// Type of the memory.
     memory_type: MemoryType,
-    /// 0 to 1.
+    /// Importance, 0 to 1.
     importance: f64,
     /// Free data.
     #[schema(value_type = Option<Object>)]
     metadata: Option<&'a Json>,
-    /// When it was made.
+    /// Time of this version.
     #[schema(format = DateTime)]
     updated_at: String,
 }
@@ -275,13 +278,13 @@ fn version_view(version: &Version) -> VersionView<'_> {
     }
 }
 
-/// Lists a memory's versions, newest first.
+/// Lists the versions of a memory, newest first.
 #[utoipa::path(
     get,
     path = "/api/v1/memories/{id}/history",
     tag = "memories",
     params(PageAsked),
-    responses((status = 200, description = "A page.", body = Vec<VersionView>))
+    responses((status = 200, description = "A page of versions.", body = Vec<VersionView>))
 )]
 pub(in crate::http) async fn history(
     x: &Exchange,

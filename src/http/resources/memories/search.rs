@@ -1,4 +1,4 @@
-//! `/memories/search`: by their words, asked by a body or by a query.
+//! `/memories/search`: searches memories by words. The query is a JSON body or query parameters.
 
 use http::StatusCode;
 use serde::Serialize;
@@ -16,29 +16,29 @@ use super::super::super::respond::Answer;
 use super::super::{Asker, asking, no_parameters, reading};
 use super::{View, view};
 
-/// A memory that was found, and how well it fits, 0 to 1.
+/// A memory that matches, with its score.
 #[derive(Serialize, ToSchema)]
 #[schema(as = MemoryHit)]
 struct HitView<'a> {
     #[serde(flatten)]
     memory: View<'a>,
-    /// How well it fits, 0 to 1.
+    /// Score, 0 to 1. A higher score is a better match.
     score: f32,
 }
 
-/// What was found.
+/// Result of a search.
 #[derive(Serialize, ToSchema)]
 #[schema(as = FoundMemories)]
 struct FoundView<'a> {
-    /// Best first.
+    /// Memories that match, best first.
     results: Vec<HitView<'a>>,
-    /// How many there are.
+    /// Number of memories that match.
     total: usize,
-    /// How many were passed over.
+    /// Number of results that were skipped.
     offset: usize,
-    /// How many were asked for.
+    /// Maximum of results that was requested.
     limit: usize,
-    /// Whether there are more behind these.
+    /// True if there are more results after these.
     has_more: bool,
 }
 
@@ -59,13 +59,13 @@ async fn found(caller: &Asker<'_>, query: Query) -> Result<Answer, Refusal> {
     Ok(Answer::data(StatusCode::OK, view))
 }
 
-/// Searches memories by their words, best first.
+/// Searches memories by words, best match first.
 #[utoipa::path(
     post,
     path = "/api/v1/memories/search",
     tag = "memories",
     request_body = Query,
-    responses((status = 200, description = "What was found.", body = FoundView))
+    responses((status = 200, description = "The memories that match.", body = FoundView))
 )]
 pub(in crate::http) async fn by_body(
     x: &mut Exchange,
@@ -78,13 +78,13 @@ pub(in crate::http) async fn by_body(
     found(&asking(x, principal).await?, query).await
 }
 
-/// Searches memories by their words, best first.
+/// Searches memories by words, best match first.
 #[utoipa::path(
     get,
     path = "/api/v1/memories/search",
     tag = "memories",
     params(MemoryWords, MemorySearch),
-    responses((status = 200, description = "What was found.", body = FoundView))
+    responses((status = 200, description = "The memories that match.", body = FoundView))
 )]
 pub(in crate::http) async fn by_query(x: &Exchange, right: Authorized<Subscribe>) -> Result<Answer, Refusal> {
     let caller = reading(x, &right).await?;

@@ -1,6 +1,6 @@
-//! `/users/login`, `/users/me/password`: what answers with a session.
+//! `/users/login`, `/users/me/password`: requests that return a session.
 //!
-//! * A login needs no credential and ignores one; its body is small, since anybody may send it.
+//! * A login needs no credential and ignores one. Its body is small, since anybody may send it.
 
 use std::sync::Arc;
 
@@ -19,42 +19,42 @@ use super::super::super::respond::Answer;
 use super::super::no_parameters;
 use super::{View, desk, view, wipe};
 
-/// Most bytes of the body of a login: more than organization, email and password need.
+/// Maximum of bytes of a login body. It leaves room for organization, email and password.
 pub const LOGIN_BYTES: usize = 8 * 1024;
 
-/// Who would enter.
+/// Credentials of a user.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Login)]
 struct LoginBody {
-    /// The user's.
+    /// Email of the user.
     email: String,
-    /// The user's.
+    /// Password of the user.
     #[schema(value_type = String, format = Password)]
     password: Password,
-    /// The user's.
+    /// Organization of the user.
     organization_id: String,
 }
 
-/// A token and whose it is.
+/// A token and its user.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Session)]
 struct Session<'a> {
     /// The JWT.
     token: &'a str,
-    /// When it ends.
+    /// Time of expiry.
     #[schema(format = DateTime)]
     expires_at: String,
-    /// Whose it is.
+    /// User that the token is for.
     user: View<'a>,
 }
 
-/// A session twice: in the envelope, and beside it, where AgentMem's clients read it.
+/// A session, in the envelope, and repeated beside it, where the clients of AgentMem read it.
 #[derive(Serialize, ToSchema)]
 #[schema(as = SessionAnswer)]
 struct SessionAnswer<'a> {
     #[serde(flatten)]
-    #[schema(ignore)] // its fields are told where the document is made
+    #[schema(ignore)] // `special` in api/openapi.rs adds its fields
     flat: &'a Session<'a>,
     /// The session.
     #[schema(value_type = Session<'a>)]
@@ -70,11 +70,11 @@ fn entered(x: &Exchange, Entered { user, organization, issued }: &Entered) -> An
         user: view(x, organization, user),
     };
     let answer = SessionAnswer { flat: &session, data: &session, success: true };
-    let body = serde_json::to_vec(&answer).unwrap_or_default(); // texts: nothing can fail
+    let body = serde_json::to_vec(&answer).unwrap_or_default(); // texts: this cannot fail
     Answer::raw_json(StatusCode::OK, body)
 }
 
-/// A refused password is a failed credential like any other.
+/// A refused password counts as a failed credential.
 fn counted(x: &Exchange, error: UserError) -> Refusal {
     if matches!(error, UserError::Unknown | UserError::TooMany(_)) {
         x.shared().metrics.auth_failures.add(1);
@@ -83,7 +83,8 @@ fn counted(x: &Exchange, error: UserError) -> Refusal {
     error.into()
 }
 
-/// Lets a user in: a token for organization, email and password. Wrong ones all look alike, and too many are refused.
+/// Logs a user in with organization, email and password, and returns a token. All wrong logins get the same
+/// response; too many are refused.
 #[utoipa::path(
     post,
     path = "/api/v1/users/login",
@@ -107,26 +108,26 @@ pub(in crate::http) async fn login(x: &mut Exchange, _: ()) -> Result<Answer, Re
     found.map(|found| entered(x, &found)).map_err(|error| counted(x, error))
 }
 
-/// A user's password, and the one it is to be.
+/// The current and the new password of a user.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = PasswordChange)]
 struct PasswordBody {
-    /// The present one.
+    /// Current password.
     #[schema(value_type = String, format = Password)]
     current_password: Password,
-    /// At least 8 characters.
+    /// New password, at least 8 characters.
     #[schema(value_type = String, format = Password)]
     new_password: Password,
 }
 
-/// Changes the password of whoever asks. Any user may, whatever their role: knowing the present one is the right.
+/// Changes your own password. Every user may do this, whatever their role; it needs the current password.
 #[utoipa::path(
     put,
     path = "/api/v1/users/me/password",
     tag = "users",
     request_body = PasswordBody,
-    responses((status = 200, description = "A new session; the tokens before it have ended.", body = SessionAnswer), (status = 404), (status = 409))
+    responses((status = 200, description = "A new session. All earlier tokens of the user are no longer valid.", body = SessionAnswer), (status = 404), (status = 409))
 )]
 pub(in crate::http) async fn change_password(
     x: &mut Exchange,

@@ -1,7 +1,7 @@
-//! `/users`, `/users/me`, `/organizations/{id}/members`. The rules live in [`crate::resource::users`]; here are shapes only.
-//! Registering and what answers with a session have a file each.
+//! `/users`, `/users/me`, `/organizations/{id}/members`: request and response types. The rules are in
+//! [`crate::resource::users`]. Registration and sessions have their own files.
 //!
-//! * A body with a password is wiped when it was read; no answer has one.
+//! * A body with a password is wiped from memory once it is parsed. No response has a password.
 
 pub(in crate::http) mod login;
 pub(in crate::http) mod register;
@@ -24,28 +24,28 @@ use super::super::exchange::Exchange;
 use super::super::respond::Answer;
 use super::{if_match, listed, no_parameters, of_version, only_parameter, page, unescaped};
 
-/// A user as clients see them.
+/// A user.
 #[derive(Serialize, ToSchema)]
 #[schema(as = User)]
 struct View<'a> {
-    /// `user-<uuid7>`: the `sub` of their tokens.
+    /// Id: `user-<uuid7>`. It is the `sub` of the user's tokens.
     id: &'a str,
-    /// Their organization.
+    /// Organization of the user.
     organization_id: &'a str,
-    /// In lower case; no other user's of the organization.
+    /// Email, in lower case. It is unique in the organization.
     email: &'a str,
-    /// For people.
+    /// Name for people.
     name: &'a str,
-    /// For the platform.
+    /// Time zone, for the platform.
     timezone: Option<&'a str>,
-    /// What they may do.
+    /// Role, which determines what the user may do.
     role: Role,
-    /// Whether they are kept out for now.
+    /// True if the user is disabled.
     disabled: bool,
-    /// When they were registered.
+    /// Time of registration.
     #[schema(format = DateTime)]
     created_at: String,
-    /// When they were last changed.
+    /// Time of the last change.
     #[schema(format = DateTime)]
     updated_at: String,
 }
@@ -68,7 +68,7 @@ fn told(x: &Exchange, organization: &Organization, user: &User) -> Answer {
     of_version(Answer::data(StatusCode::OK, view(x, organization, user)), user.version)
 }
 
-/// The organization of whoever asks.
+/// Returns the caller's organization.
 fn own_organization(x: &Exchange, principal: &Principal) -> Result<Arc<Organization>, Refusal> {
     x.shared().auth.organization(principal.tenant).ok_or_else(Refusal::not_found)
 }
@@ -77,19 +77,19 @@ fn desk(x: &Exchange) -> Desk<'_> {
     Desk { tenants: &x.shared().tenants, auth: &x.shared().auth }
 }
 
-/// Wipes a body, if this is all there is of it.
+/// Wipes a body from memory, if nothing else refers to its bytes.
 fn wipe(body: Bytes) {
     if let Ok(mut body) = body.try_into_mut() {
         body.zeroize();
     }
 }
 
-/// Shows who asks.
+/// Gets your own user.
 #[utoipa::path(
     get,
     path = "/api/v1/users/me",
     tag = "users",
-    responses((status = 200, description = "The user.", body = View, headers(("ETag" = String, description = "Its version."))), (status = 404))
+    responses((status = 200, description = "The user.", body = View, headers(("ETag" = String, description = "Version of the resource."))), (status = 404))
 )]
 pub(in crate::http) async fn me(x: &Exchange, right: Authorized<Authenticated>) -> Result<Answer, Refusal> {
     let principal = right.principal().clone();
@@ -98,14 +98,14 @@ pub(in crate::http) async fn me(x: &Exchange, right: Authorized<Authenticated>) 
     Ok(told(x, &*own_organization(x, &principal)?, &user))
 }
 
-/// Changes what users say of themselves; `null` clears.
+/// Updates fields of your own user; `null` clears a field.
 #[utoipa::path(
     method(put, patch),
     path = "/api/v1/users/me",
     tag = "users",
     params(IfMatch),
     request_body = Saying,
-    responses((status = 200, description = "The user.", body = View, headers(("ETag" = String, description = "Its version."))), (status = 404))
+    responses((status = 200, description = "The updated user.", body = View, headers(("ETag" = String, description = "Version of the resource."))), (status = 404))
 )]
 pub(in crate::http) async fn change_me(
     x: &mut Exchange,
@@ -124,7 +124,7 @@ pub(in crate::http) async fn change_me(
     path = "/api/v1/users",
     tag = "users",
     params(Page, OfOrganization),
-    responses((status = 200, description = "A page.", body = Vec<View>))
+    responses((status = 200, description = "A page of users.", body = Vec<View>))
 )]
 pub(in crate::http) async fn list(x: &Exchange, by: Authorized<Manage>) -> Result<Answer, Refusal> {
     let mut org_id = None;
@@ -137,13 +137,13 @@ pub(in crate::http) async fn list(x: &Exchange, by: Authorized<Manage>) -> Resul
     listing(x, &by, org_id.as_deref(), &page).await
 }
 
-/// Lists the users of this organization, newest first.
+/// Lists the users of an organization, newest first.
 #[utoipa::path(
     get,
     path = "/api/v1/organizations/{id}/members",
     tag = "users",
     params(Page),
-    responses((status = 200, description = "A page.", body = Vec<View>))
+    responses((status = 200, description = "A page of users.", body = Vec<View>))
 )]
 pub(in crate::http) async fn list_members(
     x: &Exchange,
@@ -165,13 +165,13 @@ async fn listing(
     Ok(listed(&views, next.as_ref()))
 }
 
-/// Shows a user.
+/// Gets a user.
 #[utoipa::path(
     get,
     path = "/api/v1/users/{sub}",
     tag = "users",
     params(OfOrganization),
-    responses((status = 200, description = "The user.", body = View, headers(("ETag" = String, description = "Its version."))))
+    responses((status = 200, description = "The user.", body = View, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn get(x: &Exchange, by: Authorized<Manage>, id: &str) -> Result<Answer, Refusal> {
     let org_id = only_parameter(x, "org_id")?;
@@ -179,13 +179,13 @@ pub(in crate::http) async fn get(x: &Exchange, by: Authorized<Manage>, id: &str)
     Ok(told(x, &organization, &user))
 }
 
-/// Deletes a user with what they leave behind: messages, memories, core memory, events.
+/// Deletes a user with their messages, memories, core memory and events.
 #[utoipa::path(
     delete,
     path = "/api/v1/users/{sub}",
     tag = "users",
     params(OfOrganization, IfMatch),
-    responses((status = 204, description = "They are gone."))
+    responses((status = 204, description = "The user is deleted."))
 )]
 pub(in crate::http) async fn delete(
     x: &Exchange,
@@ -197,23 +197,23 @@ pub(in crate::http) async fn delete(
     Ok(Answer::empty())
 }
 
-/// What a member is to be.
+/// New role of a member.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = RoleChange)]
 struct RoleBody {
-    /// No wider than the caller's own rights.
+    /// New role. It cannot exceed the caller's own rights.
     role: Role,
 }
 
-/// Gives a user another role; their tokens end.
+/// Sets a user's role. The user's tokens end.
 #[utoipa::path(
     put,
     path = "/api/v1/organizations/{id}/members/{sub}",
     tag = "users",
     params(IfMatch),
     request_body = RoleBody,
-    responses((status = 200, description = "The user.", body = View, headers(("ETag" = String, description = "Its version."))))
+    responses((status = 200, description = "The updated user.", body = View, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn change_member(
     x: &mut Exchange,
@@ -230,13 +230,13 @@ pub(in crate::http) async fn change_member(
     Ok(told(x, &organization, &user))
 }
 
-/// Deletes a user of this organization.
+/// Deletes a user of an organization.
 #[utoipa::path(
     delete,
     path = "/api/v1/organizations/{id}/members/{sub}",
     tag = "users",
     params(IfMatch),
-    responses((status = 204, description = "They are gone."))
+    responses((status = 204, description = "The user is deleted."))
 )]
 pub(in crate::http) async fn remove_member(
     x: &Exchange,

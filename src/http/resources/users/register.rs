@@ -1,6 +1,7 @@
 //! `/users/register`, and `POST` of `/organizations/{id}/members`.
 //!
-//! * What an `Idempotency-Key` keeps of the body is as hard to invert as the kept password.
+//! * The digest of the body that is stored for an `Idempotency-Key` is as hard to invert as the stored
+//!   password hash.
 
 use std::sync::Arc;
 
@@ -19,35 +20,35 @@ use super::super::super::respond::Answer;
 use super::super::{no_parameters, of_version, unescaped};
 use super::{View, desk, view, wipe};
 
-/// A user to be registered.
+/// A user to register.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewUser)]
 struct RegisterBody {
-    /// Theirs alone within the organization.
+    /// Email. It must be unique in the organization.
     email: String,
-    /// At least 8 characters.
+    /// Password, at least 8 characters.
     #[schema(value_type = String, format = Password)]
     password: Password,
-    /// At least 2 characters.
+    /// Name, at least 2 characters.
     name: String,
-    /// The caller's own, or the path's, if absent.
+    /// Organization; the path's or the caller's own if absent.
     organization_id: Option<String>,
-    /// For the platform.
+    /// Time zone, for the platform.
     timezone: Option<String>,
-    /// `user` if absent; no wider than the caller's own rights.
+    /// Role; `user` if absent. It cannot exceed the caller's own rights.
     #[serde(default)]
     role: Role,
 }
 
-/// Registers a user, who may enter with email and password.
+/// Registers a user, who can then log in with email and password.
 #[utoipa::path(
     post,
     path = "/api/v1/users/register",
     tag = "users",
     params(IdempotencyKey),
     request_body = RegisterBody,
-    responses((status = 201, description = "They may enter.", body = View, headers(("ETag" = String, description = "Its version."))), (status = 404))
+    responses((status = 201, description = "The new user.", body = View, headers(("ETag" = String, description = "Version of the resource."))), (status = 404))
 )]
 pub(in crate::http) async fn register(
     x: &mut Exchange,
@@ -56,14 +57,14 @@ pub(in crate::http) async fn register(
     enrol(x, right, None).await
 }
 
-/// Registers a user in this organization.
+/// Registers a user in an organization.
 #[utoipa::path(
     post,
     path = "/api/v1/organizations/{id}/members",
     tag = "users",
     params(IdempotencyKey),
     request_body = RegisterBody,
-    responses((status = 201, description = "They may enter.", body = View, headers(("ETag" = String, description = "Its version."))), (status = 404))
+    responses((status = 201, description = "The new user.", body = View, headers(("ETag" = String, description = "Version of the resource."))), (status = 404))
 )]
 pub(in crate::http) async fn add_member(
     x: &mut Exchange,
@@ -73,7 +74,7 @@ pub(in crate::http) async fn add_member(
     enrol(x, right, Some(unescaped(id)?)).await
 }
 
-/// Registers a user in the organization that path or body names, or else the caller's.
+/// Registers a user in the organization that the path or the body names, otherwise in the caller's.
 async fn enrol(
     x: &mut Exchange,
     by: Authorized<Manage>,
@@ -85,7 +86,7 @@ async fn enrol(
     let x = &*x;
     let org_id = match (organization, body.organization_id) {
         (Some(path), Some(body)) if path != body => {
-            return Err(Refusal::invalid("organization_id", "is another than the path's; leave it out"));
+            return Err(Refusal::invalid("organization_id", "differs from the path's; leave it out"));
         }
         (path, body) => path.or(body),
     };
@@ -110,8 +111,8 @@ async fn enrol(
     Ok(answer(&user, &organization))
 }
 
-/// What tells one registration from another under the same `Idempotency-Key`; of the password a digest that is as hard to invert
-/// as its hash. Empty without a key.
+/// Returns what distinguishes one registration from another with the same `Idempotency-Key`. Instead of the
+/// password it has a digest that is as hard to invert as the password's hash. Empty if there is no key.
 async fn recognizable(
     x: &Exchange,
     by: &Authorized<Manage>,
@@ -126,5 +127,5 @@ async fn recognizable(
     let place = passwords.setter(by.principal().tenant)?;
     let password = passwords.digest(&place, new.password.clone(), salt).await?;
     let rest = (&new.email, &new.name, &new.timezone, new.role, org_id, password);
-    Ok(serde_json::to_vec(&rest).unwrap_or_default()) // texts and numbers: nothing can fail
+    Ok(serde_json::to_vec(&rest).unwrap_or_default()) // texts and numbers: this cannot fail
 }
