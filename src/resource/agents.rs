@@ -1,7 +1,9 @@
-//! Agents: what a platform knows of each, its state, and `agent_update` for everything that happens to it.
+//! Agents: their fields and their state, and `agent_update` for every change.
 //!
-//! * A deleted agent leaves no row, so that it takes none of its organization's quota; its messages still name it.
-//! * The state machine is [`State::may_become`]; whoever sets the state it has already changes nothing but `last_active_at`.
+//! * A deleted agent leaves no row, so it does not count against its organization's quota. Its messages still
+//!   name it.
+//! * [`State::may_become`] is the state machine. Setting the current state again changes only
+//!   `last_active_at`.
 
 use std::borrow::Cow;
 
@@ -19,29 +21,29 @@ use crate::event::{Event, Kind};
 use crate::store::{Group, List, Rows, Table};
 use crate::tenant::publish::Notice;
 
-/// What locks of agents are named with.
+/// The kind of resource in the names of agents' locks.
 const KIND: &str = "agent";
 
-/// What an agent does.
+/// State of an agent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = AgentStatus)]
 pub enum State {
-    /// Nothing.
+    /// The agent has no task.
     #[default]
     Idle,
-    /// It thinks.
+    /// The agent is reasoning.
     Thinking,
-    /// It acts.
+    /// The agent is executing an action.
     Executing,
-    /// It waits for something.
+    /// The agent is waiting for something.
     Waiting,
-    /// It failed.
+    /// The agent has failed.
     Error,
 }
 
 impl State {
-    /// Whether this state may follow upon `self`.
+    /// Returns true if `next` may follow this state.
     #[must_use]
     pub fn may_become(self, next: State) -> bool {
         use State::{Error, Executing, Idle, Thinking, Waiting};
@@ -57,7 +59,7 @@ impl State {
             )
     }
 
-    /// Its name on the wire.
+    /// Returns the state's name on the wire.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -70,86 +72,87 @@ impl State {
     }
 }
 
-/// JSON text, kept as it was sent.
+/// JSON text, stored as it was sent.
 pub type Json = Box<RawValue>;
 
 /// An agent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Agent {
-    /// `agent-<uuid7>`.
+    /// Id: `agent-<uuid7>`.
     pub id: String,
     number: u64,
-    /// The user who may change it with the scope `write`; `None`: it takes `agents`.
+    /// User who may change the agent with the scope `write`. `None` means that only the scope `agents` can
+    /// change it.
     #[serde(default)]
     pub owner: Option<String>,
-    /// What its owner says of it.
+    /// The fields that its owner sets.
     pub said: Said,
-    /// What it does.
+    /// Current state.
     pub state: State,
-    /// Why it failed.
+    /// Reason of the failure, if the state is `Error`.
     pub error_message: Option<String>,
-    /// When its state was last told, Unix milliseconds.
+    /// When the state was last set, Unix milliseconds.
     pub last_active_ms: Option<u64>,
-    /// Unix milliseconds.
+    /// Time of creation, Unix milliseconds.
     pub created_ms: u64,
-    /// Unix milliseconds.
+    /// Time of the last change, Unix milliseconds.
     pub updated_ms: u64,
-    /// Counts its changes.
+    /// Version; it increases with each change.
     pub version: u64,
     deleted_ms: Option<u64>,
 }
 
-/// What an agent's owner says of it; all of it optional.
+/// The fields of an agent that its owner sets. All are optional.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Said {
-    /// Not blank, at most 255 bytes.
+    /// Name, not blank, at most 255 bytes.
     pub name: Option<String>,
-    /// For people.
+    /// Description for people.
     pub description: Option<String>,
-    /// The system prompt.
+    /// System prompt.
     pub system: Option<String>,
-    /// A name the platform gives a meaning.
+    /// Type of the agent, as the platform defines it.
     pub agent_type: Option<String>,
-    /// JSON of the platform's.
+    /// Model settings, as the platform defines them.
     pub llm_config: Option<Json>,
-    /// JSON of the platform's.
+    /// Embedding settings, as the platform defines them.
     pub embedding_config: Option<Json>,
-    /// JSON of the platform's.
+    /// Tool rules, as the platform defines them.
     pub tool_rules: Option<Json>,
     /// A JSON object.
     pub metadata: Option<Json>,
 }
 
-/// What is to be said of an agent: a field that is absent stays as it is, `null` clears it.
+/// A change of an agent. A field that is left out stays as it is; `null` clears it.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schema(as = AgentChange)]
 pub struct Saying {
-    /// Not blank.
+    /// Name for people, not blank.
     #[schema(value_type = Option<String>)]
     #[serde(deserialize_with = "given")]
     name: Option<Option<String>>,
-    /// For people.
+    /// Description for people.
     #[schema(value_type = Option<String>)]
     #[serde(deserialize_with = "given")]
     description: Option<Option<String>>,
-    /// The system prompt.
+    /// System prompt.
     #[schema(value_type = Option<String>)]
     #[serde(deserialize_with = "given")]
     system: Option<Option<String>>,
-    /// A name the platform gives a meaning.
+    /// Type of the agent, as the platform defines it.
     #[schema(value_type = Option<String>)]
     #[serde(deserialize_with = "given")]
     agent_type: Option<Option<String>>,
-    /// JSON of the platform's.
+    /// Model settings, as the platform defines them.
     #[schema(value_type = Option<Object>)]
     #[serde(deserialize_with = "given")]
     llm_config: Option<Option<Json>>,
-    /// JSON of the platform's.
+    /// Embedding settings, as the platform defines them.
     #[schema(value_type = Option<Object>)]
     #[serde(deserialize_with = "given")]
     embedding_config: Option<Option<Json>>,
-    /// JSON of the platform's.
+    /// Tool rules, as the platform defines them.
     #[schema(value_type = Option<Object>)]
     #[serde(deserialize_with = "given")]
     tool_rules: Option<Option<Json>>,
@@ -157,8 +160,8 @@ pub struct Saying {
     #[schema(value_type = Option<Object>)]
     #[serde(deserialize_with = "given")]
     metadata: Option<Option<Json>>,
-    /// The user who may change it; absent in a new agent: the caller. Another than oneself, or `null` for nobody, takes the scope
-    /// `agents`.
+    /// User who may change the agent. A new agent belongs to the caller if this is left out. Only the scope
+    /// `agents` allows another user, or `null` for none.
     #[schema(value_type = Option<String>)]
     #[serde(deserialize_with = "given")]
     owner: Option<Option<String>>,
@@ -199,7 +202,7 @@ impl Record for Agent {
 }
 
 impl Agent {
-    /// The event that tells of it.
+    /// The event that reports a change of this agent.
     fn told<'a>(&'a self, status: &'a str) -> Event<'a> {
         let mut event = Event::empty(Kind::AgentUpdate);
         event.agent_id = Some(Cow::Borrowed(&self.id));
@@ -209,7 +212,7 @@ impl Agent {
     }
 }
 
-/// Creates an agent; `kept` are rows that join its commit.
+/// Creates an agent. `kept` returns rows to add to its commit.
 ///
 /// # Errors
 /// [`ResourceError`].
@@ -243,10 +246,10 @@ pub async fn create<N: Notice>(
     Ok(agent)
 }
 
-/// An agent.
+/// Gets an agent.
 ///
 /// # Errors
-/// [`ResourceError::NotFound`], also of what the caller may not see.
+/// [`ResourceError::NotFound`], also for an agent that the caller may not see.
 pub async fn get<N: Notice>(caller: &Caller<'_, N>, id: &str) -> Result<Agent, ResourceError> {
     if !is_permitted(caller, id) {
         return Err(ResourceError::NotFound);
@@ -259,7 +262,8 @@ async fn found<N: Notice>(caller: &Caller<'_, N>, id: &str) -> Result<Agent, Res
     found.filter(|agent| agent.deleted_ms.is_none()).ok_or(ResourceError::NotFound)
 }
 
-/// Whether an agent exists of which the caller may see this kind of event; of those asked for often, without reading them.
+/// Checks that an agent exists for which the caller may see events of this kind. Agents that are often
+/// requested are checked without a read.
 ///
 /// # Errors
 /// [`ResourceError::NotFound`].
@@ -277,7 +281,8 @@ pub async fn exists<N: Notice>(caller: &Caller<'_, N>, kind: Kind, id: &str) -> 
     Ok(())
 }
 
-/// Whether the caller may change an agent, or what belongs to it. That the caller may see it was asked of [`exists`].
+/// Checks that the caller may change an agent, or what belongs to it. [`exists`] has already checked that the
+/// caller may see it.
 ///
 /// # Errors
 /// [`ResourceError::NotFound`], [`ResourceError::Forbidden`].
@@ -285,7 +290,7 @@ pub(super) async fn may_change<N: Notice>(caller: &Caller<'_, N>, id: &str) -> R
     ownership::check(&caller.principal, found(caller, id).await?.owner.as_deref())
 }
 
-/// Agents in the order of their making.
+/// Lists agents in the order of creation.
 ///
 /// # Errors
 /// [`ResourceError`].
@@ -300,7 +305,7 @@ pub async fn list<N: Notice>(
             false => Ok((Vec::new(), None)),
         };
     };
-    // A credential is narrowed to a few: they are read one by one, and nothing of the others.
+    // A credential is narrowed to a few agents, so those are read one by one and no others.
     let mut agents = Vec::new();
     for id in names.iter() {
         match get(caller, id).await {
@@ -312,7 +317,7 @@ pub async fn list<N: Notice>(
     Ok(record::page_of(agents, page))
 }
 
-/// Changes what is said of an agent, if `version` is still its own.
+/// Changes the fields of an agent, if `version` is still the current one.
 ///
 /// # Errors
 /// [`ResourceError`].
@@ -331,10 +336,10 @@ pub async fn change<N: Notice>(
     .await
 }
 
-/// Tells an agent's state, if `version` is still its own.
+/// Sets an agent's state, if `version` is still the current one.
 ///
 /// # Errors
-/// [`ResourceError::Conflict`]: the state may not follow upon the present one.
+/// [`ResourceError::Conflict`]: the state may not follow the current one.
 pub async fn set_state<N: Notice>(
     caller: &Caller<'_, N>,
     right: &Authorized<WriteOwned>,
@@ -376,7 +381,8 @@ pub async fn delete<N: Notice>(
     alter(caller, right, id, version, deleted).await.map(drop)
 }
 
-/// Reads an agent that the caller may change, has it changed, and commits it with an event of the status that `by` answers.
+/// Reads an agent that the caller may change, applies `by`, and commits the result with an event of the
+/// status that `by` returns.
 async fn alter<N: Notice>(
     caller: &Caller<'_, N>,
     right: &Authorized<WriteOwned>,

@@ -1,10 +1,14 @@
-//! Core memory: what an agent always has before it, in labelled blocks; its own, shared by all, or one user's.
+//! Core memory: labelled text blocks that an agent always has in its prompt, either about all users or about
+//! one user.
 //!
-//! * There is one block of a label for an agent and a user (or none): it is found by these, and changed under their lock.
-//! * A user's blocks are seen by them and by who may read all; another user's and none look alike.
-//! * A user's blocks are written as that user's memories are. Everybody's are part of the agent: they are written by who may change
-//!   the agent.
-//! * Each change is told as `memory_update` of the block's id. Without its agent a block cannot be reached.
+//! * For an agent and a user (or none) there is one block of each label. It is found by these three, and
+//!   changed under their lock.
+//! * The blocks of a user are visible to that user and to principals that may read all. To others they look
+//!   as if they did not exist.
+//! * The blocks about one user need the same right as that user's memories. The blocks about all users are
+//!   part of the agent: they need the right to change the agent.
+//! * Each change publishes `memory_update` with the block's id. When the agent is deleted, its blocks cannot
+//!   be reached any more.
 
 use std::borrow::Cow;
 
@@ -18,29 +22,30 @@ use crate::event::{Event, Kind, check_id};
 use crate::store::{Group, List, Rows, Table, scope};
 use crate::tenant::publish::Notice;
 
-/// Most characters of a block whose limit nobody set.
+/// Default limit of a block's text, in characters.
 pub const BLOCK_CHARS: u32 = 2_000;
-/// The highest limit of a block: all blocks of an agent go into every prompt.
+/// Highest limit of a block's text, in characters. It is low because all blocks of an agent are part of every
+/// prompt.
 pub const BLOCK_CHARS_MOST: u32 = 10_000;
 
-/// What a block is about.
+/// Label of a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = CoreMemoryLabel)]
 pub enum Label {
-    /// Whom the agent talks with.
+    /// The person that the agent talks with.
     Human,
-    /// Who the agent is.
+    /// The character of the agent.
     Persona,
-    /// What it must keep to.
+    /// Rules that the agent must follow.
     System,
 }
 
 impl Label {
-    /// Every label.
+    /// All labels.
     pub const ALL: [Label; 3] = [Label::Human, Label::Persona, Label::System];
 
-    /// Its name.
+    /// Returns the label's name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -50,10 +55,10 @@ impl Label {
         }
     }
 
-    /// The label of this name.
+    /// Returns the label with this name.
     ///
     /// # Errors
-    /// Another is invalid.
+    /// The name is not a label.
     pub fn named(name: &str) -> Result<Label, ResourceError> {
         let found = Label::ALL.into_iter().find(|label| label.name() == name);
         found.ok_or_else(|| ResourceError::invalid("label", "must be human, persona or system"))
@@ -63,35 +68,36 @@ impl Label {
 /// A block of core memory.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Block {
-    /// `block-<uuid7>`.
+    /// Id: `block-<uuid7>`.
     pub id: String,
     number: u64,
-    /// Whose memory it is.
+    /// Agent whose core memory the block is in.
     pub agent_id: String,
-    /// Whom it is about; `None`: everybody.
+    /// User that the block is about; `None` means all users.
     pub user_id: Option<String>,
-    /// What it is about.
+    /// Label of the block.
     pub label: Label,
-    /// The text.
+    /// Text of the block.
     pub value: String,
-    /// Most characters of the text.
+    /// Maximum length of the text, in characters.
     pub limit: u32,
-    /// Unix milliseconds.
+    /// Time of creation, Unix milliseconds.
     pub created_ms: u64,
-    /// Unix milliseconds.
+    /// Time of the last change, Unix milliseconds.
     pub updated_ms: u64,
-    /// Counts its changes.
+    /// Version; it increases with each change.
     pub version: u64,
 }
 
-/// What a block is to hold.
+/// New content of a block.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = CoreMemoryChange)]
 pub struct Holding {
-    /// The text.
+    /// Text of the block.
     pub value: String,
-    /// Most characters of the text; absent: as it is, 2,000 at first.
+    /// Maximum length of the text, in characters. If left out, the limit stays as it is; a new block has
+    /// 2,000.
     #[serde(default, deserialize_with = "crate::whole::optional")]
     pub limit: Option<u32>,
 }
@@ -115,7 +121,7 @@ impl Record for Block {
 }
 
 impl Block {
-    /// Where it belongs.
+    /// The agent and user that the block belongs to.
     pub(super) fn whose(&self) -> Whose<'_> {
         Whose { agent_id: &self.agent_id, user_id: self.user_id.as_deref() }
     }
@@ -130,7 +136,7 @@ impl Block {
         Group::new(List::CoreMemoryOfUser, &[user_id])
     }
 
-    /// The event that tells of it; `metadata` is [`Block::metadata`].
+    /// The event that reports a change of this block. `metadata` is [`Block::metadata`].
     fn told<'a>(&'a self, operation: &'a str, metadata: &'a str) -> Event<'a> {
         let mut event = Event::empty(Kind::MemoryUpdate);
         event.memory_id = Some(Cow::Borrowed(&self.id));
@@ -146,12 +152,12 @@ impl Block {
     }
 }
 
-/// Whose core memory is asked for.
+/// Selects the core memory of an agent about one user or about all users.
 #[derive(Clone, Copy, Debug)]
 pub struct Whose<'a> {
-    /// Which agent's.
+    /// The agent.
     pub agent_id: &'a str,
-    /// About whom; `None`: everybody.
+    /// The user; `None` means the blocks about all users.
     pub user_id: Option<&'a str>,
 }
 
@@ -164,14 +170,14 @@ impl Whose<'_> {
         }
     }
 
-    /// Whether the caller sees it; the agent must be there.
+    /// Returns true if the caller may see these blocks. The agent must exist.
     async fn is_seen<N: Notice>(&self, caller: &Caller<'_, N>) -> Result<bool, ResourceError> {
         agents::exists(caller, Kind::MemoryUpdate, self.agent_id).await?;
         let rights = &caller.rights;
         Ok(self.user_id.is_none_or(|user_id| rights.sees_all_users || rights.sub.as_deref() == Some(user_id)))
     }
 
-    /// Its blocks; there are no more than labels.
+    /// Reads the blocks. There are at most as many as labels.
     async fn blocks<N: Notice>(&self, caller: &Caller<'_, N>) -> Result<Vec<Block>, ResourceError> {
         let page = Page { from: Position::Offset(0), descending: false, limit: Label::ALL.len() };
         let group = Block::of_agent(self.agent_id, self.user_id);
@@ -186,7 +192,7 @@ impl Whose<'_> {
         Ok(self.blocks(caller).await?.into_iter().find(|block| block.label == label))
     }
 
-    /// Whether the caller may write it; the agent must be there.
+    /// Checks that the caller may change these blocks. The agent must exist.
     async fn may_write<N: Notice>(&self, caller: &Caller<'_, N>) -> Result<(), ResourceError> {
         agents::exists(caller, Kind::MemoryUpdate, self.agent_id).await?;
         let Some(user_id) = self.user_id else { return agents::may_change(caller, self.agent_id).await };
@@ -199,10 +205,10 @@ impl Whose<'_> {
     }
 }
 
-/// The blocks of an agent, everybody's or a user's. Another user's are an empty list.
+/// Lists the blocks of an agent about all users, or about one user. For another user the list is empty.
 ///
 /// # Errors
-/// [`ResourceError::NotFound`]: no such agent.
+/// [`ResourceError::NotFound`]: the agent does not exist.
 pub async fn list<N: Notice>(caller: &Caller<'_, N>, whose: Whose<'_>) -> Result<Vec<Block>, ResourceError> {
     match whose.is_seen(caller).await? {
         true => whose.blocks(caller).await,
@@ -210,10 +216,10 @@ pub async fn list<N: Notice>(caller: &Caller<'_, N>, whose: Whose<'_>) -> Result
     }
 }
 
-/// A block.
+/// Gets a block.
 ///
 /// # Errors
-/// [`ResourceError::NotFound`], also of what the caller may not see.
+/// [`ResourceError::NotFound`], also for a block that the caller may not see.
 pub async fn get<N: Notice>(
     caller: &Caller<'_, N>,
     whose: Whose<'_>,
@@ -225,7 +231,7 @@ pub async fn get<N: Notice>(
     }
 }
 
-/// Makes a block, or has it hold something else, if `version` is still its own; whether it is new.
+/// Creates or replaces a block, if `version` is still the current one. Also returns whether it is new.
 ///
 /// # Errors
 /// [`ResourceError`].

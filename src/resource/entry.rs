@@ -1,8 +1,10 @@
-//! Entering: a login, and another password, which is a login too.
+//! Logins, and password changes, which also return a new session.
 //!
-//! * Every refused login looks alike and costs alike: unknown organization, unknown email, wrong password, disabled user.
-//! * A user is read under their lock, and their token dated then: what changes meanwhile ends it (`auth/session.rs`).
-//! * It knows no rule of guessing or hashing; those are `auth`'s.
+//! * All refused logins look the same and take the same time: unknown organization, unknown email, wrong
+//!   password, disabled user.
+//! * A user is read under their lock, and the time of their token is taken under it. A later change of the
+//!   user therefore ends the token (`auth/session.rs`).
+//! * The limits on guessing and the hashing are in `auth`.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,21 +14,21 @@ use super::{ResourceError, record};
 use crate::auth::{Authenticated, Authorized, IssuedToken, Organization, Password, Proven};
 use crate::ids::TenantId;
 
-/// What is looked up where there is nobody: the same read.
+/// The key that is looked up when no user has the email, so that the same read is done.
 const NOBODY: &str = "user-";
 
-/// A user who has just proven who they are, and the token they got for it.
+/// A user who has just proved their identity, and the token that was issued.
 #[derive(Debug)]
 pub struct Entered {
-    /// Who.
+    /// The user.
     pub user: User,
-    /// Of which organization.
+    /// Organization of the user.
     pub organization: Arc<Organization>,
-    /// Their token.
+    /// Token of the user.
     pub issued: IssuedToken,
 }
 
-/// Lets a user in, or does not; either way after the same work.
+/// Logs a user in. Success and refusal take the same work.
 ///
 /// # Errors
 /// [`UserError::Unknown`], whatever was wrong; [`UserError::TooMany`], [`UserError::Password`].
@@ -65,7 +67,7 @@ pub async fn login(
     }
 }
 
-/// A user as somebody claims to be.
+/// A user whose email was given and whose password is not verified yet.
 struct Claimed {
     user: User,
     organization: Arc<Organization>,
@@ -73,14 +75,14 @@ struct Claimed {
     read_ms: u64,
 }
 
-/// Reads the user of an email, or as much where there is none.
+/// Reads the user with an email. If there is none, it reads as much.
 async fn claimed(desk: Desk<'_>, org_id: &str, email: &str) -> Result<Option<Claimed>, UserError> {
     let organization = desk.auth.organization_named(org_id);
     let tenant = organization.as_ref().map_or(TenantId(0), |organization| organization.tenant);
     let known = (1..=EMAIL_BYTES).contains(&email.len());
     let read = desk.tenants.store().row(tenant, EMAILS, if known { email } else { NOBODY }).await;
     let id = read.map_err(ResourceError::Read)?.and_then(|id| String::from_utf8(id).ok());
-    // Nobody changes the user meanwhile: a token dated now is of what is read now (`auth/session.rs`).
+    // The lock keeps the user unchanged, so a token dated now matches what is read now (`auth/session.rs`).
     let _alone = desk.alone(tenant, "user", id.as_deref().unwrap_or(NOBODY)).await;
     let read_ms = desk.now_ms();
     let user: Option<User> =
@@ -95,10 +97,10 @@ fn enter(desk: Desk<'_>, user: User, proven: &Proven, now_ms: u64) -> Result<Ent
     Ok(Entered { user, organization, issued })
 }
 
-/// Gives a user another password, ends every token of theirs, and answers a new one.
+/// Sets a user's password, ends all of their tokens, and issues a new one.
 ///
 /// # Errors
-/// `Forbidden` where the current password is wrong; [`UserError::TooMany`] of it, as at the login.
+/// `Forbidden` if the current password is wrong; [`UserError::TooMany`], as for logins.
 pub async fn change_password(
     desk: Desk<'_>,
     peer: Option<IpAddr>,

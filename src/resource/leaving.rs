@@ -1,10 +1,11 @@
-//! What deleted users leave behind, erased soon after: messages, memories and core memory that are theirs.
+//! Erases the messages, memories and core memory of deleted users, soon after the deletion.
 //!
-//! * That somebody is leaving is written in the commit that deletes them and stays until nothing of theirs is left, so a crash
-//!   delays the erasing and loses nothing of it.
-//! * It is done in small commits, [`CHANGES_AT_ONCE`] changes a call: the committer has others to serve.
-//! * Their logged events are the store's to erase ([`Rows::erase_user`]), and from that commit on it takes nothing in their name:
-//!   whoever finds nothing left here has found the last of it.
+//! * A row for the erasure is written in the commit that deletes the user. It stays until nothing of the user
+//!   is left, so a crash delays the erasure but never loses it.
+//! * It is done in small commits, with at most [`CHANGES_AT_ONCE`] changes in one call, because other writers
+//!   wait for the committer.
+//! * The store erases the user's logged events ([`Rows::erase_user`]). From that commit on it refuses every
+//!   write in the user's name, so once no record is found here, no new one can appear.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,16 +19,18 @@ use crate::ids::TenantId;
 use crate::store::{Group, List, Rows, Table};
 use crate::tenant::Tenants;
 
-/// Changes of rows that one call makes, and users that it looks at as one of them: some seconds of commits, beside others'.
+/// Maximum of row changes in one call. A user that is looked at counts as one. This takes some seconds of
+/// commits, interleaved with those of others.
 pub const CHANGES_AT_ONCE: usize = 50_000;
-/// Records that are read at once.
+/// Number of records that are read at once.
 const READ: usize = 100;
-/// Changes after which a commit is not added to: a memory is many rows.
+/// Number of changes after which a commit is closed. One memory can be many rows.
 const CHANGES: usize = 2_000;
-/// They belong to no tenant's data: a tenant's own rows go with it.
+/// The tenant of these rows. They do not belong to the organization's data, because an organization's own
+/// rows are deleted with it.
 const NOWHERE: TenantId = TenantId(0);
 
-/// A deleted user of whom something may be left.
+/// A deleted user whose data may not be completely erased.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Leaving {
     id: String,
@@ -37,7 +40,7 @@ pub(super) struct Leaving {
 }
 
 impl Record for Leaving {
-    /// The users' table, where tenant 0 has no users.
+    /// The users' table of tenant 0, which has no users.
     const TABLE: Table = Table::Users;
     fn id(&self) -> &str {
         &self.id
@@ -51,7 +54,7 @@ impl Record for Leaving {
 }
 
 impl Leaving {
-    /// Puts the rows that have all of a user's erased.
+    /// Adds the rows that start the erasure of a user's data.
     pub(super) fn begins(
         rows: &mut Rows,
         tenant: TenantId,
@@ -64,10 +67,10 @@ impl Leaving {
     }
 }
 
-/// Erases what users left who were deleted, those first who left first; to be called about once a minute.
+/// Erases data of deleted users, those deleted first come first. It is called about once a minute.
 ///
 /// # Errors
-/// [`ResourceError`]: what was due is due again next time.
+/// [`ResourceError`]: the erasure is tried again in the next call.
 pub async fn erase(tenants: &Tenants) -> Result<(), ResourceError> {
     let mut left = CHANGES_AT_ONCE;
     let mut page = Page { from: Position::Offset(0), descending: false, limit: READ };
@@ -83,7 +86,8 @@ pub async fn erase(tenants: &Tenants) -> Result<(), ResourceError> {
             record::remove(&mut rows, NOWHERE, leaver);
             write(tenants, rows).await?;
             if let Some(tenant) = tenants.get(TenantId(leaver.tenant)) {
-                tenants.forget_frames(&tenant); // what was refused while the deletion was on its way
+                // removes frames that were refused while the deletion was being committed
+                tenants.forget_frames(&tenant);
             }
             left = left.saturating_sub(1);
         }
@@ -94,7 +98,7 @@ pub async fn erase(tenants: &Tenants) -> Result<(), ResourceError> {
     }
 }
 
-/// Erases the records of a user; whether none is left.
+/// Erases the records of a user. Returns true if none is left.
 async fn all_of(tenants: &Tenants, leaver: &Leaving, left: &mut usize) -> Result<bool, ResourceError> {
     let (tenant, sub) = (TenantId(leaver.tenant), &leaver.sub);
     Ok(rows_of::<Message>(tenants, tenant, Message::of_user(sub), left).await?
@@ -102,11 +106,11 @@ async fn all_of(tenants: &Tenants, leaver: &Leaving, left: &mut usize) -> Result
         && rows_of::<Memory>(tenants, tenant, Memory::of_user(sub), left).await?)
 }
 
-/// Something that users leave behind.
+/// A kind of record that belongs to users.
 trait Left: Record {
-    /// What whoever changes it locks.
+    /// The lock that every change of the record holds.
     fn lock(&self) -> [u8; 32];
-    /// Puts the rows that leave nothing of it.
+    /// Adds the rows that delete the record completely.
     fn remove(&self, rows: &mut Rows, tenant: TenantId) {
         record::remove(rows, tenant, self);
     }
@@ -133,8 +137,8 @@ impl Left for Memory {
     }
 }
 
-/// Erases records of a group, about `left` changes; whether none is left. They are locked and read again: whoever changes one
-/// at the same time comes before or after, and leaves nothing beside it.
+/// Erases records of a group, about `left` changes. Returns true if none is left. The records are locked and
+/// read again, so a concurrent change of one comes either before or after and cannot leave anything behind.
 async fn rows_of<R: Left>(
     tenants: &Tenants,
     tenant: TenantId,
@@ -147,7 +151,8 @@ async fn rows_of<R: Left>(
         if found.is_empty() {
             return Ok(true);
         }
-        // All at once, in their order: one after the other might wait for who waits for us.
+        // All locks are acquired at once and in order. Acquiring them one after the other could deadlock with
+        // another request.
         let alone = tenants.alone(tenant, found.iter().map(Left::lock).collect()).await;
         let mut rows = Rows::new();
         rows.hold(alone.clone());

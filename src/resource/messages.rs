@@ -1,8 +1,10 @@
-//! Messages: kept with everything their sender said, each published as the event of its making.
+//! Messages: stored with all fields that their sender gave. Each is published as an event when it is created.
 //!
-//! * A message has an agent that exists. One of a user is seen by that user and whoever reads all, one of nobody by everybody;
-//!   it is deleted by whoever might have sent it.
-//! * Listed by agent, by user, by both and all together, each from its own index.
+//! * A message has an agent that exists. A message of a user is visible to that user and to principals that
+//!   may read all; one without a user is visible to all. A principal may delete a message if it could have
+//!   sent it.
+//! * Messages are listed by agent, by user, by both, and all together. Each of these lists has its own list
+//!   index.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -18,16 +20,16 @@ use crate::event::{Event, Kind, check_id};
 use crate::store::{Group, List, Of, Rows, Table};
 use crate::tenant::publish::Notice;
 
-/// What locks of messages are named with.
+/// The kind of resource in the names of messages' locks.
 pub(super) const KIND: &str = "message";
-/// Whose a message is that is everybody's; no user's id is empty.
+/// The user of a message that belongs to all users. No user's id is empty.
 const EVERYBODY: &str = "";
-/// Most bytes of a message's text: an event must hold it.
+/// Maximum of bytes of a message's text. It must fit into an event.
 pub const CONTENT_BYTES: usize = 48 * 1024;
-/// Most bytes of a model's name.
+/// Maximum of bytes of a model's name.
 pub const MODEL_BYTES: usize = 255;
 
-/// Who speaks.
+/// Role of the sender.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = MessageRole)]
@@ -57,46 +59,46 @@ impl Role {
 /// A message.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Message {
-    /// `msg-<uuid7>`.
+    /// Id: `msg-<uuid7>`.
     pub id: String,
     number: u64,
-    /// To or from which agent.
+    /// Agent that the message is to or from.
     pub agent_id: String,
-    /// Whose conversation it is, [`EVERYBODY`]'s where it is no user's.
+    /// User whose conversation the message belongs to; [`EVERYBODY`] if none.
     user_id: String,
-    /// Who speaks.
+    /// Role of the sender.
     pub role: Role,
-    /// The text.
+    /// Text of the message.
     pub content: String,
-    /// The model that wrote it.
+    /// Model that wrote the message.
     pub model: Option<String>,
-    /// JSON of the platform's.
+    /// Tool calls, as the platform defines them.
     pub tool_calls: Option<Json>,
     /// A JSON object.
     pub metadata: Option<Json>,
-    /// Unix milliseconds.
+    /// Time of creation, Unix milliseconds.
     pub created_ms: u64,
 }
 
-/// A message to be made.
+/// A message to create.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewMessage {
-    /// Which agent's; from the path where that names it.
+    /// Agent that the message is to or from. Left out where the path names it.
     #[serde(default)]
     pub agent_id: Option<String>,
-    /// Absent: the caller's own.
+    /// User whose conversation the message belongs to; the caller if left out.
     pub user_id: Option<String>,
-    /// Absent: user.
+    /// Role of the sender; `user` if left out.
     #[serde(default)]
     pub role: Role,
-    /// The text.
+    /// Text of the message.
     pub content: Option<String>,
-    /// The text, as older clients name it.
+    /// Text of the message, under the name that older clients use.
     pub text: Option<String>,
-    /// The model that wrote it.
+    /// Model that wrote the message.
     pub model: Option<String>,
-    /// Any JSON.
+    /// Tool calls, as any JSON.
     #[schema(value_type = Option<Object>)]
     pub tool_calls: Option<Json>,
     /// A JSON object.
@@ -126,7 +128,7 @@ impl Record for Message {
 }
 
 impl Message {
-    /// Whose conversation it is; `None`: everybody's.
+    /// User whose conversation the message belongs to; `None` means all users.
     #[must_use]
     pub fn user(&self) -> Option<&str> {
         Some(self.user_id.as_str()).filter(|user| *user != EVERYBODY)
@@ -148,10 +150,10 @@ impl Message {
     }
 }
 
-/// `metadata` with `notes` in it: what a message comes with and no field of it has room for.
+/// Adds `notes` to `metadata`. They are values that a message comes with and that have no field of their own.
 ///
 /// # Errors
-/// `metadata` is no object, or says one of them itself.
+/// `metadata` is not an object, or has one of the notes' names already.
 pub fn noted(metadata: Option<Json>, notes: Vec<(&str, Json)>) -> Result<Option<Json>, ResourceError> {
     if notes.is_empty() {
         return Ok(metadata);
@@ -161,16 +163,16 @@ pub fn noted(metadata: Option<Json>, notes: Vec<(&str, Json)>) -> Result<Option<
     let mut all: BTreeMap<String, Json> = serde_json::from_str(text).map_err(no_object)?;
     for (name, note) in notes {
         if all.insert(name.to_owned(), note).is_some() {
-            return Err(ResourceError::invalid("metadata", format!("has {name} too; give it once")));
+            return Err(ResourceError::invalid("metadata", format!("also has {name}; give it only once")));
         }
     }
     serde_json::value::to_raw_value(&all).map(Some).map_err(no_object)
 }
 
-/// Makes a message; `kept` are rows that join its commit.
+/// Creates a message. `kept` returns rows to add to its commit.
 ///
 /// # Errors
-/// [`ResourceError`]; an agent that does not exist is an invalid `agent_id`.
+/// [`ResourceError`]. An agent that does not exist is an invalid `agent_id`.
 pub async fn create<N: Notice>(
     caller: &Caller<'_, N>,
     right: &Authorized<WriteAsUser>,
@@ -199,7 +201,7 @@ pub async fn create<N: Notice>(
         metadata: object("metadata", new.metadata)?.map(compact),
         created_ms: now_ms,
     };
-    // To a credential narrowed to other agents there is no such agent, whether or not there is one.
+    // For a credential that is narrowed to other agents, this agent does not exist.
     let no_agent = || ResourceError::invalid("agent_id", "there is no such agent");
     if !caller.rights.narrowing.permits_agent(&message.agent_id) {
         return Err(no_agent());
@@ -215,7 +217,7 @@ pub async fn create<N: Notice>(
     Ok(message)
 }
 
-/// Whose message it is, if the caller may send it: the rules are those of publishing its event.
+/// Returns the user of a message, if the caller may send it. The rules are those of publishing its event.
 fn speaker(right: &Authorized<WriteAsUser>, message: &Message) -> Result<String, ResourceError> {
     let mut event = message.told();
     let refused = |_| ResourceError::Forbidden("the credential may not send this message");
@@ -225,21 +227,23 @@ fn speaker(right: &Authorized<WriteAsUser>, message: &Message) -> Result<String,
             check_id(&user).map_err(|reason| ResourceError::invalid("user_id", reason))?;
             Ok(user.into_owned())
         }
-        // Who may speak for all and is somebody speaks for themselves unless they name another.
+        // A user who may write for the whole organization writes for themselves unless the message names a
+        // user.
         None => Ok(right.principal().sub.as_deref().unwrap_or(EVERYBODY).to_owned()),
     }
 }
 
-/// A message.
+/// Gets a message.
 ///
 /// # Errors
-/// [`ResourceError::NotFound`], also of what the caller may not see.
+/// [`ResourceError::NotFound`], also for a message that the caller may not see.
 pub async fn get<N: Notice>(caller: &Caller<'_, N>, id: &str) -> Result<Message, ResourceError> {
     let found: Option<Message> = record::get(caller.tenants.store(), caller.tenant.id(), id).await?;
     found.filter(|message| sees(caller, message)).ok_or(ResourceError::NotFound)
 }
 
-/// Messages of an agent, a user, both, or all, in the order of their making. Another user's are an empty list.
+/// Lists messages of an agent, of a user, of both, or all, in the order of creation. For another user the
+/// list is empty.
 ///
 /// # Errors
 /// [`ResourceError`].
@@ -279,7 +283,7 @@ pub async fn list<N: Notice>(
     record::list(caller.tenants.store(), caller.tenant.id(), Of::Any(groups), page).await
 }
 
-/// Deletes a message, if the caller might have sent it. Nothing is published: no event tells of it.
+/// Deletes a message, if the caller could have sent it. Publishes no event.
 ///
 /// # Errors
 /// [`ResourceError`].
@@ -291,7 +295,8 @@ pub async fn delete<N: Notice>(
     let alone = caller.alone(lock_of(KIND, id)).await;
     let message = get(caller, id).await?;
     let mut event = message.told();
-    // Who speaks for themselves alone would have made everybody's their own.
+    // The check sets the caller as the user if the caller may write only for themselves. Such a caller may
+    // not delete a message of all users.
     if right.check(&mut event).is_err() || event.user_id.as_deref() != message.user() {
         return Err(ResourceError::Forbidden("the credential may not delete this message"));
     }
@@ -307,7 +312,7 @@ fn sees<N>(caller: &Caller<'_, N>, message: &Message) -> bool {
     (own || rights.sees_all_users) && rights.narrowing.permits(Kind::Message, Some(&message.agent_id), None)
 }
 
-/// Without white space between its parts, as events carry JSON.
+/// Removes the white space between the parts of a JSON text, as in events.
 fn compact(json: Json) -> Json {
     let text = crate::event::compact(json.get()).into_owned();
     serde_json::value::RawValue::from_string(text).unwrap_or(json)

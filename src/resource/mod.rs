@@ -1,11 +1,11 @@
-//! What organizations keep besides events: agents, their messages, memories and core memory, tools, users; each change with the
-//! event that tells of it.
+//! Stored resources of organizations: agents, their messages, memories and core memory, tools, users. Each
+//! change comes with the event that reports it.
 //!
-//! * A change and its event are one commit ([`Tenants::change`]): after any crash both are there or neither, and nobody hears of
-//!   what is not kept.
-//! * Who changes a resource holds its lock from reading it to its commit, so no change is lost to another.
-//! * Every list has an index of its own; nothing is read to be passed over.
-//! * It knows no HTTP. What a principal may see is asked of [`Rights`] alone.
+//! * A change and its event are one commit ([`Tenants::change`]). After any crash both exist or neither does,
+//!   and no event is delivered for a change that is not stored.
+//! * A change holds the lock of its resource from the read to the commit, so no concurrent change is lost.
+//! * Every list has its own index; no row is read only to be skipped.
+//! * The module does not know HTTP. Only [`Rights`] decides what a principal may see.
 
 pub mod agents;
 pub mod blocks;
@@ -34,46 +34,46 @@ use crate::tenant::{Tenant, Tenants};
 
 pub use record::{Page, Position};
 
-/// Most bytes of a name.
+/// Maximum of bytes of a name.
 pub const NAME_BYTES: usize = 255;
-/// Most bytes of a description, a system prompt, an error message.
+/// Maximum of bytes of a description, a system prompt or an error message.
 pub const TEXT_BYTES: usize = 16 * 1024;
-/// Most bytes of free JSON in one field.
+/// Maximum of bytes of free JSON in one field.
 pub const JSON_BYTES: usize = 8 * 1024;
 
-/// Why a resource was not read or changed; nothing was done then, but for a failed commit.
+/// Why a resource was not read or changed. Nothing was changed, unless the commit failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ResourceError {
-    /// It does not exist, or is not the caller's to see.
+    /// The resource does not exist, or the caller may not see it.
     #[error("not found")]
     NotFound,
-    /// A field that cannot be.
+    /// A field is not valid.
     #[error("{field}: {reason}")]
     Invalid {
-        /// Its name.
+        /// Name of the field.
         field: String,
-        /// What is wrong with it.
+        /// What is wrong with the field.
         reason: String,
     },
-    /// The caller may not do that.
+    /// The caller may not do this.
     #[error("{0}")]
     Forbidden(&'static str),
-    /// What it is now does not allow that.
+    /// The current state of the resource does not allow this.
     #[error("{0}")]
     Conflict(String),
-    /// It has changed since the version the caller named.
-    #[error("it has changed: its version is {0} now")]
+    /// The resource has another version than the one the caller named.
+    #[error("the resource has changed: its version is {0} now")]
     Changed(u64),
-    /// One write takes no more.
+    /// The batch has no room for this item.
     #[error("the batch is full: send this one again in another")]
     BatchFull,
-    /// It does not fit.
+    /// The resource is too large to be stored.
     #[error("{0}")]
     TooLarge(#[from] TooLong),
-    /// It could not be committed.
+    /// The commit failed or was refused.
     #[error("{0}")]
     Publish(#[from] PublishError),
-    /// It could not be read.
+    /// The store could not be read.
     #[error("{0}")]
     Read(#[from] ReadError),
 }
@@ -90,19 +90,19 @@ impl From<EventError> for ResourceError {
     }
 }
 
-/// Who asks, and in which organization.
+/// The caller of a request, and its organization.
 pub struct Caller<'a, N> {
     /// All organizations.
     pub tenants: &'a Arc<Tenants>,
-    /// What knows whether their credential still holds.
+    /// Checks whether the credential is still valid.
     pub auth: &'a Auth,
-    /// Theirs.
+    /// Organization of the caller.
     pub tenant: Arc<Tenant>,
-    /// Who.
+    /// The verified principal.
     pub principal: Arc<Principal>,
-    /// What they may see now.
+    /// The current rights.
     pub rights: Rights,
-    /// How they hear of a commit.
+    /// How the caller is notified of a commit.
     pub notice: &'a N,
 }
 
@@ -111,12 +111,14 @@ impl<N: Notice> Caller<'_, N> {
         self.tenants.clock().now_ms()
     }
 
-    /// Keeps others from changing what `lock` names until the answer is dropped; rows that are committed under it hold it.
+    /// Locks what `lock` names until the result is dropped. Rows that are committed under the lock keep it
+    /// until the commit is over.
     async fn alone(&self, lock: [u8; 32]) -> Arc<Held> {
         self.tenants.alone(self.tenant.id(), vec![lock]).await
     }
 
-    /// Commits rows and the events that tell of them, if the credential that gave `right` still holds then.
+    /// Commits rows and the events that report them, if the credential behind `right` is still valid at the
+    /// commit.
     async fn commit<R>(
         &self,
         right: &Authorized<R>,
@@ -132,12 +134,12 @@ impl<N: Notice> Caller<'_, N> {
     }
 }
 
-/// What names the lock of a resource.
+/// The key of a resource's lock.
 fn lock_of(kind: &str, id: &str) -> [u8; 32] {
     scope(&[kind.as_bytes(), id.as_bytes()])
 }
 
-/// Whether `asked`, if a version was, is the resource's own.
+/// Checks that `asked`, if the request named a version, is the current one.
 fn is_version(asked: Option<u64>, own: u64) -> Result<(), ResourceError> {
     match asked {
         Some(asked) if asked != own => Err(ResourceError::Changed(own)),
@@ -145,20 +147,21 @@ fn is_version(asked: Option<u64>, own: u64) -> Result<(), ResourceError> {
     }
 }
 
-/// A number above every one before, by which lists are ordered: microseconds since 1970, or the next free one.
+/// Returns a number above all earlier ones, which orders lists: microseconds since 1970, or the next free
+/// number.
 fn next_number(now_ms: u64) -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let now = now_ms.saturating_mul(1_000);
     let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(now.max(last + 1)));
-    now.max(last.unwrap_or_default() + 1) // the update never declines
+    now.max(last.unwrap_or_default() + 1) // the closure always returns a value
 }
 
-/// Tells a field that is `null` from one that is absent.
+/// Distinguishes a field that is `null` from one that is left out.
 fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(json: D) -> Result<Option<T>, D::Error> {
     T::deserialize(json).map(Some)
 }
 
-/// A text that is not blank and not too long.
+/// Checks that a text is not blank and not too long.
 fn named(field: &str, text: Option<String>) -> Result<Option<String>, ResourceError> {
     match &text {
         Some(text) if text.trim().is_empty() => Err(ResourceError::invalid(field, "must not be blank")),
@@ -166,7 +169,7 @@ fn named(field: &str, text: Option<String>) -> Result<Option<String>, ResourceEr
     }
 }
 
-/// A text that is not too long.
+/// Checks that a text is not too long.
 fn short(field: &str, text: Option<String>, most: usize) -> Result<Option<String>, ResourceError> {
     match &text {
         Some(text) if text.len() > most => {
@@ -176,7 +179,7 @@ fn short(field: &str, text: Option<String>, most: usize) -> Result<Option<String
     }
 }
 
-/// Free JSON that is not too long.
+/// Checks that free JSON is not too long.
 fn free(field: &str, json: Option<Box<RawValue>>) -> Result<Option<Box<RawValue>>, ResourceError> {
     match &json {
         Some(json) if json.get().len() > JSON_BYTES => {
@@ -187,7 +190,7 @@ fn free(field: &str, json: Option<Box<RawValue>>) -> Result<Option<Box<RawValue>
     }
 }
 
-/// Free JSON that is an object.
+/// Checks that free JSON is an object.
 fn object(field: &str, json: Option<Box<RawValue>>) -> Result<Option<Box<RawValue>>, ResourceError> {
     match &json {
         Some(json) if !json.get().starts_with('{') => Err(ResourceError::invalid(field, "must be an object")),

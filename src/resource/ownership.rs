@@ -1,14 +1,17 @@
-//! Who owns an agent or a tool, and who may change it (protocol §3).
+//! Owners of agents and tools, and who may change these (protocol §3).
 //!
-//! * The user who makes one owns it. What an API key makes, or what a credential with `agents` makes so, has no owner.
-//! * With `write` one changes and deletes what one owns. `agents` changes all, and it alone sets an owner.
-//! * What was made before there were owners has none.
+//! * The user who creates an agent or a tool owns it. It has no owner if an API key creates it, or a
+//!   credential with the scope `agents` that asks for none.
+//! * With the scope `write`, users change and delete what they own. The scope `agents` allows changing all,
+//!   and only it can set an owner.
+//! * Agents and tools from before owners were introduced have none.
 
 use super::ResourceError;
 use crate::auth::{Principal, Scope};
 use crate::event::check_id;
 
-/// The owner of something new, where the request names `asked`; absent and `null` are different.
+/// Returns the owner of a new resource whose request names `asked`. A field that is left out differs from
+/// `null`.
 pub(super) fn of_new(
     principal: &Principal,
     asked: Option<Option<String>>,
@@ -24,7 +27,7 @@ pub(super) fn of_new(
     }
 }
 
-/// The owner after a change of something that `old` owns.
+/// Returns the owner after a change of a resource that `old` owns.
 pub(super) fn of_changed(
     principal: &Principal,
     old: Option<String>,
@@ -37,7 +40,7 @@ pub(super) fn of_changed(
     }
 }
 
-/// Whether the caller may change or delete what `owner` owns.
+/// Checks that the caller may change or delete what `owner` owns.
 pub(super) fn check(principal: &Principal, owner: Option<&str>) -> Result<(), ResourceError> {
     match principal.may_change_owned_by(owner) {
         true => Ok(()),

@@ -1,4 +1,4 @@
-//! A resource as rows: its JSON under its id, and its place in every list it belongs to.
+//! A resource as rows: its JSON under its id, and a list index entry in every list it belongs to.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -7,58 +7,59 @@ use super::ResourceError;
 use crate::ids::TenantId;
 use crate::store::{Asked, Group, MAX_VALUE, Of, Place, ReadError, Rows, Store, Table, TooLong};
 
-/// Most bytes of a resource's JSON: the answer that tells of it, a little longer, must fit a row too, since an
-/// `Idempotency-Key` keeps it.
+/// Maximum of bytes of a resource's JSON. The response that shows it is a little longer and must fit into a
+/// row too, because it is stored for an `Idempotency-Key`.
 const RECORD_BYTES: usize = MAX_VALUE - 2 * 1024;
 
-/// A resource that is kept.
+/// A stored resource.
 pub(super) trait Record: Serialize + DeserializeOwned {
-    /// Where it is kept.
+    /// Table of the resource's rows.
     const TABLE: Table;
-    /// Its id.
+    /// Id of the resource.
     fn id(&self) -> &str;
-    /// What orders it in lists; never changes.
+    /// Number that orders the resource in lists. It never changes.
     fn number(&self) -> u64;
-    /// The lists it stands in; none once it is deleted.
+    /// The lists that the resource belongs to; none once it is deleted.
     fn groups(&self) -> Vec<Group>;
-    /// The user whose it is, where it is one's: it goes with them, and nobody puts it once they are deleted.
+    /// The user that the resource belongs to, if any. It is erased with the user, and cannot be written once
+    /// the user is deleted.
     fn user(&self) -> Option<&str> {
         None
     }
-    /// [`Record::groups`] of a row; `None`: it cannot be read.
+    /// [`Record::groups`] of a stored row; `None` if the row cannot be parsed.
     fn groups_of(row: &[u8]) -> Option<Vec<Group>> {
         serde_json::from_slice::<Self>(row).ok().map(|record| record.groups())
     }
 }
 
-/// Where a page begins.
+/// Position at which a page starts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Position {
-    /// After this many; for clients that count.
+    /// After this many rows, for clients that use `offset`.
     Offset(usize),
-    /// After this number and id.
+    /// After the row with this number and id.
     After(u64, String),
 }
 
-/// Which page is asked for.
+/// Selects a page of a list.
 #[derive(Clone, Debug)]
 pub struct Page {
-    /// Where it begins.
+    /// Position at which the page starts.
     pub from: Position,
-    /// Newest first.
+    /// True for newest first.
     pub descending: bool,
-    /// Rows at most.
+    /// Maximum of rows.
     pub limit: usize,
 }
 
-/// Puts the rows that make `new` of `old`.
+/// Adds the rows that change `old` into `new`.
 pub(super) fn put<R: Record>(
     rows: &mut Rows,
     tenant: TenantId,
     old: Option<&R>,
     new: &R,
 ) -> Result<(), ResourceError> {
-    let json = serde_json::to_vec(new).unwrap_or_default(); // structs of texts and numbers: nothing can fail
+    let json = serde_json::to_vec(new).unwrap_or_default(); // structs of texts and numbers: this cannot fail
     if json.len() > RECORD_BYTES {
         return Err(TooLong { what: "resource", len: json.len() }.into());
     }
@@ -80,7 +81,7 @@ pub(super) fn put<R: Record>(
     Ok(())
 }
 
-/// Puts the rows that leave nothing of `old`.
+/// Adds the rows that delete `old` completely.
 pub(super) fn remove<R: Record>(rows: &mut Rows, tenant: TenantId, old: &R) {
     rows.delete_row(tenant, R::TABLE, old.id());
     for group in old.groups() {
@@ -88,7 +89,7 @@ pub(super) fn remove<R: Record>(rows: &mut Rows, tenant: TenantId, old: &R) {
     }
 }
 
-/// A resource by its id; `None` where no id of ours has such a length.
+/// Reads a resource by its id. `None` also if an id of this length cannot exist.
 pub(super) async fn get<R: Record>(
     store: &Store,
     tenant: TenantId,
@@ -103,7 +104,7 @@ pub(super) async fn get<R: Record>(
     }
 }
 
-/// Resources by their ids, in that order; `None` where there is none.
+/// Reads resources by their ids, in the same order. `None` for each that does not exist.
 pub(super) async fn get_all<R: Record>(
     store: &Store,
     tenant: TenantId,
@@ -113,7 +114,7 @@ pub(super) async fn get_all<R: Record>(
     rows.iter().map(|row| row.as_deref().map(read).transpose()).collect()
 }
 
-/// A page of a list, and where the next one begins; `None`: this is the last.
+/// Reads a page of a list. Also returns the position of the next page; `None` for the last one.
 pub(super) async fn list<R: Record>(
     store: &Store,
     tenant: TenantId,
@@ -133,7 +134,7 @@ pub(super) async fn list<R: Record>(
     Ok((records, next))
 }
 
-/// A page of records that are all at hand, as [`list`] would answer it.
+/// Returns a page of records that are all in memory, as [`list`] would return it.
 pub(super) fn page_of<R: Record>(mut records: Vec<R>, page: &Page) -> (Vec<R>, Option<Position>) {
     let at = |record: &R| (record.number(), record.id().to_owned());
     records.sort_by_key(at);

@@ -1,7 +1,8 @@
-//! Tools: what a platform's agents may call, found by their tags. Nothing here runs a tool, and no event tells of one.
+//! Tools that a platform's agents can call, found by their tags. The daemon does not run tools, and publishes
+//! no event about them.
 //!
-//! * A tool has no agent, type or channel, and what lacks a named field is outside of a narrowing: a narrowed credential neither sees
-//!   nor writes tools.
+//! * A tool has no agent, type or channel. A narrowing excludes everything that lacks the field it names, so
+//!   a narrowed credential can neither see nor change tools.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -16,76 +17,77 @@ use crate::auth::{Authorized, WriteOwned};
 use crate::store::{Group, List, Of, Rows, Table};
 use crate::tenant::publish::Notice;
 
-/// Most tags of a tool, and of a question.
+/// Maximum of tags of a tool, and in a query.
 pub const TAGS: usize = 32;
-/// Most bytes of a tag.
+/// Maximum of bytes of a tag.
 pub const TAG_BYTES: usize = 64;
-/// Most bytes of a tool's source code.
+/// Maximum of bytes of a tool's source code.
 pub const SOURCE_BYTES: usize = 32 * 1024;
 
 /// A tool.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Tool {
-    /// `tool-<uuid7>`.
+    /// Id: `tool-<uuid7>`.
     pub id: String,
     number: u64,
-    /// Not blank, at most 255 bytes.
+    /// Name, not blank, at most 255 bytes.
     pub name: String,
-    /// The user who may change it with the scope `write`; `None`: it takes `agents`.
+    /// User who may change the tool with the scope `write`. `None` means that only the scope `agents` can
+    /// change it.
     #[serde(default)]
     pub owner: Option<String>,
-    /// What its owner says of it besides.
+    /// The other fields that its owner sets.
     pub said: Said,
-    /// Unix milliseconds.
+    /// Time of creation, Unix milliseconds.
     pub created_ms: u64,
-    /// Unix milliseconds.
+    /// Time of the last change, Unix milliseconds.
     pub updated_ms: u64,
-    /// Counts its changes.
+    /// Version; it increases with each change.
     pub version: u64,
 }
 
-/// What a tool's owner says of it; all of it optional.
+/// The fields of a tool that its owner sets, besides the name. All are optional.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Said {
-    /// For people, and for models.
+    /// Description for people and models.
     pub description: Option<String>,
-    /// What it takes.
+    /// JSON schema of the tool's arguments.
     pub json_schema: Option<Json>,
-    /// A name the platform gives a meaning.
+    /// Type of the source code, as the platform defines it.
     pub source_type: Option<String>,
-    /// What it does.
+    /// Source code of the tool.
     pub source_code: Option<String>,
-    /// In the order they were given, each once.
+    /// Tags, in the order they were given, without duplicates.
     pub tags: Vec<String>,
     /// A JSON object.
     pub metadata: Option<Json>,
 }
 
-/// What is to be said of a tool: a field that is absent stays as it is, `null` clears it.
+/// A change of a tool. A field that is left out stays as it is; `null` clears it.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schema(as = ToolChange)]
 pub struct Saying {
-    /// Not blank; required of a new one.
+    /// Name, not blank. Required for a new tool.
     #[schema(value_type = Option<String>)]
     name: Option<String>,
-    /// For people, and for models.
+    /// Description for people and models.
     #[schema(value_type = Option<String>)]
     #[serde(deserialize_with = "given")]
     description: Option<Option<String>>,
-    /// What it takes.
+    /// JSON schema of the tool's arguments.
     #[schema(value_type = Option<Object>)]
     #[serde(deserialize_with = "given")]
     json_schema: Option<Option<Json>>,
-    /// A name the platform gives a meaning.
+    /// Type of the source code, as the platform defines it.
     #[schema(value_type = Option<String>)]
     #[serde(deserialize_with = "given")]
     source_type: Option<Option<String>>,
-    /// What it does.
+    /// Source code of the tool.
     #[schema(value_type = Option<String>)]
     #[serde(deserialize_with = "given")]
     source_code: Option<Option<String>>,
-    /// Without commas.
+    /// Tags, without commas.
     #[schema(value_type = Option<Vec<String>>)]
     #[serde(deserialize_with = "given")]
     tags: Option<Option<Vec<String>>>,
@@ -93,8 +95,8 @@ pub struct Saying {
     #[schema(value_type = Option<Object>)]
     #[serde(deserialize_with = "given")]
     metadata: Option<Option<Json>>,
-    /// The user who may change it; absent in a new tool: the caller. Another than oneself, or `null` for nobody, takes the scope
-    /// `agents`.
+    /// User who may change the tool. A new tool belongs to the caller if this is left out. Only the scope
+    /// `agents` allows another user, or `null` for none.
     #[schema(value_type = Option<String>)]
     #[serde(deserialize_with = "given")]
     owner: Option<Option<String>>,
@@ -127,7 +129,7 @@ impl Record for Tool {
     fn groups(&self) -> Vec<Group> {
         groups_with(&self.said.tags)
     }
-    /// A meet of tags asks it of many rows: only their tags are read.
+    /// An intersection of tags calls this for many rows, so only their tags are parsed.
     fn groups_of(row: &[u8]) -> Option<Vec<Group>> {
         #[derive(Deserialize)]
         struct Row {
@@ -146,10 +148,10 @@ fn groups_with(tags: &[String]) -> Vec<Group> {
     std::iter::once(Group::new(List::AllTools, &[])).chain(tagged).collect()
 }
 
-/// Tags as they are kept: each once.
+/// Removes duplicate tags and checks the others.
 ///
 /// # Errors
-/// An empty or too long one, or too many.
+/// A tag is empty or too long, or there are too many.
 pub fn tags(given: Vec<String>) -> Result<Vec<String>, ResourceError> {
     if given.len() > TAGS {
         return Err(ResourceError::invalid("tags", format!("are {}, the limit is {TAGS}", given.len())));
@@ -157,7 +159,7 @@ pub fn tags(given: Vec<String>) -> Result<Vec<String>, ResourceError> {
     let mut tags: Vec<String> = Vec::with_capacity(given.len());
     for tag in given {
         if tag.trim().is_empty() || tag.len() > TAG_BYTES || tag.contains(',') {
-            let reason = format!("a tag has 1 to {TAG_BYTES} bytes and no comma");
+            let reason = format!("a tag must have 1 to {TAG_BYTES} bytes and no comma");
             return Err(ResourceError::invalid("tags", reason));
         }
         if !tags.contains(&tag) {
@@ -167,7 +169,7 @@ pub fn tags(given: Vec<String>) -> Result<Vec<String>, ResourceError> {
     Ok(tags)
 }
 
-/// Creates a tool; `kept` are rows that join its commit.
+/// Creates a tool. `kept` returns rows to add to its commit.
 ///
 /// # Errors
 /// [`ResourceError`].
@@ -178,7 +180,7 @@ pub async fn create<N: Notice>(
     kept: impl FnOnce(&Tool) -> Rows,
 ) -> Result<Tool, ResourceError> {
     if !caller.rights.narrowing.is_none() {
-        return Err(ResourceError::Forbidden("a narrowed credential does not write tools"));
+        return Err(ResourceError::Forbidden("a narrowed credential cannot write tools"));
     }
     let owner = ownership::of_new(&caller.principal, saying.owner.take())?;
     if saying.name.is_none() {
@@ -202,10 +204,10 @@ pub async fn create<N: Notice>(
     Ok(tool)
 }
 
-/// A tool.
+/// Gets a tool.
 ///
 /// # Errors
-/// [`ResourceError::NotFound`], also to a narrowed credential.
+/// [`ResourceError::NotFound`], also for a narrowed credential.
 pub async fn get<N: Notice>(caller: &Caller<'_, N>, id: &str) -> Result<Tool, ResourceError> {
     if !caller.rights.narrowing.is_none() {
         return Err(ResourceError::NotFound);
@@ -214,7 +216,8 @@ pub async fn get<N: Notice>(caller: &Caller<'_, N>, id: &str) -> Result<Tool, Re
     found.ok_or(ResourceError::NotFound)
 }
 
-/// Tools in the order of their making: all, or those with any or all of `tags`; none to a narrowed credential.
+/// Lists tools in the order of creation: all, or those with any or all of `tags`. A narrowed credential sees
+/// none.
 ///
 /// # Errors
 /// [`ResourceError`].
@@ -237,7 +240,7 @@ pub async fn list<N: Notice>(
     record::list(caller.tenants.store(), caller.tenant.id(), of, page).await
 }
 
-/// Changes a tool, if `version` is still its own.
+/// Changes a tool, if `version` is still the current one.
 ///
 /// # Errors
 /// [`ResourceError`].

@@ -1,8 +1,10 @@
-//! Users: who may enter an organization with an email and a password, and as what.
+//! Users: they log in to an organization with email and password, and have a role in it.
 //!
-//! * A user's id is the `sub` of their tokens. The email is theirs alone within the organization: a row of its own says whose it is.
-//! * Whatever changes what a user may do (password, role, deletion) ends the tokens issued before it, in the same commit.
-//! * No event tells of a user. What a deleted user leaves behind is erased by `leaving.rs`, and how users enter is `entry.rs`.
+//! * A user's id is the `sub` of their tokens. The email is unique in the organization: a row of its own maps
+//!   it to the user's id.
+//! * Every change of a user's rights (password, role, deletion) ends the tokens issued before it, in the same
+//!   commit.
+//! * No event reports a user. `leaving.rs` erases the data of deleted users, and `entry.rs` has the logins.
 
 use std::sync::Arc;
 
@@ -22,35 +24,36 @@ use crate::tenant::Tenants;
 use crate::tenant::idempotency::Held;
 use crate::tenant::publish::PublishError;
 
-/// Whose an email is: under the email, the user's id.
+/// The table that maps an email to the user's id.
 pub(super) const EMAILS: Table = Table::Emails;
-/// Most bytes of an email (RFC 5321 §4.5.3.1.3).
+/// Maximum of bytes of an email (RFC 5321 §4.5.3.1.3).
 pub const EMAIL_BYTES: usize = 254;
-/// Fewest characters of a user's name.
+/// Minimum of characters of a user's name.
 pub const NAME_CHARS: usize = 2;
 
 /// A user.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct User {
-    /// `user-<uuid7>`.
+    /// Id: `user-<uuid7>`.
     pub id: String,
     number: u64,
-    /// In lower case.
+    /// Email, in lower case.
     pub email: String,
-    /// For people.
+    /// Name for people.
     pub name: String,
-    /// A name of the IANA's, for the platform.
+    /// IANA time zone name, for the platform.
     pub timezone: Option<String>,
-    /// What they may do.
+    /// Role, which determines what the user may do.
     pub role: Role,
     pub(super) password: PasswordHash,
-    /// Unix milliseconds: tokens issued earlier are over. What `auth` knows, for as long as it must; here for ever.
+    /// Unix milliseconds. Tokens issued earlier are not valid. `auth` forgets this time when all such tokens
+    /// have expired; this row keeps it.
     pub(super) good_since_ms: u64,
-    /// Unix milliseconds.
+    /// Time of registration, Unix milliseconds.
     pub created_ms: u64,
-    /// Unix milliseconds.
+    /// Time of the last change, Unix milliseconds.
     pub updated_ms: u64,
-    /// Counts their changes.
+    /// Version; it increases with each change.
     pub version: u64,
 }
 
@@ -67,50 +70,50 @@ impl Record for User {
     }
 }
 
-/// A user to be registered.
+/// A user to register.
 #[derive(Debug)]
 pub struct NewUser {
-    /// Theirs alone.
+    /// Email, unique in the organization.
     pub email: String,
-    /// At least 8 characters.
+    /// Password, at least 8 characters.
     pub password: Arc<Password>,
-    /// At least 2 characters.
+    /// Name, at least 2 characters.
     pub name: String,
-    /// A name of the IANA's.
+    /// IANA time zone name.
     pub timezone: Option<String>,
-    /// Not wider than the registrar's own rights.
+    /// Role. It cannot exceed the rights of the caller.
     pub role: Role,
 }
 
-/// What users say of themselves: a field that is absent stays as it is, `null` clears it.
+/// A change that users make to themselves. A field that is left out stays as it is; `null` clears it.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schema(as = UserChange)]
 pub struct Saying {
-    /// At least 2 characters.
+    /// Name, at least 2 characters.
     name: Option<String>,
-    /// For the platform.
+    /// Time zone, for the platform.
     #[schema(value_type = Option<String>)]
     #[serde(deserialize_with = "given")]
     timezone: Option<Option<String>>,
 }
 
-/// Why a user was not read, changed or let in.
+/// Why a user was not read, changed or logged in.
 #[derive(Debug, thiserror::Error)]
 pub enum UserError {
-    /// As of any resource.
+    /// An error of resources.
     #[error("{0}")]
     Resource(#[from] ResourceError),
-    /// As of any administration.
+    /// An error of the administration.
     #[error("{0}")]
     Admin(#[from] AdminError),
-    /// Nothing was verified.
+    /// The password could not be verified or hashed.
     #[error("{0}")]
     Password(#[from] PasswordError),
-    /// Organization, email and password are not those of a user who may enter.
+    /// The login is wrong: organization, email and password do not match a user who may log in.
     #[error("organization, email or password is wrong")]
     Unknown,
-    /// Too many were wrong.
+    /// There were too many wrong logins.
     #[error("{0}")]
     TooMany(#[from] TooMany),
 }
@@ -121,12 +124,12 @@ impl UserError {
     }
 }
 
-/// Where users are asked for.
+/// What the functions on users need.
 #[derive(Clone, Copy)]
 pub struct Desk<'a> {
     /// All organizations.
     pub tenants: &'a Arc<Tenants>,
-    /// Who may.
+    /// Checks credentials and passwords.
     pub auth: &'a Auth,
 }
 
@@ -135,7 +138,7 @@ impl Desk<'_> {
         self.tenants.clock().now_ms()
     }
 
-    /// The organization a manager means: its own, or, for the operator, any.
+    /// The organization that a manager names: its own, or any for the operator.
     fn target(&self, by: &Authorized<Manage>, org_id: Option<&str>) -> Result<Arc<Organization>, UserError> {
         Ok(self.auth.find_organization(by, org_id)?)
     }
@@ -149,7 +152,7 @@ impl Desk<'_> {
         Ok(found.ok_or(ResourceError::NotFound)?)
     }
 
-    /// Commits rows; whoever changes a user holds its lock in them.
+    /// Commits rows. They hold the lock of the user that they change.
     async fn commit(&self, actor: Actor<'_>, rows: Rows) -> Result<(), UserError> {
         Ok(self.tenants.write(actor, rows).await.map_err(ResourceError::Publish)?)
     }
@@ -159,10 +162,10 @@ impl Desk<'_> {
     }
 }
 
-/// Registers a user; `kept` are rows that join the commit.
+/// Registers a user. `kept` returns rows to add to the commit.
 ///
 /// # Errors
-/// [`UserError`]; `Conflict` for an email that is somebody's.
+/// [`UserError`]; `Conflict` if a user has this email already.
 pub async fn register(
     desk: Desk<'_>,
     by: &Authorized<Manage>,
@@ -178,10 +181,10 @@ pub async fn register(
     let timezone = named("timezone", new.timezone)?;
     new.password.check_new().map_err(|reason| UserError::invalid("password", reason))?;
     let alone = desk.alone(tenant, "email", &email).await;
-    // Before the work: a taken email costs no hash.
+    // Checked first, so that no password is hashed for an email that is taken.
     let read = desk.tenants.store().row(tenant, EMAILS, &email).await;
     if read.map_err(ResourceError::Read)?.is_some() {
-        return Err(ResourceError::Conflict("a user of this email exists".into()).into());
+        return Err(ResourceError::Conflict("a user with this email exists".into()).into());
     }
     let place = desk.auth.passwords().setter(by.principal().tenant)?;
     let password = desk.auth.passwords().hash(&place, new.password).await?;
@@ -210,7 +213,7 @@ pub async fn register(
     Ok((user, organization))
 }
 
-/// Whoever asks, as a user of their organization.
+/// Returns the caller as a user of the organization.
 ///
 /// # Errors
 /// `NotFound` for an API key, and for a token whose `sub` was not registered here.
@@ -219,7 +222,7 @@ pub async fn own(desk: Desk<'_>, principal: &Principal) -> Result<User, UserErro
     desk.user(principal.tenant, sub).await
 }
 
-/// Changes what users say of themselves, if `version` is still their own.
+/// Changes fields that users may set for themselves, if `version` is still the current one.
 ///
 /// # Errors
 /// [`UserError`].
@@ -245,10 +248,11 @@ pub async fn change_me(
     Ok(user)
 }
 
-/// Gives a user another role; their older tokens end.
+/// Sets a user's role. The user's older tokens end.
 ///
 /// # Errors
-/// `Forbidden` where either role is wider than the caller's own rights; `NotFound`; [`ResourceError::Changed`].
+/// `Forbidden` if the old or the new role exceeds the caller's own rights; `NotFound`;
+/// [`ResourceError::Changed`].
 pub async fn set_role(
     desk: Desk<'_>,
     by: &Authorized<Manage>,
@@ -275,7 +279,7 @@ pub async fn set_role(
     Ok((user, organization))
 }
 
-/// Changes a user and ends the tokens issued before, in one commit.
+/// Changes a user and ends all earlier tokens, in one commit.
 pub(super) async fn end(
     desk: Desk<'_>,
     actor: Actor<'_>,
@@ -297,10 +301,10 @@ pub(super) async fn end(
     Ok(user)
 }
 
-/// Keeps a user out, or lets them in again. The user need not be registered here.
+/// Disables or enables a user. The user need not be registered here.
 ///
 /// # Errors
-/// As of [`Auth::set_disabled`].
+/// The same as [`Auth::set_disabled`].
 pub async fn set_disabled(
     desk: Desk<'_>,
     by: &Authorized<Manage>,
@@ -309,15 +313,15 @@ pub async fn set_disabled(
     disabled: bool,
 ) -> Result<(), UserError> {
     let tenant = desk.target(by, org_id)?.tenant;
-    let _alone = desk.alone(tenant, "user", id).await; // their role stays what it is
+    let _alone = desk.alone(tenant, "user", id).await; // the lock keeps the user's role unchanged
     let user: Option<User> = record::get(desk.tenants.store(), tenant, id).await?;
     Ok(desk.auth.set_disabled(by, org_id, id, user.map(|user| user.role), disabled).await?)
 }
 
-/// Deletes a user: nobody enters with their password or a token of theirs any more, and what is theirs is erased soon.
+/// Deletes a user. Their password and tokens are no longer valid, and their data is erased soon.
 ///
 /// # Errors
-/// `Forbidden` for a role wider than the caller's own rights; `NotFound`; [`ResourceError::Changed`].
+/// `Forbidden` if the role exceeds the caller's own rights; `NotFound`; [`ResourceError::Changed`].
 pub async fn delete(
     desk: Desk<'_>,
     by: &Authorized<Manage>,
@@ -334,7 +338,7 @@ pub async fn delete(
     let since_ms = desk.auth.next_since(tenant, id).max(user.good_since_ms.saturating_add(1));
     let mut rows = Rows::new();
     rows.hold(alone);
-    // Who registers the email meanwhile either finds it taken or comes after this.
+    // A concurrent registration of the same email either finds it taken or runs after this commit.
     rows.hold(desk.alone(tenant, "email", &user.email).await);
     record::remove(&mut rows, tenant, &user);
     rows.delete_row(tenant, EMAILS, &user.email);
@@ -342,12 +346,13 @@ pub async fn delete(
     Leaving::begins(&mut rows, tenant, id, desk.now_ms())?;
     desk.auth.end_tokens(desk.auth.actor(by), tenant, id, since_ms, rows).await?;
     if let Some(tenant) = desk.tenants.get(tenant) {
-        desk.tenants.forget_frames(&tenant); // whoever is behind reads the log, where their events are being erased
+        // connections that are behind read the log from now on, where the user's events are being erased
+        desk.tenants.forget_frames(&tenant);
     }
     Ok(())
 }
 
-/// A user of an organization.
+/// Gets a user of an organization.
 ///
 /// # Errors
 /// `NotFound`.
@@ -364,7 +369,7 @@ pub async fn get(
 /// A page of users.
 pub type Users = (Vec<User>, Option<Position>);
 
-/// Users of an organization, in the order they were registered.
+/// Lists users of an organization, in the order of registration.
 ///
 /// # Errors
 /// `NotFound` for the organization.
@@ -379,19 +384,20 @@ pub async fn list(
     Ok((record::list(store, organization.tenant, Group::new(List::AllUsers, &[]), page).await?, organization))
 }
 
-/// Nobody gives, or takes, rights wider than their own. Users are not narrowed, so who is may make none.
+/// Checks that a role does not exceed the caller's rights: no one may grant or take away more than they have.
+/// Users are not narrowed, so a narrowed credential may not create or change any.
 fn within(by: &Authorized<Manage>, role: Role) -> Result<(), UserError> {
     let own = by.principal();
     if !own.narrowing.is_none() {
-        return Err(ResourceError::Forbidden("a narrowed credential gives and takes no roles").into());
+        return Err(ResourceError::Forbidden("a narrowed credential cannot give or take roles").into());
     }
     match own.scopes.covers(role.scopes()) {
         true => Ok(()),
-        false => Err(ResourceError::Forbidden("role: wider than your own rights").into()),
+        false => Err(ResourceError::Forbidden("role: exceeds your own rights").into()),
     }
 }
 
-/// An email in the form it is kept and looked up in.
+/// Returns an email in the form in which it is stored and looked up.
 fn email(text: &str) -> Result<String, UserError> {
     let email = text.to_lowercase();
     let sound = match email.split_once('@') {

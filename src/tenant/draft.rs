@@ -1,8 +1,9 @@
-//! Events of one publish, encoded as they are read: each is checked for its size, a message gets its id, and one whose publisher gave
-//! it an id is remembered by it.
+//! Events of one publish, encoded as they are parsed. Each is checked for its size, a message without an id
+//! gets one, and a message with an id from its publisher is remembered by it.
 //!
-//! * Nothing is refused before the last event is there: what is wrong with the events themselves comes first.
-//! * A draft is what publishing takes ([`Tenants::publish_events`]); it knows no rights and no organization.
+//! * A size error is reported only after the last event was parsed, because errors in the events themselves
+//!   come first.
+//! * A draft is the input of [`Tenants::publish_events`]. It does not know rights or organizations.
 
 use super::Tenants;
 use super::idempotency::Keyed;
@@ -14,18 +15,19 @@ use crate::frame::batch::Batch;
 #[derive(Debug)]
 pub struct Draft {
     pub(super) batch: Batch,
-    /// For each event the key of the `message_id` that its publisher gave; empty where no event has one.
+    /// For each event the key made from the `message_id` that its publisher gave. Empty if no event has one.
     pub(super) messages: Vec<Option<Keyed>>,
-    /// Events that were given, encoded or not.
+    /// Number of events received, encoded or not.
     events: usize,
-    /// Most bytes of an event.
+    /// Maximum of bytes of an event.
     most: usize,
-    /// The first event that is too large, and its place. None after it is encoded.
+    /// The first event that is too large, with its index. No later event is encoded.
     too_large: Option<(usize, EventError)>,
 }
 
 impl Tenants {
-    /// A draft without events, which come from the connection `origin` (0: none) in about `expected` bytes.
+    /// Creates an empty draft for events from the connection `origin` (0 for none) with about `expected`
+    /// bytes.
     #[must_use]
     pub fn draft(&self, origin: u64, expected: usize) -> Draft {
         Draft {
@@ -39,12 +41,12 @@ impl Tenants {
 }
 
 impl Draft {
-    /// Events that are encoded from now on were received at `now_ms`, which is the timestamp of those that have none.
+    /// Sets the time at which the following events were received. An event without a timestamp gets it.
     pub fn received(&mut self, now_ms: u64) {
         self.batch.received(now_ms);
     }
 
-    /// Encodes one more event; gives a message without an id one.
+    /// Encodes one more event. A message without an id gets one.
     pub fn push(&mut self, event: &mut Event<'_>) {
         let at = self.events;
         self.events += 1;
@@ -60,30 +62,30 @@ impl Draft {
         self.too_large = too_large(self.batch.push(event), self.most).map(|error| (at, error));
     }
 
-    /// Whether an event would be looked up before it is published.
+    /// Returns true if an event has a key that must be looked up before publishing.
     #[must_use]
     pub fn is_keyed(&self) -> bool {
         !self.messages.is_empty()
     }
 
-    /// Bytes of memory that it takes, about.
+    /// Bytes of memory in use, approximately.
     #[must_use]
     pub fn held(&self) -> usize {
         self.batch.size() + self.messages.len() * size_of::<Option<Keyed>>()
     }
 
-    /// The events so far.
+    /// Returns the events so far.
     #[must_use]
     pub fn batch(&self) -> &Batch {
         &self.batch
     }
-    /// The events alone, without what they would be looked up by.
+    /// Returns the events without their keys.
     #[must_use]
     pub fn into_batch(self) -> Batch {
         self.batch
     }
 
-    /// Ends the draft: no more events come.
+    /// Closes the draft; no more events follow.
     ///
     /// # Errors
     /// [`PublishError::TooLarge`], naming the item if there are several.

@@ -1,9 +1,10 @@
-//! Publishing once although asked twice: `Idempotency-Key`, and client-given `message_id`s.
+//! Idempotent publishing: `Idempotency-Key`, and `message_id`s that clients give.
 //!
-//! * The key's lock is held from the look-up until the commit is over, also where the one who asked has gone meanwhile: a repeat
-//!   waits, and then finds the answer.
-//! * Key and events commit in one batch: after any crash either both are there or neither.
-//! * What is remembered lasts a day ([`crate::store`] drops it); here is only what is under way.
+//! * The lock of a key is held from the lookup until the commit is over, even if the request is cancelled
+//!   meanwhile. A repeat waits and then finds the result.
+//! * Key and events are one commit, so after any crash both exist or neither does.
+//! * Keys are stored for a day ([`crate::store`] drops them). This module only has the keys of publishes in
+//!   progress.
 
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ use super::{Tenant, Tenants};
 
 const OTHER_BODY: &str = "the Idempotency-Key was used with another body";
 
-/// A key a request is repeated under, and what it asks for.
+/// The key of a request that may be repeated, and a digest of its body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Keyed {
     /// Digest of the key in its scope.
@@ -34,64 +35,65 @@ pub struct Keyed {
 }
 
 impl Keyed {
-    /// The key of a request: the same for the same organization (by its store), subject, method, path and key. `body` is the SHA-256 of
-    /// its body.
+    /// Returns the key of a request. It is the same for the same subject, method, path and key; the store
+    /// separates organizations. `body` is the SHA-256 of the request's body.
     #[must_use]
     pub fn of_request(subject: &str, method: &str, path: &str, key: &str, body: [u8; 32]) -> Keyed {
         let parts = [subject, method, path, key].map(str::as_bytes);
         Keyed { scope: scope(&parts), body }
     }
 
-    /// The key of a message with a `message_id` given by its publisher; `None` for other events.
+    /// Returns the key of a message whose publisher gave a `message_id`; `None` for other events.
     pub(super) fn of_message(event: &Event<'_>) -> Option<Keyed> {
         let id = event.message_id.as_deref().filter(|_| event.kind == Kind::Message)?;
         let user = event.user_id.as_deref().unwrap_or_default();
         let parts = [b"message_id".as_slice(), user.as_bytes(), id.as_bytes()];
-        // Encoded without number and time of receipt, equal events are equal bytes.
+        // Encoded without sequence and time of receipt, equal events have equal bytes.
         Some(Keyed { scope: scope(&parts), body: Digest::of(Frame::encode(event, 0, 0).json()) })
     }
 }
 
-/// How events are published.
+/// Options of a publish.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct PublishOptions {
-    /// Wait for the commit. A publish with a key, or with a `message_id` given by the publisher, always does.
+    /// Wait for the commit. A publish with a key, or with a `message_id` from the publisher, always waits.
     pub durable: bool,
-    /// Publish once for this key.
+    /// Publish only once for this key.
     pub key: Option<Keyed>,
 }
 
-/// What a publish came to.
+/// The result of a publish.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Published {
-    /// The events' ids, in the order they were given.
+    /// Ids of the events, in the order they were given.
     pub ids: Vec<Cursor>,
-    /// The answer of an earlier request with the same `Idempotency-Key`.
+    /// True if this repeats the result of an earlier request with the same `Idempotency-Key`.
     pub replayed: bool,
 }
 
-/// Keys under way, by tenant and scope; an entry lives while someone holds or waits for it.
+/// Keys in progress, by tenant and scope. An entry exists while its lock is held or waited for.
 #[derive(Default)]
 pub(super) struct Inflight(Arc<DashMap<Key, Arc<Mutex<()>>>>);
 
 /// A tenant and one of its scopes.
 type Key = (TenantId, [u8; 32]);
 
-/// The locks of one publish or change. Whoever commits under them has the commit hold them ([`Rows::hold`]).
+/// The locks of one publish or change. A commit that is made under them must hold them ([`Rows::hold`]).
 pub struct Held {
     inflight: Arc<DashMap<Key, Arc<Mutex<()>>>>,
-    /// Each key's entry, and its lock once it is held: a waiter that is dropped gives back the entry it waited for, too.
+    /// The entry of each key, with its lock once it is acquired. A waiter that is dropped also releases the
+    /// entry that it was waiting for.
     guards: Vec<(Key, Option<OwnedMutexGuard<()>>)>,
 }
 
 impl Inflight {
-    /// Entries, those that are waited for included.
+    /// Number of entries, including those that are waited for.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Waits for all `keys`; sorted, so that two publishes never wait for each other.
+    /// Acquires all `keys`. They are sorted, so that two publishes cannot deadlock.
     async fn hold(&self, tenant: TenantId, mut keys: Vec<[u8; 32]>) -> Arc<Held> {
         keys.sort_unstable();
         keys.dedup();
@@ -117,7 +119,7 @@ impl Drop for Held {
     }
 }
 
-/// The right to do, once, what a key was given for: whoever repeats it waits until this is dropped and what was done is
+/// The right to do what a key stands for, once. A repeat waits until this is dropped and the change is
 /// committed.
 pub struct Once {
     held: Arc<Held>,
@@ -127,23 +129,25 @@ pub struct Once {
 }
 
 impl Once {
-    /// The row that makes the answer repeatable; it belongs into the commit of what was done.
+    /// Returns the row that makes the response repeatable. It must be part of the commit of the change.
     #[must_use]
     pub fn rows(&self, answer: Answer) -> Rows {
         let mut rows = Rows::new();
         let row = Idempotency { body: self.key.body, answer, created_ms: self.created_ms };
-        let _ = rows.put_idempotency(self.tenant, &self.key.scope, &row); // an answer to administration is short
+        // a response of the administration is short
+        let _ = rows.put_idempotency(self.tenant, &self.key.scope, &row);
         rows.hold(self.held.clone());
         rows
     }
 }
 
 impl Tenants {
-    /// Waits for requests under the same key, and answers what the first one was answered with, or else the right to
-    /// be the first.
+    /// Waits for requests with the same key. Returns the response of the first one, or else the right to be
+    /// the first.
     ///
     /// # Errors
-    /// [`PublishError::Conflict`] where the key was used with another body, [`PublishError::Read`], [`PublishError::Ended`].
+    /// [`PublishError::Conflict`] if the key was used with another body, [`PublishError::Read`],
+    /// [`PublishError::Ended`].
     pub async fn once(
         &self,
         actor: Actor<'_>,
@@ -152,7 +156,7 @@ impl Tenants {
     ) -> Result<Result<Once, Answer>, PublishError> {
         let held = self.inflight.hold(tenant, vec![key.scope]).await;
         let found = self.store().idempotency(tenant, key.scope).await?;
-        actor.confirm()?; // an earlier answer is for nobody whose credential ended while waiting
+        actor.confirm()?; // an earlier response is not sent if the credential ended during the wait
         match found {
             None => Ok(Ok(Once { held, tenant, key, created_ms: self.clock().now_ms() })),
             Some(row) if row.body != key.body => Err(PublishError::Conflict(OTHER_BODY)),
@@ -160,17 +164,17 @@ impl Tenants {
         }
     }
 
-    /// Waits until nobody else changes what `scopes` name (see [`scope`]), and keeps others waiting until the answer is
-    /// dropped and every commit that holds it is over.
+    /// Acquires the locks that `scopes` name (see [`scope`]). They are held until the result is dropped and
+    /// every commit that holds them is over.
     pub async fn alone(&self, tenant: TenantId, scopes: Vec<[u8; 32]>) -> Arc<Held> {
         self.inflight.hold(tenant, scopes).await
     }
 
-    /// Publishes checked events, each only once for its `message_id`, all only once for the key of `options`. `notice` tells of
-    /// the commit.
+    /// Publishes checked events: each once for its `message_id`, all once for the key in `options`. `notice`
+    /// is notified of the commit.
     ///
     /// # Errors
-    /// [`PublishError`]; [`PublishError::Conflict`] where a key was used for something else.
+    /// [`PublishError`]; [`PublishError::Conflict`] if a key was used for something else.
     pub async fn publish_events(
         &self,
         actor: Actor<'_>,
@@ -224,7 +228,7 @@ impl Tenants {
         Ok(Published { ids: cursors(&mut ids.into_iter().flatten()), replayed: false })
     }
 
-    /// The ids an earlier request under `key` was answered with.
+    /// Returns the ids with which an earlier request with `key` was answered.
     async fn answered(&self, tenant: &Tenant, key: &Keyed) -> Result<Option<Vec<Sequence>>, PublishError> {
         match self.store().idempotency(tenant.id, key.scope).await? {
             None => Ok(None),
@@ -240,13 +244,13 @@ impl Tenants {
                     Ok(Some(ids.collect()))
                 }
                 Answer::Withheld { .. } => {
-                    Err(PublishError::Conflict("the Idempotency-Key was used for something else"))
+                    Err(PublishError::Conflict("the Idempotency-Key was used for another request"))
                 }
             },
         }
     }
 
-    /// For each message whose id is known, the sequence it has already.
+    /// Returns the existing sequence of each message whose id is known.
     async fn known_messages(
         &self,
         tenant: &Tenant,
@@ -264,7 +268,7 @@ impl Tenants {
         Ok(ids)
     }
 
-    /// The rows that make this publish repeatable.
+    /// Returns the rows that make this publish repeatable.
     fn rows(
         &self,
         tenant: &Tenant,
@@ -289,7 +293,7 @@ impl Tenants {
     }
 }
 
-/// First and count where the ids have no hole, else every id as 8 bytes, big endian.
+/// Encodes ids: first and count if they are consecutive, otherwise each id as 8 bytes, big endian.
 fn answer(ids: &[Option<Sequence>]) -> Answer {
     let ids: Vec<Sequence> = ids.iter().copied().flatten().collect();
     let first = ids.first().copied().unwrap_or_default();
@@ -313,7 +317,7 @@ fn refuse_twins(messages: &[Option<Keyed>]) -> Result<(), EventError> {
     Ok(())
 }
 
-/// SHA-256 of a body, which may come in parts.
+/// SHA-256 of a body, which may arrive in parts.
 pub struct Digest(digest::Context);
 
 impl Default for Digest {
@@ -323,23 +327,23 @@ impl Default for Digest {
 }
 
 impl Digest {
-    /// The digest of nothing.
+    /// Starts a digest.
     #[must_use]
     pub fn new() -> Digest {
         Digest::default()
     }
-    /// The digest of a whole body.
+    /// Returns the digest of a complete body.
     #[must_use]
     pub fn of(body: &[u8]) -> [u8; 32] {
         let mut digest = Digest::new();
         digest.update(body);
         digest.finish()
     }
-    /// Adds a part.
+    /// Adds a part of the body.
     pub fn update(&mut self, part: &[u8]) {
         self.0.update(part);
     }
-    /// Of all parts.
+    /// Returns the digest of all parts.
     #[must_use]
     pub fn finish(self) -> [u8; 32] {
         let mut out = [0; 32];

@@ -1,66 +1,69 @@
-//! From a body to events: one, an array, or lines (NDJSON), read as the body comes; all of them valid or none taken.
+//! Parses a body into events: one event, an array, or lines (NDJSON). It is parsed while it arrives. Either
+//! all events are valid or none is accepted.
 //!
-//! * [`BodyReader`] hands over each event as soon as its last byte is there, and keeps only what it could not read yet: the beginning of
-//!   the next event. Nothing may be published before [`BodyReader::finish`] has found the whole body valid.
-//! * The parts of a body are any parts: what is read, and what is wrong, is the same wherever it was cut.
-//! * Errors name the item, `[3].content`. What the quick reader of arrays (`array_scan`) does not take is kept up to the end of the body and
-//!   read by serde_json, which words what is wrong. What came before it is known by its length in events, lines and bytes alone.
+//! * [`BodyReader`] passes on each event as soon as its last byte has arrived, and keeps only what it cannot
+//!   parse yet: the start of the next event. Nothing may be published before [`BodyReader::finish`] has found
+//!   the whole body valid.
+//! * The result does not depend on how the body is cut into parts, neither the events nor the errors.
+//! * Errors name the item, `[3].content`. If the fast array parser (`array_scan`) cannot parse an item, the
+//!   rest of the body is kept and parsed by serde_json, which produces the error text. Of the part before it,
+//!   only the number of events, lines and bytes is known.
 
 use serde_json::value::RawValue;
 
 use crate::event::scan::{Items, Next};
 use crate::event::{Event, EventError, Kind};
 
-/// Most events of one request or frame.
+/// Maximum of events in one request or frame.
 pub const BATCH_EVENTS: usize = 1_000;
 
-/// How a body holds its events.
+/// The format of a body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Format {
-    /// One event, or an array of them.
+    /// One event, or an array of events.
     Json,
-    /// One event a line; blank lines are skipped.
+    /// One event on each line; blank lines are skipped.
     Lines,
 }
 
-/// What is being read.
+/// What the parser is reading.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// JSON of which nothing but white space has come.
+    /// JSON of which only white space has arrived.
     Begin,
-    /// One event, which is read when all of it is there.
+    /// One event, which is parsed when it is complete.
     One,
     /// An array.
     Array,
-    /// An array of which the rest is kept for the careful reader.
+    /// An array whose rest is kept for serde_json.
     Doubtful,
     /// Lines.
     Lines,
-    /// Something is wrong with what was read: nothing more is, but for whether it is text.
+    /// An error was found. The rest is only checked for valid UTF-8.
     Failed,
 }
 
-/// Reads the events of one body out of its parts.
+/// Parses the events of one body from its parts.
 #[derive(Debug)]
 pub struct BodyReader {
     state: State,
-    /// What came and is not read yet.
+    /// Bytes that arrived and are not parsed yet.
     rest: Vec<u8>,
-    /// Bytes of `rest` at which reading it is tried again: each time twice as many, so that an event in many parts is not read from its
-    /// beginning for each.
+    /// Length of `rest` at which parsing is tried again. It doubles each time, so that an event in many parts
+    /// is not parsed from its start for each part.
     retry_at: usize,
-    /// Events handed over.
+    /// Number of events passed on.
     events: usize,
-    /// Line ends in what was read of an array, and bytes after the last of them.
+    /// Line ends in the parsed part of an array; `column` counts the bytes after the last of them.
     lines: usize,
     column: usize,
     error: Option<EventError>,
-    /// A part of it was not UTF-8.
+    /// True if a part of the body was not UTF-8.
     is_binary: bool,
 }
 
 impl BodyReader {
-    /// A reader of a body of which nothing has come.
+    /// Creates a parser for a body of which nothing has arrived.
     #[must_use]
     pub fn new(format: Format) -> BodyReader {
         BodyReader {
@@ -75,7 +78,8 @@ impl BodyReader {
         }
     }
 
-    /// Takes the next part of the body, the `last` or not, and hands over the events that are whole with it.
+    /// Parses the next part of the body and passes on the events that it completes. `last` is true for the
+    /// last part.
     pub fn read(&mut self, part: &[u8], last: bool, each: &mut impl FnMut(Event<'_>)) {
         if self.is_binary {
             return;
@@ -96,22 +100,22 @@ impl BodyReader {
         self.retry_at = self.rest.len() * 2;
     }
 
-    /// Whether it is an array or lines: then errors name the item.
+    /// Returns true for an array or lines. Errors then name the item.
     #[must_use]
     pub fn is_batch(&self) -> bool {
         !matches!(self.state, State::Begin | State::One)
     }
 
-    /// Bytes that are kept because they are not read yet.
+    /// Number of bytes that are kept because they are not parsed yet.
     #[must_use]
     pub fn kept(&self) -> usize {
         self.rest.len()
     }
 
-    /// How many events the body held, all of them valid; to be called after its last part.
+    /// Returns the number of events in the body, all of them valid. To be called after the last part.
     ///
     /// # Errors
-    /// What is wrong with the first event that is not valid, with the body as a whole, or that it holds none or too many.
+    /// The error of the first invalid event or of the body as a whole, or that it has no event or too many.
     pub fn finish(self) -> Result<usize, EventError> {
         if self.is_binary {
             return Err(EventError::new("", "is not UTF-8"));
@@ -122,11 +126,11 @@ impl BodyReader {
         }
     }
 
-    /// Reads what it can of `bytes`, and answers how many bytes are done with.
+    /// Parses as much of `bytes` as possible and returns the number of bytes that were consumed.
     fn read_bytes(&mut self, bytes: &[u8], last: bool, each: &mut impl FnMut(Event<'_>)) -> usize {
         let text = match std::str::from_utf8(bytes) {
             Ok(text) => text,
-            // A character is cut: the other part of it comes.
+            // A character is cut at the end; its other bytes are in the next part.
             Err(error) if error.error_len().is_none() && !last => {
                 std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default()
             }
@@ -203,9 +207,9 @@ impl BodyReader {
         Ok(read.len())
     }
 
-    /// Reads what is left of an array, all of which is there.
+    /// Parses the rest of an array, which has arrived completely.
     fn read_carefully(&mut self, rest: &str, each: &mut impl FnMut(Event<'_>)) -> Result<usize, EventError> {
-        // Behind the items that were read: one stands for all of them.
+        // One placeholder item stands for all items that were parsed already.
         let before = if self.events > 0 { "[{}" } else { "" };
         let array = [before, rest].concat();
         let items: Vec<&RawValue> = serde_json::from_str(&array).map_err(|error| {
@@ -253,10 +257,10 @@ impl BodyReader {
     }
 }
 
-/// Hands over events that are given one by one.
+/// Passes on events that are given one by one.
 ///
 /// # Errors
-/// The first event that is not valid, or too many, or none.
+/// The error of the first invalid event, or that there are too many or none.
 pub fn read_items(items: &[&RawValue], each: &mut impl FnMut(Event<'_>)) -> Result<(), EventError> {
     bounded(items.len())?;
     for (at, item) in items.iter().enumerate() {

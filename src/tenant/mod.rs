@@ -1,9 +1,12 @@
-//! Tenants: each organization's write side (one lock), its ring, its log and its wake-up bits.
+//! Tenants: the write side of each organization (one lock), its ring, its log and its wake-up bits.
 //!
-//! * [`Tenants::get`] and [`Tenants::open`] are the only ways to a [`Tenant`]; it is made at first use. One that is quiet and
-//!   that nobody holds is forgotten, its log with it: 100,000 organizations cost what those cost that are awake.
-//! * Ring and log agree on order, since one lock covers numbering, the ring and the commit queue (`publish.rs`).
-//! * A tenant knows no connection, socket or worker: it sets bits, and pushes itself onto workers' queues.
+//! * [`Tenants::get`] and [`Tenants::open`] are the only ways to get a [`Tenant`]. It is created at first
+//!   use. A tenant that is quiet and that nothing refers to is removed from memory with its log, so 100,000
+//!   organizations cost only as much as the active ones.
+//! * Ring and log have the same order, because one lock covers numbering, the ring and the commit queue
+//!   (`publish.rs`).
+//! * A tenant does not know connections, sockets or workers. It sets bits and pushes itself onto the workers'
+//!   queues.
 
 pub mod draft;
 pub mod idempotency;
@@ -30,17 +33,17 @@ use crate::sync::Mutex;
 use crate::time::Clock;
 use crate::wake::{WakeBits, WakeQueue};
 
-/// Slots a ring begins with.
+/// Slots of a new ring.
 pub const INITIAL_SLOTS: usize = 64;
-/// Milliseconds without a publish after which a committed ring gives its memory back.
+/// Milliseconds without a publish after which a ring whose frames are committed frees its memory.
 pub const QUIET_MS: u64 = 60_000;
-/// Most things a tenant knows to be in the store: 1 MiB of memory, and the agents of a large organization. One that is not known costs
-/// its message a read on another thread.
+/// Maximum of digests of rows known to be in the store. They take 1 MiB, enough for the agents of a large
+/// organization. If a row is not known, a message that needs it costs a read on another thread.
 const KNOWN: usize = 16 * 1_024;
-/// Parts of the table of tenants, a power of two. A sweep locks one at a time, and a worker that opens a tenant waits for that one at
-/// most: of 100,000 tenants some hundred are in a part.
+/// Shards of the table of tenants, a power of two. A sweep locks one shard at a time, so a worker that opens
+/// a tenant waits for at most one. With 100,000 tenants a shard has some hundred.
 const SHARDS: usize = 256;
-/// Most tenants that one [`Tenants::sweep`] forgets; the next goes on.
+/// Maximum of tenants that one [`Tenants::sweep`] removes. The next sweep continues.
 const FORGOTTEN_AT_ONCE: usize = 16 * 1_024;
 
 impl Slotted for Frame {
@@ -52,16 +55,16 @@ impl Slotted for Frame {
     }
 }
 
-/// Bounds of publishing.
+/// Limits of publishing.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Slots of a ring at its largest; a power of two.
+    /// Maximum of slots of a ring; a power of two.
     pub ring_slots: usize,
-    /// Bytes one tenant's ring may hold.
+    /// Maximum of bytes in one tenant's ring.
     pub ring_bytes: usize,
-    /// Bytes all rings may hold together.
+    /// Maximum of bytes in all rings together.
     pub ring_bytes_total: usize,
-    /// Most bytes of one encoded event.
+    /// Maximum of bytes of one encoded event.
     pub event_bytes: usize,
 }
 
@@ -77,48 +80,50 @@ impl From<&Config> for Limits {
     }
 }
 
-/// Every tenant, and what they share.
+/// All tenants in memory, and what they share.
 pub struct Tenants {
     table: DashMap<TenantId, Arc<Tenant>>,
     store: Store,
     pins: Arc<Pins>,
-    /// One queue per worker.
+    /// One queue for each worker.
     wakes: Arc<[WakeQueue<Arc<Tenant>>]>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     limits: Limits,
-    /// Bytes in all rings, about: adjusted after each publish.
+    /// Approximate bytes in all rings. Updated after each publish.
     ring_bytes: AtomicUsize,
-    /// Tenants in memory at the last sweep, and those opened since: they share what all rings may hold.
+    /// Number of tenants in memory at the last sweep plus those opened since. They share the limit of all
+    /// rings.
     sharing: AtomicUsize,
     /// Publishes that carry a key and have not ended.
     inflight: idempotency::Inflight,
 }
 
-/// One organization's events.
+/// The events of one organization.
 pub struct Tenant {
     id: TenantId,
     log: Arc<TenantLog>,
     ring: Arc<Ring<Frame>>,
     wake: WakeBits,
     write: Mutex<WriteSide>,
-    /// Unix milliseconds of the last publish.
+    /// Time of the last publish, Unix milliseconds.
     published_ms: AtomicU64,
-    /// What is known to be in the store, at most [`KNOWN`].
+    /// Digests of rows that are known to be in the store, at most [`KNOWN`].
     known: Mutex<HashSet<[u8; 32]>>,
-    /// From publishing to sending; lives while a worker has subscribers of this tenant.
+    /// Times from publish to send. They exist while a worker has subscribers of this tenant.
     times: Mutex<Weak<Times>>,
 }
 
 /// What the tenant's lock protects.
 struct WriteSide {
     ring: RingWriter<Frame>,
-    /// Receive time of the last event; never decreases.
+    /// Time of receipt of the last event, Unix milliseconds. It never decreases.
     received_ms: u64,
 }
 
 impl Tenants {
-    /// An empty table. Where a commit fails, and where the store reopens, every tenant's ring restarts.
+    /// Creates an empty table. When a commit fails and when the store reopens, every tenant's ring is
+    /// restarted.
     #[must_use]
     pub fn new(
         store: Store,
@@ -149,7 +154,7 @@ impl Tenants {
         tenants
     }
 
-    /// The tenant of an organization that auth vouched for; reads its log's ends at first use.
+    /// Opens the tenant of an organization that auth has verified. The first use reads the ends of its log.
     ///
     /// # Errors
     /// The log cannot be read now.
@@ -165,7 +170,8 @@ impl Tenants {
         Ok(self.table.entry(id).or_insert_with(make).clone())
     }
 
-    /// A tenant that is open. It stays so while anyone holds it, and every connection's worker does.
+    /// Returns a tenant that is open. It stays open while anything refers to it, as every connection's worker
+    /// does.
     #[must_use]
     pub fn get(&self, id: TenantId) -> Option<Arc<Tenant>> {
         self.table.get(&id).map(|tenant| tenant.clone())
@@ -191,8 +197,9 @@ impl Tenants {
         }
     }
 
-    /// After a commit failed, and after the store reopened: positions go on from each log's end, what was shown and not committed goes,
-    /// and waiting readers are woken.
+    /// Restarts all rings after a failed commit and after the store was reopened. Sequences continue from the
+    /// end of each log, frames that were visible and not committed are dropped, and waiting readers are
+    /// woken.
     fn restart_rings(&self) {
         for entry in &self.table {
             let tenant = entry.value();
@@ -206,13 +213,13 @@ impl Tenants {
         }
     }
 
-    /// Tells every worker with subscribers of `tenant`.
+    /// Wakes every worker with subscribers of `tenant`.
     fn wake(&self, tenant: &Arc<Tenant>) {
         tenant.wake.signal(|worker| self.wakes[worker].push(tenant.clone()));
     }
 
-    /// Gives back the memory of rings that were quiet for [`QUIET_MS`], and forgets tenants whose ring has gone and whom
-    /// nobody holds; called every few seconds.
+    /// Frees the rings that were quiet for [`QUIET_MS`], and removes tenants that have no ring and that
+    /// nothing refers to. Called every few seconds.
     pub fn sweep(&self) {
         let now = self.clock.now_ms();
         let mut unused = Vec::new();
@@ -233,7 +240,8 @@ impl Tenants {
             }
         }
         for id in unused {
-            // Under the table's lock, where every new holder comes from: who is alone there stays alone.
+            // New references come from the table, whose lock is held here. So a tenant that only the table
+            // refers to stays so.
             if self.table.remove_if(&id, |_, tenant| tenant.is_unused()).is_some() {
                 self.store.forget_quiet(id);
             }
@@ -244,8 +252,8 @@ impl Tenants {
         }
     }
 
-    /// Lets go of every frame of `tenant` that is on disk: whoever is behind reads the log from now on, where some of them are
-    /// being erased.
+    /// Drops every frame of `tenant` that is on disk. Connections that are behind read the log from now on,
+    /// where some of these events are being erased.
     pub fn forget_frames(&self, tenant: &Tenant) {
         let mut side = tenant.write.lock();
         let before = side.ring.bytes();
@@ -253,32 +261,32 @@ impl Tenants {
         self.ring_bytes.fetch_sub(before - side.ring.bytes(), Ordering::Relaxed);
     }
 
-    /// What signs cursors.
+    /// Returns the key that signs cursors.
     #[must_use]
     pub fn cursors(&self) -> CursorKey {
         self.store.cursor_key()
     }
-    /// The store.
+    /// Returns the store.
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.store
     }
-    /// The clock.
+    /// Returns the clock.
     #[must_use]
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
     }
-    /// Bytes in all rings, about.
+    /// Returns the approximate number of bytes in all rings.
     #[must_use]
     pub fn ring_bytes(&self) -> usize {
         self.ring_bytes.load(Ordering::Relaxed)
     }
-    /// Tenants in memory: those that were used lately, or are in use.
+    /// Returns the number of tenants in memory: those in use or used recently.
     #[must_use]
     pub fn len(&self) -> usize {
         self.table.len()
     }
-    /// Whether none was used.
+    /// Returns true if no tenant is in memory.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()
@@ -286,8 +294,8 @@ impl Tenants {
 }
 
 impl Tenant {
-    /// Whether the table alone holds it, and it and the store alone its log, which has nothing that the disk has not. The store has
-    /// let go of the log of a deleted organization already.
+    /// Returns true if only the table refers to the tenant, only the tenant and the store refer to its log,
+    /// and everything in the log is on disk. The store no longer refers to the log of a deleted organization.
     fn is_unused(self: &Arc<Self>) -> bool {
         Arc::strong_count(self) == 1
             && Arc::strong_count(&self.log) <= 2
@@ -298,39 +306,40 @@ impl Tenant {
             })
     }
 
-    /// Its number.
+    /// Returns the tenant's id.
     #[must_use]
     pub fn id(&self) -> TenantId {
         self.id
     }
-    /// Its log.
+    /// Returns the tenant's log.
     #[must_use]
     pub fn log(&self) -> &Arc<TenantLog> {
         &self.log
     }
-    /// Its ring.
+    /// Returns the tenant's ring.
     #[must_use]
     pub fn ring(&self) -> &Arc<Ring<Frame>> {
         &self.ring
     }
-    /// Whether what `scope` names is known to be in the store.
+    /// Returns true if the row that `scope` names is known to be in the store.
     #[must_use]
     pub fn knows(&self, scope: &[u8; 32]) -> bool {
         self.known.lock().contains(scope)
     }
-    /// From now on it is known; for whoever has read it and holds its lock ([`Tenants::alone`]).
+    /// Marks a row as known. The caller has read it and holds its lock ([`Tenants::alone`]).
     pub fn learn(&self, scope: [u8; 32]) {
         let mut known = self.known.lock();
         if known.len() == KNOWN {
-            known.clear(); // what is asked for often is soon known again
+            known.clear(); // rows that are often needed are soon known again
         }
         known.insert(scope);
     }
-    /// It is not known any more; for whoever removes it and holds its lock.
+    /// Marks a row as not known. The caller removes it and holds its lock.
     pub fn unlearn(&self, scope: &[u8; 32]) {
         self.known.lock().remove(scope);
     }
-    /// How long its events took from publishing to sending, since it last had no live subscriber.
+    /// Returns the times of this tenant's events from publish to send. They restart when it has had no live
+    /// subscriber.
     #[must_use]
     pub fn times(&self) -> Arc<Times> {
         let mut held = self.times.lock();
@@ -340,23 +349,23 @@ impl Tenant {
             times
         })
     }
-    /// Its wake-up bits.
+    /// Returns the tenant's wake-up bits.
     #[must_use]
     pub fn wake_bits(&self) -> &WakeBits {
         &self.wake
     }
-    /// The position after the last visible event.
+    /// Returns the position after the last visible event.
     #[must_use]
     pub fn head(&self) -> Sequence {
-        Sequence(self.ring.head() - 1) // a ring starts at a sequence after 0
+        Sequence(self.ring.head() - 1) // a ring starts at a sequence above 0
     }
-    /// An upper bound of the events after `position`, 0 only if there is none.
+    /// Returns an upper bound of the number of events after `position`; 0 only if there is none.
     #[must_use]
     pub fn replaying(&self, position: Sequence) -> u64 {
         let (head, committed) = (self.head(), self.log.committed());
         let uncommitted = head.counter().saturating_sub(committed.max(position).counter());
         if position >= self.log.last_event() {
-            return uncommitted; // what lies between is the step to a new epoch, which holds no event
+            return uncommitted; // between them is only the start of a new epoch, without an event
         }
         let stored = committed.counter().saturating_sub(position.counter());
         stored.min(self.log.events()) + uncommitted

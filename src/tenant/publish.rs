@@ -1,10 +1,11 @@
-//! The write path: one function from checked events to numbered frames in ring and commit queue.
+//! The write path: from checked events to numbered frames in the ring and the commit queue.
 //!
-//! Order: encode ([`Batch`]) → refuse while the store is not writable → reserve room → under the tenant's lock confirm the actor, number,
-//! write the ids, put into the ring and queue for commit → wake. The lock covers no allocation of the encoded event and no IO.
+//! Order: encode ([`Batch`]) → refuse if the store is not writable → reserve room → under the tenant's lock
+//! confirm the actor, number the events, write the ids, add to the ring and the commit queue → wake the
+//! workers. The lock covers no allocation for encoded events and no IO.
 //!
-//! Whatever is committed for a request is committed here or in `auth`, and always on the authority of an [`Actor`] that is
-//! confirmed last: `tests/architecture.rs` lets nobody else write to the store.
+//! Every commit for a request is made here or in `auth`, on the authority of an [`Actor`] that is confirmed
+//! last. `tests/architecture.rs` checks that no other module writes to the store.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,7 +19,7 @@ use crate::store::{CommitError, Done, OverQuota, Permit, ReadError, Rows, StoreS
 
 use super::{Tenant, Tenants};
 
-/// Why a publish was refused; nothing was published then, but for [`PublishError::Commit`].
+/// Why a publish was refused. Nothing was published, unless it is [`PublishError::Commit`].
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PublishError {
     /// An event is not valid in its batch.
@@ -27,25 +28,27 @@ pub enum PublishError {
     /// An event is larger than `limits.event_bytes` once encoded.
     #[error("{0}")]
     TooLarge(EventError),
-    /// The store takes nothing now: reserve reached, reopening, or read-only.
-    #[error("the log takes no events now")]
+    /// The store accepts nothing now: free space is at its reserve, or the store is being reopened, or it is
+    /// read-only.
+    #[error("the log accepts no events now")]
     Unavailable,
-    /// Too much of this tenant's waits for its commit.
+    /// Too many of this tenant's events wait for their commit.
     #[error("too many events wait for their commit")]
     Backlog,
-    /// The organization would keep more than it may.
+    /// The organization would exceed its quota.
     #[error("{0}")]
     OverQuota(#[from] OverQuota),
-    /// A key was used for something else within the day.
+    /// A key was used for something else within the last day.
     #[error("{0}")]
     Conflict(&'static str),
-    /// The credential of whoever asks has ended meanwhile.
+    /// The caller's credential ended meanwhile.
     #[error("{0}")]
     Ended(#[from] Ended),
-    /// What is needed to answer could not be read.
+    /// The store could not be read.
     #[error("the store cannot be read now")]
     Read(#[from] ReadError),
-    /// The commit failed, or was refused, after the events may have gone live: their sequences are never used again.
+    /// The commit failed or was refused, after subscribers may have received the events. Their sequences are
+    /// never used again.
     #[error("{}", commit_error(.0))]
     Commit(#[from] CommitError),
 }
@@ -53,47 +56,48 @@ pub enum PublishError {
 fn commit_error(error: &CommitError) -> String {
     match error {
         CommitError::Deleted => error.to_string(),
-        _ => "the commit failed; whether the events were kept is unknown".into(),
+        _ => "the commit failed; it is not known whether the events were stored".into(),
     }
 }
 
-/// What was published.
+/// The sequences of published events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Receipt {
-    /// The first event's sequence.
+    /// Sequence of the first event.
     pub first: Sequence,
-    /// How many, without a hole.
+    /// Number of events. Their sequences are consecutive.
     pub count: u32,
 }
 
 impl Receipt {
-    /// The sequences, in order.
+    /// Returns the sequences in order.
     pub fn sequences(self) -> impl Iterator<Item = Sequence> {
         (0..u64::from(self.count)).map(move |n| Sequence(self.first.0 + n))
     }
 }
 
-/// How a publisher hears of its commit: what goes to the committer, and what ends when that was told.
+/// How a publisher is notified of its commit: one end goes to the committer, the other completes with the
+/// commit.
 pub trait Notice {
-    /// Ends with the commit.
+    /// Completes with the commit.
     type Wait: Future<Output = Result<(), CommitError>>;
 
-    /// Both ends of one notice.
+    /// Creates both ends of a notice.
     fn ask(&self) -> (Done, Self::Wait);
 }
 
-/// When subscribers see events.
+/// When events become visible to subscribers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Shown {
     AtOnce,
-    /// With whatever was published after them.
+    /// When the events are committed, together with events published after them.
     Committed,
 }
 
-/// Rows that join the events' commit, made when their first sequence is known.
+/// Rows to add to the events' commit. They are made when the first sequence is known.
 pub type RowsFor<'a> = Box<dyn FnOnce(Receipt) -> Rows + 'a>;
 
-/// Events that have room in the commit queue.
+/// Events with reserved room in the commit queue.
 struct Reserved<'a> {
     tenant: &'a Arc<Tenant>,
     batch: Batch,
@@ -101,7 +105,7 @@ struct Reserved<'a> {
 }
 
 impl Tenants {
-    /// Encodes events for publishing; `origin` is the connection they come from, 0 for none.
+    /// Encodes events for publishing. `origin` is the connection that they come from, 0 for none.
     ///
     /// # Errors
     /// [`PublishError::TooLarge`].
@@ -116,7 +120,7 @@ impl Tenants {
         Ok(batch)
     }
 
-    /// Whether publishing is possible now.
+    /// Checks that publishing is possible now.
     ///
     /// # Errors
     /// [`PublishError::Unavailable`] otherwise.
@@ -130,10 +134,10 @@ impl Tenants {
         }
     }
 
-    /// Publishes events; with a `notice` it waits for their commit.
+    /// Publishes events. With a `notice` it waits for their commit.
     ///
     /// # Errors
-    /// [`PublishError`]; after [`PublishError::Commit`] subscribers may have seen the events.
+    /// [`PublishError`]. After [`PublishError::Commit`] subscribers may have received the events.
     pub async fn publish(
         &self,
         actor: Actor<'_>,
@@ -145,10 +149,10 @@ impl Tenants {
         self.publish_for_ids(actor, tenant, batch, rows, notice).await.map(|(receipt, _)| receipt)
     }
 
-    /// [`Tenants::publish`], and the ids that the events got.
+    /// [`Tenants::publish`], which also returns the ids of the events.
     ///
     /// # Errors
-    /// As there.
+    /// The same as there.
     pub(super) async fn publish_for_ids(
         &self,
         actor: Actor<'_>,
@@ -187,18 +191,19 @@ impl Tenants {
     /// Commits rows without events.
     ///
     /// # Errors
-    /// [`PublishError`]; after [`PublishError::Commit`] it is unknown whether they were kept.
+    /// [`PublishError`]. After [`PublishError::Commit`] it is not known whether the rows were stored.
     pub async fn write(&self, actor: Actor<'_>, rows: Rows) -> Result<(), PublishError> {
         self.check_writable()?;
-        let written = self.store.write(rows); // queued by the first poll, which follows at once
+        let written = self.store.write(rows); // the first poll queues it, and it follows at once
         actor.confirm()?;
         Ok(written.await?)
     }
 
-    /// Commits a change and the events that tell of it, all or nothing. Nobody sees the events before both are on disk.
+    /// Commits a change and the events that report it, all or nothing. The events become visible only when
+    /// both are on disk.
     ///
     /// # Errors
-    /// [`PublishError`]; after [`PublishError::Commit`] it is unknown whether the change was kept.
+    /// [`PublishError`]. After [`PublishError::Commit`] it is not known whether the change was stored.
     pub async fn change(
         self: &Arc<Self>,
         actor: Actor<'_>,
@@ -210,7 +215,8 @@ impl Tenants {
         rows.hold_room(self.store.reserve(tenant.id, rows.growth())?);
         let reserved = self.reserve(tenant, batch, rows.weight()).await?;
         if reserved.batch.is_empty() {
-            rows.hold(reserved.permit); // what has no event counts against the organization's share of the queue too
+            // rows without an event count against the organization's share of the queue too
+            rows.hold(reserved.permit);
             return self.write(actor, rows).await;
         }
         let (done, commit) = notice.ask();
@@ -227,11 +233,11 @@ impl Tenants {
         Ok(())
     }
 
-    /// Lets subscribers see what was held until its commit, or takes it back unseen where the commit refused it.
+    /// Makes events visible that were hidden until their commit, or removes them if the commit was refused.
     fn settle(&self, tenant: &Arc<Tenant>, receipt: Receipt, result: Result<(), CommitError>) {
         let more = {
             let mut side = tenant.write.lock();
-            // Not all that is committed by now: what was held after this may have been refused, and hears of it next.
+            // Not up to the committed end: a later hidden change may have been refused, and is settled next.
             let end = tenant.log.committed().next().0.min(receipt.first.0 + u64::from(receipt.count));
             if result == Err(CommitError::Deleted) {
                 let before = side.ring.bytes();
@@ -247,10 +253,12 @@ impl Tenants {
         }
     }
 
-    /// Publishes without waiting: room must be free at once. What `done` makes hears of the commit on another thread.
+    /// Publishes without waiting: room must be free at once. What `done` returns is notified of the commit,
+    /// on another thread.
     ///
     /// # Errors
-    /// [`PublishError::Unavailable`], [`PublishError::Backlog`] or [`PublishError::Ended`]; `done` is not called then.
+    /// [`PublishError::Unavailable`], [`PublishError::Backlog`] or [`PublishError::Ended`]. `done` is not
+    /// called then.
     pub fn publish_now(
         &self,
         actor: Actor<'_>,
@@ -263,16 +271,17 @@ impl Tenants {
         self.publish_within(actor, tenant, batch, room, done)
     }
 
-    /// Room in the commit queue for events, if there is some at once.
+    /// Reserves room in the commit queue for events, if there is enough at once.
     #[must_use]
     pub fn room_now(&self, tenant: &Tenant, batch: &Batch) -> Option<Permit> {
         tenant.log.try_reserve(batch.len(), batch.size())
     }
 
-    /// Publishes events for which there is `room`. What `done` makes hears of the commit on another thread.
+    /// Publishes events for which `room` is reserved. What `done` returns is notified of the commit, on
+    /// another thread.
     ///
     /// # Errors
-    /// [`PublishError::Unavailable`] or [`PublishError::Ended`]; `done` is not called then.
+    /// [`PublishError::Unavailable`] or [`PublishError::Ended`]. `done` is not called then.
     pub fn publish_within(
         &self,
         actor: Actor<'_>,
@@ -285,7 +294,7 @@ impl Tenants {
         self.append(actor, reserved, None, Shown::AtOnce, done).map(|(receipt, _)| receipt)
     }
 
-    /// Numbers, shows and queues events whose room is reserved; answers their ids.
+    /// Numbers events whose room is reserved, adds them to ring and commit queue, and returns their ids.
     fn append(
         &self,
         actor: Actor<'_>,
@@ -298,14 +307,15 @@ impl Tenants {
         let now = self.clock.now_ms();
         let published_us = match shown {
             Shown::AtOnce => self.clock.monotonic_us(),
-            // Without a stamp: how long its commit took is not how long it took to be sent.
+            // No time stamp: the time of the commit must not count as delivery time.
             Shown::Committed => 0,
         };
         let cursors = self.store.cursor_key();
         let mut ids = Vec::with_capacity(batch.len());
         let receipt = {
             let mut side = tenant.write.lock();
-            // Again under the lock: a store that has begun to reopen restarts this ring under the same lock.
+            // Checked again under the lock: a store that starts to reopen restarts this ring under the same
+            // lock.
             self.check_writable()?;
             actor.confirm()?;
             let receipt = Receipt { first: Sequence(side.ring.head()), count };
@@ -337,8 +347,9 @@ impl Tenants {
         Ok((receipt, ids))
     }
 
-    /// Keeps the sum over all rings. Over its cap this ring gives up half of what is committed if it holds more than half of an equal
-    /// part: a small ring does not pay for large ones, and small ones together are at most half the cap.
+    /// Updates the sum over all rings. If it exceeds its limit, and this ring has more than half of an equal
+    /// share, the ring drops half of its committed frames. So large rings do not displace small ones, and
+    /// small rings together take at most half of the limit.
     fn account(&self, side: &mut super::WriteSide, before: usize, committed: u64) {
         let change = side.ring.bytes() as isize - before as isize;
         let total =
@@ -351,7 +362,7 @@ impl Tenants {
     }
 }
 
-/// What is wrong with an event of `len` bytes where `most` are allowed.
+/// Returns the error for an event of `len` bytes if only `most` are allowed.
 pub(super) fn too_large(len: usize, most: usize) -> Option<EventError> {
     (len > most).then(|| EventError::new("", format!("is {len} bytes, the limit is {most}")))
 }

@@ -1,4 +1,5 @@
-//! Where a subscription starts: a cursor, a time, the oldest event, or now; and the gap that has to be declared.
+//! Start of a subscription: at a cursor, at a time, at the oldest event, or now; and the gap that must be
+//! declared.
 
 use crate::cursor::CursorKey;
 use crate::frame::control::GapReason;
@@ -9,39 +10,39 @@ use super::Tenant;
 
 pub use crate::cursor::From;
 
-/// A declared gap: what the client presented, and why it cannot go on from there.
+/// A declared gap: the position of the client, and why delivery cannot continue from there.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Gap {
-    /// The presented cursor or time, as it was; the encoder cuts it.
+    /// The client's cursor or time, unchanged. The encoder cuts it.
     pub after: Box<str>,
-    /// Why.
+    /// Reason of the gap.
     pub reason: GapReason,
-    /// Where it goes on.
+    /// Position at which delivery continues.
     pub resumes_at: Sequence,
 }
 
-/// Where a subscription starts.
+/// Start of a subscription.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Start {
-    /// The position; `None`: the visible end at registration.
+    /// The start position; `None` means the visible end at registration.
     pub position: Option<Sequence>,
-    /// The gap to declare.
+    /// The gap to declare, if any.
     pub gap: Option<Gap>,
-    /// A cursor was accepted without a gap.
+    /// True if a cursor was accepted without a gap.
     pub resumed: bool,
-    /// A position was asked for, so `caught_up` is owed.
+    /// True if the client requested a position, so `caught_up` must be sent.
     pub asked: bool,
 }
 
 impl Start {
-    /// Live from the present end, nothing asked.
+    /// Start at the current end, with no position requested.
     pub const NOW: Start = Start { position: None, gap: None, resumed: false, asked: false };
 }
 
-/// Resolves what a client asked for.
+/// Resolves the position that a client requested.
 ///
 /// # Errors
-/// The log could not be read (`since` alone reads it).
+/// The log could not be read. Only `since` reads it.
 pub async fn resolve(store: &Store, tenant: &Tenant, from: &From) -> Result<Start, ReadError> {
     if let Some(start) = resolve_now(&store.cursor_key(), tenant, from) {
         return Ok(start);
@@ -56,7 +57,7 @@ pub async fn resolve(store: &Store, tenant: &Tenant, from: &From) -> Result<Star
     Ok(Start { position: Some(position), gap, resumed: false, asked: true })
 }
 
-/// The same for what needs no reading; `None` for [`From::Since`].
+/// Like [`resolve`], for positions that need no read. Returns `None` for [`From::Since`].
 #[must_use]
 pub fn resolve_now(cursors: &CursorKey, tenant: &Tenant, from: &From) -> Option<Start> {
     match from {
@@ -73,9 +74,9 @@ fn after_cursor(cursors: &CursorKey, tenant: &Tenant, text: &str) -> Start {
     let gap = |reason, resumes_at| Some(Gap { after: text.into(), reason, resumes_at });
     let head = tenant.head();
     match cursors.decode(tenant.id(), text.as_bytes()) {
-        // A newer epoch, or this one with a higher counter, was never given out by this log. Its end is above the visible head
-        // while a change waits for its commit: an event published behind that change has its id already, and its publisher
-        // may resume from it.
+        // A cursor of a newer epoch, or with a higher counter in this one, was never issued by this log. The
+        // log's end is above the visible head while a change waits for its commit: an event published behind
+        // that change already has its id, and its publisher may resume from it.
         Some(position) if position <= tenant.log().end() => match tenant.log().oldest() {
             oldest if position < oldest => Start {
                 position: Some(oldest),

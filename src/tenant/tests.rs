@@ -1,4 +1,4 @@
-//! Tenants over a real store, on a clock that stands still until it is moved.
+//! Tests tenants with a real store and a clock that only the tests move.
 
 use super::publish::Notice;
 use super::*;
@@ -29,7 +29,7 @@ fn tenants_on(dir: &std::path::Path, io: Arc<dyn Io>) -> (Arc<Tenants>, Arc<Manu
     (Tenants::new(store, pins, Arc::new([]), clock.clone(), metrics, limits), clock)
 }
 
-/// Hears of a commit by a channel.
+/// Is notified of a commit through a channel.
 struct Told;
 
 impl Notice for Told {
@@ -47,7 +47,8 @@ async fn publish(tenants: &Tenants, tenant: &Arc<Tenant>, text: &str) -> Sequenc
     tenants.publish(Actor::daemon(), tenant, frames, None, Some(&Told)).await.expect("published").first
 }
 
-/// Sweeps until all are forgotten: the committer lets go of a batch a moment after it has told of its commit.
+/// Sweeps until all tenants are removed. The committer drops a batch a moment after it has notified of the
+/// commit.
 async fn swept(tenants: &Tenants) {
     while !tenants.is_empty() {
         tenants.sweep();
@@ -55,7 +56,8 @@ async fn swept(tenants: &Tenants) {
     }
 }
 
-/// All rings are over their cap by what one organization publishes: the ring of another, which is small, keeps its events.
+/// One organization publishes so much that all rings exceed their limit. The small ring of another keeps its
+/// events.
 #[tokio::test]
 async fn a_small_ring_does_not_pay_for_a_large_one() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -78,8 +80,8 @@ async fn a_small_ring_does_not_pay_for_a_large_one() {
     assert!(tenants.ring_bytes() < 1 << 20, "and the large one pays");
 }
 
-/// An organization that nobody holds costs no memory once it is quiet; whoever comes next finds everything, and numbers
-/// go on above the old ones.
+/// A quiet organization that nothing refers to takes no memory. When it is opened again, everything is there,
+/// and sequences continue above the old ones.
 #[tokio::test]
 async fn a_quiet_tenant_is_forgotten_and_goes_on_from_its_log() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -93,14 +95,14 @@ async fn a_quiet_tenant_is_forgotten_and_goes_on_from_its_log() {
     assert!(tenant.ring().head() > second.0 && tenants.len() == 1, "not quiet yet");
     clock.advance(QUIET_MS);
     tenants.sweep();
-    assert_eq!((tenants.len(), tenants.ring_bytes()), (1, 0), "somebody holds it");
+    assert_eq!((tenants.len(), tenants.ring_bytes()), (1, 0), "something refers to it");
     drop(tenant);
     swept(&tenants).await;
     assert!(tenants.get(ID).is_none());
     assert!(tenants.store().loaded_log(ID).is_none());
 
     let tenant = tenants.open(ID).await.expect("open again");
-    assert!(tenant.head() >= told, "a position that was told stays valid");
+    assert!(tenant.head() >= told, "a position that was published stays valid");
     assert!(tenant.replaying(first) >= 1 && tenant.replaying(told) == 0);
     let third = publish(&tenants, &tenant, "three").await;
     assert!(third > tenant.log().oldest() && third > told);
@@ -116,7 +118,7 @@ async fn a_quiet_tenant_is_forgotten_and_goes_on_from_its_log() {
     );
 }
 
-/// What is not committed yet, or not quiet yet, is never forgotten.
+/// A tenant with frames that are not committed, or that is not quiet yet, is never removed.
 #[tokio::test]
 async fn a_tenant_with_a_ring_stays() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -131,10 +133,10 @@ async fn a_tenant_with_a_ring_stays() {
     swept(&tenants).await;
 }
 
-/// A disk whose syncs wait while it is closed.
+/// A disk whose syncs wait while the gate is closed.
 #[derive(Debug, Default)]
 struct Gate {
-    /// Closed, and whether a sync waits.
+    /// Whether the gate is closed, and whether a sync waits.
     state: Mutex<(bool, bool)>,
     changed: Condvar,
 }
@@ -168,7 +170,7 @@ impl Io for Gate {
     }
 }
 
-/// Neither a change's event nor what was published after it is seen before the change is on disk, row and all.
+/// Neither the event of a change nor later events are visible before the change and its row are on disk.
 #[tokio::test]
 async fn a_change_is_seen_when_it_is_on_disk_and_not_before() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -190,15 +192,16 @@ async fn a_change_is_seen_when_it_is_on_disk_and_not_before() {
         .await
         .expect("published")
         .first;
-    assert!(after > before.next(), "both are numbered");
-    assert_eq!(tenant.head(), before, "and neither is seen");
+    assert!(after > before.next(), "both have a sequence");
+    assert_eq!(tenant.head(), before, "and neither is visible");
     gate.set(false);
     change.await.expect("committed");
     assert_eq!(tenant.head(), after);
     assert_eq!(tenants.store().row(ID, Table::Agents, "a").await.expect("read"), Some(b"row".to_vec()));
 }
 
-/// A request that gives up while it waits for a key leaves no entry behind, whether the holder ends before or after it.
+/// A request that is cancelled while it waits for a key leaves no entry behind, whether the holder ends
+/// before or after it.
 #[tokio::test]
 async fn a_waiter_that_gives_up_leaves_no_key_behind() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -219,8 +222,8 @@ async fn a_waiter_that_gives_up_leaves_no_key_behind() {
     }
 }
 
-/// An event published behind a held change has its id at once (`ack=memory`), before anybody can see it: resuming from that id is
-/// no gap, and nothing up to it is read again.
+/// An event published behind a hidden change has its id at once (`ack=memory`), before it is visible.
+/// Resuming from that id is no gap, and nothing up to it is read again.
 #[tokio::test]
 async fn an_id_above_a_held_frame_is_a_position_to_resume_from() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -241,7 +244,7 @@ async fn an_id_above_a_held_frame_is_a_position_to_resume_from() {
         .await
         .expect("published")
         .first;
-    assert!(tenant.head() < id, "it is not seen yet");
+    assert!(tenant.head() < id, "it is not visible yet");
     let from = |position| {
         let text = tenants.cursors().encode(ID, position).as_str().into();
         start::resolve_now(&tenants.cursors(), &tenant, &start::From::Cursor(text)).expect("without reading")
@@ -249,13 +252,14 @@ async fn an_id_above_a_held_frame_is_a_position_to_resume_from() {
     let resumed = start::Start { position: Some(id), gap: None, resumed: true, asked: true };
     assert_eq!(from(id), resumed);
     let unknown = from(id.next()).gap.expect("a gap");
-    assert_eq!(unknown.reason, crate::frame::control::GapReason::UnknownCursor, "nobody was given that one");
+    assert_eq!(unknown.reason, crate::frame::control::GapReason::UnknownCursor, "that id was never issued");
     gate.set(false);
     change.await.expect("committed");
     assert_eq!((from(id), tenant.head()), (resumed, id));
 }
 
-/// A change in the name of a user, queued behind that user's deletion: it is refused, nobody sees its event, and the others go on.
+/// A change in the name of a user, queued behind that user's deletion, is refused and its event never becomes
+/// visible. The other changes continue.
 #[tokio::test]
 async fn a_change_behind_its_users_deletion_is_refused_unseen() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -275,7 +279,7 @@ async fn a_change_behind_its_users_deletion_is_refused_unseen() {
     gate.set(true);
     let mut before = Box::pin(tenants.publish(Actor::daemon(), &tenant, frames("ann"), None, Some(&Told)));
     assert!(futures_util::FutureExt::now_or_never(before.as_mut()).is_none());
-    gate.waits(); // what comes now is queued, and goes into one commit
+    gate.waits(); // what is published from now on is queued and goes into one commit
     let mut deletion = Rows::new();
     deletion.erase_user(ID, "ann").expect("short");
     let mut deletion = Box::pin(tenants.store().write(deletion));
@@ -299,7 +303,8 @@ async fn a_change_behind_its_users_deletion_is_refused_unseen() {
         let row = tenants.store().row(ID, Table::Agents, id).await.expect("read");
         assert_eq!(row.is_some(), ["a", "c"].contains(&id), "row {id}");
     }
-    // From now on it does not even get a number; the ring has all that is after the last refused event, which is nothing.
+    // From now on such an event does not even get a sequence. The ring has all events after the last refused
+    // one, which is none.
     let late = tenants.publish(Actor::daemon(), &tenant, frames("ann"), None, None::<&Told>).await;
     assert!(matches!(late, Err(publish::PublishError::Commit(CommitError::Deleted))));
     assert_eq!((tenant.head(), tenant.ring().tail()), (Sequence(first.0 + 4), first.0 + 5));
@@ -309,14 +314,14 @@ async fn a_change_behind_its_users_deletion_is_refused_unseen() {
         let users: Vec<_> =
             page.frames().iter().filter_map(|frame| frame.key(crate::frame::Key::User)).collect();
         if users == ["bob", "bob"] {
-            break; // ann's first event is erased in a while
+            break; // the user's first event is erased after a while
         }
         tokio::task::yield_now().await;
     }
     assert_eq!(tenants.ring_bytes(), 0);
 }
 
-/// A deleted organization takes nothing any more, and is forgotten like any other that is quiet.
+/// A deleted organization accepts nothing any more, and is removed from memory like any other quiet one.
 #[tokio::test]
 async fn a_deleted_organization_takes_nothing_and_is_forgotten() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -337,7 +342,8 @@ async fn a_deleted_organization_takes_nothing_and_is_forgotten() {
     let nothing = tenants.encode(&[], 0).expect("encoded");
     refused(tenants.change(Actor::daemon(), &tenant, nothing, rows, &Told).await);
     drop(tenant);
-    let late = tenants.open(ID).await.expect("open"); // somebody who passed every check before
+    // a request that has passed all checks before the deletion
+    let late = tenants.open(ID).await.expect("open");
     refused(tenants.publish(Actor::daemon(), &late, frames(), None, Some(&Told)).await.map(|_| ()));
     drop(late);
     clock.advance(QUIET_MS);
@@ -345,8 +351,8 @@ async fn a_deleted_organization_takes_nothing_and_is_forgotten() {
     assert!(tenants.store().loaded_log(ID).is_none());
 }
 
-/// Whoever asks again under the same key waits for the commit of the first, also where the first one has gone without waiting
-/// for it: closed its connection, timed out.
+/// A repeat with the same key waits for the commit of the first request, even if that request was cancelled
+/// (connection closed, timeout).
 #[tokio::test]
 async fn what_is_given_up_amid_its_commit_is_not_done_again() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -366,12 +372,12 @@ async fn what_is_given_up_amid_its_commit_is_not_done_again() {
     let frames = tenants.encode(&event, 0).expect("encoded");
     let mut earlier = Box::pin(tenants.publish(Actor::daemon(), &tenant, frames, None, Some(&Told)));
     assert!(futures_util::FutureExt::now_or_never(earlier.as_mut()).is_none());
-    gate.waits(); // from now on what is published is not even written
+    gate.waits(); // what is published from now on is not even written
     let before = tenant.head();
     let mut first = Box::pin(ask());
     while tenant.head() == before {
         assert!(futures_util::FutureExt::now_or_never(first.as_mut()).is_none());
-        tokio::task::yield_now().await; // the look-up under the key runs on a reader's thread
+        tokio::task::yield_now().await; // the lookup of the key runs on a reader thread
     }
     drop(first);
     let mut again = Box::pin(ask());

@@ -211,7 +211,7 @@ fn path_parameter(name: &str) -> Value {
         "jti" => "The token's `jti`.",
         "name" => "The file.",
         "label" => "Label of the block.",
-        _ => "Its id.",
+        _ => "Id of the resource.",
     };
     let mut schema = json!({"type": "string", "minLength": 1});
     if name == "label" {

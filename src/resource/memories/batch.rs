@@ -1,7 +1,8 @@
-//! Many memories in one write: those that can be made (or deleted) are, in one commit and in order; the others are told of.
+//! Creates or deletes many memories in one write. All valid items go into one commit, in order; the others
+//! are reported.
 //!
-//! * What is wrong with one item is that item's; what is wrong with the store is the whole request's.
-//! * One write is bounded by [`ROWS`], since the store does nothing else meanwhile.
+//! * An error of one item belongs to that item; an error of the store belongs to the whole request.
+//! * One write is limited to [`ROWS`], because the store does nothing else while it is committed.
 
 use std::collections::HashSet;
 
@@ -12,34 +13,35 @@ use crate::event::Event;
 use crate::store::Rows;
 use crate::tenant::publish::Notice;
 
-/// Most items of a batch.
+/// Maximum of items in a batch.
 pub const ITEMS: usize = 100;
-/// Most rows that one batch writes; what would be over it is told to come again. Everybody's commits wait while it is written.
+/// Maximum of rows that one batch writes. Items beyond it are refused and must be sent again. All other
+/// commits wait while a batch is written.
 pub const ROWS: usize = 8_000;
 
-// The largest memory fits by itself: its words in four groups, its versions, its places.
+// The largest memory fits into one batch: its words in four groups, its versions, its list index entries.
 const _: () = assert!(4 * WORDS + 2 * super::VERSIONS as usize + 16 < ROWS);
 
-/// What a batch came to.
+/// The result of a batch.
 #[derive(Default)]
 pub struct Outcome {
-    /// The ids of what was made or deleted, in the order asked for.
+    /// Ids of the memories that were created or deleted, in the order of the request.
     pub done: Vec<String>,
-    /// What was not.
+    /// The items that failed.
     pub failed: Vec<Failed>,
 }
 
-/// An item that was not made or deleted.
+/// An item that was not created or deleted.
 pub struct Failed {
-    /// Which, from 0.
+    /// Index of the item, from 0.
     pub index: usize,
-    /// Its id, where it was given one.
+    /// Id of the item, if it had one.
     pub id: Option<String>,
-    /// Why.
+    /// Why it failed.
     pub error: ResourceError,
 }
 
-/// What a batch writes so far.
+/// What a batch has to write so far.
 #[derive(Default)]
 struct Written {
     rows: Rows,
@@ -58,7 +60,7 @@ impl Written {
         Ok(())
     }
 
-    /// Notes what is wrong with one item; an error of the whole comes back.
+    /// Notes the error of one item. An error of the whole request is returned.
     fn fail(&mut self, index: usize, id: Option<String>, error: ResourceError) -> Result<(), ResourceError> {
         match error {
             ResourceError::Publish(_) | ResourceError::Read(_) => Err(error),
@@ -86,10 +88,11 @@ impl Written {
     }
 }
 
-/// Makes memories; an item that could not even be read comes as its error. `kept` are rows that join the commit.
+/// Creates memories. An item that could not even be parsed is given as its error. `kept` returns rows to add
+/// to the commit.
 ///
 /// # Errors
-/// [`ResourceError`] of the whole: nothing was made then, but for a failed commit.
+/// [`ResourceError`] of the whole request. Nothing was created then, unless the commit failed.
 pub async fn create<N: Notice>(
     caller: &Caller<'_, N>,
     right: &Authorized<WriteAsUser>,
@@ -99,7 +102,7 @@ pub async fn create<N: Notice>(
     let (mut written, mut is_full) = (Written::default(), false);
     for (index, item) in items.into_iter().enumerate() {
         if is_full {
-            written.fail(index, None, ResourceError::BatchFull)?; // unread: reading is most of the work
+            written.fail(index, None, ResourceError::BatchFull)?; // not parsed: parsing is most of the work
             continue;
         }
         let made = async {
@@ -112,15 +115,15 @@ pub async fn create<N: Notice>(
             is_full = matches!(error, ResourceError::BatchFull);
             written.fail(index, None, error)?;
         }
-        tokio::task::yield_now().await; // reading a long text takes a while, and others have their turns here
+        tokio::task::yield_now().await; // splitting a long text takes a while, and other tasks can run here
     }
     written.commit(caller, right, "created", kept).await
 }
 
-/// Deletes memories by their ids; `kept` are rows that join the commit.
+/// Deletes memories by their ids. `kept` returns rows to add to the commit.
 ///
 /// # Errors
-/// [`ResourceError`] of the whole: nothing was deleted then, but for a failed commit.
+/// [`ResourceError`] of the whole request. Nothing was deleted then, unless the commit failed.
 pub async fn delete<N: Notice>(
     caller: &Caller<'_, N>,
     right: &Authorized<WriteAsUser>,
@@ -134,7 +137,7 @@ pub async fn delete<N: Notice>(
     for (index, id) in ids.into_iter().enumerate() {
         let deleted = async {
             if gone.contains(&id) {
-                return Err(ResourceError::NotFound); // by an item before this one
+                return Err(ResourceError::NotFound); // an earlier item of this batch has deleted it
             }
             let memory = super::get(caller, &id).await?;
             super::may_write(right, &memory, "deleted")?;

@@ -1,4 +1,4 @@
-//! What a memory is found by: its words, in every group that it stands in.
+//! The search index entries of a memory: its words, in every group that it belongs to.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::{ID_PREFIX, Memory, words};
 use crate::ids::TenantId;
 use crate::store::{Before, Document, Mark, Rows, length_of};
 
-/// Puts the rows that make what `new` is found by of what `old` was: of words that stay as they are, none.
+/// Adds the rows that change the index entries of `old` into those of `new`. Words that stay need none.
 pub(super) fn put(
     rows: &mut Rows,
     tenant: TenantId,
@@ -35,7 +35,7 @@ pub(super) fn put(
     Ok(())
 }
 
-/// Puts the rows that leave nothing of what `old` was found by.
+/// Adds the rows that remove all index entries of `old`.
 pub(super) fn remove(rows: &mut Rows, tenant: TenantId, old: &Memory) {
     let Some(document) = document(&old.id) else { return };
     for group in old.groups() {
@@ -52,17 +52,19 @@ fn marks(memory: &Memory) -> BTreeMap<String, Mark> {
     words.counts.into_iter().map(|(term, count)| (term, Mark { kind, count, length, weight })).collect()
 }
 
-/// What a memory is called in the index: the number in its id, which grows with the time of its making.
+/// Returns a memory's document number in the index: the UUID in its id, which grows with the time of
+/// creation.
 pub(super) fn document(id: &str) -> Option<Document> {
     Uuid::parse_str(id.strip_prefix(ID_PREFIX)?.strip_prefix('-')?).ok().map(Uuid::into_bytes)
 }
 
-/// The id of what is called so.
+/// Returns the id of a document.
 pub(super) fn id_of(document: &Document) -> String {
     format!("{ID_PREFIX}-{}", Uuid::from_bytes(*document))
 }
 
-/// The least document that was made at `ms` (Unix milliseconds) or later (RFC 9562 §5.7).
+/// Returns the lowest document number that a memory created at `ms` (Unix milliseconds) or later can have
+/// (RFC 9562 §5.7).
 pub(super) fn first_since(ms: u64) -> Document {
     let mut document = [0; 16];
     document[..6].copy_from_slice(&ms.to_be_bytes()[2..]);

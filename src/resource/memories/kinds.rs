@@ -1,34 +1,35 @@
-//! The closed lists of words that describe a memory: its type and its scope. Read in any case, written in one.
+//! The fixed words that describe a memory: its type and its scope. They are accepted in any case and written
+//! in one form.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// What kind of memory it is.
+/// Type of a memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, utoipa::ToSchema)]
 #[repr(u8)]
 pub enum MemoryType {
     /// A fact.
     Factual = 0,
-    /// Something that happened.
+    /// An event that happened.
     Episodic = 1,
-    /// How something is done.
+    /// A way to do something.
     Procedural = 2,
-    /// What something means.
+    /// A meaning or a concept.
     #[default]
     Semantic = 3,
-    /// What is at hand now.
+    /// Something that matters to the current task.
     Working = 4,
-    /// What is always at hand.
+    /// Something that always matters.
     Core = 5,
-    /// A thing that can be used.
+    /// Something that can be used.
     Resource = 6,
-    /// What was learned.
+    /// Something that was learned.
     Knowledge = 7,
-    /// What surrounds something.
+    /// The context of something.
     Contextual = 8,
 }
 
 impl MemoryType {
-    /// All of them; a place here is the number in the index.
+    /// All types. The index in this array is the number in the search index.
     pub const ALL: [MemoryType; 9] = [
         MemoryType::Factual,
         MemoryType::Episodic,
@@ -41,7 +42,7 @@ impl MemoryType {
         MemoryType::Contextual,
     ];
 
-    /// Its name on the wire.
+    /// Returns the type's name on the wire.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -57,10 +58,10 @@ impl MemoryType {
         }
     }
 
-    /// The type that a name, in any case, means.
+    /// Returns the type with this name, in any case.
     ///
     /// # Errors
-    /// What it may be, for a person.
+    /// The accepted names, as a text for people.
     pub fn from_name(name: &str) -> Result<MemoryType, String> {
         named(name, &MemoryType::ALL, MemoryType::name)
     }
@@ -88,16 +89,16 @@ pub enum Scope {
     Run,
     /// The organization.
     Organization,
-    /// Everybody.
+    /// All organizations.
     Global,
 }
 
 impl Scope {
-    /// All of them.
+    /// All scopes.
     pub const ALL: [Scope; 6] =
         [Scope::Agent, Scope::User, Scope::Session, Scope::Run, Scope::Organization, Scope::Global];
 
-    /// Its name on the wire.
+    /// Returns the scope's name on the wire.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -1,11 +1,14 @@
-//! Memories: what agents and users shall remember, found by their words, each change a version and a `memory_update`.
+//! Memories: what agents and users must remember. They can be searched by words; each change makes a version
+//! and publishes `memory_update`.
 //!
-//! * A memory of a user is seen by that user and whoever reads all, one of nobody by everybody of the organization; it is written
-//!   by whoever might publish its event.
-//! * Whose and of which agent it is never changes. It stands in four groups (all, of its agent, of its user, of both), each
-//!   of which is listed and searched by itself: nothing is read to be passed over.
-//! * A memory without an agent is told of as [`NO_AGENT`]'s, since an event names one; agents' ids are ours, none is called so.
-//! * A deleted memory leaves nothing: no version, no word.
+//! * A memory of a user is visible to that user and to principals that may read all; a memory without a user
+//!   is visible to the whole organization. A principal may write a memory if it could publish the memory's
+//!   event.
+//! * The user and agent of a memory never change. A memory belongs to four groups (all, of its agent, of its
+//!   user, of both). Each group has its own list and search index, so no row is read only to be skipped.
+//! * An event must name an agent, so a memory without one is published as [`NO_AGENT`]'s. Agents' ids are
+//!   generated, so no agent has this id.
+//! * A deleted memory leaves no version and no word behind.
 
 pub mod batch;
 mod indexed;
@@ -32,84 +35,85 @@ use crate::store::{Group, List, Of, Rows, Table};
 use crate::tenant::publish::Notice;
 
 const ID_PREFIX: &str = "memory";
-/// What locks of memories are named with.
+/// The kind of resource in the names of memories' locks.
 pub(super) const KIND: &str = "memory";
-/// Most characters of a memory's text.
+/// Maximum length of a memory's text, in characters.
 pub const CONTENT_CHARS: usize = 10_000;
-/// What the event of a memory without an agent names as its agent, and what such memories are asked for by.
+/// The agent that the event of a memory without an agent names. Requests select such memories with it.
 pub const NO_AGENT: &str = "none";
-/// Whose a memory is that is everybody's; no user's id is empty.
+/// The user of a memory that belongs to all users. No user's id is empty.
 const EVERYBODY: &str = "";
 const IMPORTANCE: f64 = 0.5;
 
 /// A memory.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Memory {
-    /// `memory-<uuid7>`.
+    /// Id: `memory-<uuid7>`.
     pub id: String,
     number: u64,
-    /// Of which agent, if of any.
+    /// Agent that the memory belongs to, if any.
     pub agent_id: Option<String>,
-    /// Of which user; `None`: everybody's.
+    /// User that the memory belongs to; `None` means all users.
     pub user_id: Option<String>,
-    /// What it belongs to, if that was said.
+    /// What the memory belongs to, if it was given.
     pub scope: Option<Scope>,
-    /// What it says.
+    /// The fields that can be changed.
     pub said: Said,
-    /// Unix milliseconds.
+    /// Time of creation, Unix milliseconds.
     pub created_ms: u64,
-    /// Unix milliseconds.
+    /// Time of the last change, Unix milliseconds.
     pub updated_ms: u64,
-    /// Counts its changes.
+    /// Version; it increases with each change.
     pub version: u64,
 }
 
-/// What a memory says.
+/// The fields of a memory that can be changed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Said {
-    /// 1 to [`CONTENT_CHARS`] characters.
+    /// Text, 1 to [`CONTENT_CHARS`] characters.
     pub content: String,
-    /// What kind of memory it is.
+    /// Type of the memory.
     pub memory_type: MemoryType,
-    /// 0 to 1.
+    /// Importance, 0 to 1.
     pub importance: f64,
     /// A JSON object.
     pub metadata: Option<Json>,
 }
 
-/// A memory to be made.
+/// A memory to create.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewMemory {
-    /// Which agent's, if any's; it must exist.
+    /// Agent that the memory belongs to, if any. It must exist.
     pub agent_id: Option<String>,
-    /// Absent: the caller's own, or everybody's where the caller may speak for the organization.
+    /// User that the memory belongs to. If left out: the caller, or all users if the caller may write for the
+    /// whole organization.
     pub user_id: Option<String>,
-    /// The text.
+    /// Text of the memory.
     pub content: Option<String>,
-    /// Absent: Semantic.
+    /// Type of the memory; `Semantic` if left out.
     pub memory_type: Option<MemoryType>,
-    /// 0 to 1; absent: 0.5.
+    /// Importance, 0 to 1; 0.5 if left out.
     pub importance: Option<f64>,
-    /// What it belongs to.
+    /// What the memory belongs to.
     pub scope: Option<Scope>,
     /// A JSON object.
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<Json>,
 }
 
-/// What is to be said of a memory: a field that is absent stays as it is, `null` makes it what it is where nothing is said.
+/// A change of a memory. A field that is left out stays as it is; `null` resets it to its default.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schema(as = MemoryChange)]
 pub struct Saying {
-    /// The text.
+    /// Text of the memory.
     content: Option<String>,
-    /// What kind it is.
+    /// Type of the memory.
     #[schema(value_type = Option<MemoryType>)]
     #[serde(deserialize_with = "given")]
     memory_type: Option<Option<MemoryType>>,
-    /// 0 to 1.
+    /// Importance, 0 to 1.
     #[schema(value_type = Option<f64>)]
     #[serde(deserialize_with = "given")]
     importance: Option<Option<f64>>,
@@ -173,7 +177,7 @@ impl Record for Memory {
 }
 
 impl Memory {
-    /// The list of a user's.
+    /// The list of a user's memories.
     pub(super) fn of_user(user: &str) -> Group {
         Group::new(List::MemoriesOfUser, &[user])
     }
@@ -192,7 +196,7 @@ impl Memory {
     }
 }
 
-/// The memory that `new` makes, if the caller may make it; nothing is kept yet.
+/// Builds a memory from `new`, if the caller may create it. Nothing is stored yet.
 async fn made<N: Notice>(
     caller: &Caller<'_, N>,
     right: &Authorized<WriteAsUser>,
@@ -214,7 +218,7 @@ async fn made<N: Notice>(
         updated_ms: now_ms,
         version: 1,
     };
-    // To a credential narrowed to other agents there is no such agent, whether or not there is one.
+    // For a credential that is narrowed to other agents, this agent does not exist.
     let no_agent = || ResourceError::invalid("agent_id", "there is no such agent");
     if memory.agent_id.as_ref().is_some_and(|id| !caller.rights.narrowing.permits_agent(id)) {
         return Err(no_agent());
@@ -234,7 +238,7 @@ async fn made<N: Notice>(
     Ok(memory)
 }
 
-/// Puts all rows of a memory as it is now.
+/// Adds all rows of a memory in its current form.
 fn put<N: Notice>(
     rows: &mut Rows,
     caller: &Caller<'_, N>,
@@ -248,17 +252,17 @@ fn put<N: Notice>(
     indexed::put(rows, tenant, old, new)
 }
 
-/// Puts the rows that leave nothing of a memory.
+/// Adds the rows that delete a memory completely.
 pub(super) fn remove(rows: &mut Rows, tenant: TenantId, old: &Memory) {
     record::remove(rows, tenant, old);
     versions::remove(rows, tenant, old);
     indexed::remove(rows, tenant, old);
 }
 
-/// Makes a memory; `kept` are rows that join its commit.
+/// Creates a memory. `kept` returns rows to add to its commit.
 ///
 /// # Errors
-/// [`ResourceError`]; an agent that does not exist is an invalid `agent_id`.
+/// [`ResourceError`]. An agent that does not exist is an invalid `agent_id`.
 pub async fn create<N: Notice>(
     caller: &Caller<'_, N>,
     right: &Authorized<WriteAsUser>,
@@ -272,16 +276,17 @@ pub async fn create<N: Notice>(
     Ok(memory)
 }
 
-/// A memory.
+/// Gets a memory.
 ///
 /// # Errors
-/// [`ResourceError::NotFound`], also of what the caller may not see.
+/// [`ResourceError::NotFound`], also for a memory that the caller may not see.
 pub async fn get<N: Notice>(caller: &Caller<'_, N>, id: &str) -> Result<Memory, ResourceError> {
     let found: Option<Memory> = record::get(caller.tenants.store(), caller.tenant.id(), id).await?;
     found.filter(|memory| sees(caller, memory)).ok_or(ResourceError::NotFound)
 }
 
-/// Memories of an agent, a user, both, or all, in the order of their making: those that the caller may see.
+/// Lists memories of an agent, of a user, of both, or all, in the order of creation. Only those that the
+/// caller may see are listed.
 ///
 /// # Errors
 /// [`ResourceError`].
@@ -298,7 +303,7 @@ pub async fn list<N: Notice>(
     record::list(caller.tenants.store(), caller.tenant.id(), Of::Any(groups), page).await
 }
 
-/// Changes a memory, if `version` is still its own.
+/// Changes a memory, if `version` is still the current one.
 ///
 /// # Errors
 /// [`ResourceError`].
@@ -324,7 +329,7 @@ pub async fn change<N: Notice>(
     Ok(memory)
 }
 
-/// Deletes a memory, if `version` is still its own.
+/// Deletes a memory, if `version` is still the current one.
 ///
 /// # Errors
 /// [`ResourceError`].
@@ -344,7 +349,7 @@ pub async fn delete<N: Notice>(
     caller.commit(right, rows, &[memory.told("deleted")]).await
 }
 
-/// Whether the caller may publish what would tell of it, addressed as the memory is.
+/// Checks that the caller may publish the memory's event, with the memory's agent and user.
 fn may_write(
     right: &Authorized<WriteAsUser>,
     memory: &Memory,
@@ -367,7 +372,8 @@ fn sees<N>(caller: &Caller<'_, N>, memory: &Memory) -> bool {
     user && rights.narrowing.permits(Kind::MemoryUpdate, Some(memory.agent()), None)
 }
 
-/// The groups of what the caller may see of an agent's, a user's, both's or all memories; no memory is in two of them.
+/// Returns the groups of what the caller may see: of an agent's, of a user's, of both's or of all memories.
+/// No memory is in two of these groups.
 fn seen<N>(
     caller: &Caller<'_, N>,
     agent_id: Option<&str>,

@@ -1,7 +1,8 @@
-//! Finding memories by their words, best first.
+//! Searches memories by words, best match first.
 //!
-//! * What the caller may see decides which groups of the index are looked at; a memory that is read was found there.
-//! * What there is of a common word beyond the newest postings (`store::POSTINGS`) is not looked at.
+//! * The groups of the index that are searched follow from what the caller may see. A memory is read only if
+//!   it was found in one of them.
+//! * Of a common word only the newest postings (`store::POSTINGS`) are searched.
 
 use serde::Deserialize;
 
@@ -11,69 +12,70 @@ use super::{Memory, MemoryType, indexed, words};
 use crate::store::Sought;
 use crate::tenant::publish::Notice;
 
-/// Most characters of a query.
+/// Maximum length of a query, in characters.
 pub const QUERY_CHARS: usize = 1_000;
-/// Most hits of an answer, and as many as there are where nobody says how many.
+/// Maximum of results. `LIMIT_DEFAULT` applies if the query does not give a limit.
 pub const LIMIT: u64 = 100;
 const LIMIT_DEFAULT: u64 = 10;
-/// How far `offset` reaches.
+/// Maximum of `offset`.
 pub const OFFSET: u64 = 10_000;
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
-/// What is looked for.
+/// A search query.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schema(as = MemoryQuery)]
 pub struct Query {
-    /// Words, any of which a memory holds; one with a `*` behind it stands for all that begin with it.
+    /// Words, at least one of which a memory contains. A word that ends with `*` matches every word that
+    /// begins with it.
     pub query: Option<String>,
-    /// The last word stands for all that begin with it.
+    /// True if the last word matches every word that begins with it.
     pub prefix: bool,
-    /// Only this agent's.
+    /// Only memories of this agent.
     pub agent_id: Option<String>,
-    /// Only this user's.
+    /// Only memories of this user.
     pub user_id: Option<String>,
-    /// Only of this type.
+    /// Only memories of this type.
     pub memory_type: Option<MemoryType>,
-    /// Only of this importance or more.
+    /// Only memories of at least this importance.
     pub min_importance: Option<f64>,
-    /// Only those made in so many days.
+    /// Only memories created in the last so many days.
     #[serde(deserialize_with = "crate::whole::optional")]
     pub max_age_days: Option<u64>,
-    /// Only with this score or more, 0 to 1.
+    /// Only memories with at least this score, 0 to 1.
     pub threshold: Option<f64>,
-    /// How many at most; 10 where nothing is said.
+    /// Maximum of results; 10 if left out.
     #[serde(deserialize_with = "crate::whole::optional")]
     pub limit: Option<u64>,
-    /// How many are passed over.
+    /// Results to skip.
     #[serde(deserialize_with = "crate::whole::optional")]
     pub offset: Option<u64>,
 }
 
-/// A memory and how well it fits.
+/// A memory that matches, with its score.
 pub struct Hit {
     /// The memory.
     pub memory: Memory,
-    /// 0 to 1.
+    /// Score, 0 to 1.
     pub score: f32,
 }
 
-/// What was found.
+/// Result of a search.
 pub struct Found {
-    /// Best first: the part that was asked for.
+    /// The requested part of the results, best first.
     pub hits: Vec<Hit>,
-    /// How many there are.
+    /// Number of memories that match.
     pub total: usize,
-    /// How many were passed over.
+    /// Number of results that were skipped.
     pub offset: usize,
-    /// How many were asked for.
+    /// Maximum of results that was requested.
     pub limit: usize,
 }
 
-/// Looks for memories.
+/// Searches memories.
 ///
 /// # Errors
-/// [`ResourceError::Invalid`] names what cannot be asked.
+/// [`ResourceError::Invalid`] names the invalid field of the query.
 pub async fn search<N: Notice>(caller: &Caller<'_, N>, query: Query) -> Result<Found, ResourceError> {
     let limit = within("limit", query.limit.unwrap_or(LIMIT_DEFAULT), 1, LIMIT)?;
     let offset = within("offset", query.offset.unwrap_or_default(), 0, OFFSET)?;
@@ -96,7 +98,7 @@ pub async fn search<N: Notice>(caller: &Caller<'_, N>, query: Query) -> Result<F
     found.total = hits.total;
     let ids = hits.hits.iter().map(|hit| indexed::id_of(&hit.document)).collect();
     let memories: Vec<Option<Memory>> = record::get_all(store, tenant, ids).await?;
-    // One that went between the two looks is no hit.
+    // A memory that was deleted between the search and the read is left out.
     let found_still = |(memory, hit): (Option<Memory>, crate::store::Hit)| {
         memory.map(|memory| Hit { memory, score: hit.score })
     };

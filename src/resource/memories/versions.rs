@@ -1,4 +1,5 @@
-//! The versions of a memory: what it said each time it was written. The oldest go, and all of them with the memory.
+//! The versions of a memory: its content after each write. The oldest are removed, and all of them when the
+//! memory is deleted.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,21 +10,21 @@ use crate::ids::TenantId;
 use crate::store::{Group, List, Place, Rows, Table};
 use crate::tenant::publish::Notice;
 
-/// Most versions that are kept of a memory.
+/// Maximum of versions that are stored of a memory.
 pub const VERSIONS: u64 = 100;
 
-/// What a memory said in one version.
+/// The content of a memory in one version.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Version {
     id: String,
     memory_id: String,
-    /// 1, 2, …
+    /// Number of the version, from 1.
     pub version: u64,
-    /// What made it: created or updated.
+    /// Operation that made the version: `created` or `updated`.
     pub operation: String,
-    /// What it said.
+    /// Content of the memory.
     pub said: Said,
-    /// When it was written, Unix milliseconds.
+    /// When the version was written, Unix milliseconds.
     pub updated_ms: u64,
 }
 
@@ -48,7 +49,7 @@ fn id_of(memory_id: &str, version: u64) -> String {
     format!("{memory_id}/{version}")
 }
 
-/// Puts the version that `memory` is now, and takes the one away that is too old by it.
+/// Adds the version that `memory` is now, and removes the one that is too old because of it.
 pub(super) fn put(
     rows: &mut Rows,
     tenant: TenantId,
@@ -70,7 +71,7 @@ pub(super) fn put(
     Ok(())
 }
 
-/// Takes every version of `memory` away.
+/// Removes every version of `memory`.
 pub(super) fn remove(rows: &mut Rows, tenant: TenantId, memory: &Memory) {
     let first = memory.version.saturating_sub(VERSIONS - 1).max(1);
     for version in first..=memory.version {
@@ -84,10 +85,10 @@ fn delete(rows: &mut Rows, tenant: TenantId, memory_id: &str, version: u64) {
     rows.delete_place(tenant, &Place { group: group(memory_id), number: version }, &id);
 }
 
-/// The versions of a memory.
+/// Lists the versions of a memory.
 ///
 /// # Errors
-/// [`ResourceError::NotFound`], also of a memory that the caller may not see.
+/// [`ResourceError::NotFound`], also for a memory that the caller may not see.
 pub async fn history<N: Notice>(
     caller: &Caller<'_, N>,
     id: &str,

@@ -1,9 +1,10 @@
-//! Words of texts: what a memory is found by, and what a query asks for. One reading of both, so that they meet.
+//! Splits texts into words, for memories and for queries. Both use the same rules, so that queries match.
 //!
-//! * A word is a run of Unicode letters and digits, without regard to case and compatibility forms (NFKC).
-//! * Scripts that are written without spaces (Han, kana, Thai, Lao, Khmer, Burmese) are read in pairs of neighbours; a run's last
-//!   character stands alone too, so that a single one is found as a beginning.
-//! * It is pure: it knows no index.
+//! * A word is a run of Unicode letters and digits. Case and compatibility forms (NFKC) do not matter.
+//! * Scripts without spaces between words (Han, kana, Thai, Lao, Khmer, Burmese) are split into pairs of
+//!   neighbouring characters. The last character of a run is also a word of its own, so that a single
+//!   character is found as a prefix.
+//! * The functions are pure and do not know the index.
 
 use std::collections::BTreeMap;
 
@@ -12,21 +13,21 @@ use unicode_normalization::char::is_combining_mark;
 
 use crate::store::{TERM_BYTES, Word};
 
-/// Most different words that a memory is found by: the first ones. Bounds the rows of one memory.
+/// Maximum of different words that are indexed of a memory: the first ones. It bounds the rows of one memory.
 pub const WORDS: usize = 1_000;
-/// Most different words of a query.
+/// Maximum of different words in a query.
 pub const WORDS_ASKED: usize = 32;
 
 /// The words of a text.
 #[derive(Default, PartialEq, Eq, Debug)]
 pub(super) struct Words {
-    /// How often each occurs; 255 and more alike.
+    /// How often each word occurs, at most 255.
     pub(super) counts: BTreeMap<String, u8>,
-    /// How many there are in all.
+    /// Number of words, with repetitions.
     pub(super) len: usize,
 }
 
-/// The words that `text` is found by.
+/// Returns the words under which `text` is indexed.
 pub(super) fn of_text(text: &str) -> Words {
     let mut words = Words::default();
     read(text, |word| {
@@ -40,8 +41,8 @@ pub(super) fn of_text(text: &str) -> Words {
     words
 }
 
-/// The words that `query` asks for, each once; one with a `*` behind it is the beginning of others, and with `prefix` the last
-/// one is.
+/// Returns the words of `query`, each once. A word that ends with `*` is a prefix; with `prefix` the last
+/// word is one too.
 pub(super) fn of_query(query: &str, prefix: bool) -> Vec<Word> {
     let mut words: Vec<Word> = Vec::new();
     let mut last = None;
@@ -49,7 +50,7 @@ pub(super) fn of_query(query: &str, prefix: bool) -> Vec<Word> {
         let mut ends = None;
         read(piece, |found| {
             if found.place == Place::Tail {
-                return; // its pairs say more
+                return; // its pairs are more specific
             }
             let known = words.iter().position(|word| word.term == found.text);
             let at = known.unwrap_or(words.len());
@@ -70,14 +71,14 @@ pub(super) fn of_query(query: &str, prefix: bool) -> Vec<Word> {
     words
 }
 
-/// How a word stands in its run.
+/// Position of a word in its run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// A word, or a pair.
+    /// A word, or a pair of characters.
     Whole,
     /// The last character of a run of pairs.
     Tail,
-    /// The only character of such a run.
+    /// The only character of a run of pairs.
     Alone,
 }
 
@@ -86,13 +87,13 @@ struct Found<'a> {
     place: Place,
 }
 
-/// Tells every word of `text` in order; what is over [`TERM_BYTES`] of a word is cut.
+/// Calls `each` for every word of `text`, in order. A word is cut at [`TERM_BYTES`].
 fn read(text: &str, mut each: impl FnMut(Found<'_>)) {
     let mut word = String::new();
-    // The last character of a run without spaces, and whether one came before it.
+    // The last character of a run without spaces, and whether another one precedes it.
     let mut run: Option<(char, bool)> = None;
     let mut utf8 = [0; 4];
-    // A space at the end ends whatever is open.
+    // The space at the end closes the last word.
     for c in text.nfkc().flat_map(char::to_lowercase).chain(std::iter::once(' ')) {
         let is_word = c.is_alphanumeric() || is_combining_mark(c);
         let unspaced = is_word && is_unspaced(c);
@@ -116,13 +117,13 @@ fn read(text: &str, mut each: impl FnMut(Found<'_>)) {
     }
 }
 
-/// Whether a character is of a script that is written without spaces between words.
+/// Returns true if a character belongs to a script without spaces between words.
 fn is_unspaced(c: char) -> bool {
     matches!(c,
         '\u{0E00}'..='\u{0EFF}' // Thai, Lao
         | '\u{1000}'..='\u{109F}' // Burmese
         | '\u{1780}'..='\u{17FF}' // Khmer
-        | '\u{3005}'..='\u{3007}' // marks of repetition, zero
+        | '\u{3005}'..='\u{3007}' // iteration marks, zero
         | '\u{3040}'..='\u{30FF}' // kana
         | '\u{31F0}'..='\u{31FF}'
         | '\u{3400}'..='\u{4DBF}' // Han
@@ -138,7 +139,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Whatever is said is found by the same words, and every word fits the index.
+        /// A query that repeats a text finds it, and every word fits the index.
         #[test]
         fn what_is_asked_as_it_was_said_is_found(text in "(\\PC|[a-zA-Zß İĞ]|[ก-๏]|[一-龠]|[\u{300}-\u{310}]|[ \t\u{a0}*]){0,60}") {
             let words = of_text(&text);

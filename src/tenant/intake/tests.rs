@@ -1,4 +1,4 @@
-//! Bodies are read the same wherever they are cut, and as one who has all of them would read them.
+//! Tests that a body is parsed the same way wherever it is cut, and the same way as when it is complete.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // tests may
 
@@ -9,10 +9,10 @@ use super::*;
 const EVENT: &str = r#"{"type":"custom","channel":"c","data":1}"#;
 const SPACED: &str = "{ \"type\": \"message\",\n \"agent_id\" : \"ä\", \"content\": \"a\\nb \\u00e9 € 😀\", \"metadata\": {\"n\": [1.5, true]} }";
 
-/// What is read: each event, or what is wrong.
+/// The result of parsing: each event, or the error.
 type Outcome = Result<Vec<String>, EventError>;
 
-/// Reads a body that comes in these parts; the last one is known to be it, or an empty one follows.
+/// Parses a body in these parts. Either the last part is marked as the last one, or an empty one follows.
 fn read(format: Format, parts: &[&[u8]], end_is_known: bool) -> Outcome {
     let mut reader = BodyReader::new(format);
     let mut events = Vec::new();
@@ -28,7 +28,7 @@ fn read(format: Format, parts: &[&[u8]], end_is_known: bool) -> Outcome {
     Ok(events)
 }
 
-/// What one reads who has all of the body, without haste.
+/// The reference: parses the complete body with serde_json.
 fn model(format: Format, body: &[u8]) -> Outcome {
     let text = std::str::from_utf8(body).map_err(|_| EventError::new("", "is not UTF-8"))?;
     let shown = |event: Event<'_>| format!("{event:?}");
@@ -49,7 +49,8 @@ fn model(format: Format, body: &[u8]) -> Outcome {
     items.iter().map(|item| item.get()).enumerate().map(one).collect()
 }
 
-/// Reads a body whole, in two parts cut at each place, and byte by byte: always as the model does.
+/// Parses a body as a whole, in two parts cut at each position, and byte by byte. Each result must equal that
+/// of the model.
 fn read_every_way(format: Format, body: &[u8]) -> Outcome {
     let expected = model(format, body);
     for end_is_known in [false, true] {
@@ -161,7 +162,7 @@ fn a_thousand_are_taken_and_one_more_is_refused() {
     }
 }
 
-/// An event that comes in small parts is not read from its beginning for each of them.
+/// An event that arrives in small parts is not parsed from its start for each of them.
 #[test]
 fn what_is_kept_is_read_again_only_when_it_has_doubled() {
     let long = format!(r#"[{{"type":"custom","channel":"c","data":"{}"}}]"#, "x".repeat(10_000));
@@ -177,7 +178,7 @@ fn what_is_kept_is_read_again_only_when_it_has_doubled() {
     assert_eq!(reader.finish(), Ok(1));
 }
 
-/// Pieces of bodies put together in any order: most of it is nearly valid.
+/// Parts of bodies in any order, so that most of the result is nearly valid.
 fn soup() -> impl Strategy<Value = Vec<u8>> {
     let pieces = prop::sample::select(vec![
         EVENT.as_bytes(),
@@ -202,7 +203,7 @@ fn soup() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(pieces, 0..12).prop_map(|pieces| pieces.concat())
 }
 
-/// Nearly an array.
+/// A nearly valid array.
 fn array() -> impl Strategy<Value = Vec<u8>> {
     let events = prop::collection::vec(
         prop_oneof![8 => Just(EVENT.as_bytes().to_vec()), 4 => Just(SPACED.as_bytes().to_vec()), 1 => soup()],

@@ -1,4 +1,4 @@
-//! Organizations that come and go: whatever is kept in memory for them goes with them.
+//! Tests that everything kept in memory for an organization is removed with the organization.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -35,7 +35,7 @@ impl World {
         World { auth, tenants, clock }
     }
 
-    /// Entries of every table that has some for organizations.
+    /// Number of entries of every table with entries for organizations.
     fn entries(&self) -> [(&'static str, u64); 7] {
         let stats = self.tenants.store().stats();
         [
@@ -49,7 +49,7 @@ impl World {
         ]
     }
 
-    /// An organization's whole life, with something in every table.
+    /// The whole life of an organization, with an entry in every table.
     async fn live(&self, n: usize) {
         let operator = Principal::local_operator();
         let operate = operator.authorize::<Operate>().expect("an operator");
@@ -78,7 +78,7 @@ impl World {
         rows.erase_user(tenant, "ann").expect("short");
         self.tenants.write(Actor::daemon(), rows).await.expect("written");
         self.auth.delete_organization(&operate, &id).await.expect("deleted");
-        // Whoever passed every check before finds nothing to write into.
+        // A request that has passed all checks before the deletion finds nothing to write to.
         let late = draft(r#"{"type":"custom","channel":"c","data":1}"#);
         let late =
             self.tenants.publish_events(Actor::daemon(), &open, late, PublishOptions::default(), &Told);
