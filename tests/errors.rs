@@ -21,7 +21,12 @@ async fn a_field_of_a_wrong_type_a_missing_and_an_unknown_one_are_named_and_no_v
         ("/api/v1/tokens", r#"{"roles":["user"]}"#, "sub", "is required"),
         ("/api/v1/tokens", r#"{"sub":"ann","roles":["user",{"x":1}]}"#, "roles[1]", "must be a string"),
         ("/api/v1/tokens", r#"{"sub":"ann","sub":"bob"}"#, "sub", "is given twice"),
-        ("/api/v1/tickets", r#"{"again":true}"#, "again", "is not a known field; the fields are sub, reconnect"),
+        (
+            "/api/v1/tickets",
+            r#"{"again":true}"#,
+            "again",
+            "is not a known field; the fields are sub, reconnect",
+        ),
         ("/api/v1/organizations", r#"{"visibility":"sesame"}"#, "visibility", "must be private or org"),
         ("/api/v1/users/login", r#"{"password":["sesame"]}"#, "password", "must be a string"),
         ("/api/v1/users/login", r#""sesame""#, "", "must be an object"),

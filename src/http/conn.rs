@@ -1,10 +1,12 @@
-//! One accepted socket: HTTP/1 or HTTP/2 by hyper, until it closes or leaves hyper for the worker's own set.
+//! One accepted socket: hyper serves HTTP/1 or HTTP/2 on it, until it closes or the worker takes it over.
 //!
-//! * A trusted proxy may name its client, in a PROXY header before the first request or in headers of each (`client_address`).
-//! * The protocol is told by the first bytes (the HTTP/2 preface), so HTTP/1 pays nothing for HTTP/2.
-//! * A granted subscription on HTTP/1 leaves its request unanswered in hyper; once everything answered earlier is
-//!   flushed ([`Flow`]), the socket is taken back with `into_parts`, and the worker writes the head itself.
-//! * What hyper answers on its own (a head it cannot parse) gets the body that every refusal has.
+//! * A trusted proxy may name its client, in a PROXY header before the first request or in headers of each
+//!   request (`client_address`).
+//! * The first bytes (the HTTP/2 preface) decide the protocol, so HTTP/1 has no cost for HTTP/2.
+//! * An accepted subscription on HTTP/1 leaves its request unanswered in hyper. Once all earlier responses
+//!   are flushed ([`Flow`]), the socket is taken back with `into_parts`, and the worker writes the response
+//!   head itself.
+//! * If hyper responds on its own (to a head it cannot parse), its body is replaced by the usual error body.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -44,11 +46,12 @@ use super::subscribe::{self, Subscribed};
 use super::transport::{Io, Stream};
 use super::{h2, host};
 
-/// Most bytes of a request head.
+/// Maximum of bytes of a request head.
 pub const HEAD_BYTES: usize = 16 * 1024;
-/// Most headers of a request: hyper's own limit, which is not set here, because hyper then fills two buffers for each head.
+/// Maximum of headers of a request. This is hyper's own default; setting it would make hyper fill two buffers
+/// for each head.
 pub const HEADERS: usize = 100;
-/// How long, and for how many reads of 8 KiB, input is discarded after the last answer.
+/// How long, and for how many reads of 8 KiB, input is discarded after the last response.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_READS: usize = 4_096;
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -62,18 +65,18 @@ pub enum Door {
     Echo,
 }
 
-/// Serves a fresh socket on this worker until it ends or leaves hyper.
+/// Serves a new socket on this worker until it closes or is taken from hyper.
 pub async fn serve(worker: Rc<Worker>, accepted: Accepted, door: Door) {
     let held = worker.hold_socket();
     let (stream, peer) = match Stream::from_accepted(accepted) {
         Ok(stream) => stream,
-        Err(error) => return tracing::debug!(%error, "a fresh socket could not be used"),
+        Err(error) => return tracing::debug!(%error, "could not use a new socket"),
     };
     let trusted = worker.shared.config.trusted_proxies.contains(peer);
     let newcomer = Rc::new(worker.shared.newcomers.enter((!trusted).then_some(peer)));
     let taken = tokio::select! {
         biased;
-        () = newcomer.evicted() => return tracing::debug!("a socket without a credential made room for another"),
+        () = newcomer.evicted() => return tracing::debug!("closed a socket without a credential to make room for another"),
         taken = speak(&worker, stream, peer, door, &newcomer) => taken,
     };
     drop(newcomer);
@@ -81,13 +84,14 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted, door: Door) {
     match stream.into_fd() {
         Ok(fd) => match worker.adopt_socket(fd, adopt) {
             Ok(()) => held.hand_over(),
-            Err(error) => tracing::warn!(%error, "a socket could not be watched"),
+            Err(error) => tracing::warn!(%error, "could not watch a socket"),
         },
-        Err(error) => tracing::debug!(%error, "a socket could not leave the runtime"),
+        Err(error) => tracing::debug!(%error, "could not take a socket out of the runtime"),
     }
 }
 
-/// Serves a socket in the protocol that its peer speaks. What is returned has left hyper.
+/// Serves a socket in the protocol that its peer uses. Returns the connection if its socket was taken from
+/// hyper.
 async fn speak(
     worker: &Rc<Worker>,
     stream: Stream,
@@ -97,7 +101,8 @@ async fn speak(
 ) -> Option<(Stream, Adopt)> {
     let config = &worker.shared.config;
     let (wait, trusted) = (config.header_timeout(), config.trusted_proxies.contains(peer));
-    // All clients of a trusted proxy share its address: only those that it names have a limit.
+    // All clients of a trusted proxy share its address, so the limit applies only to the clients that it
+    // names.
     if !trusted && let Err(full) = newcomer.comes_from(peer) {
         refuse(worker, stream, full).await;
         return None;
@@ -117,16 +122,16 @@ async fn speak(
     serve_h1(worker, stream, first, peer, door, newcomer).await
 }
 
-/// Says why a socket is not served, as far as one write gets.
+/// Sends the reason why a socket is not served. It makes one write and ignores the rest.
 async fn refuse(worker: &Worker, mut stream: Stream, full: Refused) {
     worker.shared.metrics.refused.add(1);
     let answer = Answer::refusal(&full.into(), &*worker.shared.clock).whole_and_last();
-    let _ = stream.write(&answer).await; // who does not take it is refused all the same
+    let _ = stream.write(&answer).await; // a failed write does not change the refusal
     let _ = stream.shutdown().await;
 }
 
-/// Reads until it is clear whether the peer speaks HTTP/2, and before that the PROXY header of a trusted one. Answers the first
-/// bytes of HTTP, and the client that the header names. `None`: the peer went away first.
+/// Reads until it is clear whether the peer uses HTTP/2; before that, the PROXY header of a trusted peer.
+/// Returns the first bytes of HTTP, and the client that the header names. `None` if the peer closed first.
 async fn sniff(mut stream: Stream, trusted: bool) -> Option<(Stream, Bytes, Option<IpAddr>)> {
     let mut first = Vec::with_capacity(1_024);
     let (mut may_name, mut source) = (trusted, None);
@@ -137,7 +142,7 @@ async fn sniff(mut stream: Stream, trusted: bool) -> Option<(Stream, Bytes, Opti
                 first.drain(..length);
                 (may_name, source) = (false, named);
             }
-            // What is no such header is HTTP, or refused as HTTP.
+            // Everything else is HTTP, or is refused as HTTP.
             Parsed::Other => may_name = false,
         }
         if !may_name && (first.len() >= H2_PREFACE.len() || !H2_PREFACE.starts_with(&first)) {
@@ -149,7 +154,7 @@ async fn sniff(mut stream: Stream, trusted: bool) -> Option<(Stream, Bytes, Opti
     }
 }
 
-/// What the service leaves for the task that drives its connection.
+/// What the service hands to the task that drives its connection.
 #[derive(Default)]
 struct Takeover {
     granted: RefCell<Option<Adopt>>,
@@ -174,7 +179,7 @@ async fn serve_h1(
         service_fn(move |request: Request<Incoming>| {
             let (worker, flow, takeover) = (worker.clone(), flow.clone(), takeover.clone());
             let (busy, newcomer) = (activity.begin(), newcomer.clone());
-            // Boxed: hyper can give its parts back only where the future may move.
+            // Boxed, because hyper returns its parts only if the future can be moved.
             Box::pin(async move {
                 match respond(request, &worker, peer, door, &flow, &newcomer).await {
                     Responded::Whole(mut response) => {
@@ -191,7 +196,7 @@ async fn serve_h1(
         })
     };
     let mut connection = http1::Builder::new()
-        .header_read_timeout(None) // `Deadlines` measures it, and idle connections otherwise
+        .header_read_timeout(None) // `Deadlines` measures this time, and idle connections in another way
         .max_buf_size(HEAD_BYTES)
         .half_close(false)
         .serve_connection(io, service);
@@ -238,18 +243,18 @@ async fn serve_h1(
     Some((parts.io.into_stream(), adopt))
 }
 
-/// What became of an HTTP/1 connection.
+/// How an HTTP/1 connection ended.
 enum Outcome {
-    /// Its socket goes to the worker.
+    /// The socket goes to the worker.
     TakenOver,
-    /// hyper has ended it.
+    /// hyper has closed the connection.
     Done,
-    /// It is ended in the middle of something.
+    /// A deadline ended the connection.
     Late(End),
 }
 
-/// Ends our side and discards what still comes, for a moment: closing over unread input would reset the connection, and
-/// could destroy the answer on its way (a 413 to a body that is still being sent).
+/// Shuts down our side and discards input for a moment. Closing a socket with unread input would reset the
+/// connection, which could destroy the response on its way (a 413 to a body that is still being sent).
 async fn linger(mut stream: Stream) {
     let discard = async {
         stream.shutdown().await?;
@@ -261,7 +266,8 @@ async fn linger(mut stream: Stream) {
         }
         Ok::<_, io::Error>(())
     };
-    let _ = tokio::time::timeout(LINGER, discard).await; // the peer's end, an error or the time: all the same now
+    // the peer's end, an error and the timeout are the same here
+    let _ = tokio::time::timeout(LINGER, discard).await;
 }
 
 pub(super) enum Responded {
@@ -341,7 +347,7 @@ pub(super) async fn respond(
     }
 }
 
-/// A granted subscription: on HTTP/2 a body, else the socket itself.
+/// Starts an accepted subscription: on HTTP/2 as a response body, otherwise on the socket itself.
 fn start(worker: &Rc<Worker>, subscribed: Subscribed, version: Version, flow: &Rc<Flow>) -> Responded {
     let Subscribed { status, mut headers, preface, mut adopt } = subscribed;
     if version == Version::HTTP_2 {
@@ -353,7 +359,7 @@ fn start(worker: &Rc<Worker>, subscribed: Subscribed, version: Version, flow: &R
         return Responded::Whole(response);
     }
     if adopt.transport != Transport::Ws {
-        // The socket leaves hyper: no further request is read from it.
+        // The socket is taken from hyper, so no further request is read from it.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     if adopt.transport == Transport::Sse {

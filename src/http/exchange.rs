@@ -1,4 +1,4 @@
-//! One request, as handlers see it: its parts, its peer, its worker, and the ways to its body and its principal.
+//! One request as handlers see it: its parts, its peer, its worker, and access to its body and its principal.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -22,30 +22,30 @@ use super::incoming::{IncomingBody, discard};
 use super::misread::Misread;
 use super::respond::Answer;
 
-/// What a header takes in memory beside its bytes.
+/// Bytes of memory that a header takes besides its text.
 const HEADER_OVERHEAD: usize = 100;
-/// What a request that waits takes in memory beside its head and body, about.
+/// Estimated bytes of memory that a waiting request takes besides its head and body.
 const REQUEST_OVERHEAD: usize = 16 * 1024;
 
 /// A request.
 pub struct Exchange {
-    /// The worker it came to.
+    /// The worker that received the request.
     pub worker: Rc<Worker>,
-    /// Its peer; `None` on a unix socket.
+    /// Address of the peer; `None` on a Unix socket.
     pub peer: Option<IpAddr>,
-    /// Its method.
+    /// Method.
     pub method: Method,
-    /// Its path, as sent.
+    /// Path, as sent.
     pub path: String,
-    /// Its query without `?`, as sent; may hold credentials.
+    /// Query without `?`, as sent. It may contain credentials.
     pub query: String,
-    /// Its version.
+    /// HTTP version.
     pub version: Version,
-    /// Its authority, where the request target has one (HTTP/2).
+    /// Authority, if the request target has one (HTTP/2).
     pub authority: Option<String>,
-    /// Its headers.
+    /// Headers.
     pub headers: HeaderMap,
-    /// Its connection, as long as nobody there has shown a valid credential.
+    /// The connection's entry among those that have not shown a valid credential.
     newcomer: Rc<Newcomer>,
     /// Who asks, once that is known.
     caller: RefCell<Option<Arc<Principal>>>,
@@ -56,7 +56,7 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Takes a request apart.
+    /// Splits a request into its parts.
     #[must_use]
     pub fn new(
         request: http::Request<Incoming>,
@@ -87,13 +87,13 @@ impl Exchange {
         &self.worker.shared
     }
 
-    /// A header as text.
+    /// Returns a header as text.
     #[must_use]
     pub fn header(&self, name: impl header::AsHeaderName) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// Who asks.
+    /// Returns the caller's principal.
     ///
     /// # Errors
     /// 401, 403 or 429.
@@ -109,17 +109,19 @@ impl Exchange {
         self.newcomer.settle();
         let is_first = self.caller.replace(Some(principal.clone())).is_none();
         if !self.method.is_safe() {
-            // Its answer could not be withheld: it is refused before anything is done.
+            // The response of such a request could not be withheld, so the request is refused before anything
+            // is done.
             self.shared().unread_answers.check(self.tenant_id())?;
         }
-        // Its organization is charged once a request, however often the handler asks who it is.
+        // The organization's rate limit counts each request once, however often the handler asks for the
+        // principal.
         if is_first {
             self.shared().rates.request(principal.tenant, self.shared().clock.now_ms())?;
         }
         Ok(principal)
     }
 
-    /// Who asks, with the right `R`.
+    /// Returns proof that the caller has the right `R`.
     ///
     /// # Errors
     /// 401, 403 or 429.
@@ -127,8 +129,8 @@ impl Exchange {
         Ok(self.principal(Use::Rest)?.authorize()?)
     }
 
-    /// Returns an error if the credential of the request has ended since it was accepted. Commits confirm it themselves; this is
-    /// for what waits and commits nothing.
+    /// Returns an error if the credential has ended since the request was accepted. Commits check this
+    /// themselves; this method is for requests that wait and commit nothing.
     ///
     /// # Errors
     /// 401.
@@ -139,7 +141,7 @@ impl Exchange {
         }
     }
 
-    /// The tenant of an authenticated principal.
+    /// Opens the tenant of an authenticated principal.
     ///
     /// # Errors
     /// 503 while the store cannot be read.
@@ -147,7 +149,7 @@ impl Exchange {
         Ok(self.shared().tenants.open(principal.tenant).await?)
     }
 
-    /// The query's parameters, unescaped, without credentials.
+    /// Returns the query's parameters, unescaped, without credentials.
     ///
     /// # Errors
     /// 400: escapes that are not UTF-8, or too many.
@@ -158,15 +160,15 @@ impl Exchange {
         Ok(pairs)
     }
 
-    /// The whole body, at most `limits.body_bytes`.
+    /// Reads the whole body, at most `limits.body_bytes`.
     ///
     /// # Errors
-    /// Those of [`Exchange::body_within`].
+    /// The same as [`Exchange::body_within`].
     pub async fn body(&mut self) -> Result<Bytes, Refusal> {
         self.body_within(self.shared().config.limits.body_bytes).await
     }
 
-    /// The whole body, at most `limit` bytes.
+    /// Reads the whole body, at most `limit` bytes.
     ///
     /// # Errors
     /// 413 over the limit; 429 over the organization's share of bodies on their way; 408 when it stops coming for
@@ -192,8 +194,8 @@ impl Exchange {
         Ok(if joined.is_empty() { first } else { joined.freeze() })
     }
 
-    /// Begins to read the body, of which there may be `limit` bytes, part by part. Answers how long it will be, as far as that is
-    /// known, bytes.
+    /// Starts to read the body part by part, at most `limit` bytes. Returns its length in bytes, as far as it
+    /// is known.
     ///
     /// # Errors
     /// 413 where it says that it is larger; 429 over the organization's share of bodies on their way.
@@ -209,10 +211,10 @@ impl Exchange {
         admitted.map(|()| expected)
     }
 
-    /// The next part of the body; `None` after the last.
+    /// Reads the next part of the body; `None` after the last one.
     ///
     /// # Errors
-    /// Those of [`Exchange::body_within`].
+    /// The same as [`Exchange::body_within`].
     pub async fn next_part(&mut self) -> Result<Option<Bytes>, Refusal> {
         let Some(incoming) = &mut self.incoming else { return Ok(None) };
         let part = incoming.next().await;
@@ -220,13 +222,13 @@ impl Exchange {
         part
     }
 
-    /// Whether the last part of the body has come, as far as that is known.
+    /// Returns true if the last part of the body has arrived, as far as that is known.
     #[must_use]
     pub fn body_is_over(&self) -> bool {
         self.incoming.as_ref().is_none_or(IncomingBody::is_over)
     }
 
-    /// Counts `bytes` for what was made of the body so far.
+    /// Counts `bytes` of memory for what was made from the body so far.
     ///
     /// # Errors
     /// 429 over the organization's share of bodies on their way.
@@ -237,7 +239,7 @@ impl Exchange {
         kept
     }
 
-    /// Ends the reading of a body of which all parts have come.
+    /// Ends reading a body that has arrived completely.
     ///
     /// # Errors
     /// 401 when the credential ended before all of it came.
@@ -269,22 +271,23 @@ impl Exchange {
         }
     }
 
-    /// Whose request it is, once that is known.
+    /// Returns the tenant of the request, once the principal is known.
     fn tenant_id(&self) -> Option<TenantId> {
         self.caller.borrow().as_ref().map(|caller| caller.tenant)
     }
 
-    /// What this request takes in memory without its body, about.
+    /// Returns the estimated memory of this request without its body, in bytes.
     fn head_bytes(&self) -> usize {
         let headers =
             self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD);
         REQUEST_OVERHEAD + self.path.len() + self.query.len() + headers.sum::<usize>()
     }
 
-    /// The claim on the organization's share of unread answers that `answer` has until it is read; `None`: it has none.
+    /// Returns the claim that `answer` has on the organization's share of unread responses until it is read;
+    /// `None` if it needs none.
     ///
     /// # Errors
-    /// 429: the share is used up. What changes something is answered all the same.
+    /// 429: the share is used up. The response to a change is sent anyway.
     pub fn unread(&self, answer: &Answer) -> Result<Option<Claim>, Refusal> {
         let bytes = match &answer.body {
             Cow::Owned(body) if body.len() > FREE_BYTES => body.len(),
@@ -298,7 +301,8 @@ impl Exchange {
         Ok(Some(claim))
     }
 
-    /// A claim of `bytes` on the organization's share of unread answers, for an answer that is made while it is read.
+    /// Claims `bytes` of the organization's share of unread responses, for a response that is produced while
+    /// it is read.
     ///
     /// # Errors
     /// 429: the share is used up.
@@ -308,42 +312,43 @@ impl Exchange {
         Ok(claim)
     }
 
-    /// The body as a JSON object of `T`; an empty body is `{}`.
+    /// Parses the body as a JSON object of type `T`. An empty body is `{}`.
     ///
     /// # Errors
-    /// 415 for another content type; 400 naming what is wrong; those of [`Exchange::body`].
+    /// 415 for another content type; 400 naming what is wrong; the errors of [`Exchange::body`].
     pub async fn json<T: serde::de::DeserializeOwned>(&mut self) -> Result<T, Refusal> {
         self.json_and_bytes().await.map(|(value, _)| value)
     }
 
-    /// [`Exchange::json`], and the bytes it was read from.
+    /// Like [`Exchange::json`]. Also returns the bytes of the body.
     ///
     /// # Errors
-    /// As there.
+    /// The same as there.
     pub async fn json_and_bytes<T: serde::de::DeserializeOwned>(&mut self) -> Result<(T, Bytes), Refusal> {
         self.small_json(self.shared().config.limits.body_bytes).await
     }
 
-    /// [`Exchange::json_and_bytes`] of a body of at most `limit` bytes.
+    /// Like [`Exchange::json_and_bytes`], for a body of at most `limit` bytes.
     ///
     /// # Errors
-    /// As there.
+    /// The same as there.
     pub async fn small_json<T: serde::de::DeserializeOwned>(
         &mut self,
         limit: usize,
     ) -> Result<(T, Bytes), Refusal> {
         let body = self.json_text(limit).await?;
-        // An array's items would be taken for the fields in their order, and change what nobody named.
+        // serde would accept an array's items as the fields in their order, and so set fields that the client
+        // did not name.
         if body.trim_ascii_start().first() == Some(&b'[') {
             return Err(Refusal::invalid("", "must be an object"));
         }
         read(body)
     }
 
-    /// [`Exchange::json_and_bytes`] of what may be an array too.
+    /// Like [`Exchange::json_and_bytes`], for a body that may also be an array.
     ///
     /// # Errors
-    /// As there.
+    /// The same as there.
     pub async fn json_or_array<T: serde::de::DeserializeOwned>(&mut self) -> Result<(T, Bytes), Refusal> {
         read(self.json_text(self.shared().config.limits.body_bytes).await?)
     }
@@ -356,7 +361,8 @@ impl Exchange {
         Ok(body)
     }
 
-    /// The body's content type among `allowed`, by index; none given counts as the first.
+    /// Returns the index of the body's content type in `allowed`. If the request has none, the first one is
+    /// assumed.
     ///
     /// # Errors
     /// 415.

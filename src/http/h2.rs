@@ -179,7 +179,9 @@ impl Streams {
         let _busy = self.activity.begin();
         let mut claim = (!self.newcomer.is_settled()).then(|| self.shares.claim(None));
         if claim.as_mut().is_some_and(|claim| claim.set(STREAM_BYTES).is_err()) {
-            return tracing::debug!("reset a stream: too many streams of peers without a credential are open");
+            return tracing::debug!(
+                "reset a stream: too many streams of peers without a credential are open"
+            );
         }
         let flow = Flow::of_stream();
         let mut stall = Stall { flow: flow.clone(), limit: self.write_timeout, timer: None };

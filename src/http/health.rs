@@ -88,7 +88,7 @@ pub(super) fn readiness(shared: &Shared) -> Answer {
 }
 
 fn answer(status: StatusCode, health: &Health) -> Answer {
-    Answer::raw_json(status, serde_json::to_vec(health).unwrap_or_default()) // texts and a flag: nothing can fail
+    Answer::raw_json(status, serde_json::to_vec(health).unwrap_or_default()) // texts and a flag: this cannot fail
 }
 
 fn report(shared: &Shared) -> Health {

@@ -1,6 +1,7 @@
-//! The body of a request as it comes: within its limit, within its organization's share of bodies on their way, and in time.
+//! The body of a request while it arrives, within its size limit, its organization's share of incoming
+//! bodies, and its time limit.
 //!
-//! * It counts what has come of a body whose end has not, until it is dropped.
+//! * An incomplete body counts with the bytes received, until it is dropped.
 //! * Most bodies have come with their heads: a clock is read only where there is something to wait for.
 //! * Time that its reader takes is not the client's: it is added to what the body as a whole may take.
 //! * What is left of a body when its request is answered is read and dropped if it is short ([`discard`]).
@@ -48,15 +49,15 @@ pub(super) async fn discard(mut body: Incoming) -> bool {
 pub(super) struct IncomingBody {
     body: Incoming,
     shared: Arc<Shared>,
-    /// Most bytes of it.
+    /// Maximum of bytes of the body.
     limit: usize,
-    /// Bytes that count besides it.
+    /// Bytes that count in addition to the body.
     head: usize,
-    /// Bytes that have come.
+    /// Bytes received.
     received: usize,
-    /// When it was first waited for, and later by the time that was spent on its parts since.
+    /// When the body was first waited for, moved forward by the time that its reader has spent on its parts.
     started: Option<Instant>,
-    /// When its last part was handed over, if it was waited for before.
+    /// When the last part was passed on, if the body was waited for before.
     handed_over: Option<Instant>,
     claim: Claim,
 }
@@ -94,10 +95,11 @@ impl IncomingBody {
         self.body
     }
 
-    /// The next part; `None` after the last.
+    /// Reads the next part; `None` after the last one.
     ///
     /// # Errors
-    /// 413 over the limit; 429 over the share; 408 when it stops coming or takes too long in whole; 400 when it breaks off.
+    /// 413 over the limit; 429 over the share; 408 if the body stops arriving or takes too long; 400 if it is
+    /// cut off.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
         loop {
             let frame = match self.body.frame().now_or_never() {
@@ -105,7 +107,7 @@ impl IncomingBody {
                 None => self.wait().await?,
             };
             let Some(frame) = frame else { return Ok(None) };
-            let frame = frame.map_err(|_| Refusal::bad_request("the body broke off"))?;
+            let frame = frame.map_err(|_| Refusal::bad_request("the body was cut off"))?;
             let Ok(data) = frame.into_data() else { continue };
             if self.received + data.len() > self.limit {
                 return Err(Refusal::too_large(self.limit));
@@ -117,7 +119,7 @@ impl IncomingBody {
         }
     }
 
-    /// Waits for the next frame of the body, in time.
+    /// Waits for the next frame of the body, within the time limits.
     async fn wait(&mut self) -> Result<Option<hyper::Result<Frame<Bytes>>>, Refusal> {
         let now = Instant::now();
         let spent = self.handed_over.take().map_or(Duration::ZERO, |handed_over| now - handed_over);
@@ -127,14 +129,15 @@ impl IncomingBody {
         let (stopped, late) = (now + config.body_timeout(), started + config.receive_time(self.received));
         tokio::time::timeout_at(stopped.min(late), self.body.frame()).await.map_err(|_| {
             let message = match stopped <= late {
-                true => "the body stopped coming",
-                false => "the body did not come whole in time",
+                true => "the body stopped arriving",
+                false => "the body was not received completely in time",
             };
             Refusal::new(StatusCode::REQUEST_TIMEOUT, "BAD_REQUEST", message)
         })
     }
 
-    /// Counts `bytes` for what was made of it so far, where that is clearly more than what has come.
+    /// Counts `bytes` of memory for what was made from the body so far, if that is clearly more than what has
+    /// arrived.
     ///
     /// # Errors
     /// 429 over the share.
@@ -145,12 +148,12 @@ impl IncomingBody {
         Ok(())
     }
 
-    /// Whether the part that was handed over last is the last one, as far as that is known.
+    /// Returns true if the part that was passed on last is the last one, as far as that is known.
     pub(super) fn is_over(&self) -> bool {
         self.body.is_end_stream()
     }
 
-    /// How long it will be, as far as that is known, bytes.
+    /// Returns the length of the body in bytes, as far as it is known.
     pub(super) fn expected(&self) -> usize {
         (self.body.size_hint().lower() as usize).saturating_add(self.received)
     }

@@ -206,7 +206,8 @@ fn store(shared: &Shared, out: &mut Exposition) {
     );
     let help = "Deleted organizations and users whose data is not completely erased";
     out.gauge("nervewire_store_erasures", help, get(&stats.erasures));
-    let help = "Deleted users whose erasure waits for another attempt, because stored events could not be read";
+    let help =
+        "Deleted users whose erasure waits for another attempt, because stored events could not be read";
     out.gauge("nervewire_store_erasures_postponed", help, get(&stats.erasures_postponed));
     let help =
         "Stored pieces of events that are damaged, each counted once; readers get a gap in their place";
@@ -215,7 +216,11 @@ fn store(shared: &Shared, out: &mut Exposition) {
     out.gauge("nervewire_store_entries", help, get(&stats.committer_entries) + get(&stats.tombstones));
     let rows = store.row_cache();
     out.gauge("nervewire_row_cache_bytes", "Bytes of rows of resources kept in memory", rows.bytes as i64);
-    out.gauge("nervewire_row_cache_limit_bytes", "Maximum of bytes of rows of resources kept in memory", rows.limit as i64);
+    out.gauge(
+        "nervewire_row_cache_limit_bytes",
+        "Maximum of bytes of rows of resources kept in memory",
+        rows.limit as i64,
+    );
     out.counter("nervewire_row_cache_hits", "Rows of resources found in memory", rows.hits);
     out.counter("nervewire_row_cache_misses", "Rows of resources read from the store", rows.misses);
     let ready = i64::from(store.state() == StoreState::Writable && !shared.is_stopping());

@@ -196,7 +196,10 @@ mod tests {
         }
         let (field, reason) = misread::<Whole>(r#"{"na`me":1}"#);
         assert_eq!(field, "na`me");
-        assert!(reason.starts_with("is not a known field; the fields are name, count, mood, metadata"), "{reason}");
+        assert!(
+            reason.starts_with("is not a known field; the fields are name, count, mood, metadata"),
+            "{reason}"
+        );
         let content = |field: &str| (field.to_owned(), "is required".to_owned());
         assert_eq!(misread::<Vec<Part>>(r#"[{"content":"a"},{}]"#), content("[1].content"));
         assert_eq!(misread::<Part>("{}"), content("content"));

@@ -31,8 +31,7 @@ pub(super) fn if_match(x: &Exchange) -> Result<Option<u64>, Refusal> {
     if tag == "*" {
         return Ok(None);
     }
-    let refused =
-        || Refusal::bad_request("If-Match: must be one ETag of this server, such as \"3\"");
+    let refused = || Refusal::bad_request("If-Match: must be one ETag of this server, such as \"3\"");
     read(tag).map(Some).ok_or_else(refused)
 }
 

@@ -65,7 +65,7 @@ pub enum ResourceError {
     #[error("the resource has changed: its version is {0} now")]
     Changed(u64),
     /// The batch has no room for this item.
-    #[error("the batch is full: send this one again in another")]
+    #[error("the batch is full: send this item again in another batch")]
     BatchFull,
     /// The resource is too large to be stored.
     #[error("{0}")]

@@ -20,7 +20,7 @@ pub(super) fn of_new(
     match asked {
         None if sub.is_some() || principal.scopes.has(Scope::Agents) => Ok(sub.map(str::to_owned)),
         None => Err(ResourceError::Forbidden(
-            "an API key owns nothing: to make agents and tools it needs the scope agents",
+            "an API key cannot own anything: to create agents and tools it needs the scope agents",
         )),
         Some(Some(owner)) if sub == Some(&*owner) => Ok(Some(owner)),
         Some(owner) => set(principal, owner),
@@ -45,14 +45,14 @@ pub(super) fn check(principal: &Principal, owner: Option<&str>) -> Result<(), Re
     match principal.may_change_owned_by(owner) {
         true => Ok(()),
         false => Err(ResourceError::Forbidden(
-            "it is not yours: with the scope write you change what you own, with agents everything",
+            "you are not the owner: the scope write covers only what you own, the scope agents everything",
         )),
     }
 }
 
 fn set(principal: &Principal, owner: Option<String>) -> Result<Option<String>, ResourceError> {
     if !principal.scopes.has(Scope::Agents) {
-        return Err(ResourceError::Forbidden("owner: only yourself, without the scope agents"));
+        return Err(ResourceError::Forbidden("owner: must be yourself unless you have the scope agents"));
     }
     if let Some(owner) = &owner {
         check_id(owner).map_err(|reason| ResourceError::invalid("owner", reason))?;

@@ -95,7 +95,7 @@ pub struct Tenants {
     /// Number of tenants in memory at the last sweep plus those opened since. They share the limit of all
     /// rings.
     sharing: AtomicUsize,
-    /// Publishes that carry a key and have not ended.
+    /// Keys of publishes in progress.
     inflight: idempotency::Inflight,
 }
 

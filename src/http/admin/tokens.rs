@@ -91,8 +91,9 @@ pub(in crate::http) async fn mint(x: &mut Exchange, by: Authorized<Mint>) -> Res
     Ok(created(TokenView { token: issued.token.expose(), jti: &issued.jti, expires_at }))
 }
 
-/// Revokes the token with this `jti` and closes its connections. The response does not say whether such a
-/// token exists.
+/// Revokes the token with this `jti` and closes its connections.
+///
+/// The response does not say whether such a token exists.
 #[utoipa::path(
     delete,
     path = "/api/v1/tokens/{jti}",
@@ -176,8 +177,9 @@ struct TicketView<'a> {
     expires_at: String,
 }
 
-/// Creates a ticket for browser clients that cannot send headers. It carries the caller's rights, or those of
-/// the given user.
+/// Creates a ticket for browser clients that cannot send headers.
+///
+/// The ticket has the caller's rights, or those of the given user.
 #[utoipa::path(
     post,
     path = "/api/v1/tickets",

@@ -15,11 +15,7 @@ const REFUSALS: &[(u16, &[&str], &str)] = &[
         "A parameter, header or field is invalid. For a field, `details` has `field` and `reason`.",
     ),
     (401, &["UNAUTHORIZED"], "The credential is missing or not valid."),
-    (
-        403,
-        &["FORBIDDEN"],
-        "The credential does not grant this, or the request's origin is not allowed.",
-    ),
+    (403, &["FORBIDDEN"], "The credential does not grant this, or the request's origin is not allowed."),
     (404, &["NOT_FOUND"], "Your organization has no such resource."),
     (405, &["METHOD_NOT_ALLOWED"], "The path does not support this method."),
     (406, &["BAD_REQUEST"], "`Accept` excludes `text/event-stream`."),

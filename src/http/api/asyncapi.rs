@@ -40,7 +40,7 @@ pub(super) fn document() -> Value {
             "title": "Nervewire",
             "version": env!("CARGO_PKG_VERSION"),
             "description": "Events of AI-agent platforms over WebSocket and SSE. The REST side is described by \
-                `/api-docs/openapi.json`; what the words mean and what is promised stands in docs/protocol.md.",
+                `/api-docs/openapi.json`; docs/protocol.md describes terms and guarantees.",
             "license": {"name": "MIT OR Apache-2.0"},
         },
         "defaultContentType": "application/json",
@@ -151,7 +151,8 @@ fn channels() -> Value {
         })
     };
     let no = json!({"type": "string", "enum": ["none"], "description": "Opens the connection for publishing only."});
-    let echo = json!({"type": "boolean", "description": "`false` hides events that this connection published."});
+    let echo =
+        json!({"type": "boolean", "description": "`false` hides events that this connection published."});
     json!({
         "websocket": {
             "address": "/api/v1/ws",

@@ -55,7 +55,7 @@ with_routes!(collected);
 
 /// Builds the document.
 pub(super) fn document() -> Value {
-    let mut document = serde_json::to_value(Collected::openapi()).unwrap_or_default(); // texts and numbers: nothing can fail
+    let mut document = serde_json::to_value(Collected::openapi()).unwrap_or_default(); // texts and numbers: this cannot fail
     document["info"]["version"] = json!(env!("CARGO_PKG_VERSION"));
     document["info"]["license"] = json!({"name": "MIT OR Apache-2.0"});
     document["info"].as_object_mut().map(|info| info.remove("contact"));
@@ -119,8 +119,7 @@ fn is_required(body: &Value, document: &Value) -> bool {
 /// Changes schemas where the derives cannot express what holds.
 fn special(all: &mut Map<String, Value>) {
     if let Some(page) = all.get_mut("EventPage") {
-        page["properties"]["data"] =
-            json!({"type": "array", "items": schemas::of("Event"), "description": "Events in the order of their sequences."});
+        page["properties"]["data"] = json!({"type": "array", "items": schemas::of("Event"), "description": "Events in the order of their sequences."});
     }
     for (whole, part) in [("SessionAnswer", "Session"), ("BatchAnswer", "Batch")] {
         // The fields of the envelope's `data` are repeated beside it, where the clients of AgentMem read

@@ -1,10 +1,10 @@
-// Shows both documents. Everything is built as nodes and text, never as markup, so no document can bring in a program.
+// Shows both documents. Everything is built as nodes and text, never as markup, so a document cannot inject a script.
 'use strict';
 
-// Which half was asked for; what begins with a slash is Swagger UI's.
+// The half of the page that the fragment selects. Fragments that start with a slash belong to Swagger UI.
 const section = document.getElementById(location.hash.slice(1));
 
-// The validator that Swagger UI would otherwise ask is another origin's.
+// Otherwise Swagger UI would call a validator at another origin.
 SwaggerUIBundle({
   url: 'api-docs/openapi.json',
   dom_id: '#openapi',
@@ -14,7 +14,7 @@ SwaggerUIBundle({
   validatorUrl: null,
 });
 
-// Its own `onComplete` comes before it has drawn anything.
+// The `onComplete` of Swagger UI is called before anything is drawn.
 const requests = new Promise((done) => {
   const drawn = new MutationObserver(() => {
     if (!document.querySelector('.opblock')) return;
@@ -24,24 +24,24 @@ const requests = new Promise((done) => {
   drawn.observe(document.getElementById('openapi'), { childList: true, subtree: true });
 });
 
-/** An element with children; text where a child is a string. */
+/** Creates an element with children. A string becomes a text node. */
 function node(name, ...children) {
   const made = document.createElement(name);
   made.append(...children);
   return made;
 }
 
-/** A text with what stands between backticks as code. */
+/** Creates a text in which the parts between backticks are code. */
 function prose(text) {
   return text.split('`').map((part, at) => (at % 2 ? node('code', part) : part));
 }
 
-/** What `#/a/b` points at. */
+/** Resolves a reference such as `#/a/b`. */
 function find(whole, reference) {
   return reference.split('/').slice(1).reduce((at, key) => at[key.replaceAll('~1', '/').replaceAll('~0', '~')], whole);
 }
 
-/** A schema in few words. */
+/** Describes a schema in few words. */
 function shape(schema) {
   if (schema.$ref) return schema.$ref.split('/').pop();
   if ('const' in schema) return JSON.stringify(schema.const);
@@ -53,7 +53,7 @@ function shape(schema) {
   return schema.format ? `${type} (${schema.format})` : type;
 }
 
-/** A table of an object's fields. */
+/** Creates a table of an object's fields. */
 function fields(schema) {
   const required = new Set(schema.required);
   const rows = Object.entries(schema.properties || {}).map(([name, field]) => node('tr',
@@ -63,7 +63,7 @@ function fields(schema) {
   return node('table', node('tbody', ...rows));
 }
 
-/** A message: its name, its fields, an example. */
+/** Shows a message: name, fields, an example. */
 function message(whole, reference) {
   const told = find(whole, find(whole, reference).$ref || reference);
   const schema = find(whole, told.payload.$ref);
@@ -74,7 +74,7 @@ function message(whole, reference) {
     example ? node('pre', JSON.stringify(example, null, 2)) : '');
 }
 
-/** A channel: what goes over it, either way. */
+/** Shows a channel: the messages in both directions. */
 function channel(whole, name) {
   const told = whole.channels[name];
   const at = `#/channels/${name}`;
@@ -103,7 +103,7 @@ const shown = fetch('api-docs/asyncapi.json')
     streams.append(wrong);
   });
 
-// The browser looked for it before anything stood there, and Swagger UI has taken the fragment for one of its own.
+// The browser looked for the fragment before the page was built, and Swagger UI has taken it for one of its own.
 Promise.all([requests, shown]).then(() => requestAnimationFrame(() => {
   if (!section) return;
   history.replaceState(null, '', `#${section.id}`);

@@ -154,7 +154,8 @@ fn page(x: &Exchange, mut other: impl FnMut(&str, &str) -> Result<bool, Refusal>
             ("order", _) => return Err(Refusal::bad_request("order: must be asc or desc")),
             ("cursor", text) => {
                 let position = position(text);
-                let refused = || Refusal::bad_request("cursor: is not a cursor of this list; start without one");
+                let refused =
+                    || Refusal::bad_request("cursor: is not a cursor of this list; start without one");
                 cursor = Some(position.ok_or_else(refused)?);
             }
             (name, value) if other(name, value)? => {}

@@ -100,7 +100,9 @@ fn asked(x: &Exchange) -> Result<Asked, Refusal> {
             ("cursor", text) => match position(text) {
                 Some(Position::After(0, sub)) => asked.after = Some(sub),
                 _ => {
-                    return Err(Refusal::bad_request("cursor: is not a cursor of this list; start without one"));
+                    return Err(Refusal::bad_request(
+                        "cursor: is not a cursor of this list; start without one",
+                    ));
                 }
             },
             ("user_id", names) => {

@@ -226,7 +226,7 @@ async fn made<N: Notice>(
     let mut event = memory.told("created");
     right
         .check(&mut event)
-        .map_err(|_| ResourceError::Forbidden("the credential may not make this memory"))?;
+        .map_err(|_| ResourceError::Forbidden("the credential may not create this memory"))?;
     let user_id = event.user_id.map(Cow::into_owned);
     memory.user_id = user_id;
     if let Some(agent_id) = &memory.agent_id {

@@ -205,8 +205,7 @@ pub(in crate::http) async fn get(
     Ok(told(&caller.principal.org_id, &memory))
 }
 
-/// Updates the given fields. The previous version stays in the history. Publishes `memory_update` with the
-/// operation `updated`.
+/// Updates the given fields. The previous version stays in the history. Publishes `memory_update`.
 #[utoipa::path(
     method(put, patch),
     path = "/api/v1/memories/{id}",

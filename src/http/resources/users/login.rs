@@ -83,8 +83,9 @@ fn counted(x: &Exchange, error: UserError) -> Refusal {
     error.into()
 }
 
-/// Logs a user in with organization, email and password, and returns a token. All wrong logins get the same
-/// response; too many are refused.
+/// Logs a user in with organization, email and password, and returns a token.
+///
+/// All wrong logins get the same response. Too many are refused.
 #[utoipa::path(
     post,
     path = "/api/v1/users/login",
