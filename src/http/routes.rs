@@ -174,7 +174,8 @@ macro_rules! table {
 with_routes!(table);
 
 impl Route {
-    /// Returns true if a request with this method is served. `HEAD` is served where `GET` is (RFC 9110 §9.3.2).
+    /// Returns true if a request with this method is served. `HEAD` is served like `GET` (RFC 9110 §9.3.2),
+    /// except for streams.
     fn answers(&self, method: &Method) -> bool {
         let has = |wanted: &Method| self.operations.iter().any(|(method, _)| method == wanted);
         has(method) || *method == Method::HEAD && has(&Method::GET) && self.special != Special::Stream

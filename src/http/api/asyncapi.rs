@@ -156,8 +156,8 @@ fn channels() -> Value {
     json!({
         "websocket": {
             "address": "/api/v1/ws",
-            "description": "One JSON object a text frame, both ways. First `ready`, then `gap` if there is one, the replay, \
-                `caught_up`, and what comes live.",
+            "description": "Each text frame is one JSON object, in both directions. The daemon sends `ready`, then `gap` \
+                if there is one, the replay, `caught_up`, and live events.",
             "servers": [{"$ref": "#/servers/websocket"}],
             "messages": listed(socket),
             "bindings": {"ws": {"method": "GET", "query": query(&[("subscribe", no), ("echo", echo)]),

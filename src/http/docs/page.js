@@ -1,4 +1,5 @@
-// Shows both documents. Everything is built as nodes and text, never as markup, so a document cannot inject a script.
+// Shows both documents. Everything is built as nodes and text, never as markup, so a document cannot
+// inject a script.
 'use strict';
 
 // The half of the page that the fragment selects. Fragments that start with a slash belong to Swagger UI.
@@ -103,7 +104,8 @@ const shown = fetch('api-docs/asyncapi.json')
     streams.append(wrong);
   });
 
-// The browser looked for the fragment before the page was built, and Swagger UI has taken it for one of its own.
+// The browser looked for the fragment before the page was built, and Swagger UI has taken it for one
+// of its own.
 Promise.all([requests, shown]).then(() => requestAnimationFrame(() => {
   if (!section) return;
   history.replaceState(null, '', `#${section.id}`);

@@ -182,7 +182,7 @@ mod tests {
     fn scripts_without_spaces_are_read_in_pairs() {
         assert_eq!(words("我喜欢 tea茶"), ["tea", "喜欢", "我喜", "欢", "茶"]);
         assert_eq!(asked("喜欢茶", false), ["喜欢", "欢茶"]);
-        assert_eq!(asked("茶", false), ["茶*"], "a single one is a beginning");
+        assert_eq!(asked("茶", false), ["茶*"], "a single character is a prefix");
         assert_eq!(asked("tea茶", false), ["tea", "茶*"]);
         assert!(words("ภาษาไทย").iter().all(|word| word.chars().count() <= 2));
     }
