@@ -1,7 +1,9 @@
-//! Reads a journal that nobody writes to, from its first segment to its last, and changes nothing: for verifying and restoring.
+//! Reads a journal without a writer from its first segment to its last and changes nothing. Verification and
+//! restore use it.
 //!
-//! * Everything that is wrong is handed to the caller, and reading goes on with the next segment.
-//! * The end is judged as an opening judges it (`recover.rs`): a torn tail is none of a journal's records and no damage.
+//! * Everything that is wrong is passed to the caller, and reading continues with the next segment.
+//! * The end is judged as an opening judges it (`recover.rs`): a torn tail is not part of the journal's
+//!   records and is no damage.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,36 +14,36 @@ use super::segment::{self, offset};
 use super::{JournalError, Position, SegmentInfo, first_positions};
 use crate::store::disk::Io;
 
-/// What is found on the way.
+/// What the reader finds.
 pub(crate) enum Visit<'a> {
-    /// A segment, before its records; of the last one, as far as its file goes.
+    /// A segment, before its records; the last one with the length of its file.
     Segment(SegmentInfo),
     /// A sound record.
     Record(&'a Record<'a>),
-    /// The journal ends at this position, and something that is no record follows.
+    /// The journal ends at this position, and bytes that are no record follow.
     Torn(Position),
-    /// Bytes that are not what was written, or a segment that is not there.
+    /// Bytes that fail their check, or a missing segment.
     Damaged(JournalError),
 }
 
-/// Who is told.
+/// The callback for what is found.
 pub(crate) type Visitor<'v> = dyn FnMut(Visit<'_>) -> Result<(), JournalError> + 'v;
 
-/// Which part of a journal is read.
+/// The part of a journal to read.
 #[derive(Clone, Copy)]
 pub(crate) struct Extent {
-    /// From here on every segment must be there, if reading does not end before.
+    /// From this position on every segment must exist, unless reading ends before.
     pub(crate) from: Position,
-    /// Where reading ends; `None`: where the journal does.
+    /// Where reading ends; `None` for the journal's end.
     pub(crate) until: Option<Position>,
-    /// Segments before `from` are read, too, those that are there.
+    /// Whether existing segments before `from` are read, too.
     pub(crate) is_whole: bool,
 }
 
 /// Reads the records of the journal in `dir`. Returns the journal's id and where it ends.
 ///
 /// # Errors
-/// Those of the disk and of `visit`; what is damaged is handed to `visit` instead.
+/// Errors of the disk and of `visit`. Damage is passed to `visit` instead.
 pub(crate) fn check(
     dir: &Path,
     io: &Arc<dyn Io>,
@@ -68,7 +70,8 @@ pub(crate) fn check(
         let next = firsts.get(at + 1).copied();
         let header = match scan::header_of(&**io, &file, first, &path) {
             Ok(header) => header,
-            // Left by a power cut on a disk that does not keep the order of writes; an opening removes it.
+            // A power cut leaves this on a disk that does not keep the order of writes. An opening removes
+            // it.
             Err(JournalError::Damaged { .. }) if next.is_none() && scan::is_blank(&**io, &file)? => break,
             Err(error @ JournalError::Damaged { .. }) => {
                 visit(Visit::Damaged(error))?;
@@ -95,14 +98,14 @@ pub(crate) fn check(
     if let Some(until) = until.filter(|until| end < *until) {
         visit(Visit::Damaged(missing(end, until)))?;
     }
-    // What the state holds was on the disk, so it is no torn tail.
+    // What the state holds was durable, so this is no torn tail.
     if until.is_none() && end < from {
         visit(Visit::Damaged(JournalError::Beyond { position: from, end }))?;
     }
     Ok((id.unwrap_or_default(), end))
 }
 
-/// Reads the records of one segment; where they end.
+/// Reads the records of one segment. Returns where they end.
 fn records(
     mut scan: Scan,
     (first, limit): (Position, Position),
@@ -133,7 +136,7 @@ fn records(
         }
         if is_sealed || synced > at || tail.synced.is_some_and(|later| later > at) {
             visit(Visit::Damaged(error))?;
-            // Its segment ends where the next begins, whatever is in it.
+            // Its segment ends where the next one starts, whatever it contains.
             return Ok(if is_sealed { limit } else { at });
         }
         visit(Visit::Torn(at))?;
@@ -142,28 +145,29 @@ fn records(
     Ok(at)
 }
 
-/// The file of the segment in `dir` that begins at `first`, and the bytes of it up to position `end`.
+/// The path of the segment in `dir` that starts at `first`, and the number of its bytes up to position `end`.
 pub(crate) fn file_of(dir: &Path, first: Position, end: Position) -> (PathBuf, u64) {
     (segment::path(dir, first), offset(first, end))
 }
 
-/// Makes a journal in the directory `dir` that holds nothing and goes on at `first`, as the journal `id`. Durable on return.
+/// Creates an empty journal with the id `id` in the directory `dir` that continues at `first`. It is durable
+/// on return.
 ///
 /// # Errors
-/// Those of the disk.
+/// Errors of the disk.
 pub(crate) fn begin(dir: &Path, io: &dyn Io, id: [u8; 16], first: Position) -> Result<(), JournalError> {
     let header = segment::Header { id, first, epoch: 0 };
     segment::make(io, dir, &header, segment::HEADER, segment::HEADER)?;
     segment::publish(io, dir, first)
 }
 
-/// Makes the journal in `dir`, which is closed, end at `end`, where a record ends. Durable on return.
+/// Makes the closed journal in `dir` end at `end`, the end of a record. This is durable on return.
 ///
 /// # Errors
-/// Those of the disk.
+/// Errors of the disk.
 pub(crate) fn cut(dir: &Path, io: &dyn Io, end: Position) -> Result<(), JournalError> {
     let firsts = first_positions(dir).map_err(|error| JournalError::io(&error))?;
-    // The later ones first, so that what is left is a journal at any moment.
+    // The last segments are removed first, so that the rest is a valid journal at any moment.
     for first in firsts.iter().rev().copied() {
         let path = segment::path(dir, first);
         if first >= end && firsts.first() != Some(&first) {

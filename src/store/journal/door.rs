@@ -1,6 +1,6 @@
-//! What the fuzzer and the benchmark outside of the crate may do with a journal; nothing else uses it.
+//! What the fuzzer and the benchmark outside of the crate may do with a journal. Nothing else uses it.
 //!
-//! * [`Recorder`] makes files byte by byte, with sound checksums around whatever it is given.
+//! * [`Recorder`] makes files byte by byte, with valid checksums around any content.
 //! * [`read`] opens such files as the store does, on a disk that does not sync.
 //! * [`Appender`] appends to the real disk.
 
@@ -25,12 +25,12 @@ pub struct Recorder {
     bytes: Vec<u8>,
 }
 
-/// What a record says about itself; lengths, position and checksums are filled in.
+/// The header fields of a record. Lengths, position and checksums are filled in.
 #[derive(Debug, Clone, Copy)]
 pub struct Fields {
-    /// How far before its own position it says that everything was on the disk, bytes.
+    /// How far before its own position everything was durable, in bytes.
     pub unsynced: u64,
-    /// Never less than that of the record before.
+    /// Never less than that of the previous record.
     pub epoch: u32,
     /// 1 and 2 are known.
     pub kind: u8,
@@ -43,20 +43,20 @@ pub struct Fields {
 }
 
 impl Recorder {
-    /// A segment that begins at position `first`, with nothing but its header.
+    /// An empty segment that starts at position `first`.
     #[must_use]
     pub fn new(first: u64, epoch: u32) -> Recorder {
         let header = segment::Header { id: ID, first: Position(first), epoch };
         Recorder { first, bytes: header.encode().to_vec() }
     }
 
-    /// The position at which the next byte lies.
+    /// The position of the next byte.
     #[must_use]
     pub fn position(&self) -> u64 {
         self.first + (self.bytes.len() as u64).saturating_sub(segment::HEADER)
     }
 
-    /// Adds a record with sound checksums around `body`.
+    /// Adds a record with valid checksums around `body`.
     pub fn record(&mut self, fields: Fields, body: &[u8]) {
         let mut body = body.to_vec();
         let rows_len = (body.len() as u32).saturating_sub(fields.pieces_len);
@@ -84,20 +84,20 @@ impl Recorder {
     }
 }
 
-/// A record as it was read: where it lies, and what it says, one line each.
+/// A record as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadRecord {
-    /// Where it begins.
+    /// Where it starts.
     pub position: u64,
-    /// Where the next begins.
+    /// Where the next one starts.
     pub end: u64,
-    /// What it is about.
+    /// Its kind.
     pub kind: u8,
-    /// Its changes; `None` where they end in an error.
+    /// Its changes, one line each; `None` for an error, which is the last.
     pub changes: Vec<Option<String>>,
 }
 
-/// The disk without its syncs.
+/// A disk that does not sync.
 struct Unsynced;
 
 impl Io for Unsynced {
@@ -112,10 +112,10 @@ impl Io for Unsynced {
     }
 }
 
-/// Opens the journal in `dir` from position `from`: its records and its end.
+/// Opens the journal in `dir` from position `from`. Returns its records and its end.
 ///
 /// # Errors
-/// Why it was refused, for a person.
+/// Why it was refused, for a person to read.
 pub fn read(dir: &Path, from: u64) -> Result<(Vec<ReadRecord>, u64), String> {
     let options =
         Options { dir: dir.to_owned(), segment_bytes: 1 << 16, end: None, id: None, io: Arc::new(Unsynced) };
@@ -138,23 +138,23 @@ pub fn read(dir: &Path, from: u64) -> Result<(Vec<ReadRecord>, u64), String> {
     Ok((records, journal.end().0))
 }
 
-/// Where the segment that begins at `first` lies in `dir`.
+/// The path of the segment that starts at `first` in `dir`.
 #[must_use]
 pub fn path(dir: &Path, first: u64) -> std::path::PathBuf {
     segment::path(dir, Position(first))
 }
 
-/// A journal that records of one piece are appended to.
+/// A journal to which records of one piece are appended.
 pub struct Appender {
     journal: Journal,
     record: NewRecord,
 }
 
 impl Appender {
-    /// A journal in `dir`, on the real disk.
+    /// Opens a journal in `dir` on the real disk.
     ///
     /// # Errors
-    /// As the disk gives them.
+    /// Errors of the disk.
     pub fn open(dir: &Path, segment_bytes: u64) -> io::Result<Appender> {
         let options = Options { dir: dir.to_owned(), segment_bytes, end: None, id: None, io: Arc::new(Disk) };
         let journal = Journal::open(options, Position(0), &mut |_| Ok(())).map_err(other)?;
@@ -162,10 +162,10 @@ impl Appender {
         Ok(Appender { journal, record })
     }
 
-    /// Appends a record with `piece` and a row of 64 bytes. Segments that are full are removed.
+    /// Appends a record with `piece` and a row of 64 bytes. Full segments are removed.
     ///
     /// # Errors
-    /// As the disk gives them.
+    /// Errors of the disk.
     pub fn append(&mut self, piece: Bytes) -> io::Result<()> {
         self.record.reset(RecordKind::Commit, 1, self.journal.end());
         self.record.add_piece(piece);
@@ -177,10 +177,10 @@ impl Appender {
         Ok(())
     }
 
-    /// Brings what was appended to the disk.
+    /// Makes everything appended durable.
     ///
     /// # Errors
-    /// As the disk gives them.
+    /// Errors of the disk.
     pub fn sync(&self) -> io::Result<()> {
         self.journal.sync().map(|_| ()).map_err(other)
     }

@@ -1,4 +1,4 @@
-//! Why the journal refused or failed, with what to do about it.
+//! Journal errors. Each text says what to do.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,24 +6,24 @@ use std::path::{Path, PathBuf};
 use super::Position;
 use super::record::MAX_RECORD;
 
-/// Why the journal refused or failed.
+/// Why the journal refused or failed an operation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum JournalError {
-    /// No space, or over a disk quota.
-    #[error("no space left for the journal: free some on its file system")]
+    /// There is no space, or a disk quota is exceeded.
+    #[error("no space left for the journal: free space on its file system")]
     Space,
-    /// The kernel could not bring data to the disk or back: what the disk holds is unknown.
+    /// The kernel could not write or read data. What the disk holds is unknown.
     #[error("the disk of the journal failed ({0}): check the disk, then restart")]
     Disk(String),
-    /// Any other refusal of the operating system.
+    /// Any other error of the operating system.
     #[error("the journal cannot be used ({0}): check the owner and the permissions of its directory")]
     Io(String),
-    /// Stored bytes are not what was written. Nothing was changed.
+    /// Stored bytes fail their check. Nothing was changed.
     #[error("{} is damaged at position {position} ({what}): restore the data directory from a backup", file.display())]
     Damaged {
-        /// Where the damaged bytes begin.
+        /// Where the damaged bytes start.
         position: Position,
-        /// Which check failed.
+        /// The check that failed.
         what: &'static str,
         /// The segment file.
         file: PathBuf,
@@ -31,33 +31,34 @@ pub(crate) enum JournalError {
     /// A newer version wrote the journal.
     #[error("the journal has records or segments of version {0}, this program reads version {known}: run the newer program", known = super::record::VERSION)]
     Newer(u32),
-    /// Segment files that must be there are not.
+    /// Segment files that must exist are missing.
     #[error("{} has no segment with positions {from} to {to}: restore the data directory from a backup", dir.display())]
     Missing {
         /// The first position that no file holds.
         from: Position,
-        /// The first position after it that some file holds or that was asked for.
+        /// The first later position that a file holds or that was requested.
         to: Position,
         /// The directory of the journal.
         dir: PathBuf,
     },
-    /// A position was asked for that the journal has not reached.
+    /// The journal does not reach a requested position.
     #[error(
         "position {position} is beyond the end of the journal, {end}: journal and state are of different times, restore both from one backup"
     )]
     Beyond {
-        /// The position asked for.
+        /// The requested position.
         position: Position,
         /// Where the journal ends.
         end: Position,
     },
-    /// The record has more bytes than any record may have.
+    /// The record exceeds the size limit.
     #[error("a record of {0} bytes is over the limit of {limit} bytes: commit less at once", limit = MAX_RECORD)]
     TooLong(u64),
-    /// The key has more bytes than its length field can say.
+    /// The key is longer than its length field can express.
     #[error("a key of {0} bytes is over the limit of 65535 bytes: use a shorter key")]
     KeyTooLong(u64),
-    /// The record was built for another position than the end of the journal, so that its pieces' places are wrong.
+    /// The record was built for another position than the end of the journal, so the positions of its pieces
+    /// are wrong.
     #[error("the record was built for position {built_for}, but the journal ends at {end}: build it again")]
     Moved {
         /// The position it was built for.
@@ -65,18 +66,18 @@ pub(crate) enum JournalError {
         /// Where the journal ends.
         end: Position,
     },
-    /// Epochs only grow along a journal.
+    /// The epoch is older than the journal's. Epochs only grow along a journal.
     #[error(
         "epoch {epoch} is older than epoch {last} of the journal: another process writes to it, stop one of them"
     )]
     OldEpoch {
-        /// The record's.
+        /// The record's epoch.
         epoch: u32,
-        /// The newest in the journal.
+        /// The newest epoch in the journal.
         last: u32,
     },
-    /// The segment is still written to.
-    #[error("the segment at {0} is the last one and stays")]
+    /// The segment is still being written to.
+    #[error("the segment at {0} is the last one and cannot be removed")]
     NotSealed(Position),
 }
 
@@ -86,7 +87,7 @@ impl JournalError {
         JournalError::of(error, false)
     }
 
-    /// The error of a call that syncs: whatever it is, the disk may hold less than was written.
+    /// The error of a call that syncs. Whatever it is, the disk may hold less than was written.
     pub(super) fn sync(error: &io::Error) -> JournalError {
         JournalError::of(error, true)
     }

@@ -1,7 +1,7 @@
-//! Open files of segments, for readers: at most [`MAX_OPEN`], the one that was used longest ago goes first.
+//! Open segment files for readers: at most [`MAX_OPEN`]; the least recently used one is closed first.
 //!
-//! Whoever reads holds the file by an `Arc`: it stays open for them when it is dropped here, and its bytes stay when the segment is
-//! removed.
+//! A reader holds the file by an `Arc`. So the file stays open for the reader after it is dropped here, and
+//! its bytes stay readable after the segment is removed.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::Position;
 use crate::sync::Mutex;
 
-/// Segment files that are kept open for readers.
+/// Number of segment files that are kept open for readers.
 pub(super) const MAX_OPEN: usize = 128;
 
 /// The files, by the first position of their segment.
@@ -20,13 +20,13 @@ pub(super) struct Handles(Mutex<Open>);
 #[derive(Default)]
 struct Open {
     files: HashMap<Position, Used>,
-    /// Counts uses.
+    /// Number of uses so far.
     clock: u64,
 }
 
 struct Used {
     file: Arc<File>,
-    /// The clock at its last use.
+    /// The value of `clock` at its last use.
     at: u64,
 }
 

@@ -1,13 +1,17 @@
 //! The journal: records in segment files, appended by one thread and made durable by one `fdatasync`.
 //!
 //! Rules that keep it correct:
-//! * A [`Position`] counts the bytes of records since the journal began. Positions of durable records are never used again.
-//! * A record says up to where everything was on the disk when it was written (`synced`). That tells a torn tail, which is cut, from
-//!   damage, which is refused (`recover.rs`).
-//! * Nothing is read beyond the end of what was appended, and nothing after a failed sync is kept (`writer.rs`).
 //!
-//! The bytes are described in `docs/storage.md`; `record.rs` and `segment.rs` are their only code. The journal knows no tenant, no
-//! event and no storage engine: it holds rows and pieces of bytes, and does not know what they mean.
+//! * A [`Position`] counts the bytes of records since the journal was created. Positions of durable records
+//!   are never used again.
+//! * A record holds the position up to which everything was durable when it was written (`synced`). That
+//!   distinguishes a torn tail, which is cut, from damage, which is refused (`recover.rs`).
+//! * Nothing is read beyond the end of what was appended, and nothing that a failed sync left is kept
+//!   (`writer.rs`).
+//!
+//! The bytes are described in `docs/storage.md`; only `record.rs` and `segment.rs` implement them. The
+//! journal knows no tenant, event or storage engine: it holds rows and pieces of bytes, and does not know
+//! what they mean.
 
 mod check;
 pub mod door;
@@ -42,7 +46,7 @@ use self::writer::Writer;
 use super::disk::Io;
 use crate::sync::{Mutex, RwLock};
 
-/// A place in the journal: bytes of records since it began. Headers of segments do not count.
+/// A position in the journal: bytes of records since it was created. Headers of segments do not count.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Default)]
 pub(crate) struct Position(pub(crate) u64);
 
@@ -52,12 +56,12 @@ impl fmt::Display for Position {
     }
 }
 
-/// Where stored bytes lie in the journal.
+/// The location of stored bytes in the journal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Piece {
-    /// Of the first byte.
+    /// Position of the first byte.
     pub(crate) position: Position,
-    /// Bytes.
+    /// Length in bytes.
     pub(crate) len: u32,
     /// CRC32C of the bytes.
     pub(crate) crc: u32,
@@ -70,15 +74,15 @@ impl Piece {
     }
 }
 
-/// How a journal is opened.
+/// Options for opening a journal.
 pub(crate) struct Options {
-    /// Where its segments lie; made if absent, its parent must be there.
+    /// The directory of the segments; created if absent, but its parent must exist.
     pub(crate) dir: PathBuf,
-    /// Bytes of a segment, which has room on the disk from its beginning. One long record may make one longer.
+    /// Size of a segment in bytes, reserved on disk from the start. A long record may make one longer.
     pub(crate) segment_bytes: u64,
-    /// Where it ends, if that is known: records after it are cut as a torn tail is, however sound they are.
+    /// Where the journal ends, if known. Records after it are cut like a torn tail, even if they are sound.
     pub(crate) end: Option<Position>,
-    /// Its id, if that is known: the journal of another store is refused.
+    /// The journal's id, if known. The journal of another store is refused.
     pub(crate) id: Option<[u8; 16]>,
     /// The disk.
     pub(crate) io: Arc<dyn Io>,
@@ -89,20 +93,20 @@ pub(crate) struct Options {
 pub(crate) struct SegmentInfo {
     /// Position of its first record.
     pub(crate) first: Position,
-    /// Where it ends, or the journal.
+    /// Where the segment ends; for the last one, where the journal ends.
     pub(crate) end: Position,
-    /// Nothing will be appended to it.
+    /// Whether nothing will be appended to it.
     pub(crate) is_sealed: bool,
-    /// Bytes that it takes on the disk.
+    /// Bytes that it takes on disk.
     pub(crate) bytes: u64,
 }
 
 /// What is known about a segment.
 #[derive(Clone, Copy)]
 struct Segment {
-    /// `None`: it is the last one, and ends where the journal does.
+    /// `None` for the last segment, which ends where the journal does.
     end: Option<Position>,
-    /// Bytes on the disk.
+    /// Bytes on disk.
     bytes: u64,
 }
 
@@ -111,25 +115,25 @@ pub(crate) struct Journal {
     options: Options,
     id: [u8; 16],
     check: HeaderCrc,
-    /// Where the next record begins; written under `writer`.
+    /// Where the next record starts. Written under `writer`.
     end: AtomicU64,
-    /// Everything before this survives power loss; written under `syncing`.
+    /// Everything before this position survives power loss. Written under `syncing`.
     durable: AtomicU64,
-    /// By first position.
+    /// The segments by first position.
     segments: RwLock<BTreeMap<Position, Segment>>,
     handles: Handles,
-    /// Held while the disk is synced; taken before `writer`.
+    /// Held while the disk is synced. Acquired before `writer`.
     syncing: Mutex<()>,
     writer: Mutex<Writer>,
 }
 
 impl Journal {
-    /// Opens or creates the journal in `options.dir`. Hands every record from `from` on to `replay`, in order; `from` is the end of
-    /// some record. A torn tail is cut. What was replayed is durable on return.
+    /// Opens or creates the journal in `options.dir`. Passes every record from `from` on to `replay`, in
+    /// order; `from` must be the end of a record. A torn tail is cut. What was replayed is durable on return.
     ///
     /// # Errors
-    /// [`JournalError::Damaged`], [`JournalError::Missing`], [`JournalError::Newer`] and [`JournalError::Beyond`] leave the files
-    /// as they were. Errors of the disk, and of `replay`.
+    /// [`JournalError::Damaged`], [`JournalError::Missing`], [`JournalError::Newer`] and
+    /// [`JournalError::Beyond`] leave the files unchanged. Also errors of the disk, and of `replay`.
     pub(crate) fn open(
         options: Options,
         from: Position,
@@ -164,39 +168,39 @@ impl Journal {
         })
     }
 
-    /// What tells this journal from every other: random, made with it.
+    /// The journal's id: random, generated when the journal was created.
     pub(crate) fn id(&self) -> [u8; 16] {
         self.id
     }
 
-    /// Where the segment that begins with `first` lies.
+    /// The path of the segment that starts at `first`.
     pub(crate) fn path_of(&self, first: Position) -> PathBuf {
         segment::path(&self.options.dir, first)
     }
 
-    /// Where the next record begins. A new segment does not change it.
+    /// Where the next record starts. A new segment does not change it.
     pub(crate) fn end(&self) -> Position {
-        Position(self.end.load(Acquire)) // pairs with the writer's Release: bytes before it are written
+        Position(self.end.load(Acquire)) // pairs with the writer's Release: bytes before the end are written
     }
 
-    /// Everything before this survives power loss.
+    /// Everything before this position survives power loss.
     pub(crate) fn durable(&self) -> Position {
-        Position(self.durable.load(Acquire)) // pairs with the Release of whoever synced
+        Position(self.durable.load(Acquire)) // pairs with the Release after a sync
     }
 
     /// The bytes of `piece`.
     ///
     /// # Errors
-    /// [`JournalError::Beyond`] what was appended; [`JournalError::Missing`] where its segment was removed;
-    /// [`JournalError::Damaged`] where its checksum does not match or its file is gone; errors of the disk.
+    /// [`JournalError::Beyond`] if it was not appended; [`JournalError::Missing`] if its segment was removed;
+    /// [`JournalError::Damaged`] if its checksum does not match or its file is missing; errors of the disk.
     pub(crate) fn read(&self, piece: Piece) -> Result<Vec<u8>, JournalError> {
         let mut bytes = Vec::new();
         self.read_into(piece, &mut bytes)?;
         Ok(bytes)
     }
 
-    /// [`Journal::read`] into `bytes`, which holds nothing else afterwards: for readers of many pieces. After an error its contents are
-    /// unspecified.
+    /// [`Journal::read`] into `bytes`, whose old contents are replaced, for readers of many pieces. After an
+    /// error its contents are unspecified.
     ///
     /// # Errors
     /// As [`Journal::read`].
@@ -220,11 +224,11 @@ impl Journal {
         Ok(())
     }
 
-    /// Where the bytes of `piece` lie: the first position of the segment, its file, and the byte of the file. Nothing is checked but
-    /// that they were appended.
+    /// The location of the bytes of `piece`: the first position of the segment, its file, and the offset in
+    /// the file. This checks only that the piece was appended.
     ///
     /// # Errors
-    /// As [`Journal::read`], but for checksums.
+    /// As [`Journal::read`], except for checksums.
     pub(crate) fn locate(&self, piece: Piece) -> Result<(Position, Arc<File>, u64), JournalError> {
         let end = self.end();
         if piece.end() > end {
@@ -234,7 +238,7 @@ impl Journal {
         let first = self.segment_of(piece.position).ok_or_else(missing)?;
         let gone = || {
             let path = segment::path(&self.options.dir, first);
-            JournalError::damaged(piece.position, "the segment file is gone", &path)
+            JournalError::damaged(piece.position, "the segment file is missing", &path)
         };
         let file = self.file(first)?.ok_or_else(gone)?;
         Ok((first, file, offset(first, piece.position)))
@@ -257,7 +261,8 @@ impl Journal {
         self.segments.read().last_key_value().map(|(first, _)| *first)
     }
 
-    /// The first position of the segment in which `position` lies; `None` where it was removed, or beyond the end.
+    /// The first position of the segment that holds `position`; `None` if it was removed, or the position is
+    /// beyond the end.
     pub(crate) fn segment_of(&self, position: Position) -> Option<Position> {
         let segments = self.segments.read();
         let (first, segment) = segments.range(..=position).next_back()?;
@@ -265,10 +270,12 @@ impl Journal {
         (position < end).then_some(*first)
     }
 
-    /// Removes the sealed segment that begins at `first`. Who has its file open reads on. Removing it again does nothing.
+    /// Removes the sealed segment that starts at `first`. Readers that have its file open can continue.
+    /// Removing it again does nothing.
     ///
     /// # Errors
-    /// [`JournalError::NotSealed`] for the last one; errors of the disk: it may or may not be there after a restart.
+    /// [`JournalError::NotSealed`] for the last one; errors of the disk, after which the segment may or may
+    /// not exist after a restart.
     pub(crate) fn remove(&self, first: Position) -> Result<(), JournalError> {
         match self.segments.read().get(&first) {
             Some(Segment { end: None, .. }) => return Err(JournalError::NotSealed(first)),
@@ -285,12 +292,12 @@ impl Journal {
         self.options.io.sync_dir(&self.options.dir).map_err(|error| JournalError::sync(&error))
     }
 
-    /// The records from `from`, where one must begin, up to `to` or the end of the journal.
+    /// The records from `from`, where one must start, up to `to` or the end of the journal.
     pub(crate) fn records(&self, from: Position, to: Position) -> Records<'_> {
         Records { journal: self, at: from, to: to.min(self.end()), scan: None }
     }
 
-    /// The open file of the segment that begins at `first`; `None` if it was removed.
+    /// The open file of the segment that starts at `first`; `None` if it was removed.
     fn file(&self, first: Position) -> Result<Option<Arc<File>>, JournalError> {
         if let Some(file) = self.handles.get(first) {
             return Ok(Some(file));
@@ -318,10 +325,10 @@ impl Drop for Journal {
     }
 }
 
-/// The first position of every segment in `dir`, in order; none where there is no such directory.
+/// The first position of every segment in `dir`, in order; empty if there is no such directory.
 ///
 /// # Errors
-/// As the directory cannot be read.
+/// The error of reading the directory.
 pub(crate) fn first_positions(dir: &Path) -> io::Result<Vec<Position>> {
     let mut found = Vec::new();
     let entries = match std::fs::read_dir(dir) {
@@ -335,12 +342,12 @@ pub(crate) fn first_positions(dir: &Path) -> io::Result<Vec<Position>> {
     Ok(found)
 }
 
-/// Reads records in order. Not an `Iterator`: a record borrows the reader's buffer.
+/// Reads records in order. It is not an `Iterator`, because a record borrows the reader's buffer.
 pub(crate) struct Records<'a> {
     journal: &'a Journal,
     at: Position,
     to: Position,
-    /// The segment that is read, and where it ends.
+    /// The segment being read, and where it ends.
     scan: Option<(Scan, Position)>,
 }
 

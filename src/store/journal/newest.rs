@@ -1,8 +1,9 @@
-//! The file that names the newest segment, so that an opening notices where that segment was deleted.
+//! The file that names the newest segment, so that an opening detects that this segment was deleted.
 //!
-//! * It is written after the segment's name is on the disk, once a segment. So it names a segment that was there, and may be behind where
-//!   writing it failed: what it cannot name is not missed, and a segment is never missed without reason.
-//! * It is overwritten in place, which needs no room on a full disk. Bytes that are not whole say nothing.
+//! * It is written for each new segment after the segment's name is durable. So it names a segment that
+//!   existed, and it may be behind if writing it failed. A segment that it does not name is not missed, but
+//!   no segment is ever reported missing without reason.
+//! * It is overwritten in place, which needs no space on a full disk. Incomplete contents are ignored.
 
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -14,14 +15,14 @@ use crate::store::disk::Io;
 
 /// Its name in the journal's directory.
 const NAME: &str = "newest";
-/// The journal's id, the first position of the segment, and the CRC-32C of both.
+/// Length: the journal's id, the first position of the segment, and the CRC-32C of both.
 const LEN: usize = 16 + 8 + 4;
 
 fn path(dir: &Path) -> PathBuf {
     dir.join(NAME)
 }
 
-/// The first position of the newest segment of the journal `id`; `None` where nothing says so.
+/// The first position of the newest segment of the journal `id`; `None` if it is not recorded.
 pub(super) fn read(io: &dyn Io, dir: &Path, id: &[u8; 16]) -> Option<Position> {
     let file = io.open(&path(dir), false).ok()?;
     let mut bytes = [0; LEN];
@@ -32,11 +33,11 @@ pub(super) fn read(io: &dyn Io, dir: &Path, id: &[u8; 16]) -> Option<Position> {
     (is_whole && found == *id).then(|| Position(u64::from_le_bytes(first)))
 }
 
-/// Notes that the segment at `first` is the newest one of the journal `id`. Where that fails, only the loss of this segment will not be
-/// noticed.
+/// Records that the segment at `first` is the newest one of the journal `id`. If that fails, only the loss of
+/// this segment will not be detected.
 pub(super) fn note(io: &dyn Io, dir: &Path, id: &[u8; 16], first: Position) {
     if let Err(error) = write(io, dir, id, first) {
-        tracing::warn!(%error, "the name of the newest segment could not be noted");
+        tracing::warn!(%error, "the name of the newest segment could not be recorded");
     }
 }
 

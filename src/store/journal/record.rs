@@ -1,10 +1,10 @@
 //! The bytes of a record: building one, and reading one that is in memory.
 //!
-//! * `docs/storage.md` has the table of bytes; [`Header`] and [`Change`] are its only code.
-//! * The checksum of a header begins with the journal's id, which no peer knows: what a peer stores cannot pass for a header,
-//!   nor can a record of another journal.
-//! * Pieces stand before the rows, so the place of a piece is known as soon as it is added.
-//! * It knows no file and makes no system call.
+//! * `docs/storage.md` has the table of bytes; only [`Header`] and [`Change`] implement it.
+//! * The checksum of a header starts with the journal's id, which no peer knows. So neither bytes that a peer
+//!   stores nor a record of another journal can pass for a header.
+//! * Pieces come before the rows, so the position of a piece is known as soon as it is added.
+//! * This module knows no file and makes no system call.
 
 use std::path::Path;
 
@@ -13,15 +13,15 @@ use crc_fast::{CrcAlgorithm, Digest};
 
 use super::{JournalError, Piece, Position};
 
-/// Bytes of a record's header.
+/// Length of a record's header in bytes.
 pub(super) const HEADER: usize = 48;
-/// Most bytes of a record, so that a reader need not hold more.
+/// Limit of a record's length in bytes, which bounds what a reader holds in memory.
 pub(crate) const MAX_RECORD: u64 = 64 << 20;
 /// The version of records and segments that this program reads and writes.
 pub(crate) const VERSION: u8 = 1;
-/// A record's first bytes. 0xff occurs in no text, so text cannot be taken for the beginning of a record.
+/// A record's first bytes. 0xff occurs in no UTF-8 text, so text cannot be taken for the start of a record.
 pub(super) const MAGIC: [u8; 4] = *b"\xffNWR";
-/// Records begin and end at multiples of this.
+/// Records start and end at multiples of this.
 pub(super) const ALIGN: u64 = 8;
 
 /// Bytes of a row that puts a value, besides its key and the value.
@@ -31,13 +31,13 @@ const DELETE: u8 = 2;
 const FREE: u8 = 3;
 const PIECE: u8 = 4;
 
-/// What a record is about. The ordinals are on disk.
+/// What wrote a record. The ordinals are on disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(crate) enum RecordKind {
-    /// What requests changed, committed together.
+    /// Changes of requests, committed together.
     Commit = 1,
-    /// What the store does by itself: trimming, collecting, erasing, copying pieces forward.
+    /// Changes by the store itself: trimming, collecting, erasing, moving pieces.
     Upkeep = 2,
 }
 
@@ -67,7 +67,7 @@ impl Crc {
         self.0.update(bytes);
     }
     fn finish(&self) -> u32 {
-        self.0.finalize() as u32 // a CRC of 32 bits in the low half
+        self.0.finalize() as u32 // the low half holds a CRC of 32 bits
     }
 }
 
@@ -87,24 +87,24 @@ impl HeaderCrc {
     fn of(self, bytes: &[u8]) -> u32 {
         let mut digest = Digest::new_with_init_state(CrcAlgorithm::Crc32Iscsi, self.state);
         digest.update(bytes);
-        digest.finalize() as u32 // a CRC of 32 bits in the low half
+        digest.finalize() as u32 // the low half holds a CRC of 32 bits
     }
 }
 
-/// The first `N` bytes of `bytes`, which move on; `None` where there are fewer.
+/// Splits the first `N` bytes off `bytes`; `None` if there are fewer.
 pub(super) fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     let (head, rest) = bytes.split_first_chunk::<N>()?;
     *bytes = rest;
     Some(*head)
 }
 
-/// A record's header, checked against nothing but itself.
+/// A record's header, checked only against itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
-    /// Header, pieces, rows and padding, bytes.
+    /// Length of header, pieces, rows and padding, in bytes.
     pub(super) total: u32,
     pub(super) position: Position,
-    /// Everything before this was on the disk when the record was written.
+    /// Everything before this position was durable when the record was written.
     pub(super) synced: Position,
     pub(super) epoch: u32,
     pub(super) kind: u8,
@@ -143,7 +143,8 @@ impl Header {
         bytes
     }
 
-    /// The header at the beginning of `bytes`, if it is one of the record at `position` of the journal that `check` is of.
+    /// Decodes the header at the start of `bytes`, if it belongs to the record at `position` of the journal
+    /// that `check` is for.
     pub(super) fn decode(bytes: &[u8], position: Position, check: HeaderCrc) -> Result<Header, &'static str> {
         let Some((bytes, _)) = bytes.split_first_chunk::<HEADER>() else {
             return Err("the record is cut off");
@@ -174,13 +175,13 @@ impl Header {
         if header.position != position {
             return Err("the record belongs to another position");
         }
-        // What a newer version wrote has a length all the same; the rest is its own.
+        // The length of a newer version's record has the same form; the rest may differ.
         let total = u64::from(header.total);
         if total < HEADER as u64 || total > MAX_RECORD || !total.is_multiple_of(ALIGN) {
             return Err("the record has an impossible length");
         }
         if !position.0.is_multiple_of(ALIGN) {
-            return Err("no record begins at such a position");
+            return Err("no record can begin at this position");
         }
         if header.version == VERSION && total != total_len(header.pieces_len.into(), header.rows_len.into()) {
             return Err("the record's lengths disagree");
@@ -195,7 +196,7 @@ impl Header {
     pub(super) fn known(&self) -> Result<RecordKind, JournalError> {
         match RecordKind::of(self.kind) {
             Some(kind) if self.version == VERSION && self.flags == 0 => Ok(kind),
-            // A kind or a flag that this version does not have is a later one's.
+            // A kind or a flag that this version does not know is from a later version.
             _ => Err(JournalError::Newer(u32::from(self.version.max(VERSION + 1)))),
         }
     }
@@ -214,24 +215,24 @@ pub(crate) struct NewRecord {
     /// Bytes of all pieces.
     pieces_len: u64,
     rows: Vec<u8>,
-    /// Why it cannot be appended.
+    /// Why the record cannot be appended.
     refused: Option<JournalError>,
 }
 
 impl NewRecord {
-    /// An empty record that will be appended at `at`, which is the end of the journal.
+    /// An empty record that will be appended at `at`, the end of the journal.
     pub(crate) fn new(kind: RecordKind, epoch: u32, at: Position) -> NewRecord {
         NewRecord { kind, epoch, at, pieces: Vec::new(), pieces_len: 0, rows: Vec::new(), refused: None }
     }
 
-    /// Makes it an empty record again, which keeps its buffers.
+    /// Resets it to an empty record and keeps its buffers.
     pub(crate) fn reset(&mut self, kind: RecordKind, epoch: u32, at: Position) {
         self.pieces.clear();
         self.rows.clear();
         (self.kind, self.epoch, self.at, self.pieces_len, self.refused) = (kind, epoch, at, 0, None);
     }
 
-    /// Makes room for rows that will be put or deleted.
+    /// Reserves memory for rows that will be put or deleted.
     pub(crate) fn expect_rows<'r>(&mut self, rows: impl Iterator<Item = (&'r [u8], Option<&'r [u8]>)>) {
         let bytes = rows.map(|(key, value)| PUT_HEAD + key.len() + value.map_or(0, <[u8]>::len));
         self.rows.reserve(bytes.sum());
@@ -259,15 +260,16 @@ impl NewRecord {
         self.rows.extend_from_slice(key);
     }
 
-    /// `piece` is live no more; its segment counts less.
+    /// Marks `piece` as no longer live, so that the live count of its segment decreases.
     pub(crate) fn free(&mut self, piece: Piece) {
         self.piece_row(FREE, piece);
     }
 
-    /// Adds `bytes`, which are written as they are, without being copied; returns where they will lie.
+    /// Adds `bytes`, which are written without being copied. Returns their location.
     pub(crate) fn add_piece(&mut self, bytes: impl Into<Bytes>) -> Piece {
         let bytes = bytes.into();
-        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX); // refused by `append`: the record is too long
+        // `append` refuses it: the record is too long.
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let position = self.at.0.saturating_add(HEADER as u64 + self.pieces_len);
         let piece = Piece { position: Position(position), len, crc: crc(&bytes) };
         self.pieces_len += bytes.len() as u64;
@@ -276,7 +278,7 @@ impl NewRecord {
         piece
     }
 
-    /// Bytes it will take in the journal.
+    /// Its length in the journal, in bytes.
     pub(crate) fn len(&self) -> u64 {
         total_len(self.pieces_len, self.rows.len() as u64)
     }
@@ -304,7 +306,7 @@ impl NewRecord {
         self.rows.extend(piece.crc.to_le_bytes());
     }
 
-    /// Why it can be appended to no journal, if so.
+    /// Returns an error if the record can be appended to no journal.
     pub(super) fn check(&self) -> Result<(), JournalError> {
         match &self.refused {
             Some(error) => Err(error.clone()),
@@ -313,11 +315,11 @@ impl NewRecord {
         }
     }
 
-    /// Its header; the record must have passed [`NewRecord::check`].
+    /// Its header. The record must have passed [`NewRecord::check`].
     pub(super) fn header(&self, synced: Position) -> Header {
         let mut body = Crc::new();
         self.body().for_each(|part| body.update(part));
-        let small = |len: u64| u32::try_from(len).unwrap_or(u32::MAX); // MAX_RECORD is below
+        let small = |len: u64| u32::try_from(len).unwrap_or(u32::MAX); // MAX_RECORD is below u32::MAX
         Header {
             total: small(self.len()),
             position: self.at,
@@ -332,7 +334,7 @@ impl NewRecord {
         }
     }
 
-    /// All that comes after the header, in order.
+    /// Everything after the header, in order.
     pub(super) fn body(&self) -> impl Iterator<Item = &[u8]> {
         const ZEROS: [u8; ALIGN as usize] = [0; ALIGN as usize];
         let padding = self.len() - HEADER as u64 - self.pieces_len - self.rows.len() as u64;
@@ -341,18 +343,18 @@ impl NewRecord {
         pieces.chain([&self.rows[..], padding]).filter(|part| !part.is_empty())
     }
 
-    /// Buffers that [`NewRecord::body`] may give at most.
+    /// Upper bound of the buffers that [`NewRecord::body`] returns.
     pub(super) fn parts(&self) -> usize {
         self.pieces.len() + 2
     }
 }
 
-/// A record that was read, all its checksums checked.
+/// A record that was read; all its checksums were checked.
 pub(crate) struct Record<'a> {
     pub(crate) position: Position,
-    /// Where the next record begins.
+    /// Where the next record starts.
     pub(crate) end: Position,
-    /// Everything before this was on the disk when the record was written.
+    /// Everything before this position was durable when the record was written.
     pub(crate) synced: Position,
     pub(crate) epoch: u32,
     pub(crate) kind: RecordKind,
@@ -361,21 +363,22 @@ pub(crate) struct Record<'a> {
     file: &'a Path,
 }
 
-/// One thing that a record says, in the order in which it was built.
+/// One change in a record, in the order in which it was added.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Change<'a> {
     /// `value` is stored under `key`.
     Put { key: &'a [u8], value: &'a [u8] },
     /// Nothing is stored under `key`.
     Delete { key: &'a [u8] },
-    /// The piece, of some earlier record, is live no more.
+    /// The piece, of an earlier record, is no longer live.
     Free(Piece),
-    /// A piece that this record holds; it is live now.
+    /// A piece in this record, which is live now.
     Piece(Piece),
 }
 
 impl<'a> Record<'a> {
-    /// The record of `header` whose bytes after the header begin `body`. `file` is for error messages.
+    /// Decodes the record of `header`; `body` starts with the bytes after the header. `file` is for error
+    /// messages.
     pub(super) fn decode(
         header: &Header,
         body: &'a [u8],
@@ -397,7 +400,7 @@ impl<'a> Record<'a> {
         Ok(Record { position, end: header.end(), synced, epoch, kind, pieces, rows, file })
     }
 
-    /// What it says, in order. An error ends the iteration.
+    /// Its changes, in order. An error ends the iteration.
     pub(crate) fn changes(&self) -> impl Iterator<Item = Result<Change<'a>, JournalError>> + use<'a> {
         let (mut rest, mut at) = (self.rows, self.position);
         let (position, pieces, file) = (self.position, self.pieces, self.file);
@@ -420,13 +423,13 @@ impl<'a> Record<'a> {
         })
     }
 
-    /// The bytes of a piece that it holds; `None` where it does not hold them.
+    /// The bytes of a piece in this record; `None` if it does not hold them.
     pub(crate) fn bytes(&self, piece: Piece) -> Option<&'a [u8]> {
         slice(self.position, self.pieces, piece)
     }
 }
 
-/// The part of `pieces`, those of the record at `position`, that is `piece`.
+/// The part of `pieces`, which are those of the record at `position`, that is `piece`.
 fn slice(position: Position, pieces: &[u8], piece: Piece) -> Option<&[u8]> {
     let from = piece.position.0.checked_sub(position.0)?.checked_sub(HEADER as u64)?;
     let from = usize::try_from(from).ok()?;

@@ -1,13 +1,17 @@
-//! Opening: which segments there are, where the journal ends, and what came after the state's position.
+//! Opening a journal: finds its segments and its end, and replays what came after the state's position.
 //!
-//! * What stands before the end of a synced record must be sound: a segment that has a successor, everything before `from`, and
-//!   everything before the `synced` of a later record. It is [`JournalError::Damaged`] otherwise, and nothing is changed.
-//! * A process that opens its journal again knows what it acknowledged ([`Options::end`]). What follows is cut, so that a commit
-//!   that failed does not come back. What was acknowledged and is not there is an error, and it reads the end from the disk itself.
-//! * The newest segment must be there ([`newest`]): without it, the end of the one before would be taken for the journal's.
-//! * Anything else that is invalid is a torn tail, which the crash of a machine leaves: nobody was answered for it. It is cut.
-//! * What a process left unsynced may be in the memory of the kernel alone, and the kernel may have failed to write it and
-//!   forgotten that. So the last records are written once more and synced before the journal is open.
+//! * What comes before the end of a synced record must be sound: a segment that has a successor, everything
+//!   before `from`, and everything before the `synced` of a later record. Otherwise it is
+//!   [`JournalError::Damaged`], and nothing is changed.
+//! * A process that opens its journal again knows what it acknowledged ([`Options::end`]). What follows is
+//!   cut, so that a failed commit does not come back. If something acknowledged is missing, this is an error.
+//!   The end is read from the disk itself, not from the kernel's cache.
+//! * The newest segment must exist ([`newest`]). Without this check, the end of the segment before it would
+//!   be taken for the journal's end.
+//! * Anything else that is invalid is a torn tail, which the crash of a machine leaves. None of it was
+//!   acknowledged, so it is cut.
+//! * What a process left unsynced may be only in the kernel's memory, and the kernel may have failed to write
+//!   it and forgotten that. So the last records are written again and synced before the journal is open.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -23,19 +27,19 @@ use super::scan::{self, HEADERS_CHUNK, Scan};
 use super::segment::{self, offset};
 use super::{JournalError, Options, Position, Segment, newest};
 
-/// Bytes that are written again at once.
+/// Bytes that are rewritten at once.
 const REWRITE: usize = 1 << 20;
 
-/// A journal as it was found.
+/// The result of an opening.
 pub(super) struct Found {
     pub(super) id: [u8; 16],
     pub(super) segments: BTreeMap<Position, Segment>,
     pub(super) end: Position,
-    /// The newest epoch that was seen.
+    /// The newest epoch found.
     pub(super) epoch: u32,
     /// The last segment, open for writing.
     pub(super) file: Arc<File>,
-    /// Bytes of it that have room on the disk.
+    /// Bytes of it that are reserved on disk.
     pub(super) allocated: u64,
 }
 
@@ -43,7 +47,7 @@ pub(super) struct Found {
 struct Listed {
     header: segment::Header,
     file: Arc<File>,
-    /// Bytes in the file.
+    /// Length of the file in bytes.
     len: u64,
 }
 
@@ -54,7 +58,8 @@ impl Listed {
     }
 }
 
-/// Finds the segments of `options.dir`, makes the first where there is none, and hands each record from `from` on to `replay`.
+/// Finds the segments of `options.dir`, creates the first if there is none, and passes each record from
+/// `from` on to `replay`.
 pub(super) fn recover(
     options: &Options,
     from: Position,
@@ -92,7 +97,7 @@ pub(super) fn recover(
     for (one, next) in needed.iter().zip(needed.iter().skip(1).map(Some).chain([None])) {
         state.segment(options, one, next, replay)?;
     }
-    // What was acknowledged is there, or the disk has lost it: that is no torn tail.
+    // Acknowledged records are missing: the disk has lost them, so this is no torn tail.
     if let Some(end) = options.end.filter(|end| state.end < *end) {
         return Err(JournalError::Beyond { position: end, end: state.end });
     }
@@ -104,15 +109,15 @@ pub(super) fn recover(
     Ok(Found { id, segments, end: state.end, epoch: state.epoch, file: last.file.clone(), allocated })
 }
 
-/// Drops what the kernel has of the last segment in memory: after a failed sync it may call pages clean that the disk does not have.
-/// Earlier segments were synced as a whole before this one was made.
+/// Drops the kernel's cached pages of the last segment: after a failed sync it may mark pages clean that the
+/// disk does not have. Earlier segments were synced completely before this one was created.
 fn forget_pages(options: &Options, last: &Listed) -> Result<(), JournalError> {
     // Pages that are still dirty cannot be dropped.
     options.io.sync_all(&last.file).map_err(|error| JournalError::sync(&error))?;
     options.io.drop_pages(&last.file).map_err(|error| JournalError::io(&error))
 }
 
-/// Makes the directory, and removes what a crash left of a segment that had no name yet.
+/// Creates the directory, and removes what a crash left of a segment that had no name yet.
 fn prepare(options: &Options) -> Result<(), JournalError> {
     let (io, dir) = (&*options.io, &*options.dir);
     let made = fs::DirBuilder::new().mode(0o700).create(dir);
@@ -130,7 +135,8 @@ fn prepare(options: &Options) -> Result<(), JournalError> {
     }
 }
 
-/// All segments, in the order of their positions, of one journal. What is not a segment's name is left alone.
+/// All segments, in the order of their positions; they must be of one journal. Files without a segment's name
+/// are left alone.
 fn list(options: &Options) -> Result<Vec<Listed>, JournalError> {
     let io = &*options.io;
     let mut firsts = Vec::new();
@@ -147,7 +153,8 @@ fn list(options: &Options) -> Result<Vec<Listed>, JournalError> {
         io.read_ahead(&file, !is_last);
         let len = file.metadata().map_err(|error| JournalError::io(&error))?.len();
         let header = match scan::header_of(io, &file, *first, &path) {
-            // The name outlived its file, on a disk that does not keep the order of writes: nothing was written into it.
+            // The name survived, but not the file's contents, on a disk that does not keep the order of
+            // writes. Nothing had been written into the segment.
             Err(JournalError::Damaged { .. }) if is_last && scan::is_blank(io, &file)? => {
                 tracing::warn!(file = %path.display(), "removed an empty segment of the journal");
                 io.remove(&path).map_err(|error| JournalError::io(&error))?;
@@ -184,7 +191,7 @@ fn reopen_last(options: &Options, mut listed: Vec<Listed>) -> Result<Vec<Listed>
     Ok(listed)
 }
 
-/// Makes the first segment of a new journal.
+/// Creates the first segment of a new journal.
 fn first_segment(options: &Options) -> Result<Listed, JournalError> {
     let id = match options.id {
         Some(id) => id,
@@ -202,8 +209,8 @@ fn first_segment(options: &Options) -> Result<Listed, JournalError> {
     Ok(Listed { header, file: Arc::new(file), len })
 }
 
-/// Which positions each segment holds. Where the next is gone (before `from` they may be removed in any order), its file's end is
-/// its own.
+/// The positions that each segment holds. If the next segment is missing (before `from` they may be removed
+/// in any order), a segment ends with its file.
 fn extents(listed: &[Listed]) -> BTreeMap<Position, Segment> {
     let next = listed.iter().skip(1).map(|next| Some(next.header.first)).chain([None]);
     let extent = |(one, next): (&Listed, Option<Position>)| {
@@ -213,7 +220,7 @@ fn extents(listed: &[Listed]) -> BTreeMap<Position, Segment> {
     listed.iter().zip(next).map(extent).collect()
 }
 
-/// The way through the segments from `from` on.
+/// The state of reading the segments from `from` on.
 struct Walk {
     from: Position,
     id: [u8; 16],
@@ -221,14 +228,14 @@ struct Walk {
     epoch: u32,
     /// The end of the last sound record.
     end: Position,
-    /// Everything before this is on the disk for certain.
+    /// Everything before this is certainly on disk.
     synced: Position,
-    /// Something that is no record comes after the end.
+    /// Whether bytes that are no record come after the end.
     is_torn: bool,
 }
 
 impl Walk {
-    /// Reads one segment, which `next` follows.
+    /// Reads one segment; `next` is the one that follows it.
     fn segment(
         &mut self,
         options: &Options,
@@ -238,7 +245,7 @@ impl Walk {
     ) -> Result<(), JournalError> {
         let first = one.header.first;
         let limit = one.file_end();
-        // A sealed segment ends where the next begins.
+        // A sealed segment ends where the next one starts.
         if let Some(to) = next.map(|next| next.header.first).filter(|next| *next > limit) {
             return Err(JournalError::Missing { from: limit, to, dir: options.dir.clone() });
         }
@@ -273,8 +280,8 @@ impl Walk {
         Ok(())
     }
 
-    /// Walks along the headers from `first` to `from`, which must be the end of a record: else journal and state do not belong
-    /// together, or the disk has lost what it confirmed.
+    /// Follows the headers from `first` to `from`, which must be the end of a record. Otherwise journal and
+    /// state do not belong together, or the disk has lost what it confirmed.
     fn skip(&mut self, scan: &mut Scan, first: Position) -> Result<Position, JournalError> {
         scan.chunk = HEADERS_CHUNK;
         let mut at = first;
@@ -306,7 +313,7 @@ impl Walk {
         Ok(())
     }
 
-    /// Hands the record at `at` to `replay`; returns its end, or why the bytes there are no record.
+    /// Passes the record at `at` to `replay`. Returns its end, or why the bytes there are no record.
     fn record(
         &mut self,
         scan: &mut Scan,
@@ -325,8 +332,8 @@ impl Walk {
         Ok(Ok(record.end))
     }
 
-    /// Whether the journal ends at `at`, where `error` was found: it does unless something after it was written when what is
-    /// there was on the disk.
+    /// Decides whether the journal ends at `at`, where `error` was found. It does, unless a later record was
+    /// written when these bytes were already durable.
     fn judge_tail(&mut self, scan: &mut Scan, at: Position, error: JournalError) -> Result<(), JournalError> {
         let tail = scan.tail(at)?;
         self.is_torn = !tail.is_blank;
@@ -337,7 +344,8 @@ impl Walk {
     }
 }
 
-/// Cuts what comes after the end, takes room for more, and brings the last records to the disk. Returns how many bytes have room.
+/// Cuts what comes after the end, reserves more space, and makes the last records durable. Returns how many
+/// bytes are reserved.
 fn settle(options: &Options, last: &Listed, state: &Walk) -> Result<u64, JournalError> {
     let io = &*options.io;
     let first = last.header.first;

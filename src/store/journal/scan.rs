@@ -1,8 +1,8 @@
-//! Reads the records of one segment, one after the other, with every check.
+//! Reads and checks the records of one segment, one after the other.
 //!
-//! * What is invalid is said with its reason and passed on; whether that is the end, a torn tail or damage, [`super::recover`]
-//!   judges.
-//! * It holds one stretch of the file in memory: [`CHUNK`] bytes, or one record where that is longer.
+//! * Invalid bytes are returned with the reason. [`super::recover`] decides whether that is the end, a torn
+//!   tail or damage.
+//! * It holds one stretch of the file in memory: [`CHUNK`] bytes, or one record if that is longer.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -13,22 +13,23 @@ use super::segment::{self, offset, read_full};
 use super::{JournalError, Position};
 use crate::store::disk::Io;
 
-/// Bytes read at once where whole records are wanted.
+/// Bytes read at once if whole records are needed.
 pub(super) const CHUNK: usize = 1 << 20;
-/// Bytes read at once where only headers are wanted: a page or so of small records, and little in vain before a long one.
+/// Bytes read at once if only headers are needed: several pages of small records, and little waste before a
+/// long one.
 pub(super) const HEADERS_CHUNK: usize = 16 << 10;
 
-/// Bytes of a page of the kernel's cache, or a multiple.
+/// Size of a page of the kernel's cache in bytes, or a multiple.
 const PAGE: u64 = 4096;
 
-/// A sound header, or why the bytes are none.
+/// A sound header, or why the bytes are no header.
 pub(super) type Checked = Result<record::Header, &'static str>;
 
 /// What comes after the last record.
 pub(super) struct Tail {
     /// The largest `synced` of all sound headers.
     pub(super) synced: Option<Position>,
-    /// Every byte is zero.
+    /// Whether every byte is zero.
     pub(super) is_blank: bool,
 }
 
@@ -38,10 +39,10 @@ pub(super) struct Scan {
     file: Arc<File>,
     path: PathBuf,
     first: Position,
-    /// Where the segment ends at the latest.
+    /// Upper bound of the segment's end.
     limit: Position,
     check: HeaderCrc,
-    /// Bytes from position `at` on.
+    /// The bytes from position `at` on.
     buf: Vec<u8>,
     at: Position,
     /// Bytes that are read at once.
@@ -59,7 +60,7 @@ impl Scan {
         Scan { io, file, path, first, limit, check, buf: Vec::new(), at: first, chunk: CHUNK }
     }
 
-    /// The bytes from `at` on: `need` of them, fewer at the end of the segment, or more where they are in memory anyway.
+    /// The bytes from `at` on: at least `need` of them, or fewer at the end of the segment.
     fn bytes(&mut self, at: Position, need: usize) -> Result<&[u8], JournalError> {
         let need = need.min(usize::try_from(self.limit.0.saturating_sub(at.0)).unwrap_or(usize::MAX));
         let known = at.0.checked_sub(self.at.0).and_then(|skip| usize::try_from(skip).ok());
@@ -73,7 +74,7 @@ impl Scan {
             let have = self.buf.len();
             let most = usize::try_from(self.limit.0.saturating_sub(at.0)).unwrap_or(usize::MAX);
             let from = offset(self.first, Position(at.0 + have as u64));
-            // Whole pages: the kernel reads those anyway, and then takes them for data.
+            // Read whole pages: the kernel reads these anyway, and `lseek` then reports them as data.
             let begin = offset(self.first, at);
             let wanted = begin.saturating_add(need.max(self.chunk) as u64).next_multiple_of(PAGE) - begin;
             let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
@@ -113,12 +114,12 @@ impl Scan {
         Record::decode(&header, self.buf.get(skip..).unwrap_or_default(), &self.path)
     }
 
-    /// Looks through everything from `from` on, where no record begins.
+    /// Examines everything from `from` on, where no record starts.
     pub(super) fn tail(&mut self, from: Position) -> Result<Tail, JournalError> {
         let finder = memchr::memmem::Finder::new(&MAGIC);
         let (mut at, mut tail) = (from, Tail { synced: None, is_blank: true });
         while let Some(data) = self.next_data(at)? {
-            // A header may lie across the end of the stretch before.
+            // A header may cross the end of the previous stretch.
             let across = Position(at.0.saturating_sub(HEADER as u64 - 1)).max(from);
             let start = if data == at { across } else { data };
             let check = self.check;
@@ -141,7 +142,8 @@ impl Scan {
         Ok(tail)
     }
 
-    /// The first position from `at` on that the file system does not know to be zero; `None` at the end of the segment.
+    /// The first position from `at` on that the file system does not know to be zero; `None` at the end of
+    /// the segment.
     fn next_data(&self, at: Position) -> Result<Option<Position>, JournalError> {
         if at >= self.limit {
             return Ok(None);
@@ -157,7 +159,7 @@ impl Scan {
     }
 }
 
-/// Returns true if `file` has no byte but zeros.
+/// Returns true if `file` has only zero bytes.
 pub(super) fn is_blank(io: &dyn Io, file: &File) -> Result<bool, JournalError> {
     let (mut buf, mut at) = (vec![0; CHUNK], 0);
     loop {

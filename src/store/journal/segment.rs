@@ -1,8 +1,11 @@
-//! One segment file: its name, its header, and how it comes to be.
+//! One segment file: its name, its header, and its creation.
 //!
-//! * A segment gets its name only when its header is on the disk, and nothing is written into it before its name is there too.
-//! * So a file with a segment's name whose header cannot be read is damage; a file with a temporary name holds nothing.
-//! * Header bytes do not count as positions: the record at the segment's first position begins at byte [`HEADER`].
+//! * A segment gets its name only after its header is durable, and nothing is written into it before its name
+//!   is durable too.
+//! * So a file with a segment's name and an unreadable header is damage; a file with a temporary name holds
+//!   nothing.
+//! * Header bytes do not count as positions: the record at the segment's first position starts at byte
+//!   [`HEADER`].
 
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -12,19 +15,19 @@ use super::record::{self, VERSION, take};
 use super::{JournalError, Position};
 use crate::store::disk::Io;
 
-/// Bytes of a segment's header.
+/// Length of a segment's header in bytes.
 pub(super) const HEADER: u64 = 64;
 /// A segment's first bytes.
 const MAGIC: [u8; 8] = *b"\xffNWJSEG\n";
-/// What the name of a segment ends with.
+/// The suffix of a segment's name.
 const SUFFIX: &str = ".seg";
-/// The name of a segment that is being made.
+/// The name of a segment that is being created.
 const TEMPORARY: &str = "next.new";
 
-/// What a segment says about itself.
+/// The header of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Header {
-    /// Which journal it is of: random, the same in all its segments.
+    /// The id of its journal: random, the same in all its segments.
     pub(super) id: [u8; 16],
     /// Position of its first record.
     pub(super) first: Position,
@@ -50,7 +53,7 @@ impl Header {
         bytes
     }
 
-    /// The header in `bytes`, which are those of `file`, whose name says `first`.
+    /// Decodes the header in `bytes`, which are those of `file`. The file's name says `first`.
     pub(super) fn decode(bytes: &[u8], first: Position, file: &Path) -> Result<Header, JournalError> {
         let damaged = |what| JournalError::damaged(first, what, file);
         let fields = |mut rest: &[u8]| {
@@ -82,12 +85,12 @@ impl Header {
     }
 }
 
-/// Where the segment that begins with `first` lies.
+/// The path of the segment that starts at `first`.
 pub(super) fn path(dir: &Path, first: Position) -> PathBuf {
     dir.join(format!("{:016x}{SUFFIX}", first.0))
 }
 
-/// The first position of the segment that is called `name`; `None` if it is not a segment's name.
+/// The first position of the segment with the file name `name`; `None` if it is not a segment's name.
 pub(super) fn first_of(name: &str) -> Option<Position> {
     let digits = name.strip_suffix(SUFFIX)?;
     let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
@@ -97,18 +100,19 @@ pub(super) fn first_of(name: &str) -> Option<Position> {
     u64::from_str_radix(digits, 16).ok().map(Position)
 }
 
-/// Where a segment is made before it gets its name.
+/// The path of a segment before it gets its name.
 pub(super) fn temporary(dir: &Path) -> PathBuf {
     dir.join(TEMPORARY)
 }
 
-/// The byte of a segment beginning with `first` at which `position` lies.
+/// The offset of `position` in the file of a segment that starts at `first`.
 pub(super) fn offset(first: Position, position: Position) -> u64 {
     position.0.saturating_sub(first.0).saturating_add(HEADER)
 }
 
-/// Makes the file of a segment under the temporary name: room for `wanted` bytes or, where there is not so much, `needed`; its
-/// header; all of it on the disk. Returns the file, and how many of its bytes have room, as [`allocate`] does.
+/// Creates the file of a segment under the temporary name, with `wanted` bytes reserved, or `needed` if there
+/// is not enough space, and with its header. All of it is durable. Returns the file, and the number of
+/// reserved bytes, as [`allocate`] does.
 pub(super) fn make(
     io: &dyn Io,
     dir: &Path,
@@ -127,19 +131,21 @@ pub(super) fn make(
         Ok((file, allocated))
     })();
     if made.is_err() {
-        let _ = io.remove(&path); // it may hold the last free bytes; the next attempt replaces it otherwise
+        // It may hold the last free bytes; if this fails, the next attempt replaces it.
+        let _ = io.remove(&path);
     }
     made
 }
 
-/// Gives the segment made by [`make`] its name, on the disk too.
+/// Gives the segment made by [`make`] its name, durably.
 pub(super) fn publish(io: &dyn Io, dir: &Path, first: Position) -> Result<(), JournalError> {
     io.rename(&temporary(dir), &path(dir, first)).map_err(|error| JournalError::io(&error))?;
     io.sync_dir(dir).map_err(|error| JournalError::sync(&error))
 }
 
-/// Takes room for the first `wanted` bytes of `file` or, where there is not so much, the first `needed`. The first `used` bytes are
-/// left alone. Returns how many have room; 0 where the file system cannot take room ahead.
+/// Reserves space for the first `wanted` bytes of `file`, or for the first `needed` if there is not enough
+/// space. The first `used` bytes are not changed. Returns the number of reserved bytes; 0 if the file system
+/// cannot reserve space.
 pub(super) fn allocate(
     io: &dyn Io,
     file: &File,
@@ -153,7 +159,7 @@ pub(super) fn allocate(
         Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(0),
         Err(error) => JournalError::io(&error),
     };
-    // A part of the room may have been taken.
+    // A part of the space may have been reserved.
     io.truncate(file, used).map_err(|error| JournalError::io(&error))?;
     if failed != JournalError::Space || needed >= wanted {
         return Err(failed);
@@ -162,7 +168,7 @@ pub(super) fn allocate(
     Ok(needed)
 }
 
-/// Buffers that one call may take at most, as Linux has it.
+/// Limit of the buffers of one call, as in Linux.
 const IOV_MAX: usize = 1024;
 
 /// Writes all of `parts` from byte `at` on.
@@ -187,7 +193,7 @@ pub(super) fn write_all(
     Ok(())
 }
 
-/// Reads into all of `buf` from byte `at` on, or up to the end of the file; returns how many bytes it read.
+/// Reads into all of `buf` from byte `at` on, or up to the end of the file. Returns the number of bytes read.
 pub(super) fn read_full(io: &dyn Io, file: &File, buf: &mut [u8], at: u64) -> io::Result<usize> {
     let mut filled = 0;
     while let Some(rest) = buf.get_mut(filled..).filter(|rest| !rest.is_empty()) {

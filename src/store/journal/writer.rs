@@ -1,10 +1,12 @@
-//! Appending, syncing, and going on in a new segment.
+//! Appending, syncing, and continuing in a new segment.
 //!
-//! * A record that could not be written leaves the end where it was; the next one is written over what it left.
-//! * A segment is sealed (cut at its end, on the disk) before the next gets its name, and takes no record after that.
-//! * After a sync that failed, the kernel may have dropped what it could not write and say nothing the next time. So the journal is
-//!   cut back to what is durable and refuses everything until it is opened again.
-//! * Locks: `syncing` before `writer`, never the other way round.
+//! * A record that could not be written leaves the end unchanged. The next record is written over its
+//!   remains.
+//! * A segment is sealed (cut at its end, durably) before the next one gets its name, and takes no record
+//!   after that.
+//! * After a failed sync, the kernel may have dropped what it could not write, and report no error the next
+//!   time. So the journal is cut back to what is durable, and refuses everything until it is opened again.
+//! * Lock order: `syncing` before `writer`, never the other way round.
 
 use std::fs::File;
 use std::io::IoSlice;
@@ -20,27 +22,28 @@ pub(super) struct Writer {
     pub(super) file: Arc<File>,
     /// First position of the segment.
     pub(super) first: Position,
-    /// Bytes of the file that have room on the disk.
+    /// Bytes of the file that are reserved on disk.
     pub(super) allocated: u64,
-    /// The file system can take room for bytes that are not written yet.
+    /// Whether the file system can reserve space for bytes that are not written yet.
     pub(super) can_allocate: bool,
     /// The newest epoch of the journal.
     pub(super) epoch: u32,
-    /// The segment was sealed, and the next could not be made.
+    /// Whether the segment was sealed and the next one could not be created.
     pub(super) is_sealed: bool,
-    /// The sync that failed; nothing is taken after it.
+    /// The error of a failed sync. After it nothing is accepted.
     pub(super) failed: Option<JournalError>,
-    /// The disk would not have the journal cut back after that.
+    /// Whether the journal could not be cut back after that error.
     pub(super) is_uncut: bool,
 }
 
 impl Journal {
-    /// Writes `record` at the end; returns where it ends, which is not durable before the next [`Journal::sync`].
+    /// Writes `record` at the end. Returns where it ends; it is not durable before the next
+    /// [`Journal::sync`].
     ///
     /// # Errors
-    /// The journal is as it was before, and may be tried again with the same record: [`JournalError::Space`],
-    /// [`JournalError::Disk`], [`JournalError::Io`]. The record can never be appended: `TooLong`, `KeyTooLong`, `Moved`, `OldEpoch`.
-    /// After a sync that failed, its error.
+    /// [`JournalError::Space`], [`JournalError::Disk`], [`JournalError::Io`]: the journal is unchanged, and
+    /// the same record may be tried again. `TooLong`, `KeyTooLong`, `Moved`, `OldEpoch`: the record can never
+    /// be appended. After a failed sync, its error.
     pub(crate) fn append(&self, record: &NewRecord) -> Result<Position, JournalError> {
         record.check()?;
         let mut writer = self.writer.lock();
@@ -69,7 +72,7 @@ impl Journal {
         let needed = at.saturating_add(record.len());
         if writer.allocated < needed && writer.can_allocate {
             let wanted = self.options.segment_bytes;
-            writer.allocated = at; // what is over it may be given back
+            writer.allocated = at; // space beyond it may be released
             writer.allocated = segment::allocate(io, &writer.file, at, needed, wanted)?;
             writer.can_allocate = writer.allocated > 0;
             self.note_allocated(writer);
@@ -88,14 +91,14 @@ impl Journal {
         Ok(end)
     }
 
-    /// Whether `record` must go into a new segment. An empty segment takes a record of any length.
+    /// Returns true if `record` must go into a new segment. An empty segment takes a record of any length.
     fn is_full(&self, writer: &Writer, record: &NewRecord) -> bool {
         let end = self.end();
         let needed = offset(writer.first, end).saturating_add(record.len());
         writer.is_sealed || (end != writer.first && needed > self.options.segment_bytes)
     }
 
-    /// Seals the last segment and makes the next, for `record`. `syncing` is held.
+    /// Seals the last segment and creates the next one for `record`. The caller holds `syncing`.
     fn roll(&self, writer: &mut Writer, record: &NewRecord) -> Result<(), JournalError> {
         let (io, dir, end) = (&*self.options.io, &self.options.dir, self.end());
         let header = segment::Header { id: self.id, first: end, epoch: record.epoch().max(writer.epoch) };
@@ -122,7 +125,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Ends the last segment, so that all that was appended lies in sealed ones.
+    /// Ends the last segment, so that everything appended is in sealed segments.
     ///
     /// # Errors
     /// As [`Journal::append`].
@@ -142,7 +145,8 @@ impl Journal {
         self.writer.lock().epoch
     }
 
-    /// Gives the room back that the last segment has beyond its end, if the disk lets us: for a journal that is being closed.
+    /// Releases the reserved space of the last segment beyond its end, if the disk allows it, when the
+    /// journal is closed.
     pub(crate) fn give_back(&self) {
         let mut writer = self.writer.lock();
         if writer.failed.is_none() && !writer.is_sealed {
@@ -150,11 +154,12 @@ impl Journal {
         }
     }
 
-    /// Brings everything that was appended before the call to the disk; returns up to where the journal is durable.
+    /// Makes everything that was appended before the call durable. Returns the position up to which the
+    /// journal is durable.
     ///
     /// # Errors
-    /// [`JournalError::Disk`] or [`JournalError::Space`]: the journal was cut back to what is durable, and everything but reading
-    /// gives the same error until it is opened again.
+    /// [`JournalError::Disk`] or [`JournalError::Space`]: the journal was cut back to what is durable, and
+    /// everything but reading returns the same error until it is opened again.
     pub(crate) fn sync(&self) -> Result<Position, JournalError> {
         let _syncing = self.syncing.lock();
         let (file, end) = {
@@ -163,7 +168,7 @@ impl Journal {
             (writer.file.clone(), self.end())
         };
         if self.durable() < end {
-            // Not under `writer`: the next record may be appended meanwhile.
+            // `writer` is not held, so that the next record may be appended meanwhile.
             if let Err(error) = self.options.io.sync(&file) {
                 return Err(self.fail(&mut self.writer.lock(), JournalError::sync(&error)));
             }
@@ -172,7 +177,8 @@ impl Journal {
         Ok(self.durable())
     }
 
-    /// Whether the disk takes data for the last segment, after it failed: cuts off what is not durable, if that is still to be done.
+    /// Checks whether the disk accepts data for the last segment after it failed. First cuts off what is not
+    /// durable, if that is still to be done.
     ///
     /// # Errors
     /// [`JournalError::Disk`] or [`JournalError::Space`].
@@ -186,23 +192,24 @@ impl Journal {
         }
     }
 
-    /// The error of the sync that failed, if one did.
+    /// Returns the error of the failed sync, if there was one.
     fn check(&self, writer: &mut Writer) -> Result<(), JournalError> {
         let Some(error) = writer.failed.clone() else { return Ok(()) };
         self.take_back(writer);
         Err(error)
     }
 
-    /// Takes note of a sync that failed. `syncing` is held.
+    /// Records a failed sync. The caller holds `syncing`.
     fn fail(&self, writer: &mut Writer, error: JournalError) -> JournalError {
-        self.end.store(self.durable().0, Release); // before the cut, so that readers refuse what is going
+        self.end.store(self.durable().0, Release); // before the cut, so that readers refuse what is cut off
         (writer.failed, writer.is_uncut) = (Some(error.clone()), true);
         self.take_back(writer);
         error
     }
 
-    /// Cuts the journal back to what is durable after a failed sync, so that nothing else is there when it is opened again. Tried
-    /// until the disk does it: with every call that is refused, and last when the journal is dropped.
+    /// Cuts the journal back to what is durable after a failed sync, so that nothing else is there when it is
+    /// opened again. It is tried until it succeeds: with every call that is refused, and last when the
+    /// journal is dropped.
     pub(super) fn take_back(&self, writer: &mut Writer) {
         if writer.is_uncut {
             let is_cut = self.cut(writer, self.durable()) && self.options.io.sync_all(&writer.file).is_ok();
@@ -210,8 +217,8 @@ impl Journal {
         }
     }
 
-    /// Makes the segment's file end with position `end`, if the disk lets us. What stays behind it is no record: the next is
-    /// written over it, and a torn tail is cut when the journal is opened.
+    /// Makes the segment's file end at position `end`, if the disk allows it. Bytes that stay behind it are
+    /// no record: the next record is written over them, and a torn tail is cut when the journal is opened.
     fn cut(&self, writer: &mut Writer, end: Position) -> bool {
         let len = offset(writer.first, end);
         let cut = self.options.io.truncate(&writer.file, len);

@@ -1,7 +1,8 @@
-//! Power cuts, ends of the process and failing syncs in any order, against a model of what was promised.
+//! Tests of power cuts, ends of the process and failed syncs in any order, against a model of what was
+//! promised.
 //!
-//! The promise: what [`Journal::sync`] confirmed is there ever after, and what comes back is a beginning of what was appended, in
-//! order, with nothing that was refused in it.
+//! The promise: what [`Journal::sync`] confirmed always exists later, and what comes back is a prefix of what
+//! was appended, in order, without anything that was refused.
 
 use proptest::prelude::*;
 use rustix::io::Errno;
@@ -9,21 +10,21 @@ use rustix::io::Errno;
 use super::sim::{Fault, How, Random, Sim};
 use super::*;
 
-/// Bytes of a segment: a few records.
+/// Size of a segment in bytes: a few records.
 const SEGMENT: u64 = 4096;
 
 #[derive(Debug, Clone)]
 enum Op {
-    /// Appends a record with a piece and a row of so many bytes.
+    /// Appends a record with a piece and a row of these lengths.
     Append(usize, usize),
     Sync,
     /// The disk refuses the next sync.
     FailedSync(Errno),
-    /// The disk fails whatever is asked of it from the next sync on, until the process has been killed.
+    /// The disk fails every call from the next sync on, until the process has been killed.
     FailsUntilKilled,
     /// The process ends; the kernel keeps what it wrote.
     Kill,
-    /// The machine loses power; the number decides what reached the disk.
+    /// The machine loses power; the number is the random seed for what reached the disk.
     PowerCut(u64),
     /// The state is made durable as of what is synced.
     Checkpoint,
@@ -66,7 +67,7 @@ struct Model {
     /// What the last sync confirmed.
     confirmed: Position,
     checkpoint: Position,
-    /// Makes bytes that differ from record to record.
+    /// A counter that makes the bytes of records differ.
     count: u8,
 }
 
@@ -87,7 +88,7 @@ impl Model {
         model
     }
 
-    /// Opens the journal, and checks what comes back.
+    /// Opens the journal and checks what comes back.
     fn open(&mut self) -> Result<(), JournalError> {
         self.journal = None;
         let options = Options {
@@ -121,7 +122,7 @@ impl Model {
         })?;
         let skipped = self.written.iter().filter(|written| written.end <= self.checkpoint).count();
         let expected = &self.written[skipped..];
-        assert!(seen.len() <= expected.len() && seen[..] == expected[..seen.len()], "not a beginning of it");
+        assert!(seen.len() <= expected.len() && seen[..] == expected[..seen.len()], "not a prefix of it");
         self.written.truncate(skipped + seen.len());
         assert_eq!(journal.end(), self.written.last().map_or(Position(0), |last| last.end));
         assert_eq!(journal.durable(), journal.end());
@@ -133,7 +134,7 @@ impl Model {
         self.journal.as_ref().expect("open")
     }
 
-    /// Every piece that is not in a removed segment is read.
+    /// Reads every piece that is not in a removed segment.
     fn check_pieces(&self) {
         let journal = self.journal();
         for written in &self.written {
@@ -184,9 +185,9 @@ impl Model {
                 self.sim.set_fault(Fault::From(0, How::Errno(Errno::IO)));
                 let refused = self.journal().durable() != self.journal().end();
                 assert_eq!(self.journal().sync().is_err(), refused);
-                std::mem::forget(self.journal.take()); // nobody cuts it back
+                std::mem::forget(self.journal.take()); // without a drop, nothing cuts it back
                 self.sim.set_fault(Fault::None);
-                self.open()?; // what was refused may be there again: then it stays
+                self.open()?; // what was refused may come back; then it stays
                 self.confirmed = self.journal().durable();
             }
             Op::Kill => {
@@ -234,7 +235,8 @@ proptest! {
         model.check_pieces();
     }
 
-    /// A disk that says it synced and did not may lose anything; then it is refused, or a beginning of it comes back.
+    /// A disk that reports syncs that it did not do may lose anything. Then the journal is refused, or a
+    /// prefix of it comes back.
     #[test]
     fn a_lying_disk_never_makes_up_records(ops in ops(true)) {
         let mut model = Model::new();

@@ -1,4 +1,5 @@
-//! Files that are cut, flipped, mixed up or lost: a torn tail is cut, and everything else is refused with nothing changed.
+//! Tests of files that are cut, flipped, mixed up or lost: a torn tail is cut, and everything else is refused
+//! with nothing changed.
 
 use std::fs;
 
@@ -17,7 +18,7 @@ fn synced(dir: &Path, lens: &[usize]) -> (Vec<Piece>, PathBuf) {
     (pieces, files(dir).remove(0))
 }
 
-/// Where the record of `piece`, its first, begins in the file of the first segment.
+/// The offset of the record of `piece`, its first piece, in the file of the first segment.
 fn begin(piece: Piece) -> usize {
     64 + piece.position.0 as usize - 48
 }
@@ -32,11 +33,11 @@ fn a_last_record_that_is_cut_anywhere_goes_and_all_before_it_stay() {
         for zeros in [false, true] {
             let mut bytes = whole[..len].to_vec();
             if zeros {
-                bytes.resize(whole.len(), 0); // the room that was taken ahead
+                bytes.resize(whole.len(), 0); // the reserved space
             }
             fs::write(&path, &bytes).expect("written");
             let seen = replayed(dir.path(), 4096, Position(0)).expect("it opens");
-            // What the padding was is not missed.
+            // Lost padding that was zero makes no difference.
             let kept = 2 + usize::from(zeros && whole[len..end].iter().all(|byte| *byte == 0));
             assert_eq!(seen.iter().map(|seen| seen.1).collect::<Vec<_>>(), [0, 1, 2][..kept], "cut at {len}");
             let journal = open(dir.path(), 4096);
@@ -62,18 +63,18 @@ fn a_flipped_byte_that_later_records_confirm_is_refused() {
             let error = open_from(dir.path(), 4096, Position(0)).err();
             let is_refused = match error {
                 Some(JournalError::Damaged { .. }) => true,
-                // A header's version may be damaged into a newer one only where its checksum agrees.
+                // A header's version can be damaged into a newer one only if its checksum matches.
                 other => panic!("byte {at}: {other:?}"),
             };
             assert!(is_refused);
-            assert_eq!(fs::read(&path).expect("readable"), bytes, "it is left as it was");
+            assert_eq!(fs::read(&path).expect("readable"), bytes, "the file is unchanged");
         }
     }
     fs::write(&path, &whole).expect("written");
     assert_eq!(replayed(dir.path(), 4096, Position(0)).expect("it opens").len(), 3);
 }
 
-/// Nothing comes after the last record to say that it was on the disk: a flipped byte there looks like a write that was torn.
+/// No later record says that the last one was durable, so a flipped byte in it looks like a torn write.
 #[test]
 fn a_flipped_byte_in_the_last_record_is_a_torn_tail() {
     let dir = temporary();
@@ -82,7 +83,7 @@ fn a_flipped_byte_in_the_last_record_is_a_torn_tail() {
     bytes[begin(pieces[1]) + 60] ^= 1;
     fs::write(&path, &bytes).expect("written");
     assert_eq!(replayed(dir.path(), 4096, Position(0)).expect("it opens").len(), 1);
-    // Once something was written over it, it is no more.
+    // The next record was written over it.
     assert_eq!(fs::metadata(&path).expect("there").len(), begin(pieces[1]) as u64);
 }
 
@@ -105,7 +106,7 @@ fn every_record_of_a_sealed_segment_must_be_sound() {
             matches!(&error, Some(JournalError::Damaged { file, .. }) if *file == path),
             "{at}: {error:?}"
         );
-        // Behind the state's position it is met when it is read.
+        // Damage before the state's position is found when it is read.
         let journal = open_from(dir.path(), 1024, segments[1].first).expect("it opens");
         let mut records = journal.records(Position(0), journal.end());
         assert!(records.next().expect("one").is_ok());
@@ -139,7 +140,7 @@ fn the_state_and_the_journal_must_be_of_one_time() {
             Some(other) => panic!("{from}: {other}"),
         }
     }
-    // A header before the state's position is walked over, and must be sound.
+    // Headers before the state's position are followed, so they must be sound.
     let mut bytes = fs::read(&path).expect("readable");
     bytes[begin(pieces[1]) + 4] ^= 8;
     fs::write(&path, &bytes).expect("written");
@@ -150,7 +151,8 @@ fn the_state_and_the_journal_must_be_of_one_time() {
     assert!(matches!(open(bounds[2]), Some(JournalError::Missing { .. })));
 }
 
-/// The segment before the newest one looked like the end of the journal, and its events were gone without a word.
+/// Regression: without the newest segment, the one before looked like the end of the journal, and events were
+/// lost silently.
 #[test]
 fn a_newest_segment_that_was_deleted_is_missed() {
     let dir = temporary();
@@ -163,7 +165,7 @@ fn a_newest_segment_that_was_deleted_is_missed() {
     fs::remove_file(&newest).expect("removed");
     let error = open_from(dir.path(), 1024, Position(0)).err();
     assert!(matches!(&error, Some(JournalError::Missing { .. })), "{error:?}");
-    // A name that is not whole says nothing.
+    // Incomplete contents are ignored.
     let noted = dir.path().join("journal").join("newest");
     let mut name = fs::read(&noted).expect("readable");
     name[20] ^= 1;
@@ -210,7 +212,7 @@ fn what_a_crash_leaves_of_a_new_segment_is_removed() {
         assert_eq!((journal.end(), journal.segments().len()), (end, 1));
         assert!(!temporary.exists() && !next.exists());
     }
-    // A name whose file has something in it that is no header is damage.
+    // A file with a segment's name, but without a valid header, is damage.
     fs::write(&next, [1; 30]).expect("written");
     let error = open_from(dir.path(), 1024, Position(0)).err();
     assert!(matches!(&error, Some(JournalError::Damaged { file, .. }) if *file == next), "{error:?}");

@@ -1,5 +1,5 @@
-//! Every call to the disk fails once, in every way; or from some call on all of them do. Then the same work is tried again, and what
-//! is there in the end is what was said to be there.
+//! Tests in which every call to the disk fails once, in every way, or all calls fail from some call on. Then
+//! the same work is tried again, and the final contents must be what was confirmed.
 
 use rustix::io::Errno;
 
@@ -8,20 +8,21 @@ use super::*;
 
 const SEGMENT: u64 = 4096;
 
-/// Does one piece of work over and over, and notes what the journal said.
+/// Repeats one sequence of work, and records what the journal returned.
 struct Worker {
     dir: tempfile::TempDir,
     sim: Arc<Sim>,
     journal: Option<Journal>,
-    /// First byte of the piece, and the piece, of every record that was appended.
+    /// Every appended record: the first byte of its piece, and the piece.
     appended: Vec<(u8, Piece)>,
     /// How many of them were confirmed.
     confirmed: usize,
-    /// What the journal took back with a failed sync. It is there after all if the disk would not even have it cut.
+    /// Records that the journal took back after a failed sync. They may exist after all, if the disk did not
+    /// allow the cut.
     taken_back: Vec<(u8, Piece)>,
 }
 
-/// What the disk does, in words for a failing test.
+/// Returns true if an error is one that the disk causes.
 fn is_of_disk(error: &JournalError) -> bool {
     matches!(error, JournalError::Space | JournalError::Disk(_) | JournalError::Io(_))
 }
@@ -33,7 +34,7 @@ impl Worker {
         Worker { dir, sim: Arc::default(), journal: None, appended, confirmed: 0, taken_back }
     }
 
-    /// Opens the journal; whatever it replays was appended, in order, and all that was confirmed is there.
+    /// Opens the journal. Whatever it replays was appended, in order, and everything confirmed is there.
     fn open(&mut self) -> Result<(), JournalError> {
         self.journal = None;
         let options = Options {
@@ -93,8 +94,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Runs `work`, and again until it succeeds; a journal that refuses everything is opened again. Once `heal` says so the disk is
-    /// sound. What the journal took back with a failed sync is not expected any more.
+    /// Runs `work` until it succeeds, and opens a journal that refuses everything again. Once `heal` is set,
+    /// the disk works. Records that the journal took back after a failed sync are not expected any more.
     fn insist(&mut self, heal: bool, mut work: impl FnMut(&mut Worker) -> Result<(), JournalError>) {
         for attempt in 0.. {
             let error = match work(self) {
@@ -194,8 +195,8 @@ fn a_disk_that_is_full_for_long_loses_nothing_that_was_confirmed() {
     fails_at_every_call(true, How::Half(Errno::NOSPC), Fault::From);
 }
 
-/// A segment that was sealed takes nothing more, even if the next could not be made and the record would fit: the next may be there
-/// already.
+/// A sealed segment accepts nothing more, even if the next one could not be created and the record would fit:
+/// the next segment may exist already.
 #[test]
 fn what_comes_after_a_failed_new_segment_is_kept() {
     for n in 0.. {
@@ -207,7 +208,7 @@ fn what_comes_after_a_failed_new_segment_is_kept() {
         let failed = worker.append(2, 3000).is_err();
         worker.sim.set_fault(Fault::None);
         if worker.append(3, 10).is_err() {
-            worker.open().expect("it opens"); // it was the sync of the sealed segment that failed
+            worker.open().expect("it opens"); // the sync of the sealed segment failed
             worker.append(3, 10).expect("appended");
         }
         worker.sync().expect("synced");

@@ -1,4 +1,4 @@
-//! The bytes of records: what was built is read, and nothing else passes for it.
+//! Tests of the bytes of records: what was built can be read, and nothing else passes for a record.
 
 use std::path::Path;
 
@@ -76,7 +76,7 @@ proptest! {
         }
     }
 
-    /// Sound checksums around any rows: iteration ends, and never with a panic.
+    /// Valid checksums around any rows: iteration ends, and never with a panic.
     #[test]
     fn any_rows_are_read_or_refused(rows in proptest::collection::vec(0..6u8, 0..80)) {
         let header = Header {
@@ -106,7 +106,7 @@ fn checksums_are_crc32c() {
     assert_eq!(encoded[44..], record::crc(&whole).to_le_bytes());
 }
 
-/// The example of `docs/storage.md` is what is written, but for the checksums.
+/// The bytes written equal the example of `docs/storage.md`, except for the checksums.
 #[test]
 fn the_layout_is_that_of_the_documents() {
     let mut record = NewRecord::new(RecordKind::Commit, 3, Position(0x1000));
@@ -125,7 +125,8 @@ fn the_layout_is_that_of_the_documents() {
     assert_eq!(bytes[67..71], crc);
 }
 
-/// Whoever can have bytes stored may try to store a record: in a torn tail it would look as if it had been written by us.
+/// A peer that can store bytes may try to store a record: in a torn tail it would look like a record of the
+/// journal.
 #[test]
 fn stored_bytes_cannot_pass_for_a_record() {
     let dir = temporary();

@@ -1,4 +1,4 @@
-//! The journal on a sound disk, and what its other tests share.
+//! Tests of the journal on a sound disk, and helpers for its other tests.
 
 mod crash;
 mod damage;
@@ -27,7 +27,7 @@ impl Io for Unsynced {
     }
 }
 
-/// A directory in memory, where there is one: most of these tests simulate the disk.
+/// A directory in memory, if possible: most of these tests simulate the disk.
 fn temporary() -> tempfile::TempDir {
     let in_memory = tempfile::tempdir_in("/dev/shm");
     in_memory.or_else(|_| tempfile::tempdir()).expect("a directory")
@@ -45,7 +45,7 @@ fn open(dir: &Path, segment_bytes: u64) -> Journal {
     open_from(dir, segment_bytes, Position(0)).expect("it opens")
 }
 
-/// Appends a record of one piece, `len` times `fill`.
+/// Appends a record of one piece of `len` bytes `fill`.
 fn append(journal: &Journal, fill: u8, len: usize) -> Piece {
     let mut record = NewRecord::new(RecordKind::Commit, 1, journal.end());
     let piece = record.add_piece(vec![fill; len]);
@@ -174,7 +174,7 @@ fn a_record_has_a_limit() {
     record.put(&[0; 1 << 16], b"");
     assert_eq!(journal.append(&record), Err(JournalError::KeyTooLong(1 << 16)));
     record.reset(RecordKind::Commit, 1, journal.end());
-    let room = MAX_RECORD - record.len() - 17; // a piece's row
+    let room = MAX_RECORD - record.len() - 17; // the row of a piece
     let longest = record.add_piece(vec![9; room as usize]);
     assert_eq!(record.len(), MAX_RECORD);
     journal.append(&record).expect("appended");
@@ -251,7 +251,7 @@ fn a_removed_segment_is_gone_for_all_but_its_readers() {
     };
     check(&journal);
     drop(journal);
-    // What is before the state's position may be gone; what comes after it may not.
+    // Segments before the state's position may be missing; later ones may not.
     check(&open_from(dir.path(), 4096, segments[4].first).expect("it opens"));
     for from in [segments[0].first, segments[3].first] {
         let error = open_from(dir.path(), 4096, from).err();

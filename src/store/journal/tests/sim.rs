@@ -1,11 +1,13 @@
-//! A disk for tests: real files, whose calls fail on demand, and what a power cut would leave of them.
+//! A disk for tests: real files, whose calls fail on demand, and a simulation of what a power cut would leave
+//! of them.
 //!
-//! * Files are what the kernel would show: everything that was written. Beside them the simulation keeps what is durable, and the
-//!   operations since, in order.
-//! * A power cut keeps what is durable, any of the sectors that were written since, in any order, and changes of sizes and names up to
-//!   some point, as a journalling file system does.
-//! * After a sync that failed, the kernel forgets what it could not write, shows it all the same, and says nothing the next time.
-//! * It knows nothing of the journal's format.
+//! * Files hold what the kernel would show: everything that was written. In addition the simulation keeps
+//!   what is durable, and the operations since, in order.
+//! * A power cut keeps what is durable, any of the sectors that were written since, in any order, and changes
+//!   of sizes and names up to some point, as a journalling file system does.
+//! * After a failed sync, the kernel forgets what it could not write, still shows it, and reports no error
+//!   the next time.
+//! * It does not know the journal's format.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -18,17 +20,17 @@ use rustix::io::Errno;
 use crate::store::disk::{Disk, Io};
 use crate::sync::Mutex;
 
-/// What is written whole or not at all.
+/// The unit that is written completely or not at all.
 const SECTOR: u64 = 512;
 
 /// How a call fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum How {
-    /// With an error, nothing done.
+    /// It returns an error and does nothing.
     Errno(Errno),
-    /// With an error, half of a write done.
+    /// It returns an error after half of a write.
     Half(Errno),
-    /// Not at all, but it writes or reads half as much as it was asked to.
+    /// It does not fail, but writes or reads half as much as requested.
     Short,
 }
 
@@ -38,7 +40,7 @@ pub(super) enum Fault {
     None,
     /// The n-th call from now on, counted from 0.
     Once(u64, How),
-    /// The n-th and all that come after it.
+    /// The n-th call and all after it.
     From(u64, How),
     /// The next sync of a file.
     Sync(Errno),
@@ -79,18 +81,18 @@ impl Naming {
 
 #[derive(Default)]
 struct State {
-    /// Which file an inode is now; inodes are used again.
+    /// The file that each inode is now; inodes are reused.
     inodes: HashMap<u64, u64>,
     files: HashMap<u64, Shadow>,
     names: BTreeMap<String, u64>,
     durable_names: BTreeMap<String, u64>,
     namings: Vec<Naming>,
-    /// Calls so far, and the fault that waits.
+    /// Number of calls so far; the next field is the pending fault.
     calls: u64,
     fault: Option<(u64, Fault)>,
-    /// Calls that failed.
+    /// Number of failed calls.
     failed: u64,
-    /// Syncs do nothing and say that they did.
+    /// Whether syncs do nothing and report success.
     lies: bool,
 }
 
@@ -99,7 +101,7 @@ struct State {
 pub(super) struct Sim(Mutex<State>);
 
 impl Sim {
-    /// A disk on which what is in `dir` is durable.
+    /// A disk on which the contents of `dir` are durable.
     pub(super) fn over(dir: &Path) -> Sim {
         let sim = Sim::default();
         let mut state = sim.0.lock();
@@ -124,12 +126,13 @@ impl Sim {
         self.0.lock().lies = true;
     }
 
-    /// How many calls have failed.
+    /// Number of failed calls.
     pub(super) fn failed(&self) -> u64 {
         self.0.lock().failed
     }
 
-    /// Writes into `dir`, which is empty, what a power cut leaves. `random` decides what was on its way.
+    /// Writes what a power cut leaves into the empty `dir`. `random` decides what of the pending operations
+    /// reached the disk.
     pub(super) fn cut_power(&self, dir: &Path, random: &mut Random) {
         let state = self.0.lock();
         let mut names = state.durable_names.clone();
@@ -220,7 +223,7 @@ impl Shadow {
                     sizes -= 1;
                     Shadow::apply(&mut durable, change, || true);
                 }
-                // From nothing to all of it.
+                // Any part of it, from nothing to all.
                 Change::Write(..) => Shadow::apply(&mut durable, change, || random.below(3) < luck),
             }
         }
@@ -336,7 +339,7 @@ impl Io for Sim {
     }
 }
 
-/// Numbers that look random and are the same in every run (xorshift).
+/// A random generator (xorshift) that gives the same numbers in every run.
 pub(super) struct Random(pub(super) u64);
 
 impl Random {
