@@ -1,9 +1,11 @@
-//! From the stage to where a backup is wanted: files are linked, or copied where that is another file system.
+//! Copies a backup from the stage to its target directory. Files are linked, or copied if the target is
+//! another file system.
 //!
-//! * The manifest comes last, when everything else is on the disk.
-//! * Every record that was taken over is checked. A backup with damaged records is kept, for nothing else may have the sound ones, but
-//!   whoever made it is told.
-//! * Segments of a journal are never changed once they are sealed, so a link is as good as a copy. Whoever restores copies.
+//! * The manifest comes last, when everything else is durable.
+//! * Every record that is added is checked. A backup with damaged records is kept, because no other copy may
+//!   have the sound ones, but the damage is reported.
+//! * Segments of a journal never change once they are sealed, so a link is as good as a copy. A restore
+//!   copies.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -16,34 +18,34 @@ use crate::store::disk::{Disk, Io};
 use crate::store::journal::{self, Extent, JournalError, Position, Visit};
 use crate::store::state::{private_dir, sync_dir};
 
-/// A backup that was made or added to.
+/// A backup that was created or extended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Made {
-    /// What it holds now.
+    /// Its manifest now.
     pub manifest: Manifest,
-    /// Bytes of the journal that came to it.
+    /// Bytes of the journal that were added.
     pub added_bytes: u64,
-    /// It was there before, and was added to.
+    /// Whether it existed and was extended.
     pub was_there: bool,
-    /// What of it is damaged, at most one entry a segment: in the store that was backed up, or on the way.
+    /// What is damaged, at most one entry for each segment: in the store that was backed up, or in transit.
     pub damaged: Vec<String>,
 }
 
-/// What is to be done at a place.
+/// What to do at the target.
 pub(super) enum Plan {
-    /// Nothing is there: a whole backup.
+    /// There is nothing: make a full backup.
     Whole,
-    /// A backup is there that what came since is added to.
+    /// There is a backup: add what came since.
     Add(Box<Manifest>, Since),
 }
 
 impl Plan {
-    /// Looks at `to`.
+    /// Decides what to do with the target `to`.
     ///
     /// # Errors
-    /// [`BackupError::Taken`], and what is wrong with the backup that is there.
+    /// [`BackupError::Taken`], or what is wrong with the existing backup.
     pub(super) fn of(to: &Path) -> Result<Plan, BackupError> {
-        // Making `a` for `a/../b` would lead to whatever `b` is, which is not seen before.
+        // Creating `a` for `a/../b` would resolve to whatever `b` is, which was not checked.
         let leads_back = to.components().any(|part| part == Component::ParentDir);
         if leads_back && !to.parent().is_some_and(Path::exists) {
             return Err(BackupError::io(to, &io::ErrorKind::NotFound.into()));
@@ -67,23 +69,24 @@ impl Plan {
     }
 }
 
-/// Checks that a backup of the data directory `dir` at `to` is not inside of it, whatever links lead there.
+/// Checks that `to`, where a backup of the data directory `dir` is to be written, is outside of `dir`. Symbolic
+/// links are followed.
 ///
 /// # Errors
 /// [`BackupError::Inside`].
 pub fn must_be_outside(dir: &Path, to: &Path) -> Result<(), BackupError> {
-    // What is there of the way to it: the rest is made, and leads nowhere else.
+    // The part of the path that exists decides: the rest will be created, and is no link.
     let there = to.ancestors().map(|part| if part.as_os_str().is_empty() { Path::new(".") } else { part });
     let real = there.map(fs::canonicalize).find_map(Result::ok);
     match (real, fs::canonicalize(dir)) {
         (Some(real), Ok(own)) if real.starts_with(&own) => {
             Err(BackupError::Inside { path: to.to_owned(), dir: dir.to_owned() })
         }
-        _ => Ok(()), // one that is not there has nothing inside of it
+        _ => Ok(()), // nothing is inside a directory that does not exist
     }
 }
 
-/// Whether nothing is in `dir`, which may be absent.
+/// Returns true if `dir` is empty or absent.
 pub(super) fn is_empty(dir: &Path) -> io::Result<bool> {
     match fs::read_dir(dir) {
         Ok(mut entries) => Ok(entries.next().is_none()),
@@ -92,10 +95,10 @@ pub(super) fn is_empty(dir: &Path) -> io::Result<bool> {
     }
 }
 
-/// Takes the backup in `stage` over into the directory `to`: a new backup, or what came since the one that is there.
+/// Copies the backup in `stage` into the directory `to`: a new backup, or what came since the existing one.
 ///
 /// # Errors
-/// [`BackupError`]; a backup that was there is as it was.
+/// [`BackupError`]; an existing backup is unchanged.
 pub fn copy_stage(stage: &Path, to: &Path, progress: &mut dyn Progress) -> Result<Made, BackupError> {
     if let Some(dir) = stage.parent() {
         must_be_outside(dir, to)?;
@@ -137,7 +140,8 @@ pub fn copy_stage(stage: &Path, to: &Path, progress: &mut dyn Progress) -> Resul
     Ok(made)
 }
 
-/// Checks the records of `new` in the directory `journal`, and not those that were there before; what is damaged.
+/// Checks the records of `new` in the directory `journal`, without those that were there before. Returns what
+/// is damaged.
 fn check_records(
     journal: &Path,
     new: &Manifest,
@@ -153,7 +157,7 @@ fn check_records(
                 done += segment.end.0.saturating_sub(segment.first.0);
                 if let Err(error) = progress.at("bytes checked", done, new.journal_bytes()) {
                     cancelled = Some(error);
-                    return Err(JournalError::Io("called off".into()));
+                    return Err(JournalError::Io("cancelled".into()));
                 }
             }
             Visit::Record(_) | Visit::Torn(_) => {}
@@ -167,7 +171,7 @@ fn check_records(
     }
 }
 
-/// Brings segments from one directory into another, by `bring`. Durable on return.
+/// Transfers segments from one directory to another with `bring`. They are durable on return.
 pub(super) fn copy_segments(
     (from, to): (&Path, &Path),
     segments: &[(u64, u64)],
@@ -191,22 +195,22 @@ pub(super) fn copy_segments(
     sync_dir(to).map_err(|error| BackupError::io(to, &error))
 }
 
-/// Gives the file `from` the second name `to`; copies its first `len` bytes where that is not possible.
+/// Creates `to` as a hard link to the file `from`, or copies its first `len` bytes if that is not possible.
 pub(super) fn link_or_copy(from: &Path, to: &Path, len: u64) -> io::Result<()> {
     match fs::hard_link(from, to) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(error),
-        // Left by an attempt that was interrupted.
+        // The file was left by an interrupted attempt.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             fs::remove_file(to)?;
             fs::hard_link(from, to).or_else(|_| copy(from, to, len))
         }
-        // Another file system, one without links, or a file of somebody else.
+        // It is another file system, one without links, or a file of another user.
         Err(_) => copy(from, to, len),
     }
 }
 
-/// Copies the first `len` bytes of the file `from` to the file `to`, which are on the disk on return.
+/// Copies the first `len` bytes of the file `from` to the file `to`. They are durable on return.
 pub(super) fn copy(from: &Path, to: &Path, len: u64) -> io::Result<()> {
     let (from, mut to) = (File::open(from)?, private_file(to)?);
     match io::copy(&mut from.take(len), &mut to)? {

@@ -1,7 +1,8 @@
-//! The manifest: what a backup holds. It is written last, so a directory without one is no backup.
+//! The manifest: what a backup holds. It is written last, so a directory without a manifest is no backup.
 //!
-//! * One line of JSON, and a line with the CRC-32C of the first in hexadecimal. Unknown fields are ignored, another `format` is not.
-//! * It knows the names of a backup's files, and nothing of what is in them.
+//! * It is one line of JSON, and a line with the CRC-32C of the first in hexadecimal. Unknown fields are
+//!   ignored; another `format` is refused.
+//! * This module knows the names of a backup's files, but not their contents.
 
 use std::fs;
 use std::io::Write as _;
@@ -13,37 +14,37 @@ use super::BackupError;
 use crate::store::journal::{self, Position};
 use crate::store::state::sync_dir;
 
-/// The manifest's name.
+/// The manifest's file name.
 pub(super) const NAME: &str = "manifest";
-/// The rows' file.
+/// The file of rows.
 pub(super) const ROWS: &str = "state.rows";
-/// Where the segments lie.
+/// The directory of segments.
 pub(super) const JOURNAL: &str = "journal";
-/// Most bytes of a manifest: of some hundred thousand segments.
+/// Largest size of a manifest in bytes: some hundred thousand segments.
 const MOST_BYTES: u64 = 64 << 20;
-/// The format of backups that this program writes and reads.
+/// The backup format that this program writes and reads.
 pub(super) const FORMAT: u32 = 1;
 
-/// What a backup holds.
+/// The contents of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Of the backup.
+    /// Format of the backup.
     pub format: u32,
     /// Layout of the rows.
     pub layout: u32,
     /// The journal's id, hexadecimal.
     pub journal: String,
-    /// Replaying the journal over the rows begins here.
+    /// The position from which the journal is replayed over the rows.
     pub from: u64,
-    /// From this position on the replayed rows are those of one moment: the earliest that can be restored.
+    /// From this position on, the replayed rows are those of one moment: the earliest that can be restored.
     pub first: u64,
-    /// When that was, Unix milliseconds.
+    /// The time of `first`, Unix milliseconds.
     pub first_ms: u64,
-    /// Where the journal ends: the latest position that can be restored.
+    /// The end of the journal: the latest position that can be restored.
     pub last: u64,
-    /// When that was, Unix milliseconds.
+    /// The time of `last`, Unix milliseconds.
     pub last_ms: u64,
-    /// Rows in their file.
+    /// Number of rows in their file.
     pub rows: u64,
     /// First position and end of each segment, in order.
     pub segments: Vec<(u64, u64)>,
@@ -59,7 +60,7 @@ impl Manifest {
     /// Reads the manifest of the backup in `dir`.
     ///
     /// # Errors
-    /// [`BackupError::NotABackup`], and [`BackupError::Damaged`] where the checksum does not match.
+    /// [`BackupError::NotABackup`], or [`BackupError::Damaged`] if the manifest is damaged.
     pub fn read(dir: &Path) -> Result<Manifest, BackupError> {
         let path = dir.join(NAME);
         let long = fs::metadata(&path).map_err(|_| BackupError::NotABackup { path: dir.to_owned() })?.len();
@@ -79,10 +80,10 @@ impl Manifest {
         }
     }
 
-    /// Writes the manifest of the backup in `dir`, whole or not at all. Durable on return.
+    /// Writes the manifest of the backup in `dir`, completely or not at all. It is durable on return.
     pub(super) fn write(&self, dir: &Path) -> Result<(), BackupError> {
         let failed = |error| BackupError::io(dir, &error);
-        let line = serde_json::to_string(self).unwrap_or_default(); // numbers and texts: nothing can fail
+        let line = serde_json::to_string(self).unwrap_or_default(); // numbers and texts cannot fail
         let new = dir.join("manifest.new");
         let mut file = super::private_file(&new).map_err(failed)?;
         file.write_all(format!("{line}\n{:08x}\n", journal::crc(line.as_bytes())).as_bytes())
@@ -95,10 +96,10 @@ impl Manifest {
     /// The journal's id.
     ///
     /// # Errors
-    /// [`BackupError::Damaged`] where it is none.
+    /// [`BackupError::Damaged`] if it is not an id.
     pub(super) fn journal_id(&self) -> Result<[u8; 16], BackupError> {
         let damaged =
-            || BackupError::Damaged { file: NAME.into(), what: "the id of its journal is none".into() };
+            || BackupError::Damaged { file: NAME.into(), what: "the journal id is not valid".into() };
         u128::from_str_radix(&self.journal, 16).map(u128::to_be_bytes).map_err(|_| damaged())
     }
 
@@ -106,7 +107,8 @@ impl Manifest {
         Position(self.from)
     }
 
-    /// Where the last segment ends: before [`Manifest::last`] where nothing was committed after `from`, and 0 where there is none.
+    /// The end of the last segment; 0 if there is none. It is before [`Manifest::last`] if nothing was
+    /// committed after `from`.
     pub(super) fn journal_end(&self) -> Position {
         Position(self.segments.last().map_or(0, |(_, end)| *end))
     }
@@ -116,7 +118,7 @@ impl Manifest {
     }
 }
 
-/// Where the journal of a backup lies.
+/// The directory of a backup's journal.
 pub(super) fn journal_of(dir: &Path) -> PathBuf {
     dir.join(JOURNAL)
 }

@@ -1,14 +1,17 @@
-//! Backups: made beside a running store or of a stopped one, restored into a new data directory, and verified.
+//! Backups: made of a running or a stopped store, restored into a new data directory, and verified.
 //!
-//! * A backup is the rows of the state and the journal from a position before them on. The rows are read while they change, so
-//!   each is of some position between *from* (a checkpoint) and *first* (the journal's end when the last was read). Records hold
-//!   absolute values: replaying them from *from* to *first* or later makes the rows those of one moment. No earlier position can be
-//!   restored: a row may be newer already.
-//! * What segments hold live is counted, not absolute: those rows and the state's position are left out and made anew.
+//! * A backup is the rows of the state, and the journal from a position before them on. The rows are read
+//!   while they change, so each is of some position between *from* (a checkpoint) and *first* (the journal's
+//!   end when the last row was read). Records hold absolute values: replaying them from *from* to *first* or
+//!   later gives the rows of one moment. No earlier position can be restored, because a row may already be
+//!   newer.
+//! * The live counts of segments are relative. So these rows and the state's position are left out and
+//!   rebuilt.
 //! * While rows are read and segments linked, a pin keeps segments from being removed ([`super::pin`]).
-//! * A running daemon makes a backup inside its own data directory ([`stage`]), from where the command links or copies it.
+//! * A running daemon makes a backup inside its own data directory ([`stage`]). The command then links or
+//!   copies it from there.
 //!
-//! The formats are described in `docs/storage.md`; `manifest.rs` and `rows_file.rs` are their only code.
+//! The formats are described in `docs/storage.md`; only `manifest.rs` and `rows_file.rs` implement them.
 
 mod fetch;
 mod manifest;
@@ -46,23 +49,24 @@ use super::state::{private_dir, sync_dir};
 use super::{OpenError, Shared, engine, lock, recover};
 use crate::time::Clock;
 
-/// Rows read before others have the engine again.
+/// Rows read before the engine is released to others.
 const ROWS_AT_ONCE: usize = 1_024;
 /// How long a backup may keep segments from being removed.
 const PIN_LIMIT: Duration = Duration::from_secs(60 * 60);
-/// Free bytes, over those below which publishing stops, that a backup leaves beside what it is about to write.
+/// Free bytes, above those below which publishing stops, that a backup leaves beside what it is about to
+/// write.
 const ROOM: u64 = 64 << 20;
-/// Rows between two looks at the room.
+/// Rows between two checks of the free space.
 const LOOKED_EVERY: u64 = 64 * ROWS_AT_ONCE as u64;
-/// Files of a data directory that belong to its store and lie beside it: the key that signs tokens.
+/// Files in a data directory that belong to its store but are not part of it: the key that signs tokens.
 const BESIDE: [&str; 1] = ["auth.key"];
 
-/// Is told what is done and how far it is.
+/// Receives the progress of an operation.
 pub trait Progress {
-    /// So many of `of` steps of `what` are done; `of` is 0 where nobody knows how many there are.
+    /// Called when `done` of `of` steps of `what` are done; `of` is 0 if the total is unknown.
     ///
     /// # Errors
-    /// [`BackupError::Cancelled`] where it is not to go on.
+    /// [`BackupError::Cancelled`] to stop the operation.
     fn at(&mut self, what: &'static str, done: u64, of: u64) -> Result<(), BackupError>;
 }
 
@@ -73,117 +77,117 @@ impl<F: FnMut(&'static str, u64, u64)> Progress for F {
     }
 }
 
-/// Why a backup, a restore or a verification did not come to its end.
+/// Why a backup, a restore or a verification failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// The data directory.
+    /// The data directory cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The place to write to is taken.
+    /// The target directory is not empty.
     #[error("{} is not empty: name a directory that is empty or absent", path.display())]
     Taken {
-        /// Which.
+        /// The directory.
         path: PathBuf,
     },
-    /// The place to write to is the store's own.
+    /// The destination is inside the data directory.
     #[error(
-        "{} lies in the data directory {}, which is not the place for its own backup: name a directory outside of it, on another disk if there is one",
+        "{} is inside the data directory {}, which cannot hold its own backup: name a directory outside of it, if possible on another disk",
         path.display(),
         dir.display()
     )]
     Inside {
-        /// Where the backup was to be.
+        /// The destination.
         path: PathBuf,
         /// The data directory.
         dir: PathBuf,
     },
-    /// There is no backup.
+    /// The directory is not a backup.
     #[error("{} is not a backup: it has no manifest, which is written last", path.display())]
     NotABackup {
-        /// Where one was looked for.
+        /// The directory.
         path: PathBuf,
     },
-    /// A newer version wrote it.
+    /// A newer version wrote the backup.
     #[error("the backup is of format {format}, this program reads format {FORMAT}: use the newer program")]
     Newer {
-        /// Its format.
+        /// The backup's format.
         format: u32,
     },
-    /// Its rows are of a layout that this program cannot verify or restore.
+    /// The rows have a layout that this program cannot verify or restore.
     #[error(
-        "the rows are of layout {found}, this program reads layout {known}: an older directory is taken over when the daemon opens it; for a newer one use the newer program"
+        "the rows are of layout {found}, this program reads layout {known}: the daemon migrates an older directory when it opens it; for a newer one use the newer program"
     )]
     Layout {
-        /// Layout found.
+        /// The layout found.
         found: u32,
-        /// The layout known here.
+        /// The layout that this program reads.
         known: u32,
     },
-    /// A file is not what was written.
+    /// The bytes of a file fail their check.
     #[error("{} is damaged ({what}): use another backup", file.display())]
     Damaged {
-        /// Which.
+        /// The file.
         file: PathBuf,
         /// What is wrong.
         what: String,
     },
-    /// The backup is of another store than the one it is to go on with.
+    /// The existing backup is of another store.
     #[error("the backup there is of another store: name another directory")]
     Other,
-    /// What came after the end of a backup is not all there any more.
-    #[error("the journal since position {since} is partly gone: make a new backup in another directory")]
+    /// The journal after the end of the existing backup is not complete any more.
+    #[error("the journal since position {since} is incomplete: make a new backup in another directory")]
     Gone {
         /// Where the backup ends.
         since: u64,
     },
-    /// There is one already.
-    #[error("a backup is being made already: try again when it is done")]
+    /// Another backup is in progress.
+    #[error("another backup is in progress: try again when it has finished")]
     Busy,
-    /// Somebody asked for its end.
-    #[error("the backup was called off")]
+    /// The backup was cancelled.
+    #[error("the backup was cancelled")]
     Cancelled,
     /// The store was opened again or closed meanwhile.
-    #[error("the store was closed or opened again while the backup was made: make it again")]
+    #[error("the store was closed or opened again during the backup: start the backup again")]
     Reopened,
-    /// Going on would leave less room than publishing needs.
+    /// Continuing would leave less free space than publishing needs.
     #[error(
-        "there is not enough room for the backup of a running daemon: {free} bytes are free on its file system, and {least} must stay free while its rows are written beside the store (store.reserve_bytes, an eighth of that, and 64 MiB). Free some, or stop the daemon for the backup"
+        "not enough free space to back up a running daemon: {free} bytes are free on its file system, and {least} must stay free while the rows are written beside the store (store.reserve_bytes, an eighth of that, and 64 MiB). Free space, or stop the daemon for the backup"
     )]
     NoRoom {
-        /// Bytes that are free.
+        /// Free bytes of the file system.
         free: u64,
         /// Bytes that must stay free.
         least: u64,
     },
-    /// It held segments for longer than it may.
-    #[error("the backup took longer than {} minutes: make it when there is less to do", PIN_LIMIT.as_secs() / 60)]
+    /// The backup held segments for longer than allowed.
+    #[error("the backup took longer than {} minutes: make it when there is less load", PIN_LIMIT.as_secs() / 60)]
     TooSlow,
-    /// The moment asked for is none that the backup knows.
+    /// The requested moment is outside the backup.
     #[error("the backup can be restored as of positions {first} to {last} ({} to {})", crate::time::rfc3339(*first_ms), crate::time::rfc3339(*last_ms))]
     OutOfRange {
-        /// Earliest position.
+        /// The earliest position.
         first: u64,
-        /// Latest position.
+        /// The latest position.
         last: u64,
-        /// When the earliest was, Unix milliseconds.
+        /// The time of the earliest position, Unix milliseconds.
         first_ms: u64,
-        /// When the latest was, Unix milliseconds.
+        /// The time of the latest position, Unix milliseconds.
         last_ms: u64,
     },
-    /// The file system is full. Opening a state takes some room even where nothing is changed.
+    /// The file system is full. Opening a state takes some space even if nothing changes.
     #[error(
-        "no space is left on the file system, and opening the store takes some: free some, then try again"
+        "no space is left on the file system, and opening the store needs some: free space, then try again"
     )]
     Full,
     /// The store failed.
     #[error("{0}")]
     Store(String),
-    /// The file system refused.
+    /// The file system returned an error.
     #[error("{}: {reason}", path.display())]
     Io {
-        /// What was worked on.
+        /// The path of the failed operation.
         path: PathBuf,
-        /// What it said.
+        /// The error.
         reason: String,
     },
 }
@@ -212,25 +216,25 @@ impl From<JournalError> for BackupError {
     }
 }
 
-/// A new file for us alone.
+/// Creates a file with access for this user only.
 fn private_file(path: &Path) -> io::Result<File> {
     File::options().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
-/// What is backed up: an engine that nobody else has, or that of a running store.
+/// What is backed up: an engine that is used only here, or that of a running store.
 enum Source<'a> {
     Stopped(&'a Engine),
     Running { shared: &'a Shared, epoch: u32 },
 }
 
 impl Source<'_> {
-    /// Lets `read` have the engine, for a short time where others need it.
+    /// Calls `read` with the engine. The engine of a running store is held only for that time.
     fn with<T>(&self, read: impl FnOnce(&Engine) -> Result<T, BackupError>) -> Result<T, BackupError> {
         match self {
             Source::Stopped(engine) => read(engine),
             Source::Running { shared, epoch } => {
                 let engine = shared.engine.read();
-                // A store that was opened again may have taken back what was read before.
+                // A store that was opened again may have undone what was read before.
                 let same = shared.epoch.load(Relaxed) == *epoch;
                 engine.as_ref().filter(|_| same).map_or(Err(BackupError::Reopened), read)
             }
@@ -239,31 +243,32 @@ impl Source<'_> {
 }
 
 impl Source<'_> {
-    /// A running store must not have to stop publishing for want of the room that its backup takes.
+    /// Checks the free space: a running store must not have to stop publishing because of its backup.
     fn check_room(&self) -> Result<(), BackupError> {
         let Source::Running { shared, .. } = self else { return Ok(()) };
         let options = &shared.options;
         let least = options.reserve_bytes.saturating_add(options.reserve_bytes / 8).saturating_add(ROOM);
         match options.io.space(&options.dir) {
             Ok(space) if space.free < least => Err(BackupError::NoRoom { free: space.free, least }),
-            _ => Ok(()), // as the committer has it: what cannot be asked is no reason
+            _ => Ok(()), // as in the committer: space that cannot be determined is no reason to stop
         }
     }
 }
 
-/// A part of a journal that a backup ends with.
+/// The part of the journal to add to an existing backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Since {
     /// The journal's id, hexadecimal.
     pub(super) journal: String,
-    /// Where the backup ends.
+    /// Where the existing backup ends.
     pub(super) position: Position,
 }
 
-/// Backs the stopped store of the data directory `dir` up into the directory `to`, or adds what came since to the backup there.
+/// Backs up the stopped store of the data directory `dir` into the directory `to`, or adds what came since to
+/// the existing backup there.
 ///
 /// # Errors
-/// [`BackupError`]; an interrupted backup has no manifest, and one that was to be added to is as it was.
+/// [`BackupError`]; an interrupted backup has no manifest, and an existing backup is unchanged.
 pub fn backup(
     dir: &Path,
     to: &Path,
@@ -283,7 +288,7 @@ pub fn backup(
     made.and_then(|made| cleared.map(|()| made))
 }
 
-/// Makes the backup of the store in `dir` in its stage: whole, or what came `since`.
+/// Makes the backup of the store in `dir` in its stage: full, or what came `since`.
 fn make(
     source: &Source<'_>,
     dir: &Path,
@@ -301,12 +306,12 @@ fn make(
         Some(since) if since.journal != id => return Err(BackupError::Other),
         Some(since) => (since.position, 0),
         None => {
-            progress.at("bringing the state to the disk", 0, 0)?;
+            progress.at("writing the state to disk", 0, 0)?;
             let from = source.with(|engine| Ok(engine.check_point()?))?;
             (from, export(source, &stage.join(ROWS), progress)?)
         }
     };
-    // Everything that a row shows was appended before this.
+    // Every row that was read is from a record that was appended before this.
     let first = source.with(|engine| Ok(engine.journal().end()))?;
     let first_ms = now_ms();
     let segments = link(source, dir, since, progress)?;
@@ -320,7 +325,7 @@ fn make(
             _ => {}
         }
     }
-    // The last segments may be gone: nothing of them lives, and the rows have what they said.
+    // The last segments may have been removed: nothing in them is live, and the rows hold their contents.
     let last = segments.last().map_or(from.0, |(_, end)| (*end).max(from.0));
     let manifest = Manifest {
         format: FORMAT,
@@ -337,7 +342,7 @@ fn make(
     manifest.write(&stage)
 }
 
-/// Writes the rows to a file; how many.
+/// Writes the rows to a file. Returns their number.
 fn export(source: &Source<'_>, path: &Path, progress: &mut dyn Progress) -> Result<u64, BackupError> {
     let failed = |error: io::Error| BackupError::io(path, &error);
     let mut writer = rows_file::Writer::create(path).map_err(failed)?;
@@ -366,13 +371,14 @@ fn export(source: &Source<'_>, path: &Path, progress: &mut dyn Progress) -> Resu
     }
 }
 
-/// Whether a row is absolute, and no part of what says where the state stands.
+/// Returns true if a row has an absolute value and is not the state's position.
 fn is_exported(key: &[u8]) -> bool {
     let of_its_own = [Meta::Position, Meta::Journal].map(keys::meta);
     keys::kind_of(key) != Some(Kind::Segment) && !of_its_own.iter().any(|own| own == key)
 }
 
-/// Seals the journal and links every segment into the stage of `dir`, those that came `since` if that is given.
+/// Seals the journal and links every segment into the stage of `dir`; only those that came `since` if it is
+/// given.
 fn link(
     source: &Source<'_>,
     dir: &Path,

@@ -1,11 +1,13 @@
-//! From a backup to a new data directory, as of the backup's end or a moment before.
+//! Restore: makes a new data directory from a backup, as of the backup's end or an earlier moment.
 //!
-//! * Order: the mark [`UNFINISHED`]; segments into `journal.new`; rows into `log.new`, the records of the journal over them, what is
-//!   live in each segment; a new identity; then the names `journal` and `log`, and the mark goes. A directory with the mark is
-//!   refused by everything but another restore, which begins anew.
-//! * The new store has an id and a cursor key of its own: cursors of the old one are refused, so nobody who has seen what is not in
-//!   the backup reads on as if nothing had happened. Stored events hold no id; they get theirs when they are read.
-//! * Segments are copied, never linked: the last one will be written to.
+//! * Order: the mark [`UNFINISHED`]; segments into `journal.new`; rows into `log.new`, then the records of
+//!   the journal over them, and the live counts of segments; a new identity; then the names `journal` and
+//!   `log`; last, the mark is removed. A directory with the mark is refused by everything but another
+//!   restore, which starts from scratch.
+//! * The new store has an id and a cursor key of its own. Cursors of the old store are refused, so a client
+//!   that has seen events that are not in the backup does not continue as if nothing had happened. Stored
+//!   events hold no id; they get one when they are read.
+//! * Segments are copied, never linked, because the last one will be written to.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -29,39 +31,40 @@ use crate::store::memtable;
 use crate::store::recover;
 use crate::store::state::{State, Value, private_dir, sync_dir};
 
-/// The file that marks a data directory that is being restored.
+/// The file that marks a data directory with an unfinished restore.
 pub(crate) const UNFINISHED: &str = "restoring";
-/// sled's cache while rows are written.
+/// sled's cache while rows are written, in bytes.
 const CACHE_BYTES: u64 = 64 << 20;
-/// Rows written between two looks at the progress.
+/// Rows written between two progress reports.
 const TOLD_EVERY: u64 = 4_096;
 
-/// As of when a backup is restored.
+/// The moment to which a backup is restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
-    /// All of it.
+    /// The end of the backup.
     End,
-    /// The last record that ends at this position of the journal or before.
+    /// The last record that ends at or before this position of the journal.
     Position(u64),
-    /// Before the first record with an event that was received after this, Unix milliseconds.
+    /// Before the first record with an event received after this time, Unix milliseconds.
     Time(u64),
 }
 
-/// What was restored.
+/// The result of a restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Restored {
     /// Rows of the backup.
     pub rows: u64,
-    /// Records that were applied over them.
+    /// Records that were replayed over them.
     pub records: u64,
-    /// The position of the journal that the store is of.
+    /// The position of the journal that was restored.
     pub position: u64,
 }
 
-/// Restores the backup in `from` into the data directory `dir`, which is empty or absent, or was not restored to the end.
+/// Restores the backup in `from` into the data directory `dir`, which must be empty, absent or left by an
+/// unfinished restore.
 ///
 /// # Errors
-/// [`BackupError`]. The directory is marked as unfinished, or was not touched.
+/// [`BackupError`]. The directory is then marked as unfinished, or was not touched.
 pub fn restore(
     from: &Path,
     dir: &Path,
@@ -113,7 +116,7 @@ pub fn restore(
     Ok(restored)
 }
 
-/// Whether a store may be restored into `dir`.
+/// Returns true if a store may be restored into `dir`.
 fn is_free(dir: &Path) -> io::Result<bool> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
@@ -123,7 +126,7 @@ fn is_free(dir: &Path) -> io::Result<bool> {
         return Ok(true);
     }
     for entry in entries {
-        // Whoever looked into it before has left a lock.
+        // A process that opened the directory earlier has left a lock file.
         if entry?.file_name() != "lock" {
             return Ok(false);
         }
@@ -131,7 +134,7 @@ fn is_free(dir: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Removes what an interrupted restore has made.
+/// Removes what an interrupted restore has left.
 fn clear(dir: &Path) -> io::Result<()> {
     for made in [dir.join("journal.new"), dir.join("log.new"), engine::journal_path(dir), engine::path(dir)] {
         match fs::remove_dir_all(made) {
@@ -156,7 +159,7 @@ fn in_range(manifest: &Manifest, until: Until) -> Result<(), BackupError> {
     if is_known { Ok(()) } else { Err(out_of_range(manifest)) }
 }
 
-/// Makes the state of the copied journal as of `until`, and cuts the journal there.
+/// Builds the state from the copied journal as of `until`, and cuts the journal there.
 fn fill(
     from: &Path,
     (journal, path): (&Path, &Path),
@@ -169,10 +172,11 @@ fn fill(
     let rows = take_rows(from, manifest, &state, progress)?;
     let (records, position) = replay(journal, manifest, until, &state, progress)?;
     if position.0 < manifest.first {
-        return Err(out_of_range(manifest)); // a record of before the first moment has an event of after the time asked for
+        // A record before the first moment has an event after the requested time.
+        return Err(out_of_range(manifest));
     }
     if manifest.segments.is_empty() || manifest.journal_end() < position {
-        // Nothing was committed since the checkpoint, and of the segments before it the last are gone.
+        // Nothing was committed since the checkpoint, and the last segments before it have been removed.
         journal::begin(journal, &*io, manifest.journal_id()?, position)?;
     } else {
         journal::cut(journal, &*io, position)?;
@@ -185,7 +189,7 @@ fn fill(
     Ok(Restored { rows, records, position: position.0 })
 }
 
-/// Writes the rows of a backup into an empty state; how many.
+/// Writes the rows of a backup into an empty state. Returns their number.
 pub(super) fn take_rows(
     from: &Path,
     manifest: &Manifest,
@@ -206,8 +210,8 @@ pub(super) fn take_rows(
     Ok(rows)
 }
 
-/// Applies the records of a journal to the rows of its backup; how many, and where the last one ends. Every segment is read and
-/// checked, also those before.
+/// Replays the records of a journal over the rows of its backup. Returns their number, and where the last one
+/// ends. Every segment is read and checked, including earlier ones.
 pub(super) fn replay(
     journal: &Path,
     manifest: &Manifest,
@@ -229,7 +233,7 @@ pub(super) fn replay(
         Visit::Segment(segment) => {
             if let Err(error) = progress.at("bytes of the journal", done, manifest.journal_bytes()) {
                 failed = Some(error);
-                return Err(JournalError::Io("called off".into()));
+                return Err(JournalError::Io("cancelled".into()));
             }
             done += segment.end.0.saturating_sub(segment.first.0);
             Ok(())
@@ -269,7 +273,7 @@ pub(super) fn replay(
     Ok((records, position))
 }
 
-/// Whether the record holds an event that was received after `ms`.
+/// Returns true if the record holds an event received after `ms`.
 fn is_after(record: &Record<'_>, ms: u64) -> Result<bool, JournalError> {
     for change in record.changes() {
         if let Change::Put { key, value } = change?
@@ -293,7 +297,7 @@ fn apply(record: &Record<'_>, state: &State) -> Result<(), BackupError> {
     Ok(())
 }
 
-/// Counts what is live in each segment, and writes the rows that say so.
+/// Counts what is live in each segment, and writes the rows with these counts.
 fn count_live(
     journal: &Path,
     state: &State,

@@ -1,6 +1,7 @@
-//! Whether a stored row is one that the store would write: its key, its version, its length and what can be parsed.
+//! Checks whether a stored row could have been written by the store: its key, its version, its length and
+//! everything that can be parsed.
 //!
-//! It looks at one row at a time; whether rows agree with each other is `verify.rs`'s.
+//! It checks one row at a time; `verify.rs` checks whether rows agree with each other.
 
 use crate::store::daily;
 use crate::store::keys::{self, Kind, Meta};
@@ -15,7 +16,7 @@ use crate::store::usage::Usage;
 /// Version byte of the values that have nothing else in common.
 const VERSION: u8 = 1;
 
-/// The kind of a row that can be read; what is wrong with any other.
+/// Returns the kind of a sound row, or what is wrong with the row.
 pub(super) fn check(key: &[u8], value: &[u8]) -> Result<Kind, &'static str> {
     let (kind, _, tail) = keys::parse(key).map_err(|_| "its key is of no known kind")?;
     let is_sound = match kind {

@@ -1,10 +1,10 @@
 //! The file of a backup that holds the rows of the state.
 //!
-//! * `ff NWROWS\n ‖ version u32`, then blocks: `length u32 ‖ rows u32 ‖ CRC-32C u32 ‖ rows`, the checksum over all of the block but
-//!   itself. A row is `length of the key u16 ‖ length of the value u32 ‖ key ‖ value`. A block of length 0 is the end. Numbers are
-//!   little endian.
-//! * Keys only grow, so neither a block nor a row can be there twice or in another's place.
-//! * It does not know what rows mean.
+//! * `ff NWROWS\n ‖ version u32`, then blocks: `length u32 ‖ rows u32 ‖ CRC-32C u32 ‖ rows`. The checksum
+//!   covers all of the block but itself. A row is `length of the key u16 ‖ length of the value u32 ‖ key ‖
+//!   value`. A block of length 0 is the end. Numbers are little endian.
+//! * Keys are strictly increasing, so a repeated or moved block or row is detected.
+//! * This module does not know what rows mean.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read as _, Write as _};
@@ -17,10 +17,10 @@ const MAGIC: [u8; 8] = *b"\xffNWROWS\n";
 const VERSION: u32 = 1;
 /// Bytes of rows at which a block is closed.
 const BLOCK: usize = 256 << 10;
-/// Most bytes of a block that is read: one closed late by the largest row, with room.
+/// Largest block that is read, in bytes: one closed late by the largest row, with a margin.
 const BLOCK_MOST: usize = 1 << 20;
 
-/// Is handed a key and its value.
+/// Receives a key and its value.
 pub(super) type TakeRow<'t> = dyn FnMut(&[u8], &[u8]) -> Result<(), BackupError> + 't;
 
 /// Writes the file.
@@ -28,7 +28,7 @@ pub(super) struct Writer {
     out: BufWriter<File>,
     block: Vec<u8>,
     in_block: u32,
-    /// Rows so far.
+    /// Rows written so far.
     pub(super) rows: u64,
 }
 
@@ -40,7 +40,7 @@ impl Writer {
         Ok(Writer { out, block: Vec::with_capacity(BLOCK), in_block: 0, rows: 0 })
     }
 
-    /// Adds a row, whose key is after all others.
+    /// Adds a row. Its key must be greater than all earlier ones.
     pub(super) fn add(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
         let too_long = |_| io::Error::from(io::ErrorKind::InvalidData);
         self.block.extend(u16::try_from(key.len()).map_err(too_long)?.to_le_bytes());
@@ -52,7 +52,7 @@ impl Writer {
     }
 
     fn close_block(&mut self) -> io::Result<()> {
-        let len = u32::try_from(self.block.len()).unwrap_or(u32::MAX); // BLOCK and one row at most
+        let len = u32::try_from(self.block.len()).unwrap_or(u32::MAX); // at most BLOCK and one row
         let mut head = [len.to_le_bytes(), self.in_block.to_le_bytes()].concat();
         let sum = crc(&[&head[..], &self.block].concat());
         head.extend(sum.to_le_bytes());
@@ -63,19 +63,19 @@ impl Writer {
         Ok(())
     }
 
-    /// Ends the file; it is on the disk on return. How many rows are in it.
+    /// Ends the file, which is durable on return. Returns the number of rows.
     pub(super) fn finish(mut self) -> io::Result<u64> {
         if self.in_block > 0 {
             self.close_block()?;
         }
-        self.close_block()?; // the empty one
+        self.close_block()?; // the empty block
         let file = self.out.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.sync_all()?;
         Ok(self.rows)
     }
 }
 
-/// Reads the file, with every check.
+/// Reads and checks the file.
 pub(super) struct Reader {
     input: BufReader<File>,
     path: PathBuf,
@@ -101,7 +101,7 @@ impl Reader {
         }
     }
 
-    /// Hands every row to `take`; returns how many there were.
+    /// Passes every row to `take`. Returns their number.
     pub(super) fn read(mut self, take: &mut TakeRow<'_>) -> Result<u64, BackupError> {
         loop {
             let head: [u8; 12] = self.array()?;
@@ -123,7 +123,7 @@ impl Reader {
                 let mut rest = [0];
                 return match self.input.read(&mut rest) {
                     Ok(0) => Ok(self.rows),
-                    _ => Err(self.damaged("something follows its end")),
+                    _ => Err(self.damaged("there is data after its end")),
                 };
             }
             let mut rest = &block[..];
@@ -132,7 +132,7 @@ impl Reader {
                     return Err(self.damaged("a row cannot be read"));
                 };
                 if self.rows > 0 && *key <= *self.last {
-                    return Err(self.damaged("a row is not in its place"));
+                    return Err(self.damaged("a row is out of order"));
                 }
                 take(key, value)?;
                 key.clone_into(&mut self.last);

@@ -1,7 +1,9 @@
-//! The backup of a running store: made in `backup/` of its data directory, from where a command takes it.
+//! The stage: the backup of a running store is made in `backup/` of its data directory, and a command copies
+//! it from there.
 //!
-//! * The daemon writes nowhere else, so a credential gives nobody the right to write files where they like.
-//! * One at a time, on a thread of its own. What nobody takes goes after [`KEPT`], when the store closes, and when it is opened.
+//! * The daemon writes nowhere else, so no credential lets anybody write files elsewhere.
+//! * There is one backup at a time, on a thread of its own. A backup that is not downloaded is removed after
+//!   [`KEPT`], when the store closes, and when the store is opened.
 
 use std::fs;
 use std::io;
@@ -17,41 +19,41 @@ use crate::store::space::StoreState;
 use crate::store::{Shared, Store};
 use crate::sync::{Condvar, Mutex};
 
-/// Its name in a data directory.
+/// The directory's name in a data directory.
 pub(super) const NAME: &str = "backup";
-/// How long a finished backup waits to be taken. Its links keep the disk from getting the space of removed segments back.
+/// How long a finished backup waits. Its links keep the space of removed segments in use.
 const KEPT: Duration = Duration::from_secs(60 * 60);
-/// How often the thread looks whether the store has closed.
+/// How often the thread checks whether the store has closed.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// How far the backup of a running store is.
+/// The status of the backup of a running store.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum StageStatus {
-    /// There is none.
+    /// There is no backup.
     #[default]
     None,
-    /// It is being made.
+    /// The backup is in progress.
     Running {
-        /// What is done now.
+        /// The current step.
         what: &'static str,
-        /// Steps done.
+        /// Units of the step that are done.
         done: u64,
-        /// Steps there are; 0: unknown.
+        /// Units of the step in total; 0 if unknown.
         of: u64,
     },
-    /// It waits to be taken.
+    /// The backup is ready to be copied.
     Ready {
-        /// Where it lies.
+        /// The directory of the backup.
         dir: PathBuf,
     },
-    /// It did not come to its end.
+    /// The backup failed.
     Failed {
-        /// Why.
+        /// The reason.
         why: String,
     },
 }
 
-/// The backup that is being made or waits.
+/// The backup that is in progress or ready.
 #[derive(Default)]
 pub(crate) struct Stage {
     status: Mutex<Inner>,
@@ -61,7 +63,7 @@ pub(crate) struct Stage {
 #[derive(Default)]
 struct Inner {
     status: StageStatus,
-    /// Nobody wants it any more.
+    /// Whether the backup is no longer needed.
     dropped: bool,
 }
 
@@ -74,11 +76,11 @@ pub(crate) fn clear_stage(dir: &Path) -> io::Result<()> {
 }
 
 impl Store {
-    /// Begins a backup of the running store, or of what came since the position at which a backup of the journal with this id
-    /// (hexadecimal) ends.
+    /// Starts a backup of the running store, or of what came `since`: the id (hexadecimal) of a journal, and
+    /// the position at which an existing backup of it ends.
     ///
     /// # Errors
-    /// [`BackupError::Busy`] while another is being made.
+    /// [`BackupError::Busy`] while another backup is in progress.
     pub fn start_backup(&self, since: Option<(String, u64)>) -> Result<(), BackupError> {
         let shared = self.shared().clone();
         let since = since.map(|(journal, position)| Since { journal, position: Position(position) });
@@ -104,13 +106,13 @@ impl Store {
         }
     }
 
-    /// How far it is.
+    /// The status of the backup.
     #[must_use]
     pub fn backup_status(&self) -> StageStatus {
         self.shared().stage.status.lock().status.clone()
     }
 
-    /// It was taken, or is not wanted any more: its thread removes it.
+    /// Marks the backup as no longer needed, because it was copied or cancelled. Its thread removes it.
     pub fn drop_backup(&self) {
         let stage = &self.shared().stage;
         let mut inner = stage.status.lock();
@@ -123,7 +125,7 @@ impl Store {
     }
 }
 
-/// What runs on the thread.
+/// The work of the thread.
 struct Job<'s> {
     shared: &'s Arc<Shared>,
 }
@@ -135,7 +137,7 @@ impl Job<'_> {
             let epoch = shared.epoch.load(std::sync::atomic::Ordering::Relaxed);
             let source = Source::Running { shared, epoch };
             let work = || make(&source, dir, since, &|| shared.options.clock.now_ms(), &mut Watched(shared));
-            // sled may panic where it meets an IO error.
+            // sled may panic on an IO error.
             catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(BackupError::Reopened))
         });
         let is_made = made.is_ok();
@@ -145,7 +147,7 @@ impl Job<'_> {
                 StageStatus::Ready { dir: fs::canonicalize(&path).unwrap_or(path) }
             }
             Err(error) => {
-                tracing::warn!(%error, "a backup was not made");
+                tracing::warn!(%error, "a backup failed");
                 StageStatus::Failed { why: error.to_string() }
             }
         };
@@ -161,7 +163,7 @@ impl Job<'_> {
             (inner, _) = shared.stage.changed.wait_for(inner, LOOK);
         }
         if let Err(error) = clear_stage(dir) {
-            tracing::warn!(%error, "a backup that was taken could not be removed");
+            tracing::warn!(%error, "a finished backup could not be removed");
         }
         if is_made || inner.dropped {
             inner.status = StageStatus::None;
@@ -177,7 +179,7 @@ impl Job<'_> {
     }
 }
 
-/// Takes note of how far it is.
+/// Records the progress.
 struct Watched<'s>(&'s Shared);
 
 impl Progress for Watched<'_> {

@@ -1,9 +1,11 @@
 //! Verification of a stopped data directory or of a backup: every record, row, pointer and counter.
 //!
-//! * The journal is read once over: each record that stores a piece of a log is held against the log's row. A row that some record
-//!   stored, with its very bytes, is sound; any other points elsewhere.
-//! * Counters are held against what was counted: of each log, of what organizations keep, of what is live in each segment.
-//! * A problem does not end it. Of a backup the rows are made anew in a temporary directory, as restoring would make them.
+//! * The journal is read once: each record that stores a piece of a log is compared with the log's row. A row
+//!   that some record stored, with the same bytes, is sound; any other points to the wrong location.
+//! * Counters are compared with what was counted: of each log, of organizations' usage, and of the live
+//!   pieces in each segment.
+//! * Verification continues after a problem. The rows of a backup are rebuilt in a temporary directory, as a
+//!   restore would do.
 //! * It takes 8 bytes of memory for each piece of a log.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -28,22 +30,22 @@ use crate::store::state::{State, guard_damaged};
 use crate::store::usage::{self, Difference, Usage, counted};
 use crate::store::{applier, lock, memtable};
 
-/// Problems that are listed; the others are counted.
+/// Problems that are listed; further ones are only counted.
 const LISTED: usize = 100;
 const CACHE_BYTES: u64 = 64 << 20;
-/// Rows between two looks at the progress.
+/// Rows between two progress reports.
 const TOLD_EVERY: u64 = 4_096;
 
-/// What a verification found.
+/// The result of a verification.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Verified {
-    /// It was a backup.
+    /// Whether it was a backup.
     pub is_backup: bool,
     /// Organizations that are not deleted.
     pub organizations: u64,
     /// Segments of the journal.
     pub segments: u64,
-    /// Their records.
+    /// Records in them.
     pub records: u64,
     /// Rows.
     pub rows: u64,
@@ -51,9 +53,9 @@ pub struct Verified {
     pub pieces: u64,
     /// Events in them.
     pub events: u64,
-    /// Problems.
+    /// Number of problems.
     pub found: u64,
-    /// The first of them.
+    /// The first problems.
     pub problems: Vec<String>,
 }
 
@@ -69,7 +71,7 @@ impl Verified {
 /// Verifies the stopped data directory or the backup in `dir`.
 ///
 /// # Errors
-/// [`BackupError`] where it could not be looked at; what is wrong with it is in [`Verified::problems`].
+/// [`BackupError`] if it could not be read. What is wrong with it is in [`Verified::problems`].
 pub fn verify(dir: &Path, progress: &mut dyn Progress) -> Result<Verified, BackupError> {
     let mut found = Verified::default();
     let result = match dir.join(manifest::NAME).exists() {
@@ -95,12 +97,12 @@ fn disk() -> Arc<dyn Io> {
     Arc::new(Disk)
 }
 
-/// A directory that goes with this.
+/// A directory that is removed when this is dropped.
 struct Temporary(PathBuf);
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0); // it is the system's temporary directory's to clean
+        let _ = std::fs::remove_dir_all(&self.0); // the system cleans its temporary directory
     }
 }
 
@@ -119,7 +121,7 @@ fn backup(dir: &Path, found: &mut Verified, progress: &mut dyn Progress) -> Resu
     match made {
         Ok(_) => verifier.run(None, progress),
         Err(error) => {
-            // The rows are not whole, so they say nothing; the journal does.
+            // The rows are incomplete, so they are not checked; the journal is.
             verifier.found.problem(error.to_string());
             verifier.read_journal(false, progress)
         }
@@ -129,7 +131,7 @@ fn backup(dir: &Path, found: &mut Verified, progress: &mut dyn Progress) -> Resu
 fn data_dir(dir: &Path, found: &mut Verified, progress: &mut dyn Progress) -> Result<(), BackupError> {
     let state = State::open(&engine::path(dir), CACHE_BYTES, disk())?;
     let layout = state.get(&keys::meta(Meta::Schema))?.and_then(|row| row.first_chunk().copied());
-    // Where there is none, the row is found to be missing.
+    // If there is no such row, it is reported as missing later.
     if let Some(found) = layout.map(u32::from_be_bytes).filter(|layout| *layout != recover::SCHEMA) {
         let known = recover::SCHEMA;
         return Err(BackupError::Layout { found, known });
@@ -154,7 +156,7 @@ fn data_dir(dir: &Path, found: &mut Verified, progress: &mut dyn Progress) -> Re
             }
             view.apply(record)
         }
-        _ => Ok(()), // what is damaged is told when all of the journal is read
+        _ => Ok(()), // damage is reported when the whole journal is read
     };
     let (id, end) = journal::check(&journal, &disk(), extent, visit)?;
     if let Some(own) = own.filter(|own| *own != id && !firsts.is_empty()) {
@@ -168,7 +170,7 @@ fn data_dir(dir: &Path, found: &mut Verified, progress: &mut dyn Progress) -> Re
     Verifier::new(view, journal, Extent { is_whole: true, ..extent }, found).run(Some(&live), progress)
 }
 
-/// How live counts differ from their rows, by segment; `None`: of pieces that no segment holds.
+/// How live counts differ from their rows, by segment; `None` is for pieces that no segment holds.
 type Changes = HashMap<Option<Position>, memtable::Change>;
 
 fn segment_of(firsts: &[Position], piece: &Piece) -> Option<Position> {
@@ -176,14 +178,14 @@ fn segment_of(firsts: &[Position], piece: &Piece) -> Option<Position> {
     firsts.get(after.checked_sub(1)?).copied()
 }
 
-/// What was counted of one log.
+/// The counts of one log.
 #[derive(Default)]
 struct Log {
     /// Its counters row, if there is one that can be read.
     row: Option<Recovered>,
     events: u64,
     bytes: u64,
-    /// Of what the row counts: it may be behind by some pieces.
+    /// The part of the counts that the row includes: it may be behind by some pieces.
     counted: (u64, u64),
     last: Sequence,
 }
@@ -194,7 +196,7 @@ struct Verifier<'f> {
     extent: Extent,
     firsts: Vec<Position>,
     found: &'f mut Verified,
-    /// Where the pieces lie that a log's row points at, as a record says.
+    /// Positions of pieces that a log's row points at and that a record confirms.
     confirmed: Vec<u64>,
     live: BTreeMap<Position, Counts>,
 }
@@ -206,7 +208,7 @@ impl<'f> Verifier<'f> {
         Verifier { view, journal, extent, firsts, found, confirmed, live }
     }
 
-    /// Looks at everything. `changes`: how live counts differ from their rows, where there are such rows.
+    /// Checks everything. `changes` is how live counts differ from their rows, if there are such rows.
     fn run(&mut self, changes: Option<&Changes>, progress: &mut dyn Progress) -> Result<(), BackupError> {
         self.read_journal(true, progress)?;
         self.confirmed.sort_unstable();
@@ -222,7 +224,7 @@ impl<'f> Verifier<'f> {
                 done += segment.bytes;
                 progress.at("bytes of the journal", done, 0).map_err(|error| {
                     failed = Some(error);
-                    JournalError::Io("called off".into())
+                    JournalError::Io("cancelled".into())
                 })
             }
             Visit::Damaged(error) => {
@@ -249,7 +251,7 @@ impl<'f> Verifier<'f> {
         }
     }
 
-    /// Holds the pieces of a record against the rows of their logs.
+    /// Compares the pieces of a record with the rows of their logs.
     fn record(&mut self, record: &Record<'_>) -> Result<(), BackupError> {
         for change in record.changes() {
             let (key, value) = match change {
@@ -263,7 +265,7 @@ impl<'f> Verifier<'f> {
             let Some(piece) = piece_of(key, value) else { continue };
             let Some(bytes) = record.bytes(piece) else { continue };
             if self.view.get(key)?.as_deref() != Some(value) {
-                continue; // trimmed, or written anew since
+                continue; // trimmed or rewritten since
             }
             self.confirmed.push(piece.position.0);
             if let Some(segment) = segment_of(&self.firsts, &piece) {
@@ -284,7 +286,7 @@ impl<'f> Verifier<'f> {
             return Err("its checksum does not match");
         }
         let head = pack::check(bytes).map_err(|_| "its events cannot be read")?;
-        if head != entry.head { Err("its row says something else of it than it does") } else { Ok(()) }
+        if head != entry.head { Err("its row disagrees with it") } else { Ok(()) }
     }
 
     fn read_rows(
@@ -349,9 +351,9 @@ impl<'f> Verifier<'f> {
         problems.extend(
             tenants
                 .difference(&organizations)
-                .map(|it| format!("organization {} has rows and none of its own", it.0)),
+                .map(|it| format!("organization {} has rows, but no row of its own", it.0)),
         );
-        // Rows of an organization that is being erased go kind by kind.
+        // Rows of an organization that is being erased are removed kind by kind.
         logs.retain(|tenant, _| !erased.contains(tenant));
         counters.retain(|tenant, _| !erased.contains(tenant));
         problems.extend(logs.iter().filter_map(|(tenant, log)| disagreement(*tenant, log)));
@@ -384,7 +386,7 @@ impl<'f> Verifier<'f> {
         Ok(())
     }
 
-    /// Counts a row of a log; what is wrong with it.
+    /// Counts a row of a log. Returns what is wrong with it.
     fn log_row(
         &self,
         key: &[u8],
@@ -444,7 +446,7 @@ impl<'f> Verifier<'f> {
     }
 }
 
-/// What a log's counters say that is not so.
+/// Describes a difference between a log's counters and its events.
 fn disagreement(tenant: TenantId, log: &Log) -> Option<String> {
     let Some(row) = log.row else {
         return Some(format!("the log of organization {} has no counters", tenant.0));
@@ -458,7 +460,7 @@ fn disagreement(tenant: TenantId, log: &Log) -> Option<String> {
     })
 }
 
-/// A key for people: its kind, its organization, the rest in hexadecimal.
+/// Formats a key for people: its kind, its organization, the rest in hexadecimal.
 fn name(key: &[u8]) -> String {
     match keys::parse(key) {
         Ok((kind, tenant, tail)) => format!("{kind:?} {} {}", tenant.0, super::hex(tail)),

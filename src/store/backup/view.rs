@@ -1,4 +1,4 @@
-//! The rows of a state with those of later records laid over them, for one reader.
+//! A view: the rows of a state with those of later records overlaid, for one reader.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -9,10 +9,10 @@ use crate::store::engine::EngineError;
 use crate::store::journal::{Change, JournalError, Record};
 use crate::store::state::State;
 
-/// Rows as of the end of a journal.
+/// The rows as of the end of a journal.
 pub(super) struct View {
     pub(super) state: State,
-    /// What the state does not have yet; `None`: it is removed.
+    /// Rows that the state does not have yet; `None` if the row is removed.
     newer: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
 }
 
@@ -21,7 +21,7 @@ impl View {
         View { state, newer: BTreeMap::new() }
     }
 
-    /// Lays the rows of a record over those that are there.
+    /// Overlays the rows of a record.
     pub(super) fn apply(&mut self, record: &Record<'_>) -> Result<(), JournalError> {
         for change in record.changes() {
             match change? {
@@ -41,7 +41,7 @@ impl View {
         }
     }
 
-    /// Hands every row to `take`, in the order of keys.
+    /// Passes every row to `take`, in key order.
     pub(super) fn each(&self, take: &mut TakeRow<'_>) -> Result<(), BackupError> {
         let mut newer = self.newer.iter().peekable();
         for row in self.state.between((Bound::Unbounded, Bound::Unbounded))? {
