@@ -1,10 +1,11 @@
-//! The applier: the thread that brings committed rows from memory into the state.
+//! The applier: the thread that moves committed rows from the memtable into the state.
 //!
-//! * Rows of many commits are written together, each once, in the order of their keys: what changes often is written seldom, and
-//!   neighbours meet in one page.
-//! * The position comes last. The state is never that of a position which the journal could lose: the journal is synced first.
-//! * A checkpoint makes the state durable. Only then may segments before it go that hold no live piece.
-//! * Where it fails, commits fail with it; whoever opens the engine again begins with the journal.
+//! * Rows of many commits are written together, in key order, and each key once. A row that changes often is
+//!   written seldom, and neighbouring rows share a page.
+//! * The position row is written last. The journal is synced first, so the state never gets ahead of what the
+//!   journal could lose.
+//! * A checkpoint makes the state durable. Only then may earlier segments without a live piece be removed.
+//! * If the applier fails, commits fail too. Opening the engine again replays the journal.
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,28 +21,30 @@ use super::memtable::{Filling, Memtable, Table, row_bytes};
 use super::state::{State, Value};
 use crate::sync::{Condvar, Mutex};
 
-/// Bytes of rows that are brought into the state at once.
+/// Size of the active table, in bytes, at which the applier starts to write it into the state.
 const TABLE_BYTES: usize = 8 << 20;
-/// Bytes of rows outside of the state at which commits wait for the applier.
+/// Bytes of rows not yet in the state at which commits wait for the applier.
 const UNAPPLIED_BYTES: usize = 24 << 20;
-/// Rows brought into the state before commits that wait may go on.
+/// Rows written into the state before waiting commits may proceed.
 const ROWS_AT_ONCE: usize = 64;
-/// How long rows stay out of the state at most, where somebody commits.
+/// Longest time that a committed row stays out of the state while commits arrive.
 const TABLE_AGE: Duration = Duration::from_millis(1_000);
-/// The state is made durable after this time, or after [`CHECKPOINT_BYTES`] of the journal: what opening after a crash reads.
+/// Longest time between checkpoints. A checkpoint is also made after [`CHECKPOINT_BYTES`] of journal. Both
+/// bound what an opening after a crash has to replay.
 const CHECKPOINT_AGE: Duration = Duration::from_secs(5);
 const CHECKPOINT_BYTES: u64 = 64 << 20;
-/// When a segment begins, the state is made durable at once if the journal takes more than this part, in percent, of what is live in it, and
-/// two segments, and segments could go: they would wait for the next checkpoint otherwise.
+/// When a new segment starts, a checkpoint is made at once if the journal exceeds this percentage of its live
+/// bytes plus two segments, and segments could be removed. Otherwise they would wait for the next regular
+/// checkpoint.
 const BOUND_PERCENT: u64 = 130;
 
-/// What the applier and the committer tell each other.
+/// What the applier and the committer share.
 #[derive(Default)]
 pub(super) struct Progress {
     inner: Mutex<Inner>,
-    /// For the applier: there is something to do.
+    /// Notifies the applier that there is work.
     work: Condvar,
-    /// For the committer: a table was applied, or the applier failed.
+    /// Notifies the committer that a table was applied or that the applier failed.
     room: Condvar,
 }
 
@@ -49,25 +52,25 @@ pub(super) struct Progress {
 struct Inner {
     stop: bool,
     failed: Option<EngineError>,
-    /// A segment began since the applier last looked.
+    /// Whether a segment has started since the applier last checked.
     has_rolled: bool,
-    /// Checkpoints that were asked for, and those of them that were made.
+    /// Number of checkpoints requested; the next field is the number of requests served.
     asked: u64,
     made: u64,
-    /// The position of the last checkpoint, or what the state was of when it was opened.
+    /// The position of the last checkpoint; at first, the position of the state when it was opened.
     checkpoint: Option<Position>,
-    /// Bytes of the table being applied that are not in the state yet.
+    /// Bytes of the table being applied that are not yet in the state.
     unapplied: usize,
 }
 
 impl Progress {
-    /// Why the applier stopped, if it did.
+    /// Returns the error that stopped the applier, if it stopped.
     pub(super) fn check(&self) -> Result<(), EngineError> {
         self.inner.lock().failed.clone().map_or(Ok(()), Err)
     }
 
-    /// Waits until the tables in memory have room for another commit. Room comes row by row as the applier works, so that commits
-    /// slow down to its pace instead of standing still for as long as a table takes.
+    /// Waits until the memtable has room for another commit. Room is freed row by row while the applier
+    /// works, so commits slow down to its pace and do not stop for a whole table.
     pub(super) fn wait_for_room(&self, memtable: &Memtable) -> Result<(), EngineError> {
         let mut inner = self.inner.lock();
         loop {
@@ -83,26 +86,27 @@ impl Progress {
         }
     }
 
-    /// A commit came: wakes the applier where it may have something to do now.
+    /// Wakes the applier after a commit if it may have work now.
     pub(super) fn filled(&self, filling: &Filling) {
         if filling.is_first || filling.bytes >= TABLE_BYTES {
-            drop(self.inner.lock()); // the applier either waits, or has yet to look
+            drop(self.inner.lock()); // the applier either waits already or has yet to check
             self.work.notify_one();
         }
     }
 
-    /// A segment of the journal began: the applier looks whether others can go.
+    /// Tells the applier that a segment has started, so that it checks whether others can be removed.
     pub(super) fn rolled(&self) {
         self.inner.lock().has_rolled = true;
         self.work.notify_one();
     }
 
-    /// The position of the last checkpoint that is known.
+    /// The position of the last known checkpoint.
     pub(super) fn last_checkpoint(&self) -> Position {
         self.inner.lock().checkpoint.unwrap_or_default()
     }
 
-    /// Has everything committed so far brought into the state and made durable; blocks. The position of the state then.
+    /// Writes everything committed so far into the state, makes it durable and returns the state's position.
+    /// Blocks.
     pub(super) fn check_point(&self) -> Result<Position, EngineError> {
         let mut inner = self.inner.lock();
         inner.asked += 1;
@@ -119,7 +123,7 @@ impl Progress {
         }
     }
 
-    /// So many bytes of the table being applied are not in the state yet.
+    /// Sets how many bytes of the table being applied are not yet in the state.
     fn unapplied(&self, bytes: usize) {
         self.inner.lock().unapplied = bytes;
         self.room.notify_all();
@@ -136,7 +140,7 @@ impl Progress {
     }
 }
 
-/// The position that the state is of.
+/// The position of the state.
 pub(super) fn position(state: &State) -> Result<Position, EngineError> {
     match state.get(&position_key())? {
         None => Ok(Position(0)),
@@ -151,7 +155,7 @@ pub(super) fn position(state: &State) -> Result<Position, EngineError> {
     }
 }
 
-/// The id of the journal that the state belongs to; `None` before the state was opened with one.
+/// The id of the journal that the state belongs to; `None` if the state was never opened with one.
 pub(super) fn journal_of(state: &State) -> Result<Option<[u8; 16]>, EngineError> {
     match state.get(&keys::meta(Meta::Journal))? {
         None => Ok(None),
@@ -162,7 +166,7 @@ pub(super) fn journal_of(state: &State) -> Result<Option<[u8; 16]>, EngineError>
     }
 }
 
-/// The thread, joined when this is dropped, after everything committed is in the state.
+/// The thread. Dropping this joins it after everything committed is in the state.
 pub(super) struct Applier {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -205,11 +209,11 @@ fn run(shared: &Shared) {
 
 struct Worker<'s> {
     shared: &'s Shared,
-    /// The position that the state is of.
+    /// The position of the state.
     applied: Position,
     /// When the last checkpoint was made.
     checked: Instant,
-    /// Where it was; `None`: there was none in this run.
+    /// The position of the last checkpoint; `None` if none was made in this run.
     checkpoint: Option<Position>,
 }
 
@@ -251,7 +255,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Whether the journal takes more than its bound and a checkpoint would let segments go.
+    /// Returns true if the journal exceeds its bound and a checkpoint would let segments be removed.
     fn is_over_bound(&self) -> bool {
         let Shared { journal, live, pins, .. } = self.shared;
         let (mut taken, mut kept, mut may_go) = (0_u64, 0_u64, false);
@@ -267,8 +271,9 @@ impl Worker<'_> {
         may_go && !pins.are_held() && taken > kept.saturating_mul(BOUND_PERCENT) / 100 + 2 * largest
     }
 
-    /// Waits for a table that is worth applying, for a new segment, or for the time of a checkpoint. Returns whether the engine closes, the
-    /// number of the last checkpoint that was asked for and not made, and whether a segment began.
+    /// Waits for a table that is worth applying, for a new segment, or for the time of a checkpoint. Returns
+    /// whether the engine is closing, the number of the last requested checkpoint that was not yet made, and
+    /// whether a segment has started.
     fn wait(&self) -> (bool, Option<u64>, bool) {
         let mut inner = self.shared.progress.inner.lock();
         loop {
@@ -295,7 +300,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Makes the state durable, and removes the segments that are not needed any more.
+    /// Makes the state durable and removes the segments that are no longer needed.
     fn check_point(&mut self) -> Result<(), EngineError> {
         let position = self.applied;
         let Shared { journal, state, live, pins, .. } = self.shared;
@@ -315,7 +320,7 @@ impl Worker<'_> {
     }
 }
 
-/// Brings the rows of a table into the state. `left` hears now and then how many of its bytes are still to come.
+/// Writes the rows of a table into the state. Calls `left` now and then with the bytes that remain.
 fn write_rows(state: &State, table: &Table, left: impl Fn(usize)) -> Result<(), EngineError> {
     let mut bytes = table.bytes();
     for (at, (key, value)) in table.rows.iter().enumerate() {
@@ -329,7 +334,7 @@ fn write_rows(state: &State, table: &Table, left: impl Fn(usize)) -> Result<(), 
     Ok(())
 }
 
-/// Brings what is left of a table into the state after its rows: what is live in which segment, and last the position.
+/// Completes a table in the state after its rows: writes the live counts of segments and, last, the position.
 fn write_position(state: &State, table: &Table, live: &mut Live) -> Result<(), EngineError> {
     for (key, value) in live.apply(table.live.iter(), table.end) {
         state.write(&key, value.as_ref())?;
@@ -337,12 +342,12 @@ fn write_position(state: &State, table: &Table, live: &mut Live) -> Result<(), E
     state.write(&position_key(), Some(&position_row(table.end)))
 }
 
-/// The row that says of which position the state is.
+/// The row that holds the state's position.
 pub(super) fn position_row(position: Position) -> Value {
     Value::from([&[1], position.0.to_be_bytes().as_slice()].concat())
 }
 
-/// An opening: the state, and in memory what the journal holds beyond it.
+/// State of an opening: the state database, and in memory what the journal holds beyond it.
 pub(super) struct Replay {
     state: State,
     live: Live,
@@ -356,7 +361,7 @@ impl Replay {
         Replay { state, live, memtable: Memtable::default(), segments: Vec::new() }
     }
 
-    /// Opens the journal and takes over every record from `from` on.
+    /// Opens the journal and replays every record from `from` on.
     pub(super) fn run(
         mut self,
         options: journal::Options,
@@ -397,7 +402,7 @@ impl Replay {
             let after = self.segments.partition_point(|first| *first <= position);
             self.segments.get(after.checked_sub(1)?).copied()
         };
-        // What the state counts already is not counted again.
+        // Records that the state counts already are not counted again.
         let live = live
             .into_iter()
             .filter_map(|(piece, sign)| Some((segment_of(piece.position)?, live_change(&piece, sign))))
@@ -413,7 +418,7 @@ impl Replay {
         Ok(())
     }
 
-    /// Notes which journal the state belongs to, and looks whether every segment is there in which something lives.
+    /// Records which journal the state belongs to, and checks that every segment with live pieces exists.
     ///
     /// # Errors
     /// [`EngineError`]: a segment is missing.

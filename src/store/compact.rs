@@ -1,11 +1,12 @@
-//! Giving disk space back while no daemon runs: live pieces are copied out of segments that are mostly dead, and the state's
-//! rows into a new file, since sled never shrinks its own.
+//! Compaction: returns disk space while no daemon runs. Live pieces are copied out of mostly dead segments,
+//! and the state's rows into a new file, because sled never shrinks its own.
 //!
-//! * The directories: `log` is the state and `journal` the journal; what ends in `.new` is an unfinished copy, and `log.old` what
-//!   a finished copy replaces. A migration ([`super::migrate`]) makes a `journal.new` too, a compaction does not.
-//! * Order: the copies are whole and on disk; `log` becomes `log.old`; `journal.new`, if there is one, becomes `journal`;
-//!   `log.new` becomes `log`; `log.old` goes. So where `log` is missing, `log.new` is whole; where `log` exists, every copy is
-//!   to be thrown away. [`settle`] knows no more than that.
+//! * Directories: `log` is the state and `journal` the journal. A name ending in `.new` is an unfinished
+//!   copy, and `log.old` is what a finished copy replaces. A migration ([`super::migrate`]) also makes a
+//!   `journal.new`; a compaction does not.
+//! * Order: the copies are complete and durable; `log` is renamed to `log.old`; `journal.new`, if it exists,
+//!   to `journal`; `log.new` to `log`; `log.old` is removed. So if `log` is missing, `log.new` is complete;
+//!   if `log` exists, every copy is to be discarded. [`settle`] relies on this alone.
 
 use std::fs::{self, File};
 use std::io;
@@ -19,13 +20,13 @@ use super::reclaim;
 use super::space::Disk;
 use super::state::State;
 
-/// sled's cache while copying.
+/// sled's cache during the copy, in bytes.
 const CACHE_BYTES: u64 = 32 << 20;
 
-/// Bytes of the segments that live pieces are copied into.
+/// Size of the segments that live pieces are copied into, in bytes.
 const SEGMENT_BYTES: u64 = 16 << 20;
 
-/// What a compaction did.
+/// The result of a compaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compacted {
     /// Rows copied.
@@ -36,11 +37,11 @@ pub struct Compacted {
     pub after: u64,
 }
 
-/// Compacts journal and state of the data directory `dir`. No daemon may run on it. Needs room for the live rows beside the old
-/// file; interrupted at any point, the next opening finds everything.
+/// Compacts journal and state of the data directory `dir`. No daemon may run on it. It needs free space for
+/// the live rows beside the old file. If it is interrupted at any point, the next opening loses nothing.
 ///
 /// # Errors
-/// [`OpenError`], the old database being untouched.
+/// [`OpenError`]; the old database is then untouched.
 pub fn compact(dir: &Path) -> Result<Compacted, OpenError> {
     let _lock = super::lock::take_lock(dir)?;
     settle(dir).map_err(|error| OpenError::io(dir, &error))?;
@@ -88,7 +89,7 @@ fn copy_rows(dir: &Path, live: &Path, copy: &Path) -> Result<u64, OpenError> {
     }
 }
 
-/// Puts finished copies in the place of what they were made from.
+/// Replaces the originals with the finished copies.
 pub(super) fn swap(dir: &Path) -> io::Result<()> {
     let (live, copy) = (engine::path(dir), dir.join("log.new"));
     for entry in fs::read_dir(&copy)? {
@@ -101,7 +102,7 @@ pub(super) fn swap(dir: &Path) -> io::Result<()> {
     finish(dir)
 }
 
-/// What is left of [`swap`] once `log.old` is there.
+/// The steps of [`swap`] that remain once `log.old` exists.
 fn finish(dir: &Path) -> io::Result<()> {
     let journal = dir.join("journal.new");
     if journal.exists() {
@@ -113,7 +114,7 @@ fn finish(dir: &Path) -> io::Result<()> {
     fs::remove_dir_all(dir.join("log.old"))
 }
 
-/// Finishes or undoes a compaction or migration that was interrupted.
+/// Completes or undoes an interrupted compaction or migration.
 pub(super) fn settle(dir: &Path) -> io::Result<()> {
     let (live, copy, old) = (engine::path(dir), dir.join("log.new"), dir.join("log.old"));
     if !live.exists() && copy.exists() && old.exists() {

@@ -1,9 +1,11 @@
-//! Pieces of the log whose stored bytes are not what was written: they are counted, and the operator learns where they lie.
+//! Damaged pieces of the log: pieces whose stored bytes fail their check. They are counted, and the server's
+//! log says where they are.
 //!
-//! * Only bytes that fail their check are damage. A read that the disk refused (EIO) is an error, which a later attempt may not meet.
-//! * Readers pass over a damaged piece with a gap. It is neither removed nor repaired here: its row stays until retention removes it, so
-//!   that the piece can be read again once a sound copy of its segment file is in place.
-//! * A piece counts once in a run of the process, however often it is read.
+//! * Only bytes that fail their check are damage. A read that the disk refused (EIO) is an error, and a later
+//!   attempt may succeed.
+//! * Readers skip a damaged piece with a gap. It is neither removed nor repaired here: its row stays until
+//!   retention removes it, so the piece is readable again once a sound copy of its segment file is in place.
+//! * A piece is counted once in a run of the process, however often it is read.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -16,24 +18,26 @@ use super::records::{self, Organization};
 use crate::ids::{Sequence, TenantId};
 use crate::sync::Mutex;
 
-/// Damaged pieces that are remembered, so that each counts once. The ones beyond it do not count.
+/// Number of damaged pieces that are remembered, so that each is counted once. Pieces beyond this limit are
+/// not counted.
 const REMEMBERED: usize = 65_536;
-/// Time between two lines in the server's log: readers may meet thousands of damaged pieces in a second.
+/// Shortest time between two lines in the server's log. Readers may find thousands of damaged pieces in a
+/// second.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// Stored bytes that fail their check.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{} is damaged at position {position} ({what})", file.display())]
 pub(crate) struct Damage {
-    /// Where the damaged bytes begin.
+    /// Position where the damaged bytes start.
     pub(crate) position: Position,
-    /// Which check failed.
+    /// The check that failed.
     pub(crate) what: &'static str,
     /// The segment file.
     pub(crate) file: PathBuf,
 }
 
-/// The damaged pieces that were met in this run.
+/// The damaged pieces found in this run.
 #[derive(Debug, Default)]
 pub(super) struct DamagedPieces(Mutex<Inner>);
 
@@ -42,17 +46,18 @@ struct Inner {
     seen: BTreeSet<Position>,
     /// When the last line was logged.
     logged: Option<Instant>,
-    /// Pieces that were met since, without a line of their own.
+    /// Number of pieces found since then and not logged.
     unlogged: u64,
 }
 
 impl DamagedPieces {
-    /// Pieces that were met.
+    /// Number of damaged pieces found.
     pub(super) fn count(&self) -> u64 {
         self.0.lock().seen.len() as u64
     }
 
-    /// Counts the damaged piece of `tenant` that holds the events from `first` to `last`, and logs where it lies.
+    /// Counts the damaged piece of `tenant` that holds the events from `first` to `last`, and logs its
+    /// location.
     pub(super) fn note(
         &self,
         engine: &Engine,
@@ -87,7 +92,7 @@ impl DamagedPieces {
     }
 }
 
-/// The public id of an organization; its number where its row cannot be read.
+/// The public id of an organization, or its number if its row cannot be read.
 fn name_of(engine: &Engine, tenant: TenantId) -> String {
     let key = keys::key(Kind::Organization, tenant, &[]);
     let row = engine.get(&key).ok().flatten();

@@ -1,12 +1,14 @@
-//! The face of what is on disk: the journal, the state as of a position in it, and in memory what lies between the two.
+//! The storage engine: the journal, the state as of a position in the journal, and the memtable with the rows
+//! committed since.
 //!
-//! * [`Engine::commit`] appends one record to the journal, brings it to the disk, and only then shows its rows. A commit that
-//!   failed was never shown.
-//! * The rows go into the [`Memtable`]; `applier.rs` brings them into the state, later and on its own thread. Reads merge both.
-//! * Commits come from one thread. Whoever sees [`EngineError`] of a write drops the engine and opens it again, which
-//!   replays the journal.
-//! * It knows bytes, not what they mean, but for two things: which rows it keeps in memory itself (`keys.rs` says), and that the
-//!   row of a log entry points into the journal.
+//! * [`Engine::commit`] appends one record to the journal, syncs it, and only then makes its rows visible.
+//!   Rows of a failed commit are never visible.
+//! * Rows go into the [`Memtable`]; `applier.rs` writes them into the state later, on its own thread. Reads
+//!   merge both.
+//! * Commits come from one thread. After a write returns [`EngineError`], the caller drops the engine and
+//!   opens it again, which replays the journal.
+//! * The engine treats keys and values as bytes, with two exceptions: it knows which rows it caches in memory
+//!   (`keys.rs` decides), and that the row of a log entry points into the journal.
 
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -36,9 +38,9 @@ use crate::sync::Mutex;
 /// One row of a batch.
 pub(crate) struct RowChange {
     pub(crate) key: Vec<u8>,
-    /// `None`: it is removed.
+    /// The value; `None` removes the row.
     pub(crate) value: Option<Vec<u8>>,
-    /// Nothing is stored under its key, so nobody needs to look.
+    /// Whether nothing is stored under the key, so that no lookup is needed.
     pub(crate) is_new: bool,
 }
 
@@ -49,15 +51,15 @@ pub(crate) struct NewPiece {
     head: Head,
 }
 
-/// Rows written and removed together or not at all.
+/// Rows that are written and removed atomically.
 #[derive(Default)]
 pub(crate) struct Batch {
-    /// In order: a later row under the same key replaces an earlier one.
+    /// The changes in order: a later one replaces an earlier one with the same key.
     rows: Vec<RowChange>,
     pieces: Vec<NewPiece>,
-    /// Pieces that nothing points at any more.
+    /// Pieces that no row points at any more.
     freed: Vec<Piece>,
-    /// Keys and values in it, bytes.
+    /// Bytes of its keys and values.
     pub(crate) bytes: u64,
 }
 
@@ -74,12 +76,12 @@ impl Batch {
     pub(crate) fn delete(&mut self, key: &[u8]) {
         self.push(key.to_vec(), None, false);
     }
-    /// Stores packed events, and under `key` where they lie.
+    /// Stores packed events in the journal, and under `key` the row that points at them.
     pub(crate) fn put_piece(&mut self, key: Vec<u8>, bytes: Vec<u8>, head: Head) {
         self.bytes += (key.len() + bytes.len()) as u64;
         self.pieces.push(NewPiece { key, bytes, head });
     }
-    /// [`Batch::put_piece`] in the place of `old`.
+    /// [`Batch::put_piece`] that replaces `old`.
     pub(crate) fn replace_piece(&mut self, key: Vec<u8>, old: &LogEntry, bytes: Vec<u8>, head: Head) {
         self.freed.push(old.piece);
         self.put_piece(key, bytes, head);
@@ -93,7 +95,7 @@ impl Batch {
         self.bytes += (key.len() + value.as_ref().map_or(0, Vec::len)) as u64;
         self.rows.push(RowChange { key, value, is_new });
     }
-    /// The rows but those of pieces, in order.
+    /// The changes in order, without those of pieces.
     pub(crate) fn changes(&self) -> &[RowChange] {
         &self.rows
     }
@@ -102,23 +104,24 @@ impl Batch {
     }
 }
 
-/// Bytes of a segment of the journal, where nobody says otherwise.
+/// Default size of a segment of the journal, in bytes.
 pub(crate) const SEGMENT_BYTES: u64 = 64 << 20;
 
-/// How an engine is opened.
+/// Options for opening an engine.
 #[derive(Clone)]
 pub(crate) struct EngineOptions {
     /// The directory of the state.
     pub(crate) state: PathBuf,
     /// The directory of the journal.
     pub(crate) journal: PathBuf,
-    /// sled's own cache, bytes.
+    /// sled's own cache, in bytes.
     pub(crate) cache_bytes: u64,
-    /// Bytes of a segment of the journal.
+    /// Size of a segment of the journal, in bytes.
     pub(crate) segment_bytes: u64,
-    /// Bring each commit to the disk.
+    /// Whether each commit is synced to the disk.
     pub(crate) fsync: bool,
-    /// Where the journal ends, if this process knows: what comes after it belongs to commits that failed, and is cut.
+    /// The end of the journal, if this process knows it. Records after it belong to failed commits and are
+    /// cut off.
     pub(crate) end: Option<Position>,
     pub(crate) io: Arc<dyn Io>,
 }
@@ -128,29 +131,29 @@ pub(super) struct Shared {
     pub(super) journal: Journal,
     pub(super) state: State,
     pub(super) memtable: Memtable,
-    /// What is live in each segment, as the state says.
+    /// The live pieces of each segment, as of the state.
     pub(super) live: Mutex<Live>,
     pub(super) progress: applier::Progress,
-    /// While one is held, no segment is removed.
+    /// While a pin is held, no segment is removed.
     pub(super) pins: Arc<Pins>,
 }
 
-/// Journal and state of a data directory, open.
+/// The open journal and state of a data directory.
 pub(crate) struct Engine {
     shared: Arc<Shared>,
-    /// Ends before `shared` goes.
+    /// Dropped before `shared`.
     _applier: Applier,
     fsync: bool,
     io: Arc<dyn Io>,
     epoch: AtomicU32,
-    /// `None`: nothing is kept besides sled's own pages.
+    /// The row cache; `None` if only sled's own pages are cached.
     rows: Option<RowCache>,
-    /// `None`: what organizations keep is not counted.
+    /// The usage of organizations; `None` if it is not counted.
     quotas: Option<Arc<Quotas>>,
 }
 
 impl EngineOptions {
-    /// The defaults, for the data directory `dir`.
+    /// The default options for the data directory `dir`.
     pub(crate) fn new(dir: &Path, io: Arc<dyn Io>) -> EngineOptions {
         EngineOptions {
             state: path(dir),
@@ -164,7 +167,7 @@ impl EngineOptions {
     }
 }
 
-/// Where the state of a data directory lies: under the name that older versions look for, so that they refuse it.
+/// The path of the state in a data directory. Older versions look for this name and refuse the layout.
 pub(crate) fn path(dir: &Path) -> PathBuf {
     dir.join("log")
 }
@@ -174,7 +177,7 @@ pub(crate) fn has_state(dir: &Path) -> bool {
     path(dir).join("db").exists()
 }
 
-/// Where the journal of a data directory lies.
+/// The path of the journal in a data directory.
 pub(crate) fn journal_path(dir: &Path) -> PathBuf {
     dir.join("journal")
 }
@@ -208,30 +211,30 @@ impl Engine {
         Ok(Engine { shared, _applier: applier, fsync: options.fsync, io, epoch, rows: None, quotas: None })
     }
 
-    /// Keeps up to `bytes` of rows in memory from now on.
+    /// Caches up to `bytes` of rows in memory from now on.
     pub(crate) fn keeping_rows(self, bytes: u64) -> Engine {
         Engine { rows: Some(RowCache::new(bytes)), ..self }
     }
 
-    /// Counts from now on what organizations keep, with every batch.
+    /// Counts the usage of organizations from now on, with every batch.
     pub(crate) fn counting(self, quotas: Arc<Quotas>) -> Engine {
         Engine { quotas: Some(quotas), ..self }
     }
 
-    /// Closes it. Returns the position up to which commits were acknowledged: what the journal may hold after it are remains of
-    /// commits that failed.
+    /// Closes the engine. Returns the position up to which commits were acknowledged. Anything in the journal
+    /// after it is left over from failed commits.
     pub(crate) fn close(self) -> Position {
         let shared = self.shared.clone();
         drop(self);
         shared.journal.end()
     }
 
-    /// The epoch that records carry from now on.
+    /// Sets the epoch of the records that follow.
     pub(crate) fn set_epoch(&self, epoch: u32) {
         self.epoch.store(epoch, Relaxed);
     }
 
-    /// What is kept, all zeros if nothing is.
+    /// Statistics of the row cache; all zeros if there is none.
     pub(crate) fn row_cache(&self) -> RowCacheStats {
         self.rows.as_ref().map(RowCache::stats).unwrap_or_default()
     }
@@ -241,7 +244,8 @@ impl Engine {
         &self.shared.journal
     }
 
-    /// Brings everything committed so far into the state and makes that durable; blocks. The position of the state then.
+    /// Writes everything committed so far into the state and makes it durable. Returns the state's position.
+    /// Blocks.
     ///
     /// # Errors
     /// [`EngineError`].
@@ -249,7 +253,7 @@ impl Engine {
         self.shared.progress.check_point()
     }
 
-    /// How much disk the journal takes.
+    /// How much disk space the journal takes.
     pub(crate) fn journal_stats(&self) -> JournalStats {
         let segments = self.segments();
         let checked = self.shared.progress.last_checkpoint();
@@ -261,14 +265,15 @@ impl Engine {
         }
     }
 
-    /// Keeps every segment from being removed for `limit` at most; `None` where somebody does so already.
+    /// Prevents the removal of segments for at most `limit`; `None` if another pin is held.
     pub(crate) fn pin(&self, limit: Duration) -> Option<Pin> {
         self.shared.pins.take(limit)
     }
 
-    /// Every segment of the journal with what is live in it, in order.
+    /// Every segment of the journal with its live counts, in order.
     pub(crate) fn segments(&self) -> Vec<(SegmentInfo, Counts)> {
-        // The memtable first: what moves into the state meanwhile is counted twice rather than not at all.
+        // The memtable is read first: a change that moves into the state meanwhile is counted twice, rather
+        // than not at all.
         let changes = self.shared.memtable.live();
         let live = self.shared.live.lock();
         let segments = self.shared.journal.segments();
@@ -282,13 +287,14 @@ impl Engine {
         segments.into_iter().map(counted).collect()
     }
 
-    /// Whether the disk takes data again after it failed. The engine has to be opened again in any case.
+    /// Checks whether the disk accepts data again after it failed. The engine has to be opened again in any
+    /// case.
     pub(crate) fn probe(&self) -> Result<(), EngineError> {
         self.shared.journal.probe()?;
         self.shared.state.probe()
     }
 
-    /// Why the applier stopped, if it did.
+    /// Checks whether the applier still runs, and returns the error that stopped it otherwise.
     ///
     /// # Errors
     /// [`EngineError`].
@@ -296,8 +302,9 @@ impl Engine {
         self.shared.progress.check()
     }
 
-    /// Appends `batch` to the journal and shows it; durable with the next commit. For what may come back after a crash, since it
-    /// is found and done again then: what trimming, collecting and erasing remove.
+    /// Appends `batch` to the journal and makes it visible. It is durable with the next commit. This is only
+    /// for changes that may be undone by a crash because they are then found and done again: what trimming,
+    /// collecting and erasing remove.
     ///
     /// # Errors
     /// [`EngineError`].
@@ -305,7 +312,8 @@ impl Engine {
         self.apply_then(batch, || ())
     }
 
-    /// [`Engine::apply`], which calls `recorded` when the record is in the journal and before its rows are shown.
+    /// [`Engine::apply`], which calls `recorded` once the record is in the journal and before its rows are
+    /// visible.
     ///
     /// # Errors
     /// [`EngineError`].
@@ -313,7 +321,7 @@ impl Engine {
         self.write(batch, false, RecordKind::Upkeep, recorded)
     }
 
-    /// Makes `batch` and everything applied before it durable, then shows it.
+    /// Makes `batch` and everything applied before it durable, then makes it visible.
     ///
     /// # Errors
     /// [`EngineError`].
@@ -335,10 +343,11 @@ impl Engine {
             None => Vec::new(),
         };
         let Shared { journal, memtable, progress, .. } = &*self.shared;
-        // A piece that is shown and then lost with a failed sync could not be read any more.
+        // A piece that is visible and then lost with a failed sync could not be read any more.
         let sync = sync || (self.fsync && !batch.pieces.is_empty());
         let end = if batch.is_empty() { journal.end() } else { self.append(&mut batch, kind)? };
-        // Not held against the journal's end: where the applier's sync fails meanwhile, that moves back before this record.
+        // This does not compare with the journal's end: if the applier's sync fails meanwhile, the end moves
+        // back before this record.
         if sync && journal.durable() < end && journal.sync()? < end {
             return Err(EngineError::Disk("a sync of the journal failed".into()));
         }
@@ -375,7 +384,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Appends the batch's record, and turns its pieces into rows that point at them; the record's end.
+    /// Appends the batch's record, and turns its pieces into rows that point at them. Returns the end of the
+    /// record.
     fn append(&self, batch: &mut Batch, kind: RecordKind) -> Result<Position, EngineError> {
         let journal = &self.shared.journal;
         let mut record = NewRecord::new(kind, self.epoch.load(Relaxed), journal.end());
@@ -400,7 +410,7 @@ impl Engine {
         Ok(end)
     }
 
-    /// The bytes of a piece, checked.
+    /// Reads and checks the bytes of a piece.
     ///
     /// # Errors
     /// [`EngineError`].
@@ -408,7 +418,7 @@ impl Engine {
         Ok(self.shared.journal.read(*piece)?)
     }
 
-    /// [`Engine::piece`] into `bytes`, as [`Journal::read_into`].
+    /// [`Engine::piece`] into `bytes`, like [`Journal::read_into`].
     pub(crate) fn piece_into(&self, piece: &Piece, bytes: &mut Vec<u8>) -> Result<(), EngineError> {
         Ok(self.shared.journal.read_into(*piece, bytes)?)
     }
@@ -420,7 +430,7 @@ impl Engine {
         }
     }
 
-    /// [`Engine::get`] of a row that may be kept in memory.
+    /// [`Engine::get`] of a row, using and filling the row cache.
     pub(crate) fn row(&self, key: &[u8]) -> Result<Option<Value>, EngineError> {
         match &self.rows {
             Some(rows) if keys::is_row(key) => rows.get(key, || self.get(key)),
@@ -428,7 +438,7 @@ impl Engine {
         }
     }
 
-    /// A row as it is, in memory or not, without keeping it.
+    /// Reads a row without adding it to the row cache.
     pub(crate) fn look_at_row(&self, key: &[u8]) -> Result<Option<Value>, EngineError> {
         match self.rows.as_ref().and_then(|rows| rows.peek(key)) {
             Some(row) => Ok(Some(row)),
@@ -436,13 +446,13 @@ impl Engine {
         }
     }
 
-    /// How long the value under a key is, `None` if there is none; of a row that is kept in memory, from there.
+    /// The length of the value under a key, from the row cache if it is there; `None` if there is no value.
     pub(crate) fn length(&self, key: &[u8]) -> Result<Option<usize>, EngineError> {
         let row = if keys::is_row(key) { self.look_at_row(key)? } else { self.get(key)? };
         Ok(row.map(|row| row.len()))
     }
 
-    /// Rows from `from` (included) to `to` (excluded), in order.
+    /// Rows from `from` (inclusive) to `to` (exclusive), in order.
     pub(crate) fn range(
         &self,
         from: &[u8],
@@ -459,28 +469,28 @@ impl Engine {
         Merged::new(self.shared.clone(), lower, upper)
     }
 
-    /// The first row from `from` (included) to `to` (excluded).
+    /// The first row from `from` (inclusive) to `to` (exclusive).
     pub(crate) fn first(&self, from: &[u8], to: &[u8]) -> Result<Option<(Value, Value)>, EngineError> {
         self.range(from, to).next().transpose()
     }
 
-    /// The last row from `from` (included) to `to` (excluded).
+    /// The last row from `from` (inclusive) to `to` (exclusive).
     pub(crate) fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Value, Value)>, EngineError> {
         self.range(from, to).next_back().transpose()
     }
 }
 
-/// The piece that a row points at, if it is a log entry.
+/// The piece that a row points at, if the row is a log entry.
 pub(super) fn piece_of(key: &[u8], value: &[u8]) -> Option<Piece> {
     (keys::kind_of(key) == Some(Kind::Log)).then(|| LogEntry::read(value).ok())?.map(|entry| entry.piece)
 }
 
-/// How a piece that comes (`sign` 1) or goes (-1) changes what is live in its segment.
+/// The change of a segment's live counts when a piece is added (`sign` 1) or removed (-1).
 pub(super) fn live_change(piece: &Piece, sign: i64) -> memtable::Change {
     memtable::Change { bytes: sign * i64::from(piece.len), pieces: sign }
 }
 
-/// The key of the position that the state is of.
+/// The key of the row with the state's position.
 pub(super) fn position_key() -> Vec<u8> {
     keys::meta(Meta::Position)
 }

@@ -1,4 +1,5 @@
-//! Why the engine failed: what tells the committer whether opening again may help, and readers whether stored bytes are damaged.
+//! Engine errors. They tell the committer whether opening the engine again may help, and readers whether
+//! stored bytes are damaged.
 
 use std::io;
 
@@ -8,19 +9,20 @@ use super::journal::JournalError;
 /// Why the engine failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum EngineError {
-    /// No space, or over a disk quota: opening again may help once there is.
+    /// There is no space, or a disk quota is exceeded. Opening again may help once there is space.
     #[error("no space left on the file system")]
     Space,
-    /// The kernel could not bring data to the disk or back. What is there is unknown until it is read from the disk itself.
+    /// The kernel could not write or read data. What is stored is unknown until it is read from the disk
+    /// itself.
     #[error("the disk failed: {0}")]
     Disk(String),
-    /// Stored bytes are not what was written.
+    /// Stored bytes fail their check.
     #[error("{0}: restore the data directory from a backup")]
     Damaged(Box<Damage>),
-    /// Anything else; opening again may help.
+    /// Any other failure. Opening again may help.
     #[error("the storage engine failed: {0}")]
     Engine(String),
-    /// The state was written by another version, in this layout.
+    /// Another version wrote the state, in this layout.
     #[error("the data directory is of layout {0}")]
     Layout(u32),
 }

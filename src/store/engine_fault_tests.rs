@@ -1,4 +1,4 @@
-//! The engine where the disk fails or a crash falls between two writes.
+//! Tests of the engine with disk failures and with crashes between two writes.
 
 use std::fs::File;
 use std::io;
@@ -49,8 +49,9 @@ fn live(engine: &Engine) -> Vec<Counts> {
     engine.segments().iter().map(|(_, counts)| *counts).collect()
 }
 
-/// A crash left the rows of an applied table on the disk, and not the position that comes after them. Counted twice, the removal of
-/// two of three pieces would leave none, and the segment would be unlinked with the third.
+/// A crash left the rows of an applied table on disk, but not the position, which is written after them. If
+/// the removals were counted twice, the removal of two of three pieces would leave a count of zero, and the
+/// segment would be unlinked with the third piece.
 #[test]
 fn a_crash_before_the_position_is_written_counts_nothing_twice() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -90,8 +91,8 @@ impl Io for Failing {
     }
 }
 
-/// What trimming and erasing write is not waited for. A piece that is written again is: it would be gone with a failed sync, and the
-/// row that points at it would be shown.
+/// Trimming and erasing do not wait for a sync. A piece that they rewrite does: a failed sync would lose it
+/// while the row that points at it was visible.
 #[test]
 fn a_piece_is_not_shown_before_it_is_durable() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -108,7 +109,8 @@ fn a_piece_is_not_shown_before_it_is_durable() {
     assert_eq!(engine.piece(&old.piece).expect("still there"), vec![1; 100]);
 }
 
-/// The journal holds a sound record of a commit that was never acknowledged, since it could not be cut back.
+/// The journal holds a sound record of a commit that was never acknowledged, because the journal could not be
+/// cut back.
 #[test]
 fn what_comes_after_the_acknowledged_end_is_cut_when_a_process_opens_its_journal_again() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -118,7 +120,7 @@ fn what_comes_after_the_acknowledged_end_is_cut_when_a_process_opens_its_journal
     let acknowledged = engine.journal().end();
     let lost = tempfile::tempdir().expect("a directory");
     put(&engine, 2, 100);
-    // As after a kill: the state has seen neither.
+    // The state is from before both commits, as after a kill.
     for part in ["journal", "log"] {
         std::fs::create_dir(lost.path().join(part)).expect("made");
         for file in std::fs::read_dir(dir.path().join(part)).expect("read") {
@@ -139,7 +141,7 @@ fn what_comes_after_the_acknowledged_end_is_cut_when_a_process_opens_its_journal
     assert!(again.get(&key(3)).expect("read").is_some() && again.get(&key(2)).expect("read").is_none());
 }
 
-/// One segment has a damaged record. It is left where it is, and the store does not fall over it again and again.
+/// One segment has a damaged record. It stays, and the store does not fail on it again and again.
 #[test]
 fn a_damaged_segment_is_not_reclaimed_and_hurts_nothing_else() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -160,18 +162,19 @@ fn a_damaged_segment_is_not_reclaimed_and_hurts_nothing_else() {
     file.write_all_at(&[0xee; 64], 64 + 20_000).expect("written");
     let mut reclaimer = Reclaimer::default();
     let mut steps = 0;
-    while reclaimer.step(&engine).expect("the store goes on") {
+    while reclaimer.step(&engine).expect("the store continues") {
         steps += 1;
-        assert!(steps < 1_000, "it never ends");
+        assert!(steps < 1_000, "reclaiming does not end");
     }
     assert!(steps > 1);
     engine.check_point().expect("made");
     assert_eq!(engine.segments()[0].0.first, first.first, "the damaged one stays");
-    assert!(engine.segments().len() < 6, "the others went");
+    assert!(engine.segments().len() < 6, "the others are removed");
     put(&engine, 100, 10);
 }
 
-/// A process was killed while sled wrote a snapshot under a temporary name, which sled itself would take for a whole one.
+/// A process was killed while sled wrote a snapshot under a temporary name. sled itself would take it for a
+/// complete one.
 #[test]
 fn an_unfinished_snapshot_does_not_keep_the_state_from_opening() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -186,7 +189,8 @@ fn an_unfinished_snapshot_does_not_keep_the_state_from_opening() {
     assert!(!unfinished.exists());
 }
 
-/// Small pieces take more room in the journal than their bytes. That is no garbage, and copying them would not make it less.
+/// Small pieces take more room in the journal than their bytes. That is no garbage, and copying would not
+/// reduce it.
 #[test]
 fn small_pieces_that_all_live_are_not_copied_again_and_again() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -198,12 +202,12 @@ fn small_pieces_that_all_live_are_not_copied_again_and_again() {
     let mut reclaimer = Reclaimer::default();
     while reclaimer.step(&engine).expect("copied") {
         let end = engine.journal().end().0;
-        assert!(end < 3 * written, "{end} bytes written to give back some of {written}");
+        assert!(end < 3 * written, "{end} bytes written to reclaim some of {written}");
     }
     assert_eq!(engine.segments().iter().map(|(_, live)| live.pieces).sum::<u64>(), 3_000);
 }
 
-/// The journal of another store may have a record end just where the state is.
+/// The journal of another store may have a record that ends exactly at the state's position.
 #[test]
 fn the_journal_of_another_store_is_refused() {
     let dirs = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
@@ -217,7 +221,7 @@ fn the_journal_of_another_store_is_refused() {
     let error = Engine::open(&mixed).err().expect("refused").to_string();
     assert!(error.contains("of another store"), "{error}");
     for options in &options {
-        let engine = Engine::open(options).expect("both are as they were");
+        let engine = Engine::open(options).expect("both are unchanged");
         assert_eq!(engine.piece(&entry(&engine, 1).piece).expect("there"), vec![1; 100]);
     }
 }
@@ -241,7 +245,8 @@ fn a_missing_segment_in_which_events_lie_keeps_the_store_from_opening() {
     Engine::open(&options).expect("opened");
 }
 
-/// Segments that nothing lives in waited for the next checkpoint, five seconds later, however many there were.
+/// Regression: segments without live pieces waited for the next checkpoint, five seconds later, however many
+/// there were.
 #[test]
 fn segments_go_as_soon_as_the_journal_is_over_its_bound() {
     const CHECKPOINT_AGE: Duration = Duration::from_secs(5);

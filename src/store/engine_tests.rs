@@ -1,4 +1,5 @@
-//! The engine against a model: whatever is committed, frozen and applied in between, reads see the rows as they are.
+//! Tests of the engine against a model: whatever is committed, frozen and applied, reads return the current
+//! rows.
 
 #[path = "engine_fault_tests.rs"]
 mod faults;
@@ -60,11 +61,11 @@ fn rows_in_memory_are_what_the_engine_holds() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Puts (with a value) or removes rows of few keys in one commit.
+    /// Puts (with a value) or removes rows of a few keys in one commit.
     Commit(Vec<(u8, Option<u8>)>),
-    /// Brings everything into the state.
+    /// Writes everything into the state.
     Apply,
-    /// Ends without closing, as by `kill -9`, and opens again.
+    /// Ends without closing, as with `kill -9`, and opens again.
     Kill,
     /// Closes and opens again.
     Close,
@@ -84,7 +85,7 @@ fn key(n: u8) -> Vec<u8> {
     keys::key(Kind::Secret, TenantId(u64::from(n) % 3), &[n])
 }
 
-/// Every range from both ends, alone and mixed, is that of the model.
+/// Checks that every range equals the model's, read from either end and from both in turn.
 fn check(engine: &Engine, model: &BTreeMap<Vec<u8>, Vec<u8>>) {
     let (low, high) = (vec![Kind::Secret as u8], vec![Kind::Secret as u8 + 1]);
     let of_model = |bounds: (Bound<Vec<u8>>, Bound<Vec<u8>>)| -> Vec<(Vec<u8>, Vec<u8>)> {
@@ -175,7 +176,7 @@ proptest! {
     }
 }
 
-/// Segments fill with pieces that die; what lives is copied forward, and the space comes back.
+/// Segments fill with pieces that die. Live pieces are copied forward, and the disk space is returned.
 #[test]
 fn dead_segments_go_and_what_lives_in_mostly_dead_ones_moves() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -189,7 +190,7 @@ fn dead_segments_go_and_what_lives_in_mostly_dead_ones_moves() {
         batch.put_piece(keys::log(TenantId(1), crate::ids::Sequence(n)), bytes(n), head);
         engine.commit(batch).expect("committed");
     }
-    // Every tenth stays.
+    // Every tenth piece stays.
     for n in (0..pieces).filter(|n| n % 10 != 0) {
         let key = keys::log(TenantId(1), crate::ids::Sequence(n));
         let entry = engine.get(&key).expect("read").expect("there");

@@ -1,14 +1,15 @@
-//! Every key the store writes: one home for ordinals, lengths and order.
+//! The registry of every key that the store writes: ordinals, lengths and order.
 //!
-//! * A key is `kind u8 ‖ tenant u64 BE ‖ tail`; rows that belong to no tenant carry tenant 0, which is never given out.
-//! * Big endian throughout, so the order of keys is the order of tenants, sequences and ordinals.
+//! * A key is `kind u8 ‖ tenant u64 BE ‖ tail`. Rows that belong to no tenant have tenant 0, which is never
+//!   assigned.
+//! * Numbers are big endian, so keys sort by tenant, sequence and ordinal.
 //! * Ordinals are stable: a retired one is never used again.
-//! * Keys do not know what their values mean; every value begins with a version byte.
+//! * Keys do not know what their values mean. Every value starts with a version byte.
 
 use crate::ids::{Sequence, TenantId};
 
-/// Declares an enum whose ordinals are on disk, with all of its members in the order of ordinals. The compiler refuses an ordinal that
-/// is given twice.
+/// Declares an enum whose ordinals are on disk, with a list of all members in the order of ordinals. The
+/// compiler refuses an ordinal that is used twice.
 macro_rules! ordinals {
     ($(#[$doc:meta])* $vis:vis enum $name:ident { $($(#[$member_doc:meta])* $member:ident = $ordinal:literal,)+ }) => {
         $(#[$doc])*
@@ -20,7 +21,7 @@ macro_rules! ordinals {
             /// Every member, in the order of ordinals.
             $vis const ALL: &[$name] = &[$($name::$member,)+];
 
-            /// The member of an ordinal.
+            /// The member with an ordinal.
             #[allow(dead_code, reason = "not every enum is read back from its ordinal")]
             $vis fn from_ordinal(ordinal: u8) -> Option<$name> {
                 $name::ALL.iter().copied().find(|member| *member as u8 == ordinal)
@@ -30,11 +31,11 @@ macro_rules! ordinals {
 }
 
 ordinals! {
-    /// What a row is.
+    /// The kind of a row.
     pub(crate) enum Kind {
-        /// The store itself; tail: [`Meta`] ordinal, 1 byte.
+        /// A row of the store itself; tail: [`Meta`] ordinal, 1 byte.
         Meta = 0,
-        /// Where packed events lie in the journal; tail: first sequence, 8 bytes.
+        /// The location of packed events in the journal; tail: first sequence, 8 bytes.
         Log = 1,
         /// A tenant's counters; no tail.
         Counters = 2,
@@ -50,7 +51,7 @@ ordinals! {
         Idempotency = 7,
         /// A client-given `message_id`; tail: digest of user and id, 32 bytes.
         MessageId = 8,
-        /// What expires after a day, in order of its making; tail: lane u8, ordinal u64.
+        /// An entry of an expiry lane, in the order of creation; tail: lane u8, ordinal u64.
         Expiry = 9,
         /// A tenant whose rows are being erased; no tail.
         Erase = 10,
@@ -58,19 +59,20 @@ ordinals! {
         Secret = 11,
         /// A resource; tail: table u8, id.
         Row = 12,
-        /// Where a resource stands in a list; tail: list u8, digest of the group 16 bytes, number u64, id.
+        /// A list index entry; tail: list u8, digest of the group 16 bytes, number u64, id.
         Place = 13,
-        /// A term that occurs in a text, for search; tail: list u8, the rest is the search index's own.
+        /// A posting of the search index; tail: list u8, the rest belongs to the search index.
         Term = 14,
-        /// From when on a user's tokens are good; tail: `sub`.
+        /// The time from which a user's tokens are valid; tail: `sub`.
         UserSince = 15,
         /// A user whose events are being erased; tail: `sub`.
         EraseUser = 16,
-        /// Several places of one group; tail: as [`Kind::Place`], of the one it began with.
+        /// A run: several list index entries of one group; tail: as [`Kind::Place`], of the entry that it
+        /// started with.
         Run = 17,
-        /// What a tenant keeps besides its log; no tail.
+        /// The usage of a tenant besides its log; no tail.
         Usage = 18,
-        /// What is live in a segment of the journal; tail: the segment's first position, 8 bytes.
+        /// The live counts of a segment of the journal; tail: the segment's first position, 8 bytes.
         Segment = 19,
     }
 }
@@ -84,9 +86,9 @@ ordinals! {
         Messages = 1,
         /// Tools, by id.
         Tools = 2,
-        /// Users, by id. Of tenant 0: deleted users whose data is still being erased.
+        /// Users, by id. Under tenant 0: deleted users whose data is still being erased.
         Users = 5,
-        /// Which user has an email, by the email.
+        /// The user of each email, by email.
         Emails = 6,
         /// Blocks of core memory, by agent, user and label.
         CoreMemory = 7,
@@ -98,7 +100,8 @@ ordinals! {
 }
 
 ordinals! {
-    /// A list that rows stand in: the first byte in the tail of a [`Kind::Place`], a [`Kind::Run`] and a [`Kind::Term`].
+    /// A list that rows are in: the first byte in the tail of a [`Kind::Place`], a [`Kind::Run`] and a
+    /// [`Kind::Term`].
     pub enum List {
         /// Every agent.
         AllAgents = 0,
@@ -122,13 +125,13 @@ ordinals! {
         CoreMemoryOfUser = 17,
         /// Deleted users whose data is still being erased.
         UserErasures = 18,
-        /// Every memory, and the terms of all.
+        /// Every memory, and their postings.
         AllMemories = 32,
-        /// Memories of an agent, and their terms.
+        /// Memories of an agent, and their postings.
         MemoriesOfAgent = 33,
-        /// Memories of a user, and their terms.
+        /// Memories of a user, and their postings.
         MemoriesOfUser = 34,
-        /// Memories of an agent and a user, and their terms.
+        /// Memories of an agent and a user, and their postings.
         MemoriesOfAgentAndUser = 35,
         /// Versions of a memory.
         VersionsOfMemory = 36,
@@ -138,14 +141,14 @@ ordinals! {
 ordinals! {
     /// A lane of rows that expire: the first byte in the tail of a [`Kind::Expiry`].
     pub(crate) enum ExpiryLane {
-        /// [`Kind::Idempotency`].
+        /// The lane of [`Kind::Idempotency`].
         Idempotency = 0,
-        /// [`Kind::MessageId`].
+        /// The lane of [`Kind::MessageId`].
         MessageId = 1,
     }
 }
 
-/// How long the tail of a kind's key may be, in bytes: least and most.
+/// The allowed length of the tail of a kind's key, in bytes: minimum and maximum.
 pub(crate) const fn tail_len(kind: Kind) -> (usize, usize) {
     match kind {
         Kind::Meta => (1, 1),
@@ -164,8 +167,8 @@ pub(crate) const fn tail_len(kind: Kind) -> (usize, usize) {
 }
 
 impl Kind {
-    /// What an erased tenant loses, the log first. Its organization row stays, marked deleted, so that its number is
-    /// never given out again.
+    /// The kinds of rows that are erased with a tenant, the log first. Its organization row stays, marked
+    /// deleted, so that its number is never assigned again.
     pub(crate) const OF_TENANT: [Kind; 15] = [
         Kind::Log,
         Kind::ApiKey,
@@ -187,35 +190,35 @@ impl Kind {
 
 /// Bytes before the tail.
 pub(crate) const HEAD: usize = 9;
-/// Most bytes of a `jti`, `sub` or key id: ids are at most 256 bytes, see [`crate::event::ID_BYTES`].
+/// Longest `jti`, `sub` or key id, in bytes. Ids are at most 256 bytes, see [`crate::event::ID_BYTES`].
 pub(crate) const MAX_NAME: usize = 256;
 
 ordinals! {
     /// The rows of [`Kind::Meta`].
     pub(crate) enum Meta {
-        /// Layout of everything else.
+        /// The layout of all other rows.
         Schema = 0,
         /// Store id and cursor key.
         Identity = 1,
         /// The running epoch.
         Epoch = 2,
-        /// The version of the scopes that API keys are written in; `auth` knows what it means.
+        /// The version of the scopes that API keys are stored with. `auth` defines its meaning.
         Scopes = 3,
-        /// The version by which the rows of all tenants were counted.
+        /// The version of the code that counted the rows of all tenants.
         Usage = 4,
-        /// The position in the journal that the state is of.
+        /// The position of the state in the journal.
         Position = 5,
         /// The id of the journal that the state belongs to.
         Journal = 6,
     }
 }
 
-/// A stored key that is none of ours: damage, or a newer version.
+/// A stored key that this version does not know: it is damaged, or a newer version wrote it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a stored key is not one of this version")]
 pub(crate) struct BadKey;
 
-/// `kind ‖ tenant ‖ tail`.
+/// Builds `kind ‖ tenant ‖ tail`.
 pub(crate) fn key(kind: Kind, tenant: TenantId, tail: &[u8]) -> Vec<u8> {
     let mut key = Vec::with_capacity(HEAD + tail.len());
     begin(&mut key, kind, tenant);
@@ -223,7 +226,7 @@ pub(crate) fn key(kind: Kind, tenant: TenantId, tail: &[u8]) -> Vec<u8> {
     key
 }
 
-/// Begins a key in an empty buffer; the tail follows.
+/// Writes the head of a key into an empty buffer. The caller appends the tail.
 pub(crate) fn begin(key: &mut Vec<u8>, kind: Kind, tenant: TenantId) {
     key.push(kind as u8);
     key.extend_from_slice(&tenant.0.to_be_bytes());
@@ -234,27 +237,27 @@ pub(crate) fn kind_of(key: &[u8]) -> Option<Kind> {
     Kind::from_ordinal(*key.first()?)
 }
 
-/// The first key of a kind, and the first after all of its keys.
+/// The first key of a kind, and the first key after all of its keys.
 pub(crate) fn kind_range(kind: Kind) -> ([u8; 1], [u8; 1]) {
     ([kind as u8], [kind as u8 + 1])
 }
 
-/// Whether a key is that of a row of a table.
+/// Returns true if the key is that of a row of a table.
 pub(crate) fn is_row(key: &[u8]) -> bool {
     key.first() == Some(&(Kind::Row as u8))
 }
 
-/// A row of the store itself.
+/// The key of a row of the store itself.
 pub(crate) fn meta(row: Meta) -> Vec<u8> {
     key(Kind::Meta, TenantId(0), &[row as u8])
 }
 
-/// The value whose first event is `first`.
+/// The key of the piece whose first event is `first`.
 pub(crate) fn log(tenant: TenantId, first: Sequence) -> Vec<u8> {
     key(Kind::Log, tenant, &first.0.to_be_bytes())
 }
 
-/// The `ordinal`th row of an expiry lane.
+/// The key of entry `ordinal` of an expiry lane.
 pub(crate) fn expiry(tenant: TenantId, lane: u8, ordinal: u64) -> Vec<u8> {
     let mut tail = [lane; 9];
     tail[1..].copy_from_slice(&ordinal.to_be_bytes());
@@ -269,10 +272,10 @@ pub(crate) fn after(kind: Kind, tenant: TenantId) -> Vec<u8> {
     }
 }
 
-/// Takes a key apart.
+/// Parses a key.
 ///
 /// # Errors
-/// [`BadKey`] for an unknown kind or a tail whose length is not that kind's.
+/// [`BadKey`] for an unknown kind, or a tail whose length does not fit the kind.
 pub(crate) fn parse(key: &[u8]) -> Result<(Kind, TenantId, &[u8]), BadKey> {
     let (head, tail) = key.split_at_checked(HEAD).ok_or(BadKey)?;
     let kind = Kind::from_ordinal(head[0]).ok_or(BadKey)?;
@@ -284,12 +287,12 @@ pub(crate) fn parse(key: &[u8]) -> Result<(Kind, TenantId, &[u8]), BadKey> {
     Ok((kind, TenantId(tenant), tail))
 }
 
-/// Whose a key is.
+/// The tenant of a key.
 pub(crate) fn tenant(key: &[u8]) -> Option<TenantId> {
     key.get(1..)?.first_chunk().map(|tenant| TenantId(u64::from_be_bytes(*tenant)))
 }
 
-/// The first sequence a log key names.
+/// Tenant and first sequence of a log key.
 pub(crate) fn parse_log(key: &[u8]) -> Result<(TenantId, Sequence), BadKey> {
     match parse(key)? {
         (Kind::Log, tenant, tail) => {
@@ -313,7 +316,7 @@ pub(crate) fn parse_expiry(key: &[u8]) -> Result<(TenantId, u8, u64), BadKey> {
 mod tests {
     use super::*;
 
-    /// A changed ordinal would read old data directories wrongly, so each stands here once more.
+    /// With a changed ordinal, old data directories would be read wrongly. So each is repeated here.
     #[test]
     fn ordinals_are_stable() {
         let kinds: Vec<u8> = Kind::ALL.iter().map(|kind| *kind as u8).collect();

@@ -1,10 +1,12 @@
-//! How much of each segment of the journal is live: pieces that a row of the log points at.
+//! Live counts: how much of each segment of the journal is live, that is, pieces that a row of the log points
+//! at.
 //!
-//! * The state holds a row for each segment that has live pieces. What came since is in the memtable.
-//! * A record says how counts change, so it must not be counted twice. A crash may leave a row on the disk and not yet the state's
-//!   position, which comes after it. So each row says itself up to which position it counts ([`Live::counts`]). A row that went because
-//!   nothing was left needs no such mark: counting the same changes from zero again ends at zero, as counts are never negative.
-//! * A segment before the checkpoint without live pieces can go.
+//! * The state has a row for each segment with live pieces. Later changes are in the memtable.
+//! * A record changes counts, so it must not be counted twice. A crash may leave a row on disk without the
+//!   state's position, which is written after it. So each row holds the position up to which it counts
+//!   ([`Live::counts`]). A row that was removed at zero needs no such mark: counting the same changes from
+//!   zero again ends at zero, because counts are never negative.
+//! * A segment before the checkpoint without live pieces can be removed.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -19,12 +21,12 @@ use crate::ids::TenantId;
 const VERSION: u8 = 1;
 const LEN: usize = 1 + 3 * 8;
 
-/// What is live in one segment.
+/// The live counts of one segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Counts {
     /// Bytes of live pieces.
     pub(super) bytes: u64,
-    /// How many they are.
+    /// Number of live pieces.
     pub(super) pieces: u64,
 }
 
@@ -37,17 +39,17 @@ impl Counts {
         }
     }
 
-    /// What the row of a segment says.
+    /// Decodes the counts of a segment's row.
     pub(super) fn read(value: &[u8]) -> Option<Counts> {
         Row::read(value).map(|row| row.counts)
     }
 }
 
-/// What the row of a segment says.
+/// The row of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Row {
     counts: Counts,
-    /// Records that end here or before are counted.
+    /// Records that end at or before this position are counted.
     until: Position,
 }
 
@@ -73,7 +75,7 @@ impl Row {
     }
 }
 
-/// What is live in every segment, by the segment's first position.
+/// The live counts of every segment, by the segment's first position.
 #[derive(Default, Debug)]
 pub(super) struct Live {
     segments: BTreeMap<Position, Row>,
@@ -84,7 +86,7 @@ fn key(segment: Position) -> Vec<u8> {
 }
 
 impl Live {
-    /// Reads what the state says.
+    /// Loads the live counts from the state.
     pub(super) fn load(state: &State) -> Result<Live, EngineError> {
         let (from, to) = ([Kind::Segment as u8], [Kind::Segment as u8 + 1]);
         let mut live = Live::default();
@@ -101,22 +103,22 @@ impl Live {
         Ok(live)
     }
 
-    /// The first positions of segments in which something is live.
+    /// The first positions of segments with live pieces.
     pub(super) fn segments(&self) -> impl Iterator<Item = Position> {
         self.segments.iter().filter(|(_, row)| row.counts.pieces > 0).map(|(first, _)| *first)
     }
 
-    /// What is live in one segment.
+    /// The live counts of one segment.
     pub(super) fn of(&self, segment: Position) -> Counts {
         self.segments.get(&segment).map(|row| row.counts).unwrap_or_default()
     }
 
-    /// Returns true if the changes of a record that ends at `end` are among what is known of a segment.
+    /// Returns true if the counts of a segment include the changes of a record that ends at `end`.
     pub(super) fn counts(&self, segment: Position, end: Position) -> bool {
         self.segments.get(&segment).is_some_and(|row| end <= row.until)
     }
 
-    /// Takes over changes of records up to `until`; the rows that say so.
+    /// Applies changes of records up to `until`. Returns the rows to write.
     pub(super) fn apply<'a>(
         &mut self,
         changes: impl Iterator<Item = (&'a Position, &'a Change)>,

@@ -1,4 +1,5 @@
-//! One process per data directory: a lock that the kernel drops when its holder dies.
+//! The lock of a data directory: only one process may use it. The kernel releases the lock when its holder
+//! dies.
 
 use std::fs::{File, Permissions};
 use std::io::{self, Read, Seek, Write};
@@ -7,22 +8,22 @@ use std::path::Path;
 
 use super::{OpenError, backup, engine};
 
-/// The right to a data directory; dropping it gives it back.
+/// The acquired lock of a data directory. Dropping it releases the lock.
 #[derive(Debug)]
 pub(crate) struct DirLock {
     _file: File,
 }
 
-/// Why the directory cannot be had.
+/// Why the lock could not be acquired.
 #[derive(Debug)]
 pub(crate) enum LockError {
-    /// Somebody else holds it; its process id, if it could be read.
+    /// Another process holds the lock; its process id, if it could be read.
     Held(Option<u32>),
     Io(io::Error),
 }
 
 impl DirLock {
-    /// Takes the lock and leaves our process id in it.
+    /// Acquires the lock and writes this process's id into the lock file.
     pub(crate) fn take(dir: &Path) -> Result<DirLock, LockError> {
         let open = || -> io::Result<File> {
             let file =
@@ -45,15 +46,17 @@ impl DirLock {
             file.rewind()?;
             writeln!(file, "{}", std::process::id())
         };
-        // On a full disk the lock holds without its signature; the store says what is wrong with the disk.
+        // On a full disk the lock is valid without the process id. The store reports what is wrong with the
+        // disk.
         if let Err(error) = sign() {
-            tracing::debug!(%error, "the lock file could not be signed");
+            tracing::debug!(%error, "the process id could not be written to the lock file");
         }
         Ok(DirLock { _file: file })
     }
 }
 
-/// Takes the lock of a data directory, which is made if absent. One that was not restored to the end is refused.
+/// Acquires the lock of a data directory, which is created if absent. A directory with an unfinished restore
+/// is refused.
 pub(super) fn take_lock(dir: &Path) -> Result<DirLock, OpenError> {
     let lock = lock_any(dir)?;
     match dir.join(backup::UNFINISHED).exists() {

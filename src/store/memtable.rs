@@ -1,11 +1,11 @@
-//! Rows that are committed and not yet in the state, in memory: the overlay that every read looks through.
+//! The memtable: rows that are committed and not yet in the state. Every read overlays it on the state.
 //!
-//! * Two tables: commits go into the *active* one; the *frozen* one is on its way into the state. A row that both have is the
-//!   active one's.
+//! * There are two tables. Commits go into the *active* one; the *frozen* one is being written into the
+//!   state. If both have a row, the active one's is current.
 //! * A commit becomes visible under one lock, all of it or nothing.
-//! * Nothing waits for the disk under the lock. A read that needs both the tables and the state takes from the tables first and asks
-//!   for the [`Memtable::generation`] afterwards: as long as that is the same, the state holds nothing newer than the frozen
-//!   table.
+//! * Nothing waits for the disk under the lock. A read that needs both the tables and the state reads the
+//!   tables first and checks the [`Memtable::generation`] afterwards. As long as it is the same, the state
+//!   holds nothing newer than the frozen table.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -17,10 +17,10 @@ use super::journal::Position;
 use super::state::Value;
 use crate::sync::RwLock;
 
-/// What a row of a table costs in memory besides its key and value, bytes.
+/// Estimated memory overhead of a row in a table, in bytes.
 const ROW_OVERHEAD: usize = 96;
 
-/// Bytes of memory that a row takes in a table, about.
+/// Estimated memory of a row in a table, in bytes.
 pub(super) fn row_bytes(key: &Value, value: Option<&Value>) -> usize {
     key.len() + value_bytes(value) + ROW_OVERHEAD
 }
@@ -29,7 +29,7 @@ fn value_bytes(value: Option<&Value>) -> usize {
     value.map_or(0, |value| value.len())
 }
 
-/// How the live bytes of a segment change.
+/// A change of a segment's live counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Change {
     pub(super) bytes: i64,
@@ -43,21 +43,21 @@ impl std::ops::AddAssign for Change {
     }
 }
 
-/// The rows of consecutive commits; `None`: the row is removed.
+/// The rows of consecutive commits; `None` if the row is removed.
 #[derive(Default)]
 pub(super) struct Table {
     pub(super) rows: BTreeMap<Value, Option<Value>>,
-    /// By the first position of each segment.
+    /// Changes of live counts, by the first position of each segment.
     pub(super) live: HashMap<Position, Change>,
-    /// The end of the last record in it.
+    /// The end of the last record in the table.
     pub(super) end: Position,
     bytes: usize,
-    /// When its first commit came.
+    /// When its first commit was inserted.
     since: Option<Instant>,
 }
 
 impl Table {
-    /// Bytes of memory that its rows take, about.
+    /// Estimated memory of its rows, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -76,22 +76,22 @@ pub(super) struct Memtable {
     generation: AtomicU64,
 }
 
-/// What the active table holds.
+/// How full the active table is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Filling {
-    /// Bytes of memory, about.
+    /// Estimated memory, in bytes.
     pub(super) bytes: usize,
-    /// When its first commit came; `None`: there was none.
+    /// When its first commit was inserted; `None` if there was none.
     pub(super) since: Option<Instant>,
-    /// The commit that was inserted is its first.
+    /// Whether the inserted commit is its first.
     pub(super) is_first: bool,
 }
 
-/// A key and what is stored under it; `None`: it is removed.
+/// A key and its value; `None` if the row is removed.
 pub(super) type Row = (Value, Option<Value>);
 
 impl Memtable {
-    /// Makes the rows of one commit visible, whose record ends at `end`.
+    /// Makes the rows of one commit visible. The commit's record ends at `end`.
     pub(super) fn insert(
         &self,
         rows: impl Iterator<Item = Row>,
@@ -115,14 +115,15 @@ impl Memtable {
         Filling { bytes: table.bytes, since: table.since, is_first }
     }
 
-    /// What the active table holds.
+    /// How full the active table is.
     pub(super) fn filling(&self) -> Filling {
         let tables = self.tables.read();
         let Table { bytes, since, .. } = tables.active;
         Filling { bytes, since, is_first: false }
     }
 
-    /// Freezes the active table; `None` where it holds nothing. The table that was frozen before must be thawed.
+    /// Freezes the active table; returns `None` if it is empty. The previously frozen table must be thawed
+    /// first.
     pub(super) fn freeze(&self) -> Option<Arc<Table>> {
         let mut tables = self.tables.write();
         if tables.active.since.is_none() || tables.frozen.is_some() {
@@ -134,18 +135,18 @@ impl Memtable {
         Some(frozen)
     }
 
-    /// Lets go of the frozen table: the state holds all of it.
+    /// Drops the frozen table, because the state holds all of it.
     pub(super) fn thaw(&self) {
         let frozen = self.tables.write().frozen.take();
-        drop(frozen); // outside of the lock: it may be large
+        drop(frozen); // outside of the lock, because it may be large
     }
 
-    /// Counts how often a table was frozen.
+    /// Number of times that a table was frozen.
     pub(super) fn generation(&self) -> u64 {
         self.generation.load(Acquire)
     }
 
-    /// How the live bytes of segments differ from what the state says.
+    /// The difference between the live counts of segments and the state's.
     pub(super) fn live(&self) -> HashMap<Position, Change> {
         let tables = self.tables.read();
         let mut live = tables.active.live.clone();
@@ -162,7 +163,8 @@ impl Memtable {
         active.or_else(|| tables.frozen.as_ref()?.rows.get(key)).cloned()
     }
 
-    /// Up to `most` rows within bounds, from the lower end or, `backwards`, from the upper one; whether these are all.
+    /// Up to `most` rows within bounds, from the lower end or, if `backwards`, from the upper one. Also
+    /// returns whether these are all.
     pub(super) fn take(
         &self,
         (lower, upper): (Bound<&[u8]>, Bound<&[u8]>),
@@ -191,7 +193,7 @@ impl Memtable {
     }
 }
 
-/// Both in order, the newer row where both have a key.
+/// Merges both in order. If both have a key, the newer row is taken.
 pub(super) fn merge(newer: Vec<Row>, older: Vec<Row>, backwards: bool) -> Vec<Row> {
     if older.is_empty() {
         return newer;
@@ -217,7 +219,7 @@ pub(super) fn merge(newer: Vec<Row>, older: Vec<Row>, backwards: bool) -> Vec<Ro
     }
 }
 
-/// Whether no key lies within bounds: a `BTreeMap` panics where they are turned round.
+/// Returns true if the bounds contain no key. A `BTreeMap` panics if they are reversed.
 pub(super) fn is_empty(lower: Bound<&[u8]>, upper: Bound<&[u8]>) -> bool {
     match (lower, upper) {
         (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,

@@ -1,8 +1,9 @@
-//! A range of rows as a reader sees it: the tables in memory laid over the state.
+//! A range of rows as a reader sees it: the memtable overlaid on the state.
 //!
-//! * Rows are taken in chunks that grow, so a look at one row costs one row, and a long walk takes the lock seldom.
-//! * Between two chunks commits may come; within one, every row is as it was at one moment, or later where a newer commit has
-//!   reached the state already. A chunk during which a table was frozen is taken anew.
+//! * Rows are read in chunks of growing size. So reading one row costs one row, and a long scan takes the
+//!   lock seldom.
+//! * Commits may happen between two chunks. Within a chunk every row is as it was at one moment, or newer if
+//!   a later commit has reached the state already. A chunk during which a table was frozen is read again.
 
 use std::collections::VecDeque;
 use std::ops::Bound;
@@ -12,23 +13,23 @@ use super::engine::{EngineError, Shared};
 use super::memtable::{self, Row};
 use super::state::Value;
 
-/// Rows of the first chunk, and of the largest.
+/// Rows in the first chunk; the next constant is the limit of a chunk.
 const FIRST_CHUNK: usize = 2;
 const LARGEST_CHUNK: usize = 128;
 
 type Pair = (Value, Value);
 
-/// An iterator from both ends.
+/// An iterator that can be read from both ends.
 pub(super) struct Merged {
     shared: Arc<Shared>,
     lower: Bound<Vec<u8>>,
     upper: Bound<Vec<u8>>,
-    /// Taken from the lower end, in order.
+    /// Rows read from the lower end, in order.
     front: VecDeque<Pair>,
-    /// Taken from the upper end, highest first.
+    /// Rows read from the upper end, highest first.
     back: VecDeque<Pair>,
     chunk: usize,
-    /// Nothing is left between the bounds.
+    /// Whether nothing is left between the bounds.
     exhausted: bool,
 }
 
@@ -45,7 +46,7 @@ impl Merged {
         }
     }
 
-    /// Takes the next chunk from one end.
+    /// Reads the next chunk from one end.
     fn fill(&mut self, backwards: bool) -> Result<(), EngineError> {
         while !self.exhausted {
             let most = self.chunk;
@@ -57,21 +58,21 @@ impl Merged {
                 return Ok(());
             }
             let (newer, all) = self.shared.memtable.take(bounds, backwards, most);
-            // Where the tables hold more than was taken, only what lies before that counts.
+            // If the tables hold more than was read, only rows before that edge count.
             let edge = newer.last().filter(|_| !all).map(|(key, _)| key.clone());
             let within = match (&edge, backwards) {
                 (Some(edge), false) => (bounds.0, Bound::Included(&edge[..])),
                 (Some(edge), true) => (Bound::Included(&edge[..]), bounds.1),
                 (None, _) => bounds,
             };
-            // Every removed row may hide one of the state.
+            // Every removed row may hide a row of the state.
             let hidden = newer.iter().filter(|(_, value)| value.is_none()).count();
             let (older, older_all) = self.of_state(within, backwards, most + hidden)?;
             if self.shared.memtable.generation() != generation {
                 self.chunk = most;
                 continue;
             }
-            // Beyond the last row of the state that was taken there may be more of them.
+            // After the last row read from the state there may be more.
             let older_edge = older.last().filter(|_| !older_all).map(|(key, _)| key.clone());
             let mut rows = memtable::merge(newer, older, backwards);
             let edge = older_edge.or(edge);
@@ -95,7 +96,7 @@ impl Merged {
         Ok(())
     }
 
-    /// Up to `most` rows of the state; whether these are all.
+    /// Up to `most` rows of the state. Also returns whether these are all.
     fn of_state(
         &self,
         bounds: (Bound<&[u8]>, Bound<&[u8]>),

@@ -1,9 +1,11 @@
-//! A data directory of an older version: its rows are copied into a new state, its events into a journal.
+//! Migration of a data directory of an older version: copies its rows into a new state, and its events into a
+//! journal.
 //!
-//! * In layouts 1 to 3 the packed events were values of the log's rows. They are copied as they are and read as they are.
-//! * The old state is not touched before the copies are whole and on disk; then they take its place (`compact.rs`). A migration that
-//!   was interrupted begins anew at the next opening.
-//! * Cursors, keys and ids stay: they are rows like any other.
+//! * In layouts 1 to 3 the packed events were values of the log's rows. They are copied unchanged and stay
+//!   readable.
+//! * The old state is not touched before the copies are complete and durable; then they replace it
+//!   (`compact.rs`). An interrupted migration starts again at the next opening.
+//! * Cursors, keys and ids stay valid: they are rows like any other.
 
 use std::ops::Bound;
 use std::path::Path;
@@ -19,10 +21,10 @@ use super::state::{State, guard_damaged};
 
 /// Bytes of rows copied in one commit.
 const COPY_BYTES: u64 = 4 << 20;
-/// How often it says how far it is, in copied bytes.
+/// Copied bytes between two progress lines.
 const TOLD_EVERY: u64 = 1 << 30;
 
-/// Opens the engine of `dir`, after a migration where an older version has written it.
+/// Opens the engine of `dir`, after a migration if an older version wrote it.
 pub(super) fn open_engine(dir: &Path, options: &EngineOptions) -> Result<Engine, OpenError> {
     let known = super::recover::SCHEMA;
     // A journal without its state would be taken for that of a new store.
@@ -39,13 +41,12 @@ pub(super) fn open_engine(dir: &Path, options: &EngineOptions) -> Result<Engine,
     }
 }
 
-/// Opens the engine of `dir`. The state takes some room to open, so on a full disk the ballast gives up its own.
+/// Opens the engine of `dir`. Opening the state needs some disk space, so on a full disk the ballast is
+/// released.
 fn open_on_full_disk(dir: &Path, options: &EngineOptions) -> Result<Engine, EngineError> {
     match Engine::open(options) {
         Err(EngineError::Space) => {
-            tracing::warn!(
-                "the disk is full; room that was kept back is given up so that the store can open"
-            );
+            tracing::warn!("the disk is full; reserved space is released so that the store can open");
             space::drop_ballast(dir);
             Engine::open(options)
         }
@@ -53,17 +54,17 @@ fn open_on_full_disk(dir: &Path, options: &EngineOptions) -> Result<Engine, Engi
     }
 }
 
-/// Copies the data directory `dir`, which is of layout `from`, into the layout of this version.
+/// Copies the data directory `dir`, which has layout `from`, into the layout of this version.
 ///
 /// # Errors
-/// [`OpenError`]; the old state is as it was.
+/// [`OpenError`]; the old state is then unchanged.
 fn migrate(dir: &Path, options: &EngineOptions, from: u32) -> Result<(), OpenError> {
     let started = Instant::now();
     let failed = |error: EngineError| OpenError::engine(dir, &error);
     tracing::info!(
         from,
         to = super::recover::SCHEMA,
-        "the data directory is taken over into a new layout, which needs as much room again"
+        "migrating the data directory to a new layout; this needs as much free space as the data takes"
     );
     if options.journal.exists() {
         let reason =
@@ -76,7 +77,7 @@ fn migrate(dir: &Path, options: &EngineOptions, from: u32) -> Result<(), OpenErr
     let bytes = copy_rows(&old, &copy).map_err(failed)?;
     drop(old);
     compact::swap(dir).map_err(|error| OpenError::io(dir, &error))?;
-    tracing::info!(bytes, took = ?started.elapsed(), "the data directory was taken over; older versions cannot open it now");
+    tracing::info!(bytes, took = ?started.elapsed(), "the data directory was migrated; older versions cannot open it now");
     Ok(())
 }
 
@@ -99,7 +100,7 @@ fn copy_rows(old: &State, copy: &EngineOptions) -> Result<u64, EngineError> {
             new.commit(std::mem::take(&mut batch))?;
             if bytes - told >= TOLD_EVERY {
                 told = bytes;
-                tracing::info!(bytes, "taking over");
+                tracing::info!(bytes, "migrating");
             }
         }
     }

@@ -1,14 +1,15 @@
-//! Keeps segments of the journal from being removed while somebody reads or copies them.
+//! Pins: prevent the removal of journal segments while somebody reads or copies them.
 //!
-//! * One pin at a time, and each for a limited time: a reader that hangs must not fill the disk.
-//! * The applier asks before it removes; a segment that was found dead before the pin was taken may still go.
+//! * There is one pin at a time, each for a limited time: a reader that hangs must not fill the disk.
+//! * The applier checks for a pin before it removes a segment. A segment that was found dead before the pin
+//!   was taken may still be removed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::sync::Mutex;
 
-/// The pin of one journal, if somebody holds it.
+/// The pin of one journal, if it is held.
 #[derive(Default)]
 pub(super) struct Pins {
     held: Mutex<Held>,
@@ -16,13 +17,13 @@ pub(super) struct Pins {
 
 #[derive(Default)]
 struct Held {
-    /// Until when, and by which pin.
+    /// The end of the pin's time, and the number of the pin.
     until: Option<(Instant, u64)>,
-    /// Pins taken so far.
+    /// Number of pins taken so far.
     taken: u64,
 }
 
-/// No segment is removed while this lives and its time has not passed.
+/// While this exists and its time has not passed, no segment is removed.
 pub(crate) struct Pin {
     pins: Arc<Pins>,
     number: u64,
@@ -43,14 +44,14 @@ impl Pins {
         Some(Pin { pins: self.clone(), number, until })
     }
 
-    /// Whether segments must stay.
+    /// Returns true if segments must not be removed.
     pub(super) fn are_held(&self) -> bool {
         self.held.lock().until.is_some_and(|(until, _)| Instant::now() < until)
     }
 }
 
 impl Pin {
-    /// Whether it held up to now.
+    /// Returns true if the pin was held without interruption until now.
     pub(crate) fn holds(&self) -> bool {
         Instant::now() < self.until
     }
@@ -79,8 +80,8 @@ mod tests {
         assert!(!pins.are_held());
         let over = pins.take(Duration::ZERO).expect("free");
         assert!(!over.holds() && !pins.are_held());
-        let next = pins.take(Duration::from_secs(600)).expect("the other's time is over");
+        let next = pins.take(Duration::from_secs(600)).expect("the other pin has expired");
         drop(over);
-        assert!(pins.are_held() && next.holds(), "only its own pin ends");
+        assert!(pins.are_held() && next.holds(), "dropping the expired pin does not release this one");
     }
 }

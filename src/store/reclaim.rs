@@ -1,10 +1,12 @@
-//! Giving the space of dead pieces back: what is live in a segment that is mostly dead is copied to the journal's end, so that the
-//! segment can go at the next checkpoint.
+//! Reclaiming the space of dead pieces: the live pieces of a mostly dead segment are copied to the journal's
+//! end, so that the segment can be removed at the next checkpoint.
 //!
-//! * A segment that dies by itself, as those of a log with a retention do, is never copied.
-//! * A step copies a bounded number of bytes, between commits: the rate of copying follows that of commits.
-//! * What is copied is durable before its row points at the copy.
-//! * A segment that cannot be read stays as it is, and is not tried again in this run: it costs space, not the store.
+//! * A segment whose pieces all die, as in a log with retention, is never copied.
+//! * A step copies a bounded number of bytes, between commits. So the rate of copying follows the rate of
+//!   commits.
+//! * A copy is durable before its row points at it.
+//! * A segment that cannot be read stays, and is not tried again in this run: it costs disk space, but the
+//!   store continues.
 
 use std::collections::BTreeSet;
 
@@ -13,27 +15,30 @@ use super::journal::{Change, Position, SegmentInfo};
 use super::live::Counts;
 use super::log_entry::LogEntry;
 
-/// Bytes of records that are looked through in one step, and copied at most: a part of a small segment, so that records fill it.
+/// Bytes of records that one step reads, and the limit of what it copies. It is a part of a small segment, so
+/// that records fill the segment.
 const STEP_BYTES: u64 = 256 << 10;
-/// What a piece takes in the journal besides its bytes, about: the row that points at it, and that its old place is free. Copying does
-/// not save it, so without it small pieces would look like garbage, and be copied for ever.
+/// Estimated overhead of a piece in the journal, in bytes: the row that points at it, and the release of its
+/// old location. Copying does not save it. Without it small pieces would look like garbage and be copied
+/// forever.
 const PIECE_OVERHEAD: u64 = 96;
-/// Segments are copied while the journal takes more than this part, in percent, of what is live in it, and two segments.
+/// Segments are copied while the journal exceeds this percentage of its live bytes plus two segments.
 const BOUND_PERCENT: u64 = 125;
-/// Only a segment of which at most this part, in percent, is live is worth copying.
+/// A segment is worth copying only if at most this percentage of it is live.
 const WORTH_PERCENT: u64 = 80;
 
 /// The copying of one segment. Owned by the committer.
 #[derive(Default)]
 pub(super) struct Reclaimer {
-    /// From where on it is still to be looked through, and its end; `None`: none is being copied.
+    /// The position from which the segment is still to be read, and its end; `None` if no segment is being
+    /// copied.
     under_way: Option<(Position, Position)>,
-    /// The first positions of segments that could not be read: at most as many as there are segments.
+    /// The first positions of segments that could not be read. There are at most as many as segments.
     unreadable: BTreeSet<Position>,
 }
 
 impl Reclaimer {
-    /// Copies a little, if that gives space back; whether there is more to do at once.
+    /// Copies a little if that reclaims space. Returns true if there is more to do at once.
     pub(super) fn step(&mut self, engine: &Engine) -> Result<bool, EngineError> {
         let (from, end) = match self.under_way {
             Some(under_way) => under_way,
@@ -51,7 +56,7 @@ impl Reclaimer {
                 self.under_way = (next < end).then_some((next, end));
             }
             Err(error) => {
-                tracing::error!(%error, position = from.0, "a segment of the journal cannot be read; its space is not given back");
+                tracing::error!(%error, position = from.0, "a segment of the journal cannot be read; its space is not reclaimed");
                 self.unreadable.extend(engine.journal().segment_of(from));
                 self.under_way = None;
             }
@@ -60,8 +65,8 @@ impl Reclaimer {
     }
 }
 
-/// Copies everything that is live to the journal's end, so that nothing else is left at the next checkpoint; for a store without a
-/// daemon.
+/// Copies everything live to the journal's end, so that nothing else is left at the next checkpoint. For a
+/// store without a daemon.
 pub(super) fn all(engine: &Engine) -> Result<(), EngineError> {
     engine.journal().seal()?;
     for (segment, _) in engine.segments().iter().filter(|(segment, _)| segment.is_sealed) {
@@ -78,15 +83,15 @@ pub(super) fn all(engine: &Engine) -> Result<(), EngineError> {
     engine.commit(Batch::default())
 }
 
-/// The segment that gives most space back for what has to be copied, where the journal takes more than [`BOUND_PERCENT`] of what is
-/// live: its first position and its end.
+/// Returns the segment that reclaims the most space for the bytes to copy, if the journal exceeds
+/// [`BOUND_PERCENT`] of its live bytes: its first position and its end.
 fn candidate(engine: &Engine, unreadable: &BTreeSet<Position>) -> Option<(Position, Position)> {
     let mut segments = engine.segments();
     segments.retain(|(segment, _)| !unreadable.contains(&segment.first));
     let needed = |live: &Counts| live.bytes.saturating_add(live.pieces.saturating_mul(PIECE_OVERHEAD));
     let live: u64 = segments.iter().map(|(_, live)| needed(live)).sum();
     let size = |first: Position, end: Position| end.0 - first.0;
-    // Those without live pieces go by themselves, and those of the end are still written to.
+    // Segments without live pieces are removed anyway, and those at the end are still being written.
     let kept: Vec<_> =
         segments.iter().filter(|(segment, live)| segment.is_sealed && live.pieces > 0).collect();
     let taken: u64 = kept.iter().map(|(segment, _)| size(segment.first, segment.end)).sum();
@@ -100,7 +105,8 @@ fn candidate(engine: &Engine, unreadable: &BTreeSet<Position>) -> Option<(Positi
     (part(&best) <= WORTH_PERCENT).then_some((best.0.first, best.0.end))
 }
 
-/// What copies the live pieces of the records from `from` to `until`; and where to go on.
+/// Builds a batch that copies the live pieces of the records from `from` to `until`. Also returns where to
+/// continue.
 fn read(engine: &Engine, from: Position, until: Position) -> Result<(Batch, Position), EngineError> {
     let (mut batch, mut next) = (Batch::default(), from);
     let mut entries = Vec::new();
@@ -117,7 +123,7 @@ fn read(engine: &Engine, from: Position, until: Position) -> Result<(Batch, Posi
         next = record.end;
     }
     for (key, value) in entries {
-        // Live is only what the log still points at.
+        // A piece is live only if the log still points at it.
         if engine.get(&key)?.is_some_and(|row| row.as_ref() == value.as_slice())
             && let Ok(entry) = LogEntry::read(&value)
         {

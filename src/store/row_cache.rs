@@ -1,8 +1,10 @@
-//! Rows of tables in memory: those written or read last, bounded by bytes.
+//! The row cache: rows of tables in memory, those written or read last, bounded in bytes.
 //!
-//! * The rows of a page lie far apart: from the engine each costs the reading and decoding of a page with a dozen others.
-//! * A change comes here after the engine and before anyone is told of it, so who was told never finds what was before.
-//! * What is read while its row changes is not kept: the change takes away the place that was held for it.
+//! * The rows of a page of a list are far apart: for each, the engine reads and decodes one of its pages with
+//!   a dozen other rows.
+//! * A change reaches this cache after the engine and before its commit is reported. So a caller that was
+//!   told of the change never reads an older row.
+//! * A row that changes while it is read is not cached: the change removes the placeholder of the read.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -11,7 +13,8 @@ use quick_cache::sync::{Cache, GuardResult};
 
 use super::engine::Value;
 
-/// What a row costs besides its key and value, as measured with mimalloc: the table's entry, and the rounding of two pieces.
+/// Memory of a row besides its key and value, as measured with mimalloc: the table's entry, and the rounding
+/// of two allocations.
 const OVERHEAD: usize = 200;
 
 #[derive(Clone)]
@@ -23,38 +26,38 @@ impl Weighter<Vec<u8>, Value> for Bytes {
     }
 }
 
-/// The cache.
+/// The row cache.
 pub(crate) struct RowCache {
     rows: Cache<Vec<u8>, Value, Bytes>,
     hits: AtomicU64,
     misses: AtomicU64,
 }
 
-/// What the cache holds and how often it helped.
+/// Statistics of the row cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RowCacheStats {
-    /// Bytes of rows, with what keeping them costs.
+    /// Bytes of rows, including the overhead.
     pub bytes: u64,
-    /// As many there may be.
+    /// Limit of these bytes.
     pub limit: u64,
-    /// Rows that were found in memory, since the database was opened.
+    /// Rows found in the cache since the database was opened.
     pub hits: u64,
-    /// Rows that were looked for in the engine.
+    /// Rows looked up in the engine.
     pub misses: u64,
 }
 
-/// How many rows the library is told to expect. It makes room for as many at first, and divides the cache into no more parts than a
-/// 32nd of it; neither it nor a part is bound to that number.
+/// The number of rows that the library expects. It allocates room for as many at first, and divides
+/// the cache into at most a 32nd of it as shards. Neither the cache nor a shard is limited to that number.
 const EXPECTED: usize = 1_024;
 
 impl RowCache {
-    /// One that holds up to `bytes`.
+    /// Creates a cache of up to `bytes`.
     pub(super) fn new(bytes: u64) -> RowCache {
         let rows = Cache::with_weighter(EXPECTED, bytes, Bytes);
         RowCache { rows, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
-    /// The row under `key`: from here, or from `read`, and then it is here.
+    /// The row under `key` from the cache; if it is not there, from `read`, and then it is cached.
     pub(super) fn get<E>(
         &self,
         key: &[u8],
@@ -69,7 +72,7 @@ impl RowCache {
                 self.misses.fetch_add(1, Relaxed);
                 let row = read()?;
                 if let Some(row) = &row {
-                    let _ = guard.insert(row.clone()); // refused where the row changed meanwhile
+                    let _ = guard.insert(row.clone()); // refused if the row changed meanwhile
                 }
                 Ok(row)
             }
@@ -77,18 +80,21 @@ impl RowCache {
         }
     }
 
-    /// The row under `key` if it is here. It counts as neither found nor missed, and grows no older.
+    /// The row under `key` if it is cached. This is not counted as a hit or a miss, and does not change the
+    /// eviction order.
     pub(super) fn peek(&self, key: &[u8]) -> Option<Value> {
         self.rows.peek(key)
     }
 
-    /// The row under `key` is `row` now, `None`: it is gone or not known. Kept if it is no more than half a part of the cache.
+    /// Stores `row` as the current row under `key`; `None` if it was removed or is not known. It is cached if
+    /// it is at most half of a shard of the cache.
     pub(super) fn put(&self, key: Vec<u8>, row: Option<Value>) {
         match row {
             Some(row) if Bytes.weight(&key, &row) <= self.rows.shard_capacity() / 2 => {
                 self.rows.insert(key, row)
             }
-            // Put, a row too large for its part of the cache would not take a reader's place away.
+            // This is not a `put`: one of a row too large for its shard would not remove a reader's
+            // placeholder.
             _ => drop(self.rows.remove(&key)),
         }
     }
@@ -147,8 +153,11 @@ mod tests {
                 Ok::<_, Infallible>(Some(Value::from("old")))
             };
             let seen = cache.get(b"a", read).unwrap_or_else(|never| match never {});
-            assert_eq!(seen.as_deref(), Some(&b"old"[..]), "it was asked for before");
-            assert!(get(&cache, "a", now) == now.map(Value::from), "what was read before is still there");
+            assert_eq!(seen.as_deref(), Some(&b"old"[..]), "the read started before the change");
+            assert!(
+                get(&cache, "a", now) == now.map(Value::from),
+                "the row read before the change is still cached"
+            );
         }
     }
 
@@ -169,6 +178,6 @@ mod tests {
         }
         assert!(cache.stats().bytes > MOST / 2, "and not much less: {}", cache.stats().bytes);
         cache.put(b"huge".to_vec(), Some(vec![0; 2 << 20].into()));
-        assert_eq!(get(&cache, "huge", None), None, "what is larger than its part of the cache is not kept");
+        assert_eq!(get(&cache, "huge", None), None, "a row larger than its shard is not cached");
     }
 }

@@ -1,15 +1,18 @@
-//! The one file that names sled: the state of the store, a sorted map of rows on disk.
+//! The only file that names sled: the state of the store, a sorted map of rows on disk.
 //!
-//! * The state is that of a position in the journal. Rows are brought here after they are durable there, so a crash at any point
-//!   costs nothing: opening replays the journal from the position that the state holds.
-//! * That is why rows are written one by one. A batch of sled costs a manifest that is written out and waited for, and shuts
-//!   readers out for as long as it takes.
-//! * `flush()` of sled 0.34 is not an fsync on Linux: [`State::sync`] calls `fdatasync` on a file handle of its own.
+//! * The state is that of a position in the journal. Rows are written here after they are durable in the
+//!   journal, so a crash at any point loses nothing: opening replays the journal from the position that the
+//!   state holds.
+//! * That is why rows are written one by one. A sled batch costs a manifest that has to be written and waited
+//!   for, and blocks readers meanwhile.
+//! * `flush()` of sled 0.34 is not an fsync on Linux: [`State::sync`] calls `fdatasync` on a file handle of
+//!   its own.
 //! * `flush_async` is never called: it deadlocks under concurrency. Rows come from one thread.
-//! * After a failed `fdatasync` the kernel's cache may hold pages that the disk does not have, and call them clean. [`DOUBTFUL`] says
-//!   so to the next opening, in this process or another, which drops them and reads what is really there. The journal still
-//!   has everything since the last checkpoint.
-//! * A sled handle that has met an IO error stays broken: after [`EngineError`] the state has to be opened again.
+//! * After a failed `fdatasync` the kernel's cache may hold pages that the disk does not have, and mark them
+//!   clean. The file [`DOUBTFUL`] tells the next opening, in this process or another, to drop them and to
+//!   read what is really on disk. The journal still has everything since the last checkpoint.
+//! * A sled handle that has seen an IO error stays broken: after [`EngineError`] the state has to be opened
+//!   again.
 
 use std::fs::{self, File};
 use std::io;
@@ -28,14 +31,15 @@ use super::space::Io;
 /// The bytes of a row's value, shared with sled's cache.
 pub(crate) type Value = sled::IVec;
 
-/// How often sled reclaims space (and syncs its file for its own sake), milliseconds: without it space is never reclaimed.
+/// How often sled reclaims space (and syncs its file for its own purposes), in milliseconds. Without it sled
+/// never reclaims space.
 const HOUSEKEEPING_MS: u64 = 500;
-/// How long sled's threads may hold the file of a database that was closed: they let go of it when they have finished what
-/// they were at.
+/// How long sled's threads may hold the file of a closed database: they release it when they have finished
+/// their current work.
 const LET_GO: Duration = Duration::from_secs(2);
-/// The file in the database's directory that says that a sync of it failed.
+/// The file in the database's directory that marks that a sync of the database failed.
 const DOUBTFUL: &str = "doubtful";
-/// Changed rows after which the pages they replaced are freed.
+/// Number of changed rows after which the replaced pages are freed.
 const FREED_EVERY: usize = 64;
 
 impl From<sled::Error> for EngineError {
@@ -63,18 +67,18 @@ pub(crate) fn guard_damaged<T, E: From<EngineError>>(read: impl FnOnce() -> Resu
 
 /// An open state.
 pub(crate) struct State {
-    /// `None` only while it is dropped.
+    /// `None` only while this is dropped.
     db: Option<sled::Db>,
     /// The file sled writes to, opened a second time for fsync.
     file: File,
     /// The database's directory.
     dir: PathBuf,
     io: Arc<dyn Io>,
-    /// Rows changed since replaced pages were freed.
+    /// Rows changed since replaced pages were last freed.
     changed: AtomicUsize,
 }
 
-/// The first file in `blobs/`, where sled puts pages it never fsyncs; there must be none.
+/// Returns true if there is a file in `blobs/`, where sled puts pages it never syncs. There must be none.
 pub(crate) fn has_blobs(database: &Path) -> io::Result<bool> {
     match fs::read_dir(database.join("blobs")) {
         Ok(mut entries) => Ok(entries.next().is_some()),
@@ -83,8 +87,8 @@ pub(crate) fn has_blobs(database: &Path) -> io::Result<bool> {
     }
 }
 
-/// Removes snapshots that sled had not finished when its process ended: it would take them for whole ones, find them damaged, and
-/// never open again. They replace nothing before they are renamed.
+/// Removes snapshots that sled had not finished when its process ended. sled would take them for complete
+/// ones, find them damaged, and never open again. They replace nothing before they are renamed.
 fn remove_unfinished_snapshots(database: &Path) -> io::Result<()> {
     for entry in fs::read_dir(database)? {
         let entry = entry?;
@@ -99,15 +103,15 @@ fn remove_unfinished_snapshots(database: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Has the next opening of the database drop what the kernel's cache has of it.
+/// Makes the next opening of the database drop the kernel's cache of it.
 fn mark_doubtful(database: &Path) {
     let marked = File::create(database.join(DOUBTFUL)).and_then(|_| sync_dir(database));
     if let Err(error) = marked {
-        tracing::error!(%error, "that the disk failed the state could not be noted: restart the machine before the daemon");
+        tracing::error!(%error, "a failed sync of the state could not be recorded: restart the machine before the daemon");
     }
 }
 
-/// Where an earlier sync of the database failed: drops what the kernel's cache has of it. Returns true if so.
+/// If an earlier sync of the database failed, drops the kernel's cache of it and returns true.
 fn forget_doubtful_pages(io: &dyn Io, database: &Path) -> Result<bool, EngineError> {
     if !database.join(DOUBTFUL).exists() {
         return Ok(false);
@@ -120,17 +124,17 @@ fn forget_doubtful_pages(io: &dyn Io, database: &Path) -> Result<bool, EngineErr
     Ok(true)
 }
 
-/// A directory only we may enter, made if absent.
+/// Creates a directory, if absent, that only this user may enter.
 pub(crate) fn private_dir(dir: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     match fs::set_permissions(dir, fs::Permissions::from_mode(0o700)) {
-        // It was there before and belongs to somebody who let us in: theirs to decide.
+        // The directory existed and belongs to another user, who decides its permissions.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         other => other,
     }
 }
 
-/// Brings a directory's entries (names, renames) to the disk.
+/// Makes a directory's entries (names, renames) durable.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
@@ -156,7 +160,8 @@ impl State {
         let asked = Instant::now();
         let db = loop {
             match config.open() {
-                // Its lock: ours is held, so it is this process's own, which has just closed the database.
+                // Sled's own lock is held. This process holds the directory's lock, so it was this process,
+                // which has just closed the database.
                 Err(sled::Error::Io(error))
                     if error.kind() == io::ErrorKind::Other && asked.elapsed() < LET_GO =>
                 {
@@ -176,7 +181,8 @@ impl State {
             Ok(file)
         };
         let file = reopen().map_err(|error| {
-            mark_doubtful(database); // one of its syncs may have reported, once, what the kernel failed to write before
+            // One of its syncs may have reported, only once, what the kernel failed to write before.
+            mark_doubtful(database);
             EngineError::io(&error, false)
         })?;
         if was_doubtful {
@@ -189,7 +195,7 @@ impl State {
         self.db.as_ref().ok_or_else(|| EngineError::Engine("the state is closed".into()))
     }
 
-    /// Writes or removes one row; not durable before [`State::sync`].
+    /// Writes or removes one row. It is not durable before [`State::sync`].
     ///
     /// # Errors
     /// [`EngineError`].
@@ -200,8 +206,8 @@ impl State {
             None => db.remove(key),
         };
         written.map_err(EngineError::from).inspect_err(|error| self.doubt(error))?;
-        // sled's collector frees some hundred pieces with every 128th operation of a thread, and each change replaces a page: left to
-        // itself, a process that writes much keeps many pages it has replaced.
+        // Sled's collector frees some hundred allocations with every 128th operation of a thread, and each
+        // change replaces a page. Without help, a process that writes much keeps many replaced pages.
         if self.changed.fetch_add(1, Relaxed) % FREED_EVERY == FREED_EVERY - 1 {
             crossbeam_epoch::pin().flush();
         }
@@ -220,7 +226,7 @@ impl State {
         flush().inspect_err(|error| self.doubt(error))
     }
 
-    /// Whether the disk takes data for the state, after it failed.
+    /// Checks whether the disk accepts data for the state after it failed.
     ///
     /// # Errors
     /// [`EngineError`].
@@ -229,7 +235,7 @@ impl State {
         synced.inspect_err(|error| self.doubt(error))
     }
 
-    /// Notes for the next opening that the disk failed, if `error` says so.
+    /// Records for the next opening that the disk failed, if `error` says so.
     fn doubt(&self, error: &EngineError) {
         if let EngineError::Disk(_) = error {
             mark_doubtful(&self.dir);
@@ -259,8 +265,8 @@ impl State {
 
 impl Drop for State {
     fn drop(&mut self) {
-        // sled flushes when it is dropped and panics where that fails, on a full disk for one. Nothing is lost by it: what it
-        // did not bring to the disk is in the journal.
+        // sled flushes when it is dropped and panics if that fails, for example on a full disk. Nothing is
+        // lost then: what it did not write is in the journal.
         let db = self.db.take();
         if catch_unwind(AssertUnwindSafe(|| drop(db))).is_err() {
             tracing::warn!("the state could not be closed cleanly; the next opening replays the journal");
