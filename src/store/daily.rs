@@ -1,11 +1,14 @@
-//! Rows that go again after a day: answers to an `Idempotency-Key`, and client-given `message_id`s.
+//! Rows that expire after a day: responses to an `Idempotency-Key`, and client-given `message_id`s.
 //!
-//! * Each tenant has a lane per kind: rows numbered as they are made, oldest first. The lane's ends give its length, so
-//!   nothing is counted at a start, and what is over age or over number is always at its front.
-//! * A row is only removed by the lane entry that was made with it: a row written again stays.
-//! * A day is a day of running time: rows are dated and aged by [`DayClock`], which no setting of the wall clock moves.
-//! * A lane is over its number by at most what one commit adds: that much is removed before the next one ([`Lanes::collect`]).
-//! * Whether a body is the same is the caller's to compare; here are only digests.
+//! * Each tenant has a lane per kind: rows numbered in the order of creation, oldest first. The two ends of
+//!   the lane give its length, so nothing is counted at a start, and rows over the age or number limit are
+//!   always at its front.
+//! * A row is removed only by the lane entry that was created with it: a row that was written again stays.
+//! * A day is a day of running time. Rows are dated and aged by [`DayClock`], which changes of the wall clock
+//!   do not affect.
+//! * A lane exceeds its number limit by at most what one commit adds; the excess is removed before the next
+//!   commit ([`Lanes::collect`]).
+//! * Callers compare bodies; this module stores only digests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,9 +21,9 @@ use super::rows::{Rows, TooLong};
 use crate::ids::{Sequence, TenantId};
 use crate::time::Clock;
 
-/// How long such a row is kept, milliseconds.
+/// How long such a row is kept, in milliseconds.
 pub const DAY_MS: u64 = 24 * 60 * 60 * 1000;
-/// Most `message_id` rows of an organization; the oldest go first.
+/// Limit on `message_id` rows of an organization; the oldest are removed first.
 pub(super) const MESSAGE_IDS: u64 = 16_000_000;
 /// Rows removed in one batch.
 const REMOVE_AT_ONCE: usize = 256;
@@ -29,55 +32,56 @@ const VERSION: u8 = 1;
 const LANE_IDEMPOTENCY: u8 = ExpiryLane::Idempotency as u8;
 const LANE_MESSAGE_ID: u8 = ExpiryLane::MessageId as u8;
 
-/// What is remembered of a request with an `Idempotency-Key`.
+/// The stored row of a request with an `Idempotency-Key`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Idempotency {
-    /// SHA-256 of the body.
+    /// SHA-256 of the request body.
     pub body: [u8; 32],
-    /// What was answered.
+    /// The response.
     pub answer: Answer,
-    /// Unix milliseconds by the store's [`DayClock`], which dates the row when it is committed, whatever stands here before.
+    /// Creation time in Unix milliseconds by the store's [`DayClock`]. The commit sets it; a value set before
+    /// is ignored.
     pub created_ms: u64,
 }
 
-/// An answer, as short as it can be kept.
+/// A response in its shortest stored form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// A publish: `count` events from `first` on.
+    /// A publish of `count` events that start at `first`.
     Published {
-        /// Sequence of the first one.
+        /// Sequence of the first event.
         first: Sequence,
-        /// How many.
+        /// Number of events.
         count: u32,
     },
-    /// Status, version and body, to be sent again as they are.
+    /// Status, version and body of a response, which is repeated as it is.
     Stored {
         /// HTTP status.
         status: u16,
-        /// The version of what the body shows, where it has one.
+        /// The version of the resource in the body, if it has one.
         version: Option<u64>,
-        /// Bytes of the body.
+        /// The body.
         body: Vec<u8>,
     },
-    /// The answer held a secret and was not kept; the id of what was made.
+    /// The response held a secret and was not stored. Only the id of the created resource is.
     Withheld {
-        /// Its id.
+        /// The id of the created resource.
         id: String,
     },
 }
 
-/// What is remembered of a client-given `message_id`.
+/// The stored row of a client-given `message_id`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MessageId {
-    /// SHA-256 of what was published.
+    /// SHA-256 of the published event.
     pub body: [u8; 32],
-    /// The first event with it.
+    /// Sequence of the first event with this id.
     pub sequence: Sequence,
-    /// As [`Idempotency::created_ms`].
+    /// Creation time, as in [`Idempotency::created_ms`].
     pub created_ms: u64,
 }
 
-/// Digest of the parts of a scope, each told apart from the next.
+/// Digest of the parts of a scope. Parts are delimited, so different lists of parts have different digests.
 #[must_use]
 pub fn scope(parts: &[&[u8]]) -> [u8; 32] {
     let mut context = digest::Context::new(&digest::SHA256);
@@ -91,10 +95,10 @@ pub fn scope(parts: &[&[u8]]) -> [u8; 32] {
 }
 
 impl Rows {
-    /// Remembers an answer under `scope` (see [`scope`]) for a day.
+    /// Stores a response under `scope` (see [`scope`]) for a day.
     ///
     /// # Errors
-    /// [`TooLong`] when the answer does not fit a row.
+    /// [`TooLong`] if the response does not fit into a row.
     pub fn put_idempotency(
         &mut self,
         tenant: TenantId,
@@ -122,7 +126,7 @@ impl Rows {
         self.put_daily(LANE_IDEMPOTENCY, Kind::Idempotency, tenant, scope, value)
     }
 
-    /// Remembers a `message_id` under `scope` of user and id for a day.
+    /// Stores a `message_id` under the `scope` of user and id for a day.
     ///
     /// # Errors
     /// Never in practice: the row is small.
@@ -138,7 +142,7 @@ impl Rows {
     }
 }
 
-/// `version ‖ created u64 BE ‖ body digest`.
+/// Encodes `version ‖ created u64 BE ‖ body digest`.
 fn head(created_ms: u64, body: &[u8; 32]) -> Vec<u8> {
     let mut value = Vec::with_capacity(64);
     value.push(VERSION);
@@ -147,7 +151,7 @@ fn head(created_ms: u64, body: &[u8; 32]) -> Vec<u8> {
     value
 }
 
-/// Where [`head`] has the time.
+/// The bytes of [`head`] that hold the creation time.
 const CREATED: std::ops::Range<usize> = 1..9;
 
 fn created(value: &[u8]) -> Option<u64> {
@@ -194,12 +198,12 @@ pub(super) fn read_message_id(value: &[u8]) -> Option<MessageId> {
     Some(MessageId { body, sequence, created_ms })
 }
 
-/// Dates and ages the rows of lanes. It began at the wall clock's time when the store opened, or at the newest row's where that is
-/// later, and goes on with the monotonic clock: within a run no row looks older or younger than it is, and none is from the
-/// future.
+/// The clock that dates and ages the rows of lanes. It starts at the wall clock's time when the store opens,
+/// or at the newest row's time if that is later, and continues with the monotonic clock. Within a run no row
+/// looks older or younger than it is, and none is from the future.
 #[derive(Debug, Default)]
 pub(super) struct DayClock {
-    /// Unix milliseconds at the monotonic clock's zero. Written at the opening.
+    /// Unix milliseconds at the monotonic clock's zero. Written when the store opens.
     zero_ms: AtomicU64,
 }
 
@@ -209,20 +213,20 @@ impl DayClock {
         self.zero_ms.fetch_max(now_ms.saturating_sub(clock.monotonic_us() / 1_000), Ordering::Relaxed);
     }
 
-    /// Unix milliseconds.
+    /// The current time in Unix milliseconds.
     pub(super) fn now_ms(&self, clock: &dyn Clock) -> u64 {
         self.zero_ms.load(Ordering::Relaxed).saturating_add(clock.monotonic_us() / 1_000)
     }
 }
 
-/// Where one tenant's lane begins and ends.
+/// The two ends of one tenant's lane.
 #[derive(Debug)]
 struct Lane {
     /// Ordinal of the oldest row.
     first: u64,
-    /// Ordinal the next row gets.
+    /// Ordinal of the next row.
     next: u64,
-    /// When the oldest was made, Unix milliseconds; its key in [`Lanes::due`].
+    /// Creation time of the oldest row in Unix milliseconds; its key in [`Lanes::due`].
     oldest_ms: u64,
 }
 
@@ -232,15 +236,16 @@ pub(super) struct Lanes {
     lanes: BTreeMap<(TenantId, u8), Lane>,
     /// The lanes by the age of their oldest row.
     due: BTreeSet<(u64, TenantId, u8)>,
-    /// Lanes that may be over their number.
+    /// Lanes that may exceed their number limit.
     over: BTreeSet<(TenantId, u8)>,
-    /// Most idempotency rows of a tenant.
+    /// Limit on idempotency rows of a tenant.
     idempotency_rows: u64,
-    /// Rows put since the last collection.
+    /// Rows added since the last collection.
     pushed: u64,
 }
 
-/// Rows one collection removed, and how many of them were young but too many.
+/// The number of rows that one collection removed, and how many of them were removed by the number limit
+/// before a day had passed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Collected {
     pub(super) removed: u64,
@@ -254,7 +259,7 @@ impl Collected {
     }
 }
 
-/// `created u64 BE ‖ the row's key`, behind a version byte.
+/// Encodes `created u64 BE ‖ the row's key` behind a version byte.
 fn entry(created_ms: u64, key: &[u8]) -> Vec<u8> {
     [&[VERSION], created_ms.to_be_bytes().as_slice(), key].concat()
 }
@@ -290,7 +295,7 @@ impl Lanes {
         Ok(lanes)
     }
 
-    /// Puts a row and its place in the lane, dated `now_ms`.
+    /// Adds a row, dated `now_ms`, and its lane entry.
     pub(super) fn push(
         &mut self,
         batch: &mut Batch,
@@ -322,12 +327,12 @@ impl Lanes {
         if lane == LANE_IDEMPOTENCY { self.idempotency_rows } else { MESSAGE_IDS }
     }
 
-    /// Entries of all tables.
+    /// Number of entries of all in-memory tables.
     pub(super) fn entries(&self) -> usize {
         self.lanes.len() + self.due.len() + self.over.len()
     }
 
-    /// Forgets an erased tenant.
+    /// Removes an erased tenant's lanes.
     pub(super) fn forget(&mut self, tenant: TenantId) {
         for lane in [LANE_IDEMPOTENCY, LANE_MESSAGE_ID] {
             if let Some(ends) = self.lanes.remove(&(tenant, lane)) {
@@ -337,8 +342,9 @@ impl Lanes {
         }
     }
 
-    /// Removes what is over number, as many rows as were put since the last call and a batch more, and a batch of those over
-    /// age: neither keeps the other waiting, and no tenant's lane another's for long.
+    /// Removes rows over the number limit, as many as were added since the last call and one batch more, and
+    /// one batch of rows over the age limit. So neither kind delays the other, and no tenant's lane delays
+    /// another's for long.
     pub(super) fn collect(&mut self, engine: &Engine, now_ms: u64) -> Result<Collected, EngineError> {
         let mut collected = Collected::default();
         let most = std::mem::take(&mut self.pushed) + REMOVE_AT_ONCE as u64;
@@ -400,7 +406,7 @@ impl Lanes {
                 ends.oldest_ms = ms;
                 self.due.insert((ms, tenant, lane));
             }
-            // Empty: ordinals may begin anew, since no row holds the old ones.
+            // The lane is empty. Ordinals may start again, because no row holds the old ones.
             None => drop(self.lanes.remove(&(tenant, lane))),
         }
         Ok(collected)
@@ -411,7 +417,7 @@ fn parse(key: &[u8]) -> Result<(TenantId, u8, u64), EngineError> {
     keys::parse_expiry(key).map_err(|_| EngineError::Engine("an expiry key is damaged".into()))
 }
 
-/// A row's value unless it is over a day old by the [`DayClock`].
+/// Returns a row's value unless it is over a day old by the [`DayClock`].
 pub(super) fn fresh(value: Option<Value>, now_ms: u64) -> Option<Value> {
     value.filter(|value| created(value).is_some_and(|ms| now_ms < ms.saturating_add(DAY_MS)))
 }

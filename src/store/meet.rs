@@ -1,11 +1,12 @@
-//! Places that stand in all of several lists.
+//! Intersection: list index entries that are in all of several lists.
 //!
-//! * One list leads. Whether its next place stands in the others too, the row says itself: it is read for the page anyway, and
-//!   the others' places lie far apart where they are many.
-//! * Where it does not, the others say how far to leap: nothing before the furthest of their next places stands in all of them.
-//! * A leap that spares nothing costs more than a row that is looked at: after each in a row, twice as many rows are looked at
-//!   before the next, up to [`MOST_ROWS`]. Where the others go along with the leading one, place by place, they are asked instead
-//!   of rows: that costs less.
+//! * One list leads. The row of its next entry says whether that entry is also in the other lists. The row is
+//!   read for the page anyway, and entries of the others are far apart if there are many.
+//! * If the entry is not in all of them, the others give the distance to skip: nothing before the furthest of
+//!   their next entries is in all lists.
+//! * A skip that saves nothing costs more than reading a row. After each such skip in sequence, twice as many
+//!   rows are read before the next one, up to [`MOST_ROWS`]. If the entries of the others are near the
+//!   leading list's, they are compared instead of rows, which costs less.
 
 use std::ops::Bound;
 
@@ -13,28 +14,29 @@ use super::engine::EngineError;
 use super::places::{At, Group};
 use super::walk::{Merged, Walk, Way as _};
 
-/// Most rows that are looked at between two leaps.
+/// Largest number of rows read between two skips.
 const MOST_ROWS: usize = 7;
 
-/// What a walk along lists came to.
+/// The result of reading along lists.
 #[derive(Debug)]
 pub(super) struct Stretch {
-    /// In order.
+    /// The entries found, in order.
     pub(super) places: Vec<At>,
-    /// It has looked at as many places as it may; those after this one have yet to be looked at.
+    /// Set if the limit of entries read was reached: the entries after this one are still to be read.
     pub(super) goes_on_after: Option<At>,
 }
 
 impl Stretch {
-    /// A walk that has looked at everything it was to.
+    /// A result that is complete.
     pub(super) fn whole(places: Vec<At>) -> Stretch {
         Stretch { places, goes_on_after: None }
     }
 }
 
 impl Walk<'_> {
-    /// Up to `most` places after `from` in the lists of `lead` and of all `others`, having looked at up to `looks` of the first;
-    /// `stands` says of a place in the first whether it stands in the others.
+    /// Returns up to `most` entries after `from` that are in the lists of `lead` and of all `others`. Reads
+    /// at most `looks` entries of the leading list. `stands` returns whether an entry of the leading list is
+    /// in the others.
     pub(super) fn meet(
         &self,
         lead: Group,
@@ -46,7 +48,7 @@ impl Walk<'_> {
         let (mut found, mut looked) = (Vec::new(), 0);
         let mut lead = self.merged(&[lead], from)?;
         let mut others = Others { walk: *self, groups: others, ways: Vec::new() };
-        // Rows still to be looked at before the next leap, and how many that were after the last one.
+        // Rows still to be read before the next skip, and how many there were after the last one.
         let (mut rows, mut spare) = (0, 0);
         let (mut near, mut last) = (false, None);
         while found.len() < most
@@ -85,12 +87,13 @@ impl Walk<'_> {
 struct Others<'e> {
     walk: Walk<'e>,
     groups: &'e [Group],
-    /// Their ways, once one was asked for.
+    /// Their iterators, created when first needed.
     ways: Vec<Merged<'e>>,
 }
 
 impl Others<'_> {
-    /// The furthest of their next places from `at` on, and whether all were near; `None`: one of them has none.
+    /// The furthest of their next entries from `at` on, and whether all were near; `None` if one of them has
+    /// no more.
     fn furthest(&mut self, at: &At) -> Result<Option<(At, bool)>, EngineError> {
         let (mut furthest, mut near) = (at.clone(), true);
         for (which, group) in self.groups.iter().enumerate() {

@@ -1,12 +1,14 @@
-//! Where rows stand in lists.
+//! The list index: entries that say where rows are in lists.
 //!
-//! * A place that its commit makes alone in its group is a key without a value. Several are a run, one value that holds them
-//!   all: the engine copies a page for every row that it writes, however small, and that is what a commit costs.
-//! * The numbers of a run lie in one span ([`SPAN_BITS`]), so who reads on from a number begins at its span, and holds no more
-//!   than a span.
-//! * Places never move: readers read keys one after the other, and would overlook what is put behind them meanwhile. A place that
-//!   goes is taken out of its run where that stands, so a run's key says where it began and no more.
-//! * A group is known by a digest, so any text may name one and keys stay short.
+//! * An entry that its commit writes alone in its group is a key without a value. Several entries are a run:
+//!   one value that holds them all. The engine copies a page for every row that it writes, however small, and
+//!   this is the main cost of a commit.
+//! * The numbers of a run are in one span ([`SPAN_BITS`]). So a reader that continues from a number starts at
+//!   its span, and holds no more than a span.
+//! * Entries never move: readers read keys one after the other, and would miss an entry that moves behind
+//!   them. A deleted entry is removed from its run under the same key, so a run's key only says where the run
+//!   started.
+//! * A group is identified by a digest, so any text may name one and keys stay short.
 
 use super::daily::scope;
 use super::engine::{Batch, Engine, EngineError};
@@ -17,18 +19,19 @@ use crate::ids::TenantId;
 const VERSION: u8 = 1;
 /// Bytes of a group's digest.
 const GROUP: usize = 16;
-/// Bytes before a place's id: list, digest, number.
+/// Bytes before an entry's id: list, digest, number.
 pub(super) const BEFORE_ID: usize = 1 + GROUP + 8;
-/// Numbers of a span, as a power of two: with numbers that are microseconds, about what a busy list gets in one commit. Part of the
-/// format on disk: runs of another span need another version.
+/// Size of a span, as a power of two. Numbers are microseconds, so a span is about what a busy list gets in
+/// one commit. This is part of the format on disk: runs with another span need another version.
 const SPAN_BITS: u32 = 12;
-/// Most places of a run: bounds what is written anew when one of them goes.
+/// Limit on the entries of a run. It bounds what is rewritten when one of them is removed.
 const RUN: usize = 128;
 
-/// Bytes of a place in a run besides its id: how far into the span, and how long the id is.
+/// Bytes of an entry in a run besides its id: the offset in the span, and the length of the id.
 const IN_RUN: usize = 2 + 2;
 const _: () = assert!(SPAN_BITS <= u16::BITS);
-const _: () = assert!(RUN * (IN_RUN + keys::MAX_NAME) < super::pack::MAX_VALUE); // a byte is the version's
+// One byte is for the version.
+const _: () = assert!(RUN * (IN_RUN + keys::MAX_NAME) < super::pack::MAX_VALUE);
 
 /// A group of a list: what one page is taken from.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -38,7 +41,7 @@ pub struct Group {
 }
 
 impl Group {
-    /// The group of `list` that `parts` name.
+    /// The group of `list` that is named by `parts`.
     #[must_use]
     pub fn new(list: List, parts: &[&str]) -> Group {
         let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
@@ -52,24 +55,25 @@ impl Group {
     }
 }
 
-/// Where a row stands: under `number`, and among equal numbers by its id.
+/// A list index entry without its id: entries of a group are ordered by `number`, and those with equal
+/// numbers by id.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Place {
-    /// In which group.
+    /// The group.
     pub group: Group,
-    /// Under what.
+    /// The number that it is ordered by.
     pub number: u64,
 }
 
-/// A number and an id: what places are ordered by.
+/// A number and an id, which entries are ordered by.
 pub(super) type At = (u64, String);
 
-/// The key tail of a place that stands alone, and of a run that begins with it.
+/// The key tail of a single entry, and of a run that starts with it.
 fn tail(group: Group, number: u64, id: &str) -> Vec<u8> {
     [&group.prefix()[..], &number.to_be_bytes(), id.as_bytes()].concat()
 }
 
-/// The span of a number, and the first number of a span.
+/// The first number of the span of `number`.
 pub(super) const fn span_of(number: u64) -> u64 {
     number >> SPAN_BITS
 }
@@ -77,7 +81,7 @@ pub(super) const fn start_of(span: u64) -> u64 {
     span << SPAN_BITS
 }
 
-/// The first number after the span of one; `None`: it is the last span.
+/// The first number after the span of `number`; `None` if it is the last span.
 pub(super) fn after_span(number: u64) -> Option<u64> {
     start_of(span_of(number)).checked_add(1 << SPAN_BITS)
 }
@@ -93,7 +97,7 @@ pub(super) fn at_of(key: &[u8]) -> Result<At, EngineError> {
     Ok((number, text(id)?.to_owned()))
 }
 
-/// Its number.
+/// The number of a key.
 pub(super) fn number_of(key: &[u8]) -> Result<u64, EngineError> {
     Ok(parts(key)?.0)
 }
@@ -105,14 +109,15 @@ fn encode<'a>(run: impl Iterator<Item = &'a At> + Clone) -> Vec<u8> {
     for (number, id) in run {
         let offset = number - start_of(span_of(*number));
         for short in [offset as usize, id.len()] {
-            value.extend_from_slice(&(short as u16).to_be_bytes()); // both are below 65,536: see the assertions above
+            // Both are below 65,536: see the assertions above.
+            value.extend_from_slice(&(short as u16).to_be_bytes());
         }
         value.extend_from_slice(id.as_bytes());
     }
     value
 }
 
-/// Adds the places of a run that `wanted` wants to `into`.
+/// Adds the entries of a run that `wanted` accepts to `into`.
 pub(super) fn decode(
     key: &[u8],
     value: &[u8],
@@ -142,7 +147,7 @@ fn damaged() -> EngineError {
     EngineError::Engine("a stored place is damaged".into())
 }
 
-/// The first key tail after every one that begins with `prefix`.
+/// The first key tail after all that start with `prefix`.
 pub(super) fn after(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
@@ -151,29 +156,29 @@ pub(super) fn after(prefix: &[u8]) -> Vec<u8> {
             return end;
         }
     }
-    vec![u8::MAX; keys::MAX_NAME] // only where a list's number and digest are all ones
+    vec![u8::MAX; keys::MAX_NAME] // only if a list's number and digest are all ones
 }
 
 impl Rows {
-    /// Gives a row a place, where it has none.
+    /// Adds a list index entry for a row, if it does not exist.
     ///
     /// # Errors
-    /// [`TooLong`]: an id that is empty or over 256 bytes.
+    /// [`TooLong`] for an id that is empty or longer than 256 bytes.
     pub fn put_place(&mut self, tenant: TenantId, place: &Place, id: &str) -> Result<(), TooLong> {
         check_tail(Kind::Place, BEFORE_ID + id.len())?;
         self.place(tenant, place, id, true);
         Ok(())
     }
-    /// Takes a row's place away.
+    /// Removes a row's list index entry.
     pub fn delete_place(&mut self, tenant: TenantId, place: &Place, id: &str) {
         self.place(tenant, place, id, false);
     }
 }
 
-/// What one commit does to places, gathered so that those of one group are written together.
+/// The changes of list index entries in one commit, gathered so that those of one group are written together.
 #[derive(Default)]
 pub(super) struct Sheet {
-    /// As they were said; of several words on one place the last holds.
+    /// The changes in the order they were made; the last one for an entry applies.
     notes: Vec<Note>,
 }
 
@@ -182,12 +187,12 @@ struct Note {
     group: Group,
     at: At,
     stands: bool,
-    /// It was said more than once, so the place may stand already.
+    /// The entry was changed more than once, so it may exist already.
     again: bool,
 }
 
 impl Note {
-    /// What places are gathered and put in order by.
+    /// The sort key of a change.
     fn key(&self) -> (TenantId, Group, &At) {
         (self.tenant, self.group, &self.at)
     }
@@ -202,9 +207,10 @@ impl Sheet {
         self.notes.push(Note { tenant, group: place.group, at: (place.number, id), stands, again: false });
     }
 
-    /// Puts everything that was noted into `batch`.
+    /// Writes all changes into `batch`.
     pub(super) fn write(mut self, engine: &Engine, batch: &mut Batch) -> Result<(), EngineError> {
-        self.notes.sort_by(|a, b| a.key().cmp(&b.key())); // stable: the last word stays the last
+        // The sort is stable: the last change stays the last.
+        self.notes.sort_by(|a, b| a.key().cmp(&b.key()));
         self.notes.dedup_by(|later, kept| {
             let same = later.key() == kept.key();
             if same {
@@ -226,7 +232,7 @@ impl Sheet {
     }
 }
 
-/// One group's places, as a commit writes them.
+/// The entries of one group, as a commit writes them.
 struct Whose<'e> {
     engine: &'e Engine,
     tenant: TenantId,
@@ -244,7 +250,7 @@ impl Whose<'_> {
         key
     }
 
-    /// Removes the places of `gone`, which are of one span and in order, alone and out of their runs.
+    /// Removes the entries of `gone`, which are of one span and in order, both single ones and those in runs.
     fn take(&self, gone: &[&Note], batch: &mut Batch) -> Result<(), EngineError> {
         let Some(number) = gone.first().map(|note| note.at.0) else { return Ok(()) };
         for note in gone {
@@ -268,7 +274,8 @@ impl Whose<'_> {
         Ok(())
     }
 
-    /// Puts places of one span. Where a run begins like this one that must not be replaced, each is put alone.
+    /// Adds entries of one span. If a run that must not be replaced starts with the same entry, each entry is
+    /// written alone.
     fn put(&self, run: &[&Note], batch: &mut Batch) -> Result<(), EngineError> {
         if let [first, _, ..] = run {
             let key = self.key(Kind::Run, &first.at);
@@ -306,7 +313,7 @@ mod tests {
         back.clear();
         decode(&key, &value, |number, id| number > start_of(7) && !id.is_empty(), &mut back).expect("sound");
         assert_eq!(back, run[1..2]);
-        let whole = [1, 1 + IN_RUN + 1, 1 + 2 * IN_RUN + 1 + 12]; // where a place ends
+        let whole = [1, 1 + IN_RUN + 1, 1 + 2 * IN_RUN + 1 + 12]; // where an entry ends
         for len in (0..value.len()).filter(|len| !whole.contains(len)) {
             assert!(decode(&key, &value[..len], |_, _| true, &mut Vec::new()).is_err(), "cut to {len}");
         }

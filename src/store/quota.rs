@@ -1,12 +1,14 @@
-//! What each organization keeps besides its log, and how much it may keep.
+//! Quotas: how much each organization stores besides its log, and how much it may store.
 //!
-//! * Usage is exact. It is measured where a batch is applied ([`Quotas::measure`]), whoever made the batch, and the new numbers
-//!   are written in that batch: after any crash they agree with the rows. Only the committer applies batches.
-//! * A change that adds is admitted first ([`Quotas::reserve`]). Its reservation lasts until its commit is over, so changes that
-//!   are under way together cannot pass a limit. A change that only removes or shrinks needs no admission.
-//! * Without a limit of its own an organization may take what others leave, see [`Ledger::allowance`]. One that keeps no more than
-//!   its equal share is never refused because of what others keep.
-//! * It knows numbers alone; which rows count is `usage.rs`.
+//! * Usage is exact. It is measured wherever a batch is applied ([`Quotas::measure`]), and the new numbers
+//!   are written in that batch. So after any crash they agree with the rows. Only the committer applies
+//!   batches.
+//! * A change that adds is admitted first ([`Quotas::reserve`]). Its reservation lasts until its commit has
+//!   ended, so concurrent changes cannot exceed a limit together. A change that only removes or shrinks needs
+//!   no admission.
+//! * An organization without a limit of its own may use what others leave, see [`Ledger::allowance`]. One
+//!   within its equal share is never refused because of what others store.
+//! * This module knows only numbers; `usage.rs` decides which rows count.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,21 +21,23 @@ use super::usage::{self, Difference, Usage, differences};
 use crate::ids::TenantId;
 use crate::sync::Mutex;
 
-/// Which part of `store.max_live_bytes` rows may fill before organizations over their equal share are refused more. The other
-/// part is for those who keep less, and for events.
+/// The part of `store.max_live_bytes`, as a divisor, that rows may fill before organizations over their equal
+/// share are refused more. The rest is for organizations that store less, and for events.
 const CONTENDED: u64 = 2;
 
-/// What a change adds at most, as far as is known before it is committed; negative: it removes.
+/// Upper bound of what a change adds, as far as is known before its commit. Negative numbers mean that it
+/// removes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Growth {
-    /// Resources.
+    /// Number of resources.
     pub rows: i64,
-    /// Keys and values.
+    /// Bytes of keys and values.
     pub bytes: i64,
 }
 
 impl Growth {
-    /// What it adds to remember `messages` by their `message_id`s, and the ids of `answered` events under an `Idempotency-Key`.
+    /// The growth of storing `messages` by their `message_id`s, and the ids of `answered` events under an
+    /// `Idempotency-Key`.
     #[must_use]
     pub fn of_publish(messages: usize, answered: Option<usize>) -> Growth {
         let (scope, head) = (32, 1 + 8 + 32);
@@ -50,45 +54,46 @@ impl std::ops::AddAssign for Growth {
     }
 }
 
-/// An organization would keep more than it may. Nothing was done.
+/// An organization would exceed its quota. Nothing was written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "the organization keeps as much as {limit} allows it ({used} of {max}): delete what is not needed, or ask the operator to raise {limit}"
+    "the organization stores as much as {limit} allows ({used} of {max}): delete what is not needed, or ask the operator to raise {limit}"
 )]
 pub struct OverQuota {
     /// The configuration key of the limit.
     pub limit: &'static str,
-    /// What the organization may keep now.
+    /// The organization's limit now.
     pub max: u64,
-    /// What it keeps, with what is under way.
+    /// What it stores, including reservations.
     pub used: u64,
 }
 
-/// What organizations may keep.
+/// The quotas of organizations.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Most bytes of one organization, its events included; 0: a share.
+    /// Limit on the bytes of one organization, including its events; 0 means a share.
     pub(super) bytes: u64,
-    /// Most rows of one organization; 0: any number.
+    /// Limit on the rows of one organization; 0 means no limit.
     pub(super) rows: u64,
-    /// Most bytes of all organizations together, their events included; 0: any number.
+    /// Limit on the bytes of all organizations together, including their events; 0 means no limit.
     pub(super) max_live_bytes: u64,
 }
 
 impl Limits {
-    /// How many bytes of events an organization may keep beside `usage`, where it has a limit of its own. A sixteenth is left for
-    /// the newest events however many rows there are: who reconnects shall find them.
+    /// How many bytes of events an organization may keep beside `usage`, if it has a limit of its own. A
+    /// sixteenth of the limit is always left for the newest events, however many rows there are, so that
+    /// reconnecting clients find them.
     pub(super) fn event_bytes(&self, usage: Usage) -> Option<u64> {
         (self.bytes > 0).then(|| self.bytes.saturating_sub(usage.bytes).max(self.bytes / 16))
     }
 }
 
-/// One organization's part of the ledger.
+/// One organization's account in the ledger.
 #[derive(Clone, Copy, Debug, Default)]
 struct Account {
     /// What is applied.
     used: Usage,
-    /// What is admitted and not applied yet, in addition.
+    /// What is admitted and not applied yet. It is not part of `used`.
     reserved_rows: u64,
     reserved_bytes: u64,
 }
@@ -105,17 +110,17 @@ impl Account {
     }
 }
 
-/// The organizations that keep something or are about to.
+/// The organizations that store something or have a reservation.
 #[derive(Default)]
 struct Ledger {
     accounts: HashMap<TenantId, Account>,
-    /// Over all accounts; bytes with what is reserved.
+    /// Sums over all accounts; bytes include reservations.
     rows: u64,
     bytes: u64,
 }
 
 impl Ledger {
-    /// Changes an account, and the sums with it.
+    /// Changes an account and the sums.
     fn change(&mut self, tenant: TenantId, change: impl FnOnce(&mut Account)) {
         let account = self.accounts.entry(tenant).or_default();
         let (rows, bytes) = (account.used.rows, account.bytes());
@@ -127,12 +132,14 @@ impl Ledger {
         }
     }
 
-    /// Whether the rows of an organization may take `growth` more bytes, and if not, what they may take.
+    /// Checks whether the rows of an organization may grow by `growth` bytes. Returns their limit as an error
+    /// if not.
     ///
-    /// Without a limit of its own an organization takes what it likes as long as rows of all take less than half of
-    /// `max_live_bytes`. From then on only those grow whose rows take less than an equal part of that half. So a lone organization
-    /// is not limited by others that do not exist, and whoever keeps little is admitted however much others keep. Rows of all
-    /// together stay below `max_live_bytes`: at most half of it is taken under the first rule, at most half under the second.
+    /// Without a limit of its own, an organization may grow freely as long as the rows of all take less than
+    /// half of `max_live_bytes`. From then on, only organizations grow whose rows take less than an equal
+    /// part of that half. So a single organization is not limited by others that do not exist, and one that
+    /// stores little is admitted however much others store. Rows of all together stay below `max_live_bytes`:
+    /// at most half of it is taken under the first rule, and at most half under the second.
     fn allowance(&self, limits: &Limits, account: &Account, growth: u64) -> Result<(), OverQuota> {
         let wanted = account.bytes().saturating_add(growth);
         let (limit, max) = if limits.bytes > 0 {
@@ -151,26 +158,26 @@ impl Ledger {
     }
 }
 
-/// How much all organizations keep, and how often one was refused more.
+/// Totals over all organizations, and the number of refused changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct QuotaTotals {
-    /// Organizations that keep something besides events.
+    /// Organizations that store something besides events.
     pub organizations: u64,
-    /// Those that could not add a byte or a row now.
+    /// Organizations that could not add a byte or a row now.
     pub full: u64,
-    /// Resources.
+    /// Number of resources.
     pub rows: u64,
-    /// Keys and values of everything but the logs, with what is under way.
+    /// Bytes of keys and values of everything but the logs, including reservations.
     pub bytes: u64,
-    /// Changes that were refused.
+    /// Number of refused changes.
     pub refused: u64,
 }
 
-/// What the rows of organizations take.
+/// The bytes of organizations' rows.
 pub(super) struct RowBytes<'a>(&'a Ledger);
 
 impl RowBytes<'_> {
-    /// Organizations that have rows.
+    /// Number of organizations that have rows.
     pub(super) fn len(&self) -> usize {
         self.0.accounts.len()
     }
@@ -189,7 +196,8 @@ pub(super) struct Quotas {
     refused: AtomicU64,
 }
 
-/// Room for a change that is under way; dropping it ends the reservation. The change holds it until its commit is over.
+/// A reservation of quota for a change. The change holds it until its commit has ended; dropping it releases
+/// the quota.
 pub struct Reservation {
     quotas: Arc<Quotas>,
     tenant: TenantId,
@@ -211,7 +219,8 @@ impl Quotas {
         Arc::new(Quotas { limits, ledger: Mutex::default(), refused: AtomicU64::new(0) })
     }
 
-    /// Reads every organization's usage; counts all rows first where no earlier run has. What is reserved stays so.
+    /// Loads every organization's usage. If no earlier run has counted the rows, it counts them first.
+    /// Reservations stay.
     pub(super) fn load(&self, engine: &Engine) -> Result<(), EngineError> {
         let found = usage::load(engine)?;
         let mut ledger = self.ledger.lock();
@@ -225,8 +234,9 @@ impl Quotas {
         Ok(())
     }
 
-    /// Adds to `batch` what the organizations keep once it is applied; answers the same for [`Quotas::settle`]. Reads the length
-    /// of what is replaced or deleted, but for rows that are put as new.
+    /// Adds to `batch` the usage of the organizations once it is applied, and returns it for
+    /// [`Quotas::settle`]. Reads the length of each value that is replaced or deleted, except for rows that
+    /// are put as new.
     pub(super) fn measure(
         &self,
         engine: &Engine,
@@ -253,7 +263,7 @@ impl Quotas {
         Ok(after)
     }
 
-    /// Takes over what [`Quotas::measure`] answered: its batch is applied.
+    /// Takes over what [`Quotas::measure`] returned, once its batch is applied.
     pub(super) fn settle(&self, after: Vec<(TenantId, Usage)>) {
         if after.is_empty() {
             return;
@@ -264,10 +274,10 @@ impl Quotas {
         }
     }
 
-    /// Admits a change of `tenant`; `None` where it adds nothing.
+    /// Reserves quota for a change of `tenant`; `None` if it adds nothing.
     ///
     /// # Errors
-    /// [`OverQuota`], naming the limit.
+    /// [`OverQuota`], which names the limit.
     pub(super) fn reserve(
         self: &Arc<Self>,
         tenant: TenantId,
@@ -279,7 +289,7 @@ impl Quotas {
             return Ok(None);
         }
         let mut ledger = self.ledger.lock();
-        // It counts among those who share, also where it kept nothing before.
+        // The organization counts among those that share, even if it stored nothing before.
         let account = *ledger.accounts.entry(tenant).or_default();
         let admitted = if rows > 0 && self.limits.rows > 0 && account.rows() + rows > self.limits.rows {
             let (limit, max) = ("limits.rows_per_organization", self.limits.rows);
@@ -300,7 +310,7 @@ impl Quotas {
         admitted.map(|()| Some(Reservation { quotas: self.clone(), tenant, rows, bytes }))
     }
 
-    /// What `tenant` keeps.
+    /// The usage of `tenant`.
     pub(super) fn usage(&self, tenant: TenantId) -> Usage {
         self.ledger.lock().accounts.get(&tenant).map(|account| account.used).unwrap_or_default()
     }
@@ -310,7 +320,7 @@ impl Quotas {
         self.ledger.lock().bytes
     }
 
-    /// Over all organizations; looks at each.
+    /// Totals over all organizations. Visits each of them.
     pub(super) fn totals(&self) -> QuotaTotals {
         let ledger = self.ledger.lock();
         let is_full = |account: &&Account| {
@@ -326,12 +336,12 @@ impl Quotas {
         }
     }
 
-    /// Looks at what all organizations' rows take.
+    /// Calls `look` with the bytes of all organizations' rows.
     pub(super) fn with_rows<T>(&self, look: impl FnOnce(&RowBytes<'_>) -> T) -> T {
         look(&RowBytes(&self.ledger.lock()))
     }
 
-    /// Forgets the usage of an organization that was erased.
+    /// Removes the account of an erased organization.
     pub(super) fn forget(&self, tenant: TenantId) {
         self.ledger.lock().change(tenant, |account| account.used = Usage::default());
     }

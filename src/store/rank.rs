@@ -1,38 +1,40 @@
-//! Which of the documents that hold some of the words are the best: pure arithmetic over postings.
+//! Ranking: scores documents that hold some of the words searched for. It is pure arithmetic over postings.
 //!
-//! * A score is between 0 and 1. A document with more of the words stands above every one with fewer; among those with as many,
-//!   rare words, many occurrences and short texts count for more (BM25), and then the later document.
-//! * Rarity is counted over what was looked at, never over what is another's.
+//! * A score is between 0 and 1. A document with more of the words ranks above every one with fewer. Among
+//!   equals, rare words, many occurrences and short texts count for more (BM25), and then the later document.
+//! * Rarity is counted over the postings that were read, and these are only of groups that the caller may
+//!   see.
 
 use std::collections::HashMap;
 
 use super::terms::{Document, POSTINGS, Posting, Sought, words_of};
 
-/// BM25's: how soon more occurrences stop counting, and how much the length of a text does.
+/// BM25's constants: how soon more occurrences stop counting, and how much the length of a text counts.
 const K: f32 = 1.2;
 const B: f32 = 0.75;
-/// Words of an ordinary text. A constant, so that a document's score does not hang on other documents' lengths.
+/// Words of an ordinary text. It is a constant, so that a document's score does not depend on other
+/// documents' lengths.
 const ORDINARY_WORDS: f32 = 50.0;
 
 /// A document that was found.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Hit {
-    /// Which.
+    /// The document.
     pub document: Document,
-    /// How well it fits, 0 to 1.
+    /// Its score, 0 to 1.
     pub score: f32,
 }
 
-/// What a search came to.
+/// The result of a search.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Hits {
-    /// Best first: the part that was asked for.
+    /// The requested part of the documents, best first.
     pub hits: Vec<Hit>,
-    /// How many there are, among the postings that were looked at.
+    /// Number of documents found among the postings that were read.
     pub total: usize,
 }
 
-/// What is known of a document so far.
+/// The partial score of a document.
 #[derive(Default)]
 struct Candidate {
     words: u32,
@@ -45,7 +47,7 @@ pub(super) fn rank(found: &[Vec<Posting>], sought: &Sought) -> Hits {
     let mut candidates: HashMap<Document, Candidate> = HashMap::new();
     let mut all_rarity = 0.0;
     for postings in found {
-        // A word may stand for several terms, of which a document may hold several.
+        // A word may match several terms, and a document may hold several of these.
         let mut holders: HashMap<Document, (u32, u8)> = HashMap::with_capacity(postings.len());
         for (document, mark) in postings {
             let holder = holders.entry(*document).or_insert((0, mark.length));
@@ -76,13 +78,13 @@ pub(super) fn rank(found: &[Vec<Posting>], sought: &Sought) -> Hits {
     Hits { hits, total }
 }
 
-/// What a word counts for that so many documents hold; above 0.
+/// The rarity of a word that `holders` documents hold; above 0.
 fn rarity(holders: usize) -> f32 {
     let (all, holders) = (POSTINGS as f32, holders as f32);
     (1.0 + (all - holders + 0.5) / (holders + 0.5)).ln()
 }
 
-/// What `count` occurrences in a text of this length count for; 0 to 1.
+/// The weight of `count` occurrences in a text of this length; 0 to 1.
 fn weight(count: u32, length: u8) -> f32 {
     let count = count as f32;
     count / (count + K * (1.0 - B + B * words_of(length) / ORDINARY_WORDS))

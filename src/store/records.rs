@@ -1,8 +1,9 @@
-//! Rows about who may do what: organizations, API keys, revoked tokens, disabled users, secrets.
+//! Rows of organizations and credentials: organizations, API keys, revoked tokens, disabled users, secrets.
 //!
-//! * A value is a version byte and JSON; a field that is added later has a default, so that old rows stay readable.
+//! * A value is a version byte and JSON. A field that is added later has a default, so that old rows stay
+//!   readable.
 //! * No credential is stored, only digests.
-//! * What a scope, a role or a narrowing means is `auth`'s.
+//! * `auth` defines what a scope, a role or a narrowing means.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -14,37 +15,37 @@ use crate::ids::TenantId;
 
 const VERSION: u8 = 1;
 
-/// Who sees events without a `user_id` of theirs.
+/// Who sees events that have a `user_id`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Visibility {
-    /// An event with a `user_id` reaches that user alone (and principals with `read:all`).
+    /// An event with a `user_id` is delivered only to that user (and to principals with `read:all`).
     #[default]
     Private,
-    /// Every event reaches everyone of the organization.
+    /// Every event is delivered to every user of the organization.
     Org,
 }
 
 /// An organization.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Organization {
-    /// Its number here; never reused.
+    /// Its internal number; never reused.
     #[serde(skip, default = "no_tenant")]
     pub tenant: TenantId,
     /// Its public id.
     pub org_id: String,
-    /// For people.
+    /// Display name.
     #[serde(default)]
     pub name: String,
-    /// Who sees what.
+    /// Who sees which events.
     #[serde(default)]
     pub visibility: Visibility,
-    /// Whether it is told which of its users are connected.
+    /// Whether the organization receives presence events of its users.
     #[serde(default)]
     pub presence: bool,
-    /// Unix milliseconds.
+    /// Creation time, Unix milliseconds.
     pub created_ms: u64,
-    /// Its rows are being or have been erased.
+    /// Whether it is deleted: its rows are being or have been erased.
     #[serde(default)]
     pub deleted: bool,
 }
@@ -59,34 +60,34 @@ pub struct ApiKey {
     pub key_id: String,
     /// SHA-256 of the secret.
     pub digest: [u8; 32],
-    /// Scopes by name.
+    /// Names of its scopes.
     pub scopes: Vec<String>,
-    /// What reading and publishing are narrowed to.
+    /// What reading and publishing are limited to.
     #[serde(default)]
     pub narrowing: Narrowing,
-    /// For people.
+    /// Display name.
     #[serde(default)]
     pub name: String,
-    /// Unix milliseconds.
+    /// Creation time, Unix milliseconds.
     pub created_ms: u64,
-    /// Unix milliseconds; absent: never.
+    /// Expiry time, Unix milliseconds; absent if it never expires.
     #[serde(default)]
     pub expires_ms: Option<u64>,
-    /// Unix milliseconds, minutes stale; absent: never used.
+    /// Time of last use, Unix milliseconds, accurate to some minutes; absent if it was never used.
     #[serde(default)]
     pub last_used_ms: Option<u64>,
 }
 
-/// A token that is refused although its signature is good.
+/// A token that is refused although its signature is valid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revoked {
-    /// The organization it was made for.
+    /// The organization it was issued for.
     #[serde(skip, default = "no_tenant")]
     pub tenant: TenantId,
     /// Its `jti`.
     #[serde(skip)]
     pub jti: String,
-    /// When it expires by itself, Unix milliseconds; the row goes then.
+    /// When it expires, Unix milliseconds. The row is removed then.
     pub expires_ms: u64,
 }
 
@@ -96,23 +97,23 @@ pub struct DisabledUser {
     /// The organization.
     #[serde(skip, default = "no_tenant")]
     pub tenant: TenantId,
-    /// Whom.
+    /// The user's `sub`.
     #[serde(skip)]
     pub sub: String,
-    /// Since when, Unix milliseconds.
+    /// When the user was disabled, Unix milliseconds.
     pub since_ms: u64,
 }
 
-/// Since when a user's tokens are good.
+/// The time from which a user's tokens are valid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserSince {
     /// The organization.
     #[serde(skip, default = "no_tenant")]
     pub tenant: TenantId,
-    /// Whose.
+    /// The user's `sub`.
     #[serde(skip)]
     pub sub: String,
-    /// Unix milliseconds: what was issued earlier is refused.
+    /// Unix milliseconds. Tokens issued earlier are refused.
     pub since_ms: u64,
 }
 
@@ -120,10 +121,10 @@ fn no_tenant() -> TenantId {
     TenantId(0)
 }
 
-/// A typed row of a tenant, told from its kind's others by a name.
+/// A typed row of a tenant, identified within its kind by a name.
 pub(super) trait Record: Serialize + DeserializeOwned {
     const KIND: Kind;
-    /// Sets what the key holds.
+    /// Sets the fields that the key holds.
     fn place(&mut self, tenant: TenantId, name: &str);
 }
 
@@ -162,7 +163,7 @@ impl Record for UserSince {
 impl Rows {
     fn put_record<R: Record>(&mut self, tenant: TenantId, name: &str, record: &R) -> Result<(), TooLong> {
         let mut value = vec![VERSION];
-        // These are structs of strings and numbers written to memory: there is nothing that could fail.
+        // These are structs of strings and numbers written to memory, so nothing can fail.
         let _ = serde_json::to_writer(&mut value, record);
         self.put(R::KIND, tenant, name.as_bytes(), value, Before::Unknown)
     }
@@ -170,36 +171,36 @@ impl Rows {
     /// Creates or replaces an organization.
     ///
     /// # Errors
-    /// [`TooLong`] for an unreasonable name.
+    /// [`TooLong`] if the row is too large.
     pub fn put_organization(&mut self, organization: &Organization) -> Result<(), TooLong> {
         self.put_record(organization.tenant, "", organization)
     }
     /// Creates or replaces an API key.
     ///
     /// # Errors
-    /// [`TooLong`] for too much narrowing or too long a name.
+    /// [`TooLong`] if the narrowing or the name is too long.
     pub fn put_api_key(&mut self, key: &ApiKey) -> Result<(), TooLong> {
         self.put_record(key.tenant, &key.key_id, key)
     }
-    /// Forgets an API key.
+    /// Deletes an API key.
     pub fn delete_api_key(&mut self, tenant: TenantId, key_id: &str) {
         self.delete(Kind::ApiKey, tenant, key_id.as_bytes(), 1);
     }
     /// Revokes a token.
     ///
     /// # Errors
-    /// [`TooLong`] for a `jti` that is empty or over 256 bytes.
+    /// [`TooLong`] for a `jti` that is empty or longer than 256 bytes.
     pub fn put_revoked(&mut self, revoked: &Revoked) -> Result<(), TooLong> {
         self.put_record(revoked.tenant, &revoked.jti, revoked)
     }
-    /// Forgets a revocation.
+    /// Deletes a revocation.
     pub fn delete_revoked(&mut self, tenant: TenantId, jti: &str) {
         self.delete(Kind::Revoked, tenant, jti.as_bytes(), 1);
     }
     /// Disables a user.
     ///
     /// # Errors
-    /// [`TooLong`] for a `sub` that is empty or over 256 bytes.
+    /// [`TooLong`] for a `sub` that is empty or longer than 256 bytes.
     pub fn put_disabled_user(&mut self, user: &DisabledUser) -> Result<(), TooLong> {
         self.put_record(user.tenant, &user.sub, user)
     }
@@ -207,28 +208,28 @@ impl Rows {
     pub fn delete_disabled_user(&mut self, tenant: TenantId, sub: &str) {
         self.delete(Kind::DisabledUser, tenant, sub.as_bytes(), 1);
     }
-    /// Ends a user's older tokens.
+    /// Ends a user's earlier tokens.
     ///
     /// # Errors
-    /// [`TooLong`] for a `sub` that is empty or over 256 bytes.
+    /// [`TooLong`] for a `sub` that is empty or longer than 256 bytes.
     pub fn put_user_since(&mut self, user: &UserSince) -> Result<(), TooLong> {
         self.put_record(user.tenant, &user.sub, user)
     }
-    /// Forgets that a user's tokens were ended.
+    /// Deletes the row that ended a user's earlier tokens.
     pub fn delete_user_since(&mut self, tenant: TenantId, sub: &str) {
         self.delete(Kind::UserSince, tenant, sub.as_bytes(), 1);
     }
-    /// Notes the version of the scopes that API keys are written in.
+    /// Stores the version of the scopes that API keys are stored with.
     ///
     /// # Errors
-    /// Never: the row is of two bytes.
+    /// Never: the row has two bytes.
     pub fn put_scopes_version(&mut self, version: u8) -> Result<(), TooLong> {
         self.put(Kind::Meta, TenantId(0), &[Meta::Scopes as u8], vec![VERSION, version], Before::Unknown)
     }
-    /// Keeps opaque bytes under a name of the store's own (1 to 64 bytes).
+    /// Stores opaque bytes under a name of the store's own (1 to 64 bytes).
     ///
     /// # Errors
-    /// [`TooLong`] for another name or more than 72 KiB.
+    /// [`TooLong`] for another name or for more than 72 KiB.
     pub fn put_secret(&mut self, name: &str, bytes: &[u8]) -> Result<(), TooLong> {
         self.put(Kind::Secret, TenantId(0), name.as_bytes(), [&[VERSION], bytes].concat(), Before::Unknown)
     }
@@ -250,7 +251,7 @@ pub(super) fn all<R: Record>(engine: &Engine) -> Result<Vec<R>, EngineError> {
     engine.range(&from, &to).map(|row| row.and_then(|(key, value)| read(&key, &value))).collect()
 }
 
-/// The version of the scopes that API keys are written in; 0 where it was never noted.
+/// The version of the scopes that API keys are stored with; 0 if it was never stored.
 pub(super) fn scopes_version(engine: &Engine) -> Result<u8, EngineError> {
     let row = engine.get(&keys::meta(Meta::Scopes))?;
     match row.as_deref() {
@@ -266,7 +267,7 @@ pub(super) fn secret(engine: &Engine, name: &str) -> Result<Option<Vec<u8>>, Eng
     Ok(row.and_then(|value| value.strip_prefix(&[VERSION]).map(<[u8]>::to_vec)))
 }
 
-/// The highest tenant number ever given out; 0: none.
+/// The highest tenant number that was ever assigned; 0 if there is none.
 pub(super) fn last_tenant(engine: &Engine) -> Result<u64, EngineError> {
     let row = engine.last(&[Kind::Organization as u8], &[Kind::Organization as u8 + 1])?;
     Ok(row.and_then(|(key, _)| keys::parse(&key).ok().map(|(_, tenant, _)| tenant.0)).unwrap_or(0))
@@ -289,7 +290,7 @@ mod tests {
         }
     }
 
-    /// A row of before `presence` was, byte for byte.
+    /// A row from before `presence` existed, byte for byte.
     #[test]
     fn an_organization_stored_by_an_older_daemon_has_no_presence() {
         let key = keys::key(Kind::Organization, TenantId(4), b"");

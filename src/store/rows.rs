@@ -1,7 +1,7 @@
 //! Rows to be written in one atomic batch, alone or together with events.
 //!
-//! * A builder checks a row's size and key; a [`Rows`] that was built can be written.
-//! * What a row means is `records.rs` and `daily.rs`; this is only their sum.
+//! * A builder checks a row's size and key, so every [`Rows`] can be written.
+//! * The meaning of rows is in `records.rs` and `daily.rs`; this module only collects them.
 
 use std::any::Any;
 
@@ -13,22 +13,22 @@ use super::quota::{Growth, Reservation};
 use super::usage::counted;
 use crate::ids::TenantId;
 
-/// A row cannot be stored: its key or its value is longer than the store takes.
+/// A row cannot be stored: its key or its value is longer than the store accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a {what} of {len} bytes is too long to be stored")]
 pub struct TooLong {
     /// What is too long.
     pub what: &'static str,
-    /// How long it is, bytes.
+    /// Its length in bytes.
     pub len: usize,
 }
 
-/// What a change weighs besides its bytes: the engine finds and rewrites a page for it, however small it is. Without this a
-/// commit's bytes would let a hundred thousand small rows hold everybody up. With it a write of the most rows there are, a batch of
-/// memories, is as much as one organization may have under way.
+/// The weight of a change besides its bytes: the engine finds and rewrites a page for it, however small it
+/// is. Without this, a commit's byte limit would let a hundred thousand small rows delay everybody. With it,
+/// the largest possible write, a batch of memories, weighs as much as one organization may have uncommitted.
 const CHANGE: usize = 1024;
 
-/// Changes to be committed together. Later ones win over earlier ones of the same row.
+/// Changes to be committed together. Later ones replace earlier ones of the same row.
 #[derive(Default)]
 pub struct Rows {
     changes: Vec<Change>,
@@ -38,29 +38,29 @@ pub struct Rows {
     names: Vec<(TenantId, Box<str>)>,
     /// See [`Rows::growth`].
     growth: Growth,
-    /// Dropped when the commit is over, however it ended.
+    /// Dropped when the commit has ended, with any result.
     held: Vec<Held>,
 }
 
-/// Whatever lasts until a commit is over.
+/// A guard that is held until a commit has ended.
 pub(super) type Held = Box<dyn Any + Send>;
 
 pub(super) enum Change {
     Put {
         key: Vec<u8>,
         value: Vec<u8>,
-        /// Nothing is stored under the key.
+        /// Whether nothing is stored under the key.
         is_new: bool,
     },
     Delete(Vec<u8>),
-    /// A row that goes again after a day: put under `key`, and enqueued in its tenant's lane.
+    /// A row that expires after a day: stored under `key`, and added to its tenant's lane.
     Daily {
         lane: u8,
         tenant: TenantId,
         key: Vec<u8>,
         value: Vec<u8>,
     },
-    /// A row has a place from now on, or no more.
+    /// Adds or removes a row's list index entry.
     Place {
         tenant: TenantId,
         place: Place,
@@ -71,39 +71,39 @@ pub(super) enum Change {
     EraseUser(TenantId, String),
 }
 
-/// What is stored under the key of a row that is put.
+/// What is stored under the key of a row before it is put.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Before {
-    /// It is not known.
+    /// Unknown.
     Unknown,
-    /// Nothing. The caller is sure of it: nobody looks.
+    /// Nothing. The caller guarantees it, so there is no lookup.
     Nothing,
-    /// A value of about so many bytes.
+    /// A value of about this many bytes.
     Value(usize),
 }
 
 impl Rows {
-    /// No change.
+    /// Creates an empty list of changes.
     #[must_use]
     pub fn new() -> Rows {
         Rows::default()
     }
-    /// Whether nothing is to be changed.
+    /// Returns true if there are no changes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }
-    /// How many changes there are.
+    /// Number of changes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.changes.len()
     }
-    /// What they cost a commit, in bytes: their keys and values, and [`CHANGE`] each.
+    /// The cost of the changes for a commit, in bytes: their keys and values, and [`CHANGE`] for each.
     #[must_use]
     pub fn weight(&self) -> usize {
         self.weight
     }
-    /// What they add at most to what their organization keeps.
+    /// Upper bound of what the changes add to their organization's usage.
     #[must_use]
     pub fn growth(&self) -> Growth {
         self.growth
@@ -116,11 +116,13 @@ impl Rows {
         self.growth += other.growth;
         self.held.extend(other.held);
     }
-    /// Keeps `guard` until the commit is over, also where whoever asked for it has gone: a lock that protects these rows.
+    /// Holds `guard`, a lock that protects these rows, until the commit has ended, even if the caller has
+    /// gone.
     pub fn hold(&mut self, guard: impl Send + 'static) {
         self.held.push(Box::new(guard));
     }
-    /// Says that something of these rows is a user's: all of them are refused where that user was deleted before.
+    /// Marks these rows as written on behalf of a user. All of them are refused if that user was deleted
+    /// before.
     pub fn in_name_of(&mut self, tenant: TenantId, user: &str) {
         if !self.names.iter().any(|(of, name)| *of == tenant && **name == *user) {
             self.weight += size_of::<(TenantId, Box<str>)>() + user.len();
@@ -130,7 +132,7 @@ impl Rows {
     pub(super) fn names(&self) -> impl Iterator<Item = (TenantId, &str)> {
         self.names.iter().map(|(tenant, user)| (*tenant, &**user))
     }
-    /// The tenants that get rows by these changes; those that only lose some are not among them.
+    /// The tenants that get rows by these changes, without those that only lose rows.
     pub(super) fn written_into(&self) -> impl Iterator<Item = TenantId> {
         self.changes.iter().filter_map(|change| match change {
             Change::Put { key, .. } => keys::tenant(key),
@@ -143,17 +145,17 @@ impl Rows {
     pub(super) fn take_held(&mut self) -> Vec<Held> {
         std::mem::take(&mut self.held)
     }
-    /// Removes every row and event of `tenant`, in small batches after the commit; resumed after a restart. Its
-    /// organization row stays: put it with `deleted` set beside this.
+    /// Removes every row and event of `tenant`, in small batches after the commit; this resumes after a
+    /// restart. Its organization row stays: put it with `deleted` set in the same commit.
     pub fn erase_tenant(&mut self, tenant: TenantId) {
         self.changes.push(Change::Erase(tenant));
     }
 
-    /// Removes every event of `user` that is in `tenant`'s log at the commit, in small batches after it; resumed after a
-    /// restart.
+    /// Removes every event of `user` that is in `tenant`'s log at the commit, in small batches after it; this
+    /// resumes after a restart.
     ///
     /// # Errors
-    /// [`TooLong`]: an id that is empty or over 256 bytes.
+    /// [`TooLong`] for an id that is empty or longer than 256 bytes.
     pub fn erase_user(&mut self, tenant: TenantId, user: &str) -> Result<(), TooLong> {
         checked(Kind::EraseUser, tenant, user.as_bytes(), &[])?;
         self.changes.push(Change::EraseUser(tenant, user.to_owned()));
@@ -191,7 +193,8 @@ impl Rows {
         self.changes.push(Change::Delete(key));
     }
 
-    /// Counts that the value under `key` of `before` bytes becomes one of `after` bytes; `None`: there is none.
+    /// Counts that the value under `key` changes from `before` to `after` bytes; `None` means that there is
+    /// no value.
     fn grow(&mut self, key: &[u8], after: Option<usize>, before: Option<usize>) {
         let Some((kind, _)) = counted(key) else { return };
         let bytes = |value: Option<usize>| value.map_or(0, |len| (key.len() + len) as i64);
@@ -201,7 +204,7 @@ impl Rows {
         }
     }
 
-    /// Has the commit hold the room that was reserved for it.
+    /// Makes the commit hold a reservation.
     pub fn hold_room(&mut self, room: Option<Reservation>) {
         self.held.extend(room.map(|room| Box::new(room) as Held));
     }
@@ -229,13 +232,13 @@ impl Rows {
     }
 }
 
-/// Bytes of a row that is kept for a day, and of the row that says when it goes.
+/// Bytes of a row that is kept for a day, and of its lane entry.
 pub(super) const fn daily_bytes(tail: usize, value: usize) -> usize {
     let key = keys::HEAD + tail;
     key + value + (keys::HEAD + 9) + (9 + key)
 }
 
-/// Whether a key of `kind` may have a tail of `len` bytes.
+/// Checks that a key of `kind` may have a tail of `len` bytes.
 pub(super) fn check_tail(kind: Kind, len: usize) -> Result<(), TooLong> {
     let (least, most) = keys::tail_len(kind);
     if (least..=most).contains(&len) { Ok(()) } else { Err(TooLong { what: "key", len }) }
@@ -255,7 +258,7 @@ impl std::fmt::Debug for Rows {
     }
 }
 
-/// Puts the row that remembers an erasure still to be done: of a whole tenant, or of one of its users.
+/// Puts the row that records a pending erasure: of a whole tenant, or of one of its users.
 pub(super) fn put_erasure(batch: &mut Batch, tenant: TenantId, user: Option<&str>) {
     let (kind, tail) = user.map_or((Kind::Erase, ""), |user| (Kind::EraseUser, user));
     batch.put(keys::key(kind, tenant, tail.as_bytes()), vec![1]);
@@ -274,7 +277,7 @@ mod tests {
         more.delete(Kind::Secret, TenantId(0), b"name", 0);
         rows.extend(more);
         assert_eq!((rows.len(), rows.weight()), (2, 2 * (CHANGE + keys::HEAD + 4) + 100));
-        assert_eq!(rows.growth(), Growth::default(), "the store's own rows are no organization's");
+        assert_eq!(rows.growth(), Growth::default(), "the store's own rows count for no organization");
     }
 
     #[test]

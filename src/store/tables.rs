@@ -1,8 +1,9 @@
-//! What organizations keep besides events: rows in tables, and the orders they are listed in.
+//! Resources of organizations: rows in tables, and the lists they are in.
 //!
-//! * A row is bytes under (tenant, table, id). A place says that a row stands under a number in a group of a list (`places.rs`),
-//!   so a page is a short range of keys and a look-up for each.
-//! * Rows and places are written by whoever changes them, in the commit of the change: nothing here keeps them in step.
+//! * A row is bytes under (tenant, table, id). A list index entry says that a row has a number in a group of
+//!   a list (`places.rs`). So a page is a short range of keys and a lookup for each.
+//! * The code that changes a row also writes its list index entries, in the same commit. Nothing here keeps
+//!   them consistent.
 
 use super::Store;
 use super::engine::{Engine, EngineError};
@@ -14,32 +15,32 @@ use super::walk::{Of, Walk};
 use crate::ids::TenantId;
 
 const VERSION: u8 = 1;
-/// Places that a page of what several lists have in common looks at before another organization has its turn; some milliseconds.
+/// Entries that an intersection reads before another organization has its turn; this takes some milliseconds.
 const SLICE: usize = 500;
 
-/// Which part of a list is asked for.
+/// The requested part of a list.
 #[derive(Clone, Debug)]
 pub struct Asked {
-    /// Of what.
+    /// The groups.
     pub of: Of,
-    /// Only what comes after this number and id in the order asked for.
+    /// Only rows after this number and id, in the requested order.
     pub after: Option<(u64, String)>,
-    /// Highest numbers first.
+    /// Whether the highest numbers come first.
     pub descending: bool,
-    /// How many are passed over.
+    /// Number of rows to skip.
     pub skip: usize,
-    /// How many at most.
+    /// Largest number of rows to return.
     pub limit: usize,
-    /// In which groups a row stands, as it says itself; `None`: it cannot be read.
+    /// The groups that a row is in according to its value; `None` if the value cannot be read.
     pub groups_of: fn(&[u8]) -> Option<Vec<Group>>,
 }
 
 /// A page of a list.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Listed {
-    /// What its rows hold, in order.
+    /// The values of its rows, in order.
     pub rows: Vec<Vec<u8>>,
-    /// After which number and id the next page begins; `None`: this is the last.
+    /// The number and id after which the next page starts; `None` if this is the last page.
     pub next: Option<(u64, String)>,
 }
 
@@ -51,11 +52,11 @@ impl Rows {
     /// Creates or replaces a row.
     ///
     /// # Errors
-    /// [`TooLong`]: over 72 KiB, or an id that is empty or over 256 bytes.
+    /// [`TooLong`] for more than 72 KiB, or for an id that is empty or longer than 256 bytes.
     pub fn put_row(&mut self, tenant: TenantId, table: Table, id: &str, row: &[u8]) -> Result<(), TooLong> {
         self.write_row(tenant, table, id, row, Before::Unknown)
     }
-    /// Creates a row where there is none; it is up to the caller that there is none.
+    /// Creates a row. The caller guarantees that it does not exist.
     ///
     /// # Errors
     /// As [`Rows::put_row`].
@@ -68,7 +69,7 @@ impl Rows {
     ) -> Result<(), TooLong> {
         self.write_row(tenant, table, id, row, Before::Nothing)
     }
-    /// Replaces a row that holds `old` bytes, or about so many.
+    /// Replaces a row that holds `old` bytes, or about as many.
     ///
     /// # Errors
     /// As [`Rows::put_row`].
@@ -92,14 +93,14 @@ impl Rows {
     ) -> Result<(), TooLong> {
         self.put(Kind::Row, tenant, &row_key(table, id), [&[VERSION], row].concat(), before)
     }
-    /// Removes a row.
+    /// Deletes a row.
     pub fn delete_row(&mut self, tenant: TenantId, table: Table, id: &str) {
         self.delete(Kind::Row, tenant, &row_key(table, id), 1);
     }
 }
 
 impl Store {
-    /// A row, `None` if there is none.
+    /// A row; `None` if it does not exist.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -108,7 +109,7 @@ impl Store {
         self.run(tenant, move |engine| get(engine, tenant, &tail)).await
     }
 
-    /// Rows by their ids, in that order; `None` where there is none.
+    /// Rows by their ids, in that order; `None` for each that does not exist.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -123,7 +124,7 @@ impl Store {
         self.run(tenant, read).await
     }
 
-    /// A page of a group, with the rows of `table` that stand there.
+    /// A page of a list, with the rows of `table`.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -138,7 +139,7 @@ impl Store {
             last: None,
         };
         match &page.asked.of {
-            // What several groups have in common may be far apart.
+            // The common entries of several groups may be far apart.
             Of::All(groups) if groups.len() > 1 => {
                 self.run_long(tenant, move |engine| page.go_on(engine, SLICE)).await
             }
@@ -159,29 +160,29 @@ fn get(engine: &Engine, tenant: TenantId, tail: &[u8]) -> Result<Option<Vec<u8>>
     value.map(|value| Ok(said(&value)?.to_vec())).transpose()
 }
 
-/// What a row's value says.
+/// The content of a row's value.
 fn said(value: &[u8]) -> Result<&[u8], EngineError> {
     value
         .strip_prefix(&[VERSION])
         .ok_or_else(|| EngineError::Engine("a stored row is of another version".into()))
 }
 
-/// A page that is read, perhaps in several slices.
+/// A page that is being read, perhaps in several slices.
 struct PageRead {
     tenant: TenantId,
     table: Table,
     asked: Asked,
-    /// Where it goes on.
+    /// The entry after which reading continues.
     after: Option<At>,
-    /// Places still to be passed over.
+    /// Entries still to be skipped.
     skip: usize,
     rows: Vec<Vec<u8>>,
-    /// The last place that was passed over or taken.
+    /// The last entry that was skipped or taken.
     last: Option<At>,
 }
 
 impl PageRead {
-    /// Looks at up to `looks` places more where groups have to be compared; `None`: there is more to look at.
+    /// Reads up to `looks` more entries if groups have to be intersected; `None` if there is more to read.
     fn go_on(&mut self, engine: &Engine, looks: usize) -> Result<Option<Listed>, EngineError> {
         let PageRead { tenant, table, asked, after, skip, rows, last } = self;
         let (tenant, table) = (*tenant, *table);
@@ -194,14 +195,14 @@ impl PageRead {
             let row = engine.look_at_row(&keys::key(Kind::Row, tenant, &row_key(table, &at.1)))?;
             row.map_or(Ok(false), |row| Ok(is_in(said(&row)?, groups)))
         };
-        // Where a row has to be in several groups, it may have left one between the two looks.
+        // A row that has to be in several groups may have left one between the two reads.
         let several: &[Group] = match &asked.of {
             Of::All(groups) if groups.len() > 1 => groups,
             _ => &[],
         };
         loop {
             let most = *skip + asked.limit - rows.len();
-            // One more tells whether another page follows.
+            // One more entry tells whether another page follows.
             let mut found = walk.page(&asked.of, after.as_ref(), (most + 1, looks), stands)?;
             let more = found.places.len() > most;
             found.places.truncate(most);
@@ -217,7 +218,8 @@ impl PageRead {
                 *after = found.goes_on_after;
                 return Ok(None);
             }
-            // A row that went between the two looks is no row of the page, and not its end either.
+            // A row that was deleted between the two reads is not part of the page, and does not end it
+            // either.
             if !more || rows.len() >= asked.limit {
                 let next = last.take().filter(|_| more);
                 return Ok(Some(Listed { rows: std::mem::take(rows), next }));
@@ -235,7 +237,7 @@ mod tests {
     const TENANT: TenantId = TenantId(3);
     const TABLE: Table = Table::Memories;
 
-    /// Rows go while a page of them is read: what it finds is a place without a row.
+    /// Rows are deleted while a page of them is read, so the page finds entries without a row.
     #[tokio::test]
     async fn a_page_goes_on_after_rows_that_went_while_it_was_read() {
         let dir = tempfile::tempdir().expect("a directory");

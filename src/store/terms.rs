@@ -1,10 +1,12 @@
-//! An inverted index: which documents hold a term, in each group that is searched.
+//! The search index, an inverted index: which documents hold a term, in each group that is searched.
 //!
-//! * A posting is a row of its own under (group, term, document), its value what ranking and filters need: no document is read
-//!   that is not answered, and a change of a text touches the terms that it changes.
-//! * Postings are written by whoever changes a text, in the commit of the change: nothing here keeps them in step.
-//! * A document stands in every group it may be asked for in, so nobody's search walks, counts or ranks by what is another's.
-//! * What a word is, and what a document's numbers mean, is the caller's; what is found best is `rank.rs`.
+//! * A posting is a row of its own under (group, term, document). Its value is what ranking and filters need.
+//!   So only documents of the result page are read, and a change of a text writes only the terms that change.
+//! * The code that changes a text also writes its postings, in the same commit. Nothing here keeps them
+//!   consistent.
+//! * A document is in every group in which it may be searched, so no search reads, counts or ranks by
+//!   documents that its caller may not see.
+//! * The caller defines words and a document's numbers; `rank.rs` decides which documents are best.
 
 use std::ops::Bound;
 
@@ -18,73 +20,74 @@ use super::rows::{Before, Rows, TooLong};
 use crate::ids::TenantId;
 
 const VERSION: u8 = 1;
-/// Most bytes of a term.
+/// Longest term, in bytes.
 pub const TERM_BYTES: usize = 64;
-/// Most postings that one search looks at, newest first: what a search for common words costs at most.
+/// Limit on the postings that one search reads, newest first. It bounds the cost of a search for common
+/// words.
 pub const POSTINGS: usize = 20_000;
-/// Most terms that one word stands for where it is the beginning of others.
+/// Limit on the terms that one prefix matches.
 pub const EXPANDED: usize = 64;
-/// Postings that one search looks at before another organization has its turn; some milliseconds.
+/// Postings that one search reads before another organization has its turn; this takes some milliseconds.
 const SLICE: usize = 2_000;
 /// Bytes before a posting's term: list and digest.
 const SCOPE: usize = 1 + 16;
 
 const _: () = assert!(SCOPE + TERM_BYTES + 1 + size_of::<Document>() <= 1 + keys::MAX_NAME);
 
-/// A document's name in the index; the order of names is that of their making.
+/// A document's id in the index. Ids are ordered by creation.
 pub type Document = [u8; 16];
 
-/// What is known of a document beside one of its terms.
+/// What a posting stores about a document.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Mark {
-    /// Of a closed list of the caller's.
+    /// The kind, from a closed list of the caller's.
     pub kind: u8,
-    /// How often the term occurs, 255 and more alike.
+    /// How often the term occurs; 255 means 255 or more.
     pub count: u8,
-    /// How long the text is, by [`length_of`].
+    /// The length of the text, by [`length_of`].
     pub length: u8,
-    /// What the caller filters by.
+    /// The weight that the caller filters by.
     pub weight: f32,
 }
 
-/// A number of words as one byte, in steps of a fifth: a text that changes little keeps it.
+/// Encodes a number of words as one byte, in steps of a fifth, so that a text that changes little keeps it.
 #[must_use]
 pub fn length_of(words: usize) -> u8 {
     ((words as f32 + 1.0).log2() * 4.0).round() as u8
 }
 
-/// The number of words, about, that a byte of [`length_of`] stands for.
+/// The approximate number of words for a byte of [`length_of`].
 pub(super) fn words_of(length: u8) -> f32 {
     (f32::from(length) / 4.0).exp2() - 1.0
 }
 
-/// A word that is looked for.
+/// A word to search for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Word {
-    /// A term.
+    /// The term.
     pub term: String,
-    /// Terms that begin with it are meant too.
+    /// Whether terms that start with it also match.
     pub prefix: bool,
 }
 
-/// What is looked for.
+/// A search.
 #[derive(Clone, Debug)]
 pub struct Sought {
-    /// In which groups; a document is in one of them at most.
+    /// The groups to search; a document is in at most one of them.
     pub groups: Vec<Group>,
-    /// Any of these.
+    /// The words; a document must hold at least one.
     pub words: Vec<Word>,
     /// Only this document and later ones.
     pub since: Document,
-    /// Only of this kind.
+    /// Only documents of this kind.
     pub kind: Option<u8>,
-    /// Only of this weight or more.
+    /// Only documents with this weight or more.
     pub least_weight: f32,
-    /// Only with this score or more, 0 to 1.
+    /// Only documents with this score or more, 0 to 1.
     pub least_score: f32,
-    /// How many are passed over.
+    /// Number of documents to skip.
     pub skip: usize,
-    /// How many at most.
+    /// Largest number of documents to return.
     pub limit: usize,
 }
 
@@ -92,12 +95,13 @@ pub struct Sought {
 pub(super) type Posting = (Document, Mark);
 
 fn key_tail(group: Group, term: &str, document: &Document) -> Vec<u8> {
-    // Terms hold no zero, so a term's postings stand before those of every longer one that begins with it.
+    // Terms contain no zero byte, so a term's postings come before those of every longer term that starts
+    // with it.
     [&group.prefix()[..], term.as_bytes(), &[0], document].concat()
 }
 
 impl Mark {
-    /// Bytes of an encoded one.
+    /// Length of an encoded mark, in bytes.
     pub const LEN: usize = 8;
 
     fn encode(&self) -> Vec<u8> {
@@ -121,10 +125,10 @@ fn damaged() -> EngineError {
 }
 
 impl Rows {
-    /// Says that `document` holds `term`.
+    /// Adds a posting: `document` holds `term`.
     ///
     /// # Errors
-    /// [`TooLong`]: a term over [`TERM_BYTES`].
+    /// [`TooLong`] for a term longer than [`TERM_BYTES`].
     pub fn put_term(
         &mut self,
         tenant: TenantId,
@@ -139,14 +143,14 @@ impl Rows {
         }
         self.put(Kind::Term, tenant, &key_tail(group, term, document), mark.encode(), before)
     }
-    /// Says that it does not, or not any more.
+    /// Removes a posting.
     pub fn delete_term(&mut self, tenant: TenantId, group: Group, term: &str, document: &Document) {
         self.delete(Kind::Term, tenant, &key_tail(group, term, document), Mark::LEN);
     }
 }
 
 impl Store {
-    /// The documents that are found best, and how many there are.
+    /// The best documents, and how many were found.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -160,22 +164,24 @@ impl Store {
     }
 }
 
-/// The postings of each word, at most [`POSTINGS`] in all. What rare words leave of that is for the words after them. It is read in
-/// slices, and goes on where it was.
+/// Reads the postings of each word, at most [`POSTINGS`] in total. What rare words leave of that is for the
+/// words after them. It is read in slices, and each continues where the last one ended.
 struct Search {
     tenant: TenantId,
     sought: Sought,
-    /// Of each word so far.
+    /// The postings found so far, by word.
     found: Vec<Vec<Posting>>,
-    /// The word and the group that are read now.
+    /// The word and the group being read.
     word: usize,
     group: usize,
-    /// How many postings of the word there may be when this group is read; `None`: it is not begun.
+    /// The number of postings of the word at which reading this group stops; `None` if the group was not
+    /// started.
     full: Option<usize>,
-    /// Where the next term of the group is looked for, and how many have been found, for a word that is a beginning.
+    /// Where the search for the next term of the group continues, and how many were found, if the word is a
+    /// prefix.
     next_term: Vec<u8>,
     expanded: usize,
-    /// The term that is read, from its newest posting or from below this key.
+    /// The term being read, from its newest posting or from below this key.
     term: Option<(String, Option<Vec<u8>>)>,
 }
 
@@ -189,7 +195,7 @@ impl Search {
         keys::key(Kind::Term, self.tenant, tail)
     }
 
-    /// Reads up to about `most` postings more; returns true at the end.
+    /// Reads about `most` more postings; returns true at the end.
     fn go_on(&mut self, engine: &Engine, most: usize) -> Result<bool, EngineError> {
         let mut most = most;
         while self.word < self.found.len() {
@@ -208,13 +214,13 @@ impl Search {
             if !self.read_term(engine, full, most)? && !self.find_term(engine, full)? {
                 (self.group, self.full) = (self.group + 1, None);
             }
-            // Looking for a term costs about what a posting does.
+            // Finding a term costs about as much as reading a posting.
             most = most.saturating_sub((self.found[self.word].len() - before).max(1));
         }
         Ok(true)
     }
 
-    /// Gives the next group of the word its share of what may still be found.
+    /// Assigns the word's next group its share of the remaining postings.
     fn begin_group(&mut self) -> usize {
         let groups = self.sought.groups.len();
         let walks = (self.sought.words.len() - self.word) * groups - self.group;
@@ -230,7 +236,7 @@ impl Search {
         full
     }
 
-    /// Reads more of the term, newest first; returns false where there is none to read.
+    /// Reads more of the term, newest first; returns false if there is no term to read.
     fn read_term(&mut self, engine: &Engine, full: usize, most: usize) -> Result<bool, EngineError> {
         let Some((term, below)) = self.term.take() else { return Ok(false) };
         let group = self.sought.groups[self.group];
@@ -256,7 +262,7 @@ impl Search {
         Ok(true)
     }
 
-    /// Finds the next term that begins with the word; returns false where there is none, or no more are wanted.
+    /// Finds the next term that starts with the word; returns false if there is none or the limit is reached.
     fn find_term(&mut self, engine: &Engine, full: usize) -> Result<bool, EngineError> {
         let (word, group) = (&self.sought.words[self.word], self.sought.groups[self.group]);
         if !word.prefix || self.expanded == EXPANDED || self.found[self.word].len() >= full {
@@ -379,7 +385,7 @@ mod tests {
         assert_eq!((hits.total, hits.hits[0].document), (POSTINGS, document(most + 9)));
         let with_a_rare_one = sought(&[("rare", false), ("tea", false)]);
         let hits = store.search(TENANT, with_a_rare_one).await.expect("read");
-        assert_eq!(hits.total, POSTINGS, "what the rare word leaves is the common one's");
+        assert_eq!(hits.total, POSTINGS, "the common word gets what the rare one leaves");
     }
 
     #[tokio::test]
@@ -391,8 +397,8 @@ mod tests {
         assert_eq!(numbers(&store, sought(&[("t", true)])).await.len(), EXPANDED);
     }
 
-    /// One organization has more long reads than may run, none of which ends: another one's search is answered all the same, and its
-    /// log and rows are read.
+    /// One organization has more long reads than may run, and none of them ends. Another one's search still
+    /// completes, and its log and rows are read.
     #[tokio::test]
     async fn another_organizations_search_does_not_wait_for_those_of_a_busy_one() {
         const BUSY: TenantId = TenantId(9);

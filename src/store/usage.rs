@@ -1,7 +1,9 @@
-//! What organizations keep besides their logs, as the store counts it: which rows count, and how a batch changes the numbers.
+//! Usage: what organizations store besides their logs. It defines which rows count, and how a batch changes
+//! the numbers.
 //!
-//! * The numbers of an organization are a row of their own ([`Kind::Usage`]), written in each batch that changes them.
-//! * It knows keys and lengths, not what rows mean, and no limit.
+//! * The numbers of an organization are a row of their own ([`Kind::Usage`]), written in each batch that
+//!   changes them.
+//! * This module knows keys and lengths, not what rows mean, and no limit.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -10,19 +12,20 @@ use super::engine::{Batch, Engine, EngineError};
 use super::keys::{self, Kind, Meta};
 use crate::ids::TenantId;
 
-/// The rows of all organizations are counted anew where the store holds no mark of this version.
+/// If the store has no mark of this version, the rows of all organizations are counted again.
 pub(super) const VERSION: u8 = 1;
 /// Organizations whose usage is written in one batch when all rows are counted.
 const COUNTED_AT_ONCE: usize = 10_000;
 
-/// What an organization keeps, or how a change alters that.
+/// The usage of an organization.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Usage {
     /// Resources: agents, messages, memories and their versions, core memory, tools, users.
     pub rows: u64,
-    /// Keys and values of everything but the log: resources, their places in lists, search terms, idempotency rows, credentials.
+    /// Bytes of keys and values of everything but the log: resources, list index entries, postings,
+    /// idempotency rows, credentials.
     pub bytes: u64,
-    /// Remembered `Idempotency-Key`s and `message_id`s.
+    /// Stored `Idempotency-Key`s and `message_id`s.
     pub idempotency_rows: u64,
 }
 
@@ -52,7 +55,7 @@ impl Usage {
     }
 }
 
-/// How one batch alters the usage of one organization.
+/// How one batch changes the usage of one organization.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Difference {
     rows: i64,
@@ -61,7 +64,7 @@ pub(super) struct Difference {
 }
 
 impl Difference {
-    /// A value of `before` bytes becomes one of `after` bytes; `None`: there is none.
+    /// Counts a value that changes from `before` to `after` bytes; `None` means that there is no value.
     pub(super) fn note(&mut self, kind: Kind, key: usize, before: Option<usize>, after: Option<usize>) {
         let bytes = |value: Option<usize>| value.map_or(0, |value| (key + value) as i64);
         let number = i64::from(after.is_some()) - i64::from(before.is_some());
@@ -82,7 +85,7 @@ impl Difference {
     }
 }
 
-/// Whether rows of a kind count as an organization's usage.
+/// Returns true if rows of a kind count towards an organization's usage.
 fn is_counted(kind: Kind) -> bool {
     match kind {
         Kind::ApiKey
@@ -116,7 +119,7 @@ pub(super) fn counted(key: &[u8]) -> Option<(Kind, TenantId)> {
     Some((kind, TenantId(u64::from_be_bytes(*tenant)))).filter(|(_, tenant)| tenant.0 != 0)
 }
 
-/// Reads every organization's usage; counts all rows first where no earlier run has.
+/// Loads every organization's usage. If no earlier run has counted the rows, it counts them first.
 pub(super) fn load(engine: &Engine) -> Result<Vec<(TenantId, Usage)>, EngineError> {
     if engine.get(&keys::meta(Meta::Usage))?.as_deref() != Some(&[VERSION]) {
         recount(engine)?;
@@ -132,18 +135,18 @@ pub(super) fn load(engine: &Engine) -> Result<Vec<(TenantId, Usage)>, EngineErro
     Ok(found)
 }
 
-/// How `batch` alters the usage of each organization.
+/// How `batch` changes the usage of each organization.
 pub(super) fn differences(
     engine: &Engine,
     batch: &Batch,
 ) -> Result<HashMap<TenantId, Difference>, EngineError> {
     let mut differences = HashMap::<TenantId, Difference>::new();
-    let mut lengths = HashMap::<&[u8], Option<usize>>::new(); // as the changes so far leave them
+    let mut lengths = HashMap::<&[u8], Option<usize>>::new(); // the lengths after the changes so far
     let counted_changes = || {
         let changes = batch.changes().iter();
         changes.filter_map(|change| counted(&change.key).map(|(kind, tenant)| (change, kind, tenant)))
     };
-    // Where every row is new no row is changed twice, and none has a length before: most commits are such.
+    // If every row is new, no row is changed twice and none had a length before. Most commits are like that.
     let all_are_new = counted_changes().all(|(change, ..)| change.is_new);
     for (change, kind, tenant) in counted_changes() {
         let after = change.value.as_ref().map(Vec::len);
@@ -161,7 +164,7 @@ pub(super) fn differences(
     Ok(differences)
 }
 
-/// What every organization keeps, by its rows.
+/// The usage of every organization, counted from its rows.
 pub(super) fn count(engine: &Engine) -> Result<HashMap<TenantId, Usage>, EngineError> {
     let mut found = HashMap::<TenantId, Difference>::new();
     for kind in Kind::ALL.iter().copied().filter(|kind| is_counted(*kind)) {
@@ -176,7 +179,7 @@ pub(super) fn count(engine: &Engine) -> Result<HashMap<TenantId, Usage>, EngineE
     Ok(all.map(|(tenant, difference)| (tenant, difference.applied_to(Usage::default()))).collect())
 }
 
-/// Counts all rows, and replaces what is written of every organization's usage.
+/// Counts all rows, and replaces the stored usage of every organization.
 fn recount(engine: &Engine) -> Result<(), EngineError> {
     let started = Instant::now();
     let mut batch = Batch::default();
@@ -191,10 +194,10 @@ fn recount(engine: &Engine) -> Result<(), EngineError> {
             engine.apply(std::mem::take(&mut batch))?;
         }
     }
-    batch.put(keys::meta(Meta::Usage), vec![VERSION]); // last: until it is there, all is counted again
+    batch.put(keys::meta(Meta::Usage), vec![VERSION]); // written last: without it everything is counted again
     engine.commit(batch)?;
     if organizations > 0 {
-        tracing::info!(organizations, took = ?started.elapsed(), "counted what organizations keep, once for all starts");
+        tracing::info!(organizations, took = ?started.elapsed(), "counted the usage of all organizations; later starts need not count again");
     }
     Ok(())
 }

@@ -1,7 +1,9 @@
-//! Ways through lists: places in order, those of several groups merged.
+//! List iterators: entries of lists in order, and those of several groups merged.
 //!
-//! * A way stands before its next place and goes in one direction; it leaps where another way is further.
-//! * Nothing is a snapshot: what comes or goes meanwhile is found or not, and nothing else is overlooked, since places never move.
+//! * An iterator (`Way`) is before its next entry and has one direction. It seeks ahead when another iterator
+//!   is further.
+//! * Nothing is a snapshot: an entry that is added or removed meanwhile may or may not be found. No other
+//!   entry is missed, because entries never move.
 
 use std::collections::VecDeque;
 use std::ops::Bound;
@@ -12,12 +14,12 @@ use super::meet::Stretch;
 use super::places::{self, At, Group, after, after_span, at_of, number_of, span_of, start_of};
 use crate::ids::TenantId;
 
-/// Which groups a page is of.
+/// The groups of a page.
 #[derive(Clone, Debug)]
 pub enum Of {
-    /// Rows in any of them, each once.
+    /// Rows in any of these groups, each once.
     Any(Vec<Group>),
-    /// Rows in all of them.
+    /// Rows in all of these groups.
     All(Vec<Group>),
 }
 
@@ -27,18 +29,18 @@ impl From<Group> for Of {
     }
 }
 
-/// Where lists are walked.
+/// The lists to read, and the direction.
 #[derive(Clone, Copy)]
 pub(super) struct Walk<'e> {
     pub(super) engine: &'e Engine,
     pub(super) tenant: TenantId,
-    /// Highest numbers first.
+    /// Whether the highest numbers come first.
     pub(super) descending: bool,
 }
 
 impl<'e> Walk<'e> {
-    /// Up to `most` places of `of` after `after`, having looked at up to `looks` where several groups have to be compared; `stands`
-    /// says whether the row of a place stands in other groups too.
+    /// Returns up to `most` entries of `of` after `after`. If several groups have to be intersected, it reads
+    /// at most `looks` entries. `stands` returns whether the row of an entry is also in other groups.
     pub(super) fn page(
         &self,
         of: &Of,
@@ -58,7 +60,7 @@ impl<'e> Walk<'e> {
         }
     }
 
-    /// The places of any of `groups`.
+    /// The entries of any of `groups`.
     pub(super) fn merged(&self, groups: &[Group], from: Bound<&At>) -> Result<Merged<'e>, EngineError> {
         let mut ways: Vec<Box<dyn Way + 'e>> = Vec::with_capacity(2 * groups.len());
         for &group in groups {
@@ -83,7 +85,7 @@ impl<'e> Walk<'e> {
         if self.descending { a > b } else { a < b }
     }
 
-    /// Whether a place is behind where a way begins.
+    /// Returns true if an entry is within the part of the list that starts at `from`, in this direction.
     fn is_within(&self, from: &Bound<At>, number: u64, id: &str) -> bool {
         let order = |(from_number, from_id): &At| {
             let order = (number, id).cmp(&(*from_number, from_id));
@@ -96,7 +98,8 @@ impl<'e> Walk<'e> {
         }
     }
 
-    /// The rows of `kind` in `group` whose key tails go on from `from` after the group's.
+    /// The rows of `kind` in `group`, in this direction. `from` bounds what follows the group in their key
+    /// tails.
     fn rows(&self, kind: Kind, group: Group, from: Bound<Vec<u8>>) -> Stored {
         let prefix = group.prefix();
         let key = |tail: &[u8]| keys::key(kind, self.tenant, tail);
@@ -111,20 +114,20 @@ impl<'e> Walk<'e> {
     }
 }
 
-/// Keys and values, in a way's direction.
+/// Keys and values, in an iterator's direction.
 type Stored = Box<dyn Iterator<Item = Result<(Value, Value), EngineError>>>;
 
-/// Places in order.
+/// Iterates over entries in order.
 pub(super) trait Way {
-    /// The next one.
+    /// The next entry.
     fn head(&self) -> Option<&At>;
-    /// Goes past it.
+    /// Moves past the next entry.
     fn pop(&mut self) -> Result<(), EngineError>;
-    /// Goes past all that come before `at`; whether that was so far that it had to begin anew.
+    /// Moves past all entries before `at`. Returns true if it had to start a new read there.
     fn seek(&mut self, at: &At) -> Result<bool, EngineError>;
 }
 
-/// The places of a group that stand alone.
+/// The single entries of a group.
 struct Alone<'e> {
     walk: Walk<'e>,
     group: Group,
@@ -158,7 +161,7 @@ impl Way for Alone<'_> {
 
     fn seek(&mut self, at: &At) -> Result<bool, EngineError> {
         if self.is_behind(at) {
-            self.pop()?; // it may be the next
+            self.pop()?; // `at` may be the next entry
         }
         if !self.is_behind(at) {
             return Ok(false);
@@ -168,7 +171,7 @@ impl Way for Alone<'_> {
     }
 }
 
-/// The places of a group that stand in runs, a span at a time: runs of one span overlap.
+/// The entries of a group that are in runs, a span at a time, because runs of one span overlap.
 struct Runs<'e> {
     walk: Walk<'e>,
     group: Group,
@@ -196,7 +199,7 @@ impl<'e> Runs<'e> {
         Ok(way)
     }
 
-    /// Reads the next span that holds anything, if none is at hand.
+    /// Reads the next span that has entries, if none is loaded.
     fn fill(&mut self) -> Result<(), EngineError> {
         while self.span.is_empty()
             && let Some((key, value)) = self.next.take()
@@ -255,7 +258,7 @@ impl Way for Runs<'_> {
     }
 }
 
-/// Several ways as one; what stands in more than one of them comes once.
+/// Merges several iterators. An entry that is in more than one of them is returned once.
 pub(super) struct Merged<'e> {
     walk: Walk<'e>,
     ways: Vec<Box<dyn Way + 'e>>,
@@ -300,7 +303,7 @@ mod tests {
         Group::new(List::AllMemories, &[&which.to_string()])
     }
 
-    /// Places as they should be, and as they are kept.
+    /// A model of list entries, beside the stored ones.
     struct Lists {
         engine: Engine,
         model: [BTreeSet<At>; GROUPS],
@@ -315,7 +318,7 @@ mod tests {
             Lists { engine, model: Default::default(), _dir: dir }
         }
 
-        /// One commit: in each group what stands goes, and what does not comes.
+        /// One commit: in each given group, an existing entry is removed and a missing one is added.
         fn commit(&mut self, changes: &[(usize, At)]) {
             let mut sheet = Sheet::default();
             for (which, at) in changes {
@@ -342,7 +345,7 @@ mod tests {
                 };
                 Ok(groups.iter().all(is_there))
             };
-            // In stretches, as a page that takes long is read.
+            // The page is read in stretches, like one that takes long.
             let (mut found, mut after) = (Vec::new(), after.cloned());
             for looks in (1..4).cycle() {
                 let left = most - found.len();
@@ -376,18 +379,19 @@ mod tests {
         lists.commit(&[(0, at(1)), (0, at(2)), (0, at(3)), (1, at(1))]);
         assert_eq!((lists.runs(), lists.alone()), (1, 1));
         lists.commit(&[(0, at(start_of(1))), (0, at(start_of(2)))]);
-        assert_eq!((lists.runs(), lists.alone()), (1, 3), "runs do not reach over spans");
+        assert_eq!((lists.runs(), lists.alone()), (1, 3), "a run does not cross spans");
         lists.commit(&[(0, at(2))]);
         assert_eq!((lists.runs(), lists.alone()), (1, 3));
         lists.commit(&[(0, at(1))]);
-        assert_eq!((lists.runs(), lists.alone()), (1, 3), "what is left of a run stays where it is");
+        assert_eq!((lists.runs(), lists.alone()), (1, 3), "the rest of a run keeps its key");
         let all = lists.page(&group(0).into(), None, false, 9);
         assert_eq!(all, [at(3), at(start_of(1)), at(start_of(2))]);
         lists.commit(&[(0, at(3))]);
         assert_eq!((lists.runs(), lists.alone()), (0, 3));
     }
 
-    /// A reader that has passed where single places of a span stand, and not yet its runs, still finds what is left of them.
+    /// A reader that has passed the single entries of a span, but not its runs, still finds what is left of
+    /// the runs.
     #[test]
     fn nobody_overlooks_a_place_whose_neighbours_go_meanwhile() {
         for descending in [false, true] {
@@ -413,7 +417,7 @@ mod tests {
         }
     }
 
-    /// Nobody does it, and nobody else's place may be lost by it.
+    /// No caller adds an existing entry again. If one did, it must not remove other entries.
     #[test]
     fn a_place_that_is_put_again_takes_no_other_with_it() {
         let mut lists = Lists::new();
@@ -426,7 +430,7 @@ mod tests {
         assert_eq!(lists.page(&group(0).into(), None, true, 9), [at(3), at(2)]);
     }
 
-    /// What a meet looks at hangs on the smaller list, whichever leads.
+    /// What an intersection reads depends on the smaller list, whichever leads.
     #[test]
     fn a_meet_of_few_and_many_looks_at_few() {
         const MANY: u64 = 2_000;
@@ -462,7 +466,7 @@ mod tests {
     }
 
     prop_compose! {
-        /// Numbers of a few spans, some of them at their edges, under few ids: equal numbers occur.
+        /// Numbers of a few spans, some of them at a span's edges, with few ids, so that equal numbers occur.
         fn any_at()(span in 0u64..3, offset in prop_oneof![0u64..6, start_of(1) - 3..start_of(1)], id in 0..3) -> At {
             (start_of(span) + offset, format!("id-{id}"))
         }
