@@ -236,7 +236,7 @@ fn a_data_directory_that_cannot_be_made_says_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("file"), "").unwrap();
     for (data_dir, advice) in
-        [("/proc/nervewire", "no directory can be made there"), ("file", "it is a file")]
+        [("/proc/nervewire", "no directory can be created there"), ("file", "it is a file")]
     {
         for command in [&["init"][..], &["serve", "--listen", "127.0.0.1:0", "--admin-listen", "off"]] {
             let refused = run(dir.path(), &[command, &["--data-dir", data_dir]].concat());

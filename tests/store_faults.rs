@@ -596,9 +596,10 @@ async fn a_full_disk_does_not_keep_a_killed_store_from_starting() {
     drop(store);
     // Verification on a full disk reports that it needs room, and not that the store is damaged.
     disk.fill(None);
-    // The story writes events of organizations that it has not created.
-    let other =
-        |found: Verified| found.problems.into_iter().find(|it| !it.ends_with("has rows and none of its own"));
+    // The story writes events of organizations that it has not made.
+    let other = |found: Verified| {
+        found.problems.into_iter().find(|it| !it.ends_with("has rows, but no row of its own"))
+    };
     let look = || verify(&killed, &mut |_: &'static str, _: u64, _: u64| {});
     match look() {
         Ok(found) => assert_eq!(other(found), None),

@@ -1,8 +1,10 @@
-//! Pages of the log, shared by everyone who reads the same stretch; bounded by bytes, least recently read first out.
+//! Cache of log pages, shared by all readers of the same stretch. It is bounded in bytes; the least recently
+//! read page is evicted first.
 //!
-//! * An entry covers the positions from `from` up to its last event: no event lies between `from` and its first one. So a
-//!   reader at any position finds its entry without asking the disk, and the next one after it.
-//! * Only committed events come in. What was trimmed may linger: whoever reads compares with the low-water mark.
+//! * An entry covers the positions from `from` to its last event: no event lies between `from` and its first
+//!   event. So a reader at any position finds its entry, and the next one, without reading the disk.
+//! * Only committed events enter. Trimmed events may remain for a while: readers compare with the low-water
+//!   mark.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,17 +17,17 @@ use crate::sync::Mutex;
 struct Entry<P> {
     from: Sequence,
     page: Arc<P>,
-    /// Key in `ages`.
+    /// The entry's key in `ages`.
     age: u64,
 }
 
 struct Entries<P> {
-    /// By tenant and last sequence.
+    /// Entries by tenant and last sequence.
     entries: BTreeMap<(TenantId, Sequence), Entry<P>>,
     ages: BTreeMap<u64, (TenantId, Sequence)>,
     next_age: u64,
     bytes: usize,
-    /// How often something was forgotten.
+    /// Number of times that pages were invalidated.
     forgotten: u64,
 }
 
@@ -35,10 +37,10 @@ impl<P> Default for Entries<P> {
     }
 }
 
-/// The cache of pages of one form.
+/// The cache of pages in one form.
 pub(super) struct PageCache<P = FramePage> {
     inner: Mutex<Entries<P>>,
-    /// Most bytes of frames in it.
+    /// Limit on the bytes of frames.
     limit: usize,
 }
 
@@ -47,25 +49,25 @@ impl<P: PageForm> PageCache<P> {
         PageCache { inner: Mutex::default(), limit }
     }
 
-    /// The page that holds what follows `after` in `tenant`, if it is here.
+    /// Returns the page with the events after `after` in `tenant`, if it is cached.
     pub(super) fn page(&self, tenant: TenantId, after: Sequence) -> Option<Arc<P>> {
         self.inner.lock().touch(tenant, after)
     }
 
-    /// Whether [`PageCache::page`] has an answer.
+    /// Returns true if [`PageCache::page`] would return a page.
     pub(super) fn has(&self, tenant: TenantId, after: Sequence) -> bool {
         self.inner.lock().find(tenant, after).is_some()
     }
 
-    /// How often something was forgotten; to be asked before reading what is to be inserted.
+    /// Number of invalidations so far. Read it before reading the data that is to be inserted.
     pub(super) fn forgotten(&self) -> u64 {
         self.inner.lock().forgotten
     }
 
-    /// Keeps what was read since [`PageCache::forgotten`] answered `before`; nothing if something was forgotten meanwhile, since it
-    /// may have been read before it was erased.
+    /// Inserts pages that were read since [`PageCache::forgotten`] returned `before`. Inserts nothing if
+    /// there was an invalidation in between, because the pages may have been read before an erasure.
     pub(super) fn insert(&self, tenant: TenantId, pages: &[Stretch<P>], before: u64) {
-        // Pages are let go of without the lock.
+        // Pages are dropped outside the lock.
         let mut dropped = Vec::new();
         let mut inner = self.inner.lock();
         if inner.forgotten != before {
@@ -83,7 +85,7 @@ impl<P: PageForm> PageCache<P> {
         }
     }
 
-    /// Drops what is held of `tenant`.
+    /// Drops the pages of `tenant`.
     pub(super) fn forget(&self, tenant: TenantId) {
         let mut inner = self.inner.lock();
         inner.forgotten += 1;
@@ -99,18 +101,18 @@ impl<P: PageForm> PageCache<P> {
 
     pub(super) fn clear(&self) {
         let mut inner = self.inner.lock();
-        let forgotten = inner.forgotten + 1; // whatever is being read now is of before
+        let forgotten = inner.forgotten + 1; // reads now in progress started before this
         *inner = Entries { forgotten, ..Entries::default() };
     }
 
-    /// Bytes of frames held.
+    /// Bytes of cached frames.
     pub(super) fn bytes(&self) -> usize {
         self.inner.lock().bytes
     }
 }
 
 impl<P: PageForm> Entries<P> {
-    /// The entry that holds what follows `after`.
+    /// Finds the entry with the events after `after`.
     fn find(&mut self, tenant: TenantId, after: Sequence) -> Option<((TenantId, Sequence), &mut Entry<P>)> {
         let wanted = (tenant, Sequence(after.0.checked_add(1)?));
         let (key, entry) = self.entries.range_mut(wanted..).next()?;
@@ -128,7 +130,8 @@ impl<P: PageForm> Entries<P> {
         Some(page)
     }
 
-    /// Adds a page, unless one is here that ends with the same event and holds as much; the one in its place is returned.
+    /// Inserts a page, unless an entry that ends with the same event covers as much. Returns the replaced
+    /// page.
     fn insert(&mut self, tenant: TenantId, Stretch { from, page }: &Stretch<P>) -> Option<Entry<P>> {
         let key = (tenant, page.last()?);
         if self.entries.get(&key).is_some_and(|known| known.from <= *from) {
@@ -155,7 +158,7 @@ mod tests {
         stretches(from, sequences, 1)
     }
 
-    /// The sequences of what follows `after`.
+    /// The sequences of the events after `after`.
     fn follows(cache: &PageCache, tenant: TenantId, after: u64) -> Vec<u64> {
         let page = cache.page(tenant, Sequence(after)).and_then(|page| Page::after(&page, Sequence(after)));
         page.map(|page| page.frames().iter().map(|frame| frame.sequence().0).collect()).unwrap_or_default()
@@ -181,12 +184,13 @@ mod tests {
         cache.insert(tenant, &page(4, 10..=11), 0);
         assert_eq!(follows(&cache, tenant, 8), [10, 11]);
         cache.insert(tenant, &page(9, 10..=11), 0);
-        assert_eq!(follows(&cache, tenant, 4), [10, 11], "what is known stays known");
+        assert_eq!(follows(&cache, tenant, 4), [10, 11], "the cached page stays");
         cache.insert(tenant, &page(10, 11..=11), 0);
         assert_eq!(follows(&cache, tenant, 4), [10, 11], "a page that begins later changes nothing");
     }
 
-    /// A reader has a page in hand, its events are erased and forgotten, and only then does the reader come to keep it.
+    /// A reader has read a page, its events are erased and the cache is invalidated, and only then does the
+    /// reader insert the page.
     #[test]
     fn what_was_read_before_it_was_forgotten_does_not_come_back() {
         let (cache, tenant) = (PageCache::new(1 << 20), TenantId(1));

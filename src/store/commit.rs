@@ -1,9 +1,10 @@
-//! The committer: the one thread that writes.
+//! The committer: the only thread that writes.
 //!
-//! * Everything queued while one commit ran goes into the next: one record, one fsync, then rows and watermarks are shown, then
-//!   whoever waits is told. In that order: an ack means that the event survives power loss.
-//! * Between commits it trims, collects and erases in small batches, and looks at the room left.
-//! * A commit that fails takes all that is queued behind it along; see [`super::reopen`].
+//! * Everything queued while one commit ran goes into the next commit. A commit writes one record and syncs
+//!   it once, then makes rows and watermarks visible, then notifies the waiters. The order matters: an ack
+//!   means that the event survives power loss.
+//! * Between commits the committer trims, collects and erases in small batches, and checks the free space.
+//! * A commit that fails also fails everything queued behind it; see [`super::reopen`].
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,13 +32,13 @@ use crate::ids::{Sequence, TenantId};
 use crate::memory;
 use crate::time::CautiousClock;
 
-/// How long the committer sleeps when nobody wants anything: housekeeping is this late at most.
+/// How long the committer sleeps when there is no work. Housekeeping is at most this late.
 const IDLE: Duration = Duration::from_millis(500);
-/// Values trimmed after one commit, beside as many as the commit wrote: keeps up with any publisher, and bounds how long the next
-/// commit waits where much is over its limits at once.
+/// Values that may be trimmed after one commit, in addition to as many as the commit wrote. Trimming so keeps
+/// up with any publisher, and the next commit waits a bounded time even when much is over its limits at once.
 const TRIMMED_AFTER_COMMIT: usize = 4 * VALUES_AT_ONCE;
 
-/// What the committer knows of the database; read anew whenever that is opened.
+/// What the committer knows about the database. It is loaded again each time the database is opened.
 pub(super) struct Books {
     pub(super) retainer: Retainer,
     pub(super) lanes: Lanes,
@@ -74,7 +75,7 @@ impl Books {
     }
 }
 
-/// What one commit does to one tenant.
+/// What one commit changes for one tenant.
 struct Touched {
     log: Arc<TenantLog>,
     packer: Packer,
@@ -82,36 +83,36 @@ struct Touched {
     last: Sequence,
 }
 
-/// What a commit says is to go.
+/// What a commit marks for erasure.
 #[derive(Default)]
 struct Erased {
     tenants: Vec<TenantId>,
     users: Vec<(TenantId, String)>,
-    /// The same, for what comes after it in the same commit.
+    /// The same erasures as tombstones, for later items of the same commit.
     tombstones: Tombstones,
 }
 
-/// The committer's own state.
+/// The committer's state.
 pub(super) struct Committer {
     pub(super) shared: Arc<Shared>,
     pub(super) books: Books,
     pub(super) space: SpaceWatch,
-    /// What retention and revocations are aged by.
+    /// The clock for retention and revocations.
     pub(super) clock: CautiousClock,
-    /// Where the journal ended when the engine was last closed to be opened again.
+    /// Where the journal ended when the engine was last closed in order to be opened again.
     pub(super) acknowledged: Option<Position>,
-    /// Emptied by each commit; kept for its room.
+    /// Cleared by each commit; kept to reuse its memory.
     touched: HashMap<TenantId, Touched>,
 }
 
 impl Committer {
     pub(super) fn new(shared: Arc<Shared>, books: Books, space: SpaceWatch) -> Committer {
         let mut clock = CautiousClock::default();
-        clock.now_ms(&*shared.options.clock); // believed: the opening's time
+        clock.now_ms(&*shared.options.clock); // the time of opening is trusted
         Committer { shared, books, space, clock, acknowledged: None, touched: HashMap::new() }
     }
 
-    /// The body of the thread: until the store closes and the queue is empty.
+    /// The body of the thread. Runs until the store closes and the queue is empty.
     pub(super) fn run(mut self) {
         let mut items = VecDeque::new();
         let (mut busy, mut wrote_since) = (false, false);
@@ -123,7 +124,8 @@ impl Committer {
             }
             if !busy && items.is_empty() && std::mem::take(&mut wrote_since) {
                 items = VecDeque::new();
-                memory::give_back(true); // what events and pages were freed on this thread: after a flood, most of it
+                // Events and pages are freed on this thread; after a flood this is most of them.
+                memory::give_back(true);
             }
             let wrote = if items.is_empty() { 0 } else { self.commit(&mut items) };
             wrote_since |= wrote > 0;
@@ -135,18 +137,19 @@ impl Committer {
         self.finish();
     }
 
-    /// Commits `items` and tells whoever waits; how many values of the log it wrote.
+    /// Commits `items` and notifies the waiters. Returns the number of log values written.
     fn commit(&mut self, items: &mut VecDeque<Item>) -> usize {
         let started = Instant::now();
         let mut erased = Erased::default();
-        // sled may panic where it meets an IO error; that is a failed commit like any other.
+        // sled may panic on an IO error. That is a failed commit like any other.
         let result = catch_unwind(AssertUnwindSafe(|| self.write(items, &mut erased)))
             .unwrap_or_else(|_| Err(EngineError::Engine("it panicked".into())));
         match result {
             Ok((values, events, bytes)) => {
                 self.shared.bury(&erased.tenants, &erased.users);
                 self.publish_watermarks();
-                // Before anybody learns of an erasure, so that none is taken for finished that has not begun.
+                // Erasures are counted before anybody learns of them, so that none looks finished before it
+                // has started.
                 let erasures = self.books.sweep.entries() + erased.tenants.len() + erased.users.len();
                 self.shared.stats.erasures.store(erasures as u64, Relaxed);
                 for item in items.drain(..) {
@@ -174,7 +177,7 @@ impl Committer {
         }
     }
 
-    /// Builds the batch and brings it to the disk: values, events and bytes written.
+    /// Builds the batch and commits it. Returns the numbers of values, events and bytes written.
     fn write(
         &mut self,
         items: &mut VecDeque<Item>,
@@ -206,9 +209,10 @@ impl Committer {
             for frame in append.frames.as_slice() {
                 touched.last = frame.sequence();
                 if is_deleted {
-                    continue; // nothing of it is written any more, not even that there was something
+                    continue; // nothing of it is written any more, not even a mark for an erased event
                 }
-                // What is refused has its place in the order already, and is erased before it is written.
+                // A refused event already has its sequence, so a mark for an erased event is written in its
+                // place.
                 let presence = |tombstones: &&Tombstones| tombstones.has_presence(tenant, frame);
                 let kept = item.refused.is_none() && !(concerned && known.iter().any(presence));
                 let mut sink = |packed| put(&mut batch, tenant, &mut touched.added, packed);
@@ -241,7 +245,7 @@ impl Committer {
             };
             self.engine(|engine| engine.commit(batch))?;
             for tenant in tenants {
-                self.books.retainer.look_at(tenant); // its rows may leave less for its events now
+                self.books.retainer.look_at(tenant); // its rows may now leave less room for its events
             }
         }
         Ok((values, events, bytes))
@@ -276,7 +280,8 @@ impl Committer {
             let log = &touched.log;
             log.events.store(events, Release);
             log.bytes.store(bytes, Release);
-            // `last_event` first: who reads `committed` and then `last_event` overlooks nothing in between.
+            // `last_event` is stored first: a reader that loads `committed` and then `last_event` misses no
+            // event in between.
             log.last_event.store(touched.last.0, Release);
             log.committed.store(touched.last.0, Release);
         }
@@ -289,11 +294,11 @@ impl Committer {
     ) -> Result<T, EngineError> {
         match self.shared.engine.read().as_ref() {
             Some(engine) => f(engine),
-            None => Err(EngineError::Engine("it is not open".into())),
+            None => Err(EngineError::Engine("the engine is not open".into())),
         }
     }
 
-    /// Trims, collects, erases a little; whether there is more to do at once.
+    /// Trims, collects and erases a little. Returns true if there is more to do at once.
     fn housekeeping(&mut self, wrote: usize) -> bool {
         let result = catch_unwind(AssertUnwindSafe(|| self.keep_house(wrote)))
             .unwrap_or_else(|_| Err(EngineError::Engine("it panicked".into())));
@@ -318,13 +323,14 @@ impl Committer {
             let log = shared.log_in(engine, candidate.tenant)?;
             let trimmed = self.books.retainer.trim(engine, &log, candidate.share, now_ms)?;
             drop(log);
-            shared.logs.lock().forget_quiet(candidate.tenant); // what was read for this alone does not stay
+            // Do not keep a log that was loaded only for this.
+            shared.logs.lock().forget_quiet(candidate.tenant);
             stats.trimmed_values.fetch_add(trimmed.values, Relaxed);
             stats.trimmed_events.fetch_add(trimmed.events, Relaxed);
             if candidate.share.is_some() && trimmed.values == 0 {
-                break; // nothing left to give
+                break; // the budget is used up
             }
-            left = left.saturating_sub(trimmed.values as usize + 1); // looking costs as well
+            left = left.saturating_sub(trimmed.values as usize + 1); // the check itself also costs
             if left == 0 {
                 more = true;
                 break;
@@ -344,7 +350,7 @@ impl Committer {
         match self.books.sweep.step(engine, stats, now_ms, shrunk)? {
             Swept::Some => {}
             Swept::Tenant(tenant) => {
-                // Once more: a reader may have asked for it since.
+                // The log is dropped again, because a reader may have loaded it since.
                 shared.forget_log(tenant);
                 shared.reads.forget(tenant);
                 self.books.forget(tenant);
@@ -354,7 +360,7 @@ impl Committer {
             Swept::Events(_, 0) => {}
             Swept::Events(tenant, _) => shared.reads.forget(tenant),
             Swept::User(tenant) => {
-                shared.reads.forget(tenant); // what a reader had in hand meanwhile
+                shared.reads.forget(tenant); // pages that a reader was reading meanwhile
                 tracing::info!(tenant = tenant.0, "erased the events of users");
             }
             Swept::Postponed(tenant, pause_ms) => {
@@ -379,7 +385,7 @@ impl Committer {
         Ok(more || reclaims || collected.removed > 0 || self.books.sweep.is_busy())
     }
 
-    /// Looks at the room left, now and then, and says what that allows.
+    /// Checks the free space at intervals and sets what it allows.
     pub(super) fn watch_space(&mut self, written: u64) {
         let Some(space) = self.space.look(&*self.shared.options.io, written) else { return };
         self.shared.stats.free_bytes.store(space.free, Relaxed);
@@ -392,13 +398,13 @@ impl Committer {
             tracing::warn!(
                 free_bytes = space.free,
                 ?allowed,
-                "the room on the file system changed what is allowed"
+                "free space on the file system changed what the store accepts"
             );
             self.shared.state.set(allowed);
         }
     }
 
-    /// Writes what was put off, closes the database, and tells latecomers that it is closed.
+    /// Writes deferred items, closes the database, and fails later requests.
     fn finish(mut self) {
         if matches!(self.shared.state.get(), StoreState::Writable | StoreState::Reserve) {
             let mut batch = Batch::default();

@@ -1,5 +1,5 @@
-//! Deletions against a model: whatever is queued around them, over restarts, nothing of the deleted is left in the raw store and
-//! nothing of the living is gone.
+//! Tests of deletions against a model: whatever is queued around them, and over restarts, nothing of deleted
+//! users and organizations is left in the raw store, and nothing of others is lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::ids::{Sequence, TenantId};
 const STEPS: u64 = 400;
 const TABLE: Table = Table::Messages;
 
-/// Numbers that are the same in every run (xorshift).
+/// A random generator (xorshift) that gives the same numbers in every run.
 struct Random(u64);
 
 impl Random {
@@ -33,10 +33,10 @@ impl Random {
     }
 }
 
-/// Somebody, and where.
+/// A user and their organization.
 type Who = (TenantId, String);
 
-/// How a commit ended.
+/// The result of a commit.
 type Ended = Result<(), CommitError>;
 
 struct World {
@@ -47,13 +47,13 @@ struct World {
     users: Vec<Who>,
     deleted_organizations: BTreeSet<TenantId>,
     deleted_users: BTreeSet<Who>,
-    /// Deleted in an earlier run: nobody who wrote in their name then is left.
+    /// Users deleted in an earlier run; no request of theirs is left.
     forgotten: BTreeSet<Who>,
-    /// Events that were to be kept.
+    /// Events that must be kept.
     events: BTreeMap<(TenantId, Sequence), Who>,
-    /// Rows that were to be kept, by key id.
+    /// Rows that must be kept, by key id.
     rows: BTreeMap<String, Who>,
-    /// What is under way, and how it is to end.
+    /// Pending commits with the expected result of each.
     waiting: Vec<(Receiver<Ended>, Ended)>,
     logs: BTreeMap<TenantId, Arc<TenantLog>>,
     step: u64,
@@ -118,7 +118,8 @@ impl World {
         self.users.push((tenant, format!("user-{}-", self.step)));
     }
 
-    /// Anybody whose requests may still be under way, deleted or not, and what becomes of them.
+    /// Picks a user whose requests may still be pending, deleted or not, with the expected result of a
+    /// commit.
     fn somebody(&mut self) -> (Who, Result<(), CommitError>) {
         loop {
             let who = self.users[self.random.below(self.users.len())].clone();
@@ -172,7 +173,7 @@ impl World {
         }
         let mut rows = Rows::new();
         rows.erase_user(who.0, &who.1).expect("short");
-        // What the resources' own erasure does in time.
+        // In the daemon, the erasure of resources does this.
         for (id, _) in self.rows.extract_if(.., |_, of| *of == who) {
             rows.delete_row(who.0, TABLE, &id);
             let number = id["row-".len()..].parse().expect("a step");
@@ -194,7 +195,7 @@ impl World {
         self.deleted_organizations.insert(tenant);
         self.events.retain(|_, of| of.0 != tenant);
         self.rows.retain(|_, of| of.0 != tenant);
-        self.create_organization(); // of the same id, at once
+        self.create_organization(); // with the same id, at once
         self.create_user();
     }
 
@@ -222,7 +223,7 @@ impl World {
         self.store = None;
     }
 
-    /// Returns when no erasure is left.
+    /// Waits until no erasure is left.
     async fn erased(&self) {
         let since = Instant::now();
         let left = |kind: Kind| {
@@ -231,12 +232,12 @@ impl World {
             engine.first(&[kind as u8], &[kind as u8 + 1]).expect("read").is_some()
         };
         while left(Kind::Erase) || left(Kind::EraseUser) {
-            assert!(since.elapsed() < Duration::from_secs(30), "an erasure does not end");
+            assert!(since.elapsed() < Duration::from_secs(30), "an erasure does not finish");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
-    /// Holds the raw store against the model.
+    /// Compares the raw store with the model.
     async fn check(&mut self) {
         self.settle().await;
         self.erased().await;
@@ -264,7 +265,7 @@ impl World {
             let piece = piece.map_or_else(Vec::new, |piece| engine.piece(&piece).expect("read"));
             let is_deleted = self.deleted_organizations.contains(&tenant);
             assert!(!is_deleted || kind == Kind::Organization, "{kind:?} of deleted {tenant:?} is left");
-            // An answer that is kept for a day has only ids of what was made.
+            // A response that is kept for a day holds only ids of created resources.
             for (of, user) in
                 self.deleted_users.iter().filter(|(of, _)| *of == tenant && kind != Kind::Idempotency)
             {

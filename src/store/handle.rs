@@ -1,7 +1,8 @@
-//! The store's face: a handle that is cheap to clone. The last one to go closes the store.
+//! The store's API: a handle that is cheap to clone. Dropping the last handle closes the store.
 //!
-//! * Calls are `async` where they wait for a disk, and named `…_blocking` where they read it on the caller's thread.
-//! * [`Store::append`] is the one that must be called in the tenant's order: under the tenant's lock.
+//! * Calls are `async` if they wait for a disk, and named `…_blocking` if they read it on the caller's
+//!   thread.
+//! * [`Store::append`] must be called in the tenant's order, that is, under the tenant's lock.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -45,7 +46,7 @@ impl Drop for Open {
 }
 
 impl Threads {
-    /// Waits for every thread but the one that calls.
+    /// Waits for every thread except the calling one.
     fn join(&self) {
         let handles = std::mem::take(&mut *self.handles.lock());
         for handle in handles {
@@ -57,10 +58,10 @@ impl Threads {
 }
 
 impl Store {
-    /// Opens or creates a store; blocks. A new epoch is durable on return.
+    /// Opens or creates a store. Blocks. On return a new epoch is durable.
     ///
     /// # Errors
-    /// [`OpenError`], each naming the data directory and what to do.
+    /// [`OpenError`]; each names the data directory and what to do.
     pub fn open(options: StoreOptions) -> Result<Store, OpenError> {
         let dir = options.dir.clone();
         let opened: Result<_, EngineError> = guard_damaged(|| Ok(super::open(options)));
@@ -72,19 +73,19 @@ impl Store {
         &self.0.shared
     }
 
-    /// Waits for `thread`, too, when the store closes.
+    /// Makes closing the store also wait for `thread`.
     pub(super) fn adopt(&self, thread: thread::JoinHandle<()>) {
         let mut handles = self.0.threads.handles.lock();
         handles.retain(|handle| !handle.is_finished());
         handles.push(thread);
     }
 
-    /// Commits what is queued, closes the database and gives the data directory back, whoever else holds a handle; every
-    /// later call fails.
+    /// Commits what is queued, closes the database and releases the data directory, even if other handles
+    /// exist. Every later call fails.
     pub async fn close(&self) {
         self.shared().queue.close();
         let mut state = self.watch_state();
-        let _ = state.wait_for(|state| *state == StoreState::Closed).await; // the sender lives as long as we do
+        let _ = state.wait_for(|state| *state == StoreState::Closed).await; // `self` keeps the sender alive
         self.0.threads.join();
     }
     /// [`Store::close`] for a thread without a runtime.
@@ -93,7 +94,7 @@ impl Store {
         self.0.threads.join();
     }
 
-    /// What cursors of this store are signed with.
+    /// The key that signs cursors of this store.
     #[must_use]
     pub fn cursor_key(&self) -> CursorKey {
         self.shared().cursors
@@ -103,12 +104,12 @@ impl Store {
     pub fn epoch(&self) -> u32 {
         self.shared().epoch.load(Ordering::Relaxed)
     }
-    /// What the store can do now. One load: ask before a sequence is assigned.
+    /// What the store accepts now. It is one atomic load; check it before assigning a sequence.
     #[must_use]
     pub fn state(&self) -> StoreState {
         self.shared().state.get()
     }
-    /// Says when [`Store::state`] changes.
+    /// A receiver that is notified when [`Store::state`] changes.
     #[must_use]
     pub fn watch_state(&self) -> tokio::sync::watch::Receiver<StoreState> {
         self.shared().state.watch()
@@ -118,45 +119,48 @@ impl Store {
     pub fn stats(&self) -> &Stats {
         &self.shared().stats
     }
-    /// Bytes of decoded events kept for readers.
+    /// Bytes of decoded events cached for readers.
     #[must_use]
     pub fn page_cache_bytes(&self) -> usize {
         self.shared().reads.cached_bytes()
     }
-    /// How much disk the journal takes; all zeros while the store is not open.
+    /// How much disk space the journal takes; all zeros while the store is not open.
     #[must_use]
     pub fn journal(&self) -> JournalStats {
         self.shared().engine.read().as_ref().map(Engine::journal_stats).unwrap_or_default()
     }
-    /// What is kept of rows of tables in memory; all zeros while the database is not open.
+    /// Statistics of the row cache; all zeros while the database is not open.
     #[must_use]
     pub fn row_cache(&self) -> RowCacheStats {
         self.shared().engine.read().as_ref().map(Engine::row_cache).unwrap_or_default()
     }
-    /// `hook` runs on the committer's thread where logs have passed over events: after a commit failed, and after the store was opened
-    /// again, when every log stands at the start of a new epoch. Publishing is refused meanwhile. It must not wait for a commit.
+    /// Sets a `hook` that runs on the committer's thread when logs have skipped sequences: after a commit
+    /// failed, and after the store was opened again, when every log is at the start of a new epoch.
+    /// Publishing is refused meanwhile. The hook must not wait for a commit.
     pub fn on_epoch(&self, hook: impl Fn() + Send + Sync + 'static) {
         self.shared().hooks.lock().push(Box::new(hook));
     }
 
-    /// Room for a change of `tenant` that adds `growth`, to be held by the change; `None` where it adds nothing.
+    /// Reserves quota for a change of `tenant` that adds `growth`; the change holds the reservation. Returns
+    /// `None` if it adds nothing.
     ///
     /// # Errors
-    /// [`OverQuota`]: the organization would keep more than it may.
+    /// [`OverQuota`]: the organization would exceed its quota.
     pub fn reserve(&self, tenant: TenantId, growth: Growth) -> Result<Option<Reservation>, OverQuota> {
         self.shared().quotas.reserve(tenant, growth)
     }
-    /// What `tenant` keeps besides its log.
+    /// What `tenant` stores besides its log.
     #[must_use]
     pub fn usage(&self, tenant: TenantId) -> Usage {
         self.shared().quotas.usage(tenant)
     }
-    /// What all organizations keep besides their logs; looks at each of them.
+    /// What all organizations store besides their logs. Visits each of them.
     #[must_use]
     pub fn quota_totals(&self) -> QuotaTotals {
         self.shared().quotas.totals()
     }
-    /// Counts the rows of every organization, for tests: what [`Store::usage`] must say of each that keeps some.
+    /// Counts the rows of every organization, for tests. [`Store::usage`] must return the same for each
+    /// organization that has rows.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -170,25 +174,25 @@ impl Store {
     pub fn loaded_log(&self, tenant: TenantId) -> Option<Arc<TenantLog>> {
         self.shared().logs.lock().loaded.get(&tenant).cloned()
     }
-    /// Forgets the log of `tenant` if nobody holds it and all of it is on disk. Its numbers go on above the old ones when
-    /// it is asked for again, as after a restart.
+    /// Drops the log of `tenant` from memory if nobody holds it and all of it is on disk. When it is loaded
+    /// again, its sequences continue above the old ones, as after a restart.
     pub fn forget_quiet(&self, tenant: TenantId) {
         self.shared().logs.lock().forget_quiet(tenant);
     }
-    /// The log of `tenant`. Reads the disk on the caller's thread when nobody asked for it before in this run.
+    /// The log of `tenant`. Reads the disk on the caller's thread if the log is not in memory.
     ///
     /// # Errors
-    /// [`ReadError`] when it had to be read and could not.
+    /// [`ReadError`] if the log had to be read and could not be.
     pub fn log_blocking(&self, tenant: TenantId) -> Result<Arc<TenantLog>, ReadError> {
         match self.loaded_log(tenant) {
             Some(log) => Ok(log),
             None => self.read_blocking(|engine| self.shared().log_in(engine, tenant)),
         }
     }
-    /// The log of `tenant`, read on a reader thread when nobody asked for it before in this run.
+    /// The log of `tenant`. Reads the disk on a reader thread if the log is not in memory.
     ///
     /// # Errors
-    /// [`ReadError`] when it had to be read and could not.
+    /// [`ReadError`] if the log had to be read and could not be.
     pub async fn log(&self, tenant: TenantId) -> Result<Arc<TenantLog>, ReadError> {
         if let Some(log) = self.loaded_log(tenant) {
             return Ok(log);
@@ -197,10 +201,11 @@ impl Store {
         self.run(tenant, move |engine| shared.log_in(engine, tenant)).await
     }
 
-    /// Whether events may be published into `log`, as far as is known now; whether they are kept is decided at their commit.
+    /// Checks whether events may be published into `log`, as far as is known now. The commit makes the final
+    /// decision.
     ///
     /// # Errors
-    /// [`CommitError::Deleted`].
+    /// [`CommitError::Deleted`] if the organization or a user is deleted.
     pub fn check_publishable(&self, log: &TenantLog, frames: &[Arc<Frame>]) -> Result<(), CommitError> {
         let refused = || self.shared().tombstones.read().refuse_events(log.tenant(), frames);
         match log.tombstones.load(Ordering::Acquire) && refused() {
@@ -209,9 +214,9 @@ impl Store {
         }
     }
 
-    /// Enqueues sealed frames that follow `log.end()`, and `rows` to be committed with them, all or nothing. Never blocks;
-    /// call it under the tenant's lock, so that ring and log agree on order. `done` runs on the committer's thread when
-    /// they are durable or have failed.
+    /// Enqueues sealed frames that follow `log.end()`, and `rows` to be committed with them, all or nothing.
+    /// Never blocks. Call it under the tenant's lock, so that ring and log agree on the order. `done` runs on
+    /// the committer's thread when they are durable or have failed.
     pub fn append(
         &self,
         log: &Arc<TenantLog>,
@@ -240,12 +245,12 @@ impl Store {
     pub fn write_blocking(&self, rows: Rows) -> Result<(), CommitError> {
         let (send, receive) = std::sync::mpsc::sync_channel(1);
         let done = Done::call(move |result| {
-            let _ = send.send(result); // whoever waited may have gone
+            let _ = send.send(result); // the waiter may have gone
         });
         self.push(Item::new(None, rows, done));
         receive.recv().unwrap_or(Err(CommitError::Unavailable))
     }
-    /// Commits rows some time soon; nobody is told how it went. For what may be lost, such as a last use.
+    /// Commits rows soon, without a result. Use it for data that may be lost, such as the time of last use.
     pub fn write_later(&self, rows: Rows) {
         self.push(Item::new(None, rows, Done::Nobody));
     }
@@ -259,7 +264,7 @@ impl Store {
         self.shared().reads.run(tenant, task).await
     }
 
-    /// Reads on a reader thread in slices, each in `tenant`'s turn, until one of them returns a result.
+    /// Reads on a reader thread in slices, each in `tenant`'s turn, until a slice returns a result.
     pub(super) async fn run_long<T: Send + 'static>(
         &self,
         tenant: TenantId,
@@ -268,13 +273,13 @@ impl Store {
         self.shared().reads.run_long(tenant, task).await
     }
 
-    /// Logs in memory.
+    /// Number of logs in memory.
     #[cfg(test)]
     pub(crate) fn logs_in_memory(&self) -> usize {
         self.shared().logs.lock().loaded.len()
     }
 
-    /// Enqueues rows; for tests, which need not wait for one write before the next.
+    /// Enqueues rows, for tests that must not wait for one write before the next.
     #[cfg(test)]
     pub(super) fn push_rows(&self, rows: Rows, done: Done) {
         self.push(Item::new(None, rows, done));
@@ -291,8 +296,8 @@ impl Store {
     pub async fn read_log(&self, log: &Arc<TenantLog>, after: Sequence) -> Result<LogRead, ReadError> {
         self.shared().reads.log(log, after).await
     }
-    /// The committed events after `after` as JSON, as many as a page holds, for a reader who may see every event. `None`:
-    /// [`Store::read_log`] says what is there.
+    /// The committed events after `after` as JSON, as many as a page holds, for a reader that may see every
+    /// event. On `None`, call [`Store::read_log`].
     ///
     /// # Errors
     /// [`ReadError`].
@@ -303,7 +308,7 @@ impl Store {
     ) -> Result<Option<super::JsonEvents>, ReadError> {
         self.shared().reads.json(log, after).await
     }
-    /// The page that follows `after`, if it is in memory: for callers that may not wait.
+    /// The page with the events after `after`, if it is in memory, for callers that may not wait.
     #[must_use]
     pub fn page_in_memory(&self, log: &TenantLog, after: Sequence) -> Option<super::Page> {
         match self.shared().reads.known(log, after) {
@@ -311,13 +316,13 @@ impl Store {
             _ => None,
         }
     }
-    /// Whether [`Store::page_in_memory`] has one.
+    /// Returns true if [`Store::page_in_memory`] would return a page.
     #[must_use]
     pub fn has_in_memory(&self, log: &TenantLog, after: Sequence) -> bool {
         self.shared().reads.has_page(log, after)
     }
-    /// Where the first event received at or after `since_ms` (Unix milliseconds) begins; the commit watermark if there is
-    /// none.
+    /// The position right before the first event received at or after `since_ms` (Unix milliseconds); the
+    /// commit watermark if there is none.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -327,7 +332,7 @@ impl Store {
         self.run(tenant, task).await
     }
 
-    /// What is remembered under an `Idempotency-Key`'s [`super::scope`]; `None` after a day.
+    /// The row stored under an `Idempotency-Key`'s [`super::scope`]; `None` after a day.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -339,7 +344,7 @@ impl Store {
         let value = self.daily(Kind::Idempotency, tenant, scope).await?;
         Ok(value.and_then(|value| daily::read_idempotency(&value)))
     }
-    /// What is remembered of a client-given `message_id` under its [`super::scope`]; `None` after a day.
+    /// The row of a client-given `message_id` under its [`super::scope`]; `None` after a day.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -359,12 +364,13 @@ impl Store {
         Ok(daily::fresh(read, now_ms))
     }
 
-    /// A number for a new organization. One that is never put is lost at the next start, harmlessly.
+    /// Allocates a number for a new organization. A number that is never stored is lost at the next start,
+    /// which is harmless.
     #[must_use]
     pub fn new_tenant(&self) -> TenantId {
         TenantId(self.shared().next_tenant.fetch_add(1, Ordering::Relaxed))
     }
-    /// Every organization, deleted ones included.
+    /// Every organization, including deleted ones.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -378,14 +384,14 @@ impl Store {
     pub fn api_keys_blocking(&self) -> Result<Vec<ApiKey>, ReadError> {
         self.read_blocking(records::all)
     }
-    /// The version of the scopes that API keys are written in; 0 where it was never noted.
+    /// The version of the scopes that API keys are stored with; 0 if it was never stored.
     ///
     /// # Errors
     /// [`ReadError`].
     pub fn scopes_version_blocking(&self) -> Result<u8, ReadError> {
         self.read_blocking(records::scopes_version)
     }
-    /// Every revoked token, some already expired.
+    /// Every revoked token, including expired ones that were not removed yet.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -399,14 +405,14 @@ impl Store {
     pub fn disabled_users_blocking(&self) -> Result<Vec<DisabledUser>, ReadError> {
         self.read_blocking(records::all)
     }
-    /// Everyone whose tokens were ended, some of them long ago.
+    /// Every user whose tokens were ended, however long ago.
     ///
     /// # Errors
     /// [`ReadError`].
     pub fn users_since_blocking(&self) -> Result<Vec<UserSince>, ReadError> {
         self.read_blocking(records::all)
     }
-    /// The bytes kept under `name`.
+    /// The bytes stored under `name`.
     ///
     /// # Errors
     /// [`ReadError`].

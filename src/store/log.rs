@@ -1,10 +1,10 @@
-//! One tenant's place in its own order: where it ends, what is committed, what is still retained.
+//! The watermarks of one tenant's log: where it ends, what is committed, and what is still retained.
 //!
-//! * `end` only grows: the tenant's appends move it, one after the other, or a new epoch does.
-//! * `oldest <= last_event <= committed <= end`. Whoever may write a field is said beside it; everybody reads.
-//! * `committed` and `oldest` are stored with `Release` after (before, for `oldest`) the rows they speak of changed, and
-//!   read with `Acquire`: a reader that sees a watermark sees the rows up to it.
-//! * It holds no event and no file, so that 100,000 idle tenants fit.
+//! * `end` only grows. The tenant's appends move it, one after the other, or a new epoch does.
+//! * `oldest <= last_event <= committed <= end`. Each field says who writes it; every thread may read it.
+//! * `committed` is stored with `Release` after its rows changed, and `oldest` before. Both are loaded with
+//!   `Acquire`: a reader that sees a watermark also sees the rows up to it.
+//! * It holds no event and no file, so that 100,000 idle tenants fit into memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Release};
@@ -16,14 +16,16 @@ use super::pack::MAX_VALUE;
 use super::recover::Recovered;
 use crate::ids::{Sequence, TenantId};
 
-/// Most events of one tenant that may be on their way to the disk. A new epoch begins this far above the recovered
-/// end, so that an event delivered live but never committed keeps its number to itself.
+/// Limit on events of one tenant that are appended and not yet committed. A new epoch starts this far above
+/// the recovered end, so that the sequence of an event that was delivered live but never committed is not
+/// used again.
 pub const UNCOMMITTED_EVENTS: u32 = 16 * 1024;
-/// Most bytes of one tenant's events on their way to the disk.
+/// Limit on bytes of one tenant's events that are appended and not yet committed.
 pub const UNCOMMITTED_BYTES: u64 = 8 << 20;
-/// How long a publish waits for its turn.
+/// How long a publish waits for a permit.
 pub const RESERVE_WAIT: Duration = Duration::from_secs(1);
-/// One permit stands for one event or this many bytes, whichever is more: one counter holds both limits.
+/// One permit is for one event or for this many bytes, whichever needs more permits. So one counter enforces
+/// both limits.
 const PERMIT_BYTES: u64 = UNCOMMITTED_BYTES / UNCOMMITTED_EVENTS as u64;
 const _: () = assert!(PERMIT_BYTES * (UNCOMMITTED_EVENTS as u64) == UNCOMMITTED_BYTES);
 const _: () = assert!(UNCOMMITTED_BYTES > 64 * MAX_VALUE as u64);
@@ -32,15 +34,16 @@ const _: () = assert!(UNCOMMITTED_BYTES > 64 * MAX_VALUE as u64);
 #[derive(Debug)]
 pub struct TenantLog {
     tenant: TenantId,
-    /// Last sequence appended, or where the epoch began. Written under the commit queue's lock.
+    /// The last sequence appended, or where the epoch started. Written under the commit queue's lock.
     pub(super) end: AtomicU64,
-    /// Every event up to here is on disk. Written by the committer.
+    /// Every event up to this sequence is on disk. Written by the committer.
     pub(super) committed: AtomicU64,
-    /// The last event on disk; 0: none. Written by the committer.
+    /// The last event on disk; 0 if there is none. Written by the committer.
     pub(super) last_event: AtomicU64,
-    /// The last event that was trimmed; 0: none. Written by the committer.
+    /// The last trimmed event; 0 if there is none. Written by the committer.
     pub(super) oldest: AtomicU64,
-    /// Receive time of the last event that was trimmed, Unix milliseconds; 0: none. Written by the committer.
+    /// Receive time of the last trimmed event, Unix milliseconds; 0 if there is none. Written by the
+    /// committer.
     pub(super) trimmed_ms: AtomicU64,
     /// Receive time of the last event appended, Unix milliseconds. Written under the commit queue's lock.
     pub(super) last_received_ms: AtomicU64,
@@ -48,10 +51,10 @@ pub struct TenantLog {
     pub(super) events: AtomicU64,
     /// Bytes of the retained values with their keys. Written by the committer.
     pub(super) bytes: AtomicU64,
-    /// Something of this tenant is refused ([`super::tombstones`]), so that publishers of others need not ask. Written by the
-    /// committer.
+    /// Whether a tombstone ([`super::tombstones`]) concerns this tenant; publishers of other tenants need no
+    /// lookup. Written by the committer.
     pub(super) tombstones: AtomicBool,
-    /// Permits in all, at most [`UNCOMMITTED_EVENTS`].
+    /// Total permits, at most [`UNCOMMITTED_EVENTS`].
     room: u32,
     permits: Semaphore,
 }
@@ -91,27 +94,28 @@ impl TenantLog {
         self.committed.store(start, Release);
     }
 
-    /// Passes over what was appended and not committed, whose commit has failed: it is in no log, and its numbers are never used again.
+    /// Skips the appended sequences whose commit failed. They are in no log and are never used again.
     pub(super) fn pass_over_uncommitted(&self) {
         self.committed.store(self.end.load(Acquire), Release);
     }
 
-    /// Whose log it is.
+    /// The tenant of this log.
     #[must_use]
     pub fn tenant(&self) -> TenantId {
         self.tenant
     }
-    /// The last sequence appended, committed or not, or where the epoch began: the next append starts right after it.
+    /// The last sequence appended, committed or not, or where the epoch started. The next append starts right
+    /// after it.
     #[must_use]
     pub fn end(&self) -> Sequence {
         Sequence(self.end.load(Acquire))
     }
-    /// Everything up to here is on disk; where an epoch begins before its first commit.
+    /// The sequence up to which everything is on disk; where the epoch starts before its first commit.
     #[must_use]
     pub fn committed(&self) -> Sequence {
         Sequence(self.committed.load(Acquire))
     }
-    /// The last event on disk; [`Sequence::ZERO`] when there never was one.
+    /// The last event on disk; [`Sequence::ZERO`] if there never was one.
     #[must_use]
     pub fn last_event(&self) -> Sequence {
         Sequence(self.last_event.load(Acquire))
@@ -121,7 +125,7 @@ impl TenantLog {
     pub fn oldest(&self) -> Sequence {
         Sequence(self.oldest.load(Acquire))
     }
-    /// Receive time of the last event appended, Unix milliseconds; the next one's is never less. Survives restarts.
+    /// Receive time of the last event appended, Unix milliseconds. It never decreases and survives restarts.
     #[must_use]
     pub fn last_received_ms(&self) -> u64 {
         self.last_received_ms.load(Acquire)
@@ -131,12 +135,12 @@ impl TenantLog {
     pub fn events(&self) -> u64 {
         self.events.load(Acquire)
     }
-    /// Bytes retained on disk, before sled's own overhead.
+    /// Bytes retained on disk, without sled's own overhead.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Acquire)
     }
-    /// Permits of events not yet committed, 0 to [`UNCOMMITTED_EVENTS`].
+    /// Permits of events that are not yet committed, 0 to [`UNCOMMITTED_EVENTS`].
     #[must_use]
     pub fn uncommitted(&self) -> usize {
         self.room as usize - self.permits.available_permits()
@@ -147,7 +151,8 @@ impl TenantLog {
         u32::try_from(by_bytes.max(events as u64)).unwrap_or(u32::MAX).clamp(1, self.room)
     }
 
-    /// Room for `events` events of `bytes` bytes together, if there is some at once and nobody waits before.
+    /// Acquires room for `events` events with `bytes` bytes in total, if it is free now and nobody waits for
+    /// it.
     #[must_use]
     pub fn try_reserve(self: &Arc<Self>, events: usize, bytes: usize) -> Option<Permit> {
         let permits = self.permits_for(events, bytes);
@@ -155,10 +160,11 @@ impl TenantLog {
         Some(Permit { log: self.clone(), permits })
     }
 
-    /// Room for `events` events of `bytes` bytes together; waits its turn for up to [`RESERVE_WAIT`]. Needs a tokio timer.
+    /// Acquires room for `events` events with `bytes` bytes in total. Waits up to [`RESERVE_WAIT`], in order
+    /// of arrival. Needs a tokio timer.
     ///
     /// # Errors
-    /// [`Congested`] when the disk does not keep up.
+    /// [`Congested`] if the disk does not keep up.
     pub async fn reserve(self: &Arc<Self>, events: usize, bytes: usize) -> Result<Permit, Congested> {
         if let Some(permit) = self.try_reserve(events, bytes) {
             return Ok(permit);
@@ -174,12 +180,13 @@ impl TenantLog {
     }
 }
 
-/// The tenant's uncommitted limit is reached and did not ease in [`RESERVE_WAIT`].
+/// The tenant's uncommitted limit was reached, and no room was released within [`RESERVE_WAIT`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many events wait to be committed")]
 pub struct Congested;
 
-/// Room in the commit queue; dropping it gives the room back. [`super::Store::append`] keeps it until the commit.
+/// Room in the commit queue. Dropping it releases the room. [`super::Store::append`] keeps it until the
+/// commit.
 #[derive(Debug)]
 pub struct Permit {
     log: Arc<TenantLog>,

@@ -1,8 +1,10 @@
-//! The row of a stored piece of a tenant's log: where in the journal its bytes lie, and what is known of it without them.
+//! The row of a stored piece of a tenant's log: the location of its bytes in the journal, and a summary of
+//! the piece.
 //!
-//! * `version u8 ‖ position u64 BE ‖ CRC32C u32 BE ‖ len ‖ count ‖ min received ‖ max − min received`, the last four as LEB128. In layouts
-//!   before the journal the same row held the packed events themselves, whose versions were 1 and 2.
-//! * It knows neither journal nor tenant, and reads no clock or disk.
+//! * `version u8 ‖ position u64 BE ‖ CRC32C u32 BE ‖ len ‖ count ‖ min received ‖ max − min received`, the
+//!   last four as LEB128. In layouts before the journal the same row held the packed events themselves, with
+//!   versions 1 and 2.
+//! * This module knows neither journal nor tenant, and reads no clock or disk.
 
 use super::journal::{Piece, Position};
 use super::pack::Head;
@@ -18,7 +20,7 @@ pub(crate) struct LogEntry {
 }
 
 impl LogEntry {
-    /// The row's value.
+    /// Encodes the row's value.
     pub(crate) fn write(&self) -> Vec<u8> {
         let mut value = Vec::with_capacity(32);
         value.push(VERSION);
@@ -31,10 +33,11 @@ impl LogEntry {
         value
     }
 
-    /// Reads a row's value.
+    /// Decodes a row's value.
     ///
     /// # Errors
-    /// [`BadRecord`] for another version, for too few or too many bytes, and for what [`LogEntry::write`] never writes.
+    /// [`BadRecord`] for another version, for too few or too many bytes, and for anything that
+    /// [`LogEntry::write`] never writes.
     pub(crate) fn read(value: &[u8]) -> Result<LogEntry, BadRecord> {
         let damaged = |_| BadRecord("log entry");
         let Some((&VERSION, rest)) = value.split_first() else { return Err(BadRecord("version")) };
@@ -52,7 +55,7 @@ impl LogEntry {
         Ok(LogEntry { piece, head: Head { count, min_ms, max_ms } })
     }
 
-    /// Bytes that the piece and its row of key `key` count for.
+    /// The bytes that the piece and its row under `key` count for.
     pub(crate) fn bytes(&self, key: &[u8]) -> u64 {
         key.len() as u64 + u64::from(self.piece.len)
     }
@@ -88,7 +91,7 @@ mod tests {
         assert!(LogEntry::read(&[&value[..], &[0]].concat()).is_err());
     }
 
-    /// Packed events of an older layout are told apart from entries.
+    /// Packed events of an older layout are distinguished from entries.
     #[test]
     fn another_version_is_refused() {
         for version in [0, 1, 2, 4, u8::MAX] {

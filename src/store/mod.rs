@@ -1,10 +1,10 @@
-//! The store: every tenant's log, and the rows about who may do what.
+//! The store: every tenant's log, and the rows of resources and credentials.
 //!
-//! * One thread writes ([`commit`]), a few read ([`read`]); whoever calls in never waits for the disk but in an `async` call
-//!   or where the name says blocking.
-//! * An event that was acknowledged survives power loss; one that was only appended may not, and its sequence is
-//!   never used again either way.
-//! * Only [`engine`] names the storage engine. The store knows no ring, subscriber, credential or transport.
+//! * One thread writes ([`commit`]), and a few read ([`read`]). Callers wait for the disk only in `async`
+//!   calls and in functions named `…_blocking`.
+//! * An acknowledged event survives power loss. An event that was only appended may be lost; its sequence is
+//!   never used again in either case.
+//! * Only [`engine`] knows the storage engine. The store knows no ring, subscriber, credential or transport.
 
 mod applier;
 mod backup;
@@ -117,13 +117,13 @@ use crate::machine;
 use crate::sync::{Mutex, RwLock};
 use crate::time::{Clock, SystemClock};
 
-/// What an acknowledgement waits for.
+/// When a commit is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
-    /// The disk: it survives power loss.
+    /// After the data is on disk: it survives power loss.
     #[default]
     Fsync,
-    /// The kernel: it survives `kill -9`, not power loss.
+    /// After the kernel has the data: it survives `kill -9`, but not power loss.
     Memory,
 }
 
@@ -133,56 +133,57 @@ impl Durability {
     }
 }
 
-/// Which part of the memory rows are kept in, where the configuration does not say; and how much at least.
+/// The row cache's default part of the memory, as a divisor; the next constant is the minimum in bytes.
 const ROW_CACHE_SHARE: u64 = 16;
 const ROW_CACHE_LEAST: u64 = 32 << 20;
 
-/// A segment of the journal is at most this part of the file system, but not smaller than [`SEGMENT_LEAST`] bytes.
+/// A segment of the journal is at most this part of the file system, but not smaller than [`SEGMENT_LEAST`]
+/// bytes.
 const SEGMENTS_AT_LEAST: u64 = 64;
 const SEGMENT_LEAST: u64 = 1 << 20;
 
-/// Bytes of events that were decoded for readers and are kept. The text of `store.cache_bytes` names the number.
+/// Bytes of decoded events that are kept for readers. The text of `store.cache_bytes` names the number.
 const PAGE_CACHE_BYTES: usize = 32 << 20;
 
-/// How a store is opened.
+/// Options for opening a store.
 #[derive(Clone)]
 pub struct StoreOptions {
-    /// The data directory; made if absent.
+    /// The data directory; created if absent.
     pub dir: PathBuf,
-    /// The storage engine's own cache, bytes.
+    /// The storage engine's own cache, in bytes.
     pub cache_bytes: u64,
-    /// Bytes of a segment of the journal.
+    /// Size of a segment of the journal, in bytes.
     pub segment_bytes: u64,
-    /// Rows of tables kept for readers, bytes.
+    /// Limit of the row cache, in bytes.
     pub row_cache_bytes: u64,
-    /// Decoded events kept for readers, bytes.
+    /// Limit of the cache of decoded events, in bytes.
     pub page_cache_bytes: usize,
     /// Free bytes below which publishing stops.
     pub reserve_bytes: u64,
-    /// Most bytes of all organizations, events and rows; 0: a sixth of the file system.
+    /// Limit on the bytes of all organizations, events and rows; 0 means a sixth of the file system.
     pub max_live_bytes: u64,
-    /// Most bytes of one organization, events and rows; 0: a share of those of all.
+    /// Limit on the bytes of one organization, events and rows; 0 means a share of the limit of all.
     pub bytes_per_organization: u64,
-    /// Most resources of one organization; 0: any number.
+    /// Limit on the resources of one organization; 0 means no limit.
     pub rows_per_organization: u64,
-    /// What an acknowledgement waits for.
+    /// When a commit is acknowledged.
     pub durability: Durability,
     /// How long events are kept.
     pub retention: Retention,
-    /// Events of one tenant that may wait for their commit, each counted as 512 bytes at least; at most
+    /// Limit on events of one tenant that wait for their commit, each counted as at least 512 bytes; at most
     /// [`UNCOMMITTED_EVENTS`].
     pub uncommitted_events: u32,
-    /// Most idempotency rows of an organization; the oldest are dropped and counted.
+    /// Limit on idempotency rows of an organization. The oldest are removed and counted.
     pub idempotency_rows: u64,
-    /// Decides age.
+    /// The clock that determines age.
     pub clock: Arc<dyn Clock>,
-    /// The disk; tests hand in one that fails.
+    /// The disk. Tests provide one that fails.
     #[doc(hidden)]
     pub io: Arc<dyn Io>,
 }
 
 impl StoreOptions {
-    /// The defaults, in `dir`.
+    /// The default options for the data directory `dir`.
     pub fn new(dir: impl Into<PathBuf>) -> StoreOptions {
         StoreOptions {
             dir: dir.into(),
@@ -205,7 +206,7 @@ impl StoreOptions {
 }
 
 impl StoreOptions {
-    /// What organizations may keep on a file system of `total` bytes.
+    /// The quotas of organizations on a file system of `total` bytes.
     fn quotas(&self, total: u64) -> quota::Limits {
         quota::Limits {
             bytes: self.bytes_per_organization,
@@ -219,7 +220,8 @@ impl StoreOptions {
 }
 
 impl StoreOptions {
-    /// How the engine is opened. On a small file system segments are smaller, so that two of them do not fill it.
+    /// The options for opening the engine. On a small file system segments are smaller, so that two of them
+    /// do not fill it.
     fn engine(&self) -> EngineOptions {
         let total = self.io.space(&self.dir).map_or(u64::MAX, |space| space.total);
         EngineOptions {
@@ -265,27 +267,28 @@ type Hook = Box<dyn Fn() + Send + Sync>;
 struct Shared {
     options: StoreOptions,
     cursors: CursorKey,
-    /// Written by the committer.
+    /// The running epoch. Written by the committer.
     epoch: AtomicU32,
     state: State,
-    /// `None` while it is being opened again, and when closed. Taken out by the committer only.
+    /// The open engine; `None` while it is being opened again, and after it is closed. Taken out by the
+    /// committer only.
     engine: RwLock<Option<Engine>>,
-    /// The backup that is being made or waits to be fetched.
+    /// The backup that is in progress or waits to be downloaded.
     stage: backup::Stage,
     queue: Queue,
     reads: Arc<Reads>,
-    /// Every log that was asked for in this run and not forgotten.
+    /// Every log that was loaded in this run and not dropped since.
     logs: Mutex<Logs>,
-    /// Dates and ages what is kept for a day.
+    /// The clock of rows that are kept for a day.
     day: DayClock,
     /// Written by the committer.
     tombstones: RwLock<Tombstones>,
     stats: Arc<Stats>,
     quotas: Arc<Quotas>,
     hooks: Mutex<Vec<Hook>>,
-    /// The number the next organization gets.
+    /// The number of the next organization.
     next_tenant: AtomicU64,
-    /// Given back by the committer after it has closed the database.
+    /// Released by the committer after it has closed the database.
     lock: Mutex<Option<DirLock>>,
 }
 
@@ -293,13 +296,14 @@ struct Shared {
 #[derive(Default)]
 struct Logs {
     loaded: HashMap<TenantId, Arc<TenantLog>>,
-    /// How many are being read from disk: what they find must still be so when they enter it here, so that nothing is
-    /// forgotten (and written to again, under another number) meanwhile.
+    /// The number of logs being read from disk. What they read must still be true when they are entered here.
+    /// So while this is not 0, no log is dropped, because it could be written to again under another number
+    /// meanwhile.
     loading: usize,
 }
 
 impl Logs {
-    /// Drops a log that nobody holds and of which everything is on disk; the next to ask reads it from there.
+    /// Drops a log that nobody holds and that is completely on disk. The next use reads it from disk.
     fn forget_quiet(&mut self, tenant: TenantId) {
         let quiet = |log: &Arc<TenantLog>| {
             Arc::strong_count(log) == 1 && log.uncommitted() == 0 && log.end() == log.committed()
@@ -314,7 +318,7 @@ impl Logs {
 }
 
 impl Shared {
-    /// The log of `tenant`; reads the disk when it is the first to ask in this run.
+    /// The log of `tenant`; reads the disk if it is not in memory.
     fn log_in(&self, engine: &Engine, tenant: TenantId) -> Result<Arc<TenantLog>, EngineError> {
         {
             let mut logs = self.logs.lock();
@@ -326,15 +330,16 @@ impl Shared {
         let recovered = recover::tenant(engine, tenant);
         let mut logs = self.logs.lock();
         logs.loading -= 1;
-        // The engine is borrowed throughout, so no reopening can have begun an epoch since.
+        // The engine is borrowed throughout, so no new epoch can have started since.
         let epoch = self.epoch.load(Ordering::Relaxed);
         let log = Arc::new(TenantLog::new(tenant, epoch, &recovered?, self.options.uncommitted_events));
-        // With the logs locked: whoever adds a tombstone marks the logs that are loaded afterwards.
+        // This happens with the logs locked: adding a tombstone marks the logs that are loaded, and later
+        // ones are marked here.
         log.tombstones.store(self.tombstones.read().concern(tenant), Ordering::Release);
         Ok(logs.loaded.entry(tenant).or_insert(log).clone())
     }
 
-    /// From now on everything of these organizations and users is refused.
+    /// From now on refuses everything of these organizations and users.
     fn bury(&self, tenants: &[TenantId], users: &[(TenantId, String)]) {
         if tenants.is_empty() && users.is_empty() {
             return;
@@ -353,17 +358,17 @@ impl Shared {
 
     fn forget_log(&self, tenant: TenantId) {
         if let Some(log) = self.logs.lock().loaded.remove(&tenant) {
-            log.oldest.store(log.last_event().0, Ordering::Release); // who still reads it finds a gap, then the end
+            log.oldest.store(log.last_event().0, Ordering::Release); // a reader gets a gap, then the end
         }
     }
 }
 
-/// The threads of an open store; its handle waits for them.
+/// The threads of an open store. Its handle waits for them.
 struct Threads {
     handles: Mutex<Vec<thread::JoinHandle<()>>>,
 }
 
-/// Opens or creates the store of `options.dir`, and starts its threads. A new epoch is durable on return.
+/// Opens or creates the store of `options.dir` and starts its threads. On return a new epoch is durable.
 fn open(options: StoreOptions) -> Result<(Arc<Shared>, Threads), OpenError> {
     let dir = options.dir.clone();
     let failed = |error: EngineError| OpenError::engine(&dir, &error);
@@ -381,7 +386,8 @@ fn open(options: StoreOptions) -> Result<(Arc<Shared>, Threads), OpenError> {
     let cursors = recover::identity(&engine).map_err(failed)?;
     engine::sync_dir(&dir).map_err(|error| OpenError::io(&dir, &error))?;
     if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        let _ = engine::sync_dir(parent); // it may not be ours to open; then it was not we who made the directory
+        // This process may have no right to open it; then it did not create the directory either.
+        let _ = engine::sync_dir(parent);
     }
     let epoch = recover::begin_epoch(&engine, 0).map_err(failed)?;
     let next_tenant = records::last_tenant(&engine).map_err(failed)? + 1;

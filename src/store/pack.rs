@@ -1,13 +1,14 @@
 //! A *piece*: the events of one commit of one tenant, packed.
 //!
-//! * `version u8 ‖ count u16 BE ‖ span u16 BE ‖ min received as LEB128 ‖ count records`. `span` is from the first to the last receive time,
-//!   milliseconds. Sequences are not in it: they are consecutive from the one in its row's key, in one epoch.
-//! * A piece is the unit of writing and of trimming. It is closed at [`PACK_BYTES`]; a single event may pass that, no
-//!   piece passes [`MAX_VALUE`].
-//! * What was erased of a piece stays as one byte, [`ERASED`], so that no other event gets another sequence and nothing that
-//!   counts pieces or events is wrong.
-//! * Versions 1 and 2 are of data directories before the journal, where they were values of the storage engine:
-//!   `version u8 ‖ count u32 BE ‖ min received u64 BE ‖ max received u64 BE ‖ count old records`.
+//! * `version u8 ‖ count u16 BE ‖ span u16 BE ‖ min received as LEB128 ‖ count records`. `span` is the time
+//!   from the first to the last receive time, in milliseconds. Sequences are not stored: they are consecutive
+//!   from the one in the row's key, in one epoch.
+//! * A piece is the unit of writing and of trimming. It is closed at [`PACK_BYTES`]. A single event may
+//!   exceed that, but no piece exceeds [`MAX_VALUE`].
+//! * An erased event leaves one byte, [`ERASED`], so that other events keep their sequences and the counts of
+//!   pieces and events stay correct.
+//! * Versions 1 and 2 are of data directories before the journal, where pieces were values of the storage
+//!   engine: `version u8 ‖ count u32 BE ‖ min received u64 BE ‖ max received u64 BE ‖ count old records`.
 //! * The codec knows no tenant state, clock or disk.
 
 use super::keys;
@@ -17,27 +18,28 @@ use crate::frame::record::{self, BadRecord, Record};
 use crate::frame::{Frame, Key, old_record};
 use crate::ids::Sequence;
 
-/// Bytes of sled's segments, fixed at creation.
+/// Size of sled's segments in bytes, fixed at creation.
 pub(crate) const SEGMENT_BYTES: usize = 8 << 20;
-/// Most bytes of a piece, and of a stored value of any kind. sled moves leaf pages (up to 20 values) over a quarter segment into
-/// files it never fsyncs, and 20 × 72 KiB stay below a quarter of 8 MiB.
+/// Limit of a piece, and of a stored value of any kind, in bytes. sled moves leaf pages (up to 20 values) of
+/// more than a quarter segment into files that it never syncs; 20 × 72 KiB stay below a quarter of 8 MiB.
 pub const MAX_VALUE: usize = 72 * 1024;
-/// Where a piece is closed.
+/// Size at which a piece is closed, in bytes.
 pub(crate) const PACK_BYTES: usize = 64 * 1024;
-/// Most bytes of one event as its publisher sends it; configuration may lower it, never raise it.
+/// Limit of one event as its publisher sends it, in bytes. Configuration may lower it, never raise it.
 pub const MAX_EVENT_BYTES: usize = 64 * 1024;
-/// Most bytes the record adds to the event: routing keys again, the id, a user id and a time set by the server, header.
+/// Limit of what the record adds to the event, in bytes: routing keys again, the id, a user id and a time set
+/// by the server, and a header.
 const ENVELOPE: usize = 4 * 1024;
-/// Values of one leaf page of sled 0.34, with room: it splits above 16.
+/// Values of one leaf page of sled 0.34, with a margin: it splits above 16.
 const LEAF_VALUES: usize = 20;
 
-/// Of old pieces; of those of which something was erased.
+/// Versions of old pieces; the second is of pieces with erased events.
 const OLD: u8 = 1;
 const OLD_ERASED: u8 = 2;
 const VERSION: u8 = 3;
-/// Stands where the record of an erased event was; no record begins with it.
+/// Written in place of the record of an erased event. No record starts with it.
 const ERASED: u8 = u8::MAX;
-/// Most bytes before the records.
+/// Limit of the bytes before the records.
 const HEADER: usize = 1 + 2 + 2 + 10;
 
 const _: () = assert!(HEADER + MAX_EVENT_BYTES + ENVELOPE <= MAX_VALUE);
@@ -48,7 +50,7 @@ const _: () = assert!(LEAF_VALUES * (MAX_VALUE + keys::HEAD + keys::MAX_NAME) <=
 /// The head of a piece.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Head {
-    /// Events in it, 1 or more.
+    /// Number of events, 1 or more.
     pub(crate) count: u32,
     /// Receive time of its first event, Unix milliseconds.
     pub(crate) min_ms: u64,
@@ -71,17 +73,17 @@ impl Head {
     }
 }
 
-/// The records of a piece, in order; an erased event is `None`. Ends after the first error.
+/// Iterates over the records of a piece in order; an erased event is `None`. Ends after the first error.
 pub(crate) struct Records<'a> {
     pub(crate) head: Head,
     is_old: bool,
-    /// Of which this many are left, and nothing but them.
+    /// The unread bytes, which hold exactly the remaining records.
     input: &'a [u8],
     left: u32,
 }
 
 impl<'a> Records<'a> {
-    /// Of a whole piece.
+    /// The records of a whole piece.
     ///
     /// # Errors
     /// [`BadRecord`] for another version or a damaged head.
@@ -115,7 +117,7 @@ impl<'a> Iterator for Records<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.left == 0 {
-            // Once: nothing is left to be read after it.
+            // This error is returned once: nothing is left to read after it.
             return (!std::mem::take(&mut self.input).is_empty()).then_some(Err(BadRecord("trailing bytes")));
         }
         self.left -= 1;
@@ -130,7 +132,7 @@ impl<'a> Iterator for Records<'a> {
 /// Reads all of a piece and returns its head.
 ///
 /// # Errors
-/// [`BadRecord`] when it is damaged.
+/// [`BadRecord`] if it is damaged.
 pub(crate) fn check(piece: &[u8]) -> Result<Head, BadRecord> {
     let records = Records::of(piece)?;
     let head = records.head;
@@ -163,15 +165,16 @@ fn read_old_head(piece: &[u8]) -> Result<(Head, &[u8]), BadRecord> {
     Ok((head, rest))
 }
 
-/// Most users for whose names a piece is searched before it is read: each search reads all of it.
+/// Largest number of users whose names are searched for before a piece is parsed. Each search reads the whole
+/// piece.
 const SEARCHED: usize = 4;
 
-/// The piece without the events of `users` and those that tell of their coming and going; `None` if it has none.
+/// Returns the piece without the events of `users` and their presence events; `None` if it has none of these.
 ///
 /// # Errors
-/// [`BadRecord`] when it is damaged.
+/// [`BadRecord`] if it is damaged.
 pub(crate) fn without_users(piece: &[u8], users: &Users) -> Result<Option<Vec<u8>>, BadRecord> {
-    // Routing keys are kept as they are, so they would be found.
+    // Routing keys are stored unescaped, so a byte search finds them.
     let found = |key: &str| memchr::memmem::find(piece, key.as_bytes()).is_some();
     if users.len() <= SEARCHED && !users.keys().any(found) {
         return Ok(None);
@@ -205,7 +208,7 @@ pub(crate) struct Packed {
 /// Packs consecutive frames into pieces.
 #[derive(Default)]
 pub(crate) struct Packer {
-    /// Of the open piece; meaningless while `count` is 0.
+    /// The first sequence of the open piece; not valid while `count` is 0.
     first: Sequence,
     count: u16,
     min_ms: u64,
@@ -213,16 +216,16 @@ pub(crate) struct Packer {
     buf: Vec<u8>,
 }
 
-/// An event does not fit a piece: the limits in front of the store are wrong.
+/// An event does not fit into a piece: the limits in front of the store are wrong.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TooLarge;
 
 impl Packer {
-    /// Adds a frame, or, where it is not to be `kept`, what stands for an erased one; hands closed pieces to `sink`. A frame that
-    /// does not follow the one before starts a new piece.
+    /// Adds a frame, or the mark of an erased one unless it is `kept`. Passes closed pieces to `sink`. A
+    /// frame that does not follow the previous one starts a new piece.
     ///
     /// # Errors
-    /// [`TooLarge`]: the frame was left out, the others stand.
+    /// [`TooLarge`]: the frame was left out; the others remain.
     pub(crate) fn push(
         &mut self,
         frame: &Frame,
@@ -253,7 +256,7 @@ impl Packer {
         Ok(())
     }
 
-    /// Whether a frame may stand in the open piece.
+    /// Returns true if the open piece can take the frame.
     fn takes(&self, frame: &Frame) -> bool {
         let span = frame.received_ms().checked_sub(self.min_ms);
         frame.sequence().0 == self.first.0 + u64::from(self.count)
@@ -300,7 +303,7 @@ mod tests {
     use crate::frame::tests::{KEY, frame};
     use crate::ids::TenantId;
 
-    /// The frames of a piece that starts at `first`, without what was erased of it.
+    /// The frames of a piece that starts at `first`, without erased events.
     fn unpack(piece: &[u8], first: u64) -> Result<(Head, Vec<Frame>), BadRecord> {
         let (records, mut page) = (Records::of(piece)?, PageWriter::new(TenantId(1), &KEY, Vec::new(), 0));
         let head = records.head;
@@ -312,7 +315,7 @@ mod tests {
         Ok((head, page.finish(Bytes::from).frames().to_vec()))
     }
 
-    /// As the version before the journal packed them.
+    /// Packs frames as the version before the journal did.
     fn pack_old(frames: &[Frame]) -> Vec<u8> {
         let mut value = vec![OLD];
         value.extend((frames.len() as u32).to_be_bytes());
@@ -367,8 +370,8 @@ mod tests {
         assert_eq!(packed.iter().map(|p| (p.first.0, p.head.count)).collect::<Vec<_>>(), [(1, 2), (9, 1)]);
     }
 
-    /// The largest event a publisher may send, with every server-set field at its longest, fits; one far above is
-    /// refused without harm to its neighbours.
+    /// The largest event a publisher may send, with every server-set field at its longest, fits. One far
+    /// above the limit is refused and does not affect its neighbours.
     #[test]
     fn the_largest_event_fits_and_a_larger_is_left_out() {
         let id = "i".repeat(event::ID_BYTES);
@@ -407,12 +410,12 @@ mod tests {
         let left: Vec<_> = frames.iter().map(|f| (f.sequence().0, f.key(Key::User))).collect();
         assert_eq!(left, [(6, Some("bob")), (8, Some("anna"))]);
         assert_eq!(frames[0].sse(), of("bob", 6).sse());
-        assert_eq!(erase(&erased, "ann"), None, "once is enough");
+        assert_eq!(erase(&erased, "ann"), None, "nothing is left to erase");
         let none = erase(&erase(&erased, "bob").expect("changed"), "anna").expect("changed");
         assert!(unpack(&none, 5).expect("sound").1.is_empty());
     }
 
-    /// They name the user, and have no `user_id`: the whole organization sees them.
+    /// Presence events name the user but have no `user_id`: the whole organization sees them.
     #[test]
     fn what_tells_of_a_users_presence_is_erased_with_the_user() {
         let of = |sub: &str, sequence| {
@@ -426,7 +429,8 @@ mod tests {
         assert_eq!(left, [(6, Some("presence/a")), (8, Some("presence/b"))]);
     }
 
-    /// A directory of the version before is taken over with its pieces as they are: they give the same frames, and can be erased from.
+    /// Pieces of a data directory of the previous version are kept unchanged. They give the same frames and
+    /// can be erased from.
     #[test]
     fn pieces_of_the_version_before_are_read_and_erased_from() {
         let chunk = r#"{"type":"stream_chunk","request_id":"r\"","chunk":"a","is_final":true,"index":4,"user_id":"ann"}"#;
@@ -443,7 +447,8 @@ mod tests {
         assert_eq!((erased[0], left), (OLD_ERASED, vec![5, 7]));
     }
 
-    /// An event that was queued for so long that its time does not fit the open piece begins the next one.
+    /// An event that was queued for so long that its time does not fit into the open piece starts the next
+    /// one.
     #[test]
     fn a_piece_never_spans_more_than_a_minute() {
         let at = |sequence, received_ms| {
@@ -459,7 +464,7 @@ mod tests {
         }
     }
 
-    /// The bytes on disk are those of `docs/storage.md`, and stay so.
+    /// The bytes on disk equal those of `docs/storage.md`.
     #[test]
     fn the_example_of_the_storage_page_is_what_is_written() {
         let page = include_str!("../../docs/storage.md");

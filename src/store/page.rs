@@ -1,9 +1,11 @@
 //! Pages: consecutive events of a tenant's log, decoded into one buffer that all their readers share.
 //!
-//! * A page is at most [`PAGE_BYTES`] and one event long. The buffers of pages that nobody reads any more are used again, and no more than
-//!   [`IDLE_BUFFERS`] wait for that: what is read from the disk passes through the same memory, however much it is.
-//! * Every stretch says from which position on it holds everything, so that a reader at any position in it is served by it.
-//! * It knows neither the cache nor the disk.
+//! * A page holds at most [`PAGE_BYTES`] plus one event. The buffers of pages without readers are reused, and
+//!   at most [`IDLE_BUFFERS`] are kept for that. So everything read from the disk passes through the same
+//!   memory, however much it is.
+//! * Every stretch holds the position from which it is complete, so that it serves a reader at any position
+//!   in it.
+//! * This module knows neither the cache nor the disk.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,23 +22,24 @@ use crate::frame::record::{BadRecord, Record};
 use crate::ids::{Sequence, TenantId};
 use crate::sync::Mutex;
 
-/// Where a page ends.
+/// Size at which a page ends, in bytes.
 pub(super) const PAGE_BYTES: usize = 128 * 1024;
-/// Bytes that a frame has more than its record, about and not more: so many events are expected in a page.
+/// Estimated bytes that a frame has beyond its record. It must not be too high: it determines how many events
+/// are expected in a page.
 const FRAME_OVERHEAD: usize = 96;
-/// Buffers that wait to be used again, 2 MiB of them in all.
+/// Limit on idle buffers that are kept for reuse, 2 MiB in total.
 const IDLE_BUFFERS: usize = 16;
 
 /// Consecutive committed events of one tenant after some position, at least one.
 #[derive(Clone, Debug)]
 pub struct Page {
     decoded: Arc<FramePage>,
-    /// Frames before this are of no interest to whoever asked.
+    /// Index of the first frame that was asked for.
     from: usize,
 }
 
 impl Page {
-    /// The part of `decoded` that follows `after`; `None` if nothing does.
+    /// The part of `decoded` after `after`; `None` if it is empty.
     pub(super) fn after(decoded: &Arc<FramePage>, after: Sequence) -> Option<Page> {
         let from = decoded.events().count_to(after);
         (from < decoded.events().len()).then(|| Page { decoded: decoded.clone(), from })
@@ -48,45 +51,46 @@ impl Page {
         self.decoded.frames().get(self.from..).unwrap_or_default()
     }
 
-    /// The page that the events are of, for readers that need not look at each, and the places of the events in it.
+    /// The page that holds the events, and their index range in it, for readers that need not look at each
+    /// event.
     #[must_use]
     pub fn whole(&self) -> (&Arc<FramePage>, Range<usize>) {
         (&self.decoded, self.from..self.decoded.events().len())
     }
 }
 
-/// The events of a [`JsonPage`] after some position, at least one. They are shown whatever their users are, so only a reader who may see
-/// every event of the organization may be given them.
+/// The events of a [`JsonPage`] after some position, at least one. They are not filtered by user, so only a
+/// reader that may see every event of the organization may get them.
 #[derive(Clone, Debug)]
 pub struct JsonEvents {
-    /// The page that the events are of.
+    /// The page that holds the events.
     pub page: Arc<JsonPage>,
-    /// The place of the first event in it.
+    /// Index of the first event in the page.
     pub from: usize,
 }
 
 impl JsonEvents {
-    /// The part of `page` that follows `after`; `None` if nothing does.
+    /// The part of `page` after `after`; `None` if it is empty.
     pub(super) fn after(page: &Arc<JsonPage>, after: Sequence) -> Option<JsonEvents> {
         let from = page.events().count_to(after);
         (from < page.events().len()).then(|| JsonEvents { page: page.clone(), from })
     }
 }
 
-/// A form in which pages of the log are kept in memory.
+/// A form in which pages of the log are cached.
 pub(super) trait PageForm: Sized {
-    /// Makes a page of records.
+    /// Builds a page from records.
     type Writer;
 
     fn writer(tenant: TenantId, cursors: &CursorKey, buf: Vec<u8>, events: usize) -> Self::Writer;
-    /// Adds a record, as event `sequence`.
+    /// Adds a record as event `sequence`.
     fn push(writer: &mut Self::Writer, record: &Record<'_>, sequence: Sequence);
     /// Bytes so far, and the sequence of the last event.
     fn so_far(writer: &Self::Writer) -> (usize, Option<Sequence>);
     fn finish(writer: Self::Writer, share: impl FnOnce(Vec<u8>) -> Bytes) -> Self;
     /// The sequence of the last event.
     fn last(&self) -> Option<Sequence>;
-    /// Bytes of the buffer, and of memory besides it.
+    /// Bytes of the buffer, and of other memory.
     fn bytes(&self) -> (usize, usize);
 }
 
@@ -120,15 +124,15 @@ macro_rules! page_form {
 page_form!(FramePage, PageWriter);
 page_form!(JsonPage, JsonWriter);
 
-/// Bytes of memory that a page takes, about.
+/// Estimated memory of a page, in bytes.
 pub(super) fn size(page: &impl PageForm) -> usize {
     let (bytes, more) = page.bytes();
-    // A buffer that is used again is as large as the largest page that was in it.
+    // A reused buffer is as large as the largest page that it held.
     let buffer = if bytes > PAGE_BYTES / 2 { bytes.max(PAGE_BYTES) } else { bytes };
     buffer + more
 }
 
-/// A page, and from where on it holds everything.
+/// A page, and the position from which it is complete.
 #[derive(Debug)]
 pub(super) struct Stretch<P = FramePage> {
     /// No event lies between this position and the first one of the page.
@@ -142,13 +146,13 @@ impl<P> Clone for Stretch<P> {
     }
 }
 
-/// Buffers of pages, which come back when the last reader of a page has gone.
+/// Reusable buffers of pages. A buffer returns here when the last reader of its page is dropped.
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
     idle: Mutex<Vec<Vec<u8>>>,
 }
 
-/// A buffer that goes back.
+/// A buffer that returns to the pool.
 struct Lent {
     buf: Vec<u8>,
     to: Arc<Buffers>,
@@ -167,21 +171,21 @@ impl Drop for Lent {
 }
 
 impl Buffers {
-    /// An empty buffer.
+    /// Returns an empty buffer.
     pub(super) fn take(&self) -> Vec<u8> {
         self.idle.lock().pop().unwrap_or_else(|| Vec::with_capacity(PAGE_BYTES))
     }
 
     pub(super) fn put(&self, mut buf: Vec<u8>) {
         buf.clear();
-        buf.shrink_to(PAGE_BYTES); // one large event may have made it longer
+        buf.shrink_to(PAGE_BYTES); // one large event may have grown it
         let mut idle = self.idle.lock();
         if idle.len() < IDLE_BUFFERS {
             idle.push(buf);
         }
     }
 
-    /// The bytes of a whole page: in its own buffer, or where that is much too large for them, copied out of it.
+    /// The bytes of a complete page: in its own buffer, or copied out of it if the buffer is much too large.
     fn share(self: &Arc<Self>, buf: Vec<u8>) -> Bytes {
         if buf.len() > PAGE_BYTES / 2 {
             return Bytes::from_owner(Lent { buf, to: self.clone() });
@@ -192,19 +196,20 @@ impl Buffers {
     }
 }
 
-/// Makes pages of the pieces of one tenant's log, given in order.
+/// Builds pages from the pieces of one tenant's log, given in order.
 pub(super) struct PageReader<'k, P: PageForm = FramePage> {
     buffers: &'k Arc<Buffers>,
     tenant: TenantId,
     cursors: &'k CursorKey,
-    /// Where the page in progress begins to be whole.
+    /// The position from which the page in progress is complete.
     from: Sequence,
     page: Option<P::Writer>,
     done: Vec<Stretch<P>>,
 }
 
 impl<'k, P: PageForm> PageReader<'k, P> {
-    /// For pieces that follow `after`, or of which the first holds it: no event lies between `after` and what of them follows.
+    /// Starts a reader for pieces that follow `after`, or whose first piece holds it: no event lies between
+    /// `after` and the events that follow in these pieces.
     pub(super) fn new(
         buffers: &'k Arc<Buffers>,
         tenant: TenantId,
@@ -217,14 +222,14 @@ impl<'k, P: PageForm> PageReader<'k, P> {
     /// Adds the piece that starts at `first`.
     ///
     /// # Errors
-    /// [`BadRecord`] when it is damaged, or has not the `head` that its row says it has.
+    /// [`BadRecord`] if it is damaged, or if its head differs from the `head` in its row.
     pub(super) fn add(&mut self, piece: &[u8], first: Sequence, head: Head) -> Result<(), BadRecord> {
         let records = Records::of(piece)?;
         if records.head != head {
             return Err(BadRecord("head"));
         }
         let record_len = piece.len() / head.count.max(1) as usize;
-        // A piece is read whole, so everything from its beginning is here.
+        // A piece is read completely, so everything from its beginning is present.
         self.from = self.from.min(Sequence(first.0.saturating_sub(1)));
         for (at, record) in (0..).zip(records) {
             let Some(record) = record? else { continue };
@@ -263,10 +268,11 @@ impl<'k, P: PageForm> PageReader<'k, P> {
     }
 }
 
-/// The events of one piece that starts at `first`: for the fuzzers and benches, which have nothing but its bytes.
+/// Decodes the events of one piece that starts at `first`. For fuzzers and benches, which have only its
+/// bytes.
 ///
 /// # Errors
-/// [`BadRecord`] when it is damaged.
+/// [`BadRecord`] if it is damaged.
 #[doc(hidden)]
 pub fn decode_piece(
     piece: &[u8],
@@ -281,13 +287,14 @@ pub fn decode_piece(
     Ok(reader.finish().into_iter().map(page).collect())
 }
 
-/// Packs consecutive events as one commit does: for the same.
+/// Packs consecutive events as one commit does. For fuzzers and benches.
 #[doc(hidden)]
 #[must_use]
 pub fn encode_pieces(frames: &[Frame]) -> Vec<(Sequence, Vec<u8>)> {
     let (mut packer, mut pieces) = (super::pack::Packer::default(), Vec::new());
     for frame in frames {
-        let _ = packer.push(frame, true, &mut |piece| pieces.push((piece.first, piece.value))); // too large a frame is left out
+        // Too large a frame is left out.
+        let _ = packer.push(frame, true, &mut |piece| pieces.push((piece.first, piece.value)));
     }
     packer.finish(&mut |piece| pieces.push((piece.first, piece.value)));
     pieces
@@ -300,7 +307,7 @@ pub(super) mod tests {
     use crate::frame::Encoding;
     use crate::frame::tests::{KEY, frame};
 
-    /// Pieces of events of `sequences`, which need not be consecutive.
+    /// Pieces of events with `sequences`, which need not be consecutive.
     pub(in super::super) fn pieces(sequences: impl IntoIterator<Item = u64>, len: usize) -> Vec<Packed> {
         let (mut packer, mut pieces) = (Packer::default(), Vec::new());
         let event = format!(r#"{{"type":"custom","channel":"c","data":"{}"}}"#, "x".repeat(len));
@@ -340,7 +347,7 @@ pub(super) mod tests {
         assert_eq!((next.next(), pages.len()), (None, 5));
     }
 
-    /// A reader in the middle of a page gets what follows it, as one slice without copying.
+    /// A reader in the middle of a page gets the rest of it as one slice, without copying.
     #[test]
     fn the_frames_of_a_page_are_one_slice() {
         let stretch = &stretches(0, 1..=20, 10)[0];
@@ -357,7 +364,7 @@ pub(super) mod tests {
         assert!(Page::after(&stretch.page, Sequence(20)).is_none());
     }
 
-    /// A key that had to be escaped stands between two frames: they are no slice.
+    /// A key that had to be escaped is stored between two frames, so they are not one slice.
     #[test]
     fn what_stands_between_two_frames_is_not_sent() {
         let buffers = Arc::default();
@@ -388,14 +395,14 @@ pub(super) mod tests {
         assert_eq!(buffers.idle.lock().len(), 0);
         let held = page.frames()[3].clone();
         drop(page);
-        assert_eq!(buffers.idle.lock().len(), 0, "a frame of it is held");
+        assert_eq!(buffers.idle.lock().len(), 0, "a reader still holds a frame of it");
         drop(held);
         assert_eq!(buffers.idle.lock().len(), 1);
         let _page = read();
         assert_eq!(buffers.idle.lock().len(), 0);
     }
 
-    /// The row says what its piece holds; another piece in its place would give events other sequences.
+    /// The row says what its piece holds. Another piece in its place would give events other sequences.
     #[test]
     fn a_piece_that_is_not_what_its_row_says_is_refused() {
         let buffers = Arc::default();

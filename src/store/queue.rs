@@ -1,8 +1,11 @@
-//! What waits to be committed. Its lock is where a tenant's end moves, so queue and sequence agree on order.
+//! The commit queue: items that wait to be committed. A tenant's log end moves under its lock, so queue and
+//! sequences agree on the order.
 //!
-//! * Bounded by the permits taken before ([`super::log`]), and for rows alone by [`WAITING_ROWS`].
-//! * Pushing never blocks on the disk: the lock is held for a few moves, on both sides.
-//! * A commit begins at once where somebody waits for it. Where nobody does, it waits a little for more to come along.
+//! * It is bounded by permits that are acquired first ([`super::log`]), and for rows alone by
+//!   [`WAITING_ROWS`].
+//! * Pushing never waits for the disk: both sides hold the lock only to move a few items.
+//! * A commit starts at once if somebody waits for an item. Otherwise it waits a little, so that more items
+//!   share it.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,59 +21,63 @@ use super::stats::Stats;
 use crate::frame::Frame;
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
-/// Bytes of events and rows taken into one commit; more waits for the next. Bounds a batch's memory and its latency.
+/// Limit on the bytes of events and rows in one commit; the rest waits for the next. It bounds a batch's
+/// memory and latency.
 const COMMIT_BYTES: usize = 8 << 20;
-/// How long events that nobody waits for stay out of a commit: each commit costs a dozen thread switches and an fsync.
+/// How long events without a waiter stay out of a commit. Each commit costs a dozen thread switches and an
+/// fsync.
 const UNHURRIED: Duration = Duration::from_millis(4);
-/// Bytes of such events that are a commit's worth.
+/// Bytes of such events that start a commit.
 const UNHURRIED_BYTES: usize = 1 << 20;
 
-/// Most items that may wait before rows without events are refused; events are bounded by their permits.
+/// Limit on waiting items above which rows without events are refused. Events are bounded by their permits.
 const WAITING_ROWS: usize = 64 * 1024;
 
-/// Why a commit did not happen, as far as is known.
+/// Why a commit failed, as far as is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
-    /// The disk failed under it: it may be found done after the store has reopened, or not.
+    /// The disk failed during the commit. The commit may or may not exist after the store has been opened
+    /// again.
     #[error("the commit failed; whether it took place is unknown")]
     Unknown,
-    /// The store takes nothing now; nothing was done.
+    /// The store accepts no writes now. Nothing was written.
     #[error("the store cannot be written now")]
     Unavailable,
-    /// The organization, or a user in whose name it was, was deleted before. Nothing was written.
-    #[error("the organization, or the user in whose name this is, was deleted")]
+    /// The organization, or a user on whose behalf this was, had been deleted. Nothing was written.
+    #[error("the organization, or the user on whose behalf this is, was deleted")]
     Deleted,
-    /// The frames do not follow the log's end: an epoch began in between. Nothing was written.
+    /// The frames do not follow the log's end, because a new epoch started. Nothing was written.
     #[error("the sequence is not the log's next")]
     OutOfOrder,
-    /// An event is larger than the store takes; the limits in front of it are wrong. It was not written.
+    /// An event is larger than the store accepts: the limits in front of the store are wrong. It was not
+    /// written.
     #[error("an event is too large to be stored")]
     TooLarge,
 }
 
-/// Whom to tell how a commit ended. Runs on the committer's thread and must be quick; dropped untold by a store that has
-/// closed.
+/// How to report the result of a commit. It runs on the committer's thread and must be quick. A store that
+/// has closed drops it without a report.
 pub enum Done {
-    /// Nobody.
+    /// No report.
     Nobody,
-    /// A function.
+    /// Calls a function.
     Call(Box<dyn FnOnce(Result<(), CommitError>) + Send>),
-    /// A waiting task.
+    /// Sends to a waiting task.
     Send(oneshot::Sender<Result<(), CommitError>>),
 }
 
 impl Done {
-    /// One that calls `f`.
+    /// A report that calls `f`.
     pub fn call(f: impl FnOnce(Result<(), CommitError>) + Send + 'static) -> Done {
         Done::Call(Box::new(f))
     }
-    /// One that a task can await.
+    /// A report that a task can await.
     #[must_use]
     pub fn channel() -> (Done, oneshot::Receiver<Result<(), CommitError>>) {
         let (send, receive) = oneshot::channel();
         (Done::Send(send), receive)
     }
-    /// `first` hears of it, then this.
+    /// Calls `first` with the result, then makes this report.
     #[must_use]
     pub fn after(self, first: impl FnOnce(Result<(), CommitError>) + Send + 'static) -> Done {
         Done::call(move |result| {
@@ -81,14 +88,14 @@ impl Done {
     pub(super) fn tell(self, result: Result<(), CommitError>) {
         match self {
             Done::Nobody => {}
-            // A defect of one listener must not end the committer, on which everybody waits.
+            // A panic in one listener must not end the committer, which everything depends on.
             Done::Call(f) => drop(catch_unwind(AssertUnwindSafe(|| f(result)))),
-            Done::Send(send) => drop(send.send(result)), // whoever waited may have gone
+            Done::Send(send) => drop(send.send(result)), // the waiter may have gone
         }
     }
 }
 
-/// Sealed frames with consecutive sequences; one needs no list.
+/// Sealed frames with consecutive sequences. A single one needs no list.
 pub enum Frames {
     /// One event.
     One(Arc<Frame>),
@@ -97,7 +104,7 @@ pub enum Frames {
 }
 
 impl Frames {
-    /// In order.
+    /// The frames in order.
     #[must_use]
     pub fn as_slice(&self) -> &[Arc<Frame>] {
         match self {
@@ -119,26 +126,27 @@ impl From<Vec<Arc<Frame>>> for Frames {
     }
 }
 
-/// Events of one publish, on their way.
+/// The events of one publish.
 pub(super) struct Append {
     pub(super) log: Arc<TenantLog>,
     pub(super) frames: Frames,
-    /// Given back when the item goes.
+    /// Released when the item is dropped.
     pub(super) _permit: Option<Permit>,
 }
 
-/// One thing to commit.
+/// One item to commit.
 pub(super) struct Item {
     pub(super) append: Option<Append>,
     pub(super) rows: Rows,
     pub(super) done: Done,
-    /// Of its events and rows in memory, and something for itself.
+    /// Estimated memory of its events and rows, plus a constant for the item.
     bytes: usize,
-    /// Nobody waits for it.
+    /// Nobody waits for this item.
     unhurried: bool,
-    /// Dropped with the item, when everybody was told.
+    /// Dropped with the item, after the result was reported.
     _held: Vec<Held>,
-    /// Refused at the door; told on the committer's thread, since the one who pushed may hold its tenant's lock.
+    /// Refused when it was pushed. The committer's thread reports it, because the caller may hold its
+    /// tenant's lock.
     pub(super) refused: Option<CommitError>,
 }
 
@@ -152,19 +160,20 @@ impl Item {
     }
 }
 
-/// The queue behind its lock.
+/// The queue's data, behind its lock.
 #[derive(Default)]
 pub(super) struct Waiting {
     pub(super) items: VecDeque<Item>,
-    /// Their bytes.
+    /// Bytes of the items.
     bytes: usize,
-    /// Somebody waits for one of them.
+    /// Somebody waits for one of the items.
     hurried: bool,
-    /// Nothing is taken while a failed commit is being dealt with. Written by the committer.
+    /// Every item is refused with this error while a failed commit is being handled. Written by the
+    /// committer.
     pub(super) refuse: Option<CommitError>,
-    /// The store closes when the queue is empty.
+    /// The store closes once the queue is empty.
     pub(super) closing: bool,
-    /// The committer has gone: nobody would tell anyone anything.
+    /// The committer has ended, so nothing more can be reported.
     pub(super) ended: bool,
 }
 
@@ -173,14 +182,14 @@ impl Waiting {
         self.hurried || self.bytes >= UNHURRIED_BYTES
     }
 
-    /// Empties it.
+    /// Takes all items.
     pub(super) fn take_all(&mut self) -> VecDeque<Item> {
         (self.bytes, self.hurried) = (0, false);
         std::mem::take(&mut self.items)
     }
 }
 
-/// The queue.
+/// The commit queue.
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     wake: Condvar,
@@ -192,7 +201,7 @@ impl Queue {
         Queue { waiting: Mutex::default(), wake: Condvar::default(), stats }
     }
 
-    /// Enqueues `item` and moves its log's end; refuses it instead if it does not follow.
+    /// Enqueues `item` and moves its log's end. Refuses the item if its frames do not follow that end.
     pub(super) fn push(&self, mut item: Item) {
         let mut waiting = self.waiting.lock();
         if waiting.ended {
@@ -222,7 +231,7 @@ impl Queue {
         waiting.hurried |= !item.unhurried;
         waiting.items.push_back(item);
         self.stats.queued.store(waiting.items.len() as u64, Relaxed);
-        // The committer only sleeps on an empty queue, or on one that is not worth a commit yet.
+        // The committer sleeps only on a queue that is empty or not yet worth a commit.
         if waiting.items.len() == 1 || (!was_worth_it && waiting.is_worth_a_commit()) {
             self.wake.notify_one();
         }
@@ -232,17 +241,18 @@ impl Queue {
         self.waiting.lock()
     }
 
-    /// Whether the store closes.
+    /// Returns true if the store is closing.
     pub(super) fn is_closing(&self) -> bool {
         self.waiting.lock().closing
     }
-    /// Lets the committer finish what waits, and end.
+    /// Makes the committer finish the waiting items and end.
     pub(super) fn close(&self) {
         self.waiting.lock().closing = true;
         self.wake.notify_all();
     }
 
-    /// What the next commit takes, after waiting up to `patience` for anything; whether the store closes.
+    /// Moves the items of the next commit into `into`, after waiting up to `patience` for any. Returns
+    /// whether the store is closing.
     pub(super) fn take(&self, patience: Duration, into: &mut VecDeque<Item>) -> bool {
         let mut waiting = self.waiting.lock();
         if waiting.items.is_empty() && !waiting.closing && !patience.is_zero() {
@@ -257,7 +267,8 @@ impl Queue {
             (waiting, _) = self.wake.wait_for(waiting, left);
         }
         if waiting.bytes <= COMMIT_BYTES {
-            std::mem::swap(&mut waiting.items, into); // two buffers in turn: thousands of moves would hold publishers up
+            // Two buffers are swapped: moving thousands of items would delay publishers.
+            std::mem::swap(&mut waiting.items, into);
             waiting.bytes = 0;
         } else {
             let mut bytes = 0;
@@ -274,7 +285,7 @@ impl Queue {
         waiting.closing
     }
 
-    /// Waits for `patience`, telling who comes meanwhile that they are refused; whether the store closes.
+    /// Waits for `patience` and refuses items that arrive meanwhile. Returns whether the store is closing.
     pub(super) fn pause(&self, patience: Duration) -> bool {
         let until = Instant::now() + patience;
         loop {
@@ -345,8 +356,8 @@ mod tests {
         assert!(bench.is_worth_a_commit());
         assert_eq!(bench.take(), 4);
         bench.publish(Done::Nobody);
-        assert!(!bench.is_worth_a_commit(), "the next commit is nobody's yet");
-        assert_eq!(bench.take(), 1, "but it comes all the same");
+        assert!(!bench.is_worth_a_commit(), "nobody waits for the next commit yet");
+        assert_eq!(bench.take(), 1, "the commit happens anyway");
     }
 
     #[test]

@@ -1,10 +1,12 @@
-//! Reading: a small pool of threads, served tenant by tenant in turns (`read_queue.rs`).
+//! Reading: a small pool of threads that serves tenants in turns (`read_queue.rs`).
 //!
-//! * At most [`READERS`] threads read the disk at once, and at most one of them scans a given tenant's log: what it finds
-//!   answers everyone who waits for that stretch, so thousands who resume together cost one scan.
-//! * A reader never sees what is not committed: the watermark is read before the range.
-//! * It never sees a hole: the low-water mark is read again after the range, and `Gap` said if it has passed the start. A damaged piece
-//!   is a gap, too: what lies before it is read first, then the gap, then what follows it.
+//! * At most [`READERS`] threads read the disk at once, and at most one of them scans a given tenant's log.
+//!   What it finds serves everyone who waits for that stretch, so thousands of clients that resume together
+//!   cost one scan.
+//! * A reader never sees uncommitted events: the watermark is read before the range.
+//! * A reader never misses events silently: the low-water mark is read again after the range, and `Gap` is
+//!   returned if it has passed the start. A damaged piece is also a gap: the events before it come first,
+//!   then the gap, then the events after it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -26,33 +28,35 @@ use crate::frame::json_page::JsonPage;
 use crate::ids::{Sequence, TenantId};
 use crate::sync::RwLock;
 
-/// Threads that read the disk.
+/// Number of threads that read the disk.
 pub(super) const READERS: usize = 4;
-/// What one scan decodes ahead, bytes of pieces: some pages, so that few of them cost a hand-over between the threads.
+/// Bytes of pieces that one scan decodes ahead. It is several pages, so that there are fewer hand-overs
+/// between threads.
 const SCAN_BYTES: usize = 512 * 1024;
-/// Pages of JSON take one part in this many of the memory for pages. Readers who are near each other share them.
+/// The part of the page cache's memory for pages of JSON, as a divisor. Readers at nearby positions share
+/// them.
 const JSON_SHARE: usize = 4;
 
 /// What follows a position in a tenant's log.
 #[derive(Debug, Clone)]
 pub enum LogRead {
-    /// Events; the first is the first committed one after the position.
+    /// Events; the first one is the first committed event after the position.
     Page(Page),
-    /// Events after the position were trimmed or are damaged; reading goes on after `resumes_at`.
+    /// Events after the position were trimmed or are damaged. Reading continues after `resumes_at`.
     Gap {
         /// The position before the oldest retained event, or of the last damaged one.
         resumes_at: Sequence,
         /// The events are retained, but their stored bytes are damaged.
         is_damaged: bool,
     },
-    /// No event lies between the position and `committed`.
+    /// There is no event between the position and `committed`.
     End {
-        /// The commit watermark, as it was before looking.
+        /// The commit watermark, loaded before the read.
         committed: Sequence,
     },
 }
 
-/// Why nothing could be read.
+/// Why a read failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// The database is being opened again, or is closed.
@@ -62,29 +66,29 @@ pub enum ReadError {
     #[error("too many reads wait")]
     Busy,
     /// Too many reads of this organization wait.
-    #[error("as many reads of the organization wait as may")]
+    #[error("too many reads of the organization wait")]
     OverShare,
-    /// The database cannot be read; told in the server's log.
+    /// The database cannot be read. The cause is in the server's log.
     #[error("the store failed to read")]
     Failed,
 }
 
-/// The pool's queue, and what its threads read from.
+/// The pool's queue, and the caches that its threads use.
 pub(super) struct Reads {
     queue: ReadQueue,
     /// Pages of frames.
     cache: PageCache,
-    /// Pages of JSON. What is dropped of one cache is dropped of the other.
+    /// Pages of JSON. Both caches are invalidated together.
     json_cache: PageCache<JsonPage>,
     buffers: Arc<Buffers>,
     cursors: CursorKey,
     stats: Arc<Stats>,
 }
 
-/// What a scan of the log found after a position.
+/// The result of a scan of the log after a position.
 struct Scanned<P> {
     pages: Vec<Stretch<P>>,
-    /// Nothing follows but damaged pieces, as far as this one: the last sequence in it.
+    /// Set if only damaged pieces follow up to this sequence, the last one in them.
     damaged_to: Option<Sequence>,
 }
 
@@ -101,24 +105,24 @@ impl Reads {
         }
     }
 
-    /// Drops the pages of `tenant`. What was read before is not kept.
+    /// Drops the pages of `tenant`. Reads in progress are not cached.
     pub(super) fn forget(&self, tenant: TenantId) {
         self.cache.forget(tenant);
         self.json_cache.forget(tenant);
     }
 
-    /// Drops all pages. What was read before is not kept.
+    /// Drops all pages. Reads in progress are not cached.
     pub(super) fn clear(&self) {
         self.cache.clear();
         self.json_cache.clear();
     }
 
-    /// Bytes of pages held.
+    /// Bytes of cached pages.
     pub(super) fn cached_bytes(&self) -> usize {
         self.cache.bytes() + self.json_cache.bytes()
     }
 
-    /// Lets the threads end; whoever waits is answered `Unavailable`.
+    /// Ends the threads. Waiting reads return `Unavailable`.
     pub(super) fn close(&self) {
         self.queue.close();
     }
@@ -154,7 +158,7 @@ impl Reads {
         answer.await.unwrap_or(Err(ReadError::Unavailable))
     }
 
-    /// What follows `after`: from memory if it is there, else from a reader thread.
+    /// What follows `after`: from memory if possible, else from a reader thread.
     pub(super) async fn log(&self, log: &Arc<TenantLog>, after: Sequence) -> Result<LogRead, ReadError> {
         if let Some(read) = self.known(log, after) {
             return Ok(read);
@@ -164,8 +168,9 @@ impl Reads {
         answer.await.unwrap_or(Err(ReadError::Unavailable))
     }
 
-    /// What follows `after` as JSON, for a reader who may see every event: from memory if it is there, else from a reader thread. `None`:
-    /// what follows is in memory as frames, or no event can be read there; [`Reads::log`] says which.
+    /// The events after `after` as JSON, for a reader that may see every event: from memory if possible, else
+    /// from a reader thread. Returns `None` if they are in memory as frames or if no event can be read there;
+    /// [`Reads::log`] tells which.
     pub(super) async fn json(
         self: &Arc<Self>,
         log: &Arc<TenantLog>,
@@ -186,7 +191,7 @@ impl Reads {
 
     fn known_json(&self, log: &TenantLog, after: Sequence) -> Option<JsonEvents> {
         let events = JsonEvents::after(&self.json_cache.page(log.tenant(), after)?, after)?;
-        // After the page was taken, as in `Reads::unless_trimmed`.
+        // This comes after the page was taken, as in `Reads::unless_trimmed`.
         (after >= log.oldest()).then_some(events)
     }
 
@@ -196,7 +201,7 @@ impl Reads {
         log: &TenantLog,
         after: Sequence,
     ) -> Result<Option<JsonEvents>, EngineError> {
-        // The read of somebody else may have brought it meanwhile.
+        // Another read may have cached it meanwhile.
         if let Some(events) = self.known_json(log, after) {
             return Ok(Some(events));
         }
@@ -209,14 +214,15 @@ impl Reads {
         Ok(events.filter(|_| after >= log.oldest()))
     }
 
-    /// Whether [`Reads::known`] has a page for a reader at `after`.
+    /// Returns true if [`Reads::known`] has a page for a reader at `after`.
     pub(super) fn has_page(&self, log: &TenantLog, after: Sequence) -> bool {
         after >= log.oldest() && self.cache.has(log.tenant(), after)
     }
 
-    /// The answer, if the disk is not needed for it.
+    /// The result, if it is known without the disk.
     pub(super) fn known(&self, log: &TenantLog, after: Sequence) -> Option<LogRead> {
-        // Read first: `last_event` moves before `committed` does, so nothing up to this watermark is overlooked.
+        // This is loaded first: `last_event` moves before `committed` does, so no event up to this watermark
+        // is missed.
         let committed = log.committed();
         if after >= log.last_event() {
             return Some(LogRead::End { committed: committed.max(after) });
@@ -239,7 +245,7 @@ impl Reads {
     /// The body of a reader thread.
     pub(super) fn serve(&self, engine: &RwLock<Option<Engine>>) {
         while let Some((tenant, work)) = self.queue.next() {
-            // sled may panic where it meets an IO error: the caller gets `Unavailable` by the reply that is dropped.
+            // sled may panic on an IO error. The dropped reply then gives the caller `Unavailable`.
             let engine = engine.read();
             let (kind, unfinished) = match work {
                 Work::Job(kind, mut job) => {
@@ -256,7 +262,7 @@ impl Reads {
         }
     }
 
-    /// Answers those who wait at `after`, and everyone else whom what was read for them answers.
+    /// Answers the readers that wait at `after`, and all others that the same pages can serve.
     fn answer(&self, engine: Option<&Engine>, after: Sequence, waiters: Vec<LogWaiter>) {
         let Some(log) = waiters.first().map(|waiter| waiter.log.clone()) else { return };
         let mut fresh = Vec::new();
@@ -271,14 +277,15 @@ impl Reads {
         for (position, waiter) in self.queue.take_waiters(log.tenant(), log.oldest(), (after, last)) {
             let page = page_after(&fresh, position).and_then(|page| Page::after(page, position));
             if page.is_none() && position >= log.oldest() {
-                let _ = self.queue.push_log(position, waiter); // refused, it is answered by the reply that is dropped
+                let _ = self.queue.push_log(position, waiter); // if refused, the dropped reply answers it
                 continue;
             }
             let _ = waiter.reply.send(Ok(self.unless_trimmed(&waiter.log, position, page))); // as above
         }
     }
 
-    /// What follows `after`; sets `fresh` to what was read for it, which the cache may be too small to keep.
+    /// Reads what follows `after`. Stores the pages read for it in `fresh`, because the cache may be too
+    /// small to keep them.
     fn read(
         &self,
         engine: &Engine,
@@ -305,8 +312,8 @@ impl Reads {
         }
     }
 
-    /// Decodes the committed pieces that hold what follows `after`: up to [`SCAN_BYTES`] of them, or up to where `cache`
-    /// goes on, or up to a damaged one.
+    /// Decodes the committed pieces after `after`: up to [`SCAN_BYTES`] of them, up to where `cache`
+    /// continues, or up to a damaged piece.
     fn scan<P: PageForm>(
         &self,
         engine: &Engine,
@@ -330,7 +337,7 @@ impl Reads {
             if entry.head.last(first) <= after {
                 continue;
             }
-            // What followed `after` so far may all be erased; then something is still to be found.
+            // All events found so far may be erased. Then the scan continues.
             if let Some(last) = pages.last().filter(|last| *last > after)
                 && (bytes >= SCAN_BYTES || cache.has(tenant, last))
             {
@@ -342,7 +349,7 @@ impl Reads {
                     let last = entry.head.last(first);
                     self.stats.damaged.note(engine, tenant, (first, last), &damage);
                     bytes += entry.piece.len as usize;
-                    // What was read before it comes first.
+                    // The events before the damaged piece come first.
                     if pages.last().is_some_and(|last| last > after) {
                         break;
                     }
@@ -363,18 +370,18 @@ impl Reads {
     }
 }
 
-/// What came of reading a piece.
+/// The result of reading a piece.
 pub(super) enum PieceRead {
-    /// Its bytes are those that were written.
+    /// The bytes pass their check.
     Whole,
-    /// It was trimmed.
+    /// The piece was trimmed.
     Gone,
-    /// They are not.
+    /// The bytes fail their check.
     Damaged(Box<Damage>),
 }
 
-/// Reads the piece that a row of the log points at into `piece`. Since the row was read, it may have been copied to another place, or
-/// trimmed.
+/// Reads the piece that a row of the log points at into `piece`. Since the row was read, the piece may have
+/// been moved or trimmed.
 pub(super) fn read_piece(
     engine: &Engine,
     key: &[u8],
@@ -395,20 +402,21 @@ pub(super) fn read_piece(
     }
 }
 
-/// Of pages that were read for what follows `after`, the one that holds it.
+/// The page that follows `after`, among those read for it.
 fn page_after<P: PageForm>(pages: &[Stretch<P>], after: Sequence) -> Option<&Arc<P>> {
     let found = pages.iter().find(|stretch| stretch.page.last().is_some_and(|last| last > after))?;
     (found.from <= after).then_some(&found.page)
 }
 
-/// The key of the last value that begins at or before `sequence`, or else where values after it begin.
+/// The key of the last value that starts at or before `sequence`; if there is none, the key from which later
+/// values start.
 fn value_at(engine: &Engine, tenant: TenantId, sequence: Sequence) -> Result<Vec<u8>, EngineError> {
     let to = keys::log(tenant, sequence.next());
     let before = engine.last(&keys::log(tenant, Sequence::ZERO), &to)?;
     Ok(before.map_or(to, |(key, _)| key.to_vec()))
 }
 
-/// Logs what failed; the reader learns only that it did.
+/// Logs the error. The reader learns only that the read failed.
 pub(super) fn failed(error: EngineError) -> ReadError {
     tracing::error!(%error, "cannot read the log");
     ReadError::Failed
@@ -427,7 +435,7 @@ mod tests {
         Reads::new(1 << 20, KEY, Arc::default())
     }
 
-    /// A page is in memory while its events are trimmed: the reader is told of the gap, not handed what is gone.
+    /// The events of a cached page are trimmed. The reader gets a gap, not the trimmed events.
     #[tokio::test]
     async fn what_was_trimmed_is_a_gap_even_where_it_is_still_decoded() {
         let reads = reads();
@@ -445,7 +453,8 @@ mod tests {
         assert!(matches!(read, LogRead::End { committed } if committed == log.committed()));
     }
 
-    /// Pages of JSON are in memory while their events are trimmed, erased, or read anew after a failure: they are not shown.
+    /// The events of cached pages of JSON are trimmed, erased, or read again after a failure. The cached
+    /// pages are not shown.
     #[tokio::test]
     async fn json_of_what_is_trimmed_or_forgotten_is_not_shown() {
         let reads = Arc::new(reads());

@@ -1,10 +1,10 @@
-//! Who reads next: each organization has queues of its own, and organizations are served in turns.
+//! The read queue: each organization has queues of its own, and organizations are served in turns.
 //!
-//! * There are two lanes. Short reads take any thread; long ones (searches, what several lists have in common) take
-//!   [`LONG_AT_ONCE`] of them at most, and give their thread back after a slice of their work.
-//! * At most one job of an organization is under way in a lane, so at most one thread scans its log.
-//! * What an organization may have waiting is bounded, and what nobody waits for any more is passed over.
-//! * It knows jobs and positions, not what they read.
+//! * There are two lanes. Short reads may use any thread. Long ones (searches and intersections) use at most
+//!   [`LONG_AT_ONCE`] of them, and release their thread after each slice of their work.
+//! * At most one job of an organization runs in a lane, so at most one thread scans its log.
+//! * The number of waiting jobs of an organization is bounded, and jobs whose caller has gone are skipped.
+//! * This module knows jobs and positions, not what they read.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -17,22 +17,24 @@ use super::read::{LogRead, READERS, ReadError, failed};
 use crate::ids::{Sequence, TenantId};
 use crate::sync::{Condvar, Mutex};
 
-/// Threads that long reads take at most; the others are kept for short ones.
+/// Limit on the threads that long reads use; the others are kept for short ones.
 const LONG_AT_ONCE: usize = READERS / 2;
-/// Most reads that may wait: some more than a machine has connections. Stops a herd from growing the queues for ever.
+/// Limit on waiting reads: somewhat more than a machine has connections. It keeps the queues bounded when
+/// many clients return at once.
 const WAITING: usize = 1 << 18;
-/// Most short reads of one organization that wait: requests and publishes under way.
+/// Limit on waiting short reads of one organization: of its requests and publishes.
 pub const SHORT_WAITING: usize = 1 << 14;
-/// Most long reads of one organization that wait.
+/// Limit on waiting long reads of one organization.
 pub const LONG_WAITING: usize = 64;
-/// Most readers of one organization that wait for a stretch of its log; a subscriber over that asks again.
+/// Limit on readers of one organization that wait for a stretch of its log. A subscriber above it tries
+/// again.
 const LOG_WAITING: usize = 1 << 16;
 
 /// A read that runs on a reader thread.
 pub(super) trait Job: Send {
-    /// Does a slice of it; returns true at its end. `None`: the database is not open.
+    /// Runs one slice; returns true at the end. The engine is `None` if the database is not open.
     fn run(&mut self, engine: Option<&Engine>) -> bool;
-    /// Whether nobody waits for it any more.
+    /// Returns true if nobody waits for the result any more.
     fn is_abandoned(&self) -> bool;
 }
 
@@ -60,36 +62,37 @@ impl<T: Send, F: FnMut(&Engine) -> Result<Option<T>, EngineError> + Send> Job fo
     }
 }
 
-/// Who waits for what follows a position.
+/// A reader that waits for the events after a position.
 pub(super) struct LogWaiter {
     pub(super) log: Arc<TenantLog>,
     pub(super) reply: oneshot::Sender<Result<LogRead, ReadError>>,
 }
 
-/// Which threads a read may take.
+/// Which threads a read may use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum LaneKind {
     Short,
     Long,
 }
 
-/// What a thread does next.
+/// The next work of a thread.
 pub(super) enum Work {
     Job(LaneKind, Box<dyn Job>),
-    /// Everyone who waits at one position.
+    /// All readers that wait at one position.
     Log(Sequence, Vec<LogWaiter>),
 }
 
-/// What one organization has waiting in a lane.
+/// The waiting work of one organization in a lane.
 #[derive(Default)]
 struct TenantQueue {
     jobs: VecDeque<Box<dyn Job>>,
     logs: BTreeMap<Sequence, Vec<LogWaiter>>,
-    /// Entries of all `logs`.
+    /// Number of entries in all `logs`.
     log_waiters: usize,
-    /// The log is read from here on, and from its beginning after its end: a position is passed over at most once.
+    /// The log is read from here on, and from its beginning after its end. So a position is skipped at most
+    /// once.
     log_at: Sequence,
-    /// Jobs and the log take turns.
+    /// Whether the log is next: jobs and the log alternate.
     log_is_next: bool,
 }
 
@@ -98,7 +101,7 @@ impl TenantQueue {
         self.jobs.is_empty() && self.logs.is_empty()
     }
 
-    /// Takes what is next, and says how many entries went with it.
+    /// Takes the next work. Also returns the number of entries removed with it.
     fn next(&mut self, kind: LaneKind) -> (Option<Work>, usize) {
         let mut gone = 0;
         self.log_is_next = !self.log_is_next;
@@ -134,11 +137,11 @@ impl TenantQueue {
     }
 }
 
-/// The organizations that have something waiting in a lane, or under way.
+/// The organizations with waiting or running work in a lane.
 #[derive(Default)]
 struct Lane {
     tenants: HashMap<TenantId, TenantQueue>,
-    /// Those that have something waiting and nothing under way, each once.
+    /// Organizations with waiting work and no running work, each once.
     turns: VecDeque<TenantId>,
 }
 
@@ -150,7 +153,7 @@ impl Lane {
         })
     }
 
-    /// Takes the next organization's next work; the organization keeps out of the turns until [`Lane::done`].
+    /// Takes the next organization's next work. The organization gets no other turn until [`Lane::done`].
     fn next(&mut self, kind: LaneKind, len: &mut usize) -> Option<(TenantId, Work)> {
         while let Some(tenant) = self.turns.pop_front() {
             let Some(queue) = self.tenants.get_mut(&tenant) else { continue };
@@ -164,7 +167,7 @@ impl Lane {
         None
     }
 
-    /// The organization's work is over: it waits for its next turn, or has nothing left. Returns whether it has.
+    /// Marks the organization's work as done. Returns whether it has more, which waits for its next turn.
     fn done(&mut self, tenant: TenantId) -> bool {
         match self.tenants.get(&tenant).is_none_or(TenantQueue::is_empty) {
             true => drop(self.tenants.remove(&tenant)),
@@ -178,14 +181,14 @@ impl Lane {
 struct Waiting {
     short: Lane,
     long: Lane,
-    /// Long reads under way.
+    /// Number of running long reads.
     long_under_way: usize,
-    /// Entries in all queues.
+    /// Number of entries in all queues.
     len: usize,
     closed: bool,
 }
 
-/// The queues of a pool of threads.
+/// The queues of a thread pool.
 #[derive(Default)]
 pub(super) struct ReadQueue {
     waiting: Mutex<Waiting>,
@@ -193,7 +196,7 @@ pub(super) struct ReadQueue {
 }
 
 impl ReadQueue {
-    /// Lets the threads end; everyone who waits is answered `Unavailable` by the reply that is dropped.
+    /// Ends the threads. The dropped replies answer waiting reads with `Unavailable`.
     pub(super) fn close(&self) {
         let mut waiting = self.waiting.lock();
         *waiting = Waiting { closed: true, ..Waiting::default() };
@@ -209,7 +212,7 @@ impl ReadQueue {
         };
         let queue = lane.queue(tenant);
         if queue.jobs.len() >= most {
-            // Long ones alone: those who gave up make room at once, and there are few to look at.
+            // Only abandoned long reads are removed here: they make room at once, and there are few to check.
             if kind == LaneKind::Long {
                 let before = queue.jobs.len();
                 queue.jobs.retain(|job| !job.is_abandoned());
@@ -239,7 +242,7 @@ impl ReadQueue {
         Ok(())
     }
 
-    /// Waits for work; `None` at the end of the pool. Each is followed by [`ReadQueue::done`].
+    /// Waits for work; `None` when the pool ends. Each work is followed by [`ReadQueue::done`].
     pub(super) fn next(&self) -> Option<(TenantId, Work)> {
         let mut waiting = self.waiting.lock();
         loop {
@@ -247,7 +250,8 @@ impl ReadQueue {
                 return None;
             }
             let it = &mut *waiting;
-            // Long reads first: they take some of the threads at most, and would wait for ever behind short ones.
+            // Long reads come first: they use only some of the threads, and would wait forever behind short
+            // ones.
             if it.long_under_way < LONG_AT_ONCE
                 && let Some(work) = it.long.next(LaneKind::Long, &mut it.len)
             {
@@ -261,7 +265,8 @@ impl ReadQueue {
         }
     }
 
-    /// The work of an organization in a lane is over, but for the slices of `unfinished` that follow in its next turns.
+    /// Marks the work of an organization in a lane as done, except for the slices of `unfinished`, which
+    /// follow in its next turns.
     pub(super) fn done(&self, tenant: TenantId, kind: LaneKind, unfinished: Option<Box<dyn Job>>) {
         let mut waiting = self.waiting.lock();
         if waiting.closed {
@@ -286,8 +291,8 @@ impl ReadQueue {
         }
     }
 
-    /// Takes everyone of `tenant` who waits before `oldest`, and from `after` on before `last`; for the thread that has read that
-    /// stretch.
+    /// Takes every reader of `tenant` that waits before `oldest`, or from `after` up to before `last`. It is
+    /// for the thread that has read that stretch.
     pub(super) fn take_waiters(
         &self,
         tenant: TenantId,
@@ -329,7 +334,7 @@ mod tests {
     use super::super::recover::Recovered;
     use super::*;
 
-    /// A job of so many slices that says its name by its number, and who waits for it.
+    /// A job with this many slices, which sends its number as its name, and its waiter.
     struct Sliced(u32, oneshot::Sender<()>);
 
     impl Job for Sliced {
@@ -352,7 +357,7 @@ mod tests {
         waits
     }
 
-    /// Takes the next job, which must be there.
+    /// Takes the next job, which must exist.
     fn next(queue: &ReadQueue) -> (TenantId, LaneKind, Box<dyn Job>) {
         match queue.next().expect("open") {
             (tenant, Work::Job(kind, job)) => (tenant, kind, job),
@@ -360,7 +365,7 @@ mod tests {
         }
     }
 
-    /// Does a slice of the next job; says whose it was.
+    /// Runs a slice of the next job. Returns its tenant.
     fn serve(queue: &ReadQueue) -> TenantId {
         let (tenant, kind, mut job) = next(queue);
         let unfinished = (!job.run(None)).then_some(job);
@@ -395,14 +400,14 @@ mod tests {
         let expected = [(A, LaneKind::Long), (B, LaneKind::Long), (A, LaneKind::Short), (B, LaneKind::Short)];
         assert_eq!(taken, expected);
         queue.done(A, LaneKind::Long, None);
-        assert_eq!(next(&queue).0, C, "who waits comes before who has had a turn");
+        assert_eq!(next(&queue).0, C, "an organization that waits comes before one that has had a turn");
     }
 
     #[test]
     fn an_organization_over_its_share_is_refused_and_who_gave_up_leaves_the_queue() {
         let queue = ReadQueue::default();
         let waits: Vec<_> = (0..LONG_WAITING).map(|_| push(&queue, A, LaneKind::Long, 1)).collect();
-        // One that is under way and goes on in another slice stands before them.
+        // A running job that continues with another slice comes before them.
         let (tenant, kind, job) = next(&queue);
         let more = push(&queue, A, LaneKind::Long, 1);
         queue.done(tenant, kind, Some(job));
@@ -414,7 +419,7 @@ mod tests {
         drop(waits);
         let _room = push(&queue, A, LaneKind::Long, 1);
         assert_eq!((serve(&queue), serve(&queue), queue.waiting.lock().len), (A, B, 0));
-        // Those that gave up and are still queued are passed over.
+        // Abandoned jobs that are still queued are skipped.
         drop(push(&queue, A, LaneKind::Short, 1));
         let _last = push(&queue, B, LaneKind::Short, 1);
         assert_eq!((serve(&queue), queue.waiting.lock().len), (B, 0));
@@ -439,13 +444,15 @@ mod tests {
         let _job = push(&queue, A, LaneKind::Short, 1);
         let Some((_, Work::Log(Sequence(10), at))) = queue.next() else { panic!("the first position") };
         assert_eq!(at.len(), 1);
-        // What was read answers those in that stretch, and those before the oldest event.
+        // The pages answer readers in that stretch, and those before the oldest event.
         let taken = queue.take_waiters(A, Sequence(0), (Sequence(10), Sequence(30)));
         assert_eq!(taken.iter().map(|(position, _)| position.0).collect::<Vec<_>>(), [20, 20, 25]);
         wait(5);
         queue.done(A, LaneKind::Short, None);
         assert_eq!(serve(&queue), A, "a job has its turn between two positions");
-        let Some((_, Work::Log(Sequence(30), _))) = queue.next() else { panic!("goes on, not back") };
+        let Some((_, Work::Log(Sequence(30), _))) = queue.next() else {
+            panic!("the log continues after the last position")
+        };
         let taken = queue.take_waiters(A, Sequence(6), (Sequence(30), Sequence(31)));
         assert_eq!(taken.iter().map(|(position, _)| position.0).collect::<Vec<_>>(), [5]);
         queue.done(A, LaneKind::Short, None);

@@ -1,7 +1,9 @@
-//! What the disk says when a database is opened: schema, identity, epoch, and where each tenant's log ends.
+//! Recovery: what is read from disk when a database is opened: layout, identity, epoch, and where each
+//! tenant's log ends.
 //!
-//! * A tenant's counters row may be behind its log by up to [`COUNTERS_EVERY`] values; the log's own last key decides,
-//!   before the tenant's first sequence of this run is assigned. A row that is ahead never takes a sequence back.
+//! * A tenant's counters row may be behind its log by up to [`COUNTERS_EVERY`] values. The log's last key
+//!   decides, before the tenant's first sequence of this run is assigned. A row that is ahead of the log
+//!   never lowers the end.
 //! * A new epoch is durable before anybody learns of it.
 
 use ring::rand::{SecureRandom, SystemRandom};
@@ -14,31 +16,32 @@ use super::state::{State, Value};
 use crate::cursor::CursorKey;
 use crate::ids::{COUNTER_BITS, Sequence, TenantId};
 
-/// Layout of everything on disk; a newer one is refused, an older one is copied into this one (`migrate.rs`). 4: events lie in the
-/// journal, and the state is that of a position in it.
+/// The layout of everything on disk. A newer one is refused; an older one is copied into this one
+/// (`migrate.rs`). In layout 4 events are in the journal, and the state is that of a position in the journal.
 pub(crate) const SCHEMA: u32 = 4;
-/// A sequence has 24 bits for it: two thousand starts a day for twenty years.
+/// A sequence has 24 bits for the epoch. That is enough for two thousand starts a day for twenty years.
 const LAST_EPOCH: u32 = (1 << (64 - COUNTER_BITS)) - 1;
-/// After how many values a tenant's counters row is written again: what recovery reads of a log at most.
+/// Number of values after which a tenant's counters row is written again. It bounds how much of a log
+/// recovery reads.
 pub(crate) const COUNTERS_EVERY: u32 = 64;
 
-/// Where one tenant's log stands on disk; also the row that says so:
-/// `version u8 ‖ end ‖ oldest ‖ last received ‖ trimmed received ‖ oldest received ‖ events ‖ bytes`, each u64 BE.
+/// The counters of one tenant's log as recovered from disk. Its row is `version u8 ‖ end ‖ oldest ‖ last
+/// received ‖ trimmed received ‖ oldest received ‖ events ‖ bytes`, each u64 BE.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Recovered {
-    /// Last event.
+    /// The last event.
     pub(crate) end: Sequence,
-    /// Last trimmed event.
+    /// The last trimmed event.
     pub(crate) oldest: Sequence,
     /// Receive time of the last event, Unix milliseconds.
     pub(crate) last_received_ms: u64,
     /// Receive time of the last trimmed event, Unix milliseconds.
     pub(crate) trimmed_ms: u64,
-    /// Latest receive time in the oldest retained value, Unix milliseconds; 0: nothing is retained.
+    /// Latest receive time in the oldest retained value, Unix milliseconds; 0 if nothing is retained.
     pub(crate) oldest_ms: u64,
-    /// Events retained.
+    /// Number of retained events.
     pub(crate) events: u64,
-    /// Bytes retained, keys included.
+    /// Retained bytes, including keys.
     pub(crate) bytes: u64,
 }
 
@@ -99,7 +102,7 @@ fn damaged(what: &str) -> EngineError {
     EngineError::Engine(format!("{what} is damaged"))
 }
 
-/// Reads where the tenant's log ends, and holds the counters row against the log itself.
+/// Finds where the tenant's log ends, and compares the counters row with the log itself.
 pub(crate) fn tenant(engine: &Engine, tenant: TenantId) -> Result<Recovered, EngineError> {
     let row = engine.get(&keys::key(Kind::Counters, tenant, &[]))?;
     let row = match &row {
@@ -126,7 +129,8 @@ pub(crate) fn tenant(engine: &Engine, tenant: TenantId) -> Result<Recovered, Eng
             Ok(recovered)
         }
         (row, _) => {
-            // No row, or a row that names events the log does not have: count what is there, keep the higher end.
+            // There is no row, or it names events that the log does not have. Count the log, and keep the
+            // higher end.
             let row = row.unwrap_or_default();
             let mut recovered = Recovered { events: 0, bytes: 0, oldest_ms: 0, ..row };
             count(engine, tenant, row.oldest, &mut recovered)?;
@@ -152,11 +156,11 @@ fn count(
     Ok(())
 }
 
-/// Refuses a state of another layout, and marks an empty one as of this: older versions must know it before anything else is
-/// there.
+/// Refuses a state of another layout, and marks an empty one with this layout. The mark must be there before
+/// anything else, so that older versions refuse the state.
 ///
 /// # Errors
-/// [`EngineError::Layout`], and what the state says.
+/// [`EngineError::Layout`], or an error of the state.
 pub(crate) fn check_layout(state: &State) -> Result<(), EngineError> {
     let Some(row) = state.get(&keys::meta(Meta::Schema))? else {
         state.write(&keys::meta(Meta::Schema), Some(&Value::from(&SCHEMA.to_be_bytes())))?;
@@ -169,7 +173,7 @@ pub(crate) fn check_layout(state: &State) -> Result<(), EngineError> {
     }
 }
 
-/// Reads the identity; makes one where there is none yet.
+/// Reads the identity, or creates it if there is none.
 pub(crate) fn identity(engine: &Engine) -> Result<CursorKey, EngineError> {
     let Some(row) = engine.get(&keys::meta(Meta::Identity))? else {
         return match engine.get(&keys::meta(Meta::Epoch))? {
@@ -191,7 +195,7 @@ pub(crate) fn identity(engine: &Engine) -> Result<CursorKey, EngineError> {
 /// A store id and cursor key that no other store has.
 fn random_identity() -> Result<[u8; 20], EngineError> {
     let mut made = [0; 20];
-    let no_random = |_| EngineError::Engine("the system gives no random numbers".into());
+    let no_random = |_| EngineError::Engine("the system provides no random numbers".into());
     SystemRandom::new().fill(&mut made).map_err(no_random)?;
     Ok(made)
 }
@@ -199,7 +203,7 @@ fn random_identity() -> Result<[u8; 20], EngineError> {
 /// The row of a new identity.
 ///
 /// # Errors
-/// [`EngineError`] where the system gives no random numbers.
+/// [`EngineError`] if the system provides no random numbers.
 pub(super) fn identity_row() -> Result<Vec<u8>, EngineError> {
     Ok([&[1], random_identity()?.as_slice()].concat())
 }
@@ -215,7 +219,7 @@ fn create(engine: &Engine) -> Result<CursorKey, EngineError> {
     Ok(CursorKey { store_id, key })
 }
 
-/// Begins the next epoch, above `running` and above what the disk holds; durable on return.
+/// Starts the next epoch, above `running` and above the one on disk. It is durable on return.
 pub(crate) fn begin_epoch(engine: &Engine, running: u32) -> Result<u32, EngineError> {
     let stored = match engine.get(&keys::meta(Meta::Epoch))? {
         None => 0,
@@ -294,7 +298,7 @@ mod tests {
         assert_eq!(begin_epoch(&engine, 0).expect("begun"), 11);
     }
 
-    /// The row says more than the log holds: what is there is counted, and no sequence is taken back.
+    /// The row says more than the log holds: the log is counted, and no sequence is used again.
     #[test]
     fn counters_ahead_of_the_log_never_lower_the_end() {
         let dir = tempfile::tempdir().expect("a directory");

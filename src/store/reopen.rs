@@ -1,13 +1,16 @@
-//! A failed commit, and the way back from it without a restart.
+//! Handling of a failed commit: the store opens its engine again without a restart.
 //!
-//! * The batch and all queued behind it fail: whether a restart finds them is unknown. From then on nothing is taken until a
-//!   new epoch is durable and every loaded log stands at its start, so no sequence is ever used twice.
-//! * What failed does not come back in this process: the journal is opened up to the last commit that was acknowledged. So whoever
-//!   keeps in memory what was committed (`auth`) still agrees with the disk.
-//! * After a failed sync the kernel may hold pages that the disk does not have, and call them clean: a second sync would say that all is
-//!   well. So nothing that was not durable before is kept: the journal is cut back, and the opening drops the kernel's pages of the
-//!   journal's end and of the state and reads what is really there.
-//! * Until the disk takes data again, what is durable can be read, since the engine stays open; then it is opened again.
+//! * The batch and everything queued behind it fail: whether they exist after a restart is unknown. From then
+//!   on nothing is accepted until a new epoch is durable and every loaded log is at its start, so no sequence
+//!   is ever used twice.
+//! * What failed does not come back in this process: the journal is opened up to the last acknowledged
+//!   commit. So memory that mirrors committed rows (`auth`) still agrees with the disk.
+//! * After a failed sync the kernel may hold pages that the disk does not have, and mark them clean, so a
+//!   second sync would succeed wrongly. Therefore nothing that was not durable before is kept: the journal is
+//!   cut back, and the opening drops the kernel's pages of the journal's end and of the state, and reads what
+//!   is really on disk.
+//! * Until the disk accepts data again, the engine stays open and durable data can be read. Then the engine
+//!   is opened again.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,12 +27,14 @@ use super::queue::{CommitError, Item};
 use super::recover::{self, Recovered};
 use super::space::StoreState;
 
-/// Between attempts, first to bring something to a disk that failed, then to open again: doubled from the first to the last.
+/// The first and the longest pause between attempts, which are first to write to a disk that failed, then to
+/// open again. The pause doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
 
 impl Committer {
-    /// Fails `items` and all behind them, and opens the database again; where the disk itself failed, when it takes data again.
+    /// Fails `items` and everything behind them, and opens the database again. If the disk itself failed, it
+    /// first waits until the disk accepts data.
     pub(super) fn fail(&mut self, error: EngineError, items: &mut VecDeque<Item>) {
         let shared = self.shared.clone();
         let state = match error {
@@ -44,7 +49,8 @@ impl Committer {
             waiting.refuse = Some(CommitError::Unavailable);
             waiting.take_all()
         };
-        // What failed may have been shown before its commit. Nobody who was told that it failed finds it any more.
+        // Failed events may have been visible before their commit. A client that learned of the failure must not
+        // see them any more.
         shared.logs.lock().loaded.values().for_each(|log| log.pass_over_uncommitted());
         call_hooks(&shared);
         for item in items.drain(..).chain(behind) {
@@ -57,7 +63,7 @@ impl Committer {
         self.reopen();
     }
 
-    /// Tries until the disk takes data again; false if the store closes before.
+    /// Tries until the disk accepts data again. Returns false if the store closes first.
     fn wait_for_disk(&self) -> bool {
         let mut pause = FIRST_PAUSE;
         loop {
@@ -74,7 +80,7 @@ impl Committer {
         }
     }
 
-    /// Tries until it is open again, or the store closes.
+    /// Tries until the engine is open again, or the store closes.
     fn reopen(&mut self) {
         let shared = self.shared.clone();
         let engine = shared.engine.write().take();
@@ -107,7 +113,7 @@ impl Committer {
         shared.stats.reopenings.fetch_add(1, Relaxed);
         call_hooks(&shared);
         shared.queue.lock().refuse = None;
-        // Until the room is known to suffice.
+        // Stays so until there is known to be enough space.
         shared.state.set(StoreState::Reserve);
         self.space.forget();
         self.watch_space(0);
@@ -117,14 +123,14 @@ impl Committer {
 
 fn call_hooks(shared: &Shared) {
     for hook in shared.hooks.lock().iter() {
-        // A defect of one listener must not end the committer, on which everybody waits.
+        // A panic in one listener must not end the committer, which everything depends on.
         if catch_unwind(AssertUnwindSafe(hook)).is_err() {
             tracing::error!("a listener for new epochs panicked");
         }
     }
 }
 
-/// Opens, begins an epoch, and moves every loaded log to its start.
+/// Opens the engine, starts an epoch, and moves every loaded log to its start.
 fn open_again(
     shared: &Arc<Shared>,
     end: Option<Position>,

@@ -1,8 +1,9 @@
-//! From a time to a place in a tenant's log.
+//! Finds the position of a time in a tenant's log.
 //!
-//! * Receive times never decrease along the log, so bisection over its sequences finds the value, and a look into it the
-//!   event. It costs at most 64 single reads, whatever the log's length.
-//! * It knows what was trimmed last, so it tells a time before that from a time before the first event ever.
+//! * Receive times never decrease along the log. So bisection over its sequences finds the value, and reading
+//!   it finds the event. This costs at most 64 single reads, whatever the log's length.
+//! * The log knows its last trimmed event. So a time before that is distinguished from a time before the
+//!   first event ever.
 
 use std::sync::atomic::Ordering::Acquire;
 
@@ -14,10 +15,10 @@ use super::pack::Records;
 use super::read::{PieceRead, read_piece};
 use crate::ids::Sequence;
 
-/// Where a time lies in a tenant's log.
+/// The position of a time in a tenant's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Since {
-    /// Before the first event received at that time or later.
+    /// The position before the first event received at that time or later.
     At(Sequence),
     /// Events of that time were trimmed: the position before the oldest retained one.
     Trimmed(Sequence),
@@ -30,8 +31,8 @@ pub(super) fn position_since(engine: &Engine, log: &TenantLog, since_ms: u64) ->
     let (tenant, end) = (log.tenant(), keys::after(Kind::Log, log.tenant()));
     let (mut low, mut high) = (log.oldest().next().0, committed.0 + 1);
     let mut found = None;
-    // The answer lies in the first value whose latest receive time is not before `since_ms`; `low..high` holds where
-    // that value may begin.
+    // The position is in the first value whose latest receive time is not before `since_ms`. `low..high`
+    // holds where that value may start.
     while low < high {
         let middle = low + (high - low) / 2;
         let row = engine.first(&keys::log(tenant, Sequence(middle)), &end)?;
@@ -60,13 +61,13 @@ pub(super) fn position_since(engine: &Engine, log: &TenantLog, since_ms: u64) ->
     match read_piece(engine, &keys::log(tenant, first), entry, &mut piece)? {
         PieceRead::Whole => {}
         PieceRead::Gone => return Ok(Since::Trimmed(log.oldest())),
-        // Who reads on from here is told of the gap.
+        // A reader that continues from here gets the gap.
         PieceRead::Damaged(_) => return Ok(Since::At(Sequence(first.0.saturating_sub(1)))),
     }
     let records = Records::of(&piece).map_err(|_| damaged())?;
     let head = records.head;
     for (at, record) in (0..).zip(records) {
-        // The ones that it was chosen for may be erased.
+        // The events that made this value the right one may be erased.
         if record.map_err(|_| damaged())?.is_some_and(|record| record.received_ms() >= since_ms) {
             return Ok(Since::At(Sequence((first.0 + at).saturating_sub(1))));
         }

@@ -1,8 +1,9 @@
-//! Room on the file system, and what the store may do with it.
+//! Free space on the file system, and what it lets the store do.
 //!
-//! * sled must never meet a full disk: under the reserve, publishing is refused before a sequence is assigned.
-//! * Refusing and allowing are an eighth of the reserve apart, so that the state does not flap.
-//! * The ballast is room kept back for sled to open again after all when a full disk was met.
+//! * sled must never see a full disk: below the reserve, publishing is refused before a sequence is assigned.
+//! * The limits of refusing and accepting are an eighth of the reserve apart, so that the state does not
+//!   flap.
+//! * The ballast is a file that reserves space, so that sled can open again after the disk was full.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,23 +13,25 @@ use std::time::{Duration, Instant};
 
 pub use super::disk::{Disk, Io, Space};
 
-/// What the store can do now.
+/// What the store accepts now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum StoreState {
     /// Everything.
     Writable = 0,
-    /// The file system is almost full: reads and small rows (credentials) go on, publishing answers 503.
+    /// The file system is almost full: reads and small rows (credentials) continue, and publishing returns
+    /// 503.
     Reserve = 1,
-    /// A commit failed; the database is being opened again. Nothing is read or written.
+    /// A commit failed, and the database is being opened again. Nothing is read or written.
     Reopening = 2,
-    /// The disk failed to take data: what is durable can be read, and the database is opened again when the disk takes data.
+    /// The disk refused data. Durable data can be read, and the database is opened again when the disk
+    /// accepts data.
     ReadOnly = 3,
-    /// Closed.
+    /// The store is closed.
     Closed = 4,
 }
 
-/// A [`StoreState`] that is read by one load; who waits for it to change holds a receiver.
+/// A [`StoreState`] that is read with one load. A receiver is notified of changes.
 pub(super) struct State {
     now: AtomicU8,
     changes: tokio::sync::watch::Sender<StoreState>,
@@ -56,20 +59,20 @@ impl State {
     }
 }
 
-/// Most bytes of the ballast; a small reserve keeps a sixteenth of itself.
+/// Largest size of the ballast, in bytes. It is at most a sixteenth of the reserve.
 const BALLAST_BYTES: u64 = 16 << 20;
-/// Space is asked for again after this time, or after [`CHECK_BYTES`] written.
+/// The free space is checked again after this time, or after [`CHECK_BYTES`] written.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 const CHECK_BYTES: u64 = 4 << 20;
 
-/// Watches the room in one directory. Owned by the committer.
+/// Watches the free space of one directory. Owned by the committer.
 pub(super) struct SpaceWatch {
     dir: PathBuf,
-    /// Below this, publishing stops. Bytes.
+    /// Free bytes below which publishing stops.
     reserve: u64,
-    /// When space was last asked for; `None`: ask now.
+    /// When the space was last checked; `None` means that it is checked next time.
     checked: Option<Instant>,
-    /// Bytes since then.
+    /// Bytes written since then.
     written: u64,
 }
 
@@ -78,7 +81,7 @@ impl SpaceWatch {
         SpaceWatch { dir: dir.to_owned(), reserve, checked: None, written: 0 }
     }
 
-    /// Notes bytes written; the free bytes, when it is time to look again.
+    /// Adds to the bytes written. Returns the space if it is time to check again.
     pub(super) fn look(&mut self, io: &dyn Io, written: u64) -> Option<Space> {
         self.written += written;
         let recent = self.checked.is_some_and(|at| at.elapsed() < CHECK_EVERY);
@@ -89,12 +92,12 @@ impl SpaceWatch {
         io.space(&self.dir).ok()
     }
 
-    /// Makes the next [`SpaceWatch::look`] ask.
+    /// Makes the next [`SpaceWatch::look`] check.
     pub(super) fn forget(&mut self) {
         self.checked = None;
     }
 
-    /// The state that `free` bytes allow, coming from `state`.
+    /// The state for `free` bytes, coming from `state`.
     pub(super) fn judge(&self, state: StoreState, free: u64) -> StoreState {
         match state {
             StoreState::Writable if free < self.reserve => StoreState::Reserve,
@@ -107,10 +110,11 @@ impl SpaceWatch {
         ballast_of(&self.dir)
     }
 
-    /// Lays the ballast down if there is ample room for it. Failing to is no error: it is only a reserve.
+    /// Creates the ballast if there is ample space for it. A failure is no error: the ballast is only a
+    /// reserve.
     pub(super) fn keep_ballast(&self, free: u64) {
         let len = BALLAST_BYTES.min(self.reserve / 16);
-        // A crash may have left less than was laid.
+        // A crash may have left less than was written.
         let laid = fs::metadata(self.ballast()).map_or(0, |file| file.len());
         if len == 0 || free < self.reserve + 2 * len || laid >= len {
             return;
@@ -125,7 +129,7 @@ impl SpaceWatch {
         }
     }
 
-    /// Gives the ballast's room back.
+    /// Releases the ballast's space.
     pub(super) fn drop_ballast(&self) {
         drop_ballast(&self.dir);
     }
@@ -135,9 +139,9 @@ fn ballast_of(dir: &Path) -> PathBuf {
     dir.join("ballast")
 }
 
-/// Gives the room of the ballast in the data directory `dir` back.
+/// Releases the space of the ballast in the data directory `dir`.
 pub(super) fn drop_ballast(dir: &Path) {
-    let _ = fs::remove_file(ballast_of(dir)); // absent is what we want
+    let _ = fs::remove_file(ballast_of(dir)); // an absent file is fine
 }
 
 #[cfg(test)]

@@ -1,69 +1,69 @@
-//! What the store counts of itself, for metrics. Counters only grow; gauges say so.
+//! Statistics of the store, for metrics. Counters only grow; gauges are marked as such.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::damage::DamagedPieces;
 
-/// Upper bounds of the commit latency buckets, microseconds; a last one has none.
+/// Upper bounds of the commit latency buckets in microseconds; the last bucket has none.
 pub const LATENCY_BOUNDS_US: [u64; 12] =
     [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000];
 
-/// How much disk the journal takes, and why.
+/// How much disk space the journal takes, and why.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct JournalStats {
-    /// Segment files.
+    /// Number of segment files.
     pub segments: u64,
-    /// Bytes that they take on the disk.
+    /// Bytes that they take on disk.
     pub bytes: u64,
-    /// Bytes of events in them that are retained.
+    /// Bytes of retained events in them.
     pub live_bytes: u64,
-    /// Bytes of records that opening after a crash would replay.
+    /// Bytes of records that an opening after a crash would replay.
     pub replay_bytes: u64,
 }
 
-/// Live statistics; every field is read freely.
+/// Live statistics. Any thread may read every field.
 #[derive(Debug, Default)]
 pub struct Stats {
-    /// Commits that reached the disk.
+    /// Durable commits.
     pub commits: AtomicU64,
     /// Events in them.
     pub committed_events: AtomicU64,
     /// Bytes of keys and values in them.
     pub committed_bytes: AtomicU64,
-    /// Commits that failed.
+    /// Failed commits.
     pub failed_commits: AtomicU64,
-    /// Times the database was opened again in process.
+    /// How often the database was opened again in this process.
     pub reopenings: AtomicU64,
-    /// Commits by how long they took, not cumulative; see [`LATENCY_BOUNDS_US`].
+    /// Commits by latency, not cumulative; see [`LATENCY_BOUNDS_US`].
     pub latency: [AtomicU64; LATENCY_BOUNDS_US.len() + 1],
-    /// Sum of those times, microseconds.
+    /// Sum of these latencies, in microseconds.
     pub latency_us: AtomicU64,
-    /// Gauge: commits waiting in the queue, an append or a write each.
+    /// Gauge: items waiting in the commit queue, each an append or a write.
     pub queued: AtomicU64,
     /// Gauge: bytes of all retained events as stored.
     pub log_bytes: AtomicU64,
-    /// Gauge: free bytes of the file system when last looked at.
+    /// Gauge: free bytes of the file system at the last check.
     pub free_bytes: AtomicU64,
-    /// Values trimmed.
+    /// Trimmed values.
     pub trimmed_values: AtomicU64,
     /// Events in them.
     pub trimmed_events: AtomicU64,
-    /// Scans of the log on disk: what readers did not find decoded.
+    /// Scans of the log on disk, for readers that found no decoded page.
     pub log_scans: AtomicU64,
     /// Rounds of trimming, collecting and erasing, one after each commit and twice a second.
     pub housekeeping_rounds: AtomicU64,
-    /// Gauge: deleted organizations and users of whose rows or events something is left to erase.
+    /// Gauge: deleted organizations and users with rows or events left to erase.
     pub erasures: AtomicU64,
-    /// Gauge: deleted organizations (a range of numbers counts once) and users of whom nothing more is taken.
+    /// Gauge: deleted organizations (a range of numbers counts once) and users whose writes are refused.
     pub tombstones: AtomicU64,
-    /// Gauge: entries of the committer's tables (logs kept, what is due, lanes, erasures).
+    /// Gauge: entries of the committer's tables (logs, due trims, lanes, erasures).
     pub committer_entries: AtomicU64,
-    /// Idempotency rows dropped before their day was over, because there were too many.
+    /// Idempotency rows removed before their day had passed, because there were too many.
     pub idempotency_dropped: AtomicU64,
-    /// The damaged pieces that were met.
+    /// The damaged pieces that were found.
     pub(super) damaged: DamagedPieces,
-    /// Gauge: of `erasures`, those that wait for another attempt, since a piece could not be read.
+    /// Gauge: those of `erasures` that wait for another attempt, because a piece could not be read.
     pub erasures_postponed: AtomicU64,
 }
 

@@ -1,12 +1,13 @@
-//! What goes for good, in small batches between commits: erased tenants, events of erased users, and revocations whose tokens
-//! have expired.
+//! The sweep: removes in small batches, between commits, erased tenants, events of erased users, and
+//! revocations of expired tokens.
 //!
-//! * An erasure is a row of its own until its last batch, so a restart resumes it.
-//! * It takes a tenant's rows kind by kind, the log first, and never its organization row.
-//! * Of users it takes the events that were in the log when their turn came, value by value; the values stay. Those of one tenant
-//!   who wait are taken in one pass.
-//! * A user's row goes only when every piece of the log was read, or has gone. While one cannot be read, or is damaged, the erasure is
-//!   tried again, after a pause that doubles up to [`LAST_PAUSE_MS`].
+//! * An erasure has a row of its own until its last batch, so it resumes after a restart.
+//! * It removes a tenant's rows kind by kind, the log first, and never its organization row.
+//! * For users it removes the events that were in the log when their turn came, value by value; the values
+//!   stay. Pending users of one tenant are done in one pass.
+//! * A user's erasure row is removed only when every piece of the log was read or was removed. While a piece
+//!   cannot be read or is damaged, the erasure is tried again, after a pause that doubles up to
+//!   [`LAST_PAUSE_MS`].
 
 use std::collections::VecDeque;
 
@@ -19,58 +20,61 @@ use super::stats::Stats;
 use super::tombstones::Users;
 use crate::ids::TenantId;
 
-/// Rows removed in one batch; of the log a quarter, since its rows are large.
+/// Rows removed in one batch; of the log a quarter of that, because its rows are large.
 const ROWS_AT_ONCE: usize = 256;
-/// Values of the log looked through for a user's events at once, 1 MiB at most: bounds how long a commit waits.
+/// Values of the log that are searched for a user's events at once, 1 MiB at most. It bounds how long a
+/// commit waits.
 const VALUES_AT_ONCE: usize = 16;
-/// Most users taken in one pass through a log: their rows go in one batch at its end.
+/// Limit on the users of one pass through a log: their erasure rows are removed in one batch at its end.
 const USERS_AT_ONCE: usize = 1_024;
-/// Pauses before an erasure that met an unreadable piece is tried again: each attempt reads the whole log. Milliseconds.
+/// First and last pause before an erasure that met an unreadable piece is tried again, in milliseconds. Each
+/// attempt reads the whole log.
 const FIRST_PAUSE_MS: u64 = 60 * 1000;
 const LAST_PAUSE_MS: u64 = 60 * 60 * 1000;
-/// How often expired revocations are looked for, milliseconds.
+/// How often expired revocations are removed, in milliseconds.
 const REVOKED_EVERY_MS: u64 = 10 * 60 * 1000;
 
-/// What is still to be removed. Owned by the committer.
+/// The pending removals. Owned by the committer.
 #[derive(Default)]
 pub(super) struct Sweep {
     erasing: VecDeque<TenantId>,
-    /// Each user of [`Kind::EraseUser`] is in one of these or in `postponed`.
+    /// Each user of [`Kind::EraseUser`] is either here or in `postponed`.
     users: VecDeque<UserErasure>,
-    /// Erasures that met a piece that could not be read, and when they are tried again, Unix milliseconds.
+    /// Erasures that met an unreadable piece, and when they are tried again, Unix milliseconds.
     postponed: Vec<(u64, UserErasure)>,
-    /// When revocations were last looked through, Unix milliseconds.
+    /// When revocations were last checked, Unix milliseconds.
     revoked_ms: u64,
 }
 
 struct UserErasure {
     tenant: TenantId,
     users: Users,
-    /// The key of the log from which on is still to be looked through; `None`: it has not begun.
+    /// The key in the log where the pass continues; `None` if it has not started.
     from: Option<Vec<u8>>,
-    /// A piece of the log could not be read.
+    /// Whether a piece of the log could not be read.
     is_incomplete: bool,
-    /// The pause before this attempt, milliseconds; 0: it is the first.
+    /// The pause before this attempt, in milliseconds; 0 for the first.
     pause_ms: u64,
 }
 
-/// What a step has done.
+/// What a step did.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Swept {
-    /// Something, or there was nothing to do.
+    /// It removed something, or there was nothing to do.
     Some,
-    /// The last of a tenant.
+    /// It removed the last of a tenant.
     Tenant(TenantId),
-    /// Events of users; this many bytes less are kept.
+    /// It removed events of users, and the log shrank by this many bytes.
     Events(TenantId, u64),
-    /// The last events of users.
+    /// It removed the last events of users.
     User(TenantId),
-    /// The last events of users that could be read; the next attempt comes after so many milliseconds.
+    /// It removed the last events of users that could be read. The next attempt comes after this many
+    /// milliseconds.
     Postponed(TenantId, u64),
 }
 
 impl Sweep {
-    /// Finds the erasures a restart interrupted.
+    /// Loads the erasures that a restart interrupted.
     pub(super) fn load(engine: &Engine) -> Result<Sweep, EngineError> {
         let mut sweep = Sweep::default();
         for row in engine.range(&[Kind::Erase as u8], &[Kind::Erase as u8 + 1]) {
@@ -118,24 +122,24 @@ impl Sweep {
         self.erasing.iter().copied().collect()
     }
 
-    /// Erasures that are not finished.
+    /// Number of unfinished erasures.
     pub(super) fn entries(&self) -> usize {
         let users = self.users.iter().map(|erasure| erasure.users.len()).sum::<usize>();
         self.erasing.len() + users + self.postponed()
     }
 
-    /// Those of them that wait for another attempt.
+    /// Number of erasures that wait for another attempt.
     pub(super) fn postponed(&self) -> usize {
         self.postponed.iter().map(|(_, erasure)| erasure.users.len()).sum()
     }
 
-    /// Whether an erasure is going on. Those that are postponed are not.
+    /// Returns true if an erasure is active. Postponed ones are not.
     pub(super) fn is_busy(&self) -> bool {
         !self.erasing.is_empty() || !self.users.is_empty()
     }
 
-    /// Removes the next batch of the first erasure. `shrunk` is told whose log loses how many bytes, and answers the counters
-    /// row that goes with it.
+    /// Removes the next batch of the first erasure. Calls `shrunk` with the tenant and the number of bytes
+    /// that its log loses; `shrunk` returns the counters row to write with the batch.
     pub(super) fn step(
         &mut self,
         engine: &Engine,
@@ -161,7 +165,8 @@ impl Sweep {
         }
     }
 
-    /// Has an erasure tried again after `pause_ms`; together with one of the same tenant that waits already, so that few read the log.
+    /// Schedules another attempt of an erasure after `pause_ms`, together with one of the same tenant that
+    /// already waits, so that few attempts read the log.
     fn postpone(&mut self, ended: UserErasure, pause_ms: u64, now_ms: u64) {
         let may_join = |(_, waiting): &&mut (u64, UserErasure)| {
             waiting.tenant == ended.tenant && waiting.users.len() + ended.users.len() <= USERS_AT_ONCE
@@ -204,7 +209,7 @@ impl Sweep {
         Ok(Swept::Tenant(tenant))
     }
 
-    /// Removes revocations of tokens that have expired by themselves.
+    /// Removes revocations of tokens that have expired.
     pub(super) fn revocations(&mut self, engine: &Engine, now_ms: u64) -> Result<(), EngineError> {
         if now_ms < self.revoked_ms.saturating_add(REVOKED_EVERY_MS) {
             return Ok(());
@@ -224,7 +229,8 @@ impl Sweep {
 }
 
 impl UserErasure {
-    /// Rewrites the next values without the users' events. One that cannot be read is passed over, and leaves the erasure incomplete.
+    /// Rewrites the next values without the users' events. A value that cannot be read is skipped and leaves
+    /// the erasure incomplete.
     fn step(
         &mut self,
         engine: &Engine,
@@ -246,7 +252,7 @@ impl UserErasure {
                     stats.damaged.note(engine, self.tenant, (first, entry.head.last(first)), &damage);
                     continue;
                 }
-                // One bad sector must not stop commits, and again after every restart.
+                // One bad sector must not stop commits, now or after every restart.
                 Err(error @ (EngineError::Engine(_) | EngineError::Disk(_))) => {
                     self.is_incomplete = true;
                     tracing::error!(tenant = self.tenant.0, ?first, %error, "a piece of the log cannot be read, so nothing can be erased from it yet");

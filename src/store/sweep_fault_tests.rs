@@ -1,4 +1,5 @@
-//! Erasures and openings on a disk that fails: what is erased, what is kept for later, and what is not believed.
+//! Tests of erasures and openings on a disk that fails: what is erased, what is postponed, and what is not
+//! trusted.
 
 use std::fs::File;
 use std::io;
@@ -25,7 +26,7 @@ const TENANT: TenantId = TenantId(1);
 struct Failing {
     reads: AtomicBool,
     state_syncs: AtomicBool,
-    /// How often pages were dropped.
+    /// Number of times that pages were dropped.
     dropped: AtomicUsize,
 }
 
@@ -46,7 +47,7 @@ impl Io for Failing {
     }
 }
 
-/// Takes steps at `now_ms` until nothing is left to do then.
+/// Runs steps at `now_ms` until nothing is left to do at that time.
 fn step_all(sweep: &mut Sweep, engine: &Engine, stats: &Stats, now_ms: u64) {
     loop {
         let swept = sweep.step(engine, stats, now_ms, |_, _| Ok(None)).expect("no error");
@@ -57,7 +58,7 @@ fn step_all(sweep: &mut Sweep, engine: &Engine, stats: &Stats, now_ms: u64) {
     }
 }
 
-/// An engine with a log of one sound piece and the row of a deleted user; that row's key.
+/// An engine with a log of one sound piece and the row of a deleted user. Also returns that row's key.
 fn with_erasure(dir: &Path, io: Arc<dyn Io>) -> (Engine, Vec<u8>) {
     let engine = Engine::open(&EngineOptions::new(dir, io)).expect("opened");
     let erased = keys::key(Kind::EraseUser, TENANT, b"u");
@@ -69,7 +70,7 @@ fn with_erasure(dir: &Path, io: Arc<dyn Io>) -> (Engine, Vec<u8>) {
     (engine, erased)
 }
 
-/// An unreadable piece used to make the store read-only, and after each restart again.
+/// Regression: an unreadable piece made the store read-only, and again after each restart.
 #[test]
 fn a_piece_that_cannot_be_read_postpones_the_erasure_and_hurts_nobody_else() {
     const MINUTE: u64 = 60_000;
@@ -81,8 +82,8 @@ fn a_piece_that_cannot_be_read_postpones_the_erasure_and_hurts_nobody_else() {
     io.reads.store(true, SeqCst);
     step_all(&mut sweep, &engine, &stats, 0);
     assert_eq!((sweep.entries(), sweep.postponed()), (1, 1));
-    assert_eq!(sweep.erasing_users(), [(TENANT, "u".to_owned())], "nothing more is taken of them meanwhile");
-    assert!(engine.get(&erased).expect("read").is_some(), "it is still to be done");
+    assert_eq!(sweep.erasing_users(), [(TENANT, "u".to_owned())], "the user's writes are still refused");
+    assert!(engine.get(&erased).expect("read").is_some(), "the erasure is still pending");
     // The second pause is twice the first.
     step_all(&mut sweep, &engine, &stats, MINUTE);
     io.reads.store(false, SeqCst);
@@ -93,7 +94,7 @@ fn a_piece_that_cannot_be_read_postpones_the_erasure_and_hurts_nobody_else() {
     assert!(engine.get(&erased).expect("read").is_none());
 }
 
-/// The row of a deleted user went although a piece that may hold their events was damaged.
+/// Regression: the row of a deleted user was removed although a piece that may hold their events was damaged.
 #[test]
 fn a_damaged_piece_keeps_the_erasure_until_the_piece_has_gone() {
     const HOUR: u64 = 60 * 60_000;
@@ -122,7 +123,7 @@ fn a_damaged_piece_keeps_the_erasure_until_the_piece_has_gone() {
     assert!(engine.get(&erased).expect("read").is_none());
 }
 
-/// After a failed sync the kernel may call pages clean that the disk never got.
+/// After a failed sync the kernel may mark pages clean that the disk never got.
 #[test]
 fn after_a_failed_sync_the_state_is_read_from_the_disk_again() {
     let dir = tempfile::tempdir().expect("a directory");

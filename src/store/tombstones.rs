@@ -1,11 +1,13 @@
-//! Who was deleted: nothing of a deleted organization, and nothing in the name of a deleted user, is committed any more.
+//! Tombstones of deleted organizations and users: nothing of a deleted organization, and nothing on behalf of
+//! a deleted user, is committed any more.
 //!
-//! * The order of commits decides. The committer writes a tombstone when the deletion is on disk, and refuses whatever it meets
-//!   after the deletion: all that came before is there for the erasure to find, and nothing comes after it.
-//! * Publishers ask here too, before a sequence is assigned, so the committer refuses only what was queued while the deletion was
-//!   on its way.
-//! * Neither an organization's number nor a user's id is ever given again. A tombstone of a user need only outlive the requests
-//!   that were under way at the deletion, none of which outlives the process.
+//! * The order of commits decides. The committer adds a tombstone when the deletion is on disk, and refuses
+//!   everything that comes after the deletion. So the erasure finds everything that came before, and nothing
+//!   comes after it.
+//! * Publishers also check the tombstones before a sequence is assigned, so the committer refuses only what
+//!   was queued while the deletion was being committed.
+//! * Neither an organization's number nor a user's id is ever used again. A tombstone of a user need only
+//!   outlive the requests that were in progress at the deletion, and none of these outlives the process.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -15,18 +17,18 @@ use crate::event::presence_channel;
 use crate::frame::{Frame, Key};
 use crate::ids::TenantId;
 
-/// Most deleted users that are remembered (about 200 bytes each); the oldest go first. To delete as many takes hours, since each has
-/// to be registered with a password before.
+/// Limit on remembered deleted users (about 200 bytes each); the oldest are removed first. Deleting as many
+/// takes hours, because each has to be registered with a password first.
 const USERS: usize = 100_000;
 
 /// The tombstones. Written by the committer.
 #[derive(Debug, Default)]
 pub(super) struct Tombstones {
-    /// Numbers of deleted organizations as ranges, first to last. Between two ranges an organization lives, so there are no more
-    /// of them than organizations.
+    /// Numbers of deleted organizations as ranges, first to last. There is a living organization between two
+    /// ranges, so there are no more ranges than organizations.
     organizations: BTreeMap<u64, u64>,
     users: HashMap<TenantId, Users>,
-    /// Every user of `users`, in the order of their deletion.
+    /// Every user of `users`, in the order of deletion.
     order: VecDeque<(TenantId, Box<str>)>,
 }
 
@@ -34,12 +36,12 @@ pub(super) struct Tombstones {
 #[derive(Debug, Default)]
 pub(super) struct Users {
     subs: HashSet<Box<str>>,
-    /// Where their coming and going is told.
+    /// The channels of their presence events.
     channels: HashSet<Box<str>>,
 }
 
 impl Users {
-    /// Adds one; false if it is known.
+    /// Adds a user; returns false if the user was already there.
     pub(super) fn add(&mut self, sub: &str) -> bool {
         self.subs.insert(sub.into()) && self.channels.insert(presence_channel(sub).into())
     }
@@ -52,12 +54,13 @@ impl Users {
         self.subs.iter().map(|sub| &**sub)
     }
 
-    /// Every routing key that an event of theirs may have.
+    /// Every routing key that an event of these users may have.
     pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
         self.subs().chain(self.channels.iter().map(|channel| &**channel))
     }
 
-    /// Whether an event of these routing keys is in the name of one of them, or tells of one's coming or going.
+    /// Returns true if an event with these routing keys is on behalf of one of the users, or is one's
+    /// presence event.
     pub(super) fn concern(&self, user: Option<&str>, channel: Option<&str>) -> bool {
         user.is_some_and(|user| self.subs.contains(user)) || self.is_presence(channel)
     }
@@ -106,29 +109,30 @@ impl Tombstones {
         }
     }
 
-    /// Whether an organization was deleted.
+    /// Returns true if the organization was deleted.
     pub(super) fn has_organization(&self, tenant: TenantId) -> bool {
         self.organizations.range(..=tenant.0).next_back().is_some_and(|(_, last)| *last >= tenant.0)
     }
 
-    /// Whether a user was deleted.
+    /// Returns true if the user was deleted.
     pub(super) fn has_user(&self, tenant: TenantId, sub: &str) -> bool {
         self.users.get(&tenant).is_some_and(|users| users.subs.contains(sub))
     }
 
-    /// Whether something of `tenant` is refused.
+    /// Returns true if anything of `tenant` is refused.
     pub(super) fn concern(&self, tenant: TenantId) -> bool {
         self.users.contains_key(&tenant) || self.has_organization(tenant)
     }
 
-    /// Whether events may not be published: their organization was deleted, or a user in whose name one of them is.
+    /// Returns true if events may not be published, because their organization, or a user on whose behalf one
+    /// of them is, was deleted.
     pub(super) fn refuse_events(&self, tenant: TenantId, frames: &[Arc<Frame>]) -> bool {
         let in_name =
             |frame: &Arc<Frame>| frame.key(Key::User).is_some_and(|user| self.has_user(tenant, user));
         self.concern(tenant) && (self.has_organization(tenant) || frames.iter().any(in_name))
     }
 
-    /// Whether something that was queued may not be committed.
+    /// Returns true if a queued item may not be committed.
     pub(super) fn refuse(&self, item: &Item) -> bool {
         if self.organizations.is_empty() && self.users.is_empty() {
             return false;
@@ -139,12 +143,13 @@ impl Tombstones {
             || item.rows.names().any(|(tenant, sub)| self.has_user(tenant, sub))
     }
 
-    /// Whether an event tells of a deleted user's coming or going. It is sent to who is connected, and not kept.
+    /// Returns true for a presence event of a deleted user. It is delivered to connected clients, but not
+    /// stored.
     pub(super) fn has_presence(&self, tenant: TenantId, frame: &Frame) -> bool {
         self.users.get(&tenant).is_some_and(|users| users.is_presence(frame.key(Key::Channel)))
     }
 
-    /// Entries of all tables.
+    /// Number of entries of all tables.
     pub(super) fn entries(&self) -> usize {
         self.organizations.len() + self.order.len()
     }

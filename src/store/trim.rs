@@ -1,15 +1,19 @@
-//! Which events go, and when: by age, count and bytes of a tenant, and by bytes of all together.
+//! Trimming: which events are removed, and when: by age, count and bytes of a tenant, and by bytes of all
+//! tenants together.
 //!
-//! * A tenant's rows take part of its bytes, and of all tenants' ([`Quotas`]); only events can be trimmed for them.
-//! * For all together those go whose tenant keeps most, and never of a tenant that keeps no more than an equal share: nobody
-//!   loses history by what others do.
-//! * Whole stored values go, oldest first, and only while what stays is at least the limit.
-//! * The low-water mark is raised in memory when the journal has the record that removes the rows, and before they go: a trim that fails
-//!   shows nothing, and a reader that was overtaken finds out. On disk it is in the same record, which is durable with the next commit.
-//! * A time-ordered set says whose oldest value is due, once for each tenant; nobody else is looked at.
-//! * Age is told by receive times. Those ahead of the clock (it was set back since) say nothing: such a value goes once it has been
-//!   seen in the log for the whole age ([`Seen`]).
-//! * Runs on the committer's thread, between commits.
+//! * A tenant's rows use part of its bytes, and of all tenants' ([`Quotas`]). Only events can be trimmed to
+//!   make room for them.
+//! * For the limit of all together, the tenant that stores most is trimmed, and never a tenant within an
+//!   equal share. So no tenant loses history because of others.
+//! * Whole stored values are removed, oldest first, and only while what remains is at least the limit.
+//! * The low-water mark is raised in memory after the journal has the record that removes the rows, and
+//!   before the rows are removed. So a trim that fails is not visible, and a reader that was overtaken
+//!   notices. On disk the mark is in the same record, which is durable with the next commit.
+//! * A set ordered by time holds, once for each tenant, when its oldest value is due. Other tenants are not
+//!   visited.
+//! * Age is measured by receive times. Those ahead of the clock (it was set back since) are not usable: such
+//!   a value is removed once it was seen in the log for the whole age ([`Seen`]).
+//! * This runs on the committer's thread, between commits.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -24,24 +28,25 @@ use super::quota::Quotas;
 use super::recover::{COUNTERS_EVERY, Recovered};
 use crate::ids::{Sequence, TenantId};
 
-/// Values removed in one batch: bounds how long a commit waits for a trim.
+/// Values removed in one batch. It bounds how long a commit waits for a trim.
 pub(super) const VALUES_AT_ONCE: usize = 64;
-/// Where all together are over their limit, they are trimmed this part of it below: looking for whom to trim looks at all of them.
+/// When all tenants together exceed their limit, they are trimmed to this part (as a divisor) below it,
+/// because finding the tenant to trim visits all of them.
 const SLACK: u64 = 128;
 
-/// How long events are kept; 0: without that limit.
+/// How long events are kept. 0 disables a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// Age by receive time, seconds.
+    /// Largest age by receive time, in seconds.
     pub max_age_seconds: u64,
-    /// Events of a tenant.
+    /// Largest number of events of a tenant.
     pub max_events: u64,
-    /// Bytes of a tenant, as stored.
+    /// Largest number of bytes of a tenant, as stored.
     pub max_bytes: u64,
 }
 
 impl Default for Retention {
-    /// 7 days, 1 GiB, any number.
+    /// 7 days, 1 GiB, any number of events.
     fn default() -> Self {
         Retention { max_age_seconds: 7 * 24 * 60 * 60, max_events: 0, max_bytes: 1 << 30 }
     }
@@ -51,7 +56,7 @@ impl Retention {
     fn age_ms(&self) -> Option<u64> {
         (self.max_age_seconds > 0).then(|| self.max_age_seconds.saturating_mul(1000))
     }
-    /// Whether a value may go from a log of `events` and `bytes`.
+    /// Returns true if a value may be removed from a log of `events` and `bytes`.
     fn lets_go(&self, events: u64, bytes: u64, value: &Oldest, now_ms: u64) -> bool {
         let over = |limit: u64, held: u64, part: u64| limit > 0 && held.saturating_sub(part) >= limit;
         over(self.max_events, events, value.events)
@@ -69,21 +74,21 @@ struct Oldest {
 }
 
 impl Oldest {
-    /// Not looked at yet: it may be as small as it likes.
+    /// A value that was not read yet: it may be of any size.
     const UNKNOWN: Oldest = Oldest { events: 0, bytes: 0, max_ms: u64::MAX };
 }
 
-/// What the committer keeps of a tenant that has rows in the log.
+/// The committer's data of a tenant that has rows in the log.
 #[derive(Debug)]
 struct Kept {
     row: Recovered,
-    /// Known after it was looked at; a commit into an empty log does not need to.
+    /// Known once it was read. A commit into an empty log needs no read.
     oldest: Option<Oldest>,
     /// Values since the counters row was written.
     unwritten: u32,
     /// Its entry in [`Retainer::due`].
     due_ms: Option<u64>,
-    /// While the oldest value's receive time is ahead of the clock.
+    /// Set while the oldest value's receive time is ahead of the clock.
     seen: Option<Seen>,
 }
 
@@ -95,7 +100,8 @@ struct Seen {
 }
 
 impl Kept {
-    /// Where the row was behind, loading the log has counted what it lacked; the bytes of all tenants, corrected.
+    /// If the row was behind, loading the log has counted what it lacked. Returns the bytes of all tenants,
+    /// corrected by that.
     fn catch_up(&mut self, log: &TenantLog, live_bytes: u64) -> u64 {
         if self.row.end >= log.last_event() {
             return live_bytes;
@@ -107,46 +113,48 @@ impl Kept {
     }
 }
 
-/// What a commit put into a tenant's log.
+/// What a commit added to a tenant's log.
 pub(super) struct Added {
     pub(super) first: Sequence,
     pub(super) head: Head,
-    /// With its key.
+    /// Bytes, including the key.
     pub(super) bytes: u64,
 }
 
-/// Whose log is to be looked at.
+/// A log to be checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Candidate {
     pub(super) tenant: TenantId,
-    /// It is within its own limits, but all together are over theirs: what its rows and events may shrink to for that.
+    /// Set if the tenant is within its own limits, but all together exceed theirs: the size to which its rows
+    /// and events may shrink.
     pub(super) share: Option<u64>,
 }
 
-/// One round of trimming.
+/// The result of one round of trimming.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Trimmed {
     pub(super) values: u64,
     pub(super) events: u64,
 }
 
-/// What every tenant keeps. Owned by the committer.
+/// What every tenant stores. Owned by the committer.
 pub(super) struct Retainer {
     retention: Retention,
     quotas: Arc<Quotas>,
     tenants: HashMap<TenantId, Kept>,
-    /// When a tenant's oldest value is over age, Unix milliseconds: one entry for each [`Kept::due_ms`].
+    /// When a tenant's oldest value reaches its age limit, Unix milliseconds: one entry for each
+    /// [`Kept::due_ms`].
     due: BTreeSet<(u64, TenantId)>,
-    /// Tenants to be looked at now.
+    /// Tenants to be checked now.
     over: BTreeSet<TenantId>,
-    /// Of all tenants.
+    /// Bytes of all tenants.
     live_bytes: u64,
-    /// The time when [`Retainer::next`] was last asked.
+    /// The time of the last call of [`Retainer::next`].
     now_ms: u64,
 }
 
 impl Retainer {
-    /// Reads every tenant's counters row: they may be behind, never far.
+    /// Loads every tenant's counters row. Rows may be behind their logs, but never far.
     pub(super) fn load(
         engine: &Engine,
         retention: Retention,
@@ -178,7 +186,7 @@ impl Retainer {
         Ok(retainer)
     }
 
-    /// Entries of all tables.
+    /// Number of entries of all tables.
     pub(super) fn entries(&self) -> usize {
         self.tenants.len() + self.due.len() + self.over.len()
     }
@@ -188,7 +196,7 @@ impl Retainer {
         self.live_bytes
     }
 
-    /// The limits of one tenant, whose rows take part of its bytes.
+    /// The limits of one tenant; its rows take part of its bytes.
     fn retention_of(&self, tenant: TenantId) -> Retention {
         let limits = &self.quotas.limits;
         if limits.bytes == 0 {
@@ -199,7 +207,7 @@ impl Retainer {
         Retention { max_bytes, ..self.retention }
     }
 
-    /// Has a tenant trimmed if its rows leave less room for its events than they take.
+    /// Schedules a tenant for trimming if its rows leave less room for its events than they take.
     pub(super) fn look_at(&mut self, tenant: TenantId) {
         let retention = self.retention_of(tenant);
         let Some(kept) = self.tenants.get(&tenant) else { return };
@@ -209,10 +217,10 @@ impl Retainer {
         }
     }
 
-    /// Says when the oldest of a tenant's `events` is over age, instead of what was said before.
+    /// Replaces the time when the oldest of a tenant's `events` reaches the age limit.
     fn age(&mut self, tenant: TenantId, oldest_ms: u64, events: u64) {
         let Some(kept) = self.tenants.get_mut(&tenant) else { return };
-        // Where the receive time is ahead of the clock, it is looked at again after the whole age.
+        // If the receive time is ahead of the clock, it is checked again after the whole age.
         let since_ms = kept.seen.map_or(oldest_ms.min(self.now_ms), |seen| seen.at_ms);
         let due_ms = self.retention.age_ms().filter(|_| events > 0);
         let due_ms = due_ms.map(|age| since_ms.saturating_add(age).saturating_add(1));
@@ -222,14 +230,14 @@ impl Retainer {
         self.due.extend(due_ms.map(|due_ms| (due_ms, tenant)));
     }
 
-    /// Counts what is about to be committed into `log`; the counters row, when it is time to write it.
+    /// Counts what is about to be committed into `log`. Returns the counters row if it is time to write it.
     pub(super) fn add(&mut self, log: &TenantLog, added: &[Added]) -> Option<Vec<u8>> {
         let tenant = log.tenant();
         let retention = self.retention_of(tenant);
         let kept = self.tenants.entry(tenant).or_insert_with(|| Kept {
             row: Recovered::default(),
             oldest: None,
-            unwritten: u32::MAX / 2, // there is no row yet: write one
+            unwritten: u32::MAX / 2, // there is no row yet, so write one
             due_ms: None,
             seen: None,
         });
@@ -256,12 +264,12 @@ impl Retainer {
         write
     }
 
-    /// After the commit: what is now retained.
+    /// The events and bytes that are retained after the commit.
     pub(super) fn held(&self, tenant: TenantId) -> (u64, u64) {
         self.tenants.get(&tenant).map_or((0, 0), |kept| (kept.row.events, kept.row.bytes))
     }
 
-    /// The counters rows that are behind their logs, to be written before the store closes.
+    /// Writes the counters rows that are behind their logs, before the store closes.
     pub(super) fn unwritten(&mut self, batch: &mut Batch) {
         for (tenant, kept) in self.tenants.iter_mut().filter(|(_, kept)| kept.unwritten > 0) {
             batch.put(keys::key(Kind::Counters, *tenant, &[]), kept.row.write());
@@ -269,7 +277,7 @@ impl Retainer {
         }
     }
 
-    /// Whose log is to be looked at next.
+    /// The next log to be checked.
     pub(super) fn next(&mut self, now_ms: u64) -> Option<Candidate> {
         self.now_ms = now_ms;
         while let Some(&(due_ms, tenant)) = self.due.first()
@@ -292,7 +300,7 @@ impl Retainer {
         most > 0 && self.live_bytes.saturating_add(self.quotas.bytes()) > most
     }
 
-    /// The tenant that keeps most of those that have events and keep more than an equal share.
+    /// The tenant that stores most, among those that have events and store more than an equal share.
     fn largest(&self) -> Option<Candidate> {
         let (keepers, largest) = self.quotas.with_rows(|rows| {
             let with_events = self.tenants.iter().filter(|(_, kept)| kept.row.events > 0);
@@ -363,7 +371,7 @@ impl Retainer {
         }
         let (row, empty) = (kept.row, kept.oldest.is_none());
         if empty {
-            self.live_bytes = self.live_bytes.saturating_sub(kept.row.bytes); // what miscounting left
+            self.live_bytes = self.live_bytes.saturating_sub(kept.row.bytes); // the remainder of a miscount
             (kept.row.events, kept.row.bytes, kept.row.oldest_ms) = (0, 0, 0);
         }
         if trimmed.values > 0 {
@@ -382,20 +390,20 @@ impl Retainer {
         Ok(trimmed)
     }
 
-    /// Counts what is taken out of the values of `log`; the counters row that is to be written with them.
+    /// Counts what is removed from the values of `log`. Returns the counters row to write with the removal.
     pub(super) fn shrunk(&mut self, log: &TenantLog, bytes: u64) -> Option<Vec<u8>> {
         let kept = self.tenants.get_mut(&log.tenant())?;
         self.live_bytes = kept.catch_up(log, self.live_bytes);
         let bytes = bytes.min(kept.row.bytes);
         self.live_bytes = self.live_bytes.saturating_sub(bytes);
         kept.row.bytes -= bytes;
-        kept.oldest = None; // it may have been the one
+        kept.oldest = None; // the removed value may have been the oldest
         kept.unwritten = 0;
         log.bytes.store(kept.row.bytes, Release);
         Some(kept.row.write())
     }
 
-    /// Forgets an erased tenant.
+    /// Removes the data of an erased tenant.
     pub(super) fn forget(&mut self, tenant: TenantId) {
         if let Some(kept) = self.tenants.remove(&tenant) {
             self.live_bytes = self.live_bytes.saturating_sub(kept.row.bytes);
@@ -435,7 +443,8 @@ mod tests {
         }
     }
 
-    /// The low-water mark went up before the trim was recorded: readers got a gap where every event was still there.
+    /// Regression: the low-water mark was raised before the trim was recorded, so readers got a gap although
+    /// every event was still there.
     #[test]
     fn a_trim_that_fails_is_not_shown() {
         let (dir, io) = (tempfile::tempdir().expect("a directory"), Arc::new(Failing::default()));

@@ -1224,5 +1224,5 @@ export interface UserDisabledChange {
 /** Role of a user in an organization. */
 export type UserRole = "admin" | "user" | "viewer";
 
-/** Who sees events without a `user_id` of theirs. */
+/** Who sees events that have a `user_id`. */
 export type Visibility = "private" | "org";
