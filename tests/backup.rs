@@ -595,7 +595,7 @@ async fn a_backup_never_takes_the_room_that_publishing_needs() {
         }
     })
     .await;
-    assert!(why.contains("not enough room"), "{why}");
+    assert!(why.contains("not enough free space"), "{why}");
     let least = (RESERVE + RESERVE / 8 + (64 << 20)).to_string();
     assert!(why.contains(&least) && why.contains("store.reserve_bytes"), "{why}");
     until("nothing left of it", || async { (!dir.join("backup").exists()).then_some(()) }).await;

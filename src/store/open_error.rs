@@ -86,7 +86,7 @@ impl OpenError {
                 ": choose one that this user may write, or change its owner"
             }
             AlreadyExists | NotADirectory => ": it is a file, and has to be a directory",
-            NotFound => ": no directory can be made there",
+            NotFound => ": no directory can be created there",
             _ => "",
         };
         OpenError::Io { dir: dir.to_owned(), reason: format!("{}{advice}", error.kind()) }
