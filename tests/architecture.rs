@@ -1,5 +1,5 @@
-//! Checks the module structure of the crate by reading its sources: imports between modules, the length of
-//! files, and the header of each file.
+//! Checks the module structure of the crate by reading its sources: imports between modules, and the header
+//! of each file.
 //!
 //! * A module imports modules of a strictly lower rank, or stays in its own folder. The ranks are in
 //!   [`RANKS`].
@@ -54,11 +54,6 @@ const RANKS: &[(&str, u8)] = &[
     ("lib", 13),
     ("main", 13),
 ];
-
-/// Most lines of a file. A longer file usually has more than one subject.
-const FILE_LINES: usize = 500;
-/// Files that may be longer, each with its reason.
-const LONGER: &[(&str, &str)] = &[];
 
 struct Source {
     /// Path relative to `src`, with `/`.
@@ -174,17 +169,6 @@ fn every_rank_has_its_module() {
         .filter(|name| !sources.iter().any(|source| source.module() == *name))
         .collect();
     assert!(gone.is_empty(), "ranks of modules that are not there: {gone:?}");
-}
-
-#[test]
-fn files_stay_short() {
-    let long: Vec<String> = sources()
-        .iter()
-        .map(|source| (source, source.text.lines().count()))
-        .filter(|(source, lines)| *lines > FILE_LINES && !LONGER.iter().any(|(path, _)| *path == source.path))
-        .map(|(source, lines)| format!("src/{}: {lines} lines", source.path))
-        .collect();
-    assert!(long.is_empty(), "over {FILE_LINES} lines, split at a noun:\n{}", long.join("\n"));
 }
 
 #[test]
