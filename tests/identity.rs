@@ -141,7 +141,7 @@ async fn a_reload_ends_the_sessions_of_keys_that_are_gone() {
     daemon.signal(Signal::HUP);
     until("the complaint", async || {
         let log = daemon.log();
-        (log.contains("the keys stay as they were") && log.contains("key.pem")).then_some(())
+        (log.contains("auth.jwt_keys not reloaded") && log.contains("key.pem")).then_some(())
     })
     .await;
     for token in [&by_pem, &by_gone, &by_other] {

@@ -43,7 +43,9 @@ impl Document {
 
     /// The documented response of an operation and status, with references resolved.
     fn answer(&self, method: &str, path: &str, status: u16) -> &Value {
-        let operation = &self.0["paths"][path][method.to_lowercase()];
+        // `HEAD` is answered as `GET` is, and described once for all paths.
+        let described = if method == "HEAD" { "get".to_owned() } else { method.to_lowercase() };
+        let operation = &self.0["paths"][path][described];
         assert!(operation.is_object(), "{method} {path} is not described");
         let answer = &operation["responses"][status.to_string()];
         match answer["$ref"].as_str() {
