@@ -278,7 +278,7 @@ async fn ticket(daemon: &Daemon, key: &str, reconnect: bool) -> String {
 /// Every operation of the API document except streams and history, with a ticket of either kind.
 #[tokio::test]
 async fn a_ticket_opens_streams_and_history_alone() {
-    const READERS: [&str; 4] = ["openSse", "openLlmSse", "openWebSocket", "readEvents"];
+    const READERS: [&str; 4] = ["openEventStream", "openLlmEventStream", "openWebSocket", "listEvents"];
     let daemon = daemon().await;
     let document =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/api/openapi.json")).unwrap();

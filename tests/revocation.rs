@@ -161,13 +161,13 @@ impl<'a> Organization<'a> {
         let reads = operations.iter().filter(|operation| operation.method == "GET");
         // Live state is left out: open streams, connected users, times.
         let reads = reads.filter(|it| {
-            !["openSse", "openLlmSse", "openWebSocket", "listConnections", "getStats"]
+            !["openEventStream", "openLlmEventStream", "openWebSocket", "listConnections", "getStats"]
                 .contains(&it.id.as_str())
         });
         let mut found = Vec::new();
         for read in reads {
             let query = match read.id.as_str() {
-                "readEvents" => "?earliest=true&limit=1000",
+                "listEvents" => "?earliest=true&limit=1000",
                 "searchMemoriesByQuery" => "?query=window",
                 _ => "",
             };
