@@ -207,7 +207,7 @@ async fn a_body_that_never_becomes_whole_publishes_nothing() {
     let event = custom("s", json!("x".repeat(1_000))).to_string();
     let body = format!("[{}]", vec![event.as_str(); 20].join(","));
     let most = &body.as_bytes()[..body.len() - 1];
-    let length = format!("content-length: {}\r\n", body.len());
+    let length = format!("connection: close\r\ncontent-length: {}\r\n", body.len());
 
     let request = [head(&daemon, JSON, &length).as_bytes(), most].concat();
     answer(&daemon, &request).await.refused(408, "BAD_REQUEST");
