@@ -3,100 +3,103 @@
  */
 /* eslint-disable */
 
-/** Accepted, and on disk, or as far as was asked for. */
+/** The frame was accepted. A publish is on disk, unless it requested `memory`. */
 export interface AckFrame {
-  /** In the order the events were given. */
+  /** Ids in the order of the events. */
   ids: string[];
-  /** `null` if none was given. */
+  /** `null` if the frame had none. */
   ref: Ref | null;
   type: "ack";
 }
 
-/** An agent as clients see it. */
+/** An agent. */
 export interface Agent {
-  /** A name the platform gives a meaning. */
+  /** Type of the agent, as the platform defines it. */
   agent_type: string | null;
-  /** When it was made. */
+  /** Time of creation. */
   created_at: string;
-  /** For people. */
+  /** Description for people. */
   description: string | null;
-  /** JSON of the platform's. */
+  /** Embedding settings, as the platform defines them. */
   embedding_config: unknown;
-  /** Why it failed, while its state is `error`. */
+  /** Reason of the failure, if the state is `error`. */
   error_message: string | null;
-  /** `agent-<uuid7>`. */
+  /** Id: `agent-<uuid7>`. */
   id: string;
-  /** When its state was last told. */
+  /** Time when the state was last set. */
   last_active_at: string | null;
-  /** JSON of the platform's. */
+  /** Model settings, as the platform defines them. */
   llm_config: unknown;
   /** Free data. */
   metadata: Record<string, unknown> | null;
-  /** For people. */
+  /** Name for people. */
   name: string | null;
-  /** Its organization. */
+  /** Organization of the agent. */
   organization_id: string;
-  /** The user who may change it with the scope `write`; `null`: changing it takes `agents`. */
+  /**
+   * User who may change the agent with the scope `write`. `null` means that only the scope `agents` can
+   * change it.
+   */
   owner: string | null;
-  /** What it does. */
+  /** Current state. */
   state: AgentStatus;
-  /** The system prompt. */
+  /** System prompt. */
   system: string | null;
-  /** JSON of the platform's. */
+  /** Tool rules, as the platform defines them. */
   tool_rules: unknown;
-  /** When it was last changed. */
+  /** Time of the last change. */
   updated_at: string;
 }
 
-/** What is to be said of an agent: a field that is absent stays as it is, `null` clears it. */
+/** A change of an agent. A field that is left out stays as it is; `null` clears it. */
 export interface AgentChange {
-  /** A name the platform gives a meaning. At most 255 bytes of UTF-8. */
+  /** Type of the agent, as the platform defines it. At most 255 bytes of UTF-8. */
   agent_type?: string | null;
-  /** For people. At most 16384 bytes of UTF-8. */
+  /** Description for people. At most 16384 bytes of UTF-8. */
   description?: string | null;
-  /** JSON of the platform's. */
+  /** Embedding settings, as the platform defines them. */
   embedding_config?: unknown;
-  /** JSON of the platform's. */
+  /** Model settings, as the platform defines them. */
   llm_config?: unknown;
   /** Free data. */
   metadata?: Record<string, unknown> | null;
-  /** Not blank. At most 255 bytes of UTF-8. */
+  /** Name for people, not blank. At most 255 bytes of UTF-8. */
   name?: string | null;
   /**
-   * The user who may change it; absent in a new agent: the caller. Another than oneself, or `null` for nobody, takes the scope
-   * `agents`. At most 256 bytes of UTF-8.
+   * User who may change the agent. A new agent belongs to the caller if this is left out. Only the scope
+   * `agents` allows another user, or `null` for none. At most 256 bytes of UTF-8.
    */
   owner?: string | null;
-  /** The system prompt. At most 16384 bytes of UTF-8. */
+  /** System prompt. At most 16384 bytes of UTF-8. */
   system?: string | null;
-  /** JSON of the platform's. */
+  /** Tool rules, as the platform defines them. */
   tool_rules?: unknown;
 }
 
-/** What an agent does. */
+/** State of an agent. */
 export interface AgentState {
-  /** The agent. */
+  /** Id of the agent. */
   agent_id: string;
-  /** Why it failed, while its state is `error`. */
+  /** Reason of the failure, if the state is `error`. */
   error_message: string | null;
-  /** When that was last told. */
+  /** Time when the state was last set. */
   last_active_at: string | null;
-  /** What it does. */
+  /** Current state. */
   state: AgentStatus;
 }
 
-/** What an agent does from now on. */
+/** New state of an agent. */
 export interface AgentStateChange {
-  /** Why it failed; kept with the state `error` alone. At most 16384 bytes of UTF-8. */
+  /** Reason of the failure. Stored only with the state `error`. At most 16384 bytes of UTF-8. */
   error_message?: string | null;
-  /** What it does. */
+  /** New state. */
   state: AgentStatus;
 }
 
-/** What an agent does. */
+/** State of an agent. */
 export type AgentStatus = "idle" | "thinking" | "executing" | "waiting" | "error";
 
-/** An agent's status, or what became of the agent. */
+/** An agent was created, changed or deleted, or has a new status. */
 export interface AgentUpdateEvent {
   /** The agent that the event is about. At most 256 bytes of UTF-8. */
   agent_id: string;
@@ -113,31 +116,31 @@ export interface AgentUpdateEvent {
   type: "agent_update";
 }
 
-/** An API key as clients see it. */
+/** An API key, without its secret. */
 export interface ApiKey {
-  /** The agents it may touch; `null`: all. */
+  /** Agents that the key is limited to; `null` means all. */
   agents: string[] | null;
-  /** The channels it may touch; `null`: all. */
+  /** Channels that the key is limited to; `null` means all. */
   channels: string[] | null;
-  /** When it was made. */
+  /** Time of creation. */
   created_at: string;
-  /** When it ends; `null`: never. */
+  /** Time of expiry; `null` means never. */
   expires_at: string | null;
-  /** Names it; no secret. */
+  /** Id of the key. It is not secret. */
   key_id: string;
-  /** When it was last used. */
+  /** Time of last use. */
   last_used_at: string | null;
-  /** For people. */
+  /** Name for people. */
   name: string;
-  /** Its organization. */
+  /** Organization of the key. */
   org_id: string | null;
-  /** What it may do. */
+  /** Scopes of the key. */
   scopes: string[];
-  /** The kinds of event it may touch; `null`: all. */
+  /** Event types that the key is limited to; `null` means all. */
   types: string[] | null;
 }
 
-/** Renews the credential: the same organization and `sub`; answered by `ack`. */
+/** Renews the credential, for the same organization and `sub`; answered by `ack`. */
 export interface AuthFrame {
   ref?: Ref | null;
   /** A JWT or an API key. */
@@ -145,55 +148,55 @@ export interface AuthFrame {
   type: "auth";
 }
 
-/** What a batch came to. */
+/** Result of a batch. */
 export interface Batch {
-  /** What is wrong with the others. */
+  /** Errors of the items that failed. */
   errors: BatchItemError[];
-  /** How many were not. */
+  /** Number of items that failed. */
   failed: number;
-  /** The ids of what was made or deleted. */
+  /** Ids of the memories that were created or deleted. */
   results: string[];
-  /** How many were. */
+  /** Number of items that succeeded. */
   successful: number;
 }
 
-/** What a batch came to, in the envelope, and beside it for clients that know none. */
+/** Result of a batch, in the envelope, and repeated beside it for clients that do not read the envelope. */
 export interface BatchAnswer {
-  /** The outcome. */
+  /** The result. */
   data: Batch;
-  /** What is wrong with the others. */
+  /** Errors of the items that failed. */
   errors: BatchItemError[];
-  /** How many were not. */
+  /** Number of items that failed. */
   failed: number;
-  /** The ids of what was made or deleted. */
+  /** Ids of the memories that were created or deleted. */
   results: string[];
   success: true;
-  /** How many were. */
+  /** Number of items that succeeded. */
   successful: number;
 }
 
-/** What is wrong with one item. */
+/** Error of one item. */
 export interface BatchItemError {
-  /** For programs; those of refusals. */
+  /** Error code, for programs; the same codes as in error responses. */
   code: string;
-  /** More for a program, or `null`. */
+  /** More information for programs, or `null`. */
   details: unknown;
-  /** Its id, where it named one. */
+  /** Id of the item, if it had one. */
   id?: string | null;
-  /** Which, from 0. */
+  /** Index of the item, from 0. */
   index: number;
-  /** For people. */
+  /** Text for people. */
   message: string;
 }
 
-/** The producer of this stream is to stop. */
+/** A request to the producer of this stream to stop. */
 export interface CancelFrame {
   /** The stream. */
   request_id: string;
   type: "cancel";
 }
 
-/** The replay is over; once for each subscription that asked for a position. */
+/** The replay is complete. Sent once for each subscription with a position. */
 export interface CaughtUpFrame {
   /** The position. */
   cursor: string;
@@ -208,32 +211,32 @@ export interface ClientCancelFrame {
   type: "cancel";
 }
 
-/** What a WebSocket client says. Told apart by `type`. */
+/** A frame that a WebSocket client sends. `type` says which one it is. */
 export type ClientFrame = SubscribeFrame | PublishFrame | AuthFrame | ClientPingFrame | ClientPongFrame | ClientCancelFrame;
 
-/** Answered by `pong`. */
+/** Requests a `pong`. */
 export interface ClientPingFrame {
-  /** Not looked at. */
+  /** Ignored. */
   cursor?: unknown;
   ref?: Ref | null;
-  /** Not looked at. */
+  /** Ignored. */
   timestamp?: unknown;
   type: "ping";
 }
 
 /** Answers the daemon's `ping`. */
 export interface ClientPongFrame {
-  /** Not looked at. */
+  /** Ignored. */
   cursor?: unknown;
   ref?: Ref | null;
-  /** Not looked at. */
+  /** Ignored. */
   timestamp?: unknown;
   type: "pong";
 }
 
-/** How many connections were closed. */
+/** The number of connections that were closed. */
 export interface Closed {
-  /** How many. */
+  /** Number of connections that were closed. */
   closed: number;
 }
 
@@ -263,42 +266,45 @@ export interface Connection {
   user: string | null;
 }
 
-/** A block of core memory as clients see it. */
+/** A block of core memory. */
 export interface CoreMemoryBlock {
-  /** Whose memory it is. */
+  /** Agent whose core memory the block is in. */
   agent_id: string;
-  /** When it was made. */
+  /** Time of creation. */
   created_at: string;
-  /** `block-<uuid7>`: the `memory_id` of the events that tell of it. */
+  /** Id: `block-<uuid7>`. It is the `memory_id` of the block's events. */
   id: string;
-  /** What it is about. */
+  /** Label of the block. */
   label: CoreMemoryLabel;
-  /** Most characters of the text. */
+  /** Maximum length of the text, in characters. */
   limit: number;
-  /** Its organization. */
+  /** Organization of the block. */
   organization_id: string;
-  /** When it was last changed. */
+  /** Time of the last change. */
   updated_at: string;
-  /** Whom it is about; `null`: everybody. */
+  /** User that the block is about; `null` means all users. */
   user_id: string | null;
-  /** The text. */
+  /** Text of the block. */
   value: string;
 }
 
-/** What a block is to hold. */
+/** New content of a block. */
 export interface CoreMemoryChange {
-  /** Most characters of the text; absent: as it is, 2,000 at first. */
+  /**
+   * Maximum length of the text, in characters. If left out, the limit stays as it is; a new block has
+   * 2,000.
+   */
   limit?: number | null;
-  /** The text. */
+  /** Text of the block. */
   value: string;
 }
 
-/** What a block is about. */
+/** Label of a block. */
 export type CoreMemoryLabel = "human" | "persona" | "system";
 
 /** A new API key with its secret. */
 export type CreatedApiKey = ApiKey & {
-  /** The key itself, shown once. */
+  /** The secret key. It is shown only once. */
   api_key: string;
 };
 
@@ -319,15 +325,15 @@ export interface CustomEvent {
   user_id?: string;
 }
 
-/** What every answer that is no success says. */
+/** Body of every error response. */
 export interface Error {
-  /** For programs. */
+  /** Error code, for programs. */
   code: "BAD_REQUEST" | "CONFLICT" | "FORBIDDEN" | "INTERNAL_ERROR" | "METHOD_NOT_ALLOWED" | "NOT_FOUND" | "NOT_IMPLEMENTED" | "PAYLOAD_TOO_LARGE" | "QUOTA_EXCEEDED" | "UNAUTHORIZED" | "UNAVAILABLE" | "VALIDATION_ERROR";
-  /** More for a program; `null` unless said. */
+  /** More information for programs, or `null`. */
   details: Record<string, unknown> | null;
-  /** For people; may change. */
+  /** Text for people. It may change. */
   message: string;
-  /** Now. */
+  /** Time of the response. */
   timestamp: string;
 }
 
@@ -350,11 +356,11 @@ export interface ErrorEvent {
   user_id?: string;
 }
 
-/** A frame was refused; on SSE, as `event: closing`, the last word. Unlike an event of this type it has no `id`. */
+/** A frame was refused. On SSE it is the last event, `event: closing`. Unlike an event of this type it has no `id`. */
 export interface ErrorFrame {
   /** For programs. */
   code: string;
-  /** More, if there is any. */
+  /** More information, if any. */
   details?: Record<string, unknown>;
   /** For people. */
   message: string;
@@ -362,172 +368,178 @@ export interface ErrorFrame {
   type: "error";
 }
 
-/** An event, as subscribers get it. Told apart by `type`. */
+/** An event as subscribers receive it. `type` says which one it is. */
 export type Event = MessageEvent | AgentUpdateEvent | MemoryUpdateEvent | StreamChunkEvent | ErrorEvent | CustomEvent;
 
-/** What follows the events of an answer. */
+/** What follows the events of a response. */
 export interface EventPage {
-  /** Whether there is nothing more by now. */
+  /** True if there were no more events at the time of the response. */
   caught_up: boolean;
-  /** In order. */
+  /** Events in the order of their sequences. */
   data: Event[];
   gap: Gap | null;
-  /** Where the next question goes on: past all that was looked at, whether it matched or not. */
+  /** Cursor for the next request. It is after everything that was examined, whether it matched or not. */
   next_cursor: string;
   success: true;
 }
 
-/** What was found. */
+/** Result of a search. */
 export interface FoundMemories {
-  /** Whether there are more behind these. */
+  /** True if there are more results after these. */
   has_more: boolean;
-  /** How many were asked for. */
+  /** Maximum of results that was requested. */
   limit: number;
-  /** How many were passed over. */
+  /** Number of results that were skipped. */
   offset: number;
-  /** Best first. */
+  /** Memories that match, best first. */
   results: MemoryHit[];
-  /** How many there are. */
+  /** Number of memories that match. */
   total: number;
 }
 
-/** Events that are missing: fetch the state anew. */
+/** Events that are missing: fetch the state again. */
 export interface Gap {
-  /** The cursor or time that was asked for, cut to 64 bytes. */
+  /** Cursor or time of the request, cut to 64 bytes. */
   after: string;
-  /** `trimmed`: from the oldest event that is kept, or the first after stored events that are damaged; `unknown_cursor`: from now on. */
+  /**
+   * `trimmed`: continues from the oldest retained event, or after stored events that are damaged.
+   * `unknown_cursor`: continues with new events.
+   */
   reason: "trimmed" | "lagged" | "unknown_cursor";
-  /** Where it goes on. */
+  /** Position at which the events continue. */
   resumes_at: string;
 }
 
-/** Events are missing here: fetch the state anew. */
+/** Events are missing here. Fetch the state again. */
 export interface GapFrame {
-  /** The cursor or time that was asked for, cut to 64 bytes. */
+  /** The cursor or time of the request, cut to 64 bytes. */
   after: string;
-  /** `trimmed`, `lagged`: goes on from the oldest retained event; `unknown_cursor`: goes on live. */
+  /** `trimmed`, `lagged`: continues from the oldest retained event; `unknown_cursor`: continues live. */
   reason: "trimmed" | "lagged" | "unknown_cursor";
-  /** Where it goes on. */
+  /** Position at which delivery continues. */
   resumes_at: string;
   type: "gap";
 }
 
-/** How the daemon is. */
+/** Health of the daemon. */
 export interface Health {
-  /** What it is made of. */
+  /** Individual checks. */
   checks: HealthChecks;
   /** `healthy`, `degraded` or `stopping`. */
   status: "healthy" | "degraded" | "stopping";
-  /** Now. */
+  /** Time of the response. */
   timestamp: string;
-  /** The daemon's version. */
+  /** Version of the daemon. */
   version: string;
 }
 
-/** What a daemon's health is made of. */
+/** Individual health checks. */
 export interface HealthChecks {
-  /** Whether it takes new connections. */
+  /** True if the daemon accepts new connections. */
   accepting: boolean;
-  /** `ok`, `no_space`, `reopening` or `read_only`. */
+  /** State of the store: `ok`, `no_space`, `reopening` or `read_only`. */
   store: "ok" | "no_space" | "reopening" | "read_only";
 }
 
-/** SSE: keep this cursor. */
+/** A heartbeat over SSE. Save its cursor. */
 export interface HeartbeatFrame {
   /** The position. */
   cursor: string;
-  /** Now. */
+  /** Time of sending. */
   timestamp: string;
   type: "heartbeat";
 }
 
-/** Who would enter. */
+/** Credentials of a user. */
 export interface Login {
-  /** The user's. */
+  /** Email of the user. */
   email: string;
-  /** The user's. */
+  /** Organization of the user. */
   organization_id: string;
-  /** The user's. At most 1024 bytes of UTF-8. */
+  /** Password of the user. At most 1024 bytes of UTF-8. */
   password: string;
 }
 
-/** A memory as clients see it. */
+/** A memory. */
 export interface Memory {
-  /** Which agent's. */
+  /** Agent that the memory belongs to; `null` if none. */
   agent_id: string | null;
-  /** The text. */
+  /** Text of the memory. */
   content: string;
-  /** When it was made. */
+  /** Time of creation. */
   created_at: string;
-  /** `memory-<uuid7>`. */
+  /** Id: `memory-<uuid7>`. */
   id: string;
-  /** 0 to 1. */
+  /** Importance, 0 to 1. */
   importance: number;
-  /** What kind it is. */
+  /** Type of the memory. */
   memory_type: MemoryType;
   /** Free data. */
   metadata: Record<string, unknown> | null;
-  /** Its organization. */
+  /** Organization of the memory. */
   organization_id: string;
   scope: MemoryScope | null;
-  /** When it was last changed. */
+  /** Time of the last change. */
   updated_at: string;
-  /** Which user's; `null`: everybody's. */
+  /** User that the memory belongs to; `null` means all users. */
   user_id: string | null;
-  /** Counts its changes. */
+  /** Version; it increases with each change. */
   version: number;
 }
 
-/** What is to be said of a memory: a field that is absent stays as it is, `null` makes it what it is where nothing is said. */
+/** A change of a memory. A field that is left out stays as it is; `null` resets it to its default. */
 export interface MemoryChange {
-  /** The text. */
+  /** Text of the memory. */
   content?: string | null;
-  /** 0 to 1. */
+  /** Importance, 0 to 1. */
   importance?: number | null;
   memory_type?: MemoryType | null;
   /** Free data. */
   metadata?: Record<string, unknown> | null;
 }
 
-/** A memory that was found, and how well it fits, 0 to 1. */
+/** A memory that matches, with its score. */
 export type MemoryHit = Memory & {
-  /** How well it fits, 0 to 1. */
+  /** Score, 0 to 1. A higher score is a better match. */
   score: number;
 };
 
 /** Ids of memories. */
 export interface MemoryIds {
-  /** Of memories. */
+  /** Ids of the memories. */
   ids: string[];
 }
 
-/** What is looked for. */
+/** A search query. */
 export interface MemoryQuery {
-  /** Only this agent's. */
+  /** Only memories of this agent. */
   agent_id?: string | null;
-  /** How many at most; 10 where nothing is said. */
+  /** Maximum of results; 10 if left out. */
   limit?: number | null;
-  /** Only those made in so many days. */
+  /** Only memories created in the last so many days. */
   max_age_days?: number | null;
   memory_type?: MemoryType | null;
-  /** Only of this importance or more. */
+  /** Only memories of at least this importance. */
   min_importance?: number | null;
-  /** How many are passed over. */
+  /** Results to skip. */
   offset?: number | null;
-  /** The last word stands for all that begin with it. */
+  /** True if the last word matches every word that begins with it. */
   prefix?: boolean;
-  /** Words, any of which a memory holds; one with a `*` behind it stands for all that begin with it. */
+  /**
+   * Words, at least one of which a memory contains. A word that ends with `*` matches every word that
+   * begins with it.
+   */
   query: string;
-  /** Only with this score or more, 0 to 1. */
+  /** Only memories with at least this score, 0 to 1. */
   threshold?: number | null;
-  /** Only this user's. */
+  /** Only memories of this user. */
   user_id?: string | null;
 }
 
 /** What a memory belongs to. */
 export type MemoryScope = "agent" | "user" | "session" | "run" | "organization" | "global";
 
-/** What kind of memory it is. */
+/** Type of a memory. */
 export type MemoryType = "Factual" | "Episodic" | "Procedural" | "Semantic" | "Working" | "Core" | "Resource" | "Knowledge" | "Contextual";
 
 /** A memory was created, changed or deleted. */
@@ -551,43 +563,43 @@ export interface MemoryUpdateEvent {
 
 /** A version of a memory. */
 export interface MemoryVersion {
-  /** The text. */
+  /** Text of the memory. */
   content: string;
-  /** 0 to 1. */
+  /** Importance, 0 to 1. */
   importance: number;
-  /** What kind it was. */
+  /** Type of the memory. */
   memory_type: MemoryType;
   /** Free data. */
   metadata: Record<string, unknown> | null;
-  /** What made it. */
+  /** Operation that made the version: `created` or `updated`. */
   operation: string;
-  /** When it was made. */
+  /** Time of this version. */
   updated_at: string;
-  /** Which. */
+  /** Number of the version. */
   version: number;
 }
 
-/** A message as clients see it. */
+/** A message. */
 export interface Message {
-  /** To or from which agent. */
+  /** Agent that the message is to or from. */
   agent_id: string;
-  /** The text. */
+  /** Text of the message. */
   content: string;
-  /** When it was made. */
+  /** Time of creation. */
   created_at: string;
-  /** `msg-<uuid7>`. */
+  /** Id: `msg-<uuid7>`. */
   id: string;
   /** Free data. */
   metadata: Record<string, unknown> | null;
-  /** The model that wrote it. */
+  /** Model that wrote the message. */
   model: string | null;
-  /** Its organization. */
+  /** Organization of the message. */
   organization_id: string;
-  /** Who speaks. */
+  /** Role of the sender. */
   role: MessageRole;
-  /** JSON of the platform's. */
+  /** Tool calls, as the platform defines them. */
   tool_calls: unknown;
-  /** Whose conversation it is; `null`: everybody's. */
+  /** User whose conversation the message belongs to; `null` means all users. */
   user_id: string | null;
 }
 
@@ -612,36 +624,39 @@ export interface MessageEvent {
   user_id?: string;
 }
 
-/** Who speaks. */
+/** Role of the sender. */
 export type MessageRole = "user" | "assistant" | "system" | "tool";
 
-/** A token that was minted. */
+/** A new token. */
 export interface MintedToken {
-  /** When it ends. */
+  /** Time of expiry. */
   expires_at: string;
-  /** Names it, for `DELETE /api/v1/tokens/{jti}`. */
+  /** Id of the token, for `DELETE /api/v1/tokens/{jti}`. */
   jti: string;
-  /** The JWT, shown once. */
+  /** The JWT. It is shown only once. */
   token: string;
 }
 
-/** What is said to an agent. */
+/** A message to an agent. */
 export interface NewAgentMessage {
-  /** Images that belong to it. */
+  /** URIs of images that belong to the message. */
   image_uris?: string[] | null;
-  /** Whether the platform is to remember it; like the next two it goes into the message's metadata, for agents to see. */
+  /**
+   * Whether the platform should remember the message. Like the next two fields it is stored in the
+   * message's metadata, where agents can read it.
+   */
   memorizing?: boolean | null;
-  /** The text. At most 49152 bytes of UTF-8. */
+  /** Text of the message. At most 49152 bytes of UTF-8. */
   message: string;
   /** Free data. */
   metadata?: Record<string, unknown> | null;
-  /** Whose conversation it is; the caller's own if absent. At most 256 bytes of UTF-8. */
+  /** User whose conversation the message belongs to; the caller if absent. At most 256 bytes of UTF-8. */
   user_id?: string | null;
-  /** Recordings that belong to it. */
+  /** Voice recordings that belong to the message. */
   voice_files?: string[] | null;
 }
 
-/** An agent's status, or what became of the agent. */
+/** An agent was created, changed or deleted, or has a new status. */
 export interface NewAgentUpdateEvent {
   /** The agent that the event is about. At most 256 bytes of UTF-8. */
   agent_id: string;
@@ -656,21 +671,21 @@ export interface NewAgentUpdateEvent {
   type: "agent_update";
 }
 
-/** An API key to be made; what is absent is as wide as the caller's own. */
+/** An API key to create. A limit that is left out is the same as that of the caller's own credential. */
 export interface NewApiKey {
-  /** The agents it may touch. */
+  /** Agents that the key is limited to. */
   agents?: string[] | null;
-  /** The channels it may touch; `a/*` is everything below `a/`. */
+  /** Channels that the key is limited to; `a/*` means every channel below `a/`. */
   channels?: string[] | null;
-  /** As long as the caller's own credential if absent. */
+  /** Lifetime in seconds. If absent, the key expires when the caller's own credential does. */
   expires_in_seconds?: number | null;
-  /** For people. At most 256 bytes of UTF-8. */
+  /** Name for people. At most 256 bytes of UTF-8. */
   name?: string;
-  /** The operator alone may name another organization than its own. */
+  /** Organization of the key. Only the operator may name another organization than its own. */
   org_id?: string | null;
-  /** What it may do; required. `*` is all that an organization's key can have. */
+  /** Scopes of the key; required. `*` means every scope that a key of an organization can have. */
   scopes: ("subscribe" | "publish" | "write" | "agents" | "publish:org" | "read:all" | "mint" | "manage" | "*")[];
-  /** The kinds of event it may touch. */
+  /** Event types that the key is limited to. */
   types?: ("message" | "agent_update" | "memory_update" | "stream_chunk" | "error" | "custom")[] | null;
 }
 
@@ -706,34 +721,37 @@ export interface NewErrorEvent {
   user_id?: string;
 }
 
-/** An event, as publishers send it. Told apart by `type`. */
+/** An event as publishers send it. `type` says which one it is. */
 export type NewEvent = NewMessageEvent | NewAgentUpdateEvent | NewMemoryUpdateEvent | NewStreamChunkEvent | NewErrorEvent | NewCustomEvent;
 
-/** One event, or a batch. */
+/** An event or a batch of events. */
 export type NewEventOrBatch = NewEvent | NewEvents;
 
-/** A batch: all of it is accepted, or none. */
+/** A batch. Either all of its events are accepted or none. */
 export type NewEvents = NewEvent[];
 
-/** Memories to be made together. */
+/** Memories to create together. */
 export interface NewMemories {
-  /** Each as it would be by itself. */
+  /** Memories, each as for `POST /api/v1/memories`. */
   memories: NewMemory[];
 }
 
-/** A memory to be made. */
+/** A memory to create. */
 export interface NewMemory {
-  /** Which agent's, if any's; it must exist. At most 256 bytes of UTF-8. */
+  /** Agent that the memory belongs to, if any. It must exist. At most 256 bytes of UTF-8. */
   agent_id?: string | null;
-  /** The text. */
+  /** Text of the memory. */
   content: string;
-  /** 0 to 1; absent: 0.5. */
+  /** Importance, 0 to 1; 0.5 if left out. */
   importance?: number | null;
   memory_type?: MemoryType | null;
   /** A JSON object. */
   metadata?: Record<string, unknown> | null;
   scope?: MemoryScope | null;
-  /** Absent: the caller's own, or everybody's where the caller may speak for the organization. At most 256 bytes of UTF-8. */
+  /**
+   * User that the memory belongs to. If left out: the caller, or all users if the caller may write for the
+   * whole organization. At most 256 bytes of UTF-8.
+   */
   user_id?: string | null;
 }
 
@@ -754,23 +772,23 @@ export interface NewMemoryUpdateEvent {
   user_id?: string;
 }
 
-/** A message to be made. */
+/** A message to create. */
 export interface NewMessage {
-  /** Which agent's; from the path where that names it. At most 256 bytes of UTF-8. */
+  /** Agent that the message is to or from. Left out where the path names it. At most 256 bytes of UTF-8. */
   agent_id: string;
-  /** The text. At most 49152 bytes of UTF-8. */
+  /** Text of the message. At most 49152 bytes of UTF-8. */
   content?: string;
   /** A JSON object. */
   metadata?: Record<string, unknown> | null;
-  /** The model that wrote it. At most 255 bytes of UTF-8. */
+  /** Model that wrote the message. At most 255 bytes of UTF-8. */
   model?: string | null;
-  /** Absent: user. */
+  /** Role of the sender; `user` if left out. */
   role?: MessageRole;
-  /** The text, as older clients name it. At most 49152 bytes of UTF-8. */
+  /** Text of the message, under the name that older clients use. At most 49152 bytes of UTF-8. */
   text?: string;
-  /** Any JSON. */
+  /** Tool calls, as any JSON. */
   tool_calls?: unknown;
-  /** Absent: the caller's own. At most 256 bytes of UTF-8. */
+  /** User whose conversation the message belongs to; the caller if left out. At most 256 bytes of UTF-8. */
   user_id?: string | null;
 }
 
@@ -793,18 +811,18 @@ export interface NewMessageEvent {
   user_id?: string;
 }
 
-/** An organization to be made. */
+/** An organization to create. */
 export interface NewOrganization {
-  /** For tokens that are issued elsewhere; made if absent. */
+  /** Id for tokens that another service issues; generated if absent. */
   id?: string | null;
-  /** For people. At most 256 bytes of UTF-8. */
+  /** Name for people. At most 256 bytes of UTF-8. */
   name?: string | null;
-  /** Whether to tell which of its users are connected; not if absent. */
+  /** Whether to publish which users are connected; `false` if absent. */
   presence?: boolean | null;
   visibility?: Visibility | null;
 }
 
-/** A piece of an LLM's output. */
+/** A chunk of an LLM's output. */
 export interface NewStreamChunkEvent {
   /** The agent that the event is about. At most 256 bytes of UTF-8. */
   agent_id?: string;
@@ -827,123 +845,129 @@ export interface NewStreamChunkEvent {
   user_id?: string;
 }
 
-/** Which ticket is wanted. */
+/** A ticket to create. */
 export interface NewTicket {
-  /** One that lasts: for SSE and polling, bound to the request's `Origin`. Else it is spent at its first use. */
+  /**
+   * True for a reconnect ticket: it can be used repeatedly for SSE and polling, and only with the `Origin`
+   * of this request. Otherwise the ticket can be used once.
+   */
   reconnect?: boolean;
-  /** The user it stands for, as a token of role `user` would; the caller if absent. Takes the scope `mint`. At most 256 bytes of UTF-8. */
+  /**
+   * User that the ticket is for, with the rights of the role `user`; the caller if absent. Needs the scope
+   * `mint`. At most 256 bytes of UTF-8.
+   */
   sub?: string | null;
 }
 
-/** A token to be minted; what is absent is as wide as the caller's own. */
+/** A token to issue. A limit that is left out is the same as that of the caller's own credential. */
 export interface NewToken {
-  /** The agents it may touch. */
+  /** Agents that the token is limited to. */
   agents?: string[] | null;
-  /** The channels it may touch; `a/*` is everything below `a/`. */
+  /** Channels that the token is limited to; `a/*` means every channel below `a/`. */
   channels?: string[] | null;
-  /** A day if absent, or as long as the caller's own credential. */
+  /** Lifetime in seconds. If absent, one day, but no longer than the caller's own credential. */
   expires_in_seconds?: number | null;
-  /** The operator alone may name another organization than its own. */
+  /** Organization of the token. Only the operator may name another organization than its own. */
   org_id?: string | null;
-  /** Stand for scopes where none are named; neither roles nor scopes: `user`. */
+  /** Roles, whose scopes apply if `scopes` is absent. If both are absent, the role is `user`. */
   roles?: ("admin" | "user" | "viewer" | "readonly")[];
-  /** What it may do; those of its roles if absent. */
+  /** Scopes of the token; those of its roles if absent. */
   scopes?: ("subscribe" | "publish" | "write" | "agents" | "publish:org" | "read:all" | "mint" | "manage" | "*")[] | null;
-  /** The user it stands for. At most 256 bytes of UTF-8. */
+  /** User that the token is for. At most 256 bytes of UTF-8. */
   sub: string;
-  /** The kinds of event it may touch. */
+  /** Event types that the token is limited to. */
   types?: ("message" | "agent_update" | "memory_update" | "stream_chunk" | "error" | "custom")[] | null;
 }
 
-/** A tool to be made. */
+/** A tool to create. */
 export type NewTool = ToolChange & {
   name: string;
 };
 
-/** A user to be registered. */
+/** A user to register. */
 export interface NewUser {
-  /** Theirs alone within the organization. At most 254 bytes of UTF-8. */
+  /** Email. It must be unique in the organization. At most 254 bytes of UTF-8. */
   email: string;
-  /** At least 2 characters. At most 255 bytes of UTF-8. */
+  /** Name, at least 2 characters. At most 255 bytes of UTF-8. */
   name: string;
-  /** The caller's own, or the path's, if absent. */
+  /** Organization; the path's or the caller's own if absent. */
   organization_id?: string | null;
-  /** At least 8 characters. At most 1024 bytes of UTF-8. */
+  /** Password, at least 8 characters. At most 1024 bytes of UTF-8. */
   password: string;
-  /** `user` if absent; no wider than the caller's own rights. */
+  /** Role; `user` if absent. It cannot exceed the caller's own rights. */
   role?: UserRole;
-  /** For the platform. At most 255 bytes of UTF-8. */
+  /** Time zone, for the platform. At most 255 bytes of UTF-8. */
   timezone?: string | null;
 }
 
-/** Memories to be deleted together, by their ids. */
+/** Memories to delete together, by their ids. */
 export type OldMemories = string[] | MemoryIds;
 
-/** An organization as clients see it. */
+/** An organization. */
 export interface Organization {
-  /** When it was made. */
+  /** Time of creation. */
   created_at: string;
-  /** Its id, part of no other organization's. */
+  /** Unique id of the organization. */
   id: string;
-  /** For people. */
+  /** Name for people. */
   name: string;
-  /** Whether it tells which of its users are connected. */
+  /** True if the organization publishes which of its users are connected. */
   presence: boolean;
-  /** Who sees events that carry a `user_id`. */
+  /** Which users receive events that carry a `user_id`. */
   visibility: Visibility;
 }
 
-/** What is to change of an organization; what is absent stays. */
+/** A change of an organization. Fields that are left out stay as they are. */
 export interface OrganizationChange {
-  /** For people. At most 256 bytes of UTF-8. */
+  /** Name for people. At most 256 bytes of UTF-8. */
   name?: string | null;
-  /** Whether to tell which of its users are connected. */
+  /** Whether to publish which users are connected. */
   presence?: boolean | null;
   visibility?: Visibility | null;
 }
 
-/** A user's password, and the one it is to be. */
+/** The current and the new password of a user. */
 export interface PasswordChange {
-  /** The present one. At most 1024 bytes of UTF-8. */
+  /** Current password. At most 1024 bytes of UTF-8. */
   current_password: string;
-  /** At least 8 characters. At most 1024 bytes of UTF-8. */
+  /** New password, at least 8 characters. At most 1024 bytes of UTF-8. */
   new_password: string;
 }
 
-/** WebSocket: keep this cursor, and say something. */
+/** A heartbeat over WebSocket. Save its cursor and answer with `pong`. */
 export interface PingFrame {
   /** The position. */
   cursor: string;
-  /** Now. */
+  /** Time of sending. */
   timestamp: string;
   type: "ping";
 }
 
-/** The answer to a client's `ping`. */
+/** The response to a client's `ping`. */
 export interface PongFrame {
-  /** Now. */
+  /** Time of sending. */
   timestamp: string;
   type: "pong";
 }
 
-/** A page of those who are present. */
+/** A page of users who are connected. */
 export interface PresencePage {
-  /** In the order of `sub`. */
+  /** Users, in the order of `sub`. */
   data: Present[];
-  /** Whether the organization has presence switched on; nobody is listed otherwise. */
+  /** Whether presence is enabled for the organization. If not, the list is empty. */
   enabled: boolean;
-  /** Where the next page begins; `null`: this was the last. */
+  /** Cursor of the next page; `null` on the last page. */
   next_cursor: string | null;
   success: true;
 }
 
-/** A user who is present. */
+/** A user who is connected. */
 export interface Present {
-  /** WebSocket and SSE connections; 0 while the grace time runs. */
+  /** Open WebSocket and SSE connections. 0 during the grace period after the last one has closed. */
   connections: number;
-  /** Since when the user is present. */
+  /** Time since which the user has been connected. */
   since: string;
-  /** Always `online`: who is not is not listed. */
+  /** Always `online`: other users are not listed. */
   status: string;
   /** The user. */
   sub: string;
@@ -951,7 +975,7 @@ export interface Present {
 
 /** Publishes one event or a batch; answered by `ack` or `error`. */
 export interface PublishFrame {
-  /** `memory`: the ack need not wait for the disk. */
+  /** `memory`: acknowledges before the event is on disk. */
   ack?: "memory" | "durable" | "" | null;
   event?: NewEvent;
   events?: NewEvent[];
@@ -959,99 +983,102 @@ export interface PublishFrame {
   type: "publish";
 }
 
-/** The ids of what was published, in the order it was given. */
+/** Ids of the published events, in the order they were sent. */
 export interface Published {
   ids: string[];
 }
 
-/** A subscription begins. */
+/** A subscription has started. */
 export interface ReadyFrame {
-  /** The connection's id, as `/api/v1/connections` lists it. */
+  /** Id of the connection in `/api/v1/connections`. */
   connection_id: string;
-  /** Where it begins. */
+  /** Position at which the subscription starts. */
   cursor: string;
-  /** Seconds between signs of life. */
+  /** Seconds between heartbeats. */
   heartbeat_seconds: number;
   ref?: Ref;
-  /** At most so many events come before `caught_up`, before filters. */
+  /** Upper bound of the events before `caught_up`, without the filter. */
   replaying: number;
-  /** A cursor was accepted without a gap. */
+  /** True if the cursor was accepted and no event is missing. */
   resumed: boolean;
   type: "ready";
 }
 
-/** A client's own name for a frame, echoed in its answer. */
+/** The client's reference for a frame, repeated in the response. */
 export type Ref = number | string;
 
-/** What a member is to be. */
+/** New role of a member. */
 export interface RoleChange {
-  /** No wider than the caller's own rights. */
+  /** New role. It cannot exceed the caller's own rights. */
   role: UserRole;
 }
 
-/** A message to an agent that was kept. */
+/** The stored message. */
 export interface SentAgentMessage {
-  /** The message's id. */
+  /** Id of the message. */
   message_id: string;
-  /** How long keeping it took. */
+  /** Time that storing the message took, in milliseconds. */
   processing_time_ms: number;
-  /** What the agent answers comes as events: nothing here runs agents. */
+  /** Always `null`. The agent's answer is delivered as events, since the daemon does not run agents. */
   response: string | null;
 }
 
-/** What the daemon tells one connection and does not log. Told apart by `type`. */
+/** A control frame of the daemon for one connection. It is not logged. `type` says which one it is. */
 export type ServerFrame = ReadyFrame | GapFrame | CaughtUpFrame | HeartbeatFrame | PingFrame | PongFrame | AckFrame | CancelFrame | ErrorFrame;
 
-/** A token and whose it is. */
+/** A token and its user. */
 export interface Session {
-  /** When it ends. */
+  /** Time of expiry. */
   expires_at: string;
   /** The JWT. */
   token: string;
-  /** Whose it is. */
+  /** User that the token is for. */
   user: User;
 }
 
-/** A session twice: in the envelope, and beside it, where AgentMem's clients read it. */
+/** A session, in the envelope, and repeated beside it, where the clients of AgentMem read it. */
 export interface SessionAnswer {
   /** The session. */
   data: Session;
-  /** When it ends. */
+  /** Time of expiry. */
   expires_at: string;
   success: true;
   /** The JWT. */
   token: string;
-  /** Whose it is. */
+  /** User that the token is for. */
   user: User;
 }
 
-/** An organization in numbers. */
+/** Statistics of an organization. */
 export interface Stats {
-  /** Open now. */
+  /** Connections that are open now. */
   connections: number;
-  /** Remembered `Idempotency-Key`s and `message_id`s. */
+  /** Stored `Idempotency-Key`s and `message_id`s. */
   idempotency_rows: number;
-  /** After the newest. */
+  /** Cursor after the newest event. */
   newest_cursor: string;
-  /** Before the oldest event that is kept. */
+  /** Cursor before the oldest stored event. */
   oldest_cursor: string;
-  /** Which. */
+  /** Organization that the statistics are about. */
   org_id: string;
-  /** How long live deliveries took from publishing to the end of the write, since it last had no subscriber. */
+  /**
+   * Time of live deliveries, from the publish to the end of the write. It restarts when the organization
+   * has had no subscriber.
+   */
   publish_to_send: Times;
-  /** Bytes of what is kept besides events: resources with their indexes, idempotency rows, credentials. */
+  /** Bytes stored besides events: resources with their indexes, idempotency rows and credentials. */
   row_bytes: number;
-  /** Their bytes. */
+  /** Bytes of the stored events. */
   stored_bytes: number;
-  /** Events that are kept. */
+  /** Events that are stored. */
   stored_events: number;
-  /** Resources that are kept, memories' versions included. */
+  /** Stored resources, including versions of memories. */
   stored_rows: number;
-  /** Events that are numbered and not yet on disk. */
+  /** Events that have a sequence and are not on disk yet. */
   uncommitted_events: number;
 }
 
-/** A piece of an LLM's output. */
+/** A chunk of an LLM's output. */
 export interface StreamChunkEvent {
   /** The agent that the event is about. At most 256 bytes of UTF-8. */
   agent_id?: string;
@@ -1078,146 +1105,149 @@ export interface StreamChunkEvent {
 
 /** Replaces the filter, and the position if one is given; answered by `ready`. */
 export interface SubscribeFrame {
-  /** Agents, a comma list of at most 100: events with one of these. Empty counts as absent. Or an array, whose items may hold commas. */
+  /** Agents, comma-separated, at most 100. Selects events with one of them. Empty counts as absent. Or an array, whose items may contain commas. */
   agent_id?: string | null | string[];
-  /** Channels; `a/*` is everything below `a/`, a comma list of at most 100: events with one of these. Empty counts as absent. Or an array, whose items may hold commas. */
+  /** Channels; `a/*` means every channel below `a/`, comma-separated, at most 100. Selects events with one of them. Empty counts as absent. Or an array, whose items may contain commas. */
   channel?: string | null | string[];
-  /** Goes on from the oldest event that is kept. */
+  /** Continues from the oldest retained event. */
   earliest?: boolean | null;
-  /** Goes on after this cursor. */
+  /** Continues after this cursor. */
   last_event_id?: string | null;
   ref?: Ref | null;
-  /** Streams, a comma list of at most 100: events with one of these. Empty counts as absent. Or an array, whose items may hold commas. */
+  /** Streams, comma-separated, at most 100. Selects events with one of them. Empty counts as absent. Or an array, whose items may contain commas. */
   request_id?: string | null | string[];
-  /** Goes on from this time. */
+  /** Continues from this time. */
   since?: string | null;
   type: "subscribe";
-  /** Kinds of event, a comma list of at most 100: events with one of these. Empty counts as absent. Or an array, whose items may hold commas. */
+  /** Event types, comma-separated, at most 100. Selects events with one of them. Empty counts as absent. Or an array, whose items may contain commas. */
   types?: string | null | string[];
-  /** Users, a comma list of at most 100: events with one of these. Empty counts as absent. Or an array, whose items may hold commas. */
+  /** Users, comma-separated, at most 100. Selects events with one of them. Empty counts as absent. Or an array, whose items may contain commas. */
   user_id?: string | null | string[];
 }
 
-/** A ticket, for a browser's URL. */
+/** A ticket, for use in a URL. */
 export interface Ticket {
-  /** When it opens nothing any more. */
+  /** Time of expiry. */
   expires_at: string;
-  /** For `?ticket=`. */
+  /** Value for `?ticket=`. */
   ticket: string;
 }
 
-/** How long something took. */
+/** Distribution of durations. */
 export interface Times {
-  /** Four to an octave; those that are not empty. */
+  /** Histogram with four buckets for each doubling of the time. Empty buckets are left out. */
   buckets: TimesBucket[];
-  /** How often it happened. */
+  /** Number of measurements. */
   count: number;
-  /** Microseconds that half of them are under. */
+  /** Median, in microseconds. */
   p50_us: number;
-  /** Microseconds that 99 of 100 are under. */
+  /** 99th percentile, in microseconds. */
   p99_us: number;
 }
 
-/** How many took so long. */
+/** One bucket of the histogram. */
 export interface TimesBucket {
-  /** How many. */
+  /** Number of measurements in this bucket. */
   count: number;
-  /** Microseconds they are under; `null`: no bound. */
+  /** Upper bound in microseconds; `null` means no bound. */
   under_us: number | null;
 }
 
-/** A tool as clients see it. */
+/** A tool. */
 export interface Tool {
-  /** When it was made. */
+  /** Time of creation. */
   created_at: string;
-  /** For people, and for models. */
+  /** Description for people and models. */
   description: string | null;
-  /** `tool-<uuid7>`. */
+  /** Id: `tool-<uuid7>`. */
   id: string;
-  /** What it takes. */
+  /** JSON schema of the tool's arguments. */
   json_schema: unknown;
   /** Free data. */
   metadata: Record<string, unknown> | null;
-  /** What it is called. */
+  /** Name of the tool. */
   name: string;
-  /** Its organization. */
+  /** Organization of the tool. */
   organization_id: string;
-  /** The user who may change it with the scope `write`; `null`: changing it takes `agents`. */
+  /**
+   * User who may change the tool with the scope `write`. `null` means that only the scope `agents` can
+   * change it.
+   */
   owner: string | null;
-  /** What it does. */
+  /** Source code of the tool. */
   source_code: string | null;
-  /** A name the platform gives a meaning. */
+  /** Type of the source code, as the platform defines it. */
   source_type: string | null;
-  /** In the order they were given, each once. */
+  /** Tags, in the order they were given, without duplicates. */
   tags: string[];
-  /** When it was last changed. */
+  /** Time of the last change. */
   updated_at: string;
 }
 
-/** What is to be said of a tool: a field that is absent stays as it is, `null` clears it. */
+/** A change of a tool. A field that is left out stays as it is; `null` clears it. */
 export interface ToolChange {
-  /** For people, and for models. At most 16384 bytes of UTF-8. */
+  /** Description for people and models. At most 16384 bytes of UTF-8. */
   description?: string | null;
-  /** What it takes. */
+  /** JSON schema of the tool's arguments. */
   json_schema?: unknown;
   /** Free data. */
   metadata?: Record<string, unknown> | null;
-  /** Not blank; required of a new one. At most 255 bytes of UTF-8. */
+  /** Name, not blank. Required for a new tool. At most 255 bytes of UTF-8. */
   name?: string | null;
   /**
-   * The user who may change it; absent in a new tool: the caller. Another than oneself, or `null` for nobody, takes the scope
-   * `agents`. At most 256 bytes of UTF-8.
+   * User who may change the tool. A new tool belongs to the caller if this is left out. Only the scope
+   * `agents` allows another user, or `null` for none. At most 256 bytes of UTF-8.
    */
   owner?: string | null;
-  /** What it does. At most 32768 bytes of UTF-8. */
+  /** Source code of the tool. At most 32768 bytes of UTF-8. */
   source_code?: string | null;
-  /** A name the platform gives a meaning. At most 255 bytes of UTF-8. */
+  /** Type of the source code, as the platform defines it. At most 255 bytes of UTF-8. */
   source_type?: string | null;
-  /** Without commas. */
+  /** Tags, without commas. */
   tags?: string[] | null;
 }
 
-/** A user as clients see them. */
+/** A user. */
 export interface User {
-  /** When they were registered. */
+  /** Time of registration. */
   created_at: string;
-  /** Whether they are kept out for now. */
+  /** True if the user is disabled. */
   disabled: boolean;
-  /** In lower case; no other user's of the organization. */
+  /** Email, in lower case. It is unique in the organization. */
   email: string;
-  /** `user-<uuid7>`: the `sub` of their tokens. */
+  /** Id: `user-<uuid7>`. It is the `sub` of the user's tokens. */
   id: string;
-  /** For people. */
+  /** Name for people. */
   name: string;
-  /** Their organization. */
+  /** Organization of the user. */
   organization_id: string;
-  /** What they may do. */
+  /** Role, which determines what the user may do. */
   role: UserRole;
-  /** For the platform. */
+  /** Time zone, for the platform. */
   timezone: string | null;
-  /** When they were last changed. */
+  /** Time of the last change. */
   updated_at: string;
 }
 
-/** What users say of themselves: a field that is absent stays as it is, `null` clears it. */
+/** A change that users make to themselves. A field that is left out stays as it is; `null` clears it. */
 export interface UserChange {
-  /** At least 2 characters. At most 255 bytes of UTF-8. */
+  /** Name, at least 2 characters. At most 255 bytes of UTF-8. */
   name?: string | null;
-  /** For the platform. At most 255 bytes of UTF-8. */
+  /** Time zone, for the platform. At most 255 bytes of UTF-8. */
   timezone?: string | null;
 }
 
-/** Whether a user is kept out. */
+/** Whether a user is disabled. */
 export interface UserDisabled {
-  /** Whether its tokens are refused. */
+  /** True if the user's tokens are refused. */
   disabled: boolean;
-  /** The user. */
+  /** User that was changed. */
   sub: string;
 }
 
-/** Whether a user is kept out. */
+/** Disables or enables a user. */
 export interface UserDisabledChange {
-  /** Whether its tokens are refused and its connections closed. */
+  /** True to refuse the user's tokens and close the user's connections. */
   disabled: boolean;
 }
 
