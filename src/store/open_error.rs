@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use super::engine::{self, EngineError};
 use super::journal;
 
-/// Looks for a store in the data directory `dir`, whole or left by an interrupted compaction.
+/// Looks for a store in the data directory `dir`: a state, what an interrupted compaction left, or a journal from
+/// its beginning.
 ///
 /// # Errors
 /// [`OpenError::Missing`], and [`OpenError::StateGone`] where only a part of one is there.
@@ -17,10 +18,13 @@ pub fn find(dir: &Path) -> Result<(), OpenError> {
         return Ok(());
     }
     let segments = journal::first_positions(&engine::journal_path(dir)).unwrap_or_default();
-    Err(match segments.is_empty() {
-        true => OpenError::Missing { dir: dir.to_owned() },
-        false => OpenError::StateGone { dir: dir.to_owned() },
-    })
+    match segments.first() {
+        None => Err(OpenError::Missing { dir: dir.to_owned() }),
+        // A journal that is complete from its beginning holds every row. A power cut before the first checkpoint
+        // leaves it without a state.
+        Some(first) if first.0 == 0 => Ok(()),
+        Some(_) => Err(OpenError::StateGone { dir: dir.to_owned() }),
+    }
 }
 
 /// Why a store did not open.

@@ -208,6 +208,8 @@ impl Io for Saboteur {
         if self.whole(Call::SyncDir)?.is_some() {
             return Ok(());
         }
+        // Locked, because an older listing of another thread must not replace a newer one.
+        let mut durable = self.durable.lock();
         Disk.sync_dir(dir)?;
         if dir.ends_with("journal") {
             let mut names = BTreeMap::new();
@@ -215,7 +217,7 @@ impl Io for Saboteur {
                 let entry = entry?;
                 names.insert(entry.file_name().into_string().expect("UTF-8"), entry.metadata()?.ino());
             }
-            self.durable.lock().names = names;
+            durable.names = names;
         }
         Ok(())
     }

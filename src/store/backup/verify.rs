@@ -82,6 +82,10 @@ pub fn verify(dir: &Path, progress: &mut dyn Progress) -> Result<Verified, Backu
         false => {
             crate::store::find(dir)?;
             let _lock = lock::take_lock(dir)?;
+            if !engine::has_state(dir) && !dir.join("log.old").exists() {
+                found.problem("the state log/db is missing: the next start builds it again from the journal");
+                return Ok(found);
+            }
             guard_damaged(|| data_dir(dir, &mut found, progress))
         }
     };
